@@ -1,0 +1,32 @@
+"""What every service shares: metrics, health, faults, clock, JSON logs and the admin port.
+
+Standard library only: twenty processes pay for what is imported here.
+"""
+
+from telemetry import log
+from telemetry.admin import AdminError, Request, Response
+from telemetry.clock import Clock
+from telemetry.command import add_arguments, endpoint
+from telemetry.faults import Fault, Faults, UnknownFaultError
+from telemetry.health import Health
+from telemetry.metrics import Counter, Gauge, Histogram, Metrics
+from telemetry.service import Telemetry
+
+__all__ = [
+    "AdminError",
+    "Clock",
+    "Counter",
+    "Fault",
+    "Faults",
+    "Gauge",
+    "Health",
+    "Histogram",
+    "Metrics",
+    "Request",
+    "Response",
+    "Telemetry",
+    "UnknownFaultError",
+    "add_arguments",
+    "endpoint",
+    "log",
+]

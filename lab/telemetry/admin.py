@@ -1,0 +1,213 @@
+"""The admin port: a small HTTP/1.1 server on asyncio streams for /metrics, /health and /admin/….
+
+One request per connection, bodies up to 1 MiB, no TLS: it listens inside the lab's own network only, and whatever
+lies below /admin is refused without the bearer token.  Not a web server: services that serve users do not use it.
+"""
+
+import asyncio
+import hmac
+import inspect
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from telemetry import log
+
+#: A zone file or a trace fits; a mistake does not fill the memory.
+MAX_BODY = 1 << 20
+MAX_HEADER = 16 << 10
+#: Seconds for a whole request to arrive; probes and scrapes come from the same machine.
+READ_TIMEOUT = 10.0
+
+logger = log.get("telemetry.admin")
+
+
+class AdminError(Exception):
+    """A request that is answered with *status* and a sentence saying what was expected and what came."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One admin request, with the path's parameters by name."""
+
+    method: str
+    path: str
+    query: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    def json(self) -> Any:
+        """Return the body as JSON; an empty body is an empty object.
+
+        Raises:
+            AdminError: 400, the body is not JSON.
+        """
+        if not self.body:
+            return {}
+        try:
+            return json.loads(self.body)
+        except ValueError as error:
+            raise AdminError(400, f"expected a JSON body: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer that is not JSON."""
+
+    body: bytes
+    content_type: str = "application/octet-stream"
+    status: int = 200
+
+
+Handler = Callable[[Request], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    method: str
+    pattern: re.Pattern[str]
+    handler: Handler
+
+
+class AdminServer:
+    """Routes and the listener.  ``/admin`` needs the token; everything else is open inside the lab."""
+
+    def __init__(self) -> None:
+        self._routes: list[_Route] = []
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+        self.token_file: Path | None = None
+
+    def route(self, method: str, path: str, handler: Handler) -> None:
+        """Answer *method* on *path* (``/admin/links/{a}/{b}``) with what *handler* returns or awaits."""
+        pattern = re.sub(r"\\?\{(\w+)\\?\}", r"(?P<\1>[^/]+)", re.escape(path).replace("\\{", "{").replace("\\}", "}"))
+        self._routes.append(_Route(method, re.compile(pattern), handler))
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listen; return the address.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        self._server = await asyncio.start_server(self._accept, host, port)
+        address: tuple[str, int] = self._server.sockets[0].getsockname()[:2]
+        return address
+
+    async def close(self) -> None:
+        """Stop listening and end what is under way."""
+        if self._server:
+            self._server.close()
+        for task in tuple(self._connections):
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
+        try:
+            response = await self._respond(reader)
+            reason = HTTPStatus(response.status).phrase
+            head = (
+                f"HTTP/1.1 {response.status} {reason}\r\nContent-Type: {response.content_type}\r\n"
+                f"Content-Length: {len(response.body)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+            )
+            writer.write(head.encode() + response.body)
+            await writer.drain()
+        except (OSError, asyncio.IncompleteReadError):
+            return  # the peer went away: nothing to answer
+        finally:
+            writer.close()
+
+    async def _respond(self, reader: asyncio.StreamReader) -> Response:
+        try:
+            async with asyncio.timeout(READ_TIMEOUT):
+                request = await _read(reader)
+        except TimeoutError:
+            return _error(408, f"expected a whole request within {READ_TIMEOUT:g} s")
+        except AdminError as error:
+            return _error(error.status, error.message)
+        try:
+            return await self._dispatch(request)
+        except AdminError as error:
+            return _error(error.status, error.message)
+        except Exception as error:  # a fault in one handler must not take the service down
+            logger.error("admin_failed", method=request.method, path=request.path, error=repr(error))
+            return _error(500, f"{type(error).__name__}: {error}")
+
+    async def _dispatch(self, request: Request) -> Response:
+        if request.path.startswith("/admin"):
+            self._authorise(request)
+        allowed = []
+        for route in self._routes:
+            match = route.pattern.fullmatch(request.path)
+            if match is None:
+                continue
+            if route.method != request.method:
+                allowed.append(route.method)
+                continue
+            params = {key: unquote(value) for key, value in match.groupdict().items()}
+            result = route.handler(
+                Request(request.method, request.path, request.query, params, request.headers, request.body)
+            )
+            if inspect.isawaitable(result):
+                result = await result
+            if isinstance(result, Response):
+                return result
+            return Response(json.dumps(result, default=str).encode() + b"\n", "application/json")
+        if allowed:
+            raise AdminError(
+                405, f"expected {' or '.join(sorted(set(allowed)))} on {request.path}, got {request.method}"
+            )
+        raise AdminError(404, f"nothing is at {request.path}")
+
+    def _authorise(self, request: Request) -> None:
+        if self.token_file is None:
+            raise AdminError(403, "the admin API is shut: the service was started without --token-file")
+        try:
+            token = self.token_file.read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise AdminError(503, f"the admin token cannot be read: {error}") from None
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+        if not token or not hmac.compare_digest(given.encode(), token.encode()):
+            raise AdminError(401, "expected the header 'Authorization: Bearer TOKEN' with the lab's admin token")
+
+
+async def _read(reader: asyncio.StreamReader) -> Request:
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.LimitOverrunError:
+        raise AdminError(431, f"expected headers of at most {MAX_HEADER} bytes") from None
+    request_line, *lines = head[:-4].decode("latin-1").split("\r\n")
+    words = request_line.split(" ")
+    if len(words) != 3 or not words[2].startswith("HTTP/1."):
+        raise AdminError(400, f"expected an HTTP/1.1 request line, got {request_line[:80]!r}")
+    headers = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise AdminError(400, f"expected a header 'Name: value', got {line[:80]!r}")
+        headers[name.strip().lower()] = value.strip()
+    length = headers.get("content-length", "0")
+    if not length.isdecimal() or "transfer-encoding" in headers:
+        raise AdminError(400, "expected a body with Content-Length")
+    if int(length) > MAX_BODY:
+        raise AdminError(413, f"expected a body of at most {MAX_BODY} bytes, got {length}")
+    body = await reader.readexactly(int(length))
+    parts = urlsplit(words[1])
+    return Request(words[0], parts.path, dict(parse_qsl(parts.query)), {}, headers, body)
+
+
+def _error(status: int, message: str) -> Response:
+    return Response(json.dumps({"error": message}).encode() + b"\n", "application/json", status)

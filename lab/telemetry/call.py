@@ -1,0 +1,94 @@
+"""A client of the admin port on the standard library: ``python -m telemetry.call GET /admin/faults``.
+
+Reads the token where a host of the lab finds it; `docker exec` and the command line go through here.
+"""
+
+import argparse
+import http.client
+import json
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+TOKEN_FILE = Path("/srv/token/admin.token")
+
+
+class CallError(Exception):
+    """The admin port could not be reached (status 0) or refused the request (its HTTP status)."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+def call(
+    base_url: str, method: str, path: str, body: Any = None, *, token: str | None = None, timeout: float = 10.0
+) -> Any:
+    """Send one admin request; return its JSON, or text or bytes where the answer is not JSON.
+
+    Args:
+        base_url: for example ``http://198.19.0.254:9900``.
+        method: HTTP method.
+        path: path and query.
+        body: sent as JSON unless None.
+        token: bearer token; without it the file of the lab is tried.
+        timeout: seconds for the whole exchange's each step.
+
+    Raises:
+        CallError: nobody answered, or the answer was not 2xx.
+    """
+    if token is None and TOKEN_FILE.exists():
+        token = TOKEN_FILE.read_text(encoding="ascii").strip()
+    parts = urlsplit(base_url)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port or 9900, timeout=timeout)
+    try:
+        payload = None if body is None else json.dumps(body)
+        connection.request(method, path, payload, headers)
+        response = connection.getresponse()
+        content, kind = response.read(), response.getheader("Content-Type", "")
+    except (OSError, http.client.HTTPException) as error:
+        raise CallError(0, f"{base_url}{path}: {error}") from None
+    finally:
+        connection.close()
+    if response.status >= 300:
+        try:
+            message = json.loads(content)["error"]
+        except (ValueError, KeyError, TypeError):
+            message = content.decode(errors="replace")[:200]
+        raise CallError(response.status, f"{method} {path}: {response.status}: {message}")
+    if kind.startswith("application/json"):
+        return json.loads(content)
+    return content.decode() if kind.startswith("text/") else content
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line; print the answer as JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m telemetry.call",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n  python -m telemetry.call GET /admin/faults\n"
+        """  python -m telemetry.call --url http://198.19.0.254:9900 PUT /admin/links/access/near '{"rtt_ms": 80}'""",
+    )
+    parser.add_argument("--url", default="http://127.0.0.1:9900")
+    parser.add_argument("--timeout", type=float, default=10.0)
+    parser.add_argument("method", type=str.upper)
+    parser.add_argument("path")
+    parser.add_argument("body", nargs="?", type=json.loads)
+    args = parser.parse_args(argv)
+    try:
+        answer = call(args.url, args.method, args.path, args.body, timeout=args.timeout)
+    except CallError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return 1 if error.status else 3
+    if isinstance(answer, bytes):
+        sys.stdout.buffer.write(answer)
+    else:
+        print(answer if isinstance(answer, str) else json.dumps(answer, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

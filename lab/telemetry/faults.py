@@ -1,0 +1,107 @@
+"""Fault switches: off by default, seeded, counted, visible, undone by clearing."""
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class UnknownFaultError(KeyError):
+    """Somebody asked for a fault that this service does not declare."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(name)
+        self.name, self.known = name, known
+
+    def __str__(self) -> str:
+        return f"expected one of {', '.join(self.known) or '(no faults declared)'}, got {self.name!r}"
+
+
+@dataclass(slots=True)
+class Fault:
+    """One switch: what it does, its parameters when on, and how often it hit."""
+
+    name: str
+    help: str
+    defaults: dict[str, Any]
+    parameters: dict[str, Any] | None = None
+    hits: int = 0
+    rng: random.Random = field(default_factory=lambda: random.Random(0))
+
+
+class Faults:
+    """The fault switches of one service."""
+
+    def __init__(self) -> None:
+        self._faults: dict[str, Fault] = {}
+
+    def declare(self, name: str, help: str, **defaults: Any) -> None:  # noqa: A002 - the word argparse and Prometheus use
+        """Declare a switch; *defaults* are its parameters (``probability``, ``seed``, ``ms``, …) and their types."""
+        self._faults[name] = Fault(name, help, {"probability": 1.0, "seed": 0, **defaults})
+
+    def switch_on(self, name: str, parameters: dict[str, Any]) -> Fault:
+        """Switch a fault on.
+
+        Raises:
+            UnknownFaultError: the fault is not declared.
+            ValueError: a parameter is unknown or has the wrong type or range.
+        """
+        fault = self._named(name)
+        unknown = set(parameters) - set(fault.defaults)
+        if unknown:
+            raise ValueError(f"expected parameters among {sorted(fault.defaults)}, got {sorted(unknown)}")
+        for key, value in parameters.items():
+            wanted = type(fault.defaults[key])
+            numeric = wanted in {int, float} and isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (numeric or isinstance(value, wanted)):
+                raise ValueError(f"expected {key} to be {wanted.__name__}, got {value!r}")
+        merged = {**fault.defaults, **parameters}
+        if not 0 <= merged["probability"] <= 1:
+            raise ValueError(f"expected probability between 0 and 1, got {merged['probability']!r}")
+        fault.parameters, fault.hits, fault.rng = merged, 0, random.Random(merged["seed"])
+        return fault
+
+    def switch_off(self, name: str) -> None:
+        """Switch one fault off."""
+        self._named(name).parameters = None
+
+    def clear(self) -> None:
+        """Switch every fault off."""
+        for fault in self._faults.values():
+            fault.parameters = None
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        """Return the parameters of a fault that is on, or None."""
+        return self._named(name).parameters
+
+    def hit(self, name: str) -> bool:
+        """Draw whether the fault acts now; counts when it does."""
+        fault = self._named(name)
+        if fault.parameters is None or fault.rng.random() >= fault.parameters["probability"]:
+            return False
+        fault.hits += 1
+        return True
+
+    def _named(self, name: str) -> Fault:
+        try:
+            return self._faults[name]
+        except KeyError:
+            raise UnknownFaultError(name, sorted(self._faults)) from None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the body of ``GET /admin/faults``."""
+        return {
+            f.name: {
+                "on": f.parameters is not None,
+                "parameters": f.parameters or f.defaults,
+                "hits": f.hits,
+                "help": f.help,
+            }
+            for f in self._faults.values()
+        }
+
+    def active(self) -> list[str]:
+        """Return the names of the faults that are on."""
+        return [f.name for f in self._faults.values() if f.parameters is not None]
+
+    def __repr__(self) -> str:
+        return f"<Faults on={self.active()} of {len(self._faults)}>"

@@ -1,0 +1,34 @@
+"""The health of one service: a handful of named checks, each ok or not, with a sentence."""
+
+from typing import Any
+
+
+class Health:
+    """Checks by name; a service is healthy when it has at least one and all are ok."""
+
+    def __init__(self) -> None:
+        self._checks: dict[str, tuple[bool, str]] = {}
+
+    def set(self, check: str, ok: bool, detail: str = "") -> None:
+        """Record the state of *check*; *detail* says in words what is so."""
+        self._checks[check] = (ok, detail)
+
+    def forget(self, check: str) -> None:
+        """Remove a check that no longer applies."""
+        self._checks.pop(check, None)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check is ok; a service that has checked nothing yet is not."""
+        return bool(self._checks) and all(ok for ok, _ in self._checks.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the body of ``GET /health``."""
+        return {
+            "status": "ok" if self.ok else "failing",
+            "checks": {name: {"ok": ok, "detail": detail} for name, (ok, detail) in self._checks.items()},
+        }
+
+    def __repr__(self) -> str:
+        failing = [name for name, (ok, _) in self._checks.items() if not ok]
+        return f"<Health ok={self.ok} checks={len(self._checks)} failing={failing}>"

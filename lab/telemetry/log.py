@@ -1,0 +1,74 @@
+"""Structured logs: one JSON object a line on standard error, a constant event name plus fields.
+
+Only a program's `__main__` calls `configure`; libraries call `get` and log events.
+"""
+
+import json
+import logging
+import sys
+import time
+from typing import Any, TextIO
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+class EventLogger:
+    """Logs events by name with fields in the protocol's words (`qname`, `serial`, `took_ms`)."""
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def debug(self, event: str, **fields: Any) -> None:
+        """Tell one step of the story of a request."""
+        self._log(logging.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Tell what a person who runs the lab wants to know."""
+        self._log(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Tell what went wrong and was survived."""
+        self._log(logging.WARNING, event, fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        """Tell what went wrong and cost somebody an answer."""
+        self._log(logging.ERROR, event, fields)
+
+    def _log(self, level: int, event: str, fields: dict[str, Any]) -> None:
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, event, extra={"fields": fields})
+
+
+def get(name: str) -> EventLogger:
+    """Return the logger of one notion, for example ``edge.pool``."""
+    return EventLogger(logging.getLogger(name))
+
+
+class _JsonLines(logging.Formatter):
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self.service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "service": self.service,
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        line.update(getattr(record, "fields", {}))
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure(service: str, level: str = "INFO", stream: TextIO | None = None) -> None:
+    """Send every event of this process to *stream* (standard error) as JSON lines."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_JsonLines(service))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())

@@ -1,0 +1,166 @@
+"""Metrics in the Prometheus text format 0.0.4: counters, gauges, histograms.
+
+Written by one thread or under the GIL; a scrape reads plain dictionaries.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+#: Seconds; from a loopback hit to a request over a slow link that had to retry.
+LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+LabelValues = tuple[str, ...]
+M = TypeVar("M", bound="_Metric")
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def _labels(names: Sequence[str], values: LabelValues, extra: str = "") -> str:
+    pairs = [f'{n}="{_escape(v)}"' for n, v in zip(names, values, strict=True)]
+    if extra:
+        pairs.append(extra)
+    return "{" + ",".join(pairs) + "}" if pairs else ""
+
+
+class _Metric:
+    kind = ""
+
+    def __init__(self, name: str, help_text: str, labels: tuple[str, ...]) -> None:
+        self.name, self.help, self.labels = name, help_text, labels
+
+    def _key(self, labels: dict[str, str]) -> LabelValues:
+        if len(labels) != len(self.labels):
+            raise ValueError(f"{self.name}: expected labels {self.labels}, got {tuple(labels)}")
+        return tuple(str(labels[name]) for name in self.labels)
+
+    def samples(self) -> list[str]:
+        raise NotImplementedError
+
+    def render(self) -> str:
+        return "\n".join([f"# HELP {self.name} {self.help}", f"# TYPE {self.name} {self.kind}", *self.samples()])
+
+
+class Counter(_Metric):
+    """A count that only grows."""
+
+    kind = "counter"
+
+    def __init__(self, name: str, help_text: str, labels: tuple[str, ...]) -> None:
+        super().__init__(name, help_text, labels)
+        self.values: dict[LabelValues, float] = {} if labels else {(): 0}
+
+    def inc(self, amount: float = 1, **labels: str) -> None:
+        """Add *amount* to the series with these labels."""
+        key = self._key(labels) if self.labels else ()
+        self.values[key] = self.values.get(key, 0) + amount
+
+    def value(self, **labels: str) -> float:
+        """Return the count of one series."""
+        return self.values.get(self._key(labels), 0)
+
+    def samples(self) -> list[str]:
+        """Return the lines of one scrape."""
+        return [f"{self.name}{_labels(self.labels, key)} {value!r}" for key, value in sorted(self.values.items())]
+
+
+class Gauge(_Metric):
+    """A value that goes up and down."""
+
+    kind = "gauge"
+
+    def __init__(self, name: str, help_text: str, labels: tuple[str, ...]) -> None:
+        super().__init__(name, help_text, labels)
+        self.values: dict[LabelValues, float] = {}
+
+    def set(self, value: float, **labels: str) -> None:
+        """Set the series with these labels."""
+        self.values[self._key(labels)] = value
+
+    def value(self, **labels: str) -> float:
+        """Return the value of one series, or raise KeyError."""
+        return self.values[self._key(labels)]
+
+    def remove(self, **labels: str) -> None:
+        """Forget the series with these labels."""
+        self.values.pop(self._key(labels), None)
+
+    def samples(self) -> list[str]:
+        """Return the lines of one scrape."""
+        return [f"{self.name}{_labels(self.labels, key)} {value!r}" for key, value in sorted(self.values.items())]
+
+
+class Histogram(_Metric):
+    """Counts of observations by upper bound, with their sum."""
+
+    kind = "histogram"
+
+    def __init__(self, name: str, help_text: str, buckets: Sequence[float], labels: tuple[str, ...]) -> None:
+        super().__init__(name, help_text, labels)
+        self.buckets = tuple(sorted(buckets))
+        self.counts: dict[LabelValues, list[int]] = {}
+        self.sums: dict[LabelValues, float] = {}
+
+    def observe(self, value: float, **labels: str) -> None:
+        """Count one observation."""
+        key = self._key(labels) if self.labels else ()
+        counts = self.counts.get(key)
+        if counts is None:
+            counts = self.counts[key] = [0] * (len(self.buckets) + 1)
+            self.sums[key] = 0.0
+        counts[bisect_left(self.buckets, value)] += 1
+        self.sums[key] += value
+
+    def samples(self) -> list[str]:
+        """Return the lines of one scrape."""
+        lines = []
+        for key, counts in sorted(self.counts.items()):
+            running = 0
+            for bound, count in zip((*self.buckets, float("inf")), counts, strict=True):
+                running += count
+                le = "+Inf" if bound == float("inf") else f"{bound:g}"
+                bucket = _labels(self.labels, key, f'le="{le}"')
+                lines.append(f"{self.name}_bucket{bucket} {running}")
+            lines.append(f"{self.name}_sum{_labels(self.labels, key)} {self.sums[key]!r}")
+            lines.append(f"{self.name}_count{_labels(self.labels, key)} {running}")
+        return lines
+
+
+class Metrics:
+    """Every metric of one process."""
+
+    def __init__(self) -> None:
+        self._metrics: dict[str, _Metric] = {}
+        self._before: list[Callable[[], None]] = []
+
+    def _add(self, metric: M) -> M:
+        if metric.name in self._metrics:
+            raise ValueError(f"metric {metric.name} is declared twice")
+        self._metrics[metric.name] = metric
+        return metric
+
+    def counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        """Declare a counter; by convention its name ends in ``_total``."""
+        return self._add(Counter(name, help_text, labels))
+
+    def gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
+        """Declare a gauge; its name ends in its unit."""
+        return self._add(Gauge(name, help_text, labels))
+
+    def histogram(
+        self, name: str, help_text: str, buckets: Sequence[float] = LATENCY_BUCKETS, *labels: str
+    ) -> Histogram:
+        """Declare a histogram with these upper bounds."""
+        return self._add(Histogram(name, help_text, buckets, labels))
+
+    def before_render(self, callback: Callable[[], None]) -> None:
+        """Call *callback* just before every scrape, to refresh gauges."""
+        self._before.append(callback)
+
+    def render(self) -> str:
+        """Return the body of ``GET /metrics``."""
+        for callback in self._before:
+            callback()
+        return "\n".join(metric.render() for metric in self._metrics.values()) + "\n"

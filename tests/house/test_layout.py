@@ -1,0 +1,27 @@
+"""The rooms: every package is in the wheel, no room is a package, nothing shadows the standard library."""
+
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("dns", "pki", "services", "loadtest", "lab")
+PACKAGES = sorted(p.parent.relative_to(ROOT).as_posix() for room in ROOMS for p in ROOT.glob(f"{room}/*/__init__.py"))
+
+
+def test_no_room_is_a_package() -> None:
+    assert [room for room in ROOMS if (ROOT / room / "__init__.py").exists()] == []
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert sorted(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == PACKAGES
+
+
+def test_no_package_bears_the_name_of_a_standard_module() -> None:
+    assert [p for p in PACKAGES if Path(p).name in sys.stdlib_module_names] == []
+
+
+def test_no_room_holds_loose_modules() -> None:
+    loose = [p.relative_to(ROOT).as_posix() for room in ROOMS for p in ROOT.glob(f"{room}/*.py")]
+    assert [p for p in loose if p != "loadtest/locustfile.py"] == []

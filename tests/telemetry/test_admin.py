@@ -1,0 +1,95 @@
+"""The admin port over a real socket."""
+
+import argparse
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from telemetry import Telemetry, endpoint
+from telemetry.call import CallError, call
+
+
+@pytest.fixture
+async def service(tmp_path: Path):
+    (tmp_path / "token").write_text("secret\n")
+    telemetry = Telemetry("example")
+    telemetry.faults.declare("drop_answers", "Drop answers", ms=0.0)
+    telemetry.route("POST", "/admin/echo/{word}", lambda request: {"word": request.params["word"], **request.json()})
+    args = argparse.Namespace(admin=("127.0.0.1", 0), token_file=tmp_path / "token")
+    async with telemetry.serving(args):
+        yield telemetry
+
+
+async def ask(telemetry: Telemetry, method: str, path: str, body=None, token: str | None = "secret"):  # noqa: S107
+    assert telemetry.admin_address is not None
+    url = "http://{}:{}".format(*telemetry.admin_address)
+    return await asyncio.to_thread(call, url, method, path, body, token=token or "")
+
+
+async def test_a_service_without_checks_is_not_healthy(service: Telemetry) -> None:
+    with pytest.raises(CallError) as refused:
+        await ask(service, "GET", "/health")
+    assert refused.value.status == 503
+    service.health.set("listener", True, "443")
+    assert (await ask(service, "GET", "/health"))["checks"] == {"listener": {"ok": True, "detail": "443"}}
+
+
+@pytest.mark.parametrize("token", ["", "wrong"], ids=["no-token", "wrong-token"])
+async def test_admin_is_refused_without_the_token(service: Telemetry, token: str) -> None:
+    with pytest.raises(CallError, match="Bearer TOKEN") as refused:
+        await ask(service, "GET", "/admin/faults", token=token)
+    assert refused.value.status == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "message"),
+    [
+        ("GET", "/nowhere", None, 404, "nothing is at"),
+        ("GET", "/admin/echo/hi", None, 405, "expected POST"),
+        ("POST", "/admin/faults/nonsense", {}, 404, "expected one of drop_answers"),
+        ("POST", "/admin/faults/drop_answers", {"probability": 2}, 400, "between 0 and 1"),
+        ("POST", "/admin/faults/drop_answers", {"ms": "slow"}, 400, "expected ms to be float"),
+        ("POST", "/admin/faults/drop_answers", {"speed": 1}, 400, "expected parameters among"),
+        ("PUT", "/admin/clock", {"offset_s": "tomorrow"}, 400, "offset_s"),
+    ],
+)
+async def test_bad_requests_say_what_was_expected(service, method, path, body, status, message) -> None:
+    with pytest.raises(CallError, match=message) as refused:
+        await ask(service, method, path, body)
+    assert refused.value.status == status
+
+
+async def test_path_parameters_reach_the_handler(service: Telemetry) -> None:
+    assert await ask(service, "POST", "/admin/echo/hello%20you", {"n": 1}) == {"word": "hello you", "n": 1}
+
+
+async def test_a_fault_is_off_by_default_counted_and_cleared(service: Telemetry) -> None:
+    assert not service.faults.hit("drop_answers")
+    await ask(service, "POST", "/admin/faults/drop_answers", {"probability": 1})
+    assert service.faults.hit("drop_answers")
+    assert 'firstbyte_fault_hits{fault="drop_answers"} 1' in await ask(service, "GET", "/metrics")
+    await ask(service, "DELETE", "/admin/faults")
+    assert not service.faults.hit("drop_answers")
+
+
+async def test_the_wall_clock_can_be_offset(service: Telemetry) -> None:
+    before = service.clock.time()
+    await ask(service, "PUT", "/admin/clock", {"offset_s": 3600})
+    assert 3600 <= service.clock.time() - before < 3660
+
+
+@pytest.mark.parametrize("raw", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nbroken\r\n\r\n", b"GET / FTP\r\n\r\n"])
+async def test_malformed_requests_are_answered_400(service: Telemetry, raw: bytes) -> None:
+    assert service.admin_address is not None
+    reader, writer = await asyncio.open_connection(*service.admin_address)
+    writer.write(raw)
+    assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize("text", ["443", ":443", "host:", "host:http", "host:70000"])
+def test_an_endpoint_needs_host_and_port(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected HOST:PORT"):
+        endpoint(text)
