@@ -99,6 +99,11 @@ class Faults:
             for f in self._faults.values()
         }
 
+    @property
+    def any_on(self) -> bool:
+        """Whether any fault is on: the one look that a hot path pays for."""
+        return any(f.parameters is not None for f in self._faults.values())
+
     def active(self) -> list[str]:
         """Return the names of the faults that are on."""
         return [f.name for f in self._faults.values() if f.parameters is not None]

@@ -1,0 +1,71 @@
+"""``python -m nameserver``: serve zones from master files."""
+
+import argparse
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+from nameserver import name as names
+from nameserver.errors import NameServerError
+from nameserver.server import Server, logger
+from telemetry import Telemetry, add_arguments, endpoint, log
+
+
+def zone_file(text: str) -> tuple[str, Path]:
+    """Parse ``NAME=FILE`` (an argparse type)."""
+    origin, equals, path = text.partition("=")
+    if not equals or not path:
+        raise argparse.ArgumentTypeError(f"expected NAME=FILE, for example example.com.=example.com.zone; got {text!r}")
+    origin = origin if origin.endswith(".") else origin + "."
+    try:
+        names.from_text(origin)
+    except names.BadNameError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return origin, Path(path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until SIGTERM; SIGHUP reads the files again."""
+    parser = argparse.ArgumentParser(
+        prog="nameserver",
+        description="An authoritative name server.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+        "  python -m nameserver --listen 127.0.0.1:5310 --zone example.com.=dns/zones/example.com.zone\n"
+        "  python -m nameserver --listen 127.0.0.1:5310 --zone .=dns/zones/root.zone --admin 127.0.0.1:9901",
+    )
+    parser.add_argument("--listen", type=endpoint, required=True, metavar="HOST:PORT", help="UDP and TCP address")
+    parser.add_argument(
+        "--zone", type=zone_file, action="append", required=True, metavar="NAME=FILE", help="may be repeated"
+    )
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+    log.configure("nameserver", args.log_level)
+    telemetry = Telemetry("nameserver")
+    try:
+        server = Server(telemetry, dict(args.zone))
+        asyncio.run(_run(args, telemetry, server))
+    except NameServerError as error:
+        print(f"nameserver: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(
+            f"nameserver: error: cannot listen on {args.listen[0]}:{args.listen[1]}: {error.strerror}", file=sys.stderr
+        )
+        return 2
+    return 0
+
+
+async def _run(args: argparse.Namespace, telemetry: Telemetry, server: Server) -> None:
+    async with telemetry.serving(args):
+        listener = await server.start(args.listen)
+        print(f"listening on {listener.address[0]}:{listener.address[1]} (udp, tcp)", flush=True)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload_all)
+        logger.info("serving", zones=[names.to_text(apex) for apex in server.responder.zones])
+        await telemetry.until_stopped()
+        await listener.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+#!/bin/sh
+# Every host starts here: join the wide-area network, give up every privilege, become the service.
+#
+#   host.sh COMMAND...      the command runs as uid 1000, without any capability, below tini
+#
+# A host keeps its own /24 on-link and reaches the rest of 198.19/16 through the router `wan`; whatever default route
+# Docker set for a published port goes, so nothing leaves the lab.  HOST_ROLE=wan: this host is that router.
+set -eu
+wide=198.19.0.0/16
+router=198.19.0.254
+
+fail() { echo "host: error: $*" >&2; exit 2; }
+
+address=$(ip -o -4 addr show | sed -n 's#.* inet \(198\.19\.[0-9]*\.[0-9]*\)/.*#\1#p' | head -n 1)
+[ -n "$address" ] || fail "expected an address in $wide, got none: is this host on the network 'internet'?"
+device=$(ip -o -4 addr show | sed -n "s#^[0-9]*: *\([^ ]*\) .* inet $address/.*#\1#p")
+
+if [ "${HOST_ROLE:-host}" = wan ]; then
+  [ -c /dev/net/tun ] || fail "expected the device /dev/net/tun, got none: load the kernel module 'tun', or allow the device"
+  chmod 666 /dev/net/tun
+  ip tuntap add dev wan0 mode tun user 1000
+  ip link set wan0 mtu 1500 txqueuelen 10000 up
+  # Whatever comes from a host goes up into the router process; what the process writes back follows the main table.
+  ip route add default dev wan0 table 100
+  ip rule add iif "$device" lookup 100
+else
+  own=${address%.*}.0/24
+  ip route replace "$own" dev "$device" src "$address"
+  ip route replace "$router" dev "$device" src "$address"
+  ip route del "$wide" dev "$device" 2>/dev/null || true
+  ip route replace "$wide" via "$router" dev "$device" src "$address"
+fi
+ip route del default 2>/dev/null || true
+
+exec setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps=-all --ambient-caps=-all --bounding-set=-all \
+  --no-new-privs tini -- "$@"

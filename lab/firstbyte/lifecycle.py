@@ -1,0 +1,166 @@
+"""``up``, ``down``, ``status``, ``logs``, ``exec`` and the faults of a whole host: ``stop|start|kill|pause|unpause``."""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from firstbyte import where
+from runtime import DockerLab, HostStatus, LabError
+
+URLS = {
+    "console": "http://127.0.0.1:8080/",
+    "Locust": "http://127.0.0.1:8089/",
+    "edge": "https://127.0.0.1:8443/",
+    "resolver": "127.0.0.1:5300",
+}
+
+
+def up(args: argparse.Namespace) -> int:
+    """Start the lab, wait for health, say how long it took."""
+    began = time.monotonic()
+    profiles = ["load"] if args.load else []
+    with where.docker_lab("up") as lab:
+        if (
+            all(s.state == "running" for s in lab.status() if s.name in {h.name for h in lab.topology.always})
+            and not profiles
+        ):
+            print("the lab is already up: `firstbyte status` says how it is, `firstbyte down` ends it")
+            return 0
+        lab.up(profiles, build=not args.no_build)
+    print(
+        f"up in {time.monotonic() - began:.1f} s; console {URLS['console']}; `firstbyte trace https://www.example.com/`"
+    )
+    return 0
+
+
+def down(args: argparse.Namespace) -> int:
+    """Remove everything that `up` made."""
+    with where.docker_lab("down") as lab:
+        lab.down(volumes=not args.keep_ca)
+    print("down" if not args.keep_ca else "down; volumes kept")
+    return 0
+
+
+def status(args: argparse.Namespace) -> int:
+    """Print each host's state, health, address, memory and switched-on faults; 0 when all are well."""
+    with where.docker_lab("status") as lab:
+        hosts = lab.status(memory=args.memory)
+        if all(h.state == "absent" for h in hosts):
+            lab.require_up()
+        health = _health(lab, hosts)
+    always = {h.name for h in lab.topology.always}
+    rows = [h for h in hosts if h.name in always or h.state not in {"absent", "exited"}]
+    well = all(h.state == "running" and h.health in {"healthy", ""} for h in rows)
+    if args.json:
+        print(json.dumps({"ok": well, "hosts": [_as_json(h, health.get(h.name)) for h in rows]}, indent=2))
+        return 0 if well else 1
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title, justify in (
+        ("host", "left"),
+        ("state", "left"),
+        ("address", "left"),
+        ("memory", "right"),
+        ("says", "left"),
+    ):
+        table.add_column(title, justify=justify)  # type: ignore[arg-type]
+    for host in rows:
+        good = host.state == "running" and host.health in {"healthy", ""}
+        word = host.health or host.state
+        memory = f"{host.memory / 2**20:.0f} MiB" if host.memory is not None else ""
+        table.add_row(
+            host.name,
+            f"[{'green' if good else 'red'}]{word}[/]",
+            host.address or "",
+            memory,
+            _says(health.get(host.name)),
+        )
+    total = sum(h.memory or 0 for h in rows)
+    console = Console()
+    console.print(table)
+    if args.memory:
+        console.print(f"resident in all: {total / 2**20:.0f} MiB in {len(rows)} hosts")
+    return 0 if well else 1
+
+
+def logs(args: argparse.Namespace) -> int:
+    """Show logs of hosts."""
+    with where.docker_lab("logs") as lab:
+        return lab.logs(args.host, follow=args.follow, tail=args.tail)
+
+
+def exec_(args: argparse.Namespace) -> int:
+    """Run a command on a host."""
+    if not args.cmd:
+        print("firstbyte exec: error: expected a command after the host: firstbyte exec HOST -- CMD", file=sys.stderr)
+        return 2
+    with where.docker_lab("exec") as lab:
+        return lab.exec(args.host, args.cmd, interactive=sys.stdin.isatty() and sys.stdout.isatty())
+
+
+def host_verb(args: argparse.Namespace) -> int:
+    """Stop, start, kill, pause or unpause hosts."""
+    with where.docker_lab(args.command) as lab:
+        for name in args.host:
+            lab.topology.host(name)
+        for name in args.host:
+            getattr(lab, args.command)(name)
+            print(f"{args.command} {name}: done")
+    return 0
+
+
+def idle(_: argparse.Namespace) -> int:
+    """Wait for SIGTERM: the default command of the service `lab`, so that `--wait` finds it running."""
+    stop = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stop.set())
+    print("idle: `docker compose exec -u 1000 lab firstbyte trace https://www.example.com/`", flush=True)
+    stop.wait()
+    return 0
+
+
+def _health(lab: DockerLab, hosts: Sequence[HostStatus]) -> dict[str, dict[str, Any]]:
+    """Ask every running host that has a health check for its own words, all at once."""
+
+    def ask(name: str) -> tuple[str, dict[str, Any]]:
+        try:
+            _, out, _ = lab.capture(name, ["python", "-m", "telemetry.probe"])
+            return name, json.loads(out)
+        except (LabError, ValueError) as error:
+            return name, {"checks": {}, "error": str(error)}
+
+    asked = [h.name for h in hosts if h.state == "running" and h.health and not h.name.startswith("locust")]
+    with ThreadPoolExecutor(4) as pool:
+        return dict(pool.map(ask, asked))
+
+
+def _says(health: dict[str, Any] | None) -> str:
+    if not health:
+        return ""
+    broken = [
+        f"[red]{name}: {check.get('detail', '')}[/]"
+        for name, check in health.get("checks", {}).items()
+        if not check.get("ok")
+    ]
+    faults = [f"[yellow]fault {name} on[/]" for name in health.get("faults", {})]
+    return ", ".join([*broken, *faults, *([health["error"]] if "error" in health else [])])
+
+
+def _as_json(host: HostStatus, health: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "name": host.name,
+        "state": host.state,
+        "health": host.health,
+        "address": host.address,
+        "memory_bytes": host.memory,
+        "checks": (health or {}).get("checks", {}),
+        "faults": (health or {}).get("faults", {}),
+    }

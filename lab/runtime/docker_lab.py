@@ -1,0 +1,267 @@
+"""The lab on a Docker engine: Compose for the whole, the Docker SDK for one host.
+
+Needs Engine >= 26 and Compose >= 2.24 (``attach: false``, ``start_interval``, health-ordered start).
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import docker
+from docker.errors import APIError, DockerException, NotFound
+
+from runtime.errors import EngineError, LabDownError, LabError
+from runtime.topology import Topology
+
+PROJECT = "firstbyte"
+#: The uid that every service runs as, and the only one that may read the lab's volumes.
+HOST_UID = "1000"
+MIN_ENGINE = 26
+MIN_COMPOSE = (2, 24)
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatus:
+    """What the engine says of one host."""
+
+    name: str
+    #: running, paused, exited, restarting, … or "absent".
+    state: str
+    #: healthy, unhealthy, starting, or "" where there is no check.
+    health: str
+    address: str | None
+    #: Resident memory of the container in bytes; None when not asked for or not running.
+    memory: int | None = None
+
+
+class DockerLab:
+    """The verbs of the lab, on a Docker engine."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.topology = topology
+        try:
+            self._client = docker.from_env()
+            version = self._client.version()
+        except (DockerException, OSError) as error:
+            where = os.environ.get("DOCKER_HOST", "the default socket")
+            raise EngineError(f"no Docker engine answers on {where}: {_reason(error)}") from None
+        engine = str(version.get("Version", "?"))
+        major = re.match(r"\d+", engine)
+        if major is None or int(major[0]) < MIN_ENGINE:
+            raise EngineError(f"expected Docker Engine >= {MIN_ENGINE}, got {engine}")
+
+    def close(self) -> None:
+        """Give the connection to the engine back."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- the whole --------------------------------------------------------------------------------------------------
+
+    def up(self, profiles: Sequence[str] = (), *, build: bool = True) -> None:
+        """Start every host and wait until all are healthy; what Compose prints goes to our standard error.
+
+        Raises:
+            EngineError: Compose is missing, too old, or says that the lab did not come up.
+        """
+        self._require_compose()
+        arguments = [flag for profile in profiles for flag in ("--profile", profile)]
+        result = self._compose(*arguments, "up", "-d", "--wait", *(["--build"] if build else []), stdout=sys.stderr)
+        if result.returncode:
+            broken = [
+                f"{s.name} ({s.health or s.state})" for s in self.status() if s.state != "absent" and not _good(s)
+            ]
+            raise EngineError(
+                f"the lab did not come up: {', '.join(broken) or 'see above'}; `firstbyte logs HOST` says more"
+            )
+
+    def down(self, *, volumes: bool = True) -> None:
+        """Remove every container and network, of every profile, and the volumes unless told otherwise."""
+        self._require_compose()
+        flags = ["-v"] if volumes else []
+        result = self._compose(
+            "--profile", "*", "down", "--remove-orphans", "--timeout", "5", *flags, stdout=sys.stderr
+        )
+        if result.returncode:
+            raise EngineError("`docker compose down` failed, see above")
+
+    def status(self, *, memory: bool = False) -> list[HostStatus]:
+        """Return one entry per service of the compose file."""
+        ours = {"label": f"com.docker.compose.project={PROJECT}"}
+        found: dict[str, Any] = {
+            each.labels["com.docker.compose.service"]: each
+            for each in self._client.containers.list(all=True, filters=ours)
+            if each.labels.get("com.docker.compose.oneoff") != "True"
+        }
+        answer = []
+        for host in self.topology.hosts:
+            container = found.get(host.name)
+            if container is None:
+                answer.append(HostStatus(host.name, "absent", "", host.address))
+                continue
+            state = container.attrs["State"]
+            health = (state.get("Health") or {}).get("Status", "") if isinstance(state, dict) else ""
+            resident = _resident(container) if memory and container.status == "running" else None
+            answer.append(HostStatus(host.name, container.status, health, host.address, resident))
+        return answer
+
+    def logs(self, hosts: Sequence[str], *, follow: bool = False, tail: str = "all") -> int:
+        """Show the logs of *hosts* (all when empty) on our standard output."""
+        for name in hosts:
+            self.topology.host(name)
+        flags = ["--follow"] if follow else []
+        return self._compose("--profile", "*", "logs", "--tail", tail, *flags, *hosts).returncode
+
+    # --- one host ---------------------------------------------------------------------------------------------------
+
+    def start(self, host: str) -> None:
+        """Start *host* again after `stop` or `kill`."""
+        self._act(host, "start")
+
+    def stop(self, host: str) -> None:
+        """SIGTERM, then SIGKILL after its grace period."""
+        self._act(host, "stop")
+
+    def kill(self, host: str) -> None:
+        """SIGKILL, as a power cut would."""
+        self._act(host, "kill")
+
+    def pause(self, host: str) -> None:
+        """Freeze every process of *host*: it is reachable and says nothing."""
+        self._act(host, "pause")
+
+    def unpause(self, host: str) -> None:
+        """Let a paused *host* go on."""
+        self._act(host, "unpause")
+
+    def exec(self, host: str, command: Sequence[str], *, interactive: bool = False) -> int:
+        """Run *command* on *host* as the host's own user, attached to our standard streams; return its exit code."""
+        self._running(host)
+        flags = ["-it"] if interactive else ["-i"]
+        return subprocess.run(
+            ["docker", "exec", *flags, "-u", HOST_UID, self._name(host), *command], check=False
+        ).returncode
+
+    def capture(self, host: str, command: Sequence[str]) -> tuple[int, bytes, bytes]:
+        """Run *command* on *host*; return its exit code, standard output and standard error."""
+        container = self._running(host)
+        try:
+            code, (out, err) = container.exec_run(list(command), user=HOST_UID, demux=True)
+        except APIError as error:
+            raise LabDownError(f"{host}: {_reason(error)}") from None
+        return code, out or b"", err or b""
+
+    def call(self, host: str, method: str, path: str, body: Any = None, *, timeout: float = 15.0) -> Any:
+        """Send a request to the admin port of *host*; return its JSON (or text).
+
+        Raises:
+            LabDownError: the host does not run, or its admin port does not answer.
+            LabError: the request was refused.
+        """
+        command = ["python", "-m", "telemetry.call", "--timeout", str(timeout), method, path]
+        code, out, err = self.capture(host, command if body is None else [*command, json.dumps(body)])
+        if code:
+            message = err.decode(errors="replace").strip().removeprefix("error: ")
+            raise (LabDownError if code == 3 else LabError)(f"{host}: {message or f'exit code {code}'}")
+        try:
+            return json.loads(out)
+        except ValueError:
+            return out.decode(errors="replace")
+
+    def run_lab(self, arguments: Sequence[str], *, interactive: bool = False) -> int:
+        """Run the command line inside the lab, in a container of its own; return its exit code."""
+        flags = [] if interactive else ["-T"]
+        return self._compose("--profile", "tools", "run", "--rm", "--no-deps", *flags, "lab", *arguments).returncode
+
+    def require_up(self) -> None:
+        """Raise `LabDownError` unless every host that plain ``up`` starts is running."""
+        status = {s.name: s for s in self.status()}
+        missing = [h.name for h in self.topology.always if status[h.name].state != "running"]
+        if len(missing) == len(self.topology.always):
+            raise LabDownError("the lab is not up: start it with `firstbyte up` or `docker compose up -d --wait`")
+        if missing:
+            raise LabDownError(f"not running: {', '.join(missing)}; start with `docker compose up -d --wait`")
+
+    # --- below ------------------------------------------------------------------------------------------------------
+
+    def _name(self, host: str) -> str:
+        return f"{PROJECT}-{self.topology.host(host).name}-1"
+
+    def _container(self, host: str) -> Any:
+        try:
+            return self._client.containers.get(self._name(host))
+        except NotFound:
+            raise LabDownError(
+                f"{host} is not up: start the lab with `firstbyte up` or `docker compose up -d --wait`"
+            ) from None
+
+    def _running(self, host: str) -> Any:
+        container = self._container(host)
+        if container.status != "running":
+            raise LabDownError(f"{host} is {container.status}, expected running")
+        return container
+
+    def _act(self, host: str, verb: str) -> None:
+        try:
+            getattr(self._container(host), verb)()
+        except APIError as error:
+            raise LabDownError(f"{verb} {host}: {_reason(error)}") from None
+
+    def _compose(self, *arguments: str, stdout: Any = None) -> subprocess.CompletedProcess[bytes]:
+        command = ["docker", "compose", "--project-directory", str(self.topology.project), *arguments]
+        try:
+            return subprocess.run(command, check=False, stdout=stdout)
+        except FileNotFoundError:
+            raise EngineError("expected the command `docker` with Compose v2, found none") from None
+
+    def _require_compose(self) -> None:
+        try:
+            result = subprocess.run(
+                ["docker", "compose", "version", "--short"], check=False, capture_output=True, text=True
+            )
+        except FileNotFoundError:
+            raise EngineError("expected the command `docker` with Compose v2, found none") from None
+        match = re.match(r"v?(\d+)\.(\d+)", result.stdout)
+        if result.returncode or match is None:
+            raise EngineError(f"`docker compose version` failed: {result.stderr.strip() or result.stdout.strip()}")
+        if (int(match[1]), int(match[2])) < MIN_COMPOSE:
+            raise EngineError(f"expected Docker Compose >= 2.24, got {result.stdout.strip()}")
+
+
+def fetch_results(lab: DockerLab, into: Path) -> Iterator[Path]:
+    """Copy what the lab's results volume holds into *into*; yield each new folder of a run."""
+    into.mkdir(parents=True, exist_ok=True)
+    before = set(into.glob("*/*"))
+    source = f"{lab._name('console')}:/srv/results/."  # noqa: SLF001 - same module
+    result = subprocess.run(["docker", "cp", "-q", source, str(into)], check=False, capture_output=True, text=True)
+    if result.returncode:
+        raise LabError(f"cannot copy results: {result.stderr.strip()}")
+    yield from sorted(set(into.glob("*/*")) - before)
+
+
+def _good(status: HostStatus) -> bool:
+    return status.state == "running" and status.health in {"healthy", ""}
+
+
+def _resident(container: Any) -> int | None:
+    """Return memory in use without the page cache, as ``docker stats`` counts it."""
+    try:
+        memory = container.stats(stream=False, one_shot=True)["memory_stats"]
+        return int(memory["usage"]) - int(memory["stats"].get("inactive_file", 0))
+    except (APIError, KeyError, TypeError):
+        return None
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "explanation", None) or str(error)
+    return str(text).splitlines()[0]

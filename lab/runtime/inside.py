@@ -1,0 +1,42 @@
+"""The lab seen from inside (``docker compose run lab``): admin ports over the network, no engine.
+
+Host faults (kill, pause) are not possible from here; experiments say which parts they skip.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import LabDownError, LabError, UnknownHostError
+from telemetry.call import CallError, call
+
+HOSTS_FILE = Path("/srv/etc/hosts.toml")
+ADMIN_PORT = 9900
+
+
+class InsideLab:
+    """Reaches the admin ports of hosts from inside the lab."""
+
+    def __init__(self, hosts_file: Path = HOSTS_FILE) -> None:
+        try:
+            document = tomllib.loads(hosts_file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise LabError(f"{hosts_file}: {error.strerror}") from None
+        self.addresses: dict[str, str] = {host["name"]: host["address"] for host in document["host"]}
+
+    @staticmethod
+    def is_here() -> bool:
+        """Return whether this process runs inside the lab."""
+        return HOSTS_FILE.exists()
+
+    def call(self, host: str, method: str, path: str, body: Any = None, *, timeout: float = 15.0) -> Any:
+        """Send a request to the admin port of *host*; errors as `DockerLab.call`."""
+        address = self.addresses.get(host)
+        if address is None:
+            raise UnknownHostError(host, sorted(self.addresses))
+        try:
+            return call(f"http://{address}:{ADMIN_PORT}", method, path, body, timeout=timeout)
+        except CallError as error:
+            if error.status == 0:
+                raise LabDownError(f"{host} does not answer ({error.message}); is the lab up?") from None
+            raise LabError(f"{host}: {error.message}") from None

@@ -1,0 +1,89 @@
+"""The shell: a record changed over the admin port is served at once; a bad file changes nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from nameserver.__main__ import main
+from nameserver.server import Server
+from telemetry import AdminError, Request, Telemetry
+
+ZONE = "$TTL 60\n@ IN SOA ns hm 1 2 3 4 5\n@ IN NS ns\nns IN A 192.0.2.1\n"
+QUERY = b"\0\1\0\0\0\1\0\0\0\0\0\0\1w\7example\0\0\1\0\1"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    path = tmp_path / "example.zone"
+    path.write_text(ZONE)
+    return Server(Telemetry("nameserver"), {"example.": path})
+
+
+def rcode(answer: bytes) -> int:
+    return answer[3] & 15
+
+
+def request(method: str, zone: str, query: dict[str, str] | None = None, body: bytes = b"") -> Request:
+    return Request(method, f"/admin/zones/{zone}/records", query or {}, {"zone": zone}, {}, body)
+
+
+def test_a_put_record_is_served_with_the_next_serial_and_gone_after_delete(server: Server) -> None:
+    assert rcode(server.handle(QUERY, ("192.0.2.9", 1), "udp")) == 3
+    assert (
+        server._put(request("PUT", "example.", body=b'{"name":"w","type":"A","ttl":1,"rdata":["192.0.2.7"]}'))["serial"]
+        == 2
+    )
+    assert bytes([192, 0, 2, 7]) in server.handle(QUERY, ("192.0.2.9", 1), "udp")
+    assert server._delete(request("DELETE", "example", {"name": "w", "type": "A"}))["serial"] == 3
+    assert rcode(server.handle(QUERY, ("192.0.2.9", 1), "udp")) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"name":"w","type":"A","rdata":["x"]}', "expected an IPv4 address, got 'x'"),
+        (b'{"name":"w","type":"A"}', 'expected "rdata"'),
+        (b'{"name":"w.org.","type":"A","rdata":["192.0.2.1"]}', "expected a name in example."),
+        (b'{"name":"w","type":"SOA","rdata":["a b 1 2 3 4 5"]}', "expected any type but SOA"),
+        (b'{"name":"ns","type":"CNAME","rdata":["w"]}', "expected nothing beside the CNAME"),
+        (b"[]", "expected {"),
+    ],
+)
+def test_a_bad_record_is_refused_and_the_zone_stays(server: Server, body: bytes, message: str) -> None:
+    with pytest.raises(AdminError, match=None) as error:
+        server._put(request("PUT", "example.", body=body))
+    assert message in str(error.value)
+    assert next(iter(server.responder.zones.values())).serial == 1
+
+
+def test_a_bad_file_keeps_the_zone_and_fails_health(server: Server) -> None:
+    (path,) = server.files.values()
+    path.write_text("nonsense\n")
+    server.reload_all()
+    assert next(iter(server.responder.zones.values())).serial == 1
+    assert not server.telemetry.health.ok
+    path.write_text(ZONE.replace(" 1 2", " 9 2"))
+    server.reload_all()
+    assert next(iter(server.responder.zones.values())).serial == 9
+    assert server.telemetry.health.ok
+
+
+def test_fault_switches(server: Server) -> None:
+    server.telemetry.faults.switch_on("drop_answers", {})
+    assert server.handle(QUERY, ("192.0.2.9", 1), "udp") is None
+    server.telemetry.faults.clear()
+    server.telemetry.faults.switch_on("servfail", {})
+    assert rcode(server.handle(QUERY, ("192.0.2.9", 1), "udp")) == 2
+
+
+async def test_a_delayed_answer_comes_late_and_whole(server: Server) -> None:
+    prompt = server.handle(QUERY, ("192.0.2.9", 1), "udp")
+    server.telemetry.faults.switch_on("delay_answers", {"ms": 1.0})
+    assert await server.handle(QUERY, ("192.0.2.9", 1), "udp") == prompt
+
+
+def test_a_bad_zone_file_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bad.zone"
+    path.write_text("@ IN A\n")
+    assert main(["--listen", "127.0.0.1:0", "--zone", f"example.={path}"]) == 2
+    assert capsys.readouterr().err == f"nameserver: error: {path}:1: expected A ADDRESS, got 0 words: \n"
