@@ -97,7 +97,7 @@ class DockerLab:
 
     def status(self, *, memory: bool = False) -> list[HostStatus]:
         """Return one entry per service of the compose file."""
-        ours = {"label": f"com.docker.compose.project={PROJECT}"}
+        ours: dict[str, str | list[str] | bool] = {"label": f"com.docker.compose.project={PROJECT}"}
         found: dict[str, Any] = {
             each.labels["com.docker.compose.service"]: each
             for each in self._client.containers.list(all=True, filters=ours)

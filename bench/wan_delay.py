@@ -1,0 +1,180 @@
+"""How exactly `wan` delays packets: one-way and round-trip error at 30 and at 2,000 packets a second.
+
+    python bench/wan_delay.py [--rtt 50] [--seconds 10] [--rates 30 2000] [--json]
+
+Host ``a`` sends numbered UDP packets at even intervals to ``b``, whose kernel stamps their arrival; both read one clock.
+``b`` sends each back and ``a``'s kernel stamps the return.  The error is the measured delay less the configured one, the
+kernel's own forwarding included; its share stands beside it, measured in the same run without the TUN device.  Needs
+root; makes its own network namespaces.
+"""
+
+import argparse
+import json
+import select
+import socket
+import statistics
+import struct
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from wan_namespaces import ADDRESS, BenchError, Network, machine, write_links
+
+PORT = 9000
+#: asm-generic/socket.h: receive time of a packet from the kernel, in nanoseconds.
+SO_TIMESTAMPNS = 35
+#: Sequence number, time sent, and (on the way back) time arrived at ``b``; ns since 1970.
+PACKET = struct.Struct("=QQQ")
+SIZE = 120
+#: Seconds after the last packet in which the slowest may still come.
+PATIENCE = 1.0
+#: The promise of `make bench`, in ms, on an otherwise idle machine.
+MEDIAN_LIMIT, P99_LIMIT = 0.5, 2.0
+
+
+def stamped(sock: socket.socket) -> tuple[bytes, int, tuple[str, int]]:
+    """Receive one packet; return it with the kernel's time of arrival and the sender."""
+    data, ancillary, _, sender = sock.recvmsg(2048, 64)
+    seconds, nanoseconds = struct.unpack("=qq", ancillary[0][2])
+    return data, seconds * 1_000_000_000 + nanoseconds, sender
+
+
+def opened(address: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    sock.bind((address, port))
+    return sock
+
+
+def reflect() -> None:
+    """Role of ``b``: send every packet back with its time of arrival."""
+    sock = opened(ADDRESS["b"], PORT)
+    print("ready", flush=True)
+    while True:
+        data, arrived, sender = stamped(sock)
+        number, sent, _ = PACKET.unpack_from(data)
+        sock.sendto(PACKET.pack(number, sent, arrived).ljust(SIZE, b"\0"), sender)
+
+
+def probe(rate: float, seconds: float) -> None:
+    """Role of ``a``: send, receive, print the delays in ns."""
+    sock = opened(ADDRESS["a"], 0)
+    sock.connect((ADDRESS["b"], PORT))
+    total, interval = max(1, round(rate * seconds)), round(1e9 / rate)
+    one_way, round_trip, late = [], [], []
+    begin, sent = time.monotonic_ns(), 0
+    end = begin + total * interval + round(PATIENCE * 1e9)
+    while len(round_trip) < total and (now := time.monotonic_ns()) < end:
+        if sent < total and now >= (slot := begin + sent * interval):
+            sock.send(PACKET.pack(sent, time.time_ns(), 0).ljust(SIZE, b"\0"))
+            late.append(now - slot)
+            sent += 1
+            continue
+        until = begin + sent * interval if sent < total else end
+        if select.select((sock,), (), (), max(0.0, (until - now) / 1e9))[0]:
+            data, returned, _ = stamped(sock)
+            _, left, arrived = PACKET.unpack_from(data)
+            one_way.append(arrived - left)
+            round_trip.append(returned - left)
+    sock.close()
+    print(json.dumps({"sent": sent, "one_way": one_way, "round_trip": round_trip, "send_late": late}))
+
+
+def percentile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def summary(delays_ns: list[int], expected_ms: float) -> dict[str, float]:
+    """Return the error in ms: median, 99th percentile, and the extremes, of the signed error."""
+    errors = [delay / 1e6 - expected_ms for delay in delays_ns]
+    return {
+        "median_ms": round(statistics.median(errors), 4),
+        "p99_ms": round(percentile(errors, 0.99), 4),
+        "min_ms": round(min(errors), 4),
+        "max_ms": round(max(errors), 4),
+    }
+
+
+def measure(network: Network, rate: float, seconds: float, rtt_ms: float) -> dict[str, object]:
+    process = network.start("a", sys.executable, __file__, "--role", "probe", "--rates", str(rate), "--seconds", str(seconds))  # fmt: skip # noqa: E501
+    out, _ = process.communicate()
+    network.stop(process)
+    figures = json.loads(out)
+    if not figures["round_trip"]:
+        raise BenchError("no packet came back")
+    return {
+        "rate": rate,
+        "sent": figures["sent"],
+        "lost": figures["sent"] - len(figures["round_trip"]),
+        "one_way": summary(figures["one_way"], rtt_ms / 2),
+        "round_trip": summary(figures["round_trip"], rtt_ms),
+        "send_late_p99_ms": round(percentile(figures["send_late"], 0.99) / 1e6, 4),
+    }
+
+
+def bench(rtt_ms: float, seconds: float, rates: list[float]) -> dict[str, object]:
+    """Measure every rate through wan and through the kernel alone."""
+    with tempfile.TemporaryDirectory() as folder, Network() as network:
+        reflector = network.start("b", sys.executable, __file__, "--role", "reflect")
+        assert reflector.stdout is not None
+        reflector.stdout.readline()
+        kernel = [measure(network, rate, min(seconds, 3), 0) for rate in rates]
+        network.start_wan(write_links(Path(folder) / "links.toml", rtt_ms))
+        network.through_wan(True)
+        runs = [measure(network, rate, seconds, rtt_ms) for rate in rates]
+    ok = all(
+        run["lost"] == 0 and run["one_way"]["median_ms"] <= MEDIAN_LIMIT and run["one_way"]["p99_ms"] <= P99_LIMIT  # type: ignore[index]
+        and run["one_way"]["min_ms"] >= 0  # type: ignore[index]
+        for run in runs
+    )  # fmt: skip
+    return {"bench": "wan_delay", "rtt_ms": rtt_ms, "seconds": seconds, "machine": machine(),
+            "limits_ms": {"median": MEDIAN_LIMIT, "p99": P99_LIMIT}, "ok": ok, "wan": runs, "kernel": kernel}  # fmt: skip
+
+
+def table(report: dict[str, object]) -> str:
+    lines = [
+        f"wan: delay error at {report['rtt_ms']:g} ms RTT, ms (promise: one way, median <= {MEDIAN_LIMIT}, p99 <= {P99_LIMIT})",  # noqa: E501
+        "packets/s  path    direction    median      p99      min      max   lost",
+    ]
+    for path in ("kernel", "wan"):
+        for run in report[path]:  # type: ignore[attr-defined]
+            for direction in ("one_way", "round_trip"):
+                e = run[direction]
+                lines.append(
+                    f"{run['rate']:9g}  {path:6}  {direction:10}  {e['median_ms']:7.3f}  {e['p99_ms']:7.3f}  "
+                    f"{e['min_ms']:7.3f}  {e['max_ms']:7.3f}  {run['lost']:5}"
+                )
+    lines.append(f"{'kept' if report['ok'] else 'NOT kept'}; {report['machine']}")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rtt", type=float, default=50.0, help="configured round trip, ms")
+    parser.add_argument("--seconds", type=float, default=10.0, help="per rate")
+    parser.add_argument("--rates", type=float, nargs="+", default=[30.0, 2000.0], help="packets per second")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--role", choices=("probe", "reflect"), help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.role == "reflect":
+        reflect()
+    elif args.role == "probe":
+        probe(args.rates[0], args.seconds)
+    else:
+        try:
+            report = bench(args.rtt, args.seconds, args.rates)
+        except BenchError as error:
+            print(f"wan_delay: error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            return 130
+        print(json.dumps(report) if args.json else table(report))
+        return 0 if report["ok"] else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""Three network namespaces for the wan benches: ``a`` and ``b``, two hosts, and between them the router ``w``.
+
+Routes and sysctls are those of the lab's entry script; only root can do this.  Everything made here carries this
+process's id in its name and goes away in `Network.close`, whatever happens in between, Ctrl-C included.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+ROOT = Path(__file__).resolve().parent.parent
+TUN = "wan0"
+#: Host and region by namespace; two regions of a links file of our own.
+ADDRESS = {"a": "198.19.1.10", "b": "198.19.20.10"}
+GATEWAY = {"a": "198.19.1.254", "b": "198.19.20.254"}
+
+
+class BenchError(Exception):
+    """The bench can not run here; the message says what is missing."""
+
+
+class Network:
+    """The namespaces and the processes in them, as a context manager."""
+
+    def __init__(self) -> None:
+        self._prefix = f"fbwan{os.getpid()}"
+        self._processes: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> "Network":
+        if os.geteuid() != 0:
+            raise BenchError("expected root, for network namespaces")
+        if not Path("/dev/net/tun").exists():
+            raise BenchError("expected /dev/net/tun, got none")
+        # A bench that is told to end shall clean up as after Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def name(self, namespace: str) -> str:
+        """Return the system-wide name of ``a``, ``b`` or ``w``."""
+        return f"{self._prefix}{namespace}"
+
+    def _build(self) -> None:
+        for namespace in ("w", *ADDRESS):
+            _ip("netns", "add", self.name(namespace))
+            self.ip(namespace, "link", "set", "lo", "up")
+        self.run("w", "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0",
+                 "net.ipv4.conf.default.rp_filter=0", "net.ipv4.conf.all.send_redirects=0")  # fmt: skip
+        for host, address in ADDRESS.items():
+            device = f"to-{host}"
+            _ip("link", "add", device, "netns", self.name("w"), "type", "veth", "peer", "name", "eth0",
+                "netns", self.name(host))  # fmt: skip
+            self.ip(host, "addr", "add", f"{address}/24", "dev", "eth0")
+            self.ip(host, "link", "set", "eth0", "up")
+            self.ip("w", "addr", "add", f"{GATEWAY[host]}/24", "dev", device)
+            self.ip("w", "link", "set", device, "up")
+            self.run("w", "sysctl", "-qw", f"net.ipv4.conf.{device}.rp_filter=0")
+            self.ip(host, "route", "add", "default", "via", GATEWAY[host])
+        self.ip("w", "tuntap", "add", "dev", TUN, "mode", "tun")
+        self.ip("w", "link", "set", TUN, "mtu", "1500", "txqueuelen", "10000", "up")
+        self.ip("w", "route", "add", "default", "dev", TUN, "table", "100")
+
+    def through_wan(self, switched_on: bool) -> None:
+        """Steer what comes from a host into the TUN device, or leave it to the kernel."""
+        for host in ADDRESS:
+            self.ip("w", "rule", "add" if switched_on else "del", "iif", f"to-{host}", "lookup", "100")
+
+    def start_wan(self, links: Path, *flags: str) -> subprocess.Popen[str]:
+        """Start ``python -m wan`` in ``w`` and wait until it moves packets."""
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'services'}:{ROOT / 'lab'}"}
+        command = [sys.executable, "-m", "wan", "--links", str(links), "--tun", TUN, "--log-level", "WARNING", *flags]
+        process = self.start("w", *command, env=environment)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        while line and TUN not in line:
+            line = process.stdout.readline()
+        if not line:
+            raise BenchError(f"wan did not start (exit code {process.wait()})")
+        return process
+
+    def start(self, namespace: str, *command: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start a command in a namespace; `ip netns exec` becomes it, so its process id is the command's."""
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", self.name(namespace), *command],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=env,
+            start_new_session=True,  # Ctrl-C reaches us, and we end them
+        )
+        self._processes.append(process)
+        return process
+
+    def stop(self, process: subprocess.Popen[str]) -> None:
+        """End a process that `start` started."""
+        self._processes.remove(process)
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+    def run(self, namespace: str, *command: str) -> str:
+        """Run a command in a namespace; return what it printed."""
+        return _run("ip", "netns", "exec", self.name(namespace), *command)
+
+    def ip(self, namespace: str, *arguments: str) -> None:
+        """Run ``ip`` on a namespace."""
+        _ip("-n", self.name(namespace), *arguments)
+
+    def close(self) -> None:
+        """End the processes, remove the namespaces and, with them, every device."""
+        for process in list(self._processes):
+            self.stop(process)
+        for namespace in ("w", *ADDRESS):
+            with contextlib.suppress(BenchError):
+                _ip("netns", "del", self.name(namespace))
+
+
+def write_links(path: Path, rtt_ms: float, **settings: float) -> Path:
+    """Write a links file with the two regions of the bench and one link."""
+    lines = [f"{key} = {value}" for key, value in {"rtt_ms": rtt_ms, **settings}.items()]
+    regions = [f'{host} = "{address.rsplit(".", 1)[0]}.0/24"' for host, address in ADDRESS.items()]
+    path.write_text("\n".join(["[regions]", *regions, "[[link]]", 'between = ["a", "b"]', *lines]) + "\n")
+    return path
+
+
+def _ip(*arguments: str) -> None:
+    _run("ip", *arguments)
+
+
+def _run(*command: str) -> str:
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    if result.returncode:
+        raise BenchError(f"{' '.join(command)}: {result.stderr.strip() or result.stdout.strip()}")
+    return result.stdout
+
+
+def machine(cores: Sequence[int] | None = None) -> dict[str, object]:
+    """Return what the figures depend on."""
+    load = os.getloadavg()[0]
+    return {
+        "kernel": os.uname().release,
+        "python": sys.version.split()[0],
+        "cpus": len(cores or os.sched_getaffinity(0)),
+        "load_1m": round(load, 2),
+    }

@@ -1,0 +1,24 @@
+"""An iterative, caching resolver (RFC 1034 section 5.3.3): asks from the root down, remembers, answers.
+
+No DNSSEC validation, no forwarding, IPv4 only.
+"""
+
+from resolver.cache import Cache, Negative, Rank
+from resolver.hints import HintsError, load_hints
+from resolver.message import MalformedError, Message, Record
+from resolver.resolution import Ask, Failed, Resolution, Resolved
+
+__all__ = [
+    "Ask",
+    "Cache",
+    "Failed",
+    "HintsError",
+    "MalformedError",
+    "Message",
+    "Negative",
+    "Rank",
+    "Record",
+    "Resolution",
+    "Resolved",
+    "load_hints",
+]

@@ -1,0 +1,52 @@
+"""``python -m resolver``: resolve from root hints."""
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from resolver.hints import HintsError, load_hints
+from resolver.server import Server, logger
+from telemetry import Telemetry, add_arguments, endpoint, log
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until SIGTERM."""
+    parser = argparse.ArgumentParser(
+        prog="resolver",
+        description="An iterative, caching resolver.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+        "  python -m resolver --listen 127.0.0.1:5300 --hints dns/zones/root.hints\n"
+        "  python -m resolver --listen 127.0.0.1:5300 --hints root.hints --admin 127.0.0.1:9900 --log-level debug",
+    )
+    parser.add_argument("--listen", type=endpoint, required=True, metavar="HOST:PORT", help="UDP and TCP address")
+    parser.add_argument("--hints", type=Path, required=True, metavar="FILE", help="root servers, as a master file")
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+    log.configure("resolver", args.log_level)
+    try:
+        asyncio.run(_run(args, load_hints(args.hints)))
+    except HintsError as problem:
+        print(f"resolver: error: {problem}", file=sys.stderr)
+        return 2
+    except OSError as problem:
+        host, port = args.listen
+        print(f"resolver: error: cannot listen on {host}:{port}: {problem.strerror}", file=sys.stderr)
+        return 2
+    return 0
+
+
+async def _run(args: argparse.Namespace, hints: dict[str, str]) -> None:
+    telemetry = Telemetry("resolver")
+    server = Server(telemetry, hints)
+    async with telemetry.serving(args):
+        listener = await server.start(args.listen)
+        print(f"listening on {listener.address[0]}:{listener.address[1]} (udp, tcp)", flush=True)
+        logger.info("serving", hints=hints)
+        await telemetry.until_stopped()
+        await listener.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Root hints: where a resolver begins (RFC 8109).  A master file of NS records at the root, and their addresses."""
+
+import ipaddress
+from pathlib import Path
+
+
+class HintsError(Exception):
+    """The file does not name root servers: ``FILE:LINE: expected …, got …``."""
+
+
+def load_hints(path: Path) -> dict[str, str]:
+    """Return the root servers' names and IPv4 addresses, in the order of the file.
+
+    Raises:
+        HintsError: unreadable, malformed, or without one server that has an address.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise HintsError(f"{path}: cannot be read: {error}") from None
+    servers: list[str] = []
+    addresses: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        words = [w for w in line.partition(";")[0].split() if w.upper() != "IN"]
+        if not words:
+            continue
+        if len(words) == 4 and words[1].isdigit():
+            del words[1]
+        if len(words) != 3 or words[1].upper() not in {"NS", "A", "AAAA"}:
+            raise HintsError(f"{path}:{number}: expected NAME TTL NS|A|AAAA VALUE, got {line.strip()!r}")
+        owner, rtype, value = words[0].lower(), words[1].upper(), words[2].lower()
+        if rtype == "NS":
+            if owner != ".":
+                raise HintsError(f"{path}:{number}: expected NS records of the root, got {owner!r}")
+            servers.append(value)
+        elif rtype == "A":
+            try:
+                addresses[owner] = str(ipaddress.IPv4Address(value))
+            except ValueError:
+                raise HintsError(f"{path}:{number}: expected an IPv4 address, got {value!r}") from None
+    found = {server: addresses[server] for server in servers if server in addresses}
+    if not found:
+        raise HintsError(f"{path}: expected at least one root server with an IPv4 address, got none")
+    return found

@@ -1,0 +1,21 @@
+"""A stub resolver that honours TTLs, blocking and asyncio (RFC 1034 section 5.3.1).
+
+`socket.getaddrinfo` neither tells a TTL nor keeps one; pools, load generators and traces need both.
+"""
+
+from stub.errors import MalformedReplyError, NoAddress, NoSuchName, ServerFailure, StubError, Timeout
+from stub.message import Answer
+from stub.resolve import AsyncStub, Stub, system_servers
+
+__all__ = [
+    "Answer",
+    "AsyncStub",
+    "MalformedReplyError",
+    "NoAddress",
+    "NoSuchName",
+    "ServerFailure",
+    "Stub",
+    "StubError",
+    "Timeout",
+    "system_servers",
+]

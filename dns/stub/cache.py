@@ -1,0 +1,54 @@
+"""What a stub remembers, for as long as the TTL says and not a moment longer.  Time is an argument."""
+
+from collections import OrderedDict
+from dataclasses import replace
+
+from stub.errors import StubError
+from stub.message import Answer
+
+#: Answers kept; the least recently used goes first.
+MAX_ENTRIES = 10_000
+
+Key = tuple[str, str]
+
+
+class Cache:
+    """Answers and refusals by name and type."""
+
+    def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
+        self._entries: OrderedDict[Key, tuple[float, Answer | StubError]] = OrderedDict()
+        self._max = max_entries
+        self.hits = self.misses = 0
+
+    def __repr__(self) -> str:
+        return f"<Cache entries={len(self._entries)} hits={self.hits} misses={self.misses}>"
+
+    def get(self, name: str, rdtype: str, now: float) -> Answer | StubError | None:
+        """Return what is known at *now*: an answer with its remaining TTL, a negative outcome to raise, or None."""
+        key = (name.rstrip(".").lower(), rdtype)
+        entry = self._entries.get(key)
+        if entry is None or entry[0] <= now:
+            self._entries.pop(key, None)
+            self.misses += 1
+            return None
+        self._entries.move_to_end(key)
+        self.hits += 1
+        expires, outcome = entry
+        if isinstance(outcome, Answer):
+            return replace(outcome, ttl_s=expires - now, cached=True, rtt_ms=0.0, bytes_sent=0, bytes_received=0)
+        return outcome
+
+    def put(self, name: str, rdtype: str, outcome: Answer | StubError, ttl: float, now: float) -> None:
+        """Keep *outcome* for *ttl* seconds from *now*; a TTL of 0 is not kept."""
+        if ttl <= 0:
+            return
+        self._entries[name.rstrip(".").lower(), rdtype] = (now + ttl, outcome)
+        while len(self._entries) > self._max:
+            self._entries.popitem(last=False)
+
+    def flush(self, name: str | None = None) -> int:
+        """Forget *name*, or everything; return how many entries went."""
+        doomed = [key for key in self._entries if name is None or key[0] == name.rstrip(".").lower()]
+        for key in doomed:
+            del self._entries[key]
+        return len(doomed)

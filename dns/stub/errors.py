@@ -1,0 +1,29 @@
+"""Why a name has no answer.  Names follow what a resolver's user says, hence no Error suffix on the outcomes."""
+
+
+class StubError(Exception):
+    """Base: *name* could not be resolved for *rdtype*."""
+
+    def __init__(self, name: str, rdtype: str, message: str) -> None:
+        super().__init__(message)
+        self.name, self.rdtype = name, rdtype
+
+
+class NoSuchName(StubError):  # noqa: N818 - an outcome, RFC 8020
+    """NXDOMAIN: the name does not exist."""
+
+
+class NoAddress(StubError):  # noqa: N818 - an outcome, RFC 2308 section 2.2
+    """NODATA: the name exists and has no record of this type."""
+
+
+class ServerFailure(StubError):  # noqa: N818 - an outcome
+    """Every server answered, and none with an answer (SERVFAIL, REFUSED, …)."""
+
+
+class Timeout(StubError):  # noqa: N818 - an outcome
+    """No server answered in time."""
+
+
+class MalformedReplyError(Exception):
+    """Bytes that are not a reply to what was asked; the caller goes on waiting for one."""

@@ -1,0 +1,154 @@
+"""The whole resolver against real name servers on loopback, some of them badly behaved."""
+
+import asyncio
+import time
+
+import dns.flags
+import dns.message
+import dns.rcode
+import pytest
+
+from resolver.server import Server
+from telemetry import Request, Telemetry
+from tests.resolver.conftest import COM, EXAMPLE, OTHER, ROOT, Internet
+
+
+@pytest.fixture
+def server(internet: Internet) -> Server:
+    return Server(Telemetry("resolver"), {"a.root.": ROOT}, port=internet.port)
+
+
+async def ask(server: Server, qname: str, qtype: str = "A", transport="udp", **options) -> dns.message.Message:
+    query = dns.message.make_query(qname, qtype, **options)
+    reply = server.handle(query.to_wire(), ("127.0.0.1", 1), transport)
+    if reply is not None and not isinstance(reply, (bytes, bytearray)):
+        reply = await reply
+    assert reply is not None
+    message = dns.message.from_wire(bytes(reply))
+    assert query.is_response(message)
+    return message
+
+
+def lines(message: dns.message.Message) -> list[str]:
+    return [line for rrset in message.answer for line in rrset.to_text().splitlines()]
+
+
+async def test_from_the_root_down_and_then_from_the_cache(server: Server, internet: Internet) -> None:
+    first = await ask(server, "www.example.com.")
+    assert lines(first) == ["www.example.com. 30 IN A 192.0.2.1"]
+    assert first.flags & dns.flags.RA
+    assert [a for a, _ in internet.asked] == [ROOT, COM, EXAMPLE]
+    await ask(server, "WWW.example.com.")
+    await ask(server, "other.example.com.")
+    assert [a for a, _ in internet.asked] == [ROOT, COM, EXAMPLE, EXAMPLE]
+    hops = server.trails[0].hops
+    assert [(h.zone, h.server_name, h.kind, h.rcode) for h in hops] == [
+        (".", "a.root.", "referral", "NOERROR"),
+        ("com.", "ns.com.", "referral", "NOERROR"),
+        ("example.com.", "ns.example.com.", "answer", "NOERROR"),
+    ]
+    assert server.trails[1].cached
+
+
+@pytest.mark.parametrize(
+    ("question", "rcode", "answer"),
+    [
+        ("alias.example.com. A", "NOERROR", ["alias.example.com. 20 IN CNAME www.example.com.", "www.example.com. 30 IN A 192.0.2.1"]),
+        ("away.example.com. A", "NOERROR", ["away.example.com. 300 IN CNAME www.other.com.", "www.other.com. 300 IN A 192.0.2.9"]),
+        ("www.glueless.com. A", "NOERROR", ["www.glueless.com. 300 IN A 192.0.2.8"]),
+        ("zero.example.com. A", "NOERROR", ["zero.example.com. 0 IN A 192.0.2.2"]),
+        ("nobody.example.com. A", "NXDOMAIN", []),
+        ("www.example.com. AAAA", "NOERROR", []),
+        ("www.nobody.com. A", "NXDOMAIN", []),
+        ("www.loop-a.com. A", "SERVFAIL", []),
+        ("www.example.com. ANY", "REFUSED", []),
+    ],
+)  # fmt: skip
+async def test_answers(server: Server, question: str, rcode: str, answer: list[str]) -> None:
+    for _ in range(2):  # cold, then from the cache
+        message = await ask(server, *question.split())
+        assert dns.rcode.to_text(message.rcode()) == rcode
+        assert lines(message) == answer
+
+
+@pytest.mark.parametrize("name", ["self.example.com.", "ping.example.com."])
+async def test_an_alias_loop_ends(server: Server, name: str) -> None:
+    message = await ask(server, name)
+    assert all(" CNAME " in line for line in lines(message))
+
+
+async def test_a_negative_answer_carries_the_soa_for_the_clients_cache(server: Server) -> None:
+    message = await ask(server, "nobody.example.com.")
+    assert message.authority[0].to_text() == "example.com. 5 IN SOA ns.example.com. hm.example.com. 1 2 3 4 5"
+
+
+async def test_large_answers_are_fetched_over_tcp_and_truncated_for_udp_clients(
+    server: Server, internet: Internet
+) -> None:
+    small = await ask(server, "big.example.com.", "TXT", use_edns=0, payload=1232)
+    assert small.flags & dns.flags.TC
+    assert (EXAMPLE, "tcp") in internet.asked
+    whole = await ask(server, "big.example.com.", "TXT", "tcp")
+    assert len(whole.answer[0]) == 12
+
+
+async def test_the_ttl_counts_down_for_clients(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    await ask(server, "www.example.com.")
+    later = time.monotonic() + 10
+    monkeypatch.setattr("resolver.server.time.monotonic", lambda: later)
+    assert lines(await ask(server, "www.example.com."))[0].split()[1] in {"19", "20"}
+
+
+async def test_one_question_at_once_from_many_is_asked_once(server: Server, internet: Internet) -> None:
+    await asyncio.gather(*(ask(server, "www.example.com.") for _ in range(10)))
+    assert len(internet.asked) == 3
+
+
+async def test_a_record_from_outside_the_zone_is_not_believed(server: Server, internet: Internet) -> None:
+    import dnslib
+
+    def poison(wire: bytes, transport: str) -> bytes:
+        reply = dnslib.DNSRecord.parse(wire).reply(aa=1)
+        reply.add_answer(*dnslib.RR.fromZone("www.example.com. 30 A 192.0.2.1\nwww.other.com. 30 A 203.0.113.66"))
+        reply.add_auth(*dnslib.RR.fromZone("com. 300 NS evil.example.com."))
+        reply.add_ar(*dnslib.RR.fromZone("evil.example.com. 300 A 203.0.113.66\nns.other.com. 300 A 203.0.113.66"))
+        return reply.pack()
+
+    internet.override[EXAMPLE] = poison
+    await ask(server, "www.example.com.")
+    assert lines(await ask(server, "www.other.com.")) == ["www.other.com. 300 IN A 192.0.2.9"]
+    assert (OTHER, "udp") in internet.asked
+
+
+@pytest.mark.parametrize("rcode", [2, 5])
+async def test_a_lame_server_means_servfail_and_is_not_asked_again_at_once(
+    server: Server, internet: Internet, rcode: int
+) -> None:
+    internet.override[EXAMPLE] = lambda wire, transport: (
+        wire[:2] + bytes([0x80, rcode]) + wire[4:12].replace(b"\0\1", b"\0\1", 1) + wire[12:]
+    )
+    assert (await ask(server, "www.example.com.")).rcode() == dns.rcode.SERVFAIL
+    count = len(internet.asked)
+    assert (await ask(server, "www.example.com.")).rcode() == dns.rcode.SERVFAIL
+    assert len(internet.asked) == count
+
+
+async def test_a_silent_server_is_asked_again_and_then_given_up(
+    server: Server, internet: Internet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resolver.upstream.FIRST_TIMEOUT", 0.01)
+    internet.override[EXAMPLE] = lambda wire, transport: None
+    assert (await ask(server, "www.example.com.")).rcode() == dns.rcode.SERVFAIL
+    assert [h.kind for h in server.trails[-1].hops].count("timeout") == 6
+
+
+async def test_flushing_asks_the_root_again(server: Server, internet: Internet) -> None:
+    await ask(server, "www.example.com.")
+    assert server._flush(Request("POST", "/", body=b'{"all": true}'))["flushed"] > 3
+    await ask(server, "www.example.com.")
+    assert [a for a, _ in internet.asked] == [ROOT, COM, EXAMPLE] * 2
+
+
+@pytest.mark.parametrize("wire", [b"", b"\0" * 11, b"\0\0\x80" + b"\0" * 9], ids=["empty", "short", "a-response"])
+def test_what_is_no_query_gets_no_answer(server: Server, wire: bytes) -> None:
+    assert server.handle(wire, ("127.0.0.1", 1), "udp") is None
