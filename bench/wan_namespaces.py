@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
 TUN = "wan0"
@@ -31,7 +32,7 @@ class Network:
         self._prefix = f"fbwan{os.getpid()}"
         self._processes: list[subprocess.Popen[str]] = []
 
-    def __enter__(self) -> "Network":
+    def __enter__(self) -> Self:
         if os.geteuid() != 0:
             raise BenchError("expected root, for network namespaces")
         if not Path("/dev/net/tun").exists():
@@ -125,12 +126,15 @@ class Network:
         _ip("-n", self.name(namespace), *arguments)
 
     def close(self) -> None:
-        """End the processes, remove the namespaces and, with them, every device."""
-        for process in list(self._processes):
+        """End the processes, remove the namespaces and, with them, every device; a second Ctrl-C does not stop that."""
+        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # The last one first: whoever sends goes before whoever answers.
+        for process in reversed(self._processes.copy()):
             self.stop(process)
         for namespace in ("w", *ADDRESS):
             with contextlib.suppress(BenchError):
                 _ip("netns", "del", self.name(namespace))
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def write_links(path: Path, rtt_ms: float, **settings: float) -> Path:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ class Internet:
     def __init__(self) -> None:
         self.port = 0
         self.asked: list[tuple[str, str]] = []
-        self.override: dict = {}
+        self.override: dict[str, Any] = {}
         self.responders = {
             a: Responder({z.apex: z for o, t in zones.items() for z in [parse(o, t)]}) for a, zones in ZONES.items()
         }

@@ -1,0 +1,105 @@
+"""``python -m acme_server``: the CA's ACME front end over HTTPS."""
+
+import argparse
+import asyncio
+import sqlite3
+import sys
+from pathlib import Path
+
+from aiohttp import web
+
+from acme_server.own_certificate import OwnCertificate
+from acme_server.server import LONGEST_LIFETIME, SHORTEST_LIFETIME, AcmeServer, Settings, logger
+from authority import AuthorityError, Store, load_issuer
+from stub import AsyncStub
+from telemetry import Telemetry, add_arguments, endpoint, log
+
+#: Seconds between looks at our own certificate.
+WATCH = 1.0
+
+
+def lifetime(text: str) -> float:
+    """Parse seconds (an argparse type)."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not SHORTEST_LIFETIME <= value <= LONGEST_LIFETIME:
+        raise argparse.ArgumentTypeError(
+            f"expected {SHORTEST_LIFETIME:g} to {LONGEST_LIFETIME:g} seconds, got {text!r}"
+        )
+    return value
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until SIGTERM."""
+    parser = argparse.ArgumentParser(
+        prog="acme_server",
+        description="An ACME server (RFC 8555) on top of the lab's CA.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+        "  python -m acme_server --listen 127.0.0.1:14000 --ca ca --passphrase-file secret/passphrase --trust trust/root.pem"
+        " --name localhost.test --resolver 127.0.0.1:5300\n"
+        "  python -m acme_server … --lifetime 60 --http01-port 8080 --caa ca.example.com --admin 127.0.0.1:9900",
+    )
+    parser.add_argument("--listen", type=endpoint, required=True, metavar="HOST:PORT", help="HTTPS address")
+    parser.add_argument("--ca", type=Path, required=True, metavar="DIR", help="issuing key, certificate and store")
+    parser.add_argument("--passphrase-file", type=Path, required=True, metavar="FILE", help="opens the issuing key")
+    parser.add_argument("--trust", type=Path, required=True, metavar="FILE", help="root certificate, checked at start")
+    parser.add_argument("--name", required=True, help="our own host name")
+    parser.add_argument(
+        "--resolver", type=endpoint, required=True, metavar="HOST:PORT", help="validates names through it"
+    )
+    parser.add_argument("--lifetime", type=lifetime, default=3600.0, metavar="SECONDS", help="of leaves (default 3600)")
+    parser.add_argument("--http01-port", type=int, default=80, metavar="PORT")
+    parser.add_argument("--caa", metavar="NAME", help="check CAA records for this issuer name")
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+    log.configure("acme_server", args.log_level)
+    try:
+        issuer = load_issuer(args.ca, args.passphrase_file)
+        if not args.trust.exists():
+            raise AuthorityError(f"{args.trust}: expected the root certificate; run the ceremony first")
+        store = Store(args.ca / "store.sqlite")
+    except (AuthorityError, sqlite3.Error) as error:
+        print(f"acme_server: error: {error}", file=sys.stderr)
+        return 2
+    telemetry = Telemetry("acme_server")
+    host, port = args.listen
+    base = f"https://{args.name}" + ("" if port == 443 else f":{port}")
+    settings = Settings(base, args.lifetime, args.http01_port, args.caa)
+    try:
+        asyncio.run(_run(args, telemetry, AcmeServer(telemetry, issuer, store, AsyncStub([args.resolver]), settings)))
+    except OSError as error:
+        print(f"acme_server: error: cannot listen on {host}:{port}: {error.strerror}", file=sys.stderr)
+        return 2
+    finally:
+        store.close()
+    return 0
+
+
+async def _run(args: argparse.Namespace, telemetry: Telemetry, server: AcmeServer) -> None:
+    async with telemetry.serving(args):
+        own = OwnCertificate(server, args.name, args.ca)
+        runner = web.AppRunner(server.application, access_log=None, handle_signals=False, shutdown_timeout=5.0)
+        await runner.setup()
+        await web.TCPSite(runner, *args.listen, ssl_context=own.context).start()
+        print(f"listening on {args.listen[0]}:{args.listen[1]} (https)", flush=True)
+        telemetry.health.set("listener", ok=True, detail=server.settings.base)
+        telemetry.health.set("issuer", ok=True, detail=server.issuer.certificate.subject.rfc4514_string())
+        logger.info("serving", base=server.settings.base, lifetime_s=server.lifetime)
+        watch = asyncio.create_task(_watch(telemetry, own))
+        await telemetry.until_stopped()
+        watch.cancel()
+        await server.close()
+        await runner.cleanup()
+
+
+async def _watch(telemetry: Telemetry, own: OwnCertificate) -> None:
+    while True:
+        await asyncio.sleep(WATCH)
+        own.renew_if_due(telemetry.clock.time())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""Signed requests (RFC 8555 section 6.2, RFC 7515 flattened JSON, RFC 7638 thumbprints).
+
+Checks form and signature; nonce, url and account are checked by who knows them.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+from acme_server.problems import Problem
+
+#: Signature algorithms that we verify; each belongs to one kind of key.
+ALGORITHMS = ("ES256", "ES384", "EdDSA", "RS256")
+_CURVES: dict[str, tuple[ec.EllipticCurve, str, hashes.HashAlgorithm, int]] = {
+    "P-256": (ec.SECP256R1(), "ES256", hashes.SHA256(), 32),
+    "P-384": (ec.SECP384R1(), "ES384", hashes.SHA384(), 48),
+}
+MIN_RSA_BITS, MAX_RSA_BITS = 2048, 4096
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRequest:
+    """A JWS whose form is right.  `verify` says whether its signature is."""
+
+    algorithm: str
+    nonce: str
+    url: str
+    #: Exactly one of the two.
+    jwk: dict[str, Any] | None
+    kid: str | None
+    payload: bytes
+    signed: bytes
+    signature: bytes
+
+    def json(self) -> dict[str, Any]:
+        """Return the payload as an object; raise `Problem` when it is none."""
+        try:
+            value = json.loads(self.payload)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise Problem("malformed", "expected a JSON object as payload")
+        return value
+
+    def verify(self, jwk: dict[str, Any]) -> None:
+        """Check the signature with *jwk*; raise `Problem`."""
+        key, algorithm = read_jwk(jwk)
+        if self.algorithm != algorithm:
+            raise Problem(
+                "badSignatureAlgorithm",
+                f"expected {algorithm} for this key, got {self.algorithm}",
+                algorithms=list(ALGORITHMS),
+            )
+        try:
+            _verify(key, self.signature, self.signed)
+        except InvalidSignature:
+            raise Problem("malformed", "the signature does not match") from None
+
+
+def read_jws(body: bytes, *, nested: bool = False) -> SignedRequest:
+    """Read a flattened JWS; raise `Problem` for anything else.
+
+    Args:
+        body: JSON.
+        nested: it is the inner JWS of a key change, which has no nonce (RFC 8555 section 7.3.5).
+    """
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Problem("malformed", "expected a JSON object (flattened JWS)") from None
+    if not isinstance(document, dict) or set(document) != {"protected", "payload", "signature"}:
+        raise Problem("malformed", "expected the members protected, payload and signature, and no other")
+    if not all(isinstance(value, str) for value in document.values()):
+        raise Problem("malformed", "expected strings in protected, payload and signature")
+    try:
+        header = json.loads(decode(document["protected"]))
+    except ValueError:
+        header = None
+    if not isinstance(header, dict):
+        raise Problem("malformed", "expected a JSON object as protected header")
+    algorithm, nonce, url = (header.get(key) for key in ("alg", "nonce", "url"))
+    jwk, kid = header.get("jwk"), header.get("kid")
+    if algorithm not in ALGORITHMS:
+        detail = f"expected alg of {', '.join(ALGORITHMS)}; got {algorithm!r}"
+        raise Problem("badSignatureAlgorithm", detail, algorithms=list(ALGORITHMS))
+    if nested and nonce is None:
+        nonce = ""
+    if not isinstance(nonce, str):
+        raise Problem("badNonce", "expected a nonce in the protected header")
+    if not isinstance(url, str) or "crit" in header or "b64" in header:
+        raise Problem("malformed", "expected a url, and neither crit nor b64, in the protected header")
+    if (jwk is None) == (kid is None) or not isinstance(jwk, dict | None) or not isinstance(kid, str | None):
+        raise Problem("malformed", "expected exactly one of jwk (an object) and kid (a URL)")
+    signed = f"{document['protected']}.{document['payload']}".encode()
+    return SignedRequest(
+        algorithm, nonce, url, jwk, kid, decode(document["payload"]), signed, decode(document["signature"])
+    )
+
+
+def read_jwk(jwk: dict[str, Any]) -> tuple[PublicKey, str]:
+    """Return the public key of *jwk* and the algorithm that it signs with; raise `Problem`."""
+    try:
+        kind = jwk.get("kty")
+        if kind == "EC" and jwk.get("crv") in _CURVES:
+            curve, algorithm, _, size = _CURVES[jwk["crv"]]
+            point = b"\x04" + _sized(jwk["x"], size) + _sized(jwk["y"], size)
+            return ec.EllipticCurvePublicKey.from_encoded_point(curve, point), algorithm
+        if kind == "OKP" and jwk.get("crv") == "Ed25519":
+            return ed25519.Ed25519PublicKey.from_public_bytes(_sized(jwk["x"], 32)), "EdDSA"
+        if kind == "RSA":
+            exponent, modulus = (int.from_bytes(decode(jwk[name])) for name in ("e", "n"))
+            if not MIN_RSA_BITS <= modulus.bit_length() <= MAX_RSA_BITS:
+                raise ValueError(f"{modulus.bit_length()} bits")
+            return rsa.RSAPublicNumbers(exponent, modulus).public_key(), "RS256"
+    except (KeyError, TypeError, ValueError, Problem) as error:
+        raise Problem("badPublicKey", f"the jwk is malformed: {error}") from None
+    raise Problem("badPublicKey", "expected an EC (P-256, P-384), OKP (Ed25519) or RSA key")
+
+
+def thumbprint(jwk: dict[str, Any]) -> str:
+    """Return the RFC 7638 thumbprint of *jwk*, base64url."""
+    members = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x"), "RSA": ("e", "kty", "n")}[jwk["kty"]]
+    canonical = json.dumps({name: jwk[name] for name in members}, separators=(",", ":"), sort_keys=True)
+    return encode(hashlib.sha256(canonical.encode()).digest())
+
+
+def encode(data: bytes) -> str:
+    """Return base64url without padding (RFC 7515 section 2)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def decode(text: str) -> bytes:
+    """Read base64url without padding; raise `Problem`."""
+    try:
+        if "=" in text or "+" in text or "/" in text:
+            raise ValueError
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (ValueError, binascii.Error):
+        raise Problem("malformed", "expected base64url without padding") from None
+
+
+def _sized(text: object, size: int) -> bytes:
+    data = decode(text) if isinstance(text, str) else b""
+    if len(data) != size:
+        raise ValueError(f"expected {size} octets, got {len(data)}")
+    return data
+
+
+def _verify(key: PublicKey, signature: bytes, signed: bytes) -> None:
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        _, _, digest, size = next(entry for entry in _CURVES.values() if entry[0].name == key.curve.name)
+        if len(signature) != 2 * size:
+            raise InvalidSignature
+        numbers = int.from_bytes(signature[:size]), int.from_bytes(signature[size:])
+        key.verify(encode_dss_signature(*numbers), signed, ec.ECDSA(digest))
+    elif isinstance(key, rsa.RSAPublicKey):
+        key.verify(signature, signed, padding.PKCS1v15(), hashes.SHA256())
+    else:
+        key.verify(signature, signed)

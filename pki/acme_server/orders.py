@@ -1,0 +1,195 @@
+"""Accounts, orders and authorizations as the server sees them (RFC 8555 section 7): decisions, no HTTP, no clock.
+
+pending ──all authorizations valid──▶ ready ──finalize──▶ valid
+└────────one invalid, or expired──────▶ invalid
+"""
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from acme_server.jws import SignedRequest, read_jwk, thumbprint
+from acme_server.problems import Problem
+from authority import Account, Authorization, Order, Store
+
+#: Seconds that an order and its authorizations may stay unfinished.
+ORDER_LIFETIME = 3600.0
+#: Names in one order.
+MAX_NAMES = 50
+_NAME = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])")
+
+
+class Orders:
+    """The state machine over a store."""
+
+    def __init__(self, store: Store) -> None:
+        """Work on *store*: every change is on disk before the method returns."""
+        self.store = store
+
+    # --- accounts ---------------------------------------------------------------------------------------------------
+
+    def register(self, request: SignedRequest, now: float) -> tuple[Account, bool]:
+        """Return the account of the request's key and whether it is new (section 7.3)."""
+        if request.jwk is None:
+            raise Problem("malformed", "expected jwk, not kid, in a newAccount request")
+        request.verify(request.jwk)
+        body = request.json()
+        fingerprint = thumbprint(request.jwk)
+        known = self.store.account_by_thumbprint(fingerprint)
+        if known is not None:
+            if known.status != "valid":
+                raise Problem("unauthorized", f"this account is {known.status}")
+            return known, False
+        if body.get("onlyReturnExisting"):
+            raise Problem("accountDoesNotExist", "there is no account with this key")
+        contact = _contact(body)
+        account = Account(_identifier(), fingerprint, _public(request.jwk), "valid", contact, now)
+        self.store.put_account(account)
+        return account, True
+
+    def update_account(self, account: Account, body: dict[str, Any]) -> Account:
+        """Change contact or deactivate (sections 7.3.2, 7.3.6)."""
+        if "contact" in body:
+            account = replace(account, contact=_contact(body))
+        if (status := body.get("status", account.status)) != account.status:
+            if status != "deactivated":
+                raise Problem("malformed", f"expected status deactivated, got {status!r}")
+            account = replace(account, status="deactivated")
+        self.store.put_account(account)
+        return account
+
+    def change_key(self, account: Account, inner: SignedRequest, account_url: str) -> Account:
+        """Give the account the key that signed *inner* (section 7.3.5)."""
+        if inner.jwk is None:
+            raise Problem("malformed", "expected jwk in the inner JWS")
+        inner.verify(inner.jwk)
+        body = inner.json()
+        if body.get("account") != account_url or body.get("oldKey") != account.jwk:
+            raise Problem("malformed", "expected the account's URL and its present key in the inner JWS")
+        fingerprint = thumbprint(inner.jwk)
+        if self.store.account_by_thumbprint(fingerprint) is not None:
+            raise Problem("malformed", "another account has this key")
+        account = replace(account, jwk=_public(inner.jwk), thumbprint=fingerprint)
+        self.store.put_account(account)
+        return account
+
+    # --- orders -----------------------------------------------------------------------------------------------------
+
+    def create(self, account: Account, body: dict[str, Any], now: float) -> Order:
+        """Open an order with one authorization per name (section 7.4)."""
+        names = _identifiers(body)
+        if "notBefore" in body or "notAfter" in body:
+            raise Problem("malformed", "notBefore and notAfter are not supported: the CA decides how long")
+        order = Order(_identifier(), account.id, "pending", names, now + ORDER_LIFETIME)
+        opened = [
+            Authorization(
+                _identifier(), order.id, account.id, name, "pending", secrets.token_urlsafe(32), order.expires
+            )
+            for name in names
+        ]
+        self.store.put_order(order, *opened)
+        return order
+
+    def order(self, account: Account, order_id: str, now: float) -> Order:
+        """Return an order of *account*, brought up to date with its authorizations."""
+        order = self.store.order(order_id)
+        if order is None:
+            raise Problem("notFound", "there is no such order")
+        if order.account != account.id:
+            raise Problem("unauthorized", "this order belongs to another account")
+        return self.refresh(order, now)
+
+    def refresh(self, order: Order, now: float) -> Order:
+        """Move a pending order to ready or invalid where its authorizations say so."""
+        if order.status not in {"pending", "ready"}:
+            return order
+        states = {each.status for each in self.store.authorizations(order.id)}
+        if order.expires <= now or "invalid" in states or "deactivated" in states:
+            broken = next((a.error for a in self.store.authorizations(order.id) if a.error), None)
+            error = broken or Problem("unauthorized", "the order expired").document()
+            order = replace(order, status="invalid", error=error)
+        elif order.status == "pending" and states == {"valid"}:
+            order = replace(order, status="ready")
+        else:
+            return order
+        self.store.put_order(order)
+        return order
+
+    def authorization(self, account: Account, authorization_id: str) -> Authorization:
+        """Return an authorization of *account*."""
+        found = self.store.authorization(authorization_id)
+        if found is None:
+            raise Problem("notFound", "there is no such authorization")
+        if found.account != account.id:
+            raise Problem("unauthorized", "this authorization belongs to another account")
+        return found
+
+    def settle(self, authorization: Authorization, problem: Problem | None, now: float) -> Authorization:
+        """Write down how validation ended (section 7.1.6)."""
+        if problem is None:
+            settled = replace(authorization, status="valid", validated=now)
+        else:
+            settled = replace(authorization, status="invalid", error=problem.document())
+        return self._put(settled)
+
+    def processing(self, authorization: Authorization) -> Authorization:
+        """Write down that validation has begun."""
+        return self._put(replace(authorization, status="processing"))
+
+    def deactivate(self, authorization: Authorization) -> Authorization:
+        """Give an authorization up (section 7.5.2)."""
+        return self._put(replace(authorization, status="deactivated"))
+
+    def _put(self, authorization: Authorization) -> Authorization:
+        order = self.store.order(authorization.order)
+        if order is None:
+            raise Problem("serverInternal", "an authorization without its order")
+        self.store.put_order(order, authorization)
+        return authorization
+
+
+def key_authorization(token: str, account: Account) -> str:
+    """Return what http-01 must answer (section 8.1)."""
+    return f"{token}.{account.thumbprint}"
+
+
+def check_names(order: Order, asked: Sequence[str]) -> None:
+    """Check that a request asks for the order's names, no more and no less; raise `Problem`."""
+    if sorted(asked) != sorted(order.names):
+        raise Problem("badCSR", f"expected exactly {', '.join(sorted(order.names))}; got {', '.join(sorted(asked))}")
+
+
+def _identifiers(body: dict[str, Any]) -> tuple[str, ...]:
+    listed = body.get("identifiers")
+    if not isinstance(listed, list) or not 0 < len(listed) <= MAX_NAMES:
+        raise Problem("malformed", f"expected 1 to {MAX_NAMES} identifiers")
+    names = []
+    for each in listed:
+        if not isinstance(each, dict) or each.get("type") != "dns":
+            raise Problem("unsupportedIdentifier", f"expected identifiers of type dns, got {each!r}"[:200])
+        value = each.get("value")
+        if not isinstance(value, str) or not _NAME.fullmatch(value.lower()):
+            raise Problem("rejectedIdentifier", f"expected a host name without wildcard, got {value!r}"[:200])
+        names.append(value.lower())
+    return tuple(dict.fromkeys(names))
+
+
+def _contact(body: dict[str, Any]) -> tuple[str, ...]:
+    contact = body.get("contact", [])
+    if not isinstance(contact, list) or len(contact) > 10 or not all(isinstance(each, str) for each in contact):
+        raise Problem("malformed", "expected contact to be a short list of URLs")
+    for each in contact:
+        if not each.startswith("mailto:"):
+            raise Problem("unsupportedContact", f"expected mailto: URLs, got {each!r}"[:200])
+    return tuple(contact)
+
+
+def _public(jwk: dict[str, Any]) -> dict[str, Any]:
+    read_jwk(jwk)
+    return {name: jwk[name] for name in ("kty", "crv", "x", "y", "n", "e") if name in jwk}
+
+
+def _identifier() -> str:
+    return secrets.token_urlsafe(12)

@@ -1,0 +1,58 @@
+"""The CA's own server certificate: issued by itself, replaced at half of its life without closing a connection.
+
+The listening context never changes.  Its SNI callback hands every new handshake to the newest inner context, because
+`load_cert_chain` on a live context is not atomic.
+"""
+
+import secrets
+import ssl
+import tempfile
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+
+from acme_server.server import AcmeServer, logger
+from authority import new_key
+
+
+class OwnCertificate:
+    """Keeps one valid certificate for *name* behind `context`."""
+
+    def __init__(self, server: AcmeServer, name: str, scratch: Path) -> None:
+        """Issue the first one; *scratch* is a folder for a file that lives for a moment, encrypted."""
+        self._server, self._name, self._scratch = server, name, scratch
+        self.not_after = self.renew_at = 0.0
+        self._inner = self._issue()
+        self.context = _server_context()
+        self.context.sni_callback = self._switch
+
+    def renew_if_due(self, now: float) -> bool:
+        """Replace the certificate when half of its life is over."""
+        if now < self.renew_at:
+            return False
+        self._inner = self._issue()
+        logger.info("own_certificate_renewed", name=self._name)
+        return True
+
+    def _switch(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = self._inner
+
+    def _issue(self) -> ssl.SSLContext:
+        key, password = new_key(), secrets.token_bytes(24)
+        certificate = self._server.issue_own(key.public_key(), self._name)
+        self.not_after = certificate.not_after
+        self.renew_at = (certificate.issued + certificate.not_after) / 2
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password))
+        context = _server_context()
+        with tempfile.NamedTemporaryFile(dir=self._scratch, prefix=".own-") as file:
+            file.write(pem + certificate.pem.encode())
+            file.flush()
+            context.load_cert_chain(file.name, password=password)
+        return context
+
+
+def _server_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context

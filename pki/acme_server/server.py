@@ -1,0 +1,461 @@
+"""The HTTPS front end of the CA (RFC 8555): one handler per resource, every request checked in one place."""
+
+import asyncio
+import datetime as dt
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from acme_server import validation
+from acme_server.jws import SignedRequest, decode, read_jwk, read_jws
+from acme_server.orders import Orders, check_names, key_authorization
+from acme_server.problems import Problem
+from authority import Account, Authorization, BadCSRError, Certificate, Issuer, Order, Store, issue_leaf, read_csr
+from stub import AsyncStub
+from telemetry import AdminError, Request, Telemetry, log
+
+logger = log.get("acme_server")
+
+#: Octets of a request: a CSR with fifty names and an RSA key is below 20 kB.
+MAX_BODY = 64 * 1024
+#: Nonces that are good at one time; the oldest is forgotten first, and its client is told to try again.
+MAX_NONCES = 20_000
+#: Validations under way at one time.
+MAX_VALIDATIONS = 64
+SHORTEST_LIFETIME, LONGEST_LIFETIME = 5.0, 90 * 86400.0
+Handler = Callable[["_Call"], Awaitable[web.Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the CA behaves."""
+
+    #: ``https://ca.example.com``: what clients call us, and what every URL begins with.
+    base: str
+    #: Seconds that a leaf lives.
+    lifetime: float
+    #: Port on which http-01 is asked; 80 everywhere but in tests.
+    http01_port: int = 80
+    #: Our name in CAA records; None does not look.
+    caa: str | None = None
+
+
+@dataclass(slots=True)
+class _Call:
+    """A request whose signature, nonce, url and account were found right."""
+
+    http: web.Request
+    jws: SignedRequest
+    account: Account
+    now: float
+
+
+@dataclass(slots=True)
+class _Nonces:
+    """Anti-replay nonces (section 6.5): each is good once."""
+
+    good: dict[str, None] = field(default_factory=dict)
+
+    def new(self) -> str:
+        nonce = secrets.token_urlsafe(16)
+        self.good[nonce] = None
+        if len(self.good) > MAX_NONCES:
+            del self.good[next(iter(self.good))]
+        return nonce
+
+    def use(self, nonce: str) -> None:
+        if nonce not in self.good:
+            raise Problem("badNonce", "this nonce is not known, or was used: take the one in this answer")
+        del self.good[nonce]
+
+
+class AcmeServer:
+    """The CA's front end."""
+
+    def __init__(self, telemetry: Telemetry, issuer: Issuer, store: Store, stub: AsyncStub, settings: Settings) -> None:
+        """Make one; `application` is what an aiohttp runner serves."""
+        self.telemetry, self.issuer, self.store, self.stub, self.settings = telemetry, issuer, store, stub, settings
+        self.orders = Orders(store)
+        self.lifetime = settings.lifetime
+        self._nonces = _Nonces()
+        self._validations: set[asyncio.Task[None]] = set()
+        metrics = telemetry.metrics
+        self._requests = metrics.counter(
+            "firstbyte_acme_requests_total", "Requests by resource and status", "resource", "status"
+        )
+        self._issued = metrics.counter("firstbyte_ca_certificates_issued_total", "Certificates issued")
+        self._validated = metrics.counter("firstbyte_acme_validations_total", "Validations by outcome", "outcome")
+        telemetry.faults.declare("acme_503", "Answer 503 with Retry-After", retry_after=1)
+        telemetry.faults.declare("acme_slow", "Answer this many milliseconds late", ms=1000.0)
+        telemetry.faults.declare("validation_fails", "Let validations fail")
+        telemetry.route("GET", "/admin/certificates", self._certificates)
+        telemetry.route("GET", "/admin/lifetime", lambda _: {"seconds": self.lifetime})
+        telemetry.route("PUT", "/admin/lifetime", self._set_lifetime)
+        self.application = self._build()
+
+    def _build(self) -> web.Application:
+        application = web.Application(client_max_size=MAX_BODY, middlewares=[self._guard])
+        application.add_routes(
+            [
+                web.get("/directory", self._directory),
+                web.head("/acme/new-nonce", self._nonce),
+                web.get("/acme/new-nonce", self._nonce, allow_head=False),
+                web.post("/acme/new-account", self._new_account),
+                web.post("/acme/new-order", self._signed(self._new_order)),
+                web.post("/acme/revoke-cert", self._revoke),
+                web.post("/acme/key-change", self._signed(self._key_change)),
+                web.post("/acme/account/{id}", self._signed(self._account)),
+                web.post("/acme/account/{id}/orders", self._signed(self._list)),
+                web.post("/acme/order/{id}", self._signed(self._order)),
+                web.post("/acme/order/{id}/finalize", self._signed(self._finalize)),
+                web.post("/acme/authorization/{id}", self._signed(self._authorization)),
+                web.post("/acme/challenge/{id}", self._signed(self._challenge)),
+                web.post("/acme/certificate/{id}", self._signed(self._certificate)),
+                web.get("/acme/renewal-info/{id}", self._renewal_info),
+            ]
+        )
+        return application
+
+    async def close(self) -> None:
+        """Give validations under way up; their authorizations are still pending for who asks again."""
+        for task in self._validations:
+            task.cancel()
+        await asyncio.gather(*self._validations, return_exceptions=True)
+
+    # --- every request ----------------------------------------------------------------------------------------------
+
+    @web.middleware
+    async def _guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Nonce and directory link on every answer; problems become documents here and only here."""
+        faults = self.telemetry.faults
+        response: web.StreamResponse
+        try:
+            if faults.any_on:
+                if faults.hit("acme_503"):
+                    after = int((faults.get("acme_503") or {}).get("retry_after", 1))
+                    raise Problem("unavailable", "the fault acme_503 is on", retry_after=after)
+                if faults.hit("acme_slow"):
+                    await asyncio.sleep(float((faults.get("acme_slow") or {}).get("ms", 1000)) / 1000)
+            response = await handler(request)
+        except Problem as problem:
+            response = _problem(problem)
+        except web.HTTPRequestEntityTooLarge:
+            response = _problem(Problem("tooLarge", f"expected at most {MAX_BODY} octets"))
+        except web.HTTPNotFound:
+            response = _problem(Problem("notFound", f"there is no {request.path}"))
+        except web.HTTPException as error:
+            error.headers["Replay-Nonce"] = self._nonces.new()
+            raise
+        except Exception as error:
+            logger.error("request_failed", path=request.path, error=repr(error))
+            response = _problem(Problem("serverInternal", "the server failed; its log says why"))
+        response.headers["Replay-Nonce"] = self._nonces.new()
+        response.headers["Link"] = f'<{self.settings.base}/directory>;rel="index"'
+        response.headers.setdefault("Cache-Control", "no-store")
+        resource = request.path.split("/")[2] if request.path.startswith("/acme/") else request.path.strip("/")
+        self._requests.inc(resource=resource if response.status != 404 else "other", status=str(response.status))
+        return response
+
+    async def _read(self, request: web.Request) -> SignedRequest:
+        """Read a JWS and check content type, nonce and url (sections 6.2 to 6.5)."""
+        if request.content_type != "application/jose+json":
+            raise Problem("malformed", f"expected Content-Type application/jose+json, got {request.content_type}")
+        jws = read_jws(await request.read())
+        self._nonces.use(jws.nonce)
+        if jws.url != self.settings.base + request.path_qs:
+            raise Problem("unauthorized", f"expected url {self.settings.base + request.path_qs}, got {jws.url}"[:300])
+        return jws
+
+    def _signed(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
+        """Wrap a handler that needs an account."""
+
+        async def handle(request: web.Request) -> web.Response:
+            jws = await self._read(request)
+            return await handler(_Call(request, jws, self._authenticate(jws), self.telemetry.clock.time()))
+
+        return handle
+
+    def _authenticate(self, jws: SignedRequest) -> Account:
+        prefix = f"{self.settings.base}/acme/account/"
+        if jws.kid is None or not jws.kid.startswith(prefix):
+            raise Problem("malformed", f"expected kid to be an account URL below {prefix}")
+        account = self.store.account(jws.kid.removeprefix(prefix))
+        if account is None:
+            raise Problem("accountDoesNotExist", "there is no such account")
+        jws.verify(account.jwk)
+        if account.status != "valid":
+            raise Problem("unauthorized", f"this account is {account.status}")
+        return account
+
+    # --- resources --------------------------------------------------------------------------------------------------
+
+    async def _directory(self, _: web.Request) -> web.Response:
+        base = self.settings.base
+        resources = ("newNonce", "newAccount", "newOrder", "revokeCert", "keyChange")
+        paths = ("new-nonce", "new-account", "new-order", "revoke-cert", "key-change")
+        body: dict[str, Any] = {name: f"{base}/acme/{path}" for name, path in zip(resources, paths, strict=True)}
+        body["renewalInfo"] = f"{base}/acme/renewal-info"
+        body["meta"] = {
+            "caaIdentities": [self.settings.caa] if self.settings.caa else [],
+            "website": "https://ca.example.com/",
+        }
+        return web.json_response(body)
+
+    async def _nonce(self, request: web.Request) -> web.Response:
+        return web.Response(status=200 if request.method == "HEAD" else 204)
+
+    async def _new_account(self, request: web.Request) -> web.Response:
+        jws = await self._read(request)
+        account, new = self.orders.register(jws, self.telemetry.clock.time())
+        if new:
+            logger.info("account_created", account=account.id)
+        return self._show_account(account, 201 if new else 200)
+
+    async def _account(self, call: _Call) -> web.Response:
+        if call.http.match_info["id"] != call.account.id:
+            raise Problem("unauthorized", "this is another account")
+        account = self.orders.update_account(call.account, call.jws.json()) if call.jws.payload else call.account
+        return self._show_account(account)
+
+    def _show_account(self, account: Account, status: int = 200) -> web.Response:
+        url = f"{self.settings.base}/acme/account/{account.id}"
+        body = {"status": account.status, "contact": account.contact, "orders": f"{url}/orders"}
+        return web.json_response(body, status=status, headers={"Location": url})
+
+    async def _list(self, call: _Call) -> web.Response:
+        if call.http.match_info["id"] != call.account.id:
+            raise Problem("unauthorized", "this is another account")
+        return web.json_response(
+            {"orders": [f"{self.settings.base}/acme/order/{each}" for each in self.store.orders(call.account.id)]}
+        )
+
+    async def _key_change(self, call: _Call) -> web.Response:
+        inner = read_jws(call.jws.payload, nested=True)
+        if inner.url != call.jws.url:
+            raise Problem("malformed", "expected the same url in the inner JWS")
+        url = f"{self.settings.base}/acme/account/{call.account.id}"
+        return self._show_account(self.orders.change_key(call.account, inner, url))
+
+    async def _new_order(self, call: _Call) -> web.Response:
+        order = self.orders.create(call.account, call.jws.json(), call.now)
+        logger.info("order_created", order=order.id, names=list(order.names))
+        return self._show_order(order, 201)
+
+    async def _order(self, call: _Call) -> web.Response:
+        return self._show_order(self.orders.order(call.account, call.http.match_info["id"], call.now))
+
+    def _show_order(self, order: Order, status: int = 200) -> web.Response:
+        base = self.settings.base
+        body: dict[str, Any] = {
+            "status": order.status,
+            "expires": _rfc3339(order.expires),
+            "identifiers": [{"type": "dns", "value": name} for name in order.names],
+            "authorizations": [f"{base}/acme/authorization/{a.id}" for a in self.store.authorizations(order.id)],
+            "finalize": f"{base}/acme/order/{order.id}/finalize",
+        }
+        if order.error is not None:
+            body["error"] = order.error
+        if order.serial is not None:
+            body["certificate"] = f"{base}/acme/certificate/{order.serial}"
+        return web.json_response(body, status=status, headers={"Location": f"{base}/acme/order/{order.id}"})
+
+    async def _authorization(self, call: _Call) -> web.Response:
+        found = self.orders.authorization(call.account, call.http.match_info["id"])
+        if call.jws.payload and call.jws.json().get("status") == "deactivated":
+            found = self.orders.deactivate(found)
+        return self._show_authorization(found)
+
+    def _show_authorization(self, authorization: Authorization) -> web.Response:
+        body = {
+            "status": "pending" if authorization.status == "processing" else authorization.status,
+            "expires": _rfc3339(authorization.expires),
+            "identifier": {"type": "dns", "value": authorization.name},
+            "challenges": [self._challenge_object(authorization)],
+        }
+        after = {"Retry-After": "1"} if authorization.status == "processing" else {}
+        return web.json_response(body, headers=after)
+
+    def _challenge_object(self, authorization: Authorization) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "type": "http-01",
+            "url": f"{self.settings.base}/acme/challenge/{authorization.id}",
+            "status": authorization.status if authorization.status != "deactivated" else "invalid",
+            "token": authorization.token,
+        }
+        if authorization.validated is not None:
+            body["validated"] = _rfc3339(authorization.validated)
+        if authorization.error is not None:
+            body["error"] = authorization.error
+        return body
+
+    async def _challenge(self, call: _Call) -> web.Response:
+        found = self.orders.authorization(call.account, call.http.match_info["id"])
+        if call.jws.payload and found.status == "pending":
+            if len(self._validations) >= MAX_VALIDATIONS:
+                raise Problem("rateLimited", f"{MAX_VALIDATIONS} validations are under way", retry_after=1)
+            found = self.orders.processing(found)
+            task = asyncio.create_task(self._validate(found, call.account))
+            self._validations.add(task)
+            task.add_done_callback(self._validations.discard)
+        up = f'<{self.settings.base}/acme/authorization/{found.id}>;rel="up"'
+        response = web.json_response(self._challenge_object(found))
+        response.headers.add("Link", up)
+        return response
+
+    async def _validate(self, authorization: Authorization, account: Account) -> None:
+        problem: Problem | None = None
+        try:
+            if self.telemetry.faults.any_on and self.telemetry.faults.hit("validation_fails"):
+                raise Problem("connection", "the fault validation_fails is on")
+            expected = key_authorization(authorization.token, account)
+            await validation.validate_http01(
+                self.stub, authorization.name, authorization.token, expected, self.settings.http01_port
+            )
+            if self.settings.caa is not None:
+                await validation.check_caa(self.stub, authorization.name, self.settings.caa)
+        except Problem as found:
+            problem = found
+        except Exception as error:  # whatever else fails, the client is told, and may try again
+            logger.error("validation_failed", name=authorization.name, error=repr(error))
+            problem = Problem("serverInternal", "validation failed in the server")
+        self.orders.settle(authorization, problem, self.telemetry.clock.time())
+        self._validated.inc(outcome="valid" if problem is None else problem.kind)
+        logger.info(
+            "validated", name=authorization.name, valid=problem is None, reason=problem.detail if problem else ""
+        )
+
+    async def _finalize(self, call: _Call) -> web.Response:
+        order = self.orders.order(call.account, call.http.match_info["id"], call.now)
+        if order.status == "valid":
+            return self._show_order(order)
+        if order.status != "ready":
+            raise Problem("orderNotReady", f"expected an order that is ready, this one is {order.status}")
+        request = call.jws.json().get("csr")
+        try:
+            csr, names = read_csr(decode(request) if isinstance(request, str) else b"")
+        except BadCSRError as error:
+            raise Problem("badCSR", str(error)) from None
+        check_names(order, names)
+        certificate = self._issue(csr.public_key(), order.names, call.now, call.account.id)
+        order = replace(order, status="valid", serial=certificate.serial)
+        self.store.put_order(order, certificate=certificate)
+        took_ms = round((self.telemetry.clock.time() - call.now) * 1000, 1)
+        logger.info("certificate_issued", serial=certificate.serial, names=list(order.names), took_ms=took_ms)
+        return self._show_order(order)
+
+    def _issue(self, public_key: Any, names: tuple[str, ...], now: float, account: str | None) -> Certificate:
+        leaf = issue_leaf(self.issuer, public_key, names, now, self.lifetime)
+        pem = "".join(each.public_bytes(Encoding.PEM).decode() for each in (leaf, *self.issuer.chain))
+        before, after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
+        self._issued.inc()
+        return Certificate(f"{leaf.serial_number:x}", account, names, before, after, now, pem)
+
+    def issue_own(self, public_key: Any, name: str) -> Certificate:
+        """Issue the certificate that this server itself shows, and remember it like any other."""
+        certificate = self._issue(public_key, (name,), self.telemetry.clock.time(), None)
+        self.store.put_certificate(certificate)
+        return certificate
+
+    async def _certificate(self, call: _Call) -> web.Response:
+        found = self.store.certificate(call.http.match_info["id"])
+        if found is None:
+            raise Problem("notFound", "there is no such certificate")
+        if found.account != call.account.id:
+            raise Problem("unauthorized", "this certificate belongs to another account")
+        return web.Response(text=found.pem, content_type="application/pem-certificate-chain")
+
+    async def _revoke(self, request: web.Request) -> web.Response:
+        """Revoke, as the account that ordered it or by the certificate's own key (section 7.6)."""
+        jws = await self._read(request)
+        body = jws.json()
+        try:
+            certificate = x509.load_der_x509_certificate(decode(body.get("certificate", "")))
+        except (ValueError, TypeError):
+            raise Problem("malformed", "expected a certificate in base64url DER") from None
+        found = self.store.certificate(f"{certificate.serial_number:x}")
+        if found is None or not found.pem.startswith(certificate.public_bytes(Encoding.PEM).decode()):
+            raise Problem("notFound", "this CA did not issue that certificate")
+        if jws.kid is not None:
+            if self._authenticate(jws).id != found.account:
+                raise Problem("unauthorized", "this certificate belongs to another account")
+        elif jws.jwk is not None:
+            jws.verify(jws.jwk)
+            if read_jwk(jws.jwk)[0] != certificate.public_key():
+                raise Problem("unauthorized", "expected the certificate's own key")
+        reason = body.get("reason", 0)
+        if reason not in {0, 1, 3, 4, 5, 9}:
+            raise Problem("badRevocationReason", f"expected reason 0, 1, 3, 4, 5 or 9; got {reason!r}")
+        if found.revoked is not None:
+            raise Problem("alreadyRevoked", "this certificate was revoked before")
+        self.store.revoke(found.serial, self.telemetry.clock.time(), reason)
+        logger.info("certificate_revoked", serial=found.serial, reason=reason)
+        return web.Response()
+
+    async def _renewal_info(self, request: web.Request) -> web.Response:
+        """Suggest when to renew (RFC 9773): in the middle tenth of life."""
+        _, _, serial = request.match_info["id"].partition(".")
+        try:
+            found = self.store.certificate(f"{int.from_bytes(decode(serial)):x}")
+        except Problem:
+            found = None
+        if found is None:
+            raise Problem("notFound", "expected AUTHORITY-KEY-ID.SERIAL of a certificate of this CA, in base64url")
+        life = found.not_after - found.issued
+        start, end = found.issued + 0.5 * life, found.issued + 0.6 * life
+        if found.revoked is not None:
+            start, end = found.revoked - 1, found.revoked
+        window = {"start": _rfc3339(start), "end": _rfc3339(end)}
+        after = str(max(1, int(life / 20)))
+        return web.json_response({"suggestedWindow": window}, headers={"Retry-After": after})
+
+    # --- admin ------------------------------------------------------------------------------------------------------
+
+    def _certificates(self, request: Request) -> dict[str, Any]:
+        now = self.telemetry.clock.time()
+        after = 0.0 if request.query.get("all") else now
+        rows = [
+            {
+                "serial": each.serial,
+                "names": each.names,
+                "not_before": each.not_before,
+                "not_after": each.not_after,
+                "issued": each.issued,
+                "seconds_left": round(each.not_after - now, 1),
+                "revoked": each.revoked,
+            }
+            for each in self.store.certificates(after)
+        ]
+        return {
+            "issuer": self.issuer.certificate.subject.rfc4514_string(),
+            "lifetime_s": self.lifetime,
+            "certificates": rows,
+        }
+
+    def _set_lifetime(self, request: Request) -> dict[str, float]:
+        body = request.json()
+        seconds = body.get("seconds") if isinstance(body, dict) else None
+        if not isinstance(seconds, (int, float)) or not SHORTEST_LIFETIME <= seconds <= LONGEST_LIFETIME:
+            raise AdminError(
+                400, f'expected {{"seconds": {SHORTEST_LIFETIME:g} to {LONGEST_LIFETIME:g}}}, got {body!r}'
+            )
+        self.lifetime = float(seconds)
+        logger.warning("lifetime_changed", seconds=self.lifetime)
+        return {"seconds": self.lifetime}
+
+
+def _problem(problem: Problem) -> web.Response:
+    headers = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
+    response = web.json_response(problem.document(), status=problem.status, headers=headers)
+    response.content_type = "application/problem+json"
+    return response
+
+
+def _rfc3339(at: float) -> str:
+    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,78 @@
+"""http-01 (RFC 8555 section 8.3): does the name lead to a server that holds the account's key authorization?
+
+The name is looked up through the lab's own resolver, anew each time.  Redirects are not followed.
+"""
+
+import asyncio
+import contextlib
+
+from acme_server.problems import Problem
+from stub import AsyncStub, StubError
+
+#: Seconds for look-up, connection and answer each.
+TIMEOUT = 5.0
+#: Octets read of an answer: a key authorization has about 90.
+MAX_ANSWER = 4096
+#: CAA records are followed to the parent this often (RFC 8659 section 3).
+MAX_LABELS = 10
+
+
+async def validate_http01(stub: AsyncStub, name: str, token: str, expected: str, port: int = 80) -> None:
+    """Fetch the challenge from *name*.
+
+    Raises:
+        Problem: dns, connection, incorrectResponse or unauthorized, with what was expected and what came.
+    """
+    stub.flush(name)
+    try:
+        found = await stub.resolve(name)
+    except StubError as error:
+        raise Problem("dns", str(error)) from None
+    address = found.rdata[0]
+    where = f"http://{name}:{port}/.well-known/acme-challenge/{token} at {address}"
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            answer = await _get(address, port, name, f"/.well-known/acme-challenge/{token}")
+    except (OSError, asyncio.IncompleteReadError) as error:
+        reason = f"no answer within {TIMEOUT:g} s" if isinstance(error, TimeoutError) else str(error)
+        raise Problem("connection", f"{where}: {reason}") from None
+    head, separator, body = answer.partition(b"\r\n\r\n")
+    status = head.split(b"\r\n", 1)[0].decode("latin-1", "replace").split(" ")
+    if not separator or len(status) < 2 or status[1] != "200":
+        raise Problem("unauthorized", f"{where}: expected status 200, got {' '.join(status[1:3]) or 'no HTTP'}"[:300])
+    if body.decode("latin-1").strip() != expected:
+        raise Problem("incorrectResponse", f"{where}: expected the key authorization, got {body[:100]!r}")
+
+
+async def check_caa(stub: AsyncStub, name: str, issuer: str) -> None:
+    """Check that CAA records let *issuer* certify *name* (RFC 8659); raise `Problem`."""
+    labels = name.split(".")
+    for depth in range(min(len(labels), MAX_LABELS)):
+        current = ".".join(labels[depth:])
+        stub.flush(current)
+        try:
+            records = (await stub.resolve(current, "CAA")).rdata
+        except StubError as error:
+            if type(error).__name__ in {"NoSuchName", "NoAddress"}:
+                continue
+            raise Problem("caa", f"{current}: CAA cannot be looked up: {error}") from None
+        permitted = [value.split('"')[1].split(";")[0].strip() for value in records if " issue " in value]
+        if permitted and issuer not in permitted:
+            raise Problem("caa", f"{current}: CAA permits {', '.join(permitted) or 'nobody'}; this is {issuer}")
+        return
+
+
+async def _get(address: str, port: int, host: str, path: str) -> bytes:
+    reader, writer = await asyncio.open_connection(address, port)
+    try:
+        writer.write(
+            f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: firstbyte-ca\r\nConnection: close\r\n\r\n".encode()
+        )
+        answer = bytearray()
+        while len(answer) < MAX_ANSWER and (chunk := await reader.read(MAX_ANSWER - len(answer))):
+            answer += chunk
+        return bytes(answer)
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()

@@ -1,0 +1,32 @@
+"""The certificate authority: keys, profiles, issuance, chains, and the store that remembers (RFC 5280).
+
+Issues what it is told to; who may have which name is decided above (`acme_server`).
+"""
+
+from authority.ceremony import Ceremony, CeremonyError
+from authority.errors import AuthorityError, BadCSRError, KeyFileError
+from authority.issuance import Issuer, issue_intermediate, issue_leaf, issue_root, read_csr
+from authority.keys import load_issuer, load_private_key, new_key, write_private_key
+from authority.store import Account, Authorization, Certificate, Order, Store
+
+__all__ = [
+    "Account",
+    "AuthorityError",
+    "Authorization",
+    "BadCSRError",
+    "Ceremony",
+    "CeremonyError",
+    "Certificate",
+    "Issuer",
+    "KeyFileError",
+    "Order",
+    "Store",
+    "issue_intermediate",
+    "issue_leaf",
+    "issue_root",
+    "load_issuer",
+    "load_private_key",
+    "new_key",
+    "read_csr",
+    "write_private_key",
+]

@@ -1,0 +1,72 @@
+"""``python -m authority``: the ceremony, and a look at what the CA holds."""
+
+import argparse
+import datetime as dt
+import json
+import sys
+import time
+from pathlib import Path
+
+from authority.ceremony import Ceremony
+from authority.errors import AuthorityError
+from authority.keys import ISSUING_CERTIFICATE, load_certificate
+from authority.store import Store
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand."""
+    parser = argparse.ArgumentParser(
+        prog="authority",
+        description="The lab's certificate authority.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+        "  python -m authority ceremony --root root --ca ca --trust trust --passphrase-dir secret --token-dir token\n"
+        "  python -m authority show --ca ca --json",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    ceremony = commands.add_parser("ceremony", help="make keys, certificates, passphrases and token where missing")
+    for flag, what in (
+        ("--root", "the root's key and certificate"),
+        ("--ca", "the issuing CA's key, certificate and store"),
+        ("--trust", "root.pem, for everybody"),
+        ("--passphrase-dir", "the passphrase of the issuing key"),
+        ("--token-dir", "the admin token"),
+    ):
+        ceremony.add_argument(flag, type=Path, required=True, metavar="DIR", help=what)
+    show = commands.add_parser("show", help="the issuing CA and what it has issued")
+    show.add_argument("--ca", type=Path, required=True, metavar="DIR")
+    show.add_argument("--json", action="store_true")
+    args = parser.parse_args(argv)
+    try:
+        if args.command == "show":
+            return _show(args)
+        for line in Ceremony(args.root, args.ca, args.trust, args.passphrase_dir, args.token_dir).run(time.time()):
+            print(line, flush=True)
+    except AuthorityError as error:
+        print(f"authority: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    issuing = load_certificate(args.ca / ISSUING_CERTIFICATE)
+    store = Store(args.ca / "store.sqlite")
+    try:
+        issued = store.certificates()
+    finally:
+        store.close()
+    if args.json:
+        rows = [{"serial": c.serial, "names": c.names, "not_after": c.not_after, "revoked": c.revoked} for c in issued]
+        print(json.dumps({"issuer": issuing.subject.rfc4514_string(), "certificates": rows}, indent=2))
+        return 0
+    print(f"{issuing.subject.rfc4514_string()}, until {issuing.not_valid_after_utc:%Y-%m-%d}")
+    for each in issued:
+        end = dt.datetime.fromtimestamp(each.not_after, dt.UTC)
+        print(
+            f"{each.serial[:16]}  {end:%Y-%m-%d %H:%M:%S}  {'revoked' if each.revoked else 'good':8} {', '.join(each.names)}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The ceremony: makes, once, the root, the issuing CA below it, the passphrases and the lab's admin token.
+
+Run again it keeps what is there and completes what a crash left undone.  It refuses to replace a half of anything
+that something else already depends on.
+"""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from authority.errors import AuthorityError
+from authority.issuance import Issuer, issue_intermediate, issue_root
+from authority.keys import (
+    ISSUING_CERTIFICATE,
+    ISSUING_KEY,
+    load_certificate,
+    load_issuer,
+    load_private_key,
+    new_key,
+    write_file,
+    write_private_key,
+)
+
+
+class CeremonyError(AuthorityError):
+    """The files contradict each other; nothing was changed."""
+
+
+@dataclass(slots=True)
+class Ceremony:
+    """Where everything goes.  The five folders are five volumes: no host sees more than it needs."""
+
+    root: Path
+    ca: Path
+    trust: Path
+    passphrase: Path
+    token: Path
+    #: What was made and what was kept, in order.
+    log: list[str] = field(default_factory=list, init=False)
+
+    def run(self, now: float) -> list[str]:
+        """Make what is missing; return one line per thing.
+
+        Raises:
+            CeremonyError: a key without its certificate's counterpart, or a certificate without its key.
+            KeyFileError: a file is malformed or does not open.
+        """
+        for folder in (self.root, self.ca, self.trust, self.passphrase, self.token):
+            if not folder.is_dir():
+                raise CeremonyError(f"{folder}: expected a folder")
+        self._secret(self.token / "admin.token", "admin token")
+        root = self._root(now)
+        self._issuing(root, now)
+        pem = root.certificate.public_bytes(Encoding.PEM)
+        anchor = self.trust / "root.pem"
+        self._make("trust anchor", anchor.exists() and anchor.read_bytes() == pem, lambda: write_file(anchor, pem))
+        return self.log
+
+    def _make(self, what: str, there: bool, make: Callable[[], None]) -> None:
+        if not there:
+            make()
+        self.log.append(f"{what}: {'kept' if there else 'made'}")
+
+    def _secret(self, path: Path, what: str) -> bytes:
+        self._make(what, path.exists(), lambda: write_file(path, secrets.token_urlsafe(32).encode() + b"\n", 0o600))
+        return path.read_bytes().strip()
+
+    def _root(self, now: float) -> Issuer:
+        key_file, certificate_file = self.root / "root.key.pem", self.root / "root.pem"
+        anchored = (self.trust / "root.pem").exists()
+        if anchored and not (key_file.exists() and certificate_file.exists()):
+            raise CeremonyError(
+                f"{self.trust / 'root.pem'} is trusted, but {self.root} does not hold its key and certificate"
+            )
+        passphrase = self._secret(self.root / "passphrase", "root passphrase")
+
+        def make() -> None:
+            key = new_key()
+            write_private_key(key_file, key, passphrase)
+            certificate = issue_root(key, "firstbyte lab root", now)
+            write_file(certificate_file, certificate.public_bytes(Encoding.PEM))
+
+        self._make("root", certificate_file.exists(), make)
+        certificate = load_certificate(certificate_file)
+        key = load_private_key(key_file, passphrase)
+        if key.public_key() != certificate.public_key():
+            raise CeremonyError(f"{key_file} is not the key of {certificate_file}")
+        return Issuer(certificate, key, ())
+
+    def _issuing(self, root: Issuer, now: float) -> None:
+        certificate_file, passphrase_file = self.ca / ISSUING_CERTIFICATE, self.passphrase / "passphrase"
+        if certificate_file.exists() and not passphrase_file.exists():
+            raise CeremonyError(f"{self.ca} holds an issuing key, but {passphrase_file} is missing")
+        passphrase = self._secret(passphrase_file, "issuing passphrase")
+
+        def make() -> None:
+            key = new_key()
+            write_private_key(self.ca / ISSUING_KEY, key, passphrase)
+            certificate = issue_intermediate(root, key.public_key(), "firstbyte lab issuing CA 1", now)
+            write_file(certificate_file, certificate.public_bytes(Encoding.PEM))
+
+        self._make("issuing CA", certificate_file.exists(), make)
+        issuing = load_issuer(self.ca, passphrase_file)
+        if issuing.certificate.issuer != root.certificate.subject:
+            raise CeremonyError(f"{certificate_file} was not issued by {self.root / 'root.pem'}")
+        issuing.certificate.verify_directly_issued_by(root.certificate)

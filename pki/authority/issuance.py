@@ -1,0 +1,189 @@
+"""Issuance: a public key and names become a certificate (RFC 5280 section 4, CA/Browser Forum BR 7.1).
+
+No clock, no file: the time is an argument, and so is everything that signs.
+"""
+
+import datetime as dt
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes, CertificatePublicKeyTypes
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from authority.errors import BadCSRError
+
+#: Seconds by which a certificate begins before it was signed, for clients whose clock is late.
+BACKDATE = 60.0
+#: Seconds: the root outlives every experiment.
+ROOT_LIFETIME = 10 * 365 * 86400.0
+INTERMEDIATE_LIFETIME = 3 * 365 * 86400.0
+#: What our intermediates may certify at all (RFC 5280 section 4.2.1.10): a leaked lab key is no use elsewhere.
+PERMITTED = ("example.com", "test")
+MIN_RSA_BITS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """What signs: a CA certificate, its key, and the certificates that lead from it towards the root."""
+
+    certificate: x509.Certificate
+    key: CertificateIssuerPrivateKeyTypes
+    #: Sent after a leaf: the issuing certificate first, the root not included.
+    chain: tuple[x509.Certificate, ...]
+
+
+def issue_root(key: CertificateIssuerPrivateKeyTypes, common_name: str, now: float) -> x509.Certificate:
+    """Return a self-signed root."""
+    name = _name(common_name)
+    builder = _builder(name, name, key.public_key(), now, ROOT_LIFETIME)
+    return _as_ca(builder, key.public_key(), key.public_key(), path_length=1).sign(key, _hash(key))
+
+
+def issue_intermediate(
+    parent: Issuer, public_key: CertificatePublicKeyTypes, common_name: str, now: float
+) -> x509.Certificate:
+    """Return an issuing CA certificate below *parent*, held to names in `PERMITTED`."""
+    lifetime = min(INTERMEDIATE_LIFETIME, parent.certificate.not_valid_after_utc.timestamp() - now)
+    builder = _builder(_name(common_name), parent.certificate.subject, public_key, now, lifetime)
+    permitted = [x509.DNSName(each) for each in PERMITTED]
+    usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    builder = builder.add_extension(x509.NameConstraints(permitted, None), critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
+    return _as_ca(builder, public_key, parent.key.public_key(), path_length=0).sign(parent.key, _hash(parent.key))
+
+
+def issue_leaf(
+    issuer: Issuer,
+    public_key: CertificatePublicKeyTypes,
+    names: Sequence[str],
+    now: float,
+    lifetime: float,
+    backdate: float = BACKDATE,
+) -> x509.Certificate:
+    """Return a certificate for servers and mTLS clients.
+
+    Args:
+        issuer: signs, and must live longer than the leaf; the leaf is cut where it does not.
+        public_key: the subject's.
+        names: DNS names, the first is the common name too where it fits.
+        now: seconds since the epoch.
+        lifetime: seconds from *now* until it expires.
+        backdate: seconds before *now* at which it begins.
+    """
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])] if len(names[0]) <= 64 else [])
+    lifetime = min(lifetime, issuer.certificate.not_valid_after_utc.timestamp() - now)
+    usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    alternatives = x509.SubjectAlternativeName([x509.DNSName(each) for each in names])
+    return (
+        _builder(subject, issuer.certificate.subject, public_key, now, lifetime, backdate)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(alternatives, critical=not list(subject))
+        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
+        .add_extension(_authority(issuer.key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .sign(issuer.key, _hash(issuer.key))
+    )
+
+
+def read_csr(der: bytes) -> tuple[x509.CertificateSigningRequest, list[str]]:
+    """Return the request and the DNS names that it asks for, lower-cased and sorted.
+
+    Raises:
+        BadCSRError: malformed, signature wrong, weak key, or anything but DNS names.
+    """
+    try:
+        csr = x509.load_der_x509_csr(der)
+        if not csr.is_signature_valid:
+            raise BadCSRError("the request is not signed by the key that it holds")
+        key = csr.public_key()
+        extension = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        raise BadCSRError("expected subjectAltName with the order's names, got none") from None
+    except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
+        raise BadCSRError(f"expected a PKCS #10 request in DER: {error}") from None
+    if isinstance(key, rsa.RSAPublicKey):
+        if key.key_size < MIN_RSA_BITS:
+            raise BadCSRError(f"expected an RSA key of at least {MIN_RSA_BITS} bits, got {key.key_size}")
+    elif isinstance(key, ec.EllipticCurvePublicKey):
+        if key.curve.name not in {"secp256r1", "secp384r1", "secp521r1"}:
+            raise BadCSRError(f"expected curve P-256, P-384 or P-521, got {key.curve.name}")
+    elif not isinstance(key, ed25519.Ed25519PublicKey):
+        raise BadCSRError(f"expected an EC, RSA or Ed25519 key, got {type(key).__name__}")
+    general = list(extension.value)
+    names = [each.value.lower() for each in general if isinstance(each, x509.DNSName)]
+    if len(general) != len(names) or not names:
+        raise BadCSRError("expected DNS names and nothing else in subjectAltName")
+    return csr, sorted(set(names))
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    public_key: CertificatePublicKeyTypes,
+    now: float,
+    lifetime: float,
+    backdate: float = BACKDATE,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .serial_number(secrets.randbits(127) | 1 << 126)  # unpredictable (BR 7.1: 64 bits), and of one length
+        .not_valid_before(dt.datetime.fromtimestamp(int(now - backdate), dt.UTC))
+        .not_valid_after(dt.datetime.fromtimestamp(int(now + lifetime), dt.UTC))
+    )
+
+
+def _as_ca(
+    builder: x509.CertificateBuilder,
+    public_key: CertificatePublicKeyTypes,
+    authority_key: CertificatePublicKeyTypes,
+    path_length: int,
+) -> x509.CertificateBuilder:
+    return (
+        builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
+        .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .add_extension(_authority(authority_key), critical=False)
+    )
+
+
+def _authority(key: CertificatePublicKeyTypes) -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)  # type: ignore[arg-type] # it can be any issuer's key
+
+
+def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=key_cert_sign,
+        crl_sign=crl_sign,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "firstbyte lab"),
+            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+        ]
+    )
+
+
+def _hash(key: CertificateIssuerPrivateKeyTypes) -> hashes.SHA256 | hashes.SHA384 | None:
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return None
+    wide = isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.key_size > 256
+    return hashes.SHA384() if wide else hashes.SHA256()

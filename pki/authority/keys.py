@@ -1,0 +1,90 @@
+"""Keys and certificates as files: written at once or not at all, private keys encrypted and for their owner only."""
+
+import os
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+
+from authority.errors import KeyFileError
+from authority.issuance import Issuer
+
+ISSUING_KEY, ISSUING_CERTIFICATE = "issuing.key.pem", "issuing.pem"
+
+
+def new_key() -> ec.EllipticCurvePrivateKey:
+    """Return a fresh P-256 key."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write *data* so that after a crash either all of it is there or nothing (write, fsync, rename, fsync)."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_private_key(path: Path, key: CertificateIssuerPrivateKeyTypes, passphrase: bytes) -> None:
+    """Write *key* as PKCS #8 PEM, encrypted with *passphrase*, readable by its owner only."""
+    encryption = serialization.BestAvailableEncryption(passphrase)
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    write_file(path, pem, 0o600)
+
+
+def load_private_key(path: Path, passphrase: bytes) -> CertificateIssuerPrivateKeyTypes:
+    """Read an encrypted key.
+
+    Raises:
+        KeyFileError: missing, malformed, or another passphrase.
+    """
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), passphrase)
+    except OSError as error:
+        raise KeyFileError(f"{path}: {error.strerror}") from None
+    except (ValueError, TypeError):
+        raise KeyFileError(f"{path}: expected a PEM key that opens with the passphrase given") from None
+    if isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey, ed25519.Ed25519PrivateKey)):
+        return key
+    raise KeyFileError(f"{path}: expected a key that can sign certificates, got {type(key).__name__}")
+
+
+def load_certificate(path: Path) -> x509.Certificate:
+    """Read one PEM certificate; raise `KeyFileError`."""
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except OSError as error:
+        raise KeyFileError(f"{path}: {error.strerror}") from None
+    except ValueError:
+        raise KeyFileError(f"{path}: expected a PEM certificate") from None
+
+
+def load_issuer(folder: Path, passphrase_file: Path) -> Issuer:
+    """Read the issuing CA of *folder*.
+
+    Raises:
+        KeyFileError: a file is missing or wrong, or key and certificate do not belong together.
+    """
+    try:
+        passphrase = passphrase_file.read_bytes().strip()
+    except OSError as error:
+        raise KeyFileError(f"{passphrase_file}: {error.strerror}") from None
+    certificate = load_certificate(folder / ISSUING_CERTIFICATE)
+    key = load_private_key(folder / ISSUING_KEY, passphrase)
+    if key.public_key() != certificate.public_key():
+        raise KeyFileError(f"{folder}: {ISSUING_KEY} is not the key of {ISSUING_CERTIFICATE}")
+    return Issuer(certificate, key, (certificate,))

@@ -1,0 +1,22 @@
+"""How a service gets its certificate and keeps it fresh: ACME client, schedule, hot reload into a running server.
+
+A failed renewal is never fatal: the last good pair goes on serving, and health and metrics say so.
+"""
+
+from renewal.agent import Agent, Settings, add_arguments, from_args
+from renewal.client import AcmeClient, AcmeError
+from renewal.credentials import Credentials, PairError
+from renewal.schedule import renewal_time, retry_delay
+
+__all__ = [
+    "AcmeClient",
+    "AcmeError",
+    "Agent",
+    "Credentials",
+    "PairError",
+    "Settings",
+    "add_arguments",
+    "from_args",
+    "renewal_time",
+    "retry_delay",
+]

@@ -1,0 +1,263 @@
+"""An ACME client (RFC 8555): account, order, http-01, finalize, chain.  One `obtain` is one certificate.
+
+Speaks through aiohttp; knows nothing of files or schedules.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from stub import AsyncStub, StubError
+
+#: Seconds for one HTTP request.
+REQUEST_TIMEOUT = 10.0
+#: Seconds for one whole order, validation included.
+ORDER_TIMEOUT = 45.0
+#: Seconds between looks at an order or authorization that is being worked on; grows up to the second.
+FIRST_POLL, LAST_POLL = 0.05, 1.0
+#: Times that a request is sent again for a bad nonce (section 6.5: try again with the nonce in the error).
+NONCE_RETRIES = 5
+
+
+class AcmeError(Exception):
+    """The CA refused or failed.
+
+    Attributes:
+        kind: the ACME problem type without its prefix; empty when nothing like it came.
+        retry_after: seconds that the CA asked us to wait, if it did.
+    """
+
+    def __init__(self, message: str, kind: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.kind, self.retry_after = kind, retry_after
+
+
+class StubResolver(AbstractResolver):
+    """Lets aiohttp resolve names through our own stub."""
+
+    def __init__(self, stub: AsyncStub) -> None:
+        self._stub = stub
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the host's IPv4 addresses; raise `OSError` as aiohttp expects."""
+        try:
+            answer = await self._stub.resolve(host)
+        except StubError as error:
+            raise OSError(str(error)) from None
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=socket.AI_NUMERICHOST)
+            for address in answer.rdata
+        ]
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class AcmeClient:
+    """One account at one CA."""
+
+    def __init__(self, directory: str, key: ec.EllipticCurvePrivateKey, trust: ssl.SSLContext, stub: AsyncStub) -> None:
+        """Make one.
+
+        Args:
+            directory: URL of the CA's directory.
+            key: the account's P-256 key.
+            trust: verifies the CA's own certificate.
+            stub: resolves the CA's name.
+        """
+        self._directory_url, self._key, self._trust, self._stub = directory, key, trust, stub
+        numbers = key.public_key().public_numbers()
+        self._jwk = {"crv": "P-256", "kty": "EC", "x": _b64(numbers.x.to_bytes(32)), "y": _b64(numbers.y.to_bytes(32))}
+        canonical = json.dumps(self._jwk, separators=(",", ":"), sort_keys=True)
+        #: RFC 7638 thumbprint of the account key.
+        self.thumbprint = _b64(hashlib.sha256(canonical.encode()).digest())
+        self._directory: dict[str, Any] = {}
+        self._nonce: str | None = None
+        self._account: str | None = None
+
+    async def obtain(
+        self, names: Sequence[str], key: ec.EllipticCurvePrivateKey, answer: Callable[[str, str | None], None]
+    ) -> str:
+        """Get a certificate for *names* and *key*.
+
+        Args:
+            names: DNS names; the first becomes the common name.
+            key: of the certificate.
+            answer: called with a token and the key authorization to answer http-01 with, and with None when done.
+
+        Returns:
+            The chain as PEM, leaf first.
+
+        Raises:
+            AcmeError: the CA refused, failed, or did not answer.
+        """
+        tokens: list[str] = []
+        connector = aiohttp.TCPConnector(resolver=StubResolver(self._stub), ssl=self._trust, limit=4)
+        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
+        try:
+            async with (
+                asyncio.timeout(ORDER_TIMEOUT),
+                aiohttp.ClientSession(connector=connector, timeout=timeout) as http,
+            ):
+                return await self._obtain(http, names, key, answer, tokens)
+        except TimeoutError:
+            raise AcmeError(f"{self._directory_url}: no answer in time") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise AcmeError(f"{self._directory_url}: {error}") from None
+        finally:
+            for token in tokens:
+                answer(token, None)
+
+    async def _obtain(
+        self,
+        http: aiohttp.ClientSession,
+        names: Sequence[str],
+        key: ec.EllipticCurvePrivateKey,
+        answer: Callable[[str, str | None], None],
+        tokens: list[str],
+    ) -> str:
+        if not self._directory:
+            async with http.get(self._directory_url) as response:
+                await _check(response)
+                self._directory = json.loads(await response.read())
+        await self._register(http)
+        identifiers = [{"type": "dns", "value": name} for name in names]
+        order, order_url = await self._post(http, self._directory["newOrder"], {"identifiers": identifiers})
+        for url in order["authorizations"]:
+            authorization, _ = await self._post(http, url, None)
+            if authorization["status"] == "valid":
+                continue
+            challenge = next((c for c in authorization["challenges"] if c["type"] == "http-01"), None)
+            if challenge is None:
+                raise AcmeError(f"{authorization['identifier']['value']}: the CA offers no http-01")
+            tokens.append(challenge["token"])
+            answer(challenge["token"], f"{challenge['token']}.{self.thumbprint}")
+            await self._post(http, challenge["url"], {})
+        for url in order["authorizations"]:
+            await self._until(http, url, {"valid"}, {"pending", "processing"})
+        order = await self._until(http, order_url, {"ready", "valid"}, {"pending"})
+        csr = _csr(names, key)
+        await self._post(http, order["finalize"], {"csr": _b64(csr.public_bytes(Encoding.DER))})
+        order = await self._until(http, order_url, {"valid"}, {"processing", "ready"})
+        return await self._download(http, order["certificate"])
+
+    async def _register(self, http: aiohttp.ClientSession) -> None:
+        if self._account is None:
+            _, self._account = await self._post(http, self._directory["newAccount"], {"termsOfServiceAgreed": True})
+
+    async def _until(self, http: aiohttp.ClientSession, url: str, good: set[str], wait: set[str]) -> dict[str, Any]:
+        """Poll *url* until its status is one of *good*; raise `AcmeError` when it is neither that nor in *wait*."""
+        pause = FIRST_POLL
+        while True:
+            body, _ = await self._post(http, url, None)
+            if body["status"] in good:
+                return body
+            if body["status"] not in wait:
+                raise AcmeError(_why(body), _problem_of(body).get("type", "").rpartition(":")[2])
+            await asyncio.sleep(pause)
+            pause = min(LAST_POLL, pause * 1.5)
+
+    async def _download(self, http: aiohttp.ClientSession, url: str) -> str:
+        async with await self._send(http, url, None) as response:
+            return await response.text()
+
+    async def _post(
+        self, http: aiohttp.ClientSession, url: str, payload: dict[str, Any] | None
+    ) -> tuple[dict[str, Any], str]:
+        """Send a signed request (POST-as-GET for None); return the JSON and the Location, or *url* where none came."""
+        async with await self._send(http, url, payload) as response:
+            text = await response.text()
+            try:
+                body = json.loads(text) if text else {}
+            except ValueError:
+                raise AcmeError(f"{url}: expected JSON, got {text[:80]!r}") from None
+            if not isinstance(body, dict):
+                raise AcmeError(f"{url}: expected a JSON object, got {text[:80]!r}")
+            return body, response.headers.get("Location", url)
+
+    async def _send(
+        self, http: aiohttp.ClientSession, url: str, payload: dict[str, Any] | None
+    ) -> aiohttp.ClientResponse:
+        for _ in range(NONCE_RETRIES):
+            if self._nonce is None:
+                async with http.head(self._directory["newNonce"]) as response:
+                    await _check(response)
+                    self._nonce = response.headers.get("Replay-Nonce")
+            body = self._sign(url, payload)
+            self._nonce = None
+            response = await http.post(url, data=body, headers={"Content-Type": "application/jose+json"})
+            self._nonce = response.headers.get("Replay-Nonce")
+            try:
+                await _check(response)
+            except AcmeError as error:
+                if error.kind == "badNonce":
+                    continue
+                if error.kind == "accountDoesNotExist":
+                    self._account = None  # the CA lost us: register again next time
+                raise
+            return response
+        raise AcmeError(f"{url}: {NONCE_RETRIES} nonces in a row were refused", "badNonce")
+
+    def _sign(self, url: str, payload: dict[str, Any] | None) -> bytes:
+        header: dict[str, Any] = {"alg": "ES256", "nonce": self._nonce or "", "url": url}
+        header |= {"jwk": self._jwk} if self._account is None else {"kid": self._account}
+        protected = _b64(json.dumps(header).encode())
+        content = "" if payload is None else _b64(json.dumps(payload).encode())
+        der = self._key.sign(f"{protected}.{content}".encode(), ec.ECDSA(hashes.SHA256()))
+        r, s = decode_dss_signature(der)
+        signature = _b64(r.to_bytes(32) + s.to_bytes(32))
+        return json.dumps({"protected": protected, "payload": content, "signature": signature}).encode()
+
+
+async def _check(response: aiohttp.ClientResponse) -> None:
+    """Raise `AcmeError` for a response that is not 2xx, and give its connection back."""
+    if response.status < 300:
+        return
+    text = await response.text()
+    response.release()
+    try:
+        problem = json.loads(text)
+        detail, kind = str(problem.get("detail", "")), str(problem.get("type", "")).rpartition(":")[2]
+    except (ValueError, AttributeError):
+        detail, kind = text[:80], ""
+    after = response.headers.get("Retry-After", "")
+    raise AcmeError(
+        f"{response.url}: {response.status} {kind}: {detail}", kind, float(after) if after.isdigit() else None
+    )
+
+
+def _why(body: dict[str, Any]) -> str:
+    name = body.get("identifier", {}).get("value", "order")
+    return f"{name}: {body.get('status')}: {_problem_of(body).get('detail', 'the CA does not say why')}"
+
+
+def _problem_of(body: dict[str, Any]) -> dict[str, Any]:
+    for challenge in body.get("challenges", []):
+        if "error" in challenge:
+            return dict(challenge["error"])
+    return dict(body.get("error", {}))
+
+
+def _csr(names: Sequence[str], key: ec.EllipticCurvePrivateKey) -> x509.CertificateSigningRequest:
+    alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return builder.add_extension(alternatives, critical=True).sign(key, hashes.SHA256())
+
+
+def _b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -1,0 +1,42 @@
+"""When to renew, and when to try again (Let's Encrypt's integration guide; RFC 9773 section 4).
+
+Pure: times are seconds since the epoch, randomness is passed in.
+"""
+
+import random
+
+#: Below this nominal lifetime certificates are renewed at half of it, else at two thirds.
+SHORT_LIFETIME = 10 * 86400.0
+SHORT_FRACTION, LONG_FRACTION = 1 / 2, 2 / 3
+#: Share of the lifetime by which renewals are spread, so that certificates issued together do not renew together.
+JITTER = 0.02
+#: Seconds before the first to fourth further try, for a lifetime of `NOMINAL`; then daily.
+RETRIES = (60.0, 600.0, 6000.0, 86400.0)
+NOMINAL = 90 * 86400.0
+#: No lifetime is so short that a CA in trouble deserves more than one try per second and host.
+MIN_RETRY = 1.0
+
+
+def renewal_time(issued: float, not_after: float, rng: random.Random, fraction: float | None = None) -> float:
+    """Return when to renew a certificate that was issued at *issued* and ends at *not_after*.
+
+    Args:
+        issued: not the backdated notBefore: nominal life begins when the certificate is in hand.
+        not_after: end of life.
+        rng: spreads renewals by up to `JITTER` of the lifetime.
+        fraction: of the lifetime; None follows its length.
+    """
+    lifetime = not_after - issued
+    if fraction is None:
+        fraction = SHORT_FRACTION if lifetime < SHORT_LIFETIME else LONG_FRACTION
+    return issued + lifetime * (fraction + rng.uniform(-JITTER, JITTER))
+
+
+def retry_delay(failures: int, lifetime: float, rng: random.Random) -> float:
+    """Return seconds until the next try after *failures* (at least one) failures in a row.
+
+    The steps shrink with the lifetime, never below `MIN_RETRY`, and are spread by a quarter.
+    """
+    step = RETRIES[min(failures, len(RETRIES)) - 1] * min(1.0, lifetime / NOMINAL)
+    # Scaled steps of a short lifetime are all below a second: doubling keeps them apart.
+    return max(step, min(MIN_RETRY * 2.0 ** (failures - 1), lifetime / 10, 30.0), MIN_RETRY) * rng.uniform(1.0, 1.25)

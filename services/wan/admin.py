@@ -1,0 +1,211 @@
+"""What an operator sees and changes: links, counters, captures, metrics.
+
+| request | answer |
+|---|---|
+| GET /admin/links | ``{"links": [{from, to, rtt_ms, …}], "regions": {name: prefix}}`` |
+| PUT /admin/links/{a}/{b} | changes what the body names, in both directions or with ``?direction=one`` from a to b |
+| DELETE /admin/links/{a}/{b}, /admin/links | the settings of the start again, of one pair or all |
+| GET /admin/counters | counters of every link and of what took none |
+| POST /admin/pcap | starts a capture: ``{"seconds": 10, "filter": {"host": …, "port": …, "protocol": …}}`` |
+| GET /admin/pcap | its state and, in base64, its file so far; ``?format=pcap``: the file itself |
+| DELETE /admin/pcap | ends it |
+"""
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from telemetry import AdminError, Request, Response, Telemetry, log
+from wan import tun
+from wan.link import Link
+from wan.pcap import MAX_SECONDS, Capture, Filter
+from wan.router import Router
+from wan.settings import SettingError, UnknownLinkError
+
+#: Seconds by which packets leave late: what the bench promises (0.5 ms, 2 ms) lies in the middle.
+LATE_BUCKETS = (0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
+
+logger = log.get("wan.admin")
+T = TypeVar("T")
+
+
+class Admin:
+    """The admin routes and metrics of one router."""
+
+    def __init__(self, telemetry: Telemetry, router: Router, device: str | None = None) -> None:
+        """Declare metrics and routes; *device* is the TUN device whose drops are shown."""
+        self.router, self.network, self.device = router, router.network, device
+        self.capture: Capture | None = None
+        self._metrics(telemetry)
+        for method, path, handler in (
+            ("GET", "/admin/links", self.links),
+            ("DELETE", "/admin/links", self.restore_all),
+            ("PUT", "/admin/links/{a}/{b}", self.change),
+            ("DELETE", "/admin/links/{a}/{b}", self.restore),
+            ("GET", "/admin/counters", self.counters),
+            ("POST", "/admin/pcap", self.capture_start),
+            ("GET", "/admin/pcap", self.capture_get),
+            ("DELETE", "/admin/pcap", self.capture_stop),
+        ):
+            telemetry.route(method, path, handler)
+
+    # --- links ------------------------------------------------------------------------------------------------------
+
+    def links(self, _: Request) -> dict[str, Any]:
+        """Return every link and every region."""
+        return {
+            "links": list(self.network.describe()),
+            "regions": {name: str(prefix) for name, prefix in self.network.regions.items()},
+            "seed": self.network.seed,
+        }
+
+    async def change(self, request: Request) -> dict[str, Any]:
+        """Change one link, or its two directions."""
+        links, body = self._named(request), request.json()
+        if not isinstance(body, dict) or not body:
+            raise AdminError(400, f'expected a JSON object of settings such as {{"rtt_ms": 80}}, got {body!r}')
+        try:
+            # All are checked before the first is changed: half a change is none.
+            settings = [link.settings.changed(body) for link in links]
+        except SettingError as error:
+            raise AdminError(400, str(error)) from None
+
+        def configure() -> None:
+            for link, new in zip(links, settings, strict=True):
+                link.configure(new)
+
+        await self._perform(configure)
+        for link in links:
+            logger.warning("link_changed", source=link.source, target=link.target, **body)
+        return self._shown(links)
+
+    async def restore(self, request: Request) -> dict[str, Any]:
+        """Give a pair its declared settings back."""
+        links = self._named(request)
+
+        def configure() -> None:
+            for link in links:
+                link.configure(self.network.declared(link.source, link.target))
+
+        await self._perform(configure)
+        for link in links:
+            logger.info("link_restored", source=link.source, target=link.target)
+        return self._shown(links)
+
+    async def restore_all(self, request: Request) -> dict[str, Any]:
+        """Give every link its declared settings back."""
+        await self._perform(self.network.restore)
+        logger.info("links_restored")
+        return self.links(request)
+
+    def _named(self, request: Request) -> list[Link]:
+        a, b = request.params["a"], request.params["b"]
+        direction = request.query.get("direction", "both")
+        if direction not in {"one", "both"} or request.query.keys() - {"direction"}:
+            raise AdminError(400, f"expected no query, or direction=one or both, got {request.query!r}")
+        try:
+            links = [self.network.link(a, b)]
+            return links if direction == "one" else [*links, self.network.link(b, a)]
+        except UnknownLinkError as error:
+            raise AdminError(404, str(error)) from None
+
+    def _shown(self, links: list[Link]) -> dict[str, Any]:
+        network = self.network
+        return {
+            "links": [
+                network.show(link, changed=link.settings != network.declared(link.source, link.target))
+                for link in links
+            ]
+        }
+
+    # --- counters ---------------------------------------------------------------------------------------------------
+
+    def counters(self, _: Request) -> dict[str, Any]:
+        """Return every counter."""
+        network = self.network
+        return {
+            "links": [link.counters() for link in network.links.values()],
+            "held": len(network),
+            "local": network.local.packets,
+            "not_ipv4": network.not_ipv4,
+            "unroutable": network.unroutable,
+            "write_errors": self.router.write_errors,
+            "tun_dropped": tun.dropped(self.device) if self.device else 0,
+        }
+
+    def _metrics(self, telemetry: Telemetry) -> None:
+        metrics, ends = telemetry.metrics, ("from", "to")
+        packets = metrics.counter("firstbyte_wan_packets_total", "Packets that entered a link", *ends)
+        octets = metrics.counter("firstbyte_wan_bytes_total", "Bytes of IP packets that entered a link", *ends)
+        dropped = metrics.counter("firstbyte_wan_dropped_total", "Packets dropped on a link", *ends, "reason")
+        queued = metrics.gauge("firstbyte_wan_queued_packets", "Packets on the way", *ends)
+        rtt = metrics.gauge("firstbyte_wan_link_rtt_seconds", "Round trip time a link is set to", *ends)
+        other = metrics.counter("firstbyte_wan_refused_total", "Packets that took no link, or came not back", "reason")
+
+        def refresh() -> None:
+            counters = self.counters(Request("GET", "/admin/counters"))
+            for link in self.network.links.values():
+                pair = {"from": link.source, "to": link.target}
+                packets.inc(link.packets - packets.value(**pair), **pair)
+                octets.inc(link.bytes - octets.value(**pair), **pair)
+                for reason, count in (("loss", link.dropped_loss), ("queue", link.dropped_queue)):
+                    dropped.inc(count - dropped.value(reason=reason, **pair), reason=reason, **pair)
+                queued.set(link.queued, **pair)
+                rtt.set(link.settings.rtt_ms / 1e3, **pair)
+            for reason in ("not_ipv4", "unroutable", "write_errors", "tun_dropped"):
+                other.inc(counters[reason] - other.value(reason=reason), reason=reason)
+
+        metrics.before_render(refresh)
+
+    # --- captures ---------------------------------------------------------------------------------------------------
+
+    async def capture_start(self, request: Request) -> dict[str, Any]:
+        """Start a capture; the one before is forgotten."""
+        body = request.json()
+        if not isinstance(body, dict) or body.keys() - {"seconds", "filter"}:
+            raise AdminError(400, f'expected {{"seconds": N, "filter": {{…}}}}, got {request.body[:80]!r}')
+        seconds = body.get("seconds")
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= MAX_SECONDS:
+            raise AdminError(400, f"expected seconds to be between 0 and {MAX_SECONDS:g}, got {seconds!r}")
+        now = time.monotonic_ns()
+        if self.capture is not None and self.capture.state(now) == "running":
+            raise AdminError(409, "a capture is running: wait for it, or DELETE /admin/pcap")
+        try:
+            only = Filter.of(body.get("filter") or {})
+        except SettingError as error:
+            raise AdminError(400, str(error)) from None
+        capture = Capture(now, float(seconds), time.time_ns() - now, only)
+
+        def begin() -> None:
+            self.router.capture = capture
+
+        await self._perform(begin)
+        self.capture = capture
+        logger.info("capture_started", seconds=seconds, filter=only.as_dict())
+        return capture.as_dict(now)
+
+    def capture_get(self, request: Request) -> dict[str, Any] | Response:
+        """Return the last capture."""
+        if self.capture is None:
+            raise AdminError(404, 'no capture: POST /admin/pcap {"seconds": N} starts one')
+        wanted = request.query.get("format", "json")
+        if wanted not in {"json", "pcap"}:
+            raise AdminError(400, f"expected format to be json or pcap, got {wanted!r}")
+        if wanted == "pcap":
+            return Response(self.capture.file(), "application/vnd.tcpdump.pcap")
+        state = self.capture.as_dict(time.monotonic_ns())
+        return {**state, "pcap": base64.b64encode(self.capture.file()).decode()}
+
+    def capture_stop(self, _: Request) -> dict[str, Any]:
+        """End a capture; what it recorded stays until the next one."""
+        if self.capture is None:
+            raise AdminError(404, "no capture")
+        self.capture.stopped = True
+        return self.capture.as_dict(time.monotonic_ns())
+
+    async def _perform(self, function: Callable[[], T]) -> T:
+        if not self.router.running:
+            raise AdminError(503, "the router has stopped")
+        return await asyncio.wrap_future(self.router.submit(function))

@@ -1,0 +1,183 @@
+"""The shell around `network`: one thread that reads packets from the TUN device and writes them back when due.
+
+A thread of its own, with plain blocking calls, beside the event loop of the admin port: asyncio's timers have whole
+milliseconds, these have microseconds.  Everything that touches the network or its links runs in that thread; `submit`
+brings it there.
+"""
+
+import ctypes
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from itertools import repeat
+from typing import Any, TypeVar
+
+from telemetry import log
+from wan.network import Network
+from wan.pcap import Capture
+
+#: Packets read before the due ones are looked at again: some 0.3 ms of work at most.
+READ_BATCH = 64
+#: Nanoseconds by which the thread wakes before a packet is due, and spends looking for others.  It follows how late
+#: timers were of late: some 20 µs on a busy core, a few hundred on one that the machine has to wake up first.
+MIN_LEAD, MAX_LEAD = 20_000, 500_000
+#: prctl(2): lets a timer of this thread fire that exactly; 50 µs late is the default.
+PR_SET_TIMERSLACK, SLACK_NS = 29, 1
+
+logger = log.get("wan.router")
+T = TypeVar("T")
+
+
+class Router:
+    """Moves packets between a descriptor, on which one read is one packet, and the network."""
+
+    def __init__(
+        self,
+        fd: int,
+        network: Network,
+        *,
+        max_packet: int = 1500,
+        on_late: Callable[[float], None] | None = None,
+        on_failure: Callable[[OSError], None] | None = None,
+    ) -> None:
+        """Set up; nothing moves before `start`.
+
+        Args:
+            fd: non-blocking; stays the caller's to close.
+            network: belongs to this router's thread from `start` on.
+            max_packet: bytes; longer packets would be cut.
+            on_late: called in the thread with the seconds that the first of some due packets was late.
+            on_failure: called in the thread when the descriptor can not be read any more.
+        """
+        self.network = network
+        self.capture: Capture | None = None
+        #: Packets that the kernel did not take back.
+        self.write_errors = 0
+        self._fd, self._max_packet = fd, max_packet
+        self._on_late, self._on_failure = on_late, on_failure
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._stop_at: int | None = None
+        self._lead = MIN_LEAD
+        self._thread = threading.Thread(target=self._run, name="wan-router", daemon=True)
+
+    def start(self) -> None:
+        """Begin to move packets."""
+        self._thread.start()
+
+    def stop(self, drain: float = 1.0) -> int:
+        """Take no more packets, hand out what falls due within *drain* seconds, end; return how many were left."""
+        self._stop_at = time.monotonic_ns() + round(drain * 1e9)
+        os.eventfd_write(self._wake, 1)
+        if self._thread.ident is not None:
+            self._thread.join()
+        for future, _ in self._calls:
+            future.cancel()
+        self._calls.clear()
+        os.close(self._wake)
+        return len(self.network)
+
+    @property
+    def running(self) -> bool:
+        """Whether packets move."""
+        return self._thread.is_alive()
+
+    def submit(self, function: Callable[[], T]) -> "Future[T]":
+        """Run *function* in the router's thread, between two packets."""
+        future: Future[T] = Future()
+        self._calls.append((future, function))
+        os.eventfd_write(self._wake, 1)
+        return future
+
+    # --- the thread -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, SLACK_NS, 0, 0, 0)
+        try:
+            while self._stop_at is None:
+                drained = self._read()
+                if self._calls:
+                    self._perform()
+                wait = self._write_due()
+                if drained and (wait is None or wait > self._lead):
+                    self._sleep(wait)
+            self._drain()
+        except OSError as error:
+            logger.error("router_failed", error=str(error))
+            if self._on_failure:
+                self._on_failure(error)
+
+    def _read(self) -> bool:
+        """Take what has arrived; return whether nothing is left."""
+        fd, size, receive, capture = self._fd, self._max_packet, self.network.receive, self.capture
+        read, write, clock = os.read, os.write, time.monotonic_ns
+        try:
+            for _ in repeat(None, READ_BATCH):
+                packet = read(fd, size)
+                now = clock()
+                if capture is not None and not capture.offer(packet, now):
+                    capture = self.capture = None
+                passed = receive(packet, now)
+                if passed is not None:
+                    try:
+                        write(fd, passed)
+                    except OSError as error:
+                        self._not_written(error)
+        except BlockingIOError:
+            return True
+        return False
+
+    def _write_due(self) -> int | None:
+        """Write back what is due; return the nanoseconds until the next packet is, or None."""
+        network, fd, write = self.network, self._fd, os.write
+        at = network.next_due()
+        if at is None:
+            return None
+        now = time.monotonic_ns()
+        if at > now:
+            return at - now
+        for packet in network.due(now):
+            try:
+                write(fd, packet)
+            except OSError as error:
+                self._not_written(error)
+        if self._on_late:
+            self._on_late((now - at) / 1e9)
+        return 0 if (at := network.next_due()) is None else max(0, at - time.monotonic_ns())
+
+    def _sleep(self, wait: int | None) -> None:
+        # select, because its timeout has microseconds where epoll's and poll's have milliseconds.
+        if wait is None:
+            ready, _, _ = select.select((self._fd, self._wake), (), ())
+        else:
+            wake_at = time.monotonic_ns() + wait - self._lead
+            ready, _, _ = select.select((self._fd, self._wake), (), (), (wait - self._lead) / 1e9)
+            if not ready:
+                late = min(MAX_LEAD, time.monotonic_ns() - wake_at + MIN_LEAD)
+                self._lead += (late - self._lead) // 8
+        if self._wake in ready:
+            os.eventfd_read(self._wake)
+
+    def _perform(self) -> None:
+        while self._calls:
+            future, function = self._calls.popleft()
+            try:
+                future.set_result(function())
+            except Exception as error:  # the caller's mistake is the caller's to see; the packets go on
+                future.set_exception(error)
+
+    def _drain(self) -> None:
+        stop_at = self._stop_at or 0
+        while len(self.network) and time.monotonic_ns() < stop_at:
+            wait = self._write_due()
+            if wait:
+                time.sleep(min(wait, max(0, stop_at - time.monotonic_ns())) / 1e9)
+
+    def _not_written(self, error: OSError) -> None:
+        self.write_errors += 1
+        if self.write_errors & (self.write_errors - 1) == 0:  # 1st, 2nd, 4th, 8th, …: no storm in the log
+            logger.warning("write_failed", error=error.strerror, times=self.write_errors)

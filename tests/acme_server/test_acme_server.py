@@ -1,0 +1,304 @@
+"""The server over real HTTPS, asked by a client that can also misbehave."""
+
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acme_server import Problem, read_jws, thumbprint
+from acme_server.jws import encode
+from acme_server.server import AcmeServer
+from authority import Store
+from renewal import AcmeClient, AcmeError
+from renewal.client import StubResolver
+from telemetry import Telemetry
+from tests.acme_server.conftest import Lab
+
+
+class Signer:
+    """An account key of any kind, and a hand-made JWS."""
+
+    def __init__(self, kind: str = "ES256") -> None:
+        self.kind = kind
+        if kind == "ES256":
+            self.key: Any = ec.generate_private_key(ec.SECP256R1())
+            numbers = self.key.public_key().public_numbers()
+            self.jwk = {
+                "kty": "EC",
+                "crv": "P-256",
+                "x": encode(numbers.x.to_bytes(32)),
+                "y": encode(numbers.y.to_bytes(32)),
+            }
+        elif kind == "EdDSA":
+            self.key = ed25519.Ed25519PrivateKey.generate()
+            raw = self.key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+            self.jwk = {"kty": "OKP", "crv": "Ed25519", "x": encode(raw)}
+        else:
+            self.key = rsa.generate_private_key(65537, 2048)
+            numbers = self.key.public_key().public_numbers()
+            self.jwk = {"kty": "RSA", "e": encode(numbers.e.to_bytes(3)), "n": encode(numbers.n.to_bytes(256))}
+
+    def sign(self, data: bytes) -> bytes:
+        if self.kind == "ES256":
+            r, s = decode_dss_signature(self.key.sign(data, ec.ECDSA(hashes.SHA256())))
+            return r.to_bytes(32) + s.to_bytes(32)
+        return self.key.sign(data) if self.kind == "EdDSA" else self.key.sign(data, padding.PKCS1v15(), hashes.SHA256())
+
+    def jws(self, header: dict[str, Any], payload: Any) -> dict[str, str]:
+        protected = encode(json.dumps({"alg": self.kind, **header}).encode())
+        content = "" if payload is None else encode(json.dumps(payload).encode())
+        return {
+            "protected": protected,
+            "payload": content,
+            "signature": encode(self.sign(f"{protected}.{content}".encode())),
+        }
+
+
+class Browser:
+    """Sends requests, right ones unless told otherwise."""
+
+    def __init__(self, lab: Lab, http: aiohttp.ClientSession, signer: Signer) -> None:
+        self.lab, self.http, self.signer = lab, http, signer
+        self.base = lab.server.settings.base
+        self.kid: Any = None
+
+    async def nonce(self) -> str:
+        async with self.http.head(f"{self.base}/acme/new-nonce") as response:
+            return response.headers["Replay-Nonce"]
+
+    async def post(
+        self, path: str, payload: Any, *, content_type="application/jose+json", body: bytes | None = None, **header
+    ):
+        url = path if path.startswith("https") else self.base + path
+        key = {"kid": self.kid} if self.kid else {"jwk": self.signer.jwk}
+        fields = {"nonce": await self.nonce(), "url": url, **key, **header}
+        data = body if body is not None else json.dumps(self.signer.jws(fields, payload)).encode()
+        async with self.http.post(url, data=data, headers={"Content-Type": content_type}) as response:
+            text = await response.text()
+            return response.status, (json.loads(text) if text.startswith("{") else text), response.headers
+
+    async def register(self) -> None:
+        status, _, headers = await self.post("/acme/new-account", {"contact": ["mailto:x@example.com"]})
+        assert status == 201
+        self.kid = headers["Location"]
+
+
+@pytest.fixture
+async def browser(lab: Lab):
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(resolver=StubResolver(lab.stub), ssl=lab.context())
+    ) as http:
+        yield Browser(lab, http, Signer())
+
+
+def kind(body: Any) -> str:
+    return body["type"].removeprefix("urn:ietf:params:acme:error:")
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "RS256"])
+async def test_accounts_of_every_kind_of_key_are_kept(lab: Lab, browser: Browser, algorithm: str) -> None:
+    browser.signer = Signer(algorithm)
+    await browser.register()
+    first, browser.kid = browser.kid, None
+    status, _, headers = await browser.post("/acme/new-account", {"onlyReturnExisting": True})
+    assert (status, headers["Location"]) == (200, first)
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "problem"),
+    [
+        pytest.param({"nonce": "made-up"}, 400, "badNonce", id="nonce"),
+        pytest.param({"url": "https://ca.example.com/other"}, 403, "unauthorized", id="url"),
+        pytest.param({"alg": "HS256"}, 400, "badSignatureAlgorithm", id="algorithm"),
+        pytest.param({"alg": "RS256"}, 400, "badSignatureAlgorithm", id="algorithm-of-another-key"),
+        pytest.param({"jwk": {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}}, 400, "badPublicKey", id="point"),
+        pytest.param({"jwk": Signer().jwk}, 400, "malformed", id="signature"),
+        pytest.param({"kid": "https://x/"}, 400, "malformed", id="jwk-and-kid"),
+        pytest.param({"content_type": "application/json"}, 400, "malformed", id="content-type"),
+        pytest.param({"body": b"[]"}, 400, "malformed", id="no-jws"),
+        pytest.param({"body": b"x" * 70_000}, 413, "malformed", id="too-large"),
+    ],
+)  # fmt: skip
+async def test_requests_that_are_refused(browser: Browser, change: dict, status: int, problem: str) -> None:
+    got, body, headers = await browser.post("/acme/new-account", {}, **change)
+    assert (got, kind(body)) == (status, problem)
+    assert headers["Content-Type"].startswith("application/problem+json")
+    assert headers["Replay-Nonce"]
+    assert 'rel="index"' in headers["Link"]
+
+
+async def test_a_nonce_is_good_once(browser: Browser) -> None:
+    nonce = await browser.nonce()
+    assert (await browser.post("/acme/new-account", {}, nonce=nonce))[0] == 201
+    status, body, _ = await browser.post("/acme/new-account", {}, nonce=nonce)
+    assert (status, kind(body)) == (400, "badNonce")
+
+
+@pytest.mark.parametrize(
+    ("payload", "problem"),
+    [
+        ({"identifiers": []}, "malformed"),
+        ({"identifiers": [{"type": "ip", "value": "192.0.2.1"}]}, "unsupportedIdentifier"),
+        ({"identifiers": [{"type": "dns", "value": "*.example.com"}]}, "rejectedIdentifier"),
+        ({"identifiers": [{"type": "dns", "value": "a b"}]}, "rejectedIdentifier"),
+        ({"identifiers": [{"type": "dns", "value": "a.example.com"}], "notAfter": "2027-01-01T00:00:00Z"}, "malformed"),
+    ],
+)
+async def test_orders_that_are_refused(browser: Browser, payload: dict, problem: str) -> None:
+    await browser.register()
+    assert kind((await browser.post("/acme/new-order", payload))[1]) == problem
+
+
+async def test_what_belongs_to_another_account_is_not_shown(lab: Lab, browser: Browser) -> None:
+    await browser.register()
+    _, order, headers = await browser.post(
+        "/acme/new-order", {"identifiers": [{"type": "dns", "value": "www.example.com"}]}
+    )
+    other = Browser(lab, browser.http, Signer())
+    await other.register()
+    for url in (headers["Location"], order["authorizations"][0], order["finalize"], browser.kid):
+        assert kind((await other.post(url, None))[1]) == "unauthorized"
+    assert kind((await other.post("/acme/order/none", None))[1]) == "malformed"
+    assert kind((await browser.post(order["finalize"], {"csr": ""}))[1]) == "orderNotReady"
+
+
+async def test_deactivation_and_key_change(browser: Browser) -> None:
+    await browser.register()
+    successor = Signer()
+    url = f"{browser.base}/acme/key-change"
+    inner = successor.jws({"url": url, "jwk": successor.jwk}, {"account": browser.kid, "oldKey": browser.signer.jwk})
+    assert (await browser.post("/acme/key-change", inner))[0] == 200
+    assert kind((await browser.post(browser.kid, None))[1]) == "malformed"
+    browser.signer = successor
+    assert (await browser.post(browser.kid, {"status": "deactivated"}))[1]["status"] == "deactivated"
+    assert kind((await browser.post(browser.kid, None))[1]) == "unauthorized"
+
+
+def client(lab: Lab) -> AcmeClient:
+    return AcmeClient(lab.directory, ec.generate_private_key(ec.SECP256R1()), lab.context(), lab.stub)
+
+
+def answer(lab: Lab):
+    return lambda token, text: lab.answers.update({token: text}) if text else lab.answers.pop(token, None)
+
+
+async def test_a_certificate_from_order_to_revocation(lab: Lab, browser: Browser) -> None:
+    acme, key = client(lab), ec.generate_private_key(ec.SECP256R1())
+    pem = await acme.obtain(["www.example.com", "far.example.com"], key, answer(lab))
+    leaf, issuing = x509.load_pem_x509_certificates(pem.encode())
+    assert leaf.public_key() == key.public_key()
+    leaf.verify_directly_issued_by(issuing)
+    assert lab.answers == {}
+    serial = f"{leaf.serial_number:x}"
+    # By the certificate's own key, without any account (section 7.6).
+    signer = Signer()
+    signer.key = key
+    numbers = key.public_key().public_numbers()
+    signer.jwk = {"kty": "EC", "crv": "P-256", "x": encode(numbers.x.to_bytes(32)), "y": encode(numbers.y.to_bytes(32))}
+    body = {"certificate": encode(leaf.public_bytes(Encoding.DER)), "reason": 1}
+    browser.signer = Signer()
+    assert kind((await browser.post("/acme/revoke-cert", body))[1]) == "unauthorized"
+    browser.signer = signer
+    assert (await browser.post("/acme/revoke-cert", body))[0] == 200
+    assert kind((await browser.post("/acme/revoke-cert", body))[1]) == "alreadyRevoked"
+    found = lab.server.store.certificate(serial)
+    assert found is not None
+    assert found.reason == 1
+    aki = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier or b""
+    number = leaf.serial_number.to_bytes(16)
+    async with browser.http.get(f"{browser.base}/acme/renewal-info/{encode(aki)}.{encode(number)}") as response:
+        window = (await response.json())["suggestedWindow"]
+    assert window["start"] < window["end"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reply", "problem"),
+    [
+        ("missing.nowhere.example.com", True, "dns"),
+        ("nowhere.example.com", True, "dns"),
+        ("closed.example.com", True, "connection"),
+        ("www.example.com", False, "unauthorized"),
+        ("forbidden.example.com", True, "caa"),
+        ("www.example.org", True, "dns"),
+    ],
+)
+async def test_names_that_are_not_proven(lab: Lab, name: str, reply: bool, problem: str) -> None:
+    with pytest.raises(AcmeError) as error:
+        await client(lab).obtain(
+            [name], ec.generate_private_key(ec.SECP256R1()), answer(lab) if reply else lambda t, a: None
+        )
+    assert error.value.kind == problem, str(error.value)
+
+
+async def test_a_wrong_key_authorization_is_not_believed(lab: Lab) -> None:
+    with pytest.raises(AcmeError) as error:
+        await client(lab).obtain(
+            ["www.example.com"],
+            ec.generate_private_key(ec.SECP256R1()),
+            lambda token, text: lab.answers.update({token: "something else"}),
+        )
+    assert error.value.kind == "incorrectResponse"
+
+
+async def test_an_outage_says_when_to_come_back(lab: Lab) -> None:
+    lab.server.telemetry.faults.switch_on("acme_503", {})
+    with pytest.raises(AcmeError) as error:
+        await client(lab).obtain(["www.example.com"], ec.generate_private_key(ec.SECP256R1()), answer(lab))
+    assert error.value.retry_after == 1
+
+
+async def test_a_restart_loses_nothing(lab: Lab, browser: Browser) -> None:
+    await browser.register()
+    _, _order, headers = await browser.post(
+        "/acme/new-order", {"identifiers": [{"type": "dns", "value": "www.example.com"}]}
+    )
+    store = Store(lab.folder / "ca" / "store.sqlite")
+    again = AcmeServer(Telemetry("acme_server"), lab.server.issuer, store, lab.stub, lab.server.settings)
+    found = again.orders.store.order(headers["Location"].rpartition("/")[2])
+    store.close()
+    assert found is not None
+    assert (found.status, found.names) == ("pending", ("www.example.com",))
+
+
+async def test_our_own_certificate_is_renewed_at_half_life(lab: Lab) -> None:
+    before = lab.own.not_after
+    assert not lab.own.renew_if_due(lab.own.renew_at - 1)
+    assert lab.own.renew_if_due(lab.own.renew_at)
+    assert lab.own.not_after >= before
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_break_the_reader(data: bytes) -> None:
+    with pytest.raises(Problem):
+        read_jws(data)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["protected", "payload", "signature", "x"]),
+        st.one_of(st.text('abAB01_-{}"', max_size=30), st.integers()),
+    )
+)
+def test_no_members_break_the_reader(document: dict) -> None:
+    with pytest.raises(Problem):
+        read_jws(json.dumps(document).encode())
+
+
+def test_the_thumbprint_of_rfc_7638() -> None:
+    modulus = (
+        "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMst"
+        "n64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n9"
+        "1CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"
+    )
+    assert (
+        thumbprint({"kty": "RSA", "e": "AQAB", "n": modulus, "alg": "RS256"})
+        == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+    )

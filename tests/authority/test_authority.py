@@ -1,0 +1,191 @@
+"""Keys, issuance, ceremony and store, judged by OpenSSL and by cryptography's own verifier."""
+
+import datetime as dt
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.verification import PolicyBuilder, VerificationError
+from cryptography.x509.verification import Store as TrustStore
+
+from authority import (
+    Account,
+    Authorization,
+    BadCSRError,
+    Ceremony,
+    CeremonyError,
+    Certificate,
+    KeyFileError,
+    Order,
+    Store,
+    issue_leaf,
+    load_issuer,
+    new_key,
+    read_csr,
+)
+from authority.__main__ import main
+
+NOW = time.time()
+
+
+def folders(base: Path) -> list[Path]:
+    found = [base / name for name in ("root", "ca", "trust", "passphrase", "token")]
+    for each in found:
+        each.mkdir(exist_ok=True)
+    return found
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Path:
+    Ceremony(*folders(tmp_path)).run(NOW)
+    return tmp_path
+
+
+def leaf(lab: Path, *names: str, lifetime: float = 60.0) -> tuple[x509.Certificate, x509.Certificate]:
+    issuer = load_issuer(lab / "ca", lab / "passphrase" / "passphrase")
+    return issue_leaf(issuer, new_key().public_key(), names, NOW, lifetime), issuer.certificate
+
+
+def verifier(lab: Path, name: str, at: float = NOW):
+    root = x509.load_pem_x509_certificate((lab / "trust" / "root.pem").read_bytes())
+    moment = dt.datetime.fromtimestamp(at, dt.UTC)
+    return PolicyBuilder().store(TrustStore([root])).time(moment).build_server_verifier(x509.DNSName(name))
+
+
+def test_openssl_verifies_the_chain_strictly(lab: Path, tmp_path: Path) -> None:
+    certificate, issuing = leaf(lab, "www.example.com", "example.com")
+    (tmp_path / "leaf.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (tmp_path / "issuing.pem").write_bytes(issuing.public_bytes(Encoding.PEM))
+    for purpose in ("sslserver", "sslclient"):
+        command = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-verify_hostname", "example.com"]
+        files = [
+            "-CAfile",
+            str(lab / "trust/root.pem"),
+            "-untrusted",
+            str(tmp_path / "issuing.pem"),
+            str(tmp_path / "leaf.pem"),
+        ]
+        result = subprocess.run([*command, *files], capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "at", "good"),
+    [
+        (["www.example.com"], "www.example.com", NOW, True),
+        (["www.example.com"], "www.example.com", NOW - 30, True),
+        (["www.example.com"], "far.example.com", NOW, False),
+        (["www.example.com"], "www.example.com", NOW + 61, False),
+        (["www.example.com"], "www.example.com", NOW - 62, False),
+        (["www.example.org"], "www.example.org", NOW, False),
+    ],
+    ids=["good", "within-the-backdate", "other-name", "expired", "not-yet", "outside-the-name-constraints"],
+)
+def test_what_a_verifier_says(lab: Path, names: list[str], asked: str, at: float, good: bool) -> None:
+    certificate, issuing = leaf(lab, *names)
+    if good:
+        assert len(verifier(lab, asked, at).verify(certificate, [issuing])) == 3
+    else:
+        with pytest.raises(VerificationError):
+            verifier(lab, asked, at).verify(certificate, [issuing])
+
+
+def test_a_second_ceremony_changes_nothing(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {p: p.read_bytes() for p in lab.rglob("*") if p.is_file()}
+    flags = ("--root", "--ca", "--trust", "--passphrase-dir", "--token-dir")
+    pairs = [str(word) for pair in zip(flags, folders(lab), strict=True) for word in pair]
+    assert main(["ceremony", *pairs]) == 0
+    assert {p: p.read_bytes() for p in lab.rglob("*") if p.is_file()} == before
+    assert "root: kept" in capsys.readouterr().out
+    assert main(["show", "--ca", str(lab / "ca")]) == 0
+
+
+def test_keys_are_encrypted_and_for_their_owner_only(lab: Path) -> None:
+    for path in (lab / "root/root.key.pem", lab / "ca/issuing.key.pem"):
+        assert path.read_bytes().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
+        assert path.stat().st_mode & 0o777 == 0o600
+    (lab / "passphrase/passphrase").write_text("wrong")
+    with pytest.raises(KeyFileError, match="opens with the passphrase"):
+        load_issuer(lab / "ca", lab / "passphrase/passphrase")
+
+
+@pytest.mark.parametrize("undone", ["trust/root.pem", "ca/issuing.pem", "token/admin.token"])
+def test_a_ceremony_cut_short_is_completed(lab: Path, undone: str) -> None:
+    (lab / undone).unlink()
+    Ceremony(*folders(lab)).run(NOW)
+    certificate, issuing = leaf(lab, "www.example.com")
+    verifier(lab, "www.example.com").verify(certificate, [issuing])
+
+
+@pytest.mark.parametrize("lost", ["root/root.key.pem", "root/root.pem", "passphrase/passphrase"])
+def test_what_others_depend_on_is_never_replaced(lab: Path, lost: str) -> None:
+    (lab / lost).unlink()
+    with pytest.raises(CeremonyError):
+        Ceremony(*folders(lab)).run(NOW)
+
+
+def csr(key, *names: x509.GeneralName) -> bytes:
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def test_a_good_request_gives_its_names() -> None:
+    assert read_csr(csr(new_key(), x509.DNSName("B.example.com"), x509.DNSName("a.example.com")))[1] == [
+        "a.example.com",
+        "b.example.com",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("der", "message"),
+    [
+        (b"nonsense", "expected a PKCS #10 request"),
+        (csr(new_key()), "expected subjectAltName"),
+        (csr(new_key(), x509.DNSName("a"), x509.RFC822Name("a@b")), "expected DNS names and nothing else"),
+        (csr(rsa.generate_private_key(65537, 1024), x509.DNSName("a")), "at least 2048 bits, got 1024"),
+        (csr(ec.generate_private_key(ec.SECP256K1()), x509.DNSName("a")), "expected curve"),
+    ],
+    ids=["nonsense", "no-names", "other-names", "short-rsa", "odd-curve"],
+)
+def test_bad_requests(der: bytes, message: str) -> None:
+    with pytest.raises(BadCSRError, match=message):
+        read_csr(der)
+
+
+def test_a_request_whose_signature_is_wrong() -> None:
+    der = bytearray(csr(new_key(), x509.DNSName("a")))
+    der[-1] ^= 1
+    with pytest.raises(BadCSRError):
+        read_csr(bytes(der))
+
+
+def test_the_store_survives_being_opened_again(tmp_path: Path) -> None:
+    account = Account("a", "t", {"kty": "EC"}, "valid", ("mailto:x@example.com",), 1.0)
+    order = Order("o", "a", "pending", ("www.example.com",), 2.0)
+    authorization = Authorization("z", "o", "a", "www.example.com", "pending", "token", 2.0)
+    certificate = Certificate("0a", "a", ("www.example.com",), 1.0, 9.0, 1.0, "PEM")
+    store = Store(tmp_path / "store.sqlite")
+    store.put_account(account)
+    store.put_order(order, authorization)
+    store.put_order(Order("o", "a", "valid", ("www.example.com",), 2.0, "0a"), certificate=certificate)
+    # No close: what was acknowledged must be there for whoever opens it next.
+    again = Store(tmp_path / "store.sqlite")
+    assert again.account("a") == again.account_by_thumbprint("t") == account
+    assert again.order("o") == Order("o", "a", "valid", ("www.example.com",), 2.0, "0a")
+    assert again.authorizations("o") == [authorization]
+    assert again.certificates(8.0) == [certificate]
+    assert again.certificates(9.0) == []
+    assert again.revoke("0a", 5.0, 1) == certificate
+    revoked = again.certificate("0a")
+    assert revoked is not None
+    assert (revoked.revoked, revoked.reason) == (5.0, 1)
+    assert again.orders("a") == ["o"]
+    store.close()
+    again.close()

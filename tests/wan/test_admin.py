@@ -1,0 +1,177 @@
+"""Router thread and admin API over loopback; a pair of datagram sockets stands in for the TUN device."""
+
+import argparse
+import asyncio
+import base64
+import os
+import socket
+import threading
+import time
+from ipaddress import IPv4Network
+from types import SimpleNamespace
+
+import pytest
+
+from telemetry import Telemetry
+from telemetry.call import CallError, call
+from tests.wan.test_network import packet
+from wan import LinkSettings, Network
+from wan.admin import Admin
+from wan.pcap import FILE_HEADER
+from wan.router import Router
+
+REGIONS = {"access": IPv4Network("198.19.1.0/24"), "near": IPv4Network("198.19.20.0/24")}
+THERE, BACK = packet("198.19.1.10", "198.19.20.10", b"ping"), packet("198.19.20.10", "198.19.1.10", b"pong")
+
+
+@pytest.fixture
+async def service(tmp_path):
+    (tmp_path / "token").write_text("secret")
+    host, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    device.setblocking(False)
+    host.settimeout(5)
+    links = {("access", "near"): LinkSettings(rtt_ms=20), ("near", "access"): LinkSettings()}
+    router = Router(device.fileno(), Network(REGIONS, links))
+    telemetry = Telemetry("wan")
+    Admin(telemetry, router)
+    router.start()
+    try:
+        async with telemetry.serving(argparse.Namespace(admin=("127.0.0.1", 0), token_file=tmp_path / "token")):
+
+            async def ask(method, path, body=None):
+                assert telemetry.admin_address is not None
+                url = "http://{}:{}".format(*telemetry.admin_address)
+                return await asyncio.to_thread(call, url, method, path, body, token="secret")
+
+            yield SimpleNamespace(ask=ask, host=host, router=router)
+    finally:
+        router.stop(0)
+        host.close()
+        device.close()
+
+
+async def test_links_and_regions_are_listed(service) -> None:
+    body = await service.ask("GET", "/admin/links")
+    assert body["regions"] == {"access": "198.19.1.0/24", "near": "198.19.20.0/24"}
+    assert body["links"][0] == {
+        "from": "access", "to": "near", "rtt_ms": 20, "jitter_ms": 0, "loss": 0, "rate_bps": None,
+        "queue_bytes": 150_000, "changed": False,
+    }  # fmt: skip
+
+
+async def test_a_packet_is_held_for_half_the_round_trip(service) -> None:
+    begin = time.monotonic()
+    service.host.send(THERE)
+    assert await asyncio.to_thread(service.host.recv, 2000) == THERE
+    assert time.monotonic() - begin >= 0.010
+    service.host.send(BACK)
+    assert await asyncio.to_thread(service.host.recv, 2000) == BACK
+
+
+async def test_a_change_acts_on_both_directions_or_one(service) -> None:
+    body = await service.ask("PUT", "/admin/links/near/access", {"rtt_ms": 8, "jitter_ms": 1})
+    assert [(x["from"], x["to"], x["rtt_ms"], x["jitter_ms"]) for x in body["links"]] == [
+        ("near", "access", 8, 1), ("access", "near", 8, 1),
+    ]  # fmt: skip
+    await service.ask("PUT", "/admin/links/access/near?direction=one", {"loss": 1})
+    links = (await service.ask("GET", "/admin/links"))["links"]
+    assert [(x["rtt_ms"], x["loss"], x["changed"]) for x in links] == [(8, 1, True), (8, 0, True)]
+    await service.ask("DELETE", "/admin/links/access/near?direction=one")
+    links = (await service.ask("GET", "/admin/links"))["links"]
+    assert [(x["rtt_ms"], x["loss"], x["changed"]) for x in links] == [(20, 0, False), (8, 0, True)]
+    links = (await service.ask("DELETE", "/admin/links"))["links"]
+    assert [(x["rtt_ms"], x["changed"]) for x in links] == [(20, False), (0, False)]
+
+
+async def test_counters_and_metrics_count_what_passed_and_what_did_not(service) -> None:
+    await service.ask("PUT", "/admin/links/access/near?direction=one", {"loss": 1})
+    for data in (THERE, THERE, b"\x60" + bytes(50), packet("198.19.1.10", "192.0.2.1"), BACK):
+        service.host.send(data)
+    await asyncio.to_thread(service.host.recv, 2000)  # BACK came last and straight: all are through
+    body = await service.ask("GET", "/admin/counters")
+    assert body["links"][0] == {
+        "from": "access", "to": "near", "packets": 2, "bytes": 48, "dropped_loss": 2, "dropped_queue": 0, "queued": 0,
+    }  # fmt: skip
+    assert (body["not_ipv4"], body["unroutable"], body["held"], body["write_errors"]) == (1, 1, 0, 0)
+    for _ in range(2):  # a second scrape does not count twice
+        metrics = await service.ask("GET", "/metrics")
+    assert 'firstbyte_wan_packets_total{from="access",to="near"} 2' in metrics
+    assert 'firstbyte_wan_dropped_total{from="access",to="near",reason="loss"} 2' in metrics
+    assert 'firstbyte_wan_refused_total{reason="unroutable"} 1' in metrics
+    assert 'firstbyte_wan_link_rtt_seconds{from="access",to="near"} 0.02' in metrics
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "message"),
+    [
+        ("PUT", "/admin/links/access/moon", {"rtt_ms": 1}, 404, "expected a region among access, near, got 'moon'"),
+        ("PUT", "/admin/links/near/near", {"rtt_ms": 1}, 404, "expected two regions"),
+        ("PUT", "/admin/links/access/near", {"rtt_ms": "1"}, 400, "expected rtt_ms to be milliseconds"),
+        ("PUT", "/admin/links/access/near", {"rtt_ms": 1, "los": 0}, 400, "expected one of rtt_ms"),
+        ("PUT", "/admin/links/access/near", {}, 400, "expected a JSON object of settings"),
+        ("PUT", "/admin/links/access/near", [1], 400, "expected a JSON object of settings"),
+        ("PUT", "/admin/links/access/near?direction=west", {"rtt_ms": 1}, 400, "direction=one or both"),
+        ("DELETE", "/admin/links/access/near?way=one", None, 400, "direction=one or both"),
+        ("GET", "/admin/pcap", None, 404, "no capture"),
+        ("DELETE", "/admin/pcap", None, 404, "no capture"),
+        ("POST", "/admin/pcap", {}, 400, "expected seconds to be between 0 and 600, got None"),
+        ("POST", "/admin/pcap", {"seconds": 601}, 400, "expected seconds"),
+        ("POST", "/admin/pcap", {"seconds": 1, "snaplen": 1}, 400, '"seconds": N'),
+        ("POST", "/admin/pcap", {"seconds": 1, "filter": {"port": "https"}}, 400, "expected port to be"),
+        ("POST", "/admin/pcap", {"seconds": 1, "filter": [1]}, 400, "expected filter to be an object"),
+    ],
+)
+async def test_bad_requests_say_what_was_expected_and_change_nothing(service, method, path, body, status, message):
+    with pytest.raises(CallError) as refused:
+        await service.ask(method, path, body)
+    assert refused.value.status == status
+    assert message in refused.value.message
+    assert not any(link["changed"] for link in (await service.ask("GET", "/admin/links"))["links"])
+
+
+async def test_a_capture_records_what_its_filter_says(service) -> None:
+    state = await service.ask("POST", "/admin/pcap", {"seconds": 30, "filter": {"host": "198.19.20.10"}})
+    assert (state["state"], state["filter"]) == ("running", {"host": "198.19.20.10"})
+    with pytest.raises(CallError, match="409"):
+        await service.ask("POST", "/admin/pcap", {"seconds": 30})
+    service.host.send(packet("198.19.20.11", "198.19.1.10"))
+    service.host.send(BACK)
+    assert await asyncio.to_thread(service.host.recv, 2000) != BACK
+    assert await asyncio.to_thread(service.host.recv, 2000) == BACK
+    assert (await service.ask("DELETE", "/admin/pcap"))["state"] == "done"
+    body = await service.ask("GET", "/admin/pcap")
+    content = base64.b64decode(body["pcap"])
+    assert (body["packets"], body["bytes"]) == (1, len(content))
+    assert content.startswith(FILE_HEADER)
+    assert content.endswith(BACK)
+    assert await service.ask("GET", "/admin/pcap?format=pcap") == content
+
+
+async def test_stopping_hands_out_what_falls_due_and_says_what_is_left() -> None:
+    host, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    device.setblocking(False)
+    host.settimeout(5)
+    links = {("access", "near"): LinkSettings(rtt_ms=60), ("near", "access"): LinkSettings(rtt_ms=60_000)}
+    router = Router(device.fileno(), Network(REGIONS, links))
+    router.start()
+    host.send(THERE)
+    host.send(BACK)
+    while len(router.network) < 2:  # noqa: ASYNC110 - another thread's work
+        await asyncio.sleep(0.001)
+    assert await asyncio.to_thread(router.stop, 0.1) == 1
+    assert host.recv(2000) == THERE
+    assert not router.running
+    host.close()
+    device.close()
+
+
+def test_a_descriptor_that_fails_is_reported() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    os.set_blocking(write, False)
+    failed = threading.Event()
+    router = Router(write, Network(REGIONS, {}), on_failure=lambda error: failed.set())
+    router.start()
+    assert failed.wait(5)
+    router.stop(0)
+    os.close(write)
