@@ -1,0 +1,269 @@
+"""One client connection: reads requests, one after the other, and hands each to an `Exchange` (RFC 9112).
+
+Pipelined requests wait their turn; a client that sends more than we take is not read from.
+"""
+
+import asyncio
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import httptools
+
+from edge.errors import REASONS, BadRequestError, EdgeError
+from edge.exchange import Exchange
+from edge.headers import MAX_FIELDS, MAX_HEADER, MAX_TARGET, Fields, check_request, encode, wants_close
+from edge.upstream import HIGH_WATER
+
+if TYPE_CHECKING:
+    from edge.proxy import Proxy
+
+#: Seconds for a request's head (slow loris), for a silent keep-alive connection, and between pieces of a body.
+HEAD_TIMEOUT, IDLE_TIMEOUT, BODY_TIMEOUT = 10.0, 75.0, 30.0
+#: Requests of one connection that may be waiting behind the one that is being served.
+MAX_PIPELINED = 8
+CHALLENGE = b"/.well-known/acme-challenge/"
+
+
+class Client(asyncio.Protocol):
+    """A client connection."""
+
+    def __init__(self, proxy: "Proxy", *, scheme: str, pooled: bool) -> None:
+        self.proxy, self.scheme, self.pooled = proxy, scheme, pooled
+        self.peer: tuple[str, int] = ("", 0)
+        self.version = "1.1"
+        #: Whether the connection ends after the response that is being sent.
+        self.close_after = False
+        #: Whether the client takes data more slowly than we have it.
+        self.paused_by_peer = False
+        self.transport: Any = None
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._target = b""
+        self._fields: Fields = []
+        self._size = 0
+        self._method = b""
+        self._receiving: Exchange | None = None
+        self._queue: deque[tuple[Exchange, str, bool] | EdgeError] = deque()
+        self._serving: Exchange | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._broken = False
+        self._reading = True
+        self.deadline = time.monotonic() + HEAD_TIMEOUT
+        self._state = "head"
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of a request is under way."""
+        return self._serving is None and not self._queue and self._state == "idle"
+
+    # --- asyncio ----------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.peer = (transport.get_extra_info("peername") or ("", 0))[:2]
+        self.transport.set_write_buffer_limits(HIGH_WATER)
+        self.proxy.connected(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's shape
+        self.transport = None
+        self._queue.clear()
+        if self._serving is not None:
+            self._serving.abandon()
+        self.proxy.disconnected(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._broken:
+            return
+        if self._state == "idle":
+            self._state, self.deadline = "head", time.monotonic() + HEAD_TIMEOUT
+        elif self._state == "body":
+            self.deadline = time.monotonic() + BODY_TIMEOUT
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(BadRequestError(501, "no other protocol is offered"))
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(
+                cause if isinstance(cause, EdgeError) else BadRequestError(400, f"expected an HTTP request: {error}")
+            )
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self.paused_by_peer = True
+        if self._serving is not None:
+            self._serving.client_writable(writable=False)
+
+    def resume_writing(self) -> None:
+        self.paused_by_peer = False
+        if self._serving is not None:
+            self._serving.client_writable(writable=True)
+
+    # --- for exchanges and the proxy --------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send to the client; silently nothing when it is gone."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def pause_reading(self) -> None:
+        """Read no more for now."""
+        if self._reading and self.transport is not None:
+            self._reading = False
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on, unless too many requests wait."""
+        if not self._reading and self.transport is not None and len(self._queue) < MAX_PIPELINED:
+            self._reading = True
+            self.transport.resume_reading()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def drain(self) -> None:
+        """Close now when idle, else after the response."""
+        self.close_after = True
+        if self.idle and self.transport is not None:
+            self.transport.close()
+
+    def check_deadline(self, now: float) -> None:
+        """Act on silence; called about once a second."""
+        if now < self.deadline or self.transport is None:
+            return
+        if self._state == "idle":
+            self.transport.close()
+        elif not self._broken and self._reading and (self._serving is None or self._state == "body"):
+            part = "head" if self._state == "head" else "body"
+            self._refuse(BadRequestError(408, f"no whole request {part} in time"))
+
+    # --- httptools --------------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._target, self._fields, self._size = b"", [], 0
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+        if len(self._target) > MAX_TARGET:
+            raise BadRequestError(414, f"expected a target of at most {MAX_TARGET} octets")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._size += len(name) + len(value) + 4
+        if self._size > MAX_HEADER or len(self._fields) >= MAX_FIELDS:
+            raise BadRequestError(431, f"expected at most {MAX_FIELDS} fields and {MAX_HEADER} octets")
+        self._fields.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        parser, version = self._parser, self._parser.get_http_version()
+        method = parser.get_method()
+        target = _origin_form(self._target)
+        framing = check_request(method, target, self._fields, version)
+        exchange = Exchange(self.proxy, self, method, target, self._fields, framing)
+        close = wants_close(self._fields, version) or not parser.should_keep_alive()
+        if not exchange.body_complete:
+            self._state, self.deadline = "body", time.monotonic() + BODY_TIMEOUT
+            if any(name == b"expect" and value.lower() == b"100-continue" for name, value in self._fields):
+                self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._receiving = exchange
+        self._enqueue((exchange, version, close))
+
+    def on_body(self, data: bytes) -> None:
+        if self._receiving is not None:
+            self._receiving.receive_body(data)
+
+    def on_message_complete(self) -> None:
+        if self._receiving is not None:
+            self._receiving.receive_end()
+        self._receiving, self._state = None, "idle"
+        self.deadline = time.monotonic() + IDLE_TIMEOUT
+
+    # --- serving, one after the other -------------------------------------------------------------------------------
+
+    def _enqueue(self, item: tuple[Exchange, str, bool] | EdgeError) -> None:
+        self._queue.append(item)
+        if len(self._queue) >= MAX_PIPELINED:
+            self.pause_reading()
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._serve())
+
+    def _refuse(self, error: EdgeError) -> None:
+        """Answer with an error after whatever is being answered, and close: where the next request begins is unknown."""
+        self._broken = True
+        self._enqueue(error)
+
+    async def _serve(self) -> None:
+        try:
+            while self._queue and self.transport is not None:
+                item = self._queue.popleft()
+                self.resume_reading()
+                if isinstance(item, EdgeError):
+                    self.close_after = True
+                    self._error(item)
+                else:
+                    exchange, self.version, close = item
+                    self.close_after = self.close_after or close
+                    await self._one(exchange)
+                if self.close_after:
+                    break
+        finally:
+            self._task = None
+        if self.close_after and self.transport is not None:
+            self._queue.clear()
+            self._broken = True
+            self.transport.close()
+        elif self._state == "idle":
+            self.deadline = time.monotonic() + IDLE_TIMEOUT
+
+    async def _one(self, exchange: Exchange) -> None:
+        self._serving = exchange
+        try:
+            if self.scheme == "http" and exchange.target.startswith(CHALLENGE):
+                self._challenge(exchange)
+            else:
+                await self.proxy.forward(exchange)
+        except EdgeError as error:
+            if not exchange.body_complete:
+                self.close_after = True  # what is left of the body will not be read
+            self._error(error)
+            exchange.status = error.status
+        except ConnectionError:
+            self.close_after = True  # a response cut short must not look whole
+            self.abort()
+        finally:
+            self._serving = None
+            self.proxy.done(self, exchange)
+
+    def _challenge(self, exchange: Exchange) -> None:
+        """Answer http-01 (RFC 8555 section 8.3)."""
+        token = exchange.target[len(CHALLENGE) :].decode("ascii", "replace")
+        answer = self.proxy.challenge(token)
+        exchange.status = 404 if answer is None else 200
+        body = b"" if answer is None else answer.encode()
+        status = b"404 Not Found" if answer is None else b"200 OK"
+        self._respond(status, body, b"text/plain")
+
+    def _error(self, error: EdgeError) -> None:
+        self._respond(
+            b"%d %b" % (error.status, REASONS[error.status].encode()), error.body(), b"application/json", error.status
+        )
+
+    def _respond(self, status: bytes, body: bytes, kind: bytes, code: int = 200) -> None:
+        fields = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        if code == 503:
+            fields.append((b"retry-after", b"1"))
+        if self.close_after:
+            fields.append((b"connection", b"close"))
+        self.write(encode(b"HTTP/1.1 " + status, fields) + body)
+
+
+def _origin_form(target: bytes) -> bytes:
+    """Return the path of an absolute-form target (RFC 9112 section 3.2.2), any other as it is."""
+    for scheme in (b"http://", b"https://"):
+        if target[: len(scheme)].lower() == scheme:
+            _, slash, path = target[len(scheme) :].partition(b"/")
+            return slash + path or b"/"
+    return target

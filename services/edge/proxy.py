@@ -1,0 +1,294 @@
+"""The edge as a whole: listeners, routes, pools and what they tell an operator."""
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from edge.client import Client
+from edge.errors import BadRequestError, UpstreamError
+from edge.exchange import Exchange
+from edge.pool import Limits, Open, Pool, Use
+from edge.routes import Route, Target, find
+from edge.upstream import Timing, Upstream, connect
+from stub import AsyncStub
+from telemetry import Request, Telemetry, log
+
+logger = log.get("edge")
+
+#: Seconds between looks at deadlines and idle connections.
+TICK = 1.0
+#: Seconds for a client's TLS handshake.
+HANDSHAKE_TIMEOUT = 10.0
+#: Seconds that requests under way have when the edge stops.
+DRAIN = 10.0
+
+
+class RoutePool:
+    """The pool of one route, with the sockets that the core does not know."""
+
+    def __init__(self, proxy: "Proxy", route: Route, limits: Limits | None) -> None:
+        self.core = Pool(route.targets, limits)
+        self._proxy, self._targets = proxy, route.targets
+        self._open: dict[int, Upstream] = {}
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._turn = 0
+
+    def spread(self, avoid: frozenset[Target]) -> Target:
+        """Return the next target for a connection that is not pooled."""
+        targets = [t for t in self._targets if t not in avoid] or list(self._targets)
+        self._turn += 1
+        return targets[self._turn % len(targets)]
+
+    async def wait(self, timeout: float) -> None:
+        """Wait until a connection was given back (or *timeout* seconds)."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiters.append(future)
+        self.core.waiting += 1
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(future, timeout)
+        finally:
+            self.core.waiting -= 1
+            with contextlib.suppress(ValueError):
+                self._waiters.remove(future)
+
+    async def perform(self, decision: Use | Open) -> tuple[Upstream, Timing, bool]:
+        """Do what the core decided; return the connection, what it cost, and whether it was there already."""
+        if isinstance(decision, Use):
+            return self._open[id(decision.connection)], Timing(), True
+        try:
+            upstream, timing = await self._proxy.open(decision.target)
+        except BaseException as error:
+            self.core.failed(decision.target, time.monotonic())
+            self._wake()
+            if isinstance(error, UpstreamError):
+                logger.warning("upstream_failed", upstream=error.upstream, address=error.address, reason=error.reason)
+            raise
+        upstream.pooled = self.core.opened(decision.target, time.monotonic())
+        self._open[id(upstream.pooled)] = upstream
+        return upstream, timing, False
+
+    def give_back(self, upstream: Upstream, *, reusable: bool) -> None:
+        """A request is done with *upstream*."""
+        connection = upstream.pooled
+        if connection is None:
+            upstream.close()
+            return
+        if not self.core.give_back(connection, time.monotonic(), reusable=reusable and upstream.alive):
+            self._open.pop(id(connection), None)
+            upstream.close()
+        self._wake()
+
+    def lost(self, upstream: Upstream) -> None:
+        """An idle connection was closed by the origin."""
+        if upstream.pooled is not None:
+            self.core.lost(upstream.pooled)
+            self._open.pop(id(upstream.pooled), None)
+
+    def close(self, connections: Sequence[Any]) -> int:
+        """Close what the core let go; return how many."""
+        for connection in connections:
+            upstream = self._open.pop(id(connection), None)
+            if upstream is not None:
+                upstream.close()
+        return len(connections)
+
+    def _wake(self) -> None:
+        while self._waiters:
+            future = self._waiters.popleft()
+            if not future.done():
+                future.set_result(None)
+                return
+
+
+class Proxy:
+    """Everything between clients and origins."""
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        routes: Sequence[Route],
+        stub: AsyncStub,
+        client_context: Callable[[], ssl.SSLContext | None],
+        challenge: Callable[[str], str | None] = lambda _: None,
+        limits: Limits | None = None,
+    ) -> None:
+        """Make one.
+
+        Args:
+            telemetry: counters, faults, admin port.
+            routes: path prefixes and their origins.
+            stub: finds origins by name.
+            client_context: gives the context for outgoing TLS, a new one after each renewal.
+            challenge: answers http-01 tokens.
+            limits: of each pool.
+        """
+        self.telemetry, self.routes, self.stub = telemetry, tuple(routes), stub
+        self.client_context, self.challenge = client_context, challenge
+        self.pools = {route: RoutePool(self, route, limits) for route in self.routes}
+        self.draining = False
+        self._clients: set[Client] = set()
+        self._servers: list[asyncio.Server] = []
+        self._ticker: asyncio.Task[None] | None = None
+        metrics = telemetry.metrics
+        self._requests = metrics.counter(
+            "firstbyte_edge_requests_total", "Requests by listener and status", "listener", "status"
+        )
+        self._seconds = metrics.histogram(
+            "firstbyte_edge_request_seconds", "From the end of a request's head to the end of its response",
+            (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30), "listener",
+        )  # fmt: skip
+        self._handshakes = metrics.counter(
+            "firstbyte_edge_handshakes_total", "TLS handshakes with clients", "version", "resumed"
+        )
+        self._connects = metrics.counter(
+            "firstbyte_edge_upstream_connects_total", "Connections opened", "upstream", "result"
+        )
+        pool = metrics.gauge("firstbyte_edge_pool_connections", "Pooled connections", "upstream", "state")
+        clients = metrics.gauge("firstbyte_edge_clients", "Client connections that are open")
+
+        def refresh() -> None:
+            clients.set(len(self._clients))
+            for row in self._rows():
+                for state in ("idle", "active"):
+                    pool.set(float(row[state]), upstream=row["name"], state=state)
+
+        metrics.before_render(refresh)
+        telemetry.faults.declare("drop_upstream", "Refuse to open upstream connections")
+        telemetry.faults.declare("upstream_delay", "Forward this many milliseconds late", ms=1000.0)
+        telemetry.route("GET", "/admin/pool", lambda _: {"upstreams": self._rows()})
+        telemetry.route("POST", "/admin/pool/purge", self._purge)
+
+    async def listen(
+        self, endpoint: tuple[str, int], name: str, *, context: ssl.SSLContext | None = None, pooled: bool = True
+    ) -> tuple[str, int]:
+        """Serve clients on *endpoint*; return the address.  Raises `OSError`."""
+        loop = asyncio.get_running_loop()
+        scheme = "http" if context is None else "https"
+        server = await loop.create_server(
+            lambda: Client(self, scheme=scheme, pooled=pooled),
+            endpoint[0],
+            endpoint[1],
+            ssl=context,
+            backlog=1024,
+            reuse_address=True,
+            ssl_handshake_timeout=None if context is None else HANDSHAKE_TIMEOUT,
+        )
+        self._servers.append(server)
+        if self._ticker is None:
+            self._ticker = loop.create_task(self._tick())
+        address: tuple[str, int] = server.sockets[0].getsockname()[:2]
+        self.telemetry.health.set(name, ok=True, detail=f"{address[0]}:{address[1]}")
+        return address
+
+    async def close(self) -> None:
+        """Stop accepting, let requests under way finish, close the rest."""
+        self.draining = True
+        for server in self._servers:
+            server.close()
+        for client in list(self._clients):
+            client.drain()
+        deadline = time.monotonic() + DRAIN
+        while self._clients and time.monotonic() < deadline:  # noqa: ASYNC110 - bounded, and clients are many
+            await asyncio.sleep(0.05)
+        for client in list(self._clients):
+            client.abort()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.gather(self._ticker, return_exceptions=True)
+        for pool in self.pools.values():
+            pool.close(pool.core.purge())
+        await asyncio.sleep(0)
+
+    def certificate_changed(self, naive: bool) -> None:
+        """Drain pooled connections of the old certificate; when *naive*, cut clients as a restart would."""
+        for pool in self.pools.values():
+            pool.close(pool.core.retire())
+        if naive:
+            for client in list(self._clients):
+                client.abort()
+
+    # --- for clients and exchanges ----------------------------------------------------------------------------------
+
+    def connected(self, client: Client) -> None:
+        """A client connection is ready."""
+        self._clients.add(client)
+        tls = client.transport.get_extra_info("ssl_object")
+        if tls is not None:
+            self._handshakes.inc(version=tls.version() or "?", resumed=str(bool(tls.session_reused)).lower())
+        if self.draining:
+            client.drain()
+
+    def disconnected(self, client: Client) -> None:
+        """A client connection ended."""
+        self._clients.discard(client)
+
+    async def forward(self, exchange: Exchange) -> None:
+        """Send the request to an origin of its route; errors as `Exchange.run`."""
+        faults = self.telemetry.faults
+        if faults.any_on and faults.hit("upstream_delay"):
+            await asyncio.sleep(float((faults.get("upstream_delay") or {}).get("ms", 0)) / 1000)
+        path = exchange.target.partition(b"?")[0].decode("latin-1")
+        route = find(self.routes, path)
+        if route is None:
+            raise BadRequestError(404, f"no route for {path[:80]!r}")
+        await exchange.run(route)
+
+    def done(self, client: Client, exchange: Exchange) -> None:
+        """Count a request that ended."""
+        listener = client.scheme if client.pooled else f"{client.scheme}-fresh"
+        self._requests.inc(listener=listener, status=str(exchange.status or "aborted"))
+        self._seconds.observe(time.perf_counter() - exchange.began, listener=listener)
+
+    async def open(self, target: Target) -> tuple[Upstream, Timing]:
+        """Open a connection to *target*; raise `UpstreamError`."""
+        faults = self.telemetry.faults
+        try:
+            if faults.any_on and faults.hit("drop_upstream"):
+                raise UpstreamError(502, "the fault drop_upstream is on", str(target))
+            found = await connect(target, self.stub, self.client_context() if target.tls else None, self._lost)
+        except UpstreamError:
+            self._connects.inc(upstream=str(target), result="failed")
+            raise
+        self._connects.inc(upstream=str(target), result="ok")
+        return found
+
+    def give_back(self, route: Route, upstream: Upstream, *, reusable: bool) -> None:
+        """An exchange is done with *upstream*."""
+        self.pools[route].give_back(upstream, reusable=reusable)
+
+    def _lost(self, upstream: Upstream) -> None:
+        for pool in self.pools.values():
+            pool.lost(upstream)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            now = time.monotonic()
+            for client in list(self._clients):
+                client.check_deadline(now)
+            for pool in self.pools.values():
+                pool.close(pool.core.expire(now))
+
+    # --- admin ------------------------------------------------------------------------------------------------------
+
+    def _rows(self) -> list[dict[str, Any]]:
+        rows = []
+        for route, pool in self.pools.items():
+            for row in pool.core.describe():
+                known = self.stub.cache.get(
+                    str(row["name"]).rpartition(":")[0].removeprefix("http://"), "A", time.monotonic()
+                )
+                address = known.rdata[0] if known is not None and hasattr(known, "rdata") else ""
+                rows.append({**row, "route": route.prefix, "address": address, "waiting": pool.core.waiting})
+        return rows
+
+    def _purge(self, _: Request) -> dict[str, int]:
+        closed = sum(pool.close(pool.core.purge()) for pool in self.pools.values())
+        self.stub.flush()
+        logger.info("pool_purged", closed=closed)
+        return {"closed": closed}

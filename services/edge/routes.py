@@ -1,0 +1,54 @@
+"""Which path goes to which origins: ``/news=news.example.com:8443``, the longest prefix wins."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One origin server."""
+
+    host: str
+    port: int
+    #: Whether it is spoken to over (mutual) TLS.
+    tls: bool = True
+
+    def __str__(self) -> str:
+        return f"{'' if self.tls else 'http://'}{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path prefix and the origins behind it."""
+
+    prefix: str
+    targets: tuple[Target, ...]
+
+    def matches(self, path: str) -> bool:
+        """Return whether *path* (without query) is the prefix or below it."""
+        return path == self.prefix or path.startswith(self.prefix if self.prefix.endswith("/") else self.prefix + "/")
+
+
+def parse_route(text: str) -> Route:
+    """Read ``PREFIX=[http://]HOST:PORT[,…]``.
+
+    Raises:
+        ValueError: saying what was expected.
+    """
+    prefix, equals, listed = text.partition("=")
+    if not equals or not prefix.startswith("/"):
+        raise ValueError(f"expected /PREFIX=HOST:PORT,…, for example /=catalog-1.example.com:8443; got {text!r}")
+    targets = []
+    for each in listed.split(","):
+        plain = each.startswith("http://")
+        host, colon, port = each.removeprefix("http://").rpartition(":")
+        if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError(f"expected HOST:PORT or http://HOST:PORT, got {each!r}")
+        targets.append(Target(host, int(port), not plain))
+    return Route(prefix, tuple(targets))
+
+
+def find(routes: Sequence[Route], path: str) -> Route | None:
+    """Return the route with the longest prefix that matches."""
+    matching = [route for route in routes if route.matches(path)]
+    return max(matching, key=lambda route: len(route.prefix), default=None)

@@ -1,0 +1,143 @@
+"""``python -m origin``: a catalog or a newsroom behind mutual TLS."""
+
+import argparse
+import asyncio
+import sys
+
+import uvloop
+from aiohttp import web
+
+from origin.application import Options, build, build_challenges
+from renewal import Agent, add_arguments, from_args
+from telemetry import Telemetry, endpoint, log
+from telemetry import add_arguments as add_telemetry_arguments
+
+logger = log.get("origin")
+#: Seconds that an idle connection is kept: longer than the edge keeps its own (60 s), so that the edge closes first.
+KEEPALIVE = 75.0
+#: Seconds that requests under way have when the origin stops.
+DRAIN = 8.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until SIGTERM."""
+    parser = argparse.ArgumentParser(
+        prog="origin",
+        description="An origin server.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+        "  python -m origin --name local --kind catalog --plain 127.0.0.1:9000\n"
+        "  python -m origin --name catalog-1.example.com --kind catalog --mtls 0.0.0.0:8443 --http 0.0.0.0:80"
+        " --acme https://ca.example.com/directory --tls-dir /srv/tls --trust /srv/trust/root.pem"
+        " --cert-name catalog-1.example.com",
+    )
+    parser.add_argument("--name", required=True, help="what it calls itself")
+    parser.add_argument("--kind", choices=["catalog", "news"], required=True)
+    parser.add_argument("--mtls", type=endpoint, metavar="HOST:PORT", help="HTTPS for clients with a certificate")
+    parser.add_argument("--https", type=endpoint, metavar="HOST:PORT", help="HTTPS for anybody")
+    parser.add_argument("--plain", type=endpoint, metavar="HOST:PORT", help="HTTP for anybody, without a certificate")
+    parser.add_argument("--http", type=endpoint, metavar="HOST:PORT", help="http-01 challenges and nothing else")
+    parser.add_argument(
+        "--client-name", action="append", default=[], metavar="NAME", help="may ask over --mtls; repeatable"
+    )
+    parser.add_argument("--keepalive", type=float, default=KEEPALIVE, metavar="SECONDS")
+    parser.add_argument("--seed", type=int, default=0, help="of /delay/exp")
+    add_arguments(parser)
+    add_telemetry_arguments(parser)
+    args = parser.parse_args(argv)
+    if not (args.mtls or args.https or args.plain):
+        parser.error("expected at least one of --mtls, --https and --plain")
+    log.configure("origin", args.log_level)
+    telemetry = Telemetry("origin")
+    agent = Agent(from_args(parser, args), telemetry) if args.mtls or args.https else None
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(args, telemetry, agent))
+    except OSError as error:
+        print(f"origin: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+async def _run(args: argparse.Namespace, telemetry: Telemetry, agent: Agent | None) -> None:
+    options = Options(args.name, args.kind, tuple(args.client_name), args.seed)
+    sites = Sites(telemetry, args.keepalive)
+    async with telemetry.serving(args):
+        try:
+            if args.plain:
+                await sites.start("plain", build(options, telemetry, mutual=False), args.plain)
+            if agent is not None:
+                if args.http:  # first: the CA asks here before there is a certificate
+                    await sites.start("http", build_challenges(agent.challenges.answer), args.http)
+                if not await _obtain(telemetry, agent):
+                    return
+                await _secure(args, options, telemetry, agent, sites)
+            logger.info("serving", name=options.name, kind=options.kind)
+            await telemetry.until_stopped()
+        finally:
+            if agent is not None:
+                await agent.stop()
+            await sites.close()
+
+
+async def _secure(
+    args: argparse.Namespace, options: Options, telemetry: Telemetry, agent: Agent, sites: "Sites"
+) -> None:
+    if args.mtls:
+        context = agent.credentials.server_context(agent.settings.trust)
+        await sites.start("mtls", build(options, telemetry, mutual=True), args.mtls, context)
+    if args.https:
+        await sites.start(
+            "https", build(options, telemetry, mutual=False), args.https, agent.credentials.server_context()
+        )
+    agent.start()
+
+
+async def _obtain(telemetry: Telemetry, agent: Agent) -> bool:
+    """Get the first certificate; return False when we are stopped before."""
+    telemetry.health.set("certificate", ok=False, detail="none yet")
+    first = asyncio.ensure_future(agent.obtain())
+    stop = asyncio.ensure_future(telemetry.until_stopped())
+    await asyncio.wait({first, stop}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if not first.done():
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        return False
+    first.result()
+    return True
+
+
+class Sites:
+    """The listeners of this origin."""
+
+    def __init__(self, telemetry: Telemetry, keepalive: float) -> None:
+        self._telemetry, self._keepalive = telemetry, keepalive
+        self._runners: list[web.AppRunner] = []
+
+    async def start(self, name: str, application: web.Application, at: tuple[str, int], context: object = None) -> None:
+        """Serve *application*; raise `OSError` with one clear line."""
+        runner = web.AppRunner(
+            application,
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=self._keepalive,
+            shutdown_timeout=DRAIN,
+        )
+        await runner.setup()
+        self._runners.append(runner)
+        try:
+            await web.TCPSite(runner, *at, ssl_context=context, backlog=1024).start()  # type: ignore[arg-type]
+        except OSError as error:
+            raise OSError(f"cannot listen on {at[0]}:{at[1]}: {error.strerror}") from None
+        print(f"listening on {at[0]}:{at[1]} ({name})", flush=True)
+        self._telemetry.health.set(name, ok=True, detail=f"{at[0]}:{at[1]}")
+
+    async def close(self) -> None:
+        """Drain and close every listener."""
+        for runner in reversed(self._runners):
+            await runner.cleanup()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""The origin's HTTP: bytes and delays for measuring, ``/whoami`` for looking, a catalog or news for browsing.
+
+Paths work below ``/news`` as well, since the edge forwards them unchanged.
+"""
+
+import asyncio
+import random
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from origin.content import ARTICLES, ITEMS, listing
+from telemetry import Telemetry
+
+#: Octets that ``/bytes/N`` gives at most.
+MAX_BYTES = 1 << 30
+#: Octets of one piece of it.
+PIECE = 64 * 1024
+#: Milliseconds that ``/delay/MS`` waits at most.
+MAX_DELAY = 60_000
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_PATTERN = bytes(range(256)) * (PIECE // 256)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What an origin is."""
+
+    name: str
+    #: catalog or news.
+    kind: str
+    #: DNS names of clients that may ask over mutual TLS; empty: any that the root vouches for.
+    client_names: tuple[str, ...] = ()
+    #: Of the exponential delays.
+    seed: int = 0
+
+
+def build(options: Options, telemetry: Telemetry, *, mutual: bool) -> web.Application:
+    """Return the application of one listener; *mutual*: clients must be among ``client_names``."""
+    requests = telemetry.metrics.counter(
+        "firstbyte_origin_requests_total", "Requests by path and status", "path", "status"
+    )
+    rng = random.Random(options.seed)
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        status = 500
+        try:
+            if mutual and options.client_names:
+                names = _client_names(request)
+                if not set(names) & set(options.client_names):
+                    raise web.HTTPForbidden(
+                        text=f"expected a client certificate for {' or '.join(options.client_names)}; got {names or 'none'}\n"
+                    )
+            response = await handler(request)
+            status = response.status
+        except web.HTTPException as error:
+            status = error.status
+            raise
+        finally:
+            requests.inc(path=_path_class(request), status=str(status))
+        return response
+
+    async def front(_: web.Request) -> web.Response:
+        return web.json_response(listing(options.kind, options.name))
+
+    async def whoami(request: web.Request) -> web.Response:
+        return web.json_response(describe(request, options))
+
+    async def octets(request: web.Request) -> web.StreamResponse:
+        size = _number(request, "size", MAX_BYTES)
+        response = web.StreamResponse(headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)})
+        await response.prepare(request)
+        async for piece in _pieces(size):
+            await response.write(piece)
+        return response
+
+    async def delay(request: web.Request) -> web.Response:
+        return await _after(_number(request, "ms", MAX_DELAY) / 1000)
+
+    async def exponential(request: web.Request) -> web.Response:
+        mean = _number(request, "ms", MAX_DELAY) / 1000
+        return await _after(min(rng.expovariate(1 / mean), MAX_DELAY / 1000) if mean else 0.0)
+
+    async def record(request: web.Request) -> web.Response:
+        shelf = ARTICLES if options.kind == "news" else ITEMS
+        found = shelf.get(request.match_info["id"])
+        if found is None:
+            raise web.HTTPNotFound(text=f"expected one of {', '.join(shelf)}\n")
+        return web.json_response({"origin": options.name, **found})
+
+    application = web.Application(middlewares=[guard], client_max_size=16 << 20)
+    plural = "articles" if options.kind == "news" else "items"
+    for prefix in ("", "/news"):
+        application.router.add_get(prefix or "/", front)
+        if prefix:
+            application.router.add_get(prefix + "/", front)
+        application.router.add_get(f"{prefix}/whoami", whoami)
+        application.router.add_get(f"{prefix}/bytes/{{size}}", octets)
+        application.router.add_get(f"{prefix}/delay/{{ms}}", delay)
+        application.router.add_get(f"{prefix}/delay/exp/{{ms}}", exponential)
+        application.router.add_get(f"{prefix}/{plural}", front)
+        application.router.add_get(f"{prefix}/{plural}/{{id}}", record)
+    return application
+
+
+def build_challenges(answer: Callable[[str], str | None]) -> web.Application:
+    """Return the application of port 80: http-01 challenges (RFC 8555 section 8.3) and nothing else."""
+
+    async def challenge(request: web.Request) -> web.Response:
+        found = answer(request.match_info["token"])
+        if found is None:
+            raise web.HTTPNotFound(text="no such challenge\n")
+        return web.Response(text=found)
+
+    application = web.Application()
+    application.router.add_get("/.well-known/acme-challenge/{token}", challenge)
+    return application
+
+
+def describe(request: web.Request, options: Options) -> dict[str, Any]:
+    """Return who asks whom, and over what."""
+    transport = request.transport
+    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object") if transport is not None else None
+    peer = transport.get_extra_info("peername") if transport is not None else None
+    local = transport.get_extra_info("sockname") if transport is not None else None
+    forwarded = {
+        name.lower(): value for name, value in request.headers.items() if name.lower().startswith("x-forwarded-")
+    }
+    body: dict[str, Any] = {
+        "origin": options.name,
+        "peer": f"{peer[0]}:{peer[1]}" if peer else None,
+        "local": f"{local[0]}:{local[1]}" if local else None,
+        "http_version": f"{request.version.major}.{request.version.minor}",
+        "forwarded": forwarded,
+        "via": request.headers.get("Via"),
+        "tls": None,
+    }
+    if tls is not None:
+        cipher = tls.cipher()
+        group = getattr(tls, "group", None)  # Python 3.15 tells the key exchange group
+        body["tls"] = {
+            "version": tls.version(),
+            "cipher": cipher[0] if cipher else None,
+            "group": group() if callable(group) else None,
+            "resumed": bool(tls.session_reused),
+            "client": _client_names(request),
+        }
+    return body
+
+
+def _client_names(request: web.Request) -> list[str]:
+    """Return the DNS names of the client's certificate; OpenSSL has verified it."""
+    certificate = request.transport.get_extra_info("peercert") if request.transport is not None else None
+    return [value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind == "DNS"]
+
+
+def _number(request: web.Request, name: str, maximum: int) -> int:
+    text = request.match_info[name]
+    if not text.isdigit() or len(text) > 12 or int(text) > maximum:
+        raise web.HTTPBadRequest(text=f"expected a number from 0 to {maximum}, got {text[:40]!r}\n")
+    return int(text)
+
+
+async def _pieces(size: int) -> AsyncIterator[bytes]:
+    while size > 0:
+        piece = _PATTERN[: min(size, PIECE)]
+        size -= len(piece)
+        yield piece
+
+
+async def _after(seconds: float) -> web.Response:
+    began = time.perf_counter()
+    await asyncio.sleep(seconds)
+    return web.json_response(
+        {"asked_ms": round(seconds * 1000, 3), "waited_ms": round((time.perf_counter() - began) * 1000, 3)}
+    )
+
+
+def _path_class(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "other"
