@@ -7,10 +7,11 @@ import sys
 import uvloop
 from aiohttp import web
 
-from origin.application import Options, build, build_challenges
+from origin.application import Options, build, build_challenges, request_counter
 from renewal import Agent, add_arguments, from_args
 from telemetry import Telemetry, endpoint, log
 from telemetry import add_arguments as add_telemetry_arguments
+from telemetry.metrics import Counter
 
 logger = log.get("origin")
 #: Seconds that an idle connection is kept: longer than the edge keeps its own (60 s), so that the edge closes first.
@@ -61,17 +62,17 @@ def main(argv: list[str] | None = None) -> int:
 
 async def _run(args: argparse.Namespace, telemetry: Telemetry, agent: Agent | None) -> None:
     options = Options(args.name, args.kind, tuple(args.client_name), args.seed)
-    sites = Sites(telemetry, args.keepalive)
+    sites, requests = Sites(telemetry, args.keepalive), request_counter(telemetry)
     async with telemetry.serving(args):
         try:
             if args.plain:
-                await sites.start("plain", build(options, telemetry, mutual=False), args.plain)
+                await sites.start("plain", build(options, requests, mutual=False), args.plain)
             if agent is not None:
                 if args.http:  # first: the CA asks here before there is a certificate
                     await sites.start("http", build_challenges(agent.challenges.answer), args.http)
                 if not await _obtain(telemetry, agent):
                     return
-                await _secure(args, options, telemetry, agent, sites)
+                await _secure(args, options, requests, agent, sites)
             logger.info("serving", name=options.name, kind=options.kind)
             await telemetry.until_stopped()
         finally:
@@ -80,15 +81,13 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, agent: Agent | No
             await sites.close()
 
 
-async def _secure(
-    args: argparse.Namespace, options: Options, telemetry: Telemetry, agent: Agent, sites: "Sites"
-) -> None:
+async def _secure(args: argparse.Namespace, options: Options, requests: Counter, agent: Agent, sites: "Sites") -> None:
     if args.mtls:
         context = agent.credentials.server_context(agent.settings.trust)
-        await sites.start("mtls", build(options, telemetry, mutual=True), args.mtls, context)
+        await sites.start("mtls", build(options, requests, mutual=True), args.mtls, context)
     if args.https:
         await sites.start(
-            "https", build(options, telemetry, mutual=False), args.https, agent.credentials.server_context()
+            "https", build(options, requests, mutual=False), args.https, agent.credentials.server_context()
         )
     agent.start()
 

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from origin.content import ARTICLES, ITEMS, listing
 from telemetry import Telemetry
+from telemetry.metrics import Counter
 
 #: Octets that ``/bytes/N`` gives at most.
 MAX_BYTES = 1 << 30
@@ -39,11 +40,13 @@ class Options:
     seed: int = 0
 
 
-def build(options: Options, telemetry: Telemetry, *, mutual: bool) -> web.Application:
+def request_counter(telemetry: Telemetry) -> Counter:
+    """Declare the counter that all listeners of an origin share."""
+    return telemetry.metrics.counter("firstbyte_origin_requests_total", "Requests by path and status", "path", "status")
+
+
+def build(options: Options, requests: Counter, *, mutual: bool) -> web.Application:
     """Return the application of one listener; *mutual*: clients must be among ``client_names``."""
-    requests = telemetry.metrics.counter(
-        "firstbyte_origin_requests_total", "Requests by path and status", "path", "status"
-    )
     rng = random.Random(options.seed)
 
     @web.middleware

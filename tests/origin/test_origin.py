@@ -4,7 +4,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from origin import Options, build
+from origin import Options, build, request_counter
 from origin.__main__ import main
 from telemetry import Telemetry
 from tests.acme_server.conftest import site
@@ -15,7 +15,9 @@ __all__ = ["papers"]
 
 @pytest.fixture
 async def base():
-    async with site(build(Options("catalog-1.example.com", "catalog"), Telemetry("origin"), mutual=False)) as port:
+    async with site(
+        build(Options("catalog-1.example.com", "catalog"), request_counter(Telemetry("origin")), mutual=False)
+    ) as port:
         yield f"http://127.0.0.1:{port}"
 
 
@@ -61,7 +63,7 @@ async def test_whoami_without_tls(base: str) -> None:
 
 async def test_only_named_clients_may_ask_over_mutual_tls(papers: Papers) -> None:
     application: web.Application = build(
-        Options("c", "catalog", ("www.example.com",)), Telemetry("origin"), mutual=True
+        Options("c", "catalog", ("www.example.com",)), request_counter(Telemetry("origin")), mutual=True
     )
     context = papers.server("localhost.test", mutual=True)
     async with site(application, ssl_context=context) as port:

@@ -1,0 +1,305 @@
+"""Measures one request with real sockets: a clock read between phases, and everything else between the reads."""
+
+import contextlib
+import os
+import socket
+import ssl
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httptools
+
+from stub import NoAddress, NoSuchName, Stub, StubError
+from waterfall import tls as tls_channel
+from waterfall.errors import BadCertificateError, BadURLError, ConnectError, NameLookupError, ResponseError
+from waterfall.model import Phase, Trace
+from waterfall.sockets import congestion_control, state_of, tcp_info
+
+#: Seconds until a step that hears nothing is given up.
+TIMEOUT = 10.0
+#: Octets of a response that are read at most.
+MAX_BODY = 1 << 30
+AGENT = "firstbyte"
+
+
+@dataclass(slots=True)
+class Session:
+    """What a client keeps from one request to the next: names and TLS sessions."""
+
+    stub: Stub
+    trust: Path | None = None
+    #: ``1.2``, ``1.3`` or None for whatever both sides like best.
+    tls: str | None = None
+    context: ssl.SSLContext | None = None
+    #: Resumption tickets by host and port.
+    tickets: dict[tuple[str, int], ssl.SSLSession] = field(default_factory=dict)
+
+    def tls_context(self) -> ssl.SSLContext:
+        """Return the one context of this session: a ticket is good only in the context that got it."""
+        if self.context is None:
+            self.context = tls_channel.context(self.tls, self.trust)
+        return self.context
+
+    def forget(self) -> None:
+        """Become a client that was never here."""
+        self.stub.flush()
+        self.tickets.clear()
+
+
+class _Clock:
+    """Reads wall time and this thread's CPU between phases."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self._origin = self._wall = time.perf_counter()
+        self._cpu = time.thread_time()
+
+    def end(self, name: str, **fields: Any) -> Phase:
+        """The phase called *name* has just ended."""
+        wall, cpu = time.perf_counter(), time.thread_time()
+        phase = Phase(
+            name, (self._wall - self._origin) * 1000, (wall - self._wall) * 1000, cpu_ms=(cpu - self._cpu) * 1000
+        )
+        for key, value in fields.items():
+            setattr(phase, key, value)
+        self._trace.phases.append(phase)
+        self._wall, self._cpu = time.perf_counter(), time.thread_time()
+        return phase
+
+
+class _Response:
+    """Collects what httptools finds."""
+
+    def __init__(self) -> None:
+        self.parser: Any = httptools.HttpResponseParser(self)
+        self.reason = b""
+        self.fields: list[tuple[str, str]] = []
+        self.body = 0
+        self.complete = False
+
+    def on_status(self, reason: bytes) -> None:
+        """Called by httptools."""
+        self.reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by httptools."""
+        self.fields.append((name.decode("latin-1").lower(), value.decode("latin-1")))
+
+    def on_body(self, data: bytes) -> None:
+        """Called by httptools."""
+        self.body += len(data)
+
+    def on_message_complete(self) -> None:
+        """Called by httptools."""
+        self.complete = True
+
+    def header(self, name: str) -> str:
+        """Return a field's value, or nothing."""
+        return next((value for key, value in self.fields if key == name), "")
+
+
+def measure(url: str, session: Session, server: tuple[str, int] | None = None) -> Trace:
+    """Send one GET request and close first.
+
+    Args:
+        url: http or https.
+        session: caches and tickets; changed by the request.
+        server: connect here instead of resolving (the name is still the one verified).
+
+    Raises:
+        WaterfallError: a subclass per phase, with one clear sentence.
+    """
+    secure, host, port, path = split(url)
+    trace = Trace(url)
+    clock = _Clock(trace)
+    address = _resolve(clock, session, host, server)
+    sock = _connect(clock, address if server is None else server[0], port if server is None else server[1], host)
+    with contextlib.closing(sock):
+        channel = _handshake(clock, session, sock, host, port) if secure else None
+        _exchange(clock, trace, sock, channel, host, port, path)
+        if channel is not None and channel.object.session is not None:
+            session.tickets[host, port] = channel.object.session
+        local, remote = sock.getsockname(), sock.getpeername()
+        detail = _goodbye(sock, channel)
+        closing = clock.end("close", round_trips=1, detail=detail)
+    closing.detail["state"] = state_of(local, remote) or closing.detail["state"]
+    closing.detail["closed_by"] = "client"
+    return trace
+
+
+def split(url: str) -> tuple[bool, str, int, str]:
+    """Return (TLS, host, port, path with query) of *url*; raise `BadURLError`."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise BadURLError(f"expected a URL like https://www.example.com/, got {url!r}: {error}") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not url.isascii() or any(c <= " " for c in url):
+        raise BadURLError(f"expected a URL like https://www.example.com/, got {url!r}")
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    secure = parts.scheme == "https"
+    return secure, parts.hostname, port or (443 if secure else 80), path
+
+
+def _resolve(clock: _Clock, session: Session, host: str, server: tuple[str, int] | None) -> str:
+    if server is not None:
+        clock.end("dns", detail={"address": server[0], "cached": True, "hops": [], "given": True})
+        return server[0]
+    try:
+        answer = session.stub.resolve(host)
+    except (NoSuchName, NoAddress) as error:
+        raise NameLookupError(str(error)) from None
+    except StubError as error:
+        raise NameLookupError(str(error)) from None
+    clock.end(
+        "dns",
+        round_trips=0 if answer.cached else 1,
+        bytes_sent=answer.bytes_sent,
+        bytes_received=answer.bytes_received,
+        detail={
+            "address": answer.rdata[0],
+            "canonical_name": answer.canonical_name,
+            "ttl_s": None if answer.ttl_s == float("inf") else round(answer.ttl_s, 1),
+            "cached": answer.cached,
+            "resolver": answer.server,
+            "hops": [],
+        },
+    )
+    return answer.rdata[0]
+
+
+def _connect(clock: _Clock, address: str, port: int, host: str) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.settimeout(TIMEOUT)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.connect((address, port))
+    except TimeoutError:
+        sock.close()
+        raise ConnectError(f"{host} ({address}:{port}): no answer within {TIMEOUT:g} s") from None
+    except OSError as error:
+        sock.close()
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ConnectError(f"{host} ({address}:{port}): {reason}") from None
+    local = sock.getsockname()
+    phase = clock.end("connect", round_trips=1)
+    info = tcp_info(sock)
+    phase.detail = {
+        "address": f"{address}:{port}",
+        "local": f"{local[0]}:{local[1]}",
+        "kernel_rtt_ms": info.rtt_ms,
+        "congestion_control": congestion_control(sock),
+    }
+    return sock
+
+
+def _handshake(clock: _Clock, session: Session, sock: socket.socket, host: str, port: int) -> tls_channel.Channel:
+    channel = tls_channel.Channel(sock, session.tls_context(), host, session.tickets.get((host, port)))
+    try:
+        channel.handshake()
+    except ssl.SSLCertVerificationError as error:
+        raise BadCertificateError(f"{host}: the certificate is not good: {error.verify_message}") from None
+    except ssl.SSLError as error:
+        raise BadCertificateError(f"{host}: TLS failed: {error.reason or error}") from None
+    except TimeoutError:
+        raise BadCertificateError(f"{host}: no TLS answer within {TIMEOUT:g} s") from None
+    except OSError as error:
+        raise BadCertificateError(f"{host}: the connection ended during the TLS handshake: {error}") from None
+    counts = {"round_trips": channel.round_trips, "bytes_sent": channel.sent, "bytes_received": channel.received}
+    phase = clock.end("tls", **counts)
+    phase.detail = tls_channel.describe(channel.object)
+    return channel
+
+
+def _exchange(
+    clock: _Clock,
+    trace: Trace,
+    sock: socket.socket,
+    channel: tls_channel.Channel | None,
+    host: str,
+    port: int,
+    path: str,
+) -> None:
+    name = host if port in {80, 443} else f"{host}:{port}"
+    request = f"GET {path} HTTP/1.1\r\nHost: {name}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\n\r\n".encode("ascii")
+    before = (channel.sent, channel.received) if channel is not None else (0, 0)
+    response = _Response()
+    try:
+        if channel is not None:
+            channel.write(request)
+        else:
+            sock.sendall(request)
+        clock.end("request", bytes_sent=(channel.sent - before[0]) if channel is not None else len(request))
+        read = channel.read if channel is not None else lambda: sock.recv(65536)
+        first = read()
+        if not first:
+            raise ResponseError(f"{host}: closed the connection without an answer")
+        received = (channel.received - before[1]) if channel is not None else len(first)
+        opening = clock.end("first_byte", round_trips=1, bytes_received=received)
+        rtt = tcp_info(sock).rtt_ms / 1000
+        waits, after = _read_body(response, first, read, rtt)
+    except TimeoutError:
+        raise ResponseError(f"{host}: silent for {TIMEOUT:g} s") from None
+    except httptools.HttpParserError as error:
+        raise ResponseError(f"{host}: expected an HTTP response: {error}") from None
+    except OSError as error:
+        raise ResponseError(f"{host}: the connection ended before the response was whole: {error}") from None
+    got = (channel.received - before[1] - received) if channel is not None else after
+    body = clock.end("body", round_trips=waits, bytes_received=got, detail={"body_bytes": response.body})
+    info = tcp_info(sock)
+    body.detail |= {"congestion_window": info.congestion_window, "retransmissions": info.retransmissions}
+    status = response.parser.get_status_code()
+    trace.status = f"HTTP/{response.parser.get_http_version()} {status} {response.reason.decode('latin-1')}".strip()
+    opening.detail = {"status": status, "server_timing": _server_timing(response.header("server-timing"))}
+
+
+def _read_body(response: _Response, first: bytes, read: Any, rtt: float) -> tuple[int, int]:
+    """Read on until the response is whole; return how often a round trip had to be waited for, and octets."""
+    waits = total = 0
+    response.parser.feed_data(first)
+    while not response.complete:
+        began = time.perf_counter()
+        data = read()
+        if time.perf_counter() - began > 0.5 * rtt > 0.0005:
+            waits += 1
+        if not data:
+            if response.header("content-length") or response.header("transfer-encoding"):
+                raise ResponseError("the response ended before it was whole")
+            break
+        total += len(data)
+        if total > MAX_BODY:
+            raise ResponseError(f"more than {MAX_BODY} octets")
+        response.parser.feed_data(data)
+    return waits, total
+
+
+def _goodbye(sock: socket.socket, channel: tls_channel.Channel | None) -> dict[str, Any]:
+    """Close first, wait for the other's FIN; the socket is in TIME-WAIT then."""
+    try:
+        if channel is not None:
+            channel.say_goodbye()
+        sock.shutdown(socket.SHUT_WR)
+        sock.settimeout(2.0)
+        while sock.recv(65536):
+            pass
+    except OSError as error:
+        return {"state": "CLOSED", "note": str(error)}
+    return {"state": "TIME-WAIT"}
+
+
+def _server_timing(text: str) -> dict[str, Any]:
+    """Read the edge's Server-Timing: milliseconds by name, and whether its connection was reused."""
+    timing: dict[str, Any] = {}
+    for entry in text.split(","):
+        name, *parameters = [part.strip() for part in entry.split(";")]
+        for parameter in parameters:
+            key, _, value = parameter.partition("=")
+            if key == "dur":
+                with contextlib.suppress(ValueError):
+                    timing[name] = float(value)
+            elif key == "desc" and name == "pool":
+                timing["connection"] = value.strip('"')
+    return timing

@@ -1,0 +1,109 @@
+"""Puts the prediction beside each measured phase: `theory`, fed with the configured links and the resolver's hops."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import theory
+from waterfall.lab import Links
+from waterfall.model import Hop, Trace
+
+
+def hops_of(resolutions: Sequence[dict[str, Any]], name: str) -> list[Hop]:
+    """Return the hops that resolving *name* took, those of its aliases and name servers included."""
+    wanted = name.rstrip(".").lower() + "."
+    found = next((each for each in resolutions if each["qname"] == wanted and not each["cached"]), None)
+    keys = Hop.__slots__
+    return [Hop(**{key: hop[key] for key in keys if key in hop}) for hop in found["hops"]] if found else []
+
+
+def predict(
+    trace: Trace,
+    links: Links,
+    *,
+    client: str,
+    resolver: str,
+    hops: Sequence[Hop],
+    upstream_hops: Sequence[Hop] = (),
+    upstream_names_asked: bool = False,
+    upstream: str | None = None,
+) -> None:
+    """Fill in ``predicted_ms`` of every phase, and the hops into the detail of ``dns``.
+
+    Args:
+        trace: measured.
+        links: as configured.
+        client: address of whoever measured.
+        resolver: address of the resolver.
+        hops: that resolving the host's name took; empty when the resolver knew it.
+        upstream_hops: that resolving the origin's name took, for the edge.
+        upstream_names_asked: whether the edge asked for the origin's name at all.
+        upstream: address of the origin, when there is one.
+    """
+    dns, connect, tls = trace.phase("dns"), trace.phase("connect"), trace.phase("tls")
+    if connect is None or dns is None:
+        return
+    server = str(connect.detail["address"]).rpartition(":")[0]
+    rtt = links.rtt_ms(client, server)
+    to_resolver = links.rtt_ms(client, resolver)
+    dns.detail["hops"] = [asdict(hop) for hop in hops]
+    hop_rtts = [links.rtt_ms(resolver, hop.server) for hop in hops]
+    if dns.detail.get("cached"):
+        dns.predicted_ms = 0.0
+    elif to_resolver is not None and None not in hop_rtts:
+        dns.predicted_ms = theory.cold_ms(to_resolver, [x for x in hop_rtts if x is not None])
+        dns.round_trips = 1 + len(hops)
+    if rtt is None:
+        return
+    connect.predicted_ms = theory.connect_ms(rtt)
+    if tls is not None:
+        protocol: theory.Protocol = "TLSv1.2" if tls.detail["version"] == "TLSv1.2" else "TLSv1.3"
+        tls.predicted_ms = theory.tls_ms(rtt, protocol, resumed=bool(tls.detail["resumed"]))
+    for name, value in (("request", 0.0), ("close", rtt)):
+        phase = trace.phase(name)
+        if phase is not None:
+            phase.predicted_ms = value
+    first = trace.phase("first_byte")
+    if first is not None:
+        behind = _behind(
+            links,
+            server,
+            resolver,
+            upstream_hops,
+            upstream_names_asked,
+            upstream,
+            first.detail.get("server_timing", {}),
+        )
+        if behind is not None:
+            first.predicted_ms = rtt + behind
+    body = trace.phase("body")
+    if body is not None:
+        delivered = int(body.bytes_received) + (first.bytes_received if first is not None else 0)
+        body.predicted_ms = theory.transfer_ms(delivered, rtt)
+
+
+def _behind(
+    links: Links,
+    edge: str,
+    resolver: str,
+    hops: Sequence[Hop],
+    names_asked: bool,
+    upstream: str | None,
+    timing: dict[str, Any],
+) -> float | None:
+    """Return what the way behind the edge costs: the origin's name, a connection where none was there, the request."""
+    if not timing or upstream is None:
+        return 0.0
+    rtt = links.rtt_ms(edge, upstream)
+    if rtt is None:
+        return None
+    if timing.get("connection") == "reused":
+        return theory.pooled_request_ms(rtt, 0.0)
+    names = 0.0
+    if names_asked:
+        to_resolver = links.rtt_ms(edge, resolver)
+        hop_rtts = [links.rtt_ms(resolver, hop.server) for hop in hops]
+        if to_resolver is None or None in hop_rtts:
+            return None
+        names = theory.cold_ms(to_resolver, [x for x in hop_rtts if x is not None])
+    return names + theory.fresh_request_ms(rtt, 0.0)
