@@ -25,10 +25,14 @@ if [ "${HOST_ROLE:-host}" = wan ]; then
   ip rule add iif "$device" lookup 100
 else
   own=${address%.*}.0/24
+  # One congestion control for everybody, so that figures mean the same on every machine (theory/slow_start.py models
+  # reno); by route, since a process may not choose it and a network namespace inherits the machine's.
+  control=${HOST_CONGESTION_CONTROL:-reno}
   ip route replace "$own" dev "$device" src "$address"
   ip route replace "$router" dev "$device" src "$address"
   ip route del "$wide" dev "$device" 2>/dev/null || true
-  ip route replace "$wide" via "$router" dev "$device" src "$address"
+  ip route replace "$wide" via "$router" dev "$device" src "$address" congctl "$control" ||
+    ip route replace "$wide" via "$router" dev "$device" src "$address"
 fi
 ip route del default 2>/dev/null || true
 

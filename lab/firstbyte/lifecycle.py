@@ -103,7 +103,8 @@ def exec_(args: argparse.Namespace) -> int:
         print("firstbyte exec: error: expected a command after the host: firstbyte exec HOST -- CMD", file=sys.stderr)
         return 2
     with where.docker_lab("exec") as lab:
-        return lab.exec(args.host, args.cmd, interactive=sys.stdin.isatty() and sys.stdout.isatty())
+        command = args.cmd[1:] if args.cmd[0] == "--" else args.cmd
+        return lab.exec(args.host, command, interactive=sys.stdin.isatty() and sys.stdout.isatty())
 
 
 def host_verb(args: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ COLOURS = {
 }
 LABELS = {"dns": "names", "connect": "connect", "tls": "TLS", "request": "request", "first_byte": "first byte"}
 #: Columns of the bar, at least and at most; the rest of the line is figures.
-BAR_MIN, BAR_MAX, FIGURES = 16, 60, 58
+BAR_MIN, BAR_MAX, FIGURES = 12, 60, 66
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -38,7 +38,7 @@ def render(body: Mapping[str, Any], width: int = 100) -> RenderableType:
         if trace:
             parts.extend([_title(kind, body["url"], trace), _bars(trace, scale, width)])
             if kind == "cold":
-                parts.extend(_story(trace))
+                parts.extend(_story(trace, width))
             parts.append(Text(""))
     parts.append(Text(summary(body["cold"], body.get("warm")), style="bold"))
     return Group(*parts)
@@ -100,52 +100,60 @@ def _bar(phase: Mapping[str, Any], scale: float, width: int) -> Text:
     return Text(" " * min(whole, width - 1) + cells, style=COLOURS[phase["name"]])
 
 
-def _story(trace: Mapping[str, Any]) -> list[RenderableType]:
+def _story(trace: Mapping[str, Any], width: int) -> list[RenderableType]:
     """Tell what the bars can not: each hop, the chain, the end of the connection."""
     lines: list[RenderableType] = []
     phases = {phase["name"]: phase for phase in trace["phases"]}
     dns = phases.get("dns", {}).get("detail", {})
     hops = dns.get("hops", [])
     if hops:
-        lines.append(_hop_table(dns, hops))
+        lines.append(_line("names", f"client → resolver {dns.get('resolver', '')}, which asks", "magenta"))
+        lines.append(_hop_table(hops, width))
     tls = phases.get("tls", {}).get("detail", {})
     if tls.get("chain"):
         chain = " ← ".join(_common_name(each["subject"]) for each in tls["chain"])
         left = tls["chain"][0]["seconds_left"]
         group = f", {tls['group']}" if tls.get("group") else ""
         text = f"{tls['version']}, {tls['cipher']}{group}; verified: {chain}; the leaf has {_duration(left)} left"
-        lines.append(Text("  TLS    " + text, style="cyan"))
+        lines.append(_line("TLS", text, "cyan"))
     timing = phases.get("first_byte", {}).get("detail", {}).get("server_timing", {})
     if timing:
         connection = timing.get("connection", "fresh")
-        took = ", ".join(
+        steps = [
             f"{name} {timing[name]:.1f}" for name in ("pool", "dns", "connect", "tls", "upstream") if timing.get(name)
-        )
-        lines.append(Text(f"  edge   {connection} connection to the origin; ms: {took}", style="green"))
+        ]
+        lines.append(_line("edge", f"{connection} connection to the origin; ms: {', '.join(steps)}", "green"))
     close = phases.get("close", {}).get("detail", {})
     if close:
         local = phases.get("connect", {}).get("detail", {}).get("local", "")
-        word = f"the client closed first: {local} is in {close.get('state')}"
+        wait = " for the next minute" if close.get("state") == "TIME-WAIT" else ""
         lines.append(
-            Text(
-                f"  close  {word}{' for the next minute' if close.get('state') == 'TIME-WAIT' else ''}",
-                style="bright_black",
-            )
+            _line("close", f"the client closed first: {local} is in {close.get('state')}{wait}", "bright_black")
         )
     return lines
 
 
-def _hop_table(dns: Mapping[str, Any], hops: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    for _ in range(5):
-        table.add_column(no_wrap=True)
-    table.add_row("  names", f"client → resolver {dns.get('resolver', '')}", "", "", "", style="magenta")
+def _line(label: str, text: str, style: str) -> Table:
+    """Return a paragraph that hangs behind its label."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=7, no_wrap=True)
+    grid.add_column()
+    grid.add_row(f"  {label}", text, style=style)
+    return grid
+
+
+def _hop_table(hops: list[dict[str, Any]], width: int) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for justify in ("left", "left", "left", "left", "right"):
+        table.add_column(no_wrap=True, justify=justify)
+    wide = width >= 100
     for hop in hops:
         answer = hop.get("kind") or hop["rcode"]
+        question = f"{hop['qname']} {hop['qtype']}" if wide else ""
         table.add_row(
-            "",
-            f"resolver → {hop['server_name']} ({hop['zone']})",
-            f"{hop['qname']} {hop['qtype']}",
+            "       ",
+            f"{hop['server_name']} ({hop['zone']})",
+            question,
             answer,
             f"{hop['rtt_ms']:.1f} ms",
             style="magenta",

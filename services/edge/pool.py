@@ -202,7 +202,11 @@ class Pool:
         ]
 
     def _choose(self, now: float, avoid: frozenset[Target]) -> Target | None:
-        """Return the target with the fewest busy connections that has room; in turn among equals."""
+        """Return the target with the fewest busy connections that has room.
+
+        Among equals one with an idle connection goes first (a connection that is there beats a handshake), then they
+        take turns.
+        """
         targets = [t for t in self._states if t not in avoid] or list(self._states)
         up = [t for t in targets if self._states[t].aside_until <= now] or targets  # all set aside: try regardless
         room = [t for t in up if self._states[t].idle or self._states[t].total < self.limits.per_target]
@@ -210,7 +214,7 @@ class Pool:
             return None
         self._turn += 1
         order = [room[(i + self._turn) % len(room)] for i in range(len(room))]
-        return min(order, key=lambda t: self._states[t].busy)
+        return min(order, key=lambda t: (self._states[t].busy, not self._states[t].idle))
 
     def _usable(self, connection: Connection, now: float, *, idle: bool = True) -> bool:
         if connection.generation != self.generation or now - connection.opened >= self.limits.age_s:

@@ -1,0 +1,146 @@
+"""The command line: one parser, one table of commands, one place where errors become exit codes.
+
+Exit codes: 0 ok · 1 a check or verdict failed · 2 usage · 3 no runtime or lab not up · 4 the measurement is invalid.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from firstbyte import drill, lifecycle, link, pki, trace
+from runtime import LabError
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command."""
+    args = _parser().parse_args(argv)
+    run: Command = args.run
+    try:
+        return run(args)
+    except LabError as error:
+        print(f"firstbyte {args.command}: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `firstbyte … | head`
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="firstbyte",
+        description="Everything that happens before the first byte: a miniature internet, measured.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n  firstbyte up\n  firstbyte trace https://www.example.com/",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Command, help_: str, *examples: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name,
+            help=help_,
+            description=help_ + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog="examples:\n" + "\n".join(f"  firstbyte {each}" for each in examples),
+        )
+        command.set_defaults(run=run)
+        return command
+
+    up = add("up", lifecycle.up, "start the lab and wait until it is healthy", "up", "up --load")
+    up.add_argument("--load", action="store_true", help="Locust, too")
+    up.add_argument("--no-build", action="store_true", help="take the image as it is")
+
+    down = add("down", lifecycle.down, "remove everything that up made", "down", "down --keep-ca")
+    down.add_argument("--keep-ca", action="store_true", help="keep the volumes: the CA, certificates, results")
+
+    status = add(
+        "status", lifecycle.status, "each host's state, health, address and faults", "status", "status --memory --json"
+    )
+    status.add_argument("--memory", action="store_true", help="resident memory of each host")
+    status.add_argument("--json", action="store_true")
+
+    logs = add("logs", lifecycle.logs, "logs of hosts", "logs edge --tail 20", "logs --follow ca edge")
+    logs.add_argument("host", nargs="*")
+    logs.add_argument("--follow", "-f", action="store_true")
+    logs.add_argument("--tail", default="all", metavar="N")
+
+    execute = add(
+        "exec",
+        lifecycle.exec_,
+        "run a command on a host",
+        "exec client -- cat /proc/net/sockstat",
+        "exec edge -- python -m telemetry.call GET /admin/pool",
+    )
+    execute.add_argument("host")
+    execute.add_argument("cmd", nargs=argparse.REMAINDER, metavar="-- CMD")
+
+    for verb, help_ in (
+        ("stop", "stop hosts (SIGTERM)"),
+        ("start", "start hosts that were stopped or killed"),
+        ("kill", "kill hosts (SIGKILL), as a power cut would"),
+        ("pause", "freeze hosts: reachable, and silent"),
+        ("unpause", "let paused hosts go on"),
+    ):
+        host = add(verb, lifecycle.host_verb, help_, f"{verb} catalog-1", f"{verb} ns1 ns2")
+        host.add_argument("host", nargs="+")
+
+    links = add(
+        "link",
+        link.link,
+        "show links between regions, or change one",
+        "link",
+        "link access:near --rtt 80ms --loss 1%",
+        "link access:near --reset",
+    )
+    links.add_argument("between", nargs="?", type=link.pair, metavar="REGION:REGION")
+    links.add_argument("--rtt", type=link.milliseconds, metavar="MS", help="round-trip time")
+    links.add_argument("--jitter", type=link.milliseconds, metavar="MS")
+    links.add_argument("--loss", type=link.probability, metavar="P", help="0.01 or 1%%")
+    links.add_argument("--rate", type=link.bit_rate, metavar="BITS", help="per second: 10M, 512k; 0 is unlimited")
+    links.add_argument("--one-way", action="store_true", help="only from the first region to the second")
+    links.add_argument("--reset", action="store_true", help="as in links.toml again")
+    links.add_argument("--json", action="store_true")
+
+    traced = add(
+        "trace",
+        trace.trace,
+        "one request, phase by phase, beside its prediction",
+        "trace https://www.example.com/",
+        "trace https://far.example.com/bytes/50000 --tls 1.2 --json",
+    )
+    traced.add_argument("url")
+    traced.add_argument("--tls", choices=["1.2", "1.3"], help="hold TLS to one version")
+    traced.add_argument("--cold", action="store_true", help="do not repeat it with warm caches")
+    traced.add_argument("--json", action="store_true")
+
+    drills = add(
+        "drill",
+        drill.drill,
+        "rehearse a certificate renewal going wrong",
+        "drill renewal-under-load --quick",
+        "drill renewal-under-load --quick --control",
+        "drill --list",
+    )
+    drills.add_argument("name", nargs="?")
+    drills.add_argument("--list", action="store_true", help="name the drills and what each shows")
+    drills.add_argument("--quick", action="store_true", help="at most 40 s")
+    drills.add_argument("--control", action="store_true", help="with the safety off: must fail")
+    drills.add_argument("--json", action="store_true")
+    drills.add_argument("--rate", type=float, metavar="R", help="requests per second (the drill's own otherwise)")
+
+    trust = add("pki", pki.root, "the trust anchor and the certificates", "pki root > root.pem", "pki list --json")
+    kinds = trust.add_subparsers(dest="kind", required=True, metavar="root|list")
+    kinds.add_parser("root", help="the trust bundle as PEM on standard output").set_defaults(run=pki.root)
+    listed = kinds.add_parser("list", help="certificates that are valid now")
+    listed.add_argument("--json", action="store_true")
+    listed.set_defaults(run=pki.list_)
+
+    add("idle", lifecycle.idle, "wait for SIGTERM (the default of the service `lab`)", "idle", "idle")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

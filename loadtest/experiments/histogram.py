@@ -1,0 +1,48 @@
+"""An exact histogram of microseconds: merges without loss, and its percentiles are values that were measured."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+
+class Histogram:
+    """Counts of whole microseconds."""
+
+    def __init__(self, seconds: Iterable[float] = ()) -> None:
+        """Start with measurements in *seconds*."""
+        self._counts: Counter[int] = Counter()
+        for each in seconds:
+            self.add(each)
+
+    def __len__(self) -> int:
+        return self._counts.total()
+
+    def __repr__(self) -> str:
+        return f"<Histogram n={len(self)} p50={self.percentile(50) * 1e3:.3f}ms p99={self.percentile(99) * 1e3:.3f}ms>"
+
+    def add(self, seconds: float) -> None:
+        """Count one measurement."""
+        self._counts[round(seconds * 1e6)] += 1
+
+    def merge(self, other: "Histogram") -> None:
+        """Count what *other* counted."""
+        self._counts.update(other._counts)  # noqa: SLF001 - another of our own kind
+
+    def percentile(self, percent: float) -> float:
+        """Return the smallest measured value in seconds that *percent* of the measurements do not exceed (nearest rank).
+
+        NaN when nothing was measured.
+        """
+        total = len(self)
+        if not total:
+            return math.nan
+        rank = max(1, math.ceil(percent / 100 * total))
+        for value in sorted(self._counts):
+            rank -= self._counts[value]
+            if rank <= 0:
+                return value / 1e6
+        raise AssertionError("unreachable: the ranks add up to the total")
+
+    def as_json(self) -> dict[str, int]:
+        """Return counts by microsecond."""
+        return {str(value): count for value, count in sorted(self._counts.items())}
