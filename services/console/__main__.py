@@ -1,0 +1,164 @@
+"""``python -m console``: one read-only page about the lab, and the first trace on standard output."""
+
+import argparse
+import asyncio
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from console import hosts, opening, reports
+from console.feed import Feed
+from console.poll import Poller
+from console.server import Site
+from console.state import State
+from telemetry import AdminError, Request, Telemetry, add_arguments, endpoint, log
+from waterfall import render
+
+#: Seconds between two looks at the results folder: runs end minutes apart.
+REPORTS_EVERY = 5.0
+#: Seconds that open pages get at the end.
+DRAIN = 2.0
+
+logger = log.get("console")
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="console",
+        description="One read-only page: what is up, what is about to expire, what it costs.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="""examples:
+  python -m console --listen 127.0.0.1:8080 --hosts lab/etc/hosts.toml --token-file /srv/token/admin.token
+  python -m console --listen 0.0.0.0:8080 --hosts /srv/etc/hosts.toml --trace https://www.example.com/ \\
+      --tracer http://198.19.1.10:9900 --admin 0.0.0.0:9900 --token-file /srv/token/admin.token""",
+    )
+    parser.add_argument(
+        "--listen",
+        type=endpoint,
+        default=("127.0.0.1", 8080),
+        metavar="HOST:PORT",
+        help="serve the page here (default 127.0.0.1:8080)",
+    )
+    parser.add_argument("--hosts", type=Path, required=True, metavar="FILE", help="who is asked, TOML")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("/srv/results"),
+        metavar="DIR",
+        help="reports shown below /results/ (default /srv/results)",
+    )
+    parser.add_argument(
+        "--interval",
+        type=_seconds,
+        default=2.0,
+        metavar="S",
+        help="seconds between two looks at every host (default 2)",
+    )
+    parser.add_argument("--trace", metavar="URL", help="trace this at the start and print it, with what to try")
+    parser.add_argument(
+        "--tracer", metavar="URL", help="admin port of the tracing agent, such as http://198.19.1.10:9900"
+    )
+    add_arguments(parser)
+    return parser
+
+
+async def serve(args: argparse.Namespace, declared: hosts.Hosts) -> int:
+    """Poll and serve until told to stop; return the exit code."""
+    telemetry = Telemetry("console")
+    state = State(declared, time.time())
+    feed = Feed()
+    site = Site(state, feed, telemetry.clock, args.results)
+    pages = telemetry.metrics.gauge("firstbyte_console_pages", "Pages that are open")
+    telemetry.metrics.before_render(lambda: pages.set(feed.clients))
+
+    def on_round() -> None:
+        telemetry.health.set("poll", ok=True, detail=f"{len(declared.hosts)} hosts every {args.interval:g} s")
+        site.publish_state()
+
+    def on_trace(trace: dict[str, Any]) -> None:
+        state.take_trace(trace, telemetry.clock.time())
+        site.publish_trace()
+
+    def take_trace(request: Request) -> dict[str, Any]:
+        trace = request.json()
+        if (problem := opening.problem_of(trace)) is not None:
+            raise AdminError(400, problem)
+        on_trace(trace)
+        return {"shown": trace["url"]}
+
+    telemetry.route("POST", "/admin/traces", take_trace)
+    poller = Poller(
+        state,
+        args.token_file,
+        args.interval,
+        on_round=on_round,
+        on_failure=lambda why: telemetry.health.set("poll", ok=False, detail=why),
+    )
+    runner = web.AppRunner(site.application(), access_log=None, handle_signals=False, shutdown_timeout=DRAIN)
+    await runner.setup()
+    async with telemetry.serving(args):
+        try:
+            listener = web.TCPSite(runner, *args.listen)
+            await listener.start()
+        except OSError as error:
+            print(
+                f"console: error: cannot listen on {args.listen[0]}:{args.listen[1]}: {error.strerror}", file=sys.stderr
+            )
+            await runner.cleanup()
+            return 2
+        host, port = runner.addresses[0][:2]
+        print(f"listening on {host}:{port} (http)", flush=True)
+        logger.info("started", hosts=len(declared.hosts), interval_s=args.interval, results=str(args.results))
+        telemetry.health.set("page", ok=True, detail=f"{host}:{port}")
+        tasks = [asyncio.create_task(poller.run()), asyncio.create_task(_watch_reports(state, args.results))]
+        if args.trace:
+            tracer = opening.Tracer(args.tracer, args.token_file)
+            tasks.append(asyncio.create_task(opening.show(tracer, args.trace, render, on_trace)))
+        await telemetry.until_stopped()
+        feed.close()
+        for task in tasks:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await runner.cleanup()
+    return 0
+
+
+async def _watch_reports(state: State, results: Path) -> None:
+    while True:
+        state.take_reports(await asyncio.to_thread(reports.latest, results))
+        await asyncio.sleep(REPORTS_EVERY)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.2 <= value <= 60:
+        raise argparse.ArgumentTypeError(f"expected 0.2 to 60 seconds, got {text!r}")
+    return value
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the service; return the exit code."""
+    parser = arguments()
+    args = parser.parse_args(argv)
+    if bool(args.trace) != bool(args.tracer):
+        parser.error("expected --trace URL and --tracer URL together")
+    log.configure("console", args.log_level)
+    try:
+        declared = hosts.load(args.hosts)
+    except hosts.HostsFileError as error:
+        print(f"console: error: {error}", file=sys.stderr)
+        return 2
+    return asyncio.run(serve(args, declared))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

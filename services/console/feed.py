@@ -1,0 +1,72 @@
+"""What browsers are told as it happens: server-sent events (HTML Living Standard, section 9.2).
+
+Every client gets the newest message of each kind; one that is slow misses those between, never holds them.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+#: Seconds after which a comment says that the console is still there, so that proxies and pages do not give up.
+HEARTBEAT = 10.0
+#: Milliseconds after which a browser that lost us tries again.
+RETRY = 2000
+#: Pages open at once; one person has a handful.
+MAX_CLIENTS = 32
+
+
+class Feed:
+    """The newest message of each kind, and those who wait for the next."""
+
+    def __init__(self, heartbeat: float = HEARTBEAT, max_clients: int = MAX_CLIENTS) -> None:
+        self.heartbeat, self.max_clients = heartbeat, max_clients
+        self.clients = 0
+        self.closed = False
+        self._version = 0
+        self._messages: dict[str, tuple[int, bytes]] = {}
+        self._changed = asyncio.Event()
+
+    @property
+    def full(self) -> bool:
+        """Whether another client would be one too many."""
+        return self.clients >= self.max_clients
+
+    def publish(self, kind: str, data: str) -> None:
+        """Tell every client; *data* is one line (JSON)."""
+        self._version += 1
+        self._messages[kind] = (self._version, f"event: {kind}\ndata: {data}\n\n".encode())
+        self._wake()
+
+    def close(self) -> None:
+        """End every client's stream."""
+        self.closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Yield what one client is sent, until the feed is closed."""
+        self.clients += 1
+        told = 0
+        try:
+            yield f"retry: {RETRY}\n\n".encode()
+            while not self.closed:
+                changed = self._changed
+                news = [message for version, message in sorted(self._messages.values()) if version > told]
+                told = self._version
+                for message in news:
+                    yield message
+                if changed is not self._changed:
+                    continue
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.heartbeat):
+                        await changed.wait()
+                    continue
+                yield b": still here\n\n"
+        finally:
+            self.clients -= 1
+
+    def __repr__(self) -> str:
+        return f"<Feed clients={self.clients} kinds={sorted(self._messages)} closed={self.closed}>"

@@ -1,0 +1,136 @@
+"""What `docker compose up` shows: one traced request, cold and warm, then where to look and what to try.
+
+Asks the tracing agent over its admin API; the drawing is `waterfall`'s.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from telemetry import log
+from telemetry.call import CallError, call
+
+#: Seconds that the lab gets to answer the first trace.
+PATIENCE = 60.0
+#: Seconds between two tries.
+PAUSE = 1.0
+#: Seconds for one trace: cold and warm over the farthest link, with names that time out.
+TRACE_TIMEOUT = 30.0
+
+GUIDE = """\
+Open
+  console   http://127.0.0.1:8080
+  Locust    http://127.0.0.1:8089      after  docker compose --profile load up -d
+
+Ask it yourself
+  dig @127.0.0.1 -p 5300 www.example.com
+  docker compose run --rm lab pki root > root.pem
+  curl --cacert root.pem --resolve www.example.com:8443:127.0.0.1 https://www.example.com:8443/
+
+Try
+  docker compose run --rm lab trace https://far.example.com/        120 ms away instead of 20
+  docker compose run --rm lab link access near --rtt-ms 80          move the near data centre; the page shows it
+  docker compose run --rm lab drill renewal-under-load --quick      renew certificates under load, lose nothing
+  docker compose kill resolver                                      see what the page says; `docker compose up -d` heals
+
+Ctrl-C stops the lab; `docker compose down` removes it.
+"""
+
+logger = log.get("console.opening")
+
+
+@dataclass(frozen=True, slots=True)
+class Tracer:
+    """Where traces start: the agent's admin API."""
+
+    url: str
+    token_file: Path | None
+
+    def trace(self, target: str) -> dict[str, Any]:
+        """Return the trace of *target*, cold and warm.
+
+        Raises:
+            CallError: the agent did not answer, or could not trace.
+        """
+        token = ""
+        if self.token_file is not None:
+            try:
+                token = self.token_file.read_text(encoding="ascii").strip()
+            except OSError as error:
+                raise CallError(0, f"{self.token_file}: {error.strerror}") from None
+        body = {"url": target, "warm": True}
+        answer = call(self.url, "POST", "/admin/trace", body, token=token, timeout=TRACE_TIMEOUT)
+        if (problem := problem_of(answer)) is not None:
+            raise CallError(0, f"{self.url}/admin/trace: {problem}")
+        traced: dict[str, Any] = answer
+        return traced
+
+
+def problem_of(trace: object) -> str | None:
+    """Say what is wrong with a trace from outside, or return None.
+
+    The shape is that of ``firstbyte trace --json``: a URL and, under ``cold`` and perhaps ``warm``, a total and phases.
+    """
+    if not isinstance(trace, Mapping):
+        return f"expected a JSON object, got {type(trace).__name__}"
+    if not isinstance(trace.get("url"), str):
+        return f"expected url to be text, got {trace.get('url')!r}"
+    if not isinstance(trace.get("cold"), Mapping):
+        return f"expected cold to be an object, got {type(trace.get('cold')).__name__}"
+    for name in ("cold", "warm"):
+        run = trace.get(name)
+        if run is None:
+            continue
+        if not isinstance(run, Mapping) or not _is_number(run.get("total_ms")):
+            return f"expected {name}.total_ms to be a number"
+        phases = run.get("phases")
+        if not isinstance(phases, list):
+            return f"expected {name}.phases to be a list, got {type(phases).__name__}"
+        for index, phase in enumerate(phases):
+            whole = isinstance(phase, Mapping) and isinstance(phase.get("name"), str)
+            if not whole or not all(_is_number(phase.get(key)) for key in ("start_ms", "measured_ms")):
+                return f"expected {name}.phases[{index}] to have a name, start_ms and measured_ms"
+    return None
+
+
+async def first_trace(tracer: Tracer, url: str, patience: float = PATIENCE, pause: float = PAUSE) -> dict[str, Any]:
+    """Trace *url*; try again until it works or *patience* seconds have passed.
+
+    Raises:
+        CallError: the last failure.
+    """
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return await asyncio.to_thread(tracer.trace, url)
+        except CallError as error:
+            logger.debug("trace_failed", url=url, error=error.message)
+            if time.monotonic() + pause >= until:
+                raise
+        await asyncio.sleep(pause)
+
+
+async def show(
+    tracer: Tracer,
+    url: str,
+    render: Callable[[Mapping[str, Any]], str],
+    on_trace: Callable[[dict[str, Any]], None],
+    patience: float = PATIENCE,
+) -> None:
+    """Trace *url*, hand the trace to *on_trace*, and print what a person at the terminal wants to see."""
+    print(f"firstbyte: tracing {url} …", flush=True)
+    try:
+        trace = await first_trace(tracer, url, patience)
+    except CallError as error:
+        print(f"No trace of {url} within {patience:.0f} s: {error.message}\n", flush=True)
+    else:
+        on_trace(trace)
+        print(f"\n{render(trace)}\n", flush=True)
+    print(GUIDE, flush=True)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,92 @@
+"""The Prometheus text exposition format 0.0.4, read.
+
+Reads samples and skips comments; what HELP and TYPE say is not kept, nor are timestamps.
+https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from console.hosts import ConsoleError
+
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\\n]|\\.)*)"\s*(,|(?=\}))')
+_ESCAPE = re.compile(r"\\(.)")
+_ESCAPED = {"n": "\n", '"': '"', "\\": "\\"}
+
+
+class ExpositionError(ConsoleError):
+    """A line is no sample."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(f"line {line}: {message}")
+        self.line = line
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One sample: a name, labels, a value."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """Every sample of one answer."""
+
+    series: tuple[Series, ...] = ()
+
+    def each(self, name: str, **labels: str) -> Iterator[Series]:
+        """Yield the series called *name* that carry at least these *labels*."""
+        wanted = set(labels.items())
+        for series in self.series:
+            if series.name == name and wanted <= set(series.labels):
+                yield series
+
+    def total(self, name: str, **labels: str) -> float | None:
+        """Return the sum of the series called *name* with these *labels*; None when there is none that is finite."""
+        values = [series.value for series in self.each(name, **labels) if math.isfinite(series.value)]
+        return sum(values) if values else None
+
+
+def parse(text: str) -> Scrape:
+    """Read one answer.
+
+    Raises:
+        ExpositionError: a line is neither blank, a comment nor a sample.
+    """
+    series = []
+    # Not splitlines(): U+2028 and its kin may stand in a label value and end no line here.
+    for number, raw in enumerate(text.split("\n"), 1):
+        line = raw.strip(" \t\r")
+        if line and not line.startswith("#"):
+            series.append(_sample(line, number))
+    return Scrape(tuple(series))
+
+
+def _sample(line: str, number: int) -> Series:
+    match = _NAME.match(line)
+    if match is None:
+        raise ExpositionError(number, f"expected a metric name, got {line[:40]!r}")
+    position, labels = match.end(), []
+    rest = line[position:].lstrip(" \t")
+    if rest.startswith("{"):
+        position = len(line) - len(rest) + 1
+        while not line[position:].lstrip(" \t").startswith("}"):
+            pair = _LABEL.match(line, position)
+            if pair is None:
+                raise ExpositionError(number, f'expected label="value", got {line[position : position + 40]!r}')
+            labels.append((pair[1], _ESCAPE.sub(lambda found: _ESCAPED.get(found[1], found[0]), pair[2])))
+            position = pair.end()
+        rest = line[position:].lstrip(" \t")[1:]
+    words = rest.split()
+    if len(words) not in {1, 2}:
+        raise ExpositionError(number, f"expected a value and perhaps a timestamp, got {rest[:40]!r}")
+    try:
+        return Series(match[0], tuple(labels), float(words[0]))
+    except ValueError:
+        raise ExpositionError(number, f"expected a number, got {words[0][:40]!r}") from None

@@ -1,0 +1,380 @@
+"""What the console knows: samples and a time in, one JSON snapshot with alarms out.
+
+Sans-IO: nothing here asks a host, reads a clock or writes to a browser.  Times are seconds since the epoch, as the
+console's own clock has them.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from console.alarms import Alarm, Down, of_certificate, of_health, of_hosts
+from console.hosts import Host, Hosts
+from console.prometheus import Scrape
+from console.window import Window
+
+#: Samples in a row without an answer before a host counts as down; one may be a hiccup of a busy machine.
+MISSES = 2
+#: Seconds that hosts get to answer for the first time before the silence is an alarm.
+BOOT = 20.0
+#: Seconds over which rates are taken: two of the shorter TTLs in the lab's zones.
+WINDOW = 60.0
+#: Past TIME_WAIT counts kept for each host: a TIME_WAIT of 60 s at a sample every 2 s is seen to come and go.
+HISTORY = 60
+#: Things that happened, newest first.
+EVENTS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What came of asking one host."""
+
+    host: str
+    #: When it was asked.
+    at: float
+    #: Why there was no answer, in plain words; None when there was one.
+    error: str | None = None
+    #: The body of /health.
+    health: Mapping[str, Any] = field(default_factory=dict)
+    scrape: Scrape = field(default_factory=Scrape)
+    #: Answers of the admin requests that were made this time, by path.
+    admin: Mapping[str, Any] = field(default_factory=dict)
+    #: Why an admin request was refused, if one was.
+    refused: str = ""
+
+
+class _Track:
+    """One host through time."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.status = "waiting"
+        self.since = 0.0
+        self.seen = False
+        self.misses = 0
+        self.first_miss = 0.0
+        self.error = ""
+        self.health: Mapping[str, Any] = {}
+        self.scrape = Scrape()
+        self.admin: dict[str, tuple[float, Any]] = {}
+        self.refused = ""
+        self.tw: deque[int] = deque(maxlen=HISTORY)
+        self.requests = Window(WINDOW)
+
+    def answer(self, path: str) -> tuple[float, Mapping[str, Any]]:
+        """Return when *path* was last answered, and the answer; an empty one when it never was or is no object."""
+        at, body = self.admin.get(path, (0.0, {}))
+        return at, body if isinstance(body, Mapping) else {}
+
+
+class State:
+    """Everything the page shows."""
+
+    def __init__(self, hosts: Hosts, started: float) -> None:
+        self.hosts, self.started = hosts, started
+        self._tracks = {host.name: _Track(host) for host in hosts.hosts}
+        self._events: deque[dict[str, Any]] = deque(maxlen=EVENTS)
+        self._cache = Window(WINDOW)
+        self._links: dict[tuple[str, str], Window] = {}
+        self._wan_drops = Window(WINDOW)
+        self._trace: dict[str, Any] | None = None
+        self._reports: list[dict[str, Any]] = []
+
+    # --- what comes in ----------------------------------------------------------------------------------------------
+
+    def observe(self, sample: Sample) -> None:
+        """Take in what came of asking one host."""
+        track = self._tracks[sample.host]
+        if sample.error is not None:
+            self._missed(track, sample.at, sample.error)
+            return
+        if track.status == "down" and track.seen:
+            self._event(sample.at, track.host.name, f"is back after {_seconds(sample.at - track.since)}", "good")
+        healthy = sample.health.get("status") == "ok"
+        status = "ok" if healthy else "failing"
+        if status != track.status:
+            if status == "failing" and track.seen:
+                self._event(sample.at, track.host.name, "says that it is not well", "bad")
+            elif track.status == "failing" and track.seen:
+                self._event(sample.at, track.host.name, "is well again", "good")
+            track.status, track.since = status, sample.at
+        track.seen, track.misses, track.error = True, 0, ""
+        track.health, track.scrape, track.refused = sample.health, sample.scrape, sample.refused
+        for path, answer in sample.admin.items():
+            track.admin[path] = (sample.at, answer)
+        track.tw.append(int(sample.scrape.total("firstbyte_sockets", state="tw") or 0))
+        self._count(track, sample)
+
+    def _missed(self, track: _Track, at: float, error: str) -> None:
+        track.misses += 1
+        track.error = error
+        if track.misses == 1:
+            track.first_miss = at
+        patient = not track.seen and at < self.started + BOOT
+        if track.status == "down" or track.misses < MISSES or patient:
+            return
+        track.status, track.since = "down", track.first_miss
+        self._event(track.first_miss, track.host.name, f"is down: {error}" if track.seen else "has not answered", "bad")
+
+    def _count(self, track: _Track, sample: Sample) -> None:
+        scrape, role = sample.scrape, track.host.role
+        if role == "resolver":
+            hits = scrape.total("firstbyte_resolver_cache_hits_total")
+            misses = scrape.total("firstbyte_resolver_cache_misses_total")
+            if hits is not None and misses is not None:
+                self._cache.add(sample.at, hits, misses)
+        elif role == "edge":
+            served = scrape.total("firstbyte_edge_requests_total")
+            if served is not None:
+                track.requests.add(sample.at, served)
+        elif role == "wan" and "/admin/counters" in sample.admin:
+            counters = sample.admin["/admin/counters"]
+            self._wan_drops.add(sample.at, float(counters.get("tun_dropped", 0)))
+            for link in counters.get("links", ()):
+                window = self._links.setdefault((link["from"], link["to"]), Window(WINDOW))
+                window.add(sample.at, link["packets"], link["dropped_loss"] + link["dropped_queue"])
+
+    def take_trace(self, trace: Mapping[str, Any], at: float) -> None:
+        """Show this trace from now on."""
+        self._trace = {"at": at, "trace": dict(trace)}
+
+    def take_reports(self, reports: Iterable[Mapping[str, Any]]) -> None:
+        """Show these runs, newest first."""
+        self._reports = [dict(report) for report in reports]
+
+    def _event(self, at: float, host: str, text: str, level: str) -> None:
+        self._events.appendleft({"at": at, "host": host, "text": text, "level": level})
+
+    # --- what goes out ----------------------------------------------------------------------------------------------
+
+    def trace(self) -> dict[str, Any] | None:
+        """Return the last trace and when it came; None before there is one."""
+        return self._trace
+
+    def admin_paths(self, host: Host) -> tuple[str, ...]:
+        """Return what to ask *host*'s admin API for, given what it is and what it last said of itself."""
+        paths = {
+            "edge": ("/admin/certificate", "/admin/pool"),
+            "origin": ("/admin/certificate",),
+            "wan": ("/admin/links", "/admin/counters"),
+            # Its entries are not shown: none of them are asked for.
+            "resolver": ("/admin/cache?limit=0",),
+        }.get(host.role, ())
+        # /health names the faults that are on; only then is it worth asking what they do.
+        return (*paths, "/admin/faults") if self._tracks[host.name].health.get("faults") else paths
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """Return everything but the trace, as the page gets it."""
+        blind = self._blind()
+        alarms = self._alarms(now, blind)
+        return {
+            "now": now,
+            "started": self.started,
+            "verdict": self._verdict(alarms),
+            "alarms": [alarm.as_dict() for alarm in alarms],
+            "regions": [self._region(name, blind) for name in self.hosts.regions],
+            "certificates": [c for c in (self._certificate(t, now) for t in self._tracks.values()) if c],
+            "pools": [pool for track in self._tracks.values() for pool in self._pools(track)],
+            "cache": self._resolver_cache(),
+            "links": self._link_table(),
+            "faults": list(self._faults()),
+            "events": list(self._events),
+            "reports": self._reports,
+            "trace_at": None if self._trace is None else self._trace["at"],
+        }
+
+    def _blind(self) -> frozenset[str]:
+        """Return the hosts that can not be seen because the router is down, whatever they are themselves."""
+        routers = [track for track in self._tracks.values() if track.host.role == "wan"]
+        if not routers or any(track.status != "down" for track in routers):
+            return frozenset()
+        here = {track.host.region for track in routers}
+        return frozenset(
+            name
+            for name, track in self._tracks.items()
+            if track.host.region not in here and (track.status == "down" or track.misses)
+        )
+
+    def _status(self, track: _Track, blind: frozenset[str]) -> str:
+        return "unseen" if track.host.name in blind else track.status
+
+    def _alarms(self, now: float, blind: frozenset[str]) -> list[Alarm]:
+        tracks = [track for track in self._tracks.values() if track.host.name not in blind]
+        down = [Down(t.host, t.since, t.error, t.seen) for t in tracks if t.status == "down"]
+        alarms = of_hosts(down, self.hosts.losses)
+        alarms += [of_health(t.host, t.health, t.since) for t in tracks if t.status == "failing"]
+        for track in tracks:
+            if track.status == "ok" and (certificate := self._certificate(track, now)):
+                alarm = of_certificate(track.host, certificate)
+                if alarm is not None:
+                    alarms.append(alarm)
+        refused = [t for t in tracks if t.refused and t.status != "down"]
+        if refused:
+            count = f"{len(refused)} hosts" if len(refused) > 1 else refused[0].host.name
+            alarms.append(Alarm("warn", "the console", f"may not ask {count} all it wants", None, refused[0].refused))
+        grown = self._wan_drops.growth()
+        if grown is not None and grown[1][0] > 0:
+            why = f"the kernel threw {grown[1][0]:.0f} packets away in the last minute"
+            alarms.append(Alarm("warn", "wan", "is too slow for this load", None, why, "measurements are not valid"))
+        return sorted(alarms, key=lambda alarm: alarm.level != "bad")
+
+    def _verdict(self, alarms: list[Alarm]) -> dict[str, Any]:
+        total = len(self._tracks)
+        waiting = [name for name, track in self._tracks.items() if track.status == "waiting"]
+        well = sum(track.status == "ok" for track in self._tracks.values())
+        faults = sum(1 for _ in self._faults())
+        if any(alarm.level == "bad" for alarm in alarms):
+            return {"level": "bad", "text": f"{well} of {total} hosts are well."}
+        if waiting:
+            return {"level": "wait", "text": f"Starting: {total - len(waiting)} of {total} hosts have answered."}
+        if alarms or faults:
+            return {"level": "warn", "text": f"All {total} hosts answer, but not all is as it should be."}
+        return {"level": "ok", "text": f"All {total} hosts are well."}
+
+    def _region(self, name: str, blind: frozenset[str]) -> dict[str, Any]:
+        return {
+            "name": name,
+            "title": self.hosts.regions[name],
+            "hosts": [self._host(t, blind) for t in self._tracks.values() if t.host.region == name],
+        }
+
+    def _host(self, track: _Track, blind: frozenset[str]) -> dict[str, Any]:
+        host, scrape, status = track.host, track.scrape, self._status(track, blind)
+        rates = track.requests.rates()
+        return {
+            "name": host.name,
+            "address": host.address,
+            "fqdn": host.fqdn,
+            "role": host.role,
+            "status": status,
+            "since": track.since or None,
+            "error": track.error,
+            "checks": track.health.get("checks", {}),
+            "faults": list(track.health.get("faults", ())),
+            "tw": scrape.total("firstbyte_sockets", state="tw") if status in {"ok", "failing"} else None,
+            "inuse": scrape.total("firstbyte_sockets", state="inuse"),
+            "tw_history": list(track.tw),
+            "rss": scrape.total("process_resident_memory_bytes"),
+            "requests_per_s": None if rates is None else rates[0],
+        }
+
+    def _certificate(self, track: _Track, now: float) -> dict[str, Any] | None:
+        at, body = track.answer("/admin/certificate")
+        if not body:
+            return None
+        before, after, renewal = body.get("not_before"), body.get("not_after"), body.get("next_renewal")
+        left = body.get("seconds_left")
+        # The host's clock may be set ahead on purpose: what it says is left counts, less the time since it said so.
+        left = left - (now - at) if _number(left) else after - now if _number(after) else None
+        used = renew_at = None
+        # Certificates are dated back a little for clocks that lag; life counts from issue, as the schedule does.
+        begins = body["issued"] if _number(body.get("issued")) else before
+        if _number(begins) and _number(after) and after > begins and left is not None:
+            life = after - begins
+            used = min(1.0, max(0.0, 1 - left / life))
+            renew_at = min(1.0, max(0.0, (renewal - begins) / life)) if _number(renewal) else None
+        return {
+            "host": track.host.name,
+            "names": body.get("names", []),
+            "issuer": body.get("issuer"),
+            "serial": body.get("serial"),
+            "not_after": after,
+            "seconds_left": left,
+            "used": used,
+            "renew_at": renew_at,
+            "next_renewal": renewal,
+            "renewals": body.get("renewals", 0),
+            "failures": body.get("failures", 0),
+            "last_error": body.get("last_error"),
+            "stale": track.status == "down",
+        }
+
+    def _pools(self, track: _Track) -> list[dict[str, Any]]:
+        _, body = track.answer("/admin/pool")
+        upstreams = body.get("upstreams", ())
+        return [{"host": track.host.name, "stale": track.status == "down", **upstream} for upstream in upstreams]
+
+    def _resolver_cache(self) -> dict[str, Any] | None:
+        for track in self._tracks.values():
+            if track.host.role != "resolver":
+                continue
+            grown = self._cache.growth()
+            hit_rate = per_second = None
+            if grown is not None:
+                seconds, (hits, misses) = grown
+                asked = hits + misses
+                per_second = asked / seconds
+                hit_rate = hits / asked if asked else None
+            _, body = track.answer("/admin/cache?limit=0")
+            return {
+                "host": track.host.name,
+                "window_s": WINDOW,
+                "hit_rate": hit_rate,
+                "queries_per_s": per_second,
+                "hits": track.scrape.total("firstbyte_resolver_cache_hits_total"),
+                "misses": track.scrape.total("firstbyte_resolver_cache_misses_total"),
+                "size": body.get("size", track.scrape.total("firstbyte_resolver_cache_entries")),
+                "stale": track.status == "down",
+            }
+        return None
+
+    def _link_table(self) -> list[dict[str, Any]]:
+        """Return one entry for each pair, with both directions apart only where they differ."""
+        links: dict[tuple[str, str], Mapping[str, Any]] = {}
+        for track in self._tracks.values():
+            for link in track.answer("/admin/links")[1].get("links", ()):
+                links[link["from"], link["to"]] = link
+        table: list[dict[str, Any]] = []
+        shown: set[tuple[str, str]] = set()
+        for (a, b), there in links.items():
+            if (a, b) in shown:
+                continue
+            back = links.get((b, a))
+            alike = back is not None and _settings(there) == _settings(back)
+            pairs = [(a, b), (b, a)] if alike else [(a, b)]
+            shown.update(pairs)
+            rates = [window.rates() for pair in pairs if (window := self._links.get(pair))]
+            grown = [window.growth() for pair in pairs if (window := self._links.get(pair))]
+            table.append(
+                {
+                    **there,
+                    "both": alike,
+                    "changed": bool(there.get("changed") or (alike and back is not None and back.get("changed"))),
+                    "packets_per_s": sum(rate[0] for rate in rates if rate),
+                    "dropped": sum(growth[1][1] for growth in grown if growth),
+                }
+            )
+        return table
+
+    def _faults(self) -> Iterable[dict[str, Any]]:
+        for track in self._tracks.values():
+            _, switches = track.answer("/admin/faults")
+            for name in track.health.get("faults", ()) if track.status != "down" else ():
+                switch = switches.get(name)
+                known = switch if isinstance(switch, Mapping) else {}
+                yield {
+                    "host": track.host.name,
+                    "name": name,
+                    "help": known.get("help", ""),
+                    "parameters": known.get("parameters", {}),
+                    "hits": known.get("hits"),
+                }
+
+    def __repr__(self) -> str:
+        counts: dict[str, int] = {}
+        for track in self._tracks.values():
+            counts[track.status] = counts.get(track.status, 0) + 1
+        return f"<State {' '.join(f'{status}={count}' for status, count in sorted(counts.items()))}>"
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _settings(link: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in link.items() if key not in {"from", "to", "changed"}}
+
+
+def _seconds(span: float) -> str:
+    return f"{span:.0f} s" if span < 120 else f"{span / 60:.0f} min"
