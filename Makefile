@@ -14,10 +14,11 @@ help: ## list the targets
 
 venv: .venv/.ready ## make .venv with everything, firstbyte included
 
-lint: venv ## ruff, mypy
+lint: venv ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy lab tests
+	$(BIN)/mypy dns pki services loadtest lab bench tests
+	$(BIN)/lint-imports --no-cache
 
 test: venv ## the whole suite
 	$(BIN)/pytest

@@ -5,9 +5,9 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-from experiments.histogram import Histogram
-from experiments.load import Request
 from experiments.result import Event, Result
+from generator.histogram import Histogram
+from generator.load import Request
 
 WIDTH, LEFT, RIGHT = 960, 64, 16
 #: Seconds that one bar of the time line covers.

@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from drills import renewal_under_load
-from experiments import Request, Result
+from experiments import Result
+from generator import Request
 
 Run = Callable[..., Awaitable[tuple[Result, list[Request], list[tuple[float, str]]]]]
 

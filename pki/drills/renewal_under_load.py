@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from drills.lab import TRUST, Control, call, fault
-from experiments import Check, Event, Histogram, Load, Request, Result, Target, Timeline
+from experiments import Check, Event, Result, Timeline
+from generator import Histogram, Load, Request, Target
 
 CLAIM = "Renewing a certificate costs no request: the new one is served to new handshakes, and what is open goes on."
 HOST = "edge"

@@ -4,11 +4,13 @@ import argparse
 import asyncio
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from rich.console import Console
 
 from console import hosts, opening, reports
 from console.feed import Feed
@@ -22,6 +24,8 @@ from waterfall import render
 REPORTS_EVERY = 5.0
 #: Seconds that open pages get at the end.
 DRAIN = 2.0
+#: Columns of what is drawn into the log; Compose puts the host's name before each line.
+LOG_COLUMNS = 100
 
 logger = log.get("console")
 
@@ -118,7 +122,7 @@ async def serve(args: argparse.Namespace, declared: hosts.Hosts) -> int:
         tasks = [asyncio.create_task(poller.run()), asyncio.create_task(_watch_reports(state, args.results))]
         if args.trace:
             tracer = opening.Tracer(args.tracer, args.token_file)
-            tasks.append(asyncio.create_task(opening.show(tracer, args.trace, render, on_trace)))
+            tasks.append(asyncio.create_task(opening.show(tracer, args.trace, _draw, on_trace)))
         await telemetry.until_stopped()
         feed.close()
         for task in tasks:
@@ -127,6 +131,13 @@ async def serve(args: argparse.Namespace, declared: hosts.Hosts) -> int:
             await asyncio.gather(*tasks, return_exceptions=True)
         await runner.cleanup()
     return 0
+
+
+def _draw(trace: Mapping[str, Any]) -> None:
+    """Print *trace* as wide as a log may be: nobody's terminal is asked here."""
+    screen = Console(width=LOG_COLUMNS)
+    screen.print("", render(trace, LOG_COLUMNS), "", sep="\n")
+    sys.stdout.flush()
 
 
 async def _watch_reports(state: State, results: Path) -> None:

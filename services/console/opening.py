@@ -116,11 +116,11 @@ async def first_trace(tracer: Tracer, url: str, patience: float = PATIENCE, paus
 async def show(
     tracer: Tracer,
     url: str,
-    render: Callable[[Mapping[str, Any]], str],
+    draw: Callable[[Mapping[str, Any]], None],
     on_trace: Callable[[dict[str, Any]], None],
     patience: float = PATIENCE,
 ) -> None:
-    """Trace *url*, hand the trace to *on_trace*, and print what a person at the terminal wants to see."""
+    """Trace *url*, hand the trace to *on_trace*, *draw* it, and print what a person at the terminal wants to see next."""
     print(f"firstbyte: tracing {url} …", flush=True)
     try:
         trace = await first_trace(tracer, url, patience)
@@ -128,7 +128,7 @@ async def show(
         print(f"No trace of {url} within {patience:.0f} s: {error.message}\n", flush=True)
     else:
         on_trace(trace)
-        print(f"\n{render(trace)}\n", flush=True)
+        draw(trace)
     print(GUIDE, flush=True)
 
 

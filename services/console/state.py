@@ -7,7 +7,7 @@ console's own clock has them.
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from console.alarms import Alarm, Down, of_certificate, of_health, of_hosts
 from console.hosts import Host, Hosts
@@ -264,12 +264,13 @@ class State:
         if not body:
             return None
         before, after, renewal = body.get("not_before"), body.get("not_after"), body.get("next_renewal")
+        issued = body.get("issued")
         left = body.get("seconds_left")
         # The host's clock may be set ahead on purpose: what it says is left counts, less the time since it said so.
         left = left - (now - at) if _number(left) else after - now if _number(after) else None
         used = renew_at = None
         # Certificates are dated back a little for clocks that lag; life counts from issue, as the schedule does.
-        begins = body["issued"] if _number(body.get("issued")) else before
+        begins = issued if _number(issued) else before
         if _number(begins) and _number(after) and after > begins and left is not None:
             life = after - begins
             used = min(1.0, max(0.0, 1 - left / life))
@@ -368,7 +369,7 @@ class State:
         return f"<State {' '.join(f'{status}={count}' for status, count in sorted(counts.items()))}>"
 
 
-def _number(value: object) -> bool:
+def _number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

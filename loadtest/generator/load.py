@@ -18,7 +18,7 @@ from typing import Any
 import httptools
 from cryptography import x509
 
-from experiments.histogram import Histogram
+from generator.histogram import Histogram
 from stub import AsyncStub, StubError
 
 #: Seconds after which a request counts as lost.
