@@ -2,17 +2,28 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+# docker, netns, or nothing: every runtime that answers on this machine
+RUNTIME ?=
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.venv/.ready: requirements/dev.txt pyproject.toml
+.venv/.ready: requirements/build.txt requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --require-hashes -r requirements/dev.txt
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/pip install --quiet --require-hashes -r requirements/dev.txt 2>&1 | { grep -v '^WARNING: Location' || true; }
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable . 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@touch $@
 
 venv: .venv/.ready ## make .venv with everything, firstbyte included
+
+up: venv ## start the lab and wait until it is healthy
+	$(BIN)/firstbyte up
+
+down: venv ## remove everything that up made, volumes too
+	$(BIN)/firstbyte down
+
+demo: venv ## boot, trace, two scenarios, one drill, a table of costs and a report; leaves the lab up
+	$(BIN)/python -m firstbyte.demo
 
 lint: venv ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
@@ -20,12 +31,22 @@ lint: venv ## ruff, mypy, import-linter
 	$(BIN)/mypy dns pki services loadtest lab bench tests
 	$(BIN)/lint-imports --no-cache
 
-test: venv ## the whole suite
-	$(BIN)/pytest
+test: venv ## the whole suite: units, then the lab in every runtime that answers (RUNTIME=docker|netns: in that one)
+	$(BIN)/pytest -m "not system"
+	$(BIN)/python -m tests.system $(RUNTIME)
 
-lock: ## compile requirements/*.txt anew (hashes, no URLs)
+unit: venv ## the tests that need no lab
+	$(BIN)/pytest -m "not system"
+
+bench: venv ## measure beside independent peers (minutes; an idle machine)
+	$(BIN)/python bench
+
+fuzz: venv ## parsers on ten thousand inputs each
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -m "hypothesis and not system"
+
+lock: venv ## compile requirements/*.txt anew (hashes, no URLs)
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 pyproject.toml -o requirements/base.txt
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra load pyproject.toml -o requirements/load.txt
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --group dev requirements/dev.in pyproject.toml -o requirements/dev.txt
 
-.PHONY: help venv lint test lock
+.PHONY: help venv up down demo lint test unit bench fuzz lock

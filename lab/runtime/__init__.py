@@ -6,7 +6,7 @@ the Docker SDK and reaches their admin ports through ``docker exec``.  Inside th
 """
 
 from runtime.docker_lab import DockerLab, HostStatus
-from runtime.errors import EngineError, LabDownError, LabError, NotHereError, UnknownHostError
+from runtime.errors import EngineError, LabDownError, LabError, NotHereError, RefusedError, UnknownHostError
 from runtime.inside import InsideLab
 from runtime.topology import Host, Topology, find_project
 
@@ -19,6 +19,7 @@ __all__ = [
     "LabDownError",
     "LabError",
     "NotHereError",
+    "RefusedError",
     "Topology",
     "UnknownHostError",
     "find_project",

@@ -16,7 +16,7 @@ from typing import Any, Self
 import docker
 from docker.errors import APIError, DockerException, NotFound
 
-from runtime.errors import EngineError, LabDownError, LabError
+from runtime.errors import EngineError, LabDownError, LabError, RefusedError
 from runtime.topology import Topology
 
 PROJECT = "firstbyte"
@@ -166,13 +166,13 @@ class DockerLab:
 
         Raises:
             LabDownError: the host does not run, or its admin port does not answer.
-            LabError: the request was refused.
+            RefusedError: the host answered, and refused.
         """
         command = ["python", "-m", "telemetry.call", "--timeout", str(timeout), method, path]
         code, out, err = self.capture(host, command if body is None else [*command, json.dumps(body)])
         if code:
             message = err.decode(errors="replace").strip().removeprefix("error: ")
-            raise (LabDownError if code == 3 else LabError)(f"{host}: {message or f'exit code {code}'}")
+            raise (LabDownError if code == 3 else RefusedError)(f"{host}: {message or f'exit code {code}'}")
         try:
             return json.loads(out)
         except ValueError:

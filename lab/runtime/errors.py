@@ -16,6 +16,12 @@ class LabDownError(LabError):
     """The lab, or the host that was asked for, is not running."""
 
 
+class RefusedError(LabError):
+    """A host answered and refused the request: what was asked for does not exist, or is not what it expects."""
+
+    exit_code = 2
+
+
 class UnknownHostError(LabError):
     """The topology has no such host."""
 

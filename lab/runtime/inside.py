@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import LabDownError, LabError, UnknownHostError
+from runtime.errors import LabDownError, LabError, RefusedError, UnknownHostError
 from telemetry.call import CallError, call
 
 HOSTS_FILE = Path("/srv/etc/hosts.toml")
@@ -39,4 +39,4 @@ class InsideLab:
         except CallError as error:
             if error.status == 0:
                 raise LabDownError(f"{host} does not answer ({error.message}); is the lab up?") from None
-            raise LabError(f"{host}: {error.message}") from None
+            raise RefusedError(f"{host}: {error.message}") from None

@@ -1,0 +1,35 @@
+"""``python -m tests.system [RUNTIME]``: the system tests once in every runtime that answers on this machine."""
+
+import os
+import subprocess
+import sys
+
+RUNTIMES = ("docker",)
+
+
+def answers(runtime: str) -> bool:
+    """Return whether *runtime* can run a lab here."""
+    return runtime == "docker" and subprocess.run(["docker", "info"], check=False, capture_output=True).returncode == 0
+
+
+def main(arguments: list[str]) -> int:
+    """Run pytest for each runtime; return the worst exit code."""
+    wanted = arguments or list(RUNTIMES)
+    if unknown := [each for each in wanted if each not in RUNTIMES]:
+        print(f"tests.system: error: expected {' or '.join(RUNTIMES)}, got {unknown[0]!r}", file=sys.stderr)
+        return 2
+    usable = [each for each in wanted if answers(each)]
+    if not usable:
+        print(f"tests.system: no runtime answers ({', '.join(wanted)}): the lab was not tested", file=sys.stderr)
+        return 3 if arguments or os.environ.get("CI") else 0
+    worst = 0
+    for runtime in usable:
+        print(f"--- the lab on {runtime}", flush=True)
+        environment = {**os.environ, "FIRSTBYTE_RUNTIME": runtime}
+        command = [sys.executable, "-m", "pytest", "-m", "system", "tests"]
+        worst = max(worst, subprocess.run(command, check=False, env=environment).returncode)
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

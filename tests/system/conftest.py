@@ -1,0 +1,86 @@
+"""The running lab, asked through programs that are not ours.
+
+The fixture takes the lab that is up, or starts it and removes it afterwards.  Where no runtime answers, these tests
+are skipped, except in CI, where that is a failure.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from runtime import DockerLab, LabError, Topology, find_project
+
+#: Which programs are asked is theirs to say; how long they may take is ours.
+TIMEOUT = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a program said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """What it wrote to standard output, without empty lines."""
+        return [line for line in self.out.splitlines() if line.strip()]
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """Runs programs on a host of the lab, or on this machine."""
+
+    lab: DockerLab
+
+    def on(self, host: str, *command: str) -> Answer:
+        """Run *command* on *host*; the host ``lab`` has dig, unbound, curl and openssl."""
+        code, out, err = self.lab.capture(host, command)
+        return Answer(code, out.decode(errors="replace"), err.decode(errors="replace"))
+
+    def here(self, *command: str, text: str | None = None) -> Answer:
+        """Run *command* on this machine, which reaches the lab through published ports."""
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=TIMEOUT, input=text)
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    def firstbyte(self, *arguments: str) -> Answer:
+        """Run our own command line on this machine."""
+        return self.here(sys.executable, "-m", "firstbyte", *arguments)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[DockerLab]:
+    """Give the lab, up and healthy, with the host ``lab`` for tools."""
+    try:
+        found = DockerLab(Topology.load(find_project()))
+    except LabError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no runtime: {error}")
+    with found:
+        was_up = any(host.state == "running" for host in found.status())
+        found.up(["tools"])
+        yield found
+        if not was_up:
+            found.down()
+
+
+@pytest.fixture(scope="session")
+def shell(lab: DockerLab) -> Shell:
+    """Give a way to run programs in and around the lab."""
+    return Shell(lab)
+
+
+@pytest.fixture(scope="session")
+def root_pem(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Give the path of the lab's root certificate on this machine, as the README tells a reader to get it."""
+    answer = shell.firstbyte("pki", "root")
+    assert answer.code == 0, answer.err
+    path = tmp_path_factory.mktemp("trust") / "root.pem"
+    path.write_text(answer.out, encoding="ascii")
+    return str(path)

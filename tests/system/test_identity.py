@@ -1,0 +1,89 @@
+"""openssl and curl judge the chains that our CA issued and our edges show."""
+
+import re
+
+import pytest
+
+from tests.system.conftest import Shell
+
+pytestmark = pytest.mark.system
+
+TRUST = "/srv/trust/root.pem"
+
+
+@pytest.mark.parametrize("name", ["www.example.com", "far.example.com", "news.example.com", "ca.example.com"])
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_openssl_verifies_the_chain_and_the_name(shell: Shell, name: str, version: str) -> None:
+    command = f"openssl s_client -connect {name}:443 -servername {name} -CAfile {TRUST} -verify_return_error -verify_hostname {name} {version} -brief </dev/null"
+    answer = shell.on("lab", "sh", "-c", command)
+    assert answer.code == 0, answer.err
+    assert "Verification: OK" in answer.err
+    assert f"Verified peername: {name}" in answer.err
+    assert ("TLSv1.3" if version == "-tls1_3" else "TLSv1.2") in answer.err
+
+
+def test_the_chain_stands_the_strict_reading_of_rfc_5280(shell: Shell) -> None:
+    command = (
+        f"openssl s_client -connect www.example.com:443 -servername www.example.com -CAfile {TRUST} -showcerts </dev/null 2>/dev/null"
+        ' | awk \'/BEGIN/{n++} n{print > "/tmp/c" n ".pem"}\'; '
+        f"openssl verify -x509_strict -purpose sslserver -CAfile {TRUST} -untrusted /tmp/c2.pem /tmp/c1.pem"
+    )
+    answer = shell.on("lab", "sh", "-c", command)
+    assert answer.out.strip() == "/tmp/c1.pem: OK", answer.err
+
+
+def test_openssl_refuses_the_edge_under_another_name(shell: Shell) -> None:
+    command = f"openssl s_client -connect www.example.com:443 -CAfile {TRUST} -verify_return_error -verify_hostname far.example.com -brief </dev/null"
+    answer = shell.on("lab", "sh", "-c", command)
+    assert answer.code != 0
+    assert "hostname mismatch" in answer.err.lower()
+
+
+def test_an_origin_turns_away_a_client_without_a_certificate(shell: Shell) -> None:
+    command = f"printf 'GET /whoami HTTP/1.1\\r\\nHost: catalog-1.example.com\\r\\n\\r\\n' | openssl s_client -quiet -connect catalog-1.example.com:8443 -CAfile {TRUST} -ign_eof"
+    answer = shell.on("lab", "sh", "-c", command)
+    # asyncio closes without the alert that RFC 8446 section 4.4.2.4 asks for; what counts is that nothing was answered.
+    assert answer.code != 0
+    assert answer.out == ""
+
+
+def test_curl_on_this_machine_trusts_the_published_edge(shell: Shell, root_pem: str) -> None:
+    resolve = ("--resolve", "www.example.com:8443:127.0.0.1")
+    answer = shell.here("curl", "-sS", "--cacert", root_pem, *resolve, "https://www.example.com:8443/whoami")
+    assert answer.code == 0, answer.err
+    assert '"client"' in answer.out
+    without = shell.here("curl", "-sS", *resolve, "https://www.example.com:8443/whoami")
+    assert without.code == 60, "curl's code for a chain that it does not trust"
+
+
+def test_curl_streams_both_ways_through_the_edge(shell: Shell) -> None:
+    down = shell.on("lab", "curl", "-sS", "--cacert", TRUST, "-o", "/dev/null", "-w", "%{http_code} %{size_download}", "https://www.example.com/bytes/3000000")  # fmt: skip
+    assert down.out == "200 3000000", down.err
+
+
+def test_curls_phases_agree_with_our_own(shell: Shell) -> None:
+    form = "%{time_namelookup} %{time_connect} %{time_appconnect} %{time_starttransfer}"
+    shell.on("lab", "dig", "+short", "www.example.com")
+    once = ["curl", "-sS", "--cacert", TRUST, "-o", "/dev/null", "-w", form, "https://www.example.com/"]
+    theirs = min((tuple(map(float, shell.on("lab", *once).out.split())) for _ in range(5)), key=lambda t: t[3])
+    ours = shell.lab.call("client", "POST", "/admin/trace", {"url": "https://www.example.com/", "warm": True})["warm"]
+    phases = {p["name"]: p["measured_ms"] for p in ours["phases"]}
+    assert (theirs[1] - theirs[0]) * 1000 == pytest.approx(phases["connect"], abs=3)
+    assert (theirs[2] - theirs[1]) * 1000 == pytest.approx(phases["tls"], abs=8)
+
+
+def test_the_ca_loses_nothing_when_it_is_killed(shell: Shell) -> None:
+    before = {c["serial"] for c in shell.lab.call("ca", "GET", "/admin/certificates")["certificates"]}
+    shell.lab.kill("ca")
+    shell.lab.start("ca")
+    shell.lab.up(["tools"], build=False)
+    after = {c["serial"] for c in shell.lab.call("ca", "GET", "/admin/certificates")["certificates"]}
+    assert before
+    assert before <= after
+    renewed = shell.lab.call("edge", "POST", "/admin/renew", timeout=30.0)["serial"]
+    assert re.fullmatch(r"[0-9a-f]{30,40}", renewed)
+
+
+def test_keys_of_the_ca_are_encrypted_and_the_root_is_out_of_its_sight(shell: Shell) -> None:
+    heads = shell.on("ca", "sh", "-c", "head -qn 1 /srv/ca/*.key.pem; ls /srv/root | wc -l").lines
+    assert heads == ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "0"]

@@ -1,0 +1,132 @@
+"""dig and unbound ask the lab's name servers and agree with our resolver and our stub."""
+
+import re
+
+import pytest
+
+from tests.system.conftest import Shell
+
+pytestmark = pytest.mark.system
+
+RESOLVER, NS1, ROOT_A = "198.19.2.53", "198.19.20.53", "198.19.10.53"
+
+#: (name, type, what `dig +short` must say, in any order)
+ANSWERS = [
+    ("www.example.com", "A", {"198.19.20.10"}),
+    ("far.example.com", "A", {"198.19.30.10"}),
+    ("alias.example.com", "A", {"shop.example.com.", "www.example.com.", "198.19.20.10"}),
+    ("anything.wild.example.com", "A", {"198.19.20.10"}),
+    ("example.com", "NS", {"ns1.example.com.", "ns2.example.com."}),
+    ("example.com", "MX", {"10 mail.example.com."}),
+    ("example.com", "CAA", {'0 issue "ca.example.com"'}),
+    ("news.example.com", "A", {"198.19.20.31"}),
+    ("sport.news.example.com", "A", {"news.example.com.", "198.19.20.31"}),
+    ("a.gtld-servers.test", "A", {"198.19.12.53"}),
+]
+#: (name, type, rcode, flag that must be set)
+STATUS = [
+    ("www.example.com", "A", "NOERROR", "ra"),
+    ("nosuch.example.com", "A", "NXDOMAIN", "ra"),
+    ("deep.empty.example.com", "A", "NOERROR", "ra"),
+    ("empty.example.com", "A", "NOERROR", "ra"),
+    ("www.example.com", "AAAA", "NOERROR", "ra"),
+    ("nosuch.nosuch", "A", "NXDOMAIN", "ra"),
+]
+
+
+@pytest.mark.parametrize(("name", "qtype", "expected"), ANSWERS, ids=[f"{n}-{t}" for n, t, _ in ANSWERS])
+def test_dig_gets_from_the_resolver_what_the_zones_say(shell: Shell, name: str, qtype: str, expected: set[str]) -> None:
+    assert set(shell.on("lab", "dig", "+short", f"@{RESOLVER}", name, qtype).lines) == expected
+
+
+@pytest.mark.parametrize(("name", "qtype", "rcode", "flag"), STATUS, ids=[f"{n}-{t}" for n, t, _, _ in STATUS])
+def test_dig_sees_the_rcode_and_flags(shell: Shell, name: str, qtype: str, rcode: str, flag: str) -> None:
+    out = shell.on("lab", "dig", f"@{RESOLVER}", name, qtype).out
+    assert f"status: {rcode}" in out
+    match = re.search(r"flags: ([a-z ]*);", out)
+    assert match is not None
+    assert flag in match[1].split()
+
+
+def test_a_negative_answer_carries_the_soa_with_its_minimum_as_ttl(shell: Shell) -> None:
+    out = shell.on("lab", "dig", "+noall", "+authority", f"@{NS1}", "nosuch.example.com").out.split()
+    assert out[0] == "example.com."
+    assert out[1] == "10"
+    assert out[3] == "SOA"
+
+
+def test_dig_walks_from_the_labs_root_hints(shell: Shell) -> None:
+    hops = shell.on("lab", "dig", "+trace", "+nodnssec", f"@{RESOLVER}", "www.example.com").out
+    asked = re.findall(r"Received \d+ bytes from ([0-9.]+)#53", hops)
+    assert len(asked) == 4
+    assert asked[1] in {ROOT_A, "198.19.11.53"}
+    assert asked[2] == "198.19.12.53"
+    assert asked[3] in {NS1, "198.19.30.53"}
+    assert "198.19.20.10" in hops
+
+
+@pytest.mark.parametrize("server", [RESOLVER, NS1])
+def test_tcp_gives_the_same_answer(shell: Shell, server: str) -> None:
+    over = [shell.on("lab", "dig", "+short", f"@{server}", "www.example.com", *flag).lines for flag in ((), ("+tcp",))]
+    assert over[0] == over[1] == ["198.19.20.10"]
+
+
+def test_an_answer_too_big_for_a_datagram_is_truncated_and_comes_over_tcp(shell: Shell) -> None:
+    cut = shell.on("lab", "dig", "+ignore", "+notcp", f"@{RESOLVER}", "big.example.com", "TXT").out
+    assert re.search(r"flags: [a-z ]*\btc\b", cut)
+    whole = shell.on("lab", "dig", "+short", f"@{RESOLVER}", "big.example.com", "TXT").lines
+    assert len(whole) == 13
+
+
+def test_a_delegation_comes_as_a_referral_with_glue(shell: Shell) -> None:
+    out = shell.on("lab", "dig", "+norec", f"@{NS1}", "www.news.example.com").out
+    assert "ANSWER: 0, AUTHORITY: 1" in out
+    assert re.search(r"flags: [a-z ]*\baa\b", out) is None
+    assert re.search(r"^ns\.news\.example\.com\.\s+3600\s+IN\s+A\s+198\.19\.20\.54$", out, re.MULTILINE)
+
+
+def test_a_root_server_refuses_what_it_does_not_serve_only_below_its_own_zones(shell: Shell) -> None:
+    assert "status: REFUSED" in shell.on("lab", "dig", "+norec", f"@{NS1}", "www.example.org").out
+
+
+def test_unbound_resolves_from_the_same_hints_and_agrees(shell: Shell) -> None:
+    config = (
+        'server:\n  use-syslog: no\n  chroot: ""\n  username: ""\n  directory: /tmp\n  interface: 127.0.0.1@5301\n  pidfile: ""\n'
+        "  access-control: 127.0.0.0/8 allow\n  root-hints: /srv/zones/root.hints\n  do-ip6: no\n  qname-minimisation: no\n"
+        '  domain-insecure: "."\n  module-config: "iterator"\n  local-zone: "test." nodefault\n'
+        "remote-control:\n  control-enable: no\n"
+    )
+    names = [(name, qtype) for name, qtype, _ in ANSWERS]
+    questions = "; ".join(f"echo '# {n} {t}'; dig +short @127.0.0.1 -p 5301 {n} {t} | sort" for n, t in names)
+    script = (
+        f"printf '%s' '{config}' > /tmp/unbound.conf; PATH=$PATH:/usr/sbin; unbound -d -c /tmp/unbound.conf 2>/tmp/unbound.log & p=$!; "
+        "for i in 1 2 3 4 5 6 7 8 9 10; do dig +short +tries=1 +time=1 @127.0.0.1 -p 5301 www.example.com | grep -q . && break; sleep 0.2; done; "
+        f"{questions}; kill $p; wait $p"
+    )
+    answer = shell.on("lab", "sh", "-c", script)
+    theirs = dict[tuple[str, str], set[str]]()
+    for line in answer.lines:
+        if line.startswith("# "):
+            _, name, qtype = line.split()
+            theirs[name, qtype] = current = set[str]()
+        else:
+            current.add(line)
+    assert theirs == {(name, qtype): expected for name, qtype, expected in ANSWERS}, answer.err
+
+
+def test_a_reader_reaches_the_resolver_through_the_published_port(shell: Shell) -> None:
+    for flag in ("+notcp", "+tcp"):
+        answer = shell.here("dig", "+short", flag, "@127.0.0.1", "-p", "5300", "www.example.com")
+        assert answer.lines == ["198.19.20.10"], answer.err
+
+
+def test_a_changed_record_is_served_by_the_authority_and_by_the_resolver_after_its_ttl(shell: Shell) -> None:
+    name = {"name": "moved", "type": "A"}
+    shell.lab.call("ns1", "PUT", "/admin/zones/example.com./records", {**name, "ttl": 1, "rdata": ["198.19.20.21"]})
+    shell.lab.call("ns2", "PUT", "/admin/zones/example.com./records", {**name, "ttl": 1, "rdata": ["198.19.20.21"]})
+    try:
+        assert shell.on("lab", "dig", "+short", f"@{NS1}", "moved.example.com").lines == ["198.19.20.21"]
+        assert shell.on("lab", "dig", "+short", f"@{RESOLVER}", "moved.example.com").lines == ["198.19.20.21"]
+    finally:
+        for server in ("ns1", "ns2"):
+            shell.lab.call(server, "DELETE", "/admin/zones/example.com./records?name=moved&type=A")
