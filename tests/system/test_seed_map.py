@@ -1,0 +1,55 @@
+"""docs/seed-map.md is held against the lab: every command in it exists, and shows the evidence that it names."""
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import Shell
+
+MAP = Path(__file__).parents[2] / "docs" / "seed-map.md"
+#: Experiments take their time, and have tests of their own: here they only have to exist.
+LISTED = ("run", "drill")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One mechanism."""
+
+    mechanism: str
+    words: tuple[str, ...]
+    evidence: tuple[str, ...]
+
+
+def rows() -> list[Row]:
+    """Return the rows of the map's tables, without headings."""
+    found = []
+    for line in MAP.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if line.startswith("| ") and len(cells) == 4 and cells[0] != "mechanism":
+            (command,) = re.findall(r"`([^`]+)`", cells[1])
+            found.append(Row(cells[0], tuple(shlex.split(command)), tuple(re.findall(r"`([^`]+)`", cells[2]))))
+    return found
+
+
+def test_every_row_names_a_command_and_evidence() -> None:
+    assert len(rows()) > 15
+    for row in rows():
+        assert row.words[0] == "firstbyte", row
+        assert row.evidence, row
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row.mechanism.replace(" ", "-")[:48])
+def test_the_command_shows_the_evidence(shell: Shell, row: Row) -> None:
+    if row.words[1] in LISTED:
+        listed = shell.firstbyte(row.words[1], "--list")
+        assert listed.code == 0, listed.err
+        assert row.words[2] in listed.out
+        return
+    answer = shell.firstbyte(*row.words[1:])
+    assert answer.code == 0, answer.err
+    for each in row.evidence:
+        assert each in answer.out, answer.out
