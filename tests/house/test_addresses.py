@@ -1,0 +1,114 @@
+"""Addresses that repeat outside docker-compose.yml agree with it: zones, hints, hosts, links, resolv.conf, the picture."""
+
+import ipaddress
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nameserver import load
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+#: Compose service → IPv4 address on the network `internet`.
+ADDRESSES: dict[str, str] = {
+    name: service["networks"]["internet"]["ipv4_address"]
+    for name, service in COMPOSE["services"].items()
+    if "ipv4_address" in (service.get("networks") or {}).get("internet", {})
+}
+#: Names under which a host is known to the DNS, where that is not NAME.example.com.
+NAMES = {
+    "edge": "www.example.com.",
+    "edge-far": "far.example.com.",
+    "news": "news.example.com.",
+    "ns-news": "ns.news.example.com.",
+    "root-a": "a.root-servers.test.",
+    "root-b": "b.root-servers.test.",
+    "tld-com": "a.gtld-servers.test.",
+    "tld-test": "ns.nic.test.",
+    "wan": "wan.lab.test.",
+    "console": "console.lab.test.",
+}
+#: Clients only: nobody has to find them.
+NAMELESS = {"locust"}
+ZONES = {".": "root.zone", "com.": "com.zone", "test.": "test.zone", "example.com.": "example.com.zone", "news.example.com.": "news.example.com.zone"}  # fmt: skip
+
+
+def name_of(host: str) -> str:
+    return NAMES.get(host, f"{host}.example.com.")
+
+
+def addresses_in_zones() -> list[tuple[str, str, str]]:
+    """Return (zone, owner, IPv4 address) of every A record, glue included."""
+    found = []
+    for origin, file in ZONES.items():
+        for rrset in load(origin, ROOT / "dns" / "zones" / file):
+            if rrset.rtype == "A":
+                owner = ".".join(label.decode() for label in rrset.name) + "."
+                found += [(origin, owner, text) for text in rrset.text()]
+    return found
+
+
+def test_every_zone_file_is_served() -> None:
+    served = {word for service in COMPOSE["services"].values() for word in service.get("command", ()) if ".zone" in str(word)}  # fmt: skip
+    assert served == {f"{origin}=/srv/zones/{file}" for origin, file in ZONES.items()}
+    assert {path.name for path in (ROOT / "dns" / "zones").glob("*.zone")} == set(ZONES.values())
+
+
+@pytest.mark.parametrize("host", sorted(set(ADDRESSES) - NAMELESS))
+def test_a_hosts_name_leads_to_its_address_in_every_zone(host: str) -> None:
+    said = {address for _, owner, address in addresses_in_zones() if owner == name_of(host)}
+    assert said == {ADDRESSES[host]}
+
+
+def test_no_zone_knows_an_address_that_no_host_has() -> None:
+    unknown = {(zone, owner, ip) for zone, owner, ip in addresses_in_zones() if ip not in ADDRESSES.values()}
+    assert unknown == set()
+
+
+def test_root_hints_are_the_root_servers() -> None:
+    hints = (ROOT / "dns" / "zones" / "root.hints").read_text()
+    found = dict(re.findall(r"^(\S+)\s+\d+\s+IN\s+A\s+(\S+)", hints, re.MULTILINE))
+    assert found == {name_of(host): ADDRESSES[host] for host in ("root-a", "root-b")}
+
+
+def test_hosts_ask_the_labs_resolver() -> None:
+    assert f"nameserver {ADDRESSES['resolver']}\n" in (ROOT / "lab" / "etc" / "resolv.conf").read_text()
+
+
+def test_every_host_stands_in_a_region() -> None:
+    regions = tomllib.loads((ROOT / "lab" / "etc" / "links.toml").read_text())["regions"]
+    networks = [ipaddress.ip_network(cidr) for cidr in regions.values()]
+    homeless = [h for h, ip in ADDRESSES.items() if not any(ipaddress.ip_address(ip) in net for net in networks)]
+    assert homeless == []
+
+
+def test_the_hosts_file_has_what_plain_up_starts() -> None:
+    declared = tomllib.loads((ROOT / "lab" / "etc" / "hosts.toml").read_text())["host"]
+    plain = {n: ip for n, ip in ADDRESSES.items() if not COMPOSE["services"][n].get("profiles")}
+    assert {host["name"]: host["address"] for host in declared} == plain
+    assert {host["name"]: host["fqdn"] + "." for host in declared} == {name: name_of(name) for name in plain}
+
+
+def test_the_router_is_where_every_host_looks_for_it() -> None:
+    assert f"router={ADDRESSES['wan']}\n" in (ROOT / "lab" / "etc" / "host.sh").read_text()
+
+
+def test_the_picture_shows_every_host() -> None:
+    picture = (ROOT / "docs" / "topology.svg").read_text()
+    missing = [host for host, ip in ADDRESSES.items() if f">{host}<" not in picture or f">{ip}<" not in picture]
+    assert missing == []
+
+
+def test_the_network_gives_dynamic_addresses_to_the_access_region_only() -> None:
+    (config,) = COMPOSE["networks"]["internet"]["ipam"]["config"]
+    assert (config["subnet"], config["ip_range"]) == ("198.19.0.0/16", "198.19.1.128/25")
+    assert COMPOSE["networks"]["internet"]["internal"] is True
+
+
+def test_ports_are_published_on_loopback_only() -> None:
+    published = [port for service in COMPOSE["services"].values() for port in service.get("ports", ())]
+    assert [port for port in published if not str(port).startswith("127.0.0.1:")] == []
+    assert {str(p).split(":")[1] for p in published} == {"8080", "8089", "8443", "5300"}
