@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         "show links between regions, or change one",
         "link",
         "link access:near --rtt 80ms --loss 1%",
+        "link access:near --duplicate 1% --reorder 1% --corrupt swap16:5%",
         "link access:near --reset",
     )
     links.add_argument("between", nargs="?", type=link.pair, metavar="REGION:REGION")
@@ -100,6 +101,19 @@ def _parser() -> argparse.ArgumentParser:
     links.add_argument("--jitter", type=link.milliseconds, metavar="MS")
     links.add_argument("--loss", type=link.probability, metavar="P", help="0.01 or 1%%")
     links.add_argument("--rate", type=link.bit_rate, metavar="BITS", help="per second: 10M, 512k; 0 is unlimited")
+    links.add_argument("--duplicate", type=link.probability, metavar="P", help="packets that arrive twice")
+    links.add_argument(
+        "--reorder", type=link.probability, metavar="P", help="packets held back, so that others overtake"
+    )
+    links.add_argument("--reorder-by", type=link.milliseconds, metavar="MS", help="how long they are (10)")
+    links.add_argument(
+        "--corrupt",
+        type=link.corruption,
+        action="append",
+        metavar="MODE:P",
+        help="damaged payloads: bitflip (a checksum sees it), swap16 and plusminus (none can), random; "
+        "plusminus:P:K adds K to one word and subtracts it from another",
+    )
     links.add_argument("--one-way", action="store_true", help="only from the first region to the second")
     links.add_argument("--reset", action="store_true", help="as in links.toml again")
     links.add_argument("--json", action="store_true")

@@ -9,12 +9,33 @@ from rich.console import Console
 from rich.table import Table
 
 from firstbyte import where
+from runtime import RefusedError, UsageError
+
+#: Ways to damage a payload, as `wan.damage` names them.
+CORRUPTIONS = ("bitflip", "swap16", "plusminus", "random")
+#: What the command line says of each setting.
+WORDS = {
+    "rtt_ms": "round trip {:g} ms",
+    "jitter_ms": "jitter {:g} ms",
+    "loss": "loss {:.3%}",
+    "rate_bps": "rate {:,.0f} bit/s",
+    "duplicate": "{:.3%} arrive twice",
+    "reorder": "{:.3%} held back",
+    "reorder_ms": "by {:g} ms",
+    **{f"corrupt_{mode}": f"{{:.3%}} damaged by {mode}" for mode in CORRUPTIONS},
+    "corrupt_k": "with k = {:d}",
+}
+#: Those that are shown only where they are set.
+RARE = ("duplicate", "reorder", *(f"corrupt_{mode}" for mode in CORRUPTIONS))
 
 
 def link(args: argparse.Namespace) -> int:
     """List links, or set or reset one."""
-    changes = {"rtt_ms": args.rtt, "jitter_ms": args.jitter, "loss": args.loss, "rate_bps": args.rate}
-    changes = {key: value for key, value in changes.items() if value is not None}
+    changes = _changes(args)
+    if args.between is None and (changes or args.reset or args.one_way):
+        raise UsageError("expected REGION:REGION before settings, got none")
+    if args.reset and changes:
+        raise UsageError("expected --reset alone, got settings beside it")
     with where.lab() as lab:
         if args.between is None:
             return _show(lab.call("wan", "GET", "/admin/links"), as_json=args.json)
@@ -26,6 +47,8 @@ def link(args: argparse.Namespace) -> int:
             answer = lab.call("wan", "PUT", path, changes)
         else:
             links = lab.call("wan", "GET", "/admin/links")
+            if missing := [name for name in (a, b) if name not in links["regions"]]:
+                raise RefusedError(f"expected a region among {', '.join(links['regions'])}, got {missing[0]!r}")
             links["links"] = [x for x in links["links"] if {x["from"], x["to"]} == {a, b}]
             return _show(links, as_json=args.json)
     print(json.dumps(answer, indent=2) if args.json else f"{a} – {b}: " + ("reset" if args.reset else _words(changes)))
@@ -49,8 +72,8 @@ def milliseconds(text: str) -> float:
         value = float(number) * factor
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected milliseconds, for example 80 or 80ms; got {text!r}") from None
-    if not 0 <= value <= 10_000:
-        raise argparse.ArgumentTypeError(f"expected 0 to 10000 ms, got {text!r}")
+    if not 0 <= value <= 60_000:
+        raise argparse.ArgumentTypeError(f"expected 0 to 60000 ms, got {text!r}")
     return value
 
 
@@ -72,19 +95,44 @@ def bit_rate(text: str) -> int:
         value = float(text[:-1]) * factors[text[-1]] if text[-1:] in factors else float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected bits per second, for example 10M or 512k; got {text!r}") from None
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected 0 (unlimited) or more, got {text!r}")
+    if value and not 1e3 <= value <= 1e11:  # NaN too
+        raise argparse.ArgumentTypeError(f"expected 0 (unlimited) or 1k to 100G bits per second, got {text!r}")
     return int(value)
 
 
-def _words(changes: dict[str, Any]) -> str:
-    units = {
-        "rtt_ms": "round trip {:g} ms",
-        "jitter_ms": "jitter {:g} ms",
-        "loss": "loss {:.3%}",
-        "rate_bps": "rate {:,.0f} bit/s",
+def corruption(text: str) -> dict[str, float]:
+    """Parse ``MODE:P``, or ``plusminus:P:K`` (an argparse type); return the settings that it stands for."""
+    mode, *values = text.split(":")
+    if mode not in CORRUPTIONS or not values or len(values) > (2 if mode == "plusminus" else 1):
+        raise argparse.ArgumentTypeError(
+            f"expected MODE:P with a mode of {', '.join(CORRUPTIONS)}, for example swap16:5%; got {text!r}"
+        )
+    settings: dict[str, float] = {f"corrupt_{mode}": probability(values[0])}
+    if values[1:]:
+        if not values[1].isdecimal() or not 1 <= int(values[1]) <= 65_535:
+            raise argparse.ArgumentTypeError(f"expected K between 1 and 65535, got {values[1]!r}")
+        settings["corrupt_k"] = int(values[1])
+    return settings
+
+
+def _changes(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that the command line names, by the wan's keys."""
+    named = {
+        "rtt_ms": args.rtt,
+        "jitter_ms": args.jitter,
+        "loss": args.loss,
+        "rate_bps": args.rate,
+        "duplicate": args.duplicate,
+        "reorder": args.reorder,
+        "reorder_ms": args.reorder_by,
     }
-    return ", ".join(units[key].format(value) for key, value in changes.items())
+    for each in args.corrupt or ():
+        named.update(each)
+    return {key: value for key, value in named.items() if value is not None}
+
+
+def _words(changes: dict[str, Any]) -> str:
+    return ", ".join(WORDS[key].format(value) for key, value in changes.items())
 
 
 def _show(answer: dict[str, Any], *, as_json: bool) -> int:
@@ -96,8 +144,10 @@ def _show(answer: dict[str, Any], *, as_json: bool) -> int:
     table.add_column("to")
     for title in ("round trip", "jitter", "loss", "rate"):
         table.add_column(title, justify="right")
+    table.add_column("besides")
     for each in answer["links"]:
         rate = each.get("rate_bps")
+        besides = {key: value for key, value in each.items() if key in RARE and value}
         table.add_row(
             each["from"],
             each["to"],
@@ -105,6 +155,7 @@ def _show(answer: dict[str, Any], *, as_json: bool) -> int:
             f"{each['jitter_ms']:g} ms" if each.get("jitter_ms") else "",
             f"{each['loss']:.2%}" if each.get("loss") else "",
             f"{rate / 1e6:g} Mbit/s" if rate else "",
+            _words(besides),
         )
     Console().print(table)
     return 0

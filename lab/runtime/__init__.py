@@ -6,7 +6,7 @@ the Docker SDK and reaches their admin ports through ``docker exec``.  Inside th
 """
 
 from runtime.docker_lab import DockerLab, HostStatus
-from runtime.errors import EngineError, LabDownError, LabError, NotHereError, RefusedError, UnknownHostError
+from runtime.errors import EngineError, LabDownError, LabError, NotHereError, RefusedError, UnknownHostError, UsageError
 from runtime.inside import InsideLab
 from runtime.topology import Host, Topology, find_project
 
@@ -22,5 +22,6 @@ __all__ = [
     "RefusedError",
     "Topology",
     "UnknownHostError",
+    "UsageError",
     "find_project",
 ]

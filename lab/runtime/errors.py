@@ -22,6 +22,12 @@ class RefusedError(LabError):
     exit_code = 2
 
 
+class UsageError(LabError):
+    """What was asked for is incomplete or contradicts itself; the parser could not see it."""
+
+    exit_code = 2
+
+
 class UnknownHostError(LabError):
     """The topology has no such host."""
 

@@ -1,6 +1,6 @@
-"""The wide-area network of the lab: a user-space router on a TUN device that delays, paces and loses packets.
+"""The wide-area network of the lab: a user-space router on a TUN device that delays, paces, loses, damages and copies packets.
 
-`link` and `network` are the sans-IO core, `links` reads the declaration, `router` moves the packets, `admin` lets the
+`link`, `damage`, `drops` and `network` are the sans-IO core, `links` reads the declaration, `router` moves the packets, `admin` lets the
 links be changed and watched while they run.
 """
 

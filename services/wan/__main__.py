@@ -26,7 +26,7 @@ def arguments() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="wan",
-        description="Delay, pace and lose packets between regions: a user-space router on a TUN device.",
+        description="Delay, pace, lose, damage and copy packets between regions: a user-space router on a TUN device.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="""examples:
   ip tuntap add dev wan0 mode tun user 1000 && ip link set wan0 up      (as root, before)

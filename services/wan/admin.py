@@ -6,6 +6,8 @@
 | PUT /admin/links/{a}/{b} | changes what the body names, in both directions or with ``?direction=one`` from a to b |
 | DELETE /admin/links/{a}/{b}, /admin/links | the settings of the start again, of one pair or all |
 | GET /admin/counters | counters of every link and of what took none |
+| POST /admin/drops | drops the next TCP segment that matches: ``{"source", "target", "port", "flags", …}`` |
+| GET /admin/drops, DELETE /admin/drops | every such order and what it dropped; ends and forgets them |
 | POST /admin/pcap | starts a capture: ``{"seconds": 10, "filter": {"host": …, "port": …, "protocol": …}}`` |
 | GET /admin/pcap | its state and, in base64, its file so far; ``?format=pcap``: the file itself |
 | DELETE /admin/pcap | ends it |
@@ -19,6 +21,7 @@ from typing import Any, TypeVar
 
 from telemetry import AdminError, Request, Response, Telemetry, log
 from wan import tun
+from wan.drops import Drop, Pattern
 from wan.link import Link
 from wan.pcap import MAX_SECONDS, Capture, Filter
 from wan.router import Router
@@ -26,6 +29,9 @@ from wan.settings import SettingError, UnknownLinkError
 
 #: Seconds by which packets leave late: what the bench promises (0.5 ms, 2 ms) lies in the middle.
 LATE_BUCKETS = (0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
+
+#: Orders to drop segments at a time; each is looked at for every packet.
+MAX_DROPS = 16
 
 logger = log.get("wan.admin")
 T = TypeVar("T")
@@ -45,6 +51,9 @@ class Admin:
             ("PUT", "/admin/links/{a}/{b}", self.change),
             ("DELETE", "/admin/links/{a}/{b}", self.restore),
             ("GET", "/admin/counters", self.counters),
+            ("POST", "/admin/drops", self.drop),
+            ("GET", "/admin/drops", self.drops),
+            ("DELETE", "/admin/drops", self.drops_end),
             ("POST", "/admin/pcap", self.capture_start),
             ("GET", "/admin/pcap", self.capture_get),
             ("DELETE", "/admin/pcap", self.capture_stop),
@@ -140,6 +149,9 @@ class Admin:
         packets = metrics.counter("firstbyte_wan_packets_total", "Packets that entered a link", *ends)
         octets = metrics.counter("firstbyte_wan_bytes_total", "Bytes of IP packets that entered a link", *ends)
         dropped = metrics.counter("firstbyte_wan_dropped_total", "Packets dropped on a link", *ends, "reason")
+        duplicated = metrics.counter("firstbyte_wan_duplicated_total", "Packets that arrive twice", *ends)
+        reordered = metrics.counter("firstbyte_wan_reordered_total", "Packets held back for others to overtake", *ends)
+        corrupted = metrics.counter("firstbyte_wan_corrupted_total", "Packets whose payload was damaged", *ends, "mode")
         queued = metrics.gauge("firstbyte_wan_queued_packets", "Packets on the way", *ends)
         rtt = metrics.gauge("firstbyte_wan_link_rtt_seconds", "Round trip time a link is set to", *ends)
         other = metrics.counter("firstbyte_wan_refused_total", "Packets that took no link, or came not back", "reason")
@@ -150,7 +162,15 @@ class Admin:
                 pair = {"from": link.source, "to": link.target}
                 packets.inc(link.packets - packets.value(**pair), **pair)
                 octets.inc(link.bytes - octets.value(**pair), **pair)
-                for reason, count in (("loss", link.dropped_loss), ("queue", link.dropped_queue)):
+                # Series of what never happened would make every scrape twice as long, at the packets' cost.
+                for counter, count in ((duplicated, link.duplicated), (reordered, link.reordered)):
+                    if count:
+                        counter.inc(count - counter.value(**pair), **pair)
+                for mode, count in link.corrupted.items():
+                    if count:
+                        corrupted.inc(count - corrupted.value(mode=mode, **pair), mode=mode, **pair)
+                for reason in ("loss", "queue", "filter"):
+                    count = getattr(link, f"dropped_{reason}")
                     dropped.inc(count - dropped.value(reason=reason, **pair), reason=reason, **pair)
                 queued.set(link.queued, **pair)
                 rtt.set(link.settings.rtt_ms / 1e3, **pair)
@@ -158,6 +178,31 @@ class Admin:
                 other.inc(counters[reason] - other.value(reason=reason), reason=reason)
 
         metrics.before_render(refresh)
+
+    # --- drops ------------------------------------------------------------------------------------------------------
+
+    async def drop(self, request: Request) -> dict[str, Any]:
+        """Drop the next segments that match."""
+        if len(self.network.drops) >= MAX_DROPS:
+            raise AdminError(409, f"expected at most {MAX_DROPS} orders at a time: DELETE /admin/drops")
+        try:
+            pattern = Pattern.of(request.json())
+        except SettingError as error:
+            raise AdminError(400, str(error)) from None
+        order = Drop(pattern)
+        await self._perform(lambda: self.network.drops.append(order))
+        logger.warning("drop_ordered", **order.as_dict())
+        return self.drops(request)
+
+    def drops(self, _: Request) -> dict[str, Any]:
+        """Return every order, and what it dropped."""
+        return {"drops": [order.as_dict() for order in self.network.drops]}
+
+    async def drops_end(self, request: Request) -> dict[str, Any]:
+        """Forget every order."""
+        await self._perform(self.network.drops.clear)
+        logger.info("drops_ended")
+        return self.drops(request)
 
     # --- captures ---------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from heapq import heappop, heappush, heapreplace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
+from wan.drops import Drop
 from wan.link import Departure, Link
 from wan.settings import LinkSettings, UnknownLinkError
 
@@ -37,6 +38,8 @@ class Network:
         self.local = self._link("local", "local", LinkSettings())
         #: Packets dropped because they are no IPv4, or an address lies in no region.
         self.not_ipv4 = self.unroutable = 0
+        #: Orders to drop particular segments, spent ones included, so that they can be read.
+        self.drops: list[Drop] = []
         self._routes: dict[bytes, Link] = {}
         #: When the first of each queue is due.  A link's packets stay in order, so that one entry stands for them all and
         #: the heap has as many as links are busy; a packet due before the last of its link has a queue of its own.
@@ -58,6 +61,9 @@ class Network:
                 return None
         link.packets += 1
         link.bytes += len(packet)
+        if self.drops and any(drop.takes(packet, now) for drop in self.drops):
+            link.dropped_filter += 1
+            return None
         if link.straight:
             return packet
         if self._held_bytes > MAX_HELD:
@@ -161,5 +167,5 @@ class Network:
         return sum(link.queued for link in self.links.values())
 
     def __repr__(self) -> str:
-        lost = sum(link.dropped_loss + link.dropped_queue for link in self.links.values())
+        lost = sum(link.dropped for link in self.links.values())
         return f"<Network regions={len(self.regions)} links={len(self.links)} held={len(self)} dropped={lost}>"

@@ -14,7 +14,8 @@ import pytest
 
 from telemetry import Telemetry
 from telemetry.call import CallError, call
-from tests.wan.test_network import packet
+from tests.wan.packets import is_valid, tcp
+from tests.wan.test_network import UNHURT, packet
 from wan import LinkSettings, Network
 from wan.admin import Admin
 from wan.pcap import FILE_HEADER
@@ -55,7 +56,8 @@ async def test_links_and_regions_are_listed(service) -> None:
     assert body["regions"] == {"access": "198.19.1.0/24", "near": "198.19.20.0/24"}
     assert body["links"][0] == {
         "from": "access", "to": "near", "rtt_ms": 20, "jitter_ms": 0, "loss": 0, "rate_bps": None,
-        "queue_bytes": 150_000, "changed": False,
+        "queue_bytes": 150_000, "duplicate": 0, "reorder": 0, "reorder_ms": 10, "corrupt_bitflip": 0, "corrupt_swap16": 0,
+        "corrupt_plusminus": 0, "corrupt_random": 0, "corrupt_k": 1, "changed": False,
     }  # fmt: skip
 
 
@@ -90,7 +92,8 @@ async def test_counters_and_metrics_count_what_passed_and_what_did_not(service) 
     await asyncio.to_thread(service.host.recv, 2000)  # BACK came last and straight: all are through
     body = await service.ask("GET", "/admin/counters")
     assert body["links"][0] == {
-        "from": "access", "to": "near", "packets": 2, "bytes": 48, "dropped_loss": 2, "dropped_queue": 0, "queued": 0,
+        "from": "access", "to": "near", "packets": 2, "bytes": 48, "dropped_loss": 2, "dropped_queue": 0,
+        "dropped_filter": 0, "duplicated": 0, "reordered": 0, "corrupted": UNHURT, "queued": 0,
     }  # fmt: skip
     assert (body["not_ipv4"], body["unroutable"], body["held"], body["write_errors"]) == (1, 1, 0, 0)
     for _ in range(2):  # a second scrape does not count twice
@@ -99,6 +102,37 @@ async def test_counters_and_metrics_count_what_passed_and_what_did_not(service) 
     assert 'firstbyte_wan_dropped_total{from="access",to="near",reason="loss"} 2' in metrics
     assert 'firstbyte_wan_refused_total{reason="unroutable"} 1' in metrics
     assert 'firstbyte_wan_link_rtt_seconds{from="access",to="near"} 0.02' in metrics
+
+
+async def test_damage_copies_and_delays_are_counted_per_link_and_mode(service) -> None:
+    values = {"corrupt_swap16": 1, "duplicate": 1, "rtt_ms": 0}
+    await service.ask("PUT", "/admin/links/access/near?direction=one", values)
+    segment = tcp(bytes(range(100)))
+    service.host.send(segment)
+    first, second = [await asyncio.to_thread(service.host.recv, 2000) for _ in range(2)]
+    assert first == second != segment
+    assert is_valid(first)
+    there, back = (await service.ask("GET", "/admin/counters"))["links"]
+    assert (there["duplicated"], there["corrupted"]) == (1, {**UNHURT, "swap16": 1})
+    assert (back["duplicated"], back["corrupted"]) == (0, UNHURT)
+    for _ in range(2):
+        metrics = await service.ask("GET", "/metrics")
+    assert 'firstbyte_wan_corrupted_total{from="access",to="near",mode="swap16"} 1' in metrics
+    assert 'firstbyte_wan_duplicated_total{from="access",to="near"} 1' in metrics
+    assert "firstbyte_wan_reordered_total{" not in metrics
+
+
+async def test_one_segment_is_dropped_on_order_and_recorded(service) -> None:
+    await service.ask("PUT", "/admin/links/access/near", {"rtt_ms": 0})
+    await service.ask("POST", "/admin/drops", {"flags": "fin+ack", "port": 443})
+    closing, data = tcp(b"", 0x11, seq=9), tcp(b"data")
+    for segment in (closing, data, closing):
+        service.host.send(segment)
+    assert [await asyncio.to_thread(service.host.recv, 2000) for _ in range(2)] == [data, closing]
+    (order,) = (await service.ask("GET", "/admin/drops"))["drops"]
+    assert (order["spent"], [each["seq"] for each in order["taken"]]) == (True, [9])
+    assert (await service.ask("GET", "/admin/counters"))["links"][0]["dropped_filter"] == 1
+    assert await service.ask("DELETE", "/admin/drops") == {"drops": []}
 
 
 @pytest.mark.parametrize(
@@ -112,6 +146,10 @@ async def test_counters_and_metrics_count_what_passed_and_what_did_not(service) 
         ("PUT", "/admin/links/access/near", [1], 400, "expected a JSON object of settings"),
         ("PUT", "/admin/links/access/near?direction=west", {"rtt_ms": 1}, 400, "direction=one or both"),
         ("DELETE", "/admin/links/access/near?way=one", None, 400, "direction=one or both"),
+        ("PUT", "/admin/links/access/near", {"corrupt_swap16": 2}, 400, "expected corrupt_swap16 to be a probability"),
+        ("PUT", "/admin/links/access/near", {"corrupt": 0.1}, 400, "expected one of rtt_ms"),
+        ("POST", "/admin/drops", {"flags": "fin,ack"}, 400, "expected flags to be some of fin"),
+        ("POST", "/admin/drops", [], 400, "expected a JSON object with some of source"),
         ("GET", "/admin/pcap", None, 404, "no capture"),
         ("DELETE", "/admin/pcap", None, 404, "no capture"),
         ("POST", "/admin/pcap", {}, 400, "expected seconds to be between 0 and 600, got None"),

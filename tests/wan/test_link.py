@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.wan.packets import tcp
 from wan import Departure, Link, LinkSettings, SettingError
+from wan.damage import MODES
+from wan.settings import KEYS
 
 MS = 1_000_000
 SECOND = 1_000_000_000
@@ -119,7 +122,7 @@ def test_configuring_restarts_the_draws_and_forgets_the_backlog() -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"speed": 1}, "expected one of rtt_ms, jitter_ms, loss, rate_bps, queue_bytes, got 'speed'"),
+        ({"speed": 1}, f"expected one of {', '.join(KEYS)}, got 'speed'"),
         ({"rtt_ms": -1}, "expected rtt_ms to be milliseconds between 0 and 60000, got -1"),
         ({"rtt_ms": "20"}, "expected rtt_ms to be milliseconds between 0 and 60000, got '20'"),
         ({"jitter_ms": True}, "expected jitter_ms to be milliseconds between 0 and 60000, got True"),
@@ -127,6 +130,10 @@ def test_configuring_restarts_the_draws_and_forgets_the_backlog() -> None:
         ({"loss": float("nan")}, "expected loss to be a probability between 0 and 1, got nan"),
         ({"rate_bps": 10}, "expected rate_bps to be a whole number between 1000 and 100000000000, got 10"),
         ({"rate_bps": 1e6}, "expected rate_bps to be a whole number between 1000 and 100000000000, got 1000000.0"),
+        ({"duplicate": -0.1}, "expected duplicate to be a probability between 0 and 1, got -0.1"),
+        ({"corrupt_swap16": "5%"}, "expected corrupt_swap16 to be a probability between 0 and 1, got '5%'"),
+        ({"reorder_ms": 60_001}, "expected reorder_ms to be milliseconds between 0 and 60000, got 60001"),
+        ({"corrupt_k": 0}, "expected corrupt_k to be a whole number between 1 and 65535, got 0"),
         ({"queue_bytes": 0}, "expected queue_bytes to be a whole number between 1500 and 16777216, got 0"),
     ],
     ids=lambda value: f"{value}" if isinstance(value, dict) else "refused",
@@ -140,3 +147,82 @@ def test_settings_that_make_no_sense_are_refused(values, expected) -> None:
 @pytest.mark.parametrize("value", [None, 0])
 def test_a_rate_of_nothing_is_no_limit(value) -> None:
     assert LinkSettings(rate_bps=5000).changed({"rate_bps": value}).rate_bps is None
+
+
+#: Every impairment that draws.
+CHANCES = ("loss", "duplicate", "reorder", *(f"corrupt_{mode}" for mode in MODES))
+
+
+@given(
+    st.dictionaries(st.sampled_from(CHANCES), st.floats(0, 1)),
+    st.integers(0, 9),
+    st.sampled_from([None, 64_000, 10_000_000]),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_packet_is_accounted_for(values, seed, rate) -> None:
+    a_link = link(seed, rtt_ms=20, rate_bps=rate, queue_bytes=10_000, **values)
+    packets = [tcp(bytes([n]) * 40 + bytes(40)) for n in range(100)]
+    departures = [d for n, packet in enumerate(packets) for d in a_link.send(packet, n * MS)]
+    assert len(departures) == a_link.queued
+    assert len(packets) + a_link.duplicated == len(departures) + a_link.dropped
+    damaged = [packet for _, packet in departures if packet not in packets]
+    assert len(damaged) <= 2 * sum(a_link.corrupted.values())
+    assert bool(damaged) == any(a_link.corrupted.values())
+
+
+@given(st.sets(st.sampled_from(CHANCES)), st.sampled_from(CHANCES), st.integers(0, 2**32))
+@settings(max_examples=40, deadline=None)
+def test_one_impairment_does_not_change_what_another_hits(others, watched, seed) -> None:
+    """The n-th packet has one fate for one seed, whatever else happens to it."""
+
+    def hit(a_link: Link) -> list[bool]:
+        fates = []
+        for n in range(60):
+            before = a_link.duplicated, a_link.reordered, a_link.dropped_loss, dict(a_link.corrupted)
+            a_link.send(tcp(bytes(range(100))), n * MS)
+            after = a_link.duplicated, a_link.reordered, a_link.dropped_loss, dict(a_link.corrupted)
+            fates.append(before[index] != after[index] if index is not None else before[3][mode] != after[3][mode])
+        return fates
+
+    index = {"duplicate": 0, "reorder": 1, "loss": 2}.get(watched)
+    mode = watched.removeprefix("corrupt_")
+    alone = hit(link(seed, **{watched: 0.3}))
+    together = hit(link(seed, **{**dict.fromkeys(others - {"loss"}, 0.5), watched: 0.3}))
+    assert together == alone
+
+
+def test_the_same_seed_damages_the_same_bytes() -> None:
+    values = {"corrupt_swap16": 0.3, "corrupt_random": 0.2, "duplicate": 0.2, "reorder": 0.2}
+    packets = [tcp(bytes(range(n, n + 100))) for n in range(100)]
+
+    def fates(seed: int) -> list[tuple[Departure, ...]]:
+        a_link = link(seed, **values)
+        return [a_link.send(packet, n) for n, packet in enumerate(packets)]
+
+    assert fates(3) == fates(3) != fates(4)
+
+
+@pytest.mark.parametrize("name", ["duplicate", "reorder", "corrupt_bitflip", "corrupt_swap16"])
+@pytest.mark.parametrize("share", [0.01, 0.3])
+def test_the_share_hit_is_the_one_configured(name, share) -> None:
+    count, packet = 10_000, tcp(bytes(range(100)))
+    a_link = link(5, **{name: share})
+    for n in range(count):
+        a_link.send(packet, n)
+    hit = {"duplicate": a_link.duplicated, "reorder": a_link.reordered}.get(name, sum(a_link.corrupted.values()))
+    assert abs(hit - count * share) < 4 * (count * share * (1 - share)) ** 0.5
+
+
+def test_a_packet_held_back_is_overtaken_by_those_behind_it() -> None:
+    a_link = link(1, rtt_ms=20, reorder=0.2, reorder_ms=5)
+    dues = [a_link.send(bytes(100), n * MS)[0][0] for n in range(100)]
+    late = [n for n, due in enumerate(dues) if due != 10 * MS + n * MS]
+    assert len(late) == a_link.reordered > 0
+    assert all(dues[n] == 15 * MS + n * MS for n in late)
+
+
+def test_a_copy_arrives_with_its_original() -> None:
+    a_link = link(duplicate=1, rtt_ms=20)
+    assert a_link.send(b"x", 0) == ((10 * MS, b"x"),) * 2
+    assert repr(a_link) == "<Link access>near packets=0 queued=2 dropped=0>"
+    assert (a_link.queued, a_link.duplicated) == (2, 1)

@@ -65,6 +65,14 @@ def test_a_named_pair_beats_a_star_and_a_star_the_default() -> None:
         ('[regions]\na = "198.19.1.0/24"\nB = "198.19.2.0/24"\n', "f:3: expected a region's name of lower-case"),
         (REGIONS + "[default]\nrtt_ms = -1\n", "f:6: expected rtt_ms to be milliseconds between 0 and 60000, got -1"),
         (REGIONS + "[default]\n\nrtt = 1\n", "f:7: expected one of rtt_ms, jitter_ms, "),
+        (
+            REGIONS + "[default]\ncorrupt_swap16 = 5\n",
+            "f:6: expected corrupt_swap16 to be a probability between 0 and 1, got 5",
+        ),
+        (
+            REGIONS + "[default]\nduplicate = nan\n",
+            "f:6: expected duplicate to be a probability between 0 and 1, got nan",
+        ),
         (REGIONS + "default = 1\n", "f:5: expected an IPv4 prefix"),
         (REGIONS + '[[link]]\nbetween = ["a", "d"]\n', "f:6: expected a region among a, b, c, got 'd'"),
         (REGIONS + '[[link]]\nbetween = ["a"]\n', "f:6: expected between = [REGION, REGION], got ['a']"),

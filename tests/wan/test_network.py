@@ -8,13 +8,20 @@ from hypothesis import strategies as st
 
 from wan import LinkSettings, Network, UnknownLinkError
 from wan import network as network_module
+from wan.drops import Drop, Pattern
 
 MS = 1_000_000
+UNHURT = {"bitflip": 0, "swap16": 0, "plusminus": 0, "random": 0}
 REGIONS = {name: IPv4Network(f"198.19.{octet}.0/24") for name, octet in (("access", 1), ("near", 20), ("far", 30))}
 
 
+PAIRS = [(a, b) for a in REGIONS for b in REGIONS if a != b]
+#: The IPv4 header of a TCP packet between two regions, which claims 48 bytes.
+HEADED = b"\x45\0\0\x30" + bytes(5) + b"\x06" + bytes(2) + bytes((198, 19, 1, 10, 198, 19, 20, 10))
+
+
 def network(rtt: dict[tuple[str, str], float] | None = None, **values: object) -> Network:
-    links = {(a, b): LinkSettings().changed(values) for a in REGIONS for b in REGIONS if a != b}
+    links = dict.fromkeys(PAIRS, LinkSettings().changed(values))
     links |= {pair: LinkSettings(rtt_ms=value) for pair, value in (rtt or {}).items()}
     return Network(REGIONS, links)
 
@@ -28,7 +35,8 @@ def test_a_link_of_nothing_hands_the_packet_straight_back() -> None:
     assert net.receive(data, 5) is data
     assert net.next_due() is None
     assert net.link("access", "near").counters() == {
-        "from": "access", "to": "near", "packets": 1, "bytes": 20, "dropped_loss": 0, "dropped_queue": 0, "queued": 0,
+        "from": "access", "to": "near", "packets": 1, "bytes": 20, "dropped_loss": 0, "dropped_queue": 0,
+        "dropped_filter": 0, "duplicated": 0, "reordered": 0, "corrupted": UNHURT, "queued": 0,
     }  # fmt: skip
 
 
@@ -150,3 +158,24 @@ def test_a_link_that_became_shorter_lets_later_packets_overtake() -> None:
     net.receive(third, 1 * MS)
     assert (net.due(10 * MS), net.due(11 * MS), net.due(99 * MS), net.due(100 * MS)) == ([second], [third], [], [first])
     assert len(net) == net._held_bytes == 0
+
+
+@given(
+    st.lists(st.binary(max_size=80) | st.binary(max_size=60).map(lambda tail: HEADED + tail), max_size=20),
+    st.booleans(),
+)
+def test_no_bytes_break_the_network_and_nothing_is_made_up(garbage, straight) -> None:
+    """What is no IPv4 packet between two regions never leaves; what is, leaves with its length and addresses."""
+    worst = LinkSettings(corrupt_bitflip=1, corrupt_swap16=1, corrupt_plusminus=1, corrupt_random=1, duplicate=1)
+    net = Network(REGIONS, dict.fromkeys(PAIRS, LinkSettings() if straight else worst))
+    net.drops.append(Drop(Pattern(flags="syn", acknowledges_fin=True)))
+    passed = [out for data in garbage if (out := net.receive(data, 0)) is not None] + net.due(MS)
+    routable = [data for data in garbage if data[:1] and data[0] >> 4 == 4 and len(data) >= 20 and known(data)]
+    assert len(passed) == len(routable) * (1 if straight else 2)
+    assert {(len(out), out[:20]) for out in passed} == {(len(data), data[:20]) for data in routable}
+    counted = sum(link.packets for link in net.links.values()) + net.local.packets
+    assert counted + net.not_ipv4 + net.unroutable == len(garbage)
+
+
+def known(data: bytes) -> bool:
+    return all(any(IPv4Address(data[at : at + 4]) in prefix for prefix in REGIONS.values()) for at in (12, 16))

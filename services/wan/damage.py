@@ -1,0 +1,101 @@
+"""Damage to what an application sent, in one IPv4 packet: which of it a checksum sees, and which it can not.
+
+The Internet checksum (RFC 1071) is a sum of 16-bit words, so it does not know their order, nor that one grew by what
+another shrank (Stone and Partridge 2000, "When the CRC and TCP checksum disagree"): `swap16` and `plusminus` keep it
+valid with certainty, `bitflip` breaks it with certainty, `random` keeps it once in 65,535 times.
+
+Only the payload of TCP and UDP is touched: lengths, ports and the IPv4 header's checksum stay right, so the packet
+arrives and it is the receiver's transport, or TLS, that has to notice.  Sans-IO: chance is an argument.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+
+TCP, UDP = 6, 17
+#: Draws of a pair of words before a packet is left alone: in a payload of equal words there is no pair to swap.
+TRIES = 16
+#: Bytes that `random` overwrites: a burst longer than the checksum, as a faulty memory or cable leaves it.
+BURST = 16
+
+#: Returns the damaged packet, or None where this damage is not possible; the last argument is the k of `plusminus`.
+Damage = Callable[[bytes, random.Random, int], bytes | None]
+
+
+def payload(packet: bytes) -> tuple[int, int] | None:
+    """Return where the payload of a TCP segment or UDP datagram begins and ends; None when there is none to damage.
+
+    Both are offsets into the packet.  None also for fragments, whose transport header may be in another packet, and for
+    whatever contradicts itself.
+    """
+    if len(packet) < 28 or packet[0] >> 4 != 4:
+        return None
+    start, end = (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big")
+    if start < 20 or not start + 8 <= end <= len(packet) or packet[6] & 0x3F or packet[7]:
+        return None
+    if packet[9] == UDP:
+        start += 8
+    elif packet[9] == TCP and start + 20 <= end and packet[start + 12] >> 4 >= 5:
+        start += (packet[start + 12] >> 4) * 4
+    else:
+        return None
+    return (start, end) if start < end else None
+
+
+def bitflip(packet: bytes, rng: random.Random, _: int = 0) -> bytes | None:
+    """Flip one bit."""
+    if (found := payload(packet)) is None:
+        return None
+    start, end = found
+    damaged = bytearray(packet)
+    damaged[rng.randrange(start, end)] ^= 1 << rng.randrange(8)
+    return bytes(damaged)
+
+
+def swap16(packet: bytes, rng: random.Random, _: int = 0) -> bytes | None:
+    """Let two different aligned words of 16 bits change places."""
+    for a, b in _pairs(packet, rng):
+        first, second = packet[a : a + 2], packet[b : b + 2]
+        if first != second:
+            return _written(packet, (a, second), (b, first))
+    return None
+
+
+def plusminus(packet: bytes, rng: random.Random, k: int) -> bytes | None:
+    """Add *k* to one aligned word of 16 bits and subtract it from another, where neither overflows."""
+    for a, b in _pairs(packet, rng):
+        more, less = (int.from_bytes(packet[at : at + 2], "big") + by for at, by in ((a, k), (b, -k)))
+        if more <= 0xFFFF and less >= 0:
+            return _written(packet, (a, more.to_bytes(2, "big")), (b, less.to_bytes(2, "big")))
+    return None
+
+
+def burst(packet: bytes, rng: random.Random, _: int = 0) -> bytes | None:
+    """Overwrite up to `BURST` bytes with random ones."""
+    if (found := payload(packet)) is None:
+        return None
+    start, end = found
+    length = min(BURST, end - start)
+    at = rng.randrange(start, end - length + 1)
+    new = rng.randbytes(length)
+    return _written(packet, (at, new)) if new != packet[at : at + length] else None
+
+
+#: What a link can do to a packet, by the name that settings and counters use.
+MODES: dict[str, Damage] = {"bitflip": bitflip, "swap16": swap16, "plusminus": plusminus, "random": burst}
+
+
+def _pairs(packet: bytes, rng: random.Random) -> Iterator[tuple[int, int]]:
+    """Yield offsets of pairs of words to try; even, since every header before the payload has whole words."""
+    found = payload(packet)
+    if found is None or (words := (found[1] - found[0]) // 2) < 2:
+        return
+    for _ in range(TRIES):
+        a, b = rng.sample(range(words), 2)
+        yield found[0] + 2 * a, found[0] + 2 * b
+
+
+def _written(packet: bytes, *changes: tuple[int, bytes]) -> bytes:
+    damaged = bytearray(packet)
+    for at, new in changes:
+        damaged[at : at + len(new)] = new
+    return bytes(damaged)

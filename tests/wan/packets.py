@@ -1,0 +1,61 @@
+"""Whole IPv4 packets for tests, with checksums computed as RFC 1071 says, independently of what is tested."""
+
+import struct
+from ipaddress import IPv4Address
+
+CLIENT, SERVER = "198.19.1.10", "198.19.20.10"
+
+
+def checksum(data: bytes) -> int:
+    """Return the Internet checksum: 0 over data that holds a valid one."""
+    data += bytes(len(data) % 2)
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def ipv4(protocol: int, body: bytes, source: str = CLIENT, target: str = SERVER, fragment: int = 0x4000) -> bytes:
+    """Return a packet; *fragment* holds flags and offset."""
+    addresses = IPv4Address(source).packed + IPv4Address(target).packed
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 7, fragment, 62, protocol, 0) + addresses
+    return header[:10] + checksum(header).to_bytes(2, "big") + header[12:] + body
+
+
+def tcp(
+    data: bytes = b"",
+    flags: int = 0x18,
+    *,
+    seq: int = 1,
+    ack: int = 1,
+    source: str = CLIENT,
+    target: str = SERVER,
+    ports: tuple[int, int] = (40_000, 443),
+    options: bytes = b"",
+) -> bytes:
+    """Return a TCP segment in an IPv4 packet; *flags* defaults to PSH and ACK."""
+    header = struct.pack("!HHIIBBHHH", *ports, seq, ack, (5 + len(options) // 4) << 4, flags, 64_000, 0, 0) + options
+    segment = header + data
+    return ipv4(6, _summed(6, segment, 16, source, target), source, target)
+
+
+def udp(data: bytes = b"", source: str = CLIENT, target: str = SERVER) -> bytes:
+    """Return a UDP datagram in an IPv4 packet."""
+    datagram = struct.pack("!HHHH", 40_000, 53, 8 + len(data), 0) + data
+    return ipv4(17, _summed(17, datagram, 6, source, target), source, target)
+
+
+def is_valid(packet: bytes) -> bool:
+    """Return whether a receiver takes the packet: header and transport checksum are right."""
+    start = (packet[0] & 15) * 4
+    return checksum(packet[:start]) == 0 and checksum(_pseudo(packet) + packet[start:]) == 0
+
+
+def _pseudo(packet: bytes) -> bytes:
+    return packet[12:20] + bytes((0, packet[9])) + (len(packet) - 20).to_bytes(2, "big")
+
+
+def _summed(protocol: int, body: bytes, at: int, source: str, target: str) -> bytes:
+    return (
+        body[:at] + checksum(_pseudo(ipv4(protocol, body, source, target)) + body).to_bytes(2, "big") + body[at + 2 :]
+    )

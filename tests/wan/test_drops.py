@@ -1,0 +1,108 @@
+"""Orders to drop one segment: the last acknowledgement of a close, and what is not it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.wan.packets import CLIENT, SERVER, tcp, udp
+from wan import SettingError
+from wan.drops import MAX_FLOWS, Drop, Pattern, Segment
+
+SYN, ACK, FIN, PSH = 2, 16, 1, 8
+
+
+def back(data: bytes = b"", flags: int = ACK, *, seq: int = 1, ack: int = 1, port: int = 40_000) -> bytes:
+    return tcp(data, flags, seq=seq, ack=ack, source=SERVER, target=CLIENT, ports=(443, port))
+
+
+#: A close begun by the client, from its last request on; the server's answer ends at 501.
+CLOSE = [
+    tcp(b"x" * 99, PSH | ACK, seq=1, ack=1),
+    back(b"y" * 500, PSH | ACK, seq=1, ack=100),
+    tcp(b"", ACK, seq=100, ack=501),
+    tcp(b"", FIN | ACK, seq=100, ack=501),
+    back(b"", FIN | ACK, seq=501, ack=101),
+    tcp(b"", ACK, seq=101, ack=501),  # crossed the server's FIN on the way: acknowledges only the answer
+    tcp(b"", ACK, seq=101, ack=502),  # the last acknowledgement
+    tcp(b"", ACK, seq=101, ack=502),  # and again, to the repeated FIN
+]
+
+
+def taken(order: Drop, packets: list[bytes]) -> list[int]:
+    return [number for number, packet in enumerate(packets) if order.takes(packet, number)]
+
+
+def test_the_last_acknowledgement_of_a_close_is_found() -> None:
+    order = Drop(Pattern.of({"source": CLIENT, "port": 443, "flags": "ack", "acknowledges_fin": True}))
+    assert taken(order, CLOSE) == [6]
+    assert order.spent
+    assert order.as_dict()["taken"] == [
+        {
+            "at_ns": 6, "source": CLIENT, "source_port": 40_000, "target": SERVER, "target_port": 443,
+            "flags": "ack", "seq": 101, "ack": 502, "length": 0,
+        }
+    ]  # fmt: skip
+
+
+def test_a_fin_at_the_end_of_the_sequence_space_is_acknowledged_beyond_it() -> None:
+    order = Drop(Pattern.of({"acknowledges_fin": True, "flags": "ack"}))
+    assert taken(order, [back(b"", FIN | ACK, seq=2**32 - 1), tcp(b"", ACK, ack=2**32 - 1), tcp(b"", ACK, ack=0)]) == [
+        2
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "numbers"),
+    [
+        ({"flags": "fin+ack"}, [3]),
+        ({"flags": "ack+fin", "count": 2}, [3, 4]),
+        ({"target": CLIENT, "count": 9}, [1, 4]),
+        ({"source": CLIENT, "flags": "ack", "count": 9}, [0, 2, 5, 6, 7]),
+        ({"flags": "rst"}, []),
+        ({"port": 80}, []),
+        ({"port": 40_000}, [0]),
+    ],
+    ids=str,
+)
+def test_every_part_of_a_pattern_must_match(values, numbers) -> None:
+    assert taken(Drop(Pattern.of(values)), CLOSE) == numbers
+
+
+def test_only_segments_are_taken() -> None:
+    order = Drop(Pattern.of({"count": 9}))
+    assert taken(order, [udp(b"x"), b"", b"\x45" * 40, CLOSE[0][:30], CLOSE[0]]) == [4]
+
+
+def test_remembered_closes_are_bounded() -> None:
+    order = Drop(Pattern.of({"acknowledges_fin": True}))
+    for port in range(MAX_FLOWS + 10):
+        order.takes(back(b"", FIN | ACK, port=port), 0)
+    assert len(order._closed) == MAX_FLOWS
+
+
+@given(st.binary(max_size=80) | st.binary(min_size=36, max_size=80).map(lambda tail: b"\x45\0\0\x30" + tail))
+def test_no_bytes_break_a_drop(data) -> None:
+    assert Drop(Pattern.of({"port": 443, "flags": "syn", "acknowledges_fin": True})).takes(data, 0) is False
+    segment = Segment.of(data)
+    assert segment is None or segment.length >= 0
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], "expected a JSON object with some of source, target"),
+        ({}, "expected a JSON object with some of source, target"),
+        ({"source": "client"}, "expected source to be an IPv4 address, got 'client'"),
+        ({"port": 0}, "expected port to be a whole number between 1 and 65535, got 0"),
+        ({"count": 1001}, "expected count to be a whole number between 1 and 1000, got 1001"),
+        ({"flags": "urg"}, "expected flags to be some of fin, syn, rst, ack joined by '+', got 'urg'"),
+        ({"flags": 16}, "expected flags to be some of fin"),
+        ({"acknowledges_fin": 1}, "expected acknowledges_fin to be true or false, got 1"),
+        ({"after": "fin"}, "expected one of source, target, port, flags, acknowledges_fin, count, got 'after'"),
+    ],
+    ids=str,
+)
+def test_a_pattern_that_makes_no_sense_is_refused(values, message) -> None:
+    with pytest.raises(SettingError) as refused:
+        Pattern.of(values)
+    assert str(refused.value).startswith(message)
