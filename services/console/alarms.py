@@ -17,7 +17,7 @@ OVERDUE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One sentence: *subject* *what* since *since*: *why* — *means*."""
+    """One sentence: *subject* *what* *when* *since*: *why* — *means*."""
 
     #: "bad" when something does not work, "warn" when it will not, or on purpose.
     level: str
@@ -29,11 +29,13 @@ class Alarm:
     why: str = ""
     #: What it means for somebody who uses the lab.
     means: str = ""
+    #: How *since* is joined to the sentence: "since" of a state, "at" of an event.
+    when: str = "since"
 
     @property
     def text(self) -> str:
         """The sentence, with times in UTC."""
-        since = "" if self.since is None else f" since {time.strftime('%H:%M:%S', time.gmtime(self.since))} UTC"
+        since = "" if self.since is None else f" {self.when} {time.strftime('%H:%M:%S', time.gmtime(self.since))} UTC"
         why = f": {self.why}" if self.why else ""
         means = f" — {self.means}" if self.means else ""
         return f"{self.subject} {self.what}{since}{why}{means}"
@@ -45,6 +47,7 @@ class Alarm:
             "subject": self.subject,
             "what": self.what,
             "since": self.since,
+            "when": self.when,
             "why": self.why,
             "means": self.means,
             "text": self.text,
@@ -73,10 +76,10 @@ def of_hosts(down: Sequence[Down], losses: Iterable[Loss]) -> list[Alarm]:
         why = "; ".join(dict.fromkeys(entry.error for entry in together))
         since = max(entry.since for entry in together)
         alarms.append(
-            Alarm("bad", _joined([entry.host.name for entry in together]), "are down", since, why, loss.means)
+            Alarm("bad", _joined([entry.host.name for entry in together]), "have been down", since, why, loss.means)
         )
     for entry in left.values():
-        what = "is down" if entry.seen else "has not answered yet"
+        what = "has been down" if entry.seen else "has not answered"
         alarms.append(Alarm("bad", entry.host.name, what, entry.since, entry.error, entry.host.without))
     return sorted(alarms, key=lambda alarm: alarm.since or 0)
 
@@ -89,7 +92,7 @@ def of_health(host: Host, health: Mapping[str, Any], since: float) -> Alarm:
         for name, check in (checks.items() if isinstance(checks, dict) else ())
         if isinstance(check, dict) and not check.get("ok")
     ]
-    return Alarm("bad", host.name, "says that it is not well", since, "; ".join(failing) or "no check is ok yet")
+    return Alarm("bad", host.name, "has failed its own checks", since, "; ".join(failing) or "no check is ok yet")
 
 
 def of_certificate(host: Host, certificate: Mapping[str, Any]) -> Alarm | None:
@@ -100,10 +103,10 @@ def of_certificate(host: Host, certificate: Mapping[str, Any]) -> Alarm | None:
         return Alarm("bad", host.name, "has no certificate", None, why)
     subject = f"the certificate of {host.name}"
     if left <= 0:
-        return Alarm("bad", subject, "has expired", certificate["not_after"], why, f"nobody can trust {host.fqdn}")
+        return Alarm("bad", subject, "expired", certificate["not_after"], why, f"nobody can trust {host.fqdn}", "at")
     if used is not None and renew_at is not None and used > renew_at + OVERDUE:
         minutes = f"it expires in {_span(left)}"
-        return Alarm("warn", subject, "is overdue for renewal", certificate["next_renewal"], why, minutes)
+        return Alarm("warn", subject, "has been due for renewal", certificate["next_renewal"], why, minutes)
     if why:
         return Alarm("warn", subject, "could not be renewed", None, why, f"it is good for another {_span(left)}")
     return None

@@ -102,7 +102,7 @@ class _Reader:
             raise HostsFileError(f"{self.name}:{line}: expected TOML, got: {error}") from None
         for key in tables:
             if key not in {"regions", "host", "loss"}:
-                self.refuse(1, "tables regions, host and loss", key)
+                self.refuse(self.mention(key), "tables regions, host and loss", key)
         regions = tables.get("regions")
         if not isinstance(regions, dict) or not all(isinstance(title, str) for title in regions.values()):
             self.refuse(1, 'a table [regions] of NAME = "what it is"', regions)
@@ -124,7 +124,7 @@ class _Reader:
     def entries(self, tables: dict[str, Any], key: str) -> list[Any]:
         entries = tables.get(key, [])
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            self.refuse(self.line(key, 0), f"[[{key}]] tables", entries)
+            self.refuse(self.mention(key), f"[[{key}]] tables", entries)
         return entries
 
     def host(self, entry: dict[str, Any], line: int, regions: dict[str, str]) -> Host:
@@ -153,6 +153,11 @@ class _Reader:
     def line(self, table: str, index: int) -> int:
         starts = [number for number, line in enumerate(self.lines, 1) if line.strip().startswith(f"[[{table}]]")]
         return starts[index] if index < len(starts) else max(1, len(self.lines))
+
+    def mention(self, key: str) -> int:
+        """Return the first line on which *key* stands as a table or before an equals sign."""
+        pattern = re.compile(rf"\s*(\[+\s*{re.escape(key)}\b|{re.escape(key)}\s*=)")
+        return next((number for number, line in enumerate(self.lines, 1) if pattern.match(line)), 1)
 
     def refuse(self, line: int, expected: str, got: object) -> NoReturn:
         raise HostsFileError(f"{self.name}:{line}: expected {expected}, got {got!r}")

@@ -32,7 +32,7 @@ Ask it yourself
 
 Try
   docker compose run --rm lab trace https://far.example.com/        120 ms away instead of 20
-  docker compose run --rm lab link access near --rtt-ms 80          move the near data centre; the page shows it
+  docker compose run --rm lab link access:near --rtt 80ms           move the near data centre; --reset brings it back
   docker compose run --rm lab drill renewal-under-load --quick      renew certificates under load, lose nothing
   docker compose kill resolver                                      see what the page says; `docker compose up -d` heals
 

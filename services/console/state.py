@@ -55,12 +55,27 @@ class _Track:
         self.misses = 0
         self.first_miss = 0.0
         self.error = ""
+        #: It went silent together with the router: that is no news about the host itself.
+        self.hidden = False
         self.health: Mapping[str, Any] = {}
         self.scrape = Scrape()
         self.admin: dict[str, tuple[float, Any]] = {}
         self.refused = ""
         self.tw: deque[int] = deque(maxlen=HISTORY)
         self.requests = Window(WINDOW)
+
+    @property
+    def checks(self) -> dict[str, Mapping[str, Any]]:
+        """The host's own checks by name."""
+        checks = self.health.get("checks")
+        entries = checks.items() if isinstance(checks, Mapping) else ()
+        return {name: check for name, check in entries if isinstance(check, Mapping)}
+
+    @property
+    def faults(self) -> list[str]:
+        """Names of the faults that are on."""
+        faults = self.health.get("faults")
+        return [name for name in faults if isinstance(name, str)] if isinstance(faults, list) else []
 
     def answer(self, path: str) -> tuple[float, Mapping[str, Any]]:
         """Return when *path* was last answered, and the answer; an empty one when it never was or is no object."""
@@ -89,17 +104,19 @@ class State:
         if sample.error is not None:
             self._missed(track, sample.at, sample.error)
             return
-        if track.status == "down" and track.seen:
+        if track.host.role == "wan" and track.status == "down":
+            self._reveal()
+        if track.status == "down" and track.seen and not track.hidden:
             self._event(sample.at, track.host.name, f"is back after {_seconds(sample.at - track.since)}", "good")
         healthy = sample.health.get("status") == "ok"
         status = "ok" if healthy else "failing"
         if status != track.status:
             if status == "failing" and track.seen:
-                self._event(sample.at, track.host.name, "says that it is not well", "bad")
+                self._event(sample.at, track.host.name, "fails its own checks", "bad")
             elif track.status == "failing" and track.seen:
                 self._event(sample.at, track.host.name, "is well again", "good")
             track.status, track.since = status, sample.at
-        track.seen, track.misses, track.error = True, 0, ""
+        track.seen, track.misses, track.error, track.hidden = True, 0, "", False
         track.health, track.scrape, track.refused = sample.health, sample.scrape, sample.refused
         for path, answer in sample.admin.items():
             track.admin[path] = (sample.at, answer)
@@ -115,7 +132,24 @@ class State:
         if track.status == "down" or track.misses < MISSES or patient:
             return
         track.status, track.since = "down", track.first_miss
+        track.hidden = self._behind_router(track)
+        if track.hidden:
+            return
         self._event(track.first_miss, track.host.name, f"is down: {error}" if track.seen else "has not answered", "bad")
+
+    def _reveal(self) -> None:
+        """Judge the hosts behind the router anew, now that they can be seen again."""
+        for track in self._tracks.values():
+            if track.hidden:
+                track.status, track.misses, track.hidden = "waiting", 0, False
+
+    def _behind_router(self, track: _Track) -> bool:
+        routers = [other for other in self._tracks.values() if other.host.role == "wan"]
+        return (
+            bool(routers)
+            and all(router.status == "down" for router in routers)
+            and track.host.region not in {router.host.region for router in routers}
+        )
 
     def _count(self, track: _Track, sample: Sample) -> None:
         scrape, role = sample.scrape, track.host.role
@@ -130,8 +164,10 @@ class State:
                 track.requests.add(sample.at, served)
         elif role == "wan" and "/admin/counters" in sample.admin:
             counters = sample.admin["/admin/counters"]
-            self._wan_drops.add(sample.at, float(counters.get("tun_dropped", 0)))
-            for link in counters.get("links", ()):
+            dropped = counters.get("tun_dropped") if isinstance(counters, Mapping) else None
+            if _number(dropped):
+                self._wan_drops.add(sample.at, dropped)
+            for link in _entries(counters, "links", _COUNTERS):
                 window = self._links.setdefault((link["from"], link["to"]), Window(WINDOW))
                 window.add(sample.at, link["packets"], link["dropped_loss"] + link["dropped_queue"])
 
@@ -162,7 +198,7 @@ class State:
             "resolver": ("/admin/cache?limit=0",),
         }.get(host.role, ())
         # /health names the faults that are on; only then is it worth asking what they do.
-        return (*paths, "/admin/faults") if self._tracks[host.name].health.get("faults") else paths
+        return (*paths, "/admin/faults") if self._tracks[host.name].faults else paths
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """Return everything but the trace, as the page gets it."""
@@ -171,7 +207,7 @@ class State:
         return {
             "now": now,
             "started": self.started,
-            "verdict": self._verdict(alarms),
+            "verdict": self._verdict(alarms, blind),
             "alarms": [alarm.as_dict() for alarm in alarms],
             "regions": [self._region(name, blind) for name in self.hosts.regions],
             "certificates": [c for c in (self._certificate(t, now) for t in self._tracks.values()) if c],
@@ -186,14 +222,10 @@ class State:
 
     def _blind(self) -> frozenset[str]:
         """Return the hosts that can not be seen because the router is down, whatever they are themselves."""
-        routers = [track for track in self._tracks.values() if track.host.role == "wan"]
-        if not routers or any(track.status != "down" for track in routers):
-            return frozenset()
-        here = {track.host.region for track in routers}
         return frozenset(
             name
             for name, track in self._tracks.items()
-            if track.host.region not in here and (track.status == "down" or track.misses)
+            if (track.status == "down" or track.misses) and self._behind_router(track)
         )
 
     def _status(self, track: _Track, blind: frozenset[str]) -> str:
@@ -219,12 +251,16 @@ class State:
             alarms.append(Alarm("warn", "wan", "is too slow for this load", None, why, "measurements are not valid"))
         return sorted(alarms, key=lambda alarm: alarm.level != "bad")
 
-    def _verdict(self, alarms: list[Alarm]) -> dict[str, Any]:
+    def _verdict(self, alarms: list[Alarm], blind: frozenset[str]) -> dict[str, Any]:
         total = len(self._tracks)
         waiting = [name for name, track in self._tracks.items() if track.status == "waiting"]
         well = sum(track.status == "ok" for track in self._tracks.values())
         faults = sum(1 for _ in self._faults())
+        if blind:
+            return {"level": "bad", "text": f"Blind: {len(blind)} of {total} hosts can not be seen."}
         if any(alarm.level == "bad" for alarm in alarms):
+            if well == total:
+                return {"level": "bad", "text": f"All {total} hosts answer, but something is broken."}
             return {"level": "bad", "text": f"{well} of {total} hosts are well."}
         if waiting:
             return {"level": "wait", "text": f"Starting: {total - len(waiting)} of {total} hosts have answered."}
@@ -250,8 +286,8 @@ class State:
             "status": status,
             "since": track.since or None,
             "error": track.error,
-            "checks": track.health.get("checks", {}),
-            "faults": list(track.health.get("faults", ())),
+            "checks": track.checks,
+            "faults": track.faults,
             "tw": scrape.total("firstbyte_sockets", state="tw") if status in {"ok", "failing"} else None,
             "inuse": scrape.total("firstbyte_sockets", state="inuse"),
             "tw_history": list(track.tw),
@@ -264,7 +300,7 @@ class State:
         if not body:
             return None
         before, after, renewal = body.get("not_before"), body.get("not_after"), body.get("next_renewal")
-        issued = body.get("issued")
+        issued, names = body.get("issued"), body.get("names")
         left = body.get("seconds_left")
         # The host's clock may be set ahead on purpose: what it says is left counts, less the time since it said so.
         left = left - (now - at) if _number(left) else after - now if _number(after) else None
@@ -277,14 +313,14 @@ class State:
             renew_at = min(1.0, max(0.0, (renewal - begins) / life)) if _number(renewal) else None
         return {
             "host": track.host.name,
-            "names": body.get("names", []),
+            "names": [str(name) for name in names] if isinstance(names, list) else [],
             "issuer": body.get("issuer"),
             "serial": body.get("serial"),
-            "not_after": after,
+            "not_after": after if _number(after) else None,
             "seconds_left": left,
             "used": used,
             "renew_at": renew_at,
-            "next_renewal": renewal,
+            "next_renewal": renewal if _number(renewal) else None,
             "renewals": body.get("renewals", 0),
             "failures": body.get("failures", 0),
             "last_error": body.get("last_error"),
@@ -293,8 +329,8 @@ class State:
 
     def _pools(self, track: _Track) -> list[dict[str, Any]]:
         _, body = track.answer("/admin/pool")
-        upstreams = body.get("upstreams", ())
-        return [{"host": track.host.name, "stale": track.status == "down", **upstream} for upstream in upstreams]
+        upstreams = _entries(body, "upstreams", {"name": str})
+        return [{**upstream, "host": track.host.name, "stale": track.status == "down"} for upstream in upstreams]
 
     def _resolver_cache(self) -> dict[str, Any] | None:
         for track in self._tracks.values():
@@ -323,9 +359,11 @@ class State:
     def _link_table(self) -> list[dict[str, Any]]:
         """Return one entry for each pair, with both directions apart only where they differ."""
         links: dict[tuple[str, str], Mapping[str, Any]] = {}
+        stale = False
         for track in self._tracks.values():
-            for link in track.answer("/admin/links")[1].get("links", ()):
+            for link in _entries(track.answer("/admin/links")[1], "links", _LINK):
                 links[link["from"], link["to"]] = link
+                stale = track.status == "down"
         table: list[dict[str, Any]] = []
         shown: set[tuple[str, str]] = set()
         for (a, b), there in links.items():
@@ -341,6 +379,7 @@ class State:
                 {
                     **there,
                     "both": alike,
+                    "stale": stale,
                     "changed": bool(there.get("changed") or (alike and back is not None and back.get("changed"))),
                     "packets_per_s": sum(rate[0] for rate in rates if rate),
                     "dropped": sum(growth[1][1] for growth in grown if growth),
@@ -351,14 +390,15 @@ class State:
     def _faults(self) -> Iterable[dict[str, Any]]:
         for track in self._tracks.values():
             _, switches = track.answer("/admin/faults")
-            for name in track.health.get("faults", ()) if track.status != "down" else ():
+            for name in track.faults if track.status != "down" else ():
                 switch = switches.get(name)
                 known = switch if isinstance(switch, Mapping) else {}
+                parameters = known.get("parameters")
                 yield {
                     "host": track.host.name,
                     "name": name,
-                    "help": known.get("help", ""),
-                    "parameters": known.get("parameters", {}),
+                    "help": str(known.get("help") or ""),
+                    "parameters": parameters if isinstance(parameters, Mapping) else {},
                     "hits": known.get("hits"),
                 }
 
@@ -367,6 +407,22 @@ class State:
         for track in self._tracks.values():
             counts[track.status] = counts.get(track.status, 0) + 1
         return f"<State {' '.join(f'{status}={count}' for status, count in sorted(counts.items()))}>"
+
+
+#: What an entry has to have to be shown: a host that says something else is another version, not a reason to fail.
+_LINK = {"from": str, "to": str, "rtt_ms": float}
+_COUNTERS = {"from": str, "to": str, "packets": float, "dropped_loss": float, "dropped_queue": float}
+
+
+def _entries(body: object, key: str, fields: Mapping[str, type]) -> Iterable[Mapping[str, Any]]:
+    """Yield the entries of the list at *key* of *body* that have *fields*, text or numbers."""
+    entries = body.get(key) if isinstance(body, Mapping) else None
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, Mapping) and all(
+            _number(entry.get(name)) if kind is float else isinstance(entry.get(name), kind)
+            for name, kind in fields.items()
+        ):
+            yield entry
 
 
 def _number(value: object) -> TypeGuard[float]:

@@ -1,6 +1,6 @@
 // The page: listens to /events and shows what comes. It asks for nothing else and changes nothing.
 
-import { h, show, span, clock, count } from "/dom.js";
+import { h, show, span, clock, count, plural } from "/dom.js";
 import { drawMap } from "/map.js";
 import { drawTrace } from "/waterfall.js";
 
@@ -31,7 +31,7 @@ function alarm(it) {
     { class: `alarm ${it.level}` },
     h("span", { class: "mark", "aria-hidden": "true" }, MARKS[it.level]),
     h("span", {},
-      h("b", {}, it.subject), ` ${it.what}`, it.since ? ` since ${clock(it.since)}` : null, it.why ? `: ${it.why}` : null,
+      h("b", {}, it.subject), ` ${it.what}`, it.since ? ` ${it.when} ${clock(it.since)}` : null, it.why ? `: ${it.why}` : null,
       it.means ? h("span", { class: "means" }, ` — ${it.means}`) : null),
   );
 }
@@ -88,12 +88,13 @@ function cache(it) {
   if (!it) return quiet("No resolver.");
   const rate = it.hit_rate;
   return [
-    h("p", { class: "big" }, rate === null ? "–" : `${(rate * 100).toFixed(rate > 0.995 || rate === 0 ? 0 : 1)} %`,
-      h("small", {}, rate === null ? "no question in the last minute" : "answered from the cache")),
+    rate === null
+      ? h("p", {}, "No question in the last minute.")
+      : h("p", { class: "big" }, `${(rate * 100).toFixed(rate > 0.995 || rate === 0 ? 0 : 1)} %`, h("small", {}, "answered from the cache")),
     rate === null ? null : h("svg", { class: "bar", width: "100%", height: 10, "aria-hidden": "true" },
       h("rect", { class: "rail", x: 0, y: 1, width: "100%", height: 8, rx: 4 }),
       h("rect", { class: "fill ok", x: 0, y: 1, width: `${(rate * 100).toFixed(1)}%`, height: 8, rx: 4 })),
-    h("p", { class: "quiet" }, `${count(it.queries_per_s)} questions/s · ${count(it.size)} entries · ${count(it.hits)} hits and ${count(it.misses)} misses since it started`, it.stale ? " · last known" : null),
+    h("p", { class: "quiet" }, `${rate === null ? "" : `${count(it.queries_per_s)} questions/s · `}${plural(it.size, "entry", "entries")} · ${plural(it.hits, "hit", "hits")} and ${plural(it.misses, "miss", "misses")} since it started`, it.stale ? " · last known" : null),
   ];
 }
 
@@ -109,7 +110,7 @@ function pools(list) {
   return table(["from → to", "active", "idle", "opened", "reused", "failed"], list.map((it) => {
     const used = (it.opened ?? 0) + (it.reused ?? 0);
     return h("tr", {},
-      h("th", { scope: "row" }, `${it.host} → ${it.name}`, h("small", {}, [it.route, it.aside ? "set aside" : "", it.stale ? "last known" : ""].filter(Boolean).join(" · "))),
+      h("th", { scope: "row", title: it.name }, `${it.host} → ${it.name.split(".")[0]}`, h("small", {}, [it.route, it.aside ? "set aside" : "", it.stale ? "last known" : ""].filter(Boolean).join(" · "))),
       cell(it.active), cell(it.idle), cell(it.opened),
       h("td", { class: "number" }, count(it.reused), used ? h("small", {}, `${Math.round((100 * (it.reused ?? 0)) / used)} %`) : null),
       h("td", { class: it.failed ? "number odd" : "number" }, count(it.failed)));
@@ -118,7 +119,9 @@ function pools(list) {
 
 function links(list) {
   if (!list.length) return quiet("The router has not answered yet.");
-  const rank = (it) => (it.changed ? 0 : it.packets_per_s > 0 ? 1 : 2);
+  // The exchange's links carry what this page asks: they would always stand on top.
+  const own = (it) => it.from === "exchange" || it.to === "exchange";
+  const rank = (it) => (it.changed ? 0 : it.packets_per_s > 0 && !own(it) ? 1 : 2);
   const sorted = [...list].sort((a, b) => rank(a) - rank(b) || b.packets_per_s - a.packets_per_s);
   const row = (it) => h("tr", { class: it.changed ? "changed" : "" },
     h("th", { scope: "row" }, `${it.from} ${it.both ? "–" : "→"} ${it.to}`, it.changed ? h("small", { class: "tag" }, "changed") : null),
@@ -127,11 +130,13 @@ function links(list) {
     h("td", { class: "number" }, it.rate_bps ? `${+(it.rate_bps / 1e6).toFixed(2)} Mbit/s` : "∞"),
     h("td", { class: "number" }, count(it.packets_per_s)),
     h("td", { class: it.dropped ? "number odd" : "number" }, count(it.dropped)));
+  const stale = list.some((it) => it.stale) ? quiet("The router is down: this is what it last said.") : null;
   const heads = ["between", "RTT", "loss", "rate", "packets/s", "dropped"];
   const busy = sorted.filter((it) => rank(it) < 2).slice(0, 10);
   const rest = sorted.filter((it) => !busy.includes(it));
   return [
-    busy.length ? table(heads, busy.map(row)) : quiet("Nothing passes between regions now."),
+    stale,
+    busy.length ? table(heads, busy.map(row)) : quiet("Nothing but the console’s own questions passes between regions now."),
     rest.length ? h("details", {}, h("summary", {}, `${rest.length} more`), table(heads, rest.map(row))) : null,
   ];
 }
@@ -152,17 +157,29 @@ function quiet(text) {
   return h("p", { class: "quiet" }, text);
 }
 
+// Milliseconds until the next try when the browser gave up: it does after an answer that is no stream of events.
+const AGAIN = 3000;
+
 let lostAt = null;
-const source = new EventSource("/events");
-source.addEventListener("state", (event) => {
-  lostAt = null;
-  drawState(JSON.parse(event.data));
-});
-source.addEventListener("trace", (event) => drawTrace(at("trace"), at("trace-about"), JSON.parse(event.data)));
-source.addEventListener("error", () => {
-  lostAt ??= Date.now() / 1000;
-  at("live").className = "live off";
-  show(at("live"), "✕ not connected");
-  at("verdict").className = "verdict bad";
-  show(at("verdict"), `The console does not answer since ${clock(lostAt)}: what stands below is older.`);
-});
+
+function listen() {
+  const source = new EventSource("/events");
+  source.addEventListener("state", (event) => {
+    lostAt = null;
+    document.body.classList.remove("lost");
+    drawState(JSON.parse(event.data));
+  });
+  source.addEventListener("trace", (event) => drawTrace(at("trace"), at("trace-about"), JSON.parse(event.data)));
+  source.addEventListener("error", () => {
+    lostAt ??= Date.now() / 1000;
+    document.body.classList.add("lost");
+    at("live").className = "live off";
+    show(at("live"), "✕ not connected, trying again");
+    at("verdict").className = "verdict bad";
+    show(at("verdict"), `The console has not answered since ${clock(lostAt)}: what stands below is older.`);
+    document.title = "✕ firstbyte";
+    if (source.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN);
+  });
+}
+
+listen();

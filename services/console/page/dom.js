@@ -64,3 +64,8 @@ export function count(value) {
   if (value === null || value === undefined) return "–";
   return value >= 100 || Number.isInteger(value) ? Math.round(value).toLocaleString("en") : value.toFixed(1);
 }
+
+/** Format a count with its noun. */
+export function plural(value, one, many) {
+  return `${count(value)} ${value === 1 ? one : many}`;
+}

@@ -9,11 +9,14 @@ const DRAWN = [
 ];
 const STATUS = {
   ok: ["✓", "is well"],
-  failing: ["!", "says that it is not well"],
+  failing: ["!", "fails its own checks"],
   down: ["✕", "is down"],
   unseen: ["?", "can not be seen: the router is down"],
   waiting: ["…", "has not answered yet"],
 };
+
+// Sockets in TIME_WAIT that are worth a word beside a host; the panel below has all.
+const MANY = 100;
 
 let last = null;
 
@@ -30,6 +33,7 @@ export function drawMap(root, state) {
     root,
     h("svg", { class: "wires", "aria-hidden": "true", focusable: "false" }),
     state.regions.map((region) => card(region, away.get(region.name))),
+    key(),
   );
   drawWires(root, state.links);
   if (!root.dataset.watched) {
@@ -50,19 +54,29 @@ function card(region, link) {
   );
 }
 
+function key() {
+  const line = (kind) => h("svg", { "aria-hidden": "true" }, h("path", { class: `wire ${kind}`, d: "M 0 5 L 26 5" }));
+  return h("ul", { class: "map-key" },
+    h("li", {}, line(""), "link, with its round trip"),
+    h("li", {}, line("busy"), "packets pass"),
+    h("li", {}, line("changed"), "changed from links.toml"),
+    h("li", {}, h("b", {}, "tw"), "sockets in TIME_WAIT"),
+    h("li", {}, h("b", {}, "/s"), "requests per second"));
+}
+
 function host(it) {
   const [mark, words] = STATUS[it.status] ?? ["?", it.status];
   const failing = Object.entries(it.checks).map(([name, check]) => `${check.ok ? "ok" : "failing"}: ${name} ${check.detail ?? ""}`);
   const about = [`${it.name} ${words}`, `${it.fqdn} · ${it.address} · ${it.role}`, it.error, ...failing].filter(Boolean).join("\n");
   const figures = [];
   if (it.requests_per_s !== null && it.requests_per_s >= 0.05) figures.push(`${count(it.requests_per_s)}/s`);
-  if (it.tw) figures.push(`${count(it.tw)} tw`);
+  if (it.tw >= MANY) figures.push(`${count(it.tw)} tw`);
   return h(
     "li",
     { class: `host ${it.status}`, title: about },
     h("span", { class: "mark", "aria-hidden": "true" }, mark),
     h("span", { class: "name" }, it.name, h("span", { class: "sr" }, ` ${words}`)),
-    it.faults.length ? h("span", { class: "flag", title: it.faults.join(", ") }, "⚑ fault") : null,
+    it.faults.length ? h("span", { class: "flag", title: it.faults.join(", ") }, "⚑", h("span", { class: "sr" }, " a fault is switched on")) : null,
     h("span", { class: "figures" }, figures.join(" · ")),
   );
 }
@@ -76,32 +90,51 @@ function drawWires(root, links) {
   svg.setAttribute("viewBox", `0 0 ${box.width} ${box.height}`);
   const wires = [];
   const labels = [];
-  if (!narrow) {
-    for (const link of links) {
-      const drawn = DRAWN.some(([a, b]) => (a === link.from && b === link.to) || (b === link.from && a === link.to));
-      const from = cards.get(link.from);
-      const to = cards.get(link.to);
-      if (!from || !to || !(drawn || link.changed)) continue;
-      const wire = route(link, from, to, box);
-      const kind = ["wire", link.changed ? "changed" : "", link.packets_per_s >= 1 ? "busy" : ""].join(" ").trim();
-      wires.push(h("path", { class: kind, d: wire.path }));
-      const words = [`${link.rtt_ms} ms`];
-      if (!link.both) words[0] = `${link.from} → ${link.to} ${words[0]}`;
-      if (link.loss) words.push(`${+(link.loss * 100).toFixed(2)} % lost`);
-      if (link.rate_bps) words.push(`${+(link.rate_bps / 1e6).toFixed(2)} Mbit/s`);
-      if (link.changed) words.push("changed");
-      const text = words.join(" · ");
-      const [x, y] = free(wire.middle, text.length, labels.map((label) => label.spot));
-      labels.push({
-        spot: { x, y, length: text.length },
-        nodes: [
-          h("rect", { class: "label-back", x: x - text.length * 3.4 - 5, y: y - 9, width: text.length * 6.8 + 10, height: 18, rx: 9 }),
-          h("text", { class: link.changed ? "label changed" : "label", x, y: y + 4, "text-anchor": "middle" }, text),
-        ],
-      });
-    }
+  for (const pair of narrow ? [] : pairs(links)) {
+    const [link] = pair;
+    const from = cards.get(link.from);
+    const to = cards.get(link.to);
+    const changed = pair.some((it) => it.changed);
+    if (!from || !to || !(drawn(link) || changed)) continue;
+    const wire = route(link, from, to, box);
+    const busy = pair.some((it) => it.packets_per_s >= 1);
+    wires.push(h("path", { class: ["wire", changed ? "changed" : "", busy ? "busy" : ""].join(" ").trim(), d: wire.path }));
+    labels.push(label(wire.middle, pair.flatMap((it) => words(it, cards)), changed));
   }
-  show(svg, wires, labels.map((label) => label.nodes));
+  show(svg, wires, labels);
+}
+
+function drawn(link) {
+  return DRAWN.some(([a, b]) => (a === link.from && b === link.to) || (b === link.from && a === link.to));
+}
+
+/** Return the links by pair of regions: one entry where both directions are alike, two where they differ. */
+function pairs(links) {
+  const found = new Map();
+  for (const link of links) {
+    const key = [link.from, link.to].sort().join(" ");
+    found.set(key, [...(found.get(key) ?? []), link]);
+  }
+  return [...found.values()];
+}
+
+/** Say what a link is like, a line for each property; a direction on its own is an arrow as the map lies. */
+function words(link, cards) {
+  const [from, to] = [cards.get(link.from), cards.get(link.to)];
+  const across = Math.abs(to.left - from.left) > 40;
+  const arrow = link.both ? "" : across ? (to.left > from.left ? "→ " : "← ") : to.top > from.top ? "↓ " : "↑ ";
+  const lines = [`${link.rtt_ms} ms`];
+  if (link.loss) lines.push(`${+(link.loss * 100).toFixed(2)} % lost`);
+  if (link.rate_bps) lines.push(`${+(link.rate_bps / 1e6).toFixed(2)} Mbit/s`);
+  return lines.map((line) => arrow + line);
+}
+
+function label([x, y], lines, changed) {
+  const width = Math.max(...lines.map((line) => line.length)) * 6.8 + 10;
+  const top = y - lines.length * 8;
+  return h("g", {},
+    h("rect", { class: "label-back", x: x - width / 2, y: top - 1, width, height: lines.length * 16 + 2, rx: 9 }),
+    lines.map((line, index) => h("text", { class: changed ? "label changed" : "label", x, y: top + index * 16 + 12, "text-anchor": "middle" }, line)));
 }
 
 /** Return the path between two cards, from border to border, and where its label goes. */
@@ -109,14 +142,13 @@ function route(link, from, to, box) {
   const middle = (card) => [card.left - box.left + card.width / 2, card.top - box.top + card.height / 2];
   const [[ax, ay], [bx, by]] = [middle(from), middle(to)];
   const pair = [link.from, link.to].sort().join("–");
-  if (pair === "access–far") {
-    // Straight on it would run behind the provider: it goes below.
-    const low = Math.max(from.bottom, to.bottom) - box.top + 34;
-    const start = [ax + from.width / 4, from.bottom - box.top];
-    const end = [bx - to.width / 4, to.bottom - box.top];
-    const flip = ax > bx;
-    const [left, right] = flip ? [end, start] : [start, end];
-    return { path: `M ${left} C ${left[0] + 40} ${low}, ${right[0] - 40} ${low}, ${right}`, middle: [(left[0] * 2.6 + right[0]) / 3.6, low - 14] };
+  if (pair === "far–near") {
+    // Straight on it would run behind the clients: it goes below.
+    const low = Math.max(from.bottom, to.bottom) - box.top + 26;
+    const [left, right] = ax < bx ? [from, to] : [to, from];
+    const start = [left.right - box.left - left.width / 4, left.bottom - box.top];
+    const end = [right.left - box.left + right.width / 4, right.bottom - box.top];
+    return { path: `M ${start} C ${start[0] + 60} ${low + 10}, ${end[0] - 60} ${low + 10}, ${end}`, middle: [(start[0] + end[0]) / 2, low] };
   }
   const start = border([ax, ay], [bx, by], from);
   const end = border([bx, by], [ax, ay], to);
@@ -128,14 +160,4 @@ function border(a, b, card) {
   const [dx, dy] = [b[0] - a[0], b[1] - a[1]];
   const t = Math.min(card.width / 2 / Math.abs(dx || 1e-9), card.height / 2 / Math.abs(dy || 1e-9), 1);
   return [a[0] + dx * t, a[1] + dy * t];
-}
-
-/** Move a label up or down until it covers no other. */
-function free([x, y], length, taken) {
-  let at = y;
-  for (const step of [0, 20, -20, 40, -40]) {
-    at = y + step;
-    if (!taken.some((spot) => Math.abs(spot.y - at) < 19 && Math.abs(spot.x - x) < (spot.length + length) * 3.6 + 8)) break;
-  }
-  return [x, at];
 }

@@ -10,8 +10,8 @@ export function drawTrace(root, about, held) {
   const { trace, at } = held;
   about.textContent = `${trace.url} · ${clock(at)}`;
   const runs = ["cold", "warm"].filter((kind) => trace[kind]);
-  const scale = Math.max(1, ...runs.flatMap((kind) => trace[kind].phases.flatMap(
-    (phase) => [phase.start_ms + phase.measured_ms, phase.start_ms + (phase.predicted_ms ?? 0)])));
+  const scale = round(Math.max(1, ...runs.flatMap((kind) => trace[kind].phases.flatMap(
+    (phase) => [phase.start_ms + phase.measured_ms, phase.start_ms + (phase.predicted_ms ?? 0)]))));
   show(
     root,
     trace.summary ? h("p", { class: "sentence" }, sentence(trace.summary)) : null,
@@ -19,7 +19,8 @@ export function drawTrace(root, about, held) {
     hops(trace.cold),
     h("p", { class: "key" },
       h("svg", { width: 34, height: 12, "aria-hidden": "true" }, h("rect", { class: "phase dns", x: 0, y: 2, width: 26, height: 8, rx: 2 })), "measured ",
-      h("svg", { width: 34, height: 12, "aria-hidden": "true" }, h("rect", { class: "predicted", x: 1, y: 1, width: 26, height: 10, rx: 2 }), h("line", { class: "tick", x1: 27, x2: 27, y1: 0, y2: 12 })), "predicted from the links"),
+      h("svg", { width: 34, height: 12, "aria-hidden": "true" }, h("rect", { class: "predicted", x: 1, y: 1, width: 26, height: 10, rx: 2 }), h("line", { class: "tick", x1: 27, x2: 27, y1: 0, y2: 12 })), "predicted from the links",
+      h("span", {}, " · RT: round trips · "), h("span", { class: "odd" }, "12.3 ms"), " off by more than 5 ms and 10 %"),
   );
 }
 
@@ -36,7 +37,20 @@ function run(kind, it, scale) {
     h("caption", {}, h("b", {}, kind), ` ${first} `, predicted),
     h("thead", { class: "sr" }, h("tr", {}, ["phase", "when", "measured", "predicted"].map((name) => h("th", { scope: "col" }, name)))),
     h("tbody", {}, it.phases.map((phase) => row(phase, scale))),
+    h("tfoot", { "aria-hidden": "true" }, h("tr", { class: "axis" }, h("td", {}), h("td", {}, axis(scale)), h("td", { colspan: 2 }))),
   );
+}
+
+/** Return the next length of the axis, in ms, whose quarters are round numbers. */
+function round(longest) {
+  const power = 10 ** Math.floor(Math.log10(longest / 4));
+  return 4 * power * [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].find((step) => 4 * power * step >= longest * 0.9999);
+}
+
+/** Name the quarters of the time axis, where the lines behind the bars stand. */
+function axis(scale) {
+  return h("svg", { width: "100%", height: 15 }, [0, 0.25, 0.5, 0.75].map((part) =>
+    h("text", { class: part % 0.5 ? "quarter" : null, x: `${part * 100}%`, y: 12 }, part ? String(+(part * scale).toPrecision(3)) : "0 ms")));
 }
 
 function row(phase, scale) {

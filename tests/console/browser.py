@@ -1,0 +1,197 @@
+"""Headless Chromium over its DevTools protocol: enough of it to look at one page as a person would.
+
+https://chromedevtools.github.io/devtools-protocol/.  The web socket is aiohttp's, so no driver is needed.
+"""
+
+import asyncio
+import base64
+import itertools
+import json
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+#: Nothing of these is needed to draw a page, and each of them would look for a network or a display.
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--remote-debugging-port=0",
+)
+#: Seconds for Chromium to start, and for a page to become what a test expects, on a machine with other work.
+PATIENCE = 20.0
+
+
+class PageError(Exception):
+    """The page, or a command to it, failed."""
+
+
+@contextmanager
+def running(program: str, profile: Path) -> Iterator[str]:
+    """Run *program* with an empty *profile* folder; yield the web socket of the browser."""
+    process = subprocess.Popen(
+        [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield _web_socket(process, profile / "DevToolsActivePort")
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _web_socket(process: subprocess.Popen[bytes], announced: Path) -> str:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise PageError(f"expected Chromium to keep running, got exit code {process.returncode}")
+        lines = announced.read_text(encoding="ascii").split() if announced.exists() else []
+        if len(lines) == 2:
+            return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
+        time.sleep(0.05)
+    raise PageError(f"expected {announced} within {PATIENCE:g} s, got none")
+
+
+class Page:
+    """One tab.  What the page complained about is in `complaints`."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._session = ""
+        self._loaded = asyncio.Event()
+        self.complaints: list[str] = []
+
+    async def attach(self) -> None:
+        """Make the tab and listen to it."""
+        target = await self.command("Target.createTarget", url="about:blank")
+        attached = await self.command("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            await self.command(f"{domain}.enable")
+
+    async def command(self, method: str, **params: Any) -> dict[str, Any]:
+        """Send one command and return its result."""
+        number = next(self._numbers)
+        message: dict[str, Any] = {"id": number, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        future = self._waiting[number] = asyncio.get_running_loop().create_future()
+        await self._socket.send_str(json.dumps(message))
+        async with asyncio.timeout(PATIENCE):
+            answer = await future
+        if "error" in answer:
+            raise PageError(f"{method}: {answer['error']['message']}")
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    async def listen(self) -> None:
+        """Hand out what Chromium says until it goes."""
+        async for message in self._socket:
+            said = json.loads(message.data)
+            if (future := self._waiting.pop(said.get("id", 0), None)) is not None:
+                if not future.done():
+                    future.set_result(said)
+            else:
+                self._note(said.get("method", ""), said.get("params", {}))
+
+    def _note(self, event: str, params: dict[str, Any]) -> None:
+        if event == "Page.loadEventFired":
+            self._loaded.set()
+        elif event == "Runtime.exceptionThrown":
+            details = params["exceptionDetails"]
+            self.complaints.append(details.get("exception", {}).get("description") or details["text"])
+        elif event == "Runtime.consoleAPICalled" and params["type"] in {"error", "warning", "assert"}:
+            self.complaints.append(" ".join(str(arg.get("value", arg.get("description"))) for arg in params["args"]))
+        elif event == "Log.entryAdded" and params["entry"]["level"] in {"error", "warning"}:
+            entry = params["entry"]
+            # A console that a test ended before its tab is not the page's fault; a file that is missing would be a 404.
+            if "ERR_CONNECTION_REFUSED" in entry["text"]:
+                return
+            self.complaints.append(f"{entry['text']} {entry.get('url', '')}".strip())
+
+    async def look(self, width: int, *, height: int = 900, dark: bool = False, phone: bool = False) -> None:
+        """Use a window of *width* × *height* CSS pixels, light or *dark*."""
+        await self.command(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        await self.command("Emulation.setEmulatedMedia", features=[scheme])
+
+    async def open(self, url: str) -> None:
+        """Go to *url*; return when it is loaded."""
+        self._loaded.clear()
+        result = await self.command("Page.navigate", url=url)
+        if result.get("errorText"):
+            raise PageError(f"{url}: {result['errorText']}")
+        async with asyncio.timeout(PATIENCE):
+            await self._loaded.wait()
+
+    async def evaluate(self, expression: str) -> Any:
+        """Return what *expression* (JavaScript; promises are awaited) gives."""
+        result = await self.command("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        if "exceptionDetails" in result:
+            details = result["exceptionDetails"]
+            raise PageError(details.get("exception", {}).get("description") or details["text"])
+        return result["result"].get("value")
+
+    async def text(self, selector: str) -> str:
+        """Return the text that a person sees in the first *selector*, its white space folded."""
+        seen = await self.evaluate(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
+        return " ".join(seen.split())
+
+    async def until(self, expression: str, patience: float = PATIENCE) -> None:
+        """Return once *expression* is true; the page itself looks, at every change of its document."""
+        script = f"""new Promise((resolve) => {{
+            const is = () => Boolean({expression});
+            const done = (value) => {{ observer.disconnect(); clearTimeout(timer); resolve(value); }};
+            const observer = new MutationObserver(() => is() && done(true));
+            const timer = setTimeout(() => done(is()), {patience * 1000 - 1000:.0f});
+            observer.observe(document, {{subtree: true, childList: true, attributes: true, characterData: true}});
+            if (is()) done(true);
+        }})"""
+        if not await self.evaluate(script):
+            raise PageError(f"expected {expression} within {patience:g} s, the page shows: {await self.text('body')}")
+
+    async def picture(self, file: Path) -> None:
+        """Write the whole page to *file* as PNG."""
+        shot = await self.command(
+            "Page.captureScreenshot", captureBeyondViewport=True, format="png", clip=await self._whole()
+        )
+        file.write_bytes(base64.b64decode(shot["data"]))
+
+    async def _whole(self) -> dict[str, Any]:
+        size = (await self.command("Page.getLayoutMetrics"))["cssContentSize"]
+        return {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+
+
+@asynccontextmanager
+async def tab(web_socket: str) -> AsyncIterator[Page]:
+    """Open a tab of the browser at *web_socket*."""
+    async with aiohttp.ClientSession() as session, session.ws_connect(web_socket, max_msg_size=0) as socket:
+        page = Page(socket)
+        listening = asyncio.create_task(page.listen())
+        try:
+            await page.attach()
+            yield page
+            await page.command("Page.close")
+        finally:
+            listening.cancel()

@@ -1,0 +1,45 @@
+"""A scripted lab on loopback, and Chromium where there is one."""
+
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.console import browser
+from tests.console.lab import ScriptedLab
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[ScriptedLab]:
+    """Every host of the lab, well, with something to say."""
+    scripted = ScriptedLab(tmp_path)
+    scripted.furnish(time.time())
+    for host in scripted.hosts.values():
+        await host.start()
+    yield scripted
+    for host in scripted.hosts.values():
+        await host.stop()
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run headless Chromium; yield its web socket."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        why = "expected chromium on PATH (Debian: apt-get install chromium), got none: nobody looked at the page"
+        if os.environ.get("CI") == "true":
+            pytest.fail(why)
+        pytest.skip(why)
+    with browser.running(program, tmp_path_factory.mktemp("chromium")) as web_socket:
+        yield web_socket
+
+
+@pytest.fixture
+async def page(chromium: str) -> AsyncIterator[browser.Page]:
+    """A tab; the test fails when the page complained on its console."""
+    async with browser.tab(chromium) as tab:
+        yield tab
+    assert tab.complaints == [], "the page's console"

@@ -1,0 +1,98 @@
+"""What is broken, in sentences."""
+
+from typing import Any
+
+import pytest
+
+from console.alarms import Alarm, Down, of_certificate, of_health, of_hosts
+from console.hosts import Host, Loss
+
+EDGE = Host("edge", "198.19.20.10", "www.example.com", "near", "edge", without="nothing answers")
+ROOTS = [Host(f"root-{x}", "198.19.10.53", f"{x}.root-servers.test", "root-a", "nameserver", f"no {x}") for x in "ab"]
+BOTH = Loss(frozenset({"root-a", "root-b"}), "no root is left")
+#: 2026-11-24 22:00:00 UTC.
+AT = 1795557600.0
+
+
+def certificate(**changed: Any) -> dict[str, Any]:
+    return {
+        "seconds_left": 1200.0, "used": 0.3, "renew_at": 0.5, "next_renewal": AT, "not_after": AT + 1200,
+        "last_error": "", **changed,
+    }  # fmt: skip
+
+
+def test_a_host_that_is_down_says_since_when_why_and_what_it_means() -> None:
+    (alarm,) = of_hosts([Down(EDGE, AT, "connection refused", seen=True)], [])
+    assert alarm.text == "edge has been down since 22:00:00 UTC: connection refused — nothing answers"
+    assert alarm.level == "bad"
+
+
+def test_a_host_that_never_answered_is_not_called_down() -> None:
+    (alarm,) = of_hosts([Down(EDGE, AT, "no answer within 1.5 s", seen=False)], [])
+    assert alarm.text.startswith("edge has not answered since 22:00:00 UTC")
+
+
+def test_hosts_that_are_lost_together_are_one_sentence() -> None:
+    down = [Down(host, AT + index, "connection refused", seen=True) for index, host in enumerate(ROOTS)]
+    (alarm,) = of_hosts(down, [BOTH])
+    assert alarm.text == "root-a and root-b have been down since 22:00:01 UTC: connection refused — no root is left"
+
+
+def test_one_of_them_alone_is_its_own_loss() -> None:
+    (alarm,) = of_hosts([Down(ROOTS[0], AT, "", seen=True)], [BOTH])
+    assert alarm.text == "root-a has been down since 22:00:00 UTC — no a"
+
+
+def test_failing_checks_are_named_and_good_ones_are_not() -> None:
+    health = {"checks": {"zones": {"ok": False, "detail": "line 3"}, "listener": {"ok": True, "detail": "x"}}}
+    assert of_health(EDGE, health, AT).text == "edge has failed its own checks since 22:00:00 UTC: zones: line 3"
+
+
+def test_a_service_that_has_checked_nothing_yet_says_so() -> None:
+    assert of_health(EDGE, {"checks": {}}, AT).why == "no check is ok yet"
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        pytest.param({}, None, id="good"),
+        pytest.param({"used": 0.59}, None, id="due-but-not-late"),
+        pytest.param(
+            {"used": 0.61},
+            "the certificate of edge has been due for renewal since 22:00:00 UTC — it expires in 20 min",
+            id="overdue",
+        ),
+        pytest.param(
+            {"last_error": "no such name"},
+            "the certificate of edge could not be renewed: no such name — it is good for another 20 min",
+            id="failed-in-time",
+        ),
+        pytest.param(
+            {"seconds_left": 0.0, "not_after": AT},
+            "the certificate of edge expired at 22:00:00 UTC — nobody can trust www.example.com",
+            id="expired",
+        ),
+        pytest.param({"seconds_left": None}, "edge has no certificate", id="none"),
+        pytest.param({"used": None, "renew_at": None}, None, id="life-unknown"),
+    ],
+)
+def test_a_certificate(changed: dict[str, Any], expected: str | None) -> None:
+    alarm = of_certificate(EDGE, certificate(**changed))
+    assert (alarm and alarm.text) == expected
+
+
+@pytest.mark.parametrize(
+    ("left", "words"), [(90, "90 s"), (1200, "20 min"), (7300, "2 h")], ids=["seconds", "minutes", "hours"]
+)
+def test_time_to_expiry_is_told_in_a_unit_that_fits(left: float, words: str) -> None:
+    alarm = of_certificate(EDGE, certificate(seconds_left=float(left), used=0.9))
+    assert alarm is not None
+    assert alarm.means == f"it expires in {words}"
+
+
+def test_the_page_gets_the_sentence_in_parts() -> None:
+    alarm = Alarm("bad", "edge", "expired", AT, "why", "means", "at")
+    assert alarm.as_dict() == {
+        "level": "bad", "subject": "edge", "what": "expired", "since": AT, "when": "at", "why": "why",
+        "means": "means", "text": "edge expired at 22:00:00 UTC: why — means",
+    }  # fmt: skip

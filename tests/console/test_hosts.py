@@ -1,0 +1,113 @@
+"""The hosts file: what it refuses, and that it says the same as docker-compose.yml and the zones."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from console import hosts
+from tests.console.lab import HOSTS_FILE, LINKS_FILE, ROOT
+
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+DECLARED = hosts.load(HOSTS_FILE)
+
+GOOD = """\
+[regions]
+near = "near data centre"
+
+[[host]]
+name = "edge"
+address = "198.19.20.10"
+fqdn = "www.example.com"
+region = "near"
+role = "edge"
+"""
+
+
+def running_services() -> dict[str, str]:
+    """Return the address of every service that plain `docker compose up` keeps running."""
+    return {
+        name: service["networks"]["internet"]["ipv4_address"]
+        for name, service in COMPOSE["services"].items()
+        if not service.get("profiles") and service.get("restart") != "no"
+    }
+
+
+def test_the_hosts_are_those_of_docker_compose_with_their_addresses() -> None:
+    assert {host.name: host.address for host in DECLARED.hosts} == running_services()
+
+
+def test_regions_are_those_of_the_links_file() -> None:
+    declared = tomllib.loads(LINKS_FILE.read_text(encoding="utf-8"))["regions"]
+    assert set(DECLARED.regions) == set(declared)
+
+
+@pytest.mark.parametrize("host", DECLARED.hosts, ids=lambda host: host.name)
+def test_a_host_stands_in_the_region_that_its_address_says(host: hosts.Host) -> None:
+    octets = {"exchange": 0, "access": 1, "isp": 2, "root-a": 10, "root-b": 11, "registry": 12, "near": 20, "far": 30}
+    assert int(host.address.split(".")[2]) == octets[host.region]
+
+
+@pytest.mark.parametrize("host", DECLARED.hosts, ids=lambda host: host.name)
+def test_a_host_has_its_address_under_its_name_in_the_zones(host: hosts.Host) -> None:
+    zones = [path.read_text(encoding="utf-8") for path in (ROOT / "dns/zones").glob("*.zone")]
+    address = re.escape(host.address)
+    assert any(re.search(rf"\bA\s+{address}\b", zone) for zone in zones), host.fqdn
+
+
+@pytest.mark.parametrize("host", DECLARED.hosts, ids=lambda host: host.name)
+def test_every_host_says_what_is_lost_without_it(host: hosts.Host) -> None:
+    assert host.without
+
+
+def test_a_good_file_is_read() -> None:
+    read = hosts.parse(GOOD)
+    assert read.regions == {"near": "near data centre"}
+    assert read.hosts == (hosts.Host("edge", "198.19.20.10", "www.example.com", "near", "edge"),)
+    assert read.hosts[0].url == "http://198.19.20.10:9900"
+
+
+def test_an_admin_port_elsewhere_is_used() -> None:
+    assert hosts.parse(GOOD + 'admin = "127.0.0.1:1"\n').hosts[0].url == "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "expected"),
+    [
+        pytest.param("[regions\n", 1, "expected TOML", id="no-toml"),
+        pytest.param(GOOD + "[[hosts]]\n", 10, "tables regions, host and loss, got 'hosts'", id="unknown-table"),
+        pytest.param("[[host]]\n", 1, "a table [regions]", id="no-regions"),
+        pytest.param('[regions]\nnear = "x"\n', 2, "at least one [[host]]", id="no-host"),
+        pytest.param(GOOD.replace('role = "edge"\n', ""), 4, "a role, got None", id="no-role"),
+        pytest.param(GOOD.replace('"edge"\naddress', '""\naddress'), 4, "name to be text, got ''", id="empty-name"),
+        pytest.param(GOOD + "port = 1\n", 4, "got 'port'", id="unknown-key"),
+        pytest.param(
+            GOOD.replace('region = "near"', 'region = "moon"'), 4, "among near, got 'moon'", id="unknown-region"
+        ),
+        pytest.param(GOOD + GOOD.partition("\n\n")[2], 10, "a name of its own, got 'edge'", id="twice"),
+        pytest.param(
+            GOOD + '[[loss]]\nof = ["ns"]\nmeans = "x"\n', 10, "hosts among edge, got 'ns'", id="loss-of-nobody"
+        ),
+        pytest.param(GOOD + '[[loss]]\nof = []\nmeans = "x"\n', 10, "expected of =", id="loss-of-none"),
+        pytest.param(GOOD.replace("[[host]]", "[host]"), 4, "[[host]] tables", id="host-is-one-table"),
+    ],
+)
+def test_a_malformed_file_is_refused_with_its_line(text: str, line: int, expected: str) -> None:
+    with pytest.raises(hosts.HostsFileError) as caught:
+        hosts.parse(text, "h.toml")
+    message = str(caught.value)
+    assert expected in message
+    assert message.startswith(f"h.toml:{line}:")
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(hosts.HostsFileError, match="expected a readable hosts file, got: No such file"):
+        hosts.load(tmp_path / "none.toml")
+
+
+def test_bytes_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "h.toml").write_bytes(b'[regions]\nnear = "\xff"\n')
+    with pytest.raises(hosts.HostsFileError, match="expected UTF-8"):
+        hosts.load(tmp_path / "h.toml")

@@ -1,0 +1,389 @@
+"""What the console knows: samples in, one snapshot out."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from console.hosts import Host, Hosts, Loss
+from console.prometheus import Scrape, parse
+from console.state import BOOT, Sample, State
+from tests.console.lab import certificate, link
+
+OK = {"status": "ok", "checks": {"listener": {"ok": True, "detail": ""}}, "faults": []}
+FAILING = {"status": "failing", "checks": {"listener": {"ok": False, "detail": "gone"}}, "faults": []}
+REGIONS = {"exchange": "what watches", "isp": "provider", "near": "near data centre"}
+HOSTS = Hosts(
+    REGIONS,
+    (
+        Host("wan", "198.19.0.254", "wan.lab.test", "exchange", "wan", "nothing passes"),
+        Host("console", "198.19.0.10", "console.lab.test", "exchange", "console", "blind"),
+        Host("resolver", "198.19.2.53", "resolver.example.com", "isp", "resolver", "no names"),
+        Host("edge", "198.19.20.10", "www.example.com", "near", "edge", "no answer"),
+        Host("news", "198.19.20.31", "news.example.com", "near", "origin", "no news"),
+    ),
+    (Loss(frozenset({"edge", "news"}), "all is lost"),),
+)
+#: When the console started, and a time when boot is over.
+START, LATER = 1000.0, 1000.0 + BOOT + 1
+
+
+def well(host: str, at: float, metrics: str = "", admin: dict[str, Any] | None = None, **changed: Any) -> Sample:
+    return Sample(host, at, None, {**OK, **changed}, parse(metrics), admin or {})
+
+
+def silent(host: str, at: float, error: str = "connection refused") -> Sample:
+    return Sample(host, at, error)
+
+
+class Lab:
+    """A state whose hosts all answer, but for those that a test says otherwise of."""
+
+    def __init__(self) -> None:
+        self.state, self.at = State(HOSTS, START), START
+        self.round()
+
+    def round(self, *odd: Sample | str, at: float | None = None) -> dict[str, Any]:
+        """Let every host be asked once; *odd* are other samples, or names of hosts that are silent."""
+        self.at = at if at is not None else self.at + 2
+        samples = {sample.host: sample for sample in odd if isinstance(sample, Sample)}
+        samples |= {name: silent(name, self.at) for name in odd if isinstance(name, str)}
+        for host in HOSTS.hosts:
+            self.state.observe(samples.get(host.name) or well(host.name, self.at))
+        return self.state.snapshot(self.at)
+
+
+def statuses(snapshot: dict[str, Any]) -> dict[str, str]:
+    return {host["name"]: host["status"] for region in snapshot["regions"] for host in region["hosts"]}
+
+
+def texts(snapshot: dict[str, Any]) -> list[str]:
+    return [f"{alarm['subject']} {alarm['what']}" for alarm in snapshot["alarms"]]
+
+
+def happened(snapshot: dict[str, Any]) -> list[str]:
+    return [f"{event['host']} {event['text']}" for event in snapshot["events"]]
+
+
+# --- hosts ----------------------------------------------------------------------------------------------------------
+
+
+def test_before_anybody_answered_the_lab_is_starting() -> None:
+    snapshot = State(HOSTS, START).snapshot(START)
+    assert snapshot["verdict"] == {"level": "wait", "text": "Starting: 0 of 5 hosts have answered."}
+    assert set(statuses(snapshot).values()) == {"waiting"}
+    assert snapshot["alarms"] == []
+
+
+def test_when_all_answer_all_is_well() -> None:
+    snapshot = Lab().round()
+    assert snapshot["verdict"] == {"level": "ok", "text": "All 5 hosts are well."}
+    assert snapshot["events"] == []
+
+
+def test_silence_during_boot_is_no_alarm() -> None:
+    state = State(HOSTS, START)
+    for at in (START + 1, START + 2, START + BOOT - 1):
+        state.observe(silent("edge", at))
+    assert state.snapshot(START + BOOT - 1)["alarms"] == []
+    state.observe(silent("edge", LATER))
+    snapshot = state.snapshot(LATER)
+    assert texts(snapshot) == ["edge has not answered"]
+    assert snapshot["alarms"][0]["since"] == START + 1
+
+
+def test_one_miss_is_a_hiccup_two_are_down_since_the_first() -> None:
+    lab = Lab()
+    assert lab.round("edge", at=LATER)["verdict"]["level"] == "ok"
+    snapshot = lab.round("edge", at=LATER + 2)
+    assert statuses(snapshot)["edge"] == "down"
+    assert snapshot["alarms"][0]["since"] == LATER
+    assert snapshot["verdict"] == {"level": "bad", "text": "4 of 5 hosts are well."}
+    assert happened(snapshot) == ["edge is down: connection refused"]
+
+
+def test_an_answer_in_between_begins_the_count_anew() -> None:
+    lab = Lab()
+    lab.round("edge")
+    lab.round()
+    assert statuses(lab.round("edge"))["edge"] == "ok"
+
+
+def test_a_host_that_is_back_says_how_long_it_was_away() -> None:
+    lab = Lab()
+    lab.round("edge", at=2000)
+    lab.round("edge", at=2002)
+    snapshot = lab.round(at=2010)
+    assert happened(snapshot) == ["edge is back after 10 s", "edge is down: connection refused"]
+    assert snapshot["verdict"]["level"] == "ok"
+    assert snapshot["alarms"] == []
+
+
+def test_a_host_that_fails_its_own_checks_is_bad_and_named() -> None:
+    lab = Lab()
+    snapshot = lab.round(Sample("edge", lab.at + 2, None, FAILING))
+    assert texts(snapshot) == ["edge has failed its own checks"]
+    assert snapshot["alarms"][0]["why"] == "listener: gone"
+    assert happened(lab.round()) == ["edge is well again", "edge fails its own checks"]
+
+
+def test_hosts_that_mean_something_together_are_one_alarm() -> None:
+    lab = Lab()
+    lab.round("edge", "news")
+    snapshot = lab.round("edge", "news")
+    assert texts(snapshot) == ["edge and news have been down"]
+    assert snapshot["alarms"][0]["means"] == "all is lost"
+
+
+def test_a_refused_admin_request_is_the_consoles_own_alarm() -> None:
+    lab = Lab()
+    snapshot = lab.round(Sample("edge", lab.at + 2, None, OK, Scrape(), {}, "/admin/pool: it answered 401: token"))
+    assert texts(snapshot) == ["the console may not ask edge all it wants"]
+    assert snapshot["verdict"]["level"] == "warn"
+
+
+# --- the router -----------------------------------------------------------------------------------------------------
+
+
+def test_without_the_router_the_console_is_blind_and_blames_nobody_else() -> None:
+    lab = Lab()
+    lab.round("wan", "resolver", "edge", "news")
+    snapshot = lab.round("wan", "resolver", "edge", "news")
+    assert texts(snapshot) == ["wan has been down"]
+    assert snapshot["verdict"] == {"level": "bad", "text": "Blind: 3 of 5 hosts can not be seen."}
+    assert statuses(snapshot) == {
+        "wan": "down",
+        "console": "ok",
+        "resolver": "unseen",
+        "edge": "unseen",
+        "news": "unseen",
+    }
+    assert happened(snapshot) == ["wan is down: connection refused"]
+
+
+def test_when_the_router_is_back_the_others_are_judged_anew() -> None:
+    lab = Lab()
+    for _ in range(3):
+        lab.round("wan", "resolver", "edge", "news", at=lab.at + 2)
+    # They are asked at the same time as the router, so their time-out may end after its answer.
+    snapshot = lab.round("edge")
+    assert snapshot["alarms"] == []
+    snapshot = lab.round()
+    assert set(statuses(snapshot).values()) == {"ok"}
+    assert happened(snapshot)[0].startswith("wan is back after")
+    assert len(happened(snapshot)) == 2
+
+
+def test_a_host_that_died_with_the_router_is_down_once_it_could_be_seen() -> None:
+    lab = Lab()
+    for _ in range(3):
+        lab.round("wan", "edge")
+    lab.round("edge")
+    snapshot = lab.round("edge")
+    assert texts(snapshot) == ["edge has been down"]
+    assert happened(snapshot)[0] == "edge is down: connection refused"
+
+
+def test_a_host_that_was_down_before_is_told_when_it_is_back() -> None:
+    lab = Lab()
+    lab.round("edge")
+    lab.round("edge")
+    lab.round("edge", "wan")
+    lab.round("edge", "wan")
+    assert any(event.startswith("edge is back after") for event in happened(lab.round()))
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+def test_time_wait_has_a_history_and_none_while_the_host_is_down() -> None:
+    lab = Lab()
+    for tw in (5, 7):
+        lab.round(well("edge", lab.at + 2, f'firstbyte_sockets{{state="tw"}} {tw}'))
+    edge = lab.state.snapshot(lab.at)["regions"][2]["hosts"][0]
+    assert (edge["tw"], edge["tw_history"]) == (7, [0, 5, 7])
+    lab.round("edge")
+    assert lab.round("edge")["regions"][2]["hosts"][0]["tw"] is None
+
+
+def cache_metrics(hits: int, misses: int) -> str:
+    return f"firstbyte_resolver_cache_hits_total {hits}\nfirstbyte_resolver_cache_misses_total {misses}"
+
+
+def test_the_hit_rate_is_that_of_the_last_minute() -> None:
+    lab = Lab()
+    lab.round(well("resolver", lab.at + 2, cache_metrics(1000, 0)))
+    snapshot = lab.round(well("resolver", lab.at + 2, cache_metrics(1003, 1)))
+    assert snapshot["cache"]["hit_rate"] == 0.75
+    assert snapshot["cache"]["queries_per_s"] == 2
+
+
+def test_no_question_is_no_hit_rate() -> None:
+    lab = Lab()
+    for _ in range(2):
+        lab.round(well("resolver", lab.at + 2, cache_metrics(5, 5)))
+    assert lab.state.snapshot(lab.at)["cache"]["hit_rate"] is None
+
+
+def test_a_resolver_that_restarted_does_not_count_backwards() -> None:
+    lab = Lab()
+    lab.round(well("resolver", lab.at + 2, cache_metrics(100, 100)))
+    lab.round(well("resolver", lab.at + 2, cache_metrics(0, 1)))
+    snapshot = lab.round(well("resolver", lab.at + 2, cache_metrics(1, 1)))
+    assert snapshot["cache"]["hit_rate"] == 1
+
+
+def test_a_certificate_tells_how_much_of_its_life_is_used() -> None:
+    lab = Lab()
+    at = lab.at + 2
+    snapshot = lab.round(well("edge", at, admin={"/admin/certificate": certificate(at, left=2700)}))
+    (entry,) = snapshot["certificates"]
+    assert entry["seconds_left"] == 2700
+    assert entry["used"] == pytest.approx(0.25)
+    assert entry["renew_at"] == pytest.approx(0.5)
+
+
+def test_time_to_expiry_runs_on_between_two_looks() -> None:
+    lab = Lab()
+    at = lab.at + 2
+    lab.round(well("edge", at, admin={"/admin/certificate": certificate(at, left=2700)}))
+    (entry,) = lab.state.snapshot(at + 100)["certificates"]
+    assert entry["seconds_left"] == 2600
+
+
+def test_the_hosts_own_clock_decides_what_is_left() -> None:
+    # A drill sets the clock of `edge` an hour ahead: by our own clock the certificate is good for 2,400 s more.
+    lab = Lab()
+    at = lab.at + 2
+    said = {**certificate(at, left=2400), "seconds_left": -1200.0}
+    snapshot = lab.round(well("edge", at, admin={"/admin/certificate": said}))
+    assert snapshot["certificates"][0]["used"] == 1
+    assert texts(snapshot) == ["the certificate of edge expired"]
+    assert snapshot["verdict"] == {"level": "bad", "text": "All 5 hosts answer, but something is broken."}
+
+
+def test_pools_and_certificates_of_a_host_that_is_down_are_marked_as_old() -> None:
+    lab = Lab()
+    admin = {"/admin/pool": {"upstreams": [{"name": "a:1"}]}, "/admin/certificate": certificate(lab.at)}
+    lab.round(well("edge", lab.at + 2, admin=admin))
+    lab.round("edge")
+    snapshot = lab.round("edge")
+    assert [pool["stale"] for pool in snapshot["pools"]] == [True]
+    assert [entry["stale"] for entry in snapshot["certificates"]] == [True]
+    assert texts(snapshot) == ["edge has been down"]
+
+
+def links_of(lab: Lab, *links: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = lab.round(well("wan", lab.at + 2, admin={"/admin/links": {"links": list(links)}}))[
+        "links"
+    ]
+    return found
+
+
+def test_both_directions_of_a_link_are_one_line_while_they_are_alike() -> None:
+    (entry,) = links_of(Lab(), link("isp", "near", 16), link("near", "isp", 16, changed=True))
+    assert (entry["from"], entry["to"], entry["both"], entry["changed"]) == ("isp", "near", True, True)
+
+
+def test_directions_that_differ_are_two_lines() -> None:
+    entries = links_of(Lab(), link("isp", "near", 16), link("near", "isp", 80, changed=True))
+    assert [(e["from"], e["rtt_ms"], e["both"], e["changed"]) for e in entries] == [
+        ("isp", 16, False, False), ("near", 80, False, True)
+    ]  # fmt: skip
+
+
+def counters(packets: int, lost: int, tun: int = 0) -> dict[str, Any]:
+    entry = {"from": "isp", "to": "near", "packets": packets, "dropped_loss": lost, "dropped_queue": 0}
+    return {
+        "/admin/counters": {"links": [entry], "tun_dropped": tun},
+        "/admin/links": {"links": [link("isp", "near", 16)]},
+    }
+
+
+def test_packets_and_drops_are_those_of_the_last_minute() -> None:
+    lab = Lab()
+    lab.round(well("wan", lab.at + 2, admin=counters(100, 10)))
+    (entry,) = lab.round(well("wan", lab.at + 2, admin=counters(120, 13)))["links"]
+    assert (entry["packets_per_s"], entry["dropped"]) == (10, 3)
+
+
+def test_packets_that_the_router_lost_itself_make_measurements_invalid() -> None:
+    lab = Lab()
+    lab.round(well("wan", lab.at + 2, admin=counters(100, 0)))
+    snapshot = lab.round(well("wan", lab.at + 2, admin=counters(120, 0, tun=7)))
+    assert texts(snapshot) == ["wan is too slow for this load"]
+    assert snapshot["alarms"][0]["means"] == "measurements are not valid"
+
+
+def test_a_fault_that_is_on_is_shown_and_is_a_warning() -> None:
+    lab = Lab()
+    switch = {"on": True, "help": "Forward late", "parameters": {"ms": 5.0}, "hits": 3}
+    lab.round(well("edge", lab.at + 2, faults=["upstream_delay"], admin={"/admin/faults": {"upstream_delay": switch}}))
+    snapshot = lab.state.snapshot(lab.at)
+    assert snapshot["verdict"]["level"] == "warn"
+    assert snapshot["faults"] == [
+        {"host": "edge", "name": "upstream_delay", "help": "Forward late", "parameters": {"ms": 5.0}, "hits": 3}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("host", "paths"),
+    [
+        ("edge", ("/admin/certificate", "/admin/pool")),
+        ("news", ("/admin/certificate",)),
+        ("wan", ("/admin/links", "/admin/counters")),
+        ("resolver", ("/admin/cache?limit=0",)),
+        ("console", ()),
+    ],
+)
+def test_a_host_is_asked_for_what_its_role_has(host: str, paths: tuple[str, ...]) -> None:
+    lab = Lab()
+    declared = next(it for it in HOSTS.hosts if it.name == host)
+    assert lab.state.admin_paths(declared) == paths
+    lab.state.observe(well(host, lab.at, faults=["x"]))
+    assert lab.state.admin_paths(declared) == (*paths, "/admin/faults")
+
+
+def test_the_last_trace_and_the_runs_are_kept() -> None:
+    lab = Lab()
+    assert lab.state.trace() is None
+    lab.state.take_trace({"url": "https://x/"}, 5.0)
+    lab.state.take_reports([{"name": "ttl"}])
+    assert lab.state.trace() == {"at": 5.0, "trace": {"url": "https://x/"}}
+    assert lab.round()["reports"] == [{"name": "ttl"}]
+
+
+def test_its_repr_counts_hosts_by_status() -> None:
+    lab = Lab()
+    lab.round("edge")
+    lab.round("edge")
+    assert repr(lab.state) == "<State down=1 ok=4>"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(["links", "upstreams", "from", "to", "rtt_ms", "packets", "dropped_loss", "dropped_queue", "name",
+                         "seconds_left", "issued", "not_after", "next_renewal", "tun_dropped", "size", "x", "names",
+                         "checks", "ok", "detail", "parameters", "help"]),
+        inner, max_size=6,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(["edge", "wan", "resolver"]), JSON), JSON, JSON)
+def test_no_answer_of_a_host_blinds_the_console(answers: dict[str, Any], checks: Any, faults: Any) -> None:
+    lab = Lab()
+    for host, body in answers.items():
+        declared = next(it for it in HOSTS.hosts if it.name == host)
+        admin = dict.fromkeys((*lab.state.admin_paths(declared), "/admin/faults"), body)
+        lab.state.observe(
+            Sample(host, lab.at, None, {"status": "ok", "checks": checks, "faults": faults}, Scrape(), admin)
+        )
+    snapshot = lab.state.snapshot(lab.at)
+    json.dumps(snapshot, allow_nan=False)
+    assert len(statuses(snapshot)) == len(HOSTS.hosts)
