@@ -23,6 +23,8 @@ class Fault:
     name: str
     help: str
     defaults: dict[str, Any]
+    #: What a parameter that is one of a few words may be.
+    choices: dict[str, tuple[str, ...]] = field(default_factory=dict)
     parameters: dict[str, Any] | None = None
     hits: int = 0
     rng: random.Random = field(default_factory=lambda: random.Random(0))
@@ -35,8 +37,13 @@ class Faults:
         self._faults: dict[str, Fault] = {}
 
     def declare(self, name: str, help: str, **defaults: Any) -> None:  # noqa: A002 - the word argparse and Prometheus use
-        """Declare a switch; *defaults* are its parameters (``probability``, ``seed``, ``ms``, …) and their types."""
-        self._faults[name] = Fault(name, help, {"probability": 1.0, "seed": 0, **defaults})
+        """Declare a switch; *defaults* are its parameters (``probability``, ``seed``, ``ms``, …) and their types.
+
+        A tuple of words is a choice; the first is the default.
+        """
+        choices = {key: value for key, value in defaults.items() if isinstance(value, tuple)}
+        first = {key: value[0] for key, value in choices.items()}
+        self._faults[name] = Fault(name, help, {"probability": 1.0, "seed": 0, **defaults, **first}, choices)
 
     def switch_on(self, name: str, parameters: dict[str, Any]) -> Fault:
         """Switch a fault on.
@@ -54,6 +61,8 @@ class Faults:
             numeric = wanted in {int, float} and isinstance(value, (int, float)) and not isinstance(value, bool)
             if not (numeric or isinstance(value, wanted)):
                 raise ValueError(f"expected {key} to be {wanted.__name__}, got {value!r}")
+            if key in fault.choices and value not in fault.choices[key]:
+                raise ValueError(f"expected {key} to be one of {', '.join(fault.choices[key])}; got {value!r}")
         merged = {**fault.defaults, **parameters}
         if not 0 <= merged["probability"] <= 1:
             raise ValueError(f"expected probability between 0 and 1, got {merged['probability']!r}")

@@ -14,8 +14,8 @@ from authority import AuthorityError, Store, load_issuer
 from stub import AsyncStub
 from telemetry import Telemetry, add_arguments, endpoint, log
 
-#: Seconds between looks at our own certificate.
-WATCH = 1.0
+#: Seconds between looks at our own certificate and at the faults of the listener.
+WATCH = 0.1
 
 
 def lifetime(text: str) -> float:
@@ -83,21 +83,37 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, server: AcmeServe
         own = OwnCertificate(server, args.name, args.ca)
         runner = web.AppRunner(server.application, access_log=None, handle_signals=False, shutdown_timeout=5.0)
         await runner.setup()
-        await web.TCPSite(runner, *args.listen, ssl_context=own.context).start()
+        site = await _listen(runner, args.listen, own)
         print(f"listening on {args.listen[0]}:{args.listen[1]} (https)", flush=True)
         telemetry.health.set("listener", ok=True, detail=server.settings.base)
         telemetry.health.set("issuer", ok=True, detail=server.issuer.certificate.subject.rfc4514_string())
-        logger.info("serving", base=server.settings.base, lifetime_s=server.lifetime)
-        watch = asyncio.create_task(_watch(telemetry, own))
+        resumed = server.resume()
+        logger.info("serving", base=server.settings.base, lifetime_s=server.lifetime, validations_resumed=resumed)
+        watch = asyncio.create_task(_watch(args, telemetry, own, runner, site))
         await telemetry.until_stopped()
         watch.cancel()
         await server.close()
         await runner.cleanup()
 
 
-async def _watch(telemetry: Telemetry, own: OwnCertificate) -> None:
+async def _listen(runner: web.AppRunner, address: tuple[str, int], own: OwnCertificate) -> web.TCPSite:
+    site = web.TCPSite(runner, *address, ssl_context=own.context, reuse_address=True)
+    await site.start()
+    return site
+
+
+async def _watch(
+    args: argparse.Namespace, telemetry: Telemetry, own: OwnCertificate, runner: web.AppRunner, site: web.TCPSite | None
+) -> None:
+    """Keep our own certificate fresh, and the door shut while the fault acme_refuse is on."""
     while True:
         await asyncio.sleep(WATCH)
+        refuse = telemetry.faults.get("acme_refuse") is not None
+        if refuse and site is not None and telemetry.faults.hit("acme_refuse"):
+            await site.stop()
+            site = None
+        elif not refuse and site is None:
+            site = await _listen(runner, args.listen, own)
         own.renew_if_due(telemetry.clock.time())
 
 

@@ -126,6 +126,27 @@ def read_jwk(jwk: dict[str, Any]) -> tuple[PublicKey, str]:
     raise Problem("badPublicKey", "expected an EC (P-256, P-384), OKP (Ed25519) or RSA key")
 
 
+def public_jwk(key: object) -> dict[str, Any] | None:
+    """Return the JWK of a public key of a kind that accounts may have, or None."""
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        for name, (curve, _, _, size) in _CURVES.items():
+            if curve.name == key.curve.name:
+                point = key.public_numbers()
+                return {
+                    "kty": "EC",
+                    "crv": name,
+                    "x": encode(point.x.to_bytes(size)),
+                    "y": encode(point.y.to_bytes(size)),
+                }
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return {"kty": "OKP", "crv": "Ed25519", "x": encode(key.public_bytes_raw())}
+    if isinstance(key, rsa.RSAPublicKey):
+        numbers = key.public_numbers()
+        exponent, modulus = (encode(n.to_bytes((n.bit_length() + 7) // 8)) for n in (numbers.e, numbers.n))
+        return {"kty": "RSA", "e": exponent, "n": modulus}
+    return None
+
+
 def thumbprint(jwk: dict[str, Any]) -> str:
     """Return the RFC 7638 thumbprint of *jwk*, base64url."""
     members = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x"), "RSA": ("e", "kty", "n")}[jwk["kty"]]

@@ -12,13 +12,15 @@ from typing import Any
 
 from acme_server.jws import SignedRequest, read_jwk, thumbprint
 from acme_server.problems import Problem
-from authority import Account, Authorization, Order, Store
+from authority import Account, Authorization, Certificate, Order, Store
 
 #: Seconds that an order and its authorizations may stay unfinished.
 ORDER_LIFETIME = 3600.0
 #: Names in one order.
 MAX_NAMES = 50
 _NAME = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])")
+#: One addr-spec, no hfields (section 7.3).
+_MAILBOX = re.compile(r"mailto:[^@,?\s]{1,64}@[A-Za-z0-9.-]{1,253}")
 
 
 class Orders:
@@ -69,8 +71,9 @@ class Orders:
         if body.get("account") != account_url or body.get("oldKey") != account.jwk:
             raise Problem("malformed", "expected the account's URL and its present key in the inner JWS")
         fingerprint = thumbprint(inner.jwk)
-        if self.store.account_by_thumbprint(fingerprint) is not None:
-            raise Problem("malformed", "another account has this key")
+        if (other := self.store.account_by_thumbprint(fingerprint)) is not None:
+            where = {"Location": account_url.removesuffix(account.id) + other.id}
+            raise Problem("conflict", "an account has this key already", headers=where)
         account = replace(account, jwk=_public(inner.jwk), thumbprint=fingerprint)
         self.store.put_account(account)
         return account
@@ -91,6 +94,11 @@ class Orders:
         ]
         self.store.put_order(order, *opened)
         return order
+
+    def unfinished(self, now: float) -> list[tuple[Authorization, Account]]:
+        """Return the validations that were under way when this server last died."""
+        begun = ((each, self.store.account(each.account)) for each in self.store.processing(now))
+        return [(each, account) for each, account in begun if account is not None]
 
     def order(self, account: Account, order_id: str, now: float) -> Order:
         """Return an order of *account*, brought up to date with its authorizations."""
@@ -142,6 +150,12 @@ class Orders:
         """Give an authorization up (section 7.5.2)."""
         return self._put(replace(authorization, status="deactivated"))
 
+    def may_revoke(self, account: Account, certificate: Certificate, now: float) -> bool:
+        """Return whether *account* ordered *certificate*, or holds authorizations for all of its names (section 7.6)."""
+        if certificate.account == account.id:
+            return True
+        return set(certificate.names) <= self.store.authorized_names(account.id, now)
+
     def _put(self, authorization: Authorization) -> Authorization:
         order = self.store.order(authorization.order)
         if order is None:
@@ -183,6 +197,8 @@ def _contact(body: dict[str, Any]) -> tuple[str, ...]:
     for each in contact:
         if not each.startswith("mailto:"):
             raise Problem("unsupportedContact", f"expected mailto: URLs, got {each!r}"[:200])
+        if not _MAILBOX.fullmatch(each):
+            raise Problem("invalidContact", f"expected one address and no header fields, got {each!r}"[:200])
     return tuple(contact)
 
 

@@ -21,14 +21,14 @@ class OwnCertificate:
     def __init__(self, server: AcmeServer, name: str, scratch: Path) -> None:
         """Issue the first one; *scratch* is a folder for a file that lives for a moment, encrypted."""
         self._server, self._name, self._scratch = server, name, scratch
-        self.not_after = self.renew_at = 0.0
+        self.issued = self.not_after = self.renew_at = 0.0
         self._inner = self._issue()
         self.context = _server_context()
         self.context.sni_callback = self._switch
 
     def renew_if_due(self, now: float) -> bool:
-        """Replace the certificate when half of its life is over."""
-        if now < self.renew_at:
+        """Replace the certificate when half of its life is over, or when the clock went back to before it was made."""
+        if self.issued <= now < self.renew_at:
             return False
         self._inner = self._issue()
         logger.info("own_certificate_renewed", name=self._name)
@@ -40,7 +40,7 @@ class OwnCertificate:
     def _issue(self) -> ssl.SSLContext:
         key, password = new_key(), secrets.token_bytes(24)
         certificate = self._server.issue_own(key.public_key(), self._name)
-        self.not_after = certificate.not_after
+        self.issued, self.not_after = certificate.issued, certificate.not_after
         self.renew_at = (certificate.issued + certificate.not_after) / 2
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password))
         context = _server_context()

@@ -5,6 +5,7 @@ import datetime as dt
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from email.utils import formatdate
 from typing import Any
 
 from aiohttp import web
@@ -12,10 +13,21 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_server import validation
-from acme_server.jws import SignedRequest, decode, read_jwk, read_jws
+from acme_server.jws import SignedRequest, decode, public_jwk, read_jwk, read_jws, thumbprint
 from acme_server.orders import Orders, check_names, key_authorization
 from acme_server.problems import Problem
-from authority import Account, Authorization, BadCSRError, Certificate, Issuer, Order, Store, issue_leaf, read_csr
+from authority import (
+    BACKDATE,
+    Account,
+    Authorization,
+    BadCSRError,
+    Certificate,
+    Issuer,
+    Order,
+    Store,
+    issue_leaf,
+    read_csr,
+)
 from stub import AsyncStub
 from telemetry import AdminError, Request, Telemetry, log
 
@@ -28,6 +40,12 @@ MAX_NONCES = 20_000
 #: Validations under way at one time.
 MAX_VALIDATIONS = 64
 SHORTEST_LIFETIME, LONGEST_LIFETIME = 5.0, 90 * 86400.0
+#: Seconds between looks at whether the fault acme_hang is still on.
+HANG_TICK = 0.1
+#: Ways in which a CA goes wrong (fault ``misissue``).
+MISISSUED = ("wrong-san", "expired", "not-yet-valid", "no-chain")
+#: Reasons that a subscriber may give (RFC 5280 section 5.3.1 without those for CAs and for holding).
+REASONS = (0, 1, 3, 4, 5, 9)
 Handler = Callable[["_Call"], Awaitable[web.Response]]
 
 
@@ -81,7 +99,10 @@ class AcmeServer:
         """Make one; `application` is what an aiohttp runner serves."""
         self.telemetry, self.issuer, self.store, self.stub, self.settings = telemetry, issuer, store, stub, settings
         self.orders = Orders(store)
-        self.lifetime = settings.lifetime
+        #: Seconds that a leaf lives, and begins before it was signed; a drill may change both.
+        self.lifetime, self.backdate = settings.lifetime, BACKDATE
+        identifier = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        self._key_identifier = identifier.value.digest
         self._nonces = _Nonces()
         self._validations: set[asyncio.Task[None]] = set()
         metrics = telemetry.metrics
@@ -92,10 +113,14 @@ class AcmeServer:
         self._validated = metrics.counter("firstbyte_acme_validations_total", "Validations by outcome", "outcome")
         telemetry.faults.declare("acme_503", "Answer 503 with Retry-After", retry_after=1)
         telemetry.faults.declare("acme_slow", "Answer this many milliseconds late", ms=1000.0)
+        telemetry.faults.declare("acme_hang", "Take requests and never answer them")
+        telemetry.faults.declare("acme_refuse", "Do not listen: connections are refused")
+        telemetry.faults.declare("misissue", "Issue certificates that nobody should use", kind=MISISSUED)
         telemetry.faults.declare("validation_fails", "Let validations fail")
         telemetry.route("GET", "/admin/certificates", self._certificates)
-        telemetry.route("GET", "/admin/lifetime", lambda _: {"seconds": self.lifetime})
+        telemetry.route("GET", "/admin/lifetime", lambda _: self._show_lifetime())
         telemetry.route("PUT", "/admin/lifetime", self._set_lifetime)
+        telemetry.route("DELETE", "/admin/lifetime", self._reset_lifetime)
         self.application = self._build()
 
     def _build(self) -> web.Application:
@@ -110,19 +135,29 @@ class AcmeServer:
                 web.post("/acme/revoke-cert", self._revoke),
                 web.post("/acme/key-change", self._signed(self._key_change)),
                 web.post("/acme/account/{id}", self._signed(self._account)),
-                web.post("/acme/account/{id}/orders", self._signed(self._list)),
-                web.post("/acme/order/{id}", self._signed(self._order)),
+                web.post("/acme/account/{id}/orders", self._signed(self._list, as_get=True)),
+                web.post("/acme/order/{id}", self._signed(self._order, as_get=True)),
                 web.post("/acme/order/{id}/finalize", self._signed(self._finalize)),
                 web.post("/acme/authorization/{id}", self._signed(self._authorization)),
                 web.post("/acme/challenge/{id}", self._signed(self._challenge)),
-                web.post("/acme/certificate/{id}", self._signed(self._certificate)),
+                web.post("/acme/certificate/{id}", self._signed(self._certificate, as_get=True)),
                 web.get("/acme/renewal-info/{id}", self._renewal_info),
             ]
         )
         return application
 
+    def resume(self) -> int:
+        """Begin again the validations that were under way when the server last stopped; return how many.
+
+        Their clients wait for an answer, and will not ask a second time (section 8.2).
+        """
+        unfinished = self.orders.unfinished(self.telemetry.clock.time())
+        for authorization, account in unfinished:
+            self._begin(authorization, account)
+        return len(unfinished)
+
     async def close(self) -> None:
-        """Give validations under way up; their authorizations are still pending for who asks again."""
+        """Give validations under way up; whoever starts on this store next resumes them."""
         for task in self._validations:
             task.cancel()
         await asyncio.gather(*self._validations, return_exceptions=True)
@@ -143,6 +178,9 @@ class AcmeServer:
                     raise Problem("unavailable", "the fault acme_503 is on", retry_after=after)
                 if faults.hit("acme_slow"):
                     await asyncio.sleep(float((faults.get("acme_slow") or {}).get("ms", 1000)) / 1000)
+                if faults.hit("acme_hang"):
+                    while faults.get("acme_hang") is not None:  # noqa: ASYNC110 - switches have no waiters
+                        await asyncio.sleep(HANG_TICK)
             response = await handler(request)
         except Problem as problem:
             response = _problem(problem)
@@ -150,15 +188,18 @@ class AcmeServer:
             response = _problem(Problem("tooLarge", f"expected at most {MAX_BODY} octets"))
         except web.HTTPNotFound:
             response = _problem(Problem("notFound", f"there is no {request.path}"))
-        except web.HTTPException as error:
-            error.headers["Replay-Nonce"] = self._nonces.new()
-            raise
+        except web.HTTPMethodNotAllowed as error:
+            allowed = ", ".join(sorted(error.allowed_methods))
+            detail = f"expected {allowed} on {request.path}, got {request.method}"
+            response = _problem(Problem("methodNotAllowed", detail, headers={"Allow": allowed}))
         except Exception as error:
             logger.error("request_failed", path=request.path, error=repr(error))
             response = _problem(Problem("serverInternal", "the server failed; its log says why"))
         response.headers["Replay-Nonce"] = self._nonces.new()
         response.headers["Link"] = f'<{self.settings.base}/directory>;rel="index"'
         response.headers.setdefault("Cache-Control", "no-store")
+        # By our own clock, which a drill may have moved: it is how clients learn that it differs from theirs.
+        response.headers["Date"] = formatdate(self.telemetry.clock.time(), usegmt=True)
         resource = request.path.split("/")[2] if request.path.startswith("/acme/") else request.path.strip("/")
         self._requests.inc(resource=resource if response.status != 404 else "other", status=str(response.status))
         return response
@@ -166,18 +207,21 @@ class AcmeServer:
     async def _read(self, request: web.Request) -> SignedRequest:
         """Read a JWS and check content type, nonce and url (sections 6.2 to 6.5)."""
         if request.content_type != "application/jose+json":
-            raise Problem("malformed", f"expected Content-Type application/jose+json, got {request.content_type}")
+            detail = f"expected Content-Type application/jose+json, got {request.content_type}"
+            raise Problem("unsupportedMediaType", detail)
         jws = read_jws(await request.read())
         self._nonces.use(jws.nonce)
         if jws.url != self.settings.base + request.path_qs:
             raise Problem("unauthorized", f"expected url {self.settings.base + request.path_qs}, got {jws.url}"[:300])
         return jws
 
-    def _signed(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
-        """Wrap a handler that needs an account."""
+    def _signed(self, handler: Handler, *, as_get: bool = False) -> Callable[[web.Request], Awaitable[web.Response]]:
+        """Wrap a handler that needs an account; *as_get*: and no payload (POST-as-GET, section 6.3)."""
 
         async def handle(request: web.Request) -> web.Response:
             jws = await self._read(request)
+            if as_get and jws.payload:
+                raise Problem("malformed", "expected an empty payload (POST-as-GET)")
             return await handler(_Call(request, jws, self._authenticate(jws), self.telemetry.clock.time()))
 
         return handle
@@ -279,8 +323,7 @@ class AcmeServer:
             "identifier": {"type": "dns", "value": authorization.name},
             "challenges": [self._challenge_object(authorization)],
         }
-        after = {"Retry-After": "1"} if authorization.status == "processing" else {}
-        return web.json_response(body, headers=after)
+        return web.json_response(body)
 
     def _challenge_object(self, authorization: Authorization) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -297,17 +340,23 @@ class AcmeServer:
 
     async def _challenge(self, call: _Call) -> web.Response:
         found = self.orders.authorization(call.account, call.http.match_info["id"])
+        if found.expires <= call.now:
+            raise Problem("malformed", "this authorization expired: open a new order")
         if call.jws.payload and found.status == "pending":
+            call.jws.json()
             if len(self._validations) >= MAX_VALIDATIONS:
                 raise Problem("rateLimited", f"{MAX_VALIDATIONS} validations are under way", retry_after=1)
             found = self.orders.processing(found)
-            task = asyncio.create_task(self._validate(found, call.account))
-            self._validations.add(task)
-            task.add_done_callback(self._validations.discard)
+            self._begin(found, call.account)
         up = f'<{self.settings.base}/acme/authorization/{found.id}>;rel="up"'
         response = web.json_response(self._challenge_object(found))
         response.headers.add("Link", up)
         return response
+
+    def _begin(self, authorization: Authorization, account: Account) -> None:
+        task = asyncio.create_task(self._validate(authorization, account))
+        self._validations.add(task)
+        task.add_done_callback(self._validations.discard)
 
     async def _validate(self, authorization: Authorization, account: Account) -> None:
         problem: Problem | None = None
@@ -343,6 +392,8 @@ class AcmeServer:
         except BadCSRError as error:
             raise Problem("badCSR", str(error)) from None
         check_names(order, names)
+        if self._is_account_key(csr.public_key()):
+            raise Problem("badCSR", "expected a key of the certificate's own, got an account's (section 11.1)")
         certificate = self._issue(csr.public_key(), order.names, call.now, call.account.id)
         order = replace(order, status="valid", serial=certificate.serial)
         self.store.put_order(order, certificate=certificate)
@@ -350,9 +401,23 @@ class AcmeServer:
         logger.info("certificate_issued", serial=certificate.serial, names=list(order.names), took_ms=took_ms)
         return self._show_order(order)
 
+    def _is_account_key(self, public_key: Any) -> bool:
+        jwk = public_jwk(public_key)
+        return jwk is not None and self.store.account_by_thumbprint(thumbprint(jwk)) is not None
+
     def _issue(self, public_key: Any, names: tuple[str, ...], now: float, account: str | None) -> Certificate:
-        leaf = issue_leaf(self.issuer, public_key, names, now, self.lifetime)
-        pem = "".join(each.public_bytes(Encoding.PEM).decode() for each in (leaf, *self.issuer.chain))
+        chain, begins = self.issuer.chain, now
+        faults = self.telemetry.faults
+        if account is not None and faults.any_on and faults.hit("misissue"):
+            kind = (faults.get("misissue") or {})["kind"]
+            names = ("wrong.example.com",) if kind == "wrong-san" else names
+            chain = () if kind == "no-chain" else chain
+            begins += {
+                "expired": -self.lifetime - self.backdate - 1,
+                "not-yet-valid": self.lifetime + self.backdate,
+            }.get(kind, 0.0)
+        leaf = issue_leaf(self.issuer, public_key, names, begins, self.lifetime, self.backdate)
+        pem = "".join(each.public_bytes(Encoding.PEM).decode() for each in (leaf, *chain))
         before, after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
         self._issued.inc()
         return Certificate(f"{leaf.serial_number:x}", account, names, before, after, now, pem)
@@ -383,14 +448,15 @@ class AcmeServer:
         if found is None or not found.pem.startswith(certificate.public_bytes(Encoding.PEM).decode()):
             raise Problem("notFound", "this CA did not issue that certificate")
         if jws.kid is not None:
-            if self._authenticate(jws).id != found.account:
-                raise Problem("unauthorized", "this certificate belongs to another account")
+            if not self.orders.may_revoke(self._authenticate(jws), found, self.telemetry.clock.time()):
+                detail = "expected the account that ordered this certificate, or authorizations for all of its names"
+                raise Problem("unauthorized", detail)
         elif jws.jwk is not None:
             jws.verify(jws.jwk)
             if read_jwk(jws.jwk)[0] != certificate.public_key():
                 raise Problem("unauthorized", "expected the certificate's own key")
         reason = body.get("reason", 0)
-        if reason not in {0, 1, 3, 4, 5, 9}:
+        if isinstance(reason, bool) or not isinstance(reason, int) or reason not in REASONS:
             raise Problem("badRevocationReason", f"expected reason 0, 1, 3, 4, 5 or 9; got {reason!r}")
         if found.revoked is not None:
             raise Problem("alreadyRevoked", "this certificate was revoked before")
@@ -399,13 +465,14 @@ class AcmeServer:
         return web.Response()
 
     async def _renewal_info(self, request: web.Request) -> web.Response:
-        """Suggest when to renew (RFC 9773): in the middle tenth of life."""
-        _, _, serial = request.match_info["id"].partition(".")
+        """Suggest when to renew (RFC 9773): in the tenth of life after its middle; at once where it is revoked."""
+        identifier, _, serial = request.match_info["id"].partition(".")
         try:
-            found = self.store.certificate(f"{int.from_bytes(decode(serial)):x}")
+            found = self.store.certificate(f"{int.from_bytes(decode(serial)):x}") if serial else None
+            ours = decode(identifier) == self._key_identifier
         except Problem:
-            found = None
-        if found is None:
+            found, ours = None, False
+        if found is None or not ours:
             raise Problem("notFound", "expected AUTHORITY-KEY-ID.SERIAL of a certificate of this CA, in base64url")
         life = found.not_after - found.issued
         start, end = found.issued + 0.5 * life, found.issued + 0.6 * life
@@ -435,24 +502,37 @@ class AcmeServer:
         return {
             "issuer": self.issuer.certificate.subject.rfc4514_string(),
             "lifetime_s": self.lifetime,
+            "backdate_s": self.backdate,
             "certificates": rows,
         }
 
+    def _show_lifetime(self) -> dict[str, float]:
+        return {"seconds": self.lifetime, "backdate": self.backdate}
+
     def _set_lifetime(self, request: Request) -> dict[str, float]:
+        """Change how long leaves live from now on, and how far back they begin."""
         body = request.json()
-        seconds = body.get("seconds") if isinstance(body, dict) else None
-        if not isinstance(seconds, (int, float)) or not SHORTEST_LIFETIME <= seconds <= LONGEST_LIFETIME:
-            raise AdminError(
-                400, f'expected {{"seconds": {SHORTEST_LIFETIME:g} to {LONGEST_LIFETIME:g}}}, got {body!r}'
-            )
-        self.lifetime = float(seconds)
-        logger.warning("lifetime_changed", seconds=self.lifetime)
-        return {"seconds": self.lifetime}
+        if not isinstance(body, dict) or not body or set(body) - {"seconds", "backdate"}:
+            raise AdminError(400, f'expected {{"seconds": …, "backdate": …}}, got {body!r}'[:200])
+        for key, value, low, high in (
+            ("seconds", body.get("seconds", self.lifetime), SHORTEST_LIFETIME, LONGEST_LIFETIME),
+            ("backdate", body.get("backdate", self.backdate), 0.0, 86400.0),
+        ):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+                raise AdminError(400, f"expected {key} from {low:g} to {high:g} seconds, got {value!r}")
+        self.lifetime = float(body.get("seconds", self.lifetime))
+        self.backdate = float(body.get("backdate", self.backdate))
+        logger.warning("lifetime_changed", seconds=self.lifetime, backdate_s=self.backdate)
+        return self._show_lifetime()
+
+    def _reset_lifetime(self, _: Request) -> dict[str, float]:
+        """Go back to the lifetime that the server was started with."""
+        self.lifetime, self.backdate = self.settings.lifetime, BACKDATE
+        return self._show_lifetime()
 
 
 def _problem(problem: Problem) -> web.Response:
-    headers = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
-    response = web.json_response(problem.document(), status=problem.status, headers=headers)
+    response = web.json_response(problem.document(), status=problem.status, headers=problem.headers)
     response.content_type = "application/problem+json"
     return response
 

@@ -5,9 +5,10 @@ The name is looked up through the lab's own resolver, anew each time.  Redirects
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 from acme_server.problems import Problem
-from stub import AsyncStub, StubError
+from stub import AsyncStub, NoAddress, NoSuchName, StubError
 
 #: Seconds for look-up, connection and answer each.
 TIMEOUT = 5.0
@@ -15,6 +16,9 @@ TIMEOUT = 5.0
 MAX_ANSWER = 4096
 #: CAA records are followed to the parent this often (RFC 8659 section 3).
 MAX_LABELS = 10
+#: Tags that do not speak about names without a wildcard, or only about reporting (RFC 8659 section 4.1, RFC 9495).
+KNOWN_TAGS = ("issue", "issuewild", "issuemail", "iodef", "contactemail", "contactphone")
+CRITICAL = 128
 
 
 async def validate_http01(stub: AsyncStub, name: str, token: str, expected: str, port: int = 80) -> None:
@@ -52,14 +56,33 @@ async def check_caa(stub: AsyncStub, name: str, issuer: str) -> None:
         stub.flush(current)
         try:
             records = (await stub.resolve(current, "CAA")).rdata
+        except (NoSuchName, NoAddress):
+            continue
         except StubError as error:
-            if type(error).__name__ in {"NoSuchName", "NoAddress"}:
-                continue
             raise Problem("caa", f"{current}: CAA cannot be looked up: {error}") from None
-        permitted = [value.split('"')[1].split(";")[0].strip() for value in records if " issue " in value]
-        if permitted and issuer not in permitted:
-            raise Problem("caa", f"{current}: CAA permits {', '.join(permitted) or 'nobody'}; this is {issuer}")
+        judge_caa(current, records, issuer)
         return
+
+
+def judge_caa(name: str, records: Sequence[str], issuer: str) -> None:
+    """Judge the CAA RRset that is relevant for a name (RFC 8659 sections 4.1 to 4.3); raise `Problem`.
+
+    Args:
+        name: where the records stand.
+        records: as a zone file has them, ``0 issue "ca.example.com; account=1"``.
+        issuer: our name in CAA records.
+    """
+    permitted = []
+    for record in records:
+        flags, _, rest = record.partition(" ")
+        tag, _, value = rest.partition(" ")
+        tag = tag.lower()
+        if tag == "issue":
+            permitted.append(value.strip().strip('"').partition(";")[0].strip().rstrip(".").lower())
+        elif tag not in KNOWN_TAGS and flags.isdecimal() and int(flags) & CRITICAL:
+            raise Problem("caa", f"{name}: expected CAA tags that we know, got the critical {tag!r}")
+    if permitted and issuer.rstrip(".").lower() not in permitted:
+        raise Problem("caa", f"{name}: CAA permits {', '.join(filter(None, permitted)) or 'nobody'}; this is {issuer}")
 
 
 async def _get(address: str, port: int, host: str, path: str) -> bytes:

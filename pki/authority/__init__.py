@@ -5,11 +5,12 @@ Issues what it is told to; who may have which name is decided above (`acme_serve
 
 from authority.ceremony import Ceremony, CeremonyError
 from authority.errors import AuthorityError, BadCSRError, KeyFileError
-from authority.issuance import Issuer, issue_intermediate, issue_leaf, issue_root, read_csr
+from authority.issuance import BACKDATE, Issuer, issue_intermediate, issue_leaf, issue_root, read_csr
 from authority.keys import load_issuer, load_private_key, new_key, write_private_key
 from authority.store import Account, Authorization, Certificate, Order, Store
 
 __all__ = [
+    "BACKDATE",
     "Account",
     "AuthorityError",
     "Authorization",

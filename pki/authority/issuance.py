@@ -4,6 +4,7 @@ No clock, no file: the time is an argument, and so is everything that signs.
 """
 
 import datetime as dt
+import ipaddress
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,10 @@ ROOT_LIFETIME = 10 * 365 * 86400.0
 INTERMEDIATE_LIFETIME = 3 * 365 * 86400.0
 #: What our intermediates may certify at all (RFC 5280 section 4.2.1.10): a leaked lab key is no use elsewhere.
 PERMITTED = ("example.com", "test")
-MIN_RSA_BITS = 2048
+#: No address at all (BR 7.1.2.5.2): constraints on DNS names alone do not bind the other kinds of names.
+EXCLUDED = [x509.IPAddress(ipaddress.ip_network(each)) for each in ("0.0.0.0/0", "::/0")]
+#: RSA keys: shorter ones are weak, longer ones cost every client a slow handshake.
+MIN_RSA_BITS, MAX_RSA_BITS = 2048, 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ def issue_intermediate(
     builder = _builder(_name(common_name), parent.certificate.subject, public_key, now, lifetime)
     permitted = [x509.DNSName(each) for each in PERMITTED]
     usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-    builder = builder.add_extension(x509.NameConstraints(permitted, None), critical=True)
+    builder = builder.add_extension(x509.NameConstraints(permitted, EXCLUDED), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
     return _as_ca(builder, public_key, parent.key.public_key(), path_length=0).sign(parent.key, _hash(parent.key))
 
@@ -108,8 +112,10 @@ def read_csr(der: bytes) -> tuple[x509.CertificateSigningRequest, list[str]]:
     except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
         raise BadCSRError(f"expected a PKCS #10 request in DER: {error}") from None
     if isinstance(key, rsa.RSAPublicKey):
-        if key.key_size < MIN_RSA_BITS:
-            raise BadCSRError(f"expected an RSA key of at least {MIN_RSA_BITS} bits, got {key.key_size}")
+        if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
+            raise BadCSRError(f"expected an RSA key of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, got {key.key_size}")
+        if key.public_numbers().e < 65537:
+            raise BadCSRError(f"expected a public exponent of at least 65537, got {key.public_numbers().e}")
     elif isinstance(key, ec.EllipticCurvePublicKey):
         if key.curve.name not in {"secp256r1", "secp384r1", "secp521r1"}:
             raise BadCSRError(f"expected curve P-256, P-384 or P-521, got {key.curve.name}")

@@ -210,6 +210,19 @@ class Store:
         rows = self._db.execute("SELECT * FROM authorization WHERE ordering = ? ORDER BY rowid", (order_id,))
         return [_authorization(row) for row in rows]
 
+    def processing(self, now: float) -> list[Authorization]:
+        """Return the authorizations whose validation has begun and not ended, unless they expired."""
+        rows = self._db.execute("SELECT * FROM authorization WHERE status = 'processing' AND expires > ?", (now,))
+        return [_authorization(row) for row in rows]
+
+    def authorized_names(self, account_id: str, now: float) -> set[str]:
+        """Return the names for which an account holds a valid authorization."""
+        rows = self._db.execute(
+            "SELECT DISTINCT name FROM authorization WHERE account = ? AND status = 'valid' AND expires > ?",
+            (account_id, now),
+        )
+        return {row[0] for row in rows}
+
     # --- certificates -----------------------------------------------------------------------------------------------
 
     def put_certificate(self, certificate: Certificate) -> None:

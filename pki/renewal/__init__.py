@@ -5,7 +5,8 @@ A failed renewal is never fatal: the last good pair goes on serving, and health 
 
 from renewal.agent import Agent, Settings, add_arguments, from_args
 from renewal.client import AcmeClient, AcmeError
-from renewal.credentials import Credentials, PairError
+from renewal.credentials import Credentials, Reload
+from renewal.material import PairError
 from renewal.schedule import renewal_time, retry_delay
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Agent",
     "Credentials",
     "PairError",
+    "Reload",
     "Settings",
     "add_arguments",
     "from_args",

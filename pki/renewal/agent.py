@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import random
 import ssl
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from renewal.client import AcmeClient, AcmeError
-from renewal.credentials import Credentials, PairError, new_pair_pem
+from renewal.credentials import Credentials, Reload
 from renewal.files import write_secret
-from renewal.schedule import renewal_time, retry_delay
+from renewal.material import SPOILT, Pair, PairError, new_pair_pem, spoil
+from renewal.schedule import GRACE, MAX_RETRY_AFTER, MIN_GAP, renewal_time, retry_delay, tolerated_skew
 from stub import AsyncStub
 from telemetry import AdminError, Request, Telemetry, log
 
@@ -27,8 +29,8 @@ logger = log.get("renewal")
 
 #: Seconds between looks at the clock; short lives are seconds long, and a drill may move the clock at any time.
 TICK = 0.1
-#: Share of life that must be left while renewals fail; below it health fails: somebody must look.
-ALARM_BELOW = 1 / 3
+#: Failures in a row at which health says so, however much life is left: one may be a hiccup, two are a pattern.
+ALARM_AFTER = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +94,14 @@ class Agent:
         self.settings, self.telemetry = settings, telemetry
         self.stub = stub if stub is not None else AsyncStub(clock=telemetry.clock)
         self.challenges = Challenges()
-        self.credentials = Credentials(settings.tls_dir / "pair.pem", settings.trust)
+        self.credentials = Credentials(settings.tls_dir / "pair.pem", settings.trust, naive=self._naive)
         self.renewals = self.failures = 0
         self.last_error = ""
+        #: Nominal seconds in one second, and the share of life at which to renew: a drill may change both.
+        self.scale, self.renew_at = 1.0, settings.renew_at
         self._failed_in_a_row = 0
-        self._issued = self._next = 0.0
+        #: When the certificate came, when its renewal is due, and when it is tried next: seconds since the epoch.
+        self._issued = self._due = self._next = 0.0
         self._rng = random.Random()
         self._client: AcmeClient | None = None
         self._lock = asyncio.Lock()
@@ -111,10 +116,21 @@ class Agent:
                 self._check_health()
 
         metrics.before_render(refresh)
-        telemetry.faults.declare("renewal_off", "Do not renew")
-        telemetry.faults.declare("naive_reload", "Reload as a restart does: cut every connection")
+        telemetry.faults.declare("renewal_off", "Do not renew by schedule")
+        telemetry.faults.declare("eager_retry", "Try again at once after a failure: no back-off, no Retry-After")
+        telemetry.faults.declare("alarm_off", "Say that the certificate is well, whatever it is")
+        telemetry.faults.declare(
+            "naive_reload",
+            "Take a new pair as it should not be taken: restart (stop listening, cut every connection, listen again after"
+            " down_ms) or live (load it, unchecked, into the contexts that are serving)",
+            how=("restart", "live"), down_ms=300.0,
+        )  # fmt: skip
+        telemetry.faults.declare("broken_material", "Spoil each new pair before it is used", kind=SPOILT)
         telemetry.route("POST", "/admin/renew", self._renew_now)
         telemetry.route("GET", "/admin/certificate", lambda _: self.describe())
+        telemetry.route("GET", "/admin/schedule", lambda _: self._show_schedule())
+        telemetry.route("PUT", "/admin/schedule", self._set_schedule)
+        telemetry.route("DELETE", "/admin/schedule", self._reset_schedule)
 
     async def obtain(self) -> None:
         """Use the pair on disk, or get one; try until it works or the task is cancelled."""
@@ -130,8 +146,10 @@ class Agent:
         while True:
             try:
                 await self.renew()
-            except (AcmeError, PairError, OSError) as error:
+            except Exception as error:  # `renew` has logged it; without a certificate all that is left is to try again
                 pause = min(2.0, 0.25 * 2**self._failed_in_a_row)
+                if isinstance(error, AcmeError) and error.retry_after is not None:
+                    pause = max(pause, min(error.retry_after, MAX_RETRY_AFTER))
                 self.telemetry.health.set("certificate", ok=False, detail=f"none yet: {error}")
                 await asyncio.sleep(pause)
             else:
@@ -156,7 +174,7 @@ class Agent:
         async with self._lock:
             try:
                 serial = await self._renew()
-            except (AcmeError, PairError, OSError) as error:
+            except Exception as error:  # whatever it is, it is counted, and the old pair goes on serving
                 self._failed(error)
                 raise
         return serial
@@ -166,59 +184,101 @@ class Agent:
         key = ec.generate_private_key(ec.SECP256R1())
         chain = await client.obtain(self.settings.names, key, self.challenges.put)
         now = self.telemetry.clock.time()
-        naive = self.telemetry.faults.any_on and self.telemetry.faults.hit("naive_reload")
-        pair = self.credentials.replace(new_pair_pem(key, chain), self.settings.names, now, naive=naive)
+        pair = self._take(new_pair_pem(key, chain), now)
         self._issued = now
         self.renewals += 1
         self._failed_in_a_row, self.last_error = 0, ""
         self._counter.inc(result="ok")
         self._schedule()
+        # A clock that is ahead sees a new certificate as old: without a floor it would renew in a loop.
+        self._next = max(self._next, now + MIN_GAP * (pair.not_after - pair.not_before))
         self._check_health()
         logger.info("certificate_in_use", serial=pair.serial, names=list(pair.names), not_after=pair.not_after)
         return pair.serial
 
+    def _take(self, pem: bytes, now: float) -> Pair:
+        """Use a new pair: safely, unless a fault says otherwise."""
+        faults, names = self.telemetry.faults, self.settings.names
+        if faults.any_on and faults.hit("broken_material"):
+            old = self.credentials.pair.pem if self.credentials.ready else pem
+            pem = spoil(str((faults.get("broken_material") or {})["kind"]), pem, old)
+        if not (faults.any_on and faults.hit("naive_reload")):
+            return self.credentials.replace(pem, names, now)
+        naive = faults.get("naive_reload") or {}
+        if naive["how"] == "live":
+            return self.credentials.replace_naively(pem, names, now)
+        return self.credentials.replace(pem, names, now, Reload(restart=True, down_s=float(naive["down_ms"]) / 1000))
+
+    def _naive(self) -> bool:
+        return self.telemetry.faults.get("naive_reload") is not None
+
     def _failed(self, error: Exception) -> None:
         self.failures += 1
         self._failed_in_a_row += 1
-        self.last_error = str(error)
+        self.last_error = str(error) or type(error).__name__
         self._counter.inc(result="failed")
         lifetime = self.credentials.not_after - self._issued if self.credentials.ready else 60.0
-        pause = retry_delay(self._failed_in_a_row, lifetime, self._rng)
+        pause = retry_delay(self._failed_in_a_row, max(lifetime, 0.0), self._rng)
         if isinstance(error, AcmeError) and error.retry_after is not None:
-            pause = max(pause, error.retry_after)
+            pause = max(pause, min(error.retry_after, MAX_RETRY_AFTER))
+        if self.telemetry.faults.any_on and self.telemetry.faults.hit("eager_retry"):
+            pause = 0.0
         self._next = self.telemetry.clock.time() + pause
-        logger.warning("renewal_failed", error=str(error), failures=self._failed_in_a_row, retry_s=round(pause, 2))
+        logger.warning("renewal_failed", error=self.last_error, failures=self._failed_in_a_row, retry_s=round(pause, 2))
         self._check_health()
 
     def _schedule(self) -> None:
-        self._next = renewal_time(self._issued, self.credentials.not_after, self._rng, self.settings.renew_at)
+        end = self.credentials.not_after
+        self._due = self._next = renewal_time(self._issued, end, self._rng, self.renew_at, self.scale)
+
+    def skew(self) -> float | None:
+        """Return by how many seconds our clock is ahead of what the CA's said last; None before it said anything."""
+        if self._client is None or self._client.ca_time is None:
+            return None
+        said, heard = self._client.ca_time
+        return self.telemetry.clock.time() - (said + asyncio.get_running_loop().time() - heard)
 
     def _check_health(self) -> None:
         if not self.credentials.ready:
             return
-        now, end = self.telemetry.clock.time(), self.credentials.not_after
+        if self.telemetry.faults.any_on and self.telemetry.faults.get("alarm_off") is not None:
+            self.telemetry.faults.hit("alarm_off")
+            for check in ("certificate", "renewal", "clock"):
+                self.telemetry.health.set(check, ok=True, detail="the fault alarm_off is on")
+            return
+        health, now, end = self.telemetry.health, self.telemetry.clock.time(), self.credentials.not_after
         left, life = end - now, end - self._issued
+        why = self.last_error or "not renewed"
         if left <= 0:
-            self.telemetry.health.set(
-                "certificate", ok=False, detail=f"expired {-left:.0f} s ago; {self.last_error or 'not renewed'}"
-            )
-        elif left < ALARM_BELOW * life:
-            detail = f"{left:.0f} s of {life:.0f} s left and not renewed; {self.last_error or 'renewal is off'}"
-            self.telemetry.health.set("certificate", ok=False, detail=detail)
+            health.set("certificate", ok=False, detail=f"expired {-left:.0f} s ago; {why}")
+        elif now > self._due + GRACE * life:
+            detail = f"renewal was due {now - self._due:.0f} s ago, {left:.0f} s of {life:.0f} s left; {why}"
+            health.set("certificate", ok=False, detail=detail)
         else:
-            self.telemetry.health.set("certificate", ok=True, detail=f"{left:.0f} s left")
+            health.set("certificate", ok=True, detail=f"{left:.0f} s left")
+        tried = f"{self._failed_in_a_row} failures in a row"
+        bad = self._failed_in_a_row >= ALARM_AFTER
+        health.set("renewal", ok=not bad, detail=f"{tried}: {self.last_error}" if self._failed_in_a_row else "")
+        if (skew := self.skew()) is not None:
+            limit = tolerated_skew(end - self.credentials.not_before)
+            detail = (
+                f"{abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} the CA; up to {limit:.1f} s is tolerated"
+            )
+            health.set("clock", ok=abs(skew) <= limit, detail=detail)
 
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(TICK)
             self._check_health()
-            faults = self.telemetry.faults
-            if self.telemetry.clock.time() < self._next or (faults.any_on and faults.get("renewal_off") is not None):
+            if self.telemetry.clock.time() < self._next:
                 continue
-            try:
+            if self.telemetry.faults.any_on and self.telemetry.faults.get("renewal_off") is not None:
+                if self._next == self._due:  # counted once for each renewal that did not happen
+                    self.telemetry.faults.hit("renewal_off")
+                    self._next = self._due + TICK
+                continue
+            with contextlib.suppress(Exception):  # counted, logged and scheduled again by `renew`: never fatal
                 await self.renew()
-            except (AcmeError, PairError, OSError):
-                continue  # counted, logged and scheduled again
 
     def _acme_client(self) -> AcmeClient:
         if self._client is None:
@@ -246,9 +306,40 @@ class Agent:
     async def _renew_now(self, _: Request) -> dict[str, Any]:
         try:
             serial = await self.renew()
-        except (AcmeError, PairError, OSError) as error:
-            raise AdminError(502, str(error)) from None
+        except Exception as error:  # the operator gets the reason, whatever it is
+            raise AdminError(502, str(error) or type(error).__name__) from None
         return {"serial": serial}
+
+    def _show_schedule(self) -> dict[str, Any]:
+        """Return the body of ``GET /admin/schedule``."""
+        return {"scale": self.scale, "renew_at": self.renew_at, "due": self._due, "next_renewal": self._next}
+
+    def _set_schedule(self, request: Request) -> dict[str, Any]:
+        """Change the rule by which this service renews, and what is due under it."""
+        body = request.json()
+        if not isinstance(body, dict) or set(body) - {"scale", "renew_at", "seed"}:
+            raise AdminError(400, f"expected scale, renew_at and seed at most, got {body!r}"[:200])
+        scale, share = body.get("scale", self.scale), body.get("renew_at", self.renew_at)
+        if not _number(scale) or not 1 <= scale <= 1e8:
+            raise AdminError(400, f"expected scale (nominal seconds in one) from 1 to 1e8, got {scale!r}")
+        if share is not None and (not _number(share) or not 0.1 <= share <= 0.99):
+            raise AdminError(400, f"expected renew_at (share of life) from 0.1 to 0.99, or null; got {share!r}")
+        if "seed" in body:
+            if not isinstance(body["seed"], int):
+                raise AdminError(400, f"expected seed to be a whole number, got {body['seed']!r}")
+            self._rng = random.Random(body["seed"])
+        self.scale, self.renew_at = float(scale), share
+        logger.warning("schedule_changed", scale=self.scale, renew_at=self.renew_at)
+        if self.credentials.ready:
+            self._schedule()
+        return self._show_schedule()
+
+    def _reset_schedule(self, _: Request) -> dict[str, Any]:
+        """Go back to the rule that the service was started with."""
+        self.scale, self.renew_at, self._rng = 1.0, self.settings.renew_at, random.Random()
+        if self.credentials.ready:
+            self._schedule()
+        return self._show_schedule()
 
     def describe(self) -> dict[str, Any]:
         """Return the body of ``GET /admin/certificate``."""
@@ -257,9 +348,12 @@ class Agent:
             "names": self.settings.names,
             "renewals": self.renewals,
             "failures": self.failures,
+            "due": self._due,
             "next_renewal": self._next,
             "last_error": self.last_error,
         }
+        if (skew := self.skew()) is not None:
+            body["skew_s"] = round(skew, 2)
         if credentials.ready:
             pair = credentials.pair
             body |= {
@@ -271,6 +365,10 @@ class Agent:
                 "seconds_left": round(pair.not_after - now, 1),
             }
         return body
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _fraction(text: str) -> float:

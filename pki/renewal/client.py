@@ -5,11 +5,13 @@ Speaks through aiohttp; knows nothing of files or schedules.
 
 import asyncio
 import base64
+import datetime as dt
 import hashlib
 import json
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -26,7 +28,8 @@ from stub import AsyncStub, StubError
 REQUEST_TIMEOUT = 10.0
 #: Seconds for one whole order, validation included.
 ORDER_TIMEOUT = 45.0
-#: Seconds between looks at an order or authorization that is being worked on; grows up to the second.
+#: Seconds between looks at an order or authorization that is being worked on, where the CA does not say; grows up to
+#: the second.
 FIRST_POLL, LAST_POLL = 0.05, 1.0
 #: Times that a request is sent again for a bad nonce (section 6.5: try again with the nonce in the error).
 NONCE_RETRIES = 5
@@ -89,6 +92,9 @@ class AcmeClient:
         self._directory: dict[str, Any] = {}
         self._nonce: str | None = None
         self._account: str | None = None
+        #: What the CA's clock said (HTTP Date, epoch, in the middle of its second) when it last answered, and our
+        #: monotonic clock then.
+        self.ca_time: tuple[float, float] | None = None
 
     async def obtain(
         self, names: Sequence[str], key: ec.EllipticCurvePrivateKey, answer: Callable[[str, str | None], None]
@@ -118,7 +124,11 @@ class AcmeClient:
         except TimeoutError:
             raise AcmeError(f"{self._directory_url}: no answer in time") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise AcmeError(f"{self._directory_url}: {error}") from None
+            raise AcmeError(f"{self._directory_url}: {str(error) or type(error).__name__}") from None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            # An answer of another shape than RFC 8555 gives it: the CA's fault, and never a reason to stop renewing.
+            self._directory = {}
+            raise AcmeError(f"{self._directory_url}: the CA's answer is malformed: {error!r}") from None
         finally:
             for token in tokens:
                 answer(token, None)
@@ -133,13 +143,13 @@ class AcmeClient:
     ) -> str:
         if not self._directory:
             async with http.get(self._directory_url) as response:
-                await _check(response)
+                await self._heard(response)
                 self._directory = json.loads(await response.read())
         await self._register(http)
         identifiers = [{"type": "dns", "value": name} for name in names]
-        order, order_url = await self._post(http, self._directory["newOrder"], {"identifiers": identifiers})
+        order, order_url, _ = await self._post(http, self._directory["newOrder"], {"identifiers": identifiers})
         for url in order["authorizations"]:
-            authorization, _ = await self._post(http, url, None)
+            authorization, _, _ = await self._post(http, url, None)
             if authorization["status"] == "valid":
                 continue
             challenge = next((c for c in authorization["challenges"] if c["type"] == "http-01"), None)
@@ -158,18 +168,19 @@ class AcmeClient:
 
     async def _register(self, http: aiohttp.ClientSession) -> None:
         if self._account is None:
-            _, self._account = await self._post(http, self._directory["newAccount"], {"termsOfServiceAgreed": True})
+            agreed = {"termsOfServiceAgreed": True}
+            _, self._account, _ = await self._post(http, self._directory["newAccount"], agreed)
 
     async def _until(self, http: aiohttp.ClientSession, url: str, good: set[str], wait: set[str]) -> dict[str, Any]:
         """Poll *url* until its status is one of *good*; raise `AcmeError` when it is neither that nor in *wait*."""
         pause = FIRST_POLL
         while True:
-            body, _ = await self._post(http, url, None)
+            body, _, after = await self._post(http, url, None)
             if body["status"] in good:
                 return body
             if body["status"] not in wait:
                 raise AcmeError(_why(body), _problem_of(body).get("type", "").rpartition(":")[2])
-            await asyncio.sleep(pause)
+            await asyncio.sleep(pause if after is None else after)
             pause = min(LAST_POLL, pause * 1.5)
 
     async def _download(self, http: aiohttp.ClientSession, url: str) -> str:
@@ -178,8 +189,12 @@ class AcmeClient:
 
     async def _post(
         self, http: aiohttp.ClientSession, url: str, payload: dict[str, Any] | None
-    ) -> tuple[dict[str, Any], str]:
-        """Send a signed request (POST-as-GET for None); return the JSON and the Location, or *url* where none came."""
+    ) -> tuple[dict[str, Any], str, float | None]:
+        """Send a signed request (POST-as-GET for None).
+
+        Returns:
+            The JSON; the Location, or *url* where none came; seconds that the CA asks us to wait, if it does.
+        """
         async with await self._send(http, url, payload) as response:
             text = await response.text()
             try:
@@ -188,7 +203,7 @@ class AcmeClient:
                 raise AcmeError(f"{url}: expected JSON, got {text[:80]!r}") from None
             if not isinstance(body, dict):
                 raise AcmeError(f"{url}: expected a JSON object, got {text[:80]!r}")
-            return body, response.headers.get("Location", url)
+            return body, response.headers.get("Location", url), retry_after(response.headers.get("Retry-After"))
 
     async def _send(
         self, http: aiohttp.ClientSession, url: str, payload: dict[str, Any] | None
@@ -196,14 +211,14 @@ class AcmeClient:
         for _ in range(NONCE_RETRIES):
             if self._nonce is None:
                 async with http.head(self._directory["newNonce"]) as response:
-                    await _check(response)
+                    await self._heard(response)
                     self._nonce = response.headers.get("Replay-Nonce")
             body = self._sign(url, payload)
             self._nonce = None
             response = await http.post(url, data=body, headers={"Content-Type": "application/jose+json"})
             self._nonce = response.headers.get("Replay-Nonce")
             try:
-                await _check(response)
+                await self._heard(response)
             except AcmeError as error:
                 if error.kind == "badNonce":
                     continue
@@ -212,6 +227,15 @@ class AcmeClient:
                 raise
             return response
         raise AcmeError(f"{url}: {NONCE_RETRIES} nonces in a row were refused", "badNonce")
+
+    async def _heard(self, response: aiohttp.ClientResponse) -> None:
+        """Note the CA's time; raise `AcmeError` for a response that is not 2xx, and give its connection back."""
+        try:
+            stamp = parsedate_to_datetime(response.headers["Date"]).timestamp()
+            self.ca_time = (stamp + 0.5, asyncio.get_running_loop().time())
+        except (KeyError, ValueError):
+            pass  # an answer without a date says nothing about the CA's clock
+        await _check(response)
 
     def _sign(self, url: str, payload: dict[str, Any] | None) -> bytes:
         header: dict[str, Any] = {"alg": "ES256", "nonce": self._nonce or "", "url": url}
@@ -224,8 +248,22 @@ class AcmeClient:
         return json.dumps({"protected": protected, "payload": content, "signature": signature}).encode()
 
 
+def retry_after(text: str | None) -> float | None:
+    """Return the seconds of a Retry-After field, or None where there is none that can be read (RFC 9110 10.2.3)."""
+    if text is None:
+        return None
+    if text.strip().isdecimal():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:  # "-0000": in UTC, from who does not say where they are
+        moment = moment.replace(tzinfo=dt.UTC)
+    return max(0.0, (moment - dt.datetime.now(dt.UTC)).total_seconds())
+
+
 async def _check(response: aiohttp.ClientResponse) -> None:
-    """Raise `AcmeError` for a response that is not 2xx, and give its connection back."""
     if response.status < 300:
         return
     text = await response.text()
@@ -235,10 +273,8 @@ async def _check(response: aiohttp.ClientResponse) -> None:
         detail, kind = str(problem.get("detail", "")), str(problem.get("type", "")).rpartition(":")[2]
     except (ValueError, AttributeError):
         detail, kind = text[:80], ""
-    after = response.headers.get("Retry-After", "")
-    raise AcmeError(
-        f"{response.url}: {response.status} {kind}: {detail}", kind, float(after) if after.isdigit() else None
-    )
+    after = retry_after(response.headers.get("Retry-After"))
+    raise AcmeError(f"{response.url}: {response.status} {kind}: {detail}", kind, after)
 
 
 def _why(body: dict[str, Any]) -> str:

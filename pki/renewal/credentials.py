@@ -1,90 +1,58 @@
 """The pair in use, and its hot reload into listeners and pools that are running.
 
 A listener's own context never changes: its SNI callback hands each new handshake to the newest inner context.  (Live
-`load_cert_chain` is not atomic, and with a mismatched pair it breaks the server.)  A pair is tried in a scratch
-context before anything uses it.
+`load_cert_chain` is not atomic, and with a mismatched pair it breaks the server.)  A pair is checked, and tried in a
+scratch context, before anything uses it.
+
+`replace_naively` is the negative control of the drills: it does all of that wrong, on purpose.
 """
 
-import datetime as dt
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 
 from renewal.files import write_secret
-
-
-class PairError(Exception):
-    """Key and chain that must not be used: mismatched, malformed, expired, or for other names."""
+from renewal.material import Pair, PairError, read_pair
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """A private key and its chain, checked."""
+class Reload:
+    """How whoever listens is to take a new pair."""
 
-    pem: bytes
-    names: tuple[str, ...]
-    #: Lower-case hexadecimal.
-    serial: str
-    issuer: str
-    #: Seconds since the epoch.
-    not_before: float
-    not_after: float
+    #: Cut every connection and stop listening for *down_s* seconds, as a restart does; else change nothing.
+    restart: bool = False
+    down_s: float = 0.0
 
 
-def read_pair(pem: bytes, names: Sequence[str], now: float) -> Pair:
-    """Check a key and chain in one PEM text.
-
-    Raises:
-        PairError: with what was expected and what came.
-    """
-    try:
-        key = load_pem_private_key(pem, None)
-        chain = x509.load_pem_x509_certificates(pem)
-    except (ValueError, TypeError) as error:
-        raise PairError(f"expected a private key and a chain in PEM: {error}") from None
-    leaf = chain[0]
-    if key.public_key() != leaf.public_key():
-        raise PairError("expected the key of the certificate, got another")
-    covered = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
-        x509.DNSName
-    )
-    if missing := sorted(set(names) - set(covered)):
-        raise PairError(f"expected a certificate for {', '.join(missing)}, got one for {', '.join(covered)}")
-    before, after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
-    if not before <= now < after:
-        when = f"{_utc(before)} to {_utc(after)}"
-        raise PairError(f"expected a certificate that is valid at {_utc(now)}, got one for {when}")
-    if len(chain) < 2:
-        raise PairError("expected the chain after the certificate, got the certificate alone")
-    return Pair(pem, tuple(covered), f"{leaf.serial_number:x}", leaf.issuer.rfc4514_string(), before, after)
-
-
-def new_pair_pem(key: ec.EllipticCurvePrivateKey, chain: str) -> bytes:
-    """Return key and chain in one PEM text: one file, so that no crash leaves a half of a pair."""
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + chain.encode()
+@dataclass(slots=True, eq=False)
+class _Listener:
+    client_ca: Path | None
+    outer: ssl.SSLContext
+    #: The outer context holds a pair of its own: a naive reload loaded one into it.
+    live: bool = False
 
 
 class Credentials:
     """What a service shows and trusts, now."""
 
-    def __init__(self, file: Path, trust: Path) -> None:
-        """Keep the pair in *file* (0600), trust what *trust* (PEM) holds."""
+    def __init__(self, file: Path, trust: Path, *, naive: Callable[[], bool] = lambda: False) -> None:
+        """Keep the pair in *file* (0600), trust what *trust* (PEM) holds.
+
+        Args:
+            file: key and chain, PEM.
+            trust: roots, PEM.
+            naive: whether what `replace_naively` did to live contexts still holds.
+        """
         self.file, self.trust = file, trust
+        self._naive = naive
         self._pair: Pair | None = None
-        self._listeners: list[tuple[Path | None, ssl.SSLContext]] = []
+        self._listeners: list[_Listener] = []
         self._inner: dict[Path | None, ssl.SSLContext] = {}
         self._client: ssl.SSLContext | None = None
-        self._callbacks: list[Callable[[bool], None]] = []
+        self._callbacks: list[Callable[[Reload], None]] = []
 
     def __repr__(self) -> str:
         return f"<Credentials {self._pair.serial[:8] if self._pair else 'none'} listeners={len(self._listeners)}>"
@@ -127,25 +95,54 @@ class Credentials:
             pem, written = self.file.read_bytes(), self.file.stat().st_mtime
         except OSError as error:
             raise PairError(f"{self.file}: {error.strerror}") from None
-        self._use(read_pair(pem, names, now), naive=False)
+        self._use(read_pair(pem, names, now, self._anchors()), Reload())
         return written
 
-    def replace(self, pem: bytes, names: Sequence[str], now: float, *, naive: bool = False) -> Pair:
+    def replace(self, pem: bytes, names: Sequence[str], now: float, reload: Reload | None = None) -> Pair:
         """Check *pem*, write it, and let every new handshake use it.
 
         Args:
             pem: key and chain.
             names: that the certificate must hold.
             now: seconds since the epoch.
-            naive: reload as a restart would, by cutting connections (the negative control of the renewal drill).
+            reload: told to listeners; None changes nothing there.
 
         Raises:
             PairError: the pair is not good; the old one goes on serving.
         """
-        pair = read_pair(pem, names, now)
+        pair = read_pair(pem, names, now, self._anchors())
         self._context(pair, None)  # OpenSSL takes it, or it raises before anything changed
         write_secret(self.file, pem)
-        self._use(pair, naive=naive)
+        self._use(pair, reload or Reload())
+        return pair
+
+    def replace_naively(self, pem: bytes, names: Sequence[str], now: float) -> Pair:
+        """Write *pem* over the old file and load it into the contexts that are serving, unchecked.
+
+        What it does to listeners lasts for as long as ``naive()`` says; then the last good pair serves again.
+
+        Raises:
+            PairError: it went wrong, and the listeners are left as OpenSSL left them.
+        """
+        for each in self._listeners:
+            if not each.live and self._pair is not None:
+                self._load(each.outer, self._pair)  # what a naive server had loaded when it started
+                each.live = True
+        with self.file.open("wb") as file:
+            file.write(pem)
+        for each in self._listeners:
+            try:
+                each.outer.load_cert_chain(self.file, password=b"")
+            except (ssl.SSLError, ValueError) as error:
+                raise PairError(f"load_cert_chain on a live context failed: {error}") from None
+        # A server that does not look does not notice names, times or a missing chain either; the file's word is taken.
+        leaf = x509.load_pem_x509_certificates(pem)[0]
+        before, after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
+        try:
+            pair = read_pair(pem, names, now, self._anchors())
+        except PairError:
+            return Pair(pem, tuple(names), f"{leaf.serial_number:x}", leaf.issuer.rfc4514_string(), before, after)
+        self._use(pair, Reload())
         return pair
 
     def server_context(self, client_ca: Path | None = None) -> ssl.SSLContext:
@@ -154,16 +151,20 @@ class Credentials:
         Args:
             client_ca: PEM file; when given, clients must show a certificate that it leads to.
         """
-        outer = _server_context(client_ca)
+        listener = _Listener(client_ca, _server_context(client_ca))
         if client_ca not in self._inner:
             self._inner[client_ca] = self._context(self.pair, client_ca)
 
         def switch(connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
+            if listener.live:
+                if self._naive():
+                    return
+                listener.live = False
             connection.context = self._inner[client_ca]
 
-        outer.sni_callback = switch
-        self._listeners.append((client_ca, outer))
-        return outer
+        listener.outer.sni_callback = switch
+        self._listeners.append(listener)
+        return listener.outer
 
     def client_context(self) -> ssl.SSLContext:
         """Return the context for outgoing mTLS connections; another object after each renewal."""
@@ -171,22 +172,32 @@ class Credentials:
             context = ssl.create_default_context(cafile=self.trust)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             if self._pair is not None:
-                context.load_cert_chain(self.file)
+                self._load(context, self._pair)
             self._client = context
         return self._client
 
-    def on_change(self, callback: Callable[[bool], None]) -> None:
-        """Call ``callback(naive)`` after each renewal."""
+    def on_change(self, callback: Callable[[Reload], None]) -> None:
+        """Call *callback* after each renewal."""
         self._callbacks.append(callback)
 
-    def _use(self, pair: Pair, *, naive: bool) -> None:
+    def _use(self, pair: Pair, reload: Reload) -> None:
         inner = {client_ca: self._context(pair, client_ca) for client_ca in self._inner}
         self._pair, self._inner, self._client = pair, inner, None
         for callback in self._callbacks:
-            callback(naive)
+            callback(reload)
+
+    def _anchors(self) -> list[x509.Certificate]:
+        try:
+            return x509.load_pem_x509_certificates(self.trust.read_bytes())
+        except (OSError, ValueError) as error:
+            raise PairError(f"{self.trust}: expected trust anchors in PEM: {error}") from None
 
     def _context(self, pair: Pair, client_ca: Path | None) -> ssl.SSLContext:
         context = _server_context(client_ca)
+        self._load(context, pair)
+        return context
+
+    def _load(self, context: ssl.SSLContext, pair: Pair) -> None:
         path = self.file.with_name(f".{self.file.name}.try")  # OpenSSL reads files only
         try:
             write_secret(path, pair.pem)
@@ -195,7 +206,6 @@ class Credentials:
             raise PairError(f"OpenSSL does not take this pair: {error}") from None
         finally:
             path.unlink(missing_ok=True)
-        return context
 
 
 def _server_context(client_ca: Path | None) -> ssl.SSLContext:
@@ -207,7 +217,3 @@ def _server_context(client_ca: Path | None) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(client_ca)
     return context
-
-
-def _utc(at: float) -> str:
-    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")

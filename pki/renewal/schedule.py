@@ -1,6 +1,7 @@
 """When to renew, and when to try again (Let's Encrypt's integration guide; RFC 9773 section 4).
 
-Pure: times are seconds since the epoch, randomness is passed in.
+Pure: times are seconds since the epoch, randomness is passed in.  Rules that speak of days look at the *nominal*
+lifetime: in a drill 47 days may last 12 s, and are renewed as 47 days would be.
 """
 
 import random
@@ -15,20 +16,32 @@ RETRIES = (60.0, 600.0, 6000.0, 86400.0)
 NOMINAL = 90 * 86400.0
 #: No lifetime is so short that a CA in trouble deserves more than one try per second and host.
 MIN_RETRY = 1.0
+#: A CA that asks for more patience than this is not believed (RFC 9773 section 4.3.2 sets the same bound).
+MAX_RETRY_AFTER = 86400.0
+#: Share of life that may pass between the moment of renewal and the alarm: several further tries fit.
+GRACE = 0.05
+#: Share of a certificate's validity below which no successful renewal follows another, whatever the clock says.
+MIN_GAP = 0.1
+#: Seconds by which our clock may differ from the CA's: a share of the lifetime, between what the whole seconds of an
+#: HTTP date can show and what Kerberos tolerates.
+SKEW_SHARE, MIN_SKEW, MAX_SKEW = 0.01, 1.5, 300.0
 
 
-def renewal_time(issued: float, not_after: float, rng: random.Random, fraction: float | None = None) -> float:
+def renewal_time(
+    issued: float, not_after: float, rng: random.Random, fraction: float | None = None, scale: float = 1.0
+) -> float:
     """Return when to renew a certificate that was issued at *issued* and ends at *not_after*.
 
     Args:
         issued: not the backdated notBefore: nominal life begins when the certificate is in hand.
         not_after: end of life.
         rng: spreads renewals by up to `JITTER` of the lifetime.
-        fraction: of the lifetime; None follows its length.
+        fraction: of the lifetime; None follows its nominal length.
+        scale: nominal seconds in one second.
     """
     lifetime = not_after - issued
     if fraction is None:
-        fraction = SHORT_FRACTION if lifetime < SHORT_LIFETIME else LONG_FRACTION
+        fraction = SHORT_FRACTION if lifetime * scale < SHORT_LIFETIME else LONG_FRACTION
     return issued + lifetime * (fraction + rng.uniform(-JITTER, JITTER))
 
 
@@ -40,3 +53,8 @@ def retry_delay(failures: int, lifetime: float, rng: random.Random) -> float:
     step = RETRIES[min(failures, len(RETRIES)) - 1] * min(1.0, lifetime / NOMINAL)
     # Scaled steps of a short lifetime are all below a second: doubling keeps them apart.
     return max(step, min(MIN_RETRY * 2.0 ** (failures - 1), lifetime / 10, 30.0), MIN_RETRY) * rng.uniform(1.0, 1.25)
+
+
+def tolerated_skew(lifetime: float) -> float:
+    """Return how many seconds our clock may differ from the CA's before somebody must look."""
+    return min(MAX_SKEW, max(MIN_SKEW, SKEW_SHARE * lifetime))

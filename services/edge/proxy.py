@@ -6,6 +6,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from edge.client import Client
@@ -14,6 +15,7 @@ from edge.exchange import Exchange
 from edge.pool import Limits, Open, Pool, Use
 from edge.routes import Route, Target, find
 from edge.upstream import Timing, Upstream, connect
+from renewal import Reload
 from stub import AsyncStub
 from telemetry import Request, Telemetry, log
 
@@ -25,6 +27,15 @@ TICK = 1.0
 HANDSHAKE_TIMEOUT = 10.0
 #: Seconds that requests under way have when the edge stops.
 DRAIN = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where and how clients are served."""
+
+    endpoint: tuple[str, int]
+    context: ssl.SSLContext | None
+    pooled: bool
 
 
 class RoutePool:
@@ -133,6 +144,8 @@ class Proxy:
         self.draining = False
         self._clients: set[Client] = set()
         self._servers: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
+        self._restarting: asyncio.Task[None] | None = None
         self._ticker: asyncio.Task[None] | None = None
         metrics = telemetry.metrics
         self._requests = metrics.counter(
@@ -167,27 +180,32 @@ class Proxy:
         self, endpoint: tuple[str, int], name: str, *, context: ssl.SSLContext | None = None, pooled: bool = True
     ) -> tuple[str, int]:
         """Serve clients on *endpoint*; return the address.  Raises `OSError`."""
-        loop = asyncio.get_running_loop()
-        scheme = "http" if context is None else "https"
-        server = await loop.create_server(
-            lambda: Client(self, scheme=scheme, pooled=pooled),
-            endpoint[0],
-            endpoint[1],
-            ssl=context,
+        address = await self._bind(Listener(endpoint, context, pooled))
+        self._listeners.append(Listener(address, context, pooled))
+        if self._ticker is None:
+            self._ticker = asyncio.get_running_loop().create_task(self._tick())
+        self.telemetry.health.set(name, ok=True, detail=f"{address[0]}:{address[1]}")
+        return address
+
+    async def _bind(self, listener: Listener) -> tuple[str, int]:
+        scheme = "http" if listener.context is None else "https"
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Client(self, scheme=scheme, pooled=listener.pooled),
+            *listener.endpoint,
+            ssl=listener.context,
             backlog=1024,
             reuse_address=True,
-            ssl_handshake_timeout=None if context is None else HANDSHAKE_TIMEOUT,
+            ssl_handshake_timeout=None if listener.context is None else HANDSHAKE_TIMEOUT,
         )
         self._servers.append(server)
-        if self._ticker is None:
-            self._ticker = loop.create_task(self._tick())
         address: tuple[str, int] = server.sockets[0].getsockname()[:2]
-        self.telemetry.health.set(name, ok=True, detail=f"{address[0]}:{address[1]}")
         return address
 
     async def close(self) -> None:
         """Stop accepting, let requests under way finish, close the rest."""
         self.draining = True
+        if self._restarting is not None:
+            await asyncio.gather(self._restarting, return_exceptions=True)
         for server in self._servers:
             server.close()
         for client in list(self._clients):
@@ -204,13 +222,25 @@ class Proxy:
             pool.close(pool.core.purge())
         await asyncio.sleep(0)
 
-    def certificate_changed(self, naive: bool) -> None:
-        """Drain pooled connections of the old certificate; when *naive*, cut clients as a restart would."""
+    def certificate_changed(self, reload: Reload) -> None:
+        """Drain pooled connections of the old certificate; do what a restart does where *reload* says so."""
         for pool in self.pools.values():
             pool.close(pool.core.retire())
-        if naive:
-            for client in list(self._clients):
-                client.abort()
+        if reload.restart:
+            self._restarting = asyncio.get_running_loop().create_task(self._restart(reload.down_s))
+
+    async def _restart(self, down_s: float) -> None:
+        """Do to clients what a restart of this process does: nobody listens for a while, and every connection is cut."""
+        logger.warning("restart_like_a_naive_reload", down_s=down_s, clients=len(self._clients))
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        for client in list(self._clients):
+            client.abort()
+        await asyncio.sleep(down_s)
+        if not self.draining:
+            for listener in self._listeners:
+                await self._bind(listener)
 
     # --- for clients and exchanges ----------------------------------------------------------------------------------
 

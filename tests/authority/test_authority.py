@@ -149,7 +149,7 @@ def test_a_good_request_gives_its_names() -> None:
         (b"nonsense", "expected a PKCS #10 request"),
         (csr(new_key()), "expected subjectAltName"),
         (csr(new_key(), x509.DNSName("a"), x509.RFC822Name("a@b")), "expected DNS names and nothing else"),
-        (csr(rsa.generate_private_key(65537, 1024), x509.DNSName("a")), "at least 2048 bits, got 1024"),
+        (csr(rsa.generate_private_key(65537, 1024), x509.DNSName("a")), "2048 to 4096 bits, got 1024"),
         (csr(ec.generate_private_key(ec.SECP256K1()), x509.DNSName("a")), "expected curve"),
     ],
     ids=["nonsense", "no-names", "other-names", "short-rsa", "odd-curve"],

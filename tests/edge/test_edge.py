@@ -8,6 +8,7 @@ import pytest
 
 from edge import Limits, Target, parse_route
 from edge.__main__ import main
+from renewal import Reload
 from tests.edge.conftest import OK, Bench, Papers, read_request, replying, talk
 
 GET = b"GET / HTTP/1.1\r\nHost: www.example.com\r\nConnection: close\r\n\r\n"
@@ -335,7 +336,9 @@ async def test_a_slow_client_holds_the_origin_back(bench: Bench) -> None:
     await writer.wait_closed()
 
 
-async def test_a_naive_reload_cuts_clients_and_a_good_one_does_not(bench: Bench, papers: Papers) -> None:
+async def test_a_restart_cuts_clients_and_refuses_new_ones_and_a_hot_reload_does_neither(
+    bench: Bench, papers: Papers
+) -> None:
     async def slow(reader, writer) -> None:
         while True:
             await read_request(reader)
@@ -345,12 +348,16 @@ async def test_a_naive_reload_cuts_clients_and_a_good_one_does_not(bench: Bench,
     proxy, port = await bench.edge(plain(await bench.origin(slow)), tls=True)
     under_way = asyncio.create_task(talk(port, GET, papers.client()))
     await asyncio.sleep(0.03)
-    proxy.certificate_changed(naive=False)
+    proxy.certificate_changed(Reload())
     assert parts(await under_way)[0] == 200
     under_way = asyncio.create_task(talk(port, GET, papers.client()))
     await asyncio.sleep(0.03)
-    proxy.certificate_changed(naive=True)
+    proxy.certificate_changed(Reload(restart=True, down_s=0.2))
     assert await under_way == b""
+    with pytest.raises(ConnectionRefusedError):
+        await talk(port, GET, papers.client())
+    await asyncio.sleep(0.25)
+    assert parts(await talk(port, GET, papers.client()))[0] == 200
 
 
 async def test_stopping_finishes_what_is_under_way(bench: Bench) -> None:

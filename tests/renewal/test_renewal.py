@@ -2,19 +2,25 @@
 
 import asyncio
 import contextlib
+import json
 import random
 import ssl
+import time
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from renewal import Agent, PairError, Settings, renewal_time, retry_delay
-from renewal.credentials import new_pair_pem
-from telemetry import Telemetry
+from authority import Issuer, issue_leaf, issue_root, new_key
+from renewal import AcmeError, Agent, PairError, Reload, Settings, renewal_time, retry_delay
+from renewal.client import retry_after
+from renewal.material import SPOILT, new_pair_pem
+from telemetry import AdminError, Request, Telemetry
 from tests.acme_server.conftest import Lab
 
 
@@ -72,9 +78,15 @@ async def test_a_failed_renewal_leaves_the_old_pair_and_raises_the_alarm_in_time
     assert agent.credentials.serial == serial
     assert agent.describe()["next_renewal"] >= agent.telemetry.clock.time() + 6.9
     assert agent.telemetry.health.ok
-    agent.telemetry.clock.offset = 45.0
+    agent.telemetry.clock.offset = 35.0  # of 60 s: half of life and the grace are over
     agent._check_health()
-    assert not agent.telemetry.health.ok
+    assert "renewal was due" in agent.telemetry.health.as_dict()["checks"]["certificate"]["detail"]
+    agent.telemetry.clock.offset = 61.0
+    agent._check_health()
+    assert "expired" in agent.telemetry.health.as_dict()["checks"]["certificate"]["detail"]
+    agent.telemetry.faults.switch_on("alarm_off", {})
+    agent._check_health()
+    assert agent.telemetry.health.ok
 
 
 def chain_of(agent: Agent) -> str:
@@ -164,15 +176,136 @@ async def test_hot_reload_under_load_loses_nothing_and_serves_every_serial(lab: 
     server.close()
 
 
-async def test_naive_reload_tells_the_service_to_cut(lab: Lab) -> None:
+async def test_a_naive_restart_tells_the_service_to_be_deaf_for_a_while(lab: Lab) -> None:
     agent = agent_for(lab)
     await agent.obtain()
-    told: list[bool] = []
+    told: list[Reload] = []
     agent.credentials.on_change(told.append)
     await agent.renew()
-    agent.telemetry.faults.switch_on("naive_reload", {})
+    agent.telemetry.faults.switch_on("naive_reload", {"down_ms": 250})
     await agent.renew()
-    assert told == [False, True]
+    assert told == [Reload(), Reload(restart=True, down_s=0.25)]
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+async def test_broken_material_breaks_a_naive_server_and_no_other(lab: Lab, kind: str) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    first = agent.credentials.serial
+    server, _ = await serve(agent)
+    port = server.sockets[0].getsockname()[1]
+    agent.telemetry.faults.switch_on("broken_material", {"kind": kind})
+    for failures in (1, 2):
+        with pytest.raises(PairError):
+            await agent.renew()
+        assert agent.failures == failures
+        assert await one_request(port, lab.context()) == first
+    assert "2 failures in a row" in agent.telemetry.health.as_dict()["checks"]["renewal"]["detail"]
+    assert not agent.telemetry.health.ok
+    agent.telemetry.faults.switch_on("naive_reload", {"how": "live"})
+    with pytest.raises(PairError, match="live context"):
+        await agent.renew()
+    if kind == "key-mismatch":  # what FACTS says of Python's ssl: the certificate is in, its key is not
+        with pytest.raises((OSError, AssertionError)):
+            await one_request(port, lab.context())
+    agent.telemetry.faults.clear()
+    assert await one_request(port, lab.context()) == first
+    second = await agent.renew()
+    assert await one_request(port, lab.context()) == second
+    assert agent.telemetry.health.as_dict()["status"] == "ok"
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("wrong-san", "expected a certificate for www.example.com, got one for wrong.example.com"),
+        ("expired", "expected a certificate that is valid at"),
+        ("not-yet-valid", "expected a certificate that is valid at"),
+        ("no-chain", "expected the chain after the certificate"),
+    ],
+)
+async def test_what_a_ca_gets_wrong_is_refused(lab: Lab, kind: str, reason: str) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    first = agent.credentials.serial
+    lab.server.telemetry.faults.switch_on("misissue", {"kind": kind})
+    with pytest.raises(PairError, match=reason):
+        await agent.renew()
+    assert agent.credentials.serial == first
+    assert lab.server.telemetry.faults.as_dict()["misissue"]["hits"] == 1
+    lab.server.telemetry.faults.clear()
+    assert await agent.renew() != first
+
+
+async def test_a_chain_that_leads_elsewhere_is_refused(lab: Lab, tmp_path: Path) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    key, now = new_key(), agent.telemetry.clock.time()
+    root = issue_root(key, "a stranger", now)
+    leaf_key = new_key()
+    leaf = issue_leaf(Issuer(root, key, (root,)), leaf_key.public_key(), ["www.example.com"], now, 60.0)
+    chain = b"".join(each.public_bytes(Encoding.PEM) for each in (leaf, root)).decode()
+    with pytest.raises(PairError, match="leads to our trust anchor"):
+        agent.credentials.replace(new_pair_pem(leaf_key, chain), ["www.example.com"], now)
+
+
+@pytest.mark.parametrize(
+    ("offset", "ok"),
+    [(0.0, True), (0.9, True), (2.5, False), (-2.5, False), (3600.0, False)],
+    ids=["right", "within", "ahead", "behind", "an-hour"],
+)
+async def test_a_clock_that_differs_from_the_cas_is_an_alarm(lab: Lab, offset: float, ok: bool) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    agent.telemetry.clock.offset = offset
+    with contextlib.suppress(PairError):
+        await agent.renew()
+    agent._check_health()
+    assert agent.telemetry.health.as_dict()["checks"]["clock"]["ok"] is ok
+    skew = agent.skew()
+    assert skew is not None
+    assert abs(skew - offset) < 0.75
+
+
+@pytest.mark.parametrize("offset", [56.0, 59.0, 3600.0, -3600.0], ids=["0.93", "0.98", "60-lives", "minus-60-lives"])
+async def test_a_wrong_clock_never_renews_in_a_loop(lab: Lab, offset: float) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    agent.telemetry.clock.offset = offset
+    before = agent.renewals + agent.failures
+    agent.start()
+    try:
+        await asyncio.sleep(0.9)
+        assert agent.renewals + agent.failures - before <= 1
+        assert agent.credentials.ready
+    finally:
+        await agent.stop()
+
+
+async def test_answers_of_another_shape_are_the_cas_fault(lab: Lab) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    client = agent._acme_client()
+    client._directory = {"newNonce": client._directory["newNonce"]}
+    with pytest.raises(AcmeError, match="malformed: KeyError"):
+        await agent.renew()
+    assert agent.failures == 1
+    await agent.renew()  # the directory is read anew
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [(None, None), ("7", 7.0), ("soon", None), ("-1", None), ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0)],
+)
+def test_retry_after(text: str | None, seconds: float | None) -> None:
+    assert retry_after(text) == seconds
+
+
+def test_retry_after_as_a_date() -> None:
+    later = retry_after(formatdate(time.time() + 100, usegmt=True))
+    assert later is not None
+    assert 98 <= later <= 100
 
 
 async def test_mutual_tls_needs_a_certificate_of_the_labs_root(lab: Lab) -> None:
@@ -194,6 +327,49 @@ async def test_mutual_tls_needs_a_certificate_of_the_labs_root(lab: Lab) -> None
 def test_renewal_is_due_well_inside_life(lifetime: float, seed: int) -> None:
     at = renewal_time(1e9, 1e9 + lifetime, random.Random(seed))
     assert 0.47 * lifetime <= at - 1e9 <= 0.69 * lifetime
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "scale", "share"),
+    [(12.0, 1.0, 1 / 2), (12.0, 47 * 86400 / 12, 2 / 3), (12.0, 7 * 86400 / 12, 1 / 2), (47 * 86400.0, 1.0, 2 / 3)],
+    ids=["12-s", "12-s-for-47-d", "12-s-for-7-d", "47-d"],
+)
+def test_rules_of_days_look_at_the_nominal_lifetime(lifetime: float, scale: float, share: float) -> None:
+    rng = random.Random(1)
+    times = [renewal_time(0.0, lifetime, rng, None, scale) / lifetime for _ in range(200)]
+    assert share - 0.02 <= min(times) < max(times) <= share + 0.02
+    assert max(times) - min(times) > 0.03
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ([], "at most"),
+        ({"when": 1}, "at most"),
+        ({"scale": 0}, "scale"),
+        ({"scale": True}, "scale"),
+        ({"renew_at": 1.0}, "renew_at"),
+        ({"renew_at": "half"}, "renew_at"),
+        ({"seed": 1.5}, "seed"),
+    ],
+)
+async def test_a_schedule_that_makes_no_sense_is_refused(lab: Lab, body: object, message: str) -> None:
+    agent = agent_for(lab)
+    with pytest.raises(AdminError, match=message):
+        agent._set_schedule(Request("PUT", "/admin/schedule", body=json.dumps(body).encode()))
+    assert agent._show_schedule()["scale"] == 1.0
+
+
+async def test_a_schedule_set_by_a_drill_is_seeded_and_undone(lab: Lab) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    body = json.dumps({"scale": 86400, "seed": 7}).encode()
+    due = [agent._set_schedule(Request("PUT", "/admin/schedule", body=body))["due"] for _ in range(2)]
+    assert due[0] == due[1]
+    assert 0.6 < (due[0] - agent._issued) / (agent.credentials.not_after - agent._issued) < 0.7
+    reset = agent._reset_schedule(Request("DELETE", "/admin/schedule"))
+    assert (reset["scale"], reset["renew_at"]) == (1.0, None)
+    assert reset["due"] < due[0]
 
 
 @given(st.integers(1, 50), st.floats(1, 400 * 86400), st.integers(0, 2**32))
