@@ -196,7 +196,7 @@ class AcmeServer:
             logger.error("request_failed", path=request.path, error=repr(error))
             response = _problem(Problem("serverInternal", "the server failed; its log says why"))
         response.headers["Replay-Nonce"] = self._nonces.new()
-        response.headers["Link"] = f'<{self.settings.base}/directory>;rel="index"'
+        response.headers.add("Link", f'<{self.settings.base}/directory>;rel="index"')
         response.headers.setdefault("Cache-Control", "no-store")
         # By our own clock, which a drill may have moved: it is how clients learn that it differs from theirs.
         response.headers["Date"] = formatdate(self.telemetry.clock.time(), usegmt=True)

@@ -24,7 +24,7 @@ BACKDATE = 60.0
 ROOT_LIFETIME = 10 * 365 * 86400.0
 INTERMEDIATE_LIFETIME = 3 * 365 * 86400.0
 #: What our intermediates may certify at all (RFC 5280 section 4.2.1.10): a leaked lab key is no use elsewhere.
-PERMITTED = ("example.com", "test")
+PERMITTED = ("example.com", "lab.test", "localhost.test")
 #: No address at all (BR 7.1.2.5.2): constraints on DNS names alone do not bind the other kinds of names.
 EXCLUDED = [x509.IPAddress(ipaddress.ip_network(each)) for each in ("0.0.0.0/0", "::/0")]
 #: RSA keys: shorter ones are weak, longer ones cost every client a slow handshake.

@@ -1,5 +1,6 @@
 """A CA on loopback: real ceremony, real HTTPS, real DNS, and a web server for http-01."""
 
+import asyncio
 import contextlib
 import dataclasses
 import socket
@@ -45,6 +46,12 @@ class Lab:
     trust: Path
     #: What the web server on the http-01 port answers, by token.
     answers: dict[str, str]
+    #: Where it looks, too: a file for each token.
+    webroot: Path
+    #: Set: that web server does not answer.
+    slow: asyncio.Event
+    #: Set by the first request for a challenge.
+    challenged: asyncio.Event
 
     def context(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=self.trust)
@@ -78,13 +85,22 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     responder = Responder()
     responder.put(parse("example.com.", ZONE))
     answers: dict[str, str] = {}
+    webroot = tmp_path / "webroot"
+    webroot.mkdir()
+    slow, challenged = asyncio.Event(), asyncio.Event()
 
     def dns(wire: bytes, client: tuple[str, int], transport: str) -> bytes | None:
         response = responder.respond(wire, udp=transport == "udp")
         return None if response is None else response.wire
 
     async def challenge(request: web.Request) -> web.Response:
-        answer = answers.get(request.match_info["token"])
+        challenged.set()
+        while slow.is_set():  # noqa: ASYNC110 - a server that hangs
+            await asyncio.sleep(0.02)
+        token = request.match_info["token"]
+        answer = answers.get(token)
+        if answer is None and (webroot / token).is_file():
+            answer = (webroot / token).read_text()
         return web.Response(status=404) if answer is None else web.Response(text=answer)
 
     http = web.Application()
@@ -106,4 +122,15 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
         stack.push_async_callback(runner.cleanup)
         stack.push_async_callback(server.close)
         await web.TCPSite(runner, "127.0.0.1", port, ssl_context=own.context).start()
-        yield Lab(tmp_path, server, own, stub, f"{settings.base}/directory", tmp_path / "trust" / "root.pem", answers)
+        yield Lab(
+            tmp_path,
+            server,
+            own,
+            stub,
+            f"{settings.base}/directory",
+            tmp_path / "trust" / "root.pem",
+            answers,
+            webroot,
+            slow,
+            challenged,
+        )

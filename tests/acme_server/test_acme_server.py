@@ -1,6 +1,8 @@
 """The server over real HTTPS, asked by a client that can also misbehave."""
 
 import json
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -16,10 +18,11 @@ from hypothesis import strategies as st
 from acme_server import Problem, read_jws, thumbprint
 from acme_server.jws import encode
 from acme_server.server import AcmeServer
-from authority import Store
+from acme_server.validation import judge_caa
+from authority import Store, new_key
 from renewal import AcmeClient, AcmeError
 from renewal.client import StubResolver
-from telemetry import Telemetry
+from telemetry import AdminError, Request, Telemetry
 from tests.acme_server.conftest import Lab
 
 
@@ -122,7 +125,7 @@ async def test_accounts_of_every_kind_of_key_are_kept(lab: Lab, browser: Browser
         pytest.param({"jwk": {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}}, 400, "badPublicKey", id="point"),
         pytest.param({"jwk": Signer().jwk}, 400, "malformed", id="signature"),
         pytest.param({"kid": "https://x/"}, 400, "malformed", id="jwk-and-kid"),
-        pytest.param({"content_type": "application/json"}, 400, "malformed", id="content-type"),
+        pytest.param({"content_type": "application/json"}, 415, "malformed", id="content-type"),
         pytest.param({"body": b"[]"}, 400, "malformed", id="no-jws"),
         pytest.param({"body": b"x" * 70_000}, 413, "malformed", id="too-large"),
     ],
@@ -182,6 +185,41 @@ async def test_deactivation_and_key_change(browser: Browser) -> None:
     assert kind((await browser.post(browser.kid, None))[1]) == "unauthorized"
 
 
+async def test_a_key_that_an_account_has_is_a_conflict_with_its_url(lab: Lab, browser: Browser) -> None:
+    await browser.register()
+    other = Browser(lab, browser.http, Signer())
+    await other.register()
+    url = f"{browser.base}/acme/key-change"
+    inner = other.signer.jws(
+        {"url": url, "jwk": other.signer.jwk}, {"account": browser.kid, "oldKey": browser.signer.jwk}
+    )
+    status, _, headers = await browser.post("/acme/key-change", inner)
+    assert (status, headers["Location"]) == (409, other.kid)
+
+
+async def test_only_post_and_only_without_payload(browser: Browser) -> None:
+    await browser.register()
+    async with browser.http.get(browser.kid) as response:
+        assert (response.status, response.headers["Allow"], kind(await response.json())) == (405, "POST", "malformed")
+        assert response.headers["Replay-Nonce"]
+    status, body, _ = await browser.post(f"{browser.kid}/orders", {})
+    assert (status, kind(body)) == (400, "malformed")
+
+
+@pytest.mark.parametrize(
+    ("contact", "problem"),
+    [
+        (["tel:+1"], "unsupportedContact"),
+        (["mailto:a@example.com,b@example.com"], "invalidContact"),
+        (["mailto:a@example.com?subject=x"], "invalidContact"),
+        ("mailto:a@example.com", "malformed"),
+    ],
+    ids=["telephone", "two-addresses", "header-field", "no-list"],
+)
+async def test_contacts_that_are_refused(browser: Browser, contact: object, problem: str) -> None:
+    assert kind((await browser.post("/acme/new-account", {"contact": contact}))[1]) == problem
+
+
 def client(lab: Lab) -> AcmeClient:
     return AcmeClient(lab.directory, ec.generate_private_key(ec.SECP256R1()), lab.context(), lab.stub)
 
@@ -217,6 +255,67 @@ async def test_a_certificate_from_order_to_revocation(lab: Lab, browser: Browser
     async with browser.http.get(f"{browser.base}/acme/renewal-info/{encode(aki)}.{encode(number)}") as response:
         window = (await response.json())["suggestedWindow"]
     assert window["start"] < window["end"]
+
+
+async def test_an_account_with_authorizations_for_all_names_may_revoke_and_one_with_some_may_not(
+    lab: Lab, browser: Browser
+) -> None:
+    names = ["www.example.com", "far.example.com"]
+    leaf = x509.load_pem_x509_certificate((await client(lab).obtain(names, new_key(), answer(lab))).encode())
+    for asked, problem in ((names[:1], "unauthorized"), (names, None)):
+        other = client(lab)
+        await other.obtain(asked, new_key(), answer(lab))
+        browser.signer = Signer()
+        browser.signer.key, browser.signer.jwk, browser.kid = other._key, other._jwk, other._account
+        body = {"certificate": encode(leaf.public_bytes(Encoding.DER))}
+        for reason in (["x"], True, 2, 8):
+            refused = (await browser.post("/acme/revoke-cert", {**body, "reason": reason}))[1]
+            assert kind(refused) == (problem or "badRevocationReason")
+        status, answered, _ = await browser.post("/acme/revoke-cert", body)
+        assert (status, kind(answered) if status != 200 else None) == ((403, problem) if problem else (200, None))
+
+
+async def test_an_accounts_key_is_no_certificates_key(lab: Lab) -> None:
+    acme = client(lab)
+    with pytest.raises(AcmeError) as error:
+        await acme.obtain(["www.example.com"], acme._key, answer(lab))
+    assert error.value.kind == "badCSR"
+
+
+@pytest.mark.parametrize("identifier", ["AAAA.AQ", "AAAA", ".AQ", "....", "AAAA.", "%00.%00"])
+async def test_renewal_info_of_what_we_did_not_issue(lab: Lab, browser: Browser, identifier: str) -> None:
+    async with browser.http.get(f"{browser.base}/acme/renewal-info/{identifier}") as response:
+        assert response.status == 404
+
+
+async def test_the_date_is_by_the_cas_own_clock(lab: Lab, browser: Browser) -> None:
+    lab.server.telemetry.clock.offset = -7200.0
+    async with browser.http.get(lab.directory) as response:
+        said = parsedate_to_datetime(response.headers["Date"]).timestamp()
+    assert abs(said - (time.time() - 7200)) < 2
+
+
+@pytest.mark.parametrize(
+    ("records", "good"),
+    [
+        (['0 issue "ca.example.com"'], True),
+        (['0 issue "another.example.com"', '0 issue "CA.example.com; account=7"'], True),
+        (['0 ISSUE "ca.example.com"'], True),
+        (['0 issue ";"'], False),
+        (['0 issue "another.example.com"'], False),
+        (['0 issuewild ";"', '0 iodef "mailto:x@example.com"'], True),
+        (['128 future "x"', '0 issue "ca.example.com"'], False),
+        (['0 future "x"'], True),
+        (["0"], True),
+    ],
+    ids=["we", "we-too", "case", "nobody", "another", "wildcards", "critical", "unknown", "malformed"],
+)
+def test_caa(records: list[str], good: bool) -> None:
+    if good:
+        judge_caa("example.com", records, "ca.example.com")
+    else:
+        with pytest.raises(Problem):
+            judge_caa("example.com", records, "ca.example.com")
 
 
 @pytest.mark.parametrize(
@@ -266,6 +365,36 @@ async def test_a_restart_loses_nothing(lab: Lab, browser: Browser) -> None:
     store.close()
     assert found is not None
     assert (found.status, found.names) == ("pending", ("www.example.com",))
+
+
+async def test_our_own_certificate_follows_a_clock_that_steps_back(lab: Lab) -> None:
+    assert lab.own.renew_if_due(lab.own.issued - 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, "expected"),
+        ({"seconds": 1}, "seconds"),
+        ({"seconds": True}, "seconds"),
+        ({"backdate": -1}, "backdate"),
+        ({"life": 9}, "expected"),
+        ([1], "expected"),
+    ],
+)
+def test_lifetimes_that_are_refused(lab: Lab, body: object, message: str) -> None:
+    with pytest.raises(AdminError, match=message):
+        lab.server._set_lifetime(Request("PUT", "/admin/lifetime", body=json.dumps(body).encode()))
+
+
+async def test_a_lifetime_set_by_a_drill_holds_for_the_next_certificate_and_is_undone(lab: Lab) -> None:
+    body = json.dumps({"seconds": 12, "backdate": 1}).encode()
+    lab.server._set_lifetime(Request("PUT", "/admin/lifetime", body=body))
+    leaf = x509.load_pem_x509_certificate(
+        (await client(lab).obtain(["www.example.com"], new_key(), answer(lab))).encode()
+    )
+    assert (leaf.not_valid_after_utc - leaf.not_valid_before_utc).total_seconds() == 13
+    assert lab.server._reset_lifetime(Request("DELETE", "/admin/lifetime")) == {"seconds": 60.0, "backdate": 60.0}
 
 
 async def test_our_own_certificate_is_renewed_at_half_life(lab: Lab) -> None:

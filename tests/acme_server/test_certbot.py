@@ -1,0 +1,60 @@
+"""certbot, the client that most of the world uses, against our server: obtain, renew, revoke."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from cryptography import x509
+
+from tests.acme_server.conftest import Lab
+
+#: certbot asks the system for names; this one knows the lab's only.
+RUN = """
+import socket, sys
+real = socket.getaddrinfo
+socket.getaddrinfo = lambda host, *a, **k: real("127.0.0.1" if host == "ca.example.com" else host, *a, **k)
+from certbot.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+#: Puts certbot's key authorization where the lab's web server looks.
+HOOK = """
+import os, pathlib
+pathlib.Path({folder!r}, os.environ["CERTBOT_TOKEN"]).write_text(os.environ["CERTBOT_VALIDATION"])
+"""
+
+
+async def certbot(lab: Lab, folder: Path, *arguments: str) -> str:
+    """Run certbot; return what it printed."""
+    hook = folder / "hook.py"
+    hook.write_text(HOOK.format(folder=str(lab.webroot)))
+    places = [word for name in ("config", "work", "logs") for word in (f"--{name}-dir", str(folder / name))]
+    command = [*arguments, *places, "--non-interactive", "--server", lab.directory]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", RUN, *command,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        env={"REQUESTS_CA_BUNDLE": str(lab.trust), "PATH": "/usr/bin:/bin", "HOME": str(folder)},
+    )  # fmt: skip
+    output, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, output.decode()
+    return output.decode()
+
+
+async def test_certbot_obtains_renews_and_revokes(lab: Lab, tmp_path: Path) -> None:
+    hook = ["--manual", "--preferred-challenges", "http", "--manual-auth-hook", f"{sys.executable} {tmp_path}/hook.py"]
+    names = ["-d", "www.example.com", "-d", "far.example.com"]
+    account = ["--agree-tos", "--register-unsafely-without-email"]
+    await certbot(lab, tmp_path, "certonly", *hook, *names, *account)
+    live = tmp_path / "config" / "live" / "www.example.com"
+    serials = []
+    for force in ([], ["--force-renewal"]):
+        if force:
+            await certbot(lab, tmp_path, "renew", *force, "--no-random-sleep-on-renew")
+        leaf, issuing = x509.load_pem_x509_certificates((live / "fullchain.pem").read_bytes())
+        leaf.verify_directly_issued_by(issuing)
+        serials.append(f"{leaf.serial_number:x}")
+    assert len(set(serials)) == 2
+    await certbot(lab, tmp_path, "revoke", "--cert-path", str(live / "cert.pem"), "--no-delete-after-revoke")
+    revoked = [lab.server.store.certificate(serial) for serial in serials]
+    assert [each is not None and each.revoked is not None for each in revoked] == [False, True]
+    (known,) = {each.account for each in revoked if each is not None}
+    assert known is not None
