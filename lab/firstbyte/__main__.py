@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from firstbyte import drill, lifecycle, link, pki, trace
+from firstbyte import experiment, lifecycle, link, pki, reports, trace
 from runtime import LabError
 
 Command = Callable[[argparse.Namespace], int]
@@ -130,20 +130,31 @@ def _parser() -> argparse.ArgumentParser:
     traced.add_argument("--cold", action="store_true", help="do not repeat it with warm caches")
     traced.add_argument("--json", action="store_true")
 
-    drills = add(
-        "drill",
-        drill.drill,
-        "rehearse a certificate renewal going wrong",
-        "drill renewal-under-load --quick",
-        "drill renewal-under-load --quick --control",
-        "drill --list",
+    for verb, run, help_, examples in (
+        ("run", experiment.run, "measure what a mechanism costs, beside what theory says", ("run handshake --quick", "run time-wait --set rate=128", "run all --quick", "run --list")),
+        ("drill", experiment.drill, "rehearse a certificate renewal going wrong", ("drill renewal-under-load --quick", "drill renewal-under-load --quick --control", "drill --list")),
+    ):  # fmt: skip
+        command = add(verb, run, help_, *examples)
+        command.add_argument("name", nargs="?", help="or: all")
+        command.add_argument("--list", action="store_true", help="name them, what each shows, and its parameters")
+        command.add_argument("--quick", action="store_true", help="smaller windows and rates: at most 40 s each")
+        command.add_argument(
+            "--control", action="store_true", help="with the safety off, or the wrong model: must fail"
+        )
+        command.add_argument("--seed", type=int, default=1, metavar="N", help="of injections and orders (1)")
+        command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter, see --list")
+        command.add_argument("--json", action="store_true", help="the result as JSON on standard output")
+
+    kept = add(
+        "report",
+        reports.report,
+        "list runs, or compare two",
+        "report",
+        "report --compare handshake handshake~1",
+        "report --compare handshake/20261124T220000Z results/handshake/20261124T230000Z --json",
     )
-    drills.add_argument("name", nargs="?")
-    drills.add_argument("--list", action="store_true", help="name the drills and what each shows")
-    drills.add_argument("--quick", action="store_true", help="at most 40 s")
-    drills.add_argument("--control", action="store_true", help="with the safety off: must fail")
-    drills.add_argument("--json", action="store_true")
-    drills.add_argument("--rate", type=float, metavar="R", help="requests per second (the drill's own otherwise)")
+    kept.add_argument("--compare", nargs=2, metavar=("A", "B"), help="NAME (its latest), NAME~1, NAME/TIME or a folder")
+    kept.add_argument("--json", action="store_true")
 
     trust = add("pki", pki.root, "the trust anchor and the certificates", "pki root > root.pem", "pki list --json")
     kinds = trust.add_subparsers(dest="kind", required=True, metavar="root|list")

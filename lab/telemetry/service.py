@@ -15,6 +15,7 @@ from telemetry.clock import Clock
 from telemetry.faults import Faults, UnknownFaultError
 from telemetry.health import Health
 from telemetry.metrics import Metrics
+from telemetry.recorder import Recorder
 
 logger = log.get("telemetry.service")
 
@@ -28,6 +29,7 @@ class Telemetry:
         self.health = Health()
         self.faults = Faults()
         self.clock = Clock()
+        self.recorder = Recorder()
         self.admin = AdminServer()
         #: Where the admin port listens, once it does.
         self.admin_address: tuple[str, int] | None = None
@@ -60,6 +62,7 @@ class Telemetry:
                 self.admin_address = await self._listen(*args.admin)
             yield
         finally:
+            self.recorder.stop()
             await self.admin.close()
             for signum in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(signum)
@@ -144,5 +147,8 @@ class Telemetry:
             ("DELETE", "/admin/faults/{name}", fault_off),
             ("GET", "/admin/clock", clock),
             ("PUT", "/admin/clock", set_clock),
+            ("POST", "/admin/recorder", self.recorder.on_post),
+            ("GET", "/admin/recorder", self.recorder.on_get),
+            ("DELETE", "/admin/recorder", self.recorder.on_delete),
         ):
             self.route(method, path, handler)

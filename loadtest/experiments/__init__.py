@@ -1,16 +1,48 @@
-"""What scenarios and drills share: a time line, a verdict, a report.
+"""What scenarios and drills share: an experiment is one file, and gets everything else from here.
 
-inject → measure → verdict → control → report
+predict → calibrate → record → inject and measure → undo → conclude → report
 """
 
-from experiments.result import Check, Event, Result, Verdict, write
+from experiments.chart import Bars, Chart, Curve, Dots, Lane, Moment, Panel, Span
+from experiments.conduct import Order, Outcome, conduct
+from experiments.estimate import Estimate, Line
+from experiments.experiment import Control, Experiment
+from experiments.journal import BusyError, Undo
+from experiments.parameters import ParameterError, parameter
+from experiments.result import Check, Event, Quantity, Result, Row, Verdict
+from experiments.run import HERE, Lab, Run, Series, Skipped
 from experiments.timeline import Timeline
 
 __all__ = [
+    "HERE",
+    "Bars",
+    "BusyError",
+    "Chart",
     "Check",
+    "Control",
+    "Curve",
+    "Dots",
+    "Estimate",
     "Event",
+    "Experiment",
+    "Lab",
+    "Lane",
+    "Line",
+    "Moment",
+    "Order",
+    "Outcome",
+    "Panel",
+    "ParameterError",
+    "Quantity",
     "Result",
+    "Row",
+    "Run",
+    "Series",
+    "Skipped",
+    "Span",
     "Timeline",
+    "Undo",
     "Verdict",
-    "write",
+    "conduct",
+    "parameter",
 ]

@@ -1,127 +1,220 @@
-"""A report that stands alone: one HTML file, its picture inline as SVG; light and dark, printable."""
+"""A report that stands alone: one HTML file, its pictures inline; light and dark, on a phone, on paper."""
 
 import html
+import json
 import math
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from experiments.result import Event, Result
-from generator.histogram import Histogram
-from generator.load import Request
+from experiments import parameters
+from experiments.chart import Chart, style, svg
+from experiments.experiment import Experiment
+from experiments.result import Check, Result, Row
 
-WIDTH, LEFT, RIGHT = 960, 64, 16
-#: Seconds that one bar of the time line covers.
-BIN = 0.25
+#: Of what a verdict is about, in words.
+WORDS = {
+    "pass": "pass",
+    "fail": "fail",
+    "invalid": "invalid: proves nothing",
+    "skipped": "skipped",
+}
 STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #667; --paper: #fff; --line: #d5d9de; --good: #2b8a57;
-  --bad: #c92a2a; --mark: #b35c00; --wait: #3567b8; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ea; --soft: #9aa3ad; --paper: #14171a; --line: #343a40;
-  --good: #51cf8a; --bad: #ff7b72; --mark: #f0a04b; --wait: #7aa7ee; } }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: .2rem } h2 { font-size: 1.1rem; margin-top: 2rem }
-.verdict { display: inline-block; padding: .1rem .7rem; border-radius: .3rem; color: var(--paper); font-weight: 700 }
-.pass { background: var(--good) } .fail { background: var(--bad) } .invalid, .skipped { background: var(--soft) }
-table { border-collapse: collapse; width: 100% } td, th { text-align: left; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
-.no { color: var(--bad); font-weight: 600 } svg { width: 100%; height: auto; font: 12px system-ui, sans-serif }
-text { fill: var(--soft) } .axis { stroke: var(--line) } .ok { fill: var(--good) } .lost { fill: var(--bad) }
-.p99 { fill: none; stroke: var(--wait); stroke-width: 1.5 } .injection { stroke: var(--mark); stroke-dasharray: 4 3 }
-.label { fill: var(--mark) } @media print { body { margin: 0 } }
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #5b6570; --paper: #fff; --line: #dfe3e7; --card: #f6f7f9;
+  --good: #1f7a4a; --bad: #c0241f; --idle: #6b7480; --link: #0068a8 }
+@media (prefers-color-scheme: dark) { @media screen { :root { --ink: #e8eaed; --soft: #9aa5b1; --paper: #14171a; --line: #30363d;
+  --card: #1b1f23; --good: #2f9e63; --bad: #e5534b; --idle: #7d8894; --link: #5eb3f0 } } }
+body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 62rem; margin: 0 auto; padding: 1.6rem 1.2rem 4rem }
+h1 { font-size: 1.55rem; margin: 0 0 .2rem; display: flex; flex-wrap: wrap; gap: .2rem .8rem; align-items: center }
+h2 { font-size: 1.08rem; margin: 2.2rem 0 .5rem } p { margin: .5rem 0 } a { color: var(--link) }
+.claim { font-size: 1.14rem; margin: .4rem 0 } .soft, figcaption, footer { color: var(--soft) } .no { color: var(--bad); font-weight: 600 }
+.verdict { border-radius: .35rem; color: #fff; font-size: .95rem; font-weight: 700; padding: .12rem .7rem; letter-spacing: .01em }
+.pass { background: var(--good) } .fail { background: var(--bad) } .invalid, .skipped { background: var(--idle) }
+.note { background: var(--card); border-left: 4px solid var(--idle); border-radius: .3rem; padding: .5rem .9rem; margin: .8rem 0 }
+.note.bad { border-color: var(--bad) } figure { margin: 1.4rem 0 } figure h3 { font-size: 1rem; margin: 0 0 .3rem } figcaption { font-size: .93rem }
+.chart { width: 100%; height: auto; display: block } table { border-collapse: collapse; width: 100%; font-size: .95rem }
+.wide { overflow-x: auto } td, th { text-align: left; padding: .32rem .9rem .32rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
+th { color: var(--soft); font-weight: 500 } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+pre, code { font: .9rem/1.5 ui-monospace, monospace } pre { background: var(--card); border-radius: .3rem; padding: .7rem .9rem; overflow-x: auto }
+details { margin: .5rem 0 } summary { cursor: pointer; color: var(--soft) } footer { margin-top: 3rem; font-size: .9rem }
+@media print { body { max-width: none; padding: 0; font-size: 11pt } figure, tr, .note { break-inside: avoid } details:not([open]) { display: none } }
 """
 
 
-def render(result: Result, requests: Sequence[Request], serials: Sequence[tuple[float, str]] = ()) -> str:
+FOOTER = (
+    "<footer>firstbyte: everything that happens before the first byte, measured and held against theory. "
+    "<a href='../../index.html'>All runs</a></footer>"
+)
+
+
+def render(result: Result, kind: type[Experiment[Any]], charts: Sequence[Chart], files: Iterable[str] = ()) -> str:
     """Return the report.
 
     Args:
-        result: with verdict and checks.
-        requests: of the load.
-        serials: what an outside prober saw: seconds and serial.
+        result: with verdict, rows and checks.
+        kind: the experiment: what it means, and how its parameters are counted.
+        charts: pictures, the most important first.
+        files: names of files beside it.
     """
-    rows = "".join(
-        f"<tr><td>{html.escape(c.name)}<td>{html.escape(c.expected)}<td class='{'' if c.ok else 'no'}'>{html.escape(c.got)}"
-        for c in (*result.checks, *result.validity)
-    )
-    events = "".join(f"<tr><td>{e.at:.2f} s<td>{html.escape(e.kind)}<td>{html.escape(e.text)}" for e in result.events)
-    facts = "".join(
-        f"<tr><td>{html.escape(str(k))}<td>{html.escape(str(v))}"
-        for k, v in {**result.parameters, **result.measurement}.items()
-    )
-    reasons = "".join(f"<p class='no'>{html.escape(reason)}</p>" for reason in result.reasons)
-    control = " (control: the safety is off)" if result.parameters.get("control") else ""
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{html.escape(result.name)}: {result.verdict}</title><style>{STYLE}</style>
-<h1>{html.escape(result.name)}{control} <span class="verdict {result.verdict}">{result.verdict}</span></h1>
-<p>{html.escape(result.claim)}</p>{reasons}{timeline(requests, result.events, serials)}
-<h2>What was checked</h2><table><tr><th>check<th>expected<th>got{rows}</table>
-<h2>What happened</h2><table>{events}</table><h2>Parameters and figures</h2><table>{facts}</table></html>
-"""
-
-
-def timeline(requests: Sequence[Request], events: Sequence[Event], serials: Sequence[tuple[float, str]]) -> str:
-    """Return an SVG: requests by outcome and p99 over time, injections as lines, certificates as stripes."""
-    if not requests:
-        return ""
-    end = max(max(r.done, r.intended) for r in requests) + BIN
-    bins: dict[int, list[Request]] = defaultdict(list)
-    for request in requests:
-        bins[int(request.intended / BIN)].append(request)
-    most = max(len(group) for group in bins.values())
-    p99 = {i: Histogram(r.latency for r in group if not r.error).percentile(99) for i, group in bins.items()}
-    slowest = max((v for v in p99.values() if not math.isnan(v)), default=0.001)
-
-    def x(second: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * second / end
-
-    height, base = 300, 190
+    control = "<span class='soft'>(control)</span>" if result.control else ""
     parts = [
-        f"<svg viewBox='0 0 {WIDTH} {height}' role='img' aria-label='requests, losses, latency and certificates over time'>"
+        f"<h1>{_e(result.name)} {control}<span class='verdict {result.verdict}'>{WORDS[result.verdict]}</span></h1>",
+        f"<p class='claim'>{_e(result.claim)}</p>",
+        f"<p class='soft'>{_e(_when(result))}</p>",
+        _control(result),
+        *(f"<div class='note bad'>{_e(reason)}</div>" for reason in result.reasons),
+        *(f"<div class='note'>Left out: {_e(text)}</div>" for text in result.left_out),
+        *map(_figure, charts),
+        _rows(result.rows),
+        _checks("What was checked", result.checks),
+        _checks("Was the machine fit to measure it?", result.validity),
+        _words("What is said of it", kind.says),
+        _words("What it means in production", kind.production),
+        _reproduce(result, kind),
+        _parameters(result, kind),
+        _events(result),
+        _facts(result),
+        _words("Where the theory comes from", kind.source),
+        _manifest(result),
+        _files(files),
+        FOOTER,
     ]
-    for i, group in sorted(bins.items()):
-        lost = sum(1 for r in group if r.error)
-        good, bad = (150 * n / most for n in (len(group) - lost, lost))
-        left, width = x(i * BIN), max(1.0, x((i + 1) * BIN) - x(i * BIN) - 0.6)
-        parts.append(
-            f"<rect class='ok' opacity='.55' x='{left:.1f}' y='{base - good:.1f}' width='{width:.1f}' height='{good:.1f}'/>"
-        )
-        if lost:
-            parts.append(
-                f"<rect class='lost' x='{left:.1f}' y='{base - good - bad:.1f}' width='{width:.1f}' height='{max(bad, 3):.1f}'/>"
-            )
-    points = " ".join(
-        f"{x((i + 0.5) * BIN):.1f},{base - 150 * v / slowest:.1f}" for i, v in sorted(p99.items()) if not math.isnan(v)
-    )
-    parts.append(f"<polyline class='p99' points='{points}'/>")
-    parts.append(f"<line class='axis' x1='{LEFT}' x2='{WIDTH - RIGHT}' y1='{base}' y2='{base}'/>")
-    parts.append(
-        f"<text x='0' y='{base - 146}'>{most / BIN:.0f}/s</text><text x='0' y='{base - 130}'>p99 {slowest * 1e3:.0f} ms</text>"
-    )
-    seconds = range(0, int(end) + 1, max(1, int(end / 12)))
-    parts.extend(
-        f"<text x='{x(second):.1f}' y='{base + 16}' text-anchor='middle'>{second} s</text>" for second in seconds
-    )
-    for event in events:
-        if event.kind == "injection":
-            parts.append(f"<line class='injection' x1='{x(event.at):.1f}' x2='{x(event.at):.1f}' y1='24' y2='{base}'/>")
-            parts.append(f"<text class='label' x='{x(event.at) + 3:.1f}' y='20'>{html.escape(event.text[:22])}</text>")
-    parts.append(_stripes(serials, x, base + 30, end))
-    parts.append("</svg>")
-    parts.append("<p style='color:var(--soft)'>Bars: requests that went well, and (red) that were lost. Line: p99 latency. "
-                 "Stripes: the certificate that an outside prober saw.</p>")  # fmt: skip
-    return "".join(parts)
+    return page(f"{result.name}: {result.verdict}", "".join(parts))
 
 
-def _stripes(serials: Sequence[tuple[float, str]], x, top: float, end: float) -> str:  # type: ignore[no-untyped-def] # noqa: ANN001 - x maps seconds
-    """Draw one stripe per certificate seen from outside."""
-    parts, seen = [], list(dict.fromkeys(serial for _, serial in serials))
-    for i, serial in enumerate(seen):
-        times = [at for at, each in serials if each == serial]
-        first, last = min(times), max(times)
-        following = [at for at, _ in serials if at > last]
-        until = following[0] if following else min(end, last + BIN)
-        y = top + 14 * (i % 5)
-        hue = (i * 137) % 360
-        parts.append(
-            f"<rect x='{x(first):.1f}' y='{y}' width='{max(2.0, x(until) - x(first)):.1f}' height='10' rx='2' fill='hsl({hue} 55% 55%)'/>"
-        )
-        parts.append(f"<text x='{x(first) + 3:.1f}' y='{y + 9}' style='fill:#fff;font-size:9px'>{serial[:8]}</text>")
-    return "".join(parts)
+def page(title: str, body: str) -> str:
+    """Return a whole HTML page in the reports' style."""
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<meta name='color-scheme' content='light dark'><title>{_e(title)}</title><style>{STYLE}{style()}</style></head><body>{body}</body></html>\n"
+    )
+
+
+def figure(value: float | None) -> str:
+    """Return a number for people: four digits."""
+    if value is None or math.isnan(value):
+        return "–"
+    if value and abs(value) < 0.0005:
+        return f"{value:.2g}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    text = f"{value:.4g}"
+    return "0" if float(text) == 0 else text
+
+
+def _e(text: object) -> str:
+    return html.escape(str(text))
+
+
+def _when(result: Result) -> str:
+    m = result.manifest
+    where = f"Linux {m.get('kernel', '?')}, {m.get('cpus', '?')} CPUs, {m.get('openssl', '?')}, Python {m.get('python', '?')}"
+    return f"{str(m.get('time', '')).replace('T', ' ').replace('+00:00', ' UTC')} · {'quick' if result.quick else 'full'} run · seed {result.seed} · {where}"
+
+
+def _control(result: Result) -> str:
+    if not result.control:
+        return ""
+    wanted = " or ".join(f"“{name}”" for name in result.control_fails)
+    return (
+        f"<div class='note'><b>This is the control</b>: {_e(result.control)}. It has to fail, at {_e(wanted)}; "
+        "if it passed, the experiment would prove nothing.</div>"
+    )
+
+
+def _figure(chart: Chart) -> str:
+    caption = f"<figcaption>{_e(chart.caption)}</figcaption>" if chart.caption else ""
+    return f"<figure><h3>{_e(chart.title)}</h3>{svg(chart)}{caption}</figure>"
+
+
+def _rows(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    body = "".join(
+        f"<tr><td>{_e(r.name)}<td class='n'>{figure(r.predicted)}<td class='n'>{figure(r.measured.value)}"
+        f"<td class='n'>{_interval(r)}<td class='n'>{figure(r.residual)}<td class='n'>{_percent(r)}<td>{_e(r.unit)}"
+        for r in rows
+    )
+    return (
+        "<h2>Predicted and measured</h2><div class='wide'><table><tr><th><th class='n'>theory<th class='n'>measured<th class='n'>interval"
+        f"<th class='n'>residual<th class='n'><th>{body}</table></div>"
+    )
+
+
+def _interval(row: Row) -> str:
+    return "" if row.measured.n < 2 else f"{figure(row.measured.low)} … {figure(row.measured.high)}"
+
+
+def _percent(row: Row) -> str:
+    if row.residual is None or not row.predicted:
+        return ""
+    return f"{row.residual / row.predicted:+.1%}"
+
+
+def _checks(title: str, checks: Sequence[Check]) -> str:
+    if not checks:
+        return ""
+    body = "".join(
+        f"<tr><td>{'✓' if c.ok else '<span class=no>✗</span>'}<td>{_e(c.name)}<td>{_e(c.expected)}<td class='{'' if c.ok else 'no'}'>{_e(c.got)}"
+        for c in checks
+    )
+    return f"<h2>{_e(title)}</h2><div class='wide'><table><tr><th><th>check<th>expected<th>got{body}</table></div>"
+
+
+def _words(title: str, text: str) -> str:
+    return "" if not text else f"<h2>{_e(title)}</h2>" + "".join(f"<p>{_e(p)}</p>" for p in text.split("\n\n"))
+
+
+def command(result: Result, kind: type[Experiment[Any]]) -> str:
+    """Return the command line that repeats this run."""
+    usual = parameters.as_json(parameters.bind(kind.settings, quick=result.quick))
+    given = "".join(
+        f" --set {name}={','.join(map(str, value)) if isinstance(value, (list, tuple)) else value}"
+        for name, value in result.parameters.items()
+        if value != usual.get(name)
+    )
+    verb = "drill" if kind.__module__.startswith("drills") else "run"
+    flags = f"{' --quick' if result.quick else ''}{' --control' if result.control else ''}"
+    return f"firstbyte {verb} {result.name}{flags} --seed {result.seed}{given}"
+
+
+def _reproduce(result: Result, kind: type[Experiment[Any]]) -> str:
+    said = command(result, kind)
+    inside = said.replace("firstbyte ", "docker compose run --rm lab ", 1)
+    return f"<h2>How to repeat it</h2><pre>{_e(said)}\n{_e(inside)}    # with nothing but Docker</pre>"
+
+
+def _parameters(result: Result, kind: type[Experiment[Any]]) -> str:
+    about = {each["name"]: each for each in parameters.describe(kind.settings)}
+    body = "".join(
+        f"<tr><td><code>{_e(name)}</code><td>{_e(', '.join(map(str, value)) if isinstance(value, (list, tuple)) else value)}"
+        f"<td>{_e(about.get(name, {}).get('unit', ''))}<td class='soft'>{_e(about.get(name, {}).get('help', ''))}"
+        for name, value in result.parameters.items()
+    )
+    return f"<h2>Parameters</h2><div class='wide'><table>{body}</table></div>" if body else ""
+
+
+def _events(result: Result) -> str:
+    if not result.events:
+        return ""
+    body = "".join(f"<tr><td class='n'>{e.at:.2f} s<td>{_e(e.kind)}<td>{_e(e.text)}" for e in result.events)
+    return f"<h2>What happened</h2><details {'open' if len(result.events) <= 12 else ''}><summary>{len(result.events)} events</summary><div class='wide'><table>{body}</table></div></details>"
+
+
+def _facts(result: Result) -> str:
+    body = "".join(
+        f"<tr><td>{_e(k.replace('_', ' '))}<td>{_e(figure(v) if isinstance(v, float) else v if isinstance(v, (str, int)) else json.dumps(v))}"
+        for k, v in result.facts.items()
+    )
+    return f"<h2>Other figures</h2><div class='wide'><table>{body}</table></div>" if body else ""
+
+
+def _manifest(result: Result) -> str:
+    rows = [(k, v) for k, v in result.manifest.items() if k not in {"links", "sysctls"}]
+    rows += list(result.manifest.get("sysctls", {}).items())
+    body = "".join(f"<tr><td>{_e(k)}<td>{_e(v)}" for k, v in rows)
+    return f"<details><summary>The machine it ran on</summary><div class='wide'><table>{body}</table></div></details>"
+
+
+def _files(files: Iterable[str]) -> str:
+    listed = " · ".join(f"<a href='{_e(name)}'>{_e(name)}</a>" for name in files)
+    return f"<p class='soft'>Beside this report: {listed}</p>" if listed else ""

@@ -1,7 +1,8 @@
-"""A result: what was predicted, measured, concluded; written as ``result.json`` and ``report.html``."""
+"""A result: what was predicted, measured, concluded, and what somebody needs to know to repeat it."""
 
 import datetime as dt
-import json
+import math
+import os
 import platform
 import ssl
 import sys
@@ -10,6 +11,14 @@ from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from experiments.estimate import Estimate
+
+#: Settings of the kernel that change what is measured.
+SYSCTLS = (
+    "tcp_congestion_control", "tcp_tw_reuse", "ip_local_port_range", "tcp_fin_timeout", "tcp_no_metrics_save",
+    "tcp_slow_start_after_idle", "tcp_max_tw_buckets", "tcp_syn_linear_timeouts", "tcp_timestamps", "tcp_rmem", "tcp_wmem",
+)  # fmt: skip
 
 
 class Verdict(StrEnum):
@@ -31,7 +40,7 @@ class Event:
     """Something that happened at *at* seconds."""
 
     at: float
-    #: injection, observation, alarm or phase.
+    #: injection, undone, observation, alarm or phase.
     kind: str
     text: str
 
@@ -46,6 +55,29 @@ class Check:
     ok: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A predicted value."""
+
+    value: float
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One quantity: predicted beside measured."""
+
+    name: str
+    unit: str
+    predicted: float | None
+    measured: Estimate
+
+    @property
+    def residual(self) -> float | None:
+        """What theory does not explain."""
+        return None if self.predicted is None else self.measured.value - self.predicted
+
+
 @dataclass(slots=True)
 class Result:
     """Everything about one run."""
@@ -53,30 +85,51 @@ class Result:
     name: str
     claim: str
     parameters: dict[str, Any]
-    prediction: dict[str, Any] = field(default_factory=dict)
-    measurement: dict[str, Any] = field(default_factory=dict)
+    quick: bool = False
+    #: What was switched off; empty in a run that is not a control.
+    control: str = ""
+    #: Names of the checks of which one must fail when this is a control.
+    control_fails: tuple[str, ...] = ()
+    seed: int = 0
+    prediction: dict[str, Quantity] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    #: Measurements that have no prediction beside them.
+    facts: dict[str, Any] = field(default_factory=dict)
     validity: list[Check] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
-    #: Why there is no verdict; empty otherwise.
+    #: Parts that this machine can not show, and why.
+    left_out: list[str] = field(default_factory=list)
+    #: Why there is no verdict at all; empty otherwise.
     skipped: str = ""
     interrupted: str = ""
+    manifest: dict[str, Any] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
-        """Conclude: an invalid measurement proves nothing, in either direction."""
+        """Conclude: an invalid measurement proves nothing, in either direction; nor does a control that fails elsewhere."""
         if self.skipped:
             return Verdict.SKIPPED
         if self.interrupted or not all(each.ok for each in self.validity) or not self.checks:
             return Verdict.INVALID
-        return Verdict.PASS if all(each.ok for each in self.checks) else Verdict.FAIL
+        failed = {each.name for each in self.checks if not each.ok}
+        if failed and self.control and self.control_fails and not failed & set(self.control_fails):
+            return Verdict.INVALID
+        return Verdict.FAIL if failed else Verdict.PASS
 
     @property
     def reasons(self) -> list[str]:
         """Say in words what did not hold."""
         if self.skipped or self.interrupted:
             return [self.skipped or self.interrupted]
-        return [f"{c.name}: expected {c.expected}, got {c.got}" for c in (*self.validity, *self.checks) if not c.ok]
+        said = [f"{c.name}: expected {c.expected}, got {c.got}" for c in (*self.validity, *self.checks) if not c.ok]
+        if self.verdict is Verdict.INVALID and all(c.ok for c in self.validity):
+            said.append(
+                f"the control failed, but not where it should: expected {' or '.join(self.control_fails)}"
+                if self.checks
+                else "nothing was checked"
+            )
+        return said
 
     def as_json(self) -> dict[str, Any]:
         """Return the body of ``result.json``."""
@@ -85,28 +138,30 @@ class Result:
             "claim": self.claim,
             "verdict": self.verdict.value,
             "reasons": self.reasons,
+            "quick": self.quick,
+            "control": self.control,
+            "seed": self.seed,
             "parameters": self.parameters,
-            "prediction": self.prediction,
-            "measurement": self.measurement,
+            "prediction": {name: _number(each.value) for name, each in self.prediction.items()},
+            "measurement": {row.name: _number(row.measured.value) for row in self.rows} | self.facts,
+            "interval": {row.name: [_number(row.measured.low), _number(row.measured.high)] for row in self.rows},
+            "residual": {row.name: _number(row.residual) for row in self.rows if row.residual is not None},
+            "unit": {row.name: row.unit for row in self.rows},
             "validity": [asdict(each) for each in self.validity],
             "checks": [asdict(each) for each in self.checks],
             "events": [asdict(each) for each in self.events],
-            "manifest": manifest(),
+            "left_out": self.left_out,
+            "manifest": self.manifest,
         }
 
 
 def manifest() -> dict[str, Any]:
-    """Return what somebody needs to know to repeat this run."""
+    """Return what somebody needs to know of this machine to repeat a run."""
     sysctls = {}
-    for name in (
-        "ipv4/tcp_congestion_control",
-        "ipv4/tcp_tw_reuse",
-        "ipv4/ip_local_port_range",
-        "ipv4/tcp_fin_timeout",
-    ):
-        path = Path("/proc/sys/net") / name
+    for name in SYSCTLS:
+        path = Path("/proc/sys/net/ipv4") / name
         if path.exists():
-            sysctls[name.replace("/", ".")] = path.read_text(encoding="ascii").strip()
+            sysctls[f"net.ipv4.{name}"] = " ".join(path.read_text(encoding="ascii").split())
     return {
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "firstbyte": version("firstbyte"),
@@ -114,14 +169,12 @@ def manifest() -> dict[str, Any]:
         "openssl": ssl.OPENSSL_VERSION,
         "kernel": platform.release(),
         "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 2),
         "sysctls": sysctls,
     }
 
 
-def write(result: Result, report: str, into: Path) -> Path:
-    """Write ``result.json`` and ``report.html`` below *into*/<name>/<UTC time>/; return the folder."""
-    folder = into / result.name / dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "result.json").write_text(json.dumps(result.as_json(), indent=2) + "\n", encoding="utf-8")
-    (folder / "report.html").write_text(report, encoding="utf-8")
-    return folder
+def _number(value: float | None) -> float | None:
+    """JSON has no NaN."""
+    return None if value is None or math.isnan(value) or math.isinf(value) else round(value, 6)

@@ -1,4 +1,4 @@
-"""What happened when: events of an experiment, on the same clock as its requests."""
+"""What happened when: events of an experiment, on the clock that every container of this machine shares."""
 
 import time
 
@@ -9,6 +9,7 @@ class Timeline:
     """Collects events; time 0 is when it was made."""
 
     def __init__(self) -> None:
+        #: On CLOCK_MONOTONIC, as the recorders' time stamps are.
         self.began = time.monotonic()
         self.events: list[Event] = []
 
@@ -20,7 +21,7 @@ class Timeline:
         """Write down that something happened now.
 
         Args:
-            kind: injection, observation, alarm or phase.
+            kind: injection, undone, observation, alarm or phase.
             text: what, in a few words.
         """
         event = Event(self.now(), kind, text)

@@ -1,5 +1,14 @@
-"""Renewal drills: steady load, a named fault, a verdict, and a control that must fail (DRILLS in the design)."""
+"""Renewal drills: steady load, a named fault, a verdict, and a control that must fail (DRILLS in the design).
 
-from drills.registry import DRILLS, Drill, UnknownDrillError, find
+Each is an `experiments.Experiment`; ``firstbyte drill NAME`` conducts it.
+"""
 
-__all__ = ["DRILLS", "Drill", "UnknownDrillError", "find"]
+from typing import Any
+
+from drills.renewal_under_load import RenewalUnderLoad
+from experiments import Experiment
+
+#: In the order of the catalogue.
+DRILLS: tuple[type[Experiment[Any]], ...] = (RenewalUnderLoad,)
+
+__all__ = ["DRILLS", "RenewalUnderLoad"]

@@ -29,6 +29,8 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 #: Seconds for a browser to take one message; one that does not is let go and comes back by itself.
+#: What a folder of results may bring instead of a listing.
+INDEX = "index.html"
 WRITE_TIMEOUT = 10.0
 ASSETS = {
     "/": ("index.html", "text/html"),
@@ -114,7 +116,9 @@ class Site:
         if found.is_dir():
             if path and not path.endswith("/"):
                 raise web.HTTPFound(request.path + "/")
-            return web.Response(text=reports.page(path, reports.listing(found)), content_type="text/html")
+            if not (found / INDEX).is_file():
+                return web.Response(text=reports.page(path, reports.listing(found)), content_type="text/html")
+            found /= INDEX  # the framework's own page about all runs
         kind = reports.TYPES.get(found.suffix)
         headers = {"Content-Type": kind or "application/octet-stream", "Content-Security-Policy": REPORT_POLICY}
         if kind is None:

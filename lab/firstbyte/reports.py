@@ -1,0 +1,71 @@
+"""``firstbyte report``: the runs there are, and two of them side by side."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from experiments import archive
+from experiments.report import figure
+from firstbyte.experiment import COPIED, RESULTS
+from runtime import InsideLab
+
+
+def report(args: argparse.Namespace) -> int:
+    """List runs, or compare two."""
+    results = RESULTS if InsideLab.is_here() else COPIED
+    if args.compare:
+        try:
+            one, other = (archive.find(results, text) for text in args.compare)
+        except archive.ArchiveError as error:
+            print(f"firstbyte report: error: {error}", file=sys.stderr)
+            return 2
+        return _compare(results, one, other, as_json=args.json)
+    found = archive.runs(results)
+    if args.json:
+        rows = [{"name": r.name, "time": r.time, "verdict": r.verdict, "control": r.body.get("control", ""), "report": str(r.folder / "report.html")} for r in found]  # fmt: skip
+        print(json.dumps(rows, indent=2))
+        return 0
+    if not found:
+        print(f"no runs in {results} yet: `firstbyte run --list`, `firstbyte drill --list`")
+        return 0
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for title in ("run", "verdict", "", "report"):
+        table.add_column(title)
+    for each in found:
+        about = ", ".join(word for word, on in (("control", each.body.get("control")), ("quick", each.body.get("quick"))) if on)  # fmt: skip
+        table.add_row(f"{each.name}/{each.time}", each.verdict, about, str(each.folder / "report.html"))
+    Console().print(table)
+    print(f"all of them: {results / 'index.html'}")
+    return 0
+
+
+def _compare(results: Path, one: archive.Kept, other: archive.Kept, *, as_json: bool) -> int:
+    rows = archive.compare(one, other)
+    if as_json:
+        runs = [{"name": each.name, "time": each.time, "verdict": each.verdict} for each in (one, other)]
+        print(json.dumps({"runs": runs, "rows": rows}, indent=2))
+        return 0
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column("")
+    for title in ("theory", f"{one.name} {one.time}", f"{other.name} {other.time}", "change"):
+        table.add_column(title, justify="right")
+    table.add_column("")
+    for row in rows:
+        change = "" if row["change"] is None else f"{row['change']:+.1%}"
+        meet = {None: "", True: "intervals meet", False: "[bold]differs[/]"}[row["intervals_meet"]]
+        measured = [figure(value) for value in row["measured"]]
+        table.add_row(escape(row["name"]), figure(row["predicted"][0]), *measured, change, f"{row['unit']} {meet}")
+    console = Console()
+    console.print(table)
+    name = f"compare-{one.name}-{one.time}-{other.time}.html"
+    try:
+        (results / name).write_text(archive.comparison_page(one, other), encoding="utf-8")
+        console.print(f"page: {results / name}", style="dim")
+    except OSError as error:
+        print(f"firstbyte report: no page: {results / name}: {error.strerror}", file=sys.stderr)
+    return 0

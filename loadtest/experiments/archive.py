@@ -1,0 +1,217 @@
+"""The folder of results: ``NAME/UTC time/`` with result.json, report.html, pictures and counters; an index above them."""
+
+import datetime as dt
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments import report
+from experiments.chart import rasterise, svg
+from experiments.conduct import Outcome
+
+#: Bytes of a result.json that are read.
+MAX_RESULT = 4 << 20
+
+
+class ArchiveError(Exception):
+    """A run that is not there: one line, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A run as it lies in the folder."""
+
+    name: str
+    #: Name of its folder: UTC time.
+    time: str
+    folder: Path
+    body: dict[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        """Return pass, fail, invalid or skipped."""
+        return str(self.body.get("verdict", "invalid"))
+
+
+def keep(outcome: Outcome, results: Path) -> Path:
+    """Write everything about a run into a folder of its own, and the index anew; return the folder.
+
+    Raises:
+        OSError: the disk is full, or the folder can not be written.
+    """
+    result, run = outcome.result, outcome.run
+    folder = _fresh(results / result.name)
+    body = {**result.as_json(), "took_s": round(outcome.took, 2)}
+    (folder / "result.json").write_text(json.dumps(body, indent=2, default=str) + "\n", encoding="utf-8")
+    files = ["result.json"]
+    for i, chart in enumerate(run.charts):
+        name = f"{chart.file_name}{f'-{i}' if chart.file_name in {c.file_name for c in run.charts[:i]} else ''}"
+        (folder / f"{name}.svg").write_text(svg(chart, standalone=True) + "\n", encoding="utf-8")
+        files.append(f"{name}.svg")
+        if rasterise(folder / f"{name}.svg", folder / f"{name}.png"):
+            files.append(f"{name}.png")
+    if run.series:
+        counters = {host: asdict(each) for host, each in run.series.items()}
+        (folder / "counters.json").write_text(json.dumps(counters) + "\n", encoding="utf-8")
+        files.append("counters.json")
+    if run.raw:
+        (folder / "raw.json").write_text(json.dumps(run.raw, default=str) + "\n", encoding="utf-8")
+        files.append("raw.json")
+    (folder / "report.html").write_text(report.render(result, outcome.kind, run.charts, files), encoding="utf-8")
+    write_index(results)
+    return folder
+
+
+def runs(results: Path) -> list[Kept]:
+    """Return every run, the newest first."""
+    found = []
+    for path in results.glob("*/*/result.json"):
+        try:
+            if path.stat().st_size > MAX_RESULT:
+                continue
+            body = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # one that is being written, or was cut off by a full disk
+        if isinstance(body, dict):
+            found.append(Kept(path.parent.parent.name, path.parent.name, path.parent, body))
+    return sorted(found, key=lambda each: each.time, reverse=True)
+
+
+def find(results: Path, text: str) -> Kept:
+    """Return the run that *text* names: ``NAME`` (its latest), ``NAME/TIME``, ``NAME~1`` (the one before), or a folder.
+
+    Raises:
+        ArchiveError: there is none.
+    """
+    every = runs(results)
+    path = Path(text)
+    name, _, back = text.partition("~")
+    if back.isdecimal() or not back:
+        of_name = [each for each in every if each.name == name]
+        if len(of_name) > int(back or 0):
+            return of_name[int(back or 0)]
+    for each in every:
+        if text.strip("/") == f"{each.name}/{each.time}" or (path.exists() and path.resolve() == each.folder.resolve()):
+            return each
+    known = ", ".join(sorted({each.name for each in every})) or "none yet"
+    raise ArchiveError(f"expected a run (NAME, NAME~1, NAME/TIME or a folder; there are: {known}), got {text!r}")
+
+
+def compare(a: Kept, b: Kept) -> list[dict[str, Any]]:
+    """Return one row per quantity that both runs measured: theory, both measurements, and whether their intervals meet."""
+    rows = []
+    for name, one in a.body.get("measurement", {}).items():
+        other = b.body.get("measurement", {}).get(name)
+        if not _number(one) or not _number(other):
+            continue
+        spans = [each.body.get("interval", {}).get(name) or [value, value] for each, value in ((a, one), (b, other))]
+        whole = all(_number(end) for span in spans for end in span)
+        meet = spans[0][0] <= spans[1][1] and spans[1][0] <= spans[0][1] if whole else None
+        rows.append(
+            {
+                "name": name,
+                "unit": a.body.get("unit", {}).get(name, ""),
+                "predicted": [each.body.get("prediction", {}).get(name) for each in (a, b)],
+                "measured": [one, other],
+                "interval": spans,
+                "change": (other - one) / one if one else None,
+                "intervals_meet": meet,
+            }
+        )
+    return rows
+
+
+def comparison_page(a: Kept, b: Kept) -> str:
+    """Return the comparison as HTML, with both runs' first pictures."""
+    e = html.escape
+    body = "".join(
+        f"<tr><td>{e(row['name'])}<td class='n'>{report.figure(row['predicted'][0])}<td class='n'>{report.figure(row['measured'][0])}"
+        f"<td class='n'>{report.figure(row['measured'][1])}<td class='n'>{_change(row['change'])}"
+        f"<td>{e(row['unit'])}<td>{'' if row['intervals_meet'] is None else 'intervals meet' if row['intervals_meet'] else '<b>differs</b>'}"
+        for row in compare(a, b)
+    )
+    changed = [
+        f"{name}: {a.body['parameters'].get(name)} → {value}"
+        for name, value in b.body.get("parameters", {}).items()
+        if a.body.get("parameters", {}).get(name) != value
+    ]
+    pictures = "".join(
+        f"<figure><h3>{e(each.name)} {e(each.time)}</h3><img class='chart' alt='' src='{e(each.name)}/{e(each.time)}/{e(picture.name)}'></figure>"
+        for each in (a, b)
+        for picture in sorted(each.folder.glob("*.svg"))[:1]
+    )
+    heads = "".join(
+        f"<p><a href='{e(each.name)}/{e(each.time)}/report.html'>{e(each.name)} {e(each.time)}</a> "
+        f"<span class='verdict {each.verdict}'>{each.verdict}</span></p>"
+        for each in (a, b)
+    )
+    return report.page(
+        f"{a.name} {a.time} and {b.name} {b.time}",
+        f"<h1>Two runs compared</h1>{heads}<p class='soft'>Parameters: {e('; '.join(changed)) or 'the same'}</p>"
+        "<div class='wide'><table><tr><th><th class='n'>theory<th class='n'>first<th class='n'>second<th class='n'>change<th><th>"
+        f"{body}</table></div>{pictures}",
+    )
+
+
+def write_index(results: Path) -> Path:
+    """Write ``index.html`` above all runs: what each shows, its latest verdict and picture, and every run before."""
+    by_name: dict[str, list[Kept]] = {}
+    for each in runs(results):
+        by_name.setdefault(each.name, []).append(each)
+    cards = "".join(_card(name, found) for name, found in sorted(by_name.items()))
+    body = (
+        "<style>.cards { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)) } .card { border: 1px solid var(--line);"
+        " border-radius: .5rem; padding: .9rem 1rem } .card h2 { margin: 0 0 .3rem } .card img { width: 100%; background: #fff; border-radius: .3rem }"
+        "</style><h1>Runs</h1><p class='soft'>Scenarios (<code>firstbyte run --list</code>) and drills (<code>firstbyte drill --list</code>); "
+        f"the latest first. <a href='/'>Console</a></p><div class='cards'>{cards}</div>"
+    )
+    path = results / "index.html"
+    draft = results / ".index.tmp"
+    draft.write_text(report.page("firstbyte: all runs", body), encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def _card(name: str, found: Sequence[Kept]) -> str:
+    e = html.escape
+    shown = next((each for each in found if not each.body.get("control")), found[0])
+    picture = next(iter(sorted(shown.folder.glob("*.svg"), key=lambda p: p.stat().st_mtime)), None)
+    image = (
+        f"<a href='{e(name)}/{shown.time}/report.html'><img alt='' loading='lazy' src='{e(name)}/{shown.time}/{e(picture.name)}'></a>"
+        if picture
+        else ""
+    )
+    lines = "".join(
+        f"<li><a href='{e(name)}/{each.time}/report.html'>{each.time}</a> {each.verdict}"
+        f"{' (control)' if each.body.get('control') else ''}{' · quick' if each.body.get('quick') else ''}"
+        for each in found[:8]
+    )
+    more = f"<li class='soft'>and {len(found) - 8} more" if len(found) > 8 else ""
+    return (
+        f"<div class='card'><h2>{e(name)} <span class='verdict {shown.verdict}'>{shown.verdict}</span></h2>"
+        f"<p>{e(str(shown.body.get('claim', '')))}</p>{image}<ul>{lines}{more}</ul></div>"
+    )
+
+
+def _fresh(parent: Path) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    moment = dt.datetime.now(dt.UTC)
+    while True:
+        folder = parent / moment.strftime("%Y%m%dT%H%M%SZ")
+        try:
+            folder.mkdir()
+        except FileExistsError:  # two runs within a second
+            moment += dt.timedelta(seconds=1)
+        else:
+            return folder
+
+
+def _change(share: float | None) -> str:
+    return "" if share is None else f"{share:+.1%}"
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

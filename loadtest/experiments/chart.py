@@ -1,0 +1,476 @@
+"""Pictures of an experiment as SVG, without any library: panels over one x axis, theory as lines, measurements as dots.
+
+One text serves all: inline in a report, as a file of its own, in light, dark and print (the colours are classes), and
+rasterised where a program for it is at hand (`rasterise`).  Colours are told apart by the colour-blind too (M. Okabe and
+K. Ito, "Color Universal Design"), and no meaning hangs on colour alone.
+"""
+
+import html
+import math
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+WIDTH, LEFT, RIGHT = 960, 66, 24
+#: Pixels that one letter of a label takes, about; and of a small label.
+LETTER = 6.4
+LIGHT = {"ink": "#1b1f24", "soft": "#5b6570", "paper": "#ffffff", "grid": "#e4e7ea", "axis": "#9aa3ad"}
+DARK = {"ink": "#e8eaed", "soft": "#9aa5b1", "paper": "#14171a", "grid": "#272c31", "axis": "#5b6570"}
+#: Series 0 to 6; then good, bad and mark by name.
+SERIES_LIGHT = ("#0068a8", "#c9510c", "#00805f", "#8a4fa3", "#946f00", "#2b7fa6", "#5b6570")
+SERIES_DARK = ("#5eb3f0", "#f58f4f", "#3fc79d", "#c99ae0", "#d9b23c", "#8fd0ee", "#9aa5b1")
+NAMED_LIGHT = {"good": "#2b8a57", "bad": "#c92a2a", "mark": "#b35c00"}
+NAMED_DARK = {"good": "#51cf8a", "bad": "#ff7b72", "mark": "#f0a04b"}
+
+#: A series by number, or good, bad, mark.
+Colour = int | str
+#: Maps a value to pixels from the top.
+Vertical = Callable[[float], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A line: what theory predicts (thin), or what was counted over time (``measured``, thicker)."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    colour: Colour = 0
+    dashed: bool = False
+    measured: bool = False
+    #: Holds its value until the next point.
+    steps: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dots:
+    """Measured points with intervals: (x, y, low, high)."""
+
+    label: str
+    points: Sequence[tuple[float, float, float, float]]
+    colour: Colour = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Bars from *from* to *to*, stacked on the bars before: (from, to, height)."""
+
+    label: str
+    bars: Sequence[tuple[float, float, float]]
+    colour: Colour = "good"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a lane."""
+
+    begin: float
+    end: float
+    text: str = ""
+    colour: Colour = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One line of a panel of lanes: who held what, when."""
+
+    label: str
+    spans: Sequence[Span]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One picture of the stack: marks, or lanes."""
+
+    marks: Sequence[Curve | Dots | Bars] = ()
+    lanes: Sequence[Lane] = ()
+    #: What the y axis counts, with its unit.
+    y: str = ""
+    height: int = 240
+    log: bool = False
+    #: The axis begins and ends here instead of where the marks do.
+    low: float | None = 0.0
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A vertical line through every panel."""
+
+    at: float
+    text: str
+    colour: Colour = "mark"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A picture."""
+
+    title: str
+    panels: Sequence[Panel]
+    #: What the x axis counts, with its unit.
+    x: str
+    #: How to read it, in a sentence.
+    caption: str = ""
+    moments: Sequence[Moment] = ()
+    log: bool = False
+    low: float | None = None
+    high: float | None = None
+    #: Names instead of numbers on the x axis: 0 is the first.
+    categories: Sequence[str] = ()
+    #: Of the files; made from the title otherwise.
+    name: str = field(default="")
+
+    @property
+    def file_name(self) -> str:
+        """Return the name of the picture's files, without suffix."""
+        words = "".join(c if c.isalnum() else " " for c in (self.name or self.title).lower()).split()
+        return "-".join(words[:8]) or "chart"
+
+
+def style() -> str:
+    """Return the style sheet that every picture needs, for light, dark and print."""
+    return f"{_rules(LIGHT, SERIES_LIGHT, NAMED_LIGHT)}\n@media (prefers-color-scheme: dark) {{ @media screen {{ {_rules(DARK, SERIES_DARK, NAMED_DARK)} }} }}"
+
+
+def svg(chart: Chart, *, standalone: bool = False) -> str:
+    """Return the picture.
+
+    Args:
+        chart: what to draw.
+        standalone: with its own style, title and paper, as a file.
+    """
+    drawn = _Drawing(chart, title=standalone)
+    head = f"<svg xmlns='http://www.w3.org/2000/svg' class='chart' viewBox='0 0 {WIDTH} {drawn.height:.0f}' role='img' aria-label='{_text(chart.title)}'"
+    if not standalone:
+        return f"{head}>{drawn.body}</svg>"
+    return (
+        f"{head} width='{WIDTH}' height='{drawn.height:.0f}'><style>{style()}</style>"
+        f"<rect class='paper' width='{WIDTH}' height='{drawn.height:.0f}'/>{drawn.body}</svg>"
+    )
+
+
+def rasterise(source: Path, target: Path) -> bool:
+    """Write *source* (SVG) as PNG at twice its size; return False where no program for it is at hand."""
+    program = shutil.which("rsvg-convert")
+    if program is None:
+        return False
+    done = subprocess.run([program, "--zoom", "2", "-o", str(target), str(source)], check=False, capture_output=True)
+    return done.returncode == 0
+
+
+def _rules(tone: dict[str, str], series: tuple[str, ...], named: dict[str, str]) -> str:
+    colours = {str(i): c for i, c in enumerate(series)} | named
+    each = "".join(f".chart .l-{k}{{stroke:{c};fill:none}}.chart .f-{k}{{fill:{c}}}" for k, c in colours.items())
+    return (
+        ".chart{font:12px system-ui,'DejaVu Sans',sans-serif}"
+        f".chart text{{fill:{tone['soft']}}}.chart .ink{{fill:{tone['ink']}}}.chart .title{{fill:{tone['ink']};font-size:16px;font-weight:600}}"
+        f".chart .grid{{stroke:{tone['grid']}}}.chart .axis{{stroke:{tone['axis']}}}.chart .paper{{fill:{tone['paper']}}}"
+        f".chart .on{{fill:{tone['paper']};font-size:10px}}.chart .halo{{stroke:{tone['paper']};stroke-width:1.5}}{each}"
+        f".chart .m-mark{{fill:{named['mark']}}}.chart .m-bad{{fill:{named['bad']}}}.chart .m-good{{fill:{named['good']}}}"
+    )
+
+
+def _text(words: str) -> str:
+    return html.escape(words, quote=True)
+
+
+class _Drawing:
+    """Draws one chart; `body` and `height` are the result."""
+
+    def __init__(self, chart: Chart, *, title: bool) -> None:
+        self.chart = chart
+        self._parts: list[str] = []
+        lanes = max((len(lane.label) for p in chart.panels for lane in p.lanes), default=0)
+        self.left = max(LEFT, min(220, 14 + lanes * LETTER))
+        self.low, self.high = self._range()
+        y = 6.0
+        if title:
+            self._put(f"<text class='title' x='8' y='{y + 16:.0f}'>{_text(chart.title)}</text>")
+            y += 30
+        rows = self._moment_rows()
+        y += 15 * len(rows)
+        top = y
+        for i, panel in enumerate(chart.panels):
+            y += 14 if i else 0
+            y = self._lanes(panel, y) if panel.lanes else self._panel(panel, y)
+        self._moments(rows, top, y)
+        y = self._x_axis(y)
+        if title and chart.caption:
+            for line in _wrap(chart.caption, 130):
+                self._put(f"<text x='8' y='{y + 14:.0f}'>{_text(line)}</text>")
+                y += 16
+        self.height = y + 8
+        self.body = "".join(self._parts)
+
+    def _put(self, text: str) -> None:
+        self._parts.append(text)
+
+    # --- x ----------------------------------------------------------------------------------------------------------
+
+    def _range(self) -> tuple[float, float]:
+        chart = self.chart
+        if chart.categories:
+            return -0.5, len(chart.categories) - 0.5
+        values = list(_xs(chart.panels))
+        low = min(values, default=0.0) if chart.low is None else chart.low
+        high = max(values, default=1.0) if chart.high is None else chart.high
+        return (low, high) if high > low else (low, low + 1)
+
+    def x(self, value: float) -> float:
+        """Return pixels from the left."""
+        low, high, at = self.low, self.high, value
+        if self.chart.log:
+            low, high, at = math.log10(low), math.log10(high), math.log10(max(value, low))
+        return self.left + (WIDTH - self.left - RIGHT) * (at - low) / (high - low)
+
+    def _x_axis(self, y: float) -> float:
+        chart = self.chart
+        if chart.categories:
+            room = (WIDTH - self.left - RIGHT) / len(chart.categories) / LETTER
+            lines = [_wrap(name, max(6, int(room))) for name in chart.categories]
+            for i, words in enumerate(lines):
+                for j, line in enumerate(words):
+                    self._put(
+                        f"<text x='{self.x(i):.1f}' y='{y + 14 + 13 * j:.1f}' text-anchor='middle'>{_text(line)}</text>"
+                    )
+            y += 13 * (max(map(len, lines), default=1) - 1)
+        else:
+            for value in ticks(self.low, self.high, 10, log=chart.log):
+                self._put(f"<text x='{self.x(value):.1f}' y='{y + 14:.1f}' text-anchor='middle'>{number(value)}</text>")
+        self._put(f"<text x='{WIDTH - RIGHT:.0f}' y='{y + 32:.1f}' text-anchor='end'>{_text(chart.x)}</text>")
+        return y + 36
+
+    # --- panels -----------------------------------------------------------------------------------------------------
+
+    def _panel(self, panel: Panel, top: float) -> float:
+        top = self._legend(panel, top)
+        bottom = top + panel.height
+        low, high = _vertical(panel)
+
+        def y(value: float) -> float:
+            if panel.log:
+                part = (math.log10(max(value, low)) - math.log10(low)) / (math.log10(high) - math.log10(low))
+            else:
+                part = (value - low) / (high - low)
+            return bottom - panel.height * min(1.03, max(-0.03, part))
+
+        for value in ticks(low, high, max(3, panel.height // 45), log=panel.log):
+            self._put(
+                f"<line class='grid' x1='{self.left:.0f}' x2='{WIDTH - RIGHT}' y1='{y(value):.1f}' y2='{y(value):.1f}'/>"
+            )
+            self._put(f"<text x='{self.left - 7:.0f}' y='{y(value) + 4:.1f}' text-anchor='end'>{number(value)}</text>")
+        self._put(f"<line class='axis' x1='{self.left:.0f}' x2='{WIDTH - RIGHT}' y1='{bottom:.1f}' y2='{bottom:.1f}'/>")
+        stack: dict[tuple[float, float], float] = {}
+        for mark in panel.marks:
+            match mark:
+                case Bars():
+                    self._bars(mark, stack, y)
+                case Curve():
+                    self._curve(mark, y)
+                case Dots():
+                    self._dots(mark, y)
+        return bottom + 8
+
+    def _legend(self, panel: Panel, top: float) -> float:
+        at, y = self.left, top + 12
+        if panel.y:
+            self._put(f"<text class='ink' x='8' y='{y:.1f}'>{_text(panel.y)}</text>")
+            at = max(at, 8 + len(panel.y) * LETTER + 24)
+        entries: dict[tuple[str, Colour], set[str]] = {}
+        for mark in panel.marks:
+            kind = (
+                "dots"
+                if isinstance(mark, Dots)
+                else "bars"
+                if isinstance(mark, Bars)
+                else "dash"
+                if mark.dashed
+                else "line"
+            )
+            if mark.label:
+                entries.setdefault((mark.label, mark.colour), set()).add(kind)
+        first = at
+        for (label, colour), kinds in entries.items():
+            wide = 26 + len(label) * LETTER + 16
+            if at + wide > WIDTH - RIGHT and at > first:
+                at, y = first, y + 17
+            if "bars" in kinds:
+                self._put(f"<rect class='f-{colour}' x='{at:.1f}' y='{y - 10:.1f}' width='14' height='11' rx='2'/>")
+            if kinds & {"line", "dash"}:
+                dash = " stroke-dasharray='5 4'" if "dash" in kinds else ""
+                self._put(
+                    f"<line class='l-{colour}' stroke-width='2'{dash} x1='{at:.1f}' x2='{at + 18:.1f}' y1='{y - 4:.1f}' y2='{y - 4:.1f}'/>"
+                )
+            if "dots" in kinds:
+                self._put(f"<circle class='f-{colour} halo' cx='{at + 9:.1f}' cy='{y - 4:.1f}' r='4.5'/>")
+            self._put(f"<text x='{at + 23:.1f}' y='{y:.1f}'>{_text(label)}</text>")
+            at += wide
+        return y + 12
+
+    def _bars(self, mark: Bars, stack: dict[tuple[float, float], float], y: Vertical) -> None:
+        for begin, end, height in mark.bars:
+            below = stack.get((begin, end), 0.0)
+            stack[begin, end] = below + height
+            if height <= 0:
+                continue
+            left, right = self.x(begin), self.x(end)
+            gap = 0.8 if right - left > 4 else 0.0
+            tall = max(2.0, y(below) - y(below + height))
+            self._put(
+                f"<rect class='f-{mark.colour}' opacity='.78' x='{left:.1f}' y='{y(below) - tall:.1f}' width='{max(0.8, right - left - gap):.1f}' height='{tall:.1f}'/>"
+            )
+
+    def _curve(self, mark: Curve, y: Vertical) -> None:
+        words: list[str] = []
+        before: float | None = None
+        for at, value in mark.points:
+            if math.isnan(value):  # nothing was measured here: lift the pen
+                before = None
+                continue
+            if mark.steps and before is not None:
+                words.append(f"L{self.x(at):.1f} {before:.1f}")
+            words.append(f"{'M' if before is None else 'L'}{self.x(at):.1f} {y(value):.1f}")
+            before = y(value)
+        if words:
+            dash = " stroke-dasharray='6 4'" if mark.dashed else ""
+            self._put(
+                f"<path class='l-{mark.colour}' stroke-width='{2.2 if mark.measured else 1.6}' stroke-linejoin='round'{dash} d='{''.join(words)}'/>"
+            )
+
+    def _dots(self, mark: Dots, y: Vertical) -> None:
+        for at, value, low, high in mark.points:
+            if math.isnan(value):
+                continue
+            x = self.x(at)
+            if y(low) - y(high) > 3:
+                self._put(
+                    f"<path class='l-{mark.colour}' stroke-width='1.6' d='M{x - 4:.1f} {y(low):.1f}h8M{x - 4:.1f} {y(high):.1f}h8M{x:.1f} {y(low):.1f}V{y(high):.1f}'/>"
+                )
+            self._put(f"<circle class='f-{mark.colour} halo' cx='{x:.1f}' cy='{y(value):.1f}' r='4.5'/>")
+
+    def _lanes(self, panel: Panel, top: float) -> float:
+        tall = 22
+        y = top + 8
+        if panel.y:
+            self._put(f"<text class='ink' x='8' y='{y + 6:.1f}'>{_text(panel.y)}</text>")
+            y += 16
+        for lane in panel.lanes:
+            self._put(
+                f"<line class='grid' x1='{self.left:.0f}' x2='{WIDTH - RIGHT}' y1='{y + tall / 2:.1f}' y2='{y + tall / 2:.1f}'/>"
+            )
+            self._put(f"<text class='ink' x='8' y='{y + 15:.1f}'>{_text(lane.label)}</text>")
+            for span in lane.spans:
+                left, right = self.x(span.begin), self.x(span.end)
+                wide = max(2.0, right - left - 1)
+                self._put(
+                    f"<rect class='f-{span.colour}' x='{left:.1f}' y='{y + 2:.1f}' width='{wide:.1f}' height='{tall - 5}' rx='3'><title>{_text(span.text)}</title></rect>"
+                )
+                room = int((wide - 6) / 6.0)
+                if room >= 3 and span.text:
+                    self._put(f"<text class='on' x='{left + 4:.1f}' y='{y + 14:.1f}'>{_text(span.text[:room])}</text>")
+            y += tall
+        return y + 8
+
+    # --- moments ----------------------------------------------------------------------------------------------------
+
+    def _moment_rows(self) -> list[list[Moment]]:
+        """Put each moment's text into the first row where it has room; without any, it is a line alone."""
+        rows: list[list[Moment]] = []
+        ends: list[float] = []
+        for moment in sorted(self.chart.moments, key=lambda m: m.at):
+            begin = self.x(moment.at)
+            wide = len(moment.text) * LETTER + 12
+            row = next((i for i, end in enumerate(ends) if end < begin), len(ends))
+            if row == len(ends):
+                if row == 4:
+                    rows[0].append(Moment(moment.at, "", moment.colour))
+                    continue
+                rows.append([])
+                ends.append(0.0)
+            rows[row].append(moment)
+            ends[row] = begin + wide
+        return rows
+
+    def _moments(self, rows: list[list[Moment]], top: float, bottom: float) -> None:
+        for i, row in enumerate(rows):
+            y = top - 15 * (len(rows) - i) + 10
+            for moment in row:
+                x = self.x(moment.at)
+                self._put(
+                    f"<line class='l-{moment.colour}' stroke-dasharray='4 3' x1='{x:.1f}' x2='{x:.1f}' y1='{y - 8:.1f}' y2='{bottom:.1f}'/>"
+                )
+                left = x + len(moment.text) * LETTER + 4 > WIDTH
+                anchor = " text-anchor='end'" if left else ""
+                self._put(
+                    f"<text class='m-{moment.colour}' x='{x + (-4 if left else 4):.1f}' y='{y:.1f}'{anchor}>{_text(moment.text)}</text>"
+                )
+
+
+def ticks(low: float, high: float, about: int, *, log: bool = False) -> list[float]:
+    """Return round values between *low* and *high*, around *about* of them."""
+    if log:
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        fine = (1, 2, 5) if len(decades) <= 4 else (1,)
+        return [f * 10**d for d in decades for f in fine if low * 0.999 <= f * 10**d <= high * 1.001]
+    raw = (high - low) / max(1, about)
+    power = 10 ** math.floor(math.log10(raw))
+    step = next(f * power for f in (1, 2, 2.5, 5, 10) if f * power >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def number(value: float) -> str:
+    """Return a tick's text."""
+    if value == 0:
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _xs(panels: Iterable[Panel]) -> Iterable[float]:
+    for panel in panels:
+        for lane in panel.lanes:
+            for span in lane.spans:
+                yield from (span.begin, span.end)
+        for mark in panel.marks:
+            if isinstance(mark, Bars):
+                for begin, end, _ in mark.bars:
+                    yield from (begin, end)
+            else:
+                yield from (point[0] for point in mark.points)
+
+
+def _vertical(panel: Panel) -> tuple[float, float]:
+    tops: list[float] = []
+    lows: list[float] = []
+    stack: dict[tuple[float, float], float] = {}
+    for mark in panel.marks:
+        if isinstance(mark, Bars):
+            for begin, end, height in mark.bars:
+                stack[begin, end] = stack.get((begin, end), 0.0) + height
+        elif isinstance(mark, Dots):
+            tops.extend(p[3] for p in mark.points if not math.isnan(p[3]))
+            lows.extend(p[2] for p in mark.points if not math.isnan(p[2]))
+        else:
+            tops.extend(p[1] for p in mark.points if not math.isnan(p[1]))
+            lows.extend(p[1] for p in mark.points if not math.isnan(p[1]))
+    tops.extend(stack.values())
+    high = panel.high if panel.high is not None else max(tops, default=1.0) * 1.05
+    if panel.log:
+        positive = [each for each in (*lows, *tops) if each > 0]
+        low = panel.low or min(positive, default=0.1) * 0.8
+        return low, max(high, low * 10)
+    low = panel.low if panel.low is not None else min(lows, default=0.0)
+    low = min(low, *lows) if lows else low
+    return (low, high) if high > low else (low, low + 1)
+
+
+def _wrap(words: str, room: int) -> list[str]:
+    lines = [""]
+    for word in words.split():
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > room:
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines

@@ -1,0 +1,99 @@
+"""What repeats say together: the median with an interval, and the line through points (no distribution is assumed)."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A measured value with its interval."""
+
+    value: float
+    low: float
+    high: float
+    #: Measurements behind it.
+    n: int = 1
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Estimate":
+        """Return the median; its interval holds the true one with at least 95 %.
+
+        The interval lies between two order statistics (David and Nagaraja, "Order Statistics", section 7.1).  Fewer
+        than six values can not promise 95 %: then it is their whole range.
+        """
+        ordered = sorted(values)
+        n = len(ordered)
+        if not n:
+            return cls(math.nan, math.nan, math.nan, 0)
+        k = _rank(n)
+        return cls(median(ordered), ordered[k], ordered[n - 1 - k], n)
+
+    @classmethod
+    def share(cls, hits: int, of: int) -> "Estimate":
+        """Return a share with its 95 % Wilson interval (E. B. Wilson 1927)."""
+        if of == 0:
+            return cls(math.nan, math.nan, math.nan, 0)
+        z, p = 1.96, hits / of
+        centre = (p + z * z / (2 * of)) / (1 + z * z / of)
+        half = z / (1 + z * z / of) * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of))
+        return cls(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)), of)
+
+    @classmethod
+    def mean(cls, values: Sequence[float], batches: int = 10) -> "Estimate":
+        """Return the mean of a correlated series, its 95 % interval from the means of *batches* stretches of it."""
+        if not values:
+            return cls(math.nan, math.nan, math.nan, 0)
+        size = len(values) // batches
+        whole = sum(values) / len(values)
+        if size < 2:
+            return cls(whole, min(values), max(values), len(values))
+        means = [sum(values[i * size : (i + 1) * size]) / size for i in range(batches)]
+        centre = sum(means) / batches
+        spread = math.sqrt(sum((each - centre) ** 2 for each in means) / (batches - 1) / batches)
+        # 2.26: Student's t with nine degrees of freedom, 95 %.
+        return cls(whole, whole - 2.26 * spread, whole + 2.26 * spread, len(values))
+
+    def scaled(self, factor: float) -> "Estimate":
+        """Return it in another unit."""
+        return Estimate(self.value * factor, self.low * factor, self.high * factor, self.n)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A straight line through points."""
+
+    slope: float
+    intercept: float
+    #: Half of the slope's 95 % interval; NaN with fewer than three points.
+    half: float
+
+    @classmethod
+    def through(cls, points: Sequence[tuple[float, float]]) -> "Line":
+        """Fit by least squares.
+
+        Raises:
+            ValueError: fewer than two different abscissas.
+        """
+        n = len(points)
+        mean_x, mean_y = (sum(p[i] for p in points) / n for i in (0, 1)) if n else (0.0, 0.0)
+        spread = sum((x - mean_x) ** 2 for x, _ in points)
+        if spread == 0:
+            raise ValueError("expected points at two places at least")
+        slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+        intercept = mean_y - slope * mean_x
+        rest = sum((y - slope * x - intercept) ** 2 for x, y in points)
+        half = 1.96 * math.sqrt(rest / (n - 2) / spread) if n > 2 else math.nan
+        return cls(slope, intercept, half)
+
+
+def _rank(n: int) -> int:
+    """Return the largest k such that the k-th smallest and k-th largest of *n* hold the median with 95 %."""
+    outside, k = 0.0, 0
+    while k < n // 2:
+        outside += 2 * math.comb(n, k) / 2**n
+        if outside > 0.05:
+            break
+        k += 1
+    return max(0, k - 1)

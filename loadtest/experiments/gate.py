@@ -1,0 +1,65 @@
+"""The validity gate: whether the machine was fit for what was measured; if not, a run proves nothing in either direction."""
+
+import socket
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from statistics import median
+
+from experiments.result import Check
+from experiments.run import Series
+
+#: Share of one core above which the generator may have measured itself.
+MAX_CPU = 0.8
+#: Round-trip times of one calibration.
+PROBES = 9
+ADMIN_PORT = 9900
+#: Counters that say that somebody was too slow; they must not rise unless they are the subject.
+QUIET = ("Udp.RcvbufErrors", "TcpExt.ListenOverflows")
+
+
+def round_trip_ms(address: str, port: int = ADMIN_PORT, probes: int = PROBES, timeout: float = 3.0) -> float:
+    """Return the median time that connect() takes; blocking.
+
+    Raises:
+        OSError: nobody answers there.
+    """
+    taken = []
+    for _ in range(probes):
+        with closing(socket.socket()) as sock:
+            sock.settimeout(timeout)
+            began = time.perf_counter()
+            sock.connect((address, port))
+            taken.append((time.perf_counter() - began) * 1000)
+    return median(taken)
+
+
+def calibration(host: str, configured_ms: float, measured_ms: float) -> Check:
+    """Return whether a link does what it is told, within max(5 %, 1 ms)."""
+    room = max(0.05 * configured_ms, 1.0)
+    ok = abs(measured_ms - configured_ms) <= room
+    return Check(f"link to {host}", f"{configured_ms:g} ms ± {room:.3g}", f"{measured_ms:.2f} ms", ok)
+
+
+def generator(cpu_share: float) -> Check:
+    """Return whether the generator had CPU to spare."""
+    return Check("generator's CPU", f"< {MAX_CPU:.0%} of a core", f"{cpu_share:.0%}", cpu_share < MAX_CPU)
+
+
+def quiet(series: dict[str, Series], subject: Iterable[str] = ()) -> Iterable[Check]:
+    """Yield whether nobody dropped what it should have served."""
+    subject = set(subject)
+    for name in QUIET:
+        if name in subject or not series:
+            continue
+        risen = {host: int(each.rise(name)) for host, each in series.items() if each.rise(name) > 0}
+        words = ", ".join(f"{host} {count}" for host, count in risen.items())
+        yield Check(name, f"0 on {len(series)} hosts", words or "0", not risen)
+
+
+def recorders(series: dict[str, Series]) -> Iterable[Check]:
+    """Yield whether recording stayed below 1 % of a core."""
+    for host, each in series.items():
+        seconds = each.times[-1] - each.times[0] if len(each.times) > 1 else 0.0
+        if seconds > 1 and each.cost / seconds >= 0.01:
+            yield Check(f"recorder of {host}", "< 1 % of a core", f"{each.cost / seconds:.1%}", ok=False)

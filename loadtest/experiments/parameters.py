@@ -1,0 +1,120 @@
+"""Parameters of an experiment: a frozen dataclass whose fields know their unit, bounds, and value in a quick run.
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+rate: float = parameter(200, quick=100, unit="requests/s", low=1, high=2000, help="open-loop arrivals")
+
+bind(Parameters, quick=True, given=["rate=300"])
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import Field, asdict, field, fields
+from typing import Any, TypeVar, get_type_hints
+
+P = TypeVar("P")
+
+
+class ParameterError(Exception):
+    """A parameter that does not exist or a value that can not be: one line, for people."""
+
+
+def parameter(
+    full: Any,
+    *,
+    quick: Any = None,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    help: str,  # noqa: A002 - the word argparse uses
+) -> Any:
+    """Declare a parameter.
+
+    Args:
+        full: its value unless told otherwise.
+        quick: the same with ``--quick``; None: as in a full run.
+        unit: of the value.
+        low: smallest value that makes sense; of every element of a tuple.
+        high: largest value.
+        choices: the texts that are allowed.
+        help: what it is, in a few words.
+    """
+    about = {"quick": quick, "unit": unit, "low": low, "high": high, "choices": choices, "help": help}
+    return field(default=full, metadata=about)
+
+
+def bind(kind: type[P], *, quick: bool, given: Iterable[str] = ()) -> P:
+    """Return the parameters of one run.
+
+    Args:
+        kind: the dataclass.
+        quick: take the quick values.
+        given: ``name=value``, from the command line; tuples are separated by commas.
+
+    Raises:
+        ParameterError: unknown name, not a value of its type, out of bounds.
+    """
+    declared: dict[str, Field[Any]] = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]
+    hints = get_type_hints(kind)
+    values = {
+        name: each.metadata["quick"] if quick and each.metadata["quick"] is not None else each.default
+        for name, each in declared.items()
+    }
+    for text in given:
+        name, equals, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            raise ParameterError(f"expected NAME=VALUE, got {text!r}")
+        if name not in declared:
+            raise ParameterError(f"expected a parameter of {', '.join(declared) or '(none)'}; got {name!r}")
+        values[name] = _parse(name, value.strip(), hints[name], declared[name].metadata)
+    return kind(**values)
+
+
+def describe(kind: type[Any]) -> list[dict[str, Any]]:
+    """Return one row per parameter, for ``--list``."""
+    return [
+        {"name": each.name, "full": each.default, **{key: value for key, value in each.metadata.items() if value not in {None, ""} and value != ()}}
+        for each in fields(kind)
+    ]  # fmt: skip
+
+
+def as_json(parameters: Any) -> dict[str, Any]:
+    """Return the values by name."""
+    return asdict(parameters)
+
+
+def units(kind: type[Any]) -> dict[str, str]:
+    """Return the units by name."""
+    return {each.name: each.metadata["unit"] for each in fields(kind)}
+
+
+def _parse(name: str, text: str, hint: Any, about: Any) -> Any:
+    many = getattr(hint, "__origin__", None) is tuple
+    element = hint.__args__[0] if many else hint
+    parts = [part.strip() for part in text.split(",")] if many else [text]
+    values = [_one(name, part, element, about) for part in parts]
+    return tuple(values) if many else values[0]
+
+
+def _one(name: str, text: str, kind: Any, about: Any) -> Any:
+    if kind is bool:
+        if text.lower() not in {"true", "false", "yes", "no", "1", "0"}:
+            raise ParameterError(f"expected {name} to be true or false, got {text!r}")
+        return text.lower() in {"true", "yes", "1"}
+    if kind is str:
+        if about["choices"] and text not in about["choices"]:
+            raise ParameterError(f"expected {name} to be one of {', '.join(about['choices'])}; got {text!r}")
+        return text
+    unit = f" ({about['unit']})" if about["unit"] else ""
+    words = ("a whole number" if kind is int else "a number") + unit
+    try:
+        value = kind(text)
+    except ValueError:
+        raise ParameterError(f"expected {name} to be {words}, got {text!r}") from None
+    low, high = about["low"], about["high"]
+    lowest, highest = -math.inf if low is None else low, math.inf if high is None else high
+    if not lowest <= value <= highest or math.isinf(value):  # NaN is nowhere
+        raise ParameterError(f"expected {name} to be {words} from {lowest:g} to {highest:g}, got {text}")
+    return value

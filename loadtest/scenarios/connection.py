@@ -1,0 +1,147 @@
+"""One HTTP connection on blocking sockets whose every phase is timed: what latency scenarios measure with."""
+
+import socket
+import ssl
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import httptools
+
+from waterfall.tls import Channel
+
+#: Where the lab's root certificate is, for whoever runs inside.
+TRUST = Path("/srv/trust/root.pem")
+#: Seconds until a step that hears nothing is given up.
+TIMEOUT = 10.0
+
+
+class ConnectionError_(OSError):  # noqa: N801, N818 - the builtin has the name
+    """The server did not answer as HTTP does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a connection goes, and the name that its certificate must bear."""
+
+    host: str
+    address: str
+    port: int
+
+
+@dataclass(slots=True)
+class Times:
+    """Milliseconds of each phase; 0 for one that was not necessary."""
+
+    connect: float = 0.0
+    tls: float = 0.0
+    first_byte: float = 0.0
+    body: float = 0.0
+
+    @property
+    def ttfb(self) -> float:
+        """Milliseconds from the wish to the first byte of the answer."""
+        return self.connect + self.tls + self.first_byte
+
+
+class Connection:
+    """One connection, opened at once; `ask` may be called again as long as the server keeps it open."""
+
+    def __init__(self, to: Address, context: ssl.SSLContext | None, session: ssl.SSLSession | None = None) -> None:
+        """Connect, and shake hands if there is a *context*.
+
+        Raises:
+            OSError: nobody answers, or not as TLS does.
+        """
+        self.to = to
+        self._opening = Times()
+        began = time.perf_counter()
+        self.sock = socket.create_connection((to.address, to.port), TIMEOUT)
+        self._opening.connect = (time.perf_counter() - began) * 1000
+        self.channel: Channel | None = None
+        try:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if context is not None:
+                began = time.perf_counter()
+                self.channel = Channel(self.sock, context, to.host, session)
+                self.channel.handshake()
+                self._opening.tls = (time.perf_counter() - began) * 1000
+        except BaseException:
+            self.sock.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """The ticket with which the next connection may resume; TLS 1.3 sends it after the handshake."""
+        return self.channel.object.session if self.channel is not None else None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the handshake resumed a session."""
+        return self.channel is not None and bool(self.channel.object.session_reused)
+
+    @property
+    def handshake_bytes(self) -> tuple[int, int]:
+        """Octets of TLS records sent and received so far."""
+        return (self.channel.sent, self.channel.received) if self.channel is not None else (0, 0)
+
+    def ask(self, path: str) -> Times:
+        """Send a GET request and read its answer; the first request's times include opening.
+
+        Raises:
+            OSError: the connection ended, or what came is not HTTP.
+        """
+        times, self._opening = self._opening, Times()
+        request = f"GET {path} HTTP/1.1\r\nHost: {self.to.host}\r\nUser-Agent: firstbyte\r\n\r\n".encode("ascii")
+        answer = _Answer()
+        began = time.perf_counter()
+        self._send(request)
+        data = self._receive()
+        times.first_byte = (time.perf_counter() - began) * 1000
+        began = time.perf_counter()
+        while data:
+            try:
+                answer.parser.feed_data(data)
+            except httptools.HttpParserError as error:
+                raise ConnectionError_(f"{self.to.host}: expected HTTP, got {error}") from None
+            if answer.complete:
+                times.body = (time.perf_counter() - began) * 1000
+                return times
+            data = self._receive()
+        raise ConnectionError_(f"{self.to.host}: the connection ended before the answer was whole")
+
+    def close(self) -> None:
+        """Close first, without waiting for the other side."""
+        with suppress(OSError):
+            if self.channel is not None:
+                self.channel.say_goodbye()
+        self.sock.close()
+
+    def _send(self, data: bytes) -> None:
+        if self.channel is not None:
+            self.channel.write(data)
+        else:
+            self.sock.sendall(data)
+
+    def _receive(self) -> bytes:
+        return self.channel.read() if self.channel is not None else self.sock.recv(1 << 16)
+
+
+class _Answer:
+    """Notices the end of a response."""
+
+    def __init__(self) -> None:
+        self.parser = httptools.HttpResponseParser(self)
+        self.complete = False
+
+    def on_message_complete(self) -> None:
+        """Called by httptools."""
+        self.complete = True

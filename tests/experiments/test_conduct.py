@@ -1,0 +1,163 @@
+import asyncio
+import os
+import signal
+from dataclasses import dataclass
+
+import pytest
+
+from experiments import (
+    Control,
+    Experiment,
+    Order,
+    ParameterError,
+    Quantity,
+    Skipped,
+    Verdict,
+    archive,
+    conduct,
+    parameter,
+)
+from experiments.chart import Chart, Dots, Panel
+from experiments.journal import Journal, Undo
+from tests.experiments.lab import MemoryLab
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    lost: int = parameter(0, low=0, high=9, help="requests that will be lost")
+
+
+class Some(Experiment[Settings]):
+    name, claim = "some", "Nothing is lost."
+    settings = Settings
+    control = Control("the safety is off", ("lost",))
+    records = ("edge",)
+    #: Called while everything is injected.
+    during = staticmethod(lambda: None)
+
+    def predict(self):
+        return {"lost": Quantity(0)}
+
+    async def measure(self, run):
+        await run.link("access", "near", rtt_ms=80)
+        await run.fault("edge", "naive_reload", probability=0.5)
+        await run.clock("ca", 3600)
+        self.count = self.p.lost + (1 if self.negative else 0)
+        self.during()
+        await asyncio.sleep(0)
+
+    def conclude(self, run):
+        run.check_near(run.row("lost", self.count), 0, absolute=True)
+        run.chart(Chart("Lost", [Panel([Dots("lost", [(0, 1, 1, 1), (1, 1, 0, 2)])])], x="seconds"))
+
+
+def run(kind, lab, folder, **order):
+    return asyncio.run(conduct(kind, Order(**order), lab, folder, addresses={}))
+
+
+def test_a_run_that_holds_passes_and_leaves_the_lab_as_it_was(tmp_path):
+    lab = MemoryLab()
+    outcome = run(Some, lab, tmp_path)
+    assert (outcome.result.verdict, lab.untouched) == (Verdict.PASS, True)
+
+
+def test_a_run_that_does_not_hold_fails(tmp_path):
+    assert run(Some, MemoryLab(), tmp_path, given=("lost=2",)).result.verdict is Verdict.FAIL
+
+
+def test_a_control_fails_where_it_should(tmp_path):
+    assert run(Some, MemoryLab(), tmp_path, control=True).result.verdict is Verdict.FAIL
+
+
+def test_everything_is_on_the_time_line_in_order(tmp_path):
+    events = [(e.kind, e.text) for e in run(Some, MemoryLab(), tmp_path).result.events]
+    assert events == [
+        ("injection", "access:near rtt_ms 80"), ("injection", "edge: naive_reload on"), ("injection", "ca: clock +3600 s"),
+        ("undone", "clock of ca"), ("undone", "fault naive_reload of edge"), ("undone", "link access:near"),
+    ]  # fmt: skip
+
+
+def test_ctrl_c_keeps_what_there_is_marks_it_invalid_and_undoes_everything(tmp_path):
+    class Interrupted(Some):
+        during = staticmethod(lambda: os.kill(os.getpid(), signal.SIGINT))
+
+        async def measure(self, run):
+            await super().measure(run)
+            await asyncio.sleep(30)
+
+    lab = MemoryLab()
+    outcome = run(Interrupted, lab, tmp_path)
+    assert (outcome.result.verdict, outcome.result.verdict.exit_code, lab.untouched) == (Verdict.INVALID, 4, True)
+    assert [row.name for row in outcome.result.rows] == ["lost"]
+
+
+def test_a_lab_that_goes_away_makes_the_run_invalid_and_stays_on_the_undo_list(tmp_path):
+    lab = MemoryLab()
+
+    class Abandoned(Some):
+        during = staticmethod(lambda: lab.gone.add("edge"))
+
+    outcome = run(Abandoned, lab, tmp_path)
+    assert outcome.result.verdict is Verdict.INVALID
+    assert "could not be undone: fault naive_reload of edge: edge does not answer" in outcome.result.reasons[0]
+    left = Journal(tmp_path)
+    left.load()
+    assert [undo.text for undo in left.undos] == ["fault naive_reload of edge"]
+
+
+def test_what_a_killed_run_left_behind_is_undone_first(tmp_path):
+    lab = MemoryLab()
+    lab.faults["edge", "naive_reload"] = {}
+    Journal(tmp_path).add(Undo("fault naive_reload of edge", "edge", "DELETE", "/admin/faults/naive_reload"))
+    assert (run(Some, lab, tmp_path).result.verdict, lab.untouched) == (Verdict.PASS, True)
+
+
+def test_a_fault_that_somebody_else_left_on_makes_the_run_invalid_before_it_starts(tmp_path):
+    lab = MemoryLab()
+    lab.faults["edge", "drop"] = {}
+    result = run(Some, lab, tmp_path).result
+    assert (result.verdict, result.reasons[0]) == (
+        Verdict.INVALID,
+        "faults of edge: expected none before we begin, got drop",
+    )
+
+
+def test_a_machine_that_can_not_show_it_is_skipped_and_says_why(tmp_path):
+    class Elsewhere(Some):
+        async def measure(self, run):
+            raise Skipped("no TUN device here")
+
+    result = run(Elsewhere, MemoryLab(), tmp_path).result
+    assert (result.verdict, result.reasons) == (Verdict.SKIPPED, ["no TUN device here"])
+
+
+def test_an_impossible_parameter_touches_nothing(tmp_path):
+    with pytest.raises(ParameterError):
+        run(Some, MemoryLab(), tmp_path, given=("lost=10",))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_seed_gives_the_same_order(tmp_path):
+    class Ordered(Some):
+        async def measure(self, run):
+            await super().measure(run)
+            run.fact("order", list(run.interleaved("abcdef", 3)))
+
+    orders = [run(Ordered, MemoryLab(), tmp_path, seed=seed).result.facts["order"] for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_a_kept_run_is_found_listed_and_compared(tmp_path):
+    first = archive.keep(run(Some, MemoryLab(), tmp_path), tmp_path)
+    archive.keep(run(Some, MemoryLab(), tmp_path, given=("lost=2",)), tmp_path)
+    assert {path.name for path in first.iterdir()} >= {"result.json", "report.html", "lost.svg", "counters.json"}
+    newest, before = archive.find(tmp_path, "some"), archive.find(tmp_path, "some~1")
+    assert (newest.verdict, before.verdict) == ("fail", "pass")
+    (row,) = archive.compare(before, newest)
+    assert (row["measured"], row["intervals_meet"]) == ([0, 2], False)
+    assert "some" in (tmp_path / "index.html").read_text()
+
+
+def test_a_run_that_is_not_there_is_one_clear_line(tmp_path):
+    with pytest.raises(archive.ArchiveError, match=r"expected a run .*none yet.*got 'other'"):
+        archive.find(tmp_path, "other")

@@ -1,0 +1,57 @@
+import json
+
+import pytest
+
+from experiments.estimate import Estimate
+from experiments.result import Check, Quantity, Result, Row, Verdict
+
+
+def result(**fields):
+    return Result("some", "a claim", {}, **fields)
+
+
+def check(name="lost", *, ok):
+    return Check(name, "0", "3", ok)
+
+
+@pytest.mark.parametrize(
+    ("made", "verdict"),
+    [
+        pytest.param(result(checks=[check(ok=True)]), Verdict.PASS, id="all-hold"),
+        pytest.param(result(checks=[check(ok=True), check(ok=False)]), Verdict.FAIL, id="one-fails"),
+        pytest.param(result(), Verdict.INVALID, id="nothing-checked"),
+        pytest.param(result(checks=[check(ok=False)], validity=[check(ok=False)]), Verdict.INVALID, id="unfit-beats-fail"),
+        pytest.param(result(checks=[check(ok=True)], interrupted="Ctrl-C"), Verdict.INVALID, id="interrupted"),
+        pytest.param(result(skipped="no TUN"), Verdict.SKIPPED, id="skipped"),
+        pytest.param(result(checks=[check(ok=False)], control="off", control_fails=("lost",)), Verdict.FAIL, id="control-fails-where-it-should"),
+        pytest.param(result(checks=[check("late", ok=False)], control="off", control_fails=("lost",)), Verdict.INVALID, id="control-fails-elsewhere"),
+        pytest.param(result(checks=[check(ok=True)], control="off", control_fails=("lost",)), Verdict.PASS, id="control-passes"),
+    ],
+)  # fmt: skip
+def test_the_verdict(made, verdict):
+    assert made.verdict is verdict
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("pass", 0), ("skipped", 0), ("fail", 1), ("invalid", 4)])
+def test_the_exit_code_says_the_verdict(verdict, code):
+    assert Verdict(verdict).exit_code == code
+
+
+def test_a_control_that_fails_elsewhere_says_so():
+    made = result(checks=[check("late", ok=False)], control="off", control_fails=("lost",))
+    assert made.reasons[-1] == "the control failed, but not where it should: expected lost"
+
+
+def test_the_json_has_prediction_measurement_interval_and_residual_by_name():
+    made = result(
+        prediction={"slope": Quantity(3)}, rows=[Row("slope", "", 3, Estimate(3.1, 3.0, 3.2, 9))], facts={"sent": 4}
+    )
+    body = made.as_json()
+    assert (body["prediction"], body["measurement"], body["interval"], body["residual"]) == (
+        {"slope": 3}, {"slope": 3.1, "sent": 4}, {"slope": [3.0, 3.2]}, {"slope": 0.1},
+    )  # fmt: skip
+
+
+def test_the_json_is_json_even_when_nothing_was_measured():
+    made = result(rows=[Row("slope", "", None, Estimate.of([]))])
+    assert json.loads(json.dumps(made.as_json(), allow_nan=False))["measurement"] == {"slope": None}
