@@ -1,6 +1,10 @@
-"""Waiting for one of c connections (Erlang 1917): exponential holding times M/M/c, constant ones M/D/c."""
+"""Waiting for one of c connections, Poisson requests (Erlang 1917): exponential holding times M/M/c, constant M/D/c."""
 
+import cmath
 import math
+
+#: Roots are found when a step of Newton's method moves them by less.
+_PRECISION = 1e-14
 
 
 def erlang_c(servers: int, load: float) -> float:
@@ -23,13 +27,60 @@ def mm_c_wait(rate: float, holding: float, servers: int) -> float:
     return erlang_c(servers, load) * holding / (servers - load)
 
 
-def md_c_wait(rate: float, holding: float, servers: int) -> float:
-    """Return the mean wait in seconds when holding times are constant.
+def mm_c_wait_quantile(rate: float, holding: float, servers: int, quantile: float) -> float:
+    """Return the wait in seconds that a share *quantile* of requests does not exceed: P(W > t) = C · e^(-(cμ - λ)t)."""
+    waiting = erlang_c(servers, rate * holding)
+    if waiting <= 1 - quantile:
+        return 0.0
+    return math.log(waiting / (1 - quantile)) * holding / (servers - rate * holding)
 
-    Crommelin's exact M/D/c (1932), in the form of Tijms, "A First Course in Stochastic Models", section 9.6:
-    the wait is half of M/M/c's times a correction for c > 1 (Cosmetatos 1976), exact at c = 1 and within 2 % above.
+
+def md_c_wait(rate: float, holding: float, servers: int) -> float:
+    """Return the mean wait in seconds when holding times are constant; exact.
+
+    Seen every holding time D, the number waiting is Q' = max(0, Q + A - c) with Poisson arrivals A of mean a = λD
+    (Crommelin 1932), and its mean follows from the roots z of z^c = e^(a(z - 1)) inside the unit circle (Janssen and van
+    Leeuwaarden 2008, "Back to the roots of the M/D/s queue"): (a² - c(c - 1)) / 2(c - a) + Σ 1 / (1 - z).  Little's law
+    makes it a wait.  (Cosmetatos' approximation of 1976 is 2 % off here.)
+
+    Raises:
+        ValueError: as `erlang_c`.
     """
     load = rate * holding
-    rho = load / servers
-    correction = 1 + (1 - rho) * (servers - 1) * (math.sqrt(4 + 5 * servers) - 2) / (16 * rho * servers)
-    return 0.5 * correction * mm_c_wait(rate, holding, servers)
+    if not 0 <= load < servers:
+        raise ValueError(f"expected a load below {servers} erlangs, got {load:g}")
+    if not load:
+        return 0.0
+    waiting = (load**2 - servers * (servers - 1)) / (2 * (servers - load))
+    for k in range(1, servers):
+        waiting += (1 / (1 - _root(cmath.exp(2j * math.pi * k / servers), load / servers))).real
+    return max(0.0, waiting) / rate
+
+
+def smallest_pool(rate: float, holding: float, wait: float, *, constant: bool = False) -> int:
+    """Return the fewest connections with a mean wait of at most *wait* seconds.
+
+    Args:
+        rate: requests per second.
+        holding: seconds that a request holds a connection.
+        wait: seconds, above 0.
+        constant: whether every request holds it equally long; else exponentially.
+    """
+    if wait <= 0:
+        raise ValueError(f"expected a wait above 0 seconds, got {wait:g}")
+    model = md_c_wait if constant else mm_c_wait
+    servers = math.floor(rate * holding) + 1
+    while model(rate, holding, servers) > wait:
+        servers += 1
+    return servers
+
+
+def _root(unity: complex, utilisation: float) -> complex:
+    """Return the z inside the unit circle with z = unity · e^(ρ(z - 1)), for a root of unity other than 1."""
+    z = 0j
+    while True:
+        image = unity * cmath.exp(utilisation * (z - 1))
+        step = (image - z) / (1 - utilisation * image)
+        z += step
+        if abs(step) < _PRECISION:
+            return z

@@ -1,33 +1,36 @@
 """TIME-WAIT on the side that closes first (RFC 9293 section 3.3.2; V. Bernat, "Coping with the TCP TIME-WAIT state").
 
 A client that opens λ connections per second to one destination holds λ · min(t, W) ports after t seconds, and has P.
-The wait W is fixed (Linux: 60 s and a bit), so beyond P/W the rate is not thinned out: success is a square wave.
+The wait W is fixed (Linux: 60 s and a bit), so beyond P/W the rate is not thinned out: success is a square wave of duty
+P/(λW), all until P/λ, nothing until W, and again.
 """
 
-#: Seconds, Linux TCP_TIMEWAIT_LEN.
+#: Seconds, Linux TCP_TIMEWAIT_LEN; the kernel's timers make it 60 to 64, so a scenario calibrates it.
 WAIT = 60.0
 #: Ports of Linux's default window 32768 to 60999, for one source address and one destination.
 PORTS = 28_232
+#: Seconds after which ``tcp_tw_reuse`` = 1 gives a port to a new connection: time stamps must have moved on (RFC 6191).
+REUSE_WAIT = 1.0
 
 
 def sockets_waiting(rate: float, seconds: float, wait: float = WAIT) -> float:
-    """Return sockets in TIME-WAIT after *seconds* of *rate* connections per second."""
+    """Return sockets in TIME-WAIT after *seconds* of *rate* connections per second, as long as ports last."""
     return rate * min(seconds, wait)
 
 
 def exhausted_at(rate: float, ports: int = PORTS, wait: float = WAIT) -> float | None:
-    """Return the second in which the ports run out; None when they never do."""
+    """Return the second in which the ports run out, t* = P/λ; None when they never do."""
     moment = ports / rate
     return moment if moment < wait else None
 
 
 def sustainable_rate(ports: int = PORTS, wait: float = WAIT) -> float:
-    """Return connections per second that last for ever."""
+    """Return connections per second that last for ever, P/W."""
     return ports / wait
 
 
 def duty_cycle(rate: float, ports: int = PORTS, wait: float = WAIT) -> float:
-    """Return the share of time in which connections succeed."""
+    """Return the share of time in which connections succeed, P/(λW)."""
     return min(1.0, ports / (rate * wait))
 
 
@@ -35,3 +38,47 @@ def success_share(rate: float, second: float, ports: int = PORTS, wait: float = 
     """Return the share of connections that succeed at *second*: 1 or 0, a square wave of period *wait*."""
     moment = exhausted_at(rate, ports, wait)
     return 1.0 if moment is None or second % wait < moment else 0.0
+
+
+def cured_rate(
+    ports: int = PORTS,
+    wait: float = WAIT,
+    *,
+    sources: int = 1,
+    destinations: int = 1,
+    tw_reuse: bool = False,
+    reused: float = 0.0,
+    server_closes: bool = False,
+) -> float:
+    """Return requests per second that a client can make for ever, with cures applied.
+
+    Args:
+        ports: of the window, per source address and destination.
+        wait: seconds in TIME-WAIT.
+        sources: source addresses that the client uses in turn.
+        destinations: addresses times ports of the servers; TIME-WAIT belongs to the whole four-tuple.
+        tw_reuse: ``net.ipv4.tcp_tw_reuse`` = 1, with time stamps: a port waits one second only.
+        reused: share of requests on a connection that was open (keep-alive), below 1.
+        server_closes: the server closes first, and the sockets wait at its end: the client's ports last for ever
+            (a second connection from the same port would meet the server's TIME-WAIT: RFC 1122 section 4.2.2.13).
+    """
+    if server_closes:
+        return float("inf")
+    if not 0 <= reused < 1:
+        raise ValueError(f"expected a share of reused connections from 0 to below 1, got {reused:g}")
+    opened = sustainable_rate(ports * sources * destinations, min(wait, REUSE_WAIT) if tw_reuse else wait)
+    return opened / (1 - reused)
+
+
+def cure_factor(
+    *,
+    sources: int = 1,
+    destinations: int = 1,
+    ports_ratio: float = 1.0,
+    tw_reuse: bool = False,
+    reused: float = 0.0,
+    wait: float = WAIT,
+) -> float:
+    """Return by how much cures multiply the sustainable rate; *ports_ratio* is the new window over the old one."""
+    cured = cured_rate(PORTS, wait, sources=sources, destinations=destinations, tw_reuse=tw_reuse, reused=reused)
+    return ports_ratio * cured / sustainable_rate(PORTS, wait)

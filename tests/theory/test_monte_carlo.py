@@ -1,0 +1,387 @@
+"""Every model against a simulation that knows nothing of its formula; seeded, so it passes or fails for ever."""
+
+import heapq
+import math
+import random
+import statistics
+from itertools import pairwise
+
+import pytest
+
+from tests.wan.packets import checksum
+from theory import (
+    congestion,
+    flow_control,
+    integrity,
+    keepalive,
+    omission,
+    outage,
+    propagation,
+    queueing,
+    slow_start,
+    snapshots,
+    time_wait,
+    ttl,
+)
+
+
+def test_ports_that_wait_make_a_square_wave() -> None:
+    rate, ports, wait = 200, 2000, 30.0
+    busy: list[float] = []
+    succeeded = [0] * 60
+    for i in range(rate * 60):
+        now = i / rate
+        while busy and busy[0] <= now:
+            heapq.heappop(busy)
+        if len(busy) < ports:
+            heapq.heappush(busy, now + wait)
+            succeeded[int(now)] += 1
+    model = [time_wait.success_share(rate, t, ports, wait) for t in range(60)]
+    assert [n / rate for n in succeeded] == pytest.approx(model, abs=0.02)
+    assert sum(succeeded) / (rate * 60) == pytest.approx(time_wait.duty_cycle(rate, ports, wait), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "cure", [{}, {"sources": 3}, {"destinations": 2}, {"tw_reuse": True}, {"reused": 0.75}], ids=str
+)
+def test_cures_sustain_what_they_promise_and_no_more(cure: dict) -> None:
+    """Demand twice what is sustainable: what succeeds in the long run is the sustainable rate."""
+    rng, ports, wait = random.Random(5), 50, 10.0
+    wanted = 2 * time_wait.cured_rate(ports, wait, **cure)
+    window = ports * cure.get("sources", 1) * cure.get("destinations", 1)
+    held = min(wait, 1.0) if cure.get("tw_reuse") else wait
+    busy: list[float] = []
+    done, seconds = 0, 60 * wait
+    for i in range(int(wanted * seconds)):
+        now = i / wanted
+        while busy and busy[0] <= now:
+            heapq.heappop(busy)
+        if rng.random() < cure.get("reused", 0):
+            done += 1
+        elif len(busy) < window:
+            heapq.heappush(busy, now + held)
+            done += 1
+    # Reused requests never need a port, so only those that open a connection are held down to the sustainable rate.
+    share = cure.get("reused", 0)
+    sustained = time_wait.cured_rate(ports, wait, **cure)
+    assert done / seconds == pytest.approx(wanted * share + sustained * (1 - share), rel=0.03)
+
+
+@pytest.mark.parametrize("servers", [13, 14, 16])
+@pytest.mark.parametrize("kind", ["exponential", "constant"])
+def test_waiting_for_a_connection(kind: str, servers: int) -> None:
+    rng, rate, holding = random.Random(7), 500.0, 0.025
+    free = [0.0] * servers
+    now, waits, count = 0.0, [], 400_000
+    for _ in range(count):
+        now += rng.expovariate(rate)
+        start = max(now, heapq.heappop(free))
+        waits.append(start - now)
+        heapq.heappush(free, start + (rng.expovariate(1 / holding) if kind == "exponential" else holding))
+    model = queueing.mm_c_wait if kind == "exponential" else queueing.md_c_wait
+    other = queueing.md_c_wait if kind == "exponential" else queueing.mm_c_wait
+    # At 96 % utilisation a queue forgets slowly: 400,000 requests still leave some per cent of noise.
+    assert statistics.fmean(waits) == pytest.approx(model(rate, holding, servers), rel=0.15 if servers == 13 else 0.05)
+    assert statistics.fmean(waits) != pytest.approx(other(rate, holding, servers), rel=0.30)
+    if kind == "exponential" and servers == 16:
+        p99 = sorted(waits)[int(0.99 * count)]
+        assert p99 == pytest.approx(queueing.mm_c_wait_quantile(rate, holding, servers, 0.99), rel=0.08)
+
+
+@pytest.mark.parametrize(("rate", "timeout", "rtt"), [(0.2, 5, 0.1), (1, 5, 0.5), (0.05, 5, 0.12)])
+def test_the_keep_alive_race(rate: float, timeout: float, rtt: float) -> None:
+    """A request and the server's FIN pass each other on the way."""
+    rng, raced, count = random.Random(1), 0, 200_000
+    for _ in range(count):
+        gap = rng.expovariate(rate)
+        # The server's clock: its answer left at 0, so the client's silence began half a round trip later.
+        sent = rtt / 2 + gap
+        arrives, fin_sent, fin_seen = sent + rtt / 2, timeout, timeout + rtt / 2
+        raced += arrives > fin_sent and sent < fin_seen
+    share = keepalive.race_share(rate, timeout, rtt)
+    assert raced / count == pytest.approx(share, abs=4 * math.sqrt(share / count))
+
+
+@pytest.mark.parametrize("octets", [1, 14_480, 14_481, 50_000, 217_201, 5_000_000])
+@pytest.mark.parametrize("window", [10, 160])
+def test_a_window_that_grows_by_what_is_acknowledged(octets: int, window: int) -> None:
+    left, cwnd, simulated = math.ceil(octets / 1448), window, 0
+    while left > 0:
+        sent = min(left, cwnd)
+        left, cwnd, simulated = left - sent, cwnd + sent, simulated + 1
+    assert simulated == slow_start.rounds(octets, window=window)
+    assert cwnd == slow_start.window_after(octets, window=window)
+
+
+@pytest.mark.parametrize(("window", "rtt", "bandwidth"), [(65_536, 0.1, 1e9), (1_000_000, 0.02, 50e6)])
+def test_a_receivers_window_limits_like_a_rate(window: int, rtt: float, bandwidth: float) -> None:
+    """Segments leave one after the other; each may only leave when the one a window before it was acknowledged."""
+    segment = 1024
+    allowed, left_at = window // segment, 0.0
+    done: list[float] = []
+    for number in range(6000):
+        if number >= allowed:
+            left_at = max(left_at, done[number - allowed])
+        left_at += segment * 8 / bandwidth
+        done.append(left_at + rtt)
+    throughput = 4000 * segment * 8 / (done[5999] - done[1999])
+    assert throughput == pytest.approx(flow_control.throughput_bps(window, rtt, bandwidth), rel=0.02)
+
+
+@pytest.mark.parametrize(("pause", "buffer", "rate"), [(2.0, 131_072, 10e6), (0.5, 65_536, 4e6)])
+def test_a_reader_that_pauses_holds_the_sender(pause: float, buffer: int, rate: float) -> None:
+    step, held, filled = 0.0005, 0.0, 0.0
+    for _ in range(round(pause / step)):
+        if filled + rate * step / 8 > buffer:
+            held += step
+        else:
+            filled += rate * step / 8
+    assert held == pytest.approx(flow_control.limited_s(pause, buffer, rate), abs=0.002)
+
+
+@pytest.mark.parametrize("loss", [0.001, 0.01])
+def test_the_sawtooth_of_reno(loss: float) -> None:
+    """One loss in every 1/p packets, as Mathis et al. assume; then losses by chance, which are a little kinder."""
+    for kind, factor in (("regular", 1.0), ("by chance", congestion.RENO_BY_CHANCE)):
+        rng, window, sent, until, rounds = random.Random(3), 20.0, 0.0, 1 / loss, 0
+        for _ in range(60_000):
+            sent, rounds, until, window = sent + window, rounds + 1, until - window, window + 1
+            if until <= 0:
+                window, until = window / 2, until + (1 / loss if kind == "regular" else rng.expovariate(loss))
+        assert sent / rounds == pytest.approx(factor * congestion.reno_window(loss), rel=0.03), kind
+
+
+@pytest.mark.parametrize(("loss", "rtt"), [(1e-4, 0.1), (1e-5, 0.1), (1e-6, 0.02)])
+def test_the_curve_of_cubic(loss: float, rtt: float) -> None:
+    """RFC 9438 sections 4.2 and 4.6, round by round: the mean is the RFC's where one packet in every 1/p is lost.
+
+    The curve is flat where it meets the last peak, so any start near the mean keeps for long.  Losses by chance reach
+    the steep part beyond the peak, and bring a quarter more.
+    """
+    share = (3 + congestion.CUBIC_BETA) / 4
+    for kind, rel, factor in (("regular", 0.005, 1), ("by chance", 0.05, congestion.CUBIC_BY_CHANCE)):
+        rng, peak = random.Random(1), congestion.cubic_window(loss, rtt) / share
+        since, until, sent, rounds = 0.0, 1 / loss, 0.0, 0
+        for _ in range(60_000):
+            back = (peak * (1 - congestion.CUBIC_BETA) / congestion.CUBIC_C) ** (1 / 3)
+            window = congestion.CUBIC_C * (since - back) ** 3 + peak
+            sent, rounds, since, until = sent + window, rounds + 1, since + rtt, until - window
+            if until <= 0:
+                peak, since, until = window, 0.0, 1 / loss if kind == "regular" else rng.expovariate(loss)
+        assert sent / rounds == pytest.approx(factor * congestion.cubic_window(loss, rtt), rel=rel), kind
+
+
+@pytest.mark.parametrize(("delay", "interval", "loss"), [(0.05, 1 / 60, 0.01), (0.02, 0.05, 0.2), (0.05, 1 / 60, 0)])
+def test_the_age_of_snapshots_over_udp(delay: float, interval: float, loss: float) -> None:
+    rng, count = random.Random(9), 200_000
+    arrived = [n for n in range(count) if rng.random() >= loss]
+    # Between two arrivals the newest is the first of them: age grows from the delay on.
+    area = sum((b - a) * interval * (delay + (b - a) * interval / 2) for a, b in pairwise(arrived))
+    span = (arrived[-1] - arrived[0]) * interval
+    assert area / span == pytest.approx(snapshots.udp_age(delay, interval, loss), rel=0.005)
+    looks = sorted(_age_at(rng.random() * span, arrived, interval, delay) for _ in range(20_000))
+    for quantile in (0.5, 0.9, 0.99):
+        age = snapshots.udp_age_quantile(delay, interval, loss, quantile)
+        assert looks[int(quantile * len(looks))] == pytest.approx(age, abs=0.05 * interval + 0.002)
+        assert snapshots.udp_age_exceeds(age - delay, interval, loss) == pytest.approx(1 - quantile)
+
+
+def _age_at(moment: float, arrived: list[int], interval: float, delay: float) -> float:
+    low, high = 0, len(arrived)
+    sent = arrived[0] * interval + moment
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if arrived[middle] * interval <= sent else (low, middle)
+    return delay + sent - arrived[low] * interval
+
+
+@pytest.mark.parametrize(("delay", "interval", "loss"), [(0.05, 1 / 60, 0.01), (0.01, 1 / 30, 0.02)])
+def test_the_age_of_snapshots_over_tcp(delay: float, interval: float, loss: float) -> None:
+    """A lost segment holds up all behind it until it was sent again, and may be lost again."""
+    rng, ready, area, newest = random.Random(4), 0.0, 0.0, -1
+    count, again = 200_000, interval + 2 * delay * 1.25
+    releases = []
+    for number in range(count):
+        arrives = number * interval + delay
+        while rng.random() < loss:
+            arrives += again
+        ready = max(ready, arrives)
+        releases.append(ready)
+    for number, (at, following) in enumerate(pairwise(releases)):
+        # From its release to the next one's this snapshot is the newest; the age is a trapezium.
+        newest = number
+        area += (following - at) * ((at + following) / 2 - newest * interval)
+    age = area / (releases[-1] - releases[0])
+    assert age == pytest.approx(snapshots.tcp_age(delay, interval, loss), rel=0.02)
+
+
+@pytest.mark.parametrize("damage", ["bitflip", "swap16", "plusminus", "random"])
+def test_what_the_internet_checksum_lets_pass(damage: integrity.Damage) -> None:
+    rng, count = random.Random(6), 2_000 if damage != "random" else 40_000
+    passed = 0
+    for _ in range(count):
+        words = [rng.randrange(65_536) for _ in range(4)]
+        wrong = words.copy()
+        if damage == "bitflip":
+            wrong[rng.randrange(4)] ^= 1 << rng.randrange(16)
+        elif damage == "swap16":
+            wrong[0], wrong[2] = wrong[2], wrong[0]
+        elif damage == "plusminus":
+            words[1:3] = wrong[1:3] = [rng.randrange(65_535), rng.randrange(1, 65_536)]
+            wrong[1], wrong[2] = wrong[1] + 1, wrong[2] - 1
+        else:
+            wrong[rng.randrange(4)] = rng.randrange(65_536)
+        passed += checksum(_octets(words)) == checksum(_octets(wrong)) and words != wrong
+    expected = count * integrity.passes(damage, "checksum")
+    assert abs(passed - expected) <= 4 * math.sqrt(expected) + (0 if damage != "swap16" else 1)
+
+
+def _octets(words: list[int]) -> bytes:
+    return b"".join(word.to_bytes(2, "big") for word in words)
+
+
+@pytest.mark.parametrize("damage", ["swap16", "bitflip"])
+def test_a_tls_connection_survives_only_what_tcp_repairs(damage: integrity.Damage) -> None:
+    rng, share, segments, connections = random.Random(8), 0.05, 20, 4000
+    alive = sends = 0
+    for _ in range(connections):
+        wrong = False
+        for _ in range(segments):
+            sends += 1
+            while rng.random() < share:
+                if damage == "swap16":  # passes the checksum, not the tag
+                    wrong = True
+                    break
+                sends += 1  # the checksum saw it: TCP sends again
+        alive += not wrong
+    expected = integrity.connection_survives(share, segments, damage)
+    assert alive / connections == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / connections))
+    assert sends / connections / segments == pytest.approx(integrity.sends_per_segment(share, damage), rel=0.01)
+
+
+@pytest.mark.parametrize("rounding", ["exact", "down", "up"])
+@pytest.mark.parametrize("seconds", [2, 30])
+def test_a_cache_and_its_rounding(seconds: int, rounding: ttl.Rounding) -> None:
+    rng, now, expires, hits, count = random.Random(3), 0.0, 0.0, 0, 60_000
+    for _ in range(count):
+        now += rng.expovariate(0.1)
+        if now < expires:
+            hits += 1
+        else:
+            expires = {
+                "exact": now + seconds,
+                "down": math.floor(now) + seconds,
+                "up": math.floor(now) + 1 + seconds,
+            }[rounding]
+    assert hits / count == pytest.approx(ttl.hit_rate(0.1, ttl.lifetime(seconds, rounding)), abs=0.007)
+
+
+@pytest.mark.parametrize(("rate", "others"), [(0.1, 0.0), (0.1, 0.1), (0.1, 5.0), (0.02, 5.0), (1.0, 0.5)])
+def test_a_cache_behind_a_cache_that_counts_down(rate: float, others: float) -> None:
+    rng, seconds, count = random.Random(2), 30.0, 30_000
+    now = client_expires = resolver_expires = 0.0
+    hits = 0
+    for _ in range(count):
+        now += rng.expovariate(rate)
+        if now < client_expires:
+            hits += 1
+            continue
+        while others and resolver_expires <= now:  # filled again by whoever asked first
+            asked = resolver_expires + rng.expovariate(others)
+            if asked > now:
+                break
+            resolver_expires = asked + seconds
+        if resolver_expires <= now:
+            resolver_expires = now + seconds
+        client_expires = resolver_expires
+    assert hits / count == pytest.approx(ttl.hit_rate_behind(rate, seconds, others), abs=0.012)
+
+
+def test_the_share_of_stale_caches_and_of_answers_in_an_outage() -> None:
+    """Caches run for a while; then the record changes, or its servers go.  What they still say falls in a line."""
+    rng, rate, seconds, caches = random.Random(5), 0.05, 60.0, 6000
+    expiries = []
+    for _ in range(caches):
+        now, expires = 0.0, 0.0
+        while (now := now + rng.expovariate(rate)) < 1000:
+            if now >= expires:
+                expires = now + seconds
+        expiries.append(expires - 1000)
+    for later in (0, 15, 30, 45, 59):
+        held = sum(left > later for left in expiries) / caches
+        assert held == pytest.approx(ttl.stale_share(rate, seconds, later), abs=0.025)
+        assert held == pytest.approx(outage.answered_share(rate, seconds, later), abs=0.025)
+    failed = statistics.fmean(1 - min(max(left, 0), 120) / 120 for left in expiries)
+    assert failed == pytest.approx(outage.mean_failed_share(rate, seconds, 120), abs=0.015)
+    assert statistics.fmean(max(0, left) for left in expiries) == pytest.approx(
+        ttl.cost(rate, seconds).stale_s, rel=0.03
+    )
+
+
+def test_clients_that_ignore_the_ttl() -> None:
+    rng, clients = random.Random(1), 20_000
+    classes, never = [(0.5, 30.0), (0.3, 120.0)], 0.2
+    moves = []  # when each client looks the name up again: evenly within its own time
+    for _ in range(clients):
+        kind = rng.random()
+        moves.append(rng.random() * 30 if kind < 0.5 else rng.random() * 120 if kind < 0.8 else math.inf)
+    for seconds in (0, 10, 30, 60, 200):
+        old = sum(move > seconds for move in moves) / clients
+        assert old == pytest.approx(ttl.stale_clients(classes, seconds, never), abs=0.015)
+
+
+def test_a_secondary_that_lags_prolongs_the_stale() -> None:
+    rng, seconds, lag, share, caches = random.Random(4), 60.0, 25.0, 0.5, 20_000
+    new_from = []
+    for _ in range(caches):
+        at = rng.random() * seconds  # the first expiry after the change
+        while at < lag and rng.random() < share:
+            at += seconds
+        new_from.append(at)
+    for moment in (0, 10, 25, 50, 60, 70, 84, 86):
+        old = sum(at > moment for at in new_from) / caches
+        assert old == pytest.approx(propagation.stale_share(moment, seconds, lag, share), abs=0.015)
+
+
+@pytest.mark.parametrize(("loss", "retry", "tries"), [(0.0, None, 1), (0.3, None, 1), (0.5, 15.0, 4), (1.0, 15.0, 4)])
+def test_the_lag_of_a_secondary(loss: float, retry: float | None, tries: int) -> None:
+    rng, rtt, refresh, count = random.Random(3), 0.1, 600.0, 40_000
+    total = 0.0
+    for _ in range(count):
+        lost = next((n for n in range(tries) if rng.random() >= loss), None)
+        looked = rng.random() * refresh if lost is None else lost * (retry or 0) + rtt / 2
+        total += looked + rtt + 2 * rtt
+    assert total / count == pytest.approx(propagation.mean_lag(rtt, refresh, loss, retry, tries), rel=0.03)
+
+
+@pytest.mark.parametrize(("loss", "tries"), [(0.9, 7), (0.5, 3)])
+def test_tries_against_a_partial_loss(loss: float, tries: int) -> None:
+    rng, count = random.Random(2), 40_000
+    through = sum(any(rng.random() >= loss for _ in range(tries)) for _ in range(count))
+    assert through / count == pytest.approx(outage.resolved_share(loss, tries), abs=0.01)
+
+
+@pytest.mark.parametrize(("down", "tries"), [(1, 1), (2, 2), (3, 2)])
+def test_tries_against_dead_servers(down: int, tries: int) -> None:
+    rng, count = random.Random(2), 30_000
+    through = sum(max(rng.sample(range(4), tries)) >= down for _ in range(count))
+    assert through / count == pytest.approx(outage.resolved_share_of_servers(down, 4, tries), abs=0.012)
+
+
+def test_open_and_closed_loops_see_a_stall() -> None:
+    stall, window, gap, begin = 5.0, 60.0, 0.01, 20.0
+    due = [n * gap for n in range(round(window / gap))]
+    open_loop = sorted(max(0.0, begin + stall - at) if at >= begin else 0.0 for at in due)
+    for quantile in (0.5, 0.95, 0.99):
+        expected = omission.open_loop_quantile(quantile, stall, window)
+        assert open_loop[int(quantile * len(open_loop))] == pytest.approx(expected, abs=0.02)
+    now, closed = 0.0, []
+    while now < window:
+        latency = begin + stall - now if begin <= now < begin + stall else 0.0
+        closed.append(latency)
+        now += latency + gap
+    assert len(due) - len(closed) == pytest.approx(omission.omitted(stall, gap), abs=2)
+    for quantile in (0.5, 0.95, 0.99):
+        assert sorted(closed)[int(quantile * len(closed))] == omission.closed_loop_quantile(
+            quantile, stall, window, gap
+        )
