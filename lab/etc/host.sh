@@ -1,13 +1,15 @@
 #!/bin/sh
 # Every host starts here: join the wide-area network, give up every privilege, become the service.
 #
-#   host.sh COMMAND...      the command runs as uid 1000, without any capability, below tini
+#   host.sh COMMAND...      the command runs as uid 1000, without any capability, below tini (where there is one)
 #
 # A host keeps its own /24 on-link and reaches the rest of 198.19/16 through the router `wan`; whatever default route
-# Docker set for a published port goes, so nothing leaves the lab.  HOST_ROLE=wan: this host is that router.
+# Docker set for a published port goes, so nothing leaves the lab.  HOST_ROLE=wan: this host is that router.  HOST_UID:
+# another uid, set by the runtime without Docker where uid 1000 could not read the interpreter.
 set -eu
 wide=198.19.0.0/16
 router=198.19.0.254
+user=${HOST_UID:-1000}
 
 fail() { echo "host: error: $*" >&2; exit 2; }
 
@@ -17,8 +19,9 @@ device=$(ip -o -4 addr show | sed -n "s#^[0-9]*: *\([^ ]*\) .* inet $address/.*#
 
 if [ "${HOST_ROLE:-host}" = wan ]; then
   [ -c /dev/net/tun ] || fail "expected the device /dev/net/tun, got none: load the kernel module 'tun', or allow the device"
-  chmod 666 /dev/net/tun
-  ip tuntap add dev wan0 mode tun user 1000
+  # The device is often for root alone; without Docker it is made fit before we start, and can not be changed here.
+  chmod 666 /dev/net/tun 2>/dev/null || [ -w /dev/net/tun ] || fail "expected to write /dev/net/tun, got $(ls -l /dev/net/tun)"
+  ip tuntap add dev wan0 mode tun user "$user"
   ip link set wan0 mtu 1500 txqueuelen 10000 up
   # Whatever comes from a host goes up into the router process; what the process writes back follows the main table.
   ip route add default dev wan0 table 100
@@ -36,5 +39,8 @@ else
 fi
 ip route del default 2>/dev/null || true
 
-exec setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps=-all --ambient-caps=-all --bounding-set=-all \
-  --no-new-privs tini -- "$@"
+# An unprivileged user namespace knows one uid only, and may not even set that.
+[ "$user" = "$(id -u)" ] || ids="--reuid $user --regid $user --clear-groups"
+command -v tini >/dev/null && set -- tini -- "$@"
+# shellcheck disable=SC2086 # three words, or none
+exec setpriv ${ids:-} --inh-caps=-all --ambient-caps=-all --bounding-set=-all --no-new-privs "$@"

@@ -4,11 +4,13 @@ Exit codes: 0 ok · 1 a check or verdict failed · 2 usage · 3 no runtime or la
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
 from firstbyte import experiment, lifecycle, link, pki, reports, trace
-from runtime import LabError
+from runtime import RUNTIMES, LabError
+from runtime.choose import VARIABLE
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -17,6 +19,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command."""
     args = _parser().parse_args(argv)
     run: Command = args.run
+    if args.runtime:
+        os.environ[VARIABLE] = args.runtime  # what we start inside the lab goes the same way
     try:
         return run(args)
     except LabError as error:
@@ -47,10 +51,14 @@ def _parser() -> argparse.ArgumentParser:
             epilog="examples:\n" + "\n".join(f"  firstbyte {each}" for each in examples),
         )
         command.set_defaults(run=run)
+        command.add_argument(
+            "--runtime", choices=RUNTIMES, help="instead of Docker where an engine answers, and else netns"
+        )
         return command
 
-    up = add("up", lifecycle.up, "start the lab and wait until it is healthy", "up", "up --load")
+    up = add("up", lifecycle.up, "start the lab and wait until it is healthy", "up", "up --runtime netns --no-ports")
     up.add_argument("--load", action="store_true", help="Locust, too")
+    up.add_argument("--no-ports", action="store_true", help="publish nothing on 127.0.0.1 (netns only)")
     up.add_argument("--no-build", action="store_true", help="take the image as it is")
 
     down = add("down", lifecycle.down, "remove everything that up made", "down", "down --keep-ca")
@@ -86,6 +94,15 @@ def _parser() -> argparse.ArgumentParser:
     ):
         host = add(verb, lifecycle.host_verb, help_, f"{verb} catalog-1", f"{verb} ns1 ns2")
         host.add_argument("host", nargs="+")
+
+    again = add(
+        "restart",
+        lifecycle.restart,
+        "stop and start hosts, and wait until they are well: shows a change of code (netns)",
+        "restart edge",
+        "restart catalog-1 catalog-2",
+    )
+    again.add_argument("host", nargs="+")
 
     links = add(
         "link",

@@ -1,4 +1,4 @@
-"""``firstbyte run`` and ``firstbyte drill``: conducted inside the lab; outside, a container of the service `lab` is started.
+"""``firstbyte run`` and ``firstbyte drill``: conducted inside the lab; outside, a host of the service `lab` is started.
 
 The exit code is the verdict: 0 pass or skipped · 1 fail (of a control: as it should be) · 4 invalid.
 """
@@ -32,8 +32,7 @@ from experiments import (
     report,
 )
 from firstbyte import where
-from runtime import DockerLab, InsideLab, LabError
-from runtime.docker_lab import fetch_results
+from runtime import InsideLab, Lab, LabError
 from scenarios import SCENARIOS
 
 #: Inside the lab; a volume that the console serves from.
@@ -151,9 +150,9 @@ def _outside(args: argparse.Namespace) -> int:
     words = [args.command, args.name, "--seed", str(args.seed)]
     words += [f"--{flag}" for flag in ("quick", "control", "json") if getattr(args, flag)]
     words += [word for each in args.set for word in ("--set", each)]
-    with where.docker_lab(args.command) as lab:
+    with where.outside(args.command) as lab:
         lab.require_up()
-        # Ctrl-C reaches the container too, which undoes what it injected and keeps what it has: wait for it.
+        # Ctrl-C reaches that host too, which undoes what it injected and keeps what it has: wait for it.
         before = signal.signal(signal.SIGINT, lambda *_: None)
         try:
             code = lab.run_lab(words)
@@ -163,7 +162,7 @@ def _outside(args: argparse.Namespace) -> int:
             _undo(lab)
             code = 4
         try:
-            for folder in fetch_results(lab, COPIED):
+            for folder in lab.fetch_results(COPIED):
                 if (folder / "report.html").exists():
                     print(f"report: {folder / 'report.html'}", file=sys.stderr)
         except (LabError, OSError) as error:
@@ -171,7 +170,7 @@ def _outside(args: argparse.Namespace) -> int:
     return code
 
 
-def _undo(lab: DockerLab) -> None:
+def _undo(lab: Lab) -> None:
     """The run was killed: take back what it left in the lab, as its undo list says."""
     status, text, _ = lab.capture("console", ["cat", str(RESULTS / ".undo.json")])
     if status:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from firstbyte import where
-from runtime import DockerLab, HostStatus, LabError
+from runtime import EngineError, HostStatus, Lab, LabDownError, LabError
 
 URLS = {
     "console": "http://127.0.0.1:8080/",
@@ -23,28 +23,30 @@ URLS = {
     "resolver": "127.0.0.1:5300",
 }
 
+#: Seconds that a restarted host gets to become healthy.
+RESTART_TIMEOUT = 30.0
+
 
 def up(args: argparse.Namespace) -> int:
-    """Start the lab, wait for health, say how long it took."""
+    """Start the lab, wait for health, say how long it took; a lab that is up already is an error."""
     began = time.monotonic()
     profiles = ["load"] if args.load else []
-    with where.docker_lab("up") as lab:
-        if (
-            all(s.state == "running" for s in lab.status() if s.name in {h.name for h in lab.topology.always})
-            and not profiles
-        ):
-            print("the lab is already up: `firstbyte status` says how it is, `firstbyte down` ends it")
-            return 0
-        lab.up(profiles, build=not args.no_build)
-    print(
-        f"up in {time.monotonic() - began:.1f} s; console {URLS['console']}; `firstbyte trace https://www.example.com/`"
-    )
+    with where.outside("up") as lab:
+        always = {h.name for h in lab.topology.always}
+        if not profiles and all(s.state == "running" for s in lab.status() if s.name in always):
+            raise EngineError(
+                f"the lab is already up ({lab.runtime}): `firstbyte status` says how it is, `firstbyte down` ends it"
+            )
+        lab.up(profiles, build=not args.no_build, publish=not args.no_ports)
+        runtime = lab.runtime
+    look = f"console {URLS['console']}; " if not args.no_ports else ""
+    print(f"up in {time.monotonic() - began:.1f} s ({runtime}); {look}`firstbyte trace https://www.example.com/`")
     return 0
 
 
 def down(args: argparse.Namespace) -> int:
     """Remove everything that `up` made."""
-    with where.docker_lab("down") as lab:
+    with where.outside("down") as lab:
         lab.down(volumes=not args.keep_ca)
     print("down" if not args.keep_ca else "down; volumes kept")
     return 0
@@ -52,7 +54,7 @@ def down(args: argparse.Namespace) -> int:
 
 def status(args: argparse.Namespace) -> int:
     """Print each host's state, health, address, memory and switched-on faults; 0 when all are well."""
-    with where.docker_lab("status") as lab:
+    with where.outside("status") as lab:
         hosts = lab.status(memory=args.memory)
         if all(h.state == "absent" for h in hosts):
             lab.require_up()
@@ -93,7 +95,7 @@ def status(args: argparse.Namespace) -> int:
 
 def logs(args: argparse.Namespace) -> int:
     """Show logs of hosts."""
-    with where.docker_lab("logs") as lab:
+    with where.outside("logs") as lab:
         return lab.logs(args.host, follow=args.follow, tail=args.tail)
 
 
@@ -102,20 +104,47 @@ def exec_(args: argparse.Namespace) -> int:
     if not args.cmd:
         print("firstbyte exec: error: expected a command after the host: firstbyte exec HOST -- CMD", file=sys.stderr)
         return 2
-    with where.docker_lab("exec") as lab:
+    with where.outside("exec") as lab:
         command = args.cmd[1:] if args.cmd[0] == "--" else args.cmd
         return lab.exec(args.host, command, interactive=sys.stdin.isatty() and sys.stdout.isatty())
 
 
 def host_verb(args: argparse.Namespace) -> int:
     """Stop, start, kill, pause or unpause hosts."""
-    with where.docker_lab(args.command) as lab:
+    with where.outside(args.command) as lab:
         for name in args.host:
             lab.topology.host(name)
         for name in args.host:
             getattr(lab, args.command)(name)
             print(f"{args.command} {name}: done")
     return 0
+
+
+def restart(args: argparse.Namespace) -> int:
+    """Stop and start hosts, and wait until each is well: the way to see a change of code."""
+    with where.outside("restart") as lab:
+        for name in args.host:
+            lab.topology.host(name)
+        for name in args.host:
+            began = time.monotonic()
+            lab.stop(name)
+            lab.start(name)
+            _until_well(lab, name)
+            print(f"restart {name}: well after {time.monotonic() - began:.1f} s")
+    return 0
+
+
+def _until_well(lab: Lab, name: str) -> None:
+    deadline = time.monotonic() + RESTART_TIMEOUT
+    while True:
+        found = next(s for s in lab.status() if s.name == name)
+        if found.state == "running" and found.health in {"healthy", ""}:
+            return
+        if time.monotonic() > deadline or found.state in {"exited", "absent"}:
+            raise LabDownError(
+                f"{name} is {found.health or found.state}, expected healthy: see `firstbyte logs {name} --tail 20`"
+            )
+        time.sleep(0.05)
 
 
 def idle(_: argparse.Namespace) -> int:
@@ -128,7 +157,7 @@ def idle(_: argparse.Namespace) -> int:
     return 0
 
 
-def _health(lab: DockerLab, hosts: Sequence[HostStatus]) -> dict[str, dict[str, Any]]:
+def _health(lab: Lab, hosts: Sequence[HostStatus]) -> dict[str, dict[str, Any]]:
     """Ask every running host that has a health check for its own words, all at once."""
 
     def ask(name: str) -> tuple[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from firstbyte import where
-from runtime import DockerLab, LabDownError
+from runtime import InsideLab, LabDownError
 
 ROOT_FILE = "/srv/trust/root.pem"
 
@@ -18,12 +18,12 @@ ROOT_FILE = "/srv/trust/root.pem"
 def root(_: argparse.Namespace) -> int:
     """Write the trust bundle as PEM on standard output."""
     with where.lab() as lab:
-        if isinstance(lab, DockerLab):
+        if isinstance(lab, InsideLab):
+            pem = Path(ROOT_FILE).read_bytes()
+        else:
             code, pem, err = lab.capture("client", ["cat", ROOT_FILE])
             if code:
                 raise LabDownError(f"client: {err.decode(errors='replace').strip()}")
-        else:
-            pem = Path(ROOT_FILE).read_bytes()
     sys.stdout.write(pem.decode("ascii"))
     return 0
 

@@ -40,7 +40,7 @@ def trace(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show_on_console(lab: where.Lab, found: dict[str, object]) -> None:
+def _show_on_console(lab: where.Way, found: dict[str, object]) -> None:
     """Let the console's page show the trace, too; a console that is down does not stop us."""
     try:
         lab.call("console", "POST", "/admin/traces", found, timeout=3.0)

@@ -1,27 +1,28 @@
-"""Where this command line runs: on a machine with an engine, or inside the lab."""
+"""Where this command line runs: on a machine with a runtime, or inside the lab."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from runtime import DockerLab, InsideLab, NotHereError, Topology, find_project
+from runtime import InsideLab, Lab, NotHereError, Topology, choose, find_project
 
-Lab = DockerLab | InsideLab
+#: Either way to a host.
+Way = Lab | InsideLab
 
 
 @contextmanager
-def lab() -> Iterator[Lab]:
+def lab() -> Iterator[Way]:
     """Give whichever lab can be reached from here."""
     if InsideLab.is_here():
         yield InsideLab()
         return
-    with DockerLab(Topology.load(find_project())) as docker_lab:
-        yield docker_lab
+    with choose(Topology.load(find_project())) as found:
+        yield found
 
 
 @contextmanager
-def docker_lab(verb: str) -> Iterator[DockerLab]:
-    """Give the lab on the engine; *verb* can not be done from inside."""
+def outside(verb: str) -> Iterator[Lab]:
+    """Give the lab of this machine; *verb* can not be done from inside."""
     if InsideLab.is_here():
-        raise NotHereError(f"`firstbyte {verb}` needs the engine: run it outside the lab, or use `docker compose`")
-    with DockerLab(Topology.load(find_project())) as found:
+        raise NotHereError(f"`firstbyte {verb}` starts and stops hosts: run it outside the lab")
+    with choose(Topology.load(find_project())) as found:
         yield found

@@ -8,8 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +16,7 @@ import docker
 from docker.errors import APIError, DockerException, NotFound
 
 from runtime.errors import EngineError, LabDownError, LabError, RefusedError
+from runtime.lab import HostStatus
 from runtime.topology import Topology
 
 PROJECT = "firstbyte"
@@ -26,22 +26,10 @@ MIN_ENGINE = 26
 MIN_COMPOSE = (2, 24)
 
 
-@dataclass(frozen=True, slots=True)
-class HostStatus:
-    """What the engine says of one host."""
-
-    name: str
-    #: running, paused, exited, restarting, … or "absent".
-    state: str
-    #: healthy, unhealthy, starting, or "" where there is no check.
-    health: str
-    address: str | None
-    #: Resident memory of the container in bytes; None when not asked for or not running.
-    memory: int | None = None
-
-
 class DockerLab:
     """The verbs of the lab, on a Docker engine."""
+
+    runtime = "docker"
 
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
@@ -68,12 +56,14 @@ class DockerLab:
 
     # --- the whole --------------------------------------------------------------------------------------------------
 
-    def up(self, profiles: Sequence[str] = (), *, build: bool = True) -> None:
+    def up(self, profiles: Sequence[str] = (), *, build: bool = True, publish: bool = True) -> None:
         """Start every host and wait until all are healthy; what Compose prints goes to our standard error.
 
         Raises:
             EngineError: Compose is missing, too old, or says that the lab did not come up.
         """
+        if not publish:
+            raise EngineError("Docker publishes the ports of the compose file: `--no-ports` is for the runtime netns")
         self._require_compose()
         arguments = [flag for profile in profiles for flag in ("--profile", profile)]
         result = self._compose(*arguments, "up", "-d", "--wait", *(["--build"] if build else []), stdout=sys.stderr)
@@ -192,6 +182,16 @@ class DockerLab:
         if missing:
             raise LabDownError(f"not running: {', '.join(missing)}; start with `docker compose up -d --wait`")
 
+    def fetch_results(self, into: Path) -> list[Path]:
+        """Copy what the lab's results volume holds into *into*; return each new folder of a run."""
+        into.mkdir(parents=True, exist_ok=True)
+        before = set(into.glob("*/*"))
+        source = f"{self._name('console')}:/srv/results/."
+        result = subprocess.run(["docker", "cp", "-q", source, str(into)], check=False, capture_output=True, text=True)
+        if result.returncode:
+            raise LabError(f"cannot copy results: {result.stderr.strip()}")
+        return sorted(set(into.glob("*/*")) - before)
+
     # --- below ------------------------------------------------------------------------------------------------------
 
     def _name(self, host: str) -> str:
@@ -236,17 +236,6 @@ class DockerLab:
             raise EngineError(f"`docker compose version` failed: {result.stderr.strip() or result.stdout.strip()}")
         if (int(match[1]), int(match[2])) < MIN_COMPOSE:
             raise EngineError(f"expected Docker Compose >= 2.24, got {result.stdout.strip()}")
-
-
-def fetch_results(lab: DockerLab, into: Path) -> Iterator[Path]:
-    """Copy what the lab's results volume holds into *into*; yield each new folder of a run."""
-    into.mkdir(parents=True, exist_ok=True)
-    before = set(into.glob("*/*"))
-    source = f"{lab._name('console')}:/srv/results/."  # noqa: SLF001 - same module
-    result = subprocess.run(["docker", "cp", "-q", source, str(into)], check=False, capture_output=True, text=True)
-    if result.returncode:
-        raise LabError(f"cannot copy results: {result.stderr.strip()}")
-    yield from sorted(set(into.glob("*/*")) - before)
 
 
 def _good(status: HostStatus) -> bool:

@@ -9,7 +9,7 @@ class LabError(Exception):
 
 
 class EngineError(LabError):
-    """No Docker engine answers, it is too old, or it refused."""
+    """The runtime can not: no Docker engine answers, it is too old, this machine or this user may not, or it refused."""
 
 
 class LabDownError(LabError):

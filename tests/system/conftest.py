@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from runtime import DockerLab, LabError, Topology, find_project
+from runtime import Lab, LabError, Topology, choose, find_project
 
 #: Which programs are asked is theirs to say; how long they may take is ours.
 TIMEOUT = 60.0
@@ -36,7 +36,7 @@ class Answer:
 class Shell:
     """Runs programs on a host of the lab, or on this machine."""
 
-    lab: DockerLab
+    lab: Lab
 
     def on(self, host: str, *command: str) -> Answer:
         """Run *command* on *host*; the host ``lab`` has dig, unbound, curl and openssl."""
@@ -54,10 +54,10 @@ class Shell:
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[DockerLab]:
+def lab() -> Iterator[Lab]:
     """Give the lab, up and healthy, with the host ``lab`` for tools."""
     try:
-        found = DockerLab(Topology.load(find_project()))
+        found = choose(Topology.load(find_project()))
     except LabError as error:
         if os.environ.get("CI"):
             raise
@@ -71,7 +71,7 @@ def lab() -> Iterator[DockerLab]:
 
 
 @pytest.fixture(scope="session")
-def shell(lab: DockerLab) -> Shell:
+def shell(lab: Lab) -> Shell:
     """Give a way to run programs in and around the lab."""
     return Shell(lab)
 

@@ -1,0 +1,36 @@
+"""Which runtime: the one that is named, the one in which the lab is up, Docker where an engine answers, else netns."""
+
+import os
+
+from runtime.docker_lab import DockerLab
+from runtime.errors import EngineError, UsageError
+from runtime.lab import Lab
+from runtime.netns_lab import NetnsLab
+from runtime.topology import Topology
+
+#: Environment variable that names the runtime, as ``--runtime`` does.
+VARIABLE = "FIRSTBYTE_RUNTIME"
+RUNTIMES = ("docker", "netns")
+
+
+def choose(topology: Topology, named: str | None = None) -> Lab:
+    """Return the lab of *topology* in the runtime called *named*, or by the environment, or by what is there.
+
+    Raises:
+        UsageError: there is no such runtime.
+        EngineError: Docker was asked for by name, and does not answer.
+    """
+    named = named or os.environ.get(VARIABLE)
+    if named == "docker":
+        return DockerLab(topology)
+    netns = NetnsLab(topology)
+    if named == "netns":
+        return netns
+    if named:
+        raise UsageError(f"unknown runtime {named!r}: expected one of {', '.join(RUNTIMES)}")
+    if netns.is_up:
+        return netns
+    try:
+        return DockerLab(topology)
+    except EngineError:
+        return netns

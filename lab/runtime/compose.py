@@ -1,0 +1,387 @@
+"""What docker-compose.yml says of each service, for the runtime without Docker: a fixed subset of keys, each explained.
+
+Any other key is refused with its line: a setting that would silently do nothing is worse than an error.  Docker's own
+reading of the same file is the reference (https://github.com/compose-spec/compose-spec).
+"""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from runtime.errors import LabError
+
+#: What this runtime makes of each key of a service.
+SERVICE_KEYS: Mapping[str, str] = {
+    "image": "not needed: the programs of this machine and of this checkout's .venv run",
+    "build": "not needed",
+    "entrypoint": "run as given, in front of `command`",
+    "command": "run as given",
+    "user": "the uid and gid, where the interpreter can be read by them (see Limits)",
+    "environment": "the whole environment, but for HOME and HOSTNAME",
+    "volumes": "named ones are folders below the state folder, the others files and folders of the checkout",
+    "tmpfs": "a tmpfs, `mode` and `size` as given",
+    "read_only": "everything but volumes and tmpfs is mounted read-only",
+    "networks": "`internet` is the lab's network; `published` is not needed",
+    "network_mode": "`none`: loopback only",
+    "ports": "a forwarder on the machine's 127.0.0.1, TCP and UDP",
+    "sysctls": "set in the host's network namespace before its device is made",
+    "devices": "shown below /dev; nothing else of the machine's devices is, but null, zero, full, random, urandom, tty",
+    "depends_on": "service_started, service_healthy, service_completed_successfully",
+    "healthcheck": "`test: [CMD, …]`, run in the host as its user; interval, timeout, retries, start_period, start_interval",
+    "restart": "`no` or `unless-stopped`, with Docker's pauses: 100 ms, doubled up to a minute",
+    "profiles": "started on request",
+    "mem_limit": "a cgroup, where this user may make one",
+    "pids_limit": "a cgroup, where this user may make one",
+    "stop_grace_period": "between SIGTERM and SIGKILL",
+    "cap_drop": "`[ALL]`: always so here",
+    "cap_add": "what the entry point has until it gives it up",
+    "security_opt": "`no-new-privileges:true`: always so here",
+    "attach": "not needed: `firstbyte logs` shows what you ask for",
+    "logging": "`max-size` and `max-file` bound each host's log",
+}
+TOP_KEYS = ("name", "services", "networks", "volumes")
+HEALTH_KEYS = ("test", "interval", "timeout", "retries", "start_period", "start_interval", "disable")
+CONDITIONS = ("service_started", "service_healthy", "service_completed_successfully")
+NETWORK = "internet"
+_SIZES = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+_TIMES = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class ComposeError(LabError):
+    """The file says something that this runtime does not do."""
+
+    def __init__(self, path: Path, line: int, problem: str) -> None:
+        super().__init__(f"{path}:{line}: {problem}")
+        self.path, self.line, self.problem = path, line, problem
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One entry of ``volumes``."""
+
+    #: Name of a volume, or a path relative to the project.
+    source: str
+    #: Absolute path in the host.
+    target: str
+    read_only: bool
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether the source is a volume rather than a path."""
+        return not self.source.startswith((".", "/"))
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One entry of ``ports``: what connects to *address*:*published* on the machine reaches *target* on the host."""
+
+    address: str
+    published: int
+    target: int
+    #: ``tcp`` or ``udp``.
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """A command that says whether a host is well; times in seconds."""
+
+    test: tuple[str, ...]
+    interval: float = 30.0
+    timeout: float = 30.0
+    retries: int = 3
+    start_period: float = 0.0
+    start_interval: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service, as this runtime starts it."""
+
+    name: str
+    #: Line of the file that it begins on.
+    line: int
+    argv: tuple[str, ...]
+    #: How many words of *argv* are the entry point; what follows is ``command``, which `run` replaces.
+    entrypoint: int
+    user: int | None
+    environment: tuple[tuple[str, str], ...]
+    mounts: tuple[Mount, ...]
+    #: Path and mount options.
+    tmpfs: tuple[tuple[str, str], ...]
+    read_only: bool
+    #: Whether it is on the lab's network, and its address there; None when it takes one from the range.
+    networked: bool
+    address: ipaddress.IPv4Address | None
+    ports: tuple[Port, ...]
+    sysctls: tuple[tuple[str, str], ...]
+    devices: tuple[str, ...]
+    #: Name of a service, and one of `CONDITIONS`.
+    depends_on: tuple[tuple[str, str], ...]
+    health: HealthCheck | None
+    restart: bool
+    profiles: tuple[str, ...]
+    #: Bytes, and processes; None is no limit.
+    memory: int | None
+    pids: int | None
+    #: Seconds between SIGTERM and SIGKILL.
+    grace: float
+    #: Linux capabilities that the entry point has, in lower case.
+    capabilities: tuple[str, ...]
+    #: Bytes of one log file, and how many there are.
+    log_size: int
+    log_files: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compose:
+    """The file."""
+
+    services: tuple[Service, ...]
+    volumes: tuple[str, ...]
+    #: The lab's network, and where hosts without an address of their own get theirs.
+    subnet: ipaddress.IPv4Network
+    dynamic: ipaddress.IPv4Network
+
+    def service(self, name: str) -> Service:
+        """Return one service, which exists."""
+        return next(s for s in self.services if s.name == name)
+
+    def chosen(self, profiles: tuple[str, ...]) -> tuple[Service, ...]:
+        """Return the services that start with these profiles."""
+        return tuple(s for s in self.services if not s.profiles or set(s.profiles) & set(profiles))
+
+
+def load(path: Path) -> Compose:
+    """Read the file.
+
+    Raises:
+        ComposeError: a key or value that this runtime does not know, with its line.
+        LabError: the file can not be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise LabError(f"{path}: {error.strerror}") from None
+    return _File(path, text).compose()
+
+
+class _File:
+    """The node tree of one file: values with their lines."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self._path = path
+        self._loader = yaml.SafeLoader(text)
+        try:
+            root = self._loader.get_single_node()
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise ComposeError(path, line, f"expected YAML, got: {error.problem}") from None
+        if root is None:
+            raise ComposeError(path, 1, "expected a mapping 'services', got an empty file")
+        self._root: yaml.Node = root
+
+    def compose(self) -> Compose:
+        top = self._mapping(self._root, TOP_KEYS, "the file", extensions=True)
+        if "services" not in top:
+            raise ComposeError(self._path, 1, "expected a mapping 'services', got none")
+        volumes = tuple(self._mapping(top["volumes"], None, "volumes")) if "volumes" in top else ()
+        services = tuple(
+            self._service(name, node, volumes)
+            for name, node in self._mapping(top["services"], None, "services").items()
+        )
+        names = {s.name for s in services}
+        for service in services:
+            for other, _ in service.depends_on:
+                if other not in names:
+                    raise ComposeError(
+                        self._path, service.line, f"{service.name} depends on {other!r}: no such service"
+                    )
+        return Compose(services, volumes, *self._network(top.get("networks")))
+
+    def _network(self, node: yaml.Node | None) -> tuple[ipaddress.IPv4Network, ipaddress.IPv4Network]:
+        try:
+            document = self._value(node)[NETWORK]["ipam"]["config"][0] if node is not None else {}
+            subnet = ipaddress.IPv4Network(document["subnet"])
+            return subnet, ipaddress.IPv4Network(document.get("ip_range", document["subnet"]))
+        except (KeyError, TypeError, IndexError, ValueError) as error:
+            line = node.start_mark.line + 1 if node is not None else 1
+            problem = f"expected networks.{NETWORK}.ipam.config with an IPv4 subnet, got: {error!r}"
+            raise ComposeError(self._path, line, problem) from None
+
+    def _service(self, name: str, node: yaml.Node, volumes: tuple[str, ...]) -> Service:
+        keys = self._mapping(node, tuple(SERVICE_KEYS), name)
+
+        def get(key: str, default: Any = None) -> Any:
+            return self._value(keys[key]) if key in keys and self._value(keys[key]) is not None else default
+
+        def refuse(key: str, expected: str) -> ComposeError:
+            return self._refuse(keys[key], f"{name}.{key}", expected)
+
+        def words(key: str) -> tuple[str, ...]:
+            value = get(key, [])
+            if not isinstance(value, list):
+                raise refuse(key, "a list of words")
+            return tuple(str(word) for word in value)
+
+        def pairs(key: str) -> tuple[tuple[str, str], ...]:
+            value = get(key, {})
+            if not isinstance(value, dict) or not all(isinstance(v, (str, int, float)) for v in value.values()):
+                raise refuse(key, "a mapping of names to values")
+            return tuple((str(k), str(v)) for k, v in value.items())
+
+        for key, only in (
+            ("network_mode", "none"),
+            ("cap_drop", ["ALL"]),
+            ("security_opt", ["no-new-privileges:true"]),
+        ):
+            if key in keys and get(key) != only:
+                raise refuse(key, f"{only!r}")
+        restart = get("restart", "no")
+        if restart not in {"no", "unless-stopped"}:
+            raise refuse("restart", "'no' or 'unless-stopped'")
+        networks = get("networks", {})
+        if not isinstance(networks, dict) or set(networks) - {NETWORK, "published"}:
+            raise refuse("networks", f"a mapping with {NETWORK!r} and 'published' only")
+        logging = get("logging", {}).get("options", {})
+        entrypoint = words("entrypoint")
+        return Service(
+            name=name,
+            line=node.start_mark.line + 1,
+            argv=(*entrypoint, *words("command")),
+            entrypoint=len(entrypoint),
+            user=self._user(keys["user"], name) if "user" in keys else None,
+            environment=pairs("environment"),
+            mounts=self._mounts(keys["volumes"], name, volumes) if "volumes" in keys else (),
+            tmpfs=tuple((path, options) for path, _, options in (each.partition(":") for each in words("tmpfs"))),
+            read_only=get("read_only", False) is True,
+            networked=NETWORK in networks,
+            address=self._address(keys["networks"], name, networks) if NETWORK in networks else None,
+            ports=tuple(self._port(keys["ports"], name, each) for each in words("ports")),
+            sysctls=pairs("sysctls"),
+            devices=words("devices"),
+            depends_on=self._depends(keys["depends_on"], name) if "depends_on" in keys else (),
+            health=self._health(keys["healthcheck"], name) if "healthcheck" in keys else None,
+            restart=restart == "unless-stopped",
+            profiles=words("profiles"),
+            memory=self._size(keys["mem_limit"], name) if "mem_limit" in keys else None,
+            pids=int(get("pids_limit")) if "pids_limit" in keys else None,
+            grace=self._seconds(keys["stop_grace_period"], name) if "stop_grace_period" in keys else 10.0,
+            capabilities=tuple(word.lower() for word in words("cap_add")),
+            log_size=_size(logging.get("max-size", "10m")) or 10 * 2**20,
+            log_files=int(logging.get("max-file", 1)),
+        )
+
+    def _mounts(self, node: yaml.Node, name: str, volumes: tuple[str, ...]) -> tuple[Mount, ...]:
+        found = []
+        for each in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            text = self._value(each)
+            source, _, rest = text.partition(":") if isinstance(text, str) else ("", "", "")
+            target, _, mode = rest.partition(":")
+            mount = Mount(source, target, mode == "ro")
+            if not source or not target.startswith("/") or mode not in {"", "ro", "rw"}:
+                raise self._refuse(each, f"{name}.volumes", "SOURCE:TARGET or SOURCE:TARGET:ro")
+            if mount.is_volume and source not in volumes:
+                raise self._refuse(each, f"{name}.volumes", f"one of the volumes {', '.join(volumes)}")
+            if not target.startswith("/srv/") and target != "/etc/resolv.conf":
+                raise self._refuse(each, f"{name}.volumes", "a target below /srv, or /etc/resolv.conf")
+            found.append(mount)
+        return tuple(found)
+
+    def _health(self, node: yaml.Node, name: str) -> HealthCheck | None:
+        keys = self._mapping(node, HEALTH_KEYS, f"{name}.healthcheck")
+        values = {key: self._value(each) for key, each in keys.items()}
+        if values.get("disable"):
+            return None
+        test = values.get("test")
+        if not isinstance(test, list) or test[:1] != ["CMD"] or len(test) < 2:
+            raise self._refuse(keys.get("test", node), f"{name}.healthcheck.test", "[CMD, program, …]")
+        times = {
+            key: self._seconds(keys[key], f"{name}.healthcheck")
+            for key in ("interval", "timeout", "start_period", "start_interval")
+            if key in keys
+        }
+        return HealthCheck(tuple(str(word) for word in test[1:]), retries=int(values.get("retries", 3)), **times)
+
+    def _depends(self, node: yaml.Node, name: str) -> tuple[tuple[str, str], ...]:
+        found = []
+        for other, each in self._mapping(node, None, f"{name}.depends_on").items():
+            condition = self._value(self._mapping(each, ("condition",), f"{name}.depends_on.{other}").get("condition"))
+            if condition not in CONDITIONS:
+                raise self._refuse(each, f"{name}.depends_on.{other}.condition", f"one of {', '.join(CONDITIONS)}")
+            found.append((other, str(condition)))
+        return tuple(found)
+
+    def _port(self, node: yaml.Node, name: str, text: str) -> Port:
+        match = re.fullmatch(r"(127\.\d+\.\d+\.\d+):(\d{1,5}):(\d{1,5})(?:/(tcp|udp))?", text)
+        if match is None:
+            raise self._refuse(node, f"{name}.ports", f"127.x.x.x:PORT:PORT[/tcp|/udp], not {text!r}")
+        return Port(match[1], int(match[2]), int(match[3]), match[4] or "tcp")
+
+    def _address(self, node: yaml.Node, name: str, networks: dict[str, Any]) -> ipaddress.IPv4Address | None:
+        text = (networks[NETWORK] or {}).get("ipv4_address")
+        try:
+            return None if text is None else ipaddress.IPv4Address(text)
+        except ValueError:
+            raise self._refuse(node, f"{name}.networks.{NETWORK}.ipv4_address", "an IPv4 address") from None
+
+    def _user(self, node: yaml.Node, name: str) -> int:
+        match = re.fullmatch(r"(\d+)(?::\d+)?", str(self._value(node)))
+        if match is None:
+            raise self._refuse(node, f"{name}.user", "UID or UID:GID in numbers")
+        return int(match[1])
+
+    def _size(self, node: yaml.Node, name: str) -> int:
+        size = _size(self._value(node))
+        if size is None:
+            raise self._refuse(node, f"{name}.mem_limit", "a size such as 128m")
+        return size
+
+    def _seconds(self, node: yaml.Node, name: str) -> float:
+        text = str(self._value(node))
+        if not re.fullmatch(r"(\d+(ms|s|m|h))+", text):
+            raise self._refuse(node, name, "a duration such as 30s or 1m30s")
+        return sum(int(number) * _TIMES[unit] for number, unit in re.findall(r"(\d+)(ms|s|m|h)", text))
+
+    # --- nodes ------------------------------------------------------------------------------------------------------
+
+    def _mapping(
+        self, node: yaml.Node, allowed: tuple[str, ...] | None, where: str, *, extensions: bool = False
+    ) -> dict[str, yaml.Node]:
+        """Return the entries of a mapping, merge keys (``<<``) resolved; refuse keys that are not *allowed*."""
+        if isinstance(node, yaml.ScalarNode) and node.value in {"", "~", "null"}:
+            return {}
+        if not isinstance(node, yaml.MappingNode):
+            raise self._refuse(node, where, "a mapping")
+        self._loader.flatten_mapping(node)
+        found = {}
+        for key, value in node.value:
+            if allowed is not None and key.value not in allowed and not (extensions and key.value.startswith("x-")):
+                problem = f"{where}: the runtime without Docker does not know the key {key.value!r}: expected one of "
+                raise ComposeError(self._path, key.start_mark.line + 1, problem + ", ".join(allowed))
+            if not key.value.startswith("x-"):
+                found[str(key.value)] = value
+        return found
+
+    def _value(self, node: yaml.Node | None) -> Any:
+        if node is None:
+            return None
+        value = self._loader.construct_object(node, deep=True)
+        if isinstance(value, str) and re.search(r"(?<!\$)\$[A-Za-z_{]", value):
+            raise self._refuse(node, "a value", "no ${VARIABLE}, this runtime fills none in")
+        return value
+
+    def _refuse(self, node: yaml.Node, where: str, expected: str) -> ComposeError:
+        got = self._loader.construct_object(node, deep=True)
+        shown = str(got) if len(str(got)) <= 60 else f"{str(got)[:57]}…"
+        return ComposeError(self._path, node.start_mark.line + 1, f"{where}: expected {expected}, got {shown!r}")
+
+
+def _size(value: object) -> int | None:
+    match = re.fullmatch(r"(\d+)([bkmg]?)b?", str(value).lower())
+    return None if match is None else int(match[1]) * _SIZES[match[2]]

@@ -1,0 +1,130 @@
+"""What a host sees of the machine's files: all of them, read-only, and what the compose file mounts.
+
+Works in the mount namespace of the process that calls it.  What the image of the Docker runtime holds at fixed paths
+(`/opt/venv`, `/opt/locustfile.py`) is shown at the same paths, so that one compose file serves both.
+"""
+
+import os
+import stat
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime import namespaces
+from runtime.compose import Mount, Service
+
+#: What a host has below /dev beside its ``devices:``.
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_LINKS = (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2"))
+#: Where programs find a name service that answers around /etc/resolv.conf (nscd, systemd-resolved).
+NAME_SERVICES = ("/run/nscd", "/var/run/nscd", "/run/systemd/resolve")
+RESOLV_CONF = "/etc/resolv.conf"
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the things are that hosts see."""
+
+    project: Path
+    volumes: Path
+
+    def of(self, mount: Mount) -> Path:
+        """Return the folder or file behind a mount."""
+        return self.volumes / mount.source if mount.is_volume else (self.project / mount.source).resolve()
+
+
+def show_host(service: Service, sources: Sources) -> None:
+    """Make this mount namespace the one of *service*: devices, image paths, volumes; the rest read-only.
+
+    Raises:
+        OSError: the machine forbids a mount, or something to mount is missing.
+    """
+    namespaces.keep_mounts_private()
+    namespaces.mount_proc()
+    _show_image(sources.project)
+    _folder("/srv")
+    for mount in service.mounts:
+        if mount.target.startswith("/srv/"):
+            _place(sources.of(mount), Path(mount.target))
+    _show_devices(service.devices)
+    _silence_name_services()
+    for mount in service.mounts:
+        _show(mount, sources)
+    if service.read_only:
+        # What is mounted from a read-only mount is read-only for good: first everything, then the exceptions.
+        namespaces.freeze("/")
+        for mount in service.mounts:
+            if not mount.read_only:
+                namespaces.thaw(mount.target)
+    for path, options in service.tmpfs:
+        namespaces.mount("tmpfs", path, "tmpfs", namespaces.NOSUID | namespaces.NODEV, options)
+
+
+def show_network(mounts: Iterable[Mount], sources: Sources) -> None:
+    """Let a program of the caller see the host's resolver and volumes, and else everything as it is."""
+    namespaces.keep_mounts_private()
+    wanted = tuple(mounts)
+    _folder("/srv")
+    _silence_name_services()
+    for mount in wanted:
+        if mount.target.startswith("/srv/"):
+            _place(sources.of(mount), Path(mount.target))
+        _show(mount, sources)
+
+
+def _show(mount: Mount, sources: Sources) -> None:
+    # /etc/resolv.conf is often a link; the link stays, what it leads to is covered.
+    target = os.path.realpath(mount.target) if mount.target == RESOLV_CONF else mount.target
+    namespaces.bind(sources.of(mount), target, read_only=mount.read_only)
+
+
+def _show_image(project: Path) -> None:
+    environment = os.path.realpath(sys.prefix)
+    locustfile = project / "loadtest" / "locustfile.py"
+    _folder("/opt", kept=(environment, str(locustfile)))
+    for source, target in ((Path(environment), Path("/opt/venv")), (locustfile, Path("/opt/locustfile.py"))):
+        _place(source, target)
+        namespaces.bind(source, target)
+
+
+def _show_devices(wanted: tuple[str, ...]) -> None:
+    held = {name: os.open(name, os.O_PATH | os.O_CLOEXEC) for name in (*(f"/dev/{each}" for each in DEVICES), *wanted)}
+    _folder("/dev")
+    for name, fd in held.items():
+        target = Path(name)
+        target.parent.mkdir(exist_ok=True)
+        try:  # a node of our own: services may open it whatever its mode outside, which nothing here changes
+            os.mknod(target, stat.S_IFCHR | 0o666, os.fstat(fd).st_rdev)
+            target.chmod(0o666)
+        except PermissionError:  # in a user namespace nobody makes devices
+            target.touch()
+            namespaces.bind(f"/proc/self/fd/{fd}", target)
+        os.close(fd)
+    for name, to in _LINKS:
+        Path("/dev", name).symlink_to(to)
+
+
+def _silence_name_services() -> None:
+    covered = os.path.realpath(RESOLV_CONF)
+    for folder in NAME_SERVICES:
+        if Path(folder).is_dir() and not Path(folder).is_symlink():
+            _folder(folder)
+            if Path(covered).parent == Path(folder):
+                Path(covered).touch()
+
+
+def _folder(path: str, kept: tuple[str, ...] = ()) -> None:
+    """Cover *path* with an empty folder in memory; what is *kept* must not lie below it."""
+    if inside := next((each for each in kept if Path(each).is_relative_to(path)), None):
+        raise OSError(0, f"{inside} lies below {path}, which hosts see differently: keep the checkout elsewhere")
+    namespaces.mount("tmpfs", path, "tmpfs", namespaces.NOSUID, "mode=755,size=1m")
+
+
+def _place(source: Path, target: Path) -> None:
+    """Make the point that *source* is mounted on."""
+    if source.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()

@@ -1,0 +1,118 @@
+"""Published ports of a lab without Docker: from the machine's 127.0.0.1 into the network of a host, TCP and UDP.
+
+The listening sockets were made in the machine's network, the sockets towards the host are made in the host's: a process
+that holds both needs no route between them.  Runs as a process of its own, so that it never delays the supervisor.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from runtime.errors import LabError
+
+#: Bytes read at once; seconds after which a silent UDP client is forgotten, and how many are remembered.
+CHUNK, IDLE, MAX_CLIENTS = 64 * 1024, 30.0, 512
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One published port."""
+
+    listener: socket.socket
+    host: str
+    #: Port on the host.
+    target: int
+
+
+#: Returns a socket in the network of a host; ``tcp`` or ``udp``.  Raises `LabError` when the host does not run.
+Dial = Callable[[str, str], socket.socket]
+
+
+def run(ports: Sequence[Published], dial: Dial) -> None:
+    """Forward until killed."""
+    asyncio.run(_forward(ports, dial))
+
+
+async def _forward(ports: Sequence[Published], dial: Dial) -> None:
+    async with asyncio.TaskGroup() as group:
+        for port in ports:
+            port.listener.setblocking(False)
+            work = _accept if port.listener.type == socket.SOCK_STREAM else _relay
+            group.create_task(work(port, dial))
+
+
+# --- TCP --------------------------------------------------------------------------------------------------------------
+
+
+async def _accept(port: Published, dial: Dial) -> None:
+    loop = asyncio.get_running_loop()
+    connections = set()
+    while True:
+        client, _ = await loop.sock_accept(port.listener)
+        task = asyncio.create_task(_connect(port, dial, client))
+        connections.add(task)
+        task.add_done_callback(connections.discard)
+
+
+async def _connect(port: Published, dial: Dial, client: socket.socket) -> None:
+    """Carry one connection; a host that is not there closes it at once, as a refused port would."""
+    try:
+        upstream = dial(port.host, "tcp")
+    except LabError:
+        client.close()
+        return
+    upstream.setblocking(False)
+    for sock in (client, upstream):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        with client, upstream:
+            await asyncio.get_running_loop().sock_connect(upstream, ("127.0.0.1", port.target))
+            await asyncio.gather(_copy(client, upstream), _copy(upstream, client))
+    except OSError:
+        return
+
+
+async def _copy(source: socket.socket, sink: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    while data := await loop.sock_recv(source, CHUNK):
+        await loop.sock_sendall(sink, data)
+    with contextlib.suppress(OSError):  # the other direction may have ended the connection
+        sink.shutdown(socket.SHUT_WR)
+
+
+# --- UDP --------------------------------------------------------------------------------------------------------------
+
+
+async def _relay(port: Published, dial: Dial) -> None:
+    """Give each client a socket of its own towards the host, so that answers find back."""
+    loop = asyncio.get_running_loop()
+    clients: dict[tuple[str, int], tuple[socket.socket, asyncio.Task[None]]] = {}
+    while True:
+        try:
+            data, client = await loop.sock_recvfrom(port.listener, CHUNK)
+        except OSError:  # an ICMP error that an earlier answer brought about
+            continue
+        known = clients.get(client)
+        if known is None or known[1].done():
+            if len(clients) >= MAX_CLIENTS:
+                clients = {at: each for at, each in clients.items() if not each[1].done()}
+            try:
+                upstream = dial(port.host, "udp")
+            except LabError:
+                continue
+            upstream.setblocking(False)
+            upstream.connect(("127.0.0.1", port.target))
+            task = asyncio.create_task(_answers(upstream, port.listener, client))
+            known = clients[client] = (upstream, task)
+        with contextlib.suppress(OSError):
+            await loop.sock_sendall(known[0], data)
+
+
+async def _answers(upstream: socket.socket, listener: socket.socket, client: tuple[str, int]) -> None:
+    loop = asyncio.get_running_loop()
+    with upstream, contextlib.suppress(OSError, TimeoutError):
+        while True:
+            answer = await asyncio.wait_for(loop.sock_recv(upstream, CHUNK), IDLE)
+            await loop.sock_sendto(listener, answer, client)

@@ -1,0 +1,235 @@
+"""One host: a process that is first in a PID namespace, with a network, mounts and a name of its own.
+
+`spawn` makes it, `spawn_in` runs one more program beside it.  Both fork; between `fork` and `exec` the child builds its
+own surroundings and says over a socket what it could not do.  When the first process ends the kernel ends all others of
+the host, and its network, mounts and devices with them: there is nothing to clean.
+"""
+
+import contextlib
+import ipaddress
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyroute2 import NetlinkError
+
+from runtime import namespaces, wires
+from runtime.compose import Service
+from runtime.filesystem import Sources, show_host
+
+#: The uid and gid of services, as in the image.
+HOST_UID = 1000
+_NOT_STARTED = 125
+
+
+class SpawnError(Exception):
+    """The machine did not let a host start: what was tried, and why not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A host that runs: its first process, and descriptors of its namespaces."""
+
+    pid: int
+    net: int
+    mounts: int
+    pids: int
+
+    def close(self) -> None:
+        """Let go of the namespaces: the last descriptor keeps a network alive."""
+        for fd in (self.net, self.mounts, self.pids):
+            os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all hosts of a lab share."""
+
+    sources: Sources
+    #: Descriptor of the PID namespace that hosts are made in.
+    pids: int
+    #: uid that services run as.
+    uid: int
+
+
+def spawn(
+    service: Service,
+    around: Surroundings,
+    interface: ipaddress.IPv4Interface | None,
+    plug: Callable[[int, int], None],
+    *,
+    arguments: Sequence[str] | None = None,
+    streams: Sequence[int],
+) -> Running:
+    """Start a host.
+
+    Args:
+        service: what it is.
+        around: what it shares with others.
+        interface: its address; None is loopback only.
+        plug: called with the PID and a descriptor of the network namespace once there is one, to lead a wire to it and
+            to limit it.
+        arguments: instead of the service's `command`.
+        streams: descriptors that become its standard input, output and error.
+
+    Raises:
+        SpawnError: the machine forbids something.
+    """
+    argv = service.argv if arguments is None else (*service.argv[: service.entrypoint], *arguments)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def child() -> None:
+        os.setsid()
+        namespaces.unshare(namespaces.NEWNET | namespaces.NEWNS | namespaces.NEWUTS | namespaces.NEWIPC)
+        socket.sethostname(service.name)
+        wires.set_sysctls(service.sysctls)
+        socket.send_fds(theirs, [b"made"], [namespaces.own(kind) for kind in ("net", "mnt", "pid")])
+        theirs.recv(1)
+        wires.configure(interface)
+        wires.set_sysctls(service.sysctls, known=interface is not None)
+        show_host(service, around.sources)
+        os.chdir("/")
+        environment = {"HOSTNAME": service.name, "HOME": "/", **dict(service.environment), "HOST_UID": str(around.uid)}
+        user = around.uid if service.user is not None else None
+        _become(privileges(user, service.capabilities, bool(os.geteuid() == around.uid)), argv, environment, streams)
+
+    pid = _fork(child, theirs, around.pids, around.pids)
+    try:
+        namespace_fds = _until_made(ours, pid)
+        running = Running(pid, *namespace_fds)
+        try:
+            plug(pid, running.net)
+            ours.send(b"x")
+            _until_running(ours, pid)
+        except BaseException as error:
+            _end(pid)
+            running.close()
+            if isinstance(error, (OSError, NetlinkError)):
+                raise SpawnError(f"no wire to {service.name}: {error}") from None
+            raise
+    finally:
+        ours.close()
+    return running
+
+
+def spawn_in(
+    running: Running,
+    around: Surroundings,
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    streams: Sequence[int],
+) -> int:
+    """Run one more program on a host, as its user, without any capability; return its PID."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def child() -> None:
+        os.setsid()
+        namespaces.enter(running.net, namespaces.NEWNET)
+        namespaces.enter(running.mounts, namespaces.NEWNS)
+        os.chdir("/")
+        _become(privileges(around.uid, (), os.geteuid() == around.uid), argv, environment, streams)
+
+    pid = _fork(child, theirs, running.pids, around.pids)
+    try:
+        _until_running(ours, pid)
+    finally:
+        ours.close()
+    return pid
+
+
+def privileges(user: int | None, capabilities: Iterable[str], already: bool) -> list[str]:
+    """Return the command that gives up everything but *capabilities*, and becomes *user* unless we are it *already*."""
+    words = ["setpriv"]
+    if user is not None and not already:
+        words += [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    kept = "".join(f",+{each}" for each in capabilities)
+    return [*words, "--inh-caps=-all", "--ambient-caps=-all", f"--bounding-set=-all{kept}", "--no-new-privs"]
+
+
+def user_of_services(project: Path) -> int:
+    """Return the uid that services run as: `HOST_UID`, or our own where that user could not read what they need.
+
+    An interpreter below a home folder that only its owner may enter can not be run by anybody else; and in an
+    unprivileged user namespace there is nobody else.
+    """
+    needed = (project, sys.prefix, sys.base_prefix, os.path.realpath(sys.executable))
+    return HOST_UID if os.geteuid() == 0 and all(open_to_all(Path(each)) for each in needed) else os.geteuid()
+
+
+def open_to_all(path: Path) -> bool:
+    """Return whether every user may reach and read *path*."""
+    try:
+        return all(p.stat().st_mode & 0o001 for p in path.resolve().parents) and bool(path.stat().st_mode & 0o004)
+    except OSError:
+        return False
+
+
+def exit_code(status: int) -> int:
+    """Return the exit code of a shell for a wait status: 128 + the signal where there was one."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _fork(child: Callable[[], None], report: socket.socket, pids: int, home: int) -> int:
+    """Fork into the PID namespace *pids* (a new one when that is our own), and come back to *home* ourselves."""
+    if pids == home:
+        namespaces.unshare(namespaces.NEWPID)
+    else:
+        namespaces.enter(pids, namespaces.NEWPID)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                signal.set_wakeup_fd(-1)
+                for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE):
+                    signal.signal(signum, signal.SIG_DFL)
+                child()
+            except OSError as error:
+                report.send(f"error: {error.strerror or error}".encode())
+            except BaseException as error:  # whatever it is, it must not go on as a second supervisor
+                report.send(f"error: {type(error).__name__}: {error}".encode())
+            finally:
+                os._exit(_NOT_STARTED)
+    finally:
+        namespaces.enter(home, namespaces.NEWPID)
+        report.close()
+    return pid
+
+
+def _become(first: Sequence[str], argv: Sequence[str], environment: Mapping[str, str], streams: Sequence[int]) -> None:
+    """Become the program; does not return."""
+    command = [*first, *argv]
+    copies = [os.dup(fd) for fd in streams]  # the originals may be among 0, 1 and 2
+    for number, fd in enumerate(copies):
+        os.dup2(fd, number, inheritable=True)
+    os.execvpe(command[0], command, dict(environment))  # noqa: S606 - there is no shell, and nothing of us goes on
+
+
+def _until_made(ours: socket.socket, pid: int) -> list[int]:
+    data, fds, _, _ = socket.recv_fds(ours, 4096, 3, socket.MSG_CMSG_CLOEXEC)
+    if data != b"made":
+        _reap(pid)
+        raise SpawnError(data.decode().removeprefix("error: ") or "the process ended before it had begun")
+    return fds
+
+
+def _until_running(ours: socket.socket, pid: int) -> None:
+    """Wait for `exec`, which closes the other end of the socket."""
+    if problem := ours.recv(4096):
+        _reap(pid)
+        raise SpawnError(problem.decode().removeprefix("error: "))
+
+
+def _end(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    _reap(pid)
+
+
+def _reap(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)

@@ -1,0 +1,119 @@
+"""Namespaces and mounts by their system calls (namespaces(7), mount(2)); Python 3.11 has no `os.unshare`.
+
+A namespace is held by the processes in it and named by a file descriptor, never by a path below /run/netns: nothing is
+left to remove when the last process is gone, and an unprivileged user may do the same.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+#: linux/sched.h
+NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
+#: linux/mount.h
+RDONLY, NOSUID, NODEV, NOEXEC, REMOUNT, BIND, RECURSIVE, PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
+#: mount_setattr(2), Linux 5.12: one number on every architecture; struct mount_attr has four 64-bit fields.
+_SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _ATTR_RDONLY = 442, -100, 0x8000, 1
+#: linux/prctl.h
+_PR_SET_PDEATHSIG = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def unshare(kinds: int) -> None:
+    """Leave the namespaces of these *kinds* (`NEWNET`, …) for new ones."""
+    _check(_libc.unshare(kinds), "unshare")
+
+
+def enter(namespace: int, kind: int) -> None:
+    """Move this thread into the namespace behind a file descriptor."""
+    _check(_libc.setns(namespace, kind), "setns")
+
+
+def own(kind: str) -> int:
+    """Return a descriptor of the namespace that this process is in; *kind* is ``net``, ``mnt``, ``pid`` or ``user``."""
+    return os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+@contextlib.contextmanager
+def inside(namespace: int, home: int) -> Iterator[None]:
+    """Run the block in a network *namespace*; sockets made there stay there.  *home* is where this thread belongs."""
+    enter(namespace, NEWNET)
+    try:
+        yield
+    finally:
+        enter(home, NEWNET)
+
+
+def become_root_of_user_namespace() -> None:
+    """Become root of a new user namespace: every capability there, none outside (user_namespaces(7)).
+
+    Raises:
+        OSError: the machine forbids user namespaces to this user.
+    """
+    uid, gid = os.getuid(), os.getgid()
+    unshare(NEWUSER)
+    Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
+    Path("/proc/self/uid_map").write_text(f"0 {uid} 1", encoding="ascii")
+    Path("/proc/self/gid_map").write_text(f"0 {gid} 1", encoding="ascii")
+
+
+def mount(source: str, target: str | Path, kind: str = "", flags: int = 0, data: str = "") -> None:
+    """Mount, or change a mount."""
+    answer = _libc.mount(
+        source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), data.encode() if data else None
+    )
+    _check(answer, f"mount {source or kind} on {target}")
+
+
+def bind(source: str | Path, target: str | Path, *, read_only: bool = False) -> None:
+    """Show *source*, a file or folder, at *target* as well."""
+    mount(str(source), target, flags=BIND | RECURSIVE)
+    if read_only:
+        freeze(target)
+
+
+def freeze(target: str | Path) -> None:
+    """Make everything mounted at and below *target* read-only."""
+    _set_attributes(target, _AT_RECURSIVE, _ATTR_RDONLY, 0)
+
+
+def thaw(target: str | Path) -> None:
+    """Let the one mount at *target* be written again."""
+    _set_attributes(target, 0, 0, _ATTR_RDONLY)
+
+
+def _set_attributes(target: str | Path, flags: int, on: int, off: int) -> None:
+    """mount_setattr(2), Linux 5.12: unlike a remount it keeps what else is set, and reaches what is mounted below."""
+    attributes = ctypes.create_string_buffer(struct.pack("QQQQ", on, off, 0, 0))
+    answer = _libc.syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(target), flags, attributes, ctypes.c_size_t(32))
+    _check(answer, f"make {target} {'read-only' if on else 'writable'}")
+
+
+def keep_mounts_private() -> None:
+    """Let no mount of this mount namespace be seen outside."""
+    mount("", "/", flags=PRIVATE | RECURSIVE)
+
+
+def mount_proc() -> bool:
+    """Mount a /proc of this PID namespace; return False where the machine hides parts of its own and so forbids it."""
+    try:
+        mount("proc", "/proc", "proc", NOSUID | NODEV | NOEXEC)
+    except PermissionError:
+        return False
+    return True
+
+
+def die_with_parent(signum: int) -> None:
+    """Have the kernel send *signum* to this process when its parent ends."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0), "prctl")
+
+
+def _check(answer: int, what: str) -> None:
+    if answer < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number) if number else errno.errorcode.get(number, '?')}")

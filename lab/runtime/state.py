@@ -1,0 +1,163 @@
+"""The state folder of a lab without Docker: who supervises it, its volumes, its logs.
+
+``lab.json`` names the supervisor by PID, start time and boot, so that a number used again is not taken for it.
+Everything else of the lab ends with that process (docs/decisions/0004-netns-supervisor.md); this folder is what is left.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from runtime.errors import EngineError
+
+#: Of what stands in the folder; another one is refused.
+VERSION = 1
+#: Environment variable with the folder; otherwise `FOLDER` in the project.
+VARIABLE, FOLDER = "FIRSTBYTE_STATE", ".state"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process, for good: its PID may be used again, with another start time."""
+
+    pid: int
+    #: Clock ticks after boot (proc_pid_stat(5), field 22).
+    started: int
+    #: /proc/sys/kernel/random/boot_id.
+    boot: str
+
+    @classmethod
+    def of(cls, pid: int) -> "Process":
+        """Return the process that has this PID now; raise `FileNotFoundError` when there is none."""
+        return cls(pid, _start_time(pid), _boot())
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        try:
+            return self.boot == _boot() and self.started == _start_time(self.pid) and not _is_zombie(self.pid)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+
+class StateFolder:
+    """One lab's folder; it need not exist yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    @classmethod
+    def find(cls, project: Path) -> "StateFolder":
+        """Return the folder that the environment names, or the project's."""
+        return cls(Path(os.environ.get(VARIABLE) or project / FOLDER))
+
+    @property
+    def control(self) -> Path:
+        """The supervisor's socket."""
+        return self.path / "control"
+
+    @property
+    def volumes(self) -> Path:
+        """The folder with one folder for each named volume."""
+        return self.path / "volumes"
+
+    def log(self, host: str) -> Path:
+        """Return the file that the output of *host* goes to."""
+        return self.path / "logs" / f"{host}.log"
+
+    def make(self) -> None:
+        """Create it, for its owner only: it holds keys."""
+        try:
+            for folder in (self.path, self.path / "logs", self.volumes):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise EngineError(f"cannot make the state folder {self.path}: {error.strerror}") from None
+
+    def supervisor(self) -> Process | None:
+        """Return the supervisor that the folder names, alive or not.
+
+        Raises:
+            EngineError: the folder was written by another version, is damaged, or belongs to somebody else.
+        """
+        path = self.path / "lab.json"
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if document["version"] != VERSION:
+                raise EngineError(
+                    f"{path}: expected state of version {VERSION}, got {document['version']!r}: run `firstbyte down` of the "
+                    f"firstbyte that wrote it, or remove {self.path} once process {document['supervisor']['pid']} is gone"
+                )
+            return Process(**document["supervisor"])
+        except FileNotFoundError:
+            return None
+        except PermissionError:
+            raise EngineError(f"{self.path}: the lab there belongs to another user (uid {_owner(self.path)})") from None
+        except (ValueError, KeyError, TypeError):
+            raise EngineError(f"{path}: expected the state of a lab, got something else: remove {self.path}") from None
+
+    def running(self) -> Process | None:
+        """Return the supervisor if it runs."""
+        found = self.supervisor()
+        return found if found is not None and found.alive else None
+
+    def record(self, supervisor: Process) -> None:
+        """Write down who supervises the lab; whole, or not at all."""
+        path = self.path / "lab.json"
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps({"version": VERSION, "supervisor": asdict(supervisor)}) + "\n", encoding="utf-8")
+        new.replace(path)
+
+    def clear(self, *, volumes: bool) -> None:
+        """Remove what a lab that no longer runs has left; *volumes*: those as well, and then the folder."""
+        for name in ("lab.json", "lab.new", "control", "supervisor.log"):
+            (self.path / name).unlink(missing_ok=True)
+        if volumes:
+            for name in ("logs", "volumes"):
+                shutil.rmtree(self.path / name, ignore_errors=True)
+            (self.path / "lock").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # something that is not ours lies in it, or it was never made
+                self.path.rmdir()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other `up` and `down` of this folder out.
+
+        Raises:
+            EngineError: another one is at work.
+        """
+        self.make()
+        with (self.path / "lock").open("w", encoding="ascii") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise EngineError(f"another `firstbyte up` or `down` is at work in {self.path}") from None
+            yield
+
+
+def _stat(pid: int) -> list[str]:
+    # The second field, the program's name in parentheses, may hold blanks and parentheses itself.
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+
+
+def _start_time(pid: int) -> int:
+    return int(_stat(pid)[19])
+
+
+def _is_zombie(pid: int) -> bool:
+    return _stat(pid)[0] in {"Z", "X"}
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def _owner(path: Path) -> int | str:
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return "?"
