@@ -43,4 +43,7 @@ ip route del default 2>/dev/null || true
 [ "$user" = "$(id -u)" ] || ids="--reuid $user --regid $user --clear-groups"
 command -v tini >/dev/null && set -- tini -- "$@"
 # shellcheck disable=SC2086 # three words, or none
-exec setpriv ${ids:-} --inh-caps=-all --ambient-caps=-all --bounding-set=-all --no-new-privs "$@"
+set -- setpriv ${ids:-} --inh-caps=-all --ambient-caps=-all --bounding-set=-all --no-new-privs "$@"
+# Frames of the wire come from a packet socket that only CAP_NET_RAW may open: it is opened here, shut, and inherited.
+[ "${HOST_ROLE:-host}" != wan ] || set -- python -m wan.frames --device "$device" -- "$@"
+exec "$@"

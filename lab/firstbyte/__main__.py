@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from firstbyte import experiment, lifecycle, link, pki, reports, trace
 from runtime import RUNTIMES, LabError
@@ -141,10 +142,15 @@ def _parser() -> argparse.ArgumentParser:
         "one request, phase by phase, beside its prediction",
         "trace https://www.example.com/",
         "trace https://far.example.com/bytes/50000 --tls 1.2 --json",
+        "trace https://www.example.com/ --packets --pcap www.pcap --keylog www.keys",
     )
     traced.add_argument("url")
     traced.add_argument("--tls", choices=["1.2", "1.3"], help="hold TLS to one version")
     traced.add_argument("--cold", action="store_true", help="do not repeat it with warm caches")
+    traced.add_argument("--no-resume", action="store_true", help="full TLS handshakes only, also when warm")
+    traced.add_argument("--packets", action="store_true", help="every segment with its Ethernet, IP and TCP headers")
+    traced.add_argument("--pcap", type=Path, metavar="FILE", help="write what passed at the client's side")
+    traced.add_argument("--keylog", type=Path, metavar="FILE", help="write the TLS secrets, for Wireshark and tshark")
     traced.add_argument("--json", action="store_true")
 
     for verb, run, help_, examples in (

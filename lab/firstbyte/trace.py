@@ -8,7 +8,7 @@ from rich.console import Console
 
 from firstbyte import where
 from runtime import LabDownError, LabError
-from waterfall import BadURLError, render
+from waterfall import Evidence, EvidenceError, WaterfallError, check, render, save
 from waterfall.measure import split
 
 #: Seconds that a trace may take: two requests, each step with its own time-out.
@@ -17,20 +17,30 @@ TIMEOUT = 90.0
 
 def trace(args: argparse.Namespace) -> int:
     """Trace one URL; exit 1 when it leads nowhere good, 2 when it is none."""
+    evidence = Evidence(args.packets, args.pcap is not None, args.keylog is not None)
     try:
         split(args.url)
-    except BadURLError as error:
+        check(args.pcap, args.keylog)
+    except WaterfallError as error:
         print(f"firstbyte trace: error: {error}", file=sys.stderr)
         return 2
-    body = {"url": args.url, "tls": args.tls, "warm": not args.cold}
+    body = {"url": args.url, "tls": args.tls, "warm": not args.cold, "resume": not args.no_resume, **evidence.as_json()}
     with where.lab() as lab:
         try:
             found = lab.call("client", "POST", "/admin/trace", body, timeout=TIMEOUT)
         except LabDownError:
             raise
         except LabError as error:  # "client: POST /admin/trace: 422: www…: no such name"
-            print(f"firstbyte trace: {str(error).rpartition(': 422: ')[2]}", file=sys.stderr)
+            _, failed, reason = str(error).rpartition(": 422: ")
+            if not failed:
+                raise
+            print(f"firstbyte trace: {reason}", file=sys.stderr)
             return 1
+        try:
+            found = save(found, args.pcap, args.keylog)
+        except EvidenceError as error:
+            print(f"firstbyte trace: error: {error}", file=sys.stderr)
+            return 2
         _show_on_console(lab, found)
     if args.json:
         print(json.dumps(found, indent=2))

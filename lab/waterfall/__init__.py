@@ -7,10 +7,13 @@ from waterfall.errors import (
     BadCertificateError,
     BadURLError,
     ConnectError,
+    EvidenceError,
     NameLookupError,
+    NoFramesError,
     ResponseError,
     WaterfallError,
 )
+from waterfall.evidence import Evidence, check, save
 from waterfall.measure import Session, measure
 from waterfall.model import Hop, Phase, Trace, from_json, summary
 from waterfall.render import render
@@ -19,15 +22,20 @@ __all__ = [
     "BadCertificateError",
     "BadURLError",
     "ConnectError",
+    "Evidence",
+    "EvidenceError",
     "Hop",
     "NameLookupError",
+    "NoFramesError",
     "Phase",
     "ResponseError",
     "Session",
     "Trace",
     "WaterfallError",
+    "check",
     "from_json",
     "measure",
     "render",
+    "save",
     "summary",
 ]

@@ -8,9 +8,25 @@ from pathlib import Path
 from rich.console import Console
 
 from telemetry import endpoint
-from waterfall.errors import BadURLError, WaterfallError
+from waterfall.errors import BadURLError, EvidenceError, NoFramesError, WaterfallError
+from waterfall.evidence import Evidence, check, save
+from waterfall.measure import TIMEOUT
 from waterfall.render import render
 from waterfall.request import new_session, trace
+
+#: Exit codes (DESIGN): 2 usage, 3 no lab; whatever else ends a request is 1.
+EXIT_CODES = {BadURLError: 2, EvidenceError: 2, NoFramesError: 3}
+
+
+def seconds(text: str) -> float:
+    """Parse a time-out (an argparse type)."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 600:
+        raise argparse.ArgumentTypeError(f"expected seconds between 0 and 600, got {text!r}")
+    return value
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,14 +45,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--server", type=endpoint, metavar="HOST:PORT", help="connect here instead of resolving")
     parser.add_argument("--resolver", type=endpoint, metavar="HOST:PORT", help="ask this resolver")
     parser.add_argument("--cold", action="store_true", help="only once")
+    parser.add_argument("--no-resume", action="store_true", help="full TLS handshakes only")
+    parser.add_argument("--timeout", type=seconds, default=TIMEOUT, metavar="S", help="of each step")
+    parser.add_argument("--packets", action="store_true", help="every segment, decoded (in the lab)")
+    parser.add_argument("--pcap", type=Path, metavar="FILE", help="write what passed at the client's side (in the lab)")
+    parser.add_argument("--keylog", type=Path, metavar="FILE", help="write the TLS secrets")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    session = new_session(args.trust, args.tls, [args.resolver] if args.resolver else None)
+    session = new_session(args.trust, args.tls, [args.resolver] if args.resolver else None, resume=not args.no_resume)
+    session.timeout = args.timeout
+    evidence = Evidence(args.packets, args.pcap is not None, args.keylog is not None)
     try:
-        body = trace(args.url, session, warm=not args.cold, server=args.server)
+        check(args.pcap, args.keylog)
+        body = trace(args.url, session, warm=not args.cold, server=args.server, evidence=evidence)
+        body = save(body, args.pcap, args.keylog)
     except WaterfallError as error:
         print(f"waterfall: error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, BadURLError) else 1
+        return EXIT_CODES.get(type(error), 1)
     if args.json:
         print(json.dumps(body, indent=2))
     else:

@@ -1,6 +1,7 @@
 """``python -m waterfall.agent``: traces requests from where it stands; the host `client` runs it.
 
-``POST /admin/trace {"url": …, "tls": "1.2"|"1.3"|null, "warm": true}`` answers with the trace.
+``POST /admin/trace {"url": …, "tls": "1.2"|"1.3"|null, "warm": true, "resume": true}`` answers with the trace; with
+``"packets"``, ``"pcap"`` or ``"keylog": true`` it brings those along.
 """
 
 import argparse
@@ -11,10 +12,13 @@ from typing import Any
 
 from telemetry import AdminError, Request, Telemetry, add_arguments, log
 from waterfall import lab
-from waterfall.errors import BadURLError, WaterfallError
+from waterfall.errors import BadURLError, NoFramesError, WaterfallError
+from waterfall.evidence import KEYLOG, PCAP, Evidence
 from waterfall.request import new_session, trace
 
 logger = log.get("waterfall")
+#: What a request may say besides the URL and the version of TLS.
+FLAGS = {"warm": True, "resume": True, "packets": False, "pcap": False, "keylog": False}
 DEFAULT_TRUST = Path("/srv/trust/root.pem")
 
 
@@ -39,17 +43,24 @@ class Agent:
         tls = body.get("tls")
         if tls not in {None, "1.2", "1.3"}:
             raise AdminError(400, f'expected tls "1.2", "1.3" or null; got {tls!r}')
+        flags = {name: body.get(name, default) for name, default in FLAGS.items()}
+        for name, value in flags.items():
+            if not isinstance(value, bool):
+                raise AdminError(400, f"expected {name} to be true or false, got {value!r}")
+        session = new_session(self.trust, tls, resume=flags["resume"])
+        evidence = Evidence(flags["packets"], flags["pcap"], flags["keylog"])
         async with self._lock:
             try:
                 found = await asyncio.to_thread(
-                    trace, body["url"], new_session(self.trust, tls), warm=body.get("warm", True) is True, wan=self.wan
+                    trace, body["url"], session, warm=flags["warm"], wan=self.wan, evidence=evidence
                 )
             except WaterfallError as error:
                 self._count.inc(outcome=error.phase)
-                # 422: the request to us was right; the URL leads nowhere good.  400: it is no URL.
-                raise AdminError(400 if isinstance(error, BadURLError) else 422, str(error)) from None
+                # 422: the request to us was right; the URL leads nowhere good.
+                status = {BadURLError: 400, NoFramesError: 503}.get(type(error), 422)
+                raise AdminError(status, str(error)) from None
         self._count.inc(outcome="ok")
-        self.last = found
+        self.last = {key: value for key, value in found.items() if key not in {PCAP, KEYLOG}}
         logger.info("traced", url=body["url"], ttfb_ms=found["cold"]["ttfb_ms"])
         return found
 

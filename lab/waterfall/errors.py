@@ -35,3 +35,15 @@ class ResponseError(WaterfallError):
     """What came is not an HTTP response, or it ended before it was whole."""
 
     phase = "first_byte"
+
+
+class NoFramesError(WaterfallError):
+    """Packets were asked for, and nothing can capture them."""
+
+    phase = "frames"
+
+
+class EvidenceError(WaterfallError):
+    """A file that was asked for can not be written."""
+
+    phase = "files"

@@ -12,14 +12,17 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from stub import NoAddress, NoSuchName, Stub, StubError
+from stub import Stub, StubError
 from waterfall import tls as tls_channel
 from waterfall.errors import BadCertificateError, BadURLError, ConnectError, NameLookupError, ResponseError
+from waterfall.keylog import KeyLog
 from waterfall.model import Phase, Trace
 from waterfall.sockets import congestion_control, state_of, tcp_info
 
 #: Seconds until a step that hears nothing is given up.
 TIMEOUT = 10.0
+#: Seconds that the server gets to close its side, too.
+GOODBYE = 2.0
 #: Octets of a response that are read at most.
 MAX_BODY = 1 << 30
 AGENT = "firstbyte"
@@ -33,6 +36,12 @@ class Session:
     trust: Path | None = None
     #: ``1.2``, ``1.3`` or None for whatever both sides like best.
     tls: str | None = None
+    #: Whether TLS sessions are resumed where there is a ticket.
+    resume: bool = True
+    #: Takes the secrets of every connection; None keeps them where they are.
+    keylog: KeyLog | None = None
+    #: Seconds until a step that hears nothing is given up.
+    timeout: float = TIMEOUT
     context: ssl.SSLContext | None = None
     #: Resumption tickets by host and port.
     tickets: dict[tuple[str, int], ssl.SSLSession] = field(default_factory=dict)
@@ -41,7 +50,13 @@ class Session:
         """Return the one context of this session: a ticket is good only in the context that got it."""
         if self.context is None:
             self.context = tls_channel.context(self.tls, self.trust)
+            if self.keylog is not None:
+                self.context.keylog_filename = self.keylog.path
         return self.context
+
+    def ticket(self, host: str, port: int) -> ssl.SSLSession | None:
+        """Return the ticket to offer to *host*, if any."""
+        return self.tickets.get((host, port)) if self.resume else None
 
     def forget(self) -> None:
         """Become a client that was never here."""
@@ -54,6 +69,7 @@ class _Clock:
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
+        trace.began_ns = time.time_ns()
         self._origin = self._wall = time.perf_counter()
         self._cpu = time.thread_time()
 
@@ -113,20 +129,24 @@ def measure(url: str, session: Session, server: tuple[str, int] | None = None) -
         WaterfallError: a subclass per phase, with one clear sentence.
     """
     secure, host, port, path = split(url)
+    if secure:
+        _context(session)  # reading a trust store takes milliseconds that no handshake is to blame for
     trace = Trace(url)
     clock = _Clock(trace)
     address = _resolve(clock, session, host, server)
-    sock = _connect(clock, address if server is None else server[0], port if server is None else server[1], host)
+    sock = _connect(clock, session, address, port if server is None else server[1], host)
     with contextlib.closing(sock):
+        _note_state(trace, sock)
         channel = _handshake(clock, session, sock, host, port) if secure else None
-        _exchange(clock, trace, sock, channel, host, port, path)
+        _exchange(clock, trace, session, sock, channel, host, port, path)
         if channel is not None and channel.object.session is not None:
             session.tickets[host, port] = channel.object.session
+        _note_state(trace, sock)
         local, remote = sock.getsockname(), sock.getpeername()
-        detail = _goodbye(sock, channel)
-        closing = clock.end("close", round_trips=1, detail=detail)
-    closing.detail["state"] = state_of(local, remote) or closing.detail["state"]
-    closing.detail["closed_by"] = "client"
+        closing = _goodbye(clock, trace, sock, channel)
+    state = state_of(local, remote) or "CLOSED"
+    trace.kernel_states.append((time.time_ns(), state))
+    closing.detail["state"] = state
     return trace
 
 
@@ -144,14 +164,27 @@ def split(url: str) -> tuple[bool, str, int, str]:
     return secure, parts.hostname, port or (443 if secure else 80), path
 
 
+def _context(session: Session) -> ssl.SSLContext:
+    try:
+        return session.tls_context()
+    except OSError as error:  # ssl.SSLError is one
+        raise BadCertificateError(
+            f"expected root certificates (PEM) in {session.trust}, got {error.strerror or error}"
+        ) from None
+
+
+def _note_state(trace: Trace, sock: socket.socket) -> None:
+    """Remember what the kernel says of the connection now: the states told from segments are held against it."""
+    state = tcp_info(sock).state
+    trace.kernel_states.append((time.time_ns(), state))
+
+
 def _resolve(clock: _Clock, session: Session, host: str, server: tuple[str, int] | None) -> str:
     if server is not None:
         clock.end("dns", detail={"address": server[0], "cached": True, "hops": [], "given": True})
         return server[0]
     try:
         answer = session.stub.resolve(host)
-    except (NoSuchName, NoAddress) as error:
-        raise NameLookupError(str(error)) from None
     except StubError as error:
         raise NameLookupError(str(error)) from None
     clock.end(
@@ -171,15 +204,15 @@ def _resolve(clock: _Clock, session: Session, host: str, server: tuple[str, int]
     return answer.rdata[0]
 
 
-def _connect(clock: _Clock, address: str, port: int, host: str) -> socket.socket:
+def _connect(clock: _Clock, session: Session, address: str, port: int, host: str) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    sock.settimeout(TIMEOUT)
+    sock.settimeout(session.timeout)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.connect((address, port))
     except TimeoutError:
         sock.close()
-        raise ConnectError(f"{host} ({address}:{port}): no answer within {TIMEOUT:g} s") from None
+        raise ConnectError(f"{host} ({address}:{port}): no answer within {session.timeout:g} s") from None
     except OSError as error:
         sock.close()
         reason = os.strerror(error.errno) if error.errno else str(error)
@@ -197,7 +230,7 @@ def _connect(clock: _Clock, address: str, port: int, host: str) -> socket.socket
 
 
 def _handshake(clock: _Clock, session: Session, sock: socket.socket, host: str, port: int) -> tls_channel.Channel:
-    channel = tls_channel.Channel(sock, session.tls_context(), host, session.tickets.get((host, port)))
+    channel = tls_channel.Channel(sock, _context(session), host, session.ticket(host, port))
     try:
         channel.handshake()
     except ssl.SSLCertVerificationError as error:
@@ -205,7 +238,7 @@ def _handshake(clock: _Clock, session: Session, sock: socket.socket, host: str, 
     except ssl.SSLError as error:
         raise BadCertificateError(f"{host}: TLS failed: {error.reason or error}") from None
     except TimeoutError:
-        raise BadCertificateError(f"{host}: no TLS answer within {TIMEOUT:g} s") from None
+        raise BadCertificateError(f"{host}: no TLS answer within {session.timeout:g} s") from None
     except OSError as error:
         raise BadCertificateError(f"{host}: the connection ended during the TLS handshake: {error}") from None
     counts = {"round_trips": channel.round_trips, "bytes_sent": channel.sent, "bytes_received": channel.received}
@@ -217,6 +250,7 @@ def _handshake(clock: _Clock, session: Session, sock: socket.socket, host: str, 
 def _exchange(
     clock: _Clock,
     trace: Trace,
+    session: Session,
     sock: socket.socket,
     channel: tls_channel.Channel | None,
     host: str,
@@ -242,7 +276,7 @@ def _exchange(
         rtt = tcp_info(sock).rtt_ms / 1000
         waits, after = _read_body(response, first, read, rtt)
     except TimeoutError:
-        raise ResponseError(f"{host}: silent for {TIMEOUT:g} s") from None
+        raise ResponseError(f"{host}: silent for {session.timeout:g} s") from None
     except httptools.HttpParserError as error:
         raise ResponseError(f"{host}: expected an HTTP response: {error}") from None
     except OSError as error:
@@ -276,18 +310,21 @@ def _read_body(response: _Response, first: bytes, read: Any, rtt: float) -> tupl
     return waits, total
 
 
-def _goodbye(sock: socket.socket, channel: tls_channel.Channel | None) -> dict[str, Any]:
-    """Close first, wait for the other's FIN; the socket is in TIME-WAIT then."""
+def _goodbye(clock: _Clock, trace: Trace, sock: socket.socket, channel: tls_channel.Channel | None) -> Phase:
+    """Close first, unless the server has; wait for the other's FIN, so that the socket ends in TIME-WAIT."""
+    server_first = tcp_info(sock).state == "CLOSE-WAIT"
+    detail: dict[str, Any] = {"closed_by": "server" if server_first else "client"}
     try:
         if channel is not None:
             channel.say_goodbye()
         sock.shutdown(socket.SHUT_WR)
-        sock.settimeout(2.0)
+        _note_state(trace, sock)
+        sock.settimeout(GOODBYE)
         while sock.recv(65536):
             pass
     except OSError as error:
-        return {"state": "CLOSED", "note": str(error)}
-    return {"state": "TIME-WAIT"}
+        detail["note"] = str(error)
+    return clock.end("close", round_trips=0 if server_first or "note" in detail else 1, detail=detail)
 
 
 def _server_timing(text: str) -> dict[str, Any]:

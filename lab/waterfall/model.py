@@ -66,6 +66,10 @@ class Trace:
     phases: list[Phase] = field(default_factory=list)
     #: ``HTTP/1.1 200 OK``.
     status: str = ""
+    #: When it began, in nanoseconds since 1970.
+    began_ns: int = 0
+    #: What the kernel said of the client's socket, and when (nanoseconds since 1970).
+    kernel_states: list[tuple[int, str]] = field(default_factory=list)
 
     def phase(self, name: str) -> Phase | None:
         """Return the phase called *name*."""

@@ -26,7 +26,7 @@ def predict(
     hops: Sequence[Hop],
     upstream_hops: Sequence[Hop] = (),
     upstream_names_asked: bool = False,
-    upstream: str | None = None,
+    upstreams: Sequence[str] = (),
 ) -> None:
     """Fill in ``predicted_ms`` of every phase, and the hops into the detail of ``dns``.
 
@@ -38,7 +38,7 @@ def predict(
         hops: that resolving the host's name took; empty when the resolver knew it.
         upstream_hops: that resolving the origin's name took, for the edge.
         upstream_names_asked: whether the edge asked for the origin's name at all.
-        upstream: address of the origin, when there is one.
+        upstreams: addresses of the origins that the edge may have chosen; none when there is no edge.
     """
     dns, connect, tls = trace.phase("dns"), trace.phase("connect"), trace.phase("tls")
     if connect is None or dns is None:
@@ -59,10 +59,11 @@ def predict(
     if tls is not None:
         protocol: theory.Protocol = "TLSv1.2" if tls.detail["version"] == "TLSv1.2" else "TLSv1.3"
         tls.predicted_ms = theory.tls_ms(rtt, protocol, resumed=bool(tls.detail["resumed"]))
-    for name, value in (("request", 0.0), ("close", rtt)):
-        phase = trace.phase(name)
-        if phase is not None:
-            phase.predicted_ms = value
+    request, close = trace.phase("request"), trace.phase("close")
+    if request is not None:
+        request.predicted_ms = 0.0
+    if close is not None:  # who closes second waits for nobody
+        close.predicted_ms = theory.close_ms() if close.detail.get("closed_by") == "server" else rtt
     first = trace.phase("first_byte")
     if first is not None:
         behind = _behind(
@@ -71,7 +72,7 @@ def predict(
             resolver,
             upstream_hops,
             upstream_names_asked,
-            upstream,
+            upstreams,
             first.detail.get("server_timing", {}),
         )
         if behind is not None:
@@ -88,14 +89,15 @@ def _behind(
     resolver: str,
     hops: Sequence[Hop],
     names_asked: bool,
-    upstream: str | None,
+    upstreams: Sequence[str],
     timing: dict[str, Any],
 ) -> float | None:
     """Return what the way behind the edge costs: the origin's name, a connection where none was there, the request."""
-    if not timing or upstream is None:
+    if not timing or not upstreams:
         return 0.0
-    rtt = links.rtt_ms(edge, upstream)
-    if rtt is None:
+    rtts = {links.rtt_ms(edge, upstream) for upstream in upstreams}
+    rtt = rtts.pop()
+    if rtts or rtt is None:  # which of them it was is not known, and they are not equally far
         return None
     if timing.get("connection") == "reused":
         return theory.pooled_request_ms(rtt, 0.0)

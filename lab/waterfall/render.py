@@ -1,12 +1,17 @@
-"""Draws traces for a terminal (rich): one bar per phase on a common time axis, measured beside predicted."""
+"""Draws traces for a terminal: one bar per phase on a common time axis, measured beside predicted.
 
-from collections.abc import Mapping
+Lines are laid out here, not by a table that wraps where it must: no line is wider than the terminal, what does not fit
+is left out (figures) or hangs behind its label (sentences).
+"""
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from waterfall.ladder import ladder
 from waterfall.model import summary
 
 COLOURS = {
@@ -18,9 +23,16 @@ COLOURS = {
     "body": "bright_green",
     "close": "bright_black",
 }
-LABELS = {"dns": "names", "connect": "connect", "tls": "TLS", "request": "request", "first_byte": "first byte"}
-#: Columns of the bar, at least and at most; the rest of the line is figures.
-BAR_MIN, BAR_MAX, FIGURES = 12, 60, 66
+LABELS = {"dns": "names", "tls": "TLS", "first_byte": "first byte"}
+#: Columns of the names of phases, and of the labels of sentences.
+LABEL, HANGING = 11, 7
+#: Columns of the bar, at most; longer ones are no easier to compare.
+BAR_MAX = 60
+#: Terminals narrower than this get bars and times only; wider ones octets and CPU, too.
+NARROW = 72
+#: Terminals at least this wide get the question of every hop.
+WIDE = 100
+MIN_WIDTH = 40
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -31,134 +43,147 @@ def render(body: Mapping[str, Any], width: int = 100) -> RenderableType:
         body: with ``url``, ``cold`` and, where it was measured, ``warm``.
         width: columns of the terminal.
     """
-    parts: list[RenderableType] = []
-    scale = max(_end(body[kind]) for kind in ("cold", "warm") if body.get(kind))
-    for kind in ("cold", "warm"):
-        trace = body.get(kind)
-        if trace:
-            parts.extend([_title(kind, body["url"], trace), _bars(trace, scale, width)])
-            if kind == "cold":
-                parts.extend(_story(trace, width))
-            parts.append(Text(""))
-    parts.append(Text(summary(body["cold"], body.get("warm")), style="bold"))
-    return Group(*parts)
+    width = max(MIN_WIDTH, width)
+    kinds = [kind for kind in ("cold", "warm") if body.get(kind)]
+    scale = max(_end(body[kind]) for kind in kinds)
+    lines: list[Text] = []
+    for kind in kinds:
+        trace = body[kind]
+        lines += _title(kind, body["url"], trace, width)
+        lines += _bars(trace, scale, width)
+        lines += _story(trace, width)
+        lines.append(Text(""))
+        if trace.get("packets"):
+            lines += [*ladder(trace["packets"], width), Text("")]
+    lines += [Text(line, style="bold") for line in textwrap.wrap(summary(body["cold"], body.get("warm")), width)]
+    for line in lines:
+        line.no_wrap = True
+    return Group(*lines)
 
 
 def _end(trace: Mapping[str, Any]) -> float:
     return max((p["start_ms"] + p["measured_ms"] for p in trace["phases"]), default=1.0) or 1.0
 
 
-def _title(kind: str, url: str, trace: Mapping[str, Any]) -> Text:
+def _title(kind: str, url: str, trace: Mapping[str, Any], width: int) -> Iterator[Text]:
+    named = Text(f"{kind}  {url}", style="bold")
+    named.truncate(width, overflow="ellipsis")
+    yield named
     predicted = trace.get("ttfb_predicted_ms")
-    text = Text.assemble(
-        (f"{kind}  ", "bold"), (url, "bold"), f"  {trace['status']}  first byte after {trace['ttfb_ms']:.1f} ms"
-    )
+    said = Text(f"{trace['status']}; first byte after {trace['ttfb_ms']:.1f} ms")
     if predicted is not None:
-        text.append(f" (predicted {predicted:.1f})", style="dim")
-    return text
+        said.append(f", predicted {predicted:.1f}", style="dim")
+    said.truncate(width, overflow="ellipsis")
+    yield said
 
 
-def _bars(trace: Mapping[str, Any], scale: float, width: int) -> Table:
-    bar = max(BAR_MIN, min(BAR_MAX, width - FIGURES))
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    table.add_column("", width=bar, no_wrap=True)
-    for title in ("measured", "predicted", "residual", "trips", "sent", "recv"):
-        table.add_column(title, justify="right", no_wrap=True)
+def _bars(trace: Mapping[str, Any], scale: float, width: int) -> Iterator[Text]:
+    titles = ["measured", "predicted", "residual", "trips"]
+    sizes = [8, 10, 9, 6]
+    if width >= NARROW:
+        titles, sizes = [*titles, "sent", "recv", "cpu ms"], [*sizes, 7, 7, 7]
+    bar = min(BAR_MAX, width - LABEL - sum(sizes))
+    header = "".join(f"{title:>{size}}" for title, size in zip(titles, sizes, strict=True))
+    yield Text(f"{'ms':<{LABEL}}{' ' * bar}{header}", style="dim")
     for phase in trace["phases"]:
-        name = phase["name"]
-        residual = phase.get("residual_ms")
-        table.add_row(
-            Text(LABELS.get(name, name), style=COLOURS[name]),
-            _bar(phase, scale, bar),
-            f"{phase['measured_ms']:.1f} ms",
-            "" if phase.get("predicted_ms") is None else f"{phase['predicted_ms']:.1f}",
-            "" if residual is None else Text(f"{residual:+.1f}", style="yellow" if _surprises(phase) else "dim"),
-            str(phase["round_trips"]) if phase["round_trips"] else "",
-            _octets(phase["bytes_sent"]),
-            _octets(phase["bytes_received"]),
+        name, residual, predicted = phase["name"], phase.get("residual_ms"), phase.get("predicted_ms")
+        line = Text(f"{LABELS.get(name, name):<{LABEL}}", style=COLOURS[name])
+        drawn = _bar(phase, scale, bar)
+        line.append(drawn + " " * (bar - len(drawn)))
+        line.append(f"{phase['measured_ms']:>8.1f}", style="default")
+        line.append(f"{'' if predicted is None else f'{predicted:.1f}':>10}", style="default")
+        line.append(
+            f"{'' if residual is None else f'{residual:+.1f}':>9}", style="yellow" if _surprises(phase) else "dim"
         )
-    return table
+        line.append(f"{phase['round_trips'] or '':>6}", style="default")
+        if width >= NARROW:
+            line.append(f"{_octets(phase['bytes_sent']):>7}{_octets(phase['bytes_received']):>7}", style="default")
+            line.append(f"{phase['cpu_ms']:>7.1f}", style="dim")
+        line.rstrip()
+        yield line
 
 
 def _surprises(phase: Mapping[str, Any]) -> bool:
     """Return whether the residual is more than noise: a tenth of the prediction and more than 5 ms."""
-    residual = abs(phase["residual_ms"])
-    return bool(residual > 5 and residual > 0.1 * (phase["predicted_ms"] or 0))
+    residual = phase.get("residual_ms")
+    return residual is not None and abs(residual) > max(5, 0.1 * (phase["predicted_ms"] or 0))
 
 
-def _bar(phase: Mapping[str, Any], scale: float, width: int) -> Text:
+def _bar(phase: Mapping[str, Any], scale: float, width: int) -> str:
     """Draw the phase to an eighth of a column."""
-    begin = phase["start_ms"] / scale * width
+    begin = float(phase["start_ms"]) / scale * width
     length = max(phase["measured_ms"] / scale * width, 0.125)
-    whole = int(begin)
+    whole = min(int(begin), width - 1)
     eighths = min(max(1, round((length + begin - whole) * 8)), (width - whole) * 8)
     lead = round((begin - whole) * 8) if eighths > 8 else 0
     cells = "█" * (eighths // 8) + (EIGHTHS[eighths % 8] if eighths % 8 else "")
     if lead >= 4 and len(cells) > 1:
         cells = "▐" + cells[1:]
-    return Text(" " * min(whole, width - 1) + cells, style=COLOURS[phase["name"]])
+    return " " * whole + cells
 
 
-def _story(trace: Mapping[str, Any], width: int) -> list[RenderableType]:
-    """Tell what the bars can not: each hop, the chain, the end of the connection."""
-    lines: list[RenderableType] = []
-    phases = {phase["name"]: phase for phase in trace["phases"]}
-    dns = phases.get("dns", {}).get("detail", {})
-    hops = dns.get("hops", [])
-    if hops:
-        lines.append(_line("names", f"client → resolver {dns.get('resolver', '')}, which asks", "magenta"))
-        lines.append(_hop_table(hops, width))
-    tls = phases.get("tls", {}).get("detail", {})
+def _story(trace: Mapping[str, Any], width: int) -> Iterator[Text]:
+    """Tell what the bars can not: each hop, the chain, the edge's connection, the end of ours."""
+    details = {phase["name"]: phase.get("detail") or {} for phase in trace["phases"]}
+    dns, tls, close = (details.get(name, {}) for name in ("dns", "tls", "close"))
+    if dns.get("hops"):
+        yield from _sentence("names", f"client → resolver {dns.get('resolver', '')}, which asks", width, "magenta")
+        yield from _hops(dns["hops"], width)
+    if tls:
+        yield from _sentence("TLS", _identity(tls), width, "cyan")
+    timing = details.get("first_byte", {}).get("server_timing")
+    if timing:
+        names = ("pool", "dns", "connect", "tls", "upstream")
+        steps = ", ".join(f"{name} {timing[name]:.1f}" for name in names if timing.get(name))
+        kind = timing.get("connection", "fresh")
+        yield from _sentence("edge", f"{kind} connection to the origin; ms: {steps}", width, "green")
+    if close:
+        local = details.get("connect", {}).get("local", "the client")
+        wait = " for the next minute" if close.get("state") == "TIME-WAIT" else ""
+        first = close.get("closed_by", "client")
+        text = f"the {first} closed first: {local} is in {close.get('state')}{wait}"
+        yield from _sentence("close", text, width, "bright_black")
+
+
+def _identity(tls: Mapping[str, Any]) -> str:
+    text = ", ".join(str(tls[key]) for key in ("version", "cipher", "group") if tls.get(key))
+    if tls.get("resumed"):
+        text += "; resumed: no certificate was sent"
     if tls.get("chain"):
         chain = " ← ".join(_common_name(each["subject"]) for each in tls["chain"])
-        left = tls["chain"][0]["seconds_left"]
-        group = f", {tls['group']}" if tls.get("group") else ""
-        text = f"{tls['version']}, {tls['cipher']}{group}; verified: {chain}; the leaf has {_duration(left)} left"
-        lines.append(_line("TLS", text, "cyan"))
-    timing = phases.get("first_byte", {}).get("detail", {}).get("server_timing", {})
-    if timing:
-        connection = timing.get("connection", "fresh")
-        steps = [
-            f"{name} {timing[name]:.1f}" for name in ("pool", "dns", "connect", "tls", "upstream") if timing.get(name)
-        ]
-        lines.append(_line("edge", f"{connection} connection to the origin; ms: {', '.join(steps)}", "green"))
-    close = phases.get("close", {}).get("detail", {})
-    if close:
-        local = phases.get("connect", {}).get("detail", {}).get("local", "")
-        wait = " for the next minute" if close.get("state") == "TIME-WAIT" else ""
-        lines.append(
-            _line("close", f"the client closed first: {local} is in {close.get('state')}{wait}", "bright_black")
-        )
-    return lines
+        verb = "verified before" if tls.get("resumed") else "verified"
+        text += f"; {verb}: {chain}; the leaf has {_duration(tls['chain'][0]['seconds_left'])} left"
+    return text
 
 
-def _line(label: str, text: str, style: str) -> Table:
-    """Return a paragraph that hangs behind its label."""
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(width=7, no_wrap=True)
-    grid.add_column()
-    grid.add_row(f"  {label}", text, style=style)
-    return grid
+def _sentence(label: str, text: str, width: int, style: str) -> Iterator[Text]:
+    """Yield the lines of a sentence that hangs behind its label."""
+    hang = " " * (2 + HANGING)
+    for line in textwrap.wrap(
+        text, width, initial_indent=f"  {label:<{HANGING}}", subsequent_indent=hang, break_on_hyphens=False
+    ):
+        yield Text(line, style=style)
 
 
-def _hop_table(hops: list[dict[str, Any]], width: int) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    for justify in ("left", "left", "left", "left", "right"):
-        table.add_column(no_wrap=True, justify=justify)
-    wide = width >= 100
-    for hop in hops:
-        answer = hop.get("kind") or hop["rcode"]
-        question = f"{hop['qname']} {hop['qtype']}" if wide else ""
-        table.add_row(
-            "       ",
+def _hops(hops: Iterable[Mapping[str, Any]], width: int) -> Iterator[Text]:
+    """Yield one line per question that the resolver asked, in columns."""
+    rows = [
+        [
             f"{hop['server_name']} ({hop['zone']})",
-            question,
-            answer,
-            f"{hop['rtt_ms']:.1f} ms",
-            style="magenta",
-        )
-    return table
+            *([f"{hop['qname']} {hop['qtype']}"] if width >= WIDE else []),
+            str(hop.get("kind") or hop["rcode"]),
+            "cached" if hop.get("cached") else f"{hop['rtt_ms']:.1f} ms",
+        ]
+        for hop in hops
+    ]
+    sizes = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    # The first column gives way: what was answered, and when, matters more than the end of a long name.
+    sizes[0] = max(12, min(sizes[0], width - 2 - HANGING - sum(sizes[1:]) - 2 * (len(sizes) - 1)))
+    for row in rows:
+        cells = [cell if len(cell) <= size else cell[: size - 1] + "…" for cell, size in zip(row, sizes, strict=True)]
+        padded = [f"{cell:<{size}}" for cell, size in zip(cells[:-1], sizes[:-1], strict=True)]
+        text = "  ".join([*padded, f"{cells[-1]:>{sizes[-1]}}"])
+        yield Text((" " * (2 + HANGING) + text)[:width], style="magenta")
 
 
 def _common_name(subject: str) -> str:
@@ -180,4 +205,6 @@ def _duration(seconds: float) -> str:
         else f"{seconds / 60:.0f} min"
         if seconds < 7200
         else f"{seconds / 3600:.0f} h"
+        if seconds < 172_800
+        else f"{seconds / 86400:.0f} d"
     )

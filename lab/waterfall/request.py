@@ -5,15 +5,24 @@ again, so names are cached, the edge has its connection to the origin, and a TLS
 to the edge is a new one each time.
 """
 
+import base64
+import contextlib
+import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from stub import Stub, StubError
 from waterfall import lab
+from waterfall.capture import Frames, client_pcap, frames_of
 from waterfall.errors import WaterfallError
+from waterfall.evidence import KEYLOG, PCAP, Evidence
+from waterfall.keylog import KeyLog
 from waterfall.measure import Session, measure, split
-from waterfall.model import Trace, summary
+from waterfall.model import Hop, Trace, summary
+from waterfall.packets import dissect
 from waterfall.predict import hops_of, predict
 
 #: Seconds that the edge may take to put a connection into its pool after the response.
@@ -27,14 +36,54 @@ def trace(
     warm: bool = True,
     server: tuple[str, int] | None = None,
     wan: str = lab.WAN,
+    evidence: Evidence | None = None,
 ) -> dict[str, Any]:
     """Measure *url* cold and, unless told otherwise, warm; return DESIGN's JSON.
 
+    Args:
+        url: http or https.
+        session: caches, tickets and TLS settings.
+        warm: whether to ask again with all that is known then.
+        server: connect here instead of resolving.
+        wan: admin port of the router.
+        evidence: what to bring along: ``packets`` in each trace, ``pcap`` (base64) and ``keylog`` beside them.
+
     Raises:
-        WaterfallError: the request did not get as far as a response.
+        WaterfallError: the request did not get as far as a response, or frames were asked for in vain.
     """
+    split(url)
+    wanted = evidence or Evidence()
     links = lab.links(wan)
     resolver = session.stub.servers[0][0]
+    client = _own_address(wan) if wanted.frames else ""
+    with _keylog(session, wanted=wanted.keylog) as secrets:
+        with frames_of(client, wan) if wanted.frames else contextlib.nullcontext(Frames()) as frames:
+            edge = _become_cold(url, session, server, links, resolver)
+            traces = [_one(url, session, server, links, resolver, edge)]
+            if warm:
+                time.sleep(SETTLE)
+                traces.append(_one(url, session, server, links, resolver, edge))
+            if wanted.frames:
+                time.sleep(SETTLE + _half_a_round_trip(traces[-1]))
+        secret = secrets.text() if secrets is not None else ""
+    bodies = [each.as_json() for each in traces]
+    if wanted.packets:
+        for each, measured in zip(bodies, traces, strict=True):
+            each["packets"] = _packets(measured, frames)
+    body: dict[str, Any] = {"url": url, "time": traces[0].began_ns / 1e9, "tls": session.tls}
+    body |= {"cold": bodies[0], "warm": bodies[1] if warm else None}
+    body["summary"] = summary(body["cold"], body["warm"])
+    if wanted.pcap:
+        body[PCAP] = base64.b64encode(client_pcap(frames.recording, client)).decode()
+    if wanted.keylog:
+        body[KEYLOG] = secret
+    return body
+
+
+def _become_cold(
+    url: str, session: Session, server: tuple[str, int] | None, links: lab.Links | None, resolver: str
+) -> str | None:
+    """Make everybody forget: ourselves, the resolver, the edge; return the edge's address, in the lab."""
     session.forget()
     edge = _address(session, url, server) if links is not None else None
     if links is not None:
@@ -42,15 +91,50 @@ def trace(
         if edge is not None:
             lab.purge(edge)
         session.forget()
-    cold = _one(url, session, server, links, resolver, edge)
-    again = None
-    if warm:
-        time.sleep(SETTLE)
-        again = _one(url, session, server, links, resolver, edge)
-    body: dict[str, Any] = {"url": url, "time": time.time(), "tls": session.tls, "cold": cold.as_json()}
-    body["warm"] = again.as_json() if again is not None else None
-    body["summary"] = summary(body["cold"], body["warm"])
-    return body
+    return edge
+
+
+@contextlib.contextmanager
+def _keylog(session: Session, *, wanted: bool) -> Iterator[KeyLog | None]:
+    if not wanted:
+        yield None
+        return
+    with KeyLog() as secrets:
+        session.keylog = secrets
+        yield secrets
+
+
+def _packets(measured: Trace, frames: Frames) -> dict[str, Any] | None:
+    connect = measured.phase("connect")
+    if connect is None:
+        return None
+    ends = [str(connect.detail[key]).rpartition(":") for key in ("local", "address")]
+    client, server = [(address, int(port)) for address, _, port in ends]
+    return dissect(
+        frames.recording,
+        client,
+        server,
+        began_ns=measured.began_ns,
+        first_byte_ms=measured.ttfb_ms,
+        kernel_states=measured.kernel_states,
+        tls=measured.phase("tls") is not None,
+    )
+
+
+def _half_a_round_trip(measured: Trace) -> float:
+    """Return the seconds that the last ACK takes to the server."""
+    connect = measured.phase("connect")
+    return connect.measured_ms / 2000 if connect is not None else 0.0
+
+
+def _own_address(wan: str) -> str:
+    """Return our address on the way to *wan*; no packet is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect((urlsplit(wan).hostname or "", 9))
+        except OSError:
+            return ""
+        return str(sock.getsockname()[0])
 
 
 def _one(
@@ -62,16 +146,17 @@ def _one(
         return measured
     resolved = lab.resolutions(resolver, began - 0.001)
     connect = measured.phase("connect")
-    host = url.partition("://")[2].partition("/")[0].partition(":")[0]
-    hops = hops_of(resolved, host)
-    upstream, upstream_hops, asked = None, [], False
+    hops = hops_of(resolved, split(url)[1])
+    upstreams: list[str] = []
+    upstream_hops: list[Hop] = []
+    asked = False
     if edge is not None and connect is not None:
         names = set(lab.upstream_names(edge))
         found = [each for each in resolved if each["qname"].rstrip(".") in names and not each["cached"]]
-        if found:
+        if found:  # then it is the one that the edge chose
             asked, upstream_hops = True, hops_of(found, found[0]["qname"])
-        if names:
-            upstream = next((each for each in _addresses(session, sorted(names))), None)
+            names = {found[0]["qname"].rstrip(".")}
+        upstreams = _addresses(session, sorted(names))
     if connect is not None:
         client = str(connect.detail["local"]).rpartition(":")[0]
         predict(
@@ -82,7 +167,7 @@ def _one(
             hops=hops,
             upstream_hops=upstream_hops,
             upstream_names_asked=asked,
-            upstream=upstream,
+            upstreams=upstreams,
         )
     return measured
 
@@ -101,7 +186,7 @@ def _addresses(session: Session, names: list[str]) -> list[str]:
     """Return addresses of origins, from a stub of our own: the measured one must not learn them."""
     aside = Stub(session.stub.servers, timeout=1.0, attempts=1)
     found = []
-    for name in names[:1]:
+    for name in names:
         try:
             found.append(aside.resolve(name).rdata[0])
         except StubError:  # no prediction, then
@@ -109,6 +194,8 @@ def _addresses(session: Session, names: list[str]) -> list[str]:
     return found
 
 
-def new_session(trust: Path | None, tls: str | None, servers: list[tuple[str, int]] | None = None) -> Session:
+def new_session(
+    trust: Path | None, tls: str | None, servers: list[tuple[str, int]] | None = None, *, resume: bool = True
+) -> Session:
     """Return a client that was never here before."""
-    return Session(Stub(servers), trust, tls)
+    return Session(Stub(servers), trust, tls, resume)

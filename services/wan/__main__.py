@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from telemetry import Telemetry, add_arguments, log
-from wan import links, tun
+from wan import frames, links, tun
 from wan.admin import LATE_BUCKETS, Admin
 from wan.network import Network
 from wan.router import Router
@@ -56,7 +56,8 @@ async def serve(args: argparse.Namespace, network: Network, fd: int) -> int:
         loop.call_soon_threadsafe(telemetry.stop)
 
     router = Router(fd, network, max_packet=tun.mtu(args.tun), on_late=late.observe, on_failure=on_failure)
-    Admin(telemetry, router, args.tun)
+    tap = frames.inherited()
+    Admin(telemetry, router, args.tun, tap)
     try:
         async with telemetry.serving(args):
             router.start()
@@ -68,6 +69,8 @@ async def serve(args: argparse.Namespace, network: Network, fd: int) -> int:
             await telemetry.until_stopped()
     finally:
         left = await asyncio.to_thread(router.stop, DRAIN)
+        if tap is not None:
+            tap.close()
     logger.info("stopped", packets_left=left)
     return 1 if failed else 0
 

@@ -11,6 +11,9 @@
 | POST /admin/pcap | starts a capture: ``{"seconds": 10, "filter": {"host": …, "port": …, "protocol": …}}`` |
 | GET /admin/pcap | its state and, in base64, its file so far; ``?format=pcap``: the file itself |
 | DELETE /admin/pcap | ends it |
+| POST /admin/frames | Ethernet frames of one host: ``{"seconds": 10, "host": "198.19.1.10"}``; the admin port is left out |
+| GET /admin/frames | the file so far (pcapng, with directions) |
+| DELETE /admin/frames | ends it |
 """
 
 import asyncio
@@ -22,8 +25,11 @@ from typing import Any, TypeVar
 from telemetry import AdminError, Request, Response, Telemetry, log
 from wan import tun
 from wan.drops import Drop, Pattern
+from wan.frames import MAX_SECONDS as MAX_FRAME_SECONDS
+from wan.frames import FrameCapture, Tap
 from wan.link import Link
 from wan.pcap import MAX_SECONDS, Capture, Filter
+from wan.pcapng import write
 from wan.router import Router
 from wan.settings import SettingError, UnknownLinkError
 
@@ -32,6 +38,8 @@ LATE_BUCKETS = (0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005,
 
 #: Orders to drop segments at a time; each is looked at for every packet.
 MAX_DROPS = 16
+#: Where every service has its admin API.
+ADMIN_PORT = 9900
 
 logger = log.get("wan.admin")
 T = TypeVar("T")
@@ -40,10 +48,11 @@ T = TypeVar("T")
 class Admin:
     """The admin routes and metrics of one router."""
 
-    def __init__(self, telemetry: Telemetry, router: Router, device: str | None = None) -> None:
-        """Declare metrics and routes; *device* is the TUN device whose drops are shown."""
-        self.router, self.network, self.device = router, router.network, device
+    def __init__(self, telemetry: Telemetry, router: Router, device: str | None = None, tap: Tap | None = None) -> None:
+        """Declare metrics and routes; *device* is the TUN device whose drops are shown, *tap* gives frames."""
+        self.router, self.network, self.device, self.tap = router, router.network, device, tap
         self.capture: Capture | None = None
+        self._frames_end: asyncio.TimerHandle | None = None
         self._metrics(telemetry)
         for method, path, handler in (
             ("GET", "/admin/links", self.links),
@@ -57,6 +66,9 @@ class Admin:
             ("POST", "/admin/pcap", self.capture_start),
             ("GET", "/admin/pcap", self.capture_get),
             ("DELETE", "/admin/pcap", self.capture_stop),
+            ("POST", "/admin/frames", self.frames_start),
+            ("GET", "/admin/frames", self.frames_get),
+            ("DELETE", "/admin/frames", self.frames_stop),
         ):
             telemetry.route(method, path, handler)
 
@@ -249,6 +261,56 @@ class Admin:
             raise AdminError(404, "no capture")
         self.capture.stopped = True
         return self.capture.as_dict(time.monotonic_ns())
+
+    # --- frames -----------------------------------------------------------------------------------------------------
+
+    def frames_start(self, request: Request) -> dict[str, Any]:
+        """Open the packet socket for one host; the capture before is forgotten."""
+        tap, body = self._tap(), request.json()
+        if not isinstance(body, dict) or body.keys() - {"seconds", "host"} or "host" not in body:
+            raise AdminError(400, f'expected {{"seconds": N, "host": "IPv4 address"}}, got {request.body[:80]!r}')
+        seconds = body.get("seconds")
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= MAX_FRAME_SECONDS:
+            raise AdminError(400, f"expected seconds to be between 0 and {MAX_FRAME_SECONDS:g}, got {seconds!r}")
+        if self._frames_end is not None:
+            raise AdminError(409, "frames are being captured: wait for it, or DELETE /admin/frames")
+        try:
+            host = Filter.of({"host": body["host"]}).host or ""
+        except SettingError as error:
+            raise AdminError(400, str(error)) from None
+        tap.open(FrameCapture(time.time_ns() + round(seconds * 1e9)), host, ADMIN_PORT)
+        self._frames_end = asyncio.get_running_loop().call_later(seconds, self._shut)
+        logger.info("frames_started", seconds=seconds, host=host, device=tap.device)
+        return {"state": "running", "device": tap.device, "host": host, "seconds": seconds}
+
+    def frames_get(self, _: Request) -> Response:
+        """Return what was captured so far."""
+        tap = self._tap()
+        if tap.capture is None:
+            raise AdminError(404, 'no frames: POST /admin/frames {"seconds": N, "host": …} starts a capture')
+        return Response(write(tap.capture.recording(), tap.device), "application/x-pcapng")
+
+    def frames_stop(self, _: Request) -> dict[str, Any]:
+        """Shut the packet socket; what was captured stays until the next capture."""
+        tap = self._tap()
+        self._shut()
+        if tap.capture is None:
+            raise AdminError(404, "no frames were captured")
+        return {"state": "done", "frames": len(tap.capture.frames), "dropped": tap.capture.dropped}
+
+    def _tap(self) -> Tap:
+        if self.tap is None:
+            raise AdminError(
+                503, "this router has no packet socket: start it below `python -m wan.frames`, with CAP_NET_RAW"
+            )
+        return self.tap
+
+    def _shut(self) -> None:
+        if self._frames_end is not None and self.tap is not None:
+            self._frames_end.cancel()
+            self._frames_end = None
+            self.tap.shut()
+            logger.info("frames_stopped")
 
     async def _perform(self, function: Callable[[], T]) -> T:
         if not self.router.running:

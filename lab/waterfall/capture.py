@@ -1,0 +1,69 @@
+"""Frames around one trace: asks `wan` for them, and writes those of the client's side as a pcap file.
+
+A frame is captured where it enters the network and where it leaves it; a file for other programs holds each packet
+once, as it was at the client's end of its link: LINKTYPE_ETHERNET, nanoseconds (draft-ietf-opsawg-pcap).
+"""
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from telemetry.call import CallError, call
+from wan.pcapng import PcapngError, Recording, read
+from waterfall.errors import NoFramesError
+from waterfall.headers import HeaderError, decode
+
+TIMEOUT = 5.0
+#: Seconds until wan shuts its socket by itself, should nobody tell it to.
+LIMIT = 90.0
+#: File header: nanosecond magic, version 2.4, zone 0, accuracy 0, whole packets, Ethernet.
+PCAP_HEADER = struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262_144, 1)
+
+
+@dataclass(slots=True)
+class Frames:
+    """What passed while the trace ran; empty until the end."""
+
+    recording: Recording = field(default_factory=Recording)
+
+
+@contextmanager
+def frames_of(address: str, wan: str) -> Iterator[Frames]:
+    """Capture the frames of the host at *address* for as long as the context lasts.
+
+    Raises:
+        NoFramesError: wan has no packet socket, is busy, or does not answer.
+    """
+    captured = Frames()
+    _ask(wan, "POST", {"seconds": LIMIT, "host": address})
+    try:
+        yield captured
+    finally:
+        _ask(wan, "DELETE")
+        data = _ask(wan, "GET")
+        try:
+            captured.recording = read(data if isinstance(data, bytes) else b"")
+        except PcapngError as error:
+            raise NoFramesError(f"wan: {error}") from None
+
+
+def client_pcap(recording: Recording, address: str) -> bytes:
+    """Return the pcap file of what the host at *address* sent and received, each packet once."""
+    records = [PCAP_HEADER]
+    for frame in recording.frames:
+        try:
+            ip = decode(frame.data).ip
+        except HeaderError:
+            continue
+        if address == (ip.destination if frame.outbound else ip.source):
+            seconds, nanoseconds = divmod(frame.time_ns, 1_000_000_000)
+            records.append(struct.pack("=IIII", seconds, nanoseconds, len(frame.data), len(frame.data)) + frame.data)
+    return b"".join(records)
+
+
+def _ask(wan: str, method: str, body: object = None) -> object:
+    try:
+        return call(wan, method, "/admin/frames", body, timeout=TIMEOUT)
+    except CallError as error:
+        raise NoFramesError(f"no frames from wan: {error.message.removeprefix(f'{method} /admin/frames: ')}") from None

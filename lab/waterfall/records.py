@@ -1,0 +1,104 @@
+"""What a segment carries, in a few words: TLS records (RFC 8446 section 5.1) or lines of HTTP.
+
+A reader follows one direction of a connection, octets in order; what is encrypted stays so.
+"""
+
+CONTENT = {20: "ChangeCipherSpec", 21: "alert", 22: "handshake", 23: "data"}
+#: Handshake messages (RFC 8446 section 4, RFC 5246 section 7.4, RFC 5077).
+HANDSHAKE = {
+    0: "HelloRequest",
+    1: "ClientHello",
+    2: "ServerHello",
+    4: "NewSessionTicket",
+    11: "Certificate",
+    12: "ServerKeyExchange",
+    13: "CertificateRequest",
+    14: "ServerHelloDone",
+    15: "CertificateVerify",
+    16: "ClientKeyExchange",
+    20: "Finished",
+    22: "CertificateStatus",
+}
+#: A record's payload may be that long (RFC 8446 section 5.2, RFC 5246 section 6.2.3).
+MAX_RECORD = (1 << 14) + 2048
+#: Octets of an HTTP message's first line that are shown.
+MAX_LINE = 60
+
+
+class RecordReader:
+    """Names the TLS records in a stream of octets, as each begins."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        #: Octets of a record that are still to come.
+        self._missing = 0
+        #: After ChangeCipherSpec a handshake record is encrypted (TLS 1.2), and its type unknown.
+        self._encrypted = False
+        self._lost = False
+
+    def feed(self, data: bytes) -> list[str]:
+        """Return what begins in *data*; ``…`` when it only goes on."""
+        names: list[str] = []
+        if self._lost:
+            return ["?"]
+        if self._missing >= len(data) > 0:
+            self._missing -= len(data)
+            return ["…"]
+        data, self._missing = self._rest + data[self._missing :], 0
+        while len(data) >= 6:
+            kind, size = data[0], int.from_bytes(data[3:5], "big")
+            if kind not in CONTENT or data[1] != 3 or size > MAX_RECORD:
+                self._lost = True
+                names.append("no TLS record")
+                return names
+            names.extend(self._name(kind, data[5 : 5 + size]))
+            self._missing = max(0, 5 + size - len(data))
+            data = data[5 + size :]
+        self._rest = data
+        return names or ["…"]
+
+    def _name(self, kind: int, payload: bytes) -> list[str]:
+        if kind == 20:
+            self._encrypted = True
+        if kind == 22:
+            # Only a second hello, after HelloRetryRequest, is in the clear behind a ChangeCipherSpec.
+            clear = payload[:1] in {b"\1", b"\2"} and 4 + int.from_bytes(payload[1:4], "big") == len(payload)
+            return _messages(payload) if clear or not self._encrypted else ["encrypted handshake"]
+        if kind == 23:
+            return ["encrypted"]
+        return ["encrypted alert"] if kind == 21 and self._encrypted else [CONTENT[kind]]
+
+
+def _messages(payload: bytes) -> list[str]:
+    """Return the handshake messages that one record holds, as far as they are here."""
+    names, at = [], 0
+    while at < len(payload):
+        names.append(HANDSHAKE.get(payload[at], f"handshake {payload[at]}"))
+        at += 4 + int.from_bytes(payload[at + 1 : at + 4].ljust(3, b"\xff"), "big")
+    return names
+
+
+class LineReader:
+    """Names the first line of an HTTP message, and counts the rest as data."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def feed(self, data: bytes) -> list[str]:
+        """Return the first line, once; then ``data``."""
+        if self._begun:
+            return ["data"]
+        self._begun = True
+        line = data.split(b"\r\n", 1)[0][:MAX_LINE].decode("latin-1")
+        return ["".join(c if c.isprintable() else "?" for c in line)]
+
+
+def counted(names: list[str]) -> str:
+    """Return names in one line, repetitions counted: ``ServerHello, 4 encrypted``."""
+    runs: list[tuple[str, int]] = []
+    for name in names:
+        if runs and runs[-1][0] == name:
+            runs[-1] = (name, runs[-1][1] + 1)
+        else:
+            runs.append((name, 1))
+    return ", ".join(name if count == 1 else f"{count} {name}" for name, count in runs)

@@ -1,0 +1,211 @@
+"""Ethernet frames at the router's interface, from a packet socket (packet(7)) that is opened before privileges go.
+
+A TUN device has no Ethernet header, and only CAP_NET_RAW may open a packet socket.  So the host's entry runs
+``python -m wan.frames --device eth0 -- COMMAND…`` as root: it opens the socket, shut, and becomes COMMAND, which drops
+every privilege and inherits the descriptor (``WAN_FRAMES_FD``).  To bind and to filter need no capability: the service
+opens the socket for one host when asked, and shuts it again.
+"""
+
+import argparse
+import asyncio
+import ctypes
+import os
+import socket
+import struct
+import sys
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from telemetry import log
+from wan.pcapng import Frame, Recording
+
+#: The environment variable with the inherited descriptor's number.
+FD_VARIABLE = "WAN_FRAMES_FD"
+ETH_P_ALL = 0x0003
+#: "Local experimental" (IEEE 802): no frame here has it, so a socket bound to it costs nothing and sees nothing.
+ETH_P_SHUT = 0x88B5
+#: linux/if_packet.h, asm/socket.h.
+PACKET_OUTGOING, SOL_PACKET, PACKET_STATISTICS = 4, 263, 6
+SO_ATTACH_FILTER, SO_TIMESTAMPNS = 26, 35
+#: The longest frame: a segment that the sender's kernel leaves for its device to cut (GSO), and its Ethernet header.
+MAX_FRAME = 65_536 + 14
+#: Octets of one capture, at most, and frames taken before the event loop is let go again.
+MAX_BYTES, BATCH = 8 << 20, 64
+#: Seconds of one capture.
+MAX_SECONDS = 120.0
+
+logger = log.get("wan.frames")
+Instruction = tuple[int, int, int, int]
+
+
+def host_filter(address: str, but_port: int) -> list[Instruction]:
+    """Return a classic BPF program: IPv4 from or to *address*, except TCP and UDP from or to *but_port*.
+
+    The port is that of the admin API, over which the capture itself is asked for.
+    """
+    host, accept, drop = int(IPv4Address(address)), 16, 17
+    ldh, ldb, ld, ldxb, ldhx, jeq, jset, ret = 0x28, 0x30, 0x20, 0xB1, 0x48, 0x15, 0x45, 0x06
+
+    def jump(at: int, code: int, k: int, yes: int, no: int) -> Instruction:
+        return code, yes - at - 1, no - at - 1, k
+
+    return [
+        (ldh, 0, 0, 12),  # 0: EtherType
+        jump(1, jeq, 0x0800, 2, drop),
+        (ld, 0, 0, 26),  # 2: source
+        jump(3, jeq, host, 6, 4),
+        (ld, 0, 0, 30),  # 4: destination
+        jump(5, jeq, host, 6, drop),
+        (ldb, 0, 0, 23),  # 6: protocol
+        jump(7, jeq, 6, 9, 8),
+        jump(8, jeq, 17, 9, accept),
+        (ldh, 0, 0, 20),  # 9: fragments after the first have no ports
+        jump(10, jset, 0x1FFF, accept, 11),
+        (ldxb, 0, 0, 14),  # 11: X = length of the IPv4 header
+        (ldhx, 0, 0, 14),  # 12: source port
+        jump(13, jeq, but_port, drop, 14),
+        (ldhx, 0, 0, 16),  # 14: destination port
+        jump(15, jeq, but_port, drop, accept),
+        (ret, 0, 0, MAX_FRAME),
+        (ret, 0, 0, 0),
+    ]
+
+
+@dataclass(slots=True)
+class FrameCapture:
+    """Frames of one host, bounded in size and time; sans-IO."""
+
+    #: Nanoseconds since 1970.
+    until_ns: int
+    max_bytes: int = MAX_BYTES
+    frames: list[Frame] = field(default_factory=list)
+    bytes: int = 0
+    #: Frames that found no room here, or none in the socket.
+    dropped: int = 0
+
+    def offer(self, frame: Frame) -> None:
+        """Keep *frame*, or count it."""
+        if self.bytes + len(frame.data) > self.max_bytes:
+            self.dropped += 1
+        elif frame.time_ns < self.until_ns:
+            self.frames.append(frame)
+            self.bytes += len(frame.data)
+
+    def recording(self) -> Recording:
+        """Return what was captured so far."""
+        return Recording(tuple(self.frames), self.dropped)
+
+
+class Tap:
+    """The inherited socket: shut until `open`, shut again after `shut`."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.device = str(sock.getsockname()[0])
+        self.capture: FrameCapture | None = None
+        self._sock = sock
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+
+    def open(self, capture: FrameCapture, address: str, but_port: int) -> None:
+        """Fill *capture* with the frames of the host at *address*; in the event loop's thread."""
+        self._drain()
+        self._sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)  # reading sets it to zero
+        _attach(self._sock, host_filter(address, but_port))
+        self.capture = capture
+        asyncio.get_running_loop().add_reader(self._sock, self._read)
+        self._sock.bind((self.device, ETH_P_ALL))
+
+    def shut(self) -> None:
+        """Take what has arrived, and nothing more."""
+        self._sock.bind((self.device, ETH_P_SHUT))
+        asyncio.get_running_loop().remove_reader(self._sock)
+        while self._read():
+            pass
+        if self.capture is not None:
+            _, dropped = struct.unpack("II", self._sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
+            self.capture.dropped += dropped
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._sock.close()
+
+    def _read(self) -> bool:
+        """Take a batch; return whether there may be more."""
+        capture = self.capture
+        try:
+            for _ in range(BATCH):
+                data, ancillary, _, address = self._sock.recvmsg(MAX_FRAME, 64)
+                if capture is not None:
+                    capture.offer(Frame(_time_ns(ancillary), address[2] == PACKET_OUTGOING, data))
+        except BlockingIOError:
+            return False
+        return True
+
+    def _drain(self) -> None:
+        self.capture = None
+        while self._read():
+            pass
+
+
+def inherited() -> Tap | None:
+    """Return the socket that the host's entry left open; None when there is none."""
+    number = os.environ.get(FD_VARIABLE, "")
+    if not number.isdigit():
+        return None
+    try:
+        sock = socket.socket(fileno=int(number))
+    except OSError as error:
+        logger.warning("frames_unavailable", reason=f"descriptor {number}: {error.strerror}")
+        return None
+    if sock.family != socket.AF_PACKET:
+        logger.warning("frames_unavailable", reason=f"descriptor {number} is no packet socket")
+        sock.detach()
+        return None
+    sock.set_inheritable(False)
+    return Tap(sock)
+
+
+def _attach(sock: socket.socket, program: list[Instruction]) -> None:
+    """Hand *program* to the kernel (struct sock_fprog, struct sock_filter)."""
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in program))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HxxxxxxP", len(program), ctypes.addressof(code)))
+
+
+def _time_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS:
+            seconds, nanoseconds = struct.unpack_from("@ll", data)
+            return int(seconds) * 1_000_000_000 + int(nanoseconds)
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Open the socket, shut, and become the command; without the right to, become it without the socket."""
+    parser = argparse.ArgumentParser(
+        prog="wan.frames",
+        description="Open a packet socket, then run a command that inherits it.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+        "  python -m wan.frames --device eth0 -- setpriv --reuid 1000 … python -m wan …\n"
+        "  python -m wan.frames --device eth0 -- env",
+    )
+    parser.add_argument("--device", required=True, metavar="NAME", help="interface whose frames may be asked for")
+    parser.add_argument("command", nargs="+", metavar="-- COMMAND")
+    args = parser.parse_args(argv)
+    try:
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        sock.bind((args.device, ETH_P_SHUT))
+    except OSError as error:
+        print(f"wan.frames: no frames will be shown: {args.device}: {error.strerror}", file=sys.stderr, flush=True)
+    else:
+        os.set_inheritable(sock.fileno(), True)
+        os.environ[FD_VARIABLE] = str(sock.detach())
+    try:
+        os.execvp(args.command[0], args.command)  # noqa: S606 - to become the command is the point
+    except OSError as error:
+        print(f"wan.frames: error: {args.command[0]}: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
