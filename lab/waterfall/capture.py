@@ -5,7 +5,7 @@ once, as it was at the client's end of its link: LINKTYPE_ETHERNET, nanoseconds 
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -48,17 +48,26 @@ def frames_of(address: str, wan: str) -> Iterator[Frames]:
             raise NoFramesError(f"wan: {error}") from None
 
 
-def client_pcap(recording: Recording, address: str) -> bytes:
-    """Return the pcap file of what the host at *address* sent and received, each packet once."""
+def client_pcap(recording: Recording, address: str, asking_ns: Sequence[tuple[int, int]]) -> bytes:
+    """Return the pcap file of what the host at *address* sent and received, each packet once.
+
+    Args:
+        recording: frames at both ends of every link.
+        address: of the client.
+        asking_ns: from when to when (nanoseconds since 1970) a trace resolved its name; other DNS is not the trace's.
+    """
     records = [PCAP_HEADER]
     for frame in recording.frames:
         try:
-            ip = decode(frame.data).ip
+            packet = decode(frame.data)
         except HeaderError:
             continue
-        if address == (ip.destination if frame.outbound else ip.source):
-            seconds, nanoseconds = divmod(frame.time_ns, 1_000_000_000)
-            records.append(struct.pack("=IIII", seconds, nanoseconds, len(frame.data), len(frame.data)) + frame.data)
+        if address != (packet.ip.destination if frame.outbound else packet.ip.source):
+            continue
+        if packet.udp is not None and not any(since <= frame.time_ns <= until for since, until in asking_ns):
+            continue
+        seconds, nanoseconds = divmod(frame.time_ns, 1_000_000_000)
+        records.append(struct.pack("=IIII", seconds, nanoseconds, len(frame.data), len(frame.data)) + frame.data)
     return b"".join(records)
 
 

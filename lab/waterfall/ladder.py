@@ -1,12 +1,13 @@
 """Draws the packets of one connection: a row per segment, and below it the states that it put both ends in."""
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
 
-#: Columns of the figures of every row, of those that only wide terminals get, and of the least sentence.
-FIGURES, MORE, LEAST = 48, 15, 12
+#: Columns in front of what a segment is, those that only wide terminals get, and of what hangs below.
+FIGURES, MORE, HANGING = 43, 15, 17
 ROOM_FOR_MORE = 100
 ABBREVIATIONS = {"SYN": "S", "FIN": "F", "RST": "R", "PSH": "P", "ACK": "A", "URG": "U", "ECE": "E", "CWR": "C"}
 ORDER = ("SYN", "FIN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
@@ -22,12 +23,17 @@ def ladder(packets: Mapping[str, Any], width: int) -> Iterator[Text]:
         yield _cut(line, width, "dim")
     wide = width >= ROOM_FOR_MORE
     more = f"{'window':>8}{'ttl':>7}" if wide else ""
-    yield _cut(f"{'sent':>7}{'arrived':>9}    {'flags':<6}{'seq':>7}{'ack':>8}{'len':>7}{more}  what", width, "dim")
+    yield _cut(f"{'sent':>7}{'arrived':>8}   {'flags':<5}{'seq':>6}{'ack':>7}{'len':>6}{more} what", width, "dim")
     told: list[Mapping[str, Any]] = list(packets["states"])
     for row in rows:
         ours = row["from"] == "client"
-        yield _cut(_figures(row, wide=wide) + f"  {row.get('what', '')}", width, "blue" if ours else "green")
-        yield from _below(row, told, width, wide=wide)
+        style = "blue" if ours else "green"
+        room = width - FIGURES - (MORE if wide else 0)
+        first, *others = textwrap.wrap(row.get("what", ""), max(room, 12)) or [""]
+        yield _cut(f"{_figures(row, wide=wide)} {first}", width, style)
+        for line in others:
+            yield _cut(" " * (width - room) + line, width, style)
+        yield from _below(row, told, width)
     yield from _verdict(packets, width)
 
 
@@ -41,14 +47,14 @@ def _ends(packets: Mapping[str, Any]) -> Iterator[str]:
 def _figures(row: Mapping[str, Any], *, wide: bool) -> str:
     arrived = "lost" if row["arrived_ms"] is None else f"{row['arrived_ms']:.1f}"
     arrow = "→" if row["from"] == "client" else "←"
-    text = f"{row['sent_ms']:>7.1f}{arrived:>9}  {arrow} "
+    text = f"{row['sent_ms']:>7.1f}{arrived:>8} {arrow} "
     tcp = row.get("tcp")
     if tcp is None:
-        text += f"{'UDP':<6}{'':>7}{'':>8}{row.get('udp', {}).get('length', ''):>7}"
+        text += f"{'UDP':<5}{'':>13}{row.get('udp', {}).get('length', ''):>6}"
     else:
         flags = "".join(ABBREVIATIONS[flag] for flag in ORDER if flag in tcp["flags"])
         ack = "" if tcp["relative_ack"] is None else tcp["relative_ack"]
-        text += f"{flags:<6}{tcp['relative_seq']:>7}{ack:>8}{tcp['length'] or '':>7}"
+        text += f"{flags:<5}{tcp['relative_seq']:>6}{ack:>7}{tcp['length'] or '':>6}"
     if not wide:
         return text
     ip = row["ip"]
@@ -56,36 +62,35 @@ def _figures(row: Mapping[str, Any], *, wide: bool) -> str:
     return text + f"{'' if tcp is None else tcp['scaled_window']:>8}{ttl:>7}"
 
 
-def _below(row: Mapping[str, Any], told: list[Mapping[str, Any]], width: int, *, wide: bool) -> Iterator[Text]:
+def _below(row: Mapping[str, Any], told: list[Mapping[str, Any]], width: int) -> Iterator[Text]:
     """Yield what a segment brought: options of a SYN, new states where it was sent and where it arrived."""
-    margin = " " * (FIGURES + 2 + (MORE if wide else 0))
-    if width - len(margin) < LEAST:
-        margin = " " * 18
-    tcp = row.get("tcp")
+    margin, tcp = " " * HANGING, row.get("tcp")
     if tcp is None:
         return
     if "SYN" in tcp["flags"] and tcp["options"]:
-        options = [each.split(" ")[0] if each.startswith("ts ") else each for each in tcp["options"]]
-        yield _cut(margin + ", ".join(options), width, "dim")
+        options = ["time stamps" if each.startswith("ts ") else each for each in tcp["options"]]
+        yield _cut(margin + ", ".join([*options, f"window {tcp['window']}"]), width, "dim")
     sender, receiver = ("client", "server") if row["from"] == "client" else ("server", "client")
     for host, at in ((sender, row["sent_ms"]), (receiver, row["arrived_ms"])):
-        reached = [each for each in told if each["host"] == host and at is not None and each["ms"] == at]
+        reached = [each for each in told if each["host"] == host and each["ms"] == at]
         for each in reached:
             told.remove(each)
         if reached:
-            yield _cut(margin + f"{host}: " + " → ".join(each["state"] for each in reached), width, "yellow")
+            states = ", then ".join(each["state"] for each in reached)
+            yield _cut(f"{margin}the {host} is {states} at {at:.1f}", width, "yellow")
 
 
 def _verdict(packets: Mapping[str, Any], width: int) -> Iterator[Text]:
     checks: Sequence[Mapping[str, Any]] = packets["kernel"]
     wrong = [each for each in checks if not each["agrees"]]
-    agree = (
-        f"the client's kernel says the same {len(checks)} times out of {len(checks)}"
-        if not wrong
-        else "the client's kernel says otherwise: "
-        + ", ".join(f"{each['kernel']} at {each['ms']:.1f} ms, not {each['segments']}" for each in wrong)
-    )
-    yield _cut(f"{packets['round_trips']} round trips to the first byte; {agree}", width, "red" if wrong else "default")
+    said = f"{packets['round_trips']} round trips to the first byte, counted from the capture; the client's kernel "
+    if wrong:
+        others = (f"{each['kernel']} at {each['ms']:.1f} ms, not {each['segments']}" for each in wrong)
+        said += "says otherwise: " + ", ".join(others)
+    else:
+        said += f"agrees in {len(checks)} of {len(checks)} states"
+    for line in textwrap.wrap(said, width):
+        yield Text(line, style="red" if wrong else "default")
     if packets["dropped"]:
         yield _cut(f"incomplete: {packets['dropped']} frames found no room in the capture", width, "red")
 

@@ -19,6 +19,8 @@ End = tuple[str, int]
 #: Nanoseconds by which the kernel's word on a socket and the frame that shows it may be apart: one wakes up the other.
 SLACK_NS = 3_000_000
 DNS_PORT = 53
+#: Octets of payload that every full segment has (RFC 9293 section 3.7.1).
+LEAST_SEGMENT = 536
 
 
 @dataclass(slots=True)
@@ -56,6 +58,10 @@ class _Entry:
         if (mine.ack, mine.flags & {"SYN", "RST"}) != (other.ack, other.flags & {"SYN", "RST"}):
             return False
         offset = (other.seq - mine.seq) % MODULUS
+        # A retransmission has the same numbers and another identification; segments of one frame count it up.
+        younger = (packet.ip.identification - self.packet.ip.identification) % 65_536
+        if younger > offset // LEAST_SEGMENT:
+            return False
         if not self.packet.payload:
             return not self.used and offset == 0 and not packet.payload and mine.flags == other.flags
         return offset >= self.out and 0 < len(packet.payload) <= len(self.packet.payload) - offset

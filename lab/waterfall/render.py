@@ -32,7 +32,9 @@ BAR_MAX = 60
 NARROW = 72
 #: Terminals at least this wide get the question of every hop.
 WIDE = 100
-MIN_WIDTH = 40
+#: Narrower ones cut what is on the right.
+MIN_WIDTH = 54
+UNBROKEN = "\N{NO-BREAK SPACE}"
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -114,7 +116,7 @@ def _bar(phase: Mapping[str, Any], scale: float, width: int) -> str:
     begin = float(phase["start_ms"]) / scale * width
     length = max(phase["measured_ms"] / scale * width, 0.125)
     whole = min(int(begin), width - 1)
-    eighths = min(max(1, round((length + begin - whole) * 8)), (width - whole) * 8)
+    eighths: int = min(max(1, round((length + begin - whole) * 8)), (width - whole) * 8)
     lead = round((begin - whole) * 8) if eighths > 8 else 0
     cells = "█" * (eighths // 8) + (EIGHTHS[eighths % 8] if eighths % 8 else "")
     if lead >= 4 and len(cells) > 1:
@@ -162,7 +164,7 @@ def _sentence(label: str, text: str, width: int, style: str) -> Iterator[Text]:
     for line in textwrap.wrap(
         text, width, initial_indent=f"  {label:<{HANGING}}", subsequent_indent=hang, break_on_hyphens=False
     ):
-        yield Text(line, style=style)
+        yield Text(line.replace(UNBROKEN, " "), style=style)
 
 
 def _hops(hops: Iterable[Mapping[str, Any]], width: int) -> Iterator[Text]:
@@ -187,7 +189,9 @@ def _hops(hops: Iterable[Mapping[str, Any]], width: int) -> Iterator[Text]:
 
 
 def _common_name(subject: str) -> str:
-    return next((part[3:] for part in subject.split(",") if part.startswith("CN=")), subject)
+    """Return the name, its spaces not to be broken at."""
+    name = next((part[3:] for part in subject.split(",") if part.startswith("CN=")), subject)
+    return name.replace(" ", UNBROKEN)
 
 
 def _octets(count: int) -> str:

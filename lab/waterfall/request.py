@@ -74,7 +74,8 @@ def trace(
     body |= {"cold": bodies[0], "warm": bodies[1] if warm else None}
     body["summary"] = summary(body["cold"], body["warm"])
     if wanted.pcap:
-        body[PCAP] = base64.b64encode(client_pcap(frames.recording, client)).decode()
+        asking = [(each.began_ns, each.began_ns + round(each.phases[0].measured_ms * 1e6)) for each in traces]
+        body[PCAP] = base64.b64encode(client_pcap(frames.recording, client, asking)).decode()
     if wanted.keylog:
         body[KEYLOG] = secret
     return body

@@ -1,0 +1,127 @@
+"""Round trips are whole numbers: as slopes of the time to first byte over two links, and counted from a capture."""
+
+import json
+import shutil
+import statistics
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.conftest import Shell
+
+pytestmark = pytest.mark.system
+
+#: Links of lab/etc/links.toml from the clients' region, milliseconds.
+NEAR, FAR = 20.0, 120.0
+#: Enough for a median that one busy moment of the machine does not move.
+REPEATS = 3
+
+
+def warm(shell: Shell, url: str, **options: Any) -> dict[str, Any]:
+    """Trace *url*; return the warm request: names and the edge's pool are there, the connection is new."""
+    found = shell.lab.call("client", "POST", "/admin/trace", {"url": url, **options}, timeout=60.0)["warm"]
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("scheme", "tls", "resume", "trips"),
+    [
+        ("http", None, True, 2),
+        ("https", "1.3", False, 3),
+        ("https", "1.2", False, 4),
+        ("https", "1.3", True, 3),
+        ("https", "1.2", True, 3),
+    ],
+    ids=["plain", "tls-1.3", "tls-1.2", "tls-1.3-resumed", "tls-1.2-resumed"],
+)
+def test_the_slope_of_the_time_to_first_byte(
+    shell: Shell, scheme: str, tls: str | None, resume: bool, trips: int
+) -> None:
+    medians = {}
+    for host, rtt in (("www", NEAR), ("far", FAR)):
+        traces = [warm(shell, f"{scheme}://{host}.example.com/whoami", tls=tls, resume=resume) for _ in range(REPEATS)]
+        medians[rtt] = statistics.median(trace["ttfb_ms"] for trace in traces)
+        counted = {sum(phase["round_trips"] for phase in trace["phases"][:-2]) for trace in traces}
+        assert counted == {trips}
+        assert {trace["ttfb_predicted_ms"] for trace in traces} == {trips * rtt}
+    slope = (medians[FAR] - medians[NEAR]) / (FAR - NEAR)
+    assert slope == pytest.approx(trips, abs=0.1), medians
+
+
+@pytest.mark.skipif(shutil.which("tshark") is None, reason="needs tshark")
+@pytest.mark.parametrize("tls", ["1.2", "1.3"])
+def test_tshark_decrypts_the_capture_and_counts_the_same_round_trips(shell: Shell, tmp_path: Path, tls: str) -> None:
+    pcap, keys = tmp_path / "far.pcap", tmp_path / "far.keys"
+    arguments = ("https://far.example.com/bytes/50000", "--tls", tls, "--cold", "--packets", "--json")
+    answer = shell.firstbyte("trace", *arguments, "--pcap", str(pcap), "--keylog", str(keys))
+    assert answer.code == 0, answer.err
+    cold = json.loads(answer.out)["cold"]
+
+    seen = tshark(pcap, keys, "http", "http.request.uri", "http.response.code", "data.len")
+    assert [row for row in seen if any(row)] == [["/bytes/50000", "", ""], ["", "200", "50000"]]
+
+    rows = tshark(pcap, keys, "tcp", "frame.time_epoch", "ip.src", "tcp.len", "tcp.flags.syn", "http.response.code")
+    trips, waiting, client = 0, False, rows[0][1]
+    for _, source, length, syn, status in rows:
+        if int(length) or syn in {"1", "True"}:
+            if source == client:
+                waiting = True
+            elif waiting:
+                trips, waiting = trips + 1, False
+        if status:
+            break
+    ours = {phase["name"]: phase["round_trips"] for phase in cold["phases"]}
+    expected = ours["connect"] + ours["tls"] + ours["first_byte"]
+    assert trips == expected == cold["packets"]["round_trips"]
+
+
+def test_the_states_that_segments_show_are_the_kernels(shell: Shell) -> None:
+    found = shell.lab.call(
+        "client", "POST", "/admin/trace", {"url": "https://www.example.com/", "packets": True}, timeout=60.0
+    )
+    for kind in ("cold", "warm"):
+        packets = found[kind]["packets"]
+        assert packets["dropped"] == 0
+        assert {check["kernel"] for check in packets["kernel"]} >= {"ESTABLISHED", "FIN-WAIT-1", "TIME-WAIT"}
+        assert [check for check in packets["kernel"] if not check["agrees"]] == []
+        client = [each["state"] for each in packets["states"] if each["host"] == "client"]
+        assert (client[:2], client[-1]) == (["SYN-SENT", "ESTABLISHED"], "TIME-WAIT")
+        assert all(row["tcp"]["checksum_ok"] for row in packets["packets"] if "tcp" in row and row["arrived_ms"])
+        assert {row["ip"]["ttl_sent"] - row["ip"]["ttl_arrived"] for row in packets["packets"]} == {2}
+
+
+def test_files_are_written_inside_the_lab_too(shell: Shell) -> None:
+    command = "firstbyte trace https://www.example.com/ --cold --pcap /tmp/t.pcap --keylog /tmp/t.keys >/dev/null && head -c 4 /tmp/t.pcap | od -An -tx1 && grep -c TRAFFIC_SECRET_0 /tmp/t.keys; rm -f /tmp/t.*"  # fmt: skip
+    answer = shell.on("lab", "sh", "-c", command)
+    magic, secrets = answer.lines
+    assert magic.split() == ["4d", "3c", "b2", "a1"], answer.err
+    assert int(secrets) == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "said"),
+    [
+        ("https://nowhere.example.com/", 1, "nowhere.example.com"),
+        ("http://resolver.example.com:81/", 1, "Connection refused"),
+        ("https://198.19.20.10/", 1, "certificate"),
+        ("gopher://www.example.com/", 2, "expected a URL like"),
+    ],
+    ids=["name", "refused", "certificate", "scheme"],
+)
+def test_a_url_that_leads_nowhere_good_is_one_clear_line(shell: Shell, url: str, code: int, said: str) -> None:
+    answer = shell.firstbyte("trace", url)
+    assert answer.code == code, answer.err
+    assert said in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+def tshark(pcap: Path, keys: Path, only: str, *fields: str) -> list[list[str]]:
+    """Return *fields* of the packets that pass the display filter *only*, decrypted with the key log."""
+    command = ["tshark", "-r", str(pcap), "-o", f"tls.keylog_file:{keys}", "-Y", only, "-T", "fields"]
+    done = subprocess.run(
+        [*command, *(f"-e{field}" for field in fields)], check=True, capture_output=True, text=True, timeout=60
+    )
+    return [line.split("\t") for line in done.stdout.splitlines()]

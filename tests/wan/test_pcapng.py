@@ -1,0 +1,56 @@
+"""pcapng: what is written is read again, by us and by tshark; what is not such a file is refused."""
+
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wan.pcapng import Frame, PcapngError, Recording, read, write
+
+frames = st.builds(Frame, st.integers(0, (1 << 64) - 1), st.booleans(), st.binary(max_size=70))
+recordings = st.builds(Recording, st.lists(frames, max_size=5).map(tuple), st.integers(0, (1 << 64) - 1))
+ONE = Recording((Frame(1_700_000_000_123_456_789, True, bytes(60)),), 3)
+
+
+@given(recordings)
+def test_what_is_written_is_read_again(recording: Recording) -> None:
+    assert read(write(recording, "eth0")) == recording
+
+
+@given(st.binary(max_size=80), st.data())
+def test_no_octets_break_the_reader(noise: bytes, data: st.DataObject) -> None:
+    whole = bytearray(write(ONE, "eth0"))
+    at = data.draw(st.integers(0, len(whole) - 1))
+    whole[at : at + data.draw(st.integers(0, 4))] = noise[:4]
+    for each in (noise, bytes(whole), bytes(whole[:at])):
+        try:
+            found = read(each)
+        except PcapngError:
+            continue
+        assert isinstance(found, Recording)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "expected a pcapng section"),
+        (b"\xd4\xc3\xb2\xa1" + bytes(20), "expected a whole block at 0"),
+        (write(ONE, "eth0")[:-4], "expected a whole block"),
+        (write(ONE, "eth0")[28:], "expected a little-endian pcapng section"),
+    ],
+    ids=["empty", "pcap", "cut", "no-section"],
+)
+def test_what_is_no_pcapng_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(PcapngError, match=message):
+        read(data)
+
+
+@pytest.mark.skipif(shutil.which("tshark") is None, reason="needs tshark")
+def test_tshark_reads_time_and_direction(tmp_path) -> None:
+    (tmp_path / "f.pcapng").write_bytes(write(ONE, "eth0"))
+    fields = ("frame.time_epoch", "frame.packet_flags_direction", "frame.len", "frame.interface_name")
+    command = ["tshark", "-r", str(tmp_path / "f.pcapng"), "-T", "fields", *(f"-e{field}" for field in fields)]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert shown.split() == ["1700000000.123456789", "0x00000002", "60", "eth0"]

@@ -1,0 +1,150 @@
+"""Frames become passages, rows, states and round trips."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.waterfall.conftest import CLIENT, MS, SERVER, frame, segment
+from wan.pcapng import Frame, Recording
+from waterfall.capture import PCAP_HEADER, client_pcap
+from waterfall.headers import decode
+from waterfall.packets import dissect, round_trips, tcp_passages
+
+Packet = tuple[float, tuple[str, int], str, int, int, bytes]
+#: GET over plain HTTP at 20 ms: (sent at, by, flags, seq, ack, payload); a packet takes 10 ms.
+EXCHANGE: list[Packet] = [
+    (0, CLIENT, "S", 100, 0, b""),
+    (10, SERVER, "SA", 300, 101, b""),
+    (20, CLIENT, "A", 101, 301, b""),
+    (20.1, CLIENT, "PA", 101, 301, b"GET / HTTP/1.1\r\n\r\n"),
+    (30.1, SERVER, "A", 301, 119, b""),
+    (31, SERVER, "PA", 301, 119, b"HTTP/1.1 200 OK\r\n\r\n"),
+    (41.1, CLIENT, "FA", 119, 320, b""),
+    (51.2, SERVER, "FA", 320, 120, b""),
+    (61.3, CLIENT, "A", 120, 321, b""),
+]
+
+
+def network(packets: list[Packet], lost: tuple[int, ...] = ()) -> list[Frame]:
+    """Return the frames of *packets* where they enter and, 10 ms later, leave, two hops older."""
+    frames = []
+    for number, (at, by, flags, seq, ack, payload) in enumerate(packets):
+        target = SERVER if by == CLIENT else CLIENT
+        for later, ttl in ((0, 64),) if number in lost else ((0, 64), (10, 62)):
+            sent = segment(by, target, flags, seq, ack, payload, ttl=ttl, identification=number)
+            frames.append(frame(at + later, later > 0, sent))
+    return sorted(frames, key=lambda each: each.time_ns)
+
+
+def rows(packets: list[Packet], lost: tuple[int, ...] = ()) -> list[dict]:
+    found = dissect(Recording(tuple(network(packets, lost))), CLIENT, SERVER, began_ns=0, first_byte_ms=41, tls=False)
+    return found["packets"]
+
+
+def test_a_whole_exchange() -> None:
+    kernel = [(21 * MS, "ESTABLISHED"), (42 * MS, "FIN-WAIT-1"), (61 * MS, "TIME-WAIT")]
+    recording = Recording(tuple(network(EXCHANGE)))
+    found = dissect(recording, CLIENT, SERVER, began_ns=0, first_byte_ms=41.0, kernel_states=kernel, tls=False)
+    assert [row["what"] for row in found["packets"]] == [
+        "SYN",
+        "SYN-ACK",
+        "ACK",
+        "GET / HTTP/1.1",
+        "ACK",
+        "HTTP/1.1 200 OK",
+        "FIN",
+        "FIN",
+        "ACK",
+    ]
+    assert [(s["ms"], s["host"], s["state"]) for s in found["states"]] == [
+        (0, "client", "SYN-SENT"),
+        (10, "server", "SYN-RECEIVED"),
+        (20, "client", "ESTABLISHED"),
+        (30, "server", "ESTABLISHED"),
+        (41.1, "client", "FIN-WAIT-1"),
+        (51.1, "server", "CLOSE-WAIT"),
+        (51.2, "server", "LAST-ACK"),
+        (61.2, "client", "FIN-WAIT-2"),
+        (61.2, "client", "TIME-WAIT"),
+        (71.3, "server", "CLOSED"),
+    ]
+    assert [check["agrees"] for check in found["kernel"]] == [True, True, True]
+    assert found["round_trips"] == 2
+    first = found["packets"][0]
+    assert (first["ip"]["ttl_sent"], first["ip"]["ttl_arrived"]) == (64, 62)
+    assert first["ethernet"]["sent"]["source"] == found["client"]["mac"] == "02:00:c6:13:01:0a"
+    assert first["ethernet"]["arrived"]["destination"] == found["server"]["mac"] == "02:00:c6:13:14:0a"
+    assert (found["packets"][5]["tcp"]["relative_seq"], found["packets"][5]["tcp"]["relative_ack"]) == (1, 19)
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_a_kernel_that_says_otherwise_is_not_hidden() -> None:
+    recording = Recording(tuple(network(EXCHANGE)))
+    kernel = [(15 * MS, "ESTABLISHED")]
+    found = dissect(recording, CLIENT, SERVER, began_ns=0, first_byte_ms=41.0, kernel_states=kernel, tls=False)
+    assert found["kernel"] == [{"ms": 15.0, "kernel": "ESTABLISHED", "segments": "SYN-SENT", "agrees": False}]
+
+
+def test_a_lost_segment_is_shown_and_its_retransmission_fills_the_place() -> None:
+    lost = [*EXCHANGE[:4], (230.0, *EXCHANGE[3][1:])]
+    shown = rows(lost, lost=(3,))
+    assert [(row["what"], row["arrived_ms"]) for row in shown[3:]] == [
+        ("lost on the way", None),
+        ("GET / HTTP/1.1", 240.0),
+    ]
+
+
+def test_a_segment_that_arrives_twice_is_a_retransmission() -> None:
+    assert [row["what"] for row in rows([*EXCHANGE[:4], (230.0, *EXCHANGE[3][1:])])[3:]] == [
+        "GET / HTTP/1.1",
+        "retransmission",
+    ]
+
+
+def test_one_long_frame_of_the_senders_kernel_arrives_as_its_segments() -> None:
+    payload = b"".join(bytes([65 + i]) * 1448 for i in range(3))
+    frames = [frame(0, False, segment(SERVER, CLIENT, "PA", 1000, 5, payload))]
+    for i in range(3):
+        part = payload[i * 1448 : (i + 1) * 1448]
+        frames.append(
+            frame(
+                10 + i / 10,
+                True,
+                segment(SERVER, CLIENT, "PA" if i == 2 else "A", 1000 + i * 1448, 5, part, identification=7 + i),
+            )
+        )
+    passages = tcp_passages(frames, CLIENT, SERVER)
+    assert [(p.sent_ns, len(p.packet.payload)) for p in passages] == [(0, 1448)] * 3
+
+
+def test_the_router_itself_counts_no_packet_twice() -> None:
+    assert len(tcp_passages(network(EXCHANGE), CLIENT, SERVER)) == len(EXCHANGE)
+
+
+@pytest.mark.parametrize(("until_ms", "trips"), [(15, 0), (20, 1), (41, 2), (100, 2)])
+def test_round_trips_until_a_time(until_ms: float, trips: int) -> None:
+    passages = tcp_passages(network(EXCHANGE), CLIENT, SERVER)
+    assert round_trips(passages, CLIENT, round(until_ms * MS)) == trips
+
+
+def test_a_pcap_holds_each_packet_once_as_the_client_saw_it() -> None:
+    data = client_pcap(Recording(tuple(network(EXCHANGE))), CLIENT[0], [])
+    assert data[: len(PCAP_HEADER)] == PCAP_HEADER
+    at, times = len(PCAP_HEADER), []
+    while at < len(data):
+        times.append(int.from_bytes(data[at + 4 : at + 8], "little") / MS)
+        size = int.from_bytes(data[at + 8 : at + 12], "little")
+        decode(data[at + 16 : at + 16 + size])
+        at += 16 + size
+    assert times == [0, 20, 20, 20.1, 40.1, 41, 41.1, 61.2, 61.3]
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.booleans(), st.binary(max_size=60)), max_size=6), st.data())
+def test_no_frames_break_the_dissection(strange: list[tuple[int, bool, bytes]], data: st.DataObject) -> None:
+    frames = network(EXCHANGE)
+    kept = [each for each in frames if data.draw(st.booleans())]
+    odd = [Frame(at * MS, outbound, bytes(12) + b"\x08\x00" + octets) for at, outbound, octets in strange]
+    found = dissect(Recording(tuple(kept + odd)), CLIENT, SERVER, began_ns=0, first_byte_ms=41, tls=True)
+    assert len(found["packets"]) <= len(frames)

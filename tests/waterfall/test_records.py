@@ -1,0 +1,84 @@
+"""What segments carry: the records of real handshakes, in whatever pieces they come."""
+
+import contextlib
+import ssl
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.edge.conftest import Papers
+from waterfall.records import LineReader, RecordReader, counted
+
+
+def handshake(papers: Papers, version: ssl.TLSVersion) -> tuple[bytes, bytes]:
+    """Return all that a client and a server send until both have finished."""
+    contexts = papers.client(), papers.server("www.example.com")
+    contexts[0].minimum_version = contexts[0].maximum_version = version
+    bios = [(ssl.MemoryBIO(), ssl.MemoryBIO()) for _ in contexts]
+    client = contexts[0].wrap_bio(*bios[0], server_hostname="www.example.com")
+    server = contexts[1].wrap_bio(*bios[1], server_side=True)
+    sent = [b"", b""]
+    for _ in range(4):
+        for i, end in enumerate((client, server)):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+            data = bios[i][1].read()
+            sent[i] += data
+            bios[1 - i][0].write(data)
+    return sent[0], sent[1]
+
+
+@pytest.mark.parametrize(
+    ("version", "client", "server"),
+    [
+        (ssl.TLSVersion.TLSv1_3, "ClientHello, ChangeCipherSpec, encrypted", "ServerHello, ChangeCipherSpec, 6 encrypted"),
+        (
+            ssl.TLSVersion.TLSv1_2,
+            "ClientHello, ClientKeyExchange, ChangeCipherSpec, encrypted handshake",
+            "ServerHello, Certificate, ServerKeyExchange, ServerHelloDone, NewSessionTicket, ChangeCipherSpec, encrypted handshake",
+        ),
+    ],
+    ids=["1.3", "1.2"],
+)  # fmt: skip
+def test_the_messages_of_a_real_handshake(papers: Papers, version: ssl.TLSVersion, client: str, server: str) -> None:
+    ours, theirs = handshake(papers, version)
+    assert counted(RecordReader().feed(ours)) == client
+    assert counted(RecordReader().feed(theirs)) == server
+
+
+@pytest.fixture(scope="module")
+def stream(papers: Papers) -> bytes:
+    """Give what a TLS 1.2 server sends: once, since no two handshakes are as long."""
+    return handshake(papers, ssl.TLSVersion.TLSv1_2)[1]
+
+
+@given(st.lists(st.floats(0, 1, exclude_min=True, exclude_max=True), max_size=4))
+def test_pieces_have_the_records_of_the_whole(stream: bytes, cuts: list[float]) -> None:
+    places = sorted({int(cut * len(stream)) for cut in cuts})
+    reader, names = RecordReader(), []
+    for begin, end in zip([0, *places], [*places, len(stream)], strict=True):
+        names += reader.feed(stream[begin:end])
+    assert [name for name in names if name in {"ChangeCipherSpec", "encrypted handshake"}] == [
+        "ChangeCipherSpec",
+        "encrypted handshake",
+    ]
+
+
+@given(st.lists(st.binary(max_size=40), max_size=8))
+def test_no_octets_break_a_reader(pieces: list[bytes]) -> None:
+    for reader in (RecordReader(), LineReader()):
+        for piece in pieces:
+            assert all(isinstance(name, str) and name.isprintable() for name in reader.feed(piece))
+
+
+def test_what_is_no_tls_is_said_once() -> None:
+    reader = RecordReader()
+    assert reader.feed(b"HTTP/1.1 400 Bad Request\r\n") == ["no TLS record"]
+    assert reader.feed(b"more") == ["?"]
+
+
+def test_the_first_line_of_http() -> None:
+    reader = LineReader()
+    assert reader.feed(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n") == ["GET /a HTTP/1.1"]
+    assert reader.feed(b"body") == ["data"]
