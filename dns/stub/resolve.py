@@ -77,8 +77,8 @@ class _Base:
         """Forget *name*, or everything; return how many answers went."""
         return self.cache.flush(name)
 
-    def _known(self, name: str, rdtype: str) -> Answer | None:
-        """Return a literal or a cached answer; raise a cached refusal; None when a server must be asked."""
+    def known(self, name: str, rdtype: str = "A") -> Answer | None:
+        """Return a literal or a cached answer without asking anybody; raise a cached refusal; None when a server must be asked."""
         try:
             literal = str(ipaddress.IPv4Address(name))
         except ValueError:
@@ -141,7 +141,7 @@ class Stub(_Base):
         Raises:
             NoSuchName, NoAddress, ServerFailure, Timeout: no answer, and why.
         """
-        if (known := self._known(name, rdtype)) is not None:
+        if (known := self.known(name, rdtype)) is not None:
             return known
         wire = self._query(name, rdtype)
         exchange = _Exchange(time.perf_counter())
@@ -201,7 +201,7 @@ class AsyncStub(_Base):
 
     async def resolve(self, name: str, rdtype: str = "A") -> Answer:
         """Return the records of *name*; errors as `Stub.resolve`."""
-        if (known := self._known(name, rdtype)) is not None:
+        if (known := self.known(name, rdtype)) is not None:
             return known
         key = (name.rstrip(".").lower(), rdtype)
         task = self._under_way.get(key)

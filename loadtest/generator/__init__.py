@@ -3,7 +3,38 @@
 Knows nothing of experiments or verdicts; Locust's users and the experiments both stand on it.
 """
 
+from generator.channel import Channel
+from generator.connection import Connection, Origin
 from generator.histogram import Histogram
-from generator.load import Load, LoadError, Request, Target
+from generator.load import Load
+from generator.pace import Pacer, Starvation
+from generator.queries import Queries
+from generator.request import KINDS, PHASES, Closes, Kind, LoadError, Request, Target
+from generator.schedule import Schedule, ScheduleError, Shape, constant, ramp, spike, step
+from generator.tally import Tally
 
-__all__ = ["Histogram", "Load", "LoadError", "Request", "Target"]
+__all__ = [
+    "KINDS",
+    "PHASES",
+    "Channel",
+    "Closes",
+    "Connection",
+    "Histogram",
+    "Kind",
+    "Load",
+    "LoadError",
+    "Origin",
+    "Pacer",
+    "Queries",
+    "Request",
+    "Schedule",
+    "ScheduleError",
+    "Shape",
+    "Starvation",
+    "Tally",
+    "Target",
+    "constant",
+    "ramp",
+    "spike",
+    "step",
+]

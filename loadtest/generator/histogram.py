@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class Histogram:
@@ -19,6 +19,11 @@ class Histogram:
 
     def __repr__(self) -> str:
         return f"<Histogram n={len(self)} p50={self.percentile(50) * 1e3:.3f}ms p99={self.percentile(99) * 1e3:.3f}ms>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Histogram) and self._counts == other._counts
+
+    __hash__ = None  # type: ignore[assignment] # it changes
 
     def add(self, seconds: float) -> None:
         """Count one measurement."""
@@ -43,6 +48,29 @@ class Histogram:
                 return value / 1e6
         raise AssertionError("unreachable: the ranks add up to the total")
 
+    @property
+    def mean(self) -> float:
+        """The mean in seconds; NaN when nothing was measured."""
+        total = len(self)
+        return sum(value * count for value, count in self._counts.items()) / total / 1e6 if total else math.nan
+
+    @property
+    def smallest(self) -> float:
+        """The smallest value in seconds; NaN when nothing was measured."""
+        return min(self._counts) / 1e6 if self._counts else math.nan
+
+    @property
+    def largest(self) -> float:
+        """The largest value in seconds; NaN when nothing was measured."""
+        return max(self._counts) / 1e6 if self._counts else math.nan
+
     def as_json(self) -> dict[str, int]:
         """Return counts by microsecond."""
         return {str(value): count for value, count in sorted(self._counts.items())}
+
+    @classmethod
+    def from_json(cls, counts: Mapping[str, int]) -> "Histogram":
+        """Return what `as_json` wrote."""
+        made = cls()
+        made._counts.update({int(value): count for value, count in counts.items()})
+        return made

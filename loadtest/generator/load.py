@@ -1,237 +1,291 @@
-"""An open-loop HTTPS load: requests begin when the schedule says, whether or not earlier ones are done.
+"""An open-loop load: requests begin when the schedule says, whether or not earlier ones are done.
 
-Half of them open a connection of their own, half use one that is kept alive.  Every chain is verified.  Latency is
-counted from the intended start, so that a stall of the server is not hidden by a client that waits
-(coordinated omission); the lag of our own sending is kept beside it, as a validity gate.
+Every chain is verified.  Latency is counted from the intended start, so that a stall of the server is not hidden by a
+client that waits (coordinated omission); the lag of our own sending and our CPU are kept beside it, as a validity gate.
 """
 
 import asyncio
-import contextlib
+import math
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import httptools
-from cryptography import x509
-
+from generator.channel import Channel
+from generator.connection import Connection, Origin
 from generator.histogram import Histogram
+from generator.pace import Pacer, Starvation
+from generator.request import KINDS, Closes, Kind, LoadError, Request, Target
+from generator.schedule import Schedule, constant
 from stub import AsyncStub, StubError
 
 #: Seconds after which a request counts as lost.
 TIMEOUT = 5.0
-#: Connections kept alive at most: more than rate x latency ever needs.
+#: Idle connections kept at most: more than rate x latency ever needs.
 KEPT = 64
+_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
-class LoadError(Exception):
-    """A request that was lost, and why: one word for counting."""
+@dataclass(slots=True, eq=False)
+class _Exchange:
+    """One request under way."""
 
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What is asked."""
-
-    host: str
-    port: int
-    path: str
-    trust: Path
-
-
-@dataclass(slots=True)
-class Request:
-    """One request: when it should have begun, began and ended (seconds on the load's clock), and how."""
-
-    intended: float
-    kind: str
-    sent: float = 0.0
-    done: float = 0.0
-    #: Empty when it went well.
-    error: str = ""
-    #: Serial of the certificate that the server showed.
-    serial: str = ""
-
-    @property
-    def latency(self) -> float:
-        """Seconds from the intended start to the end of the response."""
-        return self.done - self.intended
-
-
-class _Reply(asyncio.Protocol):
-    """One connection; one response at a time."""
-
-    def __init__(self) -> None:
-        self.transport: Any = None
-        self.serial = ""
-        self._waiting: asyncio.Future[int] | None = None
-        self._parser: Any = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-        tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
-        der = tls.getpeercert(binary_form=True)
-        self.serial = f"{x509.load_der_x509_certificate(der).serial_number:x}" if der else ""
-
-    def data_received(self, data: bytes) -> None:
-        if self._parser is None:
-            return
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._end(LoadError("malformed"))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.transport = None
-        self._end(LoadError("reset" if exc else "closed"))
-
-    def on_message_complete(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(self._parser.get_status_code())
-
-    def _end(self, error: LoadError) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(error)
-
-    @property
-    def alive(self) -> bool:
-        """Whether a request may be sent."""
-        return self.transport is not None and not self.transport.is_closing()
-
-    async def ask(self, request: bytes) -> int:
-        """Send *request*; return the status."""
-        self._parser = httptools.HttpResponseParser(self)
-        self._waiting = asyncio.get_running_loop().create_future()
-        self.transport.write(request)
-        return await self._waiting
-
-    @property
-    def reusable(self) -> bool:
-        """Whether the server keeps the connection open."""
-        return self.alive and bool(self._parser.should_keep_alive())
+    request: Request
+    #: When the phase began that no connection measures: wait or dns.
+    since: float
+    phase: str = ""
+    connection: Connection | None = None
+    #: Whether it holds a place in the pool.
+    placed: bool = False
+    expiry: asyncio.TimerHandle = field(init=False)
 
 
 class Load:
-    """Sends requests at a constant rate until told to stop."""
+    """Sends requests by a schedule until it ends or is told to stop."""
 
     def __init__(
         self,
         target: Target,
-        rate: float,
+        rate: float | Schedule,
         *,
-        kinds: tuple[str, ...] = ("fresh", "kept"),
+        kinds: Sequence[Kind] = ("fresh", "pooled"),
         on_done: Callable[[Request], None] | None = None,
+        keep: bool = True,
+        closes: Closes = "client",
+        origin: Origin | None = None,
+        pool: int | None = None,
+        timeout: float = TIMEOUT,
+        check: Callable[[bytes], str] | None = None,
+        servers: Sequence[tuple[str, int]] | None = None,
     ) -> None:
         """Make one.
 
         Args:
             target: what is asked.
-            rate: requests per second.
-            kinds: of connection, in turn: fresh, kept.
+            rate: requests per second, evenly spaced and without end; or a schedule.
+            kinds: of connection, in turn.
             on_done: called with each request when it ended.
+            keep: whether `requests` holds them all; a long fast load rather counts in *on_done* (`generator.Tally`).
+            closes: who ends a connection that is not kept.
+            origin: source address and ports.
+            pool: connections of kind pooled at most; further requests wait for one; None for no limit.
+            timeout: seconds from the actual start after which a request is lost.
+            check: told each body, returns why it is wrong, or nothing.
+            servers: name servers; None reads /etc/resolv.conf.
+
+        Raises:
+            LoadError: a kind that does not exist, or ports that this host would not use.
         """
-        self.target, self.rate, self.kinds = target, rate, kinds
+        for kind in kinds:
+            if kind not in KINDS:
+                raise LoadError(f"expected kinds among {', '.join(KINDS)}, got {kind!r}")
+        self.schedule = rate if isinstance(rate, Schedule) else Schedule(constant(rate))
+        self.target, self.kinds, self.closes = target, tuple(kinds), closes
+        self.origin = origin or Origin()
+        _refuse_ports_that_are_ignored(self.origin)
         self.requests: list[Request] = []
-        self.began = time.monotonic()
-        self._on_done = on_done
-        self._stub = AsyncStub()
-        self._context = ssl.create_default_context(cafile=target.trust)
-        self._kept: deque[_Reply] = deque()
+        self.pacer = Pacer(self.schedule.times(), self._begin)
+        self._keep, self._on_done, self._timeout, self._check = keep, on_done, timeout, check
+        self._stub = AsyncStub(servers)
+        self._context = target.context()
+        self._session: ssl.SSLSession | None = None
+        self._idle: deque[Connection] = deque()
+        self._waiting: deque[_Exchange] = deque()
+        self._open: set[Connection] = set()
+        self._pooled: set[Connection] = set()
+        #: Connections that the pool may still open.
+        self._places = math.inf if pool is None else float(pool)
+        self._kept = KEPT if pool is None else pool
+        self._carried: dict[Connection, _Exchange] = {}
+        self._under_way: set[_Exchange] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._text = f"GET {target.path} HTTP/1.1\r\nHost: {target.host}\r\nUser-Agent: firstbyte-load\r\n".encode(
-            "ascii"
-        )
+        self._quiet, self._emptied = asyncio.Event(), asyncio.Event()
+        self._texts = {False: target.head(close=False), True: target.head(close=True)}
+
+    def __repr__(self) -> str:
+        counts = f"sent={self.pacer.sent} under_way={len(self._under_way)} waiting={len(self._waiting)}"
+        return f"<Load {counts} open={len(self._open)} idle={len(self._idle)}>"
+
+    @property
+    def rate(self) -> float:
+        """The rate at the present moment of the schedule, per second."""
+        return self.schedule.shape.rate(max(0.0, self.now()))
+
+    @property
+    def began(self) -> float:
+        """When `run` began, on `time.monotonic`."""
+        return self.pacer.began
 
     def now(self) -> float:
         """Return seconds since `run` began."""
-        return time.monotonic() - self.began
+        return time.monotonic() - self.pacer.began
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Send until *stop* is set; then wait for what is under way."""
-        self.began = time.monotonic()
-        number = 0
-        while not stop.is_set():
-            intended = number / self.rate
-            delay = intended - self.now()
-            if delay > 0:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), delay)
-                    break
-            request = Request(intended, self.kinds[number % len(self.kinds)])
-            self.requests.append(request)
-            task = asyncio.create_task(self._one(request))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            number += 1
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=TIMEOUT + 1)
-        for reply in self._kept:
-            if reply.alive:
-                reply.transport.close()
-        await asyncio.sleep(0)
+    async def run(self, stop: asyncio.Event | None = None) -> None:
+        """Send until *stop* is set or the schedule ends; then wait for what is under way, and close."""
+        try:
+            await self.pacer.run(stop or asyncio.Event())
+            while self._under_way:
+                self._quiet.clear()
+                await self._quiet.wait()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            for connection in list(self._open):
+                connection.leave(self.closes if self.closes == "abort" else "client")
+            while self._open:  # each closes itself after LINGER at the latest
+                self._emptied.clear()
+                await self._emptied.wait()
 
     def lag(self) -> Histogram:
         """Return how late requests began."""
-        return Histogram(max(0.0, each.sent - each.intended) for each in self.requests if each.sent)
+        return self.pacer.lag
 
-    async def _one(self, request: Request) -> None:
-        request.sent = self.now()
+    def starvation(self, rtt: float = 0.0) -> Starvation:
+        """Judge whether the generator was the bottleneck; a longer *rtt* in seconds allows more lag."""
+        return self.pacer.starvation(rtt)
+
+    # --- one request --------------------------------------------------------------------------------------------------
+    def _begin(self, intended: float) -> None:
+        now = self.now()
+        request = Request(intended, self.kinds[(self.pacer.sent - 1) % len(self.kinds)], now)
+        if self._keep:
+            self.requests.append(request)
+        exchange = _Exchange(request, now)
+        exchange.expiry = asyncio.get_running_loop().call_later(self._timeout, self._expire, exchange)
+        self._under_way.add(exchange)
+        if request.kind == "pooled":
+            self._take_connection(exchange)
+        else:
+            self._resolve(exchange)
+
+    def _take_connection(self, exchange: _Exchange) -> None:
+        """Use an idle connection, open one, or wait for a place in the pool."""
+        if self._idle:
+            self._carry(exchange, self._idle.pop())
+        elif self._places > 0:
+            self._places -= 1
+            exchange.placed = True
+            self._resolve(exchange)
+        else:
+            exchange.phase = "wait"
+            self._waiting.append(exchange)
+
+    def _serve_waiting(self) -> None:
+        while self._waiting and (self._idle or self._places > 0):
+            exchange = self._waiting.popleft()
+            if exchange in self._under_way:
+                exchange.request.wait = self.now() - exchange.since
+                self._take_connection(exchange)
+
+    def _resolve(self, exchange: _Exchange) -> None:
+        exchange.phase, exchange.since = "dns", self.now()
+        if self.target.address is not None:
+            self._connect(exchange, self.target.address)
+            return
         try:
-            async with asyncio.timeout(TIMEOUT):
-                status = await (self._kept_request(request) if request.kind == "kept" else self._fresh_request(request))
-            if status != 200:
-                request.error = f"status {status}"
-        except TimeoutError:
-            request.error = "timeout"
-        except LoadError as error:
-            request.error = str(error)
-        except ssl.SSLCertVerificationError as error:
-            request.error = f"certificate: {error.verify_message}"
-        except ssl.SSLError as error:
-            request.error = f"tls: {error.reason}"
+            answer = self._stub.known(self.target.host)
         except StubError as error:
-            request.error = f"name: {type(error).__name__}"
-        except OSError as error:
-            request.error = f"connect: {error.strerror or type(error).__name__}"
-        request.done = self.now()
+            self._end(exchange, f"name: {type(error).__name__}")
+            return
+        if answer is None:
+            task = asyncio.create_task(self._look_up(exchange))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        exchange.request.dns = 0.0
+        self._connect(exchange, answer.rdata[0])
+
+    async def _look_up(self, exchange: _Exchange) -> None:
+        try:
+            answer = await self._stub.resolve(self.target.host)
+        except StubError as error:
+            if exchange in self._under_way:
+                self._end(exchange, f"name: {type(error).__name__}")
+            return
+        if exchange in self._under_way:
+            exchange.request.dns = self.now() - exchange.since
+            self._connect(exchange, answer.rdata[0])
+
+    def _connect(self, exchange: _Exchange, address: str) -> None:
+        request = exchange.request
+        channel = None
+        if request.kind != "tcp":
+            session = self._session if request.kind == "resumed" else None
+            channel = Channel(self._context, self.target.host, session, self._check)
+        connection = Connection(self.now, channel, self._answered, self._lost, self._gone)
+        self._open.add(connection)
+        if exchange.placed:
+            self._pooled.add(connection)
+        exchange.connection = connection
+        self._carried[connection] = exchange
+        close = self.closes == "server" and request.kind != "pooled"
+        connection.open(request, self._texts[close], (address, self.target.port), self.origin)
+
+    def _carry(self, exchange: _Exchange, connection: Connection) -> None:
+        exchange.connection = connection
+        self._carried[connection] = exchange
+        connection.ask(exchange.request, self._texts[False])
+
+    def _answered(self, connection: Connection) -> None:
+        """Dispose of a connection whose request has its answer."""
+        exchange = self._carried.pop(connection)
+        connection.request = None
+        channel = connection.channel
+        if exchange.request.kind == "resumed" and channel is not None:
+            self._session = channel.session or self._session
+        if exchange.request.kind != "pooled":
+            connection.leave(self.closes)
+        elif channel is not None and channel.reusable and (self._waiting or len(self._idle) < self._kept):
+            self._idle.append(connection)
+        else:
+            connection.leave("client")
+        self._end(exchange)
+
+    def _lost(self, connection: Connection, cause: str) -> None:
+        exchange = self._carried.pop(connection, None)
+        if exchange is not None:
+            exchange.phase = connection.phase
+            self._end(exchange, cause)
+
+    def _gone(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        if not self._open:
+            self._emptied.set()
+        if connection in self._pooled:
+            self._pooled.remove(connection)
+            self._places += 1
+            if connection in self._idle:
+                self._idle.remove(connection)
+            self._serve_waiting()
+
+    def _expire(self, exchange: _Exchange) -> None:
+        if exchange.connection is not None:
+            exchange.connection.fail("timeout")
+        else:
+            self._end(exchange, "timeout")
+
+    def _end(self, exchange: _Exchange, error: str = "") -> None:
+        request = exchange.request
+        exchange.expiry.cancel()
+        self._under_way.discard(exchange)
+        if error:
+            request.error, request.failed_in, request.done = error, exchange.phase, self.now()
+        if exchange.placed and exchange.connection is None:  # lost before it had a connection
+            self._places += 1
         if self._on_done is not None:
             self._on_done(request)
+        self._serve_waiting()
+        if not self._under_way:
+            self._quiet.set()
 
-    async def _open(self) -> _Reply:
-        answer = await self._stub.resolve(self.target.host)
-        loop = asyncio.get_running_loop()
-        _, protocol = await loop.create_connection(
-            _Reply, answer.rdata[0], self.target.port, ssl=self._context, server_hostname=self.target.host
-        )
-        return protocol
 
-    async def _fresh_request(self, request: Request) -> int:
-        reply = await self._open()
-        request.serial = reply.serial
-        try:
-            return await reply.ask(self._text + b"Connection: close\r\n\r\n")
-        finally:
-            if reply.transport is not None:
-                reply.transport.close()
-
-    async def _kept_request(self, request: Request) -> int:
-        reply = None
-        while self._kept and reply is None:
-            candidate = self._kept.pop()
-            reply = candidate if candidate.alive else None
-        if reply is None:
-            reply = await self._open()
-        request.serial = reply.serial
-        try:
-            status = await reply.ask(self._text + b"\r\n")
-        except BaseException:
-            if reply.transport is not None:
-                reply.transport.abort()
-            raise
-        if reply.reusable and len(self._kept) < KEPT:
-            self._kept.append(reply)
-        elif reply.transport is not None:
-            reply.transport.close()
-        return status
+def _refuse_ports_that_are_ignored(origin: Origin) -> None:
+    """Linux ignores a window that lies outside ``ip_local_port_range``, without a word."""
+    if origin.ports is None:
+        return
+    low, high = map(int, _PORTS.read_text(encoding="ascii").split())
+    first, last = origin.ports
+    if not low <= first <= last <= high:
+        raise LoadError(f"expected source ports within {low}-{high} (ip_local_port_range), got {first}-{last}")

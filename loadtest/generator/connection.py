@@ -1,0 +1,226 @@
+"""One TCP connection on the event loop: opens it, carries a channel's octets, and ends it the way that was asked for.
+
+Sockets are used directly (not asyncio's transports), since who closes first, from which ports, and when exactly the
+handshake was done is what is measured here.  TIME-WAIT stays with the side that sends FIN first (RFC 9293 section
+3.6.1): so our own close waits for the peer's FIN, because late octets on a socket that is gone would be answered by a
+reset, which removes it.
+"""
+
+import asyncio
+import contextlib
+import errno
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from generator.channel import Channel
+from generator.request import Closes, LoadError, Request
+
+#: IP_LOCAL_PORT_RANGE (Linux 6.3): a window of source ports for one socket; IP_BIND_ADDRESS_NO_PORT: the port is chosen
+#: by connect(), so that one port serves many destinations.
+IP_LOCAL_PORT_RANGE, IP_BIND_ADDRESS_NO_PORT = 51, 24
+#: More than any TLS record, and below the size from which malloc maps pages anew each time.
+CHUNK = 65536
+#: Seconds that we wait for the peer's FIN after ours.
+LINGER = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where connections come from."""
+
+    #: IPv4 address of ours; None lets the route choose.
+    source: str | None = None
+    #: First and last source port; None for the whole of ``ip_local_port_range``.
+    ports: tuple[int, int] | None = None
+
+
+class Connection:
+    """One socket; tells its owner what became of each request."""
+
+    def __init__(
+        self,
+        now: Callable[[], float],
+        channel: Channel | None,
+        done: Callable[["Connection"], None],
+        lost: Callable[["Connection", str], None],
+        gone: Callable[["Connection"], None],
+    ) -> None:
+        """Make one, not yet open.
+
+        Args:
+            now: the load's clock.
+            channel: what speaks over it; None for bare TCP.
+            done: called when the request under way has its answer; bare TCP: when connected.
+            lost: called with the cause when the request under way failed.
+            gone: called once, when the socket is closed.
+        """
+        self.channel = channel
+        self.request: Request | None = None
+        self._now, self._done, self._lost, self._gone = now, done, lost, gone
+        self._loop = asyncio.get_running_loop()
+        self._sock: Any = None  # a socket while it is open
+        self._unsent = b""
+        self._text = b""
+        self._since = 0.0
+        self._connected = self._leaving = self._closed = False
+        self._linger: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self._sock is None else "leaving" if self._leaving else "busy" if self.request else "idle"
+        return f"<Connection {state} {self.channel!r}>"
+
+    @property
+    def phase(self) -> str:
+        """The phase that the request under way is in."""
+        if not self._connected or self.channel is None:
+            return "connect"
+        return self.channel.phase
+
+    def open(self, request: Request, text: bytes, address: tuple[str, int], origin: Origin) -> None:
+        """Connect to *address* and carry *request*, whose octets are *text*."""
+        self.request, self._text, self._since = request, text, self._now()
+        try:
+            sock = self._sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if origin.ports is not None:
+                low, high = origin.ports
+                sock.setsockopt(socket.SOL_IP, IP_LOCAL_PORT_RANGE, struct.pack("=I", low | high << 16))
+            if origin.source is not None:
+                sock.setsockopt(socket.SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.bind((origin.source, 0))
+            code = sock.connect_ex(address)
+        except OSError as error:
+            self.fail(connect_cause(error.errno))
+            return
+        if code not in {0, errno.EINPROGRESS}:
+            self.fail(connect_cause(code))
+            return
+        self._loop.add_writer(sock, self._when_connected)
+
+    def ask(self, request: Request, text: bytes) -> None:
+        """Carry one more request."""
+        self.request = request
+        if self.channel is not None:
+            self._send(self.channel.ask(request, text, self._now()))
+
+    def fail(self, cause: str) -> None:
+        """Give the request under way up and close."""
+        if self.channel is not None and self._connected and self._sock is not None:
+            self._send(self.channel.farewell())
+        if self.request is not None:
+            self._lost(self, cause)
+            self.request = None
+        self.close()
+
+    def leave(self, closes: Closes) -> None:
+        """End the connection: by our FIN, by the peer's, or by a reset."""
+        if self._sock is None or self._leaving:
+            return
+        self._leaving = True
+        if not self._connected:
+            self.close()
+            return
+        if closes == "abort":
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close()
+            return
+        if closes == "client":
+            if self.channel is not None:
+                self._send(self.channel.farewell())
+            with contextlib.suppress(OSError):  # the peer was quicker, and with a reset
+                self._sock.shutdown(socket.SHUT_WR)
+        self._linger = self._loop.call_later(LINGER, self.close)
+
+    def close(self) -> None:
+        """Close the socket now."""
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+        if self._sock is not None:
+            self._loop.remove_reader(self._sock)
+            self._loop.remove_writer(self._sock)
+            self._sock.close()
+            self._sock = None
+        if not self._closed:
+            self._closed = True
+            self._gone(self)
+
+    # --- what the event loop says ---------------------------------------------------------------------------------
+    def _when_connected(self) -> None:
+        now = self._now()
+        sock = self._sock
+        self._loop.remove_writer(sock)
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        request = self.request
+        if code or request is None:
+            self.fail(connect_cause(code))
+            return
+        self._connected = True
+        request.connect = now - self._since
+        request.local_port = sock.getsockname()[1]
+        self._loop.add_reader(sock, self._when_readable)
+        if self.channel is None:
+            request.done = now
+            self._done(self)
+            return
+        try:
+            self._send(self.channel.ask(request, self._text, now))
+        except LoadError as error:
+            self.fail(str(error))
+
+    def _when_readable(self) -> None:
+        try:
+            data = self._sock.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.fail("reset")
+            return
+        if self.channel is not None:
+            now = self._now()
+            try:
+                if not data:
+                    self.channel.end(now)
+                else:
+                    reply = self.channel.receive(data, now)
+                    if self.channel.ready:  # checking the proofs took time that belongs to TLS
+                        reply += self.channel.proceed(self._now())
+                    self._send(reply)
+            except LoadError as error:
+                self.fail(str(error))
+                return
+            if self.request is not None and self.channel.request is None:
+                self._done(self)
+            elif self.request is None and not self.channel.reusable:
+                self.leave("server")  # it said goodbye; its FIN is under way
+        if not data:
+            self.close()
+
+    def _send(self, data: bytes) -> None:
+        if self._sock is None or not data:
+            return
+        if not self._unsent:
+            try:
+                sent = self._sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                return  # the read that follows says why
+            if sent == len(data):
+                return
+            data = data[sent:]
+            self._loop.add_writer(self._sock, self._when_writable)
+        self._unsent += data
+
+    def _when_writable(self) -> None:
+        self._loop.remove_writer(self._sock)
+        data, self._unsent = self._unsent, b""
+        self._send(data)
+
+
+def connect_cause(code: int | None) -> str:
+    """Return the words for a connection that could not be made: ``connect: EADDRNOTAVAIL``."""
+    return f"connect: {errno.errorcode.get(code or 0, code)}"

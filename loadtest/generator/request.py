@@ -1,0 +1,108 @@
+"""What is asked, and what became of one request: phases to the microsecond, cause of failure, certificate."""
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+#: A connection for each request; one that is kept; one for each whose TLS session is resumed; a bare TCP connection.
+Kind = Literal["fresh", "pooled", "resumed", "tcp"]
+KINDS: tuple[Kind, ...] = ("fresh", "pooled", "resumed", "tcp")
+#: Which side ends a connection, and so keeps TIME-WAIT; `abort` sends a reset and leaves none anywhere.
+Closes = Literal["client", "server", "abort"]
+#: What a request goes through, in order; `wait` is for a place in the pool.
+PHASES = ("wait", "dns", "connect", "tls", "first_byte", "receive")
+VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+class LoadError(Exception):
+    """A request that was lost, and why: a few words for counting; or a load that cannot be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is asked."""
+
+    host: str
+    port: int
+    path: str
+    #: Root certificates as PEM that every chain is verified against; None for the system's.
+    trust: Path | None
+    scheme: Literal["https", "http"] = "https"
+    #: IPv4 address to connect to; None resolves *host*, honouring TTLs.
+    address: str | None = None
+    #: TLS version, ``1.2`` or ``1.3``; None for the best of both sides.
+    version: str | None = None
+
+    def context(self) -> ssl.SSLContext | None:
+        """Return a verifying TLS context; None for plain HTTP."""
+        if self.scheme == "http":
+            return None
+        made = ssl.create_default_context(cafile=self.trust)
+        made.set_alpn_protocols(["http/1.1"])
+        if self.version is not None:
+            if self.version not in VERSIONS:
+                raise LoadError(f"expected TLS version 1.2 or 1.3, got {self.version!r}")
+            made.minimum_version = made.maximum_version = VERSIONS[self.version]
+        return made
+
+    def head(self, *, close: bool) -> bytes:
+        """Return the octets of a request; *close* asks the server to close afterwards."""
+        lines = [f"GET {self.path} HTTP/1.1", f"Host: {self.host}", "User-Agent: firstbyte-load"]
+        return "\r\n".join([*lines, *(["Connection: close"] if close else []), "", ""]).encode("ascii")
+
+
+@dataclass(slots=True)
+class Request:
+    """One request: when it should have begun, began and ended (seconds on the load's clock), and how.
+
+    A phase that did not happen is None: `dns` is 0.0 when the answer was in the cache.
+    """
+
+    intended: float
+    kind: str
+    sent: float = 0.0
+    done: float = 0.0
+    #: Empty when it went well.
+    error: str = ""
+    #: The phase in which it failed.
+    failed_in: str = ""
+    #: Serial of the certificate that the server showed.
+    serial: str = ""
+    status: int = 0
+    #: Whether the TLS session was resumed, and whether the connection had been used before.
+    resumed: bool = False
+    reused: bool = False
+    version: str = ""
+    #: Our port, 0 before it is known.
+    local_port: int = 0
+    #: Octets of TCP payload, TLS included, and octets of the response's body.
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    body_bytes: int = 0
+    #: Seconds in each phase.
+    wait: float | None = None
+    dns: float | None = None
+    connect: float | None = None
+    tls: float | None = None
+    first_byte: float | None = None
+    receive: float | None = None
+
+    @property
+    def latency(self) -> float:
+        """Seconds from the intended start to the end of the response."""
+        return self.done - self.intended
+
+    @property
+    def service_time(self) -> float:
+        """Seconds from the actual start to the end: what a closed loop would have reported."""
+        return self.done - self.sent
+
+    @property
+    def lag(self) -> float:
+        """Seconds by which our own sending was late."""
+        return self.sent - self.intended
+
+    def phases(self) -> dict[str, float]:
+        """Return the seconds of each phase that happened."""
+        return {name: value for name in PHASES if (value := getattr(self, name)) is not None}

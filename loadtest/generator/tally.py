@@ -1,0 +1,82 @@
+"""What a load amounted to: exact histograms by kind of connection and phase, failures by cause; merges without loss."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from generator.histogram import Histogram
+from generator.request import Request
+
+
+class Tally:
+    """Counts requests as they end.
+
+    Times are of requests that went well: a request refused in a millisecond would improve every percentile, so its
+    cause is counted instead.
+    """
+
+    def __init__(self, requests: Iterable[Request] = ()) -> None:
+        self.ok: Counter[str] = Counter()
+        self.resumed: Counter[str] = Counter()
+        #: By kind and cause.
+        self.errors: Counter[tuple[str, str]] = Counter()
+        #: By kind and phase; besides the phases there are `latency` (from the intended start) and `service_time`.
+        self.times: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
+        self.lag = Histogram()
+        for each in requests:
+            self.add(each)
+
+    def __repr__(self) -> str:
+        return f"<Tally ok={self.ok.total()} lost={self.lost}>"
+
+    @property
+    def lost(self) -> int:
+        """How many requests failed."""
+        return self.errors.total()
+
+    def add(self, request: Request) -> None:
+        """Count one request that ended."""
+        kind = request.kind
+        self.lag.add(max(0.0, request.lag))
+        if request.error:
+            self.errors[kind, request.error] += 1
+            return
+        self.ok[kind] += 1
+        if request.resumed:
+            self.resumed[kind] += 1
+        times = self.times
+        times[kind, "latency"].add(request.latency)
+        times[kind, "service_time"].add(request.service_time)
+        for phase, seconds in request.phases().items():
+            times[kind, phase].add(seconds)
+
+    def merge(self, other: "Tally") -> None:
+        """Count what *other* counted."""
+        self.ok.update(other.ok)
+        self.resumed.update(other.resumed)
+        self.errors.update(other.errors)
+        self.lag.merge(other.lag)
+        for key, histogram in other.times.items():
+            self.times[key].merge(histogram)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything, for another process or a file."""
+        return {
+            "ok": dict(self.ok),
+            "resumed": dict(self.resumed),
+            "errors": [[*key, count] for key, count in sorted(self.errors.items())],
+            "times": [[*key, histogram.as_json()] for key, histogram in sorted(self.times.items())],
+            "lag": self.lag.as_json(),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Tally":
+        """Return what `as_json` wrote."""
+        made = cls()
+        made.ok.update(document["ok"])
+        made.resumed.update(document["resumed"])
+        made.errors.update({(kind, cause): count for kind, cause, count in document["errors"]})
+        for kind, phase, counts in document["times"]:
+            made.times[kind, phase].merge(Histogram.from_json(counts))
+        made.lag.merge(Histogram.from_json(document["lag"]))
+        return made

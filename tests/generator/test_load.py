@@ -1,0 +1,255 @@
+"""Open-loop load on real connections: kinds, phases, causes, and who keeps TIME-WAIT."""
+
+import asyncio
+import dataclasses
+import ssl
+from pathlib import Path
+
+import pytest
+
+from generator import Load, LoadError, Origin, Request, Schedule, Tally, constant
+from tests.generator.conftest import OK, Papers, Site, replying
+
+
+def brief(rate: float = 50, seconds: float = 0.2) -> Schedule:
+    return Schedule(constant(rate, seconds))
+
+
+def sockets_on(port: int, state: str) -> list[int]:
+    """Local ports of our sockets towards *port* that are in *state*, as the kernel numbers it."""
+    found = []
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        words = line.split()
+        if words[3] == state and words[2].endswith(f":{port:04X}"):
+            found.append(int(words[1].partition(":")[2], 16))
+    return found
+
+
+TIME_WAIT = "06"
+
+
+async def test_a_fresh_request_goes_through_every_phase(site: Site) -> None:
+    target = await site.serve(replying(OK, delay=0.02), site.papers.server())
+    load = Load(target, brief(), kinds=("fresh",))
+    await load.run()
+    assert len(load.requests) == 10
+    for each in load.requests:
+        assert each.error == ""
+        assert (each.status, each.version, each.serial, each.reused) == (200, "1.3", site.papers.serial, False)
+        assert list(each.phases()) == ["connect", "tls", "first_byte", "receive"]
+        assert each.first_byte is not None
+        assert each.first_byte >= 0.02
+        assert sum(each.phases().values()) <= each.service_time
+        assert each.body_bytes == 2
+        assert each.bytes_sent > 200
+        assert each.bytes_received > 1000  # the chain came
+    # Phases leave nothing out: what remains is our own bookkeeping.
+    rest = sorted(each.service_time - sum(each.phases().values()) for each in load.requests)
+    assert rest[5] < 0.005
+    assert site.connections == 10
+
+
+async def test_pooled_requests_share_connections(site: Site) -> None:
+    target = await site.serve(replying(OK), site.papers.server())
+    load = Load(target, brief(), kinds=("pooled",), pool=1)
+    await load.run()
+    assert [each.error for each in load.requests] == [""] * 10
+    assert site.connections == 1
+    assert [each.reused for each in load.requests] == [False] + [True] * 9
+    assert list(load.requests[-1].phases())[-2:] == ["first_byte", "receive"]
+    assert (load.requests[-1].dns, load.requests[-1].connect, load.requests[-1].tls) == (None, None, None)
+    assert load.requests[-1].serial == site.papers.serial
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        pytest.param(ssl.TLSVersion.TLSv1_3, "1.3", id="tls-1.3"),
+        pytest.param(ssl.TLSVersion.TLSv1_2, "1.2", id="tls-1.2"),
+    ],
+)
+async def test_a_session_is_resumed_on_a_connection_of_its_own(site: Site, version: ssl.TLSVersion, name: str) -> None:
+    target = await site.serve(replying(OK), site.papers.server(version=version))
+    load = Load(target, brief(), kinds=("resumed",))
+    await load.run()
+    assert [each.error for each in load.requests] == [""] * 10
+    assert site.connections == 10
+    assert [each.resumed for each in load.requests] == [False] + [True] * 9
+    assert {each.version for each in load.requests} == {name}
+    first, later = load.requests[0], load.requests[-1]
+    assert later.bytes_received < first.bytes_received / 1.5  # no chain the second time
+
+
+async def test_plain_http_has_no_tls_phase(site: Site) -> None:
+    target = await site.serve(replying(OK))
+    load = Load(target, brief(), kinds=("fresh", "pooled"))
+    await load.run()
+    assert {each.error for each in load.requests} == {""}
+    assert list(load.requests[0].phases()) == ["connect", "first_byte", "receive"]
+    assert load.requests[0].bytes_received == len(OK)
+
+
+async def test_bare_connections_end_when_connected(site: Site) -> None:
+    target = await site.serve(replying(OK))
+    load = Load(target, brief(), kinds=("tcp",))
+    await load.run()
+    assert {each.error for each in load.requests} == {""}
+    assert [list(each.phases()) for each in load.requests] == [["connect"]] * 10
+
+
+@pytest.mark.parametrize("tls", [pytest.param(True, id="https"), pytest.param(False, id="http")])
+@pytest.mark.parametrize(
+    ("closes", "ours"), [("client", True), ("server", False), ("abort", False)], ids=["client", "server", "abort"]
+)
+async def test_time_wait_stays_with_whoever_closes_first(site: Site, closes: str, ours: bool, tls: bool) -> None:
+    target = await site.serve(replying(OK), site.papers.server() if tls else None)
+    load = Load(target, brief(), kinds=("fresh",), closes=closes)  # type: ignore[arg-type]
+    await load.run()
+    assert {each.error for each in load.requests} == {""}
+    waiting = set(sockets_on(target.port, TIME_WAIT))
+    wanted = {each.local_port for each in load.requests} if ours else set()
+    assert waiting == wanted
+
+
+async def test_the_pool_limits_connections_and_waiting_is_a_phase(site: Site) -> None:
+    target = await site.serve(replying(OK, delay=0.05))
+    load = Load(target, brief(100, 0.2), kinds=("pooled",), pool=2)
+    await load.run()
+    assert {each.error for each in load.requests} == {""}
+    assert site.connections == 2
+    assert load.requests[0].wait is None
+    # Twenty requests of 50 ms by two connections take half a second; the last came at 190 ms.
+    assert load.requests[-1].wait == pytest.approx(0.26, abs=0.08)
+
+
+async def test_a_connection_that_the_server_does_not_keep_is_not_used_again(site: Site) -> None:
+    target = await site.serve(replying(OK, close=True))
+    load = Load(target, brief(20, 0.3), kinds=("pooled",))
+    await load.run()
+    assert {each.error for each in load.requests} == {""}
+    assert site.connections == 6
+
+
+async def test_a_body_that_ends_with_the_connection_is_whole(site: Site) -> None:
+    target = await site.serve(replying(b"HTTP/1.0 200 OK\r\n\r\nall of it", close=True))
+    load = Load(target, brief(10, 0.2), kinds=("fresh",), check=lambda body: "" if body == b"all of it" else "wrong")
+    await load.run()
+    assert {each.error for each in load.requests} == {""}
+
+
+async def test_requests_begin_on_schedule_although_none_is_answered(site: Site) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    target = await site.serve(silent)
+    load = Load(target, brief(100, 0.3), kinds=("fresh",), timeout=0.5)
+    await load.run()
+    assert len(load.requests) == 30
+    assert load.requests[-1].intended == pytest.approx(0.29)
+    assert load.lag().percentile(50) < 0.02
+    assert {(each.error, each.failed_in) for each in load.requests} == {("timeout", "first_byte")}
+
+
+async def lost(load: Load) -> Request:
+    await load.run()
+    (one,) = load.requests
+    return one
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "phase"),
+    [
+        pytest.param(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", "status 503", "receive", id="status"),
+        pytest.param(b"SSH-2.0-nonsense\r\n\r\n", "malformed", "receive", id="no-http"),
+        pytest.param(b"", "closed", "first_byte", id="closed-without-a-word"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "truncated", "receive", id="truncated"),
+        pytest.param(OK, "wrong body", "receive", id="wrong-body"),
+    ],
+)
+@pytest.mark.parametrize("tls", [pytest.param(True, id="https"), pytest.param(False, id="http")])
+async def test_a_lost_request_says_why_and_where(site: Site, reply: bytes, error: str, phase: str, tls: bool) -> None:
+    target = await site.serve(replying(reply, close=True), site.papers.server() if tls else None)
+    one = await lost(Load(target, brief(10, 0.1), kinds=("fresh",), check=lambda _: "wrong body"))
+    assert (one.error, one.failed_in) == (error, phase)
+
+
+async def test_a_refused_connection_is_lost_in_connect(site: Site) -> None:
+    target = await site.serve(replying(OK))
+    await site.stack.aclose()
+    one = await lost(Load(target, brief(10, 0.1), kinds=("fresh",)))
+    assert (one.error, one.failed_in) == ("connect: ECONNREFUSED", "connect")
+
+
+@pytest.mark.parametrize(
+    ("name", "age", "error"),
+    [
+        pytest.param("www.example.com", 700.0, "certificate: certificate has expired", id="expired"),
+        pytest.param("other.example.com", 0.0, "certificate: Hostname mismatch", id="other-name"),
+    ],
+)
+async def test_a_certificate_that_proves_nothing_is_refused(site: Site, name: str, age: float, error: str) -> None:
+    target = await site.serve(replying(OK), site.papers.server(name, age=age))
+    one = await lost(Load(target, brief(10, 0.1), kinds=("fresh",)))
+    assert one.error.startswith(error)
+    assert one.failed_in == "tls"
+
+
+async def test_a_chain_to_a_root_of_somebody_else_is_refused(site: Site, tmp_path: Path) -> None:
+    target = await site.serve(replying(OK), site.papers.server())
+    other = Papers(tmp_path)
+    one = await lost(Load(dataclasses.replace(target, trust=other.trust), brief(10, 0.1), kinds=("fresh",)))
+    assert one.error.startswith("certificate: ")
+
+
+async def test_a_name_without_address_is_lost_in_dns(site: Site) -> None:
+    target = await site.serve(replying(OK))
+    load = Load(dataclasses.replace(target, address=None), brief(10, 0.1), servers=[("127.0.0.1", 9)], timeout=0.3)
+    one = await lost(load)
+    assert (one.error, one.failed_in) == ("name: Timeout", "dns")
+
+
+async def test_source_ports_come_from_the_window(site: Site) -> None:
+    target = await site.serve(replying(OK))
+    load = Load(target, brief(), kinds=("fresh",), origin=Origin(ports=(41000, 41049)))
+    await load.run()
+    assert {each.error for each in load.requests} == {""}
+    assert all(41000 <= each.local_port <= 41049 for each in load.requests)
+
+
+async def test_a_window_without_a_free_port_is_counted_by_cause(site: Site) -> None:
+    target = await site.serve(replying(OK, delay=0.5))
+    load = Load(target, brief(100, 0.2), kinds=("fresh",), origin=Origin(ports=(42000, 42004)))
+    await load.run()
+    errors = Tally(load.requests).errors
+    # Five ports, unless another program on this machine listens on one of them.
+    assert 15 <= errors["fresh", "connect: EADDRNOTAVAIL"] == errors.total() < 20
+
+
+async def test_a_window_that_the_kernel_would_ignore_is_refused(site: Site) -> None:
+    target = await site.serve(replying(OK))
+    with pytest.raises(LoadError, match="expected source ports within"):
+        Load(target, 1.0, origin=Origin(ports=(1, 2)))
+
+
+async def test_an_unknown_kind_is_refused(site: Site) -> None:
+    target = await site.serve(replying(OK))
+    with pytest.raises(LoadError, match="expected kinds among fresh, pooled, resumed, tcp, got 'warm'"):
+        Load(target, 1.0, kinds=("warm",))  # type: ignore[arg-type]
+
+
+async def test_stopping_waits_for_what_is_under_way_and_closes_everything(site: Site) -> None:
+    target = await site.serve(replying(OK, delay=0.1))
+    load, stop = Load(target, 50.0, kinds=("fresh", "pooled")), asyncio.Event()
+    asyncio.get_running_loop().call_later(0.15, stop.set)
+    await load.run(stop)
+    assert all(each.done and not each.error for each in load.requests)
+    assert repr(load).endswith("under_way=0 waiting=0 open=0 idle=0>")
+
+
+async def test_the_share_of_a_core_is_kept_beside_the_load(site: Site) -> None:
+    target = await site.serve(replying(OK))
+    load = Load(target, brief(200, 0.5), kinds=("pooled",), keep=False)
+    await load.run()
+    assert load.requests == []
+    assert 0 < load.starvation().cpu <= 1
+    assert len(load.lag()) == 100
