@@ -84,7 +84,7 @@ async def test_mutual_tls_to_the_origin_by_name_and_tls_to_the_client(bench: Ben
 
     origin = await bench.origin(script, papers.server("catalog-1.example.com", mutual=True))
     proxy, port = await bench.edge(Target("catalog-1.example.com", origin), tls=True)
-    proxy.stub.known = lambda name, rdtype: type("A", (), {"rdata": ("127.0.0.1",), "cached": True})()  # type: ignore[method-assign]
+    proxy.stub.known = lambda name, rdtype="A": type("A", (), {"rdata": ("127.0.0.1",), "cached": True})()  # type: ignore[method-assign]
     assert parts(await talk(port, GET, papers.client()))[0] == 200
     assert subject == [(("DNS", "www.example.com"),)]
     assert 'version="TLSv1.3"' in proxy.telemetry.metrics.render()
@@ -93,7 +93,7 @@ async def test_mutual_tls_to_the_origin_by_name_and_tls_to_the_client(bench: Ben
 async def test_an_origin_with_another_name_is_not_trusted(bench: Bench, papers: Papers) -> None:
     origin = await bench.origin(replying(OK), papers.server("evil.example.com", mutual=True))
     proxy, port = await bench.edge(Target("catalog-1.example.com", origin))
-    proxy.stub.known = lambda name, rdtype: type("A", (), {"rdata": ("127.0.0.1",), "cached": True})()  # type: ignore[method-assign]
+    proxy.stub.known = lambda name, rdtype="A": type("A", (), {"rdata": ("127.0.0.1",), "cached": True})()  # type: ignore[method-assign]
     status, _, body = parts(await talk(port, GET))
     assert status == 502
     assert json.loads(body)["upstream"] == f"catalog-1.example.com:{origin}"
