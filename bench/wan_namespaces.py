@@ -80,10 +80,22 @@ class Network:
         for host in ADDRESS:
             self.ip("w", "rule", "add" if switched_on else "del", "iif", f"to-{host}", "lookup", "100")
 
-    def start_wan(self, links: Path, *flags: str) -> subprocess.Popen[str]:
-        """Start ``python -m wan`` in ``w`` and wait until it moves packets."""
+    def start_wan(self, links: Path, *flags: str, prefix: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """Start ``python -m wan`` in ``w``, after *prefix*, and wait until it moves packets."""
         environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'services'}:{ROOT / 'lab'}"}
-        command = [sys.executable, "-m", "wan", "--links", str(links), "--tun", TUN, "--log-level", "WARNING", *flags]
+        command = [
+            *prefix,
+            sys.executable,
+            "-m",
+            "wan",
+            "--links",
+            str(links),
+            "--tun",
+            TUN,
+            "--log-level",
+            "WARNING",
+            *flags,
+        ]
         process = self.start("w", *command, env=environment)
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -143,6 +155,12 @@ def write_links(path: Path, rtt_ms: float, **settings: float) -> Path:
     regions = [f'{host} = "{address.rsplit(".", 1)[0]}.0/24"' for host, address in ADDRESS.items()]
     path.write_text("\n".join(["[regions]", *regions, "[[link]]", 'between = ["a", "b"]', *lines]) + "\n")
     return path
+
+
+def real_time(priority: int) -> list[str]:
+    """Return what starts a program with real-time priority, as the lab starts wan; empty where the kernel does not."""
+    command = ["chrt", "--rr", str(priority)]
+    return command if subprocess.run([*command, "true"], check=False, capture_output=True).returncode == 0 else []
 
 
 def _ip(*arguments: str) -> None:

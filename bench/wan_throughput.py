@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from wan_namespaces import ADDRESS, BenchError, Network, machine, write_links
+from wan_namespaces import ADDRESS, BenchError, Network, machine, real_time, write_links
 
 PORT = 9001
 BATCH = 64
@@ -97,7 +97,7 @@ def bench(size: int, seconds: float, repeat: int) -> dict[str, Any]:
                 if rtt_ms is None:
                     runs[path].append(measure(network, size, seconds, None))
                     continue
-                wan = network.start_wan(write_links(Path(folder) / "links.toml", rtt_ms))
+                wan = network.start_wan(write_links(Path(folder) / "links.toml", rtt_ms), prefix=real_time(1))
                 network.through_wan(True)
                 runs[path].append(measure(network, size, seconds, wan.pid))
                 network.through_wan(False)

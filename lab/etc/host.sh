@@ -46,4 +46,7 @@ command -v tini >/dev/null && set -- tini -- "$@"
 set -- setpriv ${ids:-} --inh-caps=-all --ambient-caps=-all --bounding-set=-all --no-new-privs "$@"
 # Frames of the wire come from a packet socket that only CAP_NET_RAW may open: it is opened here, shut, and inherited.
 [ "${HOST_ROLE:-host}" != wan ] || set -- python -m wan.frames --device "$device" -- "$@"
+# A packet is late by as long as the router waits for a core, so it comes before everything else; where the kernel does
+# not let us (no SYS_NICE, a control group without real-time), it waits its turn and says so in /admin/counters.
+[ "${HOST_ROLE:-host}" != wan ] || ! chrt --rr 1 true 2>/dev/null || set -- chrt --rr 1 "$@"
 exec "$@"

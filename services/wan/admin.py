@@ -18,6 +18,7 @@
 
 import asyncio
 import base64
+import os
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -154,6 +155,7 @@ class Admin:
             "unroutable": network.unroutable,
             "write_errors": self.router.write_errors,
             "tun_dropped": tun.dropped(self.device) if self.device else 0,
+            "real_time": os.sched_getscheduler(0) in {os.SCHED_RR, os.SCHED_FIFO},
         }
 
     def _metrics(self, telemetry: Telemetry) -> None:

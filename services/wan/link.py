@@ -31,7 +31,6 @@ class Link:
     __slots__ = (
         "_busy_until",
         "_damages",
-        "_delay",
         "_draw_duplicate",
         "_draw_jitter",
         "_draw_loss",
@@ -48,6 +47,7 @@ class Link:
         "_seed",
         "bytes",
         "corrupted",
+        "delay",
         "dropped_filter",
         "dropped_loss",
         "dropped_queue",
@@ -94,7 +94,8 @@ class Link:
         Packets on the way keep their time; a later one may overtake them when the link became shorter.
         """
         self.settings = settings
-        self._delay = round(settings.rtt_ms * NS_PER_MS / 2)
+        #: Nanoseconds from one end to the other.
+        self.delay = round(settings.rtt_ms * NS_PER_MS / 2)
         self._jitter = round(settings.jitter_ms * NS_PER_MS)
         self._loss, self._rate, self._queue = settings.loss, settings.rate_bps, settings.queue_bytes
         self._duplicate, self._reorder = settings.duplicate, settings.reorder
@@ -114,7 +115,7 @@ class Link:
         #: Whether a packet is only held for a fixed time.
         self.level = not (chance or self._rate)
         #: Whether a packet passes at once and untouched.
-        self.straight = self.level and not self._delay
+        self.straight = self.level and not self.delay
 
     def _generator(self, impairment: str) -> random.Random:
         return random.Random(f"{self._seed}/{self.source}/{self.target}/{impairment}")
@@ -123,7 +124,7 @@ class Link:
         """Return what becomes of a packet that enters at *now* (ns): its departures, none when it is dropped."""
         if self.level:
             self.queued += 1
-            return ((now + self._delay, packet),)
+            return ((now + self.delay, packet),)
         lost = self._loss and self._draw_loss() < self._loss
         late = self._reorder and self._draw_reorder() < self._reorder
         twice = self._duplicate and self._draw_duplicate() < self._duplicate
@@ -146,7 +147,7 @@ class Link:
             if damaged is not None:
                 packet = damaged
                 self.corrupted[mode] += 1
-        at += self._delay + jitter
+        at += self.delay + jitter
         if self._jitter:
             # Jitter alone never lets a packet overtake another.
             at = self._last_due = max(at, self._last_due)
