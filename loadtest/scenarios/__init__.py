@@ -7,8 +7,9 @@ from typing import Any
 
 from experiments import Experiment
 from scenarios.handshake import Handshake
+from scenarios.time_wait import TimeWait
 
 #: In the order in which they are best read.
-SCENARIOS: tuple[type[Experiment[Any]], ...] = (Handshake,)
+SCENARIOS: tuple[type[Experiment[Any]], ...] = (Handshake, TimeWait)
 
-__all__ = ["SCENARIOS", "Handshake"]
+__all__ = ["SCENARIOS", "Handshake", "TimeWait"]

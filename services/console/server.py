@@ -28,9 +28,9 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-#: Seconds for a browser to take one message; one that does not is let go and comes back by itself.
 #: What a folder of results may bring instead of a listing.
 INDEX = "index.html"
+#: Seconds for a browser to take one message; one that does not is let go and comes back by itself.
 WRITE_TIMEOUT = 10.0
 ASSETS = {
     "/": ("index.html", "text/html"),
