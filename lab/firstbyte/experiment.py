@@ -163,7 +163,7 @@ def _outside(args: argparse.Namespace) -> int:
             code = 4
         try:
             for folder in lab.fetch_results(COPIED):
-                if (folder / "report.html").exists():
+                if (folder / "report.html").exists() and args.name in {"all", folder.parent.name}:
                     print(f"report: {folder / 'report.html'}", file=sys.stderr)
         except (LabError, OSError) as error:
             print(f"firstbyte {args.command}: results stay in the lab: {error}", file=sys.stderr)

@@ -19,6 +19,9 @@ from experiments.result import Result, manifest
 from experiments.run import HERE, Lab, Run, Skipped
 from waterfall.lab import WAN, links
 
+#: Calibrations after one that failed.
+RETRIES = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -105,6 +108,7 @@ async def _measure(experiment: Experiment[Any], run: Run, addresses: dict[str, s
     await _fit(experiment, run, addresses)
     if not all(check.ok for check in run.result.validity):
         return
+    run.measured = True
     await run.record(HERE, *experiment.records)
     cpu, wall = time.process_time(), time.monotonic()
     try:
@@ -135,7 +139,10 @@ async def _fit(experiment: Experiment[Any], run: Run, addresses: dict[str, str])
             continue
         measured = await run.blocking(gate.round_trip_ms, addresses[host])
         check = gate.calibration(host, expected, measured)
-        if not check.ok:  # once more: a machine that has just started something else is not a broken link
+        for _ in range(RETRIES):
+            if check.ok:
+                break
+            await asyncio.sleep(1.0)  # a machine that has just started something else is not a broken link
             check = gate.calibration(host, expected, await run.blocking(gate.round_trip_ms, addresses[host]))
         run.result.validity.append(check)
 
@@ -164,7 +171,7 @@ def _conclude(experiment: Experiment[Any], run: Run) -> None:
     result = run.result
     result.validity.extend(gate.quiet(run.series, experiment.subject))
     result.validity.extend(gate.recorders(run.series))
-    if result.skipped:
+    if result.skipped or not run.measured:  # nothing is there to conclude from
         return
     try:
         experiment.conclude(run)

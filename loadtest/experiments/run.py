@@ -81,6 +81,8 @@ class Run:
     #: Whatever should be kept beside the result, by name: samples, histograms.
     raw: dict[str, Any] = field(default_factory=dict)
     rng: random.Random = field(default_factory=random.Random)
+    #: Whether measuring began: everything was fit before.
+    measured: bool = False
     _recording: list[str] = field(default_factory=list)
     _recorder: Recorder = field(default_factory=Recorder)
 
