@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from telemetry import kernel, log
+from telemetry import counters, kernel, log
 from telemetry.admin import AdminError, AdminServer, Handler, Request, Response
 from telemetry.clock import Clock
 from telemetry.faults import Faults, UnknownFaultError
@@ -147,6 +147,7 @@ class Telemetry:
             ("DELETE", "/admin/faults/{name}", fault_off),
             ("GET", "/admin/clock", clock),
             ("PUT", "/admin/clock", set_clock),
+            ("GET", "/admin/kernel", lambda _: counters.sample()),
             ("POST", "/admin/recorder", self.recorder.on_post),
             ("GET", "/admin/recorder", self.recorder.on_get),
             ("DELETE", "/admin/recorder", self.recorder.on_delete),

@@ -1,0 +1,196 @@
+"""The locustfile as Locust runs it: in a process of its own, headless and with its web page, against a real TLS server."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import sys
+import urllib.parse
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import dnslib
+import pytest
+
+from generator import Target
+from stub import Stub
+from swarm.caller import Caller, Query
+from tests.generator.conftest import NAME, OK, Papers, Site, replying
+
+ROOT = Path(__file__).parents[2]
+
+
+class OneName(asyncio.DatagramProtocol):
+    """A name server: NAME is 127.0.0.1, anything else does not exist."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        reply = dnslib.DNSRecord.parse(data).reply()
+        if str(reply.q.qname) == NAME + ".":
+            reply.add_answer(dnslib.RR(NAME, rdata=dnslib.A("127.0.0.1"), ttl=30))
+        else:
+            reply.header.rcode = 3
+        self.transport.sendto(bytes(reply.pack()), addr)
+
+
+@pytest.fixture
+async def resolver() -> AsyncIterator[tuple[str, int]]:
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(OneName, ("127.0.0.1", 0))
+    yield transport.get_extra_info("sockname")
+    transport.close()
+    await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def locust(target: Target, resolver: tuple[str, int], *more: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run Locust on our file; it is killed at the end if it still runs."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"),
+        "--host", f"https://{NAME}:{target.port}", "--resolver", f"{resolver[0]}:{resolver[1]}", "--trust", str(target.trust),
+        "--names", f"{NAME} nowhere.example.com", "--paths", "/a /b", *more,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_every_class_of_user_reports_its_phases(site: Site, resolver: tuple[str, int]) -> None:
+    target = await site.serve(replying(OK), site.papers.server())
+    async with locust(target, resolver, "--headless", "-u", "10", "-r", "100", "-t", "3s", "--json") as process:
+        out, log = await process.communicate()
+    assert process.returncode == 0, log.decode()
+    entries = {(entry["method"], entry["name"]): entry for entry in json.loads(out)}
+    assert {key: entry["num_failures"] for key, entry in entries.items() if entry["num_failures"]} == {}
+    phases = {"dns", "connect", "tls", "first byte", "receive"}
+    for kind in ("fresh", "pooled", "resumed"):
+        for path in ("/a", "/b"):
+            asked = entries["GET", f"{path} ({kind})"]["num_requests"]
+            assert asked > 0
+            assert entries["first byte", f"{path} ({kind})"]["num_requests"] == asked
+            if kind != "pooled":
+                assert {m for m, n in entries if n == f"{path} ({kind})"} == {"GET", *phases}
+    opened = sum(entry["num_requests"] for (m, n), entry in entries.items() if m == "tls" and "pooled" in n)
+    assert opened <= 2 * 2  # two users, each at most one connection and one more after a pause
+    assert {n for m, n in entries if m == "DNS"} == {f"{NAME} NOERROR", "nowhere.example.com NXDOMAIN"}
+    assert {m for m, n in entries if n == f"{NAME}:{target.port}"} == {"TCP", "dns", "connect"}
+
+
+def ask(port: int, path: str, form: dict[str, Any] | None = None) -> str:
+    data = None if form is None else urllib.parse.urlencode(form, doseq=True).encode()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", data, timeout=5) as response:
+        return response.read().decode()
+
+
+async def until(port: int, path: str, wanted: Any, seconds: float = 20.0) -> Any:
+    """Ask again and again until what comes is *wanted*; return it."""
+    seen: Any = None
+    async with asyncio.timeout(seconds):
+        while True:
+            with contextlib.suppress(OSError):
+                seen = json.loads(await asyncio.to_thread(ask, port, path))
+                if wanted(seen):
+                    return seen
+            await asyncio.sleep(0.2)
+
+
+async def test_the_web_page_picks_classes_and_shapes_and_shows_our_tables(
+    site: Site, resolver: tuple[str, int]
+) -> None:
+    target = await site.serve(replying(OK), site.papers.server())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    async with locust(target, resolver, "--web-port", str(port), "--web-host", "127.0.0.1", "--class-picker"):
+        await until(port, "/stats/requests", lambda _: True)
+        index = await asyncio.to_thread(ask, port, "/")
+        for word in (
+            "FreshUser",
+            "ResumedUser",
+            "DnsUser",
+            "Ramp",
+            "Step",
+            "Spike",
+            "extended_tabs",
+            "/firstbyte",
+            "arrival_rate",
+        ):
+            assert word in index
+        form = {
+            "user_count": 4,
+            "spawn_rate": 100,
+            "user_classes": ["FreshUser"],
+            "shape_class": "Default",
+            "arrival_rate": 10,
+        }
+        answer = json.loads(await asyncio.to_thread(ask, port, "/swarm", form))
+        assert answer["success"], answer
+        stats = await until(
+            port, "/stats/requests", lambda s: any(e["key"] == "phases" and e["data"] for e in s["extended_stats"])
+        )
+        assert {entry["name"] for entry in stats["stats"]} == {"/a (fresh)", "/b (fresh)", "Aggregated"}
+        data = await until(port, "/firstbyte/data", lambda d: d["ok"] > 0 and d["kernel"][0]["tcp_activeopens"] > 0)
+        assert [row["phase"] for row in data["phases"]] == ["latency", "dns", "connect", "tls", "first byte", "receive"]
+        assert data["generator"][0]["verdict"]
+        assert "kernel counters" in await asyncio.to_thread(ask, port, "/firstbyte")
+
+
+async def test_a_shape_and_an_open_loop_work_without_the_page(
+    site: Site, resolver: tuple[str, int], tmp_path: Path
+) -> None:
+    target = await site.serve(replying(OK), site.papers.server())
+    more = (
+        "--headless",
+        "--shape",
+        "step",
+        "-u",
+        "8",
+        "-t",
+        "4s",
+        "--arrival-rate",
+        "5",
+        "--csv",
+        str(tmp_path / "run"),
+    )
+    async with locust(target, resolver, *more, "--csv-full-history", "PooledUser") as process:
+        _, log = await process.communicate()
+    assert process.returncode == 0, log.decode()
+    rows = [line.split(",") for line in (tmp_path / "run_stats_history.csv").read_text().splitlines()[1:]]
+    users = [int(row[1]) for row in rows if row[3] == "Aggregated"]
+    assert users == sorted(users)
+    assert users[0] < 8
+    assert 6 <= users[-1] <= 8
+
+
+async def test_a_chain_to_a_root_of_somebody_else_is_lost_in_tls(
+    site: Site, resolver: tuple[str, int], tmp_path: Path
+) -> None:
+    target = await site.serve(replying(OK), site.papers.server())
+    other = Target(NAME, target.port, "/", Papers(tmp_path).trust)
+    caller = Caller(other, "fresh", other.context(), Stub([resolver]))
+    request = await asyncio.to_thread(caller.get, "/")
+    assert request.failed_in == "tls"
+    assert request.error.startswith("certificate: ")
+
+
+async def test_nobody_listening_is_lost_in_connect(resolver: tuple[str, int]) -> None:
+    caller = Caller(Target(NAME, 1, "/", None, "http"), "fresh", None, Stub([resolver]))
+    request = await asyncio.to_thread(caller.get, "/")
+    assert (request.error, request.failed_in) == ("connect: ECONNREFUSED", "connect")
+
+
+async def test_a_name_that_does_not_exist_is_lost_in_dns_for_a_caller_and_an_answer_for_a_query(
+    resolver: tuple[str, int],
+) -> None:
+    caller = Caller(Target("nowhere.example.com", 1, "/", None, "http"), "fresh", None, Stub([resolver]))
+    request = await asyncio.to_thread(caller.get, "/")
+    assert (request.error, request.failed_in) == ("name: NoSuchName", "dns")
+    request, rcode = await asyncio.to_thread(Query([resolver]).ask, "nowhere.example.com")
+    assert (request.error, rcode) == ("", "NXDOMAIN")
