@@ -7,7 +7,7 @@ from generator.channel import Channel
 from generator.connection import Connection, Origin
 from generator.histogram import Histogram
 from generator.load import Load
-from generator.pace import Pacer, Starvation
+from generator.pace import MAX_WAITED, Pacer, Starvation, run_delay
 from generator.queries import Queries
 from generator.request import KINDS, PHASES, Closes, Kind, LoadError, Request, Target
 from generator.schedule import Schedule, ScheduleError, Shape, constant, ramp, spike, step
@@ -15,6 +15,7 @@ from generator.tally import Tally
 
 __all__ = [
     "KINDS",
+    "MAX_WAITED",
     "PHASES",
     "Channel",
     "Closes",
@@ -35,6 +36,7 @@ __all__ = [
     "Target",
     "constant",
     "ramp",
+    "run_delay",
     "spike",
     "step",
 ]

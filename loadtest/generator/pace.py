@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from generator.histogram import Histogram
@@ -20,6 +21,8 @@ BURST = 32
 MAX_CPU = 0.8
 MAX_LAG = 0.005
 MAX_LAG_OF_RTT = 0.05
+#: Share of waiting for a CPU from which on the machine, not the load, is to blame.
+MAX_WAITED = 0.05
 #: Seconds over which the share of a core is taken.
 WINDOW = 1.0
 
@@ -32,21 +35,24 @@ class Starvation:
     lag_p99: float
     #: Share of one core in the busiest second.
     cpu: float
+    #: Share of the time for which it was ready to run and no CPU was free: then others keep the machine busy.
+    waited: float = 0.0
     #: What the lag may be, in seconds.
     max_lag: float = MAX_LAG
     max_cpu: float = MAX_CPU
 
     @classmethod
-    def of(cls, lag: Histogram, cpu: float, rtt: float = 0.0) -> "Starvation":
+    def of(cls, lag: Histogram, cpu: float, rtt: float = 0.0, waited: float = 0.0) -> "Starvation":
         """Judge *lag* and *cpu*; a longer *rtt* in seconds allows more lag."""
-        return cls(lag.percentile(99), cpu, max(MAX_LAG, MAX_LAG_OF_RTT * rtt))
+        return cls(lag.percentile(99), cpu, waited, max(MAX_LAG, MAX_LAG_OF_RTT * rtt))
 
     @property
     def reasons(self) -> list[str]:
         """Say what was too much; empty when all is well."""
         found = []
         if self.lag_p99 > self.max_lag:
-            found.append(f"send lag p99 {self.lag_p99 * 1e3:.1f} ms, allowed {self.max_lag * 1e3:g} ms")
+            busy = f" (no CPU was free for {self.waited:.0%} of the time)" if self.waited > MAX_WAITED else ""
+            found.append(f"send lag p99 {self.lag_p99 * 1e3:.1f} ms, allowed {self.max_lag * 1e3:g} ms{busy}")
         if self.cpu > self.max_cpu:
             found.append(f"generator CPU {self.cpu:.0%} of a core, allowed {self.max_cpu:.0%}")
         return found
@@ -55,6 +61,14 @@ class Starvation:
     def starved(self) -> bool:
         """Whether figures measured meanwhile say more of the generator than of the server."""
         return bool(self.reasons)
+
+
+def run_delay() -> float:
+    """Return the seconds for which this thread was ready to run and had no CPU (schedstat; 0 where the kernel keeps none)."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
 
 
 class Pacer:
@@ -70,6 +84,8 @@ class Pacer:
         self.lag = Histogram()
         #: Share of one core that this thread took, by `WINDOW`.
         self.shares: list[float] = []
+        #: Seconds that this thread waited for a CPU.
+        self.waited = 0.0
         self.began = time.monotonic()
         self.sent = 0
         self._times, self._send = times, send
@@ -90,7 +106,7 @@ class Pacer:
 
     def starvation(self, rtt: float = 0.0) -> Starvation:
         """Judge what was measured so far."""
-        return Starvation.of(self.lag, max(self.shares, default=0.0), rtt)
+        return Starvation.of(self.lag, max(self.shares, default=0.0), rtt, self.waited / max(self.now(), 1e-3))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send until *stop* is set or the schedule ends."""
@@ -99,6 +115,7 @@ class Pacer:
         self._timer = Timer()
         loop.add_reader(self._timer.fileno(), self._fire)
         self._cpu, self._looked = time.thread_time(), self.began
+        before = run_delay()
         waiters = [asyncio.ensure_future(each.wait()) for each in (stop, self._done)]
         try:
             self._fire()
@@ -107,6 +124,7 @@ class Pacer:
                 finished, _ = await asyncio.wait(waiters, timeout=WINDOW, return_when=asyncio.FIRST_COMPLETED)
                 self._look()
         finally:
+            self.waited = run_delay() - before
             for each in waiters:
                 each.cancel()
             loop.remove_reader(self._timer.fileno())
