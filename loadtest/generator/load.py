@@ -98,6 +98,7 @@ class Load:
         #: Connections that the pool may still open.
         self._places = math.inf if pool is None else float(pool)
         self._kept = KEPT if pool is None else pool
+        self._serving = False
         self._carried: dict[Connection, _Exchange] = {}
         self._under_way: set[_Exchange] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -173,11 +174,15 @@ class Load:
             self._waiting.append(exchange)
 
     def _serve_waiting(self) -> None:
+        if self._serving:  # one that fails at once ends here again; the loop below goes on by itself
+            return
+        self._serving = True
         while self._waiting and (self._idle or self._places > 0):
             exchange = self._waiting.popleft()
             if exchange in self._under_way:
                 exchange.request.wait = self.now() - exchange.since
                 self._take_connection(exchange)
+        self._serving = False
 
     def _resolve(self, exchange: _Exchange) -> None:
         exchange.phase, exchange.since = "dns", self.now()

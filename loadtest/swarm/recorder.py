@@ -13,7 +13,7 @@ from typing import Any
 import gevent
 from locust.runners import LocalRunner
 
-from generator import Histogram, Request, Starvation, Tally
+from generator import Histogram, Request, Starvation, Tally, run_delay
 from swarm.board import Board, Report
 from telemetry import counters
 
@@ -56,12 +56,13 @@ class Recorder:
         while True:
             if isinstance(self._environment.runner, LocalRunner):  # workers report to their master
                 self.board.take("here", self.report())
-            cpu, began = time.process_time(), time.monotonic()
+            cpu, waited, began = time.process_time(), run_delay(), time.monotonic()
             while (at := time.monotonic()) - began < JUDGE:
                 gevent.sleep(NAP)
                 self._lag.add(max(0.0, time.monotonic() - at - NAP))
-            self._cpu = (time.process_time() - cpu) / (time.monotonic() - began)
-            self._judge()
+            took = time.monotonic() - began
+            self._cpu = (time.process_time() - cpu) / took
+            self._judge((run_delay() - waited) / took)
 
     def hear(self, worker: str, report: Report) -> None:
         """Take what a worker says of itself; it has logged its own starvation, and here it is seen."""
@@ -84,8 +85,8 @@ class Recorder:
         self._tally = Tally()
         return made
 
-    def _judge(self) -> None:
-        self._starvation = Starvation.of(self._lag, self._cpu)
+    def _judge(self, waited: float) -> None:
+        self._starvation = Starvation.of(self._lag, self._cpu, waited=waited)
         self._lag = Histogram()
         if self._starvation.starved and not self._warned:
             logger.warning(
