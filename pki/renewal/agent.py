@@ -341,6 +341,13 @@ class Agent:
             self._schedule()
         return self._show_schedule()
 
+    def _alarms(self) -> list[str]:
+        """Return what health complains about in matters of this certificate."""
+        self._check_health()
+        checks = self.telemetry.health.as_dict()["checks"]
+        named = ((name, checks.get(name, {})) for name in ("certificate", "renewal", "clock"))
+        return [f"{name}: {check['detail']}" for name, check in named if not check.get("ok", True)]
+
     def describe(self) -> dict[str, Any]:
         """Return the body of ``GET /admin/certificate``."""
         now, credentials = self.telemetry.clock.time(), self.credentials
@@ -351,6 +358,7 @@ class Agent:
             "due": self._due,
             "next_renewal": self._next,
             "last_error": self.last_error,
+            "alarms": self._alarms(),
         }
         if (skew := self.skew()) is not None:
             body["skew_s"] = round(skew, 2)

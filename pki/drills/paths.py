@@ -1,0 +1,130 @@
+"""How long a bad credential goes on being accepted, by the path on which it is met.
+
+Three paths, each asked twice a second with nothing but Python's ssl: a new handshake, a connection that was opened
+before, and a session that is resumed.
+"""
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+NEW, POOLED, RESUMED = "new handshake", "pooled connection", "resumed session"
+#: In the order of the reports.
+PATHS = (NEW, POOLED, RESUMED)
+#: Seconds between two rounds, and for one answer.
+EVERY, TIMEOUT = 0.5, 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One request over one path."""
+
+    at: float
+    path: str
+    #: Empty when there was an answer.
+    error: str
+
+
+class Paths:
+    """Asks over every path, in a thread of its own, from `start` to `stop`."""
+
+    def __init__(self, name: str, trust: Path, now: Callable[[], float], port: int = 443, address: str = "") -> None:
+        """Ask *name*, which has to lead to *trust*; at *address*, or wherever the system's resolver says it is."""
+        self.name, self.port, self._address, self._now = name, port, address or name, now
+        self.tried: list[Tried] = []
+        self._context = ssl.create_default_context(cafile=trust)
+        self._pooled: ssl.SSLSocket | None = None
+        self._session: ssl.SSLSession | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Open what is to be open before the credential goes bad, and begin; blocking.
+
+        Raises:
+            OSError: there is no connection.
+        """
+        self._pooled = self._connect()
+        self._ask(self._pooled)
+        with self._connect() as first:
+            self._ask(first)
+            self._session = first.session  # in TLS 1.3 the ticket comes with the answer
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; blocking for one round at most."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self._pooled is not None:
+            self._pooled.close()
+
+    def exposure(self, path: str, since: float, until: float = float("inf")) -> float:
+        """Return seconds from *since* to the last answer over *path* before *until*; 0 when there was none."""
+        good = [each.at for each in self.tried if each.path == path and not each.error and since <= each.at < until]
+        return max(good) - since if good else 0.0
+
+    def _run(self) -> None:
+        while not self._stop.wait(EVERY):
+            for path in PATHS:
+                began = self._now()
+                try:
+                    {NEW: self._new, POOLED: self._kept, RESUMED: self._resume}[path]()
+                except (OSError, ValueError) as error:
+                    reason = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else str(error)
+                    self.tried.append(Tried(began, path, reason or type(error).__name__))
+                else:
+                    self.tried.append(Tried(began, path, ""))
+
+    def _new(self) -> None:
+        with self._connect() as sock:
+            self._ask(sock)
+
+    def _kept(self) -> None:
+        if self._pooled is None:
+            raise ConnectionError("the connection was closed")
+        try:
+            self._ask(self._pooled)
+        except OSError:
+            with suppress(OSError):
+                self._pooled.close()
+            self._pooled = None
+            raise
+
+    def _resume(self) -> None:
+        with self._connect(self._session) as sock:
+            if not sock.session_reused:
+                raise ConnectionError("the server did not resume the session")
+            self._ask(sock)
+            self._session = sock.session
+
+    def _connect(self, session: ssl.SSLSession | None = None) -> ssl.SSLSocket:
+        plain = socket.create_connection((self._address, self.port), TIMEOUT)
+        try:
+            return self._context.wrap_socket(plain, server_hostname=self.name, session=session)
+        except BaseException:
+            plain.close()
+            raise
+
+    def _ask(self, sock: ssl.SSLSocket) -> None:
+        sock.sendall(f"GET /items HTTP/1.1\r\nHost: {self.name}\r\nUser-Agent: firstbyte-drill\r\n\r\n".encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += self._receive(sock)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 200 "):
+            raise ConnectionError(head.split(b"\r\n", 1)[0].decode(errors="replace"))
+        fields = dict(line.lower().split(b":", 1) for line in head.split(b"\r\n")[1:] if b":" in line)
+        while len(body) < int(fields[b"content-length"]):
+            body += self._receive(sock)
+
+    @staticmethod
+    def _receive(sock: ssl.SSLSocket) -> bytes:
+        data = sock.recv(65536)
+        if not data:
+            raise ConnectionError("closed without an answer")
+        return data
