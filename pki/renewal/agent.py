@@ -200,8 +200,7 @@ class Agent:
         """Use a new pair: safely, unless a fault says otherwise."""
         faults, names = self.telemetry.faults, self.settings.names
         if faults.any_on and faults.hit("broken_material"):
-            old = self.credentials.pair.pem if self.credentials.ready else pem
-            pem = spoil(str((faults.get("broken_material") or {})["kind"]), pem, old)
+            pem = spoil(str((faults.get("broken_material") or {})["kind"]), pem)
         if not (faults.any_on and faults.hit("naive_reload")):
             return self.credentials.replace(pem, names, now)
         naive = faults.get("naive_reload") or {}

@@ -89,22 +89,15 @@ def new_pair_pem(key: ec.EllipticCurvePrivateKey, chain: str) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + chain.encode()
 
 
-def spoil(kind: str, pem: bytes, old: bytes) -> bytes:
-    """Return *pem* gone bad.
-
-    Args:
-        kind: one of `SPOILT`.
-        pem: a good pair.
-        old: the pair that it should replace.
-    """
+def spoil(kind: str, pem: bytes) -> bytes:
+    """Return *pem*, a good pair, gone bad in one of the ways of `SPOILT`."""
     if kind not in SPOILT:
         raise ValueError(f"expected one of {', '.join(SPOILT)}; got {kind!r}")
     begin = pem.index(b"-----BEGIN CERTIFICATE-----")
     if kind == "truncated":  # a full disk: the certificate ends in the middle
         return pem[: begin + 200]
-    if kind == "half-written":  # written over the old file in place, and read when half done
-        half = begin + (len(pem) - begin) // 3
-        return pem[:half] + old[half:]
+    if kind == "half-written":  # read while it is being written: the leaf is whole, its chain is not
+        return pem[: pem.rindex(b"-----BEGIN CERTIFICATE-----") + 200]
     if kind == "key-mismatch":  # the key of another renewal
         stranger = ec.generate_private_key(ec.SECP256R1())
         return stranger.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + pem[begin:]

@@ -1,0 +1,330 @@
+"""Each drill's verdict: good material passes, and each thing that may go wrong fails at the check that names it."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drills import DRILLS, broken_material, ca_outage, clock_skew, year
+from drills.broken_material import BrokenMaterial
+from drills.ca_outage import CaOutage
+from drills.clock_skew import ClockSkew
+from drills.leaf_expiry import LeafExpiry
+from drills.lifetimes import Scale
+from drills.paths import NEW, PATHS, POOLED, RESUMED, Paths, Tried
+from drills.prober import Probe
+from drills.rehearsal import HOST, Rehearsal
+from drills.renewal_under_load import RenewalUnderLoad
+from drills.watch import Alarm, Held
+from drills.year import Year
+from experiments import Experiment, Result, Run, Verdict, parameters
+from experiments.journal import Journal
+from generator import Request
+from tests.experiments.lab import MemoryLab
+
+#: When every made-up run begins, seconds since the epoch.
+EPOCH = time.time()
+
+
+def prepared(kind: type[Experiment[Any]], tmp_path: Path, **given: object) -> tuple[Experiment[Any], Run]:
+    chosen = parameters.bind(kind.settings, quick=True, given=[f"{k}={v}" for k, v in given.items()])
+    result = Result(kind.name, kind.claim, {}, control_fails=kind.control.fails)
+    experiment = kind(chosen)
+    result.prediction = dict(experiment.predict())
+    return experiment, Run(MemoryLab(), result, Journal(tmp_path))
+
+
+def stage(run: Run, seconds: float, rate: float, hosts: tuple[str, ...] = (HOST,)) -> Rehearsal:
+    """Return a rehearsal in which every request went well, in 20 ms."""
+    made = Rehearsal(run, rate, hosts)
+    made.epoch = EPOCH
+    for number in range(int(seconds * rate)):
+        at = number / rate
+        kind = "fresh" if number % 2 else "pooled"
+        made.requests.append(Request(at, kind, at + 0.0001, at + 0.02, serial="0a"))
+    made.lag.add(0.0001)
+    made.prober.probes.extend(Probe(at / 2, "", "0a") for at in range(int(seconds * 2)))
+    return made
+
+
+def break_requests(made: Rehearsal, begin: float, end: float, error: str, kind: str = "fresh") -> None:
+    for each in made.requests:
+        if each.kind == kind and begin <= each.sent < end:
+            each.error = error
+
+
+def verdict(run: Run, experiment: Experiment[Any]) -> tuple[Verdict, set[str]]:
+    experiment.conclude(run)
+    return run.result.verdict, {c.name for c in run.result.checks if not c.ok}
+
+
+# --- D1 ----------------------------------------------------------------------------------------------------------------
+
+
+def leaf_expiry(tmp_path: Path) -> tuple[LeafExpiry, Run, Rehearsal, Paths]:
+    experiment, run = prepared(LeafExpiry, tmp_path, rate=20)
+    assert isinstance(experiment, LeafExpiry)
+    made = experiment.stage = stage(run, 26, 20)
+    ways = experiment.ways = _Ways()
+    experiment.issued, experiment.off, experiment.end, experiment.allowed, experiment.renewed = (
+        1.0,
+        4.0,
+        13.0,
+        19.0,
+        19.5,
+    )
+    made.watch.alarms.append(Alarm(1.0 + 12.0 * 0.72, HOST, "certificate: renewal was due 1 s ago"))
+    break_requests(made, 13.0, 19.4, "certificate: certificate has expired")
+    for i, probe in enumerate(made.prober.probes):
+        if 13.0 <= probe.at < 19.4:
+            made.prober.probes[i] = Probe(probe.at, "certificate has expired")
+    for at in range(8, 50):
+        for path in PATHS:
+            bad = path == NEW and 13.0 <= at / 2 < 19.4
+            ways.tried.append(Tried(at / 2, path, "certificate has expired" if bad else ""))
+    return experiment, run, made, ways
+
+
+class _Ways(Paths):
+    def __init__(self) -> None:
+        self.tried = []
+
+
+def silently_accepted(made: Rehearsal) -> None:
+    break_requests(made, 15.0, 15.3, "")
+
+
+@pytest.mark.parametrize(
+    ("change", "failed"),
+    [
+        (lambda _: None, set()),
+        (lambda made: made.watch.alarms.clear(), {"alarm before notAfter"}),
+        (lambda made: break_requests(made, 8, 8.2, "reset"), {"requests lost before notAfter"}),
+        (silently_accepted, {"new handshakes after notAfter"}),
+        (lambda made: break_requests(made, 15, 16, "connect: refused"), {"new handshakes after notAfter"}),
+        (lambda made: made.prober.probes.append(Probe(15.0, "", "0a")), {"the outside prober agrees"}),
+        (lambda made: break_requests(made, 24, 25, "reset"), {"recovers alone"}),
+    ],
+    ids=["good", "no-alarm", "lost-early", "accepted", "refused-for-another-reason", "prober-disagrees", "lost-late"],
+)
+def test_leaf_expiry(tmp_path: Path, change: Callable[[Rehearsal], object], failed: set[str]) -> None:
+    experiment, run, made, _ = leaf_expiry(tmp_path)
+    change(made)
+    assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
+    if not failed:
+        rows = {row.name: row.measured.value for row in run.result.rows}
+        assert rows["exposure, new handshake"] == 0
+        assert rows["exposure, pooled connection"] == rows["exposure, resumed session"] == 5.5
+
+
+# --- D2 ----------------------------------------------------------------------------------------------------------------
+
+
+def renewals(tmp_path: Path) -> tuple[RenewalUnderLoad, Run, Rehearsal]:
+    experiment, run = prepared(RenewalUnderLoad, tmp_path, rate=100)
+    assert isinstance(experiment, RenewalUnderLoad)
+    made = experiment.stage = stage(run, 25, 100)
+    experiment.began, experiment.ended = 4.0, 23.0
+    for number in range(4):
+        issued = 3.5 + 6.2 * number
+        made.watch.held.append(Held(HOST, f"{number}a", EPOCH + issued, EPOCH + issued + 9, EPOCH + issued + 6.0))
+        made.prober.probes.append(Probe(issued + 1, "", f"{number}a"))
+    return experiment, run, made
+
+
+def slow_renewals(made: Rehearsal) -> None:
+    for each in made.requests:
+        if any(abs(each.intended - (held.issued - EPOCH)) < 0.5 for held in made.watch.held[1:]):
+            each.done += 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "failed"),
+    [
+        (lambda _: None, set()),
+        (lambda made: break_requests(made, 9.7, 9.8, "reset"), {"requests lost"}),
+        (lambda made: made.prober.probes.append(Probe(9.7, "connection refused")), {"handshakes from outside that failed"}),
+        (lambda made: made.watch.held.pop(), {"renewals"}),
+        (lambda made: made.prober.probes.remove(Probe(3.5 + 6.2 * 2 + 1, "", "2a")), {"serials seen from outside"}),
+        (slow_renewals, {"p99 during renewals"}),
+    ],
+    ids=["good", "lost", "prober", "one-is-missing", "one-is-never-seen", "slow"],
+)  # fmt: skip
+def test_renewal_under_load(tmp_path: Path, change: Callable[[Rehearsal], object], failed: set[str]) -> None:
+    experiment, run, made = renewals(tmp_path)
+    change(made)
+    assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
+
+
+def test_a_generator_that_lags_can_judge_no_latency(tmp_path: Path) -> None:
+    experiment, run, made = renewals(tmp_path)
+    made.lag.add(0.5)
+    assert verdict(run, experiment)[0] is Verdict.INVALID
+
+
+# --- D3 ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "failed"),
+    [
+        (lambda _: None, set()),
+        (lambda e: break_requests(e.stage, 6, 6.2, "tls: no shared cipher"), {"requests lost"}),
+        (lambda e: setattr(e.cases[0], "kept", False), {"the old pair goes on serving"}),
+        (lambda e: setattr(e.cases[0], "alarmed", False), {"alarm after 2 failures"}),
+        (lambda e: e.cases[0].refused.pop(), {"renewals refused"}),
+        (lambda e: e.stage.watch.ringing.update(edge={"renewal"}), {"the alarm ends with the fault"}),
+    ],
+    ids=["good", "lost", "replaced", "silent", "taken", "still-ringing"],
+)
+def test_broken_material(tmp_path: Path, change: Callable[[BrokenMaterial], object], failed: set[str]) -> None:
+    experiment, run = prepared(BrokenMaterial, tmp_path, rate=20)
+    assert isinstance(experiment, BrokenMaterial)
+    experiment.stage = stage(run, 30, 20)
+    experiment.began, experiment.ended = 4.0, 28.0
+    for number, kind in enumerate((*broken_material.SPOILT, *broken_material.MISISSUED)):
+        case = broken_material._Case(kind, 4.0 + 3 * number, 6.0 + 3 * number, ["no", "no"], alarmed=True, kept=True)
+        experiment.cases.append(case)
+    change(experiment)
+    assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
+
+
+# --- D8 ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "failed"),
+    [
+        (lambda _: None, set()),
+        (lambda e: break_requests(e.stage, 9, 9.2, "reset"), {"requests lost, outage of 20% of a life"}),
+        (lambda e: break_requests(e.stage, 21, 21.2, "reset"), {"requests lost, outage of 120% of a life"}),
+        (lambda e: break_requests(e.stage, 27, 27.4, ""), {"expired and accepted, outage of 120% of a life"}),
+        (lambda e: setattr(e.outages[1], "all_renewed", 99.0), {"all renewed, outage of 120% of a life"}),
+        (lambda e: setattr(e.outages[0], "tries", 25), {"back-off obeyed"}),
+        (lambda e: e.stage.watch.alarms.clear(), {"alarm before expiry"}),
+    ],
+    ids=["good", "lost-within-the-margin", "lost-before-expiry", "accepted", "not-renewed", "hot-loop", "silent"],
+)
+def test_ca_outage(tmp_path: Path, change: Callable[[CaOutage], object], failed: set[str]) -> None:
+    experiment, run = prepared(CaOutage, tmp_path, rate=20, outages="0.2,1.2")
+    assert isinstance(experiment, CaOutage)
+    made = experiment.stage = stage(run, 40, 20, ca_outage.HOSTS)
+    experiment.began, experiment.ended = 2.0, 36.0
+    experiment.outages = [
+        ca_outage._Outage(0.2, "answers 503", 8.0, 10.0, 12.0, 10.5, 11.0, 2),
+        ca_outage._Outage(1.2, "refuses connections", 20.0, 32.0, 24.0, 33.0, 34.0, 11),
+    ]
+    made.watch.alarms.append(Alarm(21.5, HOST, "renewal: 2 failures in a row"))
+    break_requests(made, 24.0, 33.0, "certificate: certificate has expired")
+    change(experiment)
+    assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
+
+
+# --- D14 ---------------------------------------------------------------------------------------------------------------
+
+
+def skewed(who: str, sign: int, name: str, **change: Any) -> clock_skew._Case:
+    days = sign * clock_skew.SKEWS[name]
+    far = who != clock_skew.CLIENT and name != "1 h"
+    case = {"got": True, "wanted": True, "alarm": far, "tries": 2, **change}
+    return clock_skew._Case(who, days, name, 5.0, 8.0, **case)
+
+
+@pytest.mark.parametrize(
+    ("change", "failed"),
+    [
+        (lambda _: None, set()),
+        (lambda e: e.cases.append(skewed("CA", 1, "1 life", got=True, wanted=False)), {"what was predicted"}),
+        (lambda e: e.cases.append(skewed("server", 1, "1 d", alarm=False)), {"alarm where a clock is off by more than 1.5 s"}),
+        (lambda e: e.cases.append(skewed("server", -1, "1 h", alarm=True)), {"no alarm within the tolerance"}),
+        (lambda e: e.cases.append(skewed("server", 1, "1 life", tries=20)), {"no renewal loop"}),
+        (lambda e: e.stage.watch.ringing.update(edge={"clock"}), {"clocks stepped back: no complaint left"}),
+        (lambda e: break_requests(e.stage, 6, 6.3, "reset"), {"requests lost"}),
+    ],
+    ids=["good", "taken", "silent", "noisy", "loop", "still-ringing", "lost"],
+)  # fmt: skip
+def test_clock_skew(tmp_path: Path, change: Callable[[ClockSkew], object], failed: set[str]) -> None:
+    experiment, run = prepared(ClockSkew, tmp_path, rate=20)
+    assert isinstance(experiment, ClockSkew)
+    experiment.stage = stage(run, 12, 20)
+    experiment.began, experiment.ended = 4.0, 11.0
+    experiment.cases = [skewed(w, s, n) for w in ("client", "server", "CA") for s in (1, -1) for n in clock_skew.SKEWS]
+    change(experiment)
+    assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
+
+
+# --- the year ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "failed"),
+    [
+        (lambda _: None, set()),
+        (lambda e: break_requests(e.stage, 30, 30.2, "reset"), {"requests lost"}),
+        (lambda e: e.stage.prober.probes.append(Probe(30.0, "certificate has expired")), {"handshakes from outside that failed"}),
+        (lambda e: _forget(e, "edge", 2), {"no certificate ended", "renewals of each host"}),
+        (lambda e: _forget(e, "news", 0), {"no certificate ended", "renewals of each host"}),
+    ],
+    ids=["good", "lost", "prober", "edge-forgotten", "news-never-renewed"],
+)  # fmt: skip
+def test_year(tmp_path: Path, change: Callable[[Year], object], failed: set[str]) -> None:
+    experiment, run = prepared(Year, tmp_path, rate=20)
+    assert isinstance(experiment, Year)
+    made = experiment.stage = stage(run, 70, 20, year.HOSTS)
+    experiment.began, experiment.ended = 6.0, 66.0
+    life = experiment.scale.life
+    for host in year.HOSTS:
+        issued = 5.5
+        while issued < 66.0:
+            serial = f"{host}-{issued:.0f}"
+            made.watch.held.append(
+                Held(host, serial, EPOCH + issued, EPOCH + issued + life, EPOCH + issued + life * 2 / 3)
+            )
+            made.prober.probes.append(Probe(issued, "", serial))
+            issued += life * 2 / 3 + 0.3
+    change(experiment)
+    assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
+    assert run.charts[0].name == "calendar"
+    assert [lane.label for lane in run.charts[0].panels[0].lanes] == list(year.HOSTS)
+
+
+def _forget(experiment: Year, host: str, after: int) -> None:
+    """Let *host* not renew any more after its first renewals."""
+    made = experiment.stage
+    assert made is not None
+    for each in made.watch.of(host)[after + 1 :]:
+        made.watch.held.remove(each)
+
+
+# --- all of them ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", DRILLS, ids=[kind.name for kind in DRILLS])
+def test_a_drill_says_what_it_is_about_and_how_its_control_fails(kind: type[Experiment[Any]]) -> None:
+    for text in (kind.claim, kind.says, kind.source, kind.production, kind.control.without):
+        assert text
+    assert kind.control.fails
+    full, quick = (kind(parameters.bind(kind.settings, quick=each)).duration() for each in (False, True))
+    assert quick <= full <= 300
+    assert kind(parameters.bind(kind.settings, quick=True)).predict()
+
+
+def test_all_drills_quick_take_less_than_six_minutes() -> None:
+    took = sum(kind(parameters.bind(kind.settings, quick=True)).duration() + 2 for kind in DRILLS)
+    assert took < 360
+
+
+@pytest.mark.parametrize(
+    ("life", "days", "seconds"), [(12.0, 47.0, 12.0), (12.0, 1.0, 0.2553), (120.0, 23.5, 60.0)], ids=["life", "day", "half"]
+)  # fmt: skip
+def test_a_scale_maps_days_to_seconds_and_back(life: float, days: float, seconds: float) -> None:
+    scale = Scale(life)
+    assert scale.seconds(days) == pytest.approx(seconds, rel=1e-3)
+    assert scale.days(scale.seconds(days)) == pytest.approx(days)
+    assert scale.backdate >= 1.0
+
+
+def test_the_paths_that_are_measured_are_those_of_the_catalogue() -> None:
+    assert PATHS == (NEW, POOLED, RESUMED)
