@@ -42,6 +42,9 @@ MAX_VALIDATIONS = 64
 SHORTEST_LIFETIME, LONGEST_LIFETIME = 5.0, 90 * 86400.0
 #: Seconds between looks at whether the fault acme_hang is still on.
 HANG_TICK = 0.1
+#: Shares of life between which we suggest to renew (RFC 9773), and seconds after which to ask again at least.
+SUGGESTED = (2 / 3 - 0.02, 2 / 3 + 0.02)
+MIN_ASK_AGAIN = 5
 #: Ways in which a CA goes wrong (fault ``misissue``).
 MISISSUED = ("wrong-san", "expired", "not-yet-valid", "no-chain")
 #: Reasons that a subscriber may give (RFC 5280 section 5.3.1 without those for CAs and for holding).
@@ -465,7 +468,7 @@ class AcmeServer:
         return web.Response()
 
     async def _renewal_info(self, request: web.Request) -> web.Response:
-        """Suggest when to renew (RFC 9773): in the tenth of life after its middle; at once where it is revoked."""
+        """Suggest when to renew (RFC 9773): around two thirds of life; at once where it is revoked."""
         identifier, _, serial = request.match_info["id"].partition(".")
         try:
             found = self.store.certificate(f"{int.from_bytes(decode(serial)):x}") if serial else None
@@ -475,11 +478,11 @@ class AcmeServer:
         if found is None or not ours:
             raise Problem("notFound", "expected AUTHORITY-KEY-ID.SERIAL of a certificate of this CA, in base64url")
         life = found.not_after - found.issued
-        start, end = found.issued + 0.5 * life, found.issued + 0.6 * life
+        start, end = (found.issued + share * life for share in SUGGESTED)
         if found.revoked is not None:
             start, end = found.revoked - 1, found.revoked
         window = {"start": _rfc3339(start), "end": _rfc3339(end)}
-        after = str(max(1, int(life / 20)))
+        after = str(max(MIN_ASK_AGAIN, int(life / 20)))
         return web.json_response({"suggestedWindow": window}, headers={"Retry-After": after})
 
     # --- admin ------------------------------------------------------------------------------------------------------
@@ -538,4 +541,4 @@ def _problem(problem: Problem) -> web.Response:
 
 
 def _rfc3339(at: float) -> str:
-    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return dt.datetime.fromtimestamp(at, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -17,11 +18,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from renewal.client import AcmeClient, AcmeError
+from renewal.client import AcmeClient, AcmeError, Suggestion
 from renewal.credentials import Credentials, Reload
 from renewal.files import write_secret
 from renewal.material import SPOILT, Pair, PairError, new_pair_pem, spoil
-from renewal.schedule import GRACE, MAX_RETRY_AFTER, MIN_GAP, renewal_time, retry_delay, tolerated_skew
+from renewal.schedule import GRACE, MAX_RETRY_AFTER, MIN_GAP, MIN_RETRY, renewal_time, retry_delay, tolerated_skew
 from stub import AsyncStub
 from telemetry import AdminError, Request, Telemetry, log
 
@@ -29,6 +30,8 @@ logger = log.get("renewal")
 
 #: Seconds between looks at the clock; short lives are seconds long, and a drill may move the clock at any time.
 TICK = 0.1
+#: Seconds until the CA is asked again when it would like us to renew, where it does not say (RFC 9773 section 4.3.3: 6 h).
+ASK_AGAIN = 6 * 3600.0
 #: Failures in a row at which health says so, however much life is left: one may be a hiccup, two are a pattern.
 ALARM_AFTER = 2
 
@@ -103,9 +106,11 @@ class Agent:
         #: When the certificate came, when its renewal is due, and when it is tried next: seconds since the epoch.
         self._issued = self._due = self._next = 0.0
         self._rng = random.Random()
+        #: The suggestion that was taken in: serial, window.
+        self._suggested: tuple[str, float, float] | None = None
         self._client: AcmeClient | None = None
         self._lock = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         metrics = telemetry.metrics
         self._counter = metrics.counter("firstbyte_renewals_total", "Certificates asked for, by result", "result")
         end = metrics.gauge("firstbyte_certificate_not_after_seconds", "End of the certificate in use, epoch", "name")
@@ -157,13 +162,13 @@ class Agent:
 
     def start(self) -> None:
         """Renew by schedule from now on."""
-        self._task = asyncio.create_task(self._run())
+        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._listen_to_the_ca())]
 
     async def stop(self) -> None:
         """Renew no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def renew(self) -> str:
         """Get a new key and certificate and use them; return the serial.
@@ -278,6 +283,40 @@ class Agent:
                 continue
             with contextlib.suppress(Exception):  # counted, logged and scheduled again by `renew`: never fatal
                 await self.renew()
+
+    async def _listen_to_the_ca(self) -> None:
+        """Ask when the CA would like us to renew, as often as it says (RFC 9773 section 4.3).
+
+        In a task of its own: whatever goes wrong here, renewal goes on as if nobody had been asked.
+        """
+        while True:
+            pause = ASK_AGAIN
+            try:
+                suggestion = await self._acme_client().suggestion(self._leaf())
+            except Exception as error:  # never a reason not to renew
+                logger.debug("no_renewal_information", error=str(error))
+            else:
+                if suggestion is not None:
+                    self.suggest(suggestion)
+                    pause = min(max(suggestion.retry_after or ASK_AGAIN, MIN_RETRY), MAX_RETRY_AFTER)
+            await asyncio.sleep(pause)
+
+    def suggest(self, suggestion: Suggestion) -> None:
+        """Follow the CA where it wants us earlier than our own rule: at a random moment of its window.
+
+        A window that is over means now: the certificate is about to be revoked.  One that is later than our own rule
+        changes nothing: the margin is ours to keep.
+        """
+        if self._suggested == (self.credentials.serial, suggestion.start, suggestion.end):
+            return  # drawn already: drawing again with each answer would always end at the window's beginning
+        self._suggested = (self.credentials.serial, suggestion.start, suggestion.end)
+        at = self._rng.uniform(suggestion.start, suggestion.end)
+        if at < self._next and not self._failed_in_a_row:
+            self._due = self._next = at
+            logger.info("renewal_suggested", at=at, start=suggestion.start, end=suggestion.end)
+
+    def _leaf(self) -> x509.Certificate:
+        return x509.load_pem_x509_certificates(self.credentials.pair.pem)[0]
 
     def _acme_client(self) -> AcmeClient:
         if self._client is None:

@@ -5,12 +5,14 @@ Speaks through aiohttp; knows nothing of files or schedules.
 
 import asyncio
 import base64
+import contextlib
 import datetime as dt
 import hashlib
 import json
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -46,6 +48,16 @@ class AcmeError(Exception):
     def __init__(self, message: str, kind: str = "", retry_after: float | None = None) -> None:
         super().__init__(message)
         self.kind, self.retry_after = kind, retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """When the CA would like a certificate to be renewed (RFC 9773 section 4.2); seconds since the epoch."""
+
+    start: float
+    end: float
+    #: Seconds after which to ask again, if the CA said so.
+    retry_after: float | None
 
 
 class StubResolver(AbstractResolver):
@@ -113,6 +125,36 @@ class AcmeClient:
             AcmeError: the CA refused, failed, or did not answer.
         """
         tokens: list[str] = []
+        try:
+            async with self._session() as http:
+                return await self._obtain(http, names, key, answer, tokens)
+        finally:
+            for token in tokens:
+                answer(token, None)
+
+    async def suggestion(self, leaf: x509.Certificate) -> Suggestion | None:
+        """Return when the CA suggests to renew *leaf*; None where it makes no suggestions (RFC 9773).
+
+        Raises:
+            AcmeError: it failed, or its answer makes no sense.
+        """
+        key = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier or b""
+        serial = leaf.serial_number.to_bytes(leaf.serial_number.bit_length() // 8 + 1)  # as in DER: never negative
+        async with self._session() as http:
+            await self._read_directory(http)
+            if "renewalInfo" not in self._directory:
+                return None
+            async with http.get(f"{self._directory['renewalInfo']}/{_b64(key)}.{_b64(serial)}") as response:
+                await self._heard(response)
+                window = json.loads(await response.read())["suggestedWindow"]
+                start, end = (dt.datetime.fromisoformat(window[each]).timestamp() for each in ("start", "end"))
+                if start >= end:
+                    raise ValueError(f"a window from {window['start']} to {window['end']}")
+                return Suggestion(start, end, retry_after(response.headers.get("Retry-After")))
+
+    @contextlib.asynccontextmanager
+    async def _session(self) -> AsyncIterator[aiohttp.ClientSession]:
+        """Talk to the CA; whatever goes wrong becomes an `AcmeError`."""
         connector = aiohttp.TCPConnector(resolver=StubResolver(self._stub), ssl=self._trust, limit=4)
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
         try:
@@ -120,7 +162,7 @@ class AcmeClient:
                 asyncio.timeout(ORDER_TIMEOUT),
                 aiohttp.ClientSession(connector=connector, timeout=timeout) as http,
             ):
-                return await self._obtain(http, names, key, answer, tokens)
+                yield http
         except TimeoutError:
             raise AcmeError(f"{self._directory_url}: no answer in time") from None
         except (aiohttp.ClientError, OSError) as error:
@@ -129,9 +171,12 @@ class AcmeClient:
             # An answer of another shape than RFC 8555 gives it: the CA's fault, and never a reason to stop renewing.
             self._directory = {}
             raise AcmeError(f"{self._directory_url}: the CA's answer is malformed: {error!r}") from None
-        finally:
-            for token in tokens:
-                answer(token, None)
+
+    async def _read_directory(self, http: aiohttp.ClientSession) -> None:
+        if not self._directory:
+            async with http.get(self._directory_url) as response:
+                await self._heard(response)
+                self._directory = json.loads(await response.read())
 
     async def _obtain(
         self,
@@ -141,10 +186,7 @@ class AcmeClient:
         answer: Callable[[str, str | None], None],
         tokens: list[str],
     ) -> str:
-        if not self._directory:
-            async with http.get(self._directory_url) as response:
-                await self._heard(response)
-                self._directory = json.loads(await response.read())
+        await self._read_directory(http)
         await self._register(http)
         identifiers = [{"type": "dns", "value": name} for name in names]
         order, order_url, _ = await self._post(http, self._directory["newOrder"], {"identifiers": identifiers})

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from authority import Issuer, issue_leaf, issue_root, new_key
 from renewal import AcmeError, Agent, PairError, Reload, Settings, renewal_time, retry_delay
-from renewal.client import retry_after
+from renewal.client import Suggestion, retry_after
 from renewal.material import SPOILT, new_pair_pem
 from telemetry import AdminError, Request, Telemetry
 from tests.acme_server.conftest import Lab
@@ -281,6 +281,53 @@ async def test_a_wrong_clock_never_renews_in_a_loop(lab: Lab, offset: float) -> 
         assert agent.credentials.ready
     finally:
         await agent.stop()
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "at"),
+    [(10.0, 12.0, (10.0, 12.0)), (-5.0, -4.0, (-5.0, -4.0)), (50.0, 55.0, (28.0, 32.5))],
+    ids=["earlier", "at-once", "later-than-our-own-rule"],
+)
+async def test_the_ca_may_ask_for_an_earlier_renewal(
+    lab: Lab, start: float, end: float, at: tuple[float, float]
+) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    issued = agent._issued
+    for _ in range(20):  # the same suggestion again and again is one draw
+        agent.suggest(Suggestion(issued + start, issued + end, None))
+        assert at[0] <= agent._due - issued <= at[1]
+    assert len({agent._due for _ in range(3)}) == 1
+
+
+async def test_a_revoked_certificate_is_renewed_at_once(lab: Lab) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    first = agent.credentials.serial
+    lab.server.store.revoke(first, agent.telemetry.clock.time(), 1)
+    agent.start()
+    try:
+        async with asyncio.timeout(5):
+            while agent.credentials.serial == first:  # noqa: ASYNC110 - what an operator sees is polled, too
+                await asyncio.sleep(0.02)
+    finally:
+        await agent.stop()
+    assert agent.failures == 0
+
+
+async def test_renewal_information_that_fails_blocks_nothing(lab: Lab) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    client = agent._acme_client()
+    client._directory["renewalInfo"] = lab.directory  # answers, but not with a window
+    with pytest.raises(AcmeError, match="malformed"):
+        await client.suggestion(agent._leaf())
+    due = agent._due
+    agent.start()
+    await asyncio.sleep(0.1)
+    await agent.stop()
+    assert (agent._due, agent.failures) == (due, 0)
+    assert await agent.renew()
 
 
 async def test_answers_of_another_shape_are_the_cas_fault(lab: Lab) -> None:
