@@ -42,8 +42,9 @@ MAX_VALIDATIONS = 64
 SHORTEST_LIFETIME, LONGEST_LIFETIME = 5.0, 90 * 86400.0
 #: Seconds between looks at whether the fault acme_hang is still on.
 HANG_TICK = 0.1
-#: Shares of life between which we suggest to renew (RFC 9773), and seconds after which to ask again at least.
-SUGGESTED = (2 / 3 - 0.02, 2 / 3 + 0.02)
+#: Shares of life between which we suggest to renew (RFC 9773): no earlier than clients would without us, so that asking
+#: costs nobody a part of a life.  And the seconds after which to ask again at least.
+SUGGESTED = (2 / 3, 2 / 3 + 0.04)
 MIN_ASK_AGAIN = 5
 #: Ways in which a CA goes wrong (fault ``misissue``).
 MISISSUED = ("wrong-san", "expired", "not-yet-valid", "no-chain")

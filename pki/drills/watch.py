@@ -61,8 +61,8 @@ class Watch:
         body: dict[str, Any] = await self.run.call(host, "GET", "/admin/certificate")
         now = self.run.now()
         self.failures.append((now, host, int(body["failures"])))
-        if "serial" in body and not any(h.host == host and h.serial == body["serial"] for h in self.held):
-            self.held.append(Held(host, body["serial"], body["issued"], body["not_after"], body["due"]))
+        if "serial" in body:
+            self._keep(Held(host, body["serial"], body["issued"], body["not_after"], body["due"]))
         said = {str(text).partition(":")[0]: str(text) for text in body["alarms"]}
         before = self.ringing.setdefault(host, set())
         for check, text in said.items():
@@ -72,6 +72,14 @@ class Watch:
                 self.run.note("observation", f"{host} complains: {text}")
         self.ringing[host] = set(said)
         return body
+
+    def _keep(self, found: Held) -> None:
+        """Remember a certificate; a later look may know better when it is due, since the CA has a say in it."""
+        for i, known in enumerate(self.held):
+            if (known.host, known.serial) == (found.host, found.serial):
+                self.held[i] = found
+                return
+        self.held.append(found)
 
     async def until_renewed(self, host: str, serial: str, timeout: float) -> float:
         """Return the second at which *host* holds another certificate than *serial*; raise `TimeoutError`."""
