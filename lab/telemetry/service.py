@@ -29,6 +29,8 @@ class Telemetry:
         self.health = Health()
         self.faults = Faults()
         self.clock = Clock()
+        #: Settings that a drill has changed, in words by name: shown beside the faults until they are as before.
+        self.altered: dict[str, str] = {}
         self.recorder = Recorder()
         self.admin = AdminServer()
         #: Where the admin port listens, once it does.
@@ -90,13 +92,18 @@ class Telemetry:
         await self._stop.wait()
         logger.info("stopping", service=self.service)
 
+    def _unusual(self) -> list[str]:
+        """Return the faults that are on, and what else is not as it was started."""
+        clock = [f"clock {self.clock.offset:+g} s"] if self.clock.offset else []
+        return [*self.faults.active(), *clock, *(f"{name} {words}" for name, words in self.altered.items())]
+
     def _routes(self) -> None:
         def metrics(_: Request) -> Response:
             return Response(self.metrics.render().encode(), "text/plain; version=0.0.4; charset=utf-8")
 
         def health(_: Request) -> Response:
 
-            body = {"service": self.service, **self.health.as_dict(), "faults": self.faults.active()}
+            body = {"service": self.service, **self.health.as_dict(), "faults": self._unusual()}
             return Response(json.dumps(body).encode() + b"\n", "application/json", 200 if self.health.ok else 503)
 
         def faults(_: Request) -> dict[str, Any]:

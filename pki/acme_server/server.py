@@ -526,12 +526,14 @@ class AcmeServer:
                 raise AdminError(400, f"expected {key} from {low:g} to {high:g} seconds, got {value!r}")
         self.lifetime = float(body.get("seconds", self.lifetime))
         self.backdate = float(body.get("backdate", self.backdate))
+        self.telemetry.altered["lifetime"] = f"{self.lifetime:g} s"
         logger.warning("lifetime_changed", seconds=self.lifetime, backdate_s=self.backdate)
         return self._show_lifetime()
 
     def _reset_lifetime(self, _: Request) -> dict[str, float]:
         """Go back to the lifetime that the server was started with."""
         self.lifetime, self.backdate = self.settings.lifetime, BACKDATE
+        self.telemetry.altered.pop("lifetime", None)
         return self._show_lifetime()
 
 

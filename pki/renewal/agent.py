@@ -367,6 +367,7 @@ class Agent:
                 raise AdminError(400, f"expected seed to be a whole number, got {body['seed']!r}")
             self._rng = random.Random(body["seed"])
         self.scale, self.renew_at = float(scale), share
+        self.telemetry.altered["schedule"] = f"x{self.scale:g}{f', at {share:g} of life' if share is not None else ''}"
         logger.warning("schedule_changed", scale=self.scale, renew_at=self.renew_at)
         if self.credentials.ready:
             self._schedule()
@@ -375,6 +376,7 @@ class Agent:
     def _reset_schedule(self, _: Request) -> dict[str, Any]:
         """Go back to the rule that the service was started with."""
         self.scale, self.renew_at, self._rng = 1.0, self.settings.renew_at, random.Random()
+        self.telemetry.altered.pop("schedule", None)
         if self.credentials.ready:
             self._schedule()
         return self._show_schedule()
