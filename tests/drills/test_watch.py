@@ -1,0 +1,96 @@
+"""What the hosts say of themselves, from a lab in memory; and how lives are shortened and given back."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drills.lifetimes import Scale, shorten
+from drills.watch import Watch
+from experiments import Result, Run
+from experiments.journal import Journal
+
+
+class Hosts:
+    """Hosts that hold certificates; every request is written down."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, str]] = []
+        self.serials: dict[str, int] = {}
+        self.alarms: list[str] = []
+        self.due = 8.0
+
+    def call(self, host: str, method: str, path: str, body: Any = None, *, timeout: float = 15.0) -> Any:
+        if (method, path) != ("GET", "/admin/certificate"):
+            self.asked.append((host, method, path))
+        if path == "/admin/renew":
+            self.serials[host] = self.serials.get(host, 0) + 1
+        number = self.serials.get(host, 0)
+        issued = 10.0 * number
+        return {
+            "serial": f"{number:x}",
+            "issued": issued,
+            "not_after": issued + 12,
+            "due": issued + self.due,
+            "failures": 0,
+            "alarms": self.alarms,
+        }
+
+
+@pytest.fixture
+def hosts() -> Hosts:
+    return Hosts()
+
+
+@pytest.fixture
+def run(hosts: Hosts, tmp_path: Path) -> Run:
+    return Run(hosts, Result("test", "", {}), Journal(tmp_path))
+
+
+async def test_each_certificate_is_remembered_once_and_its_due_moment_as_last_heard(run: Run, hosts: Hosts) -> None:
+    watch = Watch(run, ["edge"])
+    await watch.look("edge")
+    hosts.due = 6.0  # the CA suggested an earlier renewal
+    await watch.look("edge")
+    hosts.serials["edge"] = 1
+    await watch.look("edge")
+    assert [(h.serial, h.due) for h in watch.of("edge")] == [("0", 6.0), ("1", 16.0)]
+    assert watch.renewed_at("edge") == [0.5]
+    assert watch.late_by("edge") == [4.0]
+
+
+async def test_a_complaint_is_an_alarm_when_it_begins_and_again_when_it_comes_back(run: Run, hosts: Hosts) -> None:
+    watch = Watch(run, ["edge"])
+    for said in ([], ["renewal: 2 failures"], ["renewal: 3 failures"], [], ["renewal: 2 failures"]):
+        hosts.alarms = said
+        await watch.look("edge")
+    assert [a.text for a in watch.alarms] == ["renewal: 2 failures"] * 2
+    first = watch.first_alarm(0.0)
+    assert first is not None
+    assert watch.first_alarm(first.at + 1e-9) == watch.alarms[1]
+    assert watch.first_alarm(0.0, "news") is None
+    assert [e.kind for e in run.timeline.events].count("alarm") == 2
+
+
+async def test_waiting_for_a_renewal_ends_with_it_or_in_time(run: Run, hosts: Hosts) -> None:
+    watch = Watch(run, ["edge"])
+    waiting = asyncio.create_task(watch.until_renewed("edge", "0", 5.0))
+    await asyncio.sleep(0.05)
+    hosts.serials["edge"] = 1
+    assert await waiting <= run.now()
+    with pytest.raises(TimeoutError):
+        await watch.until_renewed("edge", "1", 0.05)
+
+
+async def test_lives_are_given_back_in_the_order_that_leaves_long_certificates(run: Run, hosts: Hosts) -> None:
+    await shorten(run, ["edge", "news"], Scale(12.0))
+    hosts.asked.clear()
+    assert await run.undo_all() == []
+    given_back = [(host, method, path) for host, method, path in hosts.asked]
+    lifetime, renewals = (
+        ("ca", "DELETE", "/admin/lifetime"),
+        [("news", "POST", "/admin/renew"), ("edge", "POST", "/admin/renew")],
+    )
+    assert given_back[-3:] == [lifetime, *renewals]
+    assert {path for _, _, path in given_back[:-3]} == {"/admin/schedule"}
