@@ -19,7 +19,8 @@ from tests.acme_server.conftest import Lab, free_port
 async def process(lab: Lab, settings: Settings, log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run ``python -m acme_server`` on the lab's CA; kill it at the end if it still runs."""
     host, port = lab.stub.servers[0]
-    command = [sys.executable, "-m", "acme_server", "--listen", f"127.0.0.1:{settings.base.rpartition(':')[2]}",
+    # It dies with us, even where we are killed.
+    command = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "acme_server", "--listen", f"127.0.0.1:{settings.base.rpartition(':')[2]}",
                "--ca", str(lab.folder / "ca"), "--passphrase-file", str(lab.folder / "passphrase/passphrase"),
                "--trust", str(lab.trust), "--name", "ca.example.com", "--resolver", f"{host}:{port}",
                "--http01-port", str(settings.http01_port)]  # fmt: skip
