@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from drills.lifetimes import GRACE, JITTER, SHARE, Scale, shorten
+from drills.lifetimes import JITTER, Scale, shorten
 from drills.paths import NEW, PATHS, POOLED, RESUMED, Paths
 from drills.rehearsal import HOST, NAME, TRUST, Rehearsal, causes
 from experiments import Control, Experiment, Lane, Panel, Quantity, Run, Span, parameter
@@ -13,6 +13,8 @@ from experiments import Control, Experiment, Lane, Panel, Quantity, Run, Span, p
 BASELINE, AFTER = 3.0, 3.0
 #: Seconds around a border (notAfter has whole seconds, a handshake takes some) in which either outcome is right.
 BLUR = 1.2
+#: Share of life by which our looks, four a second, blur the moment of an alarm.
+BLURRED = 0.06
 #: Seconds within which a renewal that is allowed again has to have happened.
 RECOVERY = 4.0
 
@@ -67,7 +69,7 @@ class LeafExpiry(Experiment[Parameters]):
     def predict(self) -> Mapping[str, Quantity]:
         """When the alarm comes, and which paths notice."""
         return {
-            "alarm at this share of life": Quantity(SHARE + GRACE),
+            "alarm at this share of life": Quantity(self.scale.alarm),
             f"exposure, {NEW}": Quantity(0.0, "s"),
             f"exposure, {POOLED}": Quantity(self.p.expired, "s"),
             f"exposure, {RESUMED}": Quantity(self.p.expired, "s"),
@@ -120,7 +122,7 @@ class LeafExpiry(Experiment[Parameters]):
         else:
             run.fact("alarm at this share of life", "there was none")
         words = "none" if alarm is None else f"{self.end - rings:.1f} s before ({self.scale.days(self.end - rings):.0f} nominal days): {alarm.text[:80]}"  # fmt: skip
-        run.check("alarm before notAfter", f"at {SHARE + GRACE:.2f} ± {JITTER + 0.06:.2f} of life", words, abs(share - SHARE - GRACE) <= JITTER + 0.06)  # fmt: skip
+        run.check("alarm before notAfter", f"at {self.scale.alarm:.2f} ± {JITTER + BLURRED:.2f} of life", words, abs(share - self.scale.alarm) <= JITTER + BLURRED)  # fmt: skip
         early = stage.lost(self.off, self.end - 0.3)
         run.check("requests lost before notAfter", "0", f"{len(early)} {causes(early) or ''}".strip(), not early)
         fresh = stage.fresh(begin, end)

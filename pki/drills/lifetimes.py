@@ -14,8 +14,8 @@ NOMINAL_DAYS = 47.0
 #: Of a nominal life of ten days or more, the share after which it is renewed, and how far jitter spreads that
 #: (`renewal.schedule`, stated here a second time so that a drill does not believe what it examines).
 SHARE, JITTER = 2 / 3, 0.02
-#: Share of life after the due renewal at which the alarm has to be there.
-GRACE = 0.05
+#: Share of life after the due renewal at which the alarm has to be there, and the seconds below which that is no delay.
+GRACE, MIN_GRACE = 0.05, 1.5
 #: Nominal seconds by which certificates are backdated: one hour, as Let's Encrypt does; a whole second at least.
 BACKDATE, MIN_BACKDATE = 3600.0, 1.0
 
@@ -37,6 +37,11 @@ class Scale:
     def backdate(self) -> float:
         """Seconds by which certificates are backdated."""
         return max(MIN_BACKDATE, BACKDATE / self.factor)
+
+    @property
+    def alarm(self) -> float:
+        """Share of life at which an overdue renewal is announced."""
+        return SHARE + max(GRACE, MIN_GRACE / self.life)
 
     def seconds(self, days: float) -> float:
         """Return how long nominal *days* last."""

@@ -103,7 +103,7 @@ class Rehearsal:
         before, lost = self.latency(lambda at: at < first), self.lost(until=first)
         self.run.gate("requests sent", f">= {MIN_SENT:.0%} of the schedule", f"{share:.1%}", share >= MIN_SENT)
         self.run.gate("send lag p99", f"<= {max_lag * 1e3:g} ms", f"{lag * 1e3:.1f} ms", lag <= max_lag)
-        words = f"{len(before)}, lost {len(lost)} {causes(lost)}".strip()
+        words = f"{len(before)}, lost {len(lost)} {causes(lost) or ''}".strip()
         self.run.gate("baseline", "requests before anything happens, none lost", words, len(before) > 0 and not lost)
 
     def facts(self, first: float, last: float) -> None:
@@ -136,7 +136,10 @@ class Rehearsal:
         """Add the time line: load, latency, certificates as the prober saw them, and what a drill has beside it."""
         end = self.requests[-1].intended if self.requests else self.run.now()
         panels = [Panel(lanes=self._stripes(), y="certificate that the outside prober saw"), *more]
-        chart = time_line(title, self.requests, self.run.timeline.events, more=panels, caption=caption,
+        events = [
+            e for e in self.run.timeline.events if e.at <= end
+        ]  # what is taken back after the load is no part of it
+        chart = time_line(title, self.requests, events, more=panels, caption=caption,
                           step=0.25 if end < 60 else 1.0)  # fmt: skip
         self.run.chart(chart)
 

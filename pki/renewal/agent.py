@@ -22,7 +22,7 @@ from renewal.client import AcmeClient, AcmeError, Suggestion
 from renewal.credentials import Credentials, Reload
 from renewal.files import write_secret
 from renewal.material import SPOILT, Pair, PairError, new_pair_pem, spoil
-from renewal.schedule import GRACE, MAX_RETRY_AFTER, MIN_GAP, MIN_RETRY, renewal_time, retry_delay, tolerated_skew
+from renewal.schedule import MAX_RETRY_AFTER, MIN_GAP, MIN_RETRY, overdue, renewal_time, retry_delay, tolerated_skew
 from stub import AsyncStub
 from telemetry import AdminError, Request, Telemetry, log
 
@@ -255,7 +255,7 @@ class Agent:
         why = self.last_error or "not renewed"
         if left <= 0:
             health.set("certificate", ok=False, detail=f"expired {-left:.0f} s ago; {why}")
-        elif now > self._due + GRACE * life:
+        elif now > overdue(self._due, life):
             detail = f"renewal was due {now - self._due:.0f} s ago, {left:.0f} s of {life:.0f} s left; {why}"
             health.set("certificate", ok=False, detail=detail)
         else:

@@ -18,8 +18,9 @@ NOMINAL = 90 * 86400.0
 MIN_RETRY = 1.0
 #: A CA that asks for more patience than this is not believed (RFC 9773 section 4.3.2 sets the same bound).
 MAX_RETRY_AFTER = 86400.0
-#: Share of life that may pass between the moment of renewal and the alarm: several further tries fit.
-GRACE = 0.05
+#: Share of life that may pass between the moment of renewal and the alarm: several further tries fit.  And the seconds
+#: that an order over a far link takes: what is under way is not overdue.
+GRACE, MIN_GRACE = 0.05, 1.5
 #: Share of a certificate's validity below which no successful renewal follows another, whatever the clock says.
 MIN_GAP = 0.1
 #: Seconds by which our clock may differ from the CA's: a share of the lifetime, between what the whole seconds of an
@@ -53,6 +54,11 @@ def retry_delay(failures: int, lifetime: float, rng: random.Random) -> float:
     step = RETRIES[min(failures, len(RETRIES)) - 1] * min(1.0, lifetime / NOMINAL)
     # Scaled steps of a short lifetime are all below a second: doubling keeps them apart.
     return max(step, min(MIN_RETRY * 2.0 ** (failures - 1), lifetime / 10, 30.0), MIN_RETRY) * rng.uniform(1.0, 1.25)
+
+
+def overdue(due: float, lifetime: float) -> float:
+    """Return when a renewal that was due at *due* is overdue enough for somebody to look."""
+    return due + max(GRACE * lifetime, MIN_GRACE)
 
 
 def tolerated_skew(lifetime: float) -> float:

@@ -75,7 +75,7 @@ def leaf_expiry(tmp_path: Path) -> tuple[LeafExpiry, Run, Rehearsal, Paths]:
         19.0,
         19.5,
     )
-    made.watch.alarms.append(Alarm(1.0 + 12.0 * 0.72, HOST, "certificate: renewal was due 1 s ago"))
+    made.watch.alarms.append(Alarm(1.0 + 12.0 * 0.79, HOST, "certificate: renewal was due 1 s ago"))
     break_requests(made, 13.0, 19.4, "certificate: certificate has expired")
     for i, probe in enumerate(made.prober.probes):
         if 13.0 <= probe.at < 19.4:
