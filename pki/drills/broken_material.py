@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from drills.rehearsal import HOST, Rehearsal, causes
+from drills.rehearsal import HOST, Rehearsal, listed, said
 from experiments import Control, Experiment, Lane, Panel, Quantity, Run, Span, Undo, parameter
 
 #: What goes wrong between the CA and the server, and what the CA itself gets wrong: (host, fault, kinds).
@@ -128,13 +128,13 @@ class BrokenMaterial(Experiment[Parameters]):
         wanted = TRIES * len(self.cases)
         run.row("requests lost", len(lost))
         run.row("renewals refused", refused)
-        run.check("requests lost", "0", f"{len(lost)} {causes(lost) or ''}".strip(), not lost)
-        run.check("handshakes from outside that failed", "0", f"{len(failed)} {sorted(set(failed)) or ''}".strip(), not failed)  # fmt: skip
+        run.check("requests lost", "0", said(lost), not lost)
+        run.check("handshakes from outside that failed", "0", listed(failed), not failed)  # fmt: skip
         run.check("renewals refused", f"all {wanted}", str(refused), refused == wanted and wanted > 0)
         kept = [case.kind for case in self.cases if not case.kept]
-        run.check("the old pair goes on serving", f"in all {len(self.cases)} cases", f"not in {kept}" if kept else "in all", not kept)  # fmt: skip
+        run.check("the old pair goes on serving", f"in all {len(self.cases)} cases", f"not in {', '.join(kept)}" if kept else "in all", not kept)  # fmt: skip
         silent = [case.kind for case in self.cases if not case.alarmed]
-        run.check(f"alarm after {TRIES} failures", f"in all {len(self.cases)} cases", f"not in {silent}" if silent else "in all", not silent)  # fmt: skip
+        run.check(f"alarm after {TRIES} failures", f"in all {len(self.cases)} cases", f"not in {', '.join(silent)}" if silent else "in all", not silent)  # fmt: skip
         left = stage.watch.ringing.get(HOST, set())
         run.check("the alarm ends with the fault", "no complaint left", ", ".join(sorted(left)) or "none", not left)
         for case in self.cases:
@@ -153,4 +153,5 @@ class BrokenMaterial(Experiment[Parameters]):
             "Each stretch is one kind of broken material at two renewals: green where it was refused and the old pair served on. Between "
             "them one good renewal.",
             Panel(lanes=lanes, y="what the renewal brought"),
+            shown=("alarm",),
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from drills.lifetimes import SHARE, Scale, shorten
-from drills.rehearsal import HOST, Rehearsal, causes
+from drills.rehearsal import HOST, Rehearsal, said
 from experiments import Control, Experiment, Lane, Panel, Quantity, Run, Span, parameter
 
 #: Ways in which a CA is away: it says so, nobody listens, or it takes requests and never answers.
@@ -166,7 +166,7 @@ class CaOutage(Experiment[Parameters]):
             wrong = [r for r in inside if r.done < each.expiry - 0.3 or r.sent > each.renewed + BLUR]
             excused = len(inside) - len(wrong)
             words = "0" if expired <= 0 else f"0 but while expired ({expired:.1f} s)"
-            run.check(f"requests lost, {name}", words, f"{len(wrong)} {causes(wrong) or ''}{f' ({excused} while expired)' if excused else ''}".strip(), not wrong)  # fmt: skip
+            run.check(f"requests lost, {name}", words, f"{said(wrong)}{f', and {excused} while expired' if excused else ''}", not wrong)  # fmt: skip
             if expired > BLUR:
                 fresh = stage.fresh(each.expiry + BLUR, each.end)
                 accepted = sum(not r.error for r in fresh)

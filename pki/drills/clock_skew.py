@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from drills.lifetimes import Scale, shorten
-from drills.rehearsal import HOST, Rehearsal, causes
+from drills.rehearsal import HOST, Rehearsal, listed, said
 from experiments import Control, Experiment, Lane, Panel, Quantity, Run, Span, Undo, parameter
 
 #: Skews in nominal days, by the words of the catalogue.
@@ -170,8 +170,8 @@ class ClockSkew(Experiment[Parameters]):
         wrong = [c for c in self.cases if c.got is not c.wanted]
         run.row("requests lost", len(lost))
         run.row("cases as predicted", len(self.cases) - len(wrong))
-        run.check("requests lost", "0", f"{len(lost)} {causes(lost) or ''}".strip(), not lost)
-        run.check("handshakes from outside that failed", "0", f"{len(failed)} {sorted(set(failed)) or ''}".strip(), not failed)  # fmt: skip
+        run.check("requests lost", "0", said(lost), not lost)
+        run.check("handshakes from outside that failed", "0", listed(failed), not failed)  # fmt: skip
         run.check("what was predicted", f"in all {len(self.cases)} cases", f"not {_named(wrong)}" if wrong else "in all", not wrong and bool(self.cases))  # fmt: skip
         limit = max(LEAST, SHARE * self.scale.life)
         moved = [c for c in self.cases if c.who != CLIENT]
@@ -200,6 +200,7 @@ class ClockSkew(Experiment[Parameters]):
             "Clocks that are wrong, one after the other",
             "Each stretch is one wrong clock: green where the certificate was accepted, orange where it was refused. Neither may cost a request.",
             Panel(lanes=lanes, y="whose clock"),
+            shown=("alarm",),
         )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from drills.lifetimes import JITTER, Scale, shorten
 from drills.paths import NEW, PATHS, POOLED, RESUMED, Paths
-from drills.rehearsal import HOST, NAME, TRUST, Rehearsal, causes
+from drills.rehearsal import HOST, NAME, TRUST, Rehearsal, said
 from experiments import Control, Experiment, Lane, Panel, Quantity, Run, Span, parameter
 
 #: Seconds of load before the fault, and after the recovery.
@@ -124,7 +124,7 @@ class LeafExpiry(Experiment[Parameters]):
         words = "none" if alarm is None else f"{self.end - rings:.1f} s before ({self.scale.days(self.end - rings):.0f} nominal days): {alarm.text[:80]}"  # fmt: skip
         run.check("alarm before notAfter", f"at {self.scale.alarm:.2f} ± {JITTER + BLURRED:.2f} of life", words, abs(share - self.scale.alarm) <= JITTER + BLURRED)  # fmt: skip
         early = stage.lost(self.off, self.end - 0.3)
-        run.check("requests lost before notAfter", "0", f"{len(early)} {causes(early) or ''}".strip(), not early)
+        run.check("requests lost before notAfter", "0", said(early), not early)
         fresh = stage.fresh(begin, end)
         refused = [r for r in fresh if "expired" in r.error]
         run.check("new handshakes after notAfter", "all refused: certificate has expired", f"{len(refused)} of {len(fresh)} refused so, {sum(not r.error for r in fresh)} accepted", bool(fresh) and len(refused) == len(fresh))  # fmt: skip

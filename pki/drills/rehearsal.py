@@ -21,6 +21,8 @@ HOST, NAME = "edge", "www.example.com"
 #: Validity: the share of intended requests that were sent, and how late at the 99th percentile (seconds).  A loss is a
 #: loss however late its request began; who judges latency asks for `PROMPT`.
 MIN_SENT, MAX_LAG, PROMPT = 0.99, 2.0, 0.025
+#: Kinds of events that are lines in a picture.
+SHOWN = ("injection", "undone", "alarm")
 #: Seconds between probes that become one stripe of the picture.
 BLINK = 1.6
 
@@ -103,7 +105,7 @@ class Rehearsal:
         before, lost = self.latency(lambda at: at < first), self.lost(until=first)
         self.run.gate("requests sent", f">= {MIN_SENT:.0%} of the schedule", f"{share:.1%}", share >= MIN_SENT)
         self.run.gate("send lag p99", f"<= {max_lag * 1e3:g} ms", f"{lag * 1e3:.1f} ms", lag <= max_lag)
-        words = f"{len(before)}, lost {len(lost)} {causes(lost) or ''}".strip()
+        words = f"{len(before)}, lost {said(lost)}"
         self.run.gate("baseline", "requests before anything happens, none lost", words, len(before) > 0 and not lost)
 
     def facts(self, first: float, last: float) -> None:
@@ -132,13 +134,19 @@ class Rehearsal:
         failed = [r.done for r in lost if r.sent >= first]
         run.fact("time to recover, s", round(max(failed) - first, 2) if failed else 0.0)
 
-    def picture(self, title: str, caption: str, *more: Panel) -> None:
-        """Add the time line: load, latency, certificates as the prober saw them, and what a drill has beside it."""
+    def picture(self, title: str, caption: str, *more: Panel, shown: Sequence[str] = SHOWN) -> None:
+        """Add the time line: load, latency, certificates as the prober saw them, and what a drill has beside it.
+
+        Args:
+            title: of the picture.
+            caption: how to read it.
+            more: panels below.
+            shown: kinds of events that become lines; fewer where lanes tell the same.
+        """
         end = self.requests[-1].intended if self.requests else self.run.now()
         panels = [Panel(lanes=self._stripes(), y="certificate that the outside prober saw"), *more]
-        events = [
-            e for e in self.run.timeline.events if e.at <= end
-        ]  # what is taken back after the load is no part of it
+        # What is taken back after the load is no part of it.
+        events = [e for e in self.run.timeline.events if e.at <= end and e.kind in shown]
         chart = time_line(title, self.requests, events, more=panels, caption=caption,
                           step=0.25 if end < 60 else 1.0)  # fmt: skip
         self.run.chart(chart)
@@ -161,6 +169,17 @@ class Rehearsal:
 def causes(requests: Sequence[Request]) -> dict[str, int]:
     """Return how many failed for each reason."""
     return dict(Counter(each.error for each in requests))
+
+
+def said(requests: Sequence[Request]) -> str:
+    """Return how many failed and why, in words."""
+    why = ", ".join(f"{cause} {count}" for cause, count in Counter(each.error for each in requests).most_common())
+    return f"{len(requests)} ({why})" if why else "0"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return how many complaints there were, and each different one once."""
+    return f"{len(words)} ({', '.join(sorted(set(words)))})" if words else "0"
 
 
 def _extend(spans: list[Span], begin: float, end: float, text: str) -> None:

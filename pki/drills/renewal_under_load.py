@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from drills.lifetimes import JITTER, SHARE, Scale, shorten
-from drills.rehearsal import HOST, MAX_LAG, PROMPT, Rehearsal, causes
+from drills.rehearsal import HOST, MAX_LAG, PROMPT, Rehearsal, listed, said
 from experiments import Control, Experiment, Quantity, Run, parameter
 
 #: Seconds of load before the short certificate comes, and after the last renewal.
@@ -104,9 +104,9 @@ class RenewalUnderLoad(Experiment[Parameters]):
         late = stage.watch.late_by(HOST)[-self.p.renewals :]
         run.row("requests lost", len(lost))
         run.row("renewals", len(held) - 1)
-        run.check("requests lost", "0", f"{len(lost)} {causes(lost) or ''}".strip(), not lost)
+        run.check("requests lost", "0", said(lost), not lost)
         refused = stage.failed_probes()
-        run.check("handshakes from outside that failed", "0", f"{len(refused)} {sorted(set(refused)) or ''}".strip(), not refused)  # fmt: skip
+        run.check("handshakes from outside that failed", "0", listed(refused), not refused)  # fmt: skip
         run.check("renewals", str(self.p.renewals), str(len(held) - 1), len(held) - 1 == self.p.renewals)
         seen = {h.serial for h in held} & stage.seen()
         run.check("serials seen from outside", str(len(held)), str(len(seen)), len(seen) == len(held))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from drills.lifetimes import JITTER, NOMINAL_DAYS, SHARE, Scale, shorten
-from drills.rehearsal import HOST, Rehearsal, causes
+from drills.rehearsal import HOST, Rehearsal, listed, said
 from experiments import Bars, Chart, Control, Experiment, Lane, Moment, Panel, Quantity, Run, Span, parameter
 
 #: Everybody in the lab who holds a certificate of the CA's.
@@ -101,8 +101,8 @@ class Year(Experiment[Parameters]):
         expected = self.p.days / (NOMINAL_DAYS * SHARE)
         run.row("requests lost", len(lost))
         run.row("renewals of one host", sum(counts.values()) / len(counts))
-        run.check("requests lost", "0", f"{len(lost)} {causes(lost) or ''}".strip(), not lost)
-        run.check("handshakes from outside that failed", "0", f"{len(failed)} {sorted(set(failed)) or ''}".strip(), not failed)  # fmt: skip
+        run.check("requests lost", "0", said(lost), not lost)
+        run.check("handshakes from outside that failed", "0", listed(failed), not failed)  # fmt: skip
         # An order takes some days of this clock, and notAfter has whole seconds: both shorten or lengthen a turn.
         slack = 1 + expected * (ORDER / self.scale.life + JITTER)
         near = {host: n for host, n in counts.items() if abs(n - expected) > slack}
