@@ -6,6 +6,7 @@ Needs Engine >= 26 and Compose >= 2.24 (``attach: false``, ``start_interval``, h
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,9 @@ PROJECT = "firstbyte"
 #: The uid that every service runs as, and the only one that may read the lab's volumes.
 HOST_UID = "1000"
 MIN_ENGINE = 26
+#: The engine API of that version.
+API_VERSION = "1.45"
+DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 MIN_COMPOSE = (2, 24)
 
 
@@ -33,15 +37,18 @@ class DockerLab:
 
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
+        where = os.environ.get("DOCKER_HOST", DEFAULT_SOCKET)
+        self._client = docker.DockerClient.from_env(version=API_VERSION)  # with a version named, nothing is asked yet
         try:
-            self._client = docker.from_env()
-            version = self._client.version()
+            _knock(where)
+            version = self._client.api.version(api_version=False)
         except (DockerException, OSError) as error:
-            where = os.environ.get("DOCKER_HOST", "the default socket")
+            self._client.close()
             raise EngineError(f"no Docker engine answers on {where}: {_reason(error)}") from None
         engine = str(version.get("Version", "?"))
         major = re.match(r"\d+", engine)
         if major is None or int(major[0]) < MIN_ENGINE:
+            self._client.close()
             raise EngineError(f"expected Docker Engine >= {MIN_ENGINE}, got {engine}")
 
     def close(self) -> None:
@@ -251,6 +258,18 @@ def _resident(container: Any) -> int | None:
         return None
 
 
-def _reason(error: Exception) -> str:
+def _knock(where: str) -> None:
+    """Raise `OSError` where nobody listens on a Unix socket: there the SDK would leak its own."""
+    if where.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.connect(where.removeprefix("unix://"))
+
+
+def _reason(error: BaseException) -> str:
+    inner: BaseException | None = error
+    while inner is not None:  # requests wraps urllib3 wraps http.client wraps what the system said
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__context__
     text = getattr(error, "explanation", None) or str(error)
     return str(text).splitlines()[0]
