@@ -6,6 +6,7 @@ the host, and its network, mounts and devices with them: there is nothing to cle
 """
 
 import contextlib
+import importlib
 import ipaddress
 import os
 import signal
@@ -138,6 +139,30 @@ def spawn_in(
         _until_running(ours, pid)
     finally:
         ours.close()
+    return pid
+
+
+def ask_in(running: Running, around: Surroundings, module: str) -> int:
+    """Run the `main` of one of our own modules in a host's network, as its user; return the PID.
+
+    A health check as ``python -m MODULE`` costs 70 ms of a core, nearly all of it the interpreter's own start; there is
+    one here already.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def child() -> None:
+        namespaces.enter(running.net, namespaces.NEWNET)
+        if os.geteuid() != around.uid:
+            os.setgroups([])
+            os.setgid(around.uid)
+            os.setuid(around.uid)
+        with Path(os.devnull).open("r+b", buffering=0) as nothing:
+            for number in range(3):
+                os.dup2(nothing.fileno(), number)
+        os._exit(int(importlib.import_module(module).main()))
+
+    pid = _fork(child, theirs, running.pids, around.pids)
+    ours.close()
     return pid
 
 
