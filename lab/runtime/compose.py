@@ -185,6 +185,10 @@ class _File:
         if root is None:
             raise ComposeError(path, 1, "expected a mapping 'services', got an empty file")
         self._root: yaml.Node = root
+        for token in yaml.scan(text):
+            if isinstance(token, yaml.ScalarToken) and "$" in token.value:
+                problem = f"expected no ${{VARIABLE}}, which this runtime does not fill in; got {token.value!r}"
+                raise ComposeError(path, token.start_mark.line + 1, problem)
 
     def compose(self) -> Compose:
         top = self._mapping(self._root, TOP_KEYS, "the file", extensions=True)
@@ -371,10 +375,7 @@ class _File:
     def _value(self, node: yaml.Node | None) -> Any:
         if node is None:
             return None
-        value = self._loader.construct_object(node, deep=True)
-        if isinstance(value, str) and re.search(r"(?<!\$)\$[A-Za-z_{]", value):
-            raise self._refuse(node, "a value", "no ${VARIABLE}, this runtime fills none in")
-        return value
+        return self._loader.construct_object(node, deep=True)
 
     def _refuse(self, node: yaml.Node, where: str, expected: str) -> ComposeError:
         got = self._loader.construct_object(node, deep=True)

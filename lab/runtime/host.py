@@ -39,10 +39,11 @@ class Running:
     net: int
     mounts: int
     pids: int
+    name: int
 
     def close(self) -> None:
         """Let go of the namespaces: the last descriptor keeps a network alive."""
-        for fd in (self.net, self.mounts, self.pids):
+        for fd in (self.net, self.mounts, self.pids, self.name):
             os.close(fd)
 
 
@@ -88,7 +89,7 @@ def spawn(
         namespaces.unshare(namespaces.NEWNET | namespaces.NEWNS | namespaces.NEWUTS | namespaces.NEWIPC)
         socket.sethostname(service.name)
         wires.set_sysctls(service.sysctls)
-        socket.send_fds(theirs, [b"made"], [namespaces.own(kind) for kind in ("net", "mnt", "pid")])
+        socket.send_fds(theirs, [b"made"], [namespaces.own(kind) for kind in ("net", "mnt", "pid", "uts")])
         theirs.recv(1)
         wires.configure(interface)
         wires.set_sysctls(service.sysctls, known=interface is not None)
@@ -130,6 +131,7 @@ def spawn_in(
     def child() -> None:
         os.setsid()
         namespaces.enter(running.net, namespaces.NEWNET)
+        namespaces.enter(running.name, namespaces.NEWUTS)
         namespaces.enter(running.mounts, namespaces.NEWNS)
         os.chdir("/")
         _become(privileges(around.uid, (), os.geteuid() == around.uid), argv, environment, streams)
@@ -206,7 +208,10 @@ def _fork(child: Callable[[], None], report: socket.socket, pids: int, home: int
     else:
         namespaces.enter(pids, namespaces.NEWPID)
     try:
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # ENOMEM: the first process of that namespace has just ended, nobody can join it
+            raise SpawnError(f"the host has ended: {error.strerror}") from None
         if pid == 0:
             try:
                 signal.set_wakeup_fd(-1)
@@ -235,7 +240,7 @@ def _become(first: Sequence[str], argv: Sequence[str], environment: Mapping[str,
 
 
 def _until_made(ours: socket.socket, pid: int) -> list[int]:
-    data, fds, _, _ = socket.recv_fds(ours, 4096, 3, socket.MSG_CMSG_CLOEXEC)
+    data, fds, _, _ = socket.recv_fds(ours, 4096, 4, socket.MSG_CMSG_CLOEXEC)
     if data != b"made":
         _reap(pid)
         raise SpawnError(data.decode().removeprefix("error: ") or "the process ended before it had begun")

@@ -174,12 +174,12 @@ class NetnsLab:
         """
         del interactive  # the terminal is ours, whatever it is
         _, fds = self._ask({"do": "namespaces", "host": self.topology.host(host).name})
-        network, processes, user = fds
+        network, name, processes, user = fds
         mounts = compose.load(self.topology.project / COMPOSE_FILE).service(host).mounts
         path = os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", os.defpath)])
 
         def enter() -> None:
-            _enter(network, processes, user)
+            _enter(network, name, user)
             show_network(mounts, self._sources)
             _move_below(processes)
 
@@ -285,9 +285,14 @@ class NetnsLab:
                 cwd="/",
             )
         os.close(written)
-        with os.fdopen(report, "r", encoding="utf-8") as file:
-            answer = file.read()
-        process.wait()
+        try:
+            with os.fdopen(report, "r", encoding="utf-8") as file:
+                answer = file.read()
+            process.wait()
+        except BaseException:  # Ctrl-C: without its parent's record the supervisor ends, and with it we can end it
+            process.kill()
+            process.wait()
+            raise
         if answer != "ready":
             said = (
                 answer or (self._state.path / "supervisor.log").read_text(encoding="utf-8").strip().rpartition("\n")[2]
@@ -450,15 +455,13 @@ def _listen(port: compose.Port) -> socket.socket:
     return sock
 
 
-def _enter(network: int, processes: int, user: int) -> None:
+def _enter(network: int, name: int, user: int) -> None:
     """Leave our namespaces for a host's; the mounts become a copy of ours."""
     if os.geteuid() != 0:
         namespaces.enter(user, namespaces.NEWUSER)
-    folder = Path.cwd()
     namespaces.enter(network, namespaces.NEWNET)
+    namespaces.enter(name, namespaces.NEWUTS)
     namespaces.unshare(namespaces.NEWNS)
-    os.chdir(folder)
-    del processes
 
 
 def _move_below(processes: int) -> None:

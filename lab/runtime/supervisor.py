@@ -312,7 +312,7 @@ class Supervisor:
             case {"do": "namespaces", "host": host}:
                 found = self._running(host).running
                 with contextlib.closing(_Descriptor(namespaces.own("user"))) as user:
-                    self._answer(connection, {}, [found.net, found.pids, user.fd])
+                    self._answer(connection, {}, [found.net, found.name, found.pids, user.fd])
             case {"do": "exec", "host": host, "argv": [*argv]}:
                 service = self._supervision.members[host].service if self._member(host) else None
                 environment = dict(service.environment) if service else {}

@@ -1,0 +1,106 @@
+"""A small lab in network namespaces: the router, a client, a name server, on ports of their own.
+
+It comes up in two seconds, so that what must survive may be killed often.  The compose file is written here; the
+services, the entry point and the links are the real ones.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime import EngineError, LabError, find_project
+from runtime.compose import load
+from runtime.netns_lab import NetnsLab, _require_machine
+from runtime.state import StateFolder
+from runtime.topology import Topology
+
+SMALL = """\
+name: small
+x-host: &host
+  entrypoint: [sh, /srv/etc/host.sh]
+  restart: unless-stopped
+  read_only: true
+  cap_drop: [ALL]
+  cap_add: [NET_ADMIN, SETUID, SETGID, SETPCAP]
+  mem_limit: 128m
+  pids_limit: 64
+  environment: {PATH: "/opt/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin", PYTHONUNBUFFERED: "1", PYTHONDONTWRITEBYTECODE: "1"}
+  healthcheck: {test: [CMD, python, -m, telemetry.probe], interval: 30s, start_period: 20s, start_interval: 1s}
+  volumes: [./lab/etc:/srv/etc:ro, ./lab/etc/resolv.conf:/etc/resolv.conf:ro, token:/srv/token:ro, ./dns/zones:/srv/zones:ro]
+services:
+  ceremony:
+    entrypoint: [sh, -c, "echo secret > /srv/token/admin.token"]
+    user: "1000:1000"
+    network_mode: none
+    environment: {PATH: "/usr/bin:/bin"}
+    volumes: [token:/srv/token]
+  wan:
+    <<: *host
+    command: [python, -m, wan, --links, /srv/etc/links.toml, --tun, wan0, --admin, "0.0.0.0:9900", --token-file, /srv/token/admin.token]
+    environment: {PATH: "/opt/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin", HOST_ROLE: wan, PYTHONDONTWRITEBYTECODE: "1"}
+    devices: [/dev/net/tun]
+    sysctls: {net.ipv4.ip_forward: "1", net.ipv4.conf.all.rp_filter: "0", net.ipv4.conf.default.rp_filter: "0"}
+    networks: {internet: {ipv4_address: 198.19.0.254}}
+    depends_on: {ceremony: {condition: service_completed_successfully}}
+  client:
+    <<: *host
+    command: [python, -m, nameserver, --listen, "0.0.0.0:53", --zone, "test.=/srv/zones/test.zone", --admin, "0.0.0.0:9900", --token-file, /srv/token/admin.token]
+    networks: {internet: {ipv4_address: 198.19.1.10}}
+    depends_on: {wan: {condition: service_healthy}}
+  root-a:
+    <<: *host
+    command: [python, -m, nameserver, --listen, "0.0.0.0:53", --zone, ".=/srv/zones/root.zone", --admin, "0.0.0.0:9900", --token-file, /srv/token/admin.token]
+    networks: {internet: {ipv4_address: 198.19.10.53}, published: {}}
+    ports: ["127.0.0.1:PORT:53/udp", "127.0.0.1:PORT:53/tcp"]
+    depends_on: {wan: {condition: service_healthy}}
+networks:
+  internet: {internal: true, ipam: {config: [{subnet: 198.19.0.0/16, ip_range: 198.19.1.128/25}]}}
+  published: {}
+volumes: {token: }
+"""
+
+
+def free_port() -> int:
+    """Return a port that is free for UDP and TCP now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def make(folder: Path) -> NetnsLab:
+    """Return a small lab in *folder*, not up; skip the test where this machine runs none, but fail in CI."""
+    project = folder / "project"
+    project.mkdir()
+    for room in ("lab", "dns", "loadtest"):
+        (project / room).symlink_to(find_project() / room)
+    (project / "docker-compose.yml").write_text(SMALL.replace("PORT", str(free_port())))
+    try:
+        _require_machine(load(project / "docker-compose.yml"))
+    except EngineError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no network namespaces here: {error}")
+    return NetnsLab(Topology.load(project), StateFolder(folder / "state"))
+
+
+@pytest.fixture
+def absent(tmp_path: Path) -> Iterator[NetnsLab]:
+    """Give a small lab that is not up; whatever the test did, it is down afterwards."""
+    lab = make(tmp_path)
+    yield lab
+    lab.down()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetnsLab]:
+    """Give a small lab that is up, for all tests of a module."""
+    lab = make(tmp_path_factory.mktemp("small"))
+    lab.up()
+    yield lab
+    try:
+        lab.down()
+    except LabError as error:
+        pytest.fail(str(error))

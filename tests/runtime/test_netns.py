@@ -1,0 +1,354 @@
+"""A real lab in network namespaces: what its hosts are, and what is left when it is gone."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runtime import EngineError, LabDownError, UnknownHostError, compose
+from runtime.cgroups import Limits
+from runtime.netns_lab import NetnsLab
+from runtime.state import Process, StateFolder
+
+pytestmark = pytest.mark.system
+
+#: dig's question for a name that the root zone of the lab delegates.
+QUESTION = ("dig", "+norecurse", "+time=1", "+tries=1", "com.", "NS")
+
+
+def until(true: Callable[[], bool], seconds: float = 5.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return true()
+
+
+def state(lab: NetnsLab, host: str) -> str:
+    return next(s.state for s in lab.status() if s.name == host)
+
+
+def health(lab: NetnsLab, host: str) -> str:
+    return next(s.health for s in lab.status() if s.name == host)
+
+
+def started(lab: NetnsLab, host: str) -> bytes | None:
+    """Return when the first process of a host began; None while there is none."""
+    try:
+        code, out, _ = lab.capture(host, ["cat", "/proc/1/stat"])
+    except LabDownError:
+        return None
+    return None if code else out.split()[21]
+
+
+def processes(lab: NetnsLab) -> list[Process]:
+    """Return every process of a lab that is up: its supervisor, and whatever descends from it."""
+    supervisor = lab._state.running()
+    assert supervisor is not None
+    parents = {int(p.parent.name): int(text.rpartition(b")")[2].split()[1]) for p in Path("/proc").glob("[0-9]*/stat") if (text := _read(p))}  # fmt: skip
+    found = {supervisor.pid}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return [Process.of(pid) for pid in found]
+
+
+def gone(those: list[Process]) -> bool:
+    return not any(each.alive for each in those)
+
+
+def left_behind(lab: NetnsLab) -> list[str]:
+    """Return what a lab that is gone may not leave: processes, mounts, cgroups, devices."""
+    folder = str(lab._state.path)
+    processes = [
+        p.parent.name for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists() and folder.encode() in _read(p)
+    ]
+    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if folder in line]
+    groups = [str(p) for p in Path("/sys/fs/cgroup").glob(f"**/{_group(lab)}")]
+    return [*processes, *mounts, *groups]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _group(lab: NetnsLab) -> str:
+    return Limits(lab._state.path, ())._name
+
+
+# --- what a host is ---------------------------------------------------------------------------------------------------
+
+
+def test_every_host_is_healthy_and_the_one_shot_is_done(small: NetnsLab) -> None:
+    small.require_up()
+    found = {s.name: (s.state, s.health) for s in small.status()}
+    assert found == {
+        "ceremony": ("exited", ""),
+        "wan": ("running", "healthy"),
+        "client": ("running", "healthy"),
+        "root-a": ("running", "healthy"),
+    }
+
+
+def test_memory_is_counted_for_each_host(small: NetnsLab) -> None:
+    memory = {s.name: s.memory for s in small.status(memory=True)}
+    assert memory["ceremony"] is None
+    assert 2**20 < (memory["wan"] or 0) < 2**28
+
+
+def test_a_round_trip_takes_what_the_link_says(small: NetnsLab) -> None:
+    times = []
+    for _ in range(5):
+        with small.socket("client") as sock:
+            began = time.perf_counter()
+            sock.connect(("198.19.10.53", 53))
+            times.append((time.perf_counter() - began) * 1000)
+    assert 14.0 <= min(times) < 16.0, times  # access–root-a is 14 ms
+
+
+def test_services_have_no_capability_and_may_gain_none(small: NetnsLab) -> None:
+    code, out, _ = small.capture("root-a", ["cat", "/proc/1/status", "/proc/self/status"])
+    assert code == 0
+    fields = [line.split() for line in out.decode().splitlines()]
+    for name in ("CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"):
+        assert [value for field, *value in fields if field == name] == [["0" * 16]] * 2, name
+    assert [value for field, *value in fields if field == "NoNewPrivs:"] == [["1"]] * 2
+
+
+@pytest.mark.parametrize("path", ["/", "/etc/resolv.conf", "/srv/etc/links.toml", "/srv/token/admin.token", "/proc/sys/kernel/hostname", "/opt/venv"])  # fmt: skip
+def test_nothing_that_is_read_only_in_docker_can_be_written(small: NetnsLab, path: str) -> None:
+    command = f"touch {path}/x" if path in {"/", "/opt/venv"} else f"echo x >> {path}"
+    code, _, err = small.capture("root-a", ["sh", "-c", command])
+    assert code != 0
+    assert b"ead-only" in err, err
+
+
+def test_a_host_sees_its_own_devices_processes_and_name(small: NetnsLab) -> None:
+    def said(*command: str) -> list[str]:
+        return small.capture("wan", command)[1].decode().split()
+
+    assert set(said("ls", "/dev")) == {
+        "fd", "full", "net", "null", "random", "stderr", "stdin", "stdout", "tty", "urandom", "zero",
+    }  # fmt: skip
+    assert said("hostname") == ["wan"]
+    assert "1" in said("ls", "/proc")
+    assert said("cat", "/proc/1/comm")[0] in {"tini", "python", "python3"}
+
+
+def test_a_host_is_limited_where_this_machine_allows_it(small: NetnsLab) -> None:
+    groups = [p for p in Path("/sys/fs/cgroup").glob(f"**/{_group(small)}/wan/memory.*") if "limit" in p.name or p.name.endswith(".max")]  # fmt: skip
+    if not groups:
+        pytest.skip("no cgroup with a memory controller that we may use")
+    assert str(128 * 2**20) in {_read(p).decode().strip() for p in groups}
+
+
+# --- programs ---------------------------------------------------------------------------------------------------------
+
+
+def test_any_program_of_the_machine_runs_with_a_hosts_network(small: NetnsLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    script = "pwd; cat /etc/resolv.conf; ip -4 -br address show eth0; id -u"
+    assert small.exec("client", ["sh", "-c", f"({script}) > said"]) == 0
+    said = (tmp_path / "said").read_text()
+    assert said.splitlines()[0] == str(tmp_path)
+    assert "nameserver 198.19.2.53" in said
+    assert "198.19.1.10/16" in said
+    assert said.splitlines()[-1] == str(os.getuid())
+    assert small.exec("client", ["sh", "-c", f"{' '.join(QUESTION)} @198.19.10.53 > answer"]) == 0
+    assert "a.gtld-servers.test." in (tmp_path / "answer").read_text()
+
+
+def test_exit_codes_are_the_programs_own(small: NetnsLab) -> None:
+    assert small.exec("client", ["sh", "-c", "exit 7"]) == 7
+    assert small.exec("client", ["sh", "-c", "kill -9 $$"]) == 137
+    assert small.capture("client", ["sh", "-c", "echo out; echo err >&2; exit 9"]) == (9, b"out\n", b"err\n")
+
+
+def test_a_large_output_is_captured_whole(small: NetnsLab) -> None:
+    code, out, err = small.capture("client", ["sh", "-c", "head -c 3000000 /dev/zero; head -c 300000 /dev/zero >&2"])
+    assert (code, len(out), len(err)) == (0, 3_000_000, 300_000)
+
+
+def test_the_admin_port_answers_with_the_token_of_the_lab(small: NetnsLab) -> None:
+    links = small.call("wan", "GET", "/admin/links")["links"]
+    assert {"from": "access", "to": "root-a"}.items() <= next(x for x in links if (x["from"], x["to"]) == ("access", "root-a")).items()  # fmt: skip
+    assert "firstbyte_" in small.call("root-a", "GET", "/metrics")
+
+
+def test_hosts_that_do_not_exist_or_do_not_run_are_told_apart(small: NetnsLab) -> None:
+    with pytest.raises(UnknownHostError, match="unknown host 'nobody'"):
+        small.call("nobody", "GET", "/health")
+    with pytest.raises(LabDownError, match="ceremony is exited"):
+        small.call("ceremony", "GET", "/health")
+
+
+def test_published_ports_lead_to_the_host_over_udp_and_tcp(small: NetnsLab) -> None:
+    port = next(p.published for p in _ports(small))
+    for flags in ((), ("+tcp",)):
+        done = subprocess.run(
+            [*QUESTION, *flags, "@127.0.0.1", "-p", str(port)], check=False, capture_output=True, text=True
+        )
+        assert "a.gtld-servers.test." in done.stdout, done.stdout
+
+
+def _ports(lab: NetnsLab) -> tuple[compose.Port, ...]:
+
+    return compose.load(lab.topology.project / "docker-compose.yml").service("root-a").ports
+
+
+# --- faults of a host -------------------------------------------------------------------------------------------------
+
+
+def test_a_host_that_was_killed_stays_down_and_comes_back_where_it_was(small: NetnsLab) -> None:
+    small.kill("root-a")
+    assert state(small, "root-a") == "exited"
+    with small.socket("client") as sock, pytest.raises(OSError):  # noqa: PT012
+        sock.settimeout(5)
+        sock.connect(("198.19.10.53", 53))
+    small.start("root-a")
+    assert until(lambda: health(small, "root-a") == "healthy")
+    with small.socket("client") as sock:
+        sock.settimeout(2)
+        sock.connect(("198.19.10.53", 53))
+
+
+def test_a_process_that_dies_is_started_again(small: NetnsLab) -> None:
+    before = started(small, "root-a")
+    small.capture("root-a", ["sh", "-c", "kill -9 -1"])  # everything but PID 1, which ends with its child
+    assert until(lambda: started(small, "root-a") not in {before, None})
+    assert until(lambda: health(small, "root-a") == "healthy")
+
+
+def test_a_paused_host_accepts_and_says_nothing(small: NetnsLab) -> None:
+    small.pause("root-a")
+    try:
+        assert state(small, "root-a") == "paused"
+        with small.socket("client") as sock:
+            sock.settimeout(1)
+            sock.connect(("198.19.10.53", 53))  # the kernel shakes hands
+            sock.sendall(b"\0\x11" + bytes(17))
+            with pytest.raises(TimeoutError):
+                sock.recv(1)
+        with pytest.raises(LabDownError, match="root-a is paused"):
+            small.exec("root-a", ["true"])
+    finally:
+        small.unpause("root-a")
+    assert small.capture("root-a", ["true"])[0] == 0
+
+
+def test_stopping_lets_a_host_drain(small: NetnsLab, capsys: pytest.CaptureFixture[str]) -> None:
+    small.stop("client")
+    small.start("client")
+    assert until(lambda: health(small, "client") == "healthy")
+    small.logs(["client"], tail="50")
+    assert '"event": "stopping"' in capsys.readouterr().out
+
+
+# --- up, down, and what is left ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_up_and_down_leave_nothing(absent: NetnsLab, round_: int) -> None:
+    absent.up()
+    those = processes(absent)
+    assert len(those) >= 5  # supervisor, forwarder, three hosts
+    began = time.monotonic()
+    absent.down()
+    assert time.monotonic() - began < 3
+    assert gone(those)
+    assert left_behind(absent) == []
+    assert not absent._state.path.exists()
+
+
+def test_killing_the_supervisor_ends_everything_and_the_next_up_works(absent: NetnsLab) -> None:
+    absent.up(publish=False)
+    those = processes(absent)
+    process = absent._state.running()
+    assert process is not None
+    done: list[int] = []
+    forgotten = threading.Thread(target=lambda: done.append(absent.exec("client", ["sleep", "300"])))
+    forgotten.start()
+    assert until(lambda: any(b"sleep\x00300" in _read(p) for p in Path("/proc").glob("[0-9]*/cmdline")))
+    os.kill(process.pid, signal.SIGKILL)
+    forgotten.join(5)
+    assert done == [137]  # a program that ran on a host is gone too
+    assert until(lambda: gone(those))
+    assert {s.state for s in absent.status()} == {"absent"}
+    absent.up(publish=False)
+    absent.require_up()
+
+
+def test_two_labs_with_the_same_addresses_run_side_by_side(small: NetnsLab, absent: NetnsLab) -> None:
+    absent.up()
+    for lab in (small, absent):
+        assert lab.call("root-a", "GET", "/health")["status"] == "ok"
+    absent.kill("root-a")
+    assert state(small, "root-a") == "running"
+
+
+def test_ctrl_c_while_it_starts_leaves_nothing(absent: NetnsLab) -> None:
+    environment = {
+        **os.environ,
+        "FIRSTBYTE_STATE": str(absent._state.path),
+        "FIRSTBYTE_PROJECT": str(absent.topology.project),
+    }
+    command = [sys.executable, "-m", "firstbyte", "up", "--runtime", "netns"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert until(lambda: absent._state.supervisor() is not None)
+    those = processes(absent)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert until(lambda: gone(those))
+    assert left_behind(absent) == []
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_a_published_port_in_use_is_told_before_anything_starts(absent: NetnsLab) -> None:
+    port = next(p.published for p in _ports(absent) if p.protocol == "tcp")
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(EngineError, match=rf"cannot publish 127.0.0.1:{port}/tcp: Address already in use"):  # fmt: skip
+        absent.up()
+    assert not absent.is_up
+
+
+def test_a_sysctl_that_the_machine_refuses_is_told_by_name(absent: NetnsLab) -> None:
+    path = absent.topology.project / "docker-compose.yml"
+    path.write_text(path.read_text().replace("net.ipv4.ip_forward", "net.ipv4.ip_forwarding"))
+    with pytest.raises(EngineError, match=r"wan can not start here: sysctl net.ipv4.ip_forwarding=1: No such file"):
+        absent.up(publish=False)
+    assert not absent.is_up
+
+
+def test_a_host_that_never_becomes_well_is_told_with_its_last_words(absent: NetnsLab) -> None:
+    path = absent.topology.project / "docker-compose.yml"
+    path.write_text(path.read_text().replace(".=/srv/zones/root.zone", ".=/srv/zones/nothing.zone"))
+    with pytest.raises(EngineError, match=r"(?s)did not come up: root-a ended with exit code 2.*nothing.zone"):
+        absent.up(publish=False)
+    assert not absent.is_up
+
+
+def test_a_second_up_of_the_command_line_is_refused(small: NetnsLab) -> None:
+    environment = {
+        **os.environ,
+        "FIRSTBYTE_STATE": str(small._state.path),
+        "FIRSTBYTE_PROJECT": str(small.topology.project),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "firstbyte", "up"], check=False, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 3
+    assert "the lab is already up (netns)" in done.stderr
+
+
+def test_state_folders_of_others_are_not_ours_to_read(small: NetnsLab) -> None:
+    assert StateFolder(small._state.path).path.stat().st_mode & 0o077 == 0

@@ -1,0 +1,150 @@
+"""The state folder: whose it is, whether its lab runs, and what is left after it."""
+
+import gc
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from runtime import EngineError, LabDownError
+from runtime.cgroups import Limits, controllers
+from runtime.choose import choose
+from runtime.errors import UsageError
+from runtime.host import open_to_all, privileges
+from runtime.netns_lab import NetnsLab
+from runtime.state import VERSION, Process, StateFolder
+from runtime.topology import Topology, find_project
+from runtime.wires import hardware_address
+
+
+def test_a_number_used_again_is_not_the_same_process() -> None:
+    us = Process.of(os.getpid())
+    assert us.alive
+    assert not Process(us.pid, us.started - 1, us.boot).alive
+    assert not Process(us.pid, us.started, "another boot").alive
+
+
+def test_a_folder_says_who_supervises_its_lab(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path / "state")
+    assert state.running() is None
+    state.make()
+    assert state.path.stat().st_mode & 0o777 == 0o700
+    us = Process.of(os.getpid())
+    state.record(us)
+    assert state.running() == us
+    state.record(Process(us.pid, 1, us.boot))
+    assert state.supervisor() is not None
+    assert state.running() is None
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        pytest.param(json.dumps({"version": VERSION + 1, "supervisor": {"pid": 7}}), f"expected state of version {VERSION}, got {VERSION + 1}", id="another-version"),
+        pytest.param("{", "expected the state of a lab", id="not-json"),
+        pytest.param(json.dumps({"version": VERSION, "supervisor": {"pid": 7}}), "expected the state of a lab", id="half"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("verb", ["up", "down", "status"])
+def test_stale_state_is_refused_and_kept(tmp_path: Path, text: str, problem: str, verb: str) -> None:
+    (tmp_path / "lab.json").write_text(text)
+    lab = NetnsLab(Topology.load(find_project()), StateFolder(tmp_path))
+    with pytest.raises(EngineError, match=problem) as caught:
+        getattr(lab, verb)()
+    assert caught.value.exit_code == 3
+    assert (tmp_path / "lab.json").read_text() == text
+
+
+def test_clearing_leaves_what_is_not_ours(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path / "state")
+    state.make()
+    (state.volumes / "ca").mkdir()
+    state.record(Process.of(os.getpid()))
+    state.clear(volumes=False)
+    assert sorted(p.name for p in state.path.iterdir()) == ["logs", "volumes"]
+    (state.path / "notes.txt").write_text("mine")
+    state.clear(volumes=True)
+    assert [p.name for p in state.path.iterdir()] == ["notes.txt"]
+
+
+def test_two_ups_at_once_are_one_too_many(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path / "state")
+    with (
+        state.locked(),
+        pytest.raises(EngineError, match="another `firstbyte up` or `down` is at work"),
+        state.locked(),
+    ):
+        pass
+
+
+def test_asking_a_lab_that_is_not_up_says_so(tmp_path: Path) -> None:
+    lab = NetnsLab(Topology.load(find_project()), StateFolder(tmp_path))
+    assert {s.state for s in lab.status()} == {"absent"}
+    for ask in (lab.require_up, lambda: lab.call("edge", "GET", "/health"), lambda: lab.kill("edge")):
+        with pytest.raises(LabDownError, match="the lab is not up"):
+            ask()
+
+
+def test_a_runtime_that_does_not_exist_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTBYTE_RUNTIME", "podman")
+    with pytest.raises(UsageError, match="unknown runtime 'podman': expected one of docker, netns") as caught:
+        choose(Topology.load(find_project()))
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning")
+def test_without_an_engine_it_is_netns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("FIRSTBYTE_RUNTIME", raising=False)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing")
+    monkeypatch.setenv("FIRSTBYTE_STATE", str(tmp_path))
+    assert choose(Topology.load(find_project())).runtime == "netns"
+    with pytest.raises(EngineError, match="no Docker engine answers"):
+        choose(Topology.load(find_project()), "docker")
+    gc.collect()  # the Docker SDK forgets to close a socket that nobody answers; here, not in a later test
+
+
+# --- limits and privileges --------------------------------------------------------------------------------------------
+
+
+def test_version_two_hands_controllers_on(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.subtree_control").write_text("memory pids\n")
+    found = controllers(tmp_path)
+    assert [(each.name, each.limit) for each in found] == [("memory", "memory.max"), ("pids", "pids.max")]
+    Limits(Path("/a/lab"), found).apply("edge", 42, memory=2**28, pids=None)
+    [group] = tmp_path.glob("firstbyte-*/edge")
+    assert (group / "memory.max").read_text() == str(2**28)
+    assert (group / "cgroup.procs").read_text() == "42"
+    assert not (group / "pids.max").exists()
+
+
+def test_version_one_has_a_tree_for_each_controller(tmp_path: Path) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "cgroup.procs").touch()
+    assert [(each.name, each.limit) for each in controllers(tmp_path)] == [("memory", "memory.limit_in_bytes")]
+
+
+def test_without_cgroups_there_is_no_limit_and_no_error(tmp_path: Path) -> None:
+    assert controllers(tmp_path) == ()
+    Limits(Path("/a/lab"), ()).apply("edge", 42, memory=1, pids=1)
+
+
+def test_privileges_keep_only_what_the_entry_point_needs() -> None:
+    assert privileges(1000, ("net_admin",), already=False) == [
+        "setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--inh-caps=-all", "--ambient-caps=-all",
+        "--bounding-set=-all,+net_admin", "--no-new-privs",
+    ]  # fmt: skip
+    assert "--reuid=0" not in privileges(0, (), already=True)
+
+
+def test_a_folder_below_a_closed_home_is_not_open_to_all(tmp_path: Path) -> None:
+    inner = tmp_path / "home" / "venv"
+    inner.mkdir(parents=True)
+    inner.chmod(0o755)
+    (tmp_path / "home").chmod(0o700)
+    assert not open_to_all(inner)
+    assert open_to_all(Path("/usr/bin"))
+
+
+def test_a_hosts_hardware_address_follows_from_its_address() -> None:
+    assert hardware_address("198.19.20.10") == "02:42:c6:13:14:0a"
