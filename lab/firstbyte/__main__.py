@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from firstbyte import experiment, lifecycle, link, pki, reports, trace
+from firstbyte import doctor, experiment, lifecycle, link, pki, reports, trace
 from runtime import RUNTIMES, LabError
 from runtime.choose import VARIABLE
 
@@ -104,6 +104,15 @@ def _parser() -> argparse.ArgumentParser:
         "restart catalog-1 catalog-2",
     )
     again.add_argument("host", nargs="+")
+
+    fit = add(
+        "doctor",
+        doctor.doctor,
+        "is this machine fit to run a lab and to measure in it",
+        "doctor",
+        "doctor --json",
+    )
+    fit.add_argument("--json", action="store_true")
 
     links = add(
         "link",

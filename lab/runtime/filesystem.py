@@ -43,7 +43,7 @@ def show_host(service: Service, sources: Sources) -> None:
     namespaces.keep_mounts_private()
     namespaces.mount_proc()
     _show_image(sources.project)
-    _folder("/srv")
+    _extend("/srv")
     for mount in service.mounts:
         if mount.target.startswith("/srv/"):
             _place(sources.of(mount), Path(mount.target))
@@ -65,7 +65,7 @@ def show_network(mounts: Iterable[Mount], sources: Sources) -> None:
     """Let a program of the caller see the host's resolver and volumes, and else everything as it is."""
     namespaces.keep_mounts_private()
     wanted = tuple(mounts)
-    _folder("/srv")
+    _extend("/srv")
     _silence_name_services()
     for mount in wanted:
         if mount.target.startswith("/srv/"):
@@ -80,10 +80,11 @@ def _show(mount: Mount, sources: Sources) -> None:
 
 
 def _show_image(project: Path) -> None:
-    environment = os.path.realpath(sys.prefix)
-    locustfile = project / "loadtest" / "locustfile.py"
-    _folder("/opt", kept=(environment, str(locustfile)))
-    for source, target in ((Path(environment), Path("/opt/venv")), (locustfile, Path("/opt/locustfile.py"))):
+    _extend("/opt")
+    for source, target in (
+        (Path(os.path.realpath(sys.prefix)), Path("/opt/venv")),
+        (project / "loadtest" / "locustfile.py", Path("/opt/locustfile.py")),
+    ):
         _place(source, target)
         namespaces.bind(source, target)
 
@@ -114,11 +115,27 @@ def _silence_name_services() -> None:
                 Path(covered).touch()
 
 
-def _folder(path: str, kept: tuple[str, ...] = ()) -> None:
-    """Cover *path* with an empty folder in memory; what is *kept* must not lie below it."""
-    if inside := next((each for each in kept if Path(each).is_relative_to(path)), None):
-        raise OSError(0, f"{inside} lies below {path}, which hosts see differently: keep the checkout elsewhere")
+def _folder(path: str) -> None:
+    """Cover *path* with an empty folder in memory."""
     namespaces.mount("tmpfs", path, "tmpfs", namespaces.NOSUID, "mode=755,size=1m")
+
+
+def _extend(path: str) -> None:
+    """Let things be added to the folder *path*, on the machine's disk or not: the same entries, in a folder in memory.
+
+    An interpreter or the checkout may well be among them.
+    """
+    entries = list(os.scandir(path))
+    held = {each.name: os.open(each.path, os.O_PATH | os.O_CLOEXEC) for each in entries if not each.is_symlink()}
+    links = {each.name: Path(each.path).readlink() for each in entries if each.is_symlink()}
+    _folder(path)
+    for name, fd in held.items():
+        source, target = Path(f"/proc/self/fd/{fd}"), Path(path, name)
+        _place(source, target)
+        namespaces.bind(source, target)
+        os.close(fd)
+    for name, to in links.items():
+        Path(path, name).symlink_to(to)
 
 
 def _place(source: Path, target: Path) -> None:

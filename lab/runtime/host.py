@@ -184,7 +184,14 @@ def user_of_services(project: Path) -> int:
     unprivileged user namespace there is nobody else.
     """
     needed = (project, sys.prefix, sys.base_prefix, os.path.realpath(sys.executable))
-    return HOST_UID if os.geteuid() == 0 and all(open_to_all(Path(each)) for each in needed) else os.geteuid()
+    able = os.geteuid() == 0 and is_mapped(HOST_UID, Path("/proc/self/uid_map").read_text(encoding="ascii"))
+    return HOST_UID if able and all(open_to_all(Path(each)) for each in needed) else os.geteuid()
+
+
+def is_mapped(uid: int, uid_map: str) -> bool:
+    """Return whether a user namespace knows *uid* (user_namespaces(7): first inside, first outside, how many)."""
+    ranges = [tuple(map(int, line.split())) for line in uid_map.splitlines()]
+    return any(first <= uid < first + count for first, _, count in ranges)
 
 
 def open_to_all(path: Path) -> bool:

@@ -75,7 +75,7 @@ class NetnsLab:
             new = [service for service in chosen if service.name not in present]
             ports = [(service, port) for service in new for port in service.ports] if publish else []
             if fresh:
-                _require_machine(file)
+                require_machine(file)
                 self._clear(volumes=False)
             with contextlib.ExitStack() as stack:
                 listeners = [stack.enter_context(_listen(port)) for _, port in ports]
@@ -404,7 +404,7 @@ class NetnsLab:
         return "".join(f"\n  {name} | {line}" for line in lines[-LAST_LINES:])
 
 
-def _require_machine(file: compose.Compose) -> None:
+def require_machine(file: compose.Compose) -> None:
     """Raise `EngineError` when this machine, or this user, can not run a lab; before anything is begun."""
     if any(str(TUN) in service.devices for service in file.services):
         if not TUN.is_char_device():

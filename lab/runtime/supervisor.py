@@ -141,7 +141,7 @@ class Supervisor:
         try:
             with self._log(host) as log, Path(os.devnull).open("rb") as nothing:
                 present = self._spawn(service, host, None, (nothing.fileno(), log, log))
-        except (SpawnError, LabError) as error:
+        except (SpawnError, LabError, OSError) as error:
             self._supervision.failed(host, str(error))
             return
         self._present[host] = present
@@ -515,6 +515,7 @@ def main(argv: list[str] | None = None) -> int:
         namespaces.mount_proc()
         Supervisor(state, args.project).serve(lambda: _report(args.report, "ready"))
     except (OSError, LabError) as error:
+        traceback.print_exc()
         _report(args.report, str(error))
         return 1
     return 0

@@ -19,6 +19,12 @@ class Links:
     #: Milliseconds by ordered pair of regions.
     rtt: dict[tuple[str, str], float]
 
+    @classmethod
+    def of(cls, body: dict[str, Any]) -> "Links":
+        """Read the answer of ``GET /admin/links``; raise `KeyError`, `TypeError` or `ValueError` when it is none."""
+        regions = {name: ipaddress.IPv4Network(cidr) for name, cidr in body["regions"].items()}
+        return cls(regions, {(each["from"], each["to"]): float(each["rtt_ms"]) for each in body["links"]})
+
     def region(self, address: str) -> str | None:
         """Return the region of *address*."""
         at = ipaddress.IPv4Address(address)
@@ -38,9 +44,7 @@ class Links:
 def links(wan: str = WAN) -> Links | None:
     """Return the lab's links; None outside the lab."""
     try:
-        body = call(wan, "GET", "/admin/links", timeout=TIMEOUT)
-        regions = {name: ipaddress.IPv4Network(cidr) for name, cidr in body["regions"].items()}
-        return Links(regions, {(each["from"], each["to"]): float(each["rtt_ms"]) for each in body["links"]})
+        return Links.of(call(wan, "GET", "/admin/links", timeout=TIMEOUT))
     except (CallError, OSError, KeyError, TypeError, ValueError):
         return None
 

@@ -13,7 +13,7 @@ import pytest
 
 from runtime import EngineError, LabError, find_project
 from runtime.compose import load
-from runtime.netns_lab import NetnsLab, _require_machine
+from runtime.netns_lab import NetnsLab, require_machine
 from runtime.state import StateFolder
 from runtime.topology import Topology
 
@@ -78,7 +78,7 @@ def make(folder: Path) -> NetnsLab:
         (project / room).symlink_to(find_project() / room)
     (project / "docker-compose.yml").write_text(SMALL.replace("PORT", str(free_port())))
     try:
-        _require_machine(load(project / "docker-compose.yml"))
+        require_machine(load(project / "docker-compose.yml"))
     except EngineError as error:
         if os.environ.get("CI"):
             raise

@@ -1,5 +1,6 @@
 """A real lab in network namespaces: what its hosts are, and what is left when it is gone."""
 
+import json
 import os
 import signal
 import socket
@@ -352,3 +353,19 @@ def test_a_second_up_of_the_command_line_is_refused(small: NetnsLab) -> None:
 
 def test_state_folders_of_others_are_not_ours_to_read(small: NetnsLab) -> None:
     assert StateFolder(small._state.path).path.stat().st_mode & 0o077 == 0
+
+
+def test_the_doctor_measures_the_links_of_a_lab_that_is_up(small: NetnsLab) -> None:
+    environment = {
+        **os.environ,
+        "FIRSTBYTE_STATE": str(small._state.path),
+        "FIRSTBYTE_PROJECT": str(small.topology.project),
+    }
+    command = [sys.executable, "-m", "firstbyte", "doctor", "--runtime", "netns", "--json"]
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+    assert done.returncode in {0, 1}, done.stderr  # 1 where others keep this machine busy
+    findings = {each["name"]: each for each in json.loads(done.stdout)["findings"]}
+    assert findings["runtime netns"]["grade"] == "ok"
+    assert findings["lab"]["found"] == "up (netns), 3 hosts"
+    assert "configured 14 ms" in findings["link to root-a"]["found"]
+    assert all(bool(each["disables"]) == (each["grade"] != "ok") for each in findings.values())

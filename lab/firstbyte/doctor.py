@@ -1,0 +1,127 @@
+"""``firstbyte doctor``: is this machine fit to run a lab and to measure in it, and does a lab that is up keep its links?
+
+Exit codes: 0 fit (limits are told) · 1 something is unfit · 3 no runtime at all.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from experiments import gate
+from runtime import InsideLab, Lab, LabError, NotHereError, Topology, choose, compose, find_project, machine
+from runtime.machine import EXPECTED, Finding, Grade
+from waterfall.lab import Links
+
+#: Hosts to which the host `client` measures round trips: one in each region that it has a link to.
+CALIBRATED = ("wan", "resolver", "root-a", "root-b", "tld-com", "edge", "edge-far")
+#: Run on `client`, in both runtimes: shortest connect() to each address, in milliseconds.
+PROBE = """
+import json, socket, sys, time
+found = {}
+for name, address in json.loads(sys.argv[1]).items():
+    for _ in range(9):
+        with socket.socket() as sock:
+            sock.settimeout(3)
+            began = time.perf_counter()
+            sock.connect((address, 9900))
+            found[name] = min(found.get(name, 1e9), (time.perf_counter() - began) * 1000)
+print(json.dumps(found))
+"""
+_COLOURS = {Grade.OK: "green", Grade.LIMITED: "yellow", Grade.UNFIT: "red"}
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Examine the machine, and the lab if it is up."""
+    if InsideLab.is_here():
+        raise NotHereError("`firstbyte doctor` examines the machine that runs the lab: run it there")
+    topology = Topology.load(find_project())
+    findings = list(machine.examine(topology))
+    with choose(topology) as lab:
+        findings += _lab_findings(lab, topology)
+    if args.json:
+        print(json.dumps({"fit": not _unfit(findings), "findings": [asdict(each) for each in findings]}, indent=2))
+    else:
+        _show(findings)
+    if all(each.grade is Grade.UNFIT for each in findings if each.name.startswith("runtime ")):
+        return 3
+    return 1 if _unfit(findings) else 0
+
+
+def _lab_findings(lab: Lab, topology: Topology) -> Iterator[Finding]:
+    try:
+        lab.require_up()
+    except LabError:
+        yield from _before_up(topology)
+        return
+    yield Finding("lab", Grade.OK, f"up ({lab.runtime}), {len(topology.always)} hosts")
+    yield from _calibration(lab, topology)
+    values = dict(zip(EXPECTED, _host_settings(lab), strict=True))
+    yield machine.settings(values, "the host client")
+
+
+def _before_up(topology: Topology) -> Iterator[Finding]:
+    """Yield what would be in the way of `up`."""
+    file = compose.load(topology.project / "docker-compose.yml")
+    for service in file.services:
+        for each in service.ports:
+            problem = machine.port_problem(each.address, each.published, each.protocol)
+            yield machine.port(each.address, each.published, each.protocol, problem)
+    # Docker's own lab has its bridge there, and that is no conflict.
+    if not machine.docker_lab_is_up(topology):
+        yield machine.address_range(file.subnet, machine.routes(Path("/proc/net/route").read_text(encoding="ascii")))
+
+
+def _calibration(lab: Lab, topology: Topology) -> Iterator[Finding]:
+    """Yield, for each region, whether the link to it does what it is told."""
+    links = Links.of(lab.call("wan", "GET", "/admin/links"))
+    addresses = {host.name: host.address for host in topology.always if host.name in CALIBRATED and host.address}
+    source = topology.host("client").address or ""
+    code, out, err = lab.capture("client", ["python", "-c", PROBE, json.dumps(addresses)])
+    if code:
+        problem = err.decode(errors="replace").strip().rpartition("\n")[2]
+        yield Finding(
+            "links", Grade.UNFIT, problem, "every measurement over links", "`firstbyte status`, `firstbyte link`"
+        )
+        return
+    measured: dict[str, float] = json.loads(out)
+    for name, taken in measured.items():
+        configured = links.rtt_ms(source, addresses[name])
+        if configured is None:
+            continue
+        check = gate.calibration(name, configured, taken)
+        found = f"{check.got}, configured {configured:g} ms"
+        if check.ok:
+            yield Finding(check.name, Grade.OK, found)
+        else:
+            mend = "less load on this machine; `firstbyte link --json` shows loss and rate"
+            yield Finding(check.name, Grade.UNFIT, found, f"measurements over the link to {name}", mend)
+
+
+def _host_settings(lab: Lab) -> list[str]:
+    paths = ["/proc/sys/" + key.replace(".", "/") for key in EXPECTED]
+    _, out, _ = lab.capture("client", ["cat", *paths])
+    return out.decode().split()
+
+
+def _unfit(findings: list[Finding]) -> bool:
+    """Whether something is: of the runtimes, one that works is enough."""
+    return any(each.grade is Grade.UNFIT for each in findings)
+
+
+def _show(findings: list[Finding]) -> None:
+    table = Table.grid(padding=(0, 2))
+    for each in findings:
+        text = escape(each.found)
+        for word, more in (("disables", each.disables), ("mend", each.mend)):
+            text += f"\n[dim]{word}:[/] {escape(more)}" if more else ""
+        table.add_row(f"[{_COLOURS[each.grade]}]{each.grade}[/]", each.name, text)
+    console = Console(highlight=False)
+    console.print(table)
+    counts = {grade: sum(each.grade is grade for each in findings) for grade in Grade}
+    console.print(", ".join(f"{count} {grade}" for grade, count in counts.items() if count))

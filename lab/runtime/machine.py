@@ -1,0 +1,344 @@
+"""Is this machine fit to run a lab and to measure in it?  Each finding says what it disables, and how to mend it.
+
+The functions that judge take what was read; the few that read or measure stand at the end.  Nothing is changed.
+"""
+
+import ipaddress
+import os
+import platform
+import select
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from runtime import compose
+from runtime.cgroups import controllers
+from runtime.docker_lab import DockerLab
+from runtime.errors import LabError
+from runtime.host import HOST_UID, user_of_services
+from runtime.netns_lab import require_machine
+from runtime.topology import COMPOSE_FILE, Topology
+
+#: Busy share of all cores by others, above which figures are noise; and how late a timer may be, seconds.
+MAX_BUSY, MAX_LATE_MEDIAN, MAX_LATE_P99 = 0.5, 0.0005, 0.002
+#: Seconds over which others are watched, and sleeps that are timed.
+WATCH, SLEEPS = 0.5, 300
+#: Settings of the machine that a host's network starts from, or that are the machine's alone: what scenarios need.
+EXPECTED: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "net.ipv4.tcp_tw_reuse": (("0", "2"), "TIME_WAIT keeps a port for a minute: scenario time-wait"),
+    "net.ipv4.tcp_slow_start_after_idle": (("1",), "a pooled connection starts slowly again after idling: pooling"),
+    "net.ipv4.tcp_timestamps": (("1",), "reuse of ports by timestamps: time-wait"),
+    "net.ipv4.tcp_window_scaling": (("1",), "windows beyond 64 kB: transfers on the far links"),
+    "net.ipv4.tcp_sack": (("1",), "recovery from loss within a round trip: scenarios with loss"),
+}
+CONTROLS = ("reno", "cubic", "bbr")
+
+
+class Grade(StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    #: Something is not there; what needs it is skipped and says so.
+    LIMITED = "limited"
+    #: A lab does not run, or what is measured in it would be wrong.
+    UNFIT = "unfit"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing about this machine."""
+
+    name: str
+    grade: Grade
+    #: What is there.
+    found: str
+    #: What does not work because of it, and what to do; "" when all is well.
+    disables: str = ""
+    mend: str = ""
+
+
+def examine(topology: Topology) -> Iterable[Finding]:
+    """Yield everything about the machine that can be found without a lab."""
+    engine, networks = docker_problem(topology), netns_problem(topology)
+    yield docker(engine, alone=bool(networks))
+    yield netns(networks, alone=bool(engine))
+    yield services_user(user_of_services(topology.project), sys.base_prefix)
+    yield limits([each.name for each in controllers()])
+    yield congestion_control(
+        _read("net.ipv4.tcp_available_congestion_control").split(), _read("net.ipv4.tcp_congestion_control")
+    )
+    yield settings({key: _read(key) for key in EXPECTED}, "this machine")
+    yield openssl(ssl.OPENSSL_VERSION, ssl.OPENSSL_VERSION_INFO[:2])
+    yield python(sys.version_info[:2])
+    yield cores(os.cpu_count() or 1, busy_cores(WATCH))
+    yield timer(timer_lateness(SLEEPS))
+    yield clock(_text("/sys/devices/system/clocksource/clocksource0/current_clocksource"))
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+
+def docker(problem: str, *, alone: bool) -> Finding:
+    """Judge the Docker engine; *alone*: there is no other runtime."""
+    if not problem:
+        return Finding("runtime docker", Grade.OK, "an engine answers")
+    return Finding(
+        "runtime docker",
+        Grade.UNFIT if alone else Grade.LIMITED,
+        problem,
+        "the runtime docker, and `docker compose up`",
+        "install Docker Engine >= 26 with Compose >= 2.24"
+        + ("" if alone else ", or use the runtime netns, which works"),
+    )
+
+
+def netns(problem: str, *, alone: bool) -> Finding:
+    """Judge network namespaces; *alone*: there is no other runtime."""
+    if not problem:
+        how = "as root" if os.geteuid() == 0 else "in a user namespace"
+        return Finding("runtime netns", Grade.OK, f"{how}, Linux {platform.release()}")
+    what, _, mend = problem.partition(": ")
+    return Finding("runtime netns", Grade.UNFIT if alone else Grade.LIMITED, what, "the runtime netns", mend or what)
+
+
+def services_user(uid: int, interpreter: str) -> Finding:
+    """Judge the user that services of the runtime netns run as."""
+    if uid == HOST_UID:
+        return Finding("services' user", Grade.OK, f"uid {HOST_UID}, without any capability")
+    why = f"uid {uid}, without any capability"
+    if uid != 0:
+        return Finding(
+            "services' user", Grade.LIMITED, why, "a user of their own for services", "start the lab as root"
+        )
+    return Finding(
+        "services' user",
+        Grade.LIMITED,
+        f"{why}: others can not read {interpreter}",
+        "a user of their own for services (netns): what root owns, they can read",
+        "keep Python and the checkout where every user can read them, not below a closed home folder",
+    )
+
+
+def limits(names: list[str]) -> Finding:
+    """Judge the limits that the runtime netns can enforce."""
+    missing = [name for name in ("memory", "pids") if name not in names]
+    if not missing:
+        return Finding("limits", Grade.OK, "memory and pids, by cgroup")
+    return Finding(
+        "limits",
+        Grade.LIMITED,
+        f"no cgroup for {' and '.join(missing)}",
+        "mem_limit and pids_limit of hosts (netns)",
+        "run as root on a machine whose cgroups have these controllers, or delegate them",
+    )
+
+
+def congestion_control(available: list[str], default: str) -> Finding:
+    """Judge what TCP can be told to do; hosts are held to reno, by route, whatever the machine's own is."""
+    missing = [name for name in CONTROLS if name not in available]
+    found = f"{', '.join(available) or 'none'}; the machine's own is {default or '?'}, hosts use reno"
+    if not missing:
+        return Finding("congestion control", Grade.OK, found)
+    grade = Grade.UNFIT if "reno" in missing else Grade.LIMITED
+    mend = " ".join(f"modprobe tcp_{name};" for name in missing).rstrip(";")
+    return Finding("congestion control", grade, found, f"measurements with {', '.join(missing)}", mend)
+
+
+def settings(values: Mapping[str, str], where: str) -> Finding:
+    """Judge the sysctls of *where*."""
+    odd = {key: value for key, value in values.items() if value and value not in EXPECTED[key][0]}
+    name = f"sysctls of {where}"
+    if not odd:
+        return Finding(name, Grade.OK, f"{len(values)} as scenarios need them")
+    return Finding(
+        name,
+        Grade.LIMITED,
+        ", ".join(f"{key}={value}" for key, value in odd.items()),
+        "; ".join(EXPECTED[key][1] for key in odd),
+        "; ".join(f"sysctl -w {key}={EXPECTED[key][0][-1]}" for key in odd),
+    )
+
+
+def openssl(version: str, number: tuple[int, ...]) -> Finding:
+    """Judge the library that this Python, and so every service of the runtime netns, speaks TLS with."""
+    short = " ".join(version.split()[:2])
+    if number >= (3, 5):
+        return Finding("OpenSSL", Grade.OK, f"{short}: X25519MLKEM768 by default")
+    return Finding(
+        "OpenSSL",
+        Grade.LIMITED,
+        f"{short}: no X25519MLKEM768",
+        "post-quantum key exchange (netns; the image of the runtime docker has it)",
+        "a Python that is linked to OpenSSL >= 3.5",
+    )
+
+
+def python(version: tuple[int, ...]) -> Finding:
+    """Judge the interpreter."""
+    text = ".".join(map(str, version))
+    if version >= (3, 13):
+        return Finding("Python", Grade.OK, f"{text}: verifies certificates strictly")
+    return Finding(
+        "Python",
+        Grade.LIMITED,
+        f"{text}: verifies certificates less strictly than the image's 3.13",
+        "the same verdict on malformed certificates as with the runtime docker",
+        "set the house up with Python >= 3.13: `rm -r .venv; make PYTHON=python3.13 venv`",
+    )
+
+
+def cores(count: int, busy: float) -> Finding:
+    """Judge what there is to compute with: *busy* is how many cores others use."""
+    found = f"{count}, of which others use {busy:.1f}"
+    if busy / count > MAX_BUSY:
+        return Finding(
+            "cores", Grade.UNFIT, found, "every measurement: it would show the others' load", "wait, or end it"
+        )
+    if count < 2:
+        return Finding("cores", Grade.LIMITED, found, "load at full rate: generator and services share one core", "")
+    return Finding("cores", Grade.OK, found)
+
+
+def timer(late: list[float]) -> Finding:
+    """Judge how late a sleeping process wakes: *late* in seconds, one of each sleep."""
+    ordered = sorted(late)
+    median, p99 = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
+    found = f"late by {median * 1e3:.2f} ms in the median, {p99 * 1e3:.2f} ms at the 99th percentile"
+    if median <= MAX_LATE_MEDIAN and p99 <= MAX_LATE_P99:
+        return Finding("timer", Grade.OK, found)
+    return Finding(
+        "timer",
+        Grade.UNFIT if median > MAX_LATE_MEDIAN else Grade.LIMITED,
+        found,
+        f"figures below {max(1.0, p99 * 1e3):.0f} ms: links delay packets by this timer",
+        "less load on this machine; no power saving; a virtual machine with cores of its own",
+    )
+
+
+def clock(source: str) -> Finding:
+    """Judge what the kernel reads time from."""
+    if source in {"tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter", ""}:
+        return Finding("clock", Grade.OK, source or "not told")
+    return Finding(
+        "clock", Grade.LIMITED, source, "cheap time-stamps: each costs a microsecond", "boot with clocksource=tsc"
+    )
+
+
+def port(address: str, number: int, protocol: str, problem: str) -> Finding:
+    """Judge a port that the lab publishes."""
+    name = f"port {number}/{protocol}"
+    if not problem:
+        return Finding(name, Grade.OK, f"free on {address}")
+    return Finding(
+        name,
+        Grade.LIMITED,
+        problem,
+        f"what is published there on {address}",
+        "end what listens there, or `firstbyte up --no-ports`",
+    )
+
+
+def address_range(subnet: ipaddress.IPv4Network, routes: Iterable[tuple[str, ipaddress.IPv4Network]]) -> Finding:
+    """Judge whether the lab's addresses are in use on the machine (which netns does not mind)."""
+    taken = [f"{network} on {device}" for device, network in routes if network.prefixlen and network.overlaps(subnet)]
+    if not taken:
+        return Finding("address range", Grade.OK, f"{subnet} is free here")
+    return Finding(
+        "address range",
+        Grade.LIMITED,
+        ", ".join(taken),
+        "the runtime docker",
+        "remove the route, or `--runtime netns`",
+    )
+
+
+# --- reading and measuring --------------------------------------------------------------------------------------------
+
+
+def docker_problem(topology: Topology) -> str:
+    """Return why Docker can not be used, or ""."""
+    try:
+        DockerLab(topology).close()
+    except LabError as error:
+        return str(error)
+    return ""
+
+
+def docker_lab_is_up(topology: Topology) -> bool:
+    """Return whether an engine runs a lab of ours."""
+    try:
+        with DockerLab(topology) as lab:
+            return any(host.state == "running" for host in lab.status())
+    except LabError:
+        return False
+
+
+def netns_problem(topology: Topology) -> str:
+    """Return why network namespaces can not be used, or ""."""
+    try:
+        require_machine(compose.load(topology.project / COMPOSE_FILE))
+    except LabError as error:
+        return str(error)
+    return ""
+
+
+def port_problem(address: str, number: int, protocol: str) -> str:
+    """Return why a port can not be listened on, or ""."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM) as sock:
+        if protocol == "tcp":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((address, number))
+        except OSError as error:
+            return str(error.strerror)
+    return ""
+
+
+def routes(text: str) -> list[tuple[str, ipaddress.IPv4Network]]:
+    """Return device and destination of each IPv4 route, from /proc/net/route (hexadecimal, in this machine's order)."""
+    found = []
+    for line in text.splitlines()[1:]:
+        device, destination, *_, mask = line.split()[:8]
+        network, bits = (int.from_bytes(bytes.fromhex(each), sys.byteorder) for each in (destination, mask))
+        found.append((device, ipaddress.IPv4Network((network, bits.bit_count()))))
+    return found
+
+
+def busy_cores(seconds: float) -> float:
+    """Return how many cores were busy during *seconds*, in which we sleep."""
+
+    def read() -> tuple[int, int]:
+        fields = [int(each) for each in _text("/proc/stat").splitlines()[0].split()[1:9]]
+        return sum(fields), fields[3] + fields[4]  # all; idle and waiting for a disk
+
+    before = read()
+    time.sleep(seconds)
+    after = read()
+    passed = after[0] - before[0]
+    return (os.cpu_count() or 1) * (1 - (after[1] - before[1]) / passed) if passed else 0.0
+
+
+def timer_lateness(sleeps: int) -> list[float]:
+    """Return by how many seconds each of *sleeps* short waits was too long."""
+    late = []
+    for _ in range(sleeps):
+        began = time.perf_counter()
+        select.select((), (), (), 0.001)
+        late.append(time.perf_counter() - began - 0.001)
+    return late
+
+
+def _read(key: str) -> str:
+    return _text("/proc/sys/" + key.replace(".", "/"))
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
