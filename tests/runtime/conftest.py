@@ -72,6 +72,8 @@ def free_port() -> int:
 
 def make(folder: Path) -> NetnsLab:
     """Return a small lab in *folder*, not up; skip the test where this machine runs none, but fail in CI."""
+    if os.environ.get("FIRSTBYTE_RUNTIME") == "docker":
+        pytest.skip("the tests were asked for on Docker")
     project = folder / "project"
     project.mkdir()
     for room in ("lab", "dns", "loadtest"):

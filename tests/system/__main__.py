@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 
-RUNTIMES = ("docker",)
+from runtime import RUNTIMES, Topology, find_project
+from runtime.machine import docker_problem, netns_problem
 
 
 def answers(runtime: str) -> bool:
     """Return whether *runtime* can run a lab here."""
-    return runtime == "docker" and subprocess.run(["docker", "info"], check=False, capture_output=True).returncode == 0
+    problem = docker_problem if runtime == "docker" else netns_problem
+    return not problem(Topology.load(find_project()))
 
 
 def main(arguments: list[str]) -> int:
