@@ -16,6 +16,8 @@ from nameserver.zone import Record, Zone
 
 #: Octets of a master file.  The largest zone of the lab is a few kilobytes; a typo must not read a disk.
 MAX_FILE = 16 << 20
+#: Not what `str.isdigit` takes for digits: ``²`` is one.
+DIGITS = tuple("0123456789")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def _records(apex: Name, text: str) -> Iterator[tuple[int, Record]]:
                     continue
                 if word.upper() in {"CH", "HS", "CS"}:
                     raise ZoneError(f"expected class IN, got {word}")
-                if ttl is None and word[:1].isdigit():
+                if ttl is None and word[:1] in DIGITS:
                     ttl = rdata.seconds(word, "a TTL")
                 else:
                     rtype = word.upper()
@@ -138,11 +140,11 @@ def _entries(text: str) -> Iterator[Entry]:
                 word = None
             elif char == "\n":
                 raise _AtLineError(line, 'expected a closing "')
-            elif char == "\\" and i < size:
-                i, char = _unescape(text, i)
-                word.append(char)
             else:
                 word.append(char)
+                if char == "\\" and i < size and text[i] != "\n":  # whoever reads the word unescapes it
+                    word.append(text[i])
+                    i += 1
             continue
         if char in ' \t\r\n;()"' and word is not None:
             words.append("".join(word))
@@ -172,13 +174,6 @@ def _entries(text: str) -> Iterator[Entry]:
         elif char not in " \t\r":
             word = [] if word is None else word
             word.append(char)
-            if char == "\\" and i < size:  # names unescape for themselves
+            if char == "\\" and i < size and text[i] != "\n":
                 word.append(text[i])
                 i += 1
-
-
-def _unescape(text: str, i: int) -> tuple[int, str]:
-    digits = text[i : i + 3]
-    if len(digits) == 3 and digits.isdigit() and int(digits) < 256:
-        return i + 3, chr(int(digits))
-    return i + 1, text[i]

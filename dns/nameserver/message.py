@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import dnslib
 
+import serving
 from nameserver.answer import Answer, answer
 from nameserver.errors import QueryError
 from nameserver.name import Name
@@ -101,15 +102,11 @@ class Responder:
             query = parse(wire)
             if query.edns_version > 0:
                 return _encode(query, Answer(BADVERS, False), PLAIN_UDP)
-            if query.qclass not in {1, 255}:
-                raise QueryError(REFUSED, f"expected class IN, got {query.qclass}")
-            if query.qtype in {"AXFR", "IXFR"}:
-                raise QueryError(REFUSED, "transfer is not offered")
-            zone = self.find_zone(query.qname)
-            if zone is None:
-                raise QueryError(REFUSED, "not our zone")
         except QueryError as error:
             return _error(wire, error.rcode)
+        zone = self.find_zone(query.qname)
+        if zone is None or query.qclass not in {1, 255} or query.qtype in {"AXFR", "IXFR"}:
+            return _encode(query, Answer(REFUSED, False), PLAIN_UDP)
         limit = min(max(query.payload or PLAIN_UDP, PLAIN_UDP), MAX_UDP) if udp else 65535
         return _encode(query, answer(zone, query.qname, query.qtype), limit)
 
@@ -168,8 +165,12 @@ def _name(wire: bytes, offset: int) -> tuple[Name, int]:
 
 
 def _encode(query: Query, content: Answer, limit: int) -> Response:
-    """Encode, leaving out additional data that does not fit, then setting TC when the rest does not."""
-    for additional in (content.additional, ()):
+    """Encode, leaving out additional data that does not fit, then setting TC when the rest does not.
+
+    A referral without its glue leads nowhere: it is truncated instead (RFC 9471 section 3.1).
+    """
+    needed = content.additional and not content.authoritative
+    for additional in (content.additional,) if needed else (content.additional, ()):
         wire = _pack(query, content, content.answer, content.authority, additional)
         if len(wire) <= limit:
             return Response(wire, content.rcode, False)
@@ -186,7 +187,7 @@ def _pack(
     *,
     truncated: bool = False,
 ) -> bytes:
-    buffer = dnslib.DNSBuffer()
+    buffer = serving.Buffer()
     flags = (
         QR
         | (AA if content.authoritative else 0)
@@ -209,7 +210,7 @@ def _pack(
     return bytes(buffer.data)
 
 
-def _remember_question(buffer: dnslib.DNSBuffer, query: Query) -> None:
+def _remember_question(buffer: serving.Buffer, query: Query) -> None:
     """Tell the compressor where the question's labels stand, so that answers point to them."""
     offset = 12
     for depth, label in enumerate(query.qname):

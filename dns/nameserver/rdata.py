@@ -58,12 +58,12 @@ def target(rdata: Rdata) -> Name | None:
 
 def seconds(text: str, what: str = "seconds", maximum: int = MAX_TTL) -> int:
     """Read ``3600`` or ``1h30m``."""
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         value = int(text)
     else:
         value, digits = 0, ""
         for char in text.lower():
-            if char.isdigit():
+            if char.isascii() and char.isdigit():
                 digits += char
             elif char in UNITS and digits:
                 value, digits = value + int(digits) * UNITS[char], ""
@@ -77,7 +77,7 @@ def seconds(text: str, what: str = "seconds", maximum: int = MAX_TTL) -> int:
 
 
 def _number(text: str, maximum: int) -> int:
-    if not text.isdigit() or int(text) > maximum:
+    if not (text.isascii() and text.isdigit()) or int(text) > maximum:
         raise RdataError(f"expected a number from 0 to {maximum}, got {text!r}")
     return int(text)
 
@@ -94,11 +94,48 @@ def _address(kind: Callable[[str], object], text: str, what: str) -> str:
 
 
 def _texts(words: Sequence[str]) -> list[bytes]:
-    octets = [w.encode("latin-1", "replace") if w.isascii() else w.encode() for w in words]
+    octets = [_octets(word) for word in words]
     for each in octets:
         if len(each) > 255:
             raise RdataError(f"expected texts of at most 255 octets, got one of {len(each)}")
     return octets
+
+
+def escape(text: str) -> str:
+    """Return *text* so that `build` takes every character of it for what it is."""
+    return text.replace("\\", "\\\\")
+
+
+def _octets(word: str) -> bytes:
+    r"""Return the octets of a character string: ``\DDD`` is one, ``\X`` is X (RFC 1035 section 5.1)."""
+    raw, octets, i = word.encode(), bytearray(), 0
+    while i < len(raw):
+        digits = raw[i + 1 : i + 4]
+        if raw[i] != 0x5C:
+            octets.append(raw[i])
+            i += 1
+        elif len(digits) == 3 and digits.isdigit() and int(digits) < 256:
+            octets.append(int(digits))
+            i += 4
+        elif digits and not digits[:1].isdigit():
+            octets.append(digits[0])
+            i += 2
+        else:
+            raise RdataError(f"expected a character or three digits up to 255 after the backslash in {word!r}")
+    return bytes(octets)
+
+
+def _tag(word: str) -> str:
+    if not (word.isascii() and word.isalnum() and len(word) < 256):
+        raise RdataError(f"expected a tag of letters and digits (RFC 8659 section 4.1), got {word!r}")
+    return word.lower()
+
+
+def _caa_value(word: str) -> str:
+    try:
+        return _octets(word).decode("ascii")
+    except UnicodeDecodeError:
+        raise RdataError(f"expected a value of ASCII characters, got {word!r}") from None
 
 
 def _soa(words: Sequence[str], origin: Name | None) -> Rdata:
@@ -114,7 +151,7 @@ _BUILDERS: dict[str, tuple[str, Callable[[Sequence[str], Name | None], Rdata]]] 
     "PTR": ("NAME", lambda w, o: dnslib.PTR(_label(w[0], o))),
     "MX": ("PREFERENCE NAME", lambda w, o: dnslib.MX(_label(w[1], o), _number(w[0], 65535))),
     "TXT": ("TEXT…", lambda w, _: dnslib.TXT(_texts(w))),
-    "CAA": ("FLAGS TAG VALUE", lambda w, _: dnslib.CAA(_number(w[0], 255), w[1], w[2])),
+    "CAA": ("FLAGS TAG VALUE", lambda w, _: dnslib.CAA(_number(w[0], 255), _tag(w[1]), _caa_value(w[2]))),
     "SRV": (
         "PRIORITY WEIGHT PORT NAME",
         lambda w, o: dnslib.SRV(_number(w[0], 65535), _number(w[1], 65535), _number(w[2], 65535), _label(w[3], o)),

@@ -159,7 +159,7 @@ class Server:
         name, rtype = _owner(zone, body)
         try:
             # A TXT value is one text; everything else is words, as in a master file.
-            data = [rdata.build(rtype, [v] if rtype == "TXT" else v.split(), zone.apex) for v in values]
+            data = [rdata.build(rtype, [rdata.escape(v)] if rtype == "TXT" else v.split(), zone.apex) for v in values]
             changed = zone.replace(name, rtype, ttl, data)
         except NameServerError as error:
             raise AdminError(400, str(error)) from None
@@ -189,7 +189,7 @@ class Server:
 
     def _queries(self, request: Request) -> list[dict[str, Any]]:
         limit = request.query.get("limit", "100")
-        if not limit.isdigit():
+        if not (limit.isascii() and limit.isdigit()):
             raise AdminError(400, f"expected limit=NUMBER, got {limit!r}")
         answer = []
         for at, client, transport, wire, response in list(self.queries)[-int(limit) :][::-1]:

@@ -50,15 +50,14 @@ class Zone:
 
     def __init__(self, apex: Name, records: Iterable[Record]) -> None:
         self.apex = apex
-        self._nodes: dict[Name, dict[str, RRset]] = {}
+        collected: dict[tuple[Name, str], tuple[int, dict[str, Rdata]]] = {}
         for record in records:
-            node = self._nodes.setdefault(record.name, {})
-            before = node.get(record.rtype)
-            if before is None:
-                node[record.rtype] = RRset(record.name, record.rtype, record.ttl, (record.rdata,))
-            elif record.rdata.toZone() not in before.text():
-                ttl = min(before.ttl, record.ttl)
-                node[record.rtype] = RRset(record.name, record.rtype, ttl, (*before.rdata, record.rdata))
+            ttl, found = collected.get((record.name, record.rtype), (record.ttl, {}))
+            found.setdefault(record.rdata.toZone(), record.rdata)
+            collected[record.name, record.rtype] = (min(ttl, record.ttl), found)
+        self._nodes: dict[Name, dict[str, RRset]] = {}
+        for (name, rtype), (ttl, found) in collected.items():
+            self._nodes.setdefault(name, {})[rtype] = RRset(name, rtype, ttl, tuple(found.values()))
         self._check()
         #: Names that exist only because something exists below them (RFC 8020 calls them empty non-terminals).
         self._exists: set[Name] = set()

@@ -24,7 +24,7 @@ def load_hints(path: Path) -> dict[str, str]:
         words = [w for w in line.partition(";")[0].split() if w.upper() != "IN"]
         if not words:
             continue
-        if len(words) == 4 and words[1].isdigit():
+        if len(words) == 4 and words[1].isdecimal():
             del words[1]
         if len(words) != 3 or words[1].upper() not in {"NS", "A", "AAAA"}:
             raise HintsError(f"{path}:{number}: expected NAME TTL NS|A|AAAA VALUE, got {line.strip()!r}")

@@ -10,6 +10,8 @@ from typing import Any
 
 import dnslib
 
+import serving
+
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
 QR, AA, TC, RD, RA, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0010
 #: What we accept and send in one datagram (DNS flag day 2020).
@@ -18,6 +20,8 @@ PLAIN_UDP = 512
 _HEADER = struct.Struct("!6H")
 #: The OPT record of our own queries: version 0, no flags, our payload.
 _OPT = struct.pack("!BHHIH", 0, 41, PAYLOAD, 0, 0)
+#: Types whose RDATA is a name that is followed: NS, CNAME.
+_NAMED = (2, 5)
 _TYPES: dict[int, str] = dict(dnslib.QTYPE.forward)
 
 
@@ -89,8 +93,7 @@ def parent(name: str) -> str:
 
 def query(ident: int, qname: str, qtype: str) -> bytes:
     """Encode an iterative query."""
-    labels = [] if qname == "." else qname.rstrip(".").split(".")
-    name = b"".join(bytes([len(each)]) + each for each in (label.encode("latin-1") for label in labels)) + b"\0"
+    name = b"".join(bytes([len(label)]) + label for label in _labels(qname)) + b"\0"
     return _HEADER.pack(ident, 0, 1, 0, 0, 1) + name + struct.pack("!HH", type_code(qtype), 1) + _OPT
 
 
@@ -121,8 +124,8 @@ def parse_reply(sent: bytes, received: bytes) -> Message:
             _records(message.auth),
             _records(message.ar),
         )
-    except (dnslib.DNSError, ValueError, struct.error, IndexError, RecursionError) as error:
-        raise MalformedError(str(error)) from None
+    except Exception as error:  # dnslib raises what it likes; a reply that it can not read is none
+        raise MalformedError(f"{type(error).__name__}: {error}") from None
 
 
 def parse_query(wire: bytes) -> ClientQuery:
@@ -186,29 +189,49 @@ def error(wire: bytes, rcode: int) -> bytes:
 def _pack(
     asked: ClientQuery, rcode: int, answer: Sequence[Record], authority: Sequence[Record], *, truncated: bool = False
 ) -> bytes:
-    buffer = dnslib.DNSBuffer()
+    buffer = serving.Buffer()
     flags = QR | RA | (TC if truncated else 0) | asked.flags & (RD | CD) | rcode
     edns = asked.payload is not None
     buffer.append(_HEADER.pack(asked.id, flags, 1, len(answer), len(authority), edns))
     buffer.append(asked.question)
-    labels = [] if asked.qname == "." else asked.qname.rstrip(".").split(".")
-    offset = 12
+    labels, offset = _labels(asked.qname), 12
     for depth, label in enumerate(labels):  # answers point to the question's labels
-        buffer.names.setdefault(tuple(each.encode("latin-1") for each in labels[depth:]), offset)
+        buffer.names.setdefault(labels[depth:], offset)
         offset += len(label) + 1
     for each in (*answer, *authority):
-        dnslib.RR(each.name, type_code(each.rtype), 1, each.ttl, each.rdata).pack(buffer)
+        dnslib.RR(dnslib.DNSLabel(_labels(each.name)), type_code(each.rtype), 1, each.ttl, each.rdata).pack(buffer)
     if edns:
         buffer.append(_OPT)
     return bytes(buffer.data)
 
 
 def _records(section: Sequence[Any]) -> tuple[Record, ...]:
-    return tuple(
-        Record(str(rr.rname).lower(), _TYPES.get(rr.rtype, f"TYPE{rr.rtype}"), min(rr.ttl, 2**31 - 1), rr.rdata)
-        for rr in section
-        if rr.rtype != 41 and rr.rclass == 1
-    )
+    records = []
+    for rr in section:
+        name = to_text(rr.rname)
+        if rr.rtype == 41 or rr.rclass != 1 or name is None:
+            continue
+        if rr.rtype in _NAMED and to_text(rr.rdata.label) is None:
+            continue
+        rtype = _TYPES.get(rr.rtype, f"TYPE{rr.rtype}")
+        # The top bit of a TTL is no number (RFC 2181 section 8): such a record is not to be kept.
+        records.append(Record(name, rtype, rr.ttl if rr.ttl < 1 << 31 else 0, rr.rdata))
+    return tuple(records)
+
+
+def to_text(label: Any) -> str | None:
+    """Return a name of dnslib's as we write names: octets as Latin-1, lower case, with a dot at the end.
+
+    None for a name with a dot inside a label: as text it would be another name, and an attacker's way into the cache
+    (Jeitner and Shulman, "Injection Attacks Reloaded", USENIX Security 2021).
+    """
+    if any(b"." in bytes(part) for part in label.label):
+        return None
+    return "".join(bytes(part).lower().decode("latin-1") + "." for part in label.label) or "."
+
+
+def _labels(name: str) -> tuple[bytes, ...]:
+    return () if name == "." else tuple(part.encode("latin-1") for part in name[:-1].split("."))
 
 
 def _name(wire: bytes, offset: int) -> tuple[str, int]:

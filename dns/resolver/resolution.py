@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass, field
 
 from resolver.cache import Cache, Negative, Rank
-from resolver.message import NOERROR, NXDOMAIN, Message, Record, is_below, parent
+from resolver.message import NOERROR, NXDOMAIN, Message, Record, is_below, parent, to_text
 
 #: Referrals followed for one question.  Root, TLD, zone and a few delegations below need four or five; a loop more.
 MAX_REFERRALS = 16
@@ -144,6 +144,8 @@ class Resolution:
         followed = self._follow(frame, answer, rank, now)
         if followed == "answer":
             return followed
+        if followed and not is_below(frame.qname, ask.zone):
+            return followed  # where the alias leads, this server has nothing to say: no NXDOMAIN of another's name
         soa = next((r for r in authority if r.rtype == "SOA" and is_below(frame.qname, r.name)), None)
         if (
             message.rcode == NXDOMAIN
@@ -319,4 +321,5 @@ def _refused(frame: _Frame, negative: Negative, left: int) -> Resolved:
 
 
 def _target(record: Record) -> str:
-    return str(record.rdata.label).lower()
+    name = to_text(record.rdata.label)
+    return name if name is not None else "."  # `parse_reply` lets no such record through

@@ -278,6 +278,6 @@ def _hop(ask: Ask, kind: str, rcode: str, rtt_ms: float, transport: str, sent: i
 
 def _limit(request: Request, default: int) -> int:
     text = request.query.get("limit", str(default))
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         raise AdminError(400, f"expected limit=NUMBER, got {text!r}")
     return int(text)

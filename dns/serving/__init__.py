@@ -1,8 +1,10 @@
 """Sockets of a DNS server: UDP in batches, TCP with length framing (RFC 1035 section 4.2, RFC 7766).
 
-Knows nothing of DNS but the framing.  `start` gives one listener that answers on UDP and TCP at the same port.
+Knows nothing of DNS but the framing and how names are written.  `start` gives one listener that answers on UDP and TCP
+at the same port.
 """
 
+from serving.compression import Buffer
 from serving.listener import Handler, Listener, Reply, Transport, start
 
-__all__ = ["Handler", "Listener", "Reply", "Transport", "start"]
+__all__ = ["Buffer", "Handler", "Listener", "Reply", "Transport", "start"]

@@ -10,6 +10,9 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
+from telemetry import log
+
+logger = log.get("serving")
 Transport = Literal["udp", "tcp"]
 Reply = bytes | bytearray | None
 #: ``handler(query, client, transport)``; None drops the query.
@@ -67,7 +70,11 @@ class Listener:
                 query, client = udp.recvfrom(UDP_MAX_QUERY)
             except OSError:  # nothing more to read, or an ICMP error for an earlier answer
                 return
-            reply = handler(query, client, "udp")
+            try:
+                reply = handler(query, client, "udp")
+            except Exception as error:  # one query must not cost the others theirs
+                logger.error("handler_failed", client=client[0], transport="udp", query=query.hex(), error=repr(error))
+                continue
             if reply is None:
                 continue
             if isinstance(reply, (bytes, bytearray)):
@@ -86,7 +93,11 @@ class Listener:
             self._udp.sendto(reply, client)
 
     async def _answer(self, reply: Awaitable[Reply], client: tuple[str, int]) -> None:
-        data = await reply
+        try:
+            data = await reply
+        except Exception as error:  # as above
+            logger.error("handler_failed", client=client[0], transport="udp", error=repr(error))
+            return
         if data is not None:
             self._send(data, client)
 
@@ -112,6 +123,8 @@ class Listener:
                     await writer.drain()
         except (OSError, asyncio.IncompleteReadError, TimeoutError, asyncio.CancelledError):
             pass  # idle, gone, or we are closing: in each case the connection ends
+        except Exception as error:  # this connection ends, the server does not
+            logger.error("handler_failed", client=client[0], transport="tcp", error=repr(error))
         finally:
             self._connections.discard(task)
             writer.close()

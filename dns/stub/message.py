@@ -88,8 +88,8 @@ def parse(sent: bytes, received: bytes) -> Reply:
         raise MalformedReplyError("a reply to another question")
     try:
         message = dnslib.DNSRecord.parse(received)
-    except (dnslib.DNSError, ValueError, struct.error, IndexError) as error:
-        raise MalformedReplyError(str(error)) from None
+    except Exception as error:  # dnslib raises what it likes; a reply that it can not read is none
+        raise MalformedReplyError(f"{type(error).__name__}: {error}") from None
     return Reply(message.header.rcode, bool(message.header.tc), message)
 
 
