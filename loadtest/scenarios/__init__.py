@@ -6,10 +6,28 @@ Each is an `experiments.Experiment`; ``firstbyte run NAME`` conducts it.
 from typing import Any
 
 from experiments import Experiment
+from scenarios.geography import Geography
 from scenarios.handshake import Handshake
+from scenarios.integrity import Integrity
+from scenarios.pool import Pool
+from scenarios.resolution import Resolution
+from scenarios.slow_start import SlowStart
 from scenarios.time_wait import TimeWait
+from scenarios.ttl import Ttl
 
-#: In the order in which they are best read.
-SCENARIOS: tuple[type[Experiment[Any]], ...] = (Handshake, TimeWait)
+#: In the order in which they are best read: names, connections, identity, the rest.
+SCENARIOS: tuple[type[Experiment[Any]], ...] = (
+    Resolution, Ttl, Handshake, Geography, SlowStart, TimeWait, Pool, Integrity,
+)  # fmt: skip
 
-__all__ = ["SCENARIOS", "Handshake", "TimeWait"]
+__all__ = [
+    "SCENARIOS",
+    "Geography",
+    "Handshake",
+    "Integrity",
+    "Pool",
+    "Resolution",
+    "SlowStart",
+    "TimeWait",
+    "Ttl",
+]

@@ -133,7 +133,7 @@ class TimeWait(Experiment[Parameters]):
     async def measure(self, run: Run) -> None:
         """Every arm at once, each from a window of its own."""
         address = (await run.blocking(Stub().resolve, HOST)).rdata[0]
-        self._lay_out(run)
+        self._lay_out(run, {s.local[1] for s in sock_diag.sockets("TIME-WAIT", "FIN-WAIT-2", "ESTABLISHED")})
         run.phase(f"{sum(arm.rate for arm in self.arms.values()):.0f} connections/s in {len(self.arms)} arms")
         self._offset, self._began = run.now(), time.monotonic()
         counting = asyncio.create_task(self._count())
@@ -145,8 +145,8 @@ class TimeWait(Experiment[Parameters]):
             counting.cancel()
             telling.cancel()
 
-    def _lay_out(self, run: Run) -> None:
-        """Give each arm a window in which nothing waits from a run before."""
+    def _lay_out(self, run: Run, taken: set[int]) -> None:
+        """Give each arm a window in which no port is *taken* by what waits from a run before."""
         p = self.p
         first = "server" if self.negative else "client"
         wanted = [
@@ -156,11 +156,10 @@ class TimeWait(Experiment[Parameters]):
             (f"{p.reuse} requests each", p.rate, {"closes": first, "uses": p.reuse}),
             ("reset instead", p.rate, {"closes": "abort"}),
         ]
-        taken = {s.local[1] for s in sock_diag.sockets("TIME-WAIT", "FIN-WAIT-2", "ESTABLISHED")}
         low = FIRST_PORT
         for name, rate, about in wanted:
-            while any(low <= port < low + p.ports for port in taken):
-                low += p.ports
+            while inside := [port for port in taken if low <= port < low + p.ports]:
+                low = max(inside) + 1
             if low + p.ports > LAST_PORT:
                 run.skip("too few ports are free here: sockets of a run before still wait; try again in a minute")
             self.arms[name] = Arm(name, rate, (low, low + p.ports - 1), **about)  # type: ignore[arg-type]

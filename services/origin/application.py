@@ -1,6 +1,6 @@
 """The origin's HTTP: bytes and delays for measuring, ``/whoami`` for looking, a catalog or news for browsing.
 
-Paths work below ``/news`` as well, since the edge forwards them unchanged.
+Paths work below ``/news`` and ``/far`` as well, since the edge forwards them unchanged.
 """
 
 import asyncio
@@ -98,7 +98,7 @@ def build(options: Options, requests: Counter, *, mutual: bool) -> web.Applicati
 
     application = web.Application(middlewares=[guard], client_max_size=16 << 20)
     plural = "articles" if options.kind == "news" else "items"
-    for prefix in ("", "/news"):
+    for prefix in ("", "/news", "/far"):
         application.router.add_get(prefix or "/", front)
         if prefix:
             application.router.add_get(prefix + "/", front)

@@ -1,0 +1,117 @@
+"""What every scenario owes the reader, and what their own parts say without a lab."""
+
+import asyncio
+
+import pytest
+
+from drills import DRILLS
+from experiments import parameters
+from experiments.chart import svg
+from experiments.journal import Journal
+from experiments.result import Quantity, Result
+from experiments.run import Run
+from scenarios import SCENARIOS, in_memory
+from scenarios.time_wait import TimeWait, _waiting
+from tests.experiments.lab import MemoryLab
+from theory import time_wait
+
+EVERY = (*SCENARIOS, *DRILLS)
+
+
+def made(kind, *, quick=True, negative=False):
+    return kind(parameters.bind(kind.settings, quick=quick), negative=negative)
+
+
+@pytest.mark.parametrize("kind", EVERY, ids=lambda k: k.name)
+def test_it_says_what_it_claims_means_and_takes_away(kind):
+    assert kind.claim.endswith(".")
+    assert kind.production
+    assert kind.control.without
+    assert kind.control.fails
+
+
+@pytest.mark.parametrize("kind", SCENARIOS, ids=lambda k: k.name)
+def test_it_says_what_the_seed_says_and_where_theory_comes_from(kind):
+    assert kind.says
+    assert kind.source
+
+
+@pytest.mark.parametrize("kind", SCENARIOS, ids=lambda k: k.name)
+@pytest.mark.parametrize("negative", [False, True])
+def test_a_prediction_is_made_before_anything_is_measured(kind, negative):
+    said = made(kind, negative=negative).predict()
+    assert said
+    assert all(isinstance(each, Quantity) for each in said.values())
+
+
+@pytest.mark.parametrize("kind", EVERY, ids=lambda k: k.name)
+def test_every_parameter_has_a_reason_and_bounds(kind):
+    for each in parameters.describe(kind.settings):
+        assert each["help"]
+        if isinstance(each["full"], (int, float)) and not isinstance(each["full"], bool):
+            assert each["low"] <= each["full"] <= each["high"]
+
+
+@pytest.mark.parametrize("kind", SCENARIOS, ids=lambda k: k.name)
+def test_a_quick_run_is_meant_to_take_at_most_forty_seconds(kind):
+    assert made(kind).duration() <= 45
+
+
+def test_the_model_of_waiting_sockets_follows_the_square_wave():
+    # 1,024 ports at 32/s: 32 s of ramp, full until the first minute is over, then as many leave as come.
+    assert [_waiting(32, at, 1024, 60) for at in (0, 16, 32, 50, 60, 76)] == [0, 512, 1024, 1024, 1024, 1024]
+
+
+@pytest.fixture
+def exhausted(tmp_path):
+    """A time-wait run whose attempts are those of the theory, without any network."""
+    experiment = made(TimeWait)
+    run = Run(MemoryLab(), Result("time-wait", "", {}), Journal(tmp_path))
+    run.result.prediction = dict(experiment.predict())
+    experiment._lay_out(run, {33_100})
+    for arm in experiment.arms.values():
+        ports = experiment.p.ports * len(arm.to)
+        for number in range(int(experiment.p.seconds * arm.rate)):
+            at = number / arm.rate
+            runs_out = arm.closes == "client" and not arm.uses
+            gone = runs_out and not time_wait.success_share(arm.rate, at, ports)
+            arm.attempts.append((at, at, "no port left" if gone else ""))
+        arm.waiting = [(at / 4, int(min(ports, arm.rate * at / 4))) for at in range(int(experiment.p.seconds * 4))]
+    return experiment, run
+
+
+def test_attempts_as_theory_has_them_pass(exhausted):
+    experiment, run = exhausted
+    experiment.conclude(run)
+    assert [c.name for c in run.result.checks if not c.ok] == []
+    assert {row.name: row.residual for row in run.result.rows}["ports exhausted, 64/s"] == pytest.approx(0, abs=0.02)
+
+
+def test_a_port_that_is_free_too_early_fails(exhausted):
+    experiment, run = exhausted
+    experiment.base.attempts = [(at, begun, "") for at, begun, _ in experiment.base.attempts]
+    experiment.conclude(run)
+    assert "ports exhausted" in [c.name for c in run.result.checks if not c.ok]
+
+
+def test_its_pictures_are_drawn_from_what_was_measured(exhausted):
+    experiment, run = exhausted
+    experiment.conclude(run)
+    assert [len(svg(chart)) > 2000 for chart in run.charts] == [True, True, True]
+
+
+@pytest.mark.parametrize("version", in_memory.VERSIONS)
+def test_a_resumed_handshake_sends_no_certificate(version):
+    ends = in_memory.Ends("ECDSA P-256", version)
+    full, resumed = ends.cost(3), ends.cost(3, resumed=True)
+    assert (full.resumed, resumed.resumed) == (False, True)
+    assert full.received - resumed.received >= full.certificate
+
+
+def test_an_interleaved_order_is_that_of_its_seed(tmp_path):
+    async def order():
+        run = Run(MemoryLab(), Result("x", "", {}), Journal(tmp_path))
+        run.rng.seed(3)
+        return list(run.interleaved("abc", 2))
+
+    assert asyncio.run(order()) == asyncio.run(order())
