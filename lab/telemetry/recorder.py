@@ -19,6 +19,8 @@ from telemetry.admin import AdminError, Request
 #: Samples that are kept at most: half an hour at 10 Hz.
 MAX_ROWS = 18_000
 MAX_HZ = 100.0
+#: Samples for one of sockets: the kernel walks its whole table for that, which takes milliseconds.
+SOCKETS_EVERY = 4
 #: Sockets whose TCP_INFO is taken at most, of each sample.
 MAX_SOCKETS = 64
 
@@ -122,7 +124,7 @@ def take(recording: Recording) -> None:
     before, now = time.thread_time(), time.monotonic()
     recording.add(now, counters.sample())
     watch = recording.watch
-    if watch is not None:
+    if watch is not None and len(recording.rows) % SOCKETS_EVERY == 1:
         with contextlib.suppress(sock_diag.SockDiagError):  # the counters are worth having alone
             found = sock_diag.sockets(
                 "ESTABLISHED", "CLOSE-WAIT", "FIN-WAIT-1", local_port=watch.local_port, remote_port=watch.remote_port, info=True

@@ -73,6 +73,7 @@ async def conduct(
     began = time.monotonic()
     chosen = parameters.bind(kind.settings, quick=order.quick, given=order.given)
     experiment = kind(chosen, negative=order.control)
+    experiment.seed = order.seed
     result = Result(
         kind.name,
         kind.claim,

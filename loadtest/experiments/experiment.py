@@ -59,6 +59,8 @@ class Experiment(ABC, Generic[P]):
         self.p = parameters
         #: Whether this run is the control.
         self.negative = negative
+        #: Of schedules and other random choices, beside `Run.rng`.
+        self.seed = 1
 
     @abstractmethod
     def predict(self) -> Mapping[str, Quantity]:

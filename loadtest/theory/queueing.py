@@ -1,7 +1,9 @@
 """Waiting for one of c connections, Poisson requests (Erlang 1917): exponential holding times M/M/c, constant M/D/c."""
 
 import cmath
+import heapq
 import math
+from collections.abc import Iterable, Iterator
 
 #: Roots are found when a step of Newton's method moves them by less.
 _PRECISION = 1e-14
@@ -55,6 +57,19 @@ def md_c_wait(rate: float, holding: float, servers: int) -> float:
     for k in range(1, servers):
         waiting += (1 / (1 - _root(cmath.exp(2j * math.pi * k / servers), load / servers))).real
     return max(0.0, waiting) / rate
+
+
+def waits(arrivals: Iterable[float], holdings: Iterable[float], servers: int) -> Iterator[float]:
+    """Yield the wait of each request, first come first served, for given arrivals and holding times.
+
+    The recursion of Kiefer and Wolfowitz 1955; it takes the scatter of the arrivals out of a comparison, since a sample
+    of seconds may be far from the mean of the same queue over hours.
+    """
+    free = [0.0] * servers
+    for arrival, holding in zip(arrivals, holdings, strict=False):
+        begin = max(arrival, heapq.heappop(free))
+        heapq.heappush(free, begin + holding)
+        yield begin - arrival
 
 
 def smallest_pool(rate: float, holding: float, wait: float, *, constant: bool = False) -> int:

@@ -97,7 +97,7 @@ def test_a_port_that_is_free_too_early_fails(exhausted):
 def test_its_pictures_are_drawn_from_what_was_measured(exhausted):
     experiment, run = exhausted
     experiment.conclude(run)
-    assert [len(svg(chart)) > 2000 for chart in run.charts] == [True, True, True]
+    assert [svg(chart).count("<circle") > 2 for chart in run.charts] == [True, False, True]
 
 
 @pytest.mark.parametrize("version", in_memory.VERSIONS)

@@ -1,5 +1,7 @@
 """Every model against the values that the catalogue of scenarios names, and at its edges."""
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -278,3 +280,16 @@ def test_wrong_packets_come_from_damage_that_passes() -> None:
     assert integrity.sends_per_segment(0.05, "swap16") == 1
     assert integrity.connection_survives(0.05, 10, "swap16") == pytest.approx(0.95**10)
     assert integrity.connection_survives(0.05, 10, "bitflip") == 1
+
+
+def test_two_servers_take_arrivals_in_order():
+    # At 0 both are free; the third waits for the first, which is done at 4.
+    assert list(theory.queueing.waits([0, 0, 1, 9], [4, 5, 1, 1], 2)) == [0, 0, 3, 0]
+
+
+def test_the_recursion_over_many_arrivals_is_the_closed_form():
+    rng = random.Random(4)
+    at = 0.0
+    arrivals = [at := at + rng.expovariate(20.0) for _ in range(200_000)]
+    waits = list(theory.queueing.waits(arrivals, (0.1 for _ in arrivals), 3))
+    assert sum(waits) / len(waits) == pytest.approx(theory.md_c_wait(20, 0.1, 3), rel=0.05)
