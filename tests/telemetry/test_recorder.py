@@ -38,12 +38,14 @@ def test_octets_that_nobody_has_read_are_told(pair):
 
 def test_a_socket_in_time_wait_is_told_though_no_process_has_it(pair):
     client, accepted = pair
-    port = client.getsockname()[1]
+    port, remote = client.getsockname()[1], accepted.getsockname()[1]
     client.close()
     accepted.recv(1)
     accepted.close()
     deadline = time.monotonic() + 2
-    while time.monotonic() < deadline and not (states := [s.state for s in sock_diag.sockets(local_port=port)]):
+    while time.monotonic() < deadline and not (
+        states := [s.state for s in sock_diag.sockets(local_port=port, remote_port=remote)]
+    ):
         time.sleep(0.01)
     assert states == ["TIME-WAIT"]
 
