@@ -1,5 +1,6 @@
 """What the master knows of its workers and of the hosts they load: rows for the web page.  No socket, no clock of its own."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ COLUMNS = (
     ("Tcp.PassiveOpens", "Accepted"),
     ("Tcp.EstabResets", "Reset"),
     ("Tcp.RetransSegs", "Retransmitted"),
-    ("TcpExt.TW", "Waits ended"),
+    ("TcpExt.TW", "Waits begun"),
     ("TcpExt.TWRecycled", "Waits reused"),
     ("TcpExt.ListenOverflows", "Accept queue full"),
     ("Udp.RcvbufErrors", "UDP dropped"),
@@ -85,7 +86,9 @@ class Board:
     @property
     def starved(self) -> list[str]:
         """Workers that lack CPU, and why."""
-        return [f"{name}: {'; '.join(each.reasons)}" for name, each in sorted(self.workers.items()) if each.reasons]
+        return [
+            f"{short(name)}: {'; '.join(each.reasons)}" for name, each in sorted(self.workers.items()) if each.reasons
+        ]
 
     def kernel_rows(self) -> list[dict[str, Any]]:
         """Return a row for each network namespace: of the workers, which share one if they share a container, and of hosts."""
@@ -106,11 +109,15 @@ class Board:
         """Return a row for each worker: is it fit to measure?"""
         return [
             {
-                "worker": name,
+                "worker": short(name),
                 "host": each.host,
                 "cpu": f"{each.cpu:.0%}",
-                "lag": _ms(each.lag_p99),
-                "verdict": "STARVED: " + "; ".join(each.reasons) if each.reasons else "fit",
+                "lag": "" if math.isnan(each.lag_p99) else _ms(each.lag_p99),
+                "verdict": "idle"
+                if math.isnan(each.lag_p99)
+                else "STARVED: " + "; ".join(each.reasons)
+                if each.reasons
+                else "fit",
             }
             for name, each in sorted(self.workers.items())
         ]
@@ -142,6 +149,12 @@ class Board:
             value = counters.get(key, 0)
             row[column(key)] = int(value if key in LEVELS else value - first.get(key, 0))
         return row
+
+
+def short(worker: str) -> str:
+    """Return a worker's id as a person reads it: Locust's is the host's name and 32 digits."""
+    host, _, digits = worker.rpartition("_")
+    return f"{host} {digits[:4]}" if host else worker
 
 
 def column(key: str) -> str:

@@ -13,7 +13,7 @@ import gevent
 from flask import request
 from locust.runners import STATE_MISSING, MasterRunner
 
-from swarm.board import COLUMNS, Board, column
+from swarm.board import COLUMNS, Board, column, short
 from telemetry.call import CallError, call
 
 HOSTS_FILE = Path("/srv/etc/hosts.toml")
@@ -55,7 +55,7 @@ def extend(web_ui: Any, board: Board) -> None:
         return {
             **rows(board),
             "starved": board.starved,
-            "gone": board.gone,
+            "gone": [short(each) for each in board.gone],
             "lost": board.tally.lost,
             "ok": board.tally.ok.total(),
         }
@@ -106,7 +106,7 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewp
 <title>Load: phases and kernel counters</title><style>
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#5b6570;--paper:#fff;--line:#dfe3e7;--bad:#b3261e;--link:#0068a8}
 @media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--soft:#9aa5b1;--paper:#14171a;--line:#30363d;--bad:#ff8a80;--link:#5eb3f0}}
-body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:76rem;margin:0 auto;padding:1.2rem}
+body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:86rem;margin:0 auto;padding:1.2rem}
 h1{font-size:1.4rem;margin:0}h2{font-size:1.08rem;margin:1.8rem 0 .2rem}p{margin:.2rem 0;color:var(--soft)}a{color:var(--link)}
 nav{display:flex;gap:1.2rem;margin:.4rem 0}.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.93rem;min-width:40rem}
 th{color:var(--soft);font-weight:500}td,th{text-align:right;padding:.25rem 0 .25rem 1.1rem;border-bottom:1px solid var(--line);white-space:nowrap;font-variant-numeric:tabular-nums}

@@ -5,16 +5,17 @@ exact histogram is kept; workers send what is new to the master every few second
 """
 
 import logging
+import math
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
 import gevent
-from locust.runners import LocalRunner
+from locust.runners import STATE_RUNNING, STATE_SPAWNING, LocalRunner, MasterRunner
 
 from generator import Histogram, Request, Starvation, Tally, run_delay
-from swarm.board import Board, Report
+from swarm.board import Board, Report, short
 from telemetry import counters
 
 logger = logging.getLogger("firstbyte")
@@ -31,7 +32,7 @@ class Recorder:
         self._environment = environment
         self._tally, self._lag = Tally(), Histogram()
         self._cpu = 0.0
-        self._starvation = Starvation(0.0, 0.0)
+        self._starvation = Starvation(math.nan, 0.0)
         self._warned = False
 
     def note(self, request: Request, method: str, name: str, length: int = 0) -> None:
@@ -69,7 +70,7 @@ class Recorder:
         before = self.board.workers.get(worker)
         self.board.take(worker, report)
         if report.reasons and (before is None or not before.reasons):
-            logger.warning("worker %s is starved: %s", worker, "; ".join(report.reasons))
+            logger.warning("worker %s is starved: %s", short(worker), "; ".join(report.reasons))
 
     def report(self) -> Report:
         """Return what is new since the last report, for the board."""
@@ -86,6 +87,11 @@ class Recorder:
         return made
 
     def _judge(self, waited: float) -> None:
+        runner = self._environment.runner
+        if isinstance(runner, MasterRunner) or getattr(runner, "state", "") not in {STATE_SPAWNING, STATE_RUNNING}:
+            self._lag = Histogram()  # nobody's times are measured by it
+            self._starvation = Starvation(math.nan, self._cpu)
+            return
         self._starvation = Starvation.of(self._lag, self._cpu, waited=waited)
         self._lag = Histogram()
         if self._starvation.starved and not self._warned:

@@ -48,8 +48,8 @@ def test_tallies_of_all_workers_add_up_and_a_new_test_begins_at_nothing() -> Non
 def test_a_worker_that_lacks_cpu_is_named_with_the_reason() -> None:
     board = Board()
     board.take("a", report())
-    board.take("b", report(reasons=("generator CPU 97% of a core, allowed 80%",)))
-    assert board.starved == ["b: generator CPU 97% of a core, allowed 80%"]
+    board.take("w1_3db082bdfaaf4f92", report(reasons=("generator CPU 97% of a core, allowed 80%",)))
+    assert board.starved == ["w1 3db0: generator CPU 97% of a core, allowed 80%"]
     assert [row["verdict"].partition(":")[0] for row in board.generator_rows()] == ["fit", "STARVED"]
 
 
