@@ -34,9 +34,9 @@ Try
   docker compose run --rm lab trace https://far.example.com/        120 ms away instead of 20
   docker compose run --rm lab link access:near --rtt 80ms           move the near data centre; --reset brings it back
   docker compose run --rm lab drill renewal-under-load --quick      renew certificates under load, lose nothing
-  docker compose kill resolver                                      see what the page says; `docker compose up -d` heals
+  docker compose kill resolver                                      see what the page says; `docker compose start resolver` heals
 
-Ctrl-C stops the lab; `docker compose down` removes it.
+Ctrl-C stops the lab; `docker compose down` removes it and keeps its CA, `docker compose down -v` removes that, too.
 """
 
 logger = log.get("console.opening")

@@ -4,6 +4,7 @@ Pipelined requests wait their turn; a client that sends more than we take is not
 """
 
 import asyncio
+import ssl
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Seconds for a request's head (slow loris), for a silent keep-alive connection, and between pieces of a body.
 HEAD_TIMEOUT, IDLE_TIMEOUT, BODY_TIMEOUT = 10.0, 75.0, 30.0
+#: Seconds in which a client that is still sending may read why it was refused before its connection is reset.
+LINGER = 2.0
 #: Requests of one connection that may be waiting behind the one that is being served.
 MAX_PIPELINED = 8
 CHALLENGE = b"/.well-known/acme-challenge/"
@@ -31,6 +34,8 @@ class Client(asyncio.Protocol):
     def __init__(self, proxy: "Proxy", *, scheme: str, pooled: bool) -> None:
         self.proxy, self.scheme, self.pooled = proxy, scheme, pooled
         self.peer: tuple[str, int] = ("", 0)
+        #: What the TLS connection is like, for X-Forwarded-TLS; empty without.
+        self.tls = b""
         self.version = "1.1"
         #: Whether the connection ends after the response that is being sent.
         self.close_after = False
@@ -61,6 +66,7 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
         self.peer = (transport.get_extra_info("peername") or ("", 0))[:2]
+        self.tls = _describe(transport.get_extra_info("ssl_object"))
         self.transport.set_write_buffer_limits(HIGH_WATER)
         self.proxy.connected(self)
 
@@ -155,13 +161,17 @@ class Client(asyncio.Protocol):
         self._size += len(name) + len(value) + 4
         if self._size > MAX_HEADER or len(self._fields) >= MAX_FIELDS:
             raise BadRequestError(431, f"expected at most {MAX_FIELDS} fields and {MAX_HEADER} octets")
-        self._fields.append((name.lower(), value))
+        # Trailers come here, too: a field after the body could say what the head may not (RFC 9110 section 6.5.1).
+        if self._receiving is None:
+            self._fields.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         parser, version = self._parser, self._parser.get_http_version()
         method = parser.get_method()
-        target = _origin_form(self._target)
+        target, authority = _origin_form(self._target)
         framing = check_request(method, target, self._fields, version)
+        if authority is not None:
+            self._fields = [(name, authority if name == b"host" else value) for name, value in self._fields]
         exchange = Exchange(self.proxy, self, method, target, self._fields, framing)
         close = wants_close(self._fields, version) or not parser.should_keep_alive()
         if not exchange.body_complete:
@@ -193,7 +203,10 @@ class Client(asyncio.Protocol):
     def _refuse(self, error: EdgeError) -> None:
         """Answer with an error after whatever is being answered, and close: where the next request begins is unknown."""
         self._broken = True
-        self._enqueue(error)
+        if self._receiving is not None:
+            self._receiving.abandon(error)  # it is the one that will never be whole: the error is its answer
+        else:
+            self._enqueue(error)
 
     async def _serve(self) -> None:
         try:
@@ -213,10 +226,23 @@ class Client(asyncio.Protocol):
             self._task = None
         if self.close_after and self.transport is not None:
             self._queue.clear()
-            self._broken = True
-            self.transport.close()
+            if self._broken or self._receiving is not None:
+                self._linger()
+            else:
+                self._broken = True
+                self.transport.close()
         elif self._state == "idle":
             self.deadline = time.monotonic() + IDLE_TIMEOUT
+
+    def _linger(self) -> None:
+        """Let a client that is still sending read our answer: to close at once would reset it away (RFC 9112 section 9.6)."""
+        self._broken, self._receiving = True, None
+        if self.transport.is_closing():
+            return
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.resume_reading()
+        asyncio.get_running_loop().call_later(LINGER, self.abort)
 
     async def _one(self, exchange: Exchange) -> None:
         self._serving = exchange
@@ -227,14 +253,16 @@ class Client(asyncio.Protocol):
                 await self.proxy.forward(exchange)
         except EdgeError as error:
             if not exchange.body_complete:
-                self.close_after = True  # what is left of the body will not be read
-            self._error(error)
+                self.close_after = True
+            self._error(error, head_only=exchange.method == b"HEAD")
             exchange.status = error.status
         except ConnectionError:
             self.close_after = True  # a response cut short must not look whole
             self.abort()
         finally:
             self._serving = None
+            if not exchange.body_complete:
+                self.close_after = True  # what is left of the body will not be read
             self.proxy.done(self, exchange)
 
     def _challenge(self, exchange: Exchange) -> None:
@@ -246,24 +274,31 @@ class Client(asyncio.Protocol):
         status = b"404 Not Found" if answer is None else b"200 OK"
         self._respond(status, body, b"text/plain")
 
-    def _error(self, error: EdgeError) -> None:
-        self._respond(
-            b"%d %b" % (error.status, REASONS[error.status].encode()), error.body(), b"application/json", error.status
-        )
+    def _error(self, error: EdgeError, *, head_only: bool = False) -> None:
+        status = b"%d %b" % (error.status, REASONS[error.status].encode())
+        self._respond(status, error.body(), b"application/json", error.status, head_only=head_only)
 
-    def _respond(self, status: bytes, body: bytes, kind: bytes, code: int = 200) -> None:
+    def _respond(self, status: bytes, body: bytes, kind: bytes, code: int = 200, *, head_only: bool = False) -> None:
         fields = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
         if code == 503:
             fields.append((b"retry-after", b"1"))
         if self.close_after:
             fields.append((b"connection", b"close"))
-        self.write(encode(b"HTTP/1.1 " + status, fields) + body)
+        self.write(encode(b"HTTP/1.1 " + status, fields) + (b"" if head_only else body))
 
 
-def _origin_form(target: bytes) -> bytes:
-    """Return the path of an absolute-form target (RFC 9112 section 3.2.2), any other as it is."""
+def _origin_form(target: bytes) -> tuple[bytes, bytes | None]:
+    """Return the path of an absolute-form target and its authority, which stands above Host (RFC 9112 section 3.2.2)."""
     for scheme in (b"http://", b"https://"):
         if target[: len(scheme)].lower() == scheme:
-            _, slash, path = target[len(scheme) :].partition(b"/")
-            return slash + path or b"/"
-    return target
+            authority, slash, path = target[len(scheme) :].partition(b"/")
+            return slash + path or b"/", authority
+    return target, None
+
+
+def _describe(tls: ssl.SSLObject | None) -> bytes:
+    if tls is None:
+        return b""
+    cipher = tls.cipher()
+    resumed = "yes" if tls.session_reused else "no"
+    return f"version={tls.version()}; cipher={cipher[0] if cipher else '?'}; resumed={resumed}".encode()

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from edge.errors import UpstreamError
+from edge.errors import EdgeError, UpstreamError
 from edge.headers import IDEMPOTENT, Fields, Framing, encode, end_to_end, forwarded
 from edge.pool import Refuse, Wait
 from edge.routes import Route, Target
@@ -50,7 +50,11 @@ class Exchange:
         self._done = asyncio.Event()
         self._reusable = False
         self._chunked = False
-        self._last_data = self.began
+        #: When the origin last got or gave something: its silence is counted from here.
+        self._progress = self.began
+        self._origin_paused = False
+        #: Why nobody needs the response any more: the client is gone, or its request will never be whole.
+        self._end: ConnectionError | EdgeError | None = None
         self.status = 0
 
     # --- the request's body, from the client ------------------------------------------------------------------------
@@ -68,6 +72,7 @@ class Exchange:
     def receive_end(self) -> None:
         """The body is whole."""
         self.body_complete = True
+        self._progress = time.perf_counter()
         if self._upstream is not None and self.framing.chunked:
             self._upstream.write(b"0\r\n\r\n")
 
@@ -75,6 +80,7 @@ class Exchange:
         if self._upstream is None:
             return
         self._body_sent = True
+        self._progress = time.perf_counter()
         self._upstream.write(b"%x\r\n%b\r\n" % (len(data), data) if self.framing.chunked else data)
 
     # --- forwarding -------------------------------------------------------------------------------------------------
@@ -84,8 +90,9 @@ class Exchange:
 
         Raises:
             EdgeError: nothing was sent to the client yet.
-            ConnectionError: the response was cut in the middle; the client's connection must go, too.
+            ConnectionError: the client is gone, or the response was cut in the middle and its connection must go, too.
         """
+        self._raise_if_abandoned()
         avoid: set[Target] = set()
         failure: UpstreamError | None = None
         # One try for each target, and one more where a reused connection turns out to be dead.
@@ -98,8 +105,12 @@ class Exchange:
                 if error.status == 503 or len(avoid) >= len(route.targets):
                     break
                 continue
+            if self._end is not None:  # while we waited; the connection is as good as before
+                self.proxy.give_back(route, upstream, reusable=True)
+            self._raise_if_abandoned()
             if await self._through(route, upstream):
                 return
+            self._raise_if_abandoned()
             if self.answered:
                 raise ConnectionError(self._lost)
             target = upstream.pooled.target if upstream.pooled is not None else route.targets[0]
@@ -125,7 +136,7 @@ class Exchange:
             if isinstance(decision, Wait):
                 if time.perf_counter() - began > POOL_TIMEOUT:
                     raise UpstreamError(503, f"no connection was free within {POOL_TIMEOUT:g} s", route.prefix)
-                await pool.wait(POOL_TIMEOUT)
+                await pool.wait(max(0.0, POOL_TIMEOUT - (time.perf_counter() - began)))
                 continue
             self._waited = (time.perf_counter() - began) * 1000
             if isinstance(decision, Refuse):
@@ -137,8 +148,9 @@ class Exchange:
         """Send the request over *upstream* and wait for the end of the response; False when it was lost."""
         self._upstream, self._lost = upstream, ""
         self._done.clear()
-        self._sent_at = self._last_data = time.perf_counter()
-        head = forwarded(self.fields, self.client.peer[0], self.client.scheme)
+        self._origin_paused = False
+        self._sent_at = self._progress = time.perf_counter()
+        head = forwarded(self.fields, self.client.peer[0], self.client.scheme, self.client.tls)
         if self.framing.chunked:
             head.append((b"transfer-encoding", b"chunked"))
         if not self.client.pooled:
@@ -169,31 +181,35 @@ class Exchange:
         return not self._lost
 
     async def _until_done(self) -> None:
-        """Wait for the end; raise `TimeoutError` when the origin is silent for too long while the client listens."""
-        while not self._done.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._done.wait(), RESPONSE_TIMEOUT)
-            silent = time.perf_counter() - self._last_data
-            if (
-                not self._done.is_set()
-                and silent >= RESPONSE_TIMEOUT
-                and not self.client.paused_by_peer
-                and self.body_complete
-            ):
-                raise TimeoutError
+        """Wait for the end; raise `TimeoutError` when the origin neither takes nor gives anything for too long.
 
-    def abandon(self) -> None:
-        """The client is gone: nobody needs the response."""
+        While the client is the slow side, in either direction, the origin is not to blame.
+        """
+        while not self._done.is_set():
+            left = RESPONSE_TIMEOUT - (time.perf_counter() - self._progress)
+            blamed = not self.client.paused_by_peer and (self.body_complete or self._origin_paused)
+            if left <= 0 and blamed:
+                raise TimeoutError
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._done.wait(), left if left > 0 else RESPONSE_TIMEOUT)
+
+    def abandon(self, fault: EdgeError | None = None) -> None:
+        """Nobody needs the response: the client is gone or, with *fault*, its request will never be whole."""
+        self._end = fault or ConnectionError("the client closed the connection")
         if self._upstream is not None:
             upstream = self._upstream
-            self.response_lost("the client closed the connection")
+            self.response_lost(str(self._end))
             upstream.abort()
+
+    def _raise_if_abandoned(self) -> None:
+        if self._end is not None:
+            raise ConnectionError(str(self._end)) if self.answered else self._end
 
     # --- Receiver: the response, from the origin --------------------------------------------------------------------
 
     def response_head(self, status: int, reason: bytes, fields: Fields) -> None:
         now = time.perf_counter()
-        self._last_data = now
+        self._progress = now
         names = {name for name, _ in fields}
         kept = [(name, value) for name, value in end_to_end(fields) if name != b"server-timing"]
         bodiless = self.method == b"HEAD" or status in {204, 304}
@@ -223,7 +239,7 @@ class Exchange:
         return text.encode()
 
     def response_body(self, data: bytes) -> None:
-        self._last_data = time.perf_counter()
+        self._progress = time.perf_counter()
         self.client.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def response_end(self, reusable: bool) -> None:
@@ -238,6 +254,8 @@ class Exchange:
         self._done.set()
 
     def upstream_writable(self, writable: bool) -> None:
+        self._origin_paused = not writable
+        self._progress = time.perf_counter()
         if writable:
             self.client.resume_reading()
         else:
@@ -247,7 +265,7 @@ class Exchange:
         """The client takes more of the response, or does not for now."""
         if self._upstream is not None:
             if writable:
-                self._last_data = time.perf_counter()
+                self._progress = time.perf_counter()
                 self._upstream.resume()
             else:
                 self._upstream.pause()

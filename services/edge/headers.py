@@ -33,6 +33,8 @@ _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _HOST = re.compile(rb"[A-Za-z0-9.\-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 Fields = list[tuple[bytes, bytes]]
 VIA = b"1.1 firstbyte-edge"
+#: Fields that we write anew, answer ourselves, or that say the same as ours in another way (RFC 7239).
+OURS = frozenset({b"via", b"expect", b"forwarded"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,21 +107,22 @@ def end_to_end(fields: Fields) -> Fields:
     return [(name, value) for name, value in fields if name not in HOP_BY_HOP and name not in named]
 
 
-def forwarded(fields: Fields, client: str, scheme: str) -> Fields:
+def forwarded(fields: Fields, client: str, scheme: str, tls: bytes = b"") -> Fields:
     """Return a request's end-to-end fields with the X-Forwarded ones that are true here.
 
-    What a client claims for itself is kept only in X-Forwarded-For, before what we saw.
+    What a client claims for itself is kept only in X-Forwarded-For, before what we saw.  *tls* says what its TLS
+    connection is like; it goes into X-Forwarded-TLS, where an origin can show it to the client.
     """
     kept = end_to_end(fields)
     claimed = b", ".join(value for name, value in kept if name == b"x-forwarded-for")
     host = next((value for name, value in kept if name == b"host"), b"")
-    ours = {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"via", b"expect"}
     via = b", ".join([*(value for name, value in kept if name == b"via"), VIA])
     return [
-        *((name, value) for name, value in kept if name not in ours),
+        *((name, value) for name, value in kept if not name.startswith(b"x-forwarded-") and name not in OURS),
         (b"x-forwarded-for", claimed + b", " + client.encode() if claimed else client.encode()),
         (b"x-forwarded-proto", scheme.encode()),
         (b"x-forwarded-host", host),
+        *([(b"x-forwarded-tls", tls)] if tls else []),
         (b"via", via),
     ]
 

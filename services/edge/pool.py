@@ -186,7 +186,7 @@ class Pool:
         self.generation += 1
         return self.purge()
 
-    def describe(self) -> list[dict[str, Any]]:
+    def describe(self, now: float) -> list[dict[str, Any]]:
         """Return counts by target, for people."""
         return [
             {
@@ -196,7 +196,7 @@ class Pool:
                 "opened": state.opened,
                 "reused": state.reused,
                 "failed": state.failed,
-                "aside": state.aside_until > 0,
+                "aside": state.aside_until > now,
             }
             for target, state in self._states.items()
         ]

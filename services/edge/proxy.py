@@ -309,7 +309,7 @@ class Proxy:
     def _rows(self) -> list[dict[str, Any]]:
         rows = []
         for route, pool in self.pools.items():
-            for row in pool.core.describe():
+            for row in pool.core.describe(time.monotonic()):
                 known = self.stub.cache.get(
                     str(row["name"]).rpartition(":")[0].removeprefix("http://"), "A", time.monotonic()
                 )

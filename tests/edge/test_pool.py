@@ -71,6 +71,13 @@ def test_a_target_that_fails_is_set_aside_for_longer_each_time_and_tried_again()
     assert Open(A) in [pool.decide(1.0) for _ in range(2)]
 
 
+def test_a_target_is_called_aside_only_while_it_is() -> None:
+    pool = Pool([A, B], Limits(failures=1, aside_s=2))
+    pool.decide(0, frozenset({B}))
+    pool.failed(A, 0)
+    assert [[row["aside"] for row in pool.describe(now)] for now in (1, 3)] == [[True, False], [False, False]]
+
+
 def test_when_all_are_aside_they_are_tried_regardless() -> None:
     pool = Pool([A], Limits(failures=1))
     assert pool.decide(0.0) == Open(A)
@@ -126,7 +133,7 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def counts_are_true(self) -> None:
-        rows = self.pool.describe()
+        rows = self.pool.describe(self.now)
         assert sum(row["active"] for row in rows) == len(self.busy)
         assert sum(row["idle"] for row in rows) <= len(self.idle)
         assert all(row["active"] + row["idle"] <= 3 for row in rows)

@@ -1,0 +1,107 @@
+"""Octets of any kind from a client: what is answered does not depend on how they were cut into packets."""
+
+import asyncio
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.client import Client
+from edge.errors import EdgeError
+
+WORDS = st.sampled_from(
+    [b"GET / HTTP/1.1\r\n", b"POST /a HTTP/1.1\r\n", b"HEAD http://x/ HTTP/1.0\r\n", b"Host: x\r\n", b"\r\n", b"\n", b"\r",
+     b"Content-Length: 3\r\n", b"Content-Length: 03\r\n", b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding : chunked\r\n",
+     b"transfer-encoding:\tchunked\r\n", b"Connection: close\r\n", b"abc", b"3\r\nabc\r\n", b"0\r\n\r\n", b"0;x=y\r\n\r\n",
+     b"fffffffffffffffff\r\n", b"X: \x00\r\n", b" folded\r\n", b"\xff"]
+)  # fmt: skip
+OCTETS = st.lists(WORDS | st.binary(max_size=6), max_size=14).map(b"".join)
+
+
+class Transport(asyncio.Transport):
+    """Remembers what was done to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("198.19.1.10", 40000) if name == "peername" else None
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+
+class Recorder:
+    """A proxy that writes down what it is asked to forward, and answers nothing."""
+
+    draining = False
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[bytes, bytes, bytes]] = []
+
+    def connected(self, client: Client) -> None:
+        pass
+
+    def disconnected(self, client: Client) -> None:
+        pass
+
+    def done(self, client: Client, exchange: Any) -> None:
+        pass
+
+    async def forward(self, exchange: Any) -> None:
+        # By now every octet was fed: the body is whole, or never will be.
+        exchange._raise_if_abandoned()
+        self.asked.append((exchange.method, exchange.target, b"".join(exchange._body)))
+
+
+def outcome(pieces: list[bytes]) -> tuple[list[tuple[bytes, bytes, bytes]], bytes]:
+    """Return what is forwarded and what is answered when these *pieces* come one after the other."""
+
+    async def run() -> tuple[list[tuple[bytes, bytes, bytes]], bytes]:
+        recorder, transport = Recorder(), Transport()
+        client = Client(recorder, scheme="http", pooled=True)  # type: ignore[arg-type]
+        client.connection_made(transport)
+        for piece in pieces:
+            client.data_received(piece)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return recorder.asked, transport.written.partition(b"\r\n")[0]
+
+    return asyncio.run(run())
+
+
+@given(OCTETS, st.lists(st.integers(1, 200), max_size=6))
+def test_cutting_octets_into_packets_changes_nothing(octets: bytes, cuts: list[int]) -> None:
+    places = sorted({cut for cut in cuts if cut < len(octets)})
+    pieces = [octets[a:b] for a, b in zip([0, *places], [*places, len(octets)], strict=True)]
+    assert outcome(pieces) == outcome([octets])
+
+
+@given(OCTETS)
+def test_no_octets_break_the_edge(octets: bytes) -> None:
+    _, answered = outcome([octets])
+    assert answered == b"" or answered.startswith((b"HTTP/1.1 100", b"HTTP/1.1 4", b"HTTP/1.1 5"))
+
+
+def test_an_error_names_its_status() -> None:
+    assert b'"error": "Bad Gateway"' in EdgeError(502, "x").body()

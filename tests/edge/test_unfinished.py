@@ -1,0 +1,199 @@
+"""Requests that never become whole, and who is still told why: no connection, pool slot or task stays behind."""
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import pytest
+
+from edge import Limits
+from edge.proxy import Proxy
+from tests.edge.conftest import OK, Bench, read_request, replying, talk
+from tests.edge.test_edge import GET, parts, plain
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def until(fact: Callable[[], object]) -> None:
+    """Return once *fact* is true of the edge, which tells nobody about its inside."""
+    async with asyncio.timeout(5):
+        while not fact():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def until_idle(proxy: Proxy) -> None:
+    """Return when no client and no busy pool connection is left."""
+    await until(lambda: not proxy._clients and not any(row["active"] for row in proxy._rows()))
+
+
+async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An origin that reads whatever comes and waits for more."""
+    while await reader.read(65536):
+        pass
+
+
+async def test_a_chunk_that_is_none_ends_the_request_it_belongs_to(bench: Bench) -> None:
+    proxy, port = await bench.edge(plain(await bench.origin(swallow)))
+    status, fields, body = parts(await talk(port, CHUNKED + b"3\r\nabc\r\nnonsense\r\n"))
+    assert (status, fields["connection"]) == (400, "close")
+    assert "expected an HTTP request" in json.loads(body)["reason"]
+    await until_idle(proxy)
+
+
+async def test_a_body_that_stops_coming_is_a_408(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.client.BODY_TIMEOUT", 0.05)
+    monkeypatch.setattr("edge.proxy.TICK", 0.02)
+    proxy, port = await bench.edge(plain(await bench.origin(swallow)))
+    status, _, body = parts(await talk(port, CHUNKED + b"3\r\nabc\r\n"))
+    assert (status, json.loads(body)["reason"]) == (408, "no whole request body in time")
+    await until_idle(proxy)
+
+
+async def test_a_client_that_goes_while_a_connection_is_opened_leaves_nothing_behind(bench: Bench) -> None:
+    asked: list[str] = []
+    going = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line, _, _ = await read_request(reader)
+        asked.append(line)
+        writer.write(OK)
+        await reader.read()
+
+    proxy, port = await bench.edge(plain(await bench.origin(script)))
+    opening = proxy.open
+
+    async def slowly(target):
+        await going.wait()
+        return await opening(target)
+
+    proxy.open = slowly  # type: ignore[method-assign]
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(CHUNKED + b"3\r\nabc\r\n")
+    await until(lambda: any(client._serving for client in proxy._clients))
+    writer.transport.abort()
+    await until(lambda: not proxy._clients)
+    going.set()
+    await until_idle(proxy)
+    assert asked == []
+    assert sum(row["idle"] for row in proxy._rows()) == 1, "the connection is as good as before"
+    assert parts(await talk(port, GET))[0] == 200
+
+
+async def test_an_origin_that_does_not_read_is_a_504_and_blamed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined] # asyncio's, not the type checker's
+        await asyncio.sleep(2)
+
+    monkeypatch.setattr("edge.exchange.RESPONSE_TIMEOUT", 0.2)
+    origin = await bench.origin(deaf)
+    proxy, port = await bench.edge(plain(origin))
+    size = 64 << 20
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: x.test\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+    async with asyncio.timeout(10):
+        status, _, body = parts(await reader.readuntil(b"}\n"))
+    writer.transport.abort()
+    assert (status, json.loads(body)["upstream"]) == (504, f"http://127.0.0.1:{origin}")
+    await until_idle(proxy)
+
+
+async def test_a_slow_upload_is_not_the_origins_fault(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.exchange.RESPONSE_TIMEOUT", 0.1)
+    _, port = await bench.edge(plain(await bench.origin(replying(OK))))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(CHUNKED)
+    for _ in range(4):
+        await asyncio.sleep(0.06)
+        writer.write(b"1\r\na\r\n")
+    writer.write(b"0\r\n\r\n")
+    assert parts(await asyncio.wait_for(reader.readuntil(b"ok"), 5))[0] == 200
+    writer.close()
+
+
+async def test_an_answer_before_the_end_of_the_request_closes_the_connection(bench: Bench) -> None:
+    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 4\r\n\r\nmuch")
+        await writer.drain()
+        await reader.read()
+
+    proxy, port = await bench.edge(plain(await bench.origin(hasty)))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: x.test\r\nContent-Length: 50000000\r\n\r\n")
+    answer = await asyncio.wait_for(reader.readuntil(b"much"), 5)
+    # It goes on sending, is read from, and sees the end rather than a reset.
+    for _ in range(20):
+        writer.write(bytes(500_000))
+        await asyncio.sleep(0)
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    assert parts(answer)[0] == 413
+    await until_idle(proxy)
+
+
+async def test_a_client_that_never_stops_sending_is_cut_off(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.client.LINGER", 0.1)
+    proxy, port = await bench.edge(plain(await bench.origin(replying(OK))))
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/2.7\r\n\r\n")
+    await until(lambda: proxy._clients)
+    await until(lambda: not proxy._clients)
+    writer.close()
+
+
+async def test_trailers_do_not_become_fields_of_the_head(bench: Bench) -> None:
+    seen: list[dict[str, str]] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            _, fields, _ = await read_request(reader)
+            seen.append(fields)
+            writer.write(OK)
+
+    proxy, port = await bench.edge(plain(await bench.origin(script)), limits=Limits(per_target=1))
+    request = (
+        b"POST / HTTP/1.1\r\nHost: x.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"0\r\nX-Admin: yes\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n"
+    )
+    assert parts(await talk(port, request))[0] == 200
+    (fields,) = seen
+    assert "x-admin" not in fields
+    assert fields["x-forwarded-for"] == "127.0.0.1"
+    await until_idle(proxy)
+
+
+async def test_an_error_to_head_has_no_body_that_looks_like_the_next_response(bench: Bench) -> None:
+    _, port = await bench.edge(plain(1))
+    head = b"HEAD / HTTP/1.1\r\nHost: x.test\r\n\r\n"
+    answer = await talk(port, head + GET)
+    first, _, rest = answer.partition(b"\r\n\r\n")
+    assert b" 502 " in first
+    assert rest.startswith(b"HTTP/1.1 502 ")
+
+
+async def test_the_authority_of_an_absolute_target_stands_above_host(bench: Bench) -> None:
+    seen: list[tuple[str, dict[str, str]]] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line, fields, _ = await read_request(reader)
+        seen.append((line, fields))
+        writer.write(OK)
+
+    _, port = await bench.edge(plain(await bench.origin(script)))
+    await talk(port, GET.replace(b"GET /", b"GET http://far.example.com/a?b"))
+    ((line, fields),) = seen
+    assert line == "GET /a?b HTTP/1.1"
+    assert fields["host"] == fields["x-forwarded-host"] == "far.example.com"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", id="length-and-coding"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nok", id="two-lengths"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nok", id="odd-length"),
+    ],
+)  # fmt: skip
+async def test_a_response_that_could_be_read_in_two_ways_is_a_502(bench: Bench, reply: bytes) -> None:
+    _, port = await bench.edge(plain(await bench.origin(replying(reply))))
+    assert parts(await talk(port, GET))[0] == 502
