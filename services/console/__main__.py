@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -110,9 +111,9 @@ async def serve(args: argparse.Namespace, declared: hosts.Hosts) -> int:
             listener = web.TCPSite(runner, *args.listen)
             await listener.start()
         except OSError as error:
-            print(
-                f"console: error: cannot listen on {args.listen[0]}:{args.listen[1]}: {error.strerror}", file=sys.stderr
-            )
+            host, port = args.listen
+            reason = os.strerror(error.errno) if error.errno else error.strerror
+            print(f"console: error: cannot listen on {host}:{port}: {reason}", file=sys.stderr)
             await runner.cleanup()
             return 2
         host, port = runner.addresses[0][:2]

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import ssl
 import sys
 from pathlib import Path
@@ -127,7 +128,8 @@ async def _listen(
     try:
         host, port = await proxy.listen(address, name, context=context, pooled=pooled)
     except OSError as error:
-        raise OSError(f"cannot listen on {address[0]}:{address[1]}: {error.strerror}") from None
+        reason = os.strerror(error.errno) if error.errno else error.strerror
+        raise OSError(f"cannot listen on {address[0]}:{address[1]}: {reason}") from None
     print(f"listening on {host}:{port} ({name})", flush=True)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import sys
 
 import uvloop
@@ -128,7 +129,8 @@ class Sites:
         try:
             await web.TCPSite(runner, *at, ssl_context=context, backlog=1024).start()  # type: ignore[arg-type]
         except OSError as error:
-            raise OSError(f"cannot listen on {at[0]}:{at[1]}: {error.strerror}") from None
+            reason = os.strerror(error.errno) if error.errno else error.strerror
+            raise OSError(f"cannot listen on {at[0]}:{at[1]}: {reason}") from None
         print(f"listening on {at[0]}:{at[1]} ({name})", flush=True)
         self._telemetry.health.set(name, ok=True, detail=f"{at[0]}:{at[1]}")
 

@@ -90,6 +90,27 @@ async def test_mutual_tls_to_the_origin_by_name_and_tls_to_the_client(bench: Ben
     assert 'version="TLSv1.3"' in proxy.telemetry.metrics.render()
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda version: version.name)
+async def test_both_versions_of_tls_are_spoken_and_an_origin_is_told_which(
+    bench: Bench, papers: Papers, version: ssl.TLSVersion
+) -> None:
+    seen = []
+
+    async def script(reader, writer) -> None:
+        seen.append(await read_request(reader))
+        writer.write(OK)
+
+    _, port = await bench.edge(plain(await bench.origin(script)), tls=True)
+    context = papers.client()
+    context.minimum_version = context.maximum_version = version
+    claimed = GET.replace(b"\r\n\r\n", b"\r\nX-Forwarded-TLS: version=SSLv2\r\n\r\n")
+    assert parts(await talk(port, claimed, context))[0] == 200
+    told = seen[0][1]["x-forwarded-tls"]
+    assert told.startswith(f"version={version.name.replace('_', '.')}; cipher=")
+    assert told.endswith("; resumed=no")
+    assert seen[0][1]["x-forwarded-proto"] == "https"
+
+
 async def test_an_origin_with_another_name_is_not_trusted(bench: Bench, papers: Papers) -> None:
     origin = await bench.origin(replying(OK), papers.server("evil.example.com", mutual=True))
     proxy, port = await bench.edge(Target("catalog-1.example.com", origin))
