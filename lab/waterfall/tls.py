@@ -14,6 +14,8 @@ from cryptography import x509
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 CHUNK = 65536
+#: `_ssl.ENCODING_DER`.
+_ENCODING_DER = 2
 
 
 def context(version: str | None, trust: Path | None) -> ssl.SSLContext:
@@ -92,7 +94,7 @@ class Channel:
 
 
 def describe(made: ssl.SSLObject) -> dict[str, Any]:
-    """Return version, cipher, resumption and the chain as it was verified (or as it came, before Python 3.13)."""
+    """Return version, cipher, resumption and the chain as it was verified."""
     cipher = made.cipher()
     group = getattr(made, "group", None)  # Python 3.15
     return {
@@ -105,9 +107,15 @@ def describe(made: ssl.SSLObject) -> dict[str, Any]:
     }
 
 
+def _chain_before_313(made: ssl.SSLObject) -> list[bytes]:
+    """Return what `ssl.SSLObject.get_verified_chain` does from Python 3.13 on; the object below has it since 3.10."""
+    inner: Any = getattr(made, "_sslobj", None)
+    return [each.public_bytes(_ENCODING_DER) for each in inner.get_verified_chain() or ()] if inner else []
+
+
 def _chain(made: ssl.SSLObject) -> list[dict[str, Any]]:
     verified = getattr(made, "get_verified_chain", None)
-    ders: list[bytes] = list(verified()) if verified is not None else []
+    ders: list[bytes] = list(verified()) if verified is not None else _chain_before_313(made)
     if not ders:
         leaf = made.getpeercert(binary_form=True)
         ders = [leaf] if leaf else []

@@ -2,13 +2,19 @@
 
 import pytest
 
+from runtime.host import user_of_services
 from tests.system.conftest import Shell
 
 pytestmark = pytest.mark.system
 
 
 NONE = "0" * 16
-UNPRIVILEGED = {"Uid": "1000 1000 1000 1000", "CapEff": NONE, "CapBnd": NONE, "NoNewPrivs": "1"}
+
+
+def unprivileged(shell: Shell) -> dict[str, str]:
+    """Return what /proc must say: without Docker the uid stays ours where nobody else could read the interpreter."""
+    uid = 1000 if shell.lab.runtime == "docker" else user_of_services(shell.lab.topology.project)
+    return {"Uid": " ".join([str(uid)] * 4), "CapEff": NONE, "CapBnd": NONE, "NoNewPrivs": "1"}
 
 
 def processes(shell: Shell, host: str) -> dict[int, dict[str, str]]:
@@ -29,12 +35,13 @@ def processes(shell: Shell, host: str) -> dict[int, dict[str, str]]:
 
 def test_every_process_runs_unprivileged(shell: Shell) -> None:
     wrong = {}
+    expected = unprivileged(shell)
     for host in shell.lab.topology.always:
         found = processes(shell, host.name)
         assert len(found) >= 2, f"expected an init and the service on {host.name}, got {sorted(found)}"
         for pid, fields in found.items():
-            facts = {key: fields[key] for key in UNPRIVILEGED}
-            if facts != UNPRIVILEGED:
+            facts = {key: fields[key] for key in expected}
+            if facts != expected:
                 wrong[host.name, pid] = facts
     assert wrong == {}
 
