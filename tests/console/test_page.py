@@ -41,7 +41,7 @@ def break_much(lab: ScriptedLab) -> None:
     lab["resolver"].health.set("hints", ok=False, detail="no root server answers")
     lab["edge"].faults.declare("upstream_delay", "Forward this many milliseconds late", ms=1000.0)
     lab["edge"].faults.switch_on("upstream_delay", {})
-    changed = {"rtt_ms": 80.0, "loss": 0.01, "rate_bps": 10_000_000, "changed": True}
+    changed = {"rtt_ms": 80.0, "loss": 0.01, "rate_bps": 10_000_000, "corrupt_swap16": 0.05, "changed": True}
     lab["wan"].answers["/admin/links"] = {"links": links(list(lab.declared.regions), access__near=changed)}
     for host in lab.hosts.values():
         host.sockets.set(12345, state="tw")
@@ -124,7 +124,7 @@ async def test_expired_overdue_failing_and_faulty_are_told_apart(lab: ScriptedLa
         assert "upstream_delay on edge — forward this many milliseconds late" in await page.text("#faults")
         assert "✕ expired" in await page.text("#certificates .cert.bad")
         assert "! 12 min left" in await page.text("#certificates .cert.warn")
-        assert "80 ms" in await page.text("#links tr.changed")
+        assert await page.text("#links tr.changed") == "access → near changed 5 % words swapped 80 ms 1 % 10 Mbit/s 0 0"
         labels = await page.evaluate("[...document.querySelectorAll('.label.changed')].map((it) => it.textContent)")
         assert labels == ["← 80 ms", "← 1 % lost", "← 10 Mbit/s", "→ 20 ms"]
 

@@ -117,6 +117,20 @@ function pools(list) {
   }));
 }
 
+// What else a link may do to packets, by the router's own words; told only where it does.
+const DAMAGE = {
+  duplicate: "copied", reorder: "held back", corrupt_bitflip: "one bit flipped", corrupt_swap16: "words swapped",
+  corrupt_plusminus: "words ±k", corrupt_random: "burst overwritten",
+};
+
+function damage(it) {
+  return Object.entries(DAMAGE).filter(([key]) => it[key] > 0).map(([key, words]) => `${percent(it[key])} ${words}`).join(", ");
+}
+
+function percent(part) {
+  return `${+(part * 100).toFixed(3)} %`;
+}
+
 function links(list) {
   if (!list.length) return quiet("The router has not answered yet.");
   // The exchange's links carry what this page asks: they would always stand on top.
@@ -124,9 +138,10 @@ function links(list) {
   const rank = (it) => (it.changed ? 0 : it.packets_per_s > 0 && !own(it) ? 1 : 2);
   const sorted = [...list].sort((a, b) => rank(a) - rank(b) || b.packets_per_s - a.packets_per_s);
   const row = (it) => h("tr", { class: it.changed ? "changed" : "" },
-    h("th", { scope: "row" }, `${it.from} ${it.both ? "–" : "→"} ${it.to}`, it.changed ? h("small", { class: "tag" }, "changed") : null),
+    h("th", { scope: "row" }, `${it.from} ${it.both ? "–" : "→"} ${it.to}`, it.changed ? [" ", h("small", { class: "tag" }, "changed")] : null,
+      damage(it) ? [" ", h("small", {}, damage(it))] : null),
     h("td", { class: "number" }, `${it.rtt_ms} ms`, it.jitter_ms ? h("small", {}, `+${it.jitter_ms}`) : null),
-    h("td", { class: "number" }, it.loss ? `${+(it.loss * 100).toFixed(3)} %` : "0"),
+    h("td", { class: "number" }, it.loss ? percent(it.loss) : "0"),
     h("td", { class: "number" }, it.rate_bps ? `${+(it.rate_bps / 1e6).toFixed(2)} Mbit/s` : "∞"),
     h("td", { class: "number" }, count(it.packets_per_s)),
     h("td", { class: it.dropped ? "number odd" : "number" }, count(it.dropped)));
