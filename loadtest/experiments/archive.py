@@ -14,6 +14,8 @@ from experiments.conduct import Outcome
 
 #: Bytes of a result.json that are read.
 MAX_RESULT = 4 << 20
+#: Name of a run's folder: UTC time, which sorts as text.
+TIME = "%Y%m%dT%H%M%SZ"
 
 
 class ArchiveError(Exception):
@@ -200,7 +202,7 @@ def _fresh(parent: Path) -> Path:
     parent.mkdir(parents=True, exist_ok=True)
     moment = dt.datetime.now(dt.UTC)
     while True:
-        folder = parent / moment.strftime("%Y%m%dT%H%M%SZ")
+        folder = parent / moment.strftime(TIME)
         try:
             folder.mkdir()
         except FileExistsError:  # two runs within a second

@@ -15,7 +15,7 @@ import pytest
 from runtime import Lab, LabError, Topology, choose, find_project
 
 #: Which programs are asked is theirs to say; how long they may take is ours.
-TIMEOUT = 60.0
+TIMEOUT = 150.0
 
 
 @dataclass(frozen=True, slots=True)
