@@ -16,9 +16,11 @@ from typing import Any, Self
 import docker
 from docker.errors import APIError, DockerException, NotFound
 
+from runtime import compose
 from runtime.errors import EngineError, LabDownError, LabError, RefusedError
 from runtime.lab import HostStatus
-from runtime.topology import Topology
+from runtime.ports import listen
+from runtime.topology import COMPOSE_FILE, Topology
 
 PROJECT = "firstbyte"
 #: The uid that every service runs as, and the only one that may read the lab's volumes.
@@ -72,6 +74,7 @@ class DockerLab:
         if not publish:
             raise EngineError("Docker publishes the ports of the compose file: `--no-ports` is for the runtime netns")
         self._require_compose()
+        self._require_ports(profiles)
         arguments = [flag for profile in profiles for flag in ("--profile", profile)]
         result = self._compose(*arguments, "up", "-d", "--wait", *(["--build"] if build else []), stdout=sys.stderr)
         if result.returncode:
@@ -230,6 +233,14 @@ class DockerLab:
             return subprocess.run(command, check=False, stdout=stdout)
         except FileNotFoundError:
             raise EngineError("expected the command `docker` with Compose v2, found none") from None
+
+    def _require_ports(self, profiles: Sequence[str]) -> None:
+        """Compose would start the other hosts and then fail: refuse before that."""
+        running = {host.name for host in self.status() if host.state in {"running", "paused", "restarting"}}
+        for service in compose.load(self.topology.project / COMPOSE_FILE).chosen(tuple(profiles)):
+            if service.name not in running:
+                for port in service.ports:
+                    listen(port).close()
 
     def _require_compose(self) -> None:
         try:

@@ -24,6 +24,7 @@ from runtime.cgroups import Limits, controllers
 from runtime.errors import EngineError, LabDownError, LabError, RefusedError
 from runtime.filesystem import Sources, show_network
 from runtime.lab import HostStatus
+from runtime.ports import listen
 from runtime.state import StateFolder
 from runtime.topology import COMPOSE_FILE, Topology
 
@@ -78,7 +79,7 @@ class NetnsLab:
                 require_machine(file)
                 self._clear(volumes=False)
             with contextlib.ExitStack() as stack:
-                listeners = [stack.enter_context(_listen(port)) for _, port in ports]
+                listeners = [stack.enter_context(listen(port)) for _, port in ports]
                 try:
                     if fresh:
                         self._begin()
@@ -434,25 +435,6 @@ def user_namespace_problem() -> str:
         os._exit(0)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return os.strerror(code) if code else ""
-
-
-def _listen(port: compose.Port) -> socket.socket:
-    """Return a socket that listens on a published port of the machine."""
-    kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
-    sock = socket.socket(socket.AF_INET, kind)
-    try:
-        if kind == socket.SOCK_STREAM:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((port.address, port.published))
-        if kind == socket.SOCK_STREAM:
-            sock.listen(128)
-    except OSError as error:
-        sock.close()
-        raise EngineError(
-            f"cannot publish {port.address}:{port.published}/{port.protocol}: {error.strerror}: end what listens there, "
-            "or start with `firstbyte up --no-ports`"
-        ) from None
-    return sock
 
 
 def _enter(network: int, name: int, user: int) -> None:

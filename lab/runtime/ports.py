@@ -1,0 +1,29 @@
+"""Published ports of this machine: taken before anything starts, so that a lab is never half up for want of one."""
+
+import socket
+
+from runtime.compose import Port
+from runtime.errors import EngineError
+
+
+def listen(port: compose.Port) -> socket.socket:
+    """Return a socket that listens on a published port of the machine.
+
+    Raises:
+        EngineError: somebody else does.
+    """
+    kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
+    sock = socket.socket(socket.AF_INET, kind)
+    try:
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((port.address, port.published))
+        if kind == socket.SOCK_STREAM:
+            sock.listen(128)
+    except OSError as error:
+        sock.close()
+        raise EngineError(
+            f"cannot publish {port.address}:{port.published}/{port.protocol}: {error.strerror}: end what listens there, "
+            "or start without it (`firstbyte --runtime netns up --no-ports`)"
+        ) from None
+    return sock
