@@ -6,7 +6,7 @@ from runtime.compose import Port
 from runtime.errors import EngineError
 
 
-def listen(port: compose.Port) -> socket.socket:
+def listen(port: Port) -> socket.socket:
     """Return a socket that listens on a published port of the machine.
 
     Raises:
@@ -24,6 +24,6 @@ def listen(port: compose.Port) -> socket.socket:
         sock.close()
         raise EngineError(
             f"cannot publish {port.address}:{port.published}/{port.protocol}: {error.strerror}: end what listens there, "
-            "or start without it (`firstbyte --runtime netns up --no-ports`)"
+            "or start without it (`firstbyte up --runtime netns --no-ports`)"
         ) from None
     return sock
