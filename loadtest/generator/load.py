@@ -10,7 +10,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from generator.channel import Channel
@@ -23,6 +23,8 @@ from stub import AsyncStub, StubError
 
 #: Seconds after which a request counts as lost.
 TIMEOUT = 5.0
+#: Seconds between two looks for requests that are lost: how exact a time-out is.
+SWEEP = 0.02
 #: Idle connections kept at most: more than rate x latency ever needs.
 KEPT = 64
 _PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -39,7 +41,6 @@ class _Exchange:
     connection: Connection | None = None
     #: Whether it holds a place in the pool.
     placed: bool = False
-    expiry: asyncio.TimerHandle = field(init=False)
 
 
 class Load:
@@ -99,6 +100,8 @@ class Load:
         self._places = math.inf if pool is None else float(pool)
         self._kept = KEPT if pool is None else pool
         self._serving = False
+        self._expiries: deque[_Exchange] = deque()
+        self._sweeper: asyncio.TimerHandle | None = None
         self._carried: dict[Connection, _Exchange] = {}
         self._under_way: set[_Exchange] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -125,12 +128,15 @@ class Load:
 
     async def run(self, stop: asyncio.Event | None = None) -> None:
         """Send until *stop* is set or the schedule ends; then wait for what is under way, and close."""
+        self._sweep()
         try:
             await self.pacer.run(stop or asyncio.Event())
             while self._under_way:
                 self._quiet.clear()
                 await self._quiet.wait()
         finally:
+            if self._sweeper is not None:
+                self._sweeper.cancel()
             for task in self._tasks:
                 task.cancel()
             for connection in list(self._open):
@@ -154,7 +160,7 @@ class Load:
         if self._keep:
             self.requests.append(request)
         exchange = _Exchange(request, now)
-        exchange.expiry = asyncio.get_running_loop().call_later(self._timeout, self._expire, exchange)
+        self._expiries.append(exchange)
         self._under_way.add(exchange)
         if request.kind == "pooled":
             self._take_connection(exchange)
@@ -265,6 +271,15 @@ class Load:
                 self._idle.remove(connection)
             self._serve_waiting()
 
+    def _sweep(self) -> None:
+        """Give up what took too long.  Requests expire in the order in which they began; a timer for each would cost more."""
+        oldest = self.now() - self._timeout
+        while self._expiries and (self._expiries[0].request.sent <= oldest or self._expiries[0] not in self._under_way):
+            exchange = self._expiries.popleft()
+            if exchange in self._under_way:
+                self._expire(exchange)
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
+
     def _expire(self, exchange: _Exchange) -> None:
         if exchange.connection is not None:
             exchange.connection.fail("timeout")
@@ -273,7 +288,6 @@ class Load:
 
     def _end(self, exchange: _Exchange, error: str = "") -> None:
         request = exchange.request
-        exchange.expiry.cancel()
         self._under_way.discard(exchange)
         if error:
             request.error, request.failed_in, request.done = error, exchange.phase, self.now()

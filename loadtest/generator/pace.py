@@ -139,11 +139,9 @@ class Pacer:
             self._cpu, self._looked = cpu, now
 
     def _fire(self) -> None:
-        self._timer.clear()
         for _ in range(BURST):
             if self._next == math.inf:
-                self._done.set()
-                return
+                break
             late = self.now() - self._next
             if late < 0:
                 break
@@ -152,6 +150,7 @@ class Pacer:
             intended, self._next = self._next, next(self._times, math.inf)
             self._send(intended)
         if self._next == math.inf:
+            self._timer.clear()
             self._done.set()
-        else:
+        else:  # setting it anew takes the expiry notice away, too
             self._timer.set(self.began + self._next)
