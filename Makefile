@@ -44,9 +44,14 @@ bench: venv ## measure beside independent peers (minutes; an idle machine)
 fuzz: venv ## parsers on ten thousand inputs each
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -m "hypothesis and not system"
 
+experiments: venv ## every scenario and drill, quickly, then every control (a quarter of an hour; the lab has to be up)
+	$(BIN)/firstbyte run all --quick
+	$(BIN)/firstbyte drill all --quick
+	@for verb in run drill; do $(BIN)/firstbyte $$verb all --quick --control; [ $$? -eq 1 ] || { echo "$$verb: a control did not fail as it should" >&2; exit 1; }; done
+
 lock: venv ## compile requirements/*.txt anew (hashes, no URLs)
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 pyproject.toml -o requirements/base.txt
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra load pyproject.toml -o requirements/load.txt
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --group dev requirements/dev.in pyproject.toml -o requirements/dev.txt
 
-.PHONY: help venv up down demo lint test unit bench fuzz lock
+.PHONY: help venv up down demo lint test unit bench fuzz experiments lock

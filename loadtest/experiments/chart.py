@@ -15,7 +15,7 @@ from pathlib import Path
 
 WIDTH, LEFT, RIGHT = 960, 66, 24
 #: Pixels that one letter of a label takes, about; and of a small label.
-LETTER = 6.4
+LETTER = 6.8
 LIGHT = {"ink": "#1b1f24", "soft": "#5b6570", "paper": "#ffffff", "grid": "#e4e7ea", "axis": "#9aa3ad"}
 DARK = {"ink": "#e8eaed", "soft": "#9aa5b1", "paper": "#14171a", "grid": "#272c31", "axis": "#5b6570"}
 #: Series 0 to 6; then good, bad and mark by name.

@@ -207,7 +207,7 @@ class Ttl(Experiment[Parameters]):
             "What a TTL costs, both ways",
             [
                 Panel([Curve("theory: N·λ/(1+λT)", load, 0), Dots("counted at the authority", measured, 1)], y="questions per second", height=170),
-                Panel([Curve("theory: occ·T/2", stale, 2), Dots("measured after a change", [(self.longest, seconds.value, seconds.low, seconds.high)], 3)], y="mean age of a wrong answer's end, s", height=170),
+                Panel([Curve("theory: occ·T/2", stale, 2), Dots("measured after a change", [(self.longest, seconds.value, seconds.low, seconds.high)], 3)], y="seconds of old answers, mean", height=170),
             ],
             x="time to live T, seconds",
             caption=f"{p.names} names, each asked {p.rate:g} times a second at random. Above: the load that is left for the authoritative servers. Below: "

@@ -43,14 +43,14 @@ class Shell:
         code, out, err = self.lab.capture(host, command)
         return Answer(code, out.decode(errors="replace"), err.decode(errors="replace"))
 
-    def here(self, *command: str, text: str | None = None) -> Answer:
+    def here(self, *command: str, text: str | None = None, timeout: float = TIMEOUT) -> Answer:
         """Run *command* on this machine, which reaches the lab through published ports."""
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=TIMEOUT, input=text)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout, input=text)
         return Answer(done.returncode, done.stdout, done.stderr)
 
-    def firstbyte(self, *arguments: str) -> Answer:
+    def firstbyte(self, *arguments: str, timeout: float = TIMEOUT) -> Answer:
         """Run our own command line on this machine."""
-        return self.here(sys.executable, "-m", "firstbyte", *arguments)
+        return self.here(sys.executable, "-m", "firstbyte", *arguments, timeout=timeout)
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,11 @@ On a busy machine a run may be `invalid` (exit code 4): it proves nothing, in ei
 """
 
 import json
+from pathlib import Path
 
 import pytest
 
+from runtime import Lab
 from tests.system.conftest import Shell
 
 pytestmark = pytest.mark.system
@@ -46,3 +48,40 @@ def test_its_control_fails_as_it_should(shell: Shell, words: tuple[str, str]) ->
     code, result = conduct(shell, *words, "--control")
     assert result["verdict"] == "fail"
     assert code == 1
+
+
+def test_every_run_leaves_a_report_with_its_picture(shell: Shell) -> None:
+    answer = shell.firstbyte("run", "resolution", "--quick", "--json")
+    reports = [Path(line.partition("report: ")[2]) for line in answer.err.splitlines() if line.startswith("report: ")]
+    assert len(reports) == 1, answer.err
+    names = {path.name for path in reports[0].parent.iterdir()}
+    assert {"result.json", "report.html", "resolution.svg", "counters.json"} <= names
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("run", "handshak"), "expected a name of"),
+        (("run", "handshake", "--set", "rtt_ms=-1"), "expected rtt_ms to be a number (ms) from 5 to 500, got -1"),
+        (("run", "handshake", "--set", "speed=1"), "expected a parameter of"),
+        (("run", "all", "--set", "repeats=1"), "expected --set with one experiment"),
+        (("run",), "expected a name of"),
+    ],
+)
+def test_what_can_not_be_run_is_refused_in_one_line(shell: Shell, words: tuple[str, ...], says: str) -> None:
+    answer = shell.firstbyte(*words)
+    assert (answer.code, len(answer.err.splitlines())) == (2, 1), answer.err
+    assert says in answer.err
+
+
+def test_the_next_run_takes_back_what_a_killed_one_left(shell: Shell, lab: Lab) -> None:
+    undo = (
+        '[{"text": "link access:near", "host": "wan", "method": "DELETE", "path": "/admin/links/access/near", "body": null}]'
+    )
+    lab.call("wan", "PUT", "/admin/links/access/near", {"rtt_ms": 77})
+    wrote = shell.on("lab", "sh", "-c", f"echo '{undo}' > /srv/results/.undo.json")
+    assert wrote.code == 0, wrote.err
+    answer = shell.firstbyte("run", "resolution", "--quick", "--json")
+    assert "a run before this one was cut off" in answer.err
+    links = {(each["from"], each["to"]): each["rtt_ms"] for each in lab.call("wan", "GET", "/admin/links")["links"]}
+    assert links["access", "near"] == 20
