@@ -111,8 +111,8 @@ def _inside(args: argparse.Namespace, chosen: Sequence[Kind]) -> int:
         done.append(_finish(args, outcome))
         if outcome.result.interrupted.startswith("interrupted"):
             break
-    if len(chosen) > 1 and not args.json:
-        _summary(done, args.control)
+    if len(chosen) > 1:
+        _summary(args, done)
     return _exit_code([each.verdict for each in done], control=args.control)
 
 
@@ -245,11 +245,23 @@ def _show(outcome: Outcome, folder: Path | None) -> None:
         console.print(f"{outcome.took:.0f} s; report: {folder / 'report.html'}", style="dim")
 
 
-def _summary(done: Sequence[Done], control: bool) -> None:
+def _summary(args: argparse.Namespace, done: Sequence[Done]) -> None:
+    """Say how all of them ended, and write the page that somebody can sign."""
+    flags = f"{' --quick' if args.quick else ''}{' --control' if args.control else ''}"
+    try:
+        folders = [each.folder for each in done if each.folder is not None]
+        page = archive.write_summary(RESULTS, f"firstbyte {args.command} all{flags}", folders)
+    except OSError as error:
+        print(f"firstbyte {args.command}: error: no summary: {error.strerror or error}", file=sys.stderr)
+        page = None
+    if args.json:
+        return
     table = Table(box=None, header_style="dim", pad_edge=False)
     for title in ("experiment", "verdict", "seconds", "report"):
         table.add_column(title)
     for each in done:
-        word = f"{each.verdict}{' (as it should)' if control and each.verdict is Verdict.FAIL else ''}"
+        word = f"{each.verdict}{' (as it should)' if args.control and each.verdict is Verdict.FAIL else ''}"
         table.add_row(each.name, f"[{COLOURS[each.verdict]}]{word}[/]", f"{each.took:.0f}", str(each.folder or ""))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print(f"all of them on one page: {page}", style="dim")

@@ -177,6 +177,45 @@ def write_index(results: Path) -> Path:
     return path
 
 
+def write_summary(results: Path, title: str, folders: Sequence[Path]) -> Path:
+    """Write one page about several runs that were made together, for whoever has to sign them; return its path.
+
+    Args:
+        results: the folder of all results.
+        title: what was run.
+        folders: of the runs, in order.
+    """
+    e = html.escape
+    found = {each.folder: each for each in runs(results)}
+    kept = [found[folder] for folder in folders if folder in found]
+    lines, parts = [], []
+    for each in kept:
+        control = " (control)" if each.body.get("control") else ""
+        badge = f"<span class='verdict {each.verdict}'>{each.verdict}</span>"
+        link = f"{e(each.name)}/{e(each.time)}/report.html"
+        checks = each.body.get("checks", [])
+        held = sum(1 for check in checks if check["ok"])
+        lines.append(
+            f"<tr><td><a href='{link}'>{e(each.name)}</a>{control}<td>{badge}<td class='n'>{held} of {len(checks)}"
+            f"<td class='n'>{each.body.get('took_s', 0):.0f} s<td>{e('; '.join(each.body.get('reasons', [])))}"
+        )
+        picture = next(iter(sorted(each.folder.glob("*.svg"), key=lambda path: path.stat().st_mtime)), None)
+        image = f"<img class='chart' alt='' src='{e(each.name)}/{e(each.time)}/{e(picture.name)}'>" if picture else ""
+        parts.append(
+            f"<figure><h3>{e(each.name)}{control} {badge}</h3><p>{e(str(each.body.get('claim', '')))}</p>{image}</figure>"
+        )
+    made = kept[0].body.get("manifest", {}) if kept else {}
+    where = f"{made.get('time', '')} · Linux {made.get('kernel', '?')} · {made.get('openssl', '?')} · firstbyte {made.get('firstbyte', '?')}"
+    body = (
+        f"<h1>{e(title)}</h1><p class='soft'>{e(where)}</p><div class='wide'><table><tr><th>experiment<th>verdict<th class='n'>checks that held"
+        f"<th class='n'>took<th>what did not hold{''.join(lines)}</table></div>{''.join(parts)}<p><a href='index.html'>All runs</a></p>"
+    )
+    words = "".join(c if c.isalnum() else " " for c in title.lower()).split()
+    path = results / f"{'-'.join(words)}-{kept[0].time if kept else 'none'}.html"
+    path.write_text(report.page(title, body), encoding="utf-8")
+    return path
+
+
 def _card(name: str, found: Sequence[Kept]) -> str:
     e = html.escape
     shown = next((each for each in found if not each.body.get("control")), found[0])

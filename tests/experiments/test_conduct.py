@@ -158,6 +158,15 @@ def test_a_kept_run_is_found_listed_and_compared(tmp_path):
     assert "some" in (tmp_path / "index.html").read_text()
 
 
+def test_several_runs_are_summed_up_on_one_page(tmp_path):
+    folders = [archive.keep(run(Some, MemoryLab(), tmp_path, given=(f"lost={n}",)), tmp_path) for n in (0, 2)]
+    page = archive.write_summary(tmp_path, "firstbyte run all --quick", folders)
+    text = page.read_text()
+    assert page.name.startswith("firstbyte-run-all-quick-2")
+    assert text.count("<figure>") == 2
+    assert "lost: expected 0 ± 0, got 2" in text
+
+
 def test_a_run_that_is_not_there_is_one_clear_line(tmp_path):
     with pytest.raises(archive.ArchiveError, match=r"expected a run .*none yet.*got 'other'"):
         archive.find(tmp_path, "other")
