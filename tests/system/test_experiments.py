@@ -75,9 +75,7 @@ def test_what_can_not_be_run_is_refused_in_one_line(shell: Shell, words: tuple[s
 
 
 def test_the_next_run_takes_back_what_a_killed_one_left(shell: Shell, lab: Lab) -> None:
-    undo = (
-        '[{"text": "link access:near", "host": "wan", "method": "DELETE", "path": "/admin/links/access/near", "body": null}]'
-    )
+    undo = '[{"text": "link access:near", "host": "wan", "method": "DELETE", "path": "/admin/links/access/near", "body": null}]'
     lab.call("wan", "PUT", "/admin/links/access/near", {"rtt_ms": 77})
     wrote = shell.on("lab", "sh", "-c", f"echo '{undo}' > /srv/results/.undo.json")
     assert wrote.code == 0, wrote.err
