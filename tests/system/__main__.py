@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from runtime import RUNTIMES, Topology, find_project
+from runtime import RUNTIMES, Topology, choose, find_project
 from runtime.machine import docker_problem, netns_problem
 
 
@@ -12,6 +12,17 @@ def answers(runtime: str) -> bool:
     """Return whether *runtime* can run a lab here."""
     problem = docker_problem if runtime == "docker" else netns_problem
     return not problem(Topology.load(find_project()))
+
+
+def in_the_way(runtime: str) -> str | None:
+    """Return the runtime whose lab is up and holds the published ports that one in *runtime* needs."""
+    topology = Topology.load(find_project())
+    for other in RUNTIMES:
+        if other != runtime and answers(other):
+            with choose(topology, other) as lab:
+                if any(host.state == "running" for host in lab.status()):
+                    return other
+    return None
 
 
 def main(arguments: list[str]) -> int:
@@ -26,6 +37,10 @@ def main(arguments: list[str]) -> int:
         return 3 if arguments or os.environ.get("CI") else 0
     worst = 0
     for runtime in usable:
+        if other := in_the_way(runtime):
+            print(f"tests.system: a lab is up on {other} and holds the ports: `make down`, then the lab on {runtime} can be tested", file=sys.stderr)  # fmt: skip
+            worst = max(worst, 3)
+            continue
         print(f"--- the lab on {runtime}", flush=True)
         environment = {**os.environ, "FIRSTBYTE_RUNTIME": runtime}
         command = [sys.executable, "-m", "pytest", "-m", "system", "tests"]
