@@ -22,6 +22,8 @@ MIN_RETRY, FREE = 1.0, 2
 #: Seconds after expiry and recovery in which either outcome is right.
 BLUR = 1.5
 BASELINE, AFTER = 2.0, 1.5
+#: Seconds by which notAfter, cut to whole seconds, comes early on average.
+WHOLE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class CaOutage(Experiment[Parameters]):
         """How long the certificate is expired in each outage."""
         return {
             f"expired, outage of {share:.0%} of a life": Quantity(
-                max(0.0, (SHARE - EARLY + share - 1) * self.p.life), "s"
+                max(0.0, (SHARE - EARLY + share - 1) * self.p.life + WHOLE), "s"
             )
             for share in self.p.outages
         }
