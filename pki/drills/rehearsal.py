@@ -20,7 +20,7 @@ TRUST = Path("/srv/trust/root.pem")
 HOST, NAME = "edge", "www.example.com"
 #: Validity: the share of intended requests that were sent, and how late at the 99th percentile (seconds).  A loss is a
 #: loss however late its request began; who judges latency asks for `PROMPT`.
-MIN_SENT, MAX_LAG, PROMPT = 0.99, 2.0, 0.025
+MIN_SENT, MAX_LAG, PROMPT, CONTROL_LAG = 0.99, 2.0, 0.025, 5.0
 #: Kinds of events that are lines in a picture.
 SHOWN = ("injection", "undone", "alarm")
 #: Seconds between probes that become one stripe of the picture.
@@ -104,6 +104,8 @@ class Rehearsal:
         lag = self.lag.percentile(99)
         before, lost = self.latency(lambda at: at < first), self.lost(until=first)
         self.run.gate("requests sent", f">= {MIN_SENT:.0%} of the schedule", f"{share:.1%}", share >= MIN_SENT)
+        if self.run.negative:  # what a control loses, it loses by its hundreds, on a busy machine, too
+            max_lag = CONTROL_LAG
         self.run.gate("send lag p99", f"<= {max_lag * 1e3:g} ms", f"{lag * 1e3:.1f} ms", lag <= max_lag)
         words = f"{len(before)}, lost {said(lost)}"
         self.run.gate("baseline", "requests before anything happens, none lost", words, len(before) > 0 and not lost)

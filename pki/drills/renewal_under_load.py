@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from drills.lifetimes import JITTER, SHARE, Scale, shorten
-from drills.rehearsal import HOST, MAX_LAG, PROMPT, Rehearsal, listed, said
+from drills.rehearsal import HOST, PROMPT, Rehearsal, listed, said
 from experiments import Control, Experiment, Quantity, Run, parameter
 
 #: Seconds of load before the short certificate comes, and after the last renewal.
@@ -97,7 +97,7 @@ class RenewalUnderLoad(Experiment[Parameters]):
         stage = self.stage
         if stage is None:
             return
-        stage.gates(self.began - 1.0, MAX_LAG if self.negative else PROMPT)
+        stage.gates(self.began - 1.0, PROMPT)
         held = [h for h in stage.watch.of(HOST) if stage.at(h.issued) >= self.began - 2.0]
         lost = stage.lost()
         shares = stage.watch.renewed_at(HOST)[-self.p.renewals :]
