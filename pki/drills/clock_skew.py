@@ -54,8 +54,8 @@ class ClockSkew(Experiment[Parameters]):
     name = "clock-skew"
     claim = "Within the backdate a wrong clock harms nobody; beyond it somebody complains, nothing loops, and no bad certificate is served."
     says = (
-        "Clocks are wrong: a dead battery, a virtual machine that was paused, a time server that lies. Chrome's engineers found that a third "
-        "of all certificate errors on desktops came from the client's own clock (Acer et al., CCS 2017)."
+        "Clocks are wrong: a dead battery, a virtual machine that was paused, a time server that lies. Chrome's engineers found the "
+        "client's own clock behind a large share of all certificate errors (Acer et al., CCS 2017)."
     )
     source = (
         "RFC 5280 section 4.1.2.5; M. E. Acer et al., Where the Wild Warnings Are, CCS 2017; Let's Encrypt backdates by one hour for this "
