@@ -194,3 +194,30 @@ async def test_a_name_that_does_not_exist_is_lost_in_dns_for_a_caller_and_an_ans
     assert (request.error, request.failed_in) == ("name: NoSuchName", "dns")
     request, rcode = await asyncio.to_thread(Query([resolver]).ask, "nowhere.example.com")
     assert (request.error, rcode) == ("", "NXDOMAIN")
+
+
+@pytest.mark.system  # it takes Locust ten seconds to miss a heartbeat
+async def test_a_killed_worker_is_noticed_and_the_run_goes_on(site: Site, resolver: tuple[str, int]) -> None:
+    target = await site.serve(replying(OK), site.papers.server())
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        bus, web = one.getsockname()[1], two.getsockname()[1]
+    master = ("--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", str(bus), "--web-host", "127.0.0.1")
+    worker = ("--worker", "--master-host", "127.0.0.1", "--master-port", str(bus))
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(locust(target, resolver, *master, "--web-port", str(web)))
+        workers = [await stack.enter_async_context(locust(target, resolver, *worker)) for _ in range(2)]
+        await until(web, "/stats/requests", lambda s: s.get("worker_count") == 2)
+        await asyncio.to_thread(ask, web, "/swarm", {"user_count": 6, "spawn_rate": 100})
+        seen = await until(web, "/firstbyte/data", lambda d: len(d["generator"]) == 2 and d["ok"] > 0)
+        workers[0].kill()
+        seen = await until(web, "/firstbyte/data", lambda d: len(d["gone"]) == 1)
+        assert len(seen["generator"]) == 1
+        later = await until(web, "/firstbyte/data", lambda d: d["ok"] > seen["ok"] + 20)
+        assert later["lost"] == 0
+        state = json.loads(await asyncio.to_thread(ask, web, "/stats/requests"))
+        assert (state["state"], sorted(each["state"] for each in state["workers"])) == (
+            "running",
+            ["missing", "running"],
+        )
