@@ -1,6 +1,5 @@
 """The verbs of a lab, whatever runs it: what the command line and the experiments may ask for."""
 
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,12 +102,4 @@ class Lab(Protocol):
 
     def fetch_results(self, into: Path) -> list[Path]:
         """Copy what the lab's results volume holds into *into*; return each new folder of a run."""
-        ...
-
-
-class Reachable(Protocol):
-    """A lab without an engine between: a socket in any host's network, for measurements from this process."""
-
-    def socket(self, host: str, kind: int = socket.SOCK_STREAM) -> socket.socket:
-        """Return a socket, not connected, that lives in the network of *host*."""
         ...

@@ -102,8 +102,8 @@ def netns(problem: str, *, alone: bool) -> Finding:
     if not problem:
         how = "as root" if os.geteuid() == 0 else "in a user namespace"
         return Finding("runtime netns", Grade.OK, f"{how}, Linux {platform.release()}")
-    what, _, mend = problem.partition(": ")
-    return Finding("runtime netns", Grade.UNFIT if alone else Grade.LIMITED, what, "the runtime netns", mend or what)
+    what, _, mend = problem.rpartition(": ")
+    return Finding("runtime netns", Grade.UNFIT if alone else Grade.LIMITED, what, "the runtime netns", mend)
 
 
 def services_user(uid: int, interpreter: str) -> Finding:

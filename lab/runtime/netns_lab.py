@@ -27,6 +27,7 @@ from runtime.lab import HostStatus
 from runtime.ports import listen
 from runtime.state import StateFolder
 from runtime.topology import COMPOSE_FILE, Topology
+from runtime.wires import set_sysctls
 
 TUN = Path("/dev/net/tun")
 ADMIN_PORT = 9900
@@ -406,7 +407,7 @@ class NetnsLab:
 
 
 def require_machine(file: compose.Compose) -> None:
-    """Raise `EngineError` when this machine, or this user, can not run a lab; before anything is begun."""
+    """Raise `EngineError` ("what: how to mend it") when this machine, or this user, can not run a lab; begins nothing."""
     if any(str(TUN) in service.devices for service in file.services):
         if not TUN.is_char_device():
             raise EngineError(f"expected the device {TUN}, got none: load the kernel module 'tun' (`modprobe tun`)")
@@ -418,23 +419,43 @@ def require_machine(file: compose.Compose) -> None:
             )
     for program in ("setpriv", "ip"):
         if shutil.which(program) is None:
-            raise EngineError(f"expected the program {program!r} (util-linux, iproute2), found none")
-    if os.geteuid() != 0 and (problem := user_namespace_problem()):
-        raise EngineError(f"not root, and no user namespaces: {problem}: run as root, or use Docker")
+            raise EngineError(f"expected the program {program!r} (util-linux, iproute2), found none: install it")
+    if problem := namespace_problem():
+        raise EngineError(problem)
 
 
-def user_namespace_problem() -> str:
-    """Return why this user may not make a user namespace, or ""; tries it in a process of its own."""
+def namespace_problem() -> str:
+    """Return why this user may not make the namespaces of a host and forward packets in one, or ""; tries it, aside."""
+    report, written = os.pipe()
     pid = os.fork()
     if pid == 0:
-        try:
+        _try_namespaces(written)
+    os.close(written)
+    with os.fdopen(report, encoding="utf-8") as file:
+        problem = file.read()
+    os.waitpid(pid, 0)
+    return problem
+
+
+def _try_namespaces(report: int) -> None:
+    """Make them, in this process, which ends with it."""
+    trying = "not root, and no user namespaces" if os.geteuid() != 0 else "no namespaces"
+    try:
+        if os.geteuid() != 0:
             namespaces.become_root_of_user_namespace()
-            namespaces.unshare(namespaces.NEWNET | namespaces.NEWNS)
-        except OSError as error:
-            os._exit(error.errno or 1)
+        namespaces.unshare(namespaces.NEWNET | namespaces.NEWNS | namespaces.NEWPID)
+        pid = os.fork()
+        if pid:
+            os.waitpid(pid, 0)
+            return
+        trying = "hosts may not forward packets"
+        namespaces.keep_mounts_private()
+        namespaces.mount_proc()
+        set_sysctls((("net.ipv4.ip_forward", "1"),))
+    except OSError as error:
+        os.write(report, f"{trying}: {error.strerror}: run as root outside a container, or use Docker".encode())
+    finally:
         os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return os.strerror(code) if code else ""
 
 
 def _enter(network: int, name: int, user: int) -> None:

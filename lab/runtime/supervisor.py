@@ -258,9 +258,9 @@ class Supervisor:
             self._request(connection, request, fds)
         except UnknownHostError as error:
             self._answer(connection, {"error": str(error), "kind": "unknown", "host": error.name, "known": error.known})
-        except LabDownError as error:
+        except (LabDownError, SpawnError) as error:
             self._answer(connection, {"error": str(error), "kind": "down"})
-        except (LabError, SpawnError) as error:
+        except LabError as error:
             self._answer(connection, {"error": str(error)})
         except Exception as error:  # a request that we do not understand must not end the lab
             traceback.print_exc()

@@ -6,6 +6,7 @@ services, the entry point and the links are the real ones.
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,8 +97,18 @@ def absent(tmp_path: Path) -> Iterator[NetnsLab]:
     lab.down()
 
 
+@pytest.fixture
+def small(standing: NetnsLab) -> NetnsLab:
+    """Give a small lab that is up and well, whatever the test before did to it."""
+    deadline = time.monotonic() + 10
+    while not all(s.state == "exited" or s.health == "healthy" for s in standing.status()):
+        assert time.monotonic() < deadline, standing.status()
+        time.sleep(0.02)
+    return standing
+
+
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetnsLab]:
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetnsLab]:
     """Give a small lab that is up, for all tests of a module."""
     lab = make(tmp_path_factory.mktemp("small"))
     lab.up()

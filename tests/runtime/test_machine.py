@@ -22,7 +22,7 @@ OK, LIMITED, UNFIT = Grade.OK, Grade.LIMITED, Grade.UNFIT
         pytest.param(machine.docker("no Docker engine answers", alone=False), LIMITED, "runtime netns, which works", id="no-engine"),
         pytest.param(machine.docker("no Docker engine answers", alone=True), UNFIT, "install Docker", id="no-runtime"),
         pytest.param(machine.netns("expected the device /dev/net/tun, got none: load tun", alone=False), LIMITED, "load tun", id="no-tun"),
-        pytest.param(machine.netns("not root, and no user namespaces", alone=True), UNFIT, "not root", id="no-netns"),
+        pytest.param(machine.netns("not root, and no user namespaces: unshare: Operation not permitted: run as root", alone=True), UNFIT, "unshare: Operation not permitted the runtime netns run as root", id="no-netns"),
         pytest.param(machine.services_user(1000, "/usr"), OK, "uid 1000", id="own-user"),
         pytest.param(machine.services_user(0, "/root/python"), LIMITED, "/root/python", id="closed-home"),
         pytest.param(machine.services_user(1234, "/usr"), LIMITED, "as root", id="user-namespace"),
