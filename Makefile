@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # docker, netns, or nothing: every runtime that answers on this machine
 RUNTIME ?=
+# Unit tests wait more than they work; a file stays in one process.
+PARALLEL := -n 2 --dist loadfile
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,11 +34,11 @@ lint: venv ## ruff, mypy, import-linter
 	$(BIN)/lint-imports --no-cache
 
 test: venv ## the whole suite: units, then the lab in every runtime that answers (RUNTIME=docker|netns: in that one)
-	$(BIN)/pytest -m "not system"
+	$(BIN)/pytest -m "not system" $(PARALLEL)
 	$(BIN)/python -m tests.system $(RUNTIME)
 
 unit: venv ## the tests that need no lab
-	$(BIN)/pytest -m "not system"
+	$(BIN)/pytest -m "not system" $(PARALLEL)
 
 bench: venv ## measure beside independent peers (minutes; an idle machine)
 	$(BIN)/python bench

@@ -74,9 +74,12 @@ async def test_a_session_is_resumed_on_a_connection_of_its_own(site: Site, versi
     await load.run()
     assert [each.error for each in load.requests] == [""] * 10
     assert site.connections == 10
-    assert [each.resumed for each in load.requests] == [False] + [True] * 9
-    assert {each.version for each in load.requests} == {name}
     first, later = load.requests[0], load.requests[-1]
+    assert not first.resumed
+    # The loop is open: on a busy machine a request may begin before the first has brought a session home.
+    assert [each.resumed for each in load.requests if each.sent > first.done].count(False) == 0
+    assert later.resumed
+    assert {each.version for each in load.requests} == {name}
     assert later.bytes_received < first.bytes_received / 1.5  # no chain the second time
 
 
