@@ -158,11 +158,11 @@ class Pool:
 
     def lost(self, connection: Connection) -> bool:
         """An idle connection was closed by the other side; return whether it was idle here."""
-        idle = self._states[connection.target].idle
-        if connection in idle:
-            idle.remove(connection)
-            return True
-        return False
+        state = self._states.get(connection.target)  # another route's pool has other targets
+        if state is None or connection not in state.idle:
+            return False
+        state.idle.remove(connection)
+        return True
 
     def expire(self, now: float) -> list[Connection]:
         """Return the idle connections whose time is over; they are no longer ours."""

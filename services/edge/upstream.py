@@ -190,6 +190,9 @@ class Upstream(asyncio.Protocol):
     def _finish(self) -> None:
         self._ended = True
         receiver, self.receiver = self.receiver, None
+        # The last piece may have filled a slow client's buffer.  That client is no reason to be deaf when idle, to the
+        # origin's close and to the answer to the next request.
+        self.resume()
         if receiver is not None:
             receiver.response_end(reusable=bool(self._parser.should_keep_alive()) and not self._until_close)
 

@@ -6,8 +6,9 @@ import ssl
 
 import pytest
 
-from edge import Limits, Target, parse_route
+from edge import Limits, Route, Target, parse_route
 from edge.__main__ import main
+from edge.exchange import Exchange
 from renewal import Reload
 from tests.edge.conftest import OK, Bench, Papers, read_request, replying, talk
 
@@ -355,6 +356,40 @@ async def test_a_slow_client_holds_the_origin_back(bench: Bench) -> None:
     assert received == 50_000_000
     writer.close()
     await writer.wait_closed()
+
+
+async def test_a_connection_that_a_slow_client_held_back_serves_the_next_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def body_that_fills_the_buffer(exchange: Exchange, data: bytes) -> None:
+        receive(exchange, data)
+        exchange.client_writable(writable=False)  # as the transport says it when the last piece has to wait
+
+    receive = Exchange.response_body
+    _, port = await bench.edge(plain(await bench.origin(replying(OK))), limits=Limits(per_target=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Exchange, "response_body", body_that_fills_the_buffer)
+        assert parts(await talk(port, GET))[0] == 200
+    async with asyncio.timeout(5):
+        status, fields, body = parts(await talk(port, GET))
+    assert (status, body) == (200, b"ok")
+    assert "reused" in fields["server-timing"]
+
+
+async def test_an_idle_connection_that_its_origin_closes_leaves_the_pool_of_its_own_route(bench: Bench) -> None:
+    async def once(reader, writer) -> None:
+        await read_request(reader)
+        writer.write(OK)
+        await writer.drain()
+
+    proxy, _ = await bench.edge(plain(await bench.origin(once)))
+    route = Route("/own", (plain(await bench.origin(once)),))
+    proxy.routes = (*proxy.routes, route)
+    proxy.pools[route] = type(proxy.pools[proxy.routes[0]])(proxy, route, None)
+    _, port = await proxy.listen(("127.0.0.1", 0), "other")
+    assert parts(await talk(port, GET.replace(b"GET / ", b"GET /own ")))[0] == 200
+    await asyncio.sleep(0.1)
+    assert [row["idle"] for row in proxy.pools[route].core.describe()] == [0]
 
 
 async def test_a_restart_cuts_clients_and_refuses_new_ones_and_a_hot_reload_does_neither(
