@@ -38,6 +38,7 @@ KEPT = frozenset(
         "TCPSynRetrans",
         "TCPSpuriousRTOs",
         "TCPDSACKRecv",
+        "TCPDSACKOldSent",
         "TCPHystartTrainDetect",
         "TCPHystartDelayDetect",
         "TCPZeroWindowDrop",

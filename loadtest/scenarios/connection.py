@@ -3,6 +3,7 @@
 import socket
 import ssl
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,19 +50,38 @@ class Times:
 class Connection:
     """One connection, opened at once; `ask` may be called again as long as the server keeps it open."""
 
-    def __init__(self, to: Address, context: ssl.SSLContext | None, session: ssl.SSLSession | None = None) -> None:
+    def __init__(
+        self,
+        to: Address,
+        context: ssl.SSLContext | None,
+        session: ssl.SSLSession | None = None,
+        *,
+        receive_buffer: int = 0,
+        timeout: float = TIMEOUT,
+    ) -> None:
         """Connect, and shake hands if there is a *context*.
+
+        Args:
+            to: whom to ask.
+            context: None: plain TCP.
+            session: a ticket to resume with.
+            receive_buffer: octets that the kernel may keep for us, thus the window that we announce; 0: as it likes.
+            timeout: seconds until a step that hears nothing is given up.
 
         Raises:
             OSError: nobody answers, or not as TLS does.
         """
         self.to = to
         self._opening = Times()
-        began = time.perf_counter()
-        self.sock = socket.create_connection((to.address, to.port), TIMEOUT)
-        self._opening.connect = (time.perf_counter() - began) * 1000
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.channel: Channel | None = None
         try:
+            self.sock.settimeout(timeout)
+            if receive_buffer:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            began = time.perf_counter()
+            self.sock.connect((to.address, to.port))
+            self._opening.connect = (time.perf_counter() - began) * 1000
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is not None:
                 began = time.perf_counter()
@@ -100,10 +120,9 @@ class Connection:
             OSError: the connection ended, or what came is not HTTP.
         """
         times, self._opening = self._opening, Times()
-        request = f"GET {path} HTTP/1.1\r\nHost: {self.to.host}\r\nUser-Agent: firstbyte\r\n\r\n".encode("ascii")
         answer = _Answer()
         began = time.perf_counter()
-        self._send(request)
+        self._send(self._request(path))
         data = self._receive()
         times.first_byte = (time.perf_counter() - began) * 1000
         began = time.perf_counter()
@@ -118,12 +137,43 @@ class Connection:
             data = self._receive()
         raise ConnectionError_(f"{self.to.host}: the connection ended before the answer was whole")
 
+    def arrivals(self, path: str, *, last: bool = False) -> Iterator[tuple[float, bytes]]:
+        """Send a GET request and yield its answer as it comes, head and all: (milliseconds since the request, octets).
+
+        Args:
+            path: what to ask for.
+            last: the server shall close afterwards; then the answer ends where the stream does, and nothing has to be
+                understood of it: it may be damaged.
+
+        Raises:
+            OSError: the connection ended early, or what came is not HTTP; all that came before was yielded.
+        """
+        self._opening = Times()
+        answer = _Answer()
+        began = time.perf_counter()
+        self._send(self._request(path, "Connection: close\r\n" if last else ""))
+        while data := self._receive():
+            yield (time.perf_counter() - began) * 1000, data
+            if last:
+                continue
+            try:
+                answer.parser.feed_data(data)
+            except httptools.HttpParserError as error:
+                raise ConnectionError_(f"{self.to.host}: expected HTTP, got {error}") from None
+            if answer.complete:
+                return
+        if not last:
+            raise ConnectionError_(f"{self.to.host}: the connection ended before the answer was whole")
+
     def close(self) -> None:
         """Close first, without waiting for the other side."""
         with suppress(OSError):
             if self.channel is not None:
                 self.channel.say_goodbye()
         self.sock.close()
+
+    def _request(self, path: str, more: str = "") -> bytes:
+        return f"GET {path} HTTP/1.1\r\nHost: {self.to.host}\r\nUser-Agent: firstbyte\r\n{more}\r\n".encode("ascii")
 
     def _send(self, data: bytes) -> None:
         if self.channel is not None:

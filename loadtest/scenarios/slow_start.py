@@ -1,188 +1,320 @@
-"""`slow-start`: the first bytes of a connection come ten segments at a time, then twenty, then forty."""
+"""`slow-start`: how much fits into each round trip of a new connection, to the segment; and what a warm one has left of it."""
 
-import socket
 import time
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import theory
-from experiments import Chart, Control, Curve, Dots, Experiment, Panel, Quantity, Run, parameter
+from experiments import (
+    Chart,
+    Control,
+    Curve,
+    Dots,
+    Estimate,
+    Experiment,
+    Panel,
+    Quantity,
+    Run,
+    parameter,
+)
+from scenarios.connection import Address, Connection
 from stub import Stub
-from telemetry.recorder import Watch
+from theory import slow_start
+from theory.slow_start import MSS
 
-HOST, PORT = "www.example.com", 80
-#: The response's head travels in a segment of its own, before the body: one segment more than the body has.
-HEAD = theory.slow_start.MSS
-#: Octets that our receive buffer takes, so that the sender's window is what limits (the kernel may grant less).
-BUFFER = 1 << 20
-#: What a warm connection has carried before.
-CARRIED = 100_000
-TIMEOUT = 10.0
+HOST = "www.example.com"
+#: Rounds that are looked at: with more, 256 KiB of receive buffer could be what decides.
+ROUNDS = 4
+#: Octets of each long answer: a fifth round, so that the fourth is not cut short by its end.
+LONG = 300_000
+#: Of the receive buffer: room for every round, so that the congestion window alone decides.
+BUFFER = 4 << 20
+#: Of the control's: below the first windows.
+SMALL_BUFFER = 16 << 10
+#: Silence that tells two rounds apart, in round-trip times.
+GAP = 0.5
+#: Seconds of silence after which a warm connection is asked again: several RTOs, each of which halves the window.
+IDLE = 3.0
+PORT = 80
+#: Connections whose window is read at the sender, and how often per second.
+WATCHED, WATCH_HZ = 3, 20
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
     """What can be varied."""
 
-    octets: tuple[int, ...] = parameter(
-        (10_000, 13_000, 14_000, 30_000, 41_000, 43_000, 70_000, 98_000, 101_000, 150_000, 210_000),
-        quick=(10_000, 13_000, 14_000, 41_000, 43_000, 98_000, 101_000, 200_000),
-        unit="bytes", low=100, high=400_000, help="bodies of the responses",
-    )  # fmt: skip
-    rtt_ms: float = parameter(150.0, unit="ms", low=40, high=1000, help="round trip between client and edge")
-    repeats: int = parameter(7, quick=3, low=1, high=50, help="of each size, cold and warm")
+    rtt_ms: float = parameter(120.0, quick=100.0, unit="ms", low=40, high=500, help="round-trip time between client and edge")  # fmt: skip
+    repeats: int = parameter(11, quick=5, low=3, high=100, help="new connections")
+    octets: tuple[int, ...] = parameter((5_000, 13_000, 14_480, 30_000, 41_000, 43_440, 70_000, 99_000, 101_360, 200_000), quick=(13_000, 14_480, 41_000, 43_440, 99_000, 101_360), low=1, high=200_000, help="lengths of answers on connections of their own")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Transfer:
-    """One response as it arrived."""
+class Round:
+    """What came between two silences."""
 
-    #: Octets with the response's head.
+    #: Milliseconds since the request, of its last octet.
+    at: float
+    #: Octets until then.
     octets: int
-    #: Round trips: stretches of arriving octets with a pause before each.
-    rounds: int
-    #: Seconds since the first octet, and octets until then.
-    arrivals: tuple[tuple[float, int], ...]
 
 
 class SlowStart(Experiment[Parameters]):
-    """Bodies of growing size over plain TCP, on new connections and on one that has carried data."""
+    """Answers over plain TCP, cut into round trips at the client; the sender's window read beside it."""
 
     name = "slow-start"
     claim = (
-        "A new connection delivers n segments in ⌈log2(n/10 + 1)⌉ round trips; one that has carried data needs fewer."
+        "A new connection brings 10, 30, 70, then 150 segments within 1, 2, 3, 4 round trips, however fast the link is."
     )
     says = (
-        "The seed: bandwidth is near zero at the start, and bandwidth = window / RTT. More subtle: since 2013 the start is ten segments, "
-        "so 14 kB come in one round trip; what a connection has carried stays in its window, which is one more reason to keep it open."
+        "The seed: when a connection is new, the congestion window has the system's default size and grows with every segment acknowledged, "
+        "exponentially; Bandwidth = WinSize / RTT. So the link's full capacity can not be used right away, and the shorter the round trip, the sooner. "
+        "More subtle: the growth belongs to the connection. One that has carried data has a larger window, until it has been idle for some retransmission "
+        "time-outs: then it starts anew, and what is left of a warm connection is the handshake it saves."
     )
-    source = "RFC 5681 section 3.1 (slow start), RFC 6928 (initial window of ten segments)."
+    source = (
+        "RFC 5681 section 3.1 (slow start) and 4.1 (restart after idleness), RFC 6928 (initial window of ten segments). Plain TCP with Reno on every route: "
+        "TLS flights would grow the window first, CUBIC's HyStart can end it early, BBR paces."
+    )
     production = (
-        "Keep what a page needs first below 14 kB with its headers. On a 150 ms path, 100 kB over a new connection take three round trips more "
-        "than its bandwidth would need. Pool connections; and know that Linux forgets a window after an idle RTO (tcp_slow_start_after_idle)."
+        "What must appear first belongs into the first 14 kB, head included: each doubling beyond costs one round trip, whatever the bandwidth. "
+        "Keep connections open and in use; for long-lived ones between your own machines turn net.ipv4.tcp_slow_start_after_idle off. Serve from nearby: "
+        "ten megabytes take ten round trips to get up to speed, at 20 ms a fifth of a second, at 200 ms two seconds. Announce buffers "
+        "that are large enough: a receiver with a small one caps all of this (the control of this experiment)."
     )
     settings = Parameters
-    control = Control("the connection is warm: it has carried 100 kB before", ("round trips as predicted, cold",))
-    records = ("edge",)
+    control = Control(
+        "the client has room for 16 kB only: now flow control decides, not the congestion window",
+        ("octets after 3 round trips", "octets after 4 round trips"),
+    )
     paths = ("edge",)
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        self.cold: dict[int, list[Transfer]] = defaultdict(list)
-        self.warm: dict[int, list[Transfer]] = defaultdict(list)
+        self.cold: list[list[Round]] = []
+        self.warm: list[list[Round]] = []
+        self.idle: list[list[Round]] = []
+        self.by_length: dict[int, list[list[Round]]] = defaultdict(list)
+        #: Of each connection that was watched at the sender: (octets acknowledged, window in segments).
+        self.windows: set[tuple[int, int]] = set()
+        #: Milliseconds that the sender waited for the receiver's window, at most.
+        self.limited = 0.0
 
     def duration(self) -> float:
-        """Connect, request and rounds; then once more on the warm connection."""
-        trips = sum(2 + theory.rounds(n) + 6 for n in self.p.octets)
-        return 3 + trips * self.p.repeats * self.p.rtt_ms / 1000
+        """Rounds, and the silence before the last request."""
+        trips = self.p.repeats * (3 * (ROUNDS + 2) + 2 + sum(slow_start.rounds(n) + 2 for n in self.p.octets))
+        return 3 + trips * self.p.rtt_ms / 1000 + self.p.repeats * IDLE
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return rounds by size."""
-        return {f"round trips for {n:,} bytes": Quantity(theory.rounds(n + HEAD)) for n in self.p.octets}
+        """Return octets by round; rounds by length."""
+        predicted = {
+            f"octets after {n} round trip{'s' if n > 1 else ''}": Quantity(slow_start.octets_within(n), "octets")
+            for n in range(1, ROUNDS + 1)
+        }
+        for octets in self.p.octets:
+            predicted[f"round trips of {octets:,} octets"] = Quantity(_rounds(octets), "round trips")
+        carried = slow_start.window_after(LONG)
+        predicted["round trips on a warm connection"] = Quantity(_rounds(LONG, window=carried), "round trips")
+        predicted["round trips after a silence"] = Quantity(_rounds(LONG), "round trips")
+        predicted["sender's window / (10 + segments acknowledged)"] = Quantity(1.0)
+        return predicted
 
     async def measure(self, run: Run) -> None:
-        """Fetch every size, in an order that the seed shuffles."""
-        await run.link("access", "near", rtt_ms=self.p.rtt_ms)
-        await run.record("edge", sockets=Watch(local_port=PORT))
+        """Ask on new connections, twice on some of them; and for answers of each length."""
         address = (await run.blocking(Stub().resolve, HOST)).rdata[0]
-        run.phase(f"{len(self.p.octets)} sizes, new connections and warm ones")
+        await run.link("access", "near", rtt_ms=self.p.rtt_ms)
+        asker = _Asker(Address(HOST, address, PORT), SMALL_BUFFER if self.negative else BUFFER)
+        await self._watch(run, asker, f"{address}:{PORT}")
+        await run.record("edge")
+        gap = GAP * self.p.rtt_ms
+        for repeat in range(self.p.repeats):
+            run.phase(f"new, warm and idle connections, {repeat + 1} of {self.p.repeats}")
+            first, second, third = await run.blocking(asker.thrice, LONG, IDLE)
+            self.cold.append(rounds(first, gap))
+            self.warm.append(rounds(second, gap))
+            self.idle.append(rounds(third, gap))
+        run.phase("answers of several lengths")
         for _, octets in run.interleaved(self.p.octets, self.p.repeats):
-            first, second = await run.blocking(_fetch, address, octets, self.p.rtt_ms / 1000, already=self.negative)
-            self.cold[octets].append(first)
-            self.warm[octets].append(second)
+            self.by_length[octets].append(rounds(await run.blocking(asker.once, octets), gap))
+
+    async def _watch(self, run: Run, asker: "_Asker", local: str) -> None:
+        """Read the windows of some connections at the sender; apart, since that costs more CPU than counters do."""
+        run.phase("the sender's window")
+        watch = {"hz": WATCH_HZ, "seconds": 60, "sockets": {"local_port": PORT}}
+        await run.call("edge", "POST", "/admin/recorder", watch)
+        for _ in range(WATCHED):
+            await run.blocking(asker.once, LONG)
+        recording = await run.call("edge", "DELETE", "/admin/recorder")
+        for _, name, info in recording.get("sockets", ()):
+            if name.startswith(local) and "bytes_acked" in info:
+                self.windows.add((info["bytes_acked"], info["cwnd"]))
+                self.limited = max(self.limited, info.get("rwnd_limited_us", 0) / 1000)
 
     def conclude(self, run: Run) -> None:
-        """Count round trips; a busy machine only adds pauses, so the fewest of the repeats stand."""
-        wrong: list[str] = []
-        dots: list[tuple[float, float, float, float]] = []
-        warm_dots: list[tuple[float, float, float, float]] = []
+        """Compare octet by octet."""
+        run.raw["cold"] = [[(round(r.at, 2), r.octets) for r in found] for found in self.cold]
+        for n in range(1, ROUNDS + 1):
+            # The head travels alone: a whole segment to the window, but not in octets.
+            came = [found[n - 1].octets + MSS - (found[-1].octets - LONG) for found in self.cold if len(found) >= n]
+            self._exact(run, f"octets after {n} round trip{'s' if n > 1 else ''}", came)
         for octets in self.p.octets:
-            rounds = min(t.rounds for t in self.cold[octets])
-            row = run.row(f"round trips for {octets:,} bytes", rounds)
-            if row.residual:
-                wrong.append(f"{octets:,} bytes: {rounds} instead of {row.predicted:g}")
-            dots.append((octets / 1000, float(rounds), float(rounds), float(rounds)))
-            warm = min(t.rounds for t in self.warm[octets])
-            warm_dots.append((octets / 1000, float(warm), float(warm), float(warm)))
-        run.check("round trips as predicted, cold", f"in all {len(self.p.octets)} sizes", "; ".join(wrong) or "in all", not wrong)  # fmt: skip
-        window = theory.slow_start.window_after(CARRIED)
-        off = [n for n in self.p.octets if min(t.rounds for t in self.warm[n]) > theory.rounds(n + HEAD, window=window)]
-        run.check(f"a warm connection needs no more than a window of {window} segments says", "in all sizes", f"not at {off}" if off else "in all sizes", not off)  # fmt: skip
-        control = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text(encoding="ascii").strip()
-        run.fact("congestion control of this namespace (the lab's routes say reno)", control)
-        limited = [info.get("rwnd_limited_us", 0) for _, _, info in run.series["edge"].sockets] if "edge" in run.series else []  # fmt: skip
-        run.fact("limited by the receiver's window, at most, ms", max(limited, default=0) / 1000)
-        run.chart(self._staircase(dots, warm_dots, window))
-        run.chart(self._arrivals())
+            self._exact(run, f"round trips of {octets:,} octets", [len(found) for found in self.by_length[octets]])
+        self._exact(run, "round trips on a warm connection", [len(found) for found in self.warm])
+        self._exact(run, "round trips after a silence", [len(found) for found in self.idle])
+        if edge := run.series.get("edge"):
+            for name in ("TcpExt.TCPHystartTrainDetect", "TcpExt.TCPHystartDelayDetect", "Tcp.RetransSegs"):
+                risen = int(edge.rise(name))
+                run.gate(f"{name} at the edge", "0", str(risen), risen == 0)
+        run.chart(self._staircase())
+        run.chart(self._lengths())
+        self._at_the_sender(run)
 
-    def _staircase(
-        self, dots: list[tuple[float, float, float, float]], warm: list[tuple[float, float, float, float]], window: int
-    ) -> Chart:
-        most = max(self.p.octets) * 1.05
-        grid = [most * i / 400 for i in range(1, 401)]
+    @staticmethod
+    def _exact(run: Run, name: str, values: Sequence[int]) -> None:
+        """Most repeats have to agree on exactly what theory says."""
+        row = run.row(name, _most_common(values))
+        expected = int(row.predicted or 0)
+        agree = sum(value == expected for value in values)
+        run.check(name, f"{expected:,} in most of {len(values)}", f"{row.measured.value:,.0f}, {expected:,} in {agree}", 2 * agree > len(values))  # fmt: skip
+
+    def _at_the_sender(self, run: Run) -> None:
+        """The window as TCP_INFO has it, against what was acknowledged when it was read."""
+        run.fact("longest time that a watched sender waited for the receiver's window, ms", self.limited)
+        last = slow_start.octets_within(ROUNDS)
+        seen = sorted((acked, window) for acked, window in self.windows if acked < last)
+        if len(seen) < 3:
+            run.leave_out(f"the sender's window: {len(seen)} readings of TCP_INFO are too few")
+            return
+        shares = [window / slow_start.window_after(acked) for acked, window in seen]
+        run.check_near(run.row("sender's window / (10 + segments acknowledged)", Estimate.of(shares)), 0.1)
+        run.chart(self._window(seen))
+
+    def _staircase(self) -> Chart:
+        longest = max((found[-1].at for found in self.cold if found), default=1.0) / self.p.rtt_ms
+        head = self.cold[0][-1].octets - LONG if self.cold and self.cold[0] else 0
+        whole = (LONG + head) / 1000
+        marks: list[Curve | Dots] = [
+            Curve("theory: 10 · (2ⁿ - 1) segments after n round trips", _steps(LONG + head), 0, steps=True),
+            Curve("theory, warm", [(0, 0), (1, whole), (2, whole)], 2, dashed=True, steps=True),
+        ]  # fmt: skip
+        for label, every, colour in (("new connection", self.cold, 1), ("warm: asked again at once", self.warm, 2)):
+            marks.append(Dots(label, [(each.at / self.p.rtt_ms, each.octets / 1000, each.octets / 1000, each.octets / 1000) for found in every for each in found], colour))  # fmt: skip
         return Chart(
-            "Round trips until the last byte, by size",
-            [Panel([
-                Curve("theory, new connection: ⌈log2(n/10 + 1)⌉", [(n / 1000, theory.rounds(int(n) + HEAD)) for n in grid], 0, steps=True),
-                Dots("counted, new connection", dots, 0),
-                Curve(f"theory, window of {window} segments", [(n / 1000, theory.rounds(int(n) + HEAD, window=window)) for n in grid], 1, dashed=True, steps=True),
-                Dots("counted, warm connection", warm, 1),
-            ], y="round trips", height=240, high=6)],
-            x="size of the response, kB",
-            caption="Plain TCP with Reno. Counted: stretches of arriving octets with a pause of half a round trip before each.",
-            low=0,
+            "What has arrived, round trip by round trip",
+            [Panel(marks, y="arrived, kB", height=340)],
+            x=f"round trips since the request ({self.p.rtt_ms:g} ms each)",
+            caption=f"Each dot: the end of a burst, after which nothing came for half a round trip; every one of {len(self.cold)} connections is drawn. A busy "
+            "machine moves dots to the right, never up: how much a round trip brings is fixed. The head's own segment makes theory 1.1 kB higher.",
+            low=0.0,
+            high=max(6.0, min(10.0, longest * 1.02)),
             name="slow-start",
-        )  # fmt: skip
+        )
 
-    def _arrivals(self) -> Chart:
-        largest = max(self.p.octets)
-        best = min(self.cold[largest], key=lambda t: t.rounds)
-        warm = min(self.warm[largest], key=lambda t: t.rounds)
-        marks = [
-            Curve(label, [(at * 1000, n / 1000) for at, n in each.arrivals], i, measured=True, steps=True)
-            for i, (label, each) in enumerate((("new connection", best), ("warm connection", warm)))
-        ]
+    def _lengths(self) -> Chart:
+        top = max(self.p.octets)
+        curve = [(n / 1000, float(_rounds(n))) for n in range(1, round(top * 1.05), max(1, top // 400))]
+        dots = []
+        for octets in sorted(self.p.octets):
+            counts = [len(found) for found in self.by_length[octets]] or [0]
+            dots.append((octets / 1000, float(_most_common(counts).value), float(min(counts)), float(max(counts))))
         return Chart(
-            f"How {largest:,} bytes arrive",
-            [Panel(marks, y="kB received", height=220)],
-            x="ms since the first octet",
-            caption="Each stair is one round trip, twice as high as the one before.",
-            low=0,
-            name="slow-start-arrivals",
+            "Round trips until an answer is whole",
+            [
+                Panel(
+                    [
+                        Curve("theory: ⌈log₂(n / 10 + 1)⌉ for n segments", curve, 0, steps=True),
+                        Dots("measured", dots, 1),
+                    ],
+                    y="round trips",
+                    height=230,
+                )
+            ],
+            x="length of the answer, kB",
+            caption="The steps lie at 13.0, 42.0, 99.9 kB of body: 14,480, 43,440 and 101,360 octets, less the segment that carries the head.",
+            low=0.0,
+            name="slow-start-lengths",
+        )
+
+    def _window(self, seen: Sequence[tuple[int, int]]) -> Chart:
+        far = slow_start.octets_within(ROUNDS)
+        curve = [(n / 1000, float(slow_start.window_after(n))) for n in range(0, far, MSS)]
+        return Chart(
+            "The sender's congestion window",
+            [
+                Panel(
+                    [
+                        Curve("theory: 10 + segments acknowledged", curve, 0),
+                        Dots(
+                            "TCP_INFO of the edge's sockets",
+                            [(a / 1000, float(w), float(w), float(w)) for a, w in seen],
+                            1,
+                        ),
+                    ],
+                    y="window, segments",
+                    height=230,
+                )
+            ],
+            x="acknowledged, kB",
+            caption="Read by sock_diag on the edge, twenty times a second: every acknowledged segment adds one, so the window doubles with each round trip.",
+            low=0.0,
+            name="slow-start-window",
         )
 
 
-def _fetch(address: str, octets: int, rtt: float, *, already: bool) -> tuple[Transfer, Transfer]:
-    """Fetch a body over a new connection, then once more over the same after it has carried `CARRIED` octets."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
-        sock.settimeout(TIMEOUT)
-        sock.connect((address, PORT))
-        if already:
-            _ask(sock, CARRIED, rtt)
-        first = _ask(sock, octets, rtt)
-        _ask(sock, CARRIED, rtt)
-        return first, _ask(sock, octets, rtt)
+class _Asker:
+    """Asks over plain TCP, and notes when each piece came; blocking."""
+
+    def __init__(self, to: Address, buffer: int) -> None:
+        self._to, self._buffer = to, buffer
+
+    def once(self, octets: int) -> list[tuple[float, int]]:
+        """Return the arrivals of one answer on a connection of its own."""
+        with Connection(self._to, None, receive_buffer=self._buffer) as connection:
+            return self._arrivals(connection, octets)
+
+    def thrice(self, octets: int, idle: float) -> tuple[list[tuple[float, int]], ...]:
+        """Return the arrivals on one connection: new, asked again at once, and after *idle* seconds."""
+        with Connection(self._to, None, receive_buffer=self._buffer) as connection:
+            first, second = self._arrivals(connection, octets), self._arrivals(connection, octets)
+            time.sleep(idle)
+            return first, second, self._arrivals(connection, octets)
+
+    @staticmethod
+    def _arrivals(connection: Connection, octets: int) -> list[tuple[float, int]]:
+        return [(at, len(data)) for at, data in connection.arrivals(f"/bytes/{octets}")]
 
 
-def _ask(sock: socket.socket, octets: int, rtt: float) -> Transfer:
-    sock.sendall(f"GET /bytes/{octets} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode("ascii"))
-    data, arrivals = bytearray(), []
-    began = last = 0.0
-    rounds = 0
-    while True:
-        piece = sock.recv(1 << 18)
-        now = time.perf_counter()
-        if not piece:
-            raise ConnectionError(f"{HOST}: closed after {len(data)} octets of {octets}")
-        began = began or now
-        if now - last > rtt / 2:
-            rounds += 1
-        last = now
-        data += piece
-        arrivals.append((now - began, len(data)))
-        head, found, _ = bytes(data[:4096]).partition(b"\r\n\r\n")
-        if found and len(data) - len(head) - 4 >= octets:
-            return Transfer(len(data), rounds, tuple(arrivals))
+def rounds(arrivals: Sequence[tuple[float, int]], gap: float) -> list[Round]:
+    """Cut arrivals (milliseconds, octets) into rounds: after a silence of *gap* milliseconds begins the next."""
+    found: list[Round] = []
+    octets, before = 0, 0.0
+    for at, came in arrivals:
+        octets += came
+        if not found or at - before >= gap:
+            found.append(Round(at, octets))
+        else:
+            found[-1] = Round(at, octets)
+        before = at
+    return found
+
+
+def _rounds(octets: int, window: int = slow_start.INITIAL_WINDOW) -> int:
+    """Return the round trips of an answer of *octets* and a head in a segment of its own."""
+    return slow_start.rounds(octets + MSS, window=window)
+
+
+def _steps(octets: float) -> list[tuple[float, float]]:
+    """Return what has arrived (kB) after each round trip, until all *octets* have."""
+    points, n = [(0.0, 0.0)], 0
+    while points[-1][1] * 1000 < octets:
+        n += 1
+        points.append((float(n), min(octets, slow_start.octets_within(n)) / 1000))
+    return [*points, (n + 1.0, octets / 1000)]
+
+
+def _most_common(values: Sequence[int]) -> Estimate:
+    """Return the value that most repeats agree on, with the range of all."""
+    if not values:
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    value, _ = Counter(values).most_common(1)[0]
+    return Estimate(value, min(values), max(values), len(values))

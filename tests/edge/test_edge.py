@@ -3,6 +3,7 @@
 import asyncio
 import json
 import ssl
+import time
 
 import pytest
 
@@ -389,7 +390,7 @@ async def test_an_idle_connection_that_its_origin_closes_leaves_the_pool_of_its_
     _, port = await proxy.listen(("127.0.0.1", 0), "other")
     assert parts(await talk(port, GET.replace(b"GET / ", b"GET /own ")))[0] == 200
     await asyncio.sleep(0.1)
-    assert [row["idle"] for row in proxy.pools[route].core.describe()] == [0]
+    assert [row["idle"] for row in proxy.pools[route].core.describe(time.monotonic())] == [0]
 
 
 async def test_a_restart_cuts_clients_and_refuses_new_ones_and_a_hot_reload_does_neither(

@@ -1,0 +1,54 @@
+"""What states cost, and whose logs belong to which question."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scenarios.resolution import CHAIN, COLD, DEEPER, SERVERS, STATES, Answered, State
+from theory import resolution
+
+COMPOSE = Path(__file__).parents[2] / "docker-compose.yml"
+
+
+@pytest.mark.parametrize(
+    ("state", "path"),
+    [
+        pytest.param(COLD, [10, 20, 16], id="root-tld-zone"),
+        pytest.param(DEEPER, [10, 20, 16, 16], id="one-delegation-more"),
+        pytest.param(State("", "www.example.com", "example.com."), [16], id="delegation-known"),
+        pytest.param(State("", "news.example.com", "example.com."), [16, 16], id="one-deeper-from-there"),
+        pytest.param(State("", "www.example.com", ""), [], id="answer-known"),
+    ],
+)
+def test_the_path_of_a_state_ends_at_its_zone(state: State, path: list[float]) -> None:
+    assert (state.shortest, state.hops) == (path, len(path))
+
+
+def test_every_cache_takes_something_away() -> None:
+    www = [resolution.cold_ms(4, state.shortest) for state in STATES if state.qname.startswith("www")]
+    assert www == sorted(www, reverse=True)
+
+
+def test_only_what_a_server_logged_during_the_question_counts() -> None:
+    answered = Answered(COLD, 50.0, 50.0, ("ns1", "root-a"), since=100.0, until=100.05)
+    logs = [
+        (99.9, "root-a", "www.example.com"),
+        (100.01, "root-a", "www.example.com"),
+        (100.02, "tld-com", "ca.example.com"),
+        (100.04, "ns1", "www.example.com"),
+        (100.1, "ns2", "www.example.com"),
+    ]
+    assert answered.logged(logs) == ("ns1", "root-a")
+
+
+def test_addresses_are_those_of_the_compose_file() -> None:
+    text = COMPOSE.read_text(encoding="utf-8")
+    for server, address in SERVERS.items():
+        block = re.search(rf"^  {server}:\n(?:    .*\n|\n)+", text, re.MULTILINE)
+        assert block is not None
+        assert f"ipv4_address: {address}}}" in block[0]
+
+
+def test_the_chain_begins_at_the_root() -> None:
+    assert list(CHAIN) == [".", "com.", "example.com.", "news.example.com."]
