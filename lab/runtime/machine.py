@@ -21,7 +21,7 @@ from runtime.cgroups import controllers
 from runtime.docker_lab import DockerLab
 from runtime.errors import LabError
 from runtime.host import HOST_UID, user_of_services
-from runtime.netns_lab import require_machine
+from runtime.prerequisites import require_machine
 from runtime.topology import COMPOSE_FILE, Topology
 
 #: Busy share of all cores by others, above which figures are noise; and how late a timer may be, seconds.

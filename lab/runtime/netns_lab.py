@@ -19,17 +19,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from runtime import compose, control, namespaces
+from runtime import compose, control
 from runtime.cgroups import Limits, controllers
+from runtime.entering import enter_host, move_below
 from runtime.errors import EngineError, LabDownError, LabError, RefusedError
 from runtime.filesystem import Sources, show_network
+from runtime.host_log import HostLog
 from runtime.lab import HostStatus
 from runtime.ports import listen
+from runtime.prerequisites import require_machine
 from runtime.state import StateFolder
 from runtime.topology import COMPOSE_FILE, Topology
-from runtime.wires import set_sysctls
 
-TUN = Path("/dev/net/tun")
 ADMIN_PORT = 9900
 #: Seconds: for all hosts to become healthy, for the supervisor to begin, for the lab to drain.
 UP_TIMEOUT, BEGIN_TIMEOUT, DOWN_TIMEOUT = 90.0, 10.0, 6.0
@@ -121,18 +122,18 @@ class NetnsLab:
             self.topology.host(name)
         if not (tail == "all" or tail.isdecimal()):
             raise LabError(f"expected --tail N or all, got {tail!r}")
-        names = list(hosts) or [h.name for h in self.topology.hosts if self._state.log(h.name).exists()]
+        names = list(hosts) or [h.name for h in self.topology.hosts if self._log(h.name).path.exists()]
         width = max((len(name) for name in names), default=0)
         offsets: dict[str, int] = {}
         for name in names:
-            lines, offsets[name] = self._read_log(name, 0)
+            lines, offsets[name] = self._log(name).read()
             for line in lines if tail == "all" else lines[len(lines) - min(int(tail), len(lines)) :]:
                 print(f"{name:{width}} | {line}")
         while follow:
             sys.stdout.flush()
             time.sleep(0.2)
             for name in names:
-                lines, offsets[name] = self._read_log(name, offsets[name])
+                lines, offsets[name] = self._log(name).read(offsets[name])
                 for line in lines:
                     print(f"{name:{width}} | {line}")
         return 0
@@ -181,9 +182,9 @@ class NetnsLab:
         path = os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", os.defpath)])
 
         def enter() -> None:
-            _enter(network, name, user)
+            enter_host(network, name, user)
             show_network(mounts, self._sources)
-            _move_below(processes)
+            move_below(processes)
 
         try:
             return subprocess.run(
@@ -389,102 +390,12 @@ class NetnsLab:
                 raise LabDownError(f"{host} {_words(found)} after {BEGIN_TIMEOUT:g} s")
             time.sleep(LOOK)
 
-    def _read_log(self, name: str, offset: int) -> tuple[list[str], int]:
-        """Return the whole lines after *offset*, and where the next begin; from the top when the file was emptied."""
-        try:
-            with self._state.log(name).open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(offset if offset <= size else 0)
-                begin, data = file.tell(), file.read()
-        except FileNotFoundError:
-            return [], 0
-        whole = data[: data.rfind(b"\n") + 1]
-        return whole.decode(errors="replace").splitlines(), begin + len(whole)
+    def _log(self, name: str) -> HostLog:
+        return HostLog(self._state.log(name))
 
     def _last_lines(self, name: str) -> str:
-        lines, _ = self._read_log(name, 0)
+        lines, _ = self._log(name).read()
         return "".join(f"\n  {name} | {line}" for line in lines[-LAST_LINES:])
-
-
-def require_machine(file: compose.Compose) -> None:
-    """Raise `EngineError` ("what: how to mend it") when this machine, or this user, can not run a lab; begins nothing."""
-    if any(str(TUN) in service.devices for service in file.services):
-        if not TUN.is_char_device():
-            raise EngineError(f"expected the device {TUN}, got none: load the kernel module 'tun' (`modprobe tun`)")
-        if not os.access(TUN, os.R_OK | os.W_OK):
-            mode = TUN.stat().st_mode & 0o777
-            raise EngineError(
-                f"expected to read and write {TUN} as uid {os.getuid()}, got mode {mode:o}: run as root, or "
-                f"`sudo chmod 666 {TUN}`"
-            )
-    for program in ("setpriv", "ip"):
-        if shutil.which(program) is None:
-            raise EngineError(f"expected the program {program!r} (util-linux, iproute2), found none: install it")
-    if problem := namespace_problem():
-        raise EngineError(problem)
-
-
-def namespace_problem() -> str:
-    """Return why this user may not make the namespaces of a host and forward packets in one, or ""; tries it, aside."""
-    report, written = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        _try_namespaces(written)
-    os.close(written)
-    with os.fdopen(report, encoding="utf-8") as file:
-        problem = file.read()
-    os.waitpid(pid, 0)
-    return problem
-
-
-def _try_namespaces(report: int) -> None:
-    """Make them, in this process, which ends with it."""
-    trying = "not root, and no user namespaces" if os.geteuid() != 0 else "no namespaces"
-    try:
-        if os.geteuid() != 0:
-            namespaces.become_root_of_user_namespace()
-        namespaces.unshare(namespaces.NEWNET | namespaces.NEWNS | namespaces.NEWPID)
-        pid = os.fork()
-        if pid:
-            os.waitpid(pid, 0)
-            return
-        trying = "hosts may not forward packets"
-        namespaces.keep_mounts_private()
-        namespaces.mount_proc()
-        set_sysctls((("net.ipv4.ip_forward", "1"),))
-    except OSError as error:
-        os.write(report, f"{trying}: {error.strerror}: run as root outside a container, or use Docker".encode())
-    finally:
-        os._exit(0)
-
-
-def _enter(network: int, name: int, user: int) -> None:
-    """Leave our namespaces for a host's; the mounts become a copy of ours."""
-    if os.geteuid() != 0:
-        namespaces.enter(user, namespaces.NEWUSER)
-    namespaces.enter(network, namespaces.NEWNET)
-    namespaces.enter(name, namespaces.NEWUTS)
-    namespaces.unshare(namespaces.NEWNS)
-
-
-def _move_below(processes: int) -> None:
-    """Go on as a child in the PID namespace *processes*; what is left of us waits for it and hands its exit code on.
-
-    A process never changes its own PID namespace, only that of its children; being in the host's is what ends a
-    forgotten program with the host, whose network it would keep otherwise.
-    """
-    namespaces.enter(processes, namespaces.NEWPID)
-    pid = os.fork()
-    if pid == 0:
-        namespaces.mount_proc()
-        return
-    for number in (signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)  # the terminal sends it to both of us; the program decides
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: os.kill(pid, number))
-    os.closerange(3, 256)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    os._exit(code if code >= 0 else 128 - code)
 
 
 @contextlib.contextmanager

@@ -10,23 +10,23 @@ import contextlib
 import ipaddress
 import os
 import selectors
-import shutil
 import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime import compose, control, forward, namespaces
+from runtime import compose, control, forward, namespaces, processes
 from runtime.cgroups import Limits, controllers
 from runtime.control import Connection
 from runtime.errors import LabDownError, LabError, UnknownHostError
 from runtime.filesystem import Sources
 from runtime.host import Running, SpawnError, Surroundings, ask_in, exit_code, spawn, spawn_in, user_of_services
+from runtime.host_log import HostLog
 from runtime.state import Process, StateFolder
 from runtime.supervision import Abandon, Action, Check, Kill, Start, State, Supervision
 from runtime.topology import COMPOSE_FILE
@@ -97,7 +97,7 @@ class Supervisor:
             for action in actions:
                 if not self._ending or isinstance(action, Kill):
                     self._perform(action)
-            self._rotate_logs(now)
+            self._bound_logs(now)
             for key, _ in self._selector.select(0 if actions else self._pause(now)):
                 key.data()
             self._reap()
@@ -119,10 +119,10 @@ class Supervisor:
             case Abandon(host):
                 present = self._present[host]
                 if present.check is not None:
-                    _signal(present.check, signal.SIGKILL)
+                    processes.send(present.check, signal.SIGKILL)
                     present.check = None
             case Kill(host):
-                _signal(self._present[host].running.pid, signal.SIGKILL)
+                processes.send(self._present[host].running.pid, signal.SIGKILL)
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -139,7 +139,7 @@ class Supervisor:
     def _start(self, host: str) -> None:
         service = self._supervision.members[host].service
         try:
-            with self._log(host) as log, Path(os.devnull).open("rb") as nothing:
+            with HostLog(self._state.log(host)).appending() as log, Path(os.devnull).open("rb") as nothing:
                 present = self._spawn(service, host, None, (nothing.fileno(), log, log))
         except (SpawnError, LabError, OSError) as error:
             self._supervision.failed(host, str(error))
@@ -171,6 +171,19 @@ class Supervisor:
         for waiting in [w for w in self._waiting if w[0] == host]:
             self._waiting.remove(waiting)
             self._answer(waiting[1], {})
+
+    def _ask_to_end(self, host: str, number: int) -> None:
+        """Send the signal; a paused host goes on, or it would never see one."""
+        running = self._present[host].running
+        with contextlib.suppress(LabError):  # where it could not be paused it need not go on
+            processes.thaw(running.pids)
+        processes.send(running.pid, number)
+
+    def _memory(self, present: Present) -> int | None:
+        try:
+            return processes.memory(present.running.pids)
+        except LabError:
+            return None
 
     def _gone(self, name: str) -> None:
         present = self._present.pop(name)
@@ -218,25 +231,12 @@ class Supervisor:
                 return address
         raise LabError(f"no address is free in {self._compose.dynamic}")
 
-    @contextlib.contextmanager
-    def _log(self, host: str) -> Iterator[int]:
-        fd = os.open(self._state.log(host), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-
-    def _rotate_logs(self, now: float) -> None:
-        """Bound each log: what is full is copied aside and emptied, since its writer keeps it open (O_APPEND)."""
+    def _bound_logs(self, now: float) -> None:
         if now < self._look_at_logs:
             return
         self._look_at_logs = now + LOG_LOOK
         for name, member in self._supervision.members.items():
-            path = self._state.log(name)
-            if path.exists() and path.stat().st_size > member.service.log_size:
-                if member.service.log_files > 1:
-                    shutil.copyfile(path, path.with_suffix(".log.1"))
-                os.truncate(path, 0)
+            HostLog(self._state.log(name)).bound(member.service.log_size, member.service.log_files)
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
@@ -286,21 +286,18 @@ class Supervisor:
             case {"do": "stop" | "kill" as verb, "host": host}:
                 self._member(host)
                 if self._supervision.stop(host, now, grace=None if verb == "stop" else 0.0):
-                    self._thaw(host)
-                    pid = self._present[host].running.pid
-                    _signal(pid, signal.SIGTERM if verb == "stop" else signal.SIGKILL)
+                    self._ask_to_end(host, signal.SIGTERM if verb == "stop" else signal.SIGKILL)
                     self._waiting.append((host, connection))
                 else:
                     self._answer(connection, {})
             case {"do": "pause", "host": host}:
-                self._running(host)
+                processes.freeze(self._running(host).running.pids)
                 self._supervision.pause(host)
-                self._freeze(host)
                 self._answer(connection, {})
             case {"do": "unpause", "host": host}:
                 if self._member(host) is not State.PAUSED:
                     raise LabDownError(f"{host} is {self._member(host)}, expected paused")
-                self._thaw(host)
+                processes.thaw(self._present[host].running.pids)
                 self._supervision.resume(host, now)
                 self._answer(connection, {})
             case {"do": "socket", "host": host, "kind": "tcp" | "udp" as kind}:
@@ -322,7 +319,7 @@ class Supervisor:
                 self._run(connection, self._compose.service(name), arguments, fds)
             case {"do": "signal", "signal": number} if number in _PASSED_ON:
                 if connection in self._programs:
-                    _signal(self._programs[connection], number)
+                    processes.send(self._programs[connection], number)
             case {"do": "down"}:
                 self._waiting.append((None, connection))
                 self._end()
@@ -349,7 +346,7 @@ class Supervisor:
     def _hang_up(self, connection: Connection) -> None:
         """Nobody listens any more: the program that ran for them ends."""
         if pid := self._programs.pop(connection, None):
-            _signal(pid, signal.SIGKILL)
+            processes.send(pid, signal.SIGKILL)
         self._waiting = [w for w in self._waiting if w[1] is not connection]
         self._selector.unregister(connection.sock)
         connection.close()
@@ -395,27 +392,8 @@ class Supervisor:
             "failure": member.failure,
             "one_shot": not member.service.restart and not member.service.health,
             "address": str(present.address) if present and present.address else None,
-            "memory": sum(map(_memory, self._processes(present.running))) if memory and present else None,
+            "memory": self._memory(present) if memory and present else None,
         }
-
-    def _processes(self, running: Running) -> Iterator[int]:
-        """Yield the PIDs of a host's processes, as the lab's /proc has them."""
-        wanted = os.fstat(running.pids).st_ino
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if entry.name.isdecimal() and (entry / "ns" / "pid").stat().st_ino == wanted:
-                    yield int(entry.name)
-
-    def _freeze(self, host: str) -> None:
-        stopped: set[int] = set()
-        while new := set(self._processes(self._present[host].running)) - stopped:  # one may fork before it stops
-            for pid in new:
-                _signal(pid, signal.SIGSTOP)
-            stopped |= new
-
-    def _thaw(self, host: str) -> None:
-        for pid in list(self._processes(self._present[host].running)):
-            _signal(pid, signal.SIGCONT)
 
     def _publish(self, ports: list[list[Any]], fds: list[int]) -> None:
         """Take listening sockets that were made in the machine's network, and forward what arrives there."""
@@ -424,7 +402,7 @@ class Supervisor:
         if fds:
             if self._forwarder is not None:
                 self._children.pop(self._forwarder, None)
-                _signal(self._forwarder, signal.SIGKILL)
+                processes.send(self._forwarder, signal.SIGKILL)
             self._forward()
 
     def _forward(self) -> None:
@@ -452,14 +430,13 @@ class Supervisor:
         self._ending = True
         if self._forwarder is not None:
             self._children.pop(self._forwarder, None)
-            _signal(self._forwarder, signal.SIGKILL)
+            processes.send(self._forwarder, signal.SIGKILL)
         now = time.monotonic()
         for name in self._names():
-            if self._supervision.stop(name, now, grace=DOWN_GRACE) and name in self._present:
-                self._thaw(name)
-                _signal(self._present[name].running.pid, signal.SIGTERM)
+            if self._supervision.stop(name, now, grace=DOWN_GRACE):
+                self._ask_to_end(name, signal.SIGTERM)
         for name in set(self._present) - set(self._names()):
-            _signal(self._present[name].running.pid, signal.SIGKILL)
+            processes.send(self._present[name].running.pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,20 +445,6 @@ class _Descriptor:
 
     def close(self) -> None:
         os.close(self.fd)
-
-
-def _memory(pid: int) -> int:
-    """Return the process's share of memory in bytes: pages that several hosts have in common count once in all (PSS)."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    return 0
-
-
-def _signal(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
 
 
 # --- the process ------------------------------------------------------------------------------------------------------

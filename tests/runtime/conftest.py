@@ -14,7 +14,8 @@ import pytest
 
 from runtime import EngineError, LabError, find_project
 from runtime.compose import load
-from runtime.netns_lab import NetnsLab, require_machine
+from runtime.netns_lab import NetnsLab
+from runtime.prerequisites import require_machine
 from runtime.state import StateFolder
 from runtime.topology import Topology
 

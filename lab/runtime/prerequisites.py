@@ -1,0 +1,63 @@
+"""What network namespaces need of a machine; found out before anything of a lab begins, and told with the way to mend it."""
+
+import os
+import shutil
+from pathlib import Path
+
+from runtime import compose, namespaces
+from runtime.errors import EngineError
+from runtime.wires import set_sysctls
+
+TUN = Path("/dev/net/tun")
+
+
+def require_machine(file: compose.Compose) -> None:
+    """Raise `EngineError` ("what: how to mend it") when this machine, or this user, can not run a lab; begins nothing."""
+    if any(str(TUN) in service.devices for service in file.services):
+        if not TUN.is_char_device():
+            raise EngineError(f"expected the device {TUN}, got none: load the kernel module 'tun' (`modprobe tun`)")
+        if not os.access(TUN, os.R_OK | os.W_OK):
+            mode = TUN.stat().st_mode & 0o777
+            raise EngineError(
+                f"expected to read and write {TUN} as uid {os.getuid()}, got mode {mode:o}: run as root, or "
+                f"`sudo chmod 666 {TUN}`"
+            )
+    for program in ("setpriv", "ip"):
+        if shutil.which(program) is None:
+            raise EngineError(f"expected the program {program!r} (util-linux, iproute2), found none: install it")
+    if problem := namespace_problem():
+        raise EngineError(problem)
+
+
+def namespace_problem() -> str:
+    """Return why this user may not make the namespaces of a host and forward packets in one, or ""; tries it, aside."""
+    report, written = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _try_namespaces(written)
+    os.close(written)
+    with os.fdopen(report, encoding="utf-8") as file:
+        problem = file.read()
+    os.waitpid(pid, 0)
+    return problem
+
+
+def _try_namespaces(report: int) -> None:
+    """Make them, in this process, which ends with it."""
+    trying = "not root, and no user namespaces" if os.geteuid() != 0 else "no namespaces"
+    try:
+        if os.geteuid() != 0:
+            namespaces.become_root_of_user_namespace()
+        namespaces.unshare(namespaces.NEWNET | namespaces.NEWNS | namespaces.NEWPID)
+        pid = os.fork()
+        if pid:
+            os.waitpid(pid, 0)
+            return
+        trying = "hosts may not forward packets"
+        namespaces.keep_mounts_private()
+        namespaces.mount_proc()
+        set_sysctls((("net.ipv4.ip_forward", "1"),))
+    except OSError as error:
+        os.write(report, f"{trying}: {error.strerror}: run as root outside a container, or use Docker".encode())
+    finally:
+        os._exit(0)
