@@ -36,7 +36,7 @@ def shown() -> list[tuple[str, str]]:
 
 
 def test_documents_show_commands() -> None:
-    assert len(shown()) > 12
+    assert len(shown()) > 40
 
 
 @pytest.mark.parametrize(("document", "arguments"), shown(), ids=lambda value: value.replace(" ", "_"))
