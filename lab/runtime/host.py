@@ -226,7 +226,8 @@ def _fork(child: Callable[[], None], report: socket.socket, pids: int, home: int
                     signal.signal(signum, signal.SIG_DFL)
                 child()
             except OSError as error:
-                report.send(f"error: {error.strerror or error}".encode())
+                where = f"{error.filename}: " if error.filename else ""
+                report.send(f"error: {where}{error.strerror or error}".encode())
             except BaseException as error:  # whatever it is, it must not go on as a second supervisor
                 report.send(f"error: {type(error).__name__}: {error}".encode())
             finally:

@@ -34,7 +34,7 @@ from runtime.wires import Switch
 from telemetry import probe
 
 #: Seconds that hosts get to drain when the whole lab goes, and between two looks at the size of logs.
-DOWN_GRACE, LOG_LOOK = 2.0, 5.0
+DOWN_GRACE, LOG_LOOK = 1.5, 5.0
 #: The health check that runs without an interpreter of its own, and how much more often than Docker's it may then be run
 #: while a host starts.
 PROBE, HASTE = ("python", "-m", probe.__name__), 5.0
