@@ -26,6 +26,8 @@ GOODBYE = 2.0
 #: Octets of a response that are read at most.
 MAX_BODY = 1 << 30
 AGENT = "firstbyte"
+#: What the edge says in words, by the name of the entry that says it.
+SAID = {"pool": "connection", "upstream": "origin"}
 
 
 @dataclass(slots=True)
@@ -328,7 +330,7 @@ def _goodbye(clock: _Clock, trace: Trace, sock: socket.socket, channel: tls_chan
 
 
 def _server_timing(text: str) -> dict[str, Any]:
-    """Read the edge's Server-Timing: milliseconds by name, and whether its connection was reused."""
+    """Read the edge's Server-Timing: milliseconds by name, whether its connection was reused, and to which origin."""
     timing: dict[str, Any] = {}
     for entry in text.split(","):
         name, *parameters = [part.strip() for part in entry.split(";")]
@@ -337,6 +339,6 @@ def _server_timing(text: str) -> dict[str, Any]:
             if key == "dur":
                 with contextlib.suppress(ValueError):
                     timing[name] = float(value)
-            elif key == "desc" and name == "pool":
-                timing["connection"] = value.strip('"')
+            elif key == "desc" and name in SAID:
+                timing[SAID[name]] = value.strip('"')
     return timing

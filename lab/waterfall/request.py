@@ -152,7 +152,7 @@ def _one(
     upstream_hops: list[Hop] = []
     asked = False
     if edge is not None and connect is not None:
-        names = set(lab.upstream_names(edge))
+        names = _origin(measured) or set(lab.upstream_names(edge))
         found = [each for each in resolved if each["qname"].rstrip(".") in names and not each["cached"]]
         if found:  # then it is the one that the edge chose
             asked, upstream_hops = True, hops_of(found, found[0]["qname"])
@@ -171,6 +171,13 @@ def _one(
             upstreams=upstreams,
         )
     return measured
+
+
+def _origin(measured: Trace) -> set[str]:
+    """Return the name of the origin that the edge says it asked; empty when it says none."""
+    first = measured.phase("first_byte")
+    said = str(first.detail.get("server_timing", {}).get("origin", "")) if first is not None else ""
+    return {said.removeprefix("http://").rpartition(":")[0]} if said else set()
 
 
 def _address(session: Session, url: str, server: tuple[str, int] | None) -> str | None:

@@ -41,6 +41,8 @@ class Exchange:
         self._body: deque[bytes] = deque()
         self._buffered = 0
         self._upstream: Upstream | None = None
+        #: The origin that is asked, once one is.
+        self._origin: Target | None = None
         self._body_sent = False
         self._timing = Timing()
         self._waited = 0.0
@@ -113,8 +115,7 @@ class Exchange:
             self._raise_if_abandoned()
             if self.answered:
                 raise ConnectionError(self._lost)
-            target = upstream.pooled.target if upstream.pooled is not None else route.targets[0]
-            failure = UpstreamError(502, self._lost, str(target), upstream.address)
+            failure = UpstreamError(502, self._lost, str(self._origin), upstream.address)
             if not (self._reused and not upstream.began and self._may_repeat()):
                 break
         raise failure or UpstreamError(502, "no origin", route.prefix)
@@ -127,9 +128,8 @@ class Exchange:
         began = time.perf_counter()
         pool = self.proxy.pools[route]
         if not self.client.pooled:
-            target = pool.spread(avoid)
-            self._reused = False
-            upstream, self._timing = await self.proxy.open(target)
+            self._origin, self._reused = pool.spread(avoid), False
+            upstream, self._timing = await self.proxy.open(self._origin)
             return upstream
         while True:
             decision = pool.core.decide(time.monotonic(), avoid)
@@ -142,6 +142,7 @@ class Exchange:
             if isinstance(decision, Refuse):
                 raise UpstreamError(503, decision.reason, route.prefix)
             upstream, self._timing, self._reused = await pool.perform(decision)
+            self._origin = upstream.pooled.target if upstream.pooled is not None else None
             return upstream
 
     async def _through(self, route: Route, upstream: Upstream) -> bool:
@@ -171,9 +172,8 @@ class Exchange:
             upstream.abort()
             if self.answered:
                 raise ConnectionError("the origin fell silent") from None
-            target = upstream.pooled.target if upstream.pooled else route.targets[0]
             raise UpstreamError(
-                504, f"no response within {RESPONSE_TIMEOUT:g} s", str(target), upstream.address
+                504, f"no response within {RESPONSE_TIMEOUT:g} s", str(self._origin), upstream.address
             ) from None
         finally:
             self._upstream = None
@@ -234,7 +234,7 @@ class Exchange:
         upstream = (now - self._sent_at) * 1000
         text = (
             f'pool;dur={self._waited:.3f};desc="{kind}", dns;dur={t.dns:.3f}, connect;dur={t.connect:.3f}, '
-            f"tls;dur={t.tls:.3f}, upstream;dur={upstream:.3f}"
+            f'tls;dur={t.tls:.3f}, upstream;dur={upstream:.3f};desc="{self._origin}"'
         )
         return text.encode()
 

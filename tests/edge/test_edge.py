@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import ssl
 import time
 
@@ -54,6 +55,9 @@ async def test_a_request_passes_with_the_right_fields(bench: Bench) -> None:
     assert fields["connection"] == "close"
     assert "pool;dur=0" in fields["server-timing"]
     assert 'desc="fresh"' in fields["server-timing"]
+    assert re.search(
+        r'upstream;dur=[0-9.]+;desc="http://127\.0\.0\.1:[0-9]+"', fields["server-timing"]
+    )  # which origin it was
 
 
 async def test_pooled_connections_are_reused_and_fresh_ones_are_not(bench: Bench) -> None:
