@@ -311,6 +311,20 @@ def test_a_drill_says_what_it_is_about_and_how_its_control_fails(kind: type[Expe
     assert kind(parameters.bind(kind.settings, quick=True)).predict()
 
 
+@pytest.mark.parametrize("kind", DRILLS, ids=[kind.name for kind in DRILLS])
+def test_each_drill_has_a_page_in_the_shape(kind: type[Experiment[Any]]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "drills" / f"{kind.name}.md").read_text(encoding="utf-8")
+    for part in (
+        "**Theory.**",
+        "**How it is measured.**",
+        "**Measured**",
+        "**Control.**",
+        "**In production.**",
+        "**Exercises.**",
+    ):
+        assert part in page
+
+
 def test_all_drills_quick_take_less_than_six_minutes() -> None:
     took = sum(kind(parameters.bind(kind.settings, quick=True)).duration() + 2 for kind in DRILLS)
     assert took < 360
