@@ -20,7 +20,7 @@ from telemetry.admin import AdminError, Request
 MAX_ROWS = 18_000
 MAX_HZ = 100.0
 #: Samples for one of sockets: the kernel walks its whole table for that, which takes milliseconds.
-SOCKETS_EVERY = 4
+SOCKETS_EVERY = 10
 #: Sockets whose TCP_INFO is taken at most, of each sample.
 MAX_SOCKETS = 64
 

@@ -36,8 +36,8 @@ COUNTING = 0.25
 LONGEST_WAIT = 64.5
 #: Seconds that an attempt may take.
 TIMEOUT = 5.0
-#: How late an attempt may start at the 99th percentile: a hundredth of the earliest exhaustion.
-MAX_LAG = 0.05
+#: How late an attempt may start at the 99th percentile: a twentieth of the earliest exhaustion.
+MAX_LAG = 0.1
 
 
 @dataclass(frozen=True, slots=True)

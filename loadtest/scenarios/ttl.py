@@ -1,6 +1,7 @@
 """`ttl`: a long time to live delays changes, a short one loads servers and slows answers; both on one axis."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -134,22 +135,26 @@ class Ttl(Experiment[Parameters]):
 
     async def _count(self, run: Run, loads: Mapping[float, Queries]) -> None:
         run.phase(f"counting {sum(load.schedule.shape.rate(1) for load in loads.values()):.0f} questions/s")
-        await self._look(run)
-        before = {ttl: load.answered for ttl, load in loads.items()}
-        self.upstream.clear()
-        end = run.now() + self.p.seconds
-        while run.now() < end:
-            await asyncio.sleep(min(LOOK, max(0.0, end - run.now())))
-            await self._look(run)
-        for ttl, load in loads.items():
-            self.asked[ttl] = load.answered - before[ttl]
+        # Every container shares one clock, so questions and what they caused are counted over the same seconds.
+        begin, before = time.time(), {ttl: load.answered for ttl, load in loads.items()}
+        end = begin + self.p.seconds
 
-    async def _look(self, run: Run) -> None:
+        def ended() -> None:
+            for ttl, load in loads.items():
+                self.asked[ttl] = load.answered - before[ttl]
+
+        # A look into the logs takes a while: it must not lengthen the window.
+        asyncio.get_running_loop().call_later(self.p.seconds, ended)
+        while time.time() < end:
+            await asyncio.sleep(LOOK)
+            await self._look(run, begin, end)
+
+    async def _look(self, run: Run, begin: float, end: float) -> None:
         """Read what the authoritative servers were asked since the last look."""
         for server in SERVERS:
             for each in await run.call(server, "GET", "/admin/queries?limit=2000"):
                 key = (server, each["time"], each["qname"])
-                if key in self._seen or each["qtype"] != "A":
+                if key in self._seen or each["qtype"] != "A" or not begin <= each["time"] < end:
                     continue
                 self._seen.add(key)
                 label = each["qname"].partition(".ttl-")[2].partition(".")[0]
