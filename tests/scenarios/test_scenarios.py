@@ -1,6 +1,7 @@
 """What every scenario owes the reader, and what their own parts say without a lab."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.experiments.lab import MemoryLab
 from theory import time_wait
 
 EVERY = (*SCENARIOS, *DRILLS)
+DOCS = Path(__file__).parents[2] / "docs" / "scenarios"
 
 
 def made(kind, *, quick=True, negative=False):
@@ -115,3 +117,14 @@ def test_an_interleaved_order_is_that_of_its_seed(tmp_path):
         return list(run.interleaved("abc", 2))
 
     assert asyncio.run(order()) == asyncio.run(order())
+
+
+@pytest.mark.parametrize("kind", SCENARIOS, ids=lambda k: k.name)
+def test_it_has_a_page_with_a_picture_of_a_real_run(kind):
+    page = DOCS / f"{kind.name}.md"
+    text = page.read_text(encoding="utf-8")
+    titles = [line for line in text.splitlines() if line.startswith("## ")]
+    assert [t[3:] for t in titles] == ["What the seed says", "Theory", "How it is measured", "A real run", "What to do about it in production", "Exercises"]  # fmt: skip
+    assert f"]({kind.name}.svg)" in text
+    assert (DOCS / f"{kind.name}.svg").stat().st_size > 1000
+    assert "FIG_" not in text
