@@ -40,6 +40,11 @@ test: venv ## the whole suite: units, then the lab in every runtime that answers
 unit: venv ## the tests that need no lab
 	$(BIN)/pytest -m "not system" $(PARALLEL)
 
+experiments: venv ## every scenario and every drill, quickly (a quarter of an hour), in one page each
+	$(BIN)/firstbyte status >/dev/null 2>&1 || $(BIN)/firstbyte up
+	$(BIN)/firstbyte run all --quick
+	$(BIN)/firstbyte drill all --quick
+
 bench: venv ## measure beside independent peers (minutes; an idle machine)
 	$(BIN)/python bench
 
@@ -56,4 +61,4 @@ lock: venv ## compile requirements/*.txt anew (hashes, no URLs)
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra load pyproject.toml -o requirements/load.txt
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --group dev requirements/dev.in pyproject.toml -o requirements/dev.txt
 
-.PHONY: help venv up down demo lint test unit bench fuzz experiments lock
+.PHONY: help venv up down demo lint test unit experiments bench fuzz lock
