@@ -40,11 +40,6 @@ test: venv ## the whole suite: units, then the lab in every runtime that answers
 unit: venv ## the tests that need no lab
 	$(BIN)/pytest -m "not system" $(PARALLEL)
 
-experiments: venv ## every scenario and every drill, quickly (a quarter of an hour), in one page each
-	$(BIN)/firstbyte status >/dev/null 2>&1 || $(BIN)/firstbyte up
-	$(BIN)/firstbyte run all --quick
-	$(BIN)/firstbyte drill all --quick
-
 bench: venv ## measure beside independent peers (minutes; an idle machine)
 	$(BIN)/python bench
 
