@@ -58,7 +58,19 @@ def show_host(service: Service, sources: Sources) -> None:
             if not mount.read_only:
                 namespaces.thaw(mount.target)
     for path, options in service.tmpfs:
-        namespaces.mount("tmpfs", path, "tmpfs", namespaces.NOSUID | namespaces.NODEV, options)
+        _cover(Path(path), options, kept=(sources.project, Path(sys.prefix), Path(sys.base_prefix)))
+
+
+def _cover(path: Path, options: str, kept: Iterable[Path]) -> None:
+    """Mount an empty folder in memory at *path*; what of *kept* lies below it, a clone in /tmp for one, is still there."""
+    below = sorted({Path(os.path.realpath(each)) for each in kept if path in Path(os.path.realpath(each)).parents})
+    held = [(each, os.open(each, os.O_PATH | os.O_CLOEXEC)) for each in below]
+    namespaces.mount("tmpfs", str(path), "tmpfs", namespaces.NOSUID | namespaces.NODEV, options)
+    for each, fd in held:
+        if not each.exists():  # or one that stands before it holds it
+            each.mkdir(parents=True)
+            namespaces.bind(f"/proc/self/fd/{fd}", each)
+        os.close(fd)
 
 
 def show_network(mounts: Iterable[Mount], sources: Sources) -> None:
