@@ -296,10 +296,9 @@ class TimeWait(Experiment[Parameters]):
         if "edge" in run.series:
             points = run.series["edge"].of("tcp_tw")
             run.fact("sockets in TIME-WAIT on the edge, before and after", [points[0][1], points[-1][1]])
-            # Only the arm that lets the server close leaves them there, one per port: a new SYN from the same port takes the
-            # place of a waiting one (RFC 6191), which is why this arm never runs out.
+            # Only the arm that lets the server close leaves them there.
             left = points[-1][1] - points[0][1]
-            least = 0.9 * min(self.arms["server closes first"].succeeded(0, p.seconds), p.ports)
+            least = 0.9 * theory.ports_held(p.rate, p.seconds, p.ports)
             run.check("who closes first has them", f">= {least:.0f} on the edge", f"{left:.0f}", left >= least)
         run.leave_out(
             "tcp_tw_reuse=1 (a port is free after a second): a setting of the whole host, which a container can not change for one arm"

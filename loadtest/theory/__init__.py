@@ -31,7 +31,7 @@ from theory.pool import connections_in_use, fresh_request_ms, pooled_request_ms
 from theory.queueing import erlang_c, md_c_wait, mm_c_wait
 from theory.resolution import cold_ms, resolver_path_ms
 from theory.slow_start import rounds, transfer_ms
-from theory.time_wait import duty_cycle, exhausted_at, sockets_waiting, success_share, sustainable_rate
+from theory.time_wait import duty_cycle, exhausted_at, ports_held, sockets_waiting, success_share, sustainable_rate
 from theory.ttl import hit_rate, stale_share, upstream_rate
 
 __all__ = [
@@ -59,6 +59,7 @@ __all__ = [
     "outage",
     "pool",
     "pooled_request_ms",
+    "ports_held",
     "privacy",
     "propagation",
     "queueing",

@@ -5,6 +5,8 @@ The wait W is fixed (Linux: 60 s and a bit), so beyond P/W the rate is not thinn
 P/(λW), all until P/λ, nothing until W, and again.
 """
 
+import math
+
 #: Seconds, Linux TCP_TIMEWAIT_LEN; the kernel's timers make it 60 to 64, so a scenario calibrates it.
 WAIT = 60.0
 #: Ports of Linux's default window 32768 to 60999, for one source address and one destination.
@@ -16,6 +18,15 @@ REUSE_WAIT = 1.0
 def sockets_waiting(rate: float, seconds: float, wait: float = WAIT) -> float:
     """Return sockets in TIME-WAIT after *seconds* of *rate* connections per second, as long as ports last."""
     return rate * min(seconds, wait)
+
+
+def ports_held(rate: float, seconds: float, ports: int = PORTS, wait: float = WAIT) -> float:
+    """Return ports held at the far end after *seconds* when it closes first, and never runs out.
+
+    A new SYN takes the place of a waiting socket with the same ports (RFC 6191), and Linux draws source ports at random
+    (RFC 6056): λ·min(t, wait) balls in as many bins as there are ports.
+    """
+    return ports * (1 - math.exp(-sockets_waiting(rate, seconds, wait) / ports))
 
 
 def exhausted_at(rate: float, ports: int = PORTS, wait: float = WAIT) -> float | None:

@@ -16,6 +16,7 @@ from theory import (
     keepalive,
     omission,
     outage,
+    ports_held,
     propagation,
     queueing,
     slow_start,
@@ -385,3 +386,11 @@ def test_open_and_closed_loops_see_a_stall() -> None:
         assert sorted(closed)[int(quantile * len(closed))] == omission.closed_loop_quantile(
             quantile, stall, window, gap
         )
+
+
+@pytest.mark.parametrize(("rate", "seconds", "ports"), [(32, 150, 1024), (64, 14, 256)])
+def test_ports_held_by_a_server_that_closes_first(rate: float, seconds: float, ports: int) -> None:
+    rng = random.Random(1)
+    drawn = round(rate * min(seconds, 60))
+    held = statistics.mean(len({rng.randrange(ports) for _ in range(drawn)}) for _ in range(200))
+    assert ports_held(rate, seconds, ports) == pytest.approx(held, rel=0.01)
