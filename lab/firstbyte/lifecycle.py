@@ -73,7 +73,7 @@ def status(args: argparse.Namespace) -> int:
         ("memory", "right"),
         ("says", "left"),
     ):
-        table.add_column(title, justify=justify)  # type: ignore[arg-type]
+        table.add_column(title, justify=justify)  # type: ignore[arg-type]  # rich wants a Literal
     for host in rows:
         good = host.state == "running" and host.health in {"healthy", ""}
         word = host.health or host.state

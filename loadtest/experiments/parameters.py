@@ -55,7 +55,7 @@ def bind(kind: type[P], *, quick: bool, given: Iterable[str] = ()) -> P:
     Raises:
         ParameterError: unknown name, not a value of its type, out of bounds.
     """
-    declared: dict[str, Field[Any]] = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]
+    declared: dict[str, Field[Any]] = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]  # any dataclass will do
     hints = get_type_hints(kind)
     values = {
         name: each.metadata["quick"] if quick and each.metadata["quick"] is not None else each.default

@@ -199,7 +199,7 @@ class Run:
         """
         body = {"hz": HZ, "seconds": 3600}
         if sockets is not None:
-            body["sockets"] = {"local_port": sockets.local_port, "remote_port": sockets.remote_port}  # type: ignore[assignment]
+            body["sockets"] = {"local_port": sockets.local_port, "remote_port": sockets.remote_port}  # type: ignore[assignment]  # JSON is Any
         for host in hosts:
             if host == HERE:
                 self._recorder.start(HZ, 3600, sockets)

@@ -162,7 +162,7 @@ class TimeWait(Experiment[Parameters]):
                 low = max(inside) + 1
             if low + p.ports > LAST_PORT:
                 run.skip("too few ports are free here: sockets of a run before still wait; try again in a minute")
-            self.arms[name] = Arm(name, rate, (low, low + p.ports - 1), **about)  # type: ignore[arg-type]
+            self.arms[name] = Arm(name, rate, (low, low + p.ports - 1), **about)  # type: ignore[arg-type]  # a row of the table above
             low += p.ports
 
     @property

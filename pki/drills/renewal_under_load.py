@@ -128,9 +128,9 @@ class RenewalUnderLoad(Experiment[Parameters]):
         pairs: list[tuple[float, float]] = []
         for inside in (r for r in rounds if r):
             begin, end = inside[0] - self.p.life * SHARE, inside[-1] + DURING
-            during = stage.latency(lambda at, near=inside: any(abs(at - m) <= DURING for m in near))  # type: ignore[misc]
+            during = stage.latency(lambda at, near=inside: any(abs(at - m) <= DURING for m in near))  # type: ignore[misc]  # defaults bind the loop's values
             between = stage.latency(
-                lambda at, b=begin, e=end: b <= at < e and not any(abs(at - m) <= DURING for m in moments)  # type: ignore[misc]
+                lambda at, b=begin, e=end: b <= at < e and not any(abs(at - m) <= DURING for m in moments)  # type: ignore[misc]  # defaults bind the loop's values
             )
             if len(during) and len(between):
                 pairs.append((between.percentile(99) * 1000, during.percentile(99) * 1000))

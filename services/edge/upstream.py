@@ -76,7 +76,7 @@ class Upstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment] # a stream's transport
-        self.transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[union-attr]
+        self.transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[union-attr]  # connected: it has one
 
     def data_received(self, data: bytes) -> None:
         if self.receiver is None:  # an origin that speaks out of turn is not trusted with the next request
@@ -228,7 +228,7 @@ async def connect(
             if target.tls:
                 step = "TLS handshake"
                 try:
-                    secured = await loop.start_tls(transport, protocol, context, server_hostname=target.host)  # type: ignore[arg-type]
+                    secured = await loop.start_tls(transport, protocol, context, server_hostname=target.host)  # type: ignore[arg-type]  # asyncio's stubs are narrower than asyncio
                 except BaseException:
                     transport.abort()
                     raise
