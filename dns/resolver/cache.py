@@ -3,6 +3,7 @@
 Time is an argument.  Bounded: the least recently used entry goes first.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -40,17 +41,32 @@ class Negative:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One RRset or refusal, with the time when it ends."""
+    """One RRset or refusal, with the seconds for which it holds."""
 
     rank: Rank
-    #: On the clock of whoever calls, seconds.
-    expires: float
+    #: When it was learned, in seconds on the clock of whoever calls.
+    since: float
+    #: Seconds that it lives from then.
+    ttl: int
     records: tuple[Record, ...]
     negative: Negative | None = None
 
+    @property
+    def expires(self) -> float:
+        """When it ends."""
+        return self.since + self.ttl
+
+    def left(self, now: float) -> int:
+        """Return the seconds that remain at *now*, to the nearest: caches behind us keep it as long as we do on average."""
+        return max(0, self.ttl - math.floor(now - self.since + 0.5))
+
+    def until(self, now: float) -> float:
+        """Return when `left` will say less than at *now*, or the entry ends."""
+        return self.since + min(self.ttl, math.floor(now - self.since + 0.5) + 0.5)
+
     def at(self, now: float) -> tuple[Record, ...]:
         """Return the records with the TTL that remains at *now*."""
-        left = max(0, round(self.expires - now))
+        left = self.left(now)
         return tuple(replace(each, ttl=left) for each in self.records)
 
 
@@ -60,8 +76,6 @@ class Cache:
     def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
         self._entries: OrderedDict[Key, Entry] = OrderedDict()
         self._max = max_entries
-        #: Grows with every change, so that what was derived from the cache knows that it is old.
-        self.version = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -82,23 +96,24 @@ class Cache:
         self._entries.move_to_end((name, rtype))
         return entry
 
-    def put(self, records: Sequence[Record], rank: Rank, now: float) -> None:
-        """Keep one RRset; it must not replace what is trusted more."""
+    def put(self, records: Sequence[Record], rank: Rank, now: float) -> Entry:
+        """Keep one RRset for the shortest of its TTLs (RFC 2181 section 5.2), unless more trusted data lives; return it."""
         first = records[0]
-        ttl = min(MAX_TTL, *(each.ttl for each in records)) if len(records) > 1 else min(MAX_TTL, first.ttl)
-        self._store((first.name, first.rtype), Entry(rank, now + ttl, tuple(records)), now)
+        entry = Entry(rank, now, min(MAX_TTL, *(each.ttl for each in records)), tuple(records))
+        self._store((first.name, first.rtype), entry, now)
+        return entry
 
-    def put_negative(self, name: str, rtype: str, negative: Negative, ttl: int, now: float) -> None:
-        """Keep a refusal for *ttl* seconds."""
-        expires = now + min(ttl, MAX_NEGATIVE_TTL)
-        self._store((name, rtype), Entry(Rank.AUTHORITATIVE, expires, (), negative), now)
+    def put_negative(self, name: str, rtype: str, negative: Negative, ttl: int, now: float) -> Entry:
+        """Keep a refusal for *ttl* seconds; return it."""
+        entry = Entry(Rank.AUTHORITATIVE, now, min(ttl, MAX_NEGATIVE_TTL), (), negative)
+        self._store((name, rtype), entry, now)
+        return entry
 
     def flush(self, name: str | None = None) -> int:
         """Forget *name* (all types), or everything; return how many entries went."""
         doomed = [key for key in self._entries if name is None or key[0] == name]
         for key in doomed:
             del self._entries[key]
-        self.version += 1
         return len(doomed)
 
     def entries(self, now: float) -> Iterator[tuple[Key, Entry]]:

@@ -7,7 +7,7 @@ Nothing here opens a socket, reads a clock or sleeps.  `Resolution.step` says wh
 import random
 from dataclasses import dataclass, field
 
-from resolver.cache import Cache, Negative, Rank
+from resolver.cache import Cache, Entry, Negative, Rank
 from resolver.message import NOERROR, NXDOMAIN, Message, Record, is_below, parent, to_text
 
 #: Referrals followed for one question.  Root, TLD, zone and a few delegations below need four or five; a loop more.
@@ -43,6 +43,8 @@ class Resolved:
     rcode: int
     answer: tuple[Record, ...]
     authority: tuple[Record, ...] = ()
+    #: Until when, on the caller's clock, it may be given again as it is: then a TTL has counted down, or ended.
+    until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class _Frame:
 
     qname: str
     qtype: str
-    chain: list[Record] = field(default_factory=list)
+    chain: list[Entry] = field(default_factory=list)
     zone: str = ""
     #: Servers of `zone`: name to addresses; empty where the address is not known.
     servers: dict[str, list[str]] = field(default_factory=dict)
@@ -170,24 +172,24 @@ class Resolution:
 
     def _from_cache(self, frame: _Frame, now: float) -> Resolved | None:
         """Follow what is known: an answer, a refusal, or aliases as far as they lead."""
-        seen = {record.name for record in frame.chain}
+        seen = {alias.records[0].name for alias in frame.chain}
         while len(frame.chain) <= MAX_ALIASES:
             entry = self._cache.get(frame.qname, frame.qtype, now)
             if entry is not None and entry.negative is None:
-                return Resolved(NOERROR, (*frame.chain, *entry.at(now)))
+                return _resolved(frame, now, entry)
             if entry is not None and entry.negative is not None:
-                return _refused(frame, entry.negative, max(0, round(entry.expires - now)))
+                return _refused(frame, now, entry, entry.negative)
             gone = self._cache.get(frame.qname, "", now)  # NXDOMAIN denies every type (RFC 8020)
             if gone is not None and gone.negative is not None:
-                return _refused(frame, gone.negative, max(0, round(gone.expires - now)))
+                return _refused(frame, now, gone, gone.negative)
             alias = self._cache.get(frame.qname, "CNAME", now) if frame.qtype != "CNAME" else None
             if alias is None or alias.negative is not None:
                 return None
-            record = alias.at(now)[0]
+            record = alias.records[0]
             if record.name in seen:
-                return Resolved(NOERROR, tuple(frame.chain))
+                return _resolved(frame, now)
             seen.add(record.name)
-            frame.chain.append(record)
+            frame.chain.append(alias)
             self._restart(frame, _target(record))
         return None
 
@@ -240,7 +242,7 @@ class Resolution:
     def _finish_server(self, found: Resolved | None) -> None:
         """End the look-up of a name server's address and hand it to the frame that needs it."""
         done = self._frames.pop()
-        name = done.chain[0].name if done.chain else done.qname
+        name = done.chain[0].records[0].name if done.chain else done.qname
         frame = self._frames[-1]
         addresses = [r.text for r in found.answer if r.rtype == "A"] if found is not None else []
         if addresses:
@@ -254,14 +256,12 @@ class Resolution:
         for _ in range(MAX_ALIASES):
             found = tuple(r for r in answer if r.name == frame.qname and r.rtype == frame.qtype)
             if found:
-                self._cache.put(found, rank, now)
-                frame.result = Resolved(NOERROR, (*frame.chain, *found))
+                frame.result = _resolved(frame, now, self._cache.put(found, rank, now))
                 return "answer"
             alias = next((r for r in answer if r.name == frame.qname and r.rtype == "CNAME"), None)
             if alias is None:
                 return outcome
-            self._cache.put([alias], rank, now)
-            frame.chain.append(alias)
+            frame.chain.append(self._cache.put([alias], rank, now))
             zone, servers = frame.zone, frame.servers
             self._restart(frame, _target(alias))
             if is_below(frame.qname, zone):  # the same servers may know
@@ -275,8 +275,9 @@ class Resolution:
         ttl = min(soa.ttl, int(soa.rdata.times[4])) if soa is not None else 0
         negative = Negative(rcode, soa)
         # Without a SOA the TTL is 0: the cache keeps nothing (RFC 2308 section 5).
-        self._cache.put_negative(frame.qname, "" if rcode == NXDOMAIN else frame.qtype, negative, ttl, now)
-        frame.result = _refused(frame, negative, ttl)
+        rtype = "" if rcode == NXDOMAIN else frame.qtype
+        entry = self._cache.put_negative(frame.qname, rtype, negative, ttl, now)
+        frame.result = _refused(frame, now, entry, negative)
         return "nxdomain" if rcode == NXDOMAIN else "nodata"
 
     def _refer(self, frame: _Frame, authority: list[Record], additional: list[Record], now: float) -> bool:
@@ -314,10 +315,20 @@ class Resolution:
         return "lame"
 
 
-def _refused(frame: _Frame, negative: Negative, left: int) -> Resolved:
+def _resolved(frame: _Frame, now: float, *last: Entry) -> Resolved:
+    """Return the aliases followed and the RRset at their end, with the TTLs that are left: the search took time."""
+    entries = (*frame.chain, *last)
+    answer = tuple(record for entry in entries for record in entry.at(now))
+    return Resolved(NOERROR, answer, until=min(entry.until(now) for entry in entries))
+
+
+def _refused(frame: _Frame, now: float, entry: Entry, negative: Negative) -> Resolved:
+    """Return the aliases followed and the SOA that denies what they lead to."""
     soa = negative.soa
-    authority = () if soa is None else (Record(soa.name, "SOA", left, soa.rdata),)
-    return Resolved(negative.rcode, tuple(frame.chain), authority)
+    authority = () if soa is None else (Record(soa.name, "SOA", entry.left(now), soa.rdata),)
+    aliases = tuple(record for alias in frame.chain for record in alias.at(now))
+    until = min(each.until(now) for each in (*frame.chain, entry))
+    return Resolved(negative.rcode, aliases, authority, until)
 
 
 def _target(record: Record) -> str:

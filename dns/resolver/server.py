@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -35,7 +35,7 @@ DEADLINE = 8.0
 FAILURE_TTL = 1.0
 #: Resolutions remembered for ``GET /admin/resolutions``.
 REMEMBERED = 512
-#: Encoded responses kept; each is good for the second in which it was made.
+#: Encoded responses kept; each is good until one of its TTLs has counted down.
 MAX_ENCODED = 20_000
 RD = 0x0100
 
@@ -75,21 +75,29 @@ class Trail:
 class Server:
     """A recursive resolver on one address."""
 
-    def __init__(self, telemetry: Telemetry, hints: dict[str, str], *, port: int = 53) -> None:
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        hints: dict[str, str],
+        *,
+        port: int = 53,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Make one.
 
         Args:
             telemetry: counters, switches, admin port.
             hints: root servers' names and addresses.
             port: of every name server; 53 but on loopback.
+            now: seconds that never go back, by which what is known ends.
         """
-        self.telemetry, self.hints = telemetry, hints
+        self.telemetry, self.hints, self._now = telemetry, hints, now
         self.cache = Cache()
         self.upstream = Upstream(port)
         self.trails: deque[Trail] = deque(maxlen=REMEMBERED)
         self._under_way: dict[tuple[str, str], asyncio.Task[Resolved | Failed]] = {}
         self._failures: dict[tuple[str, str], float] = {}
-        self._encoded: dict[tuple[bytes, str], tuple[int, bytes]] = {}
+        self._encoded: dict[tuple[bytes, str], tuple[float, bytes]] = {}
         self._rng = random.Random()
         metrics = telemetry.metrics
         self._queries = metrics.counter(
@@ -123,10 +131,9 @@ class Server:
         faults = self.telemetry.faults
         if faults.any_on and faults.hit("drop_answers"):
             return None
-        now = time.monotonic()
-        second = int(now)
+        now = self._now()
         hit = self._encoded.get((wire[2:], transport))
-        if hit is not None and hit[0] == second and not faults.any_on:
+        if hit is not None and now < hit[0] and not faults.any_on:
             self._hits.inc()
             self._queries.inc(transport=transport, rcode=rcode_name(hit[1][3] & 0xF))
             return wire[:2] + hit[1][2:]
@@ -149,7 +156,7 @@ class Server:
             reply = self._respond(query, transport, step)
             if len(self._encoded) >= MAX_ENCODED:
                 self._encoded.clear()
-            self._encoded[wire[2:], transport] = (second, reply)
+            self._encoded[wire[2:], transport] = (step.until, reply)
             return reply
         if not query.flags & RD and query.qname != ".":  # only what is known, and that is nothing
             return self._respond(query, transport, Resolved(REFUSED, ()))
@@ -179,7 +186,7 @@ class Server:
     async def resolve(self, qname: str, qtype: str) -> Resolved | Failed:
         """Resolve one question, asking as many servers as it takes."""
         key = (qname, qtype)
-        began = time.monotonic()
+        began = self._now()
         if self._failures.get(key, 0) > began:
             return Failed("failed a moment ago")
         trail = Trail(time.time(), qname, qtype)
@@ -189,11 +196,11 @@ class Server:
                 outcome = await self._drive(key, trail)
         except TimeoutError:
             outcome = Failed(f"no answer within {DEADLINE:g} s")
-        trail.took_ms = (time.monotonic() - began) * 1000
+        trail.took_ms = (self._now() - began) * 1000
         if isinstance(outcome, Failed):
             trail.rcode = "SERVFAIL"
             self._failures = {k: until for k, until in self._failures.items() if until > began}
-            self._failures[key] = time.monotonic() + FAILURE_TTL
+            self._failures[key] = self._now() + FAILURE_TTL
         else:
             trail.rcode = rcode_name(outcome.rcode)
         self.trails.append(trail)
@@ -202,7 +209,7 @@ class Server:
     async def _drive(self, key: tuple[str, str], trail: Trail) -> Resolved | Failed:
         resolution = Resolution(*key, self.cache, self.hints, self.upstream.srtt, self._rng)
         while True:
-            step = resolution.step(time.monotonic())
+            step = resolution.step(self._now())
             if not isinstance(step, Ask):
                 return step
             began = time.perf_counter()
@@ -214,7 +221,7 @@ class Server:
                 waited = (time.perf_counter() - began) * 1000
                 trail.hops.append(_hop(step, kind, "", waited, "udp", 0, 0))
             else:
-                kind = resolution.receive(reply.message, step, time.monotonic())
+                kind = resolution.receive(reply.message, step, self._now())
                 rcode = rcode_name(reply.message.rcode)
                 hop = _hop(step, kind, rcode, reply.rtt_ms, reply.transport, reply.bytes_sent, reply.bytes_received)
                 trail.hops.append(hop)
@@ -223,7 +230,7 @@ class Server:
     # --- admin ------------------------------------------------------------------------------------------------------
 
     def _cache(self, request: Request) -> dict[str, Any]:
-        now = time.monotonic()
+        now = self._now()
         limit = _limit(request, 1000)
         entries = [
             {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resolver import Ask, Cache, HintsError, Message, Rank, Record, Resolution, load_hints
+from resolver import Ask, Cache, HintsError, Message, Rank, Record, Resolution, Resolved, load_hints
 from resolver.message import MalformedError, parse_query, parse_reply, query
 
 HINTS = {"a.root.": "192.0.2.1", "b.root.": "192.0.2.2"}
@@ -75,6 +75,21 @@ def test_glue_does_not_replace_an_answer_and_is_no_answer() -> None:
     assert [r.text for r in entry.records] == ["192.0.2.7"]
     assert entry.at(31.0)[0].ttl == 30
     assert cache.get("ns.example.com.", "A", 61.0) is None
+
+
+def test_an_alias_ages_while_what_it_leads_to_is_looked_for() -> None:
+    resolution = Resolution("www.example.com.", "A", Cache(), dict(HINTS))
+    asked = resolution.step(0.0)
+    assert isinstance(asked, Ask)
+    alias = record("www.example.com. 20 CNAME www.example.org.")
+    assert resolution.receive(Message(0, True, False, (alias,), (), ()), asked, 0.0) == "alias"
+    asked = resolution.step(3.0)
+    assert isinstance(asked, Ask)
+    address = record("www.example.org. 20 A 192.0.2.7")
+    assert resolution.receive(Message(0, True, False, (address,), (), ()), asked, 3.0) == "answer"
+    found = resolution.step(3.0)
+    assert isinstance(found, Resolved)
+    assert [each.ttl for each in found.answer] == [17, 20]
 
 
 def test_the_cache_forgets_what_was_not_used_for_longest() -> None:
