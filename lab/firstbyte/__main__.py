@@ -163,8 +163,8 @@ def _parser() -> argparse.ArgumentParser:
     traced.add_argument("--json", action="store_true")
 
     for verb, run, help_, examples in (
-        ("run", experiment.run, "measure what a mechanism costs, beside what theory says", ("run handshake --quick", "run time-wait --set rate=128", "run all --quick", "run --list")),
-        ("drill", experiment.drill, "rehearse a certificate renewal going wrong", ("drill renewal-under-load --quick", "drill renewal-under-load --quick --control", "drill --list")),
+        ("run", experiment.run, "measure what a mechanism costs, beside what theory says", ("run handshake --quick", "run time-wait --set rate=128", "run handshake --quick --times 5", "run all --quick", "run --list")),
+        ("drill", experiment.drill, "rehearse a certificate renewal going wrong", ("drill renewal-under-load --quick", "drill renewal-under-load --quick --control", "drill renewal-under-load --times 3", "drill --list")),
     ):  # fmt: skip
         command = add(verb, run, help_, *examples)
         command.add_argument("name", nargs="?", help="or: all")
@@ -174,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
             "--control", action="store_true", help="with the safety off, or the wrong model: must fail"
         )
         command.add_argument("--seed", type=int, default=1, metavar="N", help="of injections and orders (1)")
+        command.add_argument("--times", type=int, default=1, metavar="N", help="in a row with the same seed; then what they say together")  # fmt: skip
         command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter, see --list")
         command.add_argument("--json", action="store_true", help="the result as JSON on standard output")
 

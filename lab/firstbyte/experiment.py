@@ -10,13 +10,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from drills import DRILLS
 from experiments import (
@@ -25,13 +20,14 @@ from experiments import (
     Order,
     Outcome,
     ParameterError,
+    Repeats,
     Verdict,
     archive,
     conduct,
     parameters,
-    report,
 )
-from firstbyte import where
+from firstbyte import verdicts, where
+from firstbyte.verdicts import Done
 from runtime import InsideLab, Lab, LabError
 from scenarios import SCENARIOS
 
@@ -39,18 +35,9 @@ from scenarios import SCENARIOS
 RESULTS = Path("/srv/results")
 #: Where the command line copies results to, outside.
 COPIED = Path("results")
+#: Runs in a row at most.
+MAX_TIMES = 100
 Kind = type[Experiment[Any]]
-COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INVALID: "yellow", Verdict.SKIPPED: "yellow"}
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """One run of several."""
-
-    name: str
-    verdict: Verdict
-    took: float
-    folder: Path | None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,7 +52,9 @@ def drill(args: argparse.Namespace) -> int:
 
 def _command(args: argparse.Namespace, kinds: Sequence[Kind]) -> int:
     if args.list:
-        print(json.dumps([_described(kind) for kind in kinds], indent=2) if args.json else _listing(kinds))
+        print(
+            json.dumps([verdicts.described(kind) for kind in kinds], indent=2) if args.json else verdicts.listing(kinds)
+        )
         return 0
     try:
         chosen = _chosen(args, kinds)
@@ -80,6 +69,8 @@ def _command(args: argparse.Namespace, kinds: Sequence[Kind]) -> int:
 
 
 def _chosen(args: argparse.Namespace, kinds: Sequence[Kind]) -> list[Kind]:
+    if not 1 <= args.times <= MAX_TIMES:
+        raise ParameterError(f"expected --times from 1 to {MAX_TIMES}, got {args.times}")
     names = [kind.name for kind in kinds]
     if args.name is None:
         raise ParameterError(f"expected a name of {', '.join(names)}; all; or --list")
@@ -94,60 +85,100 @@ def _chosen(args: argparse.Namespace, kinds: Sequence[Kind]) -> list[Kind]:
 
 
 def _inside(args: argparse.Namespace, chosen: Sequence[Kind]) -> int:
+    done: list[Done] = []
+    codes: list[int] = []  # of each experiment
+    try:
+        for kind in chosen:
+            if len(chosen) > 1:
+                print(f"{kind.name}: {kind.claim}", file=sys.stderr, flush=True)
+            made = _run(args, kind)
+            done += made
+            codes.append(_together(args, made) if args.times > 1 else made[0].verdict.exit_code)
+            if _interrupted(made[-1]):
+                break
+    except BusyError as error:
+        print(f"firstbyte {args.command}: error: {error}", file=sys.stderr)
+        return 3
+    except OSError as error:
+        print(f"firstbyte {args.command}: error: {RESULTS}: {error.strerror or error}", file=sys.stderr)
+        return 4
+    if len(chosen) > 1:
+        _summary(args, done)
+    if args.control and any(each.verdict is Verdict.PASS for each in done):
+        return 0  # a defect: the worst that a control can do
+    return next((code for code in ((4, 1) if args.control else (1, 4)) if code in codes), 0)
+
+
+def _run(args: argparse.Namespace, kind: Kind) -> list[Done]:
+    """Run one experiment as often as was asked for; what can not go on or was interrupted is the last."""
     lab = InsideLab()
     order = Order(args.quick, args.control, args.seed, tuple(args.set))
     done: list[Done] = []
-    for kind in chosen:
-        if len(chosen) > 1:
-            print(f"{kind.name}: {kind.claim}", file=sys.stderr, flush=True)
-        try:
-            outcome = asyncio.run(conduct(kind, order, lab, RESULTS, addresses=lab.addresses, progress=_progress()))
-        except BusyError as error:
-            print(f"firstbyte {args.command}: error: {error}", file=sys.stderr)
-            return 3
-        except OSError as error:
-            print(f"firstbyte {args.command}: error: {RESULTS}: {error.strerror or error}", file=sys.stderr)
-            return 4
+    for number in range(1, args.times + 1):
+        if args.times > 1:
+            print(f"{kind.name}: run {number} of {args.times}", file=sys.stderr, flush=True)
+        outcome = asyncio.run(conduct(kind, order, lab, RESULTS, addresses=lab.addresses, progress=_progress()))
         done.append(_finish(args, outcome))
-        if outcome.result.interrupted.startswith("interrupted"):
+        if args.times > 1 and not args.json:
+            verdicts.show_briefly(done[-1], number, args.times)
+        if outcome.result.interrupted:
             break
-    if len(chosen) > 1:
-        _summary(args, done)
-    return _exit_code([each.verdict for each in done], control=args.control)
+    return done
 
 
 def _finish(args: argparse.Namespace, outcome: Outcome) -> Done:
     result = outcome.result
     folder: Path | None = None
-    verdict = result.verdict
     try:
         folder = archive.keep(outcome, RESULTS)
     except OSError as error:
-        print(f"firstbyte {args.command}: error: cannot keep the result: {error.strerror or error}", file=sys.stderr)
-        verdict = Verdict.INVALID
-    if args.json:
-        print(json.dumps(result.as_json(), indent=2, default=str))
-    else:
-        _show(outcome, folder)
-    if args.control and verdict is Verdict.PASS:
+        result.interrupted = f"the result could not be kept: {error.strerror or error}"
+        print(f"firstbyte {args.command}: error: {RESULTS}: {result.interrupted}", file=sys.stderr)
+    done = Done(outcome, folder)
+    if args.times == 1:
+        if args.json:
+            print(json.dumps(result.as_json(), indent=2, default=str))
+        else:
+            verdicts.show(done)
+    if args.control and result.verdict is Verdict.PASS:
         print(f"{result.name}: the control did not fail: this experiment proves nothing", file=sys.stderr)
-    return Done(result.name, verdict, outcome.took, folder)
+    return done
 
 
-def _exit_code(verdicts: Sequence[Verdict], *, control: bool) -> int:
-    """Return the worst verdict's code; of controls, one that passes is the worst."""
-    if control and Verdict.PASS in verdicts:
-        return 0
-    codes = [each.exit_code for each in verdicts]
-    return (
-        next((code for code in (1, 4) if code in codes), 0)
-        if not control
-        else next((c for c in (4, 1) if c in codes), 0)
-    )
+def _together(args: argparse.Namespace, done: Sequence[Done]) -> int:
+    """Say what repeats say together; return the exit code of that."""
+    repeats = Repeats(tuple(each.outcome.result for each in done), args.times)
+    page: Path | None = None
+    try:
+        page = archive.write_repeats(RESULTS, repeats, [each.outcome for each in done], [each.folder for each in done])
+    except OSError as error:
+        print(f"firstbyte {args.command}: error: no page: {error.strerror or error}", file=sys.stderr)
+    if args.json:
+        print(json.dumps(repeats.as_json(), indent=2, default=str))
+    else:
+        verdicts.show_repeats(repeats, page)
+    return repeats.exit_code()
+
+
+def _summary(args: argparse.Namespace, done: Sequence[Done]) -> None:
+    """Say how all of them ended, and write the page that somebody can sign."""
+    flags = f"{' --quick' if args.quick else ''}{' --control' if args.control else ''}{f' --times {args.times}' if args.times > 1 else ''}"
+    page: Path | None = None
+    try:
+        folders = [each.folder for each in done if each.folder is not None]
+        page = archive.write_summary(RESULTS, f"firstbyte {args.command} all{flags}", folders)
+    except OSError as error:
+        print(f"firstbyte {args.command}: error: no summary: {error.strerror or error}", file=sys.stderr)
+    if not args.json:
+        verdicts.show_all(done, page)
+
+
+def _interrupted(done: Done) -> bool:
+    return done.outcome.result.interrupted.startswith("interrupted")
 
 
 def _outside(args: argparse.Namespace) -> int:
-    words = [args.command, args.name, "--seed", str(args.seed)]
+    words = [args.command, args.name, "--seed", str(args.seed), "--times", str(args.times)]
     words += [f"--{flag}" for flag in ("quick", "control", "json") if getattr(args, flag)]
     words += [word for each in args.set for word in ("--set", each)]
     with where.outside(args.command) as lab:
@@ -190,78 +221,3 @@ def _progress() -> Callable[[str], None]:
         print(f"  {time.monotonic() - began:5.1f} s  {text}", file=sys.stderr, flush=True)
 
     return say
-
-
-def _described(kind: Kind) -> dict[str, Any]:
-    return {
-        "name": kind.name,
-        "claim": kind.claim,
-        "control": kind.control.without,
-        "parameters": parameters.describe(kind.settings),
-    }
-
-
-def _listing(kinds: Sequence[Kind]) -> str:
-    lines = []
-    for kind in kinds:
-        lines.append(f"{kind.name}\n  {kind.claim}\n  control: {kind.control.without}")
-        for each in parameters.describe(kind.settings):
-            value = each["full"] if "quick" not in each else f"{_plain(each['full'])} (quick {_plain(each['quick'])})"
-            lines.append(f"    --set {each['name']}={_plain(value)}  {each.get('unit', '')}  {each['help']}".rstrip())
-    return "\n".join(lines)
-
-
-def _plain(value: Any) -> str:
-    return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)  # fmt: skip
-
-
-def _show(outcome: Outcome, folder: Path | None) -> None:
-    result = outcome.result
-    console = Console()
-    suffix = f" (control: {result.control})" if result.control else ""
-    console.print(f"[bold]{result.name}: [{COLOURS[result.verdict]}]{result.verdict}[/][/bold]{escape(suffix)}  {escape(result.claim)}")  # fmt: skip
-    if result.rows:
-        table = Table(box=None, header_style="dim", pad_edge=False)
-        table.add_column("")
-        for title in ("theory", "measured", "residual"):
-            table.add_column(title, justify="right")
-        table.add_column("")
-        for row in result.rows:
-            table.add_row(row.name, report.figure(row.predicted), report.figure(row.measured.value), report.figure(row.residual), row.unit)  # fmt: skip
-        console.print(table)
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for title in ("check", "expected", "got"):
-        table.add_column(title)
-    for each in (*result.checks, *(v for v in result.validity if not v.ok)):
-        got = escape(each.got)
-        table.add_row(escape(each.name), escape(each.expected), got if each.ok else f"[red]{got}[/]")
-    if table.rows:
-        console.print(table)
-    if result.skipped or result.interrupted:
-        console.print(escape(result.skipped or result.interrupted), style="yellow")
-    for text in result.left_out:
-        console.print(f"left out: {escape(text)}", style="dim")
-    if folder is not None:
-        console.print(f"{outcome.took:.0f} s; report: {folder / 'report.html'}", style="dim")
-
-
-def _summary(args: argparse.Namespace, done: Sequence[Done]) -> None:
-    """Say how all of them ended, and write the page that somebody can sign."""
-    flags = f"{' --quick' if args.quick else ''}{' --control' if args.control else ''}"
-    try:
-        folders = [each.folder for each in done if each.folder is not None]
-        page = archive.write_summary(RESULTS, f"firstbyte {args.command} all{flags}", folders)
-    except OSError as error:
-        print(f"firstbyte {args.command}: error: no summary: {error.strerror or error}", file=sys.stderr)
-        page = None
-    if args.json:
-        return
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for title in ("experiment", "verdict", "seconds", "report"):
-        table.add_column(title)
-    for each in done:
-        word = f"{each.verdict}{' (as it should)' if args.control and each.verdict is Verdict.FAIL else ''}"
-        table.add_row(each.name, f"[{COLOURS[each.verdict]}]{word}[/]", f"{each.took:.0f}", str(each.folder or ""))
-    console = Console()
-    console.print(table)
-    console.print(f"all of them on one page: {page}", style="dim")

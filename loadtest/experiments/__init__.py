@@ -9,6 +9,7 @@ from experiments.estimate import Estimate, Line
 from experiments.experiment import Control, Experiment
 from experiments.journal import BusyError, Undo
 from experiments.parameters import ParameterError, parameter
+from experiments.repeats import Repeats
 from experiments.result import Check, Event, Quantity, Result, Row, Verdict
 from experiments.run import HERE, Lab, Run, Series, Skipped
 from experiments.timeline import Timeline
@@ -34,6 +35,7 @@ __all__ = [
     "Panel",
     "ParameterError",
     "Quantity",
+    "Repeats",
     "Result",
     "Row",
     "Run",

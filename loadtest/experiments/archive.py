@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments import report
+from experiments import repeats_report, report
 from experiments.chart import rasterise, svg
 from experiments.conduct import Outcome
+from experiments.repeats import Repeats
 
 #: Bytes of a result.json that are read.
 MAX_RESULT = 4 << 20
@@ -168,7 +169,7 @@ def write_index(results: Path) -> Path:
         "<style>.cards { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)) } .card { border: 1px solid var(--line);"
         " border-radius: .5rem; padding: .9rem 1rem } .card h2 { margin: 0 0 .3rem } .card img { width: 100%; background: #fff; border-radius: .3rem }"
         "</style><h1>Runs</h1><p class='soft'>Scenarios (<code>firstbyte run --list</code>) and drills (<code>firstbyte drill --list</code>); "
-        f"the latest first. <a href='/'>Console</a></p><div class='cards'>{cards}</div>"
+        f"the latest first. <a href='/'>Console</a></p><div class='cards'>{cards}</div>{_pages(results)}"
     )
     path = results / "index.html"
     draft = results / ".index.tmp"
@@ -216,6 +217,28 @@ def write_summary(results: Path, title: str, folders: Sequence[Path]) -> Path:
     return path
 
 
+def write_repeats(results: Path, repeats: Repeats, outcomes: Sequence[Outcome], folders: Sequence[Path | None]) -> Path:
+    """Write the page about repeats and the same as JSON, and the index anew; return the page.
+
+    Args:
+        results: the folder of all results.
+        repeats: what the runs say together.
+        outcomes: of each run.
+        folders: of each run; None: it could not be kept.
+    """
+    last = next((folder.name for folder in reversed(folders) if folder is not None), "none")
+    control = "-control" if outcomes[0].result.control else ""
+    path = results / f"{repeats.results[0].name}{control}-{repeats.wanted}-times-{last}.html"
+    links = ["" if folder is None else f"{folder.parent.name}/{folder.name}/report.html" for folder in folders]
+    took = [each.took for each in outcomes]
+    body = {**repeats.as_json(), "reports": links}
+    path.with_suffix(".json").write_text(json.dumps(body, indent=2, default=str) + "\n", encoding="utf-8")
+    page = repeats_report.render(repeats, outcomes[0].kind, list(zip(links, took, strict=True)))
+    path.write_text(page, encoding="utf-8")
+    write_index(results)
+    return path
+
+
 def _card(name: str, found: Sequence[Kept]) -> str:
     e = html.escape
     shown = next((each for each in found if not each.body.get("control")), found[0])
@@ -235,6 +258,15 @@ def _card(name: str, found: Sequence[Kept]) -> str:
         f"<div class='card'><h2>{e(name)} <span class='verdict {shown.verdict}'>{shown.verdict}</span></h2>"
         f"<p>{e(str(shown.body.get('claim', '')))}</p>{image}<ul>{lines}{more}</ul></div>"
     )
+
+
+def _pages(results: Path) -> str:
+    """List the pages about several runs, the newest first."""
+    found = sorted(
+        (p for p in results.glob("*.html") if p.name != "index.html"), key=lambda p: p.stem[-16:], reverse=True
+    )
+    lines = "".join(f"<li><a href='{html.escape(p.name)}'>{html.escape(p.stem)}</a>" for p in found[:24])
+    return f"<h2>Pages about several runs</h2><ul>{lines}</ul>" if lines else ""
 
 
 def _fresh(parent: Path) -> Path:

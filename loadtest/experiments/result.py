@@ -53,6 +53,18 @@ class Check:
     expected: str
     got: str
     ok: bool
+    #: What was compared, where it is one number: repeats judge it at their medians.
+    value: float | None = None
+    #: Smallest and largest value that is right; None: no bound.
+    low: float | None = None
+    high: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return its entry in ``result.json``."""
+        words = {"name": self.name, "expected": self.expected, "got": self.got, "ok": self.ok}
+        if self.value is None:
+            return words
+        return {**words, "value": _number(self.value), "low": _number(self.low), "high": _number(self.high)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +159,8 @@ class Result:
             "interval": {row.name: [_number(row.measured.low), _number(row.measured.high)] for row in self.rows},
             "residual": {row.name: _number(row.residual) for row in self.rows if row.residual is not None},
             "unit": {row.name: row.unit for row in self.rows},
-            "validity": [asdict(each) for each in self.validity],
-            "checks": [asdict(each) for each in self.checks],
+            "validity": [each.as_json() for each in self.validity],
+            "checks": [each.as_json() for each in self.checks],
             "events": [asdict(each) for each in self.events],
             "left_out": self.left_out,
             "manifest": self.manifest,

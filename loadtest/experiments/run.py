@@ -239,9 +239,29 @@ class Run:
         self.result.rows.append(row)
         return row
 
-    def check(self, name: str, expected: str, got: str, ok: bool) -> None:
-        """Add a condition of the verdict."""
-        self.result.checks.append(Check(name, expected, got, ok))
+    def check(
+        self,
+        name: str,
+        expected: str,
+        got: str,
+        ok: bool,
+        *,
+        value: float | None = None,
+        low: float | None = None,
+        high: float | None = None,
+    ) -> None:
+        """Add a condition of the verdict.
+
+        Args:
+            name: of what is checked.
+            expected: in words.
+            got: in words.
+            ok: whether it holds.
+            value: what was compared, where it is one number that varies from run to run: repeats judge its median.
+            low: smallest value that is right.
+            high: largest value that is right.
+        """
+        self.result.checks.append(Check(name, expected, got, ok, value, low, high))
 
     def check_near(self, row: Row, tolerance: float, *, absolute: bool = False) -> None:
         """Check that a row's measurement lies within *tolerance* of its prediction (a share of it, or *absolute*)."""
@@ -249,7 +269,12 @@ class Run:
         room = tolerance if absolute else tolerance * abs(predicted)
         within = f"± {tolerance:g}{f' {row.unit}' if row.unit else ''}" if absolute else f"± {tolerance:.0%}"
         unit = f" {row.unit}" if row.unit else ""
-        self.check(row.name, f"{predicted:.4g}{unit} {within}", f"{got:.4g}{unit}", abs(got - predicted) <= room)
+        bounds = (
+            {"value": got, "low": predicted - room, "high": predicted + room} if room else {}
+        )  # exact: in every run
+        self.check(
+            row.name, f"{predicted:.4g}{unit} {within}", f"{got:.4g}{unit}", abs(got - predicted) <= room, **bounds
+        )
 
     def gate(self, name: str, expected: str, got: str, ok: bool) -> None:
         """Add a condition without which the measurement proves nothing."""

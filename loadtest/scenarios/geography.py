@@ -145,8 +145,8 @@ class Geography(Experiment[Parameters]):
             heights[place] = median(value - place.round_trips * rtt for rtt, value in points)
             slope = Estimate(line.slope, line.slope - line.half, line.slope + line.half, len(points))
             row = run.row(f"round trips, {place.name}", slope)
-            within = abs(line.slope - place.round_trips) <= TOLERANCE
-            run.check(row.name, f"{place.round_trips} ± {TOLERANCE:g}", f"{line.slope:.3f}", within)
+            low, high = place.round_trips - TOLERANCE, place.round_trips + TOLERANCE
+            run.check(row.name, f"{place.round_trips} ± {TOLERANCE:g}", f"{line.slope:.3f}", low <= line.slope <= high, value=line.slope, low=low, high=high)  # fmt: skip
             run.fact(f"time beside the round trips of the varied link, {place.name}, ms", round(heights[place], 2))
         self._edge(run)
         floor = geography.floor_ms(10_000)

@@ -138,8 +138,8 @@ class Handshake(Experiment[Parameters]):
             heights[arm] = median(value - arm.round_trips * rtt for rtt, value in points)
             slope = Estimate(line.slope, line.slope - line.half, line.slope + line.half, len(points))
             row = run.row(f"round trips, {arm.name}", slope)
-            within = abs(line.slope - arm.round_trips) <= TOLERANCE
-            run.check(row.name, f"{arm.round_trips} ± {TOLERANCE:g}", f"{line.slope:.3f}", within)
+            low, high = arm.round_trips - TOLERANCE, arm.round_trips + TOLERANCE
+            run.check(row.name, f"{arm.round_trips} ± {TOLERANCE:g}", f"{line.slope:.3f}", low <= line.slope <= high, value=line.slope, low=low, high=high)  # fmt: skip
             run.fact(f"time beside the round trips, {arm.name}, ms", round(heights[arm], 2))
         for arm in ARMS:
             if arm.resumed and not self.negative:

@@ -254,7 +254,7 @@ class TimeWait(Experiment[Parameters]):
                 run.row(name, got)
             ok = got is not None and abs(got - said.value) <= 0.05 * said.value
             label = "ports exhausted" if arm is self.base else name
-            run.check(label, f"{said.value:.2f} s ± 5 %", "never" if got is None else f"{got:.2f} s", ok)
+            run.check(label, f"{said.value:.2f} s ± 5 %", "never" if got is None else f"{got:.2f} s", ok, value=got, low=0.95 * said.value, high=1.05 * said.value)  # fmt: skip
         gone = self.base.exhausted_at
         if gone is not None:
             until = min(self.p.seconds, WAIT)
@@ -273,7 +273,7 @@ class TimeWait(Experiment[Parameters]):
             run.check("the wait", f"60 to {LONGEST_WAIT:g} s", "it never ended", ok=False)
             return
         run.row("the wait", again)
-        run.check("the wait", f"60 to {LONGEST_WAIT:g} s", f"{again:.2f} s", WAIT <= again <= LONGEST_WAIT)
+        run.check("the wait", f"60 to {LONGEST_WAIT:g} s", f"{again:.2f} s", WAIT <= again <= LONGEST_WAIT, value=again, low=WAIT, high=LONGEST_WAIT)  # fmt: skip
         right = [
             (theory.success_share(self.p.rate, at, self.p.ports, again) > 0.5) == (not error)
             for at, _, error in self.base.attempts

@@ -1,0 +1,148 @@
+"""What a terminal shows of experiments: what there is to run, one run, repeats of one, and how several ended."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from experiments import Experiment, Outcome, Repeats, Verdict, parameters, report
+
+COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INVALID: "yellow", Verdict.SKIPPED: "yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One run of several."""
+
+    outcome: Outcome
+    #: Where it was kept; None: it could not be.
+    folder: Path | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Return how it ended."""
+        return self.outcome.result.verdict
+
+
+def described(kind: type[Experiment[Any]]) -> dict[str, Any]:
+    """Return what ``--list --json`` says of one experiment."""
+    return {
+        "name": kind.name,
+        "claim": kind.claim,
+        "control": kind.control.without,
+        "parameters": parameters.describe(kind.settings),
+    }
+
+
+def listing(kinds: Sequence[type[Experiment[Any]]]) -> str:
+    """Return what ``--list`` says."""
+    lines = []
+    for kind in kinds:
+        lines.append(f"{kind.name}\n  {kind.claim}\n  control: {kind.control.without}")
+        for each in parameters.describe(kind.settings):
+            value = each["full"] if "quick" not in each else f"{_plain(each['full'])} (quick {_plain(each['quick'])})"
+            lines.append(f"    --set {each['name']}={_plain(value)}  {each.get('unit', '')}  {each['help']}".rstrip())
+    return "\n".join(lines)
+
+
+def show(done: Done) -> None:
+    """Show one run: rows, checks, and where its report is."""
+    outcome, result = done.outcome, done.outcome.result
+    console = Console()
+    suffix = f" (control: {result.control})" if result.control else ""
+    console.print(f"[bold]{result.name}: {_coloured(result.verdict)}[/]{escape(suffix)}  {escape(result.claim)}")
+    if result.rows:
+        table = _table("", numbers=("theory", "measured", "residual"), after=("",))
+        for row in result.rows:
+            table.add_row(row.name, report.figure(row.predicted), report.figure(row.measured.value), report.figure(row.residual), row.unit)  # fmt: skip
+        console.print(table)
+    table = _table("check", "expected", "got")
+    for each in (*result.checks, *(v for v in result.validity if not v.ok)):
+        got = escape(each.got)
+        table.add_row(escape(each.name), escape(each.expected), got if each.ok else f"[red]{got}[/]")
+    if table.rows:
+        console.print(table)
+    if result.skipped or result.interrupted:
+        console.print(escape(result.skipped or result.interrupted), style="yellow")
+    for text in result.left_out:
+        console.print(f"left out: {escape(text)}", style="dim")
+    if done.folder is not None:
+        console.print(f"{outcome.took:.0f} s; report: {done.folder / 'report.html'}", style="dim")
+
+
+def show_briefly(done: Done, number: int, times: int) -> None:
+    """Show one run of a series: its verdict and what did not hold."""
+    result = done.outcome.result
+    console = Console()
+    console.print(f"{result.name}, run {number} of {times}: {_coloured(done.verdict)}  {done.outcome.took:.0f} s  [dim]{done.folder or ''}[/]", soft_wrap=True)  # fmt: skip
+    for reason in result.reasons:
+        console.print(f"  {escape(reason)}", style="dim")
+
+
+def show_repeats(repeats: Repeats, page: Path | None) -> None:
+    """Show what the runs of a series say together."""
+    console = Console()
+    first = repeats.results[0]
+    suffix = f" (control: {first.control})" if first.control else ""
+    console.print(f"[bold]{first.name}, {repeats.wanted} times: {_coloured(repeats.verdict)}[/] by the medians{escape(suffix)}  {escape(first.claim)}")  # fmt: skip
+    if repeats.rows:
+        table = _table("", numbers=("theory", "median", "smallest", "largest"), after=("",))
+        for row in repeats.rows:
+            ends = (min(row.values, default=None), max(row.values, default=None))
+            table.add_row(escape(row.name), *map(report.figure, (row.predicted, row.median, *ends)), row.unit)
+        console.print(table)
+    table = _table("check", "expected", "median", "run by run")
+    for each in repeats.checks:
+        word = "in every run" if each.ok else "not in every run"
+        got = word if each.value is None else report.figure(each.value)
+        held = "".join("·" if ok is None else "✓" if ok else "[red]✗[/]" for ok in each.held)
+        table.add_row(escape(each.name), escape(each.expected), got if each.ok else f"[red]{got}[/]", held)
+    if table.rows:
+        console.print(table)
+    same = f"verdicts: {', '.join(repeats.verdicts)}" if repeats.agree else ""
+    if repeats.valid and not repeats.difference:
+        same += (
+            f"{'; ' if same else ''}the same {len(repeats.injections)} injections in {len(repeats.valid)} valid runs"
+        )
+    if same:
+        console.print(same)
+    for reason in repeats.reasons:
+        console.print(escape(reason), style="red")
+    if page is not None:
+        console.print(f"all {len(repeats.results)} runs on one page: {page}", style="dim", soft_wrap=True)
+
+
+def show_all(done: Sequence[Done], page: Path | None) -> None:
+    """Show how each of several runs ended."""
+    table = _table("experiment", "verdict", "seconds", "report")
+    for each in done:
+        result = each.outcome.result
+        word = f"{each.verdict}{' (as it should)' if result.control and each.verdict is Verdict.FAIL else ''}"
+        table.add_row(result.name, f"[{COLOURS[each.verdict]}]{word}[/]", f"{each.outcome.took:.0f}", str(each.folder or ""))  # fmt: skip
+    console = Console()
+    console.print(table)
+    if page is not None:
+        console.print(f"all of them on one page: {page}", style="dim")
+
+
+def _coloured(verdict: Verdict) -> str:
+    return f"[{COLOURS[verdict]}]{verdict}[/]"
+
+
+def _table(*titles: str, numbers: Sequence[str] = (), after: Sequence[str] = ()) -> Table:
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for title in titles:
+        table.add_column(title)
+    for title in numbers:
+        table.add_column(title, justify="right")
+    for title in after:
+        table.add_column(title)
+    return table
+
+
+def _plain(value: Any) -> str:
+    return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)  # fmt: skip
