@@ -192,10 +192,14 @@ def _outside(args: argparse.Namespace) -> int:
         if code not in {0, 1, 2, 3, 4}:
             _undo(lab)
             code = 4
+        pages = set(COPIED.glob("*.html"))
         try:
             for folder in lab.fetch_results(COPIED):
                 if (folder / "report.html").exists() and args.name in {"all", folder.parent.name}:
                     print(f"report: {folder / 'report.html'}", file=sys.stderr)
+            for page in sorted(set(COPIED.glob("*.html")) - pages):
+                if page.name != "index.html":
+                    print(f"all of them on one page: {page}", file=sys.stderr)
         except (LabError, OSError) as error:
             print(f"firstbyte {args.command}: results stay in the lab: {error}", file=sys.stderr)
     return code
