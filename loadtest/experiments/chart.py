@@ -380,9 +380,8 @@ class _Drawing:
         rows: list[list[Moment]] = []
         ends: list[float] = []
         for moment in sorted(self.chart.moments, key=lambda m: m.at):
-            begin = self.x(moment.at)
-            wide = len(moment.text) * LETTER + 12
-            row = next((i for i, end in enumerate(ends) if end < begin), len(ends))
+            begin, end = self._extent(moment)
+            row = next((i for i, taken in enumerate(ends) if taken < begin), len(ends))
             if row == len(ends):
                 if row == 4:
                     rows[0].append(Moment(moment.at, "", moment.colour))
@@ -390,8 +389,13 @@ class _Drawing:
                 rows.append([])
                 ends.append(0.0)
             rows[row].append(moment)
-            ends[row] = begin + wide
+            ends[row] = end + 8
         return rows
+
+    def _extent(self, moment: Moment) -> tuple[float, float]:
+        """Return where a moment's text begins and ends: right of its line, or left of it where the picture ends."""
+        x, wide = self.x(moment.at), len(moment.text) * LETTER + 4
+        return (x - wide, x) if x + wide > WIDTH else (x, x + wide)
 
     def _moments(self, rows: list[list[Moment]], top: float, bottom: float) -> None:
         for i, row in enumerate(rows):
@@ -401,7 +405,7 @@ class _Drawing:
                 self._put(
                     f"<line class='l-{moment.colour}' stroke-dasharray='4 3' x1='{x:.1f}' x2='{x:.1f}' y1='{y - 8:.1f}' y2='{bottom:.1f}'/>"
                 )
-                left = x + len(moment.text) * LETTER + 4 > WIDTH
+                left = self._extent(moment)[0] < x
                 anchor = " text-anchor='end'" if left else ""
                 self._put(
                     f"<text class='m-{moment.colour}' x='{x + (-4 if left else 4):.1f}' y='{y:.1f}'{anchor}>{_text(moment.text)}</text>"

@@ -12,10 +12,10 @@ from generator import Histogram, Request
 BIN = 0.25
 #: Causes of failure that get a colour of their own; what is rarer is summed up.
 CAUSES = 4
-#: Words on the picture for each kind of event, and its colour; other kinds are in the table only.
+#: The colour of each kind of event that is shown; others are in the table only.
 SHOWN = {"injection": "mark", "undone": "good", "alarm": "bad"}
 #: Letters of an event's text on the picture.
-LETTERS = 24
+LETTERS = 32
 
 
 def time_line(
@@ -26,6 +26,7 @@ def time_line(
     serials: Sequence[tuple[float, str]] = (),
     more: Sequence[Panel] = (),
     caption: str = "",
+    name: str = "",
     step: float = BIN,
 ) -> Chart:
     """Return the picture of a load; its seconds are those of *requests* and *events*, which share a clock.
@@ -37,12 +38,15 @@ def time_line(
         serials: second and serial of the certificate that an outside prober saw.
         more: panels below, on the same seconds.
         caption: how to read it.
+        name: of its file.
         step: seconds that one bar covers.
     """
     panels = [outcomes(requests, step), latencies(requests, step)]
     if serials:
         panels.append(Panel(lanes=certificates(serials), y="certificate seen from outside"))
-    return Chart(title, [*panels, *more], x="seconds", caption=caption, moments=moments(events), low=0.0, name=title)
+    return Chart(
+        title, [*panels, *more], x="seconds", caption=caption, moments=moments(events), low=0.0, name=name or title
+    )
 
 
 def outcomes(requests: Sequence[Request], step: float = BIN) -> Panel:
@@ -63,19 +67,27 @@ def outcomes(requests: Sequence[Request], step: float = BIN) -> Panel:
 
 
 def latencies(requests: Sequence[Request], step: float = BIN) -> Panel:
-    """Return median and 99th percentile of the requests that went well, by when they were meant to start."""
+    """Return medians by kind and the 99th percentile of what went well, by when requests were meant to start.
+
+    Kinds have medians apart: a new connection takes round trips that an open one does not, so the median of both
+    together would jump from one to the other.
+    """
+    well = [each for each in requests if not each.error]
+    kinds = sorted({each.kind for each in well})
+    curves = [_percentile(f"median, {kind}", [r for r in well if r.kind == kind], 50, step, i) for i, kind in enumerate(kinds)]  # fmt: skip
+    curves.append(_percentile("99 % of all", well, 99, step, len(kinds)))
+    return Panel(curves, y="latency from the intended start, ms", height=120)
+
+
+def _percentile(label: str, requests: Sequence[Request], percent: float, step: float, colour: int) -> Curve:
     bins: dict[int, list[float]] = defaultdict(list)
     for each in requests:
-        if not each.error:
-            bins[int(each.intended / step)].append(each.latency)
-    curves = []
-    for label, percent, colour in (("median", 50, 0), ("99 %", 99, 1)):
-        points: list[tuple[float, float]] = []
-        for i in range(max(bins, default=-1) + 1):
-            value = Histogram(bins[i]).percentile(percent) * 1000 if i in bins else math.nan
-            points.append(((i + 0.5) * step, value))
-        curves.append(Curve(label, points, colour, measured=True))
-    return Panel(curves, y="latency from the intended start, ms", height=120)
+        bins[int(each.intended / step)].append(each.latency)
+    points = [
+        ((i + 0.5) * step, Histogram(bins[i]).percentile(percent) * 1000 if i in bins else math.nan)
+        for i in range(max(bins, default=-1) + 1)
+    ]
+    return Curve(label, points, colour, measured=True)
 
 
 def certificates(serials: Sequence[tuple[float, str]]) -> list[Lane]:
@@ -89,7 +101,11 @@ def certificates(serials: Sequence[tuple[float, str]]) -> list[Lane]:
 
 def moments(events: Iterable[Event]) -> list[Moment]:
     """Return injections, their ends and alarms as lines."""
-    return [Moment(e.at, e.text[:LETTERS], SHOWN[e.kind]) for e in events if e.kind in SHOWN]
+    return [Moment(e.at, _short(e.text), SHOWN[e.kind]) for e in events if e.kind in SHOWN]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LETTERS else f"{text[: LETTERS - 1].rstrip()}…"
 
 
 def _bars(label: str, counts: Counter[int], step: float, colour: int | str) -> Bars:

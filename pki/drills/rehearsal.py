@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ HOST, NAME = "edge", "www.example.com"
 #: loss however late its request began; who judges latency asks for `PROMPT`.
 MIN_SENT, MAX_LAG, PROMPT, CONTROL_LAG = 0.99, 2.0, 0.025, 5.0
 #: Kinds of events that are lines in a picture.
-SHOWN = ("injection", "undone", "alarm")
+SHOWN = ("injection", "undone")
 #: Seconds between probes that become one stripe of the picture.
 BLINK = 1.6
 
@@ -147,11 +147,21 @@ class Rehearsal:
         """
         end = self.requests[-1].intended if self.requests else self.run.now()
         panels = [Panel(lanes=self._stripes(), y="certificate that the outside prober saw"), *more]
+        if alarms := self._alarms(end):
+            panels.append(Panel(lanes=alarms, y="alarms"))
         # What is taken back after the load is no part of it.
         events = [e for e in self.run.timeline.events if e.at <= end and e.kind in shown]
-        chart = time_line(title, self.requests, events, more=panels, caption=caption,
+        chart = time_line(title, self.requests, events, more=panels, caption=caption, name=self.run.result.name,
                           step=0.25 if end < 60 else 1.0)  # fmt: skip
         self.run.chart(chart)
+
+    def _alarms(self, end: float) -> list[Lane]:
+        """Return a lane for each check of each host that complained before *end*."""
+        lanes: dict[str, list[Span]] = defaultdict(list)
+        for alarm in self.watch.alarms:
+            if alarm.at < end:
+                lanes[f"{alarm.host}: {alarm.check}"].append(Span(alarm.at, min(alarm.until, end), alarm.text, "bad"))
+        return [Lane(name, spans) for name, spans in lanes.items()]
 
     def _stripes(self) -> list[Lane]:
         """Return two lanes: what was shown, certificate after certificate, and what OpenSSL thought of it."""

@@ -1,6 +1,7 @@
 """What the hosts themselves say while a drill runs: which certificate each holds, and what it complains about."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,13 +31,20 @@ class Held:
         return self.not_after - self.issued
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Alarm:
     """A complaint of one host that began at *at* (seconds on the run's time line)."""
 
     at: float
     host: str
     text: str
+    #: When it was over; infinite while it holds.
+    until: float = math.inf
+
+    @property
+    def check(self) -> str:
+        """What complained: renewal, certificate, clock."""
+        return self.text.partition(":")[0]
 
 
 @dataclass(slots=True)
@@ -49,8 +57,6 @@ class Watch:
     alarms: list[Alarm] = field(default_factory=list)
     #: (second, host, failures so far).
     failures: list[tuple[float, str, int]] = field(default_factory=list)
-    #: Complaints that hold now.
-    ringing: dict[str, set[str]] = field(default_factory=dict)
 
     async def run_until(self, stop: asyncio.Event) -> None:
         """Watch every host until *stop* is set."""
@@ -64,13 +70,15 @@ class Watch:
         if "serial" in body:
             self._keep(Held(host, body["serial"], body["issued"], body["not_after"], body["due"]))
         said = {str(text).partition(":")[0]: str(text) for text in body["alarms"]}
-        before = self.ringing.setdefault(host, set())
+        ringing = self.ringing(host)
+        for check, alarm in ringing.items():
+            if check not in said:
+                alarm.until = now
         for check, text in said.items():
-            if check not in before:
+            if check not in ringing:
                 self.alarms.append(Alarm(now, host, text))
                 self.run.note("alarm", f"{host}: {check}")
                 self.run.note("observation", f"{host} complains: {text}")
-        self.ringing[host] = set(said)
         return body
 
     def _keep(self, found: Held) -> None:
@@ -91,6 +99,10 @@ class Watch:
     def of(self, host: str) -> list[Held]:
         """Return what *host* held, in order."""
         return [each for each in self.held if each.host == host]
+
+    def ringing(self, host: str) -> dict[str, Alarm]:
+        """Return what *host* complains of now, by check."""
+        return {alarm.check: alarm for alarm in self.alarms if alarm.host == host and alarm.until == math.inf}
 
     def first_alarm(self, since: float, host: str | None = None) -> Alarm | None:
         """Return the first complaint after *since*."""

@@ -175,7 +175,10 @@ def test_a_generator_that_lags_can_judge_no_latency(tmp_path: Path) -> None:
         (lambda e: setattr(e.cases[0], "kept", False), {"the old pair goes on serving"}),
         (lambda e: setattr(e.cases[0], "alarmed", False), {"alarm after 2 failures"}),
         (lambda e: e.cases[0].refused.pop(), {"renewals refused"}),
-        (lambda e: e.stage.watch.ringing.update(edge={"renewal"}), {"the alarm ends with the fault"}),
+        (
+            lambda e: e.stage.watch.alarms.append(Alarm(30.0, HOST, "renewal: 2 failures")),
+            {"the alarm ends with the fault"},
+        ),
     ],
     ids=["good", "lost", "replaced", "silent", "taken", "still-ringing"],
 )
@@ -240,7 +243,7 @@ def skewed(who: str, sign: int, name: str, **change: Any) -> clock_skew._Case:
         (lambda e: e.cases.append(skewed("server", 1, "1 d", alarm=False)), {"alarm where a clock is off by more than 1.5 s"}),
         (lambda e: e.cases.append(skewed("server", -1, "1 h", alarm=True)), {"no alarm within the tolerance"}),
         (lambda e: e.cases.append(skewed("server", 1, "1 life", tries=20)), {"no renewal loop"}),
-        (lambda e: e.stage.watch.ringing.update(edge={"clock"}), {"clocks stepped back: no complaint left"}),
+        (lambda e: e.stage.watch.alarms.append(Alarm(30.0, HOST, "clock: 9 s ahead")), {"clocks stepped back: no complaint left"}),
         (lambda e: break_requests(e.stage, 6, 6.3, "reset"), {"requests lost"}),
     ],
     ids=["good", "taken", "silent", "noisy", "loop", "still-ringing", "lost"],

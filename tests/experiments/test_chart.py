@@ -41,6 +41,13 @@ def test_stacked_bars_stand_on_each_other():
     assert float(top_of_b) + float(height_of_b) == pytest.approx(float(top_of_a), abs=0.2)
 
 
+def test_moments_at_the_right_end_are_written_left_of_their_line_and_in_rows_of_their_own():
+    late = [Moment(98, "renewal 10"), Moment(99, "renewal 11"), Moment(99.5, "renewal 12")]
+    text = svg(Chart("x", [Panel([Curve("a", [(0, 1), (100, 2)])])], x="", moments=late))
+    rows = re.findall(r"<text class='m-mark' x='[\d.]+' y='([\d.]+)' text-anchor='end'>", text)
+    assert len(set(rows)) == len(late)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "about", "expected"),
     [(0, 10, 5, [0, 2, 4, 6, 8, 10]), (0, 0.5, 5, [0, 0.1, 0.2, 0.3, 0.4, 0.5]), (18, 126, 4, [50, 100])],
