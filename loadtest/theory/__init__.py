@@ -31,7 +31,16 @@ from theory.pool import connections_in_use, fresh_request_ms, pooled_request_ms
 from theory.queueing import erlang_c, md_c_wait, mm_c_wait
 from theory.resolution import cold_ms, resolver_path_ms
 from theory.slow_start import rounds, transfer_ms
-from theory.time_wait import duty_cycle, exhausted_at, ports_held, sockets_waiting, success_share, sustainable_rate
+from theory.time_wait import (
+    duty_cycle,
+    exhausted_at,
+    ports_held,
+    sockets_waiting,
+    succeed,
+    success_share,
+    sustainable_rate,
+    timer_step,
+)
 from theory.ttl import hit_rate, stale_share, upstream_rate
 
 __all__ = [
@@ -71,10 +80,12 @@ __all__ = [
     "snapshots",
     "sockets_waiting",
     "stale_share",
+    "succeed",
     "success_share",
     "sustainable_rate",
     "time_to_first_byte_ms",
     "time_wait",
+    "timer_step",
     "tls_ms",
     "tls_round_trips",
     "transfer_ms",

@@ -6,6 +6,8 @@ P/(λW), all until P/λ, nothing until W, and again.
 """
 
 import math
+from collections import deque
+from collections.abc import Iterable
 
 #: Seconds, Linux TCP_TIMEWAIT_LEN; the kernel's timers make it 60 to 64, so a scenario calibrates it.
 WAIT = 60.0
@@ -49,6 +51,39 @@ def success_share(rate: float, second: float, ports: int = PORTS, wait: float = 
     """Return the share of connections that succeed at *second*: 1 or 0, a square wave of period *wait*."""
     moment = exhausted_at(rate, ports, wait)
     return 1.0 if moment is None or second % wait < moment else 0.0
+
+
+def timer_step(hz: int, seconds: float = WAIT) -> float:
+    """Return the seconds to which Linux rounds a timer of *seconds* up, on a kernel of *hz* ticks per second.
+
+    The timer wheel (kernel/time/timer.c) has 64 slots per level, each level eight times coarser than the one below: a
+    TIME-WAIT of 60 s ends at a multiple of 2.048 s with 250 ticks, of 4.096 s with 1,000.
+    """
+    ticks, level = round(seconds * hz), 0
+    while ticks >= 63 << (3 * level):
+        level += 1
+    return float(8**level) / hz
+
+
+def succeed(times: Iterable[float], ports: int, step: float, first: float, wait: float = WAIT) -> list[bool]:
+    """Return which attempts to connect find a port, where each closes at once and waits for the wheel's next slot.
+
+    Args:
+        times: of the attempts, in order.
+        ports: that there are.
+        step: of the timer wheel, see `timer_step`.
+        first: a moment at which the wheel turns; it turns every *step* seconds before and after.
+        wait: seconds before rounding.
+    """
+    waiting: deque[float] = deque()
+    found = []
+    for at in times:
+        while waiting and waiting[0] <= at:
+            waiting.popleft()
+        found.append(len(waiting) < ports)
+        if found[-1]:
+            waiting.append(first + step * math.ceil((at + wait - first) / step))
+    return found
 
 
 def cured_rate(

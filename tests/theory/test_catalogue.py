@@ -153,6 +153,29 @@ def test_the_square_wave_of_time_wait() -> None:
     assert time_wait.duty_cycle(400) == 1
 
 
+@pytest.mark.parametrize(("hz", "step"), [(100, 5.12), (250, 2.048), (300, 512 / 300), (1000, 4.096)])
+def test_the_timer_wheel_rounds_a_minute_up(hz: int, step: float) -> None:
+    assert time_wait.timer_step(hz) == pytest.approx(step)
+    assert time_wait.timer_step(hz, 60 / hz) == 1 / hz  # within the first level every tick counts
+
+
+def test_the_square_wave_comes_back_in_steps_of_the_timer_wheel() -> None:
+    step, first, rate, ports = 2.048, 60.4, 32, 1024
+    times = [i / rate for i in range(150 * rate)]
+    found = dict(zip(times, time_wait.succeed(times, ports, step, first), strict=True))
+    assert sum(found[t] for t in times if t < 60) == ports
+    assert (found[31.96875], found[32.0]) == (True, False)
+    # The first step frees only what was closed before it, 13 ports in 0.4 s; after the next ones there is one for everybody.
+    back = [t for t in times if t > 33 and found[t]]
+    assert back[0] == pytest.approx(first, abs=1 / rate)
+    assert sum(first <= t < first + step for t in back) == 13
+    assert all(found[t] for t in times if 62.5 < t < 64.4)
+    # Without steps it is the ideal wave.
+    fine = time_wait.succeed(times, ports, 1e-6, 0.0)
+    ideal = [time_wait.success_share(rate, t, ports) > 0.5 for t in times]
+    assert sum(a != b for a, b in zip(fine, ideal, strict=True)) <= 4
+
+
 @pytest.mark.parametrize(
     ("octets", "count"),
     [(0, 0), (1, 1), (14_480, 1), (14_481, 2), (43_440, 2), (101_360, 3), (217_200, 4), (217_201, 5)],
