@@ -3,7 +3,7 @@
 A failed renewal is never fatal: the last good pair goes on serving, and health and metrics say so.
 """
 
-from renewal.agent import Agent, Settings, add_arguments, from_args
+from renewal.agent import Agent, Settings, add_arguments, from_args, further
 from renewal.client import AcmeClient, AcmeError
 from renewal.credentials import Credentials, Reload
 from renewal.material import PairError
@@ -19,6 +19,7 @@ __all__ = [
     "Settings",
     "add_arguments",
     "from_args",
+    "further",
     "renewal_time",
     "retry_delay",
 ]

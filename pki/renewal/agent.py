@@ -5,7 +5,7 @@ import asyncio
 import contextlib
 import random
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from renewal.client import AcmeClient, AcmeError, Suggestion
 from renewal.credentials import Credentials, Reload
 from renewal.files import write_secret
-from renewal.material import SPOILT, Pair, PairError, new_pair_pem, spoil
+from renewal.material import KEYS, SPOILT, Pair, PairError, new_key, new_pair_pem, spoil
 from renewal.schedule import MAX_RETRY_AFTER, MIN_GAP, MIN_RETRY, overdue, renewal_time, retry_delay, tolerated_skew
 from stub import AsyncStub
 from telemetry import AdminError, Request, Telemetry, log
@@ -32,6 +32,8 @@ logger = log.get("renewal")
 TICK = 0.1
 #: Seconds until the CA is asked again when it would like us to renew, where it does not say (RFC 9773 section 4.3.3: 6 h).
 ASK_AGAIN = 6 * 3600.0
+#: Octets of a fault's ballast: clients refuse a chain of 100 kB (OpenSSL's SSL_MAX_CERT_LIST_DEFAULT).
+LONGEST_BALLAST = 65536
 #: Failures in a row at which health says so, however much life is left: one may be a hiccup, two are a pattern.
 ALARM_AFTER = 2
 
@@ -49,6 +51,8 @@ class Settings:
     names: tuple[str, ...]
     #: Share of life at which to renew; None follows the lifetime (RFC 9773's advice).
     renew_at: float | None = None
+    #: Of `renewal.material.KEYS`.
+    key: str = KEYS[0]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tls-dir", type=Path, metavar="DIR", help="keeps the account key, the key and the chain")
     group.add_argument("--trust", type=Path, metavar="FILE", help="root certificate (PEM)")
     group.add_argument("--cert-name", action="append", default=[], metavar="NAME", help="may be repeated")
+    group.add_argument("--cert-key", choices=KEYS, default=KEYS[0], help="kind of its key (default %(default)s)")
     group.add_argument(
         "--renew-at", type=_fraction, metavar="SHARE", help="of life, 0.1 to 0.9 (default 1/2, or 2/3 from 10 days on)"
     )
@@ -68,7 +73,15 @@ def from_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Sett
     wanted = {"--acme": args.acme, "--tls-dir": args.tls_dir, "--trust": args.trust, "--cert-name": args.cert_name}
     if missing := [flag for flag, value in wanted.items() if not value]:
         parser.error(f"expected {', '.join(missing)}")
-    return Settings(args.acme, args.tls_dir, args.trust, tuple(args.cert_name), args.renew_at)
+    return Settings(args.acme, args.tls_dir, args.trust, tuple(args.cert_name), args.renew_at, args.cert_key)
+
+
+def further(text: str) -> tuple[str, str]:
+    """Parse NAME=KIND: a further certificate, and the kind of its key (an argparse type)."""
+    name, _, kind = text.partition("=")
+    if not name or kind not in KEYS:
+        raise argparse.ArgumentTypeError(f"expected NAME=KIND with a kind of {', '.join(KEYS)}; got {text!r}")
+    return name.lower(), kind
 
 
 class Challenges:
@@ -90,14 +103,28 @@ class Challenges:
 
 
 class Agent:
-    """Keeps one certificate fresh."""
+    """Keeps one certificate fresh; `beside` makes one more for the same service."""
 
-    def __init__(self, settings: Settings, telemetry: Telemetry, stub: AsyncStub | None = None) -> None:
-        """Make one; `obtain`, then `start`."""
+    def __init__(
+        self, settings: Settings, telemetry: Telemetry, stub: AsyncStub | None = None, *, first: "Agent | None" = None
+    ) -> None:
+        """Make one; `obtain`, then `start`.
+
+        Args:
+            settings: which certificate, and where it comes from.
+            telemetry: clock, faults, health, counters and admin port of the service.
+            stub: finds the CA.
+            first: the service's first agent; ours shares its challenges, counters and faults, and its own health checks
+                and admin paths end in its name.
+        """
         self.settings, self.telemetry = settings, telemetry
         self.stub = stub if stub is not None else AsyncStub(clock=telemetry.clock)
-        self.challenges = Challenges()
-        self.credentials = Credentials(settings.tls_dir / "pair.pem", settings.trust, naive=self._naive)
+        self.challenges = Challenges() if first is None else first.challenges
+        self._others: list[Agent] = []
+        self._suffix = "" if first is None else settings.names[0]
+        self.credentials = Credentials(
+            settings.tls_dir / "pair.pem", settings.trust, naive=self._naive, overweight=self._overweight
+        )
         self.renewals = self.failures = 0
         self.last_error = ""
         #: Nominal seconds in one second, and the share of life at which to renew: a drill may change both.
@@ -111,16 +138,39 @@ class Agent:
         self._client: AcmeClient | None = None
         self._lock = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
-        metrics = telemetry.metrics
-        self._counter = metrics.counter("firstbyte_renewals_total", "Certificates asked for, by result", "result")
-        end = metrics.gauge("firstbyte_certificate_not_after_seconds", "End of the certificate in use, epoch", "name")
+        if first is None:
+            metrics = telemetry.metrics
+            self._counter = metrics.counter("firstbyte_renewals_total", "Certificates asked for, by result", "result")
+            self._end = metrics.gauge(
+                "firstbyte_certificate_not_after_seconds", "End of the certificate in use, epoch", "name"
+            )
+            self._declare_faults()
+        else:
+            self._counter, self._end = first._counter, first._end  # noqa: SLF001 - our own class
+        telemetry.metrics.before_render(self._refresh)
+        at = f"/{self._suffix}" if self._suffix else ""
+        telemetry.route("POST", f"/admin/renew{at}", self._renew_now)
+        telemetry.route("GET", f"/admin/certificate{at}", lambda _: self.describe())
+        telemetry.route("GET", f"/admin/schedule{at}", lambda _: self._show_schedule())
+        telemetry.route("PUT", f"/admin/schedule{at}", self._set_schedule)
+        telemetry.route("DELETE", f"/admin/schedule{at}", self._reset_schedule)
 
-        def refresh() -> None:
-            if self.credentials.ready:
-                end.set(self.credentials.not_after, name=settings.names[0])
-                self._check_health()
+    def beside(self, name: str, key: str) -> "Agent":
+        """Return an agent for one more certificate of this service, which clients get who ask for *name*."""
+        settings = replace(self.settings, tls_dir=self.settings.tls_dir / name, names=(name,), key=key)
+        settings.tls_dir.mkdir(mode=0o700, exist_ok=True)
+        other = Agent(settings, self.telemetry, self.stub, first=self)
+        self._others.append(other)
+        self.credentials.beside(other.credentials)
+        return other
 
-        metrics.before_render(refresh)
+    def _refresh(self) -> None:
+        if self.credentials.ready:
+            self._end.set(self.credentials.not_after, name=self.settings.names[0])
+            self._check_health()
+
+    def _declare_faults(self) -> None:
+        telemetry = self.telemetry
         telemetry.faults.declare("renewal_off", "Do not renew by schedule")
         telemetry.faults.declare("eager_retry", "Try again at once after a failure: no back-off, no Retry-After")
         telemetry.faults.declare("alarm_off", "Say that the certificate is well, whatever it is")
@@ -131,11 +181,15 @@ class Agent:
             how=("restart", "live"), down_ms=300.0,
         )  # fmt: skip
         telemetry.faults.declare("broken_material", "Spoil each new pair before it is used", kind=SPOILT)
-        telemetry.route("POST", "/admin/renew", self._renew_now)
-        telemetry.route("GET", "/admin/certificate", lambda _: self.describe())
-        telemetry.route("GET", "/admin/schedule", lambda _: self._show_schedule())
-        telemetry.route("PUT", "/admin/schedule", self._set_schedule)
-        telemetry.route("DELETE", "/admin/schedule", self._reset_schedule)
+        telemetry.faults.declare(
+            "long_chain",
+            "Send so many octets of a certificate that nobody needs behind the chain, to clients that ask for sni (empty: all)",
+            octets=16384, sni="",
+        )  # fmt: skip
+
+    def miss(self) -> None:
+        """Say in health that there is no certificate yet."""
+        self.telemetry.health.set(self._check("certificate"), ok=False, detail="none yet")
 
     async def obtain(self) -> None:
         """Use the pair on disk, or get one; try until it works or the task is cancelled."""
@@ -155,7 +209,7 @@ class Agent:
                 pause = min(2.0, 0.25 * 2**self._failed_in_a_row)
                 if isinstance(error, AcmeError) and error.retry_after is not None:
                     pause = max(pause, min(error.retry_after, MAX_RETRY_AFTER))
-                self.telemetry.health.set("certificate", ok=False, detail=f"none yet: {error}")
+                self.telemetry.health.set(self._check("certificate"), ok=False, detail=f"none yet: {error}")
                 await asyncio.sleep(pause)
             else:
                 return
@@ -186,7 +240,7 @@ class Agent:
 
     async def _renew(self) -> str:
         client = self._acme_client()
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = await asyncio.to_thread(new_key, self.settings.key)  # no connection has to wait for RSA's primes
         chain = await client.obtain(self.settings.names, key, self.challenges.put)
         now = self.telemetry.clock.time()
         pair = self._take(new_pair_pem(key, chain), now)
@@ -212,6 +266,13 @@ class Agent:
         if naive["how"] == "live":
             return self.credentials.replace_naively(pem, names, now)
         return self.credentials.replace(pem, names, now, Reload(restart=True, down_s=float(naive["down_ms"]) / 1000))
+
+    def _overweight(self, name: str | None) -> int:
+        faults = self.telemetry.faults
+        on = faults.get("long_chain") if faults.any_on else None
+        if on is None or on["sni"] not in {"", name} or not faults.hit("long_chain"):
+            return 0
+        return max(0, min(int(on["octets"]), LONGEST_BALLAST))
 
     def _naive(self) -> bool:
         return self.telemetry.faults.get("naive_reload") is not None
@@ -242,33 +303,39 @@ class Agent:
         said, heard = self._client.ca_time
         return self.telemetry.clock.time() - (said + asyncio.get_running_loop().time() - heard)
 
+    def _check(self, name: str) -> str:
+        """Return the name of a health check."""
+        return f"{name} {self._suffix}".rstrip()
+
     def _check_health(self) -> None:
         if not self.credentials.ready:
             return
         if self.telemetry.faults.any_on and self.telemetry.faults.get("alarm_off") is not None:
             self.telemetry.faults.hit("alarm_off")
             for check in ("certificate", "renewal", "clock"):
-                self.telemetry.health.set(check, ok=True, detail="the fault alarm_off is on")
+                self.telemetry.health.set(self._check(check), ok=True, detail="the fault alarm_off is on")
             return
         health, now, end = self.telemetry.health, self.telemetry.clock.time(), self.credentials.not_after
         left, life = end - now, end - self._issued
         why = self.last_error or "not renewed"
         if left <= 0:
-            health.set("certificate", ok=False, detail=f"expired {-left:.0f} s ago; {why}")
+            health.set(self._check("certificate"), ok=False, detail=f"expired {-left:.0f} s ago; {why}")
         elif now > overdue(self._due, life):
             detail = f"renewal was due {now - self._due:.0f} s ago, {left:.0f} s of {life:.0f} s left; {why}"
-            health.set("certificate", ok=False, detail=detail)
+            health.set(self._check("certificate"), ok=False, detail=detail)
         else:
-            health.set("certificate", ok=True, detail=f"{left:.0f} s left")
+            health.set(self._check("certificate"), ok=True, detail=f"{left:.0f} s left")
         tried = f"{self._failed_in_a_row} failures in a row"
         bad = self._failed_in_a_row >= ALARM_AFTER
-        health.set("renewal", ok=not bad, detail=f"{tried}: {self.last_error}" if self._failed_in_a_row else "")
+        health.set(
+            self._check("renewal"), ok=not bad, detail=f"{tried}: {self.last_error}" if self._failed_in_a_row else ""
+        )
         if (skew := self.skew()) is not None:
             limit = tolerated_skew(end - self.credentials.not_before)
             detail = (
                 f"{abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} the CA; up to {limit:.1f} s is tolerated"
             )
-            health.set("clock", ok=abs(skew) <= limit, detail=detail)
+            health.set(self._check("clock"), ok=abs(skew) <= limit, detail=detail)
 
     async def _run(self) -> None:
         while True:
@@ -385,7 +452,7 @@ class Agent:
         """Return what health complains about in matters of this certificate."""
         self._check_health()
         checks = self.telemetry.health.as_dict()["checks"]
-        named = ((name, checks.get(name, {})) for name in ("certificate", "renewal", "clock"))
+        named = ((name, checks.get(self._check(name), {})) for name in ("certificate", "renewal", "clock"))
         return [f"{name}: {check['detail']}" for name, check in named if not check.get("ok", True)]
 
     def describe(self) -> dict[str, Any]:
@@ -399,6 +466,8 @@ class Agent:
             "next_renewal": self._next,
             "last_error": self.last_error,
             "alarms": self._alarms(),
+            "key": self.settings.key,
+            "further": [each.settings.names[0] for each in self._others],
         }
         if (skew := self.skew()) is not None:
             body["skew_s"] = round(skew, 2)

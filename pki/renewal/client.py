@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from renewal.material import PrivateKey
 from stub import AsyncStub, StubError
 
 #: Seconds for one HTTP request.
@@ -108,9 +109,7 @@ class AcmeClient:
         #: monotonic clock then.
         self.ca_time: tuple[float, float] | None = None
 
-    async def obtain(
-        self, names: Sequence[str], key: ec.EllipticCurvePrivateKey, answer: Callable[[str, str | None], None]
-    ) -> str:
+    async def obtain(self, names: Sequence[str], key: PrivateKey, answer: Callable[[str, str | None], None]) -> str:
         """Get a certificate for *names* and *key*.
 
         Args:
@@ -182,7 +181,7 @@ class AcmeClient:
         self,
         http: aiohttp.ClientSession,
         names: Sequence[str],
-        key: ec.EllipticCurvePrivateKey,
+        key: PrivateKey,
         answer: Callable[[str, str | None], None],
         tokens: list[str],
     ) -> str:
@@ -331,7 +330,7 @@ def _problem_of(body: dict[str, Any]) -> dict[str, Any]:
     return dict(body.get("error", {}))
 
 
-def _csr(names: Sequence[str], key: ec.EllipticCurvePrivateKey) -> x509.CertificateSigningRequest:
+def _csr(names: Sequence[str], key: PrivateKey) -> x509.CertificateSigningRequest:
     alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     return builder.add_extension(alternatives, critical=True).sign(key, hashes.SHA256())

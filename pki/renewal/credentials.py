@@ -9,13 +9,13 @@ scratch context, before anything uses it.
 
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryptography import x509
 
 from renewal.files import write_secret
-from renewal.material import Pair, PairError, read_pair
+from renewal.material import Pair, PairError, ballast, read_pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +38,29 @@ class _Listener:
 class Credentials:
     """What a service shows and trusts, now."""
 
-    def __init__(self, file: Path, trust: Path, *, naive: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        file: Path,
+        trust: Path,
+        *,
+        naive: Callable[[], bool] = lambda: False,
+        overweight: Callable[[str | None], int] = lambda _: 0,
+    ) -> None:
         """Keep the pair in *file* (0600), trust what *trust* (PEM) holds.
 
         Args:
             file: key and chain, PEM.
             trust: roots, PEM.
             naive: whether what `replace_naively` did to live contexts still holds.
+            overweight: octets of `ballast` that the chain for a name (of the client's SNI) carries; 0: none.
         """
         self.file, self.trust = file, trust
-        self._naive = naive
+        self._naive, self._overweight = naive, overweight
         self._pair: Pair | None = None
         self._listeners: list[_Listener] = []
         self._inner: dict[Path | None, ssl.SSLContext] = {}
+        self._heavy: dict[tuple[Path | None, int], ssl.SSLContext] = {}
+        self._others: list[Credentials] = []
         self._client: ssl.SSLContext | None = None
         self._callbacks: list[Callable[[Reload], None]] = []
 
@@ -152,19 +162,22 @@ class Credentials:
             client_ca: PEM file; when given, clients must show a certificate that it leads to.
         """
         listener = _Listener(client_ca, _server_context(client_ca))
-        if client_ca not in self._inner:
-            self._inner[client_ca] = self._context(self.pair, client_ca)
+        self._newest(client_ca)
 
-        def switch(connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
+        def switch(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _context: ssl.SSLContext) -> None:
             if listener.live:
                 if self._naive():
                     return
                 listener.live = False
-            connection.context = self._inner[client_ca]
+            connection.context = self._for(name)._newest(client_ca, self._overweight(name))  # noqa: SLF001 - our own class
 
         listener.outer.sni_callback = switch
         self._listeners.append(listener)
         return listener.outer
+
+    def beside(self, other: "Credentials") -> None:
+        """Show *other*'s certificate, as soon as it has one, to clients that ask for one of its names (RFC 6066 section 3)."""
+        self._others.append(other)
 
     def client_context(self) -> ssl.SSLContext:
         """Return the context for outgoing mTLS connections; another object after each renewal."""
@@ -183,8 +196,22 @@ class Credentials:
     def _use(self, pair: Pair, reload: Reload) -> None:
         inner = {client_ca: self._context(pair, client_ca) for client_ca in self._inner}
         self._pair, self._inner, self._client = pair, inner, None
+        self._heavy.clear()
         for callback in self._callbacks:
             callback(reload)
+
+    def _for(self, name: str | None) -> "Credentials":
+        return next((each for each in self._others if each.ready and name in each.names), self)
+
+    def _newest(self, client_ca: Path | None, octets: int = 0) -> ssl.SSLContext:
+        if octets:
+            if (client_ca, octets) not in self._heavy:
+                pair = replace(self.pair, pem=self.pair.pem + ballast(octets))
+                self._heavy[client_ca, octets] = self._context(pair, client_ca)
+            return self._heavy[client_ca, octets]
+        if client_ca not in self._inner:
+            self._inner[client_ca] = self._context(self.pair, client_ca)
+        return self._inner[client_ca]
 
     def _anchors(self) -> list[x509.Certificate]:
         try:

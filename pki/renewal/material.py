@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -16,10 +17,17 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 #: Ways in which material goes bad between the CA and the server (fault ``broken_material``).
 SPOILT = ("key-mismatch", "truncated", "half-written", "unreadable")
+#: Kinds of keys that a certificate may be for; the first is what nobody has to ask for.
+KEYS = ("ecdsa-p256", "rsa-2048")
+#: An extension that means nothing (RFC 5612: an arc for examples).
+NOTHING = x509.ObjectIdentifier("1.3.6.1.4.1.32473.1")
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 class PairError(Exception):
@@ -84,7 +92,18 @@ def read_pair(pem: bytes, names: Sequence[str], now: float, anchors: Sequence[x5
     return Pair(pem, tuple(covered), f"{leaf.serial_number:x}", leaf.issuer.rfc4514_string(), before, after)
 
 
-def new_pair_pem(key: ec.EllipticCurvePrivateKey, chain: str) -> bytes:
+def new_key(kind: str) -> PrivateKey:
+    """Return a fresh key, of a kind in `KEYS`; RSA takes tens of milliseconds to find its primes."""
+    match kind:
+        case "rsa-2048":
+            return rsa.generate_private_key(65537, 2048)
+        case "ecdsa-p256":
+            return ec.generate_private_key(ec.SECP256R1())
+        case _:
+            raise ValueError(f"expected one of {', '.join(KEYS)}; got {kind!r}")
+
+
+def new_pair_pem(key: PrivateKey, chain: str) -> bytes:
     """Return key and chain in one PEM text: one file, so that no crash leaves a half of a pair."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + chain.encode()
 
@@ -104,6 +123,15 @@ def spoil(kind: str, pem: bytes) -> bytes:
     key = load_pem_private_key(pem, None)  # unreadable: nobody told the service the passphrase
     locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"not known here"))
     return locked + pem[begin:]
+
+
+def ballast(octets: int) -> bytes:
+    """Return a certificate (PEM) that no chain needs, with *octets* of nothing in it: what a careless operator sends along."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ballast")])
+    began = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, began, began + dt.timedelta(days=3650))
+    builder = builder.add_extension(x509.UnrecognizedExtension(NOTHING, bytes(octets)), critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
 def _utc(at: float) -> str:

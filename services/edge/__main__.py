@@ -11,7 +11,7 @@ import uvloop
 
 from edge.proxy import Proxy, logger
 from edge.routes import Route, parse_route
-from renewal import Agent, add_arguments, from_args
+from renewal import Agent, add_arguments, from_args, further
 from stub import AsyncStub
 from telemetry import Telemetry, endpoint, log
 from telemetry import add_arguments as add_telemetry_arguments
@@ -49,12 +49,18 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--key", type=Path, metavar="FILE")
     add_arguments(parser)
+    parser.add_argument(
+        "--further-cert", type=further, action="append", default=[], metavar="NAME=KIND",
+        help="one more certificate over ACME, for clients that ask for NAME, for example rsa.example.com=rsa-2048",
+    )  # fmt: skip
     add_telemetry_arguments(parser)
     args = parser.parse_args(argv)
     if not (args.https or args.https_fresh or args.http):
         parser.error("expected at least one of --https, --https-fresh and --http")
     if bool(args.cert) != bool(args.key) or (args.cert and args.acme):
         parser.error("expected --cert and --key together, or --acme")
+    if args.further_cert and not args.acme:
+        parser.error("expected --acme with --further-cert")
     log.configure("edge", args.log_level)
     telemetry = Telemetry("edge")
     agent = Agent(from_args(parser, args), telemetry) if args.acme else None
@@ -100,16 +106,25 @@ async def _run(
         if agent is not None:
             agent.credentials.on_change(proxy.certificate_changed)
             agent.start()
+        others = [agent.beside(*each) for each in args.further_cert] if agent is not None else []
+        joining = asyncio.gather(*(_join(telemetry, each) for each in others))
         logger.info("serving", routes=[f"{r.prefix}={','.join(map(str, r.targets))}" for r in proxy.routes])
         await telemetry.until_stopped()
-        if agent is not None:
-            await agent.stop()
+        await joining
+        for each in (*others, *([agent] if agent is not None else [])):
+            await each.stop()
         await proxy.close()
 
 
+async def _join(telemetry: Telemetry, agent: Agent) -> None:
+    """Get a further certificate, and keep it fresh from then on."""
+    if await _obtain(telemetry, agent):
+        agent.start()
+
+
 async def _obtain(telemetry: Telemetry, agent: Agent) -> bool:
-    """Get the first certificate; return False when we are stopped before."""
-    telemetry.health.set("certificate", ok=False, detail="none yet")
+    """Get a certificate; return False when we are stopped before."""
+    agent.miss()
     first = asyncio.ensure_future(agent.obtain())
     stop = asyncio.ensure_future(telemetry.until_stopped())
     await asyncio.wait({first, stop}, return_when=asyncio.FIRST_COMPLETED)

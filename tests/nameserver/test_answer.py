@@ -57,19 +57,19 @@ def lines(section) -> list[str]:
         pytest.param(EXAMPLE, "a.b.wild.example.com. A", "NOERROR", True, ["a.b.wild.example.com. 300 IN A 198.19.20.10"], [], [], id="wildcard"),
         pytest.param(
             EXAMPLE, "a.wild.example.com. MX", "NOERROR", True, [],
-            ["example.com. 10 IN SOA ns1.example.com. hostmaster.example.com. 2026112301 60 30 604800 10"], [], id="wildcard-nodata",
+            ["example.com. 10 IN SOA ns1.example.com. hostmaster.example.com. 2026112302 60 30 604800 10"], [], id="wildcard-nodata",
         ),
         pytest.param(
             EXAMPLE, "nobody.example.com. A", "NXDOMAIN", True, [],
-            ["example.com. 10 IN SOA ns1.example.com. hostmaster.example.com. 2026112301 60 30 604800 10"], [], id="nxdomain",
+            ["example.com. 10 IN SOA ns1.example.com. hostmaster.example.com. 2026112302 60 30 604800 10"], [], id="nxdomain",
         ),
         pytest.param(
             EXAMPLE, "www.example.com. AAAA", "NOERROR", True, [],
-            ["example.com. 10 IN SOA ns1.example.com. hostmaster.example.com. 2026112301 60 30 604800 10"], [], id="nodata",
+            ["example.com. 10 IN SOA ns1.example.com. hostmaster.example.com. 2026112302 60 30 604800 10"], [], id="nodata",
         ),
         pytest.param(
             EXAMPLE, "empty.example.com. A", "NOERROR", True, [],
-            ["example.com. 10 IN SOA ns1.example.com. hostmaster.example.com. 2026112301 60 30 604800 10"], [], id="empty-non-terminal",
+            ["example.com. 10 IN SOA ns1.example.com. hostmaster.example.com. 2026112302 60 30 604800 10"], [], id="empty-non-terminal",
         ),
         pytest.param(
             EXAMPLE, "x.news.example.com. A", "NOERROR", False, [], ["news.example.com. 3600 IN NS ns.news.example.com."],

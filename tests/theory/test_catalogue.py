@@ -145,6 +145,37 @@ def test_a_wrong_guess_or_a_long_chain_takes_more_round_trips(more: dict, round_
     assert handshake.tls_round_trips("TLSv1.3", **more) == round_trips
 
 
+@pytest.mark.parametrize(
+    ("certificates", "key", "group", "octets"),
+    [
+        ((420,), "ECDSA P-256", "X25519", 791),
+        ((825, 797), "RSA 2048", "X25519", 2183),
+        ((4015,), "ML-DSA-44", "X25519MLKEM768", 7823),
+        ((5554, 5536, 5526), "ML-DSA-65", "X25519MLKEM768", 21_345),  # a Certificate of two records
+    ],
+    ids=str,
+)
+def test_the_flight_of_a_server_is_what_openssl_sent(certificates: tuple, key: str, group: str, octets: int) -> None:
+    said = handshake.server_flight(certificates, handshake.SIGNATURE[key], handshake.KEY_SHARE[group])
+    assert said == octets
+
+
+@pytest.mark.parametrize(
+    ("key", "certificates", "round_trips"),
+    [
+        ("ECDSA P-256", (430, 411, 400), 1),
+        ("ML-DSA-44", (4025, 3997), 1),
+        ("ML-DSA-44", (4025, 4007, 3997), 2),
+        ("ML-DSA-65", (5544,), 1),
+        ("ML-DSA-65", (5554, 5526), 2),
+    ],
+    ids=str,
+)
+def test_post_quantum_chains_outgrow_the_initial_window(key: str, certificates: tuple, round_trips: int) -> None:
+    flight = handshake.server_flight(certificates, handshake.SIGNATURE[key], handshake.KEY_SHARE["X25519MLKEM768"])
+    assert handshake.tls_round_trips("TLSv1.3", server_flight=flight) == round_trips
+
+
 def test_the_square_wave_of_time_wait() -> None:
     moments = (0, 28.2, 28.3, 59.9, 60.1, 88.2, 88.3)
     assert [time_wait.success_share(1000, t) for t in moments] == [1, 1, 0, 0, 1, 1, 0]
