@@ -99,6 +99,11 @@ class Connection:
         self.close()
 
     @property
+    def opening(self) -> Times:
+        """What opening took, until the first request's times include it."""
+        return self._opening
+
+    @property
     def session(self) -> ssl.SSLSession | None:
         """The ticket with which the next connection may resume; TLS 1.3 sends it after the handshake."""
         return self.channel.object.session if self.channel is not None else None

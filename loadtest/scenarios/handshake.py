@@ -2,20 +2,29 @@
 
 import ssl
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 import theory
 from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Line, Panel, Quantity, Run, parameter
-from experiments.chart import Bars
-from scenarios import in_memory
+from experiments.chart import Moment
 from scenarios.connection import TRUST, Address, Connection
+from scenarios.proofs import Proofs
 from stub import Stub
+from theory import slow_start
 from waterfall.tls import context
 
 #: Largest distance between a measured slope and the integer it has to be.
 TOLERANCE = 0.1
+#: The edge has an ECDSA certificate for all of its names but one.
+ECDSA_NAME, RSA_NAME = "www.example.com", "rsa.example.com"
+#: A name of the edge's that nobody else asks for while its chain is made long.
+LONG_NAME = "example.com"
+#: Milliseconds: the path on which long chains are sent.
+STAIRS_RTT_MS = 40.0
+#: Handshakes at most with each long chain: what stands out is whole round trips.
+OF_EACH_STAIR = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +35,12 @@ class Arm:
     protocol: theory.Protocol
     resumed: bool = False
     pooled: bool = False
+    rsa: bool = False
+
+    @property
+    def host(self) -> str:
+        """Whom to ask for: the certificate goes with the name."""
+        return RSA_NAME if self.rsa else ECDSA_NAME
 
     @property
     def round_trips(self) -> int:
@@ -38,8 +53,10 @@ ARMS = (
     Arm("no TLS", "plain"),
     Arm("TLS 1.3", "TLSv1.3"),
     Arm("TLS 1.3 resumed", "TLSv1.3", resumed=True),
+    Arm("TLS 1.3, RSA", "TLSv1.3", rsa=True),
     Arm("TLS 1.2", "TLSv1.2"),
     Arm("TLS 1.2 resumed", "TLSv1.2", resumed=True),
+    Arm("TLS 1.2, RSA", "TLSv1.2", rsa=True),
 )
 
 
@@ -47,8 +64,9 @@ ARMS = (
 class Parameters:
     """What can be varied."""
 
-    rtt_ms: tuple[float, ...] = parameter((10.0, 40.0, 80.0, 120.0), quick=(20.0, 70.0, 120.0), unit="ms", low=5, high=500, help="round-trip times between client and edge")  # fmt: skip
+    rtt_ms: tuple[float, ...] = parameter((10.0, 40.0, 80.0, 120.0), quick=(20.0, 60.0, 100.0), unit="ms", low=5, high=500, help="round-trip times between client and edge")  # fmt: skip
     repeats: int = parameter(11, quick=5, low=1, high=100, help="requests of each kind at each round-trip time")
+    ballast: tuple[int, ...] = parameter((4000, 8000, 11_000, 14_000, 20_000, 30_000, 40_000, 44_000, 56_000), quick=(8000, 11_000, 14_000, 40_000, 44_000), unit="octets", low=300, high=65_000, help="that a careless operator's chain holds beside what is needed")  # fmt: skip
     handshakes: int = parameter(400, quick=120, low=10, high=10_000, help="in memory, for CPU and bytes")
 
 
@@ -56,19 +74,22 @@ class Handshake(Experiment[Parameters]):
     """Time to first byte against round-trip time, by what has to be shaken hands about."""
 
     name = "handshake"
-    claim = "A new connection costs a round trip, TLS 1.3 one more and TLS 1.2 two: the line through the measurements has that slope."
+    claim = "A new connection costs a round trip, TLS 1.3 one more and TLS 1.2 two, whatever the key; a chain that outgrows ten segments costs another."
     says = (
         "The seed: with TLS 1.2 there is a cost of two round trips, reduced to one in TLS 1.3; asymmetric cryptography is slow, "
         "so it is used once, to agree on a symmetric key. More subtle: resuming a session saves TLS 1.2 a round trip, but TLS 1.3 "
-        "none: there it saves the signature and the certificate, thus CPU and bytes."
+        "none: there it saves the signature and the certificate, thus CPU and bytes. And the kind of key changes the height of the line, not its slope, "
+        "until the chain no longer fits into the first ten segments: with ML-DSA it hardly does."
     )
     source = (
-        "RFC 8446 section 2 (TLS 1.3), RFC 5246 section 7.3 (TLS 1.2), RFC 5077 (tickets), RFC 9293 section 3.5 (TCP)."
+        "RFC 8446 section 2 (TLS 1.3), RFC 5246 section 7.3 (TLS 1.2), RFC 5077 (tickets), RFC 9293 section 3.5 (TCP), RFC 6928 (ten segments), RFC 8446 sections 4 and 5 "
+        "(octets of a flight), FIPS 203 and 204 (sizes of ML-KEM and ML-DSA)."
     )
     production = (
         "Keep connections open: on a 120 ms path that is worth 240 ms per request with TLS 1.3 and 360 ms with TLS 1.2, more than most "
         "servers take to think. Moving to TLS 1.3 saves one round trip per new connection without further work. Prefer ECDSA: the server's "
-        "share of a handshake shrinks to about half of RSA's, and the certificate to half of its bytes. Resumption saves CPU; "
+        "share of a handshake shrinks to about half of RSA's, and the certificate to half of its bytes. Send the intermediates, never the root, and nothing else: "
+        "a chain beyond 14 kB costs every new client a round trip, which is where ML-DSA-65 with one intermediate stands. Resumption saves CPU; "
         "remember that a resumed session outlives the certificate that it was proven with."
     )
     settings = Parameters
@@ -83,49 +104,60 @@ class Handshake(Experiment[Parameters]):
         #: Times to first byte by arm and round-trip time.
         self.ttfb: dict[tuple[Arm, float], list[float]] = defaultdict(list)
         self.reused: dict[Arm, list[bool]] = defaultdict(list)
-        self.costs: dict[str, in_memory.Cost] = {}
+        #: By octets of ballast: octets of the server's flight, and milliseconds of handshakes.
+        self.flights: dict[int, int] = {}
+        self.stairs: dict[int, list[float]] = {}
+        self.proofs = Proofs()
 
     def duration(self) -> float:
         """Every arm asks once per repeat, after the tickets were fetched."""
-        trips = sum(arm.round_trips for arm in ARMS) + 6
-        return 4 + sum(self.p.rtt_ms) / 1000 * trips * self.p.repeats + 0.005 * self.p.handshakes
+        trips = sum(arm.round_trips for arm in ARMS) * self.p.repeats + 12
+        stairs = 3 * STAIRS_RTT_MS / 1000 * self._times * (1 + len(self.p.ballast))
+        return 4 + sum(self.p.rtt_ms) / 1000 * trips + stairs + 0.016 * self.p.handshakes
+
+    @property
+    def _times(self) -> int:
+        return min(self.p.repeats, OF_EACH_STAIR)
 
     def predict(self) -> Mapping[str, Quantity]:
         """Return the slope of each arm."""
         return {f"round trips, {arm.name}": Quantity(arm.round_trips) for arm in ARMS}
 
     async def measure(self, run: Run) -> None:
-        """Change the link, then let every arm ask in turn."""
-        host = "www.example.com"
-        address = (await run.blocking(Stub().resolve, host)).rdata[0]
+        """Change the link, then let every arm ask in turn; then grow the chain; then leave the network out."""
+        address = (await run.blocking(Stub().resolve, ECDSA_NAME)).rdata[0]
         contexts = {version: context(version, TRUST) for version in ("1.2", "1.3")}
         for rtt in self.p.rtt_ms:
             await run.link("access", "near", rtt_ms=rtt)
             run.phase(f"round trip {rtt:g} ms")
-            asker = _Asker(host, address, contexts, keep_tickets=not self.negative)
+            asker = _Asker(address, contexts, keep_tickets=not self.negative)
             await run.blocking(asker.prepare)
             for _, arm in run.interleaved(ARMS, self.p.repeats):
                 taken, resumed = await run.blocking(asker.ask, arm)
                 self.ttfb[arm, rtt].append(taken)
                 self.reused[arm].append(resumed)
             asker.close()
+        await run.link("access", "near", rtt_ms=STAIRS_RTT_MS)
+        run.phase("a chain that grows")
+        to = Address(LONG_NAME, address, 443)
+        await self._climb(run, to, contexts["1.3"], 0)
+        for octets in run.rng.sample(self.p.ballast, len(self.p.ballast)):
+            async with run.fault_on("edge", "long_chain", octets=octets, sni=LONG_NAME):
+                await self._climb(run, to, contexts["1.3"], octets)
         run.phase("handshakes in memory, for CPU and bytes")
-        for key in in_memory.KEYS:
-            for version in in_memory.VERSIONS:
-                ends = in_memory.Ends(key, version)
-                for resumed in (False, True):
-                    name = f"{version.replace('TLSv', 'TLS ')}, {key}{', resumed' if resumed else ''}"
-                    self.costs[name] = await run.blocking(ends.cost, self.p.handshakes, resumed=resumed)
-        await self._post_quantum(run)
 
-    async def _post_quantum(self, run: Run) -> None:
-        """OpenSSL 3.5 agrees on X25519MLKEM768 unless the server will not."""
-        if ssl.OPENSSL_VERSION_INFO < (3, 5):
-            run.leave_out(f"X25519MLKEM768: needs OpenSSL 3.5, this is {ssl.OPENSSL_VERSION}")
-            return
-        for name, curve in (("X25519MLKEM768", None), ("X25519", "X25519")):
-            ends = in_memory.Ends("ECDSA P-256", "TLSv1.3", curve=curve)
-            self.costs[name] = await run.blocking(ends.cost, self.p.handshakes)
+        def said(name: str, octets: int) -> None:
+            run.result.prediction[name] = Quantity(octets, "octets")
+
+        await run.blocking(self.proofs.shake, self.p.handshakes, said)
+
+    async def _climb(self, run: Run, to: Address, chosen: ssl.SSLContext, octets: int) -> None:
+        """Shake hands with one more or less long chain; what its round trips must be is known once its octets are."""
+        self.flights[octets], _ = await run.blocking(_opened, to, chosen)
+        if octets:
+            trips = theory.tls_round_trips("TLSv1.3", server_flight=self.flights[octets])
+            run.result.prediction[_stair(octets)] = Quantity(trips)
+        self.stairs[octets] = [(await run.blocking(_opened, to, chosen))[1] for _ in range(self._times)]
 
     def conclude(self, run: Run) -> None:
         """Fit a line through each arm."""
@@ -145,78 +177,100 @@ class Handshake(Experiment[Parameters]):
             if arm.resumed and not self.negative:
                 share = sum(self.reused[arm]) / len(self.reused[arm])
                 run.gate(f"{arm.name}: sessions resumed", "all", f"{share:.0%}", share == 1.0)
-        self._conclude_costs(run)
         run.chart(self._lines(heights))
-        run.chart(self._cpu())
+        if 0 in self.stairs:
+            self._conclude_stairs(run)
+        self.proofs.conclude(run)
 
-    def _conclude_costs(self, run: Run) -> None:
-        for name, cost in self.costs.items():
-            run.row(f"server CPU, {name}", cost.server_ms, "ms")
-            run.fact(f"bytes to and from the server, {name}", f"{cost.sent} / {cost.received}")
-        rsa, ecdsa = self.costs["TLS 1.3, RSA 2048"], self.costs["TLS 1.3, ECDSA P-256"]
-        resumed = self.costs["TLS 1.3, ECDSA P-256, resumed"]
-        run.check("an RSA signature costs the server more than ECDSA's", "> 1.5 ×", f"{rsa.server_ms / ecdsa.server_ms:.2f} ×", rsa.server_ms > 1.5 * ecdsa.server_ms)  # fmt: skip
-        saved = ecdsa.received - resumed.received
-        run.check("TLS 1.3 resumed saves the certificate", f">= {ecdsa.certificate} bytes", f"{saved} bytes", saved >= ecdsa.certificate)  # fmt: skip
-        if "X25519MLKEM768" in self.costs:
-            hybrid, classic = self.costs["X25519MLKEM768"], self.costs["X25519"]
-            # FIPS 203: a ciphertext of 1,088 octets.  An ECDSA signature in DER varies by a few.
-            more = hybrid.received - classic.received
-            run.check("X25519MLKEM768 adds its ciphertext", "1,088 ± 4 bytes", f"{more:,} bytes", abs(more - 1088) <= 4)
+    def _conclude_stairs(self, run: Run) -> None:
+        """Hold what a longer chain takes beside the usual one, in round trips, against the stairs of slow start."""
+        usual = min(self.stairs[0])
+        climbed = {octets: 1 + (min(taken) - usual) / STAIRS_RTT_MS for octets, taken in sorted(self.stairs.items())}
+        for octets, trips in climbed.items():
+            run.fact(f"octets of the server's flight, {octets} of ballast", self.flights[octets])
+            if octets:  # the usual chain is the yardstick, whose round trip the slopes above have checked
+                run.check_near(run.row(_stair(octets), trips), TOLERANCE, absolute=True)
+        run.raw["stairs_ms"] = {str(octets): taken for octets, taken in self.stairs.items()}
+        spread = {octets: 1 + (median(taken) - usual) / STAIRS_RTT_MS for octets, taken in self.stairs.items()}
+        run.chart(self._stairs(climbed, spread))
+
+    def _stairs(self, climbed: Mapping[int, float], spread: Mapping[int, float]) -> Chart:
+        end = max(self.flights.values()) * 1.05
+        edges = [0.0, *(float(slow_start.octets_within(r)) for r in (1, 2, 3)), end]
+        inside = [at for at in edges if at <= end]
+        steps = [(at, i + 1.0) for i, at in enumerate(inside[:-1])] + [(end, float(len(inside) - 1))]
+        dots = [(float(self.flights[o]), trips, trips, max(trips, spread[o])) for o, trips in climbed.items()]
+        return Chart(
+            "Round trips of a TLS 1.3 handshake against the length of the server's flight",
+            [Panel([Curve("theory: slow start from ten segments", steps, 0, steps=True), Dots("measured", dots, 1)], y="round trips", height=200, high=max(4.0, steps[-1][1] + 0.5))],
+            x="octets of the server's first flight",
+            caption=f"A certificate that nobody needs grows behind the edge's chain, on a path of {STAIRS_RTT_MS:g} ms. Dots: the shortest of the repeats, with a bar "
+            "up to their median; the first, without ballast, is the yardstick of the others.",
+            moments=[Moment(edges[1], "10 segments"), *([Moment(edges[2], "10 + 20")] if end > edges[2] else [])],
+            low=0,
+            high=end,
+            name="handshake-stairs",
+        )  # fmt: skip
 
     def _lines(self, heights: dict[Arm, float]) -> Chart:
         far = max(self.p.rtt_ms) * 1.05
+        ways = [arm for arm in ARMS if not arm.rsa]
         marks: list[Curve | Dots] = []
-        for i, arm in enumerate(ARMS):
+        for i, arm in enumerate(ways):
             ends = [(at, heights[arm] + arm.round_trips * at) for at in (0.0, far)]
             marks.append(Curve(arm.name, ends, i, dashed=arm.resumed))
-        for i, arm in enumerate(ARMS):
-            every = [(rtt, self.ttfb[arm, rtt]) for rtt in self.p.rtt_ms]
-            marks.append(Dots(arm.name, [(rtt, min(v), min(v), median(v)) for rtt, v in every], i))
+        marks += [self._dots(arm, i) for i, arm in enumerate(ways)]
+        beside: list[Curve | Dots] = []
+        for i, arm in enumerate(arm for arm in ARMS if arm.protocol != "plain" and not arm.resumed and not arm.pooled):
+            beside.append(Curve(arm.name, [(0.0, heights[arm]), (far, heights[arm])], i, dashed=arm.rsa))
+            beside.append(self._dots(arm, i, without=arm.round_trips))
         return Chart(
             "Time to first byte against round-trip time",
-            [Panel(marks, y="time to first byte, ms", height=380)],
+            [
+                Panel(marks, y="time to first byte, ms", height=360),
+                Panel(beside, y="beside the round trips, ms", height=130),
+            ],
             x="round-trip time between client and edge, ms",
-            caption="Lines: theory, (1 + h + 1) round trips per request; only their height at 0 ms, the servers' own time, is taken from "
-            "the measurement. Dots: the smallest of the repeats, with a bar up to their median. Dashed: resumed; for TLS 1.3 it lies on the full handshake's line.",
+            caption="Above, lines: theory, (1 + h + 1) round trips per request; only their height at 0 ms, the servers' own time, is taken from "
+            "the measurement. Dots: the smallest of the repeats, with a bar up to their median. Dashed: resumed; for TLS 1.3 it lies on the full handshake's line. "
+            "Below: what is left of new connections without their round trips, by version and key; RSA's lines above would lie on ECDSA's.",
             low=0,
             high=far,
             name="handshake",
         )
 
-    def _cpu(self) -> Chart:
-        names = [name for name in self.costs if name.startswith("TLS")]
-        bars = [[(i - 0.38 + 0.38 * k, i + 0.38 * k, value) for i, value in enumerate(values)] for k, values in enumerate((
-            [self.costs[name].server_ms for name in names], [self.costs[name].client_ms for name in names],
-        ))]  # fmt: skip
-        return Chart(
-            "CPU of one handshake",
-            [Panel([Bars("server", bars[0], 0), Bars("client", bars[1], 1)], y="CPU per handshake, ms", height=220)],
-            x="both ends in memory, on one core",
-            caption="The signature is what RSA makes dear, for the server; verifying is dear in ECDSA, for the client. Resumed: no certificate, no "
-            "signature. TLS 1.3 still agrees on a fresh key.",
-            categories=names,
-            name="handshake-cpu",
-        )
+    def _dots(self, arm: Arm, colour: int, *, without: int = 0) -> Dots:
+        """Return an arm's points, *without* so many round trips."""
+        every = [(rtt, [taken - without * rtt for taken in self.ttfb[arm, rtt]]) for rtt in self.p.rtt_ms]
+        return Dots(arm.name, [(rtt, min(v), min(v), median(v)) for rtt, v in every], colour)
+
+
+def _stair(octets: int) -> str:
+    return f"round trips of the handshake, {octets:,} octets of ballast"
+
+
+def _opened(to: Address, chosen: ssl.SSLContext) -> tuple[int, float]:
+    """Open a connection; return octets of the server's flight and milliseconds of the TLS handshake."""
+    with Connection(to, chosen) as connection:
+        return connection.handshake_bytes[1], connection.opening.tls
 
 
 class _Asker:
     """Asks the edge as each arm does; blocking."""
 
-    def __init__(self, host: str, address: str, contexts: dict[str, ssl.SSLContext], *, keep_tickets: bool) -> None:
-        self._contexts, self._keep = contexts, keep_tickets
-        self._to = {"plain": Address(host, address, 80)}
-        self._to |= {version: Address(host, address, 443) for version in ("TLSv1.2", "TLSv1.3")}
+    def __init__(self, address: str, contexts: Mapping[str, ssl.SSLContext], *, keep_tickets: bool) -> None:
+        self._address, self._contexts, self._keep = address, contexts, keep_tickets
         self._tickets: dict[str, ssl.SSLSession | None] = {}
         self._kept: Connection | None = None
 
     def prepare(self) -> None:
         """Fetch a ticket of each version, and open the connection that is kept."""
-        for version in ("TLSv1.2", "TLSv1.3"):
-            with self._open(version) as connection:
+        versions: Sequence[theory.Protocol] = ("TLSv1.2", "TLSv1.3")
+        for version in versions:
+            with self._open(Arm("", version)) as connection:
                 connection.ask("/whoami")
                 self._tickets[version] = connection.session
-        self._kept = self._open("TLSv1.3")
+        self._kept = self._open(Arm("", "TLSv1.3"))
         self._kept.ask("/whoami")
 
     def ask(self, arm: Arm) -> tuple[float, bool]:
@@ -224,7 +278,7 @@ class _Asker:
         if arm.pooled and self._kept is not None:
             return self._kept.ask("/whoami").ttfb, False
         session = self._tickets.get(arm.protocol) if arm.resumed and self._keep else None
-        with self._open(arm.protocol, session) as connection:
+        with self._open(arm, session) as connection:
             times = connection.ask("/whoami")
             if arm.resumed and connection.session is not None:
                 self._tickets[arm.protocol] = connection.session  # a TLS 1.3 ticket is for one use (RFC 8446 C.4)
@@ -235,6 +289,7 @@ class _Asker:
         if self._kept is not None:
             self._kept.close()
 
-    def _open(self, protocol: theory.Protocol | str, session: ssl.SSLSession | None = None) -> Connection:
-        chosen = None if protocol == "plain" else self._contexts[protocol.removeprefix("TLSv")]
-        return Connection(self._to[protocol], chosen, session)
+    def _open(self, arm: Arm, session: ssl.SSLSession | None = None) -> Connection:
+        to = Address(arm.host, self._address, 80 if arm.protocol == "plain" else 443)
+        chosen = None if arm.protocol == "plain" else self._contexts[arm.protocol.removeprefix("TLSv")]
+        return Connection(to, chosen, session)

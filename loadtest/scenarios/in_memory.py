@@ -23,6 +23,8 @@ KEYS = ("ECDSA P-256", "RSA 2048")
 #: The same after quantum computers (FIPS 204), for OpenSSL 3.5 and later.
 POST_QUANTUM_KEYS = ("ML-DSA-44", "ML-DSA-65")
 VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
+#: SSL_OP_NO_TX_CERTIFICATE_COMPRESSION, which `ssl` has no name for; an older OpenSSL ignores it.
+_NO_CERTIFICATE_COMPRESSION = 1 << 32
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey
 
@@ -73,6 +75,8 @@ class Ends:
         trust = root.public_bytes(Encoding.PEM).decode()
         self.client.load_verify_locations(cadata=trust)
         if mutual:
+            # RFC 8879: OpenSSL 3.2 would compress what the client sends; its octets shall be those of RFC 8446.
+            self.client.options |= _NO_CERTIFICATE_COMPRESSION
             self.server.verify_mode = ssl.CERT_REQUIRED
             self.server.load_verify_locations(cadata=trust)
         #: Octets (DER) of each certificate that the server sends, the leaf's first.
@@ -121,6 +125,11 @@ class Ends:
         ), client.session
 
 
+def chain_octets(key: str, intermediates: int) -> tuple[int, ...]:
+    """Return octets (DER) of each certificate that a server would send: it can be made where OpenSSL cannot use it."""
+    return tuple(len(each.public_bytes(Encoding.DER)) for each in _identity(key, intermediates)[1])
+
+
 def _identity(kind: str, intermediates: int) -> tuple[bytes, list[x509.Certificate], x509.Certificate]:
     """Return the leaf's key (PEM), what is sent (leaf first), and the root."""
     issuer_key = _new_key(kind)
@@ -163,7 +172,7 @@ def _certificate(
         .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)  # type: ignore[arg-type]  # any issuer's key
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
         .add_extension(
             x509.KeyUsage(
                 digital_signature=not authority, key_cert_sign=authority, crl_sign=authority, content_commitment=False,

@@ -25,6 +25,8 @@ MESSAGE_HEADER = 4
 #: the head of key_share; after it a ChangeCipherSpec record that means nothing (section 4.1.3, appendix D.4).
 SERVER_HELLO = 5 + MESSAGE_HEADER + 2 + 32 + (1 + 32) + 2 + 1 + 2 + 6 + 8
 CHANGE_CIPHER_SPEC = 6
+#: Octets by which a ServerHello grows that resumes: pre_shared_key (section 4.2.11).
+PRE_SHARED_KEY = 6
 #: Octets of Finished with the SHA-384 suites that OpenSSL likes best (section 4.4.4).
 VERIFY_DATA = 48
 

@@ -119,7 +119,7 @@ class Agent:
         """
         self.settings, self.telemetry = settings, telemetry
         self.stub = stub if stub is not None else AsyncStub(clock=telemetry.clock)
-        self.challenges = Challenges() if first is None else first.challenges
+        self.challenges: Challenges = Challenges() if first is None else first.challenges
         self._others: list[Agent] = []
         self._suffix = "" if first is None else settings.names[0]
         self.credentials = Credentials(
