@@ -3,18 +3,23 @@
 import argparse
 import asyncio
 import os
+import resource
 import ssl
 import sys
 from pathlib import Path
 
 import uvloop
 
+from edge.admission import MOST, Admission
 from edge.proxy import Proxy, logger
 from edge.routes import Route, parse_route
 from renewal import Agent, add_arguments, from_args, further
 from stub import AsyncStub
 from telemetry import Telemetry, endpoint, log
 from telemetry import add_arguments as add_telemetry_arguments
+
+#: Files beside one for each client: connections to origins, listeners, logs.
+OTHER_FILES = 1024
 
 
 def route(text: str) -> Route:
@@ -48,6 +53,9 @@ def main(argv: list[str] | None = None) -> int:
         "--cert", type=Path, metavar="FILE", help="a certificate of your own instead of ACME, with --key"
     )
     parser.add_argument("--key", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--max-clients", type=int, default=MOST, metavar="N", help=f"client connections at one time (default {MOST})"
+    )
     add_arguments(parser)
     parser.add_argument(
         "--further-cert", type=further, action="append", default=[], metavar="NAME=KIND",
@@ -61,6 +69,13 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("expected --cert and --key together, or --acme")
     if args.further_cert and not args.acme:
         parser.error("expected --acme with --further-cert")
+    if args.max_clients < 1:
+        parser.error(f"expected --max-clients of at least 1, got {args.max_clients}")
+    if not _allow_files(args.max_clients + OTHER_FILES):
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - OTHER_FILES
+        parser.error(
+            f"expected --max-clients of at most {most}, as this process may open no more files; got {args.max_clients}"
+        )
     log.configure("edge", args.log_level)
     telemetry = Telemetry("edge")
     agent = Agent(from_args(parser, args), telemetry) if args.acme else None
@@ -74,6 +89,16 @@ def main(argv: list[str] | None = None) -> int:
         print(f"edge: error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _allow_files(count: int) -> bool:
+    """Raise this process's limit of open files to *count* where it is lower; return False when we may not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if count > hard != resource.RLIM_INFINITY:
+        return False
+    if count > soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+    return True
 
 
 def _static(args: argparse.Namespace) -> ssl.SSLContext:
@@ -91,7 +116,8 @@ async def _run(
     plain = ssl.create_default_context(cafile=args.trust) if args.trust and agent is None else None
     client_context = agent.credentials.client_context if agent is not None else lambda: plain
     challenge = agent.challenges.answer if agent is not None else lambda _: None
-    proxy = Proxy(telemetry, args.upstream, stub, client_context, challenge)
+    admission = Admission(args.max_clients)
+    proxy = Proxy(telemetry, args.upstream, stub, client_context, challenge, admission=admission)
     async with telemetry.serving(args):
         if args.http:  # first: the CA asks here before there is a certificate
             await _listen(proxy, args.http, "http")

@@ -31,8 +31,10 @@ CHALLENGE = b"/.well-known/acme-challenge/"
 class Client(asyncio.Protocol):
     """A client connection."""
 
-    def __init__(self, proxy: "Proxy", *, scheme: str, pooled: bool) -> None:
+    def __init__(self, proxy: "Proxy", *, scheme: str, pooled: bool, turned_away: bool = False) -> None:
         self.proxy, self.scheme, self.pooled = proxy, scheme, pooled
+        #: Whether it is only here to be told that there is no room.
+        self.turned_away = turned_away
         self.peer: tuple[str, int] = ("", 0)
         #: What the TLS connection is like, for X-Forwarded-TLS; empty without.
         self.tls = b""
@@ -54,7 +56,17 @@ class Client(asyncio.Protocol):
         self._broken = False
         self._reading = True
         self.deadline = time.monotonic() + HEAD_TIMEOUT
-        self._state = "head"
+        #: silent (nothing came yet), head, body, or idle.
+        self._state = "silent"
+
+    @property
+    def quiet_since(self) -> float | None:
+        """When the last request ended, or the connection began that has sent nothing yet; None while one is under way."""
+        if self.transport is None or self._broken:
+            return None
+        if self._state == "silent":
+            return self.deadline - HEAD_TIMEOUT
+        return self.deadline - IDLE_TIMEOUT if self.idle else None
 
     @property
     def idle(self) -> bool:
@@ -69,6 +81,8 @@ class Client(asyncio.Protocol):
         self.tls = _describe(transport.get_extra_info("ssl_object"))
         self.transport.set_write_buffer_limits(HIGH_WATER)
         self.proxy.connected(self)
+        if self.turned_away:
+            self._refuse(EdgeError(503, "as many clients are connected as this edge serves"))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's shape
         self.transport = None
@@ -82,6 +96,8 @@ class Client(asyncio.Protocol):
             return
         if self._state == "idle":
             self._state, self.deadline = "head", time.monotonic() + HEAD_TIMEOUT
+        elif self._state == "silent":
+            self._state = "head"
         elif self._state == "body":
             self.deadline = time.monotonic() + BODY_TIMEOUT
         try:
@@ -126,6 +142,17 @@ class Client(asyncio.Protocol):
             self._reading = True
             self.transport.resume_reading()
 
+    def never_connected(self) -> None:
+        """The TLS handshake failed."""
+        self._broken = True
+        self.proxy.disconnected(self)
+
+    def make_room(self) -> None:
+        """Close although more requests may come: another client needs the place."""
+        self._broken = True
+        self.transport.close()
+        asyncio.get_running_loop().call_later(LINGER, self.abort)
+
     def abort(self) -> None:
         """Cut the connection."""
         if self.transport is not None:
@@ -144,7 +171,7 @@ class Client(asyncio.Protocol):
         if self._state == "idle":
             self.transport.close()
         elif not self._broken and self._reading and (self._serving is None or self._state == "body"):
-            part = "head" if self._state == "head" else "body"
+            part = "body" if self._state == "body" else "head"
             self._refuse(BadRequestError(408, f"no whole request {part} in time"))
 
     # --- httptools --------------------------------------------------------------------------------------------------

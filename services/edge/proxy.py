@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edge.admission import Admission, Admit, Reset, TurnAway
 from edge.client import Client
+from edge.door import Door
 from edge.errors import BadRequestError, UpstreamError
 from edge.exchange import Exchange
 from edge.pool import Limits, Open, Pool, Use
@@ -23,8 +25,8 @@ logger = log.get("edge")
 
 #: Seconds between looks at deadlines and idle connections.
 TICK = 1.0
-#: Seconds for a client's TLS handshake.
-HANDSHAKE_TIMEOUT = 10.0
+#: Seconds between two lines of the log that say that there is no room.
+SAY_FULL_EVERY = 1.0
 #: Seconds that requests under way have when the edge stops.
 DRAIN = 10.0
 
@@ -127,6 +129,7 @@ class Proxy:
         client_context: Callable[[], ssl.SSLContext | None],
         challenge: Callable[[str], str | None] = lambda _: None,
         limits: Limits | None = None,
+        admission: Admission | None = None,
     ) -> None:
         """Make one.
 
@@ -137,13 +140,16 @@ class Proxy:
             client_context: gives the context for outgoing TLS, a new one after each renewal.
             challenge: answers http-01 tokens.
             limits: of each pool.
+            admission: how many clients are served at one time.
         """
         self.telemetry, self.routes, self.stub = telemetry, tuple(routes), stub
         self.client_context, self.challenge = client_context, challenge
         self.pools = {route: RoutePool(self, route, limits) for route in self.routes}
         self.draining = False
+        self.admission = admission or Admission()
         self._clients: set[Client] = set()
-        self._servers: list[asyncio.Server] = []
+        self._doors: list[Door] = []
+        self._said_full = float("-inf")
         self._listeners: list[Listener] = []
         self._restarting: asyncio.Task[None] | None = None
         self._ticker: asyncio.Task[None] | None = None
@@ -162,10 +168,18 @@ class Proxy:
             "firstbyte_edge_upstream_connects_total", "Connections opened", "upstream", "result"
         )
         pool = metrics.gauge("firstbyte_edge_pool_connections", "Pooled connections", "upstream", "state")
-        clients = metrics.gauge("firstbyte_edge_clients", "Client connections that are open")
+        clients = metrics.gauge("firstbyte_edge_clients", "Client connections that are open or in their TLS handshake")
+        most = metrics.gauge("firstbyte_edge_clients_most", "Client connections that are served at one time")
+        self._displaced = metrics.counter(
+            "firstbyte_edge_clients_displaced_total", "Idle client connections that were closed to make room for others"
+        )
+        self._refused = metrics.counter(
+            "firstbyte_edge_clients_refused_total", "Client connections for which there was no room", "answer"
+        )
 
         def refresh() -> None:
             clients.set(len(self._clients))
+            most.set(self.admission.most)
             for row in self._rows():
                 for state in ("idle", "active"):
                     pool.set(float(row[state]), upstream=row["name"], state=state)
@@ -180,34 +194,45 @@ class Proxy:
         self, endpoint: tuple[str, int], name: str, *, context: ssl.SSLContext | None = None, pooled: bool = True
     ) -> tuple[str, int]:
         """Serve clients on *endpoint*; return the address.  Raises `OSError`."""
-        address = await self._bind(Listener(endpoint, context, pooled))
+        address = self._bind(Listener(endpoint, context, pooled))
         self._listeners.append(Listener(address, context, pooled))
         if self._ticker is None:
             self._ticker = asyncio.get_running_loop().create_task(self._tick())
         self.telemetry.health.set(name, ok=True, detail=f"{address[0]}:{address[1]}")
         return address
 
-    async def _bind(self, listener: Listener) -> tuple[str, int]:
+    def _bind(self, listener: Listener) -> tuple[str, int]:
+        door = Door(listener.endpoint, listener.context, lambda: self._admit(listener))
+        self._doors.append(door)
+        return door.address
+
+    def _admit(self, listener: Listener) -> Client | None:
+        """Return the client for one connection more, or None where it is to be reset."""
+        now = time.monotonic()
+        decision = self.admission.decide(self._clients, now)
+        if isinstance(decision, Admit):
+            for client in decision.instead:
+                client.make_room()
+                self._displaced.inc()
+        else:
+            self._refused.inc(answer="reset" if isinstance(decision, Reset) else "503")
+            if now - self._said_full >= SAY_FULL_EVERY:
+                self._said_full = now
+                logger.warning("clients_full", served=self.admission.served, most=self.admission.most)
+        if isinstance(decision, Reset):
+            return None
         scheme = "http" if listener.context is None else "https"
-        server = await asyncio.get_running_loop().create_server(
-            lambda: Client(self, scheme=scheme, pooled=listener.pooled),
-            *listener.endpoint,
-            ssl=listener.context,
-            backlog=1024,
-            reuse_address=True,
-            ssl_handshake_timeout=None if listener.context is None else HANDSHAKE_TIMEOUT,
-        )
-        self._servers.append(server)
-        address: tuple[str, int] = server.sockets[0].getsockname()[:2]
-        return address
+        client = Client(self, scheme=scheme, pooled=listener.pooled, turned_away=isinstance(decision, TurnAway))
+        self._clients.add(client)
+        return client
 
     async def close(self) -> None:
         """Stop accepting, let requests under way finish, close the rest."""
         self.draining = True
         if self._restarting is not None:
             await asyncio.gather(self._restarting, return_exceptions=True)
-        for server in self._servers:
-            server.close()
+        for door in self._doors:
+            door.close()
         for client in list(self._clients):
             client.drain()
         deadline = time.monotonic() + DRAIN
@@ -215,6 +240,8 @@ class Proxy:
             await asyncio.sleep(0.05)
         for client in list(self._clients):
             client.abort()
+        for door in self._doors:
+            await door.abort()
         if self._ticker is not None:
             self._ticker.cancel()
             await asyncio.gather(self._ticker, return_exceptions=True)
@@ -232,21 +259,21 @@ class Proxy:
     async def _restart(self, down_s: float) -> None:
         """Do to clients what a restart of this process does: nobody listens for a while, and every connection is cut."""
         logger.warning("restart_like_a_naive_reload", down_s=down_s, clients=len(self._clients))
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+        doors, self._doors = self._doors, []
+        for door in doors:
+            door.close()
+            await door.abort()
         for client in list(self._clients):
             client.abort()
         await asyncio.sleep(down_s)
         if not self.draining:
             for listener in self._listeners:
-                await self._bind(listener)
+                self._bind(listener)
 
     # --- for clients and exchanges ----------------------------------------------------------------------------------
 
     def connected(self, client: Client) -> None:
         """A client connection is ready."""
-        self._clients.add(client)
         tls = client.transport.get_extra_info("ssl_object")
         if tls is not None:
             self._handshakes.inc(version=tls.version() or "?", resumed=str(bool(tls.session_reused)).lower())
@@ -254,8 +281,10 @@ class Proxy:
             client.drain()
 
     def disconnected(self, client: Client) -> None:
-        """A client connection ended."""
-        self._clients.discard(client)
+        """A client connection ended, or never came to be one."""
+        if client in self._clients:
+            self._clients.remove(client)
+            self.admission.left(turned_away=client.turned_away)
 
     async def forward(self, exchange: Exchange) -> None:
         """Send the request to an origin of its route; errors as `Exchange.run`."""

@@ -1,0 +1,166 @@
+"""How many clients are served at one time, who goes first, and what the one beyond is told."""
+
+import asyncio
+import json
+import resource
+import socket
+from dataclasses import dataclass
+
+import pytest
+
+from edge.__main__ import main
+from edge.admission import CLOSED_AT_ONCE, QUIET, SEARCH_EVERY, Admission, Admit, Reset, TurnAway
+from edge.proxy import Proxy
+from tests.edge.conftest import OK, Bench, replying, talk
+from tests.edge.test_edge import GET, parts, plain
+from tests.edge.test_unfinished import until, until_idle
+
+KEPT = GET.replace(b"Connection: close\r\n", b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A connection that has been quiet since then, or is busy."""
+
+    quiet_since: float | None
+
+
+def full(most: int = 2, turned_away: int = 1) -> Admission:
+    admission = Admission(most, turned_away)
+    for _ in range(most):
+        assert admission.decide((), 0.0) == Admit()
+    return admission
+
+
+@pytest.mark.parametrize(
+    ("guests", "instead"),
+    [
+        pytest.param([3.0, 1.0, 2.0], [1.0, 2.0, 3.0], id="longest-quiet-first"),
+        pytest.param([None, 2.0], [2.0], id="busy-stays"),
+        pytest.param([10.0 - QUIET, 10.1 - QUIET], [10.0 - QUIET], id="quiet-for-a-moment-stays"),
+        pytest.param([float(i) / 100 for i in range(200)], [float(i) / 100 for i in range(CLOSED_AT_ONCE)], id="some-at-a-time"),
+    ],
+)  # fmt: skip
+def test_idle_connections_make_room(guests: list[float | None], instead: list[float]) -> None:
+    decision = full().decide([Guest(since) for since in guests], 10.0)
+    assert isinstance(decision, Admit)
+    assert [guest.quiet_since for guest in decision.instead] == instead
+
+
+def test_beyond_the_limit_some_are_told_and_the_rest_are_reset() -> None:
+    admission = full(most=2, turned_away=1)
+    busy = [Guest(None), Guest(None)]
+    assert admission.decide(busy, 1.0) == TurnAway()
+    assert admission.decide(busy, 1.0) == Reset()
+    assert repr(admission) == "<Admission served=2 of 2 turned_away=1>"
+    admission.left(turned_away=True)
+    assert admission.decide(busy, 1.0) == TurnAway()
+    admission.left(turned_away=False)
+    assert admission.decide(busy, 1.0) == Admit()
+
+
+def test_a_flood_does_not_make_every_connection_a_search() -> None:
+    admission, quiet = full(), [Guest(0.0)]
+    assert admission.decide([Guest(None)], 10.0) == TurnAway()
+    assert admission.decide(quiet, 10.0 + SEARCH_EVERY / 2) == Reset()
+    assert admission.decide(quiet, 10.0 + SEARCH_EVERY) == Admit((quiet[0],))
+
+
+def count(proxy: Proxy, name: str) -> list[str]:
+    return [line for line in proxy.telemetry.metrics.render().splitlines() if line.startswith(f"firstbyte_edge_{name}")]
+
+
+async def knock(port: int) -> None:
+    """Connect and wait; a reset may come at either."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", port))
+        await loop.sock_recv(client, 1)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_the_one_beyond_hears_why_and_those_inside_are_served_on(bench: Bench, *, tls: bool) -> None:
+    proxy, port = await bench.edge(plain(await bench.origin(replying(OK))), tls=tls, admission=Admission(1))
+    context = bench.papers.client() if tls else None
+    name = "www.example.com" if tls else None
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
+    for _ in range(2):
+        writer.write(KEPT)
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
+        status, fields, body = parts(await talk(port, GET, context))
+        assert (status, fields["retry-after"], fields["connection"]) == (503, "1", "close")
+        assert json.loads(body)["reason"] == "as many clients are connected as this edge serves"
+        await until(lambda: proxy.admission.turned_away == 0)
+    assert count(proxy, "clients_refused_total") == ['firstbyte_edge_clients_refused_total{answer="503"} 2']
+    writer.close()
+    await until_idle(proxy)
+    assert repr(proxy.admission) == "<Admission served=0 of 1 turned_away=0>"
+
+
+async def test_a_flood_beyond_the_limit_is_reset(bench: Bench) -> None:
+    proxy, port = await bench.edge(plain(await bench.origin(replying(OK))), admission=Admission(1, turned_away=0))
+    _, inside = await asyncio.open_connection("127.0.0.1", port)
+    await until(lambda: proxy.admission.served == 1)
+    with pytest.raises(ConnectionResetError):
+        await knock(port)
+    assert count(proxy, "clients_refused_total") == ['firstbyte_edge_clients_refused_total{answer="reset"} 1']
+    inside.close()
+
+
+@pytest.mark.parametrize("before", [KEPT, b""], ids=["between-requests", "before-the-first"])
+async def test_an_idle_connection_is_closed_for_a_new_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, before: bytes
+) -> None:
+    monkeypatch.setattr("edge.admission.QUIET", 0.0)
+    proxy, port = await bench.edge(plain(await bench.origin(replying(OK))), admission=Admission(1))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(before)
+    if before:
+        await reader.readuntil(b"ok")
+    await until(lambda: any(client.quiet_since is not None for client in proxy._clients))
+    assert parts(await talk(port, GET))[0] == 200
+    assert await reader.read() == b""
+    assert count(proxy, "clients_displaced_total") == ["firstbyte_edge_clients_displaced_total 1"]
+    writer.close()
+    await until_idle(proxy)
+
+
+async def test_a_client_that_never_shakes_hands_gives_its_place_back(bench: Bench) -> None:
+    proxy, port = await bench.edge(plain(1), tls=True, admission=Admission(1))
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    await until(lambda: proxy.admission.served == 1)
+    writer.write(GET)  # no ClientHello
+    await until(lambda: proxy.admission.served == 0)
+    writer.close()
+
+
+async def test_while_descriptors_are_short_clients_wait_in_the_backlog(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("edge.door.RESPITE", 0.01)
+    proxy, port = await bench.edge(plain(await bench.origin(replying(OK))))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as client:
+        client.setblocking(False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, limits[1]))
+        try:
+            await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port))
+            await until(lambda: "accept_failed" in caplog.text)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        await until(lambda: proxy.admission.served == 1)
+    await until_idle(proxy)
+
+
+@pytest.mark.parametrize(
+    ("clients", "expected"),
+    [("0", "expected --max-clients of at least 1, got 0"), ("99999999", "expected --max-clients of at most ")],
+)
+def test_a_limit_that_can_not_be_held_is_a_usage_error(
+    capsys: pytest.CaptureFixture[str], clients: str, expected: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_code:
+        main(["--http", "127.0.0.1:0", "--upstream", "/=http://127.0.0.1:9", "--max-clients", clients])
+    assert exit_code.value.code == 2
+    assert expected in capsys.readouterr().err
