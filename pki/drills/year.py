@@ -146,7 +146,9 @@ class Year(Experiment[Parameters]):
             lanes.append(Lane(host, spans))
         weeks = int(self.p.days // 7) + 1
         counts = [sum(7 * week <= at < 7 * week + 7 for at in renewals) for week in range(weeks)]
-        bars = Bars("renewals", [(7.0 * week, 7.0 * week + 7, float(n)) for week, n in enumerate(counts)], 0)
+        bars = Bars(
+            "renewals", [(7.0 * week, min(7.0 * week + 7, self.p.days), float(n)) for week, n in enumerate(counts)], 0
+        )
         months = [Moment(30.42 * m, MONTHS[m % 12], 6) for m in range(int(self.p.days / 30.42) + 1)]
         return Chart(
             f"Who held which certificate, on each of {self.p.days:.0f} days",

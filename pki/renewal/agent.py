@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -359,21 +358,24 @@ class Agent:
         while True:
             pause = ASK_AGAIN
             try:
-                suggestion = await self._acme_client().suggestion(self._leaf())
+                pair = self.credentials.pair
+                suggestion = await self._acme_client().suggestion(pair.leaf)
             except Exception as error:  # never a reason not to renew
                 logger.debug("no_renewal_information", error=str(error))
             else:
                 if suggestion is not None:
-                    self.suggest(suggestion)
+                    self.suggest(suggestion, pair.serial)
                     pause = min(max(suggestion.retry_after or ASK_AGAIN, MIN_RETRY), MAX_RETRY_AFTER)
             await asyncio.sleep(pause)
 
-    def suggest(self, suggestion: Suggestion) -> None:
-        """Follow the CA where it wants us earlier than our own rule: at a random moment of its window.
+    def suggest(self, suggestion: Suggestion, serial: str) -> None:
+        """Follow the CA where it wants *serial* renewed earlier than by our own rule: at a random moment of its window.
 
         A window that is over means now: the certificate is about to be revoked.  One that is later than our own rule
         changes nothing: the margin is ours to keep.
         """
+        if serial != self.credentials.serial:
+            return  # renewed while the CA answered: its window is over, and would have the new one renewed at once
         if self._suggested == (self.credentials.serial, suggestion.start, suggestion.end):
             return  # drawn already: drawing again with each answer would always end at the window's beginning
         self._suggested = (self.credentials.serial, suggestion.start, suggestion.end)
@@ -381,9 +383,6 @@ class Agent:
         if at < self._next and not self._failed_in_a_row:
             self._due = self._next = at
             logger.info("renewal_suggested", at=at, start=suggestion.start, end=suggestion.end)
-
-    def _leaf(self) -> x509.Certificate:
-        return x509.load_pem_x509_certificates(self.credentials.pair.pem)[0]
 
     def _acme_client(self) -> AcmeClient:
         if self._client is None:

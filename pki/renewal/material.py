@@ -47,6 +47,11 @@ class Pair:
     not_before: float
     not_after: float
 
+    @property
+    def leaf(self) -> x509.Certificate:
+        """The certificate itself, first of the chain."""
+        return x509.load_pem_x509_certificates(self.pem)[0]
+
     def __repr__(self) -> str:  # the generated one would show the key
         return f"<Pair {self.serial[:8]} {','.join(self.names)} {_utc(self.not_before)} to {_utc(self.not_after)}>"
 

@@ -296,9 +296,19 @@ async def test_the_ca_may_ask_for_an_earlier_renewal(
     await agent.obtain()
     issued = agent._issued
     for _ in range(20):  # the same suggestion again and again is one draw
-        agent.suggest(Suggestion(issued + start, issued + end, None))
+        agent.suggest(Suggestion(issued + start, issued + end, None), agent.credentials.serial)
         assert at[0] <= agent._due - issued <= at[1]
     assert len({agent._due for _ in range(3)}) == 1
+
+
+async def test_an_answer_about_a_certificate_that_was_replaced_meanwhile_changes_nothing(lab: Lab) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    old, issued = agent.credentials.serial, agent._issued
+    await agent.renew()
+    due = agent._due
+    agent.suggest(Suggestion(issued - 5.0, issued - 4.0, None), old)
+    assert (agent._due, agent._next) == (due, due)
 
 
 async def test_a_revoked_certificate_is_renewed_at_once(lab: Lab) -> None:
@@ -322,7 +332,7 @@ async def test_renewal_information_that_fails_blocks_nothing(lab: Lab) -> None:
     client = agent._acme_client()
     client._directory["renewalInfo"] = lab.directory  # answers, but not with a window
     with pytest.raises(AcmeError, match="malformed"):
-        await client.suggestion(agent._leaf())
+        await client.suggestion(agent.credentials.pair.leaf)
     due = agent._due
     agent.start()
     await asyncio.sleep(0.1)
