@@ -9,6 +9,7 @@ Time stamps are CLOCK_MONOTONIC, which every container of one machine shares.  C
 
 import asyncio
 import contextlib
+import itertools
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,14 @@ from telemetry.admin import AdminError, Request
 #: Samples that are kept at most: half an hour at 10 Hz.
 MAX_ROWS = 18_000
 MAX_HZ = 100.0
-#: Samples for one of sockets: the kernel walks its whole table for that, which takes milliseconds.
-SOCKETS_EVERY = 10
+#: Samples from one search for sockets to the next: the kernel walks its whole table for that, which takes milliseconds.
+SEARCH_EVERY = 10
 #: Sockets whose TCP_INFO is taken at most, of each sample.
 MAX_SOCKETS = 64
+#: Share of a core that watching sockets may take; a sample that it has no CPU time left for goes without.
+SOCKETS_SHARE = 0.004
+#: States of which TCP_INFO says something.
+OPEN = frozenset({"ESTABLISHED", "CLOSE-WAIT", "FIN-WAIT-1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +47,12 @@ class Recording:
         self.rows: list[dict[str, float]] = []
         #: (time, "local remote", TCP_INFO) of watched sockets.
         self.sockets: list[tuple[float, str, dict[str, int]]] = []
-        #: CPU seconds that recording itself took.
-        self.cost = 0.0
+        #: CPU seconds that recording itself took, and watching sockets of that.
+        self.cost = self.sockets_cost = 0.0
+        #: Sockets that the last search found and that were still open since.
+        self.known: list[sock_diag.Socket] = []
+        #: Row of the next search.
+        self.search_at = 1
 
     def __repr__(self) -> str:
         return f"<Recording rows={len(self.rows)} sockets={len(self.sockets)} cpu={self.cost:.3f}s>"
@@ -52,6 +61,11 @@ class Recording:
     def full(self) -> bool:
         """Whether no more is kept."""
         return len(self.rows) >= MAX_ROWS
+
+    @property
+    def may_watch(self) -> bool:
+        """Whether watching sockets stayed within its share so far, of at least one second."""
+        return self.sockets_cost <= SOCKETS_SHARE * max(1.0, self.times[-1] - self.times[0])
 
     def add(self, now: float, row: dict[str, float]) -> None:
         """Keep one sample."""
@@ -123,15 +137,23 @@ def take(recording: Recording) -> None:
     """Add one sample of this host."""
     before, now = time.thread_time(), time.monotonic()
     recording.add(now, counters.sample())
-    watch = recording.watch
-    if watch is not None and len(recording.rows) % SOCKETS_EVERY == 1:
+    if recording.watch is not None and recording.may_watch:
+        began = time.thread_time()
         with contextlib.suppress(sock_diag.SockDiagError):  # the counters are worth having alone
-            found = sock_diag.sockets(
-                "ESTABLISHED", "CLOSE-WAIT", "FIN-WAIT-1", local_port=watch.local_port, remote_port=watch.remote_port, info=True
-            )  # fmt: skip
-            for each, _ in zip(found, range(MAX_SOCKETS), strict=False):
-                recording.sockets.append((round(now, 6), _named(each), each.info))
+            _watch(recording, recording.watch, now)
+        recording.sockets_cost += time.thread_time() - began
     recording.cost += time.thread_time() - before
+
+
+def _watch(recording: Recording, watch: Watch, now: float) -> None:
+    """Take TCP_INFO of the watched sockets: search for them once a second, look them up again in between."""
+    if len(recording.rows) >= recording.search_at:
+        recording.search_at = len(recording.rows) + SEARCH_EVERY
+        found = sock_diag.sockets(*OPEN, local_port=watch.local_port, remote_port=watch.remote_port, info=True)
+        recording.known = list(itertools.islice(found, MAX_SOCKETS))
+    else:
+        recording.known = [each for each in sock_diag.again(recording.known, info=True) if each.state in OPEN]
+    recording.sockets.extend((round(now, 6), _named(each), each.info) for each in recording.known)
 
 
 async def _record(recording: Recording, hz: float, seconds: float) -> None:

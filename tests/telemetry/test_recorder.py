@@ -1,11 +1,15 @@
 import asyncio
+import contextlib
+import dataclasses
 import socket
 import time
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from telemetry import AdminError, Request, counters, sock_diag
-from telemetry.recorder import Recorder, Watch
+from telemetry.recorder import SEARCH_EVERY, SOCKETS_SHARE, Recorder, Recording, Watch, take
 
 
 @pytest.fixture
@@ -36,18 +40,85 @@ def test_octets_that_nobody_has_read_are_told(pair):
     assert found.unread == 1000
 
 
+def close_in_order(first, second):
+    """Close both ends; the one that closes first is in TIME-WAIT when this returns."""
+    first.shutdown(socket.SHUT_WR)
+    assert second.recv(1) == b""
+    second.shutdown(socket.SHUT_WR)
+    assert first.recv(1) == b""  # told only after the kernel has taken the other's FIN: nothing to wait for
+    first.close()
+    second.close()
+
+
 def test_a_socket_in_time_wait_is_told_though_no_process_has_it(pair):
     client, accepted = pair
     port, remote = client.getsockname()[1], accepted.getsockname()[1]
-    client.close()
-    accepted.recv(1)
-    accepted.close()
-    deadline = time.monotonic() + 2
-    while time.monotonic() < deadline and not (
-        states := [s.state for s in sock_diag.sockets(local_port=port, remote_port=remote)]
-    ):
-        time.sleep(0.01)
-    assert states == ["TIME-WAIT"]
+    close_in_order(client, accepted)
+    assert [s.state for s in sock_diag.sockets(local_port=port, remote_port=remote)] == ["TIME-WAIT"]
+
+
+@pytest.fixture
+def street():
+    """One listener with two connections that are open, one half closed and three in TIME-WAIT on its side."""
+    with contextlib.ExitStack() as kept, socket.create_server(("127.0.0.1", 0)) as server:
+        ends = []
+        for _ in range(6):
+            client = kept.enter_context(socket.create_connection(server.getsockname()))
+            ends.append((client, kept.enter_context(server.accept()[0])))
+        ends[2][0].shutdown(socket.SHUT_WR)
+        assert ends[2][1].recv(1) == b""
+        ends[2][1].sendall(b"x")  # acknowledges the FIN: without it the other end may still be in FIN-WAIT-1
+        assert ends[2][0].recv(1) == b"x"
+        for client, accepted in ends[3:]:
+            close_in_order(accepted, client)
+        yield server.getsockname()[1], ends
+
+
+def in_proc_net_tcp(*ports):
+    """State and ports of the sockets that /proc/net/tcp shows with one of *ports* on either side."""
+    found = []
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state, *_ = line.split()
+        near, far = (int(each.rpartition(":")[2], 16) for each in (local, remote))
+        if {near, far} & set(ports):
+            found.append((sock_diag.STATES[int(state, 16)], near, far))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("side", ["local_port", "remote_port"])
+@pytest.mark.parametrize(
+    "states",
+    [("ESTABLISHED",), ("TIME-WAIT",), ("CLOSE-WAIT",), ("FIN-WAIT-2",), ("LISTEN",), ("ESTABLISHED", "CLOSE-WAIT", "FIN-WAIT-1"), ("ESTABLISHED", "TIME-WAIT"), ("LAST-ACK",)],
+    ids="-or-".join,
+)  # fmt: skip
+def test_the_kernel_tells_the_states_and_ports_that_were_asked_for_and_no_other(street, states, side):
+    port, _ = street
+    told = sorted((s.state, s.local[1], s.remote[1]) for s in sock_diag.sockets(*states, **{side: port}))
+    near = {"local_port": 1, "remote_port": 2}[side]
+    assert told == [each for each in in_proc_net_tcp(port) if each[0] in states and each[near] == port]
+
+
+def test_the_street_has_what_the_filters_are_tried_on(street):
+    port, _ = street
+    states = Counter(state for state, near, _ in in_proc_net_tcp(port) if near == port)
+    assert states == {"LISTEN": 1, "ESTABLISHED": 2, "CLOSE-WAIT": 1, "TIME-WAIT": 3}
+
+
+def test_one_socket_is_asked_about_again_as_it_is_now(street):
+    port, ends = street
+    known = list(sock_diag.sockets("ESTABLISHED", local_port=port, info=True))
+    ends[0][1].sendall(b"x" * 500)
+    close_in_order(*reversed(ends[1]))
+    now = {each.remote: (each.state, each.info.get("bytes_sent", 0)) for each in sock_diag.again(known, info=True)}
+    assert now[ends[0][0].getsockname()] == ("ESTABLISHED", 500)
+    assert {state for state, _ in now.values()} <= {"ESTABLISHED", "TIME-WAIT"}
+
+
+def test_another_socket_between_the_same_ports_is_not_taken_for_the_one_that_was_known(pair):
+    client, _ = pair
+    (known,) = sock_diag.sockets("ESTABLISHED", local_port=client.getsockname()[1])
+    assert list(sock_diag.again([dataclasses.replace(known, cookie=b"\1" * 8)])) == []
+    assert [each.local for each in sock_diag.again([known])] == [client.getsockname()]
 
 
 def test_sockstat_counts_what_is_open(pair):
@@ -80,6 +151,29 @@ async def test_watched_sockets_are_recorded(pair):
     recording = recorder.stop()
     assert recording is not None
     assert {name for _, name, _ in recording.sockets} == {f"127.0.0.1:{client.getsockname()[1]} 127.0.0.1:{client.getpeername()[1]}"}  # fmt: skip
+
+
+def test_a_watched_socket_is_in_every_sample_with_what_it_sent_until_then(pair):
+    client, accepted = pair
+    recording = Recording(Watch(local_port=client.getsockname()[1]))
+    for _ in range(SEARCH_EVERY):
+        client.sendall(b"x" * 100)
+        accepted.recv(100)
+        recording.sockets_cost = 0.0  # whatever this machine took
+        take(recording)
+    assert [info["bytes_sent"] for *_, info in recording.sockets] == [100 * (i + 1) for i in range(SEARCH_EVERY)]
+
+
+def test_sockets_are_left_alone_once_they_cost_more_than_their_share():
+    recording = Recording(Watch(local_port=443))
+    recording.add(0.0, {})
+    recording.add(10.0, {})
+    recording.sockets_cost = 10 * SOCKETS_SHARE
+    assert recording.may_watch
+    recording.sockets_cost = 11 * SOCKETS_SHARE
+    assert not recording.may_watch
+    recording.add(11.0, {})
+    assert recording.may_watch
 
 
 @pytest.mark.parametrize("body", [b'{"hz": 0.5, "more": 1}', b'{"hz": "fast"}', b'{"seconds": 1e9}', b'{"sockets": {"port": 1}}', b"[]"])  # fmt: skip
