@@ -169,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
         command = add(verb, run, help_, *examples)
         command.add_argument("name", nargs="?", help="or: all")
         command.add_argument("--list", action="store_true", help="name them, what each shows, and its parameters")
+        command.add_argument("--undo", action="store_true", help="take back what a run that was killed left in the lab")
         command.add_argument("--quick", action="store_true", help="smaller windows and rates: at most 40 s each")
         command.add_argument(
             "--control", action="store_true", help="with the safety off, or the wrong model: must fail"

@@ -9,7 +9,8 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ from experiments import (
     Repeats,
     Verdict,
     archive,
+    clean_up,
     conduct,
     parameters,
 )
 from firstbyte import verdicts, where
 from firstbyte.verdicts import Done
-from runtime import InsideLab, Lab, LabError
+from runtime import InsideLab, LabError
 from scenarios import SCENARIOS
 
 #: Inside the lab; a volume that the console serves from.
@@ -56,6 +58,8 @@ def _command(args: argparse.Namespace, kinds: Sequence[Kind]) -> int:
             json.dumps([verdicts.described(kind) for kind in kinds], indent=2) if args.json else verdicts.listing(kinds)
         )
         return 0
+    if args.undo:
+        return _undo(args.command) if InsideLab.is_here() else _outside(args, ["--undo"])
     try:
         chosen = _chosen(args, kinds)
         for kind in chosen:  # refuse before anything starts
@@ -64,7 +68,7 @@ def _command(args: argparse.Namespace, kinds: Sequence[Kind]) -> int:
         print(f"firstbyte {args.command}: error: {error}", file=sys.stderr)
         return 2
     if not InsideLab.is_here():
-        return _outside(args)
+        return _outside(args, _words(args))
     return _inside(args, chosen)
 
 
@@ -91,10 +95,10 @@ def _inside(args: argparse.Namespace, chosen: Sequence[Kind]) -> int:
         for kind in chosen:
             if len(chosen) > 1:
                 print(f"{kind.name}: {kind.claim}", file=sys.stderr, flush=True)
-            made = _run(args, kind)
+            made, stopped = _run(args, kind)
             done += made
             codes.append(_together(args, made) if args.times > 1 else made[0].verdict.exit_code)
-            if _interrupted(made[-1]):
+            if stopped:
                 break
     except BusyError as error:
         print(f"firstbyte {args.command}: error: {error}", file=sys.stderr)
@@ -109,8 +113,8 @@ def _inside(args: argparse.Namespace, chosen: Sequence[Kind]) -> int:
     return next((code for code in ((4, 1) if args.control else (1, 4)) if code in codes), 0)
 
 
-def _run(args: argparse.Namespace, kind: Kind) -> list[Done]:
-    """Run one experiment as often as was asked for; what can not go on or was interrupted is the last."""
+def _run(args: argparse.Namespace, kind: Kind) -> tuple[list[Done], bool]:
+    """Run one experiment as often as was asked for, or until it can not go on; say whether somebody wants it all to end."""
     lab = InsideLab()
     order = Order(args.quick, args.control, args.seed, tuple(args.set))
     done: list[Done] = []
@@ -118,12 +122,29 @@ def _run(args: argparse.Namespace, kind: Kind) -> list[Done]:
         if args.times > 1:
             print(f"{kind.name}: run {number} of {args.times}", file=sys.stderr, flush=True)
         outcome = asyncio.run(conduct(kind, order, lab, RESULTS, addresses=lab.addresses, progress=_progress()))
-        done.append(_finish(args, outcome))
+        with _unhurried() as told:
+            done.append(_finish(args, outcome))
         if args.times > 1 and not args.json:
             verdicts.show_briefly(done[-1], number, args.times)
+        if told or outcome.result.interrupted.startswith("interrupted"):
+            return done, True
         if outcome.result.interrupted:
             break
-    return done
+    return done, False
+
+
+@contextmanager
+def _unhurried() -> Iterator[list[int]]:
+    """Let a result be written to its end; give the signals that came meanwhile: then nothing new is begun."""
+    told: list[int] = []
+    before = {
+        each: signal.signal(each, lambda number, _: told.append(number)) for each in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield told
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _finish(args: argparse.Namespace, outcome: Outcome) -> Done:
@@ -157,7 +178,7 @@ def _together(args: argparse.Namespace, done: Sequence[Done]) -> int:
         print(json.dumps(repeats.as_json(), indent=2, default=str))
     else:
         verdicts.show_repeats(repeats, page)
-    return repeats.exit_code()
+    return Verdict.INVALID.exit_code if page is None else repeats.exit_code()
 
 
 def _summary(args: argparse.Namespace, done: Sequence[Done]) -> None:
@@ -173,24 +194,24 @@ def _summary(args: argparse.Namespace, done: Sequence[Done]) -> None:
         verdicts.show_all(done, page)
 
 
-def _interrupted(done: Done) -> bool:
-    return done.outcome.result.interrupted.startswith("interrupted")
-
-
-def _outside(args: argparse.Namespace) -> int:
-    words = [args.command, args.name, "--seed", str(args.seed), "--times", str(args.times)]
+def _words(args: argparse.Namespace) -> list[str]:
+    words = [args.name, "--seed", str(args.seed), "--times", str(args.times)]
     words += [f"--{flag}" for flag in ("quick", "control", "json") if getattr(args, flag)]
-    words += [word for each in args.set for word in ("--set", each)]
+    return words + [word for each in args.set for word in ("--set", each)]
+
+
+def _outside(args: argparse.Namespace, words: Sequence[str]) -> int:
     with where.outside(args.command) as lab:
         lab.require_up()
         # Ctrl-C reaches that host too, which undoes what it injected and keeps what it has: wait for it.
         before = signal.signal(signal.SIGINT, lambda *_: None)
         try:
-            code = lab.run_lab(words)
+            code = lab.run_lab([args.command, *words])
         finally:
             signal.signal(signal.SIGINT, before)
         if code not in {0, 1, 2, 3, 4}:
-            _undo(lab)
+            print(f"firstbyte {args.command}: the run was killed: nothing of it is kept", file=sys.stderr)
+            lab.run_lab([args.command, "--undo"])
             code = 4
         pages = set(COPIED.glob("*.html"))
         try:
@@ -205,17 +226,16 @@ def _outside(args: argparse.Namespace) -> int:
     return code
 
 
-def _undo(lab: Lab) -> None:
-    """The run was killed: take back what it left in the lab, as its undo list says."""
-    status, text, _ = lab.capture("console", ["cat", str(RESULTS / ".undo.json")])
-    if status:
-        return
-    for each in reversed(json.loads(text)):
-        try:
-            lab.call(each["host"], each["method"], each["path"], each["body"])
-            print(f"  the run was killed; undone: {each['text']}", file=sys.stderr)
-        except LabError as error:
-            print(f"  the run was killed; could not be undone: {each['text']}: {error}", file=sys.stderr)
+def _undo(command: str) -> int:
+    """Take back what a run that was killed left in the lab."""
+    try:
+        failed = asyncio.run(clean_up(InsideLab(), RESULTS, lambda text: print(f"  {text}", file=sys.stderr)))
+    except BusyError as error:
+        print(f"firstbyte {command}: error: {error}", file=sys.stderr)
+        return 3
+    for text in failed:
+        print(f"  the run was killed; could not be undone: {text}", file=sys.stderr)
+    return 4 if failed else 0
 
 
 def _progress() -> Callable[[str], None]:

@@ -268,7 +268,11 @@ class NetnsLab:
         before = set(into.glob("*/*"))
         results = self._state.volumes / "results"
         if results.is_dir():
-            shutil.copytree(results, into, dirs_exist_ok=True)
+            try:  # without the lock and the undo list, which belong to the lab
+                shutil.copytree(results, into, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+            except shutil.Error as error:
+                _, target, why = error.args[0][0]
+                raise LabError(f"cannot copy results to {target}: {str(why).rpartition(']')[2].strip()}") from None
         return sorted(set(into.glob("*/*")) - before)
 
     # --- up and down ------------------------------------------------------------------------------------------------

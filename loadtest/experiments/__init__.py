@@ -4,7 +4,7 @@ predict → calibrate → record → inject and measure → undo → conclude �
 """
 
 from experiments.chart import Bars, Chart, Curve, Dots, Lane, Moment, Panel, Span
-from experiments.conduct import Order, Outcome, conduct
+from experiments.conduct import Order, Outcome, clean_up, conduct
 from experiments.estimate import Estimate, Line
 from experiments.experiment import Control, Experiment
 from experiments.journal import BusyError, Undo
@@ -45,6 +45,7 @@ __all__ = [
     "Timeline",
     "Undo",
     "Verdict",
+    "clean_up",
     "conduct",
     "parameter",
 ]

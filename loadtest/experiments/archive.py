@@ -1,10 +1,12 @@
 """The folder of results: ``NAME/UTC time/`` with result.json, report.html, pictures and counters; an index above them."""
 
+import contextlib
 import datetime as dt
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,11 @@ class Kept:
     body: dict[str, Any]
 
     @property
+    def page(self) -> str:
+        """Return the name of the file to look at: a full disk may have had no room for the report."""
+        return "report.html" if (self.folder / "report.html").exists() else "result.json"
+
+    @property
     def verdict(self) -> str:
         """Return pass, fail, invalid or skipped."""
         return str(self.body.get("verdict", "invalid"))
@@ -42,30 +49,73 @@ class Kept:
 def keep(outcome: Outcome, results: Path) -> Path:
     """Write everything about a run into a folder of its own, and the index anew; return the folder.
 
+    On a disk that is full, what fits is kept, the result first, and the run is invalid; no file is ever half written.
+
     Raises:
-        OSError: the disk is full, or the folder can not be written.
+        OSError: not even the result could be written; nothing is left behind.
     """
-    result, run = outcome.result, outcome.run
-    folder = _fresh(results / result.name)
-    body = {**result.as_json(), "took_s": round(outcome.took, 2)}
-    (folder / "result.json").write_text(json.dumps(body, indent=2, default=str) + "\n", encoding="utf-8")
-    files = ["result.json"]
-    for i, chart in enumerate(run.charts):
-        name = f"{chart.file_name}{f'-{i}' if chart.file_name in {c.file_name for c in run.charts[:i]} else ''}"
-        (folder / f"{name}.svg").write_text(svg(chart, standalone=True) + "\n", encoding="utf-8")
-        files.append(f"{name}.svg")
-        if rasterise(folder / f"{name}.svg", folder / f"{name}.png"):
-            files.append(f"{name}.png")
-    if run.series:
-        counters = {host: asdict(each) for host, each in run.series.items()}
-        (folder / "counters.json").write_text(json.dumps(counters) + "\n", encoding="utf-8")
-        files.append("counters.json")
-    if run.raw:
-        (folder / "raw.json").write_text(json.dumps(run.raw, default=str) + "\n", encoding="utf-8")
-        files.append("raw.json")
-    (folder / "report.html").write_text(report.render(result, outcome.kind, run.charts, files), encoding="utf-8")
-    write_index(results)
+    folder = _fresh(results / outcome.result.name)
+    try:
+        _write(outcome, folder)
+        write_index(results)
+    except OSError as error:
+        outcome.result.interrupted = f"not all of it could be kept: {error.strerror or error}"
+        _clear(folder)
+        try:
+            _write(outcome, folder, what_fits=True)
+        except OSError:
+            _clear(folder)
+            folder.rmdir()
+            raise
+        with contextlib.suppress(OSError):
+            write_index(results)
     return folder
+
+
+def _write(outcome: Outcome, folder: Path, *, what_fits: bool = False) -> None:
+    """Write the files of a run, the most important first; *what_fits*: leave out those that there is no room for."""
+    result, run = outcome.result, outcome.run
+    body = {**result.as_json(), "took_s": round(outcome.took, 2)}
+    _put(folder / "result.json", json.dumps(body, indent=2, default=str) + "\n")
+    texts: dict[str, Callable[[], str]] = {}
+    for i, chart in enumerate(run.charts):
+        again = f"-{i}" if chart.file_name in {c.file_name for c in run.charts[:i]} else ""
+        texts[f"{chart.file_name}{again}.svg"] = partial(svg, chart, standalone=True)
+    if run.series:
+        texts["counters.json"] = lambda: json.dumps({host: asdict(each) for host, each in run.series.items()})
+    if run.raw:
+        texts["raw.json"] = lambda: json.dumps(run.raw, default=str)
+    pages: dict[str, Callable[[], str]] = {"report.html": lambda: _report(outcome, folder)}
+    for name, text in ((pages | texts) if what_fits else (texts | pages)).items():
+        try:
+            _put(folder / name, text() + ("" if name.endswith(".html") else "\n"))
+        except OSError:
+            if not what_fits:
+                raise
+            continue
+        if name.endswith(".svg") and not what_fits:
+            rasterise(folder / name, (folder / name).with_suffix(".png"))
+
+
+def _report(outcome: Outcome, folder: Path) -> str:
+    beside = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    return report.render(outcome.result, outcome.kind, outcome.run.charts, beside)
+
+
+def _put(path: Path, text: str) -> None:
+    """Write a file as a whole or not at all."""
+    draft = path.with_name(f".{path.name}.tmp")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
 
 
 def runs(results: Path) -> list[Kept]:
@@ -172,9 +222,7 @@ def write_index(results: Path) -> Path:
         f"the latest first. <a href='/'>Console</a></p><div class='cards'>{cards}</div>{_pages(results)}"
     )
     path = results / "index.html"
-    draft = results / ".index.tmp"
-    draft.write_text(report.page("firstbyte: all runs", body), encoding="utf-8")
-    draft.replace(path)
+    _put(path, report.page("firstbyte: all runs", body))
     return path
 
 
@@ -213,7 +261,7 @@ def write_summary(results: Path, title: str, folders: Sequence[Path]) -> Path:
     )
     words = "".join(c if c.isalnum() else " " for c in title.lower()).split()
     path = results / f"{'-'.join(words)}-{kept[0].time if kept else 'none'}.html"
-    path.write_text(report.page(title, body), encoding="utf-8")
+    _put(path, report.page(title, body))
     return path
 
 
@@ -232,9 +280,9 @@ def write_repeats(results: Path, repeats: Repeats, outcomes: Sequence[Outcome], 
     links = ["" if folder is None else f"{folder.parent.name}/{folder.name}/report.html" for folder in folders]
     took = [each.took for each in outcomes]
     body = {**repeats.as_json(), "reports": links}
-    path.with_suffix(".json").write_text(json.dumps(body, indent=2, default=str) + "\n", encoding="utf-8")
+    _put(path.with_suffix(".json"), json.dumps(body, indent=2, default=str) + "\n")
     page = repeats_report.render(repeats, outcomes[0].kind, list(zip(links, took, strict=True)))
-    path.write_text(page, encoding="utf-8")
+    _put(path, page)
     write_index(results)
     return path
 
@@ -249,7 +297,7 @@ def _card(name: str, found: Sequence[Kept]) -> str:
         else ""
     )
     lines = "".join(
-        f"<li><a href='{e(name)}/{each.time}/report.html'>{each.time}</a> {each.verdict}"
+        f"<li><a href='{e(name)}/{each.time}/{each.page}'>{each.time}</a> {each.verdict}"
         f"{' (control)' if each.body.get('control') else ''}{' · quick' if each.body.get('quick') else ''}"
         for each in found[:8]
     )

@@ -157,6 +157,8 @@ def rasterise(source: Path, target: Path) -> bool:
     if program is None:
         return False
     done = subprocess.run([program, "--zoom", "2", "-o", str(target), str(source)], check=False, capture_output=True)
+    if done.returncode:
+        target.unlink(missing_ok=True)  # half of it, on a disk that is full
     return done.returncode == 0
 
 

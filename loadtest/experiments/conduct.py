@@ -87,12 +87,10 @@ async def conduct(
         run = Run(lab, result, Journal(results), progress, experiment.duration())
         run.rng = random.Random(f"{kind.name}:{order.seed}")
         run.journal.load()
-        if len(run.journal):
-            progress(f"a run before this one was cut off: taking back {len(run.journal)} injections")
-        left_over = await run.undo_all()
         result.manifest = manifest()
         result.prediction = dict(experiment.predict())
-        task = asyncio.ensure_future(_measure(experiment, run, addresses))
+        left_over: list[str] = []
+        task = asyncio.ensure_future(_measure(experiment, run, addresses, left_over))
         with _interruptible(task):
             await asyncio.wait({task})
         _ended(task, result)
@@ -105,7 +103,26 @@ async def conduct(
     return Outcome(result, run, kind, time.monotonic() - began)
 
 
-async def _measure(experiment: Experiment[Any], run: Run, addresses: dict[str, str]) -> None:
+async def clean_up(lab: Lab, results: Path, progress: Callable[[str], None]) -> list[str]:
+    """Take back what a run that was killed left in the lab; return what could not be, which stays on the list.
+
+    Raises:
+        BusyError: that run, or another, is still under way.
+        OSError: the results folder can not be written.
+    """
+    with alone(results, "clean-up"):
+        run = Run(lab, Result("clean-up", "", {}), Journal(results), progress)
+        run.journal.load()
+        failed = await run.undo_all()
+    for event in run.timeline.events:
+        progress(f"the run was killed; undone: {event.text}")
+    return failed
+
+
+async def _measure(experiment: Experiment[Any], run: Run, addresses: dict[str, str], left_over: list[str]) -> None:
+    if len(run.journal):
+        run.progress(f"a run before this one was cut off: taking back {len(run.journal)} injections")
+        left_over += await run.undo_all()
     await _fit(experiment, run, addresses)
     if not all(check.ok for check in run.result.validity):
         return

@@ -4,6 +4,7 @@ One experiment at a time: a lock on the results folder, which the kernel lets go
 it next finds the list that was left behind and works it off before it does anything of its own.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -49,22 +50,31 @@ class Journal:
             self.undos = []
 
     def add(self, undo: Undo) -> None:
-        """Write down how to take an injection back; call before it is made."""
+        """Write down how to take an injection back; call before it is made.
+
+        Raises:
+            OSError: the disk is full: then it must not be made.
+        """
+        self._save([*self.undos, undo])
         self.undos.append(undo)
-        self._save()
 
     def done(self, undo: Undo) -> None:
         """It was taken back."""
         self.undos.remove(undo)
-        self._save()
+        with contextlib.suppress(OSError):  # a list that is too long does no harm: what it says is done once more
+            self._save(self.undos)
 
-    def _save(self) -> None:
-        if not self.undos:
+    def _save(self, undos: list[Undo]) -> None:
+        if not undos:
             self.path.unlink(missing_ok=True)
             return
         draft = self.path.with_suffix(".tmp")
-        draft.write_text(json.dumps([asdict(each) for each in self.undos]), encoding="utf-8")
-        draft.replace(self.path)
+        try:
+            draft.write_text(json.dumps([asdict(each) for each in undos]), encoding="utf-8")
+            draft.replace(self.path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from experiments import (
     Skipped,
     Verdict,
     archive,
+    clean_up,
     conduct,
     parameter,
 )
@@ -89,6 +90,73 @@ def test_ctrl_c_keeps_what_there_is_marks_it_invalid_and_undoes_everything(tmp_p
     outcome = run(Interrupted, lab, tmp_path)
     assert (outcome.result.verdict, outcome.result.verdict.exit_code, lab.untouched) == (Verdict.INVALID, 4, True)
     assert [row.name for row in outcome.result.rows] == ["lost"]
+
+
+def test_ctrl_c_in_the_middle_of_set_up_is_no_different(tmp_path):
+    class Hurried(MemoryLab):
+        def call(self, host, method, path, body=None, *, timeout=15.0):
+            if (method, path) == ("GET", "/admin/links"):
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().call(host, method, path, body, timeout=timeout)
+
+    result = run(Some, Hurried(), tmp_path).result
+    assert (result.verdict, result.reasons) == (
+        Verdict.INVALID,
+        ["interrupted: what was measured until then is kept"],
+    )
+
+
+def test_ctrl_c_while_a_run_before_is_undone_stops_the_run_and_not_the_undoing(tmp_path):
+    class Hurried(MemoryLab):
+        def call(self, host, method, path, body=None, *, timeout=15.0):
+            if method == "DELETE" and "/faults/" in path:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().call(host, method, path, body, timeout=timeout)
+
+    lab = Hurried()
+    lab.faults["edge", "naive_reload"] = {}
+    Journal(tmp_path).add(Undo("fault naive_reload of edge", "edge", "DELETE", "/admin/faults/naive_reload"))
+    result = run(Some, lab, tmp_path).result
+    assert (result.verdict, result.rows, lab.untouched) == (Verdict.INVALID, [], True)
+    assert not (tmp_path / ".undo.json").exists()
+
+
+def test_a_second_ctrl_c_does_not_stop_the_undoing(tmp_path):
+    class Impatient(MemoryLab):
+        def call(self, host, method, path, body=None, *, timeout=15.0):
+            if method == "DELETE":
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().call(host, method, path, body, timeout=timeout)
+
+    class Interrupted(Some):
+        during = staticmethod(lambda: os.kill(os.getpid(), signal.SIGINT))
+
+        async def measure(self, run):
+            await super().measure(run)
+            await asyncio.sleep(30)
+
+    lab = Impatient()
+    outcome = run(Interrupted, lab, tmp_path)
+    assert (outcome.result.verdict, lab.untouched) == (Verdict.INVALID, True)
+
+
+def test_what_a_killed_run_left_is_taken_back_without_another_run_and_forgotten(tmp_path):
+    lab = MemoryLab()
+    lab.faults["edge", "naive_reload"] = {}
+    lab.faults["ca", "refuse"] = {}
+    lab.gone.add("ca")
+    journal = Journal(tmp_path)
+    for host, name in lab.faults:
+        journal.add(Undo(f"fault {name} of {host}", host, "DELETE", f"/admin/faults/{name}"))
+    said = []
+    failed = asyncio.run(clean_up(lab, tmp_path, said.append))
+    assert (said, failed) == (
+        ["the run was killed; undone: fault naive_reload of edge"],
+        ["fault refuse of ca: ca does not answer"],
+    )
+    lab.gone.clear()
+    assert asyncio.run(clean_up(lab, tmp_path, said.append)) == []
+    assert (lab.untouched, (tmp_path / ".undo.json").exists()) == (True, False)
 
 
 def test_a_lab_that_goes_away_makes_the_run_invalid_and_stays_on_the_undo_list(tmp_path):

@@ -1,0 +1,121 @@
+"""A disk that is really full: a folder in memory of 64 KiB."""
+
+import asyncio
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from experiments import Order, Verdict, archive, conduct
+from experiments.journal import Journal, Undo
+from tests.experiments.lab import MemoryLab
+from tests.experiments.test_conduct import Some
+
+#: Octets that the folder holds.
+SIZE = 64 * 1024
+
+
+class Chatty(Some):
+    """Keeps more beside its result than there is room for."""
+
+    async def measure(self, run):
+        await super().measure(run)
+        run.raw["samples"] = "x" * SIZE
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A results folder of `SIZE` octets."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", folder], check=False, capture_output=True, text=True)  # fmt: skip
+    if done.returncode:
+        pytest.skip(f"this user can not mount a folder in memory: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def fill(folder: Path, leave: int) -> None:
+    """Take all room but *leave* octets."""
+    taken = folder / "somebody-else"
+    room = os.statvfs(folder)
+    taken.write_bytes(b"x" * (room.f_bavail * room.f_frsize - leave))
+
+
+def run(kind, lab, folder):
+    return asyncio.run(conduct(kind, Order(), lab, folder, addresses={}))
+
+
+def no_file_is_half_written(folder):
+    for path in folder.rglob("*"):
+        assert not path.name.endswith(".tmp")
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        if path.suffix == ".html":
+            assert path.read_text().endswith("</html>\n")
+    return True
+
+
+def test_what_fits_is_kept_and_the_run_is_invalid(small):
+    lab = MemoryLab()
+    outcome = run(Chatty, lab, small)
+    folder = archive.keep(outcome, small)
+    names = {path.name for path in folder.iterdir()}
+    assert {"result.json", "report.html", "lost.svg", "counters.json"} <= names
+    assert "raw.json" not in names
+    kept = json.loads((folder / "result.json").read_text())
+    assert (kept["verdict"], kept["reasons"]) == ("invalid", ["not all of it could be kept: No space left on device"])
+    assert (outcome.result.verdict.exit_code, lab.untouched) == (4, True)
+    assert no_file_is_half_written(small)
+    assert "some" in (small / "index.html").read_text()
+
+
+def test_the_result_is_kept_where_there_is_no_room_for_its_report(small):
+    outcome = run(Some, MemoryLab(), small)
+    fill(small, leave=3 * 4096)
+    folder = archive.keep(outcome, small)
+    names = {path.name for path in folder.iterdir()}
+    assert ("result.json" in names, "report.html" in names) == (True, False)
+    (kept,) = archive.runs(small)
+    assert (kept.verdict, kept.page) == ("invalid", "result.json")
+
+
+def test_a_result_that_can_not_be_kept_leaves_nothing_behind(small):
+    outcome = run(Some, MemoryLab(), small)
+    fill(small, leave=0)
+    with pytest.raises(OSError, match="No space left"):
+        archive.keep(outcome, small)
+    assert list((small / "some").iterdir()) == []
+    assert no_file_is_half_written(small)
+
+
+def test_a_disk_that_fills_up_meanwhile_injects_nothing_more_and_undoes_what_it_did(small):
+    lab = MemoryLab()
+
+    class Filling(Some):
+        async def measure(self, run):
+            await run.link("access", "near", rtt_ms=80)
+            fill(small, leave=0)
+            await run.fault("edge", "naive_reload")
+            raise AssertionError("a fault that could not be written down was injected")
+
+    result = run(Filling, lab, small).result
+    assert (result.verdict, lab.untouched) == (Verdict.INVALID, True)
+    assert result.reasons == ["it could not go on: [Errno 28] No space left on device"]
+    assert not (small / ".undo.json").exists()
+
+
+def test_the_undo_list_on_a_full_disk_keeps_what_it_had(small):
+    journal = Journal(small)
+    one = Undo("link access:near", "wan", "DELETE", "/admin/links/access/near")
+    journal.add(one)
+    fill(small, leave=0)
+    with pytest.raises(OSError, match="No space left"):
+        journal.add(Undo("fault", "edge", "DELETE", "/admin/faults/x"))
+    again = Journal(small)
+    again.load()
+    assert again.undos == journal.undos == [one]
