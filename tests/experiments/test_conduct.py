@@ -148,7 +148,7 @@ def test_what_a_killed_run_left_is_taken_back_without_another_run_and_forgotten(
     journal = Journal(tmp_path)
     for host, name in lab.faults:
         journal.add(Undo(f"fault {name} of {host}", host, "DELETE", f"/admin/faults/{name}"))
-    said = []
+    said: list[str] = []
     failed = asyncio.run(clean_up(lab, tmp_path, said.append))
     assert (said, failed) == (
         ["the run was killed; undone: fault naive_reload of edge"],
