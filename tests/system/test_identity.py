@@ -11,7 +11,9 @@ pytestmark = pytest.mark.system
 TRUST = "/srv/trust/root.pem"
 
 
-@pytest.mark.parametrize("name", ["www.example.com", "far.example.com", "news.example.com", "ca.example.com"])
+@pytest.mark.parametrize(
+    "name", ["www.example.com", "rsa.example.com", "far.example.com", "news.example.com", "ca.example.com"]
+)
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 def test_openssl_verifies_the_chain_and_the_name(shell: Shell, name: str, version: str) -> None:
     command = f"openssl s_client -connect {name}:443 -servername {name} -CAfile {TRUST} -verify_return_error -verify_hostname {name} {version} -brief </dev/null"

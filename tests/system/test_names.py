@@ -14,6 +14,7 @@ RESOLVER, NS1, ROOT_A = "198.19.2.53", "198.19.20.53", "198.19.10.53"
 ANSWERS = [
     ("www.example.com", "A", {"198.19.20.10"}),
     ("far.example.com", "A", {"198.19.30.10"}),
+    ("rsa.example.com", "A", {"198.19.20.10"}),
     ("alias.example.com", "A", {"shop.example.com.", "www.example.com.", "198.19.20.10"}),
     ("anything.wild.example.com", "A", {"198.19.20.10"}),
     ("example.com", "NS", {"ns1.example.com.", "ns2.example.com."}),
