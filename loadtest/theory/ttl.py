@@ -60,6 +60,65 @@ def stale_share(rate: float, ttl: float, seconds: float) -> float:
     return hit_rate(rate, ttl) * max(0.0, 1 - seconds / ttl) if ttl > 0 else 0.0
 
 
+def old_share(seconds: float, ttl: float, hold: float, rate: float, others: float) -> float:
+    """Return the share of a client's requests that go to the old address *seconds* after a change.
+
+    Two ages add up.  The resolver's record, kept warm by *others*, is there with probability occ = μT/(1 + μT) and has a
+    rest R left, anything from 0 to T alike; until then whoever asks hears the old address.  The client asks again only
+    when it held its answer (or its connection) for H, at its next request: it holds one with probability λH/(1 + λH), of
+    any age alike, independent of R since H does not depend on it.  So a request at t is an old one if t < R, or if what
+    is held was taken before R: held · (1 - (t - R)/H)⁺, averaged over R.  The last client comes after T + H, not T.
+
+    With H = 0, a client that honours the TTL: its cache ends with the resolver's, and adds nothing.
+
+    Args:
+        seconds: since the change.
+        ttl: T, seconds.
+        hold: H, seconds for which the client keeps an answer whatever its TTL, or a connection; infinite: for ever.
+        rate: λ, requests per second of the client.
+        others: μ, questions per second that reach the resolver for this name.
+    """
+    full = hit_rate(others, ttl)
+    fresh = max(0.0, 1 - seconds / ttl) if ttl else 0.0
+    if math.isinf(hold):
+        return 1.0
+    if hold <= 0:
+        return full * fresh
+    held = hit_rate(rate, hold)
+
+    def area(age: float) -> float:
+        """Return the integral of 1 - a/H over ages from 0 to *age*."""
+        age = min(max(age, 0.0), hold)
+        return age - age * age / (2 * hold)
+
+    behind = (area(seconds) - area(seconds - ttl)) / ttl if ttl else 0.0
+    empty = held * max(0.0, 1 - seconds / hold)
+    return full * (fresh + held * behind) + (1 - full) * empty
+
+
+def old_seconds(ttl: float, hold: float, rate: float, others: float) -> float:
+    """Return the area below `old_share`: mean seconds of old answers, occ · T/2 and, if a change finds it held, H/2."""
+    return hit_rate(others, ttl) * ttl / 2 + hit_rate(rate, hold) * hold / 2
+
+
+def wrong_share(rate: float, ttl: float, every: float) -> float:
+    """Return the share of requests that get the old answer, if the record changes once in *every* seconds (≥ T)."""
+    return hit_rate(rate, ttl) * ttl / (2 * every)
+
+
+def best(rate: float, every: float) -> float:
+    """Return the TTL for which questions and old answers together are fewest, both as shares of all requests.
+
+    The sum 1/(1 + λT) + λT²/(2C(1 + λT)) is least where λT²/2 + T = C, that is at T = (√(1 + 2λC) - 1)/λ.  Where an old
+    answer is k times as bad as a question, C/k stands for C.
+
+    Args:
+        rate: λ, requests per second.
+        every: C, seconds between two changes.
+    """
+    return (math.sqrt(1 + 2 * rate * every) - 1) / rate
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What one TTL costs, to the servers and to whoever changes the record."""

@@ -331,6 +331,60 @@ def test_clients_that_ignore_the_ttl() -> None:
         assert old == pytest.approx(ttl.stale_clients(classes, seconds, never), abs=0.015)
 
 
+@pytest.mark.parametrize("hold", [0.0, 8.0, 3.0, math.inf], ids=["honours", "keeps-longer", "keeps-shorter", "never"])
+@pytest.mark.parametrize(("rate", "others"), [(0.5, 1.0), (0.1, 5.0)])
+def test_requests_on_the_old_address_come_from_two_ages(hold: float, rate: float, others: float) -> None:
+    """A resolver that others keep warm, a client with a hold of its own; nobody knows when the change comes."""
+    rng, seconds, moments = random.Random(6), 4.0, (0.0, 1.0, 3.0, 4.5, 8.0, 11.0)
+    old, clients = [0] * len(moments), 6000
+    for _ in range(clients):
+        change = 60.0 + 20 * rng.random()  # asked this often, a record expires like a clock: any phase of it
+        # What the resolver holds: (from, until) of each stay in its cache.
+        stays, now = [], 0.0
+        while now < change + 15:
+            now += rng.expovariate(others)
+            stays.append((now, now + seconds))
+            now += seconds
+
+        def asked(at: float, stays: list[tuple[float, float]] = stays, change: float = change) -> tuple[bool, float]:
+            """Return whether the resolver says the old address, and until when."""
+            for begin, end in stays:
+                if begin <= at < end:
+                    return begin < change, end
+            return at < change, at
+
+        requests: list[tuple[float, int | None]] = []
+        now = 0.0
+        while now < change + 15:
+            now += rng.expovariate(rate)
+            requests.append((now, None))
+        requests += [(change + each, i) for i, each in enumerate(moments)]  # what a request at this moment would find
+        held_old, until = True, math.inf if math.isinf(hold) else 0.0
+        for at, looked in sorted(requests, key=lambda each: each[0]):
+            if looked is not None:
+                old[looked] += held_old if at < until else asked(at)[0]
+            elif at >= until:
+                held_old, end = asked(at)
+                until = at + hold if hold else end
+    model = [ttl.old_share(t, seconds, hold, rate, others) for t in moments]
+    assert [count / clients for count in old] == pytest.approx(model, abs=0.025)
+
+
+@pytest.mark.parametrize(("hold", "rate", "others"), [(0.0, 0.5, 2.0), (8.0, 0.5, 1.0), (2.0, 3.0, 0.3)])
+def test_seconds_of_old_answers_are_the_area_below_their_share(hold: float, rate: float, others: float) -> None:
+    area = sum(ttl.old_share(0.005 + i / 100, 4.0, hold, rate, others) for i in range(1600)) / 100
+    assert area == pytest.approx(ttl.old_seconds(4.0, hold, rate, others), rel=0.001)
+
+
+@pytest.mark.parametrize(("rate", "every"), [(0.4, 5.0), (0.4, 100.0), (20.0, 3600.0)])
+def test_no_other_ttl_costs_less_than_the_best(rate: float, every: float) -> None:
+    def both(seconds: float) -> float:
+        return 1 - ttl.hit_rate(rate, seconds) + ttl.wrong_share(rate, seconds, every)
+
+    best = ttl.best(rate, every)
+    assert both(best) <= min(both(best * factor) for factor in (0.5, 0.9, 0.99, 1.01, 1.1, 2))
+
+
 def test_a_secondary_that_lags_prolongs_the_stale() -> None:
     rng, seconds, lag, share, caches = random.Random(4), 60.0, 25.0, 0.5, 20_000
     new_from = []
