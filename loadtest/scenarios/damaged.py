@@ -35,10 +35,12 @@ class Fetch:
     refused: int
     #: Whether the connection ended before the answer was whole, as TLS does it.
     ended: bool
-    #: Whether the body has the CRC-32 that it should.
+    #: Whether the body has the CRC-32 that it should; the head has none.
     crc_holds: bool
     #: Segments that came twice: of two copies one is thrown away, and a damage in it with it.
     twice: int = 0
+    #: Whether the head is not what it should be: no CRC-32 of a body says so.
+    head_is_wrong: bool = False
 
 
 def body(octets: int) -> bytes:
@@ -99,6 +101,7 @@ def judge(
         ended,
         zlib.crc32(got) == zlib.crc32(expected),
         twice,
+        head_is_wrong,
     )
 
 

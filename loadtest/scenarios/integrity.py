@@ -43,7 +43,7 @@ KINDS: dict[integrity.Damage, str] = {
     "bitflip": "bit flipped",
     "random": "16 random bytes",
 }
-#: What protects the answer: port 80; port 80 and a check of the application's own; port 443.
+#: What protects the answer: port 80; port 80 and a check of the application's own, of the body only; port 443.
 ARMS = ("TCP", "TCP + CRC", "TLS")
 
 
@@ -100,9 +100,12 @@ class Integrity(Experiment[Parameters]):
             passes = integrity.passes(kind, "checksum")
             predicted[f"{words}: delivered over TCP"] = Quantity(passes, "of damaged packets")
             predicted[f"{words}: refused by TCP's checksum"] = Quantity(1 - passes, "of damaged packets")
-        predicted["wrong bodies that a CRC-32 accepts"] = Quantity(0, "bodies")
+            predicted[f"{words}: wrong bodies that a CRC-32 accepts"] = Quantity(passes * integrity.passes(kind, "crc32"), "of bodies")  # fmt: skip
+            predicted[f"{words}: TLS connections that end"] = Quantity(passes * (1 - integrity.passes(kind, "tag")), "of those hit")  # fmt: skip
         predicted["wrong octets over TLS"] = Quantity(0, "octets")
         predicted["TLS connections that end when hit"] = Quantity(1, "of those hit")
+        for packets in integrity.PACKETS_PER_ERROR:
+            predicted[_rare(packets)] = Quantity(integrity.octets_per_error(packets) / integrity.GB, "GB")
         for length in self.p.lengths:
             survives = integrity.connection_survives(self.p.lasting_share, length + OTHER_SEGMENTS, "swap16")
             predicted[f"TLS answers of {length} segments that arrive"] = Quantity(survives, "of connections")
@@ -138,10 +141,11 @@ class Integrity(Experiment[Parameters]):
             run.gate(f"{KINDS[kind]}, {arm}: packets that wan damaged", f">= {ENOUGH}", str(count), count >= ENOUGH)
         for kind, words in KINDS.items():
             self._over_tcp(run, kind, words)
-        self._checked_by_the_application(run)
+            self._checked_by_the_application(run, kind, words)
+            self._each_over_tls(run, kind, words)
         self._over_tls(run)
         self._survivors(run)
-        run.fact("one wrong packet per 1 kB packets sent, by Stone and Partridge", _sizes(1000))
+        self._rarely(run)
         run.fact("the same, with packets of 1,448 bytes", _sizes(slow_start.MSS))
         run.fact("packets damaged at random, for one that passes the checksum", 65_535)
         run.chart(self._fates())
@@ -159,13 +163,32 @@ class Integrity(Experiment[Parameters]):
             run.row(row, Estimate.share(min(count, damaged), damaged))
             run.check(row, f"{expected} of {damaged}", f"{count} of {damaged}", count == expected)
 
-    def _checked_by_the_application(self, run: Run) -> None:
-        found = [each for kind in KINDS for each in self.fetches[kind, "TCP + CRC"]]
-        accepted = sum(1 for each in found if each.wrong and each.crc_holds)
-        name = "wrong bodies that a CRC-32 accepts"
-        run.row(name, accepted)
-        wrong = sum(1 for each in found if each.wrong)
-        run.check(name, "0", f"{accepted}, of {wrong} wrong ones among {len(found)}", accepted == 0)
+    def _checked_by_the_application(self, run: Run, kind: integrity.Damage, words: str) -> None:
+        found = self.fetches[kind, "TCP + CRC"]
+        wrong = [each for each in found if each.wrong]
+        accepted = sum(1 for each in wrong if each.crc_holds)
+        name = f"{words}: wrong bodies that a CRC-32 accepts"
+        run.row(name, Estimate.share(accepted, len(found)))
+        run.check(name, "0", f"{accepted} of {len(wrong)} wrong ones, among {len(found)}", accepted == 0)
+        heads = sum(1 for each in found if each.head_is_wrong)
+        run.fact(f"{words}: wrong heads, which the body's CRC-32 does not cover", f"{heads} of {len(found)}")
+
+    def _each_over_tls(self, run: Run, kind: integrity.Damage, words: str) -> None:
+        passes = integrity.passes(kind, "checksum") == 1.0
+        hit = [each for each in self.fetches[kind, "TLS"] if each.damaged and not (passes and each.twice)]
+        ended = sum(each.ended for each in hit)
+        name = f"{words}: TLS connections that end"
+        run.row(name, Estimate.share(ended, len(hit)))
+        expected = len(hit) if passes else 0
+        run.check(name, f"{expected} of {len(hit)} hit", f"{ended} of {len(hit)}", ended == expected)
+
+    def _rarely(self, run: Run) -> None:
+        """Compute what the seed's rates come to with the share of swapped words that was measured to pass."""
+        found = [each for each in self.fetches["swap16", "TCP"] if not each.twice]
+        passed = total(found, "delivered") / (total(found, "damaged") or 1)
+        for packets in integrity.PACKETS_PER_ERROR:
+            if passed:
+                run.row(_rare(packets), integrity.octets_per_error(packets / passed) / integrity.GB)
 
     def _over_tls(self, run: Run) -> None:
         found = [each for kind in KINDS for each in self.fetches[kind, "TLS"]]
@@ -312,6 +335,10 @@ def _fates(found: Sequence[Fetch], arm: str) -> dict[str, tuple[int, str | int]]
         "refused by the application's CRC-32": (caught, "mark"),
         "ended their connection: TLS's tag did not match": (ended, "good"),
     }
+
+
+def _rare(packets: int) -> str:
+    return f"computed: sent per wrong 1 kB packet, words swapped in one of {packets:,}"
 
 
 def _sizes(packet: int) -> str:
