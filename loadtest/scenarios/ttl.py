@@ -36,7 +36,7 @@ BEGIN, REMAIN = 5.0, 3.0
 #: Rules of the verdict: hit rate within three points; the stale share, of some hundred answers, within ten.
 HITS, STALE = 0.03, 0.10
 #: Standard errors that a class may be off its curve.
-ERRORS = 4.0
+ERRORS = 3.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class Parameters:
     rate: float = parameter(0.4, unit="questions/s", low=0.01, high=20, help="Poisson, for each name")
     seconds: float = parameter(60.0, quick=14.0, unit="s", low=6, high=600, help="of counting, before the change")
     changes_s: float = parameter(100.0, quick=5.0, unit="s", low=1, high=100_000, help="between two changes of a record, for what a TTL costs altogether")  # fmt: skip
-    clients: int = parameter(100, low=10, high=1000, help="of each habit")
-    requests: float = parameter(0.4, unit="requests/s", low=0.05, high=5, help="Poisson, of each client")
+    clients: int = parameter(300, quick=100, low=10, high=1000, help="of each habit")
+    requests: float = parameter(0.1, quick=0.3, unit="requests/s", low=0.01, high=5, help="Poisson, of each client")
     answer_s: float = parameter(60.0, quick=6.0, unit="s", low=2, high=600, help="for which one habit keeps an answer at least")  # fmt: skip
     connection_s: float = parameter(45.0, quick=5.0, unit="s", low=2, high=600, help="for which another keeps a connection")  # fmt: skip
 
@@ -239,16 +239,21 @@ class Ttl(Experiment[Parameters]):
             await asyncio.sleep(self.gone + REMAIN - (run.now() - self.moved))
 
     async def _sample(self, run: Run, ttl: float) -> None:
-        """Look how the old answer fades, until it must be gone."""
+        """Look how the old answer fades, until it must be gone; a slow answer holds no other up."""
         began, step = run.now(), ttl / SAMPLES
-        for i in range(math.ceil((ttl + 2 * ROUNDED + 0.5) / step)):
-            await asyncio.sleep(began + i * step - run.now())
+
+        async def look(after: float) -> None:
+            await asyncio.sleep(began + after - run.now())
             at = run.now() - began
             answer = await _ask(_name(run.rng.randrange(self.p.names), ttl))
             if answer:
                 self.answers[ttl].append((at, answer == OLD))
             else:
                 self.lost += 1
+
+        async with asyncio.TaskGroup() as group:
+            for i in range(math.ceil((ttl + 2 * ROUNDED + 0.5) / step)):
+                group.create_task(look(i * step))
 
     # --- what came of it --------------------------------------------------------------------------------------------
 
