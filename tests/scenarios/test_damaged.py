@@ -72,6 +72,11 @@ def test_a_whole_answer_is_judged_behind_its_head() -> None:
     assert judged == Fetch(1, 1, 4, 3000, 0, False, False)
 
 
+def test_a_damaged_head_is_not_covered_by_the_crc_of_the_body() -> None:
+    judged = judge(hurt("swap16", HEAD, 1) + body(3000), 3000, HEAD, ended=False, damaged=1)
+    assert (judged.head_is_wrong, judged.crc_holds, judged.delivered) == (True, True, 1)
+
+
 def test_half_an_answer_is_judged_as_far_as_it_came() -> None:
     judged = judge(HEAD + body(3000)[:1000], 3000, HEAD, ended=True, damaged=1)
     assert (judged.wrong, judged.octets, judged.ended, judged.crc_holds) == (0, 1000, True, False)
