@@ -41,7 +41,7 @@ class Network:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             self._build()
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: half of a network must not stay behind
             self.close()
             raise
         return self

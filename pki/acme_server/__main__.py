@@ -8,8 +8,9 @@ from pathlib import Path
 
 from aiohttp import web
 
+from acme_server.leaves import LONGEST_LIFETIME, SHORTEST_LIFETIME
 from acme_server.own_certificate import OwnCertificate
-from acme_server.server import LONGEST_LIFETIME, SHORTEST_LIFETIME, AcmeServer, Settings, logger
+from acme_server.server import AcmeServer, Settings, logger
 from authority import AuthorityError, Store, load_issuer
 from stub import AsyncStub
 from telemetry import Telemetry, add_arguments, endpoint, log
@@ -80,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 
 async def _run(args: argparse.Namespace, telemetry: Telemetry, server: AcmeServer) -> None:
     async with telemetry.serving(args):
-        own = OwnCertificate(server, args.name, args.ca)
+        own = OwnCertificate(server.leaves, args.name, args.ca)
         runner = web.AppRunner(server.application, access_log=None, handle_signals=False, shutdown_timeout=5.0)
         await runner.setup()
         site = await _listen(runner, args.listen, own)
@@ -88,7 +89,9 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, server: AcmeServe
         telemetry.health.set("listener", ok=True, detail=server.settings.base)
         telemetry.health.set("issuer", ok=True, detail=server.issuer.certificate.subject.rfc4514_string())
         resumed = server.resume()
-        logger.info("serving", base=server.settings.base, lifetime_s=server.lifetime, validations_resumed=resumed)
+        logger.info(
+            "serving", base=server.settings.base, lifetime_s=server.leaves.lifetime, validations_resumed=resumed
+        )
         watch = asyncio.create_task(_watch(args, telemetry, own, runner, site))
         await telemetry.until_stopped()
         watch.cancel()

@@ -11,16 +11,16 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from acme_server.server import AcmeServer, logger
+from acme_server.leaves import Leaves, logger
 from authority import new_key
 
 
 class OwnCertificate:
     """Keeps one valid certificate for *name* behind `context`."""
 
-    def __init__(self, server: AcmeServer, name: str, scratch: Path) -> None:
+    def __init__(self, leaves: Leaves, name: str, scratch: Path) -> None:
         """Issue the first one; *scratch* is a folder for a file that lives for a moment, encrypted."""
-        self._server, self._name, self._scratch = server, name, scratch
+        self._leaves, self._name, self._scratch = leaves, name, scratch
         self.issued = self.not_after = self.renew_at = 0.0
         self._inner = self._issue()
         self.context = _server_context()
@@ -39,7 +39,7 @@ class OwnCertificate:
 
     def _issue(self) -> ssl.SSLContext:
         key, password = new_key(), secrets.token_bytes(24)
-        certificate = self._server.issue_own(key.public_key(), self._name)
+        certificate = self._leaves.issue_own(key.public_key(), self._name)
         self.issued, self.not_after = certificate.issued, certificate.not_after
         self.renew_at = (certificate.issued + certificate.not_after) / 2
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password))

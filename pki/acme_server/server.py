@@ -14,22 +14,20 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_server import validation
 from acme_server.jws import SignedRequest, decode, public_jwk, read_jwk, read_jws, thumbprint
+from acme_server.leaves import Leaves
 from acme_server.orders import Orders, check_names, key_authorization
 from acme_server.problems import Problem
 from authority import (
-    BACKDATE,
     Account,
     Authorization,
     BadCSRError,
-    Certificate,
     Issuer,
     Order,
     Store,
-    issue_leaf,
     read_csr,
 )
 from stub import AsyncStub
-from telemetry import AdminError, Request, Telemetry, log
+from telemetry import Telemetry, log
 
 logger = log.get("acme_server")
 
@@ -39,15 +37,12 @@ MAX_BODY = 64 * 1024
 MAX_NONCES = 20_000
 #: Validations under way at one time.
 MAX_VALIDATIONS = 64
-SHORTEST_LIFETIME, LONGEST_LIFETIME = 5.0, 90 * 86400.0
 #: Seconds between looks at whether the fault acme_hang is still on.
 HANG_TICK = 0.1
 #: Shares of life between which we suggest to renew (RFC 9773): no earlier than clients would without us, so that asking
 #: costs nobody a part of a life.  And the seconds after which to ask again at least.
 SUGGESTED = (2 / 3, 2 / 3 + 0.04)
 MIN_ASK_AGAIN = 5
-#: Ways in which a CA goes wrong (fault ``misissue``).
-MISISSUED = ("wrong-san", "expired", "not-yet-valid", "no-chain")
 #: Reasons that a subscriber may give (RFC 5280 section 5.3.1 without those for CAs and for holding).
 REASONS = (0, 1, 3, 4, 5, 9)
 Handler = Callable[["_Call"], Awaitable[web.Response]]
@@ -103,8 +98,7 @@ class AcmeServer:
         """Make one; `application` is what an aiohttp runner serves."""
         self.telemetry, self.issuer, self.store, self.stub, self.settings = telemetry, issuer, store, stub, settings
         self.orders = Orders(store)
-        #: Seconds that a leaf lives, and begins before it was signed; a drill may change both.
-        self.lifetime, self.backdate = settings.lifetime, BACKDATE
+        self.leaves = Leaves(telemetry, issuer, store, settings.lifetime)
         identifier = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
         self._key_identifier = identifier.value.digest
         self._nonces = _Nonces()
@@ -113,18 +107,12 @@ class AcmeServer:
         self._requests = metrics.counter(
             "firstbyte_acme_requests_total", "Requests by resource and status", "resource", "status"
         )
-        self._issued = metrics.counter("firstbyte_ca_certificates_issued_total", "Certificates issued")
         self._validated = metrics.counter("firstbyte_acme_validations_total", "Validations by outcome", "outcome")
         telemetry.faults.declare("acme_503", "Answer 503 with Retry-After", retry_after=1)
         telemetry.faults.declare("acme_slow", "Answer this many milliseconds late", ms=1000.0)
         telemetry.faults.declare("acme_hang", "Take requests and never answer them")
         telemetry.faults.declare("acme_refuse", "Do not listen: connections are refused")
-        telemetry.faults.declare("misissue", "Issue certificates that nobody should use", kind=MISISSUED)
         telemetry.faults.declare("validation_fails", "Let validations fail")
-        telemetry.route("GET", "/admin/certificates", self._certificates)
-        telemetry.route("GET", "/admin/lifetime", lambda _: self._show_lifetime())
-        telemetry.route("PUT", "/admin/lifetime", self._set_lifetime)
-        telemetry.route("DELETE", "/admin/lifetime", self._reset_lifetime)
         self.application = self._build()
 
     def _build(self) -> web.Application:
@@ -398,7 +386,7 @@ class AcmeServer:
         check_names(order, names)
         if self._is_account_key(csr.public_key()):
             raise Problem("badCSR", "expected a key of the certificate's own, got an account's (section 11.1)")
-        certificate = self._issue(csr.public_key(), order.names, call.now, call.account.id)
+        certificate = self.leaves.issue(csr.public_key(), order.names, call.now, call.account.id)
         order = replace(order, status="valid", serial=certificate.serial)
         self.store.put_order(order, certificate=certificate)
         took_ms = round((self.telemetry.clock.time() - call.now) * 1000, 1)
@@ -408,29 +396,6 @@ class AcmeServer:
     def _is_account_key(self, public_key: Any) -> bool:
         jwk = public_jwk(public_key)
         return jwk is not None and self.store.account_by_thumbprint(thumbprint(jwk)) is not None
-
-    def _issue(self, public_key: Any, names: tuple[str, ...], now: float, account: str | None) -> Certificate:
-        chain, begins = self.issuer.chain, now
-        faults = self.telemetry.faults
-        if account is not None and faults.any_on and faults.hit("misissue"):
-            kind = (faults.get("misissue") or {})["kind"]
-            names = ("wrong.example.com",) if kind == "wrong-san" else names
-            chain = () if kind == "no-chain" else chain
-            begins += {
-                "expired": -self.lifetime - self.backdate - 1,
-                "not-yet-valid": self.lifetime + self.backdate,
-            }.get(kind, 0.0)
-        leaf = issue_leaf(self.issuer, public_key, names, begins, self.lifetime, self.backdate)
-        pem = "".join(each.public_bytes(Encoding.PEM).decode() for each in (leaf, *chain))
-        before, after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
-        self._issued.inc()
-        return Certificate(f"{leaf.serial_number:x}", account, names, before, after, now, pem)
-
-    def issue_own(self, public_key: Any, name: str) -> Certificate:
-        """Issue the certificate that this server itself shows, and remember it like any other."""
-        certificate = self._issue(public_key, (name,), self.telemetry.clock.time(), None)
-        self.store.put_certificate(certificate)
-        return certificate
 
     async def _certificate(self, call: _Call) -> web.Response:
         found = self.store.certificate(call.http.match_info["id"])
@@ -485,56 +450,6 @@ class AcmeServer:
         window = {"start": _rfc3339(start), "end": _rfc3339(end)}
         after = str(max(MIN_ASK_AGAIN, int(life / 20)))
         return web.json_response({"suggestedWindow": window}, headers={"Retry-After": after})
-
-    # --- admin ------------------------------------------------------------------------------------------------------
-
-    def _certificates(self, request: Request) -> dict[str, Any]:
-        now = self.telemetry.clock.time()
-        after = 0.0 if request.query.get("all") else now
-        rows = [
-            {
-                "serial": each.serial,
-                "names": each.names,
-                "not_before": each.not_before,
-                "not_after": each.not_after,
-                "issued": each.issued,
-                "seconds_left": round(each.not_after - now, 1),
-                "revoked": each.revoked,
-            }
-            for each in self.store.certificates(after)
-        ]
-        return {
-            "issuer": self.issuer.certificate.subject.rfc4514_string(),
-            "lifetime_s": self.lifetime,
-            "backdate_s": self.backdate,
-            "certificates": rows,
-        }
-
-    def _show_lifetime(self) -> dict[str, float]:
-        return {"seconds": self.lifetime, "backdate": self.backdate}
-
-    def _set_lifetime(self, request: Request) -> dict[str, float]:
-        """Change how long leaves live from now on, and how far back they begin."""
-        body = request.json()
-        if not isinstance(body, dict) or not body or set(body) - {"seconds", "backdate"}:
-            raise AdminError(400, f'expected {{"seconds": …, "backdate": …}}, got {body!r}'[:200])
-        for key, value, low, high in (
-            ("seconds", body.get("seconds", self.lifetime), SHORTEST_LIFETIME, LONGEST_LIFETIME),
-            ("backdate", body.get("backdate", self.backdate), 0.0, 86400.0),
-        ):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-                raise AdminError(400, f"expected {key} from {low:g} to {high:g} seconds, got {value!r}")
-        self.lifetime = float(body.get("seconds", self.lifetime))
-        self.backdate = float(body.get("backdate", self.backdate))
-        self.telemetry.altered["lifetime"] = f"{self.lifetime:g} s"
-        logger.warning("lifetime_changed", seconds=self.lifetime, backdate_s=self.backdate)
-        return self._show_lifetime()
-
-    def _reset_lifetime(self, _: Request) -> dict[str, float]:
-        """Go back to the lifetime that the server was started with."""
-        self.lifetime, self.backdate = self.settings.lifetime, BACKDATE
-        self.telemetry.altered.pop("lifetime", None)
-        return self._show_lifetime()
 
 
 def _problem(problem: Problem) -> web.Response:

@@ -116,7 +116,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
         port = free_port()
         settings = Settings(f"https://ca.example.com:{port}", 60.0, http01, "ca.example.com")
         server = AcmeServer(telemetry, issuer, store, stub, settings)
-        own = OwnCertificate(server, "ca.example.com", tmp_path / "ca")
+        own = OwnCertificate(server.leaves, "ca.example.com", tmp_path / "ca")
         runner = web.AppRunner(server.application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -384,17 +384,20 @@ async def test_our_own_certificate_follows_a_clock_that_steps_back(lab: Lab) -> 
 )
 def test_lifetimes_that_are_refused(lab: Lab, body: object, message: str) -> None:
     with pytest.raises(AdminError, match=message):
-        lab.server._set_lifetime(Request("PUT", "/admin/lifetime", body=json.dumps(body).encode()))
+        lab.server.leaves._set_lifetime(Request("PUT", "/admin/lifetime", body=json.dumps(body).encode()))
 
 
 async def test_a_lifetime_set_by_a_drill_holds_for_the_next_certificate_and_is_undone(lab: Lab) -> None:
     body = json.dumps({"seconds": 12, "backdate": 1}).encode()
-    lab.server._set_lifetime(Request("PUT", "/admin/lifetime", body=body))
+    lab.server.leaves._set_lifetime(Request("PUT", "/admin/lifetime", body=body))
     leaf = x509.load_pem_x509_certificate(
         (await client(lab).obtain(["www.example.com"], new_key(), answer(lab))).encode()
     )
     assert (leaf.not_valid_after_utc - leaf.not_valid_before_utc).total_seconds() == 13
-    assert lab.server._reset_lifetime(Request("DELETE", "/admin/lifetime")) == {"seconds": 60.0, "backdate": 60.0}
+    assert lab.server.leaves._reset_lifetime(Request("DELETE", "/admin/lifetime")) == {
+        "seconds": 60.0,
+        "backdate": 60.0,
+    }
 
 
 async def test_our_own_certificate_is_renewed_at_half_life(lab: Lab) -> None:

@@ -1,0 +1,108 @@
+"""The certificates that this CA signs: how long they live, which are wrong on purpose, and what an operator may ask.
+
+The lifetime is changed while the server runs; ACME's side of it is `acme_server.server`.
+"""
+
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from authority import BACKDATE, Certificate, Issuer, Store, issue_leaf
+from telemetry import AdminError, Request, Telemetry, log
+
+logger = log.get("acme_server")
+
+#: Seconds that a leaf may be made to live.
+SHORTEST_LIFETIME, LONGEST_LIFETIME = 5.0, 90 * 86400.0
+#: Ways in which a CA goes wrong (fault ``misissue``).
+MISISSUED = ("wrong-san", "expired", "not-yet-valid", "no-chain")
+
+
+class Leaves:
+    """Signs leaves."""
+
+    def __init__(self, telemetry: Telemetry, issuer: Issuer, store: Store, lifetime: float) -> None:
+        """Make one; *lifetime* is in seconds."""
+        self._telemetry, self._issuer, self._store, self._lifetime = telemetry, issuer, store, lifetime
+        #: Seconds that a leaf lives, and begins before it was signed; a drill may change both.
+        self.lifetime, self.backdate = lifetime, BACKDATE
+        self._issued = telemetry.metrics.counter("firstbyte_ca_certificates_issued_total", "Certificates issued")
+        telemetry.faults.declare("misissue", "Issue certificates that nobody should use", kind=MISISSUED)
+        telemetry.route("GET", "/admin/certificates", self._certificates)
+        telemetry.route("GET", "/admin/lifetime", lambda _: self._show_lifetime())
+        telemetry.route("PUT", "/admin/lifetime", self._set_lifetime)
+        telemetry.route("DELETE", "/admin/lifetime", self._reset_lifetime)
+
+    def issue(self, public_key: Any, names: tuple[str, ...], now: float, account: str | None) -> Certificate:
+        """Sign a leaf for *account*, as the fault ``misissue`` says where it is on; the caller remembers it."""
+        chain, begins = self._issuer.chain, now
+        faults = self._telemetry.faults
+        if account is not None and faults.any_on and faults.hit("misissue"):
+            kind = (faults.get("misissue") or {})["kind"]
+            names = ("wrong.example.com",) if kind == "wrong-san" else names
+            chain = () if kind == "no-chain" else chain
+            begins += {
+                "expired": -self.lifetime - self.backdate - 1,
+                "not-yet-valid": self.lifetime + self.backdate,
+            }.get(kind, 0.0)
+        leaf = issue_leaf(self._issuer, public_key, names, begins, self.lifetime, self.backdate)
+        pem = "".join(each.public_bytes(Encoding.PEM).decode() for each in (leaf, *chain))
+        before, after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
+        self._issued.inc()
+        return Certificate(f"{leaf.serial_number:x}", account, names, before, after, now, pem)
+
+    def issue_own(self, public_key: Any, name: str) -> Certificate:
+        """Issue the certificate that the server itself shows, and remember it like any other."""
+        certificate = self.issue(public_key, (name,), self._telemetry.clock.time(), None)
+        self._store.put_certificate(certificate)
+        return certificate
+
+    # --- admin ------------------------------------------------------------------------------------------------------
+
+    def _certificates(self, request: Request) -> dict[str, Any]:
+        now = self._telemetry.clock.time()
+        after = 0.0 if request.query.get("all") else now
+        rows = [
+            {
+                "serial": each.serial,
+                "names": each.names,
+                "not_before": each.not_before,
+                "not_after": each.not_after,
+                "issued": each.issued,
+                "seconds_left": round(each.not_after - now, 1),
+                "revoked": each.revoked,
+            }
+            for each in self._store.certificates(after)
+        ]
+        return {
+            "issuer": self._issuer.certificate.subject.rfc4514_string(),
+            "lifetime_s": self.lifetime,
+            "backdate_s": self.backdate,
+            "certificates": rows,
+        }
+
+    def _show_lifetime(self) -> dict[str, float]:
+        return {"seconds": self.lifetime, "backdate": self.backdate}
+
+    def _set_lifetime(self, request: Request) -> dict[str, float]:
+        """Change how long leaves live from now on, and how far back they begin."""
+        body = request.json()
+        if not isinstance(body, dict) or not body or set(body) - {"seconds", "backdate"}:
+            raise AdminError(400, f'expected {{"seconds": …, "backdate": …}}, got {body!r}'[:200])
+        for key, value, low, high in (
+            ("seconds", body.get("seconds", self.lifetime), SHORTEST_LIFETIME, LONGEST_LIFETIME),
+            ("backdate", body.get("backdate", self.backdate), 0.0, 86400.0),
+        ):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+                raise AdminError(400, f"expected {key} from {low:g} to {high:g} seconds, got {value!r}")
+        self.lifetime = float(body.get("seconds", self.lifetime))
+        self.backdate = float(body.get("backdate", self.backdate))
+        self._telemetry.altered["lifetime"] = f"{self.lifetime:g} s"
+        logger.warning("lifetime_changed", seconds=self.lifetime, backdate_s=self.backdate)
+        return self._show_lifetime()
+
+    def _reset_lifetime(self, _: Request) -> dict[str, float]:
+        """Go back to the lifetime that the server was started with."""
+        self.lifetime, self.backdate = self._lifetime, BACKDATE
+        self._telemetry.altered.pop("lifetime", None)
+        return self._show_lifetime()
