@@ -8,7 +8,7 @@ import sys
 import uvloop
 from aiohttp import web
 
-from origin.application import Options, build, build_challenges, request_counter
+from origin.application import Options, answer_challenges, build, request_counter
 from renewal import Agent, add_arguments, from_args
 from telemetry import Telemetry, endpoint, log
 from telemetry import add_arguments as add_telemetry_arguments
@@ -38,7 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--mtls", type=endpoint, metavar="HOST:PORT", help="HTTPS for clients with a certificate")
     parser.add_argument("--https", type=endpoint, metavar="HOST:PORT", help="HTTPS for anybody")
     parser.add_argument("--plain", type=endpoint, metavar="HOST:PORT", help="HTTP for anybody, without a certificate")
-    parser.add_argument("--http", type=endpoint, metavar="HOST:PORT", help="http-01 challenges and nothing else")
+    parser.add_argument(
+        "--http", type=endpoint, metavar="HOST:PORT", help="http-01 challenges, and with --https the same pages"
+    )
     parser.add_argument(
         "--client-name", action="append", default=[], metavar="NAME", help="may ask over --mtls; repeatable"
     )
@@ -70,7 +72,9 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, agent: Agent | No
                 await sites.start("plain", build(options, requests, mutual=False), args.plain)
             if agent is not None:
                 if args.http:  # first: the CA asks here before there is a certificate
-                    await sites.start("http", build_challenges(agent.challenges.answer), args.http)
+                    # What anybody may have over --https is here, too, as at the edge; what needs a certificate is not.
+                    site = build(options, requests, mutual=False) if args.https else web.Application()
+                    await sites.start("http", answer_challenges(site, agent.challenges.answer), args.http)
                 if not await _obtain(telemetry, agent):
                     return
                 await _secure(args, options, requests, agent, sites)

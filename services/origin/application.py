@@ -111,8 +111,8 @@ def build(options: Options, requests: Counter, *, mutual: bool) -> web.Applicati
     return application
 
 
-def build_challenges(answer: Callable[[str], str | None]) -> web.Application:
-    """Return the application of port 80: http-01 challenges (RFC 8555 section 8.3) and nothing else."""
+def answer_challenges(application: web.Application, answer: Callable[[str], str | None]) -> web.Application:
+    """Let *application* answer http-01 challenges, too (RFC 8555 section 8.3); return it."""
 
     async def challenge(request: web.Request) -> web.Response:
         found = answer(request.match_info["token"])
@@ -120,7 +120,6 @@ def build_challenges(answer: Callable[[str], str | None]) -> web.Application:
             raise web.HTTPNotFound(text="no such challenge\n")
         return web.Response(text=found)
 
-    application = web.Application()
     application.router.add_get("/.well-known/acme-challenge/{token}", challenge)
     return application
 

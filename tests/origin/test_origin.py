@@ -6,6 +6,7 @@ from aiohttp import web
 
 from origin import Options, build, request_counter
 from origin.__main__ import main
+from origin.application import answer_challenges
 from telemetry import Telemetry
 from tests.acme_server.conftest import site
 from tests.edge.conftest import Papers, papers
@@ -83,3 +84,14 @@ def test_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--name", "x", "--kind", "news"])
     assert exit_.value.code == 2
     assert "expected at least one of --mtls" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("public", [True, False], ids=["beside-https", "beside-mutual-tls"])
+async def test_port_80_answers_challenges_and_has_pages_only_where_anybody_may_see_them(*, public: bool) -> None:
+    options = Options("news.example.com", "news")
+    pages = build(options, request_counter(Telemetry("origin")), mutual=False) if public else web.Application()
+    async with site(answer_challenges(pages, {"token": "token.thumbprint"}.get)) as port:
+        base = f"http://127.0.0.1:{port}"
+        assert await get(f"{base}/.well-known/acme-challenge/token") == (200, b"token.thumbprint")
+        assert (await get(f"{base}/.well-known/acme-challenge/other"))[0] == 404
+        assert (await get(f"{base}/news"))[0] == (200 if public else 404)
