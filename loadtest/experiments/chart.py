@@ -1,8 +1,8 @@
 """Pictures of an experiment as SVG, without any library: panels over one x axis, theory as lines, measurements as dots.
 
 One text serves all: inline in a report, as a file of its own, in light, dark and print (the colours are classes), and
-rasterised where a program for it is at hand (`rasterise`).  Colours are told apart by the colour-blind too (M. Okabe and
-K. Ito, "Color Universal Design"), and no meaning hangs on colour alone.
+rasterised where a program for it is at hand (`rasterise`).  Colours are far apart for the colour-blind too (a test simulates
+what they see), and no meaning hangs on colour alone: dots differ in shape, what was lost is hatched, lines in their dashes.
 """
 
 import html
@@ -15,14 +15,23 @@ from pathlib import Path
 
 WIDTH, LEFT, RIGHT = 960, 66, 24
 #: Pixels that one letter of a label takes, about; and of a small label.
-LETTER = 6.8
+LETTER, SMALL = 6.8, 5.8
 LIGHT = {"ink": "#1b1f24", "soft": "#5b6570", "paper": "#ffffff", "grid": "#e4e7ea", "axis": "#9aa3ad"}
 DARK = {"ink": "#e8eaed", "soft": "#9aa5b1", "paper": "#14171a", "grid": "#272c31", "axis": "#5b6570"}
 #: Series 0 to 6; then good, bad and mark by name.
-SERIES_LIGHT = ("#0068a8", "#c9510c", "#00805f", "#8a4fa3", "#946f00", "#2b7fa6", "#5b6570")
-SERIES_DARK = ("#5eb3f0", "#f58f4f", "#3fc79d", "#c99ae0", "#d9b23c", "#8fd0ee", "#9aa5b1")
-NAMED_LIGHT = {"good": "#2b8a57", "bad": "#c92a2a", "mark": "#b35c00"}
-NAMED_DARK = {"good": "#51cf8a", "bad": "#ff7b72", "mark": "#f0a04b"}
+SERIES_LIGHT = ("#0068a8", "#c9510c", "#2e5038", "#a81ee8", "#a88c61", "#6498a6", "#5b6570")
+SERIES_DARK = ("#5eb3f0", "#f58f4f", "#75e2ba", "#a06892", "#f1cb13", "#4370f1", "#9aa5b1")
+NAMED_LIGHT = {"good": "#3a9b86", "bad": "#b3261e", "mark": "#a05200"}
+NAMED_DARK = {"good": "#6fdcc0", "bad": "#f2553f", "mark": "#f0a04b"}
+#: Of the lines through all panels; a series' number for what only divides the axis.
+DASHES = {"mark": "7 3", "bad": "2 3", "good": "9 3 2 3"}
+#: Outlines of dots, by the number of their series: around (0, 0), about nine pixels wide.  None is a circle.
+SHAPES = {0: "M-4-4H4V4H-4Z", 2: "M0-5.6L5.6 0 0 5.6-5.6 0Z", 3: "M0-5.4L5 3.8H-5Z", 4: "M0 5.4L5-3.8H-5Z", 5: "M-5-1.7H-1.7V-5H1.7V-1.7H5V1.7H1.7V5H-1.7V1.7H-5Z"}  # fmt: skip
+#: What a stretch's text is written in, paper or ink, has at least this contrast (WCAG 2) to it, or the other is taken.
+CONTRAST = 3.5
+
+#: Strokes over what was lost.
+HATCH = "<defs><pattern id='hatch' width='5' height='5' patternUnits='userSpaceOnUse' patternTransform='rotate(45)'><path class='hatch' d='M0 0V5' opacity='.6'/></pattern></defs>"
 
 #: A series by number, or good, bad, mark.
 Colour = int | str
@@ -59,6 +68,8 @@ class Bars:
     label: str
     bars: Sequence[tuple[float, float, float]]
     colour: Colour = "good"
+    #: Struck through, as bad ones always are: told from the others without colour.
+    hatched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,18 +175,47 @@ def rasterise(source: Path, target: Path) -> bool:
 
 def _rules(tone: dict[str, str], series: tuple[str, ...], named: dict[str, str]) -> str:
     colours = {str(i): c for i, c in enumerate(series)} | named
-    each = "".join(f".chart .l-{k}{{stroke:{c};fill:none}}.chart .f-{k}{{fill:{c}}}" for k, c in colours.items())
+    each = "".join(
+        f".chart .l-{k}{{stroke:{c};fill:none}}.chart .f-{k}{{fill:{c}}}.chart .o-{k}{{fill:{_readable(c, tone)};font-size:10px;stroke:none}}"
+        for k, c in colours.items()
+    )
     return (
         ".chart{font:12px system-ui,'DejaVu Sans',sans-serif}"
-        f".chart text{{fill:{tone['soft']}}}.chart .ink{{fill:{tone['ink']}}}.chart .title{{fill:{tone['ink']};font-size:16px;font-weight:600}}"
+        f".chart text{{fill:{tone['soft']};paint-order:stroke;stroke:{tone['paper']};stroke-width:3px;stroke-linejoin:round}}.chart .ink{{fill:{tone['ink']}}}.chart .title{{fill:{tone['ink']};font-size:16px;font-weight:600}}"
         f".chart .grid{{stroke:{tone['grid']}}}.chart .axis{{stroke:{tone['axis']}}}.chart .paper{{fill:{tone['paper']}}}"
-        f".chart .on{{fill:{tone['paper']};font-size:10px}}.chart .halo{{stroke:{tone['paper']};stroke-width:1.5}}{each}"
+        f".chart .halo{{stroke:{tone['paper']};stroke-width:1.5}}.chart .hatch{{stroke:{tone['paper']};stroke-width:1.6}}{each}"
         f".chart .m-mark{{fill:{named['mark']}}}.chart .m-bad{{fill:{named['bad']}}}.chart .m-good{{fill:{named['good']}}}"
     )
 
 
+def _readable(ground: str, tone: dict[str, str]) -> str:
+    """Return the colour of letters on *ground*: the paper's, or where that is too near, whatever is darker or lighter."""
+    ends = (tone["paper"], tone["ink"])
+    return ends[0] if contrast(ground, ends[0]) >= CONTRAST else max(ends, key=lambda end: contrast(ground, end))
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours as ``#rrggbb``, 1 to 21 (WCAG 2.1, "contrast ratio")."""
+    low, high = sorted(0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in (linear(one), linear(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def linear(colour: str) -> tuple[float, float, float]:
+    """Return a colour ``#rrggbb`` of sRGB as shares of light, 0 to 1 (IEC 61966-2-1)."""
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return _light(red), _light(green), _light(blue)
+
+
+def _light(value: float) -> float:
+    return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+
+
 def _text(words: str) -> str:
     return html.escape(words, quote=True)
+
+
+def _hatched(mark: Curve | Dots | Bars) -> bool:
+    return isinstance(mark, Bars) and (mark.hatched or mark.colour == "bad")
 
 
 class _Drawing:
@@ -183,13 +223,16 @@ class _Drawing:
 
     def __init__(self, chart: Chart, *, title: bool) -> None:
         self.chart = chart
+        # Grid and marks, then lines through all panels, then lanes and words, which nothing may cross.
         self._parts: list[str] = []
+        self._lines: list[str] = []
+        self._words: list[str] = []
         lanes = max((len(lane.label) for p in chart.panels for lane in p.lanes), default=0)
         self.left = max(LEFT, min(220, 14 + lanes * LETTER))
         self.low, self.high = self._range()
         y = 6.0
         if title:
-            self._put(f"<text class='title' x='8' y='{y + 16:.0f}'>{_text(chart.title)}</text>")
+            self._over(f"<text class='title' x='8' y='{y + 16:.0f}'>{_text(chart.title)}</text>")
             y += 30
         rows = self._moment_rows()
         y += 15 * len(rows)
@@ -201,13 +244,26 @@ class _Drawing:
         y = self._x_axis(y)
         if title and chart.caption:
             for line in _wrap(chart.caption, 130):
-                self._put(f"<text x='8' y='{y + 14:.0f}'>{_text(line)}</text>")
+                self._over(f"<text x='8' y='{y + 14:.0f}'>{_text(line)}</text>")
                 y += 16
         self.height = y + 8
-        self.body = "".join(self._parts)
+        self.body = "".join((HATCH if self._hatches else "", *self._parts, *self._lines, *self._words))
+
+    @property
+    def _hatches(self) -> bool:
+        return any(_hatched(mark) for panel in self.chart.panels for mark in panel.marks)
 
     def _put(self, text: str) -> None:
         self._parts.append(text)
+
+    def _over(self, text: str) -> None:
+        self._words.append(text)
+
+    def _dot(self, colour: Colour, x: float, y: float) -> str:
+        shape = SHAPES.get(colour) if isinstance(colour, int) else None
+        if shape is None:
+            return f"<circle class='f-{colour} halo' cx='{x:.1f}' cy='{y:.1f}' r='4.5'/>"
+        return f"<path class='f-{colour} halo' d='{shape}' transform='translate({x:.1f} {y:.1f})'/>"
 
     # --- x ----------------------------------------------------------------------------------------------------------
 
@@ -234,14 +290,16 @@ class _Drawing:
             lines = [_wrap(name, max(6, int(room))) for name in chart.categories]
             for i, words in enumerate(lines):
                 for j, line in enumerate(words):
-                    self._put(
+                    self._over(
                         f"<text x='{self.x(i):.1f}' y='{y + 14 + 13 * j:.1f}' text-anchor='middle'>{_text(line)}</text>"
                     )
             y += 13 * (max(map(len, lines), default=1) - 1)
         else:
             for value in ticks(self.low, self.high, 10, log=chart.log):
-                self._put(f"<text x='{self.x(value):.1f}' y='{y + 14:.1f}' text-anchor='middle'>{number(value)}</text>")
-        self._put(f"<text x='{WIDTH - RIGHT:.0f}' y='{y + 32:.1f}' text-anchor='end'>{_text(chart.x)}</text>")
+                self._over(
+                    f"<text x='{self.x(value):.1f}' y='{y + 14:.1f}' text-anchor='middle'>{number(value)}</text>"
+                )
+        self._over(f"<text x='{WIDTH - RIGHT:.0f}' y='{y + 32:.1f}' text-anchor='end'>{_text(chart.x)}</text>")
         return y + 36
 
     # --- panels -----------------------------------------------------------------------------------------------------
@@ -258,11 +316,11 @@ class _Drawing:
                 part = (value - low) / (high - low)
             return bottom - panel.height * min(1.03, max(-0.03, part))
 
-        for value in ticks(low, high, max(3, panel.height // 45), log=panel.log):
+        for value in ticks(low, high, max(4, panel.height // 40), log=panel.log):
             self._put(
                 f"<line class='grid' x1='{self.left:.0f}' x2='{WIDTH - RIGHT}' y1='{y(value):.1f}' y2='{y(value):.1f}'/>"
             )
-            self._put(f"<text x='{self.left - 7:.0f}' y='{y(value) + 4:.1f}' text-anchor='end'>{number(value)}</text>")
+            self._over(f"<text x='{self.left - 7:.0f}' y='{y(value) + 4:.1f}' text-anchor='end'>{number(value)}</text>")
         self._put(f"<line class='axis' x1='{self.left:.0f}' x2='{WIDTH - RIGHT}' y1='{bottom:.1f}' y2='{bottom:.1f}'/>")
         stack: dict[tuple[float, float], float] = {}
         for mark in panel.marks:
@@ -278,14 +336,14 @@ class _Drawing:
     def _legend(self, panel: Panel, top: float) -> float:
         at, y = self.left, top + 12
         if panel.y:
-            self._put(f"<text class='ink' x='8' y='{y:.1f}'>{_text(panel.y)}</text>")
+            self._over(f"<text class='ink' x='8' y='{y:.1f}'>{_text(panel.y)}</text>")
             at = max(at, 8 + len(panel.y) * LETTER + 24)
         entries: dict[tuple[str, Colour], set[str]] = {}
         for mark in panel.marks:
             kind = (
                 "dots"
                 if isinstance(mark, Dots)
-                else "bars"
+                else ("hatch" if _hatched(mark) else "bars")
                 if isinstance(mark, Bars)
                 else "dash"
                 if mark.dashed
@@ -299,15 +357,18 @@ class _Drawing:
             if at + wide > WIDTH - RIGHT and at > first:
                 at, y = first, y + 17
             if "bars" in kinds:
-                self._put(f"<rect class='f-{colour}' x='{at:.1f}' y='{y - 10:.1f}' width='14' height='11' rx='2'/>")
+                self._over(f"<rect class='f-{colour}' x='{at:.1f}' y='{y - 10:.1f}' width='14' height='11' rx='2'/>")
+            if "hatch" in kinds:
+                box = f"x='{at:.1f}' y='{y - 10:.1f}' width='14' height='11' rx='2'/>"
+                self._over(f"<rect class='f-{colour}' {box}<rect fill='url(#hatch)' {box}")
             if kinds & {"line", "dash"}:
                 dash = " stroke-dasharray='5 4'" if "dash" in kinds else ""
-                self._put(
+                self._over(
                     f"<line class='l-{colour}' stroke-width='2'{dash} x1='{at:.1f}' x2='{at + 18:.1f}' y1='{y - 4:.1f}' y2='{y - 4:.1f}'/>"
                 )
             if "dots" in kinds:
-                self._put(f"<circle class='f-{colour} halo' cx='{at + 9:.1f}' cy='{y - 4:.1f}' r='4.5'/>")
-            self._put(f"<text x='{at + 23:.1f}' y='{y:.1f}'>{_text(label)}</text>")
+                self._over(self._dot(colour, at + 9, y - 4))
+            self._over(f"<text x='{at + 23:.1f}' y='{y:.1f}'>{_text(label)}</text>")
             at += wide
         return y + 12
 
@@ -320,9 +381,10 @@ class _Drawing:
             left, right = self.x(begin), self.x(end)
             gap = 0.8 if right - left > 4 else 0.0
             tall = max(2.0, y(below) - y(below + height))
-            self._put(
-                f"<rect class='f-{mark.colour}' opacity='.78' x='{left:.1f}' y='{y(below) - tall:.1f}' width='{max(0.8, right - left - gap):.1f}' height='{tall:.1f}'/>"
-            )
+            box = f"opacity='.85' x='{left:.1f}' y='{y(below) - tall:.1f}' width='{max(0.8, right - left - gap):.1f}' height='{tall:.1f}'/>"
+            self._put(f"<rect class='f-{mark.colour}' {box}")
+            if _hatched(mark):
+                self._put(f"<rect fill='url(#hatch)' {box}")
 
     def _curve(self, mark: Curve, y: Vertical) -> None:
         words: list[str] = []
@@ -350,28 +412,29 @@ class _Drawing:
                 self._put(
                     f"<path class='l-{mark.colour}' stroke-width='1.6' d='M{x - 4:.1f} {y(low):.1f}h8M{x - 4:.1f} {y(high):.1f}h8M{x:.1f} {y(low):.1f}V{y(high):.1f}'/>"
                 )
-            self._put(f"<circle class='f-{mark.colour} halo' cx='{x:.1f}' cy='{y(value):.1f}' r='4.5'/>")
+            self._put(self._dot(mark.colour, x, y(value)))
 
     def _lanes(self, panel: Panel, top: float) -> float:
         tall = 22
         y = top + 8
         if panel.y:
-            self._put(f"<text class='ink' x='8' y='{y + 6:.1f}'>{_text(panel.y)}</text>")
+            self._over(f"<text class='ink' x='8' y='{y + 6:.1f}'>{_text(panel.y)}</text>")
             y += 16
         for lane in panel.lanes:
             self._put(
                 f"<line class='grid' x1='{self.left:.0f}' x2='{WIDTH - RIGHT}' y1='{y + tall / 2:.1f}' y2='{y + tall / 2:.1f}'/>"
             )
-            self._put(f"<text class='ink' x='8' y='{y + 15:.1f}'>{_text(lane.label)}</text>")
+            self._over(f"<text class='ink' x='8' y='{y + 15:.1f}'>{_text(lane.label)}</text>")
             for span in lane.spans:
                 left, right = self.x(span.begin), self.x(span.end)
                 wide = max(2.0, right - left - 1)
-                self._put(
+                self._over(
                     f"<rect class='f-{span.colour}' x='{left:.1f}' y='{y + 2:.1f}' width='{wide:.1f}' height='{tall - 5}' rx='3'><title>{_text(span.text)}</title></rect>"
                 )
-                room = int((wide - 6) / 6.0)
-                if room >= 3 and span.text:
-                    self._put(f"<text class='on' x='{left + 4:.1f}' y='{y + 14:.1f}'>{_text(span.text[:room])}</text>")
+                if words := cut(span.text, int((wide - 6) / SMALL)):
+                    self._over(
+                        f"<text class='o-{span.colour}' x='{left + 4:.1f}' y='{y + 14:.1f}'>{_text(words)}</text>"
+                    )
             y += tall
         return y + 8
 
@@ -404,12 +467,13 @@ class _Drawing:
             y = top - 15 * (len(rows) - i) + 10
             for moment in row:
                 x = self.x(moment.at)
-                self._put(
-                    f"<line class='l-{moment.colour}' stroke-dasharray='4 3' x1='{x:.1f}' x2='{x:.1f}' y1='{y - 8:.1f}' y2='{bottom:.1f}'/>"
+                dash = DASHES.get(str(moment.colour), "1 4")
+                self._lines.append(
+                    f"<line class='l-{moment.colour}' stroke-width='1.3' stroke-dasharray='{dash}' x1='{x:.1f}' x2='{x:.1f}' y1='{y - 8:.1f}' y2='{bottom:.1f}'/>"
                 )
                 left = self._extent(moment)[0] < x
                 anchor = " text-anchor='end'" if left else ""
-                self._put(
+                self._over(
                     f"<text class='m-{moment.colour}' x='{x + (-4 if left else 4):.1f}' y='{y:.1f}'{anchor}>{_text(moment.text)}</text>"
                 )
 
@@ -418,13 +482,22 @@ def ticks(low: float, high: float, about: int, *, log: bool = False) -> list[flo
     """Return round values between *low* and *high*, around *about* of them."""
     if log:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        fine = (1, 2, 5) if len(decades) <= 4 else (1,)
+        fine: Sequence[float] = (1, 2, 5) if len(decades) <= 4 else (1,)
+        if high < 10 * low:  # less than a decade
+            fine = (1, 1.5, 2, 3, 4, 5, 6, 8)
         return [f * 10**d for d in decades for f in fine if low * 0.999 <= f * 10**d <= high * 1.001]
     raw = (high - low) / max(1, about)
     power = 10 ** math.floor(math.log10(raw))
     step = next(f * power for f in (1, 2, 2.5, 5, 10) if f * power >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
     return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def cut(words: str, room: int) -> str:
+    """Return as much of *words* as *room* letters hold; nothing where that would say nothing."""
+    if len(words) <= room:
+        return words
+    return f"{words[: room - 1].rstrip()}…" if room >= 4 else ""
 
 
 def number(value: float) -> str:

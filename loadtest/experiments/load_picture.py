@@ -4,7 +4,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from experiments.chart import Bars, Chart, Curve, Lane, Moment, Panel, Span
+from experiments.chart import Bars, Chart, Curve, Lane, Moment, Panel, Span, cut
 from experiments.result import Event
 from generator import Histogram, Request
 
@@ -16,6 +16,8 @@ CAUSES = 4
 SHOWN = {"injection": "mark", "undone": "good", "alarm": "bad"}
 #: Letters of an event's text on the picture.
 LETTERS = 32
+#: What stands before that text; an undone fault names itself.
+BEFORE = {"injection": "", "undone": "undone: ", "alarm": "alarm: "}
 
 
 def time_line(
@@ -45,7 +47,13 @@ def time_line(
     if serials:
         panels.append(Panel(lanes=certificates(serials), y="certificate seen from outside"))
     return Chart(
-        title, [*panels, *more], x="seconds", caption=caption, moments=moments(events), low=0.0, name=name or title
+        title,
+        [*panels, *more],
+        x="seconds of the run",
+        caption=caption,
+        moments=moments(events),
+        low=0.0,
+        name=name or title,
     )
 
 
@@ -59,10 +67,22 @@ def outcomes(requests: Sequence[Request], step: float = BIN) -> Panel:
         else:
             good[int(each.intended / step)] += 1
     causes = sorted(bad, key=lambda cause: -bad[cause].total())
-    marks = [_bars("went well", good, step, "good")]
-    marks += [_bars(f"lost: {cause}", bad[cause], step, "bad" if i == 0 else i + 2) for i, cause in enumerate(causes[:CAUSES])]  # fmt: skip
+    named: list[tuple[str, Counter[int], int | str]] = [("went well", good, "good")]
+    named += [(f"lost: {cause}", bad[cause], "bad" if i == 0 else i + 2) for i, cause in enumerate(causes[:CAUSES])]
     if rest := causes[CAUSES:]:
-        marks.append(_bars("lost: other causes", sum((bad[c] for c in rest), Counter()), step, 6))
+        named.append(("lost: other causes", sum((bad[c] for c in rest), Counter()), 6))
+    # The load begins and ends within a bar: that one is as narrow as what it covers, not lower.
+    times = [each.intended for each in requests]
+    first, last = min(times, default=0.0), max(times, default=0.0)
+    last += (last - first) / max(1, len(times) - 1)
+    marks = []
+    for label, counts, colour in named:
+        bars = []
+        for i, count in sorted(counts.items()):
+            begin = max(i * step, min(first, (i + 0.75) * step))
+            end = min((i + 1) * step, max(last, begin + step / 4))
+            bars.append((begin, end, count / (end - begin)))
+        marks.append(Bars(label, bars, colour, hatched=colour != "good"))
     return Panel(marks, y="requests per second", height=170)
 
 
@@ -101,12 +121,8 @@ def certificates(serials: Sequence[tuple[float, str]]) -> list[Lane]:
 
 def moments(events: Iterable[Event]) -> list[Moment]:
     """Return injections, their ends and alarms as lines."""
-    return [Moment(e.at, _short(e.text), SHOWN[e.kind]) for e in events if e.kind in SHOWN]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= LETTERS else f"{text[: LETTERS - 1].rstrip()}…"
-
-
-def _bars(label: str, counts: Counter[int], step: float, colour: int | str) -> Bars:
-    return Bars(label, [(i * step, (i + 1) * step, n / step) for i, n in sorted(counts.items())], colour)
+    return [
+        Moment(e.at, cut(BEFORE[e.kind] + e.text.removeprefix("fault "), LETTERS), SHOWN[e.kind])
+        for e in events
+        if e.kind in SHOWN
+    ]

@@ -20,7 +20,7 @@ WORDS = {
 }
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #5b6570; --paper: #fff; --line: #dfe3e7; --card: #f6f7f9;
-  --good: #1f7a4a; --bad: #c0241f; --idle: #6b7480; --link: #0068a8 }
+  --good: #1f7a5f; --bad: #b3261e; --idle: #6b7480; --link: #0068a8 }
 @media (prefers-color-scheme: dark) { @media screen { :root { --ink: #e8eaed; --soft: #9aa5b1; --paper: #14171a; --line: #30363d;
   --card: #1b1f23; --good: #2f9e63; --bad: #e5534b; --idle: #7d8894; --link: #5eb3f0 } } }
 body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 62rem; margin: 0 auto; padding: 1.6rem 1.2rem 4rem }

@@ -98,7 +98,7 @@ def look(board: Board, runner: Any) -> None:
 
 
 _STYLE = "font:14px system-ui,sans-serif;position:fixed;right:1rem;bottom:.7rem;z-index:9;display:flex;gap:1rem;background:#12324a;padding:.35rem .8rem;border-radius:.4rem"
-LINKS = f"""<nav aria-label="firstbyte" style="{_STYLE}"><a style="color:#fff" href="/firstbyte">phases &amp; kernel counters</a>
+LINKS = f"""<style>#root{{padding-bottom:3.5rem}}</style><nav aria-label="firstbyte" style="{_STYLE}"><a style="color:#fff" href="/firstbyte">phases &amp; kernel counters</a>
 <a style="color:#fff" href="#" onclick="this.href=location.protocol+'//'+location.hostname+':{CONSOLE_PORT}/'">the lab</a>
 <a style="color:#fff" href="#" onclick="this.href=location.protocol+'//'+location.hostname+':{CONSOLE_PORT}/results/'">reports</a></nav>"""
 
@@ -110,7 +110,7 @@ body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper)
 h1{font-size:1.4rem;margin:0}h2{font-size:1.08rem;margin:1.8rem 0 .2rem}p{margin:.2rem 0;color:var(--soft)}a{color:var(--link)}
 nav{display:flex;gap:1.2rem;margin:.4rem 0}.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.93rem;min-width:40rem}
 th{color:var(--soft);font-weight:500}td,th{text-align:right;padding:.25rem 0 .25rem 1.1rem;border-bottom:1px solid var(--line);white-space:nowrap;font-variant-numeric:tabular-nums}
-td.word,th.word{text-align:left;padding-left:0;padding-right:1.1rem}#starved,#gone{color:var(--bad);font-weight:600}
+td.word,th.word{text-align:left;padding-right:1.1rem}td:first-child,th:first-child{padding-left:0}#starved,#gone{color:var(--bad);font-weight:600}
 </style><h1>Load: phases and kernel counters</h1>
 <nav><a href="/">Locust</a><a id="lab" href="#">the lab</a><a id="reports" href="#">reports</a></nav>
 <p id="counts" aria-live="polite">…</p><p id="starved" role="alert"></p><p id="gone" role="alert"></p><main></main><script>

@@ -61,7 +61,7 @@ async def shorten(run: Run, hosts: Sequence[str], scale: Scale) -> None:
         run.journal.add(Undo(f"short certificate of {host}", host, "POST", "/admin/renew", {}))
     body = {"seconds": scale.life, "backdate": scale.backdate}
     undo = Undo("the CA's lifetime", "ca", "DELETE", "/admin/lifetime")
-    await run.inject(f"leaves live {scale.life:g} s", "ca", "PUT", "/admin/lifetime", body, undo=undo)
+    await run.inject(f"leaves live {scale.life:.3g} s", "ca", "PUT", "/admin/lifetime", body, undo=undo)
     for host in hosts:
         undo = Undo(f"schedule of {host}", host, "DELETE", "/admin/schedule")
         schedule = {"scale": scale.factor, "seed": run.rng.randrange(1 << 30)}

@@ -115,7 +115,7 @@ class Rehearsal:
         run, lost = self.run, self.lost()
         run.fact("requests sent", len(self.requests))
         run.fact("requests lost", len(lost))
-        run.fact("lost by cause", causes(lost))
+        run.fact("lost by cause", causes(lost) or "none")
         phases: tuple[tuple[str, Callable[[float], bool]], ...] = (
             ("before", lambda at: at < first),
             ("during", lambda at: first <= at < last),

@@ -7,7 +7,21 @@ from itertools import pairwise
 
 from drills.lifetimes import JITTER, NOMINAL_DAYS, SHARE, Scale, shorten
 from drills.rehearsal import HOST, Rehearsal, listed, said
-from experiments import Bars, Chart, Control, Experiment, Lane, Moment, Panel, Quantity, Run, Span, parameter
+from experiments import (
+    Bars,
+    Chart,
+    Control,
+    Curve,
+    Dots,
+    Experiment,
+    Lane,
+    Moment,
+    Panel,
+    Quantity,
+    Run,
+    Span,
+    parameter,
+)
 
 #: Everybody in the lab who holds a certificate of the CA's.
 HOSTS = (HOST, "edge-far", "catalog-1", "catalog-2", "catalog-3", "news")
@@ -130,7 +144,7 @@ class Year(Experiment[Parameters]):
             return min(self.p.days, max(0.0, self.scale.days(stage.at(epoch) - self.began)))
 
         lanes = []
-        renewals: list[float] = []
+        renewals: list[tuple[float, float]] = []  # the day, and the days that the one before had left
         for host in HOSTS:
             each = [h for h in stage.watch.of(host) if h.life < 2 * self.scale.life]
             spans = []
@@ -139,23 +153,30 @@ class Year(Experiment[Parameters]):
                     each[number + 1].issued if number + 1 < len(each) else min(one.not_after, stage.epoch + self.ended)
                 )
                 if number:
-                    renewals.append(day(one.issued))
+                    renewals.append((day(one.issued), self.scale.days(each[number - 1].not_after - one.issued)))
                 spans.append(Span(day(one.issued), day(until), one.serial[:6], number % 6))
                 if number + 1 == len(each) and stage.at(one.not_after) < self.ended:
                     spans.append(Span(day(one.not_after), self.p.days, "expired", "bad"))
             lanes.append(Lane(host, spans))
         weeks = int(self.p.days // 7) + 1
-        counts = [sum(7 * week <= at < 7 * week + 7 for at in renewals) for week in range(weeks)]
-        bars = Bars(
-            "renewals", [(7.0 * week, min(7.0 * week + 7, self.p.days), float(n)) for week, n in enumerate(counts)], 0
-        )
+        counts = [sum(7 * week <= at < 7 * week + 7 for at, _ in renewals) for week in range(weeks)]
+        bars = Bars("", [(7.0 * week, min(7.0 * week + 7, self.p.days), float(n)) for week, n in enumerate(counts)], 0)
+        third = (1 - SHARE) * NOMINAL_DAYS
+        margin: list[Curve | Dots | Bars] = [
+            Curve("theory: a third of life", [(0.0, third), (self.p.days, third)], 0),
+            Dots("measured", [(at, left, left, left) for at, left in renewals], 1),
+        ]
         months = [Moment(30.42 * m, MONTHS[m % 12], 6) for m in range(int(self.p.days / 30.42) + 1)]
         return Chart(
             f"Who held which certificate, on each of {self.p.days:.0f} days",
-            [Panel(lanes=lanes, y="certificate in use, by host"), Panel([bars], y="renewals in a week", height=110)],
+            [
+                Panel(lanes=lanes, y="certificate in use, by host"),
+                Panel(margin, y="days left when renewed; 0 is an outage", height=110),
+                Panel([bars], y="renewals in a week", height=90),
+            ],
             x="nominal days",
             caption=f"A colour is a certificate; it lives {NOMINAL_DAYS:g} days and is replaced after about {NOMINAL_DAYS * SHARE:.0f}. "
-            f"A day lasted {self.scale.seconds(1) * 1000:.0f} ms.",
+            f"A day lasted {self.scale.seconds(1) * 1000:.0f} ms, so an order of a second costs {self.scale.days(1):.0f} days of the margin.",
             moments=months,
             low=0.0,
             high=self.p.days,

@@ -4,7 +4,26 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from experiments.chart import Bars, Chart, Curve, Dots, Lane, Moment, Panel, Span, rasterise, svg, ticks
+from experiments.chart import (
+    NAMED_DARK,
+    NAMED_LIGHT,
+    SERIES_DARK,
+    SERIES_LIGHT,
+    Bars,
+    Chart,
+    Curve,
+    Dots,
+    Lane,
+    Moment,
+    Panel,
+    Span,
+    contrast,
+    cut,
+    linear,
+    rasterise,
+    svg,
+    ticks,
+)
 
 EVERYTHING = Chart(
     "All & <everything>",
@@ -36,7 +55,7 @@ def test_a_picture_that_stands_alone_brings_its_colours_for_light_and_dark():
 
 def test_stacked_bars_stand_on_each_other():
     text = svg(Chart("x", [Panel([Bars("a", [(0, 1, 3)], 0), Bars("b", [(0, 1, 1)], 1)])], x=""))
-    boxes = re.findall(r"class='f-(\d)' opacity='.78' x='[\d.]+' y='([\d.]+)' width='[\d.]+' height='([\d.]+)'", text)
+    boxes = re.findall(r"class='f-(\d)' opacity='.85' x='[\d.]+' y='([\d.]+)' width='[\d.]+' height='([\d.]+)'", text)
     (_, top_of_a, _), (_, top_of_b, height_of_b) = boxes
     assert float(top_of_b) + float(height_of_b) == pytest.approx(float(top_of_a), abs=0.2)
 
@@ -63,3 +82,79 @@ def test_ticks_of_decades():
 def test_a_machine_without_a_rasteriser_writes_no_png(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert (rasterise(tmp_path / "a.svg", tmp_path / "a.png"), list(tmp_path.iterdir())) == (False, [])
+
+
+#: What little light of each cone is left mixes these shares of red, green and blue (G. M. Machado, M. M. Oliveira and
+#: L. A. F. Fernandes, 2009, table 1, severity 1.0).
+SIGHT = {
+    "usual": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "protanope": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+    "deuteranope": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
+}
+#: Primaries of sRGB in CIE XYZ, each row over that of its white.
+XYZ = ((0.4339, 0.3763, 0.1899), (0.2126, 0.7152, 0.0722), (0.0177, 0.1095, 0.8729))
+
+
+def times(matrix, vector):
+    return [sum(a * b for a, b in zip(row, vector, strict=True)) for row in matrix]
+
+
+def perceived(colour, sight):
+    """CIE L*a*b* of *colour*: where two are 2 apart one sees it, where they are 15 apart one can name it."""
+    x, y, z = (max(0.0, part) ** (1 / 3) for part in times(XYZ, times(SIGHT[sight], linear(colour))))
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+@pytest.mark.parametrize(
+    ("colours", "apart"),
+    [
+        pytest.param(SERIES_LIGHT[:6], 15, id="series"),
+        pytest.param(SERIES_DARK[:6], 15, id="series-dark"),
+        pytest.param((NAMED_LIGHT["good"], NAMED_LIGHT["bad"]), 35, id="good-and-bad"),
+        pytest.param((NAMED_DARK["good"], NAMED_DARK["bad"]), 35, id="good-and-bad-dark"),
+    ],
+)
+def test_colours_are_told_apart_by_the_colour_blind(colours, apart, sight):
+    seen = {colour: perceived(colour, sight) for colour in colours}
+    near = {(a, b): math.dist(seen[a], seen[b]) for a in seen for b in seen if a < b}
+    assert not {pair: distance for pair, distance in near.items() if distance < apart}
+
+
+def test_contrast_is_that_of_the_guidelines():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+def test_words_and_lanes_lie_above_the_lines_of_moments_and_bars_below():
+    text = svg(EVERYTHING)
+    line = text.index("stroke-dasharray='7 3'")
+    assert text.index("opacity='.85'") < line < min(text.index("<text"), text.index("<title>4f96"))
+
+
+def test_what_was_lost_is_hatched_in_the_picture_and_in_its_legend():
+    def hatches(bars):
+        return svg(Chart("x", [Panel([bars])], x="")).count("fill='url(#hatch)'")
+
+    spans = [(0.0, 1.0, 3.0), (1.0, 2.0, 3.0)]
+    assert [hatches(Bars("lost", spans, "bad")), hatches(Bars("lost", spans, 3, hatched=True)), hatches(Bars("ok", spans))] == [3, 3, 0]  # fmt: skip
+
+
+def test_texts_at_the_right_edge_take_a_row_of_their_own():
+    moments = [Moment(80, "injected first"), Moment(99, "and undone at the end")]
+    text = svg(Chart("x", [Panel([Curve("a", [(0, 1), (100, 1)])])], x="", moments=moments))
+    rows = [re.search(rf"y='([\d.]+)'[^>]*>{moment.text}", text)[1] for moment in moments]
+    assert rows[0] != rows[1]
+
+
+@pytest.mark.parametrize(
+    ("room", "expected"),
+    [(7, "refused"), (6, "refus…"), (4, "ref…"), (3, "")],
+    ids=["whole", "cut", "least", "nothing"],
+)
+def test_words_that_do_not_fit_end_in_an_ellipsis(room, expected):
+    assert cut("refused", room) == expected
+
+
+def test_ticks_of_less_than_a_decade_are_more_than_one():
+    assert ticks(10, 90, 5, log=True) == [10, 15, 20, 30, 40, 50, 60, 80]

@@ -1,34 +1,71 @@
-from experiments.chart import Bars, Curve
+from collections import Counter
+
+import pytest
+
 from experiments.load_picture import LETTERS, latencies, moments, outcomes
 from experiments.result import Event
 from generator import Request
 
-#: A new connection takes 60 ms, an open one 20 ms; one in four is lost.
-REQUESTS = [
-    Request(i / 10, kind, i / 10, i / 10 + took, error="" if i % 4 else "reset")
-    for i in range(40)
-    for kind, took in (("fresh", 0.06), ("pooled", 0.02))
-]
+
+def load(seconds, rate=20.0, begin=0.1):
+    """Half fresh (60 ms), half pooled (20 ms), in turn."""
+    return [
+        Request(at, kind, sent=at, done=at + took)
+        for i in range(int(seconds * rate))
+        for at, (kind, took) in [(begin + i / rate, (("fresh", 0.06), ("pooled", 0.02))[i % 2])]
+    ]
 
 
-def test_each_kind_has_a_median_of_its_own() -> None:
-    lines = {
-        mark.label: {round(y) for _, y in mark.points}
-        for mark in latencies(REQUESTS, 1.0).marks
-        if isinstance(mark, Curve)
-    }
-    assert lines == {"median, fresh": {60}, "median, pooled": {20}, "99 % of all": {60}}
+def test_the_median_of_each_kind_of_connection_is_drawn_and_none_over_both():
+    found = {curve.label: {round(y, 1) for _, y in curve.points} for curve in latencies(load(5)).marks}
+    assert found == {"median, fresh": {60.0}, "median, pooled": {20.0}, "99 % of all": {60.0}}
 
 
-def test_outcomes_are_counted_per_second_by_cause() -> None:
-    bars = {
-        mark.label: sum(height for *_, height in mark.bars)
-        for mark in outcomes(REQUESTS, 1.0).marks
-        if isinstance(mark, Bars)
-    }
-    assert bars == {"went well": 60, "lost: reset": 20}
+def test_what_was_lost_has_no_latency():
+    requests = load(1)
+    for each in requests:
+        each.error = "refused"
+    assert [curve.points for curve in latencies(requests).marks] == [[]]
 
 
-def test_long_words_are_cut_where_the_reader_sees_it() -> None:
-    long, short = moments([Event(1.0, "injection", "x" * (LETTERS + 1)), Event(2.0, "undone", "fault off")])
-    assert (len(long.text), long.text[-1], short.text) == (LETTERS, "…", "fault off")
+def test_outcomes_are_counted_per_second_by_cause():
+    requests = load(4.0, rate=20.0, begin=0.0)
+    for each in requests[::4]:
+        each.error = "reset"
+    sums = {bars.label: sum(height for *_, height in bars.bars) for bars in outcomes(requests, 1.0).marks}
+    assert sums == pytest.approx({"went well": 60, "lost: reset": 20})
+
+
+def test_the_first_and_the_last_bar_are_as_wide_as_what_they_cover_and_as_high_as_the_rest():
+    bars = outcomes(load(5.0, rate=40.0, begin=0.1)).marks[0].bars
+    assert [height for _, _, height in bars] == pytest.approx([40.0] * len(bars), rel=0.15)
+    assert (bars[0][0], bars[-1][1]) == pytest.approx((0.1, 5.1), abs=0.03)
+
+
+def test_bars_of_all_outcomes_together_are_as_high_as_the_load():
+    requests = load(2.0, rate=40.0, begin=0.0)
+    for each in requests[20:45]:
+        each.error = "refused"
+    good, lost = outcomes(requests).marks
+    high = Counter()
+    for begin, _, height in (*good.bars, *lost.bars):
+        high[begin] += height
+    assert list(high.values()) == pytest.approx([40.0] * 8)
+    assert (lost.label, lost.hatched, good.hatched) == ("lost: refused", True, False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "words"),
+    [
+        ("injection", "edge: renewal_off on", "edge: renewal_off on"),
+        ("undone", "fault renewal_off of edge", "undone: renewal_off of edge"),
+        ("alarm", "edge: certificate", "alarm: edge: certificate"),
+    ],
+)
+def test_a_line_says_what_it_is_without_its_colour(kind, text, words):
+    assert [moment.text for moment in moments([Event(1.0, kind, text)])] == [words]
+
+
+def test_long_words_are_cut_where_the_reader_sees_it():
+    (long,) = moments([Event(1.0, "injection", "x" * (LETTERS + 1))])
+    assert (len(long.text), long.text[-1]) == (LETTERS, "…")
