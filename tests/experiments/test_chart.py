@@ -140,13 +140,6 @@ def test_what_was_lost_is_hatched_in_the_picture_and_in_its_legend():
     assert [hatches(Bars("lost", spans, "bad")), hatches(Bars("lost", spans, 3, hatched=True)), hatches(Bars("ok", spans))] == [3, 3, 0]  # fmt: skip
 
 
-def test_texts_at_the_right_edge_take_a_row_of_their_own():
-    moments = [Moment(80, "injected first"), Moment(99, "and undone at the end")]
-    text = svg(Chart("x", [Panel([Curve("a", [(0, 1), (100, 1)])])], x="", moments=moments))
-    rows = [re.search(rf"y='([\d.]+)'[^>]*>{moment.text}", text)[1] for moment in moments]
-    assert rows[0] != rows[1]
-
-
 @pytest.mark.parametrize(
     ("room", "expected"),
     [(7, "refused"), (6, "refus…"), (4, "ref…"), (3, "")],

@@ -2,6 +2,7 @@ from collections import Counter
 
 import pytest
 
+from experiments.chart import Bars, Curve
 from experiments.load_picture import LETTERS, latencies, moments, outcomes
 from experiments.result import Event
 from generator import Request
@@ -16,8 +17,16 @@ def load(seconds, rate=20.0, begin=0.1):
     ]
 
 
+def curves(requests):
+    return [mark for mark in latencies(requests).marks if isinstance(mark, Curve)]
+
+
+def stacked(requests, step=0.25):
+    return [mark for mark in outcomes(requests, step).marks if isinstance(mark, Bars)]
+
+
 def test_the_median_of_each_kind_of_connection_is_drawn_and_none_over_both():
-    found = {curve.label: {round(y, 1) for _, y in curve.points} for curve in latencies(load(5)).marks}
+    found = {curve.label: {round(y, 1) for _, y in curve.points} for curve in curves(load(5))}
     assert found == {"median, fresh": {60.0}, "median, pooled": {20.0}, "99 % of all": {60.0}}
 
 
@@ -25,19 +34,19 @@ def test_what_was_lost_has_no_latency():
     requests = load(1)
     for each in requests:
         each.error = "refused"
-    assert [curve.points for curve in latencies(requests).marks] == [[]]
+    assert [curve.points for curve in curves(requests)] == [[]]
 
 
 def test_outcomes_are_counted_per_second_by_cause():
     requests = load(4.0, rate=20.0, begin=0.0)
     for each in requests[::4]:
         each.error = "reset"
-    sums = {bars.label: sum(height for *_, height in bars.bars) for bars in outcomes(requests, 1.0).marks}
+    sums = {bars.label: sum(height for *_, height in bars.bars) for bars in stacked(requests, 1.0)}
     assert sums == pytest.approx({"went well": 60, "lost: reset": 20})
 
 
 def test_the_first_and_the_last_bar_are_as_wide_as_what_they_cover_and_as_high_as_the_rest():
-    bars = outcomes(load(5.0, rate=40.0, begin=0.1)).marks[0].bars
+    bars = stacked(load(5.0, rate=40.0, begin=0.1))[0].bars
     assert [height for _, _, height in bars] == pytest.approx([40.0] * len(bars), rel=0.15)
     assert (bars[0][0], bars[-1][1]) == pytest.approx((0.1, 5.1), abs=0.03)
 
@@ -46,8 +55,8 @@ def test_bars_of_all_outcomes_together_are_as_high_as_the_load():
     requests = load(2.0, rate=40.0, begin=0.0)
     for each in requests[20:45]:
         each.error = "refused"
-    good, lost = outcomes(requests).marks
-    high = Counter()
+    good, lost = stacked(requests)
+    high: Counter[float] = Counter()
     for begin, _, height in (*good.bars, *lost.bars):
         high[begin] += height
     assert list(high.values()) == pytest.approx([40.0] * 8)
