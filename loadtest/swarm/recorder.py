@@ -97,7 +97,7 @@ class Recorder:
         if self._starvation.starved and not self._warned:
             logger.warning(
                 "generator starved: %s. These times say more of Locust than of the server: "
-                "fewer users, or more workers (--scale locust-worker=N).",
+                "fewer users, or more workers (--scale locust-worker=N) where cores are free.",
                 "; ".join(self._starvation.reasons),
             )
         elif self._warned and not self._starvation.starved:
