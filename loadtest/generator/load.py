@@ -9,7 +9,7 @@ import math
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,8 @@ class _Exchange:
     """One request under way."""
 
     request: Request
+    #: Octets to send.
+    text: bytes
     #: When the phase began that no connection measures: wait or dns.
     since: float
     phase: str = ""
@@ -60,6 +62,7 @@ class Load:
         timeout: float = TIMEOUT,
         check: Callable[[bytes], str] | None = None,
         servers: Sequence[tuple[str, int]] | None = None,
+        paths: Iterable[str] | None = None,
     ) -> None:
         """Make one.
 
@@ -75,6 +78,7 @@ class Load:
             timeout: seconds from the actual start after which a request is lost.
             check: told each body, returns why it is wrong, or nothing.
             servers: name servers; None reads /etc/resolv.conf.
+            paths: what one request after the other asks for; from their end on, and when None, the target's own path.
 
         Raises:
             LoadError: a kind that does not exist, or ports that this host would not use.
@@ -107,6 +111,7 @@ class Load:
         self._tasks: set[asyncio.Task[None]] = set()
         self._quiet, self._emptied = asyncio.Event(), asyncio.Event()
         self._texts = {False: target.head(close=False), True: target.head(close=True)}
+        self._paths = None if paths is None else iter(paths)
 
     def __repr__(self) -> str:
         counts = f"sent={self.pacer.sent} under_way={len(self._under_way)} waiting={len(self._waiting)}"
@@ -159,13 +164,19 @@ class Load:
         request = Request(intended, self.kinds[(self.pacer.sent - 1) % len(self.kinds)], now)
         if self._keep:
             self.requests.append(request)
-        exchange = _Exchange(request, now)
+        exchange = _Exchange(request, self._text(request.kind), now)
         self._expiries.append(exchange)
         self._under_way.add(exchange)
         if request.kind == "pooled":
             self._take_connection(exchange)
         else:
             self._resolve(exchange)
+
+    def _text(self, kind: str) -> bytes:
+        """Return the octets of the next request."""
+        close = self.closes == "server" and kind != "pooled"
+        path = None if self._paths is None else next(self._paths, None)
+        return self._texts[close] if path is None else self.target.head(close=close, path=path)
 
     def _take_connection(self, exchange: _Exchange) -> None:
         """Use an idle connection, open one, or wait for a place in the pool."""
@@ -231,13 +242,12 @@ class Load:
             self._pooled.add(connection)
         exchange.connection = connection
         self._carried[connection] = exchange
-        close = self.closes == "server" and request.kind != "pooled"
-        connection.open(request, self._texts[close], (address, self.target.port), self.origin)
+        connection.open(request, exchange.text, (address, self.target.port), self.origin)
 
     def _carry(self, exchange: _Exchange, connection: Connection) -> None:
         exchange.connection = connection
         self._carried[connection] = exchange
-        connection.ask(exchange.request, self._texts[False])
+        connection.ask(exchange.request, exchange.text)
 
     def _answered(self, connection: Connection) -> None:
         """Dispose of a connection whose request has its answer."""

@@ -46,9 +46,9 @@ class Target:
             made.minimum_version = made.maximum_version = VERSIONS[self.version]
         return made
 
-    def head(self, *, close: bool) -> bytes:
-        """Return the octets of a request; *close* asks the server to close afterwards."""
-        lines = [f"GET {self.path} HTTP/1.1", f"Host: {self.host}", "User-Agent: firstbyte-load"]
+    def head(self, *, close: bool, path: str | None = None) -> bytes:
+        """Return the octets of a request, for *path* if not the target's own; *close* asks the server to close afterwards."""
+        lines = [f"GET {path or self.path} HTTP/1.1", f"Host: {self.host}", "User-Agent: firstbyte-load"]
         return "\r\n".join([*lines, *(["Connection: close"] if close else []), "", ""]).encode("ascii")
 
 

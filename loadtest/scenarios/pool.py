@@ -3,25 +3,41 @@
 import asyncio
 import math
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import zip_longest
+from statistics import fmean, median
 
 import theory
 from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Panel, Quantity, Run, parameter
-from generator import Load, Request, Schedule, Target, constant
+from experiments.run import HERE
+from generator import Kind, Load, Request, Schedule, Target, constant
 from scenarios.connection import TRUST
 
 HOST = "www.example.com"
+#: How long requests hold their connection, and the name of the queue that this makes.
+KINDS = {"exponential": "M/M/c", "constant": "M/D/c"}
 #: Seconds at the start that do not count: connections are opened, the queue fills.
 WARM_UP = 2.0
-#: How a request holds its connection, by the origin's path.
-PATHS = {"exponential": "/delay/exp/{ms:g}", "constant": "/delay/{ms:g}"}
-
-
-#: Share of the holding time by which requests may begin late: a queue forgets what is much shorter than that.
+#: Seconds and requests per second of each part of the cold start, and what the origin takes meanwhile, in ms.
+COLD_SECONDS, COLD_RATE, COLD_MS = 3.0, 10.0, 10
+#: Seconds before and after a count of opened connections: samples are a tenth of a second apart.
+PAUSE = 0.25
+#: Share of the holding time by which requests may begin late, and which edge and origin may add to it: a queue forgets
+#: what is much shorter, and constant stays constant.
 MAX_LAG = 0.1
-#: Holding times that are drawn, for the mean of an exponential pool's wait given its arrivals.
-DRAWS = 60
+#: Standard errors of a run's mean that the long-run check allows: 1 % of honest runs lie outside.
+STANDARD_ERRORS = 2.6
+#: Share of the long-run mean up to which such a bound is worth checking: between the two models lies a factor of two.
+WIDEST = 0.5
+#: Round trips that a saved set-up may measure off a whole number: the handshake's arithmetic counts as well.
+OFF_ROUND_TRIPS = 0.3
+#: What edge, origin and links may add to the connections in use, and what else may open a connection here.
+TOLERANCE_IN_USE, TOLERANCE_OPENS = 0.1, 0.1
+#: Share of the connections in use up to which a long-run mean is a prediction; closer to all, hours would not be enough.
+BUSIEST = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +45,35 @@ class Parameters:
     """What can be varied."""
 
     rate: float = parameter(40.0, unit="requests/s", low=5, high=1000, help="Poisson, for each pool")
-    hold_ms: int = parameter(100, unit="ms", low=5, high=2000, help="what the origin takes, on average")
+    hold_ms: int = parameter(100, unit="ms", low=5, high=2000, help="what the origin is asked to take, on average")
     sizes: tuple[int, ...] = parameter((5, 6, 7), quick=(5, 6), unit="connections", low=1, high=64, help="of the pools")
-    seconds: float = parameter(180.0, quick=32.0, unit="s", low=10, high=900, help="how long")
-    tolerance: float = parameter(0.15, quick=0.5, low=0.01, high=2, help="share of the predicted wait; a short run scatters more")  # fmt: skip
+    seconds: float = parameter(300.0, quick=24.0, unit="s", low=10, high=900, help="how long")
+    rtt_ms: float = parameter(50.0, unit="ms", low=5, high=400, help="of the link while fresh and pooled requests are compared")  # fmt: skip
+    tolerance: float = parameter(0.15, low=0.01, high=2, help="share of the predicted wait")
+
+
+@dataclass(slots=True)
+class Arm:
+    """One pool: its requests, drawn before anything is sent, and what became of them."""
+
+    kind: str
+    size: int
+    schedule: Schedule
+    #: Milliseconds that the origin is asked to take, request by request; whole ones, since it knows no others.
+    asked: Sequence[int]
+    requests: list[Request] = field(default_factory=list)
+
+    @property
+    def on_top(self) -> list[float]:
+        """Seconds for which each request held its connection beside what it asked for: edge, origin, network, handshake."""
+        pairs = zip(self.requests, self.asked, strict=False)
+        return [max(0.0, request.service_time - (request.wait or 0.0) - ms / 1000) for request, ms in pairs]
+
+    @property
+    def counted(self) -> list[tuple[Request, int]]:
+        """Requests after the warm-up that went well, and what each asked for."""
+        pairs = zip(self.requests, self.asked, strict=False)
+        return [(request, ms) for request, ms in pairs if request.intended > WARM_UP and not request.error]
 
 
 class Pool(Experiment[Parameters]):
@@ -45,12 +86,14 @@ class Pool(Experiment[Parameters]):
         "a pool of just that many makes requests wait without bound, and each connection more halves the wait and then some."
     )
     source = (
-        "A. K. Erlang 1917 (M/M/c); C. Crommelin 1932 and A. Janssen, J. van Leeuwaarden 2008 (M/D/c); J. Little 1961."
+        "A. K. Erlang 1917 (M/M/c); C. Crommelin 1932 and A. Janssen, J. van Leeuwaarden 2008 (M/D/c); "
+        "J. Kiefer, J. Wolfowitz 1955 (one run); J. Little 1961."
     )
     production = (
         "Size a pool by the wait you accept, not by the mean number in use: take λ·hold, round up, and add until the queue is short. "
         "Measure the wait for a connection as a phase of its own; inside a latency graph it looks like a slow server. "
-        "Very uneven service times need more connections for the same rate."
+        "Very uneven service times need more connections for the same rate. And do not size it by a few minutes of measuring: "
+        "at 80 % use the mean wait of two runs of five minutes differs by a tenth, although nothing differs but chance."
     )
     settings = Parameters
     control = Control("each pool is held against the other model", ("wait follows its own model",))
@@ -59,117 +102,229 @@ class Pool(Experiment[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        self.requests: dict[tuple[str, int], list[Request]] = {}
-        #: Milliseconds by which requests began late, 99th percentile of the worst pool.
-        self.lag_ms = math.inf
+        #: Fresh and pooled requests over a link with a round trip, and the span of each part on the run's time line.
+        self.cold: dict[str, list[Request]] = {}
+        self.spans: dict[str, tuple[float, float]] = {}
 
     def duration(self) -> float:
-        """All pools at the same time."""
-        return self.p.seconds + 3
+        """Fresh, then pooled requests, then all pools at the same time."""
+        return 2 * (COLD_SECONDS + 2 * PAUSE) + self.p.seconds + 3
+
+    @cached_property
+    def arms(self) -> list[Arm]:
+        """Every pool with its arrivals and holding times: the same seed makes the same requests."""
+        made = []
+        for number, kind in enumerate(KINDS):
+            for size in self.p.sizes:
+                seed = self.seed * 1000 + size * 10 + number
+                schedule = Schedule(constant(self.p.rate, self.p.seconds), "exponential", seed)
+                made.append(Arm(kind, size, schedule, self._draw(kind, schedule)))
+        return made
+
+    def _draw(self, kind: str, schedule: Schedule) -> list[int]:
+        rng = random.Random(f"holding:{schedule.seed}")
+        mean = self.p.hold_ms
+        return [round(rng.expovariate(1 / mean)) if kind == "exponential" else mean for _ in schedule.times()]
+
+    # --- prediction -----------------------------------------------------------------------------------------------
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return mean waits by the arrivals that there will be; `conclude` puts in how long requests really held."""
-        said: dict[str, Quantity] = {}
-        for kind in PATHS:
-            model = self._expected(kind)
-            waits = [self._wait(kind, model, size, self.p.hold_ms / 1000) for size in self.p.sizes]
-            said |= {_row(kind, c): Quantity(w, "ms") for c, w in zip(self.p.sizes, waits, strict=True)}
-            said[f"wait, {kind}, all sizes"] = Quantity(sum(waits) / len(waits), "ms")
+        """Return waits of the arrivals and holding times that there will be; `conclude` adds what edge and network take."""
+        p, said = self.p, {}
+        said["a fresh request"] = Quantity(theory.fresh_request_ms(p.rtt_ms, COLD_MS), "ms")
+        said["a pooled request"] = Quantity(theory.pooled_request_ms(p.rtt_ms, COLD_MS), "ms")
+        said["round trips that a pool saves"] = Quantity(theory.tls_round_trips("TLSv1.3") + 1)
+        said["connections opened per fresh request"] = Quantity(1.0)
+        requests = sum(len(arm.asked) for arm in self.arms)
+        said["connections opened per pooled request"] = Quantity(sum(arm.size for arm in self.arms) / requests)
+        for kind in KINDS:
+            said[f"in use, {kind}"] = Quantity(theory.connections_in_use(p.rate, 0.0, p.hold_ms), "connections")
+        for arm in self.arms:
+            said[_row(arm)] = Quantity(self._wait(arm, self._expected(arm.kind)), "ms")
+            if p.rate * p.hold_ms / 1000 <= BUSIEST * arm.size:
+                said[_long_run(arm)] = Quantity(_mean_wait(self._expected(arm.kind), p.rate, p.hold_ms / 1000, arm.size), "ms")  # fmt: skip
         return said
 
     def _expected(self, kind: str) -> str:
-        """Return the model that *kind* is held against: the control takes the other one."""
+        """Return how holding times are said to be distributed: in the control as they are not."""
         return _other(kind) if self.negative else kind
 
-    def _schedule(self, kind: str, size: int) -> Schedule:
-        seed = self.seed * 1000 + size * 10 + list(PATHS).index(kind)
-        return Schedule(constant(self.p.rate, self.p.seconds), "exponential", seed)
+    def _wait(self, arm: Arm, kind: str) -> float:
+        """Return the mean wait in ms of an arm's own arrivals, held as drawn, or as *kind* would be, and for what came on top."""
+        arrivals = list(arm.schedule.times())
+        asked = arm.asked if kind == arm.kind else self._draw(kind, arm.schedule)
+        holdings = (ms / 1000 + more for ms, more in zip_longest(asked, arm.on_top, fillvalue=0.0))
+        found = theory.queueing.waits(arrivals, holdings, arm.size)
+        return fmean(wait for at, wait in zip(arrivals, found, strict=True) if at > WARM_UP) * 1000
 
-    def _wait(self, kind: str, model: str, size: int, hold: float) -> float:
-        """Return the mean wait in ms of *kind*'s arrivals at so many connections, if they are held as *model* says."""
-        rng = random.Random(size)
-        arrivals = list(self._schedule(kind, size).times())
-        early = sum(1 for at in arrivals if at <= WARM_UP)
-        total, draws = 0.0, DRAWS if model == "exponential" else 1
-        for _ in range(draws):
-            holdings = (rng.expovariate(1 / hold) if model == "exponential" else hold for _ in arrivals)
-            waits = list(theory.queueing.waits(arrivals, holdings, size))[early:]
-            total += sum(waits) / max(1, len(waits))
-        return total / draws * 1000
+    # --- measurement ----------------------------------------------------------------------------------------------
 
     async def measure(self, run: Run) -> None:
-        """Take the network away, then ask through every pool at once."""
+        """Compare fresh and pooled requests over a long link, then take the link away and ask through every pool at once."""
+        undo = await run.link("access", "near", rtt_ms=self.p.rtt_ms)
+        kinds: tuple[Kind, ...] = ("fresh", "pooled")
+        for kind in kinds:
+            run.phase(f"{kind} requests over a round trip of {self.p.rtt_ms:g} ms")
+            load = Load(self._target(COLD_MS), Schedule(constant(COLD_RATE, COLD_SECONDS)), kinds=(kind,))
+            self.cold[kind] = load.requests
+            await self._drive(run, f"{kind} requests", load)
+        await run.undo(undo)
         await run.link("access", "near", rtt_ms=0)
-        run.phase(f"{len(PATHS) * len(self.p.sizes)} pools, {self.p.rate:g} requests/s each")
-        loads: dict[tuple[str, int], Load] = {}
-        for kind, size in ((kind, size) for kind in PATHS for size in self.p.sizes):
-            target = Target(HOST, 443, PATHS[kind].format(ms=self.p.hold_ms), TRUST)
-            loads[kind, size] = Load(target, self._schedule(kind, size), kinds=("pooled",), pool=size)
-            self.requests[kind, size] = loads[kind, size].requests
-        await asyncio.gather(*(load.run() for load in loads.values()))
-        self.lag_ms = max(load.lag().percentile(99) * 1000 for load in loads.values())
+        run.phase(f"{len(self.arms)} pools, {self.p.rate:g} requests/s each")
+        loads = []
+        for arm in self.arms:
+            paths = (f"/delay/{ms}" for ms in arm.asked)
+            loads.append(
+                Load(self._target(self.p.hold_ms), arm.schedule, kinds=("pooled",), pool=arm.size, paths=paths)
+            )
+            arm.requests = loads[-1].requests
+        await self._drive(run, "pools", *loads)
+
+    def _target(self, ms: int) -> Target:
+        return Target(HOST, 443, f"/delay/{ms}", TRUST)
+
+    async def _drive(self, run: Run, name: str, *loads: Load) -> None:
+        """Run *loads* at once, a little apart from what comes before and after, so that counters tell them apart."""
+        await asyncio.sleep(PAUSE)
+        began = run.now()
+        await asyncio.gather(*(load.run() for load in loads))
+        self.spans[name] = (began, run.now())
+        await asyncio.sleep(PAUSE)
+
+    # --- conclusion -----------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Hold each pool against both models."""
-        failed = [r.error for requests in self.requests.values() for r in requests if r.error]
+        """Count what a pool saves, then hold each pool's waits against both models."""
+        every = [r for requests in (*self.cold.values(), *(arm.requests for arm in self.arms)) for r in requests]
+        failed = [request.error for request in every if request.error]
         run.gate("requests that failed", "0", f"{len(failed)} {failed[:1] or ''}".strip(), not failed)
         allowed = MAX_LAG * self.p.hold_ms
-        run.gate("send lag p99", f"<= {allowed:g} ms, a tenth of the holding time", f"{self.lag_ms:.1f} ms", self.lag_ms <= allowed)  # fmt: skip
-        dots: dict[str, list[tuple[float, float, float, float]]] = {kind: [] for kind in PATHS}
-        holds: dict[str, list[float]] = {kind: [] for kind in PATHS}
-        wrong = [kind for kind in PATHS if not self._conclude_kind(run, kind, dots[kind], holds[kind])]
+        late = max(_late(arm) for arm in self.arms)
+        run.gate("send lag p99", f"<= {allowed:g} ms, a tenth of the holding time", f"{late:.1f} ms", late <= allowed)
+        more = max(fmean(arm.on_top) for arm in self.arms) * 1000
+        run.gate("held beside what was asked for", f"<= {allowed:g} ms on average", f"{more:.1f} ms", more <= allowed)
+        self._conclude_cold_start(run)
+        self._conclude_in_use(run)
+        dots: dict[str, list[tuple[float, float, float, float]]] = {kind: [] for kind in KINDS}
+        wrong = [kind for kind in KINDS if not self._conclude_kind(run, kind, dots[kind])]
         run.check("wait follows its own model", "nearer to it than to the other", f"not: {', '.join(wrong)}" if wrong else "nearer", not wrong)  # fmt: skip
-        run.chart(self._picture(dots, holds))
+        run.chart(self._picture(run, dots))
 
-    def _conclude_kind(
-        self, run: Run, kind: str, dots: list[tuple[float, float, float, float]], holds: list[float]
-    ) -> bool:
+    def _conclude_cold_start(self, run: Run) -> None:
+        """What set-up costs in round trips, and how often it is paid, by the kernel's own count."""
+        took = {kind: Estimate.of(r.service_time * 1000 for r in requests) for kind, requests in self.cold.items()}
+        for kind, estimate in took.items():
+            run.row(f"a {kind} request", estimate)
+        saved = (took["fresh"].value - took["pooled"].value) / self.p.rtt_ms
+        run.check_near(run.row("round trips that a pool saves", saved), OFF_ROUND_TRIPS, absolute=True)
+        counts = {"fresh requests": len(self.cold["fresh"]), "pools": sum(len(arm.requests) for arm in self.arms)}
+        for name, kind in (("fresh requests", "fresh"), ("pools", "pooled")):
+            opens = run.series[HERE].rise("Tcp.ActiveOpens", *self.spans[name])
+            row = run.row(f"connections opened per {kind} request", opens / max(1, counts[name]))
+            run.check_near(row, TOLERANCE_OPENS)
+
+    def _conclude_in_use(self, run: Run) -> None:
+        """Little's law: in use are rate times holding, whatever the size of the pool and the distribution of the holding.
+
+        What edge and origin take beside what they are asked to is known from the pooled requests over the long link.
+        """
+        more = median(r.service_time for r in self.cold["pooled"]) * 1000 - self.p.rtt_ms - COLD_MS
+        for kind in KINDS:
+            own = [arm for arm in self.arms if arm.kind == kind]
+            asked = [ms for arm in own for _, ms in arm.counted]
+            rate = len(asked) / len(own) / (self.p.seconds - WARM_UP)
+            expected = theory.connections_in_use(rate, 0.0, fmean(asked) + more)
+            run.result.prediction[f"in use, {kind}"] = Quantity(expected, "connections")
+            means = [_in_use(arm.requests, WARM_UP, self.p.seconds) for arm in own]
+            run.check_near(run.row(f"in use, {kind}", fmean(means)), TOLERANCE_IN_USE)
+
+    def _conclude_kind(self, run: Run, kind: str, dots: list[tuple[float, float, float, float]]) -> bool:
         """Add the rows of one kind; return whether its waits are nearer to its own model than to the other."""
         own, other, measured = [], [], []
         model = self._expected(kind)
-        for size in self.p.sizes:
-            counted = [r for r in self.requests[kind, size] if r.intended > WARM_UP and not r.error]
-            waits = [(r.wait or 0.0) for r in counted]
-            hold = sum(r.service_time - (r.wait or 0.0) for r in counted) / max(1, len(counted))
-            holds.append(hold)
-            own.append(self._wait(kind, model, size, hold))
-            other.append(self._wait(kind, _other(model), size, hold))
-            run.result.prediction[_row(kind, size)] = Quantity(own[-1], "ms")
-            row = run.row(_row(kind, size), Estimate.mean(waits).scaled(1000))
+        for arm in (arm for arm in self.arms if arm.kind == kind):
+            counted = arm.counted
+            waits = [request.wait or 0.0 for request, _ in counted]
+            held = [request.service_time - (request.wait or 0.0) for request, _ in counted]
+            own.append(self._wait(arm, model))
+            other.append(self._wait(arm, _other(model)))
+            run.result.prediction[_row(arm)] = Quantity(own[-1], "ms")
+            row = run.row(_row(arm), Estimate.mean(waits).scaled(1000))
+            run.check_near(row, self.p.tolerance)
             measured.append(row.measured.value)
-            dots.append((size, row.measured.value, max(0.1, row.measured.low), row.measured.high))
-            run.fact(f"held for, {kind}, {size} connections, ms", round(hold * 1000, 2))
-            if not run.result.quick:
-                run.check_near(row, self.p.tolerance)
-        name = f"wait, {kind}, all sizes"
-        mean = [sum(values) / len(values) for values in (own, other, measured)]
-        run.result.prediction[name] = Quantity(mean[0], "ms")
-        run.check_near(run.row(name, mean[2]), self.p.tolerance)
-        return abs(math.log(mean[2] / mean[0])) < abs(math.log(mean[2] / mean[1]))
+            dots.append((arm.size, row.measured.value, max(0.1, row.measured.low), row.measured.high))
+            self._conclude_long_run(run, arm, row.measured, fmean(held))
+        return abs(math.log(fmean(measured) / fmean(own))) < abs(math.log(fmean(measured) / fmean(other)))
 
-    def _picture(
-        self, dots: dict[str, list[tuple[float, float, float, float]]], holds: dict[str, list[float]]
-    ) -> Chart:
+    def _conclude_long_run(self, run: Run, arm: Arm, measured: Estimate, hold: float) -> None:
+        """Hold an arm against the mean of endless runs at the load that this one had, as far as its length can tell."""
+        kind, seconds = self._expected(arm.kind), self.p.seconds - WARM_UP
+        rate = len(arm.counted) / seconds
+        if rate * hold > BUSIEST * arm.size:
+            run.result.prediction.pop(_long_run(arm), None)
+            run.leave_out(
+                f"{_long_run(arm)}: {rate * hold:.2f} of {arm.size} in use, too many for a mean within minutes"
+            )
+            return
+        run.result.prediction[_long_run(arm)] = Quantity(_mean_wait(kind, rate, hold, arm.size), "ms")
+        scatter = theory.queueing.scatter_of_a_run(rate, hold, arm.size, seconds, constant=arm.kind == "constant")
+        run.fact(f"scatter of such a run, {arm.kind}, {arm.size} connections", round(scatter, 3))
+        row = run.row(_long_run(arm), measured)
+        within = max(self.p.tolerance, STANDARD_ERRORS * scatter)
+        if within <= WIDEST:  # a short run can not tell
+            run.check_near(row, within)
+
+    def _picture(self, run: Run, dots: dict[str, list[tuple[float, float, float, float]]]) -> Chart:
         marks: list[Curve | Dots] = []
-        for i, (kind, label) in enumerate((("exponential", "M/M/c"), ("constant", "M/D/c"))):
-            hold = sum(holds[kind]) / max(1, len(holds[kind]))
-            least = math.floor(self.p.rate * hold) + 1
-            model = theory.mm_c_wait if kind == "exponential" else theory.md_c_wait
-            curve = [(c, model(self.p.rate, hold, c) * 1000) for c in range(least, max(self.p.sizes) + 3)]
-            marks += [Curve(f"{label}: theory, {kind} holding", curve, i), Dots(f"measured, {kind}", dots[kind], i)]
+        for i, (kind, label) in enumerate(KINDS.items()):
+            own = [arm for arm in self.arms if arm.kind == kind]
+            hold = fmean(r.service_time - (r.wait or 0.0) for arm in own for r, _ in arm.counted)
+            sizes = range(math.floor(self.p.rate * hold / BUSIEST) + 1, max(self.p.sizes) + 3)
+            rows = {row.name: row.predicted or 0.0 for row in run.result.rows}
+            marks += [
+                Curve(f"{label}: endless runs", [(c, _mean_wait(kind, self.p.rate, hold, c)) for c in sizes], i),
+                Curve(
+                    "arrivals and holdings of this run", [(arm.size, rows[_row(arm)]) for arm in own], i, dashed=True
+                ),
+                Dots(f"measured, {kind}", dots[kind], i),
+            ]
         return Chart(
             "Waiting for a connection, by the size of the pool",
             [Panel(marks, y="mean wait, ms", height=320, log=True, low=None)],
             x="connections in the pool",
-            caption=f"{self.p.rate:g} requests per second arrive at random and hold a connection for {self.p.hold_ms} ms, exponentially or constantly. "
-            "Curves: Erlang's and Crommelin's means; the table holds each dot against the queue of its own arrivals. Holding times are those measured.",
+            caption=f"{self.p.rate:g} requests per second arrive at random and hold a connection for {self.p.hold_ms} ms on average, exponentially or constantly. "
+            "Lines: Erlang's and Crommelin's means of endless runs. Dashed: the same queues with the arrivals and holding times of this run, which the dots are held against.",
             name="pool",
         )
 
 
-def _row(kind: str, size: int) -> str:
-    return f"wait, {kind}, {size} connections"
+def _row(arm: Arm) -> str:
+    return f"wait, {arm.kind}, {arm.size} connections"
+
+
+def _long_run(arm: Arm) -> str:
+    return f"wait in the long run, {arm.kind}, {arm.size} connections"
 
 
 def _other(kind: str) -> str:
     return "constant" if kind == "exponential" else "exponential"
+
+
+def _mean_wait(kind: str, rate: float, hold: float, size: int) -> float:
+    """Return Erlang's or Crommelin's mean wait in ms; *hold* in seconds."""
+    model = theory.mm_c_wait if kind == "exponential" else theory.md_c_wait
+    return model(rate, hold, size) * 1000
+
+
+def _late(arm: Arm) -> float:
+    """Return by how many ms requests began late, 99th percentile, once the connections are open."""
+    lags = sorted(request.lag for request, _ in arm.counted)
+    return lags[int(0.99 * len(lags))] * 1000 if lags else math.inf
+
+
+def _in_use(requests: Sequence[Request], begin: float, end: float) -> float:
+    """Return the mean number of connections in use, counted ten times a second."""
+    taken = sorted(request.sent + (request.wait or 0.0) for request in requests)
+    freed = sorted(request.done for request in requests)
+    instants = [begin + i / 10 for i in range(int((end - begin) * 10))]
+    return fmean(bisect_right(taken, at) - bisect_right(freed, at) for at in instants)

@@ -125,6 +125,21 @@ async def test_the_pool_limits_connections_and_waiting_is_a_phase(site: Site) ->
     assert load.requests[-1].wait == pytest.approx(0.26, abs=0.08)
 
 
+async def test_requests_ask_for_one_path_after_the_other_then_for_the_targets_own(site: Site) -> None:
+    asked = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            asked.append(head.split()[1].decode())
+            writer.write(OK)
+
+    target = await site.serve(script)
+    load = Load(target, brief(50, 0.1), kinds=("fresh", "pooled"), paths=iter(["/1", "/2", "/3"]))
+    await load.run()
+    assert {each.error for each in load.requests} == {""}
+    assert asked == ["/1", "/2", "/3", "/", "/"]
+
+
 async def test_a_connection_that_the_server_does_not_keep_is_not_used_again(site: Site) -> None:
     target = await site.serve(replying(OK, close=True))
     load = Load(target, brief(20, 0.3), kinds=("pooled",))

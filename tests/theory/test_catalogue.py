@@ -280,6 +280,14 @@ def test_an_overloaded_queue_has_no_wait(model) -> None:
     assert model(0, 1, 2) == 0
 
 
+def test_runs_scatter_less_when_longer_and_when_holding_is_constant() -> None:
+    short, long = (queueing.scatter_of_a_run(40, 0.1, 6, seconds) for seconds in (50, 200))
+    assert long == pytest.approx(short / 2, rel=0.35)
+    assert queueing.scatter_of_a_run(40, 0.1, 6, 200, constant=True) < long
+    with pytest.raises(ValueError, match="below 4 erlangs, got 5"):
+        queueing.scatter_of_a_run(50, 0.1, 4, 50)
+
+
 @pytest.mark.parametrize(("constant", "size"), [(False, 14), (True, 14)])
 def test_the_smallest_pool_that_keeps_a_wait(constant: bool, size: int) -> None:
     assert queueing.smallest_pool(500, 0.025, 0.010, constant=constant) == size
