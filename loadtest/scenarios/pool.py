@@ -93,7 +93,7 @@ class Pool(Experiment[Parameters]):
         "Size a pool by the wait you accept, not by the mean number in use: take λ·hold, round up, and add until the queue is short. "
         "Measure the wait for a connection as a phase of its own; inside a latency graph it looks like a slow server. "
         "Very uneven service times need more connections for the same rate. And do not size it by a few minutes of measuring: "
-        "at 80 % use the mean wait of two runs of five minutes differs by a tenth, although nothing differs but chance."
+        "at 80 % use the mean waits of two runs of five minutes easily differ by a tenth, and nothing differs but chance."
     )
     settings = Parameters
     control = Control("each pool is held against the other model", ("wait follows its own model",))
