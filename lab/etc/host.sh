@@ -5,7 +5,8 @@
 #
 # A host keeps its own /24 on-link and reaches the rest of 198.19/16 through the router `wan`; whatever default route
 # Docker set for a published port goes, so nothing leaves the lab.  HOST_ROLE=wan: this host is that router.  HOST_UID:
-# another uid, set by the runtime without Docker where uid 1000 could not read the interpreter.
+# another uid, set by the runtime without Docker where uid 1000 could not read the interpreter.  HOST_ALSO: one more address
+# of this host, in its own /24.
 set -eu
 wide=198.19.0.0/16
 router=198.19.0.254
@@ -16,6 +17,8 @@ fail() { echo "host: error: $*" >&2; exit 2; }
 address=$(ip -o -4 addr show | sed -n 's#.* inet \(198\.19\.[0-9]*\.[0-9]*\)/.*#\1#p' | head -n 1)
 [ -n "$address" ] || fail "expected an address in $wide, got none: is this host on the network 'internet'?"
 device=$(ip -o -4 addr show | sed -n "s#^[0-9]*: *\([^ ]*\) .* inet $address/.*#\1#p")
+
+[ -z "${HOST_ALSO:-}" ] || ip addr replace "$HOST_ALSO/32" dev "$device"
 
 if [ "${HOST_ROLE:-host}" = wan ]; then
   [ -c /dev/net/tun ] || fail "expected the device /dev/net/tun, got none: load the kernel module 'tun', or allow the device"

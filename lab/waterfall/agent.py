@@ -2,16 +2,21 @@
 
 ``POST /admin/trace {"url": …, "tls": "1.2"|"1.3"|null, "warm": true, "resume": true}`` answers with the trace; with
 ``"packets"``, ``"pcap"`` or ``"keylog": true`` it brings those along.
+
+``POST /admin/churn {"address": …, "port": 80, "rate": 96, "seconds": 12, "ports": [33000, 33023], "sources": 2}`` opens and
+closes connections, and answers with what became of them and with what this host's kernel does about TIME-WAIT.
 """
 
 import argparse
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from telemetry import AdminError, Request, Telemetry, add_arguments, log
 from waterfall import lab
+from waterfall.churn import Churn, churn
 from waterfall.errors import BadURLError, NoFramesError, WaterfallError
 from waterfall.evidence import KEYLOG, PCAP, Evidence
 from waterfall.request import new_session, trace
@@ -20,18 +25,23 @@ logger = log.get("waterfall")
 #: What a request may say besides the URL and the version of TLS.
 FLAGS = {"warm": True, "resume": True, "packets": False, "pcap": False, "keylog": False}
 DEFAULT_TRUST = Path("/srv/trust/root.pem")
+#: Bounds of what a churn may ask for, by name: this is to wear out ports, not servers.
+CHURN = {"port": (1, 65535), "rate": (1, 1000), "seconds": (1, 600)}
 
 
 class Agent:
     """Runs one trace at a time: two would disturb each other."""
 
-    def __init__(self, telemetry: Telemetry, trust: Path | None, wan: str) -> None:
+    def __init__(self, telemetry: Telemetry, trust: Path | None, wan: str, sources: Sequence[str] = ()) -> None:
         self.trust, self.wan = trust, wan
+        #: Addresses of ours that connections may come from, our first one included.
+        self.sources = tuple(sources)
         self.last: dict[str, Any] | None = None
         self._lock = asyncio.Lock()
         self._count = telemetry.metrics.counter("firstbyte_traces_total", "Traces by outcome", "outcome")
         telemetry.route("POST", "/admin/trace", self.run)
         telemetry.route("GET", "/admin/trace", self.show)
+        telemetry.route("POST", "/admin/churn", self.churn)
 
     async def run(self, request: Request) -> dict[str, Any]:
         """Trace one URL."""
@@ -64,6 +74,33 @@ class Agent:
         logger.info("traced", url=body["url"], ttfb_ms=found["cold"]["ttfb_ms"])
         return found
 
+    async def churn(self, request: Request) -> dict[str, Any]:
+        """Open and close connections from a window of ports."""
+        order = self._ordered(request.json())
+        attempts = await churn(order)
+        failed = sum(1 for each in attempts if each.error)
+        logger.info("churned", to=order.to[0], rate=order.rate, attempts=len(attempts), failed=failed)
+        return {"attempts": attempts, "tw_reuse": _setting("tcp_tw_reuse"), "tw_reuse_delay_ms": _setting("tcp_tw_reuse_delay")}  # fmt: skip
+
+    def _ordered(self, body: Any) -> Churn:
+        """Read an order; raise `AdminError` 400 with what was expected."""
+        if not isinstance(body, dict) or not isinstance(body.get("address"), str):
+            raise AdminError(400, f'expected {{"address": …, "port", "rate", "seconds", "ports": [first, last]}}, got {body!r}')  # fmt: skip
+        for name, (low, high) in CHURN.items():
+            value = body.get(name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
+                raise AdminError(400, f"expected {name} from {low} to {high}, got {value!r}")
+        match body.get("ports"):
+            case [int(first), int(last)] if 1024 <= first <= last <= 65535:
+                window = (first, last)
+            case other:
+                raise AdminError(400, f"expected ports to be the first and the last, got {other!r}")
+        count = body.get("sources", 0)
+        if not isinstance(count, int) or not 0 <= count <= len(self.sources):
+            raise AdminError(400, f"expected sources from 0 to {len(self.sources)}, got {count!r}")
+        to = (body["address"], int(body["port"]))
+        return Churn(to, float(body["rate"]), float(body["seconds"]), window, self.sources[:count])
+
     def show(self, _: Request) -> dict[str, Any]:
         """Return the last trace."""
         if self.last is None:
@@ -82,14 +119,27 @@ def main(argv: list[str] | None = None) -> int:
         "  python -m waterfall.agent --admin 127.0.0.1:9900 --trust root.pem",
     )
     parser.add_argument("--trust", type=Path, default=DEFAULT_TRUST, metavar="FILE", help="root certificate (PEM)")
+    parser.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="an address of ours that a churn may come from; repeatable",
+    )
     parser.add_argument("--wan", default=lab.WAN, metavar="URL", help="admin port of the router")
     add_arguments(parser)
     args = parser.parse_args(argv)
     log.configure("waterfall", args.log_level)
     telemetry = Telemetry("waterfall")
-    Agent(telemetry, args.trust, args.wan)
+    Agent(telemetry, args.trust, args.wan, args.source)
     asyncio.run(_run(args, telemetry))
     return 0
+
+
+def _setting(name: str) -> str:
+    """Return a TCP setting of this host; empty where the kernel is too old to have it."""
+    path = Path("/proc/sys/net/ipv4") / name
+    return path.read_text(encoding="ascii").strip() if path.exists() else ""
 
 
 async def _run(args: argparse.Namespace, telemetry: Telemetry) -> None:

@@ -9,6 +9,7 @@ from experiments import Experiment
 from scenarios.geography import Geography
 from scenarios.handshake import Handshake
 from scenarios.integrity import Integrity
+from scenarios.keepalive_race import KeepaliveRace
 from scenarios.pool import Pool
 from scenarios.resolution import Resolution
 from scenarios.slow_start import SlowStart
@@ -17,7 +18,7 @@ from scenarios.ttl import Ttl
 
 #: In the order in which they are best read: names, connections, identity, the rest.
 SCENARIOS: tuple[type[Experiment[Any]], ...] = (
-    Resolution, Ttl, Handshake, Geography, SlowStart, TimeWait, Pool, Integrity,
+    Resolution, Ttl, Handshake, Geography, SlowStart, TimeWait, Pool, KeepaliveRace, Integrity,
 )  # fmt: skip
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Geography",
     "Handshake",
     "Integrity",
+    "KeepaliveRace",
     "Pool",
     "Resolution",
     "SlowStart",

@@ -34,6 +34,21 @@ def reused_share(rate: float, timeout: float, rtt: float = 0.0) -> float:
     return -math.expm1(-rate * max(0.0, timeout - rtt))
 
 
+def opened_share(rate: float, timeout: float) -> float:
+    """Return the share of requests that find their connection retired after *timeout* seconds, whoever did it: e^(-λT)."""
+    return math.exp(-rate * timeout)
+
+
+def answer_s(gap: float, timeout: float, rtt: float) -> float:
+    """Return the seconds from the wish to the answer of a request that is sent again at once when it meets the race.
+
+    One round trip on an open connection, two on a new one; a request that races learns of it only when the FIN arrives.
+    """
+    if races(gap, timeout, rtt):
+        return timeout - gap + 2 * rtt
+    return rtt if gap < timeout else 2 * rtt
+
+
 def safe_client_timeout(timeout: float, rtt: float) -> float:
     """Return the seconds of idleness after which a client must not reuse a connection, so that no race is possible."""
     return max(0.0, timeout - rtt)

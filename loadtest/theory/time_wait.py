@@ -95,6 +95,7 @@ def cured_rate(
     tw_reuse: bool = False,
     reused: float = 0.0,
     server_closes: bool = False,
+    busy: float = 0.0,
 ) -> float:
     """Return requests per second that a client can make for ever, with cures applied.
 
@@ -107,12 +108,13 @@ def cured_rate(
         reused: share of requests on a connection that was open (keep-alive), below 1.
         server_closes: the server closes first, and the sockets wait at its end: the client's ports last for ever
             (a second connection from the same port would meet the server's TIME-WAIT: RFC 1122 section 4.2.2.13).
+        busy: seconds that a port is in use before it waits; two round trips to connect and to close.
     """
     if server_closes:
         return float("inf")
     if not 0 <= reused < 1:
         raise ValueError(f"expected a share of reused connections from 0 to below 1, got {reused:g}")
-    opened = sustainable_rate(ports * sources * destinations, min(wait, REUSE_WAIT) if tw_reuse else wait)
+    opened = sustainable_rate(ports * sources * destinations, busy + (min(wait, REUSE_WAIT) if tw_reuse else wait))
     return opened / (1 - reused)
 
 
@@ -124,7 +126,8 @@ def cure_factor(
     tw_reuse: bool = False,
     reused: float = 0.0,
     wait: float = WAIT,
+    busy: float = 0.0,
 ) -> float:
     """Return by how much cures multiply the sustainable rate; *ports_ratio* is the new window over the old one."""
-    cured = cured_rate(PORTS, wait, sources=sources, destinations=destinations, tw_reuse=tw_reuse, reused=reused)
-    return ports_ratio * cured / sustainable_rate(PORTS, wait)
+    cured = cured_rate(PORTS, wait, sources=sources, destinations=destinations, tw_reuse=tw_reuse, reused=reused, busy=busy)  # fmt: skip
+    return ports_ratio * cured / sustainable_rate(PORTS, wait + busy)

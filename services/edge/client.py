@@ -58,6 +58,8 @@ class Client(asyncio.Protocol):
         self.deadline = time.monotonic() + HEAD_TIMEOUT
         #: silent (nothing came yet), head, body, or idle.
         self._state = "silent"
+        #: Ends the silence where the fault short_keep_alive wants it exact; `deadline` is looked at once a second.
+        self._closer: asyncio.TimerHandle | None = None
 
     @property
     def quiet_since(self) -> float | None:
@@ -87,6 +89,7 @@ class Client(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's shape
         self.transport = None
         self._queue.clear()
+        self._keep_open()
         if self._serving is not None:
             self._serving.abandon()
         self.proxy.disconnected(self)
@@ -96,6 +99,7 @@ class Client(asyncio.Protocol):
             return
         if self._state == "idle":
             self._state, self.deadline = "head", time.monotonic() + HEAD_TIMEOUT
+            self._keep_open()
         elif self._state == "silent":
             self._state = "head"
         elif self._state == "body":
@@ -258,8 +262,22 @@ class Client(asyncio.Protocol):
             else:
                 self._broken = True
                 self.transport.close()
-        elif self._state == "idle":
+        elif self._state == "idle" and self.transport is not None:
             self.deadline = time.monotonic() + IDLE_TIMEOUT
+            self._keep_open()
+            if (silence := self.proxy.short_keep_alive()) is not None:
+                self._closer = asyncio.get_running_loop().call_later(silence, self._close_when_silent)
+
+    def _keep_open(self) -> None:
+        """Forget what would have ended the silence."""
+        if self._closer is not None:
+            self._closer.cancel()
+            self._closer = None
+
+    def _close_when_silent(self) -> None:
+        self._closer = None
+        if self.idle and self.transport is not None:
+            self.transport.close()
 
     def _linger(self) -> None:
         """Let a client that is still sending read our answer: to close at once would reset it away (RFC 9112 section 9.6)."""

@@ -187,6 +187,7 @@ class Proxy:
         metrics.before_render(refresh)
         telemetry.faults.declare("drop_upstream", "Refuse to open upstream connections")
         telemetry.faults.declare("upstream_delay", "Forward this many milliseconds late", ms=1000.0)
+        telemetry.faults.declare("short_keep_alive", "Close a client's connection after this silence, to the millisecond", s=5.0)  # fmt: skip
         telemetry.route("GET", "/admin/pool", lambda _: {"upstreams": self._rows()})
         telemetry.route("POST", "/admin/pool/purge", self._purge)
 
@@ -285,6 +286,13 @@ class Proxy:
         if client in self._clients:
             self._clients.remove(client)
             self.admission.left(turned_away=client.turned_away)
+
+    def short_keep_alive(self) -> float | None:
+        """Return the seconds of silence that a client has from now on, where the fault says so."""
+        faults = self.telemetry.faults
+        if faults.any_on and faults.hit("short_keep_alive"):
+            return float((faults.get("short_keep_alive") or {}).get("s", 0))
+        return None
 
     async def forward(self, exchange: Exchange) -> None:
         """Send the request to an origin of its route; errors as `Exchange.run`."""

@@ -453,6 +453,21 @@ async def test_slow_heads_are_cut_off(bench: Bench, monkeypatch: pytest.MonkeyPa
     assert parts(await talk(port, b"GET / HTT"))[0] == 408
 
 
+async def test_a_short_keep_alive_closes_to_the_millisecond(bench: Bench) -> None:
+    proxy, port = await bench.edge(plain(await bench.origin(replying(OK))))
+    proxy.telemetry.faults.switch_on("short_keep_alive", {"s": 0.2})
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for _ in range(2):  # the second request begins the silence anew
+        writer.write(GET.replace(b"Connection: close\r\n", b""))
+        assert (await reader.readuntil(b"\r\n\r\nok")).startswith(b"HTTP/1.1 200")
+        silent = time.monotonic()
+        await asyncio.sleep(0.1)
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert 0.19 < time.monotonic() - silent < 1.0
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_an_old_tls_version_is_refused(bench: Bench, papers: Papers) -> None:
     _, port = await bench.edge(plain(await bench.origin(replying(OK))), tls=True)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)

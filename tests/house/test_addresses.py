@@ -96,6 +96,17 @@ def test_the_router_is_where_every_host_looks_for_it() -> None:
     assert f"router={ADDRESSES['wan']}\n" in (ROOT / "lab" / "etc" / "host.sh").read_text()
 
 
+def test_the_client_has_two_addresses_of_its_own_and_knows_both() -> None:
+    client = COMPOSE["services"]["client"]
+    also = client["environment"]["HOST_ALSO"]
+    assert [client["command"][i + 1] for i, word in enumerate(client["command"]) if word == "--source"] == [
+        ADDRESSES["client"],
+        also,
+    ]
+    assert also.rpartition(".")[0] == ADDRESSES["client"].rpartition(".")[0]
+    assert also not in ADDRESSES.values()
+
+
 def test_the_picture_shows_every_host() -> None:
     picture = (ROOT / "docs" / "topology.svg").read_text()
     missing = [host for host, ip in ADDRESSES.items() if f">{host}<" not in picture or f">{ip}<" not in picture]

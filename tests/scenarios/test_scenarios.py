@@ -12,7 +12,8 @@ from experiments.journal import Journal
 from experiments.result import Quantity, Result
 from experiments.run import Run
 from scenarios import SCENARIOS, in_memory
-from scenarios.time_wait import TimeWait, _waiting
+from scenarios.time_wait import REUSING, TimeWait, sustained
+from scenarios.time_wait_pictures import _waiting
 from tests.experiments.lab import MemoryLab
 from theory import time_wait
 
@@ -64,6 +65,24 @@ def test_the_model_of_waiting_sockets_follows_the_square_wave():
     assert [_waiting(32, at, 1024, 60) for at in (0, 16, 32, 50, 60, 76)] == [0, 512, 1024, 1024, 1024, 1024]
 
 
+def reused(ports, rate, seconds):
+    """Return attempts of a host whose ports are free again 1.04 s after they were taken."""
+    busy: list[float] = []
+    attempts = []
+    for at in (n / rate for n in range(int(seconds * rate))):
+        busy = [until for until in busy if until > at]
+        if len(busy) < ports:
+            busy.append(at + 1.04)
+            attempts.append((at, at, ""))
+        else:
+            attempts.append((at, at, "no port left"))
+    return attempts
+
+
+def test_a_port_that_is_free_after_a_second_sustains_almost_as_many_per_second():
+    assert sustained(reused(24, 96, 12.0)) == pytest.approx(24 / 1.04, rel=0.03)
+
+
 @pytest.fixture
 def exhausted(tmp_path):
     """A time-wait run whose attempts are those of the theory, without any network."""
@@ -72,13 +91,18 @@ def exhausted(tmp_path):
     run.result.prediction = dict(experiment.predict())
     experiment._lay_out(run, {33_100})
     for arm in experiment.arms.values():
-        ports = experiment.p.ports * len(arm.to)
+        ports = arm.ports
         for number in range(int(experiment.p.seconds * arm.rate)):
             at = number / arm.rate
             runs_out = arm.closes == "client" and not arm.uses
             gone = runs_out and not time_wait.success_share(arm.rate, at, ports)
             arm.attempts.append((at, at, "no port left" if gone else ""))
-        arm.waiting = [(at / 4, int(min(ports, arm.rate * at / 4))) for at in range(int(experiment.p.seconds * 4))]
+        growth = arm.rate / (arm.uses or 1) if arm.closes == "client" else 0
+        arm.waiting = [(at / 4, int(min(ports, growth * at / 4))) for at in range(int(experiment.p.seconds * 4))]
+    few = experiment.reuse_ports
+    for name, sources in REUSING.items():
+        experiment.reusing[name] = reused(few * sources, few * 4, 12.0)
+    experiment.reuser = {"tw_reuse": "1"}
     return experiment, run
 
 
@@ -87,6 +111,23 @@ def test_attempts_as_theory_has_them_pass(exhausted):
     experiment.conclude(run)
     assert [c.name for c in run.result.checks if not c.ok] == []
     assert {row.name: row.residual for row in run.result.rows}["ports exhausted, 64/s"] == pytest.approx(0, abs=0.02)
+
+
+def test_every_cure_stands_beside_what_it_multiplies(exhausted):
+    experiment, run = exhausted
+    experiment.conclude(run)
+    rows = {row.name: row for row in run.result.rows}
+    said = {name: rows[f"multiplier, {name}"].predicted for name in experiment._multipliers()}
+    assert said == pytest.approx({"two destinations": 2, "twice the ports": 2, "10 requests each": 10, "tcp_tw_reuse": 57.7, "tcp_tw_reuse, two addresses": 115.5}, rel=0.001)  # fmt: skip
+    assert all(abs(rows[f"multiplier, {name}"].measured.value / value - 1) < 0.05 for name, value in said.items())
+
+
+def test_a_host_that_does_not_reuse_ports_is_told_and_not_judged(exhausted):
+    experiment, run = exhausted
+    experiment.reuser = {"tw_reuse": "2"}
+    experiment.conclude(run)
+    assert [c.name for c in run.result.checks if not c.ok] == []
+    assert "tcp_tw_reuse=2, expected 1" in run.result.left_out[-1]
 
 
 def test_a_port_that_is_free_too_early_fails(exhausted):
@@ -99,7 +140,7 @@ def test_a_port_that_is_free_too_early_fails(exhausted):
 def test_its_pictures_are_drawn_from_what_was_measured(exhausted):
     experiment, run = exhausted
     experiment.conclude(run)
-    assert [svg(chart).count("<circle") > 2 for chart in run.charts] == [True, False, True]
+    assert [svg(chart).count("<circle") > 2 for chart in run.charts] == [True, False, True, True]
 
 
 @pytest.mark.parametrize("version", in_memory.VERSIONS)

@@ -238,6 +238,11 @@ def test_the_race_is_lost_in_the_last_round_trip_before_the_server_closes(gap: f
     assert keepalive.safe_client_timeout(5, 0.1) == 4.9
 
 
+def test_a_request_that_races_waits_for_the_fin_and_for_a_new_connection() -> None:
+    assert [keepalive.answer_s(gap, 5, 0.1) for gap in (1, 4.95, 6)] == pytest.approx([0.1, 0.25, 0.2])
+    assert keepalive.opened_share(0.2, 5) == pytest.approx(1 - keepalive.reused_share(0.2, 5))
+
+
 @given(st.floats(0.001, 10), st.floats(0.1, 100), st.floats(0, 0.1))
 def test_requests_are_reused_raced_or_opened(rate: float, timeout: float, rtt: float) -> None:
     opened = 1 - keepalive.reused_share(rate, timeout)

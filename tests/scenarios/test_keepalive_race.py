@@ -1,0 +1,94 @@
+"""`keepalive-race` concluded from clients of the theory, and one real connection to a server that is impatient."""
+
+import asyncio
+import random
+import time
+
+import pytest
+
+from experiments import parameters
+from experiments.chart import svg
+from experiments.journal import Journal
+from experiments.result import Result
+from experiments.run import Run, Series
+from scenarios.keepalive_race import Gap, KeepaliveRace, _Kept, edge
+from tests.experiments.lab import MemoryLab
+from theory import keepalive
+
+
+def concluded(tmp_path, *, negative=False, window=1.0):
+    """Return a run whose silences end as theory says, with a window *window* times as wide."""
+    experiment = KeepaliveRace(parameters.bind(KeepaliveRace.settings, quick=True), negative=negative)
+    run = Run(MemoryLab(), Result("keepalive-race", "", {}), Journal(tmp_path))
+    run.result.prediction = dict(experiment.predict())
+    ends, rtt, rng = experiment.p.timeout_s, experiment.rtt, random.Random(3)
+    swept = experiment._swept(rng)
+    draws = {"sweep": lambda: next(swept)}
+    for arm in experiment._arms:
+        for _ in range(3000):
+            drawn = draws.get(arm.name, lambda: rng.expovariate(experiment.rate))()
+            if drawn >= min(arm.idle, ends):
+                arm.gaps.append(Gap(drawn, min(arm.idle, ends), "closed" if arm.idle > ends else "retired"))
+            elif keepalive.races(drawn, ends, rtt * window):
+                arm.gaps.append(Gap(drawn, drawn, "raced", ends - drawn, ends - drawn + 2 * rtt))
+            else:
+                arm.gaps.append(Gap(drawn, drawn, "answered", answer=rtt))
+    races = sum(len(arm.ended("raced")) for arm in experiment._arms)
+    run.series["edge"] = Series((0.0, 1.0), {"TcpExt.TCPAbortOnData": [5, 5 + races]})
+    experiment.conclude(run)
+    return run
+
+
+def failed(run):
+    return [check.name for check in run.result.checks if not check.ok]
+
+
+def test_silences_that_end_as_theory_has_them_pass(tmp_path):
+    run = concluded(tmp_path)
+    assert failed(run) == []
+    assert all(check.ok for check in run.result.validity)
+    assert [svg(chart).startswith("<svg") for chart in run.charts] == [True] * 3
+
+
+def test_a_window_of_half_a_round_trip_is_noticed(tmp_path):
+    assert {"the race begins, silence", "width of the window"} <= set(failed(concluded(tmp_path, window=0.5)))
+
+
+def test_clients_that_close_first_never_race_and_so_fail_the_claim(tmp_path):
+    run = concluded(tmp_path, negative=True)
+    assert set(KeepaliveRace.control.fails) <= set(failed(run))
+    assert {row.name: row.measured.value for row in run.result.rows}["share of gaps that race, Poisson"] == 0
+
+
+@pytest.mark.parametrize(
+    ("below", "above", "at"),
+    [
+        pytest.param([1, 2, 3], [4, 5], 3.5, id="clean"),
+        pytest.param([1, 2, 4.2], [4, 5, 6], 3.0, id="one-late"),
+        pytest.param([1, 2, 3, 4], [0.5, 5, 6], 4.5, id="one-early"),
+    ],
+)
+def test_the_edge_between_two_outcomes(below, above, at):
+    assert edge(below, above) == at
+
+
+async def test_a_request_to_a_connection_that_the_server_has_closed_is_lost():
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        if next(impatient):
+            writer.close()
+            return
+        await reader.readuntil(b"\r\n\r\n")  # the FIN passes the second request on its way
+        writer.close()
+
+    impatient = iter([True, False])
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        seen = []
+        for _ in range(2):
+            kept = _Kept(time.monotonic, "127.0.0.1", port)
+            assert await kept.ask() == ""
+            seen.append(await kept.closed_within(kept.answered + 0.05))
+        assert seen == [True, False]
+        assert await kept.ask() in {"closed", "reset"}
