@@ -6,6 +6,7 @@ Who closes first keeps the port in TIME-WAIT (RFC 9293 section 3.3.2).  Experime
 
 import asyncio
 import errno
+import os
 import socket
 import struct
 import time
@@ -70,7 +71,9 @@ def cause(error: OSError) -> str:
     """Return the words for what went wrong."""
     if isinstance(error, TimeoutError):
         return "timeout"
-    return NO_PORT if error.errno == errno.EADDRNOTAVAIL else error.strerror or str(error)
+    if error.errno == errno.EADDRNOTAVAIL:
+        return NO_PORT
+    return os.strerror(error.errno) if error.errno else str(error)  # asyncio puts words of its own into strerror
 
 
 async def churn(order: Churn) -> list[Attempt]:

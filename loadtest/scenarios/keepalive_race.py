@@ -198,9 +198,11 @@ class KeepaliveRace(Experiment[Parameters]):
     async def _gap(self, arm: Arm, kept: "_Kept", drawn: float) -> Gap:
         """Be silent for *drawn* seconds, or until one of both sides has closed; then ask."""
         since = kept.answered
-        if await kept.closed_within(since + min(drawn, arm.idle)):
+        # Counted from the request: an answer that was long on its way started the server's clock before ours.
+        retire = kept.asked + self.rtt + arm.idle
+        if await kept.closed_within(min(since + drawn, retire)):
             return Gap(drawn, self._now() - since, "closed")
-        if self._now() - since >= arm.idle:  # looked at when it is to be used, as a pool does: we may be late
+        if self._now() >= retire:  # looked at when it is to be used, as a pool does: we may be late
             return Gap(drawn, self._now() - since, "retired")
         sent = self._now()
         error = await kept.ask()
@@ -356,7 +358,8 @@ class _Kept:
         self._connection: Connection | None = None
         self._gone = asyncio.Event()
         self._result: asyncio.Future[str] | None = None
-        #: When the last answer was whole.
+        #: When the last request was sent, and when its answer was whole.
+        self.asked = 0.0
         self.answered = 0.0
 
     async def ask(self) -> str:
@@ -389,6 +392,9 @@ class _Kept:
             self._connection.leave("client")
 
     def _done(self, connection: Connection) -> None:
+        request = connection.request
+        if request is not None:
+            self.asked = request.sent + (request.connect or 0.0)
         self.answered, connection.request = self._now(), None
         self._settle("")
 
