@@ -23,7 +23,9 @@ OLD, NEW = "198.19.20.10", "198.19.30.10"
 #: Seconds between two looks into the servers' query logs, which hold 2,000 each.
 LOOK = 2.0
 #: Questions after the change within each T, each by a client without a cache of its own.
-SAMPLES = 100
+SAMPLES = 250
+#: Seconds between two of them at least: a resolver has other work, too.
+SPACING = 0.008
 #: Seconds after T in which an old answer is forgiven: TTLs are whole seconds on the wire, rounded.
 ROUNDED = 0.5
 #: The origin behind the edge that the name moves to.
@@ -243,7 +245,7 @@ class Ttl(Experiment[Parameters]):
 
     async def _sample(self, run: Run, ttl: float) -> None:
         """Look how the old answer fades, until it must be gone; a slow answer holds no other up."""
-        began, step = run.now(), ttl / SAMPLES
+        began, step = run.now(), max(SPACING, ttl / SAMPLES)
 
         async def look(after: float) -> None:
             await asyncio.sleep(began + after - run.now())

@@ -85,7 +85,7 @@ def test_clients_that_move_as_theory_has_them_pass(moved) -> None:
     experiment, run = moved
     experiment._clients(run)
     assert failed(run) == []
-    assert svg(experiment._leaving(run)).count("<circle") > 40
+    assert svg(experiment._leaving(run)).count(" halo") > 40
 
 
 def test_a_client_that_stays_after_everybody_has_moved_fails(moved) -> None:
