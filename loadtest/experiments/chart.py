@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 WIDTH, LEFT, RIGHT = 960, 66, 24
+#: Of a picture for a phone: there its letters are twice as large.
+NARROW = 480
 #: Pixels that one letter of a label takes, about; and of a small label.
 LETTER, SMALL = 6.8, 5.8
 LIGHT = {"ink": "#1b1f24", "soft": "#5b6570", "paper": "#ffffff", "grid": "#e4e7ea", "axis": "#9aa3ad"}
@@ -30,8 +32,8 @@ SHAPES = {0: "M-4-4H4V4H-4Z", 2: "M0-5.6L5.6 0 0 5.6-5.6 0Z", 3: "M0-5.4L5 3.8H-
 #: What a stretch's text is written in, paper or ink, has at least this contrast (WCAG 2) to it, or the other is taken.
 CONTRAST = 3.5
 
-#: Strokes over what was lost.
-HATCH = "<defs><pattern id='hatch' width='5' height='5' patternUnits='userSpaceOnUse' patternTransform='rotate(45)'><path class='hatch' d='M0 0V5' opacity='.6'/></pattern></defs>"
+#: Strokes over what was lost; its name ends in the picture's width, since a hidden picture's is of no use to another.
+HATCH = "<defs><pattern id='hatch-{}' width='5' height='5' patternUnits='userSpaceOnUse' patternTransform='rotate(45)'><path class='hatch' d='M0 0V5' opacity='.6'/></pattern></defs>"
 
 #: A series by number, or good, bad, mark.
 Colour = int | str
@@ -128,6 +130,8 @@ class Chart:
     log: bool = False
     low: float | None = None
     high: float | None = None
+    #: Ticks of the x axis at whole numbers only: between them there is nothing.
+    whole: bool = False
     #: Names instead of numbers on the x axis: 0 is the first.
     categories: Sequence[str] = ()
     #: Of the files; made from the title otherwise.
@@ -145,20 +149,22 @@ def style() -> str:
     return f"{_rules(LIGHT, SERIES_LIGHT, NAMED_LIGHT)}\n@media (prefers-color-scheme: dark) {{ @media screen {{ {_rules(DARK, SERIES_DARK, NAMED_DARK)} }} }}"
 
 
-def svg(chart: Chart, *, standalone: bool = False) -> str:
+def svg(chart: Chart, *, standalone: bool = False, width: int = WIDTH) -> str:
     """Return the picture.
 
     Args:
         chart: what to draw.
         standalone: with its own style, title and paper, as a file.
+        width: pixels: `WIDTH`, or `NARROW` for a phone.
     """
-    drawn = _Drawing(chart, title=standalone)
-    head = f"<svg xmlns='http://www.w3.org/2000/svg' class='chart' viewBox='0 0 {WIDTH} {drawn.height:.0f}' role='img' aria-label='{_text(chart.title)}'"
+    drawn = _Drawing(chart, title=standalone, width=width)
+    kind = "chart narrow" if width == NARROW else "chart"
+    head = f"<svg xmlns='http://www.w3.org/2000/svg' class='{kind}' viewBox='0 0 {width} {drawn.height:.0f}' role='img' aria-label='{_text(chart.title)}'"
     if not standalone:
         return f"{head}>{drawn.body}</svg>"
     return (
-        f"{head} width='{WIDTH}' height='{drawn.height:.0f}'><style>{style()}</style>"
-        f"<rect class='paper' width='{WIDTH}' height='{drawn.height:.0f}'/>{drawn.body}</svg>"
+        f"{head} width='{width}' height='{drawn.height:.0f}'><style>{style()}</style>"
+        f"<rect class='paper' width='{width}' height='{drawn.height:.0f}'/>{drawn.body}</svg>"
     )
 
 
@@ -221,14 +227,17 @@ def _hatched(mark: Curve | Dots | Bars) -> bool:
 class _Drawing:
     """Draws one chart; `body` and `height` are the result."""
 
-    def __init__(self, chart: Chart, *, title: bool) -> None:
-        self.chart = chart
+    def __init__(self, chart: Chart, *, title: bool, width: int = WIDTH) -> None:
+        self.chart, self.width, self.right = chart, width, width - RIGHT
+        self.hatch = f"url(#hatch-{width})"
         # Grid and marks, then lines through all panels, then lanes and words, which nothing may cross.
         self._parts: list[str] = []
         self._lines: list[str] = []
         self._words: list[str] = []
+        # Left, right and base of words that no moment's line may cross.
+        self._said: list[tuple[float, float, float]] = []
         lanes = max((len(lane.label) for p in chart.panels for lane in p.lanes), default=0)
-        self.left = max(LEFT, min(220, 14 + lanes * LETTER))
+        self.left = max(LEFT, min(220, width * 0.36, 14 + lanes * LETTER))
         self.low, self.high = self._range()
         y = 6.0
         if title:
@@ -243,11 +252,11 @@ class _Drawing:
         self._moments(rows, top, y)
         y = self._x_axis(y)
         if title and chart.caption:
-            for line in _wrap(chart.caption, 130):
+            for line in _wrap(chart.caption, int((width - 16) / LETTER)):
                 self._over(f"<text x='8' y='{y + 14:.0f}'>{_text(line)}</text>")
                 y += 16
         self.height = y + 8
-        self.body = "".join((HATCH if self._hatches else "", *self._parts, *self._lines, *self._words))
+        self.body = "".join((HATCH.format(width) if self._hatches else "", *self._parts, *self._lines, *self._words))
 
     @property
     def _hatches(self) -> bool:
@@ -258,6 +267,11 @@ class _Drawing:
 
     def _over(self, text: str) -> None:
         self._words.append(text)
+
+    def _say(self, words: str, x: float, y: float, how: str = "", *, before: float = 0.0) -> None:
+        """Write words that the lines of moments go around, and what stands *before* them, too."""
+        self._said.append((x - before - 3, x + len(words) * LETTER + 3, y))
+        self._over(f"<text {how} x='{x:.1f}' y='{y:.1f}'>{_text(words)}</text>")
 
     def _dot(self, colour: Colour, x: float, y: float) -> str:
         shape = SHAPES.get(colour) if isinstance(colour, int) else None
@@ -281,26 +295,38 @@ class _Drawing:
         low, high, at = self.low, self.high, value
         if self.chart.log:
             low, high, at = math.log10(low), math.log10(high), math.log10(max(value, low))
-        return self.left + (WIDTH - self.left - RIGHT) * (at - low) / (high - low)
+        return self.left + (self.right - self.left) * (at - low) / (high - low)
 
     def _x_axis(self, y: float) -> float:
         chart = self.chart
         if chart.categories:
-            room = (WIDTH - self.left - RIGHT) / len(chart.categories) / LETTER
-            lines = [_wrap(name, max(6, int(room))) for name in chart.categories]
-            for i, words in enumerate(lines):
-                for j, line in enumerate(words):
-                    self._over(
-                        f"<text x='{self.x(i):.1f}' y='{y + 14 + 13 * j:.1f}' text-anchor='middle'>{_text(line)}</text>"
-                    )
-            y += 13 * (max(map(len, lines), default=1) - 1)
+            y = self._names(chart.categories, y)
         else:
-            for value in ticks(self.low, self.high, 10, log=chart.log):
-                self._over(
-                    f"<text x='{self.x(value):.1f}' y='{y + 14:.1f}' text-anchor='middle'>{number(value)}</text>"
-                )
-        self._over(f"<text x='{WIDTH - RIGHT:.0f}' y='{y + 32:.1f}' text-anchor='end'>{_text(chart.x)}</text>")
-        return y + 36
+            taken = -math.inf
+            values = ticks(self.low, self.high, max(4, self.width // 96), log=chart.log)
+            for value in (v for v in values if not chart.whole or v == round(v)):
+                words, x = number(value), self.x(value)
+                if x - len(words) * LETTER / 2 > taken:
+                    self._over(f"<text x='{x:.1f}' y='{y + 14:.1f}' text-anchor='middle'>{words}</text>")
+                    taken = x + len(words) * LETTER / 2 + 6
+        for line in _wrap(chart.x, int((self.width - 16) / LETTER)):
+            self._over(f"<text x='{self.right:.0f}' y='{y + 32:.1f}' text-anchor='end'>{_text(line)}</text>")
+            y += 16
+        return y + 20
+
+    def _names(self, names: Sequence[str], y: float) -> float:
+        """Write names side by side in lines; aslant where a word has no room."""
+        room = int((self.right - self.left) / len(names) / LETTER)
+        if max(len(word) for name in names for word in name.split()) > max(6, room):
+            for i, name in enumerate(names):
+                at = f"{self.x(i) + 4:.1f} {y + 12:.1f}"
+                self._over(f"<text transform='translate({at}) rotate(-50)' text-anchor='end'>{_text(name)}</text>")
+            return y + max(map(len, names)) * LETTER * math.sin(math.radians(50))
+        lines = [_wrap(name, max(6, room)) for name in names]
+        for i, words in enumerate(lines):
+            for j, line in enumerate(words):
+                self._over(f"<text x='{self.x(i):.1f}' y='{y + 14 + 13 * j:.1f}' text-anchor='middle'>{_text(line)}</text>")  # fmt: skip
+        return y + 13 * (max(map(len, lines), default=1) - 1)
 
     # --- panels -----------------------------------------------------------------------------------------------------
 
@@ -318,10 +344,10 @@ class _Drawing:
 
         for value in ticks(low, high, max(4, panel.height // 40), log=panel.log):
             self._put(
-                f"<line class='grid' x1='{self.left:.0f}' x2='{WIDTH - RIGHT}' y1='{y(value):.1f}' y2='{y(value):.1f}'/>"
+                f"<line class='grid' x1='{self.left:.0f}' x2='{self.right}' y1='{y(value):.1f}' y2='{y(value):.1f}'/>"
             )
             self._over(f"<text x='{self.left - 7:.0f}' y='{y(value) + 4:.1f}' text-anchor='end'>{number(value)}</text>")
-        self._put(f"<line class='axis' x1='{self.left:.0f}' x2='{WIDTH - RIGHT}' y1='{bottom:.1f}' y2='{bottom:.1f}'/>")
+        self._put(f"<line class='axis' x1='{self.left:.0f}' x2='{self.right}' y1='{bottom:.1f}' y2='{bottom:.1f}'/>")
         stack: dict[tuple[float, float], float] = {}
         for mark in panel.marks:
             match mark:
@@ -336,7 +362,7 @@ class _Drawing:
     def _legend(self, panel: Panel, top: float) -> float:
         at, y = self.left, top + 12
         if panel.y:
-            self._over(f"<text class='ink' x='8' y='{y:.1f}'>{_text(panel.y)}</text>")
+            self._say(panel.y, 8, y, "class='ink'")
             at = max(at, 8 + len(panel.y) * LETTER + 24)
         entries: dict[tuple[str, Colour], set[str]] = {}
         for mark in panel.marks:
@@ -354,13 +380,14 @@ class _Drawing:
         first = at
         for (label, colour), kinds in entries.items():
             wide = 26 + len(label) * LETTER + 16
-            if at + wide > WIDTH - RIGHT and at > first:
+            if at + wide - 16 > self.right:
+                first = first if at > first and first + wide - 16 <= self.right else 8
                 at, y = first, y + 17
             if "bars" in kinds:
                 self._over(f"<rect class='f-{colour}' x='{at:.1f}' y='{y - 10:.1f}' width='14' height='11' rx='2'/>")
             if "hatch" in kinds:
                 box = f"x='{at:.1f}' y='{y - 10:.1f}' width='14' height='11' rx='2'/>"
-                self._over(f"<rect class='f-{colour}' {box}<rect fill='url(#hatch)' {box}")
+                self._over(f"<rect class='f-{colour}' {box}<rect fill='{self.hatch}' {box}")
             if kinds & {"line", "dash"}:
                 dash = " stroke-dasharray='5 4'" if "dash" in kinds else ""
                 self._over(
@@ -368,7 +395,7 @@ class _Drawing:
                 )
             if "dots" in kinds:
                 self._over(self._dot(colour, at + 9, y - 4))
-            self._over(f"<text x='{at + 23:.1f}' y='{y:.1f}'>{_text(label)}</text>")
+            self._say(label, at + 23, y, before=26)
             at += wide
         return y + 12
 
@@ -384,7 +411,7 @@ class _Drawing:
             box = f"opacity='.85' x='{left:.1f}' y='{y(below) - tall:.1f}' width='{max(0.8, right - left - gap):.1f}' height='{tall:.1f}'/>"
             self._put(f"<rect class='f-{mark.colour}' {box}")
             if _hatched(mark):
-                self._put(f"<rect fill='url(#hatch)' {box}")
+                self._put(f"<rect fill='{self.hatch}' {box}")
 
     def _curve(self, mark: Curve, y: Vertical) -> None:
         words: list[str] = []
@@ -418,11 +445,11 @@ class _Drawing:
         tall = 22
         y = top + 8
         if panel.y:
-            self._over(f"<text class='ink' x='8' y='{y + 6:.1f}'>{_text(panel.y)}</text>")
+            self._say(panel.y, 8, y + 6, "class='ink'")
             y += 16
         for lane in panel.lanes:
             self._put(
-                f"<line class='grid' x1='{self.left:.0f}' x2='{WIDTH - RIGHT}' y1='{y + tall / 2:.1f}' y2='{y + tall / 2:.1f}'/>"
+                f"<line class='grid' x1='{self.left:.0f}' x2='{self.right}' y1='{y + tall / 2:.1f}' y2='{y + tall / 2:.1f}'/>"
             )
             self._over(f"<text class='ink' x='8' y='{y + 15:.1f}'>{_text(lane.label)}</text>")
             for span in lane.spans:
@@ -460,22 +487,33 @@ class _Drawing:
     def _extent(self, moment: Moment) -> tuple[float, float]:
         """Return where a moment's text begins and ends: right of its line, or left of it where the picture ends."""
         x, wide = self.x(moment.at), len(moment.text) * LETTER + 4
-        return (x - wide, x) if x + wide > WIDTH else (x, x + wide)
+        return (x - wide, x) if x + wide > self.width and x > wide else (x, x + wide)
 
     def _moments(self, rows: list[list[Moment]], top: float, bottom: float) -> None:
-        for i, row in enumerate(rows):
-            y = top - 15 * (len(rows) - i) + 10
+        written = [(top - 15 * (len(rows) - i) + 10, row) for i, row in enumerate(rows)]
+        for y, row in written:
+            self._said.extend((*self._extent(moment), y) for moment in row if moment.text)
+        for y, row in written:
             for moment in row:
                 x = self.x(moment.at)
                 dash = DASHES.get(str(moment.colour), "1 4")
-                self._lines.append(
-                    f"<line class='l-{moment.colour}' stroke-width='1.3' stroke-dasharray='{dash}' x1='{x:.1f}' x2='{x:.1f}' y1='{y - 8:.1f}' y2='{bottom:.1f}'/>"
-                )
+                for begin, end in self._free(x, y - 8, bottom):
+                    self._lines.append(
+                        f"<line class='l-{moment.colour}' stroke-width='1.3' stroke-dasharray='{dash}' x1='{x:.1f}' x2='{x:.1f}' y1='{begin:.1f}' y2='{end:.1f}'/>"
+                    )
                 left = self._extent(moment)[0] < x
                 anchor = " text-anchor='end'" if left else ""
                 self._over(
                     f"<text class='m-{moment.colour}' x='{x + (-4 if left else 4):.1f}' y='{y:.1f}'{anchor}>{_text(moment.text)}</text>"
                 )
+
+    def _free(self, x: float, top: float, bottom: float) -> list[tuple[float, float]]:
+        """Return the stretches of a vertical line that cross no words."""
+        stretches = []
+        for base in sorted(y for left, right, y in self._said if left < x < right and top < y - 10 and y < bottom):
+            stretches.append((top, base - 11))
+            top = base + 4
+        return [(begin, end) for begin, end in (*stretches, (top, bottom)) if end > begin]
 
 
 def ticks(low: float, high: float, about: int, *, log: bool = False) -> list[float]:

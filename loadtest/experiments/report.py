@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from experiments import parameters
-from experiments.chart import Chart, style, svg
+from experiments.chart import NARROW, Chart, style, svg
 from experiments.experiment import Experiment
 from experiments.result import Check, Result, Row
 
@@ -31,7 +31,8 @@ h2 { font-size: 1.08rem; margin: 2.2rem 0 .5rem } p { margin: .5rem 0 } a { colo
 .pass { background: var(--good) } .fail { background: var(--bad) } .invalid, .skipped { background: var(--idle) }
 .note { background: var(--card); border-left: 4px solid var(--idle); border-radius: .3rem; padding: .5rem .9rem; margin: .8rem 0 }
 .note.bad { border-color: var(--bad) } figure { margin: 1.4rem 0 } figure h3 { font-size: 1rem; margin: 0 0 .3rem } figcaption { font-size: .93rem }
-.chart { width: 100%; height: auto; display: block } table { border-collapse: collapse; width: 100%; font-size: .95rem }
+.chart { width: 100%; height: auto; display: block } .narrow { display: none }
+@media screen and (max-width: 40rem) { svg.chart { display: none } svg.narrow { display: block } } table { border-collapse: collapse; width: 100%; font-size: .95rem }
 .wide { overflow-x: auto } td, th { text-align: left; padding: .32rem .9rem .32rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
 th { color: var(--soft); font-weight: 500 } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 pre, code { font: .9rem/1.5 ui-monospace, monospace } pre { background: var(--card); border-radius: .3rem; padding: .7rem .9rem; overflow-x: auto }
@@ -123,7 +124,7 @@ def _control(result: Result) -> str:
 
 def _figure(chart: Chart) -> str:
     caption = f"<figcaption>{_e(chart.caption)}</figcaption>" if chart.caption else ""
-    return f"<figure><h3>{_e(chart.title)}</h3>{svg(chart)}{caption}</figure>"
+    return f"<figure><h3>{_e(chart.title)}</h3>{svg(chart)}{svg(chart, width=NARROW)}{caption}</figure>"
 
 
 def _rows(rows: Sequence[Row]) -> str:

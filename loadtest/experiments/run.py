@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
-from experiments.chart import Chart
+from experiments.chart import Chart, number
 from experiments.estimate import Estimate
 from experiments.journal import Journal, Undo
 from experiments.result import Check, Event, Quantity, Result, Row
@@ -273,7 +273,11 @@ class Run:
             {"value": got, "low": predicted - room, "high": predicted + room} if room else {}
         )  # exact: in every run
         self.check(
-            row.name, f"{predicted:.4g}{unit} {within}", f"{got:.4g}{unit}", abs(got - predicted) <= room, **bounds
+            row.name,
+            f"{number(predicted)}{unit} {within}",
+            f"{number(got)}{unit}",
+            abs(got - predicted) <= room,
+            **bounds,
         )
 
     def gate(self, name: str, expected: str, got: str, ok: bool) -> None:

@@ -206,7 +206,7 @@ class Handshake(Experiment[Parameters]):
         steps = [(at, i + 1.0) for i, at in enumerate(inside[:-1])] + [(end, float(len(inside) - 1))]
         dots = [(float(self.flights[o]), trips, trips, max(trips, spread[o])) for o, trips in climbed.items()]
         return Chart(
-            "Round trips of a TLS 1.3 handshake against the length of the server's flight",
+            "A server's flight beyond ten segments costs the handshake a round trip more",
             [Panel([Curve("theory: slow start from ten segments", steps, 0, steps=True), Dots("measured", dots, 1)], y="round trips", height=200, high=max(4.0, steps[-1][1] + 0.5))],
             x="octets of the server's first flight",
             caption=f"A certificate that nobody needs grows behind the edge's chain, on a path of {STAIRS_RTT_MS:g} ms. Dots: the shortest of the repeats, with a bar "
@@ -233,10 +233,10 @@ class Handshake(Experiment[Parameters]):
             least = [(rtt, min(self.ttfb[arm, rtt]) - arm.round_trips * rtt) for rtt in self.p.rtt_ms]
             beside.append(Dots(arm.name, [(rtt + aside * far, left, left, left) for rtt, left in least], colour))
         return Chart(
-            "Time to first byte against round-trip time",
+            "Before the first byte, TLS 1.3 adds one round trip and TLS 1.2 two",
             [
                 Panel(marks, y="time to first byte, ms", height=360),
-                Panel(beside, y="beside the round trips, ms", height=150),
+                Panel(beside, y="time beside the round trips, ms", height=150),
             ],
             x="round-trip time between client and edge, ms",
             caption="Above, lines: theory, (1 + h + 1) round trips per request; only their height at 0 ms, the servers' own time, is taken from "

@@ -218,6 +218,7 @@ class Integrity(Experiment[Parameters]):
         run.check("TLS answers that arrive", f"{expected:.0f} ± {room:.0f} (four standard deviations)", f"{survived:.0f}", abs(survived - expected) <= room)  # fmt: skip
 
     def _fates(self) -> Chart:
+        passed = {arm: sum(total(self.fetches[kind, arm], "delivered") for kind in KINDS) for arm in ("TCP", "TLS")}
         panels = []
         for kind, words in KINDS.items():
             lanes = []
@@ -230,10 +231,10 @@ class Integrity(Experiment[Parameters]):
                 lanes.append(Lane(arm, spans))
             panels.append(Panel(lanes=lanes, y=words))
         return Chart(
-            "What became of every damaged packet",
+            f"Damaged on the way: TCP delivers {passed['TCP']} packets as if they were right, TLS {passed['TLS'] or 'none'}",
             panels,
             x="damaged packets",
-            caption="Theory: swapped words, and one word that grows by what another shrinks, keep the sum of 16-bit words: over TCP alone every such packet is "
+            caption="What became of every damaged packet. Theory: swapped words, and one word that grows by what another shrinks, keep the sum of 16-bit words: over TCP alone every such packet is "
             "delivered (red). A flipped bit always breaks the sum, 16 random bytes all but once in 65,535 times. Over TLS whatever passes the "
             "sum ends the connection.",
             low=0.0,
@@ -251,7 +252,7 @@ class Integrity(Experiment[Parameters]):
             measured = Estimate.share(sum(not each.ended for each in found), len(found)).scaled(100)
             dots.append((float(length), measured.value, measured.low, measured.high))
         return Chart(
-            "TLS answers that arrive although packets are damaged",
+            "Over TLS, damage costs the connection: the longer an answer, the fewer arrive",
             [
                 Panel(
                     [
@@ -263,7 +264,7 @@ class Integrity(Experiment[Parameters]):
                     high=105.0,
                 )
             ],
-            x=f"length of the answer, segments; {share:.1%} of the packets are damaged",
+            x=f"length of the answer, segments; {100 * share:g} % of the packets are damaged",
             caption="None of them arrives wrong. The price of that certainty is the connection: the longer an answer, the less likely that it arrives "
             "at the first attempt.",
             low=0.0,

@@ -299,12 +299,15 @@ class KeepaliveRace(Experiment[Parameters]):
             counts = Counter(int((g.wish - low) / width) for g in self.sweep.gaps if g.outcome == outcome)
             bars.append(Bars(label, [(low + i * width, low + (i + 1) * width, n) for i, n in sorted(counts.items())], colour))  # fmt: skip
         return Chart(
-            "What becomes of a request, by how long its connection was silent",
-            [Panel(bars, y="requests", height=240)],
-            x="seconds since the last answer",
-            caption=f"The server closes after {self.p.timeout_s:g} s; a round trip takes {self.p.rtt_ms:g} ms. The window begins one round trip before, since request and FIN "
+            "For one round trip before the server closes, a request is lost on the way",
+            [Panel(bars, y=f"requests per {width * 1e3:g} ms of silence", height=240)],
+            x="seconds of silence since the last answer",
+            caption=f"The server closes after Ts = {self.p.timeout_s:g} s; a round trip, RTT, takes {self.p.rtt_ms:g} ms. Theory: the window begins one round trip before, since request and FIN "
             "pass each other on the way.",
-            moments=[Moment(self.p.timeout_s - self.rtt, "Ts - RTT"), Moment(self.p.timeout_s, "Ts")],
+            moments=[
+                Moment(self.p.timeout_s - self.rtt, f"Ts − RTT = {self.p.timeout_s - self.rtt:g} s"),
+                Moment(self.p.timeout_s, f"Ts = {self.p.timeout_s:g} s"),
+            ],
             low=low,
             high=self.p.timeout_s + AFTER * self.rtt,
             name="keepalive-race",
@@ -316,13 +319,13 @@ class KeepaliveRace(Experiment[Parameters]):
         grid = [low + (high - low) * i / 600 for i in range(601)]
         theory = Curve("theory, sent again at once", [(g, keepalive.answer_s(g, ends, rtt) * 1e3) for g in grid], 0)
         known = [g for g in self.sweep.gaps if not math.isnan(g.answer)]
-        shown = sorted(known, key=lambda g: g.wish)[:: max(1, len(known) // 150)]
+        shown = sorted(known, key=lambda g: g.wish)[:: max(1, len(known) // 90)]
         dots = Dots("measured", [(g.wish, g.answer * 1e3, g.answer * 1e3, g.answer * 1e3) for g in shown], 1)
         return Chart(
-            "Time to the answer, by how long the connection was silent",
-            [Panel([theory, dots], y="milliseconds from the wish to the answer", height=240)],
-            x="seconds since the last answer",
-            caption="A request that races learns of it only when the FIN arrives, and then needs a new connection: up to three round trips instead of one.",
+            "A request that meets the close takes up to three round trips instead of one",
+            [Panel([dots, theory], y="milliseconds from the wish to the answer", height=240)],
+            x="seconds of silence since the last answer",
+            caption="A request that races learns of it only when the FIN arrives, and then needs a new connection: two round trips more.",
             low=low,
             high=high,
             name="keepalive-race-answers",
@@ -339,10 +342,10 @@ class KeepaliveRace(Experiment[Parameters]):
             label = "measured, closed by the server" if arm is self.poisson else "measured, closed by the client"
             marks.append(Dots(label, [(self.rate * ends, got.value, got.low, got.high)], colour))
         return Chart(
-            "How many of the gaps end in the race, for requests at random",
-            [Panel(marks, y="% of gaps", height=220)],
+            "The race is likeliest at one request per timeout",
+            [Panel(marks, y="gaps that end in the race, %", height=220)],
             x="requests per timeout, λTs",
-            caption="Worst where a connection gets about one request per timeout: a busy one is never silent for long, a quiet one is found closed.",
+            caption="Requests at random, λ per second on a connection that the server closes after Ts: a busy one is never silent for long, a quiet one is found closed.",
             log=True,
             name="keepalive-race-share",
         )

@@ -284,16 +284,22 @@ class Pool(Experiment[Parameters]):
             marks += [
                 Curve(f"{label}: endless runs", [(c, _mean_wait(kind, self.p.rate, hold, c)) for c in sizes], i),
                 Curve(
-                    "arrivals and holdings of this run", [(arm.size, rows[_row(arm)]) for arm in own], i, dashed=True
+                    f"{label}: this run's arrivals and holdings",
+                    [(arm.size, rows[_row(arm)]) for arm in own],
+                    i,
+                    dashed=True,
                 ),
                 Dots(f"measured, {kind}", dots[kind], i),
             ]
         return Chart(
-            "Waiting for a connection, by the size of the pool",
+            "Each connection more cuts the wait; holding times that vary double it",
             [Panel(marks, y="mean wait, ms", height=320, log=True, low=None)],
             x="connections in the pool",
             caption=f"{self.p.rate:g} requests per second arrive at random and hold a connection for {self.p.hold_ms} ms on average, exponentially or constantly. "
             "Lines: Erlang's and Crommelin's means of endless runs. Dashed: the same queues with the arrivals and holding times of this run, which the dots are held against.",
+            low=min(sizes) - 0.3,
+            high=max(sizes) + 0.3,
+            whole=True,
             name="pool",
         )
 

@@ -154,7 +154,7 @@ class Proofs:
             (-0.38, [c.server_ms for c in costs]), (0.0, [c.client_ms for c in costs]),
         ))  # fmt: skip
         return Chart(
-            "CPU of one handshake",
+            "RSA costs the server, ECDSA the client; resuming spares both",
             [Panel([Bars("server", server, 0), Bars("client", client, 1)], y="CPU per handshake, ms", height=220)],
             x="both ends in memory, on one core; a chain of leaf and one intermediate",
             caption="Signing is what RSA makes dear, for the server; verifying is dear in ECDSA, for the client. Mutual: either end signs and verifies. "
@@ -170,7 +170,7 @@ class Proofs:
         flights = [(i - 0.3, i + 0.3, float(self.chains[p].flight)) for i, p in enumerate(shown) if p in self.chains]
         verified = [(i - 0.3, i + 0.3, self.chains[p].client_ms) for i, p in enumerate(shown) if p in self.chains]
         return Chart(
-            "What a server sends before it is believed",
+            "Post-quantum chains outgrow the initial window",
             [
                 Panel(
                     [
@@ -178,12 +178,12 @@ class Proofs:
                         *theirs,
                         Curve("initial window: ten segments", [(-0.5, window), (len(shown) - 0.5, window)], "bad", dashed=True),
                     ],
-                    y="octets", height=240,
+                    y="octets sent", height=240,
                 ),
                 Panel([Bars("client, verifying included", verified, 1)], y="CPU, ms", height=110),
             ],
             x="TLS 1.3, by key and intermediates (the root is not sent)",
-            caption="A flight above the dashed line costs a round trip more, on any path."
+            caption="What a server sends before it is believed. A flight above the dashed line costs a round trip more, on any path."
             + ("" if self.chains.keys() == self.predicted.keys() else " A short line without a bar: theory alone, as this OpenSSL has no ML-DSA."),
             categories=[f"{p.key} +{p.intermediates}" for p in shown],
             name="handshake-flights",

@@ -191,7 +191,7 @@ class Resolution(Experiment[Parameters]):
                 dots += [(at, *_middle(values)) for at, values in by_path.items()]
             marks.append(Dots(state.name, dots, i))
         return Chart(
-            "What a name cost, against the path that was taken",
+            "A name costs what the round trips of its path add up to",
             [Panel(marks, y="measured, ms", height=380)],
             x="sum of the configured round-trip times, ms",
             caption="Each dot: the median of the repeats that took the same path, with a bar from the smallest to the largest. The resolver's distance "
@@ -211,10 +211,10 @@ class Resolution(Experiment[Parameters]):
         bars = [Dots("measured: smallest, median, largest", [(float(i), *_middle([a.took for a in self.answered[state, rtt]])) for i, (state, _) in enumerate(panels)], 1)]  # fmt: skip
         theory = [Curve("theory" if not i else "", [(i - 0.4, a.predicted), (i + 0.4, a.predicted)], 0) for i, (_, a) in enumerate(panels)]  # fmt: skip
         return Chart(
-            "What is known where",
+            "Each cache that remembers spares the round trips behind it",
             [Panel([*theory, *bars], y="until the answer, ms", height=230)],
             x=f"resolver {rtt:g} ms away",
-            caption="Each layer that remembers takes the round trips below it away.",
+            caption="Who knows what when the question comes; the line is the sum of the round trips that are left.",
             categories=[state.name for state, _ in panels],
             name="resolution-layers",
         )

@@ -200,7 +200,7 @@ class SlowStart(Experiment[Parameters]):
         for label, every, colour in (("new connection", self.cold, 1), ("warm: asked again at once", self.warm, 2)):
             marks.append(Dots(label, [(each.at / self.p.rtt_ms, each.octets / 1000, each.octets / 1000, each.octets / 1000) for found in every for each in found], colour))  # fmt: skip
         return Chart(
-            "What has arrived, round trip by round trip",
+            "A new connection brings 10, 20, 40, 80 … segments per round trip, a warm one all at once",
             [Panel(marks, y="arrived, kB", height=340)],
             x=f"round trips since the request ({self.p.rtt_ms:g} ms each)",
             caption=f"Each dot: the end of a burst, after which nothing came for half a round trip; every one of {len(self.cold)} connections is drawn. A busy "
@@ -218,7 +218,7 @@ class SlowStart(Experiment[Parameters]):
             counts = [len(found) for found in self.by_length[octets]] or [0]
             dots.append((octets / 1000, float(_most_common(counts).value), float(min(counts)), float(max(counts))))
         return Chart(
-            "Round trips until an answer is whole",
+            "A few octets more can cost a round trip more",
             [
                 Panel(
                     [
@@ -239,7 +239,7 @@ class SlowStart(Experiment[Parameters]):
         far = slow_start.octets_within(ROUNDS)
         curve = [(n / 1000, float(slow_start.window_after(n))) for n in range(0, far, MSS)]
         return Chart(
-            "The sender's congestion window",
+            "The window grows by what is acknowledged, and so doubles each round trip",
             [
                 Panel(
                     [

@@ -7,6 +7,9 @@ import theory
 from experiments import Bars, Chart, Curve, Dots, Moment, Panel
 from scenarios.port_windows import Arm
 
+#: The share by which the totals of two arms may differ and still be one line to the eye.
+ALIKE = 0.02
+
 
 def square_wave(base: Arm, ports: int, seconds: float, wait: float) -> Chart:
     """Return connections per second by outcome, above the sockets that wait."""
@@ -30,7 +33,7 @@ def square_wave(base: Arm, ports: int, seconds: float, wait: float) -> Chart:
     gone = theory.exhausted_at(base.rate, ports)
     moments = [Moment(gone, f"P/λ = {gone:.3g} s")] if gone is not None and gone < seconds else []
     return Chart(
-        f"{base.rate:g} connections per second from {ports} ports: all, then none",
+        f"{base.rate:g} connections per second from {ports} ports: all, then none{', in turns' if seconds > wait else ''}",
         panels,
         x="seconds since the first connection",
         caption="Each connection is closed here first and then keeps its port for a minute. When the last port is taken, every further attempt "
@@ -44,17 +47,29 @@ def square_wave(base: Arm, ports: int, seconds: float, wait: float) -> Chart:
 
 def cumulative(base: Arm, others: Sequence[Arm], seconds: float, ports: int) -> Chart:
     """Return requests served over time, by how connections are closed and kept."""
-    marks: list[Curve] = []
-    for i, arm in enumerate((base, *others)):
+    # Arms that end alike lie on each other: they share a colour and a place in the legend.
+    alike: list[tuple[float, list[str], list[Sequence[tuple[float, float]]]]] = []
+    for arm in (base, *others):
         total = 0
         points: list[tuple[float, float]] = [(0.0, 0.0)]
         for intended, _, error in arm.attempts:
             total += not error
             points.append((intended, total))
         label = "closed here first" if arm is base else arm.name
-        marks.append(Curve(label, _thin(points), i, measured=True, dashed=i % 2 == 1))
+        for end, labels, curves in alike:
+            if abs(total - end) <= ALIKE * max(total, end):
+                labels.append(label)
+                curves.append(_thin(points))
+                break
+        else:
+            alike.append((total, [label], [_thin(points)]))
+    marks = [
+        Curve(f"{' = '.join(labels)}: {end:,.0f}" if not j else "", points, i, measured=True, dashed=i % 2 == 1)
+        for i, (end, labels, curves) in enumerate(alike)
+        for j, points in enumerate(curves)
+    ]
     return Chart(
-        "Requests served, by how connections are closed and kept",
+        "The same ports serve more requests with every cure",
         [Panel(marks, y="requests that went well", height=260)],
         x="seconds since the first connection",
         caption=f"Theory: the first stops at {ports:,}, two destinations or twice the ports at {2 * ports:,}; the others do not stop within this window. “Reset "
@@ -75,7 +90,7 @@ def exhaustion(arms: Sequence[Arm], ports: int) -> Chart:
         if got is not None:
             dots.append((arm.rate, got, got, got))
     return Chart(
-        "When the ports are gone, against the rate",
+        "Twice the rate, half the time until the ports are gone",
         [Panel([Curve(f"theory: {ports}/λ", curve, 0), Dots("measured", dots, 1)], y="seconds until exhausted", height=200, low=0)],
         x="connections per second, λ",
         caption="Linux's 28,232 ports last 28 s at 1,000 connections per second: the same curve, 110 times higher.",
@@ -90,7 +105,7 @@ def multipliers(predicted: Mapping[str, float], measured: Mapping[str, float]) -
     bars = [(i - 0.3, i + 0.3, predicted[name]) for i, name in enumerate(names)]
     dots = [(i, measured[name], measured[name], measured[name]) for i, name in enumerate(names) if name in measured]
     return Chart(
-        "What each cure multiplies the rate by that lasts for ever",
+        "By how much each cure multiplies the rate that lasts for ever",
         [Panel([Bars("theory", bars, 0), Dots("measured", dots, 1)], y="times as many", height=220, log=True, low=1.0)],
         x="cure",
         caption="Resetting instead, and letting the server close first, have no such limit here: nothing waits here, and what the latter costs waits on the server.",

@@ -382,7 +382,7 @@ class Ttl(Experiment[Parameters]):
             stale.append((t, other.value, other.low, other.high))
             total.append((t, one.value + other.value, one.low + other.low, one.high + other.high))
         return Chart(
-            "What a TTL costs, both ways, on one axis",
+            "A short TTL costs questions, a long one old answers",
             [Panel([
                 Curve("asked of the authority: 1/(1+λT)", asked, 0), Dots("asked of the authority: 1/(1+λT)", load, 0),
                 Curve("old answers: occ·T/2C", wrong, 1), Dots("old answers: occ·T/2C", stale, 1),
@@ -459,13 +459,15 @@ class Ttl(Experiment[Parameters]):
                 dots.append(((i + 0.5) * step, e.value * 100, e.low * 100, e.high * 100))
         curve = [(at, 100 * theory.stale_share(p.rate, longest, at)) for at in (j * longest / 50 for j in range(51))]
         return Chart(
-            f"Old answers after a change, T = {longest:g} s",
+            f"After a change old answers fade for as long as the TTL, T = {longest:g} s",
             [Panel([
-                Curve("theory: occ·(1 − t/T)", [*curve, (longest * 1.15, 0.0)], 0),
+                Curve("theory: occ·(1 − t/T)", [*curve, (longest + 1.5, 0.0)], 0),
                 Dots("answers of the resolver", dots, 1),
             ], y="old answers, %", height=220, high=105)],
             x="seconds since the change",
-            caption="A cache that was filled just before the change keeps the old answer longest.",
+            caption="A cache that was filled just before the change keeps the old answer longest. Dots: answers of the resolver, with 95 % intervals.",
+            low=0.0,
+            high=longest + 1.5,
             name="ttl-fading",
         )  # fmt: skip
 

@@ -140,12 +140,13 @@ class Rehearsal:
         """Add the time line: load, latency, certificates as the prober saw them, and what a drill has beside it.
 
         Args:
-            title: of the picture.
+            title: what happens in the picture; what it cost is added.
             caption: how to read it.
             more: panels below.
             shown: kinds of events that become lines; fewer where lanes tell the same.
         """
         end = self.requests[-1].intended if self.requests else self.run.now()
+        title = f"{title}: {len(self.lost()):,} of {len(self.requests):,} requests lost"
         panels = [Panel(lanes=self._stripes(), y="certificate that the outside prober saw"), *more]
         if alarms := self._alarms(end):
             panels.append(Panel(lanes=alarms, y="alarms"))

@@ -134,7 +134,7 @@ def test_words_and_lanes_lie_above_the_lines_of_moments_and_bars_below():
 
 def test_what_was_lost_is_hatched_in_the_picture_and_in_its_legend():
     def hatches(bars):
-        return svg(Chart("x", [Panel([bars])], x="")).count("fill='url(#hatch)'")
+        return svg(Chart("x", [Panel([bars])], x="")).count("fill='url(#hatch-960)'")
 
     spans = [(0.0, 1.0, 3.0), (1.0, 2.0, 3.0)]
     assert [hatches(Bars("lost", spans, "bad")), hatches(Bars("lost", spans, 3, hatched=True)), hatches(Bars("ok", spans))] == [3, 3, 0]  # fmt: skip
