@@ -3,11 +3,11 @@
 Reads the file and checks it against itself; that it agrees with docker-compose.yml is held by a test.
 """
 
-import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
+
+from telemetry.toml_file import TomlFile
 
 #: Where every host serves /health, /metrics and /admin.
 ADMIN_PORT = 9900
@@ -70,13 +70,7 @@ def load(path: Path) -> Hosts:
     Raises:
         HostsFileError: it can not be read, or breaks a rule.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise HostsFileError(f"{path}: expected a readable hosts file, got: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise HostsFileError(f"{path}: expected UTF-8, got {error.reason} at byte {error.start}") from None
-    return parse(text, str(path))
+    return _HostsFile.load(path).read()
 
 
 def parse(text: str, name: str = "hosts.toml") -> Hosts:
@@ -85,60 +79,49 @@ def parse(text: str, name: str = "hosts.toml") -> Hosts:
     Raises:
         HostsFileError: the text breaks a rule.
     """
-    return _Reader(text, name).read()
+    return _HostsFile(text, name).read()
 
 
-class _Reader:
-    def __init__(self, text: str, name: str) -> None:
-        self.text, self.name = text, name
-        self.lines = text.splitlines()
+class _HostsFile(TomlFile):
+    kind = "hosts file"
+    known = ("regions", "host", "loss")
+    error = HostsFileError
 
     def read(self) -> Hosts:
-        try:
-            tables = tomllib.loads(self.text)
-        except tomllib.TOMLDecodeError as error:
-            match = re.search(r"line (\d+)", str(error))
-            line = int(match[1]) if match else max(1, len(self.lines))
-            raise HostsFileError(f"{self.name}:{line}: expected TOML, got: {error}") from None
-        for key in tables:
-            if key not in {"regions", "host", "loss"}:
-                self.refuse(self.mention(key), "tables regions, host and loss", key)
-        regions = tables.get("regions")
+        regions = self.tables.get("regions")
         if not isinstance(regions, dict) or not all(isinstance(title, str) for title in regions.values()):
             self.refuse(1, 'a table [regions] of NAME = "what it is"', regions)
         hosts: dict[str, Host] = {}
-        for index, entry in enumerate(self.entries(tables, "host")):
-            line = self.line("host", index)
-            host = self.host(entry, line, regions)
+        for index, entry in enumerate(self.entries("host")):
+            host = self.host(entry, index, regions)
             if host.name in hosts:
-                self.refuse(line, "a name of its own", host.name)
+                self.refuse(self.line("host", index, "name"), "a name of its own", host.name)
             hosts[host.name] = host
         if not hosts:
-            self.refuse(max(1, len(self.lines)), "at least one [[host]]", None)
+            self.refuse(self.end, "at least one [[host]]")
         losses = tuple(
-            self.loss(entry, self.line("loss", index), hosts)
-            for index, entry in enumerate(self.entries(tables, "loss"))
+            self.loss(entry, self.line("loss", index), hosts) for index, entry in enumerate(self.entries("loss"))
         )
         return Hosts(dict(regions), tuple(hosts.values()), losses)
 
-    def entries(self, tables: dict[str, Any], key: str) -> list[Any]:
-        entries = tables.get(key, [])
+    def entries(self, key: str) -> list[Any]:
+        entries = self.tables.get(key, [])
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            self.refuse(self.mention(key), f"[[{key}]] tables", entries)
+            self.refuse(self.line(key), f"[[{key}]] tables", entries)
         return entries
 
-    def host(self, entry: dict[str, Any], line: int, regions: dict[str, str]) -> Host:
+    def host(self, entry: dict[str, Any], index: int, regions: dict[str, str]) -> Host:
         for key in entry:
             if key not in (*_REQUIRED, *_OPTIONAL):
-                self.refuse(line, f"one of {', '.join((*_REQUIRED, *_OPTIONAL))}", key)
+                self.refuse(self.line("host", index, key), f"one of {', '.join((*_REQUIRED, *_OPTIONAL))}", key)
         for key in _REQUIRED:
             if key not in entry:
-                self.refuse(line, f"a {key}", None)
+                self.refuse(self.line("host", index), f"a {key}")
         for key, value in entry.items():
             if not isinstance(value, str) or (not value and key in _REQUIRED):
-                self.refuse(line, f"{key} to be text", value)
+                self.refuse(self.line("host", index, key), f"{key} to be text", value)
         if entry["region"] not in regions:
-            self.refuse(line, f"a region among {', '.join(regions)}", entry["region"])
+            self.refuse(self.line("host", index, "region"), f"a region among {', '.join(regions)}", entry["region"])
         return Host(**entry)
 
     def loss(self, entry: dict[str, Any], line: int, hosts: dict[str, Host]) -> Loss:
@@ -149,15 +132,3 @@ class _Reader:
             if name not in hosts:
                 self.refuse(line, f"hosts among {', '.join(hosts)}", name)
         return Loss(frozenset(of), means)
-
-    def line(self, table: str, index: int) -> int:
-        starts = [number for number, line in enumerate(self.lines, 1) if line.strip().startswith(f"[[{table}]]")]
-        return starts[index] if index < len(starts) else max(1, len(self.lines))
-
-    def mention(self, key: str) -> int:
-        """Return the first line on which *key* stands as a table or before an equals sign."""
-        pattern = re.compile(rf"\s*(\[+\s*{re.escape(key)}\b|{re.escape(key)}\s*=)")
-        return next((number for number, line in enumerate(self.lines, 1) if pattern.match(line)), 1)
-
-    def refuse(self, line: int, expected: str, got: object) -> NoReturn:
-        raise HostsFileError(f"{self.name}:{line}: expected {expected}, got {got!r}")

@@ -6,19 +6,18 @@ any other region; a named pair beats it, wherever it stands.  The same pair set 
 """
 
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from telemetry.toml_file import TomlFile
 from wan.settings import LinkSettings, LinksFileError, SettingError
 
 #: Any other region.
 ANY = "*"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
-_TABLES = ("regions", "default", "link")
 _ENDS = ("between", "from", "to")
 
 
@@ -37,13 +36,7 @@ def load(path: Path) -> LinksFile:
     Raises:
         LinksFileError: it can not be read, or breaks a rule; the message starts with FILE:LINE.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise LinksFileError(f"{path}: expected a readable links file, got: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise LinksFileError(f"{path}: expected UTF-8, got {error.reason} at byte {error.start}") from None
-    return parse(text, str(path))
+    return _LinksFile.load(path).read()
 
 
 def parse(text: str, name: str = "links.toml") -> LinksFile:
@@ -52,41 +45,33 @@ def parse(text: str, name: str = "links.toml") -> LinksFile:
     Raises:
         LinksFileError: the text breaks a rule.
     """
-    return _Reader(text, name).read()
+    return _LinksFile(text, name).read()
 
 
-class _Reader:
-    def __init__(self, text: str, name: str) -> None:
-        self.name, self.text = name, text
-        self.lines = text.splitlines()
+class _LinksFile(TomlFile):
+    kind = "links file"
+    known = ("regions", "default", "link")
+    error = LinksFileError
 
     def read(self) -> LinksFile:
-        try:
-            tables = tomllib.loads(self.text)
-        except tomllib.TOMLDecodeError as error:
-            match = re.search(r"line (\d+)", str(error))
-            line = int(match[1]) if match else max(1, len(self.lines))
-            raise LinksFileError(f"{self.name}:{line}: expected TOML, got: {error}") from None
-        for key in tables:
-            if key not in _TABLES:
-                self.refuse(self.line(key, 0, ""), f"one of {', '.join(_TABLES)}", key)
+        tables = self.tables
         regions = self.regions(tables.get("regions"))
         default = self.settings(tables.get("default", {}), "default", 0)
         entries = tables.get("link", [])
         if not isinstance(entries, list):
-            self.refuse(self.line("link", 0, ""), "[[link]] tables", entries)
+            self.refuse(self.line("link"), "[[link]] tables", entries)
         named: dict[tuple[str, str], LinkSettings] = {}
         starred: dict[tuple[str, str], LinkSettings] = {}
         seen: set[tuple[str, str]] = set()
         for index, entry in enumerate(entries):
             if not isinstance(entry, dict):
-                self.refuse(self.line("link", 0, ""), "[[link]] tables", entries)
+                self.refuse(self.line("link"), "[[link]] tables", entries)
             declared = self.pairs(entry, index, regions)
             values = {key: value for key, value in entry.items() if key not in _ENDS}
             settings = self.settings(values, "link", index, default)
             for pair in declared:
                 if pair in seen:
-                    self.refuse(self.line("link", index, ""), "each pair once", f"{pair[0]} to {pair[1]} again")
+                    self.refuse(self.line("link", index), "each pair once", words=f"{pair[0]} to {pair[1]} again")
                 seen.add(pair)
                 if ANY not in pair:
                     named[pair] = settings
@@ -94,14 +79,14 @@ class _Reader:
                 for other in _expand(pair, regions):
                     if starred.setdefault(other, settings) != settings:
                         self.refuse(
-                            self.line("link", index, ""), "one '*' per pair", f"{other[0]} to {other[1]} by two"
+                            self.line("link", index), "one '*' per pair", words=f"{other[0]} to {other[1]} by two"
                         )
         links = {(a, b): named.get((a, b), starred.get((a, b), default)) for a in regions for b in regions if a != b}
         return LinksFile(regions, links)
 
     def regions(self, table: Any) -> dict[str, IPv4Network]:
         if not isinstance(table, dict) or len(table) < 2:
-            self.refuse(self.line("regions", 0, ""), "[regions] with at least two regions", table)
+            self.refuse(self.line("regions"), "[regions] with at least two regions", table)
         regions: dict[str, IPv4Network] = {}
         for name, prefix in table.items():
             line = self.line("regions", 0, name)
@@ -119,7 +104,7 @@ class _Reader:
 
     def settings(self, values: Any, table: str, index: int, base: LinkSettings | None = None) -> LinkSettings:
         if not isinstance(values, dict):
-            self.refuse(self.line(table, index, ""), f"[{table}] to be a table", values)
+            self.refuse(self.line(table, index), f"[{table}] to be a table", values)
         try:
             return (base or LinkSettings()).changed(values)
         except SettingError as error:
@@ -135,35 +120,15 @@ class _Reader:
         elif ends == {"from", "to"}:
             named = [("from", entry["from"]), ("to", entry["to"])]
         else:
-            got = " and ".join(sorted(ends)) or "neither"
-            self.refuse(self.line("link", index, ""), "either 'between' or 'from' and 'to'", got)
+            got = " and ".join(repr(end) for end in sorted(ends)) or "neither"
+            self.refuse(self.line("link", index), "either 'between' or 'from' and 'to'", words=got)
         for key, region in named:
             if region != ANY and (not isinstance(region, str) or region not in regions):
                 self.refuse(self.line("link", index, key), f"a region among {', '.join(regions)}", region)
         a, b = named[0][1], named[1][1]
         if a == b:
-            self.refuse(self.line("link", index, named[1][0]), "two different regions", f"{a} twice")
+            self.refuse(self.line("link", index, named[1][0]), "two different regions", words=f"{a} twice")
         return [(a, b)] if "from" in ends else [(a, b), (b, a)]
-
-    def line(self, table: str, index: int, key: str) -> int:
-        """Return the line of *key* in the *index*-th *table*, else of its header, else 1; tomllib keeps no lines."""
-        header = re.compile(rf"\s*(\[\[?\s*{re.escape(table)}\s*\]?\]|{re.escape(table)}\s*[=.])")
-        found = [number for number, text in enumerate(self.lines, 1) if header.match(text)]
-        if index >= len(found):
-            return found[-1] if found else 1
-        start = found[index]
-        if key:
-            wanted = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=")
-            for number, text in enumerate(self.lines[start:], start + 1):
-                if wanted.match(text):
-                    return number
-                if text.lstrip().startswith("["):
-                    break
-        return start
-
-    def refuse(self, line: int, expected: str, got: object) -> NoReturn:
-        shown = got if isinstance(got, str) and " " in got else repr(got)
-        raise LinksFileError(f"{self.name}:{line}: expected {expected}, got {shown}") from None
 
 
 def _expand(pair: tuple[str, str], regions: dict[str, IPv4Network]) -> Iterator[tuple[str, str]]:

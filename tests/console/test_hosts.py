@@ -77,16 +77,16 @@ def test_an_admin_port_elsewhere_is_used() -> None:
     ("text", "line", "expected"),
     [
         pytest.param("[regions\n", 1, "expected TOML", id="no-toml"),
-        pytest.param(GOOD + "[[hosts]]\n", 10, "tables regions, host and loss, got 'hosts'", id="unknown-table"),
+        pytest.param(GOOD + "[[hosts]]\n", 10, "one of regions, host, loss, got 'hosts'", id="unknown-table"),
         pytest.param("[[host]]\n", 1, "a table [regions]", id="no-regions"),
         pytest.param('[regions]\nnear = "x"\n', 2, "at least one [[host]]", id="no-host"),
         pytest.param(GOOD.replace('role = "edge"\n', ""), 4, "a role, got None", id="no-role"),
-        pytest.param(GOOD.replace('"edge"\naddress', '""\naddress'), 4, "name to be text, got ''", id="empty-name"),
-        pytest.param(GOOD + "port = 1\n", 4, "got 'port'", id="unknown-key"),
+        pytest.param(GOOD.replace('"edge"\naddress', '""\naddress'), 5, "name to be text, got ''", id="empty-name"),
+        pytest.param(GOOD + "port = 1\n", 10, "got 'port'", id="unknown-key"),
         pytest.param(
-            GOOD.replace('region = "near"', 'region = "moon"'), 4, "among near, got 'moon'", id="unknown-region"
+            GOOD.replace('region = "near"', 'region = "moon"'), 8, "among near, got 'moon'", id="unknown-region"
         ),
-        pytest.param(GOOD + GOOD.partition("\n\n")[2], 10, "a name of its own, got 'edge'", id="twice"),
+        pytest.param(GOOD + GOOD.partition("\n\n")[2], 11, "a name of its own, got 'edge'", id="twice"),
         pytest.param(
             GOOD + '[[loss]]\nof = ["ns"]\nmeans = "x"\n', 10, "hosts among edge, got 'ns'", id="loss-of-nobody"
         ),

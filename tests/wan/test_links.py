@@ -78,7 +78,7 @@ def test_a_named_pair_beats_a_star_and_a_star_the_default() -> None:
         (REGIONS + '[[link]]\nbetween = ["a"]\n', "f:6: expected between = [REGION, REGION], got ['a']"),
         (REGIONS + '[[link]]\nbetween = ["a", "a"]\n', "f:6: expected two different regions, got a twice"),
         (REGIONS + '[[link]]\nfrom = "a"\n', "f:5: expected either 'between' or 'from' and 'to', got 'from'"),
-        (REGIONS + "[[link]]\nloss = 0.1\n", "f:5: expected either 'between' or 'from' and 'to', got 'neither'"),
+        (REGIONS + "[[link]]\nloss = 0.1\n", "f:5: expected either 'between' or 'from' and 'to', got neither"),
         (
             REGIONS + '[[link]]\nbetween = ["a", "b"]\n[[link]]\nbetween = ["b", "c"]\nloss = 2\n',
             "f:9: expected loss to be a probability between 0 and 1, got 2",
