@@ -1,6 +1,5 @@
-"""Keys and certificates as files: written at once or not at all, private keys encrypted and for their owner only."""
+"""Keys and certificates as files: private keys encrypted and for their owner only."""
 
-import os
 from pathlib import Path
 
 from cryptography import x509
@@ -10,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPri
 
 from authority.errors import KeyFileError
 from authority.issuance import Issuer
+from telemetry.whole_file import write_whole
 
 ISSUING_KEY, ISSUING_CERTIFICATE = "issuing.key.pem", "issuing.pem"
 
@@ -19,31 +19,11 @@ def new_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write *data* so that after a crash either all of it is there or nothing (write, fsync, rename, fsync)."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def write_private_key(path: Path, key: CertificateIssuerPrivateKeyTypes, passphrase: bytes) -> None:
     """Write *key* as PKCS #8 PEM, encrypted with *passphrase*, readable by its owner only."""
     encryption = serialization.BestAvailableEncryption(passphrase)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
-    write_file(path, pem, 0o600)
+    write_whole(path, pem, 0o600)
 
 
 def load_private_key(path: Path, passphrase: bytes) -> CertificateIssuerPrivateKeyTypes:

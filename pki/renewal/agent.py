@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.serialization import (
 
 from renewal.client import AcmeClient, AcmeError, Suggestion
 from renewal.credentials import Credentials, Reload
-from renewal.files import write_secret
 from renewal.material import KEYS, SPOILT, Pair, PairError, new_key, new_pair_pem, spoil
 from renewal.schedule import MAX_RETRY_AFTER, MIN_GAP, MIN_RETRY, overdue, renewal_time, retry_delay, tolerated_skew
 from stub import AsyncStub
 from telemetry import AdminError, Request, Telemetry, log
+from telemetry.whole_file import write_whole
 
 logger = log.get("renewal")
 
@@ -402,7 +402,7 @@ class Agent:
         if isinstance(key, ec.EllipticCurvePrivateKey):
             return key
         fresh = ec.generate_private_key(ec.SECP256R1())
-        write_secret(path, fresh.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        write_whole(path, fresh.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
         return fresh
 
     # --- admin ------------------------------------------------------------------------------------------------------
