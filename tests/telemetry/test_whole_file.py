@@ -1,0 +1,34 @@
+"""A file that is written whole or not at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from telemetry.whole_file import write_whole
+
+
+def test_a_file_has_its_mode_from_the_first_octet_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        modes.append(os.fstat(descriptor).st_mode & 0o777)
+        real(descriptor)
+
+    monkeypatch.setattr("telemetry.whole_file.os.fsync", fsync)
+    write_whole(tmp_path / "key.pem", b"secret", 0o600)
+    assert (tmp_path / "key.pem").read_bytes() == b"secret"
+    assert modes == [0o600, tmp_path.stat().st_mode & 0o777]  # the file, then its folder
+
+
+def test_what_was_there_stays_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_whole(tmp_path / "pair.pem", b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("telemetry.whole_file.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(tmp_path / "pair.pem", b"new")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"pair.pem": b"old"}
