@@ -1,63 +1,15 @@
 """The outside prober and the three paths, against real TLS servers on loopback."""
 
 import asyncio
-import ssl
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
-from authority import issue_leaf, new_key
 from drills.paths import NEW, PATHS, POOLED, RESUMED, Paths, Tried
 from drills.prober import Prober, read
-from renewal.material import new_pair_pem
-from tests.edge.conftest import Papers
+from tests.peers import OK, Papers, Peers, papers, peers, replying
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-@pytest.fixture(scope="module")
-def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
-    return Papers(tmp_path_factory.mktemp("papers"))
-
-
-def context(papers: Papers, begin: float, end: float, name: str = "www.example.com") -> ssl.SSLContext:
-    """Return a server's context with a certificate that is valid from *begin* to *end* seconds from now."""
-    key, now = new_key(), time.time()
-    leaf = issue_leaf(papers.issuer, key.public_key(), [name], now, end, -begin)
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    chain = b"".join(c.public_bytes(Encoding.PEM) for c in (leaf, papers.issuer.certificate)).decode()
-    file = papers.folder / "pair.pem"
-    file.write_bytes(new_pair_pem(key, chain))
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    made.load_cert_chain(file)
-    return made
-
-
-@asynccontextmanager
-async def site(tls: ssl.SSLContext) -> AsyncIterator[int]:
-    writers = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.add(writer)
-        try:
-            while await reader.readuntil(b"\r\n\r\n"):
-                writer.write(OK)
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for each in writers:
-            each.transport.abort()
-        await asyncio.sleep(0.02)
+__all__ = ["papers", "peers"]
 
 
 @pytest.mark.parametrize(
@@ -74,11 +26,11 @@ async def site(tls: ssl.SSLContext) -> AsyncIterator[int]:
     ids=["good", "expired", "not-yet", "other-name", "clock-ahead", "clock-behind", "within-the-backdate"],
 )
 async def test_what_openssl_says(
-    papers: Papers, begin: float, end: float, name: str, at: float | None, error: str
+    peers: Peers, begin: float, end: float, name: str, at: float | None, error: str
 ) -> None:
-    async with site(context(papers, begin, end, name)) as port:
-        prober = Prober("www.example.com", papers.trust, port, "127.0.0.1")
-        probe = await prober.look(lambda: 7.0, None if at is None else time.time() + at)
+    port = await peers.start(replying(OK), peers.papers.server(name, begin=begin, end=end))
+    prober = Prober("www.example.com", peers.papers.trust, port, "127.0.0.1")
+    probe = await prober.look(lambda: 7.0, None if at is None else time.time() + at)
     assert (probe.at, probe.error, probe.ok) == (7.0, error, not error)
     if probe.ok:
         assert probe.not_after == pytest.approx(time.time() + end, abs=2)
@@ -95,14 +47,14 @@ def test_output_that_holds_no_certificate_is_no_success(output: bytes) -> None:
     assert not read(0.0, 0, output).ok
 
 
-async def test_three_paths_are_asked(papers: Papers) -> None:
+async def test_three_paths_are_asked(peers: Peers) -> None:
     clock = time.monotonic
-    async with site(context(papers, -60, 60)) as port:
-        ways = Paths("www.example.com", papers.trust, clock, port, "127.0.0.1")
-        await asyncio.to_thread(ways.start)
-        began = clock()
-        await asyncio.sleep(1.2)
-        await asyncio.to_thread(ways.stop)
+    port = await peers.start(replying(OK), peers.papers.server())
+    ways = Paths("www.example.com", peers.papers.trust, clock, port, "127.0.0.1")
+    await asyncio.to_thread(ways.start)
+    began = clock()
+    await asyncio.sleep(1.2)
+    await asyncio.to_thread(ways.stop)
     assert {t.path for t in ways.tried} == set(PATHS)
     assert not [t.error for t in ways.tried if t.error]
     assert all(0.4 < ways.exposure(path, began) < 1.3 for path in PATHS)

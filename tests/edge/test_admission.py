@@ -11,9 +11,9 @@ import pytest
 from edge.__main__ import main
 from edge.admission import CLOSED_AT_ONCE, QUIET, SEARCH_EVERY, Admission, Admit, Reset, TurnAway
 from edge.proxy import Proxy
-from tests.edge.conftest import OK, Bench, replying, talk
+from tests.edge.conftest import Bench, talk, until_idle
 from tests.edge.test_edge import GET, parts, plain
-from tests.edge.test_unfinished import until, until_idle
+from tests.peers import OK, replying, until
 
 KEPT = GET.replace(b"Connection: close\r\n", b"")
 
@@ -81,7 +81,7 @@ async def knock(port: int) -> None:
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 async def test_the_one_beyond_hears_why_and_those_inside_are_served_on(bench: Bench, *, tls: bool) -> None:
-    proxy, port = await bench.edge(plain(await bench.origin(replying(OK))), tls=tls, admission=Admission(1))
+    proxy, port = await bench.edge(plain(await bench.start(replying(OK))), tls=tls, admission=Admission(1))
     context = bench.papers.client() if tls else None
     name = "www.example.com" if tls else None
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
@@ -99,7 +99,7 @@ async def test_the_one_beyond_hears_why_and_those_inside_are_served_on(bench: Be
 
 
 async def test_a_flood_beyond_the_limit_is_reset(bench: Bench) -> None:
-    proxy, port = await bench.edge(plain(await bench.origin(replying(OK))), admission=Admission(1, turned_away=0))
+    proxy, port = await bench.edge(plain(await bench.start(replying(OK))), admission=Admission(1, turned_away=0))
     _, inside = await asyncio.open_connection("127.0.0.1", port)
     await until(lambda: proxy.admission.served == 1)
     with pytest.raises(ConnectionResetError):
@@ -113,7 +113,7 @@ async def test_an_idle_connection_is_closed_for_a_new_one(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, before: bytes
 ) -> None:
     monkeypatch.setattr("edge.admission.QUIET", 0.0)
-    proxy, port = await bench.edge(plain(await bench.origin(replying(OK))), admission=Admission(1))
+    proxy, port = await bench.edge(plain(await bench.start(replying(OK))), admission=Admission(1))
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(before)
     if before:
@@ -139,7 +139,7 @@ async def test_while_descriptors_are_short_clients_wait_in_the_backlog(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("edge.door.RESPITE", 0.01)
-    proxy, port = await bench.edge(plain(await bench.origin(replying(OK))))
+    proxy, port = await bench.edge(plain(await bench.start(replying(OK))))
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.socket() as client:
         client.setblocking(False)

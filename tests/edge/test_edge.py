@@ -12,7 +12,8 @@ from edge import Limits, Route, Target, parse_route
 from edge.__main__ import main
 from edge.exchange import Exchange
 from renewal import Reload
-from tests.edge.conftest import OK, Bench, Papers, read_request, replying, talk
+from tests.edge.conftest import Bench, talk
+from tests.peers import OK, Papers, read_request, replying
 
 GET = b"GET / HTTP/1.1\r\nHost: www.example.com\r\nConnection: close\r\n\r\n"
 
@@ -36,7 +37,7 @@ async def test_a_request_passes_with_the_right_fields(bench: Bench) -> None:
             b"HTTP/1.1 200 Fine\r\nContent-Length: 2\r\nConnection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nX-End: 2\r\n\r\nok"
         )
 
-    _, port = await bench.edge(plain(await bench.origin(script)))
+    _, port = await bench.edge(plain(await bench.start(script)))
     request = (
         b"POST /a?b=c HTTP/1.1\r\nHost: www.example.com\r\nConnection: close, X-Secret\r\nX-Secret: 1\r\nTE: trailers\r\n"
         b"X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: ftp\r\nContent-Length: 3\r\n\r\nabc"
@@ -68,7 +69,7 @@ async def test_pooled_connections_are_reused_and_fresh_ones_are_not(bench: Bench
         connections += 1
         await replying(OK)(reader, writer)
 
-    origin = await bench.origin(script)
+    origin = await bench.start(script)
     _, pooled = await bench.edge(plain(origin))
     for _ in range(3):
         answer = await talk(pooled, GET)
@@ -88,7 +89,7 @@ async def test_mutual_tls_to_the_origin_by_name_and_tls_to_the_client(bench: Ben
         subject.append(writer.get_extra_info("peercert")["subjectAltName"])
         await replying(OK)(reader, writer)
 
-    origin = await bench.origin(script, papers.server("catalog-1.example.com", mutual=True))
+    origin = await bench.start(script, papers.server("catalog-1.example.com", mutual=True))
     proxy, port = await bench.edge(Target("catalog-1.example.com", origin), tls=True)
     proxy.stub.known = lambda name, rdtype="A": type("A", (), {"rdata": ("127.0.0.1",), "cached": True})()  # type: ignore[method-assign]
     assert parts(await talk(port, GET, papers.client()))[0] == 200
@@ -106,7 +107,7 @@ async def test_both_versions_of_tls_are_spoken_and_an_origin_is_told_which(
         seen.append(await read_request(reader))
         writer.write(OK)
 
-    _, port = await bench.edge(plain(await bench.origin(script)), tls=True)
+    _, port = await bench.edge(plain(await bench.start(script)), tls=True)
     context = papers.client()
     context.minimum_version = context.maximum_version = version
     claimed = GET.replace(b"\r\n\r\n", b"\r\nX-Forwarded-TLS: version=SSLv2\r\n\r\n")
@@ -118,7 +119,7 @@ async def test_both_versions_of_tls_are_spoken_and_an_origin_is_told_which(
 
 
 async def test_an_origin_with_another_name_is_not_trusted(bench: Bench, papers: Papers) -> None:
-    origin = await bench.origin(replying(OK), papers.server("evil.example.com", mutual=True))
+    origin = await bench.start(replying(OK), papers.server("evil.example.com", mutual=True))
     proxy, port = await bench.edge(Target("catalog-1.example.com", origin))
     proxy.stub.known = lambda name, rdtype="A": type("A", (), {"rdata": ("127.0.0.1",), "cached": True})()  # type: ignore[method-assign]
     status, _, body = parts(await talk(port, GET))
@@ -139,7 +140,7 @@ async def test_bodies_of_any_size_pass_both_ways_in_chunks(bench: Bench, size: i
         writer.write(b"0\r\n\r\n")
         await writer.drain()
 
-    _, port = await bench.edge(plain(await bench.origin(echo)))
+    _, port = await bench.edge(plain(await bench.start(echo)))
     data = bytes(i % 251 for i in range(size))
     head = b"POST / HTTP/1.1\r\nHost: x.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     request = head + (b"%x\r\n%b\r\n" % (size, data) if size else b"") + b"0\r\n\r\n"
@@ -165,7 +166,7 @@ async def test_bodies_of_any_size_pass_both_ways_in_chunks(bench: Bench, size: i
 async def test_messages_without_and_with_bodies(
     bench: Bench, request_: bytes, reply: bytes, status: int, body: bytes
 ) -> None:
-    _, port = await bench.edge(plain(await bench.origin(replying(reply))))
+    _, port = await bench.edge(plain(await bench.start(replying(reply))))
     got, _, content = parts(await talk(port, request_))
     assert (got, content) == (status, body)
 
@@ -176,7 +177,7 @@ async def test_a_response_that_ends_with_the_connection_is_chunked_for_the_clien
         writer.write(b"HTTP/1.1 200 OK\r\n\r\nuntil the end")
         await writer.drain()
 
-    _, port = await bench.edge(plain(await bench.origin(script)))
+    _, port = await bench.edge(plain(await bench.start(script)))
     assert (await talk(port, GET)).endswith(b"d\r\nuntil the end\r\n0\r\n\r\n")
 
 
@@ -187,7 +188,7 @@ async def test_pipelined_requests_are_answered_in_order(bench: Bench) -> None:
             path = line.split()[1].encode()
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(path), path))
 
-    _, port = await bench.edge(plain(await bench.origin(script)))
+    _, port = await bench.edge(plain(await bench.start(script)))
     requests = b"".join(b"GET /%d HTTP/1.1\r\nHost: x.test\r\n\r\n" % i for i in range(20))
     answer = await talk(port, requests + GET.replace(b"/ ", b"/last "))
     assert [line for line in answer.replace(b"HTTP/1.1", b"\nHTTP/1.1").split(b"\n") if line.startswith(b"/")] == [
@@ -227,7 +228,7 @@ async def test_what_could_be_read_in_two_ways_is_refused_and_the_connection_clos
     async def script(reader, writer) -> None:
         seen.append(await read_request(reader))
 
-    _, port = await bench.edge(plain(await bench.origin(script)))
+    _, port = await bench.edge(plain(await bench.start(script)))
     got, fields, body = parts(await talk(port, request_))
     assert got == status, body
     assert fields["connection"] == "close"
@@ -261,7 +262,7 @@ async def resets(reader, writer) -> None:
 async def test_an_origin_that_misbehaves_before_the_first_byte_is_a_502_with_its_name(
     bench: Bench, script, status: int, reason: str
 ) -> None:
-    origin = await bench.origin(script)
+    origin = await bench.start(script)
     _, port = await bench.edge(plain(origin))
     got, _, body = parts(await talk(port, GET))
     assert got == status
@@ -281,7 +282,7 @@ async def test_an_origin_that_refuses_is_a_502_and_a_silent_one_a_504(
         await asyncio.sleep(1)
 
     monkeypatch.setattr("edge.exchange.RESPONSE_TIMEOUT", 0.05)
-    _, port = await bench.edge(plain(await bench.origin(silent)))
+    _, port = await bench.edge(plain(await bench.start(silent)))
     assert parts(await talk(port, GET))[0] == 504
 
 
@@ -291,13 +292,13 @@ async def test_a_response_cut_short_does_not_look_whole(bench: Bench) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this")
         await writer.drain()
 
-    _, port = await bench.edge(plain(await bench.origin(script)))
+    _, port = await bench.edge(plain(await bench.start(script)))
     _, fields, body = parts(await talk(port, GET))
     assert len(body) < int(fields["content-length"])
 
 
 async def test_a_dead_origin_is_passed_over(bench: Bench) -> None:
-    alive = await bench.origin(replying(OK))
+    alive = await bench.start(replying(OK))
     _, port = await bench.edge(Target("127.0.0.1", 1, tls=False), plain(alive))
     for _ in range(6):
         assert parts(await talk(port, GET))[0] == 200
@@ -310,7 +311,7 @@ async def test_a_reused_connection_that_died_is_replaced_without_the_client_noti
         await writer.drain()
         await reader.readuntil(b"\r\n\r\n")  # the next request is read, and never answered
 
-    _, port = await bench.edge(plain(await bench.origin(one_each)))
+    _, port = await bench.edge(plain(await bench.start(one_each)))
     for _ in range(3):
         assert parts(await talk(port, GET))[0] == 200
     # What is not idempotent is not sent twice.
@@ -327,7 +328,7 @@ async def test_a_full_pool_makes_requests_wait_and_a_full_queue_refuses(
             await asyncio.sleep(0.03)
             writer.write(OK)
 
-    origin = plain(await bench.origin(slow))
+    origin = plain(await bench.start(slow))
     _, port = await bench.edge(origin, limits=Limits(per_target=1))
     assert [parts(a)[0] for a in await asyncio.gather(*(talk(port, GET) for _ in range(4)))] == [200] * 4
     _, port = await bench.edge(origin, limits=Limits(per_target=1, waiting=1))
@@ -348,7 +349,7 @@ async def test_a_slow_client_holds_the_origin_back(bench: Bench) -> None:
             sent += 100_000
             await writer.drain()
 
-    _, port = await bench.edge(plain(await bench.origin(flood)))
+    _, port = await bench.edge(plain(await bench.start(flood)))
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     writer.write(GET)
     await reader.readuntil(b"\r\n\r\n")
@@ -371,7 +372,7 @@ async def test_a_connection_that_a_slow_client_held_back_serves_the_next_one(
         exchange.client_writable(writable=False)  # as the transport says it when the last piece has to wait
 
     receive = Exchange.response_body
-    _, port = await bench.edge(plain(await bench.origin(replying(OK))), limits=Limits(per_target=1))
+    _, port = await bench.edge(plain(await bench.start(replying(OK))), limits=Limits(per_target=1))
     with monkeypatch.context() as patch:
         patch.setattr(Exchange, "response_body", body_that_fills_the_buffer)
         assert parts(await talk(port, GET))[0] == 200
@@ -387,8 +388,8 @@ async def test_an_idle_connection_that_its_origin_closes_leaves_the_pool_of_its_
         writer.write(OK)
         await writer.drain()
 
-    proxy, _ = await bench.edge(plain(await bench.origin(once)))
-    route = Route("/own", (plain(await bench.origin(once)),))
+    proxy, _ = await bench.edge(plain(await bench.start(once)))
+    route = Route("/own", (plain(await bench.start(once)),))
     proxy.routes = (*proxy.routes, route)
     proxy.pools[route] = type(proxy.pools[proxy.routes[0]])(proxy, route, None)
     _, port = await proxy.listen(("127.0.0.1", 0), "other")
@@ -406,7 +407,7 @@ async def test_a_restart_cuts_clients_and_refuses_new_ones_and_a_hot_reload_does
             await asyncio.sleep(0.05)
             writer.write(OK)
 
-    proxy, port = await bench.edge(plain(await bench.origin(slow)), tls=True)
+    proxy, port = await bench.edge(plain(await bench.start(slow)), tls=True)
     under_way = asyncio.create_task(talk(port, GET, papers.client()))
     await asyncio.sleep(0.03)
     proxy.certificate_changed(Reload())
@@ -428,7 +429,7 @@ async def test_stopping_finishes_what_is_under_way(bench: Bench) -> None:
         writer.write(OK)
         await writer.drain()
 
-    proxy, port = await bench.edge(plain(await bench.origin(slow)))
+    proxy, port = await bench.edge(plain(await bench.start(slow)))
     under_way = asyncio.create_task(talk(port, GET.replace(b"Connection: close\r\n", b"")))
     await asyncio.sleep(0.02)
     await proxy.close()
@@ -437,7 +438,7 @@ async def test_stopping_finishes_what_is_under_way(bench: Bench) -> None:
 
 
 async def test_challenges_are_answered_on_the_plain_port_only(bench: Bench, papers: Papers) -> None:
-    origin = plain(await bench.origin(replying(OK)))
+    origin = plain(await bench.start(replying(OK)))
     path = b"GET /.well-known/acme-challenge/%b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     _, port = await bench.edge(origin, challenge={"tok": "tok.print"}.get)
     assert parts(await talk(port, path % b"tok"))[::2] == (200, b"tok.print")
@@ -449,12 +450,12 @@ async def test_challenges_are_answered_on_the_plain_port_only(bench: Bench, pape
 async def test_slow_heads_are_cut_off(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.client.HEAD_TIMEOUT", 0.05)
     monkeypatch.setattr("edge.proxy.TICK", 0.02)
-    _, port = await bench.edge(plain(await bench.origin(replying(OK))))
+    _, port = await bench.edge(plain(await bench.start(replying(OK))))
     assert parts(await talk(port, b"GET / HTT"))[0] == 408
 
 
 async def test_a_short_keep_alive_closes_to_the_millisecond(bench: Bench) -> None:
-    proxy, port = await bench.edge(plain(await bench.origin(replying(OK))))
+    proxy, port = await bench.edge(plain(await bench.start(replying(OK))))
     proxy.telemetry.faults.switch_on("short_keep_alive", {"s": 0.2})
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for _ in range(2):  # the second request begins the silence anew
@@ -469,7 +470,7 @@ async def test_a_short_keep_alive_closes_to_the_millisecond(bench: Bench) -> Non
 
 
 async def test_an_old_tls_version_is_refused(bench: Bench, papers: Papers) -> None:
-    _, port = await bench.edge(plain(await bench.origin(replying(OK))), tls=True)
+    _, port = await bench.edge(plain(await bench.start(replying(OK))), tls=True)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(bytes.fromhex("160301002f0100002b0301") + bytes(32) + bytes.fromhex("000004002f003501000000"))
     assert (await reader.read(3))[:1] in {b"", b"\x15"}

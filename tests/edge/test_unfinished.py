@@ -2,28 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import Callable
 
 import pytest
 
 from edge import Limits
-from edge.proxy import Proxy
-from tests.edge.conftest import OK, Bench, read_request, replying, talk
+from tests.edge.conftest import Bench, talk, until_idle
 from tests.edge.test_edge import GET, parts, plain
+from tests.peers import OK, read_request, replying, until
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x.test\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-async def until(fact: Callable[[], object]) -> None:
-    """Return once *fact* is true of the edge, which tells nobody about its inside."""
-    async with asyncio.timeout(5):
-        while not fact():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-
-
-async def until_idle(proxy: Proxy) -> None:
-    """Return when no client and no busy pool connection is left."""
-    await until(lambda: not proxy._clients and not any(row["active"] for row in proxy._rows()))
 
 
 async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -33,7 +20,7 @@ async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 async def test_a_chunk_that_is_none_ends_the_request_it_belongs_to(bench: Bench) -> None:
-    proxy, port = await bench.edge(plain(await bench.origin(swallow)))
+    proxy, port = await bench.edge(plain(await bench.start(swallow)))
     status, fields, body = parts(await talk(port, CHUNKED + b"3\r\nabc\r\nnonsense\r\n"))
     assert (status, fields["connection"]) == (400, "close")
     assert "expected an HTTP request" in json.loads(body)["reason"]
@@ -43,7 +30,7 @@ async def test_a_chunk_that_is_none_ends_the_request_it_belongs_to(bench: Bench)
 async def test_a_body_that_stops_coming_is_a_408(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.client.BODY_TIMEOUT", 0.05)
     monkeypatch.setattr("edge.proxy.TICK", 0.02)
-    proxy, port = await bench.edge(plain(await bench.origin(swallow)))
+    proxy, port = await bench.edge(plain(await bench.start(swallow)))
     status, _, body = parts(await talk(port, CHUNKED + b"3\r\nabc\r\n"))
     assert (status, json.loads(body)["reason"]) == (408, "no whole request body in time")
     await until_idle(proxy)
@@ -59,7 +46,7 @@ async def test_a_client_that_goes_while_a_connection_is_opened_leaves_nothing_be
         writer.write(OK)
         await reader.read()
 
-    proxy, port = await bench.edge(plain(await bench.origin(script)))
+    proxy, port = await bench.edge(plain(await bench.start(script)))
     opening = proxy.open
 
     async def slowly(target):
@@ -85,7 +72,7 @@ async def test_an_origin_that_does_not_read_is_a_504_and_blamed(bench: Bench, mo
         await asyncio.sleep(2)
 
     monkeypatch.setattr("edge.exchange.RESPONSE_TIMEOUT", 0.2)
-    origin = await bench.origin(deaf)
+    origin = await bench.start(deaf)
     proxy, port = await bench.edge(plain(origin))
     size = 64 << 20
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -99,7 +86,7 @@ async def test_an_origin_that_does_not_read_is_a_504_and_blamed(bench: Bench, mo
 
 async def test_a_slow_upload_is_not_the_origins_fault(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.exchange.RESPONSE_TIMEOUT", 0.1)
-    _, port = await bench.edge(plain(await bench.origin(replying(OK))))
+    _, port = await bench.edge(plain(await bench.start(replying(OK))))
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(CHUNKED)
     for _ in range(4):
@@ -117,7 +104,7 @@ async def test_an_answer_before_the_end_of_the_request_closes_the_connection(ben
         await writer.drain()
         await reader.read()
 
-    proxy, port = await bench.edge(plain(await bench.origin(hasty)))
+    proxy, port = await bench.edge(plain(await bench.start(hasty)))
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"POST / HTTP/1.1\r\nHost: x.test\r\nContent-Length: 50000000\r\n\r\n")
     answer = await asyncio.wait_for(reader.readuntil(b"much"), 5)
@@ -133,7 +120,7 @@ async def test_an_answer_before_the_end_of_the_request_closes_the_connection(ben
 
 async def test_a_client_that_never_stops_sending_is_cut_off(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.client.LINGER", 0.1)
-    proxy, port = await bench.edge(plain(await bench.origin(replying(OK))))
+    proxy, port = await bench.edge(plain(await bench.start(replying(OK))))
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET / HTTP/2.7\r\n\r\n")
     await until(lambda: proxy._clients)
@@ -150,7 +137,7 @@ async def test_trailers_do_not_become_fields_of_the_head(bench: Bench) -> None:
             seen.append(fields)
             writer.write(OK)
 
-    proxy, port = await bench.edge(plain(await bench.origin(script)), limits=Limits(per_target=1))
+    proxy, port = await bench.edge(plain(await bench.start(script)), limits=Limits(per_target=1))
     request = (
         b"POST / HTTP/1.1\r\nHost: x.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
         b"0\r\nX-Admin: yes\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n"
@@ -179,7 +166,7 @@ async def test_the_authority_of_an_absolute_target_stands_above_host(bench: Benc
         seen.append((line, fields))
         writer.write(OK)
 
-    _, port = await bench.edge(plain(await bench.origin(script)))
+    _, port = await bench.edge(plain(await bench.start(script)))
     await talk(port, GET.replace(b"GET /", b"GET http://far.example.com/a?b"))
     ((line, fields),) = seen
     assert line == "GET /a?b HTTP/1.1"
@@ -195,5 +182,5 @@ async def test_the_authority_of_an_absolute_target_stands_above_host(bench: Benc
     ],
 )  # fmt: skip
 async def test_a_response_that_could_be_read_in_two_ways_is_a_502(bench: Bench, reply: bytes) -> None:
-    _, port = await bench.edge(plain(await bench.origin(replying(reply))))
+    _, port = await bench.edge(plain(await bench.start(replying(reply))))
     assert parts(await talk(port, GET))[0] == 502

@@ -9,7 +9,7 @@ from origin.__main__ import main
 from origin.application import answer_challenges
 from telemetry import Telemetry
 from tests.acme_server.conftest import site
-from tests.edge.conftest import Papers, papers
+from tests.peers import Papers, papers
 
 __all__ = ["papers"]
 

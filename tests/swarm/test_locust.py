@@ -17,7 +17,8 @@ import pytest
 from generator import Target
 from stub import Stub
 from swarm.caller import Caller, Query
-from tests.generator.conftest import NAME, OK, Papers, Site, replying
+from tests.generator.conftest import Site
+from tests.peers import NAME, OK, Papers, replying
 
 ROOT = Path(__file__).parents[2]
 

@@ -3,11 +3,12 @@
 import ipaddress
 import struct
 
-from tests.edge.conftest import Papers, bench, papers
+from tests.edge.conftest import bench
+from tests.peers import papers
 from wan.pcapng import Frame
 from waterfall.headers import internet_checksum
 
-__all__ = ["CLIENT", "SERVER", "Papers", "bench", "frame", "papers", "segment"]
+__all__ = ["CLIENT", "SERVER", "bench", "frame", "papers", "segment"]
 
 CLIENT, SERVER = ("198.19.1.10", 40_000), ("198.19.20.10", 443)
 MS = 1_000_000

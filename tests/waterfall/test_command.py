@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge.conftest import OK, Bench, Papers, replying
+from tests.edge.conftest import Bench
+from tests.peers import OK, Papers, replying
 from waterfall.__main__ import main
 
 HOST = "www.example.com"
@@ -18,7 +19,7 @@ async def run(*arguments: str) -> int:
 
 
 async def test_a_request_outside_the_lab_is_measured_and_not_predicted(bench: Bench, papers: Papers, capsys) -> None:
-    port = await bench.origin(replying(OK), papers.server(HOST))
+    port = await bench.start(replying(OK), papers.server(HOST))
     arguments = (f"https://{HOST}/", "--trust", str(papers.trust), "--server", f"127.0.0.1:{port}", "--json")
     assert await run(*arguments) == 0
     body = json.loads(capsys.readouterr().out)
@@ -29,7 +30,7 @@ async def test_a_request_outside_the_lab_is_measured_and_not_predicted(bench: Be
 
 
 async def test_it_draws_what_it_measured(bench: Bench, capsys) -> None:
-    port = await bench.origin(replying(OK))
+    port = await bench.start(replying(OK))
     assert await run(f"http://{HOST}/", "--server", f"127.0.0.1:{port}", "--cold") == 0
     out = capsys.readouterr().out
     assert "cold  http://www.example.com/" in out
@@ -37,7 +38,7 @@ async def test_it_draws_what_it_measured(bench: Bench, capsys) -> None:
 
 
 async def test_a_key_log_is_its_owners(bench: Bench, papers: Papers, tmp_path: Path, capsys) -> None:
-    port = await bench.origin(replying(OK), papers.server(HOST))
+    port = await bench.start(replying(OK), papers.server(HOST))
     keys = tmp_path / "keys"
     arguments = (f"https://{HOST}/", "--trust", str(papers.trust), "--server", f"127.0.0.1:{port}", "--cold", "--json")
     assert await run(*arguments, "--keylog", str(keys)) == 0

@@ -2,18 +2,16 @@
 
 import asyncio
 import socket
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import dnslib
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 import serving
-from authority import issue_leaf, new_key
 from stub import Stub
-from tests.edge.conftest import OK, Bench, Papers, read_request, replying
+from tests.edge.conftest import Bench
+from tests.peers import OK, Papers, read_request, replying
 from waterfall import (
     BadCertificateError,
     BadURLError,
@@ -48,7 +46,7 @@ def phase(trace: Trace, name: str) -> Phase:
 
 @pytest.mark.parametrize(("tls", "trips", "resumed"), [("1.2", 2, 1), ("1.3", 1, 1)], ids=["1.2", "1.3"])
 async def test_round_trips_of_the_handshake(bench: Bench, papers: Papers, tls: str, trips: int, resumed: int) -> None:
-    port = await bench.origin(replying(OK), papers.server(HOST))
+    port = await bench.start(replying(OK), papers.server(HOST))
     who = session(papers, tls)
     phases = [phase(await ask(who, port), "tls") for _ in range(2)]
     assert [each.round_trips for each in phases] == [trips, resumed]
@@ -58,13 +56,13 @@ async def test_round_trips_of_the_handshake(bench: Bench, papers: Papers, tls: s
 
 
 async def test_a_session_that_may_not_resume_does_not(bench: Bench, papers: Papers) -> None:
-    port = await bench.origin(replying(OK), papers.server(HOST))
+    port = await bench.start(replying(OK), papers.server(HOST))
     who = session(papers, "1.2", resume=False)
     assert [phase(await ask(who, port), "tls").round_trips for _ in range(2)] == [2, 2]
 
 
 async def test_every_phase_in_order_and_nothing_between(bench: Bench, papers: Papers) -> None:
-    port = await bench.origin(replying(OK), papers.server(HOST))
+    port = await bench.start(replying(OK), papers.server(HOST))
     trace = await ask(session(papers), port)
     assert tuple(each.name for each in trace.phases) == PHASES
     for one, next_ in zip(trace.phases, trace.phases[1:], strict=False):
@@ -75,7 +73,7 @@ async def test_every_phase_in_order_and_nothing_between(bench: Bench, papers: Pa
 
 
 async def test_the_client_ends_in_time_wait(bench: Bench) -> None:
-    port = await bench.origin(replying(OK))
+    port = await bench.start(replying(OK))
     trace = await ask(Session(Stub(NOWHERE)), port, f"http://{HOST}/")
     assert trace.phase("tls") is None
     assert phase(trace, "close").detail | {"state": "TIME-WAIT", "closed_by": "client"} == phase(trace, "close").detail
@@ -88,7 +86,7 @@ async def test_a_server_that_closes_first_keeps_time_wait_for_itself(bench: Benc
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nuntil the end")
 
-    port = await bench.origin(script)
+    port = await bench.start(script)
     close = phase(await ask(Session(Stub(NOWHERE)), port, f"http://{HOST}/"), "close")
     assert (close.detail["closed_by"], close.detail["state"], close.round_trips) == ("server", "CLOSED", 0)
 
@@ -100,13 +98,13 @@ async def test_an_answer_in_two_waits_once(bench: Bench) -> None:
         await asyncio.sleep(0.05)
         writer.write(b"half")
 
-    trace = await ask(Session(Stub(NOWHERE)), await bench.origin(script), f"http://{HOST}/")
+    trace = await ask(Session(Stub(NOWHERE)), await bench.start(script), f"http://{HOST}/")
     assert phase(trace, "body").detail["body_bytes"] == 8
     assert phase(trace, "body").measured_ms >= 30
 
 
 async def test_the_secrets_are_logged_when_asked_for_and_never_else(bench: Bench, papers: Papers) -> None:
-    port = await bench.origin(replying(OK), papers.server(HOST))
+    port = await bench.start(replying(OK), papers.server(HOST))
     with KeyLog() as log:
         await ask(session(papers, "1.3", keylog=log), port)
         text = log.text()
@@ -143,14 +141,14 @@ def after_request(reply: bytes) -> Callable[[asyncio.StreamReader, asyncio.Strea
     ids=["silent", "nothing", "not-http", "cut"],
 )
 async def test_answers_that_are_none(bench: Bench, script, message: str) -> None:
-    port = await bench.origin(script)
+    port = await bench.start(script)
     with pytest.raises(ResponseError, match=message):
         await ask(Session(Stub(NOWHERE), timeout=1.0), port, f"http://{HOST}/")
 
 
 async def test_a_silent_server_ends_a_tls_handshake(bench: Bench, papers: Papers) -> None:
     with pytest.raises(BadCertificateError, match="no TLS answer within 1 s"):
-        await ask(session(papers), await bench.origin(silence))
+        await ask(session(papers), await bench.start(silence))
 
 
 async def test_a_plain_server_where_tls_is_expected(bench: Bench, papers: Papers) -> None:
@@ -159,27 +157,19 @@ async def test_a_plain_server_where_tls_is_expected(bench: Bench, papers: Papers
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     with pytest.raises(BadCertificateError, match="TLS failed: "):
-        await ask(session(papers), await bench.origin(script))
+        await ask(session(papers), await bench.start(script))
 
 
 async def test_bad_certificates(bench: Bench, papers: Papers, tmp_path: Path) -> None:
     stranger = Papers(tmp_path)
-    expired = papers.server(HOST)
-    key = new_key()
-    now = time.time()
-    old = issue_leaf(papers.issuer, key.public_key(), [HOST], now - 7200, 3600)
-    chain = tmp_path / "old.pem"
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    chain.write_bytes(private + old.public_bytes(Encoding.PEM) + papers.issuer.certificate.public_bytes(Encoding.PEM))
-    expired.load_cert_chain(chain)
     cases = [
         (stranger.server(HOST), "unable to get .*issuer certificate|self.signed certificate"),
         (papers.server("far.example.com"), "Hostname mismatch"),
-        (expired, "expired"),
+        (papers.server(HOST, begin=-7200, end=-3600), "expired"),
     ]
     for context, message in cases:
         with pytest.raises(BadCertificateError, match=message):
-            await ask(session(papers), await bench.origin(replying(OK), context))
+            await ask(session(papers), await bench.start(replying(OK), context))
 
 
 def test_a_trust_store_that_is_none(tmp_path: Path) -> None:

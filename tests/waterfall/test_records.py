@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.edge.conftest import Papers
+from tests.peers import Papers
 from waterfall.records import LineReader, RecordReader, counted
 
 
