@@ -107,7 +107,7 @@ class Agent:
     def __init__(
         self, settings: Settings, telemetry: Telemetry, stub: AsyncStub | None = None, *, first: "Agent | None" = None
     ) -> None:
-        """Make one; `obtain`, then `start`.
+        """Make one; `enrol` (or `obtain`), then `start`.
 
         Args:
             settings: which certificate, and where it comes from.
@@ -186,9 +186,19 @@ class Agent:
             octets=16384, sni="",
         )  # fmt: skip
 
-    def miss(self) -> None:
-        """Say in health that there is no certificate yet."""
+    async def enrol(self) -> bool:
+        """Say in health that there is no certificate yet, and `obtain` one; return False when the service is stopped before."""
         self.telemetry.health.set(self._check("certificate"), ok=False, detail="none yet")
+        first = asyncio.ensure_future(self.obtain())
+        stop = asyncio.ensure_future(self.telemetry.until_stopped())
+        await asyncio.wait({first, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not first.done():
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+            return False
+        first.result()
+        return True
 
     async def obtain(self) -> None:
         """Use the pair on disk, or get one; try until it works or the task is cancelled."""

@@ -121,7 +121,7 @@ async def _run(
     async with telemetry.serving(args):
         if args.http:  # first: the CA asks here before there is a certificate
             await _listen(proxy, args.http, "http")
-        if agent is not None and not await _obtain(telemetry, agent):
+        if agent is not None and not await agent.enrol():
             await proxy.close()
             return
         context = agent.credentials.server_context() if agent is not None else static
@@ -133,7 +133,7 @@ async def _run(
             agent.credentials.on_change(proxy.certificate_changed)
             agent.start()
         others = [agent.beside(*each) for each in args.further_cert] if agent is not None else []
-        joining = asyncio.gather(*(_join(telemetry, each) for each in others))
+        joining = asyncio.gather(*(_join(each) for each in others))
         logger.info("serving", routes=[f"{r.prefix}={','.join(map(str, r.targets))}" for r in proxy.routes])
         await telemetry.until_stopped()
         await joining
@@ -142,25 +142,10 @@ async def _run(
         await proxy.close()
 
 
-async def _join(telemetry: Telemetry, agent: Agent) -> None:
+async def _join(agent: Agent) -> None:
     """Get a further certificate, and keep it fresh from then on."""
-    if await _obtain(telemetry, agent):
+    if await agent.enrol():
         agent.start()
-
-
-async def _obtain(telemetry: Telemetry, agent: Agent) -> bool:
-    """Get a certificate; return False when we are stopped before."""
-    agent.miss()
-    first = asyncio.ensure_future(agent.obtain())
-    stop = asyncio.ensure_future(telemetry.until_stopped())
-    await asyncio.wait({first, stop}, return_when=asyncio.FIRST_COMPLETED)
-    stop.cancel()
-    if not first.done():
-        first.cancel()
-        await asyncio.gather(first, return_exceptions=True)
-        return False
-    first.result()
-    return True
 
 
 async def _listen(

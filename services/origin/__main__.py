@@ -75,7 +75,7 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, agent: Agent | No
                     # What anybody may have over --https is here, too, as at the edge; what needs a certificate is not.
                     site = build(options, requests, mutual=False) if args.https else web.Application()
                     await sites.start("http", answer_challenges(site, agent.challenges.answer), args.http)
-                if not await _obtain(telemetry, agent):
+                if not await agent.enrol():
                     return
                 await _secure(args, options, requests, agent, sites)
             logger.info("serving", name=options.name, kind=options.kind)
@@ -95,21 +95,6 @@ async def _secure(args: argparse.Namespace, options: Options, requests: Counter,
             "https", build(options, requests, mutual=False), args.https, agent.credentials.server_context()
         )
     agent.start()
-
-
-async def _obtain(telemetry: Telemetry, agent: Agent) -> bool:
-    """Get the first certificate; return False when we are stopped before."""
-    telemetry.health.set("certificate", ok=False, detail="none yet")
-    first = asyncio.ensure_future(agent.obtain())
-    stop = asyncio.ensure_future(telemetry.until_stopped())
-    await asyncio.wait({first, stop}, return_when=asyncio.FIRST_COMPLETED)
-    stop.cancel()
-    if not first.done():
-        first.cancel()
-        await asyncio.gather(first, return_exceptions=True)
-        return False
-    first.result()
-    return True
 
 
 class Sites:

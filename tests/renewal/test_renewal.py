@@ -7,6 +7,7 @@ import json
 import random
 import ssl
 import time
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from renewal.client import Suggestion, retry_after
 from renewal.material import SPOILT, new_pair_pem
 from telemetry import AdminError, Request, Telemetry
 from tests.acme_server.conftest import Lab
+from tests.peers import until
 
 
 def agent_for(lab: Lab, folder: str = "tls", *names: str) -> Agent:
@@ -50,6 +52,17 @@ async def test_a_pair_is_obtained_kept_and_found_again(lab: Lab) -> None:
     assert again.renewals == 0
     assert agent.telemetry.health.ok
     assert agent.describe()["seconds_left"] > 50
+
+
+async def test_a_service_that_is_stopped_before_it_has_a_certificate_ends(lab: Lab) -> None:
+    agent = agent_for(lab)
+    agent.settings = replace(agent.settings, directory="https://127.0.0.1:1/directory")
+    enrolling = asyncio.create_task(agent.enrol())
+    await until(lambda: agent.failures)
+    assert agent.telemetry.health.as_dict()["checks"]["certificate"]["detail"].startswith("none yet")
+    agent.telemetry.stop()
+    assert not await enrolling
+    assert await agent_for(lab, "other").enrol()
 
 
 async def test_renewal_happens_at_the_scheduled_point_of_life(lab: Lab) -> None:
