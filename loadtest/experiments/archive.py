@@ -41,6 +41,14 @@ class Kept:
         return "report.html" if (self.folder / "report.html").exists() else "result.json"
 
     @property
+    def picture(self) -> str:
+        """Return the name of the picture that says most, as the experiment ordered them; empty: there is none."""
+        found = sorted(self.folder.glob("*.svg"), key=lambda path: (path.stem != self.name, path.stat().st_mtime))
+        there = [path.name for path in found]
+        ordered = [name for name in self.body.get("pictures", ()) if name in there]
+        return next(iter(ordered or there), "")
+
+    @property
     def verdict(self) -> str:
         """Return pass, fail, invalid or skipped."""
         return str(self.body.get("verdict", "invalid"))
@@ -75,12 +83,12 @@ def keep(outcome: Outcome, results: Path) -> Path:
 def _write(outcome: Outcome, folder: Path, *, what_fits: bool = False) -> None:
     """Write the files of a run, the most important first; *what_fits*: leave out those that there is no room for."""
     result, run = outcome.result, outcome.run
-    body = {**result.as_json(), "took_s": round(outcome.took, 2)}
-    _put(folder / "result.json", json.dumps(body, indent=2, default=str) + "\n")
     texts: dict[str, Callable[[], str]] = {}
     for i, chart in enumerate(run.charts):
         again = f"-{i}" if chart.file_name in {c.file_name for c in run.charts[:i]} else ""
         texts[f"{chart.file_name}{again}.svg"] = partial(svg, chart, standalone=True)
+    body = {**result.as_json(), "took_s": round(outcome.took, 2), "pictures": list(texts)}
+    _put(folder / "result.json", json.dumps(body, indent=2, default=str) + "\n")
     if run.series:
         texts["counters.json"] = lambda: json.dumps({host: asdict(each) for host, each in run.series.items()})
     if run.raw:
@@ -192,9 +200,9 @@ def comparison_page(a: Kept, b: Kept) -> str:
         if a.body.get("parameters", {}).get(name) != value
     ]
     pictures = "".join(
-        f"<figure><h3>{e(each.name)} {e(each.time)}</h3><img class='chart' alt='' src='{e(each.name)}/{e(each.time)}/{e(picture.name)}'></figure>"
+        f"<figure><h3>{e(each.name)} {e(each.time)}</h3><img class='chart' alt='' src='{e(each.name)}/{e(each.time)}/{e(each.picture)}'></figure>"
         for each in (a, b)
-        for picture in sorted(each.folder.glob("*.svg"))[:1]
+        if each.picture
     )
     heads = "".join(
         f"<p><a href='{e(each.name)}/{e(each.time)}/report.html'>{e(each.name)} {e(each.time)}</a> "
@@ -204,7 +212,7 @@ def comparison_page(a: Kept, b: Kept) -> str:
     return report.page(
         f"{a.name} {a.time} and {b.name} {b.time}",
         f"<h1>Two runs compared</h1>{heads}<p class='soft'>Parameters: {e('; '.join(changed)) or 'the same'}</p>"
-        "<div class='wide'><table><tr><th><th class='n'>theory<th class='n'>first<th class='n'>second<th class='n'>change<th><th>"
+        "<div class='wide'><table class='rows'><tr><th><th class='n'>theory<th class='n'>first<th class='n'>second<th class='n'>change<th><th>"
         f"{body}</table></div>{pictures}",
     )
 
@@ -248,8 +256,11 @@ def write_summary(results: Path, title: str, folders: Sequence[Path]) -> Path:
             f"<tr><td><a href='{link}'>{e(each.name)}</a>{control}<td>{badge}<td class='n'>{held} of {len(checks)}"
             f"<td class='n'>{each.body.get('took_s', 0):.0f} s<td>{e('; '.join(each.body.get('reasons', [])))}"
         )
-        picture = next(iter(sorted(each.folder.glob("*.svg"), key=lambda path: path.stat().st_mtime)), None)
-        image = f"<img class='chart' alt='' src='{e(each.name)}/{e(each.time)}/{e(picture.name)}'>" if picture else ""
+        image = (
+            f"<a href='{link}'><img class='chart' alt='' src='{e(each.name)}/{e(each.time)}/{e(each.picture)}'></a>"
+            if each.picture
+            else ""
+        )
         parts.append(
             f"<figure><h3>{e(each.name)}{control} {badge}</h3><p>{e(str(each.body.get('claim', '')))}</p>{image}</figure>"
         )
@@ -290,10 +301,9 @@ def write_repeats(results: Path, repeats: Repeats, outcomes: Sequence[Outcome], 
 def _card(name: str, found: Sequence[Kept]) -> str:
     e = html.escape
     shown = next((each for each in found if not each.body.get("control")), found[0])
-    picture = next(iter(sorted(shown.folder.glob("*.svg"), key=lambda p: p.stat().st_mtime)), None)
     image = (
-        f"<a href='{e(name)}/{shown.time}/report.html'><img alt='' loading='lazy' src='{e(name)}/{shown.time}/{e(picture.name)}'></a>"
-        if picture
+        f"<a href='{e(name)}/{shown.time}/report.html'><img alt='' loading='lazy' src='{e(name)}/{shown.time}/{e(shown.picture)}'></a>"
+        if shown.picture
         else ""
     )
     lines = "".join(

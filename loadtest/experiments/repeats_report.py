@@ -13,7 +13,8 @@ STYLE = (
     "<style>.strip { width: 16rem; display: block; margin: -.1rem 0 } .strip .band { fill: var(--good); opacity: .16 }"
     ".strip .theory { stroke: var(--ink); stroke-width: 1.4 } .strip .other { stroke-dasharray: 3 3 }"
     ".strip .ring { fill: var(--paper); stroke: var(--bad); stroke-width: 2 } .strip .idle { fill: var(--paper); stroke: var(--idle); stroke-width: 1.5 }"
-    ".strip .edge { font-size: 10px } td .soft { white-space: nowrap }</style>"
+    ".strip .edge { font-size: 10px } td .soft { white-space: nowrap }"
+    "@media screen and (max-width: 40rem) { svg.strip { display: block } .rows td:nth-child(7) { grid-column: 1 / -1 } .rows th:nth-child(7) { display: none } }</style>"
 )
 
 
@@ -112,9 +113,9 @@ def _rows(repeats: Repeats) -> str:
             f"<td class='n'>{figure(ends[0])}<td class='n'>{figure(ends[1])}<td>{_e(row.unit)}<td>{drawn}"
         )
     return (
-        "<h2>Predicted and measured</h2><p class='soft'>Right: what theory does not explain. A dot is a run, the first on top; the line is theory "
+        "<h2>Predicted and measured</h2><p class='soft'>The strip of a row: what theory does not explain. A dot is a run, the first on top; the line is theory "
         "(dashed, where there is none: the median), the band what is right, a ring a run that failed. Each strip has its own scale, written at its ends.</p>"
-        "<div class='wide'><table><tr><th><th class='n'>theory<th class='n'>median<th class='n'>smallest<th class='n'>largest<th><th>residual of each run"
+        "<div class='wide'><table class='rows'><tr><th><th class='n'>theory<th class='n'>median<th class='n'>smallest<th class='n'>largest<th><th>residual of each run"
         f"{''.join(lines)}</table></div>"
     )
 

@@ -32,7 +32,10 @@ h2 { font-size: 1.08rem; margin: 2.2rem 0 .5rem } p { margin: .5rem 0 } a { colo
 .note { background: var(--card); border-left: 4px solid var(--idle); border-radius: .3rem; padding: .5rem .9rem; margin: .8rem 0 }
 .note.bad { border-color: var(--bad) } figure { margin: 1.4rem 0 } figure h3 { font-size: 1rem; margin: 0 0 .3rem } figcaption { font-size: .93rem }
 .chart { width: 100%; height: auto; display: block } .narrow { display: none }
-@media screen and (max-width: 40rem) { svg.chart { display: none } svg.narrow { display: block } } table { border-collapse: collapse; width: 100%; font-size: .95rem }
+@media screen and (max-width: 40rem) { svg.chart { display: none } svg.narrow { display: block }
+  .rows tr { display: grid; grid-template-columns: 3fr 3fr 5fr 3fr 3fr 3fr; gap: 0 .3rem; border-bottom: 1px solid var(--line); font-size: .88rem; padding: .25rem 0 }
+  .rows td, .rows th { border: 0; padding: 0 } .rows td:first-child { grid-column: 1 / -1 } .rows th:first-child { display: none } .rows td.n { white-space: normal } }
+table { border-collapse: collapse; width: 100%; font-size: .95rem }
 .wide { overflow-x: auto } td, th { text-align: left; padding: .32rem .9rem .32rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
 th { color: var(--soft); font-weight: 500 } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 pre, code { font: .9rem/1.5 ui-monospace, monospace } pre { background: var(--card); border-radius: .3rem; padding: .7rem .9rem; overflow-x: auto }
@@ -136,7 +139,7 @@ def _rows(rows: Sequence[Row]) -> str:
         for r in rows
     )
     return (
-        "<h2>Predicted and measured</h2><div class='wide'><table><tr><th><th class='n'>theory<th class='n'>measured<th class='n'>interval"
+        "<h2>Predicted and measured</h2><div class='wide'><table class='rows'><tr><th><th class='n'>theory<th class='n'>measured<th class='n'>interval"
         f"<th class='n'>residual<th class='n'><th>{body}</table></div>"
     )
 

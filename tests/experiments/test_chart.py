@@ -7,8 +7,10 @@ import pytest
 from experiments.chart import (
     NAMED_DARK,
     NAMED_LIGHT,
+    NARROW,
     SERIES_DARK,
     SERIES_LIGHT,
+    WIDTH,
     Bars,
     Chart,
     Curve,
@@ -138,6 +140,52 @@ def test_what_was_lost_is_hatched_in_the_picture_and_in_its_legend():
 
     spans = [(0.0, 1.0, 3.0), (1.0, 2.0, 3.0)]
     assert [hatches(Bars("lost", spans, "bad")), hatches(Bars("lost", spans, 3, hatched=True)), hatches(Bars("ok", spans))] == [3, 3, 0]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [WIDTH, NARROW])
+def test_the_line_of_a_moment_crosses_no_words(width):
+    long = [Curve(f"a label of some length, number {i}", [(0, 1), (100, 2)], i) for i in range(6)]
+    moments = [Moment(at, f"at {at}") for at in (20, 22, 24, 60)]
+    text = svg(
+        Chart("x", [Panel(long, y="ms"), Panel(long, y="a second panel, ms")], x="", moments=moments), width=width
+    )
+    lines = [
+        tuple(map(float, found)) for found in re.findall(r"x1='([\d.]+)' x2='\1' y1='([\d.]+)' y2='([\d.]+)'", text)
+    ]
+    words = re.findall(r"<text (?:class='ink'|class='m-mark'|) ?x='([\d.]+)' y='([\d.]+)'>([^<]+)<", text)
+    assert len(lines) > len(moments)
+    crossed = [
+        said for x, top, bottom in lines for left, base, said in words
+        if float(left) < x < float(left) + 5 * len(said) and top < float(base) - 4 < bottom
+    ]  # fmt: skip
+    assert crossed == []
+
+
+@pytest.mark.parametrize("width", [WIDTH, NARROW])
+def test_a_legend_stays_within_the_picture(width):
+    labels = ["theory: what the round trips of the path add up to", "short", "measured, closed by the client", "both"]
+    text = svg(Chart("x", [Panel([Curve(label, [(0, 1), (1, 2)]) for label in labels], y="latency, ms")], x=""), width=width)  # fmt: skip
+    at = {said: float(x) for x, said in re.findall(r"<text  x='([\d.]+)' y='[\d.]+'>([^<]+)<", text)}
+    assert at.keys() >= set(labels)
+    assert all(at[label] + 6.5 * len(label) < width for label in labels)
+
+
+def test_names_without_room_are_written_aslant():
+    names = [f"ML-DSA-{i}" for i in range(12)]
+    chart = Chart("x", [Panel([Bars("a", [(-0.3, 0.3, 1)])])], x="", categories=names)
+    assert [svg(chart, width=width).count("rotate(-50)") for width in (WIDTH, NARROW)] == [0, 12]
+
+
+def test_ticks_of_what_is_counted_are_whole():
+    chart = Chart("x", [Panel([Curve("a", [(5, 1), (8, 2)])])], x="connections", whole=True)
+    ticks_below = re.findall(r"text-anchor='middle'>([^<]+)<", svg(chart))
+    assert ticks_below == ["5", "6", "7", "8"]
+
+
+def test_two_pictures_on_one_page_do_not_share_a_hatch():
+    chart = Chart("x", [Panel([Bars("lost", [(0, 1, 1)], "bad")])], x="")
+    names = [set(re.findall(r"pattern id='([^']+)'", svg(chart, width=width))) for width in (WIDTH, NARROW)]
+    assert names == [{"hatch-960"}, {"hatch-480"}]
 
 
 @pytest.mark.parametrize(

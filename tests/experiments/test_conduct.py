@@ -226,6 +226,41 @@ def test_a_kept_run_is_found_listed_and_compared(tmp_path):
     assert "some" in (tmp_path / "index.html").read_text()
 
 
+class TwoPictures(Some):
+    def conclude(self, run):
+        super().conclude(run)
+        run.chart(Chart("A picture beside it", [Panel([Dots("lost", [(0, 1, 1, 1)])])], x="seconds"))
+
+
+def test_the_first_picture_stays_the_first_whatever_happens_to_the_files(tmp_path):
+    folder = archive.keep(run(TwoPictures, MemoryLab(), tmp_path), tmp_path)
+    assert (folder / "a-picture-beside-it.svg").exists()
+    os.utime(folder / "a-picture-beside-it.svg", (0, 0))  # as after a copy
+    kept = archive.find(tmp_path, "some")
+    archive.write_index(tmp_path)
+    summary = archive.write_summary(tmp_path, "all", [folder]).read_text()
+    pages = [(tmp_path / "index.html").read_text(), summary, archive.comparison_page(kept, kept)]
+    assert kept.picture == "lost.svg"
+    assert all("lost.svg" in page and "a-picture-beside-it" not in page for page in pages)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "got", "said"),
+    [(11835, 11840, ("11,835 ± 5%", "11,840")), (0.5, 0.51234, ("0.5 ± 5%", "0.5123"))],
+    ids=["thousands", "small"],
+)
+def test_a_check_writes_numbers_for_people(predicted, got, said, tmp_path):
+    class Near(Some):
+        def predict(self):
+            return {"size": Quantity(predicted)}
+
+        def conclude(self, run):
+            run.check_near(run.row("size", got), 0.05)
+
+    (check,) = run(Near, MemoryLab(), tmp_path).result.checks
+    assert (check.expected, check.got) == said
+
+
 def test_several_runs_are_summed_up_on_one_page(tmp_path):
     folders = [archive.keep(run(Some, MemoryLab(), tmp_path, given=(f"lost={n}",)), tmp_path) for n in (0, 2)]
     page = archive.write_summary(tmp_path, "firstbyte run all --quick", folders)
