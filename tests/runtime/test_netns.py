@@ -296,6 +296,9 @@ def test_two_labs_with_the_same_addresses_run_side_by_side(small: NetnsLab, abse
 
 
 def test_ctrl_c_while_it_starts_leaves_nothing(absent: NetnsLab) -> None:
+    # It is up within a second: only a ceremony that never ends keeps it starting for as long as this test needs.
+    compose = Path(absent.topology.project, "docker-compose.yml")
+    compose.write_text(compose.read_text().replace('"echo secret', '"sleep 600; echo secret'))
     environment = {
         **os.environ,
         "FIRSTBYTE_STATE": str(absent._state.path),
