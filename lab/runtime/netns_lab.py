@@ -6,7 +6,6 @@ Needs Linux with /dev/net/tun and either root or unprivileged user namespaces.  
 
 import contextlib
 import http.client
-import json
 import os
 import shutil
 import signal
@@ -30,6 +29,7 @@ from runtime.ports import listen
 from runtime.prerequisites import require_machine
 from runtime.state import StateFolder
 from runtime.topology import COMPOSE_FILE, Topology
+from telemetry.call import CallError, ask
 
 ADMIN_PORT = 9900
 #: Seconds: for all hosts to become healthy, for the supervisor to begin, for the lab to drain.
@@ -226,28 +226,20 @@ class NetnsLab:
     def call(self, host: str, method: str, path: str, body: Any = None, *, timeout: float = 15.0) -> Any:
         """Send a request to the admin port of *host*, over a socket in the host's own network."""
         token_file = self._state.volumes / "token" / "admin.token"
-        headers = (
-            {"Authorization": f"Bearer {token_file.read_text(encoding='ascii').strip()}"} if token_file.exists() else {}
-        )
+        token = token_file.read_text(encoding="ascii").strip() if token_file.exists() else None
         connection = http.client.HTTPConnection("127.0.0.1", ADMIN_PORT, timeout=timeout)
         connection.sock = self.socket(host)
         try:
             connection.sock.settimeout(timeout)
             connection.sock.connect(("127.0.0.1", ADMIN_PORT))
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            response = connection.getresponse()
-            content, kind = response.read(), response.getheader("Content-Type", "")
+            answer = ask(connection, method, path, body, token)
+        except CallError as error:
+            raise RefusedError(f"{host}: {error.message}") from None
         except (OSError, http.client.HTTPException) as error:
             raise LabDownError(f"{host}: {path}: {error}") from None
         finally:
             connection.close()
-        if response.status >= 300:
-            try:
-                message = json.loads(content)["error"]
-            except (ValueError, KeyError, TypeError):
-                message = content.decode(errors="replace")[:200]
-            raise RefusedError(f"{host}: {method} {path}: {response.status}: {message}")
-        return json.loads(content) if kind.startswith("application/json") else content.decode(errors="replace")
+        return answer.decode(errors="replace") if isinstance(answer, bytes) else answer
 
     def socket(self, host: str, kind: int = socket.SOCK_STREAM) -> socket.socket:
         """Return a socket, not connected, that lives in the network of *host*."""

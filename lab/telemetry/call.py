@@ -41,17 +41,26 @@ def call(
     if token is None and TOKEN_FILE.exists():
         token = TOKEN_FILE.read_text(encoding="ascii").strip()
     parts = urlsplit(base_url)
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
     connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port or 9900, timeout=timeout)
     try:
-        payload = None if body is None else json.dumps(body)
-        connection.request(method, path, payload, headers)
-        response = connection.getresponse()
-        content, kind = response.read(), response.getheader("Content-Type", "")
+        return ask(connection, method, path, body, token)
     except (OSError, http.client.HTTPException) as error:
         raise CallError(0, f"{base_url}{path}: {error}") from None
     finally:
         connection.close()
+
+
+def ask(connection: http.client.HTTPConnection, method: str, path: str, body: Any, token: str | None) -> Any:
+    """Send one admin request over *connection*; return as `call` does.
+
+    Raises:
+        CallError: the answer was not 2xx.
+        OSError, http.client.HTTPException: there was none.
+    """
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    connection.request(method, path, None if body is None else json.dumps(body), headers)
+    response = connection.getresponse()
+    content, kind = response.read(), response.getheader("Content-Type", "")
     if response.status >= 300:
         try:
             message = json.loads(content)["error"]
