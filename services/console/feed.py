@@ -4,7 +4,7 @@ Every client gets the newest message of each kind; one that is slow misses those
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 #: Seconds after which a comment says that the console is still there, so that proxies and pages do not give up.
@@ -46,7 +46,7 @@ class Feed:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def stream(self) -> AsyncIterator[bytes]:
+    async def stream(self) -> AsyncGenerator[bytes]:
         """Yield what one client is sent, until the feed is closed."""
         self.clients += 1
         told = 0

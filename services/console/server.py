@@ -97,7 +97,7 @@ class Site:
         except (OSError, TimeoutError):
             pass  # the page was closed, or sleeps: it comes back by itself
         finally:
-            await stream.aclose()  # type: ignore[attr-defined]  # it is a generator
+            await stream.aclose()
         return response
 
     async def to_results(self, _: web.Request) -> web.Response:

@@ -16,7 +16,7 @@ async def test_a_new_page_gets_the_newest_of_each_kind_in_order() -> None:
     feed = Feed()
     for kind, data in (("state", "1"), ("trace", "t"), ("state", "2")):
         feed.publish(kind, data)
-    async with aclosing(feed.stream()) as stream:  # type: ignore[type-var]
+    async with aclosing(feed.stream()) as stream:
         assert await take(stream, 3) == [
             b"retry: 2000\n\n",
             b"event: trace\ndata: t\n\n",
@@ -27,7 +27,7 @@ async def test_a_new_page_gets_the_newest_of_each_kind_in_order() -> None:
 async def test_an_open_page_gets_what_is_new_and_nothing_twice() -> None:
     feed = Feed()
     feed.publish("state", "1")
-    async with aclosing(feed.stream()) as stream:  # type: ignore[type-var]
+    async with aclosing(feed.stream()) as stream:
         await take(stream, 2)
         waiting = asyncio.create_task(take(stream, 1))
         await asyncio.sleep(0)
@@ -37,7 +37,7 @@ async def test_an_open_page_gets_what_is_new_and_nothing_twice() -> None:
 
 async def test_a_slow_page_misses_what_was_overtaken() -> None:
     feed = Feed()
-    async with aclosing(feed.stream()) as stream:  # type: ignore[type-var]
+    async with aclosing(feed.stream()) as stream:
         await take(stream, 1)
         for data in "123":
             feed.publish("state", data)
@@ -45,14 +45,14 @@ async def test_a_slow_page_misses_what_was_overtaken() -> None:
 
 
 async def test_silence_is_filled_with_a_comment() -> None:
-    async with aclosing(Feed(heartbeat=0.01).stream()) as stream:  # type: ignore[type-var]
+    async with aclosing(Feed(heartbeat=0.01).stream()) as stream:
         assert (await take(stream, 2))[1] == b": still here\n\n"
 
 
 async def test_pages_are_counted_and_bounded() -> None:
     feed = Feed(max_clients=1)
     assert repr(feed) == "<Feed clients=0 kinds=[] closed=False>"
-    async with aclosing(feed.stream()) as stream:  # type: ignore[type-var]
+    async with aclosing(feed.stream()) as stream:
         await take(stream, 1)
         assert feed.full
         assert repr(feed) == "<Feed clients=1 kinds=[] closed=False>"

@@ -79,7 +79,7 @@ def outcome(pieces: list[bytes]) -> tuple[list[tuple[bytes, bytes, bytes]], byte
 
     async def run() -> tuple[list[tuple[bytes, bytes, bytes]], bytes]:
         recorder, transport = Recorder(), Transport()
-        client = Client(recorder, scheme="http", pooled=True)  # type: ignore[arg-type]
+        client = Client(recorder, scheme="http", pooled=True)  # type: ignore[arg-type]  # all of a proxy that a client asks
         client.connection_made(transport)
         for piece in pieces:
             client.data_received(piece)

@@ -11,7 +11,9 @@ import pytest
 from edge import Limits, Route, Target, parse_route
 from edge.__main__ import main
 from edge.exchange import Exchange
+from edge.proxy import Proxy
 from renewal import Reload
+from stub import Answer
 from tests.edge.conftest import Bench, talk
 from tests.peers import OK, Papers, read_request, replying
 
@@ -82,6 +84,13 @@ async def test_pooled_connections_are_reused_and_fresh_ones_are_not(bench: Bench
     assert b'desc="fresh"' in answer
 
 
+def resolve_here(proxy: Proxy, name: str) -> None:
+    """Let the edge's stub know *name* as one on loopback."""
+    now = time.monotonic()
+    answer = Answer(name, "A", ("127.0.0.1",), 60.0, now + 60.0, False, 0.0, "", canonical_name=name)
+    proxy.stub.cache.put(name, "A", answer, 60.0, now)
+
+
 async def test_mutual_tls_to_the_origin_by_name_and_tls_to_the_client(bench: Bench, papers: Papers) -> None:
     subject = []
 
@@ -91,7 +100,7 @@ async def test_mutual_tls_to_the_origin_by_name_and_tls_to_the_client(bench: Ben
 
     origin = await bench.start(script, papers.server("catalog-1.example.com", mutual=True))
     proxy, port = await bench.edge(Target("catalog-1.example.com", origin), tls=True)
-    proxy.stub.known = lambda name, rdtype="A": type("A", (), {"rdata": ("127.0.0.1",), "cached": True})()  # type: ignore[method-assign]
+    resolve_here(proxy, "catalog-1.example.com")
     assert parts(await talk(port, GET, papers.client()))[0] == 200
     assert subject == [(("DNS", "www.example.com"),)]
     assert 'version="TLSv1.3"' in proxy.telemetry.metrics.render()
@@ -121,7 +130,7 @@ async def test_both_versions_of_tls_are_spoken_and_an_origin_is_told_which(
 async def test_an_origin_with_another_name_is_not_trusted(bench: Bench, papers: Papers) -> None:
     origin = await bench.start(replying(OK), papers.server("evil.example.com", mutual=True))
     proxy, port = await bench.edge(Target("catalog-1.example.com", origin))
-    proxy.stub.known = lambda name, rdtype="A": type("A", (), {"rdata": ("127.0.0.1",), "cached": True})()  # type: ignore[method-assign]
+    resolve_here(proxy, "catalog-1.example.com")
     status, _, body = parts(await talk(port, GET))
     assert status == 502
     assert json.loads(body)["upstream"] == f"catalog-1.example.com:{origin}"

@@ -36,7 +36,9 @@ async def test_a_body_that_stops_coming_is_a_408(bench: Bench, monkeypatch: pyte
     await until_idle(proxy)
 
 
-async def test_a_client_that_goes_while_a_connection_is_opened_leaves_nothing_behind(bench: Bench) -> None:
+async def test_a_client_that_goes_while_a_connection_is_opened_leaves_nothing_behind(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
     going = asyncio.Event()
 
@@ -53,7 +55,7 @@ async def test_a_client_that_goes_while_a_connection_is_opened_leaves_nothing_be
         await going.wait()
         return await opening(target)
 
-    proxy.open = slowly  # type: ignore[method-assign]
+    monkeypatch.setattr(proxy, "open", slowly)
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(CHUNKED + b"3\r\nabc\r\n")
     await until(lambda: any(client._serving for client in proxy._clients))
@@ -68,7 +70,7 @@ async def test_a_client_that_goes_while_a_connection_is_opened_leaves_nothing_be
 
 async def test_an_origin_that_does_not_read_is_a_504_and_blamed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.transport.pause_reading()  # type: ignore[attr-defined] # asyncio's, not the type checker's
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # typeshed's StreamWriter can only write
         await asyncio.sleep(2)
 
     monkeypatch.setattr("edge.exchange.RESPONSE_TIMEOUT", 0.2)

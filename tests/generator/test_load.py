@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from generator import Load, LoadError, Origin, Request, Schedule, Tally, constant
+from generator import Closes, Load, LoadError, Origin, Request, Schedule, Tally, constant
 from tests.generator.conftest import Site
 from tests.peers import OK, Papers, replying
 
@@ -105,9 +105,9 @@ async def test_bare_connections_end_when_connected(site: Site) -> None:
 @pytest.mark.parametrize(
     ("closes", "ours"), [("client", True), ("server", False), ("abort", False)], ids=["client", "server", "abort"]
 )
-async def test_time_wait_stays_with_whoever_closes_first(site: Site, closes: str, ours: bool, tls: bool) -> None:
+async def test_time_wait_stays_with_whoever_closes_first(site: Site, closes: Closes, ours: bool, tls: bool) -> None:
     target = await site.serve(replying(OK), site.papers.server() if tls else None)
-    load = Load(target, brief(), kinds=("fresh",), closes=closes)  # type: ignore[arg-type]
+    load = Load(target, brief(), kinds=("fresh",), closes=closes)
     await load.run()
     assert {each.error for each in load.requests} == {""}
     waiting = set(sockets_on(target.port, TIME_WAIT))
@@ -253,7 +253,7 @@ async def test_a_window_that_the_kernel_would_ignore_is_refused(site: Site) -> N
 async def test_an_unknown_kind_is_refused(site: Site) -> None:
     target = await site.serve(replying(OK))
     with pytest.raises(LoadError, match="expected kinds among fresh, pooled, resumed, tcp, got 'warm'"):
-        Load(target, 1.0, kinds=("warm",))  # type: ignore[arg-type]
+        Load(target, 1.0, kinds=("warm",))  # type: ignore[arg-type]  # as from a command line
 
 
 async def test_stopping_waits_for_what_is_under_way_and_closes_everything(site: Site) -> None:

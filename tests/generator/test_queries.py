@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from typing import cast
 
 import dnslib
 import pytest
@@ -18,12 +19,12 @@ class Server(asyncio.DatagramProtocol):
         self.names: list[str] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        self.transport = cast("asyncio.DatagramTransport", transport)  # which asyncio does not inherit from
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self.names.append(str(dnslib.DNSRecord.parse(data).q.qname))
         for reply in self.answering(data):
-            self.transport.sendto(reply, addr)  # type: ignore[attr-defined]
+            self.transport.sendto(reply, addr)
 
 
 def answer(wire: bytes, rcode: int = 0) -> bytes:

@@ -3,6 +3,7 @@
 import itertools
 import math
 import statistics
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -85,9 +86,9 @@ def test_exponential_arrivals_have_mean_and_spread_of_a_poisson_process() -> Non
         pytest.param(lambda: constant(1, 0), "points from second 0 on", id="no-length"),
         pytest.param(lambda: ramp(1, 2, math.inf), "constant rate where the end is infinite", id="endless-ramp"),
         pytest.param(lambda: spike(1, 2, 5, 2, 6), "spike within 6 s", id="spike-after-the-end"),
-        pytest.param(lambda: Schedule(constant(1), "poisson"), "'even' or 'exponential'", id="unknown-arrivals"),  # type: ignore[arg-type]
+        pytest.param(lambda: Schedule(constant(1), "poisson"), "'even' or 'exponential'", id="unknown-arrivals"),  # type: ignore[arg-type]  # as from a command line
     ],
 )
-def test_a_schedule_that_means_nothing_is_refused(make: object, said: str) -> None:
+def test_a_schedule_that_means_nothing_is_refused(make: Callable[[], object], said: str) -> None:
     with pytest.raises(ScheduleError, match=said):
-        make()  # type: ignore[operator]
+        make()

@@ -37,7 +37,7 @@ def agent_for(lab: Lab, folder: str = "tls", *names: str) -> Agent:
         lab.answers.pop(token, None) if text is None else lab.answers.update({token: text})
 
     real_put = agent.challenges.put
-    agent.challenges.put = put  # type: ignore[method-assign, assignment] # the lab's web server stands for the service's own port 80
+    agent.challenges.put = put  # type: ignore[method-assign, assignment]  # the lab's web server stands for the service's own port 80
     return agent
 
 
