@@ -379,7 +379,8 @@ class _Drawing:
                 entries.setdefault((mark.label, mark.colour), set()).add(kind)
         first = at
         for (label, colour), kinds in entries.items():
-            wide = 26 + len(label) * LETTER + 16
+            lines = _wrap(label, int((self.right - 34) / LETTER))
+            wide = 26 + max(map(len, lines)) * LETTER + 16
             if at + wide - 16 > self.right:
                 first = first if at > first and first + wide - 16 <= self.right else 8
                 at, y = first, y + 17
@@ -395,7 +396,10 @@ class _Drawing:
                 )
             if "dots" in kinds:
                 self._over(self._dot(colour, at + 9, y - 4))
-            self._say(label, at + 23, y, before=26)
+            self._say(lines[0], at + 23, y, before=26)
+            for line in lines[1:]:
+                y += 15
+                self._say(line, at + 23, y)
             at += wide
         return y + 12
 

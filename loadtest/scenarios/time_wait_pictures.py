@@ -68,12 +68,15 @@ def cumulative(base: Arm, others: Sequence[Arm], seconds: float, ports: int) -> 
         for i, (end, labels, curves) in enumerate(alike)
         for j, points in enumerate(curves)
     ]
+    if 2 * ports < base.rate * theory.time_wait.WAIT:
+        said = f"the first stops at {ports:,}, two destinations or twice the ports at {2 * ports:,}; the others do not stop."
+    else:
+        said = f"the first stops at {ports:,} until the minute is over; twice the ports outlast that minute, so no cure ever stops."
     return Chart(
         "The same ports serve more requests with every cure",
         [Panel(marks, y="requests that went well", height=260)],
         x="seconds since the first connection",
-        caption=f"Theory: the first stops at {ports:,}, two destinations or twice the ports at {2 * ports:,}; the others do not stop within this window. “Reset "
-        "instead” works too, and gives up what TIME-WAIT is for.",
+        caption=f"Theory: {said} “Reset instead” works too, and gives up what TIME-WAIT is for.",
         low=0.0,
         high=seconds,
         name="time-wait-cures",

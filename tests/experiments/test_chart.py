@@ -163,6 +163,10 @@ def test_the_line_of_a_moment_crosses_no_words(width):
 
 @pytest.mark.parametrize("width", [WIDTH, NARROW])
 def test_a_legend_stays_within_the_picture(width):
+    long = "two destinations = twice the ports = 10 requests each = server closes first = reset instead"
+    text = svg(Chart("x", [Panel([Curve(long, [(0, 1), (1, 2)])], y="ms")], x=""), width=width)
+    written = re.findall(r"<text  x='([\d.]+)' y='[\d.]+'>([^<]+)<", text)
+    assert all(float(x) + 6.5 * len(said) < width for x, said in written)
     labels = ["theory: what the round trips of the path add up to", "short", "measured, closed by the client", "both"]
     text = svg(Chart("x", [Panel([Curve(label, [(0, 1), (1, 2)]) for label in labels], y="latency, ms")], x=""), width=width)  # fmt: skip
     at = {said: float(x) for x, said in re.findall(r"<text  x='([\d.]+)' y='[\d.]+'>([^<]+)<", text)}
