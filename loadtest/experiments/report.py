@@ -40,7 +40,8 @@ table { border-collapse: collapse; width: 100%; font-size: .95rem }
 th { color: var(--soft); font-weight: 500 } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 pre, code { font: .9rem/1.5 ui-monospace, monospace } pre { background: var(--card); border-radius: .3rem; padding: .7rem .9rem; overflow-x: auto }
 details { margin: .5rem 0 } summary { cursor: pointer; color: var(--soft) } footer { margin-top: 3rem; font-size: .9rem }
-@media print { body { max-width: none; padding: 0; font-size: 11pt } figure, tr, .note { break-inside: avoid } details:not([open]) { display: none } }
+@media print { body { max-width: none; padding: 0; font-size: 11pt } figure, tr, .note { break-inside: avoid } h2, h3 { break-after: avoid }
+  .wide, pre { overflow: visible } pre { white-space: pre-wrap } details:not([open]) { display: none } }
 """
 
 
