@@ -79,6 +79,8 @@ class TimeWait(Experiment[Parameters]):
         self.reuser: dict[str, Any] = {}
         #: By how much each cure multiplied.
         self.multiplied: dict[str, float] = {}
+        #: Step of the kernel's timer wheel and a moment at which it turned; next to no step until it is known.
+        self._wheel = (1e-3, 0.0)
         #: Arms whose ports last longer, and those whose ports last for ever, or nearly.
         self._spread = ("two destinations", "twice the ports")
         self._spared = (f"{parameters.reuse} requests each", "server closes first", "reset instead")
@@ -191,8 +193,7 @@ class TimeWait(Experiment[Parameters]):
         self._instants(run)
         self._square_wave(run)
         self._cures(run)
-        wait = next((row.measured.value for row in run.result.rows if row.name == "the wait"), WAIT)
-        run.chart(pictures.square_wave(self.base, self.p.ports, self.p.seconds, wait))
+        run.chart(pictures.square_wave(self.base, self.p.ports, self.p.seconds, self._wheel))
         run.chart(
             pictures.cumulative(
                 self.base, [self.arms[name] for name in (*self._spread, *self._spared)], self.p.seconds, self.p.ports
@@ -260,14 +261,16 @@ class TimeWait(Experiment[Parameters]):
         turned = again - 0.5 / self.p.rate
         fits = {hz: self._as_said(theory.timer_step(hz), turned) for hz in TICKS}
         hz = max(fits, key=fits.__getitem__)
+        self._wheel = (theory.timer_step(hz), turned)
         run.fact("attempts that end as the square wave says, by ticks of the kernel", {f"{hz} Hz": f"{share:.1%}" for hz, share in fits.items()})  # fmt: skip
         run.fact("step of the kernel's timer wheel, s", round(theory.timer_step(hz), 3))
         run.check("attempts that end as the square wave says", ">= 97 %", f"{fits[hz]:.1%}, in steps of {theory.timer_step(hz):.3g} s ({hz} Hz)", fits[hz] >= 0.97)  # fmt: skip
 
     def _as_said(self, step: float, turned: float) -> float:
         """Return the share of the plain arm's attempts that end as theory says, with a timer wheel of *step* seconds."""
-        said = theory.succeed((at for at, *_ in self.base.attempts), self.p.ports, step, turned)
-        return sum(s == (not error) for s, (*_, error) in zip(said, self.base.attempts, strict=True)) / len(said)
+        said = theory.on_the_wheel((at for at, *_ in self.base.attempts), self.p.ports, step, turned)
+        right = [s == (not error) for (s, _), (*_, error) in zip(said, self.base.attempts, strict=True)]
+        return sum(right) / len(right)
 
     def _cures(self, run: Run) -> None:
         """What does not run out, what each cure multiplies, and where the sockets are instead."""

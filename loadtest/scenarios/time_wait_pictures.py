@@ -11,8 +11,8 @@ from scenarios.port_windows import Arm
 ALIKE = 0.02
 
 
-def square_wave(base: Arm, ports: int, seconds: float, wait: float) -> Chart:
-    """Return connections per second by outcome, above the sockets that wait."""
+def square_wave(base: Arm, ports: int, seconds: float, wheel: tuple[float, float]) -> Chart:
+    """Return connections per second by outcome, above the sockets that wait; *wheel* as `theory.on_the_wheel` has it."""
     step = 0.5 if seconds < 60 else 2.0
     good, bad = Counter[int](), Counter[int]()
     for intended, _, error in base.attempts:
@@ -21,11 +21,12 @@ def square_wave(base: Arm, ports: int, seconds: float, wait: float) -> Chart:
         Bars(label, [(i * step, (i + 1) * step, n / step) for i, n in sorted(counts.items())], colour)
         for label, counts, colour in (("connected", good, "good"), ("no port left", bad, "bad"))
     ]
-    ramp = [(at, _waiting(base.rate, at, ports, wait)) for at in _grid(seconds)]
+    times = [intended for intended, *_ in base.attempts]
+    ramp = [(at, float(n)) for at, (_, n) in zip(times, theory.on_the_wheel(times, ports, *wheel), strict=True)]
     panels = [
         Panel(bars, y="connections per second", height=170),
         Panel(
-            [Curve("theory", ramp, 0), Dots("counted", [(at, n, n, n) for at, n in base.waiting[:: max(1, len(base.waiting) // 60)]], 1)],
+            [Curve("theory", ramp[:: max(1, len(ramp) // 1200)], 0), Dots("counted", [(at, n, n, n) for at, n in base.waiting[:: max(1, len(base.waiting) // 60)]], 1)],
             y="sockets in TIME-WAIT",
             height=170,
         ),
@@ -33,7 +34,7 @@ def square_wave(base: Arm, ports: int, seconds: float, wait: float) -> Chart:
     gone = theory.exhausted_at(base.rate, ports)
     moments = [Moment(gone, f"P/λ = {gone:.3g} s")] if gone is not None and gone < seconds else []
     return Chart(
-        f"{base.rate:g} connections per second from {ports} ports: all, then none{', in turns' if seconds > wait else ''}",
+        f"{base.rate:g} connections per second from {ports} ports: all, then none{', in turns' if seconds > theory.time_wait.WAIT else ''}",
         panels,
         x="seconds since the first connection",
         caption="Each connection is closed here first and then keeps its port for a minute. When the last port is taken, every further attempt "
@@ -115,20 +116,6 @@ def multipliers(predicted: Mapping[str, float], measured: Mapping[str, float]) -
         categories=names,
         name="time-wait-multipliers",
     )  # fmt: skip
-
-
-def _waiting(rate: float, at: float, ports: int, wait: float) -> float:
-    """Sockets that wait after *at* seconds of the square wave."""
-    on = min(wait, ports / rate)  # of each period
-    period, inside = divmod(at, wait)
-    made = min(inside, on) * rate
-    # Those of the period before leave as they came.
-    left = max(0.0, on - inside) * rate if period >= 1 else 0.0
-    return made + left
-
-
-def _grid(seconds: float) -> Sequence[float]:
-    return [seconds * i / 300 for i in range(301)]
 
 
 def _geometric(low: float, high: float) -> Sequence[float]:

@@ -7,7 +7,7 @@ P/(λW), all until P/λ, nothing until W, and again.
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 #: Seconds, Linux TCP_TIMEWAIT_LEN; the kernel's timers make it 60 to 64, so a scenario calibrates it.
 WAIT = 60.0
@@ -65,8 +65,12 @@ def timer_step(hz: int, seconds: float = WAIT) -> float:
     return float(8**level) / hz
 
 
-def succeed(times: Iterable[float], ports: int, step: float, first: float, wait: float = WAIT) -> list[bool]:
-    """Return which attempts to connect find a port, where each closes at once and waits for the wheel's next slot.
+def on_the_wheel(
+    times: Iterable[float], ports: int, step: float, first: float, wait: float = WAIT
+) -> Iterator[tuple[bool, int]]:
+    """Yield for each attempt whether it finds a port, and how many sockets wait then.
+
+    Each connection is closed at once, and its socket waits until the timer wheel turns after *wait* seconds.
 
     Args:
         times: of the attempts, in order.
@@ -76,14 +80,13 @@ def succeed(times: Iterable[float], ports: int, step: float, first: float, wait:
         wait: seconds before rounding.
     """
     waiting: deque[float] = deque()
-    found = []
     for at in times:
         while waiting and waiting[0] <= at:
             waiting.popleft()
-        found.append(len(waiting) < ports)
-        if found[-1]:
+        found = len(waiting) < ports
+        if found:
             waiting.append(first + step * math.ceil((at + wait - first) / step))
-    return found
+        yield found, len(waiting)
 
 
 def cured_rate(

@@ -13,7 +13,6 @@ from experiments.result import Quantity, Result
 from experiments.run import Run
 from scenarios import SCENARIOS, in_memory
 from scenarios.time_wait import REUSING, TimeWait, sustained
-from scenarios.time_wait_pictures import _waiting
 from tests.experiments.lab import MemoryLab
 from theory import time_wait
 
@@ -58,11 +57,6 @@ def test_every_parameter_has_a_reason_and_bounds(kind):
 @pytest.mark.parametrize("kind", SCENARIOS, ids=lambda k: k.name)
 def test_a_quick_run_is_meant_to_take_at_most_forty_seconds(kind):
     assert made(kind).duration() <= 45
-
-
-def test_the_model_of_waiting_sockets_follows_the_square_wave():
-    # 1,024 ports at 32/s: 32 s of ramp, full until the first minute is over, then as many leave as come.
-    assert [_waiting(32, at, 1024, 60) for at in (0, 16, 32, 50, 60, 76)] == [0, 512, 1024, 1024, 1024, 1024]
 
 
 def reused(ports, rate, seconds):

@@ -193,7 +193,7 @@ def test_the_timer_wheel_rounds_a_minute_up(hz: int, step: float) -> None:
 def test_the_square_wave_comes_back_in_steps_of_the_timer_wheel() -> None:
     step, first, rate, ports = 2.048, 60.4, 32, 1024
     times = [i / rate for i in range(150 * rate)]
-    found = dict(zip(times, time_wait.succeed(times, ports, step, first), strict=True))
+    found = dict(zip(times, (found for found, _ in time_wait.on_the_wheel(times, ports, step, first)), strict=True))
     assert sum(found[t] for t in times if t < 60) == ports
     assert (found[31.96875], found[32.0]) == (True, False)
     # The first step frees only what was closed before it, 13 ports in 0.4 s; after the next ones there is one for everybody.
@@ -202,7 +202,11 @@ def test_the_square_wave_comes_back_in_steps_of_the_timer_wheel() -> None:
     assert sum(first <= t < first + step for t in back) == 13
     assert all(found[t] for t in times if 62.5 < t < 64.4)
     # Without steps it is the ideal wave.
-    fine = time_wait.succeed(times, ports, 1e-6, 0.0)
+    fine = [found for found, _ in time_wait.on_the_wheel(times, ports, 1e-6, 0.0)]
+    waiting = [n for _, n in time_wait.on_the_wheel(times, ports, step, first)]
+    assert max(waiting) == ports
+    # While as many come as leave, the count is a saw: down by a step's worth when the wheel turns, and up again.
+    assert min(n for t, n in zip(times, waiting, strict=True) if 65 < t < 90) == ports - round(step * rate) + 1
     ideal = [time_wait.success_share(rate, t, ports) > 0.5 for t in times]
     assert sum(a != b for a, b in zip(fine, ideal, strict=True)) <= 4
 
