@@ -304,7 +304,8 @@ def test_ctrl_c_while_it_starts_leaves_nothing(absent: NetnsLab) -> None:
         "FIRSTBYTE_STATE": str(absent._state.path),
         "FIRSTBYTE_PROJECT": str(absent.topology.project),
     }
-    command = [sys.executable, "-m", "firstbyte", "up", "--runtime", "netns"]
+    # Tests that run in the background of a shell inherit an ignored SIGINT, and so would what they start.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "firstbyte", "up", "--runtime", "netns"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert until(lambda: absent._state.supervisor() is not None)
     those = processes(absent)
