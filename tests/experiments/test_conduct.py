@@ -52,6 +52,33 @@ class Some(Experiment[Settings]):
         run.chart(Chart("Lost", [Panel([Dots("lost", [(0, 1, 1, 1), (1, 1, 0, 2)])])], x="seconds"))
 
 
+def ctrl_c():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+class Interrupted(Some):
+    """Ctrl-C comes while everything is injected."""
+
+    during = staticmethod(ctrl_c)
+
+    async def measure(self, run):
+        await super().measure(run)
+        await asyncio.sleep(30)
+
+
+class ImpatientLab(MemoryLab):
+    """Ctrl-C comes with every request of this method below this path."""
+
+    def __init__(self, method, below="/"):
+        super().__init__()
+        self.method, self.below = method, below
+
+    def call(self, host, method, path, body=None, *, timeout=15.0):
+        if method == self.method and path.startswith(self.below):
+            ctrl_c()
+        return super().call(host, method, path, body, timeout=timeout)
+
+
 def run(kind, lab, folder, **order):
     return asyncio.run(conduct(kind, Order(**order), lab, folder, addresses={}))
 
@@ -79,13 +106,6 @@ def test_everything_is_on_the_time_line_in_order(tmp_path):
 
 
 def test_ctrl_c_keeps_what_there_is_marks_it_invalid_and_undoes_everything(tmp_path):
-    class Interrupted(Some):
-        during = staticmethod(lambda: os.kill(os.getpid(), signal.SIGINT))
-
-        async def measure(self, run):
-            await super().measure(run)
-            await asyncio.sleep(30)
-
     lab = MemoryLab()
     outcome = run(Interrupted, lab, tmp_path)
     assert (outcome.result.verdict, outcome.result.verdict.exit_code, lab.untouched) == (Verdict.INVALID, 4, True)
@@ -93,13 +113,7 @@ def test_ctrl_c_keeps_what_there_is_marks_it_invalid_and_undoes_everything(tmp_p
 
 
 def test_ctrl_c_in_the_middle_of_set_up_is_no_different(tmp_path):
-    class Hurried(MemoryLab):
-        def call(self, host, method, path, body=None, *, timeout=15.0):
-            if (method, path) == ("GET", "/admin/links"):
-                os.kill(os.getpid(), signal.SIGINT)
-            return super().call(host, method, path, body, timeout=timeout)
-
-    result = run(Some, Hurried(), tmp_path).result
+    result = run(Some, ImpatientLab("GET", "/admin/links"), tmp_path).result
     assert (result.verdict, result.reasons) == (
         Verdict.INVALID,
         ["interrupted: what was measured until then is kept"],
@@ -107,13 +121,7 @@ def test_ctrl_c_in_the_middle_of_set_up_is_no_different(tmp_path):
 
 
 def test_ctrl_c_while_a_run_before_is_undone_stops_the_run_and_not_the_undoing(tmp_path):
-    class Hurried(MemoryLab):
-        def call(self, host, method, path, body=None, *, timeout=15.0):
-            if method == "DELETE" and "/faults/" in path:
-                os.kill(os.getpid(), signal.SIGINT)
-            return super().call(host, method, path, body, timeout=timeout)
-
-    lab = Hurried()
+    lab = ImpatientLab("DELETE", "/admin/faults/")
     lab.faults["edge", "naive_reload"] = {}
     Journal(tmp_path).add(Undo("fault naive_reload of edge", "edge", "DELETE", "/admin/faults/naive_reload"))
     result = run(Some, lab, tmp_path).result
@@ -122,20 +130,7 @@ def test_ctrl_c_while_a_run_before_is_undone_stops_the_run_and_not_the_undoing(t
 
 
 def test_a_second_ctrl_c_does_not_stop_the_undoing(tmp_path):
-    class Impatient(MemoryLab):
-        def call(self, host, method, path, body=None, *, timeout=15.0):
-            if method == "DELETE":
-                os.kill(os.getpid(), signal.SIGINT)
-            return super().call(host, method, path, body, timeout=timeout)
-
-    class Interrupted(Some):
-        during = staticmethod(lambda: os.kill(os.getpid(), signal.SIGINT))
-
-        async def measure(self, run):
-            await super().measure(run)
-            await asyncio.sleep(30)
-
-    lab = Impatient()
+    lab = ImpatientLab("DELETE")
     outcome = run(Interrupted, lab, tmp_path)
     assert (outcome.result.verdict, lab.untouched) == (Verdict.INVALID, True)
 
