@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import repeats_report, report
-from experiments.chart import rasterise, svg
 from experiments.conduct import Outcome
+from experiments.drawing import rasterise, svg
 from experiments.repeats import Repeats
 
 #: Bytes of a result.json that are read.

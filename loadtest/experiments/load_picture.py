@@ -4,7 +4,8 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from experiments.chart import Bars, Chart, Curve, Lane, Moment, Panel, Span, cut
+from experiments.chart import Bars, Chart, Curve, Lane, Moment, Panel, Span
+from experiments.lettering import cut
 from experiments.result import Event
 from generator import Histogram, Request
 

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from experiments import parameters
-from experiments.chart import NARROW, Chart, style, svg
+from experiments.chart import Chart
+from experiments.drawing import NARROW, svg
 from experiments.experiment import Experiment
+from experiments.palette import style
 from experiments.result import Check, Result, Row
 
 #: Of what a verdict is about, in words.

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
-from experiments.chart import Chart, number
+from experiments.chart import Chart
 from experiments.estimate import Estimate
 from experiments.journal import Journal, Undo
+from experiments.lettering import number
 from experiments.result import Check, Event, Quantity, Result, Row
 from experiments.timeline import Timeline
 from telemetry.recorder import Recorder, Watch

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 import theory
-from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Line, Panel, Quantity, Run, parameter
-from experiments.chart import Moment
+from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Line, Moment, Panel, Quantity, Run, parameter
 from scenarios.connection import TRUST, Address, Connection
 from scenarios.proofs import Proofs
 from stub import Stub

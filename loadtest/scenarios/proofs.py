@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import theory
-from experiments import Chart, Curve, Panel, Run
-from experiments.chart import Bars
+from experiments import Bars, Chart, Curve, Panel, Run
 from scenarios import in_memory
 from theory import handshake, slow_start
 

@@ -1,205 +1,22 @@
-import math
-import re
-from xml.etree import ElementTree as ET
-
 import pytest
 
-from experiments.chart import (
-    NAMED_DARK,
-    NAMED_LIGHT,
-    NARROW,
-    SERIES_DARK,
-    SERIES_LIGHT,
-    WIDTH,
-    Bars,
-    Chart,
-    Curve,
-    Dots,
-    Lane,
-    Moment,
-    Panel,
-    Span,
-    contrast,
-    cut,
-    linear,
-    rasterise,
-    svg,
-    ticks,
-)
+from experiments.chart import Bars, Chart
 
-EVERYTHING = Chart(
-    "All & <everything>",
+
+@pytest.mark.parametrize(
+    ("chart", "expected"),
     [
-        Panel([Curve("theory", [(0, 1), (5, 6)]), Dots("measured", [(1, 2, 1.5, 2.5)])], y="ms"),
-        Panel([Bars("ok", [(0, 1, 3), (1, 2, 4)]), Bars("lost", [(0, 1, 1)], "bad"), Curve("p99", [(0, math.nan), (1, 2)])]),
-        Panel(lanes=[Lane("edge", [Span(0, 2, "4f96", 1), Span(2, 5, "617a", 2)])]),
-        Panel([Curve("wide", [(0, 0.1), (5, 1000)])], log=True),
+        (Chart("What it costs: p99, by RTT", [], x=""), "what-it-costs-p99-by-rtt"),
+        (Chart("a b c d e f g h i", [], x=""), "a-b-c-d-e-f-g-h"),
+        (Chart("3 of 7 requests lost", [], x="", name="year"), "year"),
+        (Chart("…", [], x=""), "chart"),
     ],
-    x="seconds",
-    moments=[Moment(i / 10, f"moment {i}") for i in range(30)],
-)  # fmt: skip
-EMPTY = Chart("Nothing", [Panel([Dots("none", [])]), Panel([Bars("none", [])])], x="seconds")
-NAMED = Chart("Names", [Panel([Bars("a", [(-0.4, 0.4, 1)])])], x="", categories=["a long name that wraps", "b"])
-
-
-@pytest.mark.parametrize("chart", [EVERYTHING, EMPTY, NAMED], ids=lambda c: c.title)
-@pytest.mark.parametrize("standalone", [True, False])
-def test_every_picture_is_well_formed_and_has_only_finite_numbers(chart, standalone):
-    text = svg(chart, standalone=standalone)
-    ET.fromstring(text)  # noqa: S314 - our own
-    assert "nan" not in text
-    assert "inf" not in text
-
-
-def test_a_picture_that_stands_alone_brings_its_colours_for_light_and_dark():
-    assert "prefers-color-scheme: dark" in svg(EVERYTHING, standalone=True)
-
-
-def test_stacked_bars_stand_on_each_other():
-    text = svg(Chart("x", [Panel([Bars("a", [(0, 1, 3)], 0), Bars("b", [(0, 1, 1)], 1)])], x=""))
-    boxes = re.findall(r"class='f-(\d)' opacity='.85' x='[\d.]+' y='([\d.]+)' width='[\d.]+' height='([\d.]+)'", text)
-    (_, top_of_a, _), (_, top_of_b, height_of_b) = boxes
-    assert float(top_of_b) + float(height_of_b) == pytest.approx(float(top_of_a), abs=0.2)
-
-
-def test_moments_at_the_right_end_are_written_left_of_their_line_and_in_rows_of_their_own():
-    late = [Moment(98, "renewal 10"), Moment(99, "renewal 11"), Moment(99.5, "renewal 12")]
-    text = svg(Chart("x", [Panel([Curve("a", [(0, 1), (100, 2)])])], x="", moments=late))
-    rows = re.findall(r"<text class='m-mark' x='[\d.]+' y='([\d.]+)' text-anchor='end'>", text)
-    assert len(set(rows)) == len(late)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "about", "expected"),
-    [(0, 10, 5, [0, 2, 4, 6, 8, 10]), (0, 0.5, 5, [0, 0.1, 0.2, 0.3, 0.4, 0.5]), (18, 126, 4, [50, 100])],
+    ids=["title", "eight-words", "name", "no-word"],
 )
-def test_ticks_are_round(low, high, about, expected):
-    assert ticks(low, high, about) == expected
+def test_the_files_of_a_picture_are_named_after_it(chart, expected):
+    assert chart.file_name == expected
 
 
-def test_ticks_of_decades():
-    assert ticks(1, 100, 5, log=True) == [1, 2, 5, 10, 20, 50, 100]
-
-
-def test_a_machine_without_a_rasteriser_writes_no_png(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    assert (rasterise(tmp_path / "a.svg", tmp_path / "a.png"), list(tmp_path.iterdir())) == (False, [])
-
-
-#: What little light of each cone is left mixes these shares of red, green and blue (G. M. Machado, M. M. Oliveira and
-#: L. A. F. Fernandes, 2009, table 1, severity 1.0).
-SIGHT = {
-    "usual": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
-    "protanope": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
-    "deuteranope": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
-}
-#: Primaries of sRGB in CIE XYZ, each row over that of its white.
-XYZ = ((0.4339, 0.3763, 0.1899), (0.2126, 0.7152, 0.0722), (0.0177, 0.1095, 0.8729))
-
-
-def times(matrix, vector):
-    return [sum(a * b for a, b in zip(row, vector, strict=True)) for row in matrix]
-
-
-def perceived(colour, sight):
-    """CIE L*a*b* of *colour*: where two are 2 apart one sees it, where they are 15 apart one can name it."""
-    x, y, z = (max(0.0, part) ** (1 / 3) for part in times(XYZ, times(SIGHT[sight], linear(colour))))
-    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
-
-
-@pytest.mark.parametrize("sight", SIGHT)
-@pytest.mark.parametrize(
-    ("colours", "apart"),
-    [
-        pytest.param(SERIES_LIGHT[:6], 15, id="series"),
-        pytest.param(SERIES_DARK[:6], 15, id="series-dark"),
-        pytest.param((NAMED_LIGHT["good"], NAMED_LIGHT["bad"]), 35, id="good-and-bad"),
-        pytest.param((NAMED_DARK["good"], NAMED_DARK["bad"]), 35, id="good-and-bad-dark"),
-    ],
-)
-def test_colours_are_told_apart_by_the_colour_blind(colours, apart, sight):
-    seen = {colour: perceived(colour, sight) for colour in colours}
-    near = {(a, b): math.dist(seen[a], seen[b]) for a in seen for b in seen if a < b}
-    assert not {pair: distance for pair, distance in near.items() if distance < apart}
-
-
-def test_contrast_is_that_of_the_guidelines():
-    assert contrast("#000000", "#ffffff") == pytest.approx(21)
-    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
-
-
-def test_words_and_lanes_lie_above_the_lines_of_moments_and_bars_below():
-    text = svg(EVERYTHING)
-    line = text.index("stroke-dasharray='7 3'")
-    assert text.index("opacity='.85'") < line < min(text.index("<text"), text.index("<title>4f96"))
-
-
-def test_what_was_lost_is_hatched_in_the_picture_and_in_its_legend():
-    def hatches(bars):
-        return svg(Chart("x", [Panel([bars])], x="")).count("fill='url(#hatch-960)'")
-
-    spans = [(0.0, 1.0, 3.0), (1.0, 2.0, 3.0)]
-    assert [hatches(Bars("lost", spans, "bad")), hatches(Bars("lost", spans, 3, hatched=True)), hatches(Bars("ok", spans))] == [3, 3, 0]  # fmt: skip
-
-
-@pytest.mark.parametrize("width", [WIDTH, NARROW])
-def test_the_line_of_a_moment_crosses_no_words(width):
-    long = [Curve(f"a label of some length, number {i}", [(0, 1), (100, 2)], i) for i in range(6)]
-    moments = [Moment(at, f"at {at}") for at in (20, 22, 24, 60)]
-    text = svg(
-        Chart("x", [Panel(long, y="ms"), Panel(long, y="a second panel, ms")], x="", moments=moments), width=width
-    )
-    lines = [
-        tuple(map(float, found)) for found in re.findall(r"x1='([\d.]+)' x2='\1' y1='([\d.]+)' y2='([\d.]+)'", text)
-    ]
-    words = re.findall(r"<text (?:class='ink'|class='m-mark'|) ?x='([\d.]+)' y='([\d.]+)'>([^<]+)<", text)
-    assert len(lines) > len(moments)
-    crossed = [
-        said for x, top, bottom in lines for left, base, said in words
-        if float(left) < x < float(left) + 5 * len(said) and top < float(base) - 4 < bottom
-    ]  # fmt: skip
-    assert crossed == []
-
-
-@pytest.mark.parametrize("width", [WIDTH, NARROW])
-def test_a_legend_stays_within_the_picture(width):
-    long = "two destinations = twice the ports = 10 requests each = server closes first = reset instead"
-    text = svg(Chart("x", [Panel([Curve(long, [(0, 1), (1, 2)])], y="ms")], x=""), width=width)
-    written = re.findall(r"<text  x='([\d.]+)' y='[\d.]+'>([^<]+)<", text)
-    assert all(float(x) + 6.5 * len(said) < width for x, said in written)
-    labels = ["theory: what the round trips of the path add up to", "short", "measured, closed by the client", "both"]
-    text = svg(Chart("x", [Panel([Curve(label, [(0, 1), (1, 2)]) for label in labels], y="latency, ms")], x=""), width=width)  # fmt: skip
-    at = {said: float(x) for x, said in re.findall(r"<text  x='([\d.]+)' y='[\d.]+'>([^<]+)<", text)}
-    assert at.keys() >= set(labels)
-    assert all(at[label] + 6.5 * len(label) < width for label in labels)
-
-
-def test_names_without_room_are_written_aslant():
-    names = [f"ML-DSA-{i}" for i in range(12)]
-    chart = Chart("x", [Panel([Bars("a", [(-0.3, 0.3, 1)])])], x="", categories=names)
-    assert [svg(chart, width=width).count("rotate(-50)") for width in (WIDTH, NARROW)] == [0, 12]
-
-
-def test_ticks_of_what_is_counted_are_whole():
-    chart = Chart("x", [Panel([Curve("a", [(5, 1), (8, 2)])])], x="connections", whole=True)
-    ticks_below = re.findall(r"text-anchor='middle'>([^<]+)<", svg(chart))
-    assert ticks_below == ["5", "6", "7", "8"]
-
-
-def test_two_pictures_on_one_page_do_not_share_a_hatch():
-    chart = Chart("x", [Panel([Bars("lost", [(0, 1, 1)], "bad")])], x="")
-    names = [set(re.findall(r"pattern id='([^']+)'", svg(chart, width=width))) for width in (WIDTH, NARROW)]
-    assert names == [{"hatch-960"}, {"hatch-480"}]
-
-
-@pytest.mark.parametrize(
-    ("room", "expected"),
-    [(7, "refused"), (6, "refus…"), (4, "ref…"), (3, "")],
-    ids=["whole", "cut", "least", "nothing"],
-)
-def test_words_that_do_not_fit_end_in_an_ellipsis(room, expected):
-    assert cut("refused", room) == expected
-
-
-def test_ticks_of_less_than_a_decade_are_more_than_one():
-    assert ticks(10, 90, 5, log=True) == [10, 15, 20, 30, 40, 50, 60, 80]
+def test_what_is_bad_is_struck_through():
+    assert [Bars("", [], colour).struck for colour in ("bad", "good", 1)] == [True, False, False]
+    assert Bars("", [], 1, hatched=True).struck

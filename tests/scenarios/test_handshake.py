@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments import parameters
-from experiments.chart import svg
+from experiments.drawing import svg
 from experiments.journal import Journal
 from experiments.result import Quantity, Result
 from experiments.run import Run

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from experiments import parameters
-from experiments.chart import svg
+from experiments.drawing import svg
 from experiments.journal import Journal
 from experiments.result import Result
 from experiments.run import Run, Series

@@ -7,7 +7,7 @@ import pytest
 
 from drills import DRILLS
 from experiments import parameters
-from experiments.chart import svg
+from experiments.drawing import svg
 from experiments.journal import Journal
 from experiments.result import Quantity, Result
 from experiments.run import Run

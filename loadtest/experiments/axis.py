@@ -1,0 +1,94 @@
+"""An axis of a picture: where it begins and ends, what lies where on it, and its ticks, at round values."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from experiments.chart import Bars, Chart, Curve, Dots, Panel
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Values from *low* to *high*; *log*: a decade is as long as every other."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @classmethod
+    def across(cls, chart: Chart) -> Self:
+        """Return the x axis that all panels share."""
+        if chart.categories:
+            return cls(-0.5, len(chart.categories) - 0.5, chart.log)
+        values = list(_xs(chart.panels))
+        low = min(values, default=0.0) if chart.low is None else chart.low
+        high = max(values, default=1.0) if chart.high is None else chart.high
+        return cls(low, high if high > low else low + 1, chart.log)
+
+    @classmethod
+    def upwards(cls, panel: Panel) -> Self:
+        """Return the y axis of a panel of marks."""
+        lows, tops = _ends(panel)
+        high = panel.high if panel.high is not None else max(tops, default=1.0) * 1.05
+        if panel.log:
+            positive = [each for each in (*lows, *tops) if each > 0]
+            low = panel.low or min(positive, default=0.1) * 0.8
+            return cls(low, max(high, low * 10), log=True)
+        low = min([panel.low, *lows] if panel.low is not None else lows, default=0.0)
+        return cls(low, high if high > low else low + 1)
+
+    def place(self, value: float, length: float = 1.0) -> float:
+        """Return how far from its beginning *value* lies on an axis of *length*; before or beyond it, if it lies outside."""
+        low, high = self.low, self.high
+        if self.log:
+            low, high, value = math.log10(low), math.log10(high), math.log10(max(value, low))
+        return length * (value - low) / (high - low)
+
+    def ticks(self, about: int) -> list[float]:
+        """Return round values, around *about* of them."""
+        low, high = self.low, self.high
+        if self.log:
+            decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+            fine: Sequence[float] = (1, 2, 5) if len(decades) <= 4 else (1,)
+            if high < 10 * low:  # less than a decade
+                fine = (1, 1.5, 2, 3, 4, 5, 6, 8)
+            return [f * 10**d for d in decades for f in fine if low * 0.999 <= f * 10**d <= high * 1.001]
+        raw = (high - low) / max(1, about)
+        power = 10 ** math.floor(math.log10(raw))
+        step = next(f * power for f in (1, 2, 2.5, 5, 10) if f * power >= raw * 0.999)
+        first = math.ceil(low / step - 1e-9)
+        return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _xs(panels: Iterable[Panel]) -> Iterable[float]:
+    for panel in panels:
+        for lane in panel.lanes:
+            for span in lane.spans:
+                yield from (span.begin, span.end)
+        for mark in panel.marks:
+            if isinstance(mark, Bars):
+                for begin, end, _ in mark.bars:
+                    yield from (begin, end)
+            else:
+                yield from (point[0] for point in mark.points)
+
+
+def _ends(panel: Panel) -> tuple[list[float], list[float]]:
+    """Return the lower and the upper ends of what was measured or predicted; bars end where those on top of them do."""
+    lows: list[float] = []
+    tops: list[float] = []
+    stack: dict[tuple[float, float], float] = {}
+    for mark in panel.marks:
+        match mark:
+            case Bars():
+                for begin, end, height in mark.bars:
+                    stack[begin, end] = stack.get((begin, end), 0.0) + height
+            case Dots():
+                lows.extend(low for _, _, low, _ in mark.points if not math.isnan(low))
+                tops.extend(high for _, _, _, high in mark.points if not math.isnan(high))
+            case Curve():
+                values = [value for _, value in mark.points if not math.isnan(value)]
+                lows.extend(values)
+                tops.extend(values)
+    return lows, [*tops, *stack.values()]

@@ -1,0 +1,21 @@
+import pytest
+
+from experiments.lettering import cut, wrap
+
+
+@pytest.mark.parametrize(
+    ("room", "expected"),
+    [(7, "refused"), (6, "refus…"), (4, "ref…"), (3, "")],
+    ids=["whole", "cut", "least", "nothing"],
+)
+def test_words_that_do_not_fit_end_in_an_ellipsis(room, expected):
+    assert cut("refused", room) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("one two three", ["one two", "three"]), ("well-known names", ["well-known", "names"]), ("", [""])],
+    ids=["wrapped", "a word stays whole", "nothing is one line"],
+)
+def test_words_are_wrapped_between_words_only(words, expected):
+    assert wrap(words, 8) == expected
