@@ -8,15 +8,13 @@ import asyncio
 import errno
 import os
 import socket
-import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-#: <linux/in.h>; Python has no name for the first before 3.14, and none for the second.  With it, connect() chooses the
-#: port, not bind(): so one port serves many destinations.
-IP_LOCAL_PORT_RANGE, IP_BIND_ADDRESS_NO_PORT = 51, 24
+from telemetry.source_ports import Origin
+
 #: Seconds that an attempt may take.
 TIMEOUT = 5.0
 #: What an attempt says that found every port of its window taken.
@@ -46,8 +44,8 @@ class Churn:
     sources: Sequence[str] = ()
 
 
-async def connect(to: tuple[str, int], window: tuple[int, int], source: str = "") -> socket.socket:
-    """Return a connected socket whose own port is within *window*.
+async def connect(to: tuple[str, int], origin: Origin) -> socket.socket:
+    """Return a socket that is connected from *origin*.
 
     Raises:
         OSError: EADDRNOTAVAIL when no port is left, or what else can go wrong.
@@ -55,11 +53,7 @@ async def connect(to: tuple[str, int], window: tuple[int, int], source: str = ""
     sock = socket.socket()
     try:
         sock.setblocking(False)
-        low, high = window
-        sock.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("=I", high << 16 | low))
-        if source:
-            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-            sock.bind((source, 0))
+        origin.apply(sock)
         await asyncio.get_running_loop().sock_connect(sock, to)
     except BaseException:
         sock.close()
@@ -81,19 +75,19 @@ async def churn(order: Churn) -> list[Attempt]:
     began = time.monotonic()
     attempts: list[Attempt] = []
 
-    async def attempt(intended: float, source: str) -> None:
+    async def attempt(intended: float, origin: Origin) -> None:
         begun, error = time.monotonic() - began, ""
         try:
             async with asyncio.timeout(TIMEOUT):
-                (await connect(order.to, order.window, source)).close()
+                (await connect(order.to, origin)).close()
         except OSError as refused:
             error = cause(refused)
         attempts.append(Attempt(intended, begun, error))
 
-    sources = order.sources or [""]
+    origins = [Origin(source, order.window) for source in order.sources or (None,)]
     async with asyncio.TaskGroup() as group:
         for number in range(int(order.seconds * order.rate)):
             intended = number / order.rate
             await asyncio.sleep(max(0.0, began + intended - time.monotonic()))
-            group.create_task(attempt(intended, sources[number % len(sources)]))
+            group.create_task(attempt(intended, origins[number % len(origins)]))
     return sorted(attempts)

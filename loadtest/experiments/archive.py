@@ -14,6 +14,7 @@ from experiments import repeats_report, report
 from experiments.conduct import Outcome
 from experiments.drawing import rasterise, svg
 from experiments.repeats import Repeats
+from telemetry.whole_file import write_whole
 
 #: Bytes of a result.json that are read.
 MAX_RESULT = 4 << 20
@@ -111,14 +112,7 @@ def _report(outcome: Outcome, folder: Path) -> str:
 
 
 def _put(path: Path, text: str) -> None:
-    """Write a file as a whole or not at all."""
-    draft = path.with_name(f".{path.name}.tmp")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
+    write_whole(path, text.encode())
 
 
 def _clear(folder: Path) -> None:

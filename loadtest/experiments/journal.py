@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from telemetry.whole_file import write_whole
+
 LOCK, LIST = ".experiment.lock", ".undo.json"
 
 
@@ -68,13 +70,7 @@ class Journal:
         if not undos:
             self.path.unlink(missing_ok=True)
             return
-        draft = self.path.with_suffix(".tmp")
-        try:
-            draft.write_text(json.dumps([asdict(each) for each in undos]), encoding="utf-8")
-            draft.replace(self.path)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
+        write_whole(self.path, json.dumps([asdict(each) for each in undos]).encode())
 
 
 @contextmanager

@@ -4,7 +4,7 @@ Knows nothing of experiments or verdicts; Locust's users and the experiments bot
 """
 
 from generator.channel import Channel
-from generator.connection import Connection, Origin
+from generator.connection import Connection
 from generator.histogram import Histogram
 from generator.load import Load
 from generator.pace import MAX_WAITED, Pacer, Starvation, run_delay
@@ -12,6 +12,7 @@ from generator.queries import Queries
 from generator.request import KINDS, PHASES, Closes, Kind, LoadError, Request, Target
 from generator.schedule import Schedule, ScheduleError, Shape, constant, ramp, spike, step
 from generator.tally import Tally
+from telemetry.source_ports import Origin
 
 __all__ = [
     "KINDS",

@@ -12,29 +12,16 @@ import errno
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from generator.channel import Channel
 from generator.request import Closes, LoadError, Request
+from telemetry.source_ports import Origin
 
-#: IP_LOCAL_PORT_RANGE (Linux 6.3): a window of source ports for one socket; IP_BIND_ADDRESS_NO_PORT: the port is chosen
-#: by connect(), so that one port serves many destinations.
-IP_LOCAL_PORT_RANGE, IP_BIND_ADDRESS_NO_PORT = 51, 24
 #: More than any TLS record, and below the size from which malloc maps pages anew each time.
 CHUNK = 65536
 #: Seconds that we wait for the peer's FIN after ours.
 LINGER = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where connections come from."""
-
-    #: IPv4 address of ours; None lets the route choose.
-    source: str | None = None
-    #: First and last source port; None for the whole of ``ip_local_port_range``.
-    ports: tuple[int, int] | None = None
 
 
 class Connection:
@@ -85,12 +72,7 @@ class Connection:
         try:
             sock = self._sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if origin.ports is not None:
-                low, high = origin.ports
-                sock.setsockopt(socket.SOL_IP, IP_LOCAL_PORT_RANGE, struct.pack("=I", low | high << 16))
-            if origin.source is not None:
-                sock.setsockopt(socket.SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-                sock.bind((origin.source, 0))
+            origin.apply(sock)
             code = sock.connect_ex(address)
         except OSError as error:
             self.fail(connect_cause(error.errno))

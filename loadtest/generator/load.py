@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generator.channel import Channel
-from generator.connection import Connection, Origin
+from generator.connection import Connection
 from generator.histogram import Histogram
 from generator.pace import Pacer, Starvation
 from generator.request import KINDS, Closes, Kind, LoadError, Request, Target
 from generator.schedule import Schedule, constant
 from stub import AsyncStub, StubError
+from telemetry.source_ports import Origin
 
 #: Seconds after which a request counts as lost.
 TIMEOUT = 5.0
