@@ -30,7 +30,7 @@ from experiments import (
 )
 from firstbyte import verdicts, where
 from firstbyte.verdicts import Done
-from runtime import InsideLab, LabError
+from runtime import InsideLab, Lab, LabError
 from scenarios import SCENARIOS
 
 #: Inside the lab; a volume that the console serves from.
@@ -211,7 +211,7 @@ def _outside(args: argparse.Namespace, words: Sequence[str]) -> int:
             signal.signal(signal.SIGINT, before)
         if code not in {0, 1, 2, 3, 4}:
             print(f"firstbyte {args.command}: the run was killed: nothing of it is kept", file=sys.stderr)
-            lab.run_lab([args.command, "--undo"])
+            _undo_outside(lab, args.command)
             code = 4
         pages = set(COPIED.glob("*.html"))
         try:
@@ -224,6 +224,16 @@ def _outside(args: argparse.Namespace, words: Sequence[str]) -> int:
         except (LabError, OSError) as error:
             print(f"firstbyte {args.command}: results stay in the lab: {error}", file=sys.stderr)
     return code
+
+
+def _undo_outside(lab: Lab, command: str) -> None:
+    """Take back what a run left that was killed; a lab that was taken down meanwhile must not be made anew for that."""
+    try:
+        lab.require_up()
+    except LabError as error:
+        print(f"firstbyte {command}: nothing is taken back: {error}", file=sys.stderr)
+    else:
+        lab.run_lab([command, "--undo"])
 
 
 def _undo(command: str) -> int:
