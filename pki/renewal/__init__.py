@@ -3,11 +3,12 @@
 A failed renewal is never fatal: the last good pair goes on serving, and health and metrics say so.
 """
 
-from renewal.agent import Agent, Settings, add_arguments, from_args, further
+from renewal.agent import Agent
 from renewal.client import AcmeClient, AcmeError
 from renewal.credentials import Credentials, Reload
 from renewal.material import PairError
 from renewal.schedule import renewal_time, retry_delay
+from renewal.settings import Settings, add_arguments, from_args, further
 
 __all__ = [
     "AcmeClient",

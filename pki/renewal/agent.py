@@ -1,29 +1,22 @@
 """The shell: gets a certificate at start, renews it by schedule, shows and takes orders on the admin port."""
 
-import argparse
 import asyncio
 import contextlib
 import random
 import ssl
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
-
+from renewal import faults, health
+from renewal.account import account_key
+from renewal.challenges import Challenges
 from renewal.client import AcmeClient, AcmeError, Suggestion
 from renewal.credentials import Credentials, Reload
-from renewal.material import KEYS, SPOILT, Pair, PairError, new_key, new_pair_pem, spoil
-from renewal.schedule import MAX_RETRY_AFTER, MIN_GAP, MIN_RETRY, overdue, renewal_time, retry_delay, tolerated_skew
+from renewal.material import Pair, PairError, new_key, new_pair_pem
+from renewal.schedule import MAX_RETRY_AFTER, MIN_GAP, MIN_RETRY, Rule, renewal_time, retry_delay
+from renewal.settings import Settings
 from stub import AsyncStub
 from telemetry import AdminError, Request, Telemetry, log
-from telemetry.whole_file import write_whole
 
 logger = log.get("renewal")
 
@@ -31,74 +24,6 @@ logger = log.get("renewal")
 TICK = 0.1
 #: Seconds until the CA is asked again when it would like us to renew, where it does not say (RFC 9773 section 4.3.3: 6 h).
 ASK_AGAIN = 6 * 3600.0
-#: Octets of a fault's ballast: clients refuse a chain of 100 kB (OpenSSL's SSL_MAX_CERT_LIST_DEFAULT).
-LONGEST_BALLAST = 65536
-#: Failures in a row at which health says so, however much life is left: one may be a hiccup, two are a pattern.
-ALARM_AFTER = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a service needs to know to have a certificate."""
-
-    #: URL of the ACME directory.
-    directory: str
-    #: Folder of ``account.pem`` and ``pair.pem``.
-    tls_dir: Path
-    #: Root certificate, PEM.
-    trust: Path
-    names: tuple[str, ...]
-    #: Share of life at which to renew; None follows the lifetime (RFC 9773's advice).
-    renew_at: float | None = None
-    #: Of `renewal.material.KEYS`.
-    key: str = KEYS[0]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of a service that renews."""
-    group = parser.add_argument_group("certificate")
-    group.add_argument("--acme", metavar="URL", help="ACME directory, for example https://ca.example.com/directory")
-    group.add_argument("--tls-dir", type=Path, metavar="DIR", help="keeps the account key, the key and the chain")
-    group.add_argument("--trust", type=Path, metavar="FILE", help="root certificate (PEM)")
-    group.add_argument("--cert-name", action="append", default=[], metavar="NAME", help="may be repeated")
-    group.add_argument("--cert-key", choices=KEYS, default=KEYS[0], help="kind of its key (default %(default)s)")
-    group.add_argument(
-        "--renew-at", type=_fraction, metavar="SHARE", help="of life, 0.1 to 0.9 (default 1/2, or 2/3 from 10 days on)"
-    )
-
-
-def from_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Settings:
-    """Return the settings that *args* hold; a missing one is a usage error."""
-    wanted = {"--acme": args.acme, "--tls-dir": args.tls_dir, "--trust": args.trust, "--cert-name": args.cert_name}
-    if missing := [flag for flag, value in wanted.items() if not value]:
-        parser.error(f"expected {', '.join(missing)}")
-    return Settings(args.acme, args.tls_dir, args.trust, tuple(args.cert_name), args.renew_at, args.cert_key)
-
-
-def further(text: str) -> tuple[str, str]:
-    """Parse NAME=KIND: a further certificate, and the kind of its key (an argparse type)."""
-    name, _, kind = text.partition("=")
-    if not name or kind not in KEYS:
-        raise argparse.ArgumentTypeError(f"expected NAME=KIND with a kind of {', '.join(KEYS)}; got {text!r}")
-    return name.lower(), kind
-
-
-class Challenges:
-    """Key authorizations by token, while the CA looks (RFC 8555 section 8.3)."""
-
-    def __init__(self) -> None:
-        self._answers: dict[str, str] = {}
-
-    def put(self, token: str, answer: str | None) -> None:
-        """Answer *token* from now on, or (None) no more."""
-        if answer is None:
-            self._answers.pop(token, None)
-        else:
-            self._answers[token] = answer
-
-    def answer(self, token: str) -> str | None:
-        """Return what to answer on ``/.well-known/acme-challenge/<token>``; None is 404."""
-        return self._answers.get(token)
 
 
 class Agent:
@@ -122,12 +47,14 @@ class Agent:
         self._others: list[Agent] = []
         self._suffix = "" if first is None else settings.names[0]
         self.credentials = Credentials(
-            settings.tls_dir / "pair.pem", settings.trust, naive=self._naive, overweight=self._overweight
+            settings.tls_dir / "pair.pem",
+            settings.trust,
+            naive=lambda: telemetry.faults.get("naive_reload") is not None,
+            overweight=lambda name: faults.overweight(telemetry.faults, name),
         )
         self.renewals = self.failures = 0
         self.last_error = ""
-        #: Nominal seconds in one second, and the share of life at which to renew: a drill may change both.
-        self.scale, self.renew_at = 1.0, settings.renew_at
+        self._rule = Rule(settings.renew_at)
         self._failed_in_a_row = 0
         #: When the certificate came, when its renewal is due, and when it is tried next: seconds since the epoch.
         self._issued = self._due = self._next = 0.0
@@ -143,7 +70,7 @@ class Agent:
             self._end = metrics.gauge(
                 "firstbyte_certificate_not_after_seconds", "End of the certificate in use, epoch", "name"
             )
-            self._declare_faults()
+            faults.declare(telemetry.faults)
         else:
             self._counter, self._end = first._counter, first._end  # noqa: SLF001 - our own class
         telemetry.metrics.before_render(self._refresh)
@@ -167,24 +94,6 @@ class Agent:
         if self.credentials.ready:
             self._end.set(self.credentials.not_after, name=self.settings.names[0])
             self._check_health()
-
-    def _declare_faults(self) -> None:
-        telemetry = self.telemetry
-        telemetry.faults.declare("renewal_off", "Do not renew by schedule")
-        telemetry.faults.declare("eager_retry", "Try again at once after a failure: no back-off, no Retry-After")
-        telemetry.faults.declare("alarm_off", "Say that the certificate is well, whatever it is")
-        telemetry.faults.declare(
-            "naive_reload",
-            "Take a new pair as it should not be taken: restart (stop listening, cut every connection, listen again after"
-            " down_ms) or live (load it, unchecked, into the contexts that are serving)",
-            how=("restart", "live"), down_ms=300.0,
-        )  # fmt: skip
-        telemetry.faults.declare("broken_material", "Spoil each new pair before it is used", kind=SPOILT)
-        telemetry.faults.declare(
-            "long_chain",
-            "Send so many octets of a certificate that nobody needs behind the chain, to clients that ask for sni (empty: all)",
-            octets=16384, sni="",
-        )  # fmt: skip
 
     async def enrol(self) -> bool:
         """Say in health that there is no certificate yet, and `obtain` one; return False when the service is stopped before."""
@@ -266,25 +175,14 @@ class Agent:
 
     def _take(self, pem: bytes, now: float) -> Pair:
         """Use a new pair: safely, unless a fault says otherwise."""
-        faults, names = self.telemetry.faults, self.settings.names
-        if faults.any_on and faults.hit("broken_material"):
-            pem = spoil(str((faults.get("broken_material") or {})["kind"]), pem)
-        if not (faults.any_on and faults.hit("naive_reload")):
+        switches, names = self.telemetry.faults, self.settings.names
+        pem = faults.material(switches, pem)
+        if not (switches.any_on and switches.hit("naive_reload")):
             return self.credentials.replace(pem, names, now)
-        naive = faults.get("naive_reload") or {}
+        naive = switches.get("naive_reload") or {}
         if naive["how"] == "live":
             return self.credentials.replace_naively(pem, names, now)
         return self.credentials.replace(pem, names, now, Reload(restart=True, down_s=float(naive["down_ms"]) / 1000))
-
-    def _overweight(self, name: str | None) -> int:
-        faults = self.telemetry.faults
-        on = faults.get("long_chain") if faults.any_on else None
-        if on is None or on["sni"] not in {"", name} or not faults.hit("long_chain"):
-            return 0
-        return max(0, min(int(on["octets"]), LONGEST_BALLAST))
-
-    def _naive(self) -> bool:
-        return self.telemetry.faults.get("naive_reload") is not None
 
     def _failed(self, error: Exception) -> None:
         self.failures += 1
@@ -303,7 +201,7 @@ class Agent:
 
     def _schedule(self) -> None:
         end = self.credentials.not_after
-        self._due = self._next = renewal_time(self._issued, end, self._rng, self.renew_at, self.scale)
+        self._due = self._next = renewal_time(self._issued, end, self._rng, self._rule.renew_at, self._rule.scale)
 
     def skew(self) -> float | None:
         """Return by how many seconds our clock is ahead of what the CA's said last; None before it said anything."""
@@ -321,30 +219,20 @@ class Agent:
             return
         if self.telemetry.faults.any_on and self.telemetry.faults.get("alarm_off") is not None:
             self.telemetry.faults.hit("alarm_off")
-            for check in ("certificate", "renewal", "clock"):
+            for check in health.CHECKS:
                 self.telemetry.health.set(self._check(check), ok=True, detail="the fault alarm_off is on")
             return
-        health, now, end = self.telemetry.health, self.telemetry.clock.time(), self.credentials.not_after
-        left, life = end - now, end - self._issued
-        why = self.last_error or "not renewed"
-        if left <= 0:
-            health.set(self._check("certificate"), ok=False, detail=f"expired {-left:.0f} s ago; {why}")
-        elif now > overdue(self._due, life):
-            detail = f"renewal was due {now - self._due:.0f} s ago, {left:.0f} s of {life:.0f} s left; {why}"
-            health.set(self._check("certificate"), ok=False, detail=detail)
-        else:
-            health.set(self._check("certificate"), ok=True, detail=f"{left:.0f} s left")
-        tried = f"{self._failed_in_a_row} failures in a row"
-        bad = self._failed_in_a_row >= ALARM_AFTER
-        health.set(
-            self._check("renewal"), ok=not bad, detail=f"{tried}: {self.last_error}" if self._failed_in_a_row else ""
+        condition = health.Condition(
+            self._issued,
+            self.credentials.not_before,
+            self.credentials.not_after,
+            self._due,
+            self._failed_in_a_row,
+            self.last_error,
+            self.skew(),
         )
-        if (skew := self.skew()) is not None:
-            limit = tolerated_skew(end - self.credentials.not_before)
-            detail = (
-                f"{abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} the CA; up to {limit:.1f} s is tolerated"
-            )
-            health.set(self._check("clock"), ok=abs(skew) <= limit, detail=detail)
+        for finding in health.judge(condition, self.telemetry.clock.time()):
+            self.telemetry.health.set(self._check(finding.check), finding.ok, finding.detail)
 
     async def _run(self) -> None:
         while True:
@@ -397,23 +285,10 @@ class Agent:
     def _acme_client(self) -> AcmeClient:
         if self._client is None:
             trust = ssl.create_default_context(cafile=self.settings.trust)
-            self._client = AcmeClient(self.settings.directory, self._account_key(), trust, self.stub)
+            self._client = AcmeClient(
+                self.settings.directory, account_key(self.settings.tls_dir / "account.pem"), trust, self.stub
+            )
         return self._client
-
-    def _account_key(self) -> ec.EllipticCurvePrivateKey:
-        path = self.settings.tls_dir / "account.pem"
-        try:
-            key = load_pem_private_key(path.read_bytes(), None)
-        except FileNotFoundError:
-            key = None
-        except ValueError as error:
-            logger.warning("account_key_unreadable", path=str(path), error=str(error))
-            key = None
-        if isinstance(key, ec.EllipticCurvePrivateKey):
-            return key
-        fresh = ec.generate_private_key(ec.SECP256R1())
-        write_whole(path, fresh.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
-        return fresh
 
     # --- admin ------------------------------------------------------------------------------------------------------
 
@@ -426,33 +301,29 @@ class Agent:
 
     def _show_schedule(self) -> dict[str, Any]:
         """Return the body of ``GET /admin/schedule``."""
-        return {"scale": self.scale, "renew_at": self.renew_at, "due": self._due, "next_renewal": self._next}
+        rule = self._rule
+        return {"scale": rule.scale, "renew_at": rule.renew_at, "due": self._due, "next_renewal": self._next}
 
     def _set_schedule(self, request: Request) -> dict[str, Any]:
         """Change the rule by which this service renews, and what is due under it."""
-        body = request.json()
-        if not isinstance(body, dict) or set(body) - {"scale", "renew_at", "seed"}:
-            raise AdminError(400, f"expected scale, renew_at and seed at most, got {body!r}"[:200])
-        scale, share = body.get("scale", self.scale), body.get("renew_at", self.renew_at)
-        if not _number(scale) or not 1 <= scale <= 1e8:
-            raise AdminError(400, f"expected scale (nominal seconds in one) from 1 to 1e8, got {scale!r}")
-        if share is not None and (not _number(share) or not 0.1 <= share <= 0.99):
-            raise AdminError(400, f"expected renew_at (share of life) from 0.1 to 0.99, or null; got {share!r}")
-        if "seed" in body:
-            if not isinstance(body["seed"], int):
-                raise AdminError(400, f"expected seed to be a whole number, got {body['seed']!r}")
-            self._rng = random.Random(body["seed"])
-        self.scale, self.renew_at = float(scale), share
-        self.telemetry.altered["schedule"] = f"x{self.scale:g}{f', at {share:g} of life' if share is not None else ''}"
-        logger.warning("schedule_changed", scale=self.scale, renew_at=self.renew_at)
-        if self.credentials.ready:
-            self._schedule()
-        return self._show_schedule()
+        try:
+            rule, seed = self._rule.changed(request.json())
+        except ValueError as error:
+            raise AdminError(400, str(error)) from None
+        if seed is not None:
+            self._rng = random.Random(seed)
+        self.telemetry.altered["schedule"] = str(rule)
+        logger.warning("schedule_changed", scale=rule.scale, renew_at=rule.renew_at)
+        return self._follow(rule)
 
     def _reset_schedule(self, _: Request) -> dict[str, Any]:
         """Go back to the rule that the service was started with."""
-        self.scale, self.renew_at, self._rng = 1.0, self.settings.renew_at, random.Random()
+        self._rng = random.Random()
         self.telemetry.altered.pop("schedule", None)
+        return self._follow(Rule(self.settings.renew_at))
+
+    def _follow(self, rule: Rule) -> dict[str, Any]:
+        self._rule = rule
         if self.credentials.ready:
             self._schedule()
         return self._show_schedule()
@@ -461,7 +332,7 @@ class Agent:
         """Return what health complains about in matters of this certificate."""
         self._check_health()
         checks = self.telemetry.health.as_dict()["checks"]
-        named = ((name, checks.get(self._check(name), {})) for name in ("certificate", "renewal", "clock"))
+        named = ((name, checks.get(self._check(name), {})) for name in health.CHECKS)
         return [f"{name}: {check['detail']}" for name, check in named if not check.get("ok", True)]
 
     def describe(self) -> dict[str, Any]:
@@ -491,17 +362,3 @@ class Agent:
                 "seconds_left": round(pair.not_after - now, 1),
             }
         return body
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.1 <= value <= 0.9:
-        raise argparse.ArgumentTypeError(f"expected 0.1 to 0.9, got {text!r}")
-    return value

@@ -5,6 +5,7 @@ lifetime: in a drill 47 days may last 12 s, and are renewed as 47 days would be.
 """
 
 import random
+from dataclasses import dataclass
 
 #: Below this nominal lifetime certificates are renewed at half of it, else at two thirds.
 SHORT_LIFETIME = 10 * 86400.0
@@ -26,6 +27,36 @@ MIN_GAP = 0.1
 #: Seconds by which our clock may differ from the CA's: a share of the lifetime, between what the whole seconds of an
 #: HTTP date can show and what Kerberos tolerates.
 SKEW_SHARE, MIN_SKEW, MAX_SKEW = 0.01, 1.5, 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """By what a service renews; a drill may change it."""
+
+    #: Share of life at which to renew; None follows its nominal length.
+    renew_at: float | None = None
+    #: Nominal seconds in one second.
+    scale: float = 1.0
+
+    def __str__(self) -> str:
+        return f"x{self.scale:g}{f', at {self.renew_at:g} of life' if self.renew_at is not None else ''}"
+
+    def changed(self, body: object) -> tuple["Rule", int | None]:
+        """Return the rule that *body* (JSON) makes of this one, and the seed for its jitter where one is given.
+
+        Raises:
+            ValueError: the body makes no sense.
+        """
+        if not isinstance(body, dict) or set(body) - {"scale", "renew_at", "seed"}:
+            raise ValueError(f"expected scale, renew_at and seed at most, got {body!r}"[:200])
+        scale, share = body.get("scale", self.scale), body.get("renew_at", self.renew_at)
+        if not _number(scale) or not 1 <= scale <= 1e8:
+            raise ValueError(f"expected scale (nominal seconds in one) from 1 to 1e8, got {scale!r}")
+        if share is not None and (not _number(share) or not 0.1 <= share <= 0.99):
+            raise ValueError(f"expected renew_at (share of life) from 0.1 to 0.99, or null; got {share!r}")
+        if "seed" in body and not isinstance(body["seed"], int):
+            raise ValueError(f"expected seed to be a whole number, got {body['seed']!r}")
+        return Rule(share, float(scale)), body.get("seed")
 
 
 def renewal_time(
@@ -64,3 +95,7 @@ def overdue(due: float, lifetime: float) -> float:
 def tolerated_skew(lifetime: float) -> float:
     """Return how many seconds our clock may differ from the CA's before somebody must look."""
     return min(MAX_SKEW, max(MIN_SKEW, SKEW_SHARE * lifetime))
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,5 +1,59 @@
-"""The CA of `tests.acme_server`."""
+"""Agents of the CA of `tests.acme_server`, and a server that shows what an agent has."""
 
-from tests.acme_server.conftest import lab
+import asyncio
+import contextlib
+import ssl
+from pathlib import Path
 
-__all__ = ["lab"]
+from cryptography import x509
+
+from renewal import Agent, Settings
+from telemetry import Telemetry
+from tests.acme_server.conftest import Lab, lab
+
+__all__ = ["agent_for", "lab", "one_request", "serve"]
+
+
+def agent_for(lab: Lab, folder: str = "tls", *names: str) -> Agent:
+    (lab.folder / folder).mkdir(exist_ok=True)
+    settings = Settings(lab.directory, lab.folder / folder, lab.trust, names or ("www.example.com",))
+    agent = Agent(settings, Telemetry("test"), lab.stub)
+
+    def put(token: str, text: str | None) -> None:
+        real_put(token, text)
+        lab.answers.pop(token, None) if text is None else lab.answers.update({token: text})
+
+    real_put = agent.challenges.put
+    agent.challenges.put = put  # type: ignore[method-assign, assignment]  # the lab's web server stands for the service's own port 80
+    return agent
+
+
+async def serve(agent: Agent, client_ca: Path | None = None) -> tuple[asyncio.Server, set[asyncio.StreamWriter]]:
+    writers: set[asyncio.StreamWriter] = set()
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.add(writer)
+        try:
+            while line := await reader.readline():
+                writer.write(line)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writers.discard(writer)
+            writer.close()
+
+    return await asyncio.start_server(echo, "127.0.0.1", 0, ssl=agent.credentials.server_context(client_ca)), writers
+
+
+async def one_request(port: int, context: ssl.SSLContext) -> str:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="www.example.com")
+    certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    try:
+        writer.write(b"ping\n")
+        assert await reader.readline() == b"ping\n"
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    return f"{x509.load_der_x509_certificate(certificate).serial_number:x}"

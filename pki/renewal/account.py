@@ -1,0 +1,32 @@
+"""The key of a service's ACME account, kept in a file: whoever has it is the account (RFC 8555 section 7.3)."""
+
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from telemetry import log
+from telemetry.whole_file import write_whole
+
+logger = log.get("renewal")
+
+
+def account_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Return the key in *path*; where there is none that we can use, make one and keep it there."""
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+    except FileNotFoundError:
+        key = None
+    except ValueError as error:
+        logger.warning("account_key_unreadable", path=str(path), error=str(error))
+        key = None
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return key
+    fresh = ec.generate_private_key(ec.SECP256R1())
+    write_whole(path, fresh.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
+    return fresh

@@ -1,0 +1,63 @@
+"""What a service needs to know to have a certificate, and the flags that say it."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from renewal.material import KEYS
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a service needs to know to have a certificate."""
+
+    #: URL of the ACME directory.
+    directory: str
+    #: Folder of ``account.pem`` and ``pair.pem``.
+    tls_dir: Path
+    #: Root certificate, PEM.
+    trust: Path
+    names: tuple[str, ...]
+    #: Share of life at which to renew; None follows the lifetime (RFC 9773's advice).
+    renew_at: float | None = None
+    #: Of `renewal.material.KEYS`.
+    key: str = KEYS[0]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a service that renews."""
+    group = parser.add_argument_group("certificate")
+    group.add_argument("--acme", metavar="URL", help="ACME directory, for example https://ca.example.com/directory")
+    group.add_argument("--tls-dir", type=Path, metavar="DIR", help="keeps the account key, the key and the chain")
+    group.add_argument("--trust", type=Path, metavar="FILE", help="root certificate (PEM)")
+    group.add_argument("--cert-name", action="append", default=[], metavar="NAME", help="may be repeated")
+    group.add_argument("--cert-key", choices=KEYS, default=KEYS[0], help="kind of its key (default %(default)s)")
+    group.add_argument(
+        "--renew-at", type=_fraction, metavar="SHARE", help="of life, 0.1 to 0.9 (default 1/2, or 2/3 from 10 days on)"
+    )
+
+
+def from_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Settings:
+    """Return the settings that *args* hold; a missing one is a usage error."""
+    wanted = {"--acme": args.acme, "--tls-dir": args.tls_dir, "--trust": args.trust, "--cert-name": args.cert_name}
+    if missing := [flag for flag, value in wanted.items() if not value]:
+        parser.error(f"expected {', '.join(missing)}")
+    return Settings(args.acme, args.tls_dir, args.trust, tuple(args.cert_name), args.renew_at, args.cert_key)
+
+
+def further(text: str) -> tuple[str, str]:
+    """Parse NAME=KIND: a further certificate, and the kind of its key (an argparse type)."""
+    name, _, kind = text.partition("=")
+    if not name or kind not in KEYS:
+        raise argparse.ArgumentTypeError(f"expected NAME=KIND with a kind of {', '.join(KEYS)}; got {text!r}")
+    return name.lower(), kind
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.1 <= value <= 0.9:
+        raise argparse.ArgumentTypeError(f"expected 0.1 to 0.9, got {text!r}")
+    return value

@@ -1,0 +1,105 @@
+"""The agent against the lab's own CA: gets a certificate, renews it in time, says when it could not."""
+
+import asyncio
+import contextlib
+from dataclasses import replace
+
+import pytest
+
+from renewal import PairError
+from tests.acme_server.conftest import Lab
+from tests.renewal.conftest import agent_for
+from tests.waiting import until
+
+
+async def test_a_pair_is_obtained_kept_and_found_again(lab: Lab) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    serial = agent.credentials.serial
+    assert agent.credentials.file.stat().st_mode & 0o777 == 0o600
+    again = agent_for(lab)
+    await again.obtain()
+    assert again.credentials.serial == serial
+    assert again.renewals == 0
+    assert agent.telemetry.health.ok
+    assert agent.describe()["seconds_left"] > 50
+
+
+async def test_a_service_that_is_stopped_before_it_has_a_certificate_ends(lab: Lab) -> None:
+    agent = agent_for(lab)
+    agent.settings = replace(agent.settings, directory="https://127.0.0.1:1/directory")
+    enrolling = asyncio.create_task(agent.enrol())
+    await until(lambda: agent.failures)
+    assert agent.telemetry.health.as_dict()["checks"]["certificate"]["detail"].startswith("none yet")
+    agent.telemetry.stop()
+    assert not await enrolling
+    assert await agent_for(lab, "other").enrol()
+
+
+async def test_renewal_happens_at_the_scheduled_point_of_life(lab: Lab) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    first = agent.credentials.serial
+    agent.start()
+    try:
+        await asyncio.sleep(0.2)  # two looks at the clock
+        assert agent.renewals == 1
+        agent.telemetry.clock.offset = lab.server.telemetry.clock.offset = 32.0  # of 60 s: past half of life
+        await until(lambda: agent.renewals != 1)
+        assert agent.credentials.serial != first
+    finally:
+        await agent.stop()
+
+
+async def test_a_failed_renewal_leaves_the_old_pair_and_raises_the_alarm_in_time(lab: Lab) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    serial = agent.credentials.serial
+    lab.server.telemetry.faults.switch_on("acme_503", {"retry_after": 7})
+    with pytest.raises(Exception, match="503"):
+        await agent.renew()
+    assert agent.credentials.serial == serial
+    assert agent.describe()["next_renewal"] >= agent.telemetry.clock.time() + 6.9
+    assert agent.telemetry.health.ok
+    agent.telemetry.clock.offset = 35.0  # of 60 s: half of life and the grace are over
+    agent._check_health()
+    assert "renewal was due" in agent.telemetry.health.as_dict()["checks"]["certificate"]["detail"]
+    agent.telemetry.clock.offset = 61.0
+    agent._check_health()
+    assert "expired" in agent.telemetry.health.as_dict()["checks"]["certificate"]["detail"]
+    agent.telemetry.faults.switch_on("alarm_off", {})
+    agent._check_health()
+    assert agent.telemetry.health.ok
+
+
+@pytest.mark.parametrize(
+    ("offset", "ok"),
+    [(0.0, True), (0.9, True), (2.5, False), (-2.5, False), (3600.0, False)],
+    ids=["right", "within", "ahead", "behind", "an-hour"],
+)
+async def test_a_clock_that_differs_from_the_cas_is_an_alarm(lab: Lab, offset: float, ok: bool) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    agent.telemetry.clock.offset = offset
+    with contextlib.suppress(PairError):
+        await agent.renew()
+    agent._check_health()
+    assert agent.telemetry.health.as_dict()["checks"]["clock"]["ok"] is ok
+    skew = agent.skew()
+    assert skew is not None
+    assert abs(skew - offset) < 0.75
+
+
+@pytest.mark.parametrize("offset", [56.0, 59.0, 3600.0, -3600.0], ids=["0.93", "0.98", "60-lives", "minus-60-lives"])
+async def test_a_wrong_clock_never_renews_in_a_loop(lab: Lab, offset: float) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    agent.telemetry.clock.offset = offset
+    before = agent.renewals + agent.failures
+    agent.start()
+    try:
+        await asyncio.sleep(0.9)  # nine looks at the clock
+        assert agent.renewals + agent.failures - before <= 1
+        assert agent.credentials.ready
+    finally:
+        await agent.stop()

@@ -1,0 +1,81 @@
+"""Which certificate a client is shown, and with how much ballast: that follows the name it asks for."""
+
+import argparse
+import ssl
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from renewal import AcmeError, further
+from tests.acme_server.conftest import Lab
+from tests.renewal.conftest import agent_for
+
+
+def shown(context: ssl.SSLContext, trust: ssl.SSLContext, name: str) -> x509.Certificate:
+    """Return the certificate that a server with *context* shows to a client that asks for *name*."""
+    return x509.load_der_x509_certificate(handshaken(context, trust, name)[0])
+
+
+def handshaken(context: ssl.SSLContext, trust: ssl.SSLContext, name: str) -> tuple[bytes, int]:
+    """Return the leaf (DER), and octets of the server's flight."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = trust.wrap_bio(to_client, to_server, server_hostname=name)
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    with pytest.raises(ssl.SSLWantReadError):
+        server.do_handshake()
+    flight = to_client.pending
+    client.do_handshake()
+    return client.getpeercert(binary_form=True) or b"", flight
+
+
+async def test_a_further_certificate_is_for_who_asks_for_its_name(lab: Lab) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    context, trust = agent.credentials.server_context(), lab.context()
+    other = agent.beside("far.example.com", "rsa-2048")
+    with pytest.raises(ssl.SSLCertVerificationError):  # it has none yet: who asks gets the first
+        shown(context, trust, "far.example.com")
+    await other.obtain()
+    assert isinstance(shown(context, trust, "far.example.com").public_key(), rsa.RSAPublicKey)
+    assert isinstance(shown(context, trust, "www.example.com").public_key(), ec.EllipticCurvePublicKey)
+    assert agent.describe()["further"] == ["far.example.com"]
+    assert other.credentials.file.parent == agent.settings.tls_dir / "far.example.com"
+
+
+async def test_a_further_certificate_renews_and_alarms_on_its_own(lab: Lab) -> None:
+    agent = agent_for(lab)
+    other = agent.beside("far.example.com", "rsa-2048")
+    await agent.obtain()
+    await other.obtain()
+    first = agent.credentials.serial
+    before = other.credentials.serial
+    await other.renew()
+    assert (agent.credentials.serial, other.credentials.serial != before) == (first, True)
+    lab.server.telemetry.faults.switch_on("acme_503", {})
+    for _ in range(2):
+        with pytest.raises(AcmeError, match="503"):
+            await other.renew()
+    checks = agent.telemetry.health.as_dict()["checks"]
+    assert (checks["renewal"]["ok"], checks["renewal far.example.com"]["ok"]) == (True, False)
+    assert (agent.describe()["alarms"], len(other.describe()["alarms"])) == ([], 1)
+
+
+async def test_a_long_chain_goes_to_whom_it_is_meant_for_and_is_believed_all_the_same(lab: Lab) -> None:
+    agent = agent_for(lab, "tls", "www.example.com", "far.example.com")
+    await agent.obtain()
+    context, trust = agent.credentials.server_context(), lab.context()
+    _, usual = handshaken(context, trust, "www.example.com")
+    agent.telemetry.faults.switch_on("long_chain", {"octets": 20_000, "sni": "far.example.com"})
+    assert handshaken(context, trust, "www.example.com")[1] == pytest.approx(usual, abs=4)
+    assert 20_000 < handshaken(context, trust, "far.example.com")[1] - usual < 20_500
+    agent.telemetry.faults.clear()
+    assert handshaken(context, trust, "far.example.com")[1] == pytest.approx(usual, abs=4)
+
+
+@pytest.mark.parametrize("text", ["", "rsa.example.com", "=rsa-2048", "rsa.example.com=dsa"])
+def test_a_further_certificate_needs_a_name_and_a_kind_of_key(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected NAME=KIND"):
+        further(text)
