@@ -95,7 +95,7 @@ class Peers:
             yield made
             for writer in made._writers:
                 writer.close()
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # connections close in rounds of the loop that follow
 
     async def start(self, script: Script, context: ssl.SSLContext | None = None) -> int:
         """Start a server on loopback that runs *script* for each connection; return its port."""
@@ -143,17 +143,10 @@ def replying(reply: bytes, *, delay: float = 0.0, close: bool = False) -> Script
         while True:
             _, fields, _ = await read_request(reader)
             if delay:
-                await asyncio.sleep(delay)
+                await asyncio.sleep(delay)  # what was asked for
             writer.write(reply)
             await writer.drain()
             if close or fields.get("connection", "").lower() == "close":
                 return
 
     return script
-
-
-async def until(fact: Callable[[], object]) -> None:
-    """Return once *fact* is true of something that tells nobody about its inside."""
-    async with asyncio.timeout(5):
-        while not fact():  # noqa: ASYNC110 - it has no event to wait for
-            await asyncio.sleep(0.01)

@@ -12,9 +12,12 @@ from edge import Limits, Route, Target
 from edge.proxy import Proxy
 from stub import AsyncStub
 from telemetry import Telemetry
-from tests.peers import Papers, Peers, papers, until
+from tests.peers import Papers, Peers, papers
+from tests.waiting import until
 
-__all__ = ["Bench", "bench", "papers", "talk", "until_idle"]
+__all__ = ["GET", "Bench", "bench", "papers", "parts", "plain", "talk", "until_idle"]
+
+GET = b"GET / HTTP/1.1\r\nHost: www.example.com\r\nConnection: close\r\n\r\n"
 
 
 class Bench(Peers):
@@ -61,3 +64,13 @@ async def talk(port: int, request: bytes, context: ssl.SSLContext | None = None,
         with contextlib.suppress(OSError):
             await writer.wait_closed()
     return received
+
+
+def plain(port: int) -> Target:
+    return Target("127.0.0.1", port, tls=False)
+
+
+def parts(answer: bytes) -> tuple[int, dict[str, str], bytes]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = head.decode("latin-1").split("\r\n")
+    return int(lines[0].split()[1]), {n.lower(): v for n, _, v in (line.partition(": ") for line in lines[1:])}, body

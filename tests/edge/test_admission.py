@@ -11,9 +11,9 @@ import pytest
 from edge.__main__ import main
 from edge.admission import CLOSED_AT_ONCE, QUIET, SEARCH_EVERY, Admission, Admit, Reset, TurnAway
 from edge.proxy import Proxy
-from tests.edge.conftest import Bench, talk, until_idle
-from tests.edge.test_edge import GET, parts, plain
-from tests.peers import OK, replying, until
+from tests.edge.conftest import GET, Bench, parts, plain, talk, until_idle
+from tests.peers import OK, replying
+from tests.waiting import until
 
 KEPT = GET.replace(b"Connection: close\r\n", b"")
 

@@ -84,7 +84,7 @@ def outcome(pieces: list[bytes]) -> tuple[list[tuple[bytes, bytes, bytes]], byte
         for piece in pieces:
             client.data_received(piece)
         for _ in range(20):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # lets the client's tasks take their turns
         return recorder.asked, transport.written.partition(b"\r\n")[0]
 
     return asyncio.run(run())

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from edge import Limits
-from tests.edge.conftest import Bench, talk, until_idle
-from tests.edge.test_edge import GET, parts, plain
-from tests.peers import OK, read_request, replying, until
+from tests.edge.conftest import GET, Bench, parts, plain, talk, until_idle
+from tests.peers import OK, read_request, replying
+from tests.waiting import until
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x.test\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -71,7 +71,7 @@ async def test_a_client_that_goes_while_a_connection_is_opened_leaves_nothing_be
 async def test_an_origin_that_does_not_read_is_a_504_and_blamed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined]  # typeshed's StreamWriter can only write
-        await asyncio.sleep(2)
+        await asyncio.sleep(2)  # ten times what the edge waits
 
     monkeypatch.setattr("edge.exchange.RESPONSE_TIMEOUT", 0.2)
     origin = await bench.start(deaf)
@@ -92,7 +92,7 @@ async def test_a_slow_upload_is_not_the_origins_fault(bench: Bench, monkeypatch:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(CHUNKED)
     for _ in range(4):
-        await asyncio.sleep(0.06)
+        await asyncio.sleep(0.06)  # each silence is shorter than RESPONSE_TIMEOUT, all together are longer
         writer.write(b"1\r\na\r\n")
     writer.write(b"0\r\n\r\n")
     assert parts(await asyncio.wait_for(reader.readuntil(b"ok"), 5))[0] == 200
@@ -113,7 +113,7 @@ async def test_an_answer_before_the_end_of_the_request_closes_the_connection(ben
     # It goes on sending, is read from, and sees the end rather than a reset.
     for _ in range(20):
         writer.write(bytes(500_000))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # lets the loop send it
     assert await asyncio.wait_for(reader.read(), 5) == b""
     writer.close()
     assert parts(answer)[0] == 413
