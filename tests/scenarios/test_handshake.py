@@ -14,6 +14,7 @@ from scenarios import in_memory
 from scenarios.handshake import ARMS, STAIRS_RTT_MS, Handshake, _stair
 from scenarios.proofs import CHAINS, EVERYWHERE, FULL, MUTUAL, SIGNATURE_VARIES, Proofs, knows_post_quantum
 from tests.experiments.lab import MemoryLab
+from tests.scenarios.runs import failed, predicted
 from theory import handshake
 
 CLASSIC_CHAINS = [p for p in CHAINS if p.key in in_memory.KEYS]
@@ -47,8 +48,7 @@ def test_post_quantum_keys_came_with_openssl_3_5(version: tuple, knows: bool) ->
 def climbed(tmp_path: Path):
     """A run whose handshakes take what slow start lets them, and half a millisecond of CPU."""
     made = Handshake(parameters.bind(Handshake.settings, quick=True))
-    run = Run(MemoryLab(), Result("handshake", "", {}), Journal(tmp_path))
-    run.result.prediction = dict(made.predict())
+    run = predicted(made, tmp_path)
     for arm in ARMS:
         for rtt in made.p.rtt_ms:
             made.ttfb[arm, rtt] = [arm.round_trips * rtt + 2.0]
@@ -59,10 +59,6 @@ def climbed(tmp_path: Path):
         run.result.prediction[_stair(octets)] = Quantity(trips)
         made.stairs[octets] = [trips * STAIRS_RTT_MS + 0.5, trips * STAIRS_RTT_MS + 9]
     return made, run
-
-
-def failed(run: Run) -> list[str]:
-    return [each.name for each in run.result.checks if not each.ok]
 
 
 def test_handshakes_as_slow_start_lets_them_pass(climbed) -> None:

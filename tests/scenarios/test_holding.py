@@ -7,12 +7,9 @@ import pytest
 
 from experiments import parameters
 from experiments.drawing import svg
-from experiments.journal import Journal
-from experiments.result import Result
-from experiments.run import Run
 from scenarios.holding import Client, Crowd, Habit, Seen
 from scenarios.ttl import NEW_ORIGIN, OLD, RESOLVER, Ttl
-from tests.experiments.lab import MemoryLab
+from tests.scenarios.runs import failed, predicted
 
 #: An origin behind the edge that the name leaves.
 OLD_ORIGIN = "catalog-1.example.com"
@@ -60,8 +57,7 @@ def test_only_the_first_hold_of_a_client_is_shortened() -> None:
 def moved(tmp_path):
     """A run whose clients moved as theory has them: each on its own, at a time drawn from its curve."""
     experiment = Ttl(parameters.bind(Ttl.settings, quick=True))
-    run = Run(MemoryLab(), Result("ttl", "", {}), Journal(tmp_path))
-    run.result.prediction = dict(experiment.predict())
+    run = predicted(experiment, tmp_path)
     rng, p = random.Random(4), experiment.p
     for habit in experiment.habits:
         crowd = Crowd(habit, [f"c{i}" for i in range(p.clients)], p.requests, rng, RESOLVER)
@@ -75,10 +71,6 @@ def moved(tmp_path):
                 at += rng.expovariate(p.requests)
         experiment.crowds.append(crowd)
     return experiment, run
-
-
-def failed(run: Run) -> list[str]:
-    return [each.name for each in run.result.checks if not each.ok]
 
 
 def test_clients_that_move_as_theory_has_them_pass(moved) -> None:

@@ -8,19 +8,16 @@ import pytest
 
 from experiments import parameters
 from experiments.drawing import svg
-from experiments.journal import Journal
-from experiments.result import Result
-from experiments.run import Run, Series
+from experiments.run import Series
 from scenarios.keepalive_race import Gap, KeepaliveRace, _Kept, edge
-from tests.experiments.lab import MemoryLab
+from tests.scenarios.runs import failed, predicted
 from theory import keepalive
 
 
 def concluded(tmp_path, *, negative=False, window=1.0):
     """Return a run whose silences end as theory says, with a window *window* times as wide."""
     experiment = KeepaliveRace(parameters.bind(KeepaliveRace.settings, quick=True), negative=negative)
-    run = Run(MemoryLab(), Result("keepalive-race", "", {}), Journal(tmp_path))
-    run.result.prediction = dict(experiment.predict())
+    run = predicted(experiment, tmp_path)
     ends, rtt, rng = experiment.p.timeout_s, experiment.rtt, random.Random(3)
     swept = experiment._swept(rng)
     draws = {"sweep": lambda: next(swept)}
@@ -37,10 +34,6 @@ def concluded(tmp_path, *, negative=False, window=1.0):
     run.series["edge"] = Series((0.0, 1.0), {"TcpExt.TCPAbortOnData": [5, 5 + races]})
     experiment.conclude(run)
     return run
-
-
-def failed(run):
-    return [check.name for check in run.result.checks if not check.ok]
 
 
 def test_silences_that_end_as_theory_has_them_pass(tmp_path):

@@ -3,12 +3,11 @@
 import pytest
 
 from experiments import parameters
-from experiments.journal import Journal
-from experiments.result import Result, Verdict
-from experiments.run import HERE, Run, Series
+from experiments.result import Verdict
+from experiments.run import HERE, Series
 from generator import Request
 from scenarios.pool import COLD_MS, COLD_RATE, COLD_SECONDS, Pool
-from tests.experiments.lab import MemoryLab
+from tests.scenarios.runs import failed, predicted
 from theory import queueing
 
 #: Seconds that edge and origin take beside what they are asked to.
@@ -23,10 +22,7 @@ def made(*given, seed=1, negative=False):
 
 def concluded(experiment, tmp_path, *, discipline=list):
     """Return the run of an *experiment* whose requests took what theory says; *discipline* changes (arrival, holding, wait)."""
-    control = experiment.control
-    result = Result("pool", "", {}, control=control.without if experiment.negative else "", control_fails=control.fails)
-    run = Run(MemoryLab(), result, Journal(tmp_path))
-    result.prediction = dict(experiment.predict())
+    run = predicted(experiment, tmp_path)
     count, rtt = int(COLD_SECONDS * COLD_RATE), experiment.p.rtt_ms / 1000
     for kind, trips in (("fresh", 3), ("pooled", 1)):
         took = trips * rtt + COLD_MS / 1000 + ON_TOP
@@ -45,13 +41,9 @@ def concluded(experiment, tmp_path, *, discipline=list):
     return run
 
 
-def failed(run):
-    return {check.name for check in run.result.checks if not check.ok}
-
-
 def test_requests_that_wait_as_the_queue_says_pass(tmp_path):
     run = concluded(made(), tmp_path)
-    assert (run.result.verdict, failed(run)) == (Verdict.PASS, set())
+    assert (run.result.verdict, failed(run)) == (Verdict.PASS, [])
     assert len(run.charts) == 1
 
 

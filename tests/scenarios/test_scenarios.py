@@ -14,6 +14,7 @@ from experiments.run import Run
 from scenarios import SCENARIOS, in_memory
 from scenarios.time_wait import REUSING, TimeWait, sustained
 from tests.experiments.lab import MemoryLab
+from tests.scenarios.runs import predicted
 from theory import time_wait
 
 EVERY = (*SCENARIOS, *DRILLS)
@@ -81,8 +82,7 @@ def test_a_port_that_is_free_after_a_second_sustains_almost_as_many_per_second()
 def exhausted(tmp_path):
     """A time-wait run whose attempts are those of the theory, without any network."""
     experiment = made(TimeWait)
-    run = Run(MemoryLab(), Result("time-wait", "", {}), Journal(tmp_path))
-    run.result.prediction = dict(experiment.predict())
+    run = predicted(experiment, tmp_path)
     experiment._lay_out(run, {33_100})
     for arm in experiment.arms.values():
         ports = arm.ports

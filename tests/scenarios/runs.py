@@ -1,0 +1,23 @@
+"""Runs of scenarios that theory measured instead of a lab, and which of their checks failed."""
+
+from pathlib import Path
+
+from experiments import Experiment
+from experiments.journal import Journal
+from experiments.result import Result
+from experiments.run import Run
+from tests.experiments.lab import MemoryLab
+
+
+def predicted(experiment: Experiment, folder: Path) -> Run:
+    """Return a run of *experiment* that holds what it predicts, and nothing measured yet."""
+    control = experiment.control
+    without = control.without if experiment.negative else ""
+    result = Result(experiment.name, "", {}, control=without, control_fails=control.fails)
+    result.prediction = dict(experiment.predict())
+    return Run(MemoryLab(), result, Journal(folder))
+
+
+def failed(run: Run) -> list[str]:
+    """Return the checks that failed, in their order."""
+    return [check.name for check in run.result.checks if not check.ok]
