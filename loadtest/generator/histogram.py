@@ -23,7 +23,7 @@ class Histogram:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Histogram) and self._counts == other._counts
 
-    __hash__ = None  # type: ignore[assignment] # it changes
+    __hash__ = None  # type: ignore[assignment]  # it changes
 
     def add(self, seconds: float) -> None:
         """Count one measurement."""

@@ -75,7 +75,7 @@ class Upstream(asyncio.Protocol):
     # --- asyncio ----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment] # a stream's transport
+        self.transport = transport  # type: ignore[assignment]  # a stream's transport
         self.transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[union-attr]  # connected: it has one
 
     def data_received(self, data: bytes) -> None:

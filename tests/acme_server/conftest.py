@@ -49,7 +49,7 @@ class Lab:
     #: Where it looks, too: a file for each token.
     webroot: Path
     #: Set: that web server does not answer.
-    slow: asyncio.Event
+    answering: asyncio.Event
     #: Set by the first request for a challenge.
     challenged: asyncio.Event
 
@@ -87,7 +87,8 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     answers: dict[str, str] = {}
     webroot = tmp_path / "webroot"
     webroot.mkdir()
-    slow, challenged = asyncio.Event(), asyncio.Event()
+    answering, challenged = asyncio.Event(), asyncio.Event()
+    answering.set()
 
     def dns(wire: bytes, client: tuple[str, int], transport: str) -> bytes | None:
         response = responder.respond(wire, udp=transport == "udp")
@@ -95,8 +96,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
 
     async def challenge(request: web.Request) -> web.Response:
         challenged.set()
-        while slow.is_set():  # noqa: ASYNC110 - a server that hangs
-            await asyncio.sleep(0.02)
+        await answering.wait()
         token = request.match_info["token"]
         answer = answers.get(token)
         if answer is None and (webroot / token).is_file():
@@ -131,6 +131,6 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
             tmp_path / "trust" / "root.pem",
             answers,
             webroot,
-            slow,
+            answering,
             challenged,
         )

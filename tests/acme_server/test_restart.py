@@ -13,6 +13,7 @@ from acme_server.server import Settings
 from authority import Store, new_key
 from renewal import AcmeClient
 from tests.acme_server.conftest import Lab, free_port
+from tests.waiting import until
 
 
 @contextlib.asynccontextmanager
@@ -59,12 +60,12 @@ async def test_killed_in_the_middle_of_an_order_nothing_acknowledged_is_lost(lab
 
     async with process(lab, settings, log) as first:
         account_key_print = acme.thumbprint
-        lab.slow.set()  # the challenge hangs: validation is under way when the server dies
+        lab.answering.clear()  # the challenge hangs: validation is under way when the server dies
         ordering = asyncio.create_task(acme.obtain(["www.example.com"], new_key(), answer))
         await asyncio.wait_for(lab.challenged.wait(), 10)
         first.send_signal(signal.SIGKILL)
         await first.wait()
-        lab.slow.clear()
+        lab.answering.set()
     failed = await asyncio.gather(ordering, return_exceptions=True)
     assert isinstance(failed[0], Exception)
     store = Store(lab.folder / "ca" / "store.sqlite")
@@ -72,9 +73,7 @@ async def test_killed_in_the_middle_of_an_order_nothing_acknowledged_is_lost(lab
     store.close()
     lab.answers[before.token] = f"{before.token}.{account_key_print}"  # the client still answers
     async with process(lab, settings, log):
-        async with asyncio.timeout(5):
-            while status(lab, before.id) != "valid":  # noqa: ASYNC110 - another process works on it
-                await asyncio.sleep(0.05)
+        await until(lambda: status(lab, before.id) == "valid")
         # The account is known, too: the client goes on with the kid it had.
         kid = acme._account
         assert await acme.obtain(["www.example.com"], new_key(), answer)

@@ -65,7 +65,7 @@ def _web_socket(process: subprocess.Popen[bytes], announced: Path) -> str:
         lines = announced.read_text(encoding="ascii").split() if announced.exists() else []
         if len(lines) == 2:
             return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
-        time.sleep(0.05)
+        time.sleep(0.05)  # polls: Chromium writes a file, unless it ends first
     raise PageError(f"expected {announced} within {PATIENCE:g} s, got none")
 
 

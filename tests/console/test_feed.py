@@ -30,7 +30,7 @@ async def test_an_open_page_gets_what_is_new_and_nothing_twice() -> None:
     async with aclosing(feed.stream()) as stream:
         await take(stream, 2)
         waiting = asyncio.create_task(take(stream, 1))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # lets it begin to wait
         feed.publish("state", "2")
         assert await waiting == [b"event: state\ndata: 2\n\n"]
 
@@ -64,7 +64,7 @@ async def test_the_end_of_the_console_ends_every_stream() -> None:
     stream = feed.stream()
     await take(stream, 1)
     waiting = asyncio.create_task(anext(stream, b"end"))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # lets it begin to wait
     feed.close()
     async with asyncio.timeout(5):
         assert await waiting == b"end"

@@ -78,7 +78,7 @@ async def test_a_complaint_is_an_alarm_when_it_begins_and_again_when_it_comes_ba
 async def test_waiting_for_a_renewal_ends_with_it_or_in_time(run: Run, hosts: Hosts) -> None:
     watch = Watch(run, ["edge"])
     waiting = asyncio.create_task(watch.until_renewed("edge", "0", 5.0))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)  # it has looked once, in vain
     hosts.serials["edge"] = 1
     assert await waiting <= run.now()
     with pytest.raises(TimeoutError):

@@ -45,7 +45,7 @@ class Some(Experiment[Settings]):
         await run.clock("ca", 3600)
         self.count = self.p.lost + (1 if self.negative else 0)
         self.during()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # lets SIGINT interrupt it
 
     def conclude(self, run):
         run.check_near(run.row("lost", self.count), 0, absolute=True)
@@ -63,7 +63,7 @@ class Interrupted(Some):
 
     async def measure(self, run):
         await super().measure(run)
-        await asyncio.sleep(30)
+        await asyncio.sleep(30)  # until it is interrupted
 
 
 class ImpatientLab(MemoryLab):

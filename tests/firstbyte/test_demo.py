@@ -42,9 +42,10 @@ def test_the_table_puts_theory_beside_what_was_measured() -> None:
     trace = {"cold": cold, "warm": {"ttfb_predicted_ms": 60.0, "ttfb_ms": 63.5}}
     body = {"verdict": "pass", "measurement": {"lost": 0}, "prediction": {"lost": 0}, "unit": {}}
     kept = archive.Kept("renewal-under-load", "20261124T120002Z", Path(), body)
-    console = Console(width=100, file=io.StringIO())
+    printed = io.StringIO()
+    console = Console(width=100, file=printed)
     console.print(demo.costs(trace, [kept]))
-    rows = [line.split() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    rows = [line.split() for line in printed.getvalue().splitlines()]
     assert ["opening", "a", "TCP", "connection", "20.0", "20.4", "ms"] in rows
     assert ["what", "warm", "caches", "and", "pools", "save", "82.0", "90.8", "ms"] in rows
     assert ["lost", "0", "0"] in rows

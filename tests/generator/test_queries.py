@@ -41,7 +41,7 @@ async def serving(answering: Answering) -> AsyncIterator[tuple[tuple[str, int], 
         yield transport.get_extra_info("sockname"), server
     finally:
         transport.close()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the transport closes in the loop's next round
 
 
 async def test_every_query_is_answered_and_names_take_turns() -> None:

@@ -6,7 +6,6 @@ services, the entry point and the links are the real ones.
 
 import os
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from runtime.netns_lab import NetnsLab
 from runtime.prerequisites import require_machine
 from runtime.state import StateFolder
 from runtime.topology import Topology
+from tests.waiting import comes_true
 
 SMALL = """\
 name: small
@@ -101,10 +101,8 @@ def absent(tmp_path: Path) -> Iterator[NetnsLab]:
 @pytest.fixture
 def small(standing: NetnsLab) -> NetnsLab:
     """Give a small lab that is up and well, whatever the test before did to it."""
-    deadline = time.monotonic() + 10
-    while not all(s.state == "exited" or s.health == "healthy" for s in standing.status()):
-        assert time.monotonic() < deadline, standing.status()
-        time.sleep(0.02)
+    well = comes_true(lambda: all(s.state == "exited" or s.health == "healthy" for s in standing.status()), 10)
+    assert well, standing.status()
     return standing
 
 

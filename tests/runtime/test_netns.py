@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,18 +16,12 @@ from runtime import EngineError, LabDownError, UnknownHostError, compose
 from runtime.cgroups import Limits
 from runtime.netns_lab import NetnsLab
 from runtime.state import Process, StateFolder
+from tests.waiting import comes_true
 
 pytestmark = pytest.mark.system
 
 #: dig's question for a name that the root zone of the lab delegates.
 QUESTION = ("dig", "+norecurse", "+time=1", "+tries=1", "com.", "NS")
-
-
-def until(true: Callable[[], bool], seconds: float = 5.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return true()
 
 
 def state(lab: NetnsLab, host: str) -> str:
@@ -211,11 +204,12 @@ def _ports(lab: NetnsLab) -> tuple[compose.Port, ...]:
 def test_a_host_that_was_killed_stays_down_and_comes_back_where_it_was(small: NetnsLab) -> None:
     small.kill("root-a")
     assert state(small, "root-a") == "exited"
-    with small.socket("client") as sock, pytest.raises(OSError):  # noqa: PT012
+    with small.socket("client") as sock:
         sock.settimeout(5)
-        sock.connect(("198.19.10.53", 53))
+        with pytest.raises(OSError):
+            sock.connect(("198.19.10.53", 53))
     small.start("root-a")
-    assert until(lambda: health(small, "root-a") == "healthy")
+    assert comes_true(lambda: health(small, "root-a") == "healthy")
     with small.socket("client") as sock:
         sock.settimeout(2)
         sock.connect(("198.19.10.53", 53))
@@ -224,8 +218,8 @@ def test_a_host_that_was_killed_stays_down_and_comes_back_where_it_was(small: Ne
 def test_a_process_that_dies_is_started_again(small: NetnsLab) -> None:
     before = started(small, "root-a")
     small.capture("root-a", ["sh", "-c", "kill -9 -1"])  # everything but PID 1, which ends with its child
-    assert until(lambda: started(small, "root-a") not in {before, None})
-    assert until(lambda: health(small, "root-a") == "healthy")
+    assert comes_true(lambda: started(small, "root-a") not in {before, None})
+    assert comes_true(lambda: health(small, "root-a") == "healthy")
 
 
 def test_a_paused_host_accepts_and_says_nothing(small: NetnsLab) -> None:
@@ -248,7 +242,7 @@ def test_a_paused_host_accepts_and_says_nothing(small: NetnsLab) -> None:
 def test_stopping_lets_a_host_drain(small: NetnsLab, capsys: pytest.CaptureFixture[str]) -> None:
     small.stop("client")
     small.start("client")
-    assert until(lambda: health(small, "client") == "healthy")
+    assert comes_true(lambda: health(small, "client") == "healthy")
     small.logs(["client"], tail="50")
     assert '"event": "stopping"' in capsys.readouterr().out
 
@@ -277,11 +271,11 @@ def test_killing_the_supervisor_ends_everything_and_the_next_up_works(absent: Ne
     done: list[int] = []
     forgotten = threading.Thread(target=lambda: done.append(absent.exec("client", ["sleep", "300"])))
     forgotten.start()
-    assert until(lambda: any(b"sleep\x00300" in _read(p) for p in Path("/proc").glob("[0-9]*/cmdline")))
+    assert comes_true(lambda: any(b"sleep\x00300" in _read(p) for p in Path("/proc").glob("[0-9]*/cmdline")))
     os.kill(process.pid, signal.SIGKILL)
     forgotten.join(5)
     assert done == [137]  # a program that ran on a host is gone too
-    assert until(lambda: gone(those))
+    assert comes_true(lambda: gone(those))
     assert {s.state for s in absent.status()} == {"absent"}
     absent.up(publish=False)
     absent.require_up()
@@ -307,12 +301,12 @@ def test_ctrl_c_while_it_starts_leaves_nothing(absent: NetnsLab) -> None:
     # Tests that run in the background of a shell inherit an ignored SIGINT, and so would what they start.
     command = ["env", "--default-signal=INT", sys.executable, "-m", "firstbyte", "up", "--runtime", "netns"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert until(lambda: absent._state.supervisor() is not None)
+    assert comes_true(lambda: absent._state.supervisor() is not None)
     those = processes(absent)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=10)
     assert process.returncode == 130
-    assert until(lambda: gone(those))
+    assert comes_true(lambda: gone(those))
     assert left_behind(absent) == []
 
 

@@ -43,7 +43,7 @@ async def resolver() -> AsyncIterator[tuple[str, int]]:
     transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(OneName, ("127.0.0.1", 0))
     yield transport.get_extra_info("sockname")
     transport.close()
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the transport closes in the loop's next round
 
 
 @contextlib.asynccontextmanager
@@ -99,7 +99,7 @@ async def until(port: int, path: str, wanted: Any, seconds: float = 20.0) -> Any
                 seen = json.loads(await asyncio.to_thread(ask, port, path))
                 if wanted(seen):
                     return seen
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.2)  # polls: another process, over HTTP
 
 
 async def test_the_web_page_picks_classes_and_shapes_and_shows_our_tables(

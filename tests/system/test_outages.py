@@ -138,7 +138,7 @@ def wait_for(what: str, seconds: float, found: Callable[[], object]) -> float:
             last = ""
         except (OSError, ValueError, http.client.HTTPException, LabError) as error:
             last = f" ({error})"
-        time.sleep(0.2)
+        time.sleep(0.2)  # polls: the lab, through its page and its commands
     pytest.fail(f"{what}: not within {seconds:.0f} s{last}")
 
 

@@ -135,7 +135,7 @@ async def test_a_recording_has_rows_at_its_rate_and_knows_what_it_cost():
     recorder = Recorder()
     began = time.monotonic()
     recorder.start(100, 5, None)
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.3)  # thirty samples
     found = recorder.on_delete(Request("DELETE", "/admin/recorder"))
     assert 10 <= len(found["time"]) <= 40
     assert began <= found["time"][0] <= found["time"][-1] <= time.monotonic()
@@ -147,7 +147,7 @@ async def test_watched_sockets_are_recorded(pair):
     client, _ = pair
     recorder = Recorder()
     recorder.start(100, 5, Watch(local_port=client.getsockname()[1]))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)  # five samples
     recording = recorder.stop()
     assert recording is not None
     assert {name for _, name, _ in recording.sockets} == {f"127.0.0.1:{client.getsockname()[1]} 127.0.0.1:{client.getpeername()[1]}"}  # fmt: skip

@@ -69,7 +69,7 @@ async def test_one_hosts_frames_both_ways_and_nothing_of_the_admin_port(tap: Tap
     send(b"call", port=ADMIN)
     tap.shut()
     send(b"late")
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.02)  # what was not to be captured would be there by now
     assert payloads(made) == [(True, b"mine"), (False, b"mine")]
     assert abs(made.frames[0].time_ns - time.time_ns()) < 5e9
     assert made.dropped == 0

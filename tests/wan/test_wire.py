@@ -20,6 +20,7 @@ from wan_namespaces import ADDRESS, Network, write_links
 
 from runtime import namespaces
 from telemetry.call import call
+from tests.waiting import comes_true
 from tests.wan.test_command import namespaces_work
 
 pytestmark = pytest.mark.skipif(not namespaces_work(), reason="needs root and network namespaces")
@@ -179,7 +180,7 @@ def test_udp_sees_every_loss_copy_delay_and_damage_that_wan_made(wire: Wire) -> 
     before, sums = wire.counters(), wire.counted("a", "Udp", "InCsumErrors")
     for number in range(200):
         sender.sendto(struct.pack("!II", number, ~number & 0xFFFFFFFF) * 8, receiver.getsockname())
-        time.sleep(0.001)
+        time.sleep(0.001)  # the pace that the delays are about
     receiver.settimeout(0.3)
     numbers = []
     with contextlib.suppress(TimeoutError):
@@ -213,14 +214,12 @@ def test_a_lost_last_acknowledgement_is_why_there_is_a_time_wait(wire: Wire) -> 
     assert server.recv(1) == b""
     server.close()
     listener.close()
-    deadline = time.monotonic() + PATIENCE
-    while wire.counted("b", "Tcp", "RetransSegs") == again and time.monotonic() < deadline:
-        time.sleep(0.02)
+    comes_true(lambda: wire.counted("b", "Tcp", "RetransSegs") != again, PATIENCE)
     (order,) = wire.admin("GET", "/admin/drops")["drops"]
     assert order["spent"]
     repeated = wire.counted("b", "Tcp", "RetransSegs")
     assert repeated > again  # the FIN
-    time.sleep(0.3)
+    time.sleep(0.3)  # the answer of TIME-WAIT comes meanwhile
     settled = wire.counted("b", "Tcp", "RetransSegs")
     time.sleep(0.6)  # unanswered, it would be repeated again by now
     assert wire.counted("b", "Tcp", "RetransSegs") == settled

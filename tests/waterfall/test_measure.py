@@ -95,7 +95,7 @@ async def test_an_answer_in_two_waits_once(bench: Bench) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # the wait that is to be seen
         writer.write(b"half")
 
     trace = await ask(Session(Stub(NOWHERE)), await bench.start(script), f"http://{HOST}/")
