@@ -73,7 +73,6 @@ def nameserver(folder: Path) -> Iterator[int]:
         assert server.stdout is not None
         if not server.stdout.readline():
             raise BenchError("expected our name server to listen, it ended")
-        time.sleep(0.3)
         yield port
     finally:
         server.terminate()

@@ -60,7 +60,18 @@ class Cost:
 
 
 def measure(lab: Lab) -> Cost:
-    """Start the lab and watch it come up."""
+    """Start the lab, watch it come up, and end it: it must not stand beside what is measured next."""
+    try:
+        cost = come_up(lab)
+    finally:
+        began = time.monotonic()
+        lab.down()
+    cost.down_s = time.monotonic() - began
+    return cost
+
+
+def come_up(lab: Lab) -> Cost:
+    """Start the lab; return when each host ran and was well, and what it holds then."""
     cost, done, began = Cost(lab.runtime), threading.Event(), time.monotonic()
 
     def watch() -> None:
@@ -104,11 +115,7 @@ def on_docker(topology: Topology) -> Cost:
 
 def in_namespaces(topology: Topology) -> Cost:
     with one_more(topology) as lab:
-        cost = measure(lab)
-        began = time.monotonic()
-        lab.down()
-        cost.down_s = time.monotonic() - began
-        return cost
+        return measure(lab)
 
 
 @contextmanager

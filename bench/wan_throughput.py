@@ -77,7 +77,7 @@ def measure(network: Network, size: int, seconds: float, wan_pid: int | None) ->
     )
     time.sleep(2 * WARM_UP)  # the interpreter's start included
     before, cpu, begin = arrived(network), cpu_seconds(wan_pid) if wan_pid else 0.0, time.monotonic()
-    time.sleep(max(0.2, seconds - WARM_UP))
+    time.sleep(max(0.2, seconds - WARM_UP))  # what is counted
     after, took = arrived(network), time.monotonic() - begin
     used = cpu_seconds(wan_pid) - cpu if wan_pid else 0.0
     sender.communicate()
