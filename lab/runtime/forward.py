@@ -85,34 +85,63 @@ async def _copy(source: socket.socket, sink: socket.socket) -> None:
 # --- UDP --------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(slots=True)
+class _Client:
+    """A socket towards the host for one client, so that answers find back to it."""
+
+    upstream: socket.socket
+    #: The datagram sent last, and whether it is the only one since the socket was made.
+    last: bytes
+    only: bool = True
+
+
 async def _relay(port: Published, dial: Dial) -> None:
-    """Give each client a socket of its own towards the host, so that answers find back."""
     loop = asyncio.get_running_loop()
-    clients: dict[tuple[str, int], tuple[socket.socket, asyncio.Task[None]]] = {}
+    clients: dict[tuple[str, int], tuple[_Client, asyncio.Task[None]]] = {}
     while True:
         try:
-            data, client = await loop.sock_recvfrom(port.listener, CHUNK)
+            data, address = await loop.sock_recvfrom(port.listener, CHUNK)
         except OSError:  # an ICMP error that an earlier answer brought about
             continue
-        known = clients.get(client)
-        if known is None or known[1].done():
+        client, answers = clients.get(address, (None, None))
+        if client is not None and answers is not None and not answers.done():
+            client.last, client.only = data, False
+        else:
             if len(clients) >= MAX_CLIENTS:
                 clients = {at: each for at, each in clients.items() if not each[1].done()}
             try:
-                upstream = dial(port.host, "udp")
+                client = _Client(_towards(port, dial), data)
             except LabError:
                 continue
-            upstream.setblocking(False)
-            upstream.connect(("127.0.0.1", port.target))
-            task = asyncio.create_task(_answers(upstream, port.listener, client))
-            known = clients[client] = (upstream, task)
+            clients[address] = client, asyncio.create_task(_answers(client, address, port, dial))
         with contextlib.suppress(OSError):
-            await loop.sock_sendall(known[0], data)
+            await loop.sock_sendall(client.upstream, data)
 
 
-async def _answers(upstream: socket.socket, listener: socket.socket, client: tuple[str, int]) -> None:
+async def _answers(client: _Client, address: tuple[str, int], port: Published, dial: Dial) -> None:
+    """Carry answers back until none has come for `IDLE` seconds, or nobody listens on the host."""
     loop = asyncio.get_running_loop()
-    with upstream, contextlib.suppress(OSError, TimeoutError):
+    try:
         while True:
-            answer = await asyncio.wait_for(loop.sock_recv(upstream, CHUNK), IDLE)
-            await loop.sock_sendto(listener, answer, client)
+            try:
+                answer = await asyncio.wait_for(loop.sock_recv(client.upstream, CHUNK), IDLE)
+            except ConnectionRefusedError:
+                if client.only:
+                    return
+                # A host that was started anew has a new network; the socket is in the old one, where nobody is left.
+                client.upstream.close()
+                client.upstream, client.only = _towards(port, dial), True
+                await loop.sock_sendall(client.upstream, client.last)
+            else:
+                await loop.sock_sendto(port.listener, answer, address)
+    except (OSError, TimeoutError, LabError):
+        return
+    finally:
+        client.upstream.close()
+
+
+def _towards(port: Published, dial: Dial) -> socket.socket:
+    upstream = dial(port.host, "udp")
+    upstream.setblocking(False)
+    upstream.connect(("127.0.0.1", port.target))
+    return upstream

@@ -73,3 +73,32 @@ async def test_each_udp_client_gets_its_own_answer(listener: socket.socket) -> N
         assert await loop.sock_recv(one, 100) == b"one!"
         assert await loop.sock_recv(other, 100) == b"other!"
         forwarding.cancel()
+
+
+@pytest.mark.parametrize("listener", [socket.SOCK_DGRAM], indirect=True)
+async def test_a_udp_client_that_keeps_its_port_reaches_a_host_that_was_started_anew(listener: socket.socket) -> None:
+    """Two ports stand for the host's two networks; in the old one nobody listens any longer."""
+    loop = asyncio.get_running_loop()
+    before, after = bound(socket.SOCK_DGRAM), bound(socket.SOCK_DGRAM)
+    networks = iter([before, after])
+
+    class _Towards(socket.socket):
+        """A socket of the host's network as it was when it was made."""
+
+        def connect(self, address: object) -> None:
+            super().connect(next(networks).getsockname())
+
+    def dial(_host: str, _kind: str) -> socket.socket:
+        return _Towards(socket.AF_INET, socket.SOCK_DGRAM)
+
+    with before, after, bound(socket.SOCK_DGRAM) as client:
+        forwarding = asyncio.create_task(_forward([Published(listener, "resolver", 53)], dial))
+        await loop.sock_sendto(client, b"old", listener.getsockname())
+        assert await loop.sock_recv(before, 100) == b"old"
+        before.close()
+        await loop.sock_sendto(client, b"new", listener.getsockname())
+        async with asyncio.timeout(5):
+            question, address = await loop.sock_recvfrom(after, 100)
+            await loop.sock_sendto(after, question + b"!", address)
+            assert await loop.sock_recv(client, 100) == b"new!"
+        forwarding.cancel()

@@ -65,7 +65,7 @@ class Load:
     def __enter__(self) -> Self:
         """Begin."""
         context = ssl.create_default_context(cafile=self.root_pem)
-        for kind, ask in (("https", lambda: fetch(context)), ("dns", question)):
+        for kind, ask in (("https", lambda: fetch(context)), ("dns", question_from_a_fresh_port)):
             self._threads.append(threading.Thread(target=self._run, args=(kind, ask), daemon=True))
             self._threads[-1].start()
         return self
@@ -107,15 +107,19 @@ def fetch(context: ssl.SSLContext) -> None:
         raw.close()
 
 
-def question() -> None:
-    """Ask the resolver for the edge's address."""
+def question_from_a_fresh_port() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(PATIENCE)
-        asked = DNSRecord.question(NAME)
-        sock.sendto(bytes(asked.pack()), RESOLVER)
-        answer = DNSRecord.parse(sock.recv(4096))
-        if answer.header.id != asked.header.id or not answer.rr:
-            raise ValueError(f"no answer: rcode {answer.header.rcode}")
+        question(sock)
+
+
+def question(sock: socket.socket) -> None:
+    """Ask the resolver for the edge's address."""
+    sock.settimeout(PATIENCE)
+    asked = DNSRecord.question(NAME)
+    sock.sendto(bytes(asked.pack()), RESOLVER)
+    answer = DNSRecord.parse(sock.recv(4096))
+    if answer.header.id != asked.header.id or not answer.rr:
+        raise ValueError(f"no answer: rcode {answer.header.rcode}")
 
 
 def console_state() -> dict[str, Any]:
@@ -216,6 +220,16 @@ def test_every_host_in_turn(load: Load, lab: DockerLab) -> None:
         )
     ]
     assert lost == [], "\n".join(report)
+
+
+def test_a_client_that_keeps_its_port_reaches_a_resolver_started_anew(load: Load, lab: DockerLab) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        question(sock)
+        lab.kill("resolver")
+        lab.start("resolver")
+        began = time.time()
+        wait_for("others are answered", RECOVERED, lambda: load.served(began))
+        question(sock)
 
 
 def test_a_console_that_was_killed_knows_everything_again(load: Load, lab: DockerLab) -> None:
