@@ -18,7 +18,7 @@ class NoAddress(StubError):  # noqa: N818 - an outcome, RFC 2308 section 2.2
 
 
 class ServerFailure(StubError):  # noqa: N818 - an outcome
-    """Every server answered, and none with an answer (SERVFAIL, REFUSED, …)."""
+    """No server gave an answer, and at least one said that it has none (SERVFAIL, REFUSED, …)."""
 
 
 class Timeout(StubError):  # noqa: N818 - an outcome

@@ -1,6 +1,6 @@
 """Queries and replies of a stub, and what a reply means (RFC 1034 section 5.2.2, RFC 2308).
 
-No socket, no clock: `interpret` is given the time.
+No socket, no clock: a reply says for how long it holds, and the shells know since when.
 """
 
 import struct
@@ -97,7 +97,7 @@ def interpret(reply: Reply, name: str, rdtype: str) -> tuple[tuple[str, ...], fl
     """Return the RDATA, TTL in seconds and canonical name that *reply* gives for the question.
 
     Raises:
-        NoSuchName, NoAddress: with the seconds to remember it in ``args[-1]``; see `negative_ttl`.
+        NoSuchName, NoAddress: the reply denies the name or the type; `negative_ttl` says for how long.
         ServerFailure: any other rcode.
     """
     if reply.rcode not in {NOERROR, NXDOMAIN}:
