@@ -110,9 +110,9 @@ async def test_time_wait_stays_with_whoever_closes_first(site: Site, closes: Clo
     load = Load(target, brief(), kinds=("fresh",), closes=closes)
     await load.run()
     assert {each.error for each in load.requests} == {""}
-    waiting = set(sockets_on(target.port, TIME_WAIT))
-    wanted = {each.local_port for each in load.requests} if ours else set()
-    assert waiting == wanted
+    ports = {each.local_port for each in load.requests}
+    # A port that was free to listen on may still stand in a TIME-WAIT of a test before.
+    assert ports.intersection(sockets_on(target.port, TIME_WAIT)) == (ports if ours else set())
 
 
 async def test_the_pool_limits_connections_and_waiting_is_a_phase(site: Site) -> None:
