@@ -90,9 +90,8 @@ class _Client:
     """A socket towards the host for one client, so that answers find back to it."""
 
     upstream: socket.socket
-    #: The datagram sent last, and whether it is the only one since the socket was made.
+    #: The datagram sent last.
     last: bytes
-    only: bool = True
 
 
 async def _relay(port: Published, dial: Dial) -> None:
@@ -103,9 +102,10 @@ async def _relay(port: Published, dial: Dial) -> None:
             data, address = await loop.sock_recvfrom(port.listener, CHUNK)
         except OSError:  # an ICMP error that an earlier answer brought about
             continue
-        client, answers = clients.get(address, (None, None))
-        if client is not None and answers is not None and not answers.done():
-            client.last, client.only = data, False
+        known = clients.get(address)
+        if known is not None and not known[1].done():
+            client = known[0]
+            client.last = data
         else:
             if len(clients) >= MAX_CLIENTS:
                 clients = {at: each for at, each in clients.items() if not each[1].done()}
@@ -120,19 +120,20 @@ async def _relay(port: Published, dial: Dial) -> None:
 
 async def _answers(client: _Client, address: tuple[str, int], port: Published, dial: Dial) -> None:
     """Carry answers back until none has come for `IDLE` seconds, or nobody listens on the host."""
-    loop = asyncio.get_running_loop()
+    loop, answered = asyncio.get_running_loop(), False
     try:
         while True:
             try:
                 answer = await asyncio.wait_for(loop.sock_recv(client.upstream, CHUNK), IDLE)
             except ConnectionRefusedError:
-                if client.only:
+                if not answered:
                     return
                 # A host that was started anew has a new network; the socket is in the old one, where nobody is left.
                 client.upstream.close()
-                client.upstream, client.only = _towards(port, dial), True
+                client.upstream, answered = _towards(port, dial), False
                 await loop.sock_sendall(client.upstream, client.last)
             else:
+                answered = True
                 await loop.sock_sendto(port.listener, answer, address)
     except (OSError, TimeoutError, LabError):
         return

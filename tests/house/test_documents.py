@@ -1,4 +1,4 @@
-"""What documents say exists: links, paths, and the verbs, scenarios and drills of every command line that they show."""
+"""What documents say exists: links, paths, and the scenarios and drills of every command line that they show."""
 
 import re
 import subprocess

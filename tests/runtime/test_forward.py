@@ -94,7 +94,9 @@ async def test_a_udp_client_that_keeps_its_port_reaches_a_host_that_was_started_
     with before, after, bound(socket.SOCK_DGRAM) as client:
         forwarding = asyncio.create_task(_forward([Published(listener, "resolver", 53)], dial))
         await loop.sock_sendto(client, b"old", listener.getsockname())
-        assert await loop.sock_recv(before, 100) == b"old"
+        question, address = await loop.sock_recvfrom(before, 100)
+        await loop.sock_sendto(before, question + b"!", address)
+        assert await loop.sock_recv(client, 100) == b"old!"
         before.close()
         await loop.sock_sendto(client, b"new", listener.getsockname())
         async with asyncio.timeout(5):
