@@ -74,10 +74,10 @@ class Hot(FastHttpUser):
 def measure(user_count, **_):
     gevent.spawn(window)
 def window():
-    gevent.sleep(0.5)
+    gevent.sleep(0.5)  # connections are made meanwhile
     total = events_environment.stats.total
     began, cpu, done, lost = time.monotonic(), time.process_time(), total.num_requests, total.num_failures
-    gevent.sleep({seconds!r})
+    gevent.sleep({seconds!r})  # what is counted
     took, cpu = time.monotonic() - began, time.process_time() - cpu
     print("RESULT " + json.dumps(dict(done=total.num_requests - done, lost=total.num_failures - lost, causes=[str(e.error) for e in events_environment.stats.errors.values()], took=took, cpu=cpu)), flush=True)
     events_environment.runner.quit()

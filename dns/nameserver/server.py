@@ -206,7 +206,7 @@ class Server:
 
 
 async def _later(answer: bytes, delay: float) -> bytes:
-    await asyncio.sleep(delay)
+    await asyncio.sleep(delay)  # the fault itself
     return answer
 
 

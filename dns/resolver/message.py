@@ -124,7 +124,7 @@ def parse_reply(sent: bytes, received: bytes) -> Message:
             _records(message.auth),
             _records(message.ar),
         )
-    except Exception as error:  # dnslib raises what it likes; a reply that it can not read is none
+    except Exception as error:  # dnslib promises none (DNSError, ValueError were seen); unreadable is no reply
         raise MalformedError(f"{type(error).__name__}: {error}") from None
 
 

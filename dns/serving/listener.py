@@ -95,7 +95,7 @@ class Listener:
     async def _answer(self, reply: Awaitable[Reply], client: tuple[str, int]) -> None:
         try:
             data = await reply
-        except Exception as error:  # as above
+        except Exception as error:  # one query must not cost the others theirs
             logger.error("handler_failed", client=client[0], transport="udp", error=repr(error))
             return
         if data is not None:

@@ -88,7 +88,7 @@ def parse(sent: bytes, received: bytes) -> Reply:
         raise MalformedReplyError("a reply to another question")
     try:
         message = dnslib.DNSRecord.parse(received)
-    except Exception as error:  # dnslib raises what it likes; a reply that it can not read is none
+    except Exception as error:  # dnslib promises none (DNSError, ValueError were seen); unreadable is no reply
         raise MalformedReplyError(f"{type(error).__name__}: {error}") from None
     return Reply(message.header.rcode, bool(message.header.tc), message)
 

@@ -144,7 +144,7 @@ def _until_well(lab: Lab, name: str) -> None:
             raise LabDownError(
                 f"{name} is {found.health or found.state}, expected healthy: see `firstbyte logs {name} --tail 20`"
             )
-        time.sleep(0.05)
+        time.sleep(0.05)  # polls: a runtime tells nobody that a host is well
 
 
 def idle(_: argparse.Namespace) -> int:

@@ -317,7 +317,7 @@ def busy_cores(seconds: float) -> float:
         return sum(fields), fields[3] + fields[4]  # all; idle and waiting for a disk
 
     before = read()
-    time.sleep(seconds)
+    time.sleep(seconds)  # the kernel counts meanwhile
     after = read()
     passed = after[0] - before[0]
     return (os.cpu_count() or 1) * (1 - (after[1] - before[1]) / passed) if passed else 0.0

@@ -131,7 +131,7 @@ class NetnsLab:
                 print(f"{name:{width}} | {line}")
         while follow:
             sys.stdout.flush()
-            time.sleep(0.2)
+            time.sleep(0.2)  # polls: logs are files
             for name in names:
                 lines, offsets[name] = self._log(name).read(offsets[name])
                 for line in lines:
@@ -322,7 +322,7 @@ class NetnsLab:
                 raise EngineError(
                     f"the lab did not come up in {UP_TIMEOUT:g} s: {', '.join(waiting)} still not healthy"
                 )
-            time.sleep(LOOK)
+            time.sleep(LOOK)  # polls the supervisor
 
     def _end(self, *, volumes: bool) -> None:
         process = self._state.running()
@@ -331,11 +331,11 @@ class NetnsLab:
                 control.ask(self._state.control, {"do": "down"}, timeout=DOWN_TIMEOUT)
             deadline = time.monotonic() + 0.5
             while process.alive and time.monotonic() < deadline:
-                time.sleep(0.01)
+                time.sleep(0.01)  # polls: it is no child of ours
             if process.alive:
                 os.kill(process.pid, signal.SIGKILL)
                 while process.alive:
-                    time.sleep(0.01)
+                    time.sleep(0.01)  # polls: it is no child of ours
         self._clear(volumes=volumes)
 
     def _clear(self, *, volumes: bool) -> None:
@@ -384,7 +384,7 @@ class NetnsLab:
                 return
             if time.monotonic() > deadline:
                 raise LabDownError(f"{host} {_words(found)} after {BEGIN_TIMEOUT:g} s")
-            time.sleep(LOOK)
+            time.sleep(LOOK)  # polls the supervisor
 
     def _log(self, name: str) -> HostLog:
         return HostLog(self._state.log(name))

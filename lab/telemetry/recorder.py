@@ -162,7 +162,7 @@ async def _record(recording: Recording, hz: float, seconds: float) -> None:
     while not recording.full and time.monotonic() - began < seconds:
         take(recording)
         number = max(number + 1, int((time.monotonic() - began) * hz))  # a stall leaves a hole, not a burst
-        await asyncio.sleep(max(0.0, began + number / hz - time.monotonic()))
+        await asyncio.sleep(max(0.0, began + number / hz - time.monotonic()))  # until the next sample
 
 
 def _named(each: sock_diag.Socket) -> str:

@@ -88,6 +88,6 @@ async def churn(order: Churn) -> list[Attempt]:
     async with asyncio.TaskGroup() as group:
         for number in range(int(order.seconds * order.rate)):
             intended = number / order.rate
-            await asyncio.sleep(max(0.0, began + intended - time.monotonic()))
+            await asyncio.sleep(max(0.0, began + intended - time.monotonic()))  # until its time
             group.create_task(attempt(intended, origins[number % len(origins)]))
     return sorted(attempts)

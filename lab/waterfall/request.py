@@ -61,10 +61,10 @@ def trace(
             edge = _become_cold(url, session, server, links, resolver)
             traces = [_one(url, session, server, links, resolver, edge)]
             if warm:
-                time.sleep(SETTLE)
+                time.sleep(SETTLE)  # what the one before left on the way arrives
                 traces.append(_one(url, session, server, links, resolver, edge))
             if wanted.frames:
-                time.sleep(SETTLE + _half_a_round_trip(traces[-1]))
+                time.sleep(SETTLE + _half_a_round_trip(traces[-1]))  # the last segments arrive
         secret = secrets.text() if secrets is not None else ""
     bodies = [each.as_json() for each in traces]
     if wanted.packets:

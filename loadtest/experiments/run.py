@@ -98,6 +98,10 @@ class Run:
         """Return seconds since the run began."""
         return self.timeline.now()
 
+    async def until(self, moment: float) -> None:
+        """Wait for *moment*, in seconds since the run began; one that has passed is not waited for."""
+        await asyncio.sleep(max(0.0, moment - self.now()))  # what is measured runs beside it
+
     def phase(self, text: str) -> None:
         """Say what happens from now on."""
         self.timeline.note("phase", text)

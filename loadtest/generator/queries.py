@@ -106,7 +106,7 @@ class Queries:
             try:
                 await self.pacer.run(stop or asyncio.Event())
                 while self._under_way:
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.01)  # answers come, or run out of time
                     self._expire(self.pacer.now())
             finally:
                 loop.remove_reader(sock)

@@ -321,7 +321,7 @@ class _Asker:
             if now == before and not link["queued"]:
                 return now[1]
             before = now
-            time.sleep(RTT_MS / 1000)
+            time.sleep(RTT_MS / 1000)  # what is on the way arrives
 
 
 def _fates(found: Sequence[Fetch], arm: str) -> dict[str, tuple[int, str | int]]:

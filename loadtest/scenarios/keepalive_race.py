@@ -175,7 +175,7 @@ class KeepaliveRace(Experiment[Parameters]):
         No gap begins that might not end before the run does: what is cut off would be the long ones.
         """
         last = self.p.seconds - self.p.timeout_s - 4 * self.rtt
-        await asyncio.sleep(rng.uniform(0, min(2.0, self.p.timeout_s)))
+        await asyncio.sleep(rng.uniform(0, min(2.0, self.p.timeout_s)))  # connections do not march in step
         waiting: Gap | None = None
         while waiting is not None or self._now() < last:
             kept = _Kept(self._now, address)
@@ -187,7 +187,7 @@ class KeepaliveRace(Experiment[Parameters]):
                 waiting = None
             if error:
                 arm.failed[error] += 1
-                await asyncio.sleep(self.rtt)
+                await asyncio.sleep(self.rtt)  # a broken edge is not flooded
                 continue
             while waiting is None and self._now() < last:
                 gap = await self._gap(arm, kept, next(gaps))

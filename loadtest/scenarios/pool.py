@@ -185,11 +185,11 @@ class Pool(Experiment[Parameters]):
 
     async def _drive(self, run: Run, name: str, *loads: Load) -> None:
         """Run *loads* at once, a little apart from what comes before and after, so that counters tell them apart."""
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(PAUSE)  # counters of what came before settle
         began = run.now()
         await asyncio.gather(*(load.run() for load in loads))
         self.spans[name] = (began, run.now())
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(PAUSE)  # and those of this
 
     # --- conclusion -----------------------------------------------------------------------------------------------
 

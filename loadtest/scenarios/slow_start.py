@@ -276,7 +276,7 @@ class _Asker:
         """Return the arrivals on one connection: new, asked again at once, and after *idle* seconds."""
         with Connection(self._to, None, receive_buffer=self._buffer) as connection:
             first, second = self._arrivals(connection, octets), self._arrivals(connection, octets)
-            time.sleep(idle)
+            time.sleep(idle)  # the silence that is measured
             return first, second, self._arrivals(connection, octets)
 
     @staticmethod

@@ -331,5 +331,5 @@ def sustained(attempts: list[tuple[float, float, str]]) -> float:
 
 async def _tell(run: Run, moments: Mapping[str, float]) -> None:
     for text, at in sorted(moments.items(), key=lambda item: item[1]):
-        await asyncio.sleep(max(0.0, at - run.now()))
+        await run.until(at)
         run.phase(f"by theory: {text}")

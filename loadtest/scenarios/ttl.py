@@ -212,7 +212,7 @@ class Ttl(Experiment[Parameters]):
         # A look into the logs takes a while: it must not lengthen the window.
         asyncio.get_running_loop().call_later(self.p.seconds, ended)
         while time.time() < end:
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(LOOK)  # polls: logs tell nobody that they grow
             await self._look(run, begin, end)
 
     async def _look(self, run: Run, begin: float, end: float) -> None:
@@ -241,14 +241,14 @@ class Ttl(Experiment[Parameters]):
             for owner, ttl in owners.items():
                 await self._publish(run, owner, ttl, NEW, (near,))
                 group.create_task(self._sample(run, ttl))
-            await asyncio.sleep(self.gone + REMAIN - (run.now() - self.moved))
+            await run.until(self.moved + self.gone + REMAIN)
 
     async def _sample(self, run: Run, ttl: float) -> None:
         """Look how the old answer fades, until it must be gone; a slow answer holds no other up."""
         began, step = run.now(), max(SPACING, ttl / SAMPLES)
 
         async def look(after: float) -> None:
-            await asyncio.sleep(began + after - run.now())
+            await run.until(began + after)
             at = run.now() - began
             answer = await _ask(_name(run.rng.randrange(self.p.names), ttl))
             if answer:
@@ -478,7 +478,7 @@ def _name(number: int, ttl: float) -> str:
 
 async def _ask(name: str, after: float = 0.0) -> str:
     """Return the address of *name*, asked without any memory after some seconds; empty if there is no answer."""
-    await asyncio.sleep(after)
+    await asyncio.sleep(after)  # as its caller asks: the pace of a client
     try:
         return (await AsyncStub([RESOLVER]).resolve(name)).rdata[0]
     except StubError:
@@ -489,4 +489,4 @@ async def _forget(run: Run, stop: asyncio.Event) -> None:
     run.note("injection", "the cache is emptied twice a second")
     while not stop.is_set():
         await run.call("resolver", "POST", "/admin/cache/flush", {"all": True})
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # the pace that the note names

@@ -94,7 +94,7 @@ def look(board: Board, runner: Any) -> None:
                 board.see(name, call(f"http://{address}:9900", "GET", "/admin/kernel", timeout=1.0))
             except CallError:
                 board.hosts.pop(name, None)
-        gevent.sleep(LOOK)
+        gevent.sleep(LOOK)  # from look to look
 
 
 _STYLE = "font:14px system-ui,sans-serif;position:fixed;right:1rem;bottom:.7rem;z-index:9;display:flex;gap:1rem;background:#12324a;padding:.35rem .8rem;border-radius:.4rem"

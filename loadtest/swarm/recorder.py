@@ -59,7 +59,7 @@ class Recorder:
                 self.board.take("here", self.report())
             cpu, waited, began = time.process_time(), run_delay(), time.monotonic()
             while (at := time.monotonic()) - began < JUDGE:
-                gevent.sleep(NAP)
+                gevent.sleep(NAP)  # how much longer it takes is what is measured
                 self._lag.add(max(0.0, time.monotonic() - at - NAP))
             took = time.monotonic() - began
             self._cpu = (time.process_time() - cpu) / took

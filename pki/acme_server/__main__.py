@@ -110,7 +110,7 @@ async def _watch(
 ) -> None:
     """Keep our own certificate fresh, and the door shut while the fault acme_refuse is on."""
     while True:
-        await asyncio.sleep(WATCH)
+        await asyncio.sleep(WATCH)  # from look to look
         refuse = telemetry.faults.get("acme_refuse") is not None
         if refuse and site is not None and telemetry.faults.hit("acme_refuse"):
             await site.stop()

@@ -83,8 +83,7 @@ class BrokenMaterial(Experiment[Parameters]):
         """One kind after the other; between them a renewal that is good."""
         stage = self.stage = Rehearsal(run, self.p.rate)
         async with stage.under_load():
-            run.phase("baseline")
-            await asyncio.sleep(BASELINE)
+            await stage.baseline(BASELINE)
             self.began = run.now()
             if self.negative:
                 await run.fault(HOST, "naive_reload", how="live")
@@ -92,7 +91,7 @@ class BrokenMaterial(Experiment[Parameters]):
             for _, kind in run.interleaved((*SPOILT, *MISISSUED), self.p.repeats):
                 await self._one(run, stage, kind)
             self.ended = run.now()
-            await asyncio.sleep(AFTER)
+            await asyncio.sleep(AFTER)  # the load shows whether it is well again
 
     async def _one(self, run: Run, stage: Rehearsal, kind: str) -> None:
         host, fault = (HOST, "broken_material") if kind in SPOILT else ("ca", "misissue")
@@ -108,14 +107,14 @@ class BrokenMaterial(Experiment[Parameters]):
                     case.refused.append(str(error))
                 else:
                     case.taken += 1
-                await asyncio.sleep(AFTER / 2)
+                await asyncio.sleep(AFTER / 2)  # clients meet what was taken, or not
             body = await stage.watch.look(HOST)
             case.kept = body["serial"] == before and case.taken == 0
             case.alarmed = any(text.startswith("renewal:") for text in body["alarms"])
         case.end = run.now()
         await run.call(HOST, "POST", "/admin/renew", {}, timeout=60.0)  # nothing broken any more: it has to work
         await stage.watch.look(HOST)
-        await asyncio.sleep(AFTER)
+        await asyncio.sleep(AFTER)  # clients meet the new certificate before the next case
 
     def conclude(self, run: Run) -> None:
         """Refused, announced, and nobody noticed."""

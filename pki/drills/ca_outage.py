@@ -101,8 +101,7 @@ class CaOutage(Experiment[Parameters]):
         if self.negative:  # a CA that never answers slows the most eager client down
             modes.remove("never answers")
         async with stage.under_load():
-            run.phase("baseline")
-            await asyncio.sleep(BASELINE)
+            await stage.baseline(BASELINE)
             self.began = run.now()
             await shorten(run, HOSTS, self.scale)
             if self.negative:
@@ -116,7 +115,7 @@ class CaOutage(Experiment[Parameters]):
                 counting.cancel()
                 await asyncio.gather(counting, return_exceptions=True)
             self.ended = run.now()
-            await asyncio.sleep(AFTER)
+            await asyncio.sleep(AFTER)  # the load shows whether it is well again
 
     async def _outage(self, run: Run, stage: Rehearsal, share: float, mode: str, *, first: bool) -> None:
         if not first:  # all of one age again, so that the outage meets all at the same point
@@ -124,12 +123,12 @@ class CaOutage(Experiment[Parameters]):
         bodies = {host: await stage.watch.look(host) for host in HOSTS}
         due = min(stage.at(body["due"]) for body in bodies.values())
         run.phase(f"outage of {share:.0%} of a life begins in {max(0.0, due - run.now()):.0f} s: the CA {mode}")
-        await asyncio.sleep(max(0.0, due - EARLY * self.p.life - run.now()))
+        await run.until(due - EARLY * self.p.life)
         bodies = {host: await stage.watch.look(host) for host in HOSTS}
         outage = _Outage(share, mode, run.now(), expiry=stage.at(bodies[HOST]["not_after"]))
         self.outages.append(outage)
         fault = await run.fault("ca", MODES[mode])
-        await asyncio.sleep(max(0.0, outage.begin + share * self.p.life - run.now()))
+        await run.until(outage.begin + share * self.p.life)
         tries = [(await stage.watch.look(host))["failures"] - bodies[host]["failures"] for host in HOSTS]
         outage.tries = max(tries)
         await run.undo(fault)
@@ -152,7 +151,7 @@ class CaOutage(Experiment[Parameters]):
                 text = ""
             found = re.findall(r"^firstbyte_acme_requests_total\{[^}]*\} ([\d.e+]+)$", text, re.MULTILINE)
             self.asked.append((run.now(), sum(map(float, found))))
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(1.0)  # a count a second is enough for the picture
 
     def conclude(self, run: Run) -> None:
         """No loss within the margin, none but the expired after it, and back alone."""

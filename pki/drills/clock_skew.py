@@ -91,10 +91,9 @@ class ClockSkew(Experiment[Parameters]):
         """One wrong clock after the other, in an order that the seed shuffles."""
         stage = self.stage = Rehearsal(run, self.p.rate)
         async with stage.under_load():
-            run.phase("baseline")
-            await asyncio.sleep(BASELINE)
+            await stage.baseline(BASELINE)
             await shorten(run, (HOST,), self.scale)
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(1.0)  # requests meet the short certificate
             self.began = run.now()
             if self.negative:
                 await run.fault(HOST, "naive_reload", how="live")
@@ -108,7 +107,7 @@ class ClockSkew(Experiment[Parameters]):
                 run.note("observation", f"{who} {'+' if sign > 0 else '-'}{name}: {case.words}"[:160])
             self.ended = run.now()
             await stage.watch.look(HOST)
-            await asyncio.sleep(AFTER)
+            await asyncio.sleep(AFTER)  # the load shows whether it is well again
 
     def _skew(self, sign: int, name: str) -> float:
         return sign * self.scale.seconds(SKEWS[name])
@@ -145,7 +144,7 @@ class ClockSkew(Experiment[Parameters]):
             got, words = False, str(error)
         else:
             got, words = True, "taken"
-        await asyncio.sleep(WATCHED)
+        await asyncio.sleep(WATCHED)  # clients meet it
         after = await stage.watch.look(HOST)
         alarm = any(text.startswith("clock:") for text in after["alarms"])
         tries = after["renewals"] + after["failures"] - before["renewals"] - before["failures"]

@@ -83,10 +83,9 @@ class LeafExpiry(Experiment[Parameters]):
         async with stage.under_load():
             await run.blocking(ways.start)
             try:
-                run.phase("baseline")
-                await asyncio.sleep(BASELINE)
+                await stage.baseline(BASELINE)
                 await self._expire(run, stage)
-                await asyncio.sleep(AFTER)
+                await asyncio.sleep(AFTER)  # the load shows whether it is well again
             finally:
                 await run.blocking(ways.stop)
 
@@ -98,10 +97,10 @@ class LeafExpiry(Experiment[Parameters]):
         body = await stage.watch.look(HOST)
         self.serial, self.end, self.issued = body["serial"], stage.at(body["not_after"]), stage.at(body["issued"])
         run.phase(f"renewal is off; certificate {self.serial[:8]} ends in {self.end - run.now():.0f} s")
-        await asyncio.sleep(max(0.0, self.end - run.now()))
+        await run.until(self.end)
         run.note("injection", "notAfter")
         run.phase("expired")
-        await asyncio.sleep(self.p.expired)
+        await asyncio.sleep(self.p.expired)  # what it costs clients is what is measured
         await run.undo(fault)
         self.allowed = run.now()
         run.phase("renewal is allowed again")

@@ -70,6 +70,11 @@ class Rehearsal:
                 each.intended, each.sent, each.done = (began + t for t in (each.intended, each.sent, each.done))
             self.requests = load.requests
 
+    async def baseline(self, seconds: float) -> None:
+        """Let nothing happen under load, for what follows to be compared with."""
+        self.run.phase("baseline")
+        await self.run.until(self.run.now() + seconds)
+
     # --- what came of it --------------------------------------------------------------------------------------------
 
     def at(self, epoch: float) -> float:

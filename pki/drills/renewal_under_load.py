@@ -77,8 +77,7 @@ class RenewalUnderLoad(Experiment[Parameters]):
         """Shorten lives under load and let the schedule do the rest."""
         stage = self.stage = Rehearsal(run, self.p.rate)
         async with stage.under_load():
-            run.phase("baseline")
-            await asyncio.sleep(BASELINE)
+            await stage.baseline(BASELINE)
             await shorten(run, (HOST,), self.scale)
             if self.negative:
                 await run.fault(HOST, "naive_reload", how="restart")
@@ -90,7 +89,7 @@ class RenewalUnderLoad(Experiment[Parameters]):
                 serial = stage.watch.of(HOST)[-1].serial
                 run.note("injection", f"renewal {number}")
             self.ended = run.now()
-            await asyncio.sleep(AFTER)
+            await asyncio.sleep(AFTER)  # the load shows whether it is well again
 
     def conclude(self, run: Run) -> None:
         """Nothing lost, everything renewed when due and seen from outside."""

@@ -93,7 +93,7 @@ class Watch:
         """Return the second at which *host* holds another certificate than *serial*; raise `TimeoutError`."""
         async with asyncio.timeout(timeout):
             while (await self.look(host)).get("serial") == serial:  # noqa: ASYNC110 - a host has no events to wait for
-                await asyncio.sleep(EVERY)
+                await asyncio.sleep(EVERY)  # polls
         return self.run.now()
 
     def of(self, host: str) -> list[Held]:

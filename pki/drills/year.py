@@ -1,6 +1,5 @@
 """`year`: a whole year of 47-day certificates, in two minutes, under load, with a calendar of who held what when."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -86,8 +85,7 @@ class Year(Experiment[Parameters]):
         """Let a year pass."""
         stage = self.stage = Rehearsal(run, self.p.rate, HOSTS)
         async with stage.under_load():
-            run.phase("baseline")
-            await asyncio.sleep(BASELINE)
+            await stage.baseline(BASELINE)
             await shorten(run, HOSTS, self.scale)
             if self.negative:
                 await run.fault(HOST, "renewal_off")
@@ -97,7 +95,7 @@ class Year(Experiment[Parameters]):
             quarter = self.p.seconds / 4
             for number in range(4):
                 run.phase(f"day {self.p.days * number / 4:.0f} of {self.p.days:.0f}")
-                await asyncio.sleep(max(0.0, self.began + quarter * (number + 1) - run.now()))
+                await run.until(self.began + quarter * (number + 1))
             self.ended = run.now()
             run.phase("the year is over")
 

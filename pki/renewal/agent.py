@@ -128,7 +128,7 @@ class Agent:
                 if isinstance(error, AcmeError) and error.retry_after is not None:
                     pause = max(pause, min(error.retry_after, MAX_RETRY_AFTER))
                 self.telemetry.health.set(self._check("certificate"), ok=False, detail=f"none yet: {error}")
-                await asyncio.sleep(pause)
+                await asyncio.sleep(pause)  # before it tries again
             else:
                 return
 
@@ -236,7 +236,7 @@ class Agent:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(TICK)  # from look to look
             self._check_health()
             if self.telemetry.clock.time() < self._next:
                 continue
@@ -264,7 +264,7 @@ class Agent:
                 if suggestion is not None:
                     self.suggest(suggestion, pair.serial)
                     pause = min(max(suggestion.retry_after or ASK_AGAIN, MIN_RETRY), MAX_RETRY_AFTER)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(pause)  # as the CA says, or by the rule
 
     def suggest(self, suggestion: Suggestion, serial: str) -> None:
         """Follow the CA where it wants *serial* renewed earlier than by our own rule: at a random moment of its window.

@@ -221,7 +221,7 @@ class AcmeClient:
                 return body
             if body["status"] not in wait:
                 raise AcmeError(_why(body), _problem_of(body).get("type", "").rpartition(":")[2])
-            await asyncio.sleep(pause if after is None else after)
+            await asyncio.sleep(pause if after is None else after)  # polls, as RFC 8555 section 7.5.1 says
             pause = min(LAST_POLL, pause * 1.5)
 
     async def _download(self, http: aiohttp.ClientSession, url: str) -> str:

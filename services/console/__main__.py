@@ -144,7 +144,7 @@ def _draw(trace: Mapping[str, Any]) -> None:
 async def _watch_reports(state: State, results: Path) -> None:
     while True:
         state.take_reports(await asyncio.to_thread(reports.latest, results))
-        await asyncio.sleep(REPORTS_EVERY)
+        await asyncio.sleep(REPORTS_EVERY)  # polls a folder
 
 
 def _seconds(text: str) -> float:

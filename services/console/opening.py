@@ -110,7 +110,7 @@ async def first_trace(tracer: Tracer, url: str, patience: float = PATIENCE, paus
             logger.debug("trace_failed", url=url, error=error.message)
             if time.monotonic() + pause >= until:
                 raise
-        await asyncio.sleep(pause)
+        await asyncio.sleep(pause)  # a lab that has just started is not ready
 
 
 async def show(

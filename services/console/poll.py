@@ -77,7 +77,7 @@ class Poller:
                 except Exception as error:  # one host's odd answer must not blind the console to the others
                     logger.error("round_failed", error=repr(error))
                     self.on_failure(repr(error))
-                await asyncio.sleep(max(0.05, self.interval - (time.monotonic() - began)))
+                await asyncio.sleep(max(0.05, self.interval - (time.monotonic() - began)))  # until the next round
 
     async def round(self) -> None:
         """Ask every host once."""

@@ -238,7 +238,7 @@ class Proxy:
             client.drain()
         deadline = time.monotonic() + DRAIN
         while self._clients and time.monotonic() < deadline:  # noqa: ASYNC110 - bounded, and clients are many
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # polls
         for client in list(self._clients):
             client.abort()
         for door in self._doors:
@@ -248,7 +248,7 @@ class Proxy:
             await asyncio.gather(self._ticker, return_exceptions=True)
         for pool in self.pools.values():
             pool.close(pool.core.purge())
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # transports close in the next round of the loop
 
     def certificate_changed(self, reload: Reload) -> None:
         """Drain pooled connections of the old certificate; do what a restart does where *reload* says so."""
@@ -266,7 +266,7 @@ class Proxy:
             await door.abort()
         for client in list(self._clients):
             client.abort()
-        await asyncio.sleep(down_s)
+        await asyncio.sleep(down_s)  # the restart without grace that was asked for
         if not self.draining:
             for listener in self._listeners:
                 self._bind(listener)
@@ -298,7 +298,7 @@ class Proxy:
         """Send the request to an origin of its route; errors as `Exchange.run`."""
         faults = self.telemetry.faults
         if faults.any_on and faults.hit("upstream_delay"):
-            await asyncio.sleep(float((faults.get("upstream_delay") or {}).get("ms", 0)) / 1000)
+            await asyncio.sleep(float((faults.get("upstream_delay") or {}).get("ms", 0)) / 1000)  # the fault itself
         path = exchange.target.partition(b"?")[0].decode("latin-1")
         route = find(self.routes, path)
         if route is None:
@@ -334,7 +334,7 @@ class Proxy:
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(TICK)  # from look to look
             now = time.monotonic()
             for client in list(self._clients):
                 client.check_deadline(now)

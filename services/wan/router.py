@@ -104,7 +104,7 @@ class Router:
                     self._perform()
                 wait = self._write_due()
                 if drained and (wait is None or wait > self._lead):
-                    self._sleep(wait)
+                    self._sleep(wait)  # until a packet comes or is due
             self._drain()
         except OSError as error:
             logger.error("router_failed", error=str(error))
@@ -175,7 +175,7 @@ class Router:
         while len(self.network) and time.monotonic_ns() < stop_at:
             wait = self._write_due()
             if wait:
-                time.sleep(min(wait, max(0, stop_at - time.monotonic_ns())) / 1e9)
+                time.sleep(min(wait, max(0, stop_at - time.monotonic_ns())) / 1e9)  # until the next is due
 
     def _not_written(self, error: OSError) -> None:
         self.write_errors += 1
