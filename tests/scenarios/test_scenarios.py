@@ -97,6 +97,7 @@ def exhausted(tmp_path):
     for name, sources in REUSING.items():
         experiment.reusing[name] = reused(few * sources, few * 4, 12.0)
     experiment.reuser = {"tw_reuse": "1"}
+    experiment.on_the_edge = round(time_wait.ports_held(experiment.p.rate, experiment.p.seconds, experiment.p.ports))
     return experiment, run
 
 
@@ -122,6 +123,13 @@ def test_a_host_that_does_not_reuse_ports_is_told_and_not_judged(exhausted):
     experiment.conclude(run)
     assert [c.name for c in run.result.checks if not c.ok] == []
     assert "tcp_tw_reuse=2, expected 1" in run.result.left_out[-1]
+
+
+def test_an_edge_that_does_not_keep_what_it_closes_fails(exhausted):
+    experiment, run = exhausted
+    experiment.on_the_edge = 0
+    experiment.conclude(run)
+    assert [c.name for c in run.result.checks if not c.ok] == ["on the edge, which closes first"]
 
 
 def test_a_port_that_is_free_too_early_fails(exhausted):

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import socket
 from pathlib import Path
 
 import pytest
@@ -52,12 +53,22 @@ async def test_admin_is_refused_without_the_token(service: Telemetry, token: str
         ("POST", "/admin/faults/drop_answers", {"ms": "slow"}, 400, "expected ms to be float"),
         ("POST", "/admin/faults/drop_answers", {"speed": 1}, 400, "expected parameters among"),
         ("PUT", "/admin/clock", {"offset_s": "tomorrow"}, 400, "offset_s"),
+        ("GET", "/admin/sockets?state=WAITING", None, 400, "TIME-WAIT"),
+        ("GET", "/admin/sockets?local_port=70000", None, 400, "local_port"),
     ],
 )
 async def test_bad_requests_say_what_was_expected(service, method, path, body, status, message) -> None:
     with pytest.raises(CallError, match=message) as refused:
         await ask(service, method, path, body)
     assert refused.value.status == status
+
+
+async def test_sockets_of_one_state_and_port_are_told_with_both_ends(service: Telemetry) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        near, far = (f"127.0.0.1:{each.getsockname()[1]}" for each in (client, server))
+        path = f"/admin/sockets?local_port={client.getsockname()[1]}"
+        assert await ask(service, "GET", path) == [{"local": near, "remote": far}]
+        assert await ask(service, "GET", f"{path}&state=TIME-WAIT") == []
 
 
 async def test_path_parameters_reach_the_handler(service: Telemetry) -> None:
