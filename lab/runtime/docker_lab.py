@@ -25,6 +25,8 @@ from runtime.topology import COMPOSE_FILE, Topology
 PROJECT = "firstbyte"
 #: The uid that every service runs as, and the only one that may read the lab's volumes.
 HOST_UID = "1000"
+#: The image of the services `lab` and `locust`: built when it is first asked for.
+LAB_IMAGE = "firstbyte-lab:local"
 MIN_ENGINE = 26
 #: The engine API of that version.
 API_VERSION = "1.45"
@@ -84,6 +86,15 @@ class DockerLab:
             raise EngineError(
                 f"the lab did not come up: {', '.join(broken) or 'see above'}; `firstbyte logs HOST` says more"
             )
+        if build:
+            self._renew_lab_image()
+
+    def _renew_lab_image(self) -> None:
+        """Build the image of `run_lab` again if there is one: ``compose run`` would take it however old it is."""
+        if not self._client.images.list(name=LAB_IMAGE):
+            return
+        if self._compose("--profile", "tools", "build", "--quiet", "lab", stdout=sys.stderr).returncode:
+            raise EngineError(f"the image {LAB_IMAGE} could not be built, see above")
 
     def down(self, *, volumes: bool = True) -> None:
         """Remove every container and network, of every profile, and the volumes unless told otherwise."""

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from runtime import Lab
+from runtime import DockerLab, Lab
 from tests.system.conftest import Shell
 
 pytestmark = pytest.mark.system
@@ -51,6 +51,19 @@ def test_a_container_of_the_service_lab_is_all_that_a_reader_needs(shell: Shell)
     wrong = shell.here(*project, "run", "--rm", "-T", "lab", "trace", "https://nosuch.example.com/")
     assert wrong.code == 1
     assert "no such name" in wrong.err
+
+
+@pytest.mark.usefixtures("engine")
+def test_up_leaves_no_image_of_an_older_checkout_for_the_service_lab(shell: Shell) -> None:
+    def image(name: str) -> str:
+        return shell.here("docker", "image", "inspect", "--format", "{{.Id}}", name).out
+
+    before = image("firstbyte-lab:local")
+    assert shell.here("docker", "tag", "firstbyte:local", "firstbyte-lab:local").code == 0
+    assert image("firstbyte-lab:local") == image("firstbyte:local") != before
+    assert isinstance(shell.lab, DockerLab)
+    shell.lab._renew_lab_image()
+    assert image("firstbyte-lab:local") not in {"", image("firstbyte:local")}
 
 
 def test_our_own_command_line_says_that_the_lab_is_up(shell: Shell) -> None:
