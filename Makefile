@@ -43,7 +43,7 @@ unit: venv ## the tests that need no lab
 bench: venv ## measure beside independent peers (minutes; an idle machine)
 	$(BIN)/python bench
 
-fuzz: venv ## parsers on ten thousand inputs each
+fuzz: venv ## parsers on ten thousand inputs each (hours)
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -m "hypothesis and not system"
 
 experiments: venv ## every scenario and drill, quickly, then every control (a quarter of an hour; the lab has to be up)

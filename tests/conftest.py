@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-# Its defaults in the suite, ten thousand inputs each under `make fuzz`.
-
+# Its defaults in the suite: new inputs each time, and where CI is set the same ones each time (its profile "ci"), so that
+# a change is judged by what it changed.  Ten thousand new inputs each under `make fuzz`.
 settings.register_profile("fuzz", max_examples=10_000, deadline=None)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+if "HYPOTHESIS_PROFILE" in os.environ:
+    settings.load_profile(os.environ["HYPOTHESIS_PROFILE"])
 
 
 @pytest.fixture(autouse=True)

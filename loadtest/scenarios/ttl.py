@@ -22,10 +22,10 @@ ZONE = "example.com."
 OLD, NEW = "198.19.20.10", "198.19.30.10"
 #: Seconds between two looks into the servers' query logs, which hold 2,000 each.
 LOOK = 2.0
-#: Questions after the change within each T, each by a client without a cache of its own.
-SAMPLES = 250
-#: Seconds between two of them at least: a resolver has other work, too.
-SPACING = 0.008
+#: Times that each name is asked for within T of the change, by clients without a cache of their own.
+ROUNDS = 2
+#: Seconds between two of those questions at least: a resolver has other work, too.
+SPACING = 0.004
 #: Seconds after T in which an old answer is forgiven: TTLs are whole seconds on the wire, rounded.
 ROUNDED = 0.5
 #: The origin behind the edge that the name moves to.
@@ -189,7 +189,8 @@ class Ttl(Experiment[Parameters]):
 
     def _queries(self, names: Sequence[str], rate: float, run: Run) -> Queries:
         shape = constant(len(names) * rate, self.duration() + 30)
-        return Queries(RESOLVER, names, Schedule(shape, "exponential", run.result.seed), seed=run.result.seed)
+        # Each draws for itself: with one seed for all, the luck of one would be that of every other.
+        return Queries(RESOLVER, names, Schedule(shape, "exponential", run.rng.getrandbits(32)), seed=run.rng.getrandbits(32))  # fmt: skip
 
     async def _publish(self, run: Run, owner: str, ttl: float, address: str, servers: Sequence[str] = SERVERS) -> None:
         for server in servers:
@@ -244,13 +245,18 @@ class Ttl(Experiment[Parameters]):
             await run.until(self.moved + self.gone + REMAIN)
 
     async def _sample(self, run: Run, ttl: float) -> None:
-        """Look how the old answer fades, until it must be gone; a slow answer holds no other up."""
-        began, step = run.now(), max(SPACING, ttl / SAMPLES)
+        """Look how the old answer fades, until it must be gone; a slow answer holds no other up.
 
-        async def look(after: float) -> None:
-            await run.until(began + after)
+        Each name in turn, and evenly over T: with names drawn at random, chance would be half as large again.
+        """
+        began, step = run.now(), max(SPACING, ttl / (ROUNDS * self.p.names))
+        names = [_name(i, ttl) for i in range(self.p.names)]
+        run.rng.shuffle(names)
+
+        async def look(number: int) -> None:
+            await run.until(began + number * step)
             at = run.now() - began
-            answer = await _ask(_name(run.rng.randrange(self.p.names), ttl))
+            answer = await _ask(names[number % len(names)])
             if answer:
                 self.answers[ttl].append((at, answer == OLD))
             else:
@@ -258,7 +264,7 @@ class Ttl(Experiment[Parameters]):
 
         async with asyncio.TaskGroup() as group:
             for i in range(math.ceil((ttl + 2 * ROUNDED + 0.5) / step)):
-                group.create_task(look(i * step))
+                group.create_task(look(i))
 
     # --- what came of it --------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import socket
 import struct
@@ -152,8 +153,8 @@ def _reason(status: int, body: bytes) -> str:
 
 def _object(body: bytes, path: str) -> dict[str, Any]:
     try:
-        answer = json.loads(body, parse_constant=_no_json)
-    except ValueError:
+        answer = json.loads(body, parse_constant=_no_json, parse_float=_finite)
+    except (ValueError, RecursionError):
         raise _AnswerError(f"expected JSON from {path}, got {body[:40]!r}") from None
     if not isinstance(answer, dict):
         raise _AnswerError(f"expected a JSON object from {path}, got {type(answer).__name__}")
@@ -163,6 +164,12 @@ def _object(body: bytes, path: str) -> dict[str, Any]:
 def _no_json(constant: str) -> NoReturn:
     # NaN and Infinity are Python's, not JSON's: a browser could not read them.
     raise ValueError(constant)
+
+
+def _finite(digits: str) -> float:
+    # JSON has no largest number, and Python makes infinity of what is too large.
+    number = float(digits)
+    return number if math.isfinite(number) else _no_json(digits)
 
 
 def _scrape(body: bytes) -> Scrape:

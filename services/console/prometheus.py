@@ -4,12 +4,14 @@ Reads samples and skips comments; what HELP and TYPE say is not kept, nor are ti
 https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 """
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from console.hosts import ConsoleError
+
+#: What no count and no size reaches; sums and differences of less stay finite.
+LARGEST = 2.0**64
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\\n]|\\.)*)"\s*(,|(?=\}))')
@@ -48,8 +50,8 @@ class Scrape:
                 yield series
 
     def total(self, name: str, **labels: str) -> float | None:
-        """Return the sum of the series called *name* with these *labels*; None when there is none that is finite."""
-        values = [series.value for series in self.each(name, **labels) if math.isfinite(series.value)]
+        """Return the sum of the series called *name* with these *labels*; None when none has a value below `LARGEST`."""
+        values = [series.value for series in self.each(name, **labels) if abs(series.value) < LARGEST]
         return sum(values) if values else None
 
 

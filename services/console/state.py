@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 from console.alarms import Alarm, Down, of_certificate, of_health, of_hosts
 from console.hosts import Host, Hosts
-from console.prometheus import Scrape
+from console.prometheus import LARGEST, Scrape
 from console.window import Window
 
 #: Samples in a row without an answer before a host counts as down; one may be a hiccup of a busy machine.
@@ -24,6 +24,8 @@ WINDOW = 60.0
 HISTORY = 60
 #: Things that happened, newest first.
 EVENTS = 30
+#: Seconds since the epoch at which X.509 ends (RFC 5280 section 4.1.2.5); a C library may end there, too.
+YEAR_10000 = 253_402_300_800
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,24 +305,24 @@ class State:
         issued, names = body.get("issued"), body.get("names")
         left = body.get("seconds_left")
         # The host's clock may be set ahead on purpose: what it says is left counts, less the time since it said so.
-        left = left - (now - at) if _number(left) else after - now if _number(after) else None
+        left = left - (now - at) if _time(left) else after - now if _time(after) else None
         used = renew_at = None
         # Certificates are dated back a little for clocks that lag; life counts from issue, as the schedule does.
-        begins = issued if _number(issued) else before
-        if _number(begins) and _number(after) and after > begins and left is not None:
+        begins = issued if _time(issued) else before
+        if _time(begins) and _time(after) and after > begins and left is not None:
             life = after - begins
             used = min(1.0, max(0.0, 1 - left / life))
-            renew_at = min(1.0, max(0.0, (renewal - begins) / life)) if _number(renewal) else None
+            renew_at = min(1.0, max(0.0, (renewal - begins) / life)) if _time(renewal) else None
         return {
             "host": track.host.name,
             "names": [str(name) for name in names] if isinstance(names, list) else [],
             "issuer": body.get("issuer"),
             "serial": body.get("serial"),
-            "not_after": after if _number(after) else None,
+            "not_after": after if _time(after) else None,
             "seconds_left": left,
             "used": used,
             "renew_at": renew_at,
-            "next_renewal": renewal if _number(renewal) else None,
+            "next_renewal": renewal if _time(renewal) else None,
             "renewals": body.get("renewals", 0),
             "failures": body.get("failures", 0),
             "last_error": body.get("last_error"),
@@ -426,7 +428,13 @@ def _entries(body: object, key: str, fields: Mapping[str, type]) -> Iterable[Map
 
 
 def _number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Say whether *value* is a number that can be reckoned with: JSON has integers longer than any float."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST
+
+
+def _time(value: object) -> TypeGuard[float]:
+    """Say whether *value* is a moment or a span that a certificate can have, in seconds."""
+    return _number(value) and abs(value) < YEAR_10000
 
 
 def _settings(link: Mapping[str, Any]) -> dict[str, Any]:

@@ -363,7 +363,11 @@ def test_its_repr_counts_hosts_by_status() -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from([10**400, -(10**400), 1e308, -1e308, 253_402_300_800])
+    | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(
         st.sampled_from(["links", "upstreams", "from", "to", "rtt_ms", "packets", "dropped_loss", "dropped_queue", "name",
@@ -375,15 +379,26 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@given(st.dictionaries(st.sampled_from(["edge", "wan", "resolver"]), JSON), JSON, JSON)
-def test_no_answer_of_a_host_blinds_the_console(answers: dict[str, Any], checks: Any, faults: Any) -> None:
+@given(st.lists(st.dictionaries(st.sampled_from(["edge", "wan", "resolver"]), JSON), max_size=3), JSON, JSON)
+def test_no_answer_of_a_host_blinds_the_console(rounds: list[dict[str, Any]], checks: Any, faults: Any) -> None:
     lab = Lab()
-    for host, body in answers.items():
-        declared = next(it for it in HOSTS.hosts if it.name == host)
-        admin = dict.fromkeys((*lab.state.admin_paths(declared), "/admin/faults"), body)
-        lab.state.observe(
-            Sample(host, lab.at, None, {"status": "ok", "checks": checks, "faults": faults}, Scrape(), admin)
-        )
+    for answers in rounds:
+        lab.at += 2
+        for host, body in answers.items():
+            declared = next(it for it in HOSTS.hosts if it.name == host)
+            admin = dict.fromkeys((*lab.state.admin_paths(declared), "/admin/faults"), body)
+            lab.state.observe(
+                Sample(host, lab.at, None, {"status": "ok", "checks": checks, "faults": faults}, Scrape(), admin)
+            )
     snapshot = lab.state.snapshot(lab.at)
     json.dumps(snapshot, allow_nan=False)
     assert len(statuses(snapshot)) == len(HOSTS.hosts)
+
+
+@pytest.mark.parametrize("moment", [-6.8e16, -9.3e18, 1e300, 10**400])
+def test_a_moment_that_no_certificate_can_have_is_not_shown(moment: float) -> None:
+    lab = Lab()
+    body = {"not_before": 0.0, "not_after": moment, "next_renewal": moment, "seconds_left": moment}
+    lab.state.observe(well("edge", lab.at, admin={"/admin/certificate": body}))
+    (certificate,) = lab.state.snapshot(lab.at)["certificates"]
+    assert certificate["not_after"] is certificate["next_renewal"] is certificate["seconds_left"] is None
