@@ -99,11 +99,14 @@ def of_certificate(host: Host, certificate: Mapping[str, Any]) -> Alarm | None:
     """Say whether a certificate (an entry of the snapshot) has expired or is overdue."""
     left, used, renew_at = certificate["seconds_left"], certificate["used"], certificate["renew_at"]
     why = str(certificate["last_error"] or "")
+    name = next(iter(certificate["names"]), host.fqdn)
+    # One for a name of its own says nothing of the host as a whole.
+    owner = host.name if name == host.fqdn else name
     if left is None:
-        return Alarm("bad", host.name, "has no certificate", None, why)
-    subject = f"the certificate of {host.name}"
+        return Alarm("bad", owner, "has no certificate", None, why)
+    subject = f"the certificate of {owner}"
     if left <= 0:
-        return Alarm("bad", subject, "expired", certificate["not_after"], why, f"nobody can trust {host.fqdn}", "at")
+        return Alarm("bad", subject, "expired", certificate["not_after"], why, f"nobody can trust {name}", "at")
     if used is not None and renew_at is not None and used > renew_at + OVERDUE:
         minutes = f"it expires in {_span(left)}"
         return Alarm("warn", subject, "has been due for renewal", certificate["next_renewal"], why, minutes)

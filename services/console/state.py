@@ -4,6 +4,7 @@ Sans-IO: nothing here asks a host, reads a clock or writes to a browser.  Times 
 console's own clock has them.
 """
 
+import re
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,10 @@ HISTORY = 60
 EVENTS = 30
 #: Seconds since the epoch at which X.509 ends (RFC 5280 section 4.1.2.5); a C library may end there, too.
 YEAR_10000 = 253_402_300_800
+#: Where a host shows its certificate; one for a name of its own below it.
+CERTIFICATE = "/admin/certificate"
+#: What may be such a name: it becomes part of a path.
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,12 @@ class _Track:
         """Names of the faults that are on."""
         faults = self.health.get("faults")
         return [name for name in faults if isinstance(name, str)] if isinstance(faults, list) else []
+
+    @property
+    def further(self) -> list[str]:
+        """Names that have a certificate of their own there, besides the one for everybody."""
+        names = self.answer(CERTIFICATE)[1].get("further")
+        return [it for it in names if isinstance(it, str) and _NAME.fullmatch(it)] if isinstance(names, list) else []
 
     def answer(self, path: str) -> tuple[float, Mapping[str, Any]]:
         """Return when *path* was last answered, and the answer; an empty one when it never was or is no object."""
@@ -193,14 +204,16 @@ class State:
     def admin_paths(self, host: Host) -> tuple[str, ...]:
         """Return what to ask *host*'s admin API for, given what it is and what it last said of itself."""
         paths = {
-            "edge": ("/admin/certificate", "/admin/pool"),
-            "origin": ("/admin/certificate",),
+            "edge": (CERTIFICATE, "/admin/pool"),
+            "origin": (CERTIFICATE,),
             "wan": ("/admin/links", "/admin/counters"),
             # Its entries are not shown: none of them are asked for.
             "resolver": ("/admin/cache?limit=0",),
         }.get(host.role, ())
+        track = self._tracks[host.name]
+        paths += tuple(f"{CERTIFICATE}/{name}" for name in track.further)
         # /health names the faults that are on; only then is it worth asking what they do.
-        return (*paths, "/admin/faults") if self._tracks[host.name].faults else paths
+        return (*paths, "/admin/faults") if track.faults else paths
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """Return everything but the trace, as the page gets it."""
@@ -212,7 +225,7 @@ class State:
             "verdict": self._verdict(alarms, blind),
             "alarms": [alarm.as_dict() for alarm in alarms],
             "regions": [self._region(name, blind) for name in self.hosts.regions],
-            "certificates": [c for c in (self._certificate(t, now) for t in self._tracks.values()) if c],
+            "certificates": [entry for track in self._tracks.values() for entry in self._certificates(track, now)],
             "pools": [pool for track in self._tracks.values() for pool in self._pools(track)],
             "cache": self._resolver_cache(),
             "links": self._link_table(),
@@ -239,10 +252,8 @@ class State:
         alarms = of_hosts(down, self.hosts.losses)
         alarms += [of_health(t.host, t.health, t.since) for t in tracks if t.status == "failing"]
         for track in tracks:
-            if track.status == "ok" and (certificate := self._certificate(track, now)):
-                alarm = of_certificate(track.host, certificate)
-                if alarm is not None:
-                    alarms.append(alarm)
+            certificates = self._certificates(track, now) if track.status == "ok" else ()
+            alarms += [alarm for each in certificates if (alarm := of_certificate(track.host, each))]
         refused = [t for t in tracks if t.refused and t.status != "down"]
         if refused:
             count = f"{len(refused)} hosts" if len(refused) > 1 else refused[0].host.name
@@ -297,10 +308,14 @@ class State:
             "requests_per_s": None if rates is None else rates[0],
         }
 
-    def _certificate(self, track: _Track, now: float) -> dict[str, Any] | None:
-        at, body = track.answer("/admin/certificate")
-        if not body:
-            return None
+    def _certificates(self, track: _Track, now: float) -> Iterable[dict[str, Any]]:
+        """Yield what a host's certificates are: the one for everybody, then those for names of their own (SNI)."""
+        for path in (CERTIFICATE, *(f"{CERTIFICATE}/{name}" for name in track.further)):
+            at, body = track.answer(path)
+            if body:
+                yield self._certificate(track, now, at, body)
+
+    def _certificate(self, track: _Track, now: float, at: float, body: Mapping[str, Any]) -> dict[str, Any]:
         before, after, renewal = body.get("not_before"), body.get("not_after"), body.get("next_renewal")
         issued, names = body.get("issued"), body.get("names")
         left = body.get("seconds_left")
@@ -316,6 +331,7 @@ class State:
         return {
             "host": track.host.name,
             "names": [str(name) for name in names] if isinstance(names, list) else [],
+            "key": str(body.get("key") or ""),
             "issuer": body.get("issuer"),
             "serial": body.get("serial"),
             "not_after": after if _time(after) else None,

@@ -17,7 +17,7 @@ AT = 1795557600.0
 def certificate(**changed: Any) -> dict[str, Any]:
     return {
         "seconds_left": 1200.0, "used": 0.3, "renew_at": 0.5, "next_renewal": AT, "not_after": AT + 1200,
-        "last_error": "", **changed,
+        "last_error": "", "names": ["www.example.com"], **changed,
     }  # fmt: skip
 
 
@@ -74,6 +74,12 @@ def test_a_service_that_has_checked_nothing_yet_says_so() -> None:
         ),
         pytest.param({"seconds_left": None}, "edge has no certificate", id="none"),
         pytest.param({"used": None, "renew_at": None}, None, id="life-unknown"),
+        pytest.param({"seconds_left": None, "names": []}, "edge has no certificate", id="no-name-either"),
+        pytest.param(
+            {"seconds_left": None, "names": ["rsa.example.com"]},
+            "rsa.example.com has no certificate",
+            id="a-name-of-its-own",
+        ),
     ],
 )
 def test_a_certificate(changed: dict[str, Any], expected: str | None) -> None:

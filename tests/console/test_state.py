@@ -264,6 +264,23 @@ def test_the_hosts_own_clock_decides_what_is_left() -> None:
     assert snapshot["verdict"] == {"level": "bad", "text": "All 5 hosts answer, but something is broken."}
 
 
+def test_a_certificate_for_a_name_of_its_own_is_asked_for_and_shown() -> None:
+    lab = Lab()
+    edge = next(it for it in HOSTS.hosts if it.name == "edge")
+    told = certificate(lab.at, key="ecdsa-p256", further=["rsa.example.com", "../../secrets", 7])
+    lab.round(well("edge", lab.at + 2, admin={"/admin/certificate": told}))
+    own = "/admin/certificate/rsa.example.com"
+    assert lab.state.admin_paths(edge) == ("/admin/certificate", "/admin/pool", own)
+    of_rsa = certificate(lab.at, names=("rsa.example.com",), left=-5, key="rsa-2048", further=[])
+    snapshot = lab.round(well("edge", lab.at + 2, admin={"/admin/certificate": told, own: of_rsa}))
+    assert [(it["host"], it["names"], it["key"]) for it in snapshot["certificates"]] == [
+        ("edge", ["www.example.com"], "ecdsa-p256"),
+        ("edge", ["rsa.example.com"], "rsa-2048"),
+    ]
+    assert texts(snapshot) == ["the certificate of rsa.example.com expired"]
+    assert snapshot["alarms"][0]["means"] == "nobody can trust rsa.example.com"
+
+
 def test_pools_and_certificates_of_a_host_that_is_down_are_marked_as_old() -> None:
     lab = Lab()
     admin = {"/admin/pool": {"upstreams": [{"name": "a:1"}]}, "/admin/certificate": certificate(lab.at)}
@@ -371,7 +388,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(
         st.sampled_from(["links", "upstreams", "from", "to", "rtt_ms", "packets", "dropped_loss", "dropped_queue", "name",
-                         "seconds_left", "issued", "not_after", "next_renewal", "tun_dropped", "size", "x", "names",
+                         "seconds_left", "issued", "further", "key", "not_after", "next_renewal", "tun_dropped", "size", "x", "names",
                          "checks", "ok", "detail", "parameters", "help"]),
         inner, max_size=6,
     ),

@@ -2,11 +2,14 @@
 
 import re
 import shlex
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from firstbyte.__main__ import _parser, main
+from firstbyte.cli import _parser, main
 
 ROOT = Path(__file__).parents[2]
 VERBS = ("up", "down", "status", "logs", "exec", "stop", "start", "kill", "pause", "unpause", "link", "trace", "run", "drill", "pki", "report")  # fmt: skip
@@ -73,3 +76,20 @@ def test_without_an_engine_it_is_said_in_one_line(
     assert main(["status"]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("firstbyte status: error: no Docker engine answers on unix:///nonexistent")
+
+
+@pytest.mark.parametrize(("verb", "code", "said"), [("drill", 4, ["firstbyte drill: interrupted before anything was measured"]), ("status", 130, [])])  # fmt: skip
+def test_ctrl_c_while_it_starts_is_no_traceback(verb: str, code: int, said: list[str]) -> None:
+    """Half a second of imports, each told by Python itself as it ends: Ctrl-C comes in the middle of them."""
+    # Tests that run in the background of a shell inherit an ignored SIGINT, and so would what they start.
+    command = ["env", "--default-signal=INT", sys.executable, "-X", "importtime", "-m", "firstbyte", verb, "all"]
+    told = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    with told:
+        assert told.stderr
+        for line in told.stderr:
+            if line.split("|")[-1].strip() == "argparse":
+                break
+        told.send_signal(signal.SIGINT)
+        lines = [line for line in told.stderr.read().splitlines() if not line.startswith("import time:")]
+    assert lines == said
+    assert told.returncode == code

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from firstbyte import __main__ as command_line
+from firstbyte import cli as command_line
 from firstbyte import where
 from runtime import LabDownError
 

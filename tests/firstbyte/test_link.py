@@ -7,7 +7,7 @@ from typing import Self
 import pytest
 
 from firstbyte import link
-from firstbyte.__main__ import main
+from firstbyte.cli import main
 from wan import LinkSettings
 from wan.damage import MODES
 
