@@ -117,7 +117,7 @@ class Handshake(Experiment[Parameters]):
         """Every arm asks once per repeat, after the tickets were fetched."""
         trips = sum(arm.round_trips for arm in ARMS) * self.p.repeats + 12
         stairs = 3 * STAIRS_RTT_MS / 1000 * self._times * (1 + len(self.p.ballast))
-        return 4 + sum(self.p.rtt_ms) / 1000 * trips + stairs + 0.016 * self.p.handshakes
+        return 4 + sum(self.p.rtt_ms) / 1000 * trips + stairs + 0.03 * self.p.handshakes
 
     @property
     def _times(self) -> int:

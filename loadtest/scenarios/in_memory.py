@@ -7,6 +7,7 @@ import datetime as dt
 import ssl
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -31,7 +32,7 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | mldsa.MLDSA44Priva
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Median of some handshakes."""
+    """What a handshake costs, or the median of some."""
 
     client_ms: float
     server_ms: float
@@ -43,6 +44,19 @@ class Cost:
     #: Flights of the server that the client waits for before it may send its request.
     round_trips: int
     resumed: bool
+
+    @classmethod
+    def of(cls, costs: "Sequence[Cost]") -> "Cost":
+        """Return the median of *costs*: of the round trips the most, and resumed if each was."""
+        return cls(
+            median(c.client_ms for c in costs),
+            median(c.server_ms for c in costs),
+            round(median(c.sent for c in costs)),
+            round(median(c.received for c in costs)),
+            round(median(c.flight for c in costs)),
+            max(c.round_trips for c in costs),
+            all(c.resumed for c in costs),
+        )
 
 
 class Ends:
@@ -82,19 +96,17 @@ class Ends:
         #: Octets (DER) of each certificate that the server sends, the leaf's first.
         self.certificates = tuple(len(each.public_bytes(Encoding.DER)) for each in chain)
 
+        self._ticket: ssl.SSLSession | None = None
+
     def cost(self, times: int, *, resumed: bool = False) -> Cost:
         """Return what *times* handshakes cost; *resumed*: with the ticket of one before."""
-        session = self._shake(None)[1] if resumed else None
-        costs = [self._shake(session)[0] for _ in range(times)]
-        return Cost(
-            median(c.client_ms for c in costs),
-            median(c.server_ms for c in costs),
-            round(median(c.sent for c in costs)),
-            round(median(c.received for c in costs)),
-            round(median(c.flight for c in costs)),
-            max(c.round_trips for c in costs),
-            all(c.resumed for c in costs),
-        )
+        return Cost.of([self.shake(resumed=resumed) for _ in range(times)])
+
+    def shake(self, *, resumed: bool = False) -> Cost:
+        """Return what one handshake costs; *resumed*: with the ticket of one before, which is made at need."""
+        if resumed and self._ticket is None:
+            self._ticket = self._shake(None)[1]
+        return self._shake(self._ticket if resumed else None)[0]
 
     def _shake(self, session: ssl.SSLSession | None) -> tuple[Cost, ssl.SSLSession | None]:
         to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
