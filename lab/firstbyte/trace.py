@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 
 from rich.console import Console
@@ -13,10 +14,13 @@ from waterfall.measure import split
 
 #: Seconds that a trace may take: two requests, each step with its own time-out.
 TIMEOUT = 90.0
+#: What the agent on `client` refuses with: the URL leads nowhere good, or that host may not see segments.
+REFUSED = re.compile(r": (422|503): (.*)", re.DOTALL)
+EXIT_CODES = {"422": 1, "503": 3}
 
 
 def trace(args: argparse.Namespace) -> int:
-    """Trace one URL; exit 1 when it leads nowhere good, 2 when it is none."""
+    """Trace one URL; exit 1 when it leads nowhere good, 2 when it is none, 3 when segments can not be seen."""
     evidence = Evidence(args.packets, args.pcap is not None, args.keylog is not None)
     try:
         split(args.url)
@@ -31,11 +35,11 @@ def trace(args: argparse.Namespace) -> int:
         except LabDownError:
             raise
         except LabError as error:  # "client: POST /admin/trace: 422: www…: no such name"
-            _, failed, reason = str(error).rpartition(": 422: ")
-            if not failed:
+            refused = REFUSED.search(str(error))
+            if refused is None:
                 raise
-            print(f"firstbyte trace: {reason}", file=sys.stderr)
-            return 1
+            print(f"firstbyte trace: {refused[2]}", file=sys.stderr)
+            return EXIT_CODES[refused[1]]
         try:
             found = save(found, args.pcap, args.keylog)
         except EvidenceError as error:

@@ -134,7 +134,7 @@ def limits(names: list[str]) -> Finding:
         Grade.LIMITED,
         f"no cgroup for {' and '.join(missing)}",
         "mem_limit and pids_limit of hosts (netns)",
-        "run as root on a machine whose cgroups have these controllers, or delegate them",
+        "run as root on a machine whose /sys/fs/cgroup has these controllers",
     )
 
 

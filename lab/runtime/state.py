@@ -1,7 +1,7 @@
 """The state folder of a lab without Docker: who supervises it, its volumes, its logs.
 
 ``lab.json`` names the supervisor by PID, start time and boot, so that a number used again is not taken for it.
-Everything else of the lab ends with that process (docs/decisions/0004-netns-supervisor.md); this folder is what is left.
+Everything else of the lab ends with that process (docs/decisions/0005-netns-supervisor.md); this folder is what is left.
 """
 
 import contextlib

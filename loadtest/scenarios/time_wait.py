@@ -111,7 +111,7 @@ class TimeWait(Experiment[Parameters]):
                 f"ports exhausted, {name}": Quantity(both, "s") for name in ("two destinations", "twice the ports")
             }
         said |= {f"multiplier, {name}": Quantity(value, "×") for name, value in self._multipliers().items()}
-        if p.seconds > LONGEST_WAIT + 1:
+        if p.seconds > LONGEST_WAIT + 1 and theory.exhausted_at(p.rate, p.ports) is not None:
             said["the wait"] = Quantity(WAIT, "s")
         return said
 
@@ -254,7 +254,9 @@ class TimeWait(Experiment[Parameters]):
     def _square_wave(self, run: Run) -> None:
         """Only a run that outlasts the wait shows what comes after it."""
         if "the wait" not in self.predict():
-            run.leave_out("the square wave after the first minute: a full run shows it")
+            run.leave_out(
+                "the square wave after the first minute: a full run shows it, at a rate that uses the ports up"
+            )
             return
         gone = self.base.exhausted_at
         again = next((i for i, _, e in self.base.attempts if gone is not None and i > gone and not e), None)

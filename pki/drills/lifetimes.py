@@ -1,6 +1,6 @@
 """Lifetimes of days, lived through in seconds: rules look at nominal time, and one scale maps it to the clock.
 
-X.509 has whole seconds and an order takes up to 1.5 s, so a life of 47 days is squeezed into no less than 12 s.
+X.509 has whole seconds and an order takes up to 1.5 s, so a life of 47 days is squeezed into no less than 8 s.
 """
 
 from collections.abc import Sequence

@@ -47,6 +47,14 @@ def test_a_prediction_is_made_before_anything_is_measured(kind, negative):
     assert all(isinstance(each, Quantity) for each in said.values())
 
 
+@pytest.mark.parametrize(("rate", "ports", "waits"), [(32.0, 1024, True), (4.0, 1024, False)])
+def test_the_wait_is_predicted_only_where_ports_run_out(rate, ports, waits):
+    kind = next(each for each in SCENARIOS if each.name == "time-wait")
+    given = [f"rate={rate:g}", f"ports={ports}", "seconds=80"]
+    said = kind(parameters.bind(kind.settings, quick=True, given=given)).predict()
+    assert ("the wait" in said) is waits
+
+
 @pytest.mark.parametrize("kind", EVERY, ids=lambda k: k.name)
 def test_every_parameter_has_a_reason_and_bounds(kind):
     for each in parameters.describe(kind.settings):
