@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
             continue
         print(f"--- the lab on {runtime}", flush=True)
         environment = {**os.environ, "FIRSTBYTE_RUNTIME": runtime}
-        command = [sys.executable, "-m", "pytest", "-m", "system", "tests"]
+        command = [sys.executable, "-m", "pytest", "-m", "system", "--durations=15", "tests"]
         worst = max(worst, subprocess.run(command, check=False, env=environment).returncode)
     return worst
 

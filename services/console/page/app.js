@@ -58,7 +58,7 @@ function certificates(state) {
     const words = gone ? (it.seconds_left === null ? "none" : "expired") : `${span(it.seconds_left)} left`;
     const when = renews === null || gone ? "" : renews > 0 ? `renews in ${span(renews)}` : "renewal is due";
     return h("li", { class: `cert ${level}` },
-      h("span", { class: "who" }, h("b", {}, it.host), h("small", {}, [it.names.join(", "), it.key].filter(Boolean).join(" · "))),
+      h("span", { class: "who" }, h("b", {}, it.host), h("small", {}, [it.names.join(", "), it.key.replaceAll("-", "\u2011")].filter(Boolean).join(" · "))),
       h("svg", { class: "bar", width: "100%", height: 14, role: "img", "aria-label": `${Math.round(used * 100)} % of its life used` },
         h("rect", { class: "rail", x: 0, y: 3, width: "100%", height: 8, rx: 4 }),
         h("rect", { class: `fill ${level}`, x: 0, y: 3, width: `${(used * 100).toFixed(1)}%`, height: 8, rx: 4 }),
