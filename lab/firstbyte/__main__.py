@@ -9,8 +9,7 @@ INVALID, INTERRUPTED = 4, 130
 def main() -> int:
     """Run the command that this process was started with."""
     try:
-        # Not at the top: this takes half a second, in which somebody may think better of it.
-        from firstbyte import cli  # noqa: PLC0415
+        from firstbyte import cli  # noqa: PLC0415 - half a second, in which somebody may think better of it
 
         return cli.main()
     except KeyboardInterrupt:

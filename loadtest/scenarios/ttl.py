@@ -22,7 +22,7 @@ ZONE = "example.com."
 OLD, NEW = "198.19.20.10", "198.19.30.10"
 #: Seconds between two looks into the servers' query logs, which hold 2,000 each.
 LOOK = 2.0
-#: Times that each name is asked for within T of the change, by clients without a cache of their own.
+#: Times at most that each name is asked for within T of the change, by clients without a cache of their own.
 ROUNDS = 2
 #: Seconds between two of those questions at least: a resolver has other work, too.
 SPACING = 0.004

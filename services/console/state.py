@@ -85,10 +85,11 @@ class _Track:
         return [name for name in faults if isinstance(name, str)] if isinstance(faults, list) else []
 
     @property
-    def further(self) -> list[str]:
-        """Names that have a certificate of their own there, besides the one for everybody."""
+    def further(self) -> tuple[str, ...]:
+        """Paths of the certificates for names of their own (SNI), besides the one for everybody."""
         names = self.answer(CERTIFICATE)[1].get("further")
-        return [it for it in names if isinstance(it, str) and _NAME.fullmatch(it)] if isinstance(names, list) else []
+        known = names if isinstance(names, list) else ()
+        return tuple(f"{CERTIFICATE}/{it}" for it in known if isinstance(it, str) and _NAME.fullmatch(it))
 
     def answer(self, path: str) -> tuple[float, Mapping[str, Any]]:
         """Return when *path* was last answered, and the answer; an empty one when it never was or is no object."""
@@ -211,9 +212,8 @@ class State:
             "resolver": ("/admin/cache?limit=0",),
         }.get(host.role, ())
         track = self._tracks[host.name]
-        paths += tuple(f"{CERTIFICATE}/{name}" for name in track.further)
         # /health names the faults that are on; only then is it worth asking what they do.
-        return (*paths, "/admin/faults") if track.faults else paths
+        return (*paths, *track.further, *(("/admin/faults",) if track.faults else ()))
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """Return everything but the trace, as the page gets it."""
@@ -309,8 +309,8 @@ class State:
         }
 
     def _certificates(self, track: _Track, now: float) -> Iterable[dict[str, Any]]:
-        """Yield what a host's certificates are: the one for everybody, then those for names of their own (SNI)."""
-        for path in (CERTIFICATE, *(f"{CERTIFICATE}/{name}" for name in track.further)):
+        """Yield what a host's certificates are: the one for everybody, then the others."""
+        for path in (CERTIFICATE, *track.further):
             at, body = track.answer(path)
             if body:
                 yield self._certificate(track, now, at, body)
