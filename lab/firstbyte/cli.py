@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     logs = add("logs", lifecycle.logs, "logs of hosts", "logs edge --tail 20", "logs --follow ca edge")
     logs.add_argument("host", nargs="*")
     logs.add_argument("--follow", "-f", action="store_true")
-    logs.add_argument("--tail", default="all", metavar="N")
+    logs.add_argument("--tail", type=lifecycle.tail, default="all", metavar="N", help="the last lines of each (all)")
 
     execute = add(
         "exec",

@@ -93,6 +93,13 @@ def status(args: argparse.Namespace) -> int:
     return 0 if well else 1
 
 
+def tail(text: str) -> str:
+    """Parse ``N`` or ``all`` (an argparse type); Compose takes anything else for ``all``."""
+    if text != "all" and not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected a number of lines or all, got {text!r}")
+    return text
+
+
 def logs(args: argparse.Namespace) -> int:
     """Show logs of hosts."""
     with where.outside("logs") as lab:

@@ -57,7 +57,7 @@ class Lab(Protocol):
         ...
 
     def logs(self, hosts: Sequence[str], *, follow: bool = False, tail: str = "all") -> int:
-        """Show the logs of *hosts* (all when empty) on our standard output."""
+        """Show the logs of *hosts* (all when empty) on our standard output: their last *tail* lines, in digits, or "all"."""
         ...
 
     def require_up(self) -> None:

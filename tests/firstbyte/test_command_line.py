@@ -60,7 +60,7 @@ def test_help_shows_two_invocations(verb: str, capsys: pytest.CaptureFixture[str
     assert len(re.findall(rf"^ +firstbyte {verb}\b", examples, re.MULTILINE)) >= 2
 
 
-@pytest.mark.parametrize("words", [[], ["nosuch"], ["link", "access"], ["link", "access:near", "--loss", "2"], ["trace"], ["status", "--nosuch"]], ids=" ".join)  # fmt: skip
+@pytest.mark.parametrize("words", [[], ["nosuch"], ["link", "access"], ["link", "access:near", "--loss", "2"], ["trace"], ["status", "--nosuch"], ["logs", "--tail", "few"]], ids=" ".join)  # fmt: skip
 def test_wrong_usage_exits_with_2_and_says_why(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(words)
