@@ -16,7 +16,8 @@ from typing import Generic, Protocol, TypeVar
 MOST = 2048
 #: Connections at one time that are only there to be told that we are full.
 TURNED_AWAY = 64
-#: Seconds without an octet after which a connection between two requests, or before its first, may be closed for another.
+#: Seconds after which a connection between two requests, or before its first (its TLS handshake may be unfinished), may be
+#: closed for another: four round trips of a quarter of a second.
 QUIET = 1.0
 #: Quiet connections closed at one time, and the seconds between two searches that found too few: each looks at all.
 CLOSED_AT_ONCE, SEARCH_EVERY = 32, 0.1
@@ -27,7 +28,7 @@ class Guest(Protocol):
 
     @property
     def quiet_since(self) -> float | None:
-        """When it last sent something; None while a request is under way."""
+        """When its last request ended, or it came in; None while a request is under way."""
 
 
 G = TypeVar("G", bound=Guest)

@@ -44,6 +44,8 @@ class Client(asyncio.Protocol):
         #: Whether the client takes data more slowly than we have it.
         self.paused_by_peer = False
         self.transport: Any = None
+        #: Leads the connection through its TLS handshake.
+        self.entering: asyncio.Task[None] | None = None
         self._parser: Any = httptools.HttpRequestParser(self)
         self._target = b""
         self._fields: Fields = []
@@ -63,8 +65,11 @@ class Client(asyncio.Protocol):
 
     @property
     def quiet_since(self) -> float | None:
-        """When the last request ended, or the connection began that has sent nothing yet; None while one is under way."""
-        if self.transport is None or self._broken:
+        """When the last request ended, or the connection began that has sent none yet; None while one is under way.
+
+        Octets of a TLS handshake are no request: whoever sends them one at a time keeps no place from others.
+        """
+        if self._broken:
             return None
         if self._state == "silent":
             return self.deadline - HEAD_TIMEOUT
@@ -154,6 +159,10 @@ class Client(asyncio.Protocol):
     def make_room(self) -> None:
         """Close although more requests may come: another client needs the place."""
         self._broken = True
+        if self.transport is None:
+            if self.entering is not None:
+                self.entering.cancel()
+            return
         self.transport.close()
         asyncio.get_running_loop().call_later(LINGER, self.abort)
 

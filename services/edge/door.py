@@ -9,6 +9,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable
+from functools import partial
 
 from edge.client import Client
 from telemetry import log
@@ -79,9 +80,9 @@ class Door:
                 continue
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = self._loop.create_task(self._enter(connection, client))
+            task = client.entering = self._loop.create_task(self._enter(connection, client))
             self._entering.add(task)
-            task.add_done_callback(self._entering.discard)
+            task.add_done_callback(partial(self._entered, connection, client))
 
     def _resume(self) -> None:
         if not self._closed:
@@ -93,5 +94,12 @@ class Door:
             await self._loop.connect_accepted_socket(
                 lambda: client, connection, ssl=self._context, ssl_handshake_timeout=timeout
             )
-        except (OSError, asyncio.CancelledError):  # no handshake, or none in time: the client knows why
+        except OSError:  # no handshake, or none in time: the client knows why
+            client.never_connected()
+
+    def _entered(self, connection: socket.socket, client: Client, task: asyncio.Task[None]) -> None:
+        """Its handshake ended; also where it was cut before it began, and none of the above has run."""
+        self._entering.discard(task)
+        if task.cancelled():
+            connection.close()
             client.never_connected()

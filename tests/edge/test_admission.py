@@ -1,6 +1,7 @@
 """How many clients are served at one time, who goes first, and what the one beyond is told."""
 
 import asyncio
+import contextlib
 import json
 import resource
 import socket
@@ -133,6 +134,23 @@ async def test_a_client_that_never_shakes_hands_gives_its_place_back(bench: Benc
     writer.write(GET)  # no ClientHello
     await until(lambda: proxy.admission.served == 0)
     writer.close()
+
+
+async def test_an_unfinished_handshake_gives_its_place_to_a_new_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.admission.QUIET", 0.0)
+    proxy, port = await bench.edge(plain(await bench.start(replying(OK))), tls=True, admission=Admission(1))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"\x16\x03\x01\x02")  # a record of 512 octets begins, and never ends
+    await until(lambda: proxy.admission.served == 1)
+    assert parts(await talk(port, GET, bench.papers.client()))[0] == 200
+    with contextlib.suppress(ConnectionResetError):
+        assert await reader.read() == b""
+    assert count(proxy, "clients_displaced_total") == ["firstbyte_edge_clients_displaced_total 1"]
+    writer.close()
+    await until_idle(proxy)
+    assert repr(proxy.admission) == "<Admission served=0 of 1 turned_away=0>"
 
 
 async def test_while_descriptors_are_short_clients_wait_in_the_backlog(
