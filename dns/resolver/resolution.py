@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from resolver.cache import Cache, Entry, Negative, Rank
 from resolver.message import NOERROR, NXDOMAIN, Message, Record, is_below, parent, to_text
+from resolver.servers import Servers
 
 #: Referrals followed for one question.  Root, TLD, zone and a few delegations below need four or five; a loop more.
 MAX_REFERRALS = 16
@@ -79,7 +80,7 @@ class Resolution:
         qtype: type mnemonic.
         cache: what is known; gets everything that is learned.
         hints: root servers' names and addresses.
-        srtt: smoothed round-trip time in milliseconds by address, of servers asked before; the quickest goes first.
+        servers: what is known of servers asked before; one that answers goes first, and of these the quickest.
         rng: breaks ties between servers that were never asked.
     """
 
@@ -89,13 +90,13 @@ class Resolution:
         qtype: str,
         cache: Cache,
         hints: dict[str, str],
-        srtt: dict[str, float] | None = None,
+        servers: Servers | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self.qname, self.qtype = qname, qtype
         self.asks = 0
         self._cache, self._hints = cache, hints
-        self._srtt = srtt if srtt is not None else {}
+        self._servers = servers if servers is not None else Servers()
         self._rng = rng or random.Random(0)
         self._frames = [_Frame(qname, qtype)]
 
@@ -123,7 +124,7 @@ class Resolution:
                 return Failed(f"more than {MAX_REFERRALS} referrals for {frame.qname}")
             if self.asks >= MAX_ASKS:
                 return Failed(f"more than {MAX_ASKS} queries for {self.qname}")
-            address = self._choose(frame)
+            address = self._choose(frame, now)
             if address is not None:
                 self.asks += 1
                 server = next(name for name, addresses in frame.servers.items() if address in addresses)
@@ -216,13 +217,12 @@ class Resolution:
             return [record.text for record in entry.records]
         return [self._hints[name]] if name in self._hints else []
 
-    def _choose(self, frame: _Frame) -> str | None:
-        """Return the address to ask: fewest failures first, then the quickest; None when all are used up."""
+    def _choose(self, frame: _Frame, now: float) -> str | None:
+        """Return the address to ask: fewest failures first, then by experience; None when all are used up."""
         addresses = [a for group in frame.servers.values() for a in group if a not in frame.useless]
         if not addresses or sum(frame.tried.values()) >= MAX_TRIES:
             return None
-        # A server never asked is taken for a quick one, so that every server gets measured.
-        return min(addresses, key=lambda a: (frame.tried.get(a, 0), self._srtt.get(a, self._rng.random())))
+        return min(addresses, key=lambda a: (frame.tried.get(a, 0), self._servers.rank(a, now, self._rng)))
 
     def _descend(self, frame: _Frame, now: float) -> bool:
         """Look up the address of a name server that came without one; return False when none is left."""

@@ -93,7 +93,7 @@ class Server:
         """
         self.telemetry, self.hints, self._now = telemetry, hints, now
         self.cache = Cache()
-        self.upstream = Upstream(port)
+        self.upstream = Upstream(port, now)
         self.trails: deque[Trail] = deque(maxlen=REMEMBERED)
         self._under_way: dict[tuple[str, str], asyncio.Task[Resolved | Failed]] = {}
         self._failures: dict[tuple[str, str], float] = {}
@@ -147,7 +147,7 @@ class Server:
         if query.qtype in {"AXFR", "IXFR", "ANY"}:
             return self._respond(query, transport, Resolved(REFUSED, ()))
         trail = Trail(time.time(), query.qname, query.qtype)
-        resolution = Resolution(query.qname, query.qtype, self.cache, self.hints, self.upstream.srtt, self._rng)
+        resolution = Resolution(query.qname, query.qtype, self.cache, self.hints, self.upstream.servers, self._rng)
         step = resolution.step(now)
         if isinstance(step, Resolved):
             self._hits.inc()
@@ -207,7 +207,7 @@ class Server:
         return outcome
 
     async def _drive(self, key: tuple[str, str], trail: Trail) -> Resolved | Failed:
-        resolution = Resolution(*key, self.cache, self.hints, self.upstream.srtt, self._rng)
+        resolution = Resolution(*key, self.cache, self.hints, self.upstream.servers, self._rng)
         while True:
             step = resolution.step(self._now())
             if not isinstance(step, Ask):
@@ -254,6 +254,8 @@ class Server:
         flushed = self.cache.flush(None if name is None else name.lower().rstrip(".") + ".")
         self._encoded.clear()
         self._failures.clear()
+        if name is None:
+            self.upstream.servers.forgive()
         logger.info("cache_flushed", name=name or "*", entries=flushed)
         return {"flushed": flushed}
 
@@ -264,7 +266,16 @@ class Server:
         return [asdict(trail) for trail in found[: _limit(request, 20)]]
 
     def _servers(self, _: Request) -> list[dict[str, Any]]:
-        return [{"address": address, "srtt_ms": round(srtt, 3)} for address, srtt in sorted(self.upstream.srtt.items())]
+        now = self._now()
+        return [
+            {
+                "address": address,
+                "srtt_ms": None if known.srtt_ms is None else round(known.srtt_ms, 3),
+                "unanswered": known.unanswered,
+                "silent_s": round(max(0.0, known.silent_until - now), 3),
+            }
+            for address, known in sorted(self.upstream.servers.known.items())
+        ]
 
 
 def _hop(ask: Ask, kind: str, rcode: str, rtt_ms: float, transport: str, sent: int, received: int) -> Hop:

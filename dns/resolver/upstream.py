@@ -2,20 +2,26 @@
 
 import asyncio
 import contextlib
+import errno
 import random
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from resolver.message import MalformedError, Message, parse_reply, query
+from resolver.servers import HOLD_DOWN, Servers
+from telemetry import log
+
+logger = log.get("resolver")
 
 #: Seconds to wait for a server whose round-trip time is not known.
 FIRST_TIMEOUT = 0.8
 #: Shortest and longest wait in seconds; between them it is a multiple of the smoothed round-trip time.
 MIN_TIMEOUT, MAX_TIMEOUT = 0.3, 3.0
 RTT_FACTOR = 4.0
-#: Weight of the newest round-trip time (RFC 6298 uses 1/8 for a stream of samples; servers are asked rarely).
-SRTT_WEIGHT = 0.3
+#: Errors that say something of the server or the way to it; others, as EMFILE, only of ourselves.
+NO_WAY = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 _random = random.SystemRandom()
 
@@ -32,17 +38,17 @@ class Reply:
 
 
 class Upstream:
-    """Asks name servers and remembers how far away they are."""
+    """Asks name servers and remembers what that was like."""
 
-    def __init__(self, port: int = 53) -> None:
-        """Make one; *port* differs from 53 only where servers stand on loopback."""
+    def __init__(self, port: int = 53, now: Callable[[], float] = time.monotonic) -> None:
+        """Make one; *port* differs from 53 only where servers stand on loopback; *now* gives seconds that never go back."""
         self.port = port
-        #: Smoothed round-trip time in milliseconds by address.
-        self.srtt: dict[str, float] = {}
+        self.servers = Servers()
+        self._now = now
 
     def timeout(self, address: str, tries: int) -> float:
         """Return the seconds to wait for *address* when it was asked *tries* times in vain."""
-        known = self.srtt.get(address)
+        known = self.servers.srtt_ms(address)
         base = FIRST_TIMEOUT if known is None else max(MIN_TIMEOUT, RTT_FACTOR * known / 1000)
         return min(MAX_TIMEOUT, base * float(2**tries))
 
@@ -56,11 +62,18 @@ class Upstream:
         """
         wire = query(_random.getrandbits(16), qname, qtype)
         began = time.perf_counter()
-        async with asyncio.timeout(self.timeout(address, tries)):
-            message, received = await self._udp(wire, address)
+        try:
+            async with asyncio.timeout(self.timeout(address, tries)):
+                message, received = await self._udp(wire, address)
+        except OSError as error:
+            theirs = isinstance(error, TimeoutError) or error.errno in NO_WAY
+            if theirs and self.servers.unanswered(address, self._now()):
+                logger.warning(
+                    "server_silent", address=address, last_for_s=HOLD_DOWN, reason=error.strerror or "time-out"
+                )
+            raise
         rtt_ms = (time.perf_counter() - began) * 1000
-        old = self.srtt.get(address)
-        self.srtt[address] = rtt_ms if old is None else old + SRTT_WEIGHT * (rtt_ms - old)
+        self.servers.answered(address, rtt_ms)
         if not message.truncated:
             return Reply(message, rtt_ms, "udp", len(wire), received)
         async with asyncio.timeout(3 * self.timeout(address, tries)):

@@ -8,8 +8,12 @@ import dns.rcode
 import pytest
 
 from resolver.server import Server
+from resolver.servers import HOLD_DOWN, SILENT_AFTER
 from telemetry import Request, Telemetry
 from tests.resolver.conftest import COM, EXAMPLE, OTHER, ROOT, Internet
+
+#: Nobody serves names there.
+NOBODY = "127.0.1.9"
 
 
 @pytest.fixture
@@ -153,6 +157,31 @@ async def test_a_silent_server_is_asked_again_and_then_given_up(
     internet.override[EXAMPLE] = lambda wire, transport: None
     assert (await ask(server, "www.example.com.")).rcode() == dns.rcode.SERVFAIL
     assert [h.kind for h in server.trails[-1].hops].count("timeout") == 6
+
+
+async def test_a_server_that_never_answers_is_asked_last_for_a_minute_and_then_once_again(
+    internet: Internet, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = 100.0
+    server = Server(Telemetry("resolver"), {"a.root.": ROOT, "b.root.": NOBODY}, port=internet.port, now=lambda: clock)
+    server.upstream.servers.answered(NOBODY, 0.001)  # it was the nearer one, once
+
+    async def asked_in_vain() -> int:
+        server.cache.flush(None)
+        await ask(server, f"www{len(server.trails)}.example.com.")
+        hops = server.trails[-1].hops
+        assert [hop.kind for hop in hops][-3:] == ["referral", "referral", "nxdomain"]
+        return sum(hop.server == NOBODY for hop in hops)
+
+    assert [await asked_in_vain() for _ in range(SILENT_AFTER + 2)] == [1] * SILENT_AFTER + [0, 0]
+    assert caplog.text.count("server_silent") == 1
+    clock += HOLD_DOWN - 1
+    assert {row["address"]: row["silent_s"] for row in server._servers(Request("GET", "/"))}[NOBODY] == 1.0
+    assert await asked_in_vain() == 0
+    clock += 1
+    assert [await asked_in_vain() for _ in range(2)] == [1, 0]
+    server._flush(Request("POST", "/", body=b'{"all": true}'))
+    assert await asked_in_vain() == 1
 
 
 async def test_flushing_asks_the_root_again(server: Server, internet: Internet) -> None:
