@@ -36,10 +36,10 @@ def call(
         timeout: seconds for the whole exchange's each step.
 
     Raises:
-        CallError: nobody answered, or the answer was not 2xx.
+        CallError: the lab's token is not for us, nobody answered, or the answer was not 2xx.
     """
-    if token is None and TOKEN_FILE.exists():
-        token = TOKEN_FILE.read_text(encoding="ascii").strip()
+    if token is None:
+        token = _token()
     parts = urlsplit(base_url)
     connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port or 9900, timeout=timeout)
     try:
@@ -48,6 +48,17 @@ def call(
         raise CallError(0, f"{base_url}{path}: {error}") from None
     finally:
         connection.close()
+
+
+def _token() -> str | None:
+    """Return the lab's admin token where there is one."""
+    try:
+        return TOKEN_FILE.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        hint = "only this host's own user reads it, as in: firstbyte exec HOST -- python -m telemetry.call …"
+        raise CallError(0, f"{TOKEN_FILE}: {error.strerror}; {hint}") from None
 
 
 def ask(connection: http.client.HTTPConnection, method: str, path: str, body: Any, token: str | None) -> Any:

@@ -43,6 +43,16 @@ async def test_admin_is_refused_without_the_token(service: Telemetry, token: str
     assert refused.value.status == 401
 
 
+async def test_a_token_that_is_not_ours_to_read_is_said(
+    service: Telemetry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("telemetry.call.TOKEN_FILE", tmp_path)  # no file: not even root reads it
+    assert service.admin_address is not None
+    with pytest.raises(CallError, match=r"Is a directory; .*firstbyte exec HOST") as refused:
+        await asyncio.to_thread(call, "http://{}:{}".format(*service.admin_address), "GET", "/metrics")
+    assert refused.value.status == 0
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "message"),
     [
