@@ -95,7 +95,8 @@ class Peers:
             yield made
             for writer in made._writers:
                 writer.close()
-        await asyncio.sleep(0.02)  # connections close in rounds of the loop that follow
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(writer.wait_closed() for writer in made._writers), return_exceptions=True)
 
     async def start(self, script: Script, context: ssl.SSLContext | None = None) -> int:
         """Start a server on loopback that runs *script* for each connection; return its port."""

@@ -143,7 +143,8 @@ class Supervision:
     def started(self, host: str, now: float) -> None:
         """*host* has a process."""
         member = self.members[host]
-        member.state, member.started_at, member.failure, member.exit_code = State.RUNNING, now, "", None
+        # How the one before ended stays known until this one ends: `up` may ask while it is being tried again.
+        member.state, member.started_at, member.failure = State.RUNNING, now, ""
         member.bad_checks, member.check_until = 0, None
         check = member.service.health
         member.health = "starting" if check else ""

@@ -146,8 +146,8 @@ def measure(url: str, session: Session, server: tuple[str, int] | None = None) -
         _note_state(trace, sock)
         local, remote = sock.getsockname(), sock.getpeername()
         closing = _goodbye(clock, trace, sock, channel)
-    state = state_of(local, remote) or "CLOSED"
-    trace.kernel_states.append((time.time_ns(), state))
+    before, state = time.time_ns(), state_of(local, remote) or "CLOSED"
+    trace.kernel_states.append((before, time.time_ns(), state))
     closing.detail["state"] = state
     return trace
 
@@ -177,8 +177,8 @@ def _context(session: Session) -> ssl.SSLContext:
 
 def _note_state(trace: Trace, sock: socket.socket) -> None:
     """Remember what the kernel says of the connection now: the states told from segments are held against it."""
-    state = tcp_info(sock).state
-    trace.kernel_states.append((time.time_ns(), state))
+    before, state = time.time_ns(), tcp_info(sock).state
+    trace.kernel_states.append((before, time.time_ns(), state))
 
 
 def _resolve(clock: _Clock, session: Session, host: str, server: tuple[str, int] | None) -> str:

@@ -69,7 +69,7 @@ class Trace:
     #: When it began, in nanoseconds since 1970.
     began_ns: int = 0
     #: What the kernel said of the client's socket, and when (nanoseconds since 1970).
-    kernel_states: list[tuple[int, str]] = field(default_factory=list)
+    kernel_states: list[tuple[int, int, str]] = field(default_factory=list)
 
     def phase(self, name: str) -> Phase | None:
         """Return the phase called *name*."""

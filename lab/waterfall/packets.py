@@ -105,7 +105,7 @@ def dissect(
     *,
     began_ns: int,
     first_byte_ms: float,
-    kernel_states: Sequence[tuple[int, str]] = (),
+    kernel_states: Sequence[tuple[int, int, str]] = (),
     tls: bool = True,
 ) -> dict[str, Any]:
     """Return ``packets`` of one trace.
@@ -116,7 +116,7 @@ def dissect(
         server: address and port.
         began_ns: when the trace began, nanoseconds since 1970; times are milliseconds since then.
         first_byte_ms: when the first byte of the response had come.
-        kernel_states: what the kernel said of the client's socket, and when.
+        kernel_states: what the kernel said of the client's socket, and when: not before the first moment, nor after the second.
         tls: whether the connection speaks TLS.
     """
     passages = tcp_passages(recording.frames, client, server)
@@ -232,16 +232,16 @@ def _states(passages: Sequence[Passage], client: End) -> list[tuple[int, str, st
 
 
 def _against_kernel(
-    states: Sequence[tuple[int, str, str]], kernel: Sequence[tuple[int, str]], began_ns: int
+    states: Sequence[tuple[int, str, str]], kernel: Sequence[tuple[int, int, str]], began_ns: int
 ) -> list[dict[str, Any]]:
     """Hold the client's states, as segments show them, against what its kernel said."""
     own = [(0, CLOSED), *((at, state) for at, host, state in states if host == "client")]
     rows = []
-    for at, said in kernel:
-        current = [state for since, state in own if since <= at - SLACK_NS][-1:]
-        near = [state for since, state in own if at - SLACK_NS < since <= at + SLACK_NS]
-        told = [state for since, state in own if since <= at][-1]
-        rows.append({"ms": _ms(at, began_ns), "kernel": said, "segments": told, "agrees": said in [*current, *near]})
+    for began, ended, said in kernel:
+        current = [state for since, state in own if since <= began - SLACK_NS][-1:]
+        near = [state for since, state in own if began - SLACK_NS < since <= ended + SLACK_NS]
+        told = [state for since, state in own if since <= ended][-1]
+        rows.append({"ms": _ms(ended, began_ns), "kernel": said, "segments": told, "agrees": said in [*current, *near]})
     return rows
 
 

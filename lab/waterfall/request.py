@@ -27,6 +27,8 @@ from waterfall.predict import hops_of, predict
 
 #: Seconds that the edge may take to put a connection into its pool after the response.
 SETTLE = 0.05
+#: Seconds, beside half a round trip, in which the last segments arrive and are told of.
+LAST = 0.3
 
 
 def trace(
@@ -64,7 +66,7 @@ def trace(
                 time.sleep(SETTLE)  # what the one before left on the way arrives
                 traces.append(_one(url, session, server, links, resolver, edge))
             if wanted.frames:
-                time.sleep(SETTLE + _half_a_round_trip(traces[-1]))  # the last segments arrive
+                time.sleep(LAST + _half_a_round_trip(traces[-1]))  # the last segments arrive
         secret = secrets.text() if secrets is not None else ""
     bodies = [each.as_json() for each in traces]
     if wanted.packets:

@@ -31,7 +31,7 @@ FLAGS = (
     "--remote-debugging-port=0",
 )
 #: Seconds for Chromium to start, and for a page to become what a test expects, on a machine with other work.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class PageError(Exception):

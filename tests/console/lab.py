@@ -212,7 +212,7 @@ class RunningConsole:
         """Send SIGTERM; return the exit code."""
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await self.process.wait()
 
 

@@ -4,6 +4,7 @@ It comes up in two seconds, so that what must survive may be killed often.  The 
 services, the entry point and the links are the real ones.
 """
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
@@ -67,9 +68,13 @@ volumes: {token: }
 
 def free_port() -> int:
     """Return a port that is free for UDP and TCP now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    while True:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+            udp.bind(("127.0.0.1", 0))
+            port = int(udp.getsockname()[1])
+            with contextlib.suppress(OSError):
+                tcp.bind(("127.0.0.1", port))
+                return port
 
 
 def make(folder: Path) -> NetnsLab:
@@ -101,7 +106,7 @@ def absent(tmp_path: Path) -> Iterator[NetnsLab]:
 @pytest.fixture
 def small(standing: NetnsLab) -> NetnsLab:
     """Give a small lab that is up and well, whatever the test before did to it."""
-    well = comes_true(lambda: all(s.state == "exited" or s.health == "healthy" for s in standing.status()), 10)
+    well = comes_true(lambda: all(s.state == "exited" or s.health == "healthy" for s in standing.status()), 30)
     assert well, standing.status()
     return standing
 

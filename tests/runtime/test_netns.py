@@ -14,14 +14,16 @@ import pytest
 
 from runtime import EngineError, LabDownError, UnknownHostError, compose
 from runtime.cgroups import Limits
-from runtime.netns_lab import NetnsLab
+from runtime.netns_lab import DOWN_TIMEOUT, NetnsLab
 from runtime.state import Process, StateFolder
 from tests.waiting import comes_true
 
 pytestmark = pytest.mark.system
 
+#: Seconds for a process to start or to end on a busy machine.
+SLOW = 30.0
 #: dig's question for a name that the root zone of the lab delegates.
-QUESTION = ("dig", "+norecurse", "+time=1", "+tries=1", "com.", "NS")
+QUESTION = ("dig", "+norecurse", "+time=10", "+tries=1", "com.", "NS")
 
 
 def state(lab: NetnsLab, host: str) -> str:
@@ -63,8 +65,7 @@ def left_behind(lab: NetnsLab) -> list[str]:
         p.parent.name for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists() and folder.encode() in _read(p)
     ]
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if folder in line]
-    groups = [str(p) for p in Path("/sys/fs/cgroup").glob(f"**/{_group(lab)}")]
-    return [*processes, *mounts, *groups]
+    return [*processes, *mounts, *map(str, _cgroups(lab))]
 
 
 def _read(path: Path) -> bytes:
@@ -74,8 +75,10 @@ def _read(path: Path) -> bytes:
         return b""
 
 
-def _group(lab: NetnsLab) -> str:
-    return Limits(lab._state.path, ())._name
+def _cgroups(lab: NetnsLab) -> list[Path]:
+    """Return the lab's control groups; `os.walk` looks away where a group of others vanishes meanwhile."""
+    name = Limits(lab._state.path, ())._name
+    return [Path(at, name) for at, folders, _ in os.walk("/sys/fs/cgroup") if name in folders]
 
 
 # --- what a host is ---------------------------------------------------------------------------------------------------
@@ -99,13 +102,17 @@ def test_memory_is_counted_for_each_host(small: NetnsLab) -> None:
 
 
 def test_a_round_trip_takes_what_the_link_says(small: NetnsLab) -> None:
-    times = []
-    for _ in range(5):
+    times = list[float]()
+
+    def quick() -> bool:
         with small.socket("client") as sock:
             began = time.perf_counter()
             sock.connect(("198.19.10.53", 53))
             times.append((time.perf_counter() - began) * 1000)
-    assert 14.0 <= min(times) < 16.0, times  # access–root-a is 14 ms
+        return len(times) >= 5 and min(times) < 16.0
+
+    assert comes_true(quick, SLOW), times  # access–root-a is 14 ms, and a busy machine only ever adds
+    assert min(times) >= 14.0, times
 
 
 def test_services_have_no_capability_and_may_gain_none(small: NetnsLab) -> None:
@@ -138,7 +145,8 @@ def test_a_host_sees_its_own_devices_processes_and_name(small: NetnsLab) -> None
 
 
 def test_a_host_is_limited_where_this_machine_allows_it(small: NetnsLab) -> None:
-    groups = [p for p in Path("/sys/fs/cgroup").glob(f"**/{_group(small)}/wan/memory.*") if "limit" in p.name or p.name.endswith(".max")]  # fmt: skip
+    files = (p for group in _cgroups(small) for p in (group / "wan").glob("memory.*"))
+    groups = [p for p in files if "limit" in p.name or p.name.endswith(".max")]
     if not groups:
         pytest.skip("no cgroup with a memory controller that we may use")
     assert str(128 * 2**20) in {_read(p).decode().strip() for p in groups}
@@ -209,17 +217,17 @@ def test_a_host_that_was_killed_stays_down_and_comes_back_where_it_was(small: Ne
         with pytest.raises(OSError):
             sock.connect(("198.19.10.53", 53))
     small.start("root-a")
-    assert comes_true(lambda: health(small, "root-a") == "healthy")
+    assert comes_true(lambda: health(small, "root-a") == "healthy", SLOW)
     with small.socket("client") as sock:
-        sock.settimeout(2)
+        sock.settimeout(10)
         sock.connect(("198.19.10.53", 53))
 
 
 def test_a_process_that_dies_is_started_again(small: NetnsLab) -> None:
     before = started(small, "root-a")
     small.capture("root-a", ["sh", "-c", "kill -9 -1"])  # everything but PID 1, which ends with its child
-    assert comes_true(lambda: started(small, "root-a") not in {before, None})
-    assert comes_true(lambda: health(small, "root-a") == "healthy")
+    assert comes_true(lambda: started(small, "root-a") not in {before, None}, SLOW)
+    assert comes_true(lambda: health(small, "root-a") == "healthy", SLOW)
 
 
 def test_a_paused_host_accepts_and_says_nothing(small: NetnsLab) -> None:
@@ -227,9 +235,10 @@ def test_a_paused_host_accepts_and_says_nothing(small: NetnsLab) -> None:
     try:
         assert state(small, "root-a") == "paused"
         with small.socket("client") as sock:
-            sock.settimeout(1)
+            sock.settimeout(10)
             sock.connect(("198.19.10.53", 53))  # the kernel shakes hands
             sock.sendall(b"\0\x11" + bytes(17))
+            sock.settimeout(1)
             with pytest.raises(TimeoutError):
                 sock.recv(1)
         with pytest.raises(LabDownError, match="root-a is paused"):
@@ -242,7 +251,7 @@ def test_a_paused_host_accepts_and_says_nothing(small: NetnsLab) -> None:
 def test_stopping_lets_a_host_drain(small: NetnsLab, capsys: pytest.CaptureFixture[str]) -> None:
     small.stop("client")
     small.start("client")
-    assert comes_true(lambda: health(small, "client") == "healthy")
+    assert comes_true(lambda: health(small, "client") == "healthy", SLOW)
     small.logs(["client"], tail="50")
     assert '"event": "stopping"' in capsys.readouterr().out
 
@@ -257,7 +266,7 @@ def test_up_and_down_leave_nothing(absent: NetnsLab, round_: int) -> None:
     assert len(those) >= 5  # supervisor, forwarder, three hosts
     began = time.monotonic()
     absent.down()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < DOWN_TIMEOUT  # the supervisor did it; nobody had to be killed for silence
     assert gone(those)
     assert left_behind(absent) == []
     assert not absent._state.path.exists()
@@ -269,13 +278,15 @@ def test_killing_the_supervisor_ends_everything_and_the_next_up_works(absent: Ne
     process = absent._state.running()
     assert process is not None
     done: list[int] = []
-    forgotten = threading.Thread(target=lambda: done.append(absent.exec("client", ["sleep", "300"])))
+    ours = f"300.{os.getpid()}"
+    forgotten = threading.Thread(target=lambda: done.append(absent.exec("client", ["sleep", ours])))
     forgotten.start()
-    assert comes_true(lambda: any(b"sleep\x00300" in _read(p) for p in Path("/proc").glob("[0-9]*/cmdline")))
+    cmdline = f"sleep\0{ours}\0".encode()
+    assert comes_true(lambda: any(_read(p) == cmdline for p in Path("/proc").glob("[0-9]*/cmdline")), SLOW)
     os.kill(process.pid, signal.SIGKILL)
-    forgotten.join(5)
+    forgotten.join(SLOW)
     assert done == [137]  # a program that ran on a host is gone too
-    assert comes_true(lambda: gone(those))
+    assert comes_true(lambda: gone(those), SLOW)
     assert {s.state for s in absent.status()} == {"absent"}
     absent.up(publish=False)
     absent.require_up()
@@ -301,12 +312,16 @@ def test_ctrl_c_while_it_starts_leaves_nothing(absent: NetnsLab) -> None:
     # Tests that run in the background of a shell inherit an ignored SIGINT, and so would what they start.
     command = ["env", "--default-signal=INT", sys.executable, "-m", "firstbyte", "up", "--runtime", "netns"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert comes_true(lambda: absent._state.supervisor() is not None)
-    those = processes(absent)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10)
+    try:
+        assert comes_true(lambda: absent._state.supervisor() is not None, SLOW)
+        those = processes(absent)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=SLOW)
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode == 130
-    assert comes_true(lambda: gone(those))
+    assert comes_true(lambda: gone(those), SLOW)
     assert left_behind(absent) == []
 
 

@@ -65,7 +65,7 @@ async def locust(target: Target, resolver: tuple[str, int], *more: str) -> Async
 
 async def test_every_class_of_user_reports_its_phases(site: Site, resolver: tuple[str, int]) -> None:
     target = await site.serve(replying(OK), site.papers.server())
-    async with locust(target, resolver, "--headless", "-u", "10", "-r", "100", "-t", "3s", "--json") as process:
+    async with locust(target, resolver, "--headless", "-u", "10", "-r", "100", "-t", "8s", "--json") as process:
         out, log = await process.communicate()
     assert process.returncode == 0, log.decode()
     entries = {(entry["method"], entry["name"]): entry for entry in json.loads(out)}
@@ -86,11 +86,11 @@ async def test_every_class_of_user_reports_its_phases(site: Site, resolver: tupl
 
 def ask(port: int, path: str, form: dict[str, Any] | None = None) -> str:
     data = None if form is None else urllib.parse.urlencode(form, doseq=True).encode()
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", data, timeout=5) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", data, timeout=30) as response:
         return response.read().decode()
 
 
-async def until(port: int, path: str, wanted: Any, seconds: float = 20.0) -> Any:
+async def until(port: int, path: str, wanted: Any, seconds: float = 90.0) -> Any:
     """Ask again and again until what comes is *wanted*; return it."""
     seen: Any = None
     async with asyncio.timeout(seconds):
@@ -133,10 +133,16 @@ async def test_the_web_page_picks_classes_and_shapes_and_shows_our_tables(
         }
         answer = json.loads(await asyncio.to_thread(ask, port, "/swarm", form))
         assert answer["success"], answer
+        names = {"/a (fresh)", "/b (fresh)"}
         stats = await until(
-            port, "/stats/requests", lambda s: any(e["key"] == "phases" and e["data"] for e in s["extended_stats"])
+            port,
+            "/stats/requests",
+            lambda s: (
+                any(e["key"] == "phases" and e["data"] for e in s["extended_stats"])
+                and names <= {entry["name"] for entry in s["stats"]}
+            ),
         )
-        assert {entry["name"] for entry in stats["stats"]} == {"/a (fresh)", "/b (fresh)", "Aggregated"}
+        assert {entry["name"] for entry in stats["stats"]} == {*names, "Aggregated"}
         data = await until(port, "/firstbyte/data", lambda d: d["ok"] > 0 and d["kernel"][0]["tcp_activeopens"] > 0)
         assert [row["phase"] for row in data["phases"]] == ["latency", "dns", "connect", "tls", "first byte", "receive"]
         assert data["generator"][0]["verdict"]
@@ -154,7 +160,7 @@ async def test_a_shape_and_an_open_loop_work_without_the_page(
         "-u",
         "8",
         "-t",
-        "4s",
+        "12s",
         "--arrival-rate",
         "5",
         "--csv",

@@ -5,10 +5,12 @@ are skipped, except in CI, where that is a failure.
 """
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from subprocess import PIPE
 
 import pytest
 
@@ -45,8 +47,17 @@ class Shell:
 
     def here(self, *command: str, text: str | None = None, timeout: float = TIMEOUT) -> Answer:
         """Run *command* on this machine, which reaches the lab through published ports."""
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout, input=text)
-        return Answer(done.returncode, done.stdout, done.stderr)
+        with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) as process:
+            try:
+                out, err = process.communicate(text, timeout)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGINT)  # it takes back what it did to the lab
+                try:
+                    process.communicate(timeout=30)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                raise
+        return Answer(process.returncode, out, err)
 
     def firstbyte(self, *arguments: str, timeout: float = TIMEOUT) -> Answer:
         """Run our own command line on this machine."""

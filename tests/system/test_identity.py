@@ -67,11 +67,15 @@ def test_curls_phases_agree_with_our_own(shell: Shell) -> None:
     form = "%{time_namelookup} %{time_connect} %{time_appconnect} %{time_starttransfer}"
     shell.on("lab", "dig", "+short", "www.example.com")
     once = ["curl", "-sS", "--cacert", TRUST, "-o", "/dev/null", "-w", form, "https://www.example.com/"]
-    theirs = min((tuple(map(float, shell.on("lab", *once).out.split())) for _ in range(5)), key=lambda t: t[3])
-    ours = shell.lab.call("client", "POST", "/admin/trace", {"url": "https://www.example.com/", "warm": True})["warm"]
-    phases = {p["name"]: p["measured_ms"] for p in ours["phases"]}
-    assert (theirs[1] - theirs[0]) * 1000 == pytest.approx(phases["connect"], abs=3)
-    assert (theirs[2] - theirs[1]) * 1000 == pytest.approx(phases["tls"], abs=8)
+    theirs, ours = [], []
+    for _ in range(5):  # a busy machine only ever adds: the least of each phase is what it costs
+        name, connect, tls, _first = map(float, shell.on("lab", *once).out.split())
+        theirs.append({"connect": 1000 * (connect - name), "tls": 1000 * (tls - connect)})
+        body = {"url": "https://www.example.com/", "warm": True}
+        phases = shell.lab.call("client", "POST", "/admin/trace", body)["warm"]["phases"]
+        ours.append({each["name"]: each["measured_ms"] for each in phases})
+    for phase, room in (("connect", 3), ("tls", 8)):
+        assert min(t[phase] for t in theirs) == pytest.approx(min(o[phase] for o in ours), abs=room)
 
 
 def test_the_ca_loses_nothing_when_it_is_killed(shell: Shell) -> None:

@@ -19,7 +19,7 @@ RUN = (
     "-r",
     "100",
     "-t",
-    "4s",
+    "8s",
     "--json",
     "--loglevel",
     "ERROR",

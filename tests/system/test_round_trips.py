@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import statistics
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ pytestmark = pytest.mark.system
 
 #: Links of lab/etc/links.toml from the clients' region, milliseconds.
 NEAR, FAR = 20.0, 120.0
-#: Enough for a median that one busy moment of the machine does not move.
-REPEATS = 3
+#: A busy machine only ever adds: the quickest of so many stands for what the way costs.
+REPEATS = 5
 
 
 def warm(shell: Shell, url: str, **options: Any) -> dict[str, Any]:
@@ -40,15 +39,15 @@ def warm(shell: Shell, url: str, **options: Any) -> dict[str, Any]:
 def test_the_slope_of_the_time_to_first_byte(
     shell: Shell, scheme: str, tls: str | None, resume: bool, trips: int
 ) -> None:
-    medians = {}
+    quickest = {}
     for host, rtt in (("www", NEAR), ("far", FAR)):
         traces = [warm(shell, f"{scheme}://{host}.example.com/whoami", tls=tls, resume=resume) for _ in range(REPEATS)]
-        medians[rtt] = statistics.median(trace["ttfb_ms"] for trace in traces)
+        quickest[rtt] = min(trace["ttfb_ms"] for trace in traces)
         counted = {sum(phase["round_trips"] for phase in trace["phases"][:-2]) for trace in traces}
         assert counted == {trips}
         assert {trace["ttfb_predicted_ms"] for trace in traces} == {trips * rtt}
-    slope = (medians[FAR] - medians[NEAR]) / (FAR - NEAR)
-    assert slope == pytest.approx(trips, abs=0.1), medians
+    slope = (quickest[FAR] - quickest[NEAR]) / (FAR - NEAR)
+    assert slope == pytest.approx(trips, abs=0.1), quickest
 
 
 @pytest.mark.skipif(shutil.which("tshark") is None, reason="needs tshark")
@@ -79,8 +78,9 @@ def test_tshark_decrypts_the_capture_and_counts_the_same_round_trips(shell: Shel
 
 
 def test_the_states_that_segments_show_are_the_kernels(shell: Shell) -> None:
+    # A long way: the kernel's state is read within a round trip of the call that changes it.
     found = shell.lab.call(
-        "client", "POST", "/admin/trace", {"url": "https://www.example.com/", "packets": True}, timeout=60.0
+        "client", "POST", "/admin/trace", {"url": "https://far.example.com/", "packets": True}, timeout=60.0
     )
     for kind in ("cold", "warm"):
         packets = found[kind]["packets"]
@@ -90,7 +90,8 @@ def test_the_states_that_segments_show_are_the_kernels(shell: Shell) -> None:
         client = [each["state"] for each in packets["states"] if each["host"] == "client"]
         assert (client[:2], client[-1]) == (["SYN-SENT", "ESTABLISHED"], "TIME-WAIT")
         assert all(row["tcp"]["checksum_ok"] for row in packets["packets"] if "tcp" in row and row["arrived_ms"])
-        assert {row["ip"]["ttl_sent"] - row["ip"]["ttl_arrived"] for row in packets["packets"]} == {2}
+        arrived = [row["ip"] for row in packets["packets"] if row["arrived_ms"]]
+        assert {ip["ttl_sent"] - ip["ttl_arrived"] for ip in arrived} == {2}
 
 
 def test_files_are_written_inside_the_lab_too(shell: Shell) -> None:

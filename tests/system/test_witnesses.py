@@ -1,5 +1,6 @@
 """Programs that are not ours measure the same thing, and come to the same figure."""
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -27,11 +28,11 @@ SECONDS = 3
 @pytest.fixture(scope="module", autouse=True)
 def long_way(shell: Shell) -> Iterator[None]:
     """Put the near data centre and the resolver far away from the clients."""
-    for region in ("near", "isp"):
-        shell.lab.call("wan", "PUT", f"/admin/links/access/{region}", {"rtt_ms": LONG})
-    yield
-    for region in ("near", "isp"):
-        shell.lab.call("wan", "DELETE", f"/admin/links/access/{region}")
+    with contextlib.ExitStack() as undo:
+        for region in ("near", "isp"):
+            undo.callback(shell.lab.call, "wan", "DELETE", f"/admin/links/access/{region}")
+            shell.lab.call("wan", "PUT", f"/admin/links/access/{region}", {"rtt_ms": LONG})
+        yield
 
 
 def phases(shell: Shell, version: str) -> dict[str, float]:
@@ -52,13 +53,17 @@ def test_openssl_s_time_opens_connections_at_the_pace_of_our_phases(shell: Shell
         f"a=$(date +%s%N); openssl s_time -connect {EDGE} -new {flag} -time {SECONDS} -www /whoami -CAfile {TRUST} -verify 3;"
         " b=$(date +%s%N); echo took $((b - a))"
     )
-    each = []
-    for _ in range(LOOKS):
-        answer = shell.on("lab", "sh", "-c", script)
-        match = re.search(r"(\d+) connections in \d+ real seconds.*took (\d+)", answer.out, re.DOTALL)
-        assert match, answer.out + answer.err
-        each.append(int(match[2]) / 1e6 / int(match[1]))
-    assert min(each) == pytest.approx(sum(phases(shell, version).values()), rel=CLOSE)
+    theirs, ours = float("inf"), float("inf")
+    for _ in range(3):  # a busy machine only ever adds, now to one of them, now to the other
+        for _ in range(LOOKS):
+            answer = shell.on("lab", "sh", "-c", script)
+            match = re.search(r"(\d+) connections in \d+ real seconds.*took (\d+)", answer.out, re.DOTALL)
+            assert match, answer.out + answer.err
+            theirs = min(theirs, int(match[2]) / 1e6 / int(match[1]))
+        ours = min(ours, sum(phases(shell, version).values()))
+        if theirs == pytest.approx(ours, rel=CLOSE):
+            break
+    assert theirs == pytest.approx(ours, rel=CLOSE)
 
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
@@ -97,7 +102,7 @@ def test_dnsperf_waits_for_an_answer_as_long_as_our_stub(shell: Shell) -> None:
         # One question at a time, all but the first from the resolver's cache.
         script = f"yes {name} A | head -n 12 | dnsperf -s {RESOLVER} -q 1 2>&1"
         answer = shell.on("lab", "sh", "-c", script)
-        match = re.search(r"Average Latency \(s\):\s+([0-9.]+) \(min ([0-9.]+)", answer.out)
+        match = re.search(r"Average Latency \(s\):\s+[0-9.]+ \(min ([0-9.]+)", answer.out)
         assert match, answer.out + answer.err
         assert re.search(r"Queries completed:\s+12 \(100", answer.out), answer.out
         theirs.append(1000 * float(match[1]))
@@ -114,14 +119,21 @@ def test_ss_counts_the_sockets_that_our_metrics_count(shell: Shell) -> None:
         shell.lab.call(
             "client", "POST", "/admin/trace", {"url": "https://www.example.com/", "warm": False}, timeout=30.0
         )
-    script = "ss -tanH state time-wait | wc -l; grep ^TCP: /proc/net/sockstat"
-    lines = shell.on("client", "sh", "-c", script).lines
-    theirs = int(lines[0])
-    kernel = int(lines[1].split()[lines[1].split().index("tw") + 1])
-    metrics = shell.on("client", "python", "-m", "telemetry.call", "GET", "/metrics").out
-    match = re.search(r'^firstbyte_sockets\{state="tw"\} ([0-9.]+)', metrics, re.MULTILINE)
-    assert match is not None
-    assert theirs >= 3
-    assert theirs == kernel
-    # Asking for the metrics leaves one more behind, and one may have come to its end meanwhile.
-    assert float(match[1]) == pytest.approx(theirs, abs=2)
+    script = (
+        "grep ^TCP: /proc/net/sockstat; ss -tanH state time-wait | wc -l; python -m telemetry.call GET /metrics; "
+        "grep ^TCP: /proc/net/sockstat"
+    )
+    for _ in range(10):
+        before, theirs, *metrics, after = shell.on("client", "sh", "-c", script).lines
+        kernel = [int(line.split()[line.split().index("tw") + 1]) for line in (before, after)]
+        match = re.search(r'^firstbyte_sockets\{state="tw"\} ([0-9.]+)', "\n".join(metrics), re.MULTILINE)
+        assert match is not None
+        ours = float(match[1])
+        if kernel[1] - kernel[0] in {
+            0,
+            1,
+        }:  # none came to its end while we looked; asking for the metrics leaves one behind
+            break
+    assert int(theirs) >= 3
+    assert int(theirs) == kernel[0]
+    assert ours == pytest.approx(int(theirs), abs=1)

@@ -77,8 +77,8 @@ async def test_the_client_ends_in_time_wait(bench: Bench) -> None:
     trace = await ask(Session(Stub(NOWHERE)), port, f"http://{HOST}/")
     assert trace.phase("tls") is None
     assert phase(trace, "close").detail | {"state": "TIME-WAIT", "closed_by": "client"} == phase(trace, "close").detail
-    assert trace.kernel_states[0][1] == "ESTABLISHED"
-    assert trace.kernel_states[-1][1] == "TIME-WAIT"
+    assert trace.kernel_states[0][-1] == "ESTABLISHED"
+    assert trace.kernel_states[-1][-1] == "TIME-WAIT"
 
 
 async def test_a_server_that_closes_first_keeps_time_wait_for_itself(bench: Bench) -> None:

@@ -44,7 +44,7 @@ def rows(packets: list[Packet], lost: tuple[int, ...] = ()) -> list[dict]:
 
 
 def test_a_whole_exchange() -> None:
-    kernel = [(21 * MS, "ESTABLISHED"), (42 * MS, "FIN-WAIT-1"), (61 * MS, "TIME-WAIT")]
+    kernel = [(21 * MS, 21 * MS, "ESTABLISHED"), (42 * MS, 42 * MS, "FIN-WAIT-1"), (61 * MS, 61 * MS, "TIME-WAIT")]
     recording = Recording(tuple(network(EXCHANGE)))
     found = dissect(recording, CLIENT, SERVER, began_ns=0, first_byte_ms=41.0, kernel_states=kernel, tls=False)
     assert [row["what"] for row in found["packets"]] == [
@@ -82,9 +82,12 @@ def test_a_whole_exchange() -> None:
 
 def test_a_kernel_that_says_otherwise_is_not_hidden() -> None:
     recording = Recording(tuple(network(EXCHANGE)))
-    kernel = [(15 * MS, "ESTABLISHED")]
+    kernel = [(15 * MS, 15 * MS, "ESTABLISHED"), (15 * MS, 30 * MS, "SYN-SENT")]  # the second look was a slow one
     found = dissect(recording, CLIENT, SERVER, began_ns=0, first_byte_ms=41.0, kernel_states=kernel, tls=False)
-    assert found["kernel"] == [{"ms": 15.0, "kernel": "ESTABLISHED", "segments": "SYN-SENT", "agrees": False}]
+    assert found["kernel"] == [
+        {"ms": 15.0, "kernel": "ESTABLISHED", "segments": "SYN-SENT", "agrees": False},
+        {"ms": 30.0, "kernel": "SYN-SENT", "segments": "ESTABLISHED", "agrees": True},
+    ]
 
 
 def test_a_lost_segment_is_shown_and_its_retransmission_fills_the_place() -> None:
