@@ -67,9 +67,10 @@ class Client(asyncio.Protocol):
     def quiet_since(self) -> float | None:
         """When the last request ended, or the connection began that has sent none yet; None while one is under way.
 
-        Octets of a TLS handshake are no request: whoever sends them one at a time keeps no place from others.
+        Octets of a TLS handshake are no request: whoever sends them one at a time keeps no place from others.  None also of
+        a connection that is being turned away: it has no place to give.
         """
-        if self._broken:
+        if self._broken or self.turned_away:
             return None
         if self._state == "silent":
             return self.deadline - HEAD_TIMEOUT

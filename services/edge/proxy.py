@@ -171,7 +171,8 @@ class Proxy:
         clients = metrics.gauge("firstbyte_edge_clients", "Client connections that are open or in their TLS handshake")
         most = metrics.gauge("firstbyte_edge_clients_most", "Client connections that are served at one time")
         self._displaced = metrics.counter(
-            "firstbyte_edge_clients_displaced_total", "Idle client connections that were closed to make room for others"
+            "firstbyte_edge_clients_displaced_total",
+            "Client connections that were closed to make room, idle or in their TLS handshake",
         )
         self._refused = metrics.counter(
             "firstbyte_edge_clients_refused_total", "Client connections for which there was no room", "answer"

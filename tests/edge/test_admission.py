@@ -153,6 +153,25 @@ async def test_an_unfinished_handshake_gives_its_place_to_a_new_one(
     assert repr(proxy.admission) == "<Admission served=0 of 1 turned_away=0>"
 
 
+async def test_who_is_turned_away_has_no_place_to_give(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.admission.QUIET", 0.0)
+    monkeypatch.setattr("edge.admission.SEARCH_EVERY", 0.0)
+    proxy, port = await bench.edge(plain(1), tls=True, admission=Admission(1))
+    context = bench.papers.client()
+    _, busy = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="www.example.com")
+    busy.write(GET[:10])  # a request is under way
+    await until(lambda: all(client.quiet_since is None for client in proxy._clients))
+    _, stalled = await asyncio.open_connection("127.0.0.1", port)  # will hear 503, once it has shaken hands
+    await until(lambda: proxy.admission.turned_away == 1)
+    status, _, _ = parts(await talk(port, GET, context))
+    assert status == 503
+    assert proxy.admission.served == 1
+    assert count(proxy, "clients_displaced_total") == ["firstbyte_edge_clients_displaced_total 0"]
+    for writer in (busy, stalled):
+        writer.close()
+    await until_idle(proxy)
+
+
 async def test_while_descriptors_are_short_clients_wait_in_the_backlog(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
