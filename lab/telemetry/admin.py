@@ -23,6 +23,9 @@ MAX_BODY = 1 << 20
 MAX_HEADER = 16 << 10
 #: Seconds for a whole request to arrive; probes and scrapes come from the same machine.
 READ_TIMEOUT = 10.0
+#: Rounds of the event loop in which an accepted connection gets its transport and its task, and the task begins: whoever came before
+#: `close` is among those that it ends.
+ROUNDS = 6
 
 logger = log.get("telemetry.admin")
 
@@ -106,10 +109,13 @@ class AdminServer:
     async def close(self) -> None:
         """Stop listening and end what is under way."""
         if self._server:
+            for _ in range(ROUNDS):
+                await asyncio.sleep(0)
             self._server.close()
         for task in tuple(self._connections):
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.sleep(0)  # what was closed is closed in the loop's next round
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -127,6 +133,8 @@ class AdminServer:
             await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
             return  # the peer went away: nothing to answer
+        except asyncio.CancelledError:
+            return  # by `close`; a task that ends cancelled makes Python 3.11's streams log a traceback
         finally:
             writer.close()
 

@@ -2,12 +2,15 @@
 
 import argparse
 import asyncio
+import contextlib
+import gc
 import socket
 from pathlib import Path
 
 import pytest
 
 from telemetry import Telemetry, endpoint
+from telemetry.admin import AdminServer
 from telemetry.call import CallError, call
 
 
@@ -41,6 +44,21 @@ async def test_admin_is_refused_without_the_token(service: Telemetry, token: str
     with pytest.raises(CallError, match="Bearer TOKEN") as refused:
         await ask(service, "GET", "/admin/faults", token=token)
     assert refused.value.status == 401
+
+
+@pytest.mark.parametrize("rounds", range(6))
+async def test_a_connection_that_was_just_accepted_ends_with_the_server(rounds: int) -> None:
+    server = AdminServer()
+    address = await server.start("127.0.0.1", 0)
+    with socket.create_connection(address) as client:
+        for _ in range(rounds):  # of the event loop: accepted, a transport, a task, its first step
+            await asyncio.sleep(0)
+        await server.close()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        gc.collect()  # an open transport would complain
+        client.settimeout(5)
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
 
 
 async def test_a_token_that_is_not_ours_to_read_is_said(
