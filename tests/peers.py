@@ -97,9 +97,7 @@ class Peers:
                 writer.close()
         async with asyncio.timeout(5):
             await asyncio.gather(*(writer.wait_closed() for writer in made._writers), return_exceptions=True)
-        await asyncio.sleep(
-            0.02
-        )  # those in their handshake have no writer yet: they end in rounds of the loop that follow
+        await asyncio.sleep(0.02)  # those in their handshake have no writer yet: they end in the loop's next rounds
 
     async def start(self, script: Script, context: ssl.SSLContext | None = None) -> int:
         """Start a server on loopback that runs *script* for each connection; return its port."""

@@ -110,7 +110,7 @@ class AdminServer:
         """Stop listening and end what is under way."""
         if self._server:
             for _ in range(ROUNDS):
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # lets the loop take one round
             self._server.close()
         for task in tuple(self._connections):
             task.cancel()

@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,16 +139,15 @@ def measure(url: str, session: Session, server: tuple[str, int] | None = None) -
     address = _resolve(clock, session, host, server)
     sock = _connect(clock, session, address, port if server is None else server[1], host)
     with contextlib.closing(sock):
-        _note_state(trace, sock)
+        _note_state(trace, lambda: tcp_info(sock).state)
         channel = _handshake(clock, session, sock, host, port) if secure else None
         _exchange(clock, trace, session, sock, channel, host, port, path)
         if channel is not None and channel.object.session is not None:
             session.tickets[host, port] = channel.object.session
-        _note_state(trace, sock)
+        _note_state(trace, lambda: tcp_info(sock).state)
         local, remote = sock.getsockname(), sock.getpeername()
         closing = _goodbye(clock, trace, sock, channel)
-    before, state = time.time_ns(), state_of(local, remote) or "CLOSED"
-    trace.kernel_states.append((before, time.time_ns(), state))
+    state = _note_state(trace, lambda: state_of(local, remote) or "CLOSED")
     closing.detail["state"] = state
     return trace
 
@@ -175,10 +175,11 @@ def _context(session: Session) -> ssl.SSLContext:
         ) from None
 
 
-def _note_state(trace: Trace, sock: socket.socket) -> None:
-    """Remember what the kernel says of the connection now: the states told from segments are held against it."""
-    before, state = time.time_ns(), tcp_info(sock).state
+def _note_state(trace: Trace, look: Callable[[], str]) -> str:
+    """Return what the kernel says of the connection now, and remember it: states told from segments are held against it."""
+    before, state = time.time_ns(), look()
     trace.kernel_states.append((before, time.time_ns(), state))
+    return state
 
 
 def _resolve(clock: _Clock, session: Session, host: str, server: tuple[str, int] | None) -> str:
@@ -320,7 +321,7 @@ def _goodbye(clock: _Clock, trace: Trace, sock: socket.socket, channel: tls_chan
         if channel is not None:
             channel.say_goodbye()
         sock.shutdown(socket.SHUT_WR)
-        _note_state(trace, sock)
+        _note_state(trace, lambda: tcp_info(sock).state)
         sock.settimeout(GOODBYE)
         while sock.recv(65536):
             pass

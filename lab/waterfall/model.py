@@ -68,7 +68,7 @@ class Trace:
     status: str = ""
     #: When it began, in nanoseconds since 1970.
     began_ns: int = 0
-    #: What the kernel said of the client's socket, and when (nanoseconds since 1970).
+    #: What the kernel said of the client's socket: between which two moments (nanoseconds since 1970), and the state.
     kernel_states: list[tuple[int, int, str]] = field(default_factory=list)
 
     def phase(self, name: str) -> Phase | None:

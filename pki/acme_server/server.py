@@ -169,9 +169,8 @@ class AcmeServer:
                     after = int((faults.get("acme_503") or {}).get("retry_after", 1))
                     raise Problem("unavailable", "the fault acme_503 is on", retry_after=after)
                 if faults.hit("acme_slow"):
-                    await asyncio.sleep(
-                        float((faults.get("acme_slow") or {}).get("ms", 1000)) / 1000
-                    )  # the fault itself
+                    slow_ms = float((faults.get("acme_slow") or {}).get("ms", 1000))
+                    await asyncio.sleep(slow_ms / 1000)  # the fault itself
                 if faults.hit("acme_hang"):
                     while faults.get("acme_hang") is not None:  # noqa: ASYNC110 - switches have no waiters
                         await asyncio.sleep(HANG_TICK)  # polls

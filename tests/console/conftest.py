@@ -32,7 +32,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         why = "expected chromium on PATH (Debian: apt-get install chromium), got none: nobody looked at the page"
         if os.environ.get("CI") == "true":
             pytest.fail(why)
-        pytest.skip(why)
+        pytest.skip(why)  # no Chromium here
     with browser.running(program, tmp_path_factory.mktemp("chromium")) as web_socket:
         yield web_socket
 

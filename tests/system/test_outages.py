@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import pytest
 from dnslib import DNSRecord
@@ -23,6 +23,7 @@ from runtime import DockerLab, LabError
 from tests.system.conftest import Shell
 
 pytestmark = pytest.mark.system
+T = TypeVar("T")
 
 CONSOLE = "http://127.0.0.1:8080"
 EDGE, RESOLVER = ("127.0.0.1", 8443), ("127.0.0.1", 5300)
@@ -134,14 +135,14 @@ def statuses(state: dict[str, Any]) -> dict[str, str]:
     return {host["name"]: host["status"] for region in state["regions"] for host in region["hosts"]}
 
 
-def wait_for(what: str, seconds: float, found: Callable[[], object]) -> float:
-    """Return the seconds until *found* says yes; fail with *what* when it does not within *seconds*."""
+def wait_for(what: str, seconds: float, found: Callable[[], T | None]) -> tuple[float, T]:
+    """Return the seconds until *found* returns something true, and that; fail with *what* when it never does in *seconds*."""
     began = time.monotonic()
     while True:
         waited, last = time.monotonic() - began, ""  # before the look: what is true at the end counts
         try:
-            if found():
-                return waited
+            if it := found():
+                return waited, it
         except (OSError, ValueError, http.client.HTTPException, LabError) as error:
             last = f" ({error})"
         if waited > seconds:
@@ -163,18 +164,10 @@ def alarm_of(host: str) -> dict[str, Any] | None:
     return next((alarm for alarm in alarms if host in alarm["subject"].replace(",", "").split()), None)
 
 
-def blind(seen: list[dict[str, Any]]) -> bool:
-    """Return whether the console says that it sees nobody; put what it said into *seen*."""
-    seen.append(console_state())
-    return "Blind" in seen[-1]["verdict"]["text"]
-
-
-def named(host: str, seen: list[dict[str, Any]]) -> bool:
-    """Return whether an alarm names *host*; put it into *seen*."""
-    alarm = alarm_of(host)
-    if alarm is not None:
-        seen.append(alarm)
-    return alarm is not None
+def blind_state() -> dict[str, Any] | None:
+    """Return what the console says, if that is that it sees nobody."""
+    state = console_state()
+    return state if "Blind" in state["verdict"]["text"] else None
 
 
 @pytest.fixture(scope="module")
@@ -194,10 +187,9 @@ def load(root_pem: str, lab: DockerLab) -> Iterator[Load]:
 def test_without_the_router_the_console_says_that_it_is_blind_and_recovers(load: Load, lab: DockerLab) -> None:
     lab.kill("wan")
     try:
-        seen: list[dict[str, Any]] = []
         wait_for("the console misses wan", NOTICED, lambda: alarm_of("wan"))
-        wait_for("the console says that it is blind", NOTICED, lambda: blind(seen))
-        assert [alarm["subject"] for alarm in seen[-1]["alarms"]] == ["wan"]
+        _, seen = wait_for("the console says that it is blind", NOTICED, blind_state)
+        assert [alarm["subject"] for alarm in seen["alarms"]] == ["wan"]
     finally:
         lab.start("wan")
     began = time.time()
@@ -213,14 +205,12 @@ def test_every_host_in_turn(load: Load, lab: DockerLab) -> None:
         killed = time.time()
         lab.kill(host)
         try:
-            alarms: list[dict[str, Any]] = []
-            noticed = wait_for(f"the console names {host}", NOTICED, partial(named, host, alarms))
+            noticed, alarm = wait_for(f"the console names {host}", NOTICED, partial(alarm_of, host))
             if before is not None:
                 wait_for(f"{before} is well again", RECOVERED, partial(is_well, before))
         finally:
             lab.start(host)
         dead[host] = (killed, time.time() + COMING_BACK)
-        (alarm,) = alarms
         assert alarm["means"], f"the console does not say what the loss of {host} means"
         report.append(f"{host}: named after {noticed:.1f} s: {alarm['text']}")
         before = host

@@ -51,8 +51,8 @@ async def test_a_connection_that_was_just_accepted_ends_with_the_server(rounds: 
     server = AdminServer()
     address = await server.start("127.0.0.1", 0)
     with socket.create_connection(address) as client:
-        for _ in range(rounds):  # of the event loop: accepted, a transport, a task, its first step
-            await asyncio.sleep(0)
+        for _ in range(rounds):
+            await asyncio.sleep(0)  # one round of the loop: accepted, a transport, a task, its first step
         await server.close()
         assert asyncio.all_tasks() == {asyncio.current_task()}
         gc.collect()  # an open transport would complain
