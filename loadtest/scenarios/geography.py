@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Line, Panel, Quantity, Run, parameter
-from scenarios.connection import TRUST, Address, Connection
+from scenarios.instruments.connection import TRUST, Address, Connection
 from stub import Stub
 from theory import geography, handshake
 from waterfall.tls import context

@@ -8,8 +8,8 @@ from statistics import median
 
 import theory
 from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Line, Moment, Panel, Quantity, Run, parameter
-from scenarios.connection import TRUST, Address, Connection
-from scenarios.proofs import Proofs
+from scenarios.instruments.connection import TRUST, Address, Connection
+from scenarios.instruments.handshake_costs import Proofs
 from stub import Stub
 from theory import slow_start
 from waterfall.tls import context

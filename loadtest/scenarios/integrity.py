@@ -21,8 +21,8 @@ from experiments import (
     Span,
     parameter,
 )
-from scenarios.connection import TRUST, Address, Connection
-from scenarios.damaged import Fetch, K, judge, total
+from scenarios.instruments.connection import TRUST, Address, Connection
+from scenarios.instruments.corruption import Fetch, K, judge, total
 from stub import Stub
 from telemetry import counters
 from theory import integrity, slow_start

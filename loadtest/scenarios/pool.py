@@ -14,7 +14,7 @@ import theory
 from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Panel, Quantity, Run, parameter
 from experiments.run import HERE
 from generator import Kind, Load, Request, Schedule, Target, constant
-from scenarios.connection import TRUST
+from scenarios.instruments.connection import TRUST
 
 HOST = "www.example.com"
 #: How long requests hold their connection, and the name of the queue that this makes.

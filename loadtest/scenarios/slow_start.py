@@ -17,7 +17,7 @@ from experiments import (
     Run,
     parameter,
 )
-from scenarios.connection import Address, Connection
+from scenarios.instruments.connection import Address, Connection
 from stub import Stub
 from theory import slow_start
 from theory.slow_start import MSS

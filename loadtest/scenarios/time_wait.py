@@ -1,6 +1,6 @@
 """`time-wait`: who closes first keeps the port for a minute; quick connections run out of ports, and then nothing works.
 
-Here: what is claimed and concluded.  The connections are `scenarios.port_windows`', the pictures `scenarios.time_wait_pictures`'.
+Here: what is claimed and concluded.  The connections are `scenarios.instruments.port_windows`', the pictures `scenarios.instruments.time_wait_charts`'.
 """
 
 import asyncio
@@ -11,8 +11,8 @@ from typing import Any
 
 import theory
 from experiments import Control, Experiment, Line, Quantity, Run, parameter
-from scenarios import time_wait_pictures as pictures
-from scenarios.port_windows import HOST, OTHER_PORT, PORT, Arm, Drive, waiting_ports
+from scenarios.instruments import time_wait_charts
+from scenarios.instruments.port_windows import HOST, OTHER_PORT, PORT, Arm, Drive, waiting_ports
 from stub import Stub
 from theory.time_wait import WAIT, cure_factor
 from waterfall.churn import NO_PORT
@@ -199,15 +199,15 @@ class TimeWait(Experiment[Parameters]):
         self._instants(run)
         self._square_wave(run)
         self._cures(run)
-        run.chart(pictures.square_wave(self.base, self.p.ports, self.p.seconds, self._wheel))
+        run.chart(time_wait_charts.square_wave(self.base, self.p.ports, self.p.seconds, self._wheel))
         run.chart(
-            pictures.cumulative(
+            time_wait_charts.cumulative(
                 self.base, [self.arms[name] for name in (*self._spread, *self._spared)], self.p.seconds, self.p.ports
             )
         )
-        run.chart(pictures.exhaustion([self.arms[f"{rate:g}/s"] for rate in self._rates()], self.p.ports))
+        run.chart(time_wait_charts.exhaustion([self.arms[f"{rate:g}/s"] for rate in self._rates()], self.p.ports))
         if self.multiplied:
-            run.chart(pictures.multipliers(self._multipliers(), self.multiplied))
+            run.chart(time_wait_charts.multipliers(self._multipliers(), self.multiplied))
 
     def _gates(self, run: Run) -> None:
         lags = sorted(begun - intended for attempts in self._attempts() for intended, begun, _ in attempts)

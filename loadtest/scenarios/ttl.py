@@ -12,7 +12,7 @@ import theory
 from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Moment, Panel, Quantity, Run, Undo, parameter
 from experiments.run import HZ
 from generator import Queries, Schedule, constant
-from scenarios.holding import Crowd, Habit
+from scenarios.instruments.ttl_clients import Crowd, Habit
 from stub import AsyncStub, StubError
 
 RESOLVER = ("198.19.2.53", 53)

@@ -10,14 +10,22 @@ from experiments.drawing import svg
 from experiments.journal import Journal
 from experiments.result import Quantity, Result
 from experiments.run import Run
-from scenarios import in_memory
 from scenarios.handshake import ARMS, STAIRS_RTT_MS, Handshake, _stair
-from scenarios.proofs import CHAINS, EVERYWHERE, FULL, MUTUAL, SIGNATURE_VARIES, Proofs, knows_post_quantum
+from scenarios.instruments import memory_handshake
+from scenarios.instruments.handshake_costs import (
+    CHAINS,
+    EVERYWHERE,
+    FULL,
+    MUTUAL,
+    SIGNATURE_VARIES,
+    Proofs,
+    knows_post_quantum,
+)
 from tests.experiments.lab import MemoryLab
 from tests.scenarios.runs import failed, predicted
 from theory import handshake
 
-CLASSIC_CHAINS = [p for p in CHAINS if p.key in in_memory.KEYS]
+CLASSIC_CHAINS = [p for p in CHAINS if p.key in memory_handshake.KEYS]
 
 
 @pytest.mark.parametrize("proof", EVERYWHERE, ids=lambda p: p.name)

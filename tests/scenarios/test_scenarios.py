@@ -11,7 +11,8 @@ from experiments.drawing import svg
 from experiments.journal import Journal
 from experiments.result import Quantity, Result
 from experiments.run import Run
-from scenarios import SCENARIOS, in_memory
+from scenarios import SCENARIOS
+from scenarios.instruments import memory_handshake
 from scenarios.time_wait import REUSING, TimeWait, sustained
 from tests.experiments.lab import MemoryLab
 from tests.scenarios.runs import predicted
@@ -153,9 +154,9 @@ def test_its_pictures_are_drawn_from_what_was_measured(exhausted):
     assert [svg(chart).count("<circle") > 2 for chart in run.charts] == [True, False, True, True]
 
 
-@pytest.mark.parametrize("version", in_memory.VERSIONS)
+@pytest.mark.parametrize("version", memory_handshake.VERSIONS)
 def test_a_resumed_handshake_sends_no_certificate(version):
-    ends = in_memory.Ends("ECDSA P-256", version)
+    ends = memory_handshake.Ends("ECDSA P-256", version)
     full, resumed = ends.cost(3), ends.cost(3, resumed=True)
     assert (full.resumed, resumed.resumed) == (False, True)
     assert full.flight - resumed.flight >= sum(ends.certificates)

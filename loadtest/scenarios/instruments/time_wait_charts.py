@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import theory
 from experiments import Bars, Chart, Curve, Dots, Moment, Panel
-from scenarios.port_windows import Arm
+from scenarios.instruments.port_windows import Arm
 
 #: The share by which the totals of two arms may differ and still be one line to the eye.
 ALIKE = 0.02

@@ -1,5 +1,5 @@
-from scenarios.port_windows import Arm
-from scenarios.time_wait_pictures import cumulative
+from scenarios.instruments.port_windows import Arm
+from scenarios.instruments.time_wait_charts import cumulative
 from waterfall.churn import NO_PORT
 
 

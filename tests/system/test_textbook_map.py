@@ -1,4 +1,4 @@
-"""docs/seed-map.md is held against the lab: every command in it exists, and shows the evidence that it names."""
+"""docs/textbook-map.md is held against the lab: every command in it exists, and shows the evidence that it names."""
 
 import re
 import shlex
@@ -9,7 +9,7 @@ import pytest
 
 from tests.system.conftest import Shell
 
-MAP = Path(__file__).parents[2] / "docs" / "seed-map.md"
+MAP = Path(__file__).parents[2] / "docs" / "textbook-map.md"
 #: Experiments take their time, and have tests of their own: here they only have to exist.
 LISTED = ("run", "drill")
 

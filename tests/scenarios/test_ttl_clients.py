@@ -7,7 +7,7 @@ import pytest
 
 from experiments import parameters
 from experiments.drawing import svg
-from scenarios.holding import Client, Crowd, Habit, Seen
+from scenarios.instruments.ttl_clients import Client, Crowd, Habit, Seen
 from scenarios.ttl import NEW_ORIGIN, OLD, RESOLVER, Ttl
 from tests.scenarios.runs import failed, predicted
 

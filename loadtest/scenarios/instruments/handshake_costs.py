@@ -8,7 +8,7 @@ from typing import Any
 
 import theory
 from experiments import Bars, Chart, Curve, Panel, Run
-from scenarios import in_memory
+from scenarios.instruments import memory_handshake
 from theory import handshake, slow_start
 
 #: ML-DSA certificates and X25519MLKEM768 came with it.
@@ -45,14 +45,14 @@ class Proof:
         """Flights of the server that the client has to wait for."""
         return theory.tls_round_trips(self.version, resumed=self.resumed, hello_retry=self.wrong_guess)
 
-    def ends(self) -> in_memory.Ends:
+    def ends(self) -> memory_handshake.Ends:
         """Return who will shake hands."""
-        return in_memory.Ends(
+        return memory_handshake.Ends(
             self.key, self.version, curve=self.group, intermediates=self.intermediates, mutual=self.mutual
         )
 
 
-ECDSA, RSA = in_memory.KEYS
+ECDSA, RSA = memory_handshake.KEYS
 FULL, RESUMED, MUTUAL = Proof(ECDSA), Proof(ECDSA, resumed=True), Proof(ECDSA, mutual=True)
 CLASSIC = Proof(ECDSA, group="X25519")
 #: What every OpenSSL can.
@@ -61,9 +61,11 @@ EVERYWHERE = (
     Proof(RSA, "TLSv1.2"), Proof(RSA, "TLSv1.2", resumed=True), Proof(RSA), Proof(RSA, resumed=True),
     MUTUAL, Proof(RSA, mutual=True), CLASSIC, Proof(ECDSA, group="secp384r1", wrong_guess=True),
 )  # fmt: skip
-POST_QUANTUM = tuple(Proof(key) for key in in_memory.POST_QUANTUM_KEYS)
+POST_QUANTUM = tuple(Proof(key) for key in memory_handshake.POST_QUANTUM_KEYS)
 CHAINS = tuple(
-    Proof(key, intermediates=n) for key in (*in_memory.KEYS, *in_memory.POST_QUANTUM_KEYS) for n in (0, 1, 2)
+    Proof(key, intermediates=n)
+    for key in (*memory_handshake.KEYS, *memory_handshake.POST_QUANTUM_KEYS)
+    for n in (0, 1, 2)
 )
 _NUMBER = ("no intermediate", "one intermediate", "two intermediates")
 
@@ -82,8 +84,8 @@ class Proofs:
     """Shakes hands in memory, and says what came of it."""
 
     def __init__(self) -> None:
-        self.costs: dict[Proof, in_memory.Cost] = {}
-        self.chains: dict[Proof, in_memory.Cost] = {}
+        self.costs: dict[Proof, memory_handshake.Cost] = {}
+        self.chains: dict[Proof, memory_handshake.Cost] = {}
         #: How often RSA costs the server what ECDSA does: the median of handshakes a few milliseconds apart.
         self.rsa_times = 0.0
         #: Octets of the certificates that are sent, by chain; of the first flight, as theory has it.
@@ -93,7 +95,7 @@ class Proofs:
     def predict(self, proof: Proof, certificates: tuple[int, ...]) -> int:
         """Keep and return the octets of the server's flight, once its certificates are there."""
         # Who knows ML-DSA knows the hybrid group, too.
-        hybrid = proof.group is None and (knows_post_quantum() or proof.key in in_memory.POST_QUANTUM_KEYS)
+        hybrid = proof.group is None and (knows_post_quantum() or proof.key in memory_handshake.POST_QUANTUM_KEYS)
         share = handshake.KEY_SHARE["X25519MLKEM768" if hybrid else "X25519"]
         self.certificates[proof] = certificates
         self.predicted[proof] = handshake.server_flight(certificates, handshake.SIGNATURE[proof.key], share)
@@ -104,23 +106,23 @@ class Proofs:
         able = knows_post_quantum()
         ends_of = {proof: proof.ends() for proof in (*EVERYWHERE, *(POST_QUANTUM if able else ()))}
         # In turn: a core of a shared machine is half as fast a second later, and each way shall have its share of that.
-        made: dict[Proof, list[in_memory.Cost]] = {proof: [] for proof in ends_of}
+        made: dict[Proof, list[memory_handshake.Cost]] = {proof: [] for proof in ends_of}
         for _ in range(times):
             for proof, ends in ends_of.items():
                 made[proof].append(ends.shake(resumed=proof.resumed))
         for proof, costs in made.items():
             self.certificates[proof] = ends_of[proof].certificates
-            self.costs[proof] = in_memory.Cost.of(costs)
+            self.costs[proof] = memory_handshake.Cost.of(costs)
         self.rsa_times = median(
             rsa.server_ms / ecdsa.server_ms for rsa, ecdsa in zip(made[Proof(RSA)], made[FULL], strict=True)
         )
         for proof in CHAINS:
-            if proof.key in in_memory.KEYS or able:
+            if proof.key in memory_handshake.KEYS or able:
                 ends = proof.ends()
                 said(of_chain(proof), self.predict(proof, ends.certificates))
                 self.chains[proof] = ends.cost(OF_EACH_CHAIN)
             else:  # certificates can be made here, though not used
-                self.predict(proof, in_memory.chain_octets(proof.key, proof.intermediates))
+                self.predict(proof, memory_handshake.chain_octets(proof.key, proof.intermediates))
 
     def conclude(self, run: Run) -> None:
         """Say what each way costs, and hold octets and flights against theory."""

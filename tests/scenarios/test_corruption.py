@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scenarios.damaged import Fetch, K, body, delivered, judge, same_head, total, wrong_octets
+from scenarios.instruments.corruption import Fetch, K, body, delivered, judge, same_head, total, wrong_octets
 from tests.wan.packets import tcp
 from wan import damage
 
