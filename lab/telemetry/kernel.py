@@ -1,42 +1,83 @@
-"""What the kernel says about this process and its network namespace (/proc/self, /proc/net)."""
+"""Kernel counters, TCP sockets and the recorder of this host (`linuxnet`), as metrics and below ``/admin``."""
 
-import os
 import time
-from pathlib import Path
+from typing import Any
 
+from linuxnet import counters, sock_diag
+from linuxnet.recorder import MAX_HZ, Recorder, Watch
+from telemetry.admin import AdminError, Request
 from telemetry.metrics import Metrics
-
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-def resident_bytes() -> int:
-    """Return the resident set of this process."""
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE
-
-
-def tcp_sockets() -> dict[str, int]:
-    """Return this namespace's TCP sockets: ``inuse`` (established and others) and ``tw`` (TIME_WAIT).
-
-    `orphan`, `alloc` and `mem` of the same line count the whole machine and are left out.
-    """
-    for line in Path("/proc/net/sockstat").read_text(encoding="ascii").splitlines():
-        if line.startswith("TCP:"):
-            words = line.split()[1:]
-            values = dict(zip(words[::2], map(int, words[1::2]), strict=True))
-            return {"inuse": values["inuse"], "tw": values["tw"]}
-    return {}
 
 
 def export(metrics: Metrics) -> None:
-    """Add process and socket gauges that are read at each scrape."""
+    """Add gauges for this process and its host's TCP sockets; each scrape reads them anew."""
     rss = metrics.gauge("process_resident_memory_bytes", "Resident memory of this process")
     cpu = metrics.gauge("process_cpu_seconds_total", "CPU time of this process, user and system")
     sockets = metrics.gauge("firstbyte_sockets", "TCP sockets of this host by state, from /proc/net/sockstat", "state")
 
     def refresh() -> None:
-        rss.set(resident_bytes())
+        rss.set(counters.resident_bytes())
         cpu.set(time.process_time())
-        for state, count in tcp_sockets().items():
-            sockets.set(count, state=state)
+        found = counters.sockets()
+        sockets.set(found["tcp_inuse"], state="inuse")
+        sockets.set(found["tcp_tw"], state="tw")
 
     metrics.before_render(refresh)
+
+
+def sockets(request: Request) -> list[dict[str, str]]:
+    """Answer ``GET /admin/sockets?state=TIME-WAIT&local_port=80``: the host's TCP sockets in one state, as ss(8) shows them."""
+    state, port = request.query.get("state", "ESTABLISHED"), request.query.get("local_port", "0")
+    if state not in sock_diag.STATES[1:]:
+        raise AdminError(400, f"expected state to be one of {', '.join(sock_diag.STATES[1:])}, got {state!r}")
+    if not (port.isascii() and port.isdigit() and int(port) < 65536):
+        raise AdminError(400, f"expected local_port from 0 (any) to 65535, got {port!r}")
+    try:
+        found = list(sock_diag.sockets(state, local_port=int(port)))
+    except sock_diag.SockDiagError as error:
+        raise AdminError(501, str(error)) from None
+    return [{"local": "{}:{}".format(*each.local), "remote": "{}:{}".format(*each.remote)} for each in found]
+
+
+class RecorderApi:
+    """The recorder below ``/admin``.
+
+    POST /admin/recorder {"hz": 10, "seconds": 120, "sockets": {"local_port": 443}}     start a recording
+    GET /admin/recorder                                                                 return it as it is so far
+    DELETE /admin/recorder                                                              stop, return and drop it
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    async def post(self, request: Request) -> dict[str, Any]:
+        """Start."""
+        body = request.json()
+        if not isinstance(body, dict) or body.keys() - {"hz", "seconds", "sockets"}:
+            raise AdminError(400, f'expected {{"hz": …, "seconds": …, "sockets": {{…}}}}, got {request.body[:80]!r}')
+        hz, seconds = _number(body, "hz", 10.0, MAX_HZ), _number(body, "seconds", 600.0, 3600.0)
+        ports = body.get("sockets")
+        if ports is not None and (not isinstance(ports, dict) or ports.keys() - {"local_port", "remote_port"}):
+            raise AdminError(400, f'expected sockets to be {{"local_port": …, "remote_port": …}}, got {ports!r}')
+        watch = None if ports is None else Watch(**{key: int(_number(ports, key, 0, 65535)) for key in ports})
+        self._recorder.start(hz, seconds, watch)
+        return {"hz": hz, "seconds": seconds}
+
+    def get(self, _: Request) -> dict[str, Any]:
+        """Return the recording so far."""
+        if self._recorder.recording is None:
+            raise AdminError(404, "there is no recording: POST /admin/recorder starts one")
+        return self._recorder.recording.as_json()
+
+    def delete(self, _: Request) -> dict[str, Any]:
+        """Stop, return the recording and drop it."""
+        recording = self._recorder.stop()
+        self._recorder.recording = None
+        return {} if recording is None else recording.as_json()
+
+
+def _number(body: dict[str, Any], name: str, default: float, highest: float) -> float:
+    value = body.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= highest:
+        raise AdminError(400, f"expected {name} from 0 to {highest:g}, got {value!r}")
+    return float(value)

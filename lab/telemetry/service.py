@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from telemetry import counters, kernel, log, sock_diag
+from linuxnet import counters
+from linuxnet.recorder import Recorder
+from telemetry import kernel, log
 from telemetry.admin import AdminError, AdminServer, Handler, Request, Response
 from telemetry.clock import Clock
 from telemetry.faults import Faults, UnknownFaultError
 from telemetry.health import Health
 from telemetry.metrics import Metrics
-from telemetry.recorder import Recorder
 
 logger = log.get("telemetry.service")
 
@@ -145,6 +146,7 @@ class Telemetry:
             logger.warning("clock_offset", offset_s=offset)
             return clock(request)
 
+        recorder = kernel.RecorderApi(self.recorder)
         for method, path, handler in (
             ("GET", "/metrics", metrics),
             ("GET", "/health", health),
@@ -155,23 +157,9 @@ class Telemetry:
             ("GET", "/admin/clock", clock),
             ("PUT", "/admin/clock", set_clock),
             ("GET", "/admin/kernel", lambda _: counters.sample()),
-            ("GET", "/admin/sockets", _sockets),
-            ("POST", "/admin/recorder", self.recorder.on_post),
-            ("GET", "/admin/recorder", self.recorder.on_get),
-            ("DELETE", "/admin/recorder", self.recorder.on_delete),
+            ("GET", "/admin/sockets", kernel.sockets),
+            ("POST", "/admin/recorder", recorder.post),
+            ("GET", "/admin/recorder", recorder.get),
+            ("DELETE", "/admin/recorder", recorder.delete),
         ):
             self.route(method, path, handler)
-
-
-def _sockets(request: Request) -> list[dict[str, str]]:
-    """Answer ``GET /admin/sockets?state=TIME-WAIT&local_port=80``: this host's TCP sockets in one state, as ss has them."""
-    state, port = request.query.get("state", "ESTABLISHED"), request.query.get("local_port", "0")
-    if state not in sock_diag.STATES[1:]:
-        raise AdminError(400, f"expected state to be one of {', '.join(sock_diag.STATES[1:])}, got {state!r}")
-    if not (port.isascii() and port.isdigit() and int(port) < 65536):
-        raise AdminError(400, f"expected local_port from 0 (any) to 65535, got {port!r}")
-    try:
-        found = list(sock_diag.sockets(state, local_port=int(port)))
-    except sock_diag.SockDiagError as error:
-        raise AdminError(501, str(error)) from None
-    return [{"local": "{}:{}".format(*each.local), "remote": "{}:{}".format(*each.remote)} for each in found]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from telemetry.source_ports import Origin
+from linuxnet.source_ports import Source
 
 #: Seconds that an attempt may take.
 TIMEOUT = 5.0
@@ -44,8 +44,8 @@ class Churn:
     sources: Sequence[str] = ()
 
 
-async def connect(to: tuple[str, int], origin: Origin) -> socket.socket:
-    """Return a socket that is connected from *origin*.
+async def connect(to: tuple[str, int], source: Source) -> socket.socket:
+    """Return a socket that is connected from *source*.
 
     Raises:
         OSError: EADDRNOTAVAIL when no port is left, or what else can go wrong.
@@ -53,7 +53,7 @@ async def connect(to: tuple[str, int], origin: Origin) -> socket.socket:
     sock = socket.socket()
     try:
         sock.setblocking(False)
-        origin.apply(sock)
+        source.apply(sock)
         await asyncio.get_running_loop().sock_connect(sock, to)
     except BaseException:
         sock.close()
@@ -75,16 +75,16 @@ async def churn(order: Churn) -> list[Attempt]:
     began = time.monotonic()
     attempts: list[Attempt] = []
 
-    async def attempt(intended: float, origin: Origin) -> None:
+    async def attempt(intended: float, source: Source) -> None:
         begun, error = time.monotonic() - began, ""
         try:
             async with asyncio.timeout(TIMEOUT):
-                (await connect(order.to, origin)).close()
+                (await connect(order.to, source)).close()
         except OSError as refused:
             error = cause(refused)
         attempts.append(Attempt(intended, begun, error))
 
-    origins = [Origin(source, order.window) for source in order.sources or (None,)]
+    origins = [Source(source, order.window) for source in order.sources or (None,)]
     async with asyncio.TaskGroup() as group:
         for number in range(int(order.seconds * order.rate)):
             intended = number / order.rate

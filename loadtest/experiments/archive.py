@@ -14,7 +14,7 @@ from experiments import repeats_report, report
 from experiments.conduct import Outcome
 from experiments.drawing import rasterise, svg
 from experiments.repeats import Repeats
-from telemetry.whole_file import write_whole
+from hostfiles.atomic import atomic_write
 
 #: Bytes of a result.json that are read.
 MAX_RESULT = 4 << 20
@@ -112,7 +112,7 @@ def _report(outcome: Outcome, folder: Path) -> str:
 
 
 def _put(path: Path, text: str) -> None:
-    write_whole(path, text.encode())
+    atomic_write(path, text.encode())
 
 
 def _clear(folder: Path) -> None:

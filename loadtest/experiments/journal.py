@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from telemetry.whole_file import write_whole
+from hostfiles.atomic import atomic_write
 
 LOCK, LIST = ".experiment.lock", ".undo.json"
 
@@ -70,7 +70,7 @@ class Journal:
         if not undos:
             self.path.unlink(missing_ok=True)
             return
-        write_whole(self.path, json.dumps([asdict(each) for each in undos]).encode())
+        atomic_write(self.path, json.dumps([asdict(each) for each in undos]).encode())
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from experiments.journal import Journal, Undo
 from experiments.lettering import number
 from experiments.result import Check, Event, Quantity, Result, Row
 from experiments.timeline import Timeline
-from telemetry.recorder import Recorder, Watch
+from linuxnet.recorder import Recorder, Watch
 
 #: What samples of a recorder there are per second.
 HZ = 10.0

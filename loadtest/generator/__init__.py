@@ -12,7 +12,7 @@ from generator.queries import Queries
 from generator.request import KINDS, PHASES, Closes, Kind, LoadError, Request, Target
 from generator.schedule import Schedule, ScheduleError, Shape, constant, ramp, spike, step
 from generator.tally import Tally
-from telemetry.source_ports import Origin
+from linuxnet.source_ports import Source
 
 __all__ = [
     "KINDS",
@@ -25,13 +25,13 @@ __all__ = [
     "Kind",
     "Load",
     "LoadError",
-    "Origin",
     "Pacer",
     "Queries",
     "Request",
     "Schedule",
     "ScheduleError",
     "Shape",
+    "Source",
     "Starvation",
     "Tally",
     "Target",

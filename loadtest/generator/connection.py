@@ -16,7 +16,7 @@ from typing import Any
 
 from generator.channel import Channel
 from generator.request import Closes, LoadError, Request
-from telemetry.source_ports import Origin
+from linuxnet.source_ports import Source
 
 #: More than any TLS record, and below the size from which malloc maps pages anew each time.
 CHUNK = 65536
@@ -66,13 +66,13 @@ class Connection:
             return "connect"
         return self.channel.phase
 
-    def open(self, request: Request, text: bytes, address: tuple[str, int], origin: Origin) -> None:
+    def open(self, request: Request, text: bytes, address: tuple[str, int], source: Source) -> None:
         """Connect to *address* and carry *request*, whose octets are *text*."""
         self.request, self._text, self._since = request, text, self._now()
         try:
             sock = self._sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            origin.apply(sock)
+            source.apply(sock)
             code = sock.connect_ex(address)
         except OSError as error:
             self.fail(connect_cause(error.errno))

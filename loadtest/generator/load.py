@@ -19,8 +19,8 @@ from generator.histogram import Histogram
 from generator.pace import Pacer, Starvation
 from generator.request import KINDS, Closes, Kind, LoadError, Request, Target
 from generator.schedule import Schedule, constant
+from linuxnet.source_ports import Source
 from stub import AsyncStub, StubError
-from telemetry.source_ports import Origin
 
 #: Seconds after which a request counts as lost.
 TIMEOUT = 5.0
@@ -58,7 +58,7 @@ class Load:
         on_done: Callable[[Request], None] | None = None,
         keep: bool = True,
         closes: Closes = "client",
-        origin: Origin | None = None,
+        source: Source | None = None,
         pool: int | None = None,
         timeout: float = TIMEOUT,
         check: Callable[[bytes], str] | None = None,
@@ -74,7 +74,7 @@ class Load:
             on_done: called with each request when it ended.
             keep: whether `requests` holds them all; a long fast load rather counts in *on_done* (`generator.Tally`).
             closes: who ends a connection that is not kept.
-            origin: source address and ports.
+            source: source address and ports.
             pool: connections of kind pooled at most; further requests wait for one; None for no limit.
             timeout: seconds from the actual start after which a request is lost.
             check: told each body, returns why it is wrong, or nothing.
@@ -89,8 +89,8 @@ class Load:
                 raise LoadError(f"expected kinds among {', '.join(KINDS)}, got {kind!r}")
         self.schedule = rate if isinstance(rate, Schedule) else Schedule(constant(rate))
         self.target, self.kinds, self.closes = target, tuple(kinds), closes
-        self.origin = origin or Origin()
-        _refuse_ports_that_are_ignored(self.origin)
+        self.source = source or Source()
+        _refuse_ports_that_are_ignored(self.source)
         self.requests: list[Request] = []
         self.pacer = Pacer(self.schedule.times(), self._begin)
         self._keep, self._on_done, self._timeout, self._check = keep, on_done, timeout, check
@@ -243,7 +243,7 @@ class Load:
             self._pooled.add(connection)
         exchange.connection = connection
         self._carried[connection] = exchange
-        connection.open(request, exchange.text, (address, self.target.port), self.origin)
+        connection.open(request, exchange.text, (address, self.target.port), self.source)
 
     def _carry(self, exchange: _Exchange, connection: Connection) -> None:
         exchange.connection = connection
@@ -311,11 +311,11 @@ class Load:
             self._quiet.set()
 
 
-def _refuse_ports_that_are_ignored(origin: Origin) -> None:
+def _refuse_ports_that_are_ignored(source: Source) -> None:
     """Linux ignores a window that lies outside ``ip_local_port_range``, without a word."""
-    if origin.ports is None:
+    if source.ports is None:
         return
     low, high = map(int, _PORTS.read_text(encoding="ascii").split())
-    first, last = origin.ports
+    first, last = source.ports
     if not low <= first <= last <= high:
         raise LoadError(f"expected source ports within {low}-{high} (ip_local_port_range), got {first}-{last}")

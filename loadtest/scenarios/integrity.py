@@ -21,10 +21,10 @@ from experiments import (
     Span,
     parameter,
 )
+from linuxnet import counters
 from scenarios.instruments.connection import TRUST, Address, Connection
 from scenarios.instruments.corruption import Fetch, K, judge, total
 from stub import Stub
-from telemetry import counters
 from theory import integrity, slow_start
 from waterfall.tls import context
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Literal
 
 from experiments import Bars, Chart, Control, Curve, Dots, Estimate, Experiment, Moment, Panel, Quantity, Run, parameter
-from generator import Channel, Connection, Origin, Request, Target
+from generator import Channel, Connection, Request, Source, Target
 from stub import Stub
 from theory import keepalive
 
@@ -372,7 +372,7 @@ class _Kept:
         request = Request(now, "pooled", now)
         if self._connection is None:
             self._connection = Connection(self._now, Channel(None, HOST), self._done, self._lost, self._ended)
-            self._connection.open(request, self._text, self._to, Origin())
+            self._connection.open(request, self._text, self._to, Source())
         else:
             self._connection.ask(request, self._text)
         try:

@@ -37,7 +37,7 @@ class Report:
     lag_p99: float
     #: Why it is starved; empty when it is not.
     reasons: list[str]
-    #: As `telemetry.counters.sample` gives them.
+    #: As `linuxnet.counters.sample` gives them.
     counters: Mapping[str, float]
     #: New requests, as `Tally.as_json` gives them.
     tally: Mapping[str, Any]

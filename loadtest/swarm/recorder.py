@@ -15,8 +15,8 @@ import gevent
 from locust.runners import STATE_RUNNING, STATE_SPAWNING, LocalRunner, MasterRunner
 
 from generator import Histogram, Request, Starvation, Tally, run_delay
+from linuxnet import counters
 from swarm.board import Board, Report, short
-from telemetry import counters
 
 logger = logging.getLogger("firstbyte")
 

@@ -22,7 +22,7 @@ from authority.keys import (
     new_key,
     write_private_key,
 )
-from telemetry.whole_file import write_whole
+from hostfiles.atomic import atomic_write
 
 
 class CeremonyError(AuthorityError):
@@ -56,7 +56,7 @@ class Ceremony:
         self._issuing(root, now)
         pem = root.certificate.public_bytes(Encoding.PEM)
         anchor = self.trust / "root.pem"
-        self._make("trust anchor", anchor.exists() and anchor.read_bytes() == pem, lambda: write_whole(anchor, pem))
+        self._make("trust anchor", anchor.exists() and anchor.read_bytes() == pem, lambda: atomic_write(anchor, pem))
         return self.log
 
     def _make(self, what: str, there: bool, make: Callable[[], None]) -> None:
@@ -65,7 +65,7 @@ class Ceremony:
         self.log.append(f"{what}: {'kept' if there else 'made'}")
 
     def _secret(self, path: Path, what: str) -> bytes:
-        self._make(what, path.exists(), lambda: write_whole(path, secrets.token_urlsafe(32).encode() + b"\n", 0o600))
+        self._make(what, path.exists(), lambda: atomic_write(path, secrets.token_urlsafe(32).encode() + b"\n", 0o600))
         return path.read_bytes().strip()
 
     def _root(self, now: float) -> Issuer:
@@ -81,7 +81,7 @@ class Ceremony:
             key = new_key()
             write_private_key(key_file, key, passphrase)
             certificate = issue_root(key, "firstbyte lab root", now)
-            write_whole(certificate_file, certificate.public_bytes(Encoding.PEM))
+            atomic_write(certificate_file, certificate.public_bytes(Encoding.PEM))
 
         self._make("root", certificate_file.exists(), make)
         certificate = load_certificate(certificate_file)
@@ -100,7 +100,7 @@ class Ceremony:
             key = new_key()
             write_private_key(self.ca / ISSUING_KEY, key, passphrase)
             certificate = issue_intermediate(root, key.public_key(), "firstbyte lab issuing CA 1", now)
-            write_whole(certificate_file, certificate.public_bytes(Encoding.PEM))
+            atomic_write(certificate_file, certificate.public_bytes(Encoding.PEM))
 
         self._make("issuing CA", certificate_file.exists(), make)
         issuing = load_issuer(self.ca, passphrase_file)

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPri
 
 from authority.errors import KeyFileError
 from authority.issuance import Issuer
-from telemetry.whole_file import write_whole
+from hostfiles.atomic import atomic_write
 
 ISSUING_KEY, ISSUING_CERTIFICATE = "issuing.key.pem", "issuing.pem"
 
@@ -23,7 +23,7 @@ def write_private_key(path: Path, key: CertificateIssuerPrivateKeyTypes, passphr
     """Write *key* as PKCS #8 PEM, encrypted with *passphrase*, readable by its owner only."""
     encryption = serialization.BestAvailableEncryption(passphrase)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
-    write_whole(path, pem, 0o600)
+    atomic_write(path, pem, 0o600)
 
 
 def load_private_key(path: Path, passphrase: bytes) -> CertificateIssuerPrivateKeyTypes:

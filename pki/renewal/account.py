@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from hostfiles.atomic import atomic_write
 from telemetry import log
-from telemetry.whole_file import write_whole
 
 logger = log.get("renewal")
 
@@ -28,5 +28,5 @@ def account_key(path: Path) -> ec.EllipticCurvePrivateKey:
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return key
     fresh = ec.generate_private_key(ec.SECP256R1())
-    write_whole(path, fresh.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
+    atomic_write(path, fresh.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
     return fresh

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from cryptography import x509
 
+from hostfiles.atomic import atomic_write
 from renewal.material import Pair, PairError, ballast, read_pair
-from telemetry.whole_file import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class Credentials:
         """
         pair = read_pair(pem, names, now, self._anchors())
         self._context(pair, None)  # OpenSSL takes it, or it raises before anything changed
-        write_whole(self.file, pem, 0o600)
+        atomic_write(self.file, pem, 0o600)
         self._use(pair, reload or Reload())
         return pair
 
@@ -227,7 +227,7 @@ class Credentials:
     def _load(self, context: ssl.SSLContext, pair: Pair) -> None:
         path = self.file.with_name(f".{self.file.name}.try")  # OpenSSL reads files only
         try:
-            write_whole(path, pair.pem, 0o600)
+            atomic_write(path, pair.pem, 0o600)
             context.load_cert_chain(path)
         except ssl.SSLError as error:
             raise PairError(f"OpenSSL does not take this pair: {error}") from None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from telemetry.toml_file import TomlFile
+from hostfiles.toml import TomlFile
 
 #: Where every host serves /health, /metrics and /admin.
 ADMIN_PORT = 9900

@@ -12,7 +12,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from telemetry.toml_file import TomlFile
+from hostfiles.toml import TomlFile
 from wan.settings import LinkSettings, LinksFileError, SettingError
 
 #: Any other region.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from generator import Closes, Load, LoadError, Origin, Request, Schedule, Tally, constant
+from generator import Closes, Load, LoadError, Request, Schedule, Source, Tally, constant
 from tests.generator.conftest import Site
 from tests.peers import OK, Papers, replying
 
@@ -229,7 +229,7 @@ async def test_a_name_without_address_is_lost_in_dns(site: Site) -> None:
 
 async def test_source_ports_come_from_the_window(site: Site) -> None:
     target = await site.serve(replying(OK))
-    load = Load(target, brief(), kinds=("fresh",), origin=Origin(ports=(41000, 41049)))
+    load = Load(target, brief(), kinds=("fresh",), source=Source(ports=(41000, 41049)))
     await load.run()
     assert {each.error for each in load.requests} == {""}
     assert all(41000 <= each.local_port <= 41049 for each in load.requests)
@@ -237,7 +237,7 @@ async def test_source_ports_come_from_the_window(site: Site) -> None:
 
 async def test_a_window_without_a_free_port_is_counted_by_cause(site: Site) -> None:
     target = await site.serve(replying(OK, delay=0.5))
-    load = Load(target, brief(100, 0.2), kinds=("fresh",), origin=Origin(ports=(42000, 42004)))
+    load = Load(target, brief(100, 0.2), kinds=("fresh",), source=Source(ports=(42000, 42004)))
     await load.run()
     errors = Tally(load.requests).errors
     # Five ports, unless another program on this machine listens on one of them.
@@ -247,7 +247,7 @@ async def test_a_window_without_a_free_port_is_counted_by_cause(site: Site) -> N
 async def test_a_window_that_the_kernel_would_ignore_is_refused(site: Site) -> None:
     target = await site.serve(replying(OK))
     with pytest.raises(LoadError, match="expected source ports within"):
-        Load(target, 1.0, origin=Origin(ports=(1, 2)))
+        Load(target, 1.0, source=Source(ports=(1, 2)))
 
 
 async def test_an_unknown_kind_is_refused(site: Site) -> None:

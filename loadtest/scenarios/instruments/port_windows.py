@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from telemetry import sock_diag
-from telemetry.source_ports import Origin
+from linuxnet import sock_diag
+from linuxnet.source_ports import Source
 from waterfall.churn import NO_PORT, TIMEOUT, cause, connect
 
 HOST, PORT, OTHER_PORT = "www.example.com", 80, 443
@@ -128,7 +128,7 @@ class _Kept:
 
 async def _open_and_close(arm: Arm, to: tuple[str, int]) -> None:
     loop = asyncio.get_running_loop()
-    sock = await connect(to, Origin(ports=arm.window))
+    sock = await connect(to, Source(ports=arm.window))
     try:
         if arm.closes == "server":
             await loop.sock_sendall(sock, LAST_REQUEST)
@@ -143,7 +143,7 @@ async def _open_and_close(arm: Arm, to: tuple[str, int]) -> None:
 async def _use(arm: Arm, to: tuple[str, int], kept: list[_Kept]) -> None:
     """Send one request over a connection that is there, or over a new one; close it after so many."""
     loop = asyncio.get_running_loop()
-    chosen = kept.pop() if kept else _Kept(await connect(to, Origin(ports=arm.window)))
+    chosen = kept.pop() if kept else _Kept(await connect(to, Source(ports=arm.window)))
     chosen.uses += 1
     last = chosen.uses >= arm.uses
     try:

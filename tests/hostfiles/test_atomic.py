@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.whole_file import write_whole
+from hostfiles.atomic import atomic_write
 
 
 def test_a_file_has_its_mode_from_the_first_octet_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,19 +16,19 @@ def test_a_file_has_its_mode_from_the_first_octet_on(tmp_path: Path, monkeypatch
         modes.append(os.fstat(descriptor).st_mode & 0o777)
         real(descriptor)
 
-    monkeypatch.setattr("telemetry.whole_file.os.fsync", fsync)
-    write_whole(tmp_path / "key.pem", b"secret", 0o600)
+    monkeypatch.setattr("hostfiles.atomic.os.fsync", fsync)
+    atomic_write(tmp_path / "key.pem", b"secret", 0o600)
     assert (tmp_path / "key.pem").read_bytes() == b"secret"
     assert modes == [0o600, tmp_path.stat().st_mode & 0o777]  # the file, then its folder
 
 
 def test_what_was_there_stays_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_whole(tmp_path / "pair.pem", b"old")
+    atomic_write(tmp_path / "pair.pem", b"old")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("telemetry.whole_file.os.fsync", full)
+    monkeypatch.setattr("hostfiles.atomic.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_whole(tmp_path / "pair.pem", b"new")
+        atomic_write(tmp_path / "pair.pem", b"new")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"pair.pem": b"old"}

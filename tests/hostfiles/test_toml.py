@@ -2,7 +2,7 @@
 
 import pytest
 
-from telemetry.toml_file import TomlFile
+from hostfiles.toml import TomlFile
 
 
 class Shelf(TomlFile):

@@ -1,7 +1,7 @@
-"""A TOML file that people write, and the line on which it breaks a rule.
+"""TOML files edited by people: errors name the file and the line.
 
-The rules are those of whoever reads the file: a subclass.  tomllib keeps no lines, so that they are looked up in the text
-once something is wrong.
+A subclass holds the rules of one kind of file.  tomllib keeps no line numbers, so a line is searched for in the text once
+an error is known.
 """
 
 import re
@@ -11,17 +11,17 @@ from typing import ClassVar, NoReturn, Self
 
 
 class TomlFile:
-    """The tables of one file; every refusal reads ``FILE:LINE: expected …, got …``."""
+    """The tables of one file; every error reads ``FILE:LINE: expected …, got …``."""
 
-    #: What it is, in messages.
+    #: What messages call the file.
     kind: ClassVar[str]
-    #: The tables that it may have.
+    #: The tables that the file may have.
     known: ClassVar[tuple[str, ...]]
-    #: Raised for whatever is wrong.
+    #: The class of every error.
     error: ClassVar[type[Exception]]
 
     def __init__(self, text: str, name: str) -> None:
-        """Read the tables of *text*; *name* stands in messages.  Raises `error`."""
+        """Parse *text*; messages call the file *name*.  Raises `error`."""
         self.name, self.lines = name, text.splitlines()
         try:
             self.tables = tomllib.loads(text)
@@ -45,11 +45,11 @@ class TomlFile:
 
     @property
     def end(self) -> int:
-        """The last line: where something is missing."""
+        """The last line, to report something that is missing."""
         return max(1, len(self.lines))
 
     def line(self, table: str, index: int = 0, key: str = "") -> int:
-        """Return the line of *key* in the *index*-th *table*, else of its header, else 1."""
+        """Return the line of *key* in the *index*-th *table*; without it, the line of the table's header, or 1."""
         table = re.escape(table)
         found = self._matching(rf"\s*(\[\[?\s*{table}\s*\]?\]|{table}\s*[=.])") or self._matching(
             rf"\s*\[+\s*{table}\b"
@@ -70,5 +70,5 @@ class TomlFile:
         return [number for number, text in enumerate(self.lines, 1) if re.match(pattern, text)]
 
     def refuse(self, line: int, expected: str, got: object = None, *, words: str = "") -> NoReturn:
-        """Raise `error`: *got* is the value at fault, *words* say what is there where it is no single value."""
+        """Raise `error`.  *got* is the wrong value; *words* describe what was found where it is not a single value."""
         raise self.error(f"{self.name}:{line}: expected {expected}, got {words or repr(got)}") from None

@@ -1,10 +1,10 @@
-"""TCP sockets as the kernel has them, by NETLINK_SOCK_DIAG (sock_diag(7)): no process to start, no text to parse.
+"""TCP sockets as the kernel knows them, through NETLINK_SOCK_DIAG (sock_diag(7)).
 
-Filters by state and by port in the kernel; any process may ask about its own network namespace.  TIME-WAIT sockets, which
-no process holds any more, are answered too.
+The kernel filters by state and port.  Any process may ask about its own network namespace.  The result includes TIME-WAIT
+sockets, which no process owns.
 
-A dump walks the hash table of the whole machine, 1.4 ms of it when empty; sockets that match no filter add 0.06 µs each,
-one that is told 4 µs.  Looking one socket up again by its addresses costs 0.02 ms, whatever else there is.
+A search walks the hash table of the whole machine: 1.4 ms when it is empty, plus 0.06 µs for each socket that does not match
+and 4 µs for each that does.  Refreshing one known socket by its addresses costs 0.02 ms, however large the table is.
 """
 
 import socket
@@ -31,7 +31,7 @@ _NLMSG = struct.Struct("=IHHII")
 _MESSAGE = struct.Struct("=BBBB")
 _QUEUES = struct.Struct("=IIIII")
 _ANY = b"\0" * 16
-#: Offsets into struct tcp_info (include/uapi/linux/tcp.h), octets; a kernel that is older answers with fewer.
+#: Offsets into struct tcp_info (include/uapi/linux/tcp.h), in bytes; an older kernel's struct is shorter.
 _INFO = {
     "rtt_us": (68, "I"), "rttvar_us": (72, "I"), "ssthresh": (76, "I"), "cwnd": (80, "I"), "retrans": (100, "I"),
     "bytes_acked": (120, "Q"), "bytes_received": (128, "Q"), "busy_us": (168, "Q"), "rwnd_limited_us": (176, "Q"),
@@ -40,7 +40,7 @@ _INFO = {
 
 
 class SockDiagError(Exception):
-    """The kernel refused to tell."""
+    """The kernel has no sock_diag for TCP, or refused the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +50,18 @@ class Socket:
     state: str
     local: tuple[str, int]
     remote: tuple[str, int]
-    #: Octets that wait to be read, and to be sent or acknowledged.
+    #: Bytes in the receive queue, and bytes not yet sent or acknowledged.
     unread: int
     unsent: int
     #: Milliseconds until the timer (retransmission, TIME-WAIT) fires.
     expires_ms: int
-    #: Parts of struct tcp_info; empty without a full socket behind it (TIME-WAIT).
+    #: Parts of struct tcp_info; empty in TIME-WAIT, which has no full socket.
     info: dict[str, int]
-    #: The kernel's own name of it: another socket between the same ports has another.
+    #: The kernel's identifier of the socket; a later socket between the same ports has another one.
     cookie: bytes = field(default=b"\xff" * 8, repr=False)
+
+    def __str__(self) -> str:
+        return "{}:{} {}:{}".format(*self.local, *self.remote)
 
 
 def sockets(*states: str, local_port: int = 0, remote_port: int = 0, info: bool = False) -> Iterator[Socket]:
@@ -66,9 +69,9 @@ def sockets(*states: str, local_port: int = 0, remote_port: int = 0, info: bool 
 
     Args:
         states: names of `STATES`.
-        local_port: only this one, unless 0; the kernel filters.
-        remote_port: the same of the other side.
-        info: with TCP_INFO.
+        local_port: only sockets with this local port; 0 matches any.
+        remote_port: the same for the remote port.
+        info: whether to read TCP_INFO.
 
     Raises:
         SockDiagError: the kernel has no sock_diag for TCP, or refuses.
@@ -87,8 +90,8 @@ def sockets(*states: str, local_port: int = 0, remote_port: int = 0, info: bool 
                 yield _parse(body)
 
 
-def again(known: Iterable[Socket], *, info: bool = False) -> Iterator[Socket]:
-    """Yield those of *known* that are still open, as they are now: one look-up each instead of a walk.
+def refresh(known: Iterable[Socket], *, info: bool = False) -> Iterator[Socket]:
+    """Yield the current state of those sockets in *known* that still exist: one look-up each instead of a search.
 
     Raises:
         SockDiagError: the kernel has no sock_diag for TCP.
@@ -100,7 +103,7 @@ def again(known: Iterable[Socket], *, info: bool = False) -> Iterator[Socket]:
             identity = _IDENTITY.pack(*ports, *addresses, 0, each.cookie)
             netlink.send(_request(NLM_F_REQUEST, 0, identity, info=info))
             (kind, body), *_ = _messages(netlink.recv(1 << 13))
-            if kind != NLMSG_ERROR:  # ENOENT: it is gone; ESTALE: another one has its ports
+            if kind != NLMSG_ERROR:  # ENOENT: it is gone; ESTALE: another socket has its ports
                 yield _parse(body)
 
 
