@@ -7,15 +7,18 @@ from experiments.chart import Bars, Chart, Curve, Dots, Lane, Moment, Panel, Spa
 from experiments.conduct import Order, Outcome, clean_up, conduct
 from experiments.estimate import Estimate, Line
 from experiments.experiment import Control, Experiment
-from experiments.journal import BusyError, Undo
+from experiments.lab import Admin
 from experiments.parameters import ParameterError, parameter
+from experiments.recorders import HERE, Series
 from experiments.repeats import Repeats
 from experiments.result import Check, Event, Quantity, Result, Row, Verdict
-from experiments.run import HERE, Lab, Run, Series, Skipped
+from experiments.run import Run, Skipped
 from experiments.timeline import Timeline
+from experiments.undo_log import BusyError, Undo
 
 __all__ = [
     "HERE",
+    "Admin",
     "Bars",
     "BusyError",
     "Chart",
@@ -26,7 +29,6 @@ __all__ = [
     "Estimate",
     "Event",
     "Experiment",
-    "Lab",
     "Lane",
     "Line",
     "Moment",

@@ -85,13 +85,13 @@ def _write(outcome: Outcome, folder: Path, *, what_fits: bool = False) -> None:
     """Write the files of a run, the most important first; *what_fits*: leave out those that there is no room for."""
     result, run = outcome.result, outcome.run
     texts: dict[str, Callable[[], str]] = {}
-    for i, chart in enumerate(run.charts):
-        again = f"-{i}" if chart.file_name in {c.file_name for c in run.charts[:i]} else ""
+    for i, chart in enumerate(run.findings.charts):
+        again = f"-{i}" if chart.file_name in {c.file_name for c in run.findings.charts[:i]} else ""
         texts[f"{chart.file_name}{again}.svg"] = partial(svg, chart, standalone=True)
     body = {**result.as_json(), "took_s": round(outcome.took, 2), "pictures": list(texts)}
     _put(folder / "result.json", json.dumps(body, indent=2, default=str) + "\n")
-    if run.series:
-        texts["counters.json"] = lambda: json.dumps({host: asdict(each) for host, each in run.series.items()})
+    if run.recorders.series:
+        texts["counters.json"] = lambda: json.dumps({host: asdict(each) for host, each in run.recorders.series.items()})
     if run.raw:
         texts["raw.json"] = lambda: json.dumps(run.raw, default=str)
     pages: dict[str, Callable[[], str]] = {"report.html": lambda: _report(outcome, folder)}
@@ -108,7 +108,7 @@ def _write(outcome: Outcome, folder: Path, *, what_fits: bool = False) -> None:
 
 def _report(outcome: Outcome, folder: Path) -> str:
     beside = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    return report.render(outcome.result, outcome.kind, outcome.run.charts, beside)
+    return report.render(outcome.result, outcome.kind, outcome.run.findings.charts, beside)
 
 
 def _put(path: Path, text: str) -> None:

@@ -9,14 +9,17 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from experiments import gate, parameters
 from experiments.experiment import Experiment
-from experiments.journal import Journal, alone
+from experiments.lab import Admin
+from experiments.recorders import HERE
 from experiments.result import Result, manifest
-from experiments.run import HERE, Lab, Run, Skipped
+from experiments.run import Run, Skipped
+from experiments.undo_log import UndoLog, exclusive
 from waterfall.lab import WAN, links
 
 #: Calibrations after one that failed.
@@ -49,7 +52,7 @@ class Outcome:
 async def conduct(
     kind: type[Experiment[Any]],
     order: Order,
-    lab: Lab,
+    lab: Admin,
     results: Path,
     *,
     addresses: dict[str, str],
@@ -83,10 +86,10 @@ async def conduct(
         control_fails=kind.control.fails,
         seed=order.seed,
     )
-    with alone(results, kind.name):
-        run = Run(lab, result, Journal(results), progress, experiment.duration())
+    with exclusive(results, kind.name):
+        run = Run(lab, result, UndoLog(results), progress, experiment.duration())
         run.rng = random.Random(f"{kind.name}:{order.seed}")
-        run.journal.load()
+        run.lab.undo_log.load()
         result.manifest = manifest()
         result.prediction = dict(experiment.predict())
         left_over: list[str] = []
@@ -94,8 +97,8 @@ async def conduct(
         with _interruptible(task):
             await asyncio.wait({task})
         _ended(task, result)
-        await run.recorded()
-        left_over = await run.undo_all() or left_over
+        await run.recorders.stop(partial(run.note, "observation"))
+        left_over = await run.lab.undo_all() or left_over
         if left_over:
             result.interrupted = f"could not be undone: {'; '.join(left_over)}"
         _conclude(experiment, run)
@@ -103,31 +106,31 @@ async def conduct(
     return Outcome(result, run, kind, time.monotonic() - began)
 
 
-async def clean_up(lab: Lab, results: Path, progress: Callable[[str], None]) -> list[str]:
+async def clean_up(lab: Admin, results: Path, progress: Callable[[str], None]) -> list[str]:
     """Take back what a run that was killed left in the lab; return what could not be, which stays on the list.
 
     Raises:
         BusyError: that run, or another, is still under way.
         OSError: the results folder can not be written.
     """
-    with alone(results, "clean-up"):
-        run = Run(lab, Result("clean-up", "", {}), Journal(results), progress)
-        run.journal.load()
-        failed = await run.undo_all()
+    with exclusive(results, "clean-up"):
+        run = Run(lab, Result("clean-up", "", {}), UndoLog(results), progress)
+        run.lab.undo_log.load()
+        failed = await run.lab.undo_all()
     for event in run.timeline.events:
         progress(f"the run was killed; undone: {event.text}")
     return failed
 
 
 async def _measure(experiment: Experiment[Any], run: Run, addresses: dict[str, str], left_over: list[str]) -> None:
-    if len(run.journal):
-        run.progress(f"a run before this one was cut off: taking back {len(run.journal)} injections")
-        left_over += await run.undo_all()
+    if len(run.lab.undo_log):
+        run.progress(f"a run before this one was cut off: taking back {len(run.lab.undo_log)} injections")
+        left_over += await run.lab.undo_all()
     await _fit(experiment, run, addresses)
     if not all(check.ok for check in run.result.validity):
         return
     run.measured = True
-    await run.record(HERE, *experiment.records)
+    await run.recorders.start(HERE, *experiment.records)
     cpu, wall = time.process_time(), time.monotonic()
     try:
         await experiment.measure(run)
@@ -140,12 +143,12 @@ async def _measure(experiment: Experiment[Any], run: Run, addresses: dict[str, s
 
 async def _fit(experiment: Experiment[Any], run: Run, addresses: dict[str, str]) -> None:
     """Is the lab as declared, and do its links do what they are told?"""
-    answer = await run.call("wan", "GET", "/admin/links")
+    answer = await run.lab.call("wan", "GET", "/admin/links")
     run.result.manifest["links"] = answer["links"]
     for host in dict.fromkeys((*experiment.records, *experiment.paths)):
-        on = [name for name, fault in (await run.call(host, "GET", "/admin/faults")).items() if fault["on"]]
+        on = [name for name, fault in (await run.lab.call(host, "GET", "/admin/faults")).items() if fault["on"]]
         if on:
-            run.gate(f"faults of {host}", "none before we begin", ", ".join(on), ok=False)
+            run.findings.gate(f"faults of {host}", "none before we begin", ", ".join(on), ok=False)
     if not experiment.paths:
         return
     run.phase("calibrating links")
@@ -153,7 +156,7 @@ async def _fit(experiment: Experiment[Any], run: Run, addresses: dict[str, str])
     for host in experiment.paths:
         expected = configured.rtt_ms(here, addresses[host]) if configured is not None else None
         if expected is None:
-            run.gate(f"link to {host}", "a configured round-trip time", "none is known", ok=False)
+            run.findings.gate(f"link to {host}", "a configured round-trip time", "none is known", ok=False)
             continue
         measured = await run.blocking(gate.round_trip_ms, addresses[host])
         check = gate.calibration(host, expected, measured)
@@ -187,8 +190,8 @@ def _ended(task: "asyncio.Future[None]", result: Result) -> None:
 
 def _conclude(experiment: Experiment[Any], run: Run) -> None:
     result = run.result
-    result.validity.extend(gate.quiet(run.series, experiment.subject))
-    result.validity.extend(gate.recorders(run.series))
+    result.validity.extend(gate.quiet(run.recorders.series, experiment.subject))
+    result.validity.extend(gate.recorders(run.recorders.series))
     if result.skipped or not run.measured:  # nothing is there to conclude from
         return
     try:

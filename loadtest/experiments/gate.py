@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterable
 from contextlib import closing
 
+from experiments.recorders import Series
 from experiments.result import Check
-from experiments.run import Series
 
 #: Share of one core above which the generator may have measured itself.
 MAX_CPU = 0.8

@@ -122,13 +122,13 @@ class Geography(Experiment[Parameters]):
         for rtt in self.p.rtt_ms:
             run.phase(f"round trip {rtt:g} ms, one link at a time")
             for link in dict.fromkeys(place.link for place in PLACEMENTS):
-                undo = await run.link(*link, rtt_ms=rtt)
+                undo = await run.lab.link(*link, rtt_ms=rtt)
                 places = [place for place in PLACEMENTS if place.link == link]
                 for place in places:
                     await run.blocking(asker.prepare, place)
                 for _, place in run.interleaved(places, self.p.repeats):
                     self.ttfb[place, rtt].append(await run.blocking(asker.ask, place))
-                await run.undo(undo)
+                await run.lab.undo(undo)
         run.phase("far directly, and through the edge, in turn")
         await run.blocking(asker.prepare, POOLED)
         for _ in range(self.p.repeats):
@@ -146,21 +146,23 @@ class Geography(Experiment[Parameters]):
             line = Line.through(points)
             heights[place] = median(value - place.round_trips * rtt for rtt, value in points)
             slope = Estimate(line.slope, line.slope - line.half, line.slope + line.half, len(points))
-            row = run.row(f"round trips, {place.name}", slope)
+            row = run.findings.row(f"round trips, {place.name}", slope)
             low, high = place.round_trips - TOLERANCE, place.round_trips + TOLERANCE
-            run.check(row.name, f"{place.round_trips} ± {TOLERANCE:g}", f"{line.slope:.3f}", low <= line.slope <= high, value=line.slope, low=low, high=high)  # fmt: skip
-            run.fact(f"time beside the round trips of the varied link, {place.name}, ms", round(heights[place], 2))
+            run.findings.check(row.name, f"{place.round_trips} ± {TOLERANCE:g}", f"{line.slope:.3f}", low <= line.slope <= high, value=line.slope, low=low, high=high)  # fmt: skip
+            run.findings.fact(
+                f"time beside the round trips of the varied link, {place.name}, ms", round(heights[place], 2)
+            )
         self._edge(run)
         floor = geography.floor_ms(10_000)
-        run.fact("the least that 10,000 km of fibre cost, there and back, ms", round(floor, 1))
-        run.chart(self._lines(heights))
+        run.findings.fact("the least that 10,000 km of fibre cost, there and back, ms", round(floor, 1))
+        run.findings.chart(self._lines(heights))
 
     def _edge(self, run: Run) -> None:
         direct, through = ([pair[i] for pair in self.pairs] for i in (0, 1))
-        run.row("time to first byte, far", Estimate.of(direct))
-        run.row("time to first byte, through the edge", Estimate.of(through))
+        run.findings.row("time to first byte, far", Estimate.of(direct))
+        run.findings.row("time to first byte, through the edge", Estimate.of(through))
         saved = Estimate.of([one - other for one, other in self.pairs])
-        run.check_near(run.row("what a pooled edge saves", saved), ROOM)
+        run.findings.check_near(run.findings.row("what a pooled edge saves", saved), ROOM)
 
     def _lines(self, heights: dict[Placement, float]) -> Chart:
         far = max(self.p.rtt_ms) * 1.05

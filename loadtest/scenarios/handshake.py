@@ -132,7 +132,7 @@ class Handshake(Experiment[Parameters]):
         address = (await run.blocking(Stub().resolve, ECDSA_NAME)).rdata[0]
         contexts = {version: context(version, TRUST) for version in ("1.2", "1.3")}
         for rtt in self.p.rtt_ms:
-            await run.link("access", "near", rtt_ms=rtt)
+            await run.lab.link("access", "near", rtt_ms=rtt)
             run.phase(f"round trip {rtt:g} ms")
             asker = _Asker(address, contexts, keep_tickets=not self.negative)
             await run.blocking(asker.prepare)
@@ -141,12 +141,12 @@ class Handshake(Experiment[Parameters]):
                 self.ttfb[arm, rtt].append(taken)
                 self.reused[arm].append(resumed)
             asker.close()
-        await run.link("access", "near", rtt_ms=STAIRS_RTT_MS)
+        await run.lab.link("access", "near", rtt_ms=STAIRS_RTT_MS)
         run.phase("a chain that grows")
         to = Address(LONG_NAME, address, 443)
         await self._climb(run, to, contexts["1.3"], 0)
         for octets in run.rng.sample(self.p.ballast, len(self.p.ballast)):
-            async with run.fault_on("edge", "long_chain", octets=octets, sni=LONG_NAME):
+            async with run.lab.fault_on("edge", "long_chain", octets=octets, sni=LONG_NAME):
                 await self._climb(run, to, contexts["1.3"], octets)
         run.phase("handshakes in memory, for CPU and bytes")
 
@@ -173,15 +173,15 @@ class Handshake(Experiment[Parameters]):
             line = Line.through(points)
             heights[arm] = median(value - arm.round_trips * rtt for rtt, value in points)
             slope = Estimate(line.slope, line.slope - line.half, line.slope + line.half, len(points))
-            row = run.row(f"round trips, {arm.name}", slope)
+            row = run.findings.row(f"round trips, {arm.name}", slope)
             low, high = arm.round_trips - TOLERANCE, arm.round_trips + TOLERANCE
-            run.check(row.name, f"{arm.round_trips} ± {TOLERANCE:g}", f"{line.slope:.3f}", low <= line.slope <= high, value=line.slope, low=low, high=high)  # fmt: skip
-            run.fact(f"time beside the round trips, {arm.name}, ms", round(heights[arm], 2))
+            run.findings.check(row.name, f"{arm.round_trips} ± {TOLERANCE:g}", f"{line.slope:.3f}", low <= line.slope <= high, value=line.slope, low=low, high=high)  # fmt: skip
+            run.findings.fact(f"time beside the round trips, {arm.name}, ms", round(heights[arm], 2))
         for arm in ARMS:
             if arm.resumed and not self.negative:
                 share = sum(self.reused[arm]) / len(self.reused[arm])
-                run.gate(f"{arm.name}: sessions resumed", "all", f"{share:.0%}", share == 1.0)
-        run.chart(self._lines(heights))
+                run.findings.gate(f"{arm.name}: sessions resumed", "all", f"{share:.0%}", share == 1.0)
+        run.findings.chart(self._lines(heights))
         if 0 in self.stairs:
             self._conclude_stairs(run)
         self.proofs.conclude(run)
@@ -191,12 +191,12 @@ class Handshake(Experiment[Parameters]):
         usual = min(self.stairs[0])
         climbed = {octets: 1 + (min(taken) - usual) / STAIRS_RTT_MS for octets, taken in sorted(self.stairs.items())}
         for octets, trips in climbed.items():
-            run.fact(f"octets of the server's flight, {octets} of ballast", self.flights[octets])
+            run.findings.fact(f"octets of the server's flight, {octets} of ballast", self.flights[octets])
             if octets:  # the usual chain is the yardstick, whose round trip the slopes above have checked
-                run.check_near(run.row(_stair(octets), trips), TOLERANCE, absolute=True)
+                run.findings.check_near(run.findings.row(_stair(octets), trips), TOLERANCE, absolute=True)
         run.raw["stairs_ms"] = {str(octets): taken for octets, taken in self.stairs.items()}
         spread = {octets: 1 + (median(taken) - usual) / STAIRS_RTT_MS for octets, taken in self.stairs.items()}
-        run.chart(self._stairs(climbed, spread))
+        run.findings.chart(self._stairs(climbed, spread))
 
     def _stairs(self, climbed: Mapping[int, float], spread: Mapping[int, float]) -> Chart:
         end = max(self.flights.values()) * 1.05

@@ -114,7 +114,7 @@ class Integrity(Experiment[Parameters]):
     async def measure(self, run: Run) -> None:
         """Damage what the edge sends, one way at a time; ask again and again."""
         address = (await run.blocking(Stub().resolve, HOST)).rdata[0]
-        await run.link("access", "near", rtt_ms=RTT_MS)
+        await run.lab.link("access", "near", rtt_ms=RTT_MS)
         asker = _Asker(run, address, tls=not self.negative)
         await run.blocking(asker.prepare)
         for kind, words in KINDS.items():
@@ -131,14 +131,16 @@ class Integrity(Experiment[Parameters]):
 
     async def _damage(self, run: Run, kind: integrity.Damage, share: float) -> None:
         settings = {f"corrupt_{each}": share if each == kind else 0.0 for each in KINDS}
-        await run.link("near", "access", one_way=True, **settings, corrupt_k=K)
+        await run.lab.link("near", "access", one_way=True, **settings, corrupt_k=K)
 
     def conclude(self, run: Run) -> None:
         """Hold what was delivered against what `wan` damaged."""
         run.raw["fetches"] = {f"{kind}, {arm}": [str(f) for f in found] for (kind, arm), found in self.fetches.items()}
         for (kind, arm), found in self.fetches.items():
             count = total(found, "damaged")
-            run.gate(f"{KINDS[kind]}, {arm}: packets that wan damaged", f">= {ENOUGH}", str(count), count >= ENOUGH)
+            run.findings.gate(
+                f"{KINDS[kind]}, {arm}: packets that wan damaged", f">= {ENOUGH}", str(count), count >= ENOUGH
+            )
         for kind, words in KINDS.items():
             self._over_tcp(run, kind, words)
             self._checked_by_the_application(run, kind, words)
@@ -146,10 +148,10 @@ class Integrity(Experiment[Parameters]):
         self._over_tls(run)
         self._survivors(run)
         self._rarely(run)
-        run.fact("the same, with packets of 1,448 bytes", _sizes(slow_start.MSS))
-        run.fact("packets damaged at random, for one that passes the checksum", 65_535)
-        run.chart(self._fates())
-        run.chart(self._survival())
+        run.findings.fact("the same, with packets of 1,448 bytes", _sizes(slow_start.MSS))
+        run.findings.fact("packets damaged at random, for one that passes the checksum", 65_535)
+        run.findings.chart(self._fates())
+        run.findings.chart(self._survival())
 
     def _over_tcp(self, run: Run, kind: integrity.Damage, words: str) -> None:
         # Of a segment that came twice one copy is thrown away unread, wrong or not: such answers prove nothing.
@@ -160,27 +162,27 @@ class Integrity(Experiment[Parameters]):
             (f"{words}: delivered over TCP", total(found, "delivered"), damaged if passes else 0),
             (f"{words}: refused by TCP's checksum", total(found, "refused"), 0 if passes else damaged),
         ):
-            run.row(row, Estimate.share(min(count, damaged), damaged))
-            run.check(row, f"{expected} of {damaged}", f"{count} of {damaged}", count == expected)
+            run.findings.row(row, Estimate.share(min(count, damaged), damaged))
+            run.findings.check(row, f"{expected} of {damaged}", f"{count} of {damaged}", count == expected)
 
     def _checked_by_the_application(self, run: Run, kind: integrity.Damage, words: str) -> None:
         found = self.fetches[kind, "TCP + CRC"]
         wrong = [each for each in found if each.wrong]
         accepted = sum(1 for each in wrong if each.crc_holds)
         name = f"{words}: wrong bodies that a CRC-32 accepts"
-        run.row(name, Estimate.share(accepted, len(found)))
-        run.check(name, "0", f"{accepted} of {len(wrong)} wrong ones, among {len(found)}", accepted == 0)
+        run.findings.row(name, Estimate.share(accepted, len(found)))
+        run.findings.check(name, "0", f"{accepted} of {len(wrong)} wrong ones, among {len(found)}", accepted == 0)
         heads = sum(1 for each in found if each.head_is_wrong)
-        run.fact(f"{words}: wrong heads, which the body's CRC-32 does not cover", f"{heads} of {len(found)}")
+        run.findings.fact(f"{words}: wrong heads, which the body's CRC-32 does not cover", f"{heads} of {len(found)}")
 
     def _each_over_tls(self, run: Run, kind: integrity.Damage, words: str) -> None:
         passes = integrity.passes(kind, "checksum") == 1.0
         hit = [each for each in self.fetches[kind, "TLS"] if each.damaged and not (passes and each.twice)]
         ended = sum(each.ended for each in hit)
         name = f"{words}: TLS connections that end"
-        run.row(name, Estimate.share(ended, len(hit)))
+        run.findings.row(name, Estimate.share(ended, len(hit)))
         expected = len(hit) if passes else 0
-        run.check(name, f"{expected} of {len(hit)} hit", f"{ended} of {len(hit)}", ended == expected)
+        run.findings.check(name, f"{expected} of {len(hit)} hit", f"{ended} of {len(hit)}", ended == expected)
 
     def _rarely(self, run: Run) -> None:
         """Compute what the seed's rates come to with the share of swapped words that was measured to pass."""
@@ -188,34 +190,34 @@ class Integrity(Experiment[Parameters]):
         passed = total(found, "delivered") / (total(found, "damaged") or 1)
         for packets in integrity.PACKETS_PER_ERROR:
             if passed:
-                run.row(_rare(packets), integrity.octets_per_error(packets / passed) / integrity.GB)
+                run.findings.row(_rare(packets), integrity.octets_per_error(packets / passed) / integrity.GB)
 
     def _over_tls(self, run: Run) -> None:
         found = [each for kind in KINDS for each in self.fetches[kind, "TLS"]]
         found += [each for each_length in self.lasting.values() for each in each_length]
         wrong, octets = total(found, "wrong"), total(found, "octets")
-        run.row("wrong octets over TLS", wrong)
-        run.check("wrong octets over TLS", "0", f"{wrong:,} of {octets:,}", wrong == 0)
+        run.findings.row("wrong octets over TLS", wrong)
+        run.findings.check("wrong octets over TLS", "0", f"{wrong:,} of {octets:,}", wrong == 0)
         # What the checksum refuses is sent again, so only the other kinds end a connection.
         passing = [each for kind in KINDS if integrity.passes(kind, "checksum") == 1.0 for each in self.fetches[kind, "TLS"]]  # fmt: skip
         passing += [each for each_length in self.lasting.values() for each in each_length]
         hit = [each for each in passing if each.damaged and not each.twice]
         ended = sum(each.ended for each in hit)
-        run.row("TLS connections that end when hit", Estimate.share(ended, len(hit)))
-        run.check("TLS connections that end when hit", f"{len(hit)} of {len(hit)}", f"{ended} of {len(hit)}", ended == len(hit))  # fmt: skip
+        run.findings.row("TLS connections that end when hit", Estimate.share(ended, len(hit)))
+        run.findings.check("TLS connections that end when hit", f"{len(hit)} of {len(hit)}", f"{ended} of {len(hit)}", ended == len(hit))  # fmt: skip
         whole = sum(each.ended for each in passing if not each.damaged)
-        run.check("TLS connections that end unharmed", "0", str(whole), whole == 0)
+        run.findings.check("TLS connections that end unharmed", "0", str(whole), whole == 0)
 
     def _survivors(self, run: Run) -> None:
         expected = variance = survived = 0.0
         for length, found in sorted(self.lasting.items()):
             arrived = sum(not each.ended for each in found)
-            run.row(f"TLS answers of {length} segments that arrive", Estimate.share(arrived, len(found)))
+            run.findings.row(f"TLS answers of {length} segments that arrive", Estimate.share(arrived, len(found)))
             chance = integrity.connection_survives(self.p.lasting_share, length + OTHER_SEGMENTS, "swap16")
             expected, variance = expected + len(found) * chance, variance + len(found) * chance * (1 - chance)
             survived += arrived
         room = 4 * sqrt(variance) + 1
-        run.check("TLS answers that arrive", f"{expected:.0f} ± {room:.0f} (four standard deviations)", f"{survived:.0f}", abs(survived - expected) <= room)  # fmt: skip
+        run.findings.check("TLS answers that arrive", f"{expected:.0f} ± {room:.0f} (four standard deviations)", f"{survived:.0f}", abs(survived - expected) <= room)  # fmt: skip
 
     def _fates(self) -> Chart:
         passed = {arm: sum(total(self.fetches[kind, arm], "delivered") for kind in KINDS) for arm in ("TCP", "TLS")}
@@ -277,7 +279,7 @@ class _Asker:
     """Asks the edge for answers, and reads the counters around each; blocking."""
 
     def __init__(self, run: Run, address: str, *, tls: bool) -> None:
-        self._lab = run.lab
+        self._lab = run.lab.admin
         self._plain, self._secure = Address(HOST, address, 80), Address(HOST, address, 443)
         self._context: ssl.SSLContext | None = context("1.3", TRUST) if tls else None
         self._head = b""

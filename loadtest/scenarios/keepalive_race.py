@@ -144,8 +144,8 @@ class KeepaliveRace(Experiment[Parameters]):
     async def measure(self, run: Run) -> None:
         """Make the path long and the server impatient; then be silent for a while, again and again."""
         address = (await run.blocking(Stub().resolve, HOST)).rdata[0]
-        await run.link("access", "near", rtt_ms=self.p.rtt_ms)
-        await run.fault("edge", "short_keep_alive", s=self.p.timeout_s)
+        await run.lab.link("access", "near", rtt_ms=self.p.rtt_ms)
+        await run.lab.fault("edge", "short_keep_alive", s=self.p.timeout_s)
         count = self.p.connections
         run.phase(f"{3 * count} connections, idle for about {self.p.timeout_s:g} s again and again")
         self._began = time.monotonic()
@@ -223,38 +223,44 @@ class KeepaliveRace(Experiment[Parameters]):
         self._window(run)
         self._shares(run)
         self._at_the_edge(run)
-        run.chart(self._outcomes())
-        run.chart(self._answers())
-        run.chart(self._often(run))
+        run.findings.chart(self._outcomes())
+        run.findings.chart(self._answers())
+        run.findings.chart(self._often(run))
 
     def _gates(self, run: Run) -> None:
         lags = sorted(g.silence - g.drawn for arm in self._arms for g in arm.ended("answered", "raced"))
         lag, allowed = lags[int(0.99 * len(lags))] if lags else math.inf, MAX_LAG * self.rtt
-        run.gate("send lag p99", f"<= {allowed * 1e3:g} ms", f"{lag * 1e3:.1f} ms", lag <= allowed)
+        run.findings.gate("send lag p99", f"<= {allowed * 1e3:g} ms", f"{lag * 1e3:.1f} ms", lag <= allowed)
         failed = sum((arm.failed for arm in self._arms), Counter[str]())
         words = ", ".join(f"{n} {cause}" for cause, n in failed.items())
-        run.gate("requests that failed on a new connection", "none", words or "none", not failed)
+        run.findings.gate("requests that failed on a new connection", "none", words or "none", not failed)
 
     def _window(self, run: Run) -> None:
         """Where answers end and races begin, and where races end, of silences that were spread evenly."""
         raced = [g.silence for g in self.sweep.ended("raced")]
         if not raced:
-            run.check("the race begins, silence", "some requests are lost", f"none of {len(self.sweep.gaps)}", ok=False)
+            run.findings.check(
+                "the race begins, silence", "some requests are lost", f"none of {len(self.sweep.gaps)}", ok=False
+            )
             return
         begins = edge([g.silence for g in self.sweep.ended("answered")], raced)
         ends = edge(raced, [g.drawn for g in self.sweep.ended("closed")])
-        run.check_near(run.row("the race begins, silence", begins), EXACT * self.rtt, absolute=True)
-        run.check_near(run.row("the race ends, silence", ends), EXACT * self.rtt, absolute=True)
-        run.check_near(run.row("width of the window", (ends - begins) * 1e3), 2 * EXACT)
+        run.findings.check_near(run.findings.row("the race begins, silence", begins), EXACT * self.rtt, absolute=True)
+        run.findings.check_near(run.findings.row("the race ends, silence", ends), EXACT * self.rtt, absolute=True)
+        run.findings.check_near(run.findings.row("width of the window", (ends - begins) * 1e3), 2 * EXACT)
         as_said = sum(self._expected(g) == g.outcome for g in self.sweep.gaps) / len(self.sweep.gaps)
-        run.check("silences that end as theory says", ">= 97 %", f"{as_said:.1%}", as_said >= 0.97)
+        run.findings.check("silences that end as theory says", ">= 97 %", f"{as_said:.1%}", as_said >= 0.97)
         races = self.sweep.ended("raced")
-        run.check_near(run.row("noticed after, mean", Estimate.mean([g.noticed * 1e3 for g in races])), 2 * EXACT)
+        run.findings.check_near(
+            run.findings.row("noticed after, mean", Estimate.mean([g.noticed * 1e3 for g in races])), 2 * EXACT
+        )
         again = [g.answer * 1e3 for arm in self._arms for g in arm.ended("raced")]
         lost = sum(math.isnan(each) for each in again)
-        run.check("answered when sent again, once", f"all of {len(again)}", f"{len(again) - lost}", lost == 0)
+        run.findings.check("answered when sent again, once", f"all of {len(again)}", f"{len(again) - lost}", lost == 0)
         answers = [g.answer * 1e3 for g in races if not math.isnan(g.answer)]
-        run.check_near(run.row("answer to a request that raced, mean", Estimate.mean(answers)), 2 * EXACT)
+        run.findings.check_near(
+            run.findings.row("answer to a request that raced, mean", Estimate.mean(answers)), 2 * EXACT
+        )
 
     def _expected(self, gap: Gap) -> Outcome:
         if keepalive.races(gap.wish, self.p.timeout_s, self.rtt):
@@ -268,27 +274,29 @@ class KeepaliveRace(Experiment[Parameters]):
                 (f"share of gaps that race, {arm.name}", ("raced",)),
                 (f"connections opened per gap, {arm.name}", ("raced", "closed", "retired")),
             ):
-                row = run.row(name, arm.share(*outcomes).scaled(100))
+                row = run.findings.row(name, arm.share(*outcomes).scaled(100))
                 said = (row.predicted or 0.0) / 100
                 room = 100 * SIGMAS * math.sqrt(said * (1 - said) / max(1, len(arm.gaps)))
                 ok = abs(row.measured.value - 100 * said) <= room
                 bounds = (
                     {"value": row.measured.value, "low": 100 * said - room, "high": 100 * said + room} if room else {}
                 )
-                run.check(name, f"{100 * said:.3g} % ± {room:.2g}, {len(arm.gaps)} gaps", f"{row.measured.value:.3g} %", ok, **bounds)  # fmt: skip
-        run.fact("gaps, by arm", {arm.name: len(arm.gaps) for arm in self._arms})
+                run.findings.check(name, f"{100 * said:.3g} % ± {room:.2g}, {len(arm.gaps)} gaps", f"{row.measured.value:.3g} %", ok, **bounds)  # fmt: skip
+        run.findings.fact("gaps, by arm", {arm.name: len(arm.gaps) for arm in self._arms})
 
     def _at_the_edge(self, run: Run) -> None:
         """The server's kernel counts data that came for a socket that nobody reads any more."""
-        edge_ = run.series.get("edge")
+        edge_ = run.recorders.series.get("edge")
         if edge_ is None:
             return
         races = sum(len(arm.ended("raced")) for arm in self._arms)
         met = edge_.rise("TcpExt.TCPAbortOnData") + edge_.rise("TcpExt.TCPAbortOnClose")
         run.result.prediction["requests that met a closed socket, by the edge's kernel"] = Quantity(races)
-        row = run.row("requests that met a closed socket, by the edge's kernel", met)
+        row = run.findings.row("requests that met a closed socket, by the edge's kernel", met)
         room = max(2.0, 0.03 * races)
-        run.check(row.name, f"{races} ± {room:.0f}, as races were counted here", f"{met:.0f}", abs(met - races) <= room)
+        run.findings.check(
+            row.name, f"{races} ± {room:.0f}, as races were counted here", f"{met:.0f}", abs(met - races) <= room
+        )
 
     # --- pictures ---------------------------------------------------------------------------------------------------
 

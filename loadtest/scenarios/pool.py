@@ -12,7 +12,7 @@ from statistics import fmean, median
 
 import theory
 from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Panel, Quantity, Run, parameter
-from experiments.run import HERE
+from experiments.recorders import HERE
 from generator import Kind, Load, Request, Schedule, Target, constant
 from scenarios.instruments.connection import TRUST
 
@@ -161,15 +161,15 @@ class Pool(Experiment[Parameters]):
 
     async def measure(self, run: Run) -> None:
         """Compare fresh and pooled requests over a long link, then take the link away and ask through every pool at once."""
-        undo = await run.link("access", "near", rtt_ms=self.p.rtt_ms)
+        undo = await run.lab.link("access", "near", rtt_ms=self.p.rtt_ms)
         kinds: tuple[Kind, ...] = ("fresh", "pooled")
         for kind in kinds:
             run.phase(f"{kind} requests over a round trip of {self.p.rtt_ms:g} ms")
             load = Load(self._target(COLD_MS), Schedule(constant(COLD_RATE, COLD_SECONDS)), kinds=(kind,))
             self.cold[kind] = load.requests
             await self._drive(run, f"{kind} requests", load)
-        await run.undo(undo)
-        await run.link("access", "near", rtt_ms=0)
+        await run.lab.undo(undo)
+        await run.lab.link("access", "near", rtt_ms=0)
         run.phase(f"{len(self.arms)} pools, {self.p.rate:g} requests/s each")
         loads = []
         for arm in self.arms:
@@ -197,31 +197,37 @@ class Pool(Experiment[Parameters]):
         """Count what a pool saves, then hold each pool's waits against both models."""
         every = [r for requests in (*self.cold.values(), *(arm.requests for arm in self.arms)) for r in requests]
         failed = [request.error for request in every if request.error]
-        run.gate("requests that failed", "0", f"{len(failed)} {failed[:1] or ''}".strip(), not failed)
+        run.findings.gate("requests that failed", "0", f"{len(failed)} {failed[:1] or ''}".strip(), not failed)
         allowed = MAX_LAG * self.p.hold_ms
         late = max(_late(arm) for arm in self.arms)
-        run.gate("send lag p99", f"<= {allowed:g} ms, a tenth of the holding time", f"{late:.1f} ms", late <= allowed)
+        run.findings.gate(
+            "send lag p99", f"<= {allowed:g} ms, a tenth of the holding time", f"{late:.1f} ms", late <= allowed
+        )
         more = max(fmean(arm.on_top) for arm in self.arms) * 1000
-        run.gate("held beside what was asked for", f"<= {allowed:g} ms on average", f"{more:.1f} ms", more <= allowed)
+        run.findings.gate(
+            "held beside what was asked for", f"<= {allowed:g} ms on average", f"{more:.1f} ms", more <= allowed
+        )
         self._conclude_cold_start(run)
         self._conclude_in_use(run)
         dots: dict[str, list[tuple[float, float, float, float]]] = {kind: [] for kind in KINDS}
         wrong = [kind for kind in KINDS if not self._conclude_kind(run, kind, dots[kind])]
-        run.check("wait follows its own model", "nearer to it than to the other", f"not: {', '.join(wrong)}" if wrong else "nearer", not wrong)  # fmt: skip
-        run.chart(self._picture(run, dots))
+        run.findings.check("wait follows its own model", "nearer to it than to the other", f"not: {', '.join(wrong)}" if wrong else "nearer", not wrong)  # fmt: skip
+        run.findings.chart(self._picture(run, dots))
 
     def _conclude_cold_start(self, run: Run) -> None:
         """What set-up costs in round trips, and how often it is paid, by the kernel's own count."""
         took = {kind: Estimate.of(r.service_time * 1000 for r in requests) for kind, requests in self.cold.items()}
         for kind, estimate in took.items():
-            run.row(f"a {kind} request", estimate)
+            run.findings.row(f"a {kind} request", estimate)
         saved = (took["fresh"].value - took["pooled"].value) / self.p.rtt_ms
-        run.check_near(run.row("round trips that a pool saves", saved), OFF_ROUND_TRIPS, absolute=True)
+        run.findings.check_near(
+            run.findings.row("round trips that a pool saves", saved), OFF_ROUND_TRIPS, absolute=True
+        )
         counts = {"fresh requests": len(self.cold["fresh"]), "pools": sum(len(arm.requests) for arm in self.arms)}
         for name, kind in (("fresh requests", "fresh"), ("pools", "pooled")):
-            opens = run.series[HERE].rise("Tcp.ActiveOpens", *self.spans[name])
-            row = run.row(f"connections opened per {kind} request", opens / max(1, counts[name]))
-            run.check_near(row, TOLERANCE_OPENS)
+            opens = run.recorders.series[HERE].rise("Tcp.ActiveOpens", *self.spans[name])
+            row = run.findings.row(f"connections opened per {kind} request", opens / max(1, counts[name]))
+            run.findings.check_near(row, TOLERANCE_OPENS)
 
     def _conclude_in_use(self, run: Run) -> None:
         """Little's law: in use are rate times holding, whatever the size of the pool and the distribution of the holding.
@@ -236,7 +242,7 @@ class Pool(Experiment[Parameters]):
             expected = theory.connections_in_use(rate, 0.0, fmean(asked) + more)
             run.result.prediction[f"in use, {kind}"] = Quantity(expected, "connections")
             means = [_in_use(arm.requests, WARM_UP, self.p.seconds) for arm in own]
-            run.check_near(run.row(f"in use, {kind}", fmean(means)), TOLERANCE_IN_USE)
+            run.findings.check_near(run.findings.row(f"in use, {kind}", fmean(means)), TOLERANCE_IN_USE)
 
     def _conclude_kind(self, run: Run, kind: str, dots: list[tuple[float, float, float, float]]) -> bool:
         """Add the rows of one kind; return whether its waits are nearer to its own model than to the other."""
@@ -249,8 +255,8 @@ class Pool(Experiment[Parameters]):
             own.append(self._wait(arm, model))
             other.append(self._wait(arm, _other(model)))
             run.result.prediction[_row(arm)] = Quantity(own[-1], "ms")
-            row = run.row(_row(arm), Estimate.mean(waits).scaled(1000))
-            run.check_near(row, self.p.tolerance)
+            row = run.findings.row(_row(arm), Estimate.mean(waits).scaled(1000))
+            run.findings.check_near(row, self.p.tolerance)
             measured.append(row.measured.value)
             dots.append((arm.size, row.measured.value, max(0.1, row.measured.low), row.measured.high))
             self._conclude_long_run(run, arm, row.measured, fmean(held))
@@ -262,17 +268,17 @@ class Pool(Experiment[Parameters]):
         rate = len(arm.counted) / seconds
         if rate * hold > BUSIEST * arm.size:
             run.result.prediction.pop(_long_run(arm), None)
-            run.leave_out(
+            run.findings.leave_out(
                 f"{_long_run(arm)}: {rate * hold:.2f} of {arm.size} in use, too many for a mean within minutes"
             )
             return
         run.result.prediction[_long_run(arm)] = Quantity(_mean_wait(kind, rate, hold, arm.size), "ms")
         scatter = theory.queueing.scatter_of_a_run(rate, hold, arm.size, seconds, constant=arm.kind == "constant")
-        run.fact(f"scatter of such a run, {arm.kind}, {arm.size} connections", round(scatter, 3))
-        row = run.row(_long_run(arm), measured)
+        run.findings.fact(f"scatter of such a run, {arm.kind}, {arm.size} connections", round(scatter, 3))
+        row = run.findings.row(_long_run(arm), measured)
         within = max(self.p.tolerance, STANDARD_ERRORS * scatter)
         if within <= WIDEST:  # a short run can not tell
-            run.check_near(row, within)
+            run.findings.check_near(row, within)
 
     def _picture(self, run: Run, dots: dict[str, list[tuple[float, float, float, float]]]) -> Chart:
         marks: list[Curve | Dots] = []

@@ -143,7 +143,7 @@ class Resolution(Experiment[Parameters]):
         asker = _Asker(run, configured, forgets=self.negative)
         await run.blocking(asker.acquaint)
         for rtt in self.p.isp_ms:
-            await run.link("access", "isp", rtt_ms=rtt)
+            await run.lab.link("access", "isp", rtt_ms=rtt)
             run.phase(f"resolver {rtt:g} ms away")
             for _, state in run.interleaved(STATES, self.p.repeats):
                 self.answered[state, rtt].append(await run.blocking(asker.ask, state, rtt))
@@ -156,27 +156,27 @@ class Resolution(Experiment[Parameters]):
         for state in STATES:
             every = [a for (of, _), found in self.answered.items() if of is state for a in found]
             asked = [len(a.asked) for a in every]
-            row = run.row(f"servers asked, {state.name}", Estimate.of(asked))
+            row = run.findings.row(f"servers asked, {state.name}", Estimate.of(asked))
             right = sum(n == state.hops for n in asked)
-            run.check(row.name, f"{state.hops} in {1 - STRAY:.0%} at least", f"{state.hops} in {right} of {len(asked)}", right >= (1 - STRAY) * len(asked) > 0)  # fmt: skip
+            run.findings.check(row.name, f"{state.hops} in {1 - STRAY:.0%} at least", f"{state.hops} in {right} of {len(asked)}", right >= (1 - STRAY) * len(asked) > 0)  # fmt: skip
         for state in STATES:
             self._time(run, state)
         every = [a for found in self.answered.values() for a in found]
         agree = sum(a.asked == a.logged(self.logs) for a in every)
         name = "servers' query logs agree with the resolver"
-        run.check(name, f"{len(every)} of {len(every)}", f"{agree} of {len(every)}", agree == len(every))
-        run.chart(self._diagonal())
-        run.chart(self._by_layer())
+        run.findings.check(name, f"{len(every)} of {len(every)}", f"{agree} of {len(every)}", agree == len(every))
+        run.findings.chart(self._diagonal())
+        run.findings.chart(self._by_layer())
 
     def _time(self, run: Run, state: State) -> None:
         """The row is for the declared link; the check for every round-trip time, against the path really taken."""
         found = self.answered[state, self.p.isp_ms[0]]
-        run.row(f"time, {state.name}", Estimate.of([a.took for a in found]))
+        run.findings.row(f"time, {state.name}", Estimate.of([a.took for a in found]))
         # A busy machine only ever adds: the smallest of the repeats stands for the round trips.
         rest = [min(a.took - a.predicted for a in each) for (of, _), each in self.answered.items() if of is state]
         room = 0.5 if state.client else PER_HOP_MS * (1 + state.hops)
         worst = max(rest, key=abs, default=float("nan"))
-        run.check(f"time, {state.name}", f"sum of round trips, + 0 to {room:g} ms", f"{worst:+.2f} ms", -0.5 <= worst <= room)  # fmt: skip
+        run.findings.check(f"time, {state.name}", f"sum of round trips, + 0 to {room:g} ms", f"{worst:+.2f} ms", -0.5 <= worst <= room)  # fmt: skip
 
     def _diagonal(self) -> Chart:
         marks: list[Curve | Dots] = []
@@ -224,7 +224,7 @@ class _Asker:
     """Asks as a client does, after the caches were prepared; blocking."""
 
     def __init__(self, run: Run, configured: Links, *, forgets: bool) -> None:
-        self._lab, self._links, self._forgets = run.lab, configured, forgets
+        self._lab, self._links, self._forgets = run.lab.admin, configured, forgets
         self._stub = Stub()
         self._resolver = self._stub.servers[0][0]
         self._hosts = {address: server for server, address in SERVERS.items()}

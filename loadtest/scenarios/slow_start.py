@@ -122,10 +122,10 @@ class SlowStart(Experiment[Parameters]):
     async def measure(self, run: Run) -> None:
         """Ask on new connections, twice on some of them; and for answers of each length."""
         address = (await run.blocking(Stub().resolve, HOST)).rdata[0]
-        await run.link("access", "near", rtt_ms=self.p.rtt_ms)
+        await run.lab.link("access", "near", rtt_ms=self.p.rtt_ms)
         asker = _Asker(Address(HOST, address, PORT), SMALL_BUFFER if self.negative else BUFFER)
         await self._watch(run, asker, f"{address}:{PORT}")
-        await run.record("edge")
+        await run.recorders.start("edge")
         gap = GAP * self.p.rtt_ms
         for repeat in range(self.p.repeats):
             run.phase(f"new, warm and idle connections, {repeat + 1} of {self.p.repeats}")
@@ -141,10 +141,10 @@ class SlowStart(Experiment[Parameters]):
         """Read the windows of some connections at the sender; apart, since that costs more CPU than counters do."""
         run.phase("the sender's window")
         watch = {"hz": WATCH_HZ, "seconds": 60, "sockets": {"local_port": PORT}}
-        await run.call("edge", "POST", "/admin/recorder", watch)
+        await run.lab.call("edge", "POST", "/admin/recorder", watch)
         for _ in range(WATCHED):
             await run.blocking(asker.once, LONG)
-        recording = await run.call("edge", "DELETE", "/admin/recorder")
+        recording = await run.lab.call("edge", "DELETE", "/admin/recorder")
         for _, name, info in recording.get("sockets", ()):
             if name.startswith(local) and "bytes_acked" in info:
                 self.windows.add((info["bytes_acked"], info["cwnd"]))
@@ -161,37 +161,39 @@ class SlowStart(Experiment[Parameters]):
             self._exact(run, f"round trips of {octets:,} octets", [len(found) for found in self.by_length[octets]])
         self._exact(run, "round trips on a warm connection", [len(found) for found in self.warm])
         self._exact(run, "round trips after a silence", [len(found) for found in self.idle])
-        if edge := run.series.get("edge"):
+        if edge := run.recorders.series.get("edge"):
             for name in ("TcpExt.TCPHystartTrainDetect", "TcpExt.TCPHystartDelayDetect"):
                 risen = int(edge.rise(name))
-                run.gate(f"{name} at the edge", "0", str(risen), risen == 0)
+                run.findings.gate(f"{name} at the edge", "0", str(risen), risen == 0)
             # Whoever watches the edge is so near that an acknowledgement a few milliseconds late brings a loss probe (RFC 8985
             # section 7.2).  On our own connections one takes a round trip of silence, and a loss takes rounds: those are checked.
             again = int(edge.rise("Tcp.RetransSegs")) - int(edge.rise("TcpExt.TCPLossProbes"))
-            run.gate("retransmissions at the edge, but for loss probes", "0", str(max(0, again)), again <= 0)
-        run.chart(self._staircase())
-        run.chart(self._lengths())
+            run.findings.gate("retransmissions at the edge, but for loss probes", "0", str(max(0, again)), again <= 0)
+        run.findings.chart(self._staircase())
+        run.findings.chart(self._lengths())
         self._at_the_sender(run)
 
     @staticmethod
     def _exact(run: Run, name: str, values: Sequence[int]) -> None:
         """Most repeats have to agree on exactly what theory says."""
-        row = run.row(name, _most_common(values))
+        row = run.findings.row(name, _most_common(values))
         expected = int(row.predicted or 0)
         agree = sum(value == expected for value in values)
-        run.check(name, f"{expected:,} in most of {len(values)}", f"{row.measured.value:,.0f}, {expected:,} in {agree}", 2 * agree > len(values))  # fmt: skip
+        run.findings.check(name, f"{expected:,} in most of {len(values)}", f"{row.measured.value:,.0f}, {expected:,} in {agree}", 2 * agree > len(values))  # fmt: skip
 
     def _at_the_sender(self, run: Run) -> None:
         """The window as TCP_INFO has it, against what was acknowledged when it was read."""
-        run.fact("longest time that a watched sender waited for the receiver's window, ms", self.limited)
+        run.findings.fact("longest time that a watched sender waited for the receiver's window, ms", self.limited)
         last = slow_start.octets_within(ROUNDS)
         seen = sorted((acked, window) for acked, window in self.windows if acked < last)
         if len(seen) < 3:
-            run.leave_out(f"the sender's window: {len(seen)} readings of TCP_INFO are too few")
+            run.findings.leave_out(f"the sender's window: {len(seen)} readings of TCP_INFO are too few")
             return
         shares = [window / slow_start.window_after(acked) for acked, window in seen]
-        run.check_near(run.row("sender's window / (10 + segments acknowledged)", Estimate.of(shares)), 0.1)
-        run.chart(self._window(seen))
+        run.findings.check_near(
+            run.findings.row("sender's window / (10 + segments acknowledged)", Estimate.of(shares)), 0.1
+        )
+        run.findings.chart(self._window(seen))
 
     def _staircase(self) -> Chart:
         longest = max((found[-1].at for found in self.cold if found), default=1.0) / self.p.rtt_ms

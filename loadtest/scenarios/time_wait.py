@@ -138,7 +138,7 @@ class TimeWait(Experiment[Parameters]):
         finally:
             telling.cancel()
         # Named one by one: the edge may hold others, of a run before, and they end meanwhile.
-        held = await run.call("edge", "GET", f"/admin/sockets?state=TIME-WAIT&local_port={PORT}")
+        held = await run.lab.call("edge", "GET", f"/admin/sockets?state=TIME-WAIT&local_port={PORT}")
         closed = self.arms["server closes first"]
         self.on_the_edge = sum(int(each["remote"].rpartition(":")[2]) in closed for each in held)
 
@@ -154,7 +154,7 @@ class TimeWait(Experiment[Parameters]):
             "address": address, "port": PORT, "rate": OVERLOAD * ports, "seconds": min(self.p.seconds, REUSE_SECONDS),
             "ports": [low, low + ports - 1], "sources": REUSING[name],
         }  # fmt: skip
-        answer = await run.call(REUSER, "POST", "/admin/churn", order, timeout=REUSE_SECONDS + 30)
+        answer = await run.lab.call(REUSER, "POST", "/admin/churn", order, timeout=REUSE_SECONDS + 30)
         self.reusing[name] = [(intended, begun, error) for intended, begun, error in answer.pop("attempts")]
         self.reuser = answer
 
@@ -199,22 +199,24 @@ class TimeWait(Experiment[Parameters]):
         self._instants(run)
         self._square_wave(run)
         self._cures(run)
-        run.chart(time_wait_charts.square_wave(self.base, self.p.ports, self.p.seconds, self._wheel))
-        run.chart(
+        run.findings.chart(time_wait_charts.square_wave(self.base, self.p.ports, self.p.seconds, self._wheel))
+        run.findings.chart(
             time_wait_charts.cumulative(
                 self.base, [self.arms[name] for name in (*self._spread, *self._spared)], self.p.seconds, self.p.ports
             )
         )
-        run.chart(time_wait_charts.exhaustion([self.arms[f"{rate:g}/s"] for rate in self._rates()], self.p.ports))
+        run.findings.chart(
+            time_wait_charts.exhaustion([self.arms[f"{rate:g}/s"] for rate in self._rates()], self.p.ports)
+        )
         if self.multiplied:
-            run.chart(time_wait_charts.multipliers(self._multipliers(), self.multiplied))
+            run.findings.chart(time_wait_charts.multipliers(self._multipliers(), self.multiplied))
 
     def _gates(self, run: Run) -> None:
         lags = sorted(begun - intended for attempts in self._attempts() for intended, begun, _ in attempts)
         lag = lags[int(0.99 * len(lags))] if lags else float("inf")
-        run.gate("send lag p99", f"<= {MAX_LAG * 1e3:g} ms", f"{lag * 1e3:.1f} ms", lag <= MAX_LAG)
+        run.findings.gate("send lag p99", f"<= {MAX_LAG * 1e3:g} ms", f"{lag * 1e3:.1f} ms", lag <= MAX_LAG)
         other = Counter(e for attempts in self._attempts() for _, _, e in attempts if e and e != NO_PORT)
-        run.gate(
+        run.findings.gate(
             "failures of another kind", "none", ", ".join(f"{n} {e}" for e, n in other.items()) or "none", not other
         )
 
@@ -224,7 +226,7 @@ class TimeWait(Experiment[Parameters]):
     def _ramp(self, run: Run) -> None:
         growth = self._growth(self.base)
         if growth is not None:
-            run.check_near(run.row("sockets in TIME-WAIT, growth", growth), 0.05)
+            run.findings.check_near(run.findings.row("sockets in TIME-WAIT, growth", growth), 0.05)
 
     def _growth(self, arm: Arm) -> float | None:
         """Return sockets per second that enter TIME-WAIT, while ports last and none is free again."""
@@ -240,39 +242,41 @@ class TimeWait(Experiment[Parameters]):
             arm = self.arms[name.partition(", ")[2]]
             got = arm.exhausted_at
             if got is not None:
-                run.row(name, got)
+                run.findings.row(name, got)
             ok = got is not None and abs(got - said.value) <= 0.05 * said.value
             label = "ports exhausted" if arm is self.base else name
-            run.check(label, f"{said.value:.2f} s ± 5 %", "never" if got is None else f"{got:.2f} s", ok, value=got, low=0.95 * said.value, high=1.05 * said.value)  # fmt: skip
+            run.findings.check(label, f"{said.value:.2f} s ± 5 %", "never" if got is None else f"{got:.2f} s", ok, value=got, low=0.95 * said.value, high=1.05 * said.value)  # fmt: skip
         gone = self.base.exhausted_at
         if gone is not None:
             until = min(self.p.seconds, WAIT)
             later, of = self.base.succeeded(gone, until), sum(1 for i, *_ in self.base.attempts if gone <= i < until)
             # A connection that the server resets, since it has too much to do, leaves no TIME-WAIT and frees its port.
-            run.check(f"connections afterwards, until {until:g} s", f"<= 1 % of {of}", str(later), later <= 0.01 * of)
+            run.findings.check(
+                f"connections afterwards, until {until:g} s", f"<= 1 % of {of}", str(later), later <= 0.01 * of
+            )
 
     def _square_wave(self, run: Run) -> None:
         """Only a run that outlasts the wait shows what comes after it."""
         if "the wait" not in self.predict():
-            run.leave_out(
+            run.findings.leave_out(
                 "the square wave after the first minute: a full run shows it, at a rate that uses the ports up"
             )
             return
         gone = self.base.exhausted_at
         again = next((i for i, _, e in self.base.attempts if gone is not None and i > gone and not e), None)
         if again is None:
-            run.check("the wait", f"60 to {LONGEST_WAIT:g} s", "it never ended", ok=False)
+            run.findings.check("the wait", f"60 to {LONGEST_WAIT:g} s", "it never ended", ok=False)
             return
-        run.row("the wait", again)
-        run.check("the wait", f"60 to {LONGEST_WAIT:g} s", f"{again:.2f} s", WAIT <= again <= LONGEST_WAIT, value=again, low=WAIT, high=LONGEST_WAIT)  # fmt: skip
+        run.findings.row("the wait", again)
+        run.findings.check("the wait", f"60 to {LONGEST_WAIT:g} s", f"{again:.2f} s", WAIT <= again <= LONGEST_WAIT, value=again, low=WAIT, high=LONGEST_WAIT)  # fmt: skip
         # Ports come back when the timer wheel turns.  When it does, the first port says; how far it turns, the kernel's ticks.
         turned = again - 0.5 / self.p.rate
         fits = {hz: self._as_said(theory.timer_step(hz), turned) for hz in TICKS}
         hz = max(fits, key=fits.__getitem__)
         self._wheel = (theory.timer_step(hz), turned)
-        run.fact("attempts that end as the square wave says, by ticks of the kernel", {f"{hz} Hz": f"{share:.1%}" for hz, share in fits.items()})  # fmt: skip
-        run.fact("step of the kernel's timer wheel, s", round(theory.timer_step(hz), 3))
-        run.check("attempts that end as the square wave says", ">= 97 %", f"{fits[hz]:.1%}, in steps of {theory.timer_step(hz):.3g} s ({hz} Hz)", fits[hz] >= 0.97)  # fmt: skip
+        run.findings.fact("attempts that end as the square wave says, by ticks of the kernel", {f"{hz} Hz": f"{share:.1%}" for hz, share in fits.items()})  # fmt: skip
+        run.findings.fact("step of the kernel's timer wheel, s", round(theory.timer_step(hz), 3))
+        run.findings.check("attempts that end as the square wave says", ">= 97 %", f"{fits[hz]:.1%}, in steps of {theory.timer_step(hz):.3g} s ({hz} Hz)", fits[hz] >= 0.97)  # fmt: skip
 
     def _as_said(self, step: float, turned: float) -> float:
         """Return the share of the plain arm's attempts that end as theory says, with a timer wheel of *step* seconds."""
@@ -290,22 +294,22 @@ class TimeWait(Experiment[Parameters]):
             if arm.uses and p.ports * p.reuse / p.rate < p.seconds:
                 continue
             failed = sum(1 for *_, error in arm.attempts if error)
-            run.check(f"no failure: {name}", "0", str(failed), failed == 0)
+            run.findings.check(f"no failure: {name}", "0", str(failed), failed == 0)
             growth = self._growth(arm)
             if growth is not None:
-                run.check_near(run.row(f"growth, {name}", growth), max(0.02 * p.rate, 0.1 * p.rate / p.reuse), absolute=True)  # fmt: skip
+                run.findings.check_near(run.findings.row(f"growth, {name}", growth), max(0.02 * p.rate, 0.1 * p.rate / p.reuse), absolute=True)  # fmt: skip
         self.multiplied = self._measured_multipliers()
         for name, got in self.multiplied.items():
-            run.check_near(run.row(f"multiplier, {name}", got), 0.1 if "requests" in name else 0.05)
+            run.findings.check_near(run.findings.row(f"multiplier, {name}", got), 0.1 if "requests" in name else 0.05)
         missing = [name for name in REUSING if name not in self.multiplied]
         if missing:
-            run.leave_out(f"{' and '.join(missing)}: {REUSER} answered tcp_tw_reuse={self.reuser.get('tw_reuse') or '?'}, expected 1; is its lab older than this?")  # fmt: skip
-        run.fact("the kernel that reuses ports", self.reuser)
-        run.fact("sockets in TIME-WAIT here at the end, by arm", {a.name: a.waiting[-1][1] for a in self.arms.values() if a.waiting})  # fmt: skip
-        if "edge" in run.series:
-            points = run.series["edge"].of("tcp_tw")
-            run.fact("sockets in TIME-WAIT on the edge, before and after", [points[0][1], points[-1][1]])
-        run.check_near(run.row("on the edge, which closes first", self.on_the_edge), 0.1)
+            run.findings.leave_out(f"{' and '.join(missing)}: {REUSER} answered tcp_tw_reuse={self.reuser.get('tw_reuse') or '?'}, expected 1; is its lab older than this?")  # fmt: skip
+        run.findings.fact("the kernel that reuses ports", self.reuser)
+        run.findings.fact("sockets in TIME-WAIT here at the end, by arm", {a.name: a.waiting[-1][1] for a in self.arms.values() if a.waiting})  # fmt: skip
+        if "edge" in run.recorders.series:
+            points = run.recorders.series["edge"].of("tcp_tw")
+            run.findings.fact("sockets in TIME-WAIT on the edge, before and after", [points[0][1], points[-1][1]])
+        run.findings.check_near(run.findings.row("on the edge, which closes first", self.on_the_edge), 0.1)
 
     def _measured_multipliers(self) -> dict[str, float]:
         """Return how much longer ports last, how many fewer are taken, or what rate is sustained, over the plain arm's."""

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import theory
 from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Moment, Panel, Quantity, Run, Undo, parameter
-from experiments.run import HZ
+from experiments.recorders import HZ
 from generator import Queries, Schedule, constant
 from scenarios.instruments.ttl_clients import Crowd, Habit
 from stub import AsyncStub, StubError
@@ -149,7 +149,7 @@ class Ttl(Experiment[Parameters]):
         for ttl in self.p.ttl_s:
             await self._publish(run, f"*.ttl-{ttl:g}", ttl, OLD)
         await self._publish(run, f"*.{MOVING}", self.longest, OLD)
-        await run.call("resolver", "POST", "/admin/cache/flush", {"all": True})
+        await run.lab.call("resolver", "POST", "/admin/cache/flush", {"all": True})
         run.phase("filling the resolver's cache, with records of every age")
         moving = [f"c{i}.{MOVING}.example.com" for i in range(self.p.clients)]
         await self._fill(moving)
@@ -197,8 +197,8 @@ class Ttl(Experiment[Parameters]):
             query = f"?name={quote(owner)}&type=A"
             undo = Undo(f"{owner} of {server}", server, "DELETE", f"/admin/zones/{ZONE}/records{query}")
             body = {"name": owner, "type": "A", "ttl": int(ttl), "rdata": [address]}
-            changed = undo if undo not in run.journal.undos else None
-            await run.inject(f"{owner} → {address} at {server}", server, "PUT", f"/admin/zones/{ZONE}/records", body, undo=changed)  # fmt: skip
+            changed = undo if undo not in run.lab.undo_log.undos else None
+            await run.lab.inject(f"{owner} → {address} at {server}", server, "PUT", f"/admin/zones/{ZONE}/records", body, undo=changed)  # fmt: skip
 
     async def _count(self, run: Run, loads: Mapping[float, Queries]) -> None:
         run.phase(f"counting {sum(load.schedule.shape.rate(1) for load in loads.values()):.0f} questions/s")
@@ -219,7 +219,7 @@ class Ttl(Experiment[Parameters]):
     async def _look(self, run: Run, begin: float, end: float) -> None:
         """Read what the authoritative servers were asked since the last look."""
         for server in SERVERS:
-            for each in await run.call(server, "GET", "/admin/queries?limit=2000"):
+            for each in await run.lab.call(server, "GET", "/admin/queries?limit=2000"):
                 key = (server, each["time"], each["qname"])
                 if key in self._seen or each["qtype"] != "A" or not begin <= each["time"] < end:
                     continue
@@ -272,23 +272,25 @@ class Ttl(Experiment[Parameters]):
         """Hit rates against theory, then how the old answer fades."""
         total = sum(self.asked.values())
         run.raw["answers after the change"] = {f"T = {t:g} s": [(round(at, 3), old) for at, old in seen] for t, seen in self.answers.items()}  # fmt: skip
-        run.gate("questions without an answer", "<= 0.5 %", f"{self.lost} of {total}", self.lost <= 0.005 * total)
-        run.gate("generator", "not starved", "; ".join(self.starved) or "not starved", not self.starved)
+        run.findings.gate(
+            "questions without an answer", "<= 0.5 %", f"{self.lost} of {total}", self.lost <= 0.005 * total
+        )
+        run.findings.gate("generator", "not starved", "; ".join(self.starved) or "not starved", not self.starved)
         for ttl in self.p.ttl_s:
             hits = Estimate.share(max(0, self.asked[ttl] - self.upstream[ttl]), self.asked[ttl])
-            run.check_near(run.row(f"hit rate, T = {ttl:g} s", hits), HITS, absolute=True)
-            run.fact(f"questions per second at the authority, T = {ttl:g} s", round(self.upstream[ttl] / self.p.seconds, 2))  # fmt: skip
-            row = run.row(f"old answers within T of the change, T = {ttl:g} s", self._wrong(ttl))
-            run.check_near(row, STALE, absolute=True)
-            run.row(f"questions and old answers, T = {ttl:g} s", self._asked(ttl).value + self._wrong(ttl).scaled(ttl / self.p.changes_s).value)  # fmt: skip
-        run.fact("the TTL with the least of both, s", round(theory.ttl.best(self.p.rate, self.p.changes_s), 1))
+            run.findings.check_near(run.findings.row(f"hit rate, T = {ttl:g} s", hits), HITS, absolute=True)
+            run.findings.fact(f"questions per second at the authority, T = {ttl:g} s", round(self.upstream[ttl] / self.p.seconds, 2))  # fmt: skip
+            row = run.findings.row(f"old answers within T of the change, T = {ttl:g} s", self._wrong(ttl))
+            run.findings.check_near(row, STALE, absolute=True)
+            run.findings.row(f"questions and old answers, T = {ttl:g} s", self._asked(ttl).value + self._wrong(ttl).scaled(ttl / self.p.changes_s).value)  # fmt: skip
+        run.findings.fact("the TTL with the least of both, s", round(theory.ttl.best(self.p.rate, self.p.changes_s), 1))
         later = [old for ttl, answers in self.answers.items() for at, old in answers if at > ttl + ROUNDED]
-        run.row("old answers later", Estimate.share(sum(later), len(later)))
-        run.check("old answers later", "0", f"{sum(later)} of {len(later)}", not any(later))
+        run.findings.row("old answers later", Estimate.share(sum(later), len(later)))
+        run.findings.check("old answers later", "0", f"{sum(later)} of {len(later)}", not any(later))
         self._clients(run)
-        run.chart(self._axis())
-        run.chart(self._leaving(run))
-        run.chart(self._fading())
+        run.findings.chart(self._axis())
+        run.findings.chart(self._leaving(run))
+        run.findings.chart(self._fading())
 
     def _asked(self, ttl: float) -> Estimate:
         """Return the share of questions that reached the authoritative servers."""
@@ -304,21 +306,23 @@ class Ttl(Experiment[Parameters]):
         end = self.gone + REMAIN
         lost, made = sum(len(c.lost) for c in self.crowds), sum(len(c.seen) for c in self.crowds)
         causes = ", ".join(f"{n} × {cause}" for cause, n in Counter(x for c in self.crowds for x in c.lost).most_common(2))  # fmt: skip
-        run.gate("requests without an answer", "<= 0.5 %", f"{lost} of {made + lost} {causes}".strip(), lost <= 0.005 * made)  # fmt: skip
+        run.findings.gate("requests without an answer", "<= 0.5 %", f"{lost} of {made + lost} {causes}".strip(), lost <= 0.005 * made)  # fmt: skip
         for crowd in self.crowds:
             habit, seen = crowd.habit, self._after(crowd)
             run.raw[f"requests, {habit.name}"] = [(round(at, 3), client, old, opened) for at, client, old, opened in seen]  # fmt: skip
             self._first(run, crowd)
             at_end = [old for at, _, old, _ in seen if at >= self.gone]
             if math.isinf(habit.hold):
-                row = run.row(f"on the old address at the end: {habit.name}", Estimate.share(sum(at_end), len(at_end)))
-                run.check(row.name, "all", f"{sum(at_end)} of {len(at_end)}", bool(at_end) and all(at_end))
+                row = run.findings.row(
+                    f"on the old address at the end: {habit.name}", Estimate.share(sum(at_end), len(at_end))
+                )
+                run.findings.check(row.name, "all", f"{sum(at_end)} of {len(at_end)}", bool(at_end) and all(at_end))
                 continue
             room = ERRORS * self._error(habit)
             got = self._seconds(seen, end)
-            row = run.row(f"on the old address, mean: {habit.name}", Estimate(got, got - room / 2, got + room / 2, len(seen)))  # fmt: skip
-            run.check_near(row, round(room, 2), absolute=True)
-            run.check(f"gone at the end: {habit.name}", "0 on the old address", f"{sum(at_end)} of {len(at_end)}", bool(at_end) and not any(at_end))  # fmt: skip
+            row = run.findings.row(f"on the old address, mean: {habit.name}", Estimate(got, got - room / 2, got + room / 2, len(seen)))  # fmt: skip
+            run.findings.check_near(row, round(room, 2), absolute=True)
+            run.findings.check(f"gone at the end: {habit.name}", "0 on the old address", f"{sum(at_end)} of {len(at_end)}", bool(at_end) and not any(at_end))  # fmt: skip
         self._sockets(run, end)
 
     def _after(self, crowd: Crowd) -> list[tuple[float, int, bool, bool]]:
@@ -336,7 +340,7 @@ class Ttl(Experiment[Parameters]):
         else:
             times = sorted(first.values())
             words = f"{times[0]:.1f} s the first, {times[len(times) // 2]:.1f} s half, {times[-1]:.1f} s the last of {len(times)} clients"
-        run.fact(f"first request on the new address, {crowd.habit.name}", words)
+        run.findings.fact(f"first request on the new address, {crowd.habit.name}", words)
 
     def _seconds(self, seen: Iterable[tuple[float, int, bool, bool]], end: float) -> float:
         """Return the area below the share on the old address: requests come at random, so they see time averages."""
@@ -361,17 +365,17 @@ class Ttl(Experiment[Parameters]):
     def _sockets(self, run: Run, end: float) -> None:
         at_end = [each for crowd in self.crowds for each in self._after(crowd) if self.gone <= each[0] < end - 0.2]
         old = [each for each in at_end if each[2]]
-        row = run.row("all clients on the old address at the end", Estimate.share(len(old), len(at_end)))
-        run.check_near(row, STALE, absolute=True)
-        if "edge" not in run.series or not old:
+        row = run.findings.row("all clients on the old address at the end", Estimate.share(len(old), len(at_end)))
+        run.findings.check_near(row, STALE, absolute=True)
+        if "edge" not in run.recorders.series or not old:
             return
         # By the server's own kernel; two of the exchange's probes may be among them.
         opens = self._opens(run, self.gone, end - 0.2)
-        row = run.row("connections opened per request, old server, at the end", opens / len(old))
+        row = run.findings.row("connections opened per request, old server, at the end", opens / len(old))
         # Which of the two kinds that stay made a request is chance.
-        run.check_near(row, round(max(STALE, ERRORS * 0.5 / math.sqrt(len(old))), 2), absolute=True)
+        run.findings.check_near(row, round(max(STALE, ERRORS * 0.5 / math.sqrt(len(old))), 2), absolute=True)
         after = [each for crowd in self.crowds for each in self._after(crowd) if each[2]]
-        run.fact("old server after the change", f"{len(after)} requests, {sum(each[3] for each in after)} of them on a new connection")  # fmt: skip
+        run.findings.fact("old server after the change", f"{len(after)} requests, {sum(each[3] for each in after)} of them on a new connection")  # fmt: skip
 
     def _axis(self) -> Chart:
         p = self.p
@@ -447,7 +451,7 @@ class Ttl(Experiment[Parameters]):
         )  # fmt: skip
 
     def _opens(self, run: Run, begin: float, end: float) -> float:
-        series = run.series.get("edge")
+        series = run.recorders.series.get("edge")
         if series is None:
             return math.nan
         # `rise` begins one sample early and ends one late: without the first of them the stretch has its length.
@@ -494,5 +498,5 @@ async def _ask(name: str, after: float = 0.0) -> str:
 async def _forget(run: Run, stop: asyncio.Event) -> None:
     run.note("injection", "the cache is emptied twice a second")
     while not stop.is_set():
-        await run.call("resolver", "POST", "/admin/cache/flush", {"all": True})
+        await run.lab.call("resolver", "POST", "/admin/cache/flush", {"all": True})
         await asyncio.sleep(0.5)  # the pace that the note names

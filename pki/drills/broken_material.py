@@ -86,8 +86,8 @@ class BrokenMaterial(Experiment[Parameters]):
             await stage.baseline(BASELINE)
             self.began = run.now()
             if self.negative:
-                await run.fault(HOST, "naive_reload", how="live")
-            run.journal.add(Undo(f"good certificate of {HOST}", HOST, "POST", "/admin/renew", {}))
+                await run.lab.fault(HOST, "naive_reload", how="live")
+            run.lab.undo_log.add(Undo(f"good certificate of {HOST}", HOST, "POST", "/admin/renew", {}))
             for _, kind in run.interleaved((*SPOILT, *MISISSUED), self.p.repeats):
                 await self._one(run, stage, kind)
             self.ended = run.now()
@@ -99,10 +99,10 @@ class BrokenMaterial(Experiment[Parameters]):
         before = (await stage.watch.look(HOST))["serial"]
         case = _Case(kind, run.now())
         self.cases.append(case)
-        async with run.fault_on(host, fault, kind=kind):
+        async with run.lab.fault_on(host, fault, kind=kind):
             for _ in range(TRIES):
                 try:
-                    await run.call(HOST, "POST", "/admin/renew", {}, timeout=60.0)
+                    await run.lab.call(HOST, "POST", "/admin/renew", {}, timeout=60.0)
                 except Exception as error:  # refused, as it should be; the words are kept
                     case.refused.append(str(error))
                 else:
@@ -112,7 +112,7 @@ class BrokenMaterial(Experiment[Parameters]):
             case.kept = body["serial"] == before and case.taken == 0
             case.alarmed = any(text.startswith("renewal:") for text in body["alarms"])
         case.end = run.now()
-        await run.call(HOST, "POST", "/admin/renew", {}, timeout=60.0)  # nothing broken any more: it has to work
+        await run.lab.call(HOST, "POST", "/admin/renew", {}, timeout=60.0)  # nothing broken any more: it has to work
         await stage.watch.look(HOST)
         await asyncio.sleep(AFTER)  # clients meet the new certificate before the next case
 
@@ -125,19 +125,21 @@ class BrokenMaterial(Experiment[Parameters]):
         lost, failed = stage.lost(), stage.failed_probes()
         refused = sum(len(case.refused) for case in self.cases)
         wanted = TRIES * len(self.cases)
-        run.row("requests lost", len(lost))
-        run.row("renewals refused", refused)
-        run.check("requests lost", "0", said(lost), not lost)
-        run.check("handshakes from outside that failed", "0", listed(failed), not failed)  # fmt: skip
-        run.check("renewals refused", f"all {wanted}", str(refused), refused == wanted and wanted > 0)
+        run.findings.row("requests lost", len(lost))
+        run.findings.row("renewals refused", refused)
+        run.findings.check("requests lost", "0", said(lost), not lost)
+        run.findings.check("handshakes from outside that failed", "0", listed(failed), not failed)  # fmt: skip
+        run.findings.check("renewals refused", f"all {wanted}", str(refused), refused == wanted and wanted > 0)
         kept = [case.kind for case in self.cases if not case.kept]
-        run.check("the old pair goes on serving", f"in all {len(self.cases)} cases", f"not in {', '.join(kept)}" if kept else "in all", not kept)  # fmt: skip
+        run.findings.check("the old pair goes on serving", f"in all {len(self.cases)} cases", f"not in {', '.join(kept)}" if kept else "in all", not kept)  # fmt: skip
         silent = [case.kind for case in self.cases if not case.alarmed]
-        run.check(f"alarm after {TRIES} failures", f"in all {len(self.cases)} cases", f"not in {', '.join(silent)}" if silent else "in all", not silent)  # fmt: skip
+        run.findings.check(f"alarm after {TRIES} failures", f"in all {len(self.cases)} cases", f"not in {', '.join(silent)}" if silent else "in all", not silent)  # fmt: skip
         left = stage.watch.ringing(HOST)
-        run.check("the alarm ends with the fault", "no complaint left", ", ".join(sorted(left)) or "none", not left)
+        run.findings.check(
+            "the alarm ends with the fault", "no complaint left", ", ".join(sorted(left)) or "none", not left
+        )
         for case in self.cases:
-            run.fact(f"{case.kind}", (case.refused[0] if case.refused else f"taken {case.taken} times")[:160])
+            run.findings.fact(f"{case.kind}", (case.refused[0] if case.refused else f"taken {case.taken} times")[:160])
         stage.facts(self.began, self.ended)
         lanes = []
         for kind in (*SPOILT, *MISISSUED):

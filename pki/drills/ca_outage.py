@@ -106,7 +106,7 @@ class CaOutage(Experiment[Parameters]):
             await shorten(run, HOSTS, self.scale)
             if self.negative:
                 for host in HOSTS:
-                    await run.fault(host, "eager_retry")
+                    await run.lab.fault(host, "eager_retry")
             counting = asyncio.create_task(self._count(run))
             try:
                 for number, share in enumerate(self.p.outages):
@@ -119,7 +119,7 @@ class CaOutage(Experiment[Parameters]):
 
     async def _outage(self, run: Run, stage: Rehearsal, share: float, mode: str, *, first: bool) -> None:
         if not first:  # all of one age again, so that the outage meets all at the same point
-            await asyncio.gather(*(run.call(host, "POST", "/admin/renew", {}, timeout=60.0) for host in HOSTS))
+            await asyncio.gather(*(run.lab.call(host, "POST", "/admin/renew", {}, timeout=60.0) for host in HOSTS))
         bodies = {host: await stage.watch.look(host) for host in HOSTS}
         due = min(stage.at(body["due"]) for body in bodies.values())
         run.phase(f"outage of {share:.0%} of a life begins in {max(0.0, due - run.now()):.0f} s: the CA {mode}")
@@ -127,11 +127,11 @@ class CaOutage(Experiment[Parameters]):
         bodies = {host: await stage.watch.look(host) for host in HOSTS}
         outage = _Outage(share, mode, run.now(), expiry=stage.at(bodies[HOST]["not_after"]))
         self.outages.append(outage)
-        fault = await run.fault("ca", MODES[mode])
+        fault = await run.lab.fault("ca", MODES[mode])
         await run.until(outage.begin + share * self.p.life)
         tries = [(await stage.watch.look(host))["failures"] - bodies[host]["failures"] for host in HOSTS]
         outage.tries = max(tries)
-        await run.undo(fault)
+        await run.lab.undo(fault)
         outage.end = run.now()
         run.phase("the CA is back")
         waiting = [stage.watch.until_renewed(host, bodies[host]["serial"], 15.0) for host in HOSTS]
@@ -146,7 +146,7 @@ class CaOutage(Experiment[Parameters]):
         """Note how many requests the CA has answered, once a second."""
         while True:
             try:
-                text = str(await run.call("ca", "GET", "/metrics"))
+                text = str(await run.lab.call("ca", "GET", "/metrics"))
             except OSError:
                 text = ""
             found = re.findall(r"^firstbyte_acme_requests_total\{[^}]*\} ([\d.e+]+)$", text, re.MULTILINE)
@@ -162,26 +162,26 @@ class CaOutage(Experiment[Parameters]):
         for each in self.outages:
             name = f"outage of {each.share:.0%} of a life"
             expired = max(0.0, each.end - each.expiry)
-            run.row(f"expired, {name}", expired, "s")
+            run.findings.row(f"expired, {name}", expired, "s")
             inside = stage.lost(each.begin, each.all_renewed + AFTER)
             wrong = [r for r in inside if r.done < each.expiry - 0.3 or r.sent > each.renewed + BLUR]
             excused = len(inside) - len(wrong)
             words = "0" if expired <= 0 else f"0 but while expired ({expired:.1f} s)"
-            run.check(f"requests lost, {name}", words, f"{said(wrong)}{f', and {excused} while expired' if excused else ''}", not wrong)  # fmt: skip
+            run.findings.check(f"requests lost, {name}", words, f"{said(wrong)}{f', and {excused} while expired' if excused else ''}", not wrong)  # fmt: skip
             if expired > BLUR:
                 fresh = stage.fresh(each.expiry + BLUR, each.end)
                 accepted = sum(not r.error for r in fresh)
-                run.check(f"expired and accepted, {name}", "0 new handshakes", f"{accepted} of {len(fresh)}", accepted == 0 and bool(fresh))  # fmt: skip
+                run.findings.check(f"expired and accepted, {name}", "0 new handshakes", f"{accepted} of {len(fresh)}", accepted == 0 and bool(fresh))  # fmt: skip
             took = each.all_renewed - each.end
-            run.check(f"all renewed, {name}", f"<= {RETURN:g} s after return", f"{took:.1f} s", took <= RETURN)
+            run.findings.check(f"all renewed, {name}", f"<= {RETURN:g} s after return", f"{took:.1f} s", took <= RETURN)
         limits = [FREE + each.share * self.p.life / MIN_RETRY for each in self.outages]
         got = [each.tries for each in self.outages]
-        run.check("back-off obeyed", f"<= {', '.join(f'{x:.0f}' for x in limits)} tries of one host", ", ".join(map(str, got)), all(g <= x for g, x in zip(got, limits, strict=True)) and bool(got))  # fmt: skip
+        run.findings.check("back-off obeyed", f"<= {', '.join(f'{x:.0f}' for x in limits)} tries of one host", ", ".join(map(str, got)), all(g <= x for g, x in zip(got, limits, strict=True)) and bool(got))  # fmt: skip
         alarms = [stage.watch.first_alarm(each.begin, HOST) for each in self.outages if each.share > SHARE / 2]
         rung = [a.at for a in alarms if a is not None]
-        run.check("alarm before expiry", "in each outage beyond the margin", f"{len(rung)} of {len(alarms)}", len(rung) == len(alarms) and all(at < each.expiry for at, each in zip(rung, [o for o in self.outages if o.share > SHARE / 2], strict=False)))  # fmt: skip
+        run.findings.check("alarm before expiry", "in each outage beyond the margin", f"{len(rung)} of {len(alarms)}", len(rung) == len(alarms) and all(at < each.expiry for at, each in zip(rung, [o for o in self.outages if o.share > SHARE / 2], strict=False)))  # fmt: skip
         rates = [((x + y) / 2, (n - m) / (y - x)) for (x, m), (y, n) in pairwise(self.asked) if y > x and n >= m]
-        run.fact("CA requests/s, at most", round(max((r for _, r in rates), default=0.0), 1))
+        run.findings.fact("CA requests/s, at most", round(max((r for _, r in rates), default=0.0), 1))
         stage.facts(self.began, self.ended)
         lanes = [Lane("CA away", [Span(o.begin, o.end, f"{o.share:.0%}: {o.mode}", "bad") for o in self.outages])]
         lanes.append(Lane("edge expired", [Span(o.expiry, max(o.expiry, o.renewed), "expired", "mark") for o in self.outages if o.renewed > o.expiry]))  # fmt: skip

@@ -96,7 +96,7 @@ class ClockSkew(Experiment[Parameters]):
             await asyncio.sleep(1.0)  # requests meet the short certificate
             self.began = run.now()
             if self.negative:
-                await run.fault(HOST, "naive_reload", how="live")
+                await run.lab.fault(HOST, "naive_reload", how="live")
             cases = [(who, sign, name) for who in (CLIENT, SERVER, CA) for name in SKEWS for sign in (1, -1)]
             run.rng.shuffle(cases)
             if self.negative:
@@ -137,9 +137,9 @@ class ClockSkew(Experiment[Parameters]):
         run.phase(f"the {who}'s clock is {'ahead' if sign > 0 else 'behind'} by {name} ({skew:+.2f} s)")
         before = await stage.watch.look(HOST)
         begin = run.now()
-        undo = await run.clock(host, skew)
+        undo = await run.lab.set_clock(host, skew)
         try:
-            await run.call(HOST, "POST", "/admin/renew", {}, timeout=60.0)
+            await run.lab.call(HOST, "POST", "/admin/renew", {}, timeout=60.0)
         except Exception as error:  # refused: the words are kept
             got, words = False, str(error)
         else:
@@ -148,14 +148,14 @@ class ClockSkew(Experiment[Parameters]):
         after = await stage.watch.look(HOST)
         alarm = any(text.startswith("clock:") for text in after["alarms"])
         tries = after["renewals"] + after["failures"] - before["renewals"] - before["failures"]
-        await run.undo(undo)
+        await run.lab.undo(undo)
         end = run.now()
         # The agent sees a certificate that is `ahead` seconds older than it is: valid from its backdate to its end.
         ahead = skew if who == SERVER else -skew
         wanted = -self.scale.backdate <= ahead + BLUR * (ahead > 0) and ahead < self.scale.life
-        run.journal.add(Undo(f"good certificate of {HOST}", HOST, "POST", "/admin/renew", {}))
-        await run.call(HOST, "POST", "/admin/renew", {}, timeout=60.0)  # every clock is right again: it has to work
-        await run.undo(run.journal.undos[-1])
+        run.lab.undo_log.add(Undo(f"good certificate of {HOST}", HOST, "POST", "/admin/renew", {}))
+        await run.lab.call(HOST, "POST", "/admin/renew", {}, timeout=60.0)  # every clock is right again: it has to work
+        await run.lab.undo(run.lab.undo_log.undos[-1])
         await stage.watch.look(HOST)
         return _Case(who, sign * SKEWS[name], name, begin, end, got, wanted, alarm, tries, words)
 
@@ -167,25 +167,27 @@ class ClockSkew(Experiment[Parameters]):
         stage.gates(self.began)
         lost, failed = stage.lost(), stage.failed_probes()
         wrong = [c for c in self.cases if c.got is not c.wanted]
-        run.row("requests lost", len(lost))
-        run.row("cases as predicted", len(self.cases) - len(wrong))
-        run.check("requests lost", "0", said(lost), not lost)
-        run.check("handshakes from outside that failed", "0", listed(failed), not failed)  # fmt: skip
-        run.check("what was predicted", f"in all {len(self.cases)} cases", f"not {_named(wrong)}" if wrong else "in all", not wrong and bool(self.cases))  # fmt: skip
+        run.findings.row("requests lost", len(lost))
+        run.findings.row("cases as predicted", len(self.cases) - len(wrong))
+        run.findings.check("requests lost", "0", said(lost), not lost)
+        run.findings.check("handshakes from outside that failed", "0", listed(failed), not failed)  # fmt: skip
+        run.findings.check("what was predicted", f"in all {len(self.cases)} cases", f"not {_named(wrong)}" if wrong else "in all", not wrong and bool(self.cases))  # fmt: skip
         limit = max(LEAST, SHARE * self.scale.life)
         moved = [c for c in self.cases if c.who != CLIENT]
         far = [c for c in moved if abs(self.scale.seconds(c.days)) > limit + BLUR]
         near = [c for c in moved if abs(self.scale.seconds(c.days)) < limit - BLUR]
         silent, noisy = [c for c in far if not c.alarm], [c for c in near if c.alarm]
-        run.check(f"alarm where a clock is off by more than {limit:.1f} s", f"{len(far)} cases", f"silent: {_named(silent)}" if silent else "in all", not silent)  # fmt: skip
-        run.check("no alarm within the tolerance", f"{len(near)} cases", f"noisy: {_named(noisy)}" if noisy else "none", not noisy)  # fmt: skip
+        run.findings.check(f"alarm where a clock is off by more than {limit:.1f} s", f"{len(far)} cases", f"silent: {_named(silent)}" if silent else "in all", not silent)  # fmt: skip
+        run.findings.check("no alarm within the tolerance", f"{len(near)} cases", f"noisy: {_named(noisy)}" if noisy else "none", not noisy)  # fmt: skip
         most = max((c.tries for c in moved), default=0)
-        run.check("no renewal loop", f"<= {TRIES} tries in {WATCHED:g} s", str(most), most <= TRIES)
+        run.findings.check("no renewal loop", f"<= {TRIES} tries in {WATCHED:g} s", str(most), most <= TRIES)
         left = stage.watch.ringing(HOST)
-        run.check("clocks stepped back: no complaint left", "none", ", ".join(sorted(left)) or "none", not left)
+        run.findings.check(
+            "clocks stepped back: no complaint left", "none", ", ".join(sorted(left)) or "none", not left
+        )
         for c in self.cases:
             sign = "+" if c.days > 0 else "-"
-            run.fact(f"{c.who} {sign}{c.name}", f"{'accepted' if c.got else 'refused'}, {'alarm' if c.alarm else 'no alarm'}, {c.tries} tries; {c.words[:110]}")  # fmt: skip
+            run.findings.fact(f"{c.who} {sign}{c.name}", f"{'accepted' if c.got else 'refused'}, {'alarm' if c.alarm else 'no alarm'}, {c.tries} tries; {c.words[:110]}")  # fmt: skip
         stage.facts(self.began, self.ended)
         lanes = []
         for who in (CLIENT, SERVER, CA):

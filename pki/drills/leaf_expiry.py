@@ -91,8 +91,8 @@ class LeafExpiry(Experiment[Parameters]):
 
     async def _expire(self, run: Run, stage: Rehearsal) -> None:
         if self.negative:
-            await run.fault(HOST, "alarm_off")
-        fault = await run.fault(HOST, "renewal_off")
+            await run.lab.fault(HOST, "alarm_off")
+        fault = await run.lab.fault(HOST, "renewal_off")
         self.off = run.now()
         body = await stage.watch.look(HOST)
         self.serial, self.end, self.issued = body["serial"], stage.at(body["not_after"]), stage.at(body["issued"])
@@ -101,7 +101,7 @@ class LeafExpiry(Experiment[Parameters]):
         run.note("injection", "notAfter")
         run.phase("expired")
         await asyncio.sleep(self.p.expired)  # what it costs clients is what is measured
-        await run.undo(fault)
+        await run.lab.undo(fault)
         self.allowed = run.now()
         run.phase("renewal is allowed again")
         self.renewed = await stage.watch.until_renewed(HOST, self.serial, 20.0)
@@ -117,27 +117,27 @@ class LeafExpiry(Experiment[Parameters]):
         rings = float("inf") if alarm is None else alarm.at
         share = (rings - self.issued) / (self.end - self.issued)
         if alarm is not None:
-            run.row("alarm at this share of life", share)
+            run.findings.row("alarm at this share of life", share)
         else:
-            run.fact("alarm at this share of life", "there was none")
+            run.findings.fact("alarm at this share of life", "there was none")
         words = "none" if alarm is None else f"{self.end - rings:.1f} s before ({self.scale.days(self.end - rings):.0f} nominal days): {alarm.text[:80]}"  # fmt: skip
-        run.check("alarm before notAfter", f"at {self.scale.alarm:.2f} ± {JITTER + BLURRED:.2f} of life", words, abs(share - self.scale.alarm) <= JITTER + BLURRED)  # fmt: skip
+        run.findings.check("alarm before notAfter", f"at {self.scale.alarm:.2f} ± {JITTER + BLURRED:.2f} of life", words, abs(share - self.scale.alarm) <= JITTER + BLURRED)  # fmt: skip
         early = stage.lost(self.off, self.end - 0.3)
-        run.check("requests lost before notAfter", "0", said(early), not early)
+        run.findings.check("requests lost before notAfter", "0", said(early), not early)
         fresh = stage.fresh(begin, end)
         refused = [r for r in fresh if "expired" in r.error]
-        run.check("new handshakes after notAfter", "all refused: certificate has expired", f"{len(refused)} of {len(fresh)} refused so, {sum(not r.error for r in fresh)} accepted", bool(fresh) and len(refused) == len(fresh))  # fmt: skip
+        run.findings.check("new handshakes after notAfter", "all refused: certificate has expired", f"{len(refused)} of {len(fresh)} refused so, {sum(not r.error for r in fresh)} accepted", bool(fresh) and len(refused) == len(fresh))  # fmt: skip
         probes = [p for p in stage.prober.probes if begin <= p.at < end]
         agree = [p for p in probes if "expired" in p.error]
-        run.check("the outside prober agrees", "all refused: certificate has expired", f"{len(agree)} of {len(probes)}", bool(probes) and len(agree) == len(probes))  # fmt: skip
+        run.findings.check("the outside prober agrees", "all refused: certificate has expired", f"{len(agree)} of {len(probes)}", bool(probes) and len(agree) == len(probes))  # fmt: skip
         late = stage.lost(self.renewed + BLUR)
         took = self.renewed - self.allowed
-        run.check("recovers alone", f"within {RECOVERY:g} s, nothing lost after", f"{took:.1f} s, {len(late)} lost after", took <= RECOVERY and not late)  # fmt: skip
+        run.findings.check("recovers alone", f"within {RECOVERY:g} s, nothing lost after", f"{took:.1f} s, {len(late)} lost after", took <= RECOVERY and not late)  # fmt: skip
         for path in PATHS:
-            run.row(f"exposure, {path}", ways.exposure(path, self.end, self.allowed), "s")
+            run.findings.row(f"exposure, {path}", ways.exposure(path, self.end, self.allowed), "s")
         # What is asked twice a second is known to half a second, and a border has its blur.
         new = ways.exposure(NEW, self.end + BLUR, self.allowed)
-        run.check(f"exposure, {NEW}", f"<= {BLUR:g} s", f"{new + BLUR if new else ways.exposure(NEW, self.end, self.allowed):.1f} s", not new)  # fmt: skip
+        run.findings.check(f"exposure, {NEW}", f"<= {BLUR:g} s", f"{new + BLUR if new else ways.exposure(NEW, self.end, self.allowed):.1f} s", not new)  # fmt: skip
         stage.facts(self.off, self.renewed)
         lanes = [_lane(path, ways) for path in PATHS]
         stage.picture(

@@ -58,13 +58,13 @@ async def shorten(run: Run, hosts: Sequence[str], scale: Scale) -> None:
     The end of the run takes it back in this order: the rule of each host, the CA's lifetime, a long certificate for each.
     """
     for host in hosts:
-        run.journal.add(Undo(f"short certificate of {host}", host, "POST", "/admin/renew", {}))
+        run.lab.undo_log.add(Undo(f"short certificate of {host}", host, "POST", "/admin/renew", {}))
     body = {"seconds": scale.life, "backdate": scale.backdate}
     undo = Undo("the CA's lifetime", "ca", "DELETE", "/admin/lifetime")
-    await run.inject(f"leaves live {scale.life:.3g} s", "ca", "PUT", "/admin/lifetime", body, undo=undo)
+    await run.lab.inject(f"leaves live {scale.life:.3g} s", "ca", "PUT", "/admin/lifetime", body, undo=undo)
     for host in hosts:
         undo = Undo(f"schedule of {host}", host, "DELETE", "/admin/schedule")
         schedule = {"scale": scale.factor, "seed": run.rng.randrange(1 << 30)}
-        run.journal.add(undo)
-        await run.call(host, "PUT", "/admin/schedule", schedule)
-        await run.call(host, "POST", "/admin/renew", {}, timeout=60.0)
+        run.lab.undo_log.add(undo)
+        await run.lab.call(host, "PUT", "/admin/schedule", schedule)
+        await run.lab.call(host, "POST", "/admin/renew", {}, timeout=60.0)

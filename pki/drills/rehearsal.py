@@ -108,19 +108,21 @@ class Rehearsal:
         share = len(sent) / (span * self.rate + 1) if sent else 0.0
         lag = self.lag.percentile(99)
         before, lost = self.latency(lambda at: at < first), self.lost(until=first)
-        self.run.gate("requests sent", f">= {MIN_SENT:.0%} of the schedule", f"{share:.1%}", share >= MIN_SENT)
+        self.run.findings.gate("requests sent", f">= {MIN_SENT:.0%} of the schedule", f"{share:.1%}", share >= MIN_SENT)
         if self.run.negative:  # what a control loses, it loses by its hundreds, on a busy machine, too
             max_lag = CONTROL_LAG
-        self.run.gate("send lag p99", f"<= {max_lag * 1e3:g} ms", f"{lag * 1e3:.1f} ms", lag <= max_lag)
+        self.run.findings.gate("send lag p99", f"<= {max_lag * 1e3:g} ms", f"{lag * 1e3:.1f} ms", lag <= max_lag)
         words = f"{len(before)}, lost {said(lost)}"
-        self.run.gate("baseline", "requests before anything happens, none lost", words, len(before) > 0 and not lost)
+        self.run.findings.gate(
+            "baseline", "requests before anything happens, none lost", words, len(before) > 0 and not lost
+        )
 
     def facts(self, first: float, last: float) -> None:
         """Keep the measures that all drills share: the fault began at *first* and ended at *last*."""
         run, lost = self.run, self.lost()
-        run.fact("requests sent", len(self.requests))
-        run.fact("requests lost", len(lost))
-        run.fact("lost by cause", causes(lost) or "none")
+        run.findings.fact("requests sent", len(self.requests))
+        run.findings.fact("requests lost", len(lost))
+        run.findings.fact("lost by cause", causes(lost) or "none")
         phases: tuple[tuple[str, Callable[[float], bool]], ...] = (
             ("before", lambda at: at < first),
             ("during", lambda at: first <= at < last),
@@ -129,17 +131,19 @@ class Rehearsal:
         for name, when in phases:
             found = self.latency(when)
             if len(found):
-                run.fact(
+                run.findings.fact(
                     f"p50 / p99 {name}, ms", f"{found.percentile(50) * 1e3:.1f} / {found.percentile(99) * 1e3:.1f}"
                 )
         kinds = Counter(f"{r.kind} {'lost' if r.error else 'ok'}" for r in self.requests)
-        run.fact("requests by connection", dict(sorted(kinds.items())))
-        run.fact("probes from outside", f"{len(self.prober.probes)}, of which {len(self.failed_probes())} refused")
-        run.fact("serials seen from outside", len({p.serial for p in self.prober.probes if p.serial}))
+        run.findings.fact("requests by connection", dict(sorted(kinds.items())))
+        run.findings.fact(
+            "probes from outside", f"{len(self.prober.probes)}, of which {len(self.failed_probes())} refused"
+        )
+        run.findings.fact("serials seen from outside", len({p.serial for p in self.prober.probes if p.serial}))
         alarm = self.watch.first_alarm(first)
-        run.fact("time to detect, s", None if alarm is None else round(alarm.at - first, 2))
+        run.findings.fact("time to detect, s", None if alarm is None else round(alarm.at - first, 2))
         failed = [r.done for r in lost if r.sent >= first]
-        run.fact("time to recover, s", round(max(failed) - first, 2) if failed else 0.0)
+        run.findings.fact("time to recover, s", round(max(failed) - first, 2) if failed else 0.0)
 
     def picture(self, title: str, caption: str, *more: Panel, shown: Sequence[str] = SHOWN) -> None:
         """Add the time line: load, latency, certificates as the prober saw them, and what a drill has beside it.
@@ -159,7 +163,7 @@ class Rehearsal:
         events = [e for e in self.run.timeline.events if e.at <= end and e.kind in shown]
         chart = time_line(title, self.requests, events, more=panels, caption=caption, name=self.run.result.name,
                           step=0.25 if end < 60 else 1.0)  # fmt: skip
-        self.run.chart(chart)
+        self.run.findings.chart(chart)
 
     def _alarms(self, end: float) -> list[Lane]:
         """Return a lane for each check of each host that complained before *end*."""

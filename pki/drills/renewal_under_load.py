@@ -80,7 +80,7 @@ class RenewalUnderLoad(Experiment[Parameters]):
             await stage.baseline(BASELINE)
             await shorten(run, (HOST,), self.scale)
             if self.negative:
-                await run.fault(HOST, "naive_reload", how="restart")
+                await run.lab.fault(HOST, "naive_reload", how="restart")
             self.began = run.now()
             serial = (await stage.watch.look(HOST))["serial"]
             for number in range(1, self.p.renewals + 1):
@@ -101,19 +101,19 @@ class RenewalUnderLoad(Experiment[Parameters]):
         lost = stage.lost()
         shares = stage.watch.renewed_at(HOST)[-self.p.renewals :]
         late = stage.watch.late_by(HOST)[-self.p.renewals :]
-        run.row("requests lost", len(lost))
-        run.row("renewals", len(held) - 1)
-        run.check("requests lost", "0", said(lost), not lost)
+        run.findings.row("requests lost", len(lost))
+        run.findings.row("renewals", len(held) - 1)
+        run.findings.check("requests lost", "0", said(lost), not lost)
         refused = stage.failed_probes()
-        run.check("handshakes from outside that failed", "0", listed(refused), not refused)  # fmt: skip
-        run.check("renewals", str(self.p.renewals), str(len(held) - 1), len(held) - 1 == self.p.renewals)
+        run.findings.check("handshakes from outside that failed", "0", listed(refused), not refused)  # fmt: skip
+        run.findings.check("renewals", str(self.p.renewals), str(len(held) - 1), len(held) - 1 == self.p.renewals)
         seen = {h.serial for h in held} & stage.seen()
-        run.check("serials seen from outside", str(len(held)), str(len(seen)), len(seen) == len(held))
+        run.findings.check("serials seen from outside", str(len(held)), str(len(seen)), len(seen) == len(held))
         if shares:
-            run.row("renewed at this share of life", median(shares))
+            run.findings.row("renewed at this share of life", median(shares))
             inside = all(SHARE - JITTER <= s <= SHARE + JITTER for s in shares) and all(0 <= x <= ORDER for x in late)
             words = f"{min(shares):.3f} to {max(shares):.3f}, done {max(late):.2f} s later at most"
-            run.check("renewed at the scheduled point of life", f"{SHARE:.3f} ± {JITTER:g}, done within {ORDER:g} s", words, inside)  # fmt: skip
+            run.findings.check("renewed at the scheduled point of life", f"{SHARE:.3f} ± {JITTER:g}, done within {ORDER:g} s", words, inside)  # fmt: skip
         self._latency(run, stage, [stage.at(h.issued) for h in held[1:]])
         stage.facts(self.began, self.ended)
         stage.picture(
@@ -137,7 +137,7 @@ class RenewalUnderLoad(Experiment[Parameters]):
             return
         base, during_ms = (median(values) for values in zip(*pairs, strict=True))
         limit = max(1.5 * base, base + 15)
-        run.fact("p99 of the rounds, between / during, ms", [f"{b:.1f} / {d:.1f}" for b, d in pairs])
-        run.row("p99 between renewals", base, "ms")
-        run.row("p99 during renewals", during_ms, "ms")
-        run.check("p99 during renewals", f"<= max(1.5 × {base:.1f} ms, + 15 ms)", f"{during_ms:.1f} ms", during_ms <= limit, value=during_ms, high=limit)  # fmt: skip
+        run.findings.fact("p99 of the rounds, between / during, ms", [f"{b:.1f} / {d:.1f}" for b, d in pairs])
+        run.findings.row("p99 between renewals", base, "ms")
+        run.findings.row("p99 during renewals", during_ms, "ms")
+        run.findings.check("p99 during renewals", f"<= max(1.5 × {base:.1f} ms, + 15 ms)", f"{during_ms:.1f} ms", during_ms <= limit, value=during_ms, high=limit)  # fmt: skip

@@ -64,7 +64,7 @@ class Watch:
 
     async def look(self, host: str) -> dict[str, Any]:
         """Look at one host now; return what it says."""
-        body: dict[str, Any] = await self.run.call(host, "GET", "/admin/certificate")
+        body: dict[str, Any] = await self.run.lab.call(host, "GET", "/admin/certificate")
         now = self.run.now()
         self.failures.append((now, host, int(body["failures"])))
         if "serial" in body:

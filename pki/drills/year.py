@@ -88,7 +88,7 @@ class Year(Experiment[Parameters]):
             await stage.baseline(BASELINE)
             await shorten(run, HOSTS, self.scale)
             if self.negative:
-                await run.fault(HOST, "renewal_off")
+                await run.lab.fault(HOST, "renewal_off")
             for host in HOSTS:
                 await stage.watch.look(host)
             self.began = run.now()
@@ -111,25 +111,25 @@ class Year(Experiment[Parameters]):
         counts = {host: len(each) - 1 for host, each in held.items()}
         left = [self.scale.days(a.not_after - b.issued) for each in held.values() for a, b in pairwise(each)]
         expected = self.p.days / (NOMINAL_DAYS * SHARE)
-        run.row("requests lost", len(lost))
-        run.row("renewals of one host", sum(counts.values()) / len(counts))
-        run.check("requests lost", "0", said(lost), not lost)
-        run.check("handshakes from outside that failed", "0", listed(failed), not failed)  # fmt: skip
+        run.findings.row("requests lost", len(lost))
+        run.findings.row("renewals of one host", sum(counts.values()) / len(counts))
+        run.findings.check("requests lost", "0", said(lost), not lost)
+        run.findings.check("handshakes from outside that failed", "0", listed(failed), not failed)  # fmt: skip
         # An order takes some days of this clock, and notAfter has whole seconds: both shorten or lengthen a turn.
         slack = 1 + expected * (ORDER / self.scale.life + JITTER)
         near = {host: n for host, n in counts.items() if abs(n - expected) > slack}
-        run.check("renewals of each host", f"{expected:.1f} ± {slack:.1f}", ", ".join(f"{host} {n}" for host, n in counts.items()), not near)  # fmt: skip
+        run.findings.check("renewals of each host", f"{expected:.1f} ± {slack:.1f}", ", ".join(f"{host} {n}" for host, n in counts.items()), not near)  # fmt: skip
         ended = [host for host, each in held.items() if any(b.issued >= a.not_after for a, b in pairwise(each)) or (each and stage.at(each[-1].not_after) < self.ended)]  # fmt: skip
-        run.check("no certificate ended", "on no host", ", ".join(ended) or "on none", not ended)
+        run.findings.check("no certificate ended", "on no host", ", ".join(ended) or "on none", not ended)
         if left:
-            run.row("days left at a renewal", sum(left) / len(left), "d")
-            run.fact("least days left at a renewal", round(min(left), 1))
+            run.findings.row("days left at a renewal", sum(left) / len(left), "d")
+            run.findings.fact("least days left at a renewal", round(min(left), 1))
         edge = {h.serial for h in held[HOST]}
         shown = edge & stage.seen()
-        run.check("serials of the edge seen from outside", str(len(edge)), str(len(shown)), shown == edge)
-        run.fact("certificates issued in the year", sum(counts.values()))
+        run.findings.check("serials of the edge seen from outside", str(len(edge)), str(len(shown)), shown == edge)
+        run.findings.fact("certificates issued in the year", sum(counts.values()))
         stage.facts(self.began, self.ended)
-        run.chart(self._calendar(stage))
+        run.findings.chart(self._calendar(stage))
         stage.picture(
             "The year under load",
             "Bars: requests by outcome, a second each. Stripes: what OpenSSL was shown from outside.",

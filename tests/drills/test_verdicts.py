@@ -20,7 +20,7 @@ from drills.renewal_under_load import RenewalUnderLoad
 from drills.watch import Alarm, Held
 from drills.year import Year
 from experiments import Experiment, Result, Run, Verdict, parameters
-from experiments.journal import Journal
+from experiments.undo_log import UndoLog
 from generator import Request
 from tests.experiments.lab import MemoryLab
 
@@ -33,7 +33,7 @@ def prepared(kind: type[Experiment[Any]], tmp_path: Path, **given: object) -> tu
     result = Result(kind.name, kind.claim, {}, control_fails=kind.control.fails)
     experiment = kind(chosen)
     result.prediction = dict(experiment.predict())
-    return experiment, Run(MemoryLab(), result, Journal(tmp_path))
+    return experiment, Run(MemoryLab(), result, UndoLog(tmp_path))
 
 
 def stage(run: Run, seconds: float, rate: float, hosts: tuple[str, ...] = (HOST,)) -> Rehearsal:
@@ -289,8 +289,8 @@ def test_year(tmp_path: Path, change: Callable[[Year], object], failed: set[str]
             issued += life * 2 / 3 + 0.3
     change(experiment)
     assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
-    assert run.charts[0].name == "calendar"
-    assert [lane.label for lane in run.charts[0].panels[0].lanes] == list(year.HOSTS)
+    assert run.findings.charts[0].name == "calendar"
+    assert [lane.label for lane in run.findings.charts[0].panels[0].lanes] == list(year.HOSTS)
 
 
 def _forget(experiment: Year, host: str, after: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 from drills.lifetimes import Scale, shorten
 from drills.watch import Watch
 from experiments import Result, Run
-from experiments.journal import Journal
+from experiments.undo_log import UndoLog
 
 
 class Hosts:
@@ -45,7 +45,7 @@ def hosts() -> Hosts:
 
 @pytest.fixture
 def run(hosts: Hosts, tmp_path: Path) -> Run:
-    return Run(hosts, Result("test", "", {}), Journal(tmp_path))
+    return Run(hosts, Result("test", "", {}), UndoLog(tmp_path))
 
 
 async def test_each_certificate_is_remembered_once_and_its_due_moment_as_last_heard(run: Run, hosts: Hosts) -> None:
@@ -88,7 +88,7 @@ async def test_waiting_for_a_renewal_ends_with_it_or_in_time(run: Run, hosts: Ho
 async def test_lives_are_given_back_in_the_order_that_leaves_long_certificates(run: Run, hosts: Hosts) -> None:
     await shorten(run, ["edge", "news"], Scale(12.0))
     hosts.asked.clear()
-    assert await run.undo_all() == []
+    assert await run.lab.undo_all() == []
     given_back = [(host, method, path) for host, method, path in hosts.asked]
     lifetime, renewals = (
         ("ca", "DELETE", "/admin/lifetime"),

@@ -19,7 +19,7 @@ from experiments import (
     parameter,
 )
 from experiments.chart import Chart, Dots, Panel
-from experiments.journal import Journal, Undo
+from experiments.undo_log import Undo, UndoLog
 from tests.experiments.lab import MemoryLab
 
 
@@ -40,16 +40,16 @@ class Some(Experiment[Settings]):
         return {"lost": Quantity(0)}
 
     async def measure(self, run):
-        await run.link("access", "near", rtt_ms=80)
-        await run.fault("edge", "naive_reload", probability=0.5)
-        await run.clock("ca", 3600)
+        await run.lab.link("access", "near", rtt_ms=80)
+        await run.lab.fault("edge", "naive_reload", probability=0.5)
+        await run.lab.set_clock("ca", 3600)
         self.count = self.p.lost + (1 if self.negative else 0)
         self.during()
         await asyncio.sleep(0)  # lets SIGINT interrupt it
 
     def conclude(self, run):
-        run.check_near(run.row("lost", self.count), 0, absolute=True)
-        run.chart(Chart("Lost", [Panel([Dots("lost", [(0, 1, 1, 1), (1, 1, 0, 2)])])], x="seconds"))
+        run.findings.check_near(run.findings.row("lost", self.count), 0, absolute=True)
+        run.findings.chart(Chart("Lost", [Panel([Dots("lost", [(0, 1, 1, 1), (1, 1, 0, 2)])])], x="seconds"))
 
 
 def ctrl_c():
@@ -123,7 +123,7 @@ def test_ctrl_c_in_the_middle_of_set_up_is_no_different(tmp_path):
 def test_ctrl_c_while_a_run_before_is_undone_stops_the_run_and_not_the_undoing(tmp_path):
     lab = ImpatientLab("DELETE", "/admin/faults/")
     lab.faults["edge", "naive_reload"] = {}
-    Journal(tmp_path).add(Undo("fault naive_reload of edge", "edge", "DELETE", "/admin/faults/naive_reload"))
+    UndoLog(tmp_path).add(Undo("fault naive_reload of edge", "edge", "DELETE", "/admin/faults/naive_reload"))
     result = run(Some, lab, tmp_path).result
     assert (result.verdict, result.rows, lab.untouched) == (Verdict.INVALID, [], True)
     assert not (tmp_path / ".undo.json").exists()
@@ -140,9 +140,9 @@ def test_what_a_killed_run_left_is_taken_back_without_another_run_and_forgotten(
     lab.faults["edge", "naive_reload"] = {}
     lab.faults["ca", "refuse"] = {}
     lab.gone.add("ca")
-    journal = Journal(tmp_path)
+    undo_log = UndoLog(tmp_path)
     for host, name in lab.faults:
-        journal.add(Undo(f"fault {name} of {host}", host, "DELETE", f"/admin/faults/{name}"))
+        undo_log.add(Undo(f"fault {name} of {host}", host, "DELETE", f"/admin/faults/{name}"))
     said: list[str] = []
     failed = asyncio.run(clean_up(lab, tmp_path, said.append))
     assert (said, failed) == (
@@ -163,7 +163,7 @@ def test_a_lab_that_goes_away_makes_the_run_invalid_and_stays_on_the_undo_list(t
     outcome = run(Abandoned, lab, tmp_path)
     assert outcome.result.verdict is Verdict.INVALID
     assert "could not be undone: fault naive_reload of edge: edge does not answer" in outcome.result.reasons[0]
-    left = Journal(tmp_path)
+    left = UndoLog(tmp_path)
     left.load()
     assert [undo.text for undo in left.undos] == ["fault naive_reload of edge"]
 
@@ -171,7 +171,7 @@ def test_a_lab_that_goes_away_makes_the_run_invalid_and_stays_on_the_undo_list(t
 def test_what_a_killed_run_left_behind_is_undone_first(tmp_path):
     lab = MemoryLab()
     lab.faults["edge", "naive_reload"] = {}
-    Journal(tmp_path).add(Undo("fault naive_reload of edge", "edge", "DELETE", "/admin/faults/naive_reload"))
+    UndoLog(tmp_path).add(Undo("fault naive_reload of edge", "edge", "DELETE", "/admin/faults/naive_reload"))
     assert (run(Some, lab, tmp_path).result.verdict, lab.untouched) == (Verdict.PASS, True)
 
 
@@ -204,7 +204,7 @@ def test_the_same_seed_gives_the_same_order(tmp_path):
     class Ordered(Some):
         async def measure(self, run):
             await super().measure(run)
-            run.fact("order", list(run.interleaved("abcdef", 3)))
+            run.findings.fact("order", list(run.interleaved("abcdef", 3)))
 
     orders = [run(Ordered, MemoryLab(), tmp_path, seed=seed).result.facts["order"] for seed in (1, 1, 2)]
     assert orders[0] == orders[1] != orders[2]
@@ -224,7 +224,7 @@ def test_a_kept_run_is_found_listed_and_compared(tmp_path):
 class TwoPictures(Some):
     def conclude(self, run):
         super().conclude(run)
-        run.chart(Chart("A picture beside it", [Panel([Dots("lost", [(0, 1, 1, 1)])])], x="seconds"))
+        run.findings.chart(Chart("A picture beside it", [Panel([Dots("lost", [(0, 1, 1, 1)])])], x="seconds"))
 
 
 def test_the_first_picture_stays_the_first_whatever_happens_to_the_files(tmp_path):
@@ -250,7 +250,7 @@ def test_a_check_writes_numbers_for_people(predicted, got, said, tmp_path):
             return {"size": Quantity(predicted)}
 
         def conclude(self, run):
-            run.check_near(run.row("size", got), 0.05)
+            run.findings.check_near(run.findings.row("size", got), 0.05)
 
     (check,) = run(Near, MemoryLab(), tmp_path).result.checks
     assert (check.expected, check.got) == said

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments import Order, Verdict, archive, conduct
-from experiments.journal import Journal, Undo
+from experiments.undo_log import Undo, UndoLog
 from tests.experiments.lab import MemoryLab
 from tests.experiments.test_conduct import Some
 
@@ -98,9 +98,9 @@ def test_a_disk_that_fills_up_meanwhile_injects_nothing_more_and_undoes_what_it_
 
     class Filling(Some):
         async def measure(self, run):
-            await run.link("access", "near", rtt_ms=80)
+            await run.lab.link("access", "near", rtt_ms=80)
             fill(small, leave=0)
-            await run.fault("edge", "naive_reload")
+            await run.lab.fault("edge", "naive_reload")
             raise AssertionError("a fault that could not be written down was injected")
 
     result = run(Filling, lab, small).result
@@ -110,12 +110,12 @@ def test_a_disk_that_fills_up_meanwhile_injects_nothing_more_and_undoes_what_it_
 
 
 def test_the_undo_list_on_a_full_disk_keeps_what_it_had(small):
-    journal = Journal(small)
+    undo_log = UndoLog(small)
     one = Undo("link access:near", "wan", "DELETE", "/admin/links/access/near")
-    journal.add(one)
+    undo_log.add(one)
     fill(small, leave=0)
     with pytest.raises(OSError, match="No space left"):
-        journal.add(Undo("fault", "edge", "DELETE", "/admin/faults/x"))
-    again = Journal(small)
+        undo_log.add(Undo("fault", "edge", "DELETE", "/admin/faults/x"))
+    again = UndoLog(small)
     again.load()
-    assert again.undos == journal.undos == [one]
+    assert again.undos == undo_log.undos == [one]

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from experiments import Experiment
-from experiments.journal import Journal
 from experiments.result import Result
 from experiments.run import Run
+from experiments.undo_log import UndoLog
 from tests.experiments.lab import MemoryLab
 
 
@@ -15,7 +15,7 @@ def predicted(experiment: Experiment, folder: Path) -> Run:
     without = control.without if experiment.negative else ""
     result = Result(experiment.name, "", {}, control=without, control_fails=control.fails)
     result.prediction = dict(experiment.predict())
-    return Run(MemoryLab(), result, Journal(folder))
+    return Run(MemoryLab(), result, UndoLog(folder))
 
 
 def failed(run: Run) -> list[str]:

@@ -7,9 +7,9 @@ import pytest
 
 from experiments import parameters
 from experiments.drawing import svg
-from experiments.journal import Journal
 from experiments.result import Quantity, Result
 from experiments.run import Run
+from experiments.undo_log import UndoLog
 from scenarios.handshake import ARMS, STAIRS_RTT_MS, Handshake, _stair
 from scenarios.instruments import memory_handshake
 from scenarios.instruments.handshake_costs import (
@@ -73,7 +73,7 @@ def test_handshakes_as_slow_start_lets_them_pass(climbed) -> None:
     made, run = climbed
     made.conclude(run)
     assert (failed(run), len(run.result.checks)) == ([], len(ARMS) + len(made.p.ballast))
-    assert [svg(chart).count("<circle") > 2 for chart in run.charts] == [True, True]
+    assert [svg(chart).count("<circle") > 2 for chart in run.findings.charts] == [True, True]
 
 
 def test_a_chain_that_comes_in_one_round_trip_too_few_fails(climbed) -> None:
@@ -85,7 +85,7 @@ def test_a_chain_that_comes_in_one_round_trip_too_few_fails(climbed) -> None:
 
 
 def test_costs_in_memory_are_held_against_theory(tmp_path: Path) -> None:
-    proofs, run = Proofs(), Run(MemoryLab(), Result("handshake", "", {}), Journal(tmp_path))
+    proofs, run = Proofs(), Run(MemoryLab(), Result("handshake", "", {}), UndoLog(tmp_path))
     said: dict[str, int] = {}
     asyncio.run(run.blocking(proofs.shake, 10, said.__setitem__))
     proofs.costs[FULL] = proofs.costs[MUTUAL]  # as if nothing were asked of clients in mutual TLS

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import parameters
 from experiments.drawing import svg
-from experiments.run import Series
+from experiments.recorders import Series
 from scenarios.keepalive_race import Gap, KeepaliveRace, _Kept, edge
 from tests.scenarios.runs import failed, predicted
 from theory import keepalive
@@ -31,7 +31,7 @@ def concluded(tmp_path, *, negative=False, window=1.0):
             else:
                 arm.gaps.append(Gap(drawn, drawn, "answered", answer=rtt))
     races = sum(len(arm.ended("raced")) for arm in experiment._arms)
-    run.series["edge"] = Series((0.0, 1.0), {"TcpExt.TCPAbortOnData": [5, 5 + races]})
+    run.recorders.series["edge"] = Series((0.0, 1.0), {"TcpExt.TCPAbortOnData": [5, 5 + races]})
     experiment.conclude(run)
     return run
 
@@ -40,7 +40,7 @@ def test_silences_that_end_as_theory_has_them_pass(tmp_path):
     run = concluded(tmp_path)
     assert failed(run) == []
     assert all(check.ok for check in run.result.validity)
-    assert [svg(chart).startswith("<svg") for chart in run.charts] == [True] * 3
+    assert [svg(chart).startswith("<svg") for chart in run.findings.charts] == [True] * 3
 
 
 def test_a_window_of_half_a_round_trip_is_noticed(tmp_path):

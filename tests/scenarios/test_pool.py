@@ -3,8 +3,8 @@
 import pytest
 
 from experiments import parameters
+from experiments.recorders import HERE, Series
 from experiments.result import Verdict
-from experiments.run import HERE, Series
 from generator import Request
 from scenarios.pool import COLD_MS, COLD_RATE, COLD_SECONDS, Pool
 from tests.scenarios.runs import failed, predicted
@@ -36,7 +36,7 @@ def concluded(experiment, tmp_path, *, discipline=list):
             arm.requests.append(Request(at, "pooled", at, at + wait + hold, wait=wait))
     experiment.spans = {"fresh requests": (0, 3), "pools": (4, 30)}
     opens = [0, count, count, count + sum(arm.size for arm in experiment.arms)]
-    run.series[HERE] = Series((0, 3, 4, 30), {"Tcp.ActiveOpens": opens})
+    run.recorders.series[HERE] = Series((0, 3, 4, 30), {"Tcp.ActiveOpens": opens})
     experiment.conclude(run)
     return run
 
@@ -44,7 +44,7 @@ def concluded(experiment, tmp_path, *, discipline=list):
 def test_requests_that_wait_as_the_queue_says_pass(tmp_path):
     run = concluded(made(), tmp_path)
     assert (run.result.verdict, failed(run)) == (Verdict.PASS, [])
-    assert len(run.charts) == 1
+    assert len(run.findings.charts) == 1
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -8,9 +8,9 @@ import pytest
 from drills import DRILLS
 from experiments import parameters
 from experiments.drawing import svg
-from experiments.journal import Journal
 from experiments.result import Quantity, Result
 from experiments.run import Run
+from experiments.undo_log import UndoLog
 from scenarios import SCENARIOS
 from scenarios.instruments import memory_handshake
 from scenarios.time_wait import REUSING, TimeWait, sustained
@@ -151,7 +151,7 @@ def test_a_port_that_is_free_too_early_fails(exhausted):
 def test_its_pictures_are_drawn_from_what_was_measured(exhausted):
     experiment, run = exhausted
     experiment.conclude(run)
-    assert [svg(chart).count("<circle") > 2 for chart in run.charts] == [True, False, True, True]
+    assert [svg(chart).count("<circle") > 2 for chart in run.findings.charts] == [True, False, True, True]
 
 
 @pytest.mark.parametrize("version", memory_handshake.VERSIONS)
@@ -164,7 +164,7 @@ def test_a_resumed_handshake_sends_no_certificate(version):
 
 def test_an_interleaved_order_is_that_of_its_seed(tmp_path):
     async def order():
-        run = Run(MemoryLab(), Result("x", "", {}), Journal(tmp_path))
+        run = Run(MemoryLab(), Result("x", "", {}), UndoLog(tmp_path))
         run.rng.seed(3)
         return list(run.interleaved("abc", 2))
 

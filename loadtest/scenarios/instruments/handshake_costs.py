@@ -127,27 +127,29 @@ class Proofs:
     def conclude(self, run: Run) -> None:
         """Say what each way costs, and hold octets and flights against theory."""
         if not knows_post_quantum():
-            run.leave_out(f"ML-DSA certificates and X25519MLKEM768: need OpenSSL 3.5, this is {ssl.OPENSSL_VERSION}")
+            run.findings.leave_out(
+                f"ML-DSA certificates and X25519MLKEM768: need OpenSSL 3.5, this is {ssl.OPENSSL_VERSION}"
+            )
         if not self.costs:
             return
         for proof, cost in self.costs.items():
-            run.row(f"server CPU, {proof.name}", cost.server_ms, "ms")
-            run.fact(f"client CPU, {proof.name}, ms", round(cost.client_ms, 4))
-            run.fact(f"bytes to and from the server, {proof.name}", f"{cost.sent} / {cost.received}")
+            run.findings.row(f"server CPU, {proof.name}", cost.server_ms, "ms")
+            run.findings.fact(f"client CPU, {proof.name}, ms", round(cost.client_ms, 4))
+            run.findings.fact(f"bytes to and from the server, {proof.name}", f"{cost.sent} / {cost.received}")
         for proof, cost in self.chains.items():
-            run.row(of_chain(proof), cost.flight, "octets")
+            run.findings.row(of_chain(proof), cost.flight, "octets")
             self._octets(run, of_chain(proof), self.predicted[proof], cost.flight, SIGNATURE_VARIES)
-            run.fact(f"client CPU, {proof.key}, {_NUMBER[proof.intermediates]}, ms", round(cost.client_ms, 4))
+            run.findings.fact(f"client CPU, {proof.key}, {_NUMBER[proof.intermediates]}, ms", round(cost.client_ms, 4))
         wrong = [p.name for p, cost in self.costs.items() if cost.round_trips != p.round_trips]
-        run.check("round trips in memory, each way", f"as theory in {len(self.costs)} of {len(self.costs)} ways", f"wrong in {', '.join(wrong)}" if wrong else f"as theory in {len(self.costs)}", not wrong)  # fmt: skip
+        run.findings.check("round trips in memory, each way", f"as theory in {len(self.costs)} of {len(self.costs)} ways", f"wrong in {', '.join(wrong)}" if wrong else f"as theory in {len(self.costs)}", not wrong)  # fmt: skip
         self._compare(run)
-        run.chart(self._cpu())
-        run.chart(self._flights())
+        run.findings.chart(self._cpu())
+        run.findings.chart(self._flights())
 
     def _compare(self, run: Run) -> None:
         full, resumed = self.costs[FULL], self.costs[RESUMED]
         proof = handshake.identity(self.certificates[FULL], handshake.SIGNATURE[ECDSA])
-        run.check("an RSA signature costs the server more than ECDSA's", "> 1.5 ×", f"{self.rsa_times:.2f} ×", self.rsa_times > 1.5)  # fmt: skip
+        run.findings.check("an RSA signature costs the server more than ECDSA's", "> 1.5 ×", f"{self.rsa_times:.2f} ×", self.rsa_times > 1.5)  # fmt: skip
         self._octets(run, "TLS 1.3 resumed spares certificates and signature", proof - handshake.PRE_SHARED_KEY, full.flight - resumed.flight)  # fmt: skip
         self._octets(run, "a client in mutual TLS sends as much proof", proof, self.costs[MUTUAL].sent - full.sent)
         if knows_post_quantum():
@@ -157,7 +159,7 @@ class Proofs:
 
     @staticmethod
     def _octets(run: Run, name: str, expected: int, got: int, room: int = 2 * SIGNATURE_VARIES) -> None:
-        run.check(name, f"{expected:,} ± {room} octets", f"{got:,} octets", abs(got - expected) <= room, value=got, low=expected - room, high=expected + room)  # fmt: skip
+        run.findings.check(name, f"{expected:,} ± {room} octets", f"{got:,} octets", abs(got - expected) <= room, value=got, low=expected - room, high=expected + room)  # fmt: skip
 
     def _cpu(self) -> Chart:
         shown = [p for p in self.costs if p.group is None and not (p.key == RSA and p.resumed)]

@@ -1,7 +1,7 @@
-"""The undo list of a run, on disk before anything is injected, so that even a killed run is cleaned up after.
+"""The undo log: how to reverse each injection, written to disk before the injection is made.
 
-One experiment at a time: a lock on the results folder, which the kernel lets go of when the process dies.  Whoever holds
-it next finds the list that was left behind and works it off before it does anything of its own.
+A run that is killed leaves the log behind, and the next run works it off before it does anything else.  A lock on the
+results folder admits one experiment at a time; the kernel releases it when the process dies.
 """
 
 import contextlib
@@ -16,16 +16,16 @@ from typing import Any
 
 from hostfiles.atomic import atomic_write
 
-LOCK, LIST = ".experiment.lock", ".undo.json"
+LOCK, LOG = ".experiment.lock", ".undo.json"
 
 
 class BusyError(Exception):
-    """Another experiment is under way in this lab."""
+    """Another experiment is running in this lab."""
 
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """One admin request that takes an injection back, and what that injection was."""
+    """The admin request that reverses an injection, and a description of that injection."""
 
     text: str
     host: str
@@ -34,36 +34,36 @@ class Undo:
     body: Any = None
 
 
-class Journal:
-    """What has to be undone, the last first."""
+class UndoLog:
+    """Injections that have not been undone yet, oldest first."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / LIST
+        self.path = folder / LOG
         self.undos: list[Undo] = []
 
     def __len__(self) -> int:
         return len(self.undos)
 
     def load(self) -> None:
-        """Take over what a run before us left behind; a list that can not be read is none."""
+        """Take over the log of a run that was killed; an unreadable log counts as empty."""
         try:
             self.undos = [Undo(**each) for each in json.loads(self.path.read_text(encoding="utf-8"))]
         except (OSError, ValueError, TypeError):
             self.undos = []
 
     def add(self, undo: Undo) -> None:
-        """Write down how to take an injection back; call before it is made.
+        """Write down how to reverse an injection that is about to be made.
 
         Raises:
-            OSError: the disk is full: then it must not be made.
+            OSError: the log could not be written (disk full): do not make the injection.
         """
         self._save([*self.undos, undo])
         self.undos.append(undo)
 
-    def done(self, undo: Undo) -> None:
-        """It was taken back."""
+    def remove(self, undo: Undo) -> None:
+        """Drop an injection that has been undone."""
         self.undos.remove(undo)
-        with contextlib.suppress(OSError):  # a list that is too long does no harm: what it says is done once more
+        with contextlib.suppress(OSError):  # a stale entry is harmless: undoing twice changes nothing
             self._save(self.undos)
 
     def _save(self, undos: list[Undo]) -> None:
@@ -74,16 +74,16 @@ class Journal:
 
 
 @contextmanager
-def alone(folder: Path, name: str) -> Iterator[None]:
+def exclusive(folder: Path, name: str) -> Iterator[None]:
     """Hold the lab for one experiment.
 
     Args:
-        folder: of the results, the same for everybody who may use this lab.
-        name: of the experiment, told to whoever comes meanwhile.
+        folder: the results folder, shared by everyone who may use this lab.
+        name: of the experiment; shown to anyone who is refused meanwhile.
 
     Raises:
-        BusyError: another one holds it.
-        OSError: the folder can not be written.
+        BusyError: another experiment holds the lab.
+        OSError: the folder is not writable.
     """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
