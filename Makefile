@@ -18,13 +18,20 @@ help: ## list the targets
 
 venv: .venv/.ready ## make .venv with everything, firstbyte included
 
-up: venv ## start the lab and wait until it is healthy
+# One list of programs and their Debian packages: tests/judges.py.  Root on Debian or Ubuntu gets what is missing.
+judges: venv ## install the programs that judge the lab in tests (root on Debian or Ubuntu), or say what is missing
+	@$(BIN)/python -m tests.judges
+
+ip: venv
+	@$(BIN)/python -m tests.judges ip
+
+up: venv ip ## start the lab and wait until it is healthy
 	$(BIN)/firstbyte up
 
 down: venv ## remove everything that up made, volumes too
 	$(BIN)/firstbyte down
 
-demo: venv ## boot, trace, two scenarios, one drill, a table of costs and a report; leaves the lab up
+demo: venv ip ## boot, trace, two scenarios, one drill, a table of costs and a report; leaves the lab up
 	$(BIN)/python -m firstbyte.demo
 
 lint: venv ## ruff, mypy, import-linter
@@ -33,15 +40,20 @@ lint: venv ## ruff, mypy, import-linter
 	$(BIN)/mypy dns pki services loadtest lab bench tests
 	$(BIN)/lint-imports --no-cache
 
-test: venv ## the whole suite: units, then the lab in every runtime that answers (RUNTIME=docker|netns: in that one)
+test: venv judges ## the whole suite: units, then the lab in every runtime that answers (RUNTIME=docker|netns: in that one)
 	$(BIN)/pytest -m "not system" $(PARALLEL)
 	$(BIN)/python -m tests.system $(RUNTIME)
 
 unit: venv ## the tests that need no lab
 	$(BIN)/pytest -m "not system" $(PARALLEL)
 
-bench: venv ## measure beside independent peers (minutes; an idle machine)
+bench: venv ## compare with independent peers (minutes; an idle machine)
 	$(BIN)/python bench
+
+# Any seed that is not the gate's: what it finds is a bug to fix, not a reason to stop the build.
+free-seed: venv ## property tests on new inputs, with a seed that the output names
+	@seed=$${SEED:-$$RANDOM}; echo "hypothesis seed $$seed: repeat with \`make free-seed SEED=$$seed\`"; \
+	HYPOTHESIS_PROFILE=free $(BIN)/pytest -m "hypothesis and not system" $(PARALLEL) --hypothesis-seed=$$seed
 
 fuzz: venv ## parsers on ten thousand inputs each (hours)
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -m "hypothesis and not system"
@@ -56,4 +68,4 @@ lock: venv ## compile requirements/*.txt anew (hashes, no URLs)
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra load pyproject.toml -o requirements/load.txt
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --group dev requirements/dev.in pyproject.toml -o requirements/dev.txt
 
-.PHONY: help venv up down demo lint test unit experiments bench fuzz lock
+.PHONY: help venv judges ip up down demo lint test unit experiments bench free-seed fuzz lock

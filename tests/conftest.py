@@ -1,4 +1,4 @@
-"""What all tests share: how hard hypothesis tries, and that a program run in a test leaves no log handler behind."""
+"""What all tests share: hypothesis profiles, the summary of missing judges, and logging restored after each test."""
 
 import logging
 import os
@@ -7,8 +7,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-# Its defaults in the suite: new inputs each time, and where CI is set the same ones each time (its profile "ci"), so that
-# a change is judged by what it changed.  Ten thousand new inputs each under `make fuzz`.
+from tests import judges
+
+# By default hypothesis tries new inputs each time, and where CI is set the same ones each time (its profile "ci"), so that a
+# change is judged by what it changed.  "free": new inputs in CI too.  "fuzz": ten thousand inputs each (`make fuzz`).
+settings.register_profile("free", derandomize=False, deadline=None, print_blob=True)
 settings.register_profile("fuzz", max_examples=10_000, deadline=None)
 if "HYPOTHESIS_PROFILE" in os.environ:
     settings.load_profile(os.environ["HYPOTHESIS_PROFILE"])
@@ -21,3 +24,21 @@ def _logging_as_it_was() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests were skipped because a judge is missing, and how to get it."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = [report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)]
+    for line in judges.summary(reasons):
+        terminalreporter.write_line(line, yellow=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Exit with 5 (no tests) instead of 0 when system tests were selected and none of them ran: the lab is untested."""
+    selected = any(item.get_closest_marker("system") for item in getattr(session, "items", ()))
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not selected or reporter is None or session.exitstatus != pytest.ExitCode.OK:
+        return
+    if not reporter.stats.get("passed"):
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED

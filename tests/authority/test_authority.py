@@ -29,6 +29,7 @@ from authority import (
     read_csr,
 )
 from authority.__main__ import main
+from tests import judges
 
 NOW = time.time()
 
@@ -62,7 +63,15 @@ def test_openssl_verifies_the_chain_strictly(lab: Path, tmp_path: Path) -> None:
     (tmp_path / "leaf.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
     (tmp_path / "issuing.pem").write_bytes(issuing.public_bytes(Encoding.PEM))
     for purpose in ("sslserver", "sslclient"):
-        command = ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-verify_hostname", "example.com"]
+        command = [
+            *judges.command("openssl", files=tmp_path),
+            "verify",
+            "-x509_strict",
+            "-purpose",
+            purpose,
+            "-verify_hostname",
+            "example.com",
+        ]
         files = [
             "-CAfile",
             str(lab / "trust/root.pem"),

@@ -1,13 +1,12 @@
-"""A scripted lab on loopback, and Chromium where there is one."""
+"""A scripted lab on loopback, and headless Chromium."""
 
-import os
-import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import judges
 from tests.console import browser
 from tests.console.lab import ScriptedLab
 
@@ -27,12 +26,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[ScriptedLab]:
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run headless Chromium; yield its web socket."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        why = "expected chromium on PATH (Debian: apt-get install chromium), got none: nobody looked at the page"
-        if os.environ.get("CI") == "true":
-            pytest.fail(why)
-        pytest.skip(why)  # no Chromium here
+    (program,) = judges.command("chromium")
     with browser.running(program, tmp_path_factory.mktemp("chromium")) as web_socket:
         yield web_socket
 

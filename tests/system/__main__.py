@@ -1,4 +1,4 @@
-"""``python -m tests.system [RUNTIME]``: the system tests once in every runtime that answers on this machine."""
+"""``python -m tests.system [RUNTIME]``: the system tests, once in every runtime that answers on this machine."""
 
 import os
 import subprocess
@@ -7,18 +7,21 @@ import sys
 from runtime import RUNTIMES, Topology, choose, find_project
 from runtime.machine import docker_problem, netns_problem
 
-
-def answers(runtime: str) -> bool:
-    """Return whether *runtime* can run a lab here."""
-    problem = docker_problem if runtime == "docker" else netns_problem
-    return not problem(Topology.load(find_project()))
+#: Exit code for "no runtime answers", as the command line has it.
+NO_RUNTIME = 3
 
 
-def in_the_way(runtime: str) -> str | None:
-    """Return the runtime whose lab is up and holds the published ports that one in *runtime* needs."""
+def problem(runtime: str) -> str:
+    """Return why *runtime* cannot run a lab here, or ""."""
+    why = docker_problem if runtime == "docker" else netns_problem
+    return why(Topology.load(find_project()))
+
+
+def occupied_by(runtime: str) -> str | None:
+    """Return the other runtime whose running lab holds the ports that a lab in *runtime* would publish."""
     topology = Topology.load(find_project())
     for other in RUNTIMES:
-        if other != runtime and answers(other):
+        if other != runtime and not problem(other):
             with choose(topology, other) as lab:
                 if any(host.state == "running" for host in lab.status()):
                     return other
@@ -26,25 +29,30 @@ def in_the_way(runtime: str) -> str | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run pytest for each runtime; return the worst exit code."""
+    """Run pytest in each runtime; return the worst exit code, and never 0 when no lab was tested."""
     wanted = arguments or list(RUNTIMES)
     if unknown := [each for each in wanted if each not in RUNTIMES]:
         print(f"tests.system: error: expected {' or '.join(RUNTIMES)}, got {unknown[0]!r}", file=sys.stderr)
         return 2
-    usable = [each for each in wanted if answers(each)]
+    problems = {each: problem(each) for each in wanted}
+    usable = [each for each in wanted if not problems[each]]
     if not usable:
-        print(f"tests.system: no runtime answers ({', '.join(wanted)}): the lab was not tested", file=sys.stderr)
-        return 3 if arguments or os.environ.get("CI") else 0
+        reasons = "; ".join(f"{runtime}: {why}" for runtime, why in problems.items())
+        print(f"tests.system: error: no runtime answers, so the lab was not tested ({reasons})", file=sys.stderr)
+        return NO_RUNTIME
     worst = 0
     for runtime in usable:
-        if other := in_the_way(runtime):
-            print(f"tests.system: a lab is up on {other} and holds the ports: `make down`, then the lab on {runtime} can be tested", file=sys.stderr)  # fmt: skip
-            worst = max(worst, 3)
+        if other := occupied_by(runtime):
+            print(f"tests.system: error: a lab is up on {other} and holds the ports: `make down` makes room for one on {runtime}", file=sys.stderr)  # fmt: skip
+            worst = max(worst, NO_RUNTIME)
             continue
         print(f"--- the lab on {runtime}", flush=True)
         environment = {**os.environ, "FIRSTBYTE_RUNTIME": runtime}
         command = [sys.executable, "-m", "pytest", "-m", "system", "--durations=15", "tests"]
         worst = max(worst, subprocess.run(command, check=False, env=environment).returncode)
+    for runtime, why in problems.items():
+        if why:
+            print(f"tests.system: the lab was not tested on {runtime}: {why}", flush=True)
     return worst
 
 

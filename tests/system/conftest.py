@@ -1,7 +1,7 @@
-"""The running lab, asked through programs that are not ours.
+"""The running lab, and a way to ask it through independent programs.
 
-The fixture takes the lab that is up, or starts it and removes it afterwards.  Where no runtime answers, these tests
-are skipped, except in CI, where that is a failure.
+The fixture `lab` uses the lab that is up, or starts one and removes it afterwards.  Where no runtime answers, these tests
+are skipped, and in CI they fail.
 """
 
 import os
@@ -15,14 +15,15 @@ from subprocess import PIPE
 import pytest
 
 from runtime import Lab, LabError, Topology, choose, find_project
+from tests import judges
 
-#: Which programs are asked is theirs to say; how long they may take is ours.
+#: Seconds that a program may take.
 TIMEOUT = 150.0
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a program said."""
+    """What a program printed, and its exit code."""
 
     code: int
     out: str
@@ -30,7 +31,7 @@ class Answer:
 
     @property
     def lines(self) -> list[str]:
-        """What it wrote to standard output, without empty lines."""
+        """The lines of standard output that are not empty."""
         return [line for line in self.out.splitlines() if line.strip()]
 
 
@@ -41,17 +42,23 @@ class Shell:
     lab: Lab
 
     def on(self, host: str, *command: str) -> Answer:
-        """Run *command* on *host*; the host ``lab`` has dig, unbound, curl and openssl."""
+        """Run *command* on *host*.
+
+        With Docker, the host ``lab`` has the judges that its image carries.  In network namespaces they are this machine's:
+        when one that *command* names is missing, the test is skipped.
+        """
+        if self.lab.runtime == "netns":
+            judges.require_named_in(command)
         code, out, err = self.lab.capture(host, command)
         return Answer(code, out.decode(errors="replace"), err.decode(errors="replace"))
 
     def here(self, *command: str, text: str | None = None, timeout: float = TIMEOUT) -> Answer:
-        """Run *command* on this machine, which reaches the lab through published ports."""
+        """Run *command* on this machine, which reaches the lab through published ports; `judges.command` finds programs."""
         with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) as process:
             try:
                 out, err = process.communicate(text, timeout)
             except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGINT)  # it takes back what it did to the lab
+                process.send_signal(signal.SIGINT)  # an interrupted experiment undoes its injections
                 try:
                     process.communicate(timeout=30)
                 except subprocess.TimeoutExpired:
@@ -66,7 +73,7 @@ class Shell:
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """Give the lab, up and healthy, with the host ``lab`` for tools."""
+    """Give the lab, up and healthy, with the host ``lab`` in addition."""
     try:
         found = choose(Topology.load(find_project()))
     except LabError as error:
@@ -89,7 +96,7 @@ def shell(lab: Lab) -> Shell:
 
 @pytest.fixture(scope="session")
 def root_pem(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Give the path of the lab's root certificate on this machine, as the README tells a reader to get it."""
+    """Give the path of the lab's root certificate on this machine, fetched with the README's command."""
     answer = shell.firstbyte("pki", "root")
     assert answer.code == 0, answer.err
     path = tmp_path_factory.mktemp("trust") / "root.pem"

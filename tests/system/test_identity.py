@@ -1,9 +1,11 @@
 """openssl and curl judge the chains that our CA issued and our edges show."""
 
 import re
+from pathlib import Path
 
 import pytest
 
+from tests import judges
 from tests.system.conftest import Shell
 
 pytestmark = pytest.mark.system
@@ -51,10 +53,12 @@ def test_an_origin_turns_away_a_client_without_a_certificate(shell: Shell) -> No
 
 def test_curl_on_this_machine_trusts_the_published_edge(shell: Shell, root_pem: str) -> None:
     resolve = ("--resolve", "www.example.com:8443:127.0.0.1")
-    answer = shell.here("curl", "-sS", "--cacert", root_pem, *resolve, "https://www.example.com:8443/whoami")
+    files = Path(root_pem).parent
+    url = "https://www.example.com:8443/whoami"
+    answer = shell.here(*judges.command("curl", "-sS", "--cacert", root_pem, *resolve, url, files=files))
     assert answer.code == 0, answer.err
     assert '"client"' in answer.out
-    without = shell.here("curl", "-sS", *resolve, "https://www.example.com:8443/whoami")
+    without = shell.here(*judges.command("curl", "-sS", *resolve, url))
     assert without.code == 60, "curl's code for a chain that it does not trust"
 
 

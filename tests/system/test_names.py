@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests import judges
 from tests.system.conftest import Answer, Shell
 
 pytestmark = pytest.mark.system
@@ -122,7 +123,7 @@ def test_unbound_resolves_from_the_same_hints_and_agrees(shell: Shell) -> None:
 
 def test_a_reader_reaches_the_resolver_through_the_published_port(shell: Shell) -> None:
     for flag in ("+notcp", "+tcp"):
-        answer = shell.here("dig", "+short", flag, "@127.0.0.1", "-p", "5300", "www.example.com")
+        answer = shell.here(*judges.command("dig", "+short", flag, "@127.0.0.1", "-p", "5300", "www.example.com"))
         assert said(answer) == ["198.19.20.10"], answer.err
 
 

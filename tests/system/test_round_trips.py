@@ -1,13 +1,13 @@
 """Round trips are whole numbers: as slopes of the time to first byte over two links, and counted from a capture."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import judges
 from tests.system.conftest import Shell
 
 pytestmark = pytest.mark.system
@@ -50,9 +50,9 @@ def test_the_slope_of_the_time_to_first_byte(
     assert slope == pytest.approx(trips, abs=0.1), quickest
 
 
-@pytest.mark.skipif(shutil.which("tshark") is None, reason="needs tshark")
 @pytest.mark.parametrize("tls", ["1.2", "1.3"])
 def test_tshark_decrypts_the_capture_and_counts_the_same_round_trips(shell: Shell, tmp_path: Path, tls: str) -> None:
+    judges.require("tshark")
     pcap, keys = tmp_path / "far.pcap", tmp_path / "far.keys"
     arguments = ("https://far.example.com/bytes/50000", "--tls", tls, "--cold", "--packets", "--json")
     answer = shell.firstbyte("trace", *arguments, "--pcap", str(pcap), "--keylog", str(keys))
@@ -121,7 +121,7 @@ def test_a_url_that_leads_nowhere_good_is_one_clear_line(shell: Shell, url: str,
 
 def tshark(pcap: Path, keys: Path, only: str, *fields: str) -> list[list[str]]:
     """Return *fields* of the packets that pass the display filter *only*, decrypted with the key log."""
-    command = ["tshark", "-r", str(pcap), "-o", f"tls.keylog_file:{keys}", "-Y", only, "-T", "fields"]
+    command = [*judges.command("tshark"), "-r", str(pcap), "-o", f"tls.keylog_file:{keys}", "-Y", only, "-T", "fields"]
     done = subprocess.run(
         [*command, *(f"-e{field}" for field in fields)], check=True, capture_output=True, text=True, timeout=60
     )

@@ -1,6 +1,5 @@
 """Captures: a file that other programs read, bounded in time and size."""
 
-import shutil
 import struct
 import subprocess
 
@@ -8,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import judges
 from wan.pcap import FILE_HEADER, Capture, Filter
 from wan.settings import SettingError
 
@@ -80,11 +80,10 @@ def test_no_packet_breaks_a_capture(data, values) -> None:
     assert Capture(0, 1, 0, Filter.of(values)).offer(data, 0)
 
 
-@pytest.mark.skipif(shutil.which("tcpdump") is None, reason="needs tcpdump")
 def test_tcpdump_reads_it(tmp_path) -> None:
     capture = Capture(0, 1, 0, Filter())
     capture.offer(tcp(), 0)
     (tmp_path / "wan.pcap").write_bytes(capture.file())
-    command = ["tcpdump", "-nn", "-r", str(tmp_path / "wan.pcap")]
+    command = [*judges.command("tcpdump"), "-nn", "-r", str(tmp_path / "wan.pcap")]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "IP 198.19.1.10.40000 > 198.19.20.10.443: Flags [S]" in shown

@@ -1,12 +1,12 @@
 """pcapng: what is written is read again, by us and by tshark; what is not such a file is refused."""
 
-import shutil
 import subprocess
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import judges
 from wan.pcapng import Frame, PcapngError, Recording, read, write
 
 frames = st.builds(Frame, st.integers(0, (1 << 64) - 1), st.booleans(), st.binary(max_size=70))
@@ -47,10 +47,16 @@ def test_what_is_no_pcapng_is_refused(data: bytes, message: str) -> None:
         read(data)
 
 
-@pytest.mark.skipif(shutil.which("tshark") is None, reason="needs tshark")
 def test_tshark_reads_time_and_direction(tmp_path) -> None:
     (tmp_path / "f.pcapng").write_bytes(write(ONE, "eth0"))
     fields = ("frame.time_epoch", "frame.packet_flags_direction", "frame.len", "frame.interface_name")
-    command = ["tshark", "-r", str(tmp_path / "f.pcapng"), "-T", "fields", *(f"-e{field}" for field in fields)]
+    command = [
+        *judges.command("tshark"),
+        "-r",
+        str(tmp_path / "f.pcapng"),
+        "-T",
+        "fields",
+        *(f"-e{field}" for field in fields),
+    ]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert shown.split() == ["1700000000.123456789", "0x00000002", "60", "eth0"]

@@ -1,0 +1,206 @@
+"""The independent programs that judge the lab: what they are, how to get them, and what happens without them.
+
+``python -m tests.judges`` installs what is missing where it can (root on Debian or Ubuntu) and says so; elsewhere it
+names what is missing and the line that installs it.  A test that runs one of these programs gets its command line from
+`command()`, or calls `require()`; without the program it is skipped, and the summary of the run says so.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+#: The image of the host `lab`, which carries the judges marked `in_image`.
+IMAGE = "firstbyte-lab:local"
+#: Begins the reason of every test that is skipped because a judge is missing; the summary counts these.
+MISSING = "missing judge: "
+#: Where Debian keeps programs that an ordinary user's PATH leaves out.
+SYSTEM_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+#: An administrator's switch of Debian: exit code 101 keeps a freshly installed daemon from starting.
+POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A program that is not ours and whose verdict the tests rely on."""
+
+    program: str
+    package: str
+    """Debian's package."""
+    verdict: str
+    """What it is asked about."""
+    in_image: bool = False
+    """Whether the image of the host `lab` has it."""
+    also: tuple[str, ...] = ()
+    """Other names of the program, on other distributions."""
+    extra: tuple[str, ...] = ()
+    """Packages that it needs for our purpose but does not depend on."""
+    daemon: bool = False
+    """Whether the package brings a service of that name, which we leave disabled."""
+    optional: bool = False
+    """Whether CI passes without it."""
+
+
+JUDGES = (
+    Judge("ip", "iproute2", "nothing: the runtime netns needs it to start a lab"),
+    Judge("dig", "bind9-dnsutils", "answers of the name servers and the resolver", in_image=True),
+    Judge("unbound", "unbound", "the hierarchy, resolved by a second resolver", in_image=True, daemon=True),
+    Judge("dnsperf", "dnsperf", "the time to an answer", in_image=True),
+    Judge("openssl", "openssl", "certificate chains and TLS handshakes", in_image=True),
+    Judge("curl", "curl", "HTTP, and the phases of a request", in_image=True),
+    Judge("tshark", "tshark", "captures, and TLS decrypted with the key log"),
+    Judge("tcpdump", "tcpdump", "captures in the old format"),
+    Judge("chromium", "chromium", "the console's page", also=("google-chrome",), extra=("fonts-dejavu-core",)),
+    Judge("promtool", "promtool", "alert rules", optional=True),
+)
+BY_NAME = {judge.program: judge for judge in JUDGES}
+
+
+def find(program: str) -> str | None:
+    """Return the path of a judge on this machine, or None."""
+    names = (program, *BY_NAME[program].also)
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *SYSTEM_PATH))
+    return next((found for name in names if (found := shutil.which(name, path=path))), None)
+
+
+def missing(programs: Iterable[str] = tuple(BY_NAME)) -> list[Judge]:
+    """Return the judges among *programs* that this machine does not have."""
+    return [BY_NAME[name] for name in programs if find(name) is None]
+
+
+def install_line(judges: Iterable[Judge]) -> str:
+    """Return the command that installs *judges* on Debian or Ubuntu."""
+    return "apt-get install -y --no-install-recommends " + " ".join(_packages(judges))
+
+
+# --- in a test --------------------------------------------------------------------------------------------------------
+
+
+def require(*programs: str) -> None:
+    """Skip the running test when this machine lacks one of *programs*."""
+    if lacking := missing(programs):
+        pytest.skip(MISSING + ", ".join(judge.program for judge in lacking))
+
+
+def require_named_in(command: Sequence[str]) -> None:
+    """Skip the running test when *command*, a program with arguments or a shell script, names a judge that is missing."""
+    words = set(re.findall(r"[\w.-]+", " ".join(command)))
+    require(*(program for program in BY_NAME if program in words and program != "ip"))
+
+
+def command(program: str, *arguments: str, files: Path | None = None) -> list[str]:
+    """Return the command line that runs the judge *program*.
+
+    Args:
+        program: a judge of the list.
+        arguments: its arguments.
+        files: a folder that it reads.
+
+    Where this machine lacks the program, it runs from the image of the host `lab`, on this machine's network, provided that
+    Docker has that image; otherwise the test is skipped.
+    """
+    if found := find(program):
+        return [found, *arguments]
+    if not (BY_NAME[program].in_image and _image_is_here()):
+        require(program)
+    mount = ["--volume", f"{files}:{files}:ro"] if files else []
+    return ["docker", "run", "--rm", "--interactive", "--network", "host", *mount, IMAGE, program, *arguments]
+
+
+@cache
+def _image_is_here() -> bool:
+    if not shutil.which("docker"):
+        return False
+    look = ["docker", "image", "inspect", IMAGE]
+    return subprocess.run(look, check=False, capture_output=True).returncode == 0
+
+
+def summary(reasons: Iterable[str]) -> list[str]:
+    """Return the lines that close a test run: how many tests were skipped for want of a judge, and the cure.
+
+    Args:
+        reasons: why each test was skipped, for all skipped tests.
+    """
+    counts: dict[str, int] = {}
+    skipped = 0
+    for reason in reasons:
+        _, found, programs = reason.partition(MISSING)
+        skipped += bool(found)
+        for program in programs.split(", ") if found else ():
+            counts[program] = counts.get(program, 0) + 1
+    if not skipped:
+        return []
+    tests = "1 test was" if skipped == 1 else f"{skipped} tests were"
+    by_program = ", ".join(f"{program} ({count})" for program, count in sorted(counts.items()))
+    lacking = [BY_NAME[program] for program in sorted(counts) if program in BY_NAME]
+    return [
+        f"{tests} skipped because a program that judges the lab is missing: {by_program}",
+        f"install: {install_line(lacking)}",
+    ]
+
+
+# --- as a command -----------------------------------------------------------------------------------------------------
+
+
+def main(programs: Sequence[str]) -> int:
+    """Install the missing judges among *programs* (default: all), or say what is missing.
+
+    Returns:
+        0; 1 when the installation failed, and in CI also when a judge is still missing; 2 for a program that is not one.
+    """
+    if unknown := [name for name in programs if name not in BY_NAME]:
+        print(f"judges: error: expected some of {', '.join(BY_NAME)}, got {unknown[0]!r}", file=sys.stderr)
+        return 2
+    wanted = programs or tuple(BY_NAME)
+    lacking = missing(wanted)
+    if lacking and os.geteuid() == 0 and shutil.which("apt-get"):
+        if problem := _install(lacking):
+            print(f"judges: error: {problem}", file=sys.stderr)
+            return 1
+        lacking = missing(wanted)
+    if lacking:
+        names = ", ".join(judge.program for judge in lacking)
+        print(f"judges: missing: {names}; tests that need them run from the image {IMAGE} where Docker has it, or are skipped")  # fmt: skip
+        print(f"judges: on Debian or Ubuntu, root gets them with: {install_line(lacking)}", flush=True)
+    return int("CI" in os.environ and not all(judge.optional for judge in lacking))
+
+
+def _install(judges: Sequence[Judge]) -> str:
+    """Install the packages of *judges* that this distribution has, without starting a daemon; return what went wrong."""
+    print(f"judges: installing {', '.join(_packages(judges))} (Debian packages)", flush=True)
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+
+    def apt(*words: str) -> str:
+        done = subprocess.run(words, check=False, env=environment, capture_output=True, text=True)
+        return "" if done.returncode == 0 else f"`{' '.join(words)}`: {done.stderr.strip() or done.returncode}"
+
+    if problem := apt("apt-get", "update", "-qq"):
+        return problem
+    known = [name for name in _packages(judges) if not apt("apt-cache", "show", name)]
+    own_policy = not POLICY.exists()
+    if own_policy:
+        POLICY.write_text("#!/bin/sh\nexit 101\n", encoding="ascii")
+        POLICY.chmod(0o755)
+    try:
+        return apt("apt-get", "install", "-yqq", "--no-install-recommends", *known)
+    finally:
+        if own_policy:
+            POLICY.unlink()
+        for judge in judges:
+            if judge.daemon and shutil.which("systemctl"):
+                subprocess.run(["systemctl", "disable", "--quiet", judge.program], check=False, capture_output=True)
+
+
+def _packages(judges: Iterable[Judge]) -> list[str]:
+    return [package for judge in judges for package in (judge.package, *judge.extra)]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
