@@ -20,8 +20,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from netns_engine.state import StateFolder
 from runtime import RUNTIMES, DockerLab, EngineError, Lab, LabError, NetnsLab, Topology, find_project
-from runtime.state import StateFolder
 
 #: Seconds until every host is well, and bytes of all together; the issue that asked for each runtime set them.
 LIMITS = {"docker": (40.0, 900 << 20), "netns": (12.0, 900 << 20)}

@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments import gate
-from runtime import InsideLab, Lab, LabError, NotHereError, Topology, choose, compose, find_project, machine
+from netns_engine import compose
+from runtime import InsideLab, Lab, LabError, NotHereError, Topology, choose, find_project, machine
 from runtime.machine import EXPECTED, Finding, Grade
 from waterfall.lab import Links
 

@@ -16,11 +16,12 @@ from typing import Any, Self
 import docker
 from docker.errors import APIError, DockerException, NotFound
 
-from runtime import compose
+from netns_engine import compose
+from netns_engine.compose import COMPOSE_FILE
+from netns_engine.ports import listen
 from runtime.errors import EngineError, LabDownError, LabError, RefusedError
 from runtime.lab import HostStatus
-from runtime.ports import listen
-from runtime.topology import COMPOSE_FILE, Topology
+from runtime.topology import Topology
 
 PROJECT = "firstbyte"
 #: The uid that every service runs as, and the only one that may read the lab's volumes.

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from runtime import compose
-from runtime.cgroups import controllers
+from netns_engine import compose
+from netns_engine.cgroups import controllers
+from netns_engine.compose import COMPOSE_FILE
+from netns_engine.host import HOST_UID, user_of_services
+from netns_engine.prerequisites import require_machine
 from runtime.docker_lab import DockerLab
 from runtime.errors import LabError
-from runtime.host import HOST_UID, user_of_services
-from runtime.prerequisites import require_machine
-from runtime.topology import COMPOSE_FILE, Topology
+from runtime.topology import Topology
 
 #: Busy share of all cores by others, above which figures are noise; and how late a timer may be, seconds.
 MAX_BUSY, MAX_LATE_MEDIAN, MAX_LATE_P99 = 0.5, 0.0005, 0.002

@@ -1,7 +1,7 @@
 """The lab in network namespaces: the same compose file without an engine, an image or a daemon.
 
 Needs Linux with /dev/net/tun and either root or unprivileged user namespaces.  Everything that runs hangs on one process
-(`runtime.supervisor`); this is how the command line starts it, asks it, and clears up after it.
+(`netns_engine.supervisor`); this is how the command line starts it, asks it, and clears up after it.
 """
 
 import contextlib
@@ -18,17 +18,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from runtime import compose, control
-from runtime.cgroups import Limits, controllers
-from runtime.entering import enter_host, move_below
+from netns_engine import compose, control
+from netns_engine.cgroups import Limits, controllers
+from netns_engine.compose import COMPOSE_FILE
+from netns_engine.entering import enter_host, move_below
+from netns_engine.filesystem import Sources, show_network
+from netns_engine.host_log import HostLog
+from netns_engine.ports import listen
+from netns_engine.prerequisites import require_machine
+from netns_engine.state import StateFolder
 from runtime.errors import EngineError, LabDownError, LabError, RefusedError
-from runtime.filesystem import Sources, show_network
-from runtime.host_log import HostLog
 from runtime.lab import HostStatus
-from runtime.ports import listen
-from runtime.prerequisites import require_machine
-from runtime.state import StateFolder
-from runtime.topology import COMPOSE_FILE, Topology
+from runtime.topology import Topology
 from telemetry.call import CallError, ask
 
 ADMIN_PORT = 9900
@@ -271,7 +272,13 @@ class NetnsLab:
         """Start the supervisor, and wait until it answers."""
         report, written = os.pipe()
         with (self._state.path / "supervisor.log").open("ab") as log:
-            command = [sys.executable, "-m", "runtime.supervisor", str(self._state.path), str(self.topology.project)]
+            command = [
+                sys.executable,
+                "-m",
+                "netns_engine.supervisor",
+                str(self._state.path),
+                str(self.topology.project),
+            ]
             process = subprocess.Popen(
                 [*command, str(written)],
                 stdin=subprocess.DEVNULL,

@@ -11,9 +11,8 @@ from typing import Any
 
 import yaml
 
+from netns_engine.compose import COMPOSE_FILE
 from runtime.errors import LabError, UnknownHostError
-
-COMPOSE_FILE = "docker-compose.yml"
 
 
 @dataclass(frozen=True, slots=True)

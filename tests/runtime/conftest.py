@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from netns_engine.compose import load
+from netns_engine.prerequisites import require_machine
+from netns_engine.state import StateFolder
 from runtime import EngineError, LabError, find_project
-from runtime.compose import load
 from runtime.netns_lab import NetnsLab
-from runtime.prerequisites import require_machine
-from runtime.state import StateFolder
 from runtime.topology import Topology
 from tests.waiting import comes_true
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from netns_engine.host import is_mapped
 from runtime import machine
-from runtime.host import is_mapped
 from runtime.machine import Finding, Grade
 
 SUBNET = ipaddress.IPv4Network("198.19.0.0/16")

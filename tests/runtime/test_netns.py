@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime import EngineError, LabDownError, UnknownHostError, compose
-from runtime.cgroups import Limits
+from netns_engine import compose
+from netns_engine.cgroups import Limits
+from netns_engine.state import Process, StateFolder
+from runtime import EngineError, LabDownError, UnknownHostError
 from runtime.netns_lab import DOWN_TIMEOUT, NetnsLab
-from runtime.state import Process, StateFolder
 from tests import judges
 from tests.waiting import comes_true
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from netns_engine.cgroups import Limits, controllers
+from netns_engine.host import open_to_all, privileges
+from netns_engine.state import VERSION, Process, StateFolder
+from netns_engine.wires import hardware_address
 from runtime import EngineError, LabDownError
-from runtime.cgroups import Limits, controllers
 from runtime.choose import choose
 from runtime.errors import UsageError
-from runtime.host import open_to_all, privileges
 from runtime.netns_lab import NetnsLab
-from runtime.state import VERSION, Process, StateFolder
 from runtime.topology import Topology, find_project
-from runtime.wires import hardware_address
 
 
 def test_a_number_used_again_is_not_the_same_process() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from runtime.host import user_of_services
+from netns_engine.host import user_of_services
 from tests.system.conftest import Shell
 
 pytestmark = pytest.mark.system

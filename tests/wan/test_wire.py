@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from wan_namespaces import ADDRESS, Network, write_links
 
-from runtime import namespaces
+from netns_engine import namespaces
 from telemetry.call import call
 from tests.waiting import comes_true
 from tests.wan.test_command import namespaces_work

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from pyroute2 import NetlinkError
 
-from runtime import namespaces, wires
-from runtime.compose import Service
-from runtime.filesystem import Sources, show_host
+from netns_engine import namespaces, wires
+from netns_engine.compose import Service
+from netns_engine.filesystem import Sources, show_host
 
 #: The uid and gid of services, as in the image.
 HOST_UID = 1000

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from runtime.errors import EngineError
+from netns_engine.errors import EngineError
 
 #: Of what stands in the folder; another one is refused.
 VERSION = 1

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from runtime.errors import LabError
+from netns_engine.errors import LabError
 
 #: Bytes read at once; seconds after which a silent UDP client is forgotten, and how many are remembered.
 CHUNK, IDLE, MAX_CLIENTS = 64 * 1024, 30.0, 512

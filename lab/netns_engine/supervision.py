@@ -1,7 +1,7 @@
 """Which host starts when, whether it is well, and when it starts again: the order of the lab, without a process.
 
 Nothing here forks, reads a clock or waits.  `Supervision.due()` says what is to be done now; whoever drives it
-(`runtime.supervisor`) reports what happened.  The rules are Docker's: a host waits for what it depends on, is healthy
+(`netns_engine.supervisor`) reports what happened.  The rules are Docker's: a host waits for what it depends on, is healthy
 after one good check and unhealthy after `retries` bad ones past its start period, and comes back after a pause that
 doubles, unless a person stopped it.
 """
@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
-from runtime.compose import HealthCheck, Service
+from netns_engine.compose import HealthCheck, Service
 
 #: Seconds before the first restart; doubled by each one, at most `MAX_PAUSE`, from anew after `SETTLED` seconds of life.
 FIRST_PAUSE, MAX_PAUSE, SETTLED = 0.1, 60.0, 10.0

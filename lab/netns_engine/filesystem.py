@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime import namespaces
-from runtime.compose import Mount, Service
+from netns_engine import namespaces
+from netns_engine.compose import Mount, Service
 
 #: What a host has below /dev beside its ``devices:``.
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")

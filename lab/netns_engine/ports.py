@@ -2,8 +2,8 @@
 
 import socket
 
-from runtime.compose import Port
-from runtime.errors import EngineError
+from netns_engine.compose import Port
+from netns_engine.errors import EngineError
 
 
 def listen(port: Port) -> socket.socket:

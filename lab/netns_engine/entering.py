@@ -3,7 +3,7 @@
 import os
 import signal
 
-from runtime import namespaces
+from netns_engine import namespaces
 
 
 def enter_host(network: int, name: int, user: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from runtime.errors import LabError
+from netns_engine.errors import LabError
 
 #: What this runtime makes of each key of a service.
 SERVICE_KEYS: Mapping[str, str] = {
@@ -44,6 +44,7 @@ SERVICE_KEYS: Mapping[str, str] = {
     "attach": "not needed: `firstbyte logs` shows what you ask for",
     "logging": "`max-size` and `max-file` bound each host's log",
 }
+COMPOSE_FILE = "docker-compose.yml"
 TOP_KEYS = ("name", "services", "networks", "volumes")
 HEALTH_KEYS = ("test", "interval", "timeout", "retries", "start_period", "start_interval", "disable")
 CONDITIONS = ("service_started", "service_healthy", "service_completed_successfully")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import LabDownError, LabError, UnknownHostError
+from netns_engine.errors import LabDownError, LabError, UnknownHostError
 
 #: Bytes of one message, and descriptors beside it (SCM_MAX_FD is 253).
 MAX_MESSAGE, MAX_FDS = 128 * 1024, 64

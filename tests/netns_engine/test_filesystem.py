@@ -8,7 +8,7 @@ import pytest
 COVER = """
 import sys
 from pathlib import Path
-from runtime import filesystem, namespaces
+from netns_engine import filesystem, namespaces
 namespaces.keep_mounts_private()
 covered, clone, interpreter = map(Path, sys.argv[1:])
 filesystem._cover(covered, "mode=1777,size=1m", kept=(clone, interpreter, Path("/usr")))

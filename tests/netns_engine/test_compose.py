@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime import compose, find_project
-from runtime.compose import ComposeError, HealthCheck, Mount, Port
+from netns_engine import compose
+from netns_engine.compose import ComposeError, HealthCheck, Mount, Port
+from runtime import find_project
 
 FRAME = """\
 networks:
@@ -106,5 +107,5 @@ def test_a_broken_file_is_one_clear_line(tmp_path: Path, text: str, line: int, p
 
 
 def test_every_key_is_explained_in_the_readme() -> None:
-    readme = (find_project() / "lab" / "runtime" / "README.md").read_text()
+    readme = (find_project() / "lab" / "netns_engine" / "README.md").read_text()
     assert [key for key, meaning in compose.SERVICE_KEYS.items() if f"| `{key}` | {meaning} |" not in readme] == []

@@ -1,8 +1,8 @@
-"""``python -m runtime.supervisor``: the one process that a lab without Docker hangs on; `firstbyte up` starts it.
+"""``python -m netns_engine.supervisor``: the one process that a lab without Docker hangs on; `firstbyte up` starts it.
 
 It is first in a PID namespace that holds the whole lab.  Whatever ends it, SIGKILL included, the kernel ends every
 process of the lab, and with the last one its networks, mounts and devices: there is no state to repair, only a folder
-to clear.  It decides nothing itself (`runtime.supervision` does) and answers requests one at a time (`runtime.control`).
+to clear.  It decides nothing itself (`netns_engine.supervision` does) and answers requests one at a time (`netns_engine.control`).
 """
 
 import argparse
@@ -20,17 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime import compose, control, forward, namespaces, processes
-from runtime.cgroups import Limits, controllers
-from runtime.control import Connection
-from runtime.errors import LabDownError, LabError, UnknownHostError
-from runtime.filesystem import Sources
-from runtime.host import Running, SpawnError, Surroundings, ask_in, exit_code, spawn, spawn_in, user_of_services
-from runtime.host_log import HostLog
-from runtime.state import Process, StateFolder
-from runtime.supervision import Abandon, Action, Check, Kill, Start, State, Supervision
-from runtime.topology import COMPOSE_FILE
-from runtime.wires import Switch
+from netns_engine import compose, control, forward, namespaces, processes
+from netns_engine.cgroups import Limits, controllers
+from netns_engine.compose import COMPOSE_FILE
+from netns_engine.control import Connection
+from netns_engine.errors import LabDownError, LabError, UnknownHostError
+from netns_engine.filesystem import Sources
+from netns_engine.host import Running, SpawnError, Surroundings, ask_in, exit_code, spawn, spawn_in, user_of_services
+from netns_engine.host_log import HostLog
+from netns_engine.state import Process, StateFolder
+from netns_engine.supervision import Abandon, Action, Check, Kill, Start, State, Supervision
+from netns_engine.wires import Switch
 from telemetry import probe
 
 #: Seconds that hosts get to drain when the whole lab goes, and between two looks at the size of logs.
@@ -453,7 +453,7 @@ class _Descriptor:
 def main(argv: list[str] | None = None) -> int:
     """Make the lab's namespaces, leave a supervisor in them, and say on the descriptor *report* how it went."""
     parser = argparse.ArgumentParser(
-        prog="runtime.supervisor", description="Supervises a lab; `firstbyte up` starts it."
+        prog="netns_engine.supervisor", description="Supervises a lab; `firstbyte up` starts it."
     )
     parser.add_argument("state", type=Path)
     parser.add_argument("project", type=Path)

@@ -4,8 +4,8 @@ import ipaddress
 
 import pytest
 
-from runtime.compose import HealthCheck, Service
-from runtime.supervision import MAX_PAUSE, Abandon, Check, Kill, Start, State, Supervision
+from netns_engine.compose import HealthCheck, Service
+from netns_engine.supervision import MAX_PAUSE, Abandon, Check, Kill, Start, State, Supervision
 
 CHECK = HealthCheck(("probe",), interval=30, timeout=5, retries=2, start_period=20, start_interval=1)
 

@@ -5,7 +5,7 @@ import os
 import signal
 from pathlib import Path
 
-from runtime.errors import LabError
+from netns_engine.errors import LabError
 
 
 def of(namespace: int) -> list[int]:

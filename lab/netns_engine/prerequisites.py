@@ -4,9 +4,9 @@ import os
 import shutil
 from pathlib import Path
 
-from runtime import compose, namespaces
-from runtime.errors import EngineError
-from runtime.wires import set_sysctls
+from netns_engine import compose, namespaces
+from netns_engine.errors import EngineError
+from netns_engine.wires import set_sysctls
 
 TUN = Path("/dev/net/tun")
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from runtime.errors import LabDownError
-from runtime.forward import Published, _forward
+from netns_engine.errors import LabDownError
+from netns_engine.forward import Published, _forward
 
 
 def dial(_host: str, kind: str) -> socket.socket:
