@@ -7,7 +7,7 @@ an error is known.
 import re
 import tomllib
 from pathlib import Path
-from typing import ClassVar, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 
 class TomlFile:
@@ -65,6 +65,13 @@ class TomlFile:
                 if text.lstrip().startswith("["):
                     break
         return start
+
+    def entries(self, table: str) -> list[dict[str, Any]]:
+        """Return the [[table]] entries, none if there are none; refuse anything else of that name."""
+        entries = self.tables.get(table, [])
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            self.refuse(self.line(table), f"[[{table}]] tables", entries)
+        return entries
 
     def _matching(self, pattern: str) -> list[int]:
         return [number for number, text in enumerate(self.lines, 1) if re.match(pattern, text)]

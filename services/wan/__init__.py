@@ -1,13 +1,14 @@
-"""The wide-area network of the lab: a user-space router on a TUN device that delays, paces, loses, damages and copies packets.
+"""The wide-area network of the lab: a user-space router on a TUN device that delays, paces, drops and corrupts packets.
 
-`link`, `damage`, `drops` and `network` are the sans-IO core, `links` reads the declaration, `router` moves the packets, `admin` lets the
-links be changed and watched while they run.
+`link`, `damage`, `drops` and `network` are the sans-IO core, `links` reads the links file, `router` moves the packets,
+and `admin` and `captures` are the admin API.
 """
 
+from wan.errors import LinksFileError, SettingError, TunError, UnknownLinkError, WanError
 from wan.link import Departure, Link
 from wan.links import LinksFile, load, parse
 from wan.network import Network
-from wan.settings import LinkSettings, LinksFileError, SettingError, TunError, UnknownLinkError, WanError
+from wan.settings import LinkSettings
 
 __all__ = [
     "Departure",

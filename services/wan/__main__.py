@@ -1,4 +1,4 @@
-"""``python -m wan``: the wide-area network as a service, on a TUN device that exists already."""
+"""``python -m wan``: the wide-area network as a service, on an existing TUN device."""
 
 import argparse
 import asyncio
@@ -9,14 +9,16 @@ from pathlib import Path
 
 from telemetry import Telemetry, add_arguments, log
 from wan import frames, links, tun
-from wan.admin import LATE_BUCKETS, Admin
+from wan.admin import Admin
+from wan.captures import FrameCaptures, PacketCaptures
+from wan.errors import WanError
+from wan.metrics import LATENESS_BUCKETS
 from wan.network import Network
 from wan.router import Router
-from wan.settings import WanError
 
-#: Seconds between two threads taking turns; the default of 5 ms would be seen in packets while metrics are rendered.
+#: Seconds before Python switches threads; with the default of 5 ms, rendering metrics would delay packets.
 SWITCH_INTERVAL = 0.0002
-#: Seconds that packets on the way get at the end.
+#: Seconds after SIGTERM in which packets in flight are still delivered.
 DRAIN = 1.0
 
 logger = log.get("wan")
@@ -26,28 +28,28 @@ def arguments() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="wan",
-        description="Delay, pace, lose, damage and copy packets between regions: a user-space router on a TUN device.",
+        description="Delay, pace, drop, corrupt and duplicate packets between regions: a user-space router on a TUN device.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="""examples:
-  ip tuntap add dev wan0 mode tun user 1000 && ip link set wan0 up      (as root, before)
+  ip tuntap add dev wan0 mode tun user 1000 && ip link set wan0 up      (as root, first)
   python -m wan --links /srv/etc/links.toml --tun wan0
   python -m wan --links lab/etc/links.toml --tun wan0 --seed 7 --admin 127.0.0.1:9900 --token-file token""",
     )
-    parser.add_argument("--links", type=Path, required=True, metavar="FILE", help="regions and links, TOML")
+    parser.add_argument("--links", type=Path, required=True, metavar="FILE", help="regions and links (TOML)")
     parser.add_argument(
-        "--tun", required=True, metavar="NAME", help="TUN device; exists, is up and belongs to this user"
+        "--tun", required=True, metavar="NAME", help="an existing TUN device, up and owned by this user"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="determines every random draw (default 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random draw (default 0)")
     add_arguments(parser)
     return parser
 
 
 async def serve(args: argparse.Namespace, network: Network, fd: int) -> int:
-    """Move packets until told to stop; return the exit code."""
+    """Move packets until SIGTERM; return the exit code."""
     telemetry = Telemetry("wan")
     loop = asyncio.get_running_loop()
     late = telemetry.metrics.histogram(
-        "firstbyte_wan_late_seconds", "How late the first of the packets due at a time was written", LATE_BUCKETS
+        "firstbyte_wan_lateness_seconds", "How late the first packet of each due batch was written", LATENESS_BUCKETS
     )
     failed: list[OSError] = []
 
@@ -57,7 +59,9 @@ async def serve(args: argparse.Namespace, network: Network, fd: int) -> int:
 
     router = Router(fd, network, max_packet=tun.mtu(args.tun), on_late=late.observe, on_failure=on_failure)
     tap = frames.inherited()
-    Admin(telemetry, router, args.tun, tap)
+    Admin(telemetry, router, args.tun)
+    PacketCaptures(telemetry, router)
+    FrameCaptures(telemetry, tap)
     try:
         async with telemetry.serving(args):
             router.start()

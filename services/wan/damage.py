@@ -1,31 +1,31 @@
-"""Damage to what an application sent, in one IPv4 packet: which of it a checksum sees, and which it can not.
+"""Corruption of the payload of one IPv4 packet, in ways that the transport checksum detects or misses.
 
-The Internet checksum (RFC 1071) is a sum of 16-bit words, so it does not know their order, nor that one grew by what
-another shrank (Stone and Partridge 2000, "When the CRC and TCP checksum disagree"): `swap16` and `plusminus` keep it
-valid with certainty, `bitflip` breaks it with certainty, `random` keeps it once in 65,535 times.
+The Internet checksum (RFC 1071) is a sum of 16-bit words.  It cannot tell that two words changed places, or that one
+grew by as much as another shrank (Stone and Partridge 2000, "When the CRC and TCP checksum disagree").  So `swap16` and
+`plusminus` always keep it valid, `bitflip` always breaks it, and `random` keeps it valid once in 65,535 times.
 
-Only the payload of TCP and UDP is touched: lengths, ports and the IPv4 header's checksum stay right, so the packet
-arrives and it is the receiver's transport, or TLS, that has to notice.  Sans-IO: chance is an argument.
+Only TCP and UDP payloads change.  Lengths, ports and the IPv4 header checksum stay valid, so the packet arrives, and it
+is up to the receiver's transport, or TLS, to detect the corruption.  Sans-IO: the random generator is an argument.
 """
 
 import random
 from collections.abc import Callable, Iterator
 
 TCP, UDP = 6, 17
-#: Draws of a pair of words before a packet is left alone: in a payload of equal words there is no pair to swap.
+#: Pairs of words tried before giving up: a payload of equal words has no pair to swap.
 TRIES = 16
-#: Bytes that `random` overwrites: a burst longer than the checksum, as a faulty memory or cable leaves it.
+#: Bytes that `random` overwrites: a burst longer than the checksum, like that of faulty memory or a bad cable.
 BURST = 16
 
-#: Returns the damaged packet, or None where this damage is not possible; the last argument is the k of `plusminus`.
+#: Returns the corrupted packet, or None if it cannot be corrupted this way; the last argument is the k of `plusminus`.
 Damage = Callable[[bytes, random.Random, int], bytes | None]
 
 
 def payload(packet: bytes) -> tuple[int, int] | None:
-    """Return where the payload of a TCP segment or UDP datagram begins and ends; None when there is none to damage.
+    """Return the offsets at which the payload of a TCP segment or UDP datagram begins and ends.
 
-    Both are offsets into the packet.  None also for fragments, whose transport header may be in another packet, and for
-    whatever contradicts itself.
+    None if there is no payload, for fragments (the transport header may be in another packet), and for packets whose
+    lengths contradict each other.
     """
     if len(packet) < 28 or packet[0] >> 4 != 4:
         return None
@@ -52,7 +52,7 @@ def bitflip(packet: bytes, rng: random.Random, _: int = 0) -> bytes | None:
 
 
 def swap16(packet: bytes, rng: random.Random, _: int = 0) -> bytes | None:
-    """Let two different aligned words of 16 bits change places."""
+    """Swap two different, aligned 16-bit words."""
     for a, b in _pairs(packet, rng):
         first, second = packet[a : a + 2], packet[b : b + 2]
         if first != second:
@@ -61,7 +61,7 @@ def swap16(packet: bytes, rng: random.Random, _: int = 0) -> bytes | None:
 
 
 def plusminus(packet: bytes, rng: random.Random, k: int) -> bytes | None:
-    """Add *k* to one aligned word of 16 bits and subtract it from another, where neither overflows."""
+    """Add *k* to one aligned 16-bit word and subtract it from another, where neither overflows."""
     for a, b in _pairs(packet, rng):
         more, less = (int.from_bytes(packet[at : at + 2], "big") + by for at, by in ((a, k), (b, -k)))
         if more <= 0xFFFF and less >= 0:
@@ -70,7 +70,7 @@ def plusminus(packet: bytes, rng: random.Random, k: int) -> bytes | None:
 
 
 def burst(packet: bytes, rng: random.Random, _: int = 0) -> bytes | None:
-    """Overwrite up to `BURST` bytes with random ones."""
+    """Overwrite up to `BURST` consecutive bytes with random ones."""
     if (found := payload(packet)) is None:
         return None
     start, end = found
@@ -80,12 +80,12 @@ def burst(packet: bytes, rng: random.Random, _: int = 0) -> bytes | None:
     return _written(packet, (at, new)) if new != packet[at : at + length] else None
 
 
-#: What a link can do to a packet, by the name that settings and counters use.
+#: Every kind of corruption, by its name in settings and counters.
 MODES: dict[str, Damage] = {"bitflip": bitflip, "swap16": swap16, "plusminus": plusminus, "random": burst}
 
 
 def _pairs(packet: bytes, rng: random.Random) -> Iterator[tuple[int, int]]:
-    """Yield offsets of pairs of words to try; even, since every header before the payload has whole words."""
+    """Yield the offsets of random pairs of payload words; headers are whole words, so these are aligned too."""
     found = payload(packet)
     if found is None or (words := (found[1] - found[0]) // 2) < 2:
         return

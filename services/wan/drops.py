@@ -1,7 +1,7 @@
-"""Losing one particular TCP segment on purpose, such as the last acknowledgement of a close (RFC 9293 section 3.6).
+"""Rules that drop particular TCP segments, such as the last acknowledgement of a close (RFC 9293 section 3.6).
 
-Chance shows what loss costs on average; this shows what one loss does.  A drop takes the next segments that match, as
-many as it was told to, keeps a record of each, and is then spent.  Sans-IO: time is an argument in nanoseconds.
+Random loss shows the average cost of losing packets; a rule shows what losing one particular packet does.  A rule drops
+the next matching segments up to its count, and records each.  Sans-IO: time is an argument in nanoseconds.
 """
 
 import struct
@@ -10,23 +10,23 @@ from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
+from wan.checks import Check, address, boolean, checked, integer, port
 from wan.damage import TCP
-from wan.settings import SettingError
+from wan.errors import SettingError
 
-#: Bits of the flags octet that say what a segment is; PSH, URG and ECN say how to treat it and are not compared.
+#: The flag bits that are compared; PSH, URG and the ECN bits are ignored.
 FLAGS = {"fin": 0x01, "syn": 0x02, "rst": 0x04, "ack": 0x10}
-#: Segments that one drop may take, so that its record stays small; for more there is `loss`.
+#: Segments that one rule may drop, which bounds its record; for more, use `loss`.
 MAX_COUNT = 1000
-#: Flows whose FIN is remembered; the oldest goes first.
+#: Flows whose FIN is remembered; beyond that the oldest is forgotten.
 MAX_FLOWS = 4096
 #: Ports, sequence number, acknowledgement number, data offset, flags (RFC 9293 section 3.1).
 _HEADER = struct.Struct("!HHIIBB").unpack_from
-_KEYS = ("source", "target", "port", "flags", "acknowledges_fin", "count")
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What a drop looks at in one segment, and what it records of it."""
+    """The fields of a segment that rules compare and record."""
 
     #: Dotted addresses, and ports.
     source: str
@@ -37,12 +37,12 @@ class Segment:
     flags: str
     seq: int
     ack: int
-    #: Sequence numbers that the segment takes: its payload, and one each for SYN and FIN.
+    #: Sequence numbers that the segment occupies: its payload, plus one each for SYN and FIN.
     length: int
 
     @classmethod
     def of(cls, packet: bytes) -> "Segment | None":
-        """Read an IPv4 *packet*; None when it holds no whole TCP header."""
+        """Parse an IPv4 *packet*; None unless it holds a complete TCP header."""
         if len(packet) < 40 or packet[0] >> 4 != 4 or packet[9] != TCP or packet[6] & 0x1F or packet[7]:
             return None
         start, end = (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big")
@@ -65,13 +65,13 @@ class Segment:
 
     @property
     def has_fin(self) -> bool:
-        """Whether the sender is done."""
+        """Whether the FIN flag is set."""
         return self.flags.startswith("fin")
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """Which segments to drop; every part that is set must match."""
+    """Which segments to drop; every field that is set must match."""
 
     #: Addresses of sender and receiver.
     source: str | None = None
@@ -80,7 +80,7 @@ class Pattern:
     port: int | None = None
     #: Exactly these of fin, syn, rst, ack, in this order, joined by "+".
     flags: str | None = None
-    #: Only what acknowledges the FIN that the other side has sent.
+    #: Match only segments that acknowledge the other side's FIN.
     acknowledges_fin: bool = False
     #: How many to drop.
     count: int = 1
@@ -93,57 +93,55 @@ class Pattern:
             SettingError: a key is unknown, or a value has the wrong type or range.
         """
         if not isinstance(values, Mapping) or not values:
-            raise SettingError("", f"a JSON object with some of {', '.join(_KEYS)}", values)
-        checked: dict[str, Any] = {}
-        for key, value in values.items():
-            if key in {"source", "target"}:
-                checked[key] = _address(key, value)
-            elif key == "port":
-                checked[key] = _number(key, value, 65_535)
-            elif key == "count":
-                checked[key] = _number(key, value, MAX_COUNT)
-            elif key == "flags":
-                named = value.split("+") if isinstance(value, str) else ()
-                if not named or set(named) - FLAGS.keys():
-                    raise SettingError(key, f"flags to be some of {', '.join(FLAGS)} joined by '+'", value)
-                checked[key] = "+".join(name for name in FLAGS if name in named)
-            elif key == "acknowledges_fin":
-                if not isinstance(value, bool):
-                    raise SettingError(key, "acknowledges_fin to be true or false", value)
-                checked[key] = value
-            else:
-                raise SettingError(key, f"one of {', '.join(_KEYS)}", key)
-        return cls(**checked)
+            raise SettingError("", f"a JSON object with some of {', '.join(_CHECKS)}", values)
+        return cls(**checked(values, _CHECKS))
 
 
-class Drop:
-    """One order to drop segments, until it has dropped as many as it was told to."""
+def _flags(key: str, value: object) -> str:
+    named = value.split("+") if isinstance(value, str) else ()
+    if not named or set(named) - FLAGS.keys():
+        raise SettingError(key, f"flags to be some of {', '.join(FLAGS)} joined by '+'", value)
+    return "+".join(name for name in FLAGS if name in named)
+
+
+_CHECKS: dict[str, Check] = {
+    "source": address,
+    "target": address,
+    "port": port,
+    "flags": _flags,
+    "acknowledges_fin": boolean,
+    "count": integer(1, MAX_COUNT),
+}
+
+
+class DropRule:
+    """A pattern, and the segments dropped because of it."""
 
     def __init__(self, pattern: Pattern) -> None:
         self.pattern = pattern
-        #: What was dropped: when (ns), and what.
-        self.taken: list[tuple[int, Segment]] = []
-        #: By flow, in the direction of the acknowledgement: the number that acknowledges the FIN seen.
-        self._closed: dict[tuple[str, int, str, int], int] = {}
+        #: The dropped segments, each with its time (ns).
+        self.dropped: list[tuple[int, Segment]] = []
+        #: The acknowledgement number that covers a FIN seen earlier, keyed by the flow that will send it.
+        self._closing: dict[tuple[str, int, str, int], int] = {}
 
     @property
     def spent(self) -> bool:
-        """Whether it has dropped all that it was told to."""
-        return len(self.taken) >= self.pattern.count
+        """Whether the rule has dropped as many segments as it may."""
+        return len(self.dropped) >= self.pattern.count
 
-    def takes(self, packet: bytes, now: int) -> bool:
-        """Return whether *packet* is to be dropped, and record it if so."""
+    def drops(self, packet: bytes, now: int) -> bool:
+        """Return whether to drop *packet*; record it if so."""
         segment = None if self.spent else Segment.of(packet)
         if segment is None:
             return False
         matches = self._matches(segment)
         if matches:
-            self.taken.append((now, segment))
+            self.dropped.append((now, segment))
         elif segment.has_fin:
             flow = (segment.target, segment.target_port, segment.source, segment.source_port)
-            if len(self._closed) >= MAX_FLOWS:
-                del self._closed[next(iter(self._closed))]
-            self._closed[flow] = (segment.seq + segment.length) % 2**32
+            if len(self._closing) >= MAX_FLOWS:
+                del self._closing[next(iter(self._closing))]
+            self._closing[flow] = (segment.seq + segment.length) % 2**32
         return matches
 
     def _matches(self, segment: Segment) -> bool:
@@ -156,24 +154,11 @@ class Drop:
             return False
         if not want.acknowledges_fin:
             return True
-        wanted = self._closed.get((segment.source, segment.source_port, segment.target, segment.target_port))
-        # Numbers are compared modulo 2^32 (RFC 9293 section 3.4): at or after the wanted one.
-        return wanted is not None and "ack" in segment.flags and (segment.ack - wanted) % 2**32 < 2**31
+        needed = self._closing.get((segment.source, segment.source_port, segment.target, segment.target_port))
+        # Sequence numbers compare modulo 2^32 (RFC 9293 section 3.4): `ack` is at or after `needed`.
+        return needed is not None and "ack" in segment.flags and (segment.ack - needed) % 2**32 < 2**31
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what the admin API shows."""
+        """Return what the admin API reports."""
         pattern = {key: value for key, value in asdict(self.pattern).items() if value is not None}
-        return {**pattern, "spent": self.spent, "taken": [{"at_ns": at, **asdict(s)} for at, s in self.taken]}
-
-
-def _address(key: str, value: object) -> str:
-    try:
-        return str(IPv4Address(value if isinstance(value, str) else ""))
-    except ValueError:
-        raise SettingError(key, f"{key} to be an IPv4 address", value) from None
-
-
-def _number(key: str, value: object, top: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= top:
-        raise SettingError(key, f"{key} to be a whole number between 1 and {top}", value)
-    return value
+        return {**pattern, "spent": self.spent, "dropped": [{"at_ns": at, **asdict(s)} for at, s in self.dropped]}

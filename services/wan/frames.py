@@ -1,9 +1,9 @@
-"""Ethernet frames at the router's interface, from a packet socket (packet(7)) that is opened before privileges go.
+"""Capture Ethernet frames at the router's interface with a packet socket (packet(7)).
 
-A TUN device has no Ethernet header, and only CAP_NET_RAW may open a packet socket.  So the host's entry runs
-``python -m wan.frames --device eth0 -- COMMAND…`` as root: it opens the socket, shut, and becomes COMMAND, which drops
-every privilege and inherits the descriptor (``WAN_FRAMES_FD``).  To bind and to filter need no capability: the service
-opens the socket for one host when asked, and shuts it again.
+Packets on the TUN device have no Ethernet header, and opening a packet socket needs CAP_NET_RAW.  So the host's entry
+script, still root, runs ``python -m wan.frames --device eth0 -- COMMAND…``.  That opens an idle socket and executes
+COMMAND, which drops every privilege and inherits the descriptor (``WAN_FRAMES_FD``).  Binding and filtering need no
+capability, so the service can start and stop a capture of one host later.
 """
 
 import argparse
@@ -19,29 +19,29 @@ from ipaddress import IPv4Address
 from telemetry import log
 from wan.pcapng import Frame, Recording
 
-#: The environment variable with the inherited descriptor's number.
+#: The environment variable that holds the number of the inherited descriptor.
 FD_VARIABLE = "WAN_FRAMES_FD"
 ETH_P_ALL = 0x0003
-#: "Local experimental" (IEEE 802): no frame here has it, so a socket bound to it costs nothing and sees nothing.
-ETH_P_SHUT = 0x88B5
+#: The "local experimental" EtherType (IEEE 802).  No frame here has it, so a socket bound to it receives nothing.
+ETH_P_IDLE = 0x88B5
 #: linux/if_packet.h, asm/socket.h.
 PACKET_OUTGOING, SOL_PACKET, PACKET_STATISTICS = 4, 263, 6
 SO_ATTACH_FILTER, SO_TIMESTAMPNS = 26, 35
-#: The longest frame: a segment that the sender's kernel leaves for its device to cut (GSO), and its Ethernet header.
+#: The longest frame: a segment that the sender's kernel left for segmentation offload, plus its Ethernet header.
 MAX_FRAME = 65_536 + 14
-#: Octets of one capture, at most, and frames taken before the event loop is let go again.
+#: Maximum bytes of one capture, and frames read before the event loop gets control again.
 MAX_BYTES, BATCH = 8 << 20, 64
-#: Seconds of one capture.
+#: Seconds of one capture, at most.
 MAX_SECONDS = 120.0
 
 logger = log.get("wan.frames")
 Instruction = tuple[int, int, int, int]
 
 
-def host_filter(address: str, but_port: int) -> list[Instruction]:
-    """Return a classic BPF program: IPv4 from or to *address*, except TCP and UDP from or to *but_port*.
+def host_filter(address: str, except_port: int) -> list[Instruction]:
+    """Return a classic BPF program that accepts IPv4 from or to *address*, except TCP and UDP on *except_port*.
 
-    The port is that of the admin API, over which the capture itself is asked for.
+    That port is the admin API's; its frames are those of the requests that control the capture.
     """
     host, accept, drop = int(IPv4Address(address)), 16, 17
     ldh, ldb, ld, ldxb, ldhx, jeq, jset, ret = 0x28, 0x30, 0x20, 0xB1, 0x48, 0x15, 0x45, 0x06
@@ -63,9 +63,9 @@ def host_filter(address: str, but_port: int) -> list[Instruction]:
         jump(10, jset, 0x1FFF, accept, 11),
         (ldxb, 0, 0, 14),  # 11: X = length of the IPv4 header
         (ldhx, 0, 0, 14),  # 12: source port
-        jump(13, jeq, but_port, drop, 14),
+        jump(13, jeq, except_port, drop, 14),
         (ldhx, 0, 0, 16),  # 14: destination port
-        jump(15, jeq, but_port, drop, accept),
+        jump(15, jeq, except_port, drop, accept),
         (ret, 0, 0, MAX_FRAME),
         (ret, 0, 0, 0),
     ]
@@ -73,18 +73,18 @@ def host_filter(address: str, but_port: int) -> list[Instruction]:
 
 @dataclass(slots=True)
 class FrameCapture:
-    """Frames of one host, bounded in size and time; sans-IO."""
+    """The frames of one host, bounded in size and time; sans-IO."""
 
-    #: Nanoseconds since 1970.
+    #: Nanoseconds since the epoch.
     until_ns: int
     max_bytes: int = MAX_BYTES
     frames: list[Frame] = field(default_factory=list)
     bytes: int = 0
-    #: Frames that found no room here, or none in the socket.
+    #: Frames that did not fit here or into the socket's buffer.
     dropped: int = 0
 
     def offer(self, frame: Frame) -> None:
-        """Keep *frame*, or count it."""
+        """Store *frame*, or count it as dropped if it does not fit."""
         if self.bytes + len(frame.data) > self.max_bytes:
             self.dropped += 1
         elif frame.time_ns < self.until_ns:
@@ -92,12 +92,12 @@ class FrameCapture:
             self.bytes += len(frame.data)
 
     def recording(self) -> Recording:
-        """Return what was captured so far."""
+        """Return the frames captured so far."""
         return Recording(tuple(self.frames), self.dropped)
 
 
 class Tap:
-    """The inherited socket: shut until `open`, shut again after `shut`."""
+    """The inherited socket; it captures between `start` and `stop`."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.device = str(sock.getsockname()[0])
@@ -106,18 +106,18 @@ class Tap:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
 
-    def open(self, capture: FrameCapture, address: str, but_port: int) -> None:
-        """Fill *capture* with the frames of the host at *address*; in the event loop's thread."""
+    def start(self, capture: FrameCapture, address: str, except_port: int) -> None:
+        """Fill *capture* with the frames of the host at *address*; call it in the event loop's thread."""
         self._drain()
-        self._sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)  # reading sets it to zero
-        _attach(self._sock, host_filter(address, but_port))
+        self._sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)  # reading resets it
+        _attach(self._sock, host_filter(address, except_port))
         self.capture = capture
         asyncio.get_running_loop().add_reader(self._sock, self._read)
         self._sock.bind((self.device, ETH_P_ALL))
 
-    def shut(self) -> None:
-        """Take what has arrived, and nothing more."""
-        self._sock.bind((self.device, ETH_P_SHUT))
+    def stop(self) -> None:
+        """Read the frames that have arrived, and end the capture."""
+        self._sock.bind((self.device, ETH_P_IDLE))
         asyncio.get_running_loop().remove_reader(self._sock)
         while self._read():
             pass
@@ -126,11 +126,11 @@ class Tap:
             self.capture.dropped += dropped
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the socket."""
         self._sock.close()
 
     def _read(self) -> bool:
-        """Take a batch; return whether there may be more."""
+        """Read a batch; return whether there may be more."""
         capture = self.capture
         try:
             for _ in range(BATCH):
@@ -148,7 +148,7 @@ class Tap:
 
 
 def inherited() -> Tap | None:
-    """Return the socket that the host's entry left open; None when there is none."""
+    """Return the socket that the host's entry script left open, or None."""
     number = os.environ.get(FD_VARIABLE, "")
     if not number.isdigit():
         return None
@@ -158,7 +158,7 @@ def inherited() -> Tap | None:
         logger.warning("frames_unavailable", reason=f"descriptor {number}: {error.strerror}")
         return None
     if sock.family != socket.AF_PACKET:
-        logger.warning("frames_unavailable", reason=f"descriptor {number} is no packet socket")
+        logger.warning("frames_unavailable", reason=f"descriptor {number} is not a packet socket")
         sock.detach()
         return None
     sock.set_inheritable(False)
@@ -166,7 +166,7 @@ def inherited() -> Tap | None:
 
 
 def _attach(sock: socket.socket, program: list[Instruction]) -> None:
-    """Hand *program* to the kernel (struct sock_fprog, struct sock_filter)."""
+    """Install *program* as the socket's filter (struct sock_fprog, struct sock_filter)."""
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in program))
     sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HxxxxxxP", len(program), ctypes.addressof(code)))
 
@@ -180,7 +180,7 @@ def _time_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Open the socket, shut, and become the command; without the right to, become it without the socket."""
+    """Open an idle socket and execute the command; if the socket cannot be opened, execute it without one."""
     parser = argparse.ArgumentParser(
         prog="wan.frames",
         description="Open a packet socket, then run a command that inherits it.",
@@ -189,19 +189,19 @@ def main(argv: list[str] | None = None) -> int:
         "  python -m wan.frames --device eth0 -- setpriv --reuid 1000 … python -m wan …\n"
         "  python -m wan.frames --device eth0 -- env",
     )
-    parser.add_argument("--device", required=True, metavar="NAME", help="interface whose frames may be asked for")
+    parser.add_argument("--device", required=True, metavar="NAME", help="interface whose frames can be captured")
     parser.add_argument("command", nargs="+", metavar="-- COMMAND")
     args = parser.parse_args(argv)
     try:
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        sock.bind((args.device, ETH_P_SHUT))
+        sock.bind((args.device, ETH_P_IDLE))
     except OSError as error:
-        print(f"wan.frames: no frames will be shown: {args.device}: {error.strerror}", file=sys.stderr, flush=True)
+        print(f"wan.frames: frames cannot be captured: {args.device}: {error.strerror}", file=sys.stderr, flush=True)
     else:
         os.set_inheritable(sock.fileno(), True)
         os.environ[FD_VARIABLE] = str(sock.detach())
     try:
-        os.execvp(args.command[0], args.command)  # noqa: S606 - to become the command is the point
+        os.execvp(args.command[0], args.command)  # noqa: S606 - the purpose of this program
     except OSError as error:
         print(f"wan.frames: error: {args.command[0]}: {error.strerror}", file=sys.stderr)
         return 2

@@ -1,11 +1,11 @@
-"""One direction of one link: what becomes of a packet, and when (no RFC; the model is a queue, a wire and its length).
+"""One direction of one link: whether a packet arrives, when, and how often.
 
-A packet waits for the packets before it to be sent (rate, bounded queue), may be lost on the wire (loss) or damaged
-there (corruption), and arrives after half the round trip plus jitter, perhaps held back (reordering), perhaps twice
-(duplication).  The core is sans-IO: time is an argument in nanoseconds, chance comes from
-generators seeded by the link's name, so that what happens on one link does not depend on traffic elsewhere, nor one
-impairment on another: each of them draws once for every packet that enters, whatever becomes of it, so the n-th packet
-of a link has one fate for one seed.  Only `damage` looks into a packet; `network` hands packets out when they are due.
+The model: a packet first waits for the packets before it (rate, bounded queue).  It may then be lost or corrupted, and
+arrives after half the round trip plus jitter, possibly held back (reordering) or twice (duplication).
+
+Sans-IO: time is an argument in nanoseconds.  Every impairment has its own random generator, seeded by the link and the
+impairment, and draws once per packet, dropped packets included.  So for a given seed the fate of the n-th packet of a
+link depends neither on traffic elsewhere nor on the other impairments.
 """
 
 import random
@@ -16,82 +16,57 @@ from wan.damage import MODES
 from wan.settings import LinkSettings
 
 NS_PER_MS = 1_000_000
-#: Nanoseconds per second times bits per byte: bytes * this / rate = time on the wire.
+#: Nanoseconds per second times bits per byte: bytes * this / rate = transmission time.
 _BIT_NS = 8_000_000_000
+#: The counters of a link, as attributes and in the admin API.
+COUNTERS = (
+    "packets",
+    "bytes",
+    "dropped_loss",
+    "dropped_queue",
+    "dropped_rule",
+    "duplicated",
+    "reordered",
+    "corrupted",
+    "queued",
+)
 
-
-#: A packet that leaves: when (nanoseconds on the clock that was passed in), and what.  A plain tuple, since one is made
-#: for every packet: a dataclass or NamedTuple costs six times as much.
+#: When a packet leaves (nanoseconds on the caller's clock), and the packet.  A plain tuple, because one is made for
+#: every packet and a dataclass or NamedTuple costs six times as much.
 Departure = tuple[int, bytes]
 
 
 class Link:
-    """The way from one region to another; counts what passed and what did not."""
-
-    __slots__ = (
-        "_busy_until",
-        "_damages",
-        "_draw_duplicate",
-        "_draw_jitter",
-        "_draw_loss",
-        "_draw_reorder",
-        "_duplicate",
-        "_jitter",
-        "_k",
-        "_last_due",
-        "_loss",
-        "_queue",
-        "_rate",
-        "_reorder",
-        "_reorder_ns",
-        "_seed",
-        "bytes",
-        "corrupted",
-        "delay",
-        "dropped_filter",
-        "dropped_loss",
-        "dropped_queue",
-        "duplicated",
-        "level",
-        "packets",
-        "queued",
-        "reordered",
-        "settings",
-        "source",
-        "straight",
-        "target",
-        "waiting",
-    )
+    """The path from one region to another, with its counters."""
 
     def __init__(self, source: str, target: str, settings: LinkSettings, *, seed: int = 0) -> None:
         """Set the link up.
 
         Args:
             source: region that packets come from.
-            target: region that they go to.
+            target: region that packets go to.
             settings: how the link behaves.
-            seed: together with the regions' names, determines every draw.
+            seed: determines every draw, together with the two region names.
         """
         self.source, self.target = source, target
         self._seed = seed
         #: Packets and bytes that entered the link, dropped ones included.
         self.packets = self.bytes = 0
-        #: Dropped by chance, for want of room, and by an order (`drops`).
-        self.dropped_loss = self.dropped_queue = self.dropped_filter = 0
-        #: Packets that arrive twice, and that were held back.
+        #: Packets dropped at random, because the queue was full, and by a drop rule (`drops`).
+        self.dropped_loss = self.dropped_queue = self.dropped_rule = 0
         self.duplicated = self.reordered = 0
-        #: Packets damaged, by mode; those that a mode could not damage do not count.
+        #: Corrupted packets by mode; packets that a mode could not corrupt are not counted.
         self.corrupted = dict.fromkeys(MODES, 0)
-        #: Packets on the way now.
+        #: Packets in flight.
         self.queued = 0
-        #: Those of them that leave in the order in which they came; kept by `network`.
-        self.waiting: deque[Departure] = deque()
+        #: The packets in flight that leave in order of arrival; `network` maintains it.
+        self.fifo: deque[Departure] = deque()
         self.configure(settings)
 
     def configure(self, settings: LinkSettings) -> None:
-        """Behave by *settings* from the next packet on, and restart every draw, so that a run can be repeated.
+        """Apply *settings* from the next packet on, and restart every generator, so that a run can be repeated.
 
-        Packets on the way keep their time; a later one may overtake them when the link became shorter.
+        Packets in flight keep their departure time; later ones overtake them when the link became shorter.
         """
         self.settings = settings
         #: Nanoseconds from one end to the other.
@@ -105,24 +80,24 @@ class Link:
         self._draw_jitter = self._generator("jitter").random
         self._draw_duplicate = self._generator("duplicate").random
         self._draw_reorder = self._generator("reorder").random
-        #: Mode, its function, its probability, what draws whether, and what draws where.
+        #: Mode, its function, its probability, the draw that decides whether, and the generator that decides where.
         self._damages = [
             (mode, damage, share, self._generator(mode).random, self._generator(f"{mode} where"))
             for mode, damage in MODES.items()
             if (share := getattr(settings, f"corrupt_{mode}"))
         ]
         chance = self._jitter or self._loss or self._duplicate or self._reorder or self._damages
-        #: Whether a packet is only held for a fixed time.
-        self.level = not (chance or self._rate)
-        #: Whether a packet passes at once and untouched.
-        self.straight = self.level and not self.delay
+        #: Whether the link does nothing but delay every packet by the same time.
+        self.only_delays = not (chance or self._rate)
+        #: Whether packets pass at once and unchanged.
+        self.passthrough = self.only_delays and not self.delay
 
     def _generator(self, impairment: str) -> random.Random:
         return random.Random(f"{self._seed}/{self.source}/{self.target}/{impairment}")
 
     def send(self, packet: bytes, now: int) -> tuple[Departure, ...]:
-        """Return what becomes of a packet that enters at *now* (ns): its departures, none when it is dropped."""
-        if self.level:
+        """Return the departures of a packet that enters at *now* (ns): none if it is dropped, two if duplicated."""
+        if self.only_delays:
             self.queued += 1
             return ((now + self.delay, packet),)
         lost = self._loss and self._draw_loss() < self._loss
@@ -137,7 +112,7 @@ class Link:
             if waiting and waiting + len(packet) > self._queue:
                 self.dropped_queue += 1
                 return ()
-            # Rounded up: never faster than the rate.
+            # Round up, so that the link is never faster than its rate.
             at = self._busy_until = start - (-len(packet) * _BIT_NS // self._rate)
         if lost:
             self.dropped_loss += 1
@@ -149,7 +124,7 @@ class Link:
                 self.corrupted[mode] += 1
         at += self.delay + jitter
         if self._jitter:
-            # Jitter alone never lets a packet overtake another.
+            # Jitter alone never reorders packets.
             at = self._last_due = max(at, self._last_due)
         if late:
             self.reordered += 1
@@ -162,25 +137,14 @@ class Link:
         return ((at, packet), (at, packet))
 
     def counters(self) -> dict[str, Any]:
-        """Return what the admin API shows of the link's counters."""
-        return {
-            "from": self.source,
-            "to": self.target,
-            "packets": self.packets,
-            "bytes": self.bytes,
-            "dropped_loss": self.dropped_loss,
-            "dropped_queue": self.dropped_queue,
-            "dropped_filter": self.dropped_filter,
-            "duplicated": self.duplicated,
-            "reordered": self.reordered,
-            "corrupted": dict(self.corrupted),
-            "queued": self.queued,
-        }
+        """Return a copy of the counters, as the admin API reports them."""
+        values = {name: getattr(self, name) for name in COUNTERS}
+        return {"from": self.source, "to": self.target, **values, "corrupted": dict(self.corrupted)}
 
     @property
     def dropped(self) -> int:
-        """Packets that did not arrive, for whatever reason."""
-        return self.dropped_loss + self.dropped_queue + self.dropped_filter
+        """Packets dropped for any reason."""
+        return self.dropped_loss + self.dropped_queue + self.dropped_rule
 
     def __repr__(self) -> str:
         return f"<Link {self.source}>{self.target} packets={self.packets} queued={self.queued} dropped={self.dropped}>"

@@ -1,8 +1,9 @@
-"""The links file: regions, and what lies between them, in TOML.
+"""The links file: the regions, and the settings of the links between them, in TOML.
 
-``[regions]`` maps names to prefixes, ``[default]`` holds for every pair that nothing else names, and each ``[[link]]``
+``[regions]`` maps names to prefixes, ``[default]`` applies to every pair that nothing else names, and each ``[[link]]``
 sets one pair: ``between = ["a", "b"]`` in both directions, ``from = "a"`` and ``to = "b"`` in one.  ``"*"`` stands for
-any other region; a named pair beats it, wherever it stands.  The same pair set twice is an error.
+any other region; an entry that names both regions overrides it, wherever it is in the file.  Naming the same pair twice
+is an error.
 """
 
 import re
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from hostfiles.toml import TomlFile
-from wan.settings import LinkSettings, LinksFileError, SettingError
+from wan.errors import LinksFileError, SettingError
+from wan.settings import LinkSettings
 
-#: Any other region.
+#: Stands for any other region.
 ANY = "*"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _ENDS = ("between", "from", "to")
+Pair = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,21 +29,21 @@ class LinksFile:
     """What a links file declares."""
 
     regions: dict[str, IPv4Network]
-    #: Settings of every ordered pair of different regions.
-    links: dict[tuple[str, str], LinkSettings]
+    #: Settings for every ordered pair of different regions.
+    links: dict[Pair, LinkSettings]
 
 
 def load(path: Path) -> LinksFile:
     """Read and check the file at *path*.
 
     Raises:
-        LinksFileError: it can not be read, or breaks a rule; the message starts with FILE:LINE.
+        LinksFileError: the file cannot be read, or breaks a rule; the message starts with FILE:LINE.
     """
     return _LinksFile.load(path).read()
 
 
 def parse(text: str, name: str = "links.toml") -> LinksFile:
-    """Check the *text* of a links file; *name* stands in messages.
+    """Check the *text* of a links file; messages call it *name*.
 
     Raises:
         LinksFileError: the text breaks a rule.
@@ -54,35 +57,28 @@ class _LinksFile(TomlFile):
     error = LinksFileError
 
     def read(self) -> LinksFile:
-        tables = self.tables
-        regions = self.regions(tables.get("regions"))
-        default = self.settings(tables.get("default", {}), "default", 0)
-        entries = tables.get("link", [])
-        if not isinstance(entries, list):
-            self.refuse(self.line("link"), "[[link]] tables", entries)
-        named: dict[tuple[str, str], LinkSettings] = {}
-        starred: dict[tuple[str, str], LinkSettings] = {}
-        seen: set[tuple[str, str]] = set()
-        for index, entry in enumerate(entries):
-            if not isinstance(entry, dict):
-                self.refuse(self.line("link"), "[[link]] tables", entries)
-            declared = self.pairs(entry, index, regions)
+        regions = self.regions(self.tables.get("regions"))
+        default = self.settings(self.tables.get("default", {}), "default", 0)
+        named: dict[Pair, LinkSettings] = {}
+        starred: dict[Pair, LinkSettings] = {}
+        seen: set[Pair] = set()
+        for index, entry in enumerate(self.entries("link")):
             values = {key: value for key, value in entry.items() if key not in _ENDS}
+            pairs = self.pairs(entry, index, regions)
             settings = self.settings(values, "link", index, default)
-            for pair in declared:
-                if pair in seen:
-                    self.refuse(self.line("link", index), "each pair once", words=f"{pair[0]} to {pair[1]} again")
-                seen.add(pair)
-                if ANY not in pair:
-                    named[pair] = settings
+            for a, b in pairs:
+                if (a, b) in seen:
+                    self.refuse(self.line("link", index), "each pair once", words=f"{a} to {b} again")
+                seen.add((a, b))
+                if ANY not in (a, b):
+                    named[a, b] = settings
                     continue
-                for other in _expand(pair, regions):
-                    if starred.setdefault(other, settings) != settings:
-                        self.refuse(
-                            self.line("link", index), "one '*' per pair", words=f"{other[0]} to {other[1]} by two"
-                        )
-        links = {(a, b): named.get((a, b), starred.get((a, b), default)) for a in regions for b in regions if a != b}
-        return LinksFile(regions, links)
+                for pair in _expand((a, b), regions):
+                    if starred.setdefault(pair, settings) != settings:
+                        got = f"{pair[0]} to {pair[1]} twice"
+                        self.refuse(self.line("link", index), "at most one '*' entry per pair", words=got)
+        every = dict.fromkeys(_expand((ANY, ANY), regions), default)
+        return LinksFile(regions, {**every, **starred, **named})
 
     def regions(self, table: Any) -> dict[str, IPv4Network]:
         if not isinstance(table, dict) or len(table) < 2:
@@ -91,14 +87,14 @@ class _LinksFile(TomlFile):
         for name, prefix in table.items():
             line = self.line("regions", 0, name)
             if not _NAME.fullmatch(name):
-                self.refuse(line, "a region's name of lower-case letters, digits and '-'", name)
+                self.refuse(line, "a region name of lower-case letters, digits and '-'", name)
             try:
                 network = IPv4Network(prefix if isinstance(prefix, str) else "")
             except ValueError:
                 self.refuse(line, "an IPv4 prefix such as '198.19.1.0/24'", prefix)
             for other, taken in regions.items():
                 if taken.overlaps(network):
-                    self.refuse(line, f"a prefix apart from {other}'s {taken}", prefix)
+                    self.refuse(line, f"a prefix that does not overlap {other}'s {taken}", prefix)
             regions[name] = network
         return regions
 
@@ -110,7 +106,8 @@ class _LinksFile(TomlFile):
         except SettingError as error:
             self.refuse(self.line(table, index, error.key), error.expected, error.got)
 
-    def pairs(self, entry: dict[str, Any], index: int, regions: dict[str, IPv4Network]) -> list[tuple[str, str]]:
+    def pairs(self, entry: dict[str, Any], index: int, regions: dict[str, IPv4Network]) -> list[Pair]:
+        """Return the ordered pairs that an entry names, ``*`` included."""
         ends = entry.keys() & set(_ENDS)
         if ends == {"between"}:
             both = entry["between"]
@@ -124,15 +121,15 @@ class _LinksFile(TomlFile):
             self.refuse(self.line("link", index), "either 'between' or 'from' and 'to'", words=got)
         for key, region in named:
             if region != ANY and (not isinstance(region, str) or region not in regions):
-                self.refuse(self.line("link", index, key), f"a region among {', '.join(regions)}", region)
+                self.refuse(self.line("link", index, key), f"one of the regions {', '.join(regions)}", region)
         a, b = named[0][1], named[1][1]
         if a == b:
             self.refuse(self.line("link", index, named[1][0]), "two different regions", words=f"{a} twice")
         return [(a, b)] if "from" in ends else [(a, b), (b, a)]
 
 
-def _expand(pair: tuple[str, str], regions: dict[str, IPv4Network]) -> Iterator[tuple[str, str]]:
-    """Yield the pairs that a pair with ``*`` stands for."""
+def _expand(pair: Pair, regions: dict[str, IPv4Network]) -> Iterator[Pair]:
+    """Yield the pairs of regions that a *pair* with ``*`` stands for."""
     for a in regions if pair[0] == ANY else (pair[0],):
         for b in regions if pair[1] == ANY else (pair[1],):
             if a != b:

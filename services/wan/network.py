@@ -1,48 +1,50 @@
-"""The regions and the links between them: which link a packet takes, and which packets are due.
+"""The regions and the links between them: which link a packet takes, and when it is due.
 
-Sans-IO, like `link`: time is an argument in nanoseconds.  Of a packet only the IPv4 version and addresses are read
-(RFC 791 section 3.1); TTL and checksum are the kernel's business, which forwards into and out of the TUN device.
+Sans-IO, like `link`: time is an argument in nanoseconds.  Only the IPv4 version and addresses of a packet are read (RFC
+791 section 3.1).  The kernel forwards packets into and out of the TUN device, and takes care of TTL and checksum.
 """
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from heapq import heappop, heappush, heapreplace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from wan.drops import Drop
+from wan.drops import DropRule
+from wan.errors import UnknownLinkError
 from wan.link import Departure, Link
-from wan.settings import LinkSettings, UnknownLinkError
+from wan.settings import LinkSettings
 
-#: Bytes held for all links together; a host of the lab has 128 MiB for everything.
+#: Bytes held for all links together; the host has 128 MiB for everything.
 MAX_HELD = 48 << 20
-#: Bytes that a held packet takes besides its own: the bytes object, the departure, its time, its place.
+#: Memory in bytes that holding a packet costs in addition to its own length.
 HELD_OVERHEAD = 150
-#: Address pairs remembered; scanning clients must not fill the memory.
+#: Address pairs whose link is cached; scanning clients must not fill the memory.
 MAX_ROUTES = 65_536
 
 
 class Network:
-    """Every link; takes packets, hands them out when they are due."""
+    """All links: takes packets in, and hands them out when they are due."""
 
     def __init__(
         self, regions: Mapping[str, IPv4Network], links: Mapping[tuple[str, str], LinkSettings], *, seed: int = 0
     ) -> None:
-        """Build a link for each ordered pair in *links*, which may name *regions* only."""
+        """Build one link for each ordered pair in *links*; all its names must be in *regions*."""
         self.regions = dict(regions)
         self.seed = seed
         self._declared = dict(links)
         self.links = {pair: self._link(*pair, settings) for pair, settings in links.items()}
-        #: Traffic that stays in its region; hosts do that on-link, so it is rare.
+        #: Counts traffic within one region; rare, because hosts of a region reach each other directly.
         self.local = self._link("local", "local", LinkSettings())
-        #: Packets dropped because they are no IPv4, or an address lies in no region.
+        #: Packets dropped because they are not IPv4, or because an address is in no region.
         self.not_ipv4 = self.unroutable = 0
-        #: Orders to drop particular segments, spent ones included, so that they can be read.
-        self.drops: list[Drop] = []
+        #: Rules that drop particular segments; spent rules stay, so that their record can be read.
+        self.rules: list[DropRule] = []
         self._routes: dict[bytes, Link] = {}
-        #: When the first of each queue is due.  A link's packets stay in order, so that one entry stands for them all and
-        #: the heap has as many as links are busy; a packet due before the last of its link has a queue of its own.
+        #: A heap of queues, ordered by when their first packet is due.  Packets of one link normally leave in order and
+        #: share one queue, so the heap is as small as the number of busy links; a packet that is due before the last one
+        #: of its link gets a queue of its own.
         self._heads: list[tuple[int, int, Link, deque[Departure]]] = []
         self._count = itertools.count().__next__
         self._held_bytes = 0
@@ -53,7 +55,7 @@ class Network:
     # --- packets ----------------------------------------------------------------------------------------------------
 
     def receive(self, packet: bytes, now: int) -> bytes | None:
-        """Take a packet; return it when it goes on at once, None when it is held or dropped."""
+        """Take a packet in; return it if it leaves at once, None if it is held or dropped."""
         link = self._routes.get(packet[12:20])
         if link is None or packet[0] >> 4 != 4:
             link = self._route(packet)
@@ -61,15 +63,15 @@ class Network:
                 return None
         link.packets += 1
         link.bytes += len(packet)
-        if self.drops and any(drop.takes(packet, now) for drop in self.drops):
-            link.dropped_filter += 1
+        if self.rules and any(rule.drops(packet, now) for rule in self.rules):
+            link.dropped_rule += 1
             return None
-        if link.straight:
+        if link.passthrough:
             return packet
         if self._held_bytes > MAX_HELD:
             link.dropped_queue += 1
             return None
-        if link.level:  # most links, most packets: what `send` would do, without the call
+        if link.only_delays:  # the common case: what `send` would do, without the call
             link.queued += 1
             self._hold(link, (now + link.delay, packet))
             return None
@@ -79,7 +81,7 @@ class Network:
 
     def _hold(self, link: Link, departure: Departure) -> None:
         self._held_bytes += len(departure[1]) + HELD_OVERHEAD
-        queue = link.waiting
+        queue = link.fifo
         if queue:
             if departure[0] >= queue[-1][0]:
                 queue.append(departure)
@@ -89,7 +91,7 @@ class Network:
         heappush(self._heads, (departure[0], self._count(), link, queue))
 
     def due(self, now: int) -> list[bytes]:
-        """Return the packets that are due: those of one link in order, those of several link by link."""
+        """Return the packets that are due; those of one link are in order."""
         heads = self._heads
         packets: list[bytes] = []
         while heads and heads[0][0] <= now:
@@ -109,7 +111,7 @@ class Network:
         return packets
 
     def next_due(self) -> int | None:
-        """Return when the next packet is due (ns), or None when none is held."""
+        """Return when the next packet is due (ns), or None if none is held."""
         return self._heads[0][0] if self._heads else None
 
     def _route(self, packet: bytes) -> Link | None:
@@ -127,7 +129,7 @@ class Network:
         return link
 
     def region(self, address: bytes | str) -> str | None:
-        """Return the region that an IPv4 address (four bytes, or dotted) lies in."""
+        """Return the region of an IPv4 address (four bytes, or dotted), or None."""
         ip = IPv4Address(address)
         return next((name for name, prefix in self.regions.items() if ip in prefix), None)
 
@@ -137,34 +139,31 @@ class Network:
         """Return the link from *source* to *target*.
 
         Raises:
-            UnknownLinkError: one of them is no region, or both are the same.
+            UnknownLinkError: one of them is not a region, or both are the same.
         """
         for name in (source, target):
             if name not in self.regions:
-                raise UnknownLinkError(f"expected a region among {', '.join(self.regions)}, got {name!r}")
+                raise UnknownLinkError(f"expected one of the regions {', '.join(self.regions)}, got {name!r}")
         if source == target:
-            raise UnknownLinkError(f"expected two regions, got {source!r} twice: inside a region there is no link")
+            raise UnknownLinkError(
+                f"expected two different regions, got {source!r} twice: there is no link within a region"
+            )
         return self.links[source, target]
 
-    def declared(self, source: str, target: str) -> LinkSettings:
-        """Return the settings that a link had at start."""
-        return self._declared[source, target]
+    def restore(self, *links: Link) -> None:
+        """Give *links* (every changed one, if none is named) the settings from the links file."""
+        for link in links or filter(self._is_changed, self.links.values()):
+            link.configure(self._declared[link.source, link.target])
 
-    def restore(self) -> None:
-        """Give every link that was changed its settings of the start."""
-        for pair, link in self.links.items():
-            if link.settings != self._declared[pair]:
-                link.configure(self._declared[pair])
+    def describe(self, *links: Link) -> list[dict[str, Any]]:
+        """Return *links* (all, if none is named) as the admin API reports them."""
+        return [
+            {"from": link.source, "to": link.target, **link.settings.as_dict(), "changed": self._is_changed(link)}
+            for link in links or self.links.values()
+        ]
 
-    def describe(self) -> Iterator[dict[str, Any]]:
-        """Yield every link as the admin API shows it."""
-        for pair, link in self.links.items():
-            yield self.show(link, changed=link.settings != self._declared[pair])
-
-    @staticmethod
-    def show(link: Link, *, changed: bool) -> dict[str, Any]:
-        """Return one link as the admin API shows it."""
-        return {"from": link.source, "to": link.target, **link.settings.as_dict(), "changed": changed}
+    def _is_changed(self, link: Link) -> bool:
+        return link.settings != self._declared[link.source, link.target]
 
     def __len__(self) -> int:
         """Return the number of packets held."""

@@ -1,32 +1,34 @@
-"""A capture of what enters the wide-area network, as a pcap file (draft-ietf-opsawg-pcap; LINKTYPE_RAW, nanoseconds).
+"""A capture of the packets that enter the network, as a pcap file (draft-ietf-opsawg-pcap; LINKTYPE_RAW, nanoseconds).
 
-Packets are recorded as they arrive from the sender's region, those included that are dropped afterwards.  Sans-IO and
-bounded: a capture ends by time, or by size, and says so.
+Packets are recorded as they arrive from the sender, including those that are dropped later.  Sans-IO.  A capture is
+bounded in time and size, and reports when it is full.
 """
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
-from wan.settings import SettingError
+from wan.checks import Check, address, checked, choice, port
+from wan.errors import SettingError
 
-#: Packets begin with their IPv4 header.
+#: Link type of packets that begin with their IPv4 header.
 LINKTYPE_RAW = 101
-#: File header: nanosecond magic, version 2.4, zone 0, accuracy 0, whole packets, link type.
+#: File header: magic number for nanoseconds, version 2.4, two reserved fields, snapshot length, link type.
 FILE_HEADER = struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 65_535, LINKTYPE_RAW)
-#: Bytes of one capture; about ten thousand full packets, and in base64 still a sixth of the host's memory.
+#: Bytes of one capture: some 5,500 full packets.  In base64, that is less than a tenth of the host's memory.
 MAX_BYTES = 8 << 20
-#: Seconds of one capture.
+#: Seconds of one capture, at most.
 MAX_SECONDS = 600.0
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
 _RECORD = struct.Struct("=IIII").pack
+_CHECKS: dict[str, Check] = {"host": address, "port": port, "protocol": choice(PROTOCOLS)}
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which packets to record; every part that is set must match, in either direction."""
+    """Which packets to record; every field that is set must match, in either direction."""
 
     #: Source or destination address.
     host: str | None = None
@@ -42,23 +44,9 @@ class Filter:
         Raises:
             SettingError: a key is unknown, or a value has the wrong type or range.
         """
-        keys = ("host", "port", "protocol")
         if not isinstance(values, Mapping):
-            raise SettingError("filter", f"filter to be an object with {', '.join(keys)}", values)
-        for key in values:
-            if key not in keys:
-                raise SettingError("filter", f"filter to have only {', '.join(keys)}", key)
-        host, port, protocol = (values.get(key) for key in keys)
-        if host is not None:
-            try:
-                host = str(IPv4Address(host if isinstance(host, str) else ""))
-            except ValueError:
-                raise SettingError("host", "host to be an IPv4 address", host) from None
-        if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65_536):
-            raise SettingError("port", "port to be a number between 1 and 65535", port)
-        if protocol is not None and protocol not in tuple(PROTOCOLS):
-            raise SettingError("protocol", f"protocol to be one of {', '.join(PROTOCOLS)}", protocol)
-        return cls(host, port, protocol)
+            raise SettingError("filter", f"filter to be an object with {', '.join(_CHECKS)}", values)
+        return cls(**checked({key: value for key, value in values.items() if value is not None}, _CHECKS))
 
     def matches(self, packet: bytes) -> bool:
         """Return whether to record an IPv4 *packet*."""
@@ -70,7 +58,7 @@ class Filter:
                 return False
         if self.port:
             start = (packet[0] & 15) * 4
-            # A later fragment has no ports (RFC 791 section 3.2): it is recorded with its datagram's protocol only.
+            # Later fragments have no ports (RFC 791 section 3.2), so only a filter without a port matches them.
             if packet[9] not in (6, 17) or packet[6] & 0x1F or packet[7]:
                 return False
             port = self.port.to_bytes(2, "big")
@@ -79,23 +67,22 @@ class Filter:
         return True
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the parts that are set."""
-        parts = {"host": self.host, "port": self.port, "protocol": self.protocol}
-        return {key: value for key, value in parts.items() if value is not None}
+        """Return the fields that are set."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 class Capture:
-    """One capture, running or over."""
+    """One capture, running or finished."""
 
     def __init__(self, now: int, seconds: float, wall_offset: int, only: Filter, max_bytes: int = MAX_BYTES) -> None:
         """Start at *now*.
 
         Args:
-            now: nanoseconds, on the network's clock.
+            now: nanoseconds on the router's clock.
             seconds: how long to record.
-            wall_offset: nanoseconds to add to that clock for the time since 1970.
+            wall_offset: nanoseconds to add to that clock to get the time since the epoch.
             only: which packets to record.
-            max_bytes: how large the file may grow.
+            max_bytes: maximum size of the file.
         """
         self.until = now + round(seconds * 1e9)
         self.seconds, self.filter, self.max_bytes = seconds, only, max_bytes
@@ -105,7 +92,7 @@ class Capture:
         self.size = len(FILE_HEADER)
 
     def offer(self, packet: bytes, now: int) -> bool:
-        """Record *packet* if it matches; return False when the capture is over."""
+        """Record *packet* if it matches; return False once the capture has ended."""
         if now >= self.until or self.full or self.stopped:
             return False
         if len(packet) < 20 or not (self._all or self.filter.matches(packet)):
@@ -128,7 +115,7 @@ class Capture:
         return b"".join(self._records)
 
     def as_dict(self, now: int) -> dict[str, Any]:
-        """Return what the admin API shows, without the file."""
+        """Return the state that the admin API reports, without the file."""
         return {
             "state": self.state(now),
             "seconds": self.seconds,

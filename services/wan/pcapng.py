@@ -1,6 +1,7 @@
-"""Frames as a pcapng file and back (draft-ietf-opsawg-pcapng): direction, nanoseconds and drops, which pcap has not.
+"""Read and write Ethernet frames as pcapng (draft-ietf-opsawg-pcapng), which, unlike pcap, has direction and drops.
 
-Writes one section with one Ethernet interface; reads what it writes and, of other files, the blocks it knows.  Sans-IO.
+Writes one section with one interface.  Reads files of that kind and skips blocks of types that it does not know.
+Sans-IO.
 """
 
 import struct
@@ -19,30 +20,30 @@ NANOSECONDS = 9
 
 
 class PcapngError(ValueError):
-    """Not a file that `read` understands."""
+    """The data is not a pcapng file that `read` supports."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One Ethernet frame at the router's interface."""
 
-    #: Nanoseconds since 1970.
+    #: Nanoseconds since the epoch.
     time_ns: int
-    #: Whether it left the network for a host; else it came from one.
+    #: Whether the frame went to a host; otherwise it came from one.
     outbound: bool
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What was captured, and how many frames were not."""
+    """The captured frames, and the number of frames that were dropped."""
 
     frames: tuple[Frame, ...] = ()
     dropped: int = 0
 
 
 def write(recording: Recording, device: str) -> bytes:
-    """Return the file."""
+    """Return *recording* as a file; *device* is the name of the interface."""
     described = _option(IF_NAME, device.encode()) + _option(IF_TSRESOL, bytes([NANOSECONDS])) + _option(0, b"")
     blocks = [
         _block(SHB, struct.pack("<IHHq", MAGIC, 1, 0, -1)),
@@ -60,10 +61,10 @@ def write(recording: Recording, device: str) -> bytes:
 
 
 def read(data: bytes) -> Recording:
-    """Return what *data* holds.
+    """Parse a file.
 
     Raises:
-        PcapngError: it is cut, not little-endian pcapng of Ethernet with nanoseconds, or contradicts itself.
+        PcapngError: *data* is truncated or malformed, or not little-endian, not Ethernet, or not in nanoseconds.
     """
     frames, dropped, first = [], 0, True
     try:
@@ -80,7 +81,7 @@ def read(data: bytes) -> Recording:
                 _, high, low, size, _ = struct.unpack_from("<IIIII", body)
                 end = 20 + size
                 if end > len(body):
-                    raise PcapngError(f"expected {size} octets of a frame, got {len(body) - 20}")
+                    raise PcapngError(f"expected {size} bytes of a frame, got {len(body) - 20}")
                 flags = dict(_options(body[end + -size % 4 :])).get(EPB_FLAGS, b"\0\0\0\0")
                 outbound = struct.unpack("<I", flags)[0] & 3 == OUTBOUND
                 frames.append(Frame((high << 32) + low, outbound, body[20:end]))

@@ -1,8 +1,7 @@
 """The shell around `network`: one thread that reads packets from the TUN device and writes them back when due.
 
-A thread of its own, with plain blocking calls, beside the event loop of the admin port: asyncio's timers have whole
-milliseconds, these have microseconds.  Everything that touches the network or its links runs in that thread; `submit`
-brings it there.
+It is a separate thread with blocking calls because asyncio's timers have a resolution of milliseconds, and select has
+microseconds.  Only that thread may touch the network and its links; `submit` runs a function there.
 """
 
 import ctypes
@@ -20,12 +19,12 @@ from telemetry import log
 from wan.network import Network
 from wan.pcap import Capture
 
-#: Packets read before the due ones are looked at again: some 0.3 ms of work at most.
+#: Packets read before due packets are written: at most 0.3 ms of work.
 READ_BATCH = 64
-#: Nanoseconds by which the thread wakes before a packet is due, and spends looking for others.  It follows how late
-#: timers were of late: some 20 µs on a busy core, a few hundred on one that the machine has to wake up first.
+#: Nanoseconds by which the thread wakes up before a packet is due; it polls for the rest.  The value between these
+#: bounds follows how late recent timers fired: about 20 µs on a busy core, a few hundred on one that was asleep.
 MIN_LEAD, MAX_LEAD = 20_000, 500_000
-#: prctl(2): lets a timer of this thread fire that exactly; 50 µs late is the default.
+#: prctl(2): how late the kernel may fire a timer of this thread; the default is 50 µs.
 PR_SET_TIMERSLACK, SLACK_NS = 29, 1
 
 logger = log.get("wan.router")
@@ -33,7 +32,7 @@ T = TypeVar("T")
 
 
 class Router:
-    """Moves packets between a descriptor, on which one read is one packet, and the network."""
+    """Moves packets between the network and a descriptor that returns one packet per read."""
 
     def __init__(
         self,
@@ -44,18 +43,18 @@ class Router:
         on_late: Callable[[float], None] | None = None,
         on_failure: Callable[[OSError], None] | None = None,
     ) -> None:
-        """Set up; nothing moves before `start`.
+        """Prepare the router; `start` begins to move packets.
 
         Args:
-            fd: non-blocking; stays the caller's to close.
-            network: belongs to this router's thread from `start` on.
-            max_packet: bytes; longer packets would be cut.
-            on_late: called in the thread with the seconds that the first of some due packets was late.
-            on_failure: called in the thread when the descriptor can not be read any more.
+            fd: non-blocking descriptor, which the caller closes.
+            network: used only by the router's thread after `start`.
+            max_packet: bytes of the longest packet; longer ones would be truncated.
+            on_late: called in the thread, once per batch of due packets, with the seconds by which the first was late.
+            on_failure: called in the thread when reading from the descriptor fails; the thread then ends.
         """
         self.network = network
         self.capture: Capture | None = None
-        #: Packets that the kernel did not take back.
+        #: Packets that could not be written back.
         self.write_errors = 0
         self._fd, self._max_packet = fd, max_packet
         self._on_late, self._on_failure = on_late, on_failure
@@ -66,11 +65,11 @@ class Router:
         self._thread = threading.Thread(target=self._run, name="wan-router", daemon=True)
 
     def start(self) -> None:
-        """Begin to move packets."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, drain: float = 1.0) -> int:
-        """Take no more packets, hand out what falls due within *drain* seconds, end; return how many were left."""
+        """Read no more packets, write those due within *drain* seconds, and stop; return how many were left."""
         self._stop_at = time.monotonic_ns() + round(drain * 1e9)
         os.eventfd_write(self._wake, 1)
         if self._thread.ident is not None:
@@ -83,11 +82,11 @@ class Router:
 
     @property
     def running(self) -> bool:
-        """Whether packets move."""
+        """Whether the thread runs."""
         return self._thread.is_alive()
 
     def submit(self, function: Callable[[], T]) -> "Future[T]":
-        """Run *function* in the router's thread, between two packets."""
+        """Run *function* in the router's thread between two packets."""
         future: Future[T] = Future()
         self._calls.append((future, function))
         os.eventfd_write(self._wake, 1)
@@ -104,7 +103,7 @@ class Router:
                     self._perform()
                 wait = self._write_due()
                 if drained and (wait is None or wait > self._lead):
-                    self._sleep(wait)  # until a packet comes or is due
+                    self._sleep(wait)  # until a packet arrives or is due
             self._drain()
         except OSError as error:
             logger.error("router_failed", error=str(error))
@@ -112,7 +111,7 @@ class Router:
                 self._on_failure(error)
 
     def _read(self) -> bool:
-        """Take what has arrived; return whether nothing is left."""
+        """Read the packets that have arrived; return whether all were read."""
         fd, size, receive, capture = self._fd, self._max_packet, self.network.receive, self.capture
         read, write, clock = os.read, os.write, time.monotonic_ns
         try:
@@ -132,7 +131,7 @@ class Router:
         return False
 
     def _write_due(self) -> int | None:
-        """Write back what is due; return the nanoseconds until the next packet is, or None."""
+        """Write the packets that are due; return the nanoseconds until the next one, or None."""
         network, fd, write = self.network, self._fd, os.write
         at = network.next_due()
         if at is None:
@@ -150,7 +149,7 @@ class Router:
         return 0 if (at := network.next_due()) is None else max(0, at - time.monotonic_ns())
 
     def _sleep(self, wait: int | None) -> None:
-        # select, because its timeout has microseconds where epoll's and poll's have milliseconds.
+        # select has a timeout in microseconds; those of poll and epoll are in milliseconds.
         if wait is None:
             ready, _, _ = select.select((self._fd, self._wake), (), ())
         else:
@@ -167,7 +166,7 @@ class Router:
             future, function = self._calls.popleft()
             try:
                 future.set_result(function())
-            except Exception as error:  # the caller's mistake is the caller's to see; the packets go on
+            except Exception as error:  # report it to the caller, and keep moving packets
                 future.set_exception(error)
 
     def _drain(self) -> None:
@@ -175,9 +174,9 @@ class Router:
         while len(self.network) and time.monotonic_ns() < stop_at:
             wait = self._write_due()
             if wait:
-                time.sleep(min(wait, max(0, stop_at - time.monotonic_ns())) / 1e9)  # until the next is due
+                time.sleep(min(wait, max(0, stop_at - time.monotonic_ns())) / 1e9)  # until the next packet is due
 
     def _not_written(self, error: OSError) -> None:
         self.write_errors += 1
-        if self.write_errors & (self.write_errors - 1) == 0:  # 1st, 2nd, 4th, 8th, …: no storm in the log
+        if self.write_errors & (self.write_errors - 1) == 0:  # log the 1st, 2nd, 4th, 8th, … only
             logger.warning("write_failed", error=error.strerror, times=self.write_errors)

@@ -1,7 +1,7 @@
-"""Opening a TUN device that somebody else made (Linux, Documentation/networking/tuntap.rst): one packet per read.
+"""Open an existing TUN device (Linux, Documentation/networking/tuntap.rst); each read returns one packet.
 
-The host's entry creates the device and gives it to the service's user, so nothing here needs a capability.  Nothing is
-created: a missing device is an error, never a second one by mistake.
+The host's entry script creates the device for the service's user, so this module needs no capability.  It never creates
+a device: a missing one is an error.
 """
 
 import errno
@@ -11,59 +11,57 @@ import socket
 import struct
 from pathlib import Path
 
-from wan.settings import TunError
+from wan.errors import TunError
 
 DEVICE = Path("/dev/net/tun")
-#: linux/if_tun.h and linux/sockios.h.  IFF_NO_PI: packets without the four bytes in front.
+#: linux/if_tun.h and linux/sockios.h.  IFF_NO_PI: no four-byte prefix in front of packets.
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 SIOCGIFFLAGS, SIOCGIFMTU, IFF_UP = 0x8913, 0x8921, 0x1
-#: IFNAMSIZ without the closing zero.
+#: IFNAMSIZ without the terminating zero.
 MAX_NAME = 15
 
 
 def open_tun(name: str) -> int:
-    """Return a non-blocking descriptor of the TUN device *name*, which exists and is up.
+    """Open the TUN device *name* and return a non-blocking descriptor.
 
     Raises:
-        TunError: the kernel has no TUN, or the device is missing, down, busy, of another kind or somebody else's.
+        TunError: the kernel has no TUN support, or the device is missing, down, in use, not a TUN, or another user's.
     """
     if not 0 < len(name.encode()) <= MAX_NAME:
-        raise TunError(f"expected the name of a TUN device of at most {MAX_NAME} letters, got {name!r}")
+        raise TunError(f"expected a TUN device name of at most {MAX_NAME} characters, got {name!r}")
     make = f"ip tuntap add dev {name} mode tun user {os.getuid()} && ip link set {name} up"
     try:
         socket.if_nametoindex(name)
     except OSError:
-        raise TunError(f"expected the TUN device {name}, got none: make it with `{make}`") from None
+        raise TunError(f"expected a TUN device {name}, found none: create it with `{make}`") from None
     if not _interface(name, SIOCGIFFLAGS) & IFF_UP:
-        raise TunError(f"expected the device {name} to be up, got it down: `ip link set {name} up`")
+        raise TunError(f"expected the device {name} to be up, but it is down: `ip link set {name} up`")
     try:
         fd = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        why = (
-            f"{error.strerror}: load the kernel module 'tun', and allow user {os.getuid()} to read and write the device"
-        )
-        raise TunError(f"expected {DEVICE}, got {why}") from None
+        fix = f"load the kernel module 'tun', and allow user {os.getuid()} to read and write the device"
+        raise TunError(f"cannot open {DEVICE}: {error.strerror}: {fix}") from None
     try:
         fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI))
     except OSError as error:
         os.close(fd)
         reasons = {
-            errno.EPERM: f"one of another user (we are {os.getuid()})",
-            errno.EBUSY: "one that another process reads",
-            errno.EINVAL: "a device of another kind",
+            errno.EPERM: f"it belongs to another user (we are {os.getuid()})",
+            errno.EBUSY: "another process has opened it",
+            errno.EINVAL: "it is not a TUN device",
         }
-        got = reasons.get(error.errno or 0, error.strerror)
-        raise TunError(f"expected the TUN device {name} to be ours, got {got}: `{make}`") from None
+        why = reasons.get(error.errno or 0, error.strerror)
+        raise TunError(f"cannot open the TUN device {name}: {why}; create one with `{make}`") from None
     return fd
 
 
 def mtu(name: str) -> int:
-    """Return the device's MTU: no packet read from it is longer."""
+    """Return the device's MTU, the length of the longest packet that a read can return."""
     return _interface(name, SIOCGIFMTU)
 
 
 def dropped(name: str) -> int:
-    """Return the packets that the kernel dropped because nobody read them from the device in time (``txqueuelen``)."""
+    """Return how many packets the kernel dropped because the device's queue (``txqueuelen``) was full."""
     for line in Path("/proc/net/dev").read_text(encoding="ascii").splitlines():
         device, colon, counts = line.partition(":")
         if colon and device.strip() == name:
@@ -72,7 +70,7 @@ def dropped(name: str) -> int:
 
 
 def _interface(name: str, request: int) -> int:
-    """Ask the kernel for one number about an interface (netdevice(7))."""
+    """Return one property of an interface (netdevice(7))."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         answer = fcntl.ioctl(sock, request, struct.pack("16s24x", name.encode()))
     number: int = struct.unpack_from("H" if request == SIOCGIFFLAGS else "i", answer, 16)[0]

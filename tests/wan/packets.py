@@ -1,4 +1,4 @@
-"""Whole IPv4 packets for tests, with checksums computed as RFC 1071 says, independently of what is tested."""
+"""IPv4 packets for tests, with checksums computed as in RFC 1071, independently of the code under test."""
 
 import struct
 from ipaddress import IPv4Address
@@ -7,7 +7,7 @@ CLIENT, SERVER = "198.19.1.10", "198.19.20.10"
 
 
 def checksum(data: bytes) -> int:
-    """Return the Internet checksum: 0 over data that holds a valid one."""
+    """Return the Internet checksum; it is 0 over data that contains a valid one."""
     data += bytes(len(data) % 2)
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
@@ -16,7 +16,7 @@ def checksum(data: bytes) -> int:
 
 
 def ipv4(protocol: int, body: bytes, source: str = CLIENT, target: str = SERVER, fragment: int = 0x4000) -> bytes:
-    """Return a packet; *fragment* holds flags and offset."""
+    """Return a packet; *fragment* is the field with the flags and the fragment offset."""
     addresses = IPv4Address(source).packed + IPv4Address(target).packed
     header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 7, fragment, 62, protocol, 0) + addresses
     return header[:10] + checksum(header).to_bytes(2, "big") + header[12:] + body
@@ -33,7 +33,7 @@ def tcp(
     ports: tuple[int, int] = (40_000, 443),
     options: bytes = b"",
 ) -> bytes:
-    """Return a TCP segment in an IPv4 packet; *flags* defaults to PSH and ACK."""
+    """Return a TCP segment in an IPv4 packet; the default *flags* are PSH and ACK."""
     header = struct.pack("!HHIIBBHHH", *ports, seq, ack, (5 + len(options) // 4) << 4, flags, 64_000, 0, 0) + options
     segment = header + data
     return ipv4(6, _summed(6, segment, 16, source, target), source, target)
@@ -46,7 +46,7 @@ def udp(data: bytes = b"", source: str = CLIENT, target: str = SERVER) -> bytes:
 
 
 def is_valid(packet: bytes) -> bool:
-    """Return whether a receiver takes the packet: header and transport checksum are right."""
+    """Return whether header checksum and transport checksum are valid."""
     start = (packet[0] & 15) * 4
     return checksum(packet[:start]) == 0 and checksum(_pseudo(packet) + packet[start:]) == 0
 

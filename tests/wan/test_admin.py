@@ -1,4 +1,4 @@
-"""Router thread and admin API over loopback; a pair of datagram sockets stands in for the TUN device."""
+"""The router thread and the admin API over loopback; a pair of datagram sockets replaces the TUN device."""
 
 import argparse
 import asyncio
@@ -15,9 +15,10 @@ import pytest
 from telemetry import Telemetry
 from telemetry.call import CallError, call
 from tests.wan.packets import is_valid, tcp
-from tests.wan.test_network import UNHURT, packet
+from tests.wan.test_network import INTACT, packet
 from wan import LinkSettings, Network
 from wan.admin import Admin
+from wan.captures import PacketCaptures
 from wan.pcap import FILE_HEADER
 from wan.router import Router
 
@@ -35,6 +36,7 @@ async def service(tmp_path):
     router = Router(device.fileno(), Network(REGIONS, links))
     telemetry = Telemetry("wan")
     Admin(telemetry, router)
+    PacketCaptures(telemetry, router)
     router.start()
     try:
         async with telemetry.serving(argparse.Namespace(admin=("127.0.0.1", 0), token_file=tmp_path / "token")):
@@ -61,7 +63,7 @@ async def test_links_and_regions_are_listed(service) -> None:
     }  # fmt: skip
 
 
-async def test_a_packet_is_held_for_half_the_round_trip(service) -> None:
+async def test_a_packet_is_delayed_by_half_the_round_trip(service) -> None:
     begin = time.monotonic()
     service.host.send(THERE)
     assert await asyncio.to_thread(service.host.recv, 2000) == THERE
@@ -70,7 +72,7 @@ async def test_a_packet_is_held_for_half_the_round_trip(service) -> None:
     assert await asyncio.to_thread(service.host.recv, 2000) == BACK
 
 
-async def test_a_change_acts_on_both_directions_or_one(service) -> None:
+async def test_a_change_applies_to_both_directions_or_one(service) -> None:
     body = await service.ask("PUT", "/admin/links/near/access", {"rtt_ms": 8, "jitter_ms": 1})
     assert [(x["from"], x["to"], x["rtt_ms"], x["jitter_ms"]) for x in body["links"]] == [
         ("near", "access", 8, 1), ("access", "near", 8, 1),
@@ -85,26 +87,26 @@ async def test_a_change_acts_on_both_directions_or_one(service) -> None:
     assert [(x["rtt_ms"], x["changed"]) for x in links] == [(20, False), (0, False)]
 
 
-async def test_counters_and_metrics_count_what_passed_and_what_did_not(service) -> None:
+async def test_counters_and_metrics_count_delivered_and_dropped_packets(service) -> None:
     await service.ask("PUT", "/admin/links/access/near?direction=one", {"loss": 1})
     for data in (THERE, THERE, b"\x60" + bytes(50), packet("198.19.1.10", "192.0.2.1"), BACK):
         service.host.send(data)
-    await asyncio.to_thread(service.host.recv, 2000)  # BACK came last and straight: all are through
+    await asyncio.to_thread(service.host.recv, 2000)  # BACK was sent last and is not delayed, so all have been handled
     body = await service.ask("GET", "/admin/counters")
     assert body["links"][0] == {
         "from": "access", "to": "near", "packets": 2, "bytes": 48, "dropped_loss": 2, "dropped_queue": 0,
-        "dropped_filter": 0, "duplicated": 0, "reordered": 0, "corrupted": UNHURT, "queued": 0,
+        "dropped_rule": 0, "duplicated": 0, "reordered": 0, "corrupted": INTACT, "queued": 0,
     }  # fmt: skip
     assert (body["not_ipv4"], body["unroutable"], body["held"], body["write_errors"]) == (1, 1, 0, 0)
     for _ in range(2):  # a second scrape does not count twice
         metrics = await service.ask("GET", "/metrics")
     assert 'firstbyte_wan_packets_total{from="access",to="near"} 2' in metrics
     assert 'firstbyte_wan_dropped_total{from="access",to="near",reason="loss"} 2' in metrics
-    assert 'firstbyte_wan_refused_total{reason="unroutable"} 1' in metrics
+    assert 'firstbyte_wan_discarded_total{reason="unroutable"} 1' in metrics
     assert 'firstbyte_wan_link_rtt_seconds{from="access",to="near"} 0.02' in metrics
 
 
-async def test_damage_copies_and_delays_are_counted_per_link_and_mode(service) -> None:
+async def test_corrupted_and_duplicated_packets_are_counted_per_link_and_mode(service) -> None:
     values = {"corrupt_swap16": 1, "duplicate": 1, "rtt_ms": 0}
     await service.ask("PUT", "/admin/links/access/near?direction=one", values)
     segment = tcp(bytes(range(100)))
@@ -113,8 +115,8 @@ async def test_damage_copies_and_delays_are_counted_per_link_and_mode(service) -
     assert first == second != segment
     assert is_valid(first)
     there, back = (await service.ask("GET", "/admin/counters"))["links"]
-    assert (there["duplicated"], there["corrupted"]) == (1, {**UNHURT, "swap16": 1})
-    assert (back["duplicated"], back["corrupted"]) == (0, UNHURT)
+    assert (there["duplicated"], there["corrupted"]) == (1, {**INTACT, "swap16": 1})
+    assert (back["duplicated"], back["corrupted"]) == (0, INTACT)
     for _ in range(2):
         metrics = await service.ask("GET", "/metrics")
     assert 'firstbyte_wan_corrupted_total{from="access",to="near",mode="swap16"} 1' in metrics
@@ -122,24 +124,24 @@ async def test_damage_copies_and_delays_are_counted_per_link_and_mode(service) -
     assert "firstbyte_wan_reordered_total{" not in metrics
 
 
-async def test_one_segment_is_dropped_on_order_and_recorded(service) -> None:
+async def test_a_rule_drops_one_segment_and_records_it(service) -> None:
     await service.ask("PUT", "/admin/links/access/near", {"rtt_ms": 0})
     await service.ask("POST", "/admin/drops", {"flags": "fin+ack", "port": 443})
     closing, data = tcp(b"", 0x11, seq=9), tcp(b"data")
     for segment in (closing, data, closing):
         service.host.send(segment)
     assert [await asyncio.to_thread(service.host.recv, 2000) for _ in range(2)] == [data, closing]
-    (order,) = (await service.ask("GET", "/admin/drops"))["drops"]
-    assert (order["spent"], [each["seq"] for each in order["taken"]]) == (True, [9])
-    assert (await service.ask("GET", "/admin/counters"))["links"][0]["dropped_filter"] == 1
+    (rule,) = (await service.ask("GET", "/admin/drops"))["drops"]
+    assert (rule["spent"], [each["seq"] for each in rule["dropped"]]) == (True, [9])
+    assert (await service.ask("GET", "/admin/counters"))["links"][0]["dropped_rule"] == 1
     assert await service.ask("DELETE", "/admin/drops") == {"drops": []}
 
 
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "message"),
     [
-        ("PUT", "/admin/links/access/moon", {"rtt_ms": 1}, 404, "expected a region among access, near, got 'moon'"),
-        ("PUT", "/admin/links/near/near", {"rtt_ms": 1}, 404, "expected two regions"),
+        ("PUT", "/admin/links/access/moon", {"rtt_ms": 1}, 404, "expected one of the regions access, near, got 'moon'"),
+        ("PUT", "/admin/links/near/near", {"rtt_ms": 1}, 404, "expected two different regions"),
         ("PUT", "/admin/links/access/near", {"rtt_ms": "1"}, 400, "expected rtt_ms to be milliseconds"),
         ("PUT", "/admin/links/access/near", {"rtt_ms": 1, "los": 0}, 400, "expected one of rtt_ms"),
         ("PUT", "/admin/links/access/near", {}, 400, "expected a JSON object of settings"),
@@ -152,7 +154,7 @@ async def test_one_segment_is_dropped_on_order_and_recorded(service) -> None:
         ("POST", "/admin/drops", [], 400, "expected a JSON object with some of source"),
         ("GET", "/admin/pcap", None, 404, "no capture"),
         ("DELETE", "/admin/pcap", None, 404, "no capture"),
-        ("POST", "/admin/pcap", {}, 400, "expected seconds to be between 0 and 600, got None"),
+        ("POST", "/admin/pcap", {}, 400, "expected seconds to be more than 0 and at most 600, got None"),
         ("POST", "/admin/pcap", {"seconds": 601}, 400, "expected seconds"),
         ("POST", "/admin/pcap", {"seconds": 1, "snaplen": 1}, 400, '"seconds": N'),
         ("POST", "/admin/pcap", {"seconds": 1, "filter": {"port": "https"}}, 400, "expected port to be"),
@@ -167,7 +169,7 @@ async def test_bad_requests_say_what_was_expected_and_change_nothing(service, me
     assert not any(link["changed"] for link in (await service.ask("GET", "/admin/links"))["links"])
 
 
-async def test_a_capture_records_what_its_filter_says(service) -> None:
+async def test_a_capture_records_only_what_its_filter_matches(service) -> None:
     state = await service.ask("POST", "/admin/pcap", {"seconds": 30, "filter": {"host": "198.19.20.10"}})
     assert (state["state"], state["filter"]) == ("running", {"host": "198.19.20.10"})
     with pytest.raises(CallError, match="409"):
@@ -185,7 +187,7 @@ async def test_a_capture_records_what_its_filter_says(service) -> None:
     assert await service.ask("GET", "/admin/pcap?format=pcap") == content
 
 
-async def test_stopping_hands_out_what_falls_due_and_says_what_is_left() -> None:
+async def test_stopping_delivers_due_packets_and_returns_how_many_are_left() -> None:
     host, device = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     device.setblocking(False)
     host.settimeout(5)
@@ -194,8 +196,8 @@ async def test_stopping_hands_out_what_falls_due_and_says_what_is_left() -> None
     router.start()
     host.send(THERE)
     host.send(BACK)
-    while len(router.network) < 2:  # noqa: ASYNC110 - another thread's work
-        await asyncio.sleep(0.001)  # polls often: the first of the two stays for 30 ms only
+    while len(router.network) < 2:  # noqa: ASYNC110 - waits for another thread
+        await asyncio.sleep(0.001)  # polls often: the first of the two is held for only 30 ms
     assert await asyncio.to_thread(router.stop, 0.1) == 1
     assert host.recv(2000) == THERE
     assert not router.running

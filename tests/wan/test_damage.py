@@ -1,4 +1,4 @@
-"""What each kind of damage does to the checksum, and what it never touches."""
+"""What each kind of corruption does to the checksum, and what it leaves alone."""
 
 import random
 
@@ -11,7 +11,7 @@ from wan.damage import MODES, payload
 
 
 def damaged_by(mode: str, packet: bytes, rng: random.Random, k: int = 1) -> bytes:
-    """Return the packet after a damage that must be possible."""
+    """Return the corrupted packet; it must be possible to corrupt it."""
     damaged = MODES[mode](packet, rng, k)
     assert damaged is not None
     return damaged
@@ -33,7 +33,7 @@ def test_a_flipped_bit_breaks_the_checksum(packet, rng) -> None:
 
 @pytest.mark.parametrize("mode", ["swap16", "plusminus"])
 @given(packets, seeds, st.sampled_from([1, 255, 65_535]))
-def test_words_that_swap_or_cancel_keep_the_checksum(mode, packet, rng, k) -> None:
+def test_swapped_or_balanced_words_keep_the_checksum_valid(mode, packet, rng, k) -> None:
     damaged = MODES[mode](packet, rng, k)
     if damaged is not None:
         assert damaged != packet
@@ -42,7 +42,7 @@ def test_words_that_swap_or_cancel_keep_the_checksum(mode, packet, rng, k) -> No
 
 @pytest.mark.parametrize("mode", MODES)
 @given(packets, seeds)
-def test_only_the_payload_is_touched_and_no_length(mode, packet, rng) -> None:
+def test_only_the_payload_changes_and_no_length(mode, packet, rng) -> None:
     damaged = MODES[mode](packet, rng, 1)
     if damaged is not None:
         assert damaged != packet
@@ -51,7 +51,7 @@ def test_only_the_payload_is_touched_and_no_length(mode, packet, rng) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_mode_damages_an_ordinary_segment(mode) -> None:
+def test_every_mode_corrupts_an_ordinary_segment(mode) -> None:
     packet = tcp(bytes(range(200)))
     assert all(MODES[mode](packet, random.Random(seed), 1) for seed in range(50))
 
@@ -68,7 +68,7 @@ def test_plusminus_adds_k_to_one_word_and_subtracts_it_from_another(k) -> None:
 def test_a_random_burst_passes_the_checksum_about_once_in_65535_times() -> None:
     rng, packet = random.Random(2), tcp(bytes(64))
     damaged = [damaged_by("random", packet, rng) for _ in range(3000)]
-    assert sum(is_valid(each) for each in damaged) <= 3  # 0.05 are expected; more than 3 is beyond belief
+    assert sum(is_valid(each) for each in damaged) <= 3  # 0.05 are expected, so more than 3 is all but impossible
 
 
 @pytest.mark.parametrize(
@@ -83,20 +83,20 @@ def test_a_random_burst_passes_the_checksum_about_once_in_65535_times() -> None:
         tcp(bytes(64))[:60],
         b"",
     ],
-    ids=["pure-ack", "empty-datagram", "icmp", "first-fragment", "later-fragment", "ipv6", "cut", "empty"],
+    ids=["pure-ack", "empty-datagram", "icmp", "first-fragment", "later-fragment", "ipv6", "truncated", "empty"],
 )
-def test_what_has_no_payload_to_damage_is_left_alone(packet) -> None:
+def test_a_packet_without_a_usable_payload_is_left_alone(packet) -> None:
     assert payload(packet) is None
     assert not any(damage(packet, random.Random(0), 1) for damage in MODES.values())
 
 
-def test_equal_words_can_not_be_swapped_nor_zeros_reduced() -> None:
+def test_equal_words_cannot_be_swapped_and_zeros_cannot_be_reduced() -> None:
     assert MODES["swap16"](tcp(b"ab" * 100), random.Random(0), 1) is None
     assert MODES["plusminus"](tcp(bytes(100)), random.Random(0), 1) is None
 
 
 @given(st.binary(max_size=120) | st.binary(min_size=24, max_size=60).map(lambda tail: b"\x45\0\0\x30" + tail), seeds)
-def test_no_bytes_break_any_damage(data, rng) -> None:
+def test_no_input_raises_in_any_mode(data, rng) -> None:
     for damage in MODES.values():
         damaged = damage(data, rng, 1)
         assert damaged is None or (len(damaged) == len(data) and damaged != data)

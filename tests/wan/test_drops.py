@@ -1,4 +1,4 @@
-"""Orders to drop one segment: the last acknowledgement of a close, and what is not it."""
+"""Drop rules: they find the last acknowledgement of a close, and match nothing else."""
 
 import pytest
 from hypothesis import given
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.wan.packets import CLIENT, SERVER, tcp, udp
 from wan import SettingError
-from wan.drops import MAX_FLOWS, Drop, Pattern, Segment
+from wan.drops import MAX_FLOWS, DropRule, Pattern, Segment
 
 SYN, ACK, FIN, PSH = 2, 16, 1, 8
 
@@ -15,28 +15,28 @@ def back(data: bytes = b"", flags: int = ACK, *, seq: int = 1, ack: int = 1, por
     return tcp(data, flags, seq=seq, ack=ack, source=SERVER, target=CLIENT, ports=(443, port))
 
 
-#: A close begun by the client, from its last request on; the server's answer ends at 501.
+#: A close initiated by the client, from its last request on; the server's response ends at 501.
 CLOSE = [
     tcp(b"x" * 99, PSH | ACK, seq=1, ack=1),
     back(b"y" * 500, PSH | ACK, seq=1, ack=100),
     tcp(b"", ACK, seq=100, ack=501),
     tcp(b"", FIN | ACK, seq=100, ack=501),
     back(b"", FIN | ACK, seq=501, ack=101),
-    tcp(b"", ACK, seq=101, ack=501),  # crossed the server's FIN on the way: acknowledges only the answer
+    tcp(b"", ACK, seq=101, ack=501),  # crossed the server's FIN: acknowledges only the response
     tcp(b"", ACK, seq=101, ack=502),  # the last acknowledgement
-    tcp(b"", ACK, seq=101, ack=502),  # and again, to the repeated FIN
+    tcp(b"", ACK, seq=101, ack=502),  # and again, for the retransmitted FIN
 ]
 
 
-def taken(order: Drop, packets: list[bytes]) -> list[int]:
-    return [number for number, packet in enumerate(packets) if order.takes(packet, number)]
+def dropped(rule: DropRule, packets: list[bytes]) -> list[int]:
+    return [number for number, packet in enumerate(packets) if rule.drops(packet, number)]
 
 
-def test_the_last_acknowledgement_of_a_close_is_found() -> None:
-    order = Drop(Pattern.of({"source": CLIENT, "port": 443, "flags": "ack", "acknowledges_fin": True}))
-    assert taken(order, CLOSE) == [6]
-    assert order.spent
-    assert order.as_dict()["taken"] == [
+def test_the_last_acknowledgement_of_a_close_is_dropped() -> None:
+    rule = DropRule(Pattern.of({"source": CLIENT, "port": 443, "flags": "ack", "acknowledges_fin": True}))
+    assert dropped(rule, CLOSE) == [6]
+    assert rule.spent
+    assert rule.as_dict()["dropped"] == [
         {
             "at_ns": 6, "source": CLIENT, "source_port": 40_000, "target": SERVER, "target_port": 443,
             "flags": "ack", "seq": 101, "ack": 502, "length": 0,
@@ -44,9 +44,9 @@ def test_the_last_acknowledgement_of_a_close_is_found() -> None:
     ]  # fmt: skip
 
 
-def test_a_fin_at_the_end_of_the_sequence_space_is_acknowledged_beyond_it() -> None:
-    order = Drop(Pattern.of({"acknowledges_fin": True, "flags": "ack"}))
-    assert taken(order, [back(b"", FIN | ACK, seq=2**32 - 1), tcp(b"", ACK, ack=2**32 - 1), tcp(b"", ACK, ack=0)]) == [
+def test_a_fin_at_the_end_of_the_sequence_space_is_acknowledged_after_the_wrap() -> None:
+    rule = DropRule(Pattern.of({"acknowledges_fin": True, "flags": "ack"}))
+    assert dropped(rule, [back(b"", FIN | ACK, seq=2**32 - 1), tcp(b"", ACK, ack=2**32 - 1), tcp(b"", ACK, ack=0)]) == [
         2
     ]
 
@@ -64,25 +64,25 @@ def test_a_fin_at_the_end_of_the_sequence_space_is_acknowledged_beyond_it() -> N
     ],
     ids=str,
 )
-def test_every_part_of_a_pattern_must_match(values, numbers) -> None:
-    assert taken(Drop(Pattern.of(values)), CLOSE) == numbers
+def test_every_field_of_a_pattern_must_match(values, numbers) -> None:
+    assert dropped(DropRule(Pattern.of(values)), CLOSE) == numbers
 
 
-def test_only_segments_are_taken() -> None:
-    order = Drop(Pattern.of({"count": 9}))
-    assert taken(order, [udp(b"x"), b"", b"\x45" * 40, CLOSE[0][:30], CLOSE[0]]) == [4]
+def test_only_complete_tcp_segments_are_dropped() -> None:
+    rule = DropRule(Pattern.of({"count": 9}))
+    assert dropped(rule, [udp(b"x"), b"", b"\x45" * 40, CLOSE[0][:30], CLOSE[0]]) == [4]
 
 
-def test_remembered_closes_are_bounded() -> None:
-    order = Drop(Pattern.of({"acknowledges_fin": True}))
+def test_the_number_of_remembered_closes_is_bounded() -> None:
+    rule = DropRule(Pattern.of({"acknowledges_fin": True}))
     for port in range(MAX_FLOWS + 10):
-        order.takes(back(b"", FIN | ACK, port=port), 0)
-    assert len(order._closed) == MAX_FLOWS
+        rule.drops(back(b"", FIN | ACK, port=port), 0)
+    assert len(rule._closing) == MAX_FLOWS
 
 
 @given(st.binary(max_size=80) | st.binary(min_size=36, max_size=80).map(lambda tail: b"\x45\0\0\x30" + tail))
-def test_no_bytes_break_a_drop(data) -> None:
-    assert Drop(Pattern.of({"port": 443, "flags": "syn", "acknowledges_fin": True})).takes(data, 0) is False
+def test_no_input_raises_or_is_dropped_by_mistake(data) -> None:
+    assert not DropRule(Pattern.of({"port": 443, "flags": "syn", "acknowledges_fin": True})).drops(data, 0)
     segment = Segment.of(data)
     assert segment is None or segment.length >= 0
 
@@ -102,7 +102,7 @@ def test_no_bytes_break_a_drop(data) -> None:
     ],
     ids=str,
 )
-def test_a_pattern_that_makes_no_sense_is_refused(values, message) -> None:
+def test_an_invalid_pattern_is_refused(values, message) -> None:
     with pytest.raises(SettingError) as refused:
         Pattern.of(values)
     assert str(refused.value).startswith(message)

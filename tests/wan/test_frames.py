@@ -1,4 +1,4 @@
-"""The packet socket: opened before the drop, shut until asked, one host's frames and no others."""
+"""The packet socket: opened with privileges, idle until a capture starts, and limited to one host's frames."""
 
 import asyncio
 import os
@@ -10,15 +10,11 @@ import time
 import pytest
 
 from telemetry import AdminError, Request, Telemetry
-from wan.admin import Admin
-from wan.frames import ETH_P_SHUT, FD_VARIABLE, FrameCapture, Tap, inherited
-from wan.links import parse
-from wan.network import Network
+from wan.captures import FrameCaptures
+from wan.frames import ETH_P_IDLE, FD_VARIABLE, FrameCapture, Tap, inherited
 from wan.pcapng import Frame, read
-from wan.router import Router
 
 HOST, OTHER, ADMIN = "127.0.0.7", "127.0.0.1", 9900
-LINKS = '[regions]\na = "198.19.1.0/24"\nb = "198.19.2.0/24"\n'
 
 
 def may_capture() -> bool:
@@ -35,7 +31,7 @@ needs_raw = pytest.mark.skipif(not may_capture(), reason="only CAP_NET_RAW opens
 @pytest.fixture
 def tap():
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-    sock.bind(("lo", ETH_P_SHUT))
+    sock.bind(("lo", ETH_P_IDLE))
     made = Tap(sock)
     yield made
     made.close()
@@ -60,42 +56,42 @@ def payloads(made: FrameCapture) -> list[tuple[bool, bytes]]:
 
 
 @needs_raw
-async def test_one_hosts_frames_both_ways_and_nothing_of_the_admin_port(tap: Tap) -> None:
+async def test_a_capture_has_one_hosts_frames_both_ways_and_none_of_the_admin_port(tap: Tap) -> None:
     made = capture()
     send(b"soon")
-    tap.open(made, HOST, ADMIN)
+    tap.start(made, HOST, ADMIN)
     send(b"mine")
     send(b"else", source="127.0.0.8")
     send(b"call", port=ADMIN)
-    tap.shut()
+    tap.stop()
     send(b"late")
-    await asyncio.sleep(0.02)  # what was not to be captured would be there by now
+    await asyncio.sleep(0.02)  # frames that must not be captured would have arrived by now
     assert payloads(made) == [(True, b"mine"), (False, b"mine")]
     assert abs(made.frames[0].time_ns - time.time_ns()) < 5e9
     assert made.dropped == 0
 
 
 @needs_raw
-async def test_what_finds_no_room_is_counted(tap: Tap) -> None:
+async def test_frames_that_do_not_fit_are_counted(tap: Tap) -> None:
     made = capture(max_bytes=100)
-    tap.open(made, HOST, ADMIN)
+    tap.start(made, HOST, ADMIN)
     for _ in range(3):
         send(b"mine" * 10)
-    tap.shut()
+    tap.stop()
     assert (len(made.frames), made.dropped) == (1, 5)
 
 
 @needs_raw
-async def test_a_second_capture_begins_anew(tap: Tap) -> None:
+async def test_a_second_capture_starts_empty(tap: Tap) -> None:
     for word in (b"one.", b"two."):
         made = capture()
-        tap.open(made, HOST, ADMIN)
+        tap.start(made, HOST, ADMIN)
         send(word)
-        tap.shut()
+        tap.stop()
         assert payloads(made) == [(True, word), (False, word)]
 
 
-def test_a_capture_ends_by_itself() -> None:
+def test_a_capture_ends_at_its_time() -> None:
     made = FrameCapture(until_ns=10)
     for at in (9, 10, 11):
         made.offer(Frame(at, False, b"x"))
@@ -108,20 +104,20 @@ SHOW = f"import os, socket; n = os.environ.get('{FD_VARIABLE}'); print(n and soc
 
 
 @needs_raw
-def test_the_command_inherits_the_socket_shut() -> None:
+def test_the_command_inherits_an_idle_socket() -> None:
     command = [sys.executable, "-m", "wan.frames", "--device", "lo", "--", sys.executable, "-c", SHOW]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == str(("lo", ETH_P_SHUT))
+    assert done.stdout.strip() == str(("lo", ETH_P_IDLE))
 
 
 def test_without_the_device_the_command_runs_without_frames() -> None:
     command = [sys.executable, "-m", "wan.frames", "--device", "none0", "--", sys.executable, "-c", SHOW]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "None"
-    assert "no frames will be shown" in done.stderr
+    assert "frames cannot be captured" in done.stderr
 
 
-def test_a_command_that_is_none_is_one_clear_line() -> None:
+def test_a_missing_command_is_one_clear_line() -> None:
     command = [sys.executable, "-m", "wan.frames", "--device", "none0", "--", "/nowhere/command"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 2
@@ -129,14 +125,14 @@ def test_a_command_that_is_none_is_one_clear_line() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", "x", "99999"], ids=str)
-def test_nothing_was_inherited(value: str | None, monkeypatch) -> None:
+def test_without_a_usable_descriptor_there_is_no_tap(value: str | None, monkeypatch) -> None:
     monkeypatch.delenv(FD_VARIABLE, raising=False)
     if value is not None:
         monkeypatch.setenv(FD_VARIABLE, value)
     assert inherited() is None
 
 
-def test_another_socket_is_not_taken_for_it(monkeypatch) -> None:
+def test_a_socket_of_another_family_is_not_used(monkeypatch) -> None:
     with socket.socket() as sock:
         monkeypatch.setenv(FD_VARIABLE, str(sock.fileno()))
         assert inherited() is None
@@ -146,9 +142,8 @@ def test_another_socket_is_not_taken_for_it(monkeypatch) -> None:
 # --- the admin API ----------------------------------------------------------------------------------------------------
 
 
-def admin(tap: Tap | None) -> Admin:
-    declared = parse(LINKS, "links.toml")
-    return Admin(Telemetry("wan"), Router(-1, Network(declared.regions, declared.links)), tap=tap)
+def admin(tap: Tap | None) -> FrameCaptures:
+    return FrameCaptures(Telemetry("wan"), tap)
 
 
 def post(body: bytes) -> Request:
@@ -157,7 +152,7 @@ def post(body: bytes) -> Request:
 
 async def test_a_router_without_the_socket_says_so() -> None:
     with pytest.raises(AdminError, match="CAP_NET_RAW") as refused:
-        admin(None).frames_start(post(b'{"host": "198.19.1.10", "seconds": 1}'))
+        admin(None).start(post(b'{"host": "198.19.1.10", "seconds": 1}'))
     assert refused.value.status == 503
 
 
@@ -165,13 +160,13 @@ async def test_a_router_without_the_socket_says_so() -> None:
 async def test_start_get_stop(tap: Tap) -> None:
     api = admin(tap)
     with pytest.raises(AdminError, match="no frames"):
-        api.frames_get(Request("GET", "/admin/frames"))
-    assert api.frames_start(post(b'{"host": "127.0.0.7", "seconds": 5}'))["device"] == "lo"
-    with pytest.raises(AdminError, match="being captured"):
-        api.frames_start(post(b'{"host": "127.0.0.7", "seconds": 5}'))
+        api.get(Request("GET", "/admin/frames"))
+    assert api.start(post(b'{"host": "127.0.0.7", "seconds": 5}'))["device"] == "lo"
+    with pytest.raises(AdminError, match="is running"):
+        api.start(post(b'{"host": "127.0.0.7", "seconds": 5}'))
     send(b"mine")
-    assert api.frames_stop(Request("DELETE", "/admin/frames")) == {"state": "done", "frames": 2, "dropped": 0}
-    assert len(read(api.frames_get(Request("GET", "/admin/frames")).body).frames) == 2
+    assert api.stop(Request("DELETE", "/admin/frames")) == {"state": "done", "frames": 2, "dropped": 0}
+    assert len(read(api.get(Request("GET", "/admin/frames")).body).frames) == 2
 
 
 @needs_raw
@@ -188,6 +183,6 @@ async def test_start_get_stop(tap: Tap) -> None:
     ],
     ids=str,
 )
-async def test_what_makes_no_sense_is_refused(tap: Tap, body: bytes) -> None:
+async def test_an_invalid_request_is_refused(tap: Tap, body: bytes) -> None:
     with pytest.raises(AdminError, match="expected"):
-        admin(tap).frames_start(post(body))
+        admin(tap).start(post(body))

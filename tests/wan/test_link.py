@@ -1,4 +1,4 @@
-"""The link queue: nothing lost, early, or out of order without being told to; chance and rate as configured."""
+"""A link: no packet is lost, early or out of order unless configured, and rates and probabilities hold."""
 
 import itertools
 
@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from tests.wan.packets import tcp
 from wan import Departure, Link, LinkSettings, SettingError
 from wan.damage import MODES
-from wan.settings import KEYS
+from wan.settings import CHECKS
 
 MS = 1_000_000
 SECOND = 1_000_000_000
 
-#: (nanoseconds since the packet before, length)
+#: (nanoseconds since the previous packet, length)
 arrivals = st.lists(st.tuples(st.integers(0, 5 * MS), st.integers(20, 1500)), min_size=1, max_size=60)
 
 
@@ -58,17 +58,17 @@ def test_a_link_is_never_faster_than_its_rate(packets, rate) -> None:
     dues = [d[0] for _, (d,) in out]
     lengths = [length for _, length in packets]
     for first, last in itertools.combinations(range(len(dues)), 2):
-        # From the first's last bit to the last's last bit, all that came after the first was sent.
+        # Between the last bits of two packets, all packets after the first were sent.
         assert (dues[last] - dues[first]) * rate >= sum(lengths[first + 1 : last + 1]) * 8 * SECOND
 
 
-def test_a_rate_is_reached() -> None:
+def test_a_busy_link_reaches_its_rate() -> None:
     a_link = link(rate_bps=12_000_000)
     dues = [d[0] for _, (d,) in sent(a_link, [(0, 1500)] * 50)]
     assert dues == [MS * (n + 1) for n in range(50)]
 
 
-def test_a_full_queue_drops_what_comes_last_and_empties_at_the_rate() -> None:
+def test_a_full_queue_drops_new_packets_and_empties_at_the_rate() -> None:
     a_link = link(rate_bps=12_000_000, queue_bytes=15_000)
     out = [bool(departures) for _, departures in sent(a_link, [(0, 1500)] * 12)]
     assert out == [True] * 10 + [False] * 2
@@ -78,7 +78,7 @@ def test_a_full_queue_drops_what_comes_last_and_empties_at_the_rate() -> None:
     assert repr(a_link) == "<Link access>near packets=0 queued=11 dropped=3>"
 
 
-def test_an_idle_link_takes_a_packet_however_short_its_queue() -> None:
+def test_an_idle_link_accepts_a_packet_longer_than_its_queue() -> None:
     assert link(rate_bps=12_000_000, queue_bytes=1500).send(bytes(9000), 0)
 
 
@@ -100,11 +100,11 @@ def test_the_share_lost_is_the_one_configured(loss) -> None:
     a_link = link(7, loss=loss)
     delivered = sum(len(departures) for _, departures in sent(a_link, [(0, 100)] * count))
     assert delivered + a_link.dropped_loss == count
-    # Four standard deviations of a binomial draw; the seed is fixed, so this passes or fails forever.
+    # Four standard deviations of a binomial draw; the seed is fixed, so the result never varies.
     assert abs(a_link.dropped_loss - count * loss) < 4 * (count * loss * (1 - loss)) ** 0.5
 
 
-def test_certain_loss_loses_everything() -> None:
+def test_a_loss_of_one_loses_every_packet() -> None:
     assert not any(departures for _, departures in sent(link(loss=1), [(0, 100)] * 100))
 
 
@@ -122,7 +122,7 @@ def test_configuring_restarts_the_draws_and_forgets_the_backlog() -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"speed": 1}, f"expected one of {', '.join(KEYS)}, got 'speed'"),
+        ({"speed": 1}, f"expected one of {', '.join(CHECKS)}, got 'speed'"),
         ({"rtt_ms": -1}, "expected rtt_ms to be milliseconds between 0 and 60000, got -1"),
         ({"rtt_ms": "20"}, "expected rtt_ms to be milliseconds between 0 and 60000, got '20'"),
         ({"jitter_ms": True}, "expected jitter_ms to be milliseconds between 0 and 60000, got True"),
@@ -138,18 +138,18 @@ def test_configuring_restarts_the_draws_and_forgets_the_backlog() -> None:
     ],
     ids=lambda value: f"{value}" if isinstance(value, dict) else "refused",
 )
-def test_settings_that_make_no_sense_are_refused(values, expected) -> None:
+def test_invalid_settings_are_refused(values, expected) -> None:
     with pytest.raises(SettingError) as refused:
         LinkSettings().changed(values)
     assert str(refused.value) == expected
 
 
 @pytest.mark.parametrize("value", [None, 0])
-def test_a_rate_of_nothing_is_no_limit(value) -> None:
+def test_a_rate_of_null_or_zero_is_unlimited(value) -> None:
     assert LinkSettings(rate_bps=5000).changed({"rate_bps": value}).rate_bps is None
 
 
-#: Every impairment that draws.
+#: Every setting that is a probability.
 CHANCES = ("loss", "duplicate", "reorder", *(f"corrupt_{mode}" for mode in MODES))
 
 
@@ -159,7 +159,7 @@ CHANCES = ("loss", "duplicate", "reorder", *(f"corrupt_{mode}" for mode in MODES
     st.sampled_from([None, 64_000, 10_000_000]),
 )
 @settings(max_examples=60, deadline=None)
-def test_every_packet_is_accounted_for(values, seed, rate) -> None:
+def test_every_packet_is_counted(values, seed, rate) -> None:
     a_link = link(seed, rtt_ms=20, rate_bps=rate, queue_bytes=10_000, **values)
     packets = [tcp(bytes([n]) * 40 + bytes(40)) for n in range(100)]
     departures = [d for n, packet in enumerate(packets) for d in a_link.send(packet, n * MS)]
@@ -173,7 +173,7 @@ def test_every_packet_is_accounted_for(values, seed, rate) -> None:
 @given(st.sets(st.sampled_from(CHANCES)), st.sampled_from(CHANCES), st.integers(0, 2**32))
 @settings(max_examples=40, deadline=None)
 def test_one_impairment_does_not_change_what_another_hits(others, watched, seed) -> None:
-    """The n-th packet has one fate for one seed, whatever else happens to it."""
+    """For one seed, the fate of the n-th packet does not depend on the other impairments."""
 
     def hit(a_link: Link) -> list[bool]:
         fates = []
@@ -213,7 +213,7 @@ def test_the_share_hit_is_the_one_configured(name, share) -> None:
     assert abs(hit - count * share) < 4 * (count * share * (1 - share)) ** 0.5
 
 
-def test_a_packet_held_back_is_overtaken_by_those_behind_it() -> None:
+def test_a_reordered_packet_is_overtaken_by_later_ones() -> None:
     a_link = link(1, rtt_ms=20, reorder=0.2, reorder_ms=5)
     dues = [a_link.send(bytes(100), n * MS)[0][0] for n in range(100)]
     late = [n for n, due in enumerate(dues) if due != 10 * MS + n * MS]
@@ -221,7 +221,7 @@ def test_a_packet_held_back_is_overtaken_by_those_behind_it() -> None:
     assert all(dues[n] == 15 * MS + n * MS for n in late)
 
 
-def test_a_copy_arrives_with_its_original() -> None:
+def test_a_duplicate_arrives_with_its_original() -> None:
     a_link = link(duplicate=1, rtt_ms=20)
     assert a_link.send(b"x", 0) == ((10 * MS, b"x"),) * 2
     assert repr(a_link) == "<Link access>near packets=0 queued=2 dropped=0>"

@@ -1,4 +1,4 @@
-"""Which link a packet takes, and that all of them come out when due."""
+"""The network: which link a packet takes, and when it comes out."""
 
 from ipaddress import IPv4Address, IPv4Network
 
@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 
 from wan import LinkSettings, Network, UnknownLinkError
 from wan import network as network_module
-from wan.drops import Drop, Pattern
+from wan.drops import DropRule, Pattern
 
 MS = 1_000_000
-UNHURT = {"bitflip": 0, "swap16": 0, "plusminus": 0, "random": 0}
+INTACT = {"bitflip": 0, "swap16": 0, "plusminus": 0, "random": 0}
 REGIONS = {name: IPv4Network(f"198.19.{octet}.0/24") for name, octet in (("access", 1), ("near", 20), ("far", 30))}
 
 
 PAIRS = [(a, b) for a in REGIONS for b in REGIONS if a != b]
-#: The IPv4 header of a TCP packet between two regions, which claims 48 bytes.
+#: The IPv4 header of a TCP packet between two regions, with a total length of 48 bytes.
 HEADED = b"\x45\0\0\x30" + bytes(5) + b"\x06" + bytes(2) + bytes((198, 19, 1, 10, 198, 19, 20, 10))
 
 
@@ -30,17 +30,17 @@ def packet(source: str, target: str, body: bytes = b"") -> bytes:
     return b"\x45" + bytes(11) + IPv4Address(source).packed + IPv4Address(target).packed + body
 
 
-def test_a_link_of_nothing_hands_the_packet_straight_back() -> None:
+def test_a_link_without_impairments_returns_the_packet_at_once() -> None:
     net, data = network(), packet("198.19.1.10", "198.19.20.10")
     assert net.receive(data, 5) is data
     assert net.next_due() is None
     assert net.link("access", "near").counters() == {
         "from": "access", "to": "near", "packets": 1, "bytes": 20, "dropped_loss": 0, "dropped_queue": 0,
-        "dropped_filter": 0, "duplicated": 0, "reordered": 0, "corrupted": UNHURT, "queued": 0,
+        "dropped_rule": 0, "duplicated": 0, "reordered": 0, "corrupted": INTACT, "queued": 0,
     }  # fmt: skip
 
 
-def test_directions_are_links_of_their_own() -> None:
+def test_each_direction_is_a_separate_link() -> None:
     net = network({("access", "near"): 20, ("near", "access"): 60})
     there, back = packet("198.19.1.10", "198.19.20.10"), packet("198.19.20.10", "198.19.1.10")
     net.receive(back, 0)
@@ -64,7 +64,7 @@ def test_directions_are_links_of_their_own() -> None:
     ],
     ids=["ipv6", "empty", "short", "to-nowhere", "from-nowhere"],
 )
-def test_what_takes_no_link_is_counted_and_dropped(data, counter) -> None:
+def test_a_packet_that_takes_no_link_is_counted_and_dropped(data, counter) -> None:
     net = network()
     assert net.receive(data, 0) is None
     assert getattr(net, counter) == 1
@@ -78,7 +78,7 @@ def test_an_ipv6_packet_that_looks_like_a_known_pair_takes_no_link() -> None:
     assert net.not_ipv4 == 1
 
 
-def test_traffic_inside_a_region_passes() -> None:
+def test_traffic_within_a_region_passes() -> None:
     net, data = network(rtt_ms=50), packet("198.19.1.10", "198.19.1.11")
     assert net.receive(data, 0) is data
     assert net.local.packets == 1
@@ -125,7 +125,7 @@ def test_memory_for_held_packets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     assert link.queued == 1
 
 
-def test_remembered_address_pairs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_cached_address_pairs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_module, "MAX_ROUTES", 10)
     net = network()
     for host in range(200):
@@ -135,12 +135,12 @@ def test_remembered_address_pairs_are_bounded(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(("a", "b"), [("access", "moon"), ("moon", "access"), ("near", "near")])
-def test_unknown_links_are_named(a, b) -> None:
+def test_an_unknown_link_is_an_error(a, b) -> None:
     with pytest.raises(UnknownLinkError, match="expected"):
         network().link(a, b)
 
 
-def test_restoring_gives_every_changed_link_its_declaration_back() -> None:
+def test_restoring_gives_every_changed_link_its_declared_settings() -> None:
     net = network(rtt_ms=40)
     net.link("access", "near").configure(LinkSettings(loss=1))
     assert [link["changed"] for link in net.describe()].count(True) == 1
@@ -164,11 +164,11 @@ def test_a_link_that_became_shorter_lets_later_packets_overtake() -> None:
     st.lists(st.binary(max_size=80) | st.binary(max_size=60).map(lambda tail: HEADED + tail), max_size=20),
     st.booleans(),
 )
-def test_no_bytes_break_the_network_and_nothing_is_made_up(garbage, straight) -> None:
-    """What is no IPv4 packet between two regions never leaves; what is, leaves with its length and addresses."""
+def test_no_input_raises_and_no_packet_is_invented(garbage, straight) -> None:
+    """Only IPv4 packets between two regions come out, with their length and addresses unchanged."""
     worst = LinkSettings(corrupt_bitflip=1, corrupt_swap16=1, corrupt_plusminus=1, corrupt_random=1, duplicate=1)
     net = Network(REGIONS, dict.fromkeys(PAIRS, LinkSettings() if straight else worst))
-    net.drops.append(Drop(Pattern(flags="syn", acknowledges_fin=True)))
+    net.rules.append(DropRule(Pattern(flags="syn", acknowledges_fin=True)))
     passed = [out for data in garbage if (out := net.receive(data, 0)) is not None] + net.due(MS)
     routable = [data for data in garbage if data[:1] and data[0] >> 4 == 4 and len(data) >= 20 and known(data)]
     assert len(passed) == len(routable) * (1 if straight else 2)

@@ -1,4 +1,4 @@
-"""Captures: a file that other programs read, bounded in time and size."""
+"""Captures: bounded in time and size, and readable by tcpdump."""
 
 import struct
 import subprocess
@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import judges
+from wan.errors import SettingError
 from wan.pcap import FILE_HEADER, Capture, Filter
-from wan.settings import SettingError
 
 SECOND = 1_000_000_000
 
@@ -20,7 +20,7 @@ def tcp(source: str = "198.19.1.10", target: str = "198.19.20.10", ports: tuple[
     return header + struct.pack("!HHIIBBHHH", *ports, 1, 0, 0x50, 2, 64_000, 0, 0)
 
 
-def test_a_record_holds_wall_time_and_the_whole_packet() -> None:
+def test_a_record_has_the_wall_time_and_the_whole_packet() -> None:
     capture = Capture(5, 10, 1_700_000_000 * SECOND, Filter())
     assert capture.offer(tcp(), 7)
     assert capture.file() == FILE_HEADER + struct.pack("=IIII", 1_700_000_000, 7, 40, 40) + tcp()
@@ -52,7 +52,7 @@ def test_time_size_and_stop_end_a_capture() -> None:
     ],
     ids=str,
 )
-def test_every_part_of_a_filter_must_match_in_either_direction(values, matches) -> None:
+def test_every_field_of_a_filter_must_match_in_either_direction(values, matches) -> None:
     assert Filter.of(values).matches(tcp()) is matches
 
 
@@ -70,13 +70,13 @@ def test_every_part_of_a_filter_must_match_in_either_direction(values, matches) 
     ],
     ids=str,
 )
-def test_a_filter_that_makes_no_sense_is_refused(values) -> None:
+def test_an_invalid_filter_is_refused(values) -> None:
     with pytest.raises(SettingError):
         Filter.of(values)
 
 
 @given(st.binary(max_size=80), st.sampled_from([{}, {"port": 7}, {"host": "1.2.3.4"}, {"protocol": "tcp", "port": 7}]))
-def test_no_packet_breaks_a_capture(data, values) -> None:
+def test_no_packet_raises_in_a_capture(data, values) -> None:
     assert Capture(0, 1, 0, Filter.of(values)).offer(data, 0)
 
 

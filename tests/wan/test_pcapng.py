@@ -1,4 +1,4 @@
-"""pcapng: what is written is read again, by us and by tshark; what is not such a file is refused."""
+"""pcapng: we and tshark read what was written, and other files are refused."""
 
 import subprocess
 
@@ -15,12 +15,12 @@ ONE = Recording((Frame(1_700_000_000_123_456_789, True, bytes(60)),), 3)
 
 
 @given(recordings)
-def test_what_is_written_is_read_again(recording: Recording) -> None:
+def test_reading_returns_what_was_written(recording: Recording) -> None:
     assert read(write(recording, "eth0")) == recording
 
 
 @given(st.binary(max_size=80), st.data())
-def test_no_octets_break_the_reader(noise: bytes, data: st.DataObject) -> None:
+def test_no_input_raises_anything_but_a_pcapng_error(noise: bytes, data: st.DataObject) -> None:
     whole = bytearray(write(ONE, "eth0"))
     at = data.draw(st.integers(0, len(whole) - 1))
     whole[at : at + data.draw(st.integers(0, 4))] = noise[:4]
@@ -40,9 +40,9 @@ def test_no_octets_break_the_reader(noise: bytes, data: st.DataObject) -> None:
         (write(ONE, "eth0")[:-4], "expected a whole block"),
         (write(ONE, "eth0")[28:], "expected a little-endian pcapng section"),
     ],
-    ids=["empty", "pcap", "cut", "no-section"],
+    ids=["empty", "pcap", "truncated", "no-section"],
 )
-def test_what_is_no_pcapng_is_refused(data: bytes, message: str) -> None:
+def test_other_files_are_refused(data: bytes, message: str) -> None:
     with pytest.raises(PcapngError, match=message):
         read(data)
 

@@ -1,4 +1,4 @@
-"""Damage, copies and losses as two kernels see them: real TCP, TLS and UDP through a TUN device between namespaces."""
+"""Impairments as two kernels see them: real TCP, TLS and UDP through a TUN device between namespaces."""
 
 import contextlib
 import os
@@ -25,14 +25,14 @@ from tests.wan.test_command import namespaces_work
 
 pytestmark = pytest.mark.skipif(not namespaces_work(), reason="needs root and network namespaces")
 
-#: What one transfer carries: every aligned word differs from its neighbours.
+#: The data of one transfer; every aligned word differs from its neighbours.
 DATA = b"".join(struct.pack("!H", n * 7919 % 65_536) for n in range(50_000))
-#: Seconds after which a socket that hears nothing gives up.
+#: Socket timeout in seconds.
 PATIENCE = 5.0
 
 
 class Wire:
-    """The bench's three namespaces with a wan between them, and sockets made in either host."""
+    """The bench's three namespaces, with `wan` in the middle, and sockets in either host."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -58,7 +58,7 @@ class Wire:
             return call("http://127.0.0.1:9900", method, path, body, token="secret")
 
     def links(self, **settings: float) -> None:
-        """Set the link from ``b`` to ``a``, whence the data comes; everything else as declared."""
+        """Change the link from ``b``, the sender, to ``a``; restore all others."""
         self.admin("DELETE", "/admin/links")
         if settings:
             self.admin("PUT", "/admin/links/b/a?direction=one", settings)
@@ -74,7 +74,7 @@ class Wire:
         return int(values[names.index(name)])
 
     def transfer(self, wrap: Callable[[socket.socket], socket.socket] = lambda s: s, client=lambda s: s) -> bytes:
-        """Let ``b`` send `DATA` to ``a`` over one connection; return what arrived before it ended, or died."""
+        """Send `DATA` from ``b`` to ``a`` over one connection; return the bytes that arrived before it ended or failed."""
         listener = self.opened("b")
         listener.bind((ADDRESS["b"], 0))
         listener.listen()
@@ -90,8 +90,8 @@ class Wire:
         plain.connect(listener.getsockname())
         try:
             with contextlib.suppress(ConnectionError, ssl.SSLError), client(plain) as connection:
-                while octets := connection.recv(65_536):
-                    received += octets
+                while data := connection.recv(65_536):
+                    received += data
         finally:
             plain.close()
             server.join()
@@ -111,7 +111,7 @@ def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return contexts of a server and of a client that trusts it."""
+    """Return the contexts of a server and of a client that trusts it."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "b")])
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
     builder = builder.not_valid_before(datetime.now(UTC) - timedelta(hours=1))
@@ -126,13 +126,13 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.S
     return server, ssl.create_default_context(cafile=path)
 
 
-def test_without_harm_everything_arrives(wire: Wire) -> None:
+def test_without_impairments_everything_arrives(wire: Wire) -> None:
     wire.links()
     assert wire.transfer() == DATA
 
 
 @pytest.mark.parametrize("mode", ["swap16", "plusminus"])
-def test_tcp_delivers_wrong_bytes_where_the_sum_stays_right(wire: Wire, mode: str) -> None:
+def test_tcp_delivers_corrupt_bytes_when_the_checksum_stays_valid(wire: Wire, mode: str) -> None:
     wire.links(**{f"corrupt_{mode}": 0.2})
     before, sums = wire.counters()["corrupted"][mode], wire.counted("a", "Tcp", "InCsumErrors")
     received = wire.transfer()
@@ -142,16 +142,16 @@ def test_tcp_delivers_wrong_bytes_where_the_sum_stays_right(wire: Wire, mode: st
     assert wire.counted("a", "Tcp", "InCsumErrors") == sums
 
 
-def test_tcp_repairs_what_its_sum_catches_and_the_kernel_counts_each(wire: Wire) -> None:
+def test_tcp_repairs_what_its_checksum_catches_and_the_kernel_counts_each(wire: Wire) -> None:
     wire.links(corrupt_bitflip=0.1)
     before, sums = wire.counters()["corrupted"]["bitflip"], wire.counted("a", "Tcp", "InCsumErrors")
     assert wire.transfer() == DATA
-    time.sleep(0.05)  # what TCP sent twice may still be on the way, flipped and counted
+    time.sleep(0.05)  # retransmissions may still be in flight, corrupted and counted
     caught = wire.counted("a", "Tcp", "InCsumErrors") - sums
     assert caught == wire.counters()["corrupted"]["bitflip"] - before > 0
 
 
-def test_tls_hands_over_no_wrong_byte_and_dies(wire: Wire, tls) -> None:
+def test_tls_delivers_no_corrupt_byte_and_fails(wire: Wire, tls) -> None:
     server, client = tls
     wire.links()
     wrap = {"wrap": lambda s: server.wrap_socket(s, server_side=True)}
@@ -162,7 +162,7 @@ def test_tls_hands_over_no_wrong_byte_and_dies(wire: Wire, tls) -> None:
     assert DATA.startswith(received)
 
 
-def test_tcp_puts_copies_and_order_right(wire: Wire) -> None:
+def test_tcp_removes_duplicates_and_restores_the_order(wire: Wire) -> None:
     wire.links(duplicate=0.2, reorder=0.2, reorder_ms=3)
     before = wire.counters()
     assert wire.transfer() == DATA
@@ -171,8 +171,8 @@ def test_tcp_puts_copies_and_order_right(wire: Wire) -> None:
     assert after["reordered"] > before["reordered"]
 
 
-def test_udp_sees_every_loss_copy_delay_and_damage_that_wan_made(wire: Wire) -> None:
-    """200 numbered datagrams, 1 ms apart: what arrives accounts for every injection, one by one."""
+def test_udp_sees_every_impairment_that_wan_counted(wire: Wire) -> None:
+    """200 numbered datagrams, 1 ms apart: what arrives matches the counters of `wan` one by one."""
     wire.links(loss=0.1, duplicate=0.1, reorder=0.1, reorder_ms=5, corrupt_bitflip=0.1)
     receiver, sender = wire.opened("a", socket.SOCK_DGRAM), wire.opened("b", socket.SOCK_DGRAM)
     receiver.bind((ADDRESS["a"], 0))
@@ -180,7 +180,7 @@ def test_udp_sees_every_loss_copy_delay_and_damage_that_wan_made(wire: Wire) -> 
     before, sums = wire.counters(), wire.counted("a", "Udp", "InCsumErrors")
     for number in range(200):
         sender.sendto(struct.pack("!II", number, ~number & 0xFFFFFFFF) * 8, receiver.getsockname())
-        time.sleep(0.001)  # the pace that the delays are about
+        time.sleep(0.001)  # the interval that reorder_ms is compared with
     receiver.settimeout(0.3)
     numbers = []
     with contextlib.suppress(TimeoutError):
@@ -192,15 +192,15 @@ def test_udp_sees_every_loss_copy_delay_and_damage_that_wan_made(wire: Wire) -> 
     receiver.close()
     sender.close()
     assert min(made.values()) > 5
-    # Every datagram and every copy arrived, was lost, or was refused by the checksum.
+    # Every datagram and every duplicate arrived, was lost, or failed its checksum.
     assert len(numbers) == 200 - made["dropped_loss"] + made["duplicated"] - damaged
     assert after["corrupted"]["bitflip"] - before["corrupted"]["bitflip"] <= damaged
     assert len(set(numbers)) < len(numbers)
     assert numbers != sorted(numbers)
 
 
-def test_a_lost_last_acknowledgement_is_why_there_is_a_time_wait(wire: Wire) -> None:
-    """The client closes first; its last acknowledgement is lost; the server repeats its FIN, and TIME-WAIT answers."""
+def test_time_wait_answers_the_fin_when_the_last_acknowledgement_is_lost(wire: Wire) -> None:
+    """The client closes first and its last acknowledgement is lost: the server retransmits its FIN, TIME-WAIT answers."""
     wire.links()
     wire.admin("DELETE", "/admin/drops")
     wire.admin("POST", "/admin/drops", {"source": ADDRESS["a"], "flags": "ack", "acknowledges_fin": True})
@@ -215,12 +215,12 @@ def test_a_lost_last_acknowledgement_is_why_there_is_a_time_wait(wire: Wire) -> 
     server.close()
     listener.close()
     comes_true(lambda: wire.counted("b", "Tcp", "RetransSegs") != again, PATIENCE)
-    (order,) = wire.admin("GET", "/admin/drops")["drops"]
-    assert order["spent"]
+    (rule,) = wire.admin("GET", "/admin/drops")["drops"]
+    assert rule["spent"]
     repeated = wire.counted("b", "Tcp", "RetransSegs")
     assert repeated > again  # the FIN
-    time.sleep(0.3)  # the answer of TIME-WAIT comes meanwhile
+    time.sleep(0.3)  # the acknowledgement from TIME-WAIT arrives meanwhile
     settled = wire.counted("b", "Tcp", "RetransSegs")
-    time.sleep(0.6)  # unanswered, it would be repeated again by now
+    time.sleep(0.6)  # without an answer, it would be retransmitted again by now
     assert wire.counted("b", "Tcp", "RetransSegs") == settled
     wire.admin("DELETE", "/admin/drops")
