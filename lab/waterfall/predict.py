@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import theory
+from theory import handshake, pool, resolution, slow_start
 from waterfall.lab import Links
 from waterfall.model import Hop, Trace
 
@@ -51,19 +51,19 @@ def predict(
     if dns.detail.get("cached"):
         dns.predicted_ms = 0.0
     elif to_resolver is not None and None not in hop_rtts:
-        dns.predicted_ms = theory.cold_ms(to_resolver, [x for x in hop_rtts if x is not None])
+        dns.predicted_ms = resolution.cold_ms(to_resolver, [x for x in hop_rtts if x is not None])
         dns.round_trips = 1 + len(hops)
     if rtt is None:
         return
-    connect.predicted_ms = theory.connect_ms(rtt)
+    connect.predicted_ms = handshake.connect_ms(rtt)
     if tls is not None:
-        protocol: theory.Protocol = "TLSv1.2" if tls.detail["version"] == "TLSv1.2" else "TLSv1.3"
-        tls.predicted_ms = theory.tls_ms(rtt, protocol, resumed=bool(tls.detail["resumed"]))
+        protocol: handshake.Protocol = "TLSv1.2" if tls.detail["version"] == "TLSv1.2" else "TLSv1.3"
+        tls.predicted_ms = handshake.tls_ms(rtt, protocol, resumed=bool(tls.detail["resumed"]))
     request, close = trace.phase("request"), trace.phase("close")
     if request is not None:
         request.predicted_ms = 0.0
     if close is not None:  # who closes second waits for nobody
-        close.predicted_ms = theory.close_ms() if close.detail.get("closed_by") == "server" else rtt
+        close.predicted_ms = handshake.close_ms() if close.detail.get("closed_by") == "server" else rtt
     first = trace.phase("first_byte")
     if first is not None:
         behind = _behind(
@@ -80,7 +80,7 @@ def predict(
     body = trace.phase("body")
     if body is not None:
         delivered = int(body.bytes_received) + (first.bytes_received if first is not None else 0)
-        body.predicted_ms = theory.transfer_ms(delivered, rtt)
+        body.predicted_ms = slow_start.transfer_ms(delivered, rtt)
 
 
 def _behind(
@@ -100,12 +100,12 @@ def _behind(
     if rtts or rtt is None:  # which of them it was is not known, and they are not equally far
         return None
     if timing.get("connection") == "reused":
-        return theory.pooled_request_ms(rtt, 0.0)
+        return pool.pooled_request_ms(rtt, 0.0)
     names = 0.0
     if names_asked:
         to_resolver = links.rtt_ms(edge, resolver)
         hop_rtts = [links.rtt_ms(resolver, hop.server) for hop in hops]
         if to_resolver is None or None in hop_rtts:
             return None
-        names = theory.cold_ms(to_resolver, [x for x in hop_rtts if x is not None])
-    return names + theory.fresh_request_ms(rtt, 0.0)
+        names = resolution.cold_ms(to_resolver, [x for x in hop_rtts if x is not None])
+    return names + pool.fresh_request_ms(rtt, 0.0)

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-import theory
 from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Line, Moment, Panel, Quantity, Run, parameter
 from scenarios.instruments.connection import TRUST, Address, Connection
 from scenarios.instruments.handshake_costs import Proofs
 from stub import Stub
-from theory import slow_start
+from theory import handshake, slow_start
 from waterfall.tls import context
 
 #: Largest distance between a measured slope and the integer it has to be.
@@ -31,7 +30,7 @@ class Arm:
     """One way to ask: what is spoken, and what is there from a request before."""
 
     name: str
-    protocol: theory.Protocol
+    protocol: handshake.Protocol
     resumed: bool = False
     pooled: bool = False
     rsa: bool = False
@@ -44,7 +43,7 @@ class Arm:
     @property
     def round_trips(self) -> int:
         """Until the first byte: connect, TLS, request."""
-        return 1 if self.pooled else 2 + theory.tls_round_trips(self.protocol, resumed=self.resumed)
+        return 1 if self.pooled else 2 + handshake.tls_round_trips(self.protocol, resumed=self.resumed)
 
 
 ARMS = (
@@ -159,7 +158,7 @@ class Handshake(Experiment[Parameters]):
         """Shake hands with one more or less long chain; what its round trips must be is known once its octets are."""
         self.flights[octets], _ = await run.blocking(_opened, to, chosen)
         if octets:
-            trips = theory.tls_round_trips("TLSv1.3", server_flight=self.flights[octets])
+            trips = handshake.tls_round_trips("TLSv1.3", server_flight=self.flights[octets])
             run.result.prediction[_stair(octets)] = Quantity(trips)
         self.stairs[octets] = [(await run.blocking(_opened, to, chosen))[1] for _ in range(self._times)]
 
@@ -200,7 +199,7 @@ class Handshake(Experiment[Parameters]):
 
     def _stairs(self, climbed: Mapping[int, float], spread: Mapping[int, float]) -> Chart:
         end = max(self.flights.values()) * 1.05
-        edges = [0.0, *(float(slow_start.octets_within(r)) for r in (1, 2, 3)), end]
+        edges = [0.0, *(float(slow_start.bytes_within(r)) for r in (1, 2, 3)), end]
         inside = [at for at in edges if at <= end]
         steps = [(at, i + 1.0) for i, at in enumerate(inside[:-1])] + [(end, float(len(inside) - 1))]
         dots = [(float(self.flights[o]), trips, trips, max(trips, spread[o])) for o, trips in climbed.items()]
@@ -268,7 +267,7 @@ class _Asker:
 
     def prepare(self) -> None:
         """Fetch a ticket of each version, and open the connection that is kept."""
-        versions: Sequence[theory.Protocol] = ("TLSv1.2", "TLSv1.3")
+        versions: Sequence[handshake.Protocol] = ("TLSv1.2", "TLSv1.3")
         for version in versions:
             with self._open(Arm("", version)) as connection:
                 connection.ask("/whoami")

@@ -105,7 +105,7 @@ class Integrity(Experiment[Parameters]):
         predicted["wrong octets over TLS"] = Quantity(0, "octets")
         predicted["TLS connections that end when hit"] = Quantity(1, "of those hit")
         for packets in integrity.PACKETS_PER_ERROR:
-            predicted[_rare(packets)] = Quantity(integrity.octets_per_error(packets) / integrity.GB, "GB")
+            predicted[_rare(packets)] = Quantity(integrity.bytes_per_error(packets) / integrity.GB, "GB")
         for length in self.p.lengths:
             survives = integrity.connection_survives(self.p.lasting_share, length + OTHER_SEGMENTS, "swap16")
             predicted[f"TLS answers of {length} segments that arrive"] = Quantity(survives, "of connections")
@@ -190,7 +190,7 @@ class Integrity(Experiment[Parameters]):
         passed = total(found, "delivered") / (total(found, "damaged") or 1)
         for packets in integrity.PACKETS_PER_ERROR:
             if passed:
-                run.findings.row(_rare(packets), integrity.octets_per_error(packets / passed) / integrity.GB)
+                run.findings.row(_rare(packets), integrity.bytes_per_error(packets / passed) / integrity.GB)
 
     def _over_tls(self, run: Run) -> None:
         found = [each for kind in KINDS for each in self.fetches[kind, "TLS"]]
@@ -345,5 +345,5 @@ def _rare(packets: int) -> str:
 
 
 def _sizes(packet: int) -> str:
-    low, high = (integrity.octets_per_error(each, packet) for each in integrity.PACKETS_PER_ERROR)
+    low, high = (integrity.bytes_per_error(each, packet) for each in integrity.PACKETS_PER_ERROR)
     return f"{low / integrity.GB:,.0f} GB to {high / integrity.TB:,.1f} TB"

@@ -10,11 +10,11 @@ from functools import cached_property
 from itertools import zip_longest
 from statistics import fmean, median
 
-import theory
 from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Panel, Quantity, Run, parameter
 from experiments.recorders import HERE
 from generator import Kind, Load, Request, Schedule, Target, constant
 from scenarios.instruments.connection import TRUST
+from theory import handshake, pool, queueing
 
 HOST = "www.example.com"
 #: How long requests hold their connection, and the name of the queue that this makes.
@@ -131,14 +131,14 @@ class Pool(Experiment[Parameters]):
     def predict(self) -> Mapping[str, Quantity]:
         """Return waits of the arrivals and holding times that there will be; `conclude` adds what edge and network take."""
         p, said = self.p, {}
-        said["a fresh request"] = Quantity(theory.fresh_request_ms(p.rtt_ms, COLD_MS), "ms")
-        said["a pooled request"] = Quantity(theory.pooled_request_ms(p.rtt_ms, COLD_MS), "ms")
-        said["round trips that a pool saves"] = Quantity(theory.tls_round_trips("TLSv1.3") + 1)
+        said["a fresh request"] = Quantity(pool.fresh_request_ms(p.rtt_ms, COLD_MS), "ms")
+        said["a pooled request"] = Quantity(pool.pooled_request_ms(p.rtt_ms, COLD_MS), "ms")
+        said["round trips that a pool saves"] = Quantity(handshake.tls_round_trips("TLSv1.3") + 1)
         said["connections opened per fresh request"] = Quantity(1.0)
         requests = sum(len(arm.asked) for arm in self.arms)
         said["connections opened per pooled request"] = Quantity(sum(arm.size for arm in self.arms) / requests)
         for kind in KINDS:
-            said[f"in use, {kind}"] = Quantity(theory.connections_in_use(p.rate, 0.0, p.hold_ms), "connections")
+            said[f"in use, {kind}"] = Quantity(pool.connections_in_use(p.rate, 0.0, p.hold_ms), "connections")
         for arm in self.arms:
             said[_row(arm)] = Quantity(self._wait(arm, self._expected(arm.kind)), "ms")
             if p.rate * p.hold_ms / 1000 <= BUSIEST * arm.size:
@@ -154,7 +154,7 @@ class Pool(Experiment[Parameters]):
         arrivals = list(arm.schedule.times())
         asked = arm.asked if kind == arm.kind else self._draw(kind, arm.schedule)
         holdings = (ms / 1000 + more for ms, more in zip_longest(asked, arm.on_top, fillvalue=0.0))
-        found = theory.queueing.waits(arrivals, holdings, arm.size)
+        found = queueing.waits(arrivals, holdings, arm.size)
         return fmean(wait for at, wait in zip(arrivals, found, strict=True) if at > WARM_UP) * 1000
 
     # --- measurement ----------------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ class Pool(Experiment[Parameters]):
             own = [arm for arm in self.arms if arm.kind == kind]
             asked = [ms for arm in own for _, ms in arm.counted]
             rate = len(asked) / len(own) / (self.p.seconds - WARM_UP)
-            expected = theory.connections_in_use(rate, 0.0, fmean(asked) + more)
+            expected = pool.connections_in_use(rate, 0.0, fmean(asked) + more)
             run.result.prediction[f"in use, {kind}"] = Quantity(expected, "connections")
             means = [_in_use(arm.requests, WARM_UP, self.p.seconds) for arm in own]
             run.findings.check_near(run.findings.row(f"in use, {kind}", fmean(means)), TOLERANCE_IN_USE)
@@ -273,7 +273,7 @@ class Pool(Experiment[Parameters]):
             )
             return
         run.result.prediction[_long_run(arm)] = Quantity(_mean_wait(kind, rate, hold, arm.size), "ms")
-        scatter = theory.queueing.scatter_of_a_run(rate, hold, arm.size, seconds, constant=arm.kind == "constant")
+        scatter = queueing.scatter_of_a_run(rate, hold, arm.size, seconds, constant=arm.kind == "constant")
         run.findings.fact(f"scatter of such a run, {arm.kind}, {arm.size} connections", round(scatter, 3))
         row = run.findings.row(_long_run(arm), measured)
         within = max(self.p.tolerance, STANDARD_ERRORS * scatter)
@@ -324,7 +324,7 @@ def _other(kind: str) -> str:
 
 def _mean_wait(kind: str, rate: float, hold: float, size: int) -> float:
     """Return Erlang's or Crommelin's mean wait in ms; *hold* in seconds."""
-    model = theory.mm_c_wait if kind == "exponential" else theory.md_c_wait
+    model = queueing.mm_c_wait if kind == "exponential" else queueing.md_c_wait
     return model(rate, hold, size) * 1000
 
 

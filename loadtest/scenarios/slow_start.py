@@ -108,7 +108,7 @@ class SlowStart(Experiment[Parameters]):
     def predict(self) -> Mapping[str, Quantity]:
         """Return octets by round; rounds by length."""
         predicted = {
-            f"octets after {n} round trip{'s' if n > 1 else ''}": Quantity(slow_start.octets_within(n), "octets")
+            f"octets after {n} round trip{'s' if n > 1 else ''}": Quantity(slow_start.bytes_within(n), "octets")
             for n in range(1, ROUNDS + 1)
         }
         for octets in self.p.octets:
@@ -184,7 +184,7 @@ class SlowStart(Experiment[Parameters]):
     def _at_the_sender(self, run: Run) -> None:
         """The window as TCP_INFO has it, against what was acknowledged when it was read."""
         run.findings.fact("longest time that a watched sender waited for the receiver's window, ms", self.limited)
-        last = slow_start.octets_within(ROUNDS)
+        last = slow_start.bytes_within(ROUNDS)
         seen = sorted((acked, window) for acked, window in self.windows if acked < last)
         if len(seen) < 3:
             run.findings.leave_out(f"the sender's window: {len(seen)} readings of TCP_INFO are too few")
@@ -242,7 +242,7 @@ class SlowStart(Experiment[Parameters]):
         )
 
     def _window(self, seen: Sequence[tuple[int, int]]) -> Chart:
-        far = slow_start.octets_within(ROUNDS)
+        far = slow_start.bytes_within(ROUNDS)
         curve = [(n / 1000, float(slow_start.window_after(n))) for n in range(0, far, MSS)]
         return Chart(
             "The window grows by what is acknowledged, and so doubles each round trip",
@@ -314,7 +314,7 @@ def _steps(octets: float) -> list[tuple[float, float]]:
     points, n = [(0.0, 0.0)], 0
     while points[-1][1] * 1000 < octets:
         n += 1
-        points.append((float(n), min(octets, slow_start.octets_within(n)) / 1000))
+        points.append((float(n), min(octets, slow_start.bytes_within(n)) / 1000))
     return [*points, (n + 1.0, octets / 1000)]
 
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import theory
 from experiments import Control, Experiment, Line, Quantity, Run, parameter
 from scenarios.instruments import time_wait_charts
 from scenarios.instruments.port_windows import HOST, OTHER_PORT, PORT, Arm, Drive, waiting_ports
 from stub import Stub
+from theory import time_wait
 from theory.time_wait import WAIT, cure_factor
 from waterfall.churn import NO_PORT
 
@@ -99,25 +99,25 @@ class TimeWait(Experiment[Parameters]):
         p = self.p
         said = {"sockets in TIME-WAIT, growth": Quantity(p.rate, "per s")}
         for rate in self._rates():
-            moment = theory.exhausted_at(rate, p.ports)
+            moment = time_wait.exhausted_at(rate, p.ports)
             if moment is not None and moment < p.seconds - 1:
                 said[f"ports exhausted, {rate:g}/s"] = Quantity(moment, "s")
         said[f"growth, {p.reuse} requests each"] = Quantity(p.rate / p.reuse, "per s")
         said |= {f"growth, {name}": Quantity(0.0, "per s") for name in ("server closes first", "reset instead")}
-        said["on the edge, which closes first"] = Quantity(theory.ports_held(p.rate, p.seconds, p.ports), "sockets")
-        both = theory.exhausted_at(p.rate, 2 * p.ports)
+        said["on the edge, which closes first"] = Quantity(time_wait.ports_held(p.rate, p.seconds, p.ports), "sockets")
+        both = time_wait.exhausted_at(p.rate, 2 * p.ports)
         if both is not None and both < p.seconds - 1:
             said |= {
                 f"ports exhausted, {name}": Quantity(both, "s") for name in ("two destinations", "twice the ports")
             }
         said |= {f"multiplier, {name}": Quantity(value, "×") for name, value in self._multipliers().items()}
-        if p.seconds > LONGEST_WAIT + 1 and theory.exhausted_at(p.rate, p.ports) is not None:
+        if p.seconds > LONGEST_WAIT + 1 and time_wait.exhausted_at(p.rate, p.ports) is not None:
             said["the wait"] = Quantity(WAIT, "s")
         return said
 
     def _multipliers(self) -> dict[str, float]:
         """Return by how much each cure multiplies the rate that lasts for ever."""
-        both = theory.exhausted_at(self.p.rate, 2 * self.p.ports)
+        both = time_wait.exhausted_at(self.p.rate, 2 * self.p.ports)
         shown = both is not None and both < self.p.seconds - 1
         return {
             **({"two destinations": cure_factor(destinations=2), "twice the ports": cure_factor(ports_ratio=2)} if shown else {}),
@@ -130,7 +130,10 @@ class TimeWait(Experiment[Parameters]):
         address = (await run.blocking(Stub().resolve, HOST)).rdata[0]
         self._lay_out(run, set(waiting_ports("TIME-WAIT", "FIN-WAIT-2", "ESTABLISHED")))
         run.phase(f"{sum(arm.rate for arm in self.arms.values()):.0f} connections/s in {len(self.arms)} arms")
-        moments = {"ports are gone": theory.exhausted_at(self.p.rate, self.p.ports), "the first minute is over": 60.0}
+        moments = {
+            "ports are gone": time_wait.exhausted_at(self.p.rate, self.p.ports),
+            "the first minute is over": 60.0,
+        }
         telling = asyncio.create_task(_tell(run, {k: v for k, v in moments.items() if v and v < self.p.seconds}))
         elsewhere = [] if self.negative else [self._reuse(run, address, name) for name in REUSING]
         try:
@@ -230,7 +233,7 @@ class TimeWait(Experiment[Parameters]):
 
     def _growth(self, arm: Arm) -> float | None:
         """Return sockets per second that enter TIME-WAIT, while ports last and none is free again."""
-        ends = (theory.exhausted_at(arm.rate, arm.ports) or WAIT) if arm.exhausted_at is not None else WAIT
+        ends = (time_wait.exhausted_at(arm.rate, arm.ports) or WAIT) if arm.exhausted_at is not None else WAIT
         ends = min(ends, self.p.seconds)
         points = [(at, float(n)) for at, n in arm.waiting if 0.2 * ends < at < 0.95 * ends]
         return Line.through(points).slope if len(points) > 2 else None
@@ -271,16 +274,16 @@ class TimeWait(Experiment[Parameters]):
         run.findings.check("the wait", f"60 to {LONGEST_WAIT:g} s", f"{again:.2f} s", WAIT <= again <= LONGEST_WAIT, value=again, low=WAIT, high=LONGEST_WAIT)  # fmt: skip
         # Ports come back when the timer wheel turns.  When it does, the first port says; how far it turns, the kernel's ticks.
         turned = again - 0.5 / self.p.rate
-        fits = {hz: self._as_said(theory.timer_step(hz), turned) for hz in TICKS}
+        fits = {hz: self._as_said(time_wait.timer_step(hz), turned) for hz in TICKS}
         hz = max(fits, key=fits.__getitem__)
-        self._wheel = (theory.timer_step(hz), turned)
+        self._wheel = (time_wait.timer_step(hz), turned)
         run.findings.fact("attempts that end as the square wave says, by ticks of the kernel", {f"{hz} Hz": f"{share:.1%}" for hz, share in fits.items()})  # fmt: skip
-        run.findings.fact("step of the kernel's timer wheel, s", round(theory.timer_step(hz), 3))
-        run.findings.check("attempts that end as the square wave says", ">= 97 %", f"{fits[hz]:.1%}, in steps of {theory.timer_step(hz):.3g} s ({hz} Hz)", fits[hz] >= 0.97)  # fmt: skip
+        run.findings.fact("step of the kernel's timer wheel, s", round(time_wait.timer_step(hz), 3))
+        run.findings.check("attempts that end as the square wave says", ">= 97 %", f"{fits[hz]:.1%}, in steps of {time_wait.timer_step(hz):.3g} s ({hz} Hz)", fits[hz] >= 0.97)  # fmt: skip
 
     def _as_said(self, step: float, turned: float) -> float:
         """Return the share of the plain arm's attempts that end as theory says, with a timer wheel of *step* seconds."""
-        said = theory.on_the_wheel((at for at, *_ in self.base.attempts), self.p.ports, step, turned)
+        said = time_wait.on_the_wheel((at for at, *_ in self.base.attempts), self.p.ports, step, turned)
         right = [s == (not error) for (s, _), (*_, error) in zip(said, self.base.attempts, strict=True)]
         return sum(right) / len(right)
 
@@ -318,7 +321,9 @@ class TimeWait(Experiment[Parameters]):
         for name in self._multipliers():
             if name in REUSING:
                 if self.reuser.get("tw_reuse") == "1" and self.reusing.get(name):
-                    found[name] = sustained(self.reusing[name]) / theory.sustainable_rate(self.reuse_ports, WAIT + BUSY)
+                    found[name] = sustained(self.reusing[name]) / time_wait.sustainable_rate(
+                        self.reuse_ports, WAIT + BUSY
+                    )
                 continue
             arm = self.arms[name]
             if arm.uses:

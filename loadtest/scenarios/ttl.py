@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-import theory
 from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Moment, Panel, Quantity, Run, Undo, parameter
 from experiments.recorders import HZ
 from generator import Queries, Schedule, constant
 from scenarios.instruments.ttl_clients import Crowd, Habit
 from stub import AsyncStub, StubError
+from theory import ttl as ttl_theory
 
 RESOLVER = ("198.19.2.53", 53)
 #: The zone's servers: the resolver may ask either.
@@ -116,7 +116,7 @@ class Ttl(Experiment[Parameters]):
     @property
     def others(self) -> float:
         """Questions per second for one moving name: by others, and by the one client of each habit that has it."""
-        return OTHERS + sum(theory.upstream_rate(self.p.requests, habit.hold) for habit in self.habits if math.isfinite(habit.hold))  # fmt: skip
+        return OTHERS + sum(ttl_theory.upstream_rate(self.p.requests, habit.hold) for habit in self.habits if math.isfinite(habit.hold))  # fmt: skip
 
     def duration(self) -> float:
         """Filling the caches, counting, and the time that clients take to move."""
@@ -125,16 +125,16 @@ class Ttl(Experiment[Parameters]):
     def predict(self) -> Mapping[str, Quantity]:
         """Return hit rates, old answers, and where clients go."""
         p = self.p
-        said = {f"hit rate, T = {t:g} s": Quantity(theory.hit_rate(p.rate, t)) for t in p.ttl_s}
+        said = {f"hit rate, T = {t:g} s": Quantity(ttl_theory.hit_rate(p.rate, t)) for t in p.ttl_s}
         for t in p.ttl_s:
-            said[f"old answers within T of the change, T = {t:g} s"] = Quantity(theory.hit_rate(p.rate, t) / 2)
+            said[f"old answers within T of the change, T = {t:g} s"] = Quantity(ttl_theory.hit_rate(p.rate, t) / 2)
             said[f"questions and old answers, T = {t:g} s"] = Quantity(self._both(t), "of all requests")
         said["old answers later"] = Quantity(0.0)
         for habit in self.habits:
             if math.isinf(habit.hold):
                 said[f"on the old address at the end: {habit.name}"] = Quantity(1.0)
             else:
-                seconds = theory.ttl.old_seconds(self.longest, habit.hold, p.requests, self.others)
+                seconds = ttl_theory.old_seconds(self.longest, habit.hold, p.requests, self.others)
                 said[f"on the old address, mean: {habit.name}"] = Quantity(seconds, "s")
         said["all clients on the old address at the end"] = Quantity(sum(math.isinf(h.hold) for h in self.habits) / len(self.habits))  # fmt: skip
         said["connections opened per request, old server, at the end"] = Quantity(0.5)
@@ -142,7 +142,7 @@ class Ttl(Experiment[Parameters]):
 
     def _both(self, ttl: float) -> float:
         """Return the share of requests that ask upstream or get the old answer."""
-        return 1 - theory.hit_rate(self.p.rate, ttl) + theory.ttl.wrong_share(self.p.rate, ttl, self.p.changes_s)
+        return 1 - ttl_theory.hit_rate(self.p.rate, ttl) + ttl_theory.wrong_share(self.p.rate, ttl, self.p.changes_s)
 
     async def measure(self, run: Run) -> None:
         """Fill the caches, count, change."""
@@ -283,7 +283,7 @@ class Ttl(Experiment[Parameters]):
             row = run.findings.row(f"old answers within T of the change, T = {ttl:g} s", self._wrong(ttl))
             run.findings.check_near(row, STALE, absolute=True)
             run.findings.row(f"questions and old answers, T = {ttl:g} s", self._asked(ttl).value + self._wrong(ttl).scaled(ttl / self.p.changes_s).value)  # fmt: skip
-        run.findings.fact("the TTL with the least of both, s", round(theory.ttl.best(self.p.rate, self.p.changes_s), 1))
+        run.findings.fact("the TTL with the least of both, s", round(ttl_theory.best(self.p.rate, self.p.changes_s), 1))
         later = [old for ttl, answers in self.answers.items() for at, old in answers if at > ttl + ROUNDED]
         run.findings.row("old answers later", Estimate.share(sum(later), len(later)))
         run.findings.check("old answers later", "0", f"{sum(later)} of {len(later)}", not any(later))
@@ -356,7 +356,7 @@ class Ttl(Experiment[Parameters]):
         mean = second = noise = 0.0
         for i in range(steps):
             at = (i + 0.5) * end / steps
-            share = theory.ttl.old_share(at, self.longest, habit.hold, self.p.requests, self.others)
+            share = ttl_theory.old_share(at, self.longest, habit.hold, self.p.requests, self.others)
             mean += share * end / steps
             second += 2 * at * share * end / steps
             noise += share * (1 - share) * end / steps
@@ -379,11 +379,11 @@ class Ttl(Experiment[Parameters]):
 
     def _axis(self) -> Chart:
         p = self.p
-        best = theory.ttl.best(p.rate, p.changes_s)
+        best = ttl_theory.best(p.rate, p.changes_s)
         low, high = min(p.ttl_s) / 3, min(p.changes_s, max(self.longest, best) * 3)
         grid = [low * (high / low) ** (i / 80) for i in range(81)]
-        asked = [(t, 100 * (1 - theory.hit_rate(p.rate, t))) for t in grid]
-        wrong = [(t, 100 * theory.ttl.wrong_share(p.rate, t, p.changes_s)) for t in grid]
+        asked = [(t, 100 * (1 - ttl_theory.hit_rate(p.rate, t))) for t in grid]
+        wrong = [(t, 100 * ttl_theory.wrong_share(p.rate, t, p.changes_s)) for t in grid]
         both = [(t, 100 * self._both(t)) for t in grid]
         load, stale, total = [], [], []
         for t in p.ttl_s:
@@ -420,7 +420,7 @@ class Ttl(Experiment[Parameters]):
         kinds.append((" or ".join(crowd.habit.name for crowd in stay), math.inf, stay))
         for i, (label, hold, crowds) in enumerate(kinds):
             grid = [end * j / 200 for j in range(201)]
-            share = [(t, 100 * theory.ttl.old_share(t, self.longest, hold, p.requests, self.others)) for t in grid]
+            share = [(t, 100 * ttl_theory.old_share(t, self.longest, hold, p.requests, self.others)) for t in grid]
             marks.append(Curve(label, share, i))
             dots = []
             for j in range(12):
@@ -467,7 +467,9 @@ class Ttl(Experiment[Parameters]):
             if inside:
                 e = Estimate.share(sum(inside), len(inside))
                 dots.append(((i + 0.5) * step, e.value * 100, e.low * 100, e.high * 100))
-        curve = [(at, 100 * theory.stale_share(p.rate, longest, at)) for at in (j * longest / 50 for j in range(51))]
+        curve = [
+            (at, 100 * ttl_theory.stale_share(p.rate, longest, at)) for at in (j * longest / 50 for j in range(51))
+        ]
         return Chart(
             f"After a change old answers fade for as long as the TTL, T = {longest:g} s",
             [Panel([

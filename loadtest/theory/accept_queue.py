@@ -1,15 +1,18 @@
-"""A server that does not accept (listen(2), Linux ``net.core.somaxconn``): connections wait in a queue, then SYNs drop."""
+"""A server that stops calling accept(): connections fill the listen queue, then SYNs are dropped.
+
+Sources: listen(2), Linux ``net.core.somaxconn``.
+"""
 
 from theory.recovery import syn_times
 
 
 def overflow(rate: float, stall: float, backlog: int) -> float:
-    """Return how many connections find the queue full while nobody accepts for *stall* seconds.
+    """Return how many connections find the queue full during a stall of *stall* seconds.
 
     Args:
         rate: connections per second.
-        stall: seconds.
-        backlog: of listen(); Linux holds one more.
+        stall: seconds without accept().
+        backlog: argument of listen(); Linux queues one more.
     """
     return max(0.0, rate * stall - (backlog + 1))
 
@@ -20,8 +23,8 @@ def full_at(rate: float, backlog: int) -> float:
 
 
 def connect_s(dropped_for: float, rtt: float) -> float | None:
-    """Return what connect() takes when SYNs are dropped for so many seconds; None when it gives up before.
+    """Return the seconds that connect() takes if SYNs are dropped for *dropped_for* seconds; None if it gives up first.
 
-    The first repeated SYN after that succeeds, so connect times come in steps.
+    The first retransmitted SYN after that time succeeds, so connect times come in steps.
     """
     return next((at + rtt for at in (0.0, *syn_times()) if at >= dropped_for), None)

@@ -1,8 +1,8 @@
-"""What loss does to the congestion window in the long run: Reno (Mathis et al. 1997) and CUBIC (RFC 9438).
+"""Mean congestion window under random loss: Reno (Mathis et al. 1997) and CUBIC (RFC 9438).
 
-Both are derived for one loss in every 1/p packets; losses by chance, each packet on its own, leave some teeth long and
-bring a little more (`RENO_BY_CHANCE`, `CUBIC_BY_CHANCE`).  The connection is long and not limited by its receiver.  BBR
-does not take loss for congestion and follows neither.
+Both are derived for one loss in every 1/p packets.  Independent losses leave some growth periods long and yield a little
+more (`RENO_BY_CHANCE`, `CUBIC_BY_CHANCE`).  The connection is long and not limited by its receiver.  BBR does not treat
+loss as a congestion signal and follows neither formula.
 """
 
 import math
@@ -11,10 +11,10 @@ from theory.slow_start import MSS
 
 #: Square root of 3/2: a sawtooth between W/2 and W, one segment more per round trip, one loss per tooth.
 MATHIS = math.sqrt(1.5)
-#: Ratio of the mean window when losses fall by chance to that when they are evenly spaced.  Reno: 1.3098 / √p (Ott,
-#: Kemperman, Mathis 1996, "The stationary behavior of ideal TCP congestion avoidance"); CUBIC: by our simulation.
+#: Mean window with independent losses, relative to evenly spaced ones.  Reno: 1.3098 / √p (Ott, Kemperman, Mathis 1996,
+#: "The stationary behavior of ideal TCP congestion avoidance"); CUBIC: from our own simulation.
 RENO_BY_CHANCE, CUBIC_BY_CHANCE = 1.3098 / MATHIS, 1.23
-#: RFC 9438 section 5: aggressiveness in segments per second cubed, and the share of the window kept after a loss.
+#: RFC 9438 section 5: growth in segments per second cubed, and the share of the window kept after a loss.
 CUBIC_C, CUBIC_BETA = 0.4, 0.7
 
 
@@ -30,7 +30,7 @@ def cubic_window(loss: float, rtt: float) -> float:
 
 
 def throughput_bps(window: float, rtt: float, mss: int = MSS) -> float:
-    """Return bits per second of a mean *window* in segments, sent once per *rtt* seconds."""
+    """Return bits per second if a *window* of segments is sent once per *rtt* seconds."""
     return window * mss * 8 / rtt
 
 

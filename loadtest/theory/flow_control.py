@@ -1,9 +1,9 @@
-"""The receiver's window (RFC 9293 section 3.8.6): at most one window can be on the way, so it limits like a rate.
+"""The receive window as a rate limit (RFC 9293 section 3.8.6): bandwidth = window / RTT.
 
-Bandwidth = window / RTT.  Window scaling (RFC 7323) exists because 64 KiB are not enough for any distance.
+At most one window may be in flight.  Window scaling (RFC 7323) exists because 64 KiB fill only short paths.
 """
 
-#: Octets that the header's 16 bits can announce without scaling; SCENARIOS' figure takes 64 KiB.
+#: Largest window in bytes that the 16-bit header field announces without scaling.
 UNSCALED_WINDOW = 65_535
 
 
@@ -11,24 +11,24 @@ def throughput_bps(window: int, rtt: float, bandwidth_bps: float = float("inf"))
     """Return bits per second of one connection: min(bandwidth, window / RTT).
 
     Args:
-        window: octets that the receiver lets be on the way.
+        window: bytes that the receiver allows in flight.
         rtt: seconds.
-        bandwidth_bps: of the narrowest link, bits per second.
+        bandwidth_bps: capacity of the narrowest link, bits per second.
     """
     return min(bandwidth_bps, window * 8 / rtt)
 
 
 def window_for(bandwidth_bps: float, rtt: float) -> float:
-    """Return the octets of window that fill a path: the bandwidth-delay product."""
+    """Return the window in bytes that fills a path: the bandwidth-delay product."""
     return bandwidth_bps * rtt / 8
 
 
 def limited_s(pause: float, buffer: int, rate_bps: float) -> float:
-    """Return the seconds in which the sender is held by the receiver's window while the reader pauses.
+    """Return the seconds for which a closed receive window stops the sender while the reader pauses.
 
     Args:
-        pause: seconds in which the reader reads nothing.
-        buffer: octets that the receiver's kernel takes before its window is shut.
-        rate_bps: at which the sender would go on, bits per second.
+        pause: seconds for which the application reads nothing.
+        buffer: bytes that the receiver's kernel accepts before its window closes.
+        rate_bps: rate at which the sender would send, bits per second.
     """
     return max(0.0, pause - buffer * 8 / rate_bps)

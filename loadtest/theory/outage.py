@@ -1,17 +1,19 @@
-"""Names while their authoritative servers do not answer (Moura et al., IMC 2018; serve-stale RFC 8767)."""
+"""Name resolution while the authoritative servers do not answer (Moura et al., IMC 2018; serve-stale RFC 8767)."""
 
 from theory.ttl import hit_rate
 
 
 def answered_share(rate: float, ttl: float, seconds: float, *, serve_stale: bool = False) -> float:
-    """Return the share of questions that a cache answers *seconds* into an outage: occ · (1 - t/T)⁺, or occ with stale.
+    """Return the share of queries that a cache answers *seconds* into an outage: occ · (1 - t/T)⁺, or occ with stale.
+
+    Here occ is the probability that the record was cached when the outage began, `theory.ttl.hit_rate`.
 
     Args:
-        rate: questions per second at one cache before.
-        ttl: seconds.  The shorter it is, the sooner everybody notices.
-        seconds: since the last server went.
-        serve_stale: whether caches give expired answers (RFC 8767); an entry that had expired before the outage began
-            and is still in memory comes on top.
+        rate: queries per second at one cache.
+        ttl: T, seconds.  The shorter it is, the sooner clients notice the outage.
+        seconds: t, since the last server failed.
+        serve_stale: whether caches return expired answers (RFC 8767).  Records that had expired before the outage and
+            are still in memory are not counted.
     """
     if ttl <= 0:
         return 0.0
@@ -20,19 +22,19 @@ def answered_share(rate: float, ttl: float, seconds: float, *, serve_stale: bool
 
 
 def mean_failed_share(rate: float, ttl: float, duration: float) -> float:
-    """Return the share of questions that fail during an outage of *duration* seconds, without serve-stale."""
+    """Return the share of queries that fail during an outage of *duration* seconds, without serve-stale."""
     covered = min(duration, ttl)
     answered = hit_rate(rate, ttl) * (covered - covered**2 / (2 * ttl)) if ttl > 0 else 0.0
     return 1 - answered / duration
 
 
 def resolved_share(loss: float, tries: int) -> float:
-    """Return the share of questions that get through a partial loss: 1 - p^r, for r tries in all."""
+    """Return the share of queries that succeed within *tries* attempts if each is lost with probability *loss*: 1 - p^r."""
     return 1 - loss**tries
 
 
 def resolved_share_of_servers(down: int, servers: int, tries: int) -> float:
-    """Return the share that gets through when *down* of *servers* are dead and each try takes another one."""
+    """Return the share of queries that succeed if *down* of *servers* are dead and each try asks a different server."""
     if tries > down:
         return 1.0
     failed = 1.0

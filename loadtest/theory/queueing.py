@@ -1,4 +1,4 @@
-"""Waiting for one of c connections, Poisson requests (Erlang 1917): exponential holding times M/M/c, constant M/D/c."""
+"""Waiting for one of c connections with Poisson arrivals: M/M/c for exponential holding times, M/D/c for constant ones."""
 
 import cmath
 import heapq
@@ -7,17 +7,21 @@ import random
 import statistics
 from collections.abc import Iterable, Iterator
 
-#: Roots are found when a step of Newton's method moves them by less.
+#: Newton's method stops when a step is smaller than this.
 _PRECISION = 1e-14
-#: Simulated runs behind `scatter_of_a_run`: its figure is then good to an eighth.
+#: Simulated runs behind `scatter_of_a_run`: they determine it to within an eighth.
 RUNS = 32
 
 
 def erlang_c(servers: int, load: float) -> float:
-    """Return the probability that a request waits, for *load* = λ · holding time erlangs offered to *servers*.
+    """Return the probability that a request waits (Erlang 1917).
+
+    Args:
+        servers: c, number of connections.
+        load: λ · holding time, in erlangs.
 
     Raises:
-        ValueError: the load is not below the number of servers; the queue would grow for ever.
+        ValueError: the load is not below the number of servers, so that the queue would grow for ever.
     """
     if not 0 <= load < servers:
         raise ValueError(f"expected a load below {servers} erlangs, got {load:g}")
@@ -34,7 +38,7 @@ def mm_c_wait(rate: float, holding: float, servers: int) -> float:
 
 
 def mm_c_wait_quantile(rate: float, holding: float, servers: int, quantile: float) -> float:
-    """Return the wait in seconds that a share *quantile* of requests does not exceed: P(W > t) = C · e^(-(cμ - λ)t)."""
+    """Return a quantile of the M/M/c wait in seconds, from P(W > t) = C · e^(-(cμ - λ)t)."""
     waiting = erlang_c(servers, rate * holding)
     if waiting <= 1 - quantile:
         return 0.0
@@ -42,12 +46,12 @@ def mm_c_wait_quantile(rate: float, holding: float, servers: int, quantile: floa
 
 
 def md_c_wait(rate: float, holding: float, servers: int) -> float:
-    """Return the mean wait in seconds when holding times are constant; exact.
+    """Return the exact mean wait in seconds when holding times are constant.
 
-    Seen every holding time D, the number waiting is Q' = max(0, Q + A - c) with Poisson arrivals A of mean a = λD
-    (Crommelin 1932), and its mean follows from the roots z of z^c = e^(a(z - 1)) inside the unit circle (Janssen and van
+    Observed once per holding time D, the queue length is Q' = max(0, Q + A - c) with Poisson arrivals A of mean a = λD
+    (Crommelin 1932).  Its mean follows from the roots z of z^c = e^(a(z - 1)) inside the unit circle (Janssen and van
     Leeuwaarden 2008, "Back to the roots of the M/D/s queue"): (a² - c(c - 1)) / 2(c - a) + Σ 1 / (1 - z).  Little's law
-    makes it a wait.  (Cosmetatos' approximation of 1976 is 2 % off here.)
+    turns it into a wait.  (Cosmetatos' approximation of 1976 is 2 % off here.)
 
     Raises:
         ValueError: as `erlang_c`.
@@ -64,10 +68,10 @@ def md_c_wait(rate: float, holding: float, servers: int) -> float:
 
 
 def waits(arrivals: Iterable[float], holdings: Iterable[float], servers: int) -> Iterator[float]:
-    """Yield the wait of each request, first come first served, for given arrivals and holding times.
+    """Yield the wait in seconds of each request for given arrivals and holding times, first come first served.
 
-    The recursion of Kiefer and Wolfowitz 1955; it takes the scatter of the arrivals out of a comparison, since a sample
-    of seconds may be far from the mean of the same queue over hours.
+    The recursion of Kiefer and Wolfowitz 1955.  Compared with it, a run of seconds shows no scatter from its own arrivals,
+    which may put it far from the mean of the same queue over hours.
     """
     free = [0.0] * servers
     for arrival, holding in zip(arrivals, holdings, strict=False):
@@ -77,10 +81,10 @@ def waits(arrivals: Iterable[float], holdings: Iterable[float], servers: int) ->
 
 
 def scatter_of_a_run(rate: float, holding: float, servers: int, seconds: float, *, constant: bool = False) -> float:
-    """Return by what share of the long-run mean the mean wait of a run of *seconds* scatters: one standard deviation.
+    """Return the standard deviation of a run's mean wait, as a share of the long-run mean.
 
-    Waits of neighbours are alike, so a run of n requests says far less than n independent waits would; by `RUNS` simulated
-    runs (seeded), each held against the model at the rate and the holding time that it happened to have.
+    Consecutive waits are correlated, so n requests tell far less than n independent waits would.  Taken from `RUNS` seeded
+    simulations, each divided by the model's mean at the rate and holding time that it happened to have.
 
     Raises:
         ValueError: as `erlang_c`.
@@ -94,10 +98,10 @@ def scatter_of_a_run(rate: float, holding: float, servers: int, seconds: float, 
             arrivals.append(now)
             holdings.append(holding if constant else rng.expovariate(1 / holding))
         own = len(arrivals) / seconds, statistics.fmean(holdings)
-        if own[0] * own[1] < servers:  # a run that chance overloads has no long-run mean
+        if own[0] * own[1] < servers:  # a run that is overloaded by chance has no long-run mean
             ratios.append(statistics.fmean(waits(arrivals, holdings, servers)) / model(*own, servers))
     if len(ratios) < RUNS // 2:
-        raise ValueError(f"expected a load that {seconds:g} s keep below {servers} erlangs, got {rate * holding:g}")
+        raise ValueError(f"expected a load below {servers} erlangs in runs of {seconds:g} s, got {rate * holding:g}")
     return statistics.stdev(ratios)
 
 
@@ -106,9 +110,9 @@ def smallest_pool(rate: float, holding: float, wait: float, *, constant: bool = 
 
     Args:
         rate: requests per second.
-        holding: seconds that a request holds a connection.
+        holding: seconds for which a request holds a connection, on average.
         wait: seconds, above 0.
-        constant: whether every request holds it equally long; else exponentially.
+        constant: whether holding times are constant; else they are exponential.
     """
     if wait <= 0:
         raise ValueError(f"expected a wait above 0 seconds, got {wait:g}")
@@ -120,7 +124,7 @@ def smallest_pool(rate: float, holding: float, wait: float, *, constant: bool = 
 
 
 def _root(unity: complex, utilisation: float) -> complex:
-    """Return the z inside the unit circle with z = unity · e^(ρ(z - 1)), for a root of unity other than 1."""
+    """Return the root z = unity · e^(ρ(z - 1)) inside the unit circle, for a root of unity other than 1."""
     z = 0j
     while True:
         image = unity * cmath.exp(utilisation * (z - 1))

@@ -1,7 +1,7 @@
-"""How old a snapshot is when it is looked at: over UDP, where the lost are skipped, and TCP, where all wait for them.
+"""Age of the newest game snapshot: over UDP, which skips lost ones, and over TCP, where all later ones wait.
 
-A sender emits the whole state every Δ; d is the one-way delay, p the loss of each packet.  Age is time since the newest
-snapshot at hand was sent, seen at a random moment (G. Fiedler, "UDP vs. TCP").
+A sender emits the whole state every Δ; d is the one-way delay, p the loss probability of a packet.  The age is the time
+since the newest available snapshot was sent, observed at a random moment (G. Fiedler, "UDP vs. TCP").
 """
 
 import math
@@ -13,9 +13,9 @@ def udp_age(delay: float, interval: float, loss: float) -> float:
     """Return the mean age in seconds: d + Δ(1 + p) / (2(1 - p)), the mean residual of a geometric gap.
 
     Args:
-        delay: one way, seconds.
-        interval: seconds between two snapshots.
-        loss: probability, below 1.
+        delay: d, one way, seconds.
+        interval: Δ, seconds between two snapshots.
+        loss: p, below 1.
     """
     return delay + interval * (1 + loss) / (2 * (1 - loss))
 
@@ -27,7 +27,7 @@ def udp_age_exceeds(excess: float, interval: float, loss: float) -> float:
 
 
 def udp_age_quantile(delay: float, interval: float, loss: float, quantile: float) -> float:
-    """Return the age in seconds that a share *quantile* of looks does not exceed."""
+    """Return the age in seconds that a share *quantile* of observations does not exceed."""
     beyond = 1 - quantile
     missed = math.floor(math.log(beyond) / math.log(loss)) if loss > 0 and beyond < loss else 0
     return delay + interval * (missed + (1 - beyond / loss**missed) / (1 - loss))
@@ -36,9 +36,9 @@ def udp_age_quantile(delay: float, interval: float, loss: float, quantile: float
 def tcp_age(delay: float, interval: float, loss: float) -> float:
     """Return the mean age in seconds over TCP: d + Δ/2 + p · D(D + Δ) / 2Δ.
 
-    One loss stops the stream for D = Δ + 1.25 RTT (fast retransmit, RFC 8985).  While it stands, what would have been
-    seen is missing one snapshot after the other: x seconds into it, ⌊x/Δ⌋ + 1 of them, each worth Δ of age.  Where Δ is
-    far below D that is the well-known p · D² / 2Δ.  Good while p · D/Δ is far below 1: beyond, stops overlap.
+    One loss stalls the stream for D = Δ + 1.25 RTT (fast retransmit, RFC 8985).  x seconds into the stall, ⌊x/Δ⌋ + 1
+    snapshots are missing, each of which adds Δ to the age.  For Δ far below D this is the well-known p · D² / 2Δ.  Valid
+    while p · D/Δ is far below 1: beyond that, stalls overlap.
     """
     stop = fast_retransmit_s(2 * delay, interval)
     whole, rest = divmod(stop, interval)

@@ -1,4 +1,4 @@
-"""Every model against the values that the catalogue of scenarios names, and at its edges."""
+"""Every model against reference values, and at the edges of its domain."""
 
 import random
 
@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import theory
 from theory import (
     accept_queue,
     congestion,
@@ -32,8 +31,8 @@ from theory import (
 
 INFINITE = float("inf")
 
-#: Scenario and case, what the model says, what the catalogue says, and to how many of its last digit that is rounded.
-CATALOGUE = [
+#: Name of the case, value of the model, expected value, and its rounding.
+REFERENCE = [
     ("time-wait exhausted", time_wait.exhausted_at(1000), 28.232, 0.0005),
     ("time-wait sustainable rate", time_wait.sustainable_rate(), 470.5, 0.05),
     ("time-wait sustainable rate of 256 ports", time_wait.sustainable_rate(256), 4.27, 0.005),
@@ -68,15 +67,15 @@ CATALOGUE = [
     ("congestion CUBIC p 0.0001", congestion.cubic_window(1e-4, 0.1), 187, 0.5),
     ("congestion CUBIC p 0.000001", congestion.cubic_window(1e-6, 0.1), 5926, 5),
     ("snapshots UDP ms", snapshots.udp_age(0.050, 1 / 60, 0.01) * 1000, 58.5, 0.05),
-    # The catalogue's figure is p · D²/2Δ; the whole sum adds p · D/2, with D = Δ + 125 ms.
+    # The reference is p · D²/2Δ; the exact sum adds p · D/2, with D = Δ + 125 ms.
     ("snapshots TCP ms", snapshots.tcp_age(0.050, 1 / 60, 0.01) * 1000 - 0.01 * (1000 / 60 + 125) / 2, 64.4, 0.05),
     ("integrity swap", integrity.passes("swap16", "checksum"), 1, 0),
     ("integrity plus and minus", integrity.passes("plusminus", "checksum"), 1, 0),
     ("integrity bit flip", integrity.passes("bitflip", "checksum"), 0, 0),
     ("integrity random", integrity.passes("random", "checksum"), 1 / 65_535, 0),
     ("integrity TLS", integrity.passes("swap16", "tag"), 0, 1e-38),
-    ("integrity GB, best case of the seed", integrity.octets_per_error(16_000_000) / integrity.GB, 16, 0),
-    ("integrity TB, worst case of the seed", integrity.octets_per_error(1e10) / integrity.TB, 10, 0),
+    ("integrity GB, best case of the textbook", integrity.bytes_per_error(16_000_000) / integrity.GB, 16, 0),
+    ("integrity TB, worst case of the textbook", integrity.bytes_per_error(1e10) / integrity.TB, 10, 0),
     ("ttl hit rate T 30", ttl.hit_rate(0.1, 30), 0.75, 0),
     ("ttl hit rate T 300", ttl.hit_rate(0.1, 300), 0.968, 0.0005),
     ("ttl upstream T 30", ttl.upstream_rate(0.1, 30), 0.025, 1e-9),
@@ -91,7 +90,7 @@ CATALOGUE = [
     ("dns-privacy DoT N 1", privacy.round_trips("dot", 1), 3, 0),
     ("dns-privacy DoT N 5", privacy.round_trips("dot", 5), 1.4, 0),
     ("dns-privacy DoT N 20", privacy.round_trips("dot", 20), 1.1, 0),
-    ("dns-privacy cut answer", privacy.question_ms("udp", 20, octets=4000), 60, 0),
+    ("dns-privacy cut answer", privacy.question_ms("udp", 20, size=4000), 60, 0),
     ("resolution hops", resolution.hops("example.com."), 3, 0),
     ("resolution hops of news", resolution.hops("news.example.com."), 4, 0),
     ("resolution hops when com. is known", resolution.hops("example.com.", "com."), 2, 0),
@@ -101,12 +100,12 @@ CATALOGUE = [
     ("coordinated-omission p99", omission.open_loop_quantile(0.99, 5, 60), 4.4, 1e-9),
     ("coordinated-omission p99, closed loop", omission.closed_loop_quantile(0.99, 5, 60, 0.1), 0, 0),
     ("accept-queue", accept_queue.overflow(100, 5, 128), 371, 0),
-    ("encryption: octets where the handshake is 1 %", encryption.octets_where_handshake_is(0.01, 1e-3, 1e-9), 99e6, 1),
+    ("encryption: bytes where the handshake is 1 %", encryption.bytes_where_handshake_is(0.01, 1e-3, 1e-9), 99e6, 1),
 ]
 
 
-@pytest.mark.parametrize(("case", "model", "value", "within"), CATALOGUE, ids=[row[0] for row in CATALOGUE])
-def test_the_model_gives_the_value_of_the_catalogue(case: str, model: float, value: float, within: float) -> None:
+@pytest.mark.parametrize(("case", "model", "value", "within"), REFERENCE, ids=[row[0] for row in REFERENCE])
+def test_a_model_gives_its_reference_value(case: str, model: float, value: float, within: float) -> None:
     assert model == pytest.approx(value, rel=1e-12, abs=within), case
 
 
@@ -121,12 +120,12 @@ def test_the_model_gives_the_value_of_the_catalogue(case: str, model: float, val
     ],
 )
 def test_time_to_first_byte_has_an_integer_slope(
-    protocol: theory.Protocol, resumed: bool, slope: int, measured_ms: float
+    protocol: handshake.Protocol, resumed: bool, slope: int, measured_ms: float
 ) -> None:
-    near, far = (theory.time_to_first_byte_ms(rtt, protocol, resumed=resumed, server_ms=3) for rtt in (20, 120))
+    near, far = (handshake.time_to_first_byte_ms(rtt, protocol, resumed=resumed, server_ms=3) for rtt in (20, 120))
     assert (far - near) / 100 == slope == handshake.round_trips(protocol, resumed=resumed)
-    # What the prototype measured at an RTT of 50.5 ms is above the line by CPU time, and by nothing else.
-    assert 0 < measured_ms - theory.time_to_first_byte_ms(50.5, protocol, resumed=resumed) < 6
+    # A prototype with an RTT of 50.5 ms measured CPU time on top of the line, and nothing else.
+    assert 0 < measured_ms - handshake.time_to_first_byte_ms(50.5, protocol, resumed=resumed) < 6
 
 
 @pytest.mark.parametrize(
@@ -141,12 +140,12 @@ def test_time_to_first_byte_has_an_integer_slope(
     ],
     ids=str,
 )
-def test_a_wrong_guess_or_a_long_chain_takes_more_round_trips(more: dict, round_trips: int) -> None:
+def test_a_wrong_group_guess_or_a_long_chain_takes_more_round_trips(more: dict, round_trips: int) -> None:
     assert handshake.tls_round_trips("TLSv1.3", **more) == round_trips
 
 
 @pytest.mark.parametrize(
-    ("certificates", "key", "group", "octets"),
+    ("certificates", "key", "group", "size"),
     [
         ((420,), "ECDSA P-256", "X25519", 791),
         ((825, 797), "RSA 2048", "X25519", 2183),
@@ -155,9 +154,9 @@ def test_a_wrong_guess_or_a_long_chain_takes_more_round_trips(more: dict, round_
     ],
     ids=str,
 )
-def test_the_flight_of_a_server_is_what_openssl_sent(certificates: tuple, key: str, group: str, octets: int) -> None:
-    said = handshake.server_flight(certificates, handshake.SIGNATURE[key], handshake.KEY_SHARE[group])
-    assert said == octets
+def test_the_predicted_flight_is_what_openssl_sent(certificates: tuple, key: str, group: str, size: int) -> None:
+    flight = handshake.server_flight(certificates, handshake.SIGNATURE[key], handshake.KEY_SHARE[group])
+    assert flight == size
 
 
 @pytest.mark.parametrize(
@@ -185,40 +184,40 @@ def test_the_square_wave_of_time_wait() -> None:
 
 
 @pytest.mark.parametrize(("hz", "step"), [(100, 5.12), (250, 2.048), (300, 512 / 300), (1000, 4.096)])
-def test_the_timer_wheel_rounds_a_minute_up(hz: int, step: float) -> None:
+def test_the_granularity_of_a_minute_follows_from_the_tick_rate(hz: int, step: float) -> None:
     assert time_wait.timer_step(hz) == pytest.approx(step)
-    assert time_wait.timer_step(hz, 60 / hz) == 1 / hz  # within the first level every tick counts
+    assert time_wait.timer_step(hz, 60 / hz) == 1 / hz  # timers of the first level have single ticks
 
 
-def test_the_square_wave_comes_back_in_steps_of_the_timer_wheel() -> None:
+def test_ports_return_in_steps_of_the_timer_wheel() -> None:
     step, first, rate, ports = 2.048, 60.4, 32, 1024
     times = [i / rate for i in range(150 * rate)]
     found = dict(zip(times, (found for found, _ in time_wait.on_the_wheel(times, ports, step, first)), strict=True))
     assert sum(found[t] for t in times if t < 60) == ports
     assert (found[31.96875], found[32.0]) == (True, False)
-    # The first step frees only what was closed before it, 13 ports in 0.4 s; after the next ones there is one for everybody.
+    # The first turn frees only the 13 ports that were closed 0.4 s before it; later turns free enough for every attempt.
     back = [t for t in times if t > 33 and found[t]]
     assert back[0] == pytest.approx(first, abs=1 / rate)
     assert sum(first <= t < first + step for t in back) == 13
     assert all(found[t] for t in times if 62.5 < t < 64.4)
-    # Without steps it is the ideal wave.
+    # With tiny steps the result is the ideal wave.
     fine = [found for found, _ in time_wait.on_the_wheel(times, ports, 1e-6, 0.0)]
     waiting = [n for _, n in time_wait.on_the_wheel(times, ports, step, first)]
     assert max(waiting) == ports
-    # While as many come as leave, the count is a saw: down by a step's worth when the wheel turns, and up again.
+    # In equilibrium the count is a sawtooth: each turn of the wheel frees a step's worth of ports.
     assert min(n for t, n in zip(times, waiting, strict=True) if 65 < t < 90) == ports - round(step * rate) + 1
     ideal = [time_wait.success_share(rate, t, ports) > 0.5 for t in times]
     assert sum(a != b for a, b in zip(fine, ideal, strict=True)) <= 4
 
 
 @pytest.mark.parametrize(
-    ("octets", "count"),
+    ("size", "count"),
     [(0, 0), (1, 1), (14_480, 1), (14_481, 2), (43_440, 2), (101_360, 3), (217_200, 4), (217_201, 5)],
 )
-def test_slow_start_rounds(octets: int, count: int) -> None:
-    assert slow_start.rounds(octets) == count
+def test_slow_start_rounds(size: int, count: int) -> None:
+    assert slow_start.rounds(size) == count
     if count:
-        assert slow_start.octets_within(count - 1) < octets <= slow_start.octets_within(count)
+        assert slow_start.bytes_within(count - 1) < size <= slow_start.bytes_within(count)
 
 
 def test_a_warm_connection_needs_fewer_rounds() -> None:
@@ -228,7 +227,7 @@ def test_a_warm_connection_needs_fewer_rounds() -> None:
     assert slow_start.transfer_ms(217_200, 20) == 60
 
 
-def test_repeated_syns_are_linear_first_and_double_then() -> None:
+def test_syn_retries_are_linear_first_and_then_double() -> None:
     assert recovery.syn_times() == [1, 2, 3, 4, 5, 7, 11, 19, 35, 67]
     assert recovery.syn_times(linear=0) == [1, 3, 7, 15, 31, 63]
     assert [accept_queue.connect_s(dropped, 0.1) for dropped in (0, 0.5, 3.5, 100)] == [0.1, 1.1, 4.1, None]
@@ -237,25 +236,25 @@ def test_repeated_syns_are_linear_first_and_double_then() -> None:
 
 
 @pytest.mark.parametrize("gap", [4.89, 4.91, 4.99, 5.01])
-def test_the_race_is_lost_in_the_last_round_trip_before_the_server_closes(gap: float) -> None:
+def test_a_request_loses_the_race_in_the_last_round_trip_before_the_server_closes(gap: float) -> None:
     assert keepalive.races(gap, 5, 0.1) == (4.9 < gap < 5)
     assert keepalive.safe_client_timeout(5, 0.1) == 4.9
 
 
-def test_a_request_that_races_waits_for_the_fin_and_for_a_new_connection() -> None:
+def test_a_request_that_loses_the_race_waits_for_the_fin_and_a_new_connection() -> None:
     assert [keepalive.answer_s(gap, 5, 0.1) for gap in (1, 4.95, 6)] == pytest.approx([0.1, 0.25, 0.2])
     assert keepalive.opened_share(0.2, 5) == pytest.approx(1 - keepalive.reused_share(0.2, 5))
 
 
 @given(st.floats(0.001, 10), st.floats(0.1, 100), st.floats(0, 0.1))
-def test_requests_are_reused_raced_or_opened(rate: float, timeout: float, rtt: float) -> None:
+def test_every_request_reuses_races_or_opens(rate: float, timeout: float, rtt: float) -> None:
     opened = 1 - keepalive.reused_share(rate, timeout)
     raced = keepalive.race_share(rate, timeout, rtt)
     assert keepalive.reused_share(rate, timeout, rtt) + raced + opened == pytest.approx(1)
 
 
 @given(st.floats(0.001, 1000), st.floats(0.1, 86400))
-def test_what_the_cache_does_not_answer_goes_upstream(rate: float, seconds: float) -> None:
+def test_cache_misses_go_upstream(rate: float, seconds: float) -> None:
     assert ttl.upstream_rate(rate, seconds) == pytest.approx(rate * (1 - ttl.hit_rate(rate, seconds)))
     assert ttl.stale_share(rate, seconds, 0) == pytest.approx(ttl.hit_rate(rate, seconds))
     assert ttl.stale_share(rate, seconds, seconds) == 0
@@ -266,14 +265,16 @@ def test_what_the_cache_does_not_answer_goes_upstream(rate: float, seconds: floa
 
 
 @given(st.floats(0.001, 10), st.floats(0.1, 1000), st.floats(0, 100))
-def test_a_cache_behind_another_hits_no_more_than_one_alone(rate: float, seconds: float, others: float) -> None:
+def test_a_cache_behind_another_has_no_higher_hit_rate_than_one_alone(
+    rate: float, seconds: float, others: float
+) -> None:
     behind = ttl.hit_rate_behind(rate, seconds, others)
     assert 0 <= behind <= ttl.hit_rate(rate, seconds) * (1 + 1e-9)
     assert ttl.hit_rate_behind(rate, seconds, 0) == pytest.approx(ttl.hit_rate(rate, seconds))
 
 
 @given(st.integers(1, 200), st.floats(0.01, 0.999))
-def test_constant_holding_waits_at_least_half_of_exponential(servers: int, utilisation: float) -> None:
+def test_constant_holding_times_wait_between_half_and_all_of_exponential_ones(servers: int, utilisation: float) -> None:
     rate = servers * utilisation
     constant, exponential = queueing.md_c_wait(rate, 1, servers), queueing.mm_c_wait(rate, 1, servers)
     assert 0.5 * exponential <= constant + 1e-9
@@ -283,59 +284,58 @@ def test_constant_holding_waits_at_least_half_of_exponential(servers: int, utili
 
 
 @pytest.mark.parametrize("model", [queueing.mm_c_wait, queueing.md_c_wait])
-def test_an_overloaded_queue_has_no_wait(model) -> None:
+def test_an_overloaded_queue_is_refused(model) -> None:
     with pytest.raises(ValueError, match="below 2 erlangs, got 2"):
         model(2, 1, 2)
     assert model(0, 1, 2) == 0
 
 
-def test_runs_scatter_less_when_longer_and_when_holding_is_constant() -> None:
+def test_longer_runs_and_constant_holding_times_scatter_less() -> None:
     short, long = (queueing.scatter_of_a_run(40, 0.1, 6, seconds) for seconds in (50, 200))
     assert long == pytest.approx(short / 2, rel=0.35)
     assert queueing.scatter_of_a_run(40, 0.1, 6, 200, constant=True) < long
-    with pytest.raises(ValueError, match="below 4 erlangs, got 5"):
+    with pytest.raises(ValueError, match="below 4 erlangs in runs of 50 s, got 5"):
         queueing.scatter_of_a_run(50, 0.1, 4, 50)
 
 
 @pytest.mark.parametrize(("constant", "size"), [(False, 14), (True, 14)])
-def test_the_smallest_pool_that_keeps_a_wait(constant: bool, size: int) -> None:
+def test_the_smallest_pool_for_a_given_wait(constant: bool, size: int) -> None:
     assert queueing.smallest_pool(500, 0.025, 0.010, constant=constant) == size
     with pytest.raises(ValueError, match="above 0"):
         queueing.smallest_pool(500, 0.025, 0)
 
 
-def test_a_share_that_is_none_is_refused() -> None:
+def test_values_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="from 0 to below 1, got 1"):
         time_wait.cured_rate(reused=1)
     with pytest.raises(ValueError, match="at most the TTL of 10 s, got 11"):
         propagation.stale_share(5, 10, 11)
 
 
-def test_more_tries_than_dead_servers_always_get_through() -> None:
+def test_more_tries_than_dead_servers_always_succeed() -> None:
     shares = [outage.resolved_share_of_servers(2, 4, tries) for tries in (1, 2, 3)]
     assert shares == pytest.approx([1 / 2, 1 - 1 / 6, 1])
 
 
-def test_shorter_ttls_fail_more_of_an_outage() -> None:
+def test_shorter_ttls_fail_more_queries_in_an_outage() -> None:
     failed = [outage.mean_failed_share(1, seconds, 600) for seconds in (0, 30, 300, 3600)]
     assert failed == sorted(failed, reverse=True)
     assert failed[0] == 1
 
 
-def test_what_an_observer_reads_and_what_travels() -> None:
+def test_only_unencrypted_transports_are_readable_and_setup_is_shared() -> None:
     assert [name for name in ("udp", "tcp", "dot", "doh") if privacy.readable(name)] == ["udp", "tcp"]
     assert privacy.question_ms("dot", 20, 5) == 28
     assert resolution.mean_ms(0.5, 0.8, 4, [10, 20, 16]) == pytest.approx(0.5 * (4 + 0.2 * 46))
-    assert resolution.resolver_path_ms(4) == 4
 
 
 def test_costs_of_encryption_are_consistent() -> None:
-    octets = encryption.octets_where_handshake_is(0.01, 5e-4, 2e-9)
-    assert encryption.handshake_share(octets, 5e-4, 2e-9) == pytest.approx(0.01)
+    size = encryption.bytes_where_handshake_is(0.01, 5e-4, 2e-9)
+    assert encryption.handshake_share(size, 5e-4, 2e-9) == pytest.approx(0.01)
     assert encryption.cores(100, 1e8, 5e-4, 2e-9) == pytest.approx(0.25)
 
 
-def test_the_window_that_fills_a_path_does() -> None:
+def test_the_bandwidth_delay_product_fills_a_path() -> None:
     window = flow_control.window_for(100e6, 0.1)
     assert flow_control.throughput_bps(round(window), 0.1, 1e12) == 100e6
     assert flow_control.throughput_bps(round(window) * 2, 0.1, 100e6) == 100e6
@@ -343,7 +343,7 @@ def test_the_window_that_fills_a_path_does() -> None:
     assert flow_control.limited_s(0.01, 131_072, 10e6) == 0
 
 
-def test_wrong_packets_come_from_damage_that_passes() -> None:
+def test_only_corruption_that_passes_a_check_delivers_wrong_packets() -> None:
     assert integrity.wrong_packets(1000, 0.05, "swap16") == 50
     assert integrity.wrong_packets(1000, 0.05, "swap16", "crc32") == pytest.approx(50 / 2**32)
     assert integrity.wrong_packets(1000, 0.05, "bitflip", "crc32") == 0
@@ -353,14 +353,14 @@ def test_wrong_packets_come_from_damage_that_passes() -> None:
     assert integrity.connection_survives(0.05, 10, "bitflip") == 1
 
 
-def test_two_servers_take_arrivals_in_order():
-    # At 0 both are free; the third waits for the first, which is done at 4.
-    assert list(theory.queueing.waits([0, 0, 1, 9], [4, 5, 1, 1], 2)) == [0, 0, 3, 0]
+def test_two_servers_serve_arrivals_in_order():
+    # Both are free at 0; the third request waits for the first, which ends at 4.
+    assert list(queueing.waits([0, 0, 1, 9], [4, 5, 1, 1], 2)) == [0, 0, 3, 0]
 
 
-def test_the_recursion_over_many_arrivals_is_the_closed_form():
+def test_the_recursion_over_many_arrivals_converges_to_the_closed_form():
     rng = random.Random(4)
     at = 0.0
     arrivals = [at := at + rng.expovariate(20.0) for _ in range(200_000)]
-    waits = list(theory.queueing.waits(arrivals, (0.1 for _ in arrivals), 3))
-    assert sum(waits) / len(waits) == pytest.approx(theory.md_c_wait(20, 0.1, 3), rel=0.05)
+    waits = list(queueing.waits(arrivals, (0.1 for _ in arrivals), 3))
+    assert sum(waits) / len(waits) == pytest.approx(queueing.md_c_wait(20, 0.1, 3), rel=0.05)

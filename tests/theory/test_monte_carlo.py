@@ -1,4 +1,4 @@
-"""Every model against a simulation that knows nothing of its formula; seeded, so it passes or fails for ever."""
+"""Every model against a simulation that does not use its formula; seeded, so the outcome never varies."""
 
 import heapq
 import math
@@ -16,7 +16,6 @@ from theory import (
     keepalive,
     omission,
     outage,
-    ports_held,
     propagation,
     queueing,
     slow_start,
@@ -26,7 +25,7 @@ from theory import (
 )
 
 
-def test_ports_that_wait_make_a_square_wave() -> None:
+def test_waiting_ports_make_a_square_wave() -> None:
     rate, ports, wait = 200, 2000, 30.0
     busy: list[float] = []
     succeeded = [0] * 60
@@ -45,8 +44,8 @@ def test_ports_that_wait_make_a_square_wave() -> None:
 @pytest.mark.parametrize(
     "cure", [{}, {"sources": 3}, {"destinations": 2}, {"tw_reuse": True}, {"reused": 0.75}], ids=str
 )
-def test_cures_sustain_what_they_promise_and_no_more(cure: dict) -> None:
-    """Demand twice what is sustainable: what succeeds in the long run is the sustainable rate."""
+def test_cures_sustain_the_predicted_rate_and_no_more(cure: dict) -> None:
+    """At twice the sustainable rate, the long-run success rate is the sustainable one."""
     rng, ports, wait = random.Random(5), 50, 10.0
     wanted = 2 * time_wait.cured_rate(ports, wait, **cure)
     window = ports * cure.get("sources", 1) * cure.get("destinations", 1)
@@ -62,7 +61,7 @@ def test_cures_sustain_what_they_promise_and_no_more(cure: dict) -> None:
         elif len(busy) < window:
             heapq.heappush(busy, now + held)
             done += 1
-    # Reused requests never need a port, so only those that open a connection are held down to the sustainable rate.
+    # Requests on a reused connection need no port; only those that open one are limited.
     share = cure.get("reused", 0)
     sustained = time_wait.cured_rate(ports, wait, **cure)
     assert done / seconds == pytest.approx(wanted * share + sustained * (1 - share), rel=0.03)
@@ -81,7 +80,7 @@ def test_waiting_for_a_connection(kind: str, servers: int) -> None:
         heapq.heappush(free, start + (rng.expovariate(1 / holding) if kind == "exponential" else holding))
     model = queueing.mm_c_wait if kind == "exponential" else queueing.md_c_wait
     other = queueing.md_c_wait if kind == "exponential" else queueing.mm_c_wait
-    # At 96 % utilisation a queue forgets slowly: 400,000 requests still leave some per cent of noise.
+    # At 96 % utilisation waits are correlated for long: 400,000 requests still leave a few per cent of noise.
     assert statistics.fmean(waits) == pytest.approx(model(rate, holding, servers), rel=0.15 if servers == 13 else 0.05)
     assert statistics.fmean(waits) != pytest.approx(other(rate, holding, servers), rel=0.30)
     if kind == "exponential" and servers == 16:
@@ -91,11 +90,11 @@ def test_waiting_for_a_connection(kind: str, servers: int) -> None:
 
 @pytest.mark.parametrize(("rate", "timeout", "rtt"), [(0.2, 5, 0.1), (1, 5, 0.5), (0.05, 5, 0.12)])
 def test_the_keep_alive_race(rate: float, timeout: float, rtt: float) -> None:
-    """A request and the server's FIN pass each other on the way."""
+    """The request and the server's FIN cross on the path."""
     rng, raced, count = random.Random(1), 0, 200_000
     for _ in range(count):
         gap = rng.expovariate(rate)
-        # The server's clock: its answer left at 0, so the client's silence began half a round trip later.
+        # On the server's clock: its response left at 0, so the client's silence began half a round trip later.
         sent = rtt / 2 + gap
         arrives, fin_sent, fin_seen = sent + rtt / 2, timeout, timeout + rtt / 2
         raced += arrives > fin_sent and sent < fin_seen
@@ -103,20 +102,20 @@ def test_the_keep_alive_race(rate: float, timeout: float, rtt: float) -> None:
     assert raced / count == pytest.approx(share, abs=4 * math.sqrt(share / count))
 
 
-@pytest.mark.parametrize("octets", [1, 14_480, 14_481, 50_000, 217_201, 5_000_000])
+@pytest.mark.parametrize("size", [1, 14_480, 14_481, 50_000, 217_201, 5_000_000])
 @pytest.mark.parametrize("window", [10, 160])
-def test_a_window_that_grows_by_what_is_acknowledged(octets: int, window: int) -> None:
-    left, cwnd, simulated = math.ceil(octets / 1448), window, 0
+def test_the_window_grows_by_each_acknowledged_segment(size: int, window: int) -> None:
+    left, cwnd, simulated = math.ceil(size / 1448), window, 0
     while left > 0:
         sent = min(left, cwnd)
         left, cwnd, simulated = left - sent, cwnd + sent, simulated + 1
-    assert simulated == slow_start.rounds(octets, window=window)
-    assert cwnd == slow_start.window_after(octets, window=window)
+    assert simulated == slow_start.rounds(size, window=window)
+    assert cwnd == slow_start.window_after(size, window=window)
 
 
 @pytest.mark.parametrize(("window", "rtt", "bandwidth"), [(65_536, 0.1, 1e9), (1_000_000, 0.02, 50e6)])
-def test_a_receivers_window_limits_like_a_rate(window: int, rtt: float, bandwidth: float) -> None:
-    """Segments leave one after the other; each may only leave when the one a window before it was acknowledged."""
+def test_a_receive_window_limits_the_rate(window: int, rtt: float, bandwidth: float) -> None:
+    """A segment may leave once the segment one window before it has been acknowledged."""
     segment = 1024
     allowed, left_at = window // segment, 0.0
     done: list[float] = []
@@ -130,7 +129,7 @@ def test_a_receivers_window_limits_like_a_rate(window: int, rtt: float, bandwidt
 
 
 @pytest.mark.parametrize(("pause", "buffer", "rate"), [(2.0, 131_072, 10e6), (0.5, 65_536, 4e6)])
-def test_a_reader_that_pauses_holds_the_sender(pause: float, buffer: int, rate: float) -> None:
+def test_a_pausing_reader_stops_the_sender(pause: float, buffer: int, rate: float) -> None:
     step, held, filled = 0.0005, 0.0, 0.0
     for _ in range(round(pause / step)):
         if filled + rate * step / 8 > buffer:
@@ -142,7 +141,7 @@ def test_a_reader_that_pauses_holds_the_sender(pause: float, buffer: int, rate: 
 
 @pytest.mark.parametrize("loss", [0.001, 0.01])
 def test_the_sawtooth_of_reno(loss: float) -> None:
-    """One loss in every 1/p packets, as Mathis et al. assume; then losses by chance, which are a little kinder."""
+    """Evenly spaced losses, as Mathis et al. assume; then independent losses, which cost a little less."""
     for kind, factor in (("regular", 1.0), ("by chance", congestion.RENO_BY_CHANCE)):
         rng, window, sent, until, rounds = random.Random(3), 20.0, 0.0, 1 / loss, 0
         for _ in range(60_000):
@@ -154,10 +153,10 @@ def test_the_sawtooth_of_reno(loss: float) -> None:
 
 @pytest.mark.parametrize(("loss", "rtt"), [(1e-4, 0.1), (1e-5, 0.1), (1e-6, 0.02)])
 def test_the_curve_of_cubic(loss: float, rtt: float) -> None:
-    """RFC 9438 sections 4.2 and 4.6, round by round: the mean is the RFC's where one packet in every 1/p is lost.
+    """RFC 9438 sections 4.2 and 4.6, simulated round by round.
 
-    The curve is flat where it meets the last peak, so any start near the mean keeps for long.  Losses by chance reach
-    the steep part beyond the peak, and bring a quarter more.
+    Evenly spaced losses give the RFC's mean.  Independent losses also reach the steep part beyond the last peak, which
+    yields a quarter more.
     """
     share = (3 + congestion.CUBIC_BETA) / 4
     for kind, rel, factor in (("regular", 0.005, 1), ("by chance", 0.05, congestion.CUBIC_BY_CHANCE)):
@@ -176,7 +175,7 @@ def test_the_curve_of_cubic(loss: float, rtt: float) -> None:
 def test_the_age_of_snapshots_over_udp(delay: float, interval: float, loss: float) -> None:
     rng, count = random.Random(9), 200_000
     arrived = [n for n in range(count) if rng.random() >= loss]
-    # Between two arrivals the newest is the first of them: age grows from the delay on.
+    # Between two arrivals the first is the newest; its age grows from the one-way delay on.
     area = sum((b - a) * interval * (delay + (b - a) * interval / 2) for a, b in pairwise(arrived))
     span = (arrived[-1] - arrived[0]) * interval
     assert area / span == pytest.approx(snapshots.udp_age(delay, interval, loss), rel=0.005)
@@ -198,7 +197,7 @@ def _age_at(moment: float, arrived: list[int], interval: float, delay: float) ->
 
 @pytest.mark.parametrize(("delay", "interval", "loss"), [(0.05, 1 / 60, 0.01), (0.01, 1 / 30, 0.02)])
 def test_the_age_of_snapshots_over_tcp(delay: float, interval: float, loss: float) -> None:
-    """A lost segment holds up all behind it until it was sent again, and may be lost again."""
+    """A lost segment delays all later ones until its retransmission, which may be lost again."""
     rng, ready, area, newest = random.Random(4), 0.0, 0.0, -1
     count, again = 200_000, interval + 2 * delay * 1.25
     releases = []
@@ -209,7 +208,7 @@ def test_the_age_of_snapshots_over_tcp(delay: float, interval: float, loss: floa
         ready = max(ready, arrives)
         releases.append(ready)
     for number, (at, following) in enumerate(pairwise(releases)):
-        # From its release to the next one's this snapshot is the newest; the age is a trapezium.
+        # This snapshot is the newest until the next one is released; its age over that time is a trapezium.
         newest = number
         area += (following - at) * ((at + following) / 2 - newest * interval)
     age = area / (releases[-1] - releases[0])
@@ -217,7 +216,7 @@ def test_the_age_of_snapshots_over_tcp(delay: float, interval: float, loss: floa
 
 
 @pytest.mark.parametrize("damage", ["bitflip", "swap16", "plusminus", "random"])
-def test_what_the_internet_checksum_lets_pass(damage: integrity.Damage) -> None:
+def test_which_corruption_passes_the_internet_checksum(damage: integrity.Damage) -> None:
     rng, count = random.Random(6), 2_000 if damage != "random" else 40_000
     passed = 0
     for _ in range(count):
@@ -232,17 +231,17 @@ def test_what_the_internet_checksum_lets_pass(damage: integrity.Damage) -> None:
             wrong[1], wrong[2] = wrong[1] + 1, wrong[2] - 1
         else:
             wrong[rng.randrange(4)] = rng.randrange(65_536)
-        passed += checksum(_octets(words)) == checksum(_octets(wrong)) and words != wrong
+        passed += checksum(_packed(words)) == checksum(_packed(wrong)) and words != wrong
     expected = count * integrity.passes(damage, "checksum")
     assert abs(passed - expected) <= 4 * math.sqrt(expected) + (0 if damage != "swap16" else 1)
 
 
-def _octets(words: list[int]) -> bytes:
+def _packed(words: list[int]) -> bytes:
     return b"".join(word.to_bytes(2, "big") for word in words)
 
 
 @pytest.mark.parametrize("damage", ["swap16", "bitflip"])
-def test_a_tls_connection_survives_only_what_tcp_repairs(damage: integrity.Damage) -> None:
+def test_a_tls_connection_survives_only_corruption_that_tcp_repairs(damage: integrity.Damage) -> None:
     rng, share, segments, connections = random.Random(8), 0.05, 20, 4000
     alive = sends = 0
     for _ in range(connections):
@@ -250,10 +249,10 @@ def test_a_tls_connection_survives_only_what_tcp_repairs(damage: integrity.Damag
         for _ in range(segments):
             sends += 1
             while rng.random() < share:
-                if damage == "swap16":  # passes the checksum, not the tag
+                if damage == "swap16":  # passes the checksum, fails the tag
                     wrong = True
                     break
-                sends += 1  # the checksum saw it: TCP sends again
+                sends += 1  # the checksum catches it: TCP retransmits
         alive += not wrong
     expected = integrity.connection_survives(share, segments, damage)
     assert alive / connections == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / connections))
@@ -262,7 +261,7 @@ def test_a_tls_connection_survives_only_what_tcp_repairs(damage: integrity.Damag
 
 @pytest.mark.parametrize("rounding", ["exact", "down", "up"])
 @pytest.mark.parametrize("seconds", [2, 30])
-def test_a_cache_and_its_rounding(seconds: int, rounding: ttl.Rounding) -> None:
+def test_hit_rate_by_rounding_of_the_ttl(seconds: int, rounding: ttl.Rounding) -> None:
     rng, now, expires, hits, count = random.Random(3), 0.0, 0.0, 0, 60_000
     for _ in range(count):
         now += rng.expovariate(0.1)
@@ -278,7 +277,7 @@ def test_a_cache_and_its_rounding(seconds: int, rounding: ttl.Rounding) -> None:
 
 
 @pytest.mark.parametrize(("rate", "others"), [(0.1, 0.0), (0.1, 0.1), (0.1, 5.0), (0.02, 5.0), (1.0, 0.5)])
-def test_a_cache_behind_a_cache_that_counts_down(rate: float, others: float) -> None:
+def test_hit_rate_behind_a_cache_that_counts_down(rate: float, others: float) -> None:
     rng, seconds, count = random.Random(2), 30.0, 30_000
     now = client_expires = resolver_expires = 0.0
     hits = 0
@@ -287,7 +286,7 @@ def test_a_cache_behind_a_cache_that_counts_down(rate: float, others: float) -> 
         if now < client_expires:
             hits += 1
             continue
-        while others and resolver_expires <= now:  # filled again by whoever asked first
+        while others and resolver_expires <= now:  # refilled by the first query of another client
             asked = resolver_expires + rng.expovariate(others)
             if asked > now:
                 break
@@ -299,7 +298,7 @@ def test_a_cache_behind_a_cache_that_counts_down(rate: float, others: float) -> 
 
 
 def test_the_share_of_stale_caches_and_of_answers_in_an_outage() -> None:
-    """Caches run for a while; then the record changes, or its servers go.  What they still say falls in a line."""
+    """After a change, or an outage, the share of caches that still answer falls linearly."""
     rng, rate, seconds, caches = random.Random(5), 0.05, 60.0, 6000
     expiries = []
     for _ in range(caches):
@@ -322,7 +321,7 @@ def test_the_share_of_stale_caches_and_of_answers_in_an_outage() -> None:
 def test_clients_that_ignore_the_ttl() -> None:
     rng, clients = random.Random(1), 20_000
     classes, never = [(0.5, 30.0), (0.3, 120.0)], 0.2
-    moves = []  # when each client looks the name up again: evenly within its own time
+    moves = []  # seconds until each client looks the name up again, uniform within its own period
     for _ in range(clients):
         kind = rng.random()
         moves.append(rng.random() * 30 if kind < 0.5 else rng.random() * 120 if kind < 0.8 else math.inf)
@@ -333,13 +332,13 @@ def test_clients_that_ignore_the_ttl() -> None:
 
 @pytest.mark.parametrize("hold", [0.0, 8.0, 3.0, math.inf], ids=["honours", "keeps-longer", "keeps-shorter", "never"])
 @pytest.mark.parametrize(("rate", "others"), [(0.5, 1.0), (0.1, 5.0)])
-def test_requests_on_the_old_address_come_from_two_ages(hold: float, rate: float, others: float) -> None:
-    """A resolver that others keep warm, a client with a hold of its own; nobody knows when the change comes."""
+def test_requests_to_the_old_address_follow_from_two_delays(hold: float, rate: float, others: float) -> None:
+    """A resolver shared with others, a client with a hold of its own, and a change at a random moment."""
     rng, seconds, moments = random.Random(6), 4.0, (0.0, 1.0, 3.0, 4.5, 8.0, 11.0)
     old, clients = [0] * len(moments), 6000
     for _ in range(clients):
-        change = 60.0 + 20 * rng.random()  # asked this often, a record expires like a clock: any phase of it
-        # What the resolver holds: (from, until) of each stay in its cache.
+        change = 60.0 + 20 * rng.random()  # a busy record expires periodically: sample all phases
+        # (from, until) of each stay of the record in the resolver's cache.
         stays, now = [], 0.0
         while now < change + 15:
             now += rng.expovariate(others)
@@ -347,7 +346,7 @@ def test_requests_on_the_old_address_come_from_two_ages(hold: float, rate: float
             now += seconds
 
         def asked(at: float, stays: list[tuple[float, float]] = stays, change: float = change) -> tuple[bool, float]:
-            """Return whether the resolver says the old address, and until when."""
+            """Return whether the resolver returns the old address, and until when."""
             for begin, end in stays:
                 if begin <= at < end:
                     return begin < change, end
@@ -358,7 +357,7 @@ def test_requests_on_the_old_address_come_from_two_ages(hold: float, rate: float
         while now < change + 15:
             now += rng.expovariate(rate)
             requests.append((now, None))
-        requests += [(change + each, i) for i, each in enumerate(moments)]  # what a request at this moment would find
+        requests += [(change + each, i) for i, each in enumerate(moments)]  # what a request at this moment would get
         held_old, until = True, math.inf if math.isinf(hold) else 0.0
         for at, looked in sorted(requests, key=lambda each: each[0]):
             if looked is not None:
@@ -371,7 +370,7 @@ def test_requests_on_the_old_address_come_from_two_ages(hold: float, rate: float
 
 
 @pytest.mark.parametrize(("hold", "rate", "others"), [(0.0, 0.5, 2.0), (8.0, 0.5, 1.0), (2.0, 3.0, 0.3)])
-def test_seconds_of_old_answers_are_the_area_below_their_share(hold: float, rate: float, others: float) -> None:
+def test_mean_seconds_on_the_old_address_are_the_area_below_its_share(hold: float, rate: float, others: float) -> None:
     area = sum(ttl.old_share(0.005 + i / 100, 4.0, hold, rate, others) for i in range(1600)) / 100
     assert area == pytest.approx(ttl.old_seconds(4.0, hold, rate, others), rel=0.001)
 
@@ -385,7 +384,7 @@ def test_no_other_ttl_costs_less_than_the_best(rate: float, every: float) -> Non
     assert both(best) <= min(both(best * factor) for factor in (0.5, 0.9, 0.99, 1.01, 1.1, 2))
 
 
-def test_a_secondary_that_lags_prolongs_the_stale() -> None:
+def test_a_lagging_secondary_prolongs_staleness() -> None:
     rng, seconds, lag, share, caches = random.Random(4), 60.0, 25.0, 0.5, 20_000
     new_from = []
     for _ in range(caches):
@@ -410,17 +409,17 @@ def test_the_lag_of_a_secondary(loss: float, retry: float | None, tries: int) ->
 
 
 @pytest.mark.parametrize(("loss", "tries"), [(0.9, 7), (0.5, 3)])
-def test_tries_against_a_partial_loss(loss: float, tries: int) -> None:
+def test_retries_against_partial_loss(loss: float, tries: int) -> None:
     rng, count = random.Random(2), 40_000
-    through = sum(any(rng.random() >= loss for _ in range(tries)) for _ in range(count))
-    assert through / count == pytest.approx(outage.resolved_share(loss, tries), abs=0.01)
+    resolved = sum(any(rng.random() >= loss for _ in range(tries)) for _ in range(count))
+    assert resolved / count == pytest.approx(outage.resolved_share(loss, tries), abs=0.01)
 
 
 @pytest.mark.parametrize(("down", "tries"), [(1, 1), (2, 2), (3, 2)])
-def test_tries_against_dead_servers(down: int, tries: int) -> None:
+def test_retries_against_dead_servers(down: int, tries: int) -> None:
     rng, count = random.Random(2), 30_000
-    through = sum(max(rng.sample(range(4), tries)) >= down for _ in range(count))
-    assert through / count == pytest.approx(outage.resolved_share_of_servers(down, 4, tries), abs=0.012)
+    resolved = sum(max(rng.sample(range(4), tries)) >= down for _ in range(count))
+    assert resolved / count == pytest.approx(outage.resolved_share_of_servers(down, 4, tries), abs=0.012)
 
 
 def test_open_and_closed_loops_see_a_stall() -> None:
@@ -447,4 +446,4 @@ def test_ports_held_by_a_server_that_closes_first(rate: float, seconds: float, p
     rng = random.Random(1)
     drawn = round(rate * min(seconds, 60))
     held = statistics.mean(len({rng.randrange(ports) for _ in range(drawn)}) for _ in range(200))
-    assert ports_held(rate, seconds, ports) == pytest.approx(held, rel=0.01)
+    assert time_wait.ports_held(rate, seconds, ports) == pytest.approx(held, rel=0.01)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-import theory
 from experiments import Bars, Chart, Curve, Panel, Run
 from scenarios.instruments import memory_handshake
 from theory import handshake, slow_start
@@ -24,7 +23,7 @@ class Proof:
     """One way to prove who the server is (and the client, if *mutual*)."""
 
     key: str
-    version: theory.Protocol = "TLSv1.3"
+    version: handshake.Protocol = "TLSv1.3"
     resumed: bool = False
     mutual: bool = False
     intermediates: int = 1
@@ -43,7 +42,7 @@ class Proof:
     @property
     def round_trips(self) -> int:
         """Flights of the server that the client has to wait for."""
-        return theory.tls_round_trips(self.version, resumed=self.resumed, hello_retry=self.wrong_guess)
+        return handshake.tls_round_trips(self.version, resumed=self.resumed, hello_retry=self.wrong_guess)
 
     def ends(self) -> memory_handshake.Ends:
         """Return who will shake hands."""
@@ -179,7 +178,7 @@ class Proofs:
 
     def _flights(self) -> Chart:
         shown = list(self.predicted)
-        window = slow_start.octets_within(1)
+        window = slow_start.bytes_within(1)
         theirs = [Curve("theory", [(i - 0.4, self.predicted[p]), (i + 0.4, self.predicted[p])], "mark") for i, p in enumerate(shown)]  # fmt: skip
         flights = [(i - 0.3, i + 0.3, float(self.chains[p].flight)) for i, p in enumerate(shown) if p in self.chains]
         verified = [(i - 0.3, i + 0.3, self.chains[p].client_ms) for i, p in enumerate(shown) if p in self.chains]

@@ -3,16 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import theory
 from experiments import Bars, Chart, Curve, Dots, Moment, Panel
 from scenarios.instruments.port_windows import Arm
+from theory import time_wait
 
 #: The share by which the totals of two arms may differ and still be one line to the eye.
 ALIKE = 0.02
 
 
 def square_wave(base: Arm, ports: int, seconds: float, wheel: tuple[float, float]) -> Chart:
-    """Return connections per second by outcome, above the sockets that wait; *wheel* as `theory.on_the_wheel` has it."""
+    """Return connections per second by outcome, above the sockets that wait; *wheel* as `time_wait.on_the_wheel` has it."""
     step = 0.5 if seconds < 60 else 2.0
     good, bad = Counter[int](), Counter[int]()
     for intended, _, error in base.attempts:
@@ -22,7 +22,7 @@ def square_wave(base: Arm, ports: int, seconds: float, wheel: tuple[float, float
         for label, counts, colour in (("connected", good, "good"), ("no port left", bad, "bad"))
     ]
     times = [intended for intended, *_ in base.attempts]
-    ramp = [(at, float(n)) for at, (_, n) in zip(times, theory.on_the_wheel(times, ports, *wheel), strict=True)]
+    ramp = [(at, float(n)) for at, (_, n) in zip(times, time_wait.on_the_wheel(times, ports, *wheel), strict=True)]
     panels = [
         Panel(bars, y="connections per second", height=170),
         Panel(
@@ -31,10 +31,10 @@ def square_wave(base: Arm, ports: int, seconds: float, wheel: tuple[float, float
             height=170,
         ),
     ]  # fmt: skip
-    gone = theory.exhausted_at(base.rate, ports)
+    gone = time_wait.exhausted_at(base.rate, ports)
     moments = [Moment(gone, f"P/λ = {gone:.3g} s")] if gone is not None and gone < seconds else []
     return Chart(
-        f"{base.rate:g} connections per second from {ports} ports: all, then none{', in turns' if seconds > theory.time_wait.WAIT else ''}",
+        f"{base.rate:g} connections per second from {ports} ports: all, then none{', in turns' if seconds > time_wait.WAIT else ''}",
         panels,
         x="seconds since the first connection",
         caption="Each connection is closed here first and then keeps its port for a minute. When the last port is taken, every further attempt "
@@ -69,7 +69,7 @@ def cumulative(base: Arm, others: Sequence[Arm], seconds: float, ports: int) -> 
         for i, (end, labels, curves) in enumerate(alike)
         for j, points in enumerate(curves)
     ]
-    if 2 * ports < base.rate * theory.time_wait.WAIT:
+    if 2 * ports < base.rate * time_wait.WAIT:
         said = f"the first stops at {ports:,}, two destinations or twice the ports at {2 * ports:,}; the others do not stop."
     else:
         said = f"the first stops at {ports:,} until the minute is over; twice the ports outlast that minute, so no cure ever stops."
