@@ -60,7 +60,7 @@ def main() -> int:
     return next((code for code in codes if code), 0)
 
 
-def costs(trace: dict[str, Any], kept: list[archive.Kept]) -> Table:
+def costs(trace: dict[str, Any], kept: list[archive.StoredRun]) -> Table:
     """Return the table of costs: what was measured in this run, beside what theory says."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("")
@@ -83,7 +83,7 @@ def costs(trace: dict[str, Any], kept: list[archive.Kept]) -> Table:
     return table
 
 
-def _latest(name: str, since: dt.datetime) -> archive.Kept | None:
+def _latest(name: str, since: dt.datetime) -> archive.StoredRun | None:
     """Return the latest run of *name*, unless it is one from before."""
     found = (each for each in archive.runs(COPIED) if each.name == name and not each.body.get("control"))
     latest = next(found, None)

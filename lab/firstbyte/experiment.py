@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import reports
 from drills import DRILLS
 from experiments import (
     BusyError,
@@ -23,7 +24,6 @@ from experiments import (
     ParameterError,
     Repeats,
     Verdict,
-    archive,
     clean_up,
     conduct,
     parameters,
@@ -151,7 +151,7 @@ def _finish(args: argparse.Namespace, outcome: Outcome) -> Done:
     result = outcome.result
     folder: Path | None = None
     try:
-        folder = archive.keep(outcome, RESULTS)
+        folder = reports.keep(outcome, RESULTS)
     except OSError as error:
         result.interrupted = f"the result could not be kept: {error.strerror or error}"
         print(f"firstbyte {args.command}: error: {RESULTS}: {result.interrupted}", file=sys.stderr)
@@ -171,7 +171,7 @@ def _together(args: argparse.Namespace, done: Sequence[Done]) -> int:
     repeats = Repeats(tuple(each.outcome.result for each in done), args.times)
     page: Path | None = None
     try:
-        page = archive.write_repeats(RESULTS, repeats, [each.outcome for each in done], [each.folder for each in done])
+        page = reports.write_repeats(RESULTS, repeats, [each.outcome for each in done], [each.folder for each in done])
     except OSError as error:
         print(f"firstbyte {args.command}: error: no page: {error.strerror or error}", file=sys.stderr)
     if args.json:
@@ -187,7 +187,7 @@ def _summary(args: argparse.Namespace, done: Sequence[Done]) -> None:
     page: Path | None = None
     try:
         folders = [each.folder for each in done if each.folder is not None]
-        page = archive.write_summary(RESULTS, f"firstbyte {args.command} all{flags}", folders)
+        page = reports.write_summary(RESULTS, f"firstbyte {args.command} all{flags}", folders)
     except OSError as error:
         print(f"firstbyte {args.command}: error: no summary: {error.strerror or error}", file=sys.stderr)
     if not args.json:

@@ -1,6 +1,7 @@
 """``firstbyte report``: the runs there are, and two of them side by side."""
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -10,14 +11,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiments import archive
-from experiments.report import figure
+from experiments.estimate import number as figure
+from experiments.result import headline
+from firstbyte import where
 from firstbyte.experiment import COPIED, RESULTS
-from runtime import InsideLab
+from reports import write_comparison
+from runtime import InsideLab, LabError
 
 
 def report(args: argparse.Namespace) -> int:
     """List runs, or compare two."""
     results = RESULTS if InsideLab.is_here() else COPIED
+    if results is COPIED:
+        _fetch()
     if args.compare:
         try:
             one, other = (archive.find(results, text) for text in args.compare)
@@ -37,14 +43,19 @@ def report(args: argparse.Namespace) -> int:
     for title in ("run", "verdict", "", "report"):
         table.add_column(title)
     for each in found:
-        about = ", ".join(word for word, on in (("control", each.body.get("control")), ("quick", each.body.get("quick"))) if on)  # fmt: skip
-        table.add_row(f"{each.name}/{each.time}", each.verdict, about, str(each.folder / "report.html"))
+        about = ", ".join(word for word in ("control", "quick") if each.body.get(word))
+        table.add_row(
+            f"{each.name}/{each.time}",
+            headline(each.verdict, control=bool(each.body.get("control"))),
+            about,
+            str(each.folder / each.page),
+        )
     Console().print(table)
     print(f"all of them: {results / 'index.html'}")
     return 0
 
 
-def _compare(results: Path, one: archive.Kept, other: archive.Kept, *, as_json: bool) -> int:
+def _compare(results: Path, one: archive.StoredRun, other: archive.StoredRun, *, as_json: bool) -> int:
     rows = archive.compare(one, other)
     if as_json:
         runs = [{"name": each.name, "time": each.time, "verdict": each.verdict} for each in (one, other)]
@@ -57,15 +68,20 @@ def _compare(results: Path, one: archive.Kept, other: archive.Kept, *, as_json: 
     table.add_column("")
     for row in rows:
         change = "" if row["change"] is None else f"{row['change']:+.1%}"
-        meet = {None: "", True: "intervals meet", False: "[bold]differs[/]"}[row["intervals_meet"]]
+        meet = {None: "", True: "intervals overlap", False: "[bold]differs[/]"}[row["intervals_meet"]]
         measured = [figure(value) for value in row["measured"]]
         table.add_row(escape(row["name"]), figure(row["predicted"][0]), *measured, change, f"{row['unit']} {meet}")
     console = Console()
     console.print(table)
-    name = f"compare-{one.name}-{one.time}-{other.time}.html"
     try:
-        (results / name).write_text(archive.comparison_page(one, other), encoding="utf-8")
-        console.print(f"page: {results / name}", style="dim")
+        console.print(f"page: {write_comparison(results, one, other)}", style="dim", soft_wrap=True)
     except OSError as error:
-        print(f"firstbyte report: no page: {results / name}: {error.strerror}", file=sys.stderr)
+        print(f"firstbyte report: no page in {results}: {error.strerror}", file=sys.stderr)
     return 0
+
+
+def _fetch() -> None:
+    """Copy runs that were made inside a running lab; without one, those copied before are all there is."""
+    with contextlib.suppress(LabError), where.outside("report") as lab:
+        lab.require_up()
+        lab.fetch_results(COPIED)

@@ -9,9 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from experiments import Experiment, Outcome, Repeats, Verdict, parameters, report
+from experiments import Experiment, Outcome, Repeats, Verdict, parameters
+from experiments.estimate import number as figure
+from experiments.result import headline, tone
 
-COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INVALID: "yellow", Verdict.SKIPPED: "yellow"}
+COLOURS = {"pass": "green", "fail": "red", "invalid": "yellow", "skipped": "yellow"}
+#: Where the console serves the results folder that hosts of the lab write to.
+CONSOLE = "http://127.0.0.1:8080/results"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +58,13 @@ def show(done: Done) -> None:
     outcome, result = done.outcome, done.outcome.result
     console = Console()
     suffix = f" (control: {result.control})" if result.control else ""
-    console.print(f"[bold]{result.name}: {_coloured(result.verdict)}[/]{escape(suffix)}  {escape(result.claim)}")
+    console.print(
+        f"[bold]{result.name}: {_words(result.verdict, result.control)}[/]{escape(suffix)}  {escape(result.claim)}"
+    )
     if result.rows:
         table = _table("", numbers=("theory", "measured", "residual"), after=("",))
         for row in result.rows:
-            table.add_row(row.name, report.figure(row.predicted), report.figure(row.measured.value), report.figure(row.residual), row.unit)  # fmt: skip
+            table.add_row(row.name, figure(row.predicted), figure(row.measured.value), figure(row.residual), row.unit)  # fmt: skip
         console.print(table)
     table = _table("check", "expected", "got")
     for each in (*result.checks, *(v for v in result.validity if not v.ok)):
@@ -71,14 +77,14 @@ def show(done: Done) -> None:
     for text in result.left_out:
         console.print(f"left out: {escape(text)}", style="dim")
     if done.folder is not None:
-        console.print(f"{outcome.took:.0f} s; report: {done.folder / 'report.html'}", style="dim")
+        console.print(f"{outcome.took:.0f} s; report: {url(done.folder / 'report.html')}", style="dim", soft_wrap=True)
 
 
 def show_briefly(done: Done, number: int, times: int) -> None:
     """Show one run of a series: its verdict and what did not hold."""
     result = done.outcome.result
     console = Console()
-    console.print(f"{result.name}, run {number} of {times}: {_coloured(done.verdict)}  {done.outcome.took:.0f} s  [dim]{done.folder or ''}[/]", soft_wrap=True)  # fmt: skip
+    console.print(f"{result.name}, run {number} of {times}: {_words(done.verdict, result.control)}  {done.outcome.took:.0f} s  [dim]{url(done.folder / 'report.html') if done.folder else ''}[/]", soft_wrap=True)  # fmt: skip
     for reason in result.reasons:
         console.print(f"  {escape(reason)}", style="dim")
 
@@ -88,17 +94,17 @@ def show_repeats(repeats: Repeats, page: Path | None) -> None:
     console = Console()
     first = repeats.results[0]
     suffix = f" (control: {first.control})" if first.control else ""
-    console.print(f"[bold]{first.name}, {repeats.wanted} times: {_coloured(repeats.verdict)}[/] by the medians{escape(suffix)}  {escape(first.claim)}")  # fmt: skip
+    console.print(f"[bold]{first.name}, {repeats.wanted} times: {_words(repeats.verdict, first.control)}[/] by the medians{escape(suffix)}  {escape(first.claim)}")  # fmt: skip
     if repeats.rows:
         table = _table("", numbers=("theory", "median", "smallest", "largest"), after=("",))
         for row in repeats.rows:
             ends = (min(row.values, default=None), max(row.values, default=None))
-            table.add_row(escape(row.name), *map(report.figure, (row.predicted, row.median, *ends)), row.unit)
+            table.add_row(escape(row.name), *map(figure, (row.predicted, row.median, *ends)), row.unit)
         console.print(table)
     table = _table("check", "expected", "median", "run by run")
     for each in repeats.checks:
         word = "in every run" if each.ok else "not in every run"
-        got = word if each.value is None else report.figure(each.value)
+        got = word if each.value is None else figure(each.value)
         held = "".join("·" if ok is None else "✓" if ok else "[red]✗[/]" for ok in each.held)
         table.add_row(escape(each.name), escape(each.expected), got if each.ok else f"[red]{got}[/]", held)
     if table.rows:
@@ -113,7 +119,7 @@ def show_repeats(repeats: Repeats, page: Path | None) -> None:
     for reason in repeats.reasons:
         console.print(escape(reason), style="red")
     if page is not None:
-        console.print(f"all {len(repeats.results)} runs on one page: {page}", style="dim", soft_wrap=True)
+        console.print(f"all {len(repeats.results)} runs on one page: {url(page)}", style="dim", soft_wrap=True)
 
 
 def show_all(done: Sequence[Done], page: Path | None) -> None:
@@ -121,16 +127,24 @@ def show_all(done: Sequence[Done], page: Path | None) -> None:
     table = _table("experiment", "verdict", "seconds", "report")
     for each in done:
         result = each.outcome.result
-        word = f"{each.verdict}{' (as it should)' if result.control and each.verdict is Verdict.FAIL else ''}"
-        table.add_row(result.name, f"[{COLOURS[each.verdict]}]{word}[/]", f"{each.outcome.took:.0f}", str(each.folder or ""))  # fmt: skip
+        report = url(each.folder / "report.html") if each.folder else ""
+        table.add_row(result.name, _words(each.verdict, result.control), f"{each.outcome.took:.0f}", report)
     console = Console()
     console.print(table)
     if page is not None:
-        console.print(f"all of them on one page: {page}", style="dim")
+        console.print(f"all of them on one page: {url(page)}", style="dim", soft_wrap=True)
 
 
-def _coloured(verdict: Verdict) -> str:
-    return f"[{COLOURS[verdict]}]{verdict}[/]"
+def url(path: Path) -> str:
+    """Return the console's address of a file in the results folder; experiments always write it from inside the lab."""
+    return (
+        f"{CONSOLE}/{'/'.join(path.parts[path.parts.index('results') + 1 :])}" if "results" in path.parts else str(path)
+    )
+
+
+def _words(verdict: Verdict, control: str) -> str:
+    """Return a verdict as people read it, in colour: a control has to fail."""
+    return f"[{COLOURS[tone(verdict, control=bool(control))]}]{headline(verdict, control=bool(control))}[/]"
 
 
 def _table(*titles: str, numbers: Sequence[str] = (), after: Sequence[str] = ()) -> Table:

@@ -88,6 +88,15 @@ class Line:
         return cls(slope, intercept, half)
 
 
+def number(value: float | None) -> str:
+    """Return a number for people: four significant digits, thousands separated; an en dash for None and NaN."""
+    if value is None or math.isnan(value):
+        return "–"
+    if value == 0:
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def _rank(n: int) -> int:
     """Return the largest k such that the k-th smallest and k-th largest of *n* hold the median with 95 %."""
     outside, k = 0.0, 0

@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from experiments.chart import Chart
-from experiments.estimate import Estimate
-from experiments.lettering import number
+from experiments.estimate import Estimate, number
 from experiments.result import Check, Quantity, Result, Row
 
 

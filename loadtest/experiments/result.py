@@ -35,6 +35,18 @@ class Verdict(StrEnum):
         return {"pass": 0, "skipped": 0, "fail": 1, "invalid": 4}[self.value]
 
 
+def headline(verdict: str, *, control: bool) -> str:
+    """Return a verdict in words; a control has to fail."""
+    if control:
+        verdict = {"pass": "control passed: proves nothing", "fail": "control failed as it must"}.get(verdict, verdict)
+    return {"invalid": "invalid: proves nothing"}.get(verdict, verdict)
+
+
+def tone(verdict: str, *, control: bool) -> str:
+    """Return the verdict whose colour suits: a control that fails is good news, one that passes is not."""
+    return {"pass": "fail", "fail": "pass"}.get(verdict, verdict) if control else verdict
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened at *at* seconds."""

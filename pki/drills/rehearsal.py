@@ -11,8 +11,8 @@ from pathlib import Path
 from drills.prober import Prober
 from drills.watch import Watch
 from experiments import Lane, Panel, Run, Span
-from experiments.load_picture import time_line
 from generator import Histogram, Load, Request, Target
+from reports.load_picture import time_line
 
 #: Where the lab's root certificate is, for whoever runs inside.
 TRUST = Path("/srv/trust/root.pem")

@@ -13,7 +13,6 @@ from experiments import (
     Quantity,
     Skipped,
     Verdict,
-    archive,
     clean_up,
     conduct,
     parameter,
@@ -210,35 +209,6 @@ def test_the_same_seed_gives_the_same_order(tmp_path):
     assert orders[0] == orders[1] != orders[2]
 
 
-def test_a_kept_run_is_found_listed_and_compared(tmp_path):
-    first = archive.keep(run(Some, MemoryLab(), tmp_path), tmp_path)
-    archive.keep(run(Some, MemoryLab(), tmp_path, given=("lost=2",)), tmp_path)
-    assert {path.name for path in first.iterdir()} >= {"result.json", "report.html", "lost.svg", "counters.json"}
-    newest, before = archive.find(tmp_path, "some"), archive.find(tmp_path, "some~1")
-    assert (newest.verdict, before.verdict) == ("fail", "pass")
-    (row,) = archive.compare(before, newest)
-    assert (row["measured"], row["intervals_meet"]) == ([0, 2], False)
-    assert "some" in (tmp_path / "index.html").read_text()
-
-
-class TwoPictures(Some):
-    def conclude(self, run):
-        super().conclude(run)
-        run.findings.chart(Chart("A picture beside it", [Panel([Dots("lost", [(0, 1, 1, 1)])])], x="seconds"))
-
-
-def test_the_first_picture_stays_the_first_whatever_happens_to_the_files(tmp_path):
-    folder = archive.keep(run(TwoPictures, MemoryLab(), tmp_path), tmp_path)
-    assert (folder / "a-picture-beside-it.svg").exists()
-    os.utime(folder / "a-picture-beside-it.svg", (0, 0))  # as after a copy
-    kept = archive.find(tmp_path, "some")
-    archive.write_index(tmp_path)
-    summary = archive.write_summary(tmp_path, "all", [folder]).read_text()
-    pages = [(tmp_path / "index.html").read_text(), summary, archive.comparison_page(kept, kept)]
-    assert kept.picture == "lost.svg"
-    assert all("lost.svg" in page and "a-picture-beside-it" not in page for page in pages)
-
-
 @pytest.mark.parametrize(
     ("predicted", "got", "said"),
     [(11835, 11840, ("11,835 ± 5%", "11,840")), (0.5, 0.51234, ("0.5 ± 5%", "0.5123"))],
@@ -254,17 +224,3 @@ def test_a_check_writes_numbers_for_people(predicted, got, said, tmp_path):
 
     (check,) = run(Near, MemoryLab(), tmp_path).result.checks
     assert (check.expected, check.got) == said
-
-
-def test_several_runs_are_summed_up_on_one_page(tmp_path):
-    folders = [archive.keep(run(Some, MemoryLab(), tmp_path, given=(f"lost={n}",)), tmp_path) for n in (0, 2)]
-    page = archive.write_summary(tmp_path, "firstbyte run all --quick", folders)
-    text = page.read_text()
-    assert page.name.startswith("firstbyte-run-all-quick-2")
-    assert text.count("<figure>") == 2
-    assert "lost: expected 0 ± 0, got 2" in text
-
-
-def test_a_run_that_is_not_there_is_one_clear_line(tmp_path):
-    with pytest.raises(archive.ArchiveError, match=r"expected a run .*none yet.*got 'other'"):
-        archive.find(tmp_path, "other")

@@ -1,12 +1,6 @@
-import asyncio
-import json
-
 import pytest
 
-from experiments import Check, Estimate, Event, Order, Quantity, Repeats, Result, Row, Verdict, archive, conduct
-from experiments.repeats_report import strip
-from tests.experiments.lab import MemoryLab
-from tests.experiments.test_conduct import Some
+from experiments import Check, Estimate, Event, Quantity, Repeats, Result, Row, Verdict
 
 BELOW = {"low": None, "high": 10.0}
 
@@ -102,23 +96,3 @@ def test_a_control_has_to_fail_where_it_should():
     elsewhere = {"control": "the safety is off", "control_fails": ("lost",)}
     assert repeats(result(lost=1, **elsewhere), result(lost=1, **elsewhere)).verdict is Verdict.FAIL
     assert repeats(result(50, **elsewhere), result(50, **elsewhere)).verdict is Verdict.INVALID
-
-
-def test_a_strip_has_a_dot_for_every_run_and_says_its_scale():
-    _, p99 = repeats(result(4), result(6), result(50)).rows
-    drawn = strip(p99, ["pass", "pass", "fail"], (None, 10.0))
-    assert (drawn.count("<circle"), drawn.count("class='ring'"), drawn.count("class='band'")) == (3, 1, 1)
-    assert ">−44<" in drawn
-
-
-def test_repeats_are_kept_as_a_page_and_as_json_that_the_index_names(tmp_path):
-    outcomes = [asyncio.run(conduct(Some, Order(), MemoryLab(), tmp_path, addresses={})) for _ in range(3)]
-    folders = [archive.keep(each, tmp_path) for each in outcomes]
-    found = Repeats(tuple(each.result for each in outcomes), 3)
-    page = archive.write_repeats(tmp_path, found, outcomes, folders)
-    body = json.loads(page.with_suffix(".json").read_text())
-    assert (body["verdict"], body["verdicts_agree"], body["injections_identical"]) == ("pass", True, True)
-    assert [each["text"] for each in body["injections"]] == ["access:near rtt_ms 80", "edge: naive_reload on", "ca: clock +3600 s"]  # fmt: skip
-    assert page.read_text().count("report.html'>run ") == 3
-    assert "firstbyte run some --seed 1 --times 3" in page.read_text()
-    assert page.name in (tmp_path / "index.html").read_text()

@@ -41,7 +41,7 @@ def test_the_table_puts_theory_beside_what_was_measured() -> None:
     cold = {"phases": [phase], "ttfb_predicted_ms": 142.0, "ttfb_ms": 154.3}
     trace = {"cold": cold, "warm": {"ttfb_predicted_ms": 60.0, "ttfb_ms": 63.5}}
     body = {"verdict": "pass", "measurement": {"lost": 0}, "prediction": {"lost": 0}, "unit": {}}
-    kept = archive.Kept("renewal-under-load", "20261124T120002Z", Path(), body)
+    kept = archive.StoredRun("renewal-under-load", "20261124T120002Z", Path(), body)
     printed = io.StringIO()
     console = Console(width=100, file=printed)
     console.print(demo.costs(trace, [kept]))

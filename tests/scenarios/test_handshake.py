@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from experiments import parameters
-from experiments.drawing import svg
 from experiments.result import Quantity, Result
 from experiments.run import Run
 from experiments.undo_log import UndoLog
+from reports.drawing import svg
 from scenarios.handshake import ARMS, STAIRS_RTT_MS, Handshake, _stair
 from scenarios.instruments import memory_handshake
 from scenarios.instruments.handshake_costs import (

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from experiments import parameters
-from experiments.drawing import svg
 from experiments.recorders import Series
+from reports.drawing import svg
 from scenarios.keepalive_race import Gap, KeepaliveRace, _Kept, edge
 from tests.scenarios.runs import failed, predicted
 from theory import keepalive

@@ -7,10 +7,10 @@ import pytest
 
 from drills import DRILLS
 from experiments import parameters
-from experiments.drawing import svg
 from experiments.result import Quantity, Result
 from experiments.run import Run
 from experiments.undo_log import UndoLog
+from reports.drawing import svg
 from scenarios import SCENARIOS
 from scenarios.instruments import memory_handshake
 from scenarios.time_wait import REUSING, TimeWait, sustained

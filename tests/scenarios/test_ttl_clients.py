@@ -6,7 +6,7 @@ import random
 import pytest
 
 from experiments import parameters
-from experiments.drawing import svg
+from reports.drawing import svg
 from scenarios.instruments.ttl_clients import Client, Crowd, Habit, Seen
 from scenarios.ttl import NEW_ORIGIN, OLD, RESOLVER, Ttl
 from tests.scenarios.runs import failed, predicted

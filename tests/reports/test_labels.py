@@ -1,6 +1,6 @@
 import pytest
 
-from experiments.lettering import cut, wrap
+from reports.labels import cut, wrap
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from experiments.palette import DARK, LIGHT, contrast, linear
+from reports.palette import DARK, LIGHT, contrast, linear
 
 #: What little light of each cone is left mixes these shares of red, green and blue (G. M. Machado, M. M. Oliveira and
 #: L. A. F. Fernandes, 2009, table 1, severity 1.0).

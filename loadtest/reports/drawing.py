@@ -1,16 +1,14 @@
 """Draws pictures as SVG, without any library, inline in a report or as a file of its own, and as PNG where a program for it is at hand."""
 
 import math
-import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from html import escape
-from pathlib import Path
 
-from experiments.axis import Axis
 from experiments.chart import Bars, Chart, Colour, Curve, Dots, Moment, Panel
-from experiments.lettering import LETTER, SMALL, cut, number, wide, wrap
-from experiments.palette import DASHES, HATCH, SHAPES, style
+from experiments.estimate import number
+from reports.axis import Axis
+from reports.labels import LETTER, SMALL, cut, wide, wrap
+from reports.palette import DASHES, HATCH, SHAPES, style
 
 WIDTH, LEFT, RIGHT = 960, 66, 24
 #: Of a picture for a phone: there its letters are twice as large.
@@ -37,17 +35,6 @@ def svg(chart: Chart, *, standalone: bool = False, width: int = WIDTH) -> str:
         f"{head} width='{width}' height='{drawn.height:.0f}'><style>{style()}</style>"
         f"<rect class='paper' width='{width}' height='{drawn.height:.0f}'/>{drawn.body}</svg>"
     )
-
-
-def rasterise(source: Path, target: Path) -> bool:
-    """Write *source* (SVG) as PNG at twice its size; return False where no program for it is at hand."""
-    program = shutil.which("rsvg-convert")
-    if program is None:
-        return False
-    done = subprocess.run([program, "--zoom", "2", "-o", str(target), str(source)], check=False, capture_output=True)
-    if done.returncode:
-        target.unlink(missing_ok=True)  # half of it, on a disk that is full
-    return done.returncode == 0
 
 
 class _Drawing:

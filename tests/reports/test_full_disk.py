@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import reports
 from experiments import Order, Verdict, archive, conduct
 from experiments.undo_log import Undo, UndoLog
 from tests.experiments.lab import MemoryLab
@@ -63,7 +64,7 @@ def no_file_is_half_written(folder):
 def test_what_fits_is_kept_and_the_run_is_invalid(small):
     lab = MemoryLab()
     outcome = run(Chatty, lab, small)
-    folder = archive.keep(outcome, small)
+    folder = reports.keep(outcome, small)
     names = {path.name for path in folder.iterdir()}
     assert {"result.json", "report.html", "lost.svg", "counters.json"} <= names
     assert "raw.json" not in names
@@ -77,7 +78,7 @@ def test_what_fits_is_kept_and_the_run_is_invalid(small):
 def test_the_result_is_kept_where_there_is_no_room_for_its_report(small):
     outcome = run(Some, MemoryLab(), small)
     fill(small, leave=3 * 4096)
-    folder = archive.keep(outcome, small)
+    folder = reports.keep(outcome, small)
     names = {path.name for path in folder.iterdir()}
     assert ("result.json" in names, "report.html" in names) == (True, False)
     (kept,) = archive.runs(small)
@@ -88,7 +89,7 @@ def test_a_result_that_can_not_be_kept_leaves_nothing_behind(small):
     outcome = run(Some, MemoryLab(), small)
     fill(small, leave=0)
     with pytest.raises(OSError, match="No space left"):
-        archive.keep(outcome, small)
+        reports.keep(outcome, small)
     assert list((small / "some").iterdir()) == []
     assert no_file_is_half_written(small)
 

@@ -1,4 +1,4 @@
-"""Words and numbers in pictures, and the room that they take."""
+"""Text in pictures: estimated widths, truncation, wrapping."""
 
 import textwrap
 
@@ -21,10 +21,3 @@ def cut(words: str, room: int) -> str:
 def wrap(words: str, room: int) -> list[str]:
     """Return *words* in lines of *room* letters, at least one; a longer word sticks out."""
     return textwrap.wrap(words, room, break_long_words=False, break_on_hyphens=False) or [""]
-
-
-def number(value: float) -> str:
-    """Return a number as a tick or a check says it."""
-    if value == 0:
-        return "0"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from experiments.chart import Bars, Chart, Curve, Dots, Lane, Moment, Panel, Span
-from experiments.drawing import NARROW, WIDTH, rasterise, svg
+from reports.drawing import NARROW, WIDTH, svg
 
 EVERYTHING = Chart(
     "All & <everything>",
@@ -47,11 +47,6 @@ def test_moments_at_the_right_end_are_written_left_of_their_line_and_in_rows_of_
     text = svg(Chart("x", [Panel([Curve("a", [(0, 1), (100, 2)])])], x="", moments=late))
     rows = re.findall(r"<text class='m-mark' x='[\d.]+' y='([\d.]+)' text-anchor='end'>", text)
     assert len(set(rows)) == len(late)
-
-
-def test_a_machine_without_a_rasteriser_writes_no_png(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    assert (rasterise(tmp_path / "a.svg", tmp_path / "a.png"), list(tmp_path.iterdir())) == (False, [])
 
 
 def test_words_and_lanes_lie_above_the_lines_of_moments_and_bars_below():

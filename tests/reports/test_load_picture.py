@@ -3,9 +3,9 @@ from collections import Counter
 import pytest
 
 from experiments.chart import Bars, Curve
-from experiments.load_picture import LETTERS, latencies, moments, outcomes
 from experiments.result import Event
 from generator import Request
+from reports.load_picture import LETTERS, latencies, moments, outcomes
 
 
 def load(seconds, rate=20.0, begin=0.1):

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from experiments.axis import Axis
 from experiments.chart import Bars, Curve, Dots, Panel
+from reports.axis import Axis
 
 
 @pytest.mark.parametrize(

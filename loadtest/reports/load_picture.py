@@ -5,9 +5,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from experiments.chart import Bars, Chart, Curve, Lane, Moment, Panel, Span
-from experiments.lettering import cut
 from experiments.result import Event
 from generator import Histogram, Request
+from reports.labels import cut
 
 #: Seconds that one bar covers.
 BIN = 0.25

@@ -1,0 +1,148 @@
+"""HTML pages from the templates next to this module: one run, repeats, the index, a summary, a comparison.
+
+A page stands alone: styles and charts are inline, nothing is loaded but the pictures of other runs in the same folder.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from experiments import parameters
+from experiments.archive import StoredRun, changed_parameters, compare
+from experiments.chart import Chart
+from experiments.estimate import number
+from experiments.experiment import Experiment
+from experiments.repeats import Repeats, Spread
+from experiments.result import Result, headline, tone
+from reports.drawing import NARROW, svg
+from reports.palette import style
+from reports.strip import strip
+
+Kind = type[Experiment[Any]]
+
+
+def run_page(result: Result, kind: Kind, charts: Sequence[Chart], files: Iterable[str] = ()) -> str:
+    """Return the report of one run.
+
+    Args:
+        result: with verdict, rows and checks.
+        kind: its experiment.
+        charts: the most important first.
+        files: names of the files next to the report.
+    """
+    figures = [
+        {
+            "title": chart.title,
+            "caption": chart.caption,
+            "wide": Markup(svg(chart)),  # noqa: S704 - our own SVG, which escapes what it is given
+            "narrow": Markup(svg(chart, width=NARROW)),  # noqa: S704 - likewise
+        }
+        for chart in charts
+    ]
+    return _render(
+        "run.html",
+        title=f"{result.name}: {headline(result.verdict, control=bool(result.control))}",
+        root="../../",
+        result=result,
+        kind=kind,
+        figures=figures,
+        command=command(result, kind),
+        about={each["name"]: each for each in parameters.describe(kind.settings)},
+        files=list(files),
+    )
+
+
+def repeats_page(repeats: Repeats, kind: Kind, runs: Sequence[tuple[str, float]]) -> str:
+    """Return the page about repeats of one experiment.
+
+    Args:
+        repeats: what the runs say together.
+        kind: the experiment.
+        runs: for each run, the path of its report from this page ("": not kept) and the seconds that it took.
+    """
+    first = repeats.results[0]
+    bounds = {each.name: (each.low, each.high) for each in repeats.checks if each.value is not None}
+    return _render(
+        "repeats.html",
+        title=f"{first.name}, {repeats.wanted} times: {repeats.verdict}",
+        repeats=repeats,
+        runs=[(result, *run) for result, run in zip(repeats.results, runs, strict=True)],
+        rows=[_spread(row, repeats, bounds.get(row.name, (None, None))) for row in repeats.rows],
+        injections=repeats.injections,
+        command=command(first, kind),
+    )
+
+
+def index_page(runs: Sequence[StoredRun], pages: Sequence[str]) -> str:
+    """Return the page about all *runs* (newest first), with links to the *pages* about several of them."""
+    by_name: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        by_name.setdefault(run.name, []).append(run)
+    return _render("index.html", title="firstbyte: all runs", experiments=sorted(by_name.items()), pages=pages)
+
+
+def summary_page(title: str, runs: Sequence[StoredRun]) -> str:
+    """Return one page about several runs, for someone who has to sign off on them."""
+    return _render("summary.html", title=title, runs=runs)
+
+
+def comparison_page(a: StoredRun, b: StoredRun) -> str:
+    """Return a comparison of two runs, with the first picture of each."""
+    title = f"{a.name} {a.time} and {b.name} {b.time}"
+    changed = changed_parameters(a, b)
+    return _render("comparison.html", title=title, runs=(a, b), rows=compare(a, b), changed=changed)
+
+
+def command(result: Result, kind: Kind) -> str:
+    """Return the command line that repeats a run."""
+    usual = parameters.as_json(parameters.bind(kind.settings, quick=result.quick))
+    verb = "drill" if kind.__module__.startswith("drills") else "run"
+    words = ["firstbyte", verb, result.name]
+    words += [f"--{flag}" for flag, on in (("quick", result.quick), ("control", result.control)) if on]
+    words += ["--seed", str(result.seed)]
+    for name, value in result.parameters.items():
+        if value != usual.get(name):
+            text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+            words += ["--set", f"{name}={text}"]
+    return " ".join(words)
+
+
+def _spread(row: Spread, repeats: Repeats, bounds: tuple[float | None, float | None]) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "unit": row.unit,
+        "predicted": row.predicted,
+        "median": row.median,
+        "smallest": min(row.values, default=None),
+        "largest": max(row.values, default=None),
+        "exact": all(residual == 0 for residual in row.residuals),
+        "strip": Markup(strip(row, repeats.verdicts, bounds)),  # noqa: S704 - our own SVG, which escapes what it is given
+    }
+
+
+def _render(template: str, **context: Any) -> str:
+    return _environment().get_template(template).render(**context)
+
+
+@cache
+def _environment() -> Environment:
+    loader = PackageLoader("reports")
+    made = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )  # fmt: skip
+    made.filters |= {"number": number, "percent": lambda share: f"{share:+.1%}", "plain": _plain}
+    made.globals |= {"headline": headline, "tone": tone, "chart_style": Markup(style())}  # noqa: S704 - a constant
+    return made
+
+
+def _plain(value: Any) -> str:
+    """Return a parameter or a fact as text."""
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, (list, tuple)) and all(isinstance(each, (str, int, float)) for each in value):
+        return ", ".join(map(str, value))
+    return value if isinstance(value, str) else json.dumps(value, default=str)

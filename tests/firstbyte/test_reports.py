@@ -1,0 +1,73 @@
+"""What people read about runs in a terminal: verdicts, addresses of reports, and runs made inside the lab."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import reports
+from experiments import Order, Outcome, conduct
+from firstbyte import verdicts, where
+from firstbyte.cli import main
+from runtime import LabDownError
+from tests.experiments.lab import MemoryLab
+from tests.experiments.test_conduct import Some
+
+
+def made(folder: Path, *, control: bool = False) -> Outcome:
+    """Return the outcome of a run of `Some`."""
+    return asyncio.run(conduct(Some, Order(control=control), MemoryLab(), folder, addresses={}))
+
+
+class LabWithResults:
+    """A lab whose results folder is *folder*; with None, one that is not up."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def require_up(self) -> None:
+        """Raise `LabDownError` if the lab is not up."""
+        if self.folder is None:
+            raise LabDownError("the lab is not up")
+
+    def fetch_results(self, into: Path) -> Sequence[Path]:
+        """Make a run as if it had been copied."""
+        reports.keep(made(into), into)
+        return []
+
+
+def shown(outcome: Outcome, folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    verdicts.show(verdicts.Done(outcome, folder))
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_a_control_that_fails_says_that_it_must(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = made(tmp_path, control=True)
+    text = shown(outcome, tmp_path, capsys)
+    assert text.startswith("some: control failed as it must")
+    assert outcome.result.verdict.exit_code == 1
+
+
+def test_a_run_inside_the_lab_says_where_a_browser_finds_its_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path("/srv/results/some/20261128T100000Z")
+    assert shown(made(tmp_path), folder, capsys).endswith(
+        "report: http://127.0.0.1:8080/results/some/20261128T100000Z/report.html"
+    )
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_runs_made_inside_the_lab_are_listed_outside(
+    up: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def outside(_: str) -> Iterator[LabWithResults]:
+        yield LabWithResults(tmp_path if up else None)
+
+    monkeypatch.setattr(where, "outside", outside)
+    monkeypatch.chdir(tmp_path)
+    assert main(["report"]) == 0
+    assert ("some/20" in capsys.readouterr().out) == up
