@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from telemetry import log
+from wireformat.http1 import HttpError, encode_head, parse_request_head
 
 #: A zone file or a trace fits; a mistake does not fill the memory.
 MAX_BODY = 1 << 20
@@ -102,7 +103,7 @@ class AdminServer:
         Raises:
             OSError: the port is taken.
         """
-        self._server = await asyncio.start_server(self._accept, host, port)
+        self._server = await asyncio.start_server(self._accept, host, port, limit=MAX_HEADER)
         address: tuple[str, int] = self._server.sockets[0].getsockname()[:2]
         return address
 
@@ -125,11 +126,14 @@ class AdminServer:
         try:
             response = await self._respond(reader)
             reason = HTTPStatus(response.status).phrase
-            head = (
-                f"HTTP/1.1 {response.status} {reason}\r\nContent-Type: {response.content_type}\r\n"
-                f"Content-Length: {len(response.body)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
-            )
-            writer.write(head.encode() + response.body)
+            fields = [
+                (b"Content-Type", response.content_type.encode()),
+                (b"Content-Length", b"%d" % len(response.body)),
+                (b"Cache-Control", b"no-store"),
+                (b"Connection", b"close"),
+            ]
+            head = encode_head(f"HTTP/1.1 {response.status} {reason}".encode(), fields)
+            writer.write(head + response.body)
             await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
             return  # the peer went away: nothing to answer
@@ -194,27 +198,19 @@ class AdminServer:
 
 async def _read(reader: asyncio.StreamReader) -> Request:
     try:
-        head = await reader.readuntil(b"\r\n\r\n")
+        head = parse_request_head(await reader.readuntil(b"\r\n\r\n"))
     except asyncio.LimitOverrunError:
         raise AdminError(431, f"expected headers of at most {MAX_HEADER} bytes") from None
-    request_line, *lines = head[:-4].decode("latin-1").split("\r\n")
-    words = request_line.split(" ")
-    if len(words) != 3 or not words[2].startswith("HTTP/1."):
-        raise AdminError(400, f"expected an HTTP/1.1 request line, got {request_line[:80]!r}")
-    headers = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon:
-            raise AdminError(400, f"expected a header 'Name: value', got {line[:80]!r}")
-        headers[name.strip().lower()] = value.strip()
-    length = headers.get("content-length", "0")
-    if not length.isdecimal() or "transfer-encoding" in headers:
+    except HttpError as error:
+        raise AdminError(400, str(error)) from None
+    length = head.fields.get("content-length", "0")
+    if not length.isdecimal() or "transfer-encoding" in head.fields:
         raise AdminError(400, "expected a body with Content-Length")
     if int(length) > MAX_BODY:
         raise AdminError(413, f"expected a body of at most {MAX_BODY} bytes, got {length}")
     body = await reader.readexactly(int(length))
-    parts = urlsplit(words[1])
-    return Request(words[0], parts.path, dict(parse_qsl(parts.query)), {}, headers, body)
+    parts = urlsplit(head.target)
+    return Request(head.method, parts.path, dict(parse_qsl(parts.query)), {}, head.fields, body)
 
 
 def _error(status: int, message: str) -> Response:

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httptools
-
 from stub import Stub, StubError
-from waterfall import tls as tls_channel
 from waterfall.errors import BadCertificateError, BadURLError, ConnectError, NameLookupError, ResponseError
 from waterfall.keylog import KeyLog
 from waterfall.model import Phase, Trace
 from waterfall.sockets import congestion_control, state_of, tcp_info
+from waterfall.tls import TlsSocket, describe
+from wireformat.http1 import HttpError, get
+from wireformat.http1_reader import ResponseReader
+from wireformat.tls import client_context
 
 #: Seconds until a step that hears nothing is given up.
 TIMEOUT = 10.0
@@ -52,7 +53,7 @@ class Session:
     def tls_context(self) -> ssl.SSLContext:
         """Return the one context of this session: a ticket is good only in the context that got it."""
         if self.context is None:
-            self.context = tls_channel.context(self.tls, self.trust)
+            self.context = client_context(self.trust, self.tls)
             if self.keylog is not None:
                 self.context.keylog_filename = self.keylog.path
         return self.context
@@ -89,37 +90,6 @@ class _Clock:
         return phase
 
 
-class _Response:
-    """Collects what httptools finds."""
-
-    def __init__(self) -> None:
-        self.parser: Any = httptools.HttpResponseParser(self)
-        self.reason = b""
-        self.fields: list[tuple[str, str]] = []
-        self.body = 0
-        self.complete = False
-
-    def on_status(self, reason: bytes) -> None:
-        """Called by httptools."""
-        self.reason += reason
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by httptools."""
-        self.fields.append((name.decode("latin-1").lower(), value.decode("latin-1")))
-
-    def on_body(self, data: bytes) -> None:
-        """Called by httptools."""
-        self.body += len(data)
-
-    def on_message_complete(self) -> None:
-        """Called by httptools."""
-        self.complete = True
-
-    def header(self, name: str) -> str:
-        """Return a field's value, or nothing."""
-        return next((value for key, value in self.fields if key == name), "")
-
-
 def measure(url: str, session: Session, server: tuple[str, int] | None = None) -> Trace:
     """Send one GET request and close first.
 
@@ -142,8 +112,8 @@ def measure(url: str, session: Session, server: tuple[str, int] | None = None) -
         _note_state(trace, lambda: tcp_info(sock).state)
         channel = _handshake(clock, session, sock, host, port) if secure else None
         _exchange(clock, trace, session, sock, channel, host, port, path)
-        if channel is not None and channel.object.session is not None:
-            session.tickets[host, port] = channel.object.session
+        if channel is not None and channel.tls.object.session is not None:
+            session.tickets[host, port] = channel.tls.object.session
         _note_state(trace, lambda: tcp_info(sock).state)
         local, remote = sock.getsockname(), sock.getpeername()
         closing = _goodbye(clock, trace, sock, channel)
@@ -232,8 +202,8 @@ def _connect(clock: _Clock, session: Session, address: str, port: int, host: str
     return sock
 
 
-def _handshake(clock: _Clock, session: Session, sock: socket.socket, host: str, port: int) -> tls_channel.Channel:
-    channel = tls_channel.Channel(sock, _context(session), host, session.ticket(host, port))
+def _handshake(clock: _Clock, session: Session, sock: socket.socket, host: str, port: int) -> TlsSocket:
+    channel = TlsSocket(sock, _context(session), host, session.ticket(host, port))
     try:
         channel.handshake()
     except ssl.SSLCertVerificationError as error:
@@ -246,7 +216,7 @@ def _handshake(clock: _Clock, session: Session, sock: socket.socket, host: str, 
         raise BadCertificateError(f"{host}: the connection ended during the TLS handshake: {error}") from None
     counts = {"round_trips": channel.round_trips, "bytes_sent": channel.sent, "bytes_received": channel.received}
     phase = clock.end("tls", **counts)
-    phase.detail = tls_channel.describe(channel.object)
+    phase.detail = describe(channel.tls.object)
     return channel
 
 
@@ -255,15 +225,15 @@ def _exchange(
     trace: Trace,
     session: Session,
     sock: socket.socket,
-    channel: tls_channel.Channel | None,
+    channel: TlsSocket | None,
     host: str,
     port: int,
     path: str,
 ) -> None:
     name = host if port in {80, 443} else f"{host}:{port}"
-    request = f"GET {path} HTTP/1.1\r\nHost: {name}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\n\r\n".encode("ascii")
+    request = get(name, path, f"User-Agent: {AGENT}", "Accept: */*")
     before = (channel.sent, channel.received) if channel is not None else (0, 0)
-    response = _Response()
+    response = ResponseReader()
     try:
         if channel is not None:
             channel.write(request)
@@ -280,46 +250,44 @@ def _exchange(
         waits, after = _read_body(response, first, read, rtt)
     except TimeoutError:
         raise ResponseError(f"{host}: silent for {session.timeout:g} s") from None
-    except httptools.HttpParserError as error:
-        raise ResponseError(f"{host}: expected an HTTP response: {error}") from None
+    except HttpError as error:
+        raise ResponseError(f"{host}: {error}") from None
     except OSError as error:
         raise ResponseError(f"{host}: the connection ended before the response was whole: {error}") from None
     got = (channel.received - before[1] - received) if channel is not None else after
-    body = clock.end("body", round_trips=waits, bytes_received=got, detail={"body_bytes": response.body})
+    body = clock.end("body", round_trips=waits, bytes_received=got, detail={"body_bytes": response.body_bytes})
     info = tcp_info(sock)
     body.detail |= {"congestion_window": info.congestion_window, "retransmissions": info.retransmissions}
-    status = response.parser.get_status_code()
-    trace.status = f"HTTP/{response.parser.get_http_version()} {status} {response.reason.decode('latin-1')}".strip()
-    opening.detail = {"status": status, "server_timing": _server_timing(response.header("server-timing"))}
+    trace.status = f"HTTP/{response.version} {response.status} {response.reason.decode('latin-1')}".strip()
+    opening.detail = {"status": response.status, "server_timing": _server_timing(response.field(b"server-timing"))}
 
 
-def _read_body(response: _Response, first: bytes, read: Any, rtt: float) -> tuple[int, int]:
-    """Read on until the response is whole; return how often a round trip had to be waited for, and octets."""
+def _read_body(response: ResponseReader, first: bytes, read: Any, rtt: float) -> tuple[int, int]:
+    """Read the rest of the response; return how often that took a round trip, and the bytes read."""
     waits = total = 0
-    response.parser.feed_data(first)
-    while not response.complete:
+    complete = response.feed(first)
+    while not complete:
         began = time.perf_counter()
         data = read()
         if time.perf_counter() - began > 0.5 * rtt > 0.0005:
             waits += 1
         if not data:
-            if response.header("content-length") or response.header("transfer-encoding"):
-                raise ResponseError("the response ended before it was whole")
+            response.end()
             break
         total += len(data)
         if total > MAX_BODY:
-            raise ResponseError(f"more than {MAX_BODY} octets")
-        response.parser.feed_data(data)
+            raise ResponseError(f"more than {MAX_BODY} bytes")
+        complete = response.feed(data)
     return waits, total
 
 
-def _goodbye(clock: _Clock, trace: Trace, sock: socket.socket, channel: tls_channel.Channel | None) -> Phase:
+def _goodbye(clock: _Clock, trace: Trace, sock: socket.socket, channel: TlsSocket | None) -> Phase:
     """Close first, unless the server has; wait for the other's FIN, so that the socket ends in TIME-WAIT."""
     server_first = tcp_info(sock).state == "CLOSE-WAIT"
     detail: dict[str, Any] = {"closed_by": "server" if server_first else "client"}
     try:
         if channel is not None:
-            channel.say_goodbye()
+            channel.close_notify()
         sock.shutdown(socket.SHUT_WR)
         _note_state(trace, lambda: tcp_info(sock).state)
         sock.settimeout(GOODBYE)

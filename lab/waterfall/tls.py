@@ -1,80 +1,59 @@
-"""A TLS client over a blocking socket whose every octet and round trip is counted (RFC 8446, RFC 5246).
+"""A TLS client on a blocking socket that counts bytes and round trips (RFC 8446, RFC 5246)."""
 
-OpenSSL works on memory; this carries its records over the socket.
-"""
-
-import contextlib
 import datetime as dt
 import socket
 import ssl
-from pathlib import Path
 from typing import Any
 
 from cryptography import x509
 
-VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+from wireformat.tls import TlsConnection
+
 CHUNK = 65536
 #: `_ssl.ENCODING_DER`.
 _ENCODING_DER = 2
 
 
-def context(version: str | None, trust: Path | None) -> ssl.SSLContext:
-    """Return a verifying client context, held to one TLS *version* (``1.2``, ``1.3``) or free."""
-    made = ssl.create_default_context(cafile=trust)
-    made.set_alpn_protocols(["http/1.1"])
-    if version is not None:
-        made.minimum_version = made.maximum_version = VERSIONS[version]
-    return made
-
-
-class Channel:
-    """TLS over *sock*; counts what passes."""
+class TlsSocket:
+    """TLS over *sock*.  Every method raises what `ssl` and `socket` raise."""
 
     def __init__(
-        self, sock: socket.socket, made: ssl.SSLContext, host: str, session: ssl.SSLSession | None = None
+        self, sock: socket.socket, context: ssl.SSLContext, host: str, session: ssl.SSLSession | None = None
     ) -> None:
         self.sock = sock
-        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.object = made.wrap_bio(self.incoming, self.outgoing, server_hostname=host, session=session)
-        self.sent = self.received = self.round_trips = 0
+        self.tls = TlsConnection(context, host, session)
+        #: Bytes of TLS records.
+        self.sent = self.received = 0
+        #: How often something was sent and then answered.
+        self.round_trips = 0
         self._waiting = False
 
     def handshake(self) -> None:
-        """Run the handshake; raises what `ssl` and `socket` raise."""
-        while True:
-            try:
-                self.object.do_handshake()
-            except ssl.SSLWantReadError:
-                self._flush()
-                self._fill()
-            else:
-                self._flush()
-                return
+        """Run the handshake."""
+        while not self.tls.handshake():
+            self._flush()
+            self._fill()
+        self._flush()
 
     def write(self, data: bytes) -> None:
         """Send application data."""
-        self.object.write(data)
+        self.tls.write(data)
         self._flush()
 
     def read(self) -> bytes:
-        """Return some application data; nothing at the end."""
-        while True:
-            try:
-                return self.object.read(CHUNK)
-            except ssl.SSLWantReadError:
-                if not self._fill():
-                    return b""
-            except ssl.SSLZeroReturnError:
+        """Return some application data; empty at the end."""
+        while (data := self.tls.read()) is None:
+            if not self._fill():
                 return b""
+        return data
 
-    def say_goodbye(self) -> None:
-        """Send close_notify without waiting for the other's (RFC 8446 section 6.1)."""
-        with contextlib.suppress(ssl.SSLError):  # wants the peer's close_notify: whoever closes reads on
-            self.object.unwrap()
+    def close_notify(self) -> None:
+        """Send close_notify without waiting for the peer's."""
+        self.tls.close()
         self._flush()
 
     def _flush(self) -> None:
-        data = self.outgoing.read()
+        data = self.tls.to_send()
         if data:
             self.sock.sendall(data)
             self.sent += len(data)
@@ -82,19 +61,19 @@ class Channel:
 
     def _fill(self) -> bool:
         data = self.sock.recv(CHUNK)
-        if self._waiting and data:  # the answer to what was sent: one round trip
+        if self._waiting and data:
             self.round_trips += 1
             self._waiting = False
         self.received += len(data)
         if data:
-            self.incoming.write(data)
-            return True
-        self.incoming.write_eof()
-        return False
+            self.tls.receive(data)
+        else:
+            self.tls.end()
+        return bool(data)
 
 
 def describe(made: ssl.SSLObject) -> dict[str, Any]:
-    """Return version, cipher, resumption and the chain as it was verified."""
+    """Return version, cipher, group, ALPN, whether the session was resumed, and the verified chain."""
     cipher = made.cipher()
     group = getattr(made, "group", None)  # Python 3.15
     return {
@@ -108,7 +87,7 @@ def describe(made: ssl.SSLObject) -> dict[str, Any]:
 
 
 def _chain_before_313(made: ssl.SSLObject) -> list[bytes]:
-    """Return what `ssl.SSLObject.get_verified_chain` does from Python 3.13 on; the object below has it since 3.10."""
+    """Do what `ssl.SSLObject.get_verified_chain` does from Python 3.13 on; the inner object has it since 3.10."""
     inner: Any = getattr(made, "_sslobj", None)
     return [each.public_bytes(_ENCODING_DER) for each in inner.get_verified_chain() or ()] if inner else []
 

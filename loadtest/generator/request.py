@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from wireformat.http1 import get
+from wireformat.tls import client_context
+
 #: A connection for each request; one that is kept; one for each whose TLS session is resumed; a bare TCP connection.
 Kind = Literal["fresh", "pooled", "resumed", "tcp"]
 KINDS: tuple[Kind, ...] = ("fresh", "pooled", "resumed", "tcp")
@@ -12,7 +15,6 @@ KINDS: tuple[Kind, ...] = ("fresh", "pooled", "resumed", "tcp")
 Closes = Literal["client", "server", "abort"]
 #: What a request goes through, in order; `wait` is for a place in the pool.
 PHASES = ("wait", "dns", "connect", "tls", "first_byte", "receive")
-VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
 class LoadError(Exception):
@@ -38,18 +40,15 @@ class Target:
         """Return a verifying TLS context; None for plain HTTP."""
         if self.scheme == "http":
             return None
-        made = ssl.create_default_context(cafile=self.trust)
-        made.set_alpn_protocols(["http/1.1"])
-        if self.version is not None:
-            if self.version not in VERSIONS:
-                raise LoadError(f"expected TLS version 1.2 or 1.3, got {self.version!r}")
-            made.minimum_version = made.maximum_version = VERSIONS[self.version]
-        return made
+        try:
+            return client_context(self.trust, self.version)
+        except ValueError as error:
+            raise LoadError(str(error)) from None
 
     def head(self, *, close: bool, path: str | None = None) -> bytes:
-        """Return the octets of a request, for *path* if not the target's own; *close* asks the server to close afterwards."""
-        lines = [f"GET {path or self.path} HTTP/1.1", f"Host: {self.host}", "User-Agent: firstbyte-load"]
-        return "\r\n".join([*lines, *(["Connection: close"] if close else []), "", ""]).encode("ascii")
+        """Return an encoded request for *path* (the target's own by default); *close* adds ``Connection: close``."""
+        lines = ["User-Agent: firstbyte-load", *(["Connection: close"] if close else [])]
+        return get(self.host, path or self.path, *lines)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Line,
 from scenarios.instruments.connection import TRUST, Address, Connection
 from stub import Stub
 from theory import geography, handshake
-from waterfall.tls import context
+from wireformat.tls import client_context
 
 #: Largest distance between a measured slope and the integer it has to be.
 TOLERANCE = 0.1
@@ -193,7 +193,7 @@ class _Asker:
 
     def __init__(self, addresses: Mapping[str, str], *, pool: bool) -> None:
         self._addresses, self._pool = addresses, pool
-        self._context = context("1.3", TRUST)
+        self._context = client_context(TRUST, "1.3")
         self._open: dict[tuple[str, int], Connection] = {}
 
     def prepare(self, place: Placement) -> None:

@@ -11,7 +11,7 @@ from scenarios.instruments.connection import TRUST, Address, Connection
 from scenarios.instruments.handshake_costs import Proofs
 from stub import Stub
 from theory import handshake, slow_start
-from waterfall.tls import context
+from wireformat.tls import client_context
 
 #: Largest distance between a measured slope and the integer it has to be.
 TOLERANCE = 0.1
@@ -129,7 +129,7 @@ class Handshake(Experiment[Parameters]):
     async def measure(self, run: Run) -> None:
         """Change the link, then let every arm ask in turn; then grow the chain; then leave the network out."""
         address = (await run.blocking(Stub().resolve, ECDSA_NAME)).rdata[0]
-        contexts = {version: context(version, TRUST) for version in ("1.2", "1.3")}
+        contexts = {version: client_context(TRUST, version) for version in ("1.2", "1.3")}
         for rtt in self.p.rtt_ms:
             await run.lab.link("access", "near", rtt_ms=rtt)
             run.phase(f"round trip {rtt:g} ms")

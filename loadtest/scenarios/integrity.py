@@ -26,7 +26,7 @@ from scenarios.instruments.connection import TRUST, Address, Connection
 from scenarios.instruments.corruption import Fetch, K, judge, total
 from stub import Stub
 from theory import integrity, slow_start
-from waterfall.tls import context
+from wireformat.tls import client_context
 
 HOST = "www.example.com"
 #: Seconds without an octet after which an answer is given up: a record whose length was damaged is waited for in vain.
@@ -281,7 +281,7 @@ class _Asker:
     def __init__(self, run: Run, address: str, *, tls: bool) -> None:
         self._lab = run.lab.admin
         self._plain, self._secure = Address(HOST, address, 80), Address(HOST, address, 443)
-        self._context: ssl.SSLContext | None = context("1.3", TRUST) if tls else None
+        self._context: ssl.SSLContext | None = client_context(TRUST, "1.3") if tls else None
         self._head = b""
 
     def prepare(self) -> None:

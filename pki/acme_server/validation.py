@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 from acme_server.problems import Problem
 from stub import AsyncStub, NoAddress, NoSuchName, StubError
+from wireformat.http1 import HttpError, get
+from wireformat.http1_reader import ResponseReader
 
 #: Seconds for look-up, connection and answer each.
 TIMEOUT = 5.0
@@ -36,14 +38,14 @@ async def validate_http01(stub: AsyncStub, name: str, token: str, expected: str,
     where = f"http://{name}:{port}/.well-known/acme-challenge/{token} at {address}"
     try:
         async with asyncio.timeout(TIMEOUT):
-            answer = await _get(address, port, name, f"/.well-known/acme-challenge/{token}")
-    except (OSError, asyncio.IncompleteReadError) as error:
+            status, body = await _get(address, port, name, f"/.well-known/acme-challenge/{token}")
+    except OSError as error:
         reason = f"no answer within {TIMEOUT:g} s" if isinstance(error, TimeoutError) else str(error)
         raise Problem("connection", f"{where}: {reason}") from None
-    head, separator, body = answer.partition(b"\r\n\r\n")
-    status = head.split(b"\r\n", 1)[0].decode("latin-1", "replace").split(" ")
-    if not separator or len(status) < 2 or status[1] != "200":
-        raise Problem("unauthorized", f"{where}: expected status 200, got {' '.join(status[1:3]) or 'no HTTP'}"[:300])
+    except HttpError as error:
+        raise Problem("unauthorized", f"{where}: {error}"[:300]) from None
+    if status != 200:
+        raise Problem("unauthorized", f"{where}: expected status 200, got {status}")
     if body.decode("latin-1").strip() != expected:
         raise Problem("incorrectResponse", f"{where}: expected the key authorization, got {body[:100]!r}")
 
@@ -85,16 +87,19 @@ def judge_caa(name: str, records: Sequence[str], issuer: str) -> None:
         raise Problem("caa", f"{name}: CAA permits {', '.join(filter(None, permitted)) or 'nobody'}; this is {issuer}")
 
 
-async def _get(address: str, port: int, host: str, path: str) -> bytes:
+async def _get(address: str, port: int, host: str, path: str) -> tuple[int, bytes]:
+    """Return status and body; of a long body, about the first `MAX_ANSWER` bytes."""
     reader, writer = await asyncio.open_connection(address, port)
     try:
-        writer.write(
-            f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: firstbyte-ca\r\nConnection: close\r\n\r\n".encode()
-        )
-        answer = bytearray()
-        while len(answer) < MAX_ANSWER and (chunk := await reader.read(MAX_ANSWER - len(answer))):
-            answer += chunk
-        return bytes(answer)
+        writer.write(get(host, path, "User-Agent: firstbyte-ca", "Connection: close"))
+        body: list[bytes] = []
+        response = ResponseReader(body.append)
+        while not response.complete and response.body_bytes < MAX_ANSWER:
+            if data := await reader.read(MAX_ANSWER):
+                response.feed(data)
+            else:
+                response.end()
+        return response.status, b"".join(body)
     finally:
         writer.close()
         with contextlib.suppress(OSError):

@@ -12,6 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from wireformat.http1 import HttpError, get
+from wireformat.http1_reader import ResponseReader
+
 NEW, POOLED, RESUMED = "new handshake", "pooled connection", "resumed session"
 #: In the order of the reports.
 PATHS = (NEW, POOLED, RESUMED)
@@ -111,20 +114,15 @@ class Paths:
             raise
 
     def _ask(self, sock: ssl.SSLSocket) -> None:
-        sock.sendall(f"GET /items HTTP/1.1\r\nHost: {self.name}\r\nUser-Agent: firstbyte-drill\r\n\r\n".encode())
-        answer = b""
-        while b"\r\n\r\n" not in answer:
-            answer += self._receive(sock)
-        head, _, body = answer.partition(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 200 "):
-            raise ConnectionError(head.split(b"\r\n", 1)[0].decode(errors="replace"))
-        fields = dict(line.lower().split(b":", 1) for line in head.split(b"\r\n")[1:] if b":" in line)
-        while len(body) < int(fields[b"content-length"]):
-            body += self._receive(sock)
-
-    @staticmethod
-    def _receive(sock: ssl.SSLSocket) -> bytes:
-        data = sock.recv(65536)
-        if not data:
-            raise ConnectionError("closed without an answer")
-        return data
+        sock.sendall(get(self.name, "/items", "User-Agent: firstbyte-drill"))
+        response = ResponseReader()
+        try:
+            while not response.complete:
+                if data := sock.recv(65536):
+                    response.feed(data)
+                else:
+                    response.end()
+        except HttpError as error:
+            raise ConnectionError(str(error)) from None
+        if response.status != 200:
+            raise ConnectionError(f"status {response.status} {response.reason.decode('latin-1')}")

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from authority import Ceremony, issue_leaf, load_issuer, new_key
 from renewal.material import new_pair_pem
+from tests.handshakes import ends, shake_hands
 
 BIN = Path(sys.executable).parent
 STRICT = ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN  # the default from Python 3.13 on
@@ -81,19 +82,9 @@ def test_a_strict_tls_client_accepts_the_chain(papers: Path, name: str, pair: st
 
 def handshake(client_side: ssl.SSLContext, server_side: ssl.SSLContext, name: str) -> str:
     """Shake hands in memory; return the certificate that the client accepted, as PEM."""
-    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = client_side.wrap_bio(to_client, to_server, server_hostname=name)
-    server = server_side.wrap_bio(to_server, to_client, server_side=True)
-    waiting = [client, server]
-    for _ in range(10):
-        for side in tuple(waiting):
-            try:
-                side.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-            waiting.remove(side)
-    assert not waiting
-    der = client.getpeercert(binary_form=True)
+    client, server = ends(client_side, server_side, name)
+    shake_hands(client, server)
+    der = client.object.getpeercert(binary_form=True)
     assert der is not None
     return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM).decode()
 

@@ -180,6 +180,9 @@ async def lost(load: Load) -> Request:
     [
         pytest.param(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", "status 503", "receive", id="status"),
         pytest.param(b"SSH-2.0-nonsense\r\n\r\n", "malformed", "receive", id="no-http"),
+        pytest.param(
+            b"HTTP/1.1 101 No\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "malformed", "receive", id="upgrade"
+        ),
         pytest.param(b"", "closed", "first_byte", id="closed-without-a-word"),
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "truncated", "receive", id="truncated"),
         pytest.param(OK, "wrong body", "receive", id="wrong-body"),

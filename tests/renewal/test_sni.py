@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from renewal import AcmeError, further
 from tests.acme_server.conftest import Lab
+from tests.handshakes import ends
 from tests.renewal.conftest import agent_for
 
 
@@ -19,16 +20,14 @@ def shown(context: ssl.SSLContext, trust: ssl.SSLContext, name: str) -> x509.Cer
 
 def handshaken(context: ssl.SSLContext, trust: ssl.SSLContext, name: str) -> tuple[bytes, int]:
     """Return the leaf (DER), and octets of the server's flight."""
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = trust.wrap_bio(to_client, to_server, server_hostname=name)
-    server = context.wrap_bio(to_server, to_client, server_side=True)
-    with pytest.raises(ssl.SSLWantReadError):
-        client.do_handshake()
-    with pytest.raises(ssl.SSLWantReadError):
-        server.do_handshake()
-    flight = to_client.pending
-    client.do_handshake()
-    return client.getpeercert(binary_form=True) or b"", flight
+    client, server = ends(trust, context, name)
+    client.handshake()
+    server.receive(client.to_send())
+    server.handshake()
+    flight = server.to_send()
+    client.receive(flight)
+    client.handshake()
+    return client.object.getpeercert(binary_form=True) or b"", len(flight)
 
 
 async def test_a_further_certificate_is_for_who_asks_for_its_name(lab: Lab) -> None:

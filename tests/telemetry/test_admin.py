@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from telemetry import Telemetry, endpoint
-from telemetry.admin import AdminServer
+from telemetry.admin import MAX_HEADER, AdminServer
 from telemetry.call import CallError, call
 
 
@@ -118,12 +118,23 @@ async def test_the_wall_clock_can_be_offset(service: Telemetry) -> None:
     assert 3600 <= service.clock.time() - before < 3660
 
 
-@pytest.mark.parametrize("raw", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nbroken\r\n\r\n", b"GET / FTP\r\n\r\n"])
-async def test_malformed_requests_are_answered_400(service: Telemetry, raw: bytes) -> None:
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nbroken\r\n\r\n", 400),
+        (b"GET / FTP\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n", 413),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * MAX_HEADER + b"\r\n\r\n", 431),
+    ],
+    ids=["nonsense", "field", "protocol", "chunked", "body", "head"],
+)
+async def test_malformed_and_oversized_requests_are_refused(service: Telemetry, raw: bytes, status: int) -> None:
     assert service.admin_address is not None
     reader, writer = await asyncio.open_connection(*service.admin_address)
     writer.write(raw)
-    assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+    assert (await reader.read()).startswith(b"HTTP/1.1 %d " % status)
     writer.close()
     await writer.wait_closed()
 

@@ -136,7 +136,10 @@ def after_request(reply: bytes) -> Callable[[asyncio.StreamReader, asyncio.Strea
         (silence, "silent for 1 s"),
         (after_request(b""), "closed the connection without an answer"),
         (after_request(b"SSH-2.0-OpenSSH\r\n"), "expected an HTTP response"),
-        (after_request(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort"), "ended before it was whole"),
+        (
+            after_request(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort"),
+            "closed before the response was complete",
+        ),
     ],
     ids=["silent", "nothing", "not-http", "cut"],
 )

@@ -1,12 +1,12 @@
 """What segments carry: the records of real handshakes, in whatever pieces they come."""
 
-import contextlib
 import ssl
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.handshakes import ends, shake_hands
 from tests.peers import Papers
 from waterfall.records import LineReader, RecordReader, counted
 
@@ -15,18 +15,7 @@ def handshake(papers: Papers, version: ssl.TLSVersion) -> tuple[bytes, bytes]:
     """Return all that a client and a server send until both have finished."""
     contexts = papers.client(), papers.server("www.example.com")
     contexts[0].minimum_version = contexts[0].maximum_version = version
-    bios = [(ssl.MemoryBIO(), ssl.MemoryBIO()) for _ in contexts]
-    client = contexts[0].wrap_bio(*bios[0], server_hostname="www.example.com")
-    server = contexts[1].wrap_bio(*bios[1], server_side=True)
-    sent = [b"", b""]
-    for _ in range(4):
-        for i, end in enumerate((client, server)):
-            with contextlib.suppress(ssl.SSLWantReadError):
-                end.do_handshake()
-            data = bios[i][1].read()
-            sent[i] += data
-            bios[1 - i][0].write(data)
-    return sent[0], sent[1]
+    return shake_hands(*ends(*contexts, "www.example.com"))
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import httptools
-
-from waterfall.tls import Channel
+from waterfall.tls import TlsSocket
+from wireformat.http1 import HttpError, get
+from wireformat.http1_reader import ResponseReader
 
 #: Where the lab's root certificate is, for whoever runs inside.
 TRUST = Path("/srv/trust/root.pem")
 #: Seconds until a step that hears nothing is given up.
 TIMEOUT = 10.0
+AGENT = "User-Agent: firstbyte"
 
 
 class ConnectionError_(OSError):  # noqa: N801, N818 - the builtin has the name
@@ -74,7 +75,7 @@ class Connection:
         self.to = to
         self._opening = Times()
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self.channel: Channel | None = None
+        self.channel: TlsSocket | None = None
         try:
             self.sock.settimeout(timeout)
             if receive_buffer:
@@ -85,7 +86,7 @@ class Connection:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is not None:
                 began = time.perf_counter()
-                self.channel = Channel(self.sock, context, to.host, session)
+                self.channel = TlsSocket(self.sock, context, to.host, session)
                 self.channel.handshake()
                 self._opening.tls = (time.perf_counter() - began) * 1000
         except BaseException:
@@ -106,12 +107,12 @@ class Connection:
     @property
     def session(self) -> ssl.SSLSession | None:
         """The ticket with which the next connection may resume; TLS 1.3 sends it after the handshake."""
-        return self.channel.object.session if self.channel is not None else None
+        return self.channel.tls.object.session if self.channel is not None else None
 
     @property
     def resumed(self) -> bool:
         """Whether the handshake resumed a session."""
-        return self.channel is not None and bool(self.channel.object.session_reused)
+        return self.channel is not None and bool(self.channel.tls.object.session_reused)
 
     @property
     def handshake_bytes(self) -> tuple[int, int]:
@@ -125,18 +126,14 @@ class Connection:
             OSError: the connection ended, or what came is not HTTP.
         """
         times, self._opening = self._opening, Times()
-        answer = _Answer()
+        answer = ResponseReader()
         began = time.perf_counter()
-        self._send(self._request(path))
+        self._send(get(self.to.host, path, AGENT))
         data = self._receive()
         times.first_byte = (time.perf_counter() - began) * 1000
         began = time.perf_counter()
         while data:
-            try:
-                answer.parser.feed_data(data)
-            except httptools.HttpParserError as error:
-                raise ConnectionError_(f"{self.to.host}: expected HTTP, got {error}") from None
-            if answer.complete:
+            if self._complete(answer, data):
                 times.body = (time.perf_counter() - began) * 1000
                 return times
             data = self._receive()
@@ -154,18 +151,12 @@ class Connection:
             OSError: the connection ended early, or what came is not HTTP; all that came before was yielded.
         """
         self._opening = Times()
-        answer = _Answer()
+        answer = ResponseReader()
         began = time.perf_counter()
-        self._send(self._request(path, "Connection: close\r\n" if last else ""))
+        self._send(get(self.to.host, path, AGENT, *(["Connection: close"] if last else [])))
         while data := self._receive():
             yield (time.perf_counter() - began) * 1000, data
-            if last:
-                continue
-            try:
-                answer.parser.feed_data(data)
-            except httptools.HttpParserError as error:
-                raise ConnectionError_(f"{self.to.host}: expected HTTP, got {error}") from None
-            if answer.complete:
+            if not last and self._complete(answer, data):
                 return
         if not last:
             raise ConnectionError_(f"{self.to.host}: the connection ended before the answer was whole")
@@ -174,11 +165,14 @@ class Connection:
         """Close first, without waiting for the other side."""
         with suppress(OSError):
             if self.channel is not None:
-                self.channel.say_goodbye()
+                self.channel.close_notify()
         self.sock.close()
 
-    def _request(self, path: str, more: str = "") -> bytes:
-        return f"GET {path} HTTP/1.1\r\nHost: {self.to.host}\r\nUser-Agent: firstbyte\r\n{more}\r\n".encode("ascii")
+    def _complete(self, answer: ResponseReader, data: bytes) -> bool:
+        try:
+            return answer.feed(data)
+        except HttpError as error:
+            raise ConnectionError_(f"{self.to.host}: {error}") from None
 
     def _send(self, data: bytes) -> None:
         if self.channel is not None:
@@ -188,15 +182,3 @@ class Connection:
 
     def _receive(self) -> bytes:
         return self.channel.read() if self.channel is not None else self.sock.recv(1 << 16)
-
-
-class _Answer:
-    """Notices the end of a response."""
-
-    def __init__(self) -> None:
-        self.parser = httptools.HttpResponseParser(self)
-        self.complete = False
-
-    def on_message_complete(self) -> None:
-        """Called by httptools."""
-        self.complete = True

@@ -6,7 +6,6 @@ spares whatever else runs on this host.
 
 import asyncio
 import errno
-import re
 import socket
 import struct
 import time
@@ -18,10 +17,12 @@ from dataclasses import dataclass, field
 from linuxnet import sock_diag
 from linuxnet.source_ports import Source
 from waterfall.churn import NO_PORT, TIMEOUT, cause, connect
+from wireformat.http1 import HttpError, get
+from wireformat.http1_reader import ResponseReader
 
 HOST, PORT, OTHER_PORT = "www.example.com", 80, 443
-REQUEST = f"GET /whoami HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
-LAST_REQUEST = f"GET /whoami HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode()
+REQUEST = get(HOST, "/whoami")
+LAST_REQUEST = get(HOST, "/whoami", "Connection: close")
 #: Seconds between two counts of the sockets in TIME-WAIT.
 COUNTING = 0.25
 
@@ -162,15 +163,14 @@ async def _use(arm: Arm, to: tuple[str, int], kept: list[_Kept]) -> None:
 async def _answer(sock: socket.socket, *, until_closed: bool) -> None:
     """Read one whole response: octets left unread would turn our close into a reset, and spare us TIME-WAIT."""
     loop = asyncio.get_running_loop()
-    data = b""
-    while True:
-        piece = await loop.sock_recv(sock, 65536)
-        data += piece
-        head, found, body = data.partition(b"\r\n\r\n")
-        if not piece:
-            if until_closed and found:
+    response = ResponseReader()
+    while until_closed or not response.complete:
+        data = await loop.sock_recv(sock, 65536)
+        if not data:
+            if until_closed and response.head_complete:
                 return
             raise ConnectionResetError(errno.ECONNRESET, "closed by the server")
-        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE) if found else None
-        if length and len(body) >= int(length[1]) and not until_closed:
-            return
+        try:
+            response.feed(data)
+        except HttpError as error:
+            raise OSError(errno.EPROTO, str(error)) from None

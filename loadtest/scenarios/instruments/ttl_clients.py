@@ -8,20 +8,20 @@ import asyncio
 import json
 import math
 import random
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from stub import AsyncStub, StubError
 from theory import ttl
+from wireformat.http1 import get
+from wireformat.http1_reader import ResponseReader
 
 #: Seconds after which a request is lost.
 TIMEOUT = 5.0
 PORT = 80
 #: What the edge answers tells which origin, and so which edge, it came from.
 PATH = "/whoami"
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +186,17 @@ class _Line:
         """Return the name of the origin that answered; whoever is not to *keep* the connection lets the server close it."""
         if self._reader is None or self._writer is None:
             raise ConnectionError("expected an open connection")
-        close = "" if keep else "Connection: close\r\n"
-        self._writer.write(f"GET {PATH} HTTP/1.1\r\nHost: {self._host}\r\n{close}\r\n".encode("ascii"))
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        length = _LENGTH.search(head)
-        if not head.startswith(b"HTTP/1.1 200 ") or length is None:
-            raise ValueError(f"expected 200 with a length, got {head[:60]!r}")
-        body = json.loads(await self._reader.readexactly(int(length[1])))
+        self._writer.write(get(self._host, PATH, *([] if keep else ["Connection: close"])))
+        pieces: list[bytes] = []
+        response = ResponseReader(pieces.append)
+        while not response.complete:
+            if data := await self._reader.read(65536):
+                response.feed(data)
+            else:
+                response.end()
+        if response.status != 200:
+            raise ValueError(f"expected status 200, got {response.status}")
+        body = json.loads(b"".join(pieces))
         if not keep:
             with suppress(TimeoutError):  # the side that closes first keeps the port: let it be the server
                 async with asyncio.timeout(1):

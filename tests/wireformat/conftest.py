@@ -1,0 +1,5 @@
+"""Certificates."""
+
+from tests.peers import papers
+
+__all__ = ["papers"]
