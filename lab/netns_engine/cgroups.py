@@ -1,6 +1,6 @@
-"""Limits of memory and of processes for each host (cgroups(7)), version 2 or 1, where this user may make a cgroup.
+"""Memory and process limits per host (cgroups(7), version 2 or 1), where this user may create cgroups.
 
-A lab whose machine allows none still runs; `firstbyte doctor` says that its limits are not enforced.
+Elsewhere the lab runs without them, and `firstbyte doctor` reports that limits are not enforced.
 """
 
 import contextlib
@@ -13,17 +13,17 @@ ROOT = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True, slots=True)
 class Controller:
-    """One controller and the folder below which the lab may make groups."""
+    """A cgroup controller and the folder in which the lab may create groups."""
 
     name: str
-    #: Where a lab's own folder goes.
+    #: Parent of the lab's own folder.
     parent: Path
-    #: File with the limit.
+    #: Name of the file with the limit.
     limit: str
 
 
 def controllers(root: Path = ROOT) -> tuple[Controller, ...]:
-    """Return the controllers that this user may use: ``memory`` and ``pids``, either, or none."""
+    """Return those of the controllers ``memory`` and ``pids`` that this user may use."""
     unified = root / "cgroup.subtree_control"
     if unified.is_file():
         parent, enabled = root, unified.read_text(encoding="ascii").split()
@@ -49,7 +49,7 @@ class Limits:
         self._available = available
 
     def apply(self, host: str, pid: int, *, memory: int | None, pids: int | None) -> None:
-        """Limit the process *pid*, and whatever it starts, to *memory* bytes and *pids* processes."""
+        """Limit the process *pid* and its descendants to *memory* bytes and *pids* processes."""
         for each in self._available:
             limit = memory if each.name == "memory" else pids
             if limit is None:
@@ -64,7 +64,7 @@ class Limits:
                 raise OSError(error.errno, f"cgroup {group}: {error.strerror}") from None
 
     def remove(self) -> None:
-        """Remove the groups of this lab; those that still hold a process stay for the next time."""
+        """Remove the groups of this lab, except those that still contain a process."""
         for each in self._available:
             ours = each.parent / self._name
             for group in (*(p for p in ours.glob("*") if p.is_dir()), ours):
@@ -73,11 +73,11 @@ class Limits:
 
     @staticmethod
     def _enable(controller: Controller, ours: Path) -> None:
-        """In version 2 a folder hands its controllers on only when told to."""
+        """Enable the controller for groups below *ours*, which version 2 requires."""
         ours.mkdir(exist_ok=True)
-        handed_on = ours / "cgroup.subtree_control"
-        if handed_on.is_file() and controller.name not in handed_on.read_text(encoding="ascii").split():
-            handed_on.write_text(f"+{controller.name}", encoding="ascii")
+        enabled = ours / "cgroup.subtree_control"
+        if enabled.is_file() and controller.name not in enabled.read_text(encoding="ascii").split():
+            enabled.write_text(f"+{controller.name}", encoding="ascii")
 
 
 def _writable(folder: Path) -> bool:

@@ -1,49 +1,76 @@
-"""How the command line talks to a lab's supervisor: one request, one answer, file descriptors beside them (unix(7)).
+"""The socket between a lab's supervisor and its clients: messages with file descriptors next to them (unix(7)).
 
-A descriptor is what crosses namespaces: a socket made in a host's network stays there whoever holds it, so the command
-line needs no privilege to reach a host, only the right to open the state folder.
+Whoever may open the state folder may use it.  A descriptor keeps its namespace, so clients need no privilege to reach a host.
 """
 
-import json
 import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from netns_engine.errors import LabDownError, LabError, UnknownHostError
+from netns_engine.errors import LabDownError, LabError
+from netns_engine.messages import Failed, Message, Reply, Request, decode, encode
 
-#: Bytes of one message, and descriptors beside it (SCM_MAX_FD is 253).
+#: Bytes of one message, and descriptors next to it (at most SCM_MAX_FD, 253).
 MAX_MESSAGE, MAX_FDS = 128 * 1024, 64
+
+R = TypeVar("R", bound=Reply)
 
 
 class Connection:
-    """One end of a conversation; messages keep their bounds (SOCK_SEQPACKET)."""
+    """One end of a connection; SOCK_SEQPACKET keeps messages apart."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the socket."""
         self.sock.close()
 
-    def send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
-        """Send one message; raise `OSError` when the other end is gone."""
-        socket.send_fds(self.sock, [json.dumps(message).encode()], list(fds))
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send one message; raise `OSError` when the other end is closed."""
+        socket.send_fds(self.sock, [encode(message)], list(fds))
 
-    def receive(self) -> tuple[dict[str, Any], list[int]] | None:
-        """Return the next message and its descriptors; None when the other end hung up."""
+    def receive(self) -> tuple[Message, list[int]] | None:
+        """Return the next message and its descriptors; None when the other end is closed.
+
+        Raises:
+            MessageError: the bytes are no message.
+        """
         data, fds, _, _ = socket.recv_fds(self.sock, MAX_MESSAGE, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
         if not data:
             return None
-        return json.loads(data), fds
+        try:
+            return decode(data), fds
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+
+    def receive_reply(self, expected: type[R]) -> tuple[R, list[int]]:
+        """Return the reply to a request.
+
+        Raises:
+            LabDownError: the supervisor has ended.
+            LabError: it refused; `UnknownHostError` and `LabDownError` where they apply.
+        """
+        received = self.receive()
+        if received is None:
+            raise LabDownError("the lab's supervisor ended")
+        reply, fds = received
+        if isinstance(reply, Failed):
+            raise reply.error()
+        if not isinstance(reply, expected):
+            raise LabError(f"expected {expected.__name__} from the lab's supervisor, got {reply!r}")
+        return reply, fds
 
 
 def listen(path: Path) -> socket.socket:
     """Return a socket that listens at *path*."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     path.unlink(missing_ok=True)
-    with _Reached(path) as name:
+    with _ShortName(path) as name:
         sock.bind(name)
     sock.listen(64)
     sock.setblocking(False)
@@ -51,15 +78,15 @@ def listen(path: Path) -> socket.socket:
 
 
 def connect(path: Path, timeout: float | None) -> Connection:
-    """Return a connection to the supervisor that listens at *path*; *timeout* seconds for each step.
+    """Return a connection to the supervisor that listens at *path*; *timeout* in seconds applies to each call.
 
     Raises:
-        LabDownError: nobody listens there.
+        LabDownError: no supervisor listens there.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     sock.settimeout(timeout)
     try:
-        with _Reached(path) as name:
+        with _ShortName(path) as name:
             sock.connect(name)
     except OSError as error:
         sock.close()
@@ -68,41 +95,28 @@ def connect(path: Path, timeout: float | None) -> Connection:
 
 
 def ask(
-    path: Path, request: dict[str, Any], fds: Sequence[int] = (), *, timeout: float | None = 15.0
-) -> tuple[dict[str, Any], list[int]]:
-    """Send one request; return the answer and its descriptors.
+    path: Path, request: Request, expected: type[R], fds: Sequence[int] = (), *, timeout: float | None = 15.0
+) -> tuple[R, list[int]]:
+    """Send one request; return the reply and its descriptors.
 
     Raises:
-        LabDownError: the supervisor is gone, or silent for *timeout* seconds.
+        LabDownError: the supervisor is gone, or does not answer within *timeout* seconds.
         LabError: it refused.
     """
     connection = connect(path, timeout)
     try:
         connection.send(request, fds)
-        answer = connection.receive()
+        return connection.receive_reply(expected)
     except TimeoutError:
-        raise LabDownError(f"the lab's supervisor was silent for {timeout:g} s after {request['do']!r}") from None
+        raise LabDownError(f"the lab's supervisor did not answer {request!r} within {timeout:g} s") from None
     except OSError as error:
         raise LabDownError(f"the lab's supervisor ended: {error.strerror}") from None
     finally:
         connection.close()
-    if answer is None:
-        raise LabDownError("the lab's supervisor ended")
-    check(answer[0])
-    return answer
 
 
-def check(answer: dict[str, Any]) -> None:
-    """Raise what an answer says went wrong."""
-    if "error" in answer:
-        kind = {"unknown": UnknownHostError, "down": LabDownError}.get(answer.get("kind", ""), LabError)
-        if kind is UnknownHostError:
-            raise UnknownHostError(answer["host"], answer["known"])
-        raise kind(answer["error"])
-
-
-class _Reached:
-    """A name of at most 107 bytes for *path* (sun_path): through its folder, held open."""
+class _ShortName:
+    """A name for *path* within the 107 bytes of sun_path, through a descriptor of its folder."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

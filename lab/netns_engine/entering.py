@@ -1,4 +1,4 @@
-"""How a program of the caller becomes one of a host: between `fork` and `exec`, in the process that is to be it."""
+"""Joins the namespaces of a host, in a child process between `fork` and `exec` (`firstbyte exec`)."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from netns_engine import namespaces
 
 
 def enter_host(network: int, name: int, user: int) -> None:
-    """Leave our namespaces for a host's; the mounts become a copy of ours."""
+    """Join the network and host name of a host, in a private copy of our mounts."""
     if os.geteuid() != 0:
         namespaces.enter(user, namespaces.NEWUSER)
     namespaces.enter(network, namespaces.NEWNET)
@@ -16,10 +16,10 @@ def enter_host(network: int, name: int, user: int) -> None:
 
 
 def move_below(processes: int) -> None:
-    """Go on as a child in the PID namespace *processes*; what is left of us waits for it and hands its exit code on.
+    """Continue in a child in the PID namespace *processes*; this process waits for it and exits with its code.
 
-    A process never changes its own PID namespace, only that of its children; being in the host's is what ends a
-    forgotten program with the host, whose network it would keep otherwise.
+    setns(2) changes the PID namespace of future children only.  The program has to be in the host's so that it ends with
+    the host; otherwise it would keep the host's network alive.
     """
     namespaces.enter(processes, namespaces.NEWPID)
     pid = os.fork()
@@ -27,7 +27,7 @@ def move_below(processes: int) -> None:
         namespaces.mount_proc()
         return
     for number in (signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)  # the terminal sends it to both of us; the program decides
+        signal.signal(number, signal.SIG_IGN)  # the terminal signals both processes; only the program reacts
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: os.kill(pid, number))
     os.closerange(3, 256)

@@ -1,7 +1,7 @@
-"""What a host sees of the machine's files: all of them, read-only, and what the compose file mounts.
+"""The file system of a host: the machine's files, read-only, and the mounts of the compose file.
 
-Works in the mount namespace of the process that calls it.  What the image of the Docker runtime holds at fixed paths
-(`/opt/venv`, `/opt/locustfile.py`) is shown at the same paths, so that one compose file serves both.
+All functions act on the mount namespace of the calling process.  Paths that exist in the Docker image (`/opt/venv`,
+`/opt/locustfile.py`) are provided here too, so that one compose file serves both runtimes.
 """
 
 import os
@@ -14,33 +14,33 @@ from pathlib import Path
 from netns_engine import namespaces
 from netns_engine.compose import Mount, Service
 
-#: What a host has below /dev beside its ``devices:``.
+#: Devices that every host has, in addition to its ``devices:``.
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _LINKS = (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2"))
-#: Where programs find a name service that answers around /etc/resolv.conf (nscd, systemd-resolved).
+#: Sockets of name services that bypass /etc/resolv.conf (nscd, systemd-resolved).
 NAME_SERVICES = ("/run/nscd", "/var/run/nscd", "/run/systemd/resolve")
 RESOLV_CONF = "/etc/resolv.conf"
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the things are that hosts see."""
+    """Folders that mounts refer to: the project, and the folder of the named volumes."""
 
     project: Path
     volumes: Path
 
     def of(self, mount: Mount) -> Path:
-        """Return the folder or file behind a mount."""
+        """Return the path of a mount's source."""
         return self.volumes / mount.source if mount.is_volume else (self.project / mount.source).resolve()
 
 
 def show_host(service: Service, sources: Sources) -> None:
-    """Make this mount namespace the one of *service*: devices, image paths, volumes; the rest read-only.
+    """Set up devices, image paths and volumes of *service*, and make everything else read-only.
 
     Raises:
-        OSError: the machine forbids a mount, or something to mount is missing.
+        OSError: the machine forbids a mount, or the source of a mount does not exist.
     """
-    namespaces.keep_mounts_private()
+    namespaces.make_mounts_private()
     namespaces.mount_proc()
     _show_image(sources.project)
     _extend("/srv")
@@ -48,11 +48,11 @@ def show_host(service: Service, sources: Sources) -> None:
         if mount.target.startswith("/srv/"):
             _place(sources.of(mount), Path(mount.target))
     _show_devices(service.devices)
-    _silence_name_services()
+    _hide_name_services()
     for mount in service.mounts:
         _show(mount, sources)
     if service.read_only:
-        # What is mounted from a read-only mount is read-only for good: first everything, then the exceptions.
+        # A bind mount of a read-only mount stays read-only, so everything is frozen last and volumes are thawed.
         namespaces.freeze("/")
         for mount in service.mounts:
             if not mount.read_only:
@@ -62,23 +62,23 @@ def show_host(service: Service, sources: Sources) -> None:
 
 
 def _cover(path: Path, options: str, kept: Iterable[Path]) -> None:
-    """Mount an empty folder in memory at *path*; what of *kept* lies below it, a clone in /tmp for one, is still there."""
+    """Mount an empty tmpfs at *path*, and keep those of *kept* that are below it (a checkout in /tmp, for example)."""
     below = sorted({Path(os.path.realpath(each)) for each in kept if path in Path(os.path.realpath(each)).parents})
     held = [(each, os.open(each, os.O_PATH | os.O_CLOEXEC)) for each in below]
     namespaces.mount("tmpfs", str(path), "tmpfs", namespaces.NOSUID | namespaces.NODEV, options)
     for each, fd in held:
-        if not each.exists():  # or one that stands before it holds it
+        if not each.exists():  # a folder above it may have been kept already
             each.mkdir(parents=True)
             namespaces.bind(f"/proc/self/fd/{fd}", each)
         os.close(fd)
 
 
 def show_network(mounts: Iterable[Mount], sources: Sources) -> None:
-    """Let a program of the caller see the host's resolver and volumes, and else everything as it is."""
-    namespaces.keep_mounts_private()
+    """Mount a host's resolver configuration and volumes, and leave all other files as they are."""
+    namespaces.make_mounts_private()
     wanted = tuple(mounts)
     _extend("/srv")
-    _silence_name_services()
+    _hide_name_services()
     for mount in wanted:
         if mount.target.startswith("/srv/"):
             _place(sources.of(mount), Path(mount.target))
@@ -86,7 +86,7 @@ def show_network(mounts: Iterable[Mount], sources: Sources) -> None:
 
 
 def _show(mount: Mount, sources: Sources) -> None:
-    # /etc/resolv.conf is often a link; the link stays, what it leads to is covered.
+    # /etc/resolv.conf is often a symbolic link: mount on the file it points to.
     target = os.path.realpath(mount.target) if mount.target == RESOLV_CONF else mount.target
     namespaces.bind(sources.of(mount), target, read_only=mount.read_only)
 
@@ -107,10 +107,10 @@ def _show_devices(wanted: tuple[str, ...]) -> None:
     for name, fd in held.items():
         target = Path(name)
         target.parent.mkdir(exist_ok=True)
-        try:  # a node of our own: services may open it whatever its mode outside, which nothing here changes
+        try:  # a new node with mode 666: the mode of the machine's own device does not matter and is not changed
             os.mknod(target, stat.S_IFCHR | 0o666, os.fstat(fd).st_rdev)
             target.chmod(0o666)
-        except PermissionError:  # in a user namespace nobody makes devices
+        except PermissionError:  # user namespaces cannot create device nodes
             target.touch()
             namespaces.bind(f"/proc/self/fd/{fd}", target)
         os.close(fd)
@@ -118,7 +118,7 @@ def _show_devices(wanted: tuple[str, ...]) -> None:
         Path("/dev", name).symlink_to(to)
 
 
-def _silence_name_services() -> None:
+def _hide_name_services() -> None:
     covered = os.path.realpath(RESOLV_CONF)
     for folder in NAME_SERVICES:
         if Path(folder).is_dir() and not Path(folder).is_symlink():
@@ -128,15 +128,12 @@ def _silence_name_services() -> None:
 
 
 def _folder(path: str) -> None:
-    """Cover *path* with an empty folder in memory."""
+    """Mount an empty tmpfs at *path*."""
     namespaces.mount("tmpfs", path, "tmpfs", namespaces.NOSUID, "mode=755,size=1m")
 
 
 def _extend(path: str) -> None:
-    """Let things be added to the folder *path*, on the machine's disk or not: the same entries, in a folder in memory.
-
-    An interpreter or the checkout may well be among them.
-    """
+    """Replace the folder *path* by a tmpfs with the same entries, so that mount points can be added without touching disk."""
     entries = list(os.scandir(path))
     held = {each.name: os.open(each.path, os.O_PATH | os.O_CLOEXEC) for each in entries if not each.is_symlink()}
     links = {each.name: Path(each.path).readlink() for each in entries if each.is_symlink()}
@@ -151,7 +148,7 @@ def _extend(path: str) -> None:
 
 
 def _place(source: Path, target: Path) -> None:
-    """Make the point that *source* is mounted on."""
+    """Create the mount point for *source* at *target*."""
     if source.is_dir():
         target.mkdir(parents=True, exist_ok=True)
     else:

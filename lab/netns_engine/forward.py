@@ -1,7 +1,7 @@
-"""Published ports of a lab without Docker: from the machine's 127.0.0.1 into the network of a host, TCP and UDP.
+"""Forwards published ports, TCP and UDP, from the machine's 127.0.0.1 into the network of a host.
 
-The listening sockets were made in the machine's network, the sockets towards the host are made in the host's: a process
-that holds both needs no route between them.  Runs as a process of its own, so that it never delays the supervisor.
+Listening sockets were created in the machine's network, upstream sockets are created in the host's: a process that holds
+both needs no route between them.  It runs as a process of its own so that it never delays the supervisor.
 """
 
 import asyncio
@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from netns_engine.errors import LabError
+from netns_engine.messages import Protocol
 
-#: Bytes read at once; seconds after which a silent UDP client is forgotten, and how many are remembered.
+#: Bytes per read; seconds without a reply after which a UDP client is forgotten; number of UDP clients remembered.
 CHUNK, IDLE, MAX_CLIENTS = 64 * 1024, 30.0, 512
 
 
@@ -26,8 +27,8 @@ class Published:
     target: int
 
 
-#: Returns a socket in the network of a host; ``tcp`` or ``udp``.  Raises `LabError` when the host does not run.
-Dial = Callable[[str, str], socket.socket]
+#: Returns a socket in the network of a host.  Raises `LabError` when the host is not running.
+Dial = Callable[[str, Protocol], socket.socket]
 
 
 def run(ports: Sequence[Published], dial: Dial) -> None:
@@ -57,7 +58,7 @@ async def _accept(port: Published, dial: Dial) -> None:
 
 
 async def _connect(port: Published, dial: Dial, client: socket.socket) -> None:
-    """Carry one connection; a host that is not there closes it at once, as a refused port would."""
+    """Forward one connection; close it at once when the host is not running."""
     try:
         upstream = dial(port.host, "tcp")
     except LabError:
@@ -78,7 +79,7 @@ async def _copy(source: socket.socket, sink: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     while data := await loop.sock_recv(source, CHUNK):
         await loop.sock_sendall(sink, data)
-    with contextlib.suppress(OSError):  # the other direction may have ended the connection
+    with contextlib.suppress(OSError):  # the connection may already be closed
         sink.shutdown(socket.SHUT_WR)
 
 
@@ -87,10 +88,10 @@ async def _copy(source: socket.socket, sink: socket.socket) -> None:
 
 @dataclass(slots=True)
 class _Client:
-    """A socket towards the host for one client, so that answers find back to it."""
+    """The upstream socket of one client, so that replies can be returned to it."""
 
     upstream: socket.socket
-    #: The datagram sent last.
+    #: The most recent datagram.
     last: bytes
 
 
@@ -100,7 +101,7 @@ async def _relay(port: Published, dial: Dial) -> None:
     while True:
         try:
             data, address = await loop.sock_recvfrom(port.listener, CHUNK)
-        except OSError:  # an ICMP error that an earlier answer brought about
+        except OSError:  # an ICMP error in response to an earlier reply
             continue
         known = clients.get(address)
         if known is not None and not known[1].done():
@@ -119,7 +120,7 @@ async def _relay(port: Published, dial: Dial) -> None:
 
 
 async def _answers(client: _Client, address: tuple[str, int], port: Published, dial: Dial) -> None:
-    """Carry answers back until none has come for `IDLE` seconds, or nobody listens on the host."""
+    """Return replies to the client until none arrives for `IDLE` seconds, or the port on the host is closed."""
     loop, answered = asyncio.get_running_loop(), False
     try:
         while True:
@@ -128,7 +129,7 @@ async def _answers(client: _Client, address: tuple[str, int], port: Published, d
             except ConnectionRefusedError:
                 if not answered:
                     return
-                # A host that was started anew has a new network; the socket is in the old one, where nobody is left.
+                # The host was restarted: the socket is in its old network, where no process is left.
                 client.upstream.close()
                 client.upstream, answered = _towards(port, dial), False
                 await loop.sock_sendall(client.upstream, client.last)

@@ -1,8 +1,8 @@
-"""One host: a process that is first in a PID namespace, with a network, mounts and a name of its own.
+"""Starts one host: the first process of a PID namespace, with its own network, mounts and host name.
 
-`spawn` makes it, `spawn_in` runs one more program beside it.  Both fork; between `fork` and `exec` the child builds its
-own surroundings and says over a socket what it could not do.  When the first process ends the kernel ends all others of
-the host, and its network, mounts and devices with them: there is nothing to clean.
+`spawn` starts a host, `spawn_in` another program on it.  Both fork; between `fork` and `exec` the child sets its
+namespaces up and reports over a socket what failed.  When the first process ends, the kernel ends all others of the host
+and frees its network, mounts and devices.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from pyroute2 import NetlinkError
 
 from netns_engine import namespaces, wires
 from netns_engine.compose import Service
+from netns_engine.errors import LabDownError
 from netns_engine.filesystem import Sources, show_host
 
 #: The uid and gid of services, as in the image.
@@ -27,13 +28,13 @@ HOST_UID = 1000
 _NOT_STARTED = 125
 
 
-class SpawnError(Exception):
-    """The machine did not let a host start: what was tried, and why not."""
+class SpawnError(LabDownError):
+    """A host or program could not be started on this machine; the message says which step failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A host that runs: its first process, and descriptors of its namespaces."""
+    """A running host: its first process and descriptors of its namespaces."""
 
     pid: int
     net: int
@@ -42,19 +43,19 @@ class Running:
     name: int
 
     def close(self) -> None:
-        """Let go of the namespaces: the last descriptor keeps a network alive."""
+        """Close the descriptors: an open one keeps the host's network alive."""
         for fd in (self.net, self.mounts, self.pids, self.name):
             os.close(fd)
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What all hosts of a lab share."""
+    """What all hosts of a lab have in common."""
 
     sources: Sources
-    #: Descriptor of the PID namespace that hosts are made in.
+    #: Descriptor of the supervisor's PID namespace.
     pids: int
-    #: uid that services run as.
+    #: uid of services.
     uid: int
 
 
@@ -70,16 +71,16 @@ def spawn(
     """Start a host.
 
     Args:
-        service: what it is.
-        around: what it shares with others.
-        interface: its address; None is loopback only.
-        plug: called with the PID and a descriptor of the network namespace once there is one, to lead a wire to it and
-            to limit it.
-        arguments: instead of the service's `command`.
-        streams: descriptors that become its standard input, output and error.
+        service: the service that the host runs.
+        around: what the hosts of the lab have in common.
+        interface: its address; None for loopback only.
+        plug: called with the PID and a descriptor of the network namespace once both exist, to connect the host to the
+            bridge and to limit its resources.
+        arguments: replace the service's `command`.
+        streams: descriptors that become standard input, output and error.
 
     Raises:
-        SpawnError: the machine forbids something.
+        SpawnError: the machine forbids a step.
     """
     argv = service.argv if arguments is None else (*service.argv[: service.entrypoint], *arguments)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -111,7 +112,7 @@ def spawn(
             _end(pid)
             running.close()
             if isinstance(error, (OSError, NetlinkError)):
-                raise SpawnError(f"no wire to {service.name}: {error}") from None
+                raise SpawnError(f"cannot connect {service.name}: {error}") from None
             raise
     finally:
         ours.close()
@@ -125,7 +126,7 @@ def spawn_in(
     environment: Mapping[str, str],
     streams: Sequence[int],
 ) -> int:
-    """Run one more program on a host, as its user, without any capability; return its PID."""
+    """Run another program on a host as its user, without capabilities; return its PID."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def child() -> None:
@@ -144,11 +145,10 @@ def spawn_in(
     return pid
 
 
-def ask_in(running: Running, around: Surroundings, module: str) -> int:
-    """Run the `main` of one of our own modules in a host's network, as its user; return the PID.
+def probe_in(running: Running, around: Surroundings, module: str) -> int:
+    """Run the `main` of *module* in a host's network as its user, in a fork of this process; return the PID.
 
-    A health check as ``python -m MODULE`` costs 70 ms of a core, nearly all of it the interpreter's own start; there is
-    one here already.
+    ``python -m MODULE`` would take 70 ms of CPU per health check, nearly all of it for starting the interpreter.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
@@ -169,7 +169,7 @@ def ask_in(running: Running, around: Surroundings, module: str) -> int:
 
 
 def privileges(user: int | None, capabilities: Iterable[str], already: bool) -> list[str]:
-    """Return the command that gives up everything but *capabilities*, and becomes *user* unless we are it *already*."""
+    """Return the command that drops all but *capabilities* and switches to *user*, unless that is who we are *already*."""
     words = ["setpriv"]
     if user is not None and not already:
         words += [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
@@ -178,10 +178,9 @@ def privileges(user: int | None, capabilities: Iterable[str], already: bool) -> 
 
 
 def user_of_services(project: Path) -> int:
-    """Return the uid that services run as: `HOST_UID`, or our own where that user could not read what they need.
+    """Return the uid for services: `HOST_UID`, or our own where that user cannot read the interpreter or the project.
 
-    An interpreter below a home folder that only its owner may enter can not be run by anybody else; and in an
-    unprivileged user namespace there is nobody else.
+    Only its owner can run an interpreter below a closed home folder, and an unprivileged user namespace has one uid only.
     """
     needed = (project, sys.prefix, sys.base_prefix, os.path.realpath(sys.executable))
     able = os.geteuid() == 0 and is_mapped(HOST_UID, Path("/proc/self/uid_map").read_text(encoding="ascii"))
@@ -189,13 +188,13 @@ def user_of_services(project: Path) -> int:
 
 
 def is_mapped(uid: int, uid_map: str) -> bool:
-    """Return whether a user namespace knows *uid* (user_namespaces(7): first inside, first outside, how many)."""
+    """Return whether *uid_map* maps *uid*; lines are: first uid inside, first outside, count (user_namespaces(7))."""
     ranges = [tuple(map(int, line.split())) for line in uid_map.splitlines()]
     return any(first <= uid < first + count for first, _, count in ranges)
 
 
 def open_to_all(path: Path) -> bool:
-    """Return whether every user may reach and read *path*."""
+    """Return whether every user can reach and read *path*."""
     try:
         return all(p.stat().st_mode & 0o001 for p in path.resolve().parents) and bool(path.stat().st_mode & 0o004)
     except OSError:
@@ -203,13 +202,13 @@ def open_to_all(path: Path) -> bool:
 
 
 def exit_code(status: int) -> int:
-    """Return the exit code of a shell for a wait status: 128 + the signal where there was one."""
+    """Return a wait status as a shell would: the exit code, or 128 + the signal."""
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
 def _fork(child: Callable[[], None], report: socket.socket, pids: int, home: int) -> int:
-    """Fork into the PID namespace *pids* (a new one when that is our own), and come back to *home* ourselves."""
+    """Fork a child into the PID namespace *pids*, or into a new one when *pids* is *home*, our own."""
     if pids == home:
         namespaces.unshare(namespaces.NEWPID)
     else:
@@ -217,7 +216,7 @@ def _fork(child: Callable[[], None], report: socket.socket, pids: int, home: int
     try:
         try:
             pid = os.fork()
-        except OSError as error:  # ENOMEM: the first process of that namespace has just ended, nobody can join it
+        except OSError as error:  # ENOMEM: the first process of that namespace has ended, so no other can join it
             raise SpawnError(f"the host has ended: {error.strerror}") from None
         if pid == 0:
             try:
@@ -228,7 +227,7 @@ def _fork(child: Callable[[], None], report: socket.socket, pids: int, home: int
             except OSError as error:
                 where = f"{error.filename}: " if error.filename else ""
                 report.send(f"error: {where}{error.strerror or error}".encode())
-            except BaseException as error:  # whatever it is, it must not go on as a second supervisor
+            except BaseException as error:  # the fork must not continue as a second supervisor
                 report.send(f"error: {type(error).__name__}: {error}".encode())
             finally:
                 os._exit(_NOT_STARTED)
@@ -239,24 +238,24 @@ def _fork(child: Callable[[], None], report: socket.socket, pids: int, home: int
 
 
 def _become(first: Sequence[str], argv: Sequence[str], environment: Mapping[str, str], streams: Sequence[int]) -> None:
-    """Become the program; does not return."""
+    """Execute the program; does not return."""
     command = [*first, *argv]
-    copies = [os.dup(fd) for fd in streams]  # the originals may be among 0, 1 and 2
+    copies = [os.dup(fd) for fd in streams]  # the originals may be 0, 1 or 2
     for number, fd in enumerate(copies):
         os.dup2(fd, number, inheritable=True)
-    os.execvpe(command[0], command, dict(environment))  # noqa: S606 - there is no shell, and nothing of us goes on
+    os.execvpe(command[0], command, dict(environment))  # noqa: S606 - no shell is involved
 
 
 def _until_made(ours: socket.socket, pid: int) -> list[int]:
     data, fds, _, _ = socket.recv_fds(ours, 4096, 4, socket.MSG_CMSG_CLOEXEC)
     if data != b"made":
         _reap(pid)
-        raise SpawnError(data.decode().removeprefix("error: ") or "the process ended before it had begun")
+        raise SpawnError(data.decode().removeprefix("error: ") or "the process ended during set-up")
     return fds
 
 
 def _until_running(ours: socket.socket, pid: int) -> None:
-    """Wait for `exec`, which closes the other end of the socket."""
+    """Wait for `exec`: it closes the other end of the socket."""
     if problem := ours.recv(4096):
         _reap(pid)
         raise SpawnError(problem.decode().removeprefix("error: "))

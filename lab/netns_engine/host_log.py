@@ -1,4 +1,4 @@
-"""The log of one host: written by the host itself, bounded by the supervisor, read by the command line."""
+"""The log file of one host: written by the host, truncated by the supervisor, read by the command line."""
 
 import contextlib
 import os
@@ -10,13 +10,13 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class HostLog:
-    """One file, and beside it the one that was full before."""
+    """A log file and its predecessor (``.log.1``)."""
 
     path: Path
 
     @contextlib.contextmanager
     def appending(self) -> Iterator[int]:
-        """Give a descriptor that always writes at the end, for the host's standard output and error."""
+        """Give a descriptor in append mode, for the host's standard output and error."""
         fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             yield fd
@@ -24,9 +24,9 @@ class HostLog:
             os.close(fd)
 
     def bound(self, size: int, files: int) -> None:
-        """Empty the file when it is larger than *size* bytes, and keep what it held if *files* are more than one.
+        """Truncate the file when it is larger than *size* bytes, after copying it when *files* is more than one.
 
-        It is not moved: its writer keeps it open.
+        It is copied rather than renamed because the host keeps it open.
         """
         if self.path.exists() and self.path.stat().st_size > size:
             if files > 1:
@@ -34,7 +34,7 @@ class HostLog:
             os.truncate(self.path, 0)
 
     def read(self, offset: int = 0) -> tuple[list[str], int]:
-        """Return the whole lines after *offset*, and where the next begin; from the top when the file was emptied."""
+        """Return the complete lines from *offset* and the next offset; start over when the file was truncated."""
         try:
             with self.path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)

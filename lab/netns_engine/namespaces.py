@@ -1,7 +1,7 @@
-"""Namespaces and mounts by their system calls (namespaces(7), mount(2)); Python 3.11 has no `os.unshare`.
+"""System calls for namespaces and mounts (namespaces(7), mount(2)); Python 3.11 has no `os.unshare`.
 
-A namespace is held by the processes in it and named by a file descriptor, never by a path below /run/netns: nothing is
-left to remove when the last process is gone, and an unprivileged user may do the same.
+Namespaces are referred to by file descriptors, never by a path below /run/netns: they disappear with their last process,
+and unprivileged users can create them.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 #: linux/mount.h
 RDONLY, NOSUID, NODEV, NOEXEC, REMOUNT, BIND, RECURSIVE, PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
-#: mount_setattr(2), Linux 5.12: one number on every architecture; struct mount_attr has four 64-bit fields.
+#: mount_setattr(2), Linux 5.12: the number is the same on every architecture; struct mount_attr is four 64-bit fields.
 _SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _ATTR_RDONLY = 442, -100, 0x8000, 1
 #: linux/prctl.h
 _PR_SET_PDEATHSIG = 1
@@ -25,7 +25,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def unshare(kinds: int) -> None:
-    """Leave the namespaces of these *kinds* (`NEWNET`, …) for new ones."""
+    """Move this process into new namespaces of these *kinds* (`NEWNET`, …)."""
     _check(_libc.unshare(kinds), "unshare")
 
 
@@ -35,13 +35,13 @@ def enter(namespace: int, kind: int) -> None:
 
 
 def own(kind: str) -> int:
-    """Return a descriptor of the namespace that this process is in; *kind* is ``net``, ``mnt``, ``pid`` or ``user``."""
+    """Return a descriptor of this process's own namespace; *kind* is ``net``, ``mnt``, ``pid``, ``uts`` or ``user``."""
     return os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 @contextlib.contextmanager
 def inside(namespace: int, home: int) -> Iterator[None]:
-    """Run the block in a network *namespace*; sockets made there stay there.  *home* is where this thread belongs."""
+    """Run the block in a network *namespace*, then return to *home*; sockets created there stay there."""
     enter(namespace, NEWNET)
     try:
         yield
@@ -63,7 +63,7 @@ def become_root_of_user_namespace() -> None:
 
 
 def mount(source: str, target: str | Path, kind: str = "", flags: int = 0, data: str = "") -> None:
-    """Mount, or change a mount."""
+    """Mount *source* at *target*, or change the mount there (mount(2))."""
     answer = _libc.mount(
         source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), data.encode() if data else None
     )
@@ -71,36 +71,36 @@ def mount(source: str, target: str | Path, kind: str = "", flags: int = 0, data:
 
 
 def bind(source: str | Path, target: str | Path, *, read_only: bool = False) -> None:
-    """Show *source*, a file or folder, at *target* as well."""
+    """Bind-mount *source*, a file or folder, at *target*."""
     mount(str(source), target, flags=BIND | RECURSIVE)
     if read_only:
         freeze(target)
 
 
 def freeze(target: str | Path) -> None:
-    """Make everything mounted at and below *target* read-only."""
+    """Make all mounts at and below *target* read-only."""
     _set_attributes(target, _AT_RECURSIVE, _ATTR_RDONLY, 0)
 
 
 def thaw(target: str | Path) -> None:
-    """Let the one mount at *target* be written again."""
+    """Make the mount at *target* writable again."""
     _set_attributes(target, 0, 0, _ATTR_RDONLY)
 
 
 def _set_attributes(target: str | Path, flags: int, on: int, off: int) -> None:
-    """mount_setattr(2), Linux 5.12: unlike a remount it keeps what else is set, and reaches what is mounted below."""
+    """Call mount_setattr(2): unlike a remount it keeps other flags and reaches mounts below *target*."""
     attributes = ctypes.create_string_buffer(struct.pack("QQQQ", on, off, 0, 0))
     answer = _libc.syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(target), flags, attributes, ctypes.c_size_t(32))
     _check(answer, f"make {target} {'read-only' if on else 'writable'}")
 
 
-def keep_mounts_private() -> None:
-    """Let no mount of this mount namespace be seen outside."""
+def make_mounts_private() -> None:
+    """Keep mounts of this mount namespace from propagating to others."""
     mount("", "/", flags=PRIVATE | RECURSIVE)
 
 
 def mount_proc() -> bool:
-    """Mount a /proc of this PID namespace; return False where the machine hides parts of its own and so forbids it."""
+    """Mount /proc for this PID namespace; return False where the kernel forbids it because parts of /proc are hidden."""
     try:
         mount("proc", "/proc", "proc", NOSUID | NODEV | NOEXEC)
     except PermissionError:
@@ -109,7 +109,7 @@ def mount_proc() -> bool:
 
 
 def die_with_parent(signum: int) -> None:
-    """Have the kernel send *signum* to this process when its parent ends."""
+    """Make the kernel send *signum* to this process when its parent ends."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0), "prctl")
 
 

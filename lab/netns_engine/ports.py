@@ -1,4 +1,4 @@
-"""Published ports of this machine: taken before anything starts, so that a lab is never half up for want of one."""
+"""Published ports, bound before anything starts: a port in use fails `up` before it has started a host."""
 
 import socket
 
@@ -10,7 +10,7 @@ def listen(port: Port) -> socket.socket:
     """Return a socket that listens on a published port of the machine.
 
     Raises:
-        EngineError: somebody else does.
+        EngineError: the port is in use.
     """
     kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
     sock = socket.socket(socket.AF_INET, kind)
@@ -23,7 +23,7 @@ def listen(port: Port) -> socket.socket:
     except OSError as error:
         sock.close()
         raise EngineError(
-            f"cannot publish {port.address}:{port.published}/{port.protocol}: {error.strerror}: end what listens there, "
-            "or start without it (`firstbyte up --runtime netns --no-ports`)"
+            f"cannot publish {port.address}:{port.published}/{port.protocol}: {error.strerror}: stop what listens there, "
+            "choose another port (.env.example), or start without ports (`firstbyte up --runtime netns --no-ports`)"
         ) from None
     return sock

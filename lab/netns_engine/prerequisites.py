@@ -1,4 +1,4 @@
-"""What network namespaces need of a machine; found out before anything of a lab begins, and told with the way to mend it."""
+"""Checks that this machine and this user can run a lab in network namespaces, before anything starts."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ TUN = Path("/dev/net/tun")
 
 
 def require_machine(file: compose.Compose) -> None:
-    """Raise `EngineError` ("what: how to mend it") when this machine, or this user, can not run a lab; begins nothing."""
+    """Raise `EngineError` ("problem: remedy") when this machine or this user cannot run a lab."""
     if any(str(TUN) in service.devices for service in file.services):
         if not TUN.is_char_device():
             raise EngineError(f"expected the device {TUN}, got none: load the kernel module 'tun' (`modprobe tun`)")
@@ -30,7 +30,7 @@ def require_machine(file: compose.Compose) -> None:
 
 
 def namespace_problem() -> str:
-    """Return why this user may not make the namespaces of a host and forward packets in one, or ""; tries it, aside."""
+    """Return why this user cannot create a host's namespaces and forward packets in them, or ""; tries it in a child."""
     report, written = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -43,7 +43,7 @@ def namespace_problem() -> str:
 
 
 def _try_namespaces(report: int) -> None:
-    """Make them, in this process, which ends with it."""
+    """Create the namespaces in this process, write what failed to *report*, and exit."""
     trying = "not root, and no user namespaces" if os.geteuid() != 0 else "no namespaces"
     try:
         if os.geteuid() != 0:
@@ -53,8 +53,8 @@ def _try_namespaces(report: int) -> None:
         if pid:
             os.waitpid(pid, 0)
             return
-        trying = "hosts may not forward packets"
-        namespaces.keep_mounts_private()
+        trying = "hosts cannot forward packets"
+        namespaces.make_mounts_private()
         namespaces.mount_proc()
         set_sysctls((("net.ipv4.ip_forward", "1"),))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The processes of a host, found by the PID namespace that they are in: frozen, let go on, weighed."""
+"""Pauses, resumes and measures the processes of a host, which are those of its PID namespace."""
 
 import contextlib
 import os
@@ -12,20 +12,22 @@ def of(namespace: int) -> list[int]:
     """Return the PIDs of the processes in the PID *namespace* (a descriptor).
 
     Raises:
-        LabError: /proc is not that of our own PID namespace, so its numbers would mean other processes.
+        LabError: /proc belongs to another PID namespace, so its PIDs are not ours.
     """
     if str(Path("/proc/self").readlink()) != str(os.getpid()):
-        raise LabError("this machine hides parts of /proc, and the lab can have none of its own: no pause, no memory")
+        raise LabError(
+            "this machine hides parts of /proc, so the lab cannot mount its own: no pause, no memory figures"
+        )
     wanted, found = os.fstat(namespace).st_ino, []
     for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):  # it has just ended
+        with contextlib.suppress(OSError):  # the process has just ended
             if entry.name.isdecimal() and (entry / "ns" / "pid").stat().st_ino == wanted:
                 found.append(int(entry.name))
     return found
 
 
 def freeze(namespace: int) -> None:
-    """Stop every process, and those that one started before it stopped."""
+    """Stop every process, including those that were started meanwhile."""
     stopped: set[int] = set()
     while new := set(of(namespace)) - stopped:
         for pid in new:
@@ -34,18 +36,18 @@ def freeze(namespace: int) -> None:
 
 
 def thaw(namespace: int) -> None:
-    """Let every process go on."""
+    """Resume every process."""
     for pid in of(namespace):
         send(pid, signal.SIGCONT)
 
 
 def memory(namespace: int) -> int:
-    """Return bytes in use: pages that several hosts have in common count once in all (PSS, proc_pid_smaps(5))."""
+    """Return bytes in use as proportional set size: a page shared by n processes counts 1/n (proc_pid_smaps(5))."""
     return sum(map(_proportional, of(namespace)))
 
 
 def send(pid: int, number: int) -> None:
-    """Send a signal; nothing when the process is gone."""
+    """Send a signal; do nothing when the process is gone."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 

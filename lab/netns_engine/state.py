@@ -1,7 +1,7 @@
-"""The state folder of a lab without Docker: who supervises it, its volumes, its logs.
+"""The state folder of a lab without Docker: the supervisor's identity, volumes and logs.
 
-``lab.json`` names the supervisor by PID, start time and boot, so that a number used again is not taken for it.
-Everything else of the lab ends with that process (docs/decisions/0005-netns-supervisor.md); this folder is what is left.
+``lab.json`` identifies the supervisor by PID, start time and boot, so that a reused PID is not mistaken for it.
+Everything else of the lab ends with that process (docs/decisions/0005-netns-supervisor.md).
 """
 
 import contextlib
@@ -15,15 +15,15 @@ from pathlib import Path
 
 from netns_engine.errors import EngineError
 
-#: Of what stands in the folder; another one is refused.
-VERSION = 1
-#: Environment variable with the folder; otherwise `FOLDER` in the project.
+#: Version of the folder's contents and of the messages to the supervisor; any other is refused.
+VERSION = 2
+#: Environment variable with the folder; without it, `FOLDER` in the project.
 VARIABLE, FOLDER = "FIRSTBYTE_STATE", ".state"
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process, for good: its PID may be used again, with another start time."""
+    """A process, identified beyond the reuse of its PID."""
 
     pid: int
     #: Clock ticks after boot (proc_pid_stat(5), field 22).
@@ -33,12 +33,12 @@ class Process:
 
     @classmethod
     def of(cls, pid: int) -> "Process":
-        """Return the process that has this PID now; raise `FileNotFoundError` when there is none."""
+        """Return the process that has this PID now; raise `FileNotFoundError` when none does."""
         return cls(pid, _start_time(pid), _boot())
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether it is still running."""
         try:
             return self.boot == _boot() and self.started == _start_time(self.pid) and not _is_zombie(self.pid)
         except (FileNotFoundError, ProcessLookupError):
@@ -46,14 +46,14 @@ class Process:
 
 
 class StateFolder:
-    """One lab's folder; it need not exist yet."""
+    """The folder of one lab, which need not exist yet."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
 
     @classmethod
     def find(cls, project: Path) -> "StateFolder":
-        """Return the folder that the environment names, or the project's."""
+        """Return the folder that the environment names, else the project's."""
         return cls(Path(os.environ.get(VARIABLE) or project / FOLDER))
 
     @property
@@ -63,15 +63,15 @@ class StateFolder:
 
     @property
     def volumes(self) -> Path:
-        """The folder with one folder for each named volume."""
+        """The folder that contains one folder per named volume."""
         return self.path / "volumes"
 
     def log(self, host: str) -> Path:
-        """Return the file that the output of *host* goes to."""
+        """Return the log file of *host*."""
         return self.path / "logs" / f"{host}.log"
 
     def make(self) -> None:
-        """Create it, for its owner only: it holds keys."""
+        """Create the folder with mode 0700: it holds keys."""
         try:
             for folder in (self.path, self.path / "logs", self.volumes):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -79,10 +79,10 @@ class StateFolder:
             raise EngineError(f"cannot make the state folder {self.path}: {error.strerror}") from None
 
     def supervisor(self) -> Process | None:
-        """Return the supervisor that the folder names, alive or not.
+        """Return the recorded supervisor, alive or not; None when none is recorded.
 
         Raises:
-            EngineError: the folder was written by another version, is damaged, or belongs to somebody else.
+            EngineError: the folder is of another version, damaged, or belongs to another user.
         """
         path = self.path / "lab.json"
         try:
@@ -101,34 +101,34 @@ class StateFolder:
             raise EngineError(f"{path}: expected the state of a lab, got something else: remove {self.path}") from None
 
     def running(self) -> Process | None:
-        """Return the supervisor if it runs."""
+        """Return the supervisor if it is running."""
         found = self.supervisor()
         return found if found is not None and found.alive else None
 
     def record(self, supervisor: Process) -> None:
-        """Write down who supervises the lab; whole, or not at all."""
+        """Record the supervisor, atomically."""
         path = self.path / "lab.json"
         new = path.with_suffix(".new")
         new.write_text(json.dumps({"version": VERSION, "supervisor": asdict(supervisor)}) + "\n", encoding="utf-8")
         new.replace(path)
 
     def clear(self, *, volumes: bool) -> None:
-        """Remove what a lab that no longer runs has left; *volumes*: those as well, and then the folder."""
+        """Remove what a lab that has ended left behind; *volumes*: also its volumes and logs, and the folder itself."""
         for name in ("lab.json", "lab.new", "control", "supervisor.log"):
             (self.path / name).unlink(missing_ok=True)
         if volumes:
             for name in ("logs", "volumes"):
                 shutil.rmtree(self.path / name, ignore_errors=True)
             (self.path / "lock").unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # something that is not ours lies in it, or it was never made
+            with contextlib.suppress(OSError):  # it contains other files, or does not exist
                 self.path.rmdir()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other `up` and `down` of this folder out.
+        """Hold the folder's lock against any other `up` or `down`.
 
         Raises:
-            EngineError: another one is at work.
+            EngineError: another process holds it.
         """
         self.make()
         with (self.path / "lock").open("w", encoding="ascii") as file:
@@ -140,7 +140,7 @@ class StateFolder:
 
 
 def _stat(pid: int) -> list[str]:
-    # The second field, the program's name in parentheses, may hold blanks and parentheses itself.
+    # The second field, the program's name in parentheses, may itself contain spaces and parentheses.
     return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
 
 

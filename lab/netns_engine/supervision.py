@@ -1,9 +1,8 @@
-"""Which host starts when, whether it is well, and when it starts again: the order of the lab, without a process.
+"""Start order, health and restarts of all hosts, as a sans-IO state machine.
 
-Nothing here forks, reads a clock or waits.  `Supervision.due()` says what is to be done now; whoever drives it
-(`netns_engine.supervisor`) reports what happened.  The rules are Docker's: a host waits for what it depends on, is healthy
-after one good check and unhealthy after `retries` bad ones past its start period, and comes back after a pause that
-doubles, unless a person stopped it.
+`Supervision.due()` returns what to do now; `netns_engine.supervisor` does it and reports what happened.  The rules are
+Docker's: a host starts after its dependencies, is healthy after one passed check, unhealthy after `retries` failed checks
+outside its start period, and restarts after a pause that doubles, unless a user stopped it.
 """
 
 from collections import Counter
@@ -12,12 +11,12 @@ from enum import StrEnum
 
 from netns_engine.compose import HealthCheck, Service
 
-#: Seconds before the first restart; doubled by each one, at most `MAX_PAUSE`, from anew after `SETTLED` seconds of life.
+#: Seconds before the first restart; each one doubles it, up to `MAX_PAUSE`; `SETTLED` seconds of uptime reset it.
 FIRST_PAUSE, MAX_PAUSE, SETTLED = 0.1, 60.0, 10.0
 
 
 class State(StrEnum):
-    """What a host does, in Docker's words where Docker has one."""
+    """State of a host, in Docker's terms where they exist."""
 
     WAITING = "created"
     RUNNING = "running"
@@ -29,28 +28,28 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start the host; call `started()` or `exited()`."""
+    """Start the host, then call `started()` or `failed()`."""
 
     host: str
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Run the host's health check; call `checked()`.  A running one is to be ended first, it took too long."""
+    """Run the host's health check, then call `checked()`."""
 
     host: str
 
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """End the health check that runs: its time is over."""
+    """Kill the health check in progress: it has timed out."""
 
     host: str
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """SIGKILL: the grace period is over."""
+    """Send SIGKILL: the grace period is over."""
 
     host: str
 
@@ -60,25 +59,25 @@ Action = Start | Check | Abandon | Kill
 
 @dataclass(slots=True)
 class Member:
-    """One host as it is now."""
+    """Current state of one host."""
 
     service: Service
     state: State = State.WAITING
-    #: healthy, unhealthy, starting, or "" where there is no check, or no process.
+    #: healthy, unhealthy, starting, or "" without a check or a process.
     health: str = ""
     exit_code: int | None = None
     restarts: int = 0
-    #: Why it could not be started; "" when it could.
+    #: Why the machine could not start it; "" when it could.
     failure: str = ""
     started_at: float = 0.0
     pause: float = FIRST_PAUSE
-    #: When something is next to be done: a restart, a kill, a check; None is never.
+    #: Time of the next restart, SIGKILL and check; None for never.
     restart_at: float | None = None
     kill_at: float | None = None
     check_at: float | None = None
-    #: When the check that runs has had its time; None when none runs.
+    #: When the check in progress times out; None when none is in progress.
     check_until: float | None = None
-    bad_checks: int = 0
+    failed_checks: int = 0
 
 
 class Supervision:
@@ -86,7 +85,7 @@ class Supervision:
 
     Args:
         services: the hosts.
-        haste: how many times as often as the compose file says a host is checked while it starts.
+        haste: divides the interval of checks while a host starts.
     """
 
     def __init__(self, services: tuple[Service, ...], *, haste: float = 1.0) -> None:
@@ -98,14 +97,14 @@ class Supervision:
         return f"<Supervision {', '.join(f'{count} {state}' for state, count in sorted(states.items()))}>"
 
     def add(self, services: tuple[Service, ...]) -> None:
-        """Take more services in; those that are known already stay as they are."""
+        """Add services; those that exist already are left alone."""
         for service in services:
             self.members.setdefault(service.name, Member(service))
 
-    # --- what is to be done -----------------------------------------------------------------------------------------
+    # --- what to do -------------------------------------------------------------------------------------------------
 
     def due(self, now: float) -> list[Action]:
-        """Return what is to be done now, once."""
+        """Return what to do at *now*; each action is returned once."""
         actions: list[Action] = []
         for name, member in self.members.items():
             if (member.state is State.WAITING and self._may_start(member)) or _reached(member.restart_at, now):
@@ -124,7 +123,7 @@ class Supervision:
         return actions
 
     def next_due(self) -> float | None:
-        """Return when `due()` next has something that no report brings about."""
+        """Return when to call `due()` again if nothing is reported before; None for never."""
         times = [
             at
             for m in self.members.values()
@@ -133,31 +132,26 @@ class Supervision:
         ]
         return min(times, default=None)
 
-    @property
-    def settled(self) -> bool:
-        """Whether every host is as well as it gets: running and healthy, or done with exit code 0."""
-        return all(self._good(m) for m in self.members.values())
-
     # --- what happened ----------------------------------------------------------------------------------------------
 
     def started(self, host: str, now: float) -> None:
-        """*host* has a process."""
+        """Record that *host* has a process."""
         member = self.members[host]
-        # How the one before ended stays known until this one ends: `up` may ask while it is being tried again.
+        # Keep the last exit code until this run ends: `up` may ask for it during a restart.
         member.state, member.started_at, member.failure = State.RUNNING, now, ""
-        member.bad_checks, member.check_until = 0, None
+        member.failed_checks, member.check_until = 0, None
         check = member.service.health
         member.health = "starting" if check else ""
         member.check_at = now + self._pause(check, young=check.start_period > 0) if check else None
 
     def failed(self, host: str, why: str) -> None:
-        """*host* could not be started, and will not be tried again: the reason is the machine's, not the program's."""
+        """Record that the machine could not start *host*; it is not tried again."""
         member = self.members[host]
         _end(member, State.EXITED)
         member.failure, member.exit_code = why, None
 
     def exited(self, host: str, code: int, now: float) -> None:
-        """The process of *host* has ended; *code* is its exit code, or 128 + the signal."""
+        """Record that the process of *host* has ended; *code* is its exit code, or 128 + the signal."""
         member = self.members[host]
         stopped = member.state is State.STOPPING
         lived = now - member.started_at
@@ -169,22 +163,22 @@ class Supervision:
             member.pause = min(pause * 2, MAX_PAUSE)
 
     def checked(self, host: str, now: float, *, well: bool) -> None:
-        """The health check of *host* has ended."""
+        """Record the result of a health check."""
         member = self.members[host]
-        if member.check_until is not None:  # otherwise it was abandoned, or its host is gone
+        if member.check_until is not None:  # else it was abandoned, or its host has ended
             member.check_until = None
             self._judge(member, well=well, now=now)
 
-    # --- what a person asks for -------------------------------------------------------------------------------------
+    # --- what a user requests ---------------------------------------------------------------------------------------
 
     def start(self, host: str) -> None:
-        """Start *host* again; nothing when it runs."""
+        """Start *host* unless it is running."""
         member = self.members[host]
         if member.state in {State.EXITED, State.RESTARTING}:
             member.state, member.restart_at, member.pause = State.WAITING, None, FIRST_PAUSE
 
     def stop(self, host: str, now: float, *, grace: float | None = None) -> bool:
-        """Do not start *host* again; return whether it has a process, which the caller asks to end."""
+        """Stop *host* for good; return whether it has a process, to which the caller sends the signal."""
         member = self.members[host]
         if member.state in {State.RUNNING, State.PAUSED, State.STOPPING}:
             grace = member.service.grace if grace is None else grace
@@ -194,11 +188,11 @@ class Supervision:
         return False
 
     def pause(self, host: str) -> None:
-        """*host* is frozen: it is not checked."""
+        """Record that *host* is paused; it is not checked."""
         self.members[host].state, self.members[host].check_until = State.PAUSED, None
 
     def resume(self, host: str, now: float) -> None:
-        """*host* goes on."""
+        """Record that *host* was resumed, and check it at once."""
         member = self.members[host]
         member.state, member.check_at = State.RUNNING, now if member.service.health else None
 
@@ -215,22 +209,16 @@ class Supervision:
             return member.health == "healthy"
         return member.state is State.RUNNING
 
-    @staticmethod
-    def _good(member: Member) -> bool:
-        if member.state is State.EXITED:
-            return not member.service.restart and member.exit_code == 0
-        return member.state is State.RUNNING and member.health in {"healthy", ""}
-
     def _judge(self, member: Member, *, well: bool, now: float) -> None:
         check = member.service.health
         if check is None:
             return
         young = now < member.started_at + check.start_period
         if well:
-            member.health, member.bad_checks = "healthy", 0
+            member.health, member.failed_checks = "healthy", 0
         elif member.health != "starting" or not young:
-            member.bad_checks += 1
-            if member.bad_checks >= check.retries:
+            member.failed_checks += 1
+            if member.failed_checks >= check.retries:
                 member.health = "unhealthy"
         member.check_at = now + self._pause(check, young=member.health == "starting" and young)
 

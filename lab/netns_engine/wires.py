@@ -1,7 +1,7 @@
-"""The lab's one network: a bridge in a namespace of its own, and a wire from it to each host (rtnetlink(7)).
+"""The lab's network: a bridge in the supervisor's network namespace and a veth pair to each host (rtnetlink(7)).
 
-Nothing of this is in the machine's own network namespace: its routes, addresses and firewall neither see nor touch it,
-so several labs, and a lab on Docker, may use the same addresses at the same time.
+The machine's own network namespace is not involved: its routes, addresses and firewall stay as they are, and several labs,
+including one on Docker, can use the same addresses at the same time.
 """
 
 import contextlib
@@ -15,18 +15,18 @@ from pyroute2 import IPRoute, NetlinkError
 
 BRIDGE = "internet"
 DEVICE = "eth0"
-#: No IPv6 (a non-goal), and ports 53, 80 and 443 without a capability.
+#: No IPv6 (a non-goal); ports 53, 80 and 443 need no capability.
 EVERYWHERE = (
     ("net.ipv6.conf.all.disable_ipv6", "1"),
     ("net.ipv6.conf.default.disable_ipv6", "1"),
     ("net.ipv4.ip_unprivileged_port_start", "0"),
 )
-#: IFNAMSIZ without its closing zero, less what `Switch` appends.
+#: Characters of a host's name in a device name: IFNAMSIZ minus the final zero and the number that `Switch` appends.
 _STEM = 9
 
 
 class Switch:
-    """The bridge; belongs to the process that made it, in whose network namespace it is."""
+    """The bridge, in the network namespace of the process that creates it."""
 
     def __init__(self) -> None:
         self._netlink: Any = IPRoute()
@@ -37,7 +37,7 @@ class Switch:
         self._netlink.link("set", index=self._bridge, state="up")
 
     def connect(self, name: str, namespace: int, address: str | None) -> str:
-        """Lead a wire to `DEVICE` in the network *namespace*; return the name of our end."""
+        """Connect the network *namespace*, as its `DEVICE`, to the bridge; return the name of our end of the veth pair."""
         ours = f"{name[:_STEM]}.{next(self._numbers)}"
         peer: dict[str, Any] = {"ifname": DEVICE, "net_ns_fd": namespace}
         if address is not None:
@@ -48,22 +48,22 @@ class Switch:
         return ours
 
     def cut(self, wire: str) -> None:
-        """Remove a wire; the kernel has often done so already, with the namespace at its other end."""
+        """Remove a veth pair unless the kernel has done so already, together with the namespace at its other end."""
         for index in self._netlink.link_lookup(ifname=wire):
             with contextlib.suppress(NetlinkError):
                 self._netlink.link("del", index=index)
 
 
 def hardware_address(address: str) -> str:
-    """Return the MAC address for an IPv4 address, as Docker makes it: a host that comes back is not in anybody's way.
+    """Return the MAC address for an IPv4 address, as Docker derives it.
 
-    Neighbours keep the old address for a minute (ARP); with a random one, a restarted host would be unreachable.
+    Neighbours cache MAC addresses for a minute (ARP): with a random one a restarted host would be unreachable that long.
     """
     return "02:42:" + ":".join(f"{octet:02x}" for octet in ipaddress.IPv4Address(address).packed)
 
 
 def configure(interface: ipaddress.IPv4Interface | None) -> None:
-    """Bring up loopback, and `DEVICE` with its address, in the network namespace that we are in."""
+    """Bring up loopback, and `DEVICE` with its address, in this process's network namespace."""
     with IPRoute() as netlink:
         _bring_up(netlink, "lo")
         if interface is not None:
@@ -72,9 +72,9 @@ def configure(interface: ipaddress.IPv4Interface | None) -> None:
 
 
 def set_sysctls(sysctls: tuple[tuple[str, str], ...], *, known: bool = False) -> None:
-    """Write what every host has, as with Docker, and *sysctls*; *known*: once more for `DEVICE`, which exists by now.
+    """Write the settings that every host has, and *sysctls*; *known*: once more for `DEVICE`, which now exists.
 
-    A device keeps what ``default`` said when it was made, whatever ``all`` and ``default`` say later.
+    A device keeps the ``default`` settings of the time when it was created.
 
     Raises:
         OSError: /proc/sys is read-only, or the kernel has no such setting.
@@ -85,7 +85,7 @@ def set_sysctls(sysctls: tuple[tuple[str, str], ...], *, known: bool = False) ->
         try:
             path.write_text(value, encoding="ascii")
         except OSError as error:
-            if "ipv6" in key and error.errno == errno.ENOENT:  # a kernel without IPv6 has nothing to switch off
+            if "ipv6" in key and error.errno == errno.ENOENT:  # a kernel without IPv6
                 continue
             raise OSError(error.errno, f"sysctl {named}={value}: {error.strerror}") from None
 

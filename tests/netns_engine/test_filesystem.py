@@ -9,7 +9,7 @@ COVER = """
 import sys
 from pathlib import Path
 from netns_engine import filesystem, namespaces
-namespaces.keep_mounts_private()
+namespaces.make_mounts_private()
 covered, clone, interpreter = map(Path, sys.argv[1:])
 filesystem._cover(covered, "mode=1777,size=1m", kept=(clone, interpreter, Path("/usr")))
 print(sorted(str(path.relative_to(covered)) for path in covered.rglob("*")), (clone / "pyproject.toml").read_text())

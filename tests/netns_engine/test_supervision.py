@@ -22,7 +22,7 @@ def service(
 
 
 def running(*services: Service, now: float = 0.0) -> Supervision:
-    """Give a lab whose hosts have all been started at *now*."""
+    """Return a lab whose hosts were all started at *now*."""
     lab = Supervision(services)
     for action in lab.due(now):
         lab.started(action.host, now)
@@ -46,7 +46,7 @@ def test_a_host_waits_for_what_it_depends_on() -> None:
     assert lab.due(1.6) == [Start("edge")]
 
 
-def test_a_one_shot_that_failed_lets_nobody_start_and_is_not_repeated() -> None:
+def test_a_failed_one_shot_blocks_its_dependents_and_is_not_repeated() -> None:
     lab = Supervision((
         service("ceremony", health=None, restart=False),
         service("ca", after=(("ceremony", "service_completed_successfully"),)),
@@ -58,7 +58,7 @@ def test_a_one_shot_that_failed_lets_nobody_start_and_is_not_repeated() -> None:
     assert repr(lab) == "<Supervision 1 created, 1 exited>"
 
 
-def test_bad_checks_count_only_after_the_start_period() -> None:
+def test_failed_checks_count_only_after_the_start_period() -> None:
     lab = running(service("edge"))
     for now in range(1, 20):
         assert lab.due(now) == [Check("edge")], now
@@ -70,7 +70,7 @@ def test_bad_checks_count_only_after_the_start_period() -> None:
     assert lab.members["edge"].health == "unhealthy"
 
 
-def test_haste_divides_the_interval_at_start_and_no_other() -> None:
+def test_haste_divides_only_the_interval_at_start() -> None:
     lab = Supervision((service("edge"),), haste=5)
     lab.due(0)
     lab.started("edge", 0)
@@ -80,18 +80,18 @@ def test_haste_divides_the_interval_at_start_and_no_other() -> None:
     assert lab.next_due() == pytest.approx(30.2)
 
 
-def test_a_check_that_takes_too_long_is_abandoned_and_bad() -> None:
+def test_a_check_that_times_out_is_abandoned_and_counts_as_failed() -> None:
     lab = running(service("edge"))
     lab.due(1)
     lab.checked("edge", 1, well=True)
     assert lab.due(31) == [Check("edge")]
     assert lab.due(36) == [Abandon("edge")]
-    lab.checked("edge", 36.1, well=True)  # the late answer of what was abandoned
-    assert lab.members["edge"].bad_checks == 1
+    lab.checked("edge", 36.1, well=True)  # the late result of the abandoned check
+    assert lab.members["edge"].failed_checks == 1
     assert lab.members["edge"].health == "healthy"
 
 
-def test_a_crash_is_followed_by_a_restart_after_pauses_that_double() -> None:
+def test_the_pause_before_a_restart_doubles() -> None:
     lab = running(service("edge"))
     now, pauses = 0.0, []
     for _ in range(12):
@@ -105,11 +105,11 @@ def test_a_crash_is_followed_by_a_restart_after_pauses_that_double() -> None:
         lab.started("edge", now)
     assert pauses[:4] == pytest.approx([0.1, 0.2, 0.4, 0.8])
     assert pauses[-1] == MAX_PAUSE
-    lab.exited("edge", 1, now + 10)  # it lived for ten seconds
+    lab.exited("edge", 1, now + 10)  # after ten seconds of uptime
     assert lab.next_due() == pytest.approx(now + 10.1)
 
 
-def test_a_host_that_was_stopped_stays_so() -> None:
+def test_a_stopped_host_is_not_restarted() -> None:
     lab = running(service("edge"))
     assert lab.stop("edge", 5.0)
     assert lab.due(16.9) == []
@@ -121,14 +121,14 @@ def test_a_host_that_was_stopped_stays_so() -> None:
     assert lab.due(1000) == [Start("edge")]
 
 
-def test_stopping_between_two_restarts_ends_them() -> None:
+def test_stopping_during_the_pause_before_a_restart_cancels_it() -> None:
     lab = running(service("edge"))
     lab.exited("edge", 1, 1.0)
     assert not lab.stop("edge", 1.05)
     assert lab.due(1000) == []
 
 
-def test_a_paused_host_is_not_checked_and_is_at_once_when_it_goes_on() -> None:
+def test_a_paused_host_is_not_checked_until_it_is_resumed() -> None:
     lab = running(service("edge"))
     lab.pause("edge")
     assert lab.due(1000) == []
@@ -137,7 +137,7 @@ def test_a_paused_host_is_not_checked_and_is_at_once_when_it_goes_on() -> None:
     assert lab.due(1000) == [Check("edge")]
 
 
-def test_what_the_machine_forbids_is_not_tried_again() -> None:
+def test_a_host_that_the_machine_cannot_start_is_not_tried_again() -> None:
     lab = Supervision((service("wan"),))
     lab.due(0)
     lab.failed("wan", "sysctl net.ipv4.ip_forward=1: Read-only file system")
@@ -145,7 +145,7 @@ def test_what_the_machine_forbids_is_not_tried_again() -> None:
     assert lab.members["wan"].failure.startswith("sysctl net.ipv4.ip_forward")
 
 
-def test_a_profile_added_later_leaves_what_runs_alone() -> None:
+def test_adding_a_profile_does_not_restart_running_hosts() -> None:
     lab = running(service("edge"))
     lab.add((service("edge"), service("locust", after=(("edge", "service_started"),))))
     assert lab.due(0.5) == [Start("locust")]

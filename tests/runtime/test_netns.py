@@ -344,7 +344,7 @@ def test_a_published_port_in_use_is_told_before_anything_starts(absent: NetnsLab
 def test_a_sysctl_that_the_machine_refuses_is_told_by_name(absent: NetnsLab) -> None:
     path = absent.topology.project / "docker-compose.yml"
     path.write_text(path.read_text().replace("net.ipv4.ip_forward", "net.ipv4.ip_forwarding"))
-    with pytest.raises(EngineError, match=r"wan can not start here: sysctl net.ipv4.ip_forwarding=1: No such file"):
+    with pytest.raises(EngineError, match=r"wan cannot start here: sysctl net.ipv4.ip_forwarding=1: No such file"):
         absent.up(publish=False)
     assert not absent.is_up
 

@@ -1,7 +1,5 @@
-"""The state folder: whose it is, whether its lab runs, and what is left after it."""
+"""The state folder, cgroup limits and privileges of a lab in network namespaces."""
 
-import gc
-import json
 import os
 from pathlib import Path
 
@@ -9,23 +7,19 @@ import pytest
 
 from netns_engine.cgroups import Limits, controllers
 from netns_engine.host import open_to_all, privileges
-from netns_engine.state import VERSION, Process, StateFolder
+from netns_engine.state import Process, StateFolder
 from netns_engine.wires import hardware_address
-from runtime import EngineError, LabDownError
-from runtime.choose import choose
-from runtime.errors import UsageError
-from runtime.netns_lab import NetnsLab
-from runtime.topology import Topology, find_project
+from runtime import EngineError
 
 
-def test_a_number_used_again_is_not_the_same_process() -> None:
+def test_a_reused_pid_is_not_the_same_process() -> None:
     us = Process.of(os.getpid())
     assert us.alive
     assert not Process(us.pid, us.started - 1, us.boot).alive
     assert not Process(us.pid, us.started, "another boot").alive
 
 
-def test_a_folder_says_who_supervises_its_lab(tmp_path: Path) -> None:
+def test_a_folder_records_its_supervisor(tmp_path: Path) -> None:
     state = StateFolder(tmp_path / "state")
     assert state.running() is None
     state.make()
@@ -38,25 +32,7 @@ def test_a_folder_says_who_supervises_its_lab(tmp_path: Path) -> None:
     assert state.running() is None
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        pytest.param(json.dumps({"version": VERSION + 1, "supervisor": {"pid": 7}}), f"expected state of version {VERSION}, got {VERSION + 1}", id="another-version"),
-        pytest.param("{", "expected the state of a lab", id="not-json"),
-        pytest.param(json.dumps({"version": VERSION, "supervisor": {"pid": 7}}), "expected the state of a lab", id="half"),
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("verb", ["up", "down", "status"])
-def test_stale_state_is_refused_and_kept(tmp_path: Path, text: str, problem: str, verb: str) -> None:
-    (tmp_path / "lab.json").write_text(text)
-    lab = NetnsLab(Topology.load(find_project()), StateFolder(tmp_path))
-    with pytest.raises(EngineError, match=problem) as caught:
-        getattr(lab, verb)()
-    assert caught.value.exit_code == 3
-    assert (tmp_path / "lab.json").read_text() == text
-
-
-def test_clearing_leaves_what_is_not_ours(tmp_path: Path) -> None:
+def test_clearing_keeps_other_files(tmp_path: Path) -> None:
     state = StateFolder(tmp_path / "state")
     state.make()
     (state.volumes / "ca").mkdir()
@@ -68,7 +44,7 @@ def test_clearing_leaves_what_is_not_ours(tmp_path: Path) -> None:
     assert [p.name for p in state.path.iterdir()] == ["notes.txt"]
 
 
-def test_two_ups_at_once_are_one_too_many(tmp_path: Path) -> None:
+def test_a_second_up_at_the_same_time_is_refused(tmp_path: Path) -> None:
     state = StateFolder(tmp_path / "state")
     with (
         state.locked(),
@@ -78,36 +54,10 @@ def test_two_ups_at_once_are_one_too_many(tmp_path: Path) -> None:
         pass
 
 
-def test_asking_a_lab_that_is_not_up_says_so(tmp_path: Path) -> None:
-    lab = NetnsLab(Topology.load(find_project()), StateFolder(tmp_path))
-    assert {s.state for s in lab.status()} == {"absent"}
-    for ask in (lab.require_up, lambda: lab.call("edge", "GET", "/health"), lambda: lab.kill("edge")):
-        with pytest.raises(LabDownError, match="the lab is not up"):
-            ask()
-
-
-def test_a_runtime_that_does_not_exist_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FIRSTBYTE_RUNTIME", "podman")
-    with pytest.raises(UsageError, match="unknown runtime 'podman': expected one of docker, netns") as caught:
-        choose(Topology.load(find_project()))
-    assert caught.value.exit_code == 2
-
-
-@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning")
-def test_without_an_engine_it_is_netns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("FIRSTBYTE_RUNTIME", raising=False)
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing")
-    monkeypatch.setenv("FIRSTBYTE_STATE", str(tmp_path))
-    assert choose(Topology.load(find_project())).runtime == "netns"
-    with pytest.raises(EngineError, match="no Docker engine answers"):
-        choose(Topology.load(find_project()), "docker")
-    gc.collect()  # the Docker SDK forgets to close a socket that nobody answers; here, not in a later test
-
-
 # --- limits and privileges --------------------------------------------------------------------------------------------
 
 
-def test_version_two_hands_controllers_on(tmp_path: Path) -> None:
+def test_version_two_enables_controllers_for_groups(tmp_path: Path) -> None:
     (tmp_path / "cgroup.subtree_control").write_text("memory pids\n")
     found = controllers(tmp_path)
     assert [(each.name, each.limit) for each in found] == [("memory", "memory.max"), ("pids", "pids.max")]

@@ -1,0 +1,207 @@
+"""Requests to the supervisor and its replies, and their encoding: one JSON object per message.
+
+File descriptors travel next to a message (`netns_engine.control`); each class says which ones it carries.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from netns_engine.errors import LabDownError, LabError, UnknownHostError
+
+Verb = Literal["start", "stop", "kill", "pause", "unpause"]
+Protocol = Literal["tcp", "udp"]
+
+
+class MessageError(LabError):
+    """The bytes are not a message that this version knows."""
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """Start the services of *profiles*.  Descriptors: one listening socket per entry of *ports*.  Reply: `Done`."""
+
+    profiles: tuple[str, ...]
+    #: Host and port on the host, for each published port.
+    ports: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Report every host.  Reply: `Hosts`."""
+
+    memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Apply *verb* to *host*.  Reply: `Done`, for stop and kill once the host has ended."""
+
+    verb: Verb
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSocket:
+    """Create an unconnected IPv4 socket in the network of *host*.  Reply: `Done` with its descriptor."""
+
+    host: str
+    protocol: Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class OpenNamespaces:
+    """Open the namespaces of *host*.  Reply: `Done` with the descriptors net, uts, pid, user."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exec:
+    """Run a program on a running *host* as its user.  Descriptors: stdin, stdout, stderr.  Reply: `Exited`."""
+
+    host: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Start a new host of *service* for one command.  Descriptors: stdin, stdout, stderr.  Reply: `Exited`."""
+
+    service: str
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Send a signal to the program that this connection started with `Exec` or `Run`.  No reply."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """Drain and end the lab.  Reply: `Done` when every host has ended."""
+
+
+Request = Up | Status | Act | OpenSocket | OpenNamespaces | Exec | Run | Signal | Down
+
+# --- replies ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The request was carried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostReport:
+    """One host at the time of the request."""
+
+    #: A `supervision.State`.
+    state: str
+    #: healthy, unhealthy, starting, or "" without a health check.
+    health: str
+    #: Exit code of the last run; None before the first exit.
+    exit_code: int | None
+    restarts: int
+    #: Why the machine could not start the host; "" when it could.
+    failure: str
+    #: Whether the service runs once and exits.
+    one_shot: bool
+    address: str | None
+    #: Bytes; None unless requested and available.
+    memory: int | None
+
+    @property
+    def completed(self) -> bool:
+        """Whether it is a one-shot that has succeeded."""
+        return self.one_shot and self.state == "exited" and self.exit_code == 0
+
+    def __str__(self) -> str:
+        if self.state == "exited" or self.restarts:
+            return f"ended with exit code {self.exit_code}"
+        return f"is {self.health or self.state}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """Every host that was ever started, by name."""
+
+    hosts: dict[str, HostReport]
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The program has ended; *code* is its exit code, or 128 + the signal that ended it."""
+
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The request was refused."""
+
+    message: str
+    kind: Literal["unknown-host", "down", "other"] = "other"
+    #: For ``unknown-host``: the name in question and the names that exist.
+    host: str = ""
+    known: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, error: Exception) -> "Failed":
+        """Return the reply for *error*."""
+        if isinstance(error, UnknownHostError):
+            return cls(str(error), "unknown-host", error.name, tuple(error.known))
+        if isinstance(error, LabDownError):
+            return cls(str(error), "down")
+        return cls(str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}")
+
+    def error(self) -> LabError:
+        """Return the exception for the client to raise."""
+        if self.kind == "unknown-host":
+            return UnknownHostError(self.host, list(self.known))
+        return LabDownError(self.message) if self.kind == "down" else LabError(self.message)
+
+
+Reply = Done | Hosts | Exited | Failed
+Message = Request | Reply
+
+# --- encoding ---------------------------------------------------------------------------------------------------------
+
+_CLASSES: dict[str, type[Message]] = {
+    each.__name__: each
+    for each in (
+        *(Up, Status, Act, OpenSocket, OpenNamespaces, Exec, Run, Signal, Down),
+        *(Done, Hosts, Exited, Failed),
+    )
+}
+
+
+def encode(message: Message) -> bytes:
+    """Return *message* as bytes."""
+    return json.dumps({"type": type(message).__name__, **asdict(message)}).encode()
+
+
+def decode(data: bytes) -> Message:
+    """Return the message in *data*.
+
+    Raises:
+        MessageError: *data* is no message, or of another version.
+    """
+    try:
+        document: dict[str, Any] = json.loads(data)
+        kind = _CLASSES[document.pop("type")]
+        fields = {name: _tuples(value) for name, value in document.items()}
+        if kind is Hosts:
+            fields["hosts"] = {name: HostReport(**report) for name, report in document["hosts"].items()}
+        return kind(**fields)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MessageError(f"expected a message of this version, got {data[:80]!r} ({error!r})") from None
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
