@@ -14,7 +14,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -36,6 +36,12 @@ ORDER_TIMEOUT = 45.0
 FIRST_POLL, LAST_POLL = 0.05, 1.0
 #: Times that a request is sent again for a bad nonce (section 6.5: try again with the nonce in the error).
 NONCE_RETRIES = 5
+
+T = TypeVar("T")
+
+
+class _MalformedError(Exception):
+    """The CA's answer does not have the form that RFC 8555 or RFC 9773 requires."""
 
 
 class AcmeError(Exception):
@@ -143,12 +149,13 @@ class AcmeClient:
             await self._read_directory(http)
             if "renewalInfo" not in self._directory:
                 return None
-            async with http.get(f"{self._directory['renewalInfo']}/{_b64(key)}.{_b64(serial)}") as response:
+            url = _field(self._directory, "renewalInfo", str)
+            async with http.get(f"{url}/{_b64(key)}.{_b64(serial)}") as response:
                 await self._heard(response)
-                window = json.loads(await response.read())["suggestedWindow"]
-                start, end = (dt.datetime.fromisoformat(window[each]).timestamp() for each in ("start", "end"))
+                window = _field(await _json(response), "suggestedWindow", dict)
+                start, end = _moment(window, "start"), _moment(window, "end")
                 if start >= end:
-                    raise ValueError(f"a window from {window['start']} to {window['end']}")
+                    raise _MalformedError(f"expected start before end, got {window!r}"[:200])
                 return Suggestion(start, end, retry_after(response.headers.get("Retry-After")))
 
     @contextlib.asynccontextmanager
@@ -166,16 +173,15 @@ class AcmeClient:
             raise AcmeError(f"{self._directory_url}: no answer in time") from None
         except (aiohttp.ClientError, OSError) as error:
             raise AcmeError(f"{self._directory_url}: {str(error) or type(error).__name__}") from None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            # An answer of another shape than RFC 8555 gives it: the CA's fault, and never a reason to stop renewing.
-            self._directory = {}
-            raise AcmeError(f"{self._directory_url}: the CA's answer is malformed: {error!r}") from None
+        except _MalformedError as error:
+            self._directory = {}  # read it again next time
+            raise AcmeError(f"{self._directory_url}: the CA's answer is malformed: {error}") from None
 
     async def _read_directory(self, http: aiohttp.ClientSession) -> None:
         if not self._directory:
             async with http.get(self._directory_url) as response:
                 await self._heard(response)
-                self._directory = json.loads(await response.read())
+                self._directory = await _json(response)
 
     async def _obtain(
         self,
@@ -188,45 +194,52 @@ class AcmeClient:
         await self._read_directory(http)
         await self._register(http)
         identifiers = [{"type": "dns", "value": name} for name in names]
-        order, order_url, _ = await self._post(http, self._directory["newOrder"], {"identifiers": identifiers})
-        for url in order["authorizations"]:
+        order, order_url, _ = await self._post(http, self._url("newOrder"), {"identifiers": identifiers})
+        authorizations = _fields(order, "authorizations", str)
+        for url in authorizations:
             authorization, _, _ = await self._post(http, url, None)
-            if authorization["status"] == "valid":
+            if _field(authorization, "status", str) == "valid":
                 continue
-            challenge = next((c for c in authorization["challenges"] if c["type"] == "http-01"), None)
+            challenges = _fields(authorization, "challenges", dict)
+            challenge = next((each for each in challenges if each.get("type") == "http-01"), None)
             if challenge is None:
-                raise AcmeError(f"{authorization['identifier']['value']}: the CA offers no http-01")
-            tokens.append(challenge["token"])
-            answer(challenge["token"], f"{challenge['token']}.{self.thumbprint}")
-            await self._post(http, challenge["url"], {})
-        for url in order["authorizations"]:
+                raise AcmeError(f"{_name(authorization)}: the CA offers no http-01")
+            token = _field(challenge, "token", str)
+            tokens.append(token)
+            answer(token, f"{token}.{self.thumbprint}")
+            await self._post(http, _field(challenge, "url", str), {})
+        for url in authorizations:
             await self._until(http, url, {"valid"}, {"pending", "processing"})
         order = await self._until(http, order_url, {"ready", "valid"}, {"pending"})
         csr = _csr(names, key)
-        await self._post(http, order["finalize"], {"csr": _b64(csr.public_bytes(Encoding.DER))})
+        await self._post(http, _field(order, "finalize", str), {"csr": _b64(csr.public_bytes(Encoding.DER))})
         order = await self._until(http, order_url, {"valid"}, {"processing", "ready"})
-        return await self._download(http, order["certificate"])
+        return await self._download(http, _field(order, "certificate", str))
+
+    def _url(self, resource: str) -> str:
+        return _field(self._directory, resource, str)
 
     async def _register(self, http: aiohttp.ClientSession) -> None:
         if self._account is None:
             agreed = {"termsOfServiceAgreed": True}
-            _, self._account, _ = await self._post(http, self._directory["newAccount"], agreed)
+            _, self._account, _ = await self._post(http, self._url("newAccount"), agreed)
 
     async def _until(self, http: aiohttp.ClientSession, url: str, good: set[str], wait: set[str]) -> dict[str, Any]:
         """Poll *url* until its status is one of *good*; raise `AcmeError` when it is neither that nor in *wait*."""
         pause = FIRST_POLL
         while True:
             body, _, after = await self._post(http, url, None)
-            if body["status"] in good:
+            status = _field(body, "status", str)
+            if status in good:
                 return body
-            if body["status"] not in wait:
-                raise AcmeError(_why(body), _problem_of(body).get("type", "").rpartition(":")[2])
+            if status not in wait:
+                raise AcmeError(_why(body), str(_problem_of(body).get("type", "")).rpartition(":")[2])
             await asyncio.sleep(pause if after is None else after)  # polls, as RFC 8555 section 7.5.1 says
             pause = min(LAST_POLL, pause * 1.5)
 
     async def _download(self, http: aiohttp.ClientSession, url: str) -> str:
         async with await self._send(http, url, None) as response:
-            return await response.text()
+            return await _text(response)
 
     async def _post(
         self, http: aiohttp.ClientSession, url: str, payload: dict[str, Any] | None
@@ -237,21 +250,18 @@ class AcmeClient:
             The JSON; the Location, or *url* where none came; seconds that the CA asks us to wait, if it does.
         """
         async with await self._send(http, url, payload) as response:
-            text = await response.text()
-            try:
-                body = json.loads(text) if text else {}
-            except ValueError:
-                raise AcmeError(f"{url}: expected JSON, got {text[:80]!r}") from None
-            if not isinstance(body, dict):
-                raise AcmeError(f"{url}: expected a JSON object, got {text[:80]!r}")
-            return body, response.headers.get("Location", url), retry_after(response.headers.get("Retry-After"))
+            return (
+                await _json(response),
+                response.headers.get("Location", url),
+                retry_after(response.headers.get("Retry-After")),
+            )
 
     async def _send(
         self, http: aiohttp.ClientSession, url: str, payload: dict[str, Any] | None
     ) -> aiohttp.ClientResponse:
         for _ in range(NONCE_RETRIES):
             if self._nonce is None:
-                async with http.head(self._directory["newNonce"]) as response:
+                async with http.head(self._url("newNonce")) as response:
                     await self._heard(response)
                     self._nonce = response.headers.get("Replay-Nonce")
             body = self._sign(url, payload)
@@ -274,8 +284,8 @@ class AcmeClient:
         try:
             stamp = parsedate_to_datetime(response.headers["Date"]).timestamp()
             self.ca_time = (stamp + 0.5, asyncio.get_running_loop().time())
-        except (KeyError, ValueError):
-            pass  # an answer without a date says nothing about the CA's clock
+        except (KeyError, ValueError, OverflowError):
+            pass  # a response without a usable date says nothing about the CA's clock
         await _check(response)
 
     def _sign(self, url: str, payload: dict[str, Any] | None) -> bytes:
@@ -307,27 +317,81 @@ def retry_after(text: str | None) -> float | None:
 async def _check(response: aiohttp.ClientResponse) -> None:
     if response.status < 300:
         return
-    text = await response.text()
+    text = await _text(response)
     response.release()
     try:
         problem = json.loads(text)
         detail, kind = str(problem.get("detail", "")), str(problem.get("type", "")).rpartition(":")[2]
-    except (ValueError, AttributeError):
+    except (ValueError, RecursionError, AttributeError):
         detail, kind = text[:80], ""
     after = retry_after(response.headers.get("Retry-After"))
     raise AcmeError(f"{response.url}: {response.status} {kind}: {detail}", kind, after)
 
 
+async def _text(response: aiohttp.ClientResponse) -> str:
+    return (await response.read()).decode(errors="replace")
+
+
+async def _json(response: aiohttp.ClientResponse) -> dict[str, Any]:
+    """Return the JSON object in *response*; an empty body is an empty object.
+
+    Raises:
+        _MalformedError: the body is anything else.
+    """
+    text = await _text(response)
+    try:
+        body = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise _MalformedError(f"expected a JSON object from {response.url}, got {text[:80]!r}")
+    return body
+
+
+def _field(body: dict[str, Any], key: str, kind: type[T]) -> T:
+    """Return ``body[key]``.
+
+    Raises:
+        _MalformedError: it is missing or not of type *kind*.
+    """
+    value = body.get(key)
+    if not isinstance(value, kind):
+        raise _MalformedError(f"expected {key} to be a {kind.__name__}, got {value!r}"[:200])
+    return value
+
+
+def _fields(body: dict[str, Any], key: str, kind: type[T]) -> list[T]:
+    """Return ``body[key]``, a list of *kind*; raise `_MalformedError`."""
+    values = _field(body, key, list)
+    if not all(isinstance(each, kind) for each in values):
+        raise _MalformedError(f"expected {key} to be a list of {kind.__name__}, got {values!r}"[:200])
+    return values
+
+
+def _moment(body: dict[str, Any], key: str) -> float:
+    """Return the time ``body[key]`` (RFC 3339) in seconds since the epoch; raise `_MalformedError`."""
+    text = _field(body, key, str)
+    try:
+        return dt.datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        raise _MalformedError(f"expected {key} to be a time, got {text!r}"[:200]) from None
+
+
+def _name(body: dict[str, Any]) -> str:
+    identifier = body.get("identifier")
+    return str(identifier.get("value", "order")) if isinstance(identifier, dict) else "order"
+
+
 def _why(body: dict[str, Any]) -> str:
-    name = body.get("identifier", {}).get("value", "order")
-    return f"{name}: {body.get('status')}: {_problem_of(body).get('detail', 'the CA does not say why')}"
+    return f"{_name(body)}: {body.get('status')}: {_problem_of(body).get('detail', 'the CA does not say why')}"
 
 
 def _problem_of(body: dict[str, Any]) -> dict[str, Any]:
-    for challenge in body.get("challenges", []):
-        if "error" in challenge:
-            return dict(challenge["error"])
-    return dict(body.get("error", {}))
+    challenges = body.get("challenges")
+    for each in (*(challenges if isinstance(challenges, list) else ()), body):
+        if isinstance(each, dict) and isinstance(each.get("error"), dict):
+            return dict(each["error"])
+    return {}
 
 
 def _csr(names: Sequence[str], key: PrivateKey) -> x509.CertificateSigningRequest:

@@ -1,25 +1,110 @@
-"""What the ACME client makes of answers that are odd."""
+"""The ACME client: malformed answers are the CA's fault, other errors are not."""
 
+import json
+import ssl
 import time
+from collections.abc import AsyncIterator
 from email.utils import formatdate
 
 import pytest
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from renewal import AcmeError
-from renewal.client import retry_after
-from tests.acme_server.conftest import Lab
+from renewal.client import AcmeClient, retry_after
+from stub import AsyncStub
+from tests.acme_server.conftest import Lab, site
 from tests.renewal.conftest import agent_for
 
 
-async def test_answers_of_another_shape_are_the_cas_fault(lab: Lab) -> None:
+async def test_after_a_malformed_answer_the_directory_is_read_again(lab: Lab) -> None:
     agent = agent_for(lab)
     await agent.obtain()
     client = agent._acme_client()
     client._directory = {"newNonce": client._directory["newNonce"]}
-    with pytest.raises(AcmeError, match="malformed: KeyError"):
+    with pytest.raises(AcmeError, match="malformed: expected newOrder to be a str, got None"):
         await agent.renew()
     assert agent.failures == 1
-    await agent.renew()  # the directory is read anew
+    await agent.renew()
+
+
+class OddCa:
+    """A CA whose answers, by path, are valid until a test changes one."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, object] = {}
+
+    async def answer(self, request: web.Request) -> web.Response:
+        answer = self.answers.get(request.path.strip("/"), {})
+        body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        return web.Response(body=body, headers={"Replay-Nonce": "n"})
+
+
+@pytest.fixture
+async def odd() -> AsyncIterator[tuple[OddCa, AcmeClient]]:
+    ca, application = OddCa(), web.Application()
+    application.router.add_route("*", "/{path:.*}", ca.answer)
+    async with site(application) as port:
+        base = f"http://127.0.0.1:{port}"
+        challenge = {"type": "http-01", "token": "t", "url": f"{base}/challenge"}
+        ca.answers = {
+            "directory": {name: f"{base}/{name}" for name in ("newNonce", "newAccount", "newOrder", "renewalInfo")},
+            "newOrder": {"status": "pending", "authorizations": [f"{base}/authorization"]},
+            "authorization": {"status": "pending", "challenges": [challenge]},
+        }
+        key, stub = ec.generate_private_key(ec.SECP256R1()), AsyncStub([("127.0.0.1", 1)])
+        yield ca, AcmeClient(f"{base}/directory", key, ssl.create_default_context(), stub)
+
+
+LEAF_KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "message"),
+    [
+        ("directory", [], "expected a JSON object from "),
+        ("directory", b"<html>", "expected a JSON object from "),
+        ("directory", b"[" * 100_000, "expected a JSON object from "),
+        ("directory", b"\xff", "expected a JSON object from "),
+        ("directory", {"newAccount": 7}, "expected newAccount to be a str, got 7"),
+        ("newOrder", {}, "expected authorizations to be a list, got None"),
+        ("newOrder", {"authorizations": [1]}, "expected authorizations to be a list of str"),
+        ("authorization", {"status": 1}, "expected status to be a str, got 1"),
+        ("authorization", {"status": "pending", "challenges": "http-01"}, "expected challenges to be a list"),
+        ("authorization", {"status": "pending", "challenges": [1]}, "expected challenges to be a list of dict"),
+        ("authorization", {"status": "pending", "challenges": [{"type": "http-01"}]}, "expected token to be a str"),
+    ],
+    ids=lambda value: value.decode(errors="replace")[:8] if isinstance(value, bytes) else str(value)[:40],
+)
+async def test_a_malformed_answer_is_the_cas_fault(
+    odd: tuple[OddCa, AcmeClient], path: str, answer: object, message: str
+) -> None:
+    ca, client = odd
+    ca.answers[path] = answer
+    with pytest.raises(AcmeError, match="the CA's answer is malformed") as refused:
+        await client.obtain(["www.example.com"], LEAF_KEY, lambda token, text: None)
+    assert message in str(refused.value)
+
+
+async def test_an_authorization_without_http_01_or_a_name_is_reported(odd: tuple[OddCa, AcmeClient]) -> None:
+    ca, client = odd
+    ca.answers["authorization"] = {"status": "pending", "identifier": "x", "challenges": [{"type": "dns-01"}]}
+    with pytest.raises(AcmeError, match=r"^order: the CA offers no http-01"):
+        await client.obtain(["www.example.com"], LEAF_KEY, lambda token, text: None)
+
+
+async def test_a_programming_error_is_not_blamed_on_the_ca(odd: tuple[OddCa, AcmeClient]) -> None:
+    ca, client = odd
+
+    def one_argument_too_few(token: str) -> None:
+        raise AssertionError(token)
+
+    with pytest.raises(TypeError, match="one_argument_too_few"):
+        await client.obtain(["www.example.com"], LEAF_KEY, one_argument_too_few)  # type: ignore[arg-type]  # the error
+    ca.answers["authorization"] = {"status": "valid"}
+    ca.answers["newOrder"] = {"status": "ready", "authorizations": []}
+    with pytest.raises(ValueError, match="A-label"):
+        await client.obtain(["www.exämple.com"], LEAF_KEY, lambda token, text: None)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
-"""What the CA's renewal information (RFC 9773) changes, and what it does not."""
+"""The CA's renewal information (RFC 9773): what it changes, and what it does not."""
 
 import asyncio
+from typing import NoReturn
 
 import pytest
+from cryptography import x509
 
 from renewal import AcmeError
 from renewal.client import Suggestion
@@ -22,13 +24,15 @@ async def test_the_ca_may_ask_for_an_earlier_renewal(
     agent = agent_for(lab)
     await agent.obtain()
     issued = agent._issued
-    for _ in range(20):  # the same suggestion again and again is one draw
+    dues = set()
+    for _ in range(20):
         agent.suggest(Suggestion(issued + start, issued + end, None), agent.credentials.serial)
-        assert at[0] <= agent._due - issued <= at[1]
-    assert len({agent._due for _ in range(3)}) == 1
+        dues.add(agent._due)
+    (due,) = dues  # a repeated suggestion does not draw again
+    assert at[0] <= due - issued <= at[1]
 
 
-async def test_an_answer_about_a_certificate_that_was_replaced_meanwhile_changes_nothing(lab: Lab) -> None:
+async def test_renewal_info_for_a_replaced_certificate_changes_nothing(lab: Lab) -> None:
     agent = agent_for(lab)
     await agent.obtain()
     old, issued = agent.credentials.serial, agent._issued
@@ -36,6 +40,8 @@ async def test_an_answer_about_a_certificate_that_was_replaced_meanwhile_changes
     due = agent._due
     agent.suggest(Suggestion(issued - 5.0, issued - 4.0, None), old)
     assert (agent._due, agent._next) == (due, due)
+    agent.suggest(Suggestion(issued - 5.0, issued - 4.0, None), agent.credentials.serial)
+    assert agent._due == agent._next < issued
 
 
 async def test_a_revoked_certificate_is_renewed_at_once(lab: Lab) -> None:
@@ -51,16 +57,26 @@ async def test_a_revoked_certificate_is_renewed_at_once(lab: Lab) -> None:
     assert agent.failures == 0
 
 
-async def test_renewal_information_that_fails_blocks_nothing(lab: Lab) -> None:
+async def test_malformed_renewal_info_does_not_stop_renewals(lab: Lab) -> None:
     agent = agent_for(lab)
     await agent.obtain()
-    client = agent._acme_client()
-    client._directory["renewalInfo"] = lab.directory  # answers, but not with a window
-    with pytest.raises(AcmeError, match="malformed"):
-        await client.suggestion(agent.credentials.pair.leaf)
-    due = agent._due
+    client, failed = agent._acme_client(), asyncio.Event()
+    ask = client.suggestion
+
+    async def ask_the_wrong_url(leaf: x509.Certificate) -> NoReturn:
+        client._directory["renewalInfo"] = f"{lab.directory}?"  # answers, but without a window
+        with pytest.raises(AcmeError, match="malformed: expected suggestedWindow") as refused:
+            await ask(leaf)
+        failed.set()
+        raise refused.value
+
+    client.suggestion = ask_the_wrong_url  # type: ignore[method-assign]  # the CA of the lab makes no such mistake
+    first, due = agent.credentials.serial, agent._due
     agent.start()
-    await asyncio.sleep(0.1)  # it asks the CA as soon as it starts, and gets its answer
-    await agent.stop()
-    assert (agent._due, agent.failures) == (due, 0)
-    assert await agent.renew()
+    try:
+        await asyncio.wait_for(failed.wait(), 5)
+        assert (agent._due, agent.failures) == (due, 0)
+        agent.telemetry.clock.offset = lab.server.telemetry.clock.offset = 35.0  # of 60 s: a renewal is due
+        await until(lambda: agent.credentials.serial != first)
+    finally:
+        await agent.stop()
