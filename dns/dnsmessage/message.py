@@ -1,0 +1,413 @@
+"""Messages (RFC 1035 section 4.1, EDNS RFC 6891): bytes to fields and back, in time linear in the message.
+
+Names are read once per offset, pointers lead backwards only and at most `MAX_HOPS` in a row, and a message has at most
+`MAX_RECORDS` records.  RDATA that contains names is stored without compression; all other RDATA stays as it came.
+"""
+
+import struct
+from dataclasses import dataclass, field
+
+from dnsmessage import rdtypes
+from dnsmessage.errors import MismatchError, RemoteError
+from dnsmessage.name import MAX_NAME, Name
+
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, YXDOMAIN, NOTAUTH, BADVERS = 0, 1, 2, 3, 4, 5, 6, 9, 16
+_RCODES = ("NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "YXDOMAIN", "YXRRSET", "NXRRSET", "NOTAUTH",
+           "NOTZONE", "DSOTYPENI", "RCODE12", "RCODE13", "RCODE14", "RCODE15", "BADVERS", "BADKEY", "BADTIME", "BADMODE",
+           "BADNAME", "BADALG", "BADTRUNC", "BADCOOKIE")  # fmt: skip
+QR, AA, TC, RD, RA, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
+DO = 0x8000
+#: The largest datagram that we send or ask for: it fits every path, so it is never fragmented (DNS flag day 2020).
+PAYLOAD = 1232
+#: The largest datagram for a client without EDNS (RFC 1035 section 4.2.1).
+PLAIN_UDP = 512
+MAX_TCP = 65_535
+#: Compression pointers followed in a row.  A name has at most 127 labels, so no more are ever needed.
+MAX_HOPS = 127
+#: Records in one message.  65,535 bytes hold 4,095 of the smallest useful kind, an address with a compressed owner.
+MAX_RECORDS = 4096
+#: TTLs with the top bit set count as 0 (RFC 2181 section 8).
+MAX_TTL = 2**31 - 1
+
+HEADER = struct.Struct("!6H")
+_RECORD = struct.Struct("!HHIH")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One resource record of class IN."""
+
+    name: Name
+    rdtype: int
+    #: Seconds, at most `MAX_TTL`.
+    ttl: int
+    #: Wire form; names in it are not compressed.
+    rdata: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Edns:
+    """What an OPT record says (RFC 6891 section 6.1)."""
+
+    #: UDP payload in bytes that the sender accepts.
+    payload: int
+    version: int = 0
+    #: Upper eight bits of the rcode.
+    extended: int = 0
+    dnssec_ok: bool = False
+    options: tuple[tuple[int, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query, decoded as far as a server needs it."""
+
+    ident: int
+    flags: int
+    #: Bytes of the question; a response repeats them (upper and lower case included).
+    question: bytes
+    qname: Name
+    qtype: int
+    qclass: int
+    edns: Edns | None
+
+    def limit(self, *, udp: bool) -> int:
+        """Return how many bytes a response may have."""
+        if not udp:
+            return MAX_TCP
+        return PLAIN_UDP if self.edns is None else min(max(self.edns.payload, PLAIN_UDP), PAYLOAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A reply."""
+
+    rcode: int
+    flags: int
+    answer: tuple[Record, ...] = ()
+    authority: tuple[Record, ...] = ()
+    additional: tuple[Record, ...] = ()
+    edns: Edns | None = field(default=None, compare=False)
+
+    @property
+    def authoritative(self) -> bool:
+        """Whether AA is set."""
+        return bool(self.flags & AA)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether TC is set."""
+        return bool(self.flags & TC)
+
+
+def rcode_to_text(rcode: int) -> str:
+    """Return ``NXDOMAIN`` for 3."""
+    return _RCODES[rcode] if rcode < len(_RCODES) else f"RCODE{rcode}"
+
+
+class _Reader:
+    """A cursor over one message that remembers the names it has read."""
+
+    def __init__(self, wire: bytes, at: int = HEADER.size) -> None:
+        self.wire, self.at = wire, at
+        self._names: dict[int, Name] = {}
+
+    def name(self) -> Name:
+        """Read the name at the cursor."""
+        start = self.at
+        known = self._names.get(start)
+        if known is not None:  # a pointer has led here before
+            self.at = self._end(start)
+            return known
+        self.at = self._end(start)
+        return self._resolve(start)
+
+    def _end(self, at: int) -> int:
+        wire = self.wire
+        while True:
+            length = wire[at]
+            if not length:
+                return at + 1
+            if length >= 0xC0:
+                return at + 2
+            if length > 63:
+                raise RemoteError("expected a label or a pointer in a name")
+            at += 1 + length
+
+    def _resolve(self, start: int) -> Name:
+        """Return the name at *start*: labels, then what the pointer leads to, which is read once."""
+        wire, parts, at, hops = self.wire, list[tuple[int, bytes]](), start, 0
+        tail = b"\0"
+        while True:
+            begin, length = at, wire[at]
+            while 0 < length < 64:
+                at += 1 + length
+                length = wire[at]
+            parts.append((begin, wire[begin:at]))
+            if not length:
+                break
+            if length < 0xC0:
+                raise RemoteError("expected a label or a pointer in a name")
+            target = (length & 0x3F) << 8 | wire[at + 1]
+            if target >= begin or target < HEADER.size:
+                raise RemoteError("expected a compression pointer that leads backwards")
+            hops += 1
+            if hops > MAX_HOPS:
+                raise RemoteError(f"expected at most {MAX_HOPS} compression pointers in a row")
+            known = self._names.get(target)
+            if known is not None:
+                tail = known.wire
+                break
+            at = target
+        name = Name(tail)
+        for begin, labels in reversed(parts):
+            if labels:
+                name = Name(labels + name.wire)
+            if len(name.wire) > MAX_NAME:
+                raise RemoteError(f"expected names of at most {MAX_NAME} bytes")
+            self._names[begin] = name
+        return name
+
+    def record(self) -> tuple[Name, int, int, int, bytes]:
+        """Read owner, type, class, TTL and RDATA."""
+        owner = self.name()
+        rdtype, rdclass, ttl, length = _RECORD.unpack_from(self.wire, self.at)
+        start = self.at + 10
+        self.at = start + length
+        if self.at > len(self.wire):
+            raise RemoteError("a record is cut short")
+        if rdclass == rdtypes.IN:
+            if rdtypes.EXACT.get(rdtype, length) != length:
+                raise RemoteError(f"expected {rdtypes.EXACT[rdtype]} bytes of {rdtypes.to_text(rdtype)}, got {length}")
+            if rdtype in rdtypes.LAYOUTS:
+                return owner, rdtype, rdclass, ttl, self._rdata(rdtype, start, self.at)
+        return owner, rdtype, rdclass, ttl, self.wire[start : self.at]
+
+    def _rdata(self, rdtype: int, start: int, end: int) -> bytes:
+        """Copy RDATA from *start* to *end*, its names without compression."""
+        wire, parts, self.at = self.wire, [], start
+        for step in rdtypes.LAYOUTS[rdtype]:
+            if step == "name":
+                parts.append(self.name().wire)
+                continue
+            size = 1 + wire[self.at] if step == "str" else int(step)
+            parts.append(wire[self.at : self.at + size])
+            self.at += size
+        if self.at > end or (rdtype in rdtypes.COMPRESSIBLE and rdtype != rdtypes.SOA and self.at != end):
+            raise RemoteError(f"expected {rdtypes.to_text(rdtype)} to fill its RDATA")
+        if rdtype == rdtypes.SOA and end - self.at != 20:
+            raise RemoteError("expected five numbers at the end of SOA")
+        parts.append(wire[self.at : end])
+        self.at = end
+        return b"".join(parts)
+
+    def opt(self, owner: Name, rdclass: int, ttl: int, rdata: bytes) -> Edns:
+        """Decode an OPT record."""
+        if owner.wire != b"\0":
+            raise RemoteError("expected the OPT record at the root")
+        options, at = [], 0
+        while at < len(rdata):
+            code, size = struct.unpack_from("!HH", rdata, at)
+            if at + 4 + size > len(rdata):
+                raise RemoteError("an EDNS option is cut short")
+            options.append((code, rdata[at + 4 : at + 4 + size]))
+            at += 4 + size
+        return Edns(rdclass, ttl >> 16 & 0xFF, ttl >> 24, bool(ttl & DO), tuple(options))
+
+
+def decode_query(wire: bytes) -> Query:
+    """Decode a query of at least 12 bytes.
+
+    Raises:
+        RemoteError: with the rcode to answer: NOTIMP for another opcode, else FORMERR.
+    """
+    ident, flags, questions, answers, authorities, additionals = HEADER.unpack_from(wire)
+    if flags >> 11 & 0xF:
+        raise RemoteError(f"expected opcode QUERY, got {flags >> 11 & 0xF}", NOTIMP)
+    try:
+        # IXFR has the client's SOA in the authority section (RFC 1995 section 3).
+        if questions != 1 or answers or authorities > 1 or additionals > MAX_RECORDS:
+            raise RemoteError("expected one question and nothing else")
+        reader = _Reader(wire)
+        end = reader._end(HEADER.size)  # noqa: SLF001 - a question has no pointer, so this is where it ends
+        qname = reader.name()
+        if len(qname.wire) != end - HEADER.size:
+            raise RemoteError("expected a question without compression")
+        qtype, qclass = struct.unpack_from("!HH", wire, end)
+        if authorities and qtype != rdtypes.IXFR:
+            raise RemoteError("expected one question and nothing else")
+        reader.at, edns = end + 4, None
+        for _ in range(authorities + additionals):
+            owner, rdtype, rdclass, ttl, rdata = reader.record()
+            if rdtype == rdtypes.OPT:
+                if edns is not None:
+                    raise RemoteError("expected at most one OPT record")
+                edns = reader.opt(owner, rdclass, ttl, rdata)
+    except (IndexError, struct.error):
+        raise RemoteError("the message is cut short") from None
+    return Query(ident, flags, wire[HEADER.size : end + 4], qname, qtype, qclass, edns)
+
+
+def encode_query(ident: int, qname: Name, qtype: int, *, recursive: bool = False, edns: bool = True) -> bytes:
+    """Encode a query of class IN, with EDNS version 0 unless told otherwise."""
+    head = HEADER.pack(ident, RD if recursive else 0, 1, 0, 0, edns)
+    return head + qname.wire + struct.pack("!HH", qtype, rdtypes.IN) + (encode_opt() if edns else b"")
+
+
+def encode_opt(rcode: int = 0, *, dnssec_ok: bool = False, options: bytes = b"") -> bytes:
+    """Encode an OPT record of version 0 with our payload size."""
+    return (
+        struct.pack("!BHHBBHH", 0, rdtypes.OPT, PAYLOAD, rcode >> 4, 0, DO if dnssec_ok else 0, len(options)) + options
+    )
+
+
+def question_end(wire: bytes) -> int:
+    """Return the offset after the one question of a message whose names we encoded ourselves."""
+    at = HEADER.size
+    while wire[at]:
+        at += 1 + wire[at]
+    return at + 5
+
+
+def decode_reply(sent: bytes, received: bytes) -> Message:
+    """Decode the reply to our query *sent*.
+
+    Raises:
+        MismatchError: another ID or question, or no reply: possibly a forgery (RFC 5452); wait for the real one.
+        RemoteError: the server's own reply, which cannot be read.
+    """
+    if len(received) < HEADER.size or received[:2] != sent[:2] or not received[2] & 0x80:
+        raise MismatchError("not a reply to this query")
+    _, flags, questions, *counts = HEADER.unpack_from(received)
+    rcode = flags & 0xF
+    if len(received) == HEADER.size and not questions and rcode:
+        return Message(rcode, flags)  # an error without a question, as some servers send it to EDNS
+    end = question_end(sent)
+    if (
+        questions != 1
+        or received[12 : end - 4].lower() != sent[12 : end - 4].lower()
+        or received[end - 4 : end] != sent[end - 4 : end]
+    ):
+        raise MismatchError("a reply to another question")
+    if sum(counts) > MAX_RECORDS:
+        raise RemoteError(f"expected at most {MAX_RECORDS} records, got {sum(counts)}")
+    reader = _Reader(received)
+    sections: list[tuple[Record, ...]] = []
+    edns = None
+    try:
+        reader.name()
+        reader.at = end
+        for count in counts:
+            records = []
+            for _ in range(count):
+                owner, rdtype, rdclass, ttl, rdata = reader.record()
+                if rdtype == rdtypes.OPT:
+                    edns = reader.opt(owner, rdclass, ttl, rdata)
+                elif rdclass == rdtypes.IN:
+                    records.append(Record(owner, rdtype, ttl if ttl <= MAX_TTL else 0, rdata))
+            sections.append(tuple(records))
+    except (IndexError, struct.error):
+        raise RemoteError("the reply is cut short") from None
+    answer, authority, additional = sections
+    return Message(rcode | (edns.extended << 4 if edns is not None else 0), flags, answer, authority, additional, edns)
+
+
+def error_response(wire: bytes, rcode: int, flags: int = 0) -> bytes:
+    """Encode an error for a query of at least 12 bytes that could not be decoded; *flags* are set in addition to QR.
+
+    The question is repeated when it can be read, and OPT when the query ends in a plain one.
+    """
+    ident, asked = struct.unpack_from("!HH", wire)
+    question, opt = b"", b""
+    try:
+        end = _Reader(wire)._end(HEADER.size)  # noqa: SLF001
+        if wire[4:6] == b"\0\1" and end + 4 <= len(wire) and end - HEADER.size <= MAX_NAME and wire[end - 1] == 0:
+            question = wire[HEADER.size : end + 4]
+    except (IndexError, RemoteError):
+        pass
+    if rcode > 0xF or _has_opt(wire, len(question)):
+        opt = encode_opt(rcode)
+    flags |= QR | asked & (0x7800 | RD | CD) | rcode & 0xF
+    return HEADER.pack(ident, flags, bool(question), 0, 0, bool(opt)) + question + opt
+
+
+def _has_opt(wire: bytes, question: int) -> bool:
+    """Return whether an OPT record follows the question directly."""
+    at = HEADER.size + question
+    return bool(question) and wire[6:10] == b"\0\0\0\0" and wire[at : at + 3] == b"\0\0\x29" and len(wire) >= at + 11
+
+
+class Writer:
+    """Encodes a message behind its header, names compressed as far as a pointer reaches (RFC 1035 section 4.1.4).
+
+    Args:
+        question: name, type and class, as the client sent them.
+        anchor: which of the question's names later names may point to: this one and its ancestors.  It is the name that
+            decides what the message says (the name itself, the zone cut, the apex), so that two questions with the same
+            outcome get the same bytes up to the offsets in pointers.
+    """
+
+    #: Offsets that a pointer can hold.
+    REACH = 0x4000
+
+    def __init__(self, question: bytes, anchor: Name) -> None:
+        self.body = bytearray()
+        self._base = HEADER.size + len(question)
+        self._question = question[:-4].lower()
+        self._offsets: dict[bytes, int] = {}
+        #: Offsets in `body` of pointers to anything but the whole question name.
+        self.pointers: list[int] = []
+        spare = len(self._question) - len(anchor.key)
+        for suffix in _suffixes(anchor.key):
+            self._offsets[suffix] = HEADER.size + spare + len(anchor.key) - len(suffix)
+
+    def record(self, owner: Name, rdtype: int, ttl: int, rdata: bytes) -> None:
+        """Append one record of class IN."""
+        body = self.body
+        if owner.key == self._question:
+            body += b"\xc0\x0c"
+        else:
+            self._name(owner)
+        body += _RECORD.pack(rdtype, rdtypes.IN, ttl, len(rdata))
+        if rdtype not in rdtypes.COMPRESSIBLE:
+            body += rdata
+            return
+        length_at = len(body) - 2
+        at = 0
+        for step in rdtypes.LAYOUTS[rdtype]:
+            if step == "name":
+                end = at
+                while rdata[end]:
+                    end += 1 + rdata[end]
+                self._name(Name(rdata[at : end + 1]))
+                at = end + 1
+            else:
+                body += rdata[at : at + int(step)]
+                at += int(step)
+        body += rdata[at:]
+        struct.pack_into("!H", body, length_at, len(body) - length_at - 2)
+
+    def _name(self, name: Name) -> None:
+        body, offsets, at, wire = self.body, self._offsets, 0, name.wire
+        for suffix in _suffixes(name.key):
+            known = offsets.get(suffix)
+            if known is not None:
+                self.pointers.append(len(body))
+                body += struct.pack("!H", 0xC000 | known)
+                return
+            here = self._base + len(body)
+            if here < self.REACH:
+                offsets[suffix] = here
+            step = 1 + wire[at]
+            body += wire[at : at + step]
+            at += step
+        body.append(0)
+
+
+def _suffixes(key: bytes) -> list[bytes]:
+    """Return *key* and its ancestors but for the root, which is shorter than a pointer to it."""
+    found, at = [], 0
+    while key[at]:
+        found.append(key[at:])
+        at += 1 + key[at]
+    return found
