@@ -5,19 +5,16 @@ No DNSSEC validation, no forwarding, IPv4 only.
 
 from resolver.cache import Cache, Negative, Rank
 from resolver.hints import HintsError, load_hints
-from resolver.message import MalformedError, Message, Record
-from resolver.resolution import Ask, Failed, Resolution, Resolved
+from resolver.resolution import Ask, Failed, Outcome, Resolution, Resolved
 
 __all__ = [
     "Ask",
     "Cache",
     "Failed",
     "HintsError",
-    "MalformedError",
-    "Message",
     "Negative",
+    "Outcome",
     "Rank",
-    "Record",
     "Resolution",
     "Resolved",
     "load_hints",

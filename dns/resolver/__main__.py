@@ -5,6 +5,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+from dnsmessage import Name
 from resolver.hints import HintsError, load_hints
 from resolver.server import Server, logger
 from telemetry import Telemetry, add_arguments, endpoint, log
@@ -37,13 +38,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-async def _run(args: argparse.Namespace, hints: dict[str, str]) -> None:
+async def _run(args: argparse.Namespace, hints: dict[Name, str]) -> None:
     telemetry = Telemetry("resolver")
     server = Server(telemetry, hints)
     async with telemetry.serving(args):
         listener = await server.start(args.listen)
         print(f"listening on {listener.address[0]}:{listener.address[1]} (udp, tcp)", flush=True)
-        logger.info("serving", hints=hints)
+        logger.info("serving", hints={str(name): address for name, address in hints.items()})
         await telemetry.until_stopped()
         await listener.close()
 

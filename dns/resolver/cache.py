@@ -1,28 +1,30 @@
-"""What the resolver knows, until when, and how far it trusts it (RFC 2181 section 5.4.1, RFC 2308).
+"""What the resolver has learned, until when it holds, and how far it is trusted (RFC 2181 section 5.4.1, RFC 2308).
 
-Time is an argument.  Bounded: the least recently used entry goes first.
+Time is an argument.  The size is bounded: the least recently used entry is evicted.
 """
 
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 
-from resolver.message import Record
+from dnsmessage import Name, Record
 
-#: Entries (RRsets and refusals) kept.
+#: Entries (RRsets and negative answers) kept.
 MAX_ENTRIES = 100_000
-#: Longest life of an entry in seconds, whatever its TTL says (a week, RFC 8767 section 4 discusses such caps).
+#: Longest life of an entry in seconds, whatever its TTL says (a week; RFC 8767 section 4 discusses such caps).
 MAX_TTL = 604_800
-#: Longest life of a refusal (RFC 2308 section 5 recommends one to three hours).
+#: Longest life of a negative answer in seconds (RFC 2308 section 5 recommends one to three hours).
 MAX_NEGATIVE_TTL = 10_800
+#: Stands in place of a type for "the name does not exist", which denies every type (RFC 8020).
+NO_NAME = 0
 
-Key = tuple[str, str]
+Key = tuple[bytes, int]
 
 
 class Rank(IntEnum):
-    """How far data is trusted; lower never replaces higher while it lives (RFC 2181 section 5.4.1)."""
+    """How far data is trusted; lower never replaces higher while that lives (RFC 2181 section 5.4.1)."""
 
     GLUE = 1
     REFERRAL = 2
@@ -41,10 +43,10 @@ class Negative:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One RRset or refusal, with the seconds for which it holds."""
+    """One RRset or negative answer, with the seconds for which it holds."""
 
     rank: Rank
-    #: When it was learned, in seconds on the clock of whoever calls.
+    #: When it was learned, in seconds on the caller's clock.
     since: float
     #: Seconds that it lives from then.
     ttl: int
@@ -57,21 +59,16 @@ class Entry:
         return self.since + self.ttl
 
     def left(self, now: float) -> int:
-        """Return the seconds that remain at *now*, to the nearest: caches behind us keep it as long as we do on average."""
+        """Return the seconds that remain at *now*, rounded to the nearest, so that caches behind us keep it as long on average."""
         return max(0, self.ttl - math.floor(now - self.since + 0.5))
 
     def until(self, now: float) -> float:
-        """Return when `left` will say less than at *now*, or the entry ends."""
+        """Return when `left` will be less than at *now*, or the entry ends."""
         return self.since + min(self.ttl, math.floor(now - self.since + 0.5) + 0.5)
-
-    def at(self, now: float) -> tuple[Record, ...]:
-        """Return the records with the TTL that remains at *now*."""
-        left = self.left(now)
-        return tuple(replace(each, ttl=left) for each in self.records)
 
 
 class Cache:
-    """RRsets and refusals by name and type."""
+    """RRsets and negative answers by name and type."""
 
     def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
         self._entries: OrderedDict[Key, Entry] = OrderedDict()
@@ -83,35 +80,40 @@ class Cache:
     def __repr__(self) -> str:
         return f"<Cache entries={len(self)} of {self._max}>"
 
-    def get(self, name: str, rtype: str, now: float, rank: Rank = Rank.ANSWER) -> Entry | None:
-        """Return the living entry for *name* and *rtype* that is trusted at least as *rank*."""
-        entry = self._entries.get((name, rtype))
+    def get(self, name: Name, rdtype: int, now: float, rank: Rank = Rank.ANSWER) -> Entry | None:
+        """Return the live entry for *name* and *rdtype* that is trusted at least as far as *rank*."""
+        key = (name.key, rdtype)
+        entry = self._entries.get(key)
         if entry is None:
             return None
         if entry.expires <= now:
-            del self._entries[name, rtype]
+            del self._entries[key]
             return None
         if entry.rank < rank:
             return None
-        self._entries.move_to_end((name, rtype))
+        self._entries.move_to_end(key)
         return entry
 
     def put(self, records: Sequence[Record], rank: Rank, now: float) -> Entry:
-        """Keep one RRset for the shortest of its TTLs (RFC 2181 section 5.2), unless more trusted data lives; return it."""
+        """Store one RRset for the shortest of its TTLs (RFC 2181 section 5.2), unless more trusted data lives; return it."""
         first = records[0]
         entry = Entry(rank, now, min(MAX_TTL, *(each.ttl for each in records)), tuple(records))
-        self._store((first.name, first.rtype), entry, now)
+        self._store((first.name.key, first.rdtype), entry, now)
         return entry
 
-    def put_negative(self, name: str, rtype: str, negative: Negative, ttl: int, now: float) -> Entry:
-        """Keep a refusal for *ttl* seconds; return it."""
+    def put_negative(self, name: Name, rdtype: int, negative: Negative, ttl: int, now: float) -> Entry:
+        """Store a negative answer for *ttl* seconds; return it."""
         entry = Entry(Rank.AUTHORITATIVE, now, min(ttl, MAX_NEGATIVE_TTL), (), negative)
-        self._store((name, rtype), entry, now)
+        self._store((name.key, rdtype), entry, now)
         return entry
 
-    def flush(self, name: str | None = None) -> int:
-        """Forget *name* (all types), or everything; return how many entries went."""
-        doomed = [key for key in self._entries if name is None or key[0] == name]
+    def discard(self, name: Name, rdtype: int) -> None:
+        """Forget one entry."""
+        self._entries.pop((name.key, rdtype), None)
+
+    def flush(self, name: Name | None = None) -> int:
+        """Forget *name* (all types), or everything; return how many entries were removed."""
+        doomed = [key for key in self._entries if name is None or key[0] == name.key]
         for key in doomed:
             del self._entries[key]
         return len(doomed)

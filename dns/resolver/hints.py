@@ -3,12 +3,14 @@
 import ipaddress
 from pathlib import Path
 
+from dnsmessage import Name, NameSyntaxError
+
 
 class HintsError(Exception):
     """The file does not name root servers: ``FILE:LINE: expected …, got …``."""
 
 
-def load_hints(path: Path) -> dict[str, str]:
+def load_hints(path: Path) -> dict[Name, str]:
     """Return the root servers' names and IPv4 addresses, in the order of the file.
 
     Raises:
@@ -38,7 +40,10 @@ def load_hints(path: Path) -> dict[str, str]:
                 addresses[owner] = str(ipaddress.IPv4Address(value))
             except ValueError:
                 raise HintsError(f"{path}:{number}: expected an IPv4 address, got {value!r}") from None
-    found = {server: addresses[server] for server in servers if server in addresses}
+    try:
+        found = {Name.from_text(server): addresses[server] for server in servers if server in addresses}
+    except NameSyntaxError as error:
+        raise HintsError(f"{path}: {error}") from None
     if not found:
         raise HintsError(f"{path}: expected at least one root server with an IPv4 address, got none")
     return found

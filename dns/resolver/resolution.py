@@ -1,73 +1,106 @@
 """Iterative resolution of one question (RFC 1034 section 5.3.3), from the closest known zone cut down.
 
-Nothing here opens a socket, reads a clock or sleeps.  `Resolution.step` says what to ask next; whoever drives it
-(`resolver.server`) reports what came back by `receive` or `fail`.
+Nothing here opens a socket, reads a clock or sleeps.  `Resolution.step` says what to ask next; the caller
+(`resolver.server`) reports what came back through `receive`, `unusable` or `fail`.
 """
 
 import random
+import struct
 from dataclasses import dataclass, field
+from enum import StrEnum
 
-from resolver.cache import Cache, Entry, Negative, Rank
-from resolver.message import NOERROR, NXDOMAIN, Message, Record, is_below, parent, to_text
+from dnsmessage import ROOT, Message, Name, Record, rdtypes
+from dnsmessage.message import NOERROR, NXDOMAIN, YXDOMAIN
+from resolver.cache import NO_NAME, Cache, Entry, Negative, Rank
 from resolver.servers import Servers
 
-#: Referrals followed for one question.  Root, TLD, zone and a few delegations below need four or five; a loop more.
+#: Referrals followed for one question.  Root, TLD, zone and a few delegations below need four or five; a loop needs more.
 MAX_REFERRALS = 16
 #: CNAMEs followed for one question (BIND and Unbound: 11 to 16).
 MAX_ALIASES = 12
-#: Name servers' addresses looked up inside lookups of name servers' addresses (CVE-2014-8500 was without a limit).
+#: Lookups of name servers' addresses inside lookups of name servers' addresses (CVE-2014-8500 had no limit).
 MAX_DEPTH = 5
-#: Queries sent for one question, all told (NXNSAttack, CVE-2020-12662: one question must not cause many).
+#: Queries sent for one question, nested lookups included (NXNSAttack, CVE-2020-12662: one question must not cause many).
 MAX_ASKS = 40
-#: Queries for one zone and one question that may go unanswered: two servers, three rounds.
+#: Name servers without an address whose names are looked up for one delegation: what an attacker's referral can cause.
+MAX_SERVER_LOOKUPS = 5
+#: Queries for one zone and one question that may time out: two servers, three rounds.
 MAX_TRIES = 6
+
+
+class Outcome(StrEnum):
+    """What one query to one server brought."""
+
+    ANSWER = "answer"
+    ALIAS = "alias"
+    NXDOMAIN = "nxdomain"
+    NODATA = "nodata"
+    REFERRAL = "referral"
+    #: The server does not serve the zone, failed, or sent a reply that cannot be read.
+    LAME = "lame"
+    TIMEOUT = "timeout"
+    ERROR = "error"
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Send ``qname qtype`` to *address*; then call `receive()` or `fail()`."""
+    """Send ``qname qtype`` to *address*; then call `receive`, `unusable` or `fail`."""
 
     address: str
     #: Name of that server, and the zone that it is asked as a server of.
-    server: str
-    zone: str
-    qname: str
-    qtype: str
-    #: How often this server was asked in vain for this question: time-outs grow with it.
+    server: Name
+    zone: Name
+    qname: Name
+    qtype: int
+    #: How many queries to this server have timed out for this question: its time-out grows with them.
     tries: int
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The answer: CNAMEs and records, or a refusal with the SOA that backs it."""
+    """The answer: aliases and an RRset, or a negative answer with the SOA that backs it."""
 
     rcode: int
-    answer: tuple[Record, ...]
-    authority: tuple[Record, ...] = ()
-    #: Until when, on the caller's clock, it may be given again as it is: then a TTL has counted down, or ended.
-    until: float = 0.0
+    #: Entries of the answer section in order: aliases, then the RRset asked for.
+    answer: tuple[Entry, ...]
+    #: The negative answer at the end of the aliases, if it is one.
+    negative: Entry | None = None
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Everything that the answer depends on."""
+        return self.answer if self.negative is None else (*self.answer, self.negative)
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """There is no answer to be had now (SERVFAIL)."""
+    """There is no answer now (SERVFAIL)."""
 
     reason: str
+    #: Extended DNS error (RFC 8914 section 4): 22 is "no reachable authority".
+    code: int = 22
 
 
 @dataclass(slots=True)
 class _Frame:
     """One name being looked up: the question itself, or the address of a name server on the way."""
 
-    qname: str
-    qtype: str
+    qname: Name
+    qtype: int
     chain: list[Entry] = field(default_factory=list)
-    zone: str = ""
+    zone: Name | None = None
     #: Servers of `zone`: name to addresses; empty where the address is not known.
-    servers: dict[str, list[str]] = field(default_factory=dict)
+    servers: dict[Name, list[str]] = field(default_factory=dict)
+    #: Time-outs by address.
     tried: dict[str, int] = field(default_factory=dict)
-    useless: set[str] = field(default_factory=set)
+    #: Addresses and server names that are not asked again for this question.
+    useless: set[str | Name] = field(default_factory=set)
     referrals: int = 0
+    #: Lookups of servers' addresses for the present delegation.
+    lookups: int = 0
+    #: Whether `zone` was taken from the cache, and the zones whose cached delegation was dropped because it led nowhere.
+    cached_cut: bool = False
+    dropped: set[Name] = field(default_factory=set)
     #: What a reply said, also where its TTL does not let the cache keep it.
     result: Resolved | None = None
 
@@ -76,20 +109,20 @@ class Resolution:
     """One question, being resolved.
 
     Args:
-        qname: absolute lower-case name.
-        qtype: type mnemonic.
-        cache: what is known; gets everything that is learned.
+        qname: the name.
+        qtype: the type's number.
+        cache: what is known; receives everything that is learned.
         hints: root servers' names and addresses.
-        servers: what is known of servers asked before; one that answers goes first, and of these the quickest.
+        servers: what is known of servers asked before; responsive ones are asked first, and of these the nearest.
         rng: breaks ties between servers that were never asked.
     """
 
     def __init__(
         self,
-        qname: str,
-        qtype: str,
+        qname: Name,
+        qtype: int,
         cache: Cache,
-        hints: dict[str, str],
+        hints: dict[Name, str],
         servers: Servers | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -102,9 +135,8 @@ class Resolution:
 
     def __repr__(self) -> str:
         frame = self._frames[-1]
-        return (
-            f"<Resolution {self.qname} {self.qtype} at={frame.zone or '?'} depth={len(self._frames)} asks={self.asks}>"
-        )
+        question = f"{self.qname} {rdtypes.to_text(self.qtype)}"
+        return f"<Resolution {question} at={frame.zone or '?'} depth={len(self._frames)} asks={self.asks}>"
 
     def step(self, now: float) -> Ask | Resolved | Failed:
         """Return what to do next."""
@@ -117,116 +149,134 @@ class Resolution:
                 self._finish_server(known)
                 continue
             if len(frame.chain) > MAX_ALIASES:
-                return Failed(f"more than {MAX_ALIASES} aliases from {self.qname}")
-            if not frame.zone:
+                return Failed(f"more than {MAX_ALIASES} aliases from {self.qname}", 0)
+            if frame.zone is None:
                 self._closest_cut(frame, now)
             if frame.referrals > MAX_REFERRALS:
-                return Failed(f"more than {MAX_REFERRALS} referrals for {frame.qname}")
+                return Failed(f"more than {MAX_REFERRALS} referrals for {frame.qname}", 0)
             if self.asks >= MAX_ASKS:
-                return Failed(f"more than {MAX_ASKS} queries for {self.qname}")
+                return Failed(f"more than {MAX_ASKS} queries for {self.qname}", 0)
             address = self._choose(frame, now)
             if address is not None:
                 self.asks += 1
                 server = next(name for name, addresses in frame.servers.items() if address in addresses)
-                return Ask(address, server, frame.zone, frame.qname, frame.qtype, frame.tried.get(address, 0))
-            if not self._descend(frame, now):
-                if len(self._frames) == 1:
-                    return Failed(f"no server of {frame.zone} gave an answer for {frame.qname}")
-                self._finish_server(None)
+                zone = frame.zone or ROOT
+                return Ask(address, server, zone, frame.qname, frame.qtype, frame.tried.get(address, 0))
+            if self._descend(frame, now) or self._drop_cached_cut(frame):
+                continue
+            if len(self._frames) == 1:
+                return Failed(f"no server of {frame.zone} gave an answer for {frame.qname}")
+            self._finish_server(None)
 
-    def receive(self, message: Message, ask: Ask, now: float) -> str:
-        """Take the reply to *ask*; return what it was: answer, alias, nxdomain, nodata, referral or lame."""
+    def receive(self, message: Message, ask: Ask, now: float) -> Outcome:
+        """Take the reply to *ask*; return what it was."""
         frame = self._frames[-1]
         # Only what the asked zone can speak for is believed (RFC 5452 section 6, RFC 2181 section 5.4.1).
-        answer = [r for r in message.answer if is_below(r.name, ask.zone)]
-        authority = [r for r in message.authority if is_below(r.name, ask.zone)]
-        additional = [r for r in message.additional if is_below(r.name, ask.zone)]
-        if message.rcode not in {NOERROR, NXDOMAIN}:
-            return self._lame(frame, ask)
+        answer = [r for r in message.answer if r.name.is_below(ask.zone)]
+        authority = [r for r in message.authority if r.name.is_below(ask.zone)]
+        additional = [r for r in message.additional if r.name.is_below(ask.zone)]
+        if message.rcode not in {NOERROR, NXDOMAIN, YXDOMAIN}:
+            return self.unusable(ask)
         rank = Rank.AUTHORITATIVE if message.authoritative else Rank.ANSWER
         followed = self._follow(frame, answer, rank, now)
-        if followed == "answer":
+        if followed is Outcome.ANSWER:
             return followed
-        if followed and not is_below(frame.qname, ask.zone):
-            return followed  # where the alias leads, this server has nothing to say: no NXDOMAIN of another's name
-        soa = next((r for r in authority if r.rtype == "SOA" and is_below(frame.qname, r.name)), None)
+        if followed and not frame.qname.is_below(ask.zone):
+            return followed  # the server cannot deny a name outside its zone that the alias leads to
+        soa = next((r for r in authority if r.rdtype == rdtypes.SOA and frame.qname.is_below(r.name)), None)
         if (
             message.rcode == NXDOMAIN
             or (soa is not None and not followed)
             or (soa is not None and message.authoritative)
         ):
-            return self._refuse(frame, message.rcode, soa, ask, now)
+            return self._deny(frame, message.rcode, soa, now)
         if followed:
             return followed
         if self._refer(frame, authority, additional, now):
-            return "referral"
+            return Outcome.REFERRAL
         if message.authoritative and not answer:
-            return self._refuse(frame, NOERROR, None, ask, now)
-        return self._lame(frame, ask)
+            return self._deny(frame, NOERROR, None, now)
+        return self.unusable(ask)
+
+    def unusable(self, ask: Ask) -> Outcome:
+        """Record that the server does not serve the zone, failed or cannot be read: it is not asked again for this question."""
+        self._frames[-1].useless.add(ask.address)
+        return Outcome.LAME
 
     def fail(self, ask: Ask) -> None:
-        """*ask* got no usable reply in time."""
+        """Record that *ask* got no reply in time."""
         frame = self._frames[-1]
         frame.tried[ask.address] = frame.tried.get(ask.address, 0) + 1
 
-    # --- below ------------------------------------------------------------------------------------------------------
+    # --- what is known ----------------------------------------------------------------------------------------------
 
     def _from_cache(self, frame: _Frame, now: float) -> Resolved | None:
-        """Follow what is known: an answer, a refusal, or aliases as far as they lead."""
+        """Follow what is known: an answer, a negative answer, or aliases as far as they lead."""
         seen = {alias.records[0].name for alias in frame.chain}
         while len(frame.chain) <= MAX_ALIASES:
-            entry = self._cache.get(frame.qname, frame.qtype, now)
-            if entry is not None and entry.negative is None:
-                return _resolved(frame, now, entry)
-            if entry is not None and entry.negative is not None:
-                return _refused(frame, now, entry, entry.negative)
-            gone = self._cache.get(frame.qname, "", now)  # NXDOMAIN denies every type (RFC 8020)
-            if gone is not None and gone.negative is not None:
-                return _refused(frame, now, gone, gone.negative)
-            alias = self._cache.get(frame.qname, "CNAME", now) if frame.qtype != "CNAME" else None
+            entry = self._cache.get(frame.qname, frame.qtype, now) or self._cache.get(frame.qname, NO_NAME, now)
+            if entry is not None:
+                return _resolved(frame, entry)
+            alias = self._cache.get(frame.qname, rdtypes.CNAME, now) if frame.qtype != rdtypes.CNAME else None
             if alias is None or alias.negative is not None:
                 return None
             record = alias.records[0]
             if record.name in seen:
-                return _resolved(frame, now)
+                return Resolved(NOERROR, tuple(frame.chain))
             seen.add(record.name)
             frame.chain.append(alias)
-            self._restart(frame, _target(record))
+            self._restart(frame, Name(record.rdata))
         return None
 
-    def _restart(self, frame: _Frame, qname: str) -> None:
-        frame.qname, frame.zone = qname, ""
-        frame.servers, frame.tried, frame.useless = {}, {}, set()
+    def _restart(self, frame: _Frame, qname: Name) -> None:
+        frame.qname, frame.zone = qname, None
+        frame.servers, frame.tried, frame.useless, frame.lookups = {}, {}, set(), 0
 
     def _closest_cut(self, frame: _Frame, now: float) -> None:
         """Begin at the deepest zone whose servers are known and can be reached."""
         zone = frame.qname
-        while zone != ".":
-            entry = self._cache.get(zone, "NS", now, Rank.REFERRAL)
+        if frame.qtype == rdtypes.DS:
+            zone = zone.parent()  # DS is the parent's (RFC 4035 section 3.1.4.1)
+        while zone != ROOT:
+            entry = self._cache.get(zone, rdtypes.NS, now, Rank.REFERRAL) if zone not in frame.dropped else None
             if entry is not None and entry.records:
-                names = [_target(record) for record in entry.records]
-                if any(self._addresses(name, now) for name in names) or not all(is_below(n, zone) for n in names):
+                names = [Name(record.rdata) for record in entry.records]
+                if any(self._addresses(name, now) for name in names) or not all(n.is_below(zone) for n in names):
                     frame.zone, frame.servers = zone, {name: self._addresses(name, now) for name in names}
+                    frame.cached_cut = True
                     return
-            zone = parent(zone)
-        frame.zone, frame.servers = ".", {name: [address] for name, address in self._hints.items()}
+            zone = zone.parent()
+        frame.zone, frame.servers = ROOT, {name: [address] for name, address in self._hints.items()}
+        frame.cached_cut = False
 
-    def _addresses(self, name: str, now: float) -> list[str]:
-        entry = self._cache.get(name, "A", now, Rank.GLUE)
+    def _drop_cached_cut(self, frame: _Frame) -> bool:
+        """Forget a cached delegation that leads to no usable server, so that its parent is asked, once."""
+        zone = frame.zone
+        if not frame.cached_cut or zone is None or zone in frame.dropped:
+            return False
+        self._cache.discard(zone, rdtypes.NS)
+        frame.dropped.add(zone)
+        self._restart(frame, frame.qname)
+        return True
+
+    def _addresses(self, name: Name, now: float) -> list[str]:
+        entry = self._cache.get(name, rdtypes.A, now, Rank.GLUE)
         if entry is not None and entry.records:
-            return [record.text for record in entry.records]
+            return [_address(record) for record in entry.records]
         return [self._hints[name]] if name in self._hints else []
 
+    # --- whom to ask ------------------------------------------------------------------------------------------------
+
     def _choose(self, frame: _Frame, now: float) -> str | None:
-        """Return the address to ask: fewest failures first, then by experience; None when all are used up."""
+        """Return the address to ask: fewest time-outs first, then by experience; None when all are used up."""
         addresses = [a for group in frame.servers.values() for a in group if a not in frame.useless]
         if not addresses or sum(frame.tried.values()) >= MAX_TRIES:
             return None
         return min(addresses, key=lambda a: (frame.tried.get(a, 0), self._servers.rank(a, now, self._rng)))
 
     def _descend(self, frame: _Frame, now: float) -> bool:
-        """Look up the address of a name server that came without one; return False when none is left."""
-        if len(self._frames) > MAX_DEPTH:
+        """Begin the lookup of a name server's address that the referral did not give; return False when none is left."""
+        if len(self._frames) > MAX_DEPTH or frame.lookups >= MAX_SERVER_LOOKUPS:
             return False
         busy = {each.qname for each in self._frames}
         for name, addresses in frame.servers.items():
@@ -235,102 +285,102 @@ class Resolution:
                 if known:
                     frame.servers[name] = known
                     return True
-                self._frames.append(_Frame(name, "A"))
+                frame.lookups += 1
+                self._frames.append(_Frame(name, rdtypes.A))
                 return True
         return False
 
     def _finish_server(self, found: Resolved | None) -> None:
-        """End the look-up of a name server's address and hand it to the frame that needs it."""
+        """End the lookup of a name server's address and hand it to the frame that needs it."""
         done = self._frames.pop()
         name = done.chain[0].records[0].name if done.chain else done.qname
         frame = self._frames[-1]
-        addresses = [r.text for r in found.answer if r.rtype == "A"] if found is not None else []
+        entries = found.answer if found is not None else ()
+        addresses = [_address(r) for entry in entries for r in entry.records if r.rdtype == rdtypes.A]
         if addresses:
             frame.servers[name] = addresses
         else:
             frame.useless.add(name)
 
-    def _follow(self, frame: _Frame, answer: list[Record], rank: Rank, now: float) -> str:
-        """Take records of the name asked for, or an alias and what it leads to; return answer, alias or nothing."""
-        outcome = ""
+    # --- what a reply says ------------------------------------------------------------------------------------------
+
+    def _follow(self, frame: _Frame, answer: list[Record], rank: Rank, now: float) -> Outcome | None:
+        """Take records of the name asked for, or an alias and what it leads to."""
+        outcome = None
         for _ in range(MAX_ALIASES):
-            found = tuple(r for r in answer if r.name == frame.qname and r.rtype == frame.qtype)
+            found = tuple(r for r in answer if r.name == frame.qname and r.rdtype == frame.qtype)
             if found:
-                frame.result = _resolved(frame, now, self._cache.put(found, rank, now))
-                return "answer"
-            alias = next((r for r in answer if r.name == frame.qname and r.rtype == "CNAME"), None)
+                frame.result = _resolved(frame, self._cache.put(found, rank, now))
+                return Outcome.ANSWER
+            alias = next((r for r in answer if r.name == frame.qname and r.rdtype == rdtypes.CNAME), None)
+            if alias is None:
+                alias = self._synthesise(frame, answer, rank, now)
             if alias is None:
                 return outcome
             frame.chain.append(self._cache.put([alias], rank, now))
             zone, servers = frame.zone, frame.servers
-            self._restart(frame, _target(alias))
-            if is_below(frame.qname, zone):  # the same servers may know
+            self._restart(frame, Name(alias.rdata))
+            if zone is not None and frame.qname.is_below(zone):  # the same servers may know
                 frame.zone, frame.servers = zone, servers
-            outcome = "alias"
+            outcome = Outcome.ALIAS
         return outcome
 
-    def _refuse(self, frame: _Frame, rcode: int, soa: Record | None, ask: Ask, now: float) -> str:
-        if soa is not None and not is_below(soa.name, ask.zone):
-            soa = None
-        ttl = min(soa.ttl, int(soa.rdata.times[4])) if soa is not None else 0
-        negative = Negative(rcode, soa)
+    def _synthesise(self, frame: _Frame, answer: list[Record], rank: Rank, now: float) -> Record | None:
+        """Return the CNAME that a DNAME above the name means (RFC 6672 section 3.3), and cache the DNAME."""
+        for each in answer:
+            if each.rdtype == rdtypes.DNAME and frame.qname.is_below(each.name) and frame.qname != each.name:
+                self._cache.put([each], rank, now)
+                wire = frame.qname.wire[: len(frame.qname.wire) - len(each.name.wire)] + each.rdata
+                if len(wire) <= 255:
+                    return Record(frame.qname, rdtypes.CNAME, each.ttl, wire)
+        return None
+
+    def _deny(self, frame: _Frame, rcode: int, soa: Record | None, now: float) -> Outcome:
         # Without a SOA the TTL is 0: the cache keeps nothing (RFC 2308 section 5).
-        rtype = "" if rcode == NXDOMAIN else frame.qtype
-        entry = self._cache.put_negative(frame.qname, rtype, negative, ttl, now)
-        frame.result = _refused(frame, now, entry, negative)
-        return "nxdomain" if rcode == NXDOMAIN else "nodata"
+        ttl = min(soa.ttl, struct.unpack("!I", soa.rdata[-4:])[0]) if soa is not None else 0
+        rdtype = NO_NAME if rcode == NXDOMAIN else frame.qtype
+        entry = self._cache.put_negative(frame.qname, rdtype, Negative(rcode, soa), ttl, now)
+        frame.result = _resolved(frame, entry)
+        return Outcome.NXDOMAIN if rcode == NXDOMAIN else Outcome.NODATA
 
     def _refer(self, frame: _Frame, authority: list[Record], additional: list[Record], now: float) -> bool:
-        """Take a referral to a zone that is closer to the name; nothing else helps."""
+        """Take a referral to a zone that is closer to the name; return whether the reply was one."""
+        zone = frame.zone or ROOT
         cuts = {
             r.name
             for r in authority
-            if r.rtype == "NS"
-            and is_below(frame.qname, r.name)
-            and r.name != frame.zone
-            and is_below(r.name, frame.zone)
+            if r.rdtype == rdtypes.NS
+            and frame.qname.is_below(r.name)
+            and r.name != zone
+            and r.name.is_below(zone)
+            and not (frame.qtype == rdtypes.DS and r.name == frame.qname)
         }
         if not cuts:
             return False
-        cut = max(cuts, key=len)
-        records = [r for r in authority if r.rtype == "NS" and r.name == cut]
+        cut = max(cuts, key=lambda name: len(name.wire))
+        records = [r for r in authority if r.rdtype == rdtypes.NS and r.name == cut]
         self._cache.put(records, Rank.REFERRAL, now)
-        names = [_target(r) for r in records]
-        glue: dict[str, list[Record]] = {name: [] for name in names}
+        names = [Name(r.rdata) for r in records]
+        glue: dict[Name, list[Record]] = {name: [] for name in names}
         for record in additional:
-            if record.rtype == "A" and record.name in glue:
+            if record.rdtype == rdtypes.A and record.name in glue:
                 glue[record.name].append(record)
         for group in glue.values():
             if group:
                 self._cache.put(group, Rank.GLUE, now)
-        frame.zone = cut
-        frame.servers = {name: [r.text for r in glue[name]] or self._addresses(name, now) for name in names}
-        frame.tried, frame.useless = {}, set()
+        frame.zone, frame.cached_cut = cut, False
+        frame.servers = {name: [_address(r) for r in glue[name]] or self._addresses(name, now) for name in names}
+        frame.tried, frame.useless, frame.lookups = {}, set(), 0
         frame.referrals += 1
         return True
 
-    def _lame(self, frame: _Frame, ask: Ask) -> str:
-        """The server is none for this zone, or says that it failed: not asked again for this question."""
-        frame.useless.add(ask.address)
-        return "lame"
+
+def _resolved(frame: _Frame, last: Entry) -> Resolved:
+    """Return the aliases followed and the entry at their end."""
+    if last.negative is not None:
+        return Resolved(last.negative.rcode, tuple(frame.chain), last)
+    return Resolved(NOERROR, (*frame.chain, last))
 
 
-def _resolved(frame: _Frame, now: float, *last: Entry) -> Resolved:
-    """Return the aliases followed and the RRset at their end, with the TTLs that are left: the search took time."""
-    entries = (*frame.chain, *last)
-    answer = tuple(record for entry in entries for record in entry.at(now))
-    return Resolved(NOERROR, answer, until=min(entry.until(now) for entry in entries))
-
-
-def _refused(frame: _Frame, now: float, entry: Entry, negative: Negative) -> Resolved:
-    """Return the aliases followed and the SOA that denies what they lead to."""
-    soa = negative.soa
-    authority = () if soa is None else (Record(soa.name, "SOA", entry.left(now), soa.rdata),)
-    aliases = tuple(record for alias in frame.chain for record in alias.at(now))
-    until = min(each.until(now) for each in (*frame.chain, entry))
-    return Resolved(negative.rcode, aliases, authority, until)
-
-
-def _target(record: Record) -> str:
-    name = to_text(record.rdata.label)
-    return name if name is not None else "."  # `parse_reply` lets no such record through
+def _address(record: Record) -> str:
+    return ".".join(map(str, record.rdata))

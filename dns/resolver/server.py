@@ -1,6 +1,7 @@
 """The shell: clients on one side, name servers on the other, the cache between; counters and the admin API."""
 
 import asyncio
+import itertools
 import random
 import time
 from collections import deque
@@ -9,20 +10,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import serving
-from resolver.cache import Cache
-from resolver.message import (
-    BADVERS,
-    REFUSED,
-    SERVFAIL,
-    ClientQuery,
-    MalformedError,
-    Record,
-    error,
-    parse_query,
-    rcode_name,
-    response,
-)
-from resolver.resolution import Ask, Failed, Resolution, Resolved
+from dnsmessage import Name, NameSyntaxError, Query, RemoteError, decode_query, error_response, rcode_to_text, rdtypes
+from dnsmessage import rdata as rdatas
+from dnsmessage.message import BADVERS, QR, RA, RD, REFUSED, SERVFAIL
+from resolver.cache import NO_NAME, Cache
+from resolver.resolution import Ask, Failed, Outcome, Resolution, Resolved
+from resolver.responses import Encoded, encode, failure, respond
 from resolver.upstream import Upstream
 from telemetry import AdminError, Request, Telemetry, log
 
@@ -35,22 +28,20 @@ DEADLINE = 8.0
 FAILURE_TTL = 1.0
 #: Resolutions remembered for ``GET /admin/resolutions``.
 REMEMBERED = 512
-#: Encoded responses kept; each is good until one of its TTLs has counted down.
-MAX_ENCODED = 20_000
-RD = 0x0100
+#: Encoded answers kept, and the largest in bytes: bigger ones are rare and encoded each time.
+MAX_ENCODED, MAX_ENCODED_SIZE = 20_000, 1232
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One query to one server, and what came of it."""
+    """One query to one server, and its outcome."""
 
     server: str
     server_name: str
     zone: str
     qname: str
     qtype: str
-    #: answer, alias, referral, nxdomain, nodata, lame, timeout or error.
-    kind: str
+    kind: Outcome
     rcode: str
     rtt_ms: float
     transport: str
@@ -78,7 +69,7 @@ class Server:
     def __init__(
         self,
         telemetry: Telemetry,
-        hints: dict[str, str],
+        hints: dict[Name, str],
         *,
         port: int = 53,
         now: Callable[[], float] = time.monotonic,
@@ -86,18 +77,19 @@ class Server:
         """Make one.
 
         Args:
-            telemetry: counters, switches, admin port.
+            telemetry: counters, fault switches, admin port.
             hints: root servers' names and addresses.
-            port: of every name server; 53 but on loopback.
-            now: seconds that never go back, by which what is known ends.
+            port: of every name server; differs from 53 only on loopback.
+            now: returns monotonic seconds, by which entries expire.
         """
         self.telemetry, self.hints, self._now = telemetry, hints, now
         self.cache = Cache()
         self.upstream = Upstream(port, now)
         self.trails: deque[Trail] = deque(maxlen=REMEMBERED)
-        self._under_way: dict[tuple[str, str], asyncio.Task[Resolved | Failed]] = {}
-        self._failures: dict[tuple[str, str], float] = {}
-        self._encoded: dict[tuple[bytes, str], tuple[float, bytes]] = {}
+        self._in_flight: dict[tuple[Name, int], asyncio.Task[Resolved | Failed]] = {}
+        self._failures: dict[tuple[Name, int], float] = {}
+        #: By name and type.
+        self._encoded: dict[tuple[bytes, int], Encoded] = {}
         self._rng = random.Random()
         metrics = telemetry.metrics
         self._queries = metrics.counter(
@@ -131,65 +123,85 @@ class Server:
         faults = self.telemetry.faults
         if faults.any_on and faults.hit("drop_answers"):
             return None
-        now = self._now()
-        hit = self._encoded.get((wire[2:], transport))
-        if hit is not None and now < hit[0] and not faults.any_on:
-            self._hits.inc()
-            self._queries.inc(transport=transport, rcode=rcode_name(hit[1][3] & 0xF))
-            return wire[:2] + hit[1][2:]
         try:
-            query = parse_query(wire)
-        except MalformedError as malformed:
-            self._queries.inc(transport=transport, rcode=rcode_name(malformed.rcode))
-            return error(wire, malformed.rcode if malformed.rcode != BADVERS else BADVERS)
+            query = decode_query(wire)
+            if query.qclass != rdtypes.IN:
+                raise RemoteError("expected class IN", REFUSED)
+            if query.edns is not None and query.edns.version:
+                raise RemoteError("expected EDNS version 0", BADVERS)
+        except RemoteError as error:
+            self._queries.inc(transport=transport, rcode=rcode_to_text(error.rcode))
+            return error_response(wire, error.rcode, QR | RA)
         if faults.any_on and faults.hit("servfail"):
-            return self._respond(query, transport, Failed("fault"))
-        if query.qtype in {"AXFR", "IXFR", "ANY"}:
-            return self._respond(query, transport, Resolved(REFUSED, ()))
-        trail = Trail(time.time(), query.qname, query.qtype)
-        resolution = Resolution(query.qname, query.qtype, self.cache, self.hints, self.upstream.servers, self._rng)
-        step = resolution.step(now)
-        if isinstance(step, Resolved):
+            return self._fail(query, transport, Failed("a fault switch is on", 0))
+        if query.qtype in rdtypes.META or query.qtype == 0:
+            return self._fail(query, transport, Failed("this type is not resolved", 21), REFUSED)
+        now = self._now()
+        encoded = self._known(query, now)
+        if encoded is not None:
             self._hits.inc()
-            trail.cached, trail.rcode = True, rcode_name(step.rcode)
-            self.trails.append(trail)
-            reply = self._respond(query, transport, step)
-            if len(self._encoded) >= MAX_ENCODED:
-                self._encoded.clear()
-            self._encoded[wire[2:], transport] = (step.until, reply)
-            return reply
-        if not query.flags & RD and query.qname != ".":  # only what is known, and that is nothing
-            return self._respond(query, transport, Resolved(REFUSED, ()))
+            return self._respond(query, transport, encoded)
+        if not query.flags & RD:  # only what is known, and that is nothing
+            return self._fail(
+                query, transport, Failed("not in the cache, and recursion was not asked for", 20), REFUSED
+            )
         self._misses.inc()
         return self._later(query, transport, client)
 
-    async def _later(self, query: ClientQuery, transport: serving.Transport, client: tuple[str, int]) -> bytes:
-        key = (query.qname, query.qtype)
-        task = self._under_way.get(key)
+    def _known(self, query: Query, now: float) -> Encoded | None:
+        """Return the answer that the cache holds, encoded, with the TTLs that remain."""
+        key = (query.qname.key, query.qtype)
+        encoded = self._encoded.get(key)
+        if encoded is not None and now < encoded.expires:
+            encoded.refresh(now)
+            return encoded
+        step = Resolution(query.qname, query.qtype, self.cache, self.hints, self.upstream.servers, self._rng).step(now)
+        if not isinstance(step, Resolved):
+            return None
+        self.trails.append(
+            Trail(
+                time.time(),
+                str(Name(query.qname.key)),
+                rdtypes.to_text(query.qtype),
+                rcode_to_text(step.rcode),
+                cached=True,
+            )
+        )
+        encoded = encode(query, step, now)
+        if len(encoded.body) <= MAX_ENCODED_SIZE:
+            if len(self._encoded) >= MAX_ENCODED:
+                self._encoded.clear()
+            self._encoded[key] = encoded
+        return encoded
+
+    async def _later(self, query: Query, transport: serving.Transport, client: tuple[str, int]) -> bytes:
+        key = (Name(query.qname.key), query.qtype)
+        task = self._in_flight.get(key)
         if task is None:
-            task = self._under_way[key] = asyncio.create_task(self.resolve(*key))
-            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+            task = self._in_flight[key] = asyncio.create_task(self.resolve(*key))
+            task.add_done_callback(lambda _: self._in_flight.pop(key, None))
         outcome = await asyncio.shield(task)
-        if isinstance(outcome, Failed):
-            logger.warning("servfail", qname=query.qname, qtype=query.qtype, client=client[0], reason=outcome.reason)
-        return self._respond(query, transport, outcome)
-
-    def _respond(self, query: ClientQuery, transport: serving.Transport, outcome: Resolved | Failed) -> bytes:
-        rcode = SERVFAIL
-        answer: tuple[Record, ...] = ()
-        authority: tuple[Record, ...] = ()
         if isinstance(outcome, Resolved):
-            rcode, answer, authority = outcome.rcode, outcome.answer, outcome.authority
-        self._queries.inc(transport=transport, rcode=rcode_name(rcode))
-        return response(query, rcode, answer, authority, udp=transport == "udp")
+            return self._respond(query, transport, encode(query, outcome, self._now()))
+        qname, qtype = str(query.qname), rdtypes.to_text(query.qtype)
+        logger.warning("servfail", qname=qname, qtype=qtype, client=client[0], reason=outcome.reason)
+        return self._fail(query, transport, outcome)
 
-    async def resolve(self, qname: str, qtype: str) -> Resolved | Failed:
+    def _respond(self, query: Query, transport: serving.Transport, encoded: Encoded) -> bytes:
+        self._queries.inc(transport=transport, rcode=rcode_to_text(encoded.rcode))
+        return respond(query, encoded, udp=transport == "udp")
+
+    def _fail(self, query: Query, transport: serving.Transport, failed: Failed, rcode: int = SERVFAIL) -> bytes:
+        self._queries.inc(transport=transport, rcode=rcode_to_text(rcode))
+        return failure(query, failed, rcode)
+
+    async def resolve(self, qname: Name, qtype: int) -> Resolved | Failed:
         """Resolve one question, asking as many servers as it takes."""
         key = (qname, qtype)
         began = self._now()
         if self._failures.get(key, 0) > began:
-            return Failed("failed a moment ago")
-        trail = Trail(time.time(), qname, qtype)
+            return Failed("failed a moment ago", 13)
+        trail = Trail(time.time(), str(qname), rdtypes.to_text(qtype))
         outcome: Resolved | Failed
         try:
             async with asyncio.timeout(DEADLINE):
@@ -202,11 +214,11 @@ class Server:
             self._failures = {k: until for k, until in self._failures.items() if until > began}
             self._failures[key] = self._now() + FAILURE_TTL
         else:
-            trail.rcode = rcode_name(outcome.rcode)
+            trail.rcode = rcode_to_text(outcome.rcode)
         self.trails.append(trail)
         return outcome
 
-    async def _drive(self, key: tuple[str, str], trail: Trail) -> Resolved | Failed:
+    async def _drive(self, key: tuple[Name, int], trail: Trail) -> Resolved | Failed:
         resolution = Resolution(*key, self.cache, self.hints, self.upstream.servers, self._rng)
         while True:
             step = resolution.step(self._now())
@@ -215,17 +227,18 @@ class Server:
             began = time.perf_counter()
             try:
                 reply = await self.upstream.ask(step.address, step.qname, step.qtype, step.tries)
-            except (OSError, MalformedError) as failure:
+            except RemoteError:
+                hop = _hop(step, resolution.unusable(step), "", (time.perf_counter() - began) * 1000)
+            except OSError as error:
                 resolution.fail(step)
-                kind = "timeout" if isinstance(failure, TimeoutError) else "error"
-                waited = (time.perf_counter() - began) * 1000
-                trail.hops.append(_hop(step, kind, "", waited, "udp", 0, 0))
+                kind = Outcome.TIMEOUT if isinstance(error, TimeoutError) else Outcome.ERROR
+                hop = _hop(step, kind, "", (time.perf_counter() - began) * 1000)
             else:
                 kind = resolution.receive(reply.message, step, self._now())
-                rcode = rcode_name(reply.message.rcode)
+                rcode = rcode_to_text(reply.message.rcode)
                 hop = _hop(step, kind, rcode, reply.rtt_ms, reply.transport, reply.bytes_sent, reply.bytes_received)
-                trail.hops.append(hop)
-            self._asked.inc(kind=kind)
+            trail.hops.append(hop)
+            self._asked.inc(kind=hop.kind)
 
     # --- admin ------------------------------------------------------------------------------------------------------
 
@@ -234,24 +247,28 @@ class Server:
         limit = _limit(request, 1000)
         entries = [
             {
-                "name": name,
-                "type": rtype or "*",
+                "name": str(Name(key)),
+                "type": "*" if rdtype == NO_NAME else rdtypes.to_text(rdtype),
                 "rank": entry.rank.name.lower(),
                 "ttl": round(entry.expires - now, 3),
-                "rdata": [record.text for record in entry.records],
-                "negative": rcode_name(entry.negative.rcode) if entry.negative is not None else None,
+                "rdata": [rdatas.to_text(rdtype, record.rdata) for record in entry.records],
+                "negative": rcode_to_text(entry.negative.rcode) if entry.negative is not None else None,
             }
-            for (name, rtype), entry in self.cache.entries(now)
+            for (key, rdtype), entry in itertools.islice(self.cache.entries(now), limit)
         ]
         hits, misses = self._hits.value(), self._misses.value()
-        return {"entries": entries[:limit], "size": len(entries), "hits": hits, "misses": misses}
+        return {"entries": entries, "size": sum(1 for _ in self.cache.entries(now)), "hits": hits, "misses": misses}
 
     def _flush(self, request: Request) -> dict[str, int]:
         body = request.json()
         name = body.get("name") if isinstance(body, dict) else None
         if not (isinstance(body, dict) and (body.get("all") is True) != isinstance(name, str)):
             raise AdminError(400, f'expected {{"name": "www.example.com"}} or {{"all": true}}, got {body!r}')
-        flushed = self.cache.flush(None if name is None else name.lower().rstrip(".") + ".")
+        try:
+            owner = None if name is None else Name.from_text(name.rstrip(".") + ".")
+        except NameSyntaxError as error:
+            raise AdminError(400, str(error)) from None
+        flushed = self.cache.flush(owner)
         self._encoded.clear()
         self._failures.clear()
         if name is None:
@@ -271,27 +288,19 @@ class Server:
             {
                 "address": address,
                 "srtt_ms": None if known.srtt_ms is None else round(known.srtt_ms, 3),
-                "unanswered": known.unanswered,
-                "silent_s": round(max(0.0, known.silent_until - now), 3),
+                "timeouts": known.timeouts,
+                "ejected_s": round(max(0.0, known.ejected_until - now), 3),
+                "edns": known.edns,
             }
             for address, known in sorted(self.upstream.servers.known.items())
         ]
 
 
-def _hop(ask: Ask, kind: str, rcode: str, rtt_ms: float, transport: str, sent: int, received: int) -> Hop:
-    return Hop(
-        ask.address,
-        ask.server,
-        ask.zone,
-        ask.qname,
-        ask.qtype,
-        kind,
-        rcode,
-        round(rtt_ms, 3),
-        transport,
-        sent,
-        received,
-    )
+def _hop(
+    ask: Ask, kind: Outcome, rcode: str, rtt_ms: float, transport: str = "udp", sent: int = 0, received: int = 0
+) -> Hop:
+    names = (str(ask.server), str(ask.zone), str(ask.qname), rdtypes.to_text(ask.qtype))
+    return Hop(ask.address, *names, kind, rcode, round(rtt_ms, 3), transport, sent, received)
 
 
 def _limit(request: Request, default: int) -> int:

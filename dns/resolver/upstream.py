@@ -1,4 +1,4 @@
-"""Asking one server: a fresh socket and port per query, TCP when the answer is truncated (RFC 5452, RFC 7766)."""
+"""Queries to one server: a new socket and port for each, TCP when the answer is truncated (RFC 5452, RFC 7766)."""
 
 import asyncio
 import contextlib
@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from resolver.message import MalformedError, Message, parse_reply, query
-from resolver.servers import HOLD_DOWN, Servers
+from dnsmessage import Message, MismatchError, Name, RemoteError, decode_reply, encode_query
+from dnsmessage.message import BADVERS, FORMERR, NOERROR, NOTIMP
+from resolver.servers import COOLDOWN, Servers
 from telemetry import log
 
 logger = log.get("resolver")
@@ -20,8 +21,11 @@ FIRST_TIMEOUT = 0.8
 #: Shortest and longest wait in seconds; between them it is a multiple of the smoothed round-trip time.
 MIN_TIMEOUT, MAX_TIMEOUT = 0.3, 3.0
 RTT_FACTOR = 4.0
-#: Errors that say something of the server or the way to it; others, as EMFILE, only of ourselves.
-NO_WAY = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
+#: Errors that say something about the server or the way to it; others, such as EMFILE, concern only ourselves.
+UNREACHABLE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
+#: What a system says when it has no descriptor or buffer left, and the seconds after which we try again.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EAGAIN})
+EXHAUSTED_RETRY = 0.02
 
 _random = random.SystemRandom()
 
@@ -38,39 +42,65 @@ class Reply:
 
 
 class Upstream:
-    """Asks name servers and remembers what that was like."""
+    """Asks name servers and remembers round-trip times and failures."""
 
     def __init__(self, port: int = 53, now: Callable[[], float] = time.monotonic) -> None:
-        """Make one; *port* differs from 53 only where servers stand on loopback; *now* gives seconds that never go back."""
+        """Make one; *port* differs from 53 only for servers on loopback; *now* returns monotonic seconds."""
         self.port = port
         self.servers = Servers()
         self._now = now
+        self._in_flight: dict[tuple[str, Name, int], asyncio.Task[Reply]] = {}
 
     def timeout(self, address: str, tries: int) -> float:
-        """Return the seconds to wait for *address* when it was asked *tries* times in vain."""
+        """Return the seconds to wait for *address* after *tries* time-outs."""
         known = self.servers.srtt_ms(address)
         base = FIRST_TIMEOUT if known is None else max(MIN_TIMEOUT, RTT_FACTOR * known / 1000)
         return min(MAX_TIMEOUT, base * float(2**tries))
 
-    async def ask(self, address: str, qname: str, qtype: str, tries: int) -> Reply:
-        """Return the reply of *address*.
+    async def ask(self, address: str, qname: Name, qtype: int, tries: int) -> Reply:
+        """Return the reply of *address*; the same question to the same server is sent once for all who wait for it.
 
         Raises:
             TimeoutError: none came in time.
             OSError: the server refuses, or there is no way to it.
-            MalformedError: over TCP, something else came.
+            RemoteError: the server's reply cannot be read.
         """
-        wire = query(_random.getrandbits(16), qname, qtype)
+        key = (address, qname, qtype)
+        task = self._in_flight.get(key)
+        if task is None:
+            task = self._in_flight[key] = asyncio.create_task(self._ask(address, qname, qtype, tries))
+            task.add_done_callback(lambda done: self._done(key, done))
+        return await asyncio.shield(task)
+
+    def _done(self, key: tuple[str, Name, int], task: asyncio.Task[Reply]) -> None:
+        del self._in_flight[key]
+        if not task.cancelled():
+            task.exception()  # marks it as seen: everyone who waited may be gone
+
+    async def _ask(self, address: str, qname: Name, qtype: int, tries: int) -> Reply:
+        edns = self.servers.speaks_edns(address)
+        reply = await self._exchange(address, encode_query(_random.getrandbits(16), qname, qtype, edns=edns), tries)
+        if not edns or reply.message.rcode not in {FORMERR, NOTIMP, BADVERS}:
+            return reply
+        wire = encode_query(_random.getrandbits(16), qname, qtype, edns=False)
+        plain = await self._exchange(address, wire, tries)
+        if plain.message.rcode == NOERROR:
+            self.servers.without_edns(address)
+        return plain
+
+    async def _exchange(self, address: str, wire: bytes, tries: int) -> Reply:
         began = time.perf_counter()
         try:
             async with asyncio.timeout(self.timeout(address, tries)):
                 message, received = await self._udp(wire, address)
+        except RemoteError:
+            self.servers.answered(address, (time.perf_counter() - began) * 1000)
+            raise
         except OSError as error:
-            theirs = isinstance(error, TimeoutError) or error.errno in NO_WAY
-            if theirs and self.servers.unanswered(address, self._now()):
-                logger.warning(
-                    "server_silent", address=address, last_for_s=HOLD_DOWN, reason=error.strerror or "time-out"
-                )
+            theirs = isinstance(error, TimeoutError) or error.errno in UNREACHABLE
+            if theirs and self.servers.timed_out(address, self._now()):
+                reason = error.strerror or "time-out"
+                logger.warning("server_ejected", address=address, cooldown_s=COOLDOWN, reason=reason)
             raise
         rtt_ms = (time.perf_counter() - began) * 1000
         self.servers.answered(address, rtt_ms)
@@ -83,9 +113,16 @@ class Upstream:
 
     async def _udp(self, wire: bytes, address: str) -> tuple[Message, int]:
         loop = asyncio.get_running_loop()
-        transport, protocol = await loop.create_datagram_endpoint(
-            lambda: _Datagrams(wire), remote_addr=(address, self.port)
-        )
+        while True:
+            try:
+                transport, protocol = await loop.create_datagram_endpoint(
+                    lambda: _Datagrams(wire), remote_addr=(address, self.port)
+                )
+                break
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    raise
+            await asyncio.sleep(EXHAUSTED_RETRY)  # until another query has closed its socket, or our time is up
         try:
             transport.sendto(wire)
             return await protocol.reply
@@ -104,20 +141,25 @@ class Upstream:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
-        return parse_reply(wire, received), length + 2
+        return decode_reply(wire, received), length + 2
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    """Waits for the one datagram that answers *wire*; forgeries are ignored, not believed."""
+    """Waits for the one datagram that answers *wire*; datagrams that may be forged are ignored."""
 
     def __init__(self, wire: bytes) -> None:
         self.reply: asyncio.Future[tuple[Message, int]] = asyncio.get_running_loop().create_future()
         self._wire = wire
 
-    def datagram_received(self, data: bytes, addr: tuple[str | None, int]) -> None:  # noqa: ARG002 - the protocol's shape
-        if not self.reply.done():
-            with contextlib.suppress(MalformedError):
-                self.reply.set_result((parse_reply(self._wire, data), len(data)))
+    def datagram_received(self, data: bytes, addr: tuple[str | None, int]) -> None:  # noqa: ARG002 - the protocol's signature
+        if self.reply.done():
+            return
+        try:
+            self.reply.set_result((decode_reply(self._wire, data), len(data)))
+        except MismatchError:
+            return
+        except RemoteError as error:  # ID and question are ours: this is the server's reply
+            self.reply.set_exception(error)
 
     def error_received(self, exc: Exception) -> None:
         if not self.reply.done():

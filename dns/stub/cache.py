@@ -1,4 +1,4 @@
-"""What a stub remembers, for as long as the TTL says and not a moment longer.  Time is an argument."""
+"""Answers that a stub has received, kept for exactly their TTL.  Time is an argument."""
 
 from collections import OrderedDict
 from dataclasses import replace
@@ -6,14 +6,14 @@ from dataclasses import replace
 from stub.errors import StubError
 from stub.message import Answer
 
-#: Answers kept; the least recently used goes first.
+#: Answers kept; the least recently used is evicted.
 MAX_ENTRIES = 10_000
 
 Key = tuple[str, str]
 
 
 class Cache:
-    """Answers and refusals by name and type."""
+    """Answers and negative answers by name and type."""
 
     def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
         self._entries: OrderedDict[Key, tuple[float, Answer | StubError]] = OrderedDict()
@@ -39,7 +39,7 @@ class Cache:
         return outcome
 
     def put(self, name: str, rdtype: str, outcome: Answer | StubError, ttl: float, now: float) -> None:
-        """Keep *outcome* for *ttl* seconds from *now*; a TTL of 0 is not kept."""
+        """Store *outcome* for *ttl* seconds from *now*; with a TTL of 0 it is not stored."""
         if ttl <= 0:
             return
         self._entries[name.rstrip(".").lower(), rdtype] = (now + ttl, outcome)
@@ -47,7 +47,7 @@ class Cache:
             self._entries.popitem(last=False)
 
     def flush(self, name: str | None = None) -> int:
-        """Forget *name*, or everything; return how many entries went."""
+        """Forget *name*, or everything; return how many entries were removed."""
         doomed = [key for key in self._entries if name is None or key[0] == name.rstrip(".").lower()]
         for key in doomed:
             del self._entries[key]

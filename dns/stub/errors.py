@@ -1,4 +1,4 @@
-"""Why a name has no answer.  Names follow what a resolver's user says, hence no Error suffix on the outcomes."""
+"""Reasons why a name has no answer; outcomes of a lookup have no Error suffix, because users of a resolver know them so."""
 
 
 class StubError(Exception):
@@ -18,7 +18,7 @@ class NoAddress(StubError):  # noqa: N818 - an outcome, RFC 2308 section 2.2
 
 
 class ServerFailure(StubError):  # noqa: N818 - an outcome
-    """No server gave an answer, and at least one said that it has none (SERVFAIL, REFUSED, …)."""
+    """No server gave an answer, and at least one replied with an error (SERVFAIL, REFUSED, …)."""
 
 
 class Timeout(StubError):  # noqa: N818 - an outcome
@@ -26,4 +26,4 @@ class Timeout(StubError):  # noqa: N818 - an outcome
 
 
 class MalformedReplyError(Exception):
-    """Bytes that are not a reply to what was asked; the caller goes on waiting for one."""
+    """Bytes that are not a reply to our query; the caller keeps waiting for one."""

@@ -1,22 +1,20 @@
-"""Queries and replies of a stub, and what a reply means (RFC 1034 section 5.2.2, RFC 2308).
+"""A stub's queries, and what a reply means (RFC 1034 section 5.2.2, RFC 2308).
 
-No socket, no clock: a reply says for how long it holds, and the shells know since when.
+No socket, no clock: a reply says for how long it holds; `stub.resolve` knows since when.
 """
 
 import struct
 from dataclasses import dataclass
 
-import dnslib
-
+from dnsmessage import LocalError, Message, Name, RemoteError, decode_reply, encode_query, rcode_to_text, rdtypes
+from dnsmessage import rdata as rdatas
+from dnsmessage.message import NOERROR, NXDOMAIN
 from stub.errors import MalformedReplyError, NoAddress, NoSuchName, ServerFailure
 
-#: UDP payload that we accept (DNS flag day 2020).
-PAYLOAD = 1232
 #: CNAMEs followed within one reply.
 MAX_CHAIN = 16
-#: Seconds that a negative answer without SOA is kept: none (RFC 2308 section 5).
+#: Seconds for which a negative answer without SOA is kept: none (RFC 2308 section 5).
 NO_SOA_TTL = 0
-NOERROR, NXDOMAIN = 0, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,55 +43,32 @@ class Answer:
     canonical_name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A decoded reply to our own query."""
-
-    rcode: int
-    truncated: bool
-    message: dnslib.DNSRecord
-
-
 def query(ident: int, name: str, rdtype: str) -> bytes:
     """Encode a recursive query with EDNS.
 
     Raises:
         ValueError: *name* is no domain name or *rdtype* no type.
     """
-    qtype = dnslib.QTYPE.reverse.get(rdtype)
-    if qtype is None:
-        raise ValueError(f"expected a record type, got {rdtype!r}")
-    labels = [] if name in {"", "."} else name.rstrip(".").split(".")
     try:
-        octets = [label.encode("idna") if not label.isascii() else label.encode() for label in labels]
-    except UnicodeError:
-        raise ValueError(f"expected a domain name, got {name!r}") from None
-    if any(not 0 < len(each) < 64 for each in octets) or sum(len(each) + 1 for each in octets) > 254:
-        raise ValueError(f"expected a domain name with labels of 1 to 63 octets, got {name!r}")
-    head = struct.pack("!6H", ident, 0x0100, 1, 0, 0, 1)
-    question = b"".join(bytes([len(each)]) + each for each in octets) + b"\0" + struct.pack("!HH", qtype, 1)
-    return head + question + struct.pack("!BHHIH", 0, 41, PAYLOAD, 0, 0)
+        number = rdtypes.from_text(rdtype)
+        return encode_query(ident, _name(name), number, recursive=True)
+    except LocalError as error:
+        raise ValueError(str(error)) from None
 
 
-def parse(sent: bytes, received: bytes) -> Reply:
+def parse(sent: bytes, received: bytes) -> Message:
     """Decode *received* as the reply to *sent*.
 
     Raises:
-        MalformedReplyError: other id, other question, or no DNS message at all.
+        MalformedReplyError: another ID, another question, or no DNS message at all.
     """
-    if len(received) < 12 or received[:2] != sent[:2] or not received[2] & 0x80:
-        raise MalformedReplyError("not a reply to this query")
-    end = len(sent) - 11
-    if received[12:end].lower() != sent[12:end].lower():
-        raise MalformedReplyError("a reply to another question")
     try:
-        message = dnslib.DNSRecord.parse(received)
-    except Exception as error:  # dnslib promises none (DNSError, ValueError were seen); unreadable is no reply
-        raise MalformedReplyError(f"{type(error).__name__}: {error}") from None
-    return Reply(message.header.rcode, bool(message.header.tc), message)
+        return decode_reply(sent, received)
+    except RemoteError as error:
+        raise MalformedReplyError(str(error)) from None
 
 
-def interpret(reply: Reply, name: str, rdtype: str) -> tuple[tuple[str, ...], float, str]:
+def interpret(reply: Message, name: str, rdtype: str) -> tuple[tuple[str, ...], float, str]:
     """Return the RDATA, TTL in seconds and canonical name that *reply* gives for the question.
 
     Raises:
@@ -101,31 +76,37 @@ def interpret(reply: Reply, name: str, rdtype: str) -> tuple[tuple[str, ...], fl
         ServerFailure: any other rcode.
     """
     if reply.rcode not in {NOERROR, NXDOMAIN}:
-        rcode = dnslib.RCODE.forward.get(reply.rcode, f"RCODE{reply.rcode}")
-        raise ServerFailure(name, rdtype, f"{name}: the server answered {rcode}")
-    wanted = dnslib.QTYPE.reverse[rdtype]
-    current, ttl = _key(name), float("inf")
+        raise ServerFailure(name, rdtype, f"{name}: the server answered {rcode_to_text(reply.rcode)}")
+    wanted = rdtypes.from_text(rdtype)
+    current, ttl = _name(name), float("inf")
     for _ in range(MAX_CHAIN):
-        found = [rr for rr in reply.message.rr if rr.rtype == wanted and _key(str(rr.rname)) == current]
+        found = [record for record in reply.answer if record.rdtype == wanted and record.name == current]
         if found:
-            ttl = min(ttl, *(float(rr.ttl) for rr in found))
-            return tuple(str(rr.rdata) for rr in found), ttl, current + "."
-        alias = [rr for rr in reply.message.rr if rr.rtype == dnslib.QTYPE.CNAME and _key(str(rr.rname)) == current]
+            ttl = min(ttl, *(float(record.ttl) for record in found))
+            return tuple(rdatas.to_text(wanted, record.rdata) for record in found), ttl, str(Name(current.key))
+        alias = [record for record in reply.answer if record.rdtype == rdtypes.CNAME and record.name == current]
         if not alias:
             break
-        ttl, current = min(ttl, float(alias[0].ttl)), _key(str(alias[0].rdata))
+        ttl, current = min(ttl, float(alias[0].ttl)), Name(alias[0].rdata)
     if reply.rcode == NXDOMAIN:
         raise NoSuchName(name, rdtype, f"{name}: no such name (NXDOMAIN)")
     raise NoAddress(name, rdtype, f"{name}: exists, and has no {rdtype} record (NODATA)")
 
 
-def negative_ttl(reply: Reply) -> float:
+def negative_ttl(reply: Message) -> float:
     """Return the seconds for which a negative *reply* may be kept (RFC 2308 section 5)."""
-    for rr in reply.message.auth:
-        if rr.rtype == dnslib.QTYPE.SOA:
-            return float(min(rr.ttl, rr.rdata.times[4]))
+    for record in reply.authority:
+        if record.rdtype == rdtypes.SOA:
+            return float(min(record.ttl, struct.unpack("!I", record.rdata[-4:])[0]))
     return NO_SOA_TTL
 
 
-def _key(name: str) -> str:
-    return name.rstrip(".").lower()
+def _name(text: str) -> Name:
+    """Read a host name, absolute with or without its last dot; labels outside ASCII in IDNA form (RFC 3490)."""
+    if text in {"", "."}:
+        return Name(b"\0")
+    try:
+        ascii_text = text if text.isascii() else ".".join(each.encode("idna").decode() for each in text.split("."))
+    except UnicodeError:
+        raise LocalError(f"expected a domain name, got {text!r}") from None
+    return Name.from_text(ascii_text if ascii_text.endswith(".") else ascii_text + ".")

@@ -1,6 +1,6 @@
 """The stub's two shells: `Stub` blocks, `AsyncStub` awaits.  Both ask servers in order and fall back to TCP.
 
-Sockets are connected and their ports chosen by the kernel, so that an answer from elsewhere never arrives
+Sockets are connected and the kernel chooses their ports, so that an answer from another address is never received
 (RFC 5452).
 """
 
@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dnsmessage import Message
 from stub.cache import Cache
 from stub.errors import MalformedReplyError, NoAddress, NoSuchName, ServerFailure, StubError, Timeout
-from stub.message import Answer, Reply, interpret, negative_ttl, parse, query
+from stub.message import Answer, interpret, negative_ttl, parse, query
 from telemetry.clock import Clock
 
 Server = tuple[str, int]
@@ -42,7 +43,7 @@ def system_servers(path: Path = RESOLV_CONF) -> list[Server]:
 
 @dataclass(slots=True)
 class _Exchange:
-    """What one resolution sent and received so far."""
+    """Bytes that one resolution has sent and received so far."""
 
     began: float
     sent: int = 0
@@ -63,7 +64,7 @@ class _Base:
             servers: (IPv4 address, port), asked in this order; None reads /etc/resolv.conf.
             timeout: seconds until the next server or attempt.
             attempts: rounds over all servers.
-            clock: monotonic time for TTLs; None is the machine's.
+            clock: monotonic time for TTLs; None for the machine's.
         """
         self.servers = list(servers) if servers is not None else system_servers()
         self.timeout, self.attempts = timeout, attempts
@@ -74,11 +75,11 @@ class _Base:
         return f"<{type(self).__name__} servers={self.servers} {self.cache!r}>"
 
     def flush(self, name: str | None = None) -> int:
-        """Forget *name*, or everything; return how many answers went."""
+        """Forget *name*, or everything; return how many answers were removed."""
         return self.cache.flush(name)
 
     def known(self, name: str, rdtype: str = "A") -> Answer | None:
-        """Return a literal or a cached answer without asking anybody; raise a cached refusal; None when a server must be asked."""
+        """Return an address literal or a cached answer, raise a cached negative answer; None when a server must be asked."""
         try:
             literal = str(ipaddress.IPv4Address(name))
         except ValueError:
@@ -90,8 +91,8 @@ class _Base:
             raise known
         return known
 
-    def _accept(self, name: str, rdtype: str, reply: Reply, server: Server, exchange: _Exchange) -> Answer:
-        """Turn a reply into an answer, remembering it; raise what it refuses."""
+    def _accept(self, name: str, rdtype: str, reply: Message, server: Server, exchange: _Exchange) -> Answer:
+        """Turn a reply into an answer and cache it; raise a negative answer."""
         now = self._now()
         try:
             rdata, ttl, canonical = interpret(reply, name, rdtype)
@@ -133,7 +134,7 @@ class _Base:
 
 
 class Stub(_Base):
-    """Resolves names and blocks meanwhile.  Not shared between threads."""
+    """Resolves names and blocks until an answer arrives.  Not safe to share between threads."""
 
     def resolve(self, name: str, rdtype: str = "A") -> Answer:
         """Return the records of *name*.
@@ -161,7 +162,7 @@ class Stub(_Base):
                 break
         raise self._give_up(name, rdtype, last)
 
-    def _udp(self, wire: bytes, server: Server, exchange: _Exchange) -> Reply:
+    def _udp(self, wire: bytes, server: Server, exchange: _Exchange) -> Message:
         deadline = time.monotonic() + self.timeout
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.connect(server)
@@ -175,7 +176,7 @@ class Stub(_Base):
                     return parse(wire, received)
         raise TimeoutError
 
-    def _tcp(self, wire: bytes, server: Server, exchange: _Exchange) -> Reply:
+    def _tcp(self, wire: bytes, server: Server, exchange: _Exchange) -> Message:
         with socket.create_connection(server, self.timeout) as sock:
             sock.sendall(struct.pack("!H", len(wire)) + wire)
             (length,) = struct.unpack("!H", _exactly(sock, 2))
@@ -186,7 +187,7 @@ class Stub(_Base):
 
 
 class AsyncStub(_Base):
-    """Resolves names on the event loop; the same question asked twice at once is sent once."""
+    """Resolves names on the event loop; concurrent requests for the same question are sent once."""
 
     def __init__(
         self,
@@ -197,23 +198,23 @@ class AsyncStub(_Base):
     ) -> None:
         """Make a stub; arguments as for `Stub`."""
         super().__init__(servers, timeout, attempts, clock)
-        self._under_way: dict[tuple[str, str], asyncio.Task[Answer]] = {}
+        self._in_flight: dict[tuple[str, str], asyncio.Task[Answer]] = {}
 
     async def resolve(self, name: str, rdtype: str = "A") -> Answer:
         """Return the records of *name*; errors as `Stub.resolve`."""
         if (known := self.known(name, rdtype)) is not None:
             return known
         key = (name.rstrip(".").lower(), rdtype)
-        task = self._under_way.get(key)
+        task = self._in_flight.get(key)
         if task is None:
-            task = self._under_way[key] = asyncio.create_task(self._ask(name, rdtype))
+            task = self._in_flight[key] = asyncio.create_task(self._ask(name, rdtype))
             task.add_done_callback(lambda done: self._done(key, done))
         return await asyncio.shield(task)
 
     def _done(self, key: tuple[str, str], task: asyncio.Task[Answer]) -> None:
-        del self._under_way[key]
+        del self._in_flight[key]
         if not task.cancelled():
-            task.exception()  # seen: whoever awaited it has it, and nobody may be left to
+            task.exception()  # marks it as seen: everyone who waited may be gone
 
     async def _ask(self, name: str, rdtype: str) -> Answer:
         wire = self._query(name, rdtype)
@@ -236,7 +237,7 @@ class AsyncStub(_Base):
                 break
         raise self._give_up(name, rdtype, last)
 
-    async def _udp(self, wire: bytes, server: Server, exchange: _Exchange) -> Reply:
+    async def _udp(self, wire: bytes, server: Server, exchange: _Exchange) -> Message:
         loop = asyncio.get_running_loop()
         transport, protocol = await loop.create_datagram_endpoint(
             lambda: _Datagrams(wire, exchange), remote_addr=server
@@ -248,7 +249,7 @@ class AsyncStub(_Base):
         finally:
             transport.close()
 
-    async def _tcp(self, wire: bytes, server: Server, exchange: _Exchange) -> Reply:
+    async def _tcp(self, wire: bytes, server: Server, exchange: _Exchange) -> Message:
         reader, writer = await asyncio.open_connection(*server)
         try:
             writer.write(struct.pack("!H", len(wire)) + wire)
@@ -267,10 +268,10 @@ class _Datagrams(asyncio.DatagramProtocol):
     """Waits for the one datagram that answers *wire*."""
 
     def __init__(self, wire: bytes, exchange: _Exchange) -> None:
-        self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._wire, self._exchange = wire, exchange
 
-    def datagram_received(self, data: bytes, addr: tuple[str | None, int]) -> None:  # noqa: ARG002 - the protocol's shape
+    def datagram_received(self, data: bytes, addr: tuple[str | None, int]) -> None:  # noqa: ARG002 - the protocol's signature
         self._exchange.received += len(data)
         if not self.reply.done():
             with contextlib.suppress(MalformedReplyError):
