@@ -30,7 +30,7 @@ for name, address in json.loads(sys.argv[1]).items():
         with socket.socket() as sock:
             sock.settimeout(3)
             began = time.perf_counter()
-            sock.connect((address, 9900))
+            sock.connect((address, ADMIN_PORT))
             found[name] = min(found.get(name, 1e9), (time.perf_counter() - began) * 1000)
 print(json.dumps(found))
 """

@@ -30,11 +30,10 @@ from experiments import (
 )
 from firstbyte import verdicts, where
 from firstbyte.verdicts import Done
+from hostfiles.layout import RESULTS
 from runtime import InsideLab, Lab, LabError
 from scenarios import SCENARIOS
 
-#: Inside the lab; a volume that the console serves from.
-RESULTS = Path("/srv/results")
 #: Where the command line copies results to, outside.
 COPIED = Path("results")
 #: Runs in a row at most.

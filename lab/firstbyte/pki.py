@@ -3,25 +3,23 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from firstbyte import where
+from hostfiles.layout import TRUST_ANCHOR
 from runtime import InsideLab, LabDownError
-
-ROOT_FILE = "/srv/trust/root.pem"
 
 
 def root(_: argparse.Namespace) -> int:
     """Write the trust bundle as PEM on standard output."""
     with where.lab() as lab:
         if isinstance(lab, InsideLab):
-            pem = Path(ROOT_FILE).read_bytes()
+            pem = TRUST_ANCHOR.read_bytes()
         else:
-            code, pem, err = lab.capture("client", ["cat", ROOT_FILE])
+            code, pem, err = lab.capture("client", ["cat", str(TRUST_ANCHOR)])
             if code:
                 raise LabDownError(f"client: {err.decode(errors='replace').strip()}")
     sys.stdout.write(pem.decode("ascii"))

@@ -14,7 +14,8 @@ from experiments import archive
 from experiments.estimate import number as figure
 from experiments.result import headline
 from firstbyte import where
-from firstbyte.experiment import COPIED, RESULTS
+from firstbyte.experiment import COPIED
+from hostfiles.layout import RESULTS
 from reports import write_comparison
 from runtime import InsideLab, LabError
 

@@ -1,1 +1,1 @@
-"""Files of a host: atomic writes, and TOML files that report errors with their line.  Standard library only."""
+"""A host's files: where they are, atomic writes, TOML files whose errors name their line.  Standard library only."""

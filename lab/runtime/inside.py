@@ -7,11 +7,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from hostfiles.layout import ADMIN_PORT, HOSTS_FILE
 from runtime.errors import LabDownError, LabError, RefusedError, UnknownHostError
 from telemetry.call import CallError, call
-
-HOSTS_FILE = Path("/srv/etc/hosts.toml")
-ADMIN_PORT = 9900
 
 
 class InsideLab:

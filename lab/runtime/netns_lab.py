@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from hostfiles.layout import ADMIN_PORT
 from netns_engine import compose, control
 from netns_engine.cgroups import Limits, controllers
 from netns_engine.compose import COMPOSE_FILE
@@ -49,7 +50,6 @@ from runtime.lab import HostStatus
 from runtime.topology import Topology
 from telemetry.call import CallError, ask
 
-ADMIN_PORT = 9900
 #: Seconds for all hosts to become healthy, for one host to start, and for the lab to drain.
 UP_TIMEOUT, START_TIMEOUT, DOWN_TIMEOUT = 90.0, 10.0, 6.0
 #: Seconds between two polls, and lines of a failed host's log that an error shows.

@@ -7,11 +7,10 @@ import argparse
 import http.client
 import json
 import sys
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-TOKEN_FILE = Path("/srv/token/admin.token")
+from hostfiles.layout import ADMIN_PORT, ADMIN_TOKEN
 
 
 class CallError(Exception):
@@ -41,7 +40,7 @@ def call(
     if token is None:
         token = _token()
     parts = urlsplit(base_url)
-    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port or 9900, timeout=timeout)
+    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port or ADMIN_PORT, timeout=timeout)
     try:
         return ask(connection, method, path, body, token)
     except (OSError, http.client.HTTPException) as error:
@@ -53,12 +52,12 @@ def call(
 def _token() -> str | None:
     """Return the lab's admin token where there is one."""
     try:
-        return TOKEN_FILE.read_text(encoding="ascii").strip()
+        return ADMIN_TOKEN.read_text(encoding="ascii").strip()
     except FileNotFoundError:
         return None
     except OSError as error:
         hint = "only this host's own user reads it, as in: firstbyte exec HOST -- python -m telemetry.call …"
-        raise CallError(0, f"{TOKEN_FILE}: {error.strerror}; {hint}") from None
+        raise CallError(0, f"{ADMIN_TOKEN}: {error.strerror}; {hint}") from None
 
 
 def ask(connection: http.client.HTTPConnection, method: str, path: str, body: Any, token: str | None) -> Any:
@@ -92,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         epilog="examples:\n  python -m telemetry.call GET /admin/faults\n"
         """  python -m telemetry.call --url http://198.19.0.254:9900 PUT /admin/links/access/near '{"rtt_ms": 80}'""",
     )
-    parser.add_argument("--url", default="http://127.0.0.1:9900")
+    parser.add_argument("--url", default=f"http://127.0.0.1:{ADMIN_PORT}")
     parser.add_argument("--timeout", type=float, default=10.0)
     parser.add_argument("method", type=str.upper)
     parser.add_argument("path")

@@ -3,11 +3,13 @@
 import socket
 import sys
 
+from hostfiles.layout import ADMIN_PORT
+
 
 def main() -> int:
-    """Exit 0 when ``GET /health`` on 127.0.0.1:9900 says 200; print what failed otherwise."""
+    """Exit 0 when ``GET /health`` on this host's admin port says 200; print what failed otherwise."""
     try:
-        with socket.create_connection(("127.0.0.1", 9900), 2.0) as sock:
+        with socket.create_connection(("127.0.0.1", ADMIN_PORT), 2.0) as sock:
             sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
             answer = b""
             while data := sock.recv(65536):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hostfiles.layout import TRUST_ANCHOR
 from telemetry import AdminError, Request, Telemetry, add_arguments, log
 from waterfall import lab
 from waterfall.churn import Churn, churn
@@ -24,7 +25,6 @@ from waterfall.request import new_session, trace
 logger = log.get("waterfall")
 #: What a request may say besides the URL and the version of TLS.
 FLAGS = {"warm": True, "resume": True, "packets": False, "pcap": False, "keylog": False}
-DEFAULT_TRUST = Path("/srv/trust/root.pem")
 #: Bounds of what a churn may ask for, by name: this is to wear out ports, not servers.
 CHURN = {"port": (1, 65535), "rate": (1, 1000), "seconds": (1, 600)}
 
@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
         "  python -m waterfall.agent --admin 0.0.0.0:9900 --token-file /srv/token/admin.token\n"
         "  python -m waterfall.agent --admin 127.0.0.1:9900 --trust root.pem",
     )
-    parser.add_argument("--trust", type=Path, default=DEFAULT_TRUST, metavar="FILE", help="root certificate (PEM)")
+    parser.add_argument("--trust", type=Path, default=TRUST_ANCHOR, metavar="FILE", help="root certificate (PEM)")
     parser.add_argument(
         "--source",
         action="append",

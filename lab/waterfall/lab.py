@@ -4,10 +4,10 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Any
 
+from hostfiles.layout import ADMIN_PORT
 from telemetry.call import CallError, call
 
-WAN = "http://198.19.0.254:9900"
-ADMIN_PORT = 9900
+WAN = f"http://198.19.0.254:{ADMIN_PORT}"
 TIMEOUT = 3.0
 
 

@@ -7,12 +7,12 @@ from contextlib import closing
 
 from experiments.recorders import Series
 from experiments.result import Check
+from hostfiles.layout import ADMIN_PORT
 
 #: Share of one core above which the generator may have measured itself.
 MAX_CPU = 0.8
 #: Round-trip times of one calibration.
 PROBES = 9
-ADMIN_PORT = 9900
 #: Counters that say that somebody was too slow; they must not rise unless they are the subject.
 QUIET = ("Udp.RcvbufErrors", "TcpExt.ListenOverflows")
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Line, Panel, Quantity, Run, parameter
-from scenarios.instruments.connection import TRUST, Address, Connection
+from hostfiles.layout import TRUST_ANCHOR
+from scenarios.instruments.connection import Address, Connection
 from stub import Stub
 from theory import geography, handshake
 from wireformat.tls import client_context
@@ -193,7 +194,7 @@ class _Asker:
 
     def __init__(self, addresses: Mapping[str, str], *, pool: bool) -> None:
         self._addresses, self._pool = addresses, pool
-        self._context = client_context(TRUST, "1.3")
+        self._context = client_context(TRUST_ANCHOR, "1.3")
         self._open: dict[tuple[str, int], Connection] = {}
 
     def prepare(self, place: Placement) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Line, Moment, Panel, Quantity, Run, parameter
-from scenarios.instruments.connection import TRUST, Address, Connection
+from hostfiles.layout import TRUST_ANCHOR
+from scenarios.instruments.connection import Address, Connection
 from scenarios.instruments.handshake_costs import Proofs
 from stub import Stub
 from theory import handshake, slow_start
@@ -129,7 +130,7 @@ class Handshake(Experiment[Parameters]):
     async def measure(self, run: Run) -> None:
         """Change the link, then let every arm ask in turn; then grow the chain; then leave the network out."""
         address = (await run.blocking(Stub().resolve, ECDSA_NAME)).rdata[0]
-        contexts = {version: client_context(TRUST, version) for version in ("1.2", "1.3")}
+        contexts = {version: client_context(TRUST_ANCHOR, version) for version in ("1.2", "1.3")}
         for rtt in self.p.rtt_ms:
             await run.lab.link("access", "near", rtt_ms=rtt)
             run.phase(f"round trip {rtt:g} ms")

@@ -21,8 +21,9 @@ from experiments import (
     Span,
     parameter,
 )
+from hostfiles.layout import TRUST_ANCHOR
 from linuxnet import counters
-from scenarios.instruments.connection import TRUST, Address, Connection
+from scenarios.instruments.connection import Address, Connection
 from scenarios.instruments.corruption import Fetch, K, judge, total
 from stub import Stub
 from theory import integrity, slow_start
@@ -281,7 +282,7 @@ class _Asker:
     def __init__(self, run: Run, address: str, *, tls: bool) -> None:
         self._lab = run.lab.admin
         self._plain, self._secure = Address(HOST, address, 80), Address(HOST, address, 443)
-        self._context: ssl.SSLContext | None = client_context(TRUST, "1.3") if tls else None
+        self._context: ssl.SSLContext | None = client_context(TRUST_ANCHOR, "1.3") if tls else None
         self._head = b""
 
     def prepare(self) -> None:

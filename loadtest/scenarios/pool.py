@@ -13,7 +13,7 @@ from statistics import fmean, median
 from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Panel, Quantity, Run, parameter
 from experiments.recorders import HERE
 from generator import Kind, Load, Request, Schedule, Target, constant
-from scenarios.instruments.connection import TRUST
+from hostfiles.layout import TRUST_ANCHOR
 from theory import handshake, pool, queueing
 
 HOST = "www.example.com"
@@ -181,7 +181,7 @@ class Pool(Experiment[Parameters]):
         await self._drive(run, "pools", *loads)
 
     def _target(self, ms: int) -> Target:
-        return Target(HOST, 443, f"/delay/{ms}", TRUST)
+        return Target(HOST, 443, f"/delay/{ms}", TRUST_ANCHOR)
 
     async def _drive(self, run: Run, name: str, *loads: Load) -> None:
         """Run *loads* at once, a little apart from what comes before and after, so that counters tell them apart."""

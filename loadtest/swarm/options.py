@@ -3,10 +3,11 @@
 import os
 from typing import Any
 
+from hostfiles.layout import TRUST_ANCHOR
 from swarm.shapes import SHAPES
 
 #: Where the lab's root certificate is, in a container.
-TRUST = os.environ.get("FIRSTBYTE_TRUST", "/srv/trust/root.pem")
+TRUST = os.environ.get("FIRSTBYTE_TRUST", str(TRUST_ANCHOR))
 
 
 def add_options(parser: Any) -> None:

@@ -13,10 +13,10 @@ import gevent
 from flask import request
 from locust.runners import STATE_MISSING, MasterRunner
 
+from hostfiles.layout import ADMIN_PORT, HOSTS_FILE
 from swarm.board import COLUMNS, Board, column, short
 from telemetry.call import CallError, call
 
-HOSTS_FILE = Path("/srv/etc/hosts.toml")
 #: Roles whose hosts are watched beside the workers.
 WATCHED = ("edge", "edge-far")
 #: Seconds between two looks at a host.
@@ -91,7 +91,7 @@ def look(board: Board, runner: Any) -> None:
             board.keep({client.id for client in runner.clients.values() if client.state != STATE_MISSING})
         for name, address in watched().items():
             try:
-                board.see(name, call(f"http://{address}:9900", "GET", "/admin/kernel", timeout=1.0))
+                board.see(name, call(f"http://{address}:{ADMIN_PORT}", "GET", "/admin/kernel", timeout=1.0))
             except CallError:
                 board.hosts.pop(name, None)
         gevent.sleep(LOOK)  # from look to look

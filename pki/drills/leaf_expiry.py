@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from drills.lifetimes import JITTER, Scale, shorten
 from drills.paths import NEW, PATHS, POOLED, RESUMED, Paths
-from drills.rehearsal import HOST, NAME, TRUST, Rehearsal, said
+from drills.rehearsal import HOST, NAME, Rehearsal, said
 from experiments import Control, Experiment, Lane, Panel, Quantity, Run, Span, parameter
+from hostfiles.layout import TRUST_ANCHOR
 
 #: Seconds of load before the fault, and after the recovery.
 BASELINE, AFTER = 3.0, 3.0
@@ -79,7 +80,7 @@ class LeafExpiry(Experiment[Parameters]):
         """Let it expire."""
         stage = self.stage = Rehearsal(run, self.p.rate)
         await shorten(run, (HOST,), self.scale)
-        ways = self.ways = Paths(NAME, TRUST, run.now)
+        ways = self.ways = Paths(NAME, TRUST_ANCHOR, run.now)
         async with stage.under_load():
             await run.blocking(ways.start)
             try:

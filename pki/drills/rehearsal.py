@@ -6,16 +6,14 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from drills.prober import Prober
 from drills.watch import Watch
 from experiments import Lane, Panel, Run, Span
 from generator import Histogram, Load, Request, Target
+from hostfiles.layout import TRUST_ANCHOR
 from reports.load_picture import time_line
 
-#: Where the lab's root certificate is, for whoever runs inside.
-TRUST = Path("/srv/trust/root.pem")
 #: Whose certificate is rehearsed with, and what clients call it.
 HOST, NAME = "edge", "www.example.com"
 #: Validity: the share of intended requests that were sent, and how late at the 99th percentile (seconds).  A loss is a
@@ -45,7 +43,7 @@ class Rehearsal:
 
     def __post_init__(self) -> None:
         self.watch = Watch(self.run, self.hosts)
-        self.prober = Prober(self.name, TRUST)
+        self.prober = Prober(self.name, TRUST_ANCHOR)
 
     @asynccontextmanager
     async def under_load(self) -> AsyncIterator[None]:
@@ -53,7 +51,7 @@ class Rehearsal:
         if not Prober.available():
             self.run.skip("no openssl to look from outside with")
         self.epoch = time.time() - self.run.now()
-        load, stop = Load(Target(self.name, 443, "/items", TRUST), self.rate), asyncio.Event()
+        load, stop = Load(Target(self.name, 443, "/items", TRUST_ANCHOR), self.rate), asyncio.Event()
         began = self.run.now()
         running = [
             asyncio.create_task(load.run(stop)),

@@ -18,6 +18,7 @@ from console.feed import Feed
 from console.poll import Poller
 from console.server import Site
 from console.state import State
+from hostfiles.layout import RESULTS
 from telemetry import AdminError, Request, Telemetry, add_arguments, endpoint, log
 from waterfall import render
 
@@ -53,9 +54,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--results",
         type=Path,
-        default=Path("/srv/results"),
+        default=RESULTS,
         metavar="DIR",
-        help="reports shown below /results/ (default /srv/results)",
+        help="reports shown below /results/ (default %(default)s)",
     )
     parser.add_argument(
         "--interval",

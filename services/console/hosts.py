@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hostfiles.layout import ADMIN_PORT
 from hostfiles.toml import TomlFile
 
-#: Where every host serves /health, /metrics and /admin.
-ADMIN_PORT = 9900
 _REQUIRED = ("name", "address", "fqdn", "region", "role")
 _OPTIONAL = ("without", "admin")
 

@@ -8,15 +8,13 @@ import base64
 import time
 from typing import Any
 
+from hostfiles.layout import ADMIN_PORT
 from telemetry import AdminError, Request, Response, Telemetry, log
 from wan import frames, pcap, pcapng
 from wan.admin import perform
 from wan.checks import address
 from wan.errors import SettingError
 from wan.router import Router
-
-#: The port of the admin API on every host, which frame captures leave out.
-ADMIN_PORT = 9900
 
 logger = log.get("wan.captures")
 

@@ -64,7 +64,7 @@ async def test_a_connection_that_was_just_accepted_ends_with_the_server(rounds: 
 async def test_a_token_that_is_not_ours_to_read_is_said(
     service: Telemetry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("telemetry.call.TOKEN_FILE", tmp_path)  # no file: not even root reads it
+    monkeypatch.setattr("telemetry.call.ADMIN_TOKEN", tmp_path)  # no file: not even root reads it
     assert service.admin_address is not None
     with pytest.raises(CallError, match=r"Is a directory; .*firstbyte exec HOST") as refused:
         await asyncio.to_thread(call, "http://{}:{}".format(*service.admin_address), "GET", "/metrics")

@@ -6,15 +6,12 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from waterfall.tls import TlsSocket
 from wireformat.http1 import HttpError, get
 from wireformat.http1_reader import ResponseReader
 
-#: Where the lab's root certificate is, for whoever runs inside.
-TRUST = Path("/srv/trust/root.pem")
 #: Seconds until a step that hears nothing is given up.
 TIMEOUT = 10.0
 AGENT = "User-Agent: firstbyte"
