@@ -1,4 +1,4 @@
-"""Conducts one experiment: predict → calibrate → record → measure → undo → conclude → report, whatever happens between."""
+"""Conducts one experiment: predict → calibrate → record → measure → undo → conclude, whatever happens in between."""
 
 import asyncio
 import random
@@ -7,8 +7,9 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ from experiments.run import Run, Skipped
 from experiments.undo_log import UndoLog, exclusive
 from waterfall.lab import WAN, links
 
-#: Calibrations after one that failed.
+#: Calibrations of a link after one that failed.
 RETRIES = 3
+#: Packages whose errors are the lab's doing (a host that is gone) and need no traceback; so are all `OSError`.
+FROM_THE_LAB = {"runtime", "waterfall", "generator", "stub"}
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What somebody asked for."""
+    """How an experiment is to run."""
 
     quick: bool = False
     #: Run the control instead.
@@ -40,38 +43,38 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A result, and what was drawn and kept beside it."""
+    """A run that has ended."""
 
     result: Result
     run: Run
     kind: type[Experiment[Any]]
-    #: Seconds that the whole took.
-    took: float = field(default=0.0)
+    #: Seconds that everything took.
+    took: float = 0.0
 
 
 async def conduct(
     kind: type[Experiment[Any]],
     order: Order,
-    lab: Admin,
+    admin: Admin,
     results: Path,
     *,
     addresses: dict[str, str],
     progress: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """Run one experiment to its result; SIGINT and SIGTERM end it early, with what was measured kept.
+    """Run one experiment to its result; SIGINT and SIGTERM end it early and keep what was measured.
 
     Args:
         kind: the experiment.
         order: how it is to run.
-        lab: reaches admin ports.
-        results: folder of results: the lock and the undo list are there.
+        admin: reaches the hosts' admin ports.
+        results: the results folder, which holds the lock and the undo log.
         addresses: IPv4 address of each host, for calibration.
-        progress: told one line at a time.
+        progress: called with one line at a time.
 
     Raises:
         ParameterError: an impossible parameter; nothing was touched.
-        BusyError: another experiment is under way; nothing was touched.
-        OSError: the results folder can not be written; nothing was touched.
+        BusyError: another experiment is running; nothing was touched.
+        OSError: the results folder is not writable; nothing was touched.
     """
     began = time.monotonic()
     chosen = parameters.bind(kind.settings, quick=order.quick, given=order.given)
@@ -87,7 +90,7 @@ async def conduct(
         seed=order.seed,
     )
     with exclusive(results, kind.name):
-        run = Run(lab, result, UndoLog(results), progress, experiment.duration())
+        run = Run(admin, result, UndoLog(results), progress, experiment.duration())
         run.rng = random.Random(f"{kind.name}:{order.seed}")
         run.lab.undo_log.load()
         result.manifest = manifest()
@@ -97,24 +100,28 @@ async def conduct(
         with _interruptible(task):
             await asyncio.wait({task})
         _ended(task, result)
+        cut_off = bool(result.interrupted)
         await run.recorders.stop(partial(run.note, "observation"))
         left_over = await run.lab.undo_all() or left_over
         if left_over:
             result.interrupted = f"could not be undone: {'; '.join(left_over)}"
-        _conclude(experiment, run)
+        _conclude(experiment, run, cut_off=cut_off)
         result.events = run.timeline.events
     return Outcome(result, run, kind, time.monotonic() - began)
 
 
-async def clean_up(lab: Admin, results: Path, progress: Callable[[str], None]) -> list[str]:
-    """Take back what a run that was killed left in the lab; return what could not be, which stays on the list.
+async def clean_up(admin: Admin, results: Path, progress: Callable[[str], None]) -> list[str]:
+    """Undo what a killed run left in the lab.
+
+    Returns:
+        What could not be undone; it stays in the undo log.
 
     Raises:
-        BusyError: that run, or another, is still under way.
-        OSError: the results folder can not be written.
+        BusyError: that run, or another, is still running.
+        OSError: the results folder is not writable.
     """
     with exclusive(results, "clean-up"):
-        run = Run(lab, Result("clean-up", "", {}), UndoLog(results), progress)
+        run = Run(admin, Result("clean-up", "", {}), UndoLog(results), progress)
         run.lab.undo_log.load()
         failed = await run.lab.undo_all()
     for event in run.timeline.events:
@@ -123,10 +130,10 @@ async def clean_up(lab: Admin, results: Path, progress: Callable[[str], None]) -
 
 
 async def _measure(experiment: Experiment[Any], run: Run, addresses: dict[str, str], left_over: list[str]) -> None:
-    if len(run.lab.undo_log):
-        run.progress(f"a run before this one was cut off: taking back {len(run.lab.undo_log)} injections")
+    if pending := len(run.lab.undo_log):
+        run.progress(f"an earlier run was killed: undoing {pending} injections")
         left_over += await run.lab.undo_all()
-    await _fit(experiment, run, addresses)
+    await _prove_fit(experiment, run, addresses)
     if not all(check.ok for check in run.result.validity):
         return
     run.measured = True
@@ -136,13 +143,13 @@ async def _measure(experiment: Experiment[Any], run: Run, addresses: dict[str, s
         await experiment.measure(run)
     finally:
         spent, window = time.process_time() - cpu, time.monotonic() - wall
-        if window >= 1:  # in less, starting up is most of it
+        if window >= 1:  # in a shorter one most CPU time goes into starting up
             run.result.validity.append(gate.generator(spent / window))
         run.raw["window"] = (wall - run.timeline.began, run.now())
 
 
-async def _fit(experiment: Experiment[Any], run: Run, addresses: dict[str, str]) -> None:
-    """Is the lab as declared, and do its links do what they are told?"""
+async def _prove_fit(experiment: Experiment[Any], run: Run, addresses: dict[str, str]) -> None:
+    """Check that no fault is on and that links have their configured round-trip times."""
     answer = await run.lab.call("wan", "GET", "/admin/links")
     run.result.manifest["links"] = answer["links"]
     for host in dict.fromkeys((*experiment.records, *experiment.paths)):
@@ -158,13 +165,12 @@ async def _fit(experiment: Experiment[Any], run: Run, addresses: dict[str, str])
         if expected is None:
             run.findings.gate(f"link to {host}", "a configured round-trip time", "none is known", ok=False)
             continue
-        measured = await run.blocking(gate.round_trip_ms, addresses[host])
-        check = gate.calibration(host, expected, measured)
-        for _ in range(RETRIES):
+        for attempt in range(1 + RETRIES):
+            if attempt:
+                await asyncio.sleep(1.0)  # the machine may be busy with starting something else
+            check = gate.calibration(host, expected, await run.blocking(gate.round_trip_ms, addresses[host]))
             if check.ok:
                 break
-            await asyncio.sleep(1.0)  # a machine that has just started something else is not a broken link
-            check = gate.calibration(host, expected, await run.blocking(gate.round_trip_ms, addresses[host]))
         run.result.validity.append(check)
 
 
@@ -176,6 +182,7 @@ def _own_address(peer: str) -> str:
 
 
 def _ended(task: "asyncio.Future[None]", result: Result) -> None:
+    """Write down how the measurement ended."""
     if task.cancelled():
         result.interrupted = "interrupted: what was measured until then is kept"
         return
@@ -184,37 +191,37 @@ def _ended(task: "asyncio.Future[None]", result: Result) -> None:
         result.skipped = str(error)
     elif error is not None:
         result.interrupted = f"it could not go on: {error or type(error).__name__}"
-        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in {"runtime", "waterfall", "generator", "stub"}:  # fmt: skip
-            traceback.print_exception(error, file=sys.stderr)  # not of the lab's making: a defect of ours
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in FROM_THE_LAB:
+            traceback.print_exception(error, file=sys.stderr)  # a defect of ours
 
 
-def _conclude(experiment: Experiment[Any], run: Run) -> None:
+def _conclude(experiment: Experiment[Any], run: Run, *, cut_off: bool) -> None:
+    """Let the experiment conclude; *cut_off*: keep rows and charts, but no check, which would count what is missing."""
     result = run.result
     result.validity.extend(gate.quiet(run.recorders.series, experiment.subject))
     result.validity.extend(gate.recorders(run.recorders.series))
-    if result.skipped or not run.measured:  # nothing is there to conclude from
+    if result.skipped or not run.measured:
         return
+    gates = len(result.validity)
     try:
         experiment.conclude(run)
-    except Exception as error:  # with half of the data a conclusion may not be possible: then there is none
+    except Exception as error:  # half of the data may not suffice for a conclusion
         if not result.interrupted and all(check.ok for check in result.validity):
             raise
-        run.note("observation", f"no conclusion from what there is: {error!r}")
+        run.note("observation", f"no conclusion from what was measured: {error!r}")
+    if cut_off:
+        result.checks.clear()
+        del result.validity[gates:]
 
 
-class _interruptible:  # noqa: N801 - used as a statement
-    """Turns SIGINT and SIGTERM into the end of one task."""
-
-    def __init__(self, task: "asyncio.Future[None]") -> None:
-        self._task = task
-
-    def __enter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(signum, self._task.cancel)
-
-    def __exit__(self, *_: object) -> None:
-        # Clean-up is under way: a second signal must not stop it half-way.
-        loop = asyncio.get_running_loop()
+@contextmanager
+def _interruptible(task: "asyncio.Future[None]") -> Iterator[None]:
+    """Let SIGINT and SIGTERM cancel *task*; afterwards ignore them, so that they cannot stop the clean-up half-way."""
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, task.cancel)
+    try:
+        yield
+    finally:
         for signum in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signum, lambda: None)

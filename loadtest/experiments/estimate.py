@@ -88,6 +88,11 @@ class Line:
         return cls(slope, intercept, half)
 
 
+def trials(tolerance: float) -> int:
+    """Return how many trials it takes until two standard errors of any share are within *tolerance*."""
+    return math.ceil((2 * 0.5 / tolerance) ** 2)
+
+
 def number(value: float | None) -> str:
     """Return a number for people: four significant digits, thousands separated; an en dash for None and NaN."""
     if value is None or math.isnan(value):

@@ -62,6 +62,10 @@ class Findings:
         """Add a condition without which the measurement proves nothing."""
         self.result.validity.append(Check(name, expected, got, ok))
 
+    def enough(self, what: str, got: int, needed: int) -> None:
+        """Require at least *needed* of *what*, in the plural: fewer could fail a check by chance."""
+        self.gate(f"enough {what}", f">= {needed:,}", f"{got:,}", got >= needed)
+
     def fact(self, name: str, value: Any) -> None:
         """Add a measurement that has no prediction."""
         self.result.facts[name] = value

@@ -1,8 +1,13 @@
-"""Parameters of an experiment: a frozen dataclass whose fields know their unit, bounds, and value in a quick run.
+"""Parameters of an experiment: a frozen dataclass whose fields know their unit, their bounds, and their value in a quick run.
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
 rate: float = parameter(200, quick=100, unit="requests/s", low=1, high=2000, help="open-loop arrivals")
+rtt_ms: tuple[float, ...] = parameter((20, 60, 100), unit="ms", low=5, high=500, least=3, help="for a slope")
+
+def __post_init__(self) -> None:  # a rule about several of them
+if self.rate < …:
+raise ParameterError("expected …, got …")
 
 bind(Parameters, quick=True, given=["rate=300"])
 """
@@ -16,7 +21,7 @@ P = TypeVar("P")
 
 
 class ParameterError(Exception):
-    """A parameter that does not exist or a value that can not be: one line, for people."""
+    """An unknown parameter or an impossible value: one line, for people."""
 
 
 def parameter(
@@ -26,21 +31,25 @@ def parameter(
     unit: str = "",
     low: float | None = None,
     high: float | None = None,
+    least: int = 1,
     choices: tuple[str, ...] = (),
     help: str,  # noqa: A002 - the word argparse uses
 ) -> Any:
     """Declare a parameter.
 
     Args:
-        full: its value unless told otherwise.
-        quick: the same with ``--quick``; None: as in a full run.
+        full: its value by default.
+        quick: its value with ``--quick``; None: as in a full run.
         unit: of the value.
-        low: smallest value that makes sense; of every element of a tuple.
-        high: largest value.
-        choices: the texts that are allowed.
+        low: smallest allowed value; of every element of a tuple.
+        high: largest allowed value.
+        least: how many different values a tuple needs: three points make a line that can be wrong.
+        choices: the allowed texts.
         help: what it is, in a few words.
     """
     about = {"quick": quick, "unit": unit, "low": low, "high": high, "choices": choices, "help": help}
+    if least > 1:
+        about["least"] = least
     return field(default=full, metadata=about)
 
 
@@ -50,12 +59,13 @@ def bind(kind: type[P], *, quick: bool, given: Iterable[str] = ()) -> P:
     Args:
         kind: the dataclass.
         quick: take the quick values.
-        given: ``name=value``, from the command line; tuples are separated by commas.
+        given: ``name=value``, from the command line; values of a tuple are separated by commas.
 
     Raises:
-        ParameterError: unknown name, not a value of its type, out of bounds.
+        ParameterError: an unknown name, a value of the wrong type or out of bounds, too few values for a tuple, or
+            what ``__post_init__`` of *kind* refuses.
     """
-    declared: dict[str, Field[Any]] = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]  # any dataclass will do
+    declared: dict[str, Field[Any]] = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]  # any dataclass
     hints = get_type_hints(kind)
     values = {
         name: each.metadata["quick"] if quick and each.metadata["quick"] is not None else each.default
@@ -95,6 +105,8 @@ def _parse(name: str, text: str, hint: Any, about: Any) -> Any:
     element = hint.__args__[0] if many else hint
     parts = [part.strip() for part in text.split(",")] if many else [text]
     values = [_one(name, part, element, about) for part in parts]
+    if len(set(values)) < about.get("least", 1):
+        raise ParameterError(f"expected {name} to be at least {about['least']} different values, got {text}")
     return tuple(values) if many else values[0]
 
 

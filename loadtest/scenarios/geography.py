@@ -57,7 +57,7 @@ DIRECT, POOLED = BY_NAME["far, new connection"], BY_NAME["edge near, origin far,
 class Parameters:
     """What can be varied."""
 
-    rtt_ms: tuple[float, ...] = parameter((20.0, 60.0, 120.0, 180.0), quick=(20.0, 70.0, 120.0), unit="ms", low=5, high=500, help="round-trip times of the link that is varied")  # fmt: skip
+    rtt_ms: tuple[float, ...] = parameter((20.0, 60.0, 120.0, 180.0), quick=(20.0, 70.0, 120.0), unit="ms", low=5, high=500, least=3, help="round-trip times of the link that is varied")  # fmt: skip
     repeats: int = parameter(11, quick=5, low=1, high=100, help="requests of each kind at each round-trip time")
 
 

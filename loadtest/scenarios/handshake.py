@@ -68,7 +68,7 @@ NEW_CONNECTIONS: tuple[tuple[Arm, int | str, float], ...] = (
 class Parameters:
     """What can be varied."""
 
-    rtt_ms: tuple[float, ...] = parameter((10.0, 40.0, 80.0, 120.0), quick=(20.0, 60.0, 100.0), unit="ms", low=5, high=500, help="round-trip times between client and edge")  # fmt: skip
+    rtt_ms: tuple[float, ...] = parameter((10.0, 40.0, 80.0, 120.0), quick=(20.0, 60.0, 100.0), unit="ms", low=5, high=500, least=3, help="round-trip times between client and edge")  # fmt: skip
     repeats: int = parameter(11, quick=5, low=1, high=100, help="requests of each kind at each round-trip time")
     ballast: tuple[int, ...] = parameter((4000, 8000, 11_000, 14_000, 20_000, 30_000, 40_000, 44_000, 56_000), quick=(8000, 11_000, 14_000, 40_000, 44_000), unit="octets", low=300, high=65_000, help="that a careless operator's chain holds beside what is needed")  # fmt: skip
     handshakes: int = parameter(400, quick=120, low=10, high=10_000, help="in memory, for CPU and bytes")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Moment, Panel, Quantity, Run, Undo, parameter
+from experiments.estimate import trials
 from experiments.recorders import HZ
 from generator import Queries, Schedule, constant
 from scenarios.instruments.ttl_clients import Crowd, Habit
@@ -277,6 +278,9 @@ class Ttl(Experiment[Parameters]):
         )
         run.findings.gate("generator", "not starved", "; ".join(self.starved) or "not starved", not self.starved)
         for ttl in self.p.ttl_s:
+            run.findings.enough(f"questions, T = {ttl:g} s", self.asked[ttl], trials(HITS))
+            early = sum(at <= ttl for at, _ in self.answers[ttl])
+            run.findings.enough(f"answers within T of the change, T = {ttl:g} s", early, trials(STALE))
             hits = Estimate.share(max(0, self.asked[ttl] - self.upstream[ttl]), self.asked[ttl])
             run.findings.check_near(run.findings.row(f"hit rate, T = {ttl:g} s", hits), HITS, absolute=True)
             run.findings.fact(f"questions per second at the authority, T = {ttl:g} s", round(self.upstream[ttl] / self.p.seconds, 2))  # fmt: skip
@@ -365,6 +369,7 @@ class Ttl(Experiment[Parameters]):
     def _sockets(self, run: Run, end: float) -> None:
         at_end = [each for crowd in self.crowds for each in self._after(crowd) if self.gone <= each[0] < end - 0.2]
         old = [each for each in at_end if each[2]]
+        run.findings.enough("requests at the end", len(at_end), trials(STALE))
         row = run.findings.row("all clients on the old address at the end", Estimate.share(len(old), len(at_end)))
         run.findings.check_near(row, STALE, absolute=True)
         if "edge" not in run.recorders.series or not old:

@@ -111,6 +111,29 @@ def test_ctrl_c_keeps_what_there_is_marks_it_invalid_and_undoes_everything(tmp_p
     assert [row.name for row in outcome.result.rows] == ["lost"]
 
 
+def test_ctrl_c_leaves_no_check_and_no_gate_that_counted_what_it_cut_off(tmp_path):
+    class Counting(Interrupted):
+        def conclude(self, run):
+            super().conclude(run)
+            run.findings.check("all sent", "100", "3", ok=False)
+            run.findings.enough("requests", 3, 100)
+
+    result = run(Counting, MemoryLab(), tmp_path).result
+    assert (result.verdict, result.checks) == (Verdict.INVALID, [])
+    assert [check.name for check in result.validity if not check.ok] == []
+    assert result.reasons == ["interrupted: what was measured until then is kept"]
+
+
+def test_what_was_checked_stays_when_only_the_undoing_failed(tmp_path):
+    lab = MemoryLab()
+
+    class Abandoned(Some):
+        during = staticmethod(lambda: lab.gone.add("wan"))
+
+    result = run(Abandoned, lab, tmp_path).result
+    assert (result.verdict, [check.name for check in result.checks]) == (Verdict.INVALID, ["lost"])
+
+
 def test_ctrl_c_in_the_middle_of_set_up_is_no_different(tmp_path):
     result = run(Some, ImpatientLab("GET", "/admin/links"), tmp_path).result
     assert (result.verdict, result.reasons) == (

@@ -14,7 +14,7 @@ from tests.scenarios.runs import failed, predicted
 from theory import keepalive
 
 
-def concluded(tmp_path, *, negative=False, window=1.0):
+def concluded(tmp_path, *, negative=False, window=1.0, silences=3000):
     """Return a run whose silences end as theory says, with a window *window* times as wide."""
     experiment = KeepaliveRace(parameters.bind(KeepaliveRace.settings, quick=True), negative=negative)
     run = predicted(experiment, tmp_path)
@@ -22,7 +22,7 @@ def concluded(tmp_path, *, negative=False, window=1.0):
     swept = experiment._swept(rng)
     draws = {"sweep": lambda: next(swept)}
     for arm in experiment._arms:
-        for _ in range(3000):
+        for _ in range(silences):
             drawn = draws.get(arm.name, lambda: rng.expovariate(experiment.rate))()
             if drawn >= min(arm.idle, ends):
                 arm.gaps.append(Gap(drawn, min(arm.idle, ends), "closed" if arm.idle > ends else "retired"))
