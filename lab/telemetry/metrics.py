@@ -113,6 +113,13 @@ class Histogram(_Metric):
         counts[bisect_left(self.buckets, value)] += 1
         self.sums[key] += value
 
+    def merge(self, counts: Sequence[int], total: float, **labels: str) -> None:
+        """Add observations that were counted elsewhere: per bucket, with those above the last bound, and their sum."""
+        key = self._key(labels) if self.labels else ()
+        before = self.counts.get(key, [0] * (len(self.buckets) + 1))
+        self.counts[key] = [a + b for a, b in zip(before, counts, strict=True)]
+        self.sums[key] = self.sums.get(key, 0.0) + total
+
     def samples(self) -> list[str]:
         """Return the lines of one scrape."""
         lines = []

@@ -1,21 +1,24 @@
 """The edge: terminates TLS and forwards to origins over pooled mTLS connections (RFC 9110, RFC 9112).
 
-HTTP/1.1 and 1.0; no HTTP/2, no cache, no upgrade.
+HTTP/1.1, HTTP/1.0 and WebSocket; no HTTP/2, no cache.
 """
 
 from edge.errors import BadRequestError, EdgeError, UpstreamError
-from edge.pool import Limits, Open, Pool, Refuse, Use, Wait
+from edge.pool import Limits, Open, Outcome, Pool, Refuse, Use, Wait
 from edge.routes import Route, Target, parse_route
+from edge.timeouts import Timeouts
 
 __all__ = [
     "BadRequestError",
     "EdgeError",
     "Limits",
     "Open",
+    "Outcome",
     "Pool",
     "Refuse",
     "Route",
     "Target",
+    "Timeouts",
     "UpstreamError",
     "Use",
     "Wait",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import uvloop
 
-from edge.admission import MOST, Admission
+from edge.admission import MAX_CLIENTS, Admission
 from edge.proxy import Proxy, logger
 from edge.routes import Route, parse_route
 from renewal import Agent, add_arguments, from_args, further
@@ -54,7 +54,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--key", type=Path, metavar="FILE")
     parser.add_argument(
-        "--max-clients", type=int, default=MOST, metavar="N", help=f"client connections at one time (default {MOST})"
+        "--max-clients",
+        type=int,
+        default=MAX_CLIENTS,
+        metavar="N",
+        help=f"client connections at one time (default {MAX_CLIENTS})",
     )
     add_arguments(parser)
     parser.add_argument(

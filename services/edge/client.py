@@ -1,144 +1,220 @@
-"""One client connection: reads requests, one after the other, and hands each to an `Exchange` (RFC 9112).
+"""One client connection: reads requests, one after the other, and has each one served (RFC 9112).
 
-Pipelined requests wait their turn; a client that sends more than we take is not read from.
+The next request is read when the response to the one before has been sent: pipelined requests wait as bytes, so that
+nothing can overtake a response.  A client that sends more than is buffered is not read from.
 """
 
 import asyncio
 import ssl
 import time
-from collections import deque
-from typing import TYPE_CHECKING, Any
+from email.utils import formatdate
+from enum import Enum
+from typing import Any, Protocol
 
-import httptools
-
+from edge.bodies import Body, BodyError, request_body
 from edge.errors import REASONS, BadRequestError, EdgeError
-from edge.exchange import Exchange
-from edge.headers import MAX_FIELDS, MAX_HEADER, MAX_TARGET, Fields, check_request, encode, wants_close
+from edge.heads import RequestHead, early_refusal, request_head
+from edge.remembered import Remembered
+from edge.timeouts import Timeouts
 from edge.upstream import HIGH_WATER
 
-if TYPE_CHECKING:
-    from edge.proxy import Proxy
+#: Bytes of later requests that are buffered while one is served.
+READ_AHEAD = 64 * 1024
+_NEVER = float("inf")
 
-#: Seconds for a request's head (slow loris), for a silent keep-alive connection, and between pieces of a body.
-HEAD_TIMEOUT, IDLE_TIMEOUT, BODY_TIMEOUT = 10.0, 75.0, 30.0
-#: Seconds in which a client that is still sending may read why it was refused before its connection is reset.
-LINGER = 2.0
-#: Requests of one connection that may be waiting behind the one that is being served.
-MAX_PIPELINED = 8
-CHALLENGE = b"/.well-known/acme-challenge/"
+#: Heads of requests, which are much the same from one to the next.
+read_head: Remembered[RequestHead] = Remembered(request_head)
+
+
+class State(Enum):
+    """Where a client connection is.
+
+    NEW ─▶ HEAD ─▶ BODY ─▶ SERVED ─▶ IDLE ─▶ HEAD …      a request without a body skips BODY
+    any ─▶ CLOSING ─▶ (gone)                             what is left to send is sent first
+    BODY, SERVED ─▶ TUNNEL                               another protocol (RFC 9110 section 7.8)
+    """
+
+    #: No byte has come yet.
+    NEW = "new"
+    #: A head has begun.
+    HEAD = "head"
+    #: The body of the request is being received; its response may have begun.
+    BODY = "body"
+    #: The request is whole, its response is not.
+    SERVED = "served"
+    #: Between two requests.
+    IDLE = "idle"
+    #: Bytes are passed on as they come.
+    TUNNEL = "tunnel"
+    #: Nothing that comes is read any more.
+    CLOSING = "closing"
+
+
+class Work(Protocol):
+    """The request that is being served, as far as its client has to know it."""
+
+    began: float
+    status: int
+    answered: bool
+    head_only: bool
+
+    def start(self) -> None:
+        """Forward the request; `Client.finished` or `Client.failed` ends it, perhaps before this returns."""
+
+    def receive_body(self, payload: bytes) -> None:
+        """Take some of the body."""
+
+    def receive_end(self) -> None:
+        """The body is whole."""
+
+    def tunnel_data(self, data: bytes) -> None:
+        """Take bytes of the protocol that both sides switched to."""
+
+    def client_writable(self, *, writable: bool) -> None:
+        """The client takes more of the response, or takes no more for now."""
+
+    def abandon(self) -> None:
+        """Forget the request: the client is gone, or will never send the rest."""
+
+
+class Service(Protocol):
+    """What serves the requests of clients."""
+
+    timeouts: Timeouts
+
+    def handle(self, client: "Client", head: RequestHead) -> Work | None:
+        """Return what serves a request, not yet started; None when it was answered at once (`Client.respond`).
+
+        Raises:
+            EdgeError: it is not served.
+        """
+
+    def connected(self, client: "Client") -> None:
+        """A client is connected, TLS included."""
+
+    def disconnected(self, client: "Client") -> None:
+        """A client is gone."""
+
+    def done(self, client: "Client", work: Work | None, status: int | str) -> None:
+        """A request ended with this status, or with a word for what cut it short."""
+
+    def keep_alive_limit(self) -> float | None:
+        """Return the seconds of silence after which the client is closed to the millisecond, where a fault says so."""
 
 
 class Client(asyncio.Protocol):
     """A client connection."""
 
-    def __init__(self, proxy: "Proxy", *, scheme: str, pooled: bool, turned_away: bool = False) -> None:
-        self.proxy, self.scheme, self.pooled = proxy, scheme, pooled
-        #: Whether it is only here to be told that there is no room.
-        self.turned_away = turned_away
-        self.peer: tuple[str, int] = ("", 0)
-        #: What the TLS connection is like, for X-Forwarded-TLS; empty without.
-        self.tls = b""
-        self.version = "1.1"
-        #: Whether the connection ends after the response that is being sent.
+    def __init__(self, service: Service, *, scheme: str, pooled: bool, rejected: bool = False) -> None:
+        self.service, self.scheme, self.pooled = service, scheme, pooled
+        #: Whether it was accepted only to be told that the edge is full.
+        self.rejected = rejected
+        self.state = State.NEW
+        #: Whether the connection ends after the present response.
         self.close_after = False
-        #: Whether the client takes data more slowly than we have it.
-        self.paused_by_peer = False
+        #: Whether the client takes data more slowly than it is offered.
+        self.paused = False
         self.transport: Any = None
+        self.address = ""
+        #: Completes `RequestHead.forward`: the client's address, and what its connection is like.
+        self.suffix = b""
         #: Leads the connection through its TLS handshake.
         self.entering: asyncio.Task[None] | None = None
-        self._parser: Any = httptools.HttpRequestParser(self)
-        self._target = b""
-        self._fields: Fields = []
-        self._size = 0
-        self._method = b""
-        self._receiving: Exchange | None = None
-        self._queue: deque[tuple[Exchange, str, bool] | EdgeError] = deque()
-        self._serving: Exchange | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._broken = False
+        self.deadline = time.monotonic() + service.timeouts.head
+        #: When the last request ended, or the connection began.
+        self._since = time.monotonic()
+        self._buffer = b""
         self._reading = True
-        self.deadline = time.monotonic() + HEAD_TIMEOUT
-        #: silent (nothing came yet), head, body, or idle.
-        self._state = "silent"
-        #: Ends the silence where the fault short_keep_alive wants it exact; `deadline` is looked at once a second.
+        self._advancing = False
+        self._body: Body | None = None
+        #: Bytes of the body's rate window, and when it began.
+        self._window_bytes, self._window = 0, 0.0
+        self._heard = 0.0
+        self._work: Work | None = None
+        self._expects = False
+        self._unsent = 0
+        #: Ends the silence where `Service.keep_alive_limit` wants it exact.
         self._closer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Client {self.address or '?'} {self.scheme} {self.state.value} buffered={len(self._buffer)}>"
 
     @property
     def quiet_since(self) -> float | None:
-        """When the last request ended, or the connection began that has sent none yet; None while one is under way.
+        """Since when nothing of a request is under way; None while one is, and of a connection that is being closed.
 
-        Octets of a TLS handshake are no request: whoever sends them one at a time keeps no place from others.  None also of
-        a connection that is being turned away: it has no place to give.
+        Bytes of a TLS handshake are no request: a client that sends them one at a time keeps no place from others.
         """
-        if self._broken or self.turned_away:
-            return None
-        if self._state == "silent":
-            return self.deadline - HEAD_TIMEOUT
-        return self.deadline - IDLE_TIMEOUT if self.idle else None
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing of a request is under way."""
-        return self._serving is None and not self._queue and self._state == "idle"
+        return self._since if self.state in {State.NEW, State.IDLE} and not self.rejected else None
 
     # --- asyncio ----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
-        self.peer = (transport.get_extra_info("peername") or ("", 0))[:2]
-        self.tls = _describe(transport.get_extra_info("ssl_object"))
+        self.address = (transport.get_extra_info("peername") or ("", 0))[0]
+        tls = _describe(transport.get_extra_info("ssl_object"))
+        self.suffix = b"%b\r\nx-forwarded-proto: %b\r\n" % (self.address.encode(), self.scheme.encode())
+        if tls:
+            self.suffix += b"x-forwarded-tls: %b\r\n" % tls
         self.transport.set_write_buffer_limits(HIGH_WATER)
-        self.proxy.connected(self)
-        if self.turned_away:
+        self.deadline = time.monotonic() + self.service.timeouts.head
+        if self.state is State.CLOSING:  # evicted during its handshake
+            transport.close()
+        self.service.connected(self)
+        if self.rejected:
             self._refuse(EdgeError(503, "as many clients are connected as this edge serves"))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's shape
         self.transport = None
-        self._queue.clear()
-        self._keep_open()
-        if self._serving is not None:
-            self._serving.abandon()
-        self.proxy.disconnected(self)
+        self.state = State.CLOSING
+        self._cancel_closer()
+        work, self._work = self._work, None
+        if work is not None:
+            work.abandon()
+            self.service.done(self, work, "aborted")
+        self.service.disconnected(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._broken:
-            return
-        if self._state == "idle":
-            self._state, self.deadline = "head", time.monotonic() + HEAD_TIMEOUT
-            self._keep_open()
-        elif self._state == "silent":
-            self._state = "head"
-        elif self._state == "body":
-            self.deadline = time.monotonic() + BODY_TIMEOUT
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse(BadRequestError(501, "no other protocol is offered"))
-        except httptools.HttpParserError as error:
-            cause = error.__context__
-            self._refuse(
-                cause if isinstance(cause, EdgeError) else BadRequestError(400, f"expected an HTTP request: {error}")
-            )
+        state = self.state
+        if state is State.IDLE or state is State.NEW:
+            self._cancel_closer()
+            self.state, self.deadline = State.HEAD, time.monotonic() + self.service.timeouts.head
+            self._buffer = data
+            self._advance()
+        elif state is State.TUNNEL:
+            if self._work is not None:
+                self._work.tunnel_data(data)
+        elif state is not State.CLOSING:
+            self._buffer = self._buffer + data if self._buffer else data
+            if state is State.SERVED:
+                if len(self._buffer) > READ_AHEAD:
+                    self.pause_reading()
+            else:
+                self._advance()
 
     def eof_received(self) -> bool:
         return False
 
     def pause_writing(self) -> None:
-        self.paused_by_peer = True
-        if self._serving is not None:
-            self._serving.client_writable(writable=False)
+        self.paused = True
+        if self._work is not None:
+            self._work.client_writable(writable=False)
 
     def resume_writing(self) -> None:
-        self.paused_by_peer = False
-        if self._serving is not None:
-            self._serving.client_writable(writable=True)
+        self.paused = False
+        if self._work is not None:
+            self._work.client_writable(writable=True)
 
-    # --- for exchanges and the proxy --------------------------------------------------------------------------------
+    # --- for the service and the exchange ---------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Send to the client; silently nothing when it is gone."""
+        """Send to the client; does nothing when it is gone."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)
+
+    def unsent(self) -> int:
+        """Return the bytes that wait for the client to take them."""
+        return 0 if self.transport is None else int(self.transport.get_write_buffer_size())
 
     def pause_reading(self) -> None:
         """Read no more for now."""
@@ -147,25 +223,70 @@ class Client(asyncio.Protocol):
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on, unless too many requests wait."""
-        if not self._reading and self.transport is not None and len(self._queue) < MAX_PIPELINED:
+        """Read on."""
+        if not self._reading and self.transport is not None:
             self._reading = True
+            self._heard = time.monotonic()
             self.transport.resume_reading()
+
+    def finished(self, *, cut: bool) -> None:
+        """The response is whole, or was *cut* off: then it must not look whole, and the connection is aborted."""
+        work, self._work = self._work, None
+        if work is not None:
+            self.service.done(self, work, "truncated" if cut else work.status)
+        if cut:
+            self.state = State.CLOSING
+            self.abort()
+        else:
+            self._next()
+
+    def failed(self, error: EdgeError) -> None:
+        """Answer the present request with an error."""
+        work, self._work = self._work, None
+        head_only = work is not None and work.head_only
+        if self.state is State.BODY:
+            self.close_after = True  # what is left of the body will not be read
+        self.respond(error.status, error.body(), b"application/json", head_only=head_only)
+        self.service.done(self, work, error.status)
+        self._next()
+
+    def respond(self, status: int, body: bytes, kind: bytes, *, more: bytes = b"", head_only: bool = False) -> None:
+        """Send a response of the edge's own."""
+        if status == 503:
+            more += b"retry-after: 1\r\n"
+        if self.close_after:
+            more += b"connection: close\r\n"
+        reason = REASONS.get(status, "OK").encode()
+        more += b"date: %b\r\n" % formatdate(usegmt=True).encode()
+        head = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n" % (
+            status, reason, kind, len(body), more,
+        )  # fmt: skip
+        self.write(head if head_only else head + body)
+
+    def tunnel(self) -> None:
+        """Pass every further byte on as it is."""
+        self.state, self.close_after, self.deadline = State.TUNNEL, True, _NEVER
+        rest, self._buffer = self._buffer, b""
+        if rest and self._work is not None:
+            self._work.tunnel_data(rest)
+        self.resume_reading()
+
+    # --- for the proxy ----------------------------------------------------------------------------------------------
 
     def never_connected(self) -> None:
         """The TLS handshake failed."""
-        self._broken = True
-        self.proxy.disconnected(self)
+        self.state = State.CLOSING
+        self.service.disconnected(self)
 
-    def make_room(self) -> None:
+    def evict(self) -> None:
         """Close although more requests may come: another client needs the place."""
-        self._broken = True
+        self.state = State.CLOSING
         if self.transport is None:
             if self.entering is not None:
                 self.entering.cancel()
             return
         self.transport.close()
-        asyncio.get_running_loop().call_later(LINGER, self.abort)
+        asyncio.get_running_loop().call_later(self.service.timeouts.linger, self.abort)
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -173,182 +294,211 @@ class Client(asyncio.Protocol):
             self.transport.abort()
 
     def drain(self) -> None:
-        """Close now when idle, else after the response."""
+        """Close now when nothing is under way, else after the response."""
         self.close_after = True
-        if self.idle and self.transport is not None:
-            self.transport.close()
+        if self.state in {State.NEW, State.IDLE} and self.transport is not None:
+            self._close()
 
-    def check_deadline(self, now: float) -> None:
-        """Act on silence; called about once a second."""
-        if now < self.deadline or self.transport is None:
+    def expire(self, now: float) -> None:
+        """Act on `deadline`, which is over."""
+        limits = self.service.timeouts
+        if self.transport is None:
             return
-        if self._state == "idle":
-            self.transport.close()
-        elif not self._broken and self._reading and (self._serving is None or self._state == "body"):
-            part = "body" if self._state == "body" else "head"
-            self._refuse(BadRequestError(408, f"no whole request {part} in time"))
+        if self.state is State.NEW:
+            self._close()  # without a word: a browser that connects ahead would take it for the answer to its first request
+        elif self.state is State.IDLE:
+            if self._drains(now, limits.send):
+                return
+            self._close()
+        elif self.state is State.HEAD:
+            self._refuse(BadRequestError(408, f"no whole request head within {limits.head:g} s"))
+        elif self.state is State.BODY:
+            self._check_body(now)
+        elif self.state is State.CLOSING and not self._drains(now, limits.send):
+            self.abort()
 
-    # --- httptools --------------------------------------------------------------------------------------------------
+    def _drains(self, now: float, patience: float) -> bool:
+        """Whether the client has taken some of what waits for it since the last look; then look again later."""
+        before, self._unsent = self._unsent, self.unsent()
+        if self._unsent and (not before or self._unsent < before):
+            self.deadline = now + patience
+            return True
+        return False
 
-    def on_message_begin(self) -> None:
-        self._target, self._fields, self._size = b"", [], 0
+    def _check_body(self, now: float) -> None:
+        limits = self.service.timeouts
+        if not self._reading:  # the origin is the slow side
+            self._window, self._window_bytes, self._heard = now, 0, now
+        elif now - self._heard >= limits.body:
+            self._refuse(BadRequestError(408, f"no whole request body: nothing came for {limits.body:g} s"))
+            return
+        elif now - self._window >= limits.rate_window:
+            rate = self._window_bytes / (now - self._window)
+            if rate < limits.min_rate:
+                self._refuse(BadRequestError(408, f"expected a body at {limits.min_rate:g} bytes/s, got {rate:.0f}"))
+                return
+            self._window, self._window_bytes = now, 0
+        self.deadline = min(self._heard + limits.body, self._window + limits.rate_window)
 
-    def on_url(self, url: bytes) -> None:
-        self._target += url
-        if len(self._target) > MAX_TARGET:
-            raise BadRequestError(414, f"expected a target of at most {MAX_TARGET} octets")
+    # --- requests, one after the other ------------------------------------------------------------------------------
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._size += len(name) + len(value) + 4
-        if self._size > MAX_HEADER or len(self._fields) >= MAX_FIELDS:
-            raise BadRequestError(431, f"expected at most {MAX_FIELDS} fields and {MAX_HEADER} octets")
-        # Trailers come here, too: a field after the body could say what the head may not (RFC 9110 section 6.5.1).
-        if self._receiving is None:
-            self._fields.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        parser, version = self._parser, self._parser.get_http_version()
-        method = parser.get_method()
-        target, authority = _origin_form(self._target)
-        framing = check_request(method, target, self._fields, version)
-        if authority is not None:
-            self._fields = [(name, authority if name == b"host" else value) for name, value in self._fields]
-        exchange = Exchange(self.proxy, self, method, target, self._fields, framing)
-        close = wants_close(self._fields, version) or not parser.should_keep_alive()
-        if not exchange.body_complete:
-            self._state, self.deadline = "body", time.monotonic() + BODY_TIMEOUT
-            if any(name == b"expect" and value.lower() == b"100-continue" for name, value in self._fields):
-                self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._receiving = exchange
-        self._enqueue((exchange, version, close))
-
-    def on_body(self, data: bytes) -> None:
-        if self._receiving is not None:
-            self._receiving.receive_body(data)
-
-    def on_message_complete(self) -> None:
-        if self._receiving is not None:
-            self._receiving.receive_end()
-        self._receiving, self._state = None, "idle"
-        self.deadline = time.monotonic() + IDLE_TIMEOUT
-
-    # --- serving, one after the other -------------------------------------------------------------------------------
-
-    def _enqueue(self, item: tuple[Exchange, str, bool] | EdgeError) -> None:
-        self._queue.append(item)
-        if len(self._queue) >= MAX_PIPELINED:
-            self.pause_reading()
-        if self._task is None:
-            self._task = asyncio.ensure_future(self._serve())
-
-    def _refuse(self, error: EdgeError) -> None:
-        """Answer with an error after whatever is being answered, and close: where the next request begins is unknown."""
-        self._broken = True
-        if self._receiving is not None:
-            self._receiving.abandon(error)  # it is the one that will never be whole: the error is its answer
-        else:
-            self._enqueue(error)
-
-    async def _serve(self) -> None:
+    def _advance(self) -> None:
+        """Read what the buffer has, as far as it may be read now."""
+        if self._advancing:  # a response came at once, from within the loop below
+            return
+        self._advancing = True
         try:
-            while self._queue and self.transport is not None:
-                item = self._queue.popleft()
-                self.resume_reading()
-                if isinstance(item, EdgeError):
-                    self.close_after = True
-                    self._error(item)
-                else:
-                    exchange, self.version, close = item
-                    self.close_after = self.close_after or close
-                    await self._one(exchange)
-                if self.close_after:
-                    break
+            while self._buffer and (
+                self._take_head() if self.state is State.HEAD else self.state is State.BODY and self._take_body()
+            ):
+                pass
+        except EdgeError as error:
+            self._refuse(error)
         finally:
-            self._task = None
-        if self.close_after and self.transport is not None:
-            self._queue.clear()
-            if self._broken or self._receiving is not None:
+            self._advancing = False
+
+    def _take_head(self) -> bool:
+        """Read a head and have its request served; False where more bytes are needed."""
+        buffer = self._buffer
+        end = buffer.find(b"\r\n\r\n") + 4
+        if buffer[:1] == b"\r":
+            while buffer.startswith(b"\r\n"):  # empty lines before a request (RFC 9112 section 2.2)
+                buffer = buffer[2:]
+            self._buffer = buffer
+            end = buffer.find(b"\r\n\r\n") + 4
+        if end < 4:
+            if (refusal := early_refusal(buffer)) is not None:
+                raise refusal
+            return False
+        if end == len(buffer):
+            data, self._buffer = buffer, b""
+        else:
+            data, self._buffer = buffer[:end], buffer[end:]
+        head = read_head(data)
+        self.close_after = self.close_after or head.close
+        if head.has_body:
+            now = time.monotonic()
+            limits = self.service.timeouts
+            self.state, self._body, self._expects = State.BODY, request_body(head.framing), head.expects
+            self._heard = self._window = now
+            self._window_bytes = 0
+            self.deadline = now + min(limits.body, limits.rate_window)
+        else:
+            self.state, self.deadline = State.SERVED, _NEVER
+        try:
+            self._work = work = self.service.handle(self, head)
+        except EdgeError as error:
+            self.failed(error)
+            return True
+        if work is None:
+            self._next()
+            return True
+        work.start()
+        if self._expects and not self._buffer and self.state is State.BODY:
+            self._expects = False
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return True
+
+    def _take_body(self) -> bool:
+        """Pass the buffered part of the body on."""
+        body = self._body
+        data, self._buffer = self._buffer, b""
+        if body is None:
+            return False
+        self._heard = time.monotonic()
+        self._window_bytes += len(data)
+        try:
+            payload = body.feed(data)
+        except BodyError as error:
+            raise BadRequestError(400, f"expected an HTTP request's body: {error}") from None
+        if body.done:
+            self._buffer, self._body = body.rest, None
+            self.state, self.deadline = State.SERVED, _NEVER
+        work = self._work
+        if work is not None:
+            if payload:
+                work.receive_body(payload)
+            if body.done:
+                work.receive_end()
+        return True
+
+    def _next(self) -> None:
+        """The response has been handed over: close, or go on with the next request."""
+        if self.transport is None:
+            return
+        if self.state is State.BODY:
+            self.close_after = True  # what is left of the body will not be read
+        if self.close_after:
+            if self.state is State.BODY:
                 self._linger()
             else:
-                self._broken = True
-                self.transport.close()
-        elif self._state == "idle" and self.transport is not None:
-            self.deadline = time.monotonic() + IDLE_TIMEOUT
-            self._keep_open()
-            if (silence := self.proxy.short_keep_alive()) is not None:
-                self._closer = asyncio.get_running_loop().call_later(silence, self._close_when_silent)
+                self._close()
+            return
+        self.resume_reading()
+        now = self._since = time.monotonic()
+        if self._buffer:
+            self.state, self.deadline = State.HEAD, now + self.service.timeouts.head
+            self._advance()
+            return
+        self.state, self.deadline, self._unsent = State.IDLE, now + self.service.timeouts.idle, 0
+        if (silence := self.service.keep_alive_limit()) is not None:
+            self._closer = asyncio.get_running_loop().call_later(silence, self._close_when_silent)
 
-    def _keep_open(self) -> None:
-        """Forget what would have ended the silence."""
+    def _refuse(self, error: EdgeError) -> None:
+        """Answer with an error and close: where the next request begins is unknown."""
+        work, self._work = self._work, None
+        self.close_after = True
+        if work is not None:
+            work.abandon()
+            if work.answered:  # a response is under way, and can only be cut
+                self.service.done(self, work, "truncated")
+                self.state = State.CLOSING
+                self.abort()
+                return
+        if self.transport is None:
+            return
+        self.respond(error.status, error.body(), b"application/json")
+        if not self.rejected:
+            self.service.done(self, work, error.status)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Let a client that is still sending read the answer: to close at once would reset it (RFC 9112 section 9.6)."""
+        self.state, self._buffer = State.CLOSING, b""
+        self._cancel_closer()
+        if self.transport is None or self.transport.is_closing():
+            return
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.resume_reading()
+        self.deadline = _NEVER
+        asyncio.get_running_loop().call_later(self.service.timeouts.linger, self._end_linger)
+
+    def _end_linger(self) -> None:
+        if self.transport is not None:
+            if self.unsent():
+                self._close()
+            else:
+                self.transport.abort()
+
+    def _close(self) -> None:
+        """Close once everything has been sent; `expire` cuts a client that does not take it."""
+        self.state = State.CLOSING
+        self._cancel_closer()
+        if self.transport is not None:
+            self._unsent = self.unsent()
+            self.deadline = time.monotonic() + self.service.timeouts.send
+            self.transport.close()
+
+    def _cancel_closer(self) -> None:
         if self._closer is not None:
             self._closer.cancel()
             self._closer = None
 
     def _close_when_silent(self) -> None:
         self._closer = None
-        if self.idle and self.transport is not None:
-            self.transport.close()
-
-    def _linger(self) -> None:
-        """Let a client that is still sending read our answer: to close at once would reset it away (RFC 9112 section 9.6)."""
-        self._broken, self._receiving = True, None
-        if self.transport.is_closing():
-            return
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self.resume_reading()
-        asyncio.get_running_loop().call_later(LINGER, self.abort)
-
-    async def _one(self, exchange: Exchange) -> None:
-        self._serving = exchange
-        try:
-            if self.scheme == "http" and exchange.target.startswith(CHALLENGE):
-                self._challenge(exchange)
-            else:
-                await self.proxy.forward(exchange)
-        except EdgeError as error:
-            if not exchange.body_complete:
-                self.close_after = True
-            self._error(error, head_only=exchange.method == b"HEAD")
-            exchange.status = error.status
-        except ConnectionError:
-            self.close_after = True  # a response cut short must not look whole
-            self.abort()
-        finally:
-            self._serving = None
-            if not exchange.body_complete:
-                self.close_after = True  # what is left of the body will not be read
-            self.proxy.done(self, exchange)
-
-    def _challenge(self, exchange: Exchange) -> None:
-        """Answer http-01 (RFC 8555 section 8.3)."""
-        token = exchange.target[len(CHALLENGE) :].decode("ascii", "replace")
-        answer = self.proxy.challenge(token)
-        exchange.status = 404 if answer is None else 200
-        body = b"" if answer is None else answer.encode()
-        status = b"404 Not Found" if answer is None else b"200 OK"
-        self._respond(status, body, b"text/plain")
-
-    def _error(self, error: EdgeError, *, head_only: bool = False) -> None:
-        status = b"%d %b" % (error.status, REASONS[error.status].encode())
-        self._respond(status, error.body(), b"application/json", error.status, head_only=head_only)
-
-    def _respond(self, status: bytes, body: bytes, kind: bytes, code: int = 200, *, head_only: bool = False) -> None:
-        fields = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
-        if code == 503:
-            fields.append((b"retry-after", b"1"))
-        if self.close_after:
-            fields.append((b"connection", b"close"))
-        self.write(encode(b"HTTP/1.1 " + status, fields) + (b"" if head_only else body))
-
-
-def _origin_form(target: bytes) -> tuple[bytes, bytes | None]:
-    """Return the path of an absolute-form target and its authority, which stands above Host (RFC 9112 section 3.2.2)."""
-    for scheme in (b"http://", b"https://"):
-        if target[: len(scheme)].lower() == scheme:
-            authority, slash, path = target[len(scheme) :].partition(b"/")
-            return slash + path or b"/", authority
-    return target, None
+        if self.state is State.IDLE:
+            self._close()
 
 
 def _describe(tls: ssl.SSLObject | None) -> bytes:

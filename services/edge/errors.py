@@ -1,7 +1,7 @@
-"""What a client is told when it cannot be served: whose fault it is, which upstream, and why.
+"""What a client hears when it cannot be served: whose fault it is, which upstream, and why.
 
 EdgeError
-├─ BadRequestError   the client's fault: 4xx, and the connection closes
+├─ BadRequestError   the client's fault: 4xx or 501, and the connection closes
 └─ UpstreamError     ours or the origin's: 502, 503, 504 as JSON
 """
 
@@ -14,6 +14,7 @@ REASONS = {
     408: "Request Timeout",
     413: "Content Too Large",
     414: "URI Too Long",
+    417: "Expectation Failed",
     431: "Request Header Fields Too Large",
     501: "Not Implemented",
     502: "Bad Gateway",
@@ -24,7 +25,7 @@ REASONS = {
 
 
 class EdgeError(Exception):
-    """Base: carries the status and the body."""
+    """Base: carries the status and the body of the response."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -39,8 +40,12 @@ class BadRequestError(EdgeError):
     """A request that is not forwarded."""
 
 
+class BadResponseError(ValueError):
+    """An origin's response that cannot be read; the reason is the message."""
+
+
 class UpstreamError(EdgeError):
-    """No answer from an origin."""
+    """No response from an origin."""
 
     def __init__(self, status: int, reason: str, upstream: str, address: str = "") -> None:
         super().__init__(status, reason)

@@ -1,271 +1,453 @@
 """One request on its way through the edge: takes a connection, sends, streams back, gives the connection back.
 
-Between a client connection (`edge.client`) and an origin connection (`edge.upstream`).
+Driven by events alone, without a task: the client's last byte leads to the origin's first by one chain of calls where an
+idle connection is at hand.  The body of a request is buffered before a connection is taken, up to a limit, so that a
+slow sender holds none.
 """
 
 import asyncio
-import contextlib
 import time
-from collections import deque
-from typing import TYPE_CHECKING
+from email.utils import formatdate
+from typing import Protocol
 
-from edge.errors import EdgeError, UpstreamError
-from edge.headers import IDEMPOTENT, Fields, Framing, encode, end_to_end, forwarded
-from edge.pool import Refuse, Wait
-from edge.routes import Route, Target
-from edge.upstream import HIGH_WATER, Timing, Upstream
+from edge.errors import BadRequestError, EdgeError, UpstreamError
+from edge.heads import RequestHead, ResponseHead
+from edge.pool import Outcome
+from edge.route_pool import RoutePool
+from edge.routes import Target
+from edge.timeouts import Timeouts
+from edge.upstream import Timing, Upstream
 
-if TYPE_CHECKING:
-    from edge.client import Client
-    from edge.proxy import Proxy
+#: Bytes of a request's body that are buffered before a connection is taken, and that can be sent again.
+BODY_BUFFER = 64 * 1024
+#: Protocols that a client may switch to (RFC 9110 section 7.8); any other Upgrade is ignored, as it may be.
+TUNNELLED = frozenset({b"websocket"})
+_NO_TIMING = Timing()
 
-#: Seconds until an origin's response must begin, and the longest silence within it.
-RESPONSE_TIMEOUT = 30.0
-#: Seconds that a request waits for a pooled connection.
-POOL_TIMEOUT = 5.0
+
+class Downstream(Protocol):
+    """The client's side of an exchange."""
+
+    #: Whether the connection ends after this response.
+    close_after: bool
+    #: Whether the client takes data more slowly than it is offered.
+    paused: bool
+    #: The client's address and what else an origin hears about it; completes `RequestHead.forward`.
+    suffix: bytes
+    #: Whether origins are reached over pooled connections.
+    pooled: bool
+
+    def write(self, data: bytes) -> None:
+        """Send to the client; does nothing when it is gone."""
+
+    def pause_reading(self) -> None:
+        """Read no more of the request's body for now."""
+
+    def resume_reading(self) -> None:
+        """Read on."""
+
+    def unsent(self) -> int:
+        """Return the bytes that wait for the client to take them."""
+
+    def finished(self, *, cut: bool) -> None:
+        """The response is whole, or was *cut* off and the connection must go, too."""
+
+    def failed(self, error: EdgeError) -> None:
+        """There is no response; nothing was sent yet."""
+
+    def tunnel(self) -> None:
+        """From here on every byte of the client belongs to another protocol."""
 
 
 class Exchange:
     """One request and its response."""
 
+    __slots__ = (
+        "_avoid", "_body", "_body_sent", "_buffered", "_chunked", "_client", "_delay", "_delayed", "_drained_at", "_ended", "_failure", "_kept",
+        "_origin", "_origin_paused", "_pool", "_progress", "_reused", "_sent_at", "_taken", "_timeouts", "_timing",
+        "_tries", "_tunnel", "_unsent", "_upstream", "_waited", "answered", "asked_at", "began", "body_complete",
+        "extra", "head", "head_only", "status",
+    )  # fmt: skip
+
     def __init__(
-        self, proxy: "Proxy", client: "Client", method: bytes, target: bytes, fields: Fields, framing: Framing
+        self, client: Downstream, head: RequestHead, pool: RoutePool, timeouts: Timeouts, delay: float = 0.0
     ) -> None:
-        self.proxy, self.client = proxy, client
-        self.method, self.target, self.fields, self.framing = method, target, fields, framing
+        """Make one; *delay* holds it back for so many seconds (a fault)."""
+        self._client, self.head, self._pool, self._timeouts, self._delay = client, head, pool, timeouts, delay
+        self.head_only = head.method == b"HEAD"
         self.began = time.perf_counter()
         #: Whether the request's body has arrived whole.
-        self.body_complete = not framing.chunked and not framing.length
+        self.body_complete = not head.has_body
         #: Whether a byte of the response went to the client.
         self.answered = False
-        self._body: deque[bytes] = deque()
+        #: The status of the response; 0 before there is one.
+        self.status = 0
+        #: Fields of the edge's own for this request.
+        self.extra = b""
+        self._delayed = False
+        self._body: list[bytes] = []
         self._buffered = 0
+        #: Whether `_body` holds all of the body that has arrived, so that it can be sent again.
+        self._kept = True
+        self._body_sent = False
         self._upstream: Upstream | None = None
         #: The origin that is asked, once one is.
         self._origin: Target | None = None
-        self._body_sent = False
-        self._timing = Timing()
-        self._waited = 0.0
+        self._origin_paused = False
+        self._timing = _NO_TIMING
         self._reused = False
-        self._sent_at = 0.0
-        self._lost = ""
-        self._done = asyncio.Event()
-        self._reusable = False
-        self._chunked = False
+        self._waited = self._sent_at = self.asked_at = 0.0
+        self._avoid: frozenset[Target] = frozenset()
+        self._failure: UpstreamError | None = None
+        self._tries = 0
+        self._chunked = self._ended = self._tunnel = False
         #: When the origin last got or gave something: its silence is counted from here.
         self._progress = self.began
-        self._origin_paused = False
-        #: Why nobody needs the response any more: the client is gone, or its request will never be whole.
-        self._end: ConnectionError | EdgeError | None = None
-        self.status = 0
+        #: Bytes that waited for the client at the last look, how many it has taken since the window began, and when.
+        self._unsent = self._taken = 0
+        self._drained_at = self.began
 
-    # --- the request's body, from the client ------------------------------------------------------------------------
+    def __repr__(self) -> str:
+        where = "ended" if self._ended else "forwarded" if self._upstream else "waiting" if self._pool else "receiving"
+        return (
+            f"<Exchange {self.head.method.decode()} {self.head.path} {where} tries={self._tries} status={self.status}>"
+        )
 
-    def receive_body(self, data: bytes) -> None:
-        """Take some of the body; pauses the client when the origin is slower."""
-        if self._upstream is not None:
-            self._send_body(data)
+    # --- the request, from the client -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Forward the request to an origin, at once or when enough of the body has arrived."""
+        if self._delay:
+            delay, self._delay = self._delay, 0.0
+            asyncio.get_running_loop().call_later(delay, self.start)
+            self._delayed = True
+            return
+        self._delayed = False
+        if self._ended:
+            return
+        if self.body_complete or self._buffered >= BODY_BUFFER:
+            self._acquire()
+
+    def receive_body(self, payload: bytes) -> None:
+        """Take some of the body; pauses the client while the origin is slower."""
+        if self._ended:
+            return
+        if self._kept and self._buffered + len(payload) <= BODY_BUFFER:
+            self._body.append(payload)
+        elif self._upstream is None:
+            self._body.append(payload)
+            self._client.pause_reading()
         else:
-            self._body.append(data)
-            self._buffered += len(data)
-            if self._buffered > HIGH_WATER:
-                self.client.pause_reading()
+            self._kept = False
+            self._body.clear()
+        self._buffered += len(payload)
+        if self._upstream is not None:
+            self._send_body(payload)
+        elif self._buffered >= BODY_BUFFER and not self._delayed and not self.asked_at:
+            self._acquire()
 
     def receive_end(self) -> None:
         """The body is whole."""
         self.body_complete = True
         self._progress = time.perf_counter()
-        if self._upstream is not None and self.framing.chunked:
-            self._upstream.write(b"0\r\n\r\n")
+        if self._upstream is not None:
+            self._end_body(self._upstream)
+        elif not self._delayed and not self.asked_at:
+            self._acquire()
 
-    def _send_body(self, data: bytes) -> None:
+    def tunnel_data(self, data: bytes) -> None:
+        """Pass bytes of the other protocol on to the origin."""
+        if self._upstream is not None:
+            self._upstream.write(data)
+
+    def abandon(self) -> None:
+        """Forget the request: the client is gone, or will never send the rest."""
+        if self._ended:
+            return
+        self._ended = True
+        self._body.clear()
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abort()
+            self._pool.release(upstream, Outcome.OK if self.answered else Outcome.UNKNOWN, reusable=False)
+        else:
+            self._pool.abandon(self)
+
+    # --- a connection -----------------------------------------------------------------------------------------------
+
+    def _acquire(self) -> None:
+        pool = self._pool
+        if not self._tries:
+            pool.retries.request()
+        self._tries += 1
+        self.asked_at = self.asked_at or time.perf_counter()
+        if self._client.pooled and not self._wants_tunnel:
+            # The last try goes over a connection that nobody has used: every idle one may be dead.
+            fresh = self._failure is not None and self._tries > len(pool.route.targets)
+            pool.acquire(self, self._avoid, fresh=fresh)
+        else:
+            pool.acquire_unpooled(self, self._avoid)
+
+    @property
+    def _wants_tunnel(self) -> bool:
+        return self.head.upgrade in TUNNELLED
+
+    def connected(self, upstream: Upstream, timing: Timing, *, reused: bool) -> None:
+        """Send the request over *upstream*."""
+        client, head = self._client, self.head
+        self._upstream, self._timing, self._reused = upstream, timing, reused
+        self._origin = upstream.target
+        now = self._sent_at = self._progress = time.perf_counter()
+        self._waited = (now - self.asked_at) * 1000
+        if not upstream.alive:
+            self.response_lost("the origin closed the connection")
+            return
+        upstream.send_request(b"%b%b%b\r\n" % (head.forward, client.suffix, self._more_fields()), self)
+        if client.paused:
+            upstream.pause()
+        if head.has_body:
+            body, kept = self._body, self._buffered <= BODY_BUFFER
+            if not kept:
+                self._kept, self._body = False, []
+            for payload in body:
+                self._send_body(payload)
+            client.resume_reading()
+            if self.body_complete:
+                self._end_body(upstream)
+
+    def _more_fields(self) -> bytes:
+        """Return the fields that depend on this connection."""
+        head, more = self.head, self.extra
+        if not head.host and self._origin is not None:
+            more += b"host: %b\r\n" % self._origin.authority
+        if head.framing.chunked:
+            more += b"transfer-encoding: chunked\r\n"
+        if self._wants_tunnel:
+            more += b"connection: upgrade\r\nupgrade: %b\r\n" % head.upgrade
+        elif not self._client.pooled:
+            more += b"connection: close\r\n"
+        return more
+
+    def not_connected(self, target: Target | None, error: UpstreamError) -> None:
+        """Try another origin, or give up."""
+        self._failure = error
+        if target is None:
+            self._give_up()
+            return
+        self._avoid |= {target}
+        targets = len(self._pool.route.targets)
+        if self._tries <= targets and len(self._avoid) < targets:
+            self._acquire()
+        else:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self._ended = True
+        failure = self._failure or UpstreamError(502, "no origin", "")
+        self.status = failure.status
+        self._client.failed(failure)
+
+    def _send_body(self, payload: bytes) -> None:
         if self._upstream is None:
             return
         self._body_sent = True
         self._progress = time.perf_counter()
-        self._upstream.write(b"%x\r\n%b\r\n" % (len(data), data) if self.framing.chunked else data)
+        chunk = b"%x\r\n%b\r\n" % (len(payload), payload) if self.head.framing.chunked else payload
+        self._upstream.write(chunk)
 
-    # --- forwarding -------------------------------------------------------------------------------------------------
-
-    async def run(self, route: Route) -> None:
-        """Forward the request; every failure before the first byte becomes a response.
-
-        Raises:
-            EdgeError: nothing was sent to the client yet.
-            ConnectionError: the client is gone, or the response was cut in the middle and its connection must go, too.
-        """
-        self._raise_if_abandoned()
-        avoid: set[Target] = set()
-        failure: UpstreamError | None = None
-        # One try for each target, and one more where a reused connection turns out to be dead.
-        for _ in range(len(route.targets) + 1):
-            try:
-                upstream = await self._connection(route, frozenset(avoid))
-            except UpstreamError as error:
-                failure = error
-                avoid.add(next((t for t in route.targets if str(t) == error.upstream), route.targets[0]))
-                if error.status == 503 or len(avoid) >= len(route.targets):
-                    break
-                continue
-            if self._end is not None:  # while we waited; the connection is as good as before
-                self.proxy.give_back(route, upstream, reusable=True)
-            self._raise_if_abandoned()
-            if await self._through(route, upstream):
-                return
-            self._raise_if_abandoned()
-            if self.answered:
-                raise ConnectionError(self._lost)
-            failure = UpstreamError(502, self._lost, str(self._origin), upstream.address)
-            if not (self._reused and not upstream.began and self._may_repeat()):
-                break
-        raise failure or UpstreamError(502, "no origin", route.prefix)
-
-    def _may_repeat(self) -> bool:
-        return self.method in IDEMPOTENT and not self._body_sent
-
-    async def _connection(self, route: Route, avoid: frozenset[Target]) -> Upstream:
-        """Take a connection from the pool, or open one."""
-        began = time.perf_counter()
-        pool = self.proxy.pools[route]
-        if not self.client.pooled:
-            self._origin, self._reused = pool.spread(avoid), False
-            upstream, self._timing = await self.proxy.open(self._origin)
-            return upstream
-        while True:
-            decision = pool.core.decide(time.monotonic(), avoid)
-            if isinstance(decision, Wait):
-                if time.perf_counter() - began > POOL_TIMEOUT:
-                    raise UpstreamError(503, f"no connection was free within {POOL_TIMEOUT:g} s", route.prefix)
-                await pool.wait(max(0.0, POOL_TIMEOUT - (time.perf_counter() - began)))
-                continue
-            self._waited = (time.perf_counter() - began) * 1000
-            if isinstance(decision, Refuse):
-                raise UpstreamError(503, decision.reason, route.prefix)
-            upstream, self._timing, self._reused = await pool.perform(decision)
-            self._origin = upstream.pooled.target if upstream.pooled is not None else None
-            return upstream
-
-    async def _through(self, route: Route, upstream: Upstream) -> bool:
-        """Send the request over *upstream* and wait for the end of the response; False when it was lost."""
-        self._upstream, self._lost = upstream, ""
-        self._done.clear()
-        self._origin_paused = False
-        self._sent_at = self._progress = time.perf_counter()
-        head = forwarded(self.fields, self.client.peer[0], self.client.scheme, self.client.tls)
-        if self.framing.chunked:
-            head.append((b"transfer-encoding", b"chunked"))
-        if not self.client.pooled:
-            head.append((b"connection", b"close"))
-        start = self.method + b" " + self.target + b" HTTP/1.1"
-        upstream.send_request(encode(start, head), self, head_only=self.method == b"HEAD")
-        if self.client.paused_by_peer:
-            upstream.pause()
-        while self._body:
-            self._send_body(self._body.popleft())
-        self._buffered = 0
-        self.client.resume_reading()
-        if self.body_complete and self.framing.chunked:
+    def _end_body(self, upstream: Upstream) -> None:
+        if self.head.framing.chunked:
             upstream.write(b"0\r\n\r\n")
-        try:
-            await self._until_done()
-        except TimeoutError:
-            upstream.abort()
-            if self.answered:
-                raise ConnectionError("the origin fell silent") from None
-            raise UpstreamError(
-                504, f"no response within {RESPONSE_TIMEOUT:g} s", str(self._origin), upstream.address
-            ) from None
-        finally:
-            self._upstream = None
-            self.proxy.give_back(route, upstream, reusable=self._reusable and self.body_complete and not self._lost)
-        return not self._lost
-
-    async def _until_done(self) -> None:
-        """Wait for the end; raise `TimeoutError` when the origin neither takes nor gives anything for too long.
-
-        While the client is the slow side, in either direction, the origin is not to blame.
-        """
-        while not self._done.is_set():
-            left = RESPONSE_TIMEOUT - (time.perf_counter() - self._progress)
-            blamed = not self.client.paused_by_peer and (self.body_complete or self._origin_paused)
-            if left <= 0 and blamed:
-                raise TimeoutError
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._done.wait(), left if left > 0 else RESPONSE_TIMEOUT)
-
-    def abandon(self, fault: EdgeError | None = None) -> None:
-        """Nobody needs the response: the client is gone or, with *fault*, its request will never be whole."""
-        self._end = fault or ConnectionError("the client closed the connection")
-        if self._upstream is not None:
-            upstream = self._upstream
-            self.response_lost(str(self._end))
-            upstream.abort()
-
-    def _raise_if_abandoned(self) -> None:
-        if self._end is not None:
-            raise ConnectionError(str(self._end)) if self.answered else self._end
 
     # --- Receiver: the response, from the origin --------------------------------------------------------------------
 
-    def response_head(self, status: int, reason: bytes, fields: Fields) -> None:
-        now = time.perf_counter()
-        self._progress = now
-        names = {name for name, _ in fields}
-        kept = [(name, value) for name, value in end_to_end(fields) if name != b"server-timing"]
-        bodiless = self.method == b"HEAD" or status in {204, 304}
-        self._chunked = not bodiless and b"content-length" not in names and self.client.version == "1.1"
+    def response_interim(self, head: ResponseHead) -> None:
+        """Pass an interim response on; 100 is the edge's own to send."""
+        self._progress = time.perf_counter()
+        if self.head.modern and head.status != 100:
+            self._client.write(head.forward + b"\r\n")
+
+    def response_begins(self, head: ResponseHead, payload: bytes, *, bodiless: bool, whole: bool) -> None:
+        """Send the head on, and in the same write what came of the body."""
+        now = self._progress = self._drained_at = time.perf_counter()
+        client, length = self._client, head.framing.length
+        self.answered, self.status = True, head.status
+        self._body.clear()
+        parts = [head.forward]
+        if length is not None:
+            parts.append(b"content-length: %d\r\n" % length)
+        elif not bodiless:
+            if self.head.modern:
+                self._chunked = True
+                parts.append(b"transfer-encoding: chunked\r\n")
+            else:
+                client.close_after = True
+        if client.close_after or not self.body_complete:
+            client.close_after = True
+            parts.append(b"connection: close\r\n")
+        elif not self.head.modern:
+            parts.append(b"connection: keep-alive\r\n")
+        if head.dateless:
+            parts.append(b"date: %b\r\n" % formatdate(usegmt=True).encode())
+        parts.append(self._server_timing(now))
         if self._chunked:
-            kept.append((b"transfer-encoding", b"chunked"))
-        elif not bodiless and b"content-length" not in names:
-            self.client.close_after = True
-        if self.client.close_after or self.proxy.draining:
-            self.client.close_after = True
-            kept.append((b"connection", b"close"))
-        elif self.client.version == "1.0":
-            kept.append((b"connection", b"keep-alive"))
-        kept.append((b"via", b"1.1 firstbyte-edge"))
-        kept.append((b"server-timing", self._server_timing(now)))
-        self.answered, self.status = True, status
-        self.client.write(encode(b"HTTP/1.1 %d %b" % (status, reason), kept))
+            if payload:
+                parts.append(b"%x\r\n%b\r\n" % (len(payload), payload))
+            if whole:
+                parts.append(b"0\r\n\r\n")
+                self._chunked = False  # nothing is missing
+        else:
+            parts.append(payload)
+        client.write(b"".join(parts))
 
     def _server_timing(self, now: float) -> bytes:
-        """Where the time went before the first byte (W3C Server Timing), in milliseconds."""
-        t, kind = self._timing, "reused" if self._reused else "fresh"
-        upstream = (now - self._sent_at) * 1000
-        text = (
-            f'pool;dur={self._waited:.3f};desc="{kind}", dns;dur={t.dns:.3f}, connect;dur={t.connect:.3f}, '
-            f'tls;dur={t.tls:.3f}, upstream;dur={upstream:.3f};desc="{self._origin}"'
+        """Where the time went before the first byte (W3C Server Timing), in milliseconds; and the head's end."""
+        t, kind = self._timing, b"reused" if self._reused else b"fresh"
+        return (
+            b'server-timing: pool;dur=%.3f;desc="%b", dns;dur=%.3f, connect;dur=%.3f, tls;dur=%.3f, '
+            b'upstream;dur=%.3f;desc="%b"\r\n\r\n'
+            % (self._waited, kind, t.dns, t.connect, t.tls, (now - self._sent_at) * 1000, str(self._origin).encode())
         )
-        return text.encode()
 
-    def response_body(self, data: bytes) -> None:
+    def response_body(self, payload: bytes) -> None:
+        """Send more of the body on."""
         self._progress = time.perf_counter()
-        self.client.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        self._client.write(b"%x\r\n%b\r\n" % (len(payload), payload) if self._chunked else payload)
 
-    def response_end(self, reusable: bool) -> None:
+    def response_end(self, *, reusable: bool) -> None:
+        """Give the connection back; the response is whole."""
+        upstream, self._upstream = self._upstream, None
+        self._ended = True
         if self._chunked:
-            self.client.write(b"0\r\n\r\n")
-        self._reusable = reusable
-        self._done.set()
+            self._client.write(b"0\r\n\r\n")
+        if upstream is not None:
+            self._pool.release(upstream, Outcome.OK, reusable=reusable and self.body_complete)
+        self._client.finished(cut=False)
 
     def response_lost(self, reason: str) -> None:
-        self._lost = reason
-        self._reusable = False
-        self._done.set()
+        """The origin is gone: ask another one where that is safe, else tell the client."""
+        upstream, self._upstream = self._upstream, None
+        if upstream is None:
+            return
+        if self._tunnel:
+            self._ended = True
+            self._pool.release(upstream, Outcome.OK, reusable=False)
+            self._client.finished(cut=False)
+            return
+        self._fail(upstream, UpstreamError(502, reason, str(self._origin), upstream.address))
 
-    def upstream_writable(self, writable: bool) -> None:
+    def _fail(self, upstream: Upstream, failure: UpstreamError) -> None:
+        pool, began, origin = self._pool, upstream.began, self._origin
+        self._failure = failure
+        pool.release(upstream, Outcome.OK if self.answered else Outcome.FAILED, reusable=False)
+        if self._ended:
+            return
+        if self.answered:
+            self._ended = True
+            self._client.finished(cut=True)
+            return
+        # A reused connection may simply have been too old; a fresh one that failed, and silence, tell about the origin.
+        stale = self._reused and failure.status != 504
+        if origin is not None and not stale:
+            self._avoid |= {origin}
+        if self._may_repeat(began=began, stale=stale):
+            self._acquire()
+        else:
+            self._give_up()
+
+    def _may_repeat(self, *, began: bool, stale: bool) -> bool:
+        """Whether the request may be sent again, and there is anything to send it over that has not failed it yet."""
+        targets = len(self._pool.route.targets)
+        if began or not self.head.idempotent or (self._body_sent and not self._kept) or self._tries > targets:
+            return False
+        return (stale or len(self._avoid) < targets) and self._pool.retries.spend(time.monotonic())
+
+    def upstream_writable(self, *, writable: bool) -> None:
+        """The origin takes more of the body, or takes no more for now."""
         self._origin_paused = not writable
         self._progress = time.perf_counter()
         if writable:
-            self.client.resume_reading()
+            self._client.resume_reading()
         else:
-            self.client.pause_reading()
+            self._client.pause_reading()
 
-    def client_writable(self, writable: bool) -> None:
-        """The client takes more of the response, or does not for now."""
+    def client_writable(self, *, writable: bool) -> None:
+        """The client takes more of the response, or takes no more for now."""
         if self._upstream is not None:
             if writable:
                 self._progress = time.perf_counter()
                 self._upstream.resume()
             else:
                 self._upstream.pause()
+
+    # --- another protocol -------------------------------------------------------------------------------------------
+
+    def switched(self, head: ResponseHead, data: bytes) -> None:
+        """The origin switched protocols: pass bytes both ways until one side ends."""
+        upstream = self._upstream
+        if upstream is None:
+            return
+        if not self._wants_tunnel or head.upgrade != self.head.upgrade:
+            upstream.abort()
+            self.response_lost("the origin switched to a protocol that nobody asked for")
+            return
+        self.answered, self.status, self._tunnel = True, 101, True
+        self._client.tunnel()
+        self._client.write(head.forward + b"connection: upgrade\r\nupgrade: %b\r\n\r\n" % head.upgrade + data)
+
+    def tunnelled(self, data: bytes) -> None:
+        """Pass bytes of the other protocol on to the client."""
+        self._client.write(data)
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Look for an origin or a client that has been still for too long; *now* is `time.perf_counter`.
+
+        While the client is the slow side, in either direction, the origin is not to blame.
+        """
+        upstream, pool = self._upstream, self._pool
+        if upstream is None or self._tunnel:
+            return
+        contended = pool.core.waiting > 0
+        if contended and self._body_stalls(now):
+            self._ended, self._upstream = True, None
+            upstream.abort()
+            pool.release(upstream, Outcome.UNKNOWN, reusable=False)
+            self._client.failed(BadRequestError(408, "the body stopped while other requests wait for a connection"))
+            return
+        if self._client_stalls(now, contended=contended):
+            self._ended, self._upstream = True, None
+            upstream.abort()
+            pool.release(upstream, Outcome.OK, reusable=False)
+            self._client.finished(cut=True)
+            return
+        blamed = not self._client.paused and (self.body_complete or self._origin_paused)
+        if not blamed or now - self._progress < self._timeouts.response:
+            return
+        upstream.abort()
+        self._upstream = None
+        reason = f"no response within {self._timeouts.response:g} s"
+        self._fail(upstream, UpstreamError(504, reason, str(self._origin), upstream.address))
+
+    def _body_stalls(self, now: float) -> bool:
+        """Whether the client stopped in the middle of its body, and holds up a connection."""
+        idle = now - self._progress >= self._timeouts.send_contended
+        return idle and not self.body_complete and not self._origin_paused and not self.answered
+
+    def _client_stalls(self, now: float, *, contended: bool) -> bool:
+        """Whether the client takes the response too slowly for what it holds up."""
+        limits, unsent = self._timeouts, self._client.unsent()
+        if not self._client.paused:
+            self._unsent, self._taken, self._drained_at = unsent, 0, now
+            return False
+        self._taken += max(0, self._unsent - unsent)
+        self._unsent = unsent
+        still = now - self._drained_at
+        if not self._taken:
+            return still >= (limits.send_contended if contended else limits.send)
+        if still >= limits.rate_window:
+            slow = self._taken < limits.min_rate * still
+            self._taken, self._drained_at = 0, now
+            return slow
+        return False

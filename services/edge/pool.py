@@ -1,18 +1,25 @@
-"""The connection pool of one route: decides in one function, `decide`; who performs is `edge.upstream`.
+"""The connection pool of one route: `take` decides, and whoever asked performs.
 
-    decide ─┬─ Use      an idle connection, the one used last (so that the others can age and go)
-            ├─ Open     a new one to this target
-            ├─ Wait     all are busy: come back when told
-            └─ Refuse   too many wait already
+    take ─┬─ Use      an idle connection, the one used last (so that the others can age and go)
+          ├─ Open     a new one to this target
+          ├─ Wait     all are busy: queued; `next_waiter` says when it is its turn, first come, first served
+          └─ Refuse   too many wait already
 
-No socket, no clock: the time is an argument, in seconds.
+A target that fails several times in a row is ejected for a while.  Then a single request probes it; the others follow
+only when that one succeeds.  No socket, no clock: the time is an argument, in seconds.
 """
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from edge.routes import Target
+
+#: Requests that a target may get in a row because it has an idle connection: one that is there beats a handshake, but
+#: not for ever, or every other target would starve.
+LEAD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +37,21 @@ class Limits:
     age_s: float = 300.0
     #: Requests that may wait for a connection.
     waiting: int = 1024
-    #: Failures in a row before a target is set aside, and for how many seconds at first and at most.
+    #: Failures in a row before a target is ejected, and the seconds of its first and its longest ejection.
     failures: int = 3
-    aside_s: float = 1.0
-    aside_max_s: float = 30.0
+    ejected_s: float = 1.0
+    ejected_max_s: float = 30.0
+
+
+class Outcome(Enum):
+    """What a request says about the target that it went to."""
+
+    #: A response began.
+    OK = "ok"
+    #: The connection could not be opened, or ended or stayed silent before a response began.
+    FAILED = "failed"
+    #: Neither: the client left first.
+    UNKNOWN = "unknown"
 
 
 @dataclass(slots=True, eq=False)
@@ -42,10 +60,14 @@ class Connection:
 
     target: Target
     opened: float
-    #: Which client certificate it was opened with; an older one is not used again.
+    #: Which client certificate it was opened with; one of an older certificate is not used again.
     generation: int
+    #: The IP address that it leads to.
+    address: str = ""
     idle_since: float = 0.0
     uses: int = 0
+    #: The socket, for whoever performs.
+    upstream: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +79,19 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Open a connection to *target*; then `opened` or `failed`."""
+    """Open a connection to *target*; then call `opened` or `failed`."""
 
     target: Target
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """All connections are busy: try again when one was given back."""
+    """All connections are busy, and the request is in the queue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Do not queue."""
+    """The request is not queued."""
 
     reason: str
 
@@ -79,8 +101,14 @@ class _TargetState:
     idle: list[Connection] = field(default_factory=list)
     #: Connections being opened or in use.
     busy: int = 0
+    #: Requests so far, as far as they matter for taking turns.
+    turns: int = 0
     failures: int = 0
-    aside_until: float = 0.0
+    ejected_until: float = 0.0
+    #: Whether the request that probes an ejected target is under way.
+    probing: bool = False
+    #: The addresses that its name has; None before the first look-up.
+    addresses: frozenset[str] | None = None
     opened: int = 0
     reused: int = 0
     failed: int = 0
@@ -90,66 +118,92 @@ class _TargetState:
         return self.busy + len(self.idle)
 
 
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What a queued request asked for."""
+
+    avoid: frozenset[Target]
+    fresh: bool
+
+
 class Pool:
-    """Connections of one route."""
+    """Connections of one route, and the requests that wait for one."""
 
     def __init__(self, targets: Sequence[Target], limits: Limits | None = None) -> None:
         """Make an empty pool over *targets*."""
         self.limits = limits or Limits()
         self.generation = 0
-        self.waiting = 0
         self._states = {target: _TargetState() for target in targets}
-        self._turn = 0
+        self._queue: OrderedDict[Hashable, _Wish] = OrderedDict()
         self._dropped: list[Connection] = []
 
     def __repr__(self) -> str:
         parts = [f"{t}[busy={s.busy} idle={len(s.idle)} failures={s.failures}]" for t, s in self._states.items()]
         return f"<Pool {' '.join(parts)} waiting={self.waiting} generation={self.generation}>"
 
-    def decide(self, now: float, avoid: frozenset[Target] = frozenset()) -> Use | Open | Wait | Refuse:
-        """Say what a request should do; counts what it decides.
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._queue)
+
+    def take(
+        self, waiter: Hashable, now: float, avoid: frozenset[Target] = frozenset(), *, fresh: bool = False
+    ) -> Use | Open | Wait | Refuse:
+        """Say what a request should do.
 
         Args:
+            waiter: identifies the request in the queue.
             now: seconds.
-            avoid: targets that failed this request already.
+            avoid: targets that failed this request already; they are asked only when there is no other.
+            fresh: no idle connection will do, since one that the request went over was dead.
         """
-        target = self._choose(now, avoid)
-        if target is None:
-            if self.waiting >= self.limits.waiting:
-                return Refuse(f"{self.waiting} requests wait for a connection already")
-            return Wait()
-        state = self._states[target]
-        state.busy += 1
-        while state.idle:
-            connection = state.idle.pop()
-            if self._usable(connection, now):
-                connection.uses += 1
-                state.reused += 1
-                return Use(connection)
-            self._dropped.append(connection)  # past its time: `expire` hands it to who closes it
-        return Open(target)
+        if not self._queue:
+            decision = self._choose(now, avoid, fresh=fresh)
+            if decision is not None:
+                return decision
+        if len(self._queue) >= self.limits.waiting:
+            return Refuse(f"{len(self._queue)} requests already wait for a connection")
+        self._queue[waiter] = _Wish(avoid, fresh)
+        return Wait()
 
-    def opened(self, target: Target, now: float) -> Connection:
-        """The connection that `Open` asked for is there, and in use."""
-        state = self._states[target]
-        state.opened += 1
-        state.failures, state.aside_until = 0, 0.0
-        return Connection(target, now, self.generation, uses=1)
+    def leave(self, waiter: Hashable) -> bool:
+        """A queued request has no use for a connection any more; return whether it was in the queue."""
+        return self._queue.pop(waiter, None) is not None
+
+    def next_waiter(self, now: float) -> tuple[Any, Use | Open] | None:
+        """Return the first request of the queue that can be served now, and what it should do; None if none can."""
+        for waiter, wish in self._queue.items():
+            decision = self._choose(now, wish.avoid, fresh=wish.fresh)
+            if decision is not None:
+                del self._queue[waiter]
+                return waiter, decision
+            if not wish.avoid:
+                return None  # nothing is free; who waits behind is no less choosy
+        return None
+
+    def opened(self, target: Target, now: float, address: str = "") -> Connection:
+        """The connection that `Open` asked for exists, and is in use."""
+        self._states[target].opened += 1
+        return Connection(target, now, self.generation, address, uses=1)
 
     def failed(self, target: Target, now: float) -> None:
-        """The connection that `Open` asked for did not come about."""
+        """The connection that `Open` asked for could not be opened."""
         state = self._states[target]
         state.busy -= 1
         state.failed += 1
-        state.failures += 1
-        if state.failures >= self.limits.failures:
-            over = min(state.failures - self.limits.failures, 16)
-            state.aside_until = now + min(self.limits.aside_max_s, self.limits.aside_s * 2**over)
+        self._judge(state, now, Outcome.FAILED)
 
-    def give_back(self, connection: Connection, now: float, *, reusable: bool) -> bool:
+    def cancelled(self, target: Target, now: float) -> None:
+        """The connection that `Open` asked for is not wanted any more."""
+        state = self._states[target]
+        state.busy -= 1
+        self._judge(state, now, Outcome.UNKNOWN)
+
+    def give_back(self, connection: Connection, now: float, outcome: Outcome, *, reusable: bool) -> bool:
         """A request is done with *connection*; return whether it stays open, idle."""
         state = self._states[connection.target]
         state.busy -= 1
+        self._judge(state, now, outcome)
         if not reusable or len(state.idle) >= self.limits.idle or not self._usable(connection, now, idle=False):
             return False
         connection.idle_since = now
@@ -158,23 +212,28 @@ class Pool:
 
     def lost(self, connection: Connection) -> bool:
         """An idle connection was closed by the other side; return whether it was idle here."""
-        state = self._states.get(connection.target)  # another route's pool has other targets
+        state = self._states.get(connection.target)
         if state is None or connection not in state.idle:
             return False
         state.idle.remove(connection)
         return True
 
+    def resolved(self, target: Target, addresses: frozenset[str]) -> None:
+        """The name of *target* has these addresses; connections to others are drained."""
+        self._states[target].addresses = addresses
+
     def expire(self, now: float) -> list[Connection]:
-        """Return the idle connections whose time is over; they are no longer ours."""
+        """Return the idle connections that may not be used any more; they leave the pool."""
         gone, self._dropped = self._dropped, []
         for state in self._states.values():
-            old = [each for each in state.idle if not self._usable(each, now)]
-            state.idle = [each for each in state.idle if each not in old]
-            gone.extend(old)
+            usable = [self._usable(each, now) for each in state.idle]
+            if not all(usable):
+                gone.extend(each for each, good in zip(state.idle, usable, strict=True) if not good)
+                state.idle = [each for each, good in zip(state.idle, usable, strict=True) if good]
         return gone
 
     def purge(self) -> list[Connection]:
-        """Return every idle connection; they are no longer ours.  Those in use go on."""
+        """Return every idle connection; they leave the pool.  Those in use go on."""
         gone, self._dropped = self._dropped, []
         for state in self._states.values():
             gone.extend(state.idle)
@@ -186,6 +245,10 @@ class Pool:
         self.generation += 1
         return self.purge()
 
+    def in_use(self, target: Target) -> bool:
+        """Return whether there is any connection to *target*."""
+        return self._states[target].total > 0
+
     def describe(self, now: float) -> list[dict[str, Any]]:
         """Return counts by target, for people."""
         return [
@@ -196,27 +259,68 @@ class Pool:
                 "opened": state.opened,
                 "reused": state.reused,
                 "failed": state.failed,
-                "aside": state.aside_until > now,
+                "ejected": state.failures >= self.limits.failures and state.ejected_until > now,
             }
             for target, state in self._states.items()
         ]
 
-    def _choose(self, now: float, avoid: frozenset[Target]) -> Target | None:
-        """Return the target with the fewest busy connections that has room.
+    def _choose(self, now: float, avoid: frozenset[Target], *, fresh: bool) -> Use | Open | None:
+        """Pick the target with the fewest busy connections that has room; among equals they take turns."""
+        candidates = self._states.items() if not avoid else [i for i in self._states.items() if i[0] not in avoid]
+        best: tuple[Target, _TargetState] | None = None
+        rank: tuple[int, int] = (0, 0)
+        for candidates_now in (
+            [item for item in candidates if self._admits(item[1], now)],
+            candidates,  # all of them are ejected: try regardless
+            self._states.items(),  # all of them failed this request already
+        ):
+            for target, state in candidates_now:
+                if state.idle or state.total < self.limits.per_target:
+                    # A target with an idle connection may be ahead by a few turns, and no more.
+                    ahead = state.turns - (LEAD if state.idle and not fresh else 0)
+                    if best is None or (state.busy, ahead) < rank:
+                        best, rank = (target, state), (state.busy, ahead)
+            if candidates_now:
+                break
+        return None if best is None else self._take_from(*best, now, fresh=fresh)
 
-        Among equals one with an idle connection goes first (a connection that is there beats a handshake), then they
-        take turns.
-        """
-        targets = [t for t in self._states if t not in avoid] or list(self._states)
-        up = [t for t in targets if self._states[t].aside_until <= now] or targets  # all set aside: try regardless
-        room = [t for t in up if self._states[t].idle or self._states[t].total < self.limits.per_target]
-        if not room:
-            return None
-        self._turn += 1
-        order = [room[(i + self._turn) % len(room)] for i in range(len(room))]
-        return min(order, key=lambda t: (self._states[t].busy, not self._states[t].idle))
+    def _take_from(self, target: Target, state: _TargetState, now: float, *, fresh: bool) -> Use | Open:
+        state.busy += 1
+        if state.failures >= self.limits.failures:
+            state.probing = True
+        # Whoever was away for long does not get all requests until it has caught up.
+        others = max(other.turns for other in self._states.values())
+        state.turns = max(state.turns, others - LEAD) + 1
+        while state.idle:
+            connection = state.idle.pop()
+            if not fresh and self._usable(connection, now):
+                connection.uses += 1
+                state.reused += 1
+                return Use(connection)
+            self._dropped.append(connection)  # `expire` hands it to whoever closes it
+            if fresh:
+                break  # one made room for the new one
+        return Open(target)
+
+    def _admits(self, state: _TargetState, now: float) -> bool:
+        """Whether *state* gets requests: it is well, or its ejection is over and nobody probes it yet."""
+        return state.failures < self.limits.failures or (state.ejected_until <= now and not state.probing)
+
+    def _judge(self, state: _TargetState, now: float, outcome: Outcome) -> None:
+        if outcome is not Outcome.UNKNOWN or not state.busy:
+            state.probing = False
+        if outcome is Outcome.OK:
+            state.failures, state.ejected_until = 0, 0.0
+        elif outcome is Outcome.FAILED:
+            state.failures += 1
+            if state.failures >= self.limits.failures:
+                over = min(state.failures - self.limits.failures, 16)
+                state.ejected_until = now + min(self.limits.ejected_max_s, self.limits.ejected_s * 2**over)
 
     def _usable(self, connection: Connection, now: float, *, idle: bool = True) -> bool:
         if connection.generation != self.generation or now - connection.opened >= self.limits.age_s:
+            return False
+        addresses = self._states[connection.target].addresses
+        if addresses is not None and connection.address not in addresses:
             return False
         return not idle or now - connection.idle_since < self.limits.idle_s

@@ -1,34 +1,43 @@
-"""The edge as a whole: listeners, routes, pools and what they tell an operator."""
+"""The edge as a whole: listeners, routes, pools, and what an operator sees of them."""
 
 import asyncio
-import contextlib
 import ssl
 import time
-from collections import deque
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge.admission import Admission, Admit, Reset, TurnAway
-from edge.client import Client
-from edge.door import Door
+from edge.acceptor import Acceptor
+from edge.admission import Admission, Admit, Reject, Reset
+from edge.client import Client, Work
 from edge.errors import BadRequestError, UpstreamError
 from edge.exchange import Exchange
-from edge.pool import Limits, Open, Pool, Use
+from edge.heads import RequestHead
+from edge.pool import Limits
+from edge.route_pool import RoutePool
 from edge.routes import Route, Target, find
+from edge.timeouts import Timeouts
 from edge.upstream import Timing, Upstream, connect
 from renewal import Reload
-from stub import AsyncStub
+from stub import AsyncStub, StubError
 from telemetry import Request, Telemetry, log
 
 logger = log.get("edge")
 
-#: Seconds between looks at deadlines and idle connections.
+#: Seconds between two looks at deadlines and idle connections.
 TICK = 1.0
-#: Seconds between two lines of the log that say that there is no room.
-SAY_FULL_EVERY = 1.0
-#: Seconds that requests under way have when the edge stops.
-DRAIN = 10.0
+#: Seconds between two log lines about the same trouble.
+LOG_EVERY = 1.0
+#: Where the CA looks for the answers to its http-01 challenges (RFC 8555 section 8.3).
+CHALLENGE = "/.well-known/acme-challenge/"
+#: Seconds: upper bounds of the latency histogram.
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+#: Paths whose route is remembered.
+ROUTED_PATHS = 4096
+#: Fields of a request that TRACE does not reflect (RFC 9110 section 9.3.8).
+_SENSITIVE = (b"authorization:", b"cookie:", b"proxy-", b"x-forwarded-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,84 +47,6 @@ class Listener:
     endpoint: tuple[str, int]
     context: ssl.SSLContext | None
     pooled: bool
-
-
-class RoutePool:
-    """The pool of one route, with the sockets that the core does not know."""
-
-    def __init__(self, proxy: "Proxy", route: Route, limits: Limits | None) -> None:
-        self.core = Pool(route.targets, limits)
-        self._proxy, self._targets = proxy, route.targets
-        self._open: dict[int, Upstream] = {}
-        self._waiters: deque[asyncio.Future[None]] = deque()
-        self._turn = 0
-
-    def spread(self, avoid: frozenset[Target]) -> Target:
-        """Return the next target for a connection that is not pooled."""
-        targets = [t for t in self._targets if t not in avoid] or list(self._targets)
-        self._turn += 1
-        return targets[self._turn % len(targets)]
-
-    async def wait(self, timeout: float) -> None:
-        """Wait until a connection was given back (or *timeout* seconds)."""
-        future = asyncio.get_running_loop().create_future()
-        self._waiters.append(future)
-        self.core.waiting += 1
-        try:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(future, timeout)
-        finally:
-            self.core.waiting -= 1
-            with contextlib.suppress(ValueError):
-                self._waiters.remove(future)
-
-    async def perform(self, decision: Use | Open) -> tuple[Upstream, Timing, bool]:
-        """Do what the core decided; return the connection, what it cost, and whether it was there already."""
-        if isinstance(decision, Use):
-            return self._open[id(decision.connection)], Timing(), True
-        try:
-            upstream, timing = await self._proxy.open(decision.target)
-        except BaseException as error:
-            self.core.failed(decision.target, time.monotonic())
-            self._wake()
-            if isinstance(error, UpstreamError):
-                logger.warning("upstream_failed", upstream=error.upstream, address=error.address, reason=error.reason)
-            raise
-        upstream.pooled = self.core.opened(decision.target, time.monotonic())
-        self._open[id(upstream.pooled)] = upstream
-        return upstream, timing, False
-
-    def give_back(self, upstream: Upstream, *, reusable: bool) -> None:
-        """A request is done with *upstream*."""
-        connection = upstream.pooled
-        if connection is None:
-            upstream.close()
-            return
-        if not self.core.give_back(connection, time.monotonic(), reusable=reusable and upstream.alive):
-            self._open.pop(id(connection), None)
-            upstream.close()
-        self._wake()
-
-    def lost(self, upstream: Upstream) -> None:
-        """An idle connection was closed by the origin."""
-        if upstream.pooled is not None:
-            self.core.lost(upstream.pooled)
-            self._open.pop(id(upstream.pooled), None)
-
-    def close(self, connections: Sequence[Any]) -> int:
-        """Close what the core let go; return how many."""
-        for connection in connections:
-            upstream = self._open.pop(id(connection), None)
-            if upstream is not None:
-                upstream.close()
-        return len(connections)
-
-    def _wake(self) -> None:
-        while self._waiters:
-            future = self._waiters.popleft()
-            if not future.done():
-                future.set_result(None)
-                return
 
 
 class Proxy:
@@ -130,6 +61,7 @@ class Proxy:
         challenge: Callable[[str], str | None] = lambda _: None,
         limits: Limits | None = None,
         admission: Admission | None = None,
+        timeouts: Timeouts | None = None,
     ) -> None:
         """Make one.
 
@@ -141,56 +73,37 @@ class Proxy:
             challenge: answers http-01 tokens.
             limits: of each pool.
             admission: how many clients are served at one time.
+            timeouts: of clients and origins.
         """
         self.telemetry, self.routes, self.stub = telemetry, tuple(routes), stub
         self.client_context, self.challenge = client_context, challenge
-        self.pools = {route: RoutePool(self, route, limits) for route in self.routes}
+        self.timeouts = timeouts or Timeouts()
+        self.pools = {route: RoutePool(route, self.open, limits) for route in self.routes}
         self.draining = False
         self.admission = admission or Admission()
         self._clients: set[Client] = set()
-        self._doors: list[Door] = []
-        self._said_full = float("-inf")
+        self._exchanges: set[Exchange] = set()
+        self._routed: dict[str, Route | None] = {}
+        self._acceptors: list[Acceptor] = []
         self._listeners: list[Listener] = []
         self._restarting: asyncio.Task[None] | None = None
         self._ticker: asyncio.Task[None] | None = None
-        metrics = telemetry.metrics
-        self._requests = metrics.counter(
-            "firstbyte_edge_requests_total", "Requests by listener and status", "listener", "status"
-        )
-        self._seconds = metrics.histogram(
-            "firstbyte_edge_request_seconds", "From the end of a request's head to the end of its response",
-            (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30), "listener",
-        )  # fmt: skip
-        self._handshakes = metrics.counter(
-            "firstbyte_edge_handshakes_total", "TLS handshakes with clients", "version", "resumed"
-        )
-        self._connects = metrics.counter(
-            "firstbyte_edge_upstream_connects_total", "Connections opened", "upstream", "result"
-        )
-        pool = metrics.gauge("firstbyte_edge_pool_connections", "Pooled connections", "upstream", "state")
-        clients = metrics.gauge("firstbyte_edge_clients", "Client connections that are open or in their TLS handshake")
-        most = metrics.gauge("firstbyte_edge_clients_most", "Client connections that are served at one time")
-        self._displaced = metrics.counter(
-            "firstbyte_edge_clients_displaced_total",
-            "Client connections that were closed to make room, idle or in their TLS handshake",
-        )
-        self._refused = metrics.counter(
-            "firstbyte_edge_clients_refused_total", "Client connections for which there was no room", "answer"
-        )
-
-        def refresh() -> None:
-            clients.set(len(self._clients))
-            most.set(self.admission.most)
-            for row in self._rows():
-                for state in ("idle", "active"):
-                    pool.set(float(row[state]), upstream=row["name"], state=state)
-
-        metrics.before_render(refresh)
+        self._resolving: dict[Target, asyncio.Task[None]] = {}
+        self._logged: dict[str, float] = {}
+        #: Requests by listener and status since the last scrape, and their latencies: folded into the metrics there.
+        self._counted: Counter[tuple[str, int | str]] = Counter()
+        self._latencies: dict[str, list[float]] = {}
+        self._declare_metrics()
         telemetry.faults.declare("drop_upstream", "Refuse to open upstream connections")
         telemetry.faults.declare("upstream_delay", "Forward this many milliseconds late", ms=1000.0)
         telemetry.faults.declare("short_keep_alive", "Close a client's connection after this silence, to the millisecond", s=5.0)  # fmt: skip
         telemetry.route("GET", "/admin/pool", lambda _: {"upstreams": self._rows()})
         telemetry.route("POST", "/admin/pool/purge", self._purge)
+
+    def __repr__(self) -> str:
+        return f"<Proxy clients={len(self._clients)} requests={len(self._exchanges)} {self.admission!r}>"
+
+    # --- listening --------------------------------------------------------------------------------------------------
 
     async def listen(
         self, endpoint: tuple[str, int], name: str, *, context: ssl.SSLContext | None = None, pooled: bool = True
@@ -204,67 +117,80 @@ class Proxy:
         return address
 
     def _bind(self, listener: Listener) -> tuple[str, int]:
-        door = Door(listener.endpoint, listener.context, lambda: self._admit(listener))
-        self._doors.append(door)
-        return door.address
+        acceptor = Acceptor(
+            listener.endpoint, listener.context, lambda: self._admit(listener), self.timeouts, self._handshake_failed
+        )
+        self._acceptors.append(acceptor)
+        return acceptor.address
 
     def _admit(self, listener: Listener) -> Client | None:
-        """Return the client for one connection more, or None where it is to be reset."""
-        now = time.monotonic()
-        decision = self.admission.decide(self._clients, now)
+        """Return the client for a new connection, or None where it is to be reset."""
+        decision = self.admission.decide(self._clients, time.monotonic())
         if isinstance(decision, Admit):
-            for client in decision.instead:
-                client.make_room()
-                self._displaced.inc()
+            for client in decision.evict:
+                client.evict()
+                self._evicted.inc()
         else:
-            self._refused.inc(answer="reset" if isinstance(decision, Reset) else "503")
-            if now - self._said_full >= SAY_FULL_EVERY:
-                self._said_full = now
-                logger.warning("clients_full", served=self.admission.served, most=self.admission.most)
+            self._rejected.inc(answer="reset" if isinstance(decision, Reset) else "503")
+            if self._may_log("clients_full"):
+                logger.warning("clients_full", served=self.admission.served, limit=self.admission.limit)
         if isinstance(decision, Reset):
             return None
         scheme = "http" if listener.context is None else "https"
-        client = Client(self, scheme=scheme, pooled=listener.pooled, turned_away=isinstance(decision, TurnAway))
+        client = Client(self, scheme=scheme, pooled=listener.pooled, rejected=isinstance(decision, Reject))
         self._clients.add(client)
         return client
+
+    def _handshake_failed(self, reason: str) -> None:
+        self._failed_handshakes.inc(reason=reason)
+        if self._may_log("handshake_failed"):
+            logger.warning("handshake_failed", reason=reason)
+
+    def _may_log(self, event: str) -> bool:
+        now = time.monotonic()
+        if now - self._logged.get(event, float("-inf")) < LOG_EVERY:
+            return False
+        self._logged[event] = now
+        return True
 
     async def close(self) -> None:
         """Stop accepting, let requests under way finish, close the rest."""
         self.draining = True
         if self._restarting is not None:
             await asyncio.gather(self._restarting, return_exceptions=True)
-        for door in self._doors:
-            door.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         for client in list(self._clients):
             client.drain()
-        deadline = time.monotonic() + DRAIN
+        deadline = time.monotonic() + self.timeouts.drain
         while self._clients and time.monotonic() < deadline:  # noqa: ASYNC110 - bounded, and clients are many
-            await asyncio.sleep(0.05)  # polls
+            await asyncio.sleep(0.05)  # between two looks
         for client in list(self._clients):
             client.abort()
-        for door in self._doors:
-            await door.abort()
-        if self._ticker is not None:
-            self._ticker.cancel()
-            await asyncio.gather(self._ticker, return_exceptions=True)
+        for acceptor in self._acceptors:
+            await acceptor.abort()
+        tasks = [*self._resolving.values(), *([self._ticker] if self._ticker is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for pool in self.pools.values():
-            pool.close(pool.core.purge())
+            await pool.close()
         await asyncio.sleep(0)  # transports close in the next round of the loop
 
     def certificate_changed(self, reload: Reload) -> None:
         """Drain pooled connections of the old certificate; do what a restart does where *reload* says so."""
         for pool in self.pools.values():
-            pool.close(pool.core.retire())
+            pool.retire()
         if reload.restart:
             self._restarting = asyncio.get_running_loop().create_task(self._restart(reload.down_s))
 
     async def _restart(self, down_s: float) -> None:
-        """Do to clients what a restart of this process does: nobody listens for a while, and every connection is cut."""
+        """Do to clients what a restart of this process does: close the listeners for a while, and cut every connection."""
         logger.warning("restart_like_a_naive_reload", down_s=down_s, clients=len(self._clients))
-        doors, self._doors = self._doors, []
-        for door in doors:
-            door.close()
-            await door.abort()
+        acceptors, self._acceptors = self._acceptors, []
+        for acceptor in acceptors:
+            acceptor.close()
+            await acceptor.abort()
         for client in list(self._clients):
             client.abort()
         await asyncio.sleep(down_s)  # the restart without grace that was asked for
@@ -272,10 +198,10 @@ class Proxy:
             for listener in self._listeners:
                 self._bind(listener)
 
-    # --- for clients and exchanges ----------------------------------------------------------------------------------
+    # --- for clients ------------------------------------------------------------------------------------------------
 
     def connected(self, client: Client) -> None:
-        """A client connection is ready."""
+        """Count a client's handshake."""
         tls = client.transport.get_extra_info("ssl_object")
         if tls is not None:
             self._handshakes.inc(version=tls.version() or "?", resumed=str(bool(tls.session_reused)).lower())
@@ -283,34 +209,80 @@ class Proxy:
             client.drain()
 
     def disconnected(self, client: Client) -> None:
-        """A client connection ended, or never came to be one."""
+        """Forget a client that is gone, or never connected."""
         if client in self._clients:
             self._clients.remove(client)
-            self.admission.left(turned_away=client.turned_away)
+            self.admission.left(rejected=client.rejected)
 
-    def short_keep_alive(self) -> float | None:
-        """Return the seconds of silence that a client has from now on, where the fault says so."""
+    def keep_alive_limit(self) -> float | None:
+        """Return the seconds of silence that a client may keep from now on, where the fault says so."""
         faults = self.telemetry.faults
         if faults.any_on and faults.hit("short_keep_alive"):
             return float((faults.get("short_keep_alive") or {}).get("s", 0))
         return None
 
-    async def forward(self, exchange: Exchange) -> None:
-        """Send the request to an origin of its route; errors as `Exchange.run`."""
-        faults = self.telemetry.faults
+    def handle(self, client: Client, head: RequestHead) -> Work | None:
+        """Return the exchange that forwards a request; None when the edge itself answered it.
+
+        Raises:
+            BadRequestError: no route matches.
+        """
+        if client.scheme == "http" and head.path.startswith(CHALLENGE):
+            self._answer_challenge(client, head)
+            return None
+        if (head.hops == 0 or head.target == b"*") and head.method in {b"TRACE", b"OPTIONS"}:
+            self._answer_here(client, head)
+            return None
+        delay, faults = 0.0, self.telemetry.faults
         if faults.any_on and faults.hit("upstream_delay"):
-            await asyncio.sleep(float((faults.get("upstream_delay") or {}).get("ms", 0)) / 1000)  # the fault itself
-        path = exchange.target.partition(b"?")[0].decode("latin-1")
+            delay = float((faults.get("upstream_delay") or {}).get("ms", 0)) / 1000
+        route = self._routed.get(head.path) or self._find(head.path)
+        exchange = Exchange(client, head, self.pools[route], self.timeouts, delay)
+        self._exchanges.add(exchange)
+        return exchange
+
+    def done(self, client: Client, work: Work | None, status: int | str) -> None:
+        """Count a request that ended."""
+        listener = client.scheme if client.pooled else f"{client.scheme}-fresh"
+        self._counted[listener, status] += 1
+        if work is None:
+            return
+        self._exchanges.discard(work)
+        took = time.perf_counter() - work.began
+        latencies = self._latencies.get(listener)
+        if latencies is None:
+            latencies = self._latencies[listener] = [0] * (len(BUCKETS) + 1) + [0.0]
+        latencies[bisect_left(BUCKETS, took)] += 1
+        latencies[-1] += took
+
+    def _find(self, path: str) -> Route:
         route = find(self.routes, path)
         if route is None:
             raise BadRequestError(404, f"no route for {path[:80]!r}")
-        await exchange.run(route)
+        if len(self._routed) >= ROUTED_PATHS:
+            self._routed.clear()
+        self._routed[path] = route
+        return route
 
-    def done(self, client: Client, exchange: Exchange) -> None:
-        """Count a request that ended."""
-        listener = client.scheme if client.pooled else f"{client.scheme}-fresh"
-        self._requests.inc(listener=listener, status=str(exchange.status or "aborted"))
-        self._seconds.observe(time.perf_counter() - exchange.began, listener=listener)
+    def _answer_challenge(self, client: Client, head: RequestHead) -> None:
+        answer = self.challenge(head.path[len(CHALLENGE) :])
+        status = 404 if answer is None else 200
+        client.respond(status, (answer or "").encode(), b"text/plain", head_only=head.method == b"HEAD")
+        self.done(client, None, status)
+
+    def _answer_here(self, client: Client, head: RequestHead) -> None:
+        """Answer a request that may go no further (RFC 9110 section 7.6.2)."""
+        if head.method == b"OPTIONS":
+            client.respond(
+                200, b"", b"text/plain", more=b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE\r\n"
+            )
+        else:
+            lines = head.forward.split(b"\r\n")[:-1]
+            reflected = [line for line in lines if not line.lower().startswith(_SENSITIVE)]
+            client.respond(200, b"\r\n".join([*reflected, b"", b""]), b"message/http")
+        self.done(client, None, 200)
+
+    # --- for pools --------------------------------------------------------------------------------------------------
 
     async def open(self, target: Target) -> tuple[Upstream, Timing]:
         """Open a connection to *target*; raise `UpstreamError`."""
@@ -318,16 +290,13 @@ class Proxy:
         try:
             if faults.any_on and faults.hit("drop_upstream"):
                 raise UpstreamError(502, "the fault drop_upstream is on", str(target))
-            found = await connect(target, self.stub, self.client_context() if target.tls else None, self._lost)
+            context = self.client_context() if target.tls else None
+            found = await connect(target, self.stub, context, self._lost, self.timeouts.connect)
         except UpstreamError:
             self._connects.inc(upstream=str(target), result="failed")
             raise
         self._connects.inc(upstream=str(target), result="ok")
         return found
-
-    def give_back(self, route: Route, upstream: Upstream, *, reusable: bool) -> None:
-        """An exchange is done with *upstream*."""
-        self.pools[route].give_back(upstream, reusable=reusable)
 
     def _lost(self, upstream: Upstream) -> None:
         for pool in self.pools.values():
@@ -335,28 +304,98 @@ class Proxy:
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(TICK)  # from look to look
-            now = time.monotonic()
-            for client in list(self._clients):
-                client.check_deadline(now)
+            await asyncio.sleep(TICK)  # between two looks
+            now, clock = time.monotonic(), time.perf_counter()
+            for client in [client for client in self._clients if client.deadline <= now]:
+                client.expire(now)
+            for exchange in list(self._exchanges):
+                exchange.tick(clock)
             for pool in self.pools.values():
-                pool.close(pool.core.expire(now))
+                pool.tick(now, self.timeouts.pool)
+            self._follow_names()
 
-    # --- admin ------------------------------------------------------------------------------------------------------
+    def _follow_names(self) -> None:
+        """Tell each pool the addresses of its targets, so that connections to an address that left the answer are drained."""
+        for pool in self.pools.values():
+            for target in pool.route.targets:
+                if target in self._resolving or not pool.core.in_use(target):
+                    continue
+                try:
+                    known = self.stub.known(target.host)
+                except StubError:
+                    continue  # no answer is no reason to drain what works
+                if known is not None:
+                    pool.core.resolved(target, frozenset(map(str, known.rdata)))
+                else:
+                    self._resolving[target] = asyncio.get_running_loop().create_task(self._resolve(target))
+
+    async def _resolve(self, target: Target) -> None:
+        try:
+            await self.stub.resolve(target.host)
+        except StubError as error:
+            logger.info("name_not_refreshed", upstream=str(target), reason=str(error))
+        finally:
+            del self._resolving[target]
+
+    # --- for operators ----------------------------------------------------------------------------------------------
+
+    def _declare_metrics(self) -> None:
+        metrics = self.telemetry.metrics
+        requests = metrics.counter(
+            "firstbyte_edge_requests_total", "Requests by listener and status", "listener", "status"
+        )
+        seconds = metrics.histogram(
+            "firstbyte_edge_request_seconds", "From the end of a request's head to the end of its response",
+            BUCKETS, "listener",
+        )  # fmt: skip
+        self._handshakes = metrics.counter(
+            "firstbyte_edge_handshakes_total", "TLS handshakes with clients", "version", "resumed"
+        )
+        self._failed_handshakes = metrics.counter(
+            "firstbyte_edge_handshake_failures_total", "TLS handshakes with clients that failed", "reason"
+        )
+        self._connects = metrics.counter(
+            "firstbyte_edge_upstream_connects_total", "Connections opened", "upstream", "result"
+        )
+        pool = metrics.gauge("firstbyte_edge_pool_connections", "Pooled connections", "upstream", "state")
+        clients = metrics.gauge("firstbyte_edge_clients", "Client connections that are open or in their TLS handshake")
+        limit = metrics.gauge("firstbyte_edge_clients_max", "Client connections that are served at one time")
+        self._evicted = metrics.counter(
+            "firstbyte_edge_clients_evicted_total", "Idle client connections that were closed for a new one"
+        )
+        self._rejected = metrics.counter(
+            "firstbyte_edge_clients_rejected_total", "Client connections for which there was no room", "answer"
+        )
+
+        def refresh() -> None:
+            clients.set(len(self._clients))
+            limit.set(self.admission.limit)
+            for row in self._rows():
+                for state in ("idle", "active"):
+                    pool.set(float(row[state]), upstream=row["name"], state=state)
+            counted, self._counted = self._counted, Counter()
+            for (listener, status), count in counted.items():
+                requests.inc(count, listener=listener, status=str(status))
+            latencies, self._latencies = self._latencies, {}
+            for listener, row_of_counts in latencies.items():
+                seconds.merge([int(n) for n in row_of_counts[:-1]], row_of_counts[-1], listener=listener)
+
+        metrics.before_render(refresh)
 
     def _rows(self) -> list[dict[str, Any]]:
         rows = []
         for route, pool in self.pools.items():
-            for row in pool.core.describe(time.monotonic()):
-                known = self.stub.cache.get(
-                    str(row["name"]).rpartition(":")[0].removeprefix("http://"), "A", time.monotonic()
-                )
-                address = known.rdata[0] if known is not None and hasattr(known, "rdata") else ""
+            for target, row in zip(route.targets, pool.core.describe(time.monotonic()), strict=True):
+                try:
+                    known = self.stub.known(target.host)
+                except StubError:
+                    known = None
+                address = str(known.rdata[0]) if known is not None and known.rdata else ""
                 rows.append({**row, "route": route.prefix, "address": address, "waiting": pool.core.waiting})
         return rows
 
     def _purge(self, _: Request) -> dict[str, int]:
-        closed = sum(pool.close(pool.core.purge()) for pool in self.pools.values())
+        closed = sum(pool.purge() for pool in self.pools.values())
         self.stub.flush()
         logger.info("pool_purged", closed=closed)
         return {"closed": closed}

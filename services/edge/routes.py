@@ -1,4 +1,4 @@
-"""Which path goes to which origins: ``/news=news.example.com:8443``, the longest prefix wins."""
+"""Which path goes to which origins: ``/news=news.example.com:8443``; the longest prefix wins."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +10,16 @@ class Target:
 
     host: str
     port: int
-    #: Whether it is spoken to over (mutual) TLS.
+    #: Whether connections to it use (mutual) TLS.
     tls: bool = True
 
     def __str__(self) -> str:
         return f"{'' if self.tls else 'http://'}{self.host}:{self.port}"
+
+    @property
+    def authority(self) -> bytes:
+        """What Host says when the client named none."""
+        return f"{self.host}:{self.port}".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,7 @@ class Route:
     targets: tuple[Target, ...]
 
     def matches(self, path: str) -> bool:
-        """Return whether *path* (without query) is the prefix or below it."""
+        """Return whether *path*, normalised and without query, is the prefix or below it."""
         return path == self.prefix or path.startswith(self.prefix if self.prefix.endswith("/") else self.prefix + "/")
 
 
@@ -42,7 +47,7 @@ def parse_route(text: str) -> Route:
     for each in listed.split(","):
         plain = each.startswith("http://")
         host, colon, port = each.removeprefix("http://").rpartition(":")
-        if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        if not colon or not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
             raise ValueError(f"expected HOST:PORT or http://HOST:PORT, got {each!r}")
         targets.append(Target(host, int(port), not plain))
     return Route(prefix, tuple(targets))
@@ -50,5 +55,4 @@ def parse_route(text: str) -> Route:
 
 def find(routes: Sequence[Route], path: str) -> Route | None:
     """Return the route with the longest prefix that matches."""
-    matching = [route for route in routes if route.matches(path)]
-    return max(matching, key=lambda route: len(route.prefix), default=None)
+    return max((route for route in routes if route.matches(path)), key=lambda route: len(route.prefix), default=None)

@@ -9,39 +9,54 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import httptools
-
-from edge.errors import UpstreamError
-from edge.headers import MAX_FIELDS, MAX_HEADER, Fields
+from edge.bodies import Body, BodyError, LengthBody, UntilClose, response_body
+from edge.errors import BadResponseError, UpstreamError
+from edge.heads import MAX_HEAD, ResponseHead, response_head
 from edge.pool import Connection
+from edge.remembered import Remembered
 from edge.routes import Target
 from stub import AsyncStub, StubError
 
-#: Seconds for look-up, TCP and TLS together.
-CONNECT_TIMEOUT = 5.0
-#: Octets that wait for a slow side before the quick side is paused.
+#: Bytes that wait for a slow side before the quick side is paused.
 HIGH_WATER = 256 * 1024
+#: Interim responses (1xx) before the final one; an origin that sends more is at fault.
+MAX_INTERIM = 16
+
+#: Heads of responses, which are much the same from one to the next.
+read_head: Remembered[ResponseHead] = Remembered(response_head)
 
 
 class Receiver(Protocol):
-    """Who gets the response."""
+    """What gets the response."""
 
-    def response_head(self, status: int, reason: bytes, fields: Fields) -> None:
-        """The final status line and fields came."""
+    #: Whether the response to this request never has a body.
+    head_only: bool
 
-    def response_body(self, data: bytes) -> None:
-        """Some of the body came."""
+    def response_interim(self, head: ResponseHead) -> None:
+        """An interim response came (1xx); the final one follows."""
 
-    def response_end(self, reusable: bool) -> None:
+    def response_begins(self, head: ResponseHead, payload: bytes, *, bodiless: bool, whole: bool) -> None:
+        """The final head came, with *payload* of its body; *whole*: that is all of it."""
+
+    def response_body(self, payload: bytes) -> None:
+        """More of the body came."""
+
+    def response_end(self, *, reusable: bool) -> None:
         """The response is whole."""
 
     def response_lost(self, reason: str) -> None:
-        """The connection ended or spoke nonsense before the response was whole."""
+        """The connection ended or sent nonsense before the response was whole."""
 
-    def upstream_writable(self, writable: bool) -> None:
-        """The origin takes the request's body (again), or does not for now."""
+    def switched(self, head: ResponseHead, data: bytes) -> None:
+        """The origin switched protocols (101); *data* came after the head."""
+
+    def tunnelled(self, data: bytes) -> None:
+        """Bytes of the other protocol came."""
+
+    def upstream_writable(self, *, writable: bool) -> None:
+        """The origin takes more of the request's body, or takes no more for now."""
 
 
 @dataclass(slots=True)
@@ -56,21 +71,24 @@ class Timing:
 class Upstream(asyncio.Protocol):
     """A connection to an origin, used for one request at a time."""
 
-    def __init__(self, on_idle_loss: Callable[["Upstream"], None]) -> None:
+    def __init__(self, target: Target, on_idle_loss: Callable[["Upstream"], None]) -> None:
+        self.target = target
+        #: The pool's entry for this connection, if it is pooled.
         self.pooled: Connection | None = None
         self.address = ""
         self.transport: asyncio.Transport | None = None
         self.receiver: Receiver | None = None
-        #: Whether a byte of the present response came: after it a request can not be sent again.
+        #: Whether a byte of the present response came: after it a request cannot be sent again.
         self.began = False
         self._on_idle_loss = on_idle_loss
-        self._parser: Any = None
-        self._head_only = False
-        self._fields: Fields = []
-        self._size = 0
-        self._reason = b""
-        self._ended = False
-        self._until_close = False
+        self._beginning = b""
+        self._body: Body | None = None
+        self._keep_alive = False
+        self._interim = 0
+        self._tunnel = False
+        self._paused = False
+        #: Whether the origin said that it ends: FIN, or close_notify over TLS.
+        self._announced = False
 
     # --- asyncio ----------------------------------------------------------------------------------------------------
 
@@ -79,19 +97,20 @@ class Upstream(asyncio.Protocol):
         self.transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[union-attr]  # connected: it has one
 
     def data_received(self, data: bytes) -> None:
-        if self.receiver is None:  # an origin that speaks out of turn is not trusted with the next request
+        receiver = self.receiver
+        if receiver is None:  # an origin that speaks out of turn is not trusted with the next request
             self.abort()
             return
         self.began = True
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._fail("the origin wants to switch protocols")
-        except httptools.HttpParserError as error:
-            if self._parser is not None and not self._ended:
-                self._fail(f"expected an HTTP response: {error.__context__ or error}")
+        if self._tunnel:
+            receiver.tunnelled(data)
+        elif self._body is None:
+            self._head(receiver, data)
+        else:
+            self._payload(receiver, self._body, data)
 
     def eof_received(self) -> bool:
+        self._announced = self.transport is not None and _announced(self.transport.get_extra_info("ssl_object"))
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -99,9 +118,9 @@ class Upstream(asyncio.Protocol):
         self.transport = None
         if receiver is None:
             self._on_idle_loss(self)
-        elif self._until_close and not self._ended and exc is None:
+        elif isinstance(self._body, UntilClose) and self._announced and exc is None:
             receiver.response_end(reusable=False)
-        elif not self._ended:
+        else:
             receiver.response_lost(f"the origin closed: {exc}" if exc else "the origin closed the connection")
 
     def pause_writing(self) -> None:
@@ -114,12 +133,10 @@ class Upstream(asyncio.Protocol):
 
     # --- for whoever forwards ---------------------------------------------------------------------------------------
 
-    def send_request(self, head: bytes, receiver: Receiver, *, head_only: bool) -> None:
-        """Send a request's head; its body follows by `write`.  *head_only*: the answer to HEAD has no body."""
-        self.receiver, self._head_only = receiver, head_only
-        self.began = self._ended = self._until_close = False
-        self._fields, self._size, self._reason = [], 0, b""
-        self._parser = httptools.HttpResponseParser(self)
+    def send_request(self, head: bytes, receiver: Receiver) -> None:
+        """Send a request's head; its body follows by `write`."""
+        self.receiver = receiver
+        self.began, self._interim, self._beginning, self._body = False, 0, b"", None
         self.write(head)
 
     def write(self, data: bytes) -> None:
@@ -129,12 +146,14 @@ class Upstream(asyncio.Protocol):
 
     def pause(self) -> None:
         """The client is slow: read no more for now."""
-        if self.transport is not None:
+        if self.transport is not None and not self._paused:
+            self._paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """The client takes more."""
-        if self.transport is not None:
+        if self.transport is not None and self._paused:
+            self._paused = False
             self.transport.resume_reading()
 
     @property
@@ -143,58 +162,85 @@ class Upstream(asyncio.Protocol):
         return self.transport is not None and not self.transport.is_closing()
 
     def abort(self) -> None:
-        """Cut the connection; nobody is told."""
+        """Cut the connection; the receiver hears no more."""
         self.receiver = None
         if self.transport is not None:
             self.transport.abort()
 
     def close(self) -> None:
-        """Close the connection properly."""
+        """Close the connection properly; the receiver hears no more."""
+        self.receiver = None
         if self.transport is not None:
             self.transport.close()
 
-    # --- httptools --------------------------------------------------------------------------------------------------
+    # --- the response -----------------------------------------------------------------------------------------------
 
-    def on_status(self, reason: bytes) -> None:
-        self._reason += reason
+    def _head(self, receiver: Receiver, data: bytes) -> None:
+        if self._beginning:
+            data, self._beginning = self._beginning + data, b""
+        while True:
+            end = data.find(b"\r\n\r\n") + 4
+            if end < 4:
+                if len(data) > MAX_HEAD:
+                    self._fail(f"expected a head of at most {MAX_HEAD} bytes, got {len(data)} bytes without an end")
+                elif b"HTTP/1."[: len(data)] != data[:7]:
+                    self._fail(f"expected an HTTP response, got {data[:40]!r}")
+                self._beginning = data
+                return
+            try:
+                head = read_head(data[:end])
+            except BadResponseError as error:
+                self._fail(str(error))
+                return
+            if head.status >= 200:
+                break
+            if head.status == 101:
+                self._tunnel = True
+                receiver.switched(head, data[end:])
+                return
+            data = data[end:]
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                self._fail(f"expected at most {MAX_INTERIM} interim responses")
+                return
+            receiver.response_interim(head)
+            if not data:
+                return
+        self._begin(receiver, head, data[end:])
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._size += len(name) + len(value) + 4
-        if self._size > MAX_HEADER or len(self._fields) >= MAX_FIELDS:
-            raise httptools.HttpParserError(f"more than {MAX_FIELDS} fields or {MAX_HEADER} octets")
-        self._fields.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status < 200:  # interim: not forwarded, the final one follows
-            self._fields, self._size, self._reason = [], 0, b""
+    def _begin(self, receiver: Receiver, head: ResponseHead, data: bytes) -> None:
+        bodiless = receiver.head_only or head.status in {204, 304}
+        body = LengthBody(0) if bodiless else response_body(head.framing)
+        self._body, self._keep_alive = body, head.keep_alive
+        try:
+            payload = body.feed(data)
+        except BodyError as error:
+            self._fail(str(error))
             return
-        names = {name for name, _ in self._fields}
-        bodiless = self._head_only or status in {204, 304}
-        self._until_close = not bodiless and not names & {b"content-length", b"transfer-encoding"}
-        receiver = self.receiver
-        if receiver is None:
+        if body.done:
+            self.receiver = None
+            receiver.response_begins(head, payload, bodiless=bodiless, whole=True)
+            self._end(receiver, body)
+        else:
+            receiver.response_begins(head, payload, bodiless=bodiless, whole=False)
+
+    def _payload(self, receiver: Receiver, body: Body, data: bytes) -> None:
+        try:
+            payload = body.feed(data)
+        except BodyError as error:
+            self._fail(str(error))
             return
-        receiver.response_head(status, self._reason, self._fields)
-        if bodiless:
-            self._finish()
+        if payload:
+            receiver.response_body(payload)
+        if body.done and self.receiver is not None:
+            self.receiver = None
+            self._end(receiver, body)
 
-    def on_body(self, data: bytes) -> None:
-        if self.receiver is not None and not self._ended:
-            self.receiver.response_body(data)
-
-    def on_message_complete(self) -> None:
-        if self._parser.get_status_code() >= 200 and not self._ended and not self._until_close:
-            self._finish()
-
-    def _finish(self) -> None:
-        self._ended = True
-        receiver, self.receiver = self.receiver, None
-        # The last piece may have filled a slow client's buffer.  That client is no reason to be deaf when idle, to the
-        # origin's close and to the answer to the next request.
+    def _end(self, receiver: Receiver, body: Body) -> None:
+        # The last piece may have filled a slow client's buffer, and paused this connection.  While idle it has to notice
+        # that the origin closes, and later it has to read the next response.
         self.resume()
-        if receiver is not None:
-            receiver.response_end(reusable=bool(self._parser.should_keep_alive()) and not self._until_close)
+        receiver.response_end(reusable=self._keep_alive and not body.rest)
 
     def _fail(self, reason: str) -> None:
         receiver, self.receiver = self.receiver, None
@@ -203,46 +249,95 @@ class Upstream(asyncio.Protocol):
             receiver.response_lost(reason)
 
 
+def _announced(tls: ssl.SSLObject | None) -> bool:
+    """Whether an end was meant: a FIN without TLS, close_notify with it (asyncio reports a bare FIN in the same way)."""
+    if tls is None:
+        return True
+    try:
+        return tls.read(1) == b""
+    except ssl.SSLZeroReturnError:
+        return True
+    except ssl.SSLError:
+        return False
+
+
 async def connect(
-    target: Target, stub: AsyncStub, context: ssl.SSLContext | None, on_idle_loss: Callable[[Upstream], None]
+    target: Target,
+    stub: AsyncStub,
+    context: ssl.SSLContext | None,
+    on_idle_loss: Callable[[Upstream], None],
+    timeout: float,
 ) -> tuple[Upstream, Timing]:
-    """Open a connection to *target*.
+    """Open a connection to *target* within *timeout* seconds, trying every address of its name.
 
     Raises:
         UpstreamError: 502 or 504, with the step that failed.
     """
     timing, address, step = Timing(), "", "look-up"
-    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
+        async with asyncio.timeout(timeout) as whole:
             began = time.perf_counter()
             answer = await stub.resolve(target.host)
-            address = answer.rdata[0] if len(answer.rdata) == 1 else answer.rdata[int(began * 1e6) % len(answer.rdata)]
             resolved = time.perf_counter()
             timing.dns = 0.0 if answer.cached else (resolved - began) * 1000
-            step = "connection"
-            transport, protocol = await loop.create_connection(lambda: Upstream(on_idle_loss), address, target.port)
-            connected = time.perf_counter()
-            timing.connect = (connected - resolved) * 1000
-            protocol.address = f"{address}:{target.port}"
-            if target.tls:
-                step = "TLS handshake"
+            first = int(began * 1e6) % len(answer.rdata)
+            addresses = [str(each) for each in (*answer.rdata[first:], *answer.rdata[:first])]
+            for number, address in enumerate(addresses):
+                step = "connection"
+                left = (whole.when() or 0) - asyncio.get_running_loop().time()
                 try:
-                    secured = await loop.start_tls(transport, protocol, context, server_hostname=target.host)  # type: ignore[arg-type]  # asyncio's stubs are narrower than asyncio
-                except BaseException:
-                    transport.abort()
-                    raise
-                if secured is None:
-                    raise ConnectionResetError("closed by the origin")
-                protocol.connection_made(secured)
-                timing.tls = (time.perf_counter() - connected) * 1000
-            return protocol, timing
+                    async with asyncio.timeout(left / (len(addresses) - number)):
+                        return await _connect_to(address, target, context, on_idle_loss, timing)
+                except (OSError, TimeoutError):
+                    if number + 1 == len(addresses):
+                        raise
+            raise UpstreamError(502, "name: no address", str(target))
     except StubError as error:
         raise UpstreamError(502, f"name: {error}", str(target)) from None
+    except _HandshakeError as error:
+        raise UpstreamError(502, str(error), str(target), address) from None
     except TimeoutError:
-        raise UpstreamError(504, f"{step}: not within {CONNECT_TIMEOUT:g} s", str(target), address) from None
-    except ssl.SSLCertVerificationError as error:
-        raise UpstreamError(502, f"certificate: {error.verify_message}", str(target), address) from None
+        step = "TLS handshake" if timing.connect and target.tls else step
+        raise UpstreamError(504, f"{step}: not within {timeout:g} s", str(target), address) from None
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
-        raise UpstreamError(502, f"{step}: {reason}", str(target), address) from None
+        raise UpstreamError(502, f"{step}: {_reason(error)}", str(target), address) from None
+
+
+class _HandshakeError(OSError):
+    """The TLS handshake with an origin failed."""
+
+
+async def _connect_to(
+    address: str,
+    target: Target,
+    context: ssl.SSLContext | None,
+    on_idle_loss: Callable[[Upstream], None],
+    timing: Timing,
+) -> tuple[Upstream, Timing]:
+    loop = asyncio.get_running_loop()
+    began = time.perf_counter()
+    transport, protocol = await loop.create_connection(lambda: Upstream(target, on_idle_loss), address, target.port)
+    connected = time.perf_counter()
+    timing.connect = (connected - began) * 1000
+    protocol.address = f"{address}:{target.port}"
+    if target.tls:
+        try:
+            secured = await loop.start_tls(transport, protocol, context, server_hostname=target.host)  # type: ignore[arg-type]  # asyncio's stubs are narrower than asyncio
+            if secured is None:
+                raise ConnectionResetError("closed by the origin")
+        except ssl.SSLCertVerificationError as error:
+            transport.abort()
+            raise _HandshakeError(f"certificate: {error.verify_message}") from None
+        except OSError as error:
+            transport.abort()
+            raise _HandshakeError(f"TLS handshake: {_reason(error)}") from None
+        except BaseException:
+            transport.abort()
+            raise
+        protocol.connection_made(secured)
+        timing.tls = (time.perf_counter() - connected) * 1000
+    return protocol, timing
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge import Limits, Route, Target
+from edge import Limits, Route, Target, Timeouts
 from edge.proxy import Proxy
 from stub import AsyncStub
 from telemetry import Telemetry
@@ -29,6 +29,7 @@ class Bench(Peers):
         """Start an edge with one route to *targets*."""
         client = self.papers.client("www.example.com") if any(t.tls for t in targets) else None
         stub = AsyncStub([("127.0.0.1", 9)], timeout=0.1, attempts=1)
+        more.setdefault("timeouts", Timeouts(drain=0.3))
         proxy = Proxy(Telemetry("edge"), [Route("/", targets)], stub, lambda: client, limits=limits, **more)
         context = self.papers.server("www.example.com") if tls else None
         _, port = await proxy.listen(("127.0.0.1", 0), "test", context=context, pooled=pooled)
@@ -38,7 +39,7 @@ class Bench(Peers):
 
 @pytest.fixture
 async def bench(papers: Papers, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr("edge.proxy.DRAIN", 0.3)
+    monkeypatch.setattr("edge.proxy.TICK", 0.02)
     async with Bench.opened(papers) as made:
         yield made
 
@@ -49,7 +50,7 @@ async def until_idle(proxy: Proxy) -> None:
 
 
 async def talk(port: int, request: bytes, context: ssl.SSLContext | None = None, timeout: float = 3.0) -> bytes:
-    """Send octets, half-close nothing, return everything until the edge closes or falls silent for a moment."""
+    """Send bytes, half-close nothing, return everything until the edge closes or falls silent for a moment."""
     name = "www.example.com" if context else None
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
     received = b""

@@ -1,4 +1,4 @@
-"""How many clients are served at one time, who goes first, and what the one beyond is told."""
+"""How many clients are served at one time, which are evicted for others, and what happens beyond the limit."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from edge.__main__ import main
-from edge.admission import CLOSED_AT_ONCE, QUIET, SEARCH_EVERY, Admission, Admit, Reset, TurnAway
+from edge.admission import EVICTED_AT_ONCE, QUIET, SEARCH_EVERY, Admission, Admit, Reject, Reset
 from edge.proxy import Proxy
 from tests.edge.conftest import GET, Bench, parts, plain, talk, until_idle
 from tests.peers import OK, replying
@@ -20,49 +20,49 @@ KEPT = GET.replace(b"Connection: close\r\n", b"")
 
 
 @dataclass(frozen=True, slots=True)
-class Guest:
+class Candidate:
     """A connection that has been quiet since then, or is busy."""
 
     quiet_since: float | None
 
 
-def full(most: int = 2, turned_away: int = 1) -> Admission:
-    admission = Admission(most, turned_away)
-    for _ in range(most):
+def full(limit: int = 2, rejected: int = 1) -> Admission:
+    admission = Admission(limit, rejected)
+    for _ in range(limit):
         assert admission.decide((), 0.0) == Admit()
     return admission
 
 
 @pytest.mark.parametrize(
-    ("guests", "instead"),
+    ("candidates", "evicted"),
     [
         pytest.param([3.0, 1.0, 2.0], [1.0, 2.0, 3.0], id="longest-quiet-first"),
         pytest.param([None, 2.0], [2.0], id="busy-stays"),
         pytest.param([10.0 - QUIET, 10.1 - QUIET], [10.0 - QUIET], id="quiet-for-a-moment-stays"),
-        pytest.param([float(i) / 100 for i in range(200)], [float(i) / 100 for i in range(CLOSED_AT_ONCE)], id="some-at-a-time"),
+        pytest.param([float(i) / 100 for i in range(200)], [float(i) / 100 for i in range(EVICTED_AT_ONCE)], id="some-at-a-time"),
     ],
 )  # fmt: skip
-def test_idle_connections_make_room(guests: list[float | None], instead: list[float]) -> None:
-    decision = full().decide([Guest(since) for since in guests], 10.0)
+def test_idle_connections_are_evicted(candidates: list[float | None], evicted: list[float]) -> None:
+    decision = full().decide([Candidate(since) for since in candidates], 10.0)
     assert isinstance(decision, Admit)
-    assert [guest.quiet_since for guest in decision.instead] == instead
+    assert [each.quiet_since for each in decision.evict] == evicted
 
 
-def test_beyond_the_limit_some_are_told_and_the_rest_are_reset() -> None:
-    admission = full(most=2, turned_away=1)
-    busy = [Guest(None), Guest(None)]
-    assert admission.decide(busy, 1.0) == TurnAway()
+def test_beyond_the_limit_some_are_rejected_and_the_rest_are_reset() -> None:
+    admission = full(limit=2, rejected=1)
+    busy = [Candidate(None), Candidate(None)]
+    assert admission.decide(busy, 1.0) == Reject()
     assert admission.decide(busy, 1.0) == Reset()
-    assert repr(admission) == "<Admission served=2 of 2 turned_away=1>"
-    admission.left(turned_away=True)
-    assert admission.decide(busy, 1.0) == TurnAway()
-    admission.left(turned_away=False)
+    assert repr(admission) == "<Admission served=2 of 2 rejected=1>"
+    admission.left(rejected=True)
+    assert admission.decide(busy, 1.0) == Reject()
+    admission.left(rejected=False)
     assert admission.decide(busy, 1.0) == Admit()
 
 
 def test_a_flood_does_not_make_every_connection_a_search() -> None:
-    admission, quiet = full(), [Guest(0.0)]
-    assert admission.decide([Guest(None)], 10.0) == TurnAway()
+    admission, quiet = full(), [Candidate(0.0)]
+    assert admission.decide([Candidate(None)], 10.0) == Reject()
     assert admission.decide(quiet, 10.0 + SEARCH_EVERY / 2) == Reset()
     assert admission.decide(quiet, 10.0 + SEARCH_EVERY) == Admit((quiet[0],))
 
@@ -81,7 +81,7 @@ async def knock(port: int) -> None:
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-async def test_the_one_beyond_hears_why_and_those_inside_are_served_on(bench: Bench, *, tls: bool) -> None:
+async def test_a_client_beyond_the_limit_hears_why_and_the_others_are_served(bench: Bench, *, tls: bool) -> None:
     proxy, port = await bench.edge(plain(await bench.start(replying(OK))), tls=tls, admission=Admission(1))
     context = bench.papers.client() if tls else None
     name = "www.example.com" if tls else None
@@ -92,25 +92,25 @@ async def test_the_one_beyond_hears_why_and_those_inside_are_served_on(bench: Be
         status, fields, body = parts(await talk(port, GET, context))
         assert (status, fields["retry-after"], fields["connection"]) == (503, "1", "close")
         assert json.loads(body)["reason"] == "as many clients are connected as this edge serves"
-        await until(lambda: proxy.admission.turned_away == 0)
-    assert count(proxy, "clients_refused_total") == ['firstbyte_edge_clients_refused_total{answer="503"} 2']
+        await until(lambda: proxy.admission.rejected == 0)
+    assert count(proxy, "clients_rejected_total") == ['firstbyte_edge_clients_rejected_total{answer="503"} 2']
     writer.close()
     await until_idle(proxy)
-    assert repr(proxy.admission) == "<Admission served=0 of 1 turned_away=0>"
+    assert repr(proxy.admission) == "<Admission served=0 of 1 rejected=0>"
 
 
 async def test_a_flood_beyond_the_limit_is_reset(bench: Bench) -> None:
-    proxy, port = await bench.edge(plain(await bench.start(replying(OK))), admission=Admission(1, turned_away=0))
+    proxy, port = await bench.edge(plain(await bench.start(replying(OK))), admission=Admission(1, max_rejected=0))
     _, inside = await asyncio.open_connection("127.0.0.1", port)
     await until(lambda: proxy.admission.served == 1)
     with pytest.raises(ConnectionResetError):
         await knock(port)
-    assert count(proxy, "clients_refused_total") == ['firstbyte_edge_clients_refused_total{answer="reset"} 1']
+    assert count(proxy, "clients_rejected_total") == ['firstbyte_edge_clients_rejected_total{answer="reset"} 1']
     inside.close()
 
 
 @pytest.mark.parametrize("before", [KEPT, b""], ids=["between-requests", "before-the-first"])
-async def test_an_idle_connection_is_closed_for_a_new_one(
+async def test_an_idle_connection_is_evicted_for_a_new_client(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, before: bytes
 ) -> None:
     monkeypatch.setattr("edge.admission.QUIET", 0.0)
@@ -122,12 +122,12 @@ async def test_an_idle_connection_is_closed_for_a_new_one(
     await until(lambda: any(client.quiet_since is not None for client in proxy._clients))
     assert parts(await talk(port, GET))[0] == 200
     assert await reader.read() == b""
-    assert count(proxy, "clients_displaced_total") == ["firstbyte_edge_clients_displaced_total 1"]
+    assert count(proxy, "clients_evicted_total") == ["firstbyte_edge_clients_evicted_total 1"]
     writer.close()
     await until_idle(proxy)
 
 
-async def test_a_client_that_never_shakes_hands_gives_its_place_back(bench: Bench) -> None:
+async def test_a_failed_handshake_frees_its_place(bench: Bench) -> None:
     proxy, port = await bench.edge(plain(1), tls=True, admission=Admission(1))
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     await until(lambda: proxy.admission.served == 1)
@@ -136,24 +136,26 @@ async def test_a_client_that_never_shakes_hands_gives_its_place_back(bench: Benc
     writer.close()
 
 
-async def test_an_unfinished_handshake_gives_its_place_to_a_new_one(
+async def test_an_unfinished_handshake_is_evicted_for_a_new_client(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edge.admission.QUIET", 0.0)
     proxy, port = await bench.edge(plain(await bench.start(replying(OK))), tls=True, admission=Admission(1))
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"\x16\x03\x01\x02")  # a record of 512 octets begins, and never ends
+    writer.write(b"\x16\x03\x01\x02")  # a record of 512 bytes begins, and never ends
     await until(lambda: proxy.admission.served == 1)
     assert parts(await talk(port, GET, bench.papers.client()))[0] == 200
     with contextlib.suppress(ConnectionResetError):
         assert await reader.read() == b""
-    assert count(proxy, "clients_displaced_total") == ["firstbyte_edge_clients_displaced_total 1"]
+    assert count(proxy, "clients_evicted_total") == ["firstbyte_edge_clients_evicted_total 1"]
     writer.close()
     await until_idle(proxy)
-    assert repr(proxy.admission) == "<Admission served=0 of 1 turned_away=0>"
+    assert repr(proxy.admission) == "<Admission served=0 of 1 rejected=0>"
 
 
-async def test_who_is_turned_away_has_no_place_to_give(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_is_being_rejected_is_never_evicted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("edge.admission.QUIET", 0.0)
     monkeypatch.setattr("edge.admission.SEARCH_EVERY", 0.0)
     proxy, port = await bench.edge(plain(1), tls=True, admission=Admission(1))
@@ -161,21 +163,21 @@ async def test_who_is_turned_away_has_no_place_to_give(bench: Bench, monkeypatch
     _, busy = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="www.example.com")
     busy.write(GET[:10])  # a request is under way
     await until(lambda: all(client.quiet_since is None for client in proxy._clients))
-    _, stalled = await asyncio.open_connection("127.0.0.1", port)  # will hear 503, once it has shaken hands
-    await until(lambda: proxy.admission.turned_away == 1)
+    _, stalled = await asyncio.open_connection("127.0.0.1", port)  # will be answered 503 after its handshake
+    await until(lambda: proxy.admission.rejected == 1)
     status, _, _ = parts(await talk(port, GET, context))
     assert status == 503
     assert proxy.admission.served == 1
-    assert count(proxy, "clients_displaced_total") == ["firstbyte_edge_clients_displaced_total 0"]
+    assert count(proxy, "clients_evicted_total") == ["firstbyte_edge_clients_evicted_total 0"]
     for writer in (busy, stalled):
         writer.close()
     await until_idle(proxy)
 
 
-async def test_while_descriptors_are_short_clients_wait_in_the_backlog(
+async def test_without_free_descriptors_clients_wait_in_the_backlog(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("edge.door.RESPITE", 0.01)
+    monkeypatch.setattr("edge.acceptor.RESPITE", 0.01)
     proxy, port = await bench.edge(plain(await bench.start(replying(OK))))
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.socket() as client:
@@ -194,7 +196,7 @@ async def test_while_descriptors_are_short_clients_wait_in_the_backlog(
     ("clients", "expected"),
     [("0", "expected --max-clients of at least 1, got 0"), ("99999999", "expected --max-clients of at most ")],
 )
-def test_a_limit_that_can_not_be_held_is_a_usage_error(
+def test_a_limit_that_cannot_be_held_is_a_usage_error(
     capsys: pytest.CaptureFixture[str], clients: str, expected: str
 ) -> None:
     with pytest.raises(SystemExit) as exit_code:

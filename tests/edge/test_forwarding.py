@@ -72,7 +72,7 @@ async def test_chunked_bodies_of_any_size_are_forwarded_both_ways(bench: Bench, 
         pytest.param(GET.replace(b"GET", b"HEAD"), b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", 200, b"", id="head"),
         pytest.param(GET, b"HTTP/1.1 204 No Content\r\n\r\n", 204, b"", id="204"),
         pytest.param(GET, b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", 304, b"", id="304"),
-        pytest.param(GET, b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK, 200, b"ok", id="interim"),
+        pytest.param(GET.replace(b"1.1", b"1.0"), b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK, 200, b"ok", id="interim"),
         pytest.param(GET.replace(b"1.1", b"1.0"), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", 200, b"ok", id="http-1.0-client"),
     ],
 )  # fmt: skip
@@ -82,6 +82,13 @@ async def test_messages_with_and_without_bodies_are_forwarded(
     _, port = await bench.edge(plain(await bench.start(replying(reply))))
     got, _, content = parts(await talk(port, request_))
     assert (got, content) == (status, body)
+
+
+async def test_interim_responses_pass_in_front_of_the_final_one(bench: Bench) -> None:
+    _, port = await bench.edge(plain(await bench.start(replying(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK))))
+    early, _, final = (await talk(port, GET)).partition(b"\r\n\r\n")
+    assert early.startswith(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n")
+    assert parts(final)[::2] == (200, b"ok")
 
 
 async def test_a_response_delimited_by_close_is_chunked_for_the_client(bench: Bench) -> None:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from edge import Target
+from edge import Target, Timeouts
 from tests.edge.conftest import GET, Bench, parts, plain, talk
 from tests.peers import OK, read_request, replying
 
@@ -44,9 +44,7 @@ async def test_an_origin_that_misbehaves_before_the_first_byte_is_a_502_with_its
     assert reason in json.loads(body)["reason"]
 
 
-async def test_an_origin_that_refuses_is_a_502_and_a_silent_one_a_504(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_origin_that_refuses_is_a_502_and_a_silent_one_a_504(bench: Bench) -> None:
     _, port = await bench.edge(Target("127.0.0.1", 1, tls=False))
     status, _, body = parts(await talk(port, GET))
     assert (status, "refused" in json.loads(body)["reason"].lower()) == (502, True)
@@ -55,8 +53,7 @@ async def test_an_origin_that_refuses_is_a_502_and_a_silent_one_a_504(
         await read_request(reader)
         await asyncio.sleep(1)  # twenty times what the edge waits
 
-    monkeypatch.setattr("edge.exchange.RESPONSE_TIMEOUT", 0.05)
-    _, port = await bench.edge(plain(await bench.start(silent)))
+    _, port = await bench.edge(plain(await bench.start(silent)), timeouts=Timeouts(response=0.05))
     assert parts(await talk(port, GET))[0] == 504
 
 

@@ -1,124 +1,220 @@
 """What the pool decides: no socket, no clock."""
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edge import Limits, Open, Pool, Refuse, Target, Use, Wait
+from edge import Limits, Open, Outcome, Pool, Refuse, Target, Use, Wait
+from edge.pool import LEAD
+from edge.retry import RetryBudget
 
 A, B = Target("a", 1), Target("b", 2)
+OK, FAILED, UNKNOWN = Outcome.OK, Outcome.FAILED, Outcome.UNKNOWN
 
 
-def take(pool: Pool, now: float = 0.0):
-    decision = pool.decide(now)
+def take(pool: Pool, now: float = 0.0, avoid: frozenset[Target] = frozenset()):
+    decision = pool.take(object(), now, avoid)
     assert isinstance(decision, Open)
     return pool.opened(decision.target, now)
+
+
+def give_back(pool: Pool, connection, now: float = 0.0, outcome: Outcome = OK, *, reusable: bool = True) -> bool:
+    return pool.give_back(connection, now, outcome, reusable=reusable)
 
 
 def test_the_connection_used_last_is_used_first() -> None:
     pool = Pool([A])
     first, second = take(pool), take(pool)
-    pool.give_back(first, 1.0, reusable=True)
-    pool.give_back(second, 2.0, reusable=True)
-    assert pool.decide(3.0) == Use(second)
+    give_back(pool, first, 1.0)
+    give_back(pool, second, 2.0)
+    assert pool.take("r", 3.0) == Use(second)
     assert repr(pool) == "<Pool a:1[busy=1 idle=1 failures=0] waiting=0 generation=0>"
 
 
-def test_targets_take_turns_and_the_least_busy_goes_first() -> None:
+def test_the_least_busy_target_goes_first() -> None:
     pool = Pool([A, B])
-    first = take(pool)
-    second = take(pool)
+    first, second = take(pool), take(pool)
     assert {first.target, second.target} == {A, B}
-    pool.give_back(first, 0.0, reusable=True)
-    assert pool.decide(0.0) == Use(first)
+    give_back(pool, first)
+    assert pool.take("r", 0.0) == Use(first)
 
 
-def test_a_full_pool_waits_and_a_full_queue_refuses() -> None:
+def test_requests_one_after_the_other_reach_every_target() -> None:
+    pool = Pool([A, B])
+    counts = {A: 0, B: 0}
+    for _ in range(100):
+        decision = pool.take("r", 0.0)
+        assert isinstance(decision, Use | Open)
+        connection = decision.connection if isinstance(decision, Use) else pool.opened(decision.target, 0.0)
+        counts[connection.target] += 1
+        give_back(pool, connection)
+    assert abs(counts[A] - counts[B]) <= LEAD
+
+
+def test_a_full_pool_queues_and_a_full_queue_refuses() -> None:
     pool = Pool([A], Limits(per_target=1, waiting=1))
     take(pool)
-    assert pool.decide(0.0) == Wait()
-    pool.waiting = 1
-    assert isinstance(pool.decide(0.0), Refuse)
+    assert pool.take("first", 0.0) == Wait()
+    assert isinstance(pool.take("second", 0.0), Refuse)
+
+
+def test_the_queue_is_served_in_order_and_no_newcomer_overtakes_it() -> None:
+    pool = Pool([A], Limits(per_target=1))
+    connection = take(pool)
+    for name in ("first", "second", "third"):
+        assert pool.take(name, 0.0) == Wait()
+    assert pool.leave("first")
+    assert not pool.leave("first")
+    give_back(pool, connection)
+    assert pool.take("newcomer", 0.0) == Wait()
+    assert pool.next_waiter(0.0) == ("second", Use(connection))
+    assert pool.next_waiter(0.0) is None
+    assert pool.waiting == 2
 
 
 def test_idle_and_old_connections_are_not_used() -> None:
     pool = Pool([A], Limits(idle_s=60, age_s=300))
     connection = take(pool)
-    pool.give_back(connection, 0.0, reusable=True)
+    give_back(pool, connection)
     assert pool.expire(59.0) == []
-    assert isinstance(pool.decide(60.0), Open)
+    assert isinstance(pool.take("r", 60.0), Open)
     assert pool.expire(60.0) == [connection]
     old = pool.opened(A, 0.0)
-    assert not pool.give_back(old, 300.0, reusable=True)
+    assert not give_back(pool, old, 300.0)
 
 
 def test_a_new_certificate_drains_the_connections_of_the_old_one() -> None:
     pool = Pool([A])
     busy, idle = take(pool), take(pool)
-    pool.give_back(idle, 0.0, reusable=True)
+    give_back(pool, idle)
     assert pool.retire() == [idle]
-    assert not pool.give_back(busy, 0.0, reusable=True)
+    assert not give_back(pool, busy)
 
 
-def test_a_target_that_fails_is_set_aside_for_longer_each_time_and_tried_again() -> None:
-    pool = Pool([A, B], Limits(failures=2, aside_s=1.0))
-    for _ in range(2):
-        while (decision := pool.decide(0.0)) != Open(A):
-            assert isinstance(decision, Open)
-            pool.give_back(pool.opened(decision.target, 0.0), 0.0, reusable=False)
-        pool.failed(A, 0.0)
-    assert {getattr(pool.decide(0.5), "target", None) for _ in range(4)} == {B}
-    assert Open(A) in [pool.decide(1.0) for _ in range(2)]
+def test_connections_to_an_address_that_left_the_answer_are_drained() -> None:
+    pool = Pool([A])
+    old, new = pool.opened(A, 0.0, "198.19.20.21"), pool.opened(A, 0.0, "198.19.20.22")
+    for connection in (old, new):
+        give_back(pool, connection)
+    pool.resolved(A, frozenset({"198.19.20.22"}))
+    assert pool.expire(0.0) == [old]
+    assert pool.take("r", 0.0) == Use(new)
 
 
-def test_a_target_is_called_aside_only_while_it_is() -> None:
-    pool = Pool([A, B], Limits(failures=1, aside_s=2))
-    pool.decide(0, frozenset({B}))
-    pool.failed(A, 0)
-    assert [[row["aside"] for row in pool.describe(now)] for now in (1, 3)] == [[True, False], [False, False]]
+def fail(pool: Pool, target: Target, times: int, now: float = 0.0) -> None:
+    for _ in range(times):
+        give_back(pool, take(pool, now, frozenset({A, B}) - {target}), now, FAILED, reusable=False)
 
 
-def test_when_all_are_aside_they_are_tried_regardless() -> None:
+def test_a_target_that_fails_is_ejected_for_longer_each_time() -> None:
+    pool = Pool([A, B], Limits(failures=2, ejected_s=1.0, per_target=1000))
+    fail(pool, A, 2)
+    assert {take(pool, 0.9).target for _ in range(20)} == {B}
+    assert [row["ejected"] for row in pool.describe(0.9)] == [True, False]
+    assert take(pool, 1.0).target == A, "the probe"
+    assert {take(pool, 1.0).target for _ in range(20)} == {B}, "one request probes, the others do not"
+
+
+def test_a_probe_that_succeeds_brings_a_target_back_and_one_that_fails_ejects_it_again() -> None:
+    pool = Pool([A, B], Limits(failures=1, ejected_s=1.0))
+    fail(pool, A, 1)
+    probe = take(pool, 1.0, frozenset({B}))
+    give_back(pool, probe, 1.1, FAILED, reusable=False)
+    assert [row["ejected"] for row in pool.describe(3.0)] == [True, False]
+    assert [row["ejected"] for row in pool.describe(3.2)] == [False, False]
+    probe = take(pool, 3.2, frozenset({B}))
+    assert probe.target == A
+    give_back(pool, probe, 3.3, OK)
+    assert pool.take("r", 3.3, frozenset({B})) == Use(probe)
+    assert [row["ejected"] for row in pool.describe(3.3)] == [False, False]
+
+
+def test_a_client_that_leaves_says_nothing_about_the_target() -> None:
     pool = Pool([A], Limits(failures=1))
-    assert pool.decide(0.0) == Open(A)
+    give_back(pool, take(pool), outcome=UNKNOWN, reusable=False)
+    assert [row["ejected"] for row in pool.describe(0.0)] == [False]
+
+
+def test_when_all_are_ejected_they_are_tried_regardless() -> None:
+    pool = Pool([A], Limits(failures=1))
+    pool.take("r", 0.0)
     pool.failed(A, 0.0)
-    assert pool.decide(0.0) == Open(A)
+    assert pool.take("r", 0.0) == Open(A)
+
+
+def test_a_fresh_connection_is_no_idle_one() -> None:
+    pool = Pool([A], Limits(per_target=1))
+    idle = take(pool)
+    give_back(pool, idle)
+    assert pool.take("r", 0.0, fresh=True) == Open(A)
+    assert pool.expire(0.0) == [idle], "it made room"
+
+
+@pytest.mark.parametrize(("requests", "retries"), [(0, 10), (40, 20), (10_000, 100)])
+def test_retries_are_a_share_of_requests(requests: int, retries: int) -> None:
+    budget = RetryBudget(ratio=0.25, per_second=10, most=100)
+    for _ in range(requests):
+        budget.request()
+    assert sum(budget.spend(0.0) for _ in range(1000)) == retries
+    assert sum(budget.spend(1.0) for _ in range(1000)) == 10
 
 
 class Life(RuleBasedStateMachine):
-    """Any order of events: counts stay true and bounds hold."""
+    """Any order of events: counts stay true, bounds hold, the queue keeps its order."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.limits = Limits(per_target=3, idle=2, idle_s=5, age_s=20, failures=2)
+        self.limits = Limits(per_target=3, idle=2, idle_s=5, age_s=20, failures=2, waiting=4)
         self.pool = Pool([A, B], self.limits)
         self.now = 0.0
         self.busy: list = []
         self.idle: list = []
+        self.queue: list[int] = []
+        self.number = 0
 
     @rule(seconds=st.floats(0, 8))
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(works=st.booleans())
-    def request(self, works: bool) -> None:
-        decision = self.pool.decide(self.now)
+    def perform(self, decision, works: bool) -> None:
         if isinstance(decision, Use):
             assert decision.connection in self.idle
             self.idle.remove(decision.connection)
             self.busy.append(decision.connection)
-        elif isinstance(decision, Open) and works:
+        elif works:
             self.busy.append(self.pool.opened(decision.target, self.now))
-        elif isinstance(decision, Open):
-            self.pool.failed(decision.target, self.now)
         else:
-            assert len(self.busy) >= 3  # the other target may be set aside
+            self.pool.failed(decision.target, self.now)
+
+    @rule(works=st.booleans(), fresh=st.booleans(), avoid=st.sets(st.sampled_from([A, B])))
+    def request(self, works: bool, fresh: bool, avoid: set[Target]) -> None:
+        self.number += 1
+        decision = self.pool.take(self.number, self.now, frozenset(avoid), fresh=fresh)
+        if isinstance(decision, Wait):
+            self.queue.append(self.number)
+        elif isinstance(decision, Refuse):
+            assert len(self.queue) == self.limits.waiting
+        else:
+            assert not self.queue, "nobody overtakes"
+            self.perform(decision, works)
+
+    @precondition(lambda self: self.queue)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        assert self.pool.leave(self.queue.pop(data.draw(st.integers(0, len(self.queue) - 1))))
+
+    @rule(works=st.booleans())
+    def serve(self, works: bool) -> None:
+        if (found := self.pool.next_waiter(self.now)) is not None:
+            self.queue.remove(found[0])
+            self.perform(found[1], works)
 
     @precondition(lambda self: self.busy)
-    @rule(data=st.data(), reusable=st.booleans())
-    def finish(self, data: st.DataObject, reusable: bool) -> None:
+    @rule(data=st.data(), reusable=st.booleans(), outcome=st.sampled_from(Outcome))
+    def finish(self, data: st.DataObject, reusable: bool, outcome: Outcome) -> None:
         connection = self.busy.pop(data.draw(st.integers(0, len(self.busy) - 1)))
-        if self.pool.give_back(connection, self.now, reusable=reusable):
+        if self.pool.give_back(connection, self.now, outcome, reusable=reusable):
             self.idle.append(connection)
 
     @rule()
@@ -137,7 +233,16 @@ class Life(RuleBasedStateMachine):
         assert sum(row["active"] for row in rows) == len(self.busy)
         assert sum(row["idle"] for row in rows) <= len(self.idle)
         assert all(row["active"] + row["idle"] <= 3 for row in rows)
+        assert self.pool.waiting == len(self.queue)
+
+    @invariant()
+    def an_unused_pool_serves(self) -> None:
+        if not self.busy:
+            pool = self.pool
+            assert not self.queue or pool.waiting
+            free = [s for s in pool._states.values() if s.total < self.limits.per_target or s.idle]
+            assert free
 
 
-Life.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+Life.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestLife = Life.TestCase

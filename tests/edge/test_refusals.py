@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from edge import Timeouts
 from tests.edge.conftest import Bench, parts, plain, talk
 from tests.peers import OK, read_request, replying
 
@@ -48,8 +49,6 @@ async def test_what_could_be_read_in_two_ways_is_refused_and_the_connection_clos
     assert seen == []
 
 
-async def test_slow_heads_are_cut_off(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.client.HEAD_TIMEOUT", 0.05)
-    monkeypatch.setattr("edge.proxy.TICK", 0.02)
-    _, port = await bench.edge(plain(await bench.start(replying(OK))))
+async def test_slow_heads_are_cut_off(bench: Bench) -> None:
+    _, port = await bench.edge(plain(await bench.start(replying(OK))), timeouts=Timeouts(head=0.05))
     assert parts(await talk(port, b"GET / HTT"))[0] == 408

@@ -2,11 +2,13 @@
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
 from edge import Limits, Route
 from edge.exchange import Exchange
+from edge.route_pool import RoutePool
 from tests.edge.conftest import GET, Bench, parts, plain, talk
 from tests.peers import OK, read_request, replying
 
@@ -68,14 +70,14 @@ async def test_a_full_pool_makes_requests_wait_and_a_full_queue_refuses(
 async def test_a_connection_that_a_slow_client_held_back_serves_the_next_one(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def body_that_fills_the_buffer(exchange: Exchange, data: bytes) -> None:
-        receive(exchange, data)
+    def body_that_fills_the_buffer(exchange: Exchange, *args: Any, **more: Any) -> None:
+        receive(exchange, *args, **more)
         exchange.client_writable(writable=False)  # as the transport says it when the last piece has to wait
 
-    receive = Exchange.response_body
+    receive = Exchange.response_begins
     _, port = await bench.edge(plain(await bench.start(replying(OK))), limits=Limits(per_target=1))
     with monkeypatch.context() as patch:
-        patch.setattr(Exchange, "response_body", body_that_fills_the_buffer)
+        patch.setattr(Exchange, "response_begins", body_that_fills_the_buffer)
         assert parts(await talk(port, GET))[0] == 200
     async with asyncio.timeout(5):
         status, fields, body = parts(await talk(port, GET))
@@ -92,7 +94,7 @@ async def test_an_idle_connection_that_its_origin_closes_leaves_the_pool_of_its_
     proxy, _ = await bench.edge(plain(await bench.start(once)))
     route = Route("/own", (plain(await bench.start(once)),))
     proxy.routes = (*proxy.routes, route)
-    proxy.pools[route] = type(proxy.pools[proxy.routes[0]])(proxy, route, None)
+    proxy.pools[route] = RoutePool(route, proxy.open)
     _, port = await proxy.listen(("127.0.0.1", 0), "other")
     assert parts(await talk(port, GET.replace(b"GET / ", b"GET /own ")))[0] == 200
     await asyncio.sleep(0.1)  # the origin closes after its answer: the close comes later

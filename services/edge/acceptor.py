@@ -1,7 +1,7 @@
-"""One listening socket: accepts, asks who may come in, and sees each through its TLS handshake.
+"""One listening socket: accepts, asks which clients are admitted, and leads each through its TLS handshake.
 
-asyncio's own server tells nobody about a connection before its handshake has succeeded, nor when it fails; here each is
-known, and can be cut, from the moment it is accepted.
+asyncio's own server reports a connection only after its handshake has succeeded, and a failed one not at all; here every
+connection is known, and can be cut, from the moment it is accepted.
 """
 
 import asyncio
@@ -12,32 +12,48 @@ from collections.abc import Callable
 from functools import partial
 
 from edge.client import Client
+from edge.timeouts import Timeouts
 from telemetry import log
 
 logger = log.get("edge")
 
-#: Connections that the kernel keeps for us.
+#: Connections that the kernel queues until they are accepted.
 BACKLOG = 1024
-#: Connections accepted per readiness event: enough to amortise it, few enough to let those inside get on.
+#: Connections accepted per readiness event: enough to amortise it, few enough for the others to be served in between.
 BATCH = 64
-#: Seconds for a client's TLS handshake.
-HANDSHAKE_TIMEOUT = 10.0
-#: Seconds without accepting after the system had no descriptor or memory for one connection more.
+#: Seconds without accepting after the system had no descriptor or memory for another connection.
 RESPITE = 0.1
 #: SO_LINGER of 0 s: close with a reset.
 _RESET = struct.pack("ii", 1, 0)
 
 
-class Door:
+class Acceptor:
     """A listening socket."""
 
     def __init__(
-        self, endpoint: tuple[str, int], context: ssl.SSLContext | None, admit: Callable[[], Client | None]
+        self,
+        endpoint: tuple[str, int],
+        context: ssl.SSLContext | None,
+        admit: Callable[[], Client | None],
+        timeouts: Timeouts,
+        on_failed_handshake: Callable[[str], None],
     ) -> None:
-        """Listen on *endpoint*; *admit* gives the client for a connection, or None to reset it.  Raises `OSError`."""
+        """Listen on *endpoint*.
+
+        Args:
+            endpoint: address and port.
+            context: for TLS; None for plain TCP.
+            admit: gives the client for a new connection, or None to reset it.
+            timeouts: of the handshake, and of a client that does not take part in closing.
+            on_failed_handshake: hears why a TLS handshake failed, in one word.
+
+        Raises:
+            OSError: the endpoint is taken, or not ours.
+        """
         self._socket = socket.create_server(endpoint, backlog=BACKLOG)
         self._socket.setblocking(False)
-        self._context, self._admit = context, admit
+        self._context, self._admit, self._timeouts = context, admit, timeouts
+        self._on_failed_handshake = on_failed_handshake
         self._entering: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._closed = False
@@ -45,19 +61,19 @@ class Door:
 
     @property
     def address(self) -> tuple[str, int]:
-        """The address and port that clients are served on."""
+        """The address and port on which clients are served."""
         host, port = self._socket.getsockname()[:2]
         return host, port
 
     def close(self) -> None:
-        """Accept no more; handshakes that are under way go on."""
+        """Stop accepting; handshakes under way go on."""
         if not self._closed:
             self._closed = True
             self._loop.remove_reader(self._socket)
             self._socket.close()
 
     async def abort(self) -> None:
-        """End the handshakes that are under way."""
+        """End the handshakes under way."""
         for task in tuple(self._entering):
             task.cancel()
         await asyncio.gather(*self._entering, return_exceptions=True)
@@ -68,7 +84,7 @@ class Door:
                 connection, _ = self._socket.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
-            except OSError as error:  # ENFILE, EMFILE, ENOBUFS, ENOMEM: they wait in the backlog
+            except OSError as error:  # ENFILE, EMFILE, ENOBUFS, ENOMEM: clients wait in the backlog
                 logger.error("accept_failed", error=error.strerror, again_in_s=RESPITE)
                 self._loop.remove_reader(self._socket)
                 self._loop.call_later(RESPITE, self._resume)
@@ -89,17 +105,32 @@ class Door:
             self._loop.add_reader(self._socket, self._readable)
 
     async def _enter(self, connection: socket.socket, client: Client) -> None:
-        timeout = None if self._context is None else HANDSHAKE_TIMEOUT
+        tls = self._context is not None
         try:
             await self._loop.connect_accepted_socket(
-                lambda: client, connection, ssl=self._context, ssl_handshake_timeout=timeout
+                lambda: client,
+                connection,
+                ssl=self._context,
+                ssl_handshake_timeout=self._timeouts.handshake if tls else None,
+                ssl_shutdown_timeout=self._timeouts.linger if tls else None,
             )
-        except OSError:  # no handshake, or none in time: the client knows why
+        except OSError as error:
+            if tls:
+                self._on_failed_handshake(_why(error))
             client.never_connected()
 
     def _entered(self, connection: socket.socket, client: Client, task: asyncio.Task[None]) -> None:
-        """Its handshake ended; also where it was cut before it began, and none of the above has run."""
+        """The handshake ended; where it was cut before it began, nothing of `_enter` has run."""
         self._entering.discard(task)
         if task.cancelled():
             connection.close()
             client.never_connected()
+
+
+def _why(error: OSError) -> str:
+    """Return OpenSSL's name for what went wrong in a handshake, such as ``no_shared_cipher``."""
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower().replace(" ", "_")
+    if isinstance(error, ConnectionResetError):
+        return "closed_by_client"
+    return "timeout" if isinstance(error, ConnectionAbortedError | TimeoutError) else "other"

@@ -1,0 +1,162 @@
+"""The sockets of one route's pool: does what the core decided, and hands connections to the requests that wait."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from edge.errors import UpstreamError
+from edge.pool import Connection, Limits, Open, Outcome, Pool, Refuse, Use, Wait
+from edge.retry import RetryBudget
+from edge.routes import Route, Target
+from edge.upstream import Timing, Upstream
+from telemetry import log
+
+logger = log.get("edge.pool")
+
+#: Opens a connection to a target, or raises `UpstreamError`.
+Opener = Callable[[Target], Awaitable[tuple[Upstream, Timing]]]
+
+
+class Requester(Protocol):
+    """A request that needs a connection; it hears exactly one of these, perhaps before `RoutePool.acquire` returns."""
+
+    def __hash__(self) -> int:
+        """Requests are told apart in the queue."""
+
+    def connected(self, upstream: Upstream, timing: Timing, *, reused: bool) -> None:
+        """The request may go over *upstream*."""
+
+    def not_connected(self, target: Target | None, error: UpstreamError) -> None:
+        """There is no connection: *target* could not be reached, or no connection became free (None)."""
+
+
+class RoutePool:
+    """The pool of one route."""
+
+    def __init__(self, route: Route, opener: Opener, limits: Limits | None = None) -> None:
+        self.route = route
+        self.core = Pool(route.targets, limits)
+        self.retries = RetryBudget()
+        self._opener = opener
+        self._opening: dict[asyncio.Task[None], Requester] = {}
+        #: When each request in the queue came, first come first.
+        self._since: dict[Requester, float] = {}
+        self._turn = 0
+
+    def acquire(self, request: Requester, avoid: frozenset[Target] = frozenset(), *, fresh: bool = False) -> None:
+        """Get a connection for *request*; *avoid* and *fresh* as in `Pool.take`."""
+        now = time.monotonic()
+        decision = self.core.take(request, now, avoid, fresh=fresh)
+        if isinstance(decision, Wait):
+            self._since[request] = now
+        elif isinstance(decision, Refuse):
+            request.not_connected(None, UpstreamError(503, decision.reason, self.route.prefix))
+        else:
+            self._perform(request, decision)
+
+    def acquire_unpooled(self, request: Requester, avoid: frozenset[Target] = frozenset()) -> None:
+        """Open a connection for *request* alone, to the next target in turn."""
+        targets = [target for target in self.route.targets if target not in avoid] or list(self.route.targets)
+        self._turn += 1
+        self._start(request, targets[self._turn % len(targets)], pooled=False)
+
+    def abandon(self, request: Requester) -> None:
+        """*request* has no use for a connection any more; it hears nothing further."""
+        if self.core.leave(request):
+            del self._since[request]
+            return
+        for task, requester in self._opening.items():
+            if requester is request:
+                task.cancel()
+
+    def release(self, upstream: Upstream, outcome: Outcome, *, reusable: bool) -> None:
+        """A request is done with *upstream*."""
+        connection = upstream.pooled
+        if connection is None:
+            upstream.close()
+            return
+        kept = self.core.give_back(connection, time.monotonic(), outcome, reusable=reusable and upstream.alive)
+        if not kept:
+            upstream.close()
+        self._serve_waiters()
+
+    def lost(self, upstream: Upstream) -> None:
+        """An idle connection was closed by the origin."""
+        if upstream.pooled is not None:
+            self.core.lost(upstream.pooled)
+
+    def purge(self) -> int:
+        """Close every idle connection; return how many."""
+        return self._close(self.core.purge())
+
+    def retire(self) -> None:
+        """The client certificate changed: drain the connections of the old one."""
+        self._close(self.core.retire())
+
+    def tick(self, now: float, timeout: float) -> None:
+        """Close what is too old, and turn away requests that have waited for *timeout* seconds."""
+        self._close(self.core.expire(now))
+        late = []
+        for request, since in self._since.items():
+            if since + timeout > now:
+                break
+            late.append(request)
+        for request in late:
+            self.abandon(request)
+            reason = f"no connection was free within {timeout:g} s"
+            request.not_connected(None, UpstreamError(503, reason, self.route.prefix))
+        self._serve_waiters()
+
+    async def close(self) -> None:
+        """Close idle connections, and stop opening others."""
+        self.purge()
+        for task in tuple(self._opening):
+            task.cancel()
+        await asyncio.gather(*self._opening, return_exceptions=True)
+
+    def _perform(self, request: Requester, decision: Use | Open) -> None:
+        if isinstance(decision, Use):
+            request.connected(decision.connection.upstream, Timing(), reused=True)
+        else:
+            self._start(request, decision.target, pooled=True)
+
+    def _start(self, request: Requester, target: Target, *, pooled: bool) -> None:
+        task = asyncio.get_running_loop().create_task(self._open(request, target, pooled=pooled))
+        self._opening[task] = request
+        task.add_done_callback(partial(self._opened, target, pooled))
+
+    def _opened(self, target: Target, pooled: bool, task: asyncio.Task[None]) -> None:
+        """Count an opening that was cancelled, perhaps before it began."""
+        del self._opening[task]
+        if task.cancelled() and pooled:
+            self.core.cancelled(target, time.monotonic())
+            self._serve_waiters()
+
+    async def _open(self, request: Requester, target: Target, *, pooled: bool) -> None:
+        try:
+            upstream, timing = await self._opener(target)
+        except UpstreamError as error:
+            logger.warning("upstream_failed", upstream=error.upstream, address=error.address, reason=error.reason)
+            if pooled:
+                self.core.failed(target, time.monotonic())
+            request.not_connected(target, error)
+        else:
+            if pooled:
+                address = upstream.address.rpartition(":")[0]
+                upstream.pooled = self.core.opened(target, time.monotonic(), address)
+                upstream.pooled.upstream = upstream
+            request.connected(upstream, timing, reused=False)
+        self._serve_waiters()
+
+    def _serve_waiters(self) -> None:
+        while self._since and (found := self.core.next_waiter(time.monotonic())) is not None:
+            request, decision = found
+            del self._since[request]
+            self._perform(request, decision)
+
+    def _close(self, connections: Sequence[Connection]) -> int:
+        for connection in connections:
+            connection.upstream.close()
+        return len(connections)
