@@ -1,4 +1,4 @@
-"""`resolution`: a cold name costs the sum of the round trips to every server asked; each cache takes its share away."""
+"""`resolution`: a cold name costs one round trip to every server asked; each cache on the way saves its share."""
 
 import time
 from collections import defaultdict
@@ -12,9 +12,9 @@ from theory import resolution
 from waterfall.lab import WAN, Links, links
 
 RESOLVER = "resolver"
-#: Milliseconds that a hop may take beyond its round trip: several processes wake up for each.
+#: Milliseconds that a hop may add to its round trip: several processes wake up for each.
 PER_HOP_MS = 3.0
-#: Name servers whose query logs are read, and their addresses (a test holds them against the compose file).
+#: Name servers whose query logs are read, and their addresses (a test compares them with the compose file).
 SERVERS = {
     "root-a": "198.19.10.53",
     "root-b": "198.19.11.53",
@@ -23,21 +23,21 @@ SERVERS = {
     "ns2": "198.19.30.53",
     "ns-news": "198.19.20.54",
 }
-#: From the root to the deepest zone: round-trip time between the resolver and its nearest server, in ms (links.toml).
+#: From the root to the deepest zone: round-trip time in ms between the resolver and its nearest server (links.toml).
 CHAIN = {".": 10.0, "com.": 20.0, "example.com.": 16.0, "news.example.com.": 16.0}
-#: Of the questions in one state, how many may find other caches than prepared: every host of the lab shares them.
+#: Share of the queries that may find caches in another state than prepared: all hosts of the lab share the resolver.
 STRAY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is known where before a question."""
+    """What each cache holds before a query."""
 
     name: str
     qname: str
-    #: Closest zone above whose servers the resolver knows; empty: it knows the answer itself.
+    #: Closest enclosing zone whose servers the resolver knows; empty: it knows the answer.
     known: str
-    #: Whether the client remembers the answer.
+    #: Whether the client has the answer in its own cache.
     client: bool = False
 
     @property
@@ -47,12 +47,12 @@ class State:
 
     @property
     def hops(self) -> int:
-        """Servers that the resolver has to ask."""
+        """Number of servers that the resolver has to ask."""
         return resolution.hops(self.zone, self.known) if self.known else 0
 
     @property
     def shortest(self) -> list[float]:
-        """Milliseconds to the nearest of each of them."""
+        """Round-trip times in milliseconds to the nearest of each of these servers."""
         way = list(CHAIN)[: list(CHAIN).index(self.zone) + 1]
         return [CHAIN[zone] for zone in way[len(way) - self.hops :]]
 
@@ -71,117 +71,138 @@ STATES = (
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One question and its path."""
+    """One query and the path that it took."""
 
     state: State
-    #: Milliseconds that the client waited.
+    #: Milliseconds until the response.
     took: float
-    #: Sum of the configured round-trip times of the path that was taken.
+    #: Sum of the configured round-trip times of that path, in milliseconds.
     predicted: float
-    #: Servers that the resolver asked, by its own account.
+    #: Servers that the resolver reports to have asked.
     asked: tuple[str, ...]
-    #: Epoch seconds of question and answer.
+    #: Epoch seconds of query and response.
     since: float
     until: float
 
     def logged(self, logs: Iterable[tuple[float, str, str]]) -> tuple[str, ...]:
-        """Return the servers that were asked by their own *logs*: (epoch second, server, qname)."""
-        return tuple(sorted(server for at, server, qname in logs if self.since <= at <= self.until and qname == self.state.qname))  # fmt: skip
+        """Return the servers that logged this query; *logs* has (epoch second, server, qname)."""
+        mine = (server for at, server, qname in logs if self.since <= at <= self.until and qname == self.state.qname)
+        return tuple(sorted(mine))
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
     """What can be varied."""
 
-    isp_ms: tuple[float, ...] = parameter((4.0, 20.0, 60.0), quick=(4.0, 20.0), unit="ms", low=1, high=500, help="round-trip times between client and resolver")  # fmt: skip
-    repeats: int = parameter(15, quick=7, low=3, high=200, help="questions in each state, at each round-trip time")
+    isp_ms: tuple[float, ...] = parameter(
+        (4.0, 20.0, 60.0), quick=(4.0, 20.0), unit="ms", low=1, high=500,
+        help="round-trip times between client and resolver",
+    )  # fmt: skip
+    repeats: int = parameter(15, quick=7, low=3, high=200, help="queries per state and round-trip time")
 
 
 class Resolution(Experiment[Parameters]):
-    """The same names, asked with caches filled to different depths; the servers' logs as witnesses."""
+    """The same names with caches in six states, checked against the query logs of the name servers."""
 
     name = "resolution"
-    claim = "A cold name costs one round trip to each server from the root down, one more per delegation; a warm resolver one, a warm client none."
-    says = (
-        "The seed: resolving a name takes several round trips at worst, to the root, the top-level domain's and the zone's own server; caching at every layer, "
-        "in the resolver as in the client, hides it. More subtle: hardly anybody pays the whole sum. Delegations live for hours where "
-        "addresses live for seconds, so what expires is mostly the last hop; and a delegated subdomain costs its round trip only until it is known."
+    claim = (
+        "A cold name costs one round trip to each server from the root down, and one more per delegation; "
+        "with a warm resolver it costs one, with a warm client none."
     )
-    source = "RFC 1034 sections 4.3.1 and 5.3.3, RFC 2181 section 5.4.1; J. Jung, E. Sit, H. Balakrishnan, R. Morris, “DNS performance and the effectiveness of caching” (2002). theory.resolution."
+    says = (
+        "The textbook says that resolving a name takes several round trips in the worst case, to the root, the top-level "
+        "domain and the zone's own server, and that caches at every layer hide this cost. In practice hardly any query "
+        "pays the whole sum: delegations live for hours and addresses for seconds, so mostly the last hop expires, and a "
+        "delegated subdomain costs its additional round trip only until the delegation is cached."
+    )
+    source = (
+        "RFC 1034 sections 4.3.1 and 5.3.3, RFC 2181 section 5.4.1; J. Jung, E. Sit, H. Balakrishnan, R. Morris, “DNS "
+        "performance and the effectiveness of caching” (2002). theory.resolution."
+    )
     production = (
-        "Put a resolver near the clients and share it: its cache is what makes names cheap. Keep names in as few zones as ownership allows; each cut is a round trip for "
-        "whoever comes first. Give NS records and the addresses of name servers long TTLs even where the addresses of services are short. Resolve before the "
-        "request that needs it (pools, prefetch), and cache in the client for as long as the TTL says, not a second longer."
+        "Put a shared resolver near the clients: its cache is what makes names cheap. Keep names in as few zones as "
+        "ownership allows, because the first query pays a round trip for each zone cut. Give NS records and the addresses "
+        "of name servers long TTLs even if service addresses have short ones. Resolve before the request that needs the "
+        "address (pools, prefetching), and cache in the client for exactly as long as the TTL allows."
     )
     settings = Parameters
-    control = Control("the client forgets: it asks the resolver anew each time", ("time, answer known to the client",))
+    control = Control(
+        "the client's cache is disabled: every query goes to the resolver", ("time, answer known to the client",)
+    )
     paths = ("resolver",)
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.answered: dict[tuple[State, float], list[Answered]] = defaultdict(list)
-        #: What the name servers logged: (epoch second, server, qname).
+        #: Query logs of the name servers: (epoch second, server, qname).
         self.logs: list[tuple[float, str, str]] = []
 
     def duration(self) -> float:
-        """Each question takes its path, and a dozen admin requests before and after."""
-        return 3 + len(self.p.isp_ms) * self.p.repeats * (sum(each.hops for each in STATES) * 0.025 + len(STATES) * 0.12)  # fmt: skip
+        """Each query takes its path, and about a dozen admin requests before and after it."""
+        per_repeat = sum(each.hops for each in STATES) * 0.025 + len(STATES) * 0.12
+        return 3 + len(self.p.isp_ms) * self.p.repeats * per_repeat
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return hops, and times on the shortest path as links.toml has it."""
+        """Return hops, and times on the shortest path according to links.toml."""
         predicted = {f"servers asked, {each.name}": Quantity(each.hops, "servers") for each in STATES}
         for each in STATES:
-            predicted[f"time, {each.name}"] = Quantity(0.0 if each.client else resolution.cold_ms(self.p.isp_ms[0], each.shortest), "ms")  # fmt: skip
+            ms = 0.0 if each.client else resolution.cold_ms(self.p.isp_ms[0], each.shortest)
+            predicted[f"time, {each.name}"] = Quantity(ms, "ms")
         return predicted
 
     async def measure(self, run: Run) -> None:
-        """Prepare the caches, ask, and read who was asked."""
+        """Prepare the caches, query, and read which servers were asked."""
         configured = await run.blocking(links, WAN)
         if configured is None:
-            run.skip("wan does not say how its links are set")
+            run.skip("wan does not report how its links are configured")
             return
-        asker = _Asker(run, configured, forgets=self.negative)
-        await run.blocking(asker.acquaint)
+        client = _Client(run, configured, forgets=self.negative)
+        await run.blocking(client.learn_distances)
         for rtt in self.p.isp_ms:
             await run.lab.link("access", "isp", rtt_ms=rtt)
-            run.phase(f"resolver {rtt:g} ms away")
+            run.phase(f"resolver at {rtt:g} ms")
             for _, state in run.interleaved(STATES, self.p.repeats):
-                self.answered[state, rtt].append(await run.blocking(asker.ask, state, rtt))
-        run.phase("query logs of the name servers")
-        self.logs = await run.blocking(asker.logs)
+                self.answered[state, rtt].append(await run.blocking(client.ask, state, rtt))
+        run.phase("reading the query logs of the name servers")
+        self.logs = await run.blocking(client.logs)
 
     def conclude(self, run: Run) -> None:
-        """Hold times against paths, and the resolver's account against the servers' logs."""
-        run.raw["answered"] = {f"{state.name} at {rtt:g} ms": [(a.took, a.predicted, a.asked) for a in found] for (state, rtt), found in self.answered.items()}  # fmt: skip
+        """Compare times with paths, and the resolver's account with the servers' logs."""
+        found = run.findings
+        run.raw["answered"] = {
+            f"{state.name} at {rtt:g} ms": [(a.took, a.predicted, a.asked) for a in every]
+            for (state, rtt), every in self.answered.items()
+        }
         for state in STATES:
-            every = [a for (of, _), found in self.answered.items() if of is state for a in found]
-            asked = [len(a.asked) for a in every]
-            row = run.findings.row(f"servers asked, {state.name}", Estimate.of(asked))
+            asked = [len(a.asked) for (of, _), every in self.answered.items() if of is state for a in every]
+            row = found.row(f"servers asked, {state.name}", Estimate.of(asked))
             right = sum(n == state.hops for n in asked)
-            run.findings.check(row.name, f"{state.hops} in {1 - STRAY:.0%} at least", f"{state.hops} in {right} of {len(asked)}", right >= (1 - STRAY) * len(asked) > 0)  # fmt: skip
+            expected = f"{state.hops} in at least {1 - STRAY:.0%} of the queries"
+            enough = right >= (1 - STRAY) * len(asked) > 0
+            found.check(row.name, expected, f"{state.hops} in {right} of {len(asked)}", enough)
         for state in STATES:
             self._time(run, state)
-        every = [a for found in self.answered.values() for a in found]
+        every = [a for answered in self.answered.values() for a in answered]
         agree = sum(a.asked == a.logged(self.logs) for a in every)
-        name = "servers' query logs agree with the resolver"
-        run.findings.check(name, f"{len(every)} of {len(every)}", f"{agree} of {len(every)}", agree == len(every))
-        run.findings.chart(self._diagonal())
-        run.findings.chart(self._by_layer())
+        name = "the servers' query logs agree with the resolver"
+        found.check(name, f"{len(every)} of {len(every)} queries", f"{agree} of {len(every)}", agree == len(every))
+        found.chart(self._diagonal())
+        found.chart(self._by_layer())
 
     def _time(self, run: Run, state: State) -> None:
-        """The row is for the declared link; the check for every round-trip time, against the path really taken."""
-        found = self.answered[state, self.p.isp_ms[0]]
-        run.findings.row(f"time, {state.name}", Estimate.of([a.took for a in found]))
-        # A busy machine only ever adds: the smallest of the repeats stands for the round trips.
-        rest = [min(a.took - a.predicted for a in each) for (of, _), each in self.answered.items() if of is state]
+        """Add a row for the first round-trip time, and a check over all of them against the path really taken."""
+        shown = self.answered[state, self.p.isp_ms[0]]
+        run.findings.row(f"time, {state.name}", Estimate.of([a.took for a in shown]))
+        # A busy machine only ever adds time: the shortest of the repeats stands for the round trips.
+        rest = [min(a.took - a.predicted for a in every) for (of, _), every in self.answered.items() if of is state]
         room = 0.5 if state.client else PER_HOP_MS * (1 + state.hops)
         worst = max(rest, key=abs, default=float("nan"))
-        run.findings.check(f"time, {state.name}", f"sum of round trips, + 0 to {room:g} ms", f"{worst:+.2f} ms", -0.5 <= worst <= room)  # fmt: skip
+        expected = f"sum of the round trips, plus 0 to {room:g} ms"
+        run.findings.check(f"time, {state.name}", expected, f"{worst:+.2f} ms", -0.5 <= worst <= room)
 
     def _diagonal(self) -> Chart:
-        marks: list[Curve | Dots] = []
-        top = max((a.predicted for found in self.answered.values() for a in found), default=10.0) * 1.08
-        marks.append(Curve("theory: what the round trips of the path add up to", [(0.0, 0.0), (top, top)], 6))
+        top = max((a.predicted for every in self.answered.values() for a in every), default=10.0) * 1.08
+        marks: list[Curve | Dots] = [Curve("theory: sum of the round trips", [(0.0, 0.0), (top, top)], 6)]
         for i, state in enumerate(STATES):
             dots = []
             for rtt in self.p.isp_ms:
@@ -191,11 +212,11 @@ class Resolution(Experiment[Parameters]):
                 dots += [(at, *_middle(values)) for at, values in by_path.items()]
             marks.append(Dots(state.name, dots, i))
         return Chart(
-            "A name costs what the round trips of its path add up to",
+            "A name costs the sum of the round trips on its path",
             [Panel(marks, y="measured, ms", height=380)],
             x="sum of the configured round-trip times, ms",
-            caption="Each dot: the median of the repeats that took the same path, with a bar from the smallest to the largest. The resolver's distance "
-            "is varied, too, so each state has several dots.",
+            caption="Each dot is the median of the repeats that took the same path; its bar runs from the smallest to the "
+            "largest. The distance to the resolver varies as well, so each state has several dots.",
             low=0.0,
             high=top,
             name="resolution",
@@ -203,34 +224,35 @@ class Resolution(Experiment[Parameters]):
 
     def _by_layer(self) -> Chart:
         rtt = self.p.isp_ms[0]
-        panels = []
-        for state in STATES:
-            found = sorted(self.answered[state, rtt], key=lambda a: a.took)
-            if found:
-                panels.append((state, found[len(found) // 2]))
-        bars = [Dots("measured: smallest, median, largest", [(float(i), *_middle([a.took for a in self.answered[state, rtt]])) for i, (state, _) in enumerate(panels)], 1)]  # fmt: skip
-        theory = [Curve("theory" if not i else "", [(i - 0.4, a.predicted), (i + 0.4, a.predicted)], 0) for i, (_, a) in enumerate(panels)]  # fmt: skip
+        shown = [state for state in STATES if self.answered[state, rtt]]
+        times = [[a.took for a in self.answered[state, rtt]] for state in shown]
+        typical = [sorted(self.answered[s, rtt], key=lambda a: a.took)[len(self.answered[s, rtt]) // 2] for s in shown]
+        lines = [
+            Curve("theory" if not i else "", [(i - 0.4, a.predicted), (i + 0.4, a.predicted)], 0)
+            for i, a in enumerate(typical)
+        ]
+        dots = Dots("measured: smallest, median, largest", [(float(i), *_middle(t)) for i, t in enumerate(times)], 1)
         return Chart(
-            "Each cache that remembers spares the round trips behind it",
-            [Panel([*theory, *bars], y="until the answer, ms", height=230)],
-            x=f"resolver {rtt:g} ms away",
-            caption="Who knows what when the question comes; the line is the sum of the round trips that are left.",
-            categories=[state.name for state, _ in panels],
+            "Each cache that holds the answer saves the round trips behind it",
+            [Panel([*lines, dots], y="time to the answer, ms", height=230)],
+            x=f"resolver at {rtt:g} ms",
+            caption="The columns say what is cached when the query is sent; the line is the sum of the remaining round trips.",
+            categories=[state.name for state in shown],
             name="resolution-layers",
         )
 
 
-class _Asker:
-    """Asks as a client does, after the caches were prepared; blocking."""
+class _Client:
+    """Prepares the caches and queries as a client does; blocking."""
 
     def __init__(self, run: Run, configured: Links, *, forgets: bool) -> None:
-        self._lab, self._links, self._forgets = run.lab.admin, configured, forgets
+        self._admin, self._links, self._forgets = run.lab.admin, configured, forgets
         self._stub = Stub()
         self._resolver = self._stub.servers[0][0]
         self._hosts = {address: server for server, address in SERVERS.items()}
 
-    def acquaint(self) -> None:
-        """Let the resolver measure how far each server is, so that it prefers the near ones."""
+    def learn_distances(self) -> None:
+        """Let the resolver measure its distance to each server, so that it prefers the near ones."""
         for _ in range(6):
             for state in (COLD, DEEPER):
                 self._flush(all=True)
@@ -238,23 +260,22 @@ class _Asker:
                 self._stub.resolve(state.qname)
 
     def ask(self, state: State, rtt: float) -> Answered:
-        """Prepare, ask, and read who was asked."""
+        """Prepare the caches, query, and read which servers were asked."""
         self._prepare(state)
         since, began = time.time(), time.perf_counter()
         answer = self._stub.resolve(state.qname)
         took, until = (time.perf_counter() - began) * 1000, time.time()
-        trail = [] if answer.cached else self._trail(state, since)
-        path = [self._links.rtt_ms(self._resolver, address) or 0.0 for address in trail]
+        servers = [] if answer.cached else self._servers_asked(state, since)
+        path = [self._links.rtt_ms(self._resolver, address) or 0.0 for address in servers]
         predicted = 0.0 if state.client else resolution.cold_ms(rtt, path)
-        asked = tuple(sorted(self._hosts.get(address, address) for address in trail))
+        asked = tuple(sorted(self._hosts.get(address, address) for address in servers))
         return Answered(state, took, predicted, asked, since, until)
 
     def _prepare(self, state: State) -> None:
         self._stub.flush()
-        if state.known == ".":
-            self._flush(all=True)
-            return
         self._flush(all=True)
+        if state.known == ".":
+            return
         self._stub.resolve(COLD.qname)
         if state.known:
             self._flush(name=state.qname)
@@ -262,19 +283,19 @@ class _Asker:
             self._stub.flush()
 
     def _flush(self, **what: object) -> None:
-        self._lab.call(RESOLVER, "POST", "/admin/cache/flush", what)
+        self._admin.call(RESOLVER, "POST", "/admin/cache/flush", what)
 
-    def _trail(self, state: State, since: float) -> list[str]:
-        """Return whom the resolver asked for our last question: nobody when it knew."""
-        found = self._lab.call(RESOLVER, "GET", f"/admin/resolutions?qname={state.qname}&limit=1")
+    def _servers_asked(self, state: State, since: float) -> list[str]:
+        """Return the addresses that the resolver asked for our last query; none if it knew the answer."""
+        found = self._admin.call(RESOLVER, "GET", f"/admin/resolutions?qname={state.qname}&limit=1")
         return [str(hop["server"]) for hop in found[0]["hops"]] if found and found[0]["time"] >= since else []
 
     def logs(self) -> list[tuple[float, str, str]]:
-        """Return what the name servers have logged: (epoch second, server, qname)."""
+        """Return the query logs of the name servers: (epoch second, server, qname)."""
         return [
             (float(query["time"]), server, str(query["qname"]).rstrip("."))
             for server in SERVERS
-            for query in self._lab.call(server, "GET", "/admin/queries?limit=1000")
+            for query in self._admin.call(server, "GET", "/admin/queries?limit=1000")
         ]
 
 

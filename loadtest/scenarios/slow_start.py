@@ -1,42 +1,31 @@
-"""`slow-start`: how much fits into each round trip of a new connection, to the segment; and what a warm one has left of it."""
+"""`slow-start`: how many bytes each round trip of a new connection delivers, to the segment; and of a warm one."""
 
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from experiments import (
-    Chart,
-    Control,
-    Curve,
-    Dots,
-    Estimate,
-    Experiment,
-    Panel,
-    Quantity,
-    Run,
-    parameter,
-)
+from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Panel, Quantity, Run, parameter
 from scenarios.instruments.connection import Address, Connection
 from stub import Stub
 from theory import slow_start
 from theory.slow_start import MSS
 
 HOST = "www.example.com"
-#: Rounds that are looked at: with more, 256 KiB of receive buffer could be what decides.
+#: Round trips that are checked: in later ones a receive buffer of 256 KiB could be the limit.
 ROUNDS = 4
-#: Octets of each long answer: a fifth round, so that the fourth is not cut short by its end.
+#: Bytes of each long response: a fifth round trip, so that its end does not cut the fourth short.
 LONG = 300_000
-#: Of the receive buffer: room for every round, so that the congestion window alone decides.
+#: Receive buffer in bytes: large enough that only the congestion window limits.
 BUFFER = 4 << 20
-#: Of the control's: below the first windows.
+#: The control's receive buffer: smaller than the first windows.
 SMALL_BUFFER = 16 << 10
-#: Silence that tells two rounds apart, in round-trip times.
+#: Silence that separates two round trips, as a share of the round-trip time.
 GAP = 0.5
-#: Seconds of silence after which a warm connection is asked again: several RTOs, each of which halves the window.
+#: Seconds of silence before a warm connection is used again: several RTOs, each of which halves the window.
 IDLE = 3.0
 PORT = 80
-#: Connections whose window is read at the sender, and how often per second.
+#: Connections whose window is read at the sender, and readings per second.
 WATCHED, WATCH_HZ = 3, 20
 
 
@@ -44,48 +33,57 @@ WATCHED, WATCH_HZ = 3, 20
 class Parameters:
     """What can be varied."""
 
-    rtt_ms: float = parameter(120.0, quick=100.0, unit="ms", low=40, high=500, help="round-trip time between client and edge")  # fmt: skip
-    repeats: int = parameter(11, quick=5, low=3, high=100, help="new connections")
-    octets: tuple[int, ...] = parameter((5_000, 13_000, 14_480, 30_000, 41_000, 43_440, 70_000, 99_000, 101_360, 200_000), quick=(13_000, 14_480, 41_000, 43_440, 99_000, 101_360), low=1, high=200_000, help="lengths of answers on connections of their own")  # fmt: skip
+    rtt_ms: float = parameter(
+        120.0, quick=100.0, unit="ms", low=40, high=500, help="round-trip time between client and edge"
+    )
+    repeats: int = parameter(11, quick=5, low=3, high=100, help="new connections of each kind")
+    sizes: tuple[int, ...] = parameter(
+        (5_000, 13_000, 14_480, 30_000, 41_000, 43_440, 70_000, 99_000, 101_360, 200_000),
+        quick=(13_000, 14_480, 41_000, 43_440, 99_000, 101_360), unit="bytes", low=1, high=200_000,
+        help="sizes of the responses that are each fetched over a new connection",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What came between two silences."""
+    """What arrived between two silences."""
 
-    #: Milliseconds since the request, of its last octet.
+    #: Milliseconds from the request to its last byte.
     at: float
-    #: Octets until then.
-    octets: int
+    #: Bytes that have arrived by then.
+    received: int
 
 
 class SlowStart(Experiment[Parameters]):
-    """Answers over plain TCP, cut into round trips at the client; the sender's window read beside it."""
+    """Responses over plain TCP, divided into round trips at the client, with the window read at the sender."""
 
     name = "slow-start"
     claim = (
-        "A new connection brings 10, 30, 70, then 150 segments within 1, 2, 3, 4 round trips, however fast the link is."
+        "A new connection delivers 10, 30, 70, then 150 segments within 1, 2, 3, 4 round trips, however fast the link."
     )
     says = (
-        "The seed: when a connection is new, the congestion window has the system's default size and grows with every segment acknowledged, "
-        "exponentially; Bandwidth = WinSize / RTT. So the link's full capacity can not be used right away, and the shorter the round trip, the sooner. "
-        "More subtle: the growth belongs to the connection. One that has carried data has a larger window, until it has been idle for some retransmission "
-        "time-outs: then it starts anew, and what is left of a warm connection is the handshake it saves."
+        "The textbook says that the congestion window of a new connection starts at a system default and grows "
+        "exponentially with every acknowledged segment, and that bandwidth = window / RTT: a new connection cannot use the "
+        "full capacity, and short round trips get there sooner. In practice the window belongs to the connection. One that "
+        "has carried data has a larger window until it has been idle for a few retransmission timeouts; then it starts "
+        "over, and all that a warm connection still saves is the handshake."
     )
     source = (
-        "RFC 5681 section 3.1 (slow start) and 4.1 (restart after idleness), RFC 6928 (initial window of ten segments). Plain TCP with Reno on every route: "
-        "TLS flights would grow the window first, CUBIC's HyStart can end it early, BBR paces."
+        "RFC 5681 section 3.1 (slow start) and 4.1 (restart after idle), RFC 6928 (initial window of ten segments). Plain "
+        "TCP with Reno on every route: TLS flights would grow the window first, CUBIC's HyStart can end the growth early, "
+        "and BBR paces."
     )
     production = (
-        "What must appear first belongs into the first 14 kB, head included: each doubling beyond costs one round trip, whatever the bandwidth. "
-        "Keep connections open and in use; for long-lived ones between your own machines turn net.ipv4.tcp_slow_start_after_idle off. Serve from nearby: "
-        "ten megabytes take ten round trips to get up to speed, at 20 ms a fifth of a second, at 200 ms two seconds. Announce buffers "
-        "that are large enough: a receiver with a small one caps all of this (the control of this experiment)."
+        "Put what the user needs first into the first 14 kB, headers included: each doubling beyond costs a round trip, "
+        "whatever the bandwidth. Keep connections open and in use; for long-lived connections between your own machines "
+        "disable net.ipv4.tcp_slow_start_after_idle. Serve from nearby: ten megabytes need ten round trips to reach full "
+        "speed, a fifth of a second at 20 ms and two seconds at 200 ms. Give receivers large buffers, because a small one "
+        "caps all of this (see the control)."
     )
     settings = Parameters
     control = Control(
-        "the client has room for 16 kB only: now flow control decides, not the congestion window",
-        ("octets after 3 round trips", "octets after 4 round trips"),
+        "the client's receive buffer holds only 16 kB, so that flow control limits instead of the congestion window",
+        ("bytes after 3 round trips", "bytes after 4 round trips"),
     )
     paths = ("edge",)
 
@@ -94,56 +92,53 @@ class SlowStart(Experiment[Parameters]):
         self.cold: list[list[Round]] = []
         self.warm: list[list[Round]] = []
         self.idle: list[list[Round]] = []
-        self.by_length: dict[int, list[list[Round]]] = defaultdict(list)
-        #: Of each connection that was watched at the sender: (octets acknowledged, window in segments).
+        self.by_size: dict[int, list[list[Round]]] = defaultdict(list)
+        #: Readings at the sender: (bytes acknowledged, window in segments).
         self.windows: set[tuple[int, int]] = set()
-        #: Milliseconds that the sender waited for the receiver's window, at most.
+        #: Longest time in milliseconds for which the receive window stopped the sender.
         self.limited = 0.0
 
     def duration(self) -> float:
-        """Rounds, and the silence before the last request."""
-        trips = self.p.repeats * (3 * (ROUNDS + 2) + 2 + sum(slow_start.rounds(n) + 2 for n in self.p.octets))
+        """Round trips, and the silence before the last request."""
+        trips = self.p.repeats * (3 * (ROUNDS + 2) + 2 + sum(slow_start.rounds(n) + 2 for n in self.p.sizes))
         return 3 + trips * self.p.rtt_ms / 1000 + self.p.repeats * IDLE
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return octets by round; rounds by length."""
-        predicted = {
-            f"octets after {n} round trip{'s' if n > 1 else ''}": Quantity(slow_start.bytes_within(n), "octets")
-            for n in range(1, ROUNDS + 1)
+        """Return bytes by round trip, and round trips by size."""
+        warm = _rounds(LONG, window=slow_start.window_after(LONG))
+        return {
+            **{_after(n): Quantity(slow_start.bytes_within(n), "bytes") for n in range(1, ROUNDS + 1)},
+            **{f"round trips for {size:,} bytes": Quantity(_rounds(size), "round trips") for size in self.p.sizes},
+            "round trips on a warm connection": Quantity(warm, "round trips"),
+            "round trips after a silence": Quantity(_rounds(LONG), "round trips"),
+            "sender's window / (10 + segments acknowledged)": Quantity(1.0),
         }
-        for octets in self.p.octets:
-            predicted[f"round trips of {octets:,} octets"] = Quantity(_rounds(octets), "round trips")
-        carried = slow_start.window_after(LONG)
-        predicted["round trips on a warm connection"] = Quantity(_rounds(LONG, window=carried), "round trips")
-        predicted["round trips after a silence"] = Quantity(_rounds(LONG), "round trips")
-        predicted["sender's window / (10 + segments acknowledged)"] = Quantity(1.0)
-        return predicted
 
     async def measure(self, run: Run) -> None:
-        """Ask on new connections, twice on some of them; and for answers of each length."""
+        """Fetch over new, warm and idle connections, and responses of each size."""
         address = (await run.blocking(Stub().resolve, HOST)).rdata[0]
         await run.lab.link("access", "near", rtt_ms=self.p.rtt_ms)
-        asker = _Asker(Address(HOST, address, PORT), SMALL_BUFFER if self.negative else BUFFER)
-        await self._watch(run, asker, f"{address}:{PORT}")
+        client = _Client(Address(HOST, address, PORT), SMALL_BUFFER if self.negative else BUFFER)
+        await self._watch(run, client, f"{address}:{PORT}")
         await run.recorders.start("edge")
         gap = GAP * self.p.rtt_ms
         for repeat in range(self.p.repeats):
             run.phase(f"new, warm and idle connections, {repeat + 1} of {self.p.repeats}")
-            first, second, third = await run.blocking(asker.thrice, LONG, IDLE)
+            first, second, third = await run.blocking(client.thrice, LONG, IDLE)
             self.cold.append(rounds(first, gap))
             self.warm.append(rounds(second, gap))
             self.idle.append(rounds(third, gap))
-        run.phase("answers of several lengths")
-        for _, octets in run.interleaved(self.p.octets, self.p.repeats):
-            self.by_length[octets].append(rounds(await run.blocking(asker.once, octets), gap))
+        run.phase("responses of several sizes")
+        for _, size in run.interleaved(self.p.sizes, self.p.repeats):
+            self.by_size[size].append(rounds(await run.blocking(client.once, size), gap))
 
-    async def _watch(self, run: Run, asker: "_Asker", local: str) -> None:
-        """Read the windows of some connections at the sender; apart, since that costs more CPU than counters do."""
-        run.phase("the sender's window")
+    async def _watch(self, run: Run, client: "_Client", local: str) -> None:
+        """Read the windows of some connections at the sender; separately, since this costs more CPU than counters do."""
+        run.phase("reading the sender's window")
         watch = {"hz": WATCH_HZ, "seconds": 60, "sockets": {"local_port": PORT}}
         await run.lab.call("edge", "POST", "/admin/recorder", watch)
         for _ in range(WATCHED):
-            await run.blocking(asker.once, LONG)
+            await run.blocking(client.once, LONG)
         recording = await run.lab.call("edge", "DELETE", "/admin/recorder")
         for _, name, info in recording.get("sockets", ()):
             if name.startswith(local) and "bytes_acked" in info:
@@ -151,92 +146,90 @@ class SlowStart(Experiment[Parameters]):
                 self.limited = max(self.limited, info.get("rwnd_limited_us", 0) / 1000)
 
     def conclude(self, run: Run) -> None:
-        """Compare octet by octet."""
-        run.raw["cold"] = [[(round(r.at, 2), r.octets) for r in found] for found in self.cold]
+        """Compare byte by byte."""
+        found = run.findings
+        run.raw["cold"] = [[(round(r.at, 2), r.received) for r in each] for each in self.cold]
         for n in range(1, ROUNDS + 1):
-            # The head travels alone: a whole segment to the window, but not in octets.
-            came = [found[n - 1].octets + MSS - (found[-1].octets - LONG) for found in self.cold if len(found) >= n]
-            self._exact(run, f"octets after {n} round trip{'s' if n > 1 else ''}", came)
-        for octets in self.p.octets:
-            self._exact(run, f"round trips of {octets:,} octets", [len(found) for found in self.by_length[octets]])
-        self._exact(run, "round trips on a warm connection", [len(found) for found in self.warm])
-        self._exact(run, "round trips after a silence", [len(found) for found in self.idle])
+            # The head travels in a segment of its own: a whole one for the window, but fewer bytes.
+            came = [each[n - 1].received + MSS - (each[-1].received - LONG) for each in self.cold if len(each) >= n]
+            self._exact(run, _after(n), came)
+        for size in self.p.sizes:
+            self._exact(run, f"round trips for {size:,} bytes", [len(each) for each in self.by_size[size]])
+        self._exact(run, "round trips on a warm connection", [len(each) for each in self.warm])
+        self._exact(run, "round trips after a silence", [len(each) for each in self.idle])
         if edge := run.recorders.series.get("edge"):
             for name in ("TcpExt.TCPHystartTrainDetect", "TcpExt.TCPHystartDelayDetect"):
                 risen = int(edge.rise(name))
-                run.findings.gate(f"{name} at the edge", "0", str(risen), risen == 0)
-            # Whoever watches the edge is so near that an acknowledgement a few milliseconds late brings a loss probe (RFC 8985
-            # section 7.2).  On our own connections one takes a round trip of silence, and a loss takes rounds: those are checked.
+                found.gate(f"{name} at the edge", "0", str(risen), risen == 0)
+            # The host that reads the edge's counters is so near that an acknowledgement a few milliseconds late triggers a
+            # loss probe (RFC 8985 section 7.2).  On the measured connections a probe needs a round trip of silence, and a
+            # real loss would show in their round trips.
             again = int(edge.rise("Tcp.RetransSegs")) - int(edge.rise("TcpExt.TCPLossProbes"))
-            run.findings.gate("retransmissions at the edge, but for loss probes", "0", str(max(0, again)), again <= 0)
-        run.findings.chart(self._staircase())
-        run.findings.chart(self._lengths())
+            found.gate("retransmissions at the edge, except loss probes", "0", str(max(0, again)), again <= 0)
+        found.chart(self._staircase())
+        found.chart(self._sizes())
         self._at_the_sender(run)
 
     @staticmethod
     def _exact(run: Run, name: str, values: Sequence[int]) -> None:
-        """Most repeats have to agree on exactly what theory says."""
+        """Check that most repeats agree exactly with theory."""
         row = run.findings.row(name, _most_common(values))
         expected = int(row.predicted or 0)
         agree = sum(value == expected for value in values)
-        run.findings.check(name, f"{expected:,} in most of {len(values)}", f"{row.measured.value:,.0f}, {expected:,} in {agree}", 2 * agree > len(values))  # fmt: skip
+        got = f"most often {row.measured.value:,.0f}; {expected:,} in {agree}"
+        run.findings.check(name, f"{expected:,} in most of {len(values)}", got, 2 * agree > len(values))
 
     def _at_the_sender(self, run: Run) -> None:
-        """The window as TCP_INFO has it, against what was acknowledged when it was read."""
-        run.findings.fact("longest time that a watched sender waited for the receiver's window, ms", self.limited)
+        """Compare the window in TCP_INFO with the bytes acknowledged at the same moment."""
+        name = "longest time for which the receive window stopped a watched sender, ms"
+        run.findings.fact(name, self.limited)
         last = slow_start.bytes_within(ROUNDS)
         seen = sorted((acked, window) for acked, window in self.windows if acked < last)
         if len(seen) < 3:
             run.findings.leave_out(f"the sender's window: {len(seen)} readings of TCP_INFO are too few")
             return
         shares = [window / slow_start.window_after(acked) for acked, window in seen]
-        run.findings.check_near(
-            run.findings.row("sender's window / (10 + segments acknowledged)", Estimate.of(shares)), 0.1
-        )
+        row = run.findings.row("sender's window / (10 + segments acknowledged)", Estimate.of(shares))
+        run.findings.check_near(row, 0.1)
         run.findings.chart(self._window(seen))
 
     def _staircase(self) -> Chart:
-        longest = max((found[-1].at for found in self.cold if found), default=1.0) / self.p.rtt_ms
-        head = self.cold[0][-1].octets - LONG if self.cold and self.cold[0] else 0
+        longest = max((each[-1].at for each in self.cold if each), default=1.0) / self.p.rtt_ms
+        head = self.cold[0][-1].received - LONG if self.cold and self.cold[0] else 0
         whole = (LONG + head) / 1000
         marks: list[Curve | Dots] = [
             Curve("theory: 10 · (2ⁿ - 1) segments after n round trips", _steps(LONG + head), 0, steps=True),
-            Curve("theory, warm", [(0, 0), (1, whole), (2, whole)], 2, dashed=True, steps=True),
-        ]  # fmt: skip
-        for label, every, colour in (("new connection", self.cold, 1), ("warm: asked again at once", self.warm, 2)):
-            marks.append(Dots(label, [(each.at / self.p.rtt_ms, each.octets / 1000, each.octets / 1000, each.octets / 1000) for found in every for each in found], colour))  # fmt: skip
+            Curve("theory, warm connection", [(0, 0), (1, whole), (2, whole)], 2, dashed=True, steps=True),
+        ]
+        for label, every, colour in (("new connection", self.cold, 1), ("warm connection", self.warm, 2)):
+            points = [(r.at / self.p.rtt_ms, r.received / 1000) for each in every for r in each]
+            marks.append(Dots(label, [(x, y, y, y) for x, y in points], colour))
         return Chart(
-            "A new connection brings 10, 20, 40, 80 … segments per round trip, a warm one all at once",
-            [Panel(marks, y="arrived, kB", height=340)],
+            "A new connection delivers 10, 20, 40, 80 … segments per round trip, a warm one everything at once",
+            [Panel(marks, y="received, kB", height=340)],
             x=f"round trips since the request ({self.p.rtt_ms:g} ms each)",
-            caption=f"Each dot: the end of a burst, after which nothing came for half a round trip; every one of {len(self.cold)} connections is drawn. A busy "
-            "machine moves dots to the right, never up: how much a round trip brings is fixed. The head's own segment makes theory 1.1 kB higher.",
+            caption=f"Each dot is the end of a burst, followed by silence for half a round trip; all {len(self.cold)} "
+            "connections are drawn. A busy machine moves dots to the right but never up, because the amount per round trip "
+            "is fixed. Dots lie 1.1 kB below theory, since the head does not fill its segment.",
             low=0.0,
             high=max(6.0, min(10.0, longest * 1.02)),
             name="slow-start",
         )
 
-    def _lengths(self) -> Chart:
-        top = max(self.p.octets)
+    def _sizes(self) -> Chart:
+        top = max(self.p.sizes)
         curve = [(n / 1000, float(_rounds(n))) for n in range(1, round(top * 1.05), max(1, top // 400))]
         dots = []
-        for octets in sorted(self.p.octets):
-            counts = [len(found) for found in self.by_length[octets]] or [0]
-            dots.append((octets / 1000, float(_most_common(counts).value), float(min(counts)), float(max(counts))))
+        for size in sorted(self.p.sizes):
+            counts = [len(each) for each in self.by_size[size]] or [0]
+            dots.append((size / 1000, float(_most_common(counts).value), float(min(counts)), float(max(counts))))
+        theory = Curve("theory: ⌈log₂(n / 10 + 1)⌉ for n segments", curve, 0, steps=True)
         return Chart(
-            "A few octets more can cost a round trip more",
-            [
-                Panel(
-                    [
-                        Curve("theory: ⌈log₂(n / 10 + 1)⌉ for n segments", curve, 0, steps=True),
-                        Dots("measured", dots, 1),
-                    ],
-                    y="round trips",
-                    height=230,
-                )
-            ],
-            x="length of the answer, kB",
-            caption="The steps lie at 13.0, 42.0, 99.9 kB of body: 14,480, 43,440 and 101,360 octets, less the segment that carries the head.",
+            "A few more bytes can cost a round trip",
+            [Panel([theory, Dots("measured", dots, 1)], y="round trips", height=230)],
+            x="size of the response body, kB",
+            caption="The steps are at 13.0, 42.0 and 99.9 kB of body: 14,480, 43,440 and 101,360 bytes, less the segment that "
+            "carries the head.",
             low=0.0,
             name="slow-start-lengths",
         )
@@ -244,78 +237,74 @@ class SlowStart(Experiment[Parameters]):
     def _window(self, seen: Sequence[tuple[int, int]]) -> Chart:
         far = slow_start.bytes_within(ROUNDS)
         curve = [(n / 1000, float(slow_start.window_after(n))) for n in range(0, far, MSS)]
+        readings = [(acked / 1000, float(w), float(w), float(w)) for acked, w in seen]
+        marks: list[Curve | Dots] = [
+            Curve("theory: 10 + segments acknowledged", curve, 0),
+            Dots("TCP_INFO of the edge's sockets", readings, 1),
+        ]
         return Chart(
-            "The window grows by what is acknowledged, and so doubles each round trip",
-            [
-                Panel(
-                    [
-                        Curve("theory: 10 + segments acknowledged", curve, 0),
-                        Dots(
-                            "TCP_INFO of the edge's sockets",
-                            [(a / 1000, float(w), float(w), float(w)) for a, w in seen],
-                            1,
-                        ),
-                    ],
-                    y="window, segments",
-                    height=230,
-                )
-            ],
+            "The window grows by every acknowledged segment, and so doubles each round trip",
+            [Panel(marks, y="window, segments", height=230)],
             x="acknowledged, kB",
-            caption="Read by sock_diag on the edge, twenty times a second: every acknowledged segment adds one, so the window doubles with each round trip.",
+            caption=f"Read through sock_diag on the edge, {WATCH_HZ} times a second.",
             low=0.0,
             name="slow-start-window",
         )
 
 
-class _Asker:
-    """Asks over plain TCP, and notes when each piece came; blocking."""
+class _Client:
+    """Requests over plain TCP and records when each piece arrives; blocking."""
 
     def __init__(self, to: Address, buffer: int) -> None:
         self._to, self._buffer = to, buffer
 
-    def once(self, octets: int) -> list[tuple[float, int]]:
-        """Return the arrivals of one answer on a connection of its own."""
+    def once(self, size: int) -> list[tuple[float, int]]:
+        """Return the arrivals (milliseconds, bytes) of one response on a new connection."""
         with Connection(self._to, None, receive_buffer=self._buffer) as connection:
-            return self._arrivals(connection, octets)
+            return self._arrivals(connection, size)
 
-    def thrice(self, octets: int, idle: float) -> tuple[list[tuple[float, int]], ...]:
-        """Return the arrivals on one connection: new, asked again at once, and after *idle* seconds."""
+    def thrice(self, size: int, idle: float) -> tuple[list[tuple[float, int]], ...]:
+        """Return the arrivals on one connection: when new, immediately afterwards, and after *idle* seconds."""
         with Connection(self._to, None, receive_buffer=self._buffer) as connection:
-            first, second = self._arrivals(connection, octets), self._arrivals(connection, octets)
-            time.sleep(idle)  # the silence that is measured
-            return first, second, self._arrivals(connection, octets)
+            first, second = self._arrivals(connection, size), self._arrivals(connection, size)
+            time.sleep(idle)  # the silence under study
+            return first, second, self._arrivals(connection, size)
 
     @staticmethod
-    def _arrivals(connection: Connection, octets: int) -> list[tuple[float, int]]:
-        return [(at, len(data)) for at, data in connection.arrivals(f"/bytes/{octets}")]
+    def _arrivals(connection: Connection, size: int) -> list[tuple[float, int]]:
+        return [(at, len(data)) for at, data in connection.arrivals(f"/bytes/{size}")]
 
 
 def rounds(arrivals: Sequence[tuple[float, int]], gap: float) -> list[Round]:
-    """Cut arrivals (milliseconds, octets) into rounds: after a silence of *gap* milliseconds begins the next."""
+    """Divide arrivals (milliseconds, bytes) into round trips: a silence of *gap* milliseconds starts the next one."""
     found: list[Round] = []
-    octets, before = 0, 0.0
-    for at, came in arrivals:
-        octets += came
+    received, before = 0, 0.0
+    for at, size in arrivals:
+        received += size
         if not found or at - before >= gap:
-            found.append(Round(at, octets))
+            found.append(Round(at, received))
         else:
-            found[-1] = Round(at, octets)
+            found[-1] = Round(at, received)
         before = at
     return found
 
 
-def _rounds(octets: int, window: int = slow_start.INITIAL_WINDOW) -> int:
-    """Return the round trips of an answer of *octets* and a head in a segment of its own."""
-    return slow_start.rounds(octets + MSS, window=window)
+def _after(n: int) -> str:
+    return f"bytes after {n} round trip{'s' if n > 1 else ''}"
 
 
-def _steps(octets: float) -> list[tuple[float, float]]:
-    """Return what has arrived (kB) after each round trip, until all *octets* have."""
+def _rounds(size: int, window: int = slow_start.INITIAL_WINDOW) -> int:
+    """Return the round trips for a body of *size* bytes and a head in a segment of its own."""
+    return slow_start.rounds(size + MSS, window=window)
+
+
+def _steps(size: float) -> list[tuple[float, float]]:
+    """Return the kilobytes received after each round trip, until all *size* bytes have arrived."""
     points, n = [(0.0, 0.0)], 0
-    while points[-1][1] * 1000 < octets:
+    while points[-1][1] * 1000 < size:
         n += 1
-        points.append((float(n), min(octets, slow_start.bytes_within(n)) / 1000))
-    return [*points, (n + 1.0, octets / 1000)]
+        points.append((float(n), min(size, slow_start.bytes_within(n)) / 1000))
+    return [*points, (n + 1.0, size / 1000)]
 
 
 def _most_common(values: Sequence[int]) -> Estimate:

@@ -1,4 +1,4 @@
-"""Placements against the model, at the links that links.toml declares."""
+"""Placements against theory, with the links that links.toml declares."""
 
 import tomllib
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_distances_are_those_of_the_links_file(pair: tuple[str, str], rtt_ms: fl
     assert link["rtt_ms"] == rtt_ms
 
 
-def test_round_trips_are_the_slopes_of_the_model() -> None:
+def test_round_trips_are_the_slopes_of_theory() -> None:
     for place in PLACEMENTS:
         if place.link == ("near", "far"):
             near, far = (
@@ -30,12 +30,12 @@ def test_round_trips_are_the_slopes_of_the_model() -> None:
         assert far - near == place.round_trips, place.name
 
 
-def test_what_the_edge_saves_is_the_difference_of_both_ways_when_it_lies_between() -> None:
+def test_an_edge_on_the_path_saves_the_difference_between_both_paths() -> None:
     assert NEAR_MS + BACKHAUL_MS == FAR_MS
     direct, through = geography.direct_ms(FAR_MS), geography.through_edge_ms(NEAR_MS, BACKHAUL_MS)
     assert direct - through == geography.edge_saves_ms(BACKHAUL_MS) == 200
 
 
-def test_direct_and_pooled_are_the_pair_that_is_compared() -> None:
+def test_the_compared_pair_is_direct_and_pooled() -> None:
     assert (DIRECT.host, POOLED.port) == ("far.example.com", 443)
     assert POOLED is BY_NAME["edge near, origin far, pooled"]

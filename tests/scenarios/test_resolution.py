@@ -1,4 +1,4 @@
-"""What states cost, and whose logs belong to which question."""
+"""The cost of each cache state, and which log entries belong to a query."""
 
 import re
 from pathlib import Path
@@ -25,12 +25,12 @@ def test_the_path_of_a_state_ends_at_its_zone(state: State, path: list[float]) -
     assert (state.shortest, state.hops) == (path, len(path))
 
 
-def test_every_cache_takes_something_away() -> None:
+def test_every_cache_saves_time() -> None:
     www = [resolution.cold_ms(4, state.shortest) for state in STATES if state.qname.startswith("www")]
     assert www == sorted(www, reverse=True)
 
 
-def test_only_what_a_server_logged_during_the_question_counts() -> None:
+def test_only_log_entries_during_the_query_count() -> None:
     answered = Answered(COLD, 50.0, 50.0, ("ns1", "root-a"), since=100.0, until=100.05)
     logs = [
         (99.9, "root-a", "www.example.com"),
@@ -50,5 +50,5 @@ def test_addresses_are_those_of_the_compose_file() -> None:
         assert f"ipv4_address: {address}}}" in block[0]
 
 
-def test_the_chain_begins_at_the_root() -> None:
+def test_the_chain_starts_at_the_root() -> None:
     assert list(CHAIN) == [".", "com.", "example.com.", "news.example.com."]

@@ -6,16 +6,22 @@ from scenarios.slow_start import Round, rounds
 @pytest.mark.parametrize(
     ("arrivals", "expected"),
     [
-        pytest.param([], [], id="nothing-came"),
+        pytest.param([], [], id="nothing-received"),
         pytest.param([(100, 314), (100.2, 13_032)], [Round(100.2, 13_346)], id="one-burst"),
-        pytest.param([(100, 10), (200, 20), (300.5, 40)], [Round(100, 10), Round(200, 30), Round(300.5, 70)], id="three-rounds"),
-        pytest.param([(100, 10), (149, 20), (200, 5)], [Round(149, 30), Round(200, 35)], id="a-stall-shorter-than-the-gap-is-the-same-round"),
+        pytest.param(
+            [(100, 10), (200, 20), (300.5, 40)], [Round(100, 10), Round(200, 30), Round(300.5, 70)], id="three-rounds"
+        ),
+        pytest.param(
+            [(100, 10), (149, 20), (200, 5)],
+            [Round(149, 30), Round(200, 35)],
+            id="a-pause-shorter-than-the-gap-is-the-same-round",
+        ),
         pytest.param([(0.1, 1)], [Round(0.1, 1)], id="the-first-round-needs-no-silence-before-it"),
     ],
-)  # fmt: skip
-def test_a_silence_begins_a_round(arrivals: list[tuple[float, int]], expected: list[Round]) -> None:
+)
+def test_a_silence_starts_a_round(arrivals: list[tuple[float, int]], expected: list[Round]) -> None:
     assert rounds(arrivals, gap=50.0) == expected
 
 
-def test_a_longer_gap_takes_two_rounds_for_one() -> None:
+def test_a_gap_longer_than_the_round_trip_merges_rounds() -> None:
     assert len(rounds([(100, 10), (200, 20)], gap=150.0)) == 1

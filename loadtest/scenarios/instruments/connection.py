@@ -1,4 +1,4 @@
-"""One HTTP connection on blocking sockets whose every phase is timed: what latency scenarios measure with."""
+"""An HTTP connection over blocking sockets that times each phase; all latency scenarios use it."""
 
 import socket
 import ssl
@@ -12,18 +12,14 @@ from waterfall.tls import TlsSocket
 from wireformat.http1 import HttpError, get
 from wireformat.http1_reader import ResponseReader
 
-#: Seconds until a step that hears nothing is given up.
+#: Seconds without a byte after which a step fails.
 TIMEOUT = 10.0
 AGENT = "User-Agent: firstbyte"
 
 
-class ConnectionError_(OSError):  # noqa: N801, N818 - the builtin has the name
-    """The server did not answer as HTTP does."""
-
-
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a connection goes, and the name that its certificate must bear."""
+    """Where a connection goes, and the name that the certificate must have."""
 
     host: str
     address: str
@@ -32,7 +28,7 @@ class Address:
 
 @dataclass(slots=True)
 class Times:
-    """Milliseconds of each phase; 0 for one that was not necessary."""
+    """Milliseconds of each phase; 0 for a phase that was not needed."""
 
     connect: float = 0.0
     tls: float = 0.0
@@ -41,12 +37,12 @@ class Times:
 
     @property
     def ttfb(self) -> float:
-        """Milliseconds from the wish to the first byte of the answer."""
+        """Milliseconds from the start of the request, connecting included, to the first byte of the response."""
         return self.connect + self.tls + self.first_byte
 
 
 class Connection:
-    """One connection, opened at once; `ask` may be called again as long as the server keeps it open."""
+    """A connection, opened at once; `ask` may be called repeatedly while the server keeps it open."""
 
     def __init__(
         self,
@@ -57,20 +53,21 @@ class Connection:
         receive_buffer: int = 0,
         timeout: float = TIMEOUT,
     ) -> None:
-        """Connect, and shake hands if there is a *context*.
+        """Connect, and run the TLS handshake if there is a *context*.
 
         Args:
-            to: whom to ask.
-            context: None: plain TCP.
-            session: a ticket to resume with.
-            receive_buffer: octets that the kernel may keep for us, thus the window that we announce; 0: as it likes.
-            timeout: seconds until a step that hears nothing is given up.
+            to: the server.
+            context: None for plain TCP.
+            session: session to resume.
+            receive_buffer: bytes of the receive buffer, which bounds the window; 0: the system's default.
+            timeout: seconds without a byte after which a step fails.
 
         Raises:
-            OSError: nobody answers, or not as TLS does.
+            OSError: connecting or the handshake failed.
         """
         self.to = to
-        self._opening = Times()
+        #: Duration of connect and handshake, until the first request's times include it.
+        self.opening = Times()
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.channel: TlsSocket | None = None
         try:
@@ -79,13 +76,13 @@ class Connection:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             began = time.perf_counter()
             self.sock.connect((to.address, to.port))
-            self._opening.connect = (time.perf_counter() - began) * 1000
+            self.opening.connect = (time.perf_counter() - began) * 1000
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is not None:
                 began = time.perf_counter()
                 self.channel = TlsSocket(self.sock, context, to.host, session)
                 self.channel.handshake()
-                self._opening.tls = (time.perf_counter() - began) * 1000
+                self.opening.tls = (time.perf_counter() - began) * 1000
         except BaseException:
             self.sock.close()
             raise
@@ -97,13 +94,8 @@ class Connection:
         self.close()
 
     @property
-    def opening(self) -> Times:
-        """What opening took, until the first request's times include it."""
-        return self._opening
-
-    @property
     def session(self) -> ssl.SSLSession | None:
-        """The ticket with which the next connection may resume; TLS 1.3 sends it after the handshake."""
+        """The session that the next connection may resume; TLS 1.3 sends its ticket after the handshake."""
         return self.channel.tls.object.session if self.channel is not None else None
 
     @property
@@ -113,63 +105,63 @@ class Connection:
 
     @property
     def handshake_bytes(self) -> tuple[int, int]:
-        """Octets of TLS records sent and received so far."""
+        """Bytes of TLS records sent and received so far."""
         return (self.channel.sent, self.channel.received) if self.channel is not None else (0, 0)
 
     def ask(self, path: str) -> Times:
-        """Send a GET request and read its answer; the first request's times include opening.
+        """Send a GET request and read its response; the first request's times include opening.
 
         Raises:
-            OSError: the connection ended, or what came is not HTTP.
+            OSError: the connection ended early, or the response is not HTTP.
         """
-        times, self._opening = self._opening, Times()
-        answer = ResponseReader()
+        times, self.opening = self.opening, Times()
+        response = ResponseReader()
         began = time.perf_counter()
         self._send(get(self.to.host, path, AGENT))
         data = self._receive()
         times.first_byte = (time.perf_counter() - began) * 1000
         began = time.perf_counter()
         while data:
-            if self._complete(answer, data):
+            if self._complete(response, data):
                 times.body = (time.perf_counter() - began) * 1000
                 return times
             data = self._receive()
-        raise ConnectionError_(f"{self.to.host}: the connection ended before the answer was whole")
+        raise ConnectionError(f"{self.to.host}: the connection ended before the response was complete")
 
     def arrivals(self, path: str, *, last: bool = False) -> Iterator[tuple[float, bytes]]:
-        """Send a GET request and yield its answer as it comes, head and all: (milliseconds since the request, octets).
+        """Send a GET request and yield the response as it arrives: (milliseconds since the request, bytes).
 
         Args:
-            path: what to ask for.
-            last: the server shall close afterwards; then the answer ends where the stream does, and nothing has to be
-                understood of it: it may be damaged.
+            path: of the request.
+            last: ask the server to close afterwards.  The response then ends with the stream and is not parsed, so that
+                it may be corrupt.
 
         Raises:
-            OSError: the connection ended early, or what came is not HTTP; all that came before was yielded.
+            OSError: the connection ended early, or the response is not HTTP; everything before was yielded.
         """
-        self._opening = Times()
-        answer = ResponseReader()
+        self.opening = Times()
+        response = ResponseReader()
         began = time.perf_counter()
         self._send(get(self.to.host, path, AGENT, *(["Connection: close"] if last else [])))
         while data := self._receive():
             yield (time.perf_counter() - began) * 1000, data
-            if not last and self._complete(answer, data):
+            if not last and self._complete(response, data):
                 return
         if not last:
-            raise ConnectionError_(f"{self.to.host}: the connection ended before the answer was whole")
+            raise ConnectionError(f"{self.to.host}: the connection ended before the response was complete")
 
     def close(self) -> None:
-        """Close first, without waiting for the other side."""
+        """Close first, without waiting for the server."""
         with suppress(OSError):
             if self.channel is not None:
                 self.channel.close_notify()
         self.sock.close()
 
-    def _complete(self, answer: ResponseReader, data: bytes) -> bool:
+    def _complete(self, response: ResponseReader, data: bytes) -> bool:
         try:
-            return answer.feed(data)
+            return response.feed(data)
         except HttpError as error:
-            raise ConnectionError_(f"{self.to.host}: {error}") from None
+            raise ConnectionError(f"{self.to.host}: {error}") from None
 
     def _send(self, data: bytes) -> None:
         if self.channel is not None:

@@ -1,6 +1,6 @@
-"""TLS handshakes between two ends in this thread's memory: what they cost in CPU, octets and flights, without any network.
+"""TLS handshakes between a client and a server in memory: CPU time, bytes and flights without a network.
 
-Both ends are OpenSSL; each end's CPU is read apart, on the clock of this thread.
+Both ends are OpenSSL in one thread, whose CPU clock is read separately for each end.
 """
 
 import datetime as dt
@@ -19,12 +19,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 NAME = "server.test"
-#: Kinds of keys that a certificate may hold here; a chain is of one kind.
+#: Key types that every OpenSSL supports; all certificates of a chain have the same.
 KEYS = ("ECDSA P-256", "RSA 2048")
-#: The same after quantum computers (FIPS 204), for OpenSSL 3.5 and later.
+#: Post-quantum key types (FIPS 204), for OpenSSL 3.5 and later.
 POST_QUANTUM_KEYS = ("ML-DSA-44", "ML-DSA-65")
-VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
-#: SSL_OP_NO_TX_CERTIFICATE_COMPRESSION, which `ssl` has no name for; an older OpenSSL ignores it.
+#: SSL_OP_NO_TX_CERTIFICATE_COMPRESSION, which `ssl` does not name; older versions of OpenSSL ignore it.
 _NO_CERTIFICATE_COMPRESSION = 1 << 32
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey
@@ -32,22 +31,22 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | mldsa.MLDSA44Priva
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a handshake costs, or the median of some."""
+    """The cost of one handshake, or the median of several."""
 
     client_ms: float
     server_ms: float
-    #: Octets that the client and the server sent, tickets included.
+    #: Bytes that the client and the server sent, tickets included.
     sent: int
     received: int
-    #: Octets of the server's first flight, which its initial congestion window has to hold.
+    #: Bytes of the server's first flight, which the initial congestion window has to hold.
     flight: int
-    #: Flights of the server that the client waits for before it may send its request.
+    #: Flights of the server that the client waits for before it can send a request.
     round_trips: int
     resumed: bool
 
     @classmethod
     def of(cls, costs: "Sequence[Cost]") -> "Cost":
-        """Return the median of *costs*: of the round trips the most, and resumed if each was."""
+        """Return the median of *costs*, with the most round trips; resumed if all were."""
         return cls(
             median(c.client_ms for c in costs),
             median(c.server_ms for c in costs),
@@ -60,24 +59,24 @@ class Cost:
 
 
 class Ends:
-    """A client and a server with a certificate of its own."""
+    """A client and a server with certificates made for this purpose."""
 
     def __init__(
         self, key: str, version: str, *, curve: str | None = None, intermediates: int = 1, mutual: bool = False
     ) -> None:
-        """Make both.
+        """Create the contexts of both ends.
 
         Args:
             key: of `KEYS` or `POST_QUANTUM_KEYS`.
             version: ``TLSv1.2`` or ``TLSv1.3``.
-            curve: the only key exchange group that the server takes; None: what both like best.
-            intermediates: certificates between the leaf and the root, all of which the server has to send.
-            mutual: whether the client has to show such a chain, too.
+            curve: the only key exchange group that the server accepts; None: OpenSSL's default.
+            intermediates: number of certificates between leaf and root, all of which the server sends.
+            mutual: whether the client has to send such a chain as well.
         """
         self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         for context in (self.server, self.client):
-            context.minimum_version = context.maximum_version = VERSIONS[version]
+            context.minimum_version = context.maximum_version = ssl.TLSVersion[version.replace(".", "_")]
         if curve is not None:
             self.server.set_ecdh_curve(curve)
         private, chain, root = _identity(key, intermediates)
@@ -89,21 +88,20 @@ class Ends:
         trust = root.public_bytes(Encoding.PEM).decode()
         self.client.load_verify_locations(cadata=trust)
         if mutual:
-            # RFC 8879: OpenSSL 3.2 would compress what the client sends; its octets shall be those of RFC 8446.
+            # OpenSSL 3.2 would compress the client's certificates (RFC 8879); theory counts the bytes of RFC 8446.
             self.client.options |= _NO_CERTIFICATE_COMPRESSION
             self.server.verify_mode = ssl.CERT_REQUIRED
             self.server.load_verify_locations(cadata=trust)
-        #: Octets (DER) of each certificate that the server sends, the leaf's first.
+        #: DER bytes of each certificate that the server sends, the leaf first.
         self.certificates = tuple(len(each.public_bytes(Encoding.DER)) for each in chain)
-
         self._ticket: ssl.SSLSession | None = None
 
     def cost(self, times: int, *, resumed: bool = False) -> Cost:
-        """Return what *times* handshakes cost; *resumed*: with the ticket of one before."""
+        """Return the median cost of *times* handshakes; *resumed*: with the ticket of an earlier one."""
         return Cost.of([self.shake(resumed=resumed) for _ in range(times)])
 
     def shake(self, *, resumed: bool = False) -> Cost:
-        """Return what one handshake costs; *resumed*: with the ticket of one before, which is made at need."""
+        """Return the cost of one handshake; *resumed*: with the ticket of an earlier one, which is run if needed."""
         if resumed and self._ticket is None:
             self._ticket = self._shake(None)[1]
         return self._shake(self._ticket if resumed else None)[0]
@@ -124,12 +122,12 @@ class Ends:
                 except ssl.SSLWantReadError:
                     pass
                 spent[end] += time.thread_time() - began
-                # What one end wrote is all in the other's BIO until that end runs.
+                # All that one end wrote is in the other's BIO until that end runs.
                 sent += to_server.pending if end is client else 0
                 received += to_client.pending if end is server else 0
                 if end is server and client in open_ends:
                     flight, round_trips = flight or to_client.pending, round_trips + 1
-        server.write(b"x")  # TLS 1.3 tickets travel before the first data
+        server.write(b"x")  # TLS 1.3 sends tickets before the first data
         client.read(1)
         reused = bool(client.session_reused)
         return Cost(
@@ -137,13 +135,13 @@ class Ends:
         ), client.session
 
 
-def chain_octets(key: str, intermediates: int) -> tuple[int, ...]:
-    """Return octets (DER) of each certificate that a server would send: it can be made where OpenSSL cannot use it."""
+def chain_bytes(key: str, intermediates: int) -> tuple[int, ...]:
+    """Return the DER bytes of each certificate that a server would send, even if this OpenSSL cannot use them."""
     return tuple(len(each.public_bytes(Encoding.DER)) for each in _identity(key, intermediates)[1])
 
 
 def _identity(kind: str, intermediates: int) -> tuple[bytes, list[x509.Certificate], x509.Certificate]:
-    """Return the leaf's key (PEM), what is sent (leaf first), and the root."""
+    """Return the leaf's key (PEM), the chain that is sent (leaf first), and the root."""
     issuer_key = _new_key(kind)
     root = issuer = _certificate("root", issuer_key, None, issuer_key, authority=True)
     above: list[x509.Certificate] = []
@@ -188,14 +186,13 @@ def _certificate(
         .add_extension(
             x509.KeyUsage(
                 digital_signature=not authority, key_cert_sign=authority, crl_sign=authority, content_commitment=False,
-                key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+                key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
+                decipher_only=False,
             ),
             critical=True,
         )
     )  # fmt: skip
     if not authority:
         builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-    # ML-DSA hashes by itself (FIPS 204).
-    return builder.sign(
-        issuer_key, hashes.SHA256() if isinstance(issuer_key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)) else None
-    )
+    classic = isinstance(issuer_key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey))
+    return builder.sign(issuer_key, hashes.SHA256() if classic else None)  # ML-DSA hashes by itself (FIPS 204)

@@ -1,0 +1,36 @@
+"""Counting round trips: times against the round-trip time of a link lie on a line whose slope is an integer."""
+
+from collections.abc import Sequence
+from statistics import median
+
+from experiments import Estimate, Line
+from experiments.findings import Findings
+
+#: Largest difference between a measured slope and its integer.
+TOLERANCE = 0.1
+
+
+def check_slope(findings: Findings, name: str, trips: int, samples: Sequence[tuple[float, Sequence[float]]]) -> float:
+    """Fit a line through the shortest times and check that its slope is *trips*.
+
+    A busy machine only ever adds time, so the shortest of the repeats stands for the round trips.
+
+    Args:
+        findings: gets a row and a check.
+        name: of both.
+        trips: expected round trips.
+        samples: (round-trip time, measured times), in milliseconds.
+
+    Returns:
+        The median milliseconds on top of the round trips: the intercept of a line with the slope *trips*.
+    """
+    points = [(rtt, min(times)) for rtt, times in samples if times]
+    line = Line.through(points)
+    row = findings.row(name, Estimate(line.slope, line.slope - line.half, line.slope + line.half, len(points)))
+    findings.check_near(row, TOLERANCE, absolute=True)
+    return median(time - trips * rtt for rtt, time in points)
+
+
+def shortest_to_median(x: float, times: Sequence[float]) -> tuple[float, float, float, float]:
+    """Return a dot of a chart at the shortest time, with a bar up to the median."""
+    return x, min(times), min(times), median(times)
