@@ -1,1 +1,1 @@
-"""The command line of the lab: ``firstbyte up|down|status|logs|exec|link|trace|run|drill|report|pki``."""
+"""The command line of the lab; `cli` has every verb, `dispatch` what each one does."""

@@ -1,22 +1,22 @@
-"""``firstbyte``, started: Ctrl-C is one line while the commands are still being read, too."""
+"""Starts ``firstbyte``; Ctrl-C during the half second of imports is one line, not a traceback."""
 
 import sys
 
-#: What measures ends as every measurement that proves nothing does (see `firstbyte.cli`), the rest as a shell has it.
+#: Exit codes after Ctrl-C: of an experiment, which then proves nothing; of everything else, the shell's custom.
 INVALID, INTERRUPTED = 4, 130
 
 
 def main() -> int:
     """Run the command that this process was started with."""
     try:
-        from firstbyte import cli  # noqa: PLC0415 - half a second, in which somebody may think better of it
+        from firstbyte import cli  # noqa: PLC0415 - inside the `try`: imports take time in which Ctrl-C may come
 
         return cli.main()
     except KeyboardInterrupt:
         verb = next(iter(sys.argv[1:]), "")
         if verb not in {"run", "drill"}:
             return INTERRUPTED
-        # An experiment that is under way answers for itself; here, there is none.
+        # A run that is under way handles the signal itself: here, none has begun.
         print(f"firstbyte {verb}: interrupted before anything was measured", file=sys.stderr)
         return INVALID
 

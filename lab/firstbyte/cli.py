@@ -1,203 +1,265 @@
-"""The command line: one parser, one table of commands, one place where errors become exit codes.
+"""The command line: every verb with its options, and what is wrong with words that fit none.
 
-Exit codes: 0 ok · 1 a check or verdict failed · 2 usage · 3 no runtime or lab not up · 4 the measurement is invalid.
+Importing this module is quick: what a verb needs to do its work (`dispatch`) is loaded after its words are understood.
 """
 
 import argparse
-import os
+import re
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NoReturn
 
-from firstbyte import doctor, experiment, lifecycle, link, pki, reports, trace
-from runtime import RUNTIMES, LabError
-from runtime.choose import VARIABLE
+from firstbyte import arguments, terminal
 
-Command = Callable[[argparse.Namespace], int]
+#: As `runtime.RUNTIMES` has them.
+RUNTIMES = ("docker", "netns")
+SHELLS = ("bash", "zsh", "fish")
+EXIT_CODES = """\
+exit codes:
+  0  done; the verdict is pass or skipped
+  1  a check or a verdict failed; with --control this is what should happen, and 0 is a defect
+  2  the command line is wrong
+  3  no runtime answers, or the lab is not up
+  4  the measurement is invalid: it proves nothing either way
+
+with --json, the result is JSON on standard output, and an error is one line of JSON on standard error:
+  {"error": {"command": "status", "message": "the lab is not up: …", "exit_code": 3}}"""
+
+
+class MisuseError(Exception):
+    """Words that are not a command line."""
+
+    def __init__(self, parser: argparse.ArgumentParser, message: str) -> None:
+        super().__init__(message)
+        self.verb = parser.prog.partition(" ")[2]
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises what it does not understand, as one line with a suggestion, instead of exiting by itself."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `MisuseError`."""
+        if wrong := re.match(r"argument (.+?): invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            what, word, known = wrong[1], wrong[2], re.findall(r"[\w.-]+", wrong[3])
+            if what == "COMMAND":
+                suggested = terminal.meant(word, known) or "; `firstbyte --help` lists the commands"
+                message = f"unknown command {word!r}{suggested}"
+            else:
+                message = f"{what}: expected one of {', '.join(known)}; got {word!r}{terminal.meant(word, known)}"
+        raise MisuseError(self, message.removeprefix("argument "))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command.
+    """Run one command; return its exit code (see `EXIT_CODES`).
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, and nothing to take back or to keep.
+        KeyboardInterrupt: Ctrl-C before there was anything to undo or to keep.
+        SystemExit: 0, after ``--help`` or ``--version``.
     """
-    args = _parser().parse_args(argv)
-    run: Command = args.run
-    if args.runtime:
-        os.environ[VARIABLE] = args.runtime  # what we start inside the lab goes the same way
+    words = sys.argv[1:] if argv is None else argv
+    ours = words[: words.index("--")] if "--" in words else words
+    terminal.prepare(ascii_only="--ascii" in ours)
     try:
-        return run(args)
-    except LabError as error:
-        print(f"firstbyte {args.command}: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:  # `firstbyte … | head`
-        sys.stderr.close()
-        return 0
+        args = parse(words)
+    except MisuseError as error:
+        return terminal.complain(error.verb, str(error), 2, as_json="--json" in ours)
+    from firstbyte import dispatch  # noqa: PLC0415 - half a second that --help and a wrong word need not wait for
+
+    return dispatch.execute(args)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parse(words: list[str]) -> argparse.Namespace:
+    """Return what *words* ask for.
+
+    Raises:
+        MisuseError: they are not a command line.
+    """
+    args, rest = parser().parse_known_args(words)
+    if not rest:
+        return args
+    understood: argparse.ArgumentParser = args.parser
+    word = rest[0].partition("=")[0]
+    if word.startswith("-"):
+        known = [option for action in understood._actions for option in action.option_strings]  # noqa: SLF001 - argparse has no other list
+        raise MisuseError(understood, f"unknown option {word}{terminal.meant(word, known)}")
+    raise MisuseError(understood, f"unexpected word {word!r}; see `{understood.prog} --help`")
+
+
+def parser() -> Parser:
+    """Return the parser of the whole command line."""
+    root = Parser(
         prog="firstbyte",
         description="Everything that happens before the first byte: a miniature internet, measured.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n  firstbyte up\n  firstbyte trace https://www.example.com/",
+        epilog=f"examples:\n  firstbyte up\n  firstbyte trace https://www.example.com/\n\n{EXIT_CODES}",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    root.add_argument("--version", action="version", version=f"firstbyte {version('firstbyte')}")
+    _everywhere(root)
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_lab, _hosts, _links, _trace, _experiments, _results, _own):
+        add(lambda *words, **options: _command(commands, *words, **options))
+    # The default command of the service `lab`.  Without a help text it is not in the list of commands.
+    idle = commands.add_parser("idle", description="Wait for SIGTERM (the default command of the service lab).")
+    idle.set_defaults(parser=idle)
+    return root
 
-    def add(name: str, run: Command, help_: str, *examples: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(
-            name,
-            help=help_,
-            description=help_ + ".",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            epilog="examples:\n" + "\n".join(f"  firstbyte {each}" for each in examples),
-        )
-        command.set_defaults(run=run)
-        command.add_argument(
-            "--runtime", choices=RUNTIMES, help="instead of Docker where an engine answers, and else netns"
-        )
-        return command
 
-    up = add("up", lifecycle.up, "start the lab and wait until it is healthy", "up", "up --runtime netns --no-ports")
-    up.add_argument("--load", action="store_true", help="Locust, too")
+Add = Callable[..., argparse.ArgumentParser]
+
+
+def _command(
+    commands: "argparse._SubParsersAction[Parser]", name: str, about: str, *examples: str, as_json: str = ""
+) -> argparse.ArgumentParser:
+    """Add a verb; *as_json* says what ``--json`` prints."""
+    made = commands.add_parser(
+        name,
+        help=about,
+        description=about[:1].upper() + about[1:] + ".",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n" + "\n".join(f"  firstbyte {each}" for each in examples),
+    )
+    made.set_defaults(parser=made)
+    _everywhere(made, default=argparse.SUPPRESS)
+    if as_json:
+        made.add_argument("--json", action="store_true", help=as_json)
+    return made
+
+
+def _everywhere(parser: argparse.ArgumentParser, **default: Any) -> None:
+    """Add the options that may stand before or after the verb."""
+    about = "default: the one in which the lab is up; else Docker if an engine answers, else netns"
+    parser.add_argument("--runtime", choices=RUNTIMES, help=about, **default)
+    parser.add_argument("--ascii", action="store_true", help="print ASCII only, as with LC_ALL=C", **default)
+
+
+def _lab(add: Add) -> None:
+    up = add("up", "start the lab and wait until it is healthy", "up", "up --runtime netns --no-ports")
+    up.add_argument("--load", action="store_true", help="start Locust as well")
     up.add_argument("--no-ports", action="store_true", help="publish nothing on 127.0.0.1 (netns only)")
-    up.add_argument("--no-build", action="store_true", help="take the image as it is")
-
-    down = add("down", lifecycle.down, "remove everything that up made", "down", "down --keep-ca")
+    up.add_argument("--no-build", action="store_true", help="use the Docker image as it is")
+    down = add("down", "remove everything that up made", "down", "down --keep-ca")
     down.add_argument("--keep-ca", action="store_true", help="keep the volumes: the CA, certificates, results")
-
-    status = add(
-        "status", lifecycle.status, "each host's state, health, address and faults", "status", "status --memory --json"
-    )
+    status = add("status", "show state, health, address and faults of each host", "status", "status --memory --json", as_json="as one JSON object")  # fmt: skip
     status.add_argument("--memory", action="store_true", help="resident memory of each host")
-    status.add_argument("--json", action="store_true")
+    add("doctor", "check whether this machine can run a lab and measure in it", "doctor", "doctor --json", as_json="as one JSON object")  # fmt: skip
 
-    logs = add("logs", lifecycle.logs, "logs of hosts", "logs edge --tail 20", "logs --follow ca edge")
-    logs.add_argument("host", nargs="*")
-    logs.add_argument("--follow", "-f", action="store_true")
-    logs.add_argument("--tail", type=lifecycle.tail, default="all", metavar="N", help="the last lines of each (all)")
 
-    execute = add(
-        "exec",
-        lifecycle.exec_,
-        "run a command on a host",
-        "exec client -- cat /proc/net/sockstat",
-        "exec edge -- python -m telemetry.call GET /admin/pool",
-    )
+def _hosts(add: Add) -> None:
+    logs = add("logs", "show logs of hosts", "logs edge --tail 20", "logs --follow ca edge")
+    logs.add_argument("host", nargs="*", help="default: all")
+    logs.add_argument("--follow", "-f", action="store_true", help="go on until Ctrl-C")
+    logs.add_argument("--tail", type=arguments.tail, default="all", metavar="N", help="only the last N lines of each host")  # fmt: skip
+    execute = add("exec", "run a command with the network and resolver of a host", "exec client -- cat /proc/net/sockstat", "exec edge -- python -m telemetry.call GET /admin/pool")  # fmt: skip
     execute.add_argument("host")
     execute.add_argument("cmd", nargs=argparse.REMAINDER, metavar="-- CMD")
-
-    for verb, help_ in (
+    for verb, about in (
         ("stop", "stop hosts (SIGTERM)"),
         ("start", "start hosts that were stopped or killed"),
+        ("restart", "stop and start hosts, and wait until they are healthy; with netns, this loads changed code"),
         ("kill", "kill hosts (SIGKILL), as a power cut would"),
-        ("pause", "freeze hosts: reachable, and silent"),
-        ("unpause", "let paused hosts go on"),
+        ("pause", "freeze hosts: they stay reachable but do not answer"),
+        ("unpause", "let paused hosts continue"),
     ):
-        host = add(verb, lifecycle.host_verb, help_, f"{verb} catalog-1", f"{verb} ns1 ns2")
-        host.add_argument("host", nargs="+")
+        add(verb, about, f"{verb} catalog-1", f"{verb} ns1 ns2").add_argument("host", nargs="+")
 
-    again = add(
-        "restart",
-        lifecycle.restart,
-        "stop and start hosts, and wait until they are well: shows a change of code (netns)",
-        "restart edge",
-        "restart catalog-1 catalog-2",
-    )
-    again.add_argument("host", nargs="+")
 
-    fit = add(
-        "doctor",
-        doctor.doctor,
-        "is this machine fit to run a lab and to measure in it",
-        "doctor",
-        "doctor --json",
-    )
-    fit.add_argument("--json", action="store_true")
-
-    links = add(
+def _links(add: Add) -> None:
+    link = add(
         "link",
-        link.link,
         "show links between regions, or change one",
         "link",
         "link access:near --rtt 80ms --loss 1%",
         "link access:near --duplicate 1% --reorder 1% --corrupt swap16:5%",
         "link access:near --reset",
+        as_json="each direction of each link as JSON",
     )
-    links.add_argument("between", nargs="?", type=link.pair, metavar="REGION:REGION")
-    links.add_argument("--rtt", type=link.milliseconds, metavar="MS", help="round-trip time")
-    links.add_argument("--jitter", type=link.milliseconds, metavar="MS")
-    links.add_argument("--loss", type=link.probability, metavar="P", help="0.01 or 1%%")
-    links.add_argument("--rate", type=link.bit_rate, metavar="BITS", help="per second: 10M, 512k; 0 is unlimited")
-    links.add_argument("--duplicate", type=link.probability, metavar="P", help="packets that arrive twice")
-    links.add_argument(
-        "--reorder", type=link.probability, metavar="P", help="packets held back, so that others overtake"
-    )
-    links.add_argument("--reorder-by", type=link.milliseconds, metavar="MS", help="how long they are (10)")
-    links.add_argument(
+    link.add_argument("between", nargs="?", type=arguments.pair, metavar="REGION:REGION")
+    for name, kind, metavar, about in (
+        ("rtt", arguments.milliseconds, "MS", "round-trip time"),
+        ("jitter", arguments.milliseconds, "MS", "each packet is delayed by up to this much more"),
+        ("loss", arguments.probability, "P", "share of packets that are lost: 0.01 or 1%%"),
+        ("rate", arguments.bit_rate, "BITS", "bits per second: 10M, 512k; 0 is unlimited"),
+        ("duplicate", arguments.probability, "P", "share of packets that arrive twice"),
+        ("reorder", arguments.probability, "P", "share of packets that are held back, so that others overtake them"),
+        ("reorder-by", arguments.milliseconds, "MS", "how long these are held back (10)"),
+    ):
+        link.add_argument(f"--{name}", type=kind, metavar=metavar, help=about)
+    link.add_argument(
         "--corrupt",
-        type=link.corruption,
+        type=arguments.corruption,
         action="append",
         metavar="MODE:P",
-        help="damaged payloads: bitflip (a checksum sees it), swap16 and plusminus (none can), random; "
+        help="damage payloads: bitflip (a checksum detects it), swap16 and plusminus (none does), random; "
         "plusminus:P:K adds K to one word and subtracts it from another",
     )
-    links.add_argument("--one-way", action="store_true", help="only from the first region to the second")
-    links.add_argument("--reset", action="store_true", help="as in links.toml again")
-    links.add_argument("--json", action="store_true")
+    link.add_argument("--one-way", action="store_true", help="only from the first region to the second")
+    link.add_argument("--reset", action="store_true", help="back to what links.toml says")
 
-    traced = add(
+
+def _trace(add: Add) -> None:
+    trace = add(
         "trace",
-        trace.trace,
-        "one request, phase by phase, beside its prediction",
+        "measure one request phase by phase, next to its prediction",
         "trace https://www.example.com/",
         "trace https://far.example.com/bytes/50000 --tls 1.2 --json",
         "trace https://www.example.com/ --packets --pcap www.pcap --keylog www.keys",
+        as_json="phases, hops and certificates as one JSON object",
     )
-    traced.add_argument("url")
-    traced.add_argument("--tls", choices=["1.2", "1.3"], help="hold TLS to one version")
-    traced.add_argument("--cold", action="store_true", help="do not repeat it with warm caches")
-    traced.add_argument("--no-resume", action="store_true", help="full TLS handshakes only, also when warm")
-    traced.add_argument("--packets", action="store_true", help="every segment with its Ethernet, IP and TCP headers")
-    traced.add_argument("--pcap", type=Path, metavar="FILE", help="write what passed at the client's side")
-    traced.add_argument("--keylog", type=Path, metavar="FILE", help="write the TLS secrets, for Wireshark and tshark")
-    traced.add_argument("--json", action="store_true")
+    trace.add_argument("url")
+    trace.add_argument("--tls", choices=["1.2", "1.3"], help="allow only this version of TLS")
+    trace.add_argument("--cold", action="store_true", help="do not repeat the request with warm caches")
+    trace.add_argument("--no-resume", action="store_true", help="full TLS handshakes only, also when warm")
+    trace.add_argument("--packets", action="store_true", help="every segment with its Ethernet, IP and TCP headers")
+    trace.add_argument("--pcap", type=Path, metavar="FILE", help="write the packets as the client saw them")
+    trace.add_argument("--keylog", type=Path, metavar="FILE", help="write the TLS secrets, for Wireshark and tshark")
 
-    for verb, run, help_, examples in (
-        ("run", experiment.run, "measure what a mechanism costs, beside what theory says", ("run handshake --quick", "run time-wait --set rate=128", "run handshake --quick --times 5", "run all --quick", "run --list")),
-        ("drill", experiment.drill, "rehearse a certificate renewal going wrong", ("drill renewal-under-load --quick", "drill renewal-under-load --quick --control", "drill renewal-under-load --times 3", "drill --list")),
+
+def _experiments(add: Add) -> None:
+    for verb, about, examples in (
+        ("run", "measure what a mechanism costs, next to what theory says", ("run handshake --quick", "run time-wait --set rate=128", "run handshake --quick --times 5", "run all --quick", "run ./mine.py --quick", "run --list")),
+        ("drill", "rehearse a certificate renewal that goes wrong", ("drill renewal-under-load --quick", "drill renewal-under-load --quick --control", "drill renewal-under-load --times 3", "drill ./mine.py --quick", "drill --list")),
     ):  # fmt: skip
-        command = add(verb, run, help_, *examples)
-        command.add_argument("name", nargs="?", help="or: all")
-        command.add_argument("--list", action="store_true", help="name them, what each shows, and its parameters")
-        command.add_argument("--undo", action="store_true", help="take back what a run that was killed left in the lab")
-        command.add_argument("--quick", action="store_true", help="smaller windows and rates: at most 40 s each")
-        command.add_argument(
-            "--control", action="store_true", help="with the safety off, or the wrong model: must fail"
-        )
-        command.add_argument("--seed", type=int, default=1, metavar="N", help="of injections and orders (1)")
-        command.add_argument("--times", type=int, default=1, metavar="N", help="in a row with the same seed; then what they say together")  # fmt: skip
-        command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter, see --list")
-        command.add_argument("--json", action="store_true", help="the result as JSON on standard output")
+        one = add(verb, about, *examples, as_json="the result as JSON on standard output")
+        one.add_argument("name", nargs="?", help="a name from --list; all; a Python file (see `firstbyte new`); or - for a file on standard input")  # fmt: skip
+        one.add_argument("--list", action="store_true", help="list names, what each shows, and its parameters")
+        one.add_argument("--undo", action="store_true", help="undo what a killed run left switched on in the lab")
+        one.add_argument("--quick", action="store_true", help="smaller windows and rates: at most 40 s each")
+        one.add_argument("--control", action="store_true", help="take the safety, or the right model, away: the run must then fail")  # fmt: skip
+        one.add_argument("--seed", type=int, default=1, metavar="N", help="of injections and of the order of measurements (1)")  # fmt: skip
+        one.add_argument("--times", type=arguments.repeats, default=1, metavar="N", help="run N times with the same seed, and judge the runs together")  # fmt: skip
+        one.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set a parameter, see --list")
 
-    kept = add(
+
+def _results(add: Add) -> None:
+    report = add(
         "report",
-        reports.report,
         "list runs, or compare two",
         "report",
         "report --compare handshake handshake~1",
         "report --compare handshake/20261124T220000Z results/handshake/20261124T230000Z --json",
+        as_json="as JSON",
     )
-    kept.add_argument("--compare", nargs=2, metavar=("A", "B"), help="NAME (its latest), NAME~1, NAME/TIME or a folder")
-    kept.add_argument("--json", action="store_true")
-
-    trust = add("pki", pki.root, "the trust anchor and the certificates", "pki root > root.pem", "pki list --json")
-    kinds = trust.add_subparsers(dest="kind", required=True, metavar="root|list")
-    kinds.add_parser("root", help="the trust bundle as PEM on standard output").set_defaults(run=pki.root)
+    report.add_argument("--compare", nargs=2, metavar=("A", "B"), help="NAME (its latest run), NAME~1 (the one before), NAME/TIME, or a folder")  # fmt: skip
+    pki = add("pki", "print the trust anchor, or list certificates", "pki root > root.pem", "pki list --json")
+    kinds = pki.add_subparsers(dest="kind", required=True, metavar="root|list")
+    root = kinds.add_parser("root", help="the trust anchor as PEM on standard output")
+    root.set_defaults(parser=root)
     listed = kinds.add_parser("list", help="certificates that are valid now")
-    listed.add_argument("--json", action="store_true")
-    listed.set_defaults(run=pki.list_)
+    listed.set_defaults(parser=listed)
+    listed.add_argument("--json", action="store_true", help="everything that the CA knows of each, as JSON")
 
-    add("idle", lifecycle.idle, "wait for SIGTERM (the default of the service `lab`)", "idle", "idle")
-    return parser
+
+def _own(add: Add) -> None:
+    new = add("new", "write a scenario or a drill of your own, as a file that runs at once", "new scenario my-scenario", "new drill my-drill")  # fmt: skip
+    new.add_argument("kind", choices=["scenario", "drill"])
+    new.add_argument("name", type=arguments.experiment_name, help="lower-case words with hyphens; the file is NAME.py in this folder")  # fmt: skip
+    completion = add(
+        "completion",
+        "print a script that completes commands, hosts, links, scenarios and drills in your shell",
+        "completion bash > ~/.local/share/bash-completion/completions/firstbyte",
+        "completion zsh > ~/.zfunc/_firstbyte",
+        "completion fish > ~/.config/fish/completions/firstbyte.fish",
+    )
+    completion.add_argument("shell", choices=SHELLS)

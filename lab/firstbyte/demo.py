@@ -10,10 +10,10 @@ import sys
 import time
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from experiments import archive
+from firstbyte import terminal
 from firstbyte.experiment import COPIED
 from waterfall import render
 
@@ -32,7 +32,7 @@ ROWS = 4
 
 def main() -> int:
     """Run the demo; return the first exit code that is not 0 after all the rest has run (3 at once: no lab)."""
-    console = Console()
+    console = terminal.console()
     began, today = time.monotonic(), dt.datetime.now(dt.UTC)
 
     def step(text: str) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from experiments import gate
+from firstbyte import terminal
+from hostfiles.layout import ADMIN_PORT
 from netns_engine import compose
 from runtime import InsideLab, Lab, LabError, NotHereError, Topology, choose, find_project, machine
 from runtime.machine import EXPECTED, Finding, Grade
@@ -30,7 +31,7 @@ for name, address in json.loads(sys.argv[1]).items():
         with socket.socket() as sock:
             sock.settimeout(3)
             began = time.perf_counter()
-            sock.connect((address, ADMIN_PORT))
+            sock.connect((address, int(sys.argv[2])))
             found[name] = min(found.get(name, 1e9), (time.perf_counter() - began) * 1000)
 print(json.dumps(found))
 """
@@ -83,7 +84,7 @@ def _calibration(lab: Lab, topology: Topology) -> Iterator[Finding]:
     links = Links.of(lab.call("wan", "GET", "/admin/links"))
     addresses = {host.name: host.address for host in topology.always if host.name in CALIBRATED and host.address}
     source = topology.host("client").address or ""
-    code, out, err = lab.capture("client", ["python", "-c", PROBE, json.dumps(addresses)])
+    code, out, err = lab.capture("client", ["python", "-c", PROBE, json.dumps(addresses), str(ADMIN_PORT)])
     if code:
         problem = err.decode(errors="replace").strip().rpartition("\n")[2]
         yield Finding(
@@ -122,7 +123,7 @@ def _show(findings: list[Finding]) -> None:
         for word, more in (("disables", each.disables), ("mend", each.mend)):
             text += f"\n[dim]{word}:[/] {escape(more)}" if more else ""
         table.add_row(f"[{_COLOURS[each.grade]}]{each.grade}[/]", each.name, text)
-    console = Console(highlight=False)
+    console = terminal.console()
     console.print(table)
     counts = {grade: sum(each.grade is grade for each in findings) for grade in Grade}
     console.print(", ".join(f"{count} {grade}" for grade, count in counts.items() if count))

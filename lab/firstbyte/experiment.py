@@ -1,6 +1,6 @@
-"""``firstbyte run`` and ``firstbyte drill``: conducted inside the lab; outside, a host of the service `lab` is started.
+"""``firstbyte run`` and ``firstbyte drill``: inside the lab they run experiments; outside, they start a host that does.
 
-The exit code is the verdict: 0 pass or skipped · 1 fail (of a control: as it should be) · 4 invalid.
+The exit code is the verdict: 0 pass or skipped, 1 fail (what a control should do), 4 invalid.
 """
 
 import argparse
@@ -8,16 +8,16 @@ import asyncio
 import json
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import reports
 from drills import DRILLS
 from experiments import (
-    BusyError,
     Experiment,
     Order,
     Outcome,
@@ -28,92 +28,100 @@ from experiments import (
     conduct,
     parameters,
 )
-from firstbyte import verdicts, where
+from firstbyte import own, terminal, verdicts, where
 from firstbyte.verdicts import Done
 from hostfiles.layout import RESULTS
 from runtime import InsideLab, Lab, LabError
 from scenarios import SCENARIOS
 
-#: Where the command line copies results to, outside.
+#: Folder outside the lab into which results are copied.
 COPIED = Path("results")
-#: Runs in a row at most.
-MAX_TIMES = 100
 Kind = type[Experiment[Any]]
+KINDS: dict[str, Sequence[Kind]] = {"run": SCENARIOS, "drill": DRILLS}
+#: Names of the experiments of firstbyte.
+TAKEN = frozenset(kind.name for kinds in KINDS.values() for kind in kinds)
+
+
+class NotKeptError(LabError):
+    """The folder of results cannot be written."""
+
+    exit_code = Verdict.INVALID.exit_code
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run a scenario."""
-    return _command(args, SCENARIOS)
+    """Run scenarios or drills, as ``args.command`` says.
 
-
-def drill(args: argparse.Namespace) -> int:
-    """Run a drill."""
-    return _command(args, DRILLS)
-
-
-def _command(args: argparse.Namespace, kinds: Sequence[Kind]) -> int:
+    Raises:
+        ParameterError: no such experiment, or an impossible parameter; nothing was started.
+        BusyError: another experiment is under way in this lab.
+        LabError: the lab is not up, or the results cannot be kept.
+    """
+    kinds = KINDS[args.command]
     if args.list:
         print(
             json.dumps([verdicts.described(kind) for kind in kinds], indent=2) if args.json else verdicts.listing(kinds)
         )
         return 0
     if args.undo:
-        return _undo(args.command) if InsideLab.is_here() else _outside(args, ["--undo"])
-    try:
-        chosen = _chosen(args, kinds)
-        for kind in chosen:  # refuse before anything starts
-            parameters.bind(kind.settings, quick=args.quick, given=args.set)
-    except ParameterError as error:
-        print(f"firstbyte {args.command}: error: {error}", file=sys.stderr)
-        return 2
-    if not InsideLab.is_here():
-        return _outside(args, _words(args))
-    return _inside(args, chosen)
+        return _undo() if InsideLab.is_here() else _outside(args, ["--undo"])
+    source: bytes | None = None
+    if args.name and own.is_file(args.name):
+        mine = own.load(args.name, TAKEN)
+        chosen, source = [mine.kind], mine.source
+    else:
+        chosen = _named(args.command, args.name)
+    if len(chosen) > 1 and args.set:
+        raise ParameterError("expected --set with one experiment, not with all")
+    for kind in chosen:  # refuse before anything starts
+        parameters.bind(kind.settings, quick=args.quick, given=args.set)
+    if InsideLab.is_here():
+        return _inside(args, chosen, source)
+    return _outside(args, _words(args, "-" if source else args.name), [kind.name for kind in chosen], source)
 
 
-def _chosen(args: argparse.Namespace, kinds: Sequence[Kind]) -> list[Kind]:
-    if not 1 <= args.times <= MAX_TIMES:
-        raise ParameterError(f"expected --times from 1 to {MAX_TIMES}, got {args.times}")
-    names = [kind.name for kind in kinds]
-    if args.name is None:
-        raise ParameterError(f"expected a name of {', '.join(names)}; all; or --list")
-    if args.name == "all":
-        if args.set:
-            raise ParameterError("expected --set with one experiment, not with all")
+def _named(verb: str, name: str | None) -> list[Kind]:
+    """Return the experiments called *name*, which may be ``all``."""
+    kinds = KINDS[verb]
+    if name == "all":
         return list(kinds)
-    found = [kind for kind in kinds if kind.name == args.name]
-    if not found:
-        raise ParameterError(f"expected a name of {', '.join(names)}, or all; got {args.name!r}")
-    return found
+    if found := [kind for kind in kinds if kind.name == name]:
+        return found
+    names = [kind.name for kind in kinds]
+    if name is None:
+        raise ParameterError(f"expected a name ({', '.join(names)}), all, a file, or --list")
+    other, what = ("drill", "drill") if verb == "run" else ("run", "scenario")
+    if any(kind.name == name for kind in KINDS[other]):
+        raise ParameterError(f"{name} is a {what}: firstbyte {other} {name}")
+    raise ParameterError(f"expected one of {', '.join(names)}, or all; got {name!r}", name, names)
 
 
-def _inside(args: argparse.Namespace, chosen: Sequence[Kind]) -> int:
+def _inside(args: argparse.Namespace, chosen: Sequence[Kind], source: bytes | None) -> int:
     done: list[Done] = []
     codes: list[int] = []  # of each experiment
     try:
         for kind in chosen:
             if len(chosen) > 1:
                 print(f"{kind.name}: {kind.claim}", file=sys.stderr, flush=True)
-            made, stopped = _run(args, kind)
+            made, stopped = _repeat(args, kind)
             done += made
             codes.append(_together(args, made) if args.times > 1 else made[0].verdict.exit_code)
             if stopped:
                 break
-    except BusyError as error:
-        print(f"firstbyte {args.command}: error: {error}", file=sys.stderr)
-        return 3
     except OSError as error:
-        print(f"firstbyte {args.command}: error: {RESULTS}: {error.strerror or error}", file=sys.stderr)
-        return 4
+        raise NotKeptError(f"{RESULTS}: {error.strerror or error}") from None
+    if source is not None:
+        for folder in (each.folder for each in done if each.folder is not None):
+            with suppress(OSError):  # a full disk: the result itself matters more
+                (folder / "experiment.py").write_bytes(source)
     if len(chosen) > 1:
         _summary(args, done)
     if args.control and any(each.verdict is Verdict.PASS for each in done):
-        return 0  # a defect: the worst that a control can do
+        return 0  # a defect, and worse than anything else that a control can do
     return next((code for code in ((4, 1) if args.control else (1, 4)) if code in codes), 0)
 
 
-def _run(args: argparse.Namespace, kind: Kind) -> tuple[list[Done], bool]:
-    """Run one experiment as often as was asked for, or until it can not go on; say whether somebody wants it all to end."""
+def _repeat(args: argparse.Namespace, kind: Kind) -> tuple[list[Done], bool]:
+    """Run one experiment ``args.times`` times, or until it cannot continue; return also whether the user ended it."""
     lab = InsideLab()
     order = Order(args.quick, args.control, args.seed, tuple(args.set))
     done: list[Done] = []
@@ -121,11 +129,11 @@ def _run(args: argparse.Namespace, kind: Kind) -> tuple[list[Done], bool]:
         if args.times > 1:
             print(f"{kind.name}: run {number} of {args.times}", file=sys.stderr, flush=True)
         outcome = asyncio.run(conduct(kind, order, lab, RESULTS, addresses=lab.addresses, progress=_progress()))
-        with _unhurried() as told:
+        with _deferred_signals() as received:
             done.append(_finish(args, outcome))
         if args.times > 1 and not args.json:
             verdicts.show_briefly(done[-1], number, args.times)
-        if told or outcome.result.interrupted.startswith("interrupted"):
+        if received or outcome.result.interrupted.startswith("interrupted"):
             return done, True
         if outcome.result.interrupted:
             break
@@ -133,27 +141,28 @@ def _run(args: argparse.Namespace, kind: Kind) -> tuple[list[Done], bool]:
 
 
 @contextmanager
-def _unhurried() -> Iterator[list[int]]:
-    """Let a result be written to its end; give the signals that came meanwhile: then nothing new is begun."""
-    told: list[int] = []
+def _deferred_signals() -> Iterator[list[int]]:
+    """Let a result be written completely; give the SIGINT and SIGTERM received meanwhile, after which no run begins."""
+    received: list[int] = []
     before = {
-        each: signal.signal(each, lambda number, _: told.append(number)) for each in (signal.SIGINT, signal.SIGTERM)
+        each: signal.signal(each, lambda number, _: received.append(number)) for each in (signal.SIGINT, signal.SIGTERM)
     }
     try:
-        yield told
+        yield received
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
 
 
 def _finish(args: argparse.Namespace, outcome: Outcome) -> Done:
+    """Keep and show one run."""
     result = outcome.result
     folder: Path | None = None
     try:
         folder = reports.keep(outcome, RESULTS)
     except OSError as error:
         result.interrupted = f"the result could not be kept: {error.strerror or error}"
-        print(f"firstbyte {args.command}: error: {RESULTS}: {result.interrupted}", file=sys.stderr)
+        _warn(args, f"{RESULTS}: {result.interrupted}")
     done = Done(outcome, folder)
     if args.times == 1:
         if args.json:
@@ -166,13 +175,13 @@ def _finish(args: argparse.Namespace, outcome: Outcome) -> Done:
 
 
 def _together(args: argparse.Namespace, done: Sequence[Done]) -> int:
-    """Say what repeats say together; return the exit code of that."""
+    """Judge the runs of one experiment together; return the exit code."""
     repeats = Repeats(tuple(each.outcome.result for each in done), args.times)
     page: Path | None = None
     try:
         page = reports.write_repeats(RESULTS, repeats, [each.outcome for each in done], [each.folder for each in done])
     except OSError as error:
-        print(f"firstbyte {args.command}: error: no page: {error.strerror or error}", file=sys.stderr)
+        _warn(args, f"no page: {error.strerror or error}")
     if args.json:
         print(json.dumps(repeats.as_json(), indent=2, default=str))
     else:
@@ -181,31 +190,39 @@ def _together(args: argparse.Namespace, done: Sequence[Done]) -> int:
 
 
 def _summary(args: argparse.Namespace, done: Sequence[Done]) -> None:
-    """Say how all of them ended, and write the page that somebody can sign."""
+    """Show how each experiment ended, and write a page about all of them."""
     flags = f"{' --quick' if args.quick else ''}{' --control' if args.control else ''}{f' --times {args.times}' if args.times > 1 else ''}"
     page: Path | None = None
     try:
         folders = [each.folder for each in done if each.folder is not None]
         page = reports.write_summary(RESULTS, f"firstbyte {args.command} all{flags}", folders)
     except OSError as error:
-        print(f"firstbyte {args.command}: error: no summary: {error.strerror or error}", file=sys.stderr)
+        _warn(args, f"no summary: {error.strerror or error}")
     if not args.json:
         verdicts.show_all(done, page)
 
 
-def _words(args: argparse.Namespace) -> list[str]:
-    words = [args.name, "--seed", str(args.seed), "--times", str(args.times)]
+def _words(args: argparse.Namespace, name: str) -> list[str]:
+    """Return the command line that does inside the lab what *args* ask for."""
+    words = [name, "--seed", str(args.seed), "--times", str(args.times)]
     words += [f"--{flag}" for flag in ("quick", "control", "json") if getattr(args, flag)]
     return words + [word for each in args.set for word in ("--set", each)]
 
 
-def _outside(args: argparse.Namespace, words: Sequence[str]) -> int:
-    with where.outside(args.command) as lab:
+def _outside(
+    args: argparse.Namespace, words: Sequence[str], names: Sequence[str] = (), source: bytes | None = None
+) -> int:
+    """Run `firstbyte` with *words* inside the lab, and copy the results of the experiments *names* out of it."""
+    command = [args.command, *words, *(["--ascii"] if args.ascii or terminal.is_ascii() else [])]
+    with where.outside(args.command) as lab, tempfile.TemporaryFile() as file:
         lab.require_up()
-        # Ctrl-C reaches that host too, which undoes what it injected and keeps what it has: wait for it.
+        if source is not None:
+            file.write(source)
+            file.seek(0)
+        # Ctrl-C reaches the host inside as well, which undoes its injections and keeps what it has: wait for it.
         before = signal.signal(signal.SIGINT, lambda *_: None)
         try:
-            code = lab.run_lab([args.command, *words])
+            code = lab.run_lab(command, stdin=None if source is None else file)
         finally:
             signal.signal(signal.SIGINT, before)
         if code not in {0, 1, 2, 3, 4}:
@@ -215,7 +232,7 @@ def _outside(args: argparse.Namespace, words: Sequence[str]) -> int:
         pages = set(COPIED.glob("*.html"))
         try:
             for folder in lab.fetch_results(COPIED):
-                if (folder / "report.html").exists() and args.name in {"all", folder.parent.name}:
+                if (folder / "report.html").exists() and folder.parent.name in names:
                     print(f"report: {folder / 'report.html'}", file=sys.stderr)
             for page in sorted(set(COPIED.glob("*.html")) - pages):
                 if page.name != "index.html":
@@ -226,25 +243,26 @@ def _outside(args: argparse.Namespace, words: Sequence[str]) -> int:
 
 
 def _undo_outside(lab: Lab, command: str) -> None:
-    """Take back what a run left that was killed; a lab that was taken down meanwhile must not be made anew for that."""
+    """Undo what a killed run left behind, unless the lab has gone down: Compose would create networks and volumes again."""
     try:
         lab.require_up()
     except LabError as error:
-        print(f"firstbyte {command}: nothing is taken back: {error}", file=sys.stderr)
+        print(f"firstbyte {command}: nothing to undo: {error}", file=sys.stderr)
     else:
         lab.run_lab([command, "--undo"])
 
 
-def _undo(command: str) -> int:
-    """Take back what a run that was killed left in the lab."""
-    try:
-        failed = asyncio.run(clean_up(InsideLab(), RESULTS, lambda text: print(f"  {text}", file=sys.stderr)))
-    except BusyError as error:
-        print(f"firstbyte {command}: error: {error}", file=sys.stderr)
-        return 3
+def _undo() -> int:
+    """Undo what a killed run left switched on in the lab."""
+    failed = asyncio.run(clean_up(InsideLab(), RESULTS, lambda text: print(f"  {text}", file=sys.stderr)))
     for text in failed:
         print(f"  the run was killed; could not be undone: {text}", file=sys.stderr)
     return 4 if failed else 0
+
+
+def _warn(args: argparse.Namespace, message: str) -> None:
+    """Write an error after which the command continues."""
+    terminal.complain(args.command, message, 4, as_json=args.json)
 
 
 def _progress() -> Callable[[str], None]:

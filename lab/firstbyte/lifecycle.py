@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from firstbyte import where
+from firstbyte import terminal, where
 from runtime import EngineError, HostStatus, Lab, LabDownError, LabError
 
 URLS = {
@@ -86,7 +85,7 @@ def status(args: argparse.Namespace) -> int:
             _says(health.get(host.name)),
         )
     total = sum(h.memory or 0 for h in rows)
-    console = Console()
+    console = terminal.console()
     console.print(table)
     if args.memory:
         console.print(f"resident in all: {total / 2**20:.0f} MiB in {len(rows)} hosts")

@@ -2,18 +2,15 @@
 
 import argparse
 import json
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
-from rich.console import Console
-from rich.table import Table
-
-from firstbyte import where
+from firstbyte import terminal, where
+from firstbyte.arguments import CORRUPTIONS
 from runtime import RefusedError, UsageError
 
-#: Ways to damage a payload, as `wan.damage` names them.
-CORRUPTIONS = ("bitflip", "swap16", "plusminus", "random")
-#: What the command line says of each setting.
+#: What the command line says about each setting of a link.
 WORDS = {
     "rtt_ms": "round trip {:g} ms",
     "jitter_ms": "jitter {:g} ms",
@@ -25,137 +22,98 @@ WORDS = {
     **{f"corrupt_{mode}": f"{{:.3%}} damaged by {mode}" for mode in CORRUPTIONS},
     "corrupt_k": "with k = {:d}",
 }
-#: Those that are shown only where they are set.
+#: Settings without a column of their own.
 RARE = ("duplicate", "reorder", *(f"corrupt_{mode}" for mode in CORRUPTIONS))
+#: Options of the command line by the setting that each one changes.
+OPTIONS = {"rtt_ms": "rtt", "jitter_ms": "jitter", "loss": "loss", "rate_bps": "rate", "duplicate": "duplicate", "reorder": "reorder", "reorder_ms": "reorder_by"}  # fmt: skip
+
+
+class UnknownRegionError(RefusedError):
+    """There is no such region."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(f"expected a region among {', '.join(known)}, got {name!r}")
+        self.name, self.known = name, known
 
 
 def link(args: argparse.Namespace) -> int:
     """List links, or set or reset one."""
-    changes = _changes(args)
+    changes = {key: value for key, name in OPTIONS.items() if (value := getattr(args, name)) is not None}
+    for each in args.corrupt or ():
+        changes.update(each)
     if args.between is None and (changes or args.reset or args.one_way):
         raise UsageError("expected REGION:REGION before settings, got none")
     if args.reset and changes:
-        raise UsageError("expected --reset alone, got settings beside it")
+        raise UsageError("expected --reset alone, got settings as well")
     with where.lab() as lab:
+        links = lab.call("wan", "GET", "/admin/links")
         if args.between is None:
-            return _show(lab.call("wan", "GET", "/admin/links"), as_json=args.json)
+            return _show(links, as_json=args.json)
+        for name in args.between:
+            if name not in links["regions"]:
+                raise UnknownRegionError(name, list(links["regions"]))
         a, b = args.between
-        path = f"/admin/links/{quote(a)}/{quote(b)}" + ("?direction=one" if args.one_way else "")
+        path = f"/admin/links/{quote(a)}/{quote(b)}{'?direction=one' if args.one_way else ''}"
         if args.reset:
             answer = lab.call("wan", "DELETE", path)
         elif changes:
             answer = lab.call("wan", "PUT", path, changes)
         else:
-            links = lab.call("wan", "GET", "/admin/links")
-            if missing := [name for name in (a, b) if name not in links["regions"]]:
-                raise RefusedError(f"expected a region among {', '.join(links['regions'])}, got {missing[0]!r}")
-            links["links"] = [x for x in links["links"] if {x["from"], x["to"]} == {a, b}]
+            links["links"] = [each for each in links["links"] if {each["from"], each["to"]} == {a, b}]
             return _show(links, as_json=args.json)
     print(json.dumps(answer, indent=2) if args.json else f"{a} – {b}: " + ("reset" if args.reset else _words(changes)))
     return 0
 
 
-def pair(text: str) -> tuple[str, str]:
-    """Parse ``REGION:REGION`` (an argparse type)."""
-    first, _, second = text.partition(":")
-    if not first or not second:
-        raise argparse.ArgumentTypeError(f"expected REGION:REGION, for example access:near; got {text!r}")
-    return first, second
-
-
-def milliseconds(text: str) -> float:
-    """Parse ``80``, ``80ms`` or ``0.08s`` (an argparse type)."""
-    number, factor = (
-        (text[:-2], 1.0) if text.endswith("ms") else (text[:-1], 1000.0) if text.endswith("s") else (text, 1.0)
-    )
-    try:
-        value = float(number) * factor
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected milliseconds, for example 80 or 80ms; got {text!r}") from None
-    if not 0 <= value <= 60_000:
-        raise argparse.ArgumentTypeError(f"expected 0 to 60000 ms, got {text!r}")
-    return value
-
-
-def probability(text: str) -> float:
-    """Parse ``0.01`` or ``1%`` (an argparse type)."""
-    try:
-        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a probability, for example 0.01 or 1%; got {text!r}") from None
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected 0 to 1 (or 0% to 100%), got {text!r}")
-    return value
-
-
-def bit_rate(text: str) -> int:
-    """Parse ``10M``, ``512k`` or bits per second; ``0`` is unlimited (an argparse type)."""
-    factors = {"k": 1e3, "M": 1e6, "G": 1e9}
-    try:
-        value = float(text[:-1]) * factors[text[-1]] if text[-1:] in factors else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected bits per second, for example 10M or 512k; got {text!r}") from None
-    if value and not 1e3 <= value <= 1e11:  # NaN too
-        raise argparse.ArgumentTypeError(f"expected 0 (unlimited) or 1k to 100G bits per second, got {text!r}")
-    return int(value)
-
-
-def corruption(text: str) -> dict[str, float]:
-    """Parse ``MODE:P``, or ``plusminus:P:K`` (an argparse type); return the settings that it stands for."""
-    mode, *values = text.split(":")
-    if mode not in CORRUPTIONS or not values or len(values) > (2 if mode == "plusminus" else 1):
-        raise argparse.ArgumentTypeError(
-            f"expected MODE:P with a mode of {', '.join(CORRUPTIONS)}, for example swap16:5%; got {text!r}"
-        )
-    settings: dict[str, float] = {f"corrupt_{mode}": probability(values[0])}
-    if values[1:]:
-        if not values[1].isdecimal() or not 1 <= int(values[1]) <= 65_535:
-            raise argparse.ArgumentTypeError(f"expected K between 1 and 65535, got {values[1]!r}")
-        settings["corrupt_k"] = int(values[1])
-    return settings
-
-
-def _changes(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings that the command line names, by the wan's keys."""
-    named = {
-        "rtt_ms": args.rtt,
-        "jitter_ms": args.jitter,
-        "loss": args.loss,
-        "rate_bps": args.rate,
-        "duplicate": args.duplicate,
-        "reorder": args.reorder,
-        "reorder_ms": args.reorder_by,
-    }
-    for each in args.corrupt or ():
-        named.update(each)
-    return {key: value for key, value in named.items() if value is not None}
-
-
-def _words(changes: dict[str, Any]) -> str:
-    return ", ".join(WORDS[key].format(value) for key, value in changes.items())
+def _words(settings: dict[str, Any]) -> str:
+    return ", ".join(WORDS[key].format(value) for key, value in settings.items())
 
 
 def _show(answer: dict[str, Any], *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(answer, indent=2))
         return 0
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("from")
-    table.add_column("to")
-    for title in ("round trip", "jitter", "loss", "rate"):
-        table.add_column(title, justify="right")
-    table.add_column("besides")
-    for each in answer["links"]:
-        rate = each.get("rate_bps")
-        besides = {key: value for key, value in each.items() if key in RARE and value}
-        table.add_row(
-            each["from"],
-            each["to"],
-            f"{each['rtt_ms']:g} ms",
-            f"{each['jitter_ms']:g} ms" if each.get("jitter_ms") else "",
-            f"{each['loss']:.2%}" if each.get("loss") else "",
-            f"{rate / 1e6:g} Mbit/s" if rate else "",
-            _words(besides),
-        )
-    Console().print(table)
+    rows = [_row(*each) for each in _grouped(answer)]
+    used = [title for title in rows[0] if any(row[title] for row in rows)]
+    table = terminal.table(*used, numbers=("round trip", "jitter", "loss", "rate"))
+    for i, row in enumerate(rows):
+        if i and row["from"] != rows[i - 1]["from"] and len(rows) > 2:
+            table.add_row()
+        table.add_row(*(row[title] for title in used))
+    terminal.console().print(table)
     return 0
+
+
+def _row(one: str, other: str, settings: dict[str, Any]) -> dict[str, str]:
+    """Return one line of the table, by title of its columns."""
+    also = [WORDS[key].format(settings[key]) for key in RARE if settings.get(key)]
+    return {
+        "from": one,
+        "to": other,
+        "round trip": f"{settings['rtt_ms']:g} ms",
+        "jitter": f"{settings['jitter_ms']:g} ms" if settings.get("jitter_ms") else "",
+        "loss": f"{settings['loss']:.2%}" if settings.get("loss") else "",
+        "rate": f"{settings['rate_bps'] / 1e6:g} Mbit/s" if settings.get("rate_bps") else "",
+        "also": ", ".join([*also, *(["changed"] if settings.get("changed") else [])]),
+    }
+
+
+def _grouped(answer: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield (region, other region, settings), those of one region together.
+
+    Two directions with the same settings are one entry, and so are the links of a region that are all the same.
+    """
+    ways = {(each.pop("from"), each.pop("to")): each for each in map(dict, answer["links"])}
+    left = [name for name in answer["regions"] if any(name in way for way in ways)]
+    others = "all others"
+    while left:
+        region, *left = left
+        mine = [settings for way, settings in ways.items() if region in way and set(way) <= {region, *left}]
+        if len(left) > 1 and len(mine) == 2 * len(left) and all(each == mine[0] for each in mine):
+            yield region, others, mine[0]
+        else:
+            for other in left:
+                there, back = ways.get((region, other)), ways.get((other, region))
+                arrows = [("⇄", there)] if there == back else [("→", there), ("←", back)]
+                yield from ((region, f"{arrow} {other}", each) for arrow, each in arrows if each is not None)
+        others = "the rest"  # those before have been listed with it

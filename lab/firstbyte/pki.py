@@ -5,16 +5,17 @@ import json
 import sys
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from firstbyte import where
+from firstbyte import terminal, where
 from hostfiles.layout import TRUST_ANCHOR
 from runtime import InsideLab, LabDownError
 
 
-def root(_: argparse.Namespace) -> int:
-    """Write the trust bundle as PEM on standard output."""
+def pki(args: argparse.Namespace) -> int:
+    """Print the trust anchor, or list certificates."""
+    return _root() if args.kind == "root" else _list(as_json=args.json)
+
+
+def _root() -> int:
     with where.lab() as lab:
         if isinstance(lab, InsideLab):
             pem = TRUST_ANCHOR.read_bytes()
@@ -26,26 +27,24 @@ def root(_: argparse.Namespace) -> int:
     return 0
 
 
-def list_(args: argparse.Namespace) -> int:
-    """List the certificates that the CA has issued and that have not expired."""
+def _list(*, as_json: bool) -> int:
     with where.lab() as lab:
-        answer: Any = lab.call("ca", "GET", "/admin/certificates")
-    issued: list[dict[str, Any]] = answer["certificates"] if isinstance(answer, dict) else answer
-    live = [c for c in issued if c["seconds_left"] > 0]
-    if args.json:
-        print(json.dumps(live, indent=2))
+        issued = lab.call("ca", "GET", "/admin/certificates")["certificates"]
+    valid: list[dict[str, Any]] = [each for each in issued if each["seconds_left"] > 0]
+    if as_json:
+        dates = ("not_before", "not_after", "issued")
+        print(json.dumps([each | {name: terminal.iso(each[name]) for name in dates} for each in valid], indent=2))
         return 0
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("names", "serial", "not after", "left", "state"):
-        table.add_column(title)
-    for each in sorted(live, key=lambda c: (c["names"], c["seconds_left"])):
-        state = "revoked" if each.get("revoked") else "good"
-        table.add_row(
-            ", ".join(each["names"]),
-            each["serial"][:16],
-            str(each["not_after"]),
-            f"{each['seconds_left'] / 60:.0f} min",
-            state,
-        )
-    Console().print(table)
+    for each in sorted(valid, key=lambda each: (each["names"], each["seconds_left"])):
+        state, left = "revoked" if each["revoked"] else "good", _left(each["seconds_left"])
+        print(f"{', '.join(each['names'])}\n  {state}; expires {terminal.date(each['not_after'])}, in {left}")
+        print(f"  serial {each['serial']}")
     return 0
+
+
+def _left(seconds: float) -> str:
+    """Return how long *seconds* are, in the largest unit of which there are at least two."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -6,18 +6,16 @@ import json
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from experiments import archive
 from experiments.estimate import number as figure
 from experiments.result import headline
-from firstbyte import where
+from firstbyte import terminal, where
 from firstbyte.experiment import COPIED
 from hostfiles.layout import RESULTS
 from reports import write_comparison
-from runtime import InsideLab, LabError
+from runtime import InsideLab, LabError, UsageError
 
 
 def report(args: argparse.Namespace) -> int:
@@ -29,53 +27,52 @@ def report(args: argparse.Namespace) -> int:
         try:
             one, other = (archive.find(results, text) for text in args.compare)
         except archive.ArchiveError as error:
-            print(f"firstbyte report: error: {error}", file=sys.stderr)
-            return 2
+            raise UsageError(str(error)) from None
         return _compare(results, one, other, as_json=args.json)
     found = archive.runs(results)
     if args.json:
-        rows = [{"name": r.name, "time": r.time, "verdict": r.verdict, "control": r.body.get("control", ""), "report": str(r.folder / "report.html")} for r in found]  # fmt: skip
+        rows = [
+            {
+                "run": f"{each.name}/{each.time}",
+                "name": each.name,
+                "time": terminal.iso(each.time),
+                "verdict": each.verdict,
+                "control": each.body.get("control", ""),
+                "report": str(each.folder / each.page),
+            }
+            for each in found
+        ]
         print(json.dumps(rows, indent=2))
         return 0
     if not found:
         print(f"no runs in {results} yet: `firstbyte run --list`, `firstbyte drill --list`")
         return 0
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for title in ("run", "verdict", "", "report"):
-        table.add_column(title)
+    table = terminal.table("run", "when", "verdict", " ", keys=("run", "when"))
     for each in found:
         about = ", ".join(word for word in ("control", "quick") if each.body.get(word))
-        table.add_row(
-            f"{each.name}/{each.time}",
-            headline(each.verdict, control=bool(each.body.get("control"))),
-            about,
-            str(each.folder / each.page),
-        )
-    Console().print(table)
-    print(f"all of them: {results / 'index.html'}")
+        verdict = headline(each.verdict, control=bool(each.body.get("control")))
+        table.add_row(f"{each.name}/{each.time}", terminal.date(each.time), verdict, about)
+    terminal.console().print(table)
+    print(f"report of a run: {results}/RUN/report.html; all runs: {results / 'index.html'}")
     return 0
 
 
 def _compare(results: Path, one: archive.StoredRun, other: archive.StoredRun, *, as_json: bool) -> int:
     rows = archive.compare(one, other)
     if as_json:
-        runs = [{"name": each.name, "time": each.time, "verdict": each.verdict} for each in (one, other)]
+        runs = [{"name": each.name, "time": terminal.iso(each.time), "verdict": each.verdict} for each in (one, other)]
         print(json.dumps({"runs": runs, "rows": rows}, indent=2))
         return 0
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column("")
-    for title in ("theory", f"{one.name} {one.time}", f"{other.name} {other.time}", "change"):
-        table.add_column(title, justify="right")
-    table.add_column("")
+    titles = ("theory", *(f"{each.name} {terminal.date(each.time)}" for each in (one, other)), "change")
+    table = terminal.table("", *titles, " ", numbers=titles)
     for row in rows:
         change = "" if row["change"] is None else f"{row['change']:+.1%}"
         meet = {None: "", True: "intervals overlap", False: "[bold]differs[/]"}[row["intervals_meet"]]
         measured = [figure(value) for value in row["measured"]]
         table.add_row(escape(row["name"]), figure(row["predicted"][0]), *measured, change, f"{row['unit']} {meet}")
-    console = Console()
-    console.print(table)
+    terminal.console().print(table)
     try:
-        console.print(f"page: {write_comparison(results, one, other)}", style="dim", soft_wrap=True)
+        print(f"page: {write_comparison(results, one, other)}")
     except OSError as error:
         print(f"firstbyte report: no page in {results}: {error.strerror}", file=sys.stderr)
     return 0

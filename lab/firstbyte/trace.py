@@ -1,33 +1,40 @@
-"""``firstbyte trace URL``: measured by the host `client`, drawn here."""
+"""``firstbyte trace URL``: the host `client` measures, this command draws."""
 
 import argparse
 import json
 import re
-import sys
 
-from rich.console import Console
-
-from firstbyte import where
-from runtime import LabDownError, LabError
+from firstbyte import terminal, where
+from runtime import LabDownError, LabError, UsageError
 from waterfall import Evidence, EvidenceError, WaterfallError, check, render, save
 from waterfall.measure import split
 
 #: Seconds that a trace may take: two requests, each step with its own time-out.
 TIMEOUT = 90.0
-#: What the agent on `client` refuses with: the URL leads nowhere good, or that host may not see segments.
+#: How the agent on `client` refuses: 422, the URL could not be fetched; 503, that host may not capture packets.
 REFUSED = re.compile(r": (422|503): (.*)", re.DOTALL)
-EXIT_CODES = {"422": 1, "503": 3}
+
+
+class UnreachableError(LabError):
+    """The URL could not be fetched: no such name, no answer, a certificate that does not verify."""
+
+    exit_code = 1
 
 
 def trace(args: argparse.Namespace) -> int:
-    """Trace one URL; exit 1 when it leads nowhere good, 2 when it is none, 3 when segments can not be seen."""
+    """Trace one URL.
+
+    Raises:
+        UsageError: it is no URL that can be traced, or a file for evidence cannot be written.
+        UnreachableError: it could not be fetched.
+        LabError: packets were asked for and cannot be captured, or the lab is not up.
+    """
     evidence = Evidence(args.packets, args.pcap is not None, args.keylog is not None)
     try:
         split(args.url)
         check(args.pcap, args.keylog)
     except WaterfallError as error:
-        print(f"firstbyte trace: error: {error}", file=sys.stderr)
-        return 2
+        raise UsageError(str(error)) from None
     body = {"url": args.url, "tls": args.tls, "warm": not args.cold, "resume": not args.no_resume, **evidence.as_json()}
     with where.lab() as lab:
         try:
@@ -35,27 +42,24 @@ def trace(args: argparse.Namespace) -> int:
         except LabDownError:
             raise
         except LabError as error:  # "client: POST /admin/trace: 422: www…: no such name"
-            refused = REFUSED.search(str(error))
-            if refused is None:
-                raise
-            print(f"firstbyte trace: {refused[2]}", file=sys.stderr)
-            return EXIT_CODES[refused[1]]
+            if refused := REFUSED.search(str(error)):
+                raise (UnreachableError if refused[1] == "422" else LabError)(refused[2]) from None
+            raise
         try:
             found = save(found, args.pcap, args.keylog)
         except EvidenceError as error:
-            print(f"firstbyte trace: error: {error}", file=sys.stderr)
-            return 2
+            raise UsageError(str(error)) from None
         _show_on_console(lab, found)
     if args.json:
         print(json.dumps(found, indent=2))
     else:
-        console = Console()
+        console = terminal.console()
         console.print(render(found, console.width))
     return 0
 
 
 def _show_on_console(lab: where.Way, found: dict[str, object]) -> None:
-    """Let the console's page show the trace, too; a console that is down does not stop us."""
+    """Send the trace to the console's page; whether the console is up does not matter here."""
     try:
         lab.call("console", "POST", "/admin/traces", found, timeout=3.0)
     except LabError:

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from experiments import Experiment, Outcome, Repeats, Verdict, parameters
 from experiments.estimate import number as figure
 from experiments.result import headline, tone
+from firstbyte import terminal
 
 COLOURS = {"pass": "green", "fail": "red", "invalid": "yellow", "skipped": "yellow"}
 #: Where the console serves the results folder that hosts of the lab write to.
@@ -56,17 +55,17 @@ def listing(kinds: Sequence[type[Experiment[Any]]]) -> str:
 def show(done: Done) -> None:
     """Show one run: rows, checks, and where its report is."""
     outcome, result = done.outcome, done.outcome.result
-    console = Console()
+    console = terminal.console()
     suffix = f" (control: {result.control})" if result.control else ""
     console.print(
         f"[bold]{result.name}: {_words(result.verdict, result.control)}[/]{escape(suffix)}  {escape(result.claim)}"
     )
     if result.rows:
-        table = _table("", numbers=("theory", "measured", "residual"), after=("",))
+        table = terminal.table("", *(numbers := ("theory", "measured", "residual")), " ", numbers=numbers)
         for row in result.rows:
             table.add_row(row.name, figure(row.predicted), figure(row.measured.value), figure(row.residual), row.unit)  # fmt: skip
         console.print(table)
-    table = _table("check", "expected", "got")
+    table = terminal.table("check", "expected", "got")
     for each in (*result.checks, *(v for v in result.validity if not v.ok)):
         got = escape(each.got)
         table.add_row(escape(each.name), escape(each.expected), got if each.ok else f"[red]{got}[/]")
@@ -83,7 +82,7 @@ def show(done: Done) -> None:
 def show_briefly(done: Done, number: int, times: int) -> None:
     """Show one run of a series: its verdict and what did not hold."""
     result = done.outcome.result
-    console = Console()
+    console = terminal.console()
     console.print(f"{result.name}, run {number} of {times}: {_words(done.verdict, result.control)}  {done.outcome.took:.0f} s  [dim]{url(done.folder / 'report.html') if done.folder else ''}[/]", soft_wrap=True)  # fmt: skip
     for reason in result.reasons:
         console.print(f"  {escape(reason)}", style="dim")
@@ -91,17 +90,17 @@ def show_briefly(done: Done, number: int, times: int) -> None:
 
 def show_repeats(repeats: Repeats, page: Path | None) -> None:
     """Show what the runs of a series say together."""
-    console = Console()
+    console = terminal.console()
     first = repeats.results[0]
     suffix = f" (control: {first.control})" if first.control else ""
     console.print(f"[bold]{first.name}, {repeats.wanted} times: {_words(repeats.verdict, first.control)}[/] by the medians{escape(suffix)}  {escape(first.claim)}")  # fmt: skip
     if repeats.rows:
-        table = _table("", numbers=("theory", "median", "smallest", "largest"), after=("",))
+        table = terminal.table("", *(numbers := ("theory", "median", "smallest", "largest")), " ", numbers=numbers)
         for row in repeats.rows:
             ends = (min(row.values, default=None), max(row.values, default=None))
             table.add_row(escape(row.name), *map(figure, (row.predicted, row.median, *ends)), row.unit)
         console.print(table)
-    table = _table("check", "expected", "median", "run by run")
+    table = terminal.table("check", "expected", "median", "run by run")
     for each in repeats.checks:
         word = "in every run" if each.ok else "not in every run"
         got = word if each.value is None else figure(each.value)
@@ -124,12 +123,12 @@ def show_repeats(repeats: Repeats, page: Path | None) -> None:
 
 def show_all(done: Sequence[Done], page: Path | None) -> None:
     """Show how each of several runs ended."""
-    table = _table("experiment", "verdict", "seconds", "report")
+    table = terminal.table("experiment", "verdict", "seconds", "report")
     for each in done:
         result = each.outcome.result
         report = url(each.folder / "report.html") if each.folder else ""
         table.add_row(result.name, _words(each.verdict, result.control), f"{each.outcome.took:.0f}", report)
-    console = Console()
+    console = terminal.console()
     console.print(table)
     if page is not None:
         console.print(f"all of them on one page: {url(page)}", style="dim", soft_wrap=True)
@@ -145,17 +144,6 @@ def url(path: Path) -> str:
 def _words(verdict: Verdict, control: str) -> str:
     """Return a verdict as people read it, in colour: a control has to fail."""
     return f"[{COLOURS[tone(verdict, control=bool(control))]}]{headline(verdict, control=bool(control))}[/]"
-
-
-def _table(*titles: str, numbers: Sequence[str] = (), after: Sequence[str] = ()) -> Table:
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for title in titles:
-        table.add_column(title)
-    for title in numbers:
-        table.add_column(title, justify="right")
-    for title in after:
-        table.add_column(title)
-    return table
 
 
 def _plain(value: Any) -> str:

@@ -5,13 +5,13 @@ from contextlib import contextmanager
 
 from runtime import InsideLab, Lab, NotHereError, Topology, choose, find_project
 
-#: Either way to a host.
+#: A lab as seen from this machine, or from inside.
 Way = Lab | InsideLab
 
 
 @contextmanager
 def lab() -> Iterator[Way]:
-    """Give whichever lab can be reached from here."""
+    """Give the lab that can be reached from here."""
     if InsideLab.is_here():
         yield InsideLab()
         return
@@ -21,7 +21,7 @@ def lab() -> Iterator[Way]:
 
 @contextmanager
 def outside(verb: str) -> Iterator[Lab]:
-    """Give the lab of this machine; *verb* can not be done from inside."""
+    """Give the lab of this machine; raise `NotHereError` inside a lab, where *verb* is impossible."""
     if InsideLab.is_here():
         raise NotHereError(f"`firstbyte {verb}` starts and stops hosts: run it outside the lab")
     with choose(Topology.load(find_project())) as found:

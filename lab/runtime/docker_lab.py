@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import docker
 from docker.errors import APIError, DockerException, NotFound
@@ -190,10 +190,10 @@ class DockerLab:
         except ValueError:
             return out.decode(errors="replace")
 
-    def run_lab(self, arguments: Sequence[str], *, interactive: bool = False) -> int:
+    def run_lab(self, arguments: Sequence[str], *, stdin: IO[bytes] | None = None) -> int:
         """Run the command line inside the lab, in a container of its own; return its exit code."""
-        flags = [] if interactive else ["-T"]
-        return self._compose("--profile", "tools", "run", "--rm", "--no-deps", *flags, "lab", *arguments).returncode
+        command = ["--profile", "tools", "run", "--rm", "--no-deps", "-T", "lab", *arguments]
+        return self._compose(*command, stdin=stdin).returncode
 
     def require_up(self) -> None:
         """Raise `LabDownError` unless every host that plain ``up`` starts is running."""
@@ -239,10 +239,10 @@ class DockerLab:
         except APIError as error:
             raise LabDownError(f"{verb} {host}: {_reason(error)}") from None
 
-    def _compose(self, *arguments: str, stdout: Any = None) -> subprocess.CompletedProcess[bytes]:
+    def _compose(self, *arguments: str, stdin: Any = None, stdout: Any = None) -> subprocess.CompletedProcess[bytes]:
         command = ["docker", "compose", "--project-directory", str(self.topology.project), *arguments]
         try:
-            return subprocess.run(command, check=False, stdout=stdout)
+            return subprocess.run(command, check=False, stdin=stdin, stdout=stdout)
         except FileNotFoundError:
             raise EngineError("expected the command `docker` with Compose v2, found none") from None
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import IO, Any, Protocol, Self
 
 from runtime.topology import Topology
 
@@ -96,8 +96,13 @@ class Lab(Protocol):
             RefusedError: the host answered, and refused.
         """
 
-    def run_lab(self, arguments: Sequence[str], *, interactive: bool = False) -> int:
-        """Run the command line inside the lab, on a host of its own; return its exit code."""
+    def run_lab(self, arguments: Sequence[str], *, stdin: IO[bytes] | None = None) -> int:
+        """Run the command line inside the lab, on a host of its own; return its exit code.
+
+        Args:
+            arguments: what follows ``firstbyte``.
+            stdin: becomes its standard input; None: ours.
+        """
         ...
 
     def fetch_results(self, into: Path) -> list[Path]:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
 from hostfiles.layout import ADMIN_PORT
 from netns_engine import compose, control
@@ -263,10 +263,10 @@ class NetnsLab:
         _, fds = self._ask(OpenSocket(host, "tcp" if kind == socket.SOCK_STREAM else "udp"), Done)
         return socket.socket(fileno=fds[0])
 
-    def run_lab(self, arguments: Sequence[str], *, interactive: bool = False) -> int:
+    def run_lab(self, arguments: Sequence[str], *, stdin: IO[bytes] | None = None) -> int:
         """Run the command line inside the lab, on a host of its own; return its exit code."""
-        del interactive
-        return self._exit(self._send(Run("lab", tuple(arguments)), [0, 1, 2]))
+        streams = [0 if stdin is None else stdin.fileno(), 1, 2]
+        return self._exit(self._send(Run("lab", tuple(arguments)), streams))
 
     def fetch_results(self, into: Path) -> list[Path]:
         """Copy the lab's results volume to *into*; return each new folder of a run."""

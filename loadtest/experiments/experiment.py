@@ -45,6 +45,8 @@ class Experiment(ABC, Generic[P]):
     source: ClassVar[str] = ""
     #: What it means for somebody who runs services.
     production: ClassVar[str] = ""
+    #: Python file that it was loaded from; empty for the scenarios and drills of firstbyte.
+    file: ClassVar[str] = ""
     #: A frozen dataclass made of `experiments.parameter`.
     settings: ClassVar[type[Any]]
     control: ClassVar[Control]

@@ -21,7 +21,17 @@ P = TypeVar("P")
 
 
 class ParameterError(Exception):
-    """An unknown parameter or an impossible value: one line, for people."""
+    """An unknown parameter or an impossible value: one line, for people.
+
+    Args:
+        message: what was expected and what came.
+        name: the unknown name, if that is what is wrong; for a suggestion.
+        known: the names that there are.
+    """
+
+    def __init__(self, message: str, name: str = "", known: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.name, self.known = name, tuple(known)
 
 
 def parameter(
@@ -77,7 +87,9 @@ def bind(kind: type[P], *, quick: bool, given: Iterable[str] = ()) -> P:
         if not equals:
             raise ParameterError(f"expected NAME=VALUE, got {text!r}")
         if name not in declared:
-            raise ParameterError(f"expected a parameter of {', '.join(declared) or '(none)'}; got {name!r}")
+            raise ParameterError(
+                f"expected a parameter of {', '.join(declared) or '(none)'}; got {name!r}", name, declared
+            )
         values[name] = _parse(name, value.strip(), hints[name], declared[name].metadata)
     return kind(**values)
 

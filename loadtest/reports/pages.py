@@ -51,6 +51,7 @@ def run_page(result: Result, kind: Kind, charts: Sequence[Chart], files: Iterabl
         kind=kind,
         figures=figures,
         command=command(result, kind),
+        inside=in_docker(command(result, kind), kind.file),
         about={each["name"]: each for each in parameters.describe(kind.settings)},
         files=list(files),
     )
@@ -101,7 +102,7 @@ def command(result: Result, kind: Kind) -> str:
     """Return the command line that repeats a run."""
     usual = parameters.as_json(parameters.bind(kind.settings, quick=result.quick))
     verb = "drill" if kind.__module__.startswith("drills") else "run"
-    words = ["firstbyte", verb, result.name]
+    words = ["firstbyte", verb, kind.file or result.name]
     words += [f"--{flag}" for flag, on in (("quick", result.quick), ("control", result.control)) if on]
     words += ["--seed", str(result.seed)]
     for name, value in result.parameters.items():
@@ -109,6 +110,12 @@ def command(result: Result, kind: Kind) -> str:
             text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
             words += ["--set", f"{name}={text}"]
     return " ".join(words)
+
+
+def in_docker(said: str, file: str) -> str:
+    """Return a command line for a machine with nothing but Docker; the *file* of a user's own experiment becomes its input."""
+    inside = said.replace("firstbyte ", f"docker compose run --rm {'-T ' if file else ''}lab ", 1)
+    return f"{inside.replace(file, '-', 1)} < {file}" if file else inside
 
 
 def _spread(row: Spread, repeats: Repeats, bounds: tuple[float | None, float | None]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -25,7 +26,7 @@ class DyingLab:
         if self.gone and self.ran:
             raise LabDownError("the lab is not up")
 
-    def run_lab(self, arguments: Sequence[str]) -> int:
+    def run_lab(self, arguments: Sequence[str], *, stdin: IO[bytes] | None = None) -> int:
         """Keep what was asked for; the first is killed."""
         self.ran.append(list(arguments))
         return KILLED if len(self.ran) == 1 else 0
@@ -50,4 +51,4 @@ def test_what_a_killed_run_left_is_taken_back_unless_its_lab_is_gone(
     assert command_line.main(["run", "resolution", "--quick"]) == 4
     # To ask a lab that is gone would make its networks and volumes anew.
     assert [words[-1] for words in lab.ran[1:]] == ([] if gone else ["--undo"])
-    assert ("nothing is taken back: the lab is not up" in capsys.readouterr().err) == gone
+    assert ("nothing to undo: the lab is not up" in capsys.readouterr().err) == gone

@@ -1,12 +1,14 @@
-"""``firstbyte link``: what each word on its command line stands for, and what is refused."""
+"""``firstbyte link``: what each word on its command line stands for, what is refused, and how links are listed."""
 
 import argparse
-import contextlib
+import tomllib
+from itertools import permutations
+from pathlib import Path
 from typing import Self
 
 import pytest
 
-from firstbyte import link
+from firstbyte import arguments
 from firstbyte.cli import main
 from wan import LinkSettings
 from wan.damage import MODES
@@ -17,6 +19,12 @@ class FakeLab:
 
     def __init__(self) -> None:
         self.asked: list[tuple[object, ...]] = []
+        settings = LinkSettings(rtt_ms=20, corrupt_swap16=0.05).as_dict()
+        ways = (("access", "near"), ("near", "access"))
+        self.links: dict[str, object] = {
+            "links": [{"from": a, "to": b, **settings, "changed": False} for a, b in ways],
+            "regions": {"access": "198.19.1.0/24", "near": "198.19.20.0/24"},
+        }
 
     def __enter__(self) -> Self:
         return self
@@ -25,12 +33,9 @@ class FakeLab:
         pass
 
     def call(self, host: str, method: str, path: str, body: object = None) -> dict[str, object]:
-        self.asked.append((host, method, path) if body is None else (host, method, path, body))
-        links = [
-            {"from": a, "to": b, **LinkSettings(rtt_ms=20, corrupt_swap16=0.05).as_dict(), "changed": False}
-            for a, b in (("access", "near"), ("near", "access"))
-        ]
-        return {"links": links, "regions": {"access": "198.19.1.0/24", "near": "198.19.20.0/24"}}
+        if method != "GET":
+            self.asked.append((host, method, path) if body is None else (host, method, path, body))
+        return self.links
 
 
 @pytest.fixture
@@ -62,7 +67,7 @@ def test_flags_become_settings_that_a_link_takes(lab, flags, settings, capsys) -
 
 
 def test_modes_are_those_of_wan() -> None:
-    assert tuple(MODES) == link.CORRUPTIONS
+    assert tuple(MODES) == arguments.CORRUPTIONS
 
 
 def test_one_way_and_reset(lab) -> None:
@@ -77,6 +82,25 @@ def test_one_way_and_reset(lab) -> None:
 def test_a_link_is_shown_with_what_is_wrong_with_it(lab, capsys) -> None:
     assert main(["link", "access:near"]) == 0
     assert "5.000% damaged by swap16" in " ".join(capsys.readouterr().out.split())
+
+
+def test_links_are_listed_by_region_and_those_that_are_alike_once(lab, capsys) -> None:
+    """Every pair of links.toml, with one direction of one pair changed."""
+    file = tomllib.loads((Path(__file__).parents[2] / "lab/etc/links.toml").read_text())
+    ways = dict.fromkeys(permutations(file["regions"], 2), file["default"]["rtt_ms"])
+    for link in file["link"]:
+        one, other = link["between"]
+        for way in ways:
+            if way in {(one, other), (other, one)} or (other == "*" and one in way):
+                ways[way] = link["rtt_ms"]
+    links = [{"from": a, "to": b, "rtt_ms": rtt, "changed": False} for (a, b), rtt in ways.items()]
+    next(each for each in links if (each["from"], each["to"]) == ("near", "access")).update(loss=0.01, changed=True)
+    lab.links = {"links": links, "regions": file["regions"]}
+    assert main(["link"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[:2] == ["from to round trip loss also", "exchange all others 0 ms"]
+    assert {"access ⇄ isp 4 ms", "access → near 20 ms", "access ← near 20 ms 1.00% changed", "root-a the rest 40 ms"} <= set(lines)  # fmt: skip
+    assert len([line for line in lines if line]) == 18
 
 
 def test_an_unknown_region_is_named(lab, capsys) -> None:
@@ -100,18 +124,17 @@ def test_an_unknown_region_is_named(lab, capsys) -> None:
         (["access:near", "--corrupt", "plusminus:5%:0"], "expected K between 1 and 65535, got '0'"),
         (["access:near", "--corrupt", "bitflip:much"], "expected a probability, for example 0.01 or 1%; got 'much'"),
         (["--rtt", "80"], "expected REGION:REGION before settings, got none"),
-        (["access:near", "--reset", "--rtt", "80"], "expected --reset alone, got settings beside it"),
+        (["access:near", "--reset", "--rtt", "80"], "expected --reset alone, got settings as well"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_makes_no_sense_is_one_line_and_exit_code_2(lab, flags, message, capsys) -> None:
-    with contextlib.suppress(SystemExit):  # argparse leaves by itself, with 2
-        assert main(["link", *flags]) == 2
+    assert main(["link", *flags]) == 2
     assert message in capsys.readouterr().err
     assert lab.asked == []
 
 
 def test_types_take_what_they_print() -> None:
-    assert link.milliseconds("80") == link.milliseconds("80ms") == link.milliseconds("0.08s") == 80
+    assert arguments.milliseconds("80") == arguments.milliseconds("80ms") == arguments.milliseconds("0.08s") == 80
     with pytest.raises(argparse.ArgumentTypeError):
-        link.pair("access:")
+        arguments.pair("access:")

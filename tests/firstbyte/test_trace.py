@@ -17,13 +17,13 @@ from runtime import LabDownError, LabError, RefusedError
         pytest.param(
             RefusedError("client: POST /admin/trace: 422: www.nosuch.com: no such name"),
             1,
-            "firstbyte trace: www.nosuch.com: no such name",
+            "firstbyte trace: error: www.nosuch.com: no such name",
             id="leads-nowhere",
         ),
         pytest.param(
             RefusedError("client: POST /admin/trace: 503: no packet socket"),
             3,
-            "firstbyte trace: no packet socket",
+            "firstbyte trace: error: no packet socket",
             id="no-packet-socket",
         ),
         pytest.param(

@@ -1,0 +1,87 @@
+"""Types of arguments: what a word on the command line stands for.  Each raises `argparse.ArgumentTypeError`, one line."""
+
+import re
+from argparse import ArgumentTypeError
+
+#: Ways to damage a payload, as `wan.damage` names them.
+CORRUPTIONS = ("bitflip", "swap16", "plusminus", "random")
+#: Factors of a bit rate.
+FACTORS = {"k": 1e3, "M": 1e6, "G": 1e9}
+
+
+def tail(text: str) -> str:
+    """Parse a number of lines, or ``all``."""
+    if text != "all" and not (text.isascii() and text.isdecimal()):
+        raise ArgumentTypeError(f"expected a number of lines or all, got {text!r}")
+    return text
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Parse ``REGION:REGION``."""
+    first, _, second = text.partition(":")
+    if not first or not second:
+        raise ArgumentTypeError(f"expected REGION:REGION, for example access:near; got {text!r}")
+    return first, second
+
+
+def milliseconds(text: str) -> float:
+    """Parse ``80``, ``80ms`` or ``0.08s``; return milliseconds, at most a minute."""
+    number, factor = (text[:-1], 1000.0) if text.endswith("s") and not text.endswith("ms") else (text, 1.0)
+    try:
+        value = float(number.removesuffix("ms")) * factor
+    except ValueError:
+        raise ArgumentTypeError(f"expected milliseconds, for example 80 or 80ms; got {text!r}") from None
+    if not 0 <= value <= 60_000:
+        raise ArgumentTypeError(f"expected 0 to 60000 ms, got {text!r}")
+    return value
+
+
+def probability(text: str) -> float:
+    """Parse ``0.01`` or ``1%``."""
+    try:
+        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"expected a probability, for example 0.01 or 1%; got {text!r}") from None
+    if not 0 <= value <= 1:
+        raise ArgumentTypeError(f"expected 0 to 1 (or 0% to 100%), got {text!r}")
+    return value
+
+
+def bit_rate(text: str) -> int:
+    """Parse ``10M``, ``512k`` or plain bits per second; 0 means unlimited."""
+    try:
+        value = float(text[:-1]) * FACTORS[text[-1]] if text[-1:] in FACTORS else float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"expected bits per second, for example 10M or 512k; got {text!r}") from None
+    if value and not 1e3 <= value <= 1e11:  # also refuses NaN
+        raise ArgumentTypeError(f"expected 0 (unlimited) or 1k to 100G bits per second, got {text!r}")
+    return int(value)
+
+
+def corruption(text: str) -> dict[str, float]:
+    """Parse ``MODE:P``, or ``plusminus:P:K``; return the settings of a link that it stands for."""
+    mode, *values = text.split(":")
+    if mode not in CORRUPTIONS or not values or len(values) > (2 if mode == "plusminus" else 1):
+        raise ArgumentTypeError(
+            f"expected MODE:P with a mode of {', '.join(CORRUPTIONS)}, for example swap16:5%; got {text!r}"
+        )
+    settings: dict[str, float] = {f"corrupt_{mode}": probability(values[0])}
+    if values[1:]:
+        if not values[1].isdecimal() or not 1 <= int(values[1]) <= 65_535:
+            raise ArgumentTypeError(f"expected K between 1 and 65535, got {values[1]!r}")
+        settings["corrupt_k"] = int(values[1])
+    return settings
+
+
+def repeats(text: str) -> int:
+    """Parse how many times in a row an experiment runs."""
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise ArgumentTypeError(f"expected a whole number from 1 to 100, got {text!r}")
+    return int(text)
+
+
+def experiment_name(text: str) -> str:
+    """Parse the name of a new experiment: it becomes part of a file name, a folder and an address on the console."""
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", text):
+        raise ArgumentTypeError(f"expected lower-case words joined by hyphens, for example my-scenario; got {text!r}")
+    return text

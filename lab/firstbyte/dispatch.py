@@ -1,0 +1,46 @@
+"""From a command line that was understood to its exit code: one table of commands, one place where errors become codes."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from experiments import BusyError, ParameterError
+from firstbyte import completion, doctor, experiment, lifecycle, link, new, pki, reports, terminal, trace
+from runtime import LabError
+from runtime.choose import VARIABLE
+
+Command = Callable[[argparse.Namespace], int]
+COMMANDS: dict[str, Command] = {
+    "up": lifecycle.up,
+    "down": lifecycle.down,
+    "status": lifecycle.status,
+    "doctor": doctor.doctor,
+    "logs": lifecycle.logs,
+    "exec": lifecycle.exec_,
+    **dict.fromkeys(("stop", "start", "kill", "pause", "unpause"), lifecycle.host_verb),
+    "restart": lifecycle.restart,
+    "link": link.link,
+    "trace": trace.trace,
+    **dict.fromkeys(("run", "drill"), experiment.run),
+    "report": reports.report,
+    "pki": pki.pki,
+    "new": new.new,
+    "completion": completion.completion,
+    "idle": lifecycle.idle,
+}
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Run the command that *args* ask for; return its exit code, after its error is written to standard error."""
+    if getattr(args, "runtime", None):
+        os.environ[VARIABLE] = args.runtime  # also for what we start ourselves inside the lab
+    try:
+        return COMMANDS[args.command](args)
+    except (LabError, ParameterError, BusyError) as error:
+        code = error.exit_code if isinstance(error, LabError) else 2 if isinstance(error, ParameterError) else 3
+        message = f"{error}{terminal.meant(getattr(error, 'name', ''), getattr(error, 'known', ()))}"
+        return terminal.complain(args.command, message, code, as_json=getattr(args, "json", False))
+    except BrokenPipeError:  # `firstbyte … | head`
+        sys.stderr.close()
+        return 0
