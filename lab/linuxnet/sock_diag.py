@@ -12,16 +12,13 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from linuxnet.tcp_info import STATES, parse, state_name
+
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
 NLM_F_REQUEST, NLM_F_DUMP = 0x1, 0x300
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 INET_DIAG_INFO = 2
-#: enum of include/net/tcp_states.h.
-STATES = (
-    "", "ESTABLISHED", "SYN-SENT", "SYN-RECEIVED", "FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT", "CLOSED", "CLOSE-WAIT",
-    "LAST-ACK", "LISTEN", "CLOSING", "NEW-SYN-RECEIVED",
-)  # fmt: skip
 #: struct inet_diag_req_v2 without the socket's identity: family, protocol, extensions, pad, states.
 _REQUEST = struct.Struct("=BBBBI")
 #: struct inet_diag_sockid: ports and addresses in network order, interface, cookie.
@@ -31,12 +28,6 @@ _NLMSG = struct.Struct("=IHHII")
 _MESSAGE = struct.Struct("=BBBB")
 _QUEUES = struct.Struct("=IIIII")
 _ANY = b"\0" * 16
-#: Offsets into struct tcp_info (include/uapi/linux/tcp.h), in bytes; an older kernel's struct is shorter.
-_INFO = {
-    "rtt_us": (68, "I"), "rttvar_us": (72, "I"), "ssthresh": (76, "I"), "cwnd": (80, "I"), "retrans": (100, "I"),
-    "bytes_acked": (120, "Q"), "bytes_received": (128, "Q"), "busy_us": (168, "Q"), "rwnd_limited_us": (176, "Q"),
-    "bytes_sent": (200, "Q"), "bytes_retrans": (208, "Q"),
-}  # fmt: skip
 
 
 class SockDiagError(Exception):
@@ -68,7 +59,7 @@ def sockets(*states: str, local_port: int = 0, remote_port: int = 0, info: bool 
     """Yield the IPv4 TCP sockets in *states* (all but LISTEN and CLOSED when none is named).
 
     Args:
-        states: names of `STATES`.
+        states: of `tcp_info.STATES`.
         local_port: only sockets with this local port; 0 matches any.
         remote_port: the same for the remote port.
         info: whether to read TCP_INFO.
@@ -140,7 +131,7 @@ def _parse(data: memoryview) -> Socket:
     at = _MESSAGE.size + _IDENTITY.size
     expires, unread, unsent, _, _ = _QUEUES.unpack_from(data, at)
     return Socket(
-        STATES[state] if state < len(STATES) else str(state),
+        state_name(state),
         (socket.inet_ntoa(source[:4]), int.from_bytes(sport, "big")),
         (socket.inet_ntoa(target[:4]), int.from_bytes(dport, "big")),
         unread,
@@ -157,8 +148,6 @@ def _attributes(data: memoryview) -> dict[str, int]:
         if length < 4:
             return {}
         if kind == INET_DIAG_INFO:
-            raw = data[4:length]
-            fits = {name: spot for name, spot in _INFO.items() if len(raw) >= spot[0] + struct.calcsize(spot[1])}
-            return {name: struct.unpack_from("=" + code, raw, offset)[0] for name, (offset, code) in fits.items()}
+            return parse(data[4:length])
         data = data[(length + 3) & ~3 :]
     return {}

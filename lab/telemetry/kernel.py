@@ -5,6 +5,7 @@ from typing import Any
 
 from linuxnet import counters, sock_diag
 from linuxnet.recorder import MAX_HZ, Recorder, Watch
+from linuxnet.tcp_info import STATES
 from telemetry.admin import AdminError, Request
 from telemetry.metrics import Metrics
 
@@ -28,8 +29,8 @@ def export(metrics: Metrics) -> None:
 def sockets(request: Request) -> list[dict[str, str]]:
     """Answer ``GET /admin/sockets?state=TIME-WAIT&local_port=80``: the host's TCP sockets in one state, as ss(8) shows them."""
     state, port = request.query.get("state", "ESTABLISHED"), request.query.get("local_port", "0")
-    if state not in sock_diag.STATES[1:]:
-        raise AdminError(400, f"expected state to be one of {', '.join(sock_diag.STATES[1:])}, got {state!r}")
+    if state not in STATES[1:]:
+        raise AdminError(400, f"expected state to be one of {', '.join(STATES[1:])}, got {state!r}")
     if not (port.isascii() and port.isdigit() and int(port) < 65536):
         raise AdminError(400, f"expected local_port from 0 (any) to 65535, got {port!r}")
     try:

@@ -4,21 +4,19 @@ A frame is captured where it enters the network and where it leaves it; a file f
 once, as it was at the client's end of its link: LINKTYPE_ETHERNET, nanoseconds (draft-ietf-opsawg-pcap).
 """
 
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from telemetry.call import CallError, call
-from wan.pcapng import PcapngError, Recording, read
 from waterfall.errors import NoFramesError
-from waterfall.headers import HeaderError, decode
+from wireformat.ip import HeaderError, decode_frame
+from wireformat.pcap import LINKTYPE_ETHERNET, file_header, record
+from wireformat.pcapng import PcapngError, Recording, read
 
 TIMEOUT = 5.0
 #: Seconds until wan shuts its socket by itself, should nobody tell it to.
 LIMIT = 90.0
-#: File header: nanosecond magic, version 2.4, zone 0, accuracy 0, whole packets, Ethernet.
-PCAP_HEADER = struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262_144, 1)
 
 
 @dataclass(slots=True)
@@ -56,18 +54,17 @@ def client_pcap(recording: Recording, address: str, asking_ns: Sequence[tuple[in
         address: of the client.
         asking_ns: from when to when (nanoseconds since 1970) a trace resolved its name; other DNS is not the trace's.
     """
-    records = [PCAP_HEADER]
+    records = [file_header(LINKTYPE_ETHERNET)]
     for frame in recording.frames:
         try:
-            packet = decode(frame.data)
+            packet = decode_frame(frame.data).packet
         except HeaderError:
             continue
         if address != (packet.ip.destination if frame.outbound else packet.ip.source):
             continue
         if packet.udp is not None and not any(since <= frame.time_ns <= until for since, until in asking_ns):
             continue
-        seconds, nanoseconds = divmod(frame.time_ns, 1_000_000_000)
-        records.append(struct.pack("=IIII", seconds, nanoseconds, len(frame.data), len(frame.data)) + frame.data)
+        records.append(record(frame.time_ns, frame.data))
     return b"".join(records)
 
 

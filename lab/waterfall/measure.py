@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from linuxnet import sock_diag
+from linuxnet.tcp_info import congestion_control, tcp_info
 from stub import Stub, StubError
 from waterfall.errors import BadCertificateError, BadURLError, ConnectError, NameLookupError, ResponseError
 from waterfall.keylog import KeyLog
 from waterfall.model import Phase, Trace
-from waterfall.sockets import congestion_control, state_of, tcp_info
 from waterfall.tls import TlsSocket, describe
 from wireformat.http1 import HttpError, get
 from wireformat.http1_reader import ResponseReader
@@ -117,7 +118,7 @@ def measure(url: str, session: Session, server: tuple[str, int] | None = None) -
         _note_state(trace, lambda: tcp_info(sock).state)
         local, remote = sock.getsockname(), sock.getpeername()
         closing = _goodbye(clock, trace, sock, channel)
-    state = _note_state(trace, lambda: state_of(local, remote) or "CLOSED")
+    state = _note_state(trace, lambda: _state_of(local, remote))
     closing.detail["state"] = state
     return trace
 
@@ -296,6 +297,15 @@ def _goodbye(clock: _Clock, trace: Trace, sock: socket.socket, channel: TlsSocke
     except OSError as error:
         detail["note"] = str(error)
     return clock.end("close", round_trips=0 if server_first or "note" in detail else 1, detail=detail)
+
+
+def _state_of(local: tuple[str, int], remote: tuple[str, int]) -> str:
+    """Return the state of the connection, even if no process owns its socket any more."""
+    try:
+        found = sock_diag.sockets(local_port=local[1], remote_port=remote[1])
+        return next((each.state for each in found if (each.local, each.remote) == (local, remote)), "CLOSED")
+    except sock_diag.SockDiagError:
+        return "CLOSED"
 
 
 def _server_timing(text: str) -> dict[str, Any]:

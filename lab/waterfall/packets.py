@@ -1,75 +1,26 @@
-"""One connection as it passed the network: every segment at both ends, the states that it put them in, round trips.
+"""One connection as it passed the network: every segment at both ends, the TCP states it caused, round trips.
 
-A frame is seen when it enters the network and when it leaves it; the two are one passage, with the time in which the
-wide-area network held it between.  Sans-IO: frames in, a dictionary for ``trace --json`` out.
+Sans-IO: frames in, the ``packets`` of ``trace --json`` out.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import dnslib
-
-from wan.pcapng import Frame, Recording
-from waterfall.headers import HeaderError, Packet, Tcp, decode, describe
+from dnsmessage import DnsMessageError, decode_query, question_end, rcode_to_text, rdtypes
+from waterfall.passages import End, Passage, dns_passages, round_trips, tcp_passages
 from waterfall.records import LineReader, RecordReader, counted
 from waterfall.tcp_state import CLOSED, LISTEN, MODULUS, Endpoint, Segment, before
+from wireformat.ip import EthernetFrame, Packet, Tcp, describe
+from wireformat.pcapng import Recording
 
-End = tuple[str, int]
-#: Nanoseconds by which the kernel's word on a socket and the frame that shows it may be apart: one wakes up the other.
+#: Nanoseconds between a change of a socket's state and the frame that causes or shows it: a process may have to wake up.
 SLACK_NS = 3_000_000
-DNS_PORT = 53
-#: Octets of payload that every full segment has (RFC 9293 section 3.7.1).
-LEAST_SEGMENT = 536
-
-
-@dataclass(slots=True)
-class Passage:
-    """One packet on its way through the network."""
-
-    sent_ns: int
-    entered: Packet
-    #: None: it never came out.
-    arrived_ns: int | None = None
-    left: Packet | None = None
-
-    @property
-    def packet(self) -> Packet:
-        """The packet as it arrived, or else as it was sent."""
-        return self.left or self.entered
-
-
-@dataclass(slots=True)
-class _Entry:
-    """A frame that entered; a sender's kernel may leave it to its device to cut it into segments (GSO)."""
-
-    time_ns: int
-    packet: Packet
-    #: What of it came out already: octets of its payload, and whether any frame did.
-    out: int = 0
-    used: bool = False
-
-    def accepts(self, packet: Packet) -> bool:
-        """Return whether *packet*, which left, is this one or a part of it."""
-        mine, other = self.packet.tcp, packet.tcp
-        if mine is None or other is None:
-            same = (self.packet.ip.identification, self.packet.payload) == (packet.ip.identification, packet.payload)
-            return same and not self.used
-        if (mine.ack, mine.flags & {"SYN", "RST"}) != (other.ack, other.flags & {"SYN", "RST"}):
-            return False
-        offset = (other.seq - mine.seq) % MODULUS
-        # A retransmission has the same numbers and another identification; segments of one frame count it up.
-        younger = (packet.ip.identification - self.packet.ip.identification) % 65_536
-        if younger > offset // LEAST_SEGMENT:
-            return False
-        if not self.packet.payload:
-            return not self.used and offset == 0 and not packet.payload and mine.flags == other.flags
-        return offset >= self.out and 0 < len(packet.payload) <= len(self.packet.payload) - offset
 
 
 @dataclass(slots=True)
 class _Direction:
-    """One direction of the connection, followed octet by octet."""
+    """One direction of the connection, followed byte by byte."""
 
     reader: RecordReader | LineReader
     first: int | None = None
@@ -79,23 +30,6 @@ class _Direction:
 
     def relative(self, number: int) -> int:
         return (number - self.first) % MODULUS if self.first is not None else number
-
-
-def tcp_passages(frames: Iterable[Frame], client: End, server: End) -> list[Passage]:
-    """Return every segment between two ends, in the order in which they entered the network."""
-    return _passages(_between(frames, client, server))
-
-
-def dns_passages(frames: Iterable[Frame], client: str) -> list[Passage]:
-    """Return every DNS datagram of *client*."""
-    wanted = [
-        (frame, packet)
-        for frame, packet in _decoded(frames)
-        if packet.udp is not None
-        and DNS_PORT in {packet.udp.source_port, packet.udp.destination_port}
-        and client in {packet.ip.source, packet.ip.destination}
-    ]
-    return _passages(wanted)
 
 
 def dissect(
@@ -111,21 +45,18 @@ def dissect(
     """Return ``packets`` of one trace.
 
     Args:
-        recording: what passed the network.
+        recording: the frames that passed the network.
         client: address and port.
         server: address and port.
-        began_ns: when the trace began, nanoseconds since 1970; times are milliseconds since then.
-        first_byte_ms: when the first byte of the response had come.
-        kernel_states: what the kernel said of the client's socket, and when: not before the first moment, nor after the second.
+        began_ns: start of the trace, nanoseconds since the epoch; times in the result are milliseconds since then.
+        first_byte_ms: when the first byte of the response had arrived.
+        kernel_states: states of the client's socket as its kernel reported them, each between two times.
         tls: whether the connection speaks TLS.
     """
     passages = tcp_passages(recording.frames, client, server)
     end_ns = began_ns + round(1e6 * max(first_byte_ms, 0))
-    names = [
-        each for each in dns_passages(recording.frames, client[0]) if began_ns <= each.sent_ns < (
-            passages[0].sent_ns if passages else end_ns
-        )
-    ]  # fmt: skip
+    names_end = passages[0].sent_ns if passages else end_ns
+    names = [each for each in dns_passages(recording.frames, client[0]) if began_ns <= each.sent_ns < names_end]
     states = _states(passages, client)
     directions = {end: _Direction(RecordReader() if tls else LineReader()) for end in (client, server)}
     rows = {id(each): _row(each, began_ns) for each in [*names, *passages]}
@@ -142,76 +73,8 @@ def dissect(
         "round_trips": round_trips(passages, client, end_ns),
         "packets": [rows[id(each)] for each in [*names, *passages]],
         "states": [{"ms": _ms(at, began_ns), "host": host, "state": state} for at, host, state in states],
-        "kernel": _against_kernel(states, kernel_states, began_ns),
+        "kernel": _compared(states, kernel_states, began_ns),
     }
-
-
-def round_trips(passages: Sequence[Passage], client: End, until_ns: int) -> int:
-    """Count how often, until *until_ns*, the client sent something that was answered by more than an ACK."""
-    events = []
-    for each in passages:
-        tcp = each.packet.tcp
-        if tcp is None or not (each.packet.payload or "SYN" in tcp.flags):
-            continue
-        if _source(each.packet) == client:
-            events.append((each.sent_ns, True))
-        elif each.arrived_ns is not None:
-            events.append((each.arrived_ns, False))
-    count, waiting = 0, False
-    for at, sent in sorted(events):
-        if at > until_ns:
-            break
-        if sent:
-            waiting = True
-        elif waiting:
-            count, waiting = count + 1, False
-    return count
-
-
-# --- frames to passages ---------------------------------------------------------------------------------------------
-
-
-def _decoded(frames: Iterable[Frame]) -> list[tuple[Frame, Packet]]:
-    found = []
-    for frame in frames:
-        try:
-            found.append((frame, decode(frame.data)))
-        except HeaderError:  # not ours: another protocol
-            continue
-    return found
-
-
-def _between(frames: Iterable[Frame], client: End, server: End) -> list[tuple[Frame, Packet]]:
-    ends = {(client, server), (server, client)}
-    return [
-        (frame, packet)
-        for frame, packet in _decoded(frames)
-        if packet.tcp is not None and (_source(packet), _destination(packet)) in ends
-    ]
-
-
-def _passages(frames: Sequence[tuple[Frame, Packet]]) -> list[Passage]:
-    """Pair what left the network with what had entered it."""
-    waiting: dict[tuple[str, str], list[_Entry]] = {}
-    found: list[Passage] = []
-    for frame, packet in sorted(frames, key=lambda each: (each[0].time_ns, each[0].outbound)):
-        entries = waiting.setdefault((packet.ip.source, packet.ip.destination), [])
-        if not frame.outbound:
-            entries.append(_Entry(frame.time_ns, packet))
-            continue
-        entry = next((each for each in entries if each.accepts(packet)), None)
-        if entry is None:  # it entered before the capture began
-            continue
-        entry.used = True
-        if packet.tcp is not None and entry.packet.tcp is not None and packet.payload:
-            entry.out = (packet.tcp.seq - entry.packet.tcp.seq) % MODULUS + len(packet.payload)
-        found.append(Passage(entry.time_ns, entry.packet, frame.time_ns, packet))
-    for entries in waiting.values():
-        found += [Passage(each.time_ns, each.packet) for each in entries if not each.used]
-    return sorted(found, key=lambda each: (each.sent_ns, each.arrived_ns or 0))
-
-
-# --- passages to words ----------------------------------------------------------------------------------------------
 
 
 def _states(passages: Sequence[Passage], client: End) -> list[tuple[int, str, str]]:
@@ -219,7 +82,7 @@ def _states(passages: Sequence[Passage], client: End) -> list[tuple[int, str, st
     ends = {"client": Endpoint(CLOSED), "server": Endpoint(LISTEN)}
     events = []
     for order, each in enumerate(passages):
-        sender, receiver = ("client", "server") if _source(each.packet) == client else ("server", "client")
+        sender, receiver = ("client", "server") if each.packet.source == client else ("server", "client")
         events.append((each.sent_ns, order, sender, True, each))
         if each.arrived_ns is not None:
             events.append((each.arrived_ns, order, receiver, False, each))
@@ -231,57 +94,54 @@ def _states(passages: Sequence[Passage], client: End) -> list[tuple[int, str, st
     return changes
 
 
-def _against_kernel(
+def _compared(
     states: Sequence[tuple[int, str, str]], kernel: Sequence[tuple[int, int, str]], began_ns: int
 ) -> list[dict[str, Any]]:
-    """Hold the client's states, as segments show them, against what its kernel said."""
+    """Compare the client's states, as its segments imply them, with those that its kernel reported."""
     own = [(0, CLOSED), *((at, state) for at, host, state in states if host == "client")]
     rows = []
-    for began, ended, said in kernel:
+    for began, ended, reported in kernel:
         current = [state for since, state in own if since <= began - SLACK_NS][-1:]
         near = [state for since, state in own if began - SLACK_NS < since <= ended + SLACK_NS]
-        told = [state for since, state in own if since <= ended][-1]
-        rows.append({"ms": _ms(ended, began_ns), "kernel": said, "segments": told, "agrees": said in [*current, *near]})
+        implied = [state for since, state in own if since <= ended][-1]
+        agrees = reported in [*current, *near]
+        rows.append({"ms": _ms(ended, began_ns), "kernel": reported, "segments": implied, "agrees": agrees})
     return rows
 
 
 def _row(each: Passage, began_ns: int) -> dict[str, Any]:
-    packet = each.packet
+    def macs(frame: EthernetFrame | None) -> dict[str, str] | None:
+        return None if frame is None else {"source": frame.source, "destination": frame.destination}
+
+    packet, left = each.packet, each.left
     return {
         "sent_ms": _ms(each.sent_ns, began_ns),
         "arrived_ms": None if each.arrived_ns is None else _ms(each.arrived_ns, began_ns),
-        "ethernet": {
-            "sent": {"source": each.entered.ethernet.source, "destination": each.entered.ethernet.destination},
-            "arrived": None
-            if each.left is None
-            else {"source": each.left.ethernet.source, "destination": each.left.ethernet.destination},
-            "type": packet.ethernet.ethertype,
-        },
+        "ethernet": {"sent": macs(each.entered), "arrived": macs(left), "type": 0x0800},
         "ip": {
             "source": packet.ip.source,
             "destination": packet.ip.destination,
             "protocol": packet.ip.protocol,
-            "ttl_sent": each.entered.ip.ttl,
-            "ttl_arrived": None if each.left is None else each.left.ip.ttl,
+            "ttl_sent": each.entered.packet.ip.ttl,
+            "ttl_arrived": None if left is None else left.packet.ip.ttl,
             "identification": packet.ip.identification,
             "dont_fragment": packet.ip.dont_fragment,
             "total_length": packet.ip.total_length,
-            "checksum_ok": packet.ip.checksum_ok,
+            "checksum_ok": packet.header_checksum_ok,
         },
     }
 
 
 def _explain(each: Passage, row: dict[str, Any], client: End, directions: dict[End, _Direction]) -> None:
-    """Add the TCP header, in numbers relative to the connection's first, and what the segment is."""
+    """Add the TCP header, with numbers relative to the connection's first, and a description of the segment."""
     packet, tcp = each.packet, each.packet.tcp
     if tcp is None:
         return
-    source, target = _source(packet), _destination(packet)
-    ours, theirs = directions[source], directions[target]
+    ours, theirs = directions[packet.source], directions[packet.destination]
     if "SYN" in tcp.flags and ours.first is None:
         ours.first, ours.expected = tcp.seq, (tcp.seq + 1) % MODULUS
         ours.scale = int.from_bytes(tcp.option(3) or b"", "big")
-    row["from"] = "client" if source == client else "server"
+    row["from"] = "client" if packet.source == client else "server"
     row["tcp"] = {
         "source_port": tcp.source_port,
         "destination_port": tcp.destination_port,
@@ -294,29 +154,26 @@ def _explain(each: Passage, row: dict[str, Any], client: End, directions: dict[E
         "scaled_window": tcp.window if "SYN" in tcp.flags else tcp.window << ours.scale,
         "length": len(packet.payload),
         "options": [describe(kind, data) for kind, data in tcp.options],
-        # Only what left the network has whole checksums: a sender may leave them to its device.
-        "checksum_ok": None if each.left is None else tcp.checksum_ok,
+        # Only a frame that left the network has a complete checksum: a sender may leave it to its device.
+        "checksum_ok": None if each.left is None else packet.transport_checksum_ok,
     }
     row["what"] = _what(each, tcp, ours)
 
 
 def _what(each: Passage, tcp: Tcp, ours: _Direction) -> str:
-    """Name a segment: its flags, and what it carries."""
+    """Describe a segment: its flags and what it carries."""
     payload, words = each.packet.payload, []
     if "RST" in tcp.flags:
         words.append("RST")
     if "SYN" in tcp.flags:
         words.append("SYN-ACK" if "ACK" in tcp.flags else "SYN")
-    if payload:
-        if each.left is None:
-            words.append("lost on the way")
-        elif ours.expected is not None and tcp.seq != ours.expected:
-            words.append("retransmission" if before(tcp.seq, ours.expected) else "ahead of a gap")
-        else:
-            words.append(counted(ours.reader.feed(payload)))
-            ours.expected = (tcp.seq + len(payload)) % MODULUS
-    elif each.left is None:
+    if each.left is None:
         words.append("lost on the way")
+    elif payload and ours.expected is not None and tcp.seq != ours.expected:
+        words.append("retransmission" if before(tcp.seq, ours.expected) else "ahead of a gap")
+    elif payload:
+        words.append(counted(ours.reader.feed(payload)))
+        ours.expected = (tcp.seq + len(payload)) % MODULUS
     if "FIN" in tcp.flags:
         words.append("FIN")
     if tcp.window == 0 and "RST" not in tcp.flags:
@@ -330,13 +187,20 @@ def _datagram(each: Passage, client: str) -> dict[str, Any]:
     if udp is not None:
         ports = {"source_port": udp.source_port, "destination_port": udp.destination_port}
         row["udp"] = {**ports, "length": len(packet.payload)}
-    try:
-        message = dnslib.DNSRecord.parse(packet.payload)
-        kind = f"DNS {dnslib.RCODE.get(message.header.rcode)}" if message.header.qr else "DNS query"
-        row["what"] = f"{kind}: {message.q.qname} {dnslib.QTYPE.get(message.q.qtype)}"
-    except Exception:  # noqa: S110 - dnslib raises what it likes; the datagram is shown as one
-        pass
+    if (described := _dns(packet.payload)) is not None:
+        row["what"] = described
     return row
+
+
+def _dns(payload: bytes) -> str | None:
+    """Return rcode and question of a DNS message; None if it has no readable question."""
+    try:
+        question = payload[12 : question_end(payload)]
+        query = decode_query(payload[:2] + b"\0\0\0\1" + bytes(6) + question)
+    except (DnsMessageError, IndexError):
+        return None
+    kind = f"DNS {rcode_to_text(payload[3] & 0x0F)}" if payload[2] & 0x80 else "DNS query"
+    return f"{kind}: {query.qname} {rdtypes.to_text(query.qtype)}"
 
 
 def _segment(packet: Packet) -> Segment:
@@ -349,27 +213,14 @@ def _segment(packet: Packet) -> Segment:
 
 
 def _macs(passages: Sequence[Passage], client: str) -> dict[str, str]:
-    """Return the addresses of both ends, and of the router on either side."""
+    """Return the MAC addresses of both ends, and of the router's two sides."""
     found: dict[str, str] = {}
     for each in passages:
-        entered, left = each.entered.ethernet, each.left.ethernet if each.left is not None else None
-        if each.packet.ip.source == client:
-            found |= {"client": entered.source, "to_client": entered.destination}
-            found |= {"to_server": left.source, "server": left.destination} if left is not None else {}
-        else:
-            found |= {"server": entered.source, "to_server": entered.destination}
-            found |= {"to_client": left.source, "client": left.destination} if left is not None else {}
+        sender, receiver = ("client", "server") if each.packet.ip.source == client else ("server", "client")
+        found |= {sender: each.entered.source, f"to_{sender}": each.entered.destination}
+        if each.left is not None:
+            found |= {f"to_{receiver}": each.left.source, receiver: each.left.destination}
     return found
-
-
-def _source(packet: Packet) -> End:
-    port = packet.transport.source_port if packet.transport is not None else 0
-    return packet.ip.source, port
-
-
-def _destination(packet: Packet) -> End:
-    port = packet.transport.destination_port if packet.transport is not None else 0
-    return packet.ip.destination, port
 
 
 def _ms(at_ns: int, began_ns: int) -> float:

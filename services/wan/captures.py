@@ -10,11 +10,12 @@ from typing import Any
 
 from hostfiles.layout import ADMIN_PORT
 from telemetry import AdminError, Request, Response, Telemetry, log
-from wan import frames, pcap, pcapng
+from wan import frames, pcap
 from wan.admin import perform
 from wan.checks import address
 from wan.errors import SettingError
 from wan.router import Router
+from wireformat import pcapng
 
 logger = log.get("wan.captures")
 

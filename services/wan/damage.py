@@ -11,7 +11,8 @@ is up to the receiver's transport, or TLS, to detect the corruption.  Sans-IO: t
 import random
 from collections.abc import Callable, Iterator
 
-TCP, UDP = 6, 17
+from wireformat.ip import HeaderError, decode
+
 #: Pairs of words tried before giving up: a payload of equal words has no pair to swap.
 TRIES = 16
 #: Bytes that `random` overwrites: a burst longer than the checksum, like that of faulty memory or a bad cable.
@@ -27,18 +28,13 @@ def payload(packet: bytes) -> tuple[int, int] | None:
     None if there is no payload, for fragments (the transport header may be in another packet), and for packets whose
     lengths contradict each other.
     """
-    if len(packet) < 28 or packet[0] >> 4 != 4:
+    try:
+        found = decode(packet)
+    except HeaderError:
         return None
-    start, end = (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big")
-    if start < 20 or not start + 8 <= end <= len(packet) or packet[6] & 0x3F or packet[7]:
+    if found.transport is None or found.ip.more_fragments or not found.payload:
         return None
-    if packet[9] == UDP:
-        start += 8
-    elif packet[9] == TCP and start + 20 <= end and packet[start + 12] >> 4 >= 5:
-        start += (packet[start + 12] >> 4) * 4
-    else:
-        return None
-    return (start, end) if start < end else None
+    return found.payload_start, len(found.data)
 
 
 def bitflip(packet: bytes, rng: random.Random, _: int = 0) -> bytes | None:

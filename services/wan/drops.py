@@ -4,24 +4,20 @@ Random loss shows the average cost of losing packets; a rule shows what losing o
 the next matching segments up to its count, and records each.  Sans-IO: time is an argument in nanoseconds.
 """
 
-import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from ipaddress import IPv4Address
 from typing import Any
 
 from wan.checks import Check, address, boolean, checked, integer, port
-from wan.damage import TCP
 from wan.errors import SettingError
+from wireformat.ip import HeaderError, decode
 
-#: The flag bits that are compared; PSH, URG and the ECN bits are ignored.
-FLAGS = {"fin": 0x01, "syn": 0x02, "rst": 0x04, "ack": 0x10}
+#: The flags that are compared; PSH, URG and the ECN bits are ignored.
+FLAGS = ("fin", "syn", "rst", "ack")
 #: Segments that one rule may drop, which bounds its record; for more, use `loss`.
 MAX_COUNT = 1000
 #: Flows whose FIN is remembered; beyond that the oldest is forgotten.
 MAX_FLOWS = 4096
-#: Ports, sequence number, acknowledgement number, data offset, flags (RFC 9293 section 3.1).
-_HEADER = struct.Struct("!HHIIBB").unpack_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +39,16 @@ class Segment:
     @classmethod
     def of(cls, packet: bytes) -> "Segment | None":
         """Parse an IPv4 *packet*; None unless it holds a complete TCP header."""
-        if len(packet) < 40 or packet[0] >> 4 != 4 or packet[9] != TCP or packet[6] & 0x1F or packet[7]:
+        try:
+            found = decode(packet)
+        except HeaderError:
             return None
-        start, end = (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big")
-        if start < 20 or not start + 20 <= end <= len(packet):
+        tcp = found.tcp
+        if tcp is None:
             return None
-        source_port, target_port, seq, ack, offset, bits = _HEADER(packet, start)
-        data = end - start - (offset >> 4) * 4
-        if offset >> 4 < 5 or data < 0:
-            return None
-        return cls(
-            str(IPv4Address(packet[12:16])),
-            source_port,
-            str(IPv4Address(packet[16:20])),
-            target_port,
-            "+".join(name for name, bit in FLAGS.items() if bits & bit),
-            seq,
-            ack,
-            data + bool(bits & FLAGS["syn"]) + bool(bits & FLAGS["fin"]),
-        )
+        flags = [name for name in FLAGS if name.upper() in tcp.flags]
+        length = len(found.payload) + ("syn" in flags) + ("fin" in flags)
+        return cls(*found.source, *found.destination, "+".join(flags), tcp.seq, tcp.ack, length)
 
     @property
     def has_fin(self) -> bool:
@@ -99,7 +86,7 @@ class Pattern:
 
 def _flags(key: str, value: object) -> str:
     named = value.split("+") if isinstance(value, str) else ()
-    if not named or set(named) - FLAGS.keys():
+    if not named or set(named) - set(FLAGS):
         raise SettingError(key, f"flags to be some of {', '.join(FLAGS)} joined by '+'", value)
     return "+".join(name for name in FLAGS if name in named)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from telemetry import log
-from wan.pcapng import Frame, Recording
+from wireformat.pcapng import Frame, Recording
 
 #: The environment variable that holds the number of the inherited descriptor.
 FD_VARIABLE = "WAN_FRAMES_FD"

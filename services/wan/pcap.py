@@ -4,25 +4,20 @@ Packets are recorded as they arrive from the sender, including those that are dr
 bounded in time and size, and reports when it is full.
 """
 
-import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from ipaddress import IPv4Address
 from typing import Any
 
 from wan.checks import Check, address, checked, choice, port
 from wan.errors import SettingError
+from wireformat.ip import HeaderError, decode
+from wireformat.pcap import LINKTYPE_RAW, file_header, record
 
-#: Link type of packets that begin with their IPv4 header.
-LINKTYPE_RAW = 101
-#: File header: magic number for nanoseconds, version 2.4, two reserved fields, snapshot length, link type.
-FILE_HEADER = struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 65_535, LINKTYPE_RAW)
 #: Bytes of one capture: some 5,500 full packets.  In base64, that is less than a tenth of the host's memory.
 MAX_BYTES = 8 << 20
 #: Seconds of one capture, at most.
 MAX_SECONDS = 600.0
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
-_RECORD = struct.Struct("=IIII").pack
 _CHECKS: dict[str, Check] = {"host": address, "port": port, "protocol": choice(PROTOCOLS)}
 
 
@@ -50,21 +45,16 @@ class Filter:
 
     def matches(self, packet: bytes) -> bool:
         """Return whether to record an IPv4 *packet*."""
-        if self.protocol and packet[9] != PROTOCOLS[self.protocol]:
+        try:
+            found = decode(packet)
+        except HeaderError:
             return False
-        if self.host:
-            address = IPv4Address(self.host).packed
-            if address not in (packet[12:16], packet[16:20]):
-                return False
-        if self.port:
-            start = (packet[0] & 15) * 4
-            # Later fragments have no ports (RFC 791 section 3.2), so only a filter without a port matches them.
-            if packet[9] not in (6, 17) or packet[6] & 0x1F or packet[7]:
-                return False
-            port = self.port.to_bytes(2, "big")
-            if port not in (packet[start : start + 2], packet[start + 2 : start + 4]):
-                return False
-        return True
+        if self.protocol and found.ip.protocol != PROTOCOLS[self.protocol]:
+            return False
+        if self.host and self.host not in {found.ip.source, found.ip.destination}:
+            return False
+        # Later fragments have no ports (RFC 791 section 3.2), so only a filter without a port matches them.
+        return not self.port or self.port in {found.source[1], found.destination[1]}
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields that are set."""
@@ -88,8 +78,8 @@ class Capture:
         self.seconds, self.filter, self.max_bytes = seconds, only, max_bytes
         self.packets, self.full, self.stopped = 0, False, False
         self._offset, self._all = wall_offset, only == Filter()
-        self._records = [FILE_HEADER]
-        self.size = len(FILE_HEADER)
+        self._records = [file_header(LINKTYPE_RAW)]
+        self.size = len(self._records[0])
 
     def offer(self, packet: bytes, now: int) -> bool:
         """Record *packet* if it matches; return False once the capture has ended."""
@@ -100,8 +90,7 @@ class Capture:
         if self.size + 16 + len(packet) > self.max_bytes:
             self.full = True
             return False
-        seconds, nanoseconds = divmod(now + self._offset, 1_000_000_000)
-        self._records.append(_RECORD(seconds, nanoseconds, len(packet), len(packet)) + packet)
+        self._records.append(record(now + self._offset, packet))
         self.size += 16 + len(packet)
         self.packets += 1
         return True

@@ -10,6 +10,7 @@ import pytest
 
 from linuxnet import counters, sock_diag
 from linuxnet.recorder import SEARCH_EVERY, SOCKETS_SHARE, Recorder, Recording, Watch, sample
+from linuxnet.tcp_info import STATES
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def in_proc_net_tcp(*ports):
         _, local, remote, state, *_ = line.split()
         near, far = (int(each.rpartition(":")[2], 16) for each in (local, remote))
         if {near, far} & set(ports):
-            found.append((sock_diag.STATES[int(state, 16)], near, far))
+            found.append((STATES[int(state, 16)], near, far))
     return sorted(found)
 
 

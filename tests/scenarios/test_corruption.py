@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scenarios.instruments.corruption import Fetch, K, body, delivered, judge, same_head, total, wrong_octets
-from tests.wan.packets import tcp
+from tests.packets import tcp
 from wan import damage
 
 HEAD = (

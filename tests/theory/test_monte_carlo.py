@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.wan.packets import checksum
+from tests.packets import checksum
 from theory import (
     congestion,
     flow_control,

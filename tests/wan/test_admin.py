@@ -14,13 +14,13 @@ import pytest
 
 from telemetry import Telemetry
 from telemetry.call import CallError, call
-from tests.wan.packets import is_valid, tcp
+from tests.packets import is_valid, tcp
 from tests.wan.test_network import INTACT, packet
 from wan import LinkSettings, Network
 from wan.admin import Admin
 from wan.captures import PacketCaptures
-from wan.pcap import FILE_HEADER
 from wan.router import Router
+from wireformat.pcap import LINKTYPE_RAW, file_header
 
 REGIONS = {"access": IPv4Network("198.19.1.0/24"), "near": IPv4Network("198.19.20.0/24")}
 THERE, BACK = packet("198.19.1.10", "198.19.20.10", b"ping"), packet("198.19.20.10", "198.19.1.10", b"pong")
@@ -182,7 +182,7 @@ async def test_a_capture_records_only_what_its_filter_matches(service) -> None:
     body = await service.ask("GET", "/admin/pcap")
     content = base64.b64decode(body["pcap"])
     assert (body["packets"], body["bytes"]) == (1, len(content))
-    assert content.startswith(FILE_HEADER)
+    assert content.startswith(file_header(LINKTYPE_RAW))
     assert content.endswith(BACK)
     assert await service.ask("GET", "/admin/pcap?format=pcap") == content
 

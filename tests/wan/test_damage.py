@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.wan.packets import ipv4, is_valid, tcp, udp
+from tests.packets import ipv4, is_valid, tcp, udp
 from wan.damage import MODES, payload
 
 

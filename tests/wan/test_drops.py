@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.wan.packets import CLIENT, SERVER, tcp, udp
+from tests.packets import CLIENT, SERVER, tcp, udp
 from wan import SettingError
 from wan.drops import MAX_FLOWS, DropRule, Pattern, Segment
 

@@ -12,7 +12,7 @@ import pytest
 from telemetry import AdminError, Request, Telemetry
 from wan.captures import FrameCaptures
 from wan.frames import ETH_P_IDLE, FD_VARIABLE, FrameCapture, Tap, inherited
-from wan.pcapng import Frame, read
+from wireformat.pcapng import Frame, read
 
 HOST, OTHER, ADMIN = "127.0.0.7", "127.0.0.1", 9900
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.wan.packets import tcp
+from tests.packets import tcp
 from wan import Departure, Link, LinkSettings, SettingError
 from wan.damage import MODES
 from wan.settings import CHECKS

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.packets import ipv4
 from wan import LinkSettings, Network, UnknownLinkError
 from wan import network as network_module
 from wan.drops import DropRule, Pattern
@@ -27,7 +28,7 @@ def network(rtt: dict[tuple[str, str], float] | None = None, **values: object) -
 
 
 def packet(source: str, target: str, body: bytes = b"") -> bytes:
-    return b"\x45" + bytes(11) + IPv4Address(source).packed + IPv4Address(target).packed + body
+    return ipv4(253, body, source, target)  # a protocol for experiments (RFC 3692)
 
 
 def test_a_link_without_impairments_returns_the_packet_at_once() -> None:

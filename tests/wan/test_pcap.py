@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tests import judges
 from wan.errors import SettingError
-from wan.pcap import FILE_HEADER, Capture, Filter
+from wan.pcap import Capture, Filter
+from wireformat.pcap import LINKTYPE_RAW, file_header
 
 SECOND = 1_000_000_000
 
@@ -23,7 +24,7 @@ def tcp(source: str = "198.19.1.10", target: str = "198.19.20.10", ports: tuple[
 def test_a_record_has_the_wall_time_and_the_whole_packet() -> None:
     capture = Capture(5, 10, 1_700_000_000 * SECOND, Filter())
     assert capture.offer(tcp(), 7)
-    assert capture.file() == FILE_HEADER + struct.pack("=IIII", 1_700_000_000, 7, 40, 40) + tcp()
+    assert capture.file() == file_header(LINKTYPE_RAW) + struct.pack("=IIII", 1_700_000_000, 7, 40, 40) + tcp()
     assert capture.as_dict(5 + SECOND)["seconds_left"] == 9
 
 

@@ -1,12 +1,11 @@
 """Certificates and servers on loopback, frames written out by hand."""
 
 import ipaddress
-import struct
 
 from tests.edge.conftest import bench
+from tests.packets import tcp
 from tests.peers import papers
-from wan.pcapng import Frame
-from waterfall.headers import internet_checksum
+from wireformat.pcapng import Frame
 
 __all__ = ["CLIENT", "SERVER", "bench", "frame", "papers", "segment"]
 
@@ -29,15 +28,11 @@ def segment(
     ttl: int = 64,
     identification: int = 7,
 ) -> bytes:
-    """Return a frame without its Ethernet header: IPv4 and TCP, checksums right."""
-    addresses = b"".join(ipaddress.IPv4Address(each[0]).packed for each in (source, target))
-    offset = (20 + len(options)) // 4
-    word = offset << 12 | sum(FLAGS[flag] for flag in flags)
-    head = struct.pack("!HHIIHHHH", source[1], target[1], seq, ack, word, window, 0, 0) + options
-    total = internet_checksum(addresses + struct.pack("!HH", 6, len(head + payload)) + head + payload)
-    tcp = head[:16] + struct.pack("!H", total) + head[18:] + payload
-    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), identification, 0x4000, ttl, 6, 0) + addresses
-    return ip[:10] + struct.pack("!H", internet_checksum(ip)) + ip[12:] + tcp
+    """Return a TCP segment in an IPv4 packet; *flags* are letters of `FLAGS`."""
+    return tcp(
+        payload, sum(FLAGS[flag] for flag in flags), seq=seq, ack=ack, source=source[0], target=target[0],
+        ports=(source[1], target[1]), options=options, window=window, ttl=ttl, identification=identification,
+    )  # fmt: skip
 
 
 def frame(at_ms: float, outbound: bool, packet: bytes) -> Frame:

@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.packets import udp
 from tests.waterfall.conftest import CLIENT, MS, SERVER, frame, segment
-from wan.pcapng import Frame, Recording
-from waterfall.capture import PCAP_HEADER, client_pcap
-from waterfall.headers import decode
-from waterfall.packets import dissect, round_trips, tcp_passages
+from waterfall.capture import client_pcap
+from waterfall.packets import dissect
+from waterfall.passages import round_trips, tcp_passages
+from wireformat.ip import decode_frame
+from wireformat.pcap import LINKTYPE_ETHERNET, file_header
+from wireformat.pcapng import Frame, Recording
 
 Packet = tuple[float, tuple[str, int], str, int, int, bytes]
 #: GET over plain HTTP at 20 ms: (sent at, by, flags, seq, ack, payload); a packet takes 10 ms.
@@ -134,12 +137,13 @@ def test_round_trips_until_a_time(until_ms: float, trips: int) -> None:
 
 def test_a_pcap_holds_each_packet_once_as_the_client_saw_it() -> None:
     data = client_pcap(Recording(tuple(network(EXCHANGE))), CLIENT[0], [])
-    assert data[: len(PCAP_HEADER)] == PCAP_HEADER
-    at, times = len(PCAP_HEADER), []
+    header = file_header(LINKTYPE_ETHERNET)
+    assert data.startswith(header)
+    at, times = len(header), []
     while at < len(data):
         times.append(int.from_bytes(data[at + 4 : at + 8], "little") / MS)
         size = int.from_bytes(data[at + 8 : at + 12], "little")
-        decode(data[at + 16 : at + 16 + size])
+        decode_frame(data[at + 16 : at + 16 + size])
         at += 16 + size
     assert times == [0, 20, 20, 20.1, 40.1, 41, 41.1, 61.2, 61.3]
 
@@ -151,3 +155,22 @@ def test_no_frames_break_the_dissection(strange: list[tuple[int, bool, bytes]], 
     odd = [Frame(at * MS, outbound, bytes(12) + b"\x08\x00" + octets) for at, outbound, octets in strange]
     found = dissect(Recording(tuple(kept + odd)), CLIENT, SERVER, began_ns=0, first_byte_ms=41, tls=True)
     assert len(found["packets"]) <= len(frames)
+
+
+def test_dns_is_shown_with_its_question_and_rcode() -> None:
+    query = bytes.fromhex("beef0100000100000000000003777777076578616d706c6503636f6d0000010001")
+    reply = query[:2] + b"\x81\x83" + query[4:]
+    frames = [frame(0, False, udp(query)), frame(5, False, udp(reply)), frame(9, False, udp(query[:20]))]
+    found = dissect(Recording(tuple(frames)), CLIENT, SERVER, began_ns=0, first_byte_ms=41)
+    assert [row["what"] for row in found["packets"]] == [
+        "DNS query: www.example.com. A",
+        "DNS NXDOMAIN: www.example.com. A",
+        "datagram",
+    ]
+
+
+@given(st.binary(max_size=60))
+def test_no_datagram_breaks_the_dissection(payload: bytes) -> None:
+    frames = (frame(0, False, udp(payload)),)
+    (row,) = dissect(Recording(frames), CLIENT, SERVER, began_ns=0, first_byte_ms=41)["packets"]
+    assert row["what"]

@@ -9,9 +9,9 @@ from rich.console import Console
 from tests.waterfall.conftest import CLIENT, SERVER
 from tests.waterfall.test_packets import EXCHANGE, network
 from tests.waterfall.test_predict import WALK, measured, predicted
-from wan.pcapng import Recording
 from waterfall import render
 from waterfall.packets import dissect
+from wireformat.pcapng import Recording
 
 CHAIN = [
     {"subject": f"CN={name}", "seconds_left": 2520, "issuer": "", "serial": "1", "not_after": "", "bytes": 500}

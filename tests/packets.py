@@ -15,10 +15,19 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def ipv4(protocol: int, body: bytes, source: str = CLIENT, target: str = SERVER, fragment: int = 0x4000) -> bytes:
+def ipv4(
+    protocol: int,
+    body: bytes,
+    source: str = CLIENT,
+    target: str = SERVER,
+    fragment: int = 0x4000,
+    *,
+    ttl: int = 62,
+    identification: int = 7,
+) -> bytes:
     """Return a packet; *fragment* is the field with the flags and the fragment offset."""
     addresses = IPv4Address(source).packed + IPv4Address(target).packed
-    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 7, fragment, 62, protocol, 0) + addresses
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), identification, fragment, ttl, protocol, 0) + addresses
     return header[:10] + checksum(header).to_bytes(2, "big") + header[12:] + body
 
 
@@ -32,11 +41,15 @@ def tcp(
     target: str = SERVER,
     ports: tuple[int, int] = (40_000, 443),
     options: bytes = b"",
+    window: int = 64_000,
+    ttl: int = 62,
+    identification: int = 7,
 ) -> bytes:
     """Return a TCP segment in an IPv4 packet; the default *flags* are PSH and ACK."""
-    header = struct.pack("!HHIIBBHHH", *ports, seq, ack, (5 + len(options) // 4) << 4, flags, 64_000, 0, 0) + options
+    header = struct.pack("!HHIIBBHHH", *ports, seq, ack, (5 + len(options) // 4) << 4, flags, window, 0, 0) + options
     segment = header + data
-    return ipv4(6, _summed(6, segment, 16, source, target), source, target)
+    body = _summed(6, segment, 16, source, target)
+    return ipv4(6, body, source, target, ttl=ttl, identification=identification)
 
 
 def udp(data: bytes = b"", source: str = CLIENT, target: str = SERVER) -> bytes:

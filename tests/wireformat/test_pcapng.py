@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import judges
-from wan.pcapng import Frame, PcapngError, Recording, read, write
+from wireformat.pcapng import Frame, PcapngError, Recording, read, write
 
 frames = st.builds(Frame, st.integers(0, (1 << 64) - 1), st.booleans(), st.binary(max_size=70))
 recordings = st.builds(Recording, st.lists(frames, max_size=5).map(tuple), st.integers(0, (1 << 64) - 1))
