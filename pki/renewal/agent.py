@@ -312,14 +312,14 @@ class Agent:
             raise AdminError(400, str(error)) from None
         if seed is not None:
             self._rng = random.Random(seed)
-        self.telemetry.altered["schedule"] = str(rule)
+        self.telemetry.altered["renewal schedule"] = str(rule)
         logger.warning("schedule_changed", scale=rule.scale, renew_at=rule.renew_at)
         return self._follow(rule)
 
     def _reset_schedule(self, _: Request) -> dict[str, Any]:
         """Go back to the rule that the service was started with."""
         self._rng = random.Random()
-        self.telemetry.altered.pop("schedule", None)
+        self.telemetry.altered.pop("renewal schedule", None)
         return self._follow(Rule(self.settings.renew_at))
 
     def _follow(self, rule: Rule) -> dict[str, Any]:

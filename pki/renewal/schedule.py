@@ -39,7 +39,10 @@ class Rule:
     scale: float = 1.0
 
     def __str__(self) -> str:
-        return f"x{self.scale:g}{f', at {self.renew_at:g} of life' if self.renew_at is not None else ''}"
+        words = [f"runs {self.scale:,.0f} times faster"] if self.scale != 1 else []
+        if self.renew_at is not None:
+            words.append(f"renews at {self.renew_at:.0%} of the lifetime")
+        return " and ".join(words) or "is set by hand"
 
     def changed(self, body: object) -> tuple["Rule", int | None]:
         """Return the rule that *body* (JSON) makes of this one, and the seed for its jitter where one is given.

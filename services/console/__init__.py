@@ -1,11 +1,13 @@
-"""One read-only page about the lab: what is up, what is about to expire, what it costs.
+"""A read-only page about the lab: what is up, what is about to expire, what requests cost.
 
-`state` and `alarms` know (sans-IO), `poll` asks the hosts, `server` and `feed` tell browsers, `page/` is the page.
+`track`, `state`, `snapshot` and `alarms` are the sans-IO core, `poll` asks the hosts, `server` and `feed` serve
+browsers, and `page/` is the page.
 """
 
 from console.hosts import ConsoleError, Host, Hosts, HostsFileError
 from console.prometheus import ExpositionError, Scrape, parse
-from console.state import Sample, State
+from console.state import State
+from console.track import Sample
 
 __all__ = [
     "ConsoleError",

@@ -1,4 +1,4 @@
-"""``python -m console``: one read-only page about the lab, and the first trace on standard output."""
+"""``python -m console``: a read-only page about the lab; prints the first trace."""
 
 import argparse
 import asyncio
@@ -22,11 +22,11 @@ from hostfiles.layout import RESULTS
 from telemetry import AdminError, Request, Telemetry, add_arguments, endpoint, log
 from waterfall import render
 
-#: Seconds between two looks at the results folder: runs end minutes apart.
+#: Seconds between two reads of the results folder; runs take minutes.
 REPORTS_EVERY = 5.0
-#: Seconds that open pages get at the end.
+#: Seconds that open connections have at shutdown.
 DRAIN = 2.0
-#: Columns of what is drawn into the log; Compose puts the host's name before each line.
+#: Width of the trace in columns; Compose adds the host name to each line.
 LOG_COLUMNS = 100
 
 logger = log.get("console")
@@ -36,7 +36,7 @@ def arguments() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="console",
-        description="One read-only page: what is up, what is about to expire, what it costs.",
+        description="A read-only page about the lab: what is up, what is about to expire, what requests cost.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="""examples:
   python -m console --listen 127.0.0.1:8080 --hosts lab/etc/hosts.toml --token-file /srv/token/admin.token
@@ -50,22 +50,22 @@ def arguments() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help="serve the page here (default 127.0.0.1:8080)",
     )
-    parser.add_argument("--hosts", type=Path, required=True, metavar="FILE", help="who is asked, TOML")
+    parser.add_argument("--hosts", type=Path, required=True, metavar="FILE", help="the hosts to poll (TOML)")
     parser.add_argument(
         "--results",
         type=Path,
         default=RESULTS,
         metavar="DIR",
-        help="reports shown below /results/ (default %(default)s)",
+        help="folder of reports, served below /results/ (default %(default)s)",
     )
     parser.add_argument(
         "--interval",
         type=_seconds,
         default=2.0,
         metavar="S",
-        help="seconds between two looks at every host (default 2)",
+        help="seconds between two polls of every host (default 2)",
     )
-    parser.add_argument("--trace", metavar="URL", help="trace this at the start and print it, with what to try")
+    parser.add_argument("--trace", metavar="URL", help="trace this URL at start, and print the result and what to try")
     parser.add_argument(
         "--tracer", metavar="URL", help="admin port of the tracing agent, such as http://198.19.1.10:9900"
     )
@@ -74,7 +74,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 async def serve(args: argparse.Namespace, declared: hosts.Hosts) -> int:
-    """Poll and serve until told to stop; return the exit code."""
+    """Poll and serve until SIGTERM; return the exit code."""
     telemetry = Telemetry("console")
     state = State(declared, time.time())
     feed = Feed()
@@ -136,7 +136,7 @@ async def serve(args: argparse.Namespace, declared: hosts.Hosts) -> int:
 
 
 def _draw(trace: Mapping[str, Any]) -> None:
-    """Print *trace* as wide as a log may be: nobody's terminal is asked here."""
+    """Print *trace* at a fixed width, because standard output is a log."""
     screen = Console(width=LOG_COLUMNS)
     screen.print("", render(trace, LOG_COLUMNS), "", sep="\n")
     sys.stdout.flush()

@@ -1,17 +1,14 @@
-"""What is broken, in plain words.
-
-Sans-IO.  An alarm is made anew from the state each time; it has no memory of its own.
-"""
+"""What is broken, in plain sentences.  Sans-IO: alarms are derived from the current state, and keep none themselves."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from console.hosts import Host, Loss
 
-#: Part of a certificate's life that may pass after the renewal was due before that is worth a sentence: the agent
-#: tries again several times within it.
+#: Share of a certificate's lifetime by which a renewal may be late without an alarm; the agent retries several times
+#: within it.
 OVERDUE = 0.1
 
 
@@ -19,17 +16,17 @@ OVERDUE = 0.1
 class Alarm:
     """One sentence: *subject* *what* *when* *since*: *why* — *means*."""
 
-    #: "bad" when something does not work, "warn" when it will not, or on purpose.
+    #: "bad" if something does not work; "warn" if it will soon fail, or fails on purpose.
     level: str
-    #: Who: host names, joined.
+    #: Host names, joined, or a noun phrase.
     subject: str
     what: str
-    #: Since when, in seconds since the epoch; None when that is not known.
+    #: Seconds since the epoch; None if unknown.
     since: float | None = None
     why: str = ""
-    #: What it means for somebody who uses the lab.
+    #: The consequence for users of the lab.
     means: str = ""
-    #: How *since* is joined to the sentence: "since" of a state, "at" of an event.
+    #: The word before the time: "since" for a state, "at" for an event.
     when: str = "since"
 
     @property
@@ -41,17 +38,8 @@ class Alarm:
         return f"{self.subject} {self.what}{since}{why}{means}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what the page gets."""
-        return {
-            "level": self.level,
-            "subject": self.subject,
-            "what": self.what,
-            "since": self.since,
-            "when": self.when,
-            "why": self.why,
-            "means": self.means,
-            "text": self.text,
-        }
+        """Return the fields and the sentence, as the page gets them."""
+        return {**asdict(self), "text": self.text}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +49,12 @@ class Down:
     host: Host
     since: float
     error: str
-    #: Whether it ever answered.
+    #: Whether the host ever answered.
     seen: bool
 
 
 def of_hosts(down: Sequence[Down], losses: Iterable[Loss]) -> list[Alarm]:
-    """Say which hosts are down; a loss of several together is one sentence, the largest first."""
+    """Return one alarm per host that is down, or one for several that have a `Loss` in common; larger losses first."""
     left = {entry.host.name: entry for entry in down}
     alarms = []
     for loss in sorted(losses, key=lambda loss: -len(loss.of)):
@@ -84,34 +72,34 @@ def of_hosts(down: Sequence[Down], losses: Iterable[Loss]) -> list[Alarm]:
     return sorted(alarms, key=lambda alarm: alarm.since or 0)
 
 
-def of_health(host: Host, health: Mapping[str, Any], since: float) -> Alarm:
-    """Say which of a host's own checks fail."""
-    checks = health.get("checks")
+def of_health(host: Host, checks: Mapping[str, Mapping[str, Any]], since: float) -> Alarm:
+    """Return the alarm for a host whose health checks fail, with the failing ones."""
     failing = [
-        f"{name}: {check.get('detail')}" if check.get("detail") else name
-        for name, check in (checks.items() if isinstance(checks, dict) else ())
-        if isinstance(check, dict) and not check.get("ok")
+        f"{name}: {check['detail']}" if check.get("detail") else name
+        for name, check in checks.items()
+        if not check.get("ok")
     ]
-    return Alarm("bad", host.name, "has failed its own checks", since, "; ".join(failing) or "no check is ok yet")
+    what = "has been failing its health checks"
+    return Alarm("bad", host.name, what, since, "; ".join(failing) or "no check has passed yet")
 
 
 def of_certificate(host: Host, certificate: Mapping[str, Any]) -> Alarm | None:
-    """Say whether a certificate (an entry of the snapshot) has expired or is overdue."""
+    """Return the alarm for a certificate (an entry of the snapshot) that is missing, expired, overdue or failing to renew."""
     left, used, renew_at = certificate["seconds_left"], certificate["used"], certificate["renew_at"]
     why = str(certificate["last_error"] or "")
     name = next(iter(certificate["names"]), host.fqdn)
-    # One for a name of its own says nothing of the host as a whole.
+    # An additional certificate says nothing about the host as a whole.
     owner = host.name if name == host.fqdn else name
     if left is None:
         return Alarm("bad", owner, "has no certificate", None, why)
     subject = f"the certificate of {owner}"
     if left <= 0:
-        return Alarm("bad", subject, "expired", certificate["not_after"], why, f"nobody can trust {name}", "at")
+        return Alarm("bad", subject, "expired", certificate["not_after"], why, f"clients reject {name}", "at")
     if used is not None and renew_at is not None and used > renew_at + OVERDUE:
-        minutes = f"it expires in {_span(left)}"
-        return Alarm("warn", subject, "has been due for renewal", certificate["next_renewal"], why, minutes)
+        means = f"it expires in {_span(left)}"
+        return Alarm("warn", subject, "has been due for renewal", certificate["next_renewal"], why, means)
     if why:
-        return Alarm("warn", subject, "could not be renewed", None, why, f"it is good for another {_span(left)}")
+        return Alarm("warn", subject, "could not be renewed", None, why, f"it is valid for another {_span(left)}")
     return None
 
 

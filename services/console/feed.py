@@ -1,22 +1,22 @@
-"""What browsers are told as it happens: server-sent events (HTML Living Standard, section 9.2).
+"""Push messages to browsers as server-sent events (HTML Living Standard, section 9.2).
 
-Every client gets the newest message of each kind; one that is slow misses those between, never holds them.
+Every client gets the newest message of each kind.  A slow client skips older ones, so nothing queues up for it.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
-#: Seconds after which a comment says that the console is still there, so that proxies and pages do not give up.
+#: Seconds without a message after which a comment is sent, so that proxies do not close an idle connection.
 HEARTBEAT = 10.0
-#: Milliseconds after which a browser that lost us tries again.
+#: Milliseconds after which a browser reconnects.
 RETRY = 2000
-#: Pages open at once; one person has a handful.
+#: Pages open at the same time; one person has a few.
 MAX_CLIENTS = 32
 
 
 class Feed:
-    """The newest message of each kind, and those who wait for the next."""
+    """The newest message of each kind, and the clients that wait for the next one."""
 
     def __init__(self, heartbeat: float = HEARTBEAT, max_clients: int = MAX_CLIENTS) -> None:
         self.heartbeat, self.max_clients = heartbeat, max_clients
@@ -28,11 +28,11 @@ class Feed:
 
     @property
     def full(self) -> bool:
-        """Whether another client would be one too many."""
+        """Whether no further client is accepted."""
         return self.clients >= self.max_clients
 
     def publish(self, kind: str, data: str) -> None:
-        """Tell every client; *data* is one line (JSON)."""
+        """Send *data*, one line of JSON, to every client."""
         self._version += 1
         self._messages[kind] = (self._version, f"event: {kind}\ndata: {data}\n\n".encode())
         self._wake()
@@ -47,15 +47,15 @@ class Feed:
         self._changed = asyncio.Event()
 
     async def stream(self) -> AsyncGenerator[bytes]:
-        """Yield what one client is sent, until the feed is closed."""
+        """Yield the bytes for one client until the feed is closed."""
         self.clients += 1
-        told = 0
+        sent = 0
         try:
             yield f"retry: {RETRY}\n\n".encode()
             while not self.closed:
                 changed = self._changed
-                news = [message for version, message in sorted(self._messages.values()) if version > told]
-                told = self._version
+                news = [message for version, message in sorted(self._messages.values()) if version > sent]
+                sent = self._version
                 for message in news:
                     yield message
                 if changed is not self._changed:

@@ -1,6 +1,6 @@
-"""The hosts file: who is asked, where they stand, and what is lost without them (TOML).
+"""The hosts file (TOML): the hosts to poll, their regions, and what fails without them.
 
-Reads the file and checks it against itself; that it agrees with docker-compose.yml is held by a test.
+A test checks that the lab's own file agrees with docker-compose.yml.
 """
 
 from dataclasses import dataclass
@@ -32,22 +32,22 @@ class Host:
     #: Its name in the lab's DNS.
     fqdn: str
     region: str
-    #: What it is: wan, edge, origin, resolver, nameserver, ca, client, console.
+    #: One of wan, edge, origin, resolver, nameserver, ca, client, console.
     role: str
-    #: What no longer works while it is down, as the end of a sentence; may be empty.
+    #: What does not work while the host is down, as the end of a sentence; may be empty.
     without: str = ""
-    #: HOST:PORT of its admin port.
+    #: HOST:PORT of its admin port; by default `ADMIN_PORT` at its address.
     admin: str = ""
 
     @property
     def url(self) -> str:
-        """Where its admin port is."""
+        """The URL of its admin port."""
         return f"http://{self.admin or f'{self.address}:{ADMIN_PORT}'}"
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What several hosts mean together."""
+    """What does not work while several hosts are down together."""
 
     of: frozenset[str]
     means: str
@@ -55,9 +55,9 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """What a hosts file declares, in its order."""
+    """What a hosts file declares, in the order of the file."""
 
-    #: Region names with what they are, in words.
+    #: Names and descriptions of the regions.
     regions: dict[str, str]
     hosts: tuple[Host, ...]
     losses: tuple[Loss, ...] = ()
@@ -67,13 +67,13 @@ def load(path: Path) -> Hosts:
     """Read and check the file at *path*.
 
     Raises:
-        HostsFileError: it can not be read, or breaks a rule.
+        HostsFileError: the file cannot be read, or breaks a rule.
     """
     return _HostsFile.load(path).read()
 
 
 def parse(text: str, name: str = "hosts.toml") -> Hosts:
-    """Check the *text* of a hosts file; *name* stands in messages.
+    """Check the *text* of a hosts file; messages call it *name*.
 
     Raises:
         HostsFileError: the text breaks a rule.
@@ -94,7 +94,7 @@ class _HostsFile(TomlFile):
         for index, entry in enumerate(self.entries("host")):
             host = self.host(entry, index, regions)
             if host.name in hosts:
-                self.refuse(self.line("host", index, "name"), "a name of its own", host.name)
+                self.refuse(self.line("host", index, "name"), "a unique name", host.name)
             hosts[host.name] = host
         if not hosts:
             self.refuse(self.end, "at least one [[host]]")
@@ -102,12 +102,6 @@ class _HostsFile(TomlFile):
             self.loss(entry, self.line("loss", index), hosts) for index, entry in enumerate(self.entries("loss"))
         )
         return Hosts(dict(regions), tuple(hosts.values()), losses)
-
-    def entries(self, key: str) -> list[Any]:
-        entries = self.tables.get(key, [])
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            self.refuse(self.line(key), f"[[{key}]] tables", entries)
-        return entries
 
     def host(self, entry: dict[str, Any], index: int, regions: dict[str, str]) -> Host:
         for key in entry:
@@ -120,7 +114,7 @@ class _HostsFile(TomlFile):
             if not isinstance(value, str) or (not value and key in _REQUIRED):
                 self.refuse(self.line("host", index, key), f"{key} to be text", value)
         if entry["region"] not in regions:
-            self.refuse(self.line("host", index, "region"), f"a region among {', '.join(regions)}", entry["region"])
+            self.refuse(self.line("host", index, "region"), f"one of the regions {', '.join(regions)}", entry["region"])
         return Host(**entry)
 
     def loss(self, entry: dict[str, Any], line: int, hosts: dict[str, Host]) -> Loss:
@@ -129,5 +123,5 @@ class _HostsFile(TomlFile):
             self.refuse(line, 'of = ["host", …] and means = "…"', entry)
         for name in of:
             if name not in hosts:
-                self.refuse(line, f"hosts among {', '.join(hosts)}", name)
+                self.refuse(line, f"some of the hosts {', '.join(hosts)}", name)
         return Loss(frozenset(of), means)

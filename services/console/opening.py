@@ -1,6 +1,6 @@
-"""What `docker compose up` shows: one traced request, cold and warm, then where to look and what to try.
+"""The console's output on `docker compose up`: one traced request, cold and warm, then where to look and what to try.
 
-Asks the tracing agent over its admin API; the drawing is `waterfall`'s.
+The tracing agent makes the request; `waterfall` draws it.
 """
 
 import asyncio
@@ -13,11 +13,11 @@ from typing import Any
 from telemetry import log
 from telemetry.call import CallError, call
 
-#: Seconds that the lab gets to answer the first trace.
+#: Seconds within which the first trace must succeed.
 PATIENCE = 60.0
-#: Seconds between two tries.
+#: Seconds between two attempts.
 PAUSE = 1.0
-#: Seconds for one trace: cold and warm over the farthest link, with names that time out.
+#: Timeout in seconds for one trace: two requests over the longest link, with DNS queries that time out.
 TRACE_TIMEOUT = 30.0
 
 GUIDE = """\
@@ -32,11 +32,11 @@ Ask it yourself
 
 Try
   docker compose run --rm lab trace https://far.example.com/        120 ms away instead of 20
-  docker compose run --rm lab link access:near --rtt 80ms           move the near data centre; --reset brings it back
-  docker compose run --rm lab drill renewal-under-load --quick      renew certificates under load, lose nothing
-  docker compose kill resolver                                      see what the page says; `docker compose start resolver` heals
+  docker compose run --rm lab link access:near --rtt 80ms           move the near data centre away; --reset restores it
+  docker compose run --rm lab drill renewal-under-load --quick      renew certificates under load without losing a request
+  docker compose kill resolver                                      see what the page says; `docker compose start resolver` repairs it
 
-Ctrl-C stops the lab; `docker compose down` removes it and keeps its CA, `docker compose down -v` removes that, too.
+Ctrl-C stops the lab; `docker compose down` removes it but keeps its CA; `docker compose down -v` removes both.
 """
 
 logger = log.get("console.opening")
@@ -44,7 +44,7 @@ logger = log.get("console.opening")
 
 @dataclass(frozen=True, slots=True)
 class Tracer:
-    """Where traces start: the agent's admin API."""
+    """The tracing agent's admin API."""
 
     url: str
     token_file: Path | None
@@ -53,7 +53,7 @@ class Tracer:
         """Return the trace of *target*, cold and warm.
 
         Raises:
-            CallError: the agent did not answer, or could not trace.
+            CallError: the agent did not answer, or the trace failed.
         """
         token = ""
         if self.token_file is not None:
@@ -70,9 +70,9 @@ class Tracer:
 
 
 def problem_of(trace: object) -> str | None:
-    """Say what is wrong with a trace from outside, or return None.
+    """Return what is wrong with a trace received over the network, or None.
 
-    The shape is that of ``firstbyte trace --json``: a URL and, under ``cold`` and perhaps ``warm``, a total and phases.
+    It must have the form of ``firstbyte trace --json``: a URL, and a total and phases in ``cold`` and perhaps ``warm``.
     """
     if not isinstance(trace, Mapping):
         return f"expected a JSON object, got {type(trace).__name__}"
@@ -97,7 +97,7 @@ def problem_of(trace: object) -> str | None:
 
 
 async def first_trace(tracer: Tracer, url: str, patience: float = PATIENCE, pause: float = PAUSE) -> dict[str, Any]:
-    """Trace *url*; try again until it works or *patience* seconds have passed.
+    """Trace *url*; retry until it works or *patience* seconds have passed.
 
     Raises:
         CallError: the last failure.
@@ -110,7 +110,7 @@ async def first_trace(tracer: Tracer, url: str, patience: float = PATIENCE, paus
             logger.debug("trace_failed", url=url, error=error.message)
             if time.monotonic() + pause >= until:
                 raise
-        await asyncio.sleep(pause)  # a lab that has just started is not ready
+        await asyncio.sleep(pause)  # the lab may still be starting
 
 
 async def show(
@@ -120,7 +120,7 @@ async def show(
     on_trace: Callable[[dict[str, Any]], None],
     patience: float = PATIENCE,
 ) -> None:
-    """Trace *url*, hand the trace to *on_trace*, *draw* it, and print what a person at the terminal wants to see next."""
+    """Trace *url*, pass the trace to *on_trace* and *draw* it, then print the guide."""
     print(f"firstbyte: tracing {url} …", flush=True)
     try:
         trace = await first_trace(tracer, url, patience)

@@ -1,4 +1,4 @@
-"""The shell towards the lab: asks every host for /health, /metrics and what its role offers, again and again."""
+"""Poll every host of the lab: /health, /metrics, and the admin requests of its role."""
 
 import asyncio
 import json
@@ -15,28 +15,29 @@ import aiohttp
 
 from console.hosts import Host
 from console.prometheus import ExpositionError, Scrape, parse
-from console.state import Sample, State
+from console.state import State
+from console.track import Sample
 from telemetry import log
 
-#: Seconds for one request.  The farthest host is reached at once (links of the exchange cost nothing), so this is
-#: patience with a busy machine, and short enough for a round to end before the next begins.
+#: Timeout in seconds for one request.  Links from the console have no delay, so this only has to allow for a busy
+#: machine, and a round ends before the next begins.
 TIMEOUT = 1.5
-#: Bytes of an answer; /metrics of an edge is some 20 kB.
+#: Maximum size of a response in bytes; /metrics of an edge has about 20 kB.
 MAX_BODY = 1 << 20
 
 logger = log.get("console.poll")
 
 
-class _AnswerError(Exception):
-    """The host answered something unexpected."""
+class _ResponseError(Exception):
+    """The host sent an unexpected response."""
 
 
 def connector() -> aiohttp.TCPConnector:
-    """Return a connector whose connections leave no TIME_WAIT behind, neither here nor at the host asked.
+    """Return a connector whose connections leave no socket in TIME_WAIT, neither here nor at the polled host.
 
-    The admin port closes first, so each look would leave a socket in TIME_WAIT for a minute in the very count that it
-    reads.  With SO_LINGER at 0 our close is a reset, which ends the host's socket in FIN_WAIT_2 (RFC 9293 section
-    3.10.7.4); the answer has been read by then.
+    The admin port closes first, so each poll would leave a socket in TIME_WAIT for a minute, in the very count that it
+    reads.  With SO_LINGER set to 0, our close sends a reset, which removes the host's socket from FIN_WAIT_2 (RFC 9293
+    section 3.10.7.4); by then the response has been read.
     """
 
     def open_socket(address: Any) -> socket.socket:
@@ -49,7 +50,7 @@ def connector() -> aiohttp.TCPConnector:
 
 
 class Poller:
-    """Asks all hosts every *interval* seconds and tells the state what came of it."""
+    """Polls all hosts every *interval* seconds and passes the samples to the state."""
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class Poller:
         on_failure: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.state, self.token_file, self.interval = state, token_file, interval
-        #: Called after each round, and instead with a sentence when a round failed.
+        #: Called after each round, or with the reason if a round failed.
         self.on_round, self.on_failure = on_round, on_failure
         self._session: aiohttp.ClientSession | None = None
 
@@ -75,13 +76,13 @@ class Poller:
                 began = time.monotonic()
                 try:
                     await self.round()
-                except Exception as error:  # one host's odd answer must not blind the console to the others
+                except Exception as error:  # an error in one round must not end polling
                     logger.error("round_failed", error=repr(error))
                     self.on_failure(repr(error))
                 await asyncio.sleep(max(0.05, self.interval - (time.monotonic() - began)))  # until the next round
 
     async def round(self) -> None:
-        """Ask every host once."""
+        """Poll every host once."""
         token = self._token()
         samples = await asyncio.gather(*(self._ask(host, token) for host in self.state.hosts.hosts))
         for sample in samples:
@@ -93,31 +94,31 @@ class Poller:
         try:
             health = _object(await self._get(host, "/health"), "/health")
             scrape = _scrape(await self._get(host, "/metrics"))
-        except (aiohttp.ClientError, OSError, _AnswerError) as error:
+        except (aiohttp.ClientError, OSError, _ResponseError) as error:
             return Sample(host.name, at, error=plainly(error))
         admin: dict[str, Any] = {}
         refused = ""
         for path in self.state.admin_paths(host):
             try:
                 admin[path] = _object(await self._get(host, path, token), path)
-            except (aiohttp.ClientError, OSError, _AnswerError) as error:
-                # The host is up, it said so above; one admin request that fails leaves that part of the page as it was.
+            except (aiohttp.ClientError, OSError, _ResponseError) as error:
+                # /health answered, so the host is up; a failed admin request leaves that part of the page unchanged.
                 refused = f"{path}: {plainly(error)}"
                 logger.debug("admin_request_failed", host=host.name, path=path, error=refused)
         return Sample(host.name, at, None, health, scrape, admin, refused)
 
     async def _get(self, host: Host, path: str, token: str = "") -> bytes:
-        assert self._session is not None  # noqa: S101 - `run` made it, and only `run` leads here
+        assert self._session is not None  # noqa: S101 - `run` sets it before it calls this
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         async with self._session.get(host.url + path, headers=headers, allow_redirects=False) as response:
             body = b""
             async for chunk in response.content.iter_any():
                 body += chunk
                 if len(body) > MAX_BODY:
-                    raise _AnswerError(f"expected at most {MAX_BODY} bytes from {path}")
-            # /health says with 503 that a check fails; that is an answer.
+                    raise _ResponseError(f"expected at most {MAX_BODY} bytes from {path}")
+            # /health answers 503 if a check fails.
             if response.status != 200 and not (path == "/health" and response.status == 503):
-                raise _AnswerError(_reason(response.status, body))
+                raise _ResponseError(_reason(response.status, body))
             return body
 
     def _token(self) -> str:
@@ -131,13 +132,13 @@ class Poller:
 
 
 def plainly(error: Exception) -> str:
-    """Say in plain words why a host did not answer."""
+    """Return in plain words why a host did not answer."""
     if isinstance(error, TimeoutError):
         return f"no answer within {TIMEOUT:g} s"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "it closed the connection without an answer"
     if isinstance(error, OSError) and error.errno:
-        # asyncio words it "Connect call failed (address)"; the number says which failure it was.
+        # asyncio's message is "Connect call failed (address)"; only errno has the reason.
         reason = os.strerror(error.errno)
         return reason[:1].lower() + reason[1:]
     return str(error) or type(error).__name__
@@ -155,19 +156,19 @@ def _object(body: bytes, path: str) -> dict[str, Any]:
     try:
         answer = json.loads(body, parse_constant=_no_json, parse_float=_finite)
     except (ValueError, RecursionError):
-        raise _AnswerError(f"expected JSON from {path}, got {body[:40]!r}") from None
+        raise _ResponseError(f"expected JSON from {path}, got {body[:40]!r}") from None
     if not isinstance(answer, dict):
-        raise _AnswerError(f"expected a JSON object from {path}, got {type(answer).__name__}")
+        raise _ResponseError(f"expected a JSON object from {path}, got {type(answer).__name__}")
     return answer
 
 
 def _no_json(constant: str) -> NoReturn:
-    # NaN and Infinity are Python's, not JSON's: a browser could not read them.
+    # NaN and Infinity are not valid JSON, and a browser could not parse them.
     raise ValueError(constant)
 
 
 def _finite(digits: str) -> float:
-    # JSON has no largest number, and Python makes infinity of what is too large.
+    # JSON does not limit numbers, and Python turns those that are too large into infinity.
     number = float(digits)
     return number if math.isfinite(number) else _no_json(digits)
 
@@ -176,4 +177,4 @@ def _scrape(body: bytes) -> Scrape:
     try:
         return parse(body.decode())
     except (ExpositionError, UnicodeDecodeError) as error:
-        raise _AnswerError(f"expected Prometheus text from /metrics, got {error}") from None
+        raise _ResponseError(f"expected Prometheus text from /metrics, got {error}") from None

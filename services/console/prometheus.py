@@ -1,6 +1,5 @@
-"""The Prometheus text exposition format 0.0.4, read.
+"""Parse the Prometheus text exposition format 0.0.4: the samples, without HELP, TYPE and timestamps.
 
-Reads samples and skips comments; what HELP and TYPE say is not kept, nor are timestamps.
 https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 """
 
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 
 from console.hosts import ConsoleError
 
-#: What no count and no size reaches; sums and differences of less stay finite.
+#: Values at or above this are ignored: no count or size reaches it, and sums of smaller values stay finite.
 LARGEST = 2.0**64
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
@@ -20,7 +19,7 @@ _ESCAPED = {"n": "\n", '"': '"', "\\": "\\"}
 
 
 class ExpositionError(ConsoleError):
-    """A line is no sample."""
+    """A line is not a valid sample."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(f"line {line}: {message}")
@@ -29,7 +28,7 @@ class ExpositionError(ConsoleError):
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One sample: a name, labels, a value."""
+    """One sample."""
 
     name: str
     labels: tuple[tuple[str, str], ...]
@@ -38,31 +37,31 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """Every sample of one answer."""
+    """All samples of one response."""
 
     series: tuple[Series, ...] = ()
 
     def each(self, name: str, **labels: str) -> Iterator[Series]:
-        """Yield the series called *name* that carry at least these *labels*."""
+        """Yield the series called *name* that have at least these *labels*."""
         wanted = set(labels.items())
         for series in self.series:
             if series.name == name and wanted <= set(series.labels):
                 yield series
 
     def total(self, name: str, **labels: str) -> float | None:
-        """Return the sum of the series called *name* with these *labels*; None when none has a value below `LARGEST`."""
+        """Return the sum of the series called *name* with these *labels*; None if there are none below `LARGEST`."""
         values = [series.value for series in self.each(name, **labels) if abs(series.value) < LARGEST]
         return sum(values) if values else None
 
 
 def parse(text: str) -> Scrape:
-    """Read one answer.
+    """Parse one response.
 
     Raises:
-        ExpositionError: a line is neither blank, a comment nor a sample.
+        ExpositionError: a line is neither blank, nor a comment, nor a sample.
     """
     series = []
-    # Not splitlines(): U+2028 and its kin may stand in a label value and end no line here.
+    # splitlines() would also split at U+2028 and the like, which may occur in a label value.
     for number, raw in enumerate(text.split("\n"), 1):
         line = raw.strip(" \t\r")
         if line and not line.startswith("#"):

@@ -1,6 +1,6 @@
-"""The results folder, for browsers: which runs there are, and files below it and nowhere else.
+"""Read-only access to the results folder for browsers.
 
-Reads only.  A path that leaves the folder, by dots or by a symbolic link, is not found.
+A path that leads out of the folder, by dots or by a symbolic link, is not found.
 """
 
 import html
@@ -12,11 +12,11 @@ from urllib.parse import quote
 
 from console.hosts import ConsoleError
 
-#: Runs named on the page.
+#: Number of runs listed on the page.
 LATEST = 6
-#: Bytes of a result.json that are read; the framework's are a few kB.
+#: Bytes of a result.json that are read; they normally have a few kB.
 MAX_RESULT = 1 << 20
-#: Types of what runs leave behind; anything else is offered as a download.
+#: Content types by suffix; files of other types are downloads.
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",
@@ -31,7 +31,7 @@ TYPES = {
 
 
 class NotFoundError(ConsoleError):
-    """Nothing is there that may be shown."""
+    """There is no such file or folder, or it must not be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def locate(root: Path, path: str) -> Path:
     """Return the file or folder at *path* below *root*.
 
     Raises:
-        NotFoundError: nothing is there, it is hidden, or it lies outside.
+        NotFoundError: it does not exist, is hidden, or is outside *root*.
     """
     if "\0" in path or "\\" in path or any(part.startswith(".") for part in path.split("/") if part):
         raise NotFoundError(path)
@@ -63,7 +63,7 @@ def locate(root: Path, path: str) -> Path:
 
 
 def listing(folder: Path) -> list[Entry]:
-    """Return what is in *folder*, newest run first: folders by name descending, then files."""
+    """Return the content of *folder*: folders by name in descending order (newest run first), then files."""
     entries = []
     for path in folder.iterdir():
         if path.name.startswith(".") or path.is_symlink():
@@ -117,7 +117,7 @@ def _run(run: Path) -> dict[str, Any]:
             result = json.loads(file.read(MAX_RESULT))
         verdict = result.get("verdict") if isinstance(result, dict) else None
     except (OSError, ValueError):
-        pass  # a run that has not ended yet has no result
+        pass  # the run has not ended yet
     href = f"/results/{quote(run.parent.name)}/{quote(run.name)}/"
     if (run / "report.html").is_file():
         href += "report.html"

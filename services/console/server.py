@@ -1,4 +1,4 @@
-"""The shell towards browsers: one page, its state as JSON and as events, and the reports; GET only."""
+"""The HTTP server for browsers: the page, its state as JSON and as events, and the reports; GET only."""
 
 import asyncio
 import json
@@ -13,10 +13,10 @@ from console.feed import Feed
 from console.state import State
 from telemetry import Clock
 
-#: The page loads nothing from elsewhere and runs nothing that stands in its markup.
+#: The page loads only its own files, and runs no inline scripts.
 PAGE_POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
-#: Reports come from a volume that others write, so none of their scripts run.  They keep their origin, without which
-#: a browser would block their pictures (Cross-Origin-Resource-Policy).
+#: Reports come from a volume that other services write to, so their scripts do not run.  They keep their origin; without
+#: one, a browser would block their images (Cross-Origin-Resource-Policy).
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline' 'self'; img-src data: 'self'; font-src data:; "
     "sandbox allow-same-origin; frame-ancestors 'none'"
@@ -28,9 +28,9 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-#: What a folder of results may bring instead of a listing.
+#: A folder that has this file is not listed.
 INDEX = "index.html"
-#: Seconds for a browser to take one message; one that does not is let go and comes back by itself.
+#: Seconds for a browser to accept one message; if it takes longer, it is disconnected, and reconnects by itself.
 WRITE_TIMEOUT = 10.0
 ASSETS = {
     "/": ("index.html", "text/html"),
@@ -64,25 +64,25 @@ class Site:
         return application
 
     def publish_state(self) -> None:
-        """Tell every page how things are now."""
+        """Send the current state to every page."""
         self.feed.publish("state", _json(self.state.snapshot(self.clock.time())))
 
     def publish_trace(self) -> None:
-        """Tell every page the last trace."""
-        self.feed.publish("trace", _json(self.state.trace()))
+        """Send the last trace to every page."""
+        self.feed.publish("trace", _json(self.state.trace))
 
     async def asset(self, request: web.Request) -> web.Response:
-        """Answer with a file of the page."""
+        """Serve a file of the page."""
         body, kind = self._assets[request.path]
         return web.Response(body=body, content_type=kind, charset="utf-8")
 
     async def api_state(self, _: web.Request) -> web.Response:
-        """Answer with everything the page knows, and the last trace."""
-        body = {**self.state.snapshot(self.clock.time()), "trace": self.state.trace()}
+        """Serve the state and the last trace as JSON."""
+        body = {**self.state.snapshot(self.clock.time()), "trace": self.state.trace}
         return web.Response(text=_json(body), content_type="application/json")
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Answer with events until the browser goes or the console ends."""
+        """Serve events until the browser disconnects or the console stops."""
         if self.feed.full or self.feed.closed:
             raise web.HTTPServiceUnavailable(
                 text=f"expected at most {self.feed.max_clients} open pages\n", headers={"Retry-After": "10"}
@@ -95,30 +95,30 @@ class Site:
                 async with asyncio.timeout(WRITE_TIMEOUT):
                     await response.write(message)
         except (OSError, TimeoutError):
-            pass  # the page was closed, or sleeps: it comes back by itself
+            pass  # the page was closed or suspended; it reconnects by itself
         finally:
             await stream.aclose()
         return response
 
     async def to_results(self, _: web.Request) -> web.Response:
-        """Lead to the folder."""
+        """Redirect to the results folder."""
         raise web.HTTPFound("/results/")
 
     async def result(self, request: web.Request) -> web.StreamResponse:
-        """Answer with a file or a listing below the results folder."""
+        """Serve a file or listing below the results folder."""
         path = request.match_info["path"]
         try:
             found = reports.locate(self.results, path)
         except reports.NotFoundError:
             if path:
-                raise web.HTTPNotFound(text=f"nothing is at {request.path}\n") from None
-            return web.Response(text=reports.page("", []), content_type="text/html")  # no run yet: no folder yet
+                raise web.HTTPNotFound(text=f"there is nothing at {request.path}\n") from None
+            return web.Response(text=reports.page("", []), content_type="text/html")  # the first run creates the folder
         if found.is_dir():
             if path and not path.endswith("/"):
                 raise web.HTTPFound(request.path + "/")
             if not (found / INDEX).is_file():
                 return web.Response(text=reports.page(path, reports.listing(found)), content_type="text/html")
-            found /= INDEX  # the framework's own page about all runs
+            found /= INDEX  # the overview of all runs, written by `experiments`
         kind = reports.TYPES.get(found.suffix)
         headers = {"Content-Type": kind or "application/octet-stream", "Content-Security-Policy": REPORT_POLICY}
         if kind is None:
@@ -134,5 +134,5 @@ async def _headers(_: web.Request, response: web.StreamResponse) -> None:
 
 
 def _json(value: Any) -> str:
-    # One line, as an event needs it; NaN and infinity are no JSON and never reach a snapshot.
+    # An event is one line.  NaN and infinity are not JSON, and polling rejects them.
     return json.dumps(value, separators=(",", ":"), allow_nan=False, default=str)

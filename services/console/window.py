@@ -1,31 +1,31 @@
-"""Rates from counters that only grow, over the last minute or so.
+"""Rates of counters over a sliding window.
 
-Sans-IO: time is an argument in seconds.  A counter that fell belongs to a process that started anew: what it had
-before is forgotten.
+Sans-IO: time is an argument in seconds.  A counter that decreased belongs to a process that restarted, so its earlier
+values are discarded.
 """
 
 from collections import deque
 
 
 class Window:
-    """The values that one counter, or several read together, had during the last *seconds*."""
+    """The values of one counter, or of several that are read together, during the last *seconds*."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._points: deque[tuple[float, tuple[float, ...]]] = deque()
 
     def add(self, at: float, *values: float) -> None:
-        """Note the *values* that the counters have at time *at*."""
+        """Record the *values* of the counters at time *at*."""
         points = self._points
         if points and any(new < old for new, old in zip(values, points[-1][1], strict=True)):
             points.clear()
         points.append((at, values))
-        # One point older than the window stays, so that the window is covered whole.
+        # Keep one point older than the window, so that the points cover all of it.
         while len(points) > 2 and points[1][0] <= at - self.seconds:
             points.popleft()
 
     def growth(self) -> tuple[float, tuple[float, ...]] | None:
-        """Return the seconds covered and by how much each counter grew in them; None before there are two points."""
+        """Return the seconds covered and the growth of each counter; None before there are two points."""
         if len(self._points) < 2:
             return None
         (began, first), (ended, last) = self._points[0], self._points[-1]

@@ -1,6 +1,6 @@
-"""Headless Chromium over its DevTools protocol: enough of it to look at one page as a person would.
+"""Drive headless Chromium through the DevTools protocol, as far as the tests of one page need it.
 
-https://chromedevtools.github.io/devtools-protocol/.  The web socket is aiohttp's, so no driver is needed.
+https://chromedevtools.github.io/devtools-protocol/.  Needs no driver: aiohttp speaks web sockets.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-#: Nothing of these is needed to draw a page, and each of them would look for a network or a display.
+#: Switches off parts of Chromium that need a network or a display; rendering a page needs none of them.
 FLAGS = (
     "--headless",
     "--no-sandbox",

@@ -13,7 +13,7 @@ from tests.console.lab import ScriptedLab
 
 @pytest.fixture
 async def lab(tmp_path: Path) -> AsyncIterator[ScriptedLab]:
-    """Every host of the lab, well, with something to say."""
+    """Every host of the lab, healthy and with realistic answers."""
     scripted = ScriptedLab(tmp_path)
     scripted.furnish(time.time())
     for host in scripted.hosts.values():
@@ -25,7 +25,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[ScriptedLab]:
 
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run headless Chromium; yield its web socket."""
+    """Run headless Chromium; yield the URL of its web socket."""
     (program,) = judges.command("chromium")
     with browser.running(program, tmp_path_factory.mktemp("chromium")) as web_socket:
         yield web_socket
@@ -33,7 +33,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 async def page(chromium: str) -> AsyncIterator[browser.Page]:
-    """A tab; the test fails when the page complained on its console."""
+    """A tab; the test fails if the page logged an error to its console."""
     async with browser.tab(chromium) as tab:
         yield tab
     assert tab.complaints == [], "the page's console"

@@ -1,6 +1,6 @@
-"""Hosts that are nothing but their admin port, and a real console that asks them.
+"""Scripted hosts, each just an admin port, and a real console that polls them.
 
-Every port is the real `telemetry.AdminServer`; what it answers, the test says.
+Every port is a real `telemetry.AdminServer`; the tests set its answers.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from telemetry.call import call
 ROOT = Path(__file__).parents[2]
 HOSTS_FILE = ROOT / "lab/etc/hosts.toml"
 LINKS_FILE = ROOT / "lab/etc/links.toml"
-#: Round trips as lab/etc/links.toml has them, in ms; any other pair has 40, and the exchange 0.
+#: Round trips in ms, as in lab/etc/links.toml; any other pair has 40, and the exchange 0.
 RTT = {
     ("access", "isp"): 4, ("access", "near"): 20, ("access", "far"): 120, ("isp", "near"): 16, ("isp", "far"): 116,
     ("isp", "root-a"): 10, ("isp", "root-b"): 40, ("isp", "registry"): 20, ("near", "far"): 100,
@@ -30,7 +30,7 @@ RTT = {
 
 
 class ScriptedHost:
-    """One host: its admin port, health, metrics, and answers by path."""
+    """One host: an admin port with health, metrics, and answers by path."""
 
     def __init__(self, declared: hosts.Host, token_file: Path) -> None:
         self.declared, self.token_file = declared, token_file
@@ -39,13 +39,13 @@ class ScriptedHost:
         self.sockets = self.metrics.gauge("firstbyte_sockets", "TCP sockets", "state")
         self.sockets.set(0, state="tw")
         self.sockets.set(4, state="inuse")
-        #: What GET answers, by path.
+        #: Answers to GET requests, by path.
         self.answers: dict[str, Any] = {}
         self.port = 0
         self._server: AdminServer | None = None
 
     async def start(self) -> None:
-        """Listen, on the port that it had before if it had one."""
+        """Listen; after a restart, on the same port."""
         self._server = server = AdminServer()
         server.token_file = self.token_file
         server.route("GET", "/health", self._health)
@@ -67,12 +67,12 @@ class ScriptedHost:
 
     def _answer(self, request: Request) -> Any:
         if request.path not in self.answers:
-            raise AdminError(404, f"{request.path}: no such thing here")
+            raise AdminError(404, f"{request.path}: not found")
         return self.answers[request.path]
 
 
 def certificate(now: float, *, names: tuple[str, ...] = ("www.example.com",), left: float = 2400.0, **more: Any) -> Any:
-    """Return what /admin/certificate says of a certificate of an hour that has *left* seconds to go."""
+    """Return /admin/certificate for a certificate that is valid for an hour, of which *left* seconds remain."""
     issued = now + left - 3600
     return {
         "names": list(names), "issuer": "CN=test CA", "serial": "75c25030", "issued": issued, "not_before": issued - 60,
@@ -82,13 +82,13 @@ def certificate(now: float, *, names: tuple[str, ...] = ("www.example.com",), le
 
 
 def link(a: str, b: str, rtt: float, **more: Any) -> dict[str, Any]:
-    """Return one direction of a link as /admin/links says it."""
+    """Return one direction of a link as /admin/links reports it."""
     settings = {"rtt_ms": float(rtt), "jitter_ms": 0.0, "loss": 0.0, "rate_bps": None, "queue_bytes": 150000}
     return {"from": a, "to": b, **settings, "changed": False, **more}
 
 
 def links(regions: list[str], **changed: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return every direction between *regions*; *changed* has settings of pairs by ``a__b``."""
+    """Return every direction between *regions*; *changed* has the settings of some pairs, by ``a__b``."""
     found = []
     for a in regions:
         for b in regions:
@@ -147,7 +147,7 @@ class ScriptedLab:
         return self.hosts[name]
 
     def furnish(self, now: float) -> None:
-        """Give every role something true to say."""
+        """Give every host realistic answers."""
         regions = list(self.declared.regions)
         for host in self.hosts.values():
             if host.declared.role in {"edge", "origin"}:
@@ -181,7 +181,7 @@ class ScriptedLab:
         }
 
     def hosts_file(self) -> Path:
-        """Write a hosts file that says where the ports are."""
+        """Write a hosts file with the actual ports."""
         text = HOSTS_FILE.read_text(encoding="utf-8")
         for host in self.hosts.values():
             text = text.replace(
@@ -194,7 +194,7 @@ class ScriptedLab:
 
 
 class RunningConsole:
-    """A console in a process of its own."""
+    """A console in a separate process."""
 
     def __init__(self, process: asyncio.subprocess.Process, ports: dict[str, int], token: str) -> None:
         self.process, self.ports, self.token = process, ports, token
@@ -232,7 +232,7 @@ async def console(lab: ScriptedLab, *options: str, port: int = 0) -> AsyncIterat
     async with asyncio.timeout(20):
         while ports.keys() != {"http", "admin"}:
             line = (await process.stdout.readline()).decode()
-            assert line, f"expected the console to say where it listens, got exit code {await process.wait()}"
+            assert line, f"expected the addresses on which the console listens, got exit code {await process.wait()}"
             if match := re.fullmatch(r"listening on \S+:(\d+) \((\w+)\)\n", line):
                 ports[match[2]] = int(match[1])
     running = RunningConsole(process, ports, "test-token")

@@ -1,4 +1,4 @@
-"""What is broken, in sentences."""
+"""Alarms: each is one sentence."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def certificate(**changed: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_host_that_is_down_says_since_when_why_and_what_it_means() -> None:
+def test_a_host_that_is_down_is_reported_with_time_reason_and_consequence() -> None:
     (alarm,) = of_hosts([Down(EDGE, AT, "connection refused", seen=True)], [])
     assert alarm.text == "edge has been down since 22:00:00 UTC: connection refused — nothing answers"
     assert alarm.level == "bad"
@@ -32,24 +32,25 @@ def test_a_host_that_never_answered_is_not_called_down() -> None:
     assert alarm.text.startswith("edge has not answered since 22:00:00 UTC")
 
 
-def test_hosts_that_are_lost_together_are_one_sentence() -> None:
+def test_hosts_with_a_loss_in_common_are_one_sentence() -> None:
     down = [Down(host, AT + index, "connection refused", seen=True) for index, host in enumerate(ROOTS)]
     (alarm,) = of_hosts(down, [BOTH])
     assert alarm.text == "root-a and root-b have been down since 22:00:01 UTC: connection refused — no root is left"
 
 
-def test_one_of_them_alone_is_its_own_loss() -> None:
+def test_one_of_these_hosts_alone_has_its_own_consequence() -> None:
     (alarm,) = of_hosts([Down(ROOTS[0], AT, "", seen=True)], [BOTH])
     assert alarm.text == "root-a has been down since 22:00:00 UTC — no a"
 
 
-def test_failing_checks_are_named_and_good_ones_are_not() -> None:
-    health = {"checks": {"zones": {"ok": False, "detail": "line 3"}, "listener": {"ok": True, "detail": "x"}}}
-    assert of_health(EDGE, health, AT).text == "edge has failed its own checks since 22:00:00 UTC: zones: line 3"
+def test_only_failing_checks_are_named() -> None:
+    checks = {"zones": {"ok": False, "detail": "line 3"}, "listener": {"ok": True, "detail": "x"}}
+    expected = "edge has been failing its health checks since 22:00:00 UTC: zones: line 3"
+    assert of_health(EDGE, checks, AT).text == expected
 
 
-def test_a_service_that_has_checked_nothing_yet_says_so() -> None:
-    assert of_health(EDGE, {"checks": {}}, AT).why == "no check is ok yet"
+def test_a_service_without_checks_is_reported_as_such() -> None:
+    assert of_health(EDGE, {}, AT).why == "no check has passed yet"
 
 
 @pytest.mark.parametrize(
@@ -64,12 +65,12 @@ def test_a_service_that_has_checked_nothing_yet_says_so() -> None:
         ),
         pytest.param(
             {"last_error": "no such name"},
-            "the certificate of edge could not be renewed: no such name — it is good for another 20 min",
+            "the certificate of edge could not be renewed: no such name — it is valid for another 20 min",
             id="failed-in-time",
         ),
         pytest.param(
             {"seconds_left": 0.0, "not_after": AT},
-            "the certificate of edge expired at 22:00:00 UTC — nobody can trust www.example.com",
+            "the certificate of edge expired at 22:00:00 UTC — clients reject www.example.com",
             id="expired",
         ),
         pytest.param({"seconds_left": None}, "edge has no certificate", id="none"),
@@ -78,7 +79,7 @@ def test_a_service_that_has_checked_nothing_yet_says_so() -> None:
         pytest.param(
             {"seconds_left": None, "names": ["rsa.example.com"]},
             "rsa.example.com has no certificate",
-            id="a-name-of-its-own",
+            id="additional-certificate",
         ),
     ],
 )
@@ -90,13 +91,13 @@ def test_a_certificate(changed: dict[str, Any], expected: str | None) -> None:
 @pytest.mark.parametrize(
     ("left", "words"), [(90, "90 s"), (1200, "20 min"), (7300, "2 h")], ids=["seconds", "minutes", "hours"]
 )
-def test_time_to_expiry_is_told_in_a_unit_that_fits(left: float, words: str) -> None:
+def test_time_to_expiry_has_a_suitable_unit(left: float, words: str) -> None:
     alarm = of_certificate(EDGE, certificate(seconds_left=float(left), used=0.9))
     assert alarm is not None
     assert alarm.means == f"it expires in {words}"
 
 
-def test_the_page_gets_the_sentence_in_parts() -> None:
+def test_the_page_gets_the_parts_and_the_whole_sentence() -> None:
     alarm = Alarm("bad", "edge", "expired", AT, "why", "means", "at")
     assert alarm.as_dict() == {
         "level": "bad", "subject": "edge", "what": "expired", "since": AT, "when": "at", "why": "why",

@@ -1,4 +1,4 @@
-"""Server-sent events: the newest of each kind, for as many pages as there may be, until the console ends."""
+"""Server-sent events: the newest message of each kind, for a bounded number of pages, until the console stops."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,18 +24,18 @@ async def test_a_new_page_gets_the_newest_of_each_kind_in_order() -> None:
         ]
 
 
-async def test_an_open_page_gets_what_is_new_and_nothing_twice() -> None:
+async def test_an_open_page_gets_each_new_message_once() -> None:
     feed = Feed()
     feed.publish("state", "1")
     async with aclosing(feed.stream()) as stream:
         await take(stream, 2)
         waiting = asyncio.create_task(take(stream, 1))
-        await asyncio.sleep(0)  # lets it begin to wait
+        await asyncio.sleep(0)  # let it begin to wait
         feed.publish("state", "2")
         assert await waiting == [b"event: state\ndata: 2\n\n"]
 
 
-async def test_a_slow_page_misses_what_was_overtaken() -> None:
+async def test_a_slow_page_skips_outdated_messages() -> None:
     feed = Feed()
     async with aclosing(feed.stream()) as stream:
         await take(stream, 1)
@@ -44,7 +44,7 @@ async def test_a_slow_page_misses_what_was_overtaken() -> None:
         assert await take(stream, 1) == [b"event: state\ndata: 3\n\n"]
 
 
-async def test_silence_is_filled_with_a_comment() -> None:
+async def test_an_idle_stream_gets_a_comment() -> None:
     async with aclosing(Feed(heartbeat=0.01).stream()) as stream:
         assert (await take(stream, 2))[1] == b": still here\n\n"
 
@@ -59,12 +59,12 @@ async def test_pages_are_counted_and_bounded() -> None:
     assert feed.clients == 0
 
 
-async def test_the_end_of_the_console_ends_every_stream() -> None:
+async def test_closing_the_feed_ends_every_stream() -> None:
     feed = Feed()
     stream = feed.stream()
     await take(stream, 1)
     waiting = asyncio.create_task(anext(stream, b"end"))
-    await asyncio.sleep(0)  # lets it begin to wait
+    await asyncio.sleep(0)  # let it begin to wait
     feed.close()
     async with asyncio.timeout(5):
         assert await waiting == b"end"

@@ -1,4 +1,4 @@
-"""The hosts file: what it refuses, and that it says the same as docker-compose.yml and the zones."""
+"""The hosts file: its errors, and that the lab's own agrees with docker-compose.yml and the zones."""
 
 import re
 import tomllib
@@ -27,7 +27,7 @@ role = "edge"
 
 
 def running_services() -> dict[str, str]:
-    """Return the address of every service that plain `docker compose up` keeps running."""
+    """Return the address of every service that `docker compose up` without profiles keeps running."""
     return {
         name: service["networks"]["internet"]["ipv4_address"]
         for name, service in COMPOSE["services"].items()
@@ -45,20 +45,20 @@ def test_regions_are_those_of_the_links_file() -> None:
 
 
 @pytest.mark.parametrize("host", DECLARED.hosts, ids=lambda host: host.name)
-def test_a_host_stands_in_the_region_that_its_address_says(host: hosts.Host) -> None:
+def test_a_host_is_in_the_region_of_its_address(host: hosts.Host) -> None:
     octets = {"exchange": 0, "access": 1, "isp": 2, "root-a": 10, "root-b": 11, "registry": 12, "near": 20, "far": 30}
     assert int(host.address.split(".")[2]) == octets[host.region]
 
 
 @pytest.mark.parametrize("host", DECLARED.hosts, ids=lambda host: host.name)
-def test_a_host_has_its_address_under_its_name_in_the_zones(host: hosts.Host) -> None:
+def test_the_zones_have_each_hosts_address_under_its_name(host: hosts.Host) -> None:
     zones = [path.read_text(encoding="utf-8") for path in (ROOT / "dns/zones").glob("*.zone")]
     address = re.escape(host.address)
     assert any(re.search(rf"\bA\s+{address}\b", zone) for zone in zones), host.fqdn
 
 
 @pytest.mark.parametrize("host", DECLARED.hosts, ids=lambda host: host.name)
-def test_every_host_says_what_is_lost_without_it(host: hosts.Host) -> None:
+def test_every_host_has_a_consequence(host: hosts.Host) -> None:
     assert host.without
 
 
@@ -69,7 +69,7 @@ def test_a_good_file_is_read() -> None:
     assert read.hosts[0].url == "http://198.19.20.10:9900"
 
 
-def test_an_admin_port_elsewhere_is_used() -> None:
+def test_another_admin_port_can_be_set() -> None:
     assert hosts.parse(GOOD + 'admin = "127.0.0.1:1"\n').hosts[0].url == "http://127.0.0.1:1"
 
 
@@ -84,11 +84,17 @@ def test_an_admin_port_elsewhere_is_used() -> None:
         pytest.param(GOOD.replace('"edge"\naddress', '""\naddress'), 5, "name to be text, got ''", id="empty-name"),
         pytest.param(GOOD + "port = 1\n", 10, "got 'port'", id="unknown-key"),
         pytest.param(
-            GOOD.replace('region = "near"', 'region = "moon"'), 8, "among near, got 'moon'", id="unknown-region"
+            GOOD.replace('region = "near"', 'region = "moon"'),
+            8,
+            "one of the regions near, got 'moon'",
+            id="unknown-region",
         ),
-        pytest.param(GOOD + GOOD.partition("\n\n")[2], 11, "a name of its own, got 'edge'", id="twice"),
+        pytest.param(GOOD + GOOD.partition("\n\n")[2], 11, "a unique name, got 'edge'", id="twice"),
         pytest.param(
-            GOOD + '[[loss]]\nof = ["ns"]\nmeans = "x"\n', 10, "hosts among edge, got 'ns'", id="loss-of-nobody"
+            GOOD + '[[loss]]\nof = ["ns"]\nmeans = "x"\n',
+            10,
+            "some of the hosts edge, got 'ns'",
+            id="loss-of-an-unknown-host",
         ),
         pytest.param(GOOD + '[[loss]]\nof = []\nmeans = "x"\n', 10, "expected of =", id="loss-of-none"),
         pytest.param(GOOD.replace("[[host]]", "[host]"), 4, "[[host]] tables", id="host-is-one-table"),
@@ -107,7 +113,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         hosts.load(tmp_path / "none.toml")
 
 
-def test_bytes_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "h.toml").write_bytes(b'[regions]\nnear = "\xff"\n')
     with pytest.raises(hosts.HostsFileError, match="expected UTF-8"):
         hosts.load(tmp_path / "h.toml")

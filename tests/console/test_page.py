@@ -1,4 +1,4 @@
-"""The page in Chromium, served by a real console over scripted hosts; any complaint on its console fails a test."""
+"""The page in Chromium, served by a real console over scripted hosts; an error on the browser's console fails a test."""
 
 import time
 
@@ -7,12 +7,12 @@ import pytest
 from tests.console.browser import Page
 from tests.console.lab import ScriptedLab, certificate, console, links, trace
 
-#: What "no sideways scrolling" means to a browser.
+#: True if the page does not scroll sideways.
 FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-WELL = "document.querySelector('#verdict').innerText.includes('All 18 hosts are well')"
-#: The smallest contrast of text that WCAG 2.2 (1.4.3, level AA) accepts.
+WELL = "document.querySelector('#verdict').innerText.includes('All 18 hosts are healthy')"
+#: The minimum contrast of text (WCAG 2.2, 1.4.3, level AA).
 CONTRAST = 4.5
-#: Every visible text with less than the wanted contrast to the nearest background that is opaque.
+#: The visible texts with less contrast than that to the nearest opaque background.
 POOR_CONTRAST = """(() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const rgb = (colour) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); return canvas.getImageData(0, 0, 1, 1).data; };
@@ -32,7 +32,7 @@ POOR_CONTRAST = """(() => {
 
 
 def break_much(lab: ScriptedLab) -> None:
-    """Let the lab have one of each trouble that the page can show."""
+    """Cause one of each problem that the page can show."""
     now = time.time()
     lab["edge"].answers["/admin/certificate"] = certificate(
         now, left=-30, last_error="ca.example.com: refused", failures=4
@@ -47,7 +47,7 @@ def break_much(lab: ScriptedLab) -> None:
         host.sockets.set(12345, state="tw")
 
 
-async def test_everything_is_there_at_a_glance(lab: ScriptedLab, page: Page) -> None:
+async def test_the_page_shows_everything(lab: ScriptedLab, page: Page) -> None:
     async with console(lab) as running:
         await page.look(1400)
         await page.open(running.url)
@@ -68,7 +68,7 @@ async def test_everything_is_there_at_a_glance(lab: ScriptedLab, page: Page) -> 
         ]
 
 
-async def test_what_changes_arrives_without_loading_anew(lab: ScriptedLab, page: Page) -> None:
+async def test_changes_arrive_without_a_reload(lab: ScriptedLab, page: Page) -> None:
     async with console(lab) as running:
         await page.open(running.url)
         await page.until(WELL)
@@ -80,7 +80,7 @@ async def test_what_changes_arrives_without_loading_anew(lab: ScriptedLab, page:
         assert await page.evaluate("window.unchanged") is True
 
 
-async def test_a_host_that_dies_is_named_and_forgiven_when_it_is_back(lab: ScriptedLab, page: Page) -> None:
+async def test_a_host_that_goes_down_is_an_alarm_until_it_is_back(lab: ScriptedLab, page: Page) -> None:
     async with console(lab) as running:
         await page.open(running.url)
         await page.until(WELL)
@@ -89,7 +89,7 @@ async def test_a_host_that_dies_is_named_and_forgiven_when_it_is_back(lab: Scrip
         assert await page.text(".host.down .name") == "news is down"
         assert "news has been down since" in await page.text("#alarms")
         assert "connection refused — https://www.example.com/news" in await page.text("#alarms")
-        assert await page.text("#verdict") == "✕ 17 of 18 hosts are well."
+        assert await page.text("#verdict") == "✕ 17 of 18 hosts are healthy."
         assert await page.evaluate("document.title") == "✕ firstbyte"
         await lab["news"].start()
         await page.until(WELL)
@@ -97,7 +97,9 @@ async def test_a_host_that_dies_is_named_and_forgiven_when_it_is_back(lab: Scrip
         assert "news is back after" in await page.text("#events")
 
 
-async def test_without_the_router_the_page_says_that_it_is_blind(lab: ScriptedLab, page: Page) -> None:
+async def test_while_the_router_is_down_the_page_says_that_it_cannot_see_the_others(
+    lab: ScriptedLab, page: Page
+) -> None:
     async with console(lab) as running:
         await page.open(running.url)
         await page.until(WELL)
@@ -105,12 +107,12 @@ async def test_without_the_router_the_page_says_that_it_is_blind(lab: ScriptedLa
             if name != "console":
                 await host.stop()
         await page.until("document.querySelectorAll('.host.unseen').length === 16")
-        assert await page.text("#verdict") == "✕ Blind: 16 of 18 hosts can not be seen."
+        assert await page.text("#verdict") == "✕ The router is down: 16 of 18 hosts cannot be seen."
         assert await page.evaluate("document.querySelectorAll('#alarms .alarm').length") == 1
         assert "The router is down" in await page.text("#links")
 
 
-async def test_expired_overdue_failing_and_faulty_are_told_apart(lab: ScriptedLab, page: Page) -> None:
+async def test_expired_overdue_failing_and_faulty_look_different(lab: ScriptedLab, page: Page) -> None:
     break_much(lab)
     async with console(lab) as running:
         await page.look(1400)
@@ -120,16 +122,19 @@ async def test_expired_overdue_failing_and_faulty_are_told_apart(lab: ScriptedLa
         alarms = await page.text("#alarms")
         assert "the certificate of edge expired at" in alarms
         assert "the certificate of news has been due for renewal since" in alarms
-        assert "resolver has failed its own checks since" in alarms
-        assert "upstream_delay on edge — forward this many milliseconds late" in await page.text("#faults")
+        assert "resolver has been failing its health checks since" in alarms
+        assert "edge: upstream_delay — forward this many milliseconds late" in await page.text("#faults")
         assert "✕ expired" in await page.text("#certificates .cert.bad")
         assert "! 12 min left" in await page.text("#certificates .cert.warn")
-        assert await page.text("#links tr.changed") == "access → near changed 5 % words swapped 80 ms 1 % 10 Mbit/s 0 0"
+        assert (
+            await page.text("#links tr.changed")
+            == "access → near changed 5 % with words swapped 80 ms 1 % 10 Mbit/s 0 0"
+        )
         labels = await page.evaluate("[...document.querySelectorAll('.label.changed')].map((it) => it.textContent)")
         assert labels == ["← 80 ms", "← 1 % lost", "← 10 Mbit/s", "→ 20 ms"]
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["well", "broken"])
+@pytest.mark.parametrize("broken", [False, True], ids=["healthy", "broken"])
 @pytest.mark.parametrize("width", [320, 390, 768, 1024, 1400])
 async def test_nothing_scrolls_sideways(lab: ScriptedLab, page: Page, width: int, broken: bool) -> None:
     if broken:
@@ -149,7 +154,7 @@ async def test_nothing_scrolls_sideways(lab: ScriptedLab, page: Page, width: int
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-async def test_every_text_can_be_read(lab: ScriptedLab, page: Page, dark: bool) -> None:
+async def test_every_text_has_enough_contrast(lab: ScriptedLab, page: Page, dark: bool) -> None:
     break_much(lab)
     await lab["catalog-1"].stop()
     async with console(lab) as running:
@@ -164,7 +169,7 @@ async def test_every_text_can_be_read(lab: ScriptedLab, page: Page, dark: bool) 
         assert background == ("rgb(16, 21, 27)" if dark else "rgb(245, 246, 248)")
 
 
-async def test_a_console_that_restarts_is_found_again(lab: ScriptedLab, page: Page) -> None:
+async def test_the_page_reconnects_to_a_restarted_console(lab: ScriptedLab, page: Page) -> None:
     async with console(lab) as running:
         await page.open(running.url)
         await page.until(WELL)
@@ -175,7 +180,7 @@ async def test_a_console_that_restarts_is_found_again(lab: ScriptedLab, page: Pa
         await page.until(f"{WELL} && !document.body.classList.contains('lost')")
 
 
-async def test_what_a_host_says_is_text_and_never_markup(lab: ScriptedLab, page: Page) -> None:
+async def test_answers_of_hosts_are_shown_as_text_never_as_markup(lab: ScriptedLab, page: Page) -> None:
     evil = "<img src=x onerror=alert(1)>"
     lab["resolver"].health.set(evil, ok=False, detail=evil)
     lab["edge"].answers["/admin/certificate"] = certificate(time.time(), names=(evil,), last_error=evil)
@@ -188,7 +193,7 @@ async def test_what_a_host_says_is_text_and_never_markup(lab: ScriptedLab, page:
         assert evil in await page.text("#alarms")
 
 
-async def test_the_page_loads_nothing_from_elsewhere(lab: ScriptedLab, page: Page) -> None:
+async def test_the_page_loads_only_its_own_files(lab: ScriptedLab, page: Page) -> None:
     async with console(lab) as running:
         await page.open(running.url)
         await page.until(WELL)

@@ -1,4 +1,4 @@
-"""Asking hosts: real admin ports, and peers that misbehave."""
+"""Polling: real admin ports, and peers that misbehave."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ from tests.console.lab import ScriptedLab
 
 @asynccontextmanager
 async def polling(state: State, token_file: Path | None) -> AsyncIterator[asyncio.Queue[str]]:
-    """Poll as fast as may be; yield a queue that gets "round" after each round, and what failed."""
+    """Poll without a pause; yield a queue that gets "round" after each round, or the reason if it failed."""
     told: asyncio.Queue[str] = asyncio.Queue()
     poller = Poller(state, token_file, 0.05, on_round=lambda: told.put_nowait("round"), on_failure=told.put_nowait)
     task = asyncio.create_task(poller.run())
@@ -38,7 +38,7 @@ def declared(lab: ScriptedLab) -> hosts.Hosts:
     return hosts.load(lab.hosts_file())
 
 
-async def test_every_host_is_asked_for_what_its_role_has(lab: ScriptedLab) -> None:
+async def test_every_host_gets_the_requests_of_its_role(lab: ScriptedLab) -> None:
     state = State(declared(lab), 0.0)
     async with polling(state, lab.token_file) as told:
         await rounds(told, 2)
@@ -57,9 +57,7 @@ async def test_every_host_is_asked_for_what_its_role_has(lab: ScriptedLab) -> No
     assert snapshot["cache"]["size"] == 31
 
 
-async def test_without_the_token_hosts_are_up_and_the_console_says_what_it_may_not_ask(
-    lab: ScriptedLab, tmp_path: Path
-) -> None:
+async def test_without_the_token_hosts_are_up_and_refusals_are_an_alarm(lab: ScriptedLab, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.token"
     wrong.write_text("wrong\n", encoding="ascii")
     for token_file in (wrong, tmp_path / "missing", None):
@@ -86,8 +84,8 @@ async def test_a_host_that_refuses_is_down_and_back_when_it_answers(lab: Scripte
     assert repr(state) == "<State ok=18>"
 
 
-async def test_looking_leaves_no_time_wait_behind(lab: ScriptedLab) -> None:
-    # A port that was free to listen on may still stand in a TIME_WAIT that somebody else left.
+async def test_polling_leaves_no_socket_in_time_wait(lab: ScriptedLab) -> None:
+    # The port may already be in TIME_WAIT because of an earlier connection of another program.
     before = time_wait(lab)
     state = State(declared(lab), 0.0)
     async with polling(state, lab.token_file) as told:
@@ -124,7 +122,7 @@ REFUSED = "HTTP/1.1 403 Forbidden\r\nContent-Length: 17\r\n\r\n" + '{"error": "n
         pytest.param("HTTP/1.1 200 OK\r\n\r\n" + "x" * (1 << 20) + "x", "expected at most 1048576 bytes", id="endless"),
     ],
 )  # fmt: skip
-async def test_a_peer_that_answers_nonsense_is_down_for_that_reason(answer: str, expected: str) -> None:
+async def test_an_invalid_response_is_the_reason_that_a_host_is_down(answer: str, expected: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer.encode())
@@ -150,5 +148,5 @@ async def test_a_peer_that_answers_nonsense_is_down_for_that_reason(answer: str,
         (socket.gaierror(), "gaierror"),
     ],
 )
-def test_failures_are_told_plainly(error: Exception, words: str) -> None:
+def test_errors_are_described_in_plain_words(error: Exception, words: str) -> None:
     assert plainly(error) == words

@@ -1,4 +1,4 @@
-"""The Prometheus text format, read: what our own metrics write comes back, anything else is refused or read, never worse."""
+"""The Prometheus parser: it reads what our own metrics render, and raises nothing but its own error."""
 
 import math
 import string
@@ -15,7 +15,7 @@ LABELS = st.text(string.ascii_letters + "_", min_size=1, max_size=8)
 VALUES = st.floats(allow_nan=False)
 
 
-def test_a_scrape_is_read() -> None:
+def test_a_scrape_is_parsed() -> None:
     scrape = parse('# HELP a b\n# TYPE a counter\na 1\nb{x="1",y="2"} 2.5 1795557604\n\nb{x="3"} 4\n')
     assert scrape.series[1] == Series("b", (("x", "1"), ("y", "2")), 2.5)
     assert scrape.total("a") == 1
@@ -25,14 +25,14 @@ def test_a_scrape_is_read() -> None:
     assert scrape.total("c") is None
 
 
-def test_what_is_not_finite_does_not_count() -> None:
+def test_values_that_are_not_finite_are_ignored() -> None:
     scrape = parse("a NaN\na +Inf\n")
     assert scrape.total("a") is None
     assert math.isnan(scrape.series[0].value)
 
 
 @given(st.dictionaries(st.text(max_size=20), st.floats(allow_nan=False, allow_infinity=False), max_size=6))
-def test_our_own_metrics_come_back(values: dict[str, float]) -> None:
+def test_our_own_metrics_are_read_back(values: dict[str, float]) -> None:
     metrics = Metrics()
     gauge = metrics.gauge("firstbyte_thing", "Things", "label")
     for label, value in values.items():
@@ -42,7 +42,7 @@ def test_our_own_metrics_come_back(values: dict[str, float]) -> None:
 
 
 @given(NAMES, st.dictionaries(LABELS, st.text(max_size=10), max_size=3), VALUES)
-def test_one_sample_comes_back(name: str, labels: dict[str, str], value: float) -> None:
+def test_one_sample_is_read_back(name: str, labels: dict[str, str], value: float) -> None:
     escaped = {k: v.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"") for k, v in labels.items()}
     inside = ",".join(f'{k}="{v}"' for k, v in escaped.items())
     series = parse(f"{name}{{{inside}}} {value!r}\n").series
@@ -50,7 +50,7 @@ def test_one_sample_comes_back(name: str, labels: dict[str, str], value: float) 
 
 
 @given(st.text())
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     line = 1
     try:
         parse(text)
@@ -72,7 +72,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         pytest.param('a{x="1" y="2"} 1', "label=", id="no-comma"),
     ],
 )
-def test_a_line_that_is_no_sample_is_refused(line: str, expected: str) -> None:
+def test_an_invalid_line_is_refused(line: str, expected: str) -> None:
     with pytest.raises(ExpositionError, match=r"^line 2: expected ") as caught:
         parse(f"a 1\n{line}\n")
     assert expected in str(caught.value)

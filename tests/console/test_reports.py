@@ -1,4 +1,4 @@
-"""The results folder for browsers: what is below it and nothing else."""
+"""The results folder for browsers: its files, and no others."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def results(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("path", ["", "time-wait/", "time-wait/20261124T213910Z/report.html", "/time-wait//"])
-def test_what_is_inside_is_found(results: Path, path: str) -> None:
+def test_a_path_inside_is_found(results: Path, path: str) -> None:
     assert reports.locate(results, path).is_relative_to(results)
 
 
@@ -46,7 +46,7 @@ def test_what_is_inside_is_found(results: Path, path: str) -> None:
         pytest.param("/etc/passwd", id="absolute"),
     ],
 )
-def test_what_is_outside_is_not_found(results: Path, path: str) -> None:
+def test_a_path_outside_is_not_found(results: Path, path: str) -> None:
     with pytest.raises(reports.NotFoundError):
         reports.locate(results, path)
 
@@ -54,7 +54,7 @@ def test_what_is_outside_is_not_found(results: Path, path: str) -> None:
 @given(
     st.lists(st.sampled_from(["..", ".", "/", "\\", "secret", "way-out", "time-wait", "a", "\0", "%2e"]), max_size=8)
 )
-def test_no_path_leads_out(tmp_path_factory: pytest.TempPathFactory, parts: list[str]) -> None:
+def test_no_path_leads_out_of_the_folder(tmp_path_factory: pytest.TempPathFactory, parts: list[str]) -> None:
     base = tmp_path_factory.getbasetemp() / "no-way-out"
     root = base / "results"
     (root / "time-wait").mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def test_the_newest_runs_come_first_with_their_verdict(results: Path) -> None:
     assert len(reports.latest(results, 1)) == 1
 
 
-def test_no_folder_is_no_run(tmp_path: Path) -> None:
+def test_without_the_folder_there_are_no_runs(tmp_path: Path) -> None:
     assert reports.latest(tmp_path / "none") == []
 
 
@@ -103,9 +103,9 @@ def test_a_listing_escapes_names(tmp_path: Path) -> None:
     assert 'href="%3Cimg%20src%3Dx%3E"' in listed
 
 
-def test_a_listing_leaves_out_what_is_hidden_or_leads_elsewhere(results: Path) -> None:
+def test_a_listing_omits_hidden_files_and_symbolic_links(results: Path) -> None:
     assert [entry.name for entry in reports.listing(results)] == ["time-wait"]
 
 
-def test_an_empty_folder_says_who_writes_here(tmp_path: Path) -> None:
+def test_an_empty_listing_says_which_commands_write_here(tmp_path: Path) -> None:
     assert "firstbyte run" in reports.page("", reports.listing(tmp_path))

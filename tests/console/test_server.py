@@ -1,4 +1,4 @@
-"""The page over HTTP, from a console in a process of its own."""
+"""The page over HTTP, from a console in a separate process."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from tests.console.lab import ROOT, ScriptedLab, console, trace
 PAGE = ("/", "/app.js", "/dom.js", "/map.js", "/waterfall.js", "/style.css", "/icon.svg")
 
 
-async def test_the_page_and_its_parts_are_served_with_a_policy_that_lets_nothing_else_in(lab: ScriptedLab) -> None:
+async def test_the_page_and_its_files_are_served_with_a_strict_content_security_policy(lab: ScriptedLab) -> None:
     async with console(lab) as running, aiohttp.ClientSession(running.url) as session:
         for path in PAGE:
             async with session.get(path) as response:
@@ -48,7 +48,7 @@ async def test_the_state_is_json_and_changes_are_events(lab: ScriptedLab) -> Non
         assert seen["trace"]["trace"] == trace()
 
 
-async def test_reports_are_served_without_their_scripts_and_nothing_else_is(lab: ScriptedLab) -> None:
+async def test_reports_are_served_with_scripts_disabled_and_other_paths_are_not_found(lab: ScriptedLab) -> None:
     run = lab.folder / "results" / "ttl" / "20261124T213910Z"
     run.mkdir(parents=True)
     (run / "report.html").write_text("<script>1</script>", encoding="utf-8")
@@ -95,7 +95,7 @@ async def test_no_results_folder_is_an_empty_listing(lab: ScriptedLab) -> None:
         ),
     ],
 )
-async def test_a_trace_that_is_none_is_refused(lab: ScriptedLab, body: object, expected: str) -> None:
+async def test_an_invalid_trace_is_refused(lab: ScriptedLab, body: object, expected: str) -> None:
     async with console(lab) as running:
         with pytest.raises(CallError) as caught:
             await running.show_trace(body)

@@ -1,4 +1,4 @@
-"""What the console knows: samples in, one snapshot out."""
+"""The state of the console: samples in, a snapshot out."""
 
 import json
 from typing import Any
@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from console.hosts import Host, Hosts, Loss
 from console.prometheus import Scrape, parse
-from console.state import BOOT, Sample, State
+from console.state import BOOT, State
+from console.track import Sample
 from tests.console.lab import certificate, link
 
 OK = {"status": "ok", "checks": {"listener": {"ok": True, "detail": ""}}, "faults": []}
@@ -26,7 +27,7 @@ HOSTS = Hosts(
     ),
     (Loss(frozenset({"edge", "news"}), "all is lost"),),
 )
-#: When the console started, and a time when boot is over.
+#: When the console started, and a time after boot.
 START, LATER = 1000.0, 1000.0 + BOOT + 1
 
 
@@ -39,14 +40,14 @@ def silent(host: str, at: float, error: str = "connection refused") -> Sample:
 
 
 class Lab:
-    """A state whose hosts all answer, but for those that a test says otherwise of."""
+    """A state whose hosts all answer, except those that a test names."""
 
     def __init__(self) -> None:
         self.state, self.at = State(HOSTS, START), START
         self.round()
 
     def round(self, *odd: Sample | str, at: float | None = None) -> dict[str, Any]:
-        """Let every host be asked once; *odd* are other samples, or names of hosts that are silent."""
+        """Poll every host once; *odd* are samples of another kind, or names of hosts that do not answer."""
         self.at = at if at is not None else self.at + 2
         samples = {sample.host: sample for sample in odd if isinstance(sample, Sample)}
         samples |= {name: silent(name, self.at) for name in odd if isinstance(name, str)}
@@ -70,20 +71,20 @@ def happened(snapshot: dict[str, Any]) -> list[str]:
 # --- hosts ----------------------------------------------------------------------------------------------------------
 
 
-def test_before_anybody_answered_the_lab_is_starting() -> None:
+def test_before_any_host_answered_the_lab_is_starting() -> None:
     snapshot = State(HOSTS, START).snapshot(START)
     assert snapshot["verdict"] == {"level": "wait", "text": "Starting: 0 of 5 hosts have answered."}
     assert set(statuses(snapshot).values()) == {"waiting"}
     assert snapshot["alarms"] == []
 
 
-def test_when_all_answer_all_is_well() -> None:
+def test_when_all_hosts_answer_the_verdict_is_ok() -> None:
     snapshot = Lab().round()
-    assert snapshot["verdict"] == {"level": "ok", "text": "All 5 hosts are well."}
+    assert snapshot["verdict"] == {"level": "ok", "text": "All 5 hosts are healthy."}
     assert snapshot["events"] == []
 
 
-def test_silence_during_boot_is_no_alarm() -> None:
+def test_a_host_that_does_not_answer_during_boot_raises_no_alarm() -> None:
     state = State(HOSTS, START)
     for at in (START + 1, START + 2, START + BOOT - 1):
         state.observe(silent("edge", at))
@@ -94,24 +95,24 @@ def test_silence_during_boot_is_no_alarm() -> None:
     assert snapshot["alarms"][0]["since"] == START + 1
 
 
-def test_one_miss_is_a_hiccup_two_are_down_since_the_first() -> None:
+def test_a_host_is_down_after_two_misses_since_the_first() -> None:
     lab = Lab()
     assert lab.round("edge", at=LATER)["verdict"]["level"] == "ok"
     snapshot = lab.round("edge", at=LATER + 2)
     assert statuses(snapshot)["edge"] == "down"
     assert snapshot["alarms"][0]["since"] == LATER
-    assert snapshot["verdict"] == {"level": "bad", "text": "4 of 5 hosts are well."}
+    assert snapshot["verdict"] == {"level": "bad", "text": "4 of 5 hosts are healthy."}
     assert happened(snapshot) == ["edge is down: connection refused"]
 
 
-def test_an_answer_in_between_begins_the_count_anew() -> None:
+def test_an_answer_in_between_resets_the_count() -> None:
     lab = Lab()
     lab.round("edge")
     lab.round()
     assert statuses(lab.round("edge"))["edge"] == "ok"
 
 
-def test_a_host_that_is_back_says_how_long_it_was_away() -> None:
+def test_a_host_that_is_back_shows_how_long_it_was_down() -> None:
     lab = Lab()
     lab.round("edge", at=2000)
     lab.round("edge", at=2002)
@@ -121,15 +122,15 @@ def test_a_host_that_is_back_says_how_long_it_was_away() -> None:
     assert snapshot["alarms"] == []
 
 
-def test_a_host_that_fails_its_own_checks_is_bad_and_named() -> None:
+def test_a_host_that_fails_its_health_checks_is_an_alarm() -> None:
     lab = Lab()
     snapshot = lab.round(Sample("edge", lab.at + 2, None, FAILING))
-    assert texts(snapshot) == ["edge has failed its own checks"]
+    assert texts(snapshot) == ["edge has been failing its health checks"]
     assert snapshot["alarms"][0]["why"] == "listener: gone"
-    assert happened(lab.round()) == ["edge is well again", "edge fails its own checks"]
+    assert happened(lab.round()) == ["edge is healthy again", "edge fails its health checks"]
 
 
-def test_hosts_that_mean_something_together_are_one_alarm() -> None:
+def test_hosts_with_a_loss_in_common_are_one_alarm() -> None:
     lab = Lab()
     lab.round("edge", "news")
     snapshot = lab.round("edge", "news")
@@ -137,22 +138,22 @@ def test_hosts_that_mean_something_together_are_one_alarm() -> None:
     assert snapshot["alarms"][0]["means"] == "all is lost"
 
 
-def test_a_refused_admin_request_is_the_consoles_own_alarm() -> None:
+def test_a_refused_admin_request_is_an_alarm_about_the_console() -> None:
     lab = Lab()
     snapshot = lab.round(Sample("edge", lab.at + 2, None, OK, Scrape(), {}, "/admin/pool: it answered 401: token"))
-    assert texts(snapshot) == ["the console may not ask edge all it wants"]
+    assert texts(snapshot) == ["the console cannot read the admin API of edge"]
     assert snapshot["verdict"]["level"] == "warn"
 
 
 # --- the router -----------------------------------------------------------------------------------------------------
 
 
-def test_without_the_router_the_console_is_blind_and_blames_nobody_else() -> None:
+def test_while_the_router_is_down_no_other_host_is_called_down() -> None:
     lab = Lab()
     lab.round("wan", "resolver", "edge", "news")
     snapshot = lab.round("wan", "resolver", "edge", "news")
     assert texts(snapshot) == ["wan has been down"]
-    assert snapshot["verdict"] == {"level": "bad", "text": "Blind: 3 of 5 hosts can not be seen."}
+    assert snapshot["verdict"] == {"level": "bad", "text": "The router is down: 3 of 5 hosts cannot be seen."}
     assert statuses(snapshot) == {
         "wan": "down",
         "console": "ok",
@@ -163,11 +164,11 @@ def test_without_the_router_the_console_is_blind_and_blames_nobody_else() -> Non
     assert happened(snapshot) == ["wan is down: connection refused"]
 
 
-def test_when_the_router_is_back_the_others_are_judged_anew() -> None:
+def test_when_the_router_is_back_the_others_start_afresh() -> None:
     lab = Lab()
     for _ in range(3):
         lab.round("wan", "resolver", "edge", "news", at=lab.at + 2)
-    # They are asked at the same time as the router, so their time-out may end after its answer.
+    # They are polled at the same time as the router, so their time-out may end after its answer.
     snapshot = lab.round("edge")
     assert snapshot["alarms"] == []
     snapshot = lab.round()
@@ -176,7 +177,7 @@ def test_when_the_router_is_back_the_others_are_judged_anew() -> None:
     assert len(happened(snapshot)) == 2
 
 
-def test_a_host_that_died_with_the_router_is_down_once_it_could_be_seen() -> None:
+def test_a_host_that_went_down_with_the_router_is_reported_once_it_can_be_seen() -> None:
     lab = Lab()
     for _ in range(3):
         lab.round("wan", "edge")
@@ -186,7 +187,7 @@ def test_a_host_that_died_with_the_router_is_down_once_it_could_be_seen() -> Non
     assert happened(snapshot)[0] == "edge is down: connection refused"
 
 
-def test_a_host_that_was_down_before_is_told_when_it_is_back() -> None:
+def test_a_host_that_was_down_before_the_router_is_reported_when_it_is_back() -> None:
     lab = Lab()
     lab.round("edge")
     lab.round("edge")
@@ -198,7 +199,7 @@ def test_a_host_that_was_down_before_is_told_when_it_is_back() -> None:
 # --- figures --------------------------------------------------------------------------------------------------------
 
 
-def test_time_wait_has_a_history_and_none_while_the_host_is_down() -> None:
+def test_time_wait_has_a_history_and_no_value_while_the_host_is_down() -> None:
     lab = Lab()
     for tw in (5, 7):
         lab.round(well("edge", lab.at + 2, f'firstbyte_sockets{{state="tw"}} {tw}'))
@@ -220,14 +221,14 @@ def test_the_hit_rate_is_that_of_the_last_minute() -> None:
     assert snapshot["cache"]["queries_per_s"] == 2
 
 
-def test_no_question_is_no_hit_rate() -> None:
+def test_without_queries_there_is_no_hit_rate() -> None:
     lab = Lab()
     for _ in range(2):
         lab.round(well("resolver", lab.at + 2, cache_metrics(5, 5)))
     assert lab.state.snapshot(lab.at)["cache"]["hit_rate"] is None
 
 
-def test_a_resolver_that_restarted_does_not_count_backwards() -> None:
+def test_counters_of_a_restarted_resolver_start_afresh() -> None:
     lab = Lab()
     lab.round(well("resolver", lab.at + 2, cache_metrics(100, 100)))
     lab.round(well("resolver", lab.at + 2, cache_metrics(0, 1)))
@@ -235,7 +236,7 @@ def test_a_resolver_that_restarted_does_not_count_backwards() -> None:
     assert snapshot["cache"]["hit_rate"] == 1
 
 
-def test_a_certificate_tells_how_much_of_its_life_is_used() -> None:
+def test_a_certificate_shows_how_much_of_its_lifetime_is_over() -> None:
     lab = Lab()
     at = lab.at + 2
     snapshot = lab.round(well("edge", at, admin={"/admin/certificate": certificate(at, left=2700)}))
@@ -245,7 +246,7 @@ def test_a_certificate_tells_how_much_of_its_life_is_used() -> None:
     assert entry["renew_at"] == pytest.approx(0.5)
 
 
-def test_time_to_expiry_runs_on_between_two_looks() -> None:
+def test_time_to_expiry_decreases_between_two_polls() -> None:
     lab = Lab()
     at = lab.at + 2
     lab.round(well("edge", at, admin={"/admin/certificate": certificate(at, left=2700)}))
@@ -253,8 +254,8 @@ def test_time_to_expiry_runs_on_between_two_looks() -> None:
     assert entry["seconds_left"] == 2600
 
 
-def test_the_hosts_own_clock_decides_what_is_left() -> None:
-    # A drill sets the clock of `edge` an hour ahead: by our own clock the certificate is good for 2,400 s more.
+def test_the_time_left_follows_the_hosts_own_clock() -> None:
+    # A drill sets the clock of `edge` an hour ahead; by our own clock, the certificate is valid for another 2,400 s.
     lab = Lab()
     at = lab.at + 2
     said = {**certificate(at, left=2400), "seconds_left": -1200.0}
@@ -264,24 +265,24 @@ def test_the_hosts_own_clock_decides_what_is_left() -> None:
     assert snapshot["verdict"] == {"level": "bad", "text": "All 5 hosts answer, but something is broken."}
 
 
-def test_a_certificate_for_a_name_of_its_own_is_asked_for_and_shown() -> None:
+def test_an_additional_certificate_is_requested_and_shown() -> None:
     lab = Lab()
     edge = next(it for it in HOSTS.hosts if it.name == "edge")
-    told = certificate(lab.at, key="ecdsa-p256", further=["rsa.example.com", "../../secrets", 7])
-    lab.round(well("edge", lab.at + 2, admin={"/admin/certificate": told}))
+    default = certificate(lab.at, key="ecdsa-p256", further=["rsa.example.com", "../../secrets", 7])
+    lab.round(well("edge", lab.at + 2, admin={"/admin/certificate": default}))
     own = "/admin/certificate/rsa.example.com"
     assert lab.state.admin_paths(edge) == ("/admin/certificate", "/admin/pool", own)
     of_rsa = certificate(lab.at, names=("rsa.example.com",), left=-5, key="rsa-2048", further=[])
-    snapshot = lab.round(well("edge", lab.at + 2, admin={"/admin/certificate": told, own: of_rsa}))
+    snapshot = lab.round(well("edge", lab.at + 2, admin={"/admin/certificate": default, own: of_rsa}))
     assert [(it["host"], it["names"], it["key"]) for it in snapshot["certificates"]] == [
         ("edge", ["www.example.com"], "ecdsa-p256"),
         ("edge", ["rsa.example.com"], "rsa-2048"),
     ]
     assert texts(snapshot) == ["the certificate of rsa.example.com expired"]
-    assert snapshot["alarms"][0]["means"] == "nobody can trust rsa.example.com"
+    assert snapshot["alarms"][0]["means"] == "clients reject rsa.example.com"
 
 
-def test_pools_and_certificates_of_a_host_that_is_down_are_marked_as_old() -> None:
+def test_pools_and_certificates_of_a_host_that_is_down_are_marked_stale() -> None:
     lab = Lab()
     admin = {"/admin/pool": {"upstreams": [{"name": "a:1"}]}, "/admin/certificate": certificate(lab.at)}
     lab.round(well("edge", lab.at + 2, admin=admin))
@@ -299,12 +300,12 @@ def links_of(lab: Lab, *links: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def test_both_directions_of_a_link_are_one_line_while_they_are_alike() -> None:
+def test_directions_with_equal_settings_are_one_entry() -> None:
     (entry,) = links_of(Lab(), link("isp", "near", 16), link("near", "isp", 16, changed=True))
     assert (entry["from"], entry["to"], entry["both"], entry["changed"]) == ("isp", "near", True, True)
 
 
-def test_directions_that_differ_are_two_lines() -> None:
+def test_directions_with_different_settings_are_two_entries() -> None:
     entries = links_of(Lab(), link("isp", "near", 16), link("near", "isp", 80, changed=True))
     assert [(e["from"], e["rtt_ms"], e["both"], e["changed"]) for e in entries] == [
         ("isp", 16, False, False), ("near", 80, False, True)
@@ -326,15 +327,15 @@ def test_packets_and_drops_are_those_of_the_last_minute() -> None:
     assert (entry["packets_per_s"], entry["dropped"]) == (10, 3)
 
 
-def test_packets_that_the_router_lost_itself_make_measurements_invalid() -> None:
+def test_packets_that_the_router_was_too_slow_for_make_measurements_invalid() -> None:
     lab = Lab()
     lab.round(well("wan", lab.at + 2, admin=counters(100, 0)))
     snapshot = lab.round(well("wan", lab.at + 2, admin=counters(120, 0, tun=7)))
     assert texts(snapshot) == ["wan is too slow for this load"]
-    assert snapshot["alarms"][0]["means"] == "measurements are not valid"
+    assert snapshot["alarms"][0]["means"] == "measurements are invalid"
 
 
-def test_a_fault_that_is_on_is_shown_and_is_a_warning() -> None:
+def test_an_active_fault_is_shown_and_is_a_warning() -> None:
     lab = Lab()
     switch = {"on": True, "help": "Forward late", "parameters": {"ms": 5.0}, "hits": 3}
     lab.round(well("edge", lab.at + 2, faults=["upstream_delay"], admin={"/admin/faults": {"upstream_delay": switch}}))
@@ -355,7 +356,7 @@ def test_a_fault_that_is_on_is_shown_and_is_a_warning() -> None:
         ("console", ()),
     ],
 )
-def test_a_host_is_asked_for_what_its_role_has(host: str, paths: tuple[str, ...]) -> None:
+def test_the_admin_requests_depend_on_the_role(host: str, paths: tuple[str, ...]) -> None:
     lab = Lab()
     declared = next(it for it in HOSTS.hosts if it.name == host)
     assert lab.state.admin_paths(declared) == paths
@@ -365,10 +366,10 @@ def test_a_host_is_asked_for_what_its_role_has(host: str, paths: tuple[str, ...]
 
 def test_the_last_trace_and_the_runs_are_kept() -> None:
     lab = Lab()
-    assert lab.state.trace() is None
+    assert lab.round()["trace_at"] is None
     lab.state.take_trace({"url": "https://x/"}, 5.0)
     lab.state.take_reports([{"name": "ttl"}])
-    assert lab.state.trace() == {"at": 5.0, "trace": {"url": "https://x/"}}
+    assert lab.state.trace == {"at": 5.0, "trace": {"url": "https://x/"}}
     assert lab.round()["reports"] == [{"name": "ttl"}]
 
 
@@ -397,7 +398,7 @@ JSON = st.recursive(
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(["edge", "wan", "resolver"]), JSON), max_size=3), JSON, JSON)
-def test_no_answer_of_a_host_blinds_the_console(rounds: list[dict[str, Any]], checks: Any, faults: Any) -> None:
+def test_no_answer_of_a_host_breaks_the_snapshot(rounds: list[dict[str, Any]], checks: Any, faults: Any) -> None:
     lab = Lab()
     for answers in rounds:
         lab.at += 2
@@ -413,7 +414,7 @@ def test_no_answer_of_a_host_blinds_the_console(rounds: list[dict[str, Any]], ch
 
 
 @pytest.mark.parametrize("moment", [-6.8e16, -9.3e18, 1e300, 10**400])
-def test_a_moment_that_no_certificate_can_have_is_not_shown(moment: float) -> None:
+def test_an_impossible_certificate_date_is_not_shown(moment: float) -> None:
     lab = Lab()
     body = {"not_before": 0.0, "not_after": moment, "next_renewal": moment, "seconds_left": moment}
     lab.state.observe(well("edge", lab.at, admin={"/admin/certificate": body}))

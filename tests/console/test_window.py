@@ -1,4 +1,4 @@
-"""Rates from counters: over the window, and from zero after the process behind them starts anew."""
+"""Rates of counters: over the window, and from zero after a restart."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 from console.window import Window
 
 
-def test_one_point_is_no_rate() -> None:
+def test_one_point_gives_no_rate() -> None:
     window = Window(60)
     window.add(0, 5)
     assert window.growth() is None
     assert window.rates() is None
 
 
-def test_the_rate_is_that_of_the_window() -> None:
+def test_the_rate_covers_the_window() -> None:
     window = Window(10)
     for at, value in ((0, 0), (10, 1000), (20, 1010), (30, 1020)):
         window.add(at, value)
@@ -21,7 +21,7 @@ def test_the_rate_is_that_of_the_window() -> None:
     assert window.rates() == (1,)
 
 
-def test_a_counter_that_fell_starts_anew() -> None:
+def test_a_counter_that_decreased_starts_afresh() -> None:
     window = Window(60)
     window.add(0, 100, 5)
     window.add(2, 3, 6)
@@ -31,7 +31,7 @@ def test_a_counter_that_fell_starts_anew() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 30), st.integers(0, 100)), min_size=2, max_size=40))
-def test_no_counter_ever_shrinks(steps: list[tuple[float, int]]) -> None:
+def test_growth_is_never_negative(steps: list[tuple[float, int]]) -> None:
     window, at = Window(60), 0.0
     for pause, value in steps:
         at += pause

@@ -57,7 +57,7 @@ async def test_a_schedule_set_by_a_drill_is_seeded_and_undone(lab: Lab) -> None:
     due = [agent._set_schedule(Request("PUT", "/admin/schedule", body=body))["due"] for _ in range(2)]
     assert due[0] == due[1]
     assert 0.6 < (due[0] - agent._issued) / (agent.credentials.not_after - agent._issued) < 0.7
-    assert agent.telemetry._unusual() == ["schedule x86400"]
+    assert agent.telemetry._unusual() == ["renewal schedule runs 86,400 times faster"]
     reset = agent._reset_schedule(Request("DELETE", "/admin/schedule"))
     assert (reset["scale"], reset["renew_at"]) == (1.0, None)
     assert agent.telemetry._unusual() == []

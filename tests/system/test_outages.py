@@ -164,10 +164,10 @@ def alarm_of(host: str) -> dict[str, Any] | None:
     return next((alarm for alarm in alarms if host in alarm["subject"].replace(",", "").split()), None)
 
 
-def blind_state() -> dict[str, Any] | None:
-    """Return what the console says, if that is that it sees nobody."""
+def state_without_router() -> dict[str, Any] | None:
+    """Return the console's state if it says that the router is down."""
     state = console_state()
-    return state if "Blind" in state["verdict"]["text"] else None
+    return state if "The router is down" in state["verdict"]["text"] else None
 
 
 @pytest.fixture(scope="module")
@@ -184,11 +184,11 @@ def load(root_pem: str, lab: DockerLab) -> Iterator[Load]:
     wait_for("the lab is well for the tests that follow", RECOVERED, all_well)
 
 
-def test_without_the_router_the_console_says_that_it_is_blind_and_recovers(load: Load, lab: DockerLab) -> None:
+def test_without_the_router_the_console_says_so_and_recovers(load: Load, lab: DockerLab) -> None:
     lab.kill("wan")
     try:
         wait_for("the console misses wan", NOTICED, lambda: alarm_of("wan"))
-        _, seen = wait_for("the console says that it is blind", NOTICED, blind_state)
+        _, seen = wait_for("the console says that the router is down", NOTICED, state_without_router)
         assert [alarm["subject"] for alarm in seen["alarms"]] == ["wan"]
     finally:
         lab.start("wan")

@@ -1,9 +1,9 @@
-// Elements without markup: everything that comes from a host becomes text or an attribute, never HTML.
+// Build elements without markup: data from hosts becomes text or an attribute, never HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 const SVG_TAGS = new Set(["svg", "rect", "line", "path", "polyline", "text", "circle", "g", "title", "tspan"]);
 
-/** Return an element: h("p", {class: "quiet"}, "text", child, …). Null attributes and children are left out. */
+/** Return an element: h("p", {class: "quiet"}, "text", child, …). Attributes and children that are null are omitted. */
 export function h(tag, attributes = {}, ...children) {
   const node = SVG_TAGS.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -13,7 +13,7 @@ export function h(tag, attributes = {}, ...children) {
   return node;
 }
 
-/** Make the children of *parent* like *children*, touching only what differs: focus, selection and scroll stay. */
+/** Replace the children of *parent* by *children*, changing only what differs, so that focus, selection and scroll position stay. */
 export function show(parent, ...children) {
   const wanted = h("div", {}, ...children).childNodes;
   morph(parent, [...wanted]);
@@ -29,7 +29,7 @@ function morph(parent, wanted) {
       if (node.data !== next.data) node.data = next.data;
     } else {
       for (const { name } of [...node.attributes]) {
-        // Whether a person opened it is theirs.
+        // Only the user opens and closes <details>.
         if (!next.hasAttribute(name) && name !== "open") node.removeAttribute(name);
       }
       for (const { name, value } of next.attributes) if (node.getAttribute(name) !== value) node.setAttribute(name, value);
@@ -39,13 +39,13 @@ function morph(parent, wanted) {
   for (const extra of present.slice(wanted.length)) extra.remove();
 }
 
-/** Format milliseconds for people. */
+/** Format milliseconds. */
 export function ms(value) {
   if (value === null || value === undefined) return "–";
   return `${value < 100 ? value.toFixed(1) : Math.round(value)} ms`;
 }
 
-/** Format a duration in seconds for people. */
+/** Format a duration in seconds. */
 export function span(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   const s = Math.max(0, Math.round(seconds));

@@ -1,21 +1,21 @@
-// Regions with their hosts, and the links that requests take drawn between them.
+// The regions with their hosts, and lines for the links that requests take.
 
 import { h, show, count } from "/dom.js";
 
-// The ways that requests of the lab take. Others are drawn while they are changed; the table below has all.
+// The links that are always drawn. Others are drawn while they are changed; the table of links has them all.
 const DRAWN = [
   ["access", "isp"], ["access", "near"], ["access", "far"], ["isp", "near"], ["isp", "far"], ["near", "far"],
   ["isp", "root-a"], ["isp", "root-b"], ["isp", "registry"],
 ];
 const STATUS = {
-  ok: ["✓", "is well"],
-  failing: ["!", "fails its own checks"],
+  ok: ["✓", "is healthy"],
+  failing: ["!", "fails its health checks"],
   down: ["✕", "is down"],
-  unseen: ["?", "can not be seen: the router is down"],
+  unseen: ["?", "cannot be seen: the router is down"],
   waiting: ["…", "has not answered yet"],
 };
 
-// Sockets in TIME_WAIT that are worth a word beside a host; the panel below has all.
+// Sockets in TIME_WAIT from which on a host shows their number; the TIME_WAIT panel has the others.
 const MANY = 100;
 
 let last = null;
@@ -57,8 +57,8 @@ function card(region, link) {
 function key() {
   const line = (kind) => h("svg", { "aria-hidden": "true" }, h("path", { class: `wire ${kind}`, d: "M 0 5 L 26 5" }));
   return h("ul", { class: "map-key" },
-    h("li", {}, line(""), "link, with its round trip"),
-    h("li", {}, line("busy"), "packets pass"),
+    h("li", {}, line(""), "link with its round-trip time"),
+    h("li", {}, line("busy"), "carries packets"),
     h("li", {}, line("changed"), "changed from links.toml"),
     h("li", {}, h("b", {}, "tw"), "sockets in TIME_WAIT"),
     h("li", {}, h("b", {}, "/s"), "requests per second"));
@@ -76,7 +76,7 @@ function host(it) {
     { class: `host ${it.status}`, title: about },
     h("span", { class: "mark", "aria-hidden": "true" }, mark),
     h("span", { class: "name" }, it.name, h("span", { class: "sr" }, ` ${words}`)),
-    it.faults.length ? h("span", { class: "flag", title: it.faults.join(", ") }, "⚑", h("span", { class: "sr" }, " a fault is switched on")) : null,
+    it.faults.length ? h("span", { class: "flag", title: it.faults.join(", ") }, "⚑", h("span", { class: "sr" }, " has an active fault")) : null,
     h("span", { class: "figures" }, figures.join(" · ")),
   );
 }
@@ -85,7 +85,7 @@ function drawWires(root, links) {
   const svg = root.querySelector("svg.wires");
   const box = root.getBoundingClientRect();
   const cards = new Map([...root.querySelectorAll(".region")].map((node) => [node.dataset.region, node.getBoundingClientRect()]));
-  // One column has no room between cards: distances stand in the cards, the rest in the table.
+  // A single column has no room for lines: the cards show the distances.
   const narrow = new Set([...cards.values()].map((card) => Math.round(card.left))).size < 3;
   svg.setAttribute("viewBox", `0 0 ${box.width} ${box.height}`);
   const wires = [];
@@ -108,7 +108,7 @@ function drawn(link) {
   return DRAWN.some(([a, b]) => (a === link.from && b === link.to) || (b === link.from && a === link.to));
 }
 
-/** Return the links by pair of regions: one entry where both directions are alike, two where they differ. */
+/** Return the links grouped by pair of regions: one link if both directions are equal, else two. */
 function pairs(links) {
   const found = new Map();
   for (const link of links) {
@@ -118,7 +118,7 @@ function pairs(links) {
   return [...found.values()];
 }
 
-/** Say what a link is like, a line for each property; a direction on its own is an arrow as the map lies. */
+/** Return the label of a link, one line per property; arrows show the direction if the two differ. */
 function words(link, cards) {
   const [from, to] = [cards.get(link.from), cards.get(link.to)];
   const across = Math.abs(to.left - from.left) > 40;
@@ -137,13 +137,13 @@ function label([x, y], lines, changed) {
     lines.map((line, index) => h("text", { class: changed ? "label changed" : "label", x, y: top + index * 16 + 12, "text-anchor": "middle" }, line)));
 }
 
-/** Return the path between two cards, from border to border, and where its label goes. */
+/** Return the path from border to border of two cards, and the position of its label. */
 function route(link, from, to, box) {
   const middle = (card) => [card.left - box.left + card.width / 2, card.top - box.top + card.height / 2];
   const [[ax, ay], [bx, by]] = [middle(from), middle(to)];
   const pair = [link.from, link.to].sort().join("–");
   if (pair === "far–near") {
-    // Straight on it would run behind the clients: it goes below.
+    // A straight line would run behind the clients, so it goes below them.
     const low = Math.max(from.bottom, to.bottom) - box.top + 26;
     const [left, right] = ax < bx ? [from, to] : [to, from];
     const start = [left.right - box.left - left.width / 4, left.bottom - box.top];
@@ -155,7 +155,7 @@ function route(link, from, to, box) {
   return { path: `M ${start} L ${end}`, middle: [(start[0] + end[0]) / 2, (start[1] + end[1]) / 2] };
 }
 
-/** Return where the line from the middle *a* of a card towards *b* leaves it. */
+/** Return where the line from the centre *a* of a card to *b* crosses its border. */
 function border(a, b, card) {
   const [dx, dy] = [b[0] - a[0], b[1] - a[1]];
   const t = Math.min(card.width / 2 / Math.abs(dx || 1e-9), card.height / 2 / Math.abs(dy || 1e-9), 1);

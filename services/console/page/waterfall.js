@@ -1,10 +1,10 @@
-// One traced request as bars on a time axis, measured with the prediction as an outline; cold and warm on one scale.
+// A traced request as bars on a time axis, with predictions as outlines; cold and warm share one scale.
 
 import { h, show, ms, clock } from "/dom.js";
 
-const LABELS = { dns: "names", connect: "connect", tls: "TLS", request: "request", first_byte: "first byte", body: "body", close: "close" };
+const LABELS = { dns: "DNS", connect: "connect", tls: "TLS", request: "request", first_byte: "first byte", body: "body", close: "close" };
 
-/** Draw the trace that the console has, or leave what stands there. */
+/** Draw the last trace, if there is one. */
 export function drawTrace(root, about, held) {
   if (!held) return;
   const { trace, at } = held;
@@ -20,7 +20,7 @@ export function drawTrace(root, about, held) {
     h("p", { class: "key" },
       h("svg", { width: 34, height: 12, "aria-hidden": "true" }, h("rect", { class: "phase dns", x: 0, y: 2, width: 26, height: 8, rx: 2 })), "measured ",
       h("svg", { width: 34, height: 12, "aria-hidden": "true" }, h("rect", { class: "predicted", x: 1, y: 1, width: 26, height: 10, rx: 2 }), h("line", { class: "tick", x1: 27, x2: 27, y1: 0, y2: 12 })), "predicted from the links",
-      h("span", {}, " · RT: round trips · "), h("span", { class: "odd" }, "12.3 ms"), " off by more than 5 ms and 10 %"),
+      h("span", {}, " · RT: round trips · "), h("span", { class: "odd" }, "12.3 ms"), " differs by more than 5 ms and 10 %"),
   );
 }
 
@@ -29,7 +29,7 @@ function sentence(summary) {
 }
 
 function run(kind, it, scale) {
-  const first = it.ttfb_ms === undefined ? `${ms(it.total_ms)} in all` : `${ms(it.ttfb_ms)} to the first byte`;
+  const first = it.ttfb_ms === undefined ? `${ms(it.total_ms)} in total` : `${ms(it.ttfb_ms)} to the first byte`;
   const predicted = it.ttfb_predicted_ms === null || it.ttfb_predicted_ms === undefined ? null : h("small", {}, `predicted ${ms(it.ttfb_predicted_ms)}`);
   return h(
     "table",
@@ -41,13 +41,13 @@ function run(kind, it, scale) {
   );
 }
 
-/** Return the next length of the axis, in ms, whose quarters are round numbers. */
+/** Round *longest* up to an axis length, in ms, whose quarters are round numbers. */
 function round(longest) {
   const power = 10 ** Math.floor(Math.log10(longest / 4));
   return 4 * power * [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].find((step) => 4 * power * step >= longest * 0.9999);
 }
 
-/** Name the quarters of the time axis, where the lines behind the bars stand. */
+/** Label the quarters of the time axis, at the grid lines. */
 function axis(scale) {
   return h("svg", { width: "100%", height: 15 }, [0, 0.25, 0.5, 0.75].map((part) =>
     h("text", { class: part % 0.5 ? "quarter" : null, x: `${part * 100}%`, y: 12 }, part ? String(+(part * scale).toPrecision(3)) : "0 ms")));
@@ -78,7 +78,7 @@ function hops(cold) {
   return h(
     "details",
     { class: "hops", open: "" },
-    h("summary", {}, `Names: ${list.length} ${list.length === 1 ? "question" : "questions"} by the resolver`),
+    h("summary", {}, `DNS: ${list.length} ${list.length === 1 ? "query" : "queries"} by the resolver`),
     h("ol", {}, list.map((hop) => h("li", {},
       h("span", { class: "hop-server" }, hop.server_name || hop.server, h("small", {}, ` ${hop.zone}`)),
       h("span", { class: "hop-question" }, `${hop.qname} ${hop.qtype}`),
