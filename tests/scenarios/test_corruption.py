@@ -1,4 +1,4 @@
-"""What is wrong in an answer, judged on packets that `wan`'s own code damaged."""
+"""Comparison of responses, corrupted by the code of `wan`, with what was sent."""
 
 import random
 import zlib
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scenarios.instruments.corruption import Fetch, K, body, delivered, judge, same_head, total, wrong_octets
+from scenarios.instruments.corruption import Fetch, K, body, compare, delivered, same_head, total, wrong_bytes
 from tests.packets import tcp
 from wan import damage
 
@@ -18,8 +18,8 @@ HEAD = (
 )
 
 
-def hurt(mode: str, segment: bytes, seed: int) -> bytes:
-    """Return the payload of a segment after one damage."""
+def corrupt(mode: str, segment: bytes, seed: int) -> bytes:
+    """Return the payload of a segment after one corruption."""
     packet = tcp(segment)
     damaged = damage.MODES[mode](packet, random.Random(seed), K)
     assert damaged is not None
@@ -28,19 +28,19 @@ def hurt(mode: str, segment: bytes, seed: int) -> bytes:
 
 @given(begin=st.integers(0, 5000), length=st.integers(16, 1448), seed=st.integers(0, 999))
 @pytest.mark.parametrize("mode", ["swap16", "plusminus"])
-def test_one_damage_that_keeps_the_sum_leaves_exactly_four_wrong_octets(
+def test_corruption_that_keeps_the_sum_leaves_exactly_four_wrong_bytes(
     mode: str, begin: int, length: int, seed: int
 ) -> None:
     expected = body(10_000)[begin : begin + length]
-    assert wrong_octets(hurt(mode, expected, seed), expected) == 4
+    assert wrong_bytes(corrupt(mode, expected, seed), expected) == 4
 
 
-def test_a_flipped_bit_is_one_wrong_octet() -> None:
-    assert wrong_octets(hurt("bitflip", body(1448), 1), body(1448)) == 1
+def test_a_flipped_bit_is_one_wrong_byte() -> None:
+    assert wrong_bytes(corrupt("bitflip", body(1448), 1), body(1448)) == 1
 
 
 @pytest.mark.parametrize(
-    ("wrong", "head_is_wrong", "damages"),
+    ("wrong", "head_is_wrong", "packets"),
     [
         pytest.param(0, False, 0, id="nothing"),
         pytest.param(4, False, 1, id="in-the-body"),
@@ -50,49 +50,49 @@ def test_a_flipped_bit_is_one_wrong_octet() -> None:
         pytest.param(8, True, 3, id="two-and-the-head"),
     ],
 )
-def test_wrong_octets_are_counted_as_damages(wrong: int, head_is_wrong: bool, damages: int) -> None:
-    assert delivered(wrong, head_is_wrong=head_is_wrong) == damages
+def test_wrong_bytes_are_counted_back_into_packets(wrong: int, head_is_wrong: bool, packets: int) -> None:
+    assert delivered(wrong, head_is_wrong=head_is_wrong) == packets
 
 
-def test_heads_that_differ_in_times_only_are_the_same() -> None:
+def test_heads_that_differ_only_in_times_are_the_same() -> None:
     other = HEAD.replace(b"22:27:05", b"09:01:59").replace(b"0.041", b"12.3").replace(b"reused", b"new")
     assert same_head(other, HEAD)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_head_with_swapped_words_is_not(seed: int) -> None:
-    assert not same_head(hurt("swap16", HEAD, seed), HEAD)
+def test_a_head_with_swapped_words_is_different(seed: int) -> None:
+    assert not same_head(corrupt("swap16", HEAD, seed), HEAD)
 
 
-def test_a_whole_answer_is_judged_behind_its_head() -> None:
+def test_the_body_of_a_complete_response_is_compared() -> None:
     stream = bytearray(HEAD + body(3000))
     at = len(HEAD) + 100
     stream[at : at + 2], stream[at + 50 : at + 52] = stream[at + 50 : at + 52], stream[at : at + 2]
-    judged = judge(bytes(stream), 3000, HEAD, ended=False, damaged=1)
-    assert judged == Fetch(1, 1, 4, 3000, 0, False, False)
+    fetch = compare(bytes(stream), 3000, HEAD, ended=False, corrupted=1)
+    assert fetch == Fetch(1, 1, 4, 3000, 0, False, False)
 
 
-def test_a_damaged_head_is_not_covered_by_the_crc_of_the_body() -> None:
-    judged = judge(hurt("swap16", HEAD, 1) + body(3000), 3000, HEAD, ended=False, damaged=1)
-    assert (judged.head_is_wrong, judged.crc_holds, judged.delivered) == (True, True, 1)
+def test_the_crc_of_the_body_does_not_cover_the_head() -> None:
+    fetch = compare(corrupt("swap16", HEAD, 1) + body(3000), 3000, HEAD, ended=False, corrupted=1)
+    assert (fetch.head_is_wrong, fetch.crc_holds, fetch.delivered) == (True, True, 1)
 
 
-def test_half_an_answer_is_judged_as_far_as_it_came() -> None:
-    judged = judge(HEAD + body(3000)[:1000], 3000, HEAD, ended=True, damaged=1)
-    assert (judged.wrong, judged.octets, judged.ended, judged.crc_holds) == (0, 1000, True, False)
+def test_a_truncated_response_is_compared_as_far_as_it_arrived() -> None:
+    fetch = compare(HEAD + body(3000)[:1000], 3000, HEAD, ended=True, corrupted=1)
+    assert (fetch.wrong, fetch.received, fetch.ended, fetch.crc_holds) == (0, 1000, True, False)
 
 
-def test_a_handshake_that_failed_delivered_nothing() -> None:
-    judged = judge(b"", 3000, HEAD, ended=True, damaged=1)
-    assert (judged.wrong, judged.octets, judged.delivered) == (0, 0, 0)
+def test_a_failed_handshake_delivers_nothing() -> None:
+    fetch = compare(b"", 3000, HEAD, ended=True, corrupted=1)
+    assert (fetch.wrong, fetch.received, fetch.delivered) == (0, 0, 0)
 
 
-def test_a_crc_that_the_application_knows_finds_every_swap() -> None:
+def test_a_crc_detects_every_swap() -> None:
     right = body(1448)
     for seed in range(200):
-        assert zlib.crc32(hurt("swap16", right, seed)) != zlib.crc32(right)
+        assert zlib.crc32(corrupt("swap16", right, seed)) != zlib.crc32(right)
 
 
 def test_counts_are_summed_by_name() -> None:
     one = Fetch(1, 1, 4, 3000, 0, False, False)
-    assert (total([one, replace(one, damaged=2)], "damaged"), total([], "wrong")) == (3, 0)
+    assert (total([one, replace(one, corrupted=2)], "corrupted"), total([], "wrong")) == (3, 0)
