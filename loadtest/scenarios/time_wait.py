@@ -1,12 +1,12 @@
-"""`time-wait`: who closes first keeps the port for a minute; quick connections run out of ports, and then nothing works.
+"""`time-wait`: the side that closes first keeps the port for a minute; short connections run out of ports.
 
-Here: what is claimed and concluded.  The connections are `scenarios.instruments.port_windows`', the pictures `scenarios.instruments.time_wait_charts`'.
+`instruments.port_windows` makes the connections, `instruments.time_wait_charts` draws the charts.
 """
 
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,27 +16,27 @@ from scenarios.instruments.port_windows import HOST, OTHER_PORT, PORT, Arm, Driv
 from stub import Stub
 from theory import time_wait
 from theory.time_wait import WAIT, cure_factor
-from waterfall.churn import NO_PORT
+from waterfall.churn import NO_PORT, Attempt
 
-#: First port of the first window: above the beginning of the usual range, since ports outside it are ignored.
-FIRST_PORT = 33_000
-LAST_PORT = 60_900
+#: First port of the first window, and last port of the last: inside the usual range, because ports outside it are ignored.
+FIRST_PORT, LAST_PORT = 33_000, 60_900
 #: Linux's TCP_TIMEWAIT_LEN is 60 s; its timer wheel may add up to a sixteenth.
 LONGEST_WAIT = 64.5
-#: Ticks per second that Linux is built with (CONFIG_HZ): by them its timer wheel rounds the minute up.
+#: Tick rates with which Linux is built (CONFIG_HZ); they determine the granularity of its timer wheel.
 TICKS = (100, 250, 300, 1000)
 #: How late an attempt may start at the 99th percentile, in seconds and as a share of the earliest exhaustion.
 MAX_LAG, MAX_LAG_SHARE = 0.1, 0.05
-#: Ports of a window without which chance alone could fail a check: an instant of exhaustion may be off by 5 %.
+#: Fewest ports of a window with which chance alone cannot fail a check: the second of exhaustion may be off by 5 %.
 FEWEST_PORTS = 128
-#: Seconds that a port is in use before it waits: a round trip to connect, one to close, on the path to the edge (links.toml).
+#: Seconds for which a port is in use before it waits: a round trip to connect and one to close, to the edge (links.toml).
 BUSY = 2 * 0.020
-#: The host whose kernel has ``tcp_tw_reuse`` = 1 and two addresses (docker-compose.yml), and its arms: addresses used.
+#: The host with ``tcp_tw_reuse`` = 1 and two addresses (docker-compose.yml), and the number of addresses that each of its
+#: arms uses.
 REUSER = "client"
 REUSING = {"tcp_tw_reuse": 1, "tcp_tw_reuse, two addresses": 2}
-#: Of the connections per second that its ports could carry for ever, those of one address: above what two carry, too.
+#: Its attempts per second and port: more than two addresses can sustain.
 OVERLOAD = 4
-#: Seconds that it takes part: ten times its wait.
+#: Seconds for which it makes connections: twelve times the wait of one second.
 REUSE_SECONDS = 12.0
 
 
@@ -44,128 +44,139 @@ REUSE_SECONDS = 12.0
 class Parameters:
     """What can be varied."""
 
-    ports: int = parameter(1024, quick=256, low=32, high=3000, help="ports that each arm may use")
-    rate: float = parameter(32.0, quick=64.0, unit="connections/s", low=1, high=400, help="of every arm but the two that vary it")  # fmt: skip
+    ports: int = parameter(1024, quick=256, low=32, high=3000, help="source ports that each arm may use")
+    rate: float = parameter(
+        32.0, quick=64.0, unit="connections/s", low=1, high=400,
+        help="rate of every arm, except the two with half and twice this rate",
+    )  # fmt: skip
     seconds: float = parameter(150.0, quick=14.0, unit="s", low=3, high=600, help="how long connections are made")
-    reuse: int = parameter(10, low=2, high=1000, help="requests per connection of the arm that keeps them")
+    reuse: int = parameter(10, low=2, high=1000, help="requests per connection of the arm that keeps connections open")
 
 
 class TimeWait(Experiment[Parameters]):
-    """Connections at a constant rate from a window of ports, and what avoids running out."""
+    """Connections at a constant rate from a window of ports, and the cures against running out."""
 
     name = "time-wait"
-    claim = "Who closes a connection first keeps its port for a minute: at a rate of λ, P ports are gone after P/λ seconds, and then every connection fails."
-    says = (
-        "The seed: closing a connection leaves the socket waiting, and a client that makes many quick connections runs out of them. "
-        "More subtle: the wait is fixed, so the rate is not thinned out. Success is a square wave: all until the ports are gone, none until the first "
-        "minute is over, then all again. And it is only the side that closes first, only towards one address and port."
+    claim = (
+        "The side that closes a connection first keeps its port for a minute: at λ connections per second, P ports run out "
+        "after P/λ seconds, and then every connection fails."
     )
-    source = "RFC 9293 section 3.3.2; V. Bernat, “Coping with the TCP TIME-WAIT state on busy Linux servers”; ip(7), IP_LOCAL_PORT_RANGE."
+    says = (
+        "The textbook says that a closed socket stays in a waiting state, and that a client with many short connections "
+        "runs out of sockets. In practice the wait is fixed, so connections do not fail at random. Success is a square "
+        "wave: all connections succeed until the ports are gone, none until the first minute is over, then all again. And "
+        "it affects only the side that closes first, and only one address and port of the server."
+    )
+    source = (
+        "RFC 9293 section 3.3.2; V. Bernat, “Coping with the TCP TIME-WAIT state on busy Linux servers”; ip(7), "
+        "IP_LOCAL_PORT_RANGE."
+    )
     production = (
-        "One client address reaches one server address and port with at most 28,232 / 60 s ≈ 470 new connections per second. Keep connections "
-        "(with ten requests on each the limit is ten times higher), let the server close where it can afford the memory, spread over several "
-        "destination ports or addresses, widen ip_local_port_range, or set tcp_tw_reuse=1 on the client: a port is free again after a second, sixty times the limit, "
-        "where both ends send TCP timestamps; it does nothing for a server. "
-        "Do not avoid the wait by resetting connections: it protects the next connection from the last one's stray segments. "
-        "EADDRNOTAVAIL fails within a millisecond and so improves every latency graph: alarm on the share of failures."
+        "One client address reaches one server address and port with at most 28,232 / 60 s ≈ 470 new connections per "
+        "second. Keep connections open (ten requests on each raise the limit tenfold), let the server close where it can "
+        "afford the memory, use several destination ports or addresses, widen ip_local_port_range, or set tcp_tw_reuse=1 "
+        "on the client: a port is then free after a second, sixty times the limit, if both ends send TCP timestamps; it "
+        "does nothing for a server. Do not avoid the wait by resetting connections: it protects the next connection from "
+        "stray segments. EADDRNOTAVAIL fails within a millisecond and so improves every latency graph: alert on the share "
+        "of failures."
     )
     settings = Parameters
-    control = Control("the server closes first, so that nothing waits here", ("ports exhausted",))
+    control = Control("the server closes first, so that no socket waits at the client", ("ports exhausted",))
     records = ("edge",)
     paths = ("edge",)
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.arms: dict[str, Arm] = {}
-        #: What `REUSER` says of its attempts, by arm, and of its kernel.
-        self.reusing: dict[str, list[tuple[float, float, str]]] = {}
+        #: Attempts of `REUSER` by arm, and what it reports about its kernel.
+        self.reusing: dict[str, list[Attempt]] = {}
         self.reuser: dict[str, Any] = {}
-        #: Sockets in TIME-WAIT on the edge at the end, towards the ports of the arm that lets it close.
+        #: Sockets in TIME-WAIT on the edge at the end, for the ports of the arm in which the server closes first.
         self.on_the_edge = 0
-        #: By how much each cure multiplied.
+        #: Measured factor of each cure.
         self.multiplied: dict[str, float] = {}
-        #: Step of the kernel's timer wheel and a moment at which it turned; next to no step until it is known.
+        #: Step and phase of the kernel's timer wheel; hardly any step until it is known.
         self._wheel = (1e-3, 0.0)
-        #: Arms whose ports last longer, and those whose ports last for ever, or nearly.
+        #: Arms whose ports last longer, and arms whose ports last for ever, or nearly.
         self._spread = ("two destinations", "twice the ports")
         self._spared = (f"{parameters.reuse} requests each", "server closes first", "reset instead")
 
     def duration(self) -> float:
-        """One window; every arm runs at the same time."""
+        """All arms run at the same time."""
         return self.p.seconds + 3
 
     def _rates(self) -> tuple[float, ...]:
         return (self.p.rate / 2, self.p.rate, self.p.rate * 2)
 
+    def _exhausted_at(self, rate: float, ports: int) -> float | None:
+        """Return the second in which ports run out, if that is well within the run."""
+        moment = time_wait.exhausted_at(rate, ports)
+        return moment if moment is not None and moment < self.p.seconds - 1 else None
+
     def predict(self) -> Mapping[str, Quantity]:
-        """Return ramp, instants of exhaustion and the cures' multipliers."""
+        """Return growth, seconds of exhaustion, and the factors of the cures."""
         p = self.p
-        said = {"sockets in TIME-WAIT, growth": Quantity(p.rate, "per s")}
+        predicted = {"sockets in TIME-WAIT, growth": Quantity(p.rate, "per s")}
         for rate in self._rates():
-            moment = time_wait.exhausted_at(rate, p.ports)
-            if moment is not None and moment < p.seconds - 1:
-                said[f"ports exhausted, {rate:g}/s"] = Quantity(moment, "s")
-        said[f"growth, {p.reuse} requests each"] = Quantity(p.rate / p.reuse, "per s")
-        said |= {f"growth, {name}": Quantity(0.0, "per s") for name in ("server closes first", "reset instead")}
-        said["on the edge, which closes first"] = Quantity(time_wait.ports_held(p.rate, p.seconds, p.ports), "sockets")
-        both = time_wait.exhausted_at(p.rate, 2 * p.ports)
-        if both is not None and both < p.seconds - 1:
-            said |= {
-                f"ports exhausted, {name}": Quantity(both, "s") for name in ("two destinations", "twice the ports")
-            }
-        said |= {f"multiplier, {name}": Quantity(value, "×") for name, value in self._multipliers().items()}
+            if moment := self._exhausted_at(rate, p.ports):
+                predicted[f"ports exhausted, {rate:g}/s"] = Quantity(moment, "s")
+        predicted[f"growth, {p.reuse} requests each"] = Quantity(p.rate / p.reuse, "per s")
+        predicted |= {f"growth, {name}": Quantity(0.0, "per s") for name in ("server closes first", "reset instead")}
+        held = time_wait.ports_held(p.rate, p.seconds, p.ports)
+        predicted["on the edge, which closes first"] = Quantity(held, "sockets")
+        if both := self._exhausted_at(p.rate, 2 * p.ports):
+            predicted |= {f"ports exhausted, {name}": Quantity(both, "s") for name in self._spread}
+        predicted |= {f"multiplier, {name}": Quantity(value, "×") for name, value in self._multipliers().items()}
         if p.seconds > LONGEST_WAIT + 1 and time_wait.exhausted_at(p.rate, p.ports) is not None:
-            said["the wait"] = Quantity(WAIT, "s")
-        return said
+            predicted["the wait"] = Quantity(WAIT, "s")
+        return predicted
 
     def _multipliers(self) -> dict[str, float]:
-        """Return by how much each cure multiplies the rate that lasts for ever."""
-        both = time_wait.exhausted_at(self.p.rate, 2 * self.p.ports)
-        shown = both is not None and both < self.p.seconds - 1
+        """Return the predicted factor of each cure on the sustainable rate."""
+        shown = self._exhausted_at(self.p.rate, 2 * self.p.ports) is not None
+        spread = {"two destinations": cure_factor(destinations=2), "twice the ports": cure_factor(ports_ratio=2)}
         return {
-            **({"two destinations": cure_factor(destinations=2), "twice the ports": cure_factor(ports_ratio=2)} if shown else {}),
+            **(spread if shown else {}),
             f"{self.p.reuse} requests each": cure_factor(reused=1 - 1 / self.p.reuse),
             **{name: cure_factor(tw_reuse=True, sources=n, busy=BUSY) for name, n in REUSING.items()},
-        }  # fmt: skip
+        }
 
     async def measure(self, run: Run) -> None:
-        """Every arm at once, each from a window of its own; the host that reuses ports takes part."""
+        """Run every arm at once, each from its own window, and the host that reuses ports."""
         address = (await run.blocking(Stub().resolve, HOST)).rdata[0]
         self._lay_out(run, set(waiting_ports("TIME-WAIT", "FIN-WAIT-2", "ESTABLISHED")))
         run.phase(f"{sum(arm.rate for arm in self.arms.values()):.0f} connections/s in {len(self.arms)} arms")
-        moments = {
-            "ports are gone": time_wait.exhausted_at(self.p.rate, self.p.ports),
-            "the first minute is over": 60.0,
-        }
-        telling = asyncio.create_task(_tell(run, {k: v for k, v in moments.items() if v and v < self.p.seconds}))
+        gone = time_wait.exhausted_at(self.p.rate, self.p.ports)
+        moments = {"the ports are gone": gone, "the first minute is over": WAIT}
+        announcing = asyncio.create_task(_announce(run, {k: v for k, v in moments.items() if v and v < self.p.seconds}))
         elsewhere = [] if self.negative else [self._reuse(run, address, name) for name in REUSING]
         try:
             await asyncio.gather(Drive(self.arms, address, self.p.seconds).run(), *elsewhere)
         finally:
-            telling.cancel()
-        # Named one by one: the edge may hold others, of a run before, and they end meanwhile.
+            announcing.cancel()
+        # By port: the edge may hold sockets of an earlier run, which expire meanwhile.
         held = await run.lab.call("edge", "GET", f"/admin/sockets?state=TIME-WAIT&local_port={PORT}")
         closed = self.arms["server closes first"]
         self.on_the_edge = sum(int(each["remote"].rpartition(":")[2]) in closed for each in held)
 
     @property
     def reuse_ports(self) -> int:
-        """Ports of each window of the host that reuses them: few, so that a minute would be far too long."""
+        """Ports per window of the host that reuses them: so few that a wait of a minute would stop it."""
         return max(8, round(self.p.rate * 3 / 8))
 
     async def _reuse(self, run: Run, address: str, name: str) -> None:
-        """Let `REUSER` open and close connections, more than its few ports could carry."""
+        """Let `REUSER` open and close more connections than its few ports can sustain."""
         ports, low = self.reuse_ports, FIRST_PORT + list(REUSING).index(name) * self.reuse_ports
         order = {
             "address": address, "port": PORT, "rate": OVERLOAD * ports, "seconds": min(self.p.seconds, REUSE_SECONDS),
             "ports": [low, low + ports - 1], "sources": REUSING[name],
         }  # fmt: skip
         answer = await run.lab.call(REUSER, "POST", "/admin/churn", order, timeout=REUSE_SECONDS + 30)
-        self.reusing[name] = [(intended, begun, error) for intended, begun, error in answer.pop("attempts")]
+        self.reusing[name] = [Attempt(*each) for each in answer.pop("attempts")]
         self.reuser = answer
 
     def _lay_out(self, run: Run, taken: set[int]) -> None:
-        """Give each arm a window in which no port is *taken* by what waits from a run before."""
+        """Give each arm a window without *taken* ports, which still wait after an earlier run."""
         p = self.p
         first = "server" if self.negative else "client"
         wanted = [
@@ -177,159 +188,167 @@ class TimeWait(Experiment[Parameters]):
             ("reset instead", p.rate, {"closes": "abort"}),
         ]
         low = FIRST_PORT
-        for name, rate, about in wanted:
+        for name, rate, how in wanted:
             ports = p.ports * (2 if name == "twice the ports" else 1)
             while inside := [port for port in taken if low <= port < low + ports]:
                 low = max(inside) + 1
             if low + ports > LAST_PORT:
-                run.skip("too few ports are free here: sockets of a run before still wait; try again in a minute")
-            self.arms[name] = Arm(name, rate, (low, low + ports - 1), **about)  # type: ignore[arg-type]  # a row of the table above
+                run.skip("too few ports are free here: sockets of an earlier run still wait; try again in a minute")
+            self.arms[name] = Arm(name, rate, (low, low + ports - 1), **how)  # type: ignore[arg-type]  # a row of the table above
             low += ports
 
     @property
     def base(self) -> Arm:
-        """The arm that everything else is compared with."""
+        """The arm with which all others are compared."""
         return self.arms[f"{self.p.rate:g}/s"]
 
     # --- conclusions ------------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Ramp, instants, nothing afterwards; then the cures."""
+        """Check growth, exhaustion and the square wave; then the cures."""
         for arm in self.arms.values():
             arm.attempts.sort()
         run.raw["attempts"] = {name: arm.attempts for name, arm in self.arms.items()}
         run.raw["reusing"] = self.reusing
         run.raw["waiting"] = {name: arm.waiting for name, arm in self.arms.items()}
         self._gates(run)
-        self._ramp(run)
-        self._instants(run)
+        growth = self._growth(self.base)
+        if growth is not None:
+            run.findings.check_near(run.findings.row("sockets in TIME-WAIT, growth", growth), 0.05)
+        self._exhaustion(run)
         self._square_wave(run)
-        self._cures(run)
+        if not self.negative:
+            self._cures(run)
+        others = [self.arms[name] for name in (*self._spread, *self._spared)]
         run.findings.chart(time_wait_charts.square_wave(self.base, self.p.ports, self.p.seconds, self._wheel))
-        run.findings.chart(
-            time_wait_charts.cumulative(
-                self.base, [self.arms[name] for name in (*self._spread, *self._spared)], self.p.seconds, self.p.ports
-            )
-        )
-        run.findings.chart(
-            time_wait_charts.exhaustion([self.arms[f"{rate:g}/s"] for rate in self._rates()], self.p.ports)
-        )
+        run.findings.chart(time_wait_charts.cumulative(self.base, others, self.p.seconds, self.p.ports))
+        rates = [self.arms[f"{rate:g}/s"] for rate in self._rates()]
+        run.findings.chart(time_wait_charts.exhaustion(rates, self.p.ports))
         if self.multiplied:
             run.findings.chart(time_wait_charts.multipliers(self._multipliers(), self.multiplied))
 
     def _gates(self, run: Run) -> None:
-        lags = sorted(begun - intended for attempts in self._attempts() for intended, begun, _ in attempts)
-        lag = lags[int(0.99 * len(lags))] if lags else float("inf")
+        every = [each for arm in self.arms.values() for each in arm.attempts]
+        every += [each for attempts in self.reusing.values() for each in attempts]
+        lags = sorted(each.begun - each.intended for each in every)
+        lag = lags[int(0.99 * len(lags))] if lags else math.inf
         earliest = time_wait.exhausted_at(max(self._rates()), self.p.ports) or math.inf
         allowed = min(MAX_LAG, MAX_LAG_SHARE * earliest)
         run.findings.gate("send lag p99", f"<= {allowed * 1e3:g} ms", f"{lag * 1e3:.1f} ms", lag <= allowed)
         run.findings.enough("ports in a window", self.p.ports, FEWEST_PORTS)
-        other = Counter(e for attempts in self._attempts() for _, _, e in attempts if e and e != NO_PORT)
-        run.findings.gate(
-            "failures of another kind", "none", ", ".join(f"{n} {e}" for e, n in other.items()) or "none", not other
-        )
-
-    def _attempts(self) -> list[list[tuple[float, float, str]]]:
-        return [*(arm.attempts for arm in self.arms.values()), *self.reusing.values()]
-
-    def _ramp(self, run: Run) -> None:
-        growth = self._growth(self.base)
-        if growth is not None:
-            run.findings.check_near(run.findings.row("sockets in TIME-WAIT, growth", growth), 0.05)
+        other = Counter(each.error for each in every if each.error not in {"", NO_PORT})
+        got = ", ".join(f"{n} {error}" for error, n in other.items()) or "none"
+        run.findings.gate("failures of another kind", "none", got, not other)
 
     def _growth(self, arm: Arm) -> float | None:
-        """Return sockets per second that enter TIME-WAIT, while ports last and none is free again."""
+        """Return how many sockets per second enter TIME-WAIT while ports last and none expires."""
         ends = (time_wait.exhausted_at(arm.rate, arm.ports) or WAIT) if arm.exhausted_at is not None else WAIT
         ends = min(ends, self.p.seconds)
         points = [(at, float(n)) for at, n in arm.waiting if 0.2 * ends < at < 0.95 * ends]
         return Line.through(points).slope if len(points) > 2 else None
 
-    def _instants(self, run: Run) -> None:
-        for name, said in self.predict().items():
+    def _exhaustion(self, run: Run) -> None:
+        for name, predicted in self.predict().items():
             if not name.startswith("ports exhausted"):
                 continue
             arm = self.arms[name.partition(", ")[2]]
-            got = arm.exhausted_at
+            got, low, high = arm.exhausted_at, 0.95 * predicted.value, 1.05 * predicted.value
             if got is not None:
                 run.findings.row(name, got)
-            ok = got is not None and abs(got - said.value) <= 0.05 * said.value
-            label = "ports exhausted" if arm is self.base else name
-            run.findings.check(label, f"{said.value:.2f} s ± 5 %", "never" if got is None else f"{got:.2f} s", ok, value=got, low=0.95 * said.value, high=1.05 * said.value)  # fmt: skip
+            run.findings.check(
+                "ports exhausted" if arm is self.base else name,
+                f"{predicted.value:.2f} s ± 5 %", "never" if got is None else f"{got:.2f} s",
+                got is not None and low <= got <= high, value=got, low=low, high=high,
+            )  # fmt: skip
         gone = self.base.exhausted_at
         if gone is not None:
             until = min(self.p.seconds, WAIT)
-            later, of = self.base.succeeded(gone, until), sum(1 for i, *_ in self.base.attempts if gone <= i < until)
-            # A connection that the server resets, since it has too much to do, leaves no TIME-WAIT and frees its port.
-            run.findings.check(
-                f"connections afterwards, until {until:g} s", f"<= 1 % of {of}", str(later), later <= 0.01 * of
-            )
+            later = self.base.succeeded(gone, until)
+            of = sum(1 for each in self.base.attempts if gone <= each.intended < until)
+            # A connection that an overloaded server resets leaves no TIME-WAIT, and its port is free again.
+            name = f"connections after that, until {until:g} s"
+            run.findings.check(name, f"<= 1 % of {of}", str(later), later <= 0.01 * of)
 
     def _square_wave(self, run: Run) -> None:
-        """Only a run that outlasts the wait shows what comes after it."""
+        """Check what comes after the wait, in a run that outlasts it."""
         if "the wait" not in self.predict():
             run.findings.leave_out(
-                "the square wave after the first minute: a full run shows it, at a rate that uses the ports up"
+                "the square wave after the first minute: it needs a full run, at a rate that uses the ports up"
             )
             return
         gone = self.base.exhausted_at
-        again = next((i for i, _, e in self.base.attempts if gone is not None and i > gone and not e), None)
+        after = (each for each in self.base.attempts if gone is not None and each.intended > gone and not each.error)
+        again = next((each.intended for each in after), None)
+        expected = f"60 to {LONGEST_WAIT:g} s"
         if again is None:
-            run.findings.check("the wait", f"60 to {LONGEST_WAIT:g} s", "it never ended", ok=False)
+            run.findings.check("the wait", expected, "it never ended", ok=False)
             return
+        ok = WAIT <= again <= LONGEST_WAIT
         run.findings.row("the wait", again)
-        run.findings.check("the wait", f"60 to {LONGEST_WAIT:g} s", f"{again:.2f} s", WAIT <= again <= LONGEST_WAIT, value=again, low=WAIT, high=LONGEST_WAIT)  # fmt: skip
-        # Ports come back when the timer wheel turns.  When it does, the first port says; how far it turns, the kernel's ticks.
+        run.findings.check("the wait", expected, f"{again:.2f} s", ok, value=again, low=WAIT, high=LONGEST_WAIT)
+        # Ports return when the timer wheel turns.  The first returned port gives its phase; the tick rate gives its step.
         turned = again - 0.5 / self.p.rate
-        fits = {hz: self._as_said(time_wait.timer_step(hz), turned) for hz in TICKS}
+        fits = {hz: self._agreement(time_wait.timer_step(hz), turned) for hz in TICKS}
         hz = max(fits, key=fits.__getitem__)
-        self._wheel = (time_wait.timer_step(hz), turned)
-        run.findings.fact("attempts that end as the square wave says, by ticks of the kernel", {f"{hz} Hz": f"{share:.1%}" for hz, share in fits.items()})  # fmt: skip
-        run.findings.fact("step of the kernel's timer wheel, s", round(time_wait.timer_step(hz), 3))
-        run.findings.check("attempts that end as the square wave says", ">= 97 %", f"{fits[hz]:.1%}, in steps of {time_wait.timer_step(hz):.3g} s ({hz} Hz)", fits[hz] >= 0.97)  # fmt: skip
+        step = time_wait.timer_step(hz)
+        self._wheel = (step, turned)
+        shares = {f"{each} Hz": f"{share:.1%}" for each, share in fits.items()}
+        run.findings.fact("attempts that end as predicted, by tick rate of the kernel", shares)
+        run.findings.fact("step of the kernel's timer wheel, s", round(step, 3))
+        got = f"{fits[hz]:.1%}, in steps of {step:.3g} s ({hz} Hz)"
+        run.findings.check("attempts that end as the square wave predicts", ">= 97 %", got, fits[hz] >= 0.97)
 
-    def _as_said(self, step: float, turned: float) -> float:
-        """Return the share of the plain arm's attempts that end as theory says, with a timer wheel of *step* seconds."""
-        said = time_wait.on_the_wheel((at for at, *_ in self.base.attempts), self.p.ports, step, turned)
-        right = [s == (not error) for (s, _), (*_, error) in zip(said, self.base.attempts, strict=True)]
+    def _agreement(self, step: float, turned: float) -> float:
+        """Return the share of the base arm's attempts that end as predicted with a timer wheel of *step* seconds."""
+        attempts = self.base.attempts
+        outcomes = time_wait.on_the_wheel((each.intended for each in attempts), self.p.ports, step, turned)
+        right = [found == (not each.error) for (found, _), each in zip(outcomes, attempts, strict=True)]
         return sum(right) / len(right)
 
     def _cures(self, run: Run) -> None:
-        """What does not run out, what each cure multiplies, and where the sockets are instead."""
-        p = self.p
-        if self.negative:
-            return
+        """Check which arms never run out, the factor of each cure, and where the sockets wait instead."""
+        p, found = self.p, run.findings
         for name in self._spared:
             arm = self.arms[name]
             if arm.uses and p.ports * p.reuse / p.rate < p.seconds:
                 continue
-            failed = sum(1 for *_, error in arm.attempts if error)
-            run.findings.check(f"no failure: {name}", "0", str(failed), failed == 0)
+            failed = sum(1 for each in arm.attempts if each.error)
+            found.check(f"no failure: {name}", "0", str(failed), failed == 0)
             growth = self._growth(arm)
             if growth is not None:
-                run.findings.check_near(run.findings.row(f"growth, {name}", growth), max(0.02 * p.rate, 0.1 * p.rate / p.reuse), absolute=True)  # fmt: skip
+                room = max(0.02 * p.rate, 0.1 * p.rate / p.reuse)
+                found.check_near(found.row(f"growth, {name}", growth), room, absolute=True)
         self.multiplied = self._measured_multipliers()
         for name, got in self.multiplied.items():
-            run.findings.check_near(run.findings.row(f"multiplier, {name}", got), 0.1 if "requests" in name else 0.05)
+            found.check_near(found.row(f"multiplier, {name}", got), 0.1 if "requests" in name else 0.05)
         missing = [name for name in REUSING if name not in self.multiplied]
         if missing:
-            run.findings.leave_out(f"{' and '.join(missing)}: {REUSER} answered tcp_tw_reuse={self.reuser.get('tw_reuse') or '?'}, expected 1; is its lab older than this?")  # fmt: skip
-        run.findings.fact("the kernel that reuses ports", self.reuser)
-        run.findings.fact("sockets in TIME-WAIT here at the end, by arm", {a.name: a.waiting[-1][1] for a in self.arms.values() if a.waiting})  # fmt: skip
-        if "edge" in run.recorders.series:
-            points = run.recorders.series["edge"].of("tcp_tw")
-            run.findings.fact("sockets in TIME-WAIT on the edge, before and after", [points[0][1], points[-1][1]])
-        run.findings.check_near(run.findings.row("on the edge, which closes first", self.on_the_edge), 0.1)
+            setting = self.reuser.get("tw_reuse") or "?"
+            found.leave_out(
+                f"{' and '.join(missing)}: {REUSER} reports tcp_tw_reuse={setting}, expected 1; recreate the lab "
+                "(firstbyte down, firstbyte up) if it is older than this version"
+            )
+        found.fact("the kernel that reuses ports", self.reuser)
+        waiting = {each.name: each.waiting[-1][1] for each in self.arms.values() if each.waiting}
+        found.fact("sockets in TIME-WAIT here at the end, by arm", waiting)
+        if edge := run.recorders.series.get("edge"):
+            points = edge.of("tcp_tw")
+            found.fact("sockets in TIME-WAIT on the edge, before and after", [points[0][1], points[-1][1]])
+        found.check_near(found.row("on the edge, which closes first", self.on_the_edge), 0.1)
 
     def _measured_multipliers(self) -> dict[str, float]:
-        """Return how much longer ports last, how many fewer are taken, or what rate is sustained, over the plain arm's."""
+        """Return the measured factor of each cure over the base arm.
+
+        For more ports, how much longer they last; for more requests per connection, how many fewer ports are taken; for
+        `tcp_tw_reuse`, the sustained rate over the one that is possible without it.
+        """
         found = {}
         base, growth = self.base.exhausted_at, self._growth(self.base)
         for name in self._multipliers():
             if name in REUSING:
                 if self.reuser.get("tw_reuse") == "1" and self.reusing.get(name):
-                    found[name] = sustained(self.reusing[name]) / time_wait.sustainable_rate(
-                        self.reuse_ports, WAIT + BUSY
-                    )
+                    without = time_wait.sustainable_rate(self.reuse_ports, WAIT + BUSY)
+                    found[name] = sustained(self.reusing[name]) / without
                 continue
             arm = self.arms[name]
             if arm.uses:
@@ -341,17 +360,17 @@ class TimeWait(Experiment[Parameters]):
         return found
 
 
-def sustained(attempts: list[tuple[float, float, str]]) -> float:
-    """Return connections per second that went well, once the first ports have been used up."""
+def sustained(attempts: Sequence[Attempt]) -> float:
+    """Return the successful connections per second after the first second, in which the free ports are used up."""
     done, points = 0, []
-    for intended, _, error in attempts:
-        done += not error
-        if intended >= 1.0:
-            points.append((intended, float(done)))
+    for each in attempts:
+        done += not each.error
+        if each.intended >= 1.0:
+            points.append((each.intended, float(done)))
     return Line.through(points).slope if len(points) > 2 else 0.0
 
 
-async def _tell(run: Run, moments: Mapping[str, float]) -> None:
+async def _announce(run: Run, moments: Mapping[str, float]) -> None:
     for text, at in sorted(moments.items(), key=lambda item: item[1]):
         await run.until(at)
-        run.phase(f"by theory: {text}")
+        run.phase(f"predicted: {text}")

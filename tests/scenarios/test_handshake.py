@@ -42,6 +42,14 @@ def test_a_flight_has_the_predicted_bytes(kind) -> None:
     assert ends.cost(9).flight == pytest.approx(predicted_bytes, abs=SIGNATURE_VARIES)
 
 
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+def test_a_resumed_handshake_sends_no_certificate(version) -> None:
+    ends = memory_handshake.Ends("ECDSA P-256", version)
+    full, resumed = ends.cost(3), ends.cost(3, resumed=True)
+    assert (full.resumed, resumed.resumed) == (False, True)
+    assert full.flight - resumed.flight >= sum(ends.certificates)
+
+
 def test_a_client_in_mutual_tls_sends_the_predicted_bytes_to_authenticate() -> None:
     ends = MUTUAL.ends()
     identity = handshake.identity(ends.certificates, handshake.SIGNATURE[MUTUAL.key])

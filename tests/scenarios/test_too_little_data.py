@@ -1,4 +1,4 @@
-"""Parameters that leave too little data: refused where no measurement could help, and invalid, never failed, otherwise."""
+"""Parameters with too little data: refused if no measurement could help, otherwise invalid and never failed."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from scenarios.time_wait import TimeWait
 from scenarios.ttl import Ttl
 from tests.scenarios.runs import predicted
 from tests.scenarios.test_keepalive_race import concluded
-from waterfall.churn import NO_PORT
+from waterfall.churn import NO_PORT, Attempt
 
 
 @pytest.mark.parametrize("kind", [Handshake, Geography])
@@ -34,9 +34,9 @@ def test_few_ports_make_time_wait_invalid(tmp_path):
     experiment._lay_out(run, set())
     for arm in experiment.arms.values():
         times = [i / arm.rate for i in range(int(arm.rate * experiment.p.seconds))]
-        arm.attempts = [(at, at, NO_PORT if i >= arm.ports else "") for i, at in enumerate(times)]
+        arm.attempts = [Attempt(at, at, NO_PORT if i >= arm.ports else "") for i, at in enumerate(times)]
     experiment._gates(run)
-    experiment._instants(run)
+    experiment._exhaustion(run)
     assert (run.result.verdict, run.result.reasons) == (
         Verdict.INVALID,
         ["enough ports in a window: expected >= 128, got 32"],
@@ -47,7 +47,9 @@ def test_attempts_that_are_late_against_an_early_exhaustion_make_time_wait_inval
     experiment = TimeWait(parameters.bind(TimeWait.settings, quick=True, given=["ports=128"]))
     run = predicted(experiment, tmp_path)
     experiment._lay_out(run, set())
-    experiment.base.attempts = [(i / 64, i / 64 + 0.06, "") for i in range(100)]  # 60 ms late; the first ports last 1 s
+    experiment.base.attempts = [
+        Attempt(i / 64, i / 64 + 0.06, "") for i in range(100)
+    ]  # 60 ms late; the first ports last 1 s
     experiment._gates(run)
     assert run.result.reasons[0].startswith("send lag p99: expected <= 50 ms")
 

@@ -1,7 +1,7 @@
-"""Connections at a constant rate, each arm from a window of source ports of its own: what `time-wait` measures with.
+"""Connections at a constant rate, each arm from its own window of source ports (scenario `time-wait`).
 
-A window per socket (IP_LOCAL_PORT_RANGE, ip(7)) makes seconds of what takes half a minute with Linux's 28,232 ports, and
-spares whatever else runs on this host.
+A port window per socket (IP_LOCAL_PORT_RANGE, ip(7)) runs out within seconds, where Linux's 28,232 ports last half a minute,
+and leaves the ports of other programs on this host alone.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from linuxnet import sock_diag
 from linuxnet.source_ports import Source
-from waterfall.churn import NO_PORT, TIMEOUT, cause, connect
+from waterfall.churn import NO_PORT, TIMEOUT, Attempt, cause, connect
 from wireformat.http1 import HttpError, get
 from wireformat.http1_reader import ResponseReader
 
@@ -29,51 +29,51 @@ COUNTING = 0.25
 
 @dataclass(slots=True)
 class Arm:
-    """One way to make connections, and what became of them."""
+    """One way to make connections, and the outcome of each."""
 
     name: str
+    #: Connections per second.
     rate: float
     #: First and last port.
     window: tuple[int, int]
-    #: client, server or abort (a reset instead of a goodbye).
+    #: Which side closes first: ``client``, ``server``, or ``abort`` for a reset by the client.
     closes: str = "client"
-    #: Ports of the server, in turn.
+    #: Ports of the server, taken in turn.
     to: tuple[int, ...] = (PORT,)
-    #: Requests on one connection; 0: none, it is opened and closed.
+    #: Requests per connection; 0: it is opened and closed without one.
     uses: int = 0
-    #: (intended, begun, error) of each attempt; seconds since the start.
-    attempts: list[tuple[float, float, str]] = field(default_factory=list)
-    #: (second, sockets in TIME-WAIT) within the window.
+    attempts: list[Attempt] = field(default_factory=list)
+    #: (second, sockets of the window in TIME-WAIT).
     waiting: list[tuple[float, int]] = field(default_factory=list)
 
     @property
     def ports(self) -> int:
-        """How many connections there can be at a time: one per port and destination."""
+        """Largest number of simultaneous connections: one per port and destination."""
         return (self.window[1] - self.window[0] + 1) * len(self.to)
 
     @property
     def exhausted_at(self) -> float | None:
-        """The second in which no port was left for the first time."""
-        return next((intended for intended, _, error in self.attempts if error == NO_PORT), None)
+        """The second of the first attempt that found no port."""
+        return next((each.intended for each in self.attempts if each.error == NO_PORT), None)
 
     def succeeded(self, begin: float, end: float) -> int:
-        """Count attempts of that time that went well."""
-        return sum(1 for intended, _, error in self.attempts if begin <= intended < end and not error)
+        """Count the successful attempts between two seconds."""
+        return sum(1 for each in self.attempts if begin <= each.intended < end and not each.error)
 
     def __contains__(self, port: int) -> bool:
-        """Return whether *port* is one of this arm's."""
+        """Return whether *port* lies in the window."""
         return self.window[0] <= port <= self.window[1]
 
 
 class Drive:
-    """Drives arms at the same time; attempts and counts go into each arm, in seconds since `began`."""
+    """Runs several arms at the same time and stores attempts and counts in each; times are seconds since the start."""
 
     def __init__(self, arms: Mapping[str, Arm], address: str, seconds: float) -> None:
         self._arms, self._address, self._seconds = arms, address, seconds
         self._began = time.monotonic()
 
     async def run(self) -> None:
-        """Begin attempts when their schedules say; count what waits meanwhile."""
+        """Make all attempts on schedule, and count waiting sockets meanwhile."""
         counting = asyncio.create_task(self._count())
         try:
             await asyncio.gather(*(self._drive(arm) for arm in self._arms.values()))
@@ -81,18 +81,18 @@ class Drive:
             counting.cancel()
 
     async def _drive(self, arm: Arm) -> None:
-        """Begin attempts when the schedule says; wait for those under way."""
-        under_way: set[asyncio.Task[None]] = set()
+        """Start attempts on schedule, then wait for the pending ones."""
+        pending: set[asyncio.Task[None]] = set()
         kept: list[_Kept] = []
         for number in range(int(self._seconds * arm.rate)):
             intended = number / arm.rate
-            await asyncio.sleep(max(0.0, self._began + intended - time.monotonic()))  # until its time
+            await asyncio.sleep(max(0.0, self._began + intended - time.monotonic()))
             to = (self._address, arm.to[number % len(arm.to)])
             task = asyncio.create_task(self._attempt(arm, to, intended, kept))
-            under_way.add(task)
-            task.add_done_callback(under_way.discard)
-        if under_way:
-            await asyncio.wait(under_way, timeout=TIMEOUT)
+            pending.add(task)
+            task.add_done_callback(pending.discard)
+        if pending:
+            await asyncio.wait(pending, timeout=TIMEOUT)
         for each in kept:
             each.sock.close()
 
@@ -101,9 +101,9 @@ class Drive:
         try:
             async with asyncio.timeout(TIMEOUT):
                 await (_use(arm, to, kept) if arm.uses else _open_and_close(arm, to))
-        except OSError as refused:
-            error = cause(refused)
-        arm.attempts.append((intended, begun, error))
+        except OSError as failure:
+            error = cause(failure)
+        arm.attempts.append(Attempt(intended, begun, error))
 
     async def _count(self) -> None:
         while True:
@@ -111,17 +111,17 @@ class Drive:
             ports = Counter(arm.name for port in waiting_ports() for arm in self._arms.values() if port in arm)
             for arm in self._arms.values():
                 arm.waiting.append((now, ports[arm.name]))
-            await asyncio.sleep(COUNTING)  # from count to count
+            await asyncio.sleep(COUNTING)
 
 
 def waiting_ports(*states: str) -> Iterable[int]:
-    """Return our port of each socket that is in TIME-WAIT, or in one of *states*."""
+    """Return the local port of each socket in one of *states* (TIME-WAIT by default)."""
     return (each.local[1] for each in sock_diag.sockets(*(states or ("TIME-WAIT",))))
 
 
 @dataclass(slots=True)
 class _Kept:
-    """A connection that is kept, and how often it was used."""
+    """An open connection, and how often it was used."""
 
     sock: socket.socket
     uses: int = 0
@@ -142,7 +142,7 @@ async def _open_and_close(arm: Arm, to: tuple[str, int]) -> None:
 
 
 async def _use(arm: Arm, to: tuple[str, int], kept: list[_Kept]) -> None:
-    """Send one request over a connection that is there, or over a new one; close it after so many."""
+    """Send one request over an open connection, or a new one; close it after the last request."""
     loop = asyncio.get_running_loop()
     chosen = kept.pop() if kept else _Kept(await connect(to, Source(ports=arm.window)))
     chosen.uses += 1
@@ -161,7 +161,7 @@ async def _use(arm: Arm, to: tuple[str, int], kept: list[_Kept]) -> None:
 
 
 async def _answer(sock: socket.socket, *, until_closed: bool) -> None:
-    """Read one whole response: octets left unread would turn our close into a reset, and spare us TIME-WAIT."""
+    """Read a complete response: unread bytes would turn our close into a reset, which leaves no TIME-WAIT."""
     loop = asyncio.get_running_loop()
     response = ResponseReader()
     while until_closed or not response.complete:
