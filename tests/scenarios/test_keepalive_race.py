@@ -1,4 +1,4 @@
-"""`keepalive-race` concluded from clients of the theory, and one real connection to a server that is impatient."""
+"""`keepalive-race` concluded from gaps that follow theory, and a real connection to a server that closes early."""
 
 import asyncio
 import random
@@ -9,19 +9,20 @@ import pytest
 from experiments import parameters
 from experiments.recorders import Series
 from reports.drawing import svg
-from scenarios.keepalive_race import Gap, KeepaliveRace, _Kept, edge
+from scenarios.instruments.keepalive_clients import Gap, KeptConnection
+from scenarios.keepalive_race import KeepaliveRace, edge
 from tests.scenarios.runs import failed, predicted
 from theory import keepalive
 
 
 def concluded(tmp_path, *, negative=False, window=1.0, silences=3000):
-    """Return a run whose silences end as theory says, with a window *window* times as wide."""
+    """Return a run whose silences end as predicted, with a window *window* times as wide."""
     experiment = KeepaliveRace(parameters.bind(KeepaliveRace.settings, quick=True), negative=negative)
     run = predicted(experiment, tmp_path)
     ends, rtt, rng = experiment.p.timeout_s, experiment.rtt, random.Random(3)
     swept = experiment._swept(rng)
     draws = {"sweep": lambda: next(swept)}
-    for arm in experiment._arms:
+    for arm in experiment.arms:
         for _ in range(silences):
             drawn = draws.get(arm.name, lambda: rng.expovariate(experiment.rate))()
             if drawn >= min(arm.idle, ends):
@@ -30,24 +31,24 @@ def concluded(tmp_path, *, negative=False, window=1.0, silences=3000):
                 arm.gaps.append(Gap(drawn, drawn, "raced", ends - drawn, ends - drawn + 2 * rtt))
             else:
                 arm.gaps.append(Gap(drawn, drawn, "answered", answer=rtt))
-    races = sum(len(arm.ended("raced")) for arm in experiment._arms)
+    races = sum(len(arm.ended("raced")) for arm in experiment.arms)
     run.recorders.series["edge"] = Series((0.0, 1.0), {"TcpExt.TCPAbortOnData": [5, 5 + races]})
     experiment.conclude(run)
     return run
 
 
-def test_silences_that_end_as_theory_has_them_pass(tmp_path):
+def test_silences_that_end_as_predicted_pass(tmp_path):
     run = concluded(tmp_path)
     assert failed(run) == []
     assert all(check.ok for check in run.result.validity)
     assert [svg(chart).startswith("<svg") for chart in run.findings.charts] == [True] * 3
 
 
-def test_a_window_of_half_a_round_trip_is_noticed(tmp_path):
+def test_a_window_of_half_a_round_trip_fails(tmp_path):
     assert {"the race begins, silence", "width of the window"} <= set(failed(concluded(tmp_path, window=0.5)))
 
 
-def test_clients_that_close_first_never_race_and_so_fail_the_claim(tmp_path):
+def test_the_control_in_which_every_client_closes_first_fails(tmp_path):
     run = concluded(tmp_path, negative=True)
     assert set(KeepaliveRace.control.fails) <= set(failed(run))
     assert {row.name: row.measured.value for row in run.result.rows}["share of gaps that race, Poisson"] == 0
@@ -61,18 +62,18 @@ def test_clients_that_close_first_never_race_and_so_fail_the_claim(tmp_path):
         pytest.param([1, 2, 3, 4], [0.5, 5, 6], 4.5, id="one-early"),
     ],
 )
-def test_the_edge_between_two_outcomes(below, above, at):
+def test_the_boundary_between_two_outcomes(below, above, at):
     assert edge(below, above) == at
 
 
-async def test_a_request_to_a_connection_that_the_server_has_closed_is_lost():
+async def test_a_request_on_a_connection_that_the_server_closes_is_lost():
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         if next(impatient):
             writer.close()
             return
-        await reader.readuntil(b"\r\n\r\n")  # the FIN passes the second request on its way
+        await reader.readuntil(b"\r\n\r\n")  # the FIN crosses the second request
         writer.close()
 
     impatient = iter([True, False])
@@ -80,7 +81,7 @@ async def test_a_request_to_a_connection_that_the_server_has_closed_is_lost():
         port = server.sockets[0].getsockname()[1]
         seen = []
         for _ in range(2):
-            kept = _Kept(time.monotonic, "127.0.0.1", port)
+            kept = KeptConnection(time.monotonic, "127.0.0.1", port)
             assert await kept.ask() == ""
             seen.append(await kept.closed_within(kept.answered + 0.05))
         assert seen == [True, False]
