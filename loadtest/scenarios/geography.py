@@ -67,27 +67,27 @@ class Geography(Experiment[Parameters]):
 
     name = "geography"
     claim = (
-        "Time to first byte is a line in the round-trip time; an edge near the client with a pool of connections saves all "
-        "but one round trip on the path behind it."
+        "Time to first byte is a line in the round-trip time; an edge near the client with a pool of connections "
+        "saves all but one round trip on the path behind it."
     )
     says = (
-        "The textbook says that a shorter round-trip time makes connections faster to establish and uses bandwidth better, "
-        "so servers should be geographically close to the clients. In practice distance is paid once per round trip, so "
-        "the number of round trips matters most. An edge does not shorten the path to the origin; it shortens the client's "
-        "handshakes, and its own took place earlier. Without a connection pool behind it, the edge only moves the "
-        "handshakes to the backhaul and saves nothing."
+        "The textbook says that a shorter round-trip time makes connections faster to establish and uses bandwidth "
+        "better, so servers should be geographically close to the clients. In practice distance is paid once per "
+        "round trip, so the number of round trips matters most. An edge does not shorten the path to the origin; it "
+        "shortens the client's handshakes, and its own took place earlier. Without a connection pool behind it, the "
+        "edge only moves the handshakes to the backhaul and saves nothing."
     )
     source = (
-        "I. Grigorik, “High Performance Browser Networking”, chapter 1 (light in fibre: 200 km per millisecond); RFC 9293, "
-        "RFC 8446. theory.geography: direct (2 + h) · RTT; through an edge (2 + h) · near + 1 · backhaul; the edge saves "
-        "(1 + h) · backhaul, with h = 1 for TLS 1.3."
+        "I. Grigorik, “High Performance Browser Networking”, chapter 1 (light in fibre: 200 km per millisecond); RFC "
+        "9293, RFC 8446. theory.geography: direct (2 + h) · RTT; through an edge (2 + h) · near + 1 · backhaul; the "
+        "edge saves (1 + h) · backhaul, with h = 1 for TLS 1.3."
     )
     production = (
-        "Terminate TLS near the users and keep connections to the origin open: with a 100 ms backhaul this saves every new "
-        "client 200 ms with TLS 1.3 and 300 ms with TLS 1.2, before anything is cached. Measure the share of requests that "
-        "find a pooled connection: an edge with a cold pool costs a hop and saves nothing. A cache at the edge saves the "
-        "last round trip as well. Count round trips before you move servers: halving the distance of three round trips is "
-        "worth more than halving that of one."
+        "Terminate TLS near the users and keep connections to the origin open: with a 100 ms backhaul this saves "
+        "every new client 200 ms with TLS 1.3 and 300 ms with TLS 1.2, before anything is cached. Measure the share "
+        "of requests that find a pooled connection: an edge with a cold pool costs a hop and saves nothing. A cache "
+        "at the edge saves the last round trip as well. Count round trips before you move servers: halving the "
+        "distance of three round trips is worth more than halving that of one."
     )
     settings = Parameters
     control = Control(
@@ -179,10 +179,11 @@ class Geography(Experiment[Parameters]):
             "A new connection pays the distance three times, an open one once, whichever server it goes to",
             [Panel(marks, y="time to first byte, ms", height=380)],
             x="round-trip time of the link that is varied, ms",
-            caption="Solid lines: the client's own link is varied. The near and the far server share one line, because only "
-            "the round-trip time counts; their dots are drawn side by side. Dashed lines: the client stays 20 ms from the "
-            "edge, and the link behind the edge is varied. Lines are theory; only their height at 0 ms is taken from the "
-            "measurement. Dots are the shortest of the repeats, with a bar up to the median.",
+            caption="Solid lines: the client's own link is varied. The near and the far server share one line, "
+            "because only the round-trip time counts; their dots are drawn side by side. Dashed lines: the client "
+            "stays 20 ms from the edge, and the link behind the edge is varied. Lines are theory; only their height "
+            "at 0 ms is taken from the measurement. Dots are the shortest of the repeats, with a bar up to the "
+            "median.",
             low=0.0,
             high=far,
             name="geography",

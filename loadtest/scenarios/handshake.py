@@ -87,27 +87,28 @@ class Handshake(Experiment[Parameters]):
 
     name = "handshake"
     claim = (
-        "A new connection costs one round trip, TLS 1.3 one more and TLS 1.2 two more, whatever the key; a server flight "
-        "longer than ten segments costs another."
+        "A new connection costs one round trip, TLS 1.3 one more and TLS 1.2 two more, whatever the key; a server "
+        "flight longer than ten segments costs another."
     )
     says = (
-        "The textbook says that the TLS handshake takes two round trips with TLS 1.2 and one with TLS 1.3, and that slow "
-        "asymmetric cryptography is used once, to agree on a symmetric key. In practice resuming a session saves a round "
-        "trip with TLS 1.2 but none with TLS 1.3, where it saves certificate and signature, and so CPU time and bytes. The "
-        "kind of key changes the height of the line, not its slope, until the chain outgrows the first ten segments, as "
-        "long ML-DSA chains do."
+        "The textbook says that the TLS handshake takes two round trips with TLS 1.2 and one with TLS 1.3, and that "
+        "slow asymmetric cryptography is used once, to agree on a symmetric key. In practice resuming a session "
+        "saves a round trip with TLS 1.2 but none with TLS 1.3, where it saves certificate and signature, and so CPU "
+        "time and bytes. The kind of key changes the height of the line, not its slope, until the chain outgrows the "
+        "first ten segments, as long ML-DSA chains do."
     )
     source = (
-        "RFC 8446 section 2 (TLS 1.3), RFC 5246 section 7.3 (TLS 1.2), RFC 5077 (tickets), RFC 9293 section 3.5 (TCP), RFC "
-        "6928 (ten segments), RFC 8446 sections 4 and 5 (bytes of a flight), FIPS 203 and 204 (sizes of ML-KEM and ML-DSA)."
+        "RFC 8446 section 2 (TLS 1.3), RFC 5246 section 7.3 (TLS 1.2), RFC 5077 (tickets), RFC 9293 section 3.5 "
+        "(TCP), RFC 6928 (ten segments), RFC 8446 sections 4 and 5 (bytes of a flight), FIPS 203 and 204 (sizes of "
+        "ML-KEM and ML-DSA)."
     )
     production = (
-        "Keep connections open: on a 120 ms path this saves 240 ms per request with TLS 1.3 and 360 ms with TLS 1.2, more "
-        "than most servers need to respond. Moving to TLS 1.3 saves one round trip per new connection at no further cost. "
-        "Prefer ECDSA: the server's CPU time per handshake and the size of the certificate are about half of RSA's. Send "
-        "the intermediates, never the root, and nothing else: a flight beyond 14 kB costs every new client a round trip, "
-        "and ML-DSA-65 with one intermediate exceeds it. Resumption saves CPU time, but a resumed session outlives the "
-        "certificate that authenticated it."
+        "Keep connections open: on a 120 ms path this saves 240 ms per request with TLS 1.3 and 360 ms with TLS 1.2, "
+        "more than most servers need to respond. Moving to TLS 1.3 saves one round trip per new connection at no "
+        "further cost. Prefer ECDSA: the server's CPU time per handshake and the size of the certificate are about "
+        "half of RSA's. Send the intermediates, never the root, and nothing else: a flight beyond 14 kB costs every "
+        "new client a round trip, and ML-DSA-65 with one intermediate exceeds it. Resumption saves CPU time, but a "
+        "resumed session outlives the certificate that authenticated it."
     )
     settings = Parameters
     control = Control(
@@ -222,8 +223,9 @@ class Handshake(Experiment[Parameters]):
             "A server flight longer than ten segments costs the handshake another round trip",
             [Panel([theory, Dots("measured", dots, 1)], y="round trips", height=200, high=top)],
             x="bytes of the server's first flight",
-            caption=f"A superfluous certificate pads the edge's chain, on a path of {PADDED_RTT_MS:g} ms. Dots are the shortest "
-            "of the repeats, with a bar up to the median; the first one, without padding, is the reference for the others.",
+            caption=f"A superfluous certificate pads the edge's chain, on a path of {PADDED_RTT_MS:g} ms. Dots are "
+            "the shortest of the repeats, with a bar up to the median; the first one, without padding, is the "
+            "reference for the others.",
             moments=[Moment(edges[1], "10 segments"), *([Moment(edges[2], "10 + 20")] if end > edges[2] else [])],
             low=0,
             high=end,
@@ -252,11 +254,11 @@ class Handshake(Experiment[Parameters]):
                 Panel(rest, y="time on top of the round trips, ms", height=150),
             ],
             x="round-trip time between client and edge, ms",
-            caption="Upper panel: lines are theory, one round trip for TCP, h for TLS (0, 1 or 2) and one for the request; only "
-            "their height at 0 ms is taken from the measurement. Dots are the shortest of the repeats, with a bar up to the "
-            "median. Dashed: resumed sessions; with TLS 1.3 they share the line of the full handshake. Lower panel: the "
-            "shortest time minus its round trips, by version and key. Flat means that the slope is right. RSA (dashed) is "
-            "higher; in the upper panel it would coincide with ECDSA.",
+            caption="Upper panel: lines are theory, one round trip for TCP, h for TLS (0, 1 or 2) and one for the "
+            "request; only their height at 0 ms is taken from the measurement. Dots are the shortest of the repeats, "
+            "with a bar up to the median. Dashed: resumed sessions; with TLS 1.3 they share the line of the full "
+            "handshake. Lower panel: the shortest time minus its round trips, by version and key. Flat means that "
+            "the slope is right. RSA (dashed) is higher; in the upper panel it would coincide with ECDSA.",
             low=0,
             high=far,
             name="handshake",

@@ -1,4 +1,4 @@
-"""`integrity`: TCP's checksum passes some corruption with certainty; TLS passes none, at the price of the connection."""
+"""`integrity`: TCP's checksum always passes some corruption; TLS passes none, at the price of the connection."""
 
 import ssl
 import time
@@ -64,23 +64,23 @@ class Integrity(Experiment[Parameters]):
         "connection ends instead."
     )
     says = (
-        "The textbook says that a checksum verifies the integrity of a segment, that TCP's is not fully reliable (one "
-        "wrong packet per 16 GB to 10 TB) and that TLS's authentication code detects it. In practice it is not a matter of "
-        "luck. A sum of 16-bit words does not depend on their order, so two swapped words always pass and a flipped bit "
-        "never does. Such corruption is made by memory and software in hosts and routers, behind the link layer's CRC, "
-        "which is why nothing else notices it."
+        "The textbook says that a checksum verifies the integrity of a segment, that TCP's is not fully reliable "
+        "(one wrong packet per 16 GB to 10 TB) and that TLS's authentication code detects it. In practice it is not "
+        "a matter of luck. A sum of 16-bit words does not depend on their order, so two swapped words always pass "
+        "and a flipped bit never does. Such corruption is made by memory and software in hosts and routers, behind "
+        "the link layer's CRC, which is why nothing else notices it."
     )
     source = (
-        "RFC 1071 (the sum), RFC 9293 section 3.1; J. Stone and C. Partridge, “When the CRC and TCP checksum disagree” "
-        "(SIGCOMM 2000): one packet in 16 million to 10 billion is delivered wrong; RFC 8446 sections 5.2 (a record that "
-        "does not verify ends the connection) and 5.5."
+        "RFC 1071 (the sum), RFC 9293 section 3.1; J. Stone and C. Partridge, “When the CRC and TCP checksum "
+        "disagree” (SIGCOMM 2000): one packet in 16 million to 10 billion is delivered wrong; RFC 8446 sections 5.2 "
+        "(a record that does not verify ends the connection) and 5.5."
     )
     production = (
-        "Use TLS inside the data centre as well: it is the only layer here that never delivers a wrong byte. Where there is "
-        "no TLS (replication, backups, caches), carry your own checksum end to end and test that a mismatch is refused. "
-        "Watch two signals: InCsumErrors, which counts the corruption that was detected and so indicates how much was not, "
-        "and bad_record_mac alerts. A single host with many of them has broken memory or broken offloading. Clients must be "
-        "ready to retry: with TLS, corruption looks like a lost connection."
+        "Use TLS inside the data centre as well: it is the only layer here that never delivers a wrong byte. Where "
+        "there is no TLS (replication, backups, caches), carry your own checksum end to end and test that a mismatch "
+        "is refused. Watch two signals: InCsumErrors, which counts the corruption that was detected and so indicates "
+        "how much was not, and bad_record_mac alerts. A single host with many of them has broken memory or broken "
+        "offloading. Clients must be ready to retry: with TLS, corruption looks like a lost connection."
     )
     settings = Parameters
     control = Control("TLS is removed: those responses come over port 80 as well", ("wrong bytes over TLS",))

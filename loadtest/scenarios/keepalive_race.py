@@ -1,4 +1,4 @@
-"""`keepalive-race`: a request on an idle connection, sent during the last round trip before the server's FIN, is lost."""
+"""`keepalive-race`: a request sent during the last round trip before the server closes an idle connection is lost."""
 
 import asyncio
 import math
@@ -19,8 +19,8 @@ BEFORE, AFTER = 2.0, 0.25
 MARGIN = 0.5
 #: Largest error of an edge of the window, as a share of the RTT.
 EXACT = 0.05
-#: How late a request may be sent at the 99th percentile, as a share of the RTT.  Lateness moves no edge of the window, since
-#: actual silences are compared; it only changes their distribution.
+#: How late a request may be sent at the 99th percentile, as a share of the RTT.  Lateness moves no edge of the window,
+#: since actual silences are compared; it only changes their distribution.
 MAX_LAG = 0.2
 #: Standard errors that a share may deviate by chance.
 SIGMAS = 3.3
@@ -50,24 +50,25 @@ class KeepaliveRace(Experiment[Parameters]):
 
     name = "keepalive-race"
     claim = (
-        "A request on an open connection is lost if it is sent during the last round trip before the server's FIN arrives; "
-        "a client that closes first loses none."
+        "A request on an open connection is lost if it is sent during the last round trip before the server's FIN "
+        "arrives; a client that closes first loses none."
     )
     says = (
-        "The textbook says to keep connections open, because opening one costs round trips. In practice the server closes "
-        "them as well, and the client learns of it half a round trip later. A request that crosses the FIN on the path "
-        "meets a closed socket. It does not hit every idle connection, only one that was idle for almost exactly the "
-        "server's timeout. So it happens rarely and at random, and to every client whose interval matches the timeout."
+        "The textbook says to keep connections open, because opening one costs round trips. In practice the server "
+        "closes them as well, and the client learns of it half a round trip later. A request that crosses the FIN on "
+        "the path meets a closed socket. It does not hit every idle connection, only one that was idle for almost "
+        "exactly the server's timeout. So it happens rarely and at random, and to every client whose interval "
+        "matches the timeout."
     )
     source = (
         "RFC 9112 sections 9.3.1, 9.5 and 9.6 (closing, and retrying); RFC 9110 section 9.2.2 (idempotent methods)."
     )
     production = (
-        "Make the client's idle timeout shorter than the server's by more than a round trip and a timer's error, along the "
-        "whole chain: 60 s at the load balancer and 75 s at the application, not the other way round. Retry idempotent "
-        "requests once, on a new connection; never retry a POST unless it carries an idempotency key, because nothing tells "
-        "whether the lost one was processed. If connection resets occur only on reused connections, at a rate that follows "
-        "the traffic, suspect this race."
+        "Make the client's idle timeout shorter than the server's by more than a round trip and a timer's error, "
+        "along the whole chain: 60 s at the load balancer and 75 s at the application, not the other way round. "
+        "Retry idempotent requests once, on a new connection; never retry a POST unless it carries an idempotency "
+        "key, because nothing tells whether the lost one was processed. If connection resets occur only on reused "
+        "connections, at a rate that follows the traffic, suspect this race."
     )
     settings = Parameters
     control = Control(
@@ -234,8 +235,8 @@ class KeepaliveRace(Experiment[Parameters]):
             "During the last round trip before the server closes, a request is lost",
             [Panel(bars, y=f"requests per {width * 1e3:g} ms of silence", height=240)],
             x="seconds of silence since the last response",
-            caption=f"The server closes after Ts = {ends:g} s; the round-trip time RTT is {self.p.rtt_ms:g} ms. Theory: the "
-            "window begins one round trip earlier, because request and FIN cross on the path.",
+            caption=f"The server closes after Ts = {ends:g} s; the round-trip time RTT is {self.p.rtt_ms:g} ms. "
+            "Theory: the window begins one round trip earlier, because request and FIN cross on the path.",
             moments=[Moment(ends - rtt, f"Ts − RTT = {ends - rtt:g} s"), Moment(ends, f"Ts = {ends:g} s")],
             low=low,
             high=ends + AFTER * rtt,
@@ -254,8 +255,8 @@ class KeepaliveRace(Experiment[Parameters]):
             "A request that loses the race takes up to three round trips instead of one",
             [Panel([dots, theory], y="latency, ms", height=240)],
             x="seconds of silence since the last response",
-            caption="A lost request is noticed only when the FIN arrives; its retry then needs a new connection, two round "
-            "trips more.",
+            caption="A lost request is noticed only when the FIN arrives; its retry then needs a new connection, two "
+            "round trips more.",
             low=low,
             high=high,
             name="keepalive-race-answers",
@@ -275,8 +276,8 @@ class KeepaliveRace(Experiment[Parameters]):
             "The race is most likely at one request per timeout",
             [Panel(marks, y="gaps that end in the race, %", height=220)],
             x="requests per timeout, λTs",
-            caption="Poisson requests, λ per second on a connection that the server closes after Ts. A busy connection is never "
-            "silent for long; a quiet one has usually been closed before.",
+            caption="Poisson requests, λ per second on a connection that the server closes after Ts. A busy "
+            "connection is never silent for long; a quiet one has usually been closed before.",
             log=True,
             name="keepalive-race-share",
         )

@@ -1,4 +1,4 @@
-"""`pool`: what a pool of connections saves, and how long a request waits for one when the pool is small."""
+"""`pool`: what a connection pool saves, and how long a request waits for a connection if the pool is small."""
 
 import asyncio
 import math
@@ -17,26 +17,27 @@ from hostfiles.layout import TRUST_ANCHOR
 from theory import handshake, pool, queueing
 
 HOST = "www.example.com"
-#: How long requests hold their connection, and the name of the queue that this makes.
+#: Distributions of the time for which requests hold a connection, and the queue that each makes.
 KINDS = {"exponential": "M/M/c", "constant": "M/D/c"}
 #: Seconds at the start that do not count: connections are opened, the queue fills.
 WARM_UP = 2.0
-#: Seconds and requests per second of each part of the cold start, and what the origin takes meanwhile, in ms.
+#: Length in seconds and requests per second of each part of the cold start, and the origin's processing time in ms.
 COLD_SECONDS, COLD_RATE, COLD_MS = 3.0, 10.0, 10
-#: Seconds before and after a count of opened connections: samples are a tenth of a second apart.
+#: Seconds before and after a count of opened connections: counters are sampled ten times a second.
 PAUSE = 0.25
-#: Share of the holding time by which requests may begin late, and which edge and origin may add to it: a queue forgets
-#: what is much shorter, and constant stays constant.
+#: How late requests may begin, and how much time edge and origin may add, as a share of the holding time: a queue is
+#: insensitive to far shorter times, and constant times stay constant.
 MAX_LAG = 0.1
-#: Standard errors of a run's mean that the long-run check allows: 1 % of honest runs lie outside.
+#: Standard errors of a run's mean that the long-run check allows: 1 % of correct runs exceed them.
 STANDARD_ERRORS = 2.6
-#: Share of the long-run mean up to which such a bound is worth checking: between the two models lies a factor of two.
+#: Largest useful tolerance of that check as a share of the mean: the two models differ by a factor of two.
 WIDEST = 0.5
-#: Round trips that a saved set-up may measure off a whole number: the handshake's arithmetic counts as well.
+#: Round trips by which the measured saving may differ from a whole number: the handshake also takes CPU time.
 OFF_ROUND_TRIPS = 0.3
-#: What edge, origin and links may add to the connections in use, and what else may open a connection here.
+#: Shares by which the connections in use (edge, origin and links add time) and the opened ones (other programs open
+#: some) may differ.
 TOLERANCE_IN_USE, TOLERANCE_OPENS = 0.1, 0.1
-#: Share of the connections in use up to which a long-run mean is a prediction; closer to all, hours would not be enough.
+#: Largest utilisation for which a long-run mean is predicted; closer to 1, even hours would not be enough.
 BUSIEST = 0.95
 
 
@@ -44,75 +45,92 @@ BUSIEST = 0.95
 class Parameters:
     """What can be varied."""
 
-    rate: float = parameter(40.0, unit="requests/s", low=5, high=1000, help="Poisson, for each pool")
-    hold_ms: int = parameter(100, unit="ms", low=5, high=2000, help="what the origin is asked to take, on average")
-    sizes: tuple[int, ...] = parameter((5, 6, 7), quick=(5, 6), unit="connections", low=1, high=64, help="of the pools")
-    seconds: float = parameter(300.0, quick=24.0, unit="s", low=10, high=900, help="how long")
-    rtt_ms: float = parameter(50.0, unit="ms", low=5, high=400, help="of the link while fresh and pooled requests are compared")  # fmt: skip
-    tolerance: float = parameter(0.15, low=0.01, high=2, help="share of the predicted wait")
+    rate: float = parameter(
+        40.0, unit="requests/s", low=5, high=1000, help="rate of Poisson requests through each pool"
+    )
+    hold_ms: int = parameter(
+        100, unit="ms", low=5, high=2000, help="mean time for which a request holds a connection: the origin delays it"
+    )
+    sizes: tuple[int, ...] = parameter(
+        (5, 6, 7), quick=(5, 6), unit="connections", low=1, high=64, help="sizes of the pools"
+    )
+    seconds: float = parameter(300.0, quick=24.0, unit="s", low=10, high=900, help="how long requests are sent")
+    rtt_ms: float = parameter(
+        50.0, unit="ms", low=5, high=400,
+        help="round-trip time of the link while fresh and pooled requests are compared",
+    )  # fmt: skip
+    tolerance: float = parameter(
+        0.15, low=0.01, high=2, help="largest difference between measured and predicted wait, as a share of it"
+    )
 
 
 @dataclass(slots=True)
 class Arm:
-    """One pool: its requests, drawn before anything is sent, and what became of them."""
+    """One pool, its requests as drawn in advance, and their outcome."""
 
     kind: str
     size: int
     schedule: Schedule
-    #: Milliseconds that the origin is asked to take, request by request; whole ones, since it knows no others.
+    #: Milliseconds by which the origin is asked to delay each request; it accepts whole ones only.
     asked: Sequence[int]
     requests: list[Request] = field(default_factory=list)
 
     @property
     def on_top(self) -> list[float]:
-        """Seconds for which each request held its connection beside what it asked for: edge, origin, network, handshake."""
+        """Seconds for which each request held its connection beyond what it asked for: network, edge, origin."""
         pairs = zip(self.requests, self.asked, strict=False)
         return [max(0.0, request.service_time - (request.wait or 0.0) - ms / 1000) for request, ms in pairs]
 
     @property
     def counted(self) -> list[tuple[Request, int]]:
-        """Requests after the warm-up that went well, and what each asked for."""
+        """Successful requests after the warm-up, and the milliseconds that each asked for."""
         pairs = zip(self.requests, self.asked, strict=False)
         return [(request, ms) for request, ms in pairs if request.intended > WARM_UP and not request.error]
 
 
 class Pool(Experiment[Parameters]):
-    """Poisson requests over pools of a few connections, held for exponential and for constant times."""
+    """Poisson requests through pools of a few connections, with exponential and constant holding times."""
 
     name = "pool"
-    claim = "Waiting for a pooled connection follows the queue that matches how long requests hold it: M/M/c when exponentially, M/D/c when constantly, half as long."
+    claim = (
+        "The wait for a pooled connection follows the queue that matches the holding times: M/M/c for exponential "
+        "ones, M/D/c for constant ones, where it is half as long."
+    )
     says = (
-        "The seed: pools avoid the cold start of connections. More subtle: a pool is also a queue. In use are on average λ·(RTT + S) connections; "
-        "a pool of just that many makes requests wait without bound, and each connection more halves the wait and then some."
+        "The textbook says that connection pools avoid the cold start of new connections. In practice a pool is also "
+        "a queue. On average λ · (RTT + S) connections are in use, with λ requests per second and a service time of "
+        "S. A pool of exactly this size makes requests wait without bound, and each additional connection more than "
+        "halves the wait."
     )
     source = (
         "A. K. Erlang 1917 (M/M/c); C. Crommelin 1932 and A. Janssen, J. van Leeuwaarden 2008 (M/D/c); "
         "J. Kiefer, J. Wolfowitz 1955 (one run); J. Little 1961."
     )
     production = (
-        "Size a pool by the wait you accept, not by the mean number in use: take λ·hold, round up, and add until the queue is short. "
-        "Measure the wait for a connection as a phase of its own; inside a latency graph it looks like a slow server. "
-        "Very uneven service times need more connections for the same rate. And do not size it by a few minutes of measuring: "
-        "at 80 % use the mean waits of two runs of five minutes easily differ by a tenth, and nothing differs but chance."
+        "Size a pool by the wait you accept, not by the mean number of connections in use: multiply the rate by the "
+        "holding time, round up, and add connections until the queue is short. Measure the wait for a connection as "
+        "a phase of its own; hidden in the latency it looks like a slow server. Very uneven service times need more "
+        "connections for the same rate. Do not size a pool from a few minutes of measurements: at a utilisation of "
+        "80 %, the mean waits of two runs of five minutes easily differ by a tenth through chance alone."
     )
     settings = Parameters
-    control = Control("each pool is held against the other model", ("wait follows its own model",))
+    control = Control("each pool is compared with the other model", ("wait follows its own model",))
     records = ("edge",)
     paths = ("edge",)
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: Fresh and pooled requests over a link with a round trip, and the span of each part on the run's time line.
+        #: Fresh and pooled requests over a long link, and when each part began and ended on the run's timeline.
         self.cold: dict[str, list[Request]] = {}
         self.spans: dict[str, tuple[float, float]] = {}
 
     def duration(self) -> float:
-        """Fresh, then pooled requests, then all pools at the same time."""
+        """Fresh requests, then pooled ones, then all pools at the same time."""
         return 2 * (COLD_SECONDS + 2 * PAUSE) + self.p.seconds + 3
 
     @cached_property
     def arms(self) -> list[Arm]:
-        """Every pool with its arrivals and holding times: the same seed makes the same requests."""
+        """Every pool with its arrivals and holding times; the seed determines them."""
         made = []
         for number, kind in enumerate(KINDS):
             for size in self.p.sizes:
@@ -129,28 +147,30 @@ class Pool(Experiment[Parameters]):
     # --- prediction -----------------------------------------------------------------------------------------------
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return waits of the arrivals and holding times that there will be; `conclude` adds what edge and network take."""
-        p, said = self.p, {}
-        said["a fresh request"] = Quantity(pool.fresh_request_ms(p.rtt_ms, COLD_MS), "ms")
-        said["a pooled request"] = Quantity(pool.pooled_request_ms(p.rtt_ms, COLD_MS), "ms")
-        said["round trips that a pool saves"] = Quantity(handshake.tls_round_trips("TLSv1.3") + 1)
-        said["connections opened per fresh request"] = Quantity(1.0)
-        requests = sum(len(arm.asked) for arm in self.arms)
-        said["connections opened per pooled request"] = Quantity(sum(arm.size for arm in self.arms) / requests)
-        for kind in KINDS:
-            said[f"in use, {kind}"] = Quantity(pool.connections_in_use(p.rate, 0.0, p.hold_ms), "connections")
+        """Return the waits for the drawn arrivals and holding times; `conclude` adds the time of edge and network."""
+        p, requests = self.p, sum(len(arm.asked) for arm in self.arms)
+        in_use = Quantity(pool.connections_in_use(p.rate, 0.0, p.hold_ms), "connections")
+        predicted = {
+            "a fresh request": Quantity(pool.fresh_request_ms(p.rtt_ms, COLD_MS), "ms"),
+            "a pooled request": Quantity(pool.pooled_request_ms(p.rtt_ms, COLD_MS), "ms"),
+            "round trips that a pool saves": Quantity(handshake.tls_round_trips("TLSv1.3") + 1),
+            "connections opened per fresh request": Quantity(1.0),
+            "connections opened per pooled request": Quantity(sum(arm.size for arm in self.arms) / requests),
+            **{f"in use, {kind}": in_use for kind in KINDS},
+        }
         for arm in self.arms:
-            said[_row(arm)] = Quantity(self._wait(arm, self._expected(arm.kind)), "ms")
+            model = self._expected(arm.kind)
+            predicted[_row(arm)] = Quantity(self._wait(arm, model), "ms")
             if p.rate * p.hold_ms / 1000 <= BUSIEST * arm.size:
-                said[_long_run(arm)] = Quantity(_mean_wait(self._expected(arm.kind), p.rate, p.hold_ms / 1000, arm.size), "ms")  # fmt: skip
-        return said
+                predicted[_long_run(arm)] = Quantity(_mean_wait(model, p.rate, p.hold_ms / 1000, arm.size), "ms")
+        return predicted
 
     def _expected(self, kind: str) -> str:
-        """Return how holding times are said to be distributed: in the control as they are not."""
+        """Return the distribution that predictions assume: the wrong one in the control."""
         return _other(kind) if self.negative else kind
 
     def _wait(self, arm: Arm, kind: str) -> float:
-        """Return the mean wait in ms of an arm's own arrivals, held as drawn, or as *kind* would be, and for what came on top."""
+        """Return the mean wait in ms for an arm's arrivals, with holding times of *kind* plus what was measured on top."""
         arrivals = list(arm.schedule.times())
         asked = arm.asked if kind == arm.kind else self._draw(kind, arm.schedule)
         holdings = (ms / 1000 + more for ms, more in zip_longest(asked, arm.on_top, fillvalue=0.0))
@@ -160,7 +180,7 @@ class Pool(Experiment[Parameters]):
     # --- measurement ----------------------------------------------------------------------------------------------
 
     async def measure(self, run: Run) -> None:
-        """Compare fresh and pooled requests over a long link, then take the link away and ask through every pool at once."""
+        """Compare fresh and pooled requests over a long link, then send through all pools at once over a short one."""
         undo = await run.lab.link("access", "near", rtt_ms=self.p.rtt_ms)
         kinds: tuple[Kind, ...] = ("fresh", "pooled")
         for kind in kinds:
@@ -174,27 +194,26 @@ class Pool(Experiment[Parameters]):
         loads = []
         for arm in self.arms:
             paths = (f"/delay/{ms}" for ms in arm.asked)
-            loads.append(
-                Load(self._target(self.p.hold_ms), arm.schedule, kinds=("pooled",), pool=arm.size, paths=paths)
-            )
-            arm.requests = loads[-1].requests
+            load = Load(self._target(self.p.hold_ms), arm.schedule, kinds=("pooled",), pool=arm.size, paths=paths)
+            arm.requests = load.requests
+            loads.append(load)
         await self._drive(run, "pools", *loads)
 
     def _target(self, ms: int) -> Target:
         return Target(HOST, 443, f"/delay/{ms}", TRUST_ANCHOR)
 
     async def _drive(self, run: Run, name: str, *loads: Load) -> None:
-        """Run *loads* at once, a little apart from what comes before and after, so that counters tell them apart."""
-        await asyncio.sleep(PAUSE)  # counters of what came before settle
+        """Run *loads* at once, with a pause before and after, so that counters of other parts do not mix in."""
+        await asyncio.sleep(PAUSE)
         began = run.now()
         await asyncio.gather(*(load.run() for load in loads))
         self.spans[name] = (began, run.now())
-        await asyncio.sleep(PAUSE)  # and those of this
+        await asyncio.sleep(PAUSE)
 
     # --- conclusion -----------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Count what a pool saves, then hold each pool's waits against both models."""
+        """Check what a pool saves, then compare each pool's waits with both models."""
         every = [r for requests in (*self.cold.values(), *(arm.requests for arm in self.arms)) for r in requests]
         failed = [request.error for request in every if request.error]
         run.findings.gate("requests that failed", "0", f"{len(failed)} {failed[:1] or ''}".strip(), not failed)
@@ -205,17 +224,18 @@ class Pool(Experiment[Parameters]):
         )
         more = max(fmean(arm.on_top) for arm in self.arms) * 1000
         run.findings.gate(
-            "held beside what was asked for", f"<= {allowed:g} ms on average", f"{more:.1f} ms", more <= allowed
+            "holding time beyond what was asked for", f"<= {allowed:g} ms on average", f"{more:.1f} ms", more <= allowed
         )
         self._conclude_cold_start(run)
         self._conclude_in_use(run)
         dots: dict[str, list[tuple[float, float, float, float]]] = {kind: [] for kind in KINDS}
         wrong = [kind for kind in KINDS if not self._conclude_kind(run, kind, dots[kind])]
-        run.findings.check("wait follows its own model", "nearer to it than to the other", f"not: {', '.join(wrong)}" if wrong else "nearer", not wrong)  # fmt: skip
+        got = f"not: {', '.join(wrong)}" if wrong else "closer"
+        run.findings.check("wait follows its own model", "closer to it than to the other", got, not wrong)
         run.findings.chart(self._picture(run, dots))
 
     def _conclude_cold_start(self, run: Run) -> None:
-        """What set-up costs in round trips, and how often it is paid, by the kernel's own count."""
+        """Check the round trips of connection set-up, and how many connections the kernel opened."""
         took = {kind: Estimate.of(r.service_time * 1000 for r in requests) for kind, requests in self.cold.items()}
         for kind, estimate in took.items():
             run.findings.row(f"a {kind} request", estimate)
@@ -230,9 +250,9 @@ class Pool(Experiment[Parameters]):
             run.findings.check_near(row, TOLERANCE_OPENS)
 
     def _conclude_in_use(self, run: Run) -> None:
-        """Little's law: in use are rate times holding, whatever the size of the pool and the distribution of the holding.
+        """Check Little's law: rate times holding time are in use, whatever the pool's size and the distribution.
 
-        What edge and origin take beside what they are asked to is known from the pooled requests over the long link.
+        The time that edge and origin add is known from the pooled requests over the long link.
         """
         more = median(r.service_time for r in self.cold["pooled"]) * 1000 - self.p.rtt_ms - COLD_MS
         for kind in KINDS:
@@ -245,7 +265,7 @@ class Pool(Experiment[Parameters]):
             run.findings.check_near(run.findings.row(f"in use, {kind}", fmean(means)), TOLERANCE_IN_USE)
 
     def _conclude_kind(self, run: Run, kind: str, dots: list[tuple[float, float, float, float]]) -> bool:
-        """Add the rows of one kind; return whether its waits are nearer to its own model than to the other."""
+        """Add the rows of one distribution; return whether its waits are closer to its own model than to the other."""
         own, other, measured = [], [], []
         model = self._expected(kind)
         for arm in (arm for arm in self.arms if arm.kind == kind):
@@ -263,7 +283,7 @@ class Pool(Experiment[Parameters]):
         return abs(math.log(fmean(measured) / fmean(own))) < abs(math.log(fmean(measured) / fmean(other)))
 
     def _conclude_long_run(self, run: Run, arm: Arm, measured: Estimate, hold: float) -> None:
-        """Hold an arm against the mean of endless runs at the load that this one had, as far as its length can tell."""
+        """Compare an arm with the mean of endless runs at its measured load, if the run is long enough."""
         kind, seconds = self._expected(arm.kind), self.p.seconds - WARM_UP
         rate = len(arm.counted) / seconds
         if rate * hold > BUSIEST * arm.size:
@@ -274,10 +294,12 @@ class Pool(Experiment[Parameters]):
             return
         run.result.prediction[_long_run(arm)] = Quantity(_mean_wait(kind, rate, hold, arm.size), "ms")
         scatter = queueing.scatter_of_a_run(rate, hold, arm.size, seconds, constant=arm.kind == "constant")
-        run.findings.fact(f"scatter of such a run, {arm.kind}, {arm.size} connections", round(scatter, 3))
+        run.findings.fact(
+            f"standard deviation of the mean wait of such a run, {arm.kind}, {arm.size} connections", round(scatter, 3)
+        )
         row = run.findings.row(_long_run(arm), measured)
         within = max(self.p.tolerance, STANDARD_ERRORS * scatter)
-        if within <= WIDEST:  # a short run can not tell
+        if within <= WIDEST:  # otherwise the run is too short
             run.findings.check_near(row, within)
 
     def _picture(self, run: Run, dots: dict[str, list[tuple[float, float, float, float]]]) -> Chart:
@@ -288,9 +310,9 @@ class Pool(Experiment[Parameters]):
             sizes = range(math.floor(self.p.rate * hold / BUSIEST) + 1, max(self.p.sizes) + 3)
             rows = {row.name: row.predicted or 0.0 for row in run.result.rows}
             marks += [
-                Curve(f"{label}: endless runs", [(c, _mean_wait(kind, self.p.rate, hold, c)) for c in sizes], i),
+                Curve(f"{label}: long run", [(c, _mean_wait(kind, self.p.rate, hold, c)) for c in sizes], i),
                 Curve(
-                    f"{label}: this run's arrivals and holdings",
+                    f"{label}: this run",
                     [(arm.size, rows[_row(arm)]) for arm in own],
                     i,
                     dashed=True,
@@ -298,11 +320,13 @@ class Pool(Experiment[Parameters]):
                 Dots(f"measured, {kind}", dots[kind], i),
             ]
         return Chart(
-            "Each connection more cuts the wait; holding times that vary double it",
+            "Each additional connection cuts the wait; exponential holding times double it",
             [Panel(marks, y="mean wait, ms", height=320, log=True, low=None)],
             x="connections in the pool",
-            caption=f"{self.p.rate:g} requests per second arrive at random and hold a connection for {self.p.hold_ms} ms on average, exponentially or constantly. "
-            "Lines: Erlang's and Crommelin's means of endless runs. Dashed: the same queues with the arrivals and holding times of this run, which the dots are held against.",
+            caption=f"{self.p.rate:g} Poisson requests per second hold a connection for {self.p.hold_ms} ms on "
+            "average, with exponential or constant times. Solid lines: long-run means (Erlang, Crommelin). Dashed "
+            "lines: the same queues with the arrivals and holding times of this run, with which the dots are "
+            "compared.",
             low=min(sizes) - 0.3,
             high=max(sizes) + 0.3,
             whole=True,
@@ -329,13 +353,13 @@ def _mean_wait(kind: str, rate: float, hold: float, size: int) -> float:
 
 
 def _late(arm: Arm) -> float:
-    """Return by how many ms requests began late, 99th percentile, once the connections are open."""
+    """Return the 99th percentile in ms of how late requests began, once the connections were open."""
     lags = sorted(request.lag for request, _ in arm.counted)
     return lags[int(0.99 * len(lags))] * 1000 if lags else math.inf
 
 
 def _in_use(requests: Sequence[Request], begin: float, end: float) -> float:
-    """Return the mean number of connections in use, counted ten times a second."""
+    """Return the mean number of connections in use, sampled ten times a second."""
     taken = sorted(request.sent + (request.wait or 0.0) for request in requests)
     freed = sorted(request.done for request in requests)
     instants = [begin + i / 10 for i in range(int((end - begin) * 10))]

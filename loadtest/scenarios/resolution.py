@@ -110,10 +110,11 @@ class Resolution(Experiment[Parameters]):
         "with a warm resolver it costs one, with a warm client none."
     )
     says = (
-        "The textbook says that resolving a name takes several round trips in the worst case, to the root, the top-level "
-        "domain and the zone's own server, and that caches at every layer hide this cost. In practice hardly any query "
-        "pays the whole sum: delegations live for hours and addresses for seconds, so mostly the last hop expires, and a "
-        "delegated subdomain costs its additional round trip only until the delegation is cached."
+        "The textbook says that resolving a name takes several round trips in the worst case, to the root, the "
+        "top-level domain and the zone's own server, and that caches at every layer hide this cost. In practice "
+        "hardly any query pays the whole sum: delegations live for hours and addresses for seconds, so mostly the "
+        "last hop expires, and a delegated subdomain costs its additional round trip only until the delegation is "
+        "cached."
     )
     source = (
         "RFC 1034 sections 4.3.1 and 5.3.3, RFC 2181 section 5.4.1; J. Jung, E. Sit, H. Balakrishnan, R. Morris, “DNS "
@@ -121,9 +122,9 @@ class Resolution(Experiment[Parameters]):
     )
     production = (
         "Put a shared resolver near the clients: its cache is what makes names cheap. Keep names in as few zones as "
-        "ownership allows, because the first query pays a round trip for each zone cut. Give NS records and the addresses "
-        "of name servers long TTLs even if service addresses have short ones. Resolve before the request that needs the "
-        "address (pools, prefetching), and cache in the client for exactly as long as the TTL allows."
+        "ownership allows, because the first query pays a round trip for each zone cut. Give NS records and the "
+        "addresses of name servers long TTLs even if service addresses have short ones. Resolve before the request "
+        "that needs the address (pools, prefetching), and cache in the client for exactly as long as the TTL allows."
     )
     settings = Parameters
     control = Control(
@@ -215,8 +216,8 @@ class Resolution(Experiment[Parameters]):
             "A name costs the sum of the round trips on its path",
             [Panel(marks, y="measured, ms", height=380)],
             x="sum of the configured round-trip times, ms",
-            caption="Each dot is the median of the repeats that took the same path; its bar runs from the smallest to the "
-            "largest. The distance to the resolver varies as well, so each state has several dots.",
+            caption="Each dot is the median of the repeats that took the same path; its bar runs from the smallest "
+            "to the largest. The distance to the resolver varies as well, so each state has several dots.",
             low=0.0,
             high=top,
             name="resolution",
@@ -236,7 +237,8 @@ class Resolution(Experiment[Parameters]):
             "Each cache that holds the answer saves the round trips behind it",
             [Panel([*lines, dots], y="time to the answer, ms", height=230)],
             x=f"resolver at {rtt:g} ms",
-            caption="The columns say what is cached when the query is sent; the line is the sum of the remaining round trips.",
+            caption="The columns say what is cached when the query is sent; the line is the sum of the remaining "
+            "round trips.",
             categories=[state.name for state in shown],
             name="resolution-layers",
         )

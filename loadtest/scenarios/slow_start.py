@@ -63,22 +63,22 @@ class SlowStart(Experiment[Parameters]):
     )
     says = (
         "The textbook says that the congestion window of a new connection starts at a system default and grows "
-        "exponentially with every acknowledged segment, and that bandwidth = window / RTT: a new connection cannot use the "
-        "full capacity, and short round trips get there sooner. In practice the window belongs to the connection. One that "
-        "has carried data has a larger window until it has been idle for a few retransmission timeouts; then it starts "
-        "over, and all that a warm connection still saves is the handshake."
+        "exponentially with every acknowledged segment, and that bandwidth = window / RTT: a new connection cannot "
+        "use the full capacity, and short round trips get there sooner. In practice the window belongs to the "
+        "connection. One that has carried data has a larger window until it has been idle for a few retransmission "
+        "timeouts; then it starts over, and all that a warm connection still saves is the handshake."
     )
     source = (
-        "RFC 5681 section 3.1 (slow start) and 4.1 (restart after idle), RFC 6928 (initial window of ten segments). Plain "
-        "TCP with Reno on every route: TLS flights would grow the window first, CUBIC's HyStart can end the growth early, "
-        "and BBR paces."
+        "RFC 5681 section 3.1 (slow start) and 4.1 (restart after idle), RFC 6928 (initial window of ten segments). "
+        "Plain TCP with Reno on every route: TLS flights would grow the window first, CUBIC's HyStart can end the "
+        "growth early, and BBR paces."
     )
     production = (
-        "Put what the user needs first into the first 14 kB, headers included: each doubling beyond costs a round trip, "
-        "whatever the bandwidth. Keep connections open and in use; for long-lived connections between your own machines "
-        "disable net.ipv4.tcp_slow_start_after_idle. Serve from nearby: ten megabytes need ten round trips to reach full "
-        "speed, a fifth of a second at 20 ms and two seconds at 200 ms. Give receivers large buffers, because a small one "
-        "caps all of this (see the control)."
+        "Put what the user needs first into the first 14 kB, headers included: each doubling beyond costs a round "
+        "trip, whatever the bandwidth. Keep connections open and in use; for long-lived connections between your own "
+        "machines disable net.ipv4.tcp_slow_start_after_idle. Serve from nearby: ten megabytes need ten round trips "
+        "to reach full speed, a fifth of a second at 20 ms and two seconds at 200 ms. Give receivers large buffers, "
+        "because a small one caps all of this (see the control)."
     )
     settings = Parameters
     control = Control(
@@ -133,7 +133,7 @@ class SlowStart(Experiment[Parameters]):
             self.by_size[size].append(rounds(await run.blocking(client.once, size), gap))
 
     async def _watch(self, run: Run, client: "_Client", local: str) -> None:
-        """Read the windows of some connections at the sender; separately, since this costs more CPU than counters do."""
+        """Read the windows of some connections at the sender; separately, since this takes more CPU than counters."""
         run.phase("reading the sender's window")
         watch = {"hz": WATCH_HZ, "seconds": 60, "sockets": {"local_port": PORT}}
         await run.lab.call("edge", "POST", "/admin/recorder", watch)
@@ -161,9 +161,9 @@ class SlowStart(Experiment[Parameters]):
             for name in ("TcpExt.TCPHystartTrainDetect", "TcpExt.TCPHystartDelayDetect"):
                 risen = int(edge.rise(name))
                 found.gate(f"{name} at the edge", "0", str(risen), risen == 0)
-            # The host that reads the edge's counters is so near that an acknowledgement a few milliseconds late triggers a
-            # loss probe (RFC 8985 section 7.2).  On the measured connections a probe needs a round trip of silence, and a
-            # real loss would show in their round trips.
+            # The host that reads the edge's counters is so near that an acknowledgement a few milliseconds late
+            # triggers a loss probe (RFC 8985 section 7.2).  On the measured connections a probe needs a round trip of
+            # silence, and a real loss would show in their round trips.
             again = int(edge.rise("Tcp.RetransSegs")) - int(edge.rise("TcpExt.TCPLossProbes"))
             found.gate("retransmissions at the edge, except loss probes", "0", str(max(0, again)), again <= 0)
         found.chart(self._staircase())
@@ -209,8 +209,8 @@ class SlowStart(Experiment[Parameters]):
             [Panel(marks, y="received, kB", height=340)],
             x=f"round trips since the request ({self.p.rtt_ms:g} ms each)",
             caption=f"Each dot is the end of a burst, followed by silence for half a round trip; all {len(self.cold)} "
-            "connections are drawn. A busy machine moves dots to the right but never up, because the amount per round trip "
-            "is fixed. Dots lie 1.1 kB below theory, since the head does not fill its segment.",
+            "connections are drawn. A busy machine moves dots to the right but never up, because the amount per "
+            "round trip is fixed. Dots lie 1.1 kB below theory, since the head does not fill its segment.",
             low=0.0,
             high=max(6.0, min(10.0, longest * 1.02)),
             name="slow-start",
@@ -228,8 +228,8 @@ class SlowStart(Experiment[Parameters]):
             "A few more bytes can cost a round trip",
             [Panel([theory, Dots("measured", dots, 1)], y="round trips", height=230)],
             x="size of the response body, kB",
-            caption="The steps are at 13.0, 42.0 and 99.9 kB of body: 14,480, 43,440 and 101,360 bytes, less the segment that "
-            "carries the head.",
+            caption="The steps are at 13.0, 42.0 and 99.9 kB of body: 14,480, 43,440 and 101,360 bytes, less the "
+            "segment that carries the head.",
             low=0.0,
             name="slow-start-lengths",
         )

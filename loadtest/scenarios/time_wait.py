@@ -18,7 +18,8 @@ from theory import time_wait
 from theory.time_wait import WAIT, cure_factor
 from waterfall.churn import NO_PORT, Attempt
 
-#: First port of the first window, and last port of the last: inside the usual range, because ports outside it are ignored.
+#: First port of the first window, and last port of the last: inside the usual range, because ports outside it are
+#: ignored.
 FIRST_PORT, LAST_PORT = 33_000, 60_900
 #: Linux's TCP_TIMEWAIT_LEN is 60 s; its timer wheel may add up to a sixteenth.
 LONGEST_WAIT = 64.5
@@ -28,10 +29,11 @@ TICKS = (100, 250, 300, 1000)
 MAX_LAG, MAX_LAG_SHARE = 0.1, 0.05
 #: Fewest ports of a window with which chance alone cannot fail a check: the second of exhaustion may be off by 5 %.
 FEWEST_PORTS = 128
-#: Seconds for which a port is in use before it waits: a round trip to connect and one to close, to the edge (links.toml).
+#: Seconds for which a port is in use before it waits: a round trip to connect and one to close, to the edge
+#: (links.toml).
 BUSY = 2 * 0.020
-#: The host with ``tcp_tw_reuse`` = 1 and two addresses (docker-compose.yml), and the number of addresses that each of its
-#: arms uses.
+#: The host with ``tcp_tw_reuse`` = 1 and two addresses (docker-compose.yml), and the number of addresses that each of
+#: its arms uses.
 REUSER = "client"
 REUSING = {"tcp_tw_reuse": 1, "tcp_tw_reuse, two addresses": 2}
 #: Its attempts per second and port: more than two addresses can sustain.
@@ -58,14 +60,15 @@ class TimeWait(Experiment[Parameters]):
 
     name = "time-wait"
     claim = (
-        "The side that closes a connection first keeps its port for a minute: at λ connections per second, P ports run out "
-        "after P/λ seconds, and then every connection fails."
+        "The side that closes a connection first keeps its port for a minute: at λ connections per second, P ports "
+        "run out after P/λ seconds, and then every connection fails."
     )
     says = (
-        "The textbook says that a closed socket stays in a waiting state, and that a client with many short connections "
-        "runs out of sockets. In practice the wait is fixed, so connections do not fail at random. Success is a square "
-        "wave: all connections succeed until the ports are gone, none until the first minute is over, then all again. And "
-        "it affects only the side that closes first, and only one address and port of the server."
+        "The textbook says that a closed socket stays in a waiting state, and that a client with many short "
+        "connections runs out of sockets. In practice the wait is fixed, so connections do not fail at random. "
+        "Success is a square wave: all connections succeed until the ports are gone, none until the first minute is "
+        "over, then all again. And it affects only the side that closes first, and only one address and port of the "
+        "server."
     )
     source = (
         "RFC 9293 section 3.3.2; V. Bernat, “Coping with the TCP TIME-WAIT state on busy Linux servers”; ip(7), "
@@ -73,12 +76,12 @@ class TimeWait(Experiment[Parameters]):
     )
     production = (
         "One client address reaches one server address and port with at most 28,232 / 60 s ≈ 470 new connections per "
-        "second. Keep connections open (ten requests on each raise the limit tenfold), let the server close where it can "
-        "afford the memory, use several destination ports or addresses, widen ip_local_port_range, or set tcp_tw_reuse=1 "
-        "on the client: a port is then free after a second, sixty times the limit, if both ends send TCP timestamps; it "
-        "does nothing for a server. Do not avoid the wait by resetting connections: it protects the next connection from "
-        "stray segments. EADDRNOTAVAIL fails within a millisecond and so improves every latency graph: alert on the share "
-        "of failures."
+        "second. Keep connections open (ten requests on each raise the limit tenfold), let the server close where it "
+        "can afford the memory, use several destination ports or addresses, widen ip_local_port_range, or set "
+        "tcp_tw_reuse=1 on the client: a port is then free after a second, sixty times the limit, if both ends send "
+        "TCP timestamps; it does nothing for a server. Do not avoid the wait by resetting connections: it protects "
+        "the next connection from stray segments. EADDRNOTAVAIL fails within a millisecond and so improves every "
+        "latency graph: alert on the share of failures."
     )
     settings = Parameters
     control = Control("the server closes first, so that no socket waits at the client", ("ports exhausted",))
@@ -194,7 +197,8 @@ class TimeWait(Experiment[Parameters]):
                 low = max(inside) + 1
             if low + ports > LAST_PORT:
                 run.skip("too few ports are free here: sockets of an earlier run still wait; try again in a minute")
-            self.arms[name] = Arm(name, rate, (low, low + ports - 1), **how)  # type: ignore[arg-type]  # a row of the table above
+            window = (low, low + ports - 1)
+            self.arms[name] = Arm(name, rate, window, **how)  # type: ignore[arg-type]  # a row of the table above
             low += ports
 
     @property
@@ -286,7 +290,8 @@ class TimeWait(Experiment[Parameters]):
         ok = WAIT <= again <= LONGEST_WAIT
         run.findings.row("the wait", again)
         run.findings.check("the wait", expected, f"{again:.2f} s", ok, value=again, low=WAIT, high=LONGEST_WAIT)
-        # Ports return when the timer wheel turns.  The first returned port gives its phase; the tick rate gives its step.
+        # Ports return when the timer wheel turns.  The first returned port gives its phase; the tick rate gives its
+        # step.
         turned = again - 0.5 / self.p.rate
         fits = {hz: self._agreement(time_wait.timer_step(hz), turned) for hz in TICKS}
         hz = max(fits, key=fits.__getitem__)

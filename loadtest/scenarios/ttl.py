@@ -64,17 +64,20 @@ class Ttl(Experiment[Parameters]):
     name = "ttl"
     claim = "With λ questions per second, a cache answers λT/(1+λT) of them; after a change old answers last for T, some clients for longer than that."
     says = (
-        "The seed: a long TTL makes changes slow to arrive, a short one means more load on name servers and slower answers. More subtle: the "
-        "gain is in λT, not in T: for names that are asked often even a TTL of seconds saves nearly everything, and for rare ones no TTL helps. Who ignores "
-        "the TTL is often not the resolver but the client, by a minimum of its own, a pool, or a process that looked once."
+        "The seed: a long TTL makes changes slow to arrive, a short one means more load on name servers and slower "
+        "answers. More subtle: the gain is in λT, not in T: for names that are asked often even a TTL of seconds "
+        "saves nearly everything, and for rare ones no TTL helps. Who ignores the TTL is often not the resolver but "
+        "the client, by a minimum of its own, a pool, or a process that looked once."
     )
     source = "J. Jung, A. Berger, H. Balakrishnan, “Modeling TTL-based Internet caches”, INFOCOM 2003; G. Moura et al., IMC 2019."
     production = (
-        "Choose T from how fast you must be able to move, then look what it costs: λ/(1+λT) questions per second and cache at the authoritative "
-        "servers; the sum is least at T = (√(1 + 2λC) − 1)/λ, if the record changes once in C seconds and an old answer is as bad as a question. Lower "
-        "it one old T ahead of a planned change. After it, expect traffic on the old address for T plus the longest that a client holds an answer or "
-        "a connection, and for ever from those that never let go: give pools a maximum age, and keep the old address serving until its requests have "
-        "gone. Its new connections are no measure of that: clients with a kept connection open none."
+        "Choose T from how fast you must be able to move, then look what it costs: λ/(1+λT) questions per second and "
+        "cache at the authoritative servers; the sum is least at T = (√(1 + 2λC) − 1)/λ, if the record changes once "
+        "in C seconds and an old answer is as bad as a question. Lower it one old T ahead of a planned change. After "
+        "it, expect traffic on the old address for T plus the longest that a client holds an answer or a connection, "
+        "and for ever from those that never let go: give pools a maximum age, and keep the old address serving until "
+        "its requests have gone. Its new connections are no measure of that: clients with a kept connection open "
+        "none."
     )
     settings = Parameters
     records = ("resolver", "ns1", "edge", "edge-far")
@@ -405,8 +408,9 @@ class Ttl(Experiment[Parameters]):
             ], y="of all requests, %", height=300)],
             x="time to live T, seconds",
             moments=[Moment(best, f"least of both: T = {best:.3g} s")],
-            caption=f"Lines: theory; dots: measured, with 95 % intervals. Each name is asked λ = {p.rate:g} times a second and changes once in C = {p.changes_s:g} s. "
-            "A request counts if it had to wait for the authority, and if it was sent to the old address. If the second is k times as bad, read C/k for C.",
+            caption=f"Lines: theory; dots: measured, with 95 % intervals. Each name is asked λ = {p.rate:g} times a "
+            f"second and changes once in C = {p.changes_s:g} s. A request counts if it had to wait for the authority, "
+            "and if it was sent to the old address. If the second is k times as bad, read C/k for C.",
             log=True,
             low=low,
             high=high,
@@ -448,8 +452,9 @@ class Ttl(Experiment[Parameters]):
             ],
             x="seconds since the change",
             moments=[Moment(self.longest, "T"), Moment(self.gone, "T and the longest hold: the last that ever moves")],
-            caption=f"Lines: theory, dots: what {p.clients} clients of each kind did, with 95 % intervals. Below: a kept connection "
-            "sends requests, but opens nothing: who counts new connections believes that the old server is idle sooner than it is.",
+            caption=f"Lines: theory, dots: what {p.clients} clients of each kind did, with 95 % intervals. Below: a "
+            "kept connection sends requests, but opens nothing: who counts new connections believes that the old "
+            "server is idle sooner than it is.",
             low=0.0,
             high=end,
             name="ttl-ignored",
@@ -482,7 +487,8 @@ class Ttl(Experiment[Parameters]):
                 Dots("answers of the resolver", dots, 1),
             ], y="old answers, %", height=220, high=105)],
             x="seconds since the change",
-            caption="A cache that was filled just before the change keeps the old answer longest. Dots: answers of the resolver, with 95 % intervals.",
+            caption="A cache that was filled just before the change keeps the old answer longest. Dots: answers of "
+            "the resolver, with 95 % intervals.",
             low=0.0,
             high=longest + 1.5,
             name="ttl-fading",

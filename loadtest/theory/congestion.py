@@ -1,8 +1,8 @@
 """Mean congestion window under random loss: Reno (Mathis et al. 1997) and CUBIC (RFC 9438).
 
-Both are derived for one loss in every 1/p packets.  Independent losses leave some growth periods long and yield a little
-more (`RENO_BY_CHANCE`, `CUBIC_BY_CHANCE`).  The connection is long and not limited by its receiver.  BBR does not treat
-loss as a congestion signal and follows neither formula.
+Both are derived for one loss in every 1/p packets.  Independent losses leave some growth periods long and yield a
+little more (`RENO_BY_CHANCE`, `CUBIC_BY_CHANCE`).  The connection is long and not limited by its receiver.  BBR does
+not treat loss as a congestion signal and follows neither formula.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Time to first byte against distance: a line in the round-trip time whose slope is the number of round trips.
 
-An edge near the client does not shorten the path to the origin; it reduces how often that path is travelled (I. Grigorik,
-"High Performance Browser Networking", chapter 1).
+An edge near the client does not shorten the path to the origin; it reduces how often that path is travelled (I.
+Grigorik, "High Performance Browser Networking", chapter 1).
 """
 
 from theory.handshake import Protocol, round_trips
@@ -16,7 +16,7 @@ def floor_ms(kilometres: float) -> float:
 
 
 def direct_ms(rtt_ms: float, protocol: Protocol = "TLSv1.3", *, warm: bool = False, server_ms: float = 0.0) -> float:
-    """Return milliseconds to the first byte from a server *rtt_ms* away; *warm*: over a connection that is already open."""
+    """Return milliseconds to the first byte from a server *rtt_ms* away; *warm*: over an open connection."""
     return rtt_ms * (1 if warm else round_trips(protocol)) + server_ms
 
 

@@ -1,7 +1,8 @@
-"""Round trips and bytes of opening a connection (RFC 9293 section 3.5, RFC 8446 sections 2, 4 and 5, RFC 5246 section 7.3).
+"""Round trips and bytes of opening a connection (RFC 9293 section 3.5, RFC 8446 section 2, RFC 5246 section 7.3).
 
 Time to first byte is a line in the round-trip time: the slope is a whole number of round trips, the intercept CPU time.
-The server's first flight is computed byte by byte; beyond the initial congestion window it costs additional round trips.
+The server's first flight is computed byte by byte; beyond the initial congestion window it costs additional round
+trips.
 """
 
 import math
@@ -21,8 +22,9 @@ KEY_SHARE = {"X25519": 32, "X25519MLKEM768": 1088 + 32}
 RECORD, RECORD_ADDS = 1 << 14, 5 + 1 + 16
 #: Type and length in front of each handshake message (section 4).
 MESSAGE_HEADER = 4
-#: ServerHello without its key share: header, version, random, echoed session id, suite, compression, supported_versions,
-#: header of key_share.  A ChangeCipherSpec record without meaning follows it (section 4.1.3, appendix D.4).
+#: ServerHello without its key share: header, version, random, echoed session id, suite, compression,
+#: supported_versions, header of key_share.  A ChangeCipherSpec record without meaning follows it (section 4.1.3,
+#: appendix D.4).
 SERVER_HELLO = 5 + MESSAGE_HEADER + 2 + 32 + (1 + 32) + 2 + 1 + 2 + 6 + 8
 CHANGE_CIPHER_SPEC = 6
 #: Bytes that resumption adds to the ServerHello: pre_shared_key (section 4.2.11).
@@ -115,5 +117,5 @@ def time_to_first_byte_ms(
 
 
 def close_ms() -> float:
-    """Return milliseconds that close() blocks the side that closes first: none, the kernel sends the FIN in the background."""
+    """Return the milliseconds that close() blocks the side that closes first: none, the kernel does the rest."""
     return 0.0

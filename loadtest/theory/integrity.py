@@ -49,8 +49,8 @@ def sends_per_segment(share: float, damage: Damage) -> float:
 def connection_survives(share: float, segments: int, damage: Damage) -> float:
     """Return the probability that a TLS connection survives *segments*.
 
-    Corruption that the checksum catches is retransmitted; corruption that it misses fails the tag, and a bad record ends
-    the connection (RFC 8446 section 5.2).
+    Corruption that the checksum catches is retransmitted; corruption that it misses fails the tag, and a bad record
+    ends the connection (RFC 8446 section 5.2).
     """
     hits = sends_per_segment(share, damage) * share * passes(damage, "checksum")
     return (1 - hits) ** segments

@@ -29,7 +29,7 @@ def mean_failed_share(rate: float, ttl: float, duration: float) -> float:
 
 
 def resolved_share(loss: float, tries: int) -> float:
-    """Return the share of queries that succeed within *tries* attempts if each is lost with probability *loss*: 1 - p^r."""
+    """Return the share of queries that succeed within *tries* attempts, each lost with probability *loss*: 1 - p^r."""
     return 1 - loss**tries
 
 

@@ -1,4 +1,4 @@
-"""How long a change of a record takes to reach all servers, then all caches (RFC 1996 NOTIFY, RFC 1034 section 4.3.5, RFC 5936).
+"""How long a changed record takes to reach all servers and caches (RFC 1034 section 4.3.5, RFC 1996, RFC 5936).
 
 DNS is eventually consistent: secondaries lag behind the primary, and caches behind both.  Times are seconds.
 """
@@ -15,7 +15,7 @@ def notified_lag(rtt: float) -> float:
 
 
 def refresh_lag(rtt: float, refresh: float) -> float:
-    """Return the mean lag of a secondary that only polls every *refresh* seconds; the worst case waits twice as long."""
+    """Return the mean lag of a secondary that only polls every *refresh* seconds; at worst the wait doubles."""
     return refresh / 2 + transfer_s(rtt)
 
 

@@ -1,4 +1,4 @@
-"""Waiting for one of c connections with Poisson arrivals: M/M/c for exponential holding times, M/D/c for constant ones."""
+"""Waiting for one of c connections with Poisson arrivals: M/M/c (exponential holding times) and M/D/c (constant)."""
 
 import cmath
 import heapq
@@ -70,8 +70,8 @@ def md_c_wait(rate: float, holding: float, servers: int) -> float:
 def waits(arrivals: Iterable[float], holdings: Iterable[float], servers: int) -> Iterator[float]:
     """Yield the wait in seconds of each request for given arrivals and holding times, first come first served.
 
-    The recursion of Kiefer and Wolfowitz 1955.  Compared with it, a run of seconds shows no scatter from its own arrivals,
-    which may put it far from the mean of the same queue over hours.
+    The recursion of Kiefer and Wolfowitz 1955.  Compared with it, a run of seconds shows no scatter from its own
+    arrivals, which may put it far from the mean of the same queue over hours.
     """
     free = [0.0] * servers
     for arrival, holding in zip(arrivals, holdings, strict=False):
@@ -83,8 +83,8 @@ def waits(arrivals: Iterable[float], holdings: Iterable[float], servers: int) ->
 def scatter_of_a_run(rate: float, holding: float, servers: int, seconds: float, *, constant: bool = False) -> float:
     """Return the standard deviation of a run's mean wait, as a share of the long-run mean.
 
-    Consecutive waits are correlated, so n requests tell far less than n independent waits would.  Taken from `RUNS` seeded
-    simulations, each divided by the model's mean at the rate and holding time that it happened to have.
+    Consecutive waits are correlated, so n requests tell far less than n independent waits would.  Taken from `RUNS`
+    seeded simulations, each divided by the model's mean at the rate and holding time that it happened to have.
 
     Raises:
         ValueError: as `erlang_c`.

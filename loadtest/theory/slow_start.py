@@ -1,6 +1,7 @@
 """TCP slow start without loss (RFC 5681 section 3.1; initial window of ten segments, RFC 6928).
 
-Valid for plain TCP with Reno: a TLS handshake grows the window before the body, HyStart ends the growth early, BBR paces.
+Valid for plain TCP with Reno: a TLS handshake grows the window before the body, HyStart ends the growth early, BBR
+paces.
 """
 
 import math

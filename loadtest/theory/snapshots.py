@@ -37,8 +37,8 @@ def tcp_age(delay: float, interval: float, loss: float) -> float:
     """Return the mean age in seconds over TCP: d + Δ/2 + p · D(D + Δ) / 2Δ.
 
     One loss stalls the stream for D = Δ + 1.25 RTT (fast retransmit, RFC 8985).  x seconds into the stall, ⌊x/Δ⌋ + 1
-    snapshots are missing, each of which adds Δ to the age.  For Δ far below D this is the well-known p · D² / 2Δ.  Valid
-    while p · D/Δ is far below 1: beyond that, stalls overlap.
+    snapshots are missing, each of which adds Δ to the age.  For Δ far below D this is the well-known p · D² / 2Δ.
+    Valid while p · D/Δ is far below 1: beyond that, stalls overlap.
     """
     stop = fast_retransmit_s(2 * delay, interval)
     whole, rest = divmod(stop, interval)

@@ -1,8 +1,8 @@
 """TIME-WAIT on the side that closes first (RFC 9293 section 3.3.2; V. Bernat, "Coping with the TCP TIME-WAIT state").
 
 A client that opens λ connections per second to one destination holds λ · min(t, W) of its P ports after t seconds.  The
-wait W is fixed (Linux: 60 s and a bit), so above P/W connections per second, success is a square wave with a duty cycle of
-P/(λW): all succeed until P/λ, none until W, and so on.
+wait W is fixed (Linux: 60 s and a bit), so above P/W connections per second, success is a square wave with a duty cycle
+of P/(λW): all succeed until P/λ, none until W, and so on.
 """
 
 import math
@@ -25,8 +25,8 @@ def sockets_waiting(rate: float, seconds: float, wait: float = WAIT) -> float:
 def ports_held(rate: float, seconds: float, ports: int = PORTS, wait: float = WAIT) -> float:
     """Return the sockets in TIME-WAIT at a server that closes first, after *seconds*.
 
-    A SYN replaces a waiting socket with the same four-tuple (RFC 6191), and Linux draws source ports at random (RFC 6056):
-    λ · min(t, wait) balls fall into as many bins as the client has ports.
+    A SYN replaces a waiting socket with the same four-tuple (RFC 6191), and Linux draws source ports at random (RFC
+    6056): λ · min(t, wait) balls fall into as many bins as the client has ports.
     """
     return ports * (1 - math.exp(-sockets_waiting(rate, seconds, wait) / ports))
 
@@ -56,8 +56,8 @@ def success_share(rate: float, second: float, ports: int = PORTS, wait: float = 
 def timer_step(hz: int, seconds: float = WAIT) -> float:
     """Return the granularity in seconds of a Linux timer of *seconds*, on a kernel with *hz* ticks per second.
 
-    The timer wheel (kernel/time/timer.c) has 64 slots per level, and each level is eight times coarser than the one below:
-    a TIME-WAIT of 60 s ends at a multiple of 2.048 s with 250 ticks per second, of 4.096 s with 1,000.
+    The timer wheel (kernel/time/timer.c) has 64 slots per level, and each level is eight times coarser than the one
+    below: a TIME-WAIT of 60 s ends at a multiple of 2.048 s with 250 ticks per second, of 4.096 s with 1,000.
     """
     ticks, level = round(seconds * hz), 0
     while ticks >= 63 << (3 * level):

@@ -20,7 +20,7 @@ def lifetime(ttl: float, rounding: Rounding = "exact") -> float:
 
 
 def hit_rate(rate: float, ttl: float) -> float:
-    """Return the share of queries that the cache answers, λT / (1 + λT); also the probability that it holds the record."""
+    """Return the share of queries that a cache answers, λT / (1 + λT): the probability that it holds the record."""
     return rate * ttl / (1 + rate * ttl)
 
 
@@ -32,9 +32,9 @@ def upstream_rate(rate: float, ttl: float) -> float:
 def hit_rate_behind(rate: float, ttl: float, others: float) -> float:
     """Return the hit rate of a client's cache behind a shared resolver, which counts TTLs down.
 
-    The client's record expires together with the resolver's, so its lifetime is the remaining TTL when it asks.  The mean
-    follows from where the next query (exponential, λ) falls while the resolver alternates between T seconds with the
-    record and an exponential time without it.
+    The client's record expires together with the resolver's, so its lifetime is the remaining TTL when it asks.  The
+    mean follows from where the next query (exponential, λ) falls while the resolver alternates between T seconds with
+    the record and an exponential time without it.
 
     Args:
         rate: λ, queries per second of this client.
@@ -63,11 +63,12 @@ def stale_share(rate: float, ttl: float, seconds: float) -> float:
 def old_share(seconds: float, ttl: float, hold: float, rate: float, others: float) -> float:
     """Return the share of a client's requests that go to the old address *seconds* after a change.
 
-    Two delays add up.  The resolver holds the record with probability occ = μT/(1 + μT), and then for another R seconds,
-    uniform between 0 and T; until it expires, everyone who asks gets the old address.  The client asks again only at its
-    first request after it has held an answer (or a connection) for H seconds.  At the change it holds one with probability
-    λH/(1 + λH), of uniform age and independent of R.  So a request at t goes to the old address if t < R, or if the held
-    answer is older than R: held · (1 - (t - R)/H)⁺, averaged over R.  The last client moves after T + H, not after T.
+    Two delays add up.  The resolver holds the record with probability occ = μT/(1 + μT), and then for another R
+    seconds, uniform between 0 and T; until it expires, everyone who asks gets the old address.  The client asks again
+    only at its first request after it has held an answer (or a connection) for H seconds.  At the change it holds one
+    with probability λH/(1 + λH), of uniform age and independent of R.  So a request at t goes to the old address if t < R,
+    or if the client holds an answer that it took before R had passed: held · (1 - (t - R)/H)⁺, averaged over R.  The
+    last client moves after T + H, not after T.
 
     H = 0 is a client that honours the TTL: its cache expires with the resolver's and adds no delay.
 
@@ -102,7 +103,7 @@ def old_seconds(ttl: float, hold: float, rate: float, others: float) -> float:
 
 
 def wrong_share(rate: float, ttl: float, every: float) -> float:
-    """Return the share of requests that get the old answer if the record changes once in *every* seconds (at least T)."""
+    """Return the share of requests that get the old answer if the record changes every *every* ≥ T seconds."""
     return hit_rate(rate, ttl) * ttl / (2 * every)
 
 
@@ -147,7 +148,8 @@ def stale_clients(classes: Iterable[tuple[float, float]], seconds: float, never:
     """Return the share of clients that still use the old address: Σ wᵢ(1 - t/Tᵢ)⁺ + w∞.
 
     Args:
-        classes: weight and seconds of each kind of client: the TTL, its own minimum, or the age limit of its connections.
+        classes: weight and seconds of each kind of client: the TTL, its own minimum, or the age limit of its
+            connections.
         seconds: since the change.
         never: w∞, weight of the clients that look the name up only once.
     """

@@ -1,4 +1,4 @@
-"""`pool` on requests that waited as a queue makes them, without a lab: what passes, and what the control says."""
+"""`pool` concluded from requests that waited as in the model queue, without a lab."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from scenarios.pool import COLD_MS, COLD_RATE, COLD_SECONDS, Pool
 from tests.scenarios.runs import failed, predicted
 from theory import queueing
 
-#: Seconds that edge and origin take beside what they are asked to.
+#: Seconds that edge and origin add to the requested delay.
 ON_TOP = 0.002
 
 
@@ -21,7 +21,7 @@ def made(*given, seed=1, negative=False):
 
 
 def concluded(experiment, tmp_path, *, discipline=list):
-    """Return the run of an *experiment* whose requests took what theory says; *discipline* changes (arrival, holding, wait)."""
+    """Return a run whose requests follow theory; *discipline* changes the (arrival, holding, wait) of each."""
     run = predicted(experiment, tmp_path)
     count, rtt = int(COLD_SECONDS * COLD_RATE), experiment.p.rtt_ms / 1000
     for kind, trips in (("fresh", 3), ("pooled", 1)):
@@ -41,14 +41,14 @@ def concluded(experiment, tmp_path, *, discipline=list):
     return run
 
 
-def test_requests_that_wait_as_the_queue_says_pass(tmp_path):
+def test_requests_that_wait_as_predicted_pass(tmp_path):
     run = concluded(made(), tmp_path)
     assert (run.result.verdict, failed(run)) == (Verdict.PASS, [])
     assert len(run.findings.charts) == 1
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_control_fails_because_the_other_model_is_nearer(tmp_path, seed):
+def test_the_control_fails_because_the_other_model_is_closer(tmp_path, seed):
     run = concluded(made(seed=seed, negative=True), tmp_path)
     assert run.result.verdict is Verdict.FAIL
     assert "wait follows its own model" in failed(run)
@@ -59,13 +59,13 @@ def test_requests_that_never_wait_fail(tmp_path):
     assert "wait, exponential, 5 connections" in failed(run)
 
 
-def test_the_same_seed_makes_the_same_requests():
+def test_the_seed_determines_the_requests():
     (one, same), other = (made(seed=4).arms for _ in range(2)), made(seed=5).arms
     drawn = [[(list(arm.schedule.times()), arm.asked) for arm in arms] for arms in (one, same, other)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_a_pool_of_just_the_mean_in_use_has_no_long_run(tmp_path):
+def test_a_pool_of_the_mean_number_in_use_has_no_long_run_mean(tmp_path):
     run = concluded(made("sizes=4"), tmp_path)
     assert any("too many for a mean within minutes" in text for text in run.result.left_out)
     assert not [row.name for row in run.result.rows if "long run" in row.name]

@@ -195,7 +195,8 @@ def test_ports_return_in_steps_of_the_timer_wheel() -> None:
     found = dict(zip(times, (found for found, _ in time_wait.on_the_wheel(times, ports, step, first)), strict=True))
     assert sum(found[t] for t in times if t < 60) == ports
     assert (found[31.96875], found[32.0]) == (True, False)
-    # The first turn frees only the 13 ports that were closed 0.4 s before it; later turns free enough for every attempt.
+    # The first turn frees only the 13 ports that were closed 0.4 s before it; later turns free enough for every
+    # attempt.
     back = [t for t in times if t > 33 and found[t]]
     assert back[0] == pytest.approx(first, abs=1 / rate)
     assert sum(first <= t < first + step for t in back) == 13

@@ -1,8 +1,8 @@
 """Compares a response that crossed a corrupting link with what was sent (scenario `integrity`).
 
-The origin's ``/bytes/N`` repeats 0, 1, … 255, so any two different aligned 16-bit words differ in both bytes, wherever a
-segment begins.  Two words that are swapped, or of which one grows by 257 and the other shrinks by 257, leave exactly four
-wrong bytes.
+The origin's ``/bytes/N`` repeats 0, 1, … 255, so any two different aligned 16-bit words differ in both bytes, wherever
+a segment begins.  Two words that are swapped, or of which one grows by 257 and the other shrinks by 257, leave exactly
+four wrong bytes.
 """
 
 import re
@@ -86,8 +86,8 @@ def compare(
         dropped: segments that our kernel dropped meanwhile.
         duplicates: segments that arrived twice.
     """
-    # Corruption changes no length: the body is the last *size* bytes.  If the connection ended early, the head ends at the
-    # first blank line.
+    # Corruption changes no length: the body is the last *size* bytes.  If the connection ended early, the head ends at
+    # the first blank line.
     split = stream.find(b"\r\n\r\n") + 4 if ended else max(0, len(stream) - size)
     head, received = stream[:split], stream[split:]
     expected = body(size)

@@ -185,8 +185,9 @@ class HandshakeCosts:
             "RSA loads the server, ECDSA the client; resuming relieves both",
             [Panel([Bars("server", server, 0), Bars("client", client, 1)], y="CPU per handshake, ms", height=220)],
             x="both ends in memory, on one core; the chain is a leaf and one intermediate",
-            caption="Signing is expensive with RSA, on the server; verifying is expensive with ECDSA, on the client. Mutual: "
-            "both ends sign and verify. Resumed: no certificate and no signature; TLS 1.3 still agrees on a new key.",
+            caption="Signing is expensive with RSA, on the server; verifying is expensive with ECDSA, on the client. "
+            "Mutual: both ends sign and verify. Resumed: no certificate and no signature; TLS 1.3 still agrees on a "
+            "new key.",
             categories=[kind.name for kind in shown],
             name="handshake-cpu",
         )
@@ -210,7 +211,8 @@ class HandshakeCosts:
             "Post-quantum chains outgrow the initial window",
             [Panel(flights, y="bytes sent", height=240), Panel([client], y="CPU, ms", height=110)],
             x="TLS 1.3, by key and number of intermediates (the root is not sent)",
-            caption="Upper panel: bytes of the server's first flight; one above the dashed line costs another round trip on any "
+            caption="Upper panel: bytes of the server's first flight; one above the dashed line costs another round "
+            "trip on any "
             "path. Lower panel: CPU time of the client." + unmeasured,
             categories=[f"{kind.key} +{kind.intermediates}" for kind in shown],
             name="handshake-flights",

@@ -28,9 +28,9 @@ def fates(fetches: Fetches, kinds: Mapping[integrity.Damage, str], arms: Sequenc
         f"TCP delivers {over_tcp} corrupted packets as if they were correct, TLS {over_tls or 'none'}",
         panels,
         x="corrupted packets",
-        caption="Theory: swapped words, and a word that grows by what another one shrinks, keep the sum of 16-bit words, so "
-        "TCP alone delivers every such packet (red). A flipped bit always breaks the sum; 16 random bytes pass it once in "
-        "65,535 times. With TLS, whatever passes the sum ends the connection.",
+        caption="Theory: swapped words, and a word that grows by what another one shrinks, keep the sum of 16-bit "
+        "words, so TCP alone delivers every such packet (red). A flipped bit always breaks the sum; 16 random bytes "
+        "pass it once in 65,535 times. With TLS, whatever passes the sum ends the connection.",
         low=0.0,
         name="integrity",
     )
@@ -48,14 +48,14 @@ def survival(by_length: Mapping[int, Sequence[Fetch]], share: float, other_segme
     theory = Curve("theory: (1 - p) to the power of the number of segments", curve, 0)
     return Chart(
         "With TLS, corruption costs the connection: the longer a response, the fewer arrive",
-        [Panel([theory, Dots("measured, 95 % interval", dots, 1)], y="arrive complete and correct, %", height=260, high=105.0)],
+        [Panel([theory, Dots("measured, 95 % interval", dots, 1)], y="arrive intact, %", height=260, high=105.0)],
         x=f"length of the response, segments; {100 * share:g} % of the packets are corrupted",
-        caption="No response arrives wrong. The price is the connection: the longer a response, the less likely it arrives at "
-        "the first attempt.",
+        caption="No response arrives wrong. The price is the connection: the longer a response, the less likely it "
+        "arrives at the first attempt.",
         low=0.0,
         high=far,
         name="integrity-survival",
-    )  # fmt: skip
+    )
 
 
 def _fates(found: Sequence[Fetch], arm: str) -> dict[str, tuple[int, str | int]]:

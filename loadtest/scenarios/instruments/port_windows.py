@@ -1,7 +1,7 @@
 """Connections at a constant rate, each arm from its own window of source ports (scenario `time-wait`).
 
-A port window per socket (IP_LOCAL_PORT_RANGE, ip(7)) runs out within seconds, where Linux's 28,232 ports last half a minute,
-and leaves the ports of other programs on this host alone.
+A port window per socket (IP_LOCAL_PORT_RANGE, ip(7)) runs out within seconds, where Linux's 28,232 ports last half a
+minute, and leaves the ports of other programs on this host alone.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Charts of `time-wait`: the square wave, requests served with each cure, exhaustion by rate, multipliers of the cures."""
+"""Charts of `time-wait`: the square wave, exhaustion by rate, and what the cures achieve."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -42,8 +42,8 @@ def square_wave(base: Arm, ports: int, seconds: float, wheel: tuple[float, float
         f"{base.rate:g} connections per second from {ports} ports: all succeed, then none{repeats}",
         [Panel(bars, y="connections per second", height=170), Panel(sockets, y="sockets in TIME-WAIT", height=170)],
         x="seconds since the first connection",
-        caption="The client closes each connection first, which then occupies its port for a minute. Once the last port is "
-        "taken, every attempt fails within a millisecond.",
+        caption="The client closes each connection first, which then occupies its port for a minute. Once the last "
+        "port is taken, every attempt fails within a millisecond.",
         moments=[Moment(gone, f"P/λ = {gone:.3g} s")] if gone is not None and gone < seconds else [],
         low=0.0,
         high=seconds,
@@ -79,7 +79,7 @@ def cumulative(base: Arm, others: Sequence[Arm], seconds: float, ports: int) -> 
             f"the first line stops at {ports:,}, two destinations or twice the ports at {2 * ports:,}, the others never"
         )
     else:
-        limits = f"the first line stops at {ports:,} until the minute is over; twice the ports outlast it, so the others never stop"
+        limits = f"the first line stops at {ports:,} until the minute is over; twice the ports outlast it"
     return Chart(
         "Every cure serves more requests from the same ports",
         [Panel(marks, y="successful requests", height=260)],
@@ -120,8 +120,8 @@ def multipliers(predicted: Mapping[str, float], measured: Mapping[str, float]) -
         "How much each cure raises the sustainable rate",
         [Panel(marks, y="times as many", height=220, log=True, low=1.0)],
         x="cure",
-        caption="Two cures have no limit here and are not shown: a reset leaves nothing waiting, and if the server closes "
-        "first, the sockets wait there.",
+        caption="Two cures have no limit here and are not shown: a reset leaves nothing waiting, and if the server "
+        "closes first, the sockets wait there.",
         categories=list(predicted),
         name="time-wait-multipliers",
     )

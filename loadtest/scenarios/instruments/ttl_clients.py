@@ -1,7 +1,7 @@
 """Clients that hold on to an address: as the TTL says, longer, for ever, or by a connection that they keep.
 
-`Client` decides, told the time; `Crowd` makes real requests of what it decided.  A request goes over plain HTTP: what is
-counted here is where it arrives.
+`Client` decides, told the time; `Crowd` makes real requests of what it decided.  A request goes over plain HTTP: what
+is counted here is where it arrives.
 """
 
 import asyncio
