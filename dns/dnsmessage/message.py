@@ -361,10 +361,10 @@ class Writer:
         for suffix in _suffixes(anchor.key):
             self._offsets[suffix] = HEADER.size + spare + len(anchor.key) - len(suffix)
 
-    def record(self, owner: Name, rdtype: int, ttl: int, rdata: bytes) -> None:
-        """Append one record of class IN."""
+    def record(self, owner: Name, rdtype: int, ttl: int, rdata: bytes, *, asked: bool = False) -> None:
+        """Append one record of class IN; *asked*: its owner may be the whole question name, whatever the anchor is."""
         body = self.body
-        if owner.key == self._question:
+        if asked and owner.key == self._question:
             body += b"\xc0\x0c"
         else:
             self._name(owner)

@@ -1,23 +1,12 @@
 """An authoritative name server: master files in, answers out (RFC 1034 section 4.3, RFC 1035, RFC 2308, RFC 4592).
 
-No recursion, no transfer or update yet, no DNSSEC.
+No recursion, no transfer or update, no DNSSEC.
 """
 
 from nameserver.answer import Answer, answer
 from nameserver.errors import NameServerError, ZoneFileError
 from nameserver.master_file import load, parse
-from nameserver.message import Responder
-from nameserver.zone import Record, RRset, Zone
+from nameserver.responder import Responder
+from nameserver.zone import RRset, Zone
 
-__all__ = [
-    "Answer",
-    "NameServerError",
-    "RRset",
-    "Record",
-    "Responder",
-    "Zone",
-    "ZoneFileError",
-    "answer",
-    "load",
-    "parse",
-]
+__all__ = ["Answer", "NameServerError", "RRset", "Responder", "Zone", "ZoneFileError", "answer", "load", "parse"]

@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-from nameserver import name as names
+from dnsmessage import Name, NameSyntaxError
 from nameserver.errors import NameServerError
 from nameserver.server import Server, logger
 from telemetry import Telemetry, add_arguments, endpoint, log
@@ -19,8 +19,8 @@ def zone_file(text: str) -> tuple[str, Path]:
         raise argparse.ArgumentTypeError(f"expected NAME=FILE, for example example.com.=example.com.zone; got {text!r}")
     origin = origin if origin.endswith(".") else origin + "."
     try:
-        names.from_text(origin)
-    except names.BadNameError as error:
+        Name.from_text(origin)
+    except NameSyntaxError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return origin, Path(path)
 
@@ -61,8 +61,8 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, server: Server) -
     async with telemetry.serving(args):
         listener = await server.start(args.listen)
         print(f"listening on {listener.address[0]}:{listener.address[1]} (udp, tcp)", flush=True)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload_all)
-        logger.info("serving", zones=[names.to_text(apex) for apex in server.responder.zones])
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.on_hangup)
+        logger.info("serving", zones=[str(apex) for apex in server.responder.zones])
         await telemetry.until_stopped()
         await listener.close()
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a zone or a query.  A `QueryError` carries the rcode that goes on the wire."""
+"""What can be wrong with a zone."""
 
 
 class NameServerError(Exception):
@@ -14,12 +14,4 @@ class ZoneFileError(NameServerError):
 
 
 class ZoneError(NameServerError):
-    """A set of records that can not be a zone (RFC 1035 section 5.2)."""
-
-
-class QueryError(NameServerError):
-    """A query that gets an error for an answer."""
-
-    def __init__(self, rcode: int, message: str) -> None:
-        super().__init__(message)
-        self.rcode = rcode
+    """A set of records that cannot be a zone (RFC 1035 section 5.2)."""

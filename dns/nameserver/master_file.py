@@ -1,70 +1,204 @@
-"""Master files (RFC 1035 section 5.1): text to records, with the line of whatever is wrong.
+r"""Master files (RFC 1035 section 5.1): text to records, with the line of whatever is wrong.
 
-``$ORIGIN``, ``$TTL`` (RFC 2308 section 4), parentheses, quotes, escapes, comments.  Not ``$INCLUDE``, not classes
-other than IN.
+``$ORIGIN``, ``$TTL`` (RFC 2308 section 4), ``$INCLUDE``, ``$GENERATE`` (as BIND has it), parentheses, quotes, escapes,
+comments, types by number (RFC 3597).  Text is bytes: Latin-1 and UTF-8 are kept as they are.  Classes other than IN are refused.
 """
 
+import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from nameserver import name as names
-from nameserver import rdata
+from dnsmessage import LocalError, Name, rdtypes
+from dnsmessage import rdata as rdatas
+from dnsmessage.message import MAX_TTL
+from dnsmessage.name import shown
 from nameserver.errors import NameServerError, ZoneError, ZoneFileError
-from nameserver.name import Name
-from nameserver.zone import Record, Zone
+from nameserver.zone import Zone, ZoneBuilder, kind
 
-#: Octets of a master file.  The largest zone of the lab is a few kilobytes; a typo must not read a disk.
-MAX_FILE = 16 << 20
-#: Not what `str.isdigit` takes for digits: ``²`` is one.
-DIGITS = tuple("0123456789")
+#: Bytes of a master file: a million names take some 40 MB; a typo must not read a whole disk.
+MAX_FILE = 256 << 20
+#: Files included inside each other, and records that one $GENERATE makes.
+MAX_INCLUDES, MAX_GENERATED = 8, 65_536
+#: What makes a line more than words.
+_SPECIAL = re.compile(rb'["();\\]')
+_TOKEN = re.compile(rb'"((?:[^"\\\n]|\\.)*)"|([()])|;[^\n]*|((?:[^\s"();\\]|\\.)+)|(["\\])', re.DOTALL)
+_RANGE = re.compile(rb"([0-9]{1,9})-([0-9]{1,9})(?:/([0-9]{1,9}))?")
+_DOLLAR = re.compile(rb"\\\$|\$\$|\$\{(-?[0-9]{1,9})(?:,([0-9]{1,3})(?:,([doxX]))?)?\}|\$")
+_OTHER_CLASSES = frozenset({b"CH", b"HS", b"CS"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
-    """One logical line: parentheses joined, comments gone."""
+    """One logical line: parentheses joined, comments removed."""
 
     line: int
     #: Whether it begins with white space, which means "the owner of the record before".
     indented: bool
-    words: tuple[str, ...]
+    words: list[bytes]
 
 
 def load(origin: str, path: Path) -> Zone:
     """Read the zone *origin* from the file *path*.
 
     Raises:
-        ZoneFileError: the file can not be read, or says something wrong.
+        ZoneFileError: the file cannot be read, or says something wrong.
     """
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_FILE + 1).decode("utf-8")
+            if path.is_file() and path.stat().st_size > MAX_FILE:
+                raise ZoneFileError(str(path), 0, f"expected at most {MAX_FILE} bytes")
+            return _Reader(origin, str(path), path.parent).read(file)
     except OSError as error:
         raise ZoneFileError(str(path), 0, f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ZoneFileError(str(path), 0, f"expected UTF-8 text, got octet 0x{error.object[error.start]:02x}") from None
-    if len(text) > MAX_FILE:
-        raise ZoneFileError(str(path), 0, f"expected at most {MAX_FILE} octets")
-    return parse(origin, text, str(path))
 
 
 def parse(origin: str, text: str, source: str = "<text>") -> Zone:
-    """Make the zone *origin* of the master file *text*; *source* names it in errors."""
-    apex = names.from_text(origin if origin.endswith(".") else origin + ".")
-    line = 0
-    records: list[Record] = []
+    """Make the zone *origin* from the master file *text*; *source* names it in errors.  It cannot include files."""
+    return _Reader(origin, source, None).read(io.BytesIO(text.encode()))
+
+
+def words(text: str) -> list[bytes]:
+    """Return the words of RDATA in presentation format, quotes removed and escapes kept; raise `ZoneError`."""
+    found: list[bytes] = []
     try:
-        for record_line, record in _records(apex, text):
-            line = record_line
-            if not names.is_below(record.name, apex):
-                raise ZoneError(f"expected names in {names.to_text(apex)}, got {names.to_text(record.name)}")
-            records.append(record)
-        line = 0
-        return Zone(apex, records)
+        depth = _tokens(text.encode(), found, 0, 1)
     except _AtLineError as error:
-        raise ZoneFileError(source, error.line, str(error)) from None
-    except NameServerError as error:
-        raise ZoneFileError(source, line, str(error)) from None
+        raise ZoneError(str(error)) from None
+    if depth:
+        raise ZoneError("expected a closing )")
+    return found
+
+
+class _Reader:
+    """The state while one zone is read: origin, default TTL, last owner."""
+
+    def __init__(self, origin: str, source: str, folder: Path | None) -> None:
+        self.apex = self.origin = Name.from_text(origin if origin.endswith(".") else origin + ".")
+        self.source, self.folder = source, folder
+        self.builder = ZoneBuilder(self.apex)
+        self.default_ttl: int | None = None
+        self.last_ttl: int | None = None
+        self.owner: bytes | None = None
+        self._depth = 0
+
+    def read(self, file: BinaryIO) -> Zone:
+        """Read the whole zone."""
+        self._file(file)
+        try:
+            return self.builder.zone()
+        except NameServerError as error:
+            raise ZoneFileError(self.source, 0, str(error)) from None
+
+    def _file(self, file: BinaryIO) -> None:
+        line, record = 0, self._record
+        try:
+            for entry in _entries(file):
+                line = entry.line
+                if entry.words[0][:1] == b"$" and not entry.indented:
+                    self._directive(entry.words)
+                else:
+                    record(entry.indented, entry.words)
+        except _AtLineError as error:
+            raise ZoneFileError(self.source, error.line, str(error)) from None
+        except ZoneFileError:
+            raise
+        except (NameServerError, LocalError) as error:
+            raise ZoneFileError(self.source, line, str(error)) from None
+
+    def _directive(self, words: list[bytes]) -> None:
+        name = words[0].upper()
+        if name == b"$ORIGIN" and len(words) == 2:
+            self.origin = Name.from_text(words[1], self.origin)
+        elif name == b"$TTL" and len(words) == 2:
+            self.default_ttl = _ttl(words[1])
+        elif name == b"$INCLUDE" and len(words) in {2, 3}:
+            self._include(words)
+        elif name == b"$GENERATE" and len(words) >= 4:
+            self._generate(words)
+        else:
+            forms = "$ORIGIN NAME, $TTL SECONDS, $INCLUDE FILE [NAME] or $GENERATE FROM-TO OWNER TYPE RDATA"
+            raise ZoneError(f"expected {forms}; got {shown(b' '.join(words)[:60])}")
+
+    def _include(self, words: list[bytes]) -> None:
+        """Read another file in place; its origin and owner end with it (RFC 1035 section 5.1)."""
+        if self.folder is None or self._depth >= MAX_INCLUDES:
+            raise ZoneError(f"expected $INCLUDE in a file, at most {MAX_INCLUDES} deep; got {shown(words[1])}")
+        path = self.folder / shown(words[1])
+        kept = self.origin, self.owner, self.source
+        if len(words) == 3:
+            self.origin = Name.from_text(words[2], self.origin)
+        self._depth += 1
+        try:
+            if path.stat().st_size > MAX_FILE:
+                raise ZoneError(f"expected at most {MAX_FILE} bytes in {path}")
+            with path.open("rb") as file:
+                self.source = str(path)
+                self._file(file)
+        except OSError as error:
+            raise ZoneError(f"{path} cannot be read: {error.strerror}") from None
+        self._depth -= 1
+        self.origin, self.owner, self.source = kept
+
+    def _generate(self, words: list[bytes]) -> None:
+        match = _RANGE.fullmatch(words[1])
+        first, last, step = (int(each or 1) for each in match.groups()) if match else (1, 0, 0)
+        if step < 1 or last < first or (last - first) // step >= MAX_GENERATED:
+            raise ZoneError(
+                f"expected $GENERATE FROM-TO[/STEP] of at most {MAX_GENERATED} records, got {shown(words[1])}"
+            )
+        for number in range(first, last + 1, step):
+            self._record(indented=False, words=[_numbered(word, number) for word in words[2:]])
+
+    def _record(self, indented: bool, words: list[bytes]) -> None:
+        at = 0
+        if not indented:
+            self.owner = self._owner(words[0])
+            at = 1
+        if self.owner is None:
+            raise ZoneError("expected an owner name on the first record")
+        ttl: int | None = None
+        rdtype = 0
+        for word in words[at:]:
+            at += 1
+            upper = word.upper()
+            if upper == b"IN":
+                continue
+            if ttl is None and word[:1].isdigit():
+                ttl = _ttl(word)
+                continue
+            if upper in _OTHER_CLASSES:
+                raise ZoneError(f"expected class IN, got {shown(word)}")
+            rdtype = rdtypes.from_text(shown(upper))
+            break
+        if not rdtype:
+            raise ZoneError("expected a record type, got the end of the line")
+        if rdtype in rdtypes.META:
+            raise ZoneError(f"expected a type of data, got {rdtypes.to_text(rdtype)}")
+        data = rdatas.from_text(rdtype, words[at:], self.origin)
+        if ttl is None:
+            ttl = self.default_ttl if self.default_ttl is not None else self.last_ttl
+            if ttl is None:
+                raise ZoneError("expected a TTL: neither the record nor $TTL gives one")
+        self.last_ttl = ttl
+        self.builder.add(self.owner + kind(rdtype), ttl, data)
+
+    def _owner(self, word: bytes) -> bytes:
+        if b"." not in word and b"\\" not in word and word != b"@" and 0 < len(word) < 64:
+            key = bytes((len(word),)) + word.lower() + self.origin.key
+            if len(key) > 255:
+                raise ZoneError(f"expected a name of at most 255 bytes, got {shown(word)!r} below {self.origin}")
+            name: Name | None = None
+        else:
+            name = Name.from_text(word, self.origin)
+            key = name.key
+        if self.origin is not self.apex or name is not None:
+            name = name or Name(key)
+            if not name.is_below(self.apex):
+                raise ZoneError(f"expected names in {self.apex}, got {name}")
+        return key
 
 
 class _AtLineError(NameServerError):
@@ -73,107 +207,66 @@ class _AtLineError(NameServerError):
         self.line = line
 
 
-def _records(apex: Name, text: str) -> Iterator[tuple[int, Record]]:
-    origin, default_ttl, owner = apex, None, None
-    last_ttl: int | None = None
-    for entry in _entries(text):
-        try:
-            words = list(entry.words)
-            if words[0] == "$ORIGIN":
-                _expect(words, 2, "$ORIGIN NAME")
-                origin = names.from_text(words[1], origin)
-                continue
-            if words[0] == "$TTL":
-                _expect(words, 2, "$TTL SECONDS")
-                default_ttl = rdata.seconds(words[1], "a TTL")
-                continue
-            if words[0].startswith("$"):
-                raise ZoneError(f"expected $ORIGIN or $TTL, got {words[0]}")
-            if not entry.indented:
-                owner = names.from_text(words.pop(0), origin)
-            if owner is None:
-                raise ZoneError("expected an owner name on the first record")
-            ttl, rtype = None, None
-            while words and rtype is None:
-                word = words.pop(0)
-                if word.upper() == "IN":
-                    continue
-                if word.upper() in {"CH", "HS", "CS"}:
-                    raise ZoneError(f"expected class IN, got {word}")
-                if ttl is None and word[:1] in DIGITS:
-                    ttl = rdata.seconds(word, "a TTL")
-                else:
-                    rtype = word.upper()
-            if rtype is None:
-                raise ZoneError("expected a record type, got the end of the line")
-            data = rdata.build(rtype, words, origin)
-            if ttl is None:
-                ttl = default_ttl if default_ttl is not None else last_ttl
-            if ttl is None:
-                raise ZoneError("expected a TTL: neither the record nor $TTL gives one")
-            last_ttl = ttl
-            yield entry.line, Record(owner, rtype, ttl, data)
-        except NameServerError as error:
-            raise _AtLineError(entry.line, str(error)) from None
+def _ttl(word: bytes) -> int:
+    """Read a TTL; beyond 31 bits it counts as 0 (RFC 2181 section 8)."""
+    ttl = rdatas.seconds(word, "a TTL")
+    return ttl if ttl <= MAX_TTL else 0
 
 
-def _expect(words: list[str], count: int, form: str) -> None:
-    if len(words) != count:
-        raise ZoneError(f"expected {form}, got {' '.join(words)}")
+def _numbered(word: bytes, number: int) -> bytes:
+    """Put *number* in place of each ``$`` and ``${OFFSET,WIDTH,BASE}``; ``$$`` and an escaped dollar are one dollar."""
+
+    def place(match: re.Match[bytes]) -> bytes:
+        if match[0] in {b"\\$", b"$$"}:
+            return b"$"
+        value = number + int(match[1] or 0)
+        base = (match[3] or b"d").decode()
+        return f"{value:0{int(match[2] or 0)}{base}}".encode()
+
+    return _DOLLAR.sub(place, word)
 
 
-def _entries(text: str) -> Iterator[Entry]:
-    """Cut *text* into logical lines."""
-    words: list[str] = []
-    word: list[str] | None = None
-    quoted, depth, start, indented = False, 0, 1, False
-    i, line, line_start = 0, 1, True
-    size = len(text)
-    while i <= size:
-        char = text[i] if i < size else "\n"
-        i += 1
-        if quoted:
-            assert word is not None  # noqa: S101 - a quote opens a word
-            if char == '"':
-                quoted = False
-                words.append("".join(word))
-                word = None
-            elif char == "\n":
-                raise _AtLineError(line, 'expected a closing "')
-            else:
-                word.append(char)
-                if char == "\\" and i < size and text[i] != "\n":  # whoever reads the word unescapes it
-                    word.append(text[i])
-                    i += 1
+def _entries(file: BinaryIO) -> Iterator[Entry]:
+    """Cut a file into logical lines."""
+    special, entry, number = _SPECIAL.search, Entry(0, False, []), 0
+    lines = iter(file)
+    for line in lines:
+        number += 1
+        if not special(line):
+            words = line.split()
+            if words:
+                entry.line, entry.indented, entry.words = number, line[:1] in b" \t", words
+                yield entry
             continue
-        if char in ' \t\r\n;()"' and word is not None:
-            words.append("".join(word))
-            word = None
-        if char == "\n":
-            if depth == 0 or i > size:
-                if depth:
-                    raise _AtLineError(start, "expected a closing )")
-                if words:
-                    yield Entry(start, indented, tuple(words))
-                words = []
-            line, line_start = line + 1, depth == 0
-            continue
-        if line_start and depth == 0:
-            start, indented, line_start = line, char in " \t", False
-        if char == ";":
-            while i < size and text[i] != "\n":
-                i += 1
-        elif char == '"':
-            quoted, word = True, []
-        elif char == "(":
-            depth += 1
-        elif char == ")":
-            depth -= 1
+        start, depth, words = number, 0, list[bytes]()
+        text = line
+        while True:
+            depth = _tokens(text, words, depth, number)
+            if depth == 0:
+                break
+            text = next(lines, b"")
+            number += 1
+            if not text:
+                raise _AtLineError(start, "expected a closing )")
+        if words:
+            entry.line, entry.indented, entry.words = start, line[:1] in b" \t", words
+            yield entry
+
+
+def _tokens(text: bytes, words: list[bytes], depth: int, number: int) -> int:
+    """Append the words of one physical line; return how many parentheses are open."""
+    for match in _TOKEN.finditer(text):
+        quoted, bracket, word, wrong = match.groups()
+        if wrong is not None:
+            raise _AtLineError(
+                number, 'expected a closing "' if wrong == b'"' else "expected a character after the backslash"
+            )
+        if bracket is not None:
+            depth += 1 if bracket == b"(" else -1
             if depth < 0:
-                raise _AtLineError(line, "expected an opening ( before )")
-        elif char not in " \t\r":
-            word = [] if word is None else word
-            word.append(char)
-            if char == "\\" and i < size and text[i] != "\n":
-                word.append(text[i])
-                i += 1
+                raise _AtLineError(number, "expected an opening ( before )")
+        elif quoted is not None:
+            words.append(quoted)
+        elif word is not None:
+            words.append(word.rstrip(b"\n") if word.endswith(b"\\\n") else word)
+    return depth

@@ -1,27 +1,31 @@
 """The shell: sockets, counters, fault switches and the admin API of a name server."""
 
 import asyncio
+import itertools
+import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dnslib
-
 import serving
-from nameserver import name as names
-from nameserver import rdata
-from nameserver.errors import NameServerError, QueryError
-from nameserver.master_file import load
-from nameserver.message import Responder, Response, parse
-from nameserver.name import Name
+from dnsmessage import LocalError, Name, RemoteError, decode_query, rcode_to_text, rdtypes
+from dnsmessage import rdata as rdatas
+from dnsmessage.message import MAX_TTL
+from nameserver.compiled import Compiled, compile_zone
+from nameserver.errors import NameServerError
+from nameserver.master_file import load, words
+from nameserver.responder import Responder
 from nameserver.zone import Zone
 from telemetry import AdminError, Request, Telemetry, log
 
 logger = log.get("nameserver")
 
-#: Queries remembered for ``GET /admin/queries``: enough to see who asked during an experiment's last seconds.
+#: Queries remembered for ``GET /admin/queries``: what an experiment has asked in its last seconds.
 QUERY_LOG = 2000
+#: Seconds after which a thread that compiles a zone must let answers go out; Python's default is 5 ms.
+SWITCH_INTERVAL = 0.001
 #: Records of one RRset that the admin API accepts.
 MAX_RECORDS = 100
 
@@ -36,9 +40,13 @@ class Server:
             ZoneFileError: a file is not a zone.
         """
         self.telemetry = telemetry
-        self.files = {names.from_text(origin): path for origin, path in files.items()}
-        self.responder = Responder({apex: load(names.to_text(apex), path) for apex, path in self.files.items()})
-        self.queries: deque[tuple[float, str, str, bytes, Response]] = deque(maxlen=QUERY_LOG)
+        self.files = {Name.from_text(origin): path for origin, path in files.items()}
+        self.responder = Responder({apex: load(str(apex), path) for apex, path in self.files.items()})
+        #: When, who, by which transport, the query, and the response's rcode.
+        self.queries: deque[tuple[float, str, str, bytes, int]] = deque(maxlen=QUERY_LOG)
+        self._changing = asyncio.Lock()
+        self._reloading: set[asyncio.Task[None]] = set()
+        sys.setswitchinterval(SWITCH_INTERVAL)
         metrics = telemetry.metrics
         self._count = metrics.counter(
             "firstbyte_nameserver_queries_total", "Queries by transport and rcode", "transport", "rcode"
@@ -48,14 +56,14 @@ class Server:
 
         def refresh() -> None:
             for apex, zone in self.responder.zones.items():
-                serials.set(zone.serial, zone=names.to_text(apex))
+                serials.set(zone.serial, zone=str(apex))
 
         metrics.before_render(refresh)
         telemetry.faults.declare("drop_answers", "Drop answers with this probability", probability=1.0, seed=0)
         telemetry.faults.declare("delay_answers", "Answer this many milliseconds late", ms=1000.0)
         telemetry.faults.declare("servfail", "Answer SERVFAIL with this probability", probability=1.0, seed=0)
         self._routes()
-        telemetry.health.set("zones", ok=True, detail=", ".join(map(names.to_text, self.responder.zones)))
+        telemetry.health.set("zones", ok=True, detail=", ".join(map(str, self.responder.zones)))
 
     async def start(self, endpoint: tuple[str, int]) -> serving.Listener:
         """Listen; raise `OSError` when the address is taken."""
@@ -69,8 +77,8 @@ class Server:
         if response is None:
             self._dropped.inc(reason="not_a_query")
             return None
-        self.queries.append((time.time(), client[0], transport, wire, response))
-        self._count.inc(transport=transport, rcode=_rcode(response.rcode))
+        self.queries.append((time.time(), client[0], transport, wire, response.rcode))
+        self._count.inc(transport=transport, rcode=rcode_to_text(response.rcode))
         faults = self.telemetry.faults
         if faults.any_on:
             if faults.hit("drop_answers"):
@@ -82,29 +90,41 @@ class Server:
             return answer
         return response.wire
 
-    def reload(self, apex: Name) -> Zone:
-        """Read the zone's file again.  When it is wrong the zone that is being served stays, and health says so."""
-        check = f"zone {names.to_text(apex)}"
+    async def reload(self, apex: Name) -> Zone:
+        """Read the zone's file again, in a thread.  If it is wrong, the zone being served stays, and health says so."""
+        check = f"zone {apex}"
         try:
-            zone = load(names.to_text(apex), self.files[apex])
-        except NameServerError as error:
-            self.telemetry.health.set(
-                check, ok=False, detail=f"still serving serial {self.responder.zones[apex].serial}: {error}"
-            )
-            logger.error("reload_failed", zone=names.to_text(apex), error=str(error))
+            zone = await self._publish(lambda: load(str(apex), self.files[apex]))
+        except Exception as error:  # whatever is wrong with one file must not stop this server or another zone's reload
+            serial = self.responder.zones[apex].serial
+            self.telemetry.health.set(check, ok=False, detail=f"still serving serial {serial}: {error}")
+            logger.error("reload_failed", zone=str(apex), error=str(error))
             raise
-        self.responder.put(zone)
         self.telemetry.health.set(check, ok=True, detail=f"serial {zone.serial}")
-        logger.info("zone_loaded", zone=names.to_text(apex), serial=zone.serial)
+        logger.info("zone_loaded", zone=str(apex), serial=zone.serial)
         return zone
 
-    def reload_all(self) -> None:
-        """Read every file again (SIGHUP)."""
+    async def reload_all(self) -> None:
+        """Read every file again, one after the other; each failure is logged and shown in health."""
         for apex in self.files:
-            try:
-                self.reload(apex)
-            except NameServerError:
-                continue  # logged, and in health; the others still reload
+            await asyncio.gather(self.reload(apex), return_exceptions=True)
+
+    def on_hangup(self) -> None:
+        """Begin `reload_all` (SIGHUP)."""
+        task = asyncio.get_running_loop().create_task(self.reload_all())
+        self._reloading.add(task)
+        task.add_done_callback(self._reloading.discard)
+
+    async def _publish(self, make: Callable[[], Zone]) -> Zone:
+        """Make a zone and compile it in a thread, so that answers are never delayed, then serve it."""
+
+        def compiled() -> Compiled:
+            return compile_zone(make())
+
+        async with self._changing:
+            done = await asyncio.to_thread(compiled)
+            self.responder.put_compiled(done)
+        return done.zone
 
     # --- admin ------------------------------------------------------------------------------------------------------
 
@@ -122,9 +142,9 @@ class Server:
     def _zones(self, _: Request) -> list[dict[str, Any]]:
         return [
             {
-                "zone": names.to_text(apex),
+                "zone": str(apex),
                 "serial": zone.serial,
-                "rrsets": len(list(zone)),
+                "rrsets": len(zone),
                 "file": str(self.files.get(apex, "")),
             }
             for apex, zone in self.responder.zones.items()
@@ -134,17 +154,17 @@ class Server:
         asked = request.params["zone"]
         zone = self.responder.zones.get(_admin_name(asked if asked.endswith(".") else asked + "."))
         if zone is None:
-            known = ", ".join(map(names.to_text, self.responder.zones))
+            known = ", ".join(map(str, self.responder.zones))
             raise AdminError(404, f"expected a zone of {known}; got {asked!r}")
         return zone
 
     def _records(self, request: Request) -> list[dict[str, Any]]:
         return [
-            {"name": names.to_text(r.name), "type": r.rtype, "ttl": r.ttl, "rdata": r.text()}
+            {"name": str(r.name), "type": rdtypes.to_text(r.rdtype), "ttl": r.ttl, "rdata": r.text()}
             for r in self._zone(request)
         ]
 
-    def _put(self, request: Request) -> dict[str, Any]:
+    async def _put(self, request: Request) -> dict[str, Any]:
         zone, body = self._zone(request), _body(request)
         values = body.get("rdata")
         if (
@@ -154,64 +174,59 @@ class Server:
         ):
             raise AdminError(400, f'expected "rdata": a list of 1 to {MAX_RECORDS} strings, got {values!r}')
         ttl = body.get("ttl", 300)
-        if not isinstance(ttl, int) or isinstance(ttl, bool) or not 0 <= ttl <= rdata.MAX_TTL:
-            raise AdminError(400, f'expected "ttl": seconds from 0 to {rdata.MAX_TTL}, got {ttl!r}')
-        name, rtype = _owner(zone, body)
+        if not isinstance(ttl, int) or isinstance(ttl, bool) or not 0 <= ttl <= MAX_TTL:
+            raise AdminError(400, f'expected "ttl": seconds from 0 to {MAX_TTL}, got {ttl!r}')
+        name, rdtype = _owner(zone, body)
         try:
-            # A TXT value is one text; everything else is words, as in a master file.
-            data = [rdata.build(rtype, [rdata.escape(v)] if rtype == "TXT" else v.split(), zone.apex) for v in values]
-            changed = zone.replace(name, rtype, ttl, data)
-        except NameServerError as error:
+            data = [_rdata(rdtype, value, zone.apex) for value in values]
+        except (LocalError, NameServerError) as error:
             raise AdminError(400, str(error)) from None
-        return self._changed(changed, name, rtype)
+        return await self._change(zone.apex, name, rdtype, ttl, data)
 
-    def _delete(self, request: Request) -> dict[str, Any]:
+    async def _delete(self, request: Request) -> dict[str, Any]:
         zone = self._zone(request)
-        name, rtype = _owner(zone, request.query)
-        if rtype not in (zone.node(name) or {}):
-            raise AdminError(404, f"no {rtype} at {names.to_text(name)}")
+        name, rdtype = _owner(zone, request.query)
+        if rdtype not in (zone.node(name) or {}):
+            raise AdminError(404, f"no {rdtypes.to_text(rdtype)} at {name}")
+        return await self._change(zone.apex, name, rdtype, 0, [])
+
+    async def _change(self, apex: Name, name: Name, rdtype: int, ttl: int, data: list[bytes]) -> dict[str, Any]:
         try:
-            return self._changed(zone.replace(name, rtype, 0, ()), name, rtype)
+            zone = await self._publish(lambda: self.responder.zones[apex].replace(name, rdtype, ttl, data))
         except NameServerError as error:
             raise AdminError(400, str(error)) from None
+        logger.info("record_changed", name=str(name), type=rdtypes.to_text(rdtype), serial=zone.serial)
+        return {"zone": str(zone.apex), "serial": zone.serial}
 
-    def _changed(self, zone: Zone, name: Name, rtype: str) -> dict[str, Any]:
-        self.responder.put(zone)
-        logger.info("record_changed", name=names.to_text(name), type=rtype, serial=zone.serial)
-        return {"zone": names.to_text(zone.apex), "serial": zone.serial}
-
-    def _reload(self, request: Request) -> dict[str, Any]:
+    async def _reload(self, request: Request) -> dict[str, Any]:
         try:
-            zone = self.reload(self._zone(request).apex)
+            zone = await self.reload(self._zone(request).apex)
         except NameServerError as error:
             raise AdminError(409, str(error)) from None
-        return {"zone": names.to_text(zone.apex), "serial": zone.serial}
+        return {"zone": str(zone.apex), "serial": zone.serial}
 
     def _queries(self, request: Request) -> list[dict[str, Any]]:
         limit = request.query.get("limit", "100")
         if not (limit.isascii() and limit.isdigit()):
             raise AdminError(400, f"expected limit=NUMBER, got {limit!r}")
-        answer = []
-        for at, client, transport, wire, response in list(self.queries)[-int(limit) :][::-1]:
-            try:
-                query = parse(wire)
-                qname, qtype = names.to_text(query.qname), query.qtype
-            except QueryError:
-                qname, qtype = "?", "?"
-            rcode = _rcode(response.rcode)
-            answer.append(
-                {"time": at, "client": client, "transport": transport, "qname": qname, "qtype": qtype, "rcode": rcode}
-            )
-        return answer
+        return [_logged(*entry) for entry in itertools.islice(reversed(self.queries), int(limit))]
+
+
+def _logged(at: float, client: str, transport: str, wire: bytes, rcode: int) -> dict[str, Any]:
+    """Decode one entry of the query log."""
+    try:
+        query = decode_query(wire)
+        qname, qtype = str(Name(query.qname.key)), rdtypes.to_text(query.qtype)
+    except RemoteError:
+        qname, qtype = "?", "?"
+    return {
+        "time": at, "client": client, "transport": transport, "qname": qname, "qtype": qtype, "rcode": rcode_to_text(rcode),
+    }  # fmt: skip
 
 
 async def _later(answer: bytes, delay: float) -> bytes:
     await asyncio.sleep(delay)  # the fault itself
     return answer
-
-
-def _rcode(value: int) -> str:
-    return str(dnslib.RCODE.forward.get(value, f"RCODE{value}"))
 
 
 def _body(request: Request) -> dict[str, Any]:
@@ -221,18 +236,31 @@ def _body(request: Request) -> dict[str, Any]:
     return body
 
 
-def _owner(zone: Zone, fields: dict[str, Any]) -> tuple[Name, str]:
-    name, rtype = fields.get("name"), fields.get("type")
-    if not isinstance(name, str) or not isinstance(rtype, str):
+def _owner(zone: Zone, fields: dict[str, Any]) -> tuple[Name, int]:
+    name, mnemonic = fields.get("name"), fields.get("type")
+    if not isinstance(name, str) or not isinstance(mnemonic, str):
         raise AdminError(400, f'expected "name" and "type", got {sorted(fields)}')
     owner = _admin_name(name, zone.apex)
-    if not names.is_below(owner, zone.apex):
-        raise AdminError(400, f"expected a name in {names.to_text(zone.apex)}, got {name!r}")
-    return owner, rtype.upper()
+    if not owner.is_below(zone.apex):
+        raise AdminError(400, f"expected a name in {zone.apex}, got {name!r}")
+    try:
+        rdtype = rdtypes.from_text(mnemonic)
+    except LocalError as error:
+        raise AdminError(400, str(error)) from None
+    if rdtype in rdtypes.META:
+        raise AdminError(400, f"expected a type of data, got {mnemonic}")
+    return owner, rdtype
+
+
+def _rdata(rdtype: int, value: str, origin: Name) -> bytes:
+    """Read one record's RDATA: a TXT value is one text as it is, any other is the words of a master file."""
+    if rdtype == rdtypes.TXT:
+        return rdatas.from_text(rdtype, [value.replace("\\", "\\\\").encode()], origin)
+    return rdatas.from_text(rdtype, words(value), origin)
 
 
 def _admin_name(text: str, origin: Name | None = None) -> Name:
     try:
-        return names.from_text(text, origin)
-    except names.BadNameError as error:
+        return Name.from_text(text, origin)
+    except LocalError as error:
         raise AdminError(400, str(error)) from None

@@ -1,30 +1,27 @@
 """A zone: the records of one name and below, down to its delegations (RFC 1034 section 4.2).
 
-Immutable once made: a change makes a new zone, so that an answer never sees half of one.
+Immutable once made: a change makes a new zone, so that an answer never sees half of one.  RRsets are stored as packed
+bytes by question (name in lower case, type and class on the wire), which takes a tenth of the memory of objects; `RRset` is
+what readers get.
 """
 
+import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import dnslib
-
-from nameserver import name as names
-from nameserver import rdata as rdatas
+from dnsmessage import Name, rdtypes
+from dnsmessage import rdata as rdatas
 from nameserver.errors import ZoneError
-from nameserver.name import Name
-from nameserver.rdata import Rdata
+
+_HEAD = struct.Struct("!HIH")
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One resource record of class IN."""
+def kind(rdtype: int) -> bytes:
+    """Return the end of a question for *rdtype* and class IN."""
+    return struct.pack("!HH", rdtype, rdtypes.IN)
 
-    name: Name
-    #: Type mnemonic, upper case.
-    rtype: str
-    #: Seconds.
-    ttl: int
-    rdata: Rdata = field(compare=False)
+
+_NS, _CNAME, _SOA, _DNAME = map(kind, (rdtypes.NS, rdtypes.CNAME, rdtypes.SOA, rdtypes.DNAME))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,120 +29,234 @@ class RRset:
     """All records of one name and type; they share one TTL (RFC 2181 section 5.2)."""
 
     name: Name
-    rtype: str
+    rdtype: int
+    #: Seconds.
     ttl: int
-    rdata: tuple[Rdata, ...] = field(compare=False)
+    #: Wire form of each record's RDATA, names not compressed.
+    rdata: tuple[bytes, ...]
+
+    @property
+    def count(self) -> int:
+        """How many records it has."""
+        return len(self.rdata)
 
     def text(self) -> list[str]:
-        """Return each record's RDATA as a master file would have it."""
-        return [each.toZone() for each in self.rdata]
+        """Return each record's RDATA in presentation format."""
+        return [rdatas.to_text(self.rdtype, each) for each in self.rdata]
+
+    def names(self) -> list[Name]:
+        """Return the names that the records point to: the last one in each RDATA (NS, CNAME, MX, SRV, …)."""
+        found = (rdatas.names(self.rdtype, each) for each in self.rdata)
+        return [names[-1] for names in found if names]
 
 
 class Zone:
     """Names, RRsets and cuts of one zone.
 
     Raises:
-        ZoneError: no SOA or NS at the apex, a CNAME beside other data, two TTLs in one RRset.
+        ZoneError: no SOA or NS at the apex, data next to a CNAME, data below a DNAME.
     """
 
-    def __init__(self, apex: Name, records: Iterable[Record]) -> None:
+    def __init__(self, apex: Name, rrsets: dict[bytes, bytes]) -> None:
+        """Make the zone *apex* of packed RRsets by question; see `ZoneBuilder`."""
         self.apex = apex
-        collected: dict[tuple[Name, str], tuple[int, dict[str, Rdata]]] = {}
-        for record in records:
-            ttl, found = collected.get((record.name, record.rtype), (record.ttl, {}))
-            found.setdefault(record.rdata.toZone(), record.rdata)
-            collected[record.name, record.rtype] = (min(ttl, record.ttl), found)
-        self._nodes: dict[Name, dict[str, RRset]] = {}
-        for (name, rtype), (ttl, found) in collected.items():
-            self._nodes.setdefault(name, {})[rtype] = RRset(name, rtype, ttl, tuple(found.values()))
+        #: Packed RRsets by question: see `pack`.
+        self.rrsets = rrsets
+        #: The types that occur, each as the end of a question; a name is looked up once for each of them.
+        self._kinds = tuple(dict.fromkeys(question[-4:] for question in rrsets))
+        #: Names that exist only because a name below them does (RFC 8020: empty non-terminals).
+        self.empty: set[bytes] = set()
+        #: Delegations that are not themselves below a delegation, and owners of DNAME and CNAME.
+        self.cuts: set[bytes] = set()
+        self.dnames: set[bytes] = set()
         self._check()
-        #: Names that exist only because something exists below them (RFC 8020 calls them empty non-terminals).
-        self._exists: set[Name] = set()
-        for name in self._nodes:
-            for depth in range(len(name) - len(apex) + 1):
-                self._exists.add(name[depth:])
-        self.cuts = {n for n, node in self._nodes.items() if "NS" in node and n != apex}
+        self._find_empty()
+        self._find_cuts()
 
     def __repr__(self) -> str:
-        return f"<Zone {names.to_text(self.apex)} serial={self.serial} rrsets={sum(map(len, self._nodes.values()))}>"
+        return f"<Zone {self.apex} serial={self.serial} rrsets={len(self)}>"
+
+    def __len__(self) -> int:
+        return len(self.rrsets)
 
     def __iter__(self) -> Iterator[RRset]:
-        for name in sorted(self._nodes, key=lambda n: n[::-1]):
-            yield from self._nodes[name].values()
+        """Yield every RRset in canonical order of names."""
+        for key in sorted({question[:-4] for question in self.rrsets}, key=lambda key: Name(key).labels[::-1]):
+            yield from self._at(Name(key)).values()
 
     @property
     def soa(self) -> RRset:
         """The start of authority."""
-        return self._nodes[self.apex]["SOA"]
+        return unpack(self.apex, self.rrsets[self.apex.key + _SOA])
 
     @property
     def serial(self) -> int:
         """The zone's version (RFC 1982)."""
-        return int(self.soa.rdata[0].times[0])
+        return int(struct.unpack_from("!I", self.soa.rdata[0], len(self.soa.rdata[0]) - 20)[0])
 
     @property
     def negative_ttl(self) -> int:
-        """Seconds for which NXDOMAIN and NODATA may be kept (RFC 2308 section 3)."""
-        return min(self.soa.ttl, int(self.soa.rdata[0].times[4]))
+        """Seconds for which NXDOMAIN and NODATA may be cached (RFC 2308 section 3)."""
+        return min(self.soa.ttl, int(struct.unpack("!I", self.soa.rdata[0][-4:])[0]))
 
-    def node(self, name: Name) -> dict[str, RRset] | None:
+    def node(self, name: Name) -> dict[int, RRset] | None:
         """Return the RRsets at *name* by type; empty for an empty non-terminal, None when the name does not exist."""
-        node = self._nodes.get(name)
-        if node is None and name in self._exists:
-            return {}
-        return node
+        found = self._at(name)
+        return found if found or name.key in self.empty else None
+
+    def exists(self, key: bytes) -> bool:
+        """Return whether a name in lower case has records, or a name below it has."""
+        return key in self.empty or any(key + each in self.rrsets for each in self._kinds)
+
+    def is_alias(self, key: bytes) -> bool:
+        """Return whether a name in lower case has a CNAME record."""
+        return key + _CNAME in self.rrsets
 
     def find_cut(self, name: Name) -> RRset | None:
         """Return the NS RRset of the highest delegation at or above *name*, below the apex."""
-        for length in range(len(self.apex) + 1, len(name) + 1):
-            candidate = name[len(name) - length :]
-            if candidate in self.cuts:
-                return self._nodes[candidate]["NS"]
+        found, step = None, name
+        while self.cuts and len(step.key) > len(self.apex.key):
+            if step.key in self.cuts:
+                found = step
+            step = step.parent()
+        return None if found is None else unpack(found, self.rrsets[found.key + _NS])
+
+    def find_dname(self, name: Name) -> RRset | None:
+        """Return the DNAME of the closest ancestor of *name* that has one (RFC 6672 section 3.2)."""
+        while self.dnames and len(name.key) > len(self.apex.key):
+            name = name.parent()
+            if name.key in self.dnames:
+                return unpack(name, self.rrsets[name.key + _DNAME])
         return None
 
     def closest_encloser(self, name: Name) -> Name:
         """Return the longest existing ancestor of *name* (RFC 4592 section 3.3.1)."""
-        while name not in self._exists:
-            name = name[1:]
+        while not self.exists(name.key):
+            name = name.parent()
         return name
-
-    def replace(self, name: Name, rtype: str, ttl: int, rdata: Iterable[Rdata]) -> "Zone":
-        """Return the zone with the RRset of *name* and *rtype* replaced (removed when empty) and the serial one up."""
-        new = [Record(name, rtype, ttl, each) for each in rdata]
-        kept = [r for r in self._records() if (r.name, r.rtype) != (name, rtype) and r.rtype != "SOA"]
-        if rtype == "SOA":
-            raise ZoneError("expected any type but SOA: its serial is counted here")
-        old = self.soa.rdata[0]
-        times = (old.times[0] % (2**32 - 1) + 1, *old.times[1:])
-        soa = Record(self.apex, "SOA", self.soa.ttl, dnslib.SOA(old.mname, old.rname, times))
-        return Zone(self.apex, [soa, *kept, *new])
-
-    def _records(self) -> Iterator[Record]:
-        for rrset in self:
-            for each in rrset.rdata:
-                yield Record(rrset.name, rrset.rtype, rrset.ttl, each)
-
-    def _check(self) -> None:
-        top = self._nodes.get(self.apex, {})
-        where = names.to_text(self.apex)
-        if "SOA" not in top or len(top["SOA"].rdata) != 1:
-            raise ZoneError(
-                f"expected one SOA record at {where}, got {len(top['SOA'].rdata) if 'SOA' in top else 'none'}"
-            )
-        if "NS" not in top:
-            raise ZoneError(f"expected NS records at {where}, got none")
-        for name, node in self._nodes.items():
-            if "CNAME" in node and (len(node) > 1 or len(node["CNAME"].rdata) > 1):
-                others = ", ".join(sorted(node)) if len(node) > 1 else "two CNAME records"
-                raise ZoneError(f"expected nothing beside the CNAME at {names.to_text(name)}, got {others}")
-            if "SOA" in node and name != self.apex:
-                raise ZoneError(f"expected SOA at {where} only, got one at {names.to_text(name)}")
 
     def addresses(self, rrset: RRset) -> list[RRset]:
         """Return the address RRsets in this zone (glue included) of the names that *rrset* points to."""
-        found: list[RRset] = []
-        for each in rrset.rdata:
-            target = rdatas.target(each)
-            node = self._nodes.get(target) if target is not None else None
-            found.extend(node[rtype] for rtype in ("A", "AAAA") if node and rtype in node)
-        return found
+        return [
+            unpack(target, packed)
+            for target in rrset.names()
+            for rdtype in (rdtypes.A, rdtypes.AAAA)
+            if (packed := self.rrsets.get(target.key + kind(rdtype))) is not None
+        ]
+
+    def replace(self, name: Name, rdtype: int, ttl: int, rdata: Iterable[bytes]) -> "Zone":
+        """Return the zone with the RRset of *name* and *rdtype* replaced (removed when empty) and the serial raised by one."""
+        if rdtype == rdtypes.SOA:
+            raise ZoneError("expected any type but SOA: its serial is counted here")
+        rrsets, new = dict(self.rrsets), tuple(dict.fromkeys(rdata))
+        if new:
+            rrsets[name.key + kind(rdtype)] = pack(rdtype, ttl, new)
+        else:
+            rrsets.pop(name.key + kind(rdtype), None)
+        old = self.soa.rdata[0]
+        serial = struct.pack("!I", self.serial % (2**32 - 1) + 1)
+        rrsets[self.apex.key + _SOA] = pack(rdtypes.SOA, self.soa.ttl, (old[:-20] + serial + old[-16:],))
+        return Zone(self.apex, rrsets)
+
+    def _at(self, name: Name) -> dict[int, RRset]:
+        found = (unpack(name, self.rrsets[name.key + each]) for each in self._kinds if name.key + each in self.rrsets)
+        return {rrset.rdtype: rrset for rrset in found}
+
+    def _check(self) -> None:
+        apex, rrsets = self.apex, self.rrsets
+        soa = rrsets.get(apex.key + _SOA)
+        count = 0 if soa is None else unpack(apex, soa).count
+        if count != 1:
+            raise ZoneError(f"expected one SOA record at {apex}, got {count or 'none'}")
+        if apex.key + _NS not in rrsets:
+            raise ZoneError(f"expected NS records at {apex}, got none")
+        for question in self._owning(_SOA):
+            if question != apex.key:
+                raise ZoneError(f"expected SOA at {apex} only, got one at {Name(question)}")
+        for end, mnemonic in ((_CNAME, "CNAME"), (_DNAME, "DNAME")):
+            for owner in self._owning(end):
+                types = self._at(Name(owner))
+                crowd = len(types) > 1 if end == _CNAME else rdtypes.CNAME in types
+                if crowd or unpack(apex, rrsets[owner + end]).count > 1:
+                    others = ", ".join(sorted(map(rdtypes.to_text, types))) if crowd else f"two {mnemonic} records"
+                    raise ZoneError(f"expected nothing next to the {mnemonic} at {Name(owner)}, got {others}")
+
+    def _owning(self, end: bytes) -> list[bytes]:
+        """Return the names that have an RRset of one type."""
+        if end not in self._kinds:
+            return []
+        return [question[:-4] for question in self.rrsets if question[-4:] == end]
+
+    def _find_empty(self) -> None:
+        least, before = len(self.apex.key), b""
+        for question in self.rrsets:
+            above = question[1 + question[0] : -4]
+            if above == before:
+                continue
+            before = above
+            while len(above) > least and not self.exists(above):
+                self.empty.add(above)
+                above = above[1 + above[0] :]
+
+    def _find_cuts(self) -> None:
+        least = len(self.apex.key)
+        cuts = {owner for owner in self._owning(_NS) if len(owner) > least}
+        for owner in cuts:
+            above = owner[1 + owner[0] :]
+            while len(above) > least and above not in cuts:
+                above = above[1 + above[0] :]
+            if len(above) <= least:
+                self.cuts.add(owner)
+        self.dnames.update(self._owning(_DNAME))
+        for question in self.rrsets if self.dnames else ():
+            name = Name(question[:-4])
+            if (found := self.find_dname(name)) is not None:
+                raise ZoneError(f"expected nothing below the DNAME at {found.name}, got {name}")
+
+
+class ZoneBuilder:
+    """Collects records into packed RRsets."""
+
+    def __init__(self, apex: Name) -> None:
+        self.apex = apex
+        self._rrsets: dict[bytes, bytes] = {}
+        #: RRsets of more than one record: TTL and RDATA by question.
+        self._many: dict[bytes, tuple[int, dict[bytes, None]]] = {}
+
+    def add(self, question: bytes, ttl: int, rdata: bytes) -> None:
+        """Add one record; *question* is its owner in lower case, type and class, at or below the apex."""
+        old = self._rrsets.get(question)
+        if old is None:
+            self._rrsets[question] = question[-4:-2] + struct.pack("!IHH", ttl, 1, len(rdata)) + rdata
+            return
+        least, found = self._many.get(question) or (ttl, dict.fromkeys(unpack(self.apex, old).rdata))
+        found[rdata] = None
+        self._many[question] = min(least, ttl, unpack_ttl(old)), found
+
+    def zone(self) -> Zone:
+        """Return the zone; raise `ZoneError` when the records cannot be one."""
+        for question, (ttl, found) in self._many.items():
+            self._rrsets[question] = pack(int.from_bytes(question[-4:-2], "big"), ttl, tuple(found))
+        self._many.clear()
+        return Zone(self.apex, self._rrsets)
+
+
+def pack(rdtype: int, ttl: int, rdata: tuple[bytes, ...]) -> bytes:
+    """Return an RRset as bytes: type, TTL, count, then each RDATA behind its length."""
+    return _HEAD.pack(rdtype, ttl, len(rdata)) + b"".join(len(each).to_bytes(2, "big") + each for each in rdata)
+
+
+def unpack_ttl(packed: bytes) -> int:
+    """Return the TTL of a packed RRset."""
+    return int.from_bytes(packed[2:6], "big")
+
+
+def unpack(name: Name, packed: bytes) -> RRset:
+    """Return the RRset that `pack` packed."""
+    rdtype, ttl, count = _HEAD.unpack_from(packed)
+    rdata, at = [], _HEAD.size
+    for _ in range(count):
+        end = at + 2 + int.from_bytes(packed[at : at + 2], "big")
+        rdata.append(packed[at + 2 : end])
+        at = end
+    return RRset(name, rdtype, ttl, tuple(rdata))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dnsmessage import rdtypes
 from nameserver import load
 
 ROOT = Path(__file__).parents[2]
@@ -45,9 +46,8 @@ def addresses_in_zones() -> list[tuple[str, str, str]]:
     found = []
     for origin, file in ZONES.items():
         for rrset in load(origin, ROOT / "dns" / "zones" / file):
-            if rrset.rtype == "A":
-                owner = ".".join(label.decode() for label in rrset.name) + "."
-                found += [(origin, owner, text) for text in rrset.text()]
+            if rrset.rdtype == rdtypes.A:
+                found += [(origin, str(rrset.name), text) for text in rrset.text()]
     return found
 
 

@@ -1,5 +1,7 @@
 """The shell: a record changed over the admin port is served at once; a bad file changes nothing."""
 
+import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -27,14 +29,13 @@ def request(method: str, zone: str, query: dict[str, str] | None = None, body: b
     return Request(method, f"/admin/zones/{zone}/records", query or {}, {"zone": zone}, {}, body)
 
 
-def test_a_put_record_is_served_with_the_next_serial_and_gone_after_delete(server: Server) -> None:
+async def test_a_put_record_is_served_with_the_next_serial_and_gone_after_delete(server: Server) -> None:
     assert rcode(server.handle(QUERY, ("192.0.2.9", 1), "udp")) == 3
-    assert (
-        server._put(request("PUT", "example.", body=b'{"name":"w","type":"A","ttl":1,"rdata":["192.0.2.7"]}'))["serial"]
-        == 2
-    )
+    body = b'{"name":"w","type":"A","ttl":1,"rdata":["192.0.2.7"]}'
+    assert (await server._put(request("PUT", "example.", body=body)))["serial"] == 2
     assert bytes([192, 0, 2, 7]) in server.handle(QUERY, ("192.0.2.9", 1), "udp")
-    assert server._delete(request("DELETE", "example", {"name": "w", "type": "A"}))["serial"] == 3
+    deleted = await server._delete(request("DELETE", "example", {"name": "w", "type": "A"}))
+    assert deleted["serial"] == 3
     assert rcode(server.handle(QUERY, ("192.0.2.9", 1), "udp")) == 3
 
 
@@ -45,25 +46,25 @@ def test_a_put_record_is_served_with_the_next_serial_and_gone_after_delete(serve
         (b'{"name":"w","type":"A"}', 'expected "rdata"'),
         (b'{"name":"w.org.","type":"A","rdata":["192.0.2.1"]}', "expected a name in example."),
         (b'{"name":"w","type":"SOA","rdata":["a b 1 2 3 4 5"]}', "expected any type but SOA"),
-        (b'{"name":"ns","type":"CNAME","rdata":["w"]}', "expected nothing beside the CNAME"),
+        (b'{"name":"ns","type":"CNAME","rdata":["w"]}', "expected nothing next to the CNAME"),
         (b"[]", "expected {"),
     ],
 )
-def test_a_bad_record_is_refused_and_the_zone_stays(server: Server, body: bytes, message: str) -> None:
+async def test_a_bad_record_is_refused_and_the_zone_stays(server: Server, body: bytes, message: str) -> None:
     with pytest.raises(AdminError, match=None) as error:
-        server._put(request("PUT", "example.", body=body))
+        await server._put(request("PUT", "example.", body=body))
     assert message in str(error.value)
     assert next(iter(server.responder.zones.values())).serial == 1
 
 
-def test_a_bad_file_keeps_the_zone_and_fails_health(server: Server) -> None:
+async def test_a_bad_file_keeps_the_zone_and_fails_health(server: Server) -> None:
     (path,) = server.files.values()
     path.write_text("nonsense\n")
-    server.reload_all()
+    await server.reload_all()
     assert next(iter(server.responder.zones.values())).serial == 1
     assert not server.telemetry.health.ok
     path.write_text(ZONE.replace(" 1 2", " 9 2"))
-    server.reload_all()
+    await server.reload_all()
     assert next(iter(server.responder.zones.values())).serial == 9
     assert server.telemetry.health.ok
 
@@ -86,4 +87,45 @@ def test_a_bad_zone_file_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.C
     path = tmp_path / "bad.zone"
     path.write_text("@ IN A\n")
     assert main(["--listen", "127.0.0.1:0", "--zone", f"example.={path}"]) == 2
-    assert capsys.readouterr().err == f"nameserver: error: {path}:1: expected A ADDRESS, got 0 words: \n"
+    assert capsys.readouterr().err == f"nameserver: error: {path}:1: expected A IPv4-ADDRESS, got 0 words: \n"
+
+
+async def test_a_bad_file_does_not_keep_another_zone_from_reloading(tmp_path: Path) -> None:
+    paths = {"a.": tmp_path / "a", "b.": tmp_path / "b"}
+    for path in paths.values():
+        path.write_text(ZONE)
+    server = Server(Telemetry("nameserver"), paths)
+    paths["a."].write_text(ZONE + "x IN AAAA fe80::1%eth0\n")
+    paths["b."].write_text(ZONE.replace(" 1 2", " 9 2"))
+    await server.reload_all()
+    assert {str(apex): zone.serial for apex, zone in server.responder.zones.items()} == {"a.": 1, "b.": 9}
+    checks = server.telemetry.health.as_dict()["checks"]
+    assert (checks["zone a."]["ok"], checks["zone b."]["ok"]) == (False, True)
+    assert f"{paths['a.']}:5: expected an IPv6 address" in checks["zone a."]["detail"]
+
+
+async def test_answers_go_on_while_a_large_zone_is_read(server: Server) -> None:
+    (path,) = server.files.values()
+    path.write_text(ZONE + "".join(f"h{i} IN A 10.0.{i >> 8 & 255}.{i & 255}\n" for i in range(50_000)))
+    server.on_hangup()
+    (task,) = server._reloading
+    delays = []
+    while not task.done():
+        began = time.perf_counter()
+        await asyncio.sleep(0)
+        server.handle(QUERY, ("192.0.2.9", 1), "udp")
+        delays.append(time.perf_counter() - began)
+    assert len(next(iter(server.responder.zones.values()))) == 50_003
+    assert len(delays) > 10
+    assert sorted(delays)[len(delays) // 2] < 0.05
+
+
+async def test_the_query_log_names_who_asked_for_what(server: Server) -> None:
+    server.handle(QUERY, ("192.0.2.9", 1), "udp")
+    server.handle(QUERY[:12] + b"\1W" + QUERY[14:], ("192.0.2.8", 1), "tcp")
+    server.handle(b"\0\1" + bytes(10), ("192.0.2.7", 1), "udp")
+    rows = server._queries(Request("GET", "/admin/queries", {"limit": "2"}, {}, {}, b""))
+    assert [(r["client"], r["transport"], r["qname"], r["qtype"], r["rcode"]) for r in rows] == [
+        ("192.0.2.7", "udp", "?", "?", "FORMERR"),
+        ("192.0.2.8", "tcp", "w.example.", "A", "NXDOMAIN"),
+    ]

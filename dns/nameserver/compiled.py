@@ -1,0 +1,204 @@
+"""A zone as finished answers: whatever the ladder says that does not depend on more than the length of the question's name.
+
+An exact name and type has one finished body.  A referral, NXDOMAIN, NODATA and a wildcard's RRset are the same for every
+name below their anchor but for compression pointers, which move with the length of the name: a `Tail` moves them.
+Aliases of wildcards, DNAME, ANY and answers that must be cut to fit stay with the ladder.
+"""
+
+import struct
+from dataclasses import dataclass, field
+
+from dnsmessage import Name, rdtypes, suffixes
+from dnsmessage.message import AA, HEADER, NOERROR, NXDOMAIN, QR
+from nameserver.answer import Answer, answer, count, negative, write
+from nameserver.zone import Zone
+from serving import Answers
+
+#: Bodies above this size stay with the ladder: the pointers in them could outgrow 14 bits.
+MAX_TAIL = 8192
+#: Types that need more than their own records: compression, addresses, rules for cuts.
+_BY_LADDER = rdtypes.COMPRESSIBLE | {rdtypes.SRV, rdtypes.DS}
+#: Types asked for at every alias, also where its target has none of them.
+COMMON = (rdtypes.A, rdtypes.AAAA)
+_HEAD = struct.Struct("!HIH")
+
+
+@dataclass(slots=True)
+class Tail:
+    """Sections for every question whose name ends in one anchor."""
+
+    rcode: int
+    authoritative: bool
+    counts: tuple[int, int, int]
+    #: Bytes of the anchor on the wire.
+    anchor: int
+    #: Where pointers are in the body, which is written for a question name two bytes longer than the anchor.
+    pointers: tuple[int, ...]
+    body: bytes
+    _moved: dict[int, bytes] = field(default_factory=dict)
+
+    def at(self, length: int) -> bytes:
+        """Return the body for a question name of *length* bytes on the wire."""
+        moved = self._moved.get(length)
+        if moved is None:
+            body, by = bytearray(self.body), length - self.anchor - 2
+            for pointer in self.pointers:
+                (old,) = struct.unpack_from("!H", body, pointer)
+                struct.pack_into("!H", body, pointer, old + by)
+            moved = self._moved[length] = bytes(body)
+        return moved
+
+
+@dataclass(slots=True)
+class Compiled:
+    """One zone, compiled."""
+
+    zone: Zone
+    answers: Answers
+    #: The SOA of a negative answer.
+    nodata: Tail
+    nxdomain: Tail
+    #: Referrals by cut; RRsets of wildcards by closest encloser and type, None where only the ladder can tell.
+    referrals: dict[bytes, Tail | None] = field(default_factory=dict)
+    wildcards: dict[bytes, dict[int, Tail] | None] = field(default_factory=dict)
+
+    def find(self, qname: bytes, qtype: int) -> Tail | None:
+        """Return the tail for a name in lower case at or below the apex that has no finished answer.
+
+        None where the ladder must be asked.
+        """
+        zone, encloser = self.zone, b""
+        least = len(zone.apex.key)
+        cut: bytes | None = None
+        for suffix in suffixes(qname):
+            if len(suffix) < least:
+                break
+            if suffix in self.referrals and not (suffix == qname and qtype == rdtypes.DS):
+                cut = suffix
+            if not encloser and zone.exists(suffix):
+                encloser = suffix
+        if cut is not None:
+            return self.referrals[cut]
+        if encloser == qname:
+            if qtype == rdtypes.ANY or zone.is_alias(qname):
+                return None
+            return self.nodata
+        if zone.dnames:
+            return None
+        if encloser in self.wildcards:
+            types = self.wildcards[encloser]
+            return None if types is None or qtype == rdtypes.ANY else types.get(qtype, self.nodata)
+        return self.nxdomain
+
+
+def compile_zone(zone: Zone) -> Compiled:
+    """Compile every RRset, cut, wildcard and negative answer of *zone*."""
+    soa = (negative(zone),)
+    nodata, nxdomain = (Answer(rcode, True, zone.apex, (), soa) for rcode in (NOERROR, NXDOMAIN))
+    compiled = Compiled(zone, Answers(QR | AA), _some(nodata), _some(nxdomain))
+    below = _Below(zone)
+    for cut in zone.cuts:
+        compiled.referrals[cut] = _tail(answer(zone, _stranger(zone, Name(cut)), rdtypes.A))
+    compiled.wildcards.update({key[2:]: {} for key in zone.empty if key[:2] == b"\x01*"})
+    for question, packed in zone.rrsets.items():
+        if zone.cuts and below(question):
+            continue
+        if question[:2] == b"\x01*":
+            encloser = Name(question[2:-4])
+            if encloser.key not in compiled.wildcards:
+                compiled.wildcards[encloser.key] = _wildcard(zone, encloser)
+        _exact(compiled, question, packed)
+    return compiled
+
+
+def _exact(compiled: Compiled, question: bytes, packed: bytes) -> None:
+    """Compile one RRset that is not below a cut."""
+    rdtype, _, records = _HEAD.unpack_from(packed)
+    if rdtype == rdtypes.CNAME:
+        _alias(compiled, Name(question[:-4]))
+    elif rdtype in _BY_LADDER or compiled.zone.cuts:
+        # DS at the apex is the parent's, if that is served here (RFC 4035 section 3.1.4.1)
+        if rdtype != rdtypes.DS or len(question) - 4 != len(compiled.zone.apex.key):
+            _ladder(compiled, Name(question[:-4]), rdtype)
+    else:
+        body, at = b"\xc0\x0c" + question[-4:] + packed[2:6] + packed[8:], 8
+        if records > 1:
+            head, body = body[:10], b""
+            for _ in range(records):
+                end = at + 2 + int.from_bytes(packed[at : at + 2], "big")
+                body += head + packed[at:end]
+                at = end
+        compiled.answers.add(question, (records, 0, 0), body)
+
+
+def _ladder(compiled: Compiled, name: Name, qtype: int) -> None:
+    """Compile what the ladder says to one question."""
+    content = answer(compiled.zone, name, qtype)
+    if content.authoritative and content.rcode == 0 and content.anchor == name:
+        question = name.wire + struct.pack("!HH", qtype, 1)
+        writer = write(question, content, content.additional)
+        if len(writer.body) + len(question) + HEADER.size + 11 <= 65_535:
+            counts = count(content.answer), count(content.authority), count(content.additional)
+            compiled.answers.add(name.key + question[-4:], counts, bytes(writer.body))
+
+
+def _alias(compiled: Compiled, name: Name) -> None:
+    """Compile an alias for the common types and those at the end of its chain."""
+    zone = compiled.zone
+    qtypes = {rdtypes.CNAME, *COMMON}
+    content = answer(zone, name, rdtypes.A)
+    target = (
+        Name(content.answer[-1].rdata[0]) if content.answer[-1].rdtype == rdtypes.CNAME else content.answer[-1].name
+    )
+    qtypes.update(zone.node(target) or () if target.is_below(zone.apex) else ())
+    for qtype in qtypes:
+        _ladder(compiled, name, qtype)
+
+
+def _wildcard(zone: Zone, encloser: Name) -> dict[int, Tail] | None:
+    """Return the tails of a wildcard by type; None when it is an alias."""
+    node = zone.node(Name(b"\x01*" + encloser.wire)) or {}
+    if rdtypes.CNAME in node:
+        return None
+    stranger = _stranger(zone, encloser)
+    tails = {qtype: _tail(answer(zone, stranger, qtype), stranger) for qtype in node}
+    return None if None in tails.values() else {qtype: tail for qtype, tail in tails.items() if tail is not None}
+
+
+def _tail(content: Answer, name: Name | None = None) -> Tail | None:
+    anchor = content.anchor
+    name = Name(b"\x01x" + anchor.wire) if name is None else name
+    writer = write(name.wire + b"\0\1\0\1", content, content.additional)
+    if len(writer.body) > MAX_TAIL:
+        return None
+    counts = count(content.answer), count(content.authority), count(content.additional)
+    body = bytes(writer.body)
+    return Tail(content.rcode, content.authoritative, counts, len(anchor.wire), tuple(writer.pointers), body)
+
+
+def _some(content: Answer) -> Tail:
+    tail = _tail(content)
+    assert tail is not None  # noqa: S101 - one SOA is less than MAX_TAIL
+    return tail
+
+
+def _stranger(zone: Zone, anchor: Name) -> Name:
+    """Return a name of one byte and the anchor that does not exist; compiled answers do not depend on the byte."""
+    return next(
+        name for byte in range(256) if not zone.exists((name := Name(bytes((1, byte)) + anchor.wire)).key)
+    )  # fmt: skip
+
+
+class _Below:
+    """Tells whether the name of a question is below a cut."""
+
+    def __init__(self, zone: Zone) -> None:
+        self._cuts, self._least = zone.cuts, len(zone.apex.key)
+
+    def __call__(self, question: bytes) -> bool:
+        above = question[1 + question[0] : -4]
+        while len(above) > self._least:
+            if above in self._cuts:
+                return True
+            above = above[1 + above[0] :]
+        return False

@@ -1,0 +1,159 @@
+"""Queries in, responses out: finished answers first, the ladder for the rest.  It opens no socket and reads no clock."""
+
+from dataclasses import dataclass
+
+from dnsmessage import Name, Query, RemoteError, decode_query, encode_opt, error_response, rdtypes, suffixes
+from dnsmessage.message import AA, BADVERS, CD, HEADER, MAX_TCP, PAYLOAD, PLAIN_UDP, QR, RD, REFUSED, SERVFAIL
+from nameserver.answer import Answer, answer, encode
+from nameserver.compiled import Compiled, compile_zone
+from nameserver.zone import Zone
+from serving import COUNTS, Answers
+
+_PLAIN_OPT, _DO_OPT = encode_opt(), encode_opt(dnssec_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response and its rcode, for logs and counters."""
+
+    wire: bytes
+    rcode: int
+
+
+class Responder:
+    """Answers queries from a set of zones."""
+
+    def __init__(self, zones: dict[Name, Zone] | None = None) -> None:
+        self._compiled: dict[bytes, Compiled] = {}
+        self.answers = Answers(QR | AA)
+        for zone in (zones or {}).values():
+            self._compiled[zone.apex.key] = compile_zone(zone)
+        self._merge()
+
+    @property
+    def zones(self) -> dict[Name, Zone]:
+        """The zones by apex."""
+        return {each.zone.apex: each.zone for each in self._compiled.values()}
+
+    def put(self, zone: Zone) -> None:
+        """Serve *zone* from now on, in place of the one with the same apex."""
+        self.put_compiled(compile_zone(zone))
+
+    def put_compiled(self, compiled: Compiled) -> None:
+        """Serve a zone that `compile_zone` has compiled already."""
+        self._compiled[compiled.zone.apex.key] = compiled
+        self._merge()
+
+    def find_zone(self, qname: Name, qtype: int = 0) -> Zone | None:
+        """Return the closest zone at or above *qname*; for DS at an apex the parent zone, if it is served here."""
+        compiled = self._find(qname.key, qtype)
+        return None if compiled is None else compiled.zone
+
+    def respond(self, wire: bytes, *, udp: bool) -> Response | None:
+        """Return the response to *wire*; None where none must be sent (not a query, or too short to answer)."""
+        if len(wire) < HEADER.size or wire[2] & 0x80:
+            return None
+        return self._finished(wire, udp) or self._decoded(wire, udp)
+
+    def servfail(self, wire: bytes) -> bytes:
+        """Return SERVFAIL for *wire* (a fault switch uses it)."""
+        return error_response(wire, SERVFAIL)
+
+    def reference(self, query: Query, limit: int) -> Response:
+        """Return what the ladder says, without finished answers."""
+        zone = self.find_zone(query.qname, query.qtype)
+        if query.edns is not None and query.edns.version:
+            content = Answer(BADVERS, False, query.qname)
+        elif (
+            zone is None or query.qclass not in {rdtypes.IN, rdtypes.ANY} or query.qtype in {rdtypes.AXFR, rdtypes.IXFR}
+        ):
+            content = Answer(REFUSED, False, query.qname)
+        else:
+            content = answer(zone, query.qname, query.qtype)
+        return Response(encode(query, content, limit), content.rcode)
+
+    def _finished(self, wire: bytes, udp: bool) -> Response | None:
+        """Answer a plain query: opcode 0, one question of class IN, at most an OPT record behind it."""
+        flags, counts = wire[2:4], wire[4:12]
+        if flags[0] & 0xFE or counts[:7] != b"\0\1\0\0\0\0\0" or counts[7] > 1:
+            return None
+        end = 12
+        try:
+            while length := wire[end]:
+                if length > 63:
+                    return None
+                end += 1 + length
+        except IndexError:
+            return None
+        end += 5
+        qname, rest, opt, limit = wire[12 : end - 4].lower(), wire[end - 4 : end], b"", PLAIN_UDP
+        if counts[7]:
+            # OPT at the root, version 0, options of any kind up to the end of the message
+            if wire[end : end + 3] != b"\0\0\x29" or wire[end + 5 : end + 7] != b"\0\0":
+                return None
+            size = len(wire) - end - 11
+            if (
+                size < 0
+                or int.from_bytes(wire[end + 9 : end + 11], "big") != size
+                or (size and not _options(wire, end + 11))
+            ):
+                return None
+            opt = _DO_OPT if wire[end + 7] & 0x80 else _PLAIN_OPT
+            limit = min(max(int.from_bytes(wire[end + 3 : end + 5], "big"), PLAIN_UDP), PAYLOAD)
+        elif len(wire) != end:
+            return None
+        if rest[2:] != b"\0\1" or len(qname) > 255:
+            return None
+        found = self.answers.get(qname + rest)
+        if found is not None:
+            rcode, bits, (numbers, body) = 0, QR | AA, found
+            records = numbers[:4] + (numbers[6:] if opt else numbers[4:6])
+        else:
+            qtype = int.from_bytes(rest[:2], "big")
+            compiled = self._find(qname, qtype)
+            if compiled is None or qtype in {rdtypes.AXFR, rdtypes.IXFR}:
+                return None
+            tail = compiled.find(qname, qtype)
+            if tail is None:
+                return None
+            rcode, body, bits = tail.rcode, tail.at(len(qname)), QR | (AA if tail.authoritative else 0)
+            an, ns, ar = tail.counts
+            records = COUNTS.pack(an, ns, ar + bool(opt), 0)[:6]
+        if end + len(body) + len(opt) > (limit if udp else MAX_TCP):
+            return None
+        bits |= int.from_bytes(flags, "big") & (RD | CD) | rcode
+        head = b"".join((wire[:2], bits.to_bytes(2, "big"), b"\0\1", records))
+        return Response(b"".join((head, wire[12:end], body, opt)), rcode)
+
+    def _decoded(self, wire: bytes, udp: bool) -> Response:
+        try:
+            query = decode_query(wire)
+        except RemoteError as error:
+            return Response(error_response(wire, error.rcode), error.rcode)
+        return self.reference(query, query.limit(udp=udp))
+
+    def _find(self, qname: bytes, qtype: int) -> Compiled | None:
+        found = None
+        for suffix in suffixes(qname):
+            compiled = self._compiled.get(suffix)
+            if compiled is not None:
+                if qtype != rdtypes.DS or suffix != qname:
+                    return compiled
+                found = compiled  # DS belongs to the parent (RFC 4035 section 3.1.4.1)
+        return found
+
+    def _merge(self) -> None:
+        if len(self._compiled) == 1:
+            (only,) = self._compiled.values()
+            self.answers = only.answers
+            return
+        self.answers = Answers(QR | AA)
+        for compiled in self._compiled.values():
+            self.answers.merge(compiled.answers)
+
+
+def _options(wire: bytes, at: int) -> bool:
+    """Return whether EDNS options fill the message from *at* to its end."""
+    while at + 4 <= len(wire):
+        at += 4 + int.from_bytes(wire[at + 2 : at + 4], "big")
+    return at == len(wire)

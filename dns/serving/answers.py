@@ -1,0 +1,82 @@
+"""Finished answers: the part of a response that follows the question, encoded once, at an address that never moves.
+
+`Listener` sends these without a line of Python per query (`serving.batch`); everything else is the handler's.
+"""
+
+import ctypes
+import struct
+
+from dnsmessage.message import HEADER, PLAIN_UDP
+
+#: Bytes of memory taken at once for bodies.
+CHUNK = 1 << 20
+#: Room that every response needs next to its body: header and OPT.
+OVERHEAD = HEADER.size + 11
+#: Address and length of the body for the kernel's ``struct iovec``; then the counts of answers, authorities, additionals,
+#: and additionals with OPT, in network order.
+ENTRY = struct.Struct("=QQ")
+COUNTS = struct.Struct("!4H")
+
+Counts = tuple[int, int, int]
+
+
+class Answers:
+    """Finished answers by question (name, type and class on the wire, in lower case)."""
+
+    def __init__(self, flags: int) -> None:
+        """Make an empty table; *flags* are the header's flags of every answer in it, rcode included."""
+        self.flags = flags
+        #: Answers of at most 512 bytes.  `bytes.lower` on a whole question must not change its type, so the few types whose
+        #: number is a letter in ASCII are in `others`.
+        self.entries: dict[bytes, bytes] = {}
+        #: Larger answers, and those types.
+        self.others: dict[bytes, bytes] = {}
+        self._chunks: list[ctypes.Array[ctypes.c_char]] = []
+        self._view = memoryview(b"")
+        self._address = self._used = 0
+
+    def __len__(self) -> int:
+        return len(self.entries) + len(self.others)
+
+    def __repr__(self) -> str:
+        return f"<Answers {len(self)} chunks={len(self._chunks)}>"
+
+    def add(self, question: bytes, counts: Counts, body: bytes) -> None:
+        """Store a finished answer.
+
+        Args:
+            question: name in lower case, type and class, on the wire.
+            counts: records in the answer, authority and additional section.
+            body: the sections; pointers in it count from the header of a response with this question.
+        """
+        size = len(body)
+        if size > CHUNK - self._used or not self._chunks:
+            self._chunks.append(ctypes.create_string_buffer(max(CHUNK, size)))
+            self._address, self._used = ctypes.addressof(self._chunks[-1]), 0
+            self._view = memoryview(self._chunks[-1]).cast("B")
+        at = self._used
+        self._view[at : at + size] = body
+        self._used = at + size
+        an, ns, ar = counts
+        entry = ENTRY.pack(self._address + at, size) + COUNTS.pack(an, ns, ar, ar + 1)
+        small = size + len(question) + OVERHEAD <= PLAIN_UDP and not _has_letter(question[-4:])
+        (self.entries if small else self.others)[question] = entry
+
+    def get(self, question: bytes) -> tuple[bytes, bytes] | None:
+        """Return counts (four of them, as in `COUNTS`) and body of the answer to a question in lower case but for its type."""
+        entry = self.others.get(question) or (None if _has_letter(question[-4:]) else self.entries.get(question))
+        if entry is None:
+            return None
+        address, size = ENTRY.unpack_from(entry)
+        return entry[16:], ctypes.string_at(address, size)
+
+    def merge(self, other: "Answers") -> None:
+        """Take over the answers of *other*, which must not be changed from now on."""
+        self.entries.update(other.entries)
+        self.others.update(other.others)
+        self._chunks = other._chunks + self._chunks  # noqa: SLF001 - keeps their memory alive; the last one is still ours
+
+
+def _has_letter(end: bytes) -> bool:
+    """Return whether type and class at the end of a question have a letter in them."""
+    return end.lower() != end.upper()
