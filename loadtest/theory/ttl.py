@@ -66,9 +66,9 @@ def old_share(seconds: float, ttl: float, hold: float, rate: float, others: floa
     Two delays add up.  The resolver holds the record with probability occ = μT/(1 + μT), and then for another R
     seconds, uniform between 0 and T; until it expires, everyone who asks gets the old address.  The client asks again
     only at its first request after it has held an answer (or a connection) for H seconds.  At the change it holds one
-    with probability λH/(1 + λH), of uniform age and independent of R.  So a request at t goes to the old address if t < R,
-    or if the client holds an answer that it took before R had passed: held · (1 - (t - R)/H)⁺, averaged over R.  The
-    last client moves after T + H, not after T.
+    with probability held = λH/(1 + λH), of uniform age and independent of R.  So a request at t goes to the old address
+    if t < R, or if the client holds an answer that it took before R had passed: held · (1 - (t - R)/H)⁺, averaged over
+    R.  The last client moves after T + H, not after T.
 
     H = 0 is a client that honours the TTL: its cache expires with the resolver's and adds no delay.
 

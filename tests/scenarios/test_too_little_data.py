@@ -63,5 +63,5 @@ def test_few_names_and_clients_make_ttl_invalid(tmp_path):
     experiment.conclude(run)
     assert run.result.verdict is Verdict.INVALID
     assert {check.name for check in run.result.validity if not check.ok} >= {
-        "enough questions, T = 4 s", "enough answers within T of the change, T = 4 s", "enough requests at the end",
+        "enough queries, T = 4 s", "enough answers within T of the change, T = 4 s", "enough requests at the end",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a client that ignores a TTL knows, and until when; and that theory's clients make the scenario pass."""
+"""What clients that ignore a TTL know, and until when; and clients that move as predicted make the scenario pass."""
 
 import math
 import random
@@ -7,8 +7,9 @@ import pytest
 
 from experiments import parameters
 from reports.drawing import svg
-from scenarios.instruments.ttl_clients import Client, Crowd, Habit, Seen
-from scenarios.ttl import NEW_ORIGIN, OLD, RESOLVER, Ttl
+from scenarios.instruments.ttl_clients import Answered, Client, Crowd, Habit
+from scenarios.instruments.ttl_move import NEW_ORIGIN
+from scenarios.ttl import OLD, RESOLVER, Ttl
 from tests.scenarios.runs import failed, predicted
 
 #: An origin behind the edge that the name leaves.
@@ -25,7 +26,7 @@ OLD_ORIGIN = "catalog-1.example.com"
         pytest.param(Habit("pool", connection_s=30), 4.0, 4.0, id="a-connection-is-not-an-answer"),
     ],
 )
-def test_an_answer_is_kept_as_the_habit_says(habit: Habit, ttl_s: float, knows_until: float) -> None:
+def test_the_habit_determines_how_long_an_answer_is_kept(habit: Habit, ttl_s: float, knows_until: float) -> None:
     client = Client(habit)
     client.learn(OLD, ttl_s, now=100.0)
     last = min(knows_until, 1e9) + 100.0
@@ -33,13 +34,13 @@ def test_an_answer_is_kept_as_the_habit_says(habit: Habit, ttl_s: float, knows_u
     assert (client.knows(last) is None) == math.isfinite(knows_until)
 
 
-def test_a_connection_is_used_until_it_has_its_age() -> None:
+def test_a_connection_is_reused_until_its_maximum_age() -> None:
     client = Client(Habit("pool", connection_s=30))
     client.connected(now=10.0)
     assert (client.may_reuse(39.9), client.may_reuse(40.0)) == (True, False)
 
 
-def test_who_opens_a_connection_for_each_request_reuses_none() -> None:
+def test_a_client_with_a_connection_per_request_reuses_none() -> None:
     client = Client(Habit("honours"))
     client.connected(now=10.0)
     assert not client.may_reuse(10.0)
@@ -55,49 +56,48 @@ def test_only_the_first_hold_of_a_client_is_shortened() -> None:
 
 @pytest.fixture
 def moved(tmp_path):
-    """A run whose clients moved as theory has them: each on its own, at a time drawn from its curve."""
+    """Five crowds that follow theory: each client moves independently, at a time drawn from its curve."""
     experiment = Ttl(parameters.bind(Ttl.settings, quick=True))
-    run = predicted(experiment, tmp_path)
+    run, move = predicted(experiment, tmp_path), experiment.move
     rng, p = random.Random(4), experiment.p
-    for habit in experiment.habits:
+    for habit in move.habits:
         crowd = Crowd(habit, [f"c{i}" for i in range(p.clients)], p.requests, rng, RESOLVER)
         for client in range(p.clients):
             rest = rng.random() * experiment.longest if rng.random() < 0.85 else 0.0
             held = rng.random() < p.requests * habit.hold / (1 + p.requests * habit.hold) if habit.hold else False
             moves = rest + (rng.random() * habit.hold if held else 0.0) if math.isfinite(habit.hold) else math.inf
             at = rng.expovariate(p.requests)
-            while at < experiment.gone + 3:
-                crowd.seen.append(Seen(at, client, OLD_ORIGIN if at < moves else NEW_ORIGIN, not habit.connection_s))
+            while at < move.end:
+                origin = OLD_ORIGIN if at < moves else NEW_ORIGIN
+                crowd.answered.append(Answered(at, client, origin, not habit.connection_s))
                 at += rng.expovariate(p.requests)
-        experiment.crowds.append(crowd)
-    return experiment, run
+        move.crowds.append(crowd)
+    return move, run
 
 
-def test_clients_that_move_as_theory_has_them_pass(moved) -> None:
-    experiment, run = moved
-    experiment._clients(run)
+def test_clients_that_move_as_predicted_pass(moved) -> None:
+    move, run = moved
+    move.conclude(run)
     assert failed(run) == []
-    assert svg(experiment._leaving(run)).count(" halo") > 40
+    assert svg(run.findings.charts[0]).count(" halo") > 40
 
 
-def test_a_client_that_stays_after_everybody_has_moved_fails(moved) -> None:
-    experiment, run = moved
-    experiment.crowds[0].seen.append(Seen(experiment.gone + 1, 3, OLD_ORIGIN, True))
-    experiment._clients(run)
+def test_a_client_that_stays_too_long_fails(moved) -> None:
+    move, run = moved
+    move.crowds[0].answered.append(Answered(move.gone + 1, 3, OLD_ORIGIN, True))
+    move.conclude(run)
     assert failed(run) == ["gone at the end: honours the TTL"]
 
 
-def test_clients_that_never_let_go_must_not(moved) -> None:
-    experiment, run = moved
-    experiment.crowds[-1].seen.append(Seen(experiment.gone + 1, 3, NEW_ORIGIN, True))
-    experiment._clients(run)
+def test_a_client_that_should_never_move_and_does_fails(moved) -> None:
+    move, run = moved
+    move.crowds[-1].answered.append(Answered(move.gone + 1, 3, NEW_ORIGIN, True))
+    move.conclude(run)
     assert failed(run) == ["on the old address at the end: never asks again"]
 
 
-def test_clients_that_keep_what_they_should_not_are_off_their_curve(moved) -> None:
-    experiment, run = moved
-    experiment.crowds[0].seen = [
-        *experiment.crowds[2].seen
-    ]  # a minimum of six seconds, where the TTL was to be honoured
-    experiment._clients(run)
+def test_clients_with_another_hold_than_predicted_deviate_from_their_curve(moved) -> None:
+    move, run = moved
+    move.crowds[0].answered = [*move.crowds[2].answered]  # at least six seconds, instead of the TTL
+    move.conclude(run)
     assert "on the old address, mean: honours the TTL" in failed(run)

@@ -1,7 +1,7 @@
-"""Clients that hold on to an address: as the TTL says, longer, for ever, or by a connection that they keep.
+"""Clients that keep an address for the TTL, longer, for ever, or by keeping a connection (scenario `ttl`).
 
-`Client` decides, told the time; `Crowd` makes real requests of what it decided.  A request goes over plain HTTP: what
-is counted here is where it arrives.
+`Client` decides and is passed the time; `Crowd` makes real requests.  Requests use plain HTTP, since only the server
+that answers is of interest.
 """
 
 import asyncio
@@ -20,49 +20,50 @@ from wireformat.http1_reader import ResponseReader
 #: Seconds after which a request is lost.
 TIMEOUT = 5.0
 PORT = 80
-#: What the edge answers tells which origin, and so which edge, it came from.
+#: The response names the origin, and so tells which edge was asked.
 PATH = "/whoami"
 
 
 @dataclass(frozen=True, slots=True)
 class Habit:
-    """How a kind of client treats what it has learned."""
+    """How one kind of client treats the addresses that it has learned."""
 
     name: str
-    #: Seconds for which it keeps an answer at least, whatever the TTL; 0: honours the TTL; infinite: never asks again.
+    #: Least seconds for which it keeps an answer, regardless of the TTL; 0: honours the TTL; infinite: never asks
+    #: again.
     answer_s: float = 0.0
     #: Seconds for which it keeps a connection; 0: a new one for each request.
     connection_s: float = 0.0
 
     @property
     def hold(self) -> float:
-        """Seconds for which it does not ask, beyond what the TTL allows."""
+        """Seconds for which it does not ask, in addition to the TTL."""
         return max(self.answer_s, self.connection_s)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Answered:
     """One request that was answered."""
 
-    #: On the clock of the event loop, when the client decided where to go.
+    #: When the client decided where to connect, on the event loop's clock.
     at: float
-    #: Which client of its crowd.
+    #: Number of the client in its crowd.
     client: int
-    #: Who answered.
+    #: Name of the origin.
     origin: str
-    #: Whether it opened a connection.
+    #: Whether the request opened a connection.
     opened: bool
 
 
 class Client:
-    """What one client has learned, and until when it holds on to it."""
+    """What one client has learned, and until when it keeps it."""
 
     def __init__(self, habit: Habit, shortened: float = 1.0) -> None:
-        """Make one.
+        """Make a client that knows nothing.
 
         Args:
             habit: of its kind.
-            shortened: share of its first hold that is still to come: clients that run for long have holds of every age.
+            shortened: share of its first hold that remains: clients that have run for long have holds of every age.
         """
         self.habit = habit
         self.address: str | None = None
@@ -74,11 +75,11 @@ class Client:
         return f"<Client {self.habit.name!r} address={self.address} until={self._until:.3f}>"
 
     def may_reuse(self, now: float) -> bool:
-        """Return whether a connection that is open may be used again."""
+        """Return whether its open connection may be used again."""
         return now < self._connected_until
 
     def knows(self, now: float) -> str | None:
-        """Return the address that it holds on to; None when it has to ask."""
+        """Return the address that it keeps; None if it has to ask."""
         return self.address if now < self._until else None
 
     def learn(self, address: str, ttl_s: float, now: float) -> None:
@@ -87,7 +88,7 @@ class Client:
         self._until = now + max(ttl_s, self._share(self.habit.answer_s))
 
     def connected(self, now: float) -> None:
-        """Take a connection that was opened."""
+        """Take a connection that was just opened."""
         self._connected_until = now + self._share(self.habit.connection_s)
 
     def _share(self, hold: float) -> float:
@@ -98,76 +99,77 @@ class Client:
 
 
 class Crowd:
-    """Clients of one habit, each with a name of its own and requests at random times."""
+    """Clients of one habit, each with its own name and requests at random times."""
 
     def __init__(
         self, habit: Habit, names: Sequence[str], rate: float, rng: random.Random, resolver: tuple[str, int]
     ) -> None:
-        """Make one.
+        """Make a crowd.
 
         Args:
-            habit: of all of them.
+            habit: of all clients.
             names: one for each client.
-            rate: requests per second of each, Poisson.
+            rate: Poisson requests per second of each client.
             rng: draws their times.
-            resolver: whom they ask.
+            resolver: address and port of the resolver.
         """
         self.habit, self.names, self.rate, self._rng, self._resolver = habit, names, rate, rng, resolver
-        self.seen: list[Seen] = []
-        #: Requests without an answer, by what went wrong.
+        self.answered: list[Answered] = []
+        #: Why each lost request was lost.
         self.lost: list[str] = []
 
     def __repr__(self) -> str:
-        return f"<Crowd {self.habit.name!r} clients={len(self.names)} seen={len(self.seen)} lost={len(self.lost)}>"
+        counts = f"clients={len(self.names)} answered={len(self.answered)} lost={len(self.lost)}"
+        return f"<Crowd {self.habit.name!r} {counts}>"
 
     async def run(self, over: float) -> None:
-        """Begin one client after the other within *over* seconds; go on until cancelled."""
+        """Start one client after the other within *over* seconds; run until cancelled."""
         async with asyncio.TaskGroup() as group:
             for number, name in enumerate(self.names):
                 group.create_task(self._live(number, name, over * number / len(self.names)))
 
     async def _live(self, number: int, name: str, begins: float) -> None:
         rng, loop = self._rng, asyncio.get_running_loop()
-        # As a client that has run for long is found: holding something with its stationary probability, of any age.
+        # A client in its stationary state: it holds something with this probability, of any age.
         held = 1.0 if math.isinf(self.habit.hold) else ttl.hit_rate(self.rate, self.habit.hold)
-        client, line = Client(self.habit, rng.random()), _Line(name)
+        client, connection = Client(self.habit, rng.random()), _Connection(name)
         due = loop.time() + begins + (0.0 if rng.random() < held else rng.expovariate(self.rate))
         try:
             while True:
-                await asyncio.sleep(due - loop.time())  # until the next arrival
+                await asyncio.sleep(due - loop.time())
                 due += rng.expovariate(self.rate)
-                await self._request(number, name, client, line)
+                await self._request(number, name, client, connection)
         finally:
-            line.close()
+            connection.close()
 
-    async def _request(self, number: int, name: str, client: Client, line: "_Line") -> None:
+    async def _request(self, number: int, name: str, client: Client, connection: "_Connection") -> None:
         loop = asyncio.get_running_loop()
         at = loop.time()
         try:
             async with asyncio.timeout(TIMEOUT):
-                reused = line.is_open and client.may_reuse(at)
+                reused = connection.is_open and client.may_reuse(at)
                 if not reused:
-                    line.close()
-                    await line.open(await self._address(name, client, at))
+                    connection.close()
+                    await connection.open(await self._address(name, client, at))
                     client.connected(loop.time())
-                origin = await line.ask(keep=client.habit.connection_s > 0)
-        except (OSError, StubError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
-            line.close()
+                origin = await connection.ask(keep=client.habit.connection_s > 0)
+        except (OSError, StubError, TimeoutError, ValueError) as error:
+            connection.close()
             self.lost.append(f"{type(error).__name__}: {error}"[:120])
             return
-        self.seen.append(Seen(at, number, origin, not reused))
+        self.answered.append(Answered(at, number, origin, not reused))
 
     async def _address(self, name: str, client: Client, at: float) -> str:
         known = client.knows(at)
         if known is None:
-            # A stub without memory: what is remembered, and for how long, is the habit's to say.
+            # A new stub has no cache: what is kept, and for how long, follows from the habit.
             answer = await AsyncStub([self._resolver]).resolve(name)
             known = answer.rdata[0]
             client.learn(known, answer.ttl_s, asyncio.get_running_loop().time())
         return known
 
 
-class _Line:
+class _Connection:
     """One HTTP/1.1 connection at a time."""
 
     def __init__(self, host: str) -> None:
@@ -183,7 +185,7 @@ class _Line:
         self._reader, self._writer = await asyncio.open_connection(address, PORT)
 
     async def ask(self, *, keep: bool) -> str:
-        """Return the name of the origin that answered; whoever is not to *keep* the connection lets the server close it."""
+        """Return the name of the origin that answered; unless *keep*, the server closes afterwards."""
         if self._reader is None or self._writer is None:
             raise ConnectionError("expected an open connection")
         self._writer.write(get(self._host, PATH, *([] if keep else ["Connection: close"])))
@@ -198,7 +200,7 @@ class _Line:
             raise ValueError(f"expected status 200, got {response.status}")
         body = json.loads(b"".join(pieces))
         if not keep:
-            with suppress(TimeoutError):  # the side that closes first keeps the port: let it be the server
+            with suppress(TimeoutError):  # the side that closes first keeps the port: wait for the server
                 async with asyncio.timeout(1):
                     await self._reader.read(1)
             self.close()
