@@ -1,6 +1,6 @@
-"""Scenarios: one file each, a claim of the seed made falsifiable (SCENARIOS in the design).
+"""Scenarios: each tests one claim of the textbook against a prediction, and has a control that must fail.
 
-Each is an `experiments.Experiment`; ``firstbyte run NAME`` conducts it.
+Each is an `experiments.Experiment` in a file of its own; ``firstbyte run NAME`` conducts it.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from scenarios.slow_start import SlowStart
 from scenarios.time_wait import TimeWait
 from scenarios.ttl import Ttl
 
-#: In the order in which they are best read: names, connections, identity, the rest.
+#: In reading order: names, connections, identity, the rest.
 SCENARIOS: tuple[type[Experiment[Any]], ...] = (
     Resolution, Ttl, Handshake, Geography, SlowStart, TimeWait, Pool, KeepaliveRace, Integrity,
 )  # fmt: skip

@@ -170,7 +170,7 @@ class Pool(Experiment[Parameters]):
         return _other(kind) if self.negative else kind
 
     def _wait(self, arm: Arm, kind: str) -> float:
-        """Return the mean wait in ms for an arm's arrivals, with holding times of *kind* plus what edge and origin add."""
+        """Return the mean wait in ms for an arm's arrivals, with holding times of *kind* plus what was added."""
         arrivals = list(arm.schedule.times())
         asked = arm.asked if kind == arm.kind else self._draw(kind, arm.schedule)
         holdings = (ms / 1000 + more for ms, more in zip_longest(asked, arm.on_top, fillvalue=0.0))

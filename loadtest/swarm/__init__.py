@@ -1,5 +1,5 @@
-"""What Locust lacks, for its users: phases of every request, a DNS client, arrivals by schedule, kernel counters, shapes.
+"""Additions for Locust users: request phases, TLS resumption, DNS, open-loop arrivals, kernel counters, shapes.
 
-A locustfile imports locust first: it patches sockets and TLS, and what was imported before is not patched.  Nothing here
-runs an event loop; one greenlet is one user.
+A locustfile has to import locust first, because locust patches sockets and TLS for all later imports.  Nothing here
+runs an event loop; each user is a greenlet.
 """

@@ -1,4 +1,4 @@
-"""What the master knows of its workers and of the hosts they load: rows for the web page.  No socket, no clock of its own."""
+"""The master's view of its workers and the hosts under load, as table rows; without sockets or a clock."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 from generator import PHASES, Tally
 
-#: Counters with a column, in the order of a connection's life: each belongs to a mechanism that the lab shows.
+#: Counters with a column, in the order of a connection's life.
 COLUMNS = (
     ("tcp_tw", "TIME-WAIT"),
     ("tcp_inuse", "TCP in use"),
@@ -15,69 +15,76 @@ COLUMNS = (
     ("Tcp.PassiveOpens", "Accepted"),
     ("Tcp.EstabResets", "Reset"),
     ("Tcp.RetransSegs", "Retransmitted"),
-    ("TcpExt.TW", "Waits begun"),
+    ("TcpExt.TW", "Waits started"),
     ("TcpExt.TWRecycled", "Waits reused"),
     ("TcpExt.ListenOverflows", "Accept queue full"),
     ("Udp.RcvbufErrors", "UDP dropped"),
 )
-#: Counters that say how many there are now; all others have grown since the host started.
+#: Gauges: current values.  All other counters grow from the host's start.
 LEVELS = {"tcp_tw", "tcp_inuse"}
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one worker says of itself."""
+    """What one worker reports about itself."""
 
     host: str
-    #: Its network namespace.
+    #: Its network namespace: workers in one container share it.
     namespace: str
-    #: Share of a core.
+    #: CPU use as a share of a core.
     cpu: float
-    #: Seconds.
+    #: 99th percentile in seconds of how late it sends; NaN while idle.
     lag_p99: float
-    #: Why it is starved; empty when it is not.
+    #: Why it lacks CPU; empty if it does not.
     reasons: list[str]
     #: As `linuxnet.counters.sample` gives them.
     counters: Mapping[str, float]
-    #: New requests, as `Tally.as_json` gives them.
+    #: Requests since the last report, from `Tally.as_json`.
     tally: Mapping[str, Any]
 
+    @property
+    def verdict(self) -> str:
+        """Whether the worker is fit to measure, in words."""
+        if math.isnan(self.lag_p99):
+            return "idle"
+        return f"STARVED: {'; '.join(self.reasons)}" if self.reasons else "fit"
+
     def as_json(self) -> dict[str, Any]:
-        """Return it for the master."""
+        """Return the report as JSON for the master."""
         return asdict(self)
 
 
 @dataclass(slots=True)
 class Board:
-    """All that came in since the test began."""
+    """Everything reported since the test began."""
 
     tally: Tally = field(default_factory=Tally)
     workers: dict[str, Report] = field(default_factory=dict)
-    #: Counters of the hosts that are loaded, by name.
+    #: Counters of the hosts under load, by name.
     hosts: dict[str, Mapping[str, float]] = field(default_factory=dict)
-    #: Workers that went away during the test.
+    #: Workers that were lost during the test.
     gone: list[str] = field(default_factory=list)
     _first: dict[str, Mapping[str, float]] = field(default_factory=dict)
 
     def take(self, worker: str, report: Report) -> None:
-        """Take what *worker* says."""
+        """Store the report of *worker*."""
         self.workers[worker] = report
         self.tally.merge(Tally.from_json(report.tally))
         self._first.setdefault(_place(report), report.counters)
 
     def see(self, host: str, counters: Mapping[str, float]) -> None:
-        """Take the counters of a host that is loaded."""
+        """Store the counters of a host under load."""
         self.hosts[host] = counters
         self._first.setdefault(host, counters)
 
     def keep(self, alive: set[str]) -> None:
-        """Take workers off that are not among *alive*; what they measured stays."""
+        """Remove the workers that are not *alive*; their measurements stay."""
         for worker in self.workers.keys() - alive:
             del self.workers[worker]
             self.gone.append(worker)
 
     def restart(self) -> None:
-        """Begin anew: a test starts."""
+        """Start over for a new test."""
         self.tally = Tally()
         self.gone.clear()
         self._first = dict(self.hosts)
@@ -85,61 +92,46 @@ class Board:
 
     @property
     def starved(self) -> list[str]:
-        """Workers that lack CPU, and why."""
+        """Workers that lack CPU, with the reasons."""
         return [
             f"{short(name)}: {'; '.join(each.reasons)}" for name, each in sorted(self.workers.items()) if each.reasons
         ]
 
     def kernel_rows(self) -> list[dict[str, Any]]:
-        """Return a row for each network namespace: of the workers, which share one if they share a container, and of hosts."""
+        """Return a row for each network namespace of workers, and for each host under load."""
         places: dict[str, list[Report]] = {}
         for report in self.workers.values():
             places.setdefault(_place(report), []).append(report)
         rows = [
-            self._row(
-                f"{reports[0].host} ({len(reports)} worker{'s' if len(reports) > 1 else ''})",
-                place,
-                reports[-1].counters,
-            )
-            for place, reports in sorted(places.items())
+            self._row(f"{each[0].host} ({len(each)} worker{'s' if len(each) > 1 else ''})", place, each[-1].counters)
+            for place, each in sorted(places.items())
         ]
         return rows + [self._row(host, host, counters) for host, counters in sorted(self.hosts.items())]
 
     def generator_rows(self) -> list[dict[str, Any]]:
-        """Return a row for each worker: is it fit to measure?"""
+        """Return a row for each worker with its fitness to measure."""
         return [
             {
                 "worker": short(name),
                 "host": each.host,
                 "cpu": f"{each.cpu:.0%}",
                 "lag": "" if math.isnan(each.lag_p99) else _ms(each.lag_p99),
-                "verdict": "idle"
-                if math.isnan(each.lag_p99)
-                else "STARVED: " + "; ".join(each.reasons)
-                if each.reasons
-                else "fit",
+                "verdict": each.verdict,
             }
             for name, each in sorted(self.workers.items())
         ]
 
     def phase_rows(self) -> list[dict[str, Any]]:
-        """Return a row for each kind of connection and phase, in exact milliseconds."""
+        """Return a row for each kind of connection and phase, in milliseconds with microsecond resolution."""
         kinds = sorted(self.tally.ok | {kind: 1 for kind, _ in self.tally.errors})
         rows = []
         for kind in kinds:
             for phase in ("latency", *PHASES):
                 times = self.tally.times.get((kind, phase))
                 if times is not None and len(times):
-                    quantiles = {f"p{q}".replace(".", ""): _ms(times.percentile(q)) for q in (50, 90, 99, 99.9)}
-                    rows.append(
-                        {
-                            "kind": kind,
-                            "phase": phase.replace("_", " "),
-                            "count": len(times),
-                            **quantiles,
-                            "max": _ms(times.largest),
-                        }
-                    )
+                    row = {"kind": kind, "phase": phase.replace("_", " "), "count": len(times)}
+                    row |= {f"p{q}".replace(".", ""): _ms(times.percentile(q)) for q in (50, 90, 99, 99.9)}
+                    rows.append({**row, "max": _ms(times.largest)})
         return rows
 
     def _row(self, host: str, place: str, counters: Mapping[str, float]) -> dict[str, Any]:
@@ -152,13 +144,13 @@ class Board:
 
 
 def short(worker: str) -> str:
-    """Return a worker's id as a person reads it: Locust's is the host's name and 32 digits."""
+    """Return a short form of Locust's worker id, which is the host name and 32 digits."""
     host, _, digits = worker.rpartition("_")
     return f"{host} {digits[:4]}" if host else worker
 
 
 def column(key: str) -> str:
-    """Return a counter's name as Locust's web page can take it: it turns dots and capitals into something else."""
+    """Return a column key for a counter: Locust's web page changes dots and capitals."""
     return key.replace(".", "_").lower()
 
 

@@ -1,7 +1,7 @@
-"""A client that blocks its greenlet and writes phases down: HTTPS by `generator.Channel`, bare TCP, and DNS over UDP.
+"""Blocking clients for one Locust user that record the phases of each request: HTTPS, HTTP, TCP, and DNS over UDP.
 
-Names are resolved by the project's own stub, with one cache for the process: gevent's getaddrinfo has none, and ten
-threads for all users.
+Names are resolved by the project's own stub resolver, with one cache per process: gevent's getaddrinfo has no cache,
+and ten threads for all users.
 """
 
 import contextlib
@@ -19,18 +19,18 @@ from generator.connection import CHUNK, LINGER, connect_cause
 from stub import Stub, StubError
 from stub.message import query
 
-#: Seconds after which a request counts as lost.
+#: Seconds after which a request is lost.
 TIMEOUT = 5.0
-#: Idle connections that one user keeps at most.
+#: Most idle connections that one user keeps.
 KEPT = 64
 
 
 class _ExpiredError(Exception):
-    """Time is up."""
+    """The time limit of a request."""
 
 
 class _Link:
-    """A socket and what is spoken over it."""
+    """A socket and its protocol state."""
 
     __slots__ = ("channel", "sock")
 
@@ -38,7 +38,7 @@ class _Link:
         self.sock, self.channel = sock, channel
 
     def usable(self) -> bool:
-        """Whether another request may be sent, after what the peer said while the connection was idle."""
+        """Whether another request may be sent, given what arrived while the connection was idle."""
         self.sock.settimeout(0.0)
         try:
             data = self.sock.recv(CHUNK)
@@ -54,7 +54,7 @@ class _Link:
 
 
 class Caller:
-    """Sends the requests of one user; greenlets may share it."""
+    """Sends the requests of one user; may be shared by its greenlets."""
 
     def __init__(
         self, target: Target, kind: Kind, context: ssl.SSLContext | None, stub: Stub, timeout: float = TIMEOUT
@@ -62,10 +62,10 @@ class Caller:
         """Make one.
 
         Args:
-            target: what is asked; its path is a default only.
-            kind: of connection.
-            context: verifying, and the same for all users of a process, so that sessions can be resumed.
-            stub: resolves names; the same for all users of a process.
+            target: the server; its path is not used.
+            kind: kind of connection.
+            context: verifying TLS context; one per process, since sessions resume only within their context.
+            stub: stub resolver; one per process, so that users share its cache.
             timeout: seconds after which a request is lost.
         """
         self.target, self.kind, self.timeout = target, kind, timeout
@@ -74,7 +74,7 @@ class Caller:
         self._idle: list[_Link] = []
 
     def get(self, path: str, intended: float | None = None) -> Request:
-        """Ask for *path* and return what became of it; *intended* is when it should have begun (`time.monotonic`)."""
+        """Request *path* and return the outcome; *intended* is when it should have started (`time.monotonic`)."""
         now = time.monotonic()
         request = Request(now if intended is None else intended, self.kind, now)
         phase = ["dns"]
@@ -98,12 +98,12 @@ class Caller:
         return request
 
     def close(self) -> None:
-        """Close idle connections."""
+        """Close all idle connections."""
         while self._idle:
             _leave(self._idle.pop())
 
     def _link(self, request: Request, phase: list[str]) -> _Link | None:
-        """Return an idle connection or a new one; None when a bare one was all that was wanted."""
+        """Return an idle or a new connection; None if only a TCP connection was wanted."""
         while self.kind == "pooled" and self._idle:
             link = self._idle.pop()
             if link.usable():
@@ -135,7 +135,7 @@ class Caller:
                 channel.end(now)
                 return
             reply = channel.receive(data, now)
-            if channel.ready:  # checking the proofs took time that belongs to TLS
+            if channel.ready:  # verifying the chain is part of the TLS phase
                 reply += channel.proceed(time.monotonic())
             if reply:
                 sock.sendall(reply)
@@ -158,7 +158,7 @@ class Caller:
 
 
 def _leave(link: _Link) -> None:
-    """Close first and wait for the peer's FIN, so that TIME-WAIT stays here."""
+    """Close first and wait for the peer's FIN, so that the socket waits in TIME-WAIT on this side."""
     with contextlib.suppress(OSError, _ExpiredError), gevent.Timeout(LINGER, _ExpiredError):
         link.sock.sendall(link.channel.farewell())
         link.sock.shutdown(socket.SHUT_WR)
@@ -168,14 +168,14 @@ def _leave(link: _Link) -> None:
 
 
 class Query:
-    """Asks one name server over UDP.  Every reply is an answer, whatever its rcode; only silence is a loss."""
+    """Queries one name server over UDP.  Every response is an answer, whatever its rcode; only silence is a loss."""
 
     def __init__(self, servers: Sequence[tuple[str, int]], timeout: float = 2.0) -> None:
-        """Make one; *servers* as `stub.system_servers` gives them, of which the first is asked."""
+        """Query the first of *servers*: (address, port), as returned by `stub.system_servers`."""
         self.server, self.timeout = servers[0], timeout
 
     def ask(self, name: str, rdtype: str = "A", intended: float | None = None) -> tuple[Request, str]:
-        """Return what became of the query, and the rcode; an empty one when nobody answered."""
+        """Return the outcome of a query and its rcode, which is empty without a response."""
         now = time.monotonic()
         request = Request(now if intended is None else intended, "dns", now)
         wire = query(random.getrandbits(16), name, rdtype)

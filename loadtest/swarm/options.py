@@ -1,4 +1,4 @@
-"""Options that the locustfile adds to Locust's own: on the command line, as ``LOCUST_…`` variables, and in the web page."""
+"""Options that the locustfile adds to Locust: on the command line, as ``LOCUST_…`` variables, and on the web page."""
 
 import os
 from typing import Any
@@ -6,47 +6,28 @@ from typing import Any
 from hostfiles.layout import TRUST_ANCHOR
 from swarm.shapes import SHAPES
 
-#: Where the lab's root certificate is, in a container.
+#: The lab's root certificate.
 TRUST = os.environ.get("FIRSTBYTE_TRUST", str(TRUST_ANCHOR))
+PATHS = "/items /items /items /items /news"
+NAMES = "www.example.com far.example.com news.example.com nowhere.example.com"
 
 
 def add_options(parser: Any) -> None:
-    """Add ours to Locust's argument parser (event ``init_command_line_parser``)."""
-    add = parser.add_argument  # not a group: only the parser itself can keep an option out of the web page
-    add(
-        "--arrival-rate", type=float, default=0.0, env_var="LOCUST_ARRIVAL_RATE", metavar="PER_S",
-        help="open loop: each user begins so many requests per second, whether or not earlier ones are done (0: closed loop)",
-    )  # fmt: skip
-    add(
-        "--arrivals", choices=["exponential", "even"], default="exponential", env_var="LOCUST_ARRIVALS",
-        help="how the requests of an open loop are spaced",
-    )  # fmt: skip
-    add(
-        "--paths",
-        default="/items /items /items /items /news",
-        env_var="LOCUST_PATHS",
-        help="asked in an order drawn at random",
-    )
-    add(
-        "--tls",
-        choices=["best", "1.2", "1.3"],
-        default="best",
-        env_var="LOCUST_TLS",
-        help="version of TLS that is offered",
-    )
-    add(
-        "--names", default="www.example.com far.example.com news.example.com nowhere.example.com", env_var="LOCUST_NAMES",
-        help="names that DnsUser asks for; a host dns://ADDRESS says whom, otherwise the host's own resolver",
-    )  # fmt: skip
-    add(
-        "--resolver",
-        default="",
-        env_var="LOCUST_RESOLVER",
-        metavar="ADDRESS:PORT",
-        help="instead of /etc/resolv.conf's",
-    )
-    add("--trust", default=TRUST, env_var="LOCUST_TRUST", help="root certificates that every chain is verified against")
-    add(
-        "--shape", choices=["none", *SHAPES], default="none", env_var="LOCUST_SHAPE", include_in_web_ui=False,
-        help="users over time, up to --users, for --run-time (in the web page: Load Shape)",
-    )  # fmt: skip
+    """Add them to Locust's argument parser (event ``init_command_line_parser``)."""
+
+    def add(name: str, default: Any, text: str, **more: Any) -> None:
+        # Not in an argument group, which cannot keep an option off the web page.
+        variable = f"LOCUST_{name.replace('-', '_').upper()}"
+        parser.add_argument(f"--{name}", default=default, help=text, env_var=variable, **more)
+
+    spacing, shapes = ["exponential", "even"], ["none", *SHAPES]
+    rate = "open loop: requests that each user starts per second, whether or not earlier ones are done (0: closed loop)"
+    add("arrival-rate", 0.0, rate, type=float, metavar="PER_S")
+    add("arrivals", spacing[0], "how the requests of an open loop are spaced", choices=spacing)
+    add("paths", PATHS, "paths to request, separated by spaces and chosen at random; repeat one to weight it")
+    add("tls", "best", "TLS version to use; best offers both", choices=["best", "1.2", "1.3"])
+    add("names", NAMES, "names that DnsUser queries, at the resolver or at the server given by --host dns://ADDRESS")
+    add("resolver", "", "name server to use instead of those in /etc/resolv.conf", metavar="ADDRESS:PORT")
+    add("trust", TRUST, "file with the root certificates (PEM) against which chains are verified")
+    shape = "number of users over time, up to --users, for --run-time (on the web page: Load Shape)"
+    add("shape", shapes[0], shape, choices=shapes, include_in_web_ui=False)

@@ -1,7 +1,7 @@
-"""Writes requests into Locust's statistics: the request itself, and each of its phases as an entry of its own.
+"""Records requests in Locust's statistics, with each phase as an entry of its own.
 
-Phases stay out of Locust's total, where they would count every request six times.  Beside Locust's rounded times an
-exact histogram is kept; workers send what is new to the master every few seconds.
+Phases are not part of Locust's total, which would count every request six times.  Locust rounds its times, so exact
+histograms are kept as well; workers send theirs to the master every few seconds.
 """
 
 import logging
@@ -20,12 +20,12 @@ from swarm.board import Board, Report, short
 
 logger = logging.getLogger("firstbyte")
 
-#: Seconds of sleep whose overshoot is the lag of this process, and seconds after which it is judged.
+#: Seconds of a sleep whose overshoot measures the lag of this process, and seconds between two judgements.
 NAP, JUDGE = 0.05, 3.0
 
 
 class Recorder:
-    """One for each process, worker or not."""
+    """Records the requests of one process, and judges whether it has enough CPU."""
 
     def __init__(self, environment: Any) -> None:
         self.board = Board()
@@ -36,7 +36,7 @@ class Recorder:
         self._warned = False
 
     def note(self, request: Request, method: str, name: str, length: int = 0) -> None:
-        """Count one request that ended."""
+        """Record one completed request."""
         stats = self._environment.stats
         if not request.error:
             for phase, seconds in request.phases().items():
@@ -53,27 +53,27 @@ class Recorder:
         )
 
     def watch(self) -> None:
-        """Judge again and again whether this process has the CPU that its users need; never returns."""
+        """Judge periodically whether this process has the CPU that its users need; never returns."""
         while True:
-            if isinstance(self._environment.runner, LocalRunner):  # workers report to their master
+            if isinstance(self._environment.runner, LocalRunner):  # workers report to their master instead
                 self.board.take("here", self.report())
             cpu, waited, began = time.process_time(), run_delay(), time.monotonic()
             while (at := time.monotonic()) - began < JUDGE:
-                gevent.sleep(NAP)  # how much longer it takes is what is measured
+                gevent.sleep(NAP)  # its overshoot is measured
                 self._lag.add(max(0.0, time.monotonic() - at - NAP))
             took = time.monotonic() - began
             self._cpu = (time.process_time() - cpu) / took
             self._judge((run_delay() - waited) / took)
 
-    def hear(self, worker: str, report: Report) -> None:
-        """Take what a worker says of itself; it has logged its own starvation, and here it is seen."""
+    def receive(self, worker: str, report: Report) -> None:
+        """Store a worker's report; log here as well when it starts to lack CPU."""
         before = self.board.workers.get(worker)
         self.board.take(worker, report)
         if report.reasons and (before is None or not before.reasons):
-            logger.warning("worker %s is starved: %s", short(worker), "; ".join(report.reasons))
+            logger.warning("worker %s lacks CPU: %s", short(worker), "; ".join(report.reasons))
 
     def report(self) -> Report:
-        """Return what is new since the last report, for the board."""
+        """Return a report of everything since the last one."""
         made = Report(
             host=socket.gethostname(),
             namespace=_namespace(),
@@ -89,31 +89,31 @@ class Recorder:
     def _judge(self, waited: float) -> None:
         runner = self._environment.runner
         if isinstance(runner, MasterRunner) or getattr(runner, "state", "") not in {STATE_SPAWNING, STATE_RUNNING}:
-            self._lag = Histogram()  # nobody's times are measured by it
+            self._lag = Histogram()  # no request is being measured
             self._starvation = Starvation(math.nan, self._cpu)
             return
         self._starvation = Starvation.of(self._lag, self._cpu, waited=waited)
         self._lag = Histogram()
         if self._starvation.starved and not self._warned:
             logger.warning(
-                "generator starved: %s. These times say more of Locust than of the server: "
-                "fewer users, or more workers (--scale locust-worker=N) where cores are free.",
+                "load generator lacks CPU: %s. Its times say more about Locust than about the server: use fewer "
+                "users, or more workers if cores are free (--scale locust-worker=N)",
                 "; ".join(self._starvation.reasons),
             )
         elif self._warned and not self._starvation.starved:
-            logger.info("generator is fit again")
+            logger.info("load generator has enough CPU again")
         self._warned = self._starvation.starved
 
 
 class RequestLostError(Exception):
-    """Why a request was lost, as Locust's Failures page shows it."""
+    """Why a request was lost, for Locust's Failures page."""
 
     def __init__(self, request: Request) -> None:
         super().__init__(f"{request.failed_in}: {request.error}" if request.failed_in else request.error)
 
 
 def _namespace() -> str:
-    """Return what names this network namespace: workers in one container count the same sockets."""
+    """Return the name of this network namespace, or an empty text: workers in one container share it."""
     try:
         return str(Path("/proc/self/ns/net").readlink())
     except OSError:

@@ -1,18 +1,18 @@
-"""Load shapes for Locust: how many users there are, as pure functions of time from `generator.schedule`.
+"""Load shapes for Locust: the number of users as a function of time, from `generator.schedule`.
 
-The peak is Locust's own number of users and the length its run time, so that the web page's fields mean what they say.
-A constant arrival rate is no shape of users: option ``--arrival-rate`` makes each user a source of arrivals.
+Locust's own fields give the peak (number of users) and the length (run time).  A constant arrival rate is not a shape:
+use ``--arrival-rate``, which makes each user a source of arrivals.
 """
 
 from locust import LoadTestShape
 
 from generator import Shape, ramp, spike, step
 
-#: Seconds that a shape takes when no run time was given.
+#: Length of a shape in seconds without a run time.
 LENGTH = 60.0
-#: Users at the peak when none were given.
+#: Users at the peak without a number of users.
 PEAK = 10
-#: Users that start or stop per second: at once, the shape says how many there are.
+#: Users started or stopped per second: practically at once, since the shape gives the number.
 SPAWN_RATE = 1000.0
 
 
@@ -25,7 +25,7 @@ class _Users(LoadTestShape):
         raise NotImplementedError
 
     def tick(self) -> tuple[int, float] | None:
-        """Return how many users there should be now; None at the end."""
+        """Return the number of users now and the spawn rate; None at the end."""
         options = self.runner.environment.parsed_options if self.runner is not None else None
         shape = self.users(float(getattr(options, "num_users", None) or PEAK), _seconds(options))
         at = self.get_run_time()
@@ -33,7 +33,7 @@ class _Users(LoadTestShape):
 
 
 class Ramp(_Users):
-    """From one user to the peak in a straight line."""
+    """A linear ramp from one user to the peak."""
 
     def users(self, peak: float, seconds: float) -> Shape:
         """Return the number of users over time."""
@@ -41,7 +41,7 @@ class Ramp(_Users):
 
 
 class Step(_Users):
-    """A quarter, a half, three quarters, all."""
+    """A quarter, half, three quarters, then all of the users."""
 
     def users(self, peak: float, seconds: float) -> Shape:
         """Return the number of users over time."""
@@ -49,7 +49,7 @@ class Step(_Users):
 
 
 class Spike(_Users):
-    """A tenth of the peak, and all of it in the middle fifth."""
+    """A tenth of the users, and all of them during the middle fifth of the time."""
 
     def users(self, peak: float, seconds: float) -> Shape:
         """Return the number of users over time."""

@@ -1,4 +1,4 @@
-"""The generator's small CA and servers, and a name server that knows one name."""
+"""The generator's small CA and servers."""
 
 from tests.generator.conftest import papers, site
 

@@ -1,4 +1,4 @@
-"""What the master shows: counters by network namespace, growth since the test began, starvation, workers that went away."""
+"""The master's tables: counters by network namespace, growth since the test began, starved and lost workers."""
 
 from generator import Request, Tally
 from swarm.board import Board, Report
@@ -25,7 +25,7 @@ def test_workers_in_one_namespace_are_one_row_and_not_summed() -> None:
     ]
 
 
-def test_counters_are_growth_since_the_test_began_and_levels_are_not() -> None:
+def test_counters_show_growth_since_the_test_began_and_gauges_their_value() -> None:
     board = Board()
     board.take("a", report(opened=100, waits=5))
     board.see("edge", {"Tcp.ActiveOpens": 40, "tcp_tw": 3})
@@ -35,7 +35,7 @@ def test_counters_are_growth_since_the_test_began_and_levels_are_not() -> None:
     assert [(row["tcp_activeopens"], row["tcp_tw"]) for row in board.kernel_rows()] == [(30, 30), (5, 4)]
 
 
-def test_tallies_of_all_workers_add_up_and_a_new_test_begins_at_nothing() -> None:
+def test_tallies_of_all_workers_add_up_until_a_new_test_starts() -> None:
     board = Board()
     board.take("a", report())
     board.take("b", report())
@@ -45,7 +45,7 @@ def test_tallies_of_all_workers_add_up_and_a_new_test_begins_at_nothing() -> Non
     assert board.phase_rows() == []
 
 
-def test_a_worker_that_lacks_cpu_is_named_with_the_reason() -> None:
+def test_a_worker_that_lacks_cpu_is_listed_with_the_reason() -> None:
     board = Board()
     board.take("a", report())
     board.take("w1_3db082bdfaaf4f92", report(reasons=("generator CPU 97% of a core, allowed 80%",)))
@@ -53,7 +53,7 @@ def test_a_worker_that_lacks_cpu_is_named_with_the_reason() -> None:
     assert [row["verdict"].partition(":")[0] for row in board.generator_rows()] == ["fit", "STARVED"]
 
 
-def test_a_worker_that_went_away_is_named_and_what_it_measured_stays() -> None:
+def test_a_lost_worker_is_listed_and_its_measurements_stay() -> None:
     board = Board()
     board.take("a", report())
     board.take("b", report())

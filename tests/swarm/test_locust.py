@@ -1,4 +1,4 @@
-"""The locustfile as Locust runs it: in a process of its own, headless and with its web page, against a real TLS server."""
+"""The locustfile in a Locust process, headless and with the web page, against a real TLS server."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class OneName(asyncio.DatagramProtocol):
-    """A name server: NAME is 127.0.0.1, anything else does not exist."""
+    """A name server that resolves NAME to 127.0.0.1 and nothing else."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -48,7 +48,7 @@ async def resolver() -> AsyncIterator[tuple[str, int]]:
 
 @contextlib.asynccontextmanager
 async def locust(target: Target, resolver: tuple[str, int], *more: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run Locust on our file; it is killed at the end if it still runs."""
+    """Run Locust on the locustfile; kill it at the end if it still runs."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"),
         "--host", f"https://{NAME}:{target.port}", "--resolver", f"{resolver[0]}:{resolver[1]}", "--trust", str(target.trust),
@@ -79,7 +79,7 @@ async def test_every_class_of_user_reports_its_phases(site: Site, resolver: tupl
             if kind != "pooled":
                 assert {m for m, n in entries if n == f"{path} ({kind})"} == {"GET", *phases}
     opened = sum(entry["num_requests"] for (m, n), entry in entries.items() if m == "tls" and "pooled" in n)
-    assert opened <= 2 * 2  # two users, each at most one connection and one more after a pause
+    assert opened <= 2 * 2  # two users, each with at most one connection and one more after a pause
     assert {n for m, n in entries if m == "DNS"} == {f"{NAME} NOERROR", "nowhere.example.com NXDOMAIN"}
     assert {m for m, n in entries if n == f"{NAME}:{target.port}"} == {"TCP", "dns", "connect"}
 
@@ -91,7 +91,7 @@ def ask(port: int, path: str, form: dict[str, Any] | None = None) -> str:
 
 
 async def until(port: int, path: str, wanted: Any, seconds: float = 90.0) -> Any:
-    """Ask again and again until what comes is *wanted*; return it."""
+    """Poll until the response is *wanted*; return it."""
     seen: Any = None
     async with asyncio.timeout(seconds):
         while True:
@@ -99,7 +99,7 @@ async def until(port: int, path: str, wanted: Any, seconds: float = 90.0) -> Any
                 seen = json.loads(await asyncio.to_thread(ask, port, path))
                 if wanted(seen):
                     return seen
-            await asyncio.sleep(0.2)  # polls: another process, over HTTP
+            await asyncio.sleep(0.2)  # polls another process over HTTP
 
 
 async def test_the_web_page_picks_classes_and_shapes_and_shows_our_tables(
@@ -176,9 +176,7 @@ async def test_a_shape_and_an_open_loop_work_without_the_page(
     assert 6 <= users[-1] <= 8
 
 
-async def test_a_chain_to_a_root_of_somebody_else_is_lost_in_tls(
-    site: Site, resolver: tuple[str, int], tmp_path: Path
-) -> None:
+async def test_a_chain_to_another_root_is_lost_in_tls(site: Site, resolver: tuple[str, int], tmp_path: Path) -> None:
     target = await site.serve(replying(OK), site.papers.server())
     other = Target(NAME, target.port, "/", Papers(tmp_path).trust)
     caller = Caller(other, "fresh", other.context(), Stub([resolver]))
@@ -187,13 +185,13 @@ async def test_a_chain_to_a_root_of_somebody_else_is_lost_in_tls(
     assert request.error.startswith("certificate: ")
 
 
-async def test_nobody_listening_is_lost_in_connect(resolver: tuple[str, int]) -> None:
+async def test_a_closed_port_is_lost_in_connect(resolver: tuple[str, int]) -> None:
     caller = Caller(Target(NAME, 1, "/", None, "http"), "fresh", None, Stub([resolver]))
     request = await asyncio.to_thread(caller.get, "/")
     assert (request.error, request.failed_in) == ("connect: ECONNREFUSED", "connect")
 
 
-async def test_a_name_that_does_not_exist_is_lost_in_dns_for_a_caller_and_an_answer_for_a_query(
+async def test_a_name_that_does_not_exist_is_a_loss_for_a_caller_and_an_answer_for_a_query(
     resolver: tuple[str, int],
 ) -> None:
     caller = Caller(Target("nowhere.example.com", 1, "/", None, "http"), "fresh", None, Stub([resolver]))
@@ -203,7 +201,7 @@ async def test_a_name_that_does_not_exist_is_lost_in_dns_for_a_caller_and_an_ans
     assert (request.error, rcode) == ("", "NXDOMAIN")
 
 
-@pytest.mark.system  # it takes Locust ten seconds to miss a heartbeat
+@pytest.mark.system  # Locust needs ten seconds to miss a heartbeat
 async def test_a_killed_worker_is_noticed_and_the_run_goes_on(site: Site, resolver: tuple[str, int]) -> None:
     target = await site.serve(replying(OK), site.papers.server())
     with socket.socket() as one, socket.socket() as two:
