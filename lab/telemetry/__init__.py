@@ -1,6 +1,6 @@
-"""What every service shares: metrics, health, faults, clock, JSON logs and the admin port.
+"""What every service has: metrics, health, faults, a clock, JSON logs and the admin port.
 
-Standard library only: twenty processes pay for what is imported here.
+Standard library only, because every import costs start-up time and memory in twenty processes.
 """
 
 from telemetry import log

@@ -1,7 +1,7 @@
 """The admin port: a small HTTP/1.1 server on asyncio streams for /metrics, /health and /admin/….
 
-One request per connection, bodies up to 1 MiB, no TLS: it listens inside the lab's own network only, and whatever
-lies below /admin is refused without the bearer token.  Not a web server: services that serve users do not use it.
+One request per connection, bodies up to 1 MiB, no TLS: it listens only inside the lab's network, and refuses /admin
+without the bearer token.  It is no web server for users.
 """
 
 import asyncio
@@ -19,20 +19,19 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from telemetry import log
 from wireformat.http1 import HttpError, encode_head, parse_request_head
 
-#: A zone file or a trace fits; a mistake does not fill the memory.
+#: Bytes of a request's body: enough for a zone file or a trace.
 MAX_BODY = 1 << 20
 MAX_HEADER = 16 << 10
-#: Seconds for a whole request to arrive; probes and scrapes come from the same machine.
+#: Seconds until the whole request must have arrived; clients are on the same machine.
 READ_TIMEOUT = 10.0
-#: Rounds of the event loop in which an accepted connection gets its transport and its task, and the task begins: whoever came before
-#: `close` is among those that it ends.
-ROUNDS = 6
+#: Iterations of the event loop until an accepted connection has a running task, which `close` can then cancel.
+ACCEPT_ITERATIONS = 6
 
 logger = log.get("telemetry.admin")
 
 
 class AdminError(Exception):
-    """A request that is answered with *status* and a sentence saying what was expected and what came."""
+    """The request gets *status* and *message*, which says what was expected and what came."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -41,17 +40,18 @@ class AdminError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One admin request, with the path's parameters by name."""
+    """One admin request."""
 
     method: str
     path: str
     query: dict[str, str] = field(default_factory=dict)
+    #: Values of the placeholders in the route's path.
     params: dict[str, str] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
 
     def json(self) -> Any:
-        """Return the body as JSON; an empty body is an empty object.
+        """Return the decoded JSON body; an empty body is an empty object.
 
         Raises:
             AdminError: 400, the body is not JSON.
@@ -66,7 +66,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer that is not JSON."""
+    """A response that is not JSON, or has its own status."""
 
     body: bytes
     content_type: str = "application/octet-stream"
@@ -84,7 +84,7 @@ class _Route:
 
 
 class AdminServer:
-    """Routes and the listener.  ``/admin`` needs the token; everything else is open inside the lab."""
+    """The routes and the listener.  Only ``/admin`` needs the token."""
 
     def __init__(self) -> None:
         self._routes: list[_Route] = []
@@ -93,7 +93,10 @@ class AdminServer:
         self.token_file: Path | None = None
 
     def route(self, method: str, path: str, handler: Handler) -> None:
-        """Answer *method* on *path* (``/admin/links/{a}/{b}``) with what *handler* returns or awaits."""
+        """Call *handler* for *method* on *path*, which may have placeholders: ``/admin/links/{a}/{b}``.
+
+        The handler may be a coroutine function; it returns JSON values or a `Response`.
+        """
         pattern = re.sub(r"\\?\{(\w+)\\?\}", r"(?P<\1>[^/]+)", re.escape(path).replace("\\{", "{").replace("\\}", "}"))
         self._routes.append(_Route(method, re.compile(pattern), handler))
 
@@ -108,15 +111,15 @@ class AdminServer:
         return address
 
     async def close(self) -> None:
-        """Stop listening and end what is under way."""
+        """Stop listening and cancel requests in progress."""
         if self._server:
-            for _ in range(ROUNDS):
-                await asyncio.sleep(0)  # lets the loop take one round
+            for _ in range(ACCEPT_ITERATIONS):
+                await asyncio.sleep(0)  # one iteration of the loop
             self._server.close()
         for task in tuple(self._connections):
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
-        await asyncio.sleep(0)  # what was closed is closed in the loop's next round
+        await asyncio.sleep(0)  # transports close in the next iteration
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -136,9 +139,9 @@ class AdminServer:
             writer.write(head + response.body)
             await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
-            return  # the peer went away: nothing to answer
+            return  # the client is gone
         except asyncio.CancelledError:
-            return  # by `close`; a task that ends cancelled makes Python 3.11's streams log a traceback
+            return  # by `close`; in Python 3.11 streams log a traceback for a task that ends cancelled
         finally:
             writer.close()
 
@@ -154,7 +157,7 @@ class AdminServer:
             return await self._dispatch(request)
         except AdminError as error:
             return _error(error.status, error.message)
-        except Exception as error:  # a fault in one handler must not take the service down
+        except Exception as error:  # a bug in one handler must not stop the service
             logger.error("admin_failed", method=request.method, path=request.path, error=repr(error))
             return _error(500, f"{type(error).__name__}: {error}")
 
@@ -182,11 +185,11 @@ class AdminServer:
             raise AdminError(
                 405, f"expected {' or '.join(sorted(set(allowed)))} on {request.path}, got {request.method}"
             )
-        raise AdminError(404, f"nothing is at {request.path}")
+        raise AdminError(404, f"there is nothing at {request.path}")
 
     def _authorise(self, request: Request) -> None:
         if self.token_file is None:
-            raise AdminError(403, "the admin API is shut: the service was started without --token-file")
+            raise AdminError(403, "the admin API is disabled: the service was started without --token-file")
         try:
             token = self.token_file.read_text(encoding="ascii").strip()
         except OSError as error:

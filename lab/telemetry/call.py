@@ -1,6 +1,6 @@
-"""A client of the admin port on the standard library: ``python -m telemetry.call GET /admin/faults``.
+"""Sends one request to an admin port: ``python -m telemetry.call GET /admin/faults``.
 
-Reads the token where a host of the lab finds it; `docker exec` and the command line go through here.
+Inside a host of the lab it finds the token itself.
 """
 
 import argparse
@@ -24,18 +24,18 @@ class CallError(Exception):
 def call(
     base_url: str, method: str, path: str, body: Any = None, *, token: str | None = None, timeout: float = 10.0
 ) -> Any:
-    """Send one admin request; return its JSON, or text or bytes where the answer is not JSON.
+    """Send one admin request; return the decoded JSON, or text or bytes if the response is not JSON.
 
     Args:
         base_url: for example ``http://198.19.0.254:9900``.
         method: HTTP method.
         path: path and query.
         body: sent as JSON unless None.
-        token: bearer token; without it the file of the lab is tried.
-        timeout: seconds for the whole exchange's each step.
+        token: bearer token; None reads the lab's, if there is one.
+        timeout: seconds for each step of the exchange.
 
     Raises:
-        CallError: the lab's token is not for us, nobody answered, or the answer was not 2xx.
+        CallError: we may not read the lab's token, there was no response, or its status was not 2xx.
     """
     if token is None:
         token = _token()
@@ -50,22 +50,22 @@ def call(
 
 
 def _token() -> str | None:
-    """Return the lab's admin token where there is one."""
+    """Return the lab's admin token; None outside the lab."""
     try:
         return ADMIN_TOKEN.read_text(encoding="ascii").strip()
     except FileNotFoundError:
         return None
     except OSError as error:
-        hint = "only this host's own user reads it, as in: firstbyte exec HOST -- python -m telemetry.call …"
+        hint = "only this host's own user may read it, as in: firstbyte exec HOST -- python -m telemetry.call …"
         raise CallError(0, f"{ADMIN_TOKEN}: {error.strerror}; {hint}") from None
 
 
 def ask(connection: http.client.HTTPConnection, method: str, path: str, body: Any, token: str | None) -> Any:
-    """Send one admin request over *connection*; return as `call` does.
+    """Send one admin request over *connection*; return what `call` does.
 
     Raises:
-        CallError: the answer was not 2xx.
-        OSError, http.client.HTTPException: there was none.
+        CallError: the status was not 2xx.
+        OSError, http.client.HTTPException: there was no response.
     """
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     connection.request(method, path, None if body is None else json.dumps(body), headers)
@@ -83,7 +83,7 @@ def ask(connection: http.client.HTTPConnection, method: str, path: str, body: An
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run from the command line; print the answer as JSON."""
+    """Print the response; exit 1 if the request was refused, 3 if there was no response."""
     parser = argparse.ArgumentParser(
         prog="python -m telemetry.call",
         description=__doc__,

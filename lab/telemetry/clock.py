@@ -1,21 +1,21 @@
-"""The clocks of a process: a wall clock whose offset a drill can move, and the monotonic clock that nobody moves."""
+"""The clocks of a process: wall time, which a drill can offset, and monotonic time, which it cannot."""
 
 import time
 
 
 class Clock:
-    """Wall time plus an offset; only shells hold one, cores get the time as an argument."""
+    """Wall time plus an offset.  Only shells have one; cores take the time as an argument."""
 
     def __init__(self) -> None:
-        #: Seconds that this process believes the world to be ahead (negative: behind).
+        #: Seconds added to wall time; negative values set the clock back.
         self.offset = 0.0
 
     def time(self) -> float:
-        """Return seconds since the epoch, as this process believes."""
+        """Return seconds since the epoch, with the offset."""
         return time.time() + self.offset
 
     def monotonic(self) -> float:
-        """Return seconds on a clock that neither steps nor is offset."""
+        """Return monotonic seconds, without the offset."""
         return time.monotonic()
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Command-line arguments that every service has."""
+"""The command-line arguments that all services share."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Fault switches: off by default, seeded, counted, visible, undone by clearing."""
+"""Faults that a service can inject into itself: off by default, seeded, counted, visible on the admin port."""
 
 import random
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class UnknownFaultError(KeyError):
-    """Somebody asked for a fault that this service does not declare."""
+    """The service declares no fault of this name."""
 
     def __init__(self, name: str, known: list[str]) -> None:
         super().__init__(name)
@@ -18,28 +18,29 @@ class UnknownFaultError(KeyError):
 
 @dataclass(slots=True)
 class Fault:
-    """One switch: what it does, its parameters when on, and how often it hit."""
+    """One fault; `parameters` is None while it is off."""
 
     name: str
     help: str
     defaults: dict[str, Any]
-    #: What a parameter that is one of a few words may be.
+    #: The allowed values of parameters that have a fixed set.
     choices: dict[str, tuple[str, ...]] = field(default_factory=dict)
     parameters: dict[str, Any] | None = None
+    #: How often the fault has acted since it was switched on.
     hits: int = 0
     rng: random.Random = field(default_factory=lambda: random.Random(0))
 
 
 class Faults:
-    """The fault switches of one service."""
+    """The faults of one service."""
 
     def __init__(self) -> None:
         self._faults: dict[str, Fault] = {}
 
     def declare(self, name: str, help: str, **defaults: Any) -> None:  # noqa: A002 - the word argparse and Prometheus use
-        """Declare a switch; *defaults* are its parameters (``probability``, ``seed``, ``ms``, …) and their types.
+        """Declare a fault; *defaults* are its parameters, whose types are those that `switch_on` accepts.
 
-        A tuple of words is a choice; the first is the default.
+        A tuple of words is a choice, whose first word is the default.  Every fault has ``probability`` and ``seed``.
         """
         choices = {key: value for key, value in defaults.items() if isinstance(value, tuple)}
         first = {key: value[0] for key, value in choices.items()}
@@ -83,7 +84,7 @@ class Faults:
         return self._named(name).parameters
 
     def hit(self, name: str) -> bool:
-        """Draw whether the fault acts now; counts when it does."""
+        """Draw whether the fault acts now, and count it if so."""
         fault = self._named(name)
         if fault.parameters is None or fault.rng.random() >= fault.parameters["probability"]:
             return False
@@ -110,7 +111,7 @@ class Faults:
 
     @property
     def any_on(self) -> bool:
-        """Whether any fault is on: the one look that a hot path pays for."""
+        """Whether any fault is on; hot paths check only this."""
         return any(f.parameters is not None for f in self._faults.values())
 
     def active(self) -> list[str]:

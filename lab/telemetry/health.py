@@ -1,4 +1,4 @@
-"""The health of one service: a handful of named checks, each ok or not, with a sentence."""
+"""The health of one service: named checks, each with a result and a sentence."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ class Health:
         self._checks: dict[str, tuple[bool, str]] = {}
 
     def set(self, check: str, ok: bool, detail: str = "") -> None:
-        """Record the state of *check*; *detail* says in words what is so."""
+        """Record the result of *check*; *detail* explains it in words."""
         self._checks[check] = (ok, detail)
 
     def forget(self, check: str) -> None:
@@ -19,7 +19,7 @@ class Health:
 
     @property
     def ok(self) -> bool:
-        """Whether every check is ok; a service that has checked nothing yet is not."""
+        """Whether every check is ok; false before the first check."""
         return bool(self._checks) and all(ok for ok, _ in self._checks.values())
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """Metrics in the Prometheus text format 0.0.4: counters, gauges, histograms.
 
-Written by one thread or under the GIL; a scrape reads plain dictionaries.
+Updates are not locked: each metric is updated by one thread, and a scrape reads plain dictionaries.
 """
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-#: Seconds; from a loopback hit to a request over a slow link that had to retry.
+#: Bucket bounds in seconds: from a cache hit on loopback to a retried request over a slow link.
 LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 LabelValues = tuple[str, ...]
@@ -84,7 +84,7 @@ class Gauge(_Metric):
         return self.values[self._key(labels)]
 
     def remove(self, **labels: str) -> None:
-        """Forget the series with these labels."""
+        """Remove the series with these labels."""
         self.values.pop(self._key(labels), None)
 
     def samples(self) -> list[str]:

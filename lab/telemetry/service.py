@@ -1,4 +1,4 @@
-"""One service's telemetry, put together: metrics, health, faults, clock, admin port, and the wait for SIGTERM."""
+"""The telemetry of one service: metrics, health, faults, clock, admin port, and the wait for SIGTERM."""
 
 import argparse
 import asyncio
@@ -22,7 +22,7 @@ logger = log.get("telemetry.service")
 
 
 class Telemetry:
-    """What an operator can see of a service, and the switches that a drill can throw."""
+    """What operators see of a service, and what drills can switch."""
 
     def __init__(self, service: str) -> None:
         self.service = service
@@ -30,16 +30,18 @@ class Telemetry:
         self.health = Health()
         self.faults = Faults()
         self.clock = Clock()
-        #: Settings that a drill has changed, in words by name: shown beside the faults until they are as before.
+        #: Descriptions of settings that a drill has changed, by name; /health lists them with the faults.
         self.altered: dict[str, str] = {}
         self.recorder = Recorder()
         self.admin = AdminServer()
-        #: Where the admin port listens, once it does.
+        #: Address of the admin port while it listens.
         self.admin_address: tuple[str, int] | None = None
         self._stop = asyncio.Event()
         kernel.export(self.metrics)
         faults_on = self.metrics.gauge("firstbyte_fault_on", "1 while this fault is switched on", "fault")
-        fault_hits = self.metrics.gauge("firstbyte_fault_hits", "How often this fault acted since switched on", "fault")
+        fault_hits = self.metrics.gauge(
+            "firstbyte_fault_hits", "How often this fault has acted since it was switched on", "fault"
+        )
 
         def refresh() -> None:
             for name, fault in self.faults.as_dict().items():
@@ -50,12 +52,12 @@ class Telemetry:
         self._routes()
 
     def route(self, method: str, path: str, handler: Handler) -> None:
-        """Answer *method* on *path*; see `AdminServer.route`."""
+        """Add a route; see `AdminServer.route`."""
         self.admin.route(method, path, handler)
 
     @asynccontextmanager
     async def serving(self, args: argparse.Namespace) -> AsyncIterator[None]:
-        """Serve the admin port if ``--admin`` was given; turn SIGTERM and SIGINT into `until_stopped`."""
+        """Serve the admin port if ``--admin`` was given; SIGTERM and SIGINT end `until_stopped`."""
         self.admin.token_file = args.token_file
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -80,12 +82,12 @@ class Telemetry:
         return address
 
     def stop(self) -> None:
-        """Ask the service to drain and end."""
+        """Ask the service to drain and exit."""
         self._stop.set()
 
     @property
     def stopping(self) -> bool:
-        """Whether the service was asked to end."""
+        """Whether the service was asked to exit."""
         return self._stop.is_set()
 
     async def until_stopped(self) -> None:
@@ -94,7 +96,7 @@ class Telemetry:
         logger.info("stopping", service=self.service)
 
     def _unusual(self) -> list[str]:
-        """Return the faults that are on, and what else is not as it was started."""
+        """Return the faults that are on, and whatever else differs from the start."""
         clock = [f"clock {self.clock.offset:+g} s"] if self.clock.offset else []
         return [*self.faults.active(), *clock, *(f"{name} {words}" for name, words in self.altered.items())]
 
@@ -103,7 +105,6 @@ class Telemetry:
             return Response(self.metrics.render().encode(), "text/plain; version=0.0.4; charset=utf-8")
 
         def health(_: Request) -> Response:
-
             body = {"service": self.service, **self.health.as_dict(), "faults": self._unusual()}
             return Response(json.dumps(body).encode() + b"\n", "application/json", 200 if self.health.ok else 503)
 

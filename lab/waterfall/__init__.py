@@ -1,6 +1,6 @@
-"""One request, phase by phase: names, connection, identity, first byte, each beside what theory says it costs.
+"""One HTTP request, phase by phase: names, connection, identity, first byte, each measured and predicted.
 
-Works on any URL; predictions need the lab, whose links and resolver are asked for them.
+Works for any URL.  Predictions need the lab, because they use its links and its resolver's log.
 """
 
 from waterfall.errors import (

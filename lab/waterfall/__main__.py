@@ -14,12 +14,12 @@ from waterfall.measure import TIMEOUT
 from waterfall.render import render
 from waterfall.request import new_session, trace
 
-#: Exit codes (DESIGN): 2 usage, 3 no lab; whatever else ends a request is 1.
+#: Exit codes other than 1: 2 usage, 3 no lab.
 EXIT_CODES = {BadURLError: 2, EvidenceError: 2, NoFramesError: 3}
 
 
 def seconds(text: str) -> float:
-    """Parse a time-out (an argparse type)."""
+    """Parse a timeout (an argparse type)."""
     try:
         value = float(text)
     except ValueError:
@@ -30,7 +30,7 @@ def seconds(text: str) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Trace one URL; exit 1 when it leads nowhere good, 2 when it is none."""
+    """Trace one URL; exit 1 if the request fails, 2 if it is not a URL."""
     parser = argparse.ArgumentParser(
         prog="waterfall",
         description="One request, phase by phase.",
@@ -40,15 +40,15 @@ def main(argv: list[str] | None = None) -> int:
         "  python -m waterfall https://www.example.com/ --trust root.pem --server 127.0.0.1:8443 --tls 1.2 --json",
     )
     parser.add_argument("url")
-    parser.add_argument("--tls", choices=["1.2", "1.3"], help="hold TLS to one version")
+    parser.add_argument("--tls", choices=["1.2", "1.3"], help="allow only this TLS version")
     parser.add_argument("--trust", type=Path, metavar="FILE", help="root certificates (PEM) instead of the system's")
     parser.add_argument("--server", type=endpoint, metavar="HOST:PORT", help="connect here instead of resolving")
     parser.add_argument("--resolver", type=endpoint, metavar="HOST:PORT", help="ask this resolver")
-    parser.add_argument("--cold", action="store_true", help="only once")
-    parser.add_argument("--no-resume", action="store_true", help="full TLS handshakes only")
-    parser.add_argument("--timeout", type=seconds, default=TIMEOUT, metavar="S", help="of each step")
-    parser.add_argument("--packets", action="store_true", help="every segment, decoded (in the lab)")
-    parser.add_argument("--pcap", type=Path, metavar="FILE", help="write what passed at the client's side (in the lab)")
+    parser.add_argument("--cold", action="store_true", help="trace only the cold request")
+    parser.add_argument("--no-resume", action="store_true", help="do not resume TLS sessions")
+    parser.add_argument("--timeout", type=seconds, default=TIMEOUT, metavar="S", help="timeout of each step")
+    parser.add_argument("--packets", action="store_true", help="show every segment, decoded (in the lab)")
+    parser.add_argument("--pcap", type=Path, metavar="FILE", help="write the packets at the client's end (in the lab)")
     parser.add_argument("--keylog", type=Path, metavar="FILE", help="write the TLS secrets")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)

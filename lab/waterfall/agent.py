@@ -1,10 +1,10 @@
-"""``python -m waterfall.agent``: traces requests from where it stands; the host `client` runs it.
+"""``python -m waterfall.agent``: traces requests from its own host; the host `client` runs it.
 
-``POST /admin/trace {"url": …, "tls": "1.2"|"1.3"|null, "warm": true, "resume": true}`` answers with the trace; with
-``"packets"``, ``"pcap"`` or ``"keylog": true`` it brings those along.
+``POST /admin/trace {"url": …, "tls": "1.2"|"1.3"|null, "warm": true, "resume": true}`` returns the trace, with
+``"packets"``, ``"pcap"`` or ``"keylog": true`` including those.
 
 ``POST /admin/churn {"address": …, "port": 80, "rate": 96, "seconds": 12, "ports": [33000, 33023], "sources": 2}`` opens and
-closes connections, and answers with what became of them and with what this host's kernel does about TIME-WAIT.
+closes connections; it returns the outcome of each, and this host's TIME-WAIT settings.
 """
 
 import argparse
@@ -23,18 +23,18 @@ from waterfall.evidence import KEYLOG, PCAP, Evidence
 from waterfall.request import new_session, trace
 
 logger = log.get("waterfall")
-#: What a request may say besides the URL and the version of TLS.
+#: Flags of a trace request, and their defaults.
 FLAGS = {"warm": True, "resume": True, "packets": False, "pcap": False, "keylog": False}
-#: Bounds of what a churn may ask for, by name: this is to wear out ports, not servers.
+#: Bounds of a churn request: it is meant to exhaust ports, not servers.
 CHURN = {"port": (1, 65535), "rate": (1, 1000), "seconds": (1, 600)}
 
 
 class Agent:
-    """Runs one trace at a time: two would disturb each other."""
+    """Runs one trace at a time, because two would disturb each other."""
 
     def __init__(self, telemetry: Telemetry, trust: Path | None, wan: str, sources: Sequence[str] = ()) -> None:
         self.trust, self.wan = trust, wan
-        #: Addresses of ours that connections may come from, our first one included.
+        #: This host's addresses that connections may come from.
         self.sources = tuple(sources)
         self.last: dict[str, Any] | None = None
         self._lock = asyncio.Lock()
@@ -66,7 +66,7 @@ class Agent:
                 )
             except WaterfallError as error:
                 self._count.inc(outcome=error.phase)
-                # 422: the request to us was right; the URL leads nowhere good.
+                # 422: the admin request is correct, but tracing its URL failed.
                 status = {BadURLError: 400, NoFramesError: 503}.get(type(error), 422)
                 raise AdminError(status, str(error)) from None
         self._count.inc(outcome="ok")
@@ -75,7 +75,7 @@ class Agent:
         return found
 
     async def churn(self, request: Request) -> dict[str, Any]:
-        """Open and close connections from a window of ports."""
+        """Open and close connections from a range of source ports."""
         order = self._ordered(request.json())
         attempts = await churn(order)
         failed = sum(1 for each in attempts if each.error)
@@ -83,7 +83,7 @@ class Agent:
         return {"attempts": attempts, "tw_reuse": _setting("tcp_tw_reuse"), "tw_reuse_delay_ms": _setting("tcp_tw_reuse_delay")}  # fmt: skip
 
     def _ordered(self, body: Any) -> Churn:
-        """Read an order; raise `AdminError` 400 with what was expected."""
+        """Check a churn request; raise `AdminError` 400."""
         if not isinstance(body, dict) or not isinstance(body.get("address"), str):
             raise AdminError(400, f'expected {{"address": …, "port", "rate", "seconds", "ports": [first, last]}}, got {body!r}')  # fmt: skip
         for name, (low, high) in CHURN.items():
@@ -94,7 +94,7 @@ class Agent:
             case [int(first), int(last)] if 1024 <= first <= last <= 65535:
                 window = (first, last)
             case other:
-                raise AdminError(400, f"expected ports to be the first and the last, got {other!r}")
+                raise AdminError(400, f"expected ports as [first, last] from 1024 to 65535, got {other!r}")
         count = body.get("sources", 0)
         if not isinstance(count, int) or not 0 <= count <= len(self.sources):
             raise AdminError(400, f"expected sources from 0 to {len(self.sources)}, got {count!r}")
@@ -104,7 +104,7 @@ class Agent:
     def show(self, _: Request) -> dict[str, Any]:
         """Return the last trace."""
         if self.last is None:
-            raise AdminError(404, "nothing was traced yet")
+            raise AdminError(404, "there is no trace yet: POST /admin/trace runs one")
         return self.last
 
 
@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="an address of ours that a churn may come from; repeatable",
+        help="source address that a churn may use; repeatable",
     )
     parser.add_argument("--wan", default=lab.WAN, metavar="URL", help="admin port of the router")
     add_arguments(parser)
@@ -137,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _setting(name: str) -> str:
-    """Return a TCP setting of this host; empty where the kernel is too old to have it."""
+    """Return a TCP setting of this host; empty if the kernel does not have it."""
     path = Path("/proc/sys/net/ipv4") / name
     return path.read_text(encoding="ascii").strip() if path.exists() else ""
 

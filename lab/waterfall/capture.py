@@ -1,7 +1,6 @@
-"""Frames around one trace: asks `wan` for them, and writes those of the client's side as a pcap file.
+"""Captures the frames of one trace at `wan`, and writes those at the client's end as a pcap file.
 
-A frame is captured where it enters the network and where it leaves it; a file for other programs holds each packet
-once, as it was at the client's end of its link: LINKTYPE_ETHERNET, nanoseconds (draft-ietf-opsawg-pcap).
+`wan` captures each packet twice: when it enters the network and when it leaves it.  The pcap file has each packet once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,23 +14,23 @@ from wireformat.pcap import LINKTYPE_ETHERNET, file_header, record
 from wireformat.pcapng import PcapngError, Recording, read
 
 TIMEOUT = 5.0
-#: Seconds until wan shuts its socket by itself, should nobody tell it to.
+#: Seconds after which wan ends the capture itself.
 LIMIT = 90.0
 
 
 @dataclass(slots=True)
 class Frames:
-    """What passed while the trace ran; empty until the end."""
+    """The frames of a trace; empty until its end."""
 
     recording: Recording = field(default_factory=Recording)
 
 
 @contextmanager
 def frames_of(address: str, wan: str) -> Iterator[Frames]:
-    """Capture the frames of the host at *address* for as long as the context lasts.
+    """Capture the frames of the host at *address* while the context lasts.
 
     Raises:
-        NoFramesError: wan has no packet socket, is busy, or does not answer.
+        NoFramesError: wan has no packet socket, is busy, or does not respond.
     """
     captured = Frames()
     _ask(wan, "POST", {"seconds": LIMIT, "host": address})
@@ -47,12 +46,12 @@ def frames_of(address: str, wan: str) -> Iterator[Frames]:
 
 
 def client_pcap(recording: Recording, address: str, asking_ns: Sequence[tuple[int, int]]) -> bytes:
-    """Return the pcap file of what the host at *address* sent and received, each packet once.
+    """Return a pcap file of the packets that the host at *address* sent and received.
 
     Args:
         recording: frames at both ends of every link.
-        address: of the client.
-        asking_ns: from when to when (nanoseconds since 1970) a trace resolved its name; other DNS is not the trace's.
+        address: the client.
+        asking_ns: periods (nanoseconds since the epoch) in which traces resolved names; other DNS packets are left out.
     """
     records = [file_header(LINKTYPE_ETHERNET)]
     for frame in recording.frames:

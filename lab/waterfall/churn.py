@@ -1,7 +1,7 @@
-"""Connections that are opened at a constant rate and closed at once, from a window of source ports: what runs out of ports.
+"""Opens connections at a constant rate from a range of source ports and closes them at once, which exhausts the ports.
 
-Who closes first keeps the port in TIME-WAIT (RFC 9293 section 3.3.2).  Experiments do it where they stand; the host
-`client`, where ``tcp_tw_reuse`` is 1, does it on request (`waterfall.agent`).
+The side that closes first keeps the port in TIME-WAIT (RFC 9293 section 3.3.2).  Experiments run this on their own host; on
+the host `client`, where ``tcp_tw_reuse`` is 1, `waterfall.agent` runs it on request.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ from linuxnet.source_ports import Source
 
 #: Seconds that an attempt may take.
 TIMEOUT = 5.0
-#: What an attempt says that found every port of its window taken.
+#: Error of an attempt that found all ports in use.
 NO_PORT = "no port left"
 
 
 class Attempt(NamedTuple):
-    """One connection that was to be made: seconds since the start, and what went wrong, if anything."""
+    """One attempt to connect: intended and actual start in seconds, and the error, if any."""
 
     intended: float
     begun: float
@@ -31,24 +31,24 @@ class Attempt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Churn:
-    """What is to be done."""
+    """The parameters of a churn."""
 
     #: IPv4 address and port.
     to: tuple[str, int]
-    #: Connections per second, and for how many seconds.
+    #: Connections per second, and seconds.
     rate: float
     seconds: float
     #: First and last source port.
     window: tuple[int, int]
-    #: Source addresses, taken in turn; empty: the route's.
+    #: Source addresses, used in turn; if empty, the route chooses.
     sources: Sequence[str] = ()
 
 
 async def connect(to: tuple[str, int], source: Source) -> socket.socket:
-    """Return a socket that is connected from *source*.
+    """Return a socket connected to *to* from *source*.
 
     Raises:
-        OSError: EADDRNOTAVAIL when no port is left, or what else can go wrong.
+        OSError: EADDRNOTAVAIL if no port is left, or any other failure.
     """
     sock = socket.socket()
     try:
@@ -62,16 +62,16 @@ async def connect(to: tuple[str, int], source: Source) -> socket.socket:
 
 
 def cause(error: OSError) -> str:
-    """Return the words for what went wrong."""
+    """Return the error in a few words."""
     if isinstance(error, TimeoutError):
         return "timeout"
     if error.errno == errno.EADDRNOTAVAIL:
         return NO_PORT
-    return os.strerror(error.errno) if error.errno else str(error)  # asyncio puts words of its own into strerror
+    return os.strerror(error.errno) if error.errno else str(error)  # asyncio sets its own strerror
 
 
 async def churn(order: Churn) -> list[Attempt]:
-    """Open and close connections as ordered; return the attempts by their intended start."""
+    """Open and close connections; return the attempts in order of their intended start."""
     began = time.monotonic()
     attempts: list[Attempt] = []
 
@@ -84,10 +84,10 @@ async def churn(order: Churn) -> list[Attempt]:
             error = cause(refused)
         attempts.append(Attempt(intended, begun, error))
 
-    origins = [Source(source, order.window) for source in order.sources or (None,)]
+    sources = [Source(address, order.window) for address in order.sources or (None,)]
     async with asyncio.TaskGroup() as group:
         for number in range(int(order.seconds * order.rate)):
             intended = number / order.rate
-            await asyncio.sleep(max(0.0, began + intended - time.monotonic()))  # until its time
-            group.create_task(attempt(intended, origins[number % len(origins)]))
+            await asyncio.sleep(max(0.0, began + intended - time.monotonic()))  # until the intended start
+            group.create_task(attempt(intended, sources[number % len(sources)]))
     return sorted(attempts)

@@ -1,8 +1,8 @@
-"""Why a request did not get as far as its first byte: one class per phase, one clear sentence each."""
+"""Errors of a trace, one class per phase in which the request failed."""
 
 
 class WaterfallError(Exception):
-    """Base: the phase in which the request ended, and why."""
+    """Base of this package's errors; `phase` is where the request failed."""
 
     phase = ""
 
@@ -20,30 +20,30 @@ class NameLookupError(WaterfallError):
 
 
 class ConnectError(WaterfallError):
-    """Nobody accepts the connection, or nothing answers in time."""
+    """The connection was refused, or there was no response in time."""
 
     phase = "connect"
 
 
 class BadCertificateError(WaterfallError):
-    """The server did not prove that it is who it should be, or TLS failed otherwise."""
+    """The server's certificate is not trusted, or TLS failed."""
 
     phase = "tls"
 
 
 class ResponseError(WaterfallError):
-    """What came is not an HTTP response, or it ended before it was whole."""
+    """The response is missing, incomplete or not HTTP."""
 
     phase = "first_byte"
 
 
 class NoFramesError(WaterfallError):
-    """Packets were asked for, and nothing can capture them."""
+    """Packets were requested, but nothing can capture them."""
 
     phase = "frames"
 
 
 class EvidenceError(WaterfallError):
-    """A file that was asked for can not be written."""
+    """A requested file cannot be written."""
 
     phase = "files"

@@ -1,4 +1,4 @@
-"""What a trace can bring along for other programs: decoded packets, a pcap file, the secrets to decrypt it."""
+"""What a trace can return besides timings: decoded packets, a pcap file, and the TLS secrets to decrypt it."""
 
 import base64
 import os
@@ -8,36 +8,36 @@ from typing import Any
 
 from waterfall.errors import EvidenceError
 
-#: Keys of a trace's JSON that go into files, never into what is shown or kept.
+#: Keys of a trace's JSON that are written to files only, and neither shown nor kept.
 PCAP, KEYLOG = "pcap", "keylog"
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What to bring along."""
+    """What a trace shall return."""
 
     #: Every segment, decoded, in the JSON.
     packets: bool = False
-    #: A capture at the client's side.
+    #: A capture at the client's end.
     pcap: bool = False
-    #: TLS secrets.  Whoever has them can read the connections.
+    #: TLS secrets, which decrypt the connections.
     keylog: bool = False
 
     @property
     def frames(self) -> bool:
-        """Whether frames have to be captured."""
+        """Whether frames must be captured."""
         return self.packets or self.pcap
 
     def as_json(self) -> dict[str, bool]:
-        """Return the flags, as the agent's request has them."""
+        """Return the flags as in the agent's request."""
         return asdict(self)
 
 
 def save(body: dict[str, Any], pcap: Path | None, keylog: Path | None) -> dict[str, Any]:
-    """Write the files that were asked for; return *body* without them.
+    """Write the requested files; return *body* without their contents.
 
     Raises:
-        EvidenceError: a file can not be written.
+        EvidenceError: a file cannot be written.
     """
     rest = {key: value for key, value in body.items() if key not in {PCAP, KEYLOG}}
     contents = {pcap: base64.b64decode(body.get(PCAP, "")), keylog: str(body.get(KEYLOG, "")).encode()}
@@ -45,7 +45,7 @@ def save(body: dict[str, Any], pcap: Path | None, keylog: Path | None) -> dict[s
         if path is None:
             continue
         try:
-            # Secrets are for their owner: a file that others may read would be as good as no TLS.
+            # Only the owner may read the secrets, which undo the encryption.
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if path == keylog else 0o644)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
@@ -55,14 +55,14 @@ def save(body: dict[str, Any], pcap: Path | None, keylog: Path | None) -> dict[s
 
 
 def check(*paths: Path | None) -> None:
-    """Refuse, before anything is measured, files that can not be written.
+    """Check before measuring that the files can be written.
 
     Raises:
-        EvidenceError: there is no such folder, or we may not write there.
+        EvidenceError: the folder does not exist or is not writable.
     """
     for path in paths:
         if path is None:
             continue
         target = path if path.exists() else path.parent
         if path.is_dir() or not path.parent.is_dir() or not os.access(target, os.W_OK):
-            raise EvidenceError(f"expected a file that can be written, got {path}")
+            raise EvidenceError(f"expected a writable file, got {path}")

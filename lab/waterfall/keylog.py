@@ -1,7 +1,7 @@
-"""The secrets of TLS connections in the NSS key log format, in memory only (draft-ietf-tls-keylogfile).
+"""The secrets of TLS connections in the NSS key log format (draft-ietf-tls-keylogfile), in memory only.
 
-OpenSSL writes them to a path; this one names an anonymous file (memfd_create(2)), so that no secret touches a disk and
-a host with a read-only root can keep a log.
+OpenSSL writes them to a path.  This path leads to an anonymous file (memfd_create(2)), so that no secret reaches a disk and
+hosts with a read-only root can write it.
 """
 
 import os
@@ -10,7 +10,7 @@ from typing import Self
 
 
 class KeyLog:
-    """Takes secrets until closed."""
+    """A key log that exists until it is closed."""
 
     def __init__(self) -> None:
         self._fd = os.memfd_create("keylog", os.MFD_CLOEXEC)

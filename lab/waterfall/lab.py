@@ -1,4 +1,4 @@
-"""What only the lab can tell: the links as configured, the hops of a resolution; and how to make a request cold."""
+"""What only the lab knows: configured links and the resolver's hops; and how to empty its caches."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ TIMEOUT = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Round-trip times between regions, as wan has them now."""
+    """Round-trip times between regions, as configured at `wan` now."""
 
     regions: dict[str, ipaddress.IPv4Network]
     #: Milliseconds by ordered pair of regions.
@@ -21,7 +21,7 @@ class Links:
 
     @classmethod
     def of(cls, body: dict[str, Any]) -> "Links":
-        """Read the answer of ``GET /admin/links``; raise `KeyError`, `TypeError` or `ValueError` when it is none."""
+        """Read the response of ``GET /admin/links``; raise `KeyError`, `TypeError` or `ValueError` if it is malformed."""
         regions = {name: ipaddress.IPv4Network(cidr) for name, cidr in body["regions"].items()}
         return cls(regions, {(each["from"], each["to"]): float(each["rtt_ms"]) for each in body["links"]})
 
@@ -31,7 +31,7 @@ class Links:
         return next((name for name, network in self.regions.items() if at in network), None)
 
     def rtt_ms(self, one: str, other: str) -> float | None:
-        """Return the configured round-trip time between two addresses; None when a region is not known."""
+        """Return the configured round-trip time between two addresses; None if a region is unknown."""
         a, b = self.region(one), self.region(other)
         if a is None or b is None:
             return None
@@ -50,7 +50,7 @@ def links(wan: str = WAN) -> Links | None:
 
 
 def resolutions(resolver: str, since: float) -> list[dict[str, Any]]:
-    """Return what the resolver at *resolver* (address) resolved since the epoch second *since*, oldest first."""
+    """Return what the resolver at *resolver* resolved since *since* (seconds since the epoch), oldest first."""
     try:
         body = call(f"http://{resolver}:{ADMIN_PORT}", "GET", "/admin/resolutions?limit=100", timeout=TIMEOUT)
         return [each for each in reversed(body) if each["time"] >= since]
@@ -59,7 +59,7 @@ def resolutions(resolver: str, since: float) -> list[dict[str, Any]]:
 
 
 def upstream_names(edge: str) -> list[str]:
-    """Return the host names behind the edge at *edge* (address); nothing when it is no edge."""
+    """Return the names of the origins of the edge at *edge*; empty if it is no edge."""
     try:
         body = call(f"http://{edge}:{ADMIN_PORT}", "GET", "/admin/pool", timeout=TIMEOUT)
         return [str(row["name"]).removeprefix("http://").rpartition(":")[0] for row in body["upstreams"]]
@@ -67,13 +67,13 @@ def upstream_names(edge: str) -> list[str]:
         return []
 
 
-def forget(resolver: str) -> None:
-    """Empty the resolver's cache; silently nothing outside the lab."""
+def flush(resolver: str) -> None:
+    """Empty the resolver's cache; do nothing outside the lab."""
     _try(resolver, "/admin/cache/flush", {"all": True})
 
 
 def purge(edge: str) -> None:
-    """Empty the pools of the edge at *edge*, if it is one."""
+    """Empty the connection pools of the edge at *edge*, if it is one."""
     _try(edge, "/admin/pool/purge", None)
 
 

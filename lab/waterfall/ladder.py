@@ -1,4 +1,4 @@
-"""Draws the packets of one connection: a row per segment, and below it the states that it put both ends in."""
+"""Draws the packets of one connection: a row per segment, with the states that it caused below."""
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,9 +6,9 @@ from typing import Any
 
 from rich.text import Text
 
-#: Columns in front of what a segment is, those that only wide terminals get, and of what hangs below.
-FIGURES, MORE, HANGING = 43, 15, 17
-ROOM_FOR_MORE = 100
+#: Columns of the figures, of further figures on wide terminals, and of the margin of the lines below a segment.
+FIGURES, MORE, MARGIN = 43, 15, 17
+WIDE = 100
 ABBREVIATIONS = {"SYN": "S", "FIN": "F", "RST": "R", "PSH": "P", "ACK": "A", "URG": "U", "ECE": "E", "CWR": "C"}
 ORDER = ("SYN", "FIN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
 
@@ -21,10 +21,10 @@ def ladder(packets: Mapping[str, Any], width: int) -> Iterator[Text]:
         return
     for line in _ends(packets):
         yield _cut(line, width, "dim")
-    wide = width >= ROOM_FOR_MORE
+    wide = width >= WIDE
     more = f"{'window':>8}{'ttl':>7}" if wide else ""
     yield _cut(f"{'sent':>7}{'arrived':>8}   {'flags':<5}{'seq':>6}{'ack':>7}{'len':>6}{more} what", width, "dim")
-    told: list[Mapping[str, Any]] = list(packets["states"])
+    states: list[Mapping[str, Any]] = list(packets["states"])
     for row in rows:
         ours = row["from"] == "client"
         style = "blue" if ours else "green"
@@ -33,7 +33,7 @@ def ladder(packets: Mapping[str, Any], width: int) -> Iterator[Text]:
         yield _cut(f"{_figures(row, wide=wide)} {first}", width, style)
         for line in others:
             yield _cut(" " * (width - room) + line, width, style)
-        yield from _below(row, told, width)
+        yield from _below(row, states, width)
     yield from _verdict(packets, width)
 
 
@@ -62,9 +62,9 @@ def _figures(row: Mapping[str, Any], *, wide: bool) -> str:
     return text + f"{'' if tcp is None else tcp['scaled_window']:>8}{ttl:>7}"
 
 
-def _below(row: Mapping[str, Any], told: list[Mapping[str, Any]], width: int) -> Iterator[Text]:
-    """Yield what a segment brought: options of a SYN, new states where it was sent and where it arrived."""
-    margin, tcp = " " * HANGING, row.get("tcp")
+def _below(row: Mapping[str, Any], states: list[Mapping[str, Any]], width: int) -> Iterator[Text]:
+    """Yield the options of a SYN, and the states that a segment caused at its sender and its receiver."""
+    margin, tcp = " " * MARGIN, row.get("tcp")
     if tcp is None:
         return
     if "SYN" in tcp["flags"] and tcp["options"]:
@@ -72,12 +72,12 @@ def _below(row: Mapping[str, Any], told: list[Mapping[str, Any]], width: int) ->
         yield _cut(margin + ", ".join([*options, f"window {tcp['window']}"]), width, "dim")
     sender, receiver = ("client", "server") if row["from"] == "client" else ("server", "client")
     for host, at in ((sender, row["sent_ms"]), (receiver, row["arrived_ms"])):
-        reached = [each for each in told if each["host"] == host and each["ms"] == at]
+        reached = [each for each in states if each["host"] == host and each["ms"] == at]
         for each in reached:
-            told.remove(each)
+            states.remove(each)
         if reached:
-            states = ", then ".join(each["state"] for each in reached)
-            yield _cut(f"{margin}the {host} is {states} at {at:.1f}", width, "yellow")
+            names = ", then ".join(each["state"] for each in reached)
+            yield _cut(f"{margin}the {host} is {names} at {at:.1f}", width, "yellow")
 
 
 def _verdict(packets: Mapping[str, Any], width: int) -> Iterator[Text]:
@@ -92,7 +92,7 @@ def _verdict(packets: Mapping[str, Any], width: int) -> Iterator[Text]:
     for line in textwrap.wrap(said, width):
         yield Text(line, style="red" if wrong else "default")
     if packets["dropped"]:
-        yield _cut(f"incomplete: {packets['dropped']} frames found no room in the capture", width, "red")
+        yield _cut(f"incomplete: {packets['dropped']} frames did not fit into the capture", width, "red")
 
 
 def _cut(line: str, width: int, style: str) -> Text:

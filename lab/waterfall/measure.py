@@ -1,4 +1,4 @@
-"""Measures one request with real sockets: a clock read between phases, and everything else between the reads."""
+"""Measures one request on real sockets.  Clocks are read only between phases; all other work is outside the phases."""
 
 import contextlib
 import os
@@ -22,37 +22,37 @@ from wireformat.http1 import HttpError, get
 from wireformat.http1_reader import ResponseReader
 from wireformat.tls import client_context
 
-#: Seconds until a step that hears nothing is given up.
+#: Seconds without a response after which a step fails.
 TIMEOUT = 10.0
-#: Seconds that the server gets to close its side, too.
-GOODBYE = 2.0
-#: Octets of a response that are read at most.
+#: Seconds to wait for the server to close its side.
+CLOSE_TIMEOUT = 2.0
+#: Bytes of a response that are read at most.
 MAX_BODY = 1 << 30
 AGENT = "firstbyte"
-#: What the edge says in words, by the name of the entry that says it.
-SAID = {"pool": "connection", "upstream": "origin"}
+#: Entries of the edge's Server-Timing whose description is kept, and under which key.
+DESCRIPTIONS = {"pool": "connection", "upstream": "origin"}
 
 
 @dataclass(slots=True)
 class Session:
-    """What a client keeps from one request to the next: names and TLS sessions."""
+    """What a client keeps between requests: names and TLS sessions."""
 
     stub: Stub
     trust: Path | None = None
-    #: ``1.2``, ``1.3`` or None for whatever both sides like best.
+    #: The only TLS version allowed, ``1.2`` or ``1.3``; None allows both.
     tls: str | None = None
-    #: Whether TLS sessions are resumed where there is a ticket.
+    #: Whether to resume TLS sessions.
     resume: bool = True
-    #: Takes the secrets of every connection; None keeps them where they are.
+    #: Receives the TLS secrets of every connection.
     keylog: KeyLog | None = None
-    #: Seconds until a step that hears nothing is given up.
+    #: Seconds without a response after which a step fails.
     timeout: float = TIMEOUT
     context: ssl.SSLContext | None = None
     #: Resumption tickets by host and port.
     tickets: dict[tuple[str, int], ssl.SSLSession] = field(default_factory=dict)
 
     def tls_context(self) -> ssl.SSLContext:
-        """Return the one context of this session: a ticket is good only in the context that got it."""
+        """Return this session's only context, because a ticket is valid only in the context that received it."""
         if self.context is None:
             self.context = client_context(self.trust, self.tls)
             if self.keylog is not None:
@@ -60,17 +60,17 @@ class Session:
         return self.context
 
     def ticket(self, host: str, port: int) -> ssl.SSLSession | None:
-        """Return the ticket to offer to *host*, if any."""
+        """Return the TLS session to offer to *host*, if any."""
         return self.tickets.get((host, port)) if self.resume else None
 
-    def forget(self) -> None:
-        """Become a client that was never here."""
+    def reset(self) -> None:
+        """Drop cached names and TLS sessions."""
         self.stub.flush()
         self.tickets.clear()
 
 
 class _Clock:
-    """Reads wall time and this thread's CPU between phases."""
+    """Reads wall time and this thread's CPU time between phases."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
@@ -79,7 +79,7 @@ class _Clock:
         self._cpu = time.thread_time()
 
     def end(self, name: str, **fields: Any) -> Phase:
-        """The phase called *name* has just ended."""
+        """End the phase called *name* now, and start the next."""
         wall, cpu = time.perf_counter(), time.thread_time()
         phase = Phase(
             name, (self._wall - self._origin) * 1000, (wall - self._wall) * 1000, cpu_ms=(cpu - self._cpu) * 1000
@@ -96,15 +96,15 @@ def measure(url: str, session: Session, server: tuple[str, int] | None = None) -
 
     Args:
         url: http or https.
-        session: caches and tickets; changed by the request.
-        server: connect here instead of resolving (the name is still the one verified).
+        session: caches and tickets, which the request updates.
+        server: connect here instead of resolving; the certificate must still have the URL's name.
 
     Raises:
-        WaterfallError: a subclass per phase, with one clear sentence.
+        WaterfallError: a subclass per phase.
     """
     secure, host, port, path = split(url)
     if secure:
-        _context(session)  # reading a trust store takes milliseconds that no handshake is to blame for
+        _context(session)  # reading the trust store takes milliseconds that are not part of the handshake
     trace = Trace(url)
     clock = _Clock(trace)
     address = _resolve(clock, session, host, server)
@@ -117,7 +117,7 @@ def measure(url: str, session: Session, server: tuple[str, int] | None = None) -
             session.tickets[host, port] = channel.tls.object.session
         _note_state(trace, lambda: tcp_info(sock).state)
         local, remote = sock.getsockname(), sock.getpeername()
-        closing = _goodbye(clock, trace, sock, channel)
+        closing = _close(clock, trace, sock, channel)
     state = _note_state(trace, lambda: _state_of(local, remote))
     closing.detail["state"] = state
     return trace
@@ -147,7 +147,7 @@ def _context(session: Session) -> ssl.SSLContext:
 
 
 def _note_state(trace: Trace, look: Callable[[], str]) -> str:
-    """Return what the kernel says of the connection now, and remember it: states told from segments are held against it."""
+    """Return the kernel's state of the connection, and record it for comparison with the states implied by segments."""
     before, state = time.time_ns(), look()
     trace.kernel_states.append((before, time.time_ns(), state))
     return state
@@ -186,7 +186,7 @@ def _connect(clock: _Clock, session: Session, address: str, port: int, host: str
         sock.connect((address, port))
     except TimeoutError:
         sock.close()
-        raise ConnectError(f"{host} ({address}:{port}): no answer within {session.timeout:g} s") from None
+        raise ConnectError(f"{host} ({address}:{port}): no response within {session.timeout:g} s") from None
     except OSError as error:
         sock.close()
         reason = os.strerror(error.errno) if error.errno else str(error)
@@ -208,11 +208,11 @@ def _handshake(clock: _Clock, session: Session, sock: socket.socket, host: str, 
     try:
         channel.handshake()
     except ssl.SSLCertVerificationError as error:
-        raise BadCertificateError(f"{host}: the certificate is not good: {error.verify_message}") from None
+        raise BadCertificateError(f"{host}: the certificate is not trusted: {error.verify_message}") from None
     except ssl.SSLError as error:
         raise BadCertificateError(f"{host}: TLS failed: {error.reason or error}") from None
     except TimeoutError:
-        raise BadCertificateError(f"{host}: no TLS answer within {session.timeout:g} s") from None
+        raise BadCertificateError(f"{host}: no TLS response within {session.timeout:g} s") from None
     except OSError as error:
         raise BadCertificateError(f"{host}: the connection ended during the TLS handshake: {error}") from None
     counts = {"round_trips": channel.round_trips, "bytes_sent": channel.sent, "bytes_received": channel.received}
@@ -244,17 +244,17 @@ def _exchange(
         read = channel.read if channel is not None else lambda: sock.recv(65536)
         first = read()
         if not first:
-            raise ResponseError(f"{host}: closed the connection without an answer")
+            raise ResponseError(f"{host}: closed the connection without a response")
         received = (channel.received - before[1]) if channel is not None else len(first)
         opening = clock.end("first_byte", round_trips=1, bytes_received=received)
         rtt = tcp_info(sock).rtt_ms / 1000
         waits, after = _read_body(response, first, read, rtt)
     except TimeoutError:
-        raise ResponseError(f"{host}: silent for {session.timeout:g} s") from None
+        raise ResponseError(f"{host}: no response for {session.timeout:g} s") from None
     except HttpError as error:
         raise ResponseError(f"{host}: {error}") from None
     except OSError as error:
-        raise ResponseError(f"{host}: the connection ended before the response was whole: {error}") from None
+        raise ResponseError(f"{host}: the connection ended before the response was complete: {error}") from None
     got = (channel.received - before[1] - received) if channel is not None else after
     body = clock.end("body", round_trips=waits, bytes_received=got, detail={"body_bytes": response.body_bytes})
     info = tcp_info(sock)
@@ -282,8 +282,8 @@ def _read_body(response: ResponseReader, first: bytes, read: Any, rtt: float) ->
     return waits, total
 
 
-def _goodbye(clock: _Clock, trace: Trace, sock: socket.socket, channel: TlsSocket | None) -> Phase:
-    """Close first, unless the server has; wait for the other's FIN, so that the socket ends in TIME-WAIT."""
+def _close(clock: _Clock, trace: Trace, sock: socket.socket, channel: TlsSocket | None) -> Phase:
+    """Close first unless the server has; wait for the server's FIN, so that the socket ends in TIME-WAIT."""
     server_first = tcp_info(sock).state == "CLOSE-WAIT"
     detail: dict[str, Any] = {"closed_by": "server" if server_first else "client"}
     try:
@@ -291,7 +291,7 @@ def _goodbye(clock: _Clock, trace: Trace, sock: socket.socket, channel: TlsSocke
             channel.close_notify()
         sock.shutdown(socket.SHUT_WR)
         _note_state(trace, lambda: tcp_info(sock).state)
-        sock.settimeout(GOODBYE)
+        sock.settimeout(CLOSE_TIMEOUT)
         while sock.recv(65536):
             pass
     except OSError as error:
@@ -309,7 +309,7 @@ def _state_of(local: tuple[str, int], remote: tuple[str, int]) -> str:
 
 
 def _server_timing(text: str) -> dict[str, Any]:
-    """Read the edge's Server-Timing: milliseconds by name, whether its connection was reused, and to which origin."""
+    """Parse the edge's Server-Timing: milliseconds by name, whether it reused a connection, and to which origin."""
     timing: dict[str, Any] = {}
     for entry in text.split(","):
         name, *parameters = [part.strip() for part in entry.split(";")]
@@ -318,6 +318,6 @@ def _server_timing(text: str) -> dict[str, Any]:
             if key == "dur":
                 with contextlib.suppress(ValueError):
                     timing[name] = float(value)
-            elif key == "desc" and name in SAID:
-                timing[SAID[name]] = value.strip('"')
+            elif key == "desc" and name in DESCRIPTIONS:
+                timing[DESCRIPTIONS[name]] = value.strip('"')
     return timing

@@ -1,4 +1,4 @@
-"""A measured request as data: phases in order, and its JSON (`firstbyte trace --json`)."""
+"""A measured request as data: its phases in order, and the JSON of `firstbyte trace --json`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -6,13 +6,13 @@ from typing import Any
 
 #: Phases in the order in which they happen.
 PHASES = ("dns", "connect", "tls", "request", "first_byte", "body", "close")
-#: Phases until the first byte, by what they are about.
+#: Phases until the first byte, grouped by subject.
 SHARES = {"names": ("dns",), "connections": ("connect",), "identity": ("tls",), "answer": ("request", "first_byte")}
 
 
 @dataclass(slots=True)
 class Hop:
-    """One question to one name server, as the resolver tells it."""
+    """One question to one name server, as the resolver reports it."""
 
     server: str
     server_name: str
@@ -27,29 +27,29 @@ class Hop:
 
 @dataclass(slots=True)
 class Phase:
-    """One phase: when it began and what it took, in milliseconds."""
+    """One phase: start and duration in milliseconds."""
 
     name: str
     start_ms: float
     measured_ms: float
-    #: None where nobody can say (outside the lab).
+    #: None outside the lab, where nothing can be predicted.
     predicted_ms: float | None = None
-    #: Times that something was sent and the answer had to be waited for.
+    #: How often something was sent and its response waited for.
     round_trips: int = 0
-    #: Octets of this phase's protocol (DNS messages, TLS records, HTTP), without TCP and IP headers.
+    #: Bytes of this phase's protocol (DNS messages, TLS records, HTTP), without TCP and IP headers.
     bytes_sent: int = 0
     bytes_received: int = 0
-    #: CPU of the measuring thread.
+    #: CPU time of the measuring thread.
     cpu_ms: float = 0.0
     detail: dict[str, Any] = field(default_factory=dict)
 
     @property
     def residual_ms(self) -> float | None:
-        """What theory does not explain."""
+        """Measured minus predicted, in milliseconds."""
         return None if self.predicted_ms is None else self.measured_ms - self.predicted_ms
 
     def as_json(self) -> dict[str, Any]:
-        """Return the phase as DESIGN's ``trace --json`` has it."""
+        """Return the phase as in ``trace --json``."""
         fields = asdict(self)
         residual = self.residual_ms
         numbers = {"start_ms", "measured_ms", "predicted_ms", "cpu_ms"}
@@ -66,9 +66,9 @@ class Trace:
     phases: list[Phase] = field(default_factory=list)
     #: ``HTTP/1.1 200 OK``.
     status: str = ""
-    #: When it began, in nanoseconds since 1970.
+    #: Start in nanoseconds since the epoch.
     began_ns: int = 0
-    #: What the kernel said of the client's socket: between which two moments (nanoseconds since 1970), and the state.
+    #: States of the client's socket: each read between two times (nanoseconds since the epoch).
     kernel_states: list[tuple[int, int, str]] = field(default_factory=list)
 
     def phase(self, name: str) -> Phase | None:
@@ -82,11 +82,11 @@ class Trace:
 
     @property
     def total_ms(self) -> float:
-        """Milliseconds until the last byte of the response; saying goodbye is not counted."""
+        """Milliseconds until the last byte of the response, without the close."""
         return sum(p.measured_ms for p in self.phases if p.name != "close")
 
     def shares(self) -> dict[str, float]:
-        """Return names', connections', identity's and the answer's share of the time to first byte."""
+        """Return the shares of names, connections, identity and the answer in the time to first byte."""
         total = self.ttfb_ms or 1.0
         return {
             what: sum(p.measured_ms for p in self.phases if p.name in names) / total for what, names in SHARES.items()
@@ -107,7 +107,7 @@ class Trace:
 
 
 def summary(cold: Mapping[str, Any], warm: Mapping[str, Any] | None) -> str:
-    """Say in plain words where the time to first byte went."""
+    """Return sentences that say where the time to first byte went."""
     parts = [f"{round(100 * cold['shares'][what]):d} % {what}" for what in ("names", "connections", "identity")]
     text = (
         f"Of {cold['ttfb_ms']:.0f} ms to the first byte, {parts[0]}, {parts[1]}, {parts[2]}; "
@@ -120,10 +120,10 @@ def summary(cold: Mapping[str, Any], warm: Mapping[str, Any] | None) -> str:
 
 
 def from_json(body: Mapping[str, Any], url: str) -> Trace:
-    """Read back what `Trace.as_json` wrote.
+    """Return the trace that `Trace.as_json` encoded.
 
     Raises:
-        ValueError: it is not such a body.
+        ValueError: *body* is not such JSON.
     """
     try:
         phases = [Phase(**{k: v for k, v in each.items() if k != "residual_ms"}) for each in body["phases"]]

@@ -1,4 +1,4 @@
-"""Puts the prediction beside each measured phase: `theory`, fed with the configured links and the resolver's hops."""
+"""Predicts each measured phase with `theory`, from the configured links and the resolver's hops."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,7 +10,7 @@ from waterfall.model import Hop, Trace
 
 
 def hops_of(resolutions: Sequence[dict[str, Any]], name: str) -> list[Hop]:
-    """Return the hops that resolving *name* took, those of its aliases and name servers included."""
+    """Return the hops of resolving *name*, including those for its aliases and name servers."""
     wanted = name.rstrip(".").lower() + "."
     found = next((each for each in resolutions if each["qname"] == wanted and not each["cached"]), None)
     keys = Hop.__slots__
@@ -28,17 +28,17 @@ def predict(
     upstream_names_asked: bool = False,
     upstreams: Sequence[str] = (),
 ) -> None:
-    """Fill in ``predicted_ms`` of every phase, and the hops into the detail of ``dns``.
+    """Set ``predicted_ms`` of every phase, and the hops in the detail of ``dns``.
 
     Args:
-        trace: measured.
-        links: as configured.
-        client: address of whoever measured.
+        trace: the measurement.
+        links: the configured links.
+        client: address of the client.
         resolver: address of the resolver.
-        hops: that resolving the host's name took; empty when the resolver knew it.
-        upstream_hops: that resolving the origin's name took, for the edge.
-        upstream_names_asked: whether the edge asked for the origin's name at all.
-        upstreams: addresses of the origins that the edge may have chosen; none when there is no edge.
+        hops: of resolving the host's name; empty if the resolver had it cached.
+        upstream_hops: of resolving the origin's name for the edge.
+        upstream_names_asked: whether the edge queried the origin's name.
+        upstreams: addresses of the origins that the edge may have chosen; empty without an edge.
     """
     dns, connect, tls = trace.phase("dns"), trace.phase("connect"), trace.phase("tls")
     if connect is None or dns is None:
@@ -62,7 +62,7 @@ def predict(
     request, close = trace.phase("request"), trace.phase("close")
     if request is not None:
         request.predicted_ms = 0.0
-    if close is not None:  # who closes second waits for nobody
+    if close is not None:  # the side that closes second does not wait
         close.predicted_ms = handshake.close_ms() if close.detail.get("closed_by") == "server" else rtt
     first = trace.phase("first_byte")
     if first is not None:
@@ -92,12 +92,12 @@ def _behind(
     upstreams: Sequence[str],
     timing: dict[str, Any],
 ) -> float | None:
-    """Return what the way behind the edge costs: the origin's name, a connection where none was there, the request."""
+    """Return the cost behind the edge in ms: the origin's name, a connection if none was pooled, and the request."""
     if not timing or not upstreams:
         return 0.0
     rtts = {links.rtt_ms(edge, upstream) for upstream in upstreams}
     rtt = rtts.pop()
-    if rtts or rtt is None:  # which of them it was is not known, and they are not equally far
+    if rtts or rtt is None:  # the chosen one is unknown, and they are not equally far
         return None
     if timing.get("connection") == "reused":
         return pool.pooled_request_ms(rtt, 0.0)

@@ -1,6 +1,6 @@
-"""What a segment carries, in a few words: TLS records (RFC 8446 section 5.1) or lines of HTTP.
+"""Describes the payload of segments: TLS records (RFC 8446 section 5.1) or lines of HTTP.
 
-A reader follows one direction of a connection, octets in order; what is encrypted stays so.
+A reader follows one direction of a connection, byte by byte in order.  It decrypts nothing.
 """
 
 CONTENT = {20: "ChangeCipherSpec", 21: "alert", 22: "handshake", 23: "data"}
@@ -19,25 +19,25 @@ HANDSHAKE = {
     20: "Finished",
     22: "CertificateStatus",
 }
-#: A record's payload may be that long (RFC 8446 section 5.2, RFC 5246 section 6.2.3).
+#: Bytes of a record's payload, at most (RFC 8446 section 5.2, RFC 5246 section 6.2.3).
 MAX_RECORD = (1 << 14) + 2048
-#: Octets of an HTTP message's first line that are shown.
+#: Characters shown of an HTTP message's first line.
 MAX_LINE = 60
 
 
 class RecordReader:
-    """Names the TLS records in a stream of octets, as each begins."""
+    """Names the TLS records in a byte stream."""
 
     def __init__(self) -> None:
         self._rest = b""
-        #: Octets of a record that are still to come.
+        #: Bytes of the current record that have not arrived yet.
         self._missing = 0
-        #: After ChangeCipherSpec a handshake record is encrypted (TLS 1.2), and its type unknown.
+        #: After ChangeCipherSpec, handshake records are encrypted (TLS 1.2) and their types unknown.
         self._encrypted = False
         self._lost = False
 
     def feed(self, data: bytes) -> list[str]:
-        """Return what begins in *data*; ``…`` when it only goes on."""
+        """Return the names of records that begin in *data*; ``…`` if it only continues one."""
         names: list[str] = []
         if self._lost:
             return ["?"]
@@ -61,7 +61,7 @@ class RecordReader:
         if kind == 20:
             self._encrypted = True
         if kind == 22:
-            # Only a second hello, after HelloRetryRequest, is in the clear behind a ChangeCipherSpec.
+            # After ChangeCipherSpec, only a hello that follows HelloRetryRequest is still unencrypted.
             clear = payload[:1] in {b"\1", b"\2"} and 4 + int.from_bytes(payload[1:4], "big") == len(payload)
             return _messages(payload) if clear or not self._encrypted else ["encrypted handshake"]
         if kind == 23:
@@ -70,7 +70,7 @@ class RecordReader:
 
 
 def _messages(payload: bytes) -> list[str]:
-    """Return the handshake messages that one record holds, as far as they are here."""
+    """Return the names of the handshake messages in one record, as far as it has arrived."""
     names, at = [], 0
     while at < len(payload):
         names.append(HANDSHAKE.get(payload[at], f"handshake {payload[at]}"))
@@ -79,7 +79,7 @@ def _messages(payload: bytes) -> list[str]:
 
 
 class LineReader:
-    """Names the first line of an HTTP message, and counts the rest as data."""
+    """Returns the first line of an HTTP message; the rest is data."""
 
     def __init__(self) -> None:
         self._begun = False
@@ -94,7 +94,7 @@ class LineReader:
 
 
 def counted(names: list[str]) -> str:
-    """Return names in one line, repetitions counted: ``ServerHello, 4 encrypted``."""
+    """Join names into one line and count repetitions: ``ServerHello, 4 encrypted``."""
     runs: list[tuple[str, int]] = []
     for name in names:
         if runs and runs[-1][0] == name:

@@ -1,7 +1,6 @@
-"""Draws traces for a terminal: one bar per phase on a common time axis, measured beside predicted.
+"""Draws traces for a terminal: one bar per phase on a common time axis, with measured and predicted times.
 
-Lines are laid out here, not by a table that wraps where it must: no line is wider than the terminal, what does not fit
-is left out (figures) or hangs behind its label (sentences).
+No line is wider than the terminal: narrow terminals get fewer columns, and sentences wrap with an indent.
 """
 
 import textwrap
@@ -24,25 +23,25 @@ COLOURS = {
     "close": "bright_black",
 }
 LABELS = {"dns": "names", "tls": "TLS", "first_byte": "first byte"}
-#: Columns of the names of phases, and of the labels of sentences.
+#: Columns of phase names, and of the labels of sentences.
 LABEL, HANGING = 11, 7
-#: Columns of the bar, at most; longer ones are no easier to compare.
+#: Columns of the longest bar.
 BAR_MAX = 60
-#: Terminals narrower than this get bars and times only; wider ones octets and CPU, too.
+#: Narrower terminals get bars and times, but no bytes and CPU times.
 NARROW = 72
-#: Terminals at least this wide get the question of every hop.
+#: Terminals of at least this width get the question of every hop.
 WIDE = 100
-#: Narrower ones cut what is on the right.
+#: Narrower terminals cut lines off on the right.
 MIN_WIDTH = 54
 UNBROKEN = "\N{NO-BREAK SPACE}"
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def render(body: Mapping[str, Any], width: int = 100) -> RenderableType:
-    """Return what a console prints for the JSON of ``firstbyte trace``.
+    """Return the JSON of ``firstbyte trace`` as text for a rich console.
 
     Args:
-        body: with ``url``, ``cold`` and, where it was measured, ``warm``.
+        body: has ``url``, ``cold`` and, if measured, ``warm``.
         width: columns of the terminal.
     """
     width = max(MIN_WIDTH, width)
@@ -99,20 +98,20 @@ def _bars(trace: Mapping[str, Any], scale: float, width: int) -> Iterator[Text]:
         )
         line.append(f"{phase['round_trips'] or '':>6}", style="default")
         if width >= NARROW:
-            line.append(f"{_octets(phase['bytes_sent']):>7}{_octets(phase['bytes_received']):>7}", style="default")
+            line.append(f"{_bytes(phase['bytes_sent']):>7}{_bytes(phase['bytes_received']):>7}", style="default")
             line.append(f"{phase['cpu_ms']:>7.1f}", style="dim")
         line.rstrip()
         yield line
 
 
 def _surprises(phase: Mapping[str, Any]) -> bool:
-    """Return whether the residual is more than noise: a tenth of the prediction and more than 5 ms."""
+    """Return whether the residual exceeds noise: 5 ms and a tenth of the prediction."""
     residual = phase.get("residual_ms")
     return residual is not None and abs(residual) > max(5, 0.1 * (phase["predicted_ms"] or 0))
 
 
 def _bar(phase: Mapping[str, Any], scale: float, width: int) -> str:
-    """Draw the phase to an eighth of a column."""
+    """Return the phase's bar, drawn to an eighth of a column."""
     begin = float(phase["start_ms"]) / scale * width
     length = max(phase["measured_ms"] / scale * width, 0.125)
     whole = min(int(begin), width - 1)
@@ -125,7 +124,7 @@ def _bar(phase: Mapping[str, Any], scale: float, width: int) -> str:
 
 
 def _story(trace: Mapping[str, Any], width: int) -> Iterator[Text]:
-    """Tell what the bars can not: each hop, the chain, the edge's connection, the end of ours."""
+    """Yield what bars cannot show: each hop, the chain, the edge's connection, and how ours closed."""
     details = {phase["name"]: phase.get("detail") or {} for phase in trace["phases"]}
     dns, tls, close = (details.get(name, {}) for name in ("dns", "tls", "close"))
     if dns.get("hops"):
@@ -159,7 +158,7 @@ def _identity(tls: Mapping[str, Any]) -> str:
 
 
 def _sentence(label: str, text: str, width: int, style: str) -> Iterator[Text]:
-    """Yield the lines of a sentence that hangs behind its label."""
+    """Yield a label and a sentence, wrapped and indented."""
     hang = " " * (2 + HANGING)
     for line in textwrap.wrap(
         text, width, initial_indent=f"  {label:<{HANGING}}", subsequent_indent=hang, break_on_hyphens=False
@@ -168,7 +167,7 @@ def _sentence(label: str, text: str, width: int, style: str) -> Iterator[Text]:
 
 
 def _hops(hops: Iterable[Mapping[str, Any]], width: int) -> Iterator[Text]:
-    """Yield one line per question that the resolver asked, in columns."""
+    """Yield one line in columns for each query of the resolver."""
     rows = [
         [
             f"{hop['server_name']} ({hop['zone']})",
@@ -179,7 +178,7 @@ def _hops(hops: Iterable[Mapping[str, Any]], width: int) -> Iterator[Text]:
         for hop in hops
     ]
     sizes = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    # The first column gives way: what was answered, and when, matters more than the end of a long name.
+    # Only the first column is cut: rcode and time matter more than the end of a long name.
     sizes[0] = max(12, min(sizes[0], width - 2 - HANGING - sum(sizes[1:]) - 2 * (len(sizes) - 1)))
     for row in rows:
         cells = [cell if len(cell) <= size else cell[: size - 1] + "…" for cell, size in zip(row, sizes, strict=True)]
@@ -189,26 +188,21 @@ def _hops(hops: Iterable[Mapping[str, Any]], width: int) -> Iterator[Text]:
 
 
 def _common_name(subject: str) -> str:
-    """Return the name, its spaces not to be broken at."""
+    """Return the common name with no-break spaces."""
     name = next((part[3:] for part in subject.split(",") if part.startswith("CN=")), subject)
     return name.replace(" ", UNBROKEN)
 
 
-def _octets(count: int) -> str:
+def _bytes(count: int) -> str:
     if not count:
         return ""
-    return (
-        f"{count} B" if count < 10_000 else f"{count / 1000:.0f} kB" if count < 10_000_000 else f"{count / 1e6:.0f} MB"
-    )
+    if count < 10_000:
+        return f"{count} B"
+    return f"{count / 1000:.0f} kB" if count < 10_000_000 else f"{count / 1e6:.0f} MB"
 
 
 def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.0f} h"
-        if seconds < 172_800
-        else f"{seconds / 86400:.0f} d"
-    )
+    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds / 86400:.0f} d"

@@ -1,8 +1,8 @@
-"""A whole trace: the request cold, then warm, with predictions where the lab can be asked.
+"""A whole trace: a cold request, then a warm one, with predictions inside the lab.
 
-Cold: stub, resolver and the edge's pool and names are emptied first, TLS sessions forgotten.  Warm: the same request
-again, so names are cached, the edge has its connection to the origin, and a TLS session is offered; the connection
-to the edge is a new one each time.
+Before the cold request all caches are emptied: the stub's, the resolver's, the edge's names and connection pool, and TLS
+sessions.  The warm request finds names cached, a pooled connection at the edge, and a TLS session; its own connection to the
+edge is new.
 """
 
 import base64
@@ -25,9 +25,9 @@ from waterfall.model import Hop, Trace, summary
 from waterfall.packets import dissect
 from waterfall.predict import hops_of, predict
 
-#: Seconds that the edge may take to put a connection into its pool after the response.
+#: Seconds that the edge needs to return a connection to its pool after the response.
 SETTLE = 0.05
-#: Seconds, beside half a round trip, in which the last segments arrive and are told of.
+#: Seconds, in addition to half a round trip, until the last segments have been captured.
 LAST = 0.3
 
 
@@ -40,18 +40,18 @@ def trace(
     wan: str = lab.WAN,
     evidence: Evidence | None = None,
 ) -> dict[str, Any]:
-    """Measure *url* cold and, unless told otherwise, warm; return DESIGN's JSON.
+    """Measure *url* cold and, by default, warm; return the JSON of ``trace --json``.
 
     Args:
         url: http or https.
         session: caches, tickets and TLS settings.
-        warm: whether to ask again with all that is known then.
+        warm: whether to repeat the request with warm caches.
         server: connect here instead of resolving.
-        wan: admin port of the router.
-        evidence: what to bring along: ``packets`` in each trace, ``pcap`` (base64) and ``keylog`` beside them.
+        wan: URL of the router's admin port.
+        evidence: what else to return: ``packets`` in each trace; ``pcap`` (base64) and ``keylog`` at the top level.
 
     Raises:
-        WaterfallError: the request did not get as far as a response, or frames were asked for in vain.
+        WaterfallError: the request failed, or frames were requested and cannot be captured.
     """
     split(url)
     wanted = evidence or Evidence()
@@ -60,13 +60,13 @@ def trace(
     client = _own_address(wan) if wanted.frames else ""
     with _keylog(session, wanted=wanted.keylog) as secrets:
         with frames_of(client, wan) if wanted.frames else contextlib.nullcontext(Frames()) as frames:
-            edge = _become_cold(url, session, server, links, resolver)
+            edge = _clear_caches(url, session, server, links, resolver)
             traces = [_one(url, session, server, links, resolver, edge)]
             if warm:
-                time.sleep(SETTLE)  # what the one before left on the way arrives
+                time.sleep(SETTLE)  # until the edge has pooled its connection
                 traces.append(_one(url, session, server, links, resolver, edge))
             if wanted.frames:
-                time.sleep(LAST + _half_a_round_trip(traces[-1]))  # the last segments arrive
+                time.sleep(LAST + _half_round_trip(traces[-1]))  # until the last segments are captured
         secret = secrets.text() if secrets is not None else ""
     bodies = [each.as_json() for each in traces]
     if wanted.packets:
@@ -83,17 +83,17 @@ def trace(
     return body
 
 
-def _become_cold(
+def _clear_caches(
     url: str, session: Session, server: tuple[str, int] | None, links: lab.Links | None, resolver: str
 ) -> str | None:
-    """Make everybody forget: ourselves, the resolver, the edge; return the edge's address, in the lab."""
-    session.forget()
+    """Empty our caches, the resolver's and the edge's; return the edge's address, or None outside the lab."""
+    session.reset()
     edge = _address(session, url, server) if links is not None else None
     if links is not None:
-        lab.forget(resolver)
+        lab.flush(resolver)
         if edge is not None:
             lab.purge(edge)
-        session.forget()
+        session.reset()
     return edge
 
 
@@ -124,14 +124,14 @@ def _packets(measured: Trace, frames: Frames) -> dict[str, Any] | None:
     )
 
 
-def _half_a_round_trip(measured: Trace) -> float:
-    """Return the seconds that the last ACK takes to the server."""
+def _half_round_trip(measured: Trace) -> float:
+    """Return the seconds that the last ACK needs to reach the server."""
     connect = measured.phase("connect")
     return connect.measured_ms / 2000 if connect is not None else 0.0
 
 
 def _own_address(wan: str) -> str:
-    """Return our address on the way to *wan*; no packet is sent."""
+    """Return our address on the route to *wan*, without sending a packet."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
             sock.connect((urlsplit(wan).hostname or "", 9))
@@ -156,7 +156,7 @@ def _one(
     if edge is not None and connect is not None:
         names = _origin(measured) or set(lab.upstream_names(edge))
         found = [each for each in resolved if each["qname"].rstrip(".") in names and not each["cached"]]
-        if found:  # then it is the one that the edge chose
+        if found:  # the edge queried the origin that it chose
             asked, upstream_hops = True, hops_of(found, found[0]["qname"])
             names = {found[0]["qname"].rstrip(".")}
         upstreams = _addresses(session, sorted(names))
@@ -176,30 +176,30 @@ def _one(
 
 
 def _origin(measured: Trace) -> set[str]:
-    """Return the name of the origin that the edge says it asked; empty when it says none."""
+    """Return the name of the origin that the edge reports; empty if it reports none."""
     first = measured.phase("first_byte")
     said = str(first.detail.get("server_timing", {}).get("origin", "")) if first is not None else ""
     return {said.removeprefix("http://").rpartition(":")[0]} if said else set()
 
 
 def _address(session: Session, url: str, server: tuple[str, int] | None) -> str | None:
-    """Return the address that *url* leads to, so that its edge can be told to forget."""
+    """Return the address of *url*'s host, whose caches are to be emptied."""
     if server is not None:
         return server[0]
     try:
         return session.stub.resolve(split(url)[1]).rdata[0]
-    except (StubError, WaterfallError):  # the measured request will say what is wrong, in its own words
+    except (StubError, WaterfallError):  # the measured request will fail with the reason
         return None
 
 
 def _addresses(session: Session, names: list[str]) -> list[str]:
-    """Return addresses of origins, from a stub of our own: the measured one must not learn them."""
-    aside = Stub(session.stub.servers, timeout=1.0, attempts=1)
+    """Resolve origins with a separate stub, so that the measured one does not cache them."""
+    separate = Stub(session.stub.servers, timeout=1.0, attempts=1)
     found = []
     for name in names:
         try:
-            found.append(aside.resolve(name).rdata[0])
-        except StubError:  # no prediction, then
+            found.append(separate.resolve(name).rdata[0])
+        except StubError:  # then there is no prediction
             continue
     return found
 
@@ -207,5 +207,5 @@ def _addresses(session: Session, names: list[str]) -> list[str]:
 def new_session(
     trust: Path | None, tls: str | None, servers: list[tuple[str, int]] | None = None, *, resume: bool = True
 ) -> Session:
-    """Return a client that was never here before."""
+    """Return a client without any cached state."""
     return Session(Stub(servers), trust, tls, resume)

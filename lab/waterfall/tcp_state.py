@@ -1,7 +1,7 @@
-"""The state of one end of a TCP connection, told from the segments that it sent and received (RFC 9293 section 3.3.2).
+"""Infers the state of one end of a TCP connection from the segments it sent and received (RFC 9293 section 3.3.2).
 
-Nothing here owns a socket: an `Endpoint` is a witness.  It cannot know what its application called, so it moves when a
-segment shows that it did: a FIN that was sent is a close() before it.
+Sans-IO.  Calls of the application are invisible, so an endpoint changes state when a segment reveals them: a sent FIN implies
+an earlier close().
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 CLOSED, LISTEN, SYN_SENT, SYN_RECEIVED, ESTABLISHED = "CLOSED", "LISTEN", "SYN-SENT", "SYN-RECEIVED", "ESTABLISHED"
 FIN_WAIT_1, FIN_WAIT_2, CLOSING, TIME_WAIT = "FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "TIME-WAIT"
 CLOSE_WAIT, LAST_ACK = "CLOSE-WAIT", "LAST-ACK"
-#: Every arrow of figure 5 that a segment can show, and those of a RST (section 3.10.7).
+#: The transitions of figure 5 that segments can reveal, and those caused by a RST (section 3.10.7).
 ARROWS: dict[str, frozenset[str]] = {
     CLOSED: frozenset({SYN_SENT}),
     LISTEN: frozenset({SYN_RECEIVED, SYN_SENT}),
@@ -28,12 +28,12 @@ MODULUS = 1 << 32
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What of a segment moves a state machine."""
+    """The parts of a segment that can change a state."""
 
     seq: int
-    #: None without the flag ACK.
+    #: None without the ACK flag.
     ack: int | None = None
-    #: Octets of payload.
+    #: Bytes of payload.
     length: int = 0
     syn: bool = False
     fin: bool = False
@@ -41,23 +41,23 @@ class Segment:
 
     @property
     def end(self) -> int:
-        """The sequence number after it; SYN and FIN count as one octet each."""
+        """The next sequence number; SYN and FIN count as one byte each."""
         return (self.seq + self.length + self.syn + self.fin) % MODULUS
 
 
 def before(one: int, other: int) -> bool:
-    """Return whether sequence number *one* lies before *other*, modulo 2**32 (RFC 9293 section 3.4)."""
+    """Return whether sequence number *one* precedes *other*, modulo 2**32 (RFC 9293 section 3.4)."""
     return 0 < (other - one) % MODULUS < MODULUS // 2
 
 
 class Endpoint:
-    """One end: ``CLOSED`` for who will connect, ``LISTEN`` for who waits."""
+    """One end, which starts in ``CLOSED`` if it will connect, or in ``LISTEN``."""
 
     def __init__(self, state: str) -> None:
         self.state = state
-        #: Every state that it was in, in order.
+        #: All states so far, in order.
         self.history = [state]
-        #: Sequence numbers after our SYN and our FIN, once sent; after the peer's FIN, once seen; next one expected.
+        #: Sequence numbers after our SYN and FIN, after the peer's FIN, and the next one expected from the peer.
         self._syn_end: int | None = None
         self._fin_end: int | None = None
         self._peer_fin: int | None = None
@@ -68,7 +68,7 @@ class Endpoint:
         return f"<Endpoint {self.state}>"
 
     def sent(self, segment: Segment) -> None:
-        """Move by what this end was seen to send."""
+        """Take a segment that this end sent."""
         if segment.rst:
             self._become(CLOSED)
             return
@@ -81,7 +81,7 @@ class Endpoint:
             self._become(LAST_ACK if self.state == CLOSE_WAIT else FIN_WAIT_1)
 
     def received(self, segment: Segment) -> None:
-        """Move by what has reached this end."""
+        """Take a segment that arrived at this end."""
         if segment.rst:
             if self.state != LISTEN:
                 self._become(CLOSED)
@@ -104,10 +104,8 @@ class Endpoint:
             after = {ESTABLISHED: CLOSE_WAIT, FIN_WAIT_1: CLOSING, FIN_WAIT_2: TIME_WAIT}
             self._become(after.get(self.state, self.state))
 
-    # --- below ------------------------------------------------------------------------------------------------------
-
     def _take(self, segment: Segment) -> None:
-        """Advance what is expected next over everything that has arrived without a gap: a FIN counts in its place."""
+        """Advance the next expected sequence number over all data that has arrived without a gap."""
         if segment.fin:
             self._peer_fin = segment.end
         if self._next is not None and not segment.syn:

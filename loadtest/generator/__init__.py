@@ -1,6 +1,6 @@
-"""What makes load, and how it is counted: open-loop requests on real connections, exact histograms of microseconds.
+"""Open-loop load on real connections, and exact histograms of microseconds.
 
-Knows nothing of experiments or verdicts; Locust's users and the experiments both stand on it.
+Locust's users and the experiments are both built on it; it knows neither.
 """
 
 from generator.channel import Channel

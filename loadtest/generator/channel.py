@@ -92,7 +92,7 @@ class Channel:
         Afterwards `request` is None if the request is done, and `ready` is true if the handshake is.
 
         Raises:
-            LoadError: TLS failed, the chain is not trusted, or the response is not HTTP; send `farewell` and close.
+            LoadError: TLS failed, the chain is not trusted, or the response is not HTTP; send `close_notify` and close.
         """
         if self.request is not None:
             self.request.bytes_received += len(data)
@@ -136,7 +136,7 @@ class Channel:
             raise LoadError("truncated" if self._began_reading else "closed") from None
         self._finish(self.request, now)
 
-    def farewell(self) -> bytes:
+    def close_notify(self) -> bytes:
         """Return the bytes to send before closing: close_notify, or the alert of a failed handshake."""
         if self._tls is None:
             return b""
@@ -177,7 +177,7 @@ class Channel:
             while (data := tls.read()) is not None:
                 if not data:  # close_notify: answer it, or the peer waits for ours before its FIN
                     self._keep_alive = False
-                    return self._outgoing(tls) + self.farewell()
+                    return self._outgoing(tls) + self.close_notify()
                 self._feed(data, now)
                 if self.request is None and not tls.pending:
                     break  # saves a read that would return nothing

@@ -1,9 +1,8 @@
-"""One TCP connection on the event loop: opens it, carries a channel's octets, and ends it the way that was asked for.
+"""One TCP connection on the event loop: opens it, carries a channel's bytes, and closes it as requested.
 
-Sockets are used directly (not asyncio's transports), since who closes first, from which ports, and when exactly the
-handshake was done is what is measured here.  TIME-WAIT stays with the side that sends FIN first (RFC 9293 section
-3.6.1): so our own close waits for the peer's FIN, because late octets on a socket that is gone would be answered by a
-reset, which removes it.
+It uses sockets instead of asyncio's transports, because it measures which side closes first, from which ports, and when
+exactly the handshake ends.  The side that sends FIN first keeps TIME-WAIT (RFC 9293 section 3.6.1).  Our close therefore
+waits for the peer's FIN: late bytes for a closed socket would cause a reset, which removes TIME-WAIT.
 """
 
 import asyncio
@@ -18,14 +17,14 @@ from generator.channel import Channel
 from generator.request import Closes, LoadError, Request
 from linuxnet.source_ports import Source
 
-#: More than any TLS record, and below the size from which malloc maps pages anew each time.
+#: Bytes of one read: more than any TLS record, and less than malloc serves by mapping new pages each time.
 CHUNK = 65536
-#: Seconds that we wait for the peer's FIN after ours.
+#: Seconds to wait for the peer's FIN after ours.
 LINGER = 2.0
 
 
 class Connection:
-    """One socket; tells its owner what became of each request."""
+    """One socket; reports the outcome of each request to its owner."""
 
     def __init__(
         self,
@@ -35,13 +34,13 @@ class Connection:
         lost: Callable[["Connection", str], None],
         gone: Callable[["Connection"], None],
     ) -> None:
-        """Make one, not yet open.
+        """Make a connection that is not open yet.
 
         Args:
             now: the load's clock.
-            channel: what speaks over it; None for bare TCP.
-            done: called when the request under way has its answer; bare TCP: when connected.
-            lost: called with the cause when the request under way failed.
+            channel: the protocol on it; None for bare TCP.
+            done: called when the current request has its response; for bare TCP, when connected.
+            lost: called with the cause when the current request failed.
             gone: called once, when the socket is closed.
         """
         self.channel = channel
@@ -61,13 +60,13 @@ class Connection:
 
     @property
     def phase(self) -> str:
-        """The phase that the request under way is in."""
+        """The phase of the current request."""
         if not self._connected or self.channel is None:
             return "connect"
         return self.channel.phase
 
     def open(self, request: Request, text: bytes, address: tuple[str, int], source: Source) -> None:
-        """Connect to *address* and carry *request*, whose octets are *text*."""
+        """Connect to *address* and send *request*, encoded as *text*."""
         self.request, self._text, self._since = request, text, self._now()
         try:
             sock = self._sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -80,25 +79,25 @@ class Connection:
         if code not in {0, errno.EINPROGRESS}:
             self.fail(connect_cause(code))
             return
-        self._loop.add_writer(sock, self._when_connected)
+        self._loop.add_writer(sock, self._on_connected)
 
     def ask(self, request: Request, text: bytes) -> None:
-        """Carry one more request."""
+        """Send another request."""
         self.request = request
         if self.channel is not None:
             self._send(self.channel.ask(request, text, self._now()))
 
     def fail(self, cause: str) -> None:
-        """Give the request under way up and close."""
+        """Abandon the current request and close."""
         if self.channel is not None and self._connected and self._sock is not None:
-            self._send(self.channel.farewell())
+            self._send(self.channel.close_notify())
         if self.request is not None:
             self._lost(self, cause)
             self.request = None
         self.close()
 
     def leave(self, closes: Closes) -> None:
-        """End the connection: by our FIN, by the peer's, or by a reset."""
+        """Close the connection: by our FIN, by waiting for the peer's, or by a reset."""
         if self._sock is None or self._leaving:
             return
         self._leaving = True
@@ -111,8 +110,8 @@ class Connection:
             return
         if closes == "client":
             if self.channel is not None:
-                self._send(self.channel.farewell())
-            with contextlib.suppress(OSError):  # the peer was quicker, and with a reset
+                self._send(self.channel.close_notify())
+            with contextlib.suppress(OSError):  # the peer has reset the connection
                 self._sock.shutdown(socket.SHUT_WR)
         self._linger = self._loop.call_later(LINGER, self.close)
 
@@ -130,8 +129,8 @@ class Connection:
             self._closed = True
             self._gone(self)
 
-    # --- what the event loop says ---------------------------------------------------------------------------------
-    def _when_connected(self) -> None:
+    # --- called by the event loop ---------------------------------------------------------------------------------
+    def _on_connected(self) -> None:
         now = self._now()
         sock = self._sock
         self._loop.remove_writer(sock)
@@ -143,7 +142,7 @@ class Connection:
         self._connected = True
         request.connect = now - self._since
         request.local_port = sock.getsockname()[1]
-        self._loop.add_reader(sock, self._when_readable)
+        self._loop.add_reader(sock, self._on_readable)
         if self.channel is None:
             request.done = now
             self._done(self)
@@ -153,7 +152,7 @@ class Connection:
         except LoadError as error:
             self.fail(str(error))
 
-    def _when_readable(self) -> None:
+    def _on_readable(self) -> None:
         try:
             data = self._sock.recv(CHUNK)
         except BlockingIOError:
@@ -168,7 +167,7 @@ class Connection:
                     self.channel.end(now)
                 else:
                     reply = self.channel.receive(data, now)
-                    if self.channel.ready:  # checking the proofs took time that belongs to TLS
+                    if self.channel.ready:  # verifying the chain took time, which belongs to TLS
                         reply += self.channel.proceed(self._now())
                     self._send(reply)
             except LoadError as error:
@@ -177,7 +176,7 @@ class Connection:
             if self.request is not None and self.channel.request is None:
                 self._done(self)
             elif self.request is None and not self.channel.reusable:
-                self.leave("server")  # it said goodbye; its FIN is under way
+                self.leave("server")  # it sent close_notify; its FIN follows
         if not data:
             self.close()
 
@@ -190,19 +189,19 @@ class Connection:
             except BlockingIOError:
                 sent = 0
             except OSError:
-                return  # the read that follows says why
+                return  # the next read reports why
             if sent == len(data):
                 return
             data = data[sent:]
-            self._loop.add_writer(self._sock, self._when_writable)
+            self._loop.add_writer(self._sock, self._on_writable)
         self._unsent += data
 
-    def _when_writable(self) -> None:
+    def _on_writable(self) -> None:
         self._loop.remove_writer(self._sock)
         data, self._unsent = self._unsent, b""
         self._send(data)
 
 
 def connect_cause(code: int | None) -> str:
-    """Return the words for a connection that could not be made: ``connect: EADDRNOTAVAIL``."""
+    """Return the cause of a failed connect, such as ``connect: EADDRNOTAVAIL``."""
     return f"connect: {errno.errorcode.get(code or 0, code)}"

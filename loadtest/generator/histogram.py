@@ -1,4 +1,4 @@
-"""An exact histogram of microseconds: merges without loss, and its percentiles are values that were measured."""
+"""An exact histogram of microseconds: it merges without loss, and its percentiles are measured values."""
 
 import math
 from collections import Counter
@@ -30,14 +30,11 @@ class Histogram:
         self._counts[round(seconds * 1e6)] += 1
 
     def merge(self, other: "Histogram") -> None:
-        """Count what *other* counted."""
-        self._counts.update(other._counts)  # noqa: SLF001 - another of our own kind
+        """Add the counts of *other*."""
+        self._counts.update(other._counts)  # noqa: SLF001 - another Histogram
 
     def percentile(self, percent: float) -> float:
-        """Return the smallest measured value in seconds that *percent* of the measurements do not exceed (nearest rank).
-
-        NaN when nothing was measured.
-        """
+        """Return a percentile in seconds by the nearest-rank method: a measured value; NaN without measurements."""
         total = len(self)
         if not total:
             return math.nan
@@ -50,18 +47,18 @@ class Histogram:
 
     @property
     def mean(self) -> float:
-        """The mean in seconds; NaN when nothing was measured."""
+        """The mean in seconds; NaN without measurements."""
         total = len(self)
         return sum(value * count for value, count in self._counts.items()) / total / 1e6 if total else math.nan
 
     @property
     def smallest(self) -> float:
-        """The smallest value in seconds; NaN when nothing was measured."""
+        """The smallest value in seconds; NaN without measurements."""
         return min(self._counts) / 1e6 if self._counts else math.nan
 
     @property
     def largest(self) -> float:
-        """The largest value in seconds; NaN when nothing was measured."""
+        """The largest value in seconds; NaN without measurements."""
         return max(self._counts) / 1e6 if self._counts else math.nan
 
     def as_json(self) -> dict[str, int]:
@@ -70,7 +67,7 @@ class Histogram:
 
     @classmethod
     def from_json(cls, counts: Mapping[str, int]) -> "Histogram":
-        """Return what `as_json` wrote."""
+        """Return the histogram that `as_json` encoded."""
         made = cls()
         made._counts.update({int(value): count for value, count in counts.items()})
         return made

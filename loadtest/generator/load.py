@@ -1,7 +1,7 @@
 """An open-loop load: requests begin when the schedule says, whether or not earlier ones are done.
 
-Every chain is verified.  Latency is counted from the intended start, so that a stall of the server is not hidden by a
-client that waits (coordinated omission); the lag of our own sending and our CPU are kept beside it, as a validity gate.
+Every chain is verified.  Latency counts from the intended start, so that a client that waits for a stalled server does not
+hide the stall (coordinated omission).  Send lag and CPU of the generator are recorded as a validity gate.
 """
 
 import asyncio
@@ -24,30 +24,30 @@ from stub import AsyncStub, StubError
 
 #: Seconds after which a request counts as lost.
 TIMEOUT = 5.0
-#: Seconds between two looks for requests that are lost: how exact a time-out is.
+#: Seconds between two searches for expired requests: the precision of a time-out.
 SWEEP = 0.02
-#: Idle connections kept at most: more than rate x latency ever needs.
-KEPT = 64
+#: Idle connections kept when the pool has no limit: more than rate x latency ever needs.
+MAX_IDLE = 64
 _PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 @dataclass(slots=True, eq=False)
 class _Exchange:
-    """One request under way."""
+    """One request in flight."""
 
     request: Request
-    #: Octets to send.
+    #: The encoded request.
     text: bytes
-    #: When the phase began that no connection measures: wait or dns.
+    #: Start of the phase wait or dns, which no connection measures.
     since: float
     phase: str = ""
     connection: Connection | None = None
-    #: Whether it holds a place in the pool.
+    #: Whether it counts against the pool's limit.
     placed: bool = False
 
 
 class Load:
-    """Sends requests by a schedule until it ends or is told to stop."""
+    """Sends requests by a schedule until the schedule ends or `run` is stopped."""
 
     def __init__(
         self,
@@ -65,24 +65,25 @@ class Load:
         servers: Sequence[tuple[str, int]] | None = None,
         paths: Iterable[str] | None = None,
     ) -> None:
-        """Make one.
+        """Prepare a load.
 
         Args:
-            target: what is asked.
+            target: the server, and the path to request.
             rate: requests per second, evenly spaced and without end; or a schedule.
-            kinds: of connection, in turn.
-            on_done: called with each request when it ended.
-            keep: whether `requests` holds them all; a long fast load rather counts in *on_done* (`generator.Tally`).
-            closes: who ends a connection that is not kept.
+            kinds: the kinds of connection, used in turn.
+            on_done: called with each request when it has ended.
+            keep: whether to keep all requests in `requests`; for a long, fast load, count them in *on_done* instead
+                (`generator.Tally`).
+            closes: which side closes a connection that is not kept.
             source: source address and ports.
-            pool: connections of kind pooled at most; further requests wait for one; None for no limit.
+            pool: limit on pooled connections, beyond which requests wait; None for no limit.
             timeout: seconds from the actual start after which a request is lost.
-            check: told each body, returns why it is wrong, or nothing.
+            check: takes each body and returns what is wrong with it, or an empty string.
             servers: name servers; None reads /etc/resolv.conf.
-            paths: what one request after the other asks for; from their end on, and when None, the target's own path.
+            paths: the path of each request in turn; afterwards, and by default, the target's own path.
 
         Raises:
-            LoadError: a kind that does not exist, or ports that this host would not use.
+            LoadError: an unknown kind, or source ports that the kernel would ignore.
         """
         for kind in kinds:
             if kind not in KINDS:
@@ -90,7 +91,7 @@ class Load:
         self.schedule = rate if isinstance(rate, Schedule) else Schedule(constant(rate))
         self.target, self.kinds, self.closes = target, tuple(kinds), closes
         self.source = source or Source()
-        _refuse_ports_that_are_ignored(self.source)
+        _check_ports(self.source)
         self.requests: list[Request] = []
         self.pacer = Pacer(self.schedule.times(), self._begin)
         self._keep, self._on_done, self._timeout, self._check = keep, on_done, timeout, check
@@ -103,24 +104,24 @@ class Load:
         self._pooled: set[Connection] = set()
         #: Connections that the pool may still open.
         self._places = math.inf if pool is None else float(pool)
-        self._kept = KEPT if pool is None else pool
+        self._max_idle = MAX_IDLE if pool is None else pool
         self._serving = False
         self._expiries: deque[_Exchange] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
         self._carried: dict[Connection, _Exchange] = {}
-        self._under_way: set[_Exchange] = set()
+        self._in_flight: set[_Exchange] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._quiet, self._emptied = asyncio.Event(), asyncio.Event()
         self._texts = {False: target.head(close=False), True: target.head(close=True)}
         self._paths = None if paths is None else iter(paths)
 
     def __repr__(self) -> str:
-        counts = f"sent={self.pacer.sent} under_way={len(self._under_way)} waiting={len(self._waiting)}"
+        counts = f"sent={self.pacer.sent} in_flight={len(self._in_flight)} waiting={len(self._waiting)}"
         return f"<Load {counts} open={len(self._open)} idle={len(self._idle)}>"
 
     @property
     def rate(self) -> float:
-        """The rate at the present moment of the schedule, per second."""
+        """Requests per second at this point of the schedule."""
         return self.schedule.shape.rate(max(0.0, self.now()))
 
     @property
@@ -133,11 +134,11 @@ class Load:
         return time.monotonic() - self.pacer.began
 
     async def run(self, stop: asyncio.Event | None = None) -> None:
-        """Send until *stop* is set or the schedule ends; then wait for what is under way, and close."""
+        """Send until *stop* is set or the schedule ends; then wait for requests in flight, and close."""
         self._sweep()
         try:
             await self.pacer.run(stop or asyncio.Event())
-            while self._under_way:
+            while self._in_flight:
                 self._quiet.clear()
                 await self._quiet.wait()
         finally:
@@ -147,16 +148,16 @@ class Load:
                 task.cancel()
             for connection in list(self._open):
                 connection.leave(self.closes if self.closes == "abort" else "client")
-            while self._open:  # each closes itself after LINGER at the latest
+            while self._open:  # each closes within LINGER
                 self._emptied.clear()
                 await self._emptied.wait()
 
     def lag(self) -> Histogram:
-        """Return how late requests began."""
+        """Return how late requests were sent."""
         return self.pacer.lag
 
     def starvation(self, rtt: float = 0.0) -> Starvation:
-        """Judge whether the generator was the bottleneck; a longer *rtt* in seconds allows more lag."""
+        """Return whether the generator was the bottleneck; a longer *rtt* in seconds allows more lag."""
         return self.pacer.starvation(rtt)
 
     # --- one request --------------------------------------------------------------------------------------------------
@@ -167,20 +168,20 @@ class Load:
             self.requests.append(request)
         exchange = _Exchange(request, self._text(request.kind), now)
         self._expiries.append(exchange)
-        self._under_way.add(exchange)
+        self._in_flight.add(exchange)
         if request.kind == "pooled":
             self._take_connection(exchange)
         else:
             self._resolve(exchange)
 
     def _text(self, kind: str) -> bytes:
-        """Return the octets of the next request."""
+        """Return the next request, encoded."""
         close = self.closes == "server" and kind != "pooled"
         path = None if self._paths is None else next(self._paths, None)
         return self._texts[close] if path is None else self.target.head(close=close, path=path)
 
     def _take_connection(self, exchange: _Exchange) -> None:
-        """Use an idle connection, open one, or wait for a place in the pool."""
+        """Use an idle connection, open one, or wait for the pool."""
         if self._idle:
             self._carry(exchange, self._idle.pop())
         elif self._places > 0:
@@ -192,12 +193,12 @@ class Load:
             self._waiting.append(exchange)
 
     def _serve_waiting(self) -> None:
-        if self._serving:  # one that fails at once ends here again; the loop below goes on by itself
+        if self._serving:  # called again by a request that fails at once; the loop below continues anyway
             return
         self._serving = True
         while self._waiting and (self._idle or self._places > 0):
             exchange = self._waiting.popleft()
-            if exchange in self._under_way:
+            if exchange in self._in_flight:
                 exchange.request.wait = self.now() - exchange.since
                 self._take_connection(exchange)
         self._serving = False
@@ -224,10 +225,10 @@ class Load:
         try:
             answer = await self._stub.resolve(self.target.host)
         except StubError as error:
-            if exchange in self._under_way:
+            if exchange in self._in_flight:
                 self._end(exchange, f"name: {type(error).__name__}")
             return
-        if exchange in self._under_way:
+        if exchange in self._in_flight:
             exchange.request.dns = self.now() - exchange.since
             self._connect(exchange, answer.rdata[0])
 
@@ -251,7 +252,7 @@ class Load:
         connection.ask(exchange.request, exchange.text)
 
     def _answered(self, connection: Connection) -> None:
-        """Dispose of a connection whose request has its answer."""
+        """Keep or close a connection whose request has its response."""
         exchange = self._carried.pop(connection)
         connection.request = None
         channel = connection.channel
@@ -259,7 +260,7 @@ class Load:
             self._session = channel.session or self._session
         if exchange.request.kind != "pooled":
             connection.leave(self.closes)
-        elif channel is not None and channel.reusable and (self._waiting or len(self._idle) < self._kept):
+        elif channel is not None and channel.reusable and (self._waiting or len(self._idle) < self._max_idle):
             self._idle.append(connection)
         else:
             connection.leave("client")
@@ -283,11 +284,11 @@ class Load:
             self._serve_waiting()
 
     def _sweep(self) -> None:
-        """Give up what took too long.  Requests expire in the order in which they began; a timer for each would cost more."""
+        """Expire requests.  They expire in the order in which they began, so none needs a timer of its own."""
         oldest = self.now() - self._timeout
-        while self._expiries and (self._expiries[0].request.sent <= oldest or self._expiries[0] not in self._under_way):
+        while self._expiries and (self._expiries[0].request.sent <= oldest or self._expiries[0] not in self._in_flight):
             exchange = self._expiries.popleft()
-            if exchange in self._under_way:
+            if exchange in self._in_flight:
                 self._expire(exchange)
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
 
@@ -299,20 +300,20 @@ class Load:
 
     def _end(self, exchange: _Exchange, error: str = "") -> None:
         request = exchange.request
-        self._under_way.discard(exchange)
+        self._in_flight.discard(exchange)
         if error:
             request.error, request.failed_in, request.done = error, exchange.phase, self.now()
-        if exchange.placed and exchange.connection is None:  # lost before it had a connection
+        if exchange.placed and exchange.connection is None:  # it failed before it had a connection
             self._places += 1
         if self._on_done is not None:
             self._on_done(request)
         self._serve_waiting()
-        if not self._under_way:
+        if not self._in_flight:
             self._quiet.set()
 
 
-def _refuse_ports_that_are_ignored(source: Source) -> None:
-    """Linux ignores a window that lies outside ``ip_local_port_range``, without a word."""
+def _check_ports(source: Source) -> None:
+    """Refuse a window outside ``ip_local_port_range``, which Linux silently ignores."""
     if source.ports is None:
         return
     low, high = map(int, _PORTS.read_text(encoding="ascii").split())

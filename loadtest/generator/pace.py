@@ -1,7 +1,7 @@
-"""Sends when the schedule says, and knows how late it was: the open loop that every load shares.
+"""The open loop of every load: sends when the schedule says, and records how late it was.
 
-A generator that lacks CPU sends late, and its figures are its own, not the server's.  So two things are kept beside
-every load: how late each request began, and what share of one core this thread took, second by second.
+A generator that lacks CPU sends late and then measures itself instead of the server.  So each load records how late every
+request was sent, and the share of one core that this thread used, second by second.
 """
 
 import asyncio
@@ -15,15 +15,15 @@ from typing import Any, Literal
 from generator.histogram import Histogram
 from generator.timer import Timer
 
-#: Requests begun in one go.  More would keep the event loop from reading replies while we catch up.
+#: Requests sent before the event loop may read again; more would delay reading while we catch up.
 BURST = 32
-#: Validity (SCENARIOS, rule 3): share of one core, and seconds of lag at the 99th percentile or share of the RTT.
+#: Limits of a valid measurement: share of one core; 99th percentile of the lag in seconds, or as a share of the RTT.
 MAX_CPU = 0.8
 MAX_LAG = 0.005
 MAX_LAG_OF_RTT = 0.05
-#: Share of waiting for a CPU from which on the machine, not the load, is to blame.
+#: Share of time spent waiting for a CPU above which other programs, not the load, caused the lag.
 MAX_WAITED = 0.05
-#: Seconds over which the share of a core is taken.
+#: Seconds over which the share of a core is averaged.
 WINDOW = 1.0
 
 
@@ -35,20 +35,20 @@ class Starvation:
     lag_p99: float
     #: Share of one core in the busiest second.
     cpu: float
-    #: Share of the time for which it was ready to run and no CPU was free: then others keep the machine busy.
+    #: Share of the time in which it was ready to run but no CPU was free, because other programs used them.
     waited: float = 0.0
-    #: What the lag may be, in seconds.
+    #: The allowed lag in seconds.
     max_lag: float = MAX_LAG
     max_cpu: float = MAX_CPU
 
     @classmethod
     def of(cls, lag: Histogram, cpu: float, rtt: float = 0.0, waited: float = 0.0) -> "Starvation":
-        """Judge *lag* and *cpu*; a longer *rtt* in seconds allows more lag."""
+        """Build from *lag* and *cpu*; a longer *rtt* in seconds allows more lag."""
         return cls(lag.percentile(99), cpu, waited, max(MAX_LAG, MAX_LAG_OF_RTT * rtt))
 
     @property
     def reasons(self) -> list[str]:
-        """Say what was too much; empty when all is well."""
+        """The limits that were exceeded, in words; empty if none."""
         found = []
         if self.lag_p99 > self.max_lag:
             busy = f" (no CPU was free for {self.waited:.0%} of the time)" if self.waited > MAX_WAITED else ""
@@ -59,12 +59,12 @@ class Starvation:
 
     @property
     def starved(self) -> bool:
-        """Whether figures measured meanwhile say more of the generator than of the server."""
+        """Whether the generator was the bottleneck, so that its figures are invalid."""
         return bool(self.reasons)
 
 
 def run_delay() -> float:
-    """Return the seconds for which this thread was ready to run and had no CPU (schedstat; 0 where the kernel keeps none)."""
+    """Return the seconds that this thread was ready to run but had no CPU (schedstat; 0 without kernel support)."""
     try:
         return int(Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
     except (OSError, IndexError):
@@ -72,17 +72,17 @@ def run_delay() -> float:
 
 
 class Pacer:
-    """Calls *send* with each intended start, at that time or as soon after as can be."""
+    """Calls *send* at each intended start, or as soon as possible after it."""
 
     def __init__(self, times: Iterator[float], send: Callable[[float], None]) -> None:
-        """Make one.
+        """Prepare to send.
 
         Args:
-            times: intended starts, in seconds since `run` began, in order.
-            send: begins one request and returns at once.
+            times: intended starts in order, in seconds since `run` began.
+            send: starts one request and returns at once.
         """
         self.lag = Histogram()
-        #: Share of one core that this thread took, by `WINDOW`.
+        #: Share of one core that this thread used in each `WINDOW`.
         self.shares: list[float] = []
         #: Seconds that this thread waited for a CPU.
         self.waited = 0.0
@@ -93,7 +93,7 @@ class Pacer:
         self._timer: Any = None  # a `Timer` while running
         self._done = asyncio.Event()
         self._cpu = 0.0
-        self._looked = 0.0
+        self._sampled = 0.0
 
     def now(self) -> float:
         """Return seconds since `run` began."""
@@ -101,11 +101,11 @@ class Pacer:
 
     @property
     def due(self) -> float:
-        """The next intended start; infinite when there is none."""
+        """The next intended start; infinite after the last."""
         return self._next
 
     def starvation(self, rtt: float = 0.0) -> Starvation:
-        """Judge what was measured so far."""
+        """Return whether the generator has been the bottleneck so far."""
         return Starvation.of(self.lag, max(self.shares, default=0.0), rtt, self.waited / max(self.now(), 1e-3))
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -114,7 +114,7 @@ class Pacer:
         self.began = time.monotonic()
         self._timer = Timer()
         loop.add_reader(self._timer.fileno(), self._fire)
-        self._cpu, self._looked = time.thread_time(), self.began
+        self._cpu, self._sampled = time.thread_time(), self.began
         before = run_delay()
         waiters = [asyncio.ensure_future(each.wait()) for each in (stop, self._done)]
         try:
@@ -122,7 +122,7 @@ class Pacer:
             finished: set[asyncio.Future[Literal[True]]] = set()
             while not finished:
                 finished, _ = await asyncio.wait(waiters, timeout=WINDOW, return_when=asyncio.FIRST_COMPLETED)
-                self._look()
+                self._sample_cpu()
         finally:
             self.waited = run_delay() - before
             for each in waiters:
@@ -131,12 +131,12 @@ class Pacer:
             self._timer.close()
             self._timer = None
 
-    def _look(self) -> None:
-        """Note the share of a core since the last look; a glimpse of a few milliseconds would say nothing."""
+    def _sample_cpu(self) -> None:
+        """Record the share of a core since the last sample, unless that was too recent to be meaningful."""
         cpu, now = time.thread_time(), time.monotonic()
-        if now - self._looked >= WINDOW / 4:
-            self.shares.append((cpu - self._cpu) / (now - self._looked))
-            self._cpu, self._looked = cpu, now
+        if now - self._sampled >= WINDOW / 4:
+            self.shares.append((cpu - self._cpu) / (now - self._sampled))
+            self._cpu, self._sampled = cpu, now
 
     def _fire(self) -> None:
         for _ in range(BURST):
@@ -152,5 +152,5 @@ class Pacer:
         if self._next == math.inf:
             self._timer.clear()
             self._done.set()
-        else:  # setting it anew takes the expiry notice away, too
+        else:  # setting the timer also clears its expiry
             self._timer.set(self.began + self._next)

@@ -1,7 +1,7 @@
-"""An open-loop DNS load over one UDP socket: many names, queries told apart by their id (RFC 1035 section 4.1.1).
+"""An open-loop DNS load over one UDP socket; replies match queries by ID and question (RFC 1035 section 4.1.1).
 
-Every reply to a query of ours is an answer, whatever its rcode: NXDOMAIN costs a server as much as an address.  Only
-silence is a loss.  No retries, no TCP: this measures a server, `stub` resolves names.
+Every reply counts as answered, whatever its rcode, because NXDOMAIN costs a server as much as an address.  Only a missing
+reply is a loss.  No retries, no TCP: this measures a server; to resolve names, use `stub`.
 """
 
 import asyncio
@@ -21,16 +21,16 @@ from stub.message import query
 
 #: Seconds after which a query counts as lost.
 TIMEOUT = 2.0
-#: Octets that the kernel may hold for us; more than the usual `rmem_max` is cut to it.
+#: Bytes of the socket's receive buffer; the kernel reduces it to `rmem_max`.
 RECEIVE_BUFFER = 4 << 20
-#: Ids that may be in use at once: half of them, so that a free one is found at once.
-MAX_UNDER_WAY = 32768
-#: Replies read in one go; more would hold sending up.
+#: Query IDs in use at once: half of all, so that a random one is usually free.
+MAX_IN_FLIGHT = 32768
+#: Replies read before sending may continue.
 BATCH = 64
 
 
 class Queries:
-    """Sends queries by a schedule until it ends or is told to stop."""
+    """Sends queries by a schedule until the schedule ends or `run` is stopped."""
 
     def __init__(
         self,
@@ -42,39 +42,39 @@ class Queries:
         timeout: float = TIMEOUT,
         seed: int = 0,
     ) -> None:
-        """Make one.
+        """Prepare a load.
 
         Args:
             server: IPv4 address and port.
-            names: asked in an order drawn from *seed*.
+            names: the names to query, in random order.
             rate: queries per second, evenly spaced and without end; or a schedule.
-            rdtype: type of every question.
+            rdtype: the type in every question.
             timeout: seconds after which a query is lost.
-            seed: of names and ids.
+            seed: of the order of names, and of IDs.
 
         Raises:
-            LoadError: no name, or one that is none.
+            LoadError: there are no names, or one is malformed.
         """
         if not names:
             raise LoadError("expected at least one name, got none")
         self.schedule = rate if isinstance(rate, Schedule) else Schedule(constant(rate))
         self.server, self.timeout = server, timeout
         try:
-            # Without the id, which each query gets of its own.
+            # Without the ID, which differs in each query.
             self._questions = [query(0, name, rdtype)[2:] for name in names]
         except ValueError as error:
             raise LoadError(str(error)) from None
         self.pacer = Pacer(self.schedule.times(), self._begin)
-        #: Of replies: from the intended start, and from the actual one.
+        #: Of answered queries: from the intended start, and from the actual one.
         self.latency, self.service_time = Histogram(), Histogram()
         self.rcodes: Counter[str] = Counter()
-        #: Losses by cause: timeout, send: …, too many under way.
+        #: Losses by cause: timeout, send: …, too many in flight.
         self.errors: Counter[str] = Counter()
-        #: Datagrams that answered no query of ours, or answered late.
+        #: Datagrams that match no query in flight, such as late replies.
         self.stray = 0
         self._random = random.Random(seed)
-        #: By id: question without id, intended and actual start.
-        self._under_way: dict[int, tuple[bytes, float, float]] = {}
+        #: By ID: query without its ID, intended and actual start.
+        self._in_flight: dict[int, tuple[bytes, float, float]] = {}
         self._expiries: deque[tuple[float, int, bytes]] = deque()
         self._sock: Any = None  # a socket while running
 
@@ -83,16 +83,16 @@ class Queries:
 
     @property
     def answered(self) -> int:
-        """How many queries had a reply."""
+        """Number of queries with a reply."""
         return self.rcodes.total()
 
     @property
     def lost(self) -> int:
-        """How many had none."""
+        """Number of queries without one."""
         return self.errors.total()
 
     def starvation(self, rtt: float = 0.0) -> Starvation:
-        """Judge whether the generator was the bottleneck."""
+        """Return whether the generator was the bottleneck."""
         return self.pacer.starvation(rtt)
 
     async def run(self, stop: asyncio.Event | None = None) -> None:
@@ -102,11 +102,11 @@ class Queries:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
             sock.connect(self.server)
             self._sock = sock
-            loop.add_reader(sock, self._when_readable)
+            loop.add_reader(sock, self._on_readable)
             try:
                 await self.pacer.run(stop or asyncio.Event())
-                while self._under_way:
-                    await asyncio.sleep(0.01)  # answers come, or run out of time
+                while self._in_flight:
+                    await asyncio.sleep(0.01)  # until replies arrive or queries expire
                     self._expire(self.pacer.now())
             finally:
                 loop.remove_reader(sock)
@@ -115,11 +115,11 @@ class Queries:
     def _begin(self, intended: float) -> None:
         now = self.pacer.now()
         self._expire(now)
-        if len(self._under_way) >= MAX_UNDER_WAY:
-            self.errors["too many under way"] += 1
+        if len(self._in_flight) >= MAX_IN_FLIGHT:
+            self.errors["too many in flight"] += 1
             return
         ident = self._random.getrandbits(16)
-        while ident in self._under_way:
+        while ident in self._in_flight:
             ident = self._random.getrandbits(16)
         question = self._questions[int(self._random.random() * len(self._questions))]
         try:
@@ -127,26 +127,26 @@ class Queries:
         except OSError as error:
             self.errors[f"send: {error.strerror}"] += 1
             return
-        self._under_way[ident] = (question, intended, now)
+        self._in_flight[ident] = (question, intended, now)
         self._expiries.append((now + self.timeout, ident, question))
 
-    def _when_readable(self) -> None:
+    def _on_readable(self) -> None:
         for _ in range(BATCH):
             try:
                 reply = self._sock.recv(65535)
             except BlockingIOError:
                 return
-            except OSError:  # ICMP: nobody listens; the query expires like any other
+            except OSError:  # ICMP port unreachable; the query will expire
                 continue
             self._receive(reply, self.pacer.now())
 
     def _receive(self, reply: bytes, now: float) -> None:
-        known = self._under_way.get(int.from_bytes(reply[:2], "big"))
-        # The question comes back as it was sent (it ends 11 octets before the end of the query, where EDNS begins).
+        known = self._in_flight.get(int.from_bytes(reply[:2], "big"))
+        # A reply repeats the question, which ends where EDNS begins: 11 bytes before the end of our query.
         if known is None or len(reply) < 12 or reply[2] & 0x80 == 0 or not _same_question(known[0], reply):
             self.stray += 1
             return
-        del self._under_way[int.from_bytes(reply[:2], "big")]
+        del self._in_flight[int.from_bytes(reply[:2], "big")]
         _, intended, sent = known
         self.latency.add(now - intended)
         self.service_time.add(now - sent)
@@ -155,9 +155,9 @@ class Queries:
     def _expire(self, now: float) -> None:
         while self._expiries and self._expiries[0][0] <= now:
             deadline, ident, _ = self._expiries.popleft()
-            known = self._under_way.get(ident)
+            known = self._in_flight.get(ident)
             if known is not None and known[2] + self.timeout <= deadline:
-                del self._under_way[ident]
+                del self._in_flight[ident]
                 self.errors["timeout"] += 1
 
 

@@ -1,4 +1,4 @@
-"""What is asked, and what became of one request: phases to the microsecond, cause of failure, certificate."""
+"""The target of a load, and the record of one request: phases to the microsecond, cause of failure, certificate."""
 
 import ssl
 from dataclasses import dataclass
@@ -8,32 +8,32 @@ from typing import Literal
 from wireformat.http1 import get
 from wireformat.tls import client_context
 
-#: A connection for each request; one that is kept; one for each whose TLS session is resumed; a bare TCP connection.
+#: A new connection for each request; kept connections; new ones that resume a TLS session; bare TCP connections.
 Kind = Literal["fresh", "pooled", "resumed", "tcp"]
 KINDS: tuple[Kind, ...] = ("fresh", "pooled", "resumed", "tcp")
-#: Which side ends a connection, and so keeps TIME-WAIT; `abort` sends a reset and leaves none anywhere.
+#: The side that closes first and so keeps TIME-WAIT; `abort` sends a reset, which leaves no TIME-WAIT.
 Closes = Literal["client", "server", "abort"]
-#: What a request goes through, in order; `wait` is for a place in the pool.
+#: The phases of a request in order; `wait` is for the pool.
 PHASES = ("wait", "dns", "connect", "tls", "first_byte", "receive")
 
 
 class LoadError(Exception):
-    """A request that was lost, and why: a few words for counting; or a load that cannot be made."""
+    """The cause of a lost request, in a few words for counting; or why a load cannot be started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is asked."""
+    """The server and the path to request."""
 
     host: str
     port: int
     path: str
-    #: Root certificates as PEM that every chain is verified against; None for the system's.
+    #: Root certificates (PEM) that chains are verified against; None for the system's.
     trust: Path | None
     scheme: Literal["https", "http"] = "https"
-    #: IPv4 address to connect to; None resolves *host*, honouring TTLs.
+    #: IPv4 address to connect to; None resolves `host`, honouring TTLs.
     address: str | None = None
-    #: TLS version, ``1.2`` or ``1.3``; None for the best of both sides.
+    #: The only TLS version allowed, ``1.2`` or ``1.3``; None for either.
     version: str | None = None
 
     def context(self) -> ssl.SSLContext | None:
@@ -53,29 +53,29 @@ class Target:
 
 @dataclass(slots=True)
 class Request:
-    """One request: when it should have begun, began and ended (seconds on the load's clock), and how.
+    """One request: when it should have begun, began and ended (seconds on the load's clock), and its outcome.
 
-    A phase that did not happen is None: `dns` is 0.0 when the answer was in the cache.
+    A phase that did not happen is None; `dns` is 0.0 if the answer was cached.
     """
 
     intended: float
     kind: str
     sent: float = 0.0
     done: float = 0.0
-    #: Empty when it went well.
+    #: Cause of the failure; empty on success.
     error: str = ""
     #: The phase in which it failed.
     failed_in: str = ""
-    #: Serial of the certificate that the server showed.
+    #: Serial number of the server's certificate.
     serial: str = ""
     status: int = 0
     #: Whether the TLS session was resumed, and whether the connection had been used before.
     resumed: bool = False
     reused: bool = False
     version: str = ""
-    #: Our port, 0 before it is known.
+    #: Source port; 0 before the connection exists.
     local_port: int = 0
-    #: Octets of TCP payload, TLS included, and octets of the response's body.
+    #: Bytes of TCP payload including TLS, and bytes of the response's body.
     bytes_sent: int = 0
     bytes_received: int = 0
     body_bytes: int = 0
@@ -94,12 +94,12 @@ class Request:
 
     @property
     def service_time(self) -> float:
-        """Seconds from the actual start to the end: what a closed loop would have reported."""
+        """Seconds from the actual start to the end, as a closed loop would report."""
         return self.done - self.sent
 
     @property
     def lag(self) -> float:
-        """Seconds by which our own sending was late."""
+        """Seconds by which the request was sent late."""
         return self.sent - self.intended
 
     def phases(self) -> dict[str, float]:

@@ -1,9 +1,8 @@
 """When requests should begin: a rate that changes over time, and arrivals drawn from it.
 
-Pure functions of time.  A shape is a rate made of straight pieces, so that the number of arrivals up to *t* is known
-in closed form, and so is its inverse: arrival *k* lies where that number reaches *k* (even spacing), or where it
-reaches the sum of *k* exponential draws (a Poisson process by time rescaling: Brown et al., "The time-rescaling
-theorem", 2002).
+Pure functions of time.  A shape is a piecewise linear rate, so the expected number of arrivals until *t* has a closed form,
+and so has its inverse.  Arrival *k* is at the time when that number reaches *k* (even spacing) or the sum of *k* exponential
+draws (a Poisson process by time rescaling: Brown et al., "The time-rescaling theorem", 2002).
 """
 
 import math
@@ -18,14 +17,14 @@ Arrivals = Literal["even", "exponential"]
 
 
 class ScheduleError(ValueError):
-    """A shape or schedule that means nothing."""
+    """The values do not make a shape or a schedule."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A rate over time: straight lines between points, nothing before the first and after the last."""
+    """A rate over time: straight lines between points, and 0 outside them."""
 
-    #: (seconds, per second); two points at the same second are a jump.
+    #: (seconds, arrivals per second); two points at the same time are a jump.
     points: tuple[tuple[float, float], ...]
 
     def __post_init__(self) -> None:
@@ -39,11 +38,11 @@ class Shape:
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
+        """Duration in seconds."""
         return self.points[-1][0]
 
     def rate(self, at: float) -> float:
-        """Return the rate at *at* seconds; at a jump, the one that begins there."""
+        """Return the rate at *at* seconds; at a jump, the rate after it."""
         if not 0 <= at < self.seconds:
             return 0.0
         left = bisect_right(self.points, at, key=lambda point: point[0]) - 1
@@ -51,7 +50,7 @@ class Shape:
         return r0 if r0 == r1 else r0 + (r1 - r0) * (at - t0) / (t1 - t0)
 
     def arrivals(self, until: float) -> float:
-        """Return how many arrivals are expected in the first *until* seconds."""
+        """Return the expected number of arrivals in the first *until* seconds."""
         total = 0.0
         for (t0, r0), (t1, r1) in pairwise(self.points):
             if t0 < until and t0 < t1:
@@ -60,7 +59,7 @@ class Shape:
         return total
 
     def times_of(self, counts: Iterator[float]) -> Iterator[float]:
-        """Yield when the expected arrivals reach each of *counts*, which must grow; ends with the shape."""
+        """Yield the times at which the expected arrivals reach each of *counts*, which must increase; end with the shape."""
         passed = 0.0
         pieces = pairwise(self.points)
         (t0, r0), (t1, r1) = next(pieces)
@@ -78,12 +77,12 @@ class Shape:
                 yield t0
                 continue
             slope = 0.0 if r0 == r1 else (r1 - r0) / (t1 - t0)
-            # The root of r0 x + slope/2 x^2 = missing, in the form that loses no digits where the slope is small.
+            # The root of r0 x + slope/2 x^2 = missing, in a form that stays accurate for small slopes.
             yield t0 + 2 * missing / (r0 + math.sqrt(max(0.0, r0 * r0 + 2 * slope * missing)))
 
 
 def _area(t0: float, r0: float, t1: float, r1: float) -> float:
-    if t1 == t0 or r0 == r1 == 0:  # also an infinite silence
+    if t1 == t0 or r0 == r1 == 0:  # including infinite silence
         return 0.0
     return (r0 + r1) / 2 * (t1 - t0)
 
@@ -94,12 +93,12 @@ def constant(rate: float, seconds: float = math.inf) -> Shape:
 
 
 def ramp(start: float, end: float, seconds: float) -> Shape:
-    """Return a rate that goes from *start* to *end* in a straight line."""
+    """Return a rate that changes linearly from *start* to *end*."""
     return Shape(((0, start), (seconds, end)))
 
 
 def step(*levels: tuple[float, float]) -> Shape:
-    """Return one level after the other, each (rate, seconds)."""
+    """Return constant levels in sequence, each (rate, seconds)."""
     points: list[tuple[float, float]] = []
     at = 0.0
     for rate, seconds in levels:
@@ -109,7 +108,7 @@ def step(*levels: tuple[float, float]) -> Shape:
 
 
 def spike(base: float, peak: float, at: float, length: float, seconds: float) -> Shape:
-    """Return *base*, but *peak* for *length* seconds from second *at* on; *seconds* in all."""
+    """Return *base* for *seconds* in total, except *peak* for *length* seconds from second *at*."""
     if not 0 <= at <= at + length <= seconds:
         raise ScheduleError(f"expected a spike within {seconds:g} s, got {length:g} s from second {at:g} on")
     return step((base, at), (peak, length), (base, seconds - at - length))
@@ -117,10 +116,10 @@ def spike(base: float, peak: float, at: float, length: float, seconds: float) ->
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Intended start times: the same shape, arrivals and seed give the same times."""
+    """Intended start times; equal shape, arrivals and seed give equal times."""
 
     shape: Shape
-    #: Evenly spaced by the shape, or as independent users arrive.
+    #: Evenly spaced, or a Poisson process, as with independent users.
     arrivals: Arrivals = "even"
     seed: int = 0
 
@@ -129,7 +128,7 @@ class Schedule:
             raise ScheduleError(f"expected arrivals 'even' or 'exponential', got {self.arrivals!r}")
 
     def times(self) -> Iterator[float]:
-        """Yield the intended start of one request after the other, in seconds."""
+        """Yield the intended start of each request in seconds."""
         return self.shape.times_of(self._counts())
 
     def _counts(self) -> Iterator[float]:

@@ -1,4 +1,4 @@
-"""What a load amounted to: exact histograms by kind of connection and phase, failures by cause; merges without loss."""
+"""The result of a load: exact histograms by kind of connection and phase, failures by cause; merges without loss."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -11,8 +11,8 @@ from generator.request import Request
 class Tally:
     """Counts requests as they end.
 
-    Times are of requests that went well: a request refused in a millisecond would improve every percentile, so its
-    cause is counted instead.
+    Times are only of successful requests, because a request refused within a millisecond would improve every percentile.
+    Failures are counted by cause.
     """
 
     def __init__(self, requests: Iterable[Request] = ()) -> None:
@@ -20,7 +20,7 @@ class Tally:
         self.resumed: Counter[str] = Counter()
         #: By kind and cause.
         self.errors: Counter[tuple[str, str]] = Counter()
-        #: By kind and phase; besides the phases there are `latency` (from the intended start) and `service_time`.
+        #: By kind and phase, with two more phases: `latency` (from the intended start) and `service_time`.
         self.times: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
         self.lag = Histogram()
         for each in requests:
@@ -31,11 +31,11 @@ class Tally:
 
     @property
     def lost(self) -> int:
-        """How many requests failed."""
+        """Number of failed requests."""
         return self.errors.total()
 
     def add(self, request: Request) -> None:
-        """Count one request that ended."""
+        """Count one finished request."""
         kind = request.kind
         self.lag.add(max(0.0, request.lag))
         if request.error:
@@ -51,7 +51,7 @@ class Tally:
             times[kind, phase].add(seconds)
 
     def merge(self, other: "Tally") -> None:
-        """Count what *other* counted."""
+        """Add the counts of *other*."""
         self.ok.update(other.ok)
         self.resumed.update(other.resumed)
         self.errors.update(other.errors)
@@ -60,7 +60,7 @@ class Tally:
             self.times[key].merge(histogram)
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything, for another process or a file."""
+        """Return all counts, for another process or a file."""
         return {
             "ok": dict(self.ok),
             "resumed": dict(self.resumed),
@@ -71,7 +71,7 @@ class Tally:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Tally":
-        """Return what `as_json` wrote."""
+        """Return the tally that `as_json` encoded."""
         made = cls()
         made.ok.update(document["ok"])
         made.resumed.update(document["resumed"])

@@ -1,7 +1,7 @@
-"""A timer that wakes an event loop to the microsecond: Linux's timerfd (timerfd_create(2)).
+"""A timer that wakes an event loop with microsecond precision: Linux's timerfd (timerfd_create(2)).
 
-Timers of epoll, asyncio and libuv have whole milliseconds, and libuv's fire up to 0.9 ms early.  `os.timerfd_create`
-came with Python 3.13; this calls libc, so that 3.11 will do.
+Timers of epoll, asyncio and libuv have millisecond precision, and libuv's fire up to 0.9 ms early.  `os.timerfd_create`
+needs Python 3.13, so this calls libc.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import os
 import time
 
 _libc = ctypes.CDLL(None, use_errno=True)
-#: Absolute times (TFD_TIMER_ABSTIME).
+#: TFD_TIMER_ABSTIME.
 _ABSTIME = 1
 
 
@@ -23,7 +23,7 @@ class _TimerSpec(ctypes.Structure):
 
 
 class Timer:
-    """Becomes readable at the time that was set last, on the clock of `time.monotonic`."""
+    """Becomes readable at the time set last, on the clock of `time.monotonic`."""
 
     def __init__(self) -> None:
         self._fd: int = _libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
@@ -36,15 +36,15 @@ class Timer:
         return self._fd
 
     def set(self, at: float) -> None:
-        """Become readable at *at*; at once when that has passed."""
-        # All zeros would disarm it.
+        """Become readable at *at*, or at once if that is in the past."""
+        # Zero would disarm the timer.
         nanoseconds = max(1, round(at * 1e9))
         self._spec.value.seconds, self._spec.value.nanoseconds = divmod(nanoseconds, 1_000_000_000)
         if _libc.timerfd_settime(self._fd, _ABSTIME, ctypes.byref(self._spec), None) < 0:
             raise OSError(ctypes.get_errno(), "timerfd_settime")
 
     def clear(self) -> None:
-        """Take the expiry notice, so that the timer is not readable any more."""
+        """Read the expiry, so that the timer is no longer readable."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._fd, 8)
 

@@ -153,14 +153,14 @@ class Caller:
         request.failed_in = phase[0] if link is None else link.channel.phase
         if link is not None:
             with contextlib.suppress(OSError):
-                link.sock.sendall(link.channel.farewell())
+                link.sock.sendall(link.channel.close_notify())
             link.sock.close()
 
 
 def _leave(link: _Link) -> None:
     """Close first and wait for the peer's FIN, so that the socket waits in TIME-WAIT on this side."""
     with contextlib.suppress(OSError, _ExpiredError), gevent.Timeout(LINGER, _ExpiredError):
-        link.sock.sendall(link.channel.farewell())
+        link.sock.sendall(link.channel.close_notify())
         link.sock.shutdown(socket.SHUT_WR)
         while link.sock.recv(CHUNK):
             pass

@@ -12,10 +12,10 @@ __all__ = ["Site", "papers", "site"]
 
 
 class Site(Peers):
-    """Servers, and what to ask of them."""
+    """Servers, as targets."""
 
     async def serve(self, script: Script, context: ssl.SSLContext | None = None) -> Target:
-        """Start a server that runs *script* for each connection; return what to ask."""
+        """Start a server that runs *script* for each connection; return it as a target."""
         port = await self.start(script, context)
         return Target(NAME, port, "/", self.papers.trust, "http" if context is None else "https", "127.0.0.1")
 

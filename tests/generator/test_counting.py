@@ -1,4 +1,4 @@
-"""Histograms and tallies: exact, and merged without loss."""
+"""Histograms and tallies are exact and merge without loss."""
 
 import json
 import math
@@ -18,14 +18,14 @@ def seconds(values: list[int]) -> list[float]:
 
 
 @given(MICROSECONDS, MICROSECONDS)
-def test_merging_is_as_if_all_had_been_measured_in_one_place(one: list[int], two: list[int]) -> None:
+def test_a_merged_histogram_equals_one_of_all_values(one: list[int], two: list[int]) -> None:
     merged = Histogram(seconds(one))
     merged.merge(Histogram(seconds(two)))
     assert merged == Histogram(seconds(one + two))
 
 
 @given(MICROSECONDS.filter(bool), st.floats(0.1, 100))
-def test_a_percentile_is_a_measured_value_that_so_many_do_not_exceed(values: list[int], percent: float) -> None:
+def test_a_percentile_is_a_measured_value_of_that_rank(values: list[int], percent: float) -> None:
     found = round(Histogram(seconds(values)).percentile(percent) * 1e6)
     assert found in values
     assert sum(v <= found for v in values) >= math.floor(percent / 100 * len(values))
@@ -52,7 +52,7 @@ def request(kind: str = "fresh", error: str = "", **phases: float) -> Request:
     return made
 
 
-def test_a_refusal_is_counted_by_cause_and_improves_no_percentile() -> None:
+def test_a_failure_is_counted_by_cause_and_not_timed() -> None:
     tally = Tally([request(tls=0.02), request(error="connect: EADDRNOTAVAIL")])
     assert dict(tally.errors) == {("fresh", "connect: EADDRNOTAVAIL"): 1}
     assert len(tally.times["fresh", "latency"]) == 1

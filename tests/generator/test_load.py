@@ -1,4 +1,4 @@
-"""Open-loop load on real connections: kinds, phases, causes, and who keeps TIME-WAIT."""
+"""Open-loop load on real connections: kinds, phases, causes of failure, TIME-WAIT."""
 
 import asyncio
 import dataclasses
@@ -17,7 +17,7 @@ def brief(rate: float = 50, seconds: float = 0.2) -> Schedule:
 
 
 def sockets_on(port: int, state: str) -> list[int]:
-    """Local ports of our sockets towards *port* that are in *state*, as the kernel numbers it."""
+    """Return local ports of sockets connected to *port* in *state* (the kernel's number)."""
     found = []
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         words = line.split()
@@ -43,8 +43,8 @@ async def test_a_fresh_request_goes_through_every_phase(site: Site) -> None:
         assert sum(each.phases().values()) <= each.service_time
         assert each.body_bytes == 2
         assert each.bytes_sent > 200
-        assert each.bytes_received > 1000  # the chain came
-    # Phases leave nothing out: what remains is our own bookkeeping.
+        assert each.bytes_received > 1000  # includes the certificate chain
+    # The phases cover the whole request except bookkeeping.
     rest = sorted(each.service_time - sum(each.phases().values()) for each in load.requests)
     assert rest[5] < 0.005
     assert site.connections == 10
@@ -69,7 +69,7 @@ async def test_pooled_requests_share_connections(site: Site) -> None:
         pytest.param(ssl.TLSVersion.TLSv1_2, "1.2", id="tls-1.2"),
     ],
 )
-async def test_a_session_is_resumed_on_a_connection_of_its_own(site: Site, version: ssl.TLSVersion, name: str) -> None:
+async def test_a_session_is_resumed_on_a_new_connection(site: Site, version: ssl.TLSVersion, name: str) -> None:
     target = await site.serve(replying(OK), site.papers.server(version=version))
     load = Load(target, brief(), kinds=("resumed",))
     await load.run()
@@ -77,11 +77,11 @@ async def test_a_session_is_resumed_on_a_connection_of_its_own(site: Site, versi
     assert site.connections == 10
     first, later = load.requests[0], load.requests[-1]
     assert not first.resumed
-    # The loop is open: on a busy machine a request may begin before the first has brought a session home.
+    # On a busy machine, a request may begin before the first one has received a session.
     assert [each.resumed for each in load.requests if each.sent > first.done].count(False) == 0
     assert later.resumed
     assert {each.version for each in load.requests} == {name}
-    assert later.bytes_received < first.bytes_received / 1.5  # no chain the second time
+    assert later.bytes_received < first.bytes_received / 1.5  # without a certificate chain
 
 
 async def test_plain_http_has_no_tls_phase(site: Site) -> None:
@@ -93,7 +93,7 @@ async def test_plain_http_has_no_tls_phase(site: Site) -> None:
     assert load.requests[0].bytes_received == len(OK)
 
 
-async def test_bare_connections_end_when_connected(site: Site) -> None:
+async def test_a_bare_connection_is_done_when_connected(site: Site) -> None:
     target = await site.serve(replying(OK))
     load = Load(target, brief(), kinds=("tcp",))
     await load.run()
@@ -105,13 +105,13 @@ async def test_bare_connections_end_when_connected(site: Site) -> None:
 @pytest.mark.parametrize(
     ("closes", "ours"), [("client", True), ("server", False), ("abort", False)], ids=["client", "server", "abort"]
 )
-async def test_time_wait_stays_with_whoever_closes_first(site: Site, closes: Closes, ours: bool, tls: bool) -> None:
+async def test_the_side_that_closes_first_keeps_time_wait(site: Site, closes: Closes, ours: bool, tls: bool) -> None:
     target = await site.serve(replying(OK), site.papers.server() if tls else None)
     load = Load(target, brief(), kinds=("fresh",), closes=closes)
     await load.run()
     assert {each.error for each in load.requests} == {""}
     ports = {each.local_port for each in load.requests}
-    # A port that was free to listen on may still stand in a TIME-WAIT of a test before.
+    # The server's port may still be in a TIME-WAIT socket of an earlier test.
     assert ports.intersection(sockets_on(target.port, TIME_WAIT)) == (ports if ours else set())
 
 
@@ -126,7 +126,7 @@ async def test_the_pool_limits_connections_and_waiting_is_a_phase(site: Site) ->
     assert load.requests[-1].wait == pytest.approx(0.26, abs=0.08)
 
 
-async def test_requests_ask_for_one_path_after_the_other_then_for_the_targets_own(site: Site) -> None:
+async def test_paths_are_used_in_turn_and_then_the_target_s_own(site: Site) -> None:
     asked = []
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -141,7 +141,7 @@ async def test_requests_ask_for_one_path_after_the_other_then_for_the_targets_ow
     assert asked == ["/1", "/2", "/3", "/", "/"]
 
 
-async def test_a_connection_that_the_server_does_not_keep_is_not_used_again(site: Site) -> None:
+async def test_a_connection_that_the_server_closes_is_not_reused(site: Site) -> None:
     target = await site.serve(replying(OK, close=True))
     load = Load(target, brief(20, 0.3), kinds=("pooled",))
     await load.run()
@@ -149,14 +149,14 @@ async def test_a_connection_that_the_server_does_not_keep_is_not_used_again(site
     assert site.connections == 6
 
 
-async def test_a_body_that_ends_with_the_connection_is_whole(site: Site) -> None:
+async def test_a_body_may_end_with_the_connection(site: Site) -> None:
     target = await site.serve(replying(b"HTTP/1.0 200 OK\r\n\r\nall of it", close=True))
     load = Load(target, brief(10, 0.2), kinds=("fresh",), check=lambda body: "" if body == b"all of it" else "wrong")
     await load.run()
     assert {each.error for each in load.requests} == {""}
 
 
-async def test_requests_begin_on_schedule_although_none_is_answered(site: Site) -> None:
+async def test_requests_begin_on_schedule_even_without_responses(site: Site) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
@@ -183,7 +183,7 @@ async def lost(load: Load) -> Request:
         pytest.param(
             b"HTTP/1.1 101 No\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "malformed", "receive", id="upgrade"
         ),
-        pytest.param(b"", "closed", "first_byte", id="closed-without-a-word"),
+        pytest.param(b"", "closed", "first_byte", id="closed-without-a-response"),
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "truncated", "receive", id="truncated"),
         pytest.param(OK, "wrong body", "receive", id="wrong-body"),
     ],
@@ -209,14 +209,14 @@ async def test_a_refused_connection_is_lost_in_connect(site: Site) -> None:
         pytest.param("other.example.com", 600.0, "certificate: Hostname mismatch", id="other-name"),
     ],
 )
-async def test_a_certificate_that_proves_nothing_is_refused(site: Site, name: str, end: float, error: str) -> None:
+async def test_an_invalid_certificate_is_refused(site: Site, name: str, end: float, error: str) -> None:
     target = await site.serve(replying(OK), site.papers.server(name, begin=-700.0, end=end))
     one = await lost(Load(target, brief(10, 0.1), kinds=("fresh",)))
     assert one.error.startswith(error)
     assert one.failed_in == "tls"
 
 
-async def test_a_chain_to_a_root_of_somebody_else_is_refused(site: Site, tmp_path: Path) -> None:
+async def test_a_chain_to_another_root_is_refused(site: Site, tmp_path: Path) -> None:
     target = await site.serve(replying(OK), site.papers.server())
     other = Papers(tmp_path)
     one = await lost(Load(dataclasses.replace(target, trust=other.trust), brief(10, 0.1), kinds=("fresh",)))
@@ -243,7 +243,7 @@ async def test_a_window_without_a_free_port_is_counted_by_cause(site: Site) -> N
     load = Load(target, brief(100, 0.2), kinds=("fresh",), source=Source(ports=(42000, 42004)))
     await load.run()
     errors = Tally(load.requests).errors
-    # Five ports, unless another program on this machine listens on one of them.
+    # Five ports, unless another program uses one of them.
     assert 15 <= errors["fresh", "connect: EADDRNOTAVAIL"] == errors.total() < 20
 
 
@@ -259,16 +259,16 @@ async def test_an_unknown_kind_is_refused(site: Site) -> None:
         Load(target, 1.0, kinds=("warm",))  # type: ignore[arg-type]  # as from a command line
 
 
-async def test_stopping_waits_for_what_is_under_way_and_closes_everything(site: Site) -> None:
+async def test_stopping_waits_for_requests_in_flight_and_closes_everything(site: Site) -> None:
     target = await site.serve(replying(OK, delay=0.1))
     load, stop = Load(target, 50.0, kinds=("fresh", "pooled")), asyncio.Event()
     asyncio.get_running_loop().call_later(0.15, stop.set)
     await load.run(stop)
     assert all(each.done and not each.error for each in load.requests)
-    assert repr(load).endswith("under_way=0 waiting=0 open=0 idle=0>")
+    assert repr(load).endswith("in_flight=0 waiting=0 open=0 idle=0>")
 
 
-async def test_the_share_of_a_core_is_kept_beside_the_load(site: Site) -> None:
+async def test_the_share_of_a_core_is_recorded(site: Site) -> None:
     target = await site.serve(replying(OK))
     load = Load(target, brief(200, 0.5), kinds=("pooled",), keep=False)
     await load.run()

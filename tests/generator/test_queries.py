@@ -1,4 +1,4 @@
-"""DNS load: one socket, many names, every rcode an answer."""
+"""DNS load: one socket, many names; every rcode counts as answered."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ class Server(asyncio.DatagramProtocol):
         self.names: list[str] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.DatagramTransport", transport)  # which asyncio does not inherit from
+        self.transport = cast("asyncio.DatagramTransport", transport)  # asyncio's transport is not a subclass
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self.names.append(str(dnslib.DNSRecord.parse(data).q.qname))
@@ -41,7 +41,7 @@ async def serving(answering: Answering) -> AsyncIterator[tuple[tuple[str, int], 
         yield transport.get_extra_info("sockname"), server
     finally:
         transport.close()
-        await asyncio.sleep(0)  # the transport closes in the loop's next round
+        await asyncio.sleep(0)  # the transport closes in the loop's next iteration
 
 
 async def test_every_query_is_answered_and_names_take_turns() -> None:
@@ -54,7 +54,7 @@ async def test_every_query_is_answered_and_names_take_turns() -> None:
 
 
 @pytest.mark.parametrize(("rcode", "name"), [(2, "SERVFAIL"), (3, "NXDOMAIN"), (5, "REFUSED"), (11, "RCODE11")])
-async def test_every_rcode_is_an_answer(rcode: int, name: str) -> None:
+async def test_every_rcode_counts_as_answered(rcode: int, name: str) -> None:
     async with serving(lambda wire: [answer(wire, rcode)]) as (address, _):
         load = Queries(address, ["x.example.com"], Schedule(constant(100, 0.1)))
         await load.run()
@@ -72,7 +72,7 @@ async def test_every_rcode_is_an_answer(rcode: int, name: str) -> None:
         pytest.param(lambda wire: [wire[:5]], 5, id="runt"),
     ],
 )
-async def test_what_answers_no_query_is_stray_and_the_query_is_lost(replies: Answering, stray: int) -> None:
+async def test_a_reply_to_no_query_is_stray_and_the_query_is_lost(replies: Answering, stray: int) -> None:
     async with serving(replies) as (address, _):
         load = Queries(address, ["x.example.com"], Schedule(constant(50, 0.1)), timeout=0.2)
         await load.run()
@@ -80,12 +80,12 @@ async def test_what_answers_no_query_is_stray_and_the_query_is_lost(replies: Ans
     assert (load.answered, load.stray) == (0, stray)
 
 
-async def test_an_answer_that_comes_twice_counts_once() -> None:
+async def test_a_duplicate_reply_counts_once() -> None:
     async with serving(lambda wire: [answer(wire), answer(wire)]) as (address, _):
         load = Queries(address, ["x.example.com"], Schedule(constant(50, 0.2)))
         await load.run()
     assert load.answered == 10
-    assert load.stray >= 9  # that of the last query may come after the end
+    assert load.stray >= 9  # the last duplicate may arrive after the end
 
 
 async def test_the_order_of_names_is_drawn_from_the_seed() -> None:
@@ -99,6 +99,6 @@ async def test_the_order_of_names_is_drawn_from_the_seed() -> None:
 
 
 @pytest.mark.parametrize("names", [pytest.param([], id="none"), pytest.param(["a..b"], id="empty-label")])
-def test_names_that_are_none_are_refused(names: list[str]) -> None:
+def test_malformed_names_are_refused(names: list[str]) -> None:
     with pytest.raises(LoadError, match="expected"):
         Queries(("127.0.0.1", 53), names, 1.0)

@@ -1,4 +1,4 @@
-"""Schedules: pure functions of time that place every arrival where the shape says."""
+"""Schedules place every arrival where the shape says."""
 
 import itertools
 import math
@@ -39,10 +39,10 @@ def test_a_silence_within_a_shape_is_skipped() -> None:
     assert list(Schedule(step((2, 1), (0, 3), (2, 1))).times()) == [0, 0.5, 4.0, 4.5]
 
 
-def test_a_ramp_from_nothing_sends_as_many_as_its_area() -> None:
+def test_a_ramp_has_as_many_arrivals_as_its_area() -> None:
     times = list(Schedule(ramp(0, 100, 10)).times())
     assert len(times) == 500
-    # Half of the arrivals of a ramp lie in the last 1 - 1/sqrt(2) of it.
+    # Half of a ramp's arrivals are in its last 1 - 1/sqrt(2).
     assert sum(t > 10 / math.sqrt(2) for t in times) == pytest.approx(250, abs=1)
 
 
@@ -60,7 +60,7 @@ def test_even_arrivals_are_as_many_as_the_area_says(shape: Shape) -> None:
 
 
 @given(SHAPES, st.integers(1, 50))
-def test_every_even_arrival_lies_where_the_area_reaches_its_number(shape: Shape, number: int) -> None:
+def test_an_even_arrival_is_where_the_area_reaches_its_number(shape: Shape, number: int) -> None:
     time = next(itertools.islice(Schedule(shape).times(), number, None), None)
     if time is not None:
         assert shape.arrivals(time) == pytest.approx(number, rel=1e-6, abs=1e-6)
@@ -89,6 +89,6 @@ def test_exponential_arrivals_have_mean_and_spread_of_a_poisson_process() -> Non
         pytest.param(lambda: Schedule(constant(1), "poisson"), "'even' or 'exponential'", id="unknown-arrivals"),  # type: ignore[arg-type]  # as from a command line
     ],
 )
-def test_a_schedule_that_means_nothing_is_refused(make: Callable[[], object], said: str) -> None:
+def test_a_meaningless_schedule_is_refused(make: Callable[[], object], said: str) -> None:
     with pytest.raises(ScheduleError, match=said):
         make()

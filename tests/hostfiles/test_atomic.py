@@ -1,4 +1,4 @@
-"""A file that is written whole or not at all."""
+"""Atomic writes."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from hostfiles.atomic import atomic_write
 
 
-def test_a_file_has_its_mode_from_the_first_octet_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_has_its_mode_from_its_creation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modes = []
     real = os.fsync
 
@@ -22,7 +22,7 @@ def test_a_file_has_its_mode_from_the_first_octet_on(tmp_path: Path, monkeypatch
     assert modes == [0o600, tmp_path.stat().st_mode & 0o777]  # the file, then its folder
 
 
-def test_what_was_there_stays_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_old_content_stays_if_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     atomic_write(tmp_path / "pair.pem", b"old")
 
     def full(_: int) -> None:

@@ -15,7 +15,7 @@ from linuxnet.tcp_info import STATES
 
 @pytest.fixture
 def pair():
-    """A connection with its two ends."""
+    """Both ends of a connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname())
         accepted, _ = server.accept()
@@ -23,7 +23,7 @@ def pair():
             yield client, accepted
 
 
-def test_the_kernel_tells_both_ends_of_a_connection_with_their_tcp_info(pair):
+def test_a_socket_has_both_addresses_and_tcp_info(pair):
     client, accepted = pair
     client.sendall(b"x" * 1000)
     accepted.recv(1000)
@@ -32,7 +32,7 @@ def test_the_kernel_tells_both_ends_of_a_connection_with_their_tcp_info(pair):
     assert (found.info["cwnd"] >= 10, found.info["bytes_sent"]) == (True, 1000)
 
 
-def test_octets_that_nobody_has_read_are_told(pair):
+def test_unread_bytes_are_reported(pair):
     client, accepted = pair
     client.sendall(b"x" * 1000)
     (found,) = sock_diag.sockets(
@@ -42,16 +42,16 @@ def test_octets_that_nobody_has_read_are_told(pair):
 
 
 def close_in_order(first, second):
-    """Close both ends; the one that closes first is in TIME-WAIT when this returns."""
+    """Close both ends; the first is in TIME-WAIT when this returns."""
     first.shutdown(socket.SHUT_WR)
     assert second.recv(1) == b""
     second.shutdown(socket.SHUT_WR)
-    assert first.recv(1) == b""  # told only after the kernel has taken the other's FIN: nothing to wait for
+    assert first.recv(1) == b""  # returns only after the kernel has received the other FIN
     first.close()
     second.close()
 
 
-def test_a_socket_in_time_wait_is_told_though_no_process_has_it(pair):
+def test_a_socket_in_time_wait_is_found_without_a_process(pair):
     client, accepted = pair
     port, remote = client.getsockname()[1], accepted.getsockname()[1]
     close_in_order(client, accepted)
@@ -59,8 +59,8 @@ def test_a_socket_in_time_wait_is_told_though_no_process_has_it(pair):
 
 
 @pytest.fixture
-def street():
-    """One listener with two connections that are open, one half closed and three in TIME-WAIT on its side."""
+def sockets():
+    """A listener with two open connections, one half closed, and three in TIME-WAIT on its side."""
     with contextlib.ExitStack() as kept, socket.create_server(("127.0.0.1", 0)) as server:
         ends = []
         for _ in range(6):
@@ -68,7 +68,7 @@ def street():
             ends.append((client, kept.enter_context(server.accept()[0])))
         ends[2][0].shutdown(socket.SHUT_WR)
         assert ends[2][1].recv(1) == b""
-        ends[2][1].sendall(b"x")  # acknowledges the FIN: without it the other end may still be in FIN-WAIT-1
+        ends[2][1].sendall(b"x")  # acknowledges the FIN, or the other end may still be in FIN-WAIT-1
         assert ends[2][0].recv(1) == b"x"
         for client, accepted in ends[3:]:
             close_in_order(accepted, client)
@@ -76,7 +76,7 @@ def street():
 
 
 def in_proc_net_tcp(*ports):
-    """State and ports of the sockets that /proc/net/tcp shows with one of *ports* on either side."""
+    """Return state and ports of the sockets in /proc/net/tcp that have one of *ports* at either end."""
     found = []
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, state, *_ = line.split()
@@ -92,21 +92,21 @@ def in_proc_net_tcp(*ports):
     [("ESTABLISHED",), ("TIME-WAIT",), ("CLOSE-WAIT",), ("FIN-WAIT-2",), ("LISTEN",), ("ESTABLISHED", "CLOSE-WAIT", "FIN-WAIT-1"), ("ESTABLISHED", "TIME-WAIT"), ("LAST-ACK",)],
     ids="-or-".join,
 )  # fmt: skip
-def test_the_kernel_tells_the_states_and_ports_that_were_asked_for_and_no_other(street, states, side):
-    port, _ = street
+def test_filters_by_state_and_port_find_those_sockets_and_no_others(sockets, states, side):
+    port, _ = sockets
     told = sorted((s.state, s.local[1], s.remote[1]) for s in sock_diag.sockets(*states, **{side: port}))
     near = {"local_port": 1, "remote_port": 2}[side]
     assert told == [each for each in in_proc_net_tcp(port) if each[0] in states and each[near] == port]
 
 
-def test_the_street_has_what_the_filters_are_tried_on(street):
-    port, _ = street
+def test_the_fixture_has_sockets_for_every_filter(sockets):
+    port, _ = sockets
     states = Counter(state for state, near, _ in in_proc_net_tcp(port) if near == port)
     assert states == {"LISTEN": 1, "ESTABLISHED": 2, "CLOSE-WAIT": 1, "TIME-WAIT": 3}
 
 
-def test_one_socket_is_asked_about_again_as_it_is_now(street):
-    port, ends = street
+def test_refresh_returns_the_current_state(sockets):
+    port, ends = sockets
     known = list(sock_diag.sockets("ESTABLISHED", local_port=port, info=True))
     ends[0][1].sendall(b"x" * 500)
     close_in_order(*reversed(ends[1]))
@@ -115,7 +115,7 @@ def test_one_socket_is_asked_about_again_as_it_is_now(street):
     assert {state for state, _ in now.values()} <= {"ESTABLISHED", "TIME-WAIT"}
 
 
-def test_another_socket_between_the_same_ports_is_not_taken_for_the_one_that_was_known(pair):
+def test_refresh_ignores_another_socket_between_the_same_ports(pair):
     client, _ = pair
     (known,) = sock_diag.sockets("ESTABLISHED", local_port=client.getsockname()[1])
     assert list(sock_diag.refresh([dataclasses.replace(known, cookie=b"\1" * 8)])) == []
@@ -126,13 +126,13 @@ def test_sockstat_counts_what_is_open(pair):
     assert counters.sockets()["tcp_inuse"] >= 2
 
 
-def test_counters_that_matter_are_read():
+def test_a_sample_has_counters_of_every_kind():
     assert {"Tcp.ActiveOpens", "TcpExt.ListenOverflows", "Udp.RcvbufErrors", "cpu_thread", "tcp_tw"} <= set(
         counters.sample()
     )
 
 
-async def test_a_recording_has_rows_at_its_rate_and_knows_what_it_cost():
+async def test_a_recording_has_rows_at_its_rate_and_its_own_cost():
     recorder = Recorder()
     began = time.monotonic()
     recorder.start(100, 5, None)
@@ -143,7 +143,7 @@ async def test_a_recording_has_rows_at_its_rate_and_knows_what_it_cost():
     assert 10 <= len(found["time"]) <= 40
     assert began <= found["time"][0] <= found["time"][-1] <= time.monotonic()
     assert 0 < found["cpu_s"] < 0.1
-    assert isinstance(found["columns"]["Udp.SndbufErrors"], int)  # it did not change: one number
+    assert isinstance(found["columns"]["Udp.SndbufErrors"], int)  # unchanged, so a single number
 
 
 async def test_watched_sockets_are_recorded(pair):
@@ -156,18 +156,18 @@ async def test_watched_sockets_are_recorded(pair):
     assert {name for _, name, _ in recording.sockets} == {f"127.0.0.1:{client.getsockname()[1]} 127.0.0.1:{client.getpeername()[1]}"}  # fmt: skip
 
 
-def test_a_watched_socket_is_in_every_sample_with_what_it_sent_until_then(pair):
+def test_a_watched_socket_is_in_every_sample_with_its_bytes_sent_so_far(pair):
     client, accepted = pair
     recording = Recording(Watch(local_port=client.getsockname()[1]))
     for _ in range(SEARCH_EVERY):
         client.sendall(b"x" * 100)
         accepted.recv(100)
-        recording.sockets_cost = 0.0  # whatever this machine took
+        recording.sockets_cost = 0.0  # so that a slow machine does not exceed the share
         sample(recording)
     assert [info["bytes_sent"] for *_, info in recording.sockets] == [100 * (i + 1) for i in range(SEARCH_EVERY)]
 
 
-def test_sockets_are_left_alone_once_they_cost_more_than_their_share():
+def test_sockets_are_left_out_while_they_cost_more_than_their_share():
     recording = Recording(Watch(local_port=443))
     recording.add(0.0, {})
     recording.add(10.0, {})

@@ -47,24 +47,24 @@ async def test_admin_is_refused_without_the_token(service: Telemetry, token: str
 
 
 @pytest.mark.parametrize("rounds", range(6))
-async def test_a_connection_that_was_just_accepted_ends_with_the_server(rounds: int) -> None:
+async def test_a_connection_just_accepted_is_closed_with_the_server(rounds: int) -> None:
     server = AdminServer()
     address = await server.start("127.0.0.1", 0)
     with socket.create_connection(address) as client:
         for _ in range(rounds):
-            await asyncio.sleep(0)  # one round of the loop: accepted, a transport, a task, its first step
+            await asyncio.sleep(0)  # one iteration of the loop: accepted, transport, task, its first step
         await server.close()
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        gc.collect()  # an open transport would complain
+        gc.collect()  # an open transport would raise a ResourceWarning
         client.settimeout(5)
         with contextlib.suppress(ConnectionResetError):
             assert client.recv(1) == b""
 
 
-async def test_a_token_that_is_not_ours_to_read_is_said(
+async def test_an_unreadable_token_is_reported(
     service: Telemetry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("telemetry.call.ADMIN_TOKEN", tmp_path)  # no file: not even root reads it
+    monkeypatch.setattr("telemetry.call.ADMIN_TOKEN", tmp_path)  # a folder: not even root can read it
     assert service.admin_address is not None
     with pytest.raises(CallError, match=r"Is a directory; .*firstbyte exec HOST") as refused:
         await asyncio.to_thread(call, "http://{}:{}".format(*service.admin_address), "GET", "/metrics")
@@ -74,7 +74,7 @@ async def test_a_token_that_is_not_ours_to_read_is_said(
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "message"),
     [
-        ("GET", "/nowhere", None, 404, "nothing is at"),
+        ("GET", "/nowhere", None, 404, "there is nothing at"),
         ("GET", "/admin/echo/hi", None, 405, "expected POST"),
         ("POST", "/admin/faults/nonsense", {}, 404, "expected one of drop_answers"),
         ("POST", "/admin/faults/drop_answers", {"probability": 2}, 400, "between 0 and 1"),
@@ -91,7 +91,7 @@ async def test_bad_requests_say_what_was_expected(service, method, path, body, s
     assert refused.value.status == status
 
 
-async def test_sockets_of_one_state_and_port_are_told_with_both_ends(service: Telemetry) -> None:
+async def test_sockets_are_listed_by_state_and_port_with_both_ends(service: Telemetry) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
         near, far = (f"127.0.0.1:{each.getsockname()[1]}" for each in (client, server))
         path = f"/admin/sockets?local_port={client.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""Certificates and servers on loopback, frames written out by hand."""
+"""Certificates and servers on loopback, hand-made frames."""
 
 import ipaddress
 
@@ -36,7 +36,7 @@ def segment(
 
 
 def frame(at_ms: float, outbound: bool, packet: bytes) -> Frame:
-    """Put *packet* into Ethernet, as it enters the network or leaves it."""
+    """Return *packet* in an Ethernet frame, entering the network or leaving it."""
     source, target = (str(ipaddress.IPv4Address(packet[at : at + 4])) for at in (12, 16))
     ends = (MACS["wan"], MACS[target]) if outbound else (MACS[source], MACS["wan"])
     header = b"".join(bytes.fromhex(mac.replace(":", "")) for mac in reversed(ends)) + b"\x08\x00"

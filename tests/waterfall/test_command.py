@@ -1,4 +1,4 @@
-"""The command line: ``python -m waterfall`` against real sockets, and what it exits with."""
+"""The command line ``python -m waterfall`` on real sockets, and its exit codes."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ async def test_a_request_outside_the_lab_is_measured_and_not_predicted(bench: Be
     assert "keylog" not in body
 
 
-async def test_it_draws_what_it_measured(bench: Bench, capsys) -> None:
+async def test_the_measurement_is_drawn(bench: Bench, capsys) -> None:
     port = await bench.start(replying(OK))
     assert await run(f"http://{HOST}/", "--server", f"127.0.0.1:{port}", "--cold") == 0
     out = capsys.readouterr().out
@@ -37,7 +37,7 @@ async def test_it_draws_what_it_measured(bench: Bench, capsys) -> None:
     assert "warm" not in out
 
 
-async def test_a_key_log_is_its_owners(bench: Bench, papers: Papers, tmp_path: Path, capsys) -> None:
+async def test_only_the_owner_may_read_a_key_log(bench: Bench, papers: Papers, tmp_path: Path, capsys) -> None:
     port = await bench.start(replying(OK), papers.server(HOST))
     keys = tmp_path / "keys"
     arguments = (f"https://{HOST}/", "--trust", str(papers.trust), "--server", f"127.0.0.1:{port}", "--cold", "--json")
@@ -53,12 +53,14 @@ async def test_a_key_log_is_its_owners(bench: Bench, papers: Papers, tmp_path: P
         (["ftp://www.example.com/"], 2, "expected a URL like https://www.example.com/, got 'ftp://www.example.com/'"),
         (["http://www.example.com/", "--server", "127.0.0.1:1"], 1, "www.example.com (127.0.0.1:1): Connection refused"),
         (["http://nowhere.invalid/", "--resolver", "127.0.0.1:1"], 1, "nowhere.invalid"),
-        (["http://a.test/", "--keylog", "/nowhere/keys"], 2, "expected a file that can be written, got /nowhere/keys"),
+        (["http://a.test/", "--keylog", "/nowhere/keys"], 2, "expected a writable file, got /nowhere/keys"),
         (["https://a.test/", "--trust", "/nowhere.pem", "--server", "127.0.0.1:1"], 1, "No such file or directory"),
     ],
     ids=["scheme", "refused", "name", "file", "trust"],
 )  # fmt: skip
-async def test_one_clear_line_and_the_right_code(arguments: list[str], code: int, said: str, capsys) -> None:
+async def test_an_error_is_one_line_with_the_right_exit_code(
+    arguments: list[str], code: int, said: str, capsys
+) -> None:
     assert await run(*arguments) == code
     err = capsys.readouterr().err
     assert said in err

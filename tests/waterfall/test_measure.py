@@ -1,4 +1,4 @@
-"""Real requests to servers on loopback that behave, and to some that do not."""
+"""Real requests to servers on loopback, correct and faulty ones."""
 
 import asyncio
 import socket
@@ -55,13 +55,13 @@ async def test_round_trips_of_the_handshake(bench: Bench, papers: Papers, tls: s
     assert phases[0].bytes_received > phases[1].bytes_received, "a resumed handshake has no certificates"
 
 
-async def test_a_session_that_may_not_resume_does_not(bench: Bench, papers: Papers) -> None:
+async def test_with_no_resume_no_session_is_resumed(bench: Bench, papers: Papers) -> None:
     port = await bench.start(replying(OK), papers.server(HOST))
     who = session(papers, "1.2", resume=False)
     assert [phase(await ask(who, port), "tls").round_trips for _ in range(2)] == [2, 2]
 
 
-async def test_every_phase_in_order_and_nothing_between(bench: Bench, papers: Papers) -> None:
+async def test_phases_are_in_order_and_without_gaps(bench: Bench, papers: Papers) -> None:
     port = await bench.start(replying(OK), papers.server(HOST))
     trace = await ask(session(papers), port)
     assert tuple(each.name for each in trace.phases) == PHASES
@@ -81,7 +81,7 @@ async def test_the_client_ends_in_time_wait(bench: Bench) -> None:
     assert trace.kernel_states[-1][-1] == "TIME-WAIT"
 
 
-async def test_a_server_that_closes_first_keeps_time_wait_for_itself(bench: Bench) -> None:
+async def test_a_server_that_closes_first_has_time_wait(bench: Bench) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nuntil the end")
@@ -91,11 +91,11 @@ async def test_a_server_that_closes_first_keeps_time_wait_for_itself(bench: Benc
     assert (close.detail["closed_by"], close.detail["state"], close.round_trips) == ("server", "CLOSED", 0)
 
 
-async def test_an_answer_in_two_waits_once(bench: Bench) -> None:
+async def test_a_response_in_two_parts_waits_once(bench: Bench) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
-        await asyncio.sleep(0.05)  # the wait that is to be seen
+        await asyncio.sleep(0.05)  # the wait to be measured
         writer.write(b"half")
 
     trace = await ask(Session(Stub(NOWHERE)), await bench.start(script), f"http://{HOST}/")
@@ -103,7 +103,7 @@ async def test_an_answer_in_two_waits_once(bench: Bench) -> None:
     assert phase(trace, "body").measured_ms >= 30
 
 
-async def test_the_secrets_are_logged_when_asked_for_and_never_else(bench: Bench, papers: Papers) -> None:
+async def test_secrets_are_logged_only_on_request(bench: Bench, papers: Papers) -> None:
     port = await bench.start(replying(OK), papers.server(HOST))
     with KeyLog() as log:
         await ask(session(papers, "1.3", keylog=log), port)
@@ -115,7 +115,7 @@ async def test_the_secrets_are_logged_when_asked_for_and_never_else(bench: Bench
     assert silent.tls_context().keylog_filename is None
 
 
-# --- what goes wrong ----------------------------------------------------------------------------------------------------
+# --- failures ----------------------------------------------------------------------------------------------------
 
 
 async def silence(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
@@ -133,8 +133,8 @@ def after_request(reply: bytes) -> Callable[[asyncio.StreamReader, asyncio.Strea
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        (silence, "silent for 1 s"),
-        (after_request(b""), "closed the connection without an answer"),
+        (silence, "no response for 1 s"),
+        (after_request(b""), "closed the connection without a response"),
         (after_request(b"SSH-2.0-OpenSSH\r\n"), "expected an HTTP response"),
         (
             after_request(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort"),
@@ -143,14 +143,14 @@ def after_request(reply: bytes) -> Callable[[asyncio.StreamReader, asyncio.Strea
     ],
     ids=["silent", "nothing", "not-http", "cut"],
 )
-async def test_answers_that_are_none(bench: Bench, script, message: str) -> None:
+async def test_missing_and_malformed_responses(bench: Bench, script, message: str) -> None:
     port = await bench.start(script)
     with pytest.raises(ResponseError, match=message):
         await ask(Session(Stub(NOWHERE), timeout=1.0), port, f"http://{HOST}/")
 
 
 async def test_a_silent_server_ends_a_tls_handshake(bench: Bench, papers: Papers) -> None:
-    with pytest.raises(BadCertificateError, match="no TLS answer within 1 s"):
+    with pytest.raises(BadCertificateError, match="no TLS response within 1 s"):
         await ask(session(papers), await bench.start(silence))
 
 
@@ -175,7 +175,7 @@ async def test_bad_certificates(bench: Bench, papers: Papers, tmp_path: Path) ->
             await ask(session(papers), await bench.start(replying(OK), context))
 
 
-def test_a_trust_store_that_is_none(tmp_path: Path) -> None:
+def test_an_unreadable_trust_store(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.pem", tmp_path):
         with pytest.raises(BadCertificateError, match=f"expected root certificates .* in {path}"):
             measure(f"https://{HOST}/", Session(Stub(NOWHERE), path), ("127.0.0.1", 9))
@@ -191,7 +191,7 @@ def test_a_refused_connection() -> None:
 
 @pytest.fixture
 def full() -> Iterator[int]:
-    """Give the port of a server whose queue of connections is full: it answers no SYN."""
+    """Return the port of a server whose accept queue is full, so that it ignores SYNs."""
     with socket.socket() as server, socket.socket() as first, socket.socket() as second:
         server.bind(("127.0.0.1", 0))
         server.listen(0)
@@ -201,8 +201,8 @@ def full() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_a_connection_that_nobody_answers(full: int) -> None:
-    with pytest.raises(ConnectError, match=r"no answer within 0\.3 s"):
+def test_a_connection_without_a_response(full: int) -> None:
+    with pytest.raises(ConnectError, match=r"no response within 0\.3 s"):
         measure(f"http://{HOST}/", Session(Stub(NOWHERE), timeout=0.3), ("127.0.0.1", full))
 
 
@@ -221,7 +221,7 @@ async def test_a_name_that_does_not_exist() -> None:
         await listener.close()
 
 
-def test_no_name_server_answers() -> None:
+def test_no_name_server_responds() -> None:
     with pytest.raises(NameLookupError, match=HOST):
         measure(f"http://{HOST}/", Session(Stub(NOWHERE, timeout=0.1, attempts=1)))
 
@@ -240,10 +240,10 @@ def test_urls(url: str, parts: tuple) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "www.example.com", "ftp://www.example.com/", "https://", "https://a:b/", "https://a/\r\nX: y", "https://a:70000/"])  # fmt: skip
-def test_what_is_no_url(url: str) -> None:
+def test_malformed_urls_are_refused(url: str) -> None:
     with pytest.raises(BadURLError, match=r"expected a URL like https://www\.example\.com/, got"):
         split(url)
 
 
-def test_every_error_knows_its_phase() -> None:
+def test_every_error_names_its_phase() -> None:
     assert all(each.phase for each in WaterfallError.__subclasses__())

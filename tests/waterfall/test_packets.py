@@ -1,4 +1,4 @@
-"""Frames become passages, rows, states and round trips."""
+"""Frames are paired into passages and decoded into rows, states and round trips."""
 
 import json
 
@@ -16,7 +16,7 @@ from wireformat.pcap import LINKTYPE_ETHERNET, file_header
 from wireformat.pcapng import Frame, Recording
 
 Packet = tuple[float, tuple[str, int], str, int, int, bytes]
-#: GET over plain HTTP at 20 ms: (sent at, by, flags, seq, ack, payload); a packet takes 10 ms.
+#: GET over plain HTTP at an RTT of 20 ms: (sent at ms, sender, flags, seq, ack, payload).
 EXCHANGE: list[Packet] = [
     (0, CLIENT, "S", 100, 0, b""),
     (10, SERVER, "SA", 300, 101, b""),
@@ -31,7 +31,7 @@ EXCHANGE: list[Packet] = [
 
 
 def network(packets: list[Packet], lost: tuple[int, ...] = ()) -> list[Frame]:
-    """Return the frames of *packets* where they enter and, 10 ms later, leave, two hops older."""
+    """Return the frames of *packets* as they enter and, 10 ms and two hops later, leave."""
     frames = []
     for number, (at, by, flags, seq, ack, payload) in enumerate(packets):
         target = SERVER if by == CLIENT else CLIENT
@@ -83,9 +83,9 @@ def test_a_whole_exchange() -> None:
     assert json.loads(json.dumps(found)) == found
 
 
-def test_a_kernel_that_says_otherwise_is_not_hidden() -> None:
+def test_a_disagreeing_kernel_state_is_reported() -> None:
     recording = Recording(tuple(network(EXCHANGE)))
-    kernel = [(15 * MS, 15 * MS, "ESTABLISHED"), (15 * MS, 30 * MS, "SYN-SENT")]  # the second look was a slow one
+    kernel = [(15 * MS, 15 * MS, "ESTABLISHED"), (15 * MS, 30 * MS, "SYN-SENT")]  # reading the second state took 15 ms
     found = dissect(recording, CLIENT, SERVER, began_ns=0, first_byte_ms=41.0, kernel_states=kernel, tls=False)
     assert found["kernel"] == [
         {"ms": 15.0, "kernel": "ESTABLISHED", "segments": "SYN-SENT", "agrees": False},
@@ -93,7 +93,7 @@ def test_a_kernel_that_says_otherwise_is_not_hidden() -> None:
     ]
 
 
-def test_a_lost_segment_is_shown_and_its_retransmission_fills_the_place() -> None:
+def test_a_lost_segment_is_shown_and_its_retransmission_carries_the_data() -> None:
     lost = [*EXCHANGE[:4], (230.0, *EXCHANGE[3][1:])]
     shown = rows(lost, lost=(3,))
     assert [(row["what"], row["arrived_ms"]) for row in shown[3:]] == [
@@ -109,7 +109,7 @@ def test_a_segment_that_arrives_twice_is_a_retransmission() -> None:
     ]
 
 
-def test_one_long_frame_of_the_senders_kernel_arrives_as_its_segments() -> None:
+def test_a_gso_frame_arrives_as_its_segments() -> None:
     payload = b"".join(bytes([65 + i]) * 1448 for i in range(3))
     frames = [frame(0, False, segment(SERVER, CLIENT, "PA", 1000, 5, payload))]
     for i in range(3):
@@ -125,7 +125,7 @@ def test_one_long_frame_of_the_senders_kernel_arrives_as_its_segments() -> None:
     assert [(p.sent_ns, len(p.packet.payload)) for p in passages] == [(0, 1448)] * 3
 
 
-def test_the_router_itself_counts_no_packet_twice() -> None:
+def test_a_packet_is_one_passage_although_it_is_captured_twice() -> None:
     assert len(tcp_passages(network(EXCHANGE), CLIENT, SERVER)) == len(EXCHANGE)
 
 
@@ -135,7 +135,7 @@ def test_round_trips_until_a_time(until_ms: float, trips: int) -> None:
     assert round_trips(passages, CLIENT, round(until_ms * MS)) == trips
 
 
-def test_a_pcap_holds_each_packet_once_as_the_client_saw_it() -> None:
+def test_a_pcap_has_each_packet_once_at_the_client_s_end() -> None:
     data = client_pcap(Recording(tuple(network(EXCHANGE))), CLIENT[0], [])
     header = file_header(LINKTYPE_ETHERNET)
     assert data.startswith(header)

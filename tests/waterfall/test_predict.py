@@ -1,4 +1,4 @@
-"""Predictions come from the configured links alone: what was measured changes none of them."""
+"""Predictions depend on the configured links, not on measured times."""
 
 import ipaddress
 
@@ -63,14 +63,14 @@ def test_tls_takes_whole_round_trips(version: str, resumed: bool, trips: int) ->
         assert (found["connect"], found["tls"], found["first_byte"]) == (rtt, trips * rtt, rtt)
 
 
-def test_a_walk_costs_the_way_to_the_resolver_and_to_every_server() -> None:
+def test_an_uncached_name_costs_the_resolver_s_and_every_server_s_round_trip() -> None:
     trace = measured(EDGE, None)
     assert predicted(trace, WALK)["dns"] == 4 + 10 + 20 + 16
     assert trace.phase("dns").round_trips == 4
     assert trace.phase("dns").detail["hops"][0]["server_name"] == "a.root-servers.test."
 
 
-def test_what_the_stub_knows_costs_nothing_and_the_resolver_one_way() -> None:
+def test_a_name_cached_by_the_stub_costs_nothing_and_by_the_resolver_one_round_trip() -> None:
     assert predicted(measured(EDGE, None, cached=True))["dns"] == 0
     assert predicted(measured(EDGE, None))["dns"] == 4
 
@@ -87,7 +87,7 @@ def test_what_the_stub_knows_costs_nothing_and_the_resolver_one_way() -> None:
     ],
     ids=["reused", "fresh", "fresh-and-name", "same-region", "which-one-is-unknown", "no-edge"],
 )
-def test_what_the_way_behind_the_edge_costs(timing, upstreams, asked, behind) -> None:
+def test_the_cost_behind_the_edge(timing, upstreams, asked, behind) -> None:
     hops = [WALK[2]] if asked else []
     found = predicted(
         measured(EDGE, None, timing=timing), upstreams=upstreams, upstream_hops=hops, upstream_names_asked=asked
@@ -100,7 +100,7 @@ def test_a_body_takes_the_rounds_of_slow_start() -> None:
     assert predicted(measured(FAR, None, octets=10_000))["body"] == 0
 
 
-def test_who_closes_second_waits_for_nobody() -> None:
+def test_the_side_that_closes_second_does_not_wait() -> None:
     assert predicted(measured(EDGE, None))["close"] == 20
     assert predicted(measured(EDGE, None, closed_by="server"))["close"] == 0
 
@@ -112,7 +112,7 @@ def test_outside_the_regions_nothing_is_predicted() -> None:
     )
 
 
-def test_hops_are_those_of_the_resolution_that_asked() -> None:
+def test_hops_belong_to_the_uncached_resolution() -> None:
     hop = {"server": "198.19.10.53", "server_name": "a.", "zone": ".", "qname": "x.", "qtype": "A", "rcode": "NOERROR", "rtt_ms": 1.0, "transport": "udp"}  # fmt: skip
     told = [{"qname": "x.", "cached": True, "hops": []}, {"qname": "x.", "cached": False, "hops": [hop]}]
     assert [each.server for each in hops_of(told, "X")] == ["198.19.10.53"]
@@ -121,12 +121,12 @@ def test_hops_are_those_of_the_resolution_that_asked() -> None:
 
 # --- the JSON -----------------------------------------------------------------------------------------------------------
 
-#: DESIGN, "Command line".
+#: The contract of ``trace --json``.
 CONTRACT = {"name", "start_ms", "measured_ms", "predicted_ms", "residual_ms", "round_trips", "bytes_sent", "bytes_received", "cpu_ms", "detail"}  # fmt: skip
 HOP = {"server", "zone", "qname", "qtype", "rcode", "rtt_ms", "cached"}
 
 
-def test_the_json_is_what_other_tools_depend_on() -> None:
+def test_the_json_has_the_fields_that_other_tools_use() -> None:
     trace = measured(EDGE, "TLSv1.3")
     predicted(trace, WALK)
     body = trace.as_json()
@@ -144,7 +144,7 @@ def test_residuals_are_measured_minus_predicted() -> None:
         assert phase["residual_ms"] == phase["measured_ms"] - phase["predicted_ms"]
 
 
-def test_the_shares_are_all_there_is() -> None:
+def test_the_shares_add_up_to_one() -> None:
     trace = measured(EDGE, "TLSv1.3")
     assert trace.shares() == pytest.approx({"names": 0.2, "connections": 0.2, "identity": 0.2, "answer": 0.4})
     said = summary(trace.as_json(), None)
@@ -154,6 +154,6 @@ def test_the_shares_are_all_there_is() -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"phases": [{}]}, {"phases": [{"name": "dns", "odd": 1}]}], ids=str)
-def test_what_is_no_trace(body) -> None:
+def test_other_json_is_refused(body) -> None:
     with pytest.raises(ValueError, match="expected a trace"):
         from_json(body, "x")

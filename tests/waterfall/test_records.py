@@ -1,4 +1,4 @@
-"""What segments carry: the records of real handshakes, in whatever pieces they come."""
+"""Descriptions of payloads: the records of real handshakes, in any pieces."""
 
 import ssl
 
@@ -12,7 +12,7 @@ from waterfall.records import LineReader, RecordReader, counted
 
 
 def handshake(papers: Papers, version: ssl.TLSVersion) -> tuple[bytes, bytes]:
-    """Return all that a client and a server send until both have finished."""
+    """Return everything that a client and a server send in a handshake."""
     contexts = papers.client(), papers.server("www.example.com")
     contexts[0].minimum_version = contexts[0].maximum_version = version
     return shake_hands(*ends(*contexts, "www.example.com"))
@@ -38,12 +38,12 @@ def test_the_messages_of_a_real_handshake(papers: Papers, version: ssl.TLSVersio
 
 @pytest.fixture(scope="module")
 def stream(papers: Papers) -> bytes:
-    """Give what a TLS 1.2 server sends: once, since no two handshakes are as long."""
+    """Everything that a TLS 1.2 server sends; module-scoped, because handshakes differ in length."""
     return handshake(papers, ssl.TLSVersion.TLSv1_2)[1]
 
 
 @given(st.lists(st.floats(0, 1, exclude_min=True, exclude_max=True), max_size=4))
-def test_pieces_have_the_records_of_the_whole(stream: bytes, cuts: list[float]) -> None:
+def test_records_are_the_same_in_any_pieces(stream: bytes, cuts: list[float]) -> None:
     places = sorted({int(cut * len(stream)) for cut in cuts})
     reader, names = RecordReader(), []
     for begin, end in zip([0, *places], [*places, len(stream)], strict=True):
@@ -55,13 +55,13 @@ def test_pieces_have_the_records_of_the_whole(stream: bytes, cuts: list[float]) 
 
 
 @given(st.lists(st.binary(max_size=40), max_size=8))
-def test_no_octets_break_a_reader(pieces: list[bytes]) -> None:
+def test_no_bytes_break_a_reader(pieces: list[bytes]) -> None:
     for reader in (RecordReader(), LineReader()):
         for piece in pieces:
             assert all(isinstance(name, str) and name.isprintable() for name in reader.feed(piece))
 
 
-def test_what_is_no_tls_is_said_once() -> None:
+def test_other_protocols_are_reported_once() -> None:
     reader = RecordReader()
     assert reader.feed(b"HTTP/1.1 400 Bad Request\r\n") == ["no TLS record"]
     assert reader.feed(b"more") == ["?"]

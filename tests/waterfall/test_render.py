@@ -1,4 +1,4 @@
-"""What a terminal shows: within its width, and complete."""
+"""The drawing of a trace fits the terminal and is complete."""
 
 import io
 from typing import Any
@@ -68,7 +68,7 @@ def test_every_phase_has_one_line_with_its_figures(width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_sentences_hang_behind_their_label(width: int) -> None:
+def test_sentences_wrap_behind_their_label(width: int) -> None:
     lines = drawn(body(), width)
     begin = next(i for i, line in enumerate(lines) if line.startswith("  TLS"))
     end = next(i for i, line in enumerate(lines) if line.startswith("  edge"))
@@ -81,18 +81,18 @@ def test_sentences_hang_behind_their_label(width: int) -> None:
     assert any("firstbyte lab issuing CA 1" in line for line in lines), "a name is not broken"
 
 
-def test_a_wide_terminal_shows_questions_octets_and_cpu_and_a_narrow_one_bars() -> None:
+def test_a_wide_terminal_shows_questions_bytes_and_cpu_and_a_narrow_one_bars() -> None:
     assert "cpu ms" in drawn(body(), 80)[2]
     assert "cpu ms" not in drawn(body(), 60)[2]
     assert any("www.example.com. A" in line for line in drawn(body(), 120))
     assert max(line.count("█") for line in drawn(body(), 60)) >= 2
 
 
-def test_a_warm_session_is_said_to_be_resumed() -> None:
+def test_a_resumed_session_is_reported() -> None:
     assert any("resumed: no certificate was sent" in line for line in drawn(body(), 120))
 
 
-def test_the_ladder_tells_segments_and_states() -> None:
+def test_the_ladder_shows_segments_and_states() -> None:
     text = "\n".join(drawn(body(packets=True), 120))
     for expected in (
         "client 198.19.1.10:40000  02:00:c6:13:01:0a ⇄ 02:00:c6:13:00:fe wan",

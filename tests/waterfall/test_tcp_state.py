@@ -1,4 +1,4 @@
-"""States told from segments: the figures of RFC 9293, and no sequence of segments that leaves its state diagram."""
+"""Inferred states follow the figures of RFC 9293, and no segments leave its state diagram."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from waterfall.tcp_state import ARROWS, CLOSED, LISTEN, MODULUS, Endpoint, Segme
 
 
 class Seg(NamedTuple):
-    """A segment as the figures of the RFC print it."""
+    """A segment, written as in the RFC's figures."""
 
     by: str
     seq: int
@@ -25,7 +25,7 @@ OPENED_A, OPENED_B = ["CLOSED", "SYN-SENT", "ESTABLISHED"], ["LISTEN", "SYN-RECE
 
 
 def run(segments: list[Seg], crossing: int = 0) -> tuple[list[str], list[str]]:
-    """Let segments pass one by one; the last *crossing* are all sent before any of them arrives."""
+    """Deliver segments one by one; the last *crossing* are all sent before the first of them arrives."""
     ends = {"a": Endpoint(CLOSED), "b": Endpoint(LISTEN)}
     straight = len(segments) - crossing
     for chunk in [[each] for each in segments[:straight]] + ([segments[straight:]] if crossing else []):
@@ -50,7 +50,7 @@ def run(segments: list[Seg], crossing: int = 0) -> tuple[list[str], list[str]]:
             ["FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT"],
             ["CLOSE-WAIT", "LAST-ACK", "CLOSED"],
         ),
-        (  # the ACK of the FIN rides on the other FIN
+        (  # the second FIN carries the ACK of the first
             [*OPEN, Seg("a", 101, 301, "F"), Seg("b", 301, 102, "F"), Seg("a", 102, 302, "")],
             ["FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT"],
             ["CLOSE-WAIT", "LAST-ACK", "CLOSED"],
@@ -60,7 +60,7 @@ def run(segments: list[Seg], crossing: int = 0) -> tuple[list[str], list[str]]:
             ["CLOSE-WAIT"],
             ["FIN-WAIT-1"],
         ),
-        (  # a lost FIN is sent again
+        (  # a lost FIN is retransmitted
             [*OPEN, Seg("a", 101, 301, "F", lost=True), Seg("a", 101, 301, "F"), Seg("b", 301, 102, "")],
             ["FIN-WAIT-1", "FIN-WAIT-2"],
             ["CLOSE-WAIT"],
