@@ -9,12 +9,11 @@ from hypothesis import settings
 
 from tests import judges
 
-# By default hypothesis tries new inputs each time, and where CI is set the same ones each time (its profile "ci"), so that a
-# change is judged by what it changed.  "free": new inputs in CI too.  "fuzz": ten thousand inputs each (`make fuzz`).
+# "free", the default: new inputs in each run, without a deadline, which a busy machine would exceed.  "ci", hypothesis's own and
+# the default where CI is set: the same inputs in each run.  "fuzz": ten thousand inputs per test (`make fuzz`).
 settings.register_profile("free", derandomize=False, deadline=None, print_blob=True)
 settings.register_profile("fuzz", max_examples=10_000, deadline=None)
-if "HYPOTHESIS_PROFILE" in os.environ:
-    settings.load_profile(os.environ["HYPOTHESIS_PROFILE"])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "free"))
 
 
 @pytest.fixture(autouse=True)
