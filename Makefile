@@ -22,16 +22,16 @@ venv: .venv/.ready ## make .venv with everything, firstbyte included
 judges: venv ## install the programs that judge the lab in tests (root on Debian or Ubuntu), or say what is missing
 	@$(BIN)/python -m tests.judges
 
-ip: venv
-	@$(BIN)/python -m tests.judges ip
+runtime: venv
+	@$(BIN)/python -m tests.judges ip tini
 
-up: venv ip ## start the lab and wait until it is healthy
+up: venv runtime ## start the lab and wait until it is healthy
 	$(BIN)/firstbyte up
 
 down: venv ## remove everything that up made, volumes too
 	$(BIN)/firstbyte down
 
-demo: venv ip ## boot, trace, two scenarios, one drill, a table of costs and a report; leaves the lab up
+demo: venv runtime ## boot, trace, two scenarios, one drill, a table of costs and a report; leaves the lab up
 	$(BIN)/python -m firstbyte.demo
 
 lint: venv ## ruff, mypy, import-linter
@@ -68,4 +68,4 @@ lock: venv ## compile requirements/*.txt anew (hashes, no URLs)
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra load pyproject.toml -o requirements/load.txt
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --group dev requirements/dev.in pyproject.toml -o requirements/dev.txt
 
-.PHONY: help venv judges ip up down demo lint test unit experiments bench free-seed fuzz lock
+.PHONY: help venv judges runtime up down demo lint test unit experiments bench free-seed fuzz lock

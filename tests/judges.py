@@ -1,6 +1,6 @@
 """The independent programs that judge the lab: what they are, how to get them, and what happens without them.
 
-``python -m tests.judges`` installs what is missing where it can (root on Debian or Ubuntu) and says so; elsewhere it
+``python -m tests.judges [PROGRAM…]`` installs what is missing where it can (root on Debian or Ubuntu) and says so; elsewhere it
 names what is missing and the line that installs it.  A test that runs one of these programs gets its command line from
 `command()`, or calls `require()`; without the program it is skipped, and the summary of the run says so.
 """
@@ -44,12 +44,15 @@ class Judge:
     """Packages that it needs for our purpose but does not depend on."""
     daemon: bool = False
     """Whether the package brings a service of that name, which we leave disabled."""
+    runtime: bool = False
+    """Whether a lab in network namespaces itself uses it."""
     optional: bool = False
     """Whether CI passes without it."""
 
 
 JUDGES = (
-    Judge("ip", "iproute2", "nothing: the runtime netns needs it to start a lab"),
+    Judge("ip", "iproute2", "nothing: network namespaces need it", runtime=True),
+    Judge("tini", "tini", "nothing: it is the init of a host", runtime=True),
     Judge("dig", "bind9-dnsutils", "answers of the name servers and the resolver", in_image=True),
     Judge("unbound", "unbound", "the hierarchy, resolved by a second resolver", in_image=True, daemon=True),
     Judge("dnsperf", "dnsperf", "the time to an answer", in_image=True),
@@ -92,7 +95,7 @@ def require(*programs: str) -> None:
 def require_named_in(command: Sequence[str]) -> None:
     """Skip the running test when *command*, a program with arguments or a shell script, names a judge that is missing."""
     words = set(re.findall(r"[\w.-]+", " ".join(command)))
-    require(*(program for program in BY_NAME if program in words and program != "ip"))
+    require(*(program for program, judge in BY_NAME.items() if program in words and not judge.runtime))
 
 
 def command(program: str, *arguments: str, files: Path | None = None) -> list[str]:
