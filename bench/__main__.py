@@ -1,7 +1,7 @@
-"""``python bench [NAME …] [--json]``: run the measurements beside independent peers, one after the other.
+"""``python bench [NAME …] [--json]``: run the benchmarks, which compare this project with independent peers.
 
-Every file here that ends in a call of `main` is one; each says what it needs, and skips itself where a peer is missing.
-They share two rules: an otherwise idle machine, and figures that were measured in this run.
+A benchmark is a file in this folder that calls `main` at its end.  Each states what it needs and skips a peer that is not
+installed.  Run them on an otherwise idle machine; every figure is measured in the same run.
 """
 
 import argparse
@@ -13,20 +13,20 @@ HERE = Path(__file__).parent
 
 
 def benches() -> list[str]:
-    """Return the names of the measurements, in the order of the alphabet."""
-    mine = (path for path in HERE.glob("*.py") if path.name != "__main__.py")
-    return sorted(path.stem for path in mine if "\n    sys.exit(main())" in path.read_text(encoding="utf-8"))
+    """Return the names of the benchmarks, sorted."""
+    files = (path for path in HERE.glob("*.py") if path.name != "__main__.py")
+    return sorted(path.stem for path in files if "\n    sys.exit(main())" in path.read_text(encoding="utf-8"))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run those that were named, or all; return the worst exit code."""
+    """Run the named benchmarks, or all; return the highest exit code."""
     parser = argparse.ArgumentParser(
         prog="bench",
-        description="Measurements beside independent peers.",
+        description="Compare with independent peers.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  python bench\n  python bench wan_delay lab_footprint --json",
     )
-    parser.add_argument("name", nargs="*", help=f"of {', '.join(benches())}")
+    parser.add_argument("name", nargs="*", help=f"one of {', '.join(benches())}; default: all")
     parser.add_argument("--json", action="store_true", help="one JSON document for each")
     args = parser.parse_args(argv)
     if unknown := sorted(set(args.name) - set(benches())):

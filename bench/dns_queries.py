@@ -1,11 +1,11 @@
-"""DNS queries that one process can ask a second, against our own name server, beside dnsperf where it is installed.
+"""DNS queries per second that one generator process can send to our name server, compared with dnsperf if installed.
 
     python bench/dns_queries.py [--seconds 3] [--json]
 
-Ours sends by schedule, from one UDP socket, and keeps an exact histogram from the intended start; dnsperf (C) sends as
-fast as it can.  Ours is offered more and more until it does not keep up, which tells its capacity; then half of that, which tells its lag.  A lag that comes of
-waiting for a CPU that others keep busy is not judged (exit code 4).
-The server (`python -m nameserver`) has 200 names; a quarter of the questions are for names that do not exist.
+Our generator sends by schedule from one UDP socket and keeps an exact histogram of latency from the intended start;
+dnsperf (C) sends as fast as it can.  The offered rate rises until our generator no longer keeps up, which gives its
+capacity; a run at half of that gives its lag.  Lag on a machine that other programs keep busy is not judged (exit code 4).
+The server (`python -m nameserver`) has 200 names; a quarter of the queries ask for names that do not exist.
 """
 
 import argparse
@@ -28,20 +28,20 @@ import uvloop
 
 from generator import MAX_WAITED, Queries, Schedule, constant
 
-#: The promises: queries per second, and seconds of lag at the 99th percentile at half of what was reached.
+#: Targets: queries per second, and seconds of lag (99th percentile) at half of the capacity.
 QUERIES, LAG = 10_000, 0.005
 NAMES = 200
-#: Where the search for the highest rate begins, per second; and the share of a rate that counts as keeping up.
+#: First rate of the search for the capacity, per second; share of a rate that counts as keeping up.
 PROBE, KEEPS_UP = 5_000.0, 0.95
 
 
 class BenchError(Exception):
-    """What kept us from measuring."""
+    """The measurement could not be made."""
 
 
 def names() -> list[str]:
-    there = [f"n{number}.example.com" for number in range(NAMES)]
-    return there + [f"x{number}.example.com" for number in range(NAMES // 3)]
+    existing = [f"n{number}.example.com" for number in range(NAMES)]
+    return existing + [f"x{number}.example.com" for number in range(NAMES // 3)]
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def nameserver(folder: Path) -> Iterator[int]:
     try:
         assert server.stdout is not None
         if not server.stdout.readline():
-            raise BenchError("expected our name server to listen, it ended")
+            raise BenchError("expected our name server to listen, but it exited")
         yield port
     finally:
         server.terminate()
@@ -80,7 +80,7 @@ def nameserver(folder: Path) -> Iterator[int]:
 
 
 def ours(port: int, rate: float, seconds: float) -> dict[str, Any]:
-    """Ask at *rate*; return what came of it."""
+    """Send queries at *rate* per second; return counts, rates, lag and latency."""
     load = Queries(("127.0.0.1", port), names(), Schedule(constant(rate, seconds)), timeout=1.0)
 
     async def run() -> None:
@@ -97,7 +97,7 @@ def ours(port: int, rate: float, seconds: float) -> dict[str, Any]:
 
 
 def highest(port: int) -> float:
-    """Return the highest rate that ours keeps up with, nothing lost."""
+    """Return the highest rate at which our generator keeps up and loses nothing."""
     offered = PROBE
     while True:
         probe = ours(port, offered, 0.5)
@@ -107,7 +107,7 @@ def highest(port: int) -> float:
 
 
 def dnsperf(port: int, folder: Path, seconds: float) -> dict[str, Any] | None:
-    """Measure dnsperf; None when it is not installed."""
+    """Measure dnsperf; return None if it is not installed."""
     if shutil.which("dnsperf") is None:
         return None
     (folder / "queries").write_text("".join(f"{name} A\n" for name in names()))
@@ -154,7 +154,7 @@ def table(report: dict[str, Any]) -> str:
         f"DNS over UDP: one socket, {report['names']} names, our name server on loopback",
         "generator         answers/s  per CPU-s   ratio  lag p99 ms  p50 ms  lost",
     ]
-    for name, figures in (("ours, at most", report["ours"]), ("ours, half of it", report["half_load"])):
+    for name, figures in (("ours, capacity", report["ours"]), ("ours, half load", report["half_load"])):
         ratio = f"{figures['per_s'] / peer['per_s']:6.2f}" if peer else "     -"
         lines.append(
             f"{name:16}  {figures['per_s']:9,}  {figures['per_cpu_s']:9,}  {ratio}  {figures['lag_p99_ms']:10}  {figures['p50_ms']:6}  {sum(figures['lost'].values())}"
@@ -165,15 +165,15 @@ def table(report: dict[str, Any]) -> str:
         lines.append("dnsperf           skipped: not installed (apt-get install dnsperf)")
     lag = "kept" if report["lag_kept"] else "not judged, the machine was busy" if report["busy"] else "BROKEN"
     lines.append(
-        f"promise: >= {promise['per_s']:,} answers/s: {'kept' if report['rate_kept'] else 'BROKEN'}; at half of what was reached lag <= "
-        f"{promise['lag_p99_ms']:g} ms and nothing lost: {lag} (no CPU was free for {report['half_load']['waited']:.0%} of the time); {report['machine']}"
+        f"target: >= {promise['per_s']:,} answers/s: {'kept' if report['rate_kept'] else 'BROKEN'}; at half load lag <= "
+        f"{promise['lag_p99_ms']:g} ms and nothing lost: {lag} (waited for a CPU {report['half_load']['waited']:.0%} of the time); {report['machine']}"
     )
     return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each run")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of each run")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     try:

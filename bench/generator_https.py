@@ -1,12 +1,12 @@
-"""HTTPS requests that one core can generate: ours beside Locust's FastHttpUser, on the same nginx in the same run.
+"""HTTPS requests that one core can generate: our generator and Locust's FastHttpUser against the same nginx.
 
     python bench/generator_https.py [--seconds 2] [--repeat 3] [--json]
 
-Both verify the chain.  Ours sends by schedule and records every phase, the serial and latency from the intended start;
-Locust loops as fast as it can and records one rounded time.  What counts is requests per CPU-second of the generating
-process at the highest rate that it keeps up with (a request costs less the busier a process is), since neither has a core
-for itself on every machine; rounds alternate, the median counts.  Then ours sends at half of that, and how late it was is
-the second promise.  nginx (one worker) listens on loopback.
+Both verify the certificate chain.  Our generator sends by schedule and records each phase, the certificate's serial, and
+latency from the intended start.  Locust loops as fast as it can and records one rounded time.  The figure is requests per
+CPU-second of the generating process at the highest rate that it keeps up with, since neither owns a core on every machine
+(and a busier process spends less CPU per request).  Rounds alternate and the median counts.  A run at half of that rate
+gives our generator's lag, which has a target of its own.  nginx (one worker) listens on loopback.
 """
 
 import argparse
@@ -30,14 +30,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from authority import Issuer, issue_intermediate, issue_leaf, issue_root, new_key
 from generator import MAX_WAITED, Kind, Load, Schedule, Tally, Target, constant
 
-#: Within what the authority's name constraints permit; both sides are told the address.
+#: A name that the authority's name constraints permit; both generators are given the address.
 NAME = "www.example.com"
-#: Connections that both keep, and users of Locust.
+#: Open connections of each generator; Locust's number of users.
 CONNECTIONS = 16
-#: The promises: requests per CPU-second as a ratio to Locust's, and seconds of lag at the 99th percentile at half load.
+#: Targets: requests per CPU-second relative to Locust's, and seconds of lag (99th percentile) at half load.
 RATIO, LAG = 1.5, 0.005
 KINDS: tuple[Kind, ...] = ("pooled", "fresh")
-#: Where the search for the highest rate begins, per second; and the share of a rate that counts as keeping up.
+#: First rate of the search for the highest one, per second; share of a rate that counts as keeping up.
 PROBE = {"pooled": 4000.0, "fresh": 200.0}
 KEEPS_UP = 0.93
 
@@ -59,7 +59,7 @@ LOCUSTFILE = """
 from locust import FastHttpUser, events, task
 import json, ssl, time
 import gevent.socket
-resolve = gevent.socket.getaddrinfo  # the certificate is for a name; spare Locust the look-up
+resolve = gevent.socket.getaddrinfo  # the certificate needs the name; skip the lookup
 gevent.socket.getaddrinfo = lambda host, *more, **named: resolve("127.0.0.1", *more, **named)
 CONTEXT = ssl.create_default_context(cafile={trust!r})
 class Hot(FastHttpUser):
@@ -74,10 +74,10 @@ class Hot(FastHttpUser):
 def measure(user_count, **_):
     gevent.spawn(window)
 def window():
-    gevent.sleep(0.5)  # connections are made meanwhile
+    gevent.sleep(0.5)  # connections open
     total = events_environment.stats.total
     began, cpu, done, lost = time.monotonic(), time.process_time(), total.num_requests, total.num_failures
-    gevent.sleep({seconds!r})  # what is counted
+    gevent.sleep({seconds!r})  # the measured window
     took, cpu = time.monotonic() - began, time.process_time() - cpu
     print("RESULT " + json.dumps(dict(done=total.num_requests - done, lost=total.num_failures - lost, causes=[str(e.error) for e in events_environment.stats.errors.values()], took=took, cpu=cpu)), flush=True)
     events_environment.runner.quit()
@@ -89,12 +89,12 @@ def keep(environment, **_):
 
 
 class BenchError(Exception):
-    """What kept us from measuring."""
+    """The measurement could not be made."""
 
 
 @contextmanager
 def nginx(folder: Path) -> Iterator[Target]:
-    """Run nginx with a chain of our own authority; yield what to ask."""
+    """Run nginx with a certificate chain from our authority; yield the target of requests."""
     now = time.time()
     root_key, issuing_key, key = new_key(), new_key(), new_key()
     root = issue_root(root_key, "bench root", now)
@@ -115,7 +115,7 @@ def nginx(folder: Path) -> Iterator[Target]:
                     break
             if server.poll() is not None:
                 raise BenchError(f"expected nginx to start, got exit code {server.returncode}")
-            time.sleep(0.05)  # between looks: nginx tells nobody that it listens
+            time.sleep(0.05)  # poll: nginx does not report that it listens
         yield Target(NAME, port, "/", folder / "root.pem", address="127.0.0.1")
     finally:
         server.terminate()
@@ -123,7 +123,7 @@ def nginx(folder: Path) -> Iterator[Target]:
 
 
 async def load(target: Target, kind: Kind, rate: float, seconds: float) -> dict[str, float]:
-    """Send at *rate*; return what came of it and what it cost."""
+    """Send requests at *rate* per second; return the tally and the CPU time."""
     tally = Tally()
     schedule = Schedule(constant(rate, seconds))
     made = Load(target, schedule, kinds=(kind,), keep=False, on_done=tally.add, pool=CONNECTIONS, timeout=30.0)
@@ -139,7 +139,7 @@ async def load(target: Target, kind: Kind, rate: float, seconds: float) -> dict[
 
 
 def ours(target: Target, kind: Kind, seconds: float, rate: float) -> dict[str, float]:
-    """Measure ours in this process at *rate*; at 0, look for the highest that it keeps up with first."""
+    """Measure our generator in this process at *rate*; 0 searches for the highest rate first."""
 
     async def search() -> float:
         offered, reached = PROBE[kind], 0.0
@@ -158,7 +158,7 @@ def ours(target: Target, kind: Kind, seconds: float, rate: float) -> dict[str, f
 
 
 def locust(target: Target, kind: Kind, folder: Path, seconds: float) -> dict[str, float]:
-    """Measure Locust's FastHttpUser in a process of its own."""
+    """Measure Locust's FastHttpUser in a separate process."""
     file = folder / "peer.py"
     file.write_text(
         LOCUSTFILE.format(
@@ -178,7 +178,7 @@ def locust(target: Target, kind: Kind, folder: Path, seconds: float) -> dict[str
 
 
 def own_process(target: Target, kind: Kind, seconds: float, rate: float) -> dict[str, float]:
-    """Measure ours in a process of its own, like the peer."""
+    """Measure our generator in a separate process, as Locust is."""
     command = [sys.executable, __file__, "--role", json.dumps([target.port, str(target.trust), kind, seconds, rate])]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60 + seconds, check=False)
     if ran.returncode:
@@ -188,10 +188,10 @@ def own_process(target: Target, kind: Kind, seconds: float, rate: float) -> dict
 
 
 def bench(seconds: float, repeat: int) -> dict[str, Any]:
-    """Measure pairs in turns, then the lag at half load."""
+    """Measure both in alternating rounds, then our lag at half load."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        folder.chmod(0o755)  # nginx's worker is another user
+        folder.chmod(0o755)  # nginx's worker runs as another user
         with nginx(folder) as target:
             runs: dict[str, dict[str, list[dict[str, float]]]] = {kind: {"ours": [], "locust": []} for kind in KINDS}
             for _ in range(repeat):
@@ -238,7 +238,7 @@ def table(report: dict[str, Any]) -> str:
         f"(no CPU was free for {half['waited']:.0%} of the time)"
     )
     lines.append(
-        f"promise: ratio >= {promise['ratio']} (pooled): {'kept' if report['ratio_kept'] else 'BROKEN'}; "
+        f"target: ratio >= {promise['ratio']} (pooled): {'kept' if report['ratio_kept'] else 'BROKEN'}; "
         f"lag <= {promise['lag_p99_ms']:g} ms: {lag}; {report['machine']}"
     )
     return "\n".join(lines)
@@ -246,7 +246,7 @@ def table(report: dict[str, Any]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each run")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of each run")
     parser.add_argument("--repeat", type=int, default=3, help="rounds")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--role", help=argparse.SUPPRESS)

@@ -1,9 +1,9 @@
-"""What the whole lab costs in each runtime: seconds until each host runs and is well, resident memory, seconds to go.
+"""Cost of the whole lab in each runtime: seconds until each host runs and is healthy, memory, seconds to stop.
 
     python bench/lab_footprint.py [docker] [netns] [--json]
 
-On Docker the lab is started anew (volumes stay), so nothing else may be using it; in network namespaces one more is started
-beside, without published ports.  The lab is asked from outside while it comes up, so both are timed in the same way.
+On Docker the lab is restarted (volumes stay), so nothing else may use it.  In network namespaces an additional lab is
+started without published ports.  Both are polled from outside while they come up, so the timings are comparable.
 """
 
 import argparse
@@ -23,15 +23,15 @@ from rich.table import Table
 from netns_engine.state import StateFolder
 from runtime import RUNTIMES, DockerLab, EngineError, Lab, LabError, NetnsLab, Topology, find_project
 
-#: Seconds until every host is well, and bytes of all together; the issue that asked for each runtime set them.
+#: Limits: seconds until every host is healthy, and bytes of resident memory of all hosts together.
 LIMITS = {"docker": (40.0, 900 << 20), "netns": (12.0, 900 << 20)}
-#: Seconds between two looks: the resolution of every figure.
+#: Polling interval, seconds: the resolution of every figure.
 LOOK = 0.05
 
 
 @dataclass(slots=True)
 class Host:
-    """When a host was first seen running and first seen well, seconds after the start; its memory, bytes."""
+    """When a host was first seen running and first seen healthy, seconds after the start; its memory in bytes."""
 
     running_s: float | None = None
     well_s: float | None = None
@@ -40,7 +40,7 @@ class Host:
 
 @dataclass(slots=True)
 class Cost:
-    """One runtime."""
+    """Figures of one runtime."""
 
     runtime: str
     up_s: float = 0.0
@@ -49,18 +49,18 @@ class Cost:
 
     @property
     def resident(self) -> int:
-        """Bytes of all hosts together."""
+        """Resident memory of all hosts together, bytes."""
         return sum(host.resident_bytes or 0 for host in self.hosts.values())
 
     @property
     def kept(self) -> bool:
-        """Whether both limits were kept."""
+        """Whether both limits were met."""
         seconds, size = LIMITS[self.runtime]
         return self.up_s <= seconds and self.resident <= size
 
 
 def measure(lab: Lab) -> Cost:
-    """Start the lab, watch it come up, and end it: it must not stand beside what is measured next."""
+    """Start the lab, watch it come up, and stop it, so that it does not disturb the next measurement."""
     try:
         cost = come_up(lab)
     finally:
@@ -71,14 +71,14 @@ def measure(lab: Lab) -> Cost:
 
 
 def come_up(lab: Lab) -> Cost:
-    """Start the lab; return when each host ran and was well, and what it holds then."""
+    """Start the lab; return when each host ran and was healthy, and its memory then."""
     cost, done, began = Cost(lab.runtime), threading.Event(), time.monotonic()
 
     def watch() -> None:
         while not done.wait(LOOK):
             try:
                 look(lab, cost, time.monotonic() - began)
-            except LabError:  # it is not there yet
+            except LabError:  # not up yet
                 continue
 
     watcher = threading.Thread(target=watch)
@@ -108,7 +108,7 @@ def look(lab: Lab, cost: Cost, now: float) -> None:
 
 def on_docker(topology: Topology) -> Cost:
     with DockerLab(topology) as lab:
-        lab.up()  # builds what is missing, which is not what we time
+        lab.up()  # builds missing images, which must not be timed
         lab.down(volumes=False)
         return measure(lab)
 
@@ -129,9 +129,9 @@ def one_more(topology: Topology) -> Iterator[NetnsLab]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure once in each runtime; exit 1 when a limit is broken, 3 where no runtime is."""
+    """Measure once in each runtime; return 1 if a limit is exceeded, 3 if there is no runtime."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runtime", nargs="*", help="docker, netns; otherwise those that there are")
+    parser.add_argument("runtime", nargs="*", help="docker, netns; default: all that answer")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     if unknown := sorted(set(args.runtime) - set(RUNTIMES)):
@@ -168,7 +168,7 @@ def show(cost: Cost) -> None:
     Console().print(table)
     seconds, size = LIMITS[cost.runtime]
     down = "" if cost.down_s is None else f", gone after {cost.down_s:.1f} s"
-    print(f"{len(cost.hosts)} hosts well after {cost.up_s:.1f} s (limit {seconds:.0f}), {cost.resident / 2**20:.0f} MiB (limit {size >> 20}){down}")  # fmt: skip
+    print(f"{len(cost.hosts)} hosts healthy after {cost.up_s:.1f} s (limit {seconds:.0f}), {cost.resident / 2**20:.0f} MiB (limit {size >> 20}){down}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""How exactly `wan` delays packets: one-way and round-trip error at 30 and at 2,000 packets a second.
+"""Accuracy of the delay that `wan` adds: one-way and round-trip error at 30 and at 2,000 packets per second.
 
     python bench/wan_delay.py [--rtt 50] [--seconds 10] [--rates 30 2000] [--json]
 
-Host ``a`` sends numbered UDP packets at even intervals to ``b``, whose kernel stamps their arrival; both read one
-clock.  ``b`` sends each back and ``a``'s kernel stamps the return.  The error is the measured delay less the configured
-one, the kernel's own forwarding included; its share stands beside it, measured in the same run without the TUN device.
-`wan` runs with real-time priority, as in the lab, and once more without, where the kernel allows the difference; both
-ends of the measurement come before it, so that their own waits for a core do not count as delay.  Needs root; makes its
+Host ``a`` sends numbered UDP packets to ``b`` at even intervals, and ``b``'s kernel timestamps their arrival; both read
+the same clock.  ``b`` returns each packet and ``a``'s kernel timestamps it.  The error is the measured delay minus the
+configured delay.  It includes the kernel's own forwarding, which the same run also measures without the TUN device.
+`wan` runs with real-time priority, as in the lab, and again without it where the kernel permits the difference.  Both
+ends of the measurement have higher priority, so that their own waits for a core do not count.  Needs root; creates its
 own network namespaces.
 """
 
@@ -25,19 +25,19 @@ from typing import Any
 from wan_namespaces import ADDRESS, BenchError, Network, machine, real_time, write_links
 
 PORT = 9000
-#: asm-generic/socket.h: receive time of a packet from the kernel, in nanoseconds.
+#: asm-generic/socket.h: ask the kernel for the receive time of each packet, in nanoseconds.
 SO_TIMESTAMPNS = 35
-#: Sequence number, time sent, and (on the way back) time arrived at ``b``; ns since 1970.
+#: Sequence number, time sent, and (on the way back) time of arrival at ``b``; ns since 1970.
 PACKET = struct.Struct("=QQQ")
 SIZE = 120
-#: Seconds after the last packet in which the slowest may still come.
+#: Seconds to wait for the slowest packet after the last one was sent.
 PATIENCE = 1.0
-#: The promise of `make bench`, in ms, on an otherwise idle machine.
+#: Targets in ms on an otherwise idle machine.
 MEDIAN_LIMIT, P99_LIMIT = 0.5, 2.0
 
 
 def stamped(sock: socket.socket) -> tuple[bytes, int, tuple[str, int]]:
-    """Receive one packet; return it with the kernel's time of arrival and the sender."""
+    """Receive one packet; return it with the kernel's receive time and the sender."""
     data, ancillary, _, sender = sock.recvmsg(2048, 64)
     seconds, nanoseconds = struct.unpack("=qq", ancillary[0][2])
     return data, seconds * 1_000_000_000 + nanoseconds, sender
@@ -52,7 +52,7 @@ def opened(address: str, port: int) -> socket.socket:
 
 
 def reflect() -> None:
-    """Role of ``b``: send every packet back with its time of arrival."""
+    """Be ``b``: return every packet with its time of arrival."""
     sock = opened(ADDRESS["b"], PORT)
     print("ready", flush=True)
     while True:
@@ -62,7 +62,7 @@ def reflect() -> None:
 
 
 def probe(rate: float, seconds: float) -> None:
-    """Role of ``a``: send, receive, print the delays in ns."""
+    """Be ``a``: send, receive, print the delays in ns."""
     sock = opened(ADDRESS["a"], 0)
     sock.connect((ADDRESS["b"], PORT))
     total, interval = max(1, round(rate * seconds)), round(1e9 / rate)
@@ -93,7 +93,7 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def summary(delays_ns: list[int], expected_ms: float) -> dict[str, float]:
-    """Return the error in ms: median, 99th percentile, and the extremes, of the signed error."""
+    """Return median, 99th percentile and extremes of the signed error in ms."""
     errors = [delay / 1e6 - expected_ms for delay in delays_ns]
     return {
         "median_ms": round(statistics.median(errors), 4),
@@ -111,7 +111,7 @@ def measure(network: Network, rate: float, seconds: float, rtt_ms: float) -> dic
     network.stop(process)
     figures = json.loads(out)
     if not figures["round_trip"]:
-        raise BenchError("no packet came back")
+        raise BenchError("expected packets to come back, got none")
     return {
         "rate": rate,
         "sent": figures["sent"],
@@ -123,7 +123,7 @@ def measure(network: Network, rate: float, seconds: float, rtt_ms: float) -> dic
 
 
 def bench(rtt_ms: float, seconds: float, rates: list[float]) -> dict[str, Any]:
-    """Measure every rate through wan and through the kernel alone."""
+    """Measure each rate through `wan` and through the kernel alone."""
     with tempfile.TemporaryDirectory() as folder, Network() as network:
         reflector = network.start("b", *real_time(2), sys.executable, __file__, "--role", "reflect")
         assert reflector.stdout is not None
@@ -161,7 +161,7 @@ def bench(rtt_ms: float, seconds: float, rates: list[float]) -> dict[str, Any]:
 def table(report: dict[str, Any]) -> str:
     lines = [
         f"wan: error of the delay at {report['rtt_ms']:g} ms RTT, in ms",
-        f"promise, one way on an idle machine: median <= {MEDIAN_LIMIT:g}, p99 <= {P99_LIMIT:g}",
+        f"target, one way on an idle machine: median <= {MEDIAN_LIMIT:g}, p99 <= {P99_LIMIT:g}",
         f"wan has {'real-time' if report['real_time'] else 'ordinary'} priority"
         + ("; 'ordinary' is wan without" if report["real_time"] else ": this kernel allows no other"),
         "packets/s  path      direction    median      p99      min      max   lost",

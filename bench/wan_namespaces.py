@@ -1,7 +1,7 @@
-"""Three network namespaces for the wan benches: ``a`` and ``b``, two hosts, and between them the router ``w``.
+"""Three network namespaces for the benchmarks of `wan`: the hosts ``a`` and ``b``, and the router ``w`` between them.
 
-Routes and sysctls are those of the lab's entry script; only root can do this.  Everything made here carries this
-process's id in its name and goes away in `Network.close`, whatever happens in between, Ctrl-C included.
+Routes and sysctls are those of the lab's entry script.  Needs root.  The names of all namespaces contain this process's
+ID, and `Network.close` removes them however the benchmark ends, Ctrl-C included.
 """
 
 import contextlib
@@ -16,17 +16,17 @@ from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
 TUN = "wan0"
-#: Host and region by namespace; two regions of a links file of our own.
+#: Address of each host; each is in a region of its own.
 ADDRESS = {"a": "198.19.1.10", "b": "198.19.20.10"}
 GATEWAY = {"a": "198.19.1.254", "b": "198.19.20.254"}
 
 
 class BenchError(Exception):
-    """The bench can not run here; the message says what is missing."""
+    """The benchmark cannot run here; the message says what is missing."""
 
 
 class Network:
-    """The namespaces and the processes in them, as a context manager."""
+    """The namespaces and the processes in them; a context manager."""
 
     def __init__(self) -> None:
         self._prefix = f"fbwan{os.getpid()}"
@@ -37,11 +37,11 @@ class Network:
             raise BenchError("expected root, for network namespaces")
         if not Path("/dev/net/tun").exists():
             raise BenchError("expected /dev/net/tun, got none")
-        # A bench that is told to end shall clean up as after Ctrl-C.
+        # Clean up after SIGTERM as after Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             self._build()
-        except BaseException:  # Ctrl-C, too: half of a network must not stay behind
+        except BaseException:  # including Ctrl-C: remove what was built so far
             self.close()
             raise
         return self
@@ -76,12 +76,12 @@ class Network:
         self.ip("w", "route", "add", "default", "dev", TUN, "table", "100")
 
     def through_wan(self, switched_on: bool) -> None:
-        """Steer what comes from a host into the TUN device, or leave it to the kernel."""
+        """Route packets from the hosts into the TUN device, or let the kernel forward them."""
         for host in ADDRESS:
             self.ip("w", "rule", "add" if switched_on else "del", "iif", f"to-{host}", "lookup", "100")
 
     def start_wan(self, links: Path, *flags: str, prefix: Sequence[str] = ()) -> subprocess.Popen[str]:
-        """Start ``python -m wan`` in ``w``, after *prefix*, and wait until it moves packets."""
+        """Start ``python -m wan`` in ``w``, with *prefix* before the command, and wait until it forwards packets."""
         environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'services'}:{ROOT / 'lab'}"}
         command = [
             *prefix,
@@ -106,19 +106,19 @@ class Network:
         return process
 
     def start(self, namespace: str, *command: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        """Start a command in a namespace; `ip netns exec` becomes it, so its process id is the command's."""
+        """Start a command in a namespace; `ip netns exec` execs it, so the process ID is the command's."""
         process = subprocess.Popen(
             ["ip", "netns", "exec", self.name(namespace), *command],
             stdout=subprocess.PIPE,
             text=True,
             env=env,
-            start_new_session=True,  # Ctrl-C reaches us, and we end them
+            start_new_session=True,  # Ctrl-C reaches this process only, which then stops them
         )
         self._processes.append(process)
         return process
 
     def stop(self, process: subprocess.Popen[str]) -> None:
-        """End a process that `start` started."""
+        """Stop a process that `start` started."""
         self._processes.remove(process)
         process.terminate()
         try:
@@ -138,9 +138,9 @@ class Network:
         _ip("-n", self.name(namespace), *arguments)
 
     def close(self) -> None:
-        """End the processes, remove the namespaces and, with them, every device; a second Ctrl-C does not stop that."""
+        """Stop the processes and remove the namespaces with their devices; a second Ctrl-C does not interrupt this."""
         interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # The last one first: whoever sends goes before whoever answers.
+        # In reverse order: senders stop before the servers that answer them.
         for process in reversed(self._processes.copy()):
             self.stop(process)
         for namespace in ("w", *ADDRESS):
@@ -150,7 +150,7 @@ class Network:
 
 
 def write_links(path: Path, rtt_ms: float, **settings: float) -> Path:
-    """Write a links file with the two regions of the bench and one link."""
+    """Write a links file with two regions and one link between them; return its path."""
     lines = [f"{key} = {value}" for key, value in {"rtt_ms": rtt_ms, **settings}.items()]
     regions = [f'{host} = "{address.rsplit(".", 1)[0]}.0/24"' for host, address in ADDRESS.items()]
     path.write_text("\n".join(["[regions]", *regions, "[[link]]", 'between = ["a", "b"]', *lines]) + "\n")
@@ -158,7 +158,7 @@ def write_links(path: Path, rtt_ms: float, **settings: float) -> Path:
 
 
 def real_time(priority: int) -> list[str]:
-    """Return what starts a program with real-time priority, as the lab starts wan; empty where the kernel does not."""
+    """Return the command prefix for real-time priority, as the lab starts `wan`; empty if the kernel refuses it."""
     command = ["chrt", "--rr", str(priority)]
     return command if subprocess.run([*command, "true"], check=False, capture_output=True).returncode == 0 else []
 
@@ -175,7 +175,7 @@ def _run(*command: str) -> str:
 
 
 def machine(cores: Sequence[int] | None = None) -> dict[str, object]:
-    """Return what the figures depend on."""
+    """Return the facts about this machine that the figures depend on."""
     load = os.getloadavg()[0]
     return {
         "kernel": os.uname().release,

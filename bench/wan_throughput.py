@@ -1,11 +1,10 @@
-"""Packets a second through `wan`, as a ratio to kernel forwarding in the same run.
+"""Packets per second through `wan`, compared with kernel forwarding in the same run.
 
     python bench/wan_throughput.py [--seconds 3] [--repeat 3] [--size 100] [--json]
 
-Host ``a`` sends UDP packets to ``b`` as fast as one process can (`sendmmsg`); what arrives is read from the counters of
-``b``'s interface.  The path between them is the kernel alone, `wan` with a link of 0 ms (written straight back), or
-`wan` with 20 ms (every packet held and taken out of the heap again).  Rounds alternate, the median counts.  Needs root;
-makes its own network namespaces.
+Host ``a`` sends UDP packets to ``b`` as fast as one process can (`sendmmsg`); the counters of ``b``'s interface say how
+many arrive.  The path is the kernel alone, `wan` with a link of 0 ms (written back at once), or `wan` with 20 ms (every
+packet passes the delay heap).  Rounds alternate and the median counts.  Needs root; creates its own network namespaces.
 """
 
 import argparse
@@ -26,15 +25,15 @@ from wan_namespaces import ADDRESS, BenchError, Network, machine, real_time, wri
 
 PORT = 9001
 BATCH = 64
-#: Seconds of sending before counting, and after which a path is in its steady state.
+#: Seconds of sending before the counted window: a path is then in its steady state.
 WARM_UP = 0.5
-#: The goal beyond the promise, packets a second.
+#: Stretch goal, packets per second.
 STRETCH = 100_000
 PATHS = {"kernel": None, "wan 0 ms": 0.0, "wan 20 ms": 20.0}
 
 
 def flood(size: int, seconds: float) -> None:
-    """Role of ``a``: send for *seconds*; print how many packets went out."""
+    """Be ``a``: send for *seconds*; print the number of packets sent."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.connect((ADDRESS["b"], PORT))
     payload = ctypes.create_string_buffer(size - 28)
@@ -51,7 +50,7 @@ def flood(size: int, seconds: float) -> None:
 
 
 def sink() -> None:
-    """Role of ``b``: hold the port open, so that nobody is told it is closed, and read nothing."""
+    """Be ``b``: keep the port open without reading, so that no ICMP error goes back."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     sock.bind((ADDRESS["b"], PORT))
@@ -63,7 +62,7 @@ def arrived(network: Network) -> int:
     for line in network.run("b", "cat", "/proc/net/dev").splitlines():
         if line.strip().startswith("eth0:"):
             return int(line.split(":")[1].split()[1])
-    raise BenchError("no eth0 in b")
+    raise BenchError("expected the interface eth0 in b, found none")
 
 
 def cpu_seconds(pid: int) -> float:
@@ -75,9 +74,9 @@ def measure(network: Network, size: int, seconds: float, wan_pid: int | None) ->
     sender = network.start(
         "a", sys.executable, __file__, "--role", "flood", "--size", str(size), "--seconds", str(seconds + 2 * WARM_UP)
     )
-    time.sleep(2 * WARM_UP)  # the interpreter's start included
+    time.sleep(2 * WARM_UP)  # includes the start of the interpreter
     before, cpu, begin = arrived(network), cpu_seconds(wan_pid) if wan_pid else 0.0, time.monotonic()
-    time.sleep(max(0.2, seconds - WARM_UP))  # what is counted
+    time.sleep(max(0.2, seconds - WARM_UP))  # the counted window
     after, took = arrived(network), time.monotonic() - begin
     used = cpu_seconds(wan_pid) - cpu if wan_pid else 0.0
     sender.communicate()
@@ -86,7 +85,7 @@ def measure(network: Network, size: int, seconds: float, wan_pid: int | None) ->
 
 
 def bench(size: int, seconds: float, repeat: int) -> dict[str, Any]:
-    """Measure every path *repeat* times, in turns."""
+    """Measure each path *repeat* times, in alternating rounds."""
     runs: dict[str, list[dict[str, float]]] = {path: [] for path in PATHS}
     with tempfile.TemporaryDirectory() as folder, Network() as network:
         holder = network.start("b", sys.executable, __file__, "--role", "sink")
@@ -112,7 +111,7 @@ def bench(size: int, seconds: float, repeat: int) -> dict[str, Any]:
             "ratio": round(statistics.median(rates) / kernel, 3),
             "mbit_per_s": round(statistics.median(rates) * size * 8 / 1e6, 1),
             "wan_cpu": round(statistics.median(run["wan_cpu"] for run in measured), 2),
-            # On a machine with other work to do this says more than the rate.
+            # On a busy machine this says more than the rate.
             "packets_per_wan_cpu_s": round(
                 statistics.median(r["packets_per_s"] / (r["wan_cpu"] or 1) for r in measured)
             )

@@ -1,0 +1,62 @@
+"""Every command of the README works as it stands there, and prints what the README shows."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests import judges
+from tests.house.test_layout import ROOT
+from tests.readme import ELSEWHERE, README, Command, commands, words
+from tests.system.conftest import Shell
+
+COMMANDS = commands(README.read_text(encoding="utf-8"))
+#: Seconds for one command; the longest is an experiment that runs twice.
+TIMEOUT = 400.0
+#: Exit code of an experiment on a machine that was too busy, and how often it is tried.
+INVALID, TRIES = 4, 3
+
+
+def test_the_readme_has_commands_and_real_outputs() -> None:
+    assert len(COMMANDS) > 20
+    assert sum(bool(command.output) for command in COMMANDS) >= 3
+    texts = {command.text for command in COMMANDS}
+    assert set(ELSEWHERE) <= texts, "a command that is tested elsewhere is no longer in the README"
+
+
+def test_a_block_is_split_into_commands_and_outputs() -> None:
+    markdown = "```console\n$ one \\\n    two\n$ three\nout\n  put\n```\ntext\n```\n$ four\n```\n"
+    assert commands(markdown) == [Command("one \\\n    two", ""), Command("three", "out\n  put\n")]
+
+
+def test_commands_are_translated_for_network_namespaces() -> None:
+    assert Command("docker compose run --rm lab trace X", "").here("netns").endswith("-m firstbyte trace X")  # type: ignore[union-attr]
+    assert Command("docker run --rm image", "").here("netns") is None
+    assert Command("docker run --rm image", "").here("docker") == "docker run --rm image"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_file_is_left() -> Iterator[None]:
+    yield
+    (ROOT / "root.pem").unlink(missing_ok=True)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("command", COMMANDS, ids=[f"{number}-{re.sub(r'[^a-zA-Z]+', '-', each.text)[:50]}" for number, each in enumerate(COMMANDS)])  # fmt: skip
+def test_it_works(shell: Shell, command: Command) -> None:
+    if command.text in ELSEWHERE:
+        pytest.skip(f"not here: {ELSEWHERE[command.text]}")
+    here = command.here(shell.lab.runtime)
+    if here is None:
+        pytest.skip(f"needs Docker, the lab is on {shell.lab.runtime}")
+    first = here.split()[0]
+    if first in judges.BY_NAME:
+        here = " ".join([*judges.command(first, files=ROOT), *here.split()[1:]])
+    for _ in range(TRIES):
+        answer = shell.here("bash", "-c", f"cd {ROOT} && {here}", timeout=TIMEOUT)
+        if answer.code != INVALID:
+            break
+    if answer.code == INVALID:
+        pytest.skip(f"this machine was not fit to measure, {TRIES} times: {answer.err}")
+    assert answer.code == command.code, answer.out + answer.err
+    assert words(command.output) - words(answer.out) == set(), answer.out
