@@ -1,4 +1,4 @@
-"""Facts that nobody announces: they are polled for, until they come true or it takes too long."""
+"""Polling for conditions that come without an event."""
 
 import asyncio
 import time
@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 
 async def until(fact: Callable[[], object], seconds: float = 5.0) -> None:
-    """Return once *fact* is true of something that tells nobody about its inside; `TimeoutError` if it never is."""
+    """Poll until *fact* is true; raise `TimeoutError` after *seconds*."""
     async with asyncio.timeout(seconds):
-        while not fact():  # noqa: ASYNC110 - it has no event to wait for
-            await asyncio.sleep(0.01)  # polls
+        while not fact():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.01)
 
 
 def comes_true(fact: Callable[[], object], seconds: float = 5.0) -> bool:
-    """Return whether *fact* is true within *seconds*, where no event loop runs."""
+    """Poll, without an event loop, until *fact* is true; return whether it was within *seconds*."""
     deadline = time.monotonic() + seconds
     while not fact() and time.monotonic() < deadline:
-        time.sleep(0.02)  # polls
+        time.sleep(0.02)
     return bool(fact())

@@ -1,4 +1,4 @@
-"""Addresses that repeat outside docker-compose.yml agree with it: zones, hints, hosts, links, resolv.conf, the picture."""
+"""Zones, hints, hosts, links, resolv.conf and the topology picture have the addresses of docker-compose.yml."""
 
 import ipaddress
 import re
@@ -19,7 +19,7 @@ ADDRESSES: dict[str, str] = {
     for name, service in COMPOSE["services"].items()
     if "ipv4_address" in (service.get("networks") or {}).get("internet", {})
 }
-#: Names under which a host is known to the DNS, where that is not NAME.example.com.
+#: DNS names of the hosts that are not NAME.example.com.
 NAMES = {
     "edge": "www.example.com.",
     "edge-far": "far.example.com.",
@@ -32,7 +32,7 @@ NAMES = {
     "wan": "wan.lab.test.",
     "console": "console.lab.test.",
 }
-#: Clients only: nobody has to find them.
+#: Hosts that are only clients and have no name.
 NAMELESS = {"locust"}
 ZONES = {".": "root.zone", "com.": "com.zone", "test.": "test.zone", "example.com.": "example.com.zone", "news.example.com.": "news.example.com.zone"}  # fmt: skip
 
@@ -58,12 +58,12 @@ def test_every_zone_file_is_served() -> None:
 
 
 @pytest.mark.parametrize("host", sorted(set(ADDRESSES) - NAMELESS))
-def test_a_hosts_name_leads_to_its_address_in_every_zone(host: str) -> None:
-    said = {address for _, owner, address in addresses_in_zones() if owner == name_of(host)}
-    assert said == {ADDRESSES[host]}
+def test_a_hosts_name_has_its_address_in_every_zone(host: str) -> None:
+    found = {address for _, owner, address in addresses_in_zones() if owner == name_of(host)}
+    assert found == {ADDRESSES[host]}
 
 
-def test_no_zone_knows_an_address_that_no_host_has() -> None:
+def test_every_address_in_a_zone_belongs_to_a_host() -> None:
     unknown = {(zone, owner, ip) for zone, owner, ip in addresses_in_zones() if ip not in ADDRESSES.values()}
     assert unknown == set()
 
@@ -78,25 +78,25 @@ def test_hosts_ask_the_labs_resolver() -> None:
     assert f"nameserver {ADDRESSES['resolver']}\n" in (ROOT / "lab" / "etc" / "resolv.conf").read_text()
 
 
-def test_every_host_stands_in_a_region() -> None:
+def test_every_host_is_in_a_region() -> None:
     regions = tomllib.loads((ROOT / "lab" / "etc" / "links.toml").read_text())["regions"]
     networks = [ipaddress.ip_network(cidr) for cidr in regions.values()]
-    homeless = [h for h, ip in ADDRESSES.items() if not any(ipaddress.ip_address(ip) in net for net in networks)]
-    assert homeless == []
+    outside = [h for h, ip in ADDRESSES.items() if not any(ipaddress.ip_address(ip) in net for net in networks)]
+    assert outside == []
 
 
-def test_the_hosts_file_has_what_plain_up_starts() -> None:
+def test_the_hosts_file_lists_the_hosts_that_plain_up_starts() -> None:
     declared = tomllib.loads((ROOT / "lab" / "etc" / "hosts.toml").read_text())["host"]
     plain = {n: ip for n, ip in ADDRESSES.items() if not COMPOSE["services"][n].get("profiles")}
     assert {host["name"]: host["address"] for host in declared} == plain
     assert {host["name"]: host["fqdn"] + "." for host in declared} == {name: name_of(name) for name in plain}
 
 
-def test_the_router_is_where_every_host_looks_for_it() -> None:
+def test_every_host_routes_through_the_address_of_wan() -> None:
     assert f"router={ADDRESSES['wan']}\n" in (ROOT / "lab" / "etc" / "host.sh").read_text()
 
 
-def test_the_client_has_two_addresses_of_its_own_and_knows_both() -> None:
+def test_the_client_uses_both_of_its_addresses_as_sources() -> None:
     client = COMPOSE["services"]["client"]
     also = client["environment"]["HOST_ALSO"]
     assert [client["command"][i + 1] for i, word in enumerate(client["command"]) if word == "--source"] == [

@@ -1,4 +1,4 @@
-"""What documents say exists: links, paths, and the scenarios and drills of every command line that they show."""
+"""Links, paths, and the scenarios and drills in the command lines of documents exist."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ EXPERIMENTS = {"run": {each.name for each in SCENARIOS}, "drill": {each.name for
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_links_and_paths_lead_somewhere(document: str) -> None:
+def test_links_and_paths_exist(document: str) -> None:
     text = (ROOT / document).read_text()
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     links = [t.partition("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", prose) if not re.match(r"https?:|#", t)]

@@ -1,4 +1,4 @@
-"""The rooms: every package is in the wheel, no room is a package, nothing shadows the standard library."""
+"""Every package is in the wheel, no room is a package, and no package shadows the standard library."""
 
 import sys
 import tomllib
@@ -20,7 +20,7 @@ def test_every_package_is_in_the_wheel() -> None:
     assert sorted(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == PACKAGES
 
 
-def test_no_package_bears_the_name_of_a_standard_module() -> None:
+def test_no_package_has_the_name_of_a_standard_module() -> None:
     assert [p for p in PACKAGES if Path(p).name in sys.stdlib_module_names] == []
 
 

@@ -1,7 +1,7 @@
-"""Experiments on the running lab: two scenarios and two drills in each runtime, quickly, and a control of each kind.
+"""Experiments on the running lab, in their quick form: two scenarios and two drills in each runtime, and their controls.
 
-On a busy machine a run may be `invalid` (exit code 4): it proves nothing, in either direction, is tried again, and in the end
-skipped with the reason.
+On a busy machine a run may be `invalid` (exit code 4).  It is repeated, and after `TRIES` runs the test is skipped with the
+reason.
 """
 
 import json
@@ -16,10 +16,10 @@ pytestmark = pytest.mark.system
 
 INVALID = 4
 TRIES = 3
-#: What has to pass, and where (None: in both runtimes); `resolution` does below.
+#: Experiments that must pass, and in which runtime (None: in both).  A later test runs `resolution`.
 PASSING = [
     (("run", "time-wait"), None),
-    (("run", "handshake"), "docker"),  # whose OpenSSL knows ML-DSA
+    (("run", "handshake"), "docker"),  # the OpenSSL of its image supports ML-DSA
     (("drill", "renewal-under-load"), None),
     (("drill", "broken-material"), "docker"),
     (("drill", "leaf-expiry"), "netns"),
@@ -28,7 +28,7 @@ CONTROLS = [("run", "time-wait"), ("drill", "renewal-under-load")]
 
 
 def conduct(shell: Shell, *words: str) -> tuple[Answer, dict[str, object]]:
-    """Run one experiment; again while the machine was too busy for it to mean anything."""
+    """Run one experiment, and repeat it while it is invalid; skip the test if it stays so."""
     for _ in range(TRIES):
         answer = shell.firstbyte(*words, "--quick", "--json", timeout=300)
         if answer.code != INVALID:
@@ -43,7 +43,7 @@ def conduct(shell: Shell, *words: str) -> tuple[Answer, dict[str, object]]:
 @pytest.mark.parametrize(("words", "runtime"), PASSING, ids=["-".join(words) for words, _ in PASSING])
 def test_it_passes(shell: Shell, words: tuple[str, str], runtime: str | None) -> None:
     if runtime not in {None, shell.lab.runtime}:
-        pytest.skip(f"rehearsed on {runtime}")
+        pytest.skip(f"covered on {runtime}")
     answer, result = conduct(shell, *words)
     assert result["verdict"] == "pass", result["reasons"]
     assert answer.code == 0
@@ -75,13 +75,15 @@ def test_a_run_that_passes_leaves_a_report_with_its_picture(shell: Shell) -> Non
         (("run",), "expected a name of"),
     ],
 )
-def test_what_can_not_be_run_is_refused_in_one_line(shell: Shell, words: tuple[str, ...], says: str) -> None:
+def test_a_wrong_experiment_or_parameter_is_refused_in_one_line(
+    shell: Shell, words: tuple[str, ...], says: str
+) -> None:
     answer = shell.firstbyte(*words)
     assert (answer.code, len(answer.err.splitlines())) == (2, 1), answer.err
     assert says in answer.err
 
 
-def test_the_next_run_takes_back_what_a_killed_one_left(shell: Shell, lab: Lab) -> None:
+def test_the_next_run_reverts_what_a_killed_run_left(shell: Shell, lab: Lab) -> None:
     undo = '[{"text": "link access:near", "host": "wan", "method": "DELETE", "path": "/admin/links/access/near", "body": null}]'
     lab.call("wan", "PUT", "/admin/links/access/near", {"rtt_ms": 77})
     try:

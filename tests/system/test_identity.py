@@ -1,4 +1,4 @@
-"""openssl and curl judge the chains that our CA issued and our edges show."""
+"""openssl and curl verify the chains that our CA issued and our edges present."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_openssl_verifies_the_chain_and_the_name(shell: Shell, name: str, versio
     assert ("TLSv1.3" if version == "-tls1_3" else "TLSv1.2") in answer.err
 
 
-def test_the_chain_stands_the_strict_reading_of_rfc_5280(shell: Shell) -> None:
+def test_the_chain_passes_openssls_strict_checks_of_rfc_5280(shell: Shell) -> None:
     command = (
         f"openssl s_client -connect www.example.com:443 -servername www.example.com -CAfile {TRUST} -showcerts </dev/null 2>/dev/null"
         ' | awk \'/BEGIN/{n++} n{print > "/tmp/c" n ".pem"}\'; '
@@ -43,10 +43,10 @@ def test_openssl_refuses_the_edge_under_another_name(shell: Shell) -> None:
     assert "hostname mismatch" in answer.err.lower()
 
 
-def test_an_origin_turns_away_a_client_without_a_certificate(shell: Shell) -> None:
+def test_an_origin_rejects_a_client_without_a_certificate(shell: Shell) -> None:
     command = f"printf 'GET /whoami HTTP/1.1\\r\\nHost: catalog-1.example.com\\r\\n\\r\\n' | openssl s_client -quiet -connect catalog-1.example.com:8443 -CAfile {TRUST} -ign_eof"
     answer = shell.on("lab", "sh", "-c", command)
-    # asyncio closes without the alert that RFC 8446 section 4.4.2.4 asks for; what counts is that nothing was answered.
+    # asyncio closes without the alert of RFC 8446 section 4.4.2.4, so only the missing answer can be checked.
     assert answer.code != 0
     assert answer.out == ""
 
@@ -59,10 +59,10 @@ def test_curl_on_this_machine_trusts_the_published_edge(shell: Shell, root_pem: 
     assert answer.code == 0, answer.err
     assert '"client"' in answer.out
     without = shell.here(*judges.command("curl", "-sS", *resolve, url))
-    assert without.code == 60, "curl's code for a chain that it does not trust"
+    assert without.code == 60, "curl's exit code for an untrusted chain"
 
 
-def test_curl_streams_both_ways_through_the_edge(shell: Shell) -> None:
+def test_curl_downloads_a_large_body_through_the_edge(shell: Shell) -> None:
     down = shell.on("lab", "curl", "-sS", "--cacert", TRUST, "-o", "/dev/null", "-w", "%{http_code} %{size_download}", "https://www.example.com/bytes/3000000")  # fmt: skip
     assert down.out == "200 3000000", down.err
 
@@ -72,7 +72,7 @@ def test_curls_phases_agree_with_our_own(shell: Shell) -> None:
     shell.on("lab", "dig", "+short", "www.example.com")
     once = ["curl", "-sS", "--cacert", TRUST, "-o", "/dev/null", "-w", form, "https://www.example.com/"]
     theirs, ours = [], []
-    for _ in range(5):  # a busy machine only ever adds: the least of each phase is what it costs
+    for _ in range(5):  # other programs only add time, so the minimum of each phase is its cost
         name, connect, tls, _first = map(float, shell.on("lab", *once).out.split())
         theirs.append({"connect": 1000 * (connect - name), "tls": 1000 * (tls - connect)})
         body = {"url": "https://www.example.com/", "warm": True}
@@ -94,6 +94,6 @@ def test_the_ca_loses_nothing_when_it_is_killed(shell: Shell) -> None:
     assert re.fullmatch(r"[0-9a-f]{30,40}", renewed)
 
 
-def test_keys_of_the_ca_are_encrypted_and_the_root_is_out_of_its_sight(shell: Shell) -> None:
+def test_keys_of_the_ca_are_encrypted_and_it_cannot_see_the_root_key(shell: Shell) -> None:
     heads = shell.on("ca", "sh", "-c", "head -qn 1 /srv/ca/*.key.pem; ls /srv/root | wc -l").lines
     assert heads == ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "0"]

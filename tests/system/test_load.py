@@ -1,4 +1,4 @@
-"""The locustfile in the lab's own network: names, chains and round trips are the lab's."""
+"""The locustfile inside the lab's network, with the lab's names, certificates and round trips."""
 
 import json
 
@@ -8,7 +8,7 @@ from tests.system.conftest import Shell
 
 pytestmark = pytest.mark.system
 
-#: Every path, name and chain is the lab's; two hosts, one near and one 120 ms away.
+#: Arguments of Locust for the near edge, and for the far one, 120 ms away.
 RUN = (
     "env",
     "HOME=/tmp",
@@ -29,7 +29,7 @@ RUN = (
 def entries(shell: Shell, *more: str) -> dict[tuple[str, str], dict[str, float]]:
     """Run Locust on the host ``lab``; return its statistics by type and name."""
     if shell.on("lab", "test", "-e", "/opt/locustfile.py").code:
-        pytest.skip("no image: Locust runs from the checkout, which tests/swarm does")
+        pytest.skip("without an image Locust runs from the checkout, which tests/swarm covers")
     answer = shell.on("lab", *RUN, *more)
     assert answer.code == 0, answer.err
     return {(each["method"], each["name"]): each for each in json.loads(answer.out)}
@@ -44,5 +44,5 @@ def test_every_class_of_user_is_served_by_the_near_edge(shell: Shell) -> None:
 
 def test_phases_are_the_round_trips_of_the_far_link(shell: Shell) -> None:
     found = entries(shell, "-u", "4", "--host", "https://far.example.com", "--paths", "/items", "FreshUser")
-    for phase in ("connect", "tls"):  # one round trip of 120 ms each: TCP's handshake, and TLS 1.3's
+    for phase in ("connect", "tls"):  # one round trip of 120 ms each, for TCP and for TLS 1.3
         assert 119 <= found[phase, "/items (fresh)"]["min_response_time"] <= 145

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.system
 
 RESOLVER, NS1, ROOT_A = "198.19.2.53", "198.19.20.53", "198.19.10.53"
 
-#: (name, type, what `dig +short` must say, in any order)
+#: (name, type, lines that `dig +short` must print, in any order)
 ANSWERS = [
     ("www.example.com", "A", {"198.19.20.10"}),
     ("far.example.com", "A", {"198.19.30.10"}),
@@ -36,14 +36,14 @@ STATUS = [
 ]
 
 
-def said(answer: Answer) -> list[str]:
-    """Return what ``dig +short`` was told; its complaint about a try in vain, before one that was not, is output too."""
+def answers(answer: Answer) -> list[str]:
+    """Return the answers of ``dig +short``, without its messages about retries."""
     return [line for line in answer.lines if not line.startswith(";")]
 
 
 @pytest.mark.parametrize(("name", "qtype", "expected"), ANSWERS, ids=[f"{n}-{t}" for n, t, _ in ANSWERS])
-def test_dig_gets_from_the_resolver_what_the_zones_say(shell: Shell, name: str, qtype: str, expected: set[str]) -> None:
-    assert set(said(shell.on("lab", "dig", "+short", f"@{RESOLVER}", name, qtype))) == expected
+def test_the_resolver_gives_dig_the_data_of_the_zones(shell: Shell, name: str, qtype: str, expected: set[str]) -> None:
+    assert set(answers(shell.on("lab", "dig", "+short", f"@{RESOLVER}", name, qtype))) == expected
 
 
 @pytest.mark.parametrize(("name", "qtype", "rcode", "flag"), STATUS, ids=[f"{n}-{t}" for n, t, _, _ in STATUS])
@@ -74,25 +74,27 @@ def test_dig_walks_from_the_labs_root_hints(shell: Shell) -> None:
 
 @pytest.mark.parametrize("server", [RESOLVER, NS1])
 def test_tcp_gives_the_same_answer(shell: Shell, server: str) -> None:
-    over = [said(shell.on("lab", "dig", "+short", f"@{server}", "www.example.com", *flag)) for flag in ((), ("+tcp",))]
+    over = [
+        answers(shell.on("lab", "dig", "+short", f"@{server}", "www.example.com", *flag)) for flag in ((), ("+tcp",))
+    ]
     assert over[0] == over[1] == ["198.19.20.10"]
 
 
-def test_an_answer_too_big_for_a_datagram_is_truncated_and_comes_over_tcp(shell: Shell) -> None:
+def test_an_answer_too_large_for_a_datagram_is_truncated_and_complete_over_tcp(shell: Shell) -> None:
     cut = shell.on("lab", "dig", "+ignore", "+notcp", f"@{RESOLVER}", "big.example.com", "TXT").out
     assert re.search(r"flags: [a-z ]*\btc\b", cut)
-    whole = said(shell.on("lab", "dig", "+short", f"@{RESOLVER}", "big.example.com", "TXT"))
+    whole = answers(shell.on("lab", "dig", "+short", f"@{RESOLVER}", "big.example.com", "TXT"))
     assert len(whole) == 13
 
 
-def test_a_delegation_comes_as_a_referral_with_glue(shell: Shell) -> None:
+def test_a_delegation_is_answered_with_a_referral_and_glue(shell: Shell) -> None:
     out = shell.on("lab", "dig", "+norec", f"@{NS1}", "www.news.example.com").out
     assert "ANSWER: 0, AUTHORITY: 1" in out
     assert re.search(r"flags: [a-z ]*\baa\b", out) is None
     assert re.search(r"^ns\.news\.example\.com\.\s+3600\s+IN\s+A\s+198\.19\.20\.54$", out, re.MULTILINE)
 
 
-def test_a_root_server_refuses_what_it_does_not_serve_only_below_its_own_zones(shell: Shell) -> None:
+def test_a_name_server_refuses_names_outside_its_zones(shell: Shell) -> None:
     assert "status: REFUSED" in shell.on("lab", "dig", "+norec", f"@{NS1}", "www.example.org").out
 
 
@@ -112,7 +114,7 @@ def test_unbound_resolves_from_the_same_hints_and_agrees(shell: Shell) -> None:
     )
     answer = shell.on("lab", "sh", "-c", script)
     theirs = dict[tuple[str, str], set[str]]()
-    for line in said(answer):
+    for line in answers(answer):
         if line.startswith("# "):
             _, name, qtype = line.split()
             theirs[name, qtype] = current = set[str]()
@@ -124,7 +126,7 @@ def test_unbound_resolves_from_the_same_hints_and_agrees(shell: Shell) -> None:
 def test_a_reader_reaches_the_resolver_through_the_published_port(shell: Shell) -> None:
     for flag in ("+notcp", "+tcp"):
         answer = shell.here(*judges.command("dig", "+short", flag, "@127.0.0.1", "-p", "5300", "www.example.com"))
-        assert said(answer) == ["198.19.20.10"], answer.err
+        assert answers(answer) == ["198.19.20.10"], answer.err
 
 
 def test_a_changed_record_is_served_by_the_authority_and_by_the_resolver_after_its_ttl(shell: Shell) -> None:
@@ -132,8 +134,8 @@ def test_a_changed_record_is_served_by_the_authority_and_by_the_resolver_after_i
     try:
         for server in ("ns1", "ns2"):
             shell.lab.call(server, "PUT", "/admin/zones/example.com./records", {**name, "ttl": 1, "rdata": ["198.19.20.21"]})  # fmt: skip
-        assert said(shell.on("lab", "dig", "+short", f"@{NS1}", "moved.example.com")) == ["198.19.20.21"]
-        assert said(shell.on("lab", "dig", "+short", f"@{RESOLVER}", "moved.example.com")) == ["198.19.20.21"]
+        assert answers(shell.on("lab", "dig", "+short", f"@{NS1}", "moved.example.com")) == ["198.19.20.21"]
+        assert answers(shell.on("lab", "dig", "+short", f"@{RESOLVER}", "moved.example.com")) == ["198.19.20.21"]
     finally:
         for server in ("ns1", "ns2"):
             shell.lab.call(server, "DELETE", "/admin/zones/example.com./records?name=moved&type=A")

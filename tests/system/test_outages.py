@@ -1,7 +1,7 @@
-"""Every host is killed in turn under light load: the console says what broke, the lab recovers, nothing is lost.
+"""Each host is killed in turn under light load: the console reports it, the lab recovers, and no request is lost.
 
-The load comes from this machine through published ports: one HTTPS request and one question ten times a second.
-While the next host dies the one before is coming back, so that all eighteen take about a minute and a half.
+The load comes from this machine through published ports: ten HTTPS requests and ten DNS queries per second.  A host recovers
+while the next one is already down, so that all eighteen take about a minute and a half.
 """
 
 import http.client
@@ -28,19 +28,19 @@ T = TypeVar("T")
 CONSOLE = "http://127.0.0.1:8080"
 EDGE, RESOLVER = ("127.0.0.1", 8443), ("127.0.0.1", 5300)
 NAME = "www.example.com"
-#: Seconds for the console to say what broke: two looks, 2 s apart, each with its time-out.
+#: Seconds for the console to report a failure: two polls, 2 s apart, each with its time-out.
 NOTICED = 30.0
-#: Seconds for a host that was started to be well in the console's eyes.
+#: Seconds from the start of a host until the console shows it as healthy.
 RECOVERED = 60.0
-#: Seconds after a start in which a host may still cost the load.
+#: Seconds after the start of a host in which requests may still fail.
 COMING_BACK = 20.0
 #: Seconds between two requests of the load.
 PAUSE = 0.1
-#: Seconds that a request may take while an origin is being passed over.
+#: Seconds that a request may take while the edge skips a dead origin.
 PATIENCE = 8.0
-#: What each host's death may cost the load; the others may cost nothing.
+#: Kinds of requests that may fail while a host is down; for any other host, none may.
 COSTS = {"edge": {"https"}, "resolver": {"dns"}}
-#: Neighbours in this order do not need each other; the router goes alone, so does the console itself.
+#: Order of kills.  Neighbours do not depend on each other; `wan` and `console` are killed in tests of their own.
 IN_TURN = (
     "ns1", "catalog-1", "root-a", "edge", "tld-test", "catalog-3", "resolver", "news", "root-b", "catalog-2",
     "ns2", "edge-far", "tld-com", "client", "ns-news", "ca",
@@ -58,7 +58,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Load:
-    """Asks the edge and the resolver, in two threads, until told to stop."""
+    """Sends requests to the edge and the resolver, in two threads, until it is stopped."""
 
     root_pem: str
     outcomes: list[Outcome] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Load:
     def __enter__(self) -> Self:
         """Begin."""
         context = ssl.create_default_context(cafile=self.root_pem)
-        for kind, ask in (("https", lambda: fetch(context)), ("dns", question_from_a_fresh_port)):
+        for kind, ask in (("https", lambda: fetch(context)), ("dns", query_from_a_new_port)):
             self._threads.append(threading.Thread(target=self._run, args=(kind, ask), daemon=True))
             self._threads[-1].start()
         return self
@@ -89,12 +89,12 @@ class Load:
             self.outcomes.append(outcome)
 
     def served(self, since: float) -> bool:
-        """Return whether both kinds were answered at least once among those that began after *since*."""
+        """Return whether at least one request of each kind that began after *since* was answered."""
         return {o.kind for o in self.outcomes if not o.error and o.began > since} == {"https", "dns"}
 
 
 def fetch(context: ssl.SSLContext) -> None:
-    """Ask the edge for one item, its certificate verified."""
+    """Fetch one item from the edge and verify its certificate."""
     connection = http.client.HTTPSConnection(NAME, context=context, timeout=PATIENCE)
     raw = socket.create_connection(EDGE, PATIENCE)
     try:
@@ -110,13 +110,13 @@ def fetch(context: ssl.SSLContext) -> None:
         raw.close()
 
 
-def question_from_a_fresh_port() -> None:
+def query_from_a_new_port() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         question(sock)
 
 
 def question(sock: socket.socket) -> None:
-    """Ask the resolver for the edge's address."""
+    """Query the resolver for the edge's address."""
     sock.settimeout(PATIENCE)
     asked = DNSRecord.question(NAME)
     sock.sendto(bytes(asked.pack()), RESOLVER)
@@ -136,10 +136,13 @@ def statuses(state: dict[str, Any]) -> dict[str, str]:
 
 
 def wait_for(what: str, seconds: float, found: Callable[[], T | None]) -> tuple[float, T]:
-    """Return the seconds until *found* returns something true, and that; fail with *what* when it never does in *seconds*."""
+    """Poll *found* until its result is true; return the seconds that took, and the result.
+
+    Fails the test with *what* after *seconds*.
+    """
     began = time.monotonic()
     while True:
-        waited, last = time.monotonic() - began, ""  # before the look: what is true at the end counts
+        waited, last = time.monotonic() - began, ""  # read before the poll, so that a last poll happens at the deadline
         try:
             if it := found():
                 return waited, it
@@ -147,53 +150,53 @@ def wait_for(what: str, seconds: float, found: Callable[[], T | None]) -> tuple[
             last = f" ({error})"
         if waited > seconds:
             pytest.fail(f"{what}: not within {seconds:.0f} s{last}")
-        time.sleep(0.2)  # polls: the lab, through its page and its commands
+        time.sleep(0.2)  # polls the lab
 
 
-def is_well(host: str) -> bool:
+def is_healthy(host: str) -> bool:
     return statuses(console_state())[host] == "ok"
 
 
-def all_well() -> bool:
+def all_healthy() -> bool:
     return all(status == "ok" for status in statuses(console_state()).values())
 
 
 def alarm_of(host: str) -> dict[str, Any] | None:
-    """Return the alarm that names *host*."""
+    """Return the console's alarm that names *host*, or None."""
     alarms = console_state()["alarms"]
     return next((alarm for alarm in alarms if host in alarm["subject"].replace(",", "").split()), None)
 
 
 def state_without_router() -> dict[str, Any] | None:
-    """Return the console's state if it says that the router is down."""
+    """Return the console's state if it reports that the router is down, else None."""
     state = console_state()
     return state if "The router is down" in state["verdict"]["text"] else None
 
 
 @pytest.fixture(scope="module")
 def load(root_pem: str, lab: DockerLab) -> Iterator[Load]:
-    """Run the load over every test of this file, the lab being well."""
-    wait_for("the lab is well before anybody is killed", 30, all_well)
+    """Run the load during all tests of this file, on a healthy lab."""
+    wait_for("the lab is healthy before the first kill", 30, all_healthy)
     with Load(root_pem) as running:
         wait_for("the load is served", 10, lambda: running.served(0))
         yield running
-    # Only what a failed test left dead has to be started again.
+    # Start hosts that a failed test left down.
     for host in lab.status():
         if host.state == "exited" and host.name in {declared.name for declared in lab.topology.always}:
             lab.start(host.name)
-    wait_for("the lab is well for the tests that follow", RECOVERED, all_well)
+    wait_for("the lab is healthy for the tests that follow", RECOVERED, all_healthy)
 
 
 def test_without_the_router_the_console_says_so_and_recovers(load: Load, lab: DockerLab) -> None:
     lab.kill("wan")
     try:
-        wait_for("the console misses wan", NOTICED, lambda: alarm_of("wan"))
-        _, seen = wait_for("the console says that the router is down", NOTICED, state_without_router)
+        wait_for("the console reports wan", NOTICED, lambda: alarm_of("wan"))
+        _, seen = wait_for("the console reports that the router is down", NOTICED, state_without_router)
         assert [alarm["subject"] for alarm in seen["alarms"]] == ["wan"]
     finally:
         lab.start("wan")
     began = time.time()
-    wait_for("all hosts are well once wan is back", RECOVERED, all_well)
+    wait_for("all hosts are healthy once wan is back", RECOVERED, all_healthy)
     wait_for("requests are served once wan is back", RECOVERED, lambda: load.served(began))
 
 
@@ -207,14 +210,14 @@ def test_every_host_in_turn(load: Load, lab: DockerLab) -> None:
         try:
             noticed, alarm = wait_for(f"the console names {host}", NOTICED, partial(alarm_of, host))
             if before is not None:
-                wait_for(f"{before} is well again", RECOVERED, partial(is_well, before))
+                wait_for(f"{before} is healthy again", RECOVERED, partial(is_healthy, before))
         finally:
             lab.start(host)
         dead[host] = (killed, time.time() + COMING_BACK)
-        assert alarm["means"], f"the console does not say what the loss of {host} means"
+        assert alarm["means"], f"the console does not explain what the loss of {host} means"
         report.append(f"{host}: named after {noticed:.1f} s: {alarm['text']}")
         before = host
-    wait_for("all hosts are well", RECOVERED, all_well)
+    wait_for("all hosts are healthy", RECOVERED, all_healthy)
     ended = time.time()
     wait_for("requests are served", RECOVERED, lambda: load.served(ended))
     print("\n".join(report))
@@ -222,7 +225,7 @@ def test_every_host_in_turn(load: Load, lab: DockerLab) -> None:
         f"{outcome.kind} at {outcome.began:.1f}: {outcome.error}"
         for outcome in load.outcomes
         if outcome.error
-        and outcome.began >= began  # the deaths of other tests are not ours
+        and outcome.began >= began  # kills of other tests do not count
         and not any(
             killed - PATIENCE <= outcome.began <= until
             for host, (killed, until) in dead.items()
@@ -232,7 +235,7 @@ def test_every_host_in_turn(load: Load, lab: DockerLab) -> None:
     assert lost == [], "\n".join(report)
 
 
-def test_a_client_that_keeps_its_port_reaches_a_resolver_started_anew(load: Load, lab: DockerLab) -> None:
+def test_a_client_that_keeps_its_source_port_reaches_a_restarted_resolver(load: Load, lab: DockerLab) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         question(sock)
         lab.kill("resolver")
@@ -242,17 +245,17 @@ def test_a_client_that_keeps_its_port_reaches_a_resolver_started_anew(load: Load
         question(sock)
 
 
-def test_a_console_that_was_killed_knows_everything_again(load: Load, lab: DockerLab) -> None:
+def test_a_killed_console_reports_every_host_again(load: Load, lab: DockerLab) -> None:
     lab.kill("console")
     with pytest.raises(OSError):
         console_state()
     lab.start("console")
-    wait_for("the console is back and sees everybody", RECOVERED, all_well)
+    wait_for("the console is back and sees every host", RECOVERED, all_healthy)
     began = time.time()
     wait_for("requests are served", RECOVERED, lambda: load.served(began))
 
 
-def test_a_certificate_that_the_ca_acknowledged_survives_its_death(shell: Shell, lab: DockerLab) -> None:
+def test_a_certificate_that_the_ca_acknowledged_survives_a_crash_of_the_ca(shell: Shell, lab: DockerLab) -> None:
     before = {entry["serial"] for entry in lab.call("ca", "GET", "/admin/certificates")["certificates"]}
     lab.call("news", "POST", "/admin/renew", timeout=30)
     serial = lab.call("news", "GET", "/admin/certificate")["serial"]
@@ -266,7 +269,7 @@ def test_a_certificate_that_the_ca_acknowledged_survives_its_death(shell: Shell,
     )
     after = {entry["serial"] for entry in lab.call("ca", "GET", "/admin/certificates")["certificates"]}
     assert after >= before | {serial}
-    # The account that `news` had with it is still good: it renews again.
+    # The ACME account of `news` still works: it renews again.
     lab.call("news", "POST", "/admin/renew", timeout=30)
     assert lab.call("news", "GET", "/admin/certificate")["serial"] != serial
     assert shell.on("lab", "curl", "-sS", "--cacert", "/srv/trust/root.pem", "https://news.example.com/news").code == 0

@@ -1,4 +1,4 @@
-"""Round trips are whole numbers: as slopes of the time to first byte over two links, and counted from a capture."""
+"""Round trips are whole numbers, both as the slope of the time to first byte and counted in a capture."""
 
 import json
 import subprocess
@@ -12,14 +12,14 @@ from tests.system.conftest import Shell
 
 pytestmark = pytest.mark.system
 
-#: Links of lab/etc/links.toml from the clients' region, milliseconds.
+#: Round-trip times from the clients' region (lab/etc/links.toml), milliseconds.
 NEAR, FAR = 20.0, 120.0
-#: A busy machine only ever adds: the quickest of so many stands for what the way costs.
+#: Traces per link.  Other programs only add time, so the fastest one is closest to the cost of the link.
 REPEATS = 5
 
 
 def warm(shell: Shell, url: str, **options: Any) -> dict[str, Any]:
-    """Trace *url*; return the warm request: names and the edge's pool are there, the connection is new."""
+    """Trace *url*; return its warm request: name and edge pool are warm, the connection is new."""
     found = shell.lab.call("client", "POST", "/admin/trace", {"url": url, **options}, timeout=60.0)["warm"]
     assert isinstance(found, dict)
     return found
@@ -77,8 +77,8 @@ def test_tshark_decrypts_the_capture_and_counts_the_same_round_trips(shell: Shel
     assert trips == expected == cold["packets"]["round_trips"]
 
 
-def test_the_states_that_segments_show_are_the_kernels(shell: Shell) -> None:
-    # A long way: the kernel's state is read within a round trip of the call that changes it.
+def test_tcp_states_derived_from_segments_agree_with_the_kernel(shell: Shell) -> None:
+    # The far link: the kernel's state is read within one round trip of the call that changes it.
     found = shell.lab.call(
         "client", "POST", "/admin/trace", {"url": "https://far.example.com/", "packets": True}, timeout=60.0
     )
@@ -94,7 +94,7 @@ def test_the_states_that_segments_show_are_the_kernels(shell: Shell) -> None:
         assert {ip["ttl_sent"] - ip["ttl_arrived"] for ip in arrived} == {2}
 
 
-def test_files_are_written_inside_the_lab_too(shell: Shell) -> None:
+def test_captures_and_key_logs_are_also_written_inside_the_lab(shell: Shell) -> None:
     command = "firstbyte trace https://www.example.com/ --cold --pcap /tmp/t.pcap --keylog /tmp/t.keys >/dev/null && head -c 4 /tmp/t.pcap | od -An -tx1 && grep -c TRAFFIC_SECRET_0 /tmp/t.keys; rm -f /tmp/t.*"  # fmt: skip
     answer = shell.on("lab", "sh", "-c", command)
     magic, secrets = answer.lines
@@ -112,7 +112,7 @@ def test_files_are_written_inside_the_lab_too(shell: Shell) -> None:
     ],
     ids=["name", "refused", "certificate", "scheme"],
 )
-def test_a_url_that_leads_nowhere_good_is_one_clear_line(shell: Shell, url: str, code: int, said: str) -> None:
+def test_a_url_that_fails_gets_one_clear_line(shell: Shell, url: str, code: int, said: str) -> None:
     answer = shell.firstbyte("trace", url)
     assert answer.code == code, answer.err
     assert said in answer.err
