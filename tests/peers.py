@@ -1,4 +1,4 @@
-"""A small CA, and servers in this process that behave, or misbehave in one way each: peers for the tests of any package."""
+"""Peers for the tests of any package: a small CA, and servers in this process that run a script per connection."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Papers:
-    """A root, an issuing CA, and certificates of theirs as files and in contexts."""
+    """A root and an issuing CA; issues certificates as files and as TLS contexts."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, now = folder, time.time()
@@ -29,7 +29,7 @@ class Papers:
         self.issuer = Issuer(issuing, issuing_key, (issuing,))
         self.trust = folder / "root.pem"
         self.trust.write_bytes(root.public_bytes(Encoding.PEM))
-        #: Of the last pair.
+        #: Serial number of the last certificate, hexadecimal.
         self.serial = ""
 
     def pair(self, name: str, begin: float = -60.0, end: float = 600.0) -> Path:
@@ -54,7 +54,7 @@ class Papers:
         begin: float = -60.0,
         end: float = 600.0,
     ) -> ssl.SSLContext:
-        """Return what a server shows; *mutual* wants a certificate of the client's."""
+        """Return a server context with a new certificate; *mutual* requires one from the client."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.pair(name, begin, end))
         if version is not None:
@@ -65,7 +65,7 @@ class Papers:
         return context
 
     def client(self, name: str | None = None) -> ssl.SSLContext:
-        """Return what a client trusts, and shows where *name* is given."""
+        """Return a client context that trusts the root; with *name*, it has a certificate for that name."""
         context = ssl.create_default_context(cafile=self.trust)
         if name is not None:
             context.load_cert_chain(self.pair(name))
@@ -78,18 +78,18 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
 
 
 class Peers:
-    """Starts servers and closes them all at the end."""
+    """Starts servers, and closes all of them at the end."""
 
     def __init__(self, stack: contextlib.AsyncExitStack, papers: Papers) -> None:
         self.stack, self.papers = stack, papers
-        #: Connections so far, of all servers.
+        #: Connections that all servers have accepted.
         self.connections = 0
         self._writers: set[asyncio.StreamWriter] = set()
 
     @classmethod
     @contextlib.asynccontextmanager
     async def opened(cls, papers: Papers) -> AsyncIterator[Self]:
-        """Servers that are gone at the end: first their connections, then what else was put on the stack."""
+        """Yield a `Peers`; at the end close connections first, then everything else on the stack."""
         async with contextlib.AsyncExitStack() as stack:
             made = cls(stack, papers)
             yield made
@@ -97,7 +97,7 @@ class Peers:
                 writer.close()
         async with asyncio.timeout(5):
             await asyncio.gather(*(writer.wait_closed() for writer in made._writers), return_exceptions=True)
-        await asyncio.sleep(0.02)  # those in their handshake have no writer yet: they end in the loop's next rounds
+        await asyncio.sleep(0.02)  # connections in their handshake have no writer yet; the loop ends them in its next iterations
 
     async def start(self, script: Script, context: ssl.SSLContext | None = None) -> int:
         """Start a server on loopback that runs *script* for each connection; return its port."""
@@ -124,7 +124,7 @@ async def peers(papers: Papers) -> AsyncIterator[Peers]:
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], bytes]:
-    """Read one request as a server sees it: request line, fields, body."""
+    """Read one request; return its request line, header fields and body."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     fields = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in head[1:] if line}
     body = b""
@@ -139,13 +139,13 @@ async def read_request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str
 
 
 def replying(reply: bytes, *, delay: float = 0.0, close: bool = False) -> Script:
-    """A server that answers every request with the same octets; *close* ends the connection after the first."""
+    """Return a script that answers each request with *reply*, and with *close* ends the connection after the first."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             _, fields, _ = await read_request(reader)
             if delay:
-                await asyncio.sleep(delay)  # what was asked for
+                await asyncio.sleep(delay)  # the requested delay
             writer.write(reply)
             await writer.drain()
             if close or fields.get("connection", "").lower() == "close":
