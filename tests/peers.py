@@ -97,7 +97,8 @@ class Peers:
                 writer.close()
         async with asyncio.timeout(5):
             await asyncio.gather(*(writer.wait_closed() for writer in made._writers), return_exceptions=True)
-        await asyncio.sleep(0.02)  # connections in their handshake have no writer yet; the loop ends them in its next iterations
+        # Connections in their handshake have no writer yet; the loop ends them in its next iterations.
+        await asyncio.sleep(0.02)
 
     async def start(self, script: Script, context: ssl.SSLContext | None = None) -> int:
         """Start a server on loopback that runs *script* for each connection; return its port."""
