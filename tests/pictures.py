@@ -22,7 +22,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.style import Style
-from rich.terminal_theme import MONOKAI
+from rich.terminal_theme import SVG_EXPORT_THEME
 from rich.text import Text
 
 from tests import judges
@@ -37,7 +37,7 @@ SESSION = (
     "firstbyte trace https://www.example.com/ --cold",
 )
 #: Columns and rows of the recorded terminal.
-COLUMNS, ROWS = 88, 30
+COLUMNS, ROWS = 96, 30
 #: Seconds: per typed key; longest pause that is kept; pause before the recording repeats.
 KEY, LONGEST_PAUSE, END_PAUSE = 0.04, 1.2, 6.0
 #: Pixels: width of a character, height of a line, margin.
@@ -115,7 +115,7 @@ def draw(lines: list[Line]) -> str:
     """Return *lines* as an SVG that types itself: each line turns visible at its moment, and the page scrolls."""
     total = lines[-1].at + END_PAUSE
     width, height = round(COLUMNS * ADVANCE + 2 * MARGIN), ROWS * LEADING + 2 * MARGIN
-    background, foreground = MONOKAI.background_color.hex, MONOKAI.foreground_color.hex
+    background, foreground = SVG_EXPORT_THEME.background_color.hex, SVG_EXPORT_THEME.foreground_color.hex
     rules, body = [], []
     scroll = [(0.0, 0)]
     for number, line in enumerate(lines):
@@ -162,7 +162,7 @@ def _fill(style: Style | None) -> str:
         return ""
     attributes = ""
     if style.color is not None and not style.color.is_default:
-        attributes += f' fill="{style.color.get_truecolor(MONOKAI).hex}"'
+        attributes += f' fill="{style.color.get_truecolor(SVG_EXPORT_THEME).hex}"'
     if style.bold:
         attributes += ' font-weight="bold"'
     if style.dim:

@@ -42,6 +42,8 @@ class Command:
     """As a reader types it, continued lines included."""
     output: str
     """What the README shows below it; "" if nothing."""
+    block: str
+    """The code block that it is part of: what one command needs, the others of its block need as well."""
 
     @property
     def code(self) -> int:
@@ -50,12 +52,19 @@ class Command:
 
     def here(self, runtime: str) -> str | None:
         """Return the shell command that does this on this machine, or None if it needs Docker and *runtime* is another."""
-        text = self.text.replace(".venv/bin/firstbyte ", f"{FIRSTBYTE} ")
         if runtime == "docker":
-            return text
-        for pattern, replacement in TRANSLATIONS:
-            text = re.sub(pattern, replacement, text)
-        return None if re.search(r"\bdocker\b", text) else text
+            return _with_our_python(self.text)
+        return None if re.search(r"\bdocker\b", _without_docker(self.block)) else _without_docker(self.text)
+
+
+def _with_our_python(text: str) -> str:
+    return text.replace(".venv/bin/firstbyte ", f"{FIRSTBYTE} ")
+
+
+def _without_docker(text: str) -> str:
+    for pattern, replacement in TRANSLATIONS:
+        text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
+    return _with_our_python(text)
 
 
 def commands(markdown: str) -> list[Command]:
@@ -67,7 +76,7 @@ def _split(block: str) -> Iterator[Command]:
     for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
         lines = part.splitlines(keepends=True)
         end = next(number for number, line in enumerate(lines) if not line.endswith("\\\n")) + 1
-        yield Command("".join(lines[:end]).rstrip("\n"), "".join(lines[end:]))
+        yield Command("".join(lines[:end]).rstrip("\n"), "".join(lines[end:]), block)
 
 
 def words(output: str) -> set[str]:

@@ -59,7 +59,7 @@ def verifier(lab: Path, name: str, at: float = NOW):
 
 
 def test_openssl_verifies_the_chain_strictly(lab: Path, tmp_path: Path) -> None:
-    certificate, issuing = leaf(lab, "www.example.com", "example.com")
+    certificate, issuing = leaf(lab, "www.example.com", "example.com", lifetime=3600.0)  # openssl reads the clock
     (tmp_path / "leaf.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
     (tmp_path / "issuing.pem").write_bytes(issuing.public_bytes(Encoding.PEM))
     for purpose in ("sslserver", "sslclient"):

@@ -62,3 +62,13 @@ def test_requirements_name_no_host() -> None:
     for name in TRACKED:
         if name.startswith("requirements/"):
             assert "://" not in (ROOT / name).read_text(), name
+
+
+def test_the_readmes_pictures_are_small_and_the_recording_has_no_script() -> None:
+    for scheme in ("light", "dark"):
+        assert (ROOT / f"docs/console-{scheme}.png").stat().st_size < 250_000
+    recording = (ROOT / "docs/session.svg").read_text()
+    assert len(recording) < 100_000
+    assert "<script" not in recording
+    assert ">$</tspan>" in recording
+    assert "firstbyte trace" in recording
