@@ -1,6 +1,6 @@
-"""The certificate authority: keys, profiles, issuance, chains, and the store that remembers (RFC 5280).
+"""The certificate authority: keys, certificate profiles, issuance, chains and the store (RFC 5280).
 
-Issues what it is told to; who may have which name is decided above (`acme_server`).
+It issues whatever it is asked to; `acme_server` decides who may have which name.
 """
 
 from authority.ceremony import Ceremony, CeremonyError

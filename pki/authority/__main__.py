@@ -1,4 +1,4 @@
-"""``python -m authority``: the ceremony, and a look at what the CA holds."""
+"""``python -m authority``: the key ceremony, and a list of issued certificates."""
 
 import argparse
 import datetime as dt
@@ -24,16 +24,18 @@ def main(argv: list[str] | None = None) -> int:
         "  python -m authority show --ca ca --json",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    ceremony = commands.add_parser("ceremony", help="make keys, certificates, passphrases and token where missing")
+    ceremony = commands.add_parser(
+        "ceremony", help="create the keys, certificates, passphrases and admin token that are missing"
+    )
     for flag, what in (
         ("--root", "the root's key and certificate"),
         ("--ca", "the issuing CA's key, certificate and store"),
-        ("--trust", "root.pem, for everybody"),
+        ("--trust", "root.pem, readable by every host"),
         ("--passphrase-dir", "the passphrase of the issuing key"),
         ("--token-dir", "the admin token"),
     ):
         ceremony.add_argument(flag, type=Path, required=True, metavar="DIR", help=what)
-    show = commands.add_parser("show", help="the issuing CA and what it has issued")
+    show = commands.add_parser("show", help="show the issuing CA and the certificates that it issued")
     show.add_argument("--ca", type=Path, required=True, metavar="DIR")
     show.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
@@ -61,10 +63,8 @@ def _show(args: argparse.Namespace) -> int:
         return 0
     print(f"{issuing.subject.rfc4514_string()}, until {issuing.not_valid_after_utc:%Y-%m-%d}")
     for each in issued:
-        end = dt.datetime.fromtimestamp(each.not_after, dt.UTC)
-        print(
-            f"{each.serial[:16]}  {end:%Y-%m-%d %H:%M:%S}  {'revoked' if each.revoked else 'good':8} {', '.join(each.names)}"
-        )
+        end = f"{dt.datetime.fromtimestamp(each.not_after, dt.UTC):%Y-%m-%d %H:%M:%S}"
+        print(f"{each.serial[:16]}  {end}  {'revoked' if each.revoked else 'good':8} {', '.join(each.names)}")
     return 0
 
 

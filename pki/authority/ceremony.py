@@ -1,7 +1,7 @@
-"""The ceremony: makes, once, the root, the issuing CA below it, the passphrases and the lab's admin token.
+"""The key ceremony: create the root, the issuing CA, their passphrases and the lab's admin token, once.
 
-Run again it keeps what is there and completes what a crash left undone.  It refuses to replace a half of anything
-that something else already depends on.
+Another run keeps what exists and completes what a crash left unfinished.  It refuses to replace a key or certificate
+that others already depend on.
 """
 
 import secrets
@@ -26,27 +26,27 @@ from hostfiles.atomic import atomic_write
 
 
 class CeremonyError(AuthorityError):
-    """The files contradict each other; nothing was changed."""
+    """The files contradict each other; none was changed."""
 
 
 @dataclass(slots=True)
 class Ceremony:
-    """Where everything goes.  The five folders are five volumes: no host sees more than it needs."""
+    """The five folders to write to.  In the lab each is a volume, so that no host sees more than it needs."""
 
     root: Path
     ca: Path
     trust: Path
     passphrase: Path
     token: Path
-    #: What was made and what was kept, in order.
+    #: One line for each thing that was made or kept.
     log: list[str] = field(default_factory=list, init=False)
 
     def run(self, now: float) -> list[str]:
-        """Make what is missing; return one line per thing.
+        """Create what is missing; return one line for each thing.
 
         Raises:
-            CeremonyError: a key without its certificate's counterpart, or a certificate without its key.
-            KeyFileError: a file is malformed or does not open.
+            CeremonyError: a folder is missing, a key and a certificate do not match, or one of them is lost.
+            KeyFileError: a file is malformed, or its passphrase is wrong.
         """
         for folder in (self.root, self.ca, self.trust, self.passphrase, self.token):
             if not folder.is_dir():
@@ -72,9 +72,7 @@ class Ceremony:
         key_file, certificate_file = self.root / "root.key.pem", self.root / "root.pem"
         anchored = (self.trust / "root.pem").exists()
         if anchored and not (key_file.exists() and certificate_file.exists()):
-            raise CeremonyError(
-                f"{self.trust / 'root.pem'} is trusted, but {self.root} does not hold its key and certificate"
-            )
+            raise CeremonyError(f"{self.trust / 'root.pem'} is trusted, but {self.root} lacks its key or certificate")
         passphrase = self._secret(self.root / "passphrase", "root passphrase")
 
         def make() -> None:
@@ -93,7 +91,7 @@ class Ceremony:
     def _issuing(self, root: Issuer, now: float) -> None:
         certificate_file, passphrase_file = self.ca / ISSUING_CERTIFICATE, self.passphrase / "passphrase"
         if certificate_file.exists() and not passphrase_file.exists():
-            raise CeremonyError(f"{self.ca} holds an issuing key, but {passphrase_file} is missing")
+            raise CeremonyError(f"{self.ca} has an issuing key, but {passphrase_file} is missing")
         passphrase = self._secret(passphrase_file, "issuing passphrase")
 
         def make() -> None:

@@ -1,4 +1,4 @@
-"""What can be wrong with keys, requests and the authority's own files."""
+"""The errors of this package."""
 
 
 class AuthorityError(Exception):
@@ -6,8 +6,8 @@ class AuthorityError(Exception):
 
 
 class BadCSRError(AuthorityError):
-    """A certificate request that must not be granted: malformed, not signed by its key, or a weak key."""
+    """A certificate request is malformed, not signed by its own key, or for a weak key."""
 
 
 class KeyFileError(AuthorityError):
-    """A key or certificate file that is missing, malformed, or does not open with its passphrase."""
+    """A key or certificate file is missing or malformed, or its passphrase is wrong."""

@@ -1,6 +1,6 @@
-"""Issuance: a public key and names become a certificate (RFC 5280 section 4, CA/Browser Forum BR 7.1).
+"""Issue certificates for public keys and names (RFC 5280 section 4, CA/Browser Forum Baseline Requirements 7.1).
 
-No clock, no file: the time is an argument, and so is everything that signs.
+Reads no clock and no file: the time and the signing keys are arguments.
 """
 
 import datetime as dt
@@ -18,26 +18,26 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from authority.errors import BadCSRError
 
-#: Seconds by which a certificate begins before it was signed, for clients whose clock is late.
+#: Seconds by which certificates are backdated, for clients whose clock is slow.
 BACKDATE = 60.0
-#: Seconds: the root outlives every experiment.
+#: Seconds; the root is valid for longer than any lab runs.
 ROOT_LIFETIME = 10 * 365 * 86400.0
 INTERMEDIATE_LIFETIME = 3 * 365 * 86400.0
-#: What our intermediates may certify at all (RFC 5280 section 4.2.1.10): a leaked lab key is no use elsewhere.
+#: The names that intermediates may certify (RFC 5280 section 4.2.1.10), so that a leaked key is useless elsewhere.
 PERMITTED = ("example.com", "lab.test", "localhost.test")
-#: No address at all (BR 7.1.2.5.2): constraints on DNS names alone do not bind the other kinds of names.
+#: Excludes all IP addresses (BR 7.1.2.5.2), because constraints on DNS names do not apply to other kinds of names.
 EXCLUDED = [x509.IPAddress(ipaddress.ip_network(each)) for each in ("0.0.0.0/0", "::/0")]
-#: RSA keys: shorter ones are weak, longer ones cost every client a slow handshake.
+#: Sizes of RSA keys: shorter ones are weak, longer ones make handshakes slow.
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """What signs: a CA certificate, its key, and the certificates that lead from it towards the root."""
+    """A CA certificate, its key, and the chain to send with what it issues."""
 
     certificate: x509.Certificate
     key: CertificateIssuerPrivateKeyTypes
-    #: Sent after a leaf: the issuing certificate first, the root not included.
+    #: The certificates to send after a leaf: the issuing certificate first, without the root.
     chain: tuple[x509.Certificate, ...]
 
 
@@ -51,7 +51,7 @@ def issue_root(key: CertificateIssuerPrivateKeyTypes, common_name: str, now: flo
 def issue_intermediate(
     parent: Issuer, public_key: CertificatePublicKeyTypes, common_name: str, now: float
 ) -> x509.Certificate:
-    """Return an issuing CA certificate below *parent*, held to names in `PERMITTED`."""
+    """Return a certificate for an issuing CA below *parent*, constrained to the names in `PERMITTED`."""
     lifetime = min(INTERMEDIATE_LIFETIME, parent.certificate.not_valid_after_utc.timestamp() - now)
     builder = _builder(_name(common_name), parent.certificate.subject, public_key, now, lifetime)
     permitted = [x509.DNSName(each) for each in PERMITTED]
@@ -72,12 +72,12 @@ def issue_leaf(
     """Return a certificate for servers and mTLS clients.
 
     Args:
-        issuer: signs, and must live longer than the leaf; the leaf is cut where it does not.
-        public_key: the subject's.
-        names: DNS names, the first is the common name too where it fits.
+        issuer: signs the certificate, which expires no later than the issuer's own.
+        public_key: the subject's public key.
+        names: DNS names; the first is also the common name, if it is short enough.
         now: seconds since the epoch.
         lifetime: seconds from *now* until it expires.
-        backdate: seconds before *now* at which it begins.
+        backdate: seconds before *now* at which its validity begins.
     """
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])] if len(names[0]) <= 64 else [])
     lifetime = min(lifetime, issuer.certificate.not_valid_after_utc.timestamp() - now)
@@ -96,15 +96,15 @@ def issue_leaf(
 
 
 def read_csr(der: bytes) -> tuple[x509.CertificateSigningRequest, list[str]]:
-    """Return the request and the DNS names that it asks for, lower-cased and sorted.
+    """Return the request and its DNS names, in lower case and sorted.
 
     Raises:
-        BadCSRError: malformed, signature wrong, weak key, or anything but DNS names.
+        BadCSRError: it is malformed, its signature is wrong, its key is weak, or it names anything but DNS names.
     """
     try:
         csr = x509.load_der_x509_csr(der)
         if not csr.is_signature_valid:
-            raise BadCSRError("the request is not signed by the key that it holds")
+            raise BadCSRError("the request is not signed by the key that it contains")
         key = csr.public_key()
         extension = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
@@ -141,7 +141,7 @@ def _builder(
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(public_key)
-        .serial_number(secrets.randbits(127) | 1 << 126)  # unpredictable (BR 7.1: 64 bits), and of one length
+        .serial_number(secrets.randbits(127) | 1 << 126)  # unpredictable (BR 7.1: 64 bits), and of constant length
         .not_valid_before(dt.datetime.fromtimestamp(int(now - backdate), dt.UTC))
         .not_valid_after(dt.datetime.fromtimestamp(int(now + lifetime), dt.UTC))
     )
@@ -162,7 +162,7 @@ def _as_ca(
 
 
 def _authority(key: CertificatePublicKeyTypes) -> x509.AuthorityKeyIdentifier:
-    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)  # type: ignore[arg-type]  # it can be any issuer's key
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)  # type: ignore[arg-type]  # any issuer's key is accepted
 
 
 def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:

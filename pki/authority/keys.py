@@ -1,4 +1,4 @@
-"""Keys and certificates as files: private keys encrypted and for their owner only."""
+"""Key and certificate files; private keys are encrypted and readable by their owner only."""
 
 from pathlib import Path
 
@@ -30,14 +30,14 @@ def load_private_key(path: Path, passphrase: bytes) -> CertificateIssuerPrivateK
     """Read an encrypted key.
 
     Raises:
-        KeyFileError: missing, malformed, or another passphrase.
+        KeyFileError: the file is missing or malformed, or the passphrase is wrong.
     """
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), passphrase)
     except OSError as error:
         raise KeyFileError(f"{path}: {error.strerror}") from None
     except (ValueError, TypeError):
-        raise KeyFileError(f"{path}: expected a PEM key that opens with the passphrase given") from None
+        raise KeyFileError(f"{path}: expected a PEM key encrypted with the given passphrase") from None
     if isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey, ed25519.Ed25519PrivateKey)):
         return key
     raise KeyFileError(f"{path}: expected a key that can sign certificates, got {type(key).__name__}")
@@ -54,10 +54,10 @@ def load_certificate(path: Path) -> x509.Certificate:
 
 
 def load_issuer(folder: Path, passphrase_file: Path) -> Issuer:
-    """Read the issuing CA of *folder*.
+    """Read the issuing CA from *folder*.
 
     Raises:
-        KeyFileError: a file is missing or wrong, or key and certificate do not belong together.
+        KeyFileError: a file is missing or malformed, or key and certificate do not match.
     """
     try:
         passphrase = passphrase_file.read_bytes().strip()

@@ -1,15 +1,15 @@
-"""What the CA remembers: accounts, orders, authorizations, certificates, in SQLite (WAL, synchronous=FULL).
+"""The CA's records: accounts, orders, authorizations and certificates, in SQLite (WAL, synchronous=FULL).
 
-Every method is one transaction, on disk when it returns: what was acknowledged survives a crash.
+Every method is one transaction, and on disk when it returns, so what was acknowledged survives a crash.
 """
 
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS account (
@@ -34,7 +34,7 @@ class Account:
     """An ACME account (RFC 8555 section 7.1.2)."""
 
     id: str
-    #: RFC 7638, base64url.
+    #: Thumbprint of the account key (RFC 7638), base64url.
     thumbprint: str
     jwk: dict[str, Any]
     status: str
@@ -51,8 +51,9 @@ class Order:
     account: str
     status: str
     names: tuple[str, ...]
+    #: Seconds since the epoch.
     expires: float
-    #: Of the certificate, once valid.
+    #: Serial number of the certificate, once valid.
     serial: str | None = None
     #: An ACME problem document.
     error: dict[str, Any] | None = None
@@ -60,7 +61,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """An ACME authorization and its one http-01 challenge (RFC 8555 sections 7.1.4, 8.3)."""
+    """An ACME authorization with its single http-01 challenge (RFC 8555 sections 7.1.4, 8.3)."""
 
     id: str
     order: str
@@ -68,14 +69,16 @@ class Authorization:
     name: str
     status: str
     token: str
+    #: Seconds since the epoch, like `validated`.
     expires: float
     validated: float | None = None
+    #: An ACME problem document.
     error: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate that was issued."""
+    """An issued certificate; times are seconds since the epoch."""
 
     #: Lower-case hexadecimal.
     serial: str
@@ -87,14 +90,27 @@ class Certificate:
     #: Leaf and chain.
     pem: str
     revoked: float | None = None
+    #: Revocation reason (RFC 5280 section 5.3.1).
     reason: int | None = None
 
 
+T = TypeVar("T", Account, Order, Authorization, Certificate)
+#: The table of each record, whose columns have the order of the fields, and the columns that may change later.
+_TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
+    Account: ("account", ("thumbprint", "jwk", "status", "contact")),
+    Order: ("ordering", ("status", "serial", "error")),
+    Authorization: ("authorization", ("status", "validated", "error")),
+    Certificate: ("certificate", ()),
+}
+#: Fields that are stored as JSON, and how to convert what JSON gives back.
+_JSON: dict[str, Callable[[Any], Any]] = {"jwk": dict, "contact": tuple, "names": tuple, "error": dict}
+
+
 class Store:
-    """The CA's memory.  Used by one thread."""
+    """The database.  Use it from one thread only."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create *path*."""
+        """Open or create the database at *path*."""
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
@@ -102,169 +118,111 @@ class Store:
         self._db.executescript(SCHEMA)
 
     def close(self) -> None:
-        """Write everything into the main file and close."""
+        """Checkpoint the write-ahead log and close."""
         self._db.close()
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            yield self._db
+            yield
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
 
+    def _put(self, *records: Account | Order | Authorization | Certificate) -> None:
+        """Insert or update *records* in one transaction; inserting a certificate twice is an error."""
+        with self._transaction():
+            for record in records:
+                table, changing = _TABLES[type(record)]
+                row = [(each.name, getattr(record, each.name)) for each in fields(record)]
+                values = [json.dumps(value) if name in _JSON and value is not None else value for name, value in row]
+                updates = ", ".join(f"{column} = excluded.{column}" for column in changing)
+                conflict = f"ON CONFLICT (id) DO UPDATE SET {updates}" if changing else ""
+                self._db.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(values))}) {conflict}", values)  # noqa: S608 - constants only
+
+    def _select(self, kind: type[T], condition: str, *values: object) -> list[T]:
+        """Return the records that fulfil an SQL *condition*, which may end with ORDER BY."""
+        found = self._db.execute(f"SELECT * FROM {_TABLES[kind][0]} WHERE {condition}", values)  # noqa: S608 - constants only
+        names = [each.name for each in fields(kind)]
+        return [
+            kind(
+                *(
+                    _JSON[name](json.loads(value)) if name in _JSON and value is not None else value
+                    for name, value in zip(names, row, strict=True)
+                )
+            )
+            for row in found
+        ]
+
+    def _first(self, kind: type[T], condition: str, *values: object) -> T | None:
+        return next(iter(self._select(kind, condition, *values)), None)
+
     # --- accounts ---------------------------------------------------------------------------------------------------
 
     def account(self, account_id: str) -> Account | None:
         """Return one account."""
-        return self._account("SELECT * FROM account WHERE id = ?", account_id)
+        return self._first(Account, "id = ?", account_id)
 
     def account_by_thumbprint(self, thumbprint: str) -> Account | None:
-        """Return the account that has this key."""
-        return self._account("SELECT * FROM account WHERE thumbprint = ?", thumbprint)
-
-    def _account(self, sql: str, key: str) -> Account | None:
-        row = self._db.execute(sql, (key,)).fetchone()
-        return (
-            None
-            if row is None
-            else Account(row[0], row[1], json.loads(row[2]), row[3], tuple(json.loads(row[4])), row[5])
-        )
+        """Return the account with this key."""
+        return self._first(Account, "thumbprint = ?", thumbprint)
 
     def put_account(self, account: Account) -> None:
-        """Add or replace an account."""
-        with self._transaction() as db:
-            db.execute(
-                "INSERT INTO account VALUES (?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET thumbprint = excluded.thumbprint,"
-                " jwk = excluded.jwk, status = excluded.status, contact = excluded.contact",
-                (
-                    account.id,
-                    account.thumbprint,
-                    json.dumps(account.jwk),
-                    account.status,
-                    json.dumps(account.contact),
-                    account.created,
-                ),
-            )
+        """Insert or update an account."""
+        self._put(account)
 
     # --- orders -----------------------------------------------------------------------------------------------------
 
     def order(self, order_id: str) -> Order | None:
         """Return one order."""
-        row = self._db.execute("SELECT * FROM ordering WHERE id = ?", (order_id,)).fetchone()
-        if row is None:
-            return None
-        return Order(
-            row[0], row[1], row[2], tuple(json.loads(row[3])), row[4], row[5], json.loads(row[6]) if row[6] else None
-        )
+        return self._first(Order, "id = ?", order_id)
 
     def orders(self, account_id: str) -> list[str]:
-        """Return the ids of an account's orders, newest last."""
-        rows = self._db.execute("SELECT id FROM ordering WHERE account = ? ORDER BY rowid", (account_id,))
-        return [row[0] for row in rows]
+        """Return the ids of an account's orders, oldest first."""
+        return [order.id for order in self._select(Order, "account = ? ORDER BY rowid", account_id)]
 
     def put_order(self, order: Order, *authorizations: Authorization, certificate: Certificate | None = None) -> None:
-        """Add or replace an order, with the authorizations and the certificate that go with it."""
-        with self._transaction() as db:
-            db.execute(
-                "INSERT INTO ordering VALUES (?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET status = excluded.status,"
-                " serial = excluded.serial, error = excluded.error",
-                (
-                    order.id,
-                    order.account,
-                    order.status,
-                    json.dumps(order.names),
-                    order.expires,
-                    order.serial,
-                    json.dumps(order.error) if order.error else None,
-                ),
-            )
-            for each in authorizations:
-                db.execute(
-                    "INSERT INTO authorization VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET"
-                    " status = excluded.status, validated = excluded.validated, error = excluded.error",
-                    (
-                        each.id,
-                        each.order,
-                        each.account,
-                        each.name,
-                        each.status,
-                        each.token,
-                        each.expires,
-                        each.validated,
-                        json.dumps(each.error) if each.error else None,
-                    ),
-                )
-            if certificate is not None:
-                self._insert(db, certificate)
+        """Insert or update an order together with its authorizations and its certificate."""
+        self._put(order, *authorizations, *(() if certificate is None else (certificate,)))
 
     def authorization(self, authorization_id: str) -> Authorization | None:
         """Return one authorization."""
-        row = self._db.execute("SELECT * FROM authorization WHERE id = ?", (authorization_id,)).fetchone()
-        return None if row is None else _authorization(row)
+        return self._first(Authorization, "id = ?", authorization_id)
 
     def authorizations(self, order_id: str) -> list[Authorization]:
         """Return the authorizations of an order, in the order of its names."""
-        rows = self._db.execute("SELECT * FROM authorization WHERE ordering = ? ORDER BY rowid", (order_id,))
-        return [_authorization(row) for row in rows]
+        return self._select(Authorization, "ordering = ? ORDER BY rowid", order_id)
 
     def processing(self, now: float) -> list[Authorization]:
-        """Return the authorizations whose validation has begun and not ended, unless they expired."""
-        rows = self._db.execute("SELECT * FROM authorization WHERE status = 'processing' AND expires > ?", (now,))
-        return [_authorization(row) for row in rows]
+        """Return the authorizations whose validation has begun but not ended, unless they have expired."""
+        return self._select(Authorization, "status = 'processing' AND expires > ?", now)
 
     def authorized_names(self, account_id: str, now: float) -> set[str]:
-        """Return the names for which an account holds a valid authorization."""
-        rows = self._db.execute(
-            "SELECT DISTINCT name FROM authorization WHERE account = ? AND status = 'valid' AND expires > ?",
-            (account_id, now),
-        )
-        return {row[0] for row in rows}
+        """Return the names for which an account has a valid authorization."""
+        condition = "account = ? AND status = 'valid' AND expires > ?"
+        return {each.name for each in self._select(Authorization, condition, account_id, now)}
 
     # --- certificates -----------------------------------------------------------------------------------------------
 
     def put_certificate(self, certificate: Certificate) -> None:
-        """Add a certificate that no order asked for (the CA's own)."""
-        with self._transaction() as db:
-            self._insert(db, certificate)
-
-    @staticmethod
-    def _insert(db: sqlite3.Connection, each: Certificate) -> None:
-        values = (
-            each.serial,
-            each.account,
-            json.dumps(each.names),
-            each.not_before,
-            each.not_after,
-            each.issued,
-            each.pem,
-        )
-        db.execute("INSERT INTO certificate VALUES (?,?,?,?,?,?,?,?,?)", (*values, each.revoked, each.reason))
+        """Insert a certificate that belongs to no order (the CA's own)."""
+        self._put(certificate)
 
     def certificate(self, serial: str) -> Certificate | None:
         """Return one certificate."""
-        row = self._db.execute("SELECT * FROM certificate WHERE serial = ?", (serial,)).fetchone()
-        return None if row is None else _certificate(row)
+        return self._first(Certificate, "serial = ?", serial)
 
     def certificates(self, after: float = 0.0) -> list[Certificate]:
-        """Return the certificates that end later than *after*, oldest first."""
-        rows = self._db.execute("SELECT * FROM certificate WHERE not_after > ? ORDER BY issued", (after,))
-        return [_certificate(row) for row in rows]
+        """Return the certificates that expire later than *after*, oldest first."""
+        return self._select(Certificate, "not_after > ? ORDER BY issued", after)
 
     def revoke(self, serial: str, now: float, reason: int) -> Certificate | None:
-        """Mark a certificate as revoked; return it as it was before, or None when there is none."""
+        """Mark a certificate as revoked; return it as it was before, or None if it does not exist."""
         before = self.certificate(serial)
         if before is not None and before.revoked is None:
-            with self._transaction() as db:
-                db.execute("UPDATE certificate SET revoked = ?, reason = ? WHERE serial = ?", (now, reason, serial))
+            with self._transaction():
+                update = "UPDATE certificate SET revoked = ?, reason = ? WHERE serial = ?"
+                self._db.execute(update, (now, reason, serial))
         return before
-
-
-def _authorization(row: tuple[Any, ...]) -> Authorization:
-    return replace(Authorization(*row[:9]), error=json.loads(row[8]) if row[8] else None)
-
-
-def _certificate(row: tuple[Any, ...]) -> Certificate:
-    return replace(Certificate(*row), names=tuple(json.loads(row[2])))

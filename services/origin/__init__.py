@@ -1,4 +1,4 @@
-"""An origin: what stands behind the edge and answers (catalog or news), over mutual TLS."""
+"""An origin server behind the edge: a catalog or a newsroom, over mutual TLS."""
 
 from origin.application import Options, build, request_counter
 

@@ -15,17 +15,17 @@ from telemetry import add_arguments as add_telemetry_arguments
 from telemetry.metrics import Counter
 
 logger = log.get("origin")
-#: Seconds that an idle connection is kept: longer than the edge keeps its own (60 s), so that the edge closes first.
+#: Seconds that an idle connection is kept open: longer than at the edge (60 s), so that the edge closes first.
 KEEPALIVE = 75.0
-#: Seconds that requests under way have when the origin stops.
+#: Seconds that requests in progress have at shutdown.
 DRAIN = 8.0
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run until SIGTERM."""
+    """Run until SIGTERM; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="origin",
-        description="An origin server.",
+        description="An origin server: a catalog or a newsroom, and paths for measurements.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
         "  python -m origin --name local --kind catalog --plain 127.0.0.1:9000\n"
@@ -33,19 +33,21 @@ def main(argv: list[str] | None = None) -> int:
         " --acme https://ca.example.com/directory --tls-dir /srv/tls --trust /srv/trust/root.pem"
         " --cert-name catalog-1.example.com",
     )
-    parser.add_argument("--name", required=True, help="what it calls itself")
+    parser.add_argument("--name", required=True, help="its name in responses")
     parser.add_argument("--kind", choices=["catalog", "news"], required=True)
-    parser.add_argument("--mtls", type=endpoint, metavar="HOST:PORT", help="HTTPS for clients with a certificate")
-    parser.add_argument("--https", type=endpoint, metavar="HOST:PORT", help="HTTPS for anybody")
-    parser.add_argument("--plain", type=endpoint, metavar="HOST:PORT", help="HTTP for anybody, without a certificate")
+    for flag, what in (
+        ("--mtls", "serve HTTPS to clients with a certificate"),
+        ("--https", "serve HTTPS to any client"),
+        ("--plain", "serve HTTP to any client; needs no certificate"),
+        ("--http", "answer http-01 challenges; with --https, also serve the pages"),
+    ):
+        parser.add_argument(flag, type=endpoint, metavar="HOST:PORT", help=what)
+    accepted = "name of a client that --mtls accepts (repeatable)"
+    parser.add_argument("--client-name", action="append", default=[], metavar="NAME", help=accepted)
     parser.add_argument(
-        "--http", type=endpoint, metavar="HOST:PORT", help="http-01 challenges, and with --https the same pages"
+        "--keepalive", type=float, default=KEEPALIVE, metavar="SECONDS", help="idle time-out (default 75)"
     )
-    parser.add_argument(
-        "--client-name", action="append", default=[], metavar="NAME", help="may ask over --mtls; repeatable"
-    )
-    parser.add_argument("--keepalive", type=float, default=KEEPALIVE, metavar="SECONDS")
-    parser.add_argument("--seed", type=int, default=0, help="of /delay/exp")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the delays of /delay/exp (default 0)")
     add_arguments(parser)
     add_telemetry_arguments(parser)
     args = parser.parse_args(argv)
@@ -71,8 +73,8 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, agent: Agent | No
             if args.plain:
                 await sites.start("plain", build(options, requests, mutual=False), args.plain)
             if agent is not None:
-                if args.http:  # first: the CA asks here before there is a certificate
-                    # What anybody may have over --https is here, too, as at the edge; what needs a certificate is not.
+                if args.http:  # started first, because the CA validates here before there is a certificate
+                    # As at the edge: pages that any client may get over --https are here too; those of --mtls are not.
                     site = build(options, requests, mutual=False) if args.https else web.Application()
                     await sites.start("http", answer_challenges(site, agent.challenges.answer), args.http)
                 if not await agent.enrol():
@@ -91,9 +93,8 @@ async def _secure(args: argparse.Namespace, options: Options, requests: Counter,
         context = agent.credentials.server_context(agent.settings.trust)
         await sites.start("mtls", build(options, requests, mutual=True), args.mtls, context)
     if args.https:
-        await sites.start(
-            "https", build(options, requests, mutual=False), args.https, agent.credentials.server_context()
-        )
+        context = agent.credentials.server_context()
+        await sites.start("https", build(options, requests, mutual=False), args.https, context)
     agent.start()
 
 
@@ -105,7 +106,7 @@ class Sites:
         self._runners: list[web.AppRunner] = []
 
     async def start(self, name: str, application: web.Application, at: tuple[str, int], context: object = None) -> None:
-        """Serve *application*; raise `OSError` with one clear line."""
+        """Serve *application* at *at*; raise `OSError` with a one-line message."""
         runner = web.AppRunner(
             application,
             access_log=None,
@@ -116,7 +117,7 @@ class Sites:
         await runner.setup()
         self._runners.append(runner)
         try:
-            await web.TCPSite(runner, *at, ssl_context=context, backlog=1024).start()  # type: ignore[arg-type]  # HOST:PORT in two
+            await web.TCPSite(runner, *at, ssl_context=context, backlog=1024).start()  # type: ignore[arg-type]  # host and port
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else error.strerror
             raise OSError(f"cannot listen on {at[0]}:{at[1]}: {reason}") from None

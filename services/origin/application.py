@@ -1,6 +1,6 @@
-"""The origin's HTTP: bytes and delays for measuring, ``/whoami`` for looking, a catalog or news for browsing.
+"""The origin's HTTP resources: bytes and delays for measurements, ``/whoami``, and a catalog or a newsroom.
 
-Paths work below ``/news`` and ``/far`` as well, since the edge forwards them unchanged.
+All paths also work below ``/news`` and ``/far``, because the edge forwards paths unchanged.
 """
 
 import asyncio
@@ -17,36 +17,36 @@ from origin.content import ARTICLES, ITEMS, listing
 from telemetry import Telemetry
 from telemetry.metrics import Counter
 
-#: Octets that ``/bytes/N`` gives at most.
+#: The largest N of ``/bytes/N``.
 MAX_BYTES = 1 << 30
-#: Octets of one piece of it.
-PIECE = 64 * 1024
-#: Milliseconds that ``/delay/MS`` waits at most.
+#: Bytes written at a time.
+CHUNK = 64 * 1024
+#: The longest delay in milliseconds.
 MAX_DELAY = 60_000
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_PATTERN = bytes(range(256)) * (PIECE // 256)
+_PATTERN = bytes(range(256)) * (CHUNK // 256)
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What an origin is."""
+    """The settings of an origin."""
 
     name: str
     #: catalog or news.
     kind: str
-    #: DNS names of clients that may ask over mutual TLS; empty: any that the root vouches for.
+    #: DNS names of the clients accepted over mutual TLS; if empty, any client with a certificate from the CA.
     client_names: tuple[str, ...] = ()
-    #: Of the exponential delays.
+    #: Seed of the exponential delays.
     seed: int = 0
 
 
 def request_counter(telemetry: Telemetry) -> Counter:
-    """Declare the counter that all listeners of an origin share."""
+    """Declare the counter shared by all listeners of an origin."""
     return telemetry.metrics.counter("firstbyte_origin_requests_total", "Requests by path and status", "path", "status")
 
 
 def build(options: Options, requests: Counter, *, mutual: bool) -> web.Application:
-    """Return the application of one listener; *mutual*: clients must be among ``client_names``."""
+    """Return the application for one listener; if *mutual*, clients must have one of the ``client_names``."""
     rng = random.Random(options.seed)
 
     @web.middleware
@@ -74,12 +74,12 @@ def build(options: Options, requests: Counter, *, mutual: bool) -> web.Applicati
     async def whoami(request: web.Request) -> web.Response:
         return web.json_response(describe(request, options))
 
-    async def octets(request: web.Request) -> web.StreamResponse:
+    async def body_of_size(request: web.Request) -> web.StreamResponse:
         size = _number(request, "size", MAX_BYTES)
         response = web.StreamResponse(headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)})
         await response.prepare(request)
-        async for piece in _pieces(size):
-            await response.write(piece)
+        async for chunk in _chunks(size):
+            await response.write(chunk)
         return response
 
     async def delay(request: web.Request) -> web.Response:
@@ -90,10 +90,10 @@ def build(options: Options, requests: Counter, *, mutual: bool) -> web.Applicati
         return await _after(min(rng.expovariate(1 / mean), MAX_DELAY / 1000) if mean else 0.0)
 
     async def record(request: web.Request) -> web.Response:
-        shelf = ARTICLES if options.kind == "news" else ITEMS
-        found = shelf.get(request.match_info["id"])
+        records = ARTICLES if options.kind == "news" else ITEMS
+        found = records.get(request.match_info["id"])
         if found is None:
-            raise web.HTTPNotFound(text=f"expected one of {', '.join(shelf)}\n")
+            raise web.HTTPNotFound(text=f"expected one of {', '.join(records)}\n")
         return web.json_response({"origin": options.name, **found})
 
     application = web.Application(middlewares=[guard], client_max_size=16 << 20)
@@ -103,7 +103,7 @@ def build(options: Options, requests: Counter, *, mutual: bool) -> web.Applicati
         if prefix:
             application.router.add_get(prefix + "/", front)
         application.router.add_get(f"{prefix}/whoami", whoami)
-        application.router.add_get(f"{prefix}/bytes/{{size}}", octets)
+        application.router.add_get(f"{prefix}/bytes/{{size}}", body_of_size)
         application.router.add_get(f"{prefix}/delay/{{ms}}", delay)
         application.router.add_get(f"{prefix}/delay/exp/{{ms}}", exponential)
         application.router.add_get(f"{prefix}/{plural}", front)
@@ -112,7 +112,7 @@ def build(options: Options, requests: Counter, *, mutual: bool) -> web.Applicati
 
 
 def answer_challenges(application: web.Application, answer: Callable[[str], str | None]) -> web.Application:
-    """Let *application* answer http-01 challenges, too (RFC 8555 section 8.3); return it."""
+    """Add the http-01 challenges (RFC 8555 section 8.3) to *application*, and return it."""
 
     async def challenge(request: web.Request) -> web.Response:
         found = answer(request.match_info["token"])
@@ -125,26 +125,22 @@ def answer_challenges(application: web.Application, answer: Callable[[str], str 
 
 
 def describe(request: web.Request, options: Options) -> dict[str, Any]:
-    """Return who asks whom, and over what."""
-    transport = request.transport
-    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object") if transport is not None else None
-    peer = transport.get_extra_info("peername") if transport is not None else None
-    local = transport.get_extra_info("sockname") if transport is not None else None
-    forwarded = {
-        name.lower(): value for name, value in request.headers.items() if name.lower().startswith("x-forwarded-")
-    }
+    """Return the addresses, TLS parameters and identities of this request."""
+    tls: ssl.SSLObject | None = request.get_extra_info("ssl_object")
+    peer, local = request.get_extra_info("peername"), request.get_extra_info("sockname")
+    fields = {name.lower(): value for name, value in request.headers.items()}
     body: dict[str, Any] = {
         "origin": options.name,
         "peer": f"{peer[0]}:{peer[1]}" if peer else None,
         "local": f"{local[0]}:{local[1]}" if local else None,
         "http_version": f"{request.version.major}.{request.version.minor}",
-        "forwarded": forwarded,
+        "forwarded": {name: value for name, value in fields.items() if name.startswith("x-forwarded-")},
         "via": request.headers.get("Via"),
         "tls": None,
     }
     if tls is not None:
         cipher = tls.cipher()
-        group = getattr(tls, "group", None)  # Python 3.15 tells the key exchange group
+        group = getattr(tls, "group", None)  # new in Python 3.15
         body["tls"] = {
             "version": tls.version(),
             "cipher": cipher[0] if cipher else None,
@@ -156,8 +152,8 @@ def describe(request: web.Request, options: Options) -> dict[str, Any]:
 
 
 def _client_names(request: web.Request) -> list[str]:
-    """Return the DNS names of the client's certificate; OpenSSL has verified it."""
-    certificate = request.transport.get_extra_info("peercert") if request.transport is not None else None
+    """Return the DNS names in the client's certificate, which OpenSSL has verified."""
+    certificate = request.get_extra_info("peercert")
     return [value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind == "DNS"]
 
 
@@ -168,16 +164,16 @@ def _number(request: web.Request, name: str, maximum: int) -> int:
     return int(text)
 
 
-async def _pieces(size: int) -> AsyncIterator[bytes]:
+async def _chunks(size: int) -> AsyncIterator[bytes]:
     while size > 0:
-        piece = _PATTERN[: min(size, PIECE)]
-        size -= len(piece)
-        yield piece
+        chunk = _PATTERN[: min(size, CHUNK)]
+        size -= len(chunk)
+        yield chunk
 
 
 async def _after(seconds: float) -> web.Response:
     began = time.perf_counter()
-    await asyncio.sleep(seconds)  # the work that was asked for
+    await asyncio.sleep(seconds)  # the requested delay
     return web.json_response(
         {"asked_ms": round(seconds * 1000, 3), "waited_ms": round((time.perf_counter() - began) * 1000, 3)}
     )

@@ -1,25 +1,19 @@
-"""What the catalog and the newsroom have to say: a few records, enough to look real in a browser."""
+"""The records of the catalog and the newsroom: enough to look real in a browser."""
 
 from typing import Any
 
 ITEMS: dict[str, dict[str, Any]] = {
     "syn": {"name": "SYN", "price_rtt": 0.5, "text": "Opens a connection; sold together with its ACK."},
-    "ack": {"name": "ACK", "price_rtt": 0.5, "text": "Confirms what came. Cumulative."},
-    "fin": {"name": "FIN", "price_rtt": 0.5, "text": "Says goodbye; whoever says it first waits for a minute."},
-    "nonce": {"name": "Nonce", "price_rtt": 1.0, "text": "Good once. Refused ever after."},
-    "ticket": {"name": "Session ticket", "price_rtt": 0.0, "text": "Spares the certificate at the next visit."},
+    "ack": {"name": "ACK", "price_rtt": 0.5, "text": "Confirms what arrived. Cumulative."},
+    "fin": {"name": "FIN", "price_rtt": 0.5, "text": "Closes a connection; whoever sends it first waits for a minute."},
+    "nonce": {"name": "Nonce", "price_rtt": 1.0, "text": "Valid once."},
+    "ticket": {"name": "Session ticket", "price_rtt": 0.0, "text": "Saves the certificate on the next visit."},
     "glue": {"name": "Glue record", "price_rtt": 0.0, "text": "The address without which a delegation leads nowhere."},
 }
 ARTICLES: dict[str, dict[str, Any]] = {
-    "1": {"title": "Name server outage felt far away", "text": "Caches hid it for thirty seconds, then nobody could."},
-    "2": {
-        "title": "Certificate expires on a Sunday",
-        "text": "The alarm had been sent to a mailbox that had expired, too.",
-    },
-    "3": {
-        "title": "Pool saves three round trips",
-        "text": "Regular customers no longer notice the distance, operators say.",
-    },
+    "1": {"title": "Name server outage felt far away", "text": "Caches hid it for thirty seconds, then no longer."},
+    "2": {"title": "Certificate expires on a Sunday", "text": "The alarm went to a mailbox that had expired as well."},
+    "3": {"title": "Pool saves three round trips", "text": "Regulars no longer notice the distance, operators say."},
 }
 
 

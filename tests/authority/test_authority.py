@@ -1,4 +1,4 @@
-"""Keys, issuance, ceremony and store, judged by OpenSSL and by cryptography's own verifier."""
+"""Keys, issuance, ceremony and store, checked with OpenSSL and the verifier of cryptography."""
 
 import datetime as dt
 import subprocess
@@ -95,7 +95,9 @@ def test_openssl_verifies_the_chain_strictly(lab: Path, tmp_path: Path) -> None:
     ],
     ids=["good", "within-the-backdate", "other-name", "expired", "not-yet", "outside-the-name-constraints"],
 )
-def test_what_a_verifier_says(lab: Path, names: list[str], asked: str, at: float, good: bool) -> None:
+def test_a_verifier_accepts_only_the_right_name_and_time(
+    lab: Path, names: list[str], asked: str, at: float, good: bool
+) -> None:
     certificate, issuing = leaf(lab, *names)
     if good:
         assert len(verifier(lab, asked, at).verify(certificate, [issuing])) == 3
@@ -114,17 +116,17 @@ def test_a_second_ceremony_changes_nothing(lab: Path, capsys: pytest.CaptureFixt
     assert main(["show", "--ca", str(lab / "ca")]) == 0
 
 
-def test_keys_are_encrypted_and_for_their_owner_only(lab: Path) -> None:
+def test_keys_are_encrypted_and_readable_by_their_owner_only(lab: Path) -> None:
     for path in (lab / "root/root.key.pem", lab / "ca/issuing.key.pem"):
         assert path.read_bytes().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
         assert path.stat().st_mode & 0o777 == 0o600
     (lab / "passphrase/passphrase").write_text("wrong")
-    with pytest.raises(KeyFileError, match="opens with the passphrase"):
+    with pytest.raises(KeyFileError, match="encrypted with the given passphrase"):
         load_issuer(lab / "ca", lab / "passphrase/passphrase")
 
 
 @pytest.mark.parametrize("undone", ["trust/root.pem", "ca/issuing.pem", "token/admin.token"])
-def test_a_ceremony_cut_short_is_completed(lab: Path, undone: str) -> None:
+def test_an_interrupted_ceremony_is_completed(lab: Path, undone: str) -> None:
     (lab / undone).unlink()
     Ceremony(*folders(lab)).run(NOW)
     certificate, issuing = leaf(lab, "www.example.com")
@@ -132,7 +134,7 @@ def test_a_ceremony_cut_short_is_completed(lab: Path, undone: str) -> None:
 
 
 @pytest.mark.parametrize("lost", ["root/root.key.pem", "root/root.pem", "passphrase/passphrase"])
-def test_what_others_depend_on_is_never_replaced(lab: Path, lost: str) -> None:
+def test_keys_that_others_depend_on_are_never_replaced(lab: Path, lost: str) -> None:
     (lab / lost).unlink()
     with pytest.raises(CeremonyError):
         Ceremony(*folders(lab)).run(NOW)
@@ -145,7 +147,7 @@ def csr(key, *names: x509.GeneralName) -> bytes:
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
-def test_a_good_request_gives_its_names() -> None:
+def test_a_valid_request_gives_its_names() -> None:
     assert read_csr(csr(new_key(), x509.DNSName("B.example.com"), x509.DNSName("a.example.com")))[1] == [
         "a.example.com",
         "b.example.com",
@@ -163,19 +165,19 @@ def test_a_good_request_gives_its_names() -> None:
     ],
     ids=["nonsense", "no-names", "other-names", "short-rsa", "odd-curve"],
 )
-def test_bad_requests(der: bytes, message: str) -> None:
+def test_an_invalid_request_is_refused(der: bytes, message: str) -> None:
     with pytest.raises(BadCSRError, match=message):
         read_csr(der)
 
 
-def test_a_request_whose_signature_is_wrong() -> None:
+def test_a_request_with_a_wrong_signature_is_refused() -> None:
     der = bytearray(csr(new_key(), x509.DNSName("a")))
     der[-1] ^= 1
     with pytest.raises(BadCSRError):
         read_csr(bytes(der))
 
 
-def test_the_store_survives_being_opened_again(tmp_path: Path) -> None:
+def test_records_survive_without_a_clean_close(tmp_path: Path) -> None:
     account = Account("a", "t", {"kty": "EC"}, "valid", ("mailto:x@example.com",), 1.0)
     order = Order("o", "a", "pending", ("www.example.com",), 2.0)
     authorization = Authorization("z", "o", "a", "www.example.com", "pending", "token", 2.0)
@@ -184,7 +186,7 @@ def test_the_store_survives_being_opened_again(tmp_path: Path) -> None:
     store.put_account(account)
     store.put_order(order, authorization)
     store.put_order(Order("o", "a", "valid", ("www.example.com",), 2.0, "0a"), certificate=certificate)
-    # No close: what was acknowledged must be there for whoever opens it next.
+    # Not closed: acknowledged records must be there when the database is opened again.
     again = Store(tmp_path / "store.sqlite")
     assert again.account("a") == again.account_by_thumbprint("t") == account
     assert again.order("o") == Order("o", "a", "valid", ("www.example.com",), 2.0, "0a")

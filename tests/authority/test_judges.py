@@ -1,4 +1,4 @@
-"""Independent judges of what the CA issues: pkilint, and a TLS stack that verifies as strictly as it can."""
+"""Independent checks of issued certificates: pkilint, and a TLS stack in strict mode."""
 
 import ssl
 import subprocess
@@ -27,7 +27,7 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
         each.mkdir()
     Ceremony(*folders).run(time.time())
     issuer = load_issuer(base / "ca", base / "passphrase" / "passphrase")
-    long_name = f"{'a' * 60}.example.com"  # does not fit into a common name: the subject stays empty
+    long_name = f"{'a' * 60}.example.com"  # too long for a common name, so the subject is empty
     for file, names in (("leaf", ["www.example.com", "example.com"]), ("nameless", [long_name])):
         key = new_key()
         leaf = issue_leaf(issuer, key.public_key(), names, time.time(), 60.0)
@@ -38,7 +38,7 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lint(tool: str, *arguments: object) -> str:
-    """Return what a linter of pkilint finds, from warnings on."""
+    """Return the findings of one of pkilint's linters, warnings included."""
     command = [str(BIN / tool), "lint", "-s", "WARNING", *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert not result.stderr, result.stderr
@@ -52,11 +52,11 @@ def test_pkilint_finds_nothing_in_a_certificate(papers: Path, file: str) -> None
 
 
 @pytest.mark.parametrize(("signer", "signee"), [("root/root.pem", "ca/issuing.pem"), ("ca/issuing.pem", "leaf.pem")])
-def test_pkilint_finds_nothing_between_issuer_and_issued(papers: Path, signer: str, signee: str) -> None:
+def test_pkilint_finds_nothing_between_issuer_and_subject(papers: Path, signer: str, signee: str) -> None:
     assert lint("lint_pkix_signer_signee_cert_chain", papers / signer, papers / signee) == ""
 
 
-def test_pkilint_does_find_what_is_wrong(papers: Path, tmp_path: Path) -> None:
+def test_pkilint_finds_an_invalid_name(papers: Path, tmp_path: Path) -> None:
     issuer = load_issuer(papers / "ca", papers / "passphrase" / "passphrase")
     bad = issue_leaf(issuer, new_key().public_key(), ["-no.-host-name.example.com"], time.time(), 60.0)
     (tmp_path / "bad.pem").write_bytes(bad.public_bytes(Encoding.PEM))
@@ -81,7 +81,7 @@ def test_a_strict_tls_client_accepts_the_chain(papers: Path, name: str, pair: st
 
 
 def handshake(client_side: ssl.SSLContext, server_side: ssl.SSLContext, name: str) -> str:
-    """Shake hands in memory; return the certificate that the client accepted, as PEM."""
+    """Return the certificate that the client accepted in an in-memory handshake, as PEM."""
     client, server = ends(client_side, server_side, name)
     shake_hands(client, server)
     der = client.object.getpeercert(binary_form=True)
@@ -90,7 +90,7 @@ def handshake(client_side: ssl.SSLContext, server_side: ssl.SSLContext, name: st
 
 
 def test_the_issuing_ca_cannot_certify_addresses(papers: Path) -> None:
-    """Constraints on DNS names alone leave IP addresses free (RFC 5280 section 4.2.1.10)."""
+    """Constraints on DNS names do not apply to IP addresses (RFC 5280 section 4.2.1.10)."""
     issuing = x509.load_pem_x509_certificate((papers / "ca/issuing.pem").read_bytes())
     constraints = issuing.extensions.get_extension_for_class(x509.NameConstraints)
     assert constraints.critical

@@ -50,7 +50,7 @@ async def test_paths(base: str, path: str, status: int, expected: bytes) -> None
 
 
 @pytest.mark.parametrize("size", [1, 65_536, 1_000_001])
-async def test_bytes_are_as_many_as_asked_and_predictable(base: str, size: int) -> None:
+async def test_bytes_have_the_requested_size_and_a_known_pattern(base: str, size: int) -> None:
     _, body = await get(f"{base}/bytes/{size}")
     assert len(body) == size
     assert body[:200] == bytes(range(256))[: min(size, 200)]
@@ -62,7 +62,7 @@ async def test_whoami_without_tls(base: str) -> None:
     assert b'"tls": null' in body
 
 
-async def test_only_named_clients_may_ask_over_mutual_tls(papers: Papers) -> None:
+async def test_only_named_clients_are_accepted_over_mutual_tls(papers: Papers) -> None:
     application: web.Application = build(
         Options("c", "catalog", ("www.example.com",)), request_counter(Telemetry("origin")), mutual=True
     )
@@ -86,8 +86,8 @@ def test_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
     assert "expected at least one of --mtls" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("public", [True, False], ids=["beside-https", "beside-mutual-tls"])
-async def test_port_80_answers_challenges_and_has_pages_only_where_anybody_may_see_them(*, public: bool) -> None:
+@pytest.mark.parametrize("public", [True, False], ids=["with-https", "with-mutual-tls"])
+async def test_port_80_answers_challenges_and_serves_only_public_pages(*, public: bool) -> None:
     options = Options("news.example.com", "news")
     pages = build(options, request_counter(Telemetry("origin")), mutual=False) if public else web.Application()
     async with site(answer_challenges(pages, {"token": "token.thumbprint"}.get)) as port:
