@@ -65,12 +65,12 @@ def _web_socket(process: subprocess.Popen[bytes], announced: Path) -> str:
         lines = announced.read_text(encoding="ascii").split() if announced.exists() else []
         if len(lines) == 2:
             return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
-        time.sleep(0.05)  # polls: Chromium writes a file, unless it ends first
+        time.sleep(0.05)  # polls for the file that Chromium writes
     raise PageError(f"expected {announced} within {PATIENCE:g} s, got none")
 
 
 class Page:
-    """One tab.  What the page complained about is in `complaints`."""
+    """One tab; `complaints` has the errors and warnings that the page logged."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
@@ -81,7 +81,7 @@ class Page:
         self.complaints: list[str] = []
 
     async def attach(self) -> None:
-        """Make the tab and listen to it."""
+        """Open the tab and subscribe to its events."""
         target = await self.command("Target.createTarget", url="about:blank")
         attached = await self.command("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
@@ -104,7 +104,7 @@ class Page:
         return result
 
     async def listen(self) -> None:
-        """Hand out what Chromium says until it goes."""
+        """Dispatch responses and events until the web socket closes."""
         async for message in self._socket:
             said = json.loads(message.data)
             if (future := self._waiting.pop(said.get("id", 0), None)) is not None:
@@ -123,7 +123,7 @@ class Page:
             self.complaints.append(" ".join(str(arg.get("value", arg.get("description"))) for arg in params["args"]))
         elif event == "Log.entryAdded" and params["entry"]["level"] in {"error", "warning"}:
             entry = params["entry"]
-            # A console that a test ended before its tab is not the page's fault; a file that is missing would be a 404.
+            # A test may stop the console before its tab; a missing file would be a 404 instead.
             if "ERR_CONNECTION_REFUSED" in entry["text"]:
                 return
             self.complaints.append(f"{entry['text']} {entry.get('url', '')}".strip())
@@ -146,7 +146,7 @@ class Page:
             await self._loaded.wait()
 
     async def evaluate(self, expression: str) -> Any:
-        """Return what *expression* (JavaScript; promises are awaited) gives."""
+        """Return the value of *expression* (JavaScript; promises are awaited)."""
         result = await self.command("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in result:
             details = result["exceptionDetails"]
@@ -154,12 +154,12 @@ class Page:
         return result["result"].get("value")
 
     async def text(self, selector: str) -> str:
-        """Return the text that a person sees in the first *selector*, its white space folded."""
+        """Return the visible text of the first element that matches *selector*, with white space collapsed."""
         seen = await self.evaluate(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
         return " ".join(seen.split())
 
     async def until(self, expression: str, patience: float = PATIENCE) -> None:
-        """Return once *expression* is true; the page itself looks, at every change of its document."""
+        """Return once *expression* is true; the page evaluates it after each change of its document."""
         script = f"""new Promise((resolve) => {{
             const is = () => Boolean({expression});
             const done = (value) => {{ observer.disconnect(); clearTimeout(timer); resolve(value); }};
@@ -169,10 +169,10 @@ class Page:
             if (is()) done(true);
         }})"""
         if not await self.evaluate(script):
-            raise PageError(f"expected {expression} within {patience:g} s, the page shows: {await self.text('body')}")
+            raise PageError(f"expected {expression} within {patience:g} s, but the page shows: {await self.text('body')}")
 
     async def picture(self, file: Path) -> None:
-        """Write the whole page to *file* as PNG."""
+        """Write a screenshot of the whole page to *file* (PNG)."""
         shot = await self.command(
             "Page.captureScreenshot", captureBeyondViewport=True, format="png", clip=await self._whole()
         )
