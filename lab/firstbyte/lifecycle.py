@@ -186,7 +186,7 @@ def _says(health: dict[str, Any] | None) -> str:
         for name, check in health.get("checks", {}).items()
         if not check.get("ok")
     ]
-    faults = [f"[yellow]fault {name} on[/]" for name in health.get("faults", {})]
+    faults = [f"[yellow]fault: {name}[/]" for name in health.get("faults", {})]
     return ", ".join([*broken, *faults, *([health["error"]] if "error" in health else [])])
 
 

@@ -31,8 +31,8 @@ Ask it yourself
   curl --cacert root.pem --resolve www.example.com:8443:127.0.0.1 https://www.example.com:8443/
 
 Try
-  docker compose run --rm lab trace https://far.example.com/        120 ms away instead of 20
-  docker compose run --rm lab link access:near --rtt 80ms           move the near data centre away; --reset restores it
+  docker compose run --rm lab trace https://far.example.com/        to the far data centre, 120 ms away
+  docker compose run --rm lab link access:near --rtt 80ms           make the near data centre 80 ms away; --reset undoes it
   docker compose run --rm lab drill renewal-under-load --quick      renew certificates under load without losing a request
   docker compose kill resolver                                      see what the page says; `docker compose start resolver` repairs it
 

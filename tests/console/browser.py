@@ -169,7 +169,9 @@ class Page:
             if (is()) done(true);
         }})"""
         if not await self.evaluate(script):
-            raise PageError(f"expected {expression} within {patience:g} s, but the page shows: {await self.text('body')}")
+            raise PageError(
+                f"expected {expression} within {patience:g} s, but the page shows: {await self.text('body')}"
+            )
 
     async def picture(self, file: Path) -> None:
         """Write a screenshot of the whole page to *file* (PNG)."""

@@ -18,9 +18,10 @@ export function drawTrace(root, about, held) {
     h("div", { class: "runs" }, runs.map((kind) => run(kind, trace[kind], scale))),
     hops(trace.cold),
     h("p", { class: "key" },
-      h("svg", { width: 34, height: 12, "aria-hidden": "true" }, h("rect", { class: "phase dns", x: 0, y: 2, width: 26, height: 8, rx: 2 })), "measured ",
-      h("svg", { width: 34, height: 12, "aria-hidden": "true" }, h("rect", { class: "predicted", x: 1, y: 1, width: 26, height: 10, rx: 2 }), h("line", { class: "tick", x1: 27, x2: 27, y1: 0, y2: 12 })), "predicted from the links",
-      h("span", {}, " · RT: round trips · "), h("span", { class: "odd" }, "12.3 ms"), " differs by more than 5 ms and 10 %"),
+      h("span", {}, h("svg", { width: 34, height: 12, "aria-hidden": "true" }, h("rect", { class: "phase dns", x: 0, y: 2, width: 26, height: 8, rx: 2 })), "measured"),
+      h("span", {}, h("svg", { width: 34, height: 12, "aria-hidden": "true" }, h("rect", { class: "predicted", x: 1, y: 1, width: 26, height: 10, rx: 2 }), h("line", { class: "tick", x1: 27, x2: 27, y1: 0, y2: 12 })), "predicted from the links"),
+      h("span", {}, "RT: round trips"),
+      h("span", {}, h("span", { class: "odd" }, "12.3 ms"), " differs by more than 5 ms and 10 %")),
   );
 }
 
