@@ -1,21 +1,19 @@
 """The shell: sockets, counters, fault switches and the admin API of a name server."""
 
 import asyncio
-import itertools
 import sys
-import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import serving
-from dnsmessage import LocalError, Name, RemoteError, decode_query, rcode_to_text, rdtypes
+from dnsmessage import LocalError, Name, rcode_to_text, rdtypes
 from dnsmessage import rdata as rdatas
 from dnsmessage.message import MAX_TTL
 from nameserver.compiled import Compiled, compile_zone
 from nameserver.errors import NameServerError
 from nameserver.master_file import load, words
+from nameserver.query_log import QueryLog
 from nameserver.responder import Responder
 from nameserver.zone import Zone
 from telemetry import AdminError, Request, Telemetry, log
@@ -42,8 +40,7 @@ class Server:
         self.telemetry = telemetry
         self.files = {Name.from_text(origin): path for origin, path in files.items()}
         self.responder = Responder({apex: load(str(apex), path) for apex, path in self.files.items()})
-        #: When, who, by which transport, the query, and the response's rcode.
-        self.queries: deque[tuple[float, str, str, bytes, int]] = deque(maxlen=QUERY_LOG)
+        self.queries = QueryLog(QUERY_LOG)
         self._changing = asyncio.Lock()
         self._reloading: set[asyncio.Task[None]] = set()
         sys.setswitchinterval(SWITCH_INTERVAL)
@@ -54,7 +51,12 @@ class Server:
         self._dropped = metrics.counter("firstbyte_nameserver_dropped_total", "Queries without an answer", "reason")
         serials = metrics.gauge("firstbyte_nameserver_zone_serial", "Serial of each zone", "zone")
 
+        #: Finished answers since the last scrape: counting labels for each batch would cost as much as its lookups.
+        self._finished = 0
+
         def refresh() -> None:
+            self._count.inc(self._finished, transport="udp", rcode="NOERROR")
+            self._finished = 0
             for apex, zone in self.responder.zones.items():
                 serials.set(zone.serial, zone=str(apex))
 
@@ -67,7 +69,7 @@ class Server:
 
     async def start(self, endpoint: tuple[str, int]) -> serving.Listener:
         """Listen; raise `OSError` when the address is taken."""
-        listener = await serving.start(endpoint, self.handle)
+        listener = await serving.start(endpoint, self.handle, finished=self)
         self.telemetry.health.set("listener", ok=True, detail=f"{listener.address[0]}:{listener.address[1]}")
         return listener
 
@@ -77,7 +79,7 @@ class Server:
         if response is None:
             self._dropped.inc(reason="not_a_query")
             return None
-        self.queries.append((time.time(), client[0], transport, wire, response.rcode))
+        self.queries.add(client[0], transport, wire, response.rcode)
         self._count.inc(transport=transport, rcode=rcode_to_text(response.rcode))
         faults = self.telemetry.faults
         if faults.any_on:
@@ -89,6 +91,15 @@ class Server:
                 return _later(answer, float((faults.get("delay_answers") or {})["ms"]) / 1000)
             return answer
         return response.wire
+
+    def answers(self) -> serving.Answers | None:
+        """Return the finished answers; None while a fault switch is on."""
+        return None if self.telemetry.faults.any_on else self.responder.answers
+
+    def answered(self, questions: list[bytes], clients: bytes) -> None:
+        """Count and log a batch of finished answers."""
+        self._finished += len(questions)
+        self.queries.add_batch(questions, clients)
 
     async def reload(self, apex: Name) -> Zone:
         """Read the zone's file again, in a thread.  If it is wrong, the zone being served stays, and health says so."""
@@ -209,19 +220,7 @@ class Server:
         limit = request.query.get("limit", "100")
         if not (limit.isascii() and limit.isdigit()):
             raise AdminError(400, f"expected limit=NUMBER, got {limit!r}")
-        return [_logged(*entry) for entry in itertools.islice(reversed(self.queries), int(limit))]
-
-
-def _logged(at: float, client: str, transport: str, wire: bytes, rcode: int) -> dict[str, Any]:
-    """Decode one entry of the query log."""
-    try:
-        query = decode_query(wire)
-        qname, qtype = str(Name(query.qname.key)), rdtypes.to_text(query.qtype)
-    except RemoteError:
-        qname, qtype = "?", "?"
-    return {
-        "time": at, "client": client, "transport": transport, "qname": qname, "qtype": qtype, "rcode": rcode_to_text(rcode),
-    }  # fmt: skip
+        return self.queries.latest(int(limit))
 
 
 async def _later(answer: bytes, delay: float) -> bytes:

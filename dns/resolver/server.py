@@ -1,6 +1,7 @@
 """The shell: clients on one side, name servers on the other, the cache between; counters and the admin API."""
 
 import asyncio
+import heapq
 import itertools
 import random
 import time
@@ -90,6 +91,11 @@ class Server:
         self._failures: dict[tuple[Name, int], float] = {}
         #: By name and type.
         self._encoded: dict[tuple[bytes, int], Encoded] = {}
+        #: Answers in `_encoded` whose TTLs are right until the time next to each question in the heap.
+        self._hot = serving.Answers(QR | RA)
+        self._until: list[tuple[float, bytes]] = []
+        #: Answers sent from `_hot` and not counted yet.
+        self._finished = 0
         self._rng = random.Random()
         metrics = telemetry.metrics
         self._queries = metrics.counter(
@@ -99,7 +105,12 @@ class Server:
         self._misses = metrics.counter("firstbyte_resolver_cache_misses_total", "Queries that made others necessary")
         self._asked = metrics.counter("firstbyte_resolver_upstream_queries_total", "Queries to name servers", "kind")
         entries = metrics.gauge("firstbyte_resolver_cache_entries", "RRsets and refusals in the cache")
-        metrics.before_render(lambda: entries.set(len(self.cache)))
+
+        def refresh() -> None:
+            self._count_finished()
+            entries.set(len(self.cache))
+
+        metrics.before_render(refresh)
         telemetry.faults.declare("servfail", "Answer SERVFAIL with this probability", probability=1.0, seed=0)
         telemetry.faults.declare("drop_answers", "Drop answers with this probability", probability=1.0, seed=0)
         telemetry.route("GET", "/admin/cache", self._cache)
@@ -110,7 +121,7 @@ class Server:
 
     async def start(self, endpoint: tuple[str, int]) -> serving.Listener:
         """Listen; raise `OSError` when the address is taken."""
-        listener = await serving.start(endpoint, self.handle)
+        listener = await serving.start(endpoint, self.handle, finished=self)
         self.telemetry.health.set("listener", ok=True, detail=f"{listener.address[0]}:{listener.address[1]}")
         return listener
 
@@ -140,6 +151,7 @@ class Server:
         encoded = self._known(query, now)
         if encoded is not None:
             self._hits.inc()
+            self._lend(query, encoded)
             return self._respond(query, transport, encoded)
         if not query.flags & RD:  # only what is known, and that is nothing
             return self._fail(
@@ -147,6 +159,30 @@ class Server:
             )
         self._misses.inc()
         return self._later(query, transport, client)
+
+    def answers(self) -> serving.Answers | None:
+        """Return the answers whose TTLs are right now; None while a fault switch is on."""
+        now = self._now()
+        while self._until and self._until[0][0] <= now:
+            self._hot.discard(heapq.heappop(self._until)[1])
+        return None if self.telemetry.faults.any_on else self._hot
+
+    def answered(self, questions: list[bytes], clients: bytes) -> None:  # noqa: ARG002 - the protocol's signature
+        """Count a batch of answers from `answers`."""
+        self._finished += len(questions)
+
+    def _count_finished(self) -> None:
+        self._hits.inc(self._finished)
+        self._queries.inc(self._finished, transport="udp", rcode="NOERROR")
+        self._finished = 0
+
+    def _lend(self, query: Query, encoded: Encoded) -> None:
+        """Let further queries for the same question be answered without us until a TTL counts down."""
+        question = query.qname.key + query.question[-4:]
+        if encoded.rcode or encoded.until <= self._now() or question in self._hot.entries:
+            return
+        if self._hot.lend(question, (encoded.answers, encoded.authorities, 0), encoded.body):
+            heapq.heappush(self._until, (min(encoded.until, encoded.expires), question))
 
     def _known(self, query: Query, now: float) -> Encoded | None:
         """Return the answer that the cache holds, encoded, with the TTLs that remain."""
@@ -256,6 +292,7 @@ class Server:
             }
             for (key, rdtype), entry in itertools.islice(self.cache.entries(now), limit)
         ]
+        self._count_finished()
         hits, misses = self._hits.value(), self._misses.value()
         return {"entries": entries, "size": sum(1 for _ in self.cache.entries(now)), "hits": hits, "misses": misses}
 
@@ -270,6 +307,7 @@ class Server:
             raise AdminError(400, str(error)) from None
         flushed = self.cache.flush(owner)
         self._encoded.clear()
+        self._hot, self._until = serving.Answers(QR | RA), []
         self._failures.clear()
         if name is None:
             self.upstream.servers.forgive()

@@ -5,6 +5,7 @@ finished answers that the listener may send without it.
 """
 
 from serving.answers import COUNTS, Answers
+from serving.batch import Client, Finished, client_of
 from serving.listener import Handler, Listener, Reply, Transport, start
 
-__all__ = ["COUNTS", "Answers", "Handler", "Listener", "Reply", "Transport", "start"]
+__all__ = ["COUNTS", "Answers", "Client", "Finished", "Handler", "Listener", "Reply", "Transport", "client_of", "start"]

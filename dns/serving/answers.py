@@ -32,6 +32,7 @@ class Answers:
         #: Larger answers, and those types.
         self.others: dict[bytes, bytes] = {}
         self._chunks: list[ctypes.Array[ctypes.c_char]] = []
+        self._lent: dict[bytes, ctypes.Array[ctypes.c_char]] = {}
         self._view = memoryview(b"")
         self._address = self._used = 0
 
@@ -57,10 +58,26 @@ class Answers:
         at = self._used
         self._view[at : at + size] = body
         self._used = at + size
-        an, ns, ar = counts
-        entry = ENTRY.pack(self._address + at, size) + COUNTS.pack(an, ns, ar, ar + 1)
         small = size + len(question) + OVERHEAD <= PLAIN_UDP and not _has_letter(question[-4:])
-        (self.entries if small else self.others)[question] = entry
+        (self.entries if small else self.others)[question] = _entry(self._address + at, size, counts)
+
+    def lend(self, question: bytes, counts: Counts, body: bytearray) -> bool:
+        """Store an answer whose *body* stays in the caller's memory until `discard`; its size must not change.
+
+        Returns:
+            Whether it was stored: large answers, and types whose number is a letter in ASCII, are not.
+        """
+        if len(body) + len(question) + OVERHEAD > PLAIN_UDP or _has_letter(question[-4:]):
+            return False
+        memory = (ctypes.c_char * len(body)).from_buffer(body)
+        self._lent[question] = memory
+        self.entries[question] = _entry(ctypes.addressof(memory), len(body), counts)
+        return True
+
+    def discard(self, question: bytes) -> None:
+        """Forget a lent answer."""
+        self.entries.pop(question, None)
+        self._lent.pop(question, None)
 
     def get(self, question: bytes) -> tuple[bytes, bytes] | None:
         """Return counts (four of them, as in `COUNTS`) and body of the answer to a question in lower case but for its type."""
@@ -75,6 +92,11 @@ class Answers:
         self.entries.update(other.entries)
         self.others.update(other.others)
         self._chunks = other._chunks + self._chunks  # noqa: SLF001 - keeps their memory alive; the last one is still ours
+
+
+def _entry(address: int, size: int, counts: Counts) -> bytes:
+    an, ns, ar = counts
+    return ENTRY.pack(address, size) + COUNTS.pack(an, ns, ar, ar + 1)
 
 
 def _has_letter(end: bytes) -> bool:

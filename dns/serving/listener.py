@@ -1,6 +1,6 @@
 """One address, served over UDP and TCP (RFC 1035 section 4.2, RFC 7766).
 
-The handler gets bytes and gives bytes: decoding, policy and truncation are its own.
+The handler receives bytes and returns bytes: decoding, policy and truncation are its own.  Finished answers do not reach it.
 """
 
 import asyncio
@@ -10,42 +10,47 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
+from serving.batch import BATCH, IP_PKTINFO, MAX_QUERY, Batch, Client, Finished, available, send_later
 from telemetry import log
 
 logger = log.get("serving")
 Transport = Literal["udp", "tcp"]
 Reply = bytes | bytearray | None
 #: ``handler(query, client, transport)``; None drops the query.
-Handler = Callable[[bytes, tuple[str, int], Transport], Reply | Awaitable[Reply]]
+Handler = Callable[[bytes, Client, Transport], Reply | Awaitable[Reply]]
 
-#: Datagrams read per readiness event.  Enough to amortise the event loop, few enough to let timers and TCP through.
-UDP_BATCH = 64
-#: A query is small; more than this over UDP is not one.
-UDP_MAX_QUERY = 4096
-#: Answers under way over UDP.  Beyond it queries are dropped: the client asks again, the queue does not grow.
+#: Batches per readiness event: timers and TCP wait for no more than these.
+ROUNDS = 8
+#: Replies over UDP that are awaited at once.  Further queries are dropped: the client asks again, the queue does not grow.
 MAX_PENDING = 4096
-#: Open TCP connections; the oldest habit of exhausting a name server.
+#: Open TCP connections: an open one costs a client nothing.
 MAX_CONNECTIONS = 512
-#: Socket buffers: a burst of a few thousand queries waits there while one is answered.
+#: Socket buffers in bytes: a burst of a few thousand queries waits there while one is answered.
 BUFFER = 1 << 20
-#: Free ports tried for ``port 0``, since UDP and TCP must agree on one.
+#: Free ports tried for ``port 0``, since UDP and TCP must have the same one.
 PORT_TRIES = 16
 
 
 class Listener:
     """An address that is being served."""
 
-    def __init__(self, udp: socket.socket, tcp: asyncio.Server, handler: Handler, tcp_idle: float) -> None:
+    def __init__(
+        self, udp: socket.socket, tcp: asyncio.Server, handler: Handler, finished: Finished | None, tcp_idle: float
+    ) -> None:
         host, port = udp.getsockname()[:2]
         #: (IPv4 address, port) that is listened on, for UDP and for TCP.
         self.address: tuple[str, int] = (host, port)
-        #: Queries dropped because too many were under way.
+        #: Queries dropped because too many replies were awaited.
         self.dropped = 0
-        self._udp, self._tcp, self._handler, self._tcp_idle = udp, tcp, handler, tcp_idle
+        self._udp, self._tcp, self._handler, self._finished, self._tcp_idle = udp, tcp, handler, finished, tcp_idle
         self._loop = asyncio.get_running_loop()
         self._pending: set[asyncio.Task[None]] = set()
         self._connections: set[asyncio.Task[None]] = set()
-        self._loop.add_reader(udp.fileno(), self._readable)
+        wildcard = host == "0.0.0.0"
+        self._batch = Batch(udp, wildcard=wildcard) if available() else None
+        if self._batch is None and wildcard:
+            udp.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        self._loop.add_reader(udp.fileno(), self._readable if self._batch is None else self._batches)
 
     def __repr__(self) -> str:
         return (
@@ -53,7 +58,7 @@ class Listener:
         )
 
     async def close(self) -> None:
-        """Stop listening, let answers under way finish (one second at most), close connections."""
+        """Stop listening, wait at most a second for pending replies, close connections."""
         self._loop.remove_reader(self._udp.fileno())
         self._tcp.close()
         if self._pending:
@@ -63,43 +68,56 @@ class Listener:
         await asyncio.gather(*self._pending, *self._connections, return_exceptions=True)
         self._udp.close()
 
-    def _readable(self) -> None:
-        udp, handler = self._udp, self._handler
-        for _ in range(UDP_BATCH):
-            try:
-                query, client = udp.recvfrom(UDP_MAX_QUERY)
-            except OSError:  # nothing more to read, or an ICMP error for an earlier answer
+    def _batches(self) -> None:
+        """Answer what has arrived, a batch at a time."""
+        assert self._batch is not None  # noqa: S101 - or this is no reader
+        for _ in range(ROUNDS):
+            if self._batch.turn(self._handle, self._finished) < BATCH:
                 return
+
+    def _readable(self) -> None:
+        """Answer what has arrived, one query at a time, where the batched calls are missing."""
+        for _ in range(BATCH):
             try:
-                reply = handler(query, client, "udp")
-            except Exception as error:  # one query must not cost the others theirs
-                logger.error("handler_failed", client=client[0], transport="udp", query=query.hex(), error=repr(error))
-                continue
-            if reply is None:
-                continue
-            if isinstance(reply, (bytes, bytearray)):
-                self._send(reply, client)
-            elif len(self._pending) < MAX_PENDING:
-                task = self._loop.create_task(self._answer(reply, client))
-                self._pending.add(task)
-                task.add_done_callback(self._pending.discard)
-            else:
-                self.dropped += 1
-                if asyncio.iscoroutine(reply):
-                    reply.close()
+                query, ancillary, _flags, client = self._udp.recvmsg(MAX_QUERY, 64)
+            except OSError:  # nothing more to read, or an ICMP error for an earlier reply
+                return
+            local = next((bytes(4) + data[4:] for _level, kind, data in ancillary if kind == IP_PKTINFO), b"")
+            reply = self._handle(query, client, local)
+            if reply is not None:
+                self._send(reply, client, local)
 
-    def _send(self, reply: bytes | bytearray, client: tuple[str, int]) -> None:
-        with contextlib.suppress(OSError):  # full buffer or client gone: a datagram may be lost, that is what it is
-            self._udp.sendto(reply, client)
+    def _handle(self, query: bytes, client: Client, local: bytes) -> bytes | bytearray | None:
+        """Return the handler's reply; None when there is none, or it is sent later."""
+        try:
+            reply = self._handler(query, client, "udp")
+        except Exception as error:  # one query must not cost the others their replies
+            logger.error("handler_failed", client=client[0], transport="udp", query=query.hex(), error=repr(error))
+            return None
+        if reply is None or isinstance(reply, (bytes, bytearray)):
+            return reply
+        if len(self._pending) < MAX_PENDING:
+            task = self._loop.create_task(self._answer(reply, client, local))
+            self._pending.add(task)
+            task.add_done_callback(self._pending.discard)
+        else:
+            self.dropped += 1
+            if asyncio.iscoroutine(reply):
+                reply.close()
+        return None
 
-    async def _answer(self, reply: Awaitable[Reply], client: tuple[str, int]) -> None:
+    def _send(self, reply: bytes | bytearray, client: Client, local: bytes) -> None:
+        with contextlib.suppress(OSError):  # full buffer, or no way to this client: a datagram may be lost
+            send_later(self._udp, reply, client, local)
+
+    async def _answer(self, reply: Awaitable[Reply], client: Client, local: bytes) -> None:
         try:
             data = await reply
-        except Exception as error:  # one query must not cost the others theirs
+        except Exception as error:  # one query must not cost the others their replies
             logger.error("handler_failed", client=client[0], transport="udp", error=repr(error))
             return
         if data is not None:
-            self._send(data, client)
+            self._send(data, client, local)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -122,7 +140,7 @@ class Listener:
                 async with asyncio.timeout(self._tcp_idle):
                     await writer.drain()
         except (OSError, asyncio.IncompleteReadError, TimeoutError, asyncio.CancelledError):
-            pass  # idle, gone, or we are closing: in each case the connection ends
+            pass  # idle, gone, or we are closing: the connection ends
         except Exception as error:  # this connection ends, the server does not
             logger.error("handler_failed", client=client[0], transport="tcp", error=repr(error))
         finally:
@@ -132,25 +150,34 @@ class Listener:
                 await writer.wait_closed()
 
 
-async def start(endpoint: tuple[str, int], handler: Handler, *, tcp_idle: float = 10.0) -> Listener:
+async def start(
+    endpoint: tuple[str, int],
+    handler: Handler,
+    *,
+    finished: Finished | None = None,
+    tcp_idle: float = 10.0,
+    shared: bool = False,
+) -> Listener:
     """Serve *handler* on *endpoint*, UDP and TCP at the same port (any free one for port 0).
 
     Args:
-        endpoint: IPv4 address and port.
-        handler: called once per query, on the event loop; may return an awaitable.
-        tcp_idle: seconds until a silent TCP connection is closed (RFC 7766 section 6.2.3).
+        endpoint: IPv4 address and port; replies leave from the address that was asked, also on 0.0.0.0.
+        handler: called once per query that has no finished answer, on the event loop; may return an awaitable.
+        finished: answers over UDP that need no handler.
+        tcp_idle: seconds until an idle TCP connection is closed (RFC 7766 section 6.2.3).
+        shared: whether other processes may listen on the same port (SO_REUSEPORT); the kernel spreads clients over them.
 
     Raises:
         OSError: the address is in use or not ours.
     """
-    udp, tcp = _bind(*endpoint)
+    udp, tcp = _bind(*endpoint, shared=shared)
     listener: Listener
     server = await asyncio.start_server(lambda r, w: listener._connected(r, w), sock=tcp)  # noqa: SLF001, PLW0108 - late bound
-    listener = Listener(udp, server, handler, tcp_idle)
+    listener = Listener(udp, server, handler, finished, tcp_idle)
     return listener
 
 
-def _bind(host: str, port: int) -> tuple[socket.socket, socket.socket]:
+def _bind(host: str, port: int, *, shared: bool) -> tuple[socket.socket, socket.socket]:
     for attempt in range(PORT_TRIES):
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -158,6 +185,9 @@ def _bind(host: str, port: int) -> tuple[socket.socket, socket.socket]:
             udp.setblocking(False)
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+            if shared:
+                for sock in (udp, tcp):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             udp.bind((host, port))
             tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tcp.bind((host, udp.getsockname()[1]))

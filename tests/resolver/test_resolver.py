@@ -197,3 +197,28 @@ async def test_flushing_asks_the_root_again(server: Server, internet: Internet) 
 @pytest.mark.parametrize("wire", [b"", b"\0" * 11, b"\0\0\x80" + b"\0" * 9], ids=["empty", "short", "a-response"])
 def test_what_is_no_query_gets_no_answer(server: Server, wire: bytes) -> None:
     assert server.handle(wire, ("127.0.0.1", 1), "udp") is None
+
+
+async def test_hot_answers_are_finished_until_a_ttl_counts_down_and_are_counted(internet: Internet) -> None:
+    clock = 1000.0
+    server = Server(Telemetry("resolver"), HINTS, port=internet.port, now=lambda: clock)
+    question = b"\3www\7example\3com\0\0\1\0\1"
+    for name in ("www.example.com.", "WWW.example.com.", "nobody.example.com.", "nobody.example.com."):
+        await ask(server, name)
+    answers = server.answers()
+    assert answers is not None
+    assert list(answers.entries) == [question], "NXDOMAIN has another rcode"
+    counts, body = answers.get(question) or (b"", b"")
+    assert (counts, body[-14:]) == (bytes([0, 1, 0, 0, 0, 0, 0, 1]), b"\0\1\0\1\0\0\0\x1e\0\4\xc0\0\2\1")
+    server.answered([question] * 3, bytes(48))
+    assert server._cache(Request("GET", "/"))["hits"] == 2 + 3
+    clock += 0.6
+    assert server.answers() is answers
+    assert not answers.entries
+    await ask(server, "www.example.com.")
+    assert (answers.get(question) or (b"", b""))[1][-8:-6] == b"\0\x1d", "29 seconds are left"
+    server.telemetry.faults.switch_on("servfail", {})
+    assert server.answers() is None
+    server.telemetry.faults.clear()
+    server._flush(Request("POST", "/", body=b'{"all": true}'))
+    assert repr(server.answers()) == "<Answers 0 chunks=0>"

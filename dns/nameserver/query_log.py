@@ -1,0 +1,78 @@
+"""The last queries, stored as they arrived and decoded when someone reads them."""
+
+import time
+from collections import deque
+from typing import Any
+
+from dnsmessage import Name, RemoteError, decode_query, rcode_to_text, rdtypes
+from serving import client_of
+
+#: When, transport, rcode; a query with its client, or a batch's questions (lower case) with a row of struct sockaddr_in.
+_Single = tuple[float, str, int, bytes, str]
+_Batch = tuple[float, list[bytes], bytes]
+
+
+class QueryLog:
+    """At least the last *size* queries."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._count = size, 0
+        self._entries: deque[_Single | _Batch] = deque()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, client: str, transport: str, wire: bytes, rcode: int) -> None:
+        """Record one query of any kind."""
+        self._append((time.time(), transport, rcode, wire, client), 1)
+
+    def add_batch(self, questions: list[bytes], clients: bytes) -> None:
+        """Record queries over UDP that got a finished answer, rcode NOERROR."""
+        self._append((time.time(), questions, clients), len(questions))
+
+    def latest(self, limit: int) -> list[dict[str, Any]]:
+        """Return the last queries as JSON objects, newest first."""
+        found: list[dict[str, Any]] = []
+        for entry in reversed(self._entries):
+            if len(found) >= limit:
+                break
+            if len(entry) == 5:
+                found.append(_single(*entry))
+            else:
+                found += reversed(_batch(*entry))
+        return found[:limit]
+
+    def _append(self, entry: _Single | _Batch, count: int) -> None:
+        self._entries.append(entry)
+        self._count += count
+        while self._count - (first := _weight(self._entries[0])) >= self._size:
+            self._entries.popleft()
+            self._count -= first
+
+
+def _weight(entry: _Single | _Batch) -> int:
+    return 1 if len(entry) == 5 else len(entry[1])
+
+
+def _single(at: float, transport: str, rcode: int, wire: bytes, client: str) -> dict[str, Any]:
+    try:
+        query = decode_query(wire)
+        qname, qtype = str(Name(query.qname.key)), rdtypes.to_text(query.qtype)
+    except RemoteError:
+        qname, qtype = "?", "?"
+    return _row(at, client, transport, qname, qtype, rcode)
+
+
+def _batch(at: float, questions: list[bytes], clients: bytes) -> list[dict[str, Any]]:
+    rows = []
+    for place, question in enumerate(questions):
+        client, _ = client_of(clients[16 * place : 16 * place + 16])
+        qtype = rdtypes.to_text(int.from_bytes(question[-4:-2], "big"))
+        rows.append(_row(at, client, "udp", str(Name(question[:-4])), qtype, 0))
+    return rows
+
+
+def _row(at: float, client: str, transport: str, qname: str, qtype: str, rcode: int) -> dict[str, Any]:
+    return {
+        "time": at, "client": client, "transport": transport, "qname": qname, "qtype": qtype, "rcode": rcode_to_text(rcode),
+    }  # fmt: skip

@@ -1,0 +1,243 @@
+"""UDP in batches: one `recvmmsg`, one `sendmmsg`, and no Python per query where the answer is finished (`serving.answers`).
+
+Queries of one batch that have the same header and OPT record are looked up by a few calls into C, and a response is sent from
+three places: header and question from where the query was received, the body from where it was compiled, and OPT.  Everything
+else goes to the handler one by one, and its reply into a slot of its own.
+"""
+
+import ctypes
+import errno
+import socket
+import struct
+import sys
+from array import array
+from collections.abc import Callable
+from itertools import repeat
+from operator import add, sub
+from typing import Any, Protocol
+
+from dnsmessage import encode_opt
+from dnsmessage.message import CD, RD
+from serving.answers import Answers
+
+#: Queries per system call: enough to share its cost, few enough to let timers and TCP through.
+BATCH = 64
+#: Bytes of a query that are received in place; the rest of a longer one, up to `MAX_QUERY`, goes to a buffer next to it.
+SLOT, MAX_QUERY = 256, 4096
+#: Bytes of the largest reply over UDP.
+MAX_REPLY = 4096
+#: Before each slot, so that the four counts of a header are one aligned 8-byte number.
+_SHIFT = 4
+#: One cmsghdr with struct in_pktinfo (ip(7)).
+_CONTROL = 32
+IP_PKTINFO = 8
+#: The four counts of a query without and with OPT.
+_PLAIN, _EDNS = bytes((0, 1, 0, 0, 0, 0, 0, 0)), bytes((0, 1, 0, 0, 0, 0, 0, 1))
+_OPT = len(encode_opt())
+#: Stands for "no finished answer" in a row of entries.
+_MISS = bytes(24)
+
+Client = tuple[str, int]
+#: ``handler(query, client, local)``: a reply, or None when none is to be sent now; *local* is for `send_later`.
+Handle = Callable[[bytes, Client, bytes], bytes | bytearray | None]
+
+
+class Finished(Protocol):
+    """Where finished answers come from."""
+
+    def answers(self) -> Answers | None:
+        """Return the answers that are valid now; None to send every query to the handler."""
+
+    def answered(self, questions: list[bytes], clients: bytes) -> None:
+        """Count and log queries that were answered: questions in lower case, clients as a row of struct sockaddr_in."""
+
+
+def available() -> bool:
+    """Return whether this system has the calls, with the layout of structures that this module writes."""
+    if sys.platform != "linux" or struct.calcsize("P") != 8 or sys.byteorder != "little":
+        return False
+    return hasattr(ctypes.PyDLL(None), "recvmmsg")
+
+
+def client_of(name: bytes) -> Client:
+    """Return address and port of a struct sockaddr_in."""
+    return socket.inet_ntoa(name[4:8]), int.from_bytes(name[2:4], "big")
+
+
+class _Block:
+    """Memory at an address that never moves."""
+
+    def __init__(self, size: int) -> None:
+        self._buffer = ctypes.create_string_buffer(size)
+        self.address = ctypes.addressof(self._buffer)
+        self.view = memoryview(self._buffer).cast("B")
+
+
+class Batch:
+    """The buffers and the two calls for one socket."""
+
+    def __init__(self, sock: socket.socket, *, wildcard: bool) -> None:
+        """Prepare *sock*; *wildcard*: it is bound to 0.0.0.0, and a reply must leave from the address that was asked."""
+        self._fd, self._wildcard = sock.fileno(), wildcard
+        self.dropped = 0
+        if wildcard:
+            sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        libc = ctypes.PyDLL(None, use_errno=True)  # PyDLL: the calls never block, so the GIL need not change hands
+        self._recvmmsg, self._sendmmsg = libc.recvmmsg, libc.sendmmsg
+        self._recvmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
+        self._sendmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
+        self._rx, self._overflow = _Block(BATCH * SLOT + 8), _Block(BATCH * (MAX_QUERY - SLOT))
+        self._tx, self._opts = _Block(BATCH * MAX_REPLY), _Block(2 * _OPT)
+        self._opts.view[:] = encode_opt() + encode_opt(dnssec_ok=True)
+        self._names, self._control = _Block(BATCH * 16), _Block(BATCH * _CONTROL)
+        self._keep = [_Block(BATCH * size) for size in (32, 48, 64, 64)]
+        receive_iov, send_iov, receive_header, send_header = self._keep
+        riov, siov, rheader, sheader = (block.view.cast("Q") for block in self._keep)
+        self._send_at, self._receive_at = send_header.address, receive_header.address
+        for i in range(BATCH):
+            slot = self._rx.address + _SHIFT + i * SLOT
+            riov[4 * i : 4 * i + 4] = array(
+                "Q", [slot, SLOT, self._overflow.address + i * (MAX_QUERY - SLOT), MAX_QUERY - SLOT]
+            )
+            name, control = self._names.address + 16 * i, self._control.address + _CONTROL * i
+            size = _CONTROL if wildcard else 0
+            for header, vector in ((rheader, receive_iov.address + 32 * i), (sheader, send_iov.address + 48 * i)):
+                header[8 * i : 8 * i + 6] = array("Q", [name, 16, vector, 2, control if wildcard else 0, size])
+            siov[6 * i] = slot
+        # Columns: the same field of every slot.
+        words = self._rx.view.cast("H")[_SHIFT // 2 :]
+        row = SLOT // 2
+        self._flags, self._an, self._ns, self._ar = (words[at::row][:BATCH] for at in (1, 3, 4, 5))
+        self._counts = self._rx.view.cast("Q")[1 :: SLOT // 8][:BATCH]
+        self._lengths = self._keep[2].view.cast("I")[14::16]
+        self._control_sizes = rheader[5::8]
+        self._interfaces = self._control.view.cast("I")[4::8]
+        self._vectors = sheader[3::8]
+        self._siov = siov
+        self._question_sizes, self._body_at, self._body_sizes = siov[1::6], siov[2::6], siov[3::6]
+        self._opt_at, self._opt_sizes = siov[4::6], siov[5::6]
+        self._slot_at = siov[0::6]
+        self._slots = array("Q", self._slot_at.tolist())
+        self._vectors_now = 2  # what every row has after the last batch; 0 for a mixture
+        self._bases = range(0, BATCH * SLOT, SLOT)
+        self._starts = range(12, BATCH * SLOT, SLOT)
+
+    def turn(self, handle: Handle, finished: Finished | None) -> int:
+        """Receive a batch, answer it, send the replies; return how many queries there were."""
+        if self._wildcard:
+            self._control_sizes[:] = array("Q", [_CONTROL]) * BATCH
+        count = int(self._recvmmsg(self._fd, self._receive_at, BATCH, socket.MSG_DONTWAIT, None))
+        if count <= 0:
+            return 0
+        if self._wildcard:
+            self._interfaces[:count] = array("I", bytes(4 * count))
+        lengths = self._lengths[:count].tolist()
+        blob = self._rx.view[_SHIFT : _SHIFT + count * SLOT].tobytes()
+        answers = finished.answers() if finished is not None else None
+        misses: Any = range(count)
+        if answers is not None:
+            misses = self._finished(blob, count, lengths, answers, finished)
+        silent = self._handled(blob, lengths, misses, handle) if misses else []
+        self._send(count, silent)
+        return count
+
+    def _finished(self, blob: bytes, count: int, lengths: list[int], answers: Answers, finished: Any) -> Any:
+        """Prepare the replies that are finished; return the indexes of the other queries."""
+        counts, flags = self._counts[:count].tobytes(), self._flags[:count].tobytes()
+        edns = counts[:8] == _EDNS
+        if (
+            not (edns or counts[:8] == _PLAIN)
+            or counts != counts[:8] * count
+            or flags != flags[:2] * count
+            or flags[0] & 0xFE
+            or max(lengths) > SLOT
+            or min(lengths) < 17 + _OPT * edns
+        ):
+            return range(count)
+        ends = list(map(add, self._bases, lengths))
+        opt = b""
+        if edns:
+            opts = ends
+            ends = list(map(sub, ends, repeat(_OPT)))
+            different = set(map(blob.__getitem__, map(slice, ends, opts)))
+            opt = different.pop()
+            if different or opt[:3] != b"\0\0\x29" or opt[5:7] != b"\0\0" or opt[7] & 0x7F or opt[8:] != b"\0\0\0":
+                return range(count)
+        questions = list(map(bytes.lower, map(blob.__getitem__, map(slice, self._starts, ends))))
+        found = list(map(answers.entries.get, questions, repeat(_MISS)))
+        missed = found.count(_MISS)
+        if missed == count:
+            return range(count)
+        row = memoryview(b"".join(found))
+        numbers, words = row.cast("Q"), row.cast("H")
+        self._question_sizes[:count] = array("Q", map(sub, ends, self._bases))
+        self._body_at[:count], self._body_sizes[:count] = numbers[0::3], numbers[1::3]
+        self._an[:count], self._ns[:count] = words[8::12], words[9::12]
+        self._ar[:count] = words[11::12] if edns else words[10::12]
+        bits = answers.flags | int.from_bytes(flags[:2], "big") & (RD | CD)
+        self._flags[:count] = array("H", bits.to_bytes(2, "big") * count)
+        if edns:
+            self._opt_at[:count] = array("Q", [self._opts.address + _OPT * (opt[7] >> 7)]) * count
+        if self._vectors_now != 2 + edns:
+            self._restore(2 + edns)
+        clients = self._names.view[: 16 * count].tobytes()
+        if not missed:
+            finished.answered(questions, clients)
+            return ()
+        misses = [i for i, entry in enumerate(found) if entry is _MISS]
+        rest = [i for i, entry in enumerate(found) if entry is not _MISS]
+        finished.answered([questions[i] for i in rest], b"".join(clients[16 * i : 16 * i + 16] for i in rest))
+        return misses
+
+    def _restore(self, vectors: int) -> None:
+        """Point every row to its slot again, and give it this many parts: header and question, body, and OPT."""
+        self._slot_at[:] = self._slots
+        self._vectors[:] = array("Q", [vectors]) * BATCH
+        self._opt_sizes[:] = array("Q", [_OPT]) * BATCH
+        self._vectors_now = vectors
+
+    def _handled(self, blob: bytes, lengths: list[int], which: Any, handle: Handle) -> list[int]:
+        """Ask the handler; return the indexes of queries that get no reply now."""
+        silent = []
+        for i in which:
+            wire = blob[i * SLOT : i * SLOT + lengths[i]] if lengths[i] <= SLOT else self._long(blob, i, lengths[i])
+            client = client_of(self._names.view[16 * i : 16 * i + 16].tobytes())
+            reply = handle(wire, client, self._local(i))
+            if reply is None or len(reply) > MAX_REPLY:
+                silent.append(i)
+                continue
+            at = i * MAX_REPLY
+            self._tx.view[at : at + len(reply)] = reply
+            self._siov[6 * i], self._siov[6 * i + 1] = self._tx.address + at, len(reply)
+            self._vectors[i] = 1
+            self._vectors_now = 0
+        return silent
+
+    def _long(self, blob: bytes, i: int, length: int) -> bytes:
+        at = i * (MAX_QUERY - SLOT)
+        return blob[i * SLOT : (i + 1) * SLOT] + self._overflow.view[at : at + length - SLOT].tobytes()
+
+    def _local(self, i: int) -> bytes:
+        """Return struct in_pktinfo of a query: where a reply must leave from."""
+        return self._control.view[_CONTROL * i + 16 : _CONTROL * i + 28].tobytes() if self._wildcard else b""
+
+    def _send(self, count: int, silent: list[int]) -> None:
+        start = 0
+        for end in (*silent, count):
+            while start < end:
+                sent = int(self._sendmmsg(self._fd, self._send_at + 64 * start, end - start, socket.MSG_DONTWAIT))
+                if sent <= 0:
+                    if ctypes.get_errno() == errno.EINTR:
+                        continue
+                    self.dropped += 1  # full buffer, or no way to this client: a datagram may be lost
+                    sent = 1
+                start += sent
+            start = end + 1
+
+
+def send_later(sock: socket.socket, reply: bytes | bytearray, client: Client, local: bytes) -> None:
+    """Send one reply, from the address that was asked where *local* says which; raise `OSError`."""
+    if local:
+        sock.sendmsg([reply], [(socket.IPPROTO_IP, IP_PKTINFO, local)], 0, client)
+    else:
+        sock.sendto(reply, client)
