@@ -12,6 +12,10 @@ _Single = tuple[float, str, int, bytes, str]
 _Batch = tuple[float, list[bytes], bytes]
 
 
+#: Bytes of a query that are stored: header and the longest question.  Padding must not fill the log.
+_STORED = 12 + 255 + 4
+
+
 class QueryLog:
     """At least the last *size* queries."""
 
@@ -24,7 +28,7 @@ class QueryLog:
 
     def add(self, client: str, transport: str, wire: bytes, rcode: int) -> None:
         """Record one query of any kind."""
-        self._append((time.time(), transport, rcode, wire, client), 1)
+        self._append((time.time(), transport, rcode, wire[:_STORED], client), 1)
 
     def add_batch(self, questions: list[bytes], clients: bytes) -> None:
         """Record queries over UDP that got a finished answer, rcode NOERROR."""
@@ -56,7 +60,7 @@ def _weight(entry: _Single | _Batch) -> int:
 
 def _single(at: float, transport: str, rcode: int, wire: bytes, client: str) -> dict[str, Any]:
     try:
-        query = decode_query(wire)
+        query = decode_query(wire[:4] + b"\0\1\0\0\0\0\0\0" + wire[12:])
         qname, qtype = str(Name(query.qname.key)), rdtypes.to_text(query.qtype)
     except RemoteError:
         qname, qtype = "?", "?"

@@ -1,12 +1,14 @@
 """The shell: a record changed over the admin port is served at once; a bad file changes nothing."""
 
 import asyncio
+import struct
 import time
 from pathlib import Path
 
 import pytest
 
 from nameserver.__main__ import main
+from nameserver.query_log import QueryLog
 from nameserver.server import Server
 from telemetry import AdminError, Request, Telemetry
 
@@ -129,3 +131,22 @@ async def test_the_query_log_names_who_asked_for_what(server: Server) -> None:
         ("192.0.2.7", "udp", "?", "?", "FORMERR"),
         ("192.0.2.8", "tcp", "w.example.", "A", "NXDOMAIN"),
     ]
+
+
+def test_the_query_log_is_bounded_in_entries_and_bytes() -> None:
+    log = QueryLog(100)
+    padded = (
+        QUERY[:11] + b"\1" + QUERY[12:] + struct.pack("!BHHIHHH", 0, 41, 1232, 0, 60_004, 12, 60_000) + bytes(60_000)
+    )
+    for _ in range(300):
+        log.add("192.0.2.9", "tcp", padded, 3)
+    assert len(log) == 100
+    assert sum(len(entry[3]) for entry in log._entries) < 100 * 300
+    client = b"\2\0\0\x35\xc0\0\2\7" + bytes(8)
+    log.add_batch([b"\1a\0\0\x1c\0\1", b"\1b\0\0\1\0\1"], client * 2)
+    rows = log.latest(3)
+    assert [(r["qname"], r["qtype"], r["client"]) for r in rows] == [
+        ("b.", "A", "192.0.2.7"), ("a.", "AAAA", "192.0.2.7"), ("w.example.", "A", "192.0.2.9"),
+    ]  # fmt: skip
+    log.add_batch([b"\1a\0\0\x1c\0\1"] * 500, client * 500)
+    assert len(log) == 500, "a batch is dropped as a whole, once the entries after it are enough"
