@@ -31,6 +31,8 @@ FAILURE_TTL = 1.0
 REMEMBERED = 512
 #: Encoded answers kept, and the largest in bytes: bigger ones are rare and encoded each time.
 MAX_ENCODED, MAX_ENCODED_SIZE = 20_000, 1232
+#: Answers that are sent without the handler at one time, and seconds (one TTL each) until a query must show again that one is hot.
+MAX_HOT, MAX_COUNTDOWNS = 4096, 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +93,9 @@ class Server:
         self._failures: dict[tuple[Name, int], float] = {}
         #: By name and type.
         self._encoded: dict[tuple[bytes, int], Encoded] = {}
-        #: Answers in `_encoded` whose TTLs are right until the time next to each question in the heap.
+        #: Answers that are sent without us, and by time: whose TTLs must count down then, and how often that was done.
         self._hot = serving.Answers(QR | RA)
-        self._until: list[tuple[float, bytes]] = []
+        self._due: list[tuple[float, bytes, int, Encoded]] = []
         #: Answers sent from `_hot` and not counted yet.
         self._finished = 0
         self._rng = random.Random()
@@ -162,9 +164,14 @@ class Server:
 
     def answers(self) -> serving.Answers | None:
         """Return the answers whose TTLs are right now; None while a fault switch is on."""
-        now = self._now()
-        while self._until and self._until[0][0] <= now:
-            self._hot.discard(heapq.heappop(self._until)[1])
+        now, due = self._now(), self._due
+        while due and due[0][0] <= now:
+            _, question, count, encoded = heapq.heappop(due)
+            if count < MAX_COUNTDOWNS and now < encoded.expires:
+                encoded.refresh(now)
+                heapq.heappush(due, (min(encoded.until, encoded.expires), question, count + 1, encoded))
+            else:
+                self._hot.discard(question)
         return None if self.telemetry.faults.any_on else self._hot
 
     def answered(self, questions: list[bytes], clients: bytes) -> None:  # noqa: ARG002 - the protocol's signature
@@ -177,12 +184,12 @@ class Server:
         self._finished = 0
 
     def _lend(self, query: Query, encoded: Encoded) -> None:
-        """Let further queries for the same question be answered without us until a TTL counts down."""
+        """Let further queries for the same question be answered without us."""
         question = query.qname.key + query.question[-4:]
-        if encoded.rcode or encoded.until <= self._now() or question in self._hot.entries:
+        if encoded.rcode or encoded.until <= self._now() or question in self._hot.entries or len(self._due) >= MAX_HOT:
             return
         if self._hot.lend(question, (encoded.answers, encoded.authorities, 0), encoded.body):
-            heapq.heappush(self._until, (min(encoded.until, encoded.expires), question))
+            heapq.heappush(self._due, (min(encoded.until, encoded.expires), question, 0, encoded))
 
     def _known(self, query: Query, now: float) -> Encoded | None:
         """Return the answer that the cache holds, encoded, with the TTLs that remain."""
@@ -307,7 +314,7 @@ class Server:
             raise AdminError(400, str(error)) from None
         flushed = self.cache.flush(owner)
         self._encoded.clear()
-        self._hot, self._until = serving.Answers(QR | RA), []
+        self._hot, self._due = serving.Answers(QR | RA), []
         self._failures.clear()
         if name is None:
             self.upstream.servers.forgive()
