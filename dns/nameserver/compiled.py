@@ -1,4 +1,4 @@
-"""A zone as finished answers: whatever the ladder says that does not depend on more than the length of the question's name.
+"""A zone as finished answers: every answer of the ladder that depends on nothing but the length of the question's name.
 
 An exact name and type has one finished body.  A referral, NXDOMAIN, NODATA and a wildcard's RRset are the same for every
 name below their anchor but for compression pointers, which move with the length of the name: a `Tail` moves them.
@@ -35,18 +35,20 @@ class Tail:
     #: Where pointers are in the body, which is written for a question name two bytes longer than the anchor.
     pointers: tuple[int, ...]
     body: bytes
-    _moved: dict[int, bytes] = field(default_factory=dict)
+    #: Bodies by length of name; None not to keep them: a zone has two tails for negative answers, but any number of cuts.
+    moved: dict[int, bytes] | None = None
 
     def at(self, length: int) -> bytes:
         """Return the body for a question name of *length* bytes on the wire."""
-        moved = self._moved.get(length)
-        if moved is None:
-            body, by = bytearray(self.body), length - self.anchor - 2
-            for pointer in self.pointers:
-                (old,) = struct.unpack_from("!H", body, pointer)
-                struct.pack_into("!H", body, pointer, old + by)
-            moved = self._moved[length] = bytes(body)
-        return moved
+        if self.moved is not None and length in self.moved:
+            return self.moved[length]
+        body, by = bytearray(self.body), length - self.anchor - 2
+        for pointer in self.pointers:
+            (old,) = struct.unpack_from("!H", body, pointer)
+            struct.pack_into("!H", body, pointer, old + by)
+        if self.moved is not None:
+            self.moved[length] = bytes(body)
+        return bytes(body)
 
 
 @dataclass(slots=True)
@@ -179,6 +181,7 @@ def _tail(content: Answer, name: Name | None = None) -> Tail | None:
 def _some(content: Answer) -> Tail:
     tail = _tail(content)
     assert tail is not None  # noqa: S101 - one SOA is less than MAX_TAIL
+    tail.moved = {}
     return tail
 
 
@@ -190,7 +193,7 @@ def _stranger(zone: Zone, anchor: Name) -> Name:
 
 
 class _Below:
-    """Tells whether the name of a question is below a cut."""
+    """Whether the name of a question is below a cut."""
 
     def __init__(self, zone: Zone) -> None:
         self._cuts, self._least = zone.cuts, len(zone.apex.key)

@@ -1,4 +1,4 @@
-"""The shell: sockets, counters, fault switches and the admin API of a name server."""
+"""A name server's shell: sockets, counters, fault switches and the admin API."""
 
 import asyncio
 import sys
@@ -20,9 +20,9 @@ from telemetry import AdminError, Request, Telemetry, log
 
 logger = log.get("nameserver")
 
-#: Queries remembered for ``GET /admin/queries``: what an experiment has asked in its last seconds.
+#: Queries kept for ``GET /admin/queries``: what an experiment has asked in its last seconds.
 QUERY_LOG = 2000
-#: Seconds after which a thread that compiles a zone must let answers go out; Python's default is 5 ms.
+#: Seconds after which the interpreter switches threads, so that a zone being compiled delays no answer; the default is 5 ms.
 SWITCH_INTERVAL = 0.001
 #: Records of one RRset that the admin API accepts.
 MAX_RECORDS = 100
@@ -74,7 +74,7 @@ class Server:
         return listener
 
     def handle(self, wire: bytes, client: tuple[str, int], transport: serving.Transport) -> Any:
-        """Answer one query, or not, as zones and fault switches say."""
+        """Return the reply to one query, an awaitable of it while a fault delays it, or None when none is sent."""
         response = self.responder.respond(wire, udp=transport == "udp")
         if response is None:
             self._dropped.inc(reason="not_a_query")
@@ -224,7 +224,7 @@ class Server:
 
 
 async def _later(answer: bytes, delay: float) -> bytes:
-    await asyncio.sleep(delay)  # the fault itself
+    await asyncio.sleep(delay)  # what the fault switch does
     return answer
 
 

@@ -1,4 +1,4 @@
-"""The shell: clients on one side, name servers on the other, the cache between; counters and the admin API."""
+"""The resolver's shell: clients, name servers, the cache between them; counters and the admin API."""
 
 import asyncio
 import heapq
@@ -24,14 +24,13 @@ logger = log.get("resolver")
 
 #: Seconds that one question may take; clients give up after five.
 DEADLINE = 8.0
-#: Seconds that a failure is remembered, so that a hot name whose servers are down does not become a flood
-#: (RFC 9520 asks for 1 s at least).
+#: Seconds for which a failure is cached, so that a hot name whose servers are down causes no flood of queries (RFC 9520: at least 1 s).
 FAILURE_TTL = 1.0
-#: Resolutions remembered for ``GET /admin/resolutions``.
+#: Resolutions kept for ``GET /admin/resolutions``.
 REMEMBERED = 512
 #: Encoded answers kept, and the largest in bytes: bigger ones are rare and encoded each time.
 MAX_ENCODED, MAX_ENCODED_SIZE = 20_000, 1232
-#: Answers that are sent without the handler at one time, and seconds (one TTL each) until a query must show again that one is hot.
+#: Hot answers at one time, and how often the TTLs of one count down until a query must show again that it is hot.
 MAX_HOT, MAX_COUNTDOWNS = 4096, 30
 
 
@@ -93,7 +92,8 @@ class Server:
         self._failures: dict[tuple[Name, int], float] = {}
         #: By name and type.
         self._encoded: dict[tuple[bytes, int], Encoded] = {}
-        #: Answers that are sent without us, and by time: whose TTLs must count down then, and how often that was done.
+        #: Answers that the listener sends without calling `handle`; and a heap of when each one's TTLs count down, its question,
+        #: and how often they have.
         self._hot = serving.Answers(QR | RA)
         self._due: list[tuple[float, bytes, int, Encoded]] = []
         #: Answers sent from `_hot` and not counted yet.
@@ -104,9 +104,9 @@ class Server:
             "firstbyte_resolver_queries_total", "Clients' queries by transport and rcode", "transport", "rcode"
         )
         self._hits = metrics.counter("firstbyte_resolver_cache_hits_total", "Queries answered from the cache")
-        self._misses = metrics.counter("firstbyte_resolver_cache_misses_total", "Queries that made others necessary")
+        self._misses = metrics.counter("firstbyte_resolver_cache_misses_total", "Queries that had to ask a name server")
         self._asked = metrics.counter("firstbyte_resolver_upstream_queries_total", "Queries to name servers", "kind")
-        entries = metrics.gauge("firstbyte_resolver_cache_entries", "RRsets and refusals in the cache")
+        entries = metrics.gauge("firstbyte_resolver_cache_entries", "RRsets and negative answers in the cache")
 
         def refresh() -> None:
             self._count_finished()
@@ -155,7 +155,7 @@ class Server:
             self._hits.inc()
             self._lend(query, encoded)
             return self._respond(query, transport, encoded)
-        if not query.flags & RD:  # only what is known, and that is nothing
+        if not query.flags & RD:  # answered from the cache only, and it has nothing
             return self._fail(
                 query, transport, Failed("not in the cache, and recursion was not asked for", 20), REFUSED
             )
@@ -184,7 +184,7 @@ class Server:
         self._finished = 0
 
     def _lend(self, query: Query, encoded: Encoded) -> None:
-        """Let further queries for the same question be answered without us."""
+        """Let the listener answer further queries for the same question."""
         question = query.qname.key + query.question[-4:]
         if encoded.rcode or encoded.until <= self._now() or question in self._hot.entries or len(self._due) >= MAX_HOT:
             return
