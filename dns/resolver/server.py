@@ -15,6 +15,7 @@ from dnsmessage import Name, NameSyntaxError, Query, RemoteError, decode_query, 
 from dnsmessage import rdata as rdatas
 from dnsmessage.message import BADVERS, QR, RA, RD, REFUSED, SERVFAIL
 from resolver.cache import NO_NAME, Cache
+from resolver.local_names import local
 from resolver.resolution import Ask, Failed, Outcome, Resolution, Resolved
 from resolver.responses import Encoded, encode, failure, respond
 from resolver.upstream import Upstream
@@ -198,7 +199,7 @@ class Server:
         if encoded is not None and now < encoded.expires:
             encoded.refresh(now)
             return encoded
-        step = Resolution(query.qname, query.qtype, self.cache, self.hints, self.upstream.servers, self._rng).step(now)
+        step = local(query.qname, query.qtype, now) or self._resolution(query.qname, query.qtype).step(now)
         if not isinstance(step, Resolved):
             return None
         self.trails.append(
@@ -216,6 +217,9 @@ class Server:
                 self._encoded.clear()
             self._encoded[key] = encoded
         return encoded
+
+    def _resolution(self, qname: Name, qtype: int) -> Resolution:
+        return Resolution(qname, qtype, self.cache, self.hints, self.upstream.servers, self._rng)
 
     async def _later(self, query: Query, transport: serving.Transport, client: tuple[str, int]) -> bytes:
         key = (Name(query.qname.key), query.qtype)
@@ -262,7 +266,7 @@ class Server:
         return outcome
 
     async def _drive(self, key: tuple[Name, int], trail: Trail) -> Resolved | Failed:
-        resolution = Resolution(*key, self.cache, self.hints, self.upstream.servers, self._rng)
+        resolution = self._resolution(*key)
         while True:
             step = resolution.step(self._now())
             if not isinstance(step, Ask):

@@ -1,6 +1,7 @@
 """The whole resolver against real name servers on loopback, some of them badly behaved."""
 
 import asyncio
+import errno
 import struct
 
 import dns.flags
@@ -226,3 +227,43 @@ async def test_hot_answers_are_finished_until_a_ttl_counts_down_and_are_counted(
     server.telemetry.faults.clear()
     server._flush(Request("POST", "/", body=b'{"all": true}'))
     assert repr(server.answers()) == "<Answers 0 chunks=0>"
+
+
+@pytest.mark.parametrize(
+    ("question", "rcode", "answer"),
+    [
+        ("localhost. A", "NOERROR", ["localhost. 10800 IN A 127.0.0.1"]),
+        ("app.LocalHost. AAAA", "NOERROR", ["app.LocalHost. 10800 IN AAAA ::1"]),
+        ("localhost. MX", "NOERROR", []),
+        ("x.invalid. A", "NXDOMAIN", []),
+        ("abc.onion. A", "NXDOMAIN", []),
+        ("printer.home.arpa. A", "NXDOMAIN", []),
+        ("1.0.168.192.in-addr.arpa. PTR", "NXDOMAIN", []),
+        ("10.in-addr.arpa. PTR", "NOERROR", []),
+        ("1.31.172.in-addr.arpa. PTR", "NXDOMAIN", []),
+    ],
+)
+async def test_local_names_are_answered_without_asking_anyone(
+    server: Server, internet: Internet, question: str, rcode: str, answer: list[str]
+) -> None:
+    message = await ask(server, *question.split())
+    assert (dns.rcode.to_text(message.rcode()), lines(message), internet.asked) == (rcode, answer, [])
+    assert bool(message.authority) != bool(answer)
+
+
+async def test_a_resolver_without_descriptors_waits_for_one(
+    server: Server, internet: Internet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    make, refused = loop.create_datagram_endpoint, list[int]()
+
+    async def exhausted(*arguments, **options):
+        if len(refused) < 3:
+            refused.append(1)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return await make(*arguments, **options)
+
+    monkeypatch.setattr(loop, "create_datagram_endpoint", exhausted)
+    assert lines(await ask(server, "www.example.com.")) == ["www.example.com. 30 IN A 192.0.2.1"]
+    assert len(refused) == 3
+    assert not any(known.timeouts for known in server.upstream.servers.known.values())
