@@ -310,7 +310,7 @@ class Ttl(Experiment[Parameters]):
         both = [Estimate(x.value + y.value, x.low + y.low, x.high + y.high) for x, y in zip(misses, old, strict=True)]
         marks: list[Curve | Dots] = []
         for label, curve, measured, colour in (
-            ("misses: 1/(1+λT)", [1 - theory.hit_rate(p.rate, t) for t in grid], misses, 0),
+            ("cache misses: 1/(1+λT)", [1 - theory.hit_rate(p.rate, t) for t in grid], misses, 0),
             ("old answers: occ·T/2C", [theory.wrong_share(p.rate, t, p.changes_s) for t in grid], old, 1),
             ("both", [self._total(t) for t in grid], both, 3),
         ):

@@ -1,4 +1,4 @@
-"""Runs of scenarios that theory measured instead of a lab, and which of their checks failed."""
+"""Runs of scenarios without a lab, and their failed checks."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.experiments.lab import MemoryLab
 
 
 def predicted(experiment: Experiment, folder: Path) -> Run:
-    """Return a run of *experiment* that holds what it predicts, and nothing measured yet."""
+    """Return a run with the predictions of *experiment* and no measurements."""
     control = experiment.control
     without = control.without if experiment.negative else ""
     result = Result(experiment.name, "", {}, control=without, control_fails=control.fails)
@@ -19,5 +19,5 @@ def predicted(experiment: Experiment, folder: Path) -> Run:
 
 
 def failed(run: Run) -> list[str]:
-    """Return the checks that failed, in their order."""
+    """Return the names of the failed checks in order."""
     return [check.name for check in run.result.checks if not check.ok]

@@ -1,4 +1,4 @@
-"""docs/textbook-map.md is held against the lab: every command in it exists, and shows the evidence that it names."""
+"""Every command in docs/textbook-map.md exists and shows the evidence that its row names."""
 
 import re
 import shlex
@@ -10,13 +10,13 @@ import pytest
 from tests.system.conftest import Shell
 
 MAP = Path(__file__).parents[2] / "docs" / "textbook-map.md"
-#: Experiments take their time, and have tests of their own: here they only have to exist.
+#: Experiments take long and have their own tests: here they only have to exist.
 LISTED = ("run", "drill")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One mechanism."""
+    """One mechanism of the textbook."""
 
     mechanism: str
     words: tuple[str, ...]
@@ -24,7 +24,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """Return the rows of the map's tables, without headings."""
+    """Return the rows of all tables."""
     found = []
     for line in MAP.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
