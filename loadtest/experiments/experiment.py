@@ -39,7 +39,7 @@ class Experiment(ABC, Generic[P]):
     name: ClassVar[str]
     #: What is claimed, in one sentence.
     claim: ClassVar[str]
-    #: What the seed, a book or an outage says about it.
+    #: What the textbook, a paper or an outage says about it.
     says: ClassVar[str] = ""
     #: Where the theory comes from.
     source: ClassVar[str] = ""

@@ -21,15 +21,4 @@ SCENARIOS: tuple[type[Experiment[Any]], ...] = (
     Resolution, Ttl, Handshake, Geography, SlowStart, TimeWait, Pool, KeepaliveRace, Integrity,
 )  # fmt: skip
 
-__all__ = [
-    "SCENARIOS",
-    "Geography",
-    "Handshake",
-    "Integrity",
-    "KeepaliveRace",
-    "Pool",
-    "Resolution",
-    "SlowStart",
-    "TimeWait",
-    "Ttl",
-]
+__all__ = ["SCENARIOS"]

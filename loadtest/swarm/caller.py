@@ -186,7 +186,7 @@ class Query:
                 sock.send(wire)
                 while not rcode:
                     reply = sock.recv(65535)
-                    # Ours, when id and question are (the question ends where EDNS begins, 11 octets before the end).
+                    # It answers our query if id and question match (EDNS takes the last 11 bytes of the query).
                     if reply[:2] == wire[:2] and reply[12 : len(wire) - 11].lower() == wire[12:-11].lower():
                         rcode = str(dnslib.RCODE.forward.get(reply[3] & 0x0F, f"RCODE{reply[3] & 0x0F}"))
         except _ExpiredError:

@@ -103,7 +103,7 @@ def old_seconds(ttl: float, hold: float, rate: float, others: float) -> float:
 
 
 def wrong_share(rate: float, ttl: float, every: float) -> float:
-    """Return the share of requests that get the old answer if the record changes every *every* ≥ T seconds."""
+    """Return the share of requests that get the old answer if the record changes once in *every* (≥ T) seconds."""
     return hit_rate(rate, ttl) * ttl / (2 * every)
 
 
