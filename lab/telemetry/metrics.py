@@ -43,14 +43,27 @@ class _Metric:
         return "\n".join([f"# HELP {self.name} {self.help}", f"# TYPE {self.name} {self.kind}", *self.samples()])
 
 
-class Counter(_Metric):
+class _Scalar(_Metric):
+    """One number per combination of labels."""
+
+    def __init__(self, name: str, help_text: str, labels: tuple[str, ...]) -> None:
+        super().__init__(name, help_text, labels)
+        self.values: dict[LabelValues, float] = {}
+
+    def samples(self) -> list[str]:
+        """Return the lines of one scrape."""
+        return [f"{self.name}{_labels(self.labels, key)} {value!r}" for key, value in sorted(self.values.items())]
+
+
+class Counter(_Scalar):
     """A count that only grows."""
 
     kind = "counter"
 
     def __init__(self, name: str, help_text: str, labels: tuple[str, ...]) -> None:
         super().__init__(name, help_text, labels)
-        self.values: dict[LabelValues, float] = {} if labels else {(): 0}
+        if not labels:
+            self.values[()] = 0
 
     def inc(self, amount: float = 1, **labels: str) -> None:
         """Add *amount* to the series with these labels."""
@@ -58,22 +71,14 @@ class Counter(_Metric):
         self.values[key] = self.values.get(key, 0) + amount
 
     def value(self, **labels: str) -> float:
-        """Return the count of one series."""
+        """Return the count of one series; 0 before its first increment."""
         return self.values.get(self._key(labels), 0)
 
-    def samples(self) -> list[str]:
-        """Return the lines of one scrape."""
-        return [f"{self.name}{_labels(self.labels, key)} {value!r}" for key, value in sorted(self.values.items())]
 
-
-class Gauge(_Metric):
+class Gauge(_Scalar):
     """A value that goes up and down."""
 
     kind = "gauge"
-
-    def __init__(self, name: str, help_text: str, labels: tuple[str, ...]) -> None:
-        super().__init__(name, help_text, labels)
-        self.values: dict[LabelValues, float] = {}
 
     def set(self, value: float, **labels: str) -> None:
         """Set the series with these labels."""
@@ -86,10 +91,6 @@ class Gauge(_Metric):
     def remove(self, **labels: str) -> None:
         """Remove the series with these labels."""
         self.values.pop(self._key(labels), None)
-
-    def samples(self) -> list[str]:
-        """Return the lines of one scrape."""
-        return [f"{self.name}{_labels(self.labels, key)} {value!r}" for key, value in sorted(self.values.items())]
 
 
 class Histogram(_Metric):

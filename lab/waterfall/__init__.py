@@ -15,7 +15,7 @@ from waterfall.errors import (
 )
 from waterfall.evidence import Evidence, check, save
 from waterfall.measure import Session, measure
-from waterfall.model import Hop, Phase, Trace, from_json, summary
+from waterfall.model import Hop, Phase, Trace, summary
 from waterfall.render import render
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "Trace",
     "WaterfallError",
     "check",
-    "from_json",
     "measure",
     "render",
     "save",

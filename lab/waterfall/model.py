@@ -117,16 +117,3 @@ def summary(cold: Mapping[str, Any], warm: Mapping[str, Any] | None) -> str:
         saved = cold["ttfb_ms"] - warm["ttfb_ms"]
         text += f" With warm caches and pools it is {warm['ttfb_ms']:.0f} ms: {saved:.0f} ms less."
     return text
-
-
-def from_json(body: Mapping[str, Any], url: str) -> Trace:
-    """Return the trace that `Trace.as_json` encoded.
-
-    Raises:
-        ValueError: *body* is not such JSON.
-    """
-    try:
-        phases = [Phase(**{k: v for k, v in each.items() if k != "residual_ms"}) for each in body["phases"]]
-        return Trace(url, phases, str(body.get("status", "")))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"expected a trace, got {error!r}") from None

@@ -72,31 +72,31 @@ class TlsSocket:
         return bool(data)
 
 
-def describe(made: ssl.SSLObject) -> dict[str, Any]:
+def describe(tls: ssl.SSLObject) -> dict[str, Any]:
     """Return version, cipher, group, ALPN, whether the session was resumed, and the verified chain."""
-    cipher = made.cipher()
-    group = getattr(made, "group", None)  # Python 3.15
+    cipher = tls.cipher()
+    group = getattr(tls, "group", None)  # Python 3.15
     return {
-        "version": made.version(),
+        "version": tls.version(),
         "cipher": cipher[0] if cipher else None,
         "group": group() if callable(group) else None,
-        "alpn": made.selected_alpn_protocol(),
-        "resumed": bool(made.session_reused),
-        "chain": _chain(made),
+        "alpn": tls.selected_alpn_protocol(),
+        "resumed": bool(tls.session_reused),
+        "chain": _chain(tls),
     }
 
 
-def _chain_before_313(made: ssl.SSLObject) -> list[bytes]:
+def _chain_before_313(tls: ssl.SSLObject) -> list[bytes]:
     """Do what `ssl.SSLObject.get_verified_chain` does from Python 3.13 on; the inner object has it since 3.10."""
-    inner: Any = getattr(made, "_sslobj", None)
+    inner: Any = getattr(tls, "_sslobj", None)
     return [each.public_bytes(_ENCODING_DER) for each in inner.get_verified_chain() or ()] if inner else []
 
 
-def _chain(made: ssl.SSLObject) -> list[dict[str, Any]]:
-    verified = getattr(made, "get_verified_chain", None)
-    ders: list[bytes] = list(verified()) if verified is not None else _chain_before_313(made)
+def _chain(tls: ssl.SSLObject) -> list[dict[str, Any]]:
+    verified = getattr(tls, "get_verified_chain", None)
+    ders: list[bytes] = list(verified()) if verified is not None else _chain_before_313(tls)
     if not ders:
-        leaf = made.getpeercert(binary_form=True)
+        leaf = tls.getpeercert(binary_form=True)
         ders = [leaf] if leaf else []
     rows = []
     for der in ders:

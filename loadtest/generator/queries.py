@@ -11,8 +11,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any
 
-import dnslib
-
+from dnsmessage import rcode_to_text
 from generator.histogram import Histogram
 from generator.pace import Pacer, Starvation
 from generator.request import LoadError
@@ -150,7 +149,7 @@ class Queries:
         _, intended, sent = known
         self.latency.add(now - intended)
         self.service_time.add(now - sent)
-        self.rcodes[_rcode(reply[3] & 0x0F)] += 1
+        self.rcodes[rcode_to_text(reply[3] & 0x0F)] += 1
 
     def _expire(self, now: float) -> None:
         while self._expiries and self._expiries[0][0] <= now:
@@ -159,13 +158,6 @@ class Queries:
             if known is not None and known[2] + self.timeout <= deadline:
                 del self._in_flight[ident]
                 self.errors["timeout"] += 1
-
-
-_RCODES = {number: str(name) for number, name in dnslib.RCODE.forward.items()}
-
-
-def _rcode(number: int) -> str:
-    return _RCODES.get(number, f"RCODE{number}")
 
 
 def _same_question(question: bytes, reply: bytes) -> bool:

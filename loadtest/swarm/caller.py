@@ -11,9 +11,9 @@ import ssl
 import time
 from collections.abc import Sequence
 
-import dnslib
 import gevent
 
+from dnsmessage import rcode_to_text
 from generator import Channel, Kind, LoadError, Request, Target
 from generator.connection import CHUNK, LINGER, connect_cause
 from stub import Stub, StubError
@@ -188,7 +188,7 @@ class Query:
                     reply = sock.recv(65535)
                     # It answers our query if id and question match (EDNS takes the last 11 bytes of the query).
                     if reply[:2] == wire[:2] and reply[12 : len(wire) - 11].lower() == wire[12:-11].lower():
-                        rcode = str(dnslib.RCODE.forward.get(reply[3] & 0x0F, f"RCODE{reply[3] & 0x0F}"))
+                        rcode = rcode_to_text(reply[3] & 0x0F)
         except _ExpiredError:
             request.error = "timeout"
         except OSError as error:

@@ -53,7 +53,7 @@ async def test_every_query_is_answered_and_names_take_turns() -> None:
     assert len(set(server.names)) == 5
 
 
-@pytest.mark.parametrize(("rcode", "name"), [(2, "SERVFAIL"), (3, "NXDOMAIN"), (5, "REFUSED"), (11, "RCODE11")])
+@pytest.mark.parametrize(("rcode", "name"), [(2, "SERVFAIL"), (3, "NXDOMAIN"), (5, "REFUSED"), (13, "RCODE13")])
 async def test_every_rcode_counts_as_answered(rcode: int, name: str) -> None:
     async with serving(lambda wire: [answer(wire, rcode)]) as (address, _):
         load = Queries(address, ["x.example.com"], Schedule(constant(100, 0.1)))

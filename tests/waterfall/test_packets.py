@@ -152,7 +152,7 @@ def test_a_pcap_has_each_packet_once_at_the_client_s_end() -> None:
 def test_no_frames_break_the_dissection(strange: list[tuple[int, bool, bytes]], data: st.DataObject) -> None:
     frames = network(EXCHANGE)
     kept = [each for each in frames if data.draw(st.booleans())]
-    odd = [Frame(at * MS, outbound, bytes(12) + b"\x08\x00" + octets) for at, outbound, octets in strange]
+    odd = [Frame(at * MS, outbound, bytes(12) + b"\x08\x00" + payload) for at, outbound, payload in strange]
     found = dissect(Recording(tuple(kept + odd)), CLIENT, SERVER, began_ns=0, first_byte_ms=41, tls=True)
     assert len(found["packets"]) <= len(frames)
 
