@@ -7,12 +7,20 @@ import httptools
 
 from wireformat.http1 import HttpError
 
-#: Fields of one response, and bytes of all of them: what common clients accept.
-MAX_FIELDS, MAX_HEADER = 100, 32 * 1024
+#: Fields of one response, and bytes after which its head must be complete: what common clients accept.
+MAX_FIELDS, MAX_HEAD = 100, 32 * 1024
 
 
 class ResponseReader:
     """Reads one response and skips interim ones (1xx) before it.  Make a new reader for each response."""
+
+    status = 0
+    reason = b""
+    body_bytes = 0
+    head_complete = complete = False
+    #: Whether another request may follow on this connection; meaningful once the response is complete.
+    keep_alive = False
+    _head_bytes = 0
 
     def __init__(
         self,
@@ -28,17 +36,9 @@ class ResponseReader:
             on_head: called once, when `status` and `fields` are known.
             head_only: whether the request was HEAD, so that no body follows.
         """
-        self.status = 0
-        self.reason = b""
-        #: Names in lower case, and values; trailers are left out.
+        #: Names and values as received; trailers are left out.
         self.fields: list[tuple[bytes, bytes]] = []
-        self.body_bytes = 0
-        self.head_complete = self.complete = False
-        #: Whether another request may follow on this connection; meaningful once the response is complete.
-        self.keep_alive = False
         self._on_body, self._on_head, self._head_only = on_body, on_head, head_only
-        self._until_close = False
-        self._header_bytes = self._field_count = 0
         self._parser: Any = httptools.HttpResponseParser(self)
 
     def __repr__(self) -> str:
@@ -52,7 +52,7 @@ class ResponseReader:
 
     def field(self, name: bytes) -> str:
         """Return the value of the first field called *name* (lower case), or an empty string."""
-        return next((value.decode("latin-1") for key, value in self.fields if key == name), "")
+        return next((value.decode("latin-1") for key, value in self.fields if key.lower() == name), "")
 
     def feed(self, data: bytes) -> bool:
         """Take bytes that arrived; return whether the response is complete.
@@ -62,6 +62,8 @@ class ResponseReader:
         Raises:
             HttpError: they are not HTTP, exceed a bound, or switch protocols.
         """
+        if not self.head_complete:
+            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -70,6 +72,8 @@ class ResponseReader:
             if not self.complete:
                 raise HttpError(f"expected an HTTP response: {error.__context__ or error}") from None
             self.keep_alive = False
+        if not self.head_complete and self._head_bytes > MAX_HEAD:
+            raise HttpError(f"expected an HTTP response with a head of at most {MAX_HEAD} bytes")
         return self.complete
 
     def end(self) -> None:
@@ -78,7 +82,10 @@ class ResponseReader:
         Raises:
             HttpError: the response is not complete.
         """
-        self.complete = self.complete or self._until_close
+        lengths = {b"content-length", b"transfer-encoding"}
+        self.complete = self.complete or (
+            self.head_complete and not any(name.lower() in lengths for name, _ in self.fields)
+        )
         self.keep_alive = False
         if not self.complete:
             raise HttpError("the connection closed before the response was complete")
@@ -93,29 +100,23 @@ class ResponseReader:
         self.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value) + 4
-        self._field_count += 1
-        if self._header_bytes > MAX_HEADER or self._field_count > MAX_FIELDS:
-            raise HttpError(f"more than {MAX_FIELDS} fields or {MAX_HEADER} bytes of them")
         if not self.head_complete:
-            self.fields.append((name.lower(), value))
+            self.fields.append((name, value))
 
     def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
         if self.complete:
             return
+        if len(self.fields) > MAX_FIELDS:
+            raise HttpError(f"more than {MAX_FIELDS} fields")
+        status = self._parser.get_status_code()
         if status < 200:
             self.fields, self.reason = [], b""
-            self._header_bytes = self._field_count = 0
             return
         self.status, self.head_complete = status, True
-        bodiless = self._head_only or status in {204, 304}
-        names = {name for name, _ in self.fields}
-        self._until_close = not bodiless and not names & {b"content-length", b"transfer-encoding"}
         if self._on_head is not None:
             self._on_head()
-        if bodiless:
-            self._finish()
+        if self._head_only or status in {204, 304}:
+            self.on_message_complete()
 
     def on_body(self, data: bytes) -> None:
         if self.complete:
@@ -126,9 +127,6 @@ class ResponseReader:
             self._on_body(data)
 
     def on_message_complete(self) -> None:
-        if self.head_complete and not self.complete and not self._until_close:
-            self._finish()
-
-    def _finish(self) -> None:
-        self.complete = True
-        self.keep_alive = bool(self._parser.should_keep_alive())
+        if self.head_complete and not self.complete:
+            self.complete = True
+            self.keep_alive = bool(self._parser.should_keep_alive())

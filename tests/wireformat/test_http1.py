@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wireformat.http1 import HttpError, encode_head, get, parse_request_head
-from wireformat.http1_reader import MAX_FIELDS, MAX_HEADER, ResponseReader
+from wireformat.http1_reader import MAX_FIELDS, MAX_HEAD, ResponseReader
 
 
 def test_a_get_request_is_parsed_as_it_was_encoded() -> None:
@@ -56,7 +56,7 @@ def test_a_response_is_the_same_in_any_pieces(
     pieces = [data[begin:end] for begin, end in itertools.pairwise(places)]
     assert [reader.feed(piece) for piece in pieces].index(True) == len(pieces) - 1
     assert (b"".join(body), reader.body_bytes, reader.keep_alive) == (b"hello", 5, keep_alive)
-    assert ([name for name, _ in reader.fields], heads) == (fields, [200])
+    assert ([name.lower() for name, _ in reader.fields], heads) == (fields, [200])
 
 
 def test_version_reason_and_fields_are_those_of_the_response() -> None:
@@ -114,7 +114,7 @@ def test_bytes_after_the_response_end_keep_alive(more: bytes, together: bool) ->
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "expected an HTTP response"),
         (b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "switch protocols"),
         (encode_head(b"HTTP/1.1 200 OK", [(b"a", b"b")] * (MAX_FIELDS + 1)), "more than 100 fields"),
-        (encode_head(b"HTTP/1.1 200 OK", [(b"a", b"b" * MAX_HEADER)]), "32768 bytes"),
+        (b"HTTP/1.1 200 OK\r\na: " + b"b" * MAX_HEAD, "at most 32768 bytes"),
     ],
     ids=["not-http", "two-lengths", "length-and-coding", "upgrade", "fields", "header"],
 )
