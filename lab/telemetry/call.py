@@ -6,6 +6,7 @@ Inside a host of the lab it finds the token itself.
 import argparse
 import http.client
 import json
+import signal
 import sys
 from typing import Any
 from urllib.parse import urlsplit
@@ -110,4 +111,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as other filters: `… | head` ends without a traceback
     sys.exit(main())

@@ -123,7 +123,7 @@ async def test_the_pool_limits_connections_and_waiting_is_a_phase(site: Site) ->
     assert site.connections == 2
     assert load.requests[0].wait is None
     # Two connections need half a second for twenty requests of 50 ms; the last one was due at 190 ms, so it waits 260 ms.
-    assert 0.2 < load.requests[-1].wait < 2.0
+    assert 0.2 < (load.requests[-1].wait or 0.0) < 2.0
 
 
 async def test_paths_are_used_in_turn_and_then_the_target_s_own(site: Site) -> None:

@@ -4,7 +4,10 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import os
+import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,3 +146,15 @@ async def test_malformed_and_oversized_requests_are_refused(service: Telemetry, 
 def test_an_endpoint_needs_host_and_port(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="expected HOST:PORT"):
         endpoint(text)
+
+
+async def test_a_closed_pipe_ends_a_call_without_a_traceback(service: Telemetry) -> None:
+    assert service.admin_address is not None
+    url = "http://{}:{}".format(*service.admin_address)
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "telemetry.call", "--url", url, "GET", "/metrics"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=writing, stderr=asyncio.subprocess.PIPE)
+    os.close(writing)
+    _, stderr = await process.communicate()
+    assert (process.returncode, stderr) == (-signal.SIGPIPE, b"")
