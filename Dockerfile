@@ -1,4 +1,4 @@
-# One image for every host; the last stage adds what `lab` and `locust` need.  What a host is, docker-compose.yml says.
+# One image for every host; the last stage adds what `lab` and `locust` need.  docker-compose.yml defines the hosts.
 ARG BASE=debian:trixie-slim
 
 FROM ${BASE} AS build
@@ -10,7 +10,7 @@ COPY requirements/build.txt requirements/base.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv /opt/build && /opt/build/bin/pip install --quiet --require-hashes -r requirements/build.txt \
     && python3 -m venv /opt/venv && /opt/venv/bin/pip install --quiet --require-hashes -r requirements/base.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE docker-compose.yml ./
 COPY dns dns
 COPY pki pki
 COPY services services
@@ -30,12 +30,12 @@ RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,t
     rm -f /etc/apt/apt.conf.d/docker-clean \
     && apt-get update && apt-get install -y --no-install-recommends python3 iproute2 tini \
     && useradd --uid 1000 --user-group --no-create-home --shell /usr/sbin/nologin host \
-    # Volumes take their owner from these folders the first time they are mounted.
+    # A new volume takes its owner from the folder that it is mounted on.
     && install -d -o 1000 -g 1000 /srv/root /srv/ca /srv/passphrase /srv/trust /srv/token /srv/tls /srv/results \
     && install -d /srv/etc /srv/zones
 COPY --from=build /opt/venv /opt/venv
 
-# --- lab, locust: the same, and tools by which others judge us ------------------------------------------------------
+# --- lab, locust: with independent programs to test against --------------------------------------------------------
 FROM host AS lab
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt,sharing=locked \
     apt-get update && apt-get install -y --no-install-recommends bind9-dnsutils curl dnsperf fonts-dejavu-core librsvg2-bin openssl unbound

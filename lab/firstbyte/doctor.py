@@ -1,6 +1,6 @@
-"""``firstbyte doctor``: is this machine fit to run a lab and to measure in it, and does a lab that is up keep its links?
+"""``firstbyte doctor``: can this machine run a lab and measure in it, and are the links of a running lab as configured?
 
-Exit codes: 0 fit (limits are told) · 1 something is unfit · 3 no runtime at all.
+Exit codes: 0 fit, perhaps with limits · 1 something is unfit · 3 no runtime works.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from runtime import InsideLab, Lab, LabError, NotHereError, Topology, choose, fi
 from runtime.machine import EXPECTED, Finding, Grade
 from waterfall.lab import Links
 
-#: Hosts to which the host `client` measures round trips: one in each region that it has a link to.
+#: Hosts to which `client` measures round trips: one in each region.
 CALIBRATED = ("wan", "resolver", "root-a", "root-b", "tld-com", "edge", "edge-far")
-#: Run on `client`, in both runtimes: shortest connect() to each address, in milliseconds.
+#: Program that runs on `client`: the fastest of nine connect() calls to each address, in milliseconds.
 PROBE = """
 import json, socket, sys, time
 found = {}
@@ -39,7 +39,7 @@ _COLOURS = {Grade.OK: "green", Grade.LIMITED: "yellow", Grade.UNFIT: "red"}
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Examine the machine, and the lab if it is up."""
+    """Examine this machine, and the lab if it is up."""
     if InsideLab.is_here():
         raise NotHereError("`firstbyte doctor` examines the machine that runs the lab: run it there")
     topology = Topology.load(find_project())
@@ -64,23 +64,24 @@ def _lab_findings(lab: Lab, topology: Topology) -> Iterator[Finding]:
     yield Finding("lab", Grade.OK, f"up ({lab.runtime}), {len(topology.always)} hosts")
     yield from _calibration(lab, topology)
     values = dict(zip(EXPECTED, _host_settings(lab), strict=True))
-    yield machine.settings(values, "the host client")
+    intended = dict(compose.load(topology.project / compose.COMPOSE_FILE).service("client").sysctls)
+    yield machine.settings(values, "the host client", intended)
 
 
 def _before_up(topology: Topology) -> Iterator[Finding]:
-    """Yield what would be in the way of `up`."""
-    file = compose.load(topology.project / "docker-compose.yml")
+    """Yield findings about ports and addresses that `up` needs."""
+    file = compose.load(topology.project / compose.COMPOSE_FILE)
     for service in file.services:
         for each in service.ports:
             problem = machine.port_problem(each.address, each.published, each.protocol)
             yield machine.port(each.address, each.published, each.protocol, problem)
-    # Docker's own lab has its bridge there, and that is no conflict.
+    # The bridge of a lab on Docker is no conflict.
     if not machine.docker_lab_is_up(topology):
         yield machine.address_range(file.subnet, machine.routes(Path("/proc/net/route").read_text(encoding="ascii")))
 
 
 def _calibration(lab: Lab, topology: Topology) -> Iterator[Finding]:
-    """Yield, for each region, whether the link to it does what it is told."""
+    """Yield, for each region, whether the link to it has the configured round-trip time."""
     links = Links.of(lab.call("wan", "GET", "/admin/links"))
     addresses = {host.name: host.address for host in topology.always if host.name in CALIBRATED and host.address}
     source = topology.host("client").address or ""
@@ -112,7 +113,7 @@ def _host_settings(lab: Lab) -> list[str]:
 
 
 def _unfit(findings: list[Finding]) -> bool:
-    """Whether something is: of the runtimes, one that works is enough."""
+    """Return whether something is unfit; one working runtime is enough."""
     return any(each.grade is Grade.UNFIT for each in findings)
 
 

@@ -1,4 +1,4 @@
-"""``up``, ``down``, ``status``, ``logs``, ``exec`` and the faults of a whole host: ``stop|start|kill|pause|unpause``."""
+"""``up``, ``down``, ``status``, ``logs``, ``exec``, and faults of a whole host: ``stop|start|restart|kill|pause|unpause``."""
 
 import argparse
 import json
@@ -10,41 +10,37 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from firstbyte import terminal, where
 from runtime import EngineError, HostStatus, Lab, LabDownError, LabError
 
-URLS = {
-    "console": "http://127.0.0.1:8080/",
-    "Locust": "http://127.0.0.1:8089/",
-    "edge": "https://127.0.0.1:8443/",
-    "resolver": "127.0.0.1:5300",
-}
-
-#: Seconds that a restarted host gets to become healthy.
+#: Seconds within which a restarted host must become healthy.
 RESTART_TIMEOUT = 30.0
+#: Command of a health check that prints the service's own health as JSON.
+PROBE = ("python", "-m", "telemetry.probe")
 
 
 def up(args: argparse.Namespace) -> int:
-    """Start the lab, wait for health, say how long it took; a lab that is up already is an error."""
+    """Start the lab and wait until it is healthy; a lab that is up already is an error."""
     began = time.monotonic()
     profiles = ["load"] if args.load else []
     with where.outside("up") as lab:
         always = {h.name for h in lab.topology.always}
         if not profiles and all(s.state == "running" for s in lab.status() if s.name in always):
             raise EngineError(
-                f"the lab is already up ({lab.runtime}): `firstbyte status` says how it is, `firstbyte down` ends it"
+                f"the lab is already up ({lab.runtime}): `firstbyte status` shows it, `firstbyte down` ends it"
             )
         lab.up(profiles, build=not args.no_build, publish=not args.no_ports)
+        console = "" if args.no_ports else f"console {lab.topology.console_url}; "
         runtime = lab.runtime
-    look = f"console {URLS['console']}; " if not args.no_ports else ""
-    print(f"up in {time.monotonic() - began:.1f} s ({runtime}); {look}`firstbyte trace https://www.example.com/`")
+    print(f"up in {time.monotonic() - began:.1f} s ({runtime}); {console}`firstbyte trace https://www.example.com/`")
     return 0
 
 
 def down(args: argparse.Namespace) -> int:
-    """Remove everything that `up` made."""
+    """Remove everything that `up` created."""
     with where.outside("down") as lab:
         lab.down(volumes=not args.keep_ca)
     print("down" if not args.keep_ca else "down; volumes kept")
@@ -52,7 +48,7 @@ def down(args: argparse.Namespace) -> int:
 
 
 def status(args: argparse.Namespace) -> int:
-    """Print each host's state, health, address, memory and switched-on faults; 0 when all are well."""
+    """Print each host's state, health, address, memory and active faults; return 0 when all are running and healthy."""
     with where.outside("status") as lab:
         hosts = lab.status(memory=args.memory)
         if all(h.state == "absent" for h in hosts):
@@ -60,10 +56,10 @@ def status(args: argparse.Namespace) -> int:
         health = _health(lab, hosts)
     always = {h.name for h in lab.topology.always}
     rows = [h for h in hosts if h.name in always or h.state not in {"absent", "exited"}]
-    well = all(h.state == "running" and h.health in {"healthy", ""} for h in rows)
+    good = all(h.good for h in rows)
     if args.json:
-        print(json.dumps({"ok": well, "hosts": [_as_json(h, health.get(h.name)) for h in rows]}, indent=2))
-        return 0 if well else 1
+        print(json.dumps({"ok": good, "hosts": [_as_json(h, health.get(h.name)) for h in rows]}, indent=2))
+        return 0 if good else 1
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title, justify in (
         ("host", "left"),
@@ -74,33 +70,32 @@ def status(args: argparse.Namespace) -> int:
     ):
         table.add_column(title, justify=justify)  # type: ignore[arg-type]  # rich wants a Literal
     for host in rows:
-        good = host.state == "running" and host.health in {"healthy", ""}
-        word = host.health or host.state
+        word = host.health if host.state == "running" and host.health else host.state
         memory = f"{host.memory / 2**20:.0f} MiB" if host.memory is not None else ""
         table.add_row(
             host.name,
-            f"[{'green' if good else 'red'}]{word}[/]",
+            f"[{'green' if host.good else 'red'}]{word}[/]",
             host.address or "",
             memory,
-            _says(health.get(host.name)),
+            _says(host, health.get(host.name)),
         )
     total = sum(h.memory or 0 for h in rows)
     console = terminal.console()
     console.print(table)
     if args.memory:
         console.print(f"resident in all: {total / 2**20:.0f} MiB in {len(rows)} hosts")
-    return 0 if well else 1
+    return 0 if good else 1
 
 
 def tail(text: str) -> str:
-    """Parse ``N`` or ``all`` (an argparse type); Compose takes anything else for ``all``."""
+    """Parse ``N`` or ``all`` (an argparse type); Compose would treat anything else as ``all``."""
     if text != "all" and not (text.isascii() and text.isdecimal()):
         raise argparse.ArgumentTypeError(f"expected a number of lines or all, got {text!r}")
     return text
 
 
 def logs(args: argparse.Namespace) -> int:
-    """Show logs of hosts."""
+    """Print logs of hosts."""
     with where.outside("logs") as lab:
         return lab.logs(args.host, follow=args.follow, tail=args.tail)
 
@@ -127,7 +122,7 @@ def host_verb(args: argparse.Namespace) -> int:
 
 
 def restart(args: argparse.Namespace) -> int:
-    """Stop and start hosts, and wait until each is well: the way to see a change of code."""
+    """Stop and start hosts, and wait until each is healthy: in netns this picks up changed code."""
     with where.outside("restart") as lab:
         for name in args.host:
             lab.topology.host(name)
@@ -135,26 +130,26 @@ def restart(args: argparse.Namespace) -> int:
             began = time.monotonic()
             lab.stop(name)
             lab.start(name)
-            _until_well(lab, name)
-            print(f"restart {name}: well after {time.monotonic() - began:.1f} s")
+            _wait_until_healthy(lab, name)
+            print(f"restart {name}: healthy after {time.monotonic() - began:.1f} s")
     return 0
 
 
-def _until_well(lab: Lab, name: str) -> None:
+def _wait_until_healthy(lab: Lab, name: str) -> None:
     deadline = time.monotonic() + RESTART_TIMEOUT
     while True:
         found = next(s for s in lab.status() if s.name == name)
-        if found.state == "running" and found.health in {"healthy", ""}:
+        if found.good:
             return
         if time.monotonic() > deadline or found.state in {"exited", "absent"}:
             raise LabDownError(
                 f"{name} is {found.health or found.state}, expected healthy: see `firstbyte logs {name} --tail 20`"
             )
-        time.sleep(0.05)  # polls: a runtime tells nobody that a host is well
+        time.sleep(0.05)
 
 
 def idle(_: argparse.Namespace) -> int:
-    """Wait for SIGTERM: the default command of the service `lab`, so that `--wait` finds it running."""
+    """Wait for SIGTERM: the default command of the service `lab`, which `up --wait` expects to keep running."""
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
@@ -164,30 +159,30 @@ def idle(_: argparse.Namespace) -> int:
 
 
 def _health(lab: Lab, hosts: Sequence[HostStatus]) -> dict[str, dict[str, Any]]:
-    """Ask every running host that has a health check for its own words, all at once."""
+    """Ask every running host with our own health check for the details, four at a time."""
 
     def ask(name: str) -> tuple[str, dict[str, Any]]:
         try:
-            _, out, _ = lab.capture(name, ["python", "-m", "telemetry.probe"])
+            _, out, _ = lab.capture(name, PROBE)
             return name, json.loads(out)
         except (LabError, ValueError) as error:
             return name, {"checks": {}, "error": str(error)}
 
-    asked = [h.name for h in hosts if h.state == "running" and h.health and not h.name.startswith("locust")]
+    asked = [h.name for h in hosts if h.state == "running" and lab.topology.host(h.name).health_check == PROBE]
     with ThreadPoolExecutor(4) as pool:
         return dict(pool.map(ask, asked))
 
 
-def _says(health: dict[str, Any] | None) -> str:
+def _says(host: HostStatus, health: dict[str, Any] | None) -> str:
     if not health:
-        return ""
+        return escape(host.reason)
     broken = [
-        f"[red]{name}: {check.get('detail', '')}[/]"
+        f"[red]{name}: {escape(check.get('detail', ''))}[/]"
         for name, check in health.get("checks", {}).items()
         if not check.get("ok")
     ]
     faults = [f"[yellow]fault: {name}[/]" for name in health.get("faults", {})]
-    return ", ".join([*broken, *faults, *([health["error"]] if "error" in health else [])])
+    return ", ".join([*broken, *faults, *([escape(host.reason or health["error"])] if "error" in health else [])])
 
 
 def _as_json(host: HostStatus, health: dict[str, Any] | None) -> dict[str, Any]:
@@ -195,6 +190,7 @@ def _as_json(host: HostStatus, health: dict[str, Any] | None) -> dict[str, Any]:
         "name": host.name,
         "state": host.state,
         "health": host.health,
+        "reason": host.reason,
         "address": host.address,
         "memory_bytes": host.memory,
         "checks": (health or {}).get("checks", {}),

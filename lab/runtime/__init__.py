@@ -1,9 +1,7 @@
-"""What runs the hosts of the lab, hidden behind one set of verbs: up, down, status, exec, start, stop, kill, pause.
+"""Runs the hosts of the lab and reaches them: up, down, status, exec, start, stop, kill, pause, call.
 
-Three ways lead to a host.  On a machine with a Docker engine, `DockerLab` starts and stops hosts through Compose and
-the Docker SDK and reaches their admin ports through ``docker exec``.  On one without, `NetnsLab` starts the same hosts in
-network namespaces.  Inside the lab (``docker compose run lab``), `InsideLab` reaches admin ports over the network; hosts
-can not be killed from there.  `choose` says which of the first two it is.
+`DockerLab` uses Compose, the Docker SDK and ``docker exec``; `NetnsLab` runs the same hosts in network namespaces; `choose`
+returns one of them.  Inside the lab (``docker compose run lab``), `InsideLab` reaches admin ports over the network.
 """
 
 from runtime.choose import RUNTIMES, choose

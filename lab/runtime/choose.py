@@ -1,4 +1,4 @@
-"""Which runtime: the one that is named, the one in which the lab is up, Docker where an engine answers, else netns."""
+"""Chooses the runtime: the one that is named, else the one in which the lab is up, else Docker if it answers, else netns."""
 
 import os
 
@@ -14,11 +14,11 @@ RUNTIMES = ("docker", "netns")
 
 
 def choose(topology: Topology, named: str | None = None) -> Lab:
-    """Return the lab of *topology* in the runtime called *named*, or by the environment, or by what is there.
+    """Return the lab of *topology* in the runtime called *named*, or named by the environment, or available.
 
     Raises:
         UsageError: there is no such runtime.
-        EngineError: Docker was asked for by name, and does not answer.
+        EngineError: Docker was named and does not answer.
     """
     named = named or os.environ.get(VARIABLE)
     if named == "docker":

@@ -19,19 +19,19 @@ from docker.errors import APIError, DockerException, NotFound
 from netns_engine import compose
 from netns_engine.compose import COMPOSE_FILE
 from netns_engine.ports import listen
+from runtime.address_plan import write_files
 from runtime.errors import EngineError, LabDownError, LabError, RefusedError
-from runtime.lab import HostStatus
+from runtime.lab import HostStatus, recheck
 from runtime.topology import Topology
 
-PROJECT = "firstbyte"
-#: The uid that every service runs as, and the only one that may read the lab's volumes.
+#: uid of every service; the lab's volumes belong to it.
 HOST_UID = "1000"
-#: The image of the services `lab` and `locust`: built when it is first asked for.
-LAB_IMAGE = "firstbyte-lab:local"
 MIN_ENGINE = 26
-#: The engine API of that version.
+#: API version of that engine.
 API_VERSION = "1.45"
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+#: Prefix of the labels that Compose sets.
+LABEL = "com.docker.compose"
 MIN_COMPOSE = (2, 24)
 
 
@@ -43,9 +43,9 @@ class DockerLab:
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
         where = os.environ.get("DOCKER_HOST", DEFAULT_SOCKET)
-        self._client = docker.DockerClient.from_env(version=API_VERSION)  # with a version named, nothing is asked yet
+        self._client = docker.DockerClient.from_env(version=API_VERSION)  # a given version avoids a request
         try:
-            _knock(where)
+            _try_socket(where)
             version = self._client.api.version(api_version=False)
         except (DockerException, OSError) as error:
             self._client.close()
@@ -57,7 +57,7 @@ class DockerLab:
             raise EngineError(f"expected Docker Engine >= {MIN_ENGINE}, got {engine}")
 
     def close(self) -> None:
-        """Give the connection to the engine back."""
+        """Close the connection to the engine."""
         self._client.close()
 
     def __enter__(self) -> Self:
@@ -69,36 +69,51 @@ class DockerLab:
     # --- the whole --------------------------------------------------------------------------------------------------
 
     def up(self, profiles: Sequence[str] = (), *, build: bool = True, publish: bool = True) -> None:
-        """Start every host and wait until all are healthy; what Compose prints goes to our standard error.
+        """Start every host and wait until all are healthy; Compose's output goes to standard error.
 
         Raises:
-            EngineError: Compose is missing, too old, or says that the lab did not come up.
+            EngineError: Compose is missing or too old, or the lab did not come up.
         """
         if not publish:
             raise EngineError("Docker publishes the ports of the compose file: `--no-ports` is for the runtime netns")
         self._require_compose()
         self._require_ports(profiles)
+        write_files(self.topology.project)
         arguments = [flag for profile in profiles for flag in ("--profile", profile)]
         result = self._compose(*arguments, "up", "-d", "--wait", *(["--build"] if build else []), stdout=sys.stderr)
         if result.returncode:
             broken = [
-                f"{s.name} ({s.health or s.state})" for s in self.status() if s.state != "absent" and not _good(s)
+                f"{s.name} ({s.health or s.state})"
+                for s in self.status()
+                if s.state not in {"absent", "created"} and not s.good
             ]
             raise EngineError(
                 f"the lab did not come up: {', '.join(broken) or 'see above'}; `firstbyte logs HOST` says more"
+                + self._obstacles()
             )
         if build:
-            self._renew_lab_image()
+            self._rebuild_lab_image()
 
-    def _renew_lab_image(self) -> None:
-        """Build the image of `run_lab` again if there is one: ``compose run`` would take it however old it is."""
-        if not self._client.images.list(name=LAB_IMAGE):
+    def _rebuild_lab_image(self) -> None:
+        """Rebuild the image of `run_lab` if it exists: ``compose run`` would use an old one."""
+        image = self.topology.host("lab").image
+        if not self._client.images.list(name=image):
             return
         if self._compose("--profile", "tools", "build", "--quiet", "lab", stdout=sys.stderr).returncode:
-            raise EngineError(f"the image {LAB_IMAGE} could not be built, see above")
+            raise EngineError(f"the image {image} could not be built, see above")
+
+    def _obstacles(self) -> str:
+        """Return a sentence about containers of ``docker compose run`` that are still there, or ""."""
+        names = [each.name for each in self._containers(oneoff=True)]
+        if not names:
+            return ""
+        return (
+            f".\n{', '.join(names)}: started by `docker compose run`, and still there; if it was cut off, it keeps volumes "
+            f"of an earlier lab: `firstbyte down`, or `docker rm -f {' '.join(names)}`, then `firstbyte up`"
+        )
 
     def down(self, *, volumes: bool = True) -> None:
-        """Remove every container and network, of every profile, and the volumes unless told otherwise."""
+        """Remove every container, those of ``docker compose run`` included, the networks and, if *volumes*, the volumes."""
         self._require_compose()
         flags = ["-v"] if volumes else []
         result = self._compose(
@@ -106,15 +121,21 @@ class DockerLab:
         )
         if result.returncode:
             raise EngineError("`docker compose down` failed, see above")
+        self._remove_leftovers(volumes=volumes)
+
+    def _remove_leftovers(self, *, volumes: bool) -> None:
+        """Remove what ``docker compose down`` left: one-off containers, and the networks and volumes that they kept in use."""
+        ours: dict[str, str | list[str] | bool] = {"label": f"{LABEL}.project={self.topology.name}"}
+        for container in self._client.containers.list(all=True, filters=ours):
+            if f"{LABEL}.config-hash" in container.labels:
+                container.remove(force=True, v=True)
+        kept = self._client.networks.list(filters=ours) + (self._client.volumes.list(filters=ours) if volumes else [])
+        for each in kept:
+            each.remove()
 
     def status(self, *, memory: bool = False) -> list[HostStatus]:
         """Return one entry per service of the compose file."""
-        ours: dict[str, str | list[str] | bool] = {"label": f"com.docker.compose.project={PROJECT}"}
-        found: dict[str, Any] = {
-            each.labels["com.docker.compose.service"]: each
-            for each in self._client.containers.list(all=True, filters=ours)
-            if each.labels.get("com.docker.compose.oneoff") != "True"
-        }
+        found = {each.labels[f"{LABEL}.service"]: each for each in self._containers(oneoff=False)}
         answer = []
         for host in self.topology.hosts:
             container = found.get(host.name)
@@ -124,11 +145,20 @@ class DockerLab:
             state = container.attrs["State"]
             health = (state.get("Health") or {}).get("Status", "") if isinstance(state, dict) else ""
             resident = _resident(container) if memory and container.status == "running" else None
-            answer.append(HostStatus(host.name, container.status, health, host.address, resident))
+            status = HostStatus(host.name, container.status, health, host.address, resident)
+            answer.append(recheck(self, status, _health_check(container)))
         return answer
 
+    def _containers(self, *, oneoff: bool) -> list[Any]:
+        """Return the lab's containers; *oneoff*: those of ``docker compose run``, else those of ``up``.
+
+        A container of `docker run` inherits our image's labels, among them project and service, but not these two.
+        """
+        labels = [f"{LABEL}.project={self.topology.name}", f"{LABEL}.config-hash", f"{LABEL}.oneoff={oneoff}"]
+        return self._client.containers.list(all=True, filters={"label": labels})
+
     def logs(self, hosts: Sequence[str], *, follow: bool = False, tail: str = "all") -> int:
-        """Show the logs of *hosts* (all when empty) on our standard output."""
+        """Print the logs of *hosts* (all when empty)."""
         for name in hosts:
             self.topology.host(name)
         flags = ["--follow"] if follow else []
@@ -137,27 +167,27 @@ class DockerLab:
     # --- one host ---------------------------------------------------------------------------------------------------
 
     def start(self, host: str) -> None:
-        """Start *host* again after `stop` or `kill`."""
+        """Start *host* after `stop` or `kill`."""
         self._act(host, "start")
 
     def stop(self, host: str) -> None:
-        """SIGTERM, then SIGKILL after its grace period."""
+        """Send SIGTERM, then SIGKILL after the host's grace period."""
         self._act(host, "stop")
 
     def kill(self, host: str) -> None:
-        """SIGKILL, as a power cut would."""
+        """Send SIGKILL to every process of *host*."""
         self._act(host, "kill")
 
     def pause(self, host: str) -> None:
-        """Freeze every process of *host*: it is reachable and says nothing."""
+        """Freeze every process of *host*: its kernel still answers, its services do not."""
         self._act(host, "pause")
 
     def unpause(self, host: str) -> None:
-        """Let a paused *host* go on."""
+        """Resume a paused *host*."""
         self._act(host, "unpause")
 
     def exec(self, host: str, command: Sequence[str], *, interactive: bool = False) -> int:
-        """Run *command* on *host* as the host's own user, attached to our standard streams; return its exit code."""
+        """Run *command* on *host* as the host's user, with our standard streams; return its exit code."""
         self._running(host)
         flags = ["-it"] if interactive else ["-i"]
         return subprocess.run(
@@ -177,8 +207,8 @@ class DockerLab:
         """Send a request to the admin port of *host*; return its JSON (or text).
 
         Raises:
-            LabDownError: the host does not run, or its admin port does not answer.
-            RefusedError: the host answered, and refused.
+            LabDownError: the host is not running, or its admin port does not answer.
+            RefusedError: the host refused the request.
         """
         command = ["python", "-m", "telemetry.call", "--timeout", str(timeout), method, path]
         code, out, err = self.capture(host, command if body is None else [*command, json.dumps(body)])
@@ -205,7 +235,7 @@ class DockerLab:
             raise LabDownError(f"not running: {', '.join(missing)}; start with `docker compose up -d --wait`")
 
     def fetch_results(self, into: Path) -> list[Path]:
-        """Copy what the lab's results volume holds into *into*; return each new folder of a run."""
+        """Copy the lab's results volume to *into*; return each new folder of a run."""
         into.mkdir(parents=True, exist_ok=True)
         before = set(into.glob("*/*"))
         source = f"{self._name('console')}:/srv/results/."
@@ -217,7 +247,7 @@ class DockerLab:
     # --- below ------------------------------------------------------------------------------------------------------
 
     def _name(self, host: str) -> str:
-        return f"{PROJECT}-{self.topology.host(host).name}-1"
+        return f"{self.topology.name}-{self.topology.host(host).name}-1"
 
     def _container(self, host: str) -> Any:
         try:
@@ -247,7 +277,7 @@ class DockerLab:
             raise EngineError("expected the command `docker` with Compose v2, found none") from None
 
     def _require_ports(self, profiles: Sequence[str]) -> None:
-        """Compose would start the other hosts and then fail: refuse before that."""
+        """Raise `EngineError` for a published port in use: Compose would fail after starting some of the hosts."""
         running = {host.name for host in self.status() if host.state in {"running", "paused", "restarting"}}
         for service in compose.load(self.topology.project / COMPOSE_FILE).chosen(tuple(profiles)):
             if service.name not in running:
@@ -268,12 +298,13 @@ class DockerLab:
             raise EngineError(f"expected Docker Compose >= 2.24, got {result.stdout.strip()}")
 
 
-def _good(status: HostStatus) -> bool:
-    return status.state == "running" and status.health in {"healthy", ""}
+def _health_check(container: Any) -> tuple[str, ...]:
+    test = (container.attrs["Config"].get("Healthcheck") or {}).get("Test") or []
+    return tuple(test[1:]) if test[:1] == ["CMD"] else ()
 
 
 def _resident(container: Any) -> int | None:
-    """Return memory in use without the page cache, as ``docker stats`` counts it."""
+    """Return memory in use without the page cache, as ``docker stats`` does."""
     try:
         memory = container.stats(stream=False, one_shot=True)["memory_stats"]
         return int(memory["usage"]) - int(memory["stats"].get("inactive_file", 0))
@@ -281,8 +312,8 @@ def _resident(container: Any) -> int | None:
         return None
 
 
-def _knock(where: str) -> None:
-    """Raise `OSError` where nobody listens on a Unix socket: there the SDK would leak its own."""
+def _try_socket(where: str) -> None:
+    """Raise `OSError` when nothing listens on a Unix socket: the SDK would leave its own socket open."""
     if where.startswith("unix://"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.connect(where.removeprefix("unix://"))
@@ -290,7 +321,7 @@ def _knock(where: str) -> None:
 
 def _reason(error: BaseException) -> str:
     inner: BaseException | None = error
-    while inner is not None:  # requests wraps urllib3 wraps http.client wraps what the system said
+    while inner is not None:  # requests wraps urllib3 wraps http.client wraps the system's error
         if isinstance(inner, OSError) and inner.strerror:
             return inner.strerror
         inner = inner.__context__

@@ -1,6 +1,6 @@
 """The lab seen from inside (``docker compose run lab``): admin ports over the network, no engine.
 
-Host faults (kill, pause) are not possible from here; experiments say which parts they skip.
+Hosts cannot be killed or paused from here; experiments report which parts they skip.
 """
 
 import tomllib

@@ -1,16 +1,17 @@
-"""The verbs of a lab, whatever runs it: what the command line and the experiments may ask for."""
+"""The verbs of a lab that both runtimes implement."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
+from runtime.errors import LabError
 from runtime.topology import Topology
 
 
 @dataclass(frozen=True, slots=True)
 class HostStatus:
-    """What the runtime says of one host."""
+    """State of one host, from its runtime."""
 
     name: str
     #: running, paused, exited, restarting, … or "absent".
@@ -18,19 +19,26 @@ class HostStatus:
     #: healthy, unhealthy, starting, or "" where there is no check.
     health: str
     address: str | None
-    #: Resident memory in bytes; None when not asked for or not running.
+    #: Memory in bytes; None when not requested or not running.
     memory: int | None = None
+    #: Output of the failed health check of an unhealthy host.
+    reason: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether the host is running, and healthy if it has a health check."""
+        return self.state == "running" and self.health in {"healthy", ""}
 
 
 class Lab(Protocol):
-    """A lab, up or not, on a machine that can run one."""
+    """A lab on this machine, up or not."""
 
     #: ``docker`` or ``netns``.
     runtime: str
     topology: Topology
 
     def close(self) -> None:
-        """Give back what the way to the lab needs; the lab goes on."""
+        """Close connections to the runtime; the lab keeps running."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
@@ -41,23 +49,23 @@ class Lab(Protocol):
         """Start every host and wait until all are healthy.
 
         Args:
-            profiles: of the compose file, beside what always starts.
-            build: make the image first, where there is one.
-            publish: listen on the machine's 127.0.0.1 for what stands under ``ports``.
+            profiles: profiles of the compose file to start in addition.
+            build: build the images first, where the runtime has any.
+            publish: publish the ports of the compose file on 127.0.0.1.
 
         Raises:
-            EngineError: the runtime can not, or a host did not become healthy.
+            EngineError: the runtime cannot start the lab, or a host did not become healthy.
         """
 
     def down(self, *, volumes: bool = True) -> None:
-        """Remove everything that `up` made, and the volumes unless told otherwise."""
+        """Remove everything that `up` created, including the volumes if *volumes*."""
 
     def status(self, *, memory: bool = False) -> list[HostStatus]:
-        """Return one entry per service of the compose file."""
+        """Return one entry per service of the compose file; unhealthy hosts are checked again at once."""
         ...
 
     def logs(self, hosts: Sequence[str], *, follow: bool = False, tail: str = "all") -> int:
-        """Show the logs of *hosts* (all when empty) on our standard output: their last *tail* lines, in digits, or "all"."""
+        """Print the last *tail* lines (digits, or "all") of the logs of *hosts* (all when empty)."""
         ...
 
     def require_up(self) -> None:
@@ -66,22 +74,22 @@ class Lab(Protocol):
     # --- one host ---------------------------------------------------------------------------------------------------
 
     def start(self, host: str) -> None:
-        """Start *host* again after `stop` or `kill`."""
+        """Start *host* after `stop` or `kill`."""
 
     def stop(self, host: str) -> None:
-        """SIGTERM, then SIGKILL after its grace period."""
+        """Send SIGTERM, then SIGKILL after the host's grace period."""
 
     def kill(self, host: str) -> None:
-        """SIGKILL, as a power cut would."""
+        """Send SIGKILL to every process of *host*."""
 
     def pause(self, host: str) -> None:
-        """Freeze every process of *host*: it is reachable and says nothing."""
+        """Freeze every process of *host*: its kernel still answers, its services do not."""
 
     def unpause(self, host: str) -> None:
-        """Let a paused *host* go on."""
+        """Resume a paused *host*."""
 
     def exec(self, host: str, command: Sequence[str], *, interactive: bool = False) -> int:
-        """Run *command* with the network and resolver of *host*, on our standard streams; return its exit code."""
+        """Run *command* with the network and resolver of *host* and our standard streams; return its exit code."""
         ...
 
     def capture(self, host: str, command: Sequence[str]) -> tuple[int, bytes, bytes]:
@@ -92,8 +100,8 @@ class Lab(Protocol):
         """Send a request to the admin port of *host*; return its JSON (or text).
 
         Raises:
-            LabDownError: the host does not run, or its admin port does not answer.
-            RefusedError: the host answered, and refused.
+            LabDownError: the host is not running, or its admin port does not answer.
+            RefusedError: the host refused the request.
         """
 
     def run_lab(self, arguments: Sequence[str], *, stdin: IO[bytes] | None = None) -> int:
@@ -106,5 +114,18 @@ class Lab(Protocol):
         ...
 
     def fetch_results(self, into: Path) -> list[Path]:
-        """Copy what the lab's results volume holds into *into*; return each new folder of a run."""
+        """Copy the lab's results volume to *into*; return each new folder of a run."""
         ...
+
+
+def recheck(lab: Lab, status: HostStatus, health_check: Sequence[str]) -> HostStatus:
+    """Run the health check of an unhealthy host now: its runtime may not do so for minutes, after `unpause` for example."""
+    if status.state != "running" or status.health != "unhealthy" or not health_check:
+        return status
+    try:
+        code, out, err = lab.capture(status.name, health_check)
+    except LabError as error:
+        return replace(status, reason=str(error))
+    if code == 0:
+        return replace(status, health="healthy")
+    return replace(status, reason=(out + err).decode(errors="replace").strip() or f"health check: exit code {code}")

@@ -1,6 +1,6 @@
-"""Is this machine fit to run a lab and to measure in it?  Each finding says what it disables, and how to mend it.
+"""Examines whether this machine can run a lab and measure in it (`firstbyte doctor`); changes nothing.
 
-The functions that judge take what was read; the few that read or measure stand at the end.  Nothing is changed.
+Functions that judge take values as arguments; those that read or measure are at the end.
 """
 
 import ipaddress
@@ -25,11 +25,11 @@ from runtime.docker_lab import DockerLab
 from runtime.errors import LabError
 from runtime.topology import Topology
 
-#: Busy share of all cores by others, above which figures are noise; and how late a timer may be, seconds.
+#: Share of all cores that other programs may use, and seconds by which a timer may be late.
 MAX_BUSY, MAX_LATE_MEDIAN, MAX_LATE_P99 = 0.5, 0.0005, 0.002
-#: Seconds over which others are watched, and sleeps that are timed.
+#: Seconds during which other programs' load is measured, and number of sleeps that are timed.
 WATCH, SLEEPS = 0.5, 300
-#: Settings of the machine that a host's network starts from, or that are the machine's alone: what scenarios need.
+#: Sysctls of the machine, which new network namespaces inherit: accepted values, and what depends on them.
 EXPECTED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "net.ipv4.tcp_tw_reuse": (("0", "2"), "TIME_WAIT keeps a port for a minute: scenario time-wait"),
     "net.ipv4.tcp_slow_start_after_idle": (("1",), "a pooled connection starts slowly again after idling: pooling"),
@@ -41,30 +41,30 @@ CONTROLS = ("reno", "cubic", "bbr")
 
 
 class Grade(StrEnum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     OK = "ok"
-    #: Something is not there; what needs it is skipped and says so.
+    #: Something is missing; what needs it is skipped and says so.
     LIMITED = "limited"
-    #: A lab does not run, or what is measured in it would be wrong.
+    #: A lab does not run, or measurements in it would be wrong.
     UNFIT = "unfit"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing about this machine."""
+    """One property of this machine."""
 
     name: str
     grade: Grade
-    #: What is there.
+    #: Observed value.
     found: str
-    #: What does not work because of it, and what to do; "" when all is well.
+    #: What does not work because of it, and the remedy; "" when nothing is wrong.
     disables: str = ""
     mend: str = ""
 
 
 def examine(topology: Topology) -> Iterable[Finding]:
-    """Yield everything about the machine that can be found without a lab."""
+    """Yield all findings that need no running lab."""
     engine, networks = docker_problem(topology), netns_problem(topology)
     yield docker(engine, alone=bool(networks))
     yield netns(networks, alone=bool(engine))
@@ -85,7 +85,7 @@ def examine(topology: Topology) -> Iterable[Finding]:
 
 
 def docker(problem: str, *, alone: bool) -> Finding:
-    """Judge the Docker engine; *alone*: there is no other runtime."""
+    """Judge the Docker engine; *alone*: no other runtime works."""
     if not problem:
         return Finding("runtime docker", Grade.OK, "an engine answers")
     return Finding(
@@ -99,7 +99,7 @@ def docker(problem: str, *, alone: bool) -> Finding:
 
 
 def netns(problem: str, *, alone: bool) -> Finding:
-    """Judge network namespaces; *alone*: there is no other runtime."""
+    """Judge network namespaces; *alone*: no other runtime works."""
     if not problem:
         how = "as root" if os.geteuid() == 0 else "in a user namespace"
         return Finding("runtime netns", Grade.OK, f"{how}, Linux {platform.release()}")
@@ -108,25 +108,23 @@ def netns(problem: str, *, alone: bool) -> Finding:
 
 
 def services_user(uid: int, interpreter: str) -> Finding:
-    """Judge the user that services of the runtime netns run as."""
+    """Judge the uid of services in the runtime netns."""
     if uid == HOST_UID:
         return Finding("services' user", Grade.OK, f"uid {HOST_UID}, without any capability")
     why = f"uid {uid}, without any capability"
     if uid != 0:
-        return Finding(
-            "services' user", Grade.LIMITED, why, "a user of their own for services", "start the lab as root"
-        )
+        return Finding("services' user", Grade.LIMITED, why, "a separate user for services", "start the lab as root")
     return Finding(
         "services' user",
         Grade.LIMITED,
-        f"{why}: others can not read {interpreter}",
-        "a user of their own for services (netns): what root owns, they can read",
+        f"{why}: other users cannot read {interpreter}",
+        "a separate user for services (netns): they can read what root owns",
         "keep Python and the checkout where every user can read them, not below a closed home folder",
     )
 
 
 def limits(names: list[str]) -> Finding:
-    """Judge the limits that the runtime netns can enforce."""
+    """Judge which resource limits the runtime netns can enforce; *names*: of the controllers that it may use."""
     missing = [name for name in ("memory", "pids") if name not in names]
     if not missing:
         return Finding("limits", Grade.OK, "memory and pids, by cgroup")
@@ -140,9 +138,9 @@ def limits(names: list[str]) -> Finding:
 
 
 def congestion_control(available: list[str], default: str) -> Finding:
-    """Judge what TCP can be told to do; hosts are held to reno, by route, whatever the machine's own is."""
+    """Judge the available congestion controls; hosts use reno, set by route, whatever the machine's default is."""
     missing = [name for name in CONTROLS if name not in available]
-    found = f"{', '.join(available) or 'none'}; the machine's own is {default or '?'}, hosts use reno"
+    found = f"{', '.join(available) or 'none'}; the machine's default is {default or '?'}, hosts use reno"
     if not missing:
         return Finding("congestion control", Grade.OK, found)
     grade = Grade.UNFIT if "reno" in missing else Grade.LIMITED
@@ -150,12 +148,20 @@ def congestion_control(available: list[str], default: str) -> Finding:
     return Finding("congestion control", grade, found, f"measurements with {', '.join(missing)}", mend)
 
 
-def settings(values: Mapping[str, str], where: str) -> Finding:
-    """Judge the sysctls of *where*."""
-    odd = {key: value for key, value in values.items() if value and value not in EXPECTED[key][0]}
+def settings(values: Mapping[str, str], where: str, intended: Mapping[str, str] | None = None) -> Finding:
+    """Judge the sysctls of *where*; *intended*: values that the compose file sets for this host."""
+    intended = intended or {}
+    odd = {
+        key: value
+        for key, value in values.items()
+        if value and value not in EXPECTED[key][0] and value != intended.get(key)
+    }
     name = f"sysctls of {where}"
     if not odd:
-        return Finding(name, Grade.OK, f"{len(values)} as scenarios need them")
+        ours = ", ".join(f"{key}={intended[key]}" for key in values if key in intended)
+        return Finding(
+            name, Grade.OK, f"{len(values)} as scenarios need them" + (f"; {ours} by the compose file" if ours else "")
+        )
     return Finding(
         name,
         Grade.LIMITED,
@@ -166,7 +172,7 @@ def settings(values: Mapping[str, str], where: str) -> Finding:
 
 
 def openssl(version: str, number: tuple[int, ...]) -> Finding:
-    """Judge the library that this Python, and so every service of the runtime netns, speaks TLS with."""
+    """Judge the TLS library of this Python, which every service of the runtime netns uses."""
     short = " ".join(version.split()[:2])
     if number >= (3, 5):
         return Finding("OpenSSL", Grade.OK, f"{short}: X25519MLKEM768 by default")
@@ -189,16 +195,16 @@ def python(version: tuple[int, ...]) -> Finding:
         Grade.LIMITED,
         f"{text}: verifies certificates less strictly than the image's 3.13",
         "the same verdict on malformed certificates as with the runtime docker",
-        "set the house up with Python >= 3.13: `rm -r .venv; make PYTHON=python3.13 venv`",
+        "set firstbyte up with Python >= 3.13: `rm -r .venv; make PYTHON=python3.13 venv`",
     )
 
 
 def cores(count: int, busy: float) -> Finding:
-    """Judge what there is to compute with: *busy* is how many cores others use."""
-    found = f"{count}, of which others use {busy:.1f}"
+    """Judge the number of cores; *busy*: how many of them other programs use."""
+    found = f"{count}, of which other programs use {busy:.1f}"
     if busy / count > MAX_BUSY:
         return Finding(
-            "cores", Grade.UNFIT, found, "every measurement: it would show the others' load", "wait, or end it"
+            "cores", Grade.UNFIT, found, "every measurement: it would include that load", "wait, or stop them"
         )
     if count < 2:
         return Finding("cores", Grade.LIMITED, found, "load at full rate: generator and services share one core", "")
@@ -206,7 +212,7 @@ def cores(count: int, busy: float) -> Finding:
 
 
 def timer(late: list[float]) -> Finding:
-    """Judge how late a sleeping process wakes: *late* in seconds, one of each sleep."""
+    """Judge how late a sleeping process wakes up; *late*: seconds, one value per sleep."""
     ordered = sorted(late)
     median, p99 = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
     found = f"late by {median * 1e3:.2f} ms in the median, {p99 * 1e3:.2f} ms at the 99th percentile"
@@ -217,21 +223,21 @@ def timer(late: list[float]) -> Finding:
         Grade.UNFIT if median > MAX_LATE_MEDIAN else Grade.LIMITED,
         found,
         f"figures below {max(1.0, p99 * 1e3):.0f} ms: links delay packets by this timer",
-        "less load on this machine; no power saving; a virtual machine with cores of its own",
+        "less load on this machine; no power saving; a virtual machine with dedicated cores",
     )
 
 
 def clock(source: str) -> Finding:
-    """Judge what the kernel reads time from."""
+    """Judge the kernel's clock source."""
     if source in {"tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter", ""}:
-        return Finding("clock", Grade.OK, source or "not told")
+        return Finding("clock", Grade.OK, source or "unknown")
     return Finding(
-        "clock", Grade.LIMITED, source, "cheap time-stamps: each costs a microsecond", "boot with clocksource=tsc"
+        "clock", Grade.LIMITED, source, "cheap timestamps: each takes a microsecond", "boot with clocksource=tsc"
     )
 
 
 def port(address: str, number: int, protocol: str, problem: str) -> Finding:
-    """Judge a port that the lab publishes."""
+    """Judge a port that the lab publishes; *problem*: why it cannot be used, or ""."""
     name = f"port {number}/{protocol}"
     if not problem:
         return Finding(name, Grade.OK, f"free on {address}")
@@ -239,13 +245,13 @@ def port(address: str, number: int, protocol: str, problem: str) -> Finding:
         name,
         Grade.LIMITED,
         problem,
-        f"what is published there on {address}",
-        "end what listens there, or `firstbyte up --no-ports`",
+        f"the service published there on {address}",
+        "stop what listens there, choose another port (.env.example), or `firstbyte up --no-ports`",
     )
 
 
 def address_range(subnet: ipaddress.IPv4Network, routes: Iterable[tuple[str, ipaddress.IPv4Network]]) -> Finding:
-    """Judge whether the lab's addresses are in use on the machine (which netns does not mind)."""
+    """Judge whether the machine uses the lab's addresses already; the runtime netns does not mind."""
     taken = [f"{network} on {device}" for device, network in routes if network.prefixlen and network.overlaps(subnet)]
     if not taken:
         return Finding("address range", Grade.OK, f"{subnet} is free here")
@@ -254,7 +260,7 @@ def address_range(subnet: ipaddress.IPv4Network, routes: Iterable[tuple[str, ipa
         Grade.LIMITED,
         ", ".join(taken),
         "the runtime docker",
-        "remove the route, or `--runtime netns`",
+        "remove the route, set FIRSTBYTE_PREFIX (.env.example), or `--runtime netns`",
     )
 
 
@@ -262,7 +268,7 @@ def address_range(subnet: ipaddress.IPv4Network, routes: Iterable[tuple[str, ipa
 
 
 def docker_problem(topology: Topology) -> str:
-    """Return why Docker can not be used, or ""."""
+    """Return why Docker cannot be used, or ""."""
     try:
         DockerLab(topology).close()
     except LabError as error:
@@ -271,7 +277,7 @@ def docker_problem(topology: Topology) -> str:
 
 
 def docker_lab_is_up(topology: Topology) -> bool:
-    """Return whether an engine runs a lab of ours."""
+    """Return whether a Docker engine runs this project's lab."""
     try:
         with DockerLab(topology) as lab:
             return any(host.state == "running" for host in lab.status())
@@ -280,7 +286,7 @@ def docker_lab_is_up(topology: Topology) -> bool:
 
 
 def netns_problem(topology: Topology) -> str:
-    """Return why network namespaces can not be used, or ""."""
+    """Return why network namespaces cannot be used, or ""."""
     try:
         require_machine(compose.load(topology.project / COMPOSE_FILE))
     except LabError as error:
@@ -289,7 +295,7 @@ def netns_problem(topology: Topology) -> str:
 
 
 def port_problem(address: str, number: int, protocol: str) -> str:
-    """Return why a port can not be listened on, or ""."""
+    """Return why a port cannot be bound, or ""."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM) as sock:
         if protocol == "tcp":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -301,7 +307,7 @@ def port_problem(address: str, number: int, protocol: str) -> str:
 
 
 def routes(text: str) -> list[tuple[str, ipaddress.IPv4Network]]:
-    """Return device and destination of each IPv4 route, from /proc/net/route (hexadecimal, in this machine's order)."""
+    """Return device and destination of each route in *text*, /proc/net/route: hexadecimal in the machine's byte order."""
     found = []
     for line in text.splitlines()[1:]:
         device, destination, *_, mask = line.split()[:8]
@@ -311,21 +317,21 @@ def routes(text: str) -> list[tuple[str, ipaddress.IPv4Network]]:
 
 
 def busy_cores(seconds: float) -> float:
-    """Return how many cores were busy during *seconds*, in which we sleep."""
+    """Return how many cores were busy, on average, while this process sleeps for *seconds*."""
 
     def read() -> tuple[int, int]:
         fields = [int(each) for each in _text("/proc/stat").splitlines()[0].split()[1:9]]
-        return sum(fields), fields[3] + fields[4]  # all; idle and waiting for a disk
+        return sum(fields), fields[3] + fields[4]  # total; idle and iowait
 
     before = read()
-    time.sleep(seconds)  # the kernel counts meanwhile
+    time.sleep(seconds)
     after = read()
     passed = after[0] - before[0]
     return (os.cpu_count() or 1) * (1 - (after[1] - before[1]) / passed) if passed else 0.0
 
 
 def timer_lateness(sleeps: int) -> list[float]:
-    """Return by how many seconds each of *sleeps* short waits was too long."""
+    """Return by how many seconds each of *sleeps* waits of 1 ms was too long."""
     late = []
     for _ in range(sleeps):
         began = time.perf_counter()

@@ -1,6 +1,7 @@
 """The command-line arguments that all services share."""
 
 import argparse
+import os
 from pathlib import Path
 
 from telemetry.log import LEVELS
@@ -19,8 +20,20 @@ def endpoint(text: str) -> tuple[str, int]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--admin``, ``--token-file`` and ``--log-level``."""
+    """Add ``--admin``, ``--token-file`` and ``--log-level``; the environment has defaults for the first two."""
     group = parser.add_argument_group("operation")
-    group.add_argument("--admin", type=endpoint, metavar="HOST:PORT", help="serve /metrics, /health and /admin here")
-    group.add_argument("--token-file", type=Path, metavar="FILE", help="bearer token that /admin requires")
+    group.add_argument(
+        "--admin",
+        type=endpoint,
+        default=os.environ.get("FIRSTBYTE_ADMIN"),
+        metavar="HOST:PORT",
+        help="serve /metrics, /health and /admin here (default: FIRSTBYTE_ADMIN)",
+    )
+    group.add_argument(
+        "--token-file",
+        type=Path,
+        default=os.environ.get("FIRSTBYTE_TOKEN_FILE"),
+        metavar="FILE",
+        help="bearer token that /admin requires (default: FIRSTBYTE_TOKEN_FILE)",
+    )
     group.add_argument("--log-level", choices=LEVELS, default="INFO", type=str.upper, help="least severe event logged")

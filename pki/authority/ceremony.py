@@ -72,7 +72,10 @@ class Ceremony:
         key_file, certificate_file = self.root / "root.key.pem", self.root / "root.pem"
         anchored = (self.trust / "root.pem").exists()
         if anchored and not (key_file.exists() and certificate_file.exists()):
-            raise CeremonyError(f"{self.trust / 'root.pem'} is trusted, but {self.root} lacks its key or certificate")
+            raise CeremonyError(
+                f"{self.trust / 'root.pem'} is trusted, but {self.root} lacks its key or certificate: "
+                "remove the volumes of the earlier lab (`docker compose --profile '*' down -v --remove-orphans`)"
+            )
         passphrase = self._secret(self.root / "passphrase", "root passphrase")
 
         def make() -> None:

@@ -1,6 +1,7 @@
 """What a service needs to know to have a certificate, and the flags that say it."""
 
 import argparse
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +28,16 @@ class Settings:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of a service that renews."""
     group = parser.add_argument_group("certificate")
-    group.add_argument("--acme", metavar="URL", help="ACME directory, for example https://ca.example.com/directory")
-    group.add_argument("--tls-dir", type=Path, metavar="DIR", help="keeps the account key, the key and the chain")
-    group.add_argument("--trust", type=Path, metavar="FILE", help="root certificate (PEM)")
+    for flag, kind, metavar, text in (
+        ("acme", str, "URL", "ACME directory, for example https://ca.example.com/directory"),
+        ("tls-dir", Path, "DIR", "folder of the account key, the key and the chain"),
+        ("trust", Path, "FILE", "root certificate (PEM)"),
+    ):
+        variable = f"FIRSTBYTE_{flag.upper().replace('-', '_')}"
+        default = os.environ.get(variable)
+        group.add_argument(
+            f"--{flag}", type=kind, default=default, metavar=metavar, help=f"{text} (default: {variable})"
+        )
     group.add_argument("--cert-name", action="append", default=[], metavar="NAME", help="may be repeated")
     group.add_argument("--cert-key", choices=KEYS, default=KEYS[0], help="kind of its key (default %(default)s)")
     group.add_argument(

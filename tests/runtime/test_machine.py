@@ -1,4 +1,4 @@
-"""What the doctor makes of what it reads; each finding says what it disables and how to mend it."""
+"""Findings of `firstbyte doctor`; each says what it disables and how to fix it."""
 
 import ipaddress
 import sys
@@ -33,13 +33,15 @@ OK, LIMITED, UNFIT = Grade.OK, Grade.LIMITED, Grade.UNFIT
         pytest.param(machine.congestion_control(["cubic"], "cubic"), UNFIT, "modprobe tcp_reno", id="no-reno"),
         pytest.param(machine.settings(SETTINGS, "x"), OK, "5 as", id="sysctls"),
         pytest.param(machine.settings({**SETTINGS, "net.ipv4.tcp_tw_reuse": "1"}, "x"), LIMITED, "sysctl -w net.ipv4.tcp_tw_reuse=2", id="tw-reuse"),
+        pytest.param(machine.settings({**SETTINGS, "net.ipv4.tcp_tw_reuse": "1"}, "x", {"net.ipv4.tcp_tw_reuse": "1"}), OK, "5 as scenarios need them; net.ipv4.tcp_tw_reuse=1 by the compose file", id="set-by-the-compose-file"),
+        pytest.param(machine.settings({**SETTINGS, "net.ipv4.tcp_sack": "0"}, "x", {"net.ipv4.tcp_tw_reuse": "1"}), LIMITED, "sysctl -w net.ipv4.tcp_sack=1", id="not-set-by-the-compose-file"),
         pytest.param(machine.settings({**SETTINGS, "net.ipv4.tcp_sack": ""}, "x"), OK, "5 as", id="a-kernel-without-the-setting"),
         pytest.param(machine.openssl("OpenSSL 3.5.1 1 Jul 2025", (3, 5)), OK, "X25519MLKEM768", id="post-quantum"),
         pytest.param(machine.openssl("OpenSSL 3.0.19 27 Jan 2026", (3, 0)), LIMITED, "OpenSSL 3.0.19: no", id="before-post-quantum"),
         pytest.param(machine.python((3, 13)), OK, "strictly", id="strict-python"),
         pytest.param(machine.python((3, 11)), LIMITED, "3.11", id="lax-python"),
-        pytest.param(machine.cores(4, 0.3), OK, "4, of which others use 0.3", id="idle"),
-        pytest.param(machine.cores(2, 1.3), UNFIT, "end it", id="busy"),
+        pytest.param(machine.cores(4, 0.3), OK, "4, of which other programs use 0.3", id="idle"),
+        pytest.param(machine.cores(2, 1.3), UNFIT, "stop them", id="busy"),
         pytest.param(machine.cores(1, 0.1), LIMITED, "share one core", id="one-core"),
         pytest.param(machine.timer([0.0001] * 98 + [0.0015] * 2), OK, "0.10 ms in the median, 1.50", id="timer"),
         pytest.param(machine.timer([0.0001] * 90 + [0.009] * 10), LIMITED, "figures below 9 ms", id="late-at-times"),
@@ -78,11 +80,11 @@ def test_routes_are_read_in_the_machines_byte_order() -> None:
         pytest.param("0 1234 1\n1 100000 65536\n", True, id="subordinate-uids"),
     ],
 )
-def test_a_user_namespace_knows_the_uids_of_its_map(uid_map: str, known: bool) -> None:
+def test_a_uid_map_is_read_as_ranges(uid_map: str, known: bool) -> None:
     assert is_mapped(1000, uid_map) is known
 
 
-def test_timers_are_measured_never_early_by_much() -> None:
+def test_sleeps_are_not_measured_as_early() -> None:
     late = machine.timer_lateness(20)
     assert len(late) == 20
     assert min(late) > -0.0005
