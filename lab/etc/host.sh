@@ -1,38 +1,45 @@
 #!/bin/sh
-# Every host starts here: join the wide-area network, give up every privilege, become the service.
+# Entry point of every host: sets the routes, drops privileges, executes the service.
 #
-#   host.sh COMMAND...      the command runs as uid 1000, without any capability, below tini (where there is one)
+#   host.sh COMMAND...      the command runs as uid 1000, without capabilities, under tini where it is installed
 #
-# A host keeps its own /24 on-link and reaches the rest of 198.19/16 through the router `wan`; whatever default route
-# Docker set for a published port goes, so nothing leaves the lab.  HOST_ROLE=wan: this host is that router.  HOST_UID:
-# another uid, set by the runtime without Docker where uid 1000 could not read the interpreter.  HOST_ALSO: one more address
-# of this host, in its own /24.
+# A host keeps its own /24 on-link and reaches the rest of the lab's /16 through the router `wan`.  The default route that
+# Docker sets for published ports is removed, so no traffic leaves the lab.
+#
+#   HOST_ROLE=wan                  this host is the router
+#   HOST_ALSO                      a second address of this host, in its own /24
+#   HOST_CONGESTION_CONTROL        congestion control towards other regions (default reno)
+#   HOST_UID                       another uid; set by the runtime without Docker where uid 1000 cannot read the interpreter
+#   FIRSTBYTE_PREFIX               first half of every address
 set -eu
-wide=198.19.0.0/16
-router=198.19.0.254
+prefix=198.19
 user=${HOST_UID:-1000}
 
 fail() { echo "host: error: $*" >&2; exit 2; }
 
-address=$(ip -o -4 addr show | sed -n 's#.* inet \(198\.19\.[0-9]*\.[0-9]*\)/.*#\1#p' | head -n 1)
+[ "${FIRSTBYTE_PREFIX:-$prefix}" = "$prefix" ] ||
+  fail "expected files with addresses in $FIRSTBYTE_PREFIX, got $prefix: set FIRSTBYTE_FILES to a folder that has them (.env.example)"
+wide=$prefix.0.0/16
+router=$prefix.0.254
+address=$(ip -o -4 addr show | awk -v prefix="$prefix." '{ sub("/.*", "", $4) } index($4, prefix) == 1 { print $4; exit }')
 [ -n "$address" ] || fail "expected an address in $wide, got none: is this host on the network 'internet'?"
-device=$(ip -o -4 addr show | sed -n "s#^[0-9]*: *\([^ ]*\) .* inet $address/.*#\1#p")
+device=$(ip -o -4 addr show | awk -v address="$address/" 'index($4, address) == 1 { print $2; exit }')
 
 [ -z "${HOST_ALSO:-}" ] || ip addr replace "$HOST_ALSO/32" dev "$device"
 
 if [ "${HOST_ROLE:-host}" = wan ]; then
   [ -c /dev/net/tun ] || fail "expected the device /dev/net/tun, got none: load the kernel module 'tun', or allow the device"
-  # The device is often for root alone; without Docker it is made fit before we start, and can not be changed here.
+  # The device may be restricted to root.  Without Docker it is usable already and its mode cannot be changed here.
   chmod 666 /dev/net/tun 2>/dev/null || [ -w /dev/net/tun ] || fail "expected to write /dev/net/tun, got $(ls -l /dev/net/tun)"
   ip tuntap add dev wan0 mode tun user "$user"
   ip link set wan0 mtu 1500 txqueuelen 10000 up
-  # Whatever comes from a host goes up into the router process; what the process writes back follows the main table.
+  # Packets from hosts go to the router process; packets that the process writes follow the main table.
   ip route add default dev wan0 table 100
   ip rule add iif "$device" lookup 100
 else
   own=${address%.*}.0/24
-  # One congestion control for everybody, so that figures mean the same on every machine (theory/slow_start.py models
-  # reno); by route, since a process may not choose it and a network namespace inherits the machine's.
+  # The same congestion control on every machine, so that figures are comparable (theory/slow_start.py models reno).  It is
+  # set by route: an unprivileged process may not choose it, and a network namespace inherits the machine's default.
   control=${HOST_CONGESTION_CONTROL:-reno}
   ip route replace "$own" dev "$device" src "$address"
   ip route replace "$router" dev "$device" src "$address"
@@ -42,14 +49,14 @@ else
 fi
 ip route del default 2>/dev/null || true
 
-# An unprivileged user namespace knows one uid only, and may not even set that.
+# An unprivileged user namespace has a single uid, which cannot even be set again.
 [ "$user" = "$(id -u)" ] || ids="--reuid $user --regid $user --clear-groups"
 command -v tini >/dev/null && set -- tini -- "$@"
 # shellcheck disable=SC2086 # three words, or none
 set -- setpriv ${ids:-} --inh-caps=-all --ambient-caps=-all --bounding-set=-all --no-new-privs "$@"
-# Frames of the wire come from a packet socket that only CAP_NET_RAW may open: it is opened here, shut, and inherited.
+# The packet socket for frames needs CAP_NET_RAW: it is opened here and inherited, but receives nothing until requested.
 [ "${HOST_ROLE:-host}" != wan ] || set -- python -m wan.frames --device "$device" -- "$@"
-# A packet is late by as long as the router waits for a core, so it comes before everything else; where the kernel does
-# not let us (no SYS_NICE, a control group without real-time), it waits its turn and says so in /admin/counters.
+# The router delays packets by as long as it waits for a core, so it gets real-time priority where the kernel grants it
+# (SYS_NICE, a control group with real-time budget); /admin/counters says whether it has.
 [ "${HOST_ROLE:-host}" != wan ] || ! chrt --rr 1 true 2>/dev/null || set -- chrt --rr 1 "$@"
 exec "$@"

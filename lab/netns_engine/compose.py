@@ -1,7 +1,6 @@
-"""What docker-compose.yml says of each service, for the runtime without Docker: a fixed subset of keys, each explained.
+"""Parses docker-compose.yml: a fixed subset of the Compose specification (https://github.com/compose-spec/compose-spec).
 
-Any other key is refused with its line: a setting that would silently do nothing is worse than an error.  Docker's own
-reading of the same file is the reference (https://github.com/compose-spec/compose-spec).
+Any other key is refused with its line, because a setting that silently does nothing is worse than an error.
 """
 
 import ipaddress
@@ -13,35 +12,37 @@ from typing import Any
 
 import yaml
 
+from netns_engine import variables
 from netns_engine.errors import LabError
 
-#: What this runtime makes of each key of a service.
+#: How each key of a service is implemented; the README shows this table.
 SERVICE_KEYS: Mapping[str, str] = {
-    "image": "not needed: the programs of this machine and of this checkout's .venv run",
-    "build": "not needed",
-    "entrypoint": "run as given, in front of `command`",
-    "command": "run as given",
-    "user": "the uid and gid, where the interpreter can be read by them (see Limits)",
-    "environment": "the whole environment, but for HOME and HOSTNAME",
-    "volumes": "named ones are folders below the state folder, the others files and folders of the checkout",
-    "tmpfs": "a tmpfs, `mode` and `size` as given",
-    "read_only": "everything but volumes and tmpfs is mounted read-only",
-    "networks": "`internet` is the lab's network; `published` is not needed",
+    "image": "ignored: the programs of this machine and of this Python environment run",
+    "build": "ignored",
+    "pull_policy": "ignored",
+    "entrypoint": "the first words of the command line; `command` follows",
+    "command": "the rest of the command line",
+    "user": "the uid, where that user can read the interpreter (see Limits)",
+    "environment": "the whole environment, plus HOME and HOSTNAME",
+    "volumes": "named volumes are folders in the state folder; other sources are relative to the compose file",
+    "tmpfs": "a tmpfs with the given `mode` and `size`",
+    "read_only": "everything except volumes and tmpfs is mounted read-only",
+    "networks": "`internet` is the lab's network; `published` is ignored",
     "network_mode": "`none`: loopback only",
-    "ports": "a forwarder on the machine's 127.0.0.1, TCP and UDP",
-    "sysctls": "set in the host's network namespace before its device is made",
-    "devices": "shown below /dev; nothing else of the machine's devices is, but null, zero, full, random, urandom, tty",
+    "ports": "forwarded from the machine's 127.0.0.1, TCP and UDP",
+    "sysctls": "set in the host's network namespace before its device is created",
+    "devices": "added to /dev, which otherwise has null, zero, full, random, urandom and tty only",
     "depends_on": "service_started, service_healthy, service_completed_successfully",
-    "healthcheck": "`test: [CMD, …]`, run in the host as its user; interval, timeout, retries, start_period, start_interval",
+    "healthcheck": "`test: [CMD, …]`, run on the host as its user; interval, timeout, retries, start_period, start_interval",
     "restart": "`no` or `unless-stopped`, with Docker's pauses: 100 ms, doubled up to a minute",
     "profiles": "started on request",
-    "mem_limit": "a cgroup, where this user may make one",
-    "pids_limit": "a cgroup, where this user may make one",
-    "stop_grace_period": "between SIGTERM and SIGKILL",
-    "cap_drop": "`[ALL]`: always so here",
-    "cap_add": "what the entry point has until it gives it up",
-    "security_opt": "`no-new-privileges:true`: always so here",
-    "attach": "not needed: `firstbyte logs` shows what you ask for",
+    "mem_limit": "a cgroup, where this user may create one",
+    "pids_limit": "a cgroup, where this user may create one",
+    "stop_grace_period": "time between SIGTERM and SIGKILL",
+    "cap_drop": "`[ALL]`, which always applies here",
+    "cap_add": "capabilities of the entry point, which drops them",
+    "security_opt": "`no-new-privileges:true`, which always applies here",
+    "attach": "ignored: `firstbyte logs` shows the hosts you name",
     "logging": "`max-size` and `max-file` bound each host's log",
 }
 COMPOSE_FILE = "docker-compose.yml"
@@ -49,12 +50,16 @@ TOP_KEYS = ("name", "services", "networks", "volumes")
 HEALTH_KEYS = ("test", "interval", "timeout", "retries", "start_period", "start_interval", "disable")
 CONDITIONS = ("service_started", "service_healthy", "service_completed_successfully")
 NETWORK = "internet"
+#: Project name of a file without ``name:``.
+PROJECT = "firstbyte"
+#: Environment variable that overrides ``name:``, as in Compose.
+PROJECT_VARIABLE = "COMPOSE_PROJECT_NAME"
 _SIZES = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 _TIMES = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class ComposeError(LabError):
-    """The file says something that this runtime does not do."""
+    """The file is invalid, or contains something that this runtime does not implement."""
 
     def __init__(self, path: Path, line: int, problem: str) -> None:
         super().__init__(f"{path}:{line}: {problem}")
@@ -79,7 +84,7 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One entry of ``ports``: what connects to *address*:*published* on the machine reaches *target* on the host."""
+    """One entry of ``ports``: *address*:*published* on the machine leads to *target* on the host."""
 
     address: str
     published: int
@@ -90,7 +95,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """A command that says whether a host is well; times in seconds."""
+    """A command that exits 0 on a healthy host; times in seconds."""
 
     test: tuple[str, ...]
     interval: float = 30.0
@@ -102,13 +107,13 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service, as this runtime starts it."""
+    """One service."""
 
     name: str
-    #: Line of the file that it begins on.
+    #: Line of the file on which it begins.
     line: int
     argv: tuple[str, ...]
-    #: How many words of *argv* are the entry point; what follows is ``command``, which `run` replaces.
+    #: Number of words of *argv* that are the entry point; the rest is ``command``, which `run` replaces.
     entrypoint: int
     user: int | None
     environment: tuple[tuple[str, str], ...]
@@ -116,7 +121,7 @@ class Service:
     #: Path and mount options.
     tmpfs: tuple[tuple[str, str], ...]
     read_only: bool
-    #: Whether it is on the lab's network, and its address there; None when it takes one from the range.
+    #: Whether it is on the lab's network, and its address there; None for any free address of the range.
     networked: bool
     address: ipaddress.IPv4Address | None
     ports: tuple[Port, ...]
@@ -127,30 +132,32 @@ class Service:
     health: HealthCheck | None
     restart: bool
     profiles: tuple[str, ...]
-    #: Bytes, and processes; None is no limit.
+    #: Maximum bytes and processes; None for no limit.
     memory: int | None
     pids: int | None
     #: Seconds between SIGTERM and SIGKILL.
     grace: float
-    #: Linux capabilities that the entry point has, in lower case.
+    #: Linux capabilities of the entry point, in lower case.
     capabilities: tuple[str, ...]
-    #: Bytes of one log file, and how many there are.
+    #: Maximum bytes of a log file, and number of log files.
     log_size: int
     log_files: int
 
 
 @dataclass(frozen=True, slots=True)
 class Compose:
-    """The file."""
+    """The whole file."""
 
+    #: Project name.
+    name: str
     services: tuple[Service, ...]
     volumes: tuple[str, ...]
-    #: The lab's network, and where hosts without an address of their own get theirs.
+    #: The lab's network, and the range for hosts without a fixed address.
     subnet: ipaddress.IPv4Network
     dynamic: ipaddress.IPv4Network
 
     def service(self, name: str) -> Service:
-        """Return one service, which exists."""
+        """Return the service called *name*, which exists."""
         return next(s for s in self.services if s.name == name)
 
     def chosen(self, profiles: tuple[str, ...]) -> tuple[Service, ...]:
@@ -159,24 +166,39 @@ class Compose:
 
 
 def load(path: Path) -> Compose:
-    """Read the file.
+    """Parse the file, with the variables of its folder.
 
     Raises:
         ComposeError: a key or value that this runtime does not know, with its line.
-        LabError: the file can not be read.
+        LabError: the file or its variables cannot be read.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise LabError(f"{path}: {error.strerror}") from None
-    return _File(path, text).compose()
+    return _File(path, variables.read(path.parent)).compose()
+
+
+def document(path: Path, values: Mapping[str, str] | None = None) -> Any:
+    """Return the file as plain values, without checking its keys; *values*: instead of the variables of its folder.
+
+    Raises:
+        ComposeError: it is not YAML, or a variable has no value.
+        LabError: the file or its variables cannot be read.
+    """
+    return _File(path, variables.read(path.parent) if values is None else values).values()
+
+
+def project_name(file: Mapping[str, Any], values: Mapping[str, str]) -> str:
+    """Return the project name of a compose file."""
+    return str(values.get(PROJECT_VARIABLE) or file.get("name") or PROJECT)
 
 
 class _File:
-    """The node tree of one file: values with their lines."""
+    """The node tree of one file, variables filled in: values with their lines."""
 
-    def __init__(self, path: Path, text: str) -> None:
-        self._path = path
+    def __init__(self, path: Path, values: Mapping[str, str]) -> None:
+        self._path, self._values = path, values
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise LabError(f"{path}: {error.strerror}") from None
         self._loader = yaml.SafeLoader(text)
         try:
             root = self._loader.get_single_node()
@@ -186,10 +208,27 @@ class _File:
         if root is None:
             raise ComposeError(path, 1, "expected a mapping 'services', got an empty file")
         self._root: yaml.Node = root
-        for token in yaml.scan(text):
-            if isinstance(token, yaml.ScalarToken) and "$" in token.value:
-                problem = f"expected no ${{VARIABLE}}, which this runtime does not fill in; got {token.value!r}"
-                raise ComposeError(path, token.start_mark.line + 1, problem)
+        self._fill(root, set())
+
+    def _fill(self, node: yaml.Node, seen: set[int]) -> None:
+        """Fill variables into the scalar values below *node*; anchored nodes occur more than once."""
+        if id(node) in seen:
+            return
+        seen.add(id(node))
+        if isinstance(node, yaml.ScalarNode):
+            if "$" in node.value:
+                try:
+                    node.value = variables.fill(node.value, self._values)
+                except ValueError as error:
+                    raise ComposeError(self._path, node.start_mark.line + 1, str(error)) from None
+                if node.style is None:  # a plain scalar: the value decides about its type
+                    node.tag = self._loader.resolve(yaml.ScalarNode, node.value, (True, False))  # type: ignore[no-untyped-call]
+            return
+        for child in node.value:
+            self._fill(child[1] if isinstance(node, yaml.MappingNode) else child, seen)
+
+    def values(self) -> Any:
+        return self._value(self._root)
 
     def compose(self) -> Compose:
         top = self._mapping(self._root, TOP_KEYS, "the file", extensions=True)
@@ -207,7 +246,8 @@ class _File:
                     raise ComposeError(
                         self._path, service.line, f"{service.name} depends on {other!r}: no such service"
                     )
-        return Compose(services, volumes, *self._network(top.get("networks")))
+        name = project_name({"name": self._value(top.get("name"))}, self._values)
+        return Compose(name, services, volumes, *self._network(top.get("networks")))
 
     def _network(self, node: yaml.Node | None) -> tuple[ipaddress.IPv4Network, ipaddress.IPv4Network]:
         try:

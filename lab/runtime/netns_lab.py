@@ -45,8 +45,9 @@ from netns_engine.messages import (
 from netns_engine.ports import listen
 from netns_engine.prerequisites import require_machine
 from netns_engine.state import StateFolder
+from runtime.address_plan import write_files
 from runtime.errors import EngineError, LabDownError, LabError, RefusedError
-from runtime.lab import HostStatus
+from runtime.lab import HostStatus, recheck
 from runtime.topology import Topology
 from telemetry.call import CallError, ask
 
@@ -92,6 +93,7 @@ class NetnsLab:
         In a lab that is already up, start the services of *profiles* that are missing.
         """
         del build
+        write_files(self.topology.project)
         file = compose.load(self.topology.project / COMPOSE_FILE)
         chosen = file.chosen(tuple(profiles))
         with self._state.locked():
@@ -124,12 +126,15 @@ class NetnsLab:
     def status(self, *, memory: bool = False) -> list[HostStatus]:
         """Return one entry per service of the compose file."""
         reports = self._reports(memory=memory) if self.is_up else {}
-        return [
-            HostStatus(host.name, found.state, found.health, found.address or host.address, found.memory)
-            if (found := reports.get(host.name))
-            else HostStatus(host.name, "absent", "", host.address)
-            for host in self.topology.hosts
-        ]
+        answer = []
+        for host in self.topology.hosts:
+            found = reports.get(host.name)
+            if found is None:
+                answer.append(HostStatus(host.name, "absent", "", host.address))
+                continue
+            status = HostStatus(host.name, found.state, found.health, found.address or host.address, found.memory)
+            answer.append(recheck(self, status, host.health_check))
+        return answer
 
     def logs(self, hosts: Sequence[str], *, follow: bool = False, tail: str = "all") -> int:
         """Print the logs of *hosts* (all when empty) in the format of Compose."""

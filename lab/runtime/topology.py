@@ -1,7 +1,6 @@
-"""The hosts and their addresses, as docker-compose.yml declares them: there is no second list.
+"""The hosts and their addresses, from docker-compose.yml, which is the only list of them.
 
-Reads the few keys that matter here (``services.*.networks.internet.ipv4_address``, ``ports``, ``profiles``); checks
-nothing else of the file, Compose does that.
+Reads the few keys that matter here and leaves checking to Compose or to `netns_engine.compose`.
 """
 
 import os
@@ -9,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from netns_engine import compose, variables
 from netns_engine.compose import COMPOSE_FILE
 from runtime.errors import LabError, UnknownHostError
 
@@ -20,12 +18,18 @@ class Host:
     """One service of the compose file."""
 
     name: str
-    #: IPv4 address on the network ``internet``; None where Compose chooses it, or there is none.
+    #: IPv4 address on the network ``internet``; None without a fixed one.
     address: str | None
-    #: Compose profiles; empty means that plain ``up`` starts it.
+    #: Compose profiles; empty when plain ``up`` starts it.
     profiles: tuple[str, ...]
-    #: Whether it runs once and exits (it has no health check and is never restarted).
+    #: Whether it runs once and exits.
     one_shot: bool
+    #: Tag of the Docker image.
+    image: str = ""
+    #: Command of the health check; empty without one.
+    health_check: tuple[str, ...] = ()
+    #: ADDRESS:PORT of the first published port; "" without one.
+    published: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +38,25 @@ class Topology:
 
     project: Path
     hosts: tuple[Host, ...]
+    #: Compose's project name.
+    name: str = compose.PROJECT
 
     @classmethod
     def load(cls, project: Path) -> "Topology":
         """Read *project*/docker-compose.yml.
 
         Raises:
-            LabError: the file is missing or not what Compose would accept as a mapping of services.
+            LabError: the file is missing or has no mapping of services.
         """
         path = project / COMPOSE_FILE
+        values = variables.read(project)
+        document = compose.document(path, values)
         try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
-            services: dict[str, Any] = document["services"]
-        except OSError as error:
-            raise LabError(f"{path}: {error.strerror}") from None
-        except yaml.YAMLError as error:
-            raise LabError(f"{path}: expected YAML, got {error}") from None
-        except (KeyError, TypeError):
+            services: dict[str, Any] = dict(document["services"])
+        except (KeyError, TypeError, ValueError):
             raise LabError(f"{path}: expected a mapping 'services', got none") from None
-        return cls(project, tuple(_host(name, service) for name, service in services.items()))
+        hosts = tuple(_host(name, service) for name, service in services.items())
+        return cls(project, hosts, compose.project_name(document, values))
 
     def host(self, name: str) -> Host:
         """Return the host called *name*; raise `UnknownHostError`."""
@@ -62,13 +66,19 @@ class Topology:
         raise UnknownHostError(name, [h.name for h in self.hosts])
 
     @property
+    def console_url(self) -> str:
+        """URL of the console on this machine."""
+        published = {host.name: host.published for host in self.hosts}
+        return f"http://{published['console']}/" if published.get("console") else ""
+
+    @property
     def always(self) -> tuple[Host, ...]:
         """The hosts that plain ``up`` keeps running."""
         return tuple(h for h in self.hosts if not h.profiles and not h.one_shot)
 
 
 def find_project(start: Path | None = None) -> Path:
-    """Return the folder with the lab's compose file: ``FIRSTBYTE_PROJECT``, or upwards from *start*, or the checkout.
+    """Return the folder of the lab's compose file: ``FIRSTBYTE_PROJECT``, or *start* or above, or the checkout.
 
     Raises:
         LabError: there is none.
@@ -86,9 +96,13 @@ def find_project(start: Path | None = None) -> Path:
 def _host(name: str, service: dict[str, Any]) -> Host:
     networks = service.get("networks") or {}
     internet = networks.get("internet") or {} if isinstance(networks, dict) else {}
+    test = (service.get("healthcheck") or {}).get("test") or ()
     return Host(
         name,
         internet.get("ipv4_address"),
         tuple(service.get("profiles") or ()),
         service.get("network_mode") == "none",
+        str(service.get("image") or ""),
+        tuple(str(word) for word in test[1:]) if list(test[:1]) == ["CMD"] else (),
+        ":".join(str(ports[0]).split(":")[:2]) if (ports := service.get("ports")) else "",
     )

@@ -4,10 +4,10 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Any
 
-from hostfiles.layout import ADMIN_PORT
+from hostfiles.layout import ADMIN_PORT, lab_address
 from telemetry.call import CallError, call
 
-WAN = f"http://198.19.0.254:{ADMIN_PORT}"
+WAN = f"http://{lab_address('0.254')}:{ADMIN_PORT}"
 TIMEOUT = 3.0
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Panel, Quantity, Run, parameter
+from hostfiles.layout import lab_address
 from stub import Stub
 from theory import resolution
 from waterfall.lab import WAN, Links, links
@@ -16,12 +17,12 @@ RESOLVER = "resolver"
 PER_HOP_MS = 3.0
 #: Name servers whose query logs are read, and their addresses (a test compares them with the compose file).
 SERVERS = {
-    "root-a": "198.19.10.53",
-    "root-b": "198.19.11.53",
-    "tld-com": "198.19.12.53",
-    "ns1": "198.19.20.53",
-    "ns2": "198.19.30.53",
-    "ns-news": "198.19.20.54",
+    "root-a": lab_address("10.53"),
+    "root-b": lab_address("11.53"),
+    "tld-com": lab_address("12.53"),
+    "ns1": lab_address("20.53"),
+    "ns2": lab_address("30.53"),
+    "ns-news": lab_address("20.54"),
 }
 #: From the root to the deepest zone: round-trip time in ms between the resolver and its nearest server (links.toml).
 CHAIN = {".": 10.0, "com.": 20.0, "example.com.": 16.0, "news.example.com.": 16.0}

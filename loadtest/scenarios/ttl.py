@@ -14,15 +14,16 @@ from urllib.parse import quote
 from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Moment, Panel, Quantity, Run, Undo, parameter
 from experiments.estimate import trials
 from generator import Queries, Schedule, constant
+from hostfiles.layout import lab_address
 from scenarios.instruments.ttl_move import OTHERS, REMAIN, ROUNDED, STALE, Move
 from stub import AsyncStub, StubError
 from theory import ttl as theory
 
-RESOLVER = ("198.19.2.53", 53)
+RESOLVER = (lab_address("2.53"), 53)
 #: The zone's servers: the resolver may ask either.  It prefers the first, which is nearer.
 SERVERS = ("ns1", "ns2")
 ZONE = "example.com."
-OLD, NEW = "198.19.20.10", "198.19.30.10"
+OLD, NEW = lab_address("20.10"), lab_address("30.10")
 #: Seconds between two reads of the servers' query logs, which hold 2,000 entries each.
 LOG_INTERVAL = 2.0
 #: Most queries for each name within T after the change, and least seconds between two of them, which leave the resolver

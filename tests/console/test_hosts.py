@@ -5,12 +5,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
 
 from console import hosts
+from netns_engine import compose
 from tests.console.lab import HOSTS_FILE, LINKS_FILE, ROOT
 
-COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+COMPOSE = compose.document(ROOT / "docker-compose.yml", {})
 DECLARED = hosts.load(HOSTS_FILE)
 
 GOOD = """\

@@ -9,10 +9,14 @@ import pytest
 import yaml
 
 from dnsmessage import rdtypes
+from hostfiles.layout import DEFAULT_PREFIX, lab_address
 from nameserver import load
+from netns_engine import compose
+from runtime import UsageError
+from runtime.address_plan import FOLDERS, write_files
 
 ROOT = Path(__file__).parents[2]
-COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+COMPOSE = compose.document(ROOT / "docker-compose.yml", {})
 #: Compose service → IPv4 address on the network `internet`.
 ADDRESSES: dict[str, str] = {
     name: service["networks"]["internet"]["ipv4_address"]
@@ -93,7 +97,10 @@ def test_the_hosts_file_lists_the_hosts_that_plain_up_starts() -> None:
 
 
 def test_every_host_routes_through_the_address_of_wan() -> None:
-    assert f"router={ADDRESSES['wan']}\n" in (ROOT / "lab" / "etc" / "host.sh").read_text()
+    text = (ROOT / "lab" / "etc" / "host.sh").read_text()
+    assert f"\nprefix={DEFAULT_PREFIX}\n" in text
+    assert "\nrouter=$prefix.0.254\n" in text
+    assert ADDRESSES["wan"] == f"{DEFAULT_PREFIX}.0.254"
 
 
 def test_the_client_uses_both_of_its_addresses_as_sources() -> None:
@@ -123,3 +130,49 @@ def test_ports_are_published_on_loopback_only() -> None:
     published = [port for service in COMPOSE["services"].values() for port in service.get("ports", ())]
     assert [port for port in published if not str(port).startswith("127.0.0.1:")] == []
     assert {str(p).split(":")[1] for p in published} == {"8080", "8089", "8443", "5300"}
+
+
+def test_another_prefix_changes_every_address_of_the_compose_file() -> None:
+    text = yaml.safe_dump(compose.document(ROOT / "docker-compose.yml", {"FIRSTBYTE_PREFIX": "10.77"}))
+    assert DEFAULT_PREFIX not in text
+    assert text.count("10.77.") == yaml.safe_dump(COMPOSE).count(f"{DEFAULT_PREFIX}.") >= 30
+
+
+def test_the_prefix_occurs_in_configuration_files_as_an_address_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies for another prefix are made by replacing text."""
+    monkeypatch.setenv("FIRSTBYTE_PREFIX", "10.77")
+    monkeypatch.setenv("FIRSTBYTE_FILES", str(tmp_path))
+    write_files(ROOT)
+    changed = 0
+    for folder in FOLDERS:
+        for path in (ROOT / folder).iterdir():
+            text, copy = path.read_text(), (tmp_path / folder / path.name).read_text()
+            found = re.findall(r"198\.19(?!\d)", text)
+            wrong = [
+                line
+                for line in text.splitlines()
+                if "198.19" in line and not re.search(r"198\.19(\.\d+\.\d+\b|$)", line)
+            ]
+            assert wrong == [], path
+            assert (copy.count("10.77"), "198.19" in copy) == (text.count("10.77") + len(found), False), path
+            changed += bool(found)
+    assert changed == 10  # five zones, root.hints, host.sh, hosts.toml, links.toml, resolv.conf
+    assert lab_address("20.10") == "10.77.20.10"
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        pytest.param({"FIRSTBYTE_PREFIX": "10.77.1"}, "expected two octets such as 10.77, got '10.77.1'", id="three-octets"),
+        pytest.param({"FIRSTBYTE_PREFIX": "10.777"}, "expected two octets", id="no-octet"),
+        pytest.param({"FIRSTBYTE_PREFIX": "10.77"}, "FIRSTBYTE_PREFIX=10.77 needs FIRSTBYTE_FILES", id="no-folder"),
+        pytest.param({"FIRSTBYTE_PREFIX": "10.77", "FIRSTBYTE_FILES": "."}, "another folder than the checkout", id="the-checkout"),
+    ],
+)  # fmt: skip
+def test_a_prefix_that_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], problem: str) -> None:  # fmt: skip
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=problem):
+        write_files(ROOT)

@@ -1,10 +1,10 @@
 """The cost of each cache state, and which log entries belong to a query."""
 
-import re
 from pathlib import Path
 
 import pytest
 
+from netns_engine import compose
 from scenarios.resolution import CHAIN, COLD, DEEPER, SERVERS, STATES, Answered, State
 from theory import resolution
 
@@ -43,11 +43,9 @@ def test_only_log_entries_during_the_query_count() -> None:
 
 
 def test_addresses_are_those_of_the_compose_file() -> None:
-    text = COMPOSE.read_text(encoding="utf-8")
-    for server, address in SERVERS.items():
-        block = re.search(rf"^  {server}:\n(?:    .*\n|\n)+", text, re.MULTILINE)
-        assert block is not None
-        assert f"ipv4_address: {address}}}" in block[0]
+    services = compose.document(COMPOSE, {})["services"]
+    found = {server: services[server]["networks"]["internet"]["ipv4_address"] for server in SERVERS}
+    assert found == SERVERS
 
 
 def test_the_chain_starts_at_the_root() -> None:

@@ -1,11 +1,13 @@
-"""`docker compose` as a reader types it: every profile comes up, a second `up` changes nothing that matters."""
+"""`docker compose` and `firstbyte` as a reader types them: up with every profile, up again, a host paused, two labs."""
 
 import hashlib
+import re
 
 import pytest
 
 from runtime import DockerLab, Lab
 from tests.system.conftest import Shell
+from tests.waiting import comes_true
 
 pytestmark = pytest.mark.system
 
@@ -19,10 +21,15 @@ def engine(lab: Lab) -> None:
         pytest.skip(f"the lab runs on {lab.runtime}")
 
 
+def compose_of(shell: Shell) -> tuple[str, ...]:
+    """Return the beginning of a command of Compose for the lab."""
+    return ("docker", "compose", "--project-directory", str(shell.lab.topology.project))
+
+
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("profiles", PROFILES, ids=["plain", "tools", "load", "both"])
 def test_up_and_wait_succeeds_with(shell: Shell, profiles: tuple[str, ...]) -> None:
-    project = ("docker", "compose", "--project-directory", str(shell.lab.topology.project))
+    project = compose_of(shell)
     flags = [flag for profile in profiles for flag in ("--profile", profile)]
     try:
         answer = shell.here(*project, *flags, "up", "-d", "--wait", "--no-build")
@@ -43,7 +50,7 @@ def test_a_second_up_keeps_the_trust_anchor(shell: Shell) -> None:
 
 @pytest.mark.usefixtures("engine")
 def test_a_container_of_the_service_lab_is_all_that_a_reader_needs(shell: Shell) -> None:
-    project = ("docker", "compose", "--project-directory", str(shell.lab.topology.project))
+    project = compose_of(shell)
     answer = shell.here(*project, "run", "--rm", "-T", "lab", "trace", "https://www.example.com/")
     assert answer.code == 0, answer.err
     assert "TIME-WAIT" in answer.out
@@ -54,16 +61,74 @@ def test_a_container_of_the_service_lab_is_all_that_a_reader_needs(shell: Shell)
 
 
 @pytest.mark.usefixtures("engine")
-def test_up_leaves_no_image_of_an_older_checkout_for_the_service_lab(shell: Shell) -> None:
+def test_up_rebuilds_the_image_of_the_service_lab(shell: Shell) -> None:
     def image(name: str) -> str:
         return shell.here("docker", "image", "inspect", "--format", "{{.Id}}", name).out
 
-    before = image("firstbyte-lab:local")
-    assert shell.here("docker", "tag", "firstbyte:local", "firstbyte-lab:local").code == 0
-    assert image("firstbyte-lab:local") == image("firstbyte:local") != before
+    host, tools = (shell.lab.topology.host(name).image for name in ("edge", "lab"))
+    before = image(tools)
+    assert shell.here("docker", "tag", host, tools).code == 0
+    assert image(tools) == image(host) != before
     assert isinstance(shell.lab, DockerLab)
-    shell.lab._renew_lab_image()
-    assert image("firstbyte-lab:local") not in {"", image("firstbyte:local")}
+    shell.lab._rebuild_lab_image()
+    assert image(tools) not in {"", image(host)}
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_second_up_recreates_no_container(shell: Shell) -> None:
+    """Whatever the profiles and their order, and although it builds the images again."""
+    project = compose_of(shell)
+
+    def containers() -> set[str]:
+        found = shell.here(
+            "docker",
+            "ps",
+            "-aq",
+            "--no-trunc",
+            "--filter",
+            f"label=com.docker.compose.project={shell.lab.topology.name}",
+        )
+        return set(found.lines)
+
+    try:
+        before = containers()
+        for flags in (("--profile", "load"), (), ("--profile", "tools", "--profile", "load")):
+            answer = shell.here(*project, *flags, "up", "-d", "--wait", "--build")
+            assert answer.code == 0, answer.err
+            assert before <= containers(), flags
+            before = containers()
+    finally:
+        shell.here(*project, "--profile", "load", "rm", "--stop", "--force", "locust", "locust-worker")
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_container_that_docker_run_starts_from_our_image_is_no_host(shell: Shell) -> None:
+    image = shell.lab.topology.host("edge").image
+    builder = shell.here("docker", "image", "inspect", "--format", '{{index .Config.Labels "com.docker.compose.service"}}', image).out.strip()  # fmt: skip
+    before = {s.name: s.state for s in shell.lab.status()}
+    started = shell.here("docker", "run", "-d", "--rm", image, "sleep", "60")
+    assert started.code == 0, started.err
+    try:
+        assert {s.name: s.state for s in shell.lab.status()} == before
+        assert builder == "ceremony"  # it carries the label of a host that has exited
+        assert before["ceremony"] == "exited"
+    finally:
+        shell.here("docker", "rm", "-f", started.out.strip())
+
+
+def test_a_host_is_healthy_again_soon_after_it_was_paused(shell: Shell) -> None:
+    host = "catalog-3"
+    shell.lab.pause(host)
+    try:
+        paused = shell.firstbyte("status")
+        assert paused.code == 1
+        assert re.search(rf"{host} +paused", paused.out), paused.out
+    finally:
+        shell.lab.unpause(host)
+    if shell.lab.runtime == "docker":  # which does not check it again for five minutes
+        name = f"{shell.lab.topology.name}-{host}-1"
+        assert shell.here("docker", "inspect", "-f", "{{.State.Health.Status}}", name).out.strip() == "unhealthy"
+    assert comes_true(lambda: shell.firstbyte("status").code == 0, 20), shell.firstbyte("status").out
 
 
 def test_our_own_command_line_says_that_the_lab_is_up(shell: Shell) -> None:

@@ -4,10 +4,10 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netns_engine import compose
 from wan import LinksFileError, load, parse
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def test_the_labs_links_have_the_round_trips_of_the_design() -> None:
 
 def test_every_address_in_the_compose_file_is_in_a_region() -> None:
     declared = load(ROOT / "lab/etc/links.toml")
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    services = compose.document(ROOT / "docker-compose.yml", {})["services"]
     networks = [s["networks"] for s in services.values() if isinstance(s.get("networks"), dict)]
     addresses = [n["internet"]["ipv4_address"] for n in networks if (n.get("internet") or {}).get("ipv4_address")]
     assert len(addresses) > 10
