@@ -133,7 +133,7 @@ def by_wrk(path: str, fields: tuple[str, ...]) -> Callable[[int, float], int]:
 
     def load(port: int, seconds: float) -> int:
         headers = [word for field in (f"Host: {NAME}", *fields) for word in ("-H", field)]
-        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", *headers, f"https://127.0.0.1:{port}{path}"]
+        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{round(seconds)}s", *headers, f"https://127.0.0.1:{port}{path}"]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         if "Non-2xx" in output or "Socket errors" in output:
             raise RuntimeError(output)
@@ -194,7 +194,7 @@ async def idle_kib(pid: int, port: int, folder: Path, connections: int) -> float
 def main(argv: list[str] | None = None) -> int:
     """Run all rounds; return 1 where a promise is not kept."""
     parser = argparse.ArgumentParser(prog="edge_proxy", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement (default 2)")
+    parser.add_argument("--seconds", type=int, default=2, help="of each measurement (default 2)")
     parser.add_argument("--rounds", type=int, default=5, help="of each comparison (default 5)")
     parser.add_argument("--only", metavar="WORD", default="", help="comparisons whose name has WORD")
     parser.add_argument("--json", action="store_true")

@@ -36,6 +36,8 @@ class Faults:
 
     def __init__(self) -> None:
         self._faults: dict[str, Fault] = {}
+        #: Whether any fault is on; hot paths check only this.
+        self.any_on = False
 
     def declare(self, name: str, help: str, **defaults: Any) -> None:  # noqa: A002 - the word argparse and Prometheus use
         """Declare a fault; *defaults* are its parameters, whose types are those that `switch_on` accepts.
@@ -68,16 +70,19 @@ class Faults:
         if not 0 <= merged["probability"] <= 1:
             raise ValueError(f"expected probability between 0 and 1, got {merged['probability']!r}")
         fault.parameters, fault.hits, fault.rng = merged, 0, random.Random(merged["seed"])
+        self.any_on = True
         return fault
 
     def switch_off(self, name: str) -> None:
         """Switch one fault off."""
         self._named(name).parameters = None
+        self.any_on = bool(self.active())
 
     def clear(self) -> None:
         """Switch every fault off."""
         for fault in self._faults.values():
             fault.parameters = None
+        self.any_on = False
 
     def get(self, name: str) -> dict[str, Any] | None:
         """Return the parameters of a fault that is on, or None."""
@@ -108,11 +113,6 @@ class Faults:
             }
             for f in self._faults.values()
         }
-
-    @property
-    def any_on(self) -> bool:
-        """Whether any fault is on; hot paths check only this."""
-        return any(f.parameters is not None for f in self._faults.values())
 
     def active(self) -> list[str]:
         """Return the names of the faults that are on."""

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import os
 import resource
 import ssl
@@ -139,6 +140,8 @@ async def _run(
         others = [agent.beside(*each) for each in args.further_cert] if agent is not None else []
         joining = asyncio.gather(*(_join(each) for each in others))
         logger.info("serving", routes=[f"{r.prefix}={','.join(map(str, r.targets))}" for r in proxy.routes])
+        # What has been made by now stays: the collector need not look at it again for every few requests.
+        gc.freeze()
         await telemetry.until_stopped()
         await joining
         for each in (*others, *([agent] if agent is not None else [])):

@@ -107,6 +107,8 @@ class Client(asyncio.Protocol):
 
     def __init__(self, service: Service, *, scheme: str, pooled: bool, rejected: bool = False) -> None:
         self.service, self.scheme, self.pooled = service, scheme, pooled
+        #: The listener's name in metrics.
+        self.listener = scheme if pooled else f"{scheme}-fresh"
         #: Whether it was accepted only to be told that the edge is full.
         self.rejected = rejected
         self.state = State.NEW

@@ -62,12 +62,27 @@ class Downstream(Protocol):
 class Exchange:
     """One request and its response."""
 
-    __slots__ = (
-        "_avoid", "_body", "_body_sent", "_buffered", "_chunked", "_client", "_delay", "_delayed", "_drained_at", "_ended", "_failure", "_kept",
-        "_origin", "_origin_paused", "_pool", "_progress", "_reused", "_sent_at", "_taken", "_timeouts", "_timing",
-        "_tries", "_tunnel", "_unsent", "_upstream", "_waited", "answered", "asked_at", "began", "body_complete",
-        "extra", "head", "head_only", "status",
-    )  # fmt: skip
+    #: Whether a byte of the response went to the client.
+    answered = False
+    #: The status of the response; 0 before there is one.
+    status = 0
+    #: Fields of the edge's own for this request.
+    extra = b""
+    #: When a connection was first asked for.
+    asked_at = 0.0
+    _upstream: Upstream | None = None
+    #: The origin that is asked, once one is.
+    _origin: Target | None = None
+    _timing = _NO_TIMING
+    _failure: UpstreamError | None = None
+    _avoid: frozenset[Target] = frozenset()
+    _waited = _sent_at = 0.0
+    _buffered = _tries = 0
+    #: Whether `_body` holds all of the body that has arrived, so that it can be sent again.
+    _kept = True
+    _body_sent = _delayed = _origin_paused = _reused = _chunked = _ended = _tunnel = False
+    #: Bytes that waited for the client at the last look, and how many it has taken since the rate window began.
+    _unsent = _taken = 0
 
     def __init__(
         self, client: Downstream, head: RequestHead, pool: RoutePool, timeouts: Timeouts, delay: float = 0.0
@@ -78,33 +93,10 @@ class Exchange:
         self.began = time.perf_counter()
         #: Whether the request's body has arrived whole.
         self.body_complete = not head.has_body
-        #: Whether a byte of the response went to the client.
-        self.answered = False
-        #: The status of the response; 0 before there is one.
-        self.status = 0
-        #: Fields of the edge's own for this request.
-        self.extra = b""
-        self._delayed = False
         self._body: list[bytes] = []
-        self._buffered = 0
-        #: Whether `_body` holds all of the body that has arrived, so that it can be sent again.
-        self._kept = True
-        self._body_sent = False
-        self._upstream: Upstream | None = None
-        #: The origin that is asked, once one is.
-        self._origin: Target | None = None
-        self._origin_paused = False
-        self._timing = _NO_TIMING
-        self._reused = False
-        self._waited = self._sent_at = self.asked_at = 0.0
-        self._avoid: frozenset[Target] = frozenset()
-        self._failure: UpstreamError | None = None
-        self._tries = 0
-        self._chunked = self._ended = self._tunnel = False
         #: When the origin last got or gave something: its silence is counted from here.
         self._progress = self.began
-        #: Bytes that waited for the client at the last look, how many it has taken since the window began, and when.
-        self._unsent = self._taken = 0
+        #: When the client's rate window began.
         self._drained_at = self.began
 
     def __repr__(self) -> str:
@@ -190,7 +182,7 @@ class Exchange:
 
     @property
     def _wants_tunnel(self) -> bool:
-        return self.head.upgrade in TUNNELLED
+        return bool(self.head.upgrade) and self.head.upgrade in TUNNELLED
 
     def connected(self, upstream: Upstream, timing: Timing, *, reused: bool) -> None:
         """Send the request over *upstream*."""
@@ -303,10 +295,11 @@ class Exchange:
     def _server_timing(self, now: float) -> bytes:
         """Where the time went before the first byte (W3C Server Timing), in milliseconds; and the head's end."""
         t, kind = self._timing, b"reused" if self._reused else b"fresh"
+        name = b"" if self._origin is None else self._origin.name
         return (
             b'server-timing: pool;dur=%.3f;desc="%b", dns;dur=%.3f, connect;dur=%.3f, tls;dur=%.3f, '
             b'upstream;dur=%.3f;desc="%b"\r\n\r\n'
-            % (self._waited, kind, t.dns, t.connect, t.tls, (now - self._sent_at) * 1000, str(self._origin).encode())
+            % (self._waited, kind, t.dns, t.connect, t.tls, (now - self._sent_at) * 1000, name)
         )
 
     def response_body(self, payload: bytes) -> None:

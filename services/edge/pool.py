@@ -98,6 +98,7 @@ class Refuse:
 
 @dataclass(slots=True)
 class _TargetState:
+    target: Target
     idle: list[Connection] = field(default_factory=list)
     #: Connections being opened or in use.
     busy: int = 0
@@ -133,7 +134,9 @@ class Pool:
         """Make an empty pool over *targets*."""
         self.limits = limits or Limits()
         self.generation = 0
-        self._states = {target: _TargetState() for target in targets}
+        self._states = {target: _TargetState(target) for target in targets}
+        self._list = list(self._states.values())
+        self._turns = 0
         self._queue: OrderedDict[Hashable, _Wish] = OrderedDict()
         self._dropped: list[Connection] = []
 
@@ -204,7 +207,7 @@ class Pool:
         state = self._states[connection.target]
         state.busy -= 1
         self._judge(state, now, outcome)
-        if not reusable or len(state.idle) >= self.limits.idle or not self._usable(connection, now, idle=False):
+        if not reusable or len(state.idle) >= self.limits.idle or not self._usable(state, connection, now, idle=False):
             return False
         connection.idle_since = now
         state.idle.append(connection)
@@ -226,7 +229,7 @@ class Pool:
         """Return the idle connections that may not be used any more; they leave the pool."""
         gone, self._dropped = self._dropped, []
         for state in self._states.values():
-            usable = [self._usable(each, now) for each in state.idle]
+            usable = [self._usable(state, each, now) for each in state.idle]
             if not all(usable):
                 gone.extend(each for each, good in zip(state.idle, usable, strict=True) if not good)
                 state.idle = [each for each, good in zip(state.idle, usable, strict=True) if good]
@@ -265,46 +268,45 @@ class Pool:
         ]
 
     def _choose(self, now: float, avoid: frozenset[Target], *, fresh: bool) -> Use | Open | None:
-        """Pick the target with the fewest busy connections that has room; among equals they take turns."""
-        candidates = self._states.items() if not avoid else [i for i in self._states.items() if i[0] not in avoid]
-        best: tuple[Target, _TargetState] | None = None
-        rank: tuple[int, int] = (0, 0)
-        for candidates_now in (
-            [item for item in candidates if self._admits(item[1], now)],
-            candidates,  # all of them are ejected: try regardless
-            self._states.items(),  # all of them failed this request already
-        ):
-            for target, state in candidates_now:
-                if state.idle or state.total < self.limits.per_target:
-                    # A target with an idle connection may be ahead by a few turns, and no more.
-                    ahead = state.turns - (LEAD if state.idle and not fresh else 0)
-                    if best is None or (state.busy, ahead) < rank:
-                        best, rank = (target, state), (state.busy, ahead)
-            if candidates_now:
-                break
-        return None if best is None else self._take_from(*best, now, fresh=fresh)
+        """Pick the target with the fewest busy connections that has room; among equals they take turns.
 
-    def _take_from(self, target: Target, state: _TargetState, now: float, *, fresh: bool) -> Use | Open:
+        Ejected targets are asked only when all are ejected, and those of *avoid* only when there is no other.
+        """
+        states = self._list if not avoid else [s for s in self._list if s.target not in avoid] or self._list
+        admitted = [s for s in states if s.failures < self.limits.failures or self._may_probe(s, now)] or states
+        best: _TargetState | None = None
+        rank: tuple[int, int] = (0, 0)
+        for state in admitted:
+            if state.idle or state.busy + len(state.idle) < self.limits.per_target:
+                # A target with an idle connection may be ahead by a few turns, and no more.
+                ahead = state.turns - LEAD if state.idle and not fresh else state.turns
+                if best is None or (state.busy, ahead) < rank:
+                    best, rank = state, (state.busy, ahead)
+        return None if best is None else self._take_from(best, now, fresh=fresh)
+
+    def _take_from(self, state: _TargetState, now: float, *, fresh: bool) -> Use | Open:
         state.busy += 1
         if state.failures >= self.limits.failures:
             state.probing = True
-        # Whoever was away for long does not get all requests until it has caught up.
-        others = max(other.turns for other in self._states.values())
-        state.turns = max(state.turns, others - LEAD) + 1
+        # A target that was ejected for long does not get every request until it has caught up.
+        state.turns += 1
+        self._turns = max(self._turns, state.turns)
+        state.turns = max(state.turns, self._turns - LEAD)
         while state.idle:
             connection = state.idle.pop()
-            if not fresh and self._usable(connection, now):
+            if not fresh and self._usable(state, connection, now):
                 connection.uses += 1
                 state.reused += 1
                 return Use(connection)
             self._dropped.append(connection)  # `expire` hands it to whoever closes it
             if fresh:
                 break  # one made room for the new one
-        return Open(target)
+        return Open(state.target)
 
-    def _admits(self, state: _TargetState, now: float) -> bool:
-        """Whether *state* gets requests: it is well, or its ejection is over and nobody probes it yet."""
-        return state.failures < self.limits.failures or (state.ejected_until <= now and not state.probing)
+    @staticmethod
+    def _may_probe(state: _TargetState, now: float) -> bool:
+        """Whether the ejection is over, and no request probes the target yet."""
+        return state.ejected_until <= now and not state.probing
 
     def _judge(self, state: _TargetState, now: float, outcome: Outcome) -> None:
         if outcome is not Outcome.UNKNOWN or not state.busy:
@@ -317,10 +319,10 @@ class Pool:
                 over = min(state.failures - self.limits.failures, 16)
                 state.ejected_until = now + min(self.limits.ejected_max_s, self.limits.ejected_s * 2**over)
 
-    def _usable(self, connection: Connection, now: float, *, idle: bool = True) -> bool:
-        if connection.generation != self.generation or now - connection.opened >= self.limits.age_s:
+    def _usable(self, state: _TargetState, connection: Connection, now: float, *, idle: bool = True) -> bool:
+        limits = self.limits
+        if connection.generation != self.generation or now - connection.opened >= limits.age_s:
             return False
-        addresses = self._states[connection.target].addresses
-        if addresses is not None and connection.address not in addresses:
+        if state.addresses is not None and connection.address not in state.addresses:
             return False
-        return not idle or now - connection.idle_since < self.limits.idle_s
+        return not idle or now - connection.idle_since < limits.idle_s

@@ -83,7 +83,7 @@ class Proxy:
         self.admission = admission or Admission()
         self._clients: set[Client] = set()
         self._exchanges: set[Exchange] = set()
-        self._routed: dict[str, Route | None] = {}
+        self._routed: dict[str, RoutePool] = {}
         self._acceptors: list[Acceptor] = []
         self._listeners: list[Listener] = []
         self._restarting: asyncio.Task[None] | None = None
@@ -236,14 +236,14 @@ class Proxy:
         delay, faults = 0.0, self.telemetry.faults
         if faults.any_on and faults.hit("upstream_delay"):
             delay = float((faults.get("upstream_delay") or {}).get("ms", 0)) / 1000
-        route = self._routed.get(head.path) or self._find(head.path)
-        exchange = Exchange(client, head, self.pools[route], self.timeouts, delay)
+        pool = self._routed.get(head.path) or self._find(head.path)
+        exchange = Exchange(client, head, pool, self.timeouts, delay)
         self._exchanges.add(exchange)
         return exchange
 
     def done(self, client: Client, work: Work | None, status: int | str) -> None:
         """Count a request that ended."""
-        listener = client.scheme if client.pooled else f"{client.scheme}-fresh"
+        listener = client.listener
         self._counted[listener, status] += 1
         if work is None:
             return
@@ -255,14 +255,14 @@ class Proxy:
         latencies[bisect_left(BUCKETS, took)] += 1
         latencies[-1] += took
 
-    def _find(self, path: str) -> Route:
+    def _find(self, path: str) -> RoutePool:
         route = find(self.routes, path)
         if route is None:
             raise BadRequestError(404, f"no route for {path[:80]!r}")
         if len(self._routed) >= ROUTED_PATHS:
             self._routed.clear()
-        self._routed[path] = route
-        return route
+        self._routed[path] = pool = self.pools[route]
+        return pool
 
     def _answer_challenge(self, client: Client, head: RequestHead) -> None:
         answer = self.challenge(head.path[len(CHALLENGE) :])

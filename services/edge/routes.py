@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Target:
     """One origin server."""
 
@@ -12,6 +13,19 @@ class Target:
     port: int
     #: Whether connections to it use (mutual) TLS.
     tls: bool = True
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """A target is looked up several times for each request."""
+        return hash((self.host, self.port, self.tls))
+
+    @cached_property
+    def name(self) -> bytes:
+        """What Server-Timing calls it."""
+        return str(self).encode()
 
     def __str__(self) -> str:
         return f"{'' if self.tls else 'http://'}{self.host}:{self.port}"
