@@ -153,6 +153,7 @@ def handshakes(folder: Path, *, resumed: bool) -> Callable[[int, float], int]:
         session, count, end = None, 0, time.monotonic() + seconds
         while time.monotonic() < end:
             with socket.create_connection(("127.0.0.1", port)) as plain:
+                plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 tls = context.wrap_socket(plain, server_hostname=NAME, session=session if resumed else None)
                 tls.sendall(request)
                 while tls.recv(65536):

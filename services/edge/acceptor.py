@@ -122,6 +122,7 @@ class Acceptor:
     def _entered(self, connection: socket.socket, client: Client, task: asyncio.Task[None]) -> None:
         """The handshake ended; where it was cut before it began, nothing of `_enter` has run."""
         self._entering.discard(task)
+        client.entering = None
         if task.cancelled():
             connection.close()
             client.never_connected()
