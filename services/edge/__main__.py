@@ -142,6 +142,7 @@ async def _run(
         logger.info("serving", routes=[f"{r.prefix}={','.join(map(str, r.targets))}" for r in proxy.routes])
         # What has been made by now stays: the collector need not look at it again for every few requests.
         gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
         await telemetry.until_stopped()
         await joining
         for each in (*others, *([agent] if agent is not None else [])):

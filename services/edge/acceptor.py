@@ -1,4 +1,4 @@
-"""One listening socket: accepts, asks which clients are admitted, and leads each through its TLS handshake.
+"""One listening socket: accepts connections, asks which clients are admitted, and begins their TLS handshakes.
 
 asyncio's own server reports a connection only after its handshake has succeeded, and a failed one not at all; here every
 connection is known, and can be cut, from the moment it is accepted.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from edge.client import Client
-from edge.timeouts import Timeouts
+from edge.tls import TlsTransport
 from telemetry import log
 
 logger = log.get("edge")
@@ -35,7 +35,6 @@ class Acceptor:
         endpoint: tuple[str, int],
         context: ssl.SSLContext | None,
         admit: Callable[[], Client | None],
-        timeouts: Timeouts,
         on_failed_handshake: Callable[[str], None],
     ) -> None:
         """Listen on *endpoint*.
@@ -44,7 +43,6 @@ class Acceptor:
             endpoint: address and port.
             context: for TLS; None for plain TCP.
             admit: gives the client for a new connection, or None to reset it.
-            timeouts: of the handshake, and of a client that does not take part in closing.
             on_failed_handshake: hears why a TLS handshake failed, in one word.
 
         Raises:
@@ -52,12 +50,16 @@ class Acceptor:
         """
         self._socket = socket.create_server(endpoint, backlog=BACKLOG)
         self._socket.setblocking(False)
-        self._context, self._admit, self._timeouts = context, admit, timeouts
+        self._context, self._admit = context, admit
         self._on_failed_handshake = on_failed_handshake
         self._entering: set[asyncio.Task[None]] = set()
+        self._handshakes: set[TlsTransport] = set()
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._loop.add_reader(self._socket, self._readable)
+
+    def __repr__(self) -> str:
+        return f"<Acceptor {self.address[0]}:{self.address[1]} handshakes={len(self._handshakes)}>"
 
     @property
     def address(self) -> tuple[str, int]:
@@ -77,6 +79,8 @@ class Acceptor:
         for task in tuple(self._entering):
             task.cancel()
         await asyncio.gather(*self._entering, return_exceptions=True)
+        for handshake in tuple(self._handshakes):
+            handshake.abort()
 
     def _readable(self) -> None:
         for _ in range(BATCH):
@@ -94,9 +98,8 @@ class Acceptor:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 connection.close()
                 continue
-            connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = client.entering = self._loop.create_task(self._enter(connection, client))
+            # The event loop makes the socket non-blocking and switches TCP_NODELAY on.
+            task = self._loop.create_task(self._enter(connection, self._protocol(client)))
             self._entering.add(task)
             task.add_done_callback(partial(self._entered, connection, client))
 
@@ -104,34 +107,21 @@ class Acceptor:
         if not self._closed:
             self._loop.add_reader(self._socket, self._readable)
 
-    async def _enter(self, connection: socket.socket, client: Client) -> None:
-        tls = self._context is not None
-        try:
-            await self._loop.connect_accepted_socket(
-                lambda: client,
-                connection,
-                ssl=self._context,
-                ssl_handshake_timeout=self._timeouts.handshake if tls else None,
-                ssl_shutdown_timeout=self._timeouts.linger if tls else None,
-            )
-        except OSError as error:
-            if tls:
-                self._on_failed_handshake(_why(error))
-            client.never_connected()
+    def _protocol(self, client: Client) -> asyncio.Protocol:
+        """Return what reads the socket: the client itself, or TLS in front of it."""
+        if self._context is None:
+            return client
+        handshake = TlsTransport(self._context, client, self._on_failed_handshake, self._handshakes.discard)
+        self._handshakes.add(handshake)
+        client.handshake = handshake
+        return handshake
+
+    async def _enter(self, connection: socket.socket, protocol: asyncio.Protocol) -> None:
+        await self._loop.connect_accepted_socket(lambda: protocol, connection)
 
     def _entered(self, connection: socket.socket, client: Client, task: asyncio.Task[None]) -> None:
-        """The handshake ended; where it was cut before it began, nothing of `_enter` has run."""
+        """The event loop has the socket now, unless it was cancelled before, or the connection is gone already."""
         self._entering.discard(task)
-        client.entering = None
-        if task.cancelled():
+        if task.cancelled() or task.exception() is not None:
             connection.close()
             client.never_connected()
-
-
-def _why(error: OSError) -> str:
-    """Return OpenSSL's name for what went wrong in a handshake, such as ``no_shared_cipher``."""
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.lower().replace(" ", "_")
-    if isinstance(error, ConnectionResetError):
-        return "closed_by_client"
-    return "timeout" if isinstance(error, ConnectionAbortedError | TimeoutError) else "other"

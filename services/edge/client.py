@@ -9,6 +9,7 @@ import ssl
 import time
 from email.utils import formatdate
 from enum import Enum
+from functools import cache
 from typing import Any, Protocol
 
 from edge.bodies import Body, BodyError, request_body
@@ -102,6 +103,16 @@ class Service(Protocol):
         """Return the seconds of silence after which the client is closed to the millisecond, where a fault says so."""
 
 
+class Handshake(Protocol):
+    """A TLS handshake under way."""
+
+    def fail(self, reason: str) -> None:
+        """End it, for this reason."""
+
+    def abort(self) -> None:
+        """Cut the connection."""
+
+
 class Client(asyncio.Protocol):
     """A client connection."""
 
@@ -109,6 +120,7 @@ class Client(asyncio.Protocol):
         self.service, self.scheme, self.pooled = service, scheme, pooled
         #: The listener's name in metrics.
         self.listener = scheme if pooled else f"{scheme}-fresh"
+        self.tls = scheme == "https"
         #: Whether it was accepted only to be told that the edge is full.
         self.rejected = rejected
         self.state = State.NEW
@@ -120,9 +132,9 @@ class Client(asyncio.Protocol):
         self.address = ""
         #: Completes `RequestHead.forward`: the client's address, and what its connection is like.
         self.suffix = b""
-        #: Leads the connection through its TLS handshake.
-        self.entering: asyncio.Task[None] | None = None
-        self.deadline = time.monotonic() + service.timeouts.head
+        #: The TLS handshake under way.
+        self.handshake: Handshake | None = None
+        self.deadline = time.monotonic() + service.timeouts.handshake
         #: When the last request ended, or the connection began.
         self._since = time.monotonic()
         self._buffer = b""
@@ -152,16 +164,13 @@ class Client(asyncio.Protocol):
     # --- asyncio ----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        self.transport, self.handshake = transport, None
         self.address = (transport.get_extra_info("peername") or ("", 0))[0]
-        tls = _describe(transport.get_extra_info("ssl_object"))
         self.suffix = b"%b\r\nx-forwarded-proto: %b\r\n" % (self.address.encode(), self.scheme.encode())
-        if tls:
-            self.suffix += b"x-forwarded-tls: %b\r\n" % tls
+        if self.tls:
+            self.suffix += b"x-forwarded-tls: %b\r\n" % _describe(transport.get_extra_info("ssl_object"))
         self.transport.set_write_buffer_limits(HIGH_WATER)
         self.deadline = time.monotonic() + self.service.timeouts.head
-        if self.state is State.CLOSING:  # evicted during its handshake
-            transport.close()
         self.service.connected(self)
         if self.rejected:
             self._refuse(EdgeError(503, "as many clients are connected as this edge serves"))
@@ -209,9 +218,13 @@ class Client(asyncio.Protocol):
 
     # --- for the service and the exchange ---------------------------------------------------------------------------
 
-    def write(self, data: bytes) -> None:
-        """Send to the client; does nothing when it is gone."""
-        if self.transport is not None and not self.transport.is_closing():
+    def write(self, data: bytes, *, last: bool = False) -> None:
+        """Send to the client; does nothing when it is gone.  *last*: the response ends with it."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        if last and self.close_after and self.tls:
+            self.transport.write_last(data)
+        else:
             self.transport.write(data)
 
     def unsent(self) -> int:
@@ -276,16 +289,16 @@ class Client(asyncio.Protocol):
     # --- for the proxy ----------------------------------------------------------------------------------------------
 
     def never_connected(self) -> None:
-        """The TLS handshake failed."""
-        self.state = State.CLOSING
+        """The connection ended before its TLS handshake did."""
+        self.state, self.handshake, self.deadline = State.CLOSING, None, _NEVER
         self.service.disconnected(self)
 
     def evict(self) -> None:
         """Close although more requests may come: another client needs the place."""
         self.state = State.CLOSING
         if self.transport is None:
-            if self.entering is not None:
-                self.entering.cancel()
+            if self.handshake is not None:
+                self.handshake.abort()
             return
         self.transport.close()
         asyncio.get_running_loop().call_later(self.service.timeouts.linger, self.abort)
@@ -294,6 +307,8 @@ class Client(asyncio.Protocol):
         """Cut the connection."""
         if self.transport is not None:
             self.transport.abort()
+        elif self.handshake is not None:
+            self.handshake.abort()
 
     def drain(self) -> None:
         """Close now when nothing is under way, else after the response."""
@@ -305,6 +320,8 @@ class Client(asyncio.Protocol):
         """Act on `deadline`, which is over."""
         limits = self.service.timeouts
         if self.transport is None:
+            if self.handshake is not None:
+                self.handshake.fail("timeout")
             return
         if self.state is State.NEW:
             self._close()  # without a word: a browser that connects ahead would take it for the answer to its first request
@@ -503,9 +520,11 @@ class Client(asyncio.Protocol):
             self._close()
 
 
-def _describe(tls: ssl.SSLObject | None) -> bytes:
-    if tls is None:
-        return b""
+def _describe(tls: ssl.SSLObject) -> bytes:
     cipher = tls.cipher()
-    resumed = "yes" if tls.session_reused else "no"
-    return f"version={tls.version()}; cipher={cipher[0] if cipher else '?'}; resumed={resumed}".encode()
+    return _description(tls.version(), cipher[0] if cipher else "?", bool(tls.session_reused))
+
+
+@cache
+def _description(version: str | None, cipher: str, resumed: bool) -> bytes:
+    return f"version={version}; cipher={cipher}; resumed={'yes' if resumed else 'no'}".encode()

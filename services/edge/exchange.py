@@ -37,8 +37,8 @@ class Downstream(Protocol):
     #: Whether origins are reached over pooled connections.
     pooled: bool
 
-    def write(self, data: bytes) -> None:
-        """Send to the client; does nothing when it is gone."""
+    def write(self, data: bytes, *, last: bool = False) -> None:
+        """Send to the client; does nothing when it is gone.  *last*: the response ends with it."""
 
     def pause_reading(self) -> None:
         """Read no more of the request's body for now."""
@@ -190,7 +190,7 @@ class Exchange:
         self._upstream, self._timing, self._reused = upstream, timing, reused
         self._origin = upstream.target
         now = self._sent_at = self._progress = time.perf_counter()
-        self._waited = (now - self.asked_at) * 1000
+        self._waited = max(0.0, (now - self.asked_at) * 1000 - timing.dns - timing.connect - timing.tls)
         if not upstream.alive:
             self.response_lost("the origin closed the connection")
             return
@@ -290,7 +290,7 @@ class Exchange:
                 self._chunked = False  # nothing is missing
         else:
             parts.append(payload)
-        client.write(b"".join(parts))
+        client.write(b"".join(parts), last=whole)
 
     def _server_timing(self, now: float) -> bytes:
         """Where the time went before the first byte (W3C Server Timing), in milliseconds; and the head's end."""

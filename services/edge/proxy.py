@@ -90,7 +90,9 @@ class Proxy:
         self._ticker: asyncio.Task[None] | None = None
         self._resolving: dict[Target, asyncio.Task[None]] = {}
         self._logged: dict[str, float] = {}
-        #: Requests by listener and status since the last scrape, and their latencies: folded into the metrics there.
+        #: Handshakes by version and resumption, requests by listener and status, and latencies since the last scrape, which
+        #: adds them to the metrics.
+        self._shaken: Counter[tuple[str, bool | None]] = Counter()
         self._counted: Counter[tuple[str, int | str]] = Counter()
         self._latencies: dict[str, list[float]] = {}
         self._declare_metrics()
@@ -118,7 +120,10 @@ class Proxy:
 
     def _bind(self, listener: Listener) -> tuple[str, int]:
         acceptor = Acceptor(
-            listener.endpoint, listener.context, lambda: self._admit(listener), self.timeouts, self._handshake_failed
+            listener.endpoint,
+            listener.context,
+            lambda: self._admit(listener),
+            self._handshake_failed,
         )
         self._acceptors.append(acceptor)
         return acceptor.address
@@ -202,9 +207,9 @@ class Proxy:
 
     def connected(self, client: Client) -> None:
         """Count a client's handshake."""
-        tls = client.transport.get_extra_info("ssl_object")
-        if tls is not None:
-            self._handshakes.inc(version=tls.version() or "?", resumed=str(bool(tls.session_reused)).lower())
+        if client.tls:
+            tls = client.transport.get_extra_info("ssl_object")
+            self._shaken[tls.version() or "?", tls.session_reused] += 1
         if self.draining:
             client.drain()
 
@@ -348,7 +353,7 @@ class Proxy:
             "firstbyte_edge_request_seconds", "From the end of a request's head to the end of its response",
             BUCKETS, "listener",
         )  # fmt: skip
-        self._handshakes = metrics.counter(
+        handshakes = metrics.counter(
             "firstbyte_edge_handshakes_total", "TLS handshakes with clients", "version", "resumed"
         )
         self._failed_handshakes = metrics.counter(
@@ -376,6 +381,9 @@ class Proxy:
             counted, self._counted = self._counted, Counter()
             for (listener, status), count in counted.items():
                 requests.inc(count, listener=listener, status=str(status))
+            shaken, self._shaken = self._shaken, Counter()
+            for (version, resumed), count in shaken.items():
+                handshakes.inc(count, version=version, resumed=str(bool(resumed)).lower())
             latencies, self._latencies = self._latencies, {}
             for listener, row_of_counts in latencies.items():
                 seconds.merge([int(n) for n in row_of_counts[:-1]], row_of_counts[-1], listener=listener)
