@@ -111,20 +111,16 @@ class Proxy:
         self, endpoint: tuple[str, int], name: str, *, context: ssl.SSLContext | None = None, pooled: bool = True
     ) -> tuple[str, int]:
         """Serve clients on *endpoint*; return the address.  Raises `OSError`."""
-        address = self._bind(Listener(endpoint, context, pooled))
+        address = await self._bind(Listener(endpoint, context, pooled))
         self._listeners.append(Listener(address, context, pooled))
         if self._ticker is None:
             self._ticker = asyncio.get_running_loop().create_task(self._tick())
         self.telemetry.health.set(name, ok=True, detail=f"{address[0]}:{address[1]}")
         return address
 
-    def _bind(self, listener: Listener) -> tuple[str, int]:
-        acceptor = Acceptor(
-            listener.endpoint,
-            listener.context,
-            lambda: self._admit(listener),
-            self._handshake_failed,
-        )
+    async def _bind(self, listener: Listener) -> tuple[str, int]:
+        acceptor = Acceptor(listener.context, lambda: self._admit(listener), self._handshake_failed)
+        await acceptor.listen(listener.endpoint)
         self._acceptors.append(acceptor)
         return acceptor.address
 
@@ -173,7 +169,7 @@ class Proxy:
         for client in list(self._clients):
             client.abort()
         for acceptor in self._acceptors:
-            await acceptor.abort()
+            acceptor.abort()
         tasks = [*self._resolving.values(), *([self._ticker] if self._ticker is not None else [])]
         for task in tasks:
             task.cancel()
@@ -195,13 +191,13 @@ class Proxy:
         acceptors, self._acceptors = self._acceptors, []
         for acceptor in acceptors:
             acceptor.close()
-            await acceptor.abort()
+            acceptor.abort()
         for client in list(self._clients):
             client.abort()
         await asyncio.sleep(down_s)  # the restart without grace that was asked for
         if not self.draining:
             for listener in self._listeners:
-                self._bind(listener)
+                await self._bind(listener)
 
     # --- for clients ------------------------------------------------------------------------------------------------
 

@@ -175,9 +175,8 @@ async def test_a_connection_that_is_being_rejected_is_never_evicted(
 
 
 async def test_without_free_descriptors_clients_wait_in_the_backlog(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("edge.acceptor.RESPITE", 0.01)
     proxy, port = await bench.edge(plain(await bench.start(replying(OK))))
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.socket() as client:
@@ -185,7 +184,7 @@ async def test_without_free_descriptors_clients_wait_in_the_backlog(
         resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, limits[1]))
         try:
             await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port))
-            await until(lambda: "accept_failed" in caplog.text)
+            await until(lambda: "out of system resource" in caplog.text)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         await until(lambda: proxy.admission.served == 1)
