@@ -133,7 +133,14 @@ def by_wrk(path: str, fields: tuple[str, ...]) -> Callable[[int, float], int]:
 
     def load(port: int, seconds: float) -> int:
         headers = [word for field in (f"Host: {NAME}", *fields) for word in ("-H", field)]
-        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{round(seconds)}s", *headers, f"https://127.0.0.1:{port}{path}"]
+        command = [
+            "wrk",
+            "-t1",
+            f"-c{CONNECTIONS}",
+            f"-d{round(seconds)}s",
+            *headers,
+            f"https://127.0.0.1:{port}{path}",
+        ]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         if "Non-2xx" in output or "Socket errors" in output:
             raise RuntimeError(output)

@@ -5,7 +5,8 @@ HTTP/1.1, HTTP/1.0 and WebSocket; no HTTP/2, no cache.
 
 from edge.errors import BadRequestError, EdgeError, UpstreamError
 from edge.pool import Limits, Open, Outcome, Pool, Refuse, Use, Wait
-from edge.routes import Route, Target, parse_route
+from edge.routes import Route, parse_route
+from edge.targets import Target
 from edge.timeouts import Timeouts
 
 __all__ = [

@@ -5,22 +5,31 @@ import asyncio
 import gc
 import os
 import resource
+import signal
 import ssl
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
 
-from edge.admission import MAX_CLIENTS, Admission
+from edge.admission import MAX_CLIENTS
 from edge.proxy import Proxy, logger
 from edge.routes import Route, parse_route
+from edge.settings import Settings, SettingsError, load
 from renewal import Agent, add_arguments, from_args, further
 from stub import AsyncStub
 from telemetry import Telemetry, endpoint, log
 from telemetry import add_arguments as add_telemetry_arguments
+from tlsreload import CertificateFiles, ReloadError, ReloadingContext
 
-#: Files beside one for each client: connections to origins, listeners, logs.
+#: Open files in addition to one for each client: connections to origins, listeners, logs.
 OTHER_FILES = 1024
+#: Share of its life that a certificate of ours must have left; below it, /health says so.
+LEFT = 0.1
+#: Seconds between two looks at certificate files and at what they have left.
+LOOK = 5.0
 
 
 def route(text: str) -> Route:
@@ -32,55 +41,10 @@ def route(text: str) -> Route:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run until SIGTERM."""
-    parser = argparse.ArgumentParser(
-        prog="edge",
-        description="A TLS-terminating reverse proxy with connection pools.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n"
-        "  python -m edge --http 127.0.0.1:8080 --upstream /=http://127.0.0.1:9000\n"
-        "  python -m edge --https 0.0.0.0:443 --http 0.0.0.0:80 --upstream /=catalog-1.example.com:8443"
-        " --acme https://ca.example.com/directory --tls-dir /srv/tls --trust /srv/trust/root.pem --cert-name www.example.com",
-    )
-    parser.add_argument("--https", type=endpoint, metavar="HOST:PORT", help="pooled upstream connections")
-    parser.add_argument(
-        "--https-fresh", type=endpoint, metavar="HOST:PORT", help="a fresh upstream connection per request"
-    )
-    parser.add_argument("--http", type=endpoint, metavar="HOST:PORT", help="plain HTTP, and http-01 challenges")
-    parser.add_argument(
-        "--upstream", type=route, action="append", required=True, metavar="/PREFIX=[http://]HOST:PORT,…"
-    )
-    parser.add_argument(
-        "--cert", type=Path, metavar="FILE", help="a certificate of your own instead of ACME, with --key"
-    )
-    parser.add_argument("--key", type=Path, metavar="FILE")
-    parser.add_argument(
-        "--max-clients",
-        type=int,
-        default=MAX_CLIENTS,
-        metavar="N",
-        help=f"client connections at one time (default {MAX_CLIENTS})",
-    )
-    add_arguments(parser)
-    parser.add_argument(
-        "--further-cert", type=further, action="append", default=[], metavar="NAME=KIND",
-        help="one more certificate over ACME, for clients that ask for NAME, for example rsa.example.com=rsa-2048",
-    )  # fmt: skip
-    add_telemetry_arguments(parser)
+    """Run until SIGTERM; SIGHUP reads settings and certificates again."""
+    parser = _parser()
     args = parser.parse_args(argv)
-    if not (args.https or args.https_fresh or args.http):
-        parser.error("expected at least one of --https, --https-fresh and --http")
-    if bool(args.cert) != bool(args.key) or (args.cert and args.acme):
-        parser.error("expected --cert and --key together, or --acme")
-    if args.further_cert and not args.acme:
-        parser.error("expected --acme with --further-cert")
-    if args.max_clients < 1:
-        parser.error(f"expected --max-clients of at least 1, got {args.max_clients}")
-    if not _allow_files(args.max_clients + OTHER_FILES):
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - OTHER_FILES
-        parser.error(
-            f"expected --max-clients of at most {most}, as this process may open no more files; got {args.max_clients}"
-        )
+    settings = _check(parser, args)
     log.configure("edge", args.log_level)
     telemetry = Telemetry("edge")
     agent = Agent(from_args(parser, args), telemetry) if args.acme else None
@@ -89,11 +53,74 @@ def main(argv: list[str] | None = None) -> int:
     try:
         static = _static(args) if args.cert else None
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(args, telemetry, agent, static))
-    except (OSError, ssl.SSLError) as error:
+            runner.run(_run(args, settings, telemetry, agent, static))
+    except (OSError, ssl.SSLError, ReloadError) as error:
         print(f"edge: error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edge",
+        description="A TLS-terminating reverse proxy with connection pools.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+        "  python -m edge --http 127.0.0.1:8080 --upstream /=http://127.0.0.1:9000\n"
+        "  python -m edge --https 0.0.0.0:443 --http 0.0.0.0:80 --settings edge.toml"
+        " --acme https://ca.example.com/directory --tls-dir /srv/tls --trust /srv/trust/root.pem --cert-name www.example.com",
+    )
+    add = parser.add_argument
+    add("--https", type=endpoint, metavar="HOST:PORT", help="pooled upstream connections")
+    add("--https-fresh", type=endpoint, metavar="HOST:PORT", help="a fresh upstream connection per request")
+    add("--http", type=endpoint, metavar="HOST:PORT", help="plain HTTP, and http-01 challenges")
+    add(
+        "--upstream", type=route, action="append", default=[], metavar="/PREFIX=[http://]HOST:PORT,…", help="repeatable"
+    )
+    add("--settings", type=Path, metavar="FILE", help="routes, time-outs and limits (TOML); read again on SIGHUP")
+    add("--cert", type=Path, action="append", default=[], metavar="FILE",
+        help="a certificate of your own instead of ACME, with --key; repeatable: clients choose by name (SNI)")  # fmt: skip
+    add("--key", type=Path, action="append", default=[], metavar="FILE", help="one for each --cert")
+    add("--client-ca", type=Path, metavar="FILE", help="roots (PEM): clients must show a certificate that leads to one")
+    add("--max-clients", type=int, metavar="N", help=f"client connections at one time (default {MAX_CLIENTS})")
+    add_arguments(parser)
+    add("--further-cert", type=further, action="append", default=[], metavar="NAME=KIND",
+        help="one more certificate over ACME, for clients that ask for NAME, for example rsa.example.com=rsa-2048")  # fmt: skip
+    add_telemetry_arguments(parser)
+    return parser
+
+
+def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Settings:
+    """Return the settings; end with a usage error where the arguments do not fit together."""
+    if not (args.https or args.https_fresh or args.http):
+        parser.error("expected at least one of --https, --https-fresh and --http")
+    if len(args.cert) != len(args.key) or (args.cert and args.acme):
+        parser.error("expected one --key for each --cert, or --acme")
+    if args.further_cert and not args.acme:
+        parser.error("expected --acme with --further-cert")
+    if args.max_clients is not None and args.max_clients < 1:
+        parser.error(f"expected --max-clients of at least 1, got {args.max_clients}")
+    try:
+        settings = _settings(args)
+    except SettingsError as error:
+        parser.error(str(error))
+    if not settings.routes:
+        parser.error("expected --upstream, or --settings with a [[route]]")
+    if not _allow_files(settings.clients.max + OTHER_FILES):
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - OTHER_FILES
+        got = settings.clients.max
+        parser.error(f"expected --max-clients of at most {most}, as this process may open no more files; got {got}")
+    return settings
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """Return what file and arguments say together; raise `SettingsError`."""
+    settings = load(args.settings) if args.settings else Settings()
+    clients = settings.clients if args.max_clients is None else replace(settings.clients, max=args.max_clients)
+    taken = {each.prefix for each in args.upstream}
+    if twice := [each.prefix for each in settings.routes if each.prefix in taken]:
+        raise SettingsError(f"{args.settings}: expected routes other than those of --upstream, got {', '.join(twice)}")
+    return replace(settings, clients=clients, routes=(*settings.routes, *args.upstream))
 
 
 def _allow_files(count: int) -> bool:
@@ -106,48 +133,106 @@ def _allow_files(count: int) -> bool:
     return True
 
 
-def _static(args: argparse.Namespace) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(args.cert, args.key)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+def _static(args: argparse.Namespace) -> ReloadingContext:
+    pairs = [CertificateFiles(*each) for each in zip(args.cert, args.key, strict=True)]
+    return ReloadingContext(pairs, client_ca=args.client_ca)
 
 
 async def _run(
-    args: argparse.Namespace, telemetry: Telemetry, agent: Agent | None, static: ssl.SSLContext | None
+    args: argparse.Namespace,
+    settings: Settings,
+    telemetry: Telemetry,
+    agent: Agent | None,
+    static: ReloadingContext | None,
 ) -> None:
     stub = agent.stub if agent is not None else AsyncStub(clock=telemetry.clock)
     plain = ssl.create_default_context(cafile=args.trust) if args.trust and agent is None else None
     client_context = agent.credentials.client_context if agent is not None else lambda: plain
     challenge = agent.challenges.answer if agent is not None else lambda _: None
-    admission = Admission(args.max_clients)
-    proxy = Proxy(telemetry, args.upstream, stub, client_context, challenge, admission=admission)
+    proxy = Proxy(telemetry, settings, stub, client_context, challenge)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, args, proxy, static)
     async with telemetry.serving(args):
         if args.http:  # first: the CA asks here before there is a certificate
             await _listen(proxy, args.http, "http")
         if agent is not None and not await agent.enrol():
             await proxy.close()
             return
-        context = agent.credentials.server_context() if agent is not None else static
+        context = static.context if static is not None else None
+        if agent is not None:
+            context = agent.credentials.server_context(args.client_ca)
         if args.https:
             await _listen(proxy, args.https, "https", context=context)
         if args.https_fresh:
             await _listen(proxy, args.https_fresh, "https-fresh", context=context, pooled=False)
+        watching = asyncio.create_task(_watch(static, telemetry)) if static is not None else None
         if agent is not None:
             agent.credentials.on_change(proxy.certificate_changed)
             agent.start()
         others = [agent.beside(*each) for each in args.further_cert] if agent is not None else []
         joining = asyncio.gather(*(_join(each) for each in others))
-        logger.info("serving", routes=[f"{r.prefix}={','.join(map(str, r.targets))}" for r in proxy.routes])
+        logger.info("serving", routes=[f"{r.prefix}={','.join(map(str, r.targets))}" for r in settings.routes])
         # What has been made by now stays: the collector need not look at it again for every few requests.
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
         await telemetry.until_stopped()
+        if watching is not None:
+            watching.cancel()
         await joining
         for each in (*others, *([agent] if agent is not None else [])):
             await each.stop()
         await proxy.close()
+
+
+def _reload(args: argparse.Namespace, proxy: Proxy, static: ReloadingContext | None) -> None:
+    """Read settings and certificates again; what cannot be used changes nothing, and /health says why."""
+    health = proxy.telemetry.health
+    try:
+        settings = _settings(args)
+        if not settings.routes:
+            raise SettingsError(f"{args.settings}: expected a [[route]], got none")
+    except SettingsError as error:
+        logger.error("settings_refused", reason=str(error))
+        health.set("settings", ok=False, detail=str(error))
+    else:
+        proxy.reconfigure(settings)
+        logger.info("settings_reloaded", routes=len(settings.routes))
+        health.set("settings", ok=True, detail=str(args.settings or "command line"))
+    if static is not None:
+        try:
+            static.reload()
+        except ReloadError as error:
+            _certificate_refused(proxy.telemetry, error)
+        else:
+            _tell(static, proxy.telemetry)
+
+
+async def _watch(static: ReloadingContext, telemetry: Telemetry) -> None:
+    """Follow the certificate files, and say in /health how long the certificates last."""
+    static.on_change(lambda: _tell(static, telemetry))
+    _tell(static, telemetry)
+    following = asyncio.create_task(static.watch(LOOK, lambda error: _certificate_refused(telemetry, error)))
+    try:
+        while True:
+            await asyncio.sleep(LOOK)  # between two looks
+            now = telemetry.clock.time()
+            if any(now > each.not_after - LEFT * (each.not_after - each.not_before) for each in static.certificates):
+                _tell(static, telemetry)
+    finally:
+        following.cancel()
+
+
+def _tell(static: ReloadingContext, telemetry: Telemetry) -> None:
+    now = telemetry.clock.time()
+    soonest = min(static.certificates, key=lambda each: each.not_after)
+    left = soonest.not_after - now
+    ok = left > LEFT * (soonest.not_after - soonest.not_before)
+    until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(soonest.not_after))
+    telemetry.health.set("certificate", ok=ok, detail=f"{', '.join(soonest.names)} is valid until {until}")
+
+
+def _certificate_refused(telemetry: Telemetry, error: ReloadError) -> None:
+    logger.error("certificate_refused", reason=str(error))
+    telemetry.health.set("certificate", ok=False, detail=str(error))
 
 
 async def _join(agent: Agent) -> None:

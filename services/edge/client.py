@@ -5,6 +5,7 @@ nothing can overtake a response.  A client that sends more than is buffered is n
 """
 
 import asyncio
+import re
 import ssl
 import time
 from email.utils import formatdate
@@ -22,6 +23,7 @@ from edge.upstream import HIGH_WATER
 #: Bytes of later requests that are buffered while one is served.
 READ_AHEAD = 64 * 1024
 _NEVER = float("inf")
+_NAME = re.compile(r"[A-Za-z0-9.*_-]{1,253}")
 
 #: Heads of requests, which are much the same from one to the next.
 read_head: Remembered[RequestHead] = Remembered(request_head)
@@ -121,6 +123,9 @@ class Client(asyncio.Protocol):
         #: The listener's name in metrics.
         self.listener = scheme if pooled else f"{scheme}-fresh"
         self.tls = scheme == "https"
+        self.distrusted = False
+        #: Fields that every response gets.
+        self.more = b""
         #: Whether it was accepted only to be told that the edge is full.
         self.rejected = rejected
         self.state = State.NEW
@@ -168,12 +173,15 @@ class Client(asyncio.Protocol):
         self.address = (transport.get_extra_info("peername") or ("", 0))[0]
         self.suffix = b"%b\r\nx-forwarded-proto: %b\r\n" % (self.address.encode(), self.scheme.encode())
         if self.tls:
-            self.suffix += b"x-forwarded-tls: %b\r\n" % _describe(transport.get_extra_info("ssl_object"))
+            tls = transport.get_extra_info("ssl_object")
+            self.suffix += b"x-forwarded-tls: %b\r\n" % _describe(tls)
+            if tls.context.verify_mode is not ssl.VerifyMode.CERT_NONE:
+                self.suffix += b"x-forwarded-client-cert: %b\r\n" % _identity(tls)
         self.transport.set_write_buffer_limits(HIGH_WATER)
         self.deadline = time.monotonic() + self.service.timeouts.head
         self.service.connected(self)
         if self.rejected:
-            self._refuse(EdgeError(503, "as many clients are connected as this edge serves"))
+            self.refuse(EdgeError(503, "as many clients are connected as this edge serves"))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's shape
         self.transport = None
@@ -272,7 +280,7 @@ class Client(asyncio.Protocol):
         if self.close_after:
             more += b"connection: close\r\n"
         reason = REASONS.get(status, "OK").encode()
-        more += b"date: %b\r\n" % formatdate(usegmt=True).encode()
+        more += self.more + b"date: %b\r\n" % formatdate(usegmt=True).encode()
         head = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n" % (
             status, reason, kind, len(body), more,
         )  # fmt: skip
@@ -330,7 +338,7 @@ class Client(asyncio.Protocol):
                 return
             self._close()
         elif self.state is State.HEAD:
-            self._refuse(BadRequestError(408, f"no whole request head within {limits.head:g} s"))
+            self.refuse(BadRequestError(408, f"no whole request head within {limits.head:g} s"))
         elif self.state is State.BODY:
             self._check_body(now)
         elif self.state is State.CLOSING and not self._drains(now, limits.send):
@@ -349,12 +357,12 @@ class Client(asyncio.Protocol):
         if not self._reading:  # the origin is the slow side
             self._window, self._window_bytes, self._heard = now, 0, now
         elif now - self._heard >= limits.body:
-            self._refuse(BadRequestError(408, f"no whole request body: nothing came for {limits.body:g} s"))
+            self.refuse(BadRequestError(408, f"no whole request body: nothing came for {limits.body:g} s"))
             return
         elif now - self._window >= limits.rate_window:
             rate = self._window_bytes / (now - self._window)
             if rate < limits.min_rate:
-                self._refuse(BadRequestError(408, f"expected a body at {limits.min_rate:g} bytes/s, got {rate:.0f}"))
+                self.refuse(BadRequestError(408, f"expected a body at {limits.min_rate:g} bytes/s, got {rate:.0f}"))
                 return
             self._window, self._window_bytes = now, 0
         self.deadline = min(self._heard + limits.body, self._window + limits.rate_window)
@@ -372,7 +380,7 @@ class Client(asyncio.Protocol):
             ):
                 pass
         except EdgeError as error:
-            self._refuse(error)
+            self.refuse(error)
         finally:
             self._advancing = False
 
@@ -463,7 +471,7 @@ class Client(asyncio.Protocol):
         if (silence := self.service.keep_alive_limit()) is not None:
             self._closer = asyncio.get_running_loop().call_later(silence, self._close_when_silent)
 
-    def _refuse(self, error: EdgeError) -> None:
+    def refuse(self, error: EdgeError) -> None:
         """Answer with an error and close: where the next request begins is unknown."""
         work, self._work = self._work, None
         self.close_after = True
@@ -528,3 +536,9 @@ def _describe(tls: ssl.SSLObject) -> bytes:
 @cache
 def _description(version: str | None, cipher: str, resumed: bool) -> bytes:
     return f"version={version}; cipher={cipher}; resumed={'yes' if resumed else 'no'}".encode()
+
+
+def _identity(tls: ssl.SSLObject) -> bytes:
+    """Return the names in the client's certificate, as Envoy writes them: ``DNS=a.example.com;DNS=…``."""
+    alternatives: Any = (tls.getpeercert() or {}).get("subjectAltName", ())
+    return ";".join(f"DNS={name}" for kind, name in alternatives if kind == "DNS" and _NAME.fullmatch(name)).encode()

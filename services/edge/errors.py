@@ -8,6 +8,7 @@ EdgeError
 import json
 
 REASONS = {
+    308: "Permanent Redirect",
     400: "Bad Request",
     404: "Not Found",
     405: "Method Not Allowed",

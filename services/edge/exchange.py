@@ -14,8 +14,7 @@ from edge.errors import BadRequestError, EdgeError, UpstreamError
 from edge.heads import RequestHead, ResponseHead
 from edge.pool import Outcome
 from edge.route_pool import RoutePool
-from edge.routes import Target
-from edge.timeouts import Timeouts
+from edge.targets import Target
 from edge.upstream import Timing, Upstream
 
 #: Bytes of a request's body that are buffered before a connection is taken, and that can be sent again.
@@ -36,6 +35,10 @@ class Downstream(Protocol):
     suffix: bytes
     #: Whether origins are reached over pooled connections.
     pooled: bool
+    #: Whether the client's own X-Forwarded-For is not believed.
+    distrusted: bool
+    #: Fields that every response to the client gets.
+    more: bytes
 
     def write(self, data: bytes, *, last: bool = False) -> None:
         """Send to the client; does nothing when it is gone.  *last*: the response ends with it."""
@@ -84,11 +87,10 @@ class Exchange:
     #: Bytes that waited for the client at the last look, and how many it has taken since the rate window began.
     _unsent = _taken = 0
 
-    def __init__(
-        self, client: Downstream, head: RequestHead, pool: RoutePool, timeouts: Timeouts, delay: float = 0.0
-    ) -> None:
+    def __init__(self, client: Downstream, head: RequestHead, pool: RoutePool, delay: float = 0.0) -> None:
         """Make one; *delay* holds it back for so many seconds (a fault)."""
-        self._client, self.head, self._pool, self._timeouts, self._delay = client, head, pool, timeouts, delay
+        self._client, self.head, self._pool, self._delay = client, head, pool, delay
+        self._timeouts, self._max_body = pool.timeouts, pool.route.max_body
         self.head_only = head.method == b"HEAD"
         self.began = time.perf_counter()
         #: Whether the request's body has arrived whole.
@@ -124,6 +126,8 @@ class Exchange:
         """Take some of the body; pauses the client while the origin is slower."""
         if self._ended:
             return
+        if self._max_body is not None and self._buffered + len(payload) > self._max_body:
+            raise BadRequestError(413, f"expected a body of at most {self._max_body} bytes")
         if self._kept and self._buffered + len(payload) <= BODY_BUFFER:
             self._body.append(payload)
         elif self._upstream is None:
@@ -194,7 +198,10 @@ class Exchange:
         if not upstream.alive:
             self.response_lost("the origin closed the connection")
             return
-        upstream.send_request(b"%b%b%b\r\n" % (head.forward, client.suffix, self._more_fields()), self)
+        forward = head.forward
+        if client.distrusted and head.claimed:
+            forward = forward[: -len(head.claimed)]
+        upstream.send_request(b"%b%b%b\r\n" % (forward, client.suffix, self._more_fields()), self)
         if client.paused:
             upstream.pause()
         if head.has_body:
@@ -259,6 +266,11 @@ class Exchange:
         if self.head.modern and head.status != 100:
             self._client.write(head.forward + b"\r\n")
 
+    @property
+    def origin(self) -> str:
+        """The origin that was asked last; nothing before one is."""
+        return "" if self._origin is None else str(self._origin)
+
     def response_begins(self, head: ResponseHead, payload: bytes, *, bodiless: bool, whole: bool) -> None:
         """Send the head on, and in the same write what came of the body."""
         now = self._progress = self._drained_at = time.perf_counter()
@@ -279,6 +291,8 @@ class Exchange:
             parts.append(b"connection: close\r\n")
         elif not self.head.modern:
             parts.append(b"connection: keep-alive\r\n")
+        if client.more:
+            parts.append(client.more)
         if head.dateless:
             parts.append(b"date: %b\r\n" % formatdate(usegmt=True).encode())
         parts.append(self._server_timing(now))
@@ -394,6 +408,18 @@ class Exchange:
 
     # --- time -------------------------------------------------------------------------------------------------------
 
+    @property
+    def waits_for(self) -> Target | None:
+        """The origin of which nothing has come yet, though it has been asked."""
+        return self._origin if self._upstream is not None and not self._upstream.began else None
+
+    def origin_failed(self, reason: str) -> None:
+        """The origin fails its health checks: ask another one at once, rather than wait for the time-out."""
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abort()
+            self._fail(upstream, UpstreamError(504, reason, str(self._origin), upstream.address))
+
     def tick(self, now: float) -> None:
         """Look for an origin or a client that has been still for too long; *now* is `time.perf_counter`.
 
@@ -418,10 +444,7 @@ class Exchange:
         blamed = not self._client.paused and (self.body_complete or self._origin_paused)
         if not blamed or now - self._progress < self._timeouts.response:
             return
-        upstream.abort()
-        self._upstream = None
-        reason = f"no response within {self._timeouts.response:g} s"
-        self._fail(upstream, UpstreamError(504, reason, str(self._origin), upstream.address))
+        self.origin_failed(f"no response within {self._timeouts.response:g} s")
 
     def _body_stalls(self, now: float) -> bool:
         """Whether the client stopped in the middle of its body, and holds up a connection."""

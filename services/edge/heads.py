@@ -30,6 +30,7 @@ _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) HTTP/([0-9])\.([0-9])"
 _FIELD_LINE = re.compile(_TOKEN + rb":[\t -~\x80-\xff]*")
 _AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ABSOLUTE = re.compile(rb"(?i)https?://([^/?#]*)([^#]*)")
+_TRACE = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 
 Fields = list[tuple[bytes, bytes]]
@@ -72,6 +73,11 @@ class RequestHead:
     #: What goes to the origin: the start line, the end-to-end fields, and ``x-forwarded-for: `` with what the client claims.
     #: The address of the client and an empty line complete it.
     forward: bytes
+    #: What the client claims in X-Forwarded-For, as it ends `forward`.
+    claimed: bytes = b""
+    #: The client's X-Request-ID and the trace ID of its traceparent (W3C Trace Context), for the access log.
+    request_id: bytes = b""
+    trace_id: bytes = b""
 
     @property
     def idempotent(self) -> bool:
@@ -125,6 +131,7 @@ def request_head(head: bytes) -> RequestHead:
     target, authority = _origin_form(method, target)
     host = authority or host
     tokens = _tokens(fields)
+    claimed = b"".join(value + b", " for name, value in fields if name == b"x-forwarded-for")
     return RequestHead(
         method,
         target,
@@ -136,7 +143,12 @@ def request_head(head: bytes) -> RequestHead:
         upgrade=_upgrade(fields) if modern and b"upgrade" in tokens else b"",
         host=host,
         hops=_hops(method, fields),
-        forward=_forward(method, target, host, fields, tokens),
+        forward=_forward(method, target, host, fields, tokens) + claimed,
+        claimed=claimed,
+        request_id=next((value for name, value in fields if name == b"x-request-id"), b"")[:128],
+        trace_id=next(
+            (m[1] for name, value in fields if name == b"traceparent" and (m := _TRACE.fullmatch(value))), b""
+        ),
     )
 
 
@@ -317,12 +329,9 @@ def _forward(method: bytes, target: bytes, host: bytes, fields: Fields, tokens: 
     """
     named = tokens - {b"content-length", b"host"}
     kept: Fields = []
-    claimed: list[bytes] = []
     via: list[bytes] = []
     for name, value in fields:
-        if name == b"x-forwarded-for":
-            claimed.append(value)
-        elif name == b"via":
+        if name == b"via":
             via.append(value)
         elif name != b"host" and name not in named and _passes(name.replace(b"_", b"-"), underscored=b"_" in name):
             kept.append((name, value))
@@ -335,8 +344,7 @@ def _forward(method: bytes, target: bytes, host: bytes, fields: Fields, tokens: 
         kept.append((b"x-forwarded-host", host))
     if host:
         kept.insert(0, (b"host", host))
-    start = b"%b %b HTTP/1.1\r\n%bx-forwarded-for: " % (method, target, _lines(kept))
-    return start + b"".join(value + b", " for value in claimed)
+    return b"%b %b HTTP/1.1\r\n%bx-forwarded-for: " % (method, target, _lines(kept))
 
 
 def _passes(name: bytes, *, underscored: bool) -> bool:

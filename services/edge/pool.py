@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from edge.routes import Target
+from edge.targets import Target
 
 #: Requests that a target may get in a row because it has an idle connection: one that is there beats a handshake, but
 #: not for ever, or every other target would starve.
@@ -99,13 +99,16 @@ class Refuse:
 @dataclass(slots=True)
 class _TargetState:
     target: Target
+    weight: int = 1
     idle: list[Connection] = field(default_factory=list)
     #: Connections being opened or in use.
     busy: int = 0
     #: Requests so far, as far as they matter for taking turns.
-    turns: int = 0
+    turns: float = 0.0
     failures: int = 0
     ejected_until: float = 0.0
+    #: Whether the last health check was passed; None without checks.
+    healthy: bool | None = None
     #: Whether the request that probes an ejected target is under way.
     probing: bool = False
     #: The addresses that its name has; None before the first look-up.
@@ -130,13 +133,16 @@ class _Wish:
 class Pool:
     """Connections of one route, and the requests that wait for one."""
 
-    def __init__(self, targets: Sequence[Target], limits: Limits | None = None) -> None:
-        """Make an empty pool over *targets*."""
+    def __init__(self, targets: Sequence[Target], limits: Limits | None = None, weights: Sequence[int] = ()) -> None:
+        """Make an empty pool over *targets*, which get requests in proportion to *weights*."""
         self.limits = limits or Limits()
         self.generation = 0
-        self._states = {target: _TargetState(target) for target in targets}
+        self._states = {
+            target: _TargetState(target, weight)
+            for target, weight in zip(targets, weights or (1,) * len(targets), strict=True)
+        }
         self._list = list(self._states.values())
-        self._turns = 0
+        self._turns = 0.0
         self._queue: OrderedDict[Hashable, _Wish] = OrderedDict()
         self._dropped: list[Connection] = []
 
@@ -221,6 +227,20 @@ class Pool:
         state.idle.remove(connection)
         return True
 
+    def checked(self, target: Target, now: float, *, healthy: bool) -> bool:
+        """A health check ended; return whether that changed anything.
+
+        A target that fails is ejected until a check is passed; the next request then is the probe.
+        """
+        state = self._states[target]
+        changed = healthy is not (state.healthy is not False)
+        state.healthy = healthy
+        if not healthy:
+            state.failures, state.ejected_until = max(state.failures, self.limits.failures), now
+        elif changed:
+            state.failures, state.ejected_until, state.probing = 0, 0.0, False
+        return changed
+
     def resolved(self, target: Target, addresses: frozenset[str]) -> None:
         """The name of *target* has these addresses; connections to others are drained."""
         self._states[target].addresses = addresses
@@ -262,7 +282,8 @@ class Pool:
                 "opened": state.opened,
                 "reused": state.reused,
                 "failed": state.failed,
-                "ejected": state.failures >= self.limits.failures and state.ejected_until > now,
+                "ejected": state.failures >= self.limits.failures
+                and (state.ejected_until > now or state.healthy is False),
             }
             for target, state in self._states.items()
         ]
@@ -273,15 +294,20 @@ class Pool:
         Ejected targets are asked only when all are ejected, and those of *avoid* only when there is no other.
         """
         states = self._list if not avoid else [s for s in self._list if s.target not in avoid] or self._list
-        admitted = [s for s in states if s.failures < self.limits.failures or self._may_probe(s, now)] or states
+        admitted = (
+            [s for s in states if s.failures < self.limits.failures or self._may_probe(s, now)]
+            or [s for s in states if s.healthy]
+            or states
+        )
         best: _TargetState | None = None
-        rank: tuple[int, int] = (0, 0)
+        rank: tuple[float, float] = (0, 0)
         for state in admitted:
             if state.idle or state.busy + len(state.idle) < self.limits.per_target:
                 # A target with an idle connection may be ahead by a few turns, and no more.
                 ahead = state.turns - LEAD if state.idle and not fresh else state.turns
-                if best is None or (state.busy, ahead) < rank:
-                    best, rank = state, (state.busy, ahead)
+                mine = (state.busy / state.weight, ahead)
+                if best is None or mine < rank:
+                    best, rank = state, mine
         return None if best is None else self._take_from(best, now, fresh=fresh)
 
     def _take_from(self, state: _TargetState, now: float, *, fresh: bool) -> Use | Open:
@@ -289,7 +315,7 @@ class Pool:
         if state.failures >= self.limits.failures:
             state.probing = True
         # A target that was ejected for long does not get every request until it has caught up.
-        state.turns += 1
+        state.turns += 1 / state.weight
         self._turns = max(self._turns, state.turns)
         state.turns = max(state.turns, self._turns - LEAD)
         while state.idle:
@@ -306,7 +332,7 @@ class Pool:
     @staticmethod
     def _may_probe(state: _TargetState, now: float) -> bool:
         """Whether the ejection is over, and no request probes the target yet."""
-        return state.ejected_until <= now and not state.probing
+        return state.ejected_until <= now and not state.probing and state.healthy is not False
 
     def _judge(self, state: _TargetState, now: float, outcome: Outcome) -> None:
         if outcome is not Outcome.UNKNOWN or not state.busy:

@@ -1,30 +1,33 @@
 """The edge as a whole: listeners, routes, pools, and what an operator sees of them."""
 
 import asyncio
+import random
 import ssl
 import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from edge.acceptor import Acceptor
 from edge.admission import Admission, Admit, Reject, Reset
 from edge.client import Client, Work
-from edge.errors import BadRequestError, UpstreamError
+from edge.errors import BadRequestError, EdgeError, UpstreamError
 from edge.exchange import Exchange
 from edge.heads import RequestHead
-from edge.pool import Limits
 from edge.route_pool import RoutePool
-from edge.routes import Route, Target, find
-from edge.timeouts import Timeouts
+from edge.routes import Route, find
+from edge.settings import Network, Settings
+from edge.targets import Target
 from edge.upstream import Timing, Upstream, connect
 from renewal import Reload
 from stub import AsyncStub, StubError
 from telemetry import Request, Telemetry, log
 
 logger = log.get("edge")
+access = log.get("edge.access")
 
 #: Seconds between two looks at deadlines and idle connections.
 TICK = 1.0
@@ -55,32 +58,32 @@ class Proxy:
     def __init__(
         self,
         telemetry: Telemetry,
-        routes: Sequence[Route],
+        settings: Settings,
         stub: AsyncStub,
         client_context: Callable[[], ssl.SSLContext | None],
         challenge: Callable[[str], str | None] = lambda _: None,
-        limits: Limits | None = None,
         admission: Admission | None = None,
-        timeouts: Timeouts | None = None,
     ) -> None:
         """Make one.
 
         Args:
             telemetry: counters, faults, admin port.
-            routes: path prefixes and their origins.
+            settings: routes, time-outs, what clients may do.
             stub: finds origins by name.
             client_context: gives the context for outgoing TLS, a new one after each renewal.
             challenge: answers http-01 tokens.
-            limits: of each pool.
-            admission: how many clients are served at one time.
-            timeouts: of clients and origins.
+            admission: how many clients are served at one time; None: as the settings say.
         """
-        self.telemetry, self.routes, self.stub = telemetry, tuple(routes), stub
+        self.telemetry, self.settings, self.stub = telemetry, settings, stub
         self.client_context, self.challenge = client_context, challenge
-        self.timeouts = timeouts or Timeouts()
-        self.pools = {route: RoutePool(route, self.open, limits) for route in self.routes}
+        self.timeouts = settings.timeouts
+        self.pools = {route: self._pool(route) for route in settings.routes}
+        #: Pools of earlier settings, with requests under way.
+        self._old_pools: list[RoutePool] = []
+        self._draining_pools: set[asyncio.Task[None]] = set()
         self.draining = False
-        self.admission = admission or Admission()
+        self.admission = admission or Admission(settings.clients.max)
+        self._by_address: Counter[str] = Counter()
         self._clients: set[Client] = set()
         self._exchanges: set[Exchange] = set()
         self._routed: dict[str, RoutePool] = {}
@@ -104,6 +107,25 @@ class Proxy:
 
     def __repr__(self) -> str:
         return f"<Proxy clients={len(self._clients)} requests={len(self._exchanges)} {self.admission!r}>"
+
+    def _pool(self, route: Route) -> RoutePool:
+        return RoutePool(route, self.open, self.timeouts, self._origin_unhealthy)
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Serve by other settings from now on; requests under way finish as they began."""
+        same = settings.timeouts == self.settings.timeouts
+        before, self.settings, self.timeouts = self.pools, settings, settings.timeouts
+        self.pools = {}
+        for route in settings.routes:
+            kept = before.pop(route, None) if same else None
+            self.pools[route] = kept or self._pool(route)
+        self._routed.clear()
+        self.admission.limit = settings.clients.max
+        for pool in before.values():
+            self._old_pools.append(pool)
+            task = asyncio.get_running_loop().create_task(pool.drain())
+            self._draining_pools.add(task)
+            task.add_done_callback(self._draining_pools.discard)
 
     # --- listening --------------------------------------------------------------------------------------------------
 
@@ -170,11 +192,15 @@ class Proxy:
             client.abort()
         for acceptor in self._acceptors:
             acceptor.abort()
-        tasks = [*self._resolving.values(), *([self._ticker] if self._ticker is not None else [])]
+        tasks = [
+            *self._resolving.values(),
+            *self._draining_pools,
+            *([self._ticker] if self._ticker is not None else []),
+        ]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for pool in self.pools.values():
+        for pool in (*self.pools.values(), *self._old_pools):
             await pool.close()
         await asyncio.sleep(0)  # transports close in the next round of the loop
 
@@ -203,15 +229,27 @@ class Proxy:
 
     def connected(self, client: Client) -> None:
         """Count a client's handshake."""
+        address, clients = client.address, self.settings.clients
+        self._by_address[address] += 1
+        client.distrusted = clients.trusted is not None and not _within(address, clients.trusted)
         if client.tls:
+            if self.settings.hsts:
+                client.more = b"strict-transport-security: max-age=%d\r\n" % self.settings.hsts
             tls = client.transport.get_extra_info("ssl_object")
             self._shaken[tls.version() or "?", tls.session_reused] += 1
-        if self.draining:
+        if clients.per_address is not None and self._by_address[address] > clients.per_address and not client.rejected:
+            self._rejected.inc(answer="503")
+            client.refuse(EdgeError(503, f"expected at most {clients.per_address} connections from one address"))
+        elif self.draining:
             client.drain()
 
     def disconnected(self, client: Client) -> None:
         """Forget a client that is gone, or never connected."""
         if client in self._clients:
+            if client.address:
+                self._by_address[client.address] -= 1
+                if not self._by_address[client.address]:
+                    del self._by_address[client.address]
             self._clients.remove(client)
             self.admission.left(rejected=client.rejected)
 
@@ -231,6 +269,11 @@ class Proxy:
         if client.scheme == "http" and head.path.startswith(CHALLENGE):
             self._answer_challenge(client, head)
             return None
+        if self.settings.redirect and client.scheme == "http" and head.host:
+            host = head.host.partition(b":")[0] if not head.host.startswith(b"[") else head.host
+            client.respond(308, b"", b"text/plain", more=b"location: https://%b%b\r\n" % (host, head.target))
+            self.done(client, None, 308)
+            return None
         if (head.hops == 0 or head.target == b"*") and head.method in {b"TRACE", b"OPTIONS"}:
             self._answer_here(client, head)
             return None
@@ -238,7 +281,12 @@ class Proxy:
         if faults.any_on and faults.hit("upstream_delay"):
             delay = float((faults.get("upstream_delay") or {}).get("ms", 0)) / 1000
         pool = self._routed.get(head.path) or self._find(head.path)
-        exchange = Exchange(client, head, pool, self.timeouts, delay)
+        limit, length = pool.route.max_body, head.framing.length
+        if limit is not None and length is not None and length > limit:
+            raise BadRequestError(413, f"expected a body of at most {limit} bytes, got {length}")
+        exchange = Exchange(client, head, pool, delay)
+        if self.settings.log_sample is not None and not head.request_id:
+            exchange.extra = b"x-request-id: %016x\r\n" % random.getrandbits(64)
         self._exchanges.add(exchange)
         return exchange
 
@@ -246,7 +294,9 @@ class Proxy:
         """Count a request that ended."""
         listener = client.listener
         self._counted[listener, status] += 1
-        if work is None:
+        if self.settings.log_sample is not None:
+            self._log(client, work, status)
+        if not isinstance(work, Exchange):
             return
         self._exchanges.discard(work)
         took = time.perf_counter() - work.began
@@ -256,8 +306,28 @@ class Proxy:
         latencies[bisect_left(BUCKETS, took)] += 1
         latencies[-1] += took
 
+    def _log(self, client: Client, work: Work | None, status: int | str) -> None:
+        """Write a line of the access log: for every request that failed, and a share of the others."""
+        failed = isinstance(status, str) or status >= 500
+        if not failed and random.random() >= (self.settings.log_sample or 0.0):
+            return
+        told: dict[str, Any] = {"listener": client.listener, "client": client.address, "status": status}
+        if isinstance(work, Exchange):
+            head = work.head
+            request_id = head.request_id or work.extra.removeprefix(b"x-request-id: ").rstrip()
+            told |= {
+                "method": head.method.decode("latin-1"),
+                "target": head.target.decode("latin-1"),
+                "host": head.host.decode("latin-1"),
+                "took_ms": round((time.perf_counter() - work.began) * 1000, 3),
+                "upstream": work.origin,
+                "request_id": request_id.decode("latin-1"),
+                "trace_id": head.trace_id.decode("latin-1"),
+            }
+        access.info("request", **told)
+
     def _find(self, path: str) -> RoutePool:
-        route = find(self.routes, path)
+        route = find(tuple(self.pools), path)
         if route is None:
             raise BadRequestError(404, f"no route for {path[:80]!r}")
         if len(self._routed) >= ROUTED_PATHS:
@@ -285,14 +355,14 @@ class Proxy:
 
     # --- for pools --------------------------------------------------------------------------------------------------
 
-    async def open(self, target: Target) -> tuple[Upstream, Timing]:
-        """Open a connection to *target*; raise `UpstreamError`."""
+    async def open(self, target: Target, timeout: float) -> tuple[Upstream, Timing]:
+        """Open a connection to *target* within *timeout* seconds; raise `UpstreamError`."""
         faults = self.telemetry.faults
         try:
             if faults.any_on and faults.hit("drop_upstream"):
                 raise UpstreamError(502, "the fault drop_upstream is on", str(target))
             context = self.client_context() if target.tls else None
-            found = await connect(target, self.stub, context, self._lost, self.timeouts.connect)
+            found = await connect(target, self.stub, context, self._lost, timeout)
         except UpstreamError:
             self._connects.inc(upstream=str(target), result="failed")
             raise
@@ -300,8 +370,13 @@ class Proxy:
         return found
 
     def _lost(self, upstream: Upstream) -> None:
-        for pool in self.pools.values():
+        for pool in (*self.pools.values(), *self._old_pools):
             pool.lost(upstream)
+
+    def _origin_unhealthy(self, target: Target) -> None:
+        """Move the requests that still wait for *target* to other origins."""
+        for exchange in [each for each in self._exchanges if each.waits_for == target]:
+            exchange.origin_failed("the origin fails its health checks")
 
     async def _tick(self) -> None:
         while True:
@@ -311,8 +386,9 @@ class Proxy:
                 client.expire(now)
             for exchange in list(self._exchanges):
                 exchange.tick(clock)
-            for pool in self.pools.values():
-                pool.tick(now, self.timeouts.pool)
+            for pool in (*self.pools.values(), *self._old_pools):
+                pool.tick(now)
+            self._old_pools = [pool for pool in self._old_pools if pool.busy]
             self._follow_names()
 
     def _follow_names(self) -> None:
@@ -403,3 +479,11 @@ class Proxy:
         self.stub.flush()
         logger.info("pool_purged", closed=closed)
         return {"closed": closed}
+
+
+def _within(address: str, networks: Sequence[Network]) -> bool:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in networks)

@@ -7,16 +7,19 @@ from functools import partial
 from typing import Protocol
 
 from edge.errors import UpstreamError
-from edge.pool import Connection, Limits, Open, Outcome, Pool, Refuse, Use, Wait
+from edge.heads import ResponseHead
+from edge.pool import Connection, Open, Outcome, Pool, Refuse, Use, Wait
 from edge.retry import RetryBudget
-from edge.routes import Route, Target
+from edge.routes import HealthCheck, Route
+from edge.targets import Target
+from edge.timeouts import Timeouts
 from edge.upstream import Timing, Upstream
 from telemetry import log
 
 logger = log.get("edge.pool")
 
-#: Opens a connection to a target, or raises `UpstreamError`.
-Opener = Callable[[Target], Awaitable[tuple[Upstream, Timing]]]
+#: Opens a connection to a target within some seconds, or raises `UpstreamError`.
+Opener = Callable[[Target, float], Awaitable[tuple[Upstream, Timing]]]
 
 
 class Requester(Protocol):
@@ -35,15 +38,39 @@ class Requester(Protocol):
 class RoutePool:
     """The pool of one route."""
 
-    def __init__(self, route: Route, opener: Opener, limits: Limits | None = None) -> None:
-        self.route = route
-        self.core = Pool(route.targets, limits)
+    def __init__(
+        self,
+        route: Route,
+        opener: Opener,
+        timeouts: Timeouts,
+        on_unhealthy: Callable[[Target], None] = lambda _: None,
+    ) -> None:
+        """Make an empty pool.
+
+        Args:
+            route: with its targets and limits.
+            opener: opens a connection to a target within some seconds, or raises `UpstreamError`.
+            timeouts: where the route has none of its own.
+            on_unhealthy: hears that a target fails its health check.
+        """
+        self.route, self.timeouts = route, route.timeouts or timeouts
+        self.core = Pool(route.targets, route.limits, route.weights)
         self.retries = RetryBudget()
         self._opener = opener
         self._opening: dict[asyncio.Task[None], Requester] = {}
         #: When each request in the queue came, first come first.
         self._since: dict[Requester, float] = {}
         self._turn = 0
+        self._on_unhealthy = on_unhealthy
+        self._checks: list[asyncio.Task[None]] = []
+        if route.health is not None:
+            loop = asyncio.get_running_loop()
+            self._checks = [loop.create_task(self._check(target, route.health)) for target in route.targets]
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request uses the pool, or waits for it."""
+        return bool(self._opening or self._since or any(row["active"] for row in self.core.describe(0.0)))
 
     def acquire(self, request: Requester, avoid: frozenset[Target] = frozenset(), *, fresh: bool = False) -> None:
         """Get a connection for *request*; *avoid* and *fresh* as in `Pool.take`."""
@@ -95,8 +122,9 @@ class RoutePool:
         """The client certificate changed: drain the connections of the old one."""
         self._close(self.core.retire())
 
-    def tick(self, now: float, timeout: float) -> None:
-        """Close what is too old, and turn away requests that have waited for *timeout* seconds."""
+    def tick(self, now: float) -> None:
+        """Close what is too old, and answer requests that have waited for too long."""
+        timeout = self.timeouts.pool
         self._close(self.core.expire(now))
         late = []
         for request, since in self._since.items():
@@ -111,10 +139,18 @@ class RoutePool:
 
     async def close(self) -> None:
         """Close idle connections, and stop opening others."""
-        self.purge()
-        for task in tuple(self._opening):
+        self.retire()
+        tasks = (*self._opening, *self._checks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._opening, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def drain(self) -> None:
+        """Let requests under way finish: the route is served by another pool from now on."""
+        self.retire()
+        for task in self._checks:
+            task.cancel()
+        await asyncio.gather(*self._checks, return_exceptions=True)
 
     def _perform(self, request: Requester, decision: Use | Open) -> None:
         if isinstance(decision, Use):
@@ -136,7 +172,7 @@ class RoutePool:
 
     async def _open(self, request: Requester, target: Target, *, pooled: bool) -> None:
         try:
-            upstream, timing = await self._opener(target)
+            upstream, timing = await self._opener(target, self.timeouts.connect)
         except UpstreamError as error:
             logger.warning("upstream_failed", upstream=error.upstream, address=error.address, reason=error.reason)
             if pooled:
@@ -156,7 +192,68 @@ class RoutePool:
             del self._since[request]
             self._perform(request, decision)
 
+    async def _check(self, target: Target, check: HealthCheck) -> None:
+        while True:
+            reason = await self._ask(target, check)
+            if self.core.checked(target, time.monotonic(), healthy=not reason):
+                logger.warning("health_changed", upstream=str(target), healthy=not reason, reason=reason)
+                if reason:
+                    self._on_unhealthy(target)
+                else:
+                    self._serve_waiters()
+            await asyncio.sleep(check.interval)  # between two checks
+
+    async def _ask(self, target: Target, check: HealthCheck) -> str:
+        """Ask *target* over a connection of its own; return why it is not well, or nothing."""
+        answer = _Answer()
+        upstream = None
+        try:
+            async with asyncio.timeout(check.timeout):
+                upstream, _ = await self._opener(target, check.timeout)
+                head = b"GET %b HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n"
+                upstream.send_request(head % (check.path.encode(), target.authority), answer)
+                return await answer.outcome
+        except UpstreamError as error:
+            return error.reason
+        except TimeoutError:
+            return f"no answer within {check.timeout:g} s"
+        finally:
+            if upstream is not None:
+                upstream.abort()
+
     def _close(self, connections: Sequence[Connection]) -> int:
         for connection in connections:
             connection.upstream.close()
         return len(connections)
+
+
+class _Answer:
+    """Waits for the status of a health check."""
+
+    head_only = False
+
+    def __init__(self) -> None:
+        self.outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def response_begins(self, head: ResponseHead, payload: bytes, *, bodiless: bool, whole: bool) -> None:  # noqa: ARG002 - the shape of a receiver
+        self._end("" if 200 <= head.status < 400 else f"expected 2xx or 3xx, got {head.status}")
+
+    def response_lost(self, reason: str) -> None:
+        self._end(reason)
+
+    def switched(self, head: ResponseHead, data: bytes) -> None:  # noqa: ARG002 - the shape of a receiver
+        self._end("expected 2xx or 3xx, got 101")
+
+    def response_interim(self, head: ResponseHead) -> None: ...
+
+    def response_body(self, payload: bytes) -> None: ...
+
+    def response_end(self, *, reusable: bool) -> None: ...
+
+    def tunnelled(self, data: bytes) -> None: ...
+
+    def upstream_writable(self, *, writable: bool) -> None: ...
+
+    def _end(self, outcome: str) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)

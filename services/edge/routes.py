@@ -2,38 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+
+from edge.pool import Limits
+from edge.targets import Target, parse_target
+from edge.timeouts import Timeouts
 
 
-@dataclass(frozen=True)
-class Target:
-    """One origin server."""
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """A request that every origin of a route is asked again and again; 2xx and 3xx are well."""
 
-    host: str
-    port: int
-    #: Whether connections to it use (mutual) TLS.
-    tls: bool = True
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    @cached_property
-    def _hash(self) -> int:
-        """A target is looked up several times for each request."""
-        return hash((self.host, self.port, self.tls))
-
-    @cached_property
-    def name(self) -> bytes:
-        """What Server-Timing calls it."""
-        return str(self).encode()
-
-    def __str__(self) -> str:
-        return f"{'' if self.tls else 'http://'}{self.host}:{self.port}"
-
-    @property
-    def authority(self) -> bytes:
-        """What Host says when the client named none."""
-        return f"{self.host}:{self.port}".encode()
+    path: str
+    #: Seconds from one check to the next, and until one counts as failed.
+    interval: float
+    timeout: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +24,14 @@ class Route:
 
     prefix: str
     targets: tuple[Target, ...]
+    #: The share of requests that each target gets, relative to the others; equal where empty.
+    weights: tuple[int, ...] = ()
+    #: None: those of the edge.
+    timeouts: Timeouts | None = None
+    limits: Limits | None = None
+    #: Bytes of a request's body; None without a limit.
+    max_body: int | None = None
+    health: HealthCheck | None = None
 
     def matches(self, path: str) -> bool:
         """Return whether *path*, normalised and without query, is the prefix or below it."""
@@ -57,14 +47,7 @@ def parse_route(text: str) -> Route:
     prefix, equals, listed = text.partition("=")
     if not equals or not prefix.startswith("/"):
         raise ValueError(f"expected /PREFIX=HOST:PORT,…, for example /=catalog-1.example.com:8443; got {text!r}")
-    targets = []
-    for each in listed.split(","):
-        plain = each.startswith("http://")
-        host, colon, port = each.removeprefix("http://").rpartition(":")
-        if not colon or not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
-            raise ValueError(f"expected HOST:PORT or http://HOST:PORT, got {each!r}")
-        targets.append(Target(host, int(port), not plain))
-    return Route(prefix, tuple(targets))
+    return Route(prefix, tuple(map(parse_target, listed.split(","))))
 
 
 def find(routes: Sequence[Route], path: str) -> Route | None:

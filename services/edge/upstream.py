@@ -16,7 +16,7 @@ from edge.errors import BadResponseError, UpstreamError
 from edge.heads import MAX_HEAD, ResponseHead, response_head
 from edge.pool import Connection
 from edge.remembered import Remembered
-from edge.routes import Target
+from edge.targets import Target
 from stub import AsyncStub, StubError
 
 #: Bytes that wait for a slow side before the quick side is paused.

@@ -10,6 +10,7 @@ import pytest
 
 from edge import Limits, Route, Target, Timeouts
 from edge.proxy import Proxy
+from edge.settings import Settings
 from stub import AsyncStub
 from telemetry import Telemetry
 from tests.peers import Papers, Peers, papers
@@ -24,13 +25,19 @@ class Bench(Peers):
     """Origins, and edges in front of them."""
 
     async def edge(
-        self, *targets: Target, limits: Limits | None = None, pooled: bool = True, tls: bool = False, **more: Any
+        self,
+        *targets: Target,
+        limits: Limits | None = None,
+        timeouts: Timeouts | None = None,
+        pooled: bool = True,
+        tls: bool = False,
+        **more: Any,
     ) -> tuple[Proxy, int]:
         """Start an edge with one route to *targets*."""
         client = self.papers.client("www.example.com") if any(t.tls for t in targets) else None
         stub = AsyncStub([("127.0.0.1", 9)], timeout=0.1, attempts=1)
-        more.setdefault("timeouts", Timeouts(drain=0.3))
-        proxy = Proxy(Telemetry("edge"), [Route("/", targets)], stub, lambda: client, limits=limits, **more)
+        settings = Settings((Route("/", targets, limits=limits),), timeouts or Timeouts(drain=0.3))
+        proxy = Proxy(Telemetry("edge"), settings, stub, lambda: client, **more)
         context = self.papers.server("www.example.com") if tls else None
         _, port = await proxy.listen(("127.0.0.1", 0), "test", context=context, pooled=pooled)
         self.stack.push_async_callback(proxy.close)

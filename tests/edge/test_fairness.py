@@ -93,7 +93,7 @@ async def test_clients_that_left_the_queue_do_not_count(bench: Bench) -> None:
             writer.write(OK)
 
     proxy, port = await bench.edge(plain(await bench.start(slow)), limits=Limits(per_target=1, waiting=3))
-    pool = proxy.pools[proxy.routes[0]].core
+    pool = next(iter(proxy.pools.values())).core
     waiting = [await connect(port, GET) for _ in range(4)]
     await until(lambda: pool.waiting == 3)
     for writer in waiting[1:]:
@@ -117,7 +117,7 @@ async def test_requests_are_served_in_the_order_in_which_they_came(bench: Bench)
             writer.write(OK)
 
     proxy, port = await bench.edge(plain(await bench.start(tenth)), limits=Limits(per_target=1))
-    pool = proxy.pools[proxy.routes[0]].core
+    pool = next(iter(proxy.pools.values())).core
     tasks = []
     for number in range(8):
         tasks.append(asyncio.create_task(talk(port, GET.replace(b"GET /", b"GET /%d" % number))))

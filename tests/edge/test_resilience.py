@@ -63,7 +63,7 @@ async def test_when_every_idle_connection_is_dead_a_fresh_one_is_opened(bench: B
 
 async def test_retries_stop_when_the_budget_is_spent(bench: Bench) -> None:
     proxy, port = await bench.edge(plain(await bench.start(closes)), plain(await bench.start(replying(OK))))
-    pool = proxy.pools[proxy.routes[0]]
+    pool = next(iter(proxy.pools.values()))
     while pool.retries.spend(time.monotonic()):
         pass
     pool.retries._per_second = pool.retries._ratio = 0.0

@@ -2,13 +2,13 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from edge import Limits, Route
 from edge.exchange import Exchange
-from edge.route_pool import RoutePool
 from tests.edge.conftest import GET, Bench, parts, plain, talk
 from tests.peers import OK, read_request, replying
 
@@ -93,8 +93,7 @@ async def test_an_idle_connection_that_its_origin_closes_leaves_the_pool_of_its_
 
     proxy, _ = await bench.edge(plain(await bench.start(once)))
     route = Route("/own", (plain(await bench.start(once)),))
-    proxy.routes = (*proxy.routes, route)
-    proxy.pools[route] = RoutePool(route, proxy.open)
+    proxy.reconfigure(replace(proxy.settings, routes=(*proxy.settings.routes, route)))
     _, port = await proxy.listen(("127.0.0.1", 0), "other")
     assert parts(await talk(port, GET.replace(b"GET / ", b"GET /own ")))[0] == 200
     await asyncio.sleep(0.1)  # the origin closes after its answer: the close comes later

@@ -50,11 +50,11 @@ async def test_a_client_that_goes_while_a_connection_is_opened_leaves_nothing_be
     proxy, port = await bench.edge(plain(await bench.start(script)))
     opening = proxy.open
 
-    async def slowly(target):
+    async def slowly(target, timeout):
         await going.wait()
-        return await opening(target)
+        return await opening(target, timeout)
 
-    monkeypatch.setattr(proxy.pools[proxy.routes[0]], "_opener", slowly)
+    monkeypatch.setattr(next(iter(proxy.pools.values())), "_opener", slowly)
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(CHUNKED + b"3\r\nabc\r\n0\r\n\r\n")
     await until(lambda: any(row["active"] for row in proxy._rows()))
