@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from edge.bodies import Body, BodyError, request_body
 from edge.errors import REASONS, BadRequestError, EdgeError
-from edge.heads import RequestHead, early_refusal, request_head
+from edge.heads import RequestHead, ResponseHead, early_refusal, request_head
 from edge.remembered import Remembered
 from edge.timeouts import Timeouts
 from edge.upstream import HIGH_WATER
@@ -150,7 +150,9 @@ class Client(asyncio.Protocol):
         self._window_bytes, self._window = 0, 0.0
         self._heard = 0.0
         self._work: Work | None = None
-        self._expects = False
+        self._expects = self._chunked = False
+        #: Whether the client speaks HTTP/1.1, and not 1.0.
+        self._modern = True
         self._unsent = 0
         #: Ends the silence where `Service.keep_alive_limit` wants it exact.
         self._closer: asyncio.TimerHandle | None = None
@@ -226,8 +228,40 @@ class Client(asyncio.Protocol):
 
     # --- for the service and the exchange ---------------------------------------------------------------------------
 
-    def write(self, data: bytes, *, last: bool = False) -> None:
-        """Send to the client; does nothing when it is gone.  *last*: the response ends with it."""
+    def begin_response(self, head: ResponseHead, fields: bytes, payload: bytes, *, bodiless: bool, whole: bool) -> None:
+        """Send a head, with further *fields*, and *payload* of the body in one write; *whole*: that is all of it."""
+        length = head.framing.length
+        if self.state is State.BODY:
+            self.close_after = True  # what is left of the request will not be read
+        parts = [head.forward, fields, self.more]
+        if length is not None:
+            parts.append(b"content-length: %d\r\n" % length)
+        elif not bodiless:
+            if self._modern:
+                self._chunked = not whole
+                parts.append(b"transfer-encoding: chunked\r\n")
+                payload = (b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b"") + (
+                    b"0\r\n\r\n" if whole else b""
+                )
+            else:
+                self.close_after = True
+        if self.close_after:
+            parts.append(b"connection: close\r\n")
+        elif not self._modern:
+            parts.append(b"connection: keep-alive\r\n")
+        parts += (b"\r\n", payload)
+        self._write(b"".join(parts), last=whole)
+
+    def interim(self, head: ResponseHead) -> None:
+        """Send an interim response; HTTP/1.0 has none."""
+        if self._modern:
+            self._write(head.forward + b"\r\n")
+
+    def body(self, payload: bytes) -> None:
+        """Send more of the body; does nothing when the client is gone."""
+        self._write(b"%x\r\n%b\r\n" % (len(payload), payload) if self._chunked else payload)
+
+    def _write(self, data: bytes, *, last: bool = False) -> None:
         if self.transport is None or self.transport.is_closing():
             return
         if last and self.close_after and self.tls:
@@ -257,6 +291,9 @@ class Client(asyncio.Protocol):
         work, self._work = self._work, None
         if work is not None:
             self.service.done(self, work, "truncated" if cut else work.status)
+        chunked, self._chunked = self._chunked, False
+        if chunked and not cut:
+            self._write(b"0\r\n\r\n")
         if cut:
             self.state = State.CLOSING
             self.abort()
@@ -284,10 +321,11 @@ class Client(asyncio.Protocol):
         head = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n" % (
             status, reason, kind, len(body), more,
         )  # fmt: skip
-        self.write(head if head_only else head + body)
+        self._write(head if head_only else head + body)
 
-    def tunnel(self) -> None:
-        """Pass every further byte on as it is."""
+    def switch(self, head: ResponseHead, data: bytes) -> None:
+        """Send 101 and *data*, and pass every further byte on as it is."""
+        self._write(b"%bconnection: upgrade\r\nupgrade: %b\r\n\r\n%b" % (head.forward, head.upgrade, data))
         self.state, self.close_after, self.deadline = State.TUNNEL, True, _NEVER
         rest, self._buffer = self._buffer, b""
         if rest and self._work is not None:
@@ -402,7 +440,7 @@ class Client(asyncio.Protocol):
         else:
             data, self._buffer = buffer[:end], buffer[end:]
         head = read_head(data)
-        self.close_after = self.close_after or head.close
+        self.close_after, self._modern = self.close_after or head.close, head.modern
         if head.has_body:
             now = time.monotonic()
             limits = self.service.timeouts
@@ -423,7 +461,7 @@ class Client(asyncio.Protocol):
         work.start()
         if self._expects and not self._buffer and self.state is State.BODY:
             self._expects = False
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return True
 
     def _take_body(self) -> bool:

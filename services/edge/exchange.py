@@ -25,10 +25,8 @@ _NO_TIMING = Timing()
 
 
 class Downstream(Protocol):
-    """The client's side of an exchange."""
+    """The client's side of an exchange, whatever version of HTTP it speaks."""
 
-    #: Whether the connection ends after this response.
-    close_after: bool
     #: Whether the client takes data more slowly than it is offered.
     paused: bool
     #: The client's address and what else an origin hears about it; completes `RequestHead.forward`.
@@ -37,11 +35,15 @@ class Downstream(Protocol):
     pooled: bool
     #: Whether the client's own X-Forwarded-For is not believed.
     distrusted: bool
-    #: Fields that every response to the client gets.
-    more: bytes
 
-    def write(self, data: bytes, *, last: bool = False) -> None:
-        """Send to the client; does nothing when it is gone.  *last*: the response ends with it."""
+    def begin_response(self, head: ResponseHead, fields: bytes, payload: bytes, *, bodiless: bool, whole: bool) -> None:
+        """Send a head, with further *fields*, and *payload* of the body; *whole*: that is all of it."""
+
+    def interim(self, head: ResponseHead) -> None:
+        """Send an interim response (1xx)."""
+
+    def body(self, payload: bytes) -> None:
+        """Send more of the body; does nothing when the client is gone."""
 
     def pause_reading(self) -> None:
         """Read no more of the request's body for now."""
@@ -53,13 +55,13 @@ class Downstream(Protocol):
         """Return the bytes that wait for the client to take them."""
 
     def finished(self, *, cut: bool) -> None:
-        """The response is whole, or was *cut* off and the connection must go, too."""
+        """The response is whole, or was *cut* off and must not look whole."""
 
     def failed(self, error: EdgeError) -> None:
         """There is no response; nothing was sent yet."""
 
-    def tunnel(self) -> None:
-        """From here on every byte of the client belongs to another protocol."""
+    def switch(self, head: ResponseHead, data: bytes) -> None:
+        """Send 101 and *data*; from here on every byte of the client belongs to another protocol."""
 
 
 class Exchange:
@@ -83,7 +85,7 @@ class Exchange:
     _buffered = _tries = 0
     #: Whether `_body` holds all of the body that has arrived, so that it can be sent again.
     _kept = True
-    _body_sent = _delayed = _origin_paused = _reused = _chunked = _ended = _tunnel = False
+    _body_sent = _delayed = _origin_paused = _reused = _ended = _tunnel = False
     #: Bytes that waited for the client at the last look, and how many it has taken since the rate window began.
     _unsent = _taken = 0
 
@@ -263,8 +265,8 @@ class Exchange:
     def response_interim(self, head: ResponseHead) -> None:
         """Pass an interim response on; 100 is the edge's own to send."""
         self._progress = time.perf_counter()
-        if self.head.modern and head.status != 100:
-            self._client.write(head.forward + b"\r\n")
+        if head.status != 100:
+            self._client.interim(head)
 
     @property
     def origin(self) -> str:
@@ -274,59 +276,32 @@ class Exchange:
     def response_begins(self, head: ResponseHead, payload: bytes, *, bodiless: bool, whole: bool) -> None:
         """Send the head on, and in the same write what came of the body."""
         now = self._progress = self._drained_at = time.perf_counter()
-        client, length = self._client, head.framing.length
         self.answered, self.status = True, head.status
         self._body.clear()
-        parts = [head.forward]
-        if length is not None:
-            parts.append(b"content-length: %d\r\n" % length)
-        elif not bodiless:
-            if self.head.modern:
-                self._chunked = True
-                parts.append(b"transfer-encoding: chunked\r\n")
-            else:
-                client.close_after = True
-        if client.close_after or not self.body_complete:
-            client.close_after = True
-            parts.append(b"connection: close\r\n")
-        elif not self.head.modern:
-            parts.append(b"connection: keep-alive\r\n")
-        if client.more:
-            parts.append(client.more)
+        fields = self._server_timing(now)
         if head.dateless:
-            parts.append(b"date: %b\r\n" % formatdate(usegmt=True).encode())
-        parts.append(self._server_timing(now))
-        if self._chunked:
-            if payload:
-                parts.append(b"%x\r\n%b\r\n" % (len(payload), payload))
-            if whole:
-                parts.append(b"0\r\n\r\n")
-                self._chunked = False  # nothing is missing
-        else:
-            parts.append(payload)
-        client.write(b"".join(parts), last=whole)
+            fields += b"date: %b\r\n" % formatdate(usegmt=True).encode()
+        self._client.begin_response(head, fields, payload, bodiless=bodiless, whole=whole)
 
     def _server_timing(self, now: float) -> bytes:
-        """Where the time went before the first byte (W3C Server Timing), in milliseconds; and the head's end."""
+        """Where the time went before the first byte (W3C Server Timing), in milliseconds."""
         t, kind = self._timing, b"reused" if self._reused else b"fresh"
         name = b"" if self._origin is None else self._origin.name
         return (
             b'server-timing: pool;dur=%.3f;desc="%b", dns;dur=%.3f, connect;dur=%.3f, tls;dur=%.3f, '
-            b'upstream;dur=%.3f;desc="%b"\r\n\r\n'
+            b'upstream;dur=%.3f;desc="%b"\r\n'
             % (self._waited, kind, t.dns, t.connect, t.tls, (now - self._sent_at) * 1000, name)
         )
 
     def response_body(self, payload: bytes) -> None:
         """Send more of the body on."""
         self._progress = time.perf_counter()
-        self._client.write(b"%x\r\n%b\r\n" % (len(payload), payload) if self._chunked else payload)
+        self._client.body(payload)
 
     def response_end(self, *, reusable: bool) -> None:
         """Give the connection back; the response is whole."""
         upstream, self._upstream = self._upstream, None
         self._ended = True
-        if self._chunked:
-            self._client.write(b"0\r\n\r\n")
         if upstream is not None:
             self._pool.release(upstream, Outcome.OK, reusable=reusable and self.body_complete)
         self._client.finished(cut=False)
@@ -399,12 +374,11 @@ class Exchange:
             self.response_lost("the origin switched to a protocol that nobody asked for")
             return
         self.answered, self.status, self._tunnel = True, 101, True
-        self._client.tunnel()
-        self._client.write(head.forward + b"connection: upgrade\r\nupgrade: %b\r\n\r\n" % head.upgrade + data)
+        self._client.switch(head, data)
 
     def tunnelled(self, data: bytes) -> None:
         """Pass bytes of the other protocol on to the client."""
-        self._client.write(data)
+        self._client.body(data)
 
     # --- time -------------------------------------------------------------------------------------------------------
 
