@@ -292,11 +292,12 @@ def test_sighup_reads_the_settings_again_and_keeps_the_old_ones_where_they_are_b
             addresses[words[-1].strip("()")] = words[2]
 
         def health() -> dict:
-            request = urllib.request.Request(f"http://{addresses['admin']}/health")
             try:
-                return json.load(urllib.request.urlopen(request))
+                with urllib.request.urlopen(f"http://{addresses['admin']}/health") as answer:
+                    return json.load(answer)
             except urllib.error.HTTPError as error:
-                return json.load(error)
+                with error:
+                    return json.load(error)
 
         settings.write_text('[[route]]\nprefix = "/b"\ntargets = ["http://127.0.0.1:9"]\n' if good else "[[route]]\n")
         os.kill(process.pid, signal.SIGHUP)
@@ -309,6 +310,7 @@ def test_sighup_reads_the_settings_again_and_keeps_the_old_ones_where_they_are_b
         for path, served in (("/a", not good), ("/b", good)):
             with pytest.raises(urllib.error.HTTPError) as answer:
                 urllib.request.urlopen(f"http://{addresses['http']}{path}")
+            answer.value.close()
             assert answer.value.code == (502 if served else 404)
     finally:
         process.terminate()
