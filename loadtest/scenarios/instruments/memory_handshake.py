@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from wireformat.tls import TlsConnection
+
 NAME = "server.test"
 #: Key types that every OpenSSL supports; all certificates of a chain have the same.
 KEYS = ("ECDSA P-256", "RSA 2048")
@@ -107,32 +109,27 @@ class Ends:
         return self._shake(self._ticket if resumed else None)[0]
 
     def _shake(self, session: ssl.SSLSession | None) -> tuple[Cost, ssl.SSLSession | None]:
-        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-        client = self.client.wrap_bio(to_client, to_server, server_hostname=NAME, session=session)
-        server = self.server.wrap_bio(to_server, to_client, server_side=True)
-        spent = {client: 0.0, server: 0.0}
-        sent = received = flight = round_trips = 0
-        open_ends = [client, server]
-        while open_ends:
-            for end in tuple(open_ends):
+        client, server = TlsConnection(self.client, NAME, session), TlsConnection(self.server, None)
+        spent, sent = {client: 0.0, server: 0.0}, {client: 0, server: 0}
+        flight = round_trips = 0
+        while not (client.established and server.established):
+            for end, peer in ((client, server), (server, client)):
+                if end.established:
+                    continue
                 began = time.thread_time()
-                try:
-                    end.do_handshake()
-                    open_ends.remove(end)
-                except ssl.SSLWantReadError:
-                    pass
+                end.handshake()
                 spent[end] += time.thread_time() - began
-                # All that one end wrote is in the other's BIO until that end runs.
-                sent += to_server.pending if end is client else 0
-                received += to_client.pending if end is server else 0
-                if end is server and client in open_ends:
-                    flight, round_trips = flight or to_client.pending, round_trips + 1
+                data = end.to_send()
+                sent[end] += len(data)
+                peer.receive(data)
+                if end is server and not client.established:
+                    flight, round_trips = flight or len(data), round_trips + 1
         server.write(b"x")  # TLS 1.3 sends tickets before the first data
-        client.read(1)
-        reused = bool(client.session_reused)
-        return Cost(
-            spent[client] * 1000, spent[server] * 1000, sent, received, flight, round_trips, reused
-        ), client.session
+        client.receive(server.to_send())
+        client.read()
+        milliseconds = (1000 * spent[client], 1000 * spent[server])
+        reused = bool(client.object.session_reused)
+        return Cost(*milliseconds, sent[client], sent[server], flight, round_trips, reused), client.object.session
 
 
 def chain_bytes(key: str, intermediates: int) -> tuple[int, ...]:
