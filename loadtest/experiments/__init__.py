@@ -1,6 +1,6 @@
-"""What scenarios and drills share: an experiment is one file, and gets everything else from here.
+"""The framework that scenarios and drills share.
 
-predict → calibrate → record → inject and measure → undo → conclude → report
+predict → calibrate → record → inject and measure → undo → conclude; `reports` writes the report.
 """
 
 from experiments.chart import Bars, Chart, Curve, Dots, Lane, Moment, Panel, Span

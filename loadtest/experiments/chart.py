@@ -1,22 +1,25 @@
-"""What a picture of an experiment is: panels over one x axis, theory as lines, measurements as dots, and who held what as lanes."""
+"""Charts as data: panels over one x axis, with theory as lines, measurements as dots, and states over time as lanes.
+
+`reports.drawing` draws them.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-#: A series by number, or good, bad, mark.
+#: The number of a series, or good, bad, mark.
 Colour = int | str
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A line: what theory predicts (thin), or what was counted over time (``measured``, thicker)."""
+    """A line: a prediction (thin), or something measured over time (thicker)."""
 
     label: str
     points: Sequence[tuple[float, float]]
     colour: Colour = 0
     dashed: bool = False
     measured: bool = False
-    #: Holds its value until the next point.
+    #: Keep the value until the next point.
     steps: bool = False
 
 
@@ -31,23 +34,23 @@ class Dots:
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """Bars from *from* to *to*, stacked on the bars before: (from, to, height)."""
+    """Bars as (begin, end, height), stacked on the bars of earlier marks."""
 
     label: str
     bars: Sequence[tuple[float, float, float]]
     colour: Colour = "good"
-    #: Struck through, as bad ones always are: told from the others without colour.
+    #: Hatched, so that they can be told apart without colour; bad ones always are.
     hatched: bool = False
 
     @property
     def struck(self) -> bool:
-        """Return whether these bars are drawn hatched."""
+        """Return whether the bars are drawn hatched."""
         return self.hatched or self.colour == "bad"
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of a lane."""
+    """A labelled stretch of a lane."""
 
     begin: float
     end: float
@@ -57,7 +60,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One line of a panel of lanes: who held what, when."""
+    """One row of a panel of lanes."""
 
     label: str
     spans: Sequence[Span]
@@ -65,15 +68,15 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture of the stack: marks, or lanes."""
+    """One of the stacked pictures of a chart: marks or lanes."""
 
     marks: Sequence[Curve | Dots | Bars] = ()
     lanes: Sequence[Lane] = ()
-    #: What the y axis counts, with its unit.
+    #: Quantity and unit of the y axis.
     y: str = ""
     height: int = 240
     log: bool = False
-    #: The axis begins and ends here instead of where the marks do.
+    #: Ends of the y axis; None: as the marks need.
     low: float | None = 0.0
     high: float | None = None
 
@@ -89,27 +92,27 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A picture."""
+    """A chart."""
 
     title: str
     panels: Sequence[Panel]
-    #: What the x axis counts, with its unit.
+    #: Quantity and unit of the x axis.
     x: str
-    #: How to read it, in a sentence.
+    #: How to read it.
     caption: str = ""
     moments: Sequence[Moment] = ()
     log: bool = False
     low: float | None = None
     high: float | None = None
-    #: Ticks of the x axis at whole numbers only: between them there is nothing.
+    #: Ticks of the x axis at whole numbers only.
     whole: bool = False
-    #: Names instead of numbers on the x axis: 0 is the first.
+    #: Names instead of numbers on the x axis; the first is at 0.
     categories: Sequence[str] = ()
-    #: Of the files; made from the title otherwise.
-    name: str = field(default="")
+    #: Name of its files; "": made from the title.
+    name: str = ""
 
     @property
     def file_name(self) -> str:
-        """Return the name of the picture's files, without suffix."""
+        """Return the name of its files, without suffix."""
         words = "".join(c if c.isalnum() else " " for c in (self.name or self.title).lower()).split()
         return "-".join(words[:8]) or "chart"

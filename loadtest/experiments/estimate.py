@@ -1,4 +1,4 @@
-"""What repeats say together: the median with an interval, and the line through points (no distribution is assumed)."""
+"""Medians, shares and means with their intervals, and straight lines through points; no distribution is assumed."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -13,15 +13,15 @@ class Estimate:
     value: float
     low: float
     high: float
-    #: Measurements behind it.
+    #: Number of measurements.
     n: int = 1
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Estimate":
-        """Return the median; its interval holds the true one with at least 95 %.
+        """Return the median with an interval that contains the true median with at least 95 % probability.
 
         The interval lies between two order statistics (David and Nagaraja, "Order Statistics", section 7.1).  Fewer
-        than six values can not promise 95 %: then it is their whole range.
+        than six values cannot give 95 %: the interval is then their whole range.
         """
         ordered = sorted(values)
         n = len(ordered)
@@ -42,7 +42,7 @@ class Estimate:
 
     @classmethod
     def mean(cls, values: Sequence[float], batches: int = 10) -> "Estimate":
-        """Return the mean of a correlated series, its 95 % interval from the means of *batches* stretches of it."""
+        """Return the mean of a correlated series with its 95 % interval, from the means of *batches* parts of it."""
         if not values:
             return cls(math.nan, math.nan, math.nan, 0)
         size = len(values) // batches
@@ -56,7 +56,7 @@ class Estimate:
         return cls(whole, whole - 2.26 * spread, whole + 2.26 * spread, len(values))
 
     def scaled(self, factor: float) -> "Estimate":
-        """Return it in another unit."""
+        """Convert to another unit."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor, self.n)
 
 
@@ -74,13 +74,13 @@ class Line:
         """Fit by least squares.
 
         Raises:
-            ValueError: fewer than two different abscissas.
+            ValueError: fewer than two different x values.
         """
         n = len(points)
         mean_x, mean_y = (sum(p[i] for p in points) / n for i in (0, 1)) if n else (0.0, 0.0)
         spread = sum((x - mean_x) ** 2 for x, _ in points)
         if spread == 0:
-            raise ValueError("expected points at two places at least")
+            raise ValueError("expected at least two different x values")
         slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
         intercept = mean_y - slope * mean_x
         rest = sum((y - slope * x - intercept) ** 2 for x, y in points)
@@ -103,7 +103,7 @@ def number(value: float | None) -> str:
 
 
 def _rank(n: int) -> int:
-    """Return the largest k such that the k-th smallest and k-th largest of *n* hold the median with 95 %."""
+    """Return k (from 0) such that the k-th smallest and k-th largest of *n* values enclose the median with 95 %."""
     outside, k = 0.0, 0
     while k < n // 2:
         outside += 2 * math.comb(n, k) / 2**n

@@ -1,14 +1,14 @@
-"""What an experiment is: one file that reads like its row in the catalogue (`scenarios`, `drills`).
+"""The base class of experiments: each is one file that reads like its row in the catalogue (`scenarios`, `drills`).
 
     class TimeWait(Experiment[Parameters]):
-        name, claim = "time-wait", "Who closes first keeps the port for a minute; quick connections run out of ports."
+        name, claim = "time-wait", "The side that closes first keeps the port for a minute; quick connections use up all ports."
         control = Control("…what is switched off", fails=("exhausted at",))
 
         def predict(self) -> …       theory, before anything is sent
-        async def measure(self, run) inject and measure; keeps what it saw in attributes
-        def conclude(self, run)      rows, checks, charts, from what was kept
+        async def measure(self, run) injects, measures, and keeps what it saw in attributes
+        def conclude(self, run)      adds rows, checks and charts from those attributes
 
-One instance is one run.  `experiments.conduct` gives it everything else: parameters, clean-up, validity, result, report.
+One instance is one run.  `experiments.conduct` does the rest: parameters, clean-up, validity, result.
 """
 
 from abc import ABC, abstractmethod
@@ -24,49 +24,49 @@ P = TypeVar("P")
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """The same experiment with its safety, or its right model, taken away: it must fail, and here."""
+    """The same experiment without its safety, or without its correct model: it must fail."""
 
-    #: What is taken away, in a few words.
+    #: What is missing, in a few words.
     without: str
-    #: Names of the checks of which at least one must fail; a failure elsewhere proves nothing.
+    #: Names of checks, of which at least one must fail; a failure of other checks alone proves nothing.
     fails: tuple[str, ...]
 
 
 class Experiment(ABC, Generic[P]):
     """One run of one experiment."""
 
-    #: On the command line.
+    #: Its name on the command line.
     name: ClassVar[str]
-    #: What is claimed, in one sentence.
+    #: The hypothesis, in one sentence.
     claim: ClassVar[str]
-    #: What the textbook, a paper or an outage says about it.
+    #: Background: what the textbook, a paper or an outage report says about it.
     says: ClassVar[str] = ""
     #: Where the theory comes from.
     source: ClassVar[str] = ""
-    #: What it means for somebody who runs services.
+    #: What it means for people who run services.
     production: ClassVar[str] = ""
-    #: Python file that it was loaded from; empty for the scenarios and drills of firstbyte.
+    #: The Python file that it was loaded from; "" for the scenarios and drills of firstbyte.
     file: ClassVar[str] = ""
-    #: A frozen dataclass made of `experiments.parameter`.
+    #: Its parameters: a frozen dataclass with fields made by `experiments.parameter`.
     settings: ClassVar[type[Any]]
     control: ClassVar[Control]
-    #: Hosts whose kernel counters are recorded; the machine that generates load is always.
+    #: Hosts whose kernel counters are recorded, in addition to those of the load generator.
     records: ClassVar[tuple[str, ...]] = ()
-    #: Hosts to which the round-trip time must be what is configured, or the run is invalid.
+    #: Hosts to which the measured round-trip time must match the configured one; otherwise the run is invalid.
     paths: ClassVar[tuple[str, ...]] = ()
-    #: Counters that may rise, since they are what is studied.
+    #: Counters of `gate.QUIET` that may rise because they are what is studied.
     subject: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, parameters: P, *, negative: bool = False) -> None:
         self.p = parameters
         #: Whether this run is the control.
         self.negative = negative
-        #: Of schedules and other random choices, beside `Run.rng`.
+        #: Seed of load schedules; other random choices use `Run.rng`.
         self.seed = 1
 
     @abstractmethod
     def predict(self) -> Mapping[str, Quantity]:
-        """Return what theory says will be measured, by the names of the rows."""
+        """Return what theory predicts, by the names of the rows."""
 
     @abstractmethod
     async def measure(self, run: Run) -> None:
@@ -74,10 +74,10 @@ class Experiment(ABC, Generic[P]):
 
     @abstractmethod
     def conclude(self, run: Run) -> None:
-        """Draw rows, checks and charts from what was measured; also after an interruption, with what there is."""
+        """Add rows, checks and charts from what was measured; after an interruption that may be only a part."""
 
     def duration(self) -> float:
-        """Return about how many seconds `measure` takes, for the progress line."""
+        """Return roughly how many seconds `measure` takes, for the progress line."""
         return 30.0
 
 

@@ -1,4 +1,4 @@
-"""The validity gate: whether the machine was fit for what was measured; if not, a run proves nothing in either direction."""
+"""Validity gates: a run on a machine that was not fit to measure proves nothing, in either direction."""
 
 import socket
 import time
@@ -9,19 +9,19 @@ from experiments.recorders import Series
 from experiments.result import Check
 from hostfiles.layout import ADMIN_PORT
 
-#: Share of one core above which the generator may have measured itself.
+#: Share of one core above which the load generator itself may have limited what was measured.
 MAX_CPU = 0.8
-#: Round-trip times of one calibration.
+#: Connections of one calibration.
 PROBES = 9
-#: Counters that say that somebody was too slow; they must not rise unless they are the subject.
+#: Counters of packets and connections dropped by a slow receiver; they must not rise unless they are the subject.
 QUIET = ("Udp.RcvbufErrors", "TcpExt.ListenOverflows")
 
 
 def round_trip_ms(address: str, port: int = ADMIN_PORT, probes: int = PROBES, timeout: float = 3.0) -> float:
-    """Return the shortest of *probes* connect() times: a busy machine only ever adds to what the link takes.  Blocking.
+    """Return the shortest of *probes* connect() times; a busy machine can only make one longer.  Blocking.
 
     Raises:
-        OSError: nobody answers there.
+        OSError: the connection failed.
     """
     taken = []
     for _ in range(probes):
@@ -34,19 +34,19 @@ def round_trip_ms(address: str, port: int = ADMIN_PORT, probes: int = PROBES, ti
 
 
 def calibration(host: str, configured_ms: float, measured_ms: float) -> Check:
-    """Return whether a link does what it is told, within max(5 %, 1 ms)."""
+    """Check that a link has its configured round-trip time, within max(5 %, 1 ms)."""
     room = max(0.05 * configured_ms, 1.0)
     ok = abs(measured_ms - configured_ms) <= room
     return Check(f"link to {host}", f"{configured_ms:g} ms ± {room:.3g}", f"{measured_ms:.2f} ms", ok)
 
 
 def generator(cpu_share: float) -> Check:
-    """Return whether the generator had CPU to spare."""
+    """Check that the load generator had CPU to spare."""
     return Check("generator's CPU", f"< {MAX_CPU:.0%} of a core", f"{cpu_share:.0%}", cpu_share < MAX_CPU)
 
 
 def quiet(series: dict[str, Series], subject: Iterable[str] = ()) -> Iterable[Check]:
-    """Yield whether nobody dropped what it should have served."""
+    """Check that the `QUIET` counters of all hosts did not rise, except those in *subject*."""
     subject = set(subject)
     for name in QUIET:
         if name in subject or not series:
@@ -57,7 +57,7 @@ def quiet(series: dict[str, Series], subject: Iterable[str] = ()) -> Iterable[Ch
 
 
 def recorders(series: dict[str, Series]) -> Iterable[Check]:
-    """Yield whether recording stayed below 1 % of a core."""
+    """Yield a failed check for each recorder that took 1 % of a core or more."""
     for host, each in series.items():
         seconds = each.times[-1] - each.times[0] if len(each.times) > 1 else 0.0
         if seconds > 1 and each.cost / seconds >= 0.01:

@@ -1,7 +1,7 @@
-"""What runs with the same seed say together: whether verdicts and injections are the same, and what their medians say.
+"""Several runs with one seed: whether verdicts and injections agree, and what the medians say.
 
-A check that knows its number and bounds is judged at the medians of the valid runs; any other has to hold in each of them.
-Works on results alone: no file, no clock.
+A check of one number with bounds is judged at the median of the valid runs; any other check has to hold in each of them.
+Works on results alone, without files or clocks.
 """
 
 from collections import Counter
@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 
 from experiments.result import Check, Event, Result, Row, Verdict
 
-#: Runs that prove something.
+#: Verdicts of valid runs.
 PROVING = frozenset({Verdict.PASS, Verdict.FAIL})
 Named = TypeVar("Named", Row, Check)
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """One row, as each run has it; None: that run does not."""
+    """One row over all runs; None for a run that lacks it."""
 
     name: str
     unit: str
@@ -27,12 +27,12 @@ class Spread:
 
     @property
     def predicted(self) -> float | None:
-        """Return what theory says; the median, where the prediction rests on something measured."""
+        """Return the median prediction; predictions differ if they rest on something measured."""
         return _median([row.predicted for row in self.rows if row is not None])
 
     @property
     def values(self) -> list[float]:
-        """Return what was measured, of the runs that did."""
+        """Return the measured values of the runs that have one."""
         return [row.measured.value for row in self.rows if row is not None and row.measured.n]
 
     @property
@@ -42,7 +42,7 @@ class Spread:
 
     @property
     def residuals(self) -> list[float | None]:
-        """Return what theory does not explain, run by run."""
+        """Return measured minus predicted for each run."""
         return [None if row is None or not row.measured.n else row.residual for row in self.rows]
 
 
@@ -51,12 +51,12 @@ class Judged:
     """One check over all valid runs."""
 
     name: str
-    #: As the first run says it; with bounds, as the medians have it.
+    #: In the words of the first run; with bounds, the bounds' medians.
     expected: str
-    #: Whether it held, run by run; None: that run is not valid or did not get as far.
+    #: Whether it held in each run; None: that run is invalid or lacks the check.
     held: tuple[bool | None, ...]
     ok: bool
-    #: Median of what was compared; None: no number, it has to hold in every run.
+    #: Median of the compared number; None: there is none, and the check has to hold in every run.
     value: float | None = None
     low: float | None = None
     high: float | None = None
@@ -72,20 +72,20 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """Several runs of one experiment with the same seed and parameters, in order."""
+    """Runs of one experiment with the same seed and parameters, in order."""
 
     results: tuple[Result, ...]
-    #: How many there should be; fewer were made when one was cut off.
+    #: How many were wanted; fewer were made if one was cut off.
     wanted: int
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """Return the verdict of each."""
+        """Return the verdict of each run."""
         return [each.verdict for each in self.results]
 
     @property
     def whole(self) -> bool:
-        """Whether every run that was wanted came to its end."""
+        """Whether all wanted runs were completed."""
         return len(self.results) == self.wanted and not any(each.interrupted for each in self.results)
 
     @property
@@ -95,12 +95,12 @@ class Repeats:
 
     @property
     def valid(self) -> list[tuple[int, Result]]:
-        """Return number and result of each run that proves something."""
+        """Return number (from 1) and result of each valid run."""
         return [(i, each) for i, each in enumerate(self.results, 1) if each.verdict in PROVING]
 
     @property
     def difference(self) -> str:
-        """Say where the injections of a valid run first differ from those of the first valid one; empty: nowhere."""
+        """Describe the first injection of a valid run that differs from the first valid run's; "" if none does."""
         if not self.valid:
             return ""
         (first, base), *others = self.valid
@@ -115,13 +115,13 @@ class Repeats:
 
     @property
     def injections(self) -> list[Moment]:
-        """Return what was injected, in order; of the first valid run alone where they differ."""
+        """Return the injections in order; those of the first valid run alone if runs differ."""
         made = [injections(result) for _, result in (self.valid[:1] if self.difference else self.valid)]
         return [Moment(same[0].text, tuple(each.at for each in same)) for same in zip(*made, strict=True)]
 
     @property
     def rows(self) -> list[Spread]:
-        """Return every row, in the order of their first appearance."""
+        """Return all rows, in the order of their first appearance."""
         found = []
         for name, by_run in _by_name(self.results, lambda result: result.rows):
             unit = next(row.unit for row in by_run if row is not None)
@@ -130,13 +130,13 @@ class Repeats:
 
     @property
     def checks(self) -> list[Judged]:
-        """Return every check of the valid runs."""
+        """Return all checks of the valid runs."""
         valid = [result if result.verdict in PROVING else None for result in self.results]
         return [_judge(name, by_run) for name, by_run in _by_name(valid, lambda result: result.checks)]
 
     @property
     def verdict(self) -> Verdict:
-        """Conclude from the medians; more than half of the runs have to be valid."""
+        """Return the verdict at the medians; more than half of the runs have to be valid."""
         if self.results and all(each is Verdict.SKIPPED for each in self.verdicts):
             return Verdict.SKIPPED
         if 2 * len(self.valid) <= self.wanted:
@@ -149,7 +149,7 @@ class Repeats:
 
     @property
     def reasons(self) -> list[str]:
-        """Say in words what keeps it from being the same each time."""
+        """Return in what way the runs are incomplete or differ."""
         said = []
         if not self.whole:
             cut = next((each.interrupted for each in self.results if each.interrupted), "")
@@ -161,7 +161,7 @@ class Repeats:
         return said
 
     def exit_code(self) -> int:
-        """Return 4 for a series that was cut off, 1 for one that does not agree, and else what each run said."""
+        """Return 4 for an incomplete series, 1 for runs that differ, and otherwise the exit code of each run."""
         if not self.whole:
             return Verdict.INVALID.exit_code
         if not self.agree or self.difference:
@@ -169,7 +169,7 @@ class Repeats:
         return self.verdicts[0].exit_code
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it, the runs in full."""
+        """Return everything, with the runs in full."""
         return {
             "name": self.results[0].name,
             "times": self.wanted,

@@ -1,4 +1,4 @@
-"""A result: what was predicted, measured, concluded, and what somebody needs to know to repeat it."""
+"""A result: what was predicted, measured and concluded, and what one needs to know to repeat it."""
 
 import datetime as dt
 import math
@@ -14,7 +14,7 @@ from typing import Any
 
 from experiments.estimate import Estimate
 
-#: Settings of the kernel that change what is measured.
+#: Kernel settings that affect what is measured.
 SYSCTLS = (
     "tcp_congestion_control", "tcp_tw_reuse", "ip_local_port_range", "tcp_fin_timeout", "tcp_no_metrics_save",
     "tcp_slow_start_after_idle", "tcp_max_tw_buckets", "tcp_syn_linear_timeouts", "tcp_timestamps", "tcp_rmem", "tcp_wmem",
@@ -31,7 +31,7 @@ class Verdict(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """What the command line returns (DESIGN, "Command line")."""
+        """Exit code of the command line."""
         return {"pass": 0, "skipped": 0, "fail": 1, "invalid": 4}[self.value]
 
 
@@ -49,8 +49,9 @@ def tone(verdict: str, *, control: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened at *at* seconds."""
+    """Something that happened."""
 
+    #: Seconds on the run's timeline.
     at: float
     #: injection, undone, observation, alarm or phase.
     kind: str
@@ -59,15 +60,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One condition of the verdict, or of validity."""
+    """A condition of the verdict or of validity."""
 
     name: str
     expected: str
     got: str
     ok: bool
-    #: What was compared, where it is one number: repeats judge it at their medians.
+    #: The compared value, if it is one number: repeats judge its median.
     value: float | None = None
-    #: Smallest and largest value that is right; None: no bound.
+    #: Smallest and largest value that passes; None: no bound.
     low: float | None = None
     high: float | None = None
 
@@ -89,7 +90,7 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One quantity: predicted beside measured."""
+    """One quantity, predicted and measured."""
 
     name: str
     unit: str
@@ -98,7 +99,7 @@ class Row:
 
     @property
     def residual(self) -> float | None:
-        """What theory does not explain."""
+        """Measured minus predicted; None without a prediction."""
         return None if self.predicted is None else self.measured.value - self.predicted
 
 
@@ -110,28 +111,29 @@ class Result:
     claim: str
     parameters: dict[str, Any]
     quick: bool = False
-    #: What was switched off; empty in a run that is not a control.
+    #: What was switched off, if this is a control; otherwise "".
     control: str = ""
-    #: Names of the checks of which one must fail when this is a control.
+    #: Names of checks, of which at least one must fail if this is a control.
     control_fails: tuple[str, ...] = ()
     seed: int = 0
     prediction: dict[str, Quantity] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
-    #: Measurements that have no prediction beside them.
+    #: Measurements without a prediction.
     facts: dict[str, Any] = field(default_factory=dict)
     validity: list[Check] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
-    #: Parts that this machine can not show, and why.
+    #: Parts that this machine cannot show, and why.
     left_out: list[str] = field(default_factory=list)
-    #: Why there is no verdict at all; empty otherwise.
+    #: Why this machine cannot run it; otherwise "".
     skipped: str = ""
+    #: Why the run is incomplete; otherwise "".
     interrupted: str = ""
     manifest: dict[str, Any] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
-        """Conclude: an invalid measurement proves nothing, in either direction; nor does a control that fails elsewhere."""
+        """Return the verdict; a control that fails at other checks than it should is invalid."""
         if self.skipped:
             return Verdict.SKIPPED
         if self.interrupted or not all(each.ok for each in self.validity) or not self.checks:
@@ -143,7 +145,7 @@ class Result:
 
     @property
     def reasons(self) -> list[str]:
-        """Say in words what did not hold."""
+        """Return what did not hold."""
         if self.skipped or self.interrupted:
             return [self.skipped or self.interrupted]
         said = [f"{c.name}: expected {c.expected}, got {c.got}" for c in (*self.validity, *self.checks) if not c.ok]
@@ -180,7 +182,7 @@ class Result:
 
 
 def manifest() -> dict[str, Any]:
-    """Return what somebody needs to know of this machine to repeat a run."""
+    """Return the properties of this machine that one needs to know to repeat a run."""
     sysctls = {}
     for name in SYSCTLS:
         path = Path("/proc/sys/net/ipv4") / name
@@ -200,5 +202,5 @@ def manifest() -> dict[str, Any]:
 
 
 def _number(value: float | None) -> float | None:
-    """JSON has no NaN."""
+    """Round for JSON, which has neither NaN nor infinity."""
     return None if value is None or math.isnan(value) or math.isinf(value) else round(value, 6)

@@ -1,4 +1,4 @@
-"""An axis of a picture: where it begins and ends, what lies where on it, and its ticks, at round values."""
+"""Axes of charts: their ends, positions on them, and ticks at round values."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from experiments.chart import Bars, Chart, Curve, Dots, Panel
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Values from *low* to *high*; *log*: a decade is as long as every other."""
+    """An axis from *low* to *high*, linear or logarithmic."""
 
     low: float
     high: float
@@ -39,14 +39,14 @@ class Axis:
         return cls(low, high if high > low else low + 1)
 
     def place(self, value: float, length: float = 1.0) -> float:
-        """Return how far from its beginning *value* lies on an axis of *length*; before or beyond it, if it lies outside."""
+        """Return the distance of *value* from the beginning of an axis of *length*; values outside are extrapolated."""
         low, high = self.low, self.high
         if self.log:
             low, high, value = math.log10(low), math.log10(high), math.log10(max(value, low))
         return length * (value - low) / (high - low)
 
     def ticks(self, about: int) -> list[float]:
-        """Return round values, around *about* of them."""
+        """Return about *about* round values."""
         low, high = self.low, self.high
         if self.log:
             decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -75,7 +75,7 @@ def _xs(panels: Iterable[Panel]) -> Iterable[float]:
 
 
 def _ends(panel: Panel) -> tuple[list[float], list[float]]:
-    """Return the lower and the upper ends of what was measured or predicted; bars end where those on top of them do."""
+    """Return the lower and upper ends of all marks; stacked bars count with their total."""
     lows: list[float] = []
     tops: list[float] = []
     stack: dict[tuple[float, float], float] = {}

@@ -1,33 +1,33 @@
-"""Colours of pictures in light, dark and print, and what says the same without colour: shapes of dots, dashes, hatches."""
+"""Colours of charts in light, dark and print, and shapes, dashes and hatches that replace colour."""
 
 from dataclasses import dataclass
 
-#: What a stretch's text is written in, paper or ink, has at least this contrast (WCAG 2) to it, or the other is taken.
+#: Text on a coloured area is in the colour of the paper if that has at least this contrast (WCAG 2) to the area.
 CONTRAST = 3.5
 
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Colours as ``#rrggbb``: far apart for the colour-blind, too (a test simulates what they see)."""
+    """Colours as ``#rrggbb``, distinguishable for the colour-blind (a test simulates what they see)."""
 
     ink: str
     soft: str
     paper: str
     grid: str
     axis: str
-    #: Of series 0 to 6.
+    #: Colours of series 0 to 6.
     series: tuple[str, ...]
     good: str
     bad: str
     mark: str
 
     def readable(self, ground: str) -> str:
-        """Return the colour of letters on *ground*: the paper's, or where that is too near, whatever is darker or lighter."""
+        """Return the text colour on *ground*: paper if its contrast suffices, else paper or ink, whichever has more."""
         ends = (self.paper, self.ink)
         return ends[0] if contrast(ground, ends[0]) >= CONTRAST else max(ends, key=lambda end: contrast(ground, end))
 
     def rules(self) -> str:
-        """Return the rules of a style sheet: l-, f- and o- are a colour's lines, areas and the letters on these."""
+        """Return CSS rules; for each colour, l- draws its lines, f- fills areas, and o- is for text on such an area."""
         named = {"good": self.good, "bad": self.bad, "mark": self.mark}
         each = "".join(
             f".chart .l-{k}{{stroke:{c};fill:none}}.chart .f-{k}{{fill:{c}}}.chart .o-{k}{{fill:{self.readable(c)};font-size:10px;stroke:none}}"
@@ -64,27 +64,27 @@ DARK = Palette(
     bad="#f2553f",
     mark="#f0a04b",
 )
-#: Of the lines through all panels; a series' number for what only divides the axis.
+#: Dashes of the vertical lines of moments, by colour.
 DASHES = {"mark": "7 3", "bad": "2 3", "good": "9 3 2 3"}
-#: Outlines of dots, by the number of their series: around (0, 0), about nine pixels wide.  None is a circle.
+#: Outlines of dots by series number, around (0, 0), about nine pixels wide; a series without one gets a circle.
 SHAPES = {0: "M-4-4H4V4H-4Z", 2: "M0-5.6L5.6 0 0 5.6-5.6 0Z", 3: "M0-5.4L5 3.8H-5Z", 4: "M0 5.4L5-3.8H-5Z", 5: "M-5-1.7H-1.7V-5H1.7V-1.7H5V1.7H1.7V5H-1.7V1.7H-5Z"}  # fmt: skip
-#: Strokes over what was lost; its name ends in the picture's width, since a hidden picture's is of no use to another.
+#: The hatch of bars.  Its ID contains the picture's width: a pattern in a hidden picture does not work in another one.
 HATCH = "<defs><pattern id='hatch-{}' width='5' height='5' patternUnits='userSpaceOnUse' patternTransform='rotate(45)'><path class='hatch' d='M0 0V5' opacity='.6'/></pattern></defs>"
 
 
 def style() -> str:
-    """Return the style sheet that every picture needs, for light, dark and print."""
+    """Return the style sheet of all charts, for light, dark and print."""
     return f"{LIGHT.rules()}\n@media (prefers-color-scheme: dark) {{ @media screen {{ {DARK.rules()} }} }}"
 
 
 def contrast(one: str, other: str) -> float:
-    """Return the contrast of two colours as ``#rrggbb``, 1 to 21 (WCAG 2.1, "contrast ratio")."""
+    """Return the contrast ratio of two colours ``#rrggbb``, 1 to 21 (WCAG 2.1)."""
     low, high = sorted(0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in (linear(one), linear(other)))
     return (high + 0.05) / (low + 0.05)
 
 
 def linear(colour: str) -> tuple[float, float, float]:
-    """Return a colour ``#rrggbb`` of sRGB as shares of light, 0 to 1 (IEC 61966-2-1)."""
+    """Convert an sRGB colour ``#rrggbb`` to linear light, 0 to 1 per channel (IEC 61966-2-1)."""
     red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     return _light(red), _light(green), _light(blue)
 

@@ -1,6 +1,6 @@
-"""Renewal drills: steady load, a named fault, a verdict, and a control that must fail (DRILLS in the design).
+"""Renewal drills: steady load, a named fault, a verdict, and a control that must fail.
 
-Each is an `experiments.Experiment`; ``firstbyte drill NAME`` conducts it.
+Each is an `experiments.Experiment`; ``firstbyte drill NAME`` runs it.  One page per drill in ``docs/drills``.
 """
 
 from typing import Any
@@ -23,12 +23,4 @@ DRILLS: tuple[type[Experiment[Any]], ...] = (
     Year,
 )
 
-__all__ = [
-    "DRILLS",
-    "BrokenMaterial",
-    "CaOutage",
-    "ClockSkew",
-    "LeafExpiry",
-    "RenewalUnderLoad",
-    "Year",
-]
+__all__ = ["DRILLS", "BrokenMaterial", "CaOutage", "ClockSkew", "LeafExpiry", "RenewalUnderLoad", "Year"]

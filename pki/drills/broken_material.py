@@ -1,18 +1,21 @@
-"""D3 `broken-material`: what arrives at a renewal must not be used, in eight ways; what was there goes on serving."""
+"""D3 `broken-material`: renewals bring unusable certificates in eight ways; the old one stays in service."""
 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from drills.rehearsal import HOST, Rehearsal, listed, said
-from experiments import Control, Experiment, Lane, Panel, Quantity, Run, Span, Undo, parameter
+from drills.drill import Drill
+from drills.lifetimes import renew, renewal_when_undone
+from drills.rehearsal import HOST, Rehearsal
+from experiments import Control, Lane, Panel, Quantity, Run, Span, parameter
 
-#: What goes wrong between the CA and the server, and what the CA itself gets wrong: (host, fault, kinds).
-SPOILT = ("key-mismatch", "truncated", "half-written", "unreadable")
+#: What is corrupted between the CA and the server, and what the CA itself issues wrongly.
+CORRUPTED = ("key-mismatch", "truncated", "half-written", "unreadable")
 MISISSUED = ("wrong-san", "expired", "not-yet-valid", "no-chain")
-#: Seconds of load before the first, and after each.
-BASELINE, AFTER = 3.0, 0.8
-#: Renewals that fail before the alarm has to be there.
+KINDS = (*CORRUPTED, *MISISSUED)
+#: Seconds in which clients meet a certificate before the next case.
+PAUSE = 0.8
+#: Failed renewals after which the alarm has to be active.
 TRIES = 2
 
 
@@ -21,32 +24,34 @@ class Parameters:
     """What can be varied."""
 
     rate: float = parameter(200.0, quick=100.0, unit="requests/s", low=1, high=2000, help="half fresh, half kept alive")
-    repeats: int = parameter(2, quick=1, low=1, high=20, help="of all eight, in an order that the seed shuffles")
+    repeats: int = parameter(2, quick=1, low=1, high=20, help="of all eight, in an order shuffled by the seed")
 
 
 @dataclass(slots=True)
 class _Case:
-    """One kind of broken material, as it fared."""
+    """One kind of broken material, and what happened."""
 
     kind: str
     begin: float
     end: float = float("inf")
+    #: Why each renewal was refused.
     refused: list[str] = field(default_factory=list)
-    #: What the naive control did: took it, or said something.
+    #: Renewals that were accepted: only by the naive reload of the control.
     taken: int = 0
     alarmed: bool = False
+    #: Whether the old certificate was still in service at the end.
     kept: bool = False
 
 
-class BrokenMaterial(Experiment[Parameters]):
-    """Injected: each renewal brings a pair that must not be used."""
+class BrokenMaterial(Drill[Parameters]):
+    """Injected: each renewal brings a key and chain that must not be used."""
 
     name = "broken-material"
-    claim = "A renewal that brings broken material changes nothing but the alarm: the old pair serves on, and no handshake fails."
+    claim = "A renewal that brings broken material only raises an alarm: the old certificate stays in service, and no handshake fails."
     says = (
         "Certificates are replaced by scripts, and scripts fail half-way: the wrong key copied, a full disk, a certificate without its chain "
-        "(which a browser forgives and curl does not), a permission that changed. With 47 days that chance comes eight to twelve times a year "
-        "and certificate."
+        "(which browsers forgive and curl does not), a permission that changed. With 47 days that can happen eight to twelve times a year "
+        "for every certificate."
     )
     source = (
         "RFC 5280 section 6.1 (path validation), RFC 9525 (service identity), RFC 8446 section 4.4.2 (the chain in the handshake); Python's "
@@ -55,46 +60,39 @@ class BrokenMaterial(Experiment[Parameters]):
     production = (
         "Check what arrives as the strictest client would (key, names, dates, chain to a trusted root), load it into a scratch context, and "
         "only then let it near a listener. Write key and chain as one file, atomically. Never load into a context that is serving. A refused "
-        "renewal is not an outage: it is an alarm with a third of a life to act."
+        "renewal is not an outage: it is an alarm with a third of a life left to act."
     )
     settings = Parameters
     control = Control(
         "the edge writes what arrives over its file and loads it, unchecked, into the contexts that are serving",
         ("requests lost", "handshakes from outside that failed"),
     )
-    records = (HOST,)
+    after = PAUSE
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        self.stage: Rehearsal | None = None
         self.cases: list[_Case] = []
-        self.began = self.ended = float("inf")
 
     def duration(self) -> float:
         """Baseline, then some seconds for each kind."""
-        return BASELINE + 3.0 * self.p.repeats * (len(SPOILT) + len(MISISSUED)) + 3
+        return self.before + 3.0 * self.p.repeats * len(KINDS) + 3
 
     def predict(self) -> Mapping[str, Quantity]:
-        """All refused, nothing lost."""
-        tried = TRIES * self.p.repeats * (len(SPOILT) + len(MISISSUED))
-        return {"requests lost": Quantity(0), "renewals refused": Quantity(tried)}
+        """Every renewal is refused, and nothing is lost."""
+        return {"requests lost": Quantity(0), "renewals refused": Quantity(TRIES * self.p.repeats * len(KINDS))}
 
-    async def measure(self, run: Run) -> None:
-        """One kind after the other; between them a renewal that is good."""
-        stage = self.stage = Rehearsal(run, self.p.rate)
-        async with stage.under_load():
-            await stage.baseline(BASELINE)
-            self.began = run.now()
-            if self.negative:
-                await run.lab.fault(HOST, "naive_reload", how="live")
-            run.lab.undo_log.add(Undo(f"good certificate of {HOST}", HOST, "POST", "/admin/renew", {}))
-            for _, kind in run.interleaved((*SPOILT, *MISISSUED), self.p.repeats):
-                await self._one(run, stage, kind)
-            self.ended = run.now()
-            await asyncio.sleep(AFTER)  # the load shows whether it is well again
+    async def inject(self, run: Run, stage: Rehearsal) -> None:
+        """Bring one kind after the other, each followed by a good renewal."""
+        self.began = run.now()
+        if self.negative:
+            await run.lab.fault(HOST, "naive_reload", how="live")
+        run.lab.undo_log.add(renewal_when_undone(HOST, "good certificate"))
+        for _, kind in run.interleaved(KINDS, self.p.repeats):
+            await self._one(run, stage, kind)
+        self.ended = run.now()
 
     async def _one(self, run: Run, stage: Rehearsal, kind: str) -> None:
-        host, fault = (HOST, "broken_material") if kind in SPOILT else ("ca", "misissue")
+        host, fault = (HOST, "broken_material") if kind in CORRUPTED else ("ca", "misissue")
         run.phase(kind)
         before = (await stage.watch.look(HOST))["serial"]
         case = _Case(kind, run.now())
@@ -102,57 +100,48 @@ class BrokenMaterial(Experiment[Parameters]):
         async with run.lab.fault_on(host, fault, kind=kind):
             for _ in range(TRIES):
                 try:
-                    await run.lab.call(HOST, "POST", "/admin/renew", {}, timeout=60.0)
-                except Exception as error:  # refused, as it should be; the words are kept
+                    await renew(run, HOST)
+                except Exception as error:  # refused, as it should be
                     case.refused.append(str(error))
                 else:
                     case.taken += 1
-                await asyncio.sleep(AFTER / 2)  # clients meet what was taken, or not
+                await asyncio.sleep(PAUSE / 2)
             body = await stage.watch.look(HOST)
             case.kept = body["serial"] == before and case.taken == 0
             case.alarmed = any(text.startswith("renewal:") for text in body["alarms"])
         case.end = run.now()
-        await run.lab.call(HOST, "POST", "/admin/renew", {}, timeout=60.0)  # nothing broken any more: it has to work
+        await renew(run, HOST)  # nothing is broken now, so this has to work
         await stage.watch.look(HOST)
-        await asyncio.sleep(AFTER)  # clients meet the new certificate before the next case
+        await asyncio.sleep(PAUSE)
 
-    def conclude(self, run: Run) -> None:
-        """Refused, announced, and nobody noticed."""
-        stage = self.stage
-        if stage is None:
-            return
+    def judge(self, run: Run, stage: Rehearsal) -> None:
+        """Check that everything was refused and announced, and that clients noticed nothing."""
         stage.gates(self.began)
-        lost, failed = stage.lost(), stage.failed_probes()
-        refused = sum(len(case.refused) for case in self.cases)
-        wanted = TRIES * len(self.cases)
-        run.findings.row("requests lost", len(lost))
+        check, cases = run.findings.check, f"in all {len(self.cases)} cases"
+        refused, wanted = sum(len(case.refused) for case in self.cases), TRIES * len(self.cases)
+        self.check_nothing_lost(run, stage)
         run.findings.row("renewals refused", refused)
-        run.findings.check("requests lost", "0", said(lost), not lost)
-        run.findings.check("handshakes from outside that failed", "0", listed(failed), not failed)  # fmt: skip
-        run.findings.check("renewals refused", f"all {wanted}", str(refused), refused == wanted and wanted > 0)
-        kept = [case.kind for case in self.cases if not case.kept]
-        run.findings.check("the old pair goes on serving", f"in all {len(self.cases)} cases", f"not in {', '.join(kept)}" if kept else "in all", not kept)  # fmt: skip
+        check("renewals refused", f"all {wanted}", str(refused), refused == wanted and wanted > 0)
+        replaced = [case.kind for case in self.cases if not case.kept]
+        got = f"not in {', '.join(replaced)}" if replaced else "in all"
+        check("the old certificate stays in service", cases, got, not replaced)
         silent = [case.kind for case in self.cases if not case.alarmed]
-        run.findings.check(f"alarm after {TRIES} failures", f"in all {len(self.cases)} cases", f"not in {', '.join(silent)}" if silent else "in all", not silent)  # fmt: skip
-        left = stage.watch.ringing(HOST)
-        run.findings.check(
-            "the alarm ends with the fault", "no complaint left", ", ".join(sorted(left)) or "none", not left
-        )
+        got = f"not in {', '.join(silent)}" if silent else "in all"
+        check(f"alarm after {TRIES} failures", cases, got, not silent)
+        active = sorted(stage.watch.active(HOST))
+        check("the alarm ends with the fault", "no active alarm", ", ".join(active) or "none", not active)
         for case in self.cases:
-            run.findings.fact(f"{case.kind}", (case.refused[0] if case.refused else f"taken {case.taken} times")[:160])
+            run.findings.fact(case.kind, (case.refused[0] if case.refused else f"taken {case.taken} times")[:160])
         stage.facts(self.began, self.ended)
-        lanes = []
-        for kind in (*SPOILT, *MISISSUED):
-            spans = [
-                Span(c.begin, c.end, "refused" if c.kept else "taken", "good" if c.kept else "bad")
-                for c in self.cases
-                if c.kind == kind
-            ]
-            lanes.append(Lane(kind, spans))
+        spans = {kind: [_span(case) for case in self.cases if case.kind == kind] for kind in KINDS}
         stage.picture(
             "Broken material arrives under load",
-            "Each stretch is one kind of broken material at two renewals: green where it was refused and the old pair served on. Between "
-            "them one good renewal.",
-            Panel(lanes=lanes, y="what the renewal brought"),
+            "Each stretch is one kind of broken material in two renewals: green if it was refused and the old certificate stayed in "
+            "service. A good renewal follows each.",
+            Panel(lanes=[Lane(kind, found) for kind, found in spans.items()], y="what the renewal brought"),
             shown=(),
         )
+
+
+def _span(case: _Case) -> Span:
+    return Span(case.begin, case.end, "refused" if case.kept else "taken", "good" if case.kept else "bad")

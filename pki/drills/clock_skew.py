@@ -2,23 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from drills.lifetimes import Scale, shorten
-from drills.rehearsal import HOST, Rehearsal, listed, said
-from experiments import Control, Experiment, Lane, Panel, Quantity, Run, Span, Undo, parameter
+from drills.drill import Drill
+from drills.lifetimes import NOMINAL_DAYS, Scale, renew, renewal_when_undone, shorten
+from drills.rehearsal import HOST, Rehearsal
+from experiments import Control, Lane, Panel, Quantity, Run, Span, parameter
 
-#: Skews in nominal days, by the words of the catalogue.
-HOUR, DAY, LIFE = 1 / 24, 1.0, 47.0
-SKEWS = {"1 h": HOUR, "1 d": DAY, "1 life": LIFE}
+#: Skews in nominal days.
+SKEWS = {"1 h": 1 / 24, "1 d": 1.0, "1 life": NOMINAL_DAYS}
 CLIENT, SERVER, CA = "client", "server", "CA"
-#: Seconds of load before and after.
-BASELINE, AFTER = 3.0, 1.5
-#: Seconds that a case is watched: a loop would renew more than `TRIES` times.
+#: Seconds for which a case is watched, and tries within them that are no loop.
 WATCHED, TRIES = 2.5, 4
-#: Skew beyond which a host has to complain (`renewal.schedule.tolerated_skew`: 1 % of a life, at least 1.5 s), and the
-#: half second by which the whole seconds of an HTTP date blur it.
+#: A host has to raise an alarm beyond this share of a life, or these seconds (`renewal.schedule.tolerated_skew`); within
+#: `BLUR` seconds of the limit either is right, since an HTTP date has whole seconds.
 SHARE, LEAST, BLUR = 0.01, 1.5, 0.75
 
 
@@ -32,178 +30,163 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One wrong clock, and what came of it; seconds on the time line."""
+    """One wrong clock, and what happened; times are seconds on the run's timeline."""
 
     who: str
-    #: Nominal days; negative: late.
+    #: Nominal days; negative: behind.
     days: float
     name: str
     begin: float
     end: float
-    #: What the case was about: OpenSSL's verdict at that time (client), or whether the new certificate was taken.
+    #: Whether OpenSSL accepted the certificate at that time (client), or the host accepted a new one.
     got: bool
     wanted: bool
     alarm: bool
     tries: int
     words: str = ""
 
+    @property
+    def skew(self) -> str:
+        """Sign and amount."""
+        return f"{'+' if self.days > 0 else '-'}{self.name}"
 
-class ClockSkew(Experiment[Parameters]):
-    """Injected: one clock after the other is set wrong, forwards and back."""
+
+class ClockSkew(Drill[Parameters]):
+    """Injected: one clock after the other is set wrong, ahead and behind."""
 
     name = "clock-skew"
-    claim = "Within the backdate a wrong clock harms nobody; beyond it somebody complains, nothing loops, and no bad certificate is served."
+    claim = "Within the backdate a wrong clock does no harm; beyond it an alarm is raised, nothing loops, and no bad certificate is served."
     says = (
-        "Clocks are wrong: a dead battery, a virtual machine that was paused, a time server that lies. Chrome's engineers found the "
+        "Clocks are wrong: a dead battery, a virtual machine that was paused, a faulty time server. Chrome's engineers found the "
         "client's own clock behind a large share of all certificate errors (Acer et al., CCS 2017)."
     )
     source = (
         "RFC 5280 section 4.1.2.5; M. E. Acer et al., Where the Wild Warnings Are, CCS 2017; Let's Encrypt backdates by one hour for this "
-        "reason. RFC 9110 section 6.6.1: the Date of an HTTP answer is how a client can learn of a skew."
+        "reason. RFC 9110 section 6.6.1: a client can learn of a skew from the Date of an HTTP response."
     )
     production = (
-        "Backdate what you issue, but not by more than clients need. Let the renewal agent compare its clock with the CA's Date, and alarm: "
-        "an agent whose clock is wrong renews at the wrong time, or refuses good certificates. Put a floor under the time between two "
-        "renewals, so that a clock that is ahead does not renew in a loop until the CA's rate limit."
+        "Backdate what you issue, but not by more than clients need. Let the renewal agent compare its clock with the CA's Date and raise an "
+        "alarm: an agent whose clock is wrong renews at the wrong time, or refuses good certificates. Enforce a minimum time between two "
+        "renewals, so that a host whose clock is ahead does not renew in a loop until it hits the CA's rate limit."
     )
     settings = Parameters
     control = Control(
-        "the edge takes what comes, unchecked, from a CA whose clock is ahead", ("requests lost", "what was predicted")
+        "the edge accepts what comes, unchecked, from a CA whose clock is ahead",
+        ("requests lost", "what was predicted"),
     )
-    records = (HOST,)
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        self.scale = Scale(parameters.day * LIFE)
-        self.stage: Rehearsal | None = None
+        self.scale = Scale(parameters.day * NOMINAL_DAYS)
         self.cases: list[_Case] = []
-        self.began = self.ended = float("inf")
 
     def duration(self) -> float:
         """Twelve cases take some seconds each, and six of the client a moment."""
-        return BASELINE + 12 * (WATCHED + 1.5) + 6 + AFTER
+        return self.before + 12 * (WATCHED + 1.5) + 6 + self.after
 
     def predict(self) -> Mapping[str, Quantity]:
-        """All eighteen cases as arithmetic says; nothing lost."""
+        """Every case ends as arithmetic says, and nothing is lost."""
         return {"requests lost": Quantity(0), "cases as predicted": Quantity(4 if self.negative else 18)}
 
-    async def measure(self, run: Run) -> None:
-        """One wrong clock after the other, in an order that the seed shuffles."""
-        stage = self.stage = Rehearsal(run, self.p.rate)
-        async with stage.under_load():
-            await stage.baseline(BASELINE)
-            await shorten(run, (HOST,), self.scale)
-            await asyncio.sleep(1.0)  # requests meet the short certificate
-            self.began = run.now()
-            if self.negative:
-                await run.lab.fault(HOST, "naive_reload", how="live")
-            cases = [(who, sign, name) for who in (CLIENT, SERVER, CA) for name in SKEWS for sign in (1, -1)]
-            run.rng.shuffle(cases)
-            if self.negative:
-                cases = [case for case in cases if case[0] == CA and case[1] > 0 and case[2] != "1 h"] * 2
-            for who, sign, name in cases:
-                case = await {CLIENT: self._client, SERVER: self._server, CA: self._ca}[who](run, stage, sign, name)
-                self.cases.append(case)
-                run.note("observation", f"{who} {'+' if sign > 0 else '-'}{name}: {case.words}"[:160])
-            self.ended = run.now()
-            await stage.watch.look(HOST)
-            await asyncio.sleep(AFTER)  # the load shows whether it is well again
-
-    def _skew(self, sign: int, name: str) -> float:
-        return sign * self.scale.seconds(SKEWS[name])
+    async def inject(self, run: Run, stage: Rehearsal) -> None:
+        """Set one clock after the other wrong, in an order shuffled by the seed."""
+        await shorten(run, (HOST,), self.scale)
+        await asyncio.sleep(1.0)  # requests meet the short certificate
+        self.began = run.now()
+        if self.negative:
+            await run.lab.fault(HOST, "naive_reload", how="live")
+        cases = [(who, sign, name) for who in (CLIENT, SERVER, CA) for name in SKEWS for sign in (1, -1)]
+        run.rng.shuffle(cases)
+        if self.negative:
+            cases = [case for case in cases if case[0] == CA and case[1] > 0 and case[2] != "1 h"] * 2
+        for who, sign, name in cases:
+            if who == CLIENT:
+                case = await self._client(run, stage, sign, name)
+            else:
+                case = await self._agent(run, stage, who, sign, name)
+            self.cases.append(case)
+            run.note("observation", f"{who} {case.skew}: {case.words}"[:160])
+        self.ended = run.now()
+        await stage.watch.look(HOST)
 
     async def _client(self, run: Run, stage: Rehearsal, sign: int, name: str) -> _Case:
-        """Judge the certificate as a client would whose clock is wrong: OpenSSL with another time."""
-        begin, skew = run.now(), self._skew(sign, name)
-        at = time.time() + skew
+        """Judge the certificate as a client with a wrong clock would: OpenSSL with another time."""
+        begin, at = run.now(), time.time() + sign * self.scale.seconds(SKEWS[name])
         probe = await stage.prober.look(run.now, at)
-        held = next((h for h in reversed(stage.watch.of(HOST))), None)
-        if held is None:
+        held = stage.watch.of(HOST)
+        if not held:
             raise RuntimeError("the edge holds no certificate")
-        wanted = int(held.issued - self.scale.backdate) <= int(at) < held.not_after
-        words = probe.error or "accepted"
-        return _Case(CLIENT, sign * SKEWS[name], name, begin, run.now(), probe.ok, wanted, alarm=False, tries=0, words=words)  # fmt: skip
+        wanted = int(held[-1].issued - self.scale.backdate) <= int(at) < held[-1].not_after
+        days, words = sign * SKEWS[name], probe.error or "accepted"
+        return _Case(CLIENT, days, name, begin, run.now(), probe.ok, wanted, alarm=False, tries=0, words=words)
 
-    async def _server(self, run: Run, stage: Rehearsal, sign: int, name: str) -> _Case:
-        """Set the edge's clock, and let it renew once by hand and as often as it likes by itself."""
-        return await self._wrong(run, stage, SERVER, HOST, sign, name)
-
-    async def _ca(self, run: Run, stage: Rehearsal, sign: int, name: str) -> _Case:
-        """Set the CA's clock: what it issues begins and ends at another time."""
-        return await self._wrong(run, stage, CA, "ca", sign, name)
-
-    async def _wrong(self, run: Run, stage: Rehearsal, who: str, host: str, sign: int, name: str) -> _Case:
-        skew = self._skew(sign, name)
+    async def _agent(self, run: Run, stage: Rehearsal, who: str, sign: int, name: str) -> _Case:
+        """Set the clock of the edge or the CA; let the edge renew once on request, and as often as it likes by itself."""
+        days = sign * SKEWS[name]
+        skew = self.scale.seconds(days)
         run.phase(f"the {who}'s clock is {'ahead' if sign > 0 else 'behind'} by {name} ({skew:+.2f} s)")
         before = await stage.watch.look(HOST)
         begin = run.now()
-        undo = await run.lab.set_clock(host, skew)
+        undo = await run.lab.set_clock(HOST if who == SERVER else "ca", skew)
         try:
-            await run.lab.call(HOST, "POST", "/admin/renew", {}, timeout=60.0)
-        except Exception as error:  # refused: the words are kept
+            await renew(run, HOST)
+        except Exception as error:  # refused: the text says why
             got, words = False, str(error)
         else:
             got, words = True, "taken"
-        await asyncio.sleep(WATCHED)  # clients meet it
+        await asyncio.sleep(WATCHED)  # clients meet the certificate
         after = await stage.watch.look(HOST)
         alarm = any(text.startswith("clock:") for text in after["alarms"])
         tries = after["renewals"] + after["failures"] - before["renewals"] - before["failures"]
         await run.lab.undo(undo)
         end = run.now()
-        # The agent sees a certificate that is `ahead` seconds older than it is: valid from its backdate to its end.
+        # To the agent the certificate seems `ahead` seconds older than it is: valid from its backdate to its end.
         ahead = skew if who == SERVER else -skew
         wanted = -self.scale.backdate <= ahead + BLUR * (ahead > 0) and ahead < self.scale.life
-        run.lab.undo_log.add(Undo(f"good certificate of {HOST}", HOST, "POST", "/admin/renew", {}))
-        await run.lab.call(HOST, "POST", "/admin/renew", {}, timeout=60.0)  # every clock is right again: it has to work
-        await run.lab.undo(run.lab.undo_log.undos[-1])
+        good = renewal_when_undone(HOST, "good certificate")
+        run.lab.undo_log.add(good)
+        await renew(run, HOST)  # every clock is right again, so this has to work
+        await run.lab.undo(good)
         await stage.watch.look(HOST)
-        return _Case(who, sign * SKEWS[name], name, begin, end, got, wanted, alarm, tries, words)
+        return _Case(who, days, name, begin, end, got, wanted, alarm, tries, words)
 
-    def conclude(self, run: Run) -> None:
-        """As arithmetic says, announced, no loop, nothing lost."""
-        stage = self.stage
-        if stage is None:
-            return
+    def judge(self, run: Run, stage: Rehearsal) -> None:
+        """Check that each case ended as predicted, with the alarms that it needs, without a loop or a loss."""
         stage.gates(self.began)
-        lost, failed = stage.lost(), stage.failed_probes()
+        check = run.findings.check
+        self.check_nothing_lost(run, stage)
         wrong = [c for c in self.cases if c.got is not c.wanted]
-        run.findings.row("requests lost", len(lost))
         run.findings.row("cases as predicted", len(self.cases) - len(wrong))
-        run.findings.check("requests lost", "0", said(lost), not lost)
-        run.findings.check("handshakes from outside that failed", "0", listed(failed), not failed)  # fmt: skip
-        run.findings.check("what was predicted", f"in all {len(self.cases)} cases", f"not {_named(wrong)}" if wrong else "in all", not wrong and bool(self.cases))  # fmt: skip
+        got, ok = f"not {_named(wrong)}" if wrong else "in all", not wrong and bool(self.cases)
+        check("what was predicted", f"in all {len(self.cases)} cases", got, ok)
         limit = max(LEAST, SHARE * self.scale.life)
-        moved = [c for c in self.cases if c.who != CLIENT]
-        far = [c for c in moved if abs(self.scale.seconds(c.days)) > limit + BLUR]
-        near = [c for c in moved if abs(self.scale.seconds(c.days)) < limit - BLUR]
+        agents = [(c, abs(self.scale.seconds(c.days))) for c in self.cases if c.who != CLIENT]
+        far, near = [c for c, s in agents if s > limit + BLUR], [c for c, s in agents if s < limit - BLUR]
         silent, noisy = [c for c in far if not c.alarm], [c for c in near if c.alarm]
-        run.findings.check(f"alarm where a clock is off by more than {limit:.1f} s", f"{len(far)} cases", f"silent: {_named(silent)}" if silent else "in all", not silent)  # fmt: skip
-        run.findings.check("no alarm within the tolerance", f"{len(near)} cases", f"noisy: {_named(noisy)}" if noisy else "none", not noisy)  # fmt: skip
-        most = max((c.tries for c in moved), default=0)
-        run.findings.check("no renewal loop", f"<= {TRIES} tries in {WATCHED:g} s", str(most), most <= TRIES)
-        left = stage.watch.ringing(HOST)
-        run.findings.check(
-            "clocks stepped back: no complaint left", "none", ", ".join(sorted(left)) or "none", not left
-        )
+        got = f"silent: {_named(silent)}" if silent else "in all"
+        check(f"alarm where a clock is off by more than {limit:.1f} s", f"{len(far)} cases", got, not silent)
+        got = f"noisy: {_named(noisy)}" if noisy else "none"
+        check("no alarm within the tolerance", f"{len(near)} cases", got, not noisy)
+        most = max((c.tries for c, _ in agents), default=0)
+        check("no renewal loop", f"<= {TRIES} tries in {WATCHED:g} s", str(most), most <= TRIES)
+        active = sorted(stage.watch.active(HOST))
+        check("clocks set right again: no alarm left", "none", ", ".join(active) or "none", not active)
         for c in self.cases:
-            sign = "+" if c.days > 0 else "-"
-            run.findings.fact(f"{c.who} {sign}{c.name}", f"{'accepted' if c.got else 'refused'}, {'alarm' if c.alarm else 'no alarm'}, {c.tries} tries; {c.words[:110]}")  # fmt: skip
+            outcome = f"{'accepted' if c.got else 'refused'}, {'alarm' if c.alarm else 'no alarm'}, {c.tries} tries"
+            run.findings.fact(f"{c.who} {c.skew}", f"{outcome}; {c.words[:110]}")
         stage.facts(self.began, self.ended)
-        lanes = []
-        for who in (CLIENT, SERVER, CA):
-            spans = [
-                Span(c.begin, max(c.end, c.begin + 0.4), f"{'+' if c.days > 0 else '-'}{c.name}", "good" if c.got else "mark")
-                for c in self.cases
-                if c.who == who
-            ]  # fmt: skip
-            lanes.append(Lane(who, spans))
+        lanes = [Lane(who, [_span(c) for c in self.cases if c.who == who]) for who in (CLIENT, SERVER, CA)]
         stage.picture(
             "Clocks that are wrong, one after the other",
-            "Each stretch is one wrong clock: green where the certificate was accepted, orange where it was refused. Neither may cost a request.",
+            "Each stretch is one wrong clock: green if the certificate was accepted, orange if it was refused. Neither may cost a request.",
             Panel(lanes=lanes, y="whose clock"),
             shown=(),
         )
 
 
-def _named(cases: list[_Case]) -> str:
-    return ", ".join(f"{c.who} {'+' if c.days > 0 else '-'}{c.name}" for c in cases)
+def _span(case: _Case) -> Span:
+    return Span(case.begin, max(case.end, case.begin + 0.4), case.skew, "good" if case.got else "mark")
+
+
+def _named(cases: Sequence[_Case]) -> str:
+    return ", ".join(f"{case.who} {case.skew}" for case in cases)

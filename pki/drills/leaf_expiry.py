@@ -1,22 +1,23 @@
-"""D1 `leaf-expiry`: nobody renewed, and the certificate ends under load.  O2/Ericsson 2018, Teams 2020, Starlink 2023."""
+"""D1 `leaf-expiry`: no one renews, and the certificate expires under load."""
 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from drills.drill import Drill
 from drills.lifetimes import JITTER, Scale, shorten
 from drills.paths import NEW, PATHS, POOLED, RESUMED, Paths
-from drills.rehearsal import HOST, NAME, Rehearsal, said
-from experiments import Control, Experiment, Lane, Panel, Quantity, Run, Span, parameter
+from drills.rehearsal import HOST, NAME, Rehearsal, by_cause, extend
+from experiments import Control, Lane, Panel, Quantity, Run, Span, parameter
 from hostfiles.layout import TRUST_ANCHOR
 
-#: Seconds of load before the fault, and after the recovery.
-BASELINE, AFTER = 3.0, 3.0
-#: Seconds around a border (notAfter has whole seconds, a handshake takes some) in which either outcome is right.
+#: Seconds of load after the recovery.
+RECOVERED = 3.0
+#: Seconds around notAfter in which either outcome is right: it has whole seconds, and a handshake takes some time.
 BLUR = 1.2
-#: Share of life by which our looks, four a second, blur the moment of an alarm.
-BLURRED = 0.06
-#: Seconds within which a renewal that is allowed again has to have happened.
+#: Share of life by which the moment of an alarm is uncertain: hosts are asked four times a second.
+UNCERTAIN = 0.06
+#: Seconds within which a renewal has to happen once it is allowed again.
 RECOVERY = 4.0
 
 
@@ -26,49 +27,49 @@ class Parameters:
 
     rate: float = parameter(100.0, quick=60.0, unit="requests/s", low=1, high=1000, help="half fresh, half kept alive")
     life: float = parameter(20.0, quick=12.0, unit="s", low=8, high=120, help="47 nominal days last this long")
-    expired: float = parameter(8.0, quick=6.0, unit="s", low=3, high=60, help="from expiry until renewal is allowed again")  # fmt: skip
+    expired: float = parameter(8.0, quick=6.0, unit="s", low=3, high=60, help="from expiry until renewal is allowed")
 
 
-class LeafExpiry(Experiment[Parameters]):
-    """Injected: the edge does not renew.  Its certificate ends; later it may renew again."""
+class LeafExpiry(Drill[Parameters]):
+    """Injected: the edge does not renew.  Its certificate expires; later it may renew again."""
 
     name = "leaf-expiry"
-    claim = "An expiry that nobody averts is announced in good time, refused by every new handshake, and over once renewal is allowed."
+    claim = (
+        "An expiry is announced in good time, refused by every new handshake, and over once renewal is allowed again."
+    )
     says = (
-        "December 2018: an expired certificate in Ericsson's core software took data service from 32 million O2 customers for a day. "
-        "February 2020: Microsoft Teams was down for three hours. April 2023: Starlink, for the same reason. In each case the end was "
-        "printed in the certificate from its first day."
+        "December 2018: an expired certificate in Ericsson's core software cut off the data service of 32 million O2 customers for a "
+        "day. February 2020: Microsoft Teams was down for three hours. April 2023: Starlink, for the same reason. In each case the end "
+        "had been printed in the certificate since its first day."
     )
     source = (
-        "RFC 5280 section 4.1.2.5 and 6.1.3 (validity and when it is checked); RFC 8446 section 4.6.1 and 2.2 (a resumed session shows no "
-        "certificate); Let's Encrypt integration guide (renew at two thirds of life)."
+        "RFC 5280 sections 4.1.2.5 and 6.1.3 (validity and when it is checked); RFC 8446 sections 4.6.1 and 2.2 (a resumed session sends "
+        "no certificate); Let's Encrypt integration guide (renew at two thirds of life)."
     )
     production = (
         "Alarm on the renewal that did not happen, not on the days that are left: the renewal is due at two thirds of life, so an alarm "
-        "a twentieth of life later leaves almost a third to act: 13 of 47 days. Do not read quiet dashboards as health: "
-        "connections that were open, and sessions that resume, never look at the certificate again, so that an expiry arrives as a slow "
-        "rise of errors. To end those paths, too, limit the age of connections and replace the listening context."
+        "a twentieth of life later leaves 28 % of it to act, 13 of 47 days. A quiet dashboard does not mean that all is well: open "
+        "connections and resumed sessions never check the certificate again, so errors rise slowly after an expiry. To end those "
+        "paths as well, limit the age of connections and replace the listening context."
     )
     settings = Parameters
     control = Control("the alarm is switched off, as it was in every one of these outages", ("alarm before notAfter",))
-    records = (HOST,)
+    after = 0.0  # the paths are asked during the recovery, too
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.scale = Scale(parameters.life)
-        self.stage: Rehearsal | None = None
         self.ways: Paths | None = None
-        self.serial = ""
-        #: Seconds on the time line: fault on, notAfter, fault off, renewed.
-        self.off = self.end = self.allowed = self.renewed = float("inf")
+        #: Seconds on the timeline: certificate received, renewal off, notAfter, renewal allowed again, renewed.
         self.issued = 0.0
+        self.off = self.end = self.allowed = self.renewed = float("inf")
 
     def duration(self) -> float:
-        """Baseline, one life, the time after it."""
-        return BASELINE + self.p.life + self.p.expired + AFTER + 6
+        """Baseline, one life, expired, recovery."""
+        return self.before + self.p.life + self.p.expired + RECOVERED + 6
 
     def predict(self) -> Mapping[str, Quantity]:
-        """When the alarm comes, and which paths notice."""
+        """Return when the alarm comes, and how long each path accepts the expired certificate."""
         return {
             "alarm at this share of life": Quantity(self.scale.alarm),
             f"exposure, {NEW}": Quantity(0.0, "s"),
@@ -77,86 +78,88 @@ class LeafExpiry(Experiment[Parameters]):
         }
 
     async def measure(self, run: Run) -> None:
-        """Let it expire."""
-        stage = self.stage = Rehearsal(run, self.p.rate)
+        """Shorten the life of the edge's certificate before the load begins."""
         await shorten(run, (HOST,), self.scale)
         ways = self.ways = Paths(NAME, TRUST_ANCHOR, run.now)
-        async with stage.under_load():
-            await run.blocking(ways.start)
-            try:
-                await stage.baseline(BASELINE)
-                await self._expire(run, stage)
-                await asyncio.sleep(AFTER)  # the load shows whether it is well again
-            finally:
-                await run.blocking(ways.stop)
+        await run.blocking(ways.start)
+        try:
+            await super().measure(run)
+        finally:
+            await run.blocking(ways.stop)
 
-    async def _expire(self, run: Run, stage: Rehearsal) -> None:
+    async def inject(self, run: Run, stage: Rehearsal) -> None:
+        """Switch renewal off, let the certificate expire, and switch renewal on again."""
         if self.negative:
             await run.lab.fault(HOST, "alarm_off")
         fault = await run.lab.fault(HOST, "renewal_off")
         self.off = run.now()
         body = await stage.watch.look(HOST)
-        self.serial, self.end, self.issued = body["serial"], stage.at(body["not_after"]), stage.at(body["issued"])
-        run.phase(f"renewal is off; certificate {self.serial[:8]} ends in {self.end - run.now():.0f} s")
+        serial, self.end, self.issued = body["serial"], stage.at(body["not_after"]), stage.at(body["issued"])
+        run.phase(f"renewal is off; certificate {serial[:8]} ends in {self.end - run.now():.0f} s")
         await run.until(self.end)
         run.note("injection", "notAfter")
         run.phase("expired")
-        await asyncio.sleep(self.p.expired)  # what it costs clients is what is measured
+        await asyncio.sleep(self.p.expired)  # what clients suffer now is what is measured
         await run.lab.undo(fault)
         self.allowed = run.now()
         run.phase("renewal is allowed again")
-        self.renewed = await stage.watch.until_renewed(HOST, self.serial, 20.0)
+        self.renewed = await stage.watch.until_renewed(HOST, serial, 20.0)
+        await asyncio.sleep(RECOVERED)  # load alone: it shows whether the service has recovered
 
-    def conclude(self, run: Run) -> None:
-        """Announced, refused, over."""
-        stage, ways = self.stage, self.ways
-        if stage is None or ways is None:
+    def judge(self, run: Run, stage: Rehearsal) -> None:
+        """Check alarm, refusals, recovery and exposure."""
+        ways = self.ways
+        if ways is None:
             return
-        begin, end = self.end + BLUR, self.allowed - 0.1
         stage.gates(self.off)
-        alarm = stage.watch.first_alarm(self.off, HOST)
-        rings = float("inf") if alarm is None else alarm.at
-        share = (rings - self.issued) / (self.end - self.issued)
-        if alarm is not None:
-            run.findings.row("alarm at this share of life", share)
-        else:
-            run.findings.fact("alarm at this share of life", "there was none")
-        words = "none" if alarm is None else f"{self.end - rings:.1f} s before ({self.scale.days(self.end - rings):.0f} nominal days): {alarm.text[:80]}"  # fmt: skip
-        run.findings.check("alarm before notAfter", f"at {self.scale.alarm:.2f} ± {JITTER + BLURRED:.2f} of life", words, abs(share - self.scale.alarm) <= JITTER + BLURRED)  # fmt: skip
+        self._alarm(run, stage)
+        begin, end = self.end + BLUR, self.allowed - 0.1
+        check = run.findings.check
         early = stage.lost(self.off, self.end - 0.3)
-        run.findings.check("requests lost before notAfter", "0", said(early), not early)
+        check("requests lost before notAfter", "0", by_cause(early), not early)
         fresh = stage.fresh(begin, end)
-        refused = [r for r in fresh if "expired" in r.error]
-        run.findings.check("new handshakes after notAfter", "all refused: certificate has expired", f"{len(refused)} of {len(fresh)} refused so, {sum(not r.error for r in fresh)} accepted", bool(fresh) and len(refused) == len(fresh))  # fmt: skip
-        probes = [p for p in stage.prober.probes if begin <= p.at < end]
-        agree = [p for p in probes if "expired" in p.error]
-        run.findings.check("the outside prober agrees", "all refused: certificate has expired", f"{len(agree)} of {len(probes)}", bool(probes) and len(agree) == len(probes))  # fmt: skip
-        late = stage.lost(self.renewed + BLUR)
-        took = self.renewed - self.allowed
-        run.findings.check("recovers alone", f"within {RECOVERY:g} s, nothing lost after", f"{took:.1f} s, {len(late)} lost after", took <= RECOVERY and not late)  # fmt: skip
+        refused, accepted = sum("expired" in r.error for r in fresh), sum(not r.error for r in fresh)
+        expected, got = (
+            "all refused: certificate has expired",
+            f"{refused} of {len(fresh)} refused so, {accepted} accepted",
+        )
+        check("new handshakes after notAfter", expected, got, bool(fresh) and refused == len(fresh))
+        probes = [p.error for p in stage.prober.probes if begin <= p.at < end]
+        agree = sum("expired" in error for error in probes)
+        check("the outside prober agrees", expected, f"{agree} of {len(probes)}", bool(probes) and agree == len(probes))
+        late, took = stage.lost(self.renewed + BLUR), self.renewed - self.allowed
+        got, ok = f"{took:.1f} s, {len(late)} lost after", took <= RECOVERY and not late
+        check("recovers alone", f"within {RECOVERY:g} s, nothing lost after", got, ok)
         for path in PATHS:
             run.findings.row(f"exposure, {path}", ways.exposure(path, self.end, self.allowed), "s")
-        # What is asked twice a second is known to half a second, and a border has its blur.
-        new = ways.exposure(NEW, self.end + BLUR, self.allowed)
-        run.findings.check(f"exposure, {NEW}", f"<= {BLUR:g} s", f"{new + BLUR if new else ways.exposure(NEW, self.end, self.allowed):.1f} s", not new)  # fmt: skip
+        whole, beyond = (ways.exposure(NEW, since, self.allowed) for since in (self.end, begin))
+        check(f"exposure, {NEW}", f"<= {BLUR:g} s", f"{beyond + BLUR if beyond else whole:.1f} s", not beyond)
         stage.facts(self.off, self.renewed)
-        lanes = [_lane(path, ways) for path in PATHS]
         stage.picture(
             "A certificate expires under load",
-            "Bars: requests by outcome. Below: what OpenSSL saw from outside, and which paths still worked: a connection that was open, and "
-            "a session that is resumed, never look at the certificate again.",
-            Panel(lanes=lanes, y="still accepted"),
+            "Bars: requests by outcome. Below: what OpenSSL saw from outside, and which paths still worked: an open connection and a "
+            "resumed session never check the certificate again.",
+            Panel(lanes=[_lane(path, ways) for path in PATHS], y="still accepted"),
         )
+
+    def _alarm(self, run: Run, stage: Rehearsal) -> None:
+        alarm = stage.watch.first_alarm(self.off, HOST)
+        rang = float("inf") if alarm is None else alarm.at
+        share = (rang - self.issued) / (self.end - self.issued)
+        if alarm is None:
+            run.findings.fact("alarm at this share of life", "there was none")
+            got = "none"
+        else:
+            run.findings.row("alarm at this share of life", share)
+            left = self.end - rang
+            got = f"{left:.1f} s before ({self.scale.days(left):.0f} nominal days): {alarm.text[:80]}"
+        room = JITTER + UNCERTAIN
+        ok = abs(share - self.scale.alarm) <= room
+        run.findings.check("alarm before notAfter", f"at {self.scale.alarm:.2f} ± {room:.2f} of life", got, ok)
 
 
 def _lane(path: str, ways: Paths) -> Lane:
-    """Return how one path fared, as stretches of one outcome."""
     spans: list[Span] = []
     for each in (t for t in ways.tried if t.path == path):
-        colour = "bad" if each.error else "good"
-        text = each.error or "ok"
-        if spans and spans[-1].colour == colour:
-            spans[-1] = Span(spans[-1].begin, each.at + 0.5, spans[-1].text, colour)
-        else:
-            spans.append(Span(each.at, each.at + 0.5, text, colour))
+        extend(spans, Span(each.at, each.at + 0.5, each.error or "ok", "bad" if each.error else "good"))
     return Lane(path, spans)

@@ -1,4 +1,4 @@
-"""Lifetimes of days, lived through in seconds: rules look at nominal time, and one scale maps it to the clock.
+"""Lifetimes of days in seconds: rules look at nominal time, and one scale maps it to the clock.
 
 X.509 has whole seconds and an order takes up to 1.5 s, so a life of 47 days is squeezed into no less than 8 s.
 """
@@ -9,33 +9,35 @@ from dataclasses import dataclass
 from experiments import Run, Undo
 
 DAY = 86400.0
-#: From 2029-03-15 on no certificate of the public Web may live longer (CA/Browser Forum ballot SC-081).
+#: The longest life of a certificate of the public Web from 2029-03-15 on (CA/Browser Forum ballot SC-081v3).
 NOMINAL_DAYS = 47.0
-#: Of a nominal life of ten days or more, the share after which it is renewed, and how far jitter spreads that
-#: (`renewal.schedule`, stated here a second time so that a drill does not believe what it examines).
+#: A nominal life of ten days or more is renewed after this share of it, with this much jitter.  `renewal.schedule` says the
+#: same; it is repeated here so that a drill does not trust the code that it examines.
 SHARE, JITTER = 2 / 3, 0.02
-#: Share of life after the due renewal at which the alarm has to be there, and the seconds below which that is no delay.
+#: The alarm has to ring this share of life after the due renewal, or this many seconds, whichever is longer.
 GRACE, MIN_GRACE = 0.05, 1.5
-#: Nominal seconds by which certificates are backdated: one hour, as Let's Encrypt does; a whole second at least.
+#: Nominal seconds by which certificates are backdated (one hour, as Let's Encrypt does), and the least in real seconds.
 BACKDATE, MIN_BACKDATE = 3600.0, 1.0
+#: Seconds that one renewal may take.
+RENEWAL_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A nominal life in a real one."""
+    """Maps nominal time to real time."""
 
-    #: Seconds that a certificate lives.
+    #: Real seconds that a certificate lives.
     life: float
     nominal_days: float = NOMINAL_DAYS
 
     @property
     def factor(self) -> float:
-        """Nominal seconds in one second."""
+        """Nominal seconds per real second."""
         return self.nominal_days * DAY / self.life
 
     @property
     def backdate(self) -> float:
-        """Seconds by which certificates are backdated."""
+        """Real seconds by which certificates are backdated."""
         return max(MIN_BACKDATE, BACKDATE / self.factor)
 
     @property
@@ -44,27 +46,40 @@ class Scale:
         return SHARE + max(GRACE, MIN_GRACE / self.life)
 
     def seconds(self, days: float) -> float:
-        """Return how long nominal *days* last."""
+        """Return the real seconds of nominal *days*."""
         return days * DAY / self.factor
 
     def days(self, seconds: float) -> float:
-        """Return how many nominal days pass in *seconds*."""
+        """Return the nominal days of real *seconds*."""
         return seconds * self.factor / DAY
 
 
-async def shorten(run: Run, hosts: Sequence[str], scale: Scale) -> None:
-    """Let the CA issue certificates that live for ``scale.life`` seconds, and give one to each of *hosts*.
+async def renew(run: Run, host: str) -> None:
+    """Let *host* renew its certificate now.
 
-    The end of the run takes it back in this order: the rule of each host, the CA's lifetime, a long certificate for each.
+    Raises:
+        Exception: the renewal was refused; the text says why.
+    """
+    await run.lab.call(host, "POST", "/admin/renew", {}, timeout=RENEWAL_TIMEOUT)
+
+
+def renewal_when_undone(host: str, instead_of: str) -> Undo:
+    """Return an undo entry that gives *host* a good certificate *instead_of* the one that a drill leaves it with."""
+    return Undo(f"{instead_of} of {host}", host, "POST", "/admin/renew", {})
+
+
+async def shorten(run: Run, hosts: Sequence[str], scale: Scale) -> None:
+    """Make the CA issue certificates of ``scale.life`` seconds, and give one to each of *hosts*.
+
+    The end of the run undoes it in this order: each host's schedule, the CA's lifetime, a long certificate for each host.
     """
     for host in hosts:
-        run.lab.undo_log.add(Undo(f"short certificate of {host}", host, "POST", "/admin/renew", {}))
+        run.lab.undo_log.add(renewal_when_undone(host, "short certificate"))
     body = {"seconds": scale.life, "backdate": scale.backdate}
     undo = Undo("the CA's lifetime", "ca", "DELETE", "/admin/lifetime")
     await run.lab.inject(f"leaves live {scale.life:.3g} s", "ca", "PUT", "/admin/lifetime", body, undo=undo)
     for host in hosts:
-        undo = Undo(f"schedule of {host}", host, "DELETE", "/admin/schedule")
+        run.lab.undo_log.add(Undo(f"schedule of {host}", host, "DELETE", "/admin/schedule"))
         schedule = {"scale": scale.factor, "seed": run.rng.randrange(1 << 30)}
-        run.lab.undo_log.add(undo)
         await run.lab.call(host, "PUT", "/admin/schedule", schedule)
-        await run.lab.call(host, "POST", "/admin/renew", {}, timeout=60.0)
+        await renew(run, host)

@@ -1,7 +1,7 @@
-"""How long a bad credential goes on being accepted, by the path on which it is met.
+"""How long a bad credential is still accepted, measured on three paths.
 
-Three paths, each asked twice a second with nothing but Python's ssl: a new handshake, a connection that was opened
-before, and a session that is resumed.
+The paths are a new handshake, a connection that was opened before, and a resumed session.  Each gets a request twice a
+second, sent with Python's ``ssl`` alone.
 """
 
 import socket
@@ -18,25 +18,25 @@ from wireformat.http1_reader import ResponseReader
 NEW, POOLED, RESUMED = "new handshake", "pooled connection", "resumed session"
 #: In the order of the reports.
 PATHS = (NEW, POOLED, RESUMED)
-#: Seconds between two rounds, and for one answer.
+#: Seconds between two rounds, and for one response.
 EVERY, TIMEOUT = 0.5, 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One request over one path."""
+    """One request on one path."""
 
     at: float
     path: str
-    #: Empty when there was an answer.
+    #: "" if it was answered.
     error: str
 
 
 class Paths:
-    """Asks over every path, in a thread of its own, from `start` to `stop`."""
+    """Sends requests on every path from a thread, between `start` and `stop`."""
 
     def __init__(self, name: str, trust: Path, now: Callable[[], float], port: int = 443, address: str = "") -> None:
-        """Ask *name*, which has to lead to *trust*; at *address*, or wherever the system's resolver says it is."""
+        """Ask *name* at *address* (default: as the system's resolver says); its chain has to lead to *trust*."""
         self.name, self.port, self._address, self._now = name, port, address or name, now
         self.tried: list[Tried] = []
         self._context = ssl.create_default_context(cafile=trust)
@@ -46,20 +46,20 @@ class Paths:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        """Open what is to be open before the credential goes bad, and begin; blocking.
+        """Open the pooled connection, fetch a session, and start; blocking.
 
         Raises:
-            OSError: there is no connection.
+            OSError: the connection failed.
         """
         self._pooled = self._connect()
         self._ask(self._pooled)
         with self._connect() as first:
             self._ask(first)
-            self._session = first.session  # in TLS 1.3 the ticket comes with the answer
+            self._session = first.session  # TLS 1.3 sends the ticket after the handshake
         self._thread.start()
 
     def stop(self) -> None:
-        """End; blocking for one round at most."""
+        """Stop; blocks for one round at most."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -67,7 +67,7 @@ class Paths:
             self._pooled.close()
 
     def exposure(self, path: str, since: float, until: float = float("inf")) -> float:
-        """Return seconds from *since* to the last answer over *path* before *until*; 0 when there was none."""
+        """Return the seconds from *since* to the last answer on *path* before *until*; 0 if there was none."""
         good = [each.at for each in self.tried if each.path == path and not each.error and since <= each.at < until]
         return max(good) - since if good else 0.0
 

@@ -1,18 +1,19 @@
-"""An outside prober: OpenSSL's own client, with its own resolver and its own opinion about certificates.
+"""An outside prober: ``openssl s_client``, which resolves names and verifies certificates by itself.
 
-Nothing of ours is in the path, so that a bug of ours cannot hide itself.
+It shares no code with what it observes, so that a bug of ours cannot hide itself.
 """
 
 import asyncio
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 
-#: Seconds between two looks, and for one.
+#: Seconds between two probes, and for one.
 EVERY, TIMEOUT = 0.5, 6.0
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n", re.DOTALL)
 _VERIFY = re.compile(rb"verify error:num=\d+:([^\n]*)")
@@ -21,13 +22,13 @@ _ALERT = re.compile(rb"error:[0-9A-F]+:[^\n:]*:[^\n:]*:([^\n:]*)")
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What one look found."""
+    """What one connection found."""
 
-    #: Seconds on the run's time line, when the look began.
+    #: When it began, in seconds on the run's timeline.
     at: float
-    #: Empty when OpenSSL was content; else its words.
+    #: OpenSSL's reason for rejecting the certificate, or why there was none; "" if it accepted it.
     error: str
-    #: Of the certificate that was shown, lower-case hexadecimal; empty when none was.
+    #: Of the certificate received, in lower-case hexadecimal; "" if there was none.
     serial: str = ""
     #: Seconds since the epoch.
     not_before: float = 0.0
@@ -40,16 +41,16 @@ class Probe:
 
 
 class Prober:
-    """Looks at one name from outside."""
+    """Probes one name from outside."""
 
     def __init__(self, name: str, trust: Path, port: int = 443, address: str = "") -> None:
-        """Look at *name*, which has to lead to *trust*; at *address*, or wherever the system's resolver says it is."""
+        """Probe *name* at *address* (default: as the system's resolver says); its chain has to lead to *trust*."""
         self.name, self.trust, self.port, self.address = name, trust, port, address or name
         self.probes: list[Probe] = []
 
     @staticmethod
     def available() -> bool:
-        """Return whether there is an ``openssl`` to ask."""
+        """Return whether ``openssl`` is installed."""
         return shutil.which("openssl") is not None
 
     async def look(self, now: Callable[[], float], at: float | None = None) -> Probe:
@@ -57,7 +58,7 @@ class Prober:
 
         Args:
             now: the run's clock.
-            at: seconds since the epoch for which the chain is judged; None is the present.
+            at: verify the chain at this time, in seconds since the epoch; None: now.
         """
         began = now()
         command = ["openssl", "s_client", "-connect", f"{self.address}:{self.port}", "-servername", self.name,
@@ -73,28 +74,24 @@ class Prober:
         try:
             output, _ = await asyncio.wait_for(process.communicate(), TIMEOUT)
         except TimeoutError:
-            process.kill()
-            await process.wait()
             return Probe(began, f"no answer within {TIMEOUT:g} s")
-        except asyncio.CancelledError:
-            process.kill()
-            await process.wait()
-            raise
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         return read(began, process.returncode or 0, output)
 
     async def run(self, now: Callable[[], float], stop: asyncio.Event) -> None:
-        """Look again and again until *stop* is set."""
+        """Probe until *stop* is set."""
         while not stop.is_set():
             began = now()
             self.probes.append(await self.look(now))
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), max(0.0, EVERY - (now() - began)))
-            except TimeoutError:
-                continue
 
 
 def read(at: float, code: int, output: bytes) -> Probe:
-    """Return what the output of ``openssl s_client -showcerts`` says."""
+    """Parse the output of ``openssl s_client -showcerts`` that ended with exit code *code*."""
     error = ""
     if code or b"Verify return code: 0 (ok)" not in output:
         found = _VERIFY.search(output) or _ALERT.search(output)
@@ -104,7 +101,7 @@ def read(at: float, code: int, output: bytes) -> Probe:
             error = "connection refused"
     certificate = _PEM.search(output)
     if certificate is None:
-        return Probe(at, error or "no certificate was shown")
+        return Probe(at, error or "no certificate was received")
     leaf = x509.load_pem_x509_certificate(certificate[0])
     begin, end = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
     return Probe(at, error, f"{leaf.serial_number:x}", begin, end)

@@ -1,4 +1,4 @@
-"""What every drill stands on: steady open-loop load, an outside prober, and an ear at the hosts, on one time line."""
+"""Steady load, an outside prober and a watch on the hosts, all on one timeline."""
 
 import asyncio
 import time
@@ -14,15 +14,17 @@ from generator import Histogram, Load, Request, Target
 from hostfiles.layout import TRUST_ANCHOR
 from reports.load_picture import time_line
 
-#: Whose certificate is rehearsed with, and what clients call it.
+#: The host whose certificate is renewed, and its name for clients.
 HOST, NAME = "edge", "www.example.com"
-#: Validity: the share of intended requests that were sent, and how late at the 99th percentile (seconds).  A loss is a
-#: loss however late its request began; who judges latency asks for `PROMPT`.
-MIN_SENT, MAX_LAG, PROMPT, CONTROL_LAG = 0.99, 2.0, 0.025, 5.0
-#: Kinds of events that are lines in a picture.
+#: Validity: the share of intended requests that has to be sent.
+MIN_SENT = 0.99
+#: Validity: the largest send lag at the 99th percentile, in seconds.  A loss counts however late its request began;
+#: a drill that judges latency asks for `PROMPT`; a control loses requests by the hundred even on a busy machine.
+MAX_LAG, PROMPT, CONTROL_LAG = 2.0, 0.025, 5.0
+#: Kinds of events that become lines in a picture.
 SHOWN = ("injection", "undone")
-#: Seconds between probes that become one stripe of the picture.
-BLINK = 1.6
+#: Probes at most this many seconds apart become one stripe of the picture.
+STRIPE_GAP = 1.6
 
 
 @dataclass(slots=True)
@@ -36,7 +38,7 @@ class Rehearsal:
     name: str = NAME
     requests: list[Request] = field(default_factory=list)
     lag: Histogram = field(default_factory=Histogram)
-    #: What has to be subtracted from the wall clock to be on the run's time line.
+    #: Wall-clock time at which the run's timeline began, in seconds since the epoch.
     epoch: float = 0.0
     watch: Watch = field(init=False)
     prober: Prober = field(init=False)
@@ -47,7 +49,7 @@ class Rehearsal:
 
     @asynccontextmanager
     async def under_load(self) -> AsyncIterator[None]:
-        """Send, probe and watch for as long as the block lasts."""
+        """Send load, probe and watch inside an ``async with`` block."""
         if not Prober.available():
             self.run.skip("no openssl to look from outside with")
         self.epoch = time.time() - self.run.now()
@@ -68,59 +70,51 @@ class Rehearsal:
                 each.intended, each.sent, each.done = (began + t for t in (each.intended, each.sent, each.done))
             self.requests = load.requests
 
-    async def baseline(self, seconds: float) -> None:
-        """Let nothing happen under load, for what follows to be compared with."""
-        self.run.phase("baseline")
-        await self.run.until(self.run.now() + seconds)
-
-    # --- what came of it --------------------------------------------------------------------------------------------
+    # --- what happened ----------------------------------------------------------------------------------------------
 
     def at(self, epoch: float) -> float:
-        """Return a time since the epoch as seconds on the run's time line."""
+        """Convert seconds since the epoch to seconds on the run's timeline."""
         return epoch - self.epoch
 
     def lost(self, since: float = 0.0, until: float = float("inf")) -> list[Request]:
-        """Return the requests that failed and began between two seconds."""
+        """Return the requests that began between two seconds and failed."""
         return [r for r in self.requests if r.error and since <= r.sent < until]
 
     def fresh(self, since: float, until: float) -> list[Request]:
-        """Return the requests with a connection of their own that began and ended between two seconds."""
+        """Return the requests on a new connection that began and ended between two seconds."""
         return [r for r in self.requests if r.kind == "fresh" and since <= r.sent and r.done < until]
 
     def latency(self, when: Callable[[float], bool]) -> Histogram:
-        """Return the latencies of the requests that went well and were meant to begin when *when* says."""
+        """Return the latencies of successful requests whose intended start satisfies *when*."""
         return Histogram(r.latency for r in self.requests if not r.error and when(r.intended))
 
     def failed_probes(self, since: float = 0.0, until: float = float("inf")) -> list[str]:
-        """Return what the prober complained of between two seconds."""
+        """Return the errors that the prober reported between two seconds."""
         return [p.error for p in self.prober.probes if p.error and since <= p.at < until]
 
     def seen(self) -> set[str]:
-        """Return every serial that clients or the prober were shown."""
+        """Return the serials of all certificates that clients or the prober received."""
         return {r.serial for r in self.requests if r.serial} | {p.serial for p in self.prober.probes if p.serial}
 
     def gates(self, first: float, max_lag: float = MAX_LAG) -> None:
-        """Add what makes the measurement valid: the load was sent in time, and all was well before *first*."""
+        """Add the validity gates: the load was sent in time, and no request was lost before second *first*."""
         sent = [r for r in self.requests if r.sent]
         span = self.requests[-1].intended - self.requests[0].intended if self.requests else 0.0
         share = len(sent) / (span * self.rate + 1) if sent else 0.0
-        lag = self.lag.percentile(99)
+        lag, allowed = self.lag.percentile(99), CONTROL_LAG if self.run.negative else max_lag
         before, lost = self.latency(lambda at: at < first), self.lost(until=first)
-        self.run.findings.gate("requests sent", f">= {MIN_SENT:.0%} of the schedule", f"{share:.1%}", share >= MIN_SENT)
-        if self.run.negative:  # what a control loses, it loses by its hundreds, on a busy machine, too
-            max_lag = CONTROL_LAG
-        self.run.findings.gate("send lag p99", f"<= {max_lag * 1e3:g} ms", f"{lag * 1e3:.1f} ms", lag <= max_lag)
-        words = f"{len(before)}, lost {said(lost)}"
-        self.run.findings.gate(
-            "baseline", "requests before anything happens, none lost", words, len(before) > 0 and not lost
-        )
+        gate = self.run.findings.gate
+        gate("requests sent", f">= {MIN_SENT:.0%} of the schedule", f"{share:.1%}", share >= MIN_SENT)
+        gate("send lag p99", f"<= {allowed * 1e3:g} ms", f"{lag * 1e3:.1f} ms", lag <= allowed)
+        words = f"{len(before)}, lost {by_cause(lost)}"
+        gate("baseline", "requests before anything happens, none lost", words, len(before) > 0 and not lost)
 
     def facts(self, first: float, last: float) -> None:
-        """Keep the measures that all drills share: the fault began at *first* and ended at *last*."""
-        run, lost = self.run, self.lost()
-        run.findings.fact("requests sent", len(self.requests))
-        run.findings.fact("requests lost", len(lost))
-        run.findings.fact("lost by cause", causes(lost) or "none")
+        """Add the figures that all drills share; the fault began at second *first* and ended at *last*."""
+        fact, lost = self.run.findings.fact, self.lost()
+        fact("requests sent", len(self.requests))
+        fact("requests lost", len(lost))
+        fact("lost by cause", dict(Counter(each.error for each in lost)) or "none")
         phases: tuple[tuple[str, Callable[[float], bool]], ...] = (
             ("before", lambda at: at < first),
             ("during", lambda at: first <= at < last),
@@ -129,42 +123,41 @@ class Rehearsal:
         for name, when in phases:
             found = self.latency(when)
             if len(found):
-                run.findings.fact(
-                    f"p50 / p99 {name}, ms", f"{found.percentile(50) * 1e3:.1f} / {found.percentile(99) * 1e3:.1f}"
-                )
+                p50, p99 = (found.percentile(percent) * 1e3 for percent in (50, 99))
+                fact(f"p50 / p99 {name}, ms", f"{p50:.1f} / {p99:.1f}")
         kinds = Counter(f"{r.kind} {'lost' if r.error else 'ok'}" for r in self.requests)
-        run.findings.fact("requests by connection", dict(sorted(kinds.items())))
-        run.findings.fact(
-            "probes from outside", f"{len(self.prober.probes)}, of which {len(self.failed_probes())} refused"
-        )
-        run.findings.fact("serials seen from outside", len({p.serial for p in self.prober.probes if p.serial}))
+        fact("requests by connection", dict(sorted(kinds.items())))
+        fact("probes from outside", f"{len(self.prober.probes)}, of which {len(self.failed_probes())} refused")
+        fact("serials seen from outside", len({p.serial for p in self.prober.probes if p.serial}))
         alarm = self.watch.first_alarm(first)
-        run.findings.fact("time to detect, s", None if alarm is None else round(alarm.at - first, 2))
+        fact("time to detect, s", None if alarm is None else round(alarm.at - first, 2))
         failed = [r.done for r in lost if r.sent >= first]
-        run.findings.fact("time to recover, s", round(max(failed) - first, 2) if failed else 0.0)
+        fact("time to recover, s", round(max(failed) - first, 2) if failed else 0.0)
+
+    # --- the picture ------------------------------------------------------------------------------------------------
 
     def picture(self, title: str, caption: str, *more: Panel, shown: Sequence[str] = SHOWN) -> None:
-        """Add the time line: load, latency, certificates as the prober saw them, and what a drill has beside it.
+        """Add the chart over time: load, latency, certificates as the prober saw them, alarms.
 
         Args:
-            title: what happens in the picture; what it cost is added.
+            title: what happens; the number of lost requests is appended.
             caption: how to read it.
-            more: panels below.
-            shown: kinds of events that become lines; fewer where lanes tell the same.
+            more: panels of this drill.
+            shown: kinds of events that become lines; fewer if a panel shows the same.
         """
         end = self.requests[-1].intended if self.requests else self.run.now()
         title = f"{title}: {len(self.lost()):,} of {len(self.requests):,} requests lost"
         panels = [Panel(lanes=self._stripes(), y="certificate that the outside prober saw"), *more]
         if alarms := self._alarms(end):
             panels.append(Panel(lanes=alarms, y="alarms"))
-        # What is taken back after the load is no part of it.
+        # Without events after the load, such as the clean-up.
         events = [e for e in self.run.timeline.events if e.at <= end and e.kind in shown]
-        chart = time_line(title, self.requests, events, more=panels, caption=caption, name=self.run.result.name,
-                          step=0.25 if end < 60 else 1.0)  # fmt: skip
+        name, step = self.run.result.name, 0.25 if end < 60 else 1.0
+        chart = time_line(title, self.requests, events, more=panels, caption=caption, name=name, step=step)
         self.run.findings.chart(chart)
 
     def _alarms(self, end: float) -> list[Lane]:
-        """Return a lane for each check of each host that complained before *end*."""
+        """Return a lane for each health check of each host that failed before *end*."""
         lanes: dict[str, list[Span]] = defaultdict(list)
         for alarm in self.watch.alarms:
             if alarm.at < end:
@@ -172,39 +165,36 @@ class Rehearsal:
         return [Lane(name, spans) for name, spans in lanes.items()]
 
     def _stripes(self) -> list[Lane]:
-        """Return two lanes: what was shown, certificate after certificate, and what OpenSSL thought of it."""
+        """Return two lanes: the certificates that the prober received, and its verdict on them."""
         shown: list[Span] = []
-        thought: list[Span] = []
+        judged: list[Span] = []
         for number, probe in enumerate(self.prober.probes):
             following = self.prober.probes[number + 1].at if number + 1 < len(self.prober.probes) else probe.at + 0.5
-            end = min(following, probe.at + BLINK)
-            _extend(shown, probe.at, end, probe.serial[:8] or "none")
-            _extend(thought, probe.at, end, probe.error or "ok")
+            end = min(following, probe.at + STRIPE_GAP)
+            extend(shown, Span(probe.at, end, probe.serial[:8] or "none"))
+            extend(judged, Span(probe.at, end, probe.error or "ok", "bad" if probe.error else "good"))
         order = list(dict.fromkeys(span.text for span in shown))
         painted = [Span(s.begin, s.end, s.text, order.index(s.text) % 6 if s.text != "none" else "bad") for s in shown]
-        judged = [Span(s.begin, s.end, s.text, "good" if s.text == "ok" else "bad") for s in thought]
         return [Lane("serial", painted), Lane("verdict", judged)]
 
 
-def causes(requests: Sequence[Request]) -> dict[str, int]:
-    """Return how many failed for each reason."""
-    return dict(Counter(each.error for each in requests))
-
-
-def said(requests: Sequence[Request]) -> str:
-    """Return how many failed and why, in words."""
+def by_cause(requests: Sequence[Request]) -> str:
+    """Return the number of failed *requests*, with a count for each cause: ``5 (reset 3, timeout 2)``."""
     why = ", ".join(f"{cause} {count}" for cause, count in Counter(each.error for each in requests).most_common())
     return f"{len(requests)} ({why})" if why else "0"
 
 
-def listed(words: Sequence[str]) -> str:
-    """Return how many complaints there were, and each different one once."""
-    return f"{len(words)} ({', '.join(sorted(set(words)))})" if words else "0"
+def distinct(texts: Sequence[str]) -> str:
+    """Return the number of *texts*, and each different one once: ``3 (connection refused)``."""
+    return f"{len(texts)} ({', '.join(sorted(set(texts)))})" if texts else "0"
 
 
-def _extend(spans: list[Span], begin: float, end: float, text: str) -> None:
-    """Make the last span longer, or begin another."""
-    if spans and spans[-1].text == text and begin - spans[-1].end < BLINK:
-        spans[-1] = Span(spans[-1].begin, end, text)
-    else:
-        spans.append(Span(begin, end, text))
+def extend(spans: list[Span], new: Span) -> None:
+    """Add *new* to a lane; a span of the same text and colour that follows closely makes the last one longer."""
+    if (
+        spans
+        and (spans[-1].text, spans[-1].colour) == (new.text, new.colour)
+        and new.begin - spans[-1].end < STRIPE_GAP
+    ):
+        new = Span(spans.pop().begin, new.end, new.text, new.colour)
+    spans.append(new)

@@ -1,4 +1,4 @@
-"""What the hosts themselves say while a drill runs: which certificate each holds, and what it complains about."""
+"""What the hosts report about themselves during a drill: the certificate each holds, and its alarms."""
 
 import asyncio
 import math
@@ -10,79 +10,77 @@ from typing import Any
 
 from experiments import Run
 
-#: Seconds between two looks at one host.
+#: Seconds between two requests to one host.
 EVERY = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A certificate in the hands of one host; times are seconds since the epoch by that host's clock."""
+    """A certificate that a host holds; times are seconds since the epoch by that host's clock."""
 
     host: str
     serial: str
+    #: When the host received it.
     issued: float
     not_after: float
-    #: When its renewal was to begin.
+    #: When its renewal is due.
     due: float
 
     @property
     def life(self) -> float:
-        """Seconds from hand to end."""
+        """Seconds from its receipt to its end."""
         return self.not_after - self.issued
 
 
 @dataclass(slots=True)
 class Alarm:
-    """A complaint of one host that began at *at* (seconds on the run's time line)."""
+    """A failed health check of one host; seconds on the run's timeline."""
 
     at: float
     host: str
     text: str
-    #: When it was over; infinite while it holds.
+    #: When it ended; infinite while it is active.
     until: float = math.inf
 
     @property
     def check(self) -> str:
-        """What complained: renewal, certificate, clock."""
+        """Name of the health check: renewal, certificate, clock."""
         return self.text.partition(":")[0]
 
 
 @dataclass(slots=True)
 class Watch:
-    """Asks ``/admin/certificate`` of every host, four times a second."""
+    """Asks ``/admin/certificate`` of every host four times a second."""
 
     run: Run
     hosts: Sequence[str]
     held: list[Held] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
-    #: (second, host, failures so far).
-    failures: list[tuple[float, str, int]] = field(default_factory=list)
 
     async def run_until(self, stop: asyncio.Event) -> None:
         """Watch every host until *stop* is set."""
-        await asyncio.gather(*(self._one(host, stop) for host in self.hosts))
+        await asyncio.gather(*(self._watch(host, stop) for host in self.hosts))
 
     async def look(self, host: str) -> dict[str, Any]:
-        """Look at one host now; return what it says."""
+        """Ask one host now; return its answer."""
         body: dict[str, Any] = await self.run.lab.call(host, "GET", "/admin/certificate")
         now = self.run.now()
-        self.failures.append((now, host, int(body["failures"])))
         if "serial" in body:
             self._keep(Held(host, body["serial"], body["issued"], body["not_after"], body["due"]))
-        said = {str(text).partition(":")[0]: str(text) for text in body["alarms"]}
-        ringing = self.ringing(host)
-        for check, alarm in ringing.items():
-            if check not in said:
+        reported = {str(text).partition(":")[0]: str(text) for text in body["alarms"]}
+        active = self.active(host)
+        for check, alarm in active.items():
+            if check not in reported:
                 alarm.until = now
-        for check, text in said.items():
-            if check not in ringing:
+        for check, text in reported.items():
+            if check not in active:
                 self.alarms.append(Alarm(now, host, text))
                 self.run.note("alarm", f"{host}: {check}")
-                self.run.note("observation", f"{host} complains: {text}")
+                self.run.note("observation", f"alarm of {host}: {text}")
         return body
 
     def _keep(self, found: Held) -> None:
-        """Remember a certificate; a later look may know better when it is due, since the CA has a say in it."""
+        """Remember a certificate; a later answer corrects when it is due, since the CA may change that."""
         for i, known in enumerate(self.held):
             if (known.host, known.serial) == (found.host, found.serial):
                 self.held[i] = found
@@ -90,35 +88,39 @@ class Watch:
         self.held.append(found)
 
     async def until_renewed(self, host: str, serial: str, timeout: float) -> float:
-        """Return the second at which *host* holds another certificate than *serial*; raise `TimeoutError`."""
+        """Return the second at which *host* holds another certificate than *serial*.
+
+        Raises:
+            TimeoutError: it still holds that one after *timeout* seconds.
+        """
         async with asyncio.timeout(timeout):
             while (await self.look(host)).get("serial") == serial:  # noqa: ASYNC110 - a host has no events to wait for
-                await asyncio.sleep(EVERY)  # polls
+                await asyncio.sleep(EVERY)
         return self.run.now()
 
     def of(self, host: str) -> list[Held]:
-        """Return what *host* held, in order."""
+        """Return the certificates of *host*, oldest first."""
         return [each for each in self.held if each.host == host]
 
-    def ringing(self, host: str) -> dict[str, Alarm]:
-        """Return what *host* complains of now, by check."""
+    def active(self, host: str) -> dict[str, Alarm]:
+        """Return the active alarms of *host* by health check."""
         return {alarm.check: alarm for alarm in self.alarms if alarm.host == host and alarm.until == math.inf}
 
     def first_alarm(self, since: float, host: str | None = None) -> Alarm | None:
-        """Return the first complaint after *since*."""
+        """Return the first alarm at or after *since*."""
         return next((a for a in self.alarms if a.at >= since and host in {None, a.host}), None)
 
     def renewed_at(self, host: str) -> list[float]:
-        """Return at which share of its life each certificate of *host* was to be replaced, except the last."""
+        """Return the share of its life at which each certificate of *host* was due, except the last."""
         return [(a.due - a.issued) / a.life for a, _ in pairwise(self.of(host))]
 
     def late_by(self, host: str) -> list[float]:
-        """Return how many seconds after its due moment each certificate of *host* was replaced, except the last."""
+        """Return how many seconds after it was due each certificate of *host* was replaced, except the last."""
         return [b.issued - a.due for a, b in pairwise(self.of(host))]
 
-    async def _one(self, host: str, stop: asyncio.Event) -> None:
+    async def _watch(self, host: str, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            with suppress(Exception):  # a host that does not answer now may answer at the next look
+            with suppress(Exception):  # a host that does not answer now may answer next time
                 await self.look(host)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), EVERY)

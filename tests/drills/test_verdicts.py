@@ -1,5 +1,6 @@
 """Each drill's verdict: good material passes, and each thing that may go wrong fails at the check that names it."""
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from drills import DRILLS, broken_material, ca_outage, clock_skew, year
+from drills import DRILLS, broken_material, ca_outage, clock_skew
 from drills.broken_material import BrokenMaterial
 from drills.ca_outage import CaOutage
 from drills.clock_skew import ClockSkew
@@ -172,7 +173,7 @@ def test_a_generator_that_lags_can_judge_no_latency(tmp_path: Path) -> None:
     [
         (lambda _: None, set()),
         (lambda e: break_requests(e.stage, 6, 6.2, "tls: no shared cipher"), {"requests lost"}),
-        (lambda e: setattr(e.cases[0], "kept", False), {"the old pair goes on serving"}),
+        (lambda e: setattr(e.cases[0], "kept", False), {"the old certificate stays in service"}),
         (lambda e: setattr(e.cases[0], "alarmed", False), {"alarm after 2 failures"}),
         (lambda e: e.cases[0].refused.pop(), {"renewals refused"}),
         (
@@ -187,7 +188,7 @@ def test_broken_material(tmp_path: Path, change: Callable[[BrokenMaterial], obje
     assert isinstance(experiment, BrokenMaterial)
     experiment.stage = stage(run, 30, 20)
     experiment.began, experiment.ended = 4.0, 28.0
-    for number, kind in enumerate((*broken_material.SPOILT, *broken_material.MISISSUED)):
+    for number, kind in enumerate((*broken_material.CORRUPTED, *broken_material.MISISSUED)):
         case = broken_material._Case(kind, 4.0 + 3 * number, 6.0 + 3 * number, ["no", "no"], alarmed=True, kept=True)
         experiment.cases.append(case)
     change(experiment)
@@ -213,7 +214,7 @@ def test_broken_material(tmp_path: Path, change: Callable[[BrokenMaterial], obje
 def test_ca_outage(tmp_path: Path, change: Callable[[CaOutage], object], failed: set[str]) -> None:
     experiment, run = prepared(CaOutage, tmp_path, rate=20, outages="0.2,1.2")
     assert isinstance(experiment, CaOutage)
-    made = experiment.stage = stage(run, 40, 20, ca_outage.HOSTS)
+    made = experiment.stage = stage(run, 40, 20, CaOutage.hosts)
     experiment.began, experiment.ended = 2.0, 36.0
     experiment.outages = [
         ca_outage._Outage(0.2, "answers 503", 8.0, 10.0, 12.0, 10.5, 11.0, 2),
@@ -243,7 +244,7 @@ def skewed(who: str, sign: int, name: str, **change: Any) -> clock_skew._Case:
         (lambda e: e.cases.append(skewed("server", 1, "1 d", alarm=False)), {"alarm where a clock is off by more than 1.5 s"}),
         (lambda e: e.cases.append(skewed("server", -1, "1 h", alarm=True)), {"no alarm within the tolerance"}),
         (lambda e: e.cases.append(skewed("server", 1, "1 life", tries=20)), {"no renewal loop"}),
-        (lambda e: e.stage.watch.alarms.append(Alarm(30.0, HOST, "clock: 9 s ahead")), {"clocks stepped back: no complaint left"}),
+        (lambda e: e.stage.watch.alarms.append(Alarm(30.0, HOST, "clock: 9 s ahead")), {"clocks set right again: no alarm left"}),
         (lambda e: break_requests(e.stage, 6, 6.3, "reset"), {"requests lost"}),
     ],
     ids=["good", "taken", "silent", "noisy", "loop", "still-ringing", "lost"],
@@ -275,10 +276,10 @@ def test_clock_skew(tmp_path: Path, change: Callable[[ClockSkew], object], faile
 def test_year(tmp_path: Path, change: Callable[[Year], object], failed: set[str]) -> None:
     experiment, run = prepared(Year, tmp_path, rate=20)
     assert isinstance(experiment, Year)
-    made = experiment.stage = stage(run, 70, 20, year.HOSTS)
+    made = experiment.stage = stage(run, 70, 20, Year.hosts)
     experiment.began, experiment.ended = 6.0, 66.0
     life = experiment.scale.life
-    for host in year.HOSTS:
+    for host in Year.hosts:
         issued = 5.5
         while issued < 66.0:
             serial = f"{host}-{issued:.0f}"
@@ -290,7 +291,7 @@ def test_year(tmp_path: Path, change: Callable[[Year], object], failed: set[str]
     change(experiment)
     assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
     assert run.findings.charts[0].name == "calendar"
-    assert [lane.label for lane in run.findings.charts[0].panels[0].lanes] == list(year.HOSTS)
+    assert [lane.label for lane in run.findings.charts[0].panels[0].lanes] == list(Year.hosts)
 
 
 def _forget(experiment: Year, host: str, after: int) -> None:
@@ -315,17 +316,18 @@ def test_a_drill_says_what_it_is_about_and_how_its_control_fails(kind: type[Expe
 
 
 @pytest.mark.parametrize("kind", DRILLS, ids=[kind.name for kind in DRILLS])
-def test_each_drill_has_a_page_in_the_shape(kind: type[Experiment[Any]]) -> None:
+def test_each_drill_has_a_page_that_opens_with_a_question_and_answers_its_exercises(
+    kind: type[Experiment[Any]],
+) -> None:
     page = (Path(__file__).parents[2] / "docs" / "drills" / f"{kind.name}.md").read_text(encoding="utf-8")
-    for part in (
-        "**Theory.**",
-        "**How it is measured.**",
-        "**Measured**",
-        "**Control.**",
-        "**In production.**",
-        "**Exercises.**",
-    ):
-        assert part in page
+    title, opening, *_ = page.split("\n\n")
+    assert title.startswith(f"# {kind.name}: ")
+    assert re.match(r"\*\*[^*]+\?\*\* .+", opening)
+    headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
+    assert headings == ["Theory", "How it is measured", "Measured", "Control", "In production", "Exercises"]
+    exercises, _, answers = page.partition("## Exercises")[2].partition("<details><summary>Answers</summary>")
+    numbers = [re.findall(r"^(\d)\. ", part, re.MULTILINE) for part in (exercises, answers)]
+    assert numbers == [["1", "2", "3"]] * 2
 
 
 def test_all_drills_quick_take_less_than_six_minutes() -> None:

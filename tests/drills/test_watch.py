@@ -71,7 +71,7 @@ async def test_a_complaint_is_an_alarm_when_it_begins_and_again_when_it_comes_ba
     assert watch.first_alarm(first.at + 1e-9) == watch.alarms[1]
     assert watch.first_alarm(0.0, "news") is None
     assert first.at < first.until <= watch.alarms[1].at
-    assert watch.ringing("edge") == {"renewal": watch.alarms[1]}
+    assert watch.active("edge") == {"renewal": watch.alarms[1]}
     assert [e.kind for e in run.timeline.events].count("alarm") == 2
 
 

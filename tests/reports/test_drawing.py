@@ -73,7 +73,7 @@ def test_the_line_of_a_moment_crosses_no_words(width):
     lines = [
         tuple(map(float, found)) for found in re.findall(r"x1='([\d.]+)' x2='\1' y1='([\d.]+)' y2='([\d.]+)'", text)
     ]
-    words = re.findall(r"<text (?:class='ink'|class='m-mark'|) ?x='([\d.]+)' y='([\d.]+)'>([^<]+)<", text)
+    words = re.findall(r"<text (?:class='ink' |class='m-mark' |)x='([\d.]+)' y='([\d.]+)'>([^<]+)<", text)
     assert len(lines) > len(moments)
     crossed = [
         said for x, top, bottom in lines for left, base, said in words
@@ -86,11 +86,11 @@ def test_the_line_of_a_moment_crosses_no_words(width):
 def test_a_legend_stays_within_the_picture(width):
     long = "two destinations = twice the ports = 10 requests each = server closes first = reset instead"
     text = svg(Chart("x", [Panel([Curve(long, [(0, 1), (1, 2)])], y="ms")], x=""), width=width)
-    written = re.findall(r"<text  x='([\d.]+)' y='[\d.]+'>([^<]+)<", text)
+    written = re.findall(r"<text x='([\d.]+)' y='[\d.]+'>([^<]+)<", text)
     assert all(float(x) + 6.5 * len(said) < width for x, said in written)
     labels = ["theory: what the round trips of the path add up to", "short", "measured, closed by the client", "both"]
     text = svg(Chart("x", [Panel([Curve(label, [(0, 1), (1, 2)]) for label in labels], y="latency, ms")], x=""), width=width)  # fmt: skip
-    at = {said: float(x) for x, said in re.findall(r"<text  x='([\d.]+)' y='[\d.]+'>([^<]+)<", text)}
+    at = {said: float(x) for x, said in re.findall(r"<text x='([\d.]+)' y='[\d.]+'>([^<]+)<", text)}
     assert at.keys() >= set(labels)
     assert all(at[label] + 6.5 * len(label) < width for label in labels)
 
