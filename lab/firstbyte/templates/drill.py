@@ -12,13 +12,13 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from drills.rehearsal import Rehearsal, said
-from experiments import Control, Experiment, Quantity, Run, parameter
+from drills.drill import Drill
+from drills.lifetimes import renew
+from drills.rehearsal import HOST, Rehearsal
+from experiments import Control, Quantity, Run, parameter
 
-#: The host whose certificates are renewed; clients call it www.example.com.
-HOST = "edge"
-#: Seconds of load before anything happens, and after each renewal.
-BASELINE, AFTER = 3.0, 1.5
+#: Seconds of load after each renewal.
+PAUSE = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class Parameters:
     renewals: int = parameter(10, quick=3, low=1, high=100, help="one after the other")
 
 
-class MyDrill(Experiment[Parameters]):
-    """One instance is one run: `predict`, then `measure`, then `conclude`."""
+class MyDrill(Drill[Parameters]):
+    """One instance is one run: `predict`; a baseline under load, `inject`, some load after it; `judge`."""
 
     name = "my-drill"
     claim = "Renewing a certificate costs no request."
@@ -40,50 +40,36 @@ class MyDrill(Experiment[Parameters]):
     settings = Parameters
     #: The control takes the safety away and has to fail, here in the check of that name.
     control = Control("the edge cuts every connection when it loads a certificate", fails=("requests lost",))
-    #: Hosts whose kernel counters are recorded, and hosts to which the link is calibrated before anything is measured.
-    records = (HOST,)
+    #: Hosts to which the link is calibrated before anything is measured.
     paths = (HOST,)
-
-    def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
-        """Keep the parameters in `self.p`; *negative* is true in the control."""
-        super().__init__(parameters, negative=negative)
-        self.rehearsal: Rehearsal | None = None
-        #: Seconds on the run's timeline: the first renewal, and the end of the last one.
-        self.began = self.ended = float("inf")
 
     def duration(self) -> float:
         """Return about how many seconds `measure` takes, for the progress line."""
-        return BASELINE + self.p.renewals * (AFTER + 0.5)
+        return self.before + self.p.renewals * (PAUSE + 0.5) + self.after
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return what theory says, by the names of the rows in `conclude`."""
+        """Return what theory says, by the names of the rows in `judge`."""
         return {"requests lost": Quantity(0), "certificates seen": Quantity(self.p.renewals + 1)}
 
-    async def measure(self, run: Run) -> None:
-        """Send load, probe from outside with openssl, and renew; what is injected through `run.lab` is undone."""
-        rehearsal = self.rehearsal = Rehearsal(run, self.p.rate)
-        async with rehearsal.under_load():
-            await rehearsal.baseline(BASELINE)
-            if self.negative:
-                await run.lab.fault(HOST, "naive_reload", how="restart")
-            self.began = run.now()
-            for number in range(1, self.p.renewals + 1):
-                run.phase(f"renewal {number} of {self.p.renewals}")
-                await run.lab.inject(f"renewal {number}", HOST, "POST", "/admin/renew", {}, undo=None)
-                await asyncio.sleep(AFTER)  # the load shows whether the edge serves
-            self.ended = run.now()
+    async def inject(self, run: Run, stage: Rehearsal) -> None:
+        """Renew, while load is sent and openssl probes from outside; what is injected through `run.lab` is undone."""
+        if self.negative:
+            await run.lab.fault(HOST, "naive_reload", how="restart")
+        self.began = run.now()
+        for number in range(1, self.p.renewals + 1):
+            run.phase(f"renewal {number} of {self.p.renewals}")
+            await renew(run, HOST)
+            await stage.watch.look(HOST)  # remembers the certificate that the host says it has
+            run.note("injection", f"renewal {number}")
+            await asyncio.sleep(PAUSE)  # load alone: it shows whether the edge serves
+        self.ended = run.now()
 
-    def conclude(self, run: Run) -> None:
+    def judge(self, run: Run, stage: Rehearsal) -> None:
         """Compare; after Ctrl-C this sees what was measured until then."""
-        rehearsal = self.rehearsal
-        if rehearsal is None:
-            return
-        rehearsal.gates(self.began)  # the load was sent as planned, and nothing was lost before the first renewal
-        lost, seen = rehearsal.lost(since=self.began), rehearsal.seen()
-        run.findings.row("requests lost", len(lost))
-        run.findings.check("requests lost", "0", said(lost), not lost)
-        run.findings.row("certificates seen", len(seen))
-        enough = len(seen) == self.p.renewals + 1
-        run.findings.check("certificates seen", str(self.p.renewals + 1), str(len(seen)), enough)
-        rehearsal.facts(self.began, self.ended)
-        rehearsal.picture("Requests while certificates are renewed", "Bars: requests by outcome. Lines: their latency.")
+        stage.gates(self.began)  # the load was sent as planned, and nothing was lost before the first renewal
+        self.check_nothing_lost(run, stage)  # adds the row and the check "requests lost"
+        wanted, seen = self.p.renewals + 1, len(stage.seen())
+        run.findings.row("certificates seen", seen)
+        run.findings.check("certificates seen", str(wanted), str(seen), seen == wanted)
+        stage.facts(self.began, self.ended)
+        stage.picture("Requests while certificates are renewed", "Bars: requests by outcome. Lines: their latency.")
