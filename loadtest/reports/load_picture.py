@@ -1,23 +1,23 @@
-"""The time line of a load as panels: requests by outcome, latency of those that went well, who showed which certificate."""
+"""The chart of a load over time: requests by outcome, latencies of successful requests, injections and alarms."""
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from experiments.chart import Bars, Chart, Curve, Lane, Moment, Panel, Span
+from experiments.chart import Bars, Chart, Curve, Moment, Panel
 from experiments.result import Event
 from generator import Histogram, Request
 from reports.labels import cut
 
-#: Seconds that one bar covers.
+#: Width of a bar in seconds.
 BIN = 0.25
-#: Causes of failure that get a colour of their own; what is rarer is summed up.
+#: Causes of failure with a colour of their own; rarer ones are added up.
 CAUSES = 4
-#: The colour of each kind of event that is shown; others are in the table only.
+#: Colours of the kinds of events that are drawn; other kinds are in the report's table only.
 SHOWN = {"injection": "mark", "undone": "good", "alarm": "bad"}
-#: Letters of an event's text on the picture.
+#: Longest text of an event in the picture.
 LETTERS = 32
-#: What stands before that text; an undone fault names itself.
+#: Prefix of that text; the text of an injection already says what it is.
 BEFORE = {"injection": "", "undone": "undone: ", "alarm": "alarm: "}
 
 
@@ -26,30 +26,25 @@ def time_line(
     requests: Sequence[Request],
     events: Iterable[Event],
     *,
-    serials: Sequence[tuple[float, str]] = (),
     more: Sequence[Panel] = (),
     caption: str = "",
     name: str = "",
     step: float = BIN,
 ) -> Chart:
-    """Return the picture of a load; its seconds are those of *requests* and *events*, which share a clock.
+    """Return the chart of a load; *requests* and *events* have seconds of the same clock.
 
     Args:
-        title: of the picture.
+        title: of the chart.
         requests: of the load.
-        events: injections and alarms become lines.
-        serials: second and serial of the certificate that an outside prober saw.
-        more: panels below, on the same seconds.
+        events: injections, their ends and alarms become lines.
+        more: panels below, over the same seconds.
         caption: how to read it.
-        name: of its file.
-        step: seconds that one bar covers.
+        name: of its files.
+        step: width of a bar in seconds.
     """
-    panels = [outcomes(requests, step), latencies(requests, step)]
-    if serials:
-        panels.append(Panel(lanes=certificates(serials), y="certificate seen from outside"))
     return Chart(
         title,
-        [*panels, *more],
+        [outcomes(requests, step), latencies(requests, step), *more],
         x="seconds of the run",
         caption=caption,
         moments=moments(events),
@@ -59,7 +54,7 @@ def time_line(
 
 
 def outcomes(requests: Sequence[Request], step: float = BIN) -> Panel:
-    """Return requests per second by outcome, failures by cause."""
+    """Return requests per second, successful and lost ones, the latter by cause."""
     good: Counter[int] = Counter()
     bad: dict[str, Counter[int]] = defaultdict(Counter)
     for each in requests:
@@ -68,11 +63,11 @@ def outcomes(requests: Sequence[Request], step: float = BIN) -> Panel:
         else:
             good[int(each.intended / step)] += 1
     causes = sorted(bad, key=lambda cause: -bad[cause].total())
-    named: list[tuple[str, Counter[int], int | str]] = [("went well", good, "good")]
+    named: list[tuple[str, Counter[int], int | str]] = [("succeeded", good, "good")]
     named += [(f"lost: {cause}", bad[cause], "bad" if i == 0 else i + 2) for i, cause in enumerate(causes[:CAUSES])]
     if rest := causes[CAUSES:]:
         named.append(("lost: other causes", sum((bad[c] for c in rest), Counter()), 6))
-    # The load begins and ends within a bar: that one is as narrow as what it covers, not lower.
+    # The first and last bars are as narrow as the part that the load covers, so that their height is right.
     times = [each.intended for each in requests]
     first, last = min(times, default=0.0), max(times, default=0.0)
     last += (last - first) / max(1, len(times) - 1)
@@ -88,10 +83,9 @@ def outcomes(requests: Sequence[Request], step: float = BIN) -> Panel:
 
 
 def latencies(requests: Sequence[Request], step: float = BIN) -> Panel:
-    """Return medians by kind and the 99th percentile of what went well, by when requests were meant to start.
+    """Return the median latency of each kind of connection and the 99th percentile of all, for successful requests.
 
-    Kinds have medians apart: a new connection takes round trips that an open one does not, so the median of both
-    together would jump from one to the other.
+    There is no median of all: a new connection takes more round trips than an open one, so it would jump between the two.
     """
     well = [each for each in requests if not each.error]
     kinds = sorted({each.kind for each in well})
@@ -111,17 +105,8 @@ def _percentile(label: str, requests: Sequence[Request], percent: float, step: f
     return Curve(label, points, colour, measured=True)
 
 
-def certificates(serials: Sequence[tuple[float, str]]) -> list[Lane]:
-    """Return a lane per certificate: from when to when it was shown."""
-    lanes = []
-    for i, serial in enumerate(dict.fromkeys(serial for _, serial in serials)):
-        times = [at for at, each in serials if each == serial]
-        lanes.append(Lane(serial[:8], [Span(times[0], max(times[-1], times[0] + BIN), serial[:16], i % 6)]))
-    return lanes
-
-
 def moments(events: Iterable[Event]) -> list[Moment]:
-    """Return injections, their ends and alarms as lines."""
+    """Return injections, their ends and alarms as vertical lines."""
     return [
         Moment(e.at, cut(BEFORE[e.kind] + e.text.removeprefix("fault "), LETTERS), SHOWN[e.kind])
         for e in events

@@ -25,7 +25,7 @@ __all__ = ["papers", "peers"]
     ],
     ids=["good", "expired", "not-yet", "other-name", "clock-ahead", "clock-behind", "within-the-backdate"],
 )
-async def test_what_openssl_says(
+async def test_openssl_accepts_or_says_why_not(
     peers: Peers, begin: float, end: float, name: str, at: float | None, error: str
 ) -> None:
     port = await peers.start(replying(OK), peers.papers.server(name, begin=begin, end=end))
@@ -37,17 +37,17 @@ async def test_what_openssl_says(
         assert len(probe.serial) == 32
 
 
-async def test_nobody_listens(papers: Papers) -> None:
+async def test_a_refused_connection_is_an_error(papers: Papers) -> None:
     probe = await Prober("www.example.com", papers.trust, 9, "127.0.0.1").look(lambda: 0.0)
     assert probe.error == "connection refused"
 
 
 @pytest.mark.parametrize("output", [b"", b"nonsense\n", b"\xff\xfe", b"Verify return code: 0 (ok)"])
-def test_output_that_holds_no_certificate_is_no_success(output: bytes) -> None:
+def test_output_without_a_certificate_is_no_success(output: bytes) -> None:
     assert not read(0.0, 0, output).ok
 
 
-async def test_three_paths_are_asked(peers: Peers) -> None:
+async def test_each_of_the_three_paths_gets_requests(peers: Peers) -> None:
     clock = time.monotonic
     port = await peers.start(replying(OK), peers.papers.server())
     ways = Paths("www.example.com", peers.papers.trust, clock, port, "127.0.0.1")
@@ -60,7 +60,7 @@ async def test_three_paths_are_asked(peers: Peers) -> None:
     assert all(0.4 < ways.exposure(path, began) < 1.3 for path in PATHS)
 
 
-def test_exposure_is_from_the_moment_to_the_last_answer(papers: Papers) -> None:
+def test_exposure_lasts_until_the_last_answer(papers: Papers) -> None:
     ways = Paths("www.example.com", papers.trust, lambda: 0.0)
     ways.tried += [Tried(at, POOLED, "") for at in (9.0, 10.5, 12.0)] + [Tried(13.0, POOLED, "reset")]
     ways.tried += [Tried(10.5, NEW, "certificate has expired"), Tried(20.0, RESUMED, "")]

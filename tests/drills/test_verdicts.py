@@ -1,4 +1,4 @@
-"""Each drill's verdict: good material passes, and each thing that may go wrong fails at the check that names it."""
+"""Verdicts of drills: a good run passes, and each thing that may go wrong fails the check that names it."""
 
 import re
 import time
@@ -25,7 +25,7 @@ from experiments.undo_log import UndoLog
 from generator import Request
 from tests.experiments.lab import MemoryLab
 
-#: When every made-up run begins, seconds since the epoch.
+#: When each synthetic run begins, in seconds since the epoch.
 EPOCH = time.time()
 
 
@@ -38,7 +38,7 @@ def prepared(kind: type[Experiment[Any]], tmp_path: Path, **given: object) -> tu
 
 
 def stage(run: Run, seconds: float, rate: float, hosts: tuple[str, ...] = (HOST,)) -> Rehearsal:
-    """Return a rehearsal in which every request went well, in 20 ms."""
+    """Return a rehearsal in which every request succeeds in 20 ms."""
     made = Rehearsal(run, rate, hosts)
     made.epoch = EPOCH
     for number in range(int(seconds * rate)):
@@ -159,7 +159,7 @@ def test_renewal_under_load(tmp_path: Path, change: Callable[[Rehearsal], object
     assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
 
 
-def test_a_generator_that_lags_can_judge_no_latency(tmp_path: Path) -> None:
+def test_late_requests_make_a_judgement_of_latency_invalid(tmp_path: Path) -> None:
     experiment, run, made = renewals(tmp_path)
     made.lag.add(0.5)
     assert verdict(run, experiment)[0] is Verdict.INVALID
@@ -295,7 +295,7 @@ def test_year(tmp_path: Path, change: Callable[[Year], object], failed: set[str]
 
 
 def _forget(experiment: Year, host: str, after: int) -> None:
-    """Let *host* not renew any more after its first renewals."""
+    """Remove the renewals of *host* after the first *after*."""
     made = experiment.stage
     assert made is not None
     for each in made.watch.of(host)[after + 1 :]:
@@ -306,7 +306,7 @@ def _forget(experiment: Year, host: str, after: int) -> None:
 
 
 @pytest.mark.parametrize("kind", DRILLS, ids=[kind.name for kind in DRILLS])
-def test_a_drill_says_what_it_is_about_and_how_its_control_fails(kind: type[Experiment[Any]]) -> None:
+def test_a_drill_has_its_texts_and_a_control_that_fails(kind: type[Experiment[Any]]) -> None:
     for text in (kind.claim, kind.says, kind.source, kind.production, kind.control.without):
         assert text
     assert kind.control.fails
@@ -345,5 +345,5 @@ def test_a_scale_maps_days_to_seconds_and_back(life: float, days: float, seconds
     assert scale.backdate >= 1.0
 
 
-def test_the_paths_that_are_measured_are_those_of_the_catalogue() -> None:
+def test_the_paths_are_those_of_the_catalogue() -> None:
     assert PATHS == (NEW, POOLED, RESUMED)

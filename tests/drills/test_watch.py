@@ -1,4 +1,4 @@
-"""What the hosts say of themselves, from a lab in memory; and how lives are shortened and given back."""
+"""What hosts report about themselves, from a lab in memory; and how lifetimes are shortened and restored."""
 
 import asyncio
 from pathlib import Path
@@ -13,7 +13,7 @@ from experiments.undo_log import UndoLog
 
 
 class Hosts:
-    """Hosts that hold certificates; every request is written down."""
+    """Hosts with certificates; every request is recorded."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, str]] = []
@@ -48,10 +48,10 @@ def run(hosts: Hosts, tmp_path: Path) -> Run:
     return Run(hosts, Result("test", "", {}), UndoLog(tmp_path))
 
 
-async def test_each_certificate_is_remembered_once_and_its_due_moment_as_last_heard(run: Run, hosts: Hosts) -> None:
+async def test_each_certificate_is_remembered_once_with_its_latest_due_time(run: Run, hosts: Hosts) -> None:
     watch = Watch(run, ["edge"])
     await watch.look("edge")
-    hosts.due = 6.0  # the CA suggested an earlier renewal
+    hosts.due = 6.0  # renewal information asks for an earlier renewal
     await watch.look("edge")
     hosts.serials["edge"] = 1
     await watch.look("edge")
@@ -60,7 +60,7 @@ async def test_each_certificate_is_remembered_once_and_its_due_moment_as_last_he
     assert watch.late_by("edge") == [4.0]
 
 
-async def test_a_complaint_is_an_alarm_when_it_begins_and_again_when_it_comes_back(run: Run, hosts: Hosts) -> None:
+async def test_an_alarm_that_comes_back_is_a_new_alarm(run: Run, hosts: Hosts) -> None:
     watch = Watch(run, ["edge"])
     for said in ([], ["renewal: 2 failures"], ["renewal: 3 failures"], [], ["renewal: 2 failures"]):
         hosts.alarms = said
@@ -75,24 +75,24 @@ async def test_a_complaint_is_an_alarm_when_it_begins_and_again_when_it_comes_ba
     assert [e.kind for e in run.timeline.events].count("alarm") == 2
 
 
-async def test_waiting_for_a_renewal_ends_with_it_or_in_time(run: Run, hosts: Hosts) -> None:
+async def test_waiting_for_a_renewal_ends_with_it_or_times_out(run: Run, hosts: Hosts) -> None:
     watch = Watch(run, ["edge"])
     waiting = asyncio.create_task(watch.until_renewed("edge", "0", 5.0))
-    await asyncio.sleep(0.05)  # it has looked once, in vain
+    await asyncio.sleep(0.05)  # it has looked once, before the renewal
     hosts.serials["edge"] = 1
     assert await waiting <= run.now()
     with pytest.raises(TimeoutError):
         await watch.until_renewed("edge", "1", 0.05)
 
 
-async def test_lives_are_given_back_in_the_order_that_leaves_long_certificates(run: Run, hosts: Hosts) -> None:
+async def test_lifetimes_are_restored_before_certificates_are_renewed(run: Run, hosts: Hosts) -> None:
     await shorten(run, ["edge", "news"], Scale(12.0))
     hosts.asked.clear()
     assert await run.lab.undo_all() == []
-    given_back = [(host, method, path) for host, method, path in hosts.asked]
+    restored = [(host, method, path) for host, method, path in hosts.asked]
     lifetime, renewals = (
         ("ca", "DELETE", "/admin/lifetime"),
         [("news", "POST", "/admin/renew"), ("edge", "POST", "/admin/renew")],
     )
-    assert given_back[-3:] == [lifetime, *renewals]
-    assert {path for _, _, path in given_back[:-3]} == {"/admin/schedule"}
+    assert restored[-3:] == [lifetime, *renewals]
+    assert {path for _, _, path in restored[:-3]} == {"/admin/schedule"}

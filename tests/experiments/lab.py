@@ -1,10 +1,10 @@
-"""A lab in memory: links, faults and clocks that remember what they were told; one host may be gone."""
+"""A lab in memory that remembers links, faults and clocks; hosts may be gone."""
 
 from typing import Any
 
 
 class GoneError(OSError):
-    """As a host that does not answer."""
+    """What a host that does not answer raises."""
 
 
 class MemoryLab:
@@ -39,5 +39,5 @@ class MemoryLab:
             case _, ["admin", "recorder"]:
                 return {"time": [], "columns": {}, "sockets": [], "cpu_s": 0.0}
             case _:
-                raise AssertionError(f"nobody should ask {method} {path} of {host}")
+                raise AssertionError(f"unexpected {method} {path} to {host}")
         return {}

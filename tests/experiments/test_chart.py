@@ -13,10 +13,10 @@ from experiments.chart import Bars, Chart
     ],
     ids=["title", "eight-words", "name", "no-word"],
 )
-def test_the_files_of_a_picture_are_named_after_it(chart, expected):
+def test_the_files_of_a_chart_are_named_after_it(chart, expected):
     assert chart.file_name == expected
 
 
-def test_what_is_bad_is_struck_through():
+def test_bad_bars_are_hatched():
     assert [Bars("", [], colour).struck for colour in ("bad", "good", 1)] == [True, False, False]
     assert Bars("", [], 1, hatched=True).struck

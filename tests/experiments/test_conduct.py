@@ -82,13 +82,13 @@ def run(kind, lab, folder, **order):
     return asyncio.run(conduct(kind, Order(**order), lab, folder, addresses={}))
 
 
-def test_a_run_that_holds_passes_and_leaves_the_lab_as_it_was(tmp_path):
+def test_a_run_whose_checks_hold_passes_and_leaves_the_lab_unchanged(tmp_path):
     lab = MemoryLab()
     outcome = run(Some, lab, tmp_path)
     assert (outcome.result.verdict, lab.untouched) == (Verdict.PASS, True)
 
 
-def test_a_run_that_does_not_hold_fails(tmp_path):
+def test_a_run_with_a_failed_check_fails(tmp_path):
     assert run(Some, MemoryLab(), tmp_path, given=("lost=2",)).result.verdict is Verdict.FAIL
 
 
@@ -96,7 +96,7 @@ def test_a_control_fails_where_it_should(tmp_path):
     assert run(Some, MemoryLab(), tmp_path, control=True).result.verdict is Verdict.FAIL
 
 
-def test_everything_is_on_the_time_line_in_order(tmp_path):
+def test_injections_and_undoing_are_on_the_timeline_in_order(tmp_path):
     events = [(e.kind, e.text) for e in run(Some, MemoryLab(), tmp_path).result.events]
     assert events == [
         ("injection", "access:near rtt_ms 80"), ("injection", "edge: naive_reload on"), ("injection", "ca: clock +3600 s"),
@@ -104,14 +104,14 @@ def test_everything_is_on_the_time_line_in_order(tmp_path):
     ]  # fmt: skip
 
 
-def test_ctrl_c_keeps_what_there_is_marks_it_invalid_and_undoes_everything(tmp_path):
+def test_after_ctrl_c_the_run_is_invalid_its_rows_are_kept_and_everything_is_undone(tmp_path):
     lab = MemoryLab()
     outcome = run(Interrupted, lab, tmp_path)
     assert (outcome.result.verdict, outcome.result.verdict.exit_code, lab.untouched) == (Verdict.INVALID, 4, True)
     assert [row.name for row in outcome.result.rows] == ["lost"]
 
 
-def test_ctrl_c_leaves_no_check_and_no_gate_that_counted_what_it_cut_off(tmp_path):
+def test_after_ctrl_c_no_check_and_no_gate_counts_what_was_cut_off(tmp_path):
     class Counting(Interrupted):
         def conclude(self, run):
             super().conclude(run)
@@ -124,7 +124,7 @@ def test_ctrl_c_leaves_no_check_and_no_gate_that_counted_what_it_cut_off(tmp_pat
     assert result.reasons == ["interrupted: what was measured until then is kept"]
 
 
-def test_what_was_checked_stays_when_only_the_undoing_failed(tmp_path):
+def test_checks_stay_if_only_undoing_failed(tmp_path):
     lab = MemoryLab()
 
     class Abandoned(Some):
@@ -134,7 +134,7 @@ def test_what_was_checked_stays_when_only_the_undoing_failed(tmp_path):
     assert (result.verdict, [check.name for check in result.checks]) == (Verdict.INVALID, ["lost"])
 
 
-def test_ctrl_c_in_the_middle_of_set_up_is_no_different(tmp_path):
+def test_ctrl_c_during_set_up_makes_the_run_invalid(tmp_path):
     result = run(Some, ImpatientLab("GET", "/admin/links"), tmp_path).result
     assert (result.verdict, result.reasons) == (
         Verdict.INVALID,
@@ -142,7 +142,7 @@ def test_ctrl_c_in_the_middle_of_set_up_is_no_different(tmp_path):
     )
 
 
-def test_ctrl_c_while_a_run_before_is_undone_stops_the_run_and_not_the_undoing(tmp_path):
+def test_ctrl_c_while_an_earlier_run_is_undone_stops_the_run_but_not_the_undoing(tmp_path):
     lab = ImpatientLab("DELETE", "/admin/faults/")
     lab.faults["edge", "naive_reload"] = {}
     UndoLog(tmp_path).add(Undo("fault naive_reload of edge", "edge", "DELETE", "/admin/faults/naive_reload"))
@@ -157,7 +157,7 @@ def test_a_second_ctrl_c_does_not_stop_the_undoing(tmp_path):
     assert (outcome.result.verdict, lab.untouched) == (Verdict.INVALID, True)
 
 
-def test_what_a_killed_run_left_is_taken_back_without_another_run_and_forgotten(tmp_path):
+def test_what_a_killed_run_left_can_be_undone_without_another_run(tmp_path):
     lab = MemoryLab()
     lab.faults["edge", "naive_reload"] = {}
     lab.faults["ca", "refuse"] = {}
@@ -176,7 +176,7 @@ def test_what_a_killed_run_left_is_taken_back_without_another_run_and_forgotten(
     assert (lab.untouched, (tmp_path / ".undo.json").exists()) == (True, False)
 
 
-def test_a_lab_that_goes_away_makes_the_run_invalid_and_stays_on_the_undo_list(tmp_path):
+def test_an_injection_that_cannot_be_undone_makes_the_run_invalid_and_stays_in_the_log(tmp_path):
     lab = MemoryLab()
 
     class Abandoned(Some):
@@ -190,14 +190,14 @@ def test_a_lab_that_goes_away_makes_the_run_invalid_and_stays_on_the_undo_list(t
     assert [undo.text for undo in left.undos] == ["fault naive_reload of edge"]
 
 
-def test_what_a_killed_run_left_behind_is_undone_first(tmp_path):
+def test_what_a_killed_run_left_is_undone_before_the_next_run(tmp_path):
     lab = MemoryLab()
     lab.faults["edge", "naive_reload"] = {}
     UndoLog(tmp_path).add(Undo("fault naive_reload of edge", "edge", "DELETE", "/admin/faults/naive_reload"))
     assert (run(Some, lab, tmp_path).result.verdict, lab.untouched) == (Verdict.PASS, True)
 
 
-def test_a_fault_that_somebody_else_left_on_makes_the_run_invalid_before_it_starts(tmp_path):
+def test_a_fault_that_is_already_on_makes_the_run_invalid_before_it_starts(tmp_path):
     lab = MemoryLab()
     lab.faults["edge", "drop"] = {}
     result = run(Some, lab, tmp_path).result
@@ -207,7 +207,7 @@ def test_a_fault_that_somebody_else_left_on_makes_the_run_invalid_before_it_star
     )
 
 
-def test_a_machine_that_can_not_show_it_is_skipped_and_says_why(tmp_path):
+def test_a_machine_that_cannot_show_it_skips_the_run_and_says_why(tmp_path):
     class Elsewhere(Some):
         async def measure(self, run):
             raise Skipped("no TUN device here")
@@ -216,7 +216,7 @@ def test_a_machine_that_can_not_show_it_is_skipped_and_says_why(tmp_path):
     assert (result.verdict, result.reasons) == (Verdict.SKIPPED, ["no TUN device here"])
 
 
-def test_an_impossible_parameter_touches_nothing(tmp_path):
+def test_with_an_impossible_parameter_nothing_is_touched(tmp_path):
     with pytest.raises(ParameterError):
         run(Some, MemoryLab(), tmp_path, given=("lost=10",))
     assert list(tmp_path.iterdir()) == []
@@ -237,7 +237,7 @@ def test_the_same_seed_gives_the_same_order(tmp_path):
     [(11835, 11840, ("11,835 ± 5%", "11,840")), (0.5, 0.51234, ("0.5 ± 5%", "0.5123"))],
     ids=["thousands", "small"],
 )
-def test_a_check_writes_numbers_for_people(predicted, got, said, tmp_path):
+def test_numbers_in_checks_are_formatted_for_people(predicted, got, said, tmp_path):
     class Near(Some):
         def predict(self):
             return {"size": Quantity(predicted)}

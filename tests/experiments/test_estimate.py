@@ -6,7 +6,7 @@ import pytest
 from experiments.estimate import Estimate, Line
 
 
-def test_few_values_give_their_whole_range():
+def test_the_interval_of_few_values_is_their_range():
     assert Estimate.of([3.0, 1.0, 2.0]) == Estimate(2.0, 1.0, 3.0, 3)
 
 
@@ -14,7 +14,7 @@ def test_nothing_measured_is_not_a_number():
     assert math.isnan(Estimate.of([]).value)
 
 
-def test_the_interval_holds_the_true_median_95_times_in_100():
+def test_the_interval_contains_the_true_median_95_times_in_100():
     rng = random.Random(7)
     held = 0
     for _ in range(1000):
@@ -45,6 +45,6 @@ def test_a_line_through_exact_points_has_no_spread():
     assert (round(line.slope, 9), round(line.intercept, 9), round(line.half, 9)) == (3.0, 5.0, 0.0)
 
 
-def test_one_place_makes_no_line():
-    with pytest.raises(ValueError, match="two places"):
+def test_points_above_one_another_make_no_line():
+    with pytest.raises(ValueError, match="two different x values"):
         Line.through([(20, 1.0), (20, 2.0)])

@@ -6,7 +6,7 @@ BELOW = {"low": None, "high": 10.0}
 
 
 def result(p99=5.0, *, lost=0, injected=("fault on", "renewal 1"), valid=True, **more):
-    """One run: nothing lost, and its p99 below 10 ms."""
+    """Return a run that has to lose nothing and to have a p99 below 10 ms."""
     made = Result("some", "Nothing is lost.", {}, seed=1, **more)
     made.prediction = {"lost": Quantity(0)}
     made.rows = [Row("lost", "", 0.0, Estimate(lost, lost, lost)), Row("p99", "ms", None, Estimate(p99, p99, p99))]
@@ -39,12 +39,12 @@ def repeats(*results, wanted=None):
         pytest.param([result(skipped="no TUN")] * 2, "skipped", 0, [], id="skipped"),
     ],
 )  # fmt: skip
-def test_the_medians_are_judged_and_the_runs_have_to_agree(runs, verdict, code, said):
+def test_medians_are_judged_and_runs_have_to_agree(runs, verdict, code, said):
     found = repeats(*runs)
     assert (found.verdict, found.exit_code(), found.reasons) == (verdict, code, said)
 
 
-def test_a_series_that_was_cut_off_is_invalid_whatever_its_runs_say():
+def test_an_incomplete_series_is_invalid():
     found = repeats(result(lost=1), result(lost=1), wanted=5)
     assert (found.exit_code(), found.reasons) == (4, ["cut off after 2 of 5 runs"])
 
@@ -61,13 +61,13 @@ def test_a_series_that_was_cut_off_is_invalid_whatever_its_runs_say():
         ),
     ],
 )
-def test_the_first_injection_that_differs_is_told(other, said):
+def test_the_first_injection_that_differs_is_reported(other, said):
     found = repeats(result(), result(injected=other), result())
     assert found.difference == said
     assert found.exit_code() == (1 if said else 0)
 
 
-def test_when_an_injection_came_may_differ():
+def test_the_times_of_injections_may_differ():
     found = repeats(result(4), result(8))
     assert [(each.text, each.at) for each in found.injections] == [
         ("fault on", (0.0, 0.0)),
@@ -75,18 +75,18 @@ def test_when_an_injection_came_may_differ():
     ]
 
 
-def test_a_run_that_is_not_valid_is_asked_for_no_injection():
+def test_injections_of_invalid_runs_do_not_count():
     cut = result(injected=("fault on",), valid=False)
     assert repeats(cut, result(), result()).difference == ""
 
 
-def test_rows_have_median_ends_and_the_residual_of_each_run():
+def test_rows_have_median_range_and_the_residual_of_each_run():
     lost, p99 = repeats(result(4), result(6, lost=1), result(9)).rows
     assert (lost.predicted, lost.median, lost.residuals) == (0, 0, [0, 1, 0])
     assert (p99.predicted, p99.median, min(p99.values), max(p99.values), p99.unit) == (None, 6, 4, 9, "ms")
 
 
-def test_a_row_that_one_run_does_not_have_is_a_gap():
+def test_a_run_without_a_row_leaves_a_gap():
     short = result()
     short.rows.pop()
     assert [row.residuals for row in repeats(result(), short).rows] == [[0, 0], [None, None]]

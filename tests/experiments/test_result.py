@@ -33,7 +33,7 @@ def test_the_verdict(made, verdict):
 
 
 @pytest.mark.parametrize(("verdict", "code"), [("pass", 0), ("skipped", 0), ("fail", 1), ("invalid", 4)])
-def test_the_exit_code_says_the_verdict(verdict, code):
+def test_each_verdict_has_its_exit_code(verdict, code):
     assert Verdict(verdict).exit_code == code
 
 

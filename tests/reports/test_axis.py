@@ -18,7 +18,7 @@ def test_ticks_of_decades():
     assert Axis(1, 100, log=True).ticks(5) == [1, 2, 5, 10, 20, 50, 100]
 
 
-def test_ticks_of_less_than_a_decade_are_more_than_one():
+def test_an_axis_of_less_than_a_decade_has_several_ticks():
     assert Axis(10, 90, log=True).ticks(5) == [10, 15, 20, 30, 40, 50, 60, 80]
 
 
@@ -32,11 +32,11 @@ def test_ticks_of_less_than_a_decade_are_more_than_one():
     ],
     ids=["bars on each other", "an interval", "below zero", "nothing"],
 )
-def test_an_axis_holds_all_that_stands_on_it(marks, expected):
+def test_an_axis_covers_all_marks(marks, expected):
     axis = Axis.upwards(Panel(marks))
     assert (axis.low, axis.high) == pytest.approx(expected)
 
 
-def test_each_decade_is_as_long_as_the_others():
+def test_all_decades_have_the_same_length():
     axis = Axis(1, 1000, log=True)
     assert [axis.place(value, 300) for value in (0, 1, 10, 100, 1000)] == pytest.approx([0, 0, 100, 200, 300])

@@ -24,38 +24,38 @@ NAMED = Chart("Names", [Panel([Bars("a", [(-0.4, 0.4, 1)])])], x="", categories=
 
 @pytest.mark.parametrize("chart", [EVERYTHING, EMPTY, NAMED], ids=lambda c: c.title)
 @pytest.mark.parametrize("standalone", [True, False])
-def test_every_picture_is_well_formed_and_has_only_finite_numbers(chart, standalone):
+def test_every_chart_is_well_formed_and_has_only_finite_numbers(chart, standalone):
     text = svg(chart, standalone=standalone)
     ET.fromstring(text)  # noqa: S314 - our own
     assert "nan" not in text
     assert "inf" not in text
 
 
-def test_a_picture_that_stands_alone_brings_its_colours_for_light_and_dark():
+def test_a_standalone_chart_has_colours_for_light_and_dark():
     assert "prefers-color-scheme: dark" in svg(EVERYTHING, standalone=True)
 
 
-def test_stacked_bars_stand_on_each_other():
+def test_bars_are_stacked():
     text = svg(Chart("x", [Panel([Bars("a", [(0, 1, 3)], 0), Bars("b", [(0, 1, 1)], 1)])], x=""))
     boxes = re.findall(r"class='f-(\d)' opacity='.85' x='[\d.]+' y='([\d.]+)' width='[\d.]+' height='([\d.]+)'", text)
     (_, top_of_a, _), (_, top_of_b, height_of_b) = boxes
     assert float(top_of_b) + float(height_of_b) == pytest.approx(float(top_of_a), abs=0.2)
 
 
-def test_moments_at_the_right_end_are_written_left_of_their_line_and_in_rows_of_their_own():
+def test_texts_of_moments_at_the_right_end_are_left_of_their_lines_in_separate_rows():
     late = [Moment(98, "renewal 10"), Moment(99, "renewal 11"), Moment(99.5, "renewal 12")]
     text = svg(Chart("x", [Panel([Curve("a", [(0, 1), (100, 2)])])], x="", moments=late))
     rows = re.findall(r"<text class='m-mark' x='[\d.]+' y='([\d.]+)' text-anchor='end'>", text)
     assert len(set(rows)) == len(late)
 
 
-def test_words_and_lanes_lie_above_the_lines_of_moments_and_bars_below():
+def test_lines_of_moments_are_above_bars_and_below_words_and_lanes():
     text = svg(EVERYTHING)
     line = text.index("stroke-dasharray='7 3'")
     assert text.index("opacity='.85'") < line < min(text.index("<text"), text.index("<title>4f96"))
 
 
-def test_what_was_lost_is_hatched_in_the_picture_and_in_its_legend():
+def test_bars_of_losses_are_hatched_in_the_chart_and_in_its_legend():
     def hatches(bars):
         return svg(Chart("x", [Panel([bars])], x="")).count("fill='url(#hatch-960)'")
 
@@ -83,7 +83,7 @@ def test_the_line_of_a_moment_crosses_no_words(width):
 
 
 @pytest.mark.parametrize("width", [WIDTH, NARROW])
-def test_a_legend_stays_within_the_picture(width):
+def test_a_legend_fits_into_the_chart(width):
     long = "two destinations = twice the ports = 10 requests each = server closes first = reset instead"
     text = svg(Chart("x", [Panel([Curve(long, [(0, 1), (1, 2)])], y="ms")], x=""), width=width)
     written = re.findall(r"<text x='([\d.]+)' y='[\d.]+'>([^<]+)<", text)
@@ -95,19 +95,19 @@ def test_a_legend_stays_within_the_picture(width):
     assert all(at[label] + 6.5 * len(label) < width for label in labels)
 
 
-def test_names_without_room_are_written_aslant():
+def test_names_that_do_not_fit_are_slanted():
     names = [f"ML-DSA-{i}" for i in range(12)]
     chart = Chart("x", [Panel([Bars("a", [(-0.3, 0.3, 1)])])], x="", categories=names)
     assert [svg(chart, width=width).count("rotate(-50)") for width in (WIDTH, NARROW)] == [0, 12]
 
 
-def test_ticks_of_what_is_counted_are_whole():
+def test_ticks_of_counted_things_are_whole_numbers():
     chart = Chart("x", [Panel([Curve("a", [(5, 1), (8, 2)])])], x="connections", whole=True)
     ticks_below = re.findall(r"text-anchor='middle'>([^<]+)<", svg(chart))
     assert ticks_below == ["5", "6", "7", "8"]
 
 
-def test_two_pictures_on_one_page_do_not_share_a_hatch():
+def test_two_charts_on_one_page_have_hatches_of_their_own():
     chart = Chart("x", [Panel([Bars("lost", [(0, 1, 1)], "bad")])], x="")
     names = [set(re.findall(r"pattern id='([^']+)'", svg(chart, width=width))) for width in (WIDTH, NARROW)]
     assert names == [{"hatch-960"}, {"hatch-480"}]

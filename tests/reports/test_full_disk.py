@@ -1,4 +1,4 @@
-"""A disk that is really full: a folder in memory of 64 KiB."""
+"""A disk that is full: a tmpfs of 64 KiB."""
 
 import asyncio
 import json
@@ -14,12 +14,12 @@ from experiments.undo_log import Undo, UndoLog
 from tests.experiments.lab import MemoryLab
 from tests.experiments.test_conduct import Some
 
-#: Octets that the folder holds.
+#: Capacity of the folder in bytes.
 SIZE = 64 * 1024
 
 
 class Chatty(Some):
-    """Keeps more beside its result than there is room for."""
+    """Keeps more raw data than there is room for."""
 
     async def measure(self, run):
         await super().measure(run)
@@ -28,12 +28,12 @@ class Chatty(Some):
 
 @pytest.fixture
 def small(tmp_path):
-    """A results folder of `SIZE` octets."""
+    """A results folder with room for `SIZE` bytes."""
     folder = tmp_path / "small"
     folder.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", folder], check=False, capture_output=True, text=True)  # fmt: skip
     if done.returncode:
-        pytest.skip(f"this user can not mount a folder in memory: {done.stderr.strip()}")
+        pytest.skip(f"this user cannot mount a tmpfs: {done.stderr.strip()}")
     try:
         yield folder
     finally:
@@ -41,7 +41,7 @@ def small(tmp_path):
 
 
 def fill(folder: Path, leave: int) -> None:
-    """Take all room but *leave* octets."""
+    """Use up all space but *leave* bytes."""
     taken = folder / "somebody-else"
     room = os.statvfs(folder)
     taken.write_bytes(b"x" * (room.f_bavail * room.f_frsize - leave))
@@ -51,7 +51,7 @@ def run(kind, lab, folder):
     return asyncio.run(conduct(kind, Order(), lab, folder, addresses={}))
 
 
-def no_file_is_half_written(folder):
+def no_file_is_partial(folder):
     for path in folder.rglob("*"):
         assert not path.name.endswith(".tmp")
         if path.suffix == ".json":
@@ -61,7 +61,7 @@ def no_file_is_half_written(folder):
     return True
 
 
-def test_what_fits_is_kept_and_the_run_is_invalid(small):
+def test_files_that_fit_are_kept_and_the_run_is_invalid(small):
     lab = MemoryLab()
     outcome = run(Chatty, lab, small)
     folder = reports.keep(outcome, small)
@@ -71,11 +71,11 @@ def test_what_fits_is_kept_and_the_run_is_invalid(small):
     kept = json.loads((folder / "result.json").read_text())
     assert (kept["verdict"], kept["reasons"]) == ("invalid", ["not all of it could be kept: No space left on device"])
     assert (outcome.result.verdict.exit_code, lab.untouched) == (4, True)
-    assert no_file_is_half_written(small)
+    assert no_file_is_partial(small)
     assert "some" in (small / "index.html").read_text()
 
 
-def test_the_result_is_kept_where_there_is_no_room_for_its_report(small):
+def test_the_result_is_kept_without_room_for_its_report(small):
     outcome = run(Some, MemoryLab(), small)
     fill(small, leave=3 * 4096)
     folder = reports.keep(outcome, small)
@@ -85,16 +85,16 @@ def test_the_result_is_kept_where_there_is_no_room_for_its_report(small):
     assert (kept.verdict, kept.page) == ("invalid", "result.json")
 
 
-def test_a_result_that_can_not_be_kept_leaves_nothing_behind(small):
+def test_a_result_that_cannot_be_kept_leaves_nothing_behind(small):
     outcome = run(Some, MemoryLab(), small)
     fill(small, leave=0)
     with pytest.raises(OSError, match="No space left"):
         reports.keep(outcome, small)
     assert list((small / "some").iterdir()) == []
-    assert no_file_is_half_written(small)
+    assert no_file_is_partial(small)
 
 
-def test_a_disk_that_fills_up_meanwhile_injects_nothing_more_and_undoes_what_it_did(small):
+def test_on_a_disk_that_fills_up_nothing_more_is_injected_and_everything_is_undone(small):
     lab = MemoryLab()
 
     class Filling(Some):
@@ -110,7 +110,7 @@ def test_a_disk_that_fills_up_meanwhile_injects_nothing_more_and_undoes_what_it_
     assert not (small / ".undo.json").exists()
 
 
-def test_the_undo_list_on_a_full_disk_keeps_what_it_had(small):
+def test_the_undo_log_on_a_full_disk_keeps_its_entries(small):
     undo_log = UndoLog(small)
     one = Undo("link access:near", "wan", "DELETE", "/admin/links/access/near")
     undo_log.add(one)

@@ -8,7 +8,7 @@ from reports.labels import cut, wrap
     [(7, "refused"), (6, "refus…"), (4, "ref…"), (3, "")],
     ids=["whole", "cut", "least", "nothing"],
 )
-def test_words_that_do_not_fit_end_in_an_ellipsis(room, expected):
+def test_text_that_does_not_fit_ends_in_an_ellipsis(room, expected):
     assert cut("refused", room) == expected
 
 
@@ -17,5 +17,5 @@ def test_words_that_do_not_fit_end_in_an_ellipsis(room, expected):
     [("one two three", ["one two", "three"]), ("well-known names", ["well-known", "names"]), ("", [""])],
     ids=["wrapped", "a word stays whole", "nothing is one line"],
 )
-def test_words_are_wrapped_between_words_only(words, expected):
+def test_text_is_wrapped_between_words_only(words, expected):
     assert wrap(words, 8) == expected

@@ -9,7 +9,7 @@ from reports.load_picture import LETTERS, latencies, moments, outcomes
 
 
 def load(seconds, rate=20.0, begin=0.1):
-    """Half fresh (60 ms), half pooled (20 ms), in turn."""
+    """Return requests that are fresh (60 ms) and pooled (20 ms) in turn."""
     return [
         Request(at, kind, sent=at, done=at + took)
         for i in range(int(seconds * rate))
@@ -25,12 +25,12 @@ def stacked(requests, step=0.25):
     return [mark for mark in outcomes(requests, step).marks if isinstance(mark, Bars)]
 
 
-def test_the_median_of_each_kind_of_connection_is_drawn_and_none_over_both():
+def test_each_kind_of_connection_has_its_own_median_and_there_is_none_of_all():
     found = {curve.label: {round(y, 1) for _, y in curve.points} for curve in curves(load(5))}
     assert found == {"median, fresh": {60.0}, "median, pooled": {20.0}, "99 % of all": {60.0}}
 
 
-def test_what_was_lost_has_no_latency():
+def test_lost_requests_have_no_latency():
     requests = load(1)
     for each in requests:
         each.error = "refused"
@@ -42,16 +42,16 @@ def test_outcomes_are_counted_per_second_by_cause():
     for each in requests[::4]:
         each.error = "reset"
     sums = {bars.label: sum(height for *_, height in bars.bars) for bars in stacked(requests, 1.0)}
-    assert sums == pytest.approx({"went well": 60, "lost: reset": 20})
+    assert sums == pytest.approx({"succeeded": 60, "lost: reset": 20})
 
 
-def test_the_first_and_the_last_bar_are_as_wide_as_what_they_cover_and_as_high_as_the_rest():
+def test_the_first_and_last_bars_are_narrower_but_as_high_as_the_others():
     bars = stacked(load(5.0, rate=40.0, begin=0.1))[0].bars
     assert [height for _, _, height in bars] == pytest.approx([40.0] * len(bars), rel=0.15)
     assert (bars[0][0], bars[-1][1]) == pytest.approx((0.1, 5.1), abs=0.03)
 
 
-def test_bars_of_all_outcomes_together_are_as_high_as_the_load():
+def test_stacked_bars_add_up_to_the_rate_of_the_load():
     requests = load(2.0, rate=40.0, begin=0.0)
     for each in requests[20:45]:
         each.error = "refused"
@@ -71,10 +71,10 @@ def test_bars_of_all_outcomes_together_are_as_high_as_the_load():
         ("alarm", "edge: certificate", "alarm: edge: certificate"),
     ],
 )
-def test_a_line_says_what_it_is_without_its_colour(kind, text, words):
+def test_the_text_of_a_line_says_what_its_colour_says(kind, text, words):
     assert [moment.text for moment in moments([Event(1.0, kind, text)])] == [words]
 
 
-def test_long_words_are_cut_where_the_reader_sees_it():
+def test_a_long_text_ends_in_an_ellipsis():
     (long,) = moments([Event(1.0, "injection", "x" * (LETTERS + 1))])
     assert (len(long.text), long.text[-1]) == (LETTERS, "…")

@@ -4,7 +4,7 @@ import pytest
 
 from reports.palette import DARK, LIGHT, contrast, linear
 
-#: What little light of each cone is left mixes these shares of red, green and blue (G. M. Machado, M. M. Oliveira and
+#: Simulation of colour blindness: the perceived colour mixes these shares of red, green and blue (G. M. Machado, M. M. Oliveira and
 #: L. A. F. Fernandes, 2009, table 1, severity 1.0).
 SIGHT = {
     "usual": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
@@ -35,7 +35,7 @@ def perceived(colour, sight):
         pytest.param((DARK.good, DARK.bad), 35, id="good-and-bad-dark"),
     ],
 )
-def test_colours_are_told_apart_by_the_colour_blind(colours, apart, sight):
+def test_the_colour_blind_can_tell_the_colours_apart(colours, apart, sight):
     seen = {colour: perceived(colour, sight) for colour in colours}
     near = {(a, b): math.dist(seen[a], seen[b]) for a in seen for b in seen if a < b}
     assert not {pair: distance for pair, distance in near.items() if distance < apart}

@@ -14,7 +14,7 @@ from tests.experiments.test_conduct import Some, run
 from tests.experiments.test_repeats import repeats, result
 
 
-def test_a_kept_run_is_found_listed_and_compared(tmp_path):
+def test_a_stored_run_is_found_listed_and_compared(tmp_path):
     first = reports.keep(run(Some, MemoryLab(), tmp_path), tmp_path)
     reports.keep(run(Some, MemoryLab(), tmp_path, given=("lost=2",)), tmp_path)
     assert {path.name for path in first.iterdir()} >= {"result.json", "report.html", "lost.svg", "counters.json"}
@@ -28,22 +28,22 @@ def test_a_kept_run_is_found_listed_and_compared(tmp_path):
 class TwoPictures(Some):
     def conclude(self, run):
         super().conclude(run)
-        run.findings.chart(Chart("A picture beside it", [Panel([Dots("lost", [(0, 1, 1, 1)])])], x="seconds"))
+        run.findings.chart(Chart("Another picture", [Panel([Dots("lost", [(0, 1, 1, 1)])])], x="seconds"))
 
 
-def test_the_first_picture_stays_the_first_whatever_happens_to_the_files(tmp_path):
+def test_the_first_picture_stays_the_first_after_a_copy(tmp_path):
     folder = reports.keep(run(TwoPictures, MemoryLab(), tmp_path), tmp_path)
-    assert (folder / "a-picture-beside-it.svg").exists()
-    os.utime(folder / "a-picture-beside-it.svg", (0, 0))  # as after a copy
+    assert (folder / "another-picture.svg").exists()
+    os.utime(folder / "another-picture.svg", (0, 0))  # as after a copy
     kept = archive.find(tmp_path, "some")
     reports.write_index(tmp_path)
     summary = reports.write_summary(tmp_path, "all", [folder]).read_text()
     written = [(tmp_path / "index.html").read_text(), summary, pages.comparison_page(kept, kept)]
     assert kept.picture == "lost.svg"
-    assert all("lost.svg" in page and "a-picture-beside-it" not in page for page in written)
+    assert all("lost.svg" in page and "another-picture" not in page for page in written)
 
 
-def test_several_runs_are_summed_up_on_one_page(tmp_path):
+def test_a_summary_has_every_run(tmp_path):
     folders = [reports.keep(run(Some, MemoryLab(), tmp_path, given=(f"lost={n}",)), tmp_path) for n in (0, 2)]
     page = reports.write_summary(tmp_path, "firstbyte run all --quick", folders)
     text = page.read_text()
@@ -52,19 +52,19 @@ def test_several_runs_are_summed_up_on_one_page(tmp_path):
     assert "lost: expected 0 ± 0, got 2" in text
 
 
-def test_a_run_that_is_not_there_is_one_clear_line(tmp_path):
+def test_an_unknown_run_is_reported_in_one_line(tmp_path):
     with pytest.raises(archive.ArchiveError, match=r"expected a run .*none yet.*got 'other'"):
         archive.find(tmp_path, "other")
 
 
-def test_a_strip_has_a_dot_for_every_run_and_says_its_scale():
+def test_a_strip_has_a_dot_for_every_run_and_shows_its_scale():
     _, p99 = repeats(result(4), result(6), result(50)).rows
     drawn = strip(p99, ["pass", "pass", "fail"], (None, 10.0))
     assert (drawn.count("<circle"), drawn.count("class='ring'"), drawn.count("class='band'")) == (3, 1, 1)
     assert ">−44<" in drawn
 
 
-def test_repeats_are_kept_as_a_page_and_as_json_that_the_index_names(tmp_path):
+def test_repeats_are_kept_as_json_and_as_a_page_that_the_index_lists(tmp_path):
     outcomes = [asyncio.run(conduct(Some, Order(), MemoryLab(), tmp_path, addresses={})) for _ in range(3)]
     folders = [reports.keep(each, tmp_path) for each in outcomes]
     found = Repeats(tuple(each.result for each in outcomes), 3)
