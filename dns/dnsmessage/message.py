@@ -6,6 +6,7 @@ Names are read once per offset, pointers lead backwards only and at most `MAX_HO
 
 import struct
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from dnsmessage import rdtypes
 from dnsmessage.errors import MismatchError, RemoteError
@@ -29,13 +30,13 @@ MAX_RECORDS = 4096
 #: TTLs with the top bit set count as 0 (RFC 2181 section 8).
 MAX_TTL = 2**31 - 1
 
+_EXACT, _LAYOUTS = rdtypes.EXACT, rdtypes.LAYOUTS
 HEADER = struct.Struct("!6H")
 _RECORD = struct.Struct("!HHIH")
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One resource record of class IN."""
+class Record(NamedTuple):
+    """One resource record of class IN.  A tuple: a message may have thousands."""
 
     name: Name
     rdtype: int
@@ -114,13 +115,14 @@ class _Reader:
 
     def name(self) -> Name:
         """Read the name at the cursor."""
-        start = self.at
-        known = self._names.get(start)
-        if known is not None:  # a pointer has led here before
+        start, wire = self.at, self.wire
+        if wire[start] >= 0xC0:  # most owners are nothing but a pointer
+            self.at = start + 2
+            known = self._names.get((wire[start] & 0x3F) << 8 | wire[start + 1])
+        else:
             self.at = self._end(start)
-            return known
-        self.at = self._end(start)
-        return self._resolve(start)
+            known = self._names.get(start)  # a pointer may have led here before
+        return known or self._resolve(start)
 
     def _end(self, at: int) -> int:
         wire = self.wire
@@ -170,18 +172,18 @@ class _Reader:
 
     def record(self) -> tuple[Name, int, int, int, bytes]:
         """Read owner, type, class, TTL and RDATA."""
-        owner = self.name()
-        rdtype, rdclass, ttl, length = _RECORD.unpack_from(self.wire, self.at)
+        owner, wire = self.name(), self.wire
+        rdtype, rdclass, ttl, length = _RECORD.unpack_from(wire, self.at)
         start = self.at + 10
-        self.at = start + length
-        if self.at > len(self.wire):
+        end = self.at = start + length
+        if end > len(wire):
             raise RemoteError("a record is cut short")
         if rdclass == rdtypes.IN:
-            if rdtypes.EXACT.get(rdtype, length) != length:
-                raise RemoteError(f"expected {rdtypes.EXACT[rdtype]} bytes of {rdtypes.to_text(rdtype)}, got {length}")
-            if rdtype in rdtypes.LAYOUTS:
-                return owner, rdtype, rdclass, ttl, self._rdata(rdtype, start, self.at)
-        return owner, rdtype, rdclass, ttl, self.wire[start : self.at]
+            if rdtype in _EXACT and length != _EXACT[rdtype]:
+                raise RemoteError(f"expected {_EXACT[rdtype]} bytes of {rdtypes.to_text(rdtype)}, got {length}")
+            if rdtype in _LAYOUTS:
+                return owner, rdtype, rdclass, ttl, self._rdata(rdtype, start, end)
+        return owner, rdtype, rdclass, ttl, wire[start:end]
 
     def _rdata(self, rdtype: int, start: int, end: int) -> bytes:
         """Copy RDATA from *start* to *end*, its names without compression."""

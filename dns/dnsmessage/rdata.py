@@ -115,10 +115,10 @@ def seconds(word: bytes, what: str = "seconds", maximum: int = MAX_U32) -> int:
     return value
 
 
-def quoted(octets: bytes) -> str:
+def quoted(data: bytes) -> str:
     """Return a character string in presentation format, in quotes."""
     return '"' + "".join(
-        f"\\{chr(c)}" if c in b'"\\' else chr(c) if 0x20 <= c < 0x7F else f"\\{c:03d}" for c in octets
+        f"\\{chr(c)}" if c in b'"\\' else chr(c) if 0x20 <= c < 0x7F else f"\\{c:03d}" for c in data
     ) + '"'  # fmt: skip
 
 
@@ -147,18 +147,18 @@ def _fits(rdtype: int, wire: bytes) -> bool:
         return False
 
 
-def _octets(word: bytes) -> bytes:
+def _string_bytes(word: bytes) -> bytes:
     if b"\\" not in word:
         return word
-    octets, at = bytearray(), 0
+    data, at = bytearray(), 0
     while at < len(word):
         if word[at] == 0x5C:
             byte, at = unescape(word, at)
-            octets.append(byte)
+            data.append(byte)
         else:
-            octets.append(word[at])
+            data.append(word[at])
             at += 1
-    return bytes(octets)
+    return bytes(data)
 
 
 # --- one field: words to wire -------------------------------------------------------------------------------------------
@@ -195,10 +195,10 @@ def _ip6(word: bytes) -> bytes:
 
 
 def _string(word: bytes) -> bytes:
-    octets = _octets(word)
-    if len(octets) > 255:
-        raise RdataSyntaxError(f"expected texts of at most 255 bytes, got one of {len(octets)}")
-    return bytes([len(octets)]) + octets
+    data = _string_bytes(word)
+    if len(data) > 255:
+        raise RdataSyntaxError(f"expected texts of at most 255 bytes, got one of {len(data)}")
+    return bytes([len(data)]) + data
 
 
 def _unhex(words: Sequence[bytes]) -> bytes:
@@ -316,7 +316,7 @@ def _svc_value(number: int, value: bytes, given: bool) -> bytes:
         return struct.pack("!H", _number(value, 65_535))
     if number in {4, 6}:
         return b"".join((_ip4 if number == 4 else _ip6)(part) for part in parts)
-    return _unbase64([value]) if number == 5 else _octets(value)
+    return _unbase64([value]) if number == 5 else _string_bytes(value)
 
 
 def _loc(words: Sequence[bytes]) -> bytes:
@@ -378,7 +378,7 @@ _READ: dict[str, Reader] = {
     "bitmap": lambda w, _: _bitmap(w),
     "time": lambda w, _: _time(w[0]),
     "tag": lambda w, _: _tag(w[0]),
-    "text": lambda w, _: _octets(w[0]),
+    "text": lambda w, _: _string_bytes(w[0]),
     "svcparams": lambda w, _: _svcparams(w),
     "apl": lambda w, _: _apl(w),
     "loc": lambda w, _: _loc(w),
@@ -542,9 +542,9 @@ _WRITE: dict[str, Callable[[bytes, int], tuple[str, int]]] = {
     "str": _write_string,
     "str+": _write_strings,
     "hex": _rest(bytes.hex),
-    "base64": _rest(lambda octets: base64.b64encode(octets).decode()),
+    "base64": _rest(lambda data: base64.b64encode(data).decode()),
     "hex8": _write_counted(bytes.hex),
-    "base32": _write_counted(lambda octets: base64.b32encode(octets).translate(_B32).decode().rstrip("=").lower()),
+    "base32": _write_counted(lambda data: base64.b32encode(data).translate(_B32).decode().rstrip("=").lower()),
     "type": _write_type,
     "bitmap": _write_bitmap,
     "time": _write_time,

@@ -30,12 +30,12 @@ def load_hints(path: Path) -> dict[Name, str]:
             del words[1]
         if len(words) != 3 or words[1].upper() not in {"NS", "A", "AAAA"}:
             raise HintsError(f"{path}:{number}: expected NAME TTL NS|A|AAAA VALUE, got {line.strip()!r}")
-        owner, rtype, value = words[0].lower(), words[1].upper(), words[2].lower()
-        if rtype == "NS":
+        owner, rdtype, value = words[0].lower(), words[1].upper(), words[2].lower()
+        if rdtype == "NS":
             if owner != ".":
                 raise HintsError(f"{path}:{number}: expected NS records of the root, got {owner!r}")
             servers.append(value)
-        elif rtype == "A":
+        elif rdtype == "A":
             try:
                 addresses[owner] = str(ipaddress.IPv4Address(value))
             except ValueError:

@@ -110,7 +110,7 @@ def test_an_answer_larger_than_a_datagram_is_truncated_and_complete_over_tcp() -
     assert len(whole.answer[0]) == 13
 
 
-def test_without_edns_512_octets_are_the_limit_and_no_opt_record_comes_back() -> None:
+def test_without_edns_512_bytes_are_the_limit_and_there_is_no_opt_record() -> None:
     query = dns.message.make_query("big.example.com.", "TXT", use_edns=False)
     response = EXAMPLE.respond(query.to_wire(), udp=True)
     assert response is not None

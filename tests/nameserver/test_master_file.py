@@ -96,7 +96,7 @@ def records(zone) -> list[str]:
         pytest.param("w IN ( A ; comment\n 192.0.2.1 )\n", ["w.example. 60 A 192.0.2.1"], id="parentheses"),
     ],
 )  # fmt: skip
-def test_what_bind_and_nsd_read(text: str, expected: list[str]) -> None:
+def test_everything_that_bind_and_nsd_read_is_read(text: str, expected: list[str]) -> None:
     assert records(parse("example.", HEAD + text)) == expected
 
 

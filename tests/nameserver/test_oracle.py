@@ -32,9 +32,9 @@ def ask(zone: Zone, qname: str, qtype: str, *, udp: bool = False, **options) -> 
     return message
 
 
-def rdata_of(zone: Zone, name: str, rtype: str) -> set[str]:
+def rdata_of(zone: Zone, name: str, rdtype: str) -> set[str]:
     """Return what we put on the wire, as dnspython writes it."""
-    return {each.to_text() for rrset in ask(zone, name, rtype).answer for each in rrset}
+    return {each.to_text() for rrset in ask(zone, name, rdtype).answer for each in rrset}
 
 
 STRINGS = st.binary(max_size=40)
@@ -57,10 +57,10 @@ RDATA = st.one_of(
 
 @given(RDATA)
 def test_rdata_is_encoded_as_dnspython_encodes_it(record: tuple[str, str]) -> None:
-    rtype, text = record
-    theirs = dns.rdata.from_text("IN", rtype, text).to_wire()
-    zone = parse("example.", f"{HEAD}x 60 IN {rtype} {text}\n")
-    (rrset,) = ask(zone, "x.example.", rtype).answer
+    rdtype, text = record
+    theirs = dns.rdata.from_text("IN", rdtype, text).to_wire()
+    zone = parse("example.", f"{HEAD}x 60 IN {rdtype} {text}\n")
+    (rrset,) = ask(zone, "x.example.", rdtype).answer
     assert [each.to_wire() for each in rrset] == [theirs]
 
 
@@ -71,8 +71,8 @@ def test_a_zone_has_the_records_that_dnspython_reads(entries) -> None:
     theirs = dns.zone.from_text(text, EXAMPLE, relativize=False, check_origin=False)
     ours = parse("example.", text)
     for name, dataset in theirs.iterate_rdatasets():
-        rtype = dns.rdatatype.to_text(dataset.rdtype)
-        (rrset,) = ask(ours, name.to_text(), rtype).answer
+        rdtype = dns.rdatatype.to_text(dataset.rdtype)
+        (rrset,) = ask(ours, name.to_text(), rdtype).answer
         assert {each.to_wire() for each in rrset} == {each.to_wire() for each in dataset}
         assert rrset.ttl == dataset.ttl
 
@@ -85,7 +85,7 @@ def test_no_text_of_any_script_breaks_the_parser(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "octets"),
+    ("line", "content"),
     [
         (r'x TXT "\200\255"', b"\xc8\xff"),
         (r"x TXT a\;b", b"a;b"),
@@ -95,9 +95,9 @@ def test_no_text_of_any_script_breaks_the_parser(text: str) -> None:
     ],
     ids=["digits", "bare-escape", "quotes", "utf-8", "empty"],
 )
-def test_the_bytes_of_a_text(line: str, octets: bytes) -> None:
+def test_the_bytes_of_a_text(line: str, content: bytes) -> None:
     (rrset,) = ask(parse("example.", HEAD + line + "\n"), "x.example.", "TXT").answer
-    assert rrset[0].strings == (octets,)
+    assert rrset[0].strings == (content,)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_the_bytes_of_a_text(line: str, octets: bytes) -> None:
         ("x MX ² mail", "expected a number from 0 to 65535, got '²'"),
         ("x CAA 0 is-sue a", "expected a tag of letters and digits"),
     ],
-    ids=["octet", "long", "ttl", "number", "tag"],
+    ids=["byte", "long", "ttl", "number", "tag"],
 )
 def test_values_that_are_out_of_range_are_refused(line: str, message: str) -> None:
     with pytest.raises(ZoneFileError, match=f"^z:5: .*{message}"):

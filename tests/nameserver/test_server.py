@@ -79,7 +79,7 @@ def test_fault_switches(server: Server) -> None:
     assert rcode(server.handle(QUERY, ("192.0.2.9", 1), "udp")) == 2
 
 
-async def test_a_delayed_answer_comes_late_and_whole(server: Server) -> None:
+async def test_a_delayed_answer_arrives_late_and_complete(server: Server) -> None:
     prompt = server.handle(QUERY, ("192.0.2.9", 1), "udp")
     server.telemetry.faults.switch_on("delay_answers", {"ms": 1.0})
     assert await server.handle(QUERY, ("192.0.2.9", 1), "udp") == prompt

@@ -62,7 +62,7 @@ def test_glue_does_not_replace_an_answer_and_is_no_answer() -> None:
     assert cache.get(server, rdtypes.A, 61.0) is None
 
 
-def test_an_alias_ages_while_what_it_leads_to_is_looked_for() -> None:
+def test_an_alias_ages_while_its_target_is_looked_up() -> None:
     resolution = Resolution(WWW, rdtypes.A, Cache(), dict(HINTS))
     asked = resolution.step(0.0)
     assert isinstance(asked, Ask)
@@ -102,7 +102,7 @@ def test_the_labs_own_hints() -> None:
         (". 60 NS a.\n", ": expected at least one root server"),
     ],
 )
-def test_bad_hints_are_named(tmp_path: Path, text: str, message: str) -> None:
+def test_errors_in_hints_name_file_and_line(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "hints"
     path.write_text(text)
     with pytest.raises(HintsError) as error:

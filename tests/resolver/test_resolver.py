@@ -41,7 +41,9 @@ def lines(message: dns.message.Message) -> list[str]:
     return [line for rrset in message.answer for line in rrset.to_text().splitlines()]
 
 
-async def test_from_the_root_down_and_then_from_the_cache(server: Server, internet: Internet) -> None:
+async def test_a_name_is_resolved_from_the_root_down_and_then_from_the_cache(
+    server: Server, internet: Internet
+) -> None:
     first = await ask(server, "www.example.com.")
     assert lines(first) == ["www.example.com. 30 IN A 192.0.2.1"]
     assert first.flags & dns.flags.RA
@@ -121,7 +123,7 @@ async def test_a_ttl_counts_down_to_the_nearest_second_and_nothing_is_served_aft
         assert (again.answer or again.authority)[0].ttl == ttl
 
 
-async def test_one_question_at_once_from_many_is_asked_once(server: Server, internet: Internet) -> None:
+async def test_concurrent_identical_questions_are_asked_once(server: Server, internet: Internet) -> None:
     await asyncio.gather(*(ask(server, "www.example.com.") for _ in range(10)))
     assert len(internet.asked) == 3
 
@@ -197,7 +199,7 @@ async def test_flushing_asks_the_root_again(server: Server, internet: Internet) 
 
 
 @pytest.mark.parametrize("wire", [b"", b"\0" * 11, b"\0\0\x80" + b"\0" * 9], ids=["empty", "short", "a-response"])
-def test_what_is_no_query_gets_no_answer(server: Server, wire: bytes) -> None:
+def test_bytes_that_are_not_a_query_get_no_answer(server: Server, wire: bytes) -> None:
     assert server.handle(wire, ("127.0.0.1", 1), "udp") is None
 
 

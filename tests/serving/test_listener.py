@@ -39,7 +39,7 @@ async def test_udp_and_tcp_share_a_port_and_pipelined_queries_are_answered_in_or
         await listener.close()
 
 
-async def test_a_handler_may_answer_later_without_holding_others_up() -> None:
+async def test_a_late_answer_does_not_delay_others() -> None:
     gate = asyncio.Event()
 
     async def later(query: bytes) -> bytes:
@@ -65,7 +65,7 @@ async def test_none_drops_the_query() -> None:
         await listener.close()
 
 
-async def test_a_silent_tcp_connection_is_closed() -> None:
+async def test_an_idle_tcp_connection_is_closed() -> None:
     listener = await serving.start(("127.0.0.1", 0), lambda q, c, t: q, tcp_idle=0.05)
     reader, writer = await asyncio.open_connection(*listener.address)
     try:

@@ -98,7 +98,7 @@ async def test_the_ttl_counts_down_and_ends() -> None:
 
 
 @pytest.mark.parametrize(("name", "outcome"), [("no.example", NoSuchName), ("empty.example", NoAddress)])
-async def test_what_is_not_there_is_remembered_for_the_soa_minimum(name: str, outcome: type[Exception]) -> None:
+async def test_a_negative_answer_is_cached_for_the_soa_minimum(name: str, outcome: type[Exception]) -> None:
     peer, clock = Peer(), Manual()
     async with Serve(peer) as address:
         stub = AsyncStub([address], clock=clock)
@@ -125,7 +125,7 @@ async def test_a_truncated_answer_is_asked_again_over_tcp() -> None:
     assert peer.asked == ["udp", "tcp"] * 2
 
 
-async def test_a_dead_server_is_passed_over() -> None:
+async def test_an_unresponsive_server_is_skipped() -> None:
     async with Serve(Peer(lambda q: None)) as dead, Serve(Peer()) as alive:
         answer = await AsyncStub([dead, alive], timeout=0.05).resolve("www.example")
     assert answer.rdata == ("192.0.2.1",)
@@ -151,7 +151,7 @@ def forged(change):
         pytest.param(lambda q: None, id="silence"),
     ],
 )
-async def test_what_is_no_reply_is_waited_out(answer) -> None:
+async def test_the_stub_waits_past_datagrams_that_are_no_reply(answer) -> None:
     async with Serve(Peer(answer)) as address:
         with pytest.raises(Timeout, match=r"no answer from 127\.0\.0\.1:\d+ within 0\.1 s"):
             await AsyncStub([address], timeout=0.05, attempts=2).resolve("www.example")
@@ -159,7 +159,7 @@ async def test_what_is_no_reply_is_waited_out(answer) -> None:
             await asyncio.to_thread(Stub([address], timeout=0.05, attempts=2).resolve, "www.example")
 
 
-async def test_servfail_says_so() -> None:
+async def test_servfail_is_a_server_failure() -> None:
     def answer(query: dnslib.DNSRecord) -> bytes:
         reply = query.reply()
         reply.header.rcode = 2
@@ -170,7 +170,7 @@ async def test_servfail_says_so() -> None:
             await AsyncStub([address]).resolve("www.example")
 
 
-async def test_a_question_asked_many_times_at_once_is_sent_once() -> None:
+async def test_concurrent_identical_questions_are_sent_once() -> None:
     peer = Peer()
     async with Serve(peer) as address:
         stub = AsyncStub([address])
@@ -184,7 +184,7 @@ def test_an_address_is_its_own_answer() -> None:
 
 
 @pytest.mark.parametrize("name", ["a..b", "x" * 64 + ".example", "." * 3])
-def test_what_is_no_name_is_refused_without_asking(name: str) -> None:
+def test_text_that_is_no_name_is_refused_without_a_query(name: str) -> None:
     with pytest.raises(NoSuchName):
         Stub([("127.0.0.1", 1)]).resolve(name)
 
