@@ -25,6 +25,8 @@ ROUNDS = 8
 MAX_PENDING = 4096
 #: Open TCP connections: an open one costs a client nothing.
 MAX_CONNECTIONS = 512
+#: Answers that one TCP connection may wait for; its next query is read when one of them is sent.
+MAX_PIPELINED = 100
 #: Socket buffers in bytes: a burst of a few thousand queries waits there while one is answered.
 BUFFER = 1 << 20
 #: Free ports tried for ``port 0``, since UDP and TCP must have the same one.
@@ -127,16 +129,23 @@ class Listener:
             return
         self._connections.add(task)
         client = writer.get_extra_info("peername")[:2]
+        late: set[asyncio.Task[None]] = set()
         try:
             while True:
                 async with asyncio.timeout(self._tcp_idle):
                     (length,) = struct.unpack("!H", await reader.readexactly(2))
                     query = await reader.readexactly(length)
                 reply = self._handler(query, client, "tcp")
-                data = reply if reply is None or isinstance(reply, (bytes, bytearray)) else await reply
-                if data is None:
+                if reply is None:
                     break
-                writer.write(struct.pack("!H", len(data)) + data)
+                if isinstance(reply, (bytes, bytearray)):
+                    _write(writer, reply)
+                else:  # answered when it is ready, out of order (RFC 7766 section 7)
+                    pending = self._loop.create_task(self._answer_tcp(reply, client, writer))
+                    late.add(pending)
+                    pending.add_done_callback(late.discard)
+                    if len(late) >= MAX_PIPELINED:
+                        await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
                 async with asyncio.timeout(self._tcp_idle):
                     await writer.drain()
         except (OSError, asyncio.IncompleteReadError, TimeoutError, asyncio.CancelledError):
@@ -144,10 +153,34 @@ class Listener:
         except Exception as error:  # this connection ends, the server does not
             logger.error("handler_failed", client=client[0], transport="tcp", error=repr(error))
         finally:
-            self._connections.discard(task)
+            await self._end(task, late, writer)
+
+    async def _end(self, task: asyncio.Task[None], late: set[asyncio.Task[None]], writer: asyncio.StreamWriter) -> None:
+        """Close a connection once its pending answers are sent; when the server closes, at once."""
+        with contextlib.suppress(asyncio.CancelledError):
+            if late and not task.cancelling():
+                await asyncio.wait(late)
+        for pending in late:
+            pending.cancel()
+        self._connections.discard(task)
+        writer.close()
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            await writer.wait_closed()
+
+    async def _answer_tcp(self, reply: Awaitable[Reply], client: Client, writer: asyncio.StreamWriter) -> None:
+        try:
+            data = await reply
+        except Exception as error:  # one query must not cost the others their replies
+            logger.error("handler_failed", client=client[0], transport="tcp", error=repr(error))
+            return
+        if data is None:
             writer.close()
-            with contextlib.suppress(OSError, asyncio.CancelledError):
-                await writer.wait_closed()
+        else:
+            _write(writer, data)
+
+
+def _write(writer: asyncio.StreamWriter, reply: bytes | bytearray) -> None:
+    writer.write(struct.pack("!H", len(reply)) + reply)
 
 
 async def start(

@@ -83,3 +83,62 @@ async def test_an_address_in_use_is_an_error() -> None:
             await serving.start(listener.address, lambda q, c, t: q)
     finally:
         await listener.close()
+
+
+async def test_a_late_answer_over_tcp_does_not_delay_the_next_and_both_are_sent() -> None:
+    gate = asyncio.Event()
+
+    async def later(query: bytes) -> bytes:
+        await gate.wait()
+        return query
+
+    listener = await serving.start(("127.0.0.1", 0), lambda q, c, t: later(q) if q == b"slow" else q)
+    reader, writer = await asyncio.open_connection(*listener.address)
+    try:
+        writer.write(b"\0\4slow\0\5quick")
+        writer.write_eof()  # the client has asked everything; both answers are still due (RFC 7766 section 6.2.4)
+        assert await asyncio.wait_for(reader.readexactly(7), 1.0) == b"\0\5quick"
+        gate.set()
+        assert await asyncio.wait_for(reader.read(), 1.0) == b"\0\4slow"
+    finally:
+        writer.close()
+        await writer.wait_closed()
+        await listener.close()
+
+
+async def test_a_connection_with_many_pending_answers_is_read_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.listener.MAX_PIPELINED", 3)
+    gate, asked = asyncio.Event(), list[bytes]()
+
+    async def later(query: bytes) -> bytes:
+        await gate.wait()
+        return query
+
+    def handle(query: bytes, _client, _transport):
+        asked.append(query)
+        return later(query)
+
+    listener = await serving.start(("127.0.0.1", 0), handle)
+    reader, writer = await asyncio.open_connection(*listener.address)
+    try:
+        writer.write(b"".join(b"\0\1" + bytes([i]) for i in range(10)))
+        await asyncio.sleep(0.05)
+        assert len(asked) == 3
+        gate.set()
+        assert len(await asyncio.wait_for(reader.readexactly(30), 1.0)) == 30
+    finally:
+        writer.close()
+        await writer.wait_closed()
+        await listener.close()
+
+
+async def test_closing_the_listener_ends_connections_with_pending_answers() -> None:
+    listener = await serving.start(("127.0.0.1", 0), lambda q, c, t: asyncio.sleep(60))
+    reader, writer = await asyncio.open_connection(*listener.address)
+    writer.write(b"\0\1x")
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(3):
+        await listener.close()
+        assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
