@@ -39,6 +39,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--zone", type=zone_file, action="append", required=True, metavar="NAME=FILE", help="may be repeated"
     )
+    parser.add_argument(
+        "--reuse-port",
+        action="store_true",
+        help="let other processes listen on the same port (SO_REUSEPORT): one per core, each with its own --admin",
+    )
     add_arguments(parser)
     args = parser.parse_args(argv)
     log.configure("nameserver", args.log_level)
@@ -59,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
 async def _run(args: argparse.Namespace, telemetry: Telemetry, server: Server) -> None:
     async with telemetry.serving(args):
-        listener = await server.start(args.listen)
+        listener = await server.start(args.listen, shared=args.reuse_port)
         print(f"listening on {listener.address[0]}:{listener.address[1]} (udp, tcp)", flush=True)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.on_hangup)
         logger.info("serving", zones=[str(apex) for apex in server.responder.zones])

@@ -67,9 +67,9 @@ class Server:
         self._routes()
         telemetry.health.set("zones", ok=True, detail=", ".join(map(str, self.responder.zones)))
 
-    async def start(self, endpoint: tuple[str, int]) -> serving.Listener:
-        """Listen; raise `OSError` when the address is taken."""
-        listener = await serving.start(endpoint, self.handle, finished=self)
+    async def start(self, endpoint: tuple[str, int], *, shared: bool = False) -> serving.Listener:
+        """Listen; raise `OSError` when the address is taken.  *shared* as for `serving.start`."""
+        listener = await serving.start(endpoint, self.handle, finished=self, shared=shared)
         self.telemetry.health.set("listener", ok=True, detail=f"{listener.address[0]}:{listener.address[1]}")
         return listener
 

@@ -23,6 +23,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--listen", type=endpoint, required=True, metavar="HOST:PORT", help="UDP and TCP address")
     parser.add_argument("--hints", type=Path, required=True, metavar="FILE", help="root servers, as a master file")
+    parser.add_argument(
+        "--reuse-port",
+        action="store_true",
+        help="let other processes listen on the same port (SO_REUSEPORT): one per core, each with its own --admin",
+    )
     add_arguments(parser)
     args = parser.parse_args(argv)
     log.configure("resolver", args.log_level)
@@ -42,7 +47,7 @@ async def _run(args: argparse.Namespace, hints: dict[Name, str]) -> None:
     telemetry = Telemetry("resolver")
     server = Server(telemetry, hints)
     async with telemetry.serving(args):
-        listener = await server.start(args.listen)
+        listener = await server.start(args.listen, shared=args.reuse_port)
         print(f"listening on {listener.address[0]}:{listener.address[1]} (udp, tcp)", flush=True)
         logger.info("serving", hints={str(name): address for name, address in hints.items()})
         await telemetry.until_stopped()

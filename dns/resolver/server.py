@@ -122,9 +122,9 @@ class Server:
         telemetry.route("GET", "/admin/servers", self._servers)
         telemetry.health.set("hints", ok=True, detail=f"{len(hints)} root servers")
 
-    async def start(self, endpoint: tuple[str, int]) -> serving.Listener:
-        """Listen; raise `OSError` when the address is taken."""
-        listener = await serving.start(endpoint, self.handle, finished=self)
+    async def start(self, endpoint: tuple[str, int], *, shared: bool = False) -> serving.Listener:
+        """Listen; raise `OSError` when the address is taken.  *shared* as for `serving.start`."""
+        listener = await serving.start(endpoint, self.handle, finished=self, shared=shared)
         self.telemetry.health.set("listener", ok=True, detail=f"{listener.address[0]}:{listener.address[1]}")
         return listener
 

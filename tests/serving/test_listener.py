@@ -142,3 +142,16 @@ async def test_closing_the_listener_ends_connections_with_pending_answers() -> N
         assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()
+
+
+async def test_several_listeners_may_share_a_port_when_all_say_so() -> None:
+    first = await serving.start(("127.0.0.1", 0), lambda q, c, t: b"1", shared=True)
+    second = await serving.start(first.address, lambda q, c, t: b"2", shared=True)
+    try:
+        assert second.address == first.address
+        assert {await over_udp(first.address, b"x") for _ in range(64)} == {b"1", b"2"}
+        with pytest.raises(OSError, match="in use"):
+            await serving.start(first.address, lambda q, c, t: q)
+    finally:
+        await first.close()
+        await second.close()
