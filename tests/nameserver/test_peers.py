@@ -14,6 +14,7 @@ import dns.message
 import dns.query
 import dns.rcode
 import pytest
+from dns_queries import NSD
 
 from nameserver import Responder, parse
 
@@ -23,22 +24,6 @@ QUESTIONS, ZONES = 10_000, 20
 QTYPES = ["A", "AAAA", "NS", "CNAME", "MX", "TXT", "SOA", "SRV", "DS", "HTTPS", "CAA", "TYPE65280"]
 HEAD = "$TTL 60\n@ IN SOA ns hm 1 2 3 4 5\n@ IN NS ns\nns IN A 192.0.2.1\n"
 LABELS = ["a", "b", "c", "*", "ns", "mail", "x-1", "_tcp"]
-CONFIG = """server:
-  ip-address: 127.0.0.1@{port}
-  server-count: 1
-  username: ""
-  chroot: ""
-  zonesdir: "{folder}"
-  database: ""
-  pidfile: "{folder}/nsd.pid"
-  xfrdfile: "{folder}/xfrd.state"
-  zonelistfile: "{folder}/zone.list"
-  logfile: "{folder}/nsd.log"
-  rrl-ratelimit: 0
-  minimal-responses: yes
-remote-control:
-  control-enable: no
-"""
 
 
 def owner(rng: random.Random, depth: int = 3) -> str:
@@ -77,7 +62,7 @@ def nsd(folder: Path, zones: dict[str, str]) -> Iterator[tuple[str, int]]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    config = CONFIG.format(port=port, folder=folder)
+    config = NSD.format(port=port, folder=folder)
     for origin, text in zones.items():
         (folder / origin).write_text(f"$ORIGIN {origin}\n{text}")
         config += f"zone:\n  name: {origin}\n  zonefile: {origin}\n"
