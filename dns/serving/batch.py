@@ -11,10 +11,10 @@ import socket
 import struct
 import sys
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from operator import add, getitem, sub
-from typing import Any, Protocol
+from typing import Protocol
 
 from dnsmessage import encode_opt
 from dnsmessage.message import CD, RD
@@ -137,14 +137,16 @@ class Batch:
         lengths = self._lengths[:count].tolist()
         blob = self._rx.view[_SHIFT : _SHIFT + count * SLOT].tobytes()
         answers = finished.answers() if finished is not None else None
-        misses: Any = range(count)
-        if answers is not None:
+        misses: Sequence[int] = range(count)
+        if finished is not None and answers is not None:
             misses = self._finished(blob, count, lengths, answers, finished)
         silent = self._handled(blob, lengths, misses, handle) if misses else []
         self._send(count, silent)
         return count
 
-    def _finished(self, blob: bytes, count: int, lengths: list[int], answers: Answers, finished: Any) -> Any:
+    def _finished(
+        self, blob: bytes, count: int, lengths: list[int], answers: Answers, finished: Finished
+    ) -> Sequence[int]:
         """Prepare the replies that are finished; return the indexes of the other queries."""
         counts, flags = self._counts[:count].tobytes(), self._flags[:count].tobytes()
         edns = counts[:8] == _EDNS
@@ -187,10 +189,9 @@ class Batch:
         if not missed:
             finished.answered(questions, clients)
             return ()
-        misses = [i for i, entry in enumerate(found) if entry is _MISS]
         rest = [i for i, entry in enumerate(found) if entry is not _MISS]
         finished.answered([questions[i] for i in rest], b"".join(clients[16 * i : 16 * i + 16] for i in rest))
-        return misses
+        return [i for i, entry in enumerate(found) if entry is _MISS]
 
     def _restore(self, vectors: int) -> None:
         """Point every row to its slot again, and give it this many parts: header and question, body, and OPT."""
@@ -199,7 +200,7 @@ class Batch:
         self._opt_sizes[:] = array("Q", [_OPT]) * BATCH
         self._vectors_now = vectors
 
-    def _handled(self, blob: bytes, lengths: list[int], which: Any, handle: Handle) -> list[int]:
+    def _handled(self, blob: bytes, lengths: list[int], which: Sequence[int], handle: Handle) -> list[int]:
         """Ask the handler; return the indexes of queries that get no reply now."""
         silent = []
         for i in which:

@@ -42,8 +42,7 @@ class Listener:
         host, port = udp.getsockname()[:2]
         #: (IPv4 address, port) that is listened on, for UDP and for TCP.
         self.address: tuple[str, int] = (host, port)
-        #: Queries dropped because too many replies were awaited.
-        self.dropped = 0
+        self._overload = 0
         self._udp, self._tcp, self._handler, self._finished, self._tcp_idle = udp, tcp, handler, finished, tcp_idle
         self._loop = asyncio.get_running_loop()
         self._pending: set[asyncio.Task[None]] = set()
@@ -58,6 +57,11 @@ class Listener:
         return (
             f"<Listener {self.address[0]}:{self.address[1]} pending={len(self._pending)} tcp={len(self._connections)}>"
         )
+
+    @property
+    def dropped(self) -> int:
+        """Queries without a reply because too many were pending, or the socket did not take theirs."""
+        return self._overload + (self._batch.dropped if self._batch is not None else 0)
 
     async def close(self) -> None:
         """Stop listening, wait at most a second for pending replies, close connections."""
@@ -103,7 +107,7 @@ class Listener:
             self._pending.add(task)
             task.add_done_callback(self._pending.discard)
         else:
-            self.dropped += 1
+            self._overload += 1
             if asyncio.iscoroutine(reply):
                 reply.close()
         return None
