@@ -6,9 +6,17 @@ import sys
 from pathlib import Path
 
 from dnsmessage import Name
+from resolver.cache import MAX_TTL
 from resolver.hints import HintsError, load_hints
 from resolver.server import Server, logger
 from telemetry import Telemetry, add_arguments, endpoint, log
+
+
+def seconds(text: str) -> float:
+    """Parse a number of seconds from 0 to a week (an argparse type)."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 6 and int(text) <= MAX_TTL):
+        raise argparse.ArgumentTypeError(f"expected seconds from 0 to {MAX_TTL}, got {text!r}")
+    return float(text)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,6 +31,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--listen", type=endpoint, required=True, metavar="HOST:PORT", help="UDP and TCP address")
     parser.add_argument("--hints", type=Path, required=True, metavar="FILE", help="root servers, as a master file")
+    parser.add_argument(
+        "--serve-stale",
+        type=seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="when no server answers, give answers that expired at most this long ago (RFC 8767; default: never)",
+    )
     parser.add_argument(
         "--reuse-port",
         action="store_true",
@@ -45,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 async def _run(args: argparse.Namespace, hints: dict[Name, str]) -> None:
     telemetry = Telemetry("resolver")
-    server = Server(telemetry, hints)
+    server = Server(telemetry, hints, stale=args.serve_stale)
     async with telemetry.serving(args):
         listener = await server.start(args.listen, shared=args.reuse_port)
         print(f"listening on {listener.address[0]}:{listener.address[1]} (udp, tcp)", flush=True)

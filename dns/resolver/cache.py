@@ -6,7 +6,7 @@ Time is an argument.  The size is bounded: the least recently used entry is evic
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from dnsmessage import Name, Record
@@ -17,6 +17,8 @@ MAX_ENTRIES = 100_000
 MAX_TTL = 604_800
 #: Longest life of a negative answer in seconds (RFC 2308 section 5 recommends one to three hours).
 MAX_NEGATIVE_TTL = 10_800
+#: TTL of an answer that has expired and is given because its servers fail (RFC 8767 section 4 recommends 30 s).
+STALE_TTL = 30
 #: Stands in place of a type for "the name does not exist", which denies every type (RFC 8020).
 NO_NAME = 0
 
@@ -68,11 +70,11 @@ class Entry:
 
 
 class Cache:
-    """RRsets and negative answers by name and type."""
+    """RRsets and negative answers by name and type; expired ones are kept for *stale* more seconds."""
 
-    def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
+    def __init__(self, max_entries: int = MAX_ENTRIES, stale: float = 0.0) -> None:
         self._entries: OrderedDict[Key, Entry] = OrderedDict()
-        self._max = max_entries
+        self._max, self._stale = max_entries, stale
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -87,12 +89,20 @@ class Cache:
         if entry is None:
             return None
         if entry.expires <= now:
-            del self._entries[key]
+            if entry.expires + self._stale <= now:
+                del self._entries[key]
             return None
         if entry.rank < rank:
             return None
         self._entries.move_to_end(key)
         return entry
+
+    def get_stale(self, name: Name, rdtype: int, now: float) -> Entry | None:
+        """Return an answer that is live or expired less than *stale* seconds ago, with a TTL of `STALE_TTL` from *now*."""
+        entry = self._entries.get((name.key, rdtype))
+        if entry is None or entry.expires + self._stale <= now or entry.rank < Rank.ANSWER:
+            return None
+        return replace(entry, since=now, ttl=STALE_TTL)
 
     def put(self, records: Sequence[Record], rank: Rank, now: float) -> Entry:
         """Store one RRset for the shortest of its TTLs (RFC 2181 section 5.2), unless more trusted data lives; return it."""

@@ -67,10 +67,16 @@ def encode(query: Query, outcome: Resolved, now: float) -> Encoded:
     return encoded
 
 
-def respond(query: Query, encoded: Encoded, *, udp: bool) -> bytes:
-    """Return the whole response, truncated where a datagram cannot hold it (RFC 2181 section 9)."""
-    edns = query.edns
-    opt = encode_opt(dnssec_ok=edns.dnssec_ok) if edns is not None else b""
+def respond(query: Query, encoded: Encoded, *, udp: bool, stale: Failed | None = None) -> bytes:
+    """Return the whole response, truncated where a datagram cannot hold it (RFC 2181 section 9).
+
+    Args:
+        query: what the client asked.
+        encoded: what follows the question.
+        udp: whether it is sent over UDP.
+        stale: why there is no newer answer than this expired one.
+    """
+    opt = _opt(query, stale)
     flags = QR | RA | query.flags & (RD | CD) | encoded.rcode
     if HEADER.size + len(query.question) + len(encoded.body) + len(opt) > query.limit(udp=udp):
         return HEADER.pack(query.ident, flags | TC, 1, 0, 0, bool(opt)) + query.question + opt
@@ -80,10 +86,17 @@ def respond(query: Query, encoded: Encoded, *, udp: bool) -> bytes:
 
 def failure(query: Query, failed: Failed, rcode: int = SERVFAIL) -> bytes:
     """Return an error for *query*, with the reason for clients that speak EDNS (RFC 8914)."""
-    opt = b""
-    if query.edns is not None:
-        text = failed.reason.encode()[:MAX_EXPLANATION]
-        option = struct.pack("!HHH", EDE, 2 + len(text), failed.code) + text if failed.reason else b""
-        opt = encode_opt(dnssec_ok=query.edns.dnssec_ok, options=option)
+    opt = _opt(query, failed)
     flags = QR | RA | query.flags & (RD | CD) | rcode
     return HEADER.pack(query.ident, flags, 1, 0, 0, bool(opt)) + query.question + opt
+
+
+def _opt(query: Query, failed: Failed | None) -> bytes:
+    """Return the OPT record for a client that speaks EDNS, with the reason of a failure."""
+    if query.edns is None:
+        return b""
+    option = b""
+    if failed is not None and failed.reason:
+        text = failed.reason.encode()[:MAX_EXPLANATION]
+        option = struct.pack("!HHH", EDE, 2 + len(text), failed.code) + text
+    return encode_opt(dnssec_ok=query.edns.dnssec_ok, options=option)

@@ -7,16 +7,16 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import serving
 from dnsmessage import Name, NameSyntaxError, Query, RemoteError, decode_query, error_response, rcode_to_text, rdtypes
 from dnsmessage import rdata as rdatas
-from dnsmessage.message import BADVERS, QR, RA, RD, REFUSED, SERVFAIL
-from resolver.cache import NO_NAME, Cache
+from dnsmessage.message import BADVERS, NOERROR, QR, RA, RD, REFUSED, SERVFAIL
+from resolver.cache import NO_NAME, Cache, Entry
 from resolver.local_names import local
-from resolver.resolution import Ask, Failed, Outcome, Resolution, Resolved
+from resolver.resolution import MAX_ALIASES, Ask, Failed, Outcome, Resolution, Resolved
 from resolver.responses import Encoded, encode, failure, respond
 from resolver.upstream import Upstream
 from telemetry import AdminError, Request, Telemetry, log
@@ -27,6 +27,8 @@ logger = log.get("resolver")
 DEADLINE = 8.0
 #: Seconds for which a failure is cached, so that a hot name whose servers are down causes no flood of queries (RFC 9520: at least 1 s).
 FAILURE_TTL = 1.0
+#: Extended DNS error of an expired answer (RFC 8914 section 4.4).
+STALE_ANSWER = 3
 #: Resolutions kept for ``GET /admin/resolutions``.
 REMEMBERED = 512
 #: Encoded answers kept, and the largest in bytes: bigger ones are rare and encoded each time.
@@ -75,6 +77,7 @@ class Server:
         hints: dict[Name, str],
         *,
         port: int = 53,
+        stale: float = 0.0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make one.
@@ -83,10 +86,11 @@ class Server:
             telemetry: counters, fault switches, admin port.
             hints: root servers' names and addresses.
             port: of every name server; differs from 53 only on loopback.
+            stale: seconds for which an expired answer may be given when no server answers (RFC 8767); 0: never.
             now: returns monotonic seconds, by which entries expire.
         """
         self.telemetry, self.hints, self._now = telemetry, hints, now
-        self.cache = Cache()
+        self.cache = Cache(stale=stale)
         self.upstream = Upstream(port, now)
         self.trails: deque[Trail] = deque(maxlen=REMEMBERED)
         self._in_flight: dict[tuple[Name, int], asyncio.Task[Resolved | Failed]] = {}
@@ -106,6 +110,9 @@ class Server:
         )
         self._hits = metrics.counter("firstbyte_resolver_cache_hits_total", "Queries answered from the cache")
         self._misses = metrics.counter("firstbyte_resolver_cache_misses_total", "Queries that had to ask a name server")
+        self._stale_answers = metrics.counter(
+            "firstbyte_resolver_stale_answers_total", "Expired answers given because no server answered"
+        )
         self._asked = metrics.counter("firstbyte_resolver_upstream_queries_total", "Queries to name servers", "kind")
         entries = metrics.gauge("firstbyte_resolver_cache_entries", "RRsets and negative answers in the cache")
 
@@ -231,8 +238,30 @@ class Server:
         if isinstance(outcome, Resolved):
             return self._respond(query, transport, encode(query, outcome, self._now()))
         qname, qtype = str(query.qname), rdtypes.to_text(query.qtype)
+        found = self._stale(*key, self._now())
+        if found is not None:
+            self._stale_answers.inc()
+            encoded = encode(query, found, self._now())
+            self._queries.inc(transport=transport, rcode=rcode_to_text(encoded.rcode))
+            return respond(query, encoded, udp=transport == "udp", stale=replace(outcome, code=STALE_ANSWER))
         logger.warning("servfail", qname=qname, qtype=qtype, client=client[0], reason=outcome.reason)
         return self._fail(query, transport, outcome)
+
+    def _stale(self, qname: Name, qtype: int, now: float) -> Resolved | None:
+        """Return an expired answer, its aliases followed; None when there is none, or stale answers are off."""
+        chain: list[Entry] = []
+        while len(chain) <= MAX_ALIASES:
+            entry = self.cache.get_stale(qname, qtype, now) or self.cache.get_stale(qname, NO_NAME, now)
+            if entry is not None and entry.negative is not None:
+                return Resolved(entry.negative.rcode, tuple(chain), entry)
+            if entry is not None:
+                return Resolved(NOERROR, (*chain, entry))
+            alias = self.cache.get_stale(qname, rdtypes.CNAME, now)
+            if alias is None or alias.negative is not None:
+                break
+            chain.append(alias)
+            qname = Name(alias.records[0].rdata)
+        return None
 
     def _respond(self, query: Query, transport: serving.Transport, encoded: Encoded) -> bytes:
         self._queries.inc(transport=transport, rcode=rcode_to_text(encoded.rcode))

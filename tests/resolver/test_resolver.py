@@ -269,3 +269,45 @@ async def test_a_resolver_without_descriptors_waits_for_one(
     assert lines(await ask(server, "www.example.com.")) == ["www.example.com. 30 IN A 192.0.2.1"]
     assert len(refused) == 3
     assert not any(known.timeouts for known in server.upstream.servers.known.values())
+
+
+@pytest.mark.parametrize(
+    ("question", "rcode", "answer"),
+    [
+        ("www.example.com.", "NOERROR", ["www.example.com. 30 IN A 192.0.2.1"]),
+        ("alias.example.com.", "NOERROR", ["alias.example.com. 30 IN CNAME www.example.com.", "www.example.com. 30 IN A 192.0.2.1"]),
+        ("nobody.example.com.", "NXDOMAIN", []),
+    ],
+)  # fmt: skip
+async def test_an_expired_answer_is_given_when_no_server_answers_if_that_is_switched_on(
+    internet: Internet, monkeypatch: pytest.MonkeyPatch, question: str, rcode: str, answer: list[str]
+) -> None:
+    monkeypatch.setattr("resolver.upstream.FIRST_TIMEOUT", 0.01)
+    monkeypatch.setattr("resolver.upstream.MIN_TIMEOUT", 0.01)
+    clock = 1000.0
+
+    def now() -> float:
+        return clock
+
+    for stale, expected in ((100.0, rcode), (0.0, "SERVFAIL")):
+        server = Server(Telemetry("resolver"), HINTS, port=internet.port, stale=stale, now=now)
+        internet.override.clear()
+        await ask(server, question)
+        internet.override[EXAMPLE] = lambda wire, transport: None
+        clock += 60
+        message = await ask(server, question, use_edns=0)
+        assert dns.rcode.to_text(message.rcode()) == expected
+        assert lines(message) == (answer if stale else [])
+        assert message.options[0].code == (3 if stale else 22)
+
+
+async def test_a_stale_answer_has_an_end(internet: Internet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resolver.upstream.FIRST_TIMEOUT", 0.01)
+    monkeypatch.setattr("resolver.upstream.MIN_TIMEOUT", 0.01)
+    clock = 1000.0
+    server = Server(Telemetry("resolver"), HINTS, port=internet.port, stale=100.0, now=lambda: clock)
+    await ask(server, "www.example.com.")
+    internet.override[EXAMPLE] = lambda wire, transport: None
+    for seconds, rcode in ((129.0, "NOERROR"), (2.0, "SERVFAIL")):
+        clock += seconds
+        assert dns.rcode.to_text((await ask(server, "www.example.com.")).rcode()) == rcode
