@@ -24,7 +24,7 @@ class Answer:
 
     rcode: int
     authoritative: bool
-    #: The name that decided: names in the response may point to it and its ancestors inside the question.
+    #: The question's name or an ancestor that decides the answer; compression pointers into the question lead to it or above.
     anchor: Name
     answer: tuple[RRset, ...] = ()
     authority: tuple[RRset, ...] = ()

@@ -25,7 +25,7 @@ _HEAD = struct.Struct("!HIH")
 
 @dataclass(slots=True)
 class Tail:
-    """Sections for every question whose name ends in one anchor."""
+    """Sections that answer every question below one name, the anchor."""
 
     rcode: int
     authoritative: bool
@@ -35,7 +35,7 @@ class Tail:
     #: Where pointers are in the body, which is written for a question name two bytes longer than the anchor.
     pointers: tuple[int, ...]
     body: bytes
-    #: Bodies by length of name; None not to keep them: a zone has two tails for negative answers, but any number of cuts.
+    #: Bodies by length of the question's name.  Kept for the two negative answers only: a zone may have any number of cuts.
     moved: dict[int, bytes] | None = None
 
     def at(self, length: int) -> bytes:
@@ -60,7 +60,7 @@ class Compiled:
     #: The SOA of a negative answer.
     nodata: Tail
     nxdomain: Tail
-    #: Referrals by cut; RRsets of wildcards by closest encloser and type, None where only the ladder can tell.
+    #: Referrals by cut; RRsets of wildcards by closest encloser and type, None where the ladder must be asked.
     referrals: dict[bytes, Tail | None] = field(default_factory=dict)
     wildcards: dict[bytes, dict[int, Tail] | None] = field(default_factory=dict)
 
@@ -186,7 +186,7 @@ def _some(content: Answer) -> Tail:
 
 
 def _stranger(zone: Zone, anchor: Name) -> Name:
-    """Return a name of one byte and the anchor that does not exist; compiled answers do not depend on the byte."""
+    """Return a name just below *anchor* that does not exist; its label of one byte does not matter to compiled answers."""
     return next(
         name for byte in range(256) if not zone.exists((name := Name(bytes((1, byte)) + anchor.wire)).key)
     )  # fmt: skip

@@ -1,4 +1,4 @@
-r"""Master files (RFC 1035 section 5.1): text to records, with the line of whatever is wrong.
+r"""Master files (RFC 1035 section 5.1): text to records, with the line of each error.
 
 ``$ORIGIN``, ``$TTL`` (RFC 2308 section 4), ``$INCLUDE``, ``$GENERATE`` (as BIND has it), parentheses, quotes, escapes,
 comments, types by number (RFC 3597).  Text is bytes: Latin-1 and UTF-8 are kept as they are.  Classes other than IN are refused.
@@ -22,7 +22,7 @@ from nameserver.zone import Zone, ZoneBuilder, kind
 MAX_FILE = 256 << 20
 #: Files included inside each other, and records that one $GENERATE makes.
 MAX_INCLUDES, MAX_GENERATED = 8, 65_536
-#: What makes a line more than words.
+#: Characters that split() does not understand.
 _SPECIAL = re.compile(rb'["();\\]')
 _TOKEN = re.compile(rb'"((?:[^"\\\n]|\\.)*)"|([()])|;[^\n]*|((?:[^\s"();\\]|\\.)+)|(["\\])', re.DOTALL)
 _RANGE = re.compile(rb"([0-9]{1,9})-([0-9]{1,9})(?:/([0-9]{1,9}))?")

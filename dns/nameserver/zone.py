@@ -66,7 +66,7 @@ class Zone:
         self._kinds = tuple(dict.fromkeys(question[-4:] for question in rrsets))
         #: Names that exist only because a name below them does (RFC 8020: empty non-terminals).
         self.empty: set[bytes] = set()
-        #: Delegations that are not themselves below a delegation, and owners of DNAME and CNAME.
+        #: Delegations that are not themselves below a delegation, and owners of DNAME.
         self.cuts: set[bytes] = set()
         self.dnames: set[bytes] = set()
         self._check()

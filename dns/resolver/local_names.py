@@ -1,4 +1,4 @@
-"""Names that never leave this host: answered without asking the root (RFC 6761, 6303, 7686, 8375).
+"""Names that the resolver answers itself, without a query to the root (RFC 6761, 6303, 7686, 8375).
 
 ``test.`` is not among them: in the lab it is a zone like any other.
 """
@@ -8,7 +8,7 @@ from dnsmessage.message import NOERROR, NXDOMAIN
 from resolver.cache import Entry, Negative, Rank
 from resolver.resolution import Resolved
 
-#: Seconds that a client may cache what is said here.
+#: TTL of these answers in seconds.
 TTL = 10_800
 #: Zones without names: reserved top-level domains, and reverse zones of private and special addresses.
 _EMPTY = [

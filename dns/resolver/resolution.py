@@ -29,7 +29,7 @@ MAX_TRIES = 6
 
 
 class Outcome(StrEnum):
-    """What one query to one server brought."""
+    """Result of one query to one server."""
 
     ANSWER = "answer"
     ALIAS = "alias"
@@ -101,7 +101,7 @@ class _Frame:
     #: Whether `zone` was taken from the cache, and the zones whose cached delegation was dropped because it led nowhere.
     cached_cut: bool = False
     dropped: set[Name] = field(default_factory=set)
-    #: What a reply said, also where its TTL does not let the cache keep it.
+    #: What a reply said: with a TTL of 0 it is not in the cache.
     result: Resolved | None = None
 
 
@@ -326,7 +326,7 @@ class Resolution:
         return outcome
 
     def _synthesise(self, frame: _Frame, answer: list[Record], rank: Rank, now: float) -> Record | None:
-        """Return the CNAME that a DNAME above the name means (RFC 6672 section 3.3), and cache the DNAME."""
+        """Return the CNAME that a DNAME above the name stands for (RFC 6672 section 3.3), and cache the DNAME."""
         for each in answer:
             if each.rdtype == rdtypes.DNAME and frame.qname.is_below(each.name) and frame.qname != each.name:
                 self._cache.put([each], rank, now)

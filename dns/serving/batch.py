@@ -28,7 +28,7 @@ SLOT, MAX_QUERY = 256, 4096
 QUICK = 128
 #: Bytes of the largest reply over UDP.
 MAX_REPLY = 4096
-#: Before each slot, so that the four counts of a header are one aligned 8-byte number.
+#: Bytes before the first slot, so that the four counts of each header are one aligned 8-byte number.
 _SHIFT = 4
 #: One cmsghdr with struct in_pktinfo (ip(7)).
 _CONTROL = 32
@@ -36,7 +36,7 @@ IP_PKTINFO = 8
 #: The four counts of a query without and with OPT.
 _PLAIN, _EDNS = bytes((0, 1, 0, 0, 0, 0, 0, 0)), bytes((0, 1, 0, 0, 0, 0, 0, 1))
 _OPT = len(encode_opt())
-#: Stands for "no finished answer" in a row of entries.
+#: The entry of a query without a finished answer.
 _MISS = bytes(24)
 
 Client = tuple[str, int]
@@ -120,7 +120,7 @@ class Batch:
         self._opt_at, self._opt_sizes = siov[4::6], siov[5::6]
         self._slot_at = siov[0::6]
         self._slots = array("Q", self._slot_at.tolist())
-        self._vectors_now = 2  # what every row has after the last batch; 0 for a mixture
+        self._vectors_now = 2  # parts of every reply in the last batch; 0 when they differed
         self._bases = range(0, BATCH * SLOT, SLOT)
         #: By slot and size of a query without OPT: where its question is.
         self._questions = [[slice(at + 12, at + size) for size in range(QUICK + 1)] for at in self._bases]

@@ -23,7 +23,7 @@ Handler = Callable[[bytes, Client, Transport], Reply | Awaitable[Reply]]
 ROUNDS = 8
 #: Replies over UDP that are awaited at once.  Further queries are dropped: the client asks again, the queue does not grow.
 MAX_PENDING = 4096
-#: Open TCP connections: an open one costs a client nothing.
+#: Open TCP connections; further ones are closed at once.
 MAX_CONNECTIONS = 512
 #: Answers that one TCP connection may wait for; its next query is read when one of them is sent.
 MAX_PIPELINED = 100
