@@ -2,8 +2,8 @@
 
     python bench/dns_queries.py [--seconds 3] [--repeat 5] [--json]
 
-dnsperf asks over UDP on loopback from one core, the server runs on another; rounds alternate, medians count.  The server's own
-CPU time is what is compared: it does not depend on whether dnsperf or other work keeps the server from being busy all the time.
+dnsperf asks over UDP on loopback from one core, the server runs on another; rounds alternate, medians count.  What is
+compared is answers per second of the server's CPU time, which does not depend on how busy dnsperf or other work leaves it.
 Needs root (a root server for the two resolvers on 127.0.1.10 port 53), nsd, unbound and dnsperf.
 """
 
@@ -267,8 +267,8 @@ def table(report: dict[str, Any]) -> str:
     large = report["million"]
     verdict = "kept" if report["kept"]["1,000,000 names"] else "BROKEN"
     lines.append(
-        f"1,000,000 names: {large['per_cpu_s']:,} per CPU-second, {large['loss']:.0%} less than with ten (promise {MAX_LOSS:.0%}); "
-        f"{large['memory_mib']} MiB (promise {MAX_MEMORY:.0f}); ready after {large['load_s']} s  {verdict}"
+        f"1,000,000 names: {large['per_cpu_s']:,} per CPU-second, {large['loss']:.0%} less than with ten "
+        f"(promise {MAX_LOSS:.0%}); {large['memory_mib']} MiB (promise {MAX_MEMORY:.0f}); ready after {large['load_s']} s  {verdict}"
     )
     lines.append(f"load average {report['load_average']:.1f}; {report['machine']}")
     return "\n".join(lines)

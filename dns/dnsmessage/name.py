@@ -1,7 +1,7 @@
 r"""Domain names in wire order (RFC 1035 section 3.1): any byte in a label, case kept, compared without it (RFC 4343).
 
-A name is stored as it is sent: a length byte before each label and a zero byte at the end.  `bytes.lower` folds all of it
-at once, because a length byte (at most 63) is never an upper-case letter.
+A name is stored as it is sent: a length byte before each label and a zero byte at the end.  `bytes.lower` folds all of
+it at once, because a length byte (at most 63) is never an upper-case letter.
 """
 
 from collections.abc import Iterable, Iterator
@@ -29,7 +29,7 @@ class Name:
 
     @classmethod
     def from_labels(cls, labels: Iterable[bytes]) -> "Name":
-        """Return the name with these labels, most specific first; raise `NameSyntaxError` when one is empty or too long."""
+        """Return the name with these labels, most specific first; raise `NameSyntaxError` for an empty or long one."""
         wire = bytearray()
         for label in labels:
             if not 0 < len(label) <= MAX_LABEL:
@@ -43,7 +43,7 @@ class Name:
 
     @classmethod
     def from_text(cls, text: str | bytes, origin: "Name | None" = None) -> "Name":
-        r"""Read ``www.example.com.`` (absolute) or, given *origin*, a relative name or ``@``; ``\.`` and ``\DDD`` escape.
+        r"""Read ``www.example.com.`` or, given *origin*, a relative name or ``@``; ``\.`` and ``\DDD`` escape.
 
         Text outside ASCII is taken as its UTF-8 bytes.
 

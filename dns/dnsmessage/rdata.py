@@ -1,4 +1,4 @@
-r"""RDATA between wire and presentation format (RFC 1035 section 5.1), one field at a time as `rdtypes.FIELDS` lists them.
+r"""RDATA between wire and presentation format (RFC 1035 section 5.1), field by field as `rdtypes.FIELDS` lists them.
 
 A type without fields, and any type on request, is written ``\# LENGTH HEX`` (RFC 3597 section 5).
 """
@@ -37,7 +37,7 @@ _B32_BACK = bytes.maketrans(b"0123456789ABCDEFGHIJKLMNOPQRSTUV", b"ABCDEFGHIJKLM
 
 
 def from_text(rdtype: int, words: Sequence[bytes], origin: Name | None) -> bytes:
-    r"""Return the RDATA that *words* of a master file say (quotes removed, escapes kept); relative names end in *origin*.
+    r"""Return the RDATA that *words* of a master file say (no quotes, escapes kept); relative names end in *origin*.
 
     Raises:
         RdataSyntaxError: wrong number or kind of words, or RDATA over 65,535 bytes.
@@ -161,7 +161,7 @@ def _string_bytes(word: bytes) -> bytes:
     return bytes(data)
 
 
-# --- one field: words to wire -------------------------------------------------------------------------------------------
+# --- one field: words to wire -----------------------------------------------------------------------------------------
 
 
 def _number(word: bytes, maximum: int) -> int:
@@ -388,7 +388,7 @@ _READ: dict[str, Reader] = {
 }
 
 
-# --- one field: wire to text --------------------------------------------------------------------------------------------
+# --- one field: wire to text ------------------------------------------------------------------------------------------
 
 
 def _take(wire: bytes, at: int, size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Record types: numbers, mnemonics, and the fields of their RDATA (RFC 1035 section 3.3 and the registry's later types).
+"""Record types: numbers, mnemonics, and fields of RDATA (RFC 1035 section 3.3 and the registry's later types).
 
 A type that is not in `FIELDS` is opaque bytes everywhere (RFC 3597).  Fields, in the order of the wire:
 
@@ -60,7 +60,8 @@ def _layout(fields: Sequence[str]) -> Layout:
     return tuple(_SIZES.get(field, field) for field in fields[:last])
 
 
-#: How to find the names inside RDATA, for types that have any: RFC 3597 section 4's list and every later type with a name.
+#: How to find the names inside RDATA, for types that have any: RFC 3597 section 4's list and every later type with a
+#: name.
 LAYOUTS: dict[int, Layout] = {number: _layout(fields) for number, fields in FIELDS.items() if "name" in fields}
 #: Types whose names may be compressed when sent (RFC 3597 section 4: those of RFC 1035 and no other).
 COMPRESSIBLE = frozenset({2, 3, 4, 5, 6, 7, 8, 9, 12, 14, 15})

@@ -24,7 +24,8 @@ class Answer:
 
     rcode: int
     authoritative: bool
-    #: The question's name or an ancestor that decides the answer; compression pointers into the question lead to it or above.
+    #: The question's name or an ancestor that decides the answer; compression pointers into the question lead to it or
+    #: above.
     anchor: Name
     answer: tuple[RRset, ...] = ()
     authority: tuple[RRset, ...] = ()

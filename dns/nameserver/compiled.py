@@ -1,7 +1,7 @@
 """A zone as finished answers: every answer of the ladder that depends on nothing but the length of the question's name.
 
-An exact name and type has one finished body.  A referral, NXDOMAIN, NODATA and a wildcard's RRset are the same for every
-name below their anchor but for compression pointers, which move with the length of the name: a `Tail` moves them.
+An exact name and type has one finished body.  A referral, NXDOMAIN, NODATA and a wildcard's RRset are the same for
+every name below their anchor but for compression pointers, which move with the length of the name: a `Tail` moves them.
 Aliases of wildcards, DNAME, ANY and answers that must be cut to fit stay with the ladder.
 """
 
@@ -35,7 +35,8 @@ class Tail:
     #: Where pointers are in the body, which is written for a question name two bytes longer than the anchor.
     pointers: tuple[int, ...]
     body: bytes
-    #: Bodies by length of the question's name.  Kept for the two negative answers only: a zone may have any number of cuts.
+    #: Bodies by length of the question's name.  Kept for the two negative answers only: a zone may have any number of
+    #: cuts.
     moved: dict[int, bytes] | None = None
 
     def at(self, length: int) -> bytes:
@@ -186,7 +187,7 @@ def _some(content: Answer) -> Tail:
 
 
 def _stranger(zone: Zone, anchor: Name) -> Name:
-    """Return a name just below *anchor* that does not exist; its label of one byte does not matter to compiled answers."""
+    """Return a name just below *anchor*, with a label of one byte, that does not exist."""
     return next(
         name for byte in range(256) if not zone.exists((name := Name(bytes((1, byte)) + anchor.wire)).key)
     )  # fmt: skip

@@ -1,7 +1,7 @@
 r"""Master files (RFC 1035 section 5.1): text to records, with the line of each error.
 
 ``$ORIGIN``, ``$TTL`` (RFC 2308 section 4), ``$INCLUDE``, ``$GENERATE`` (as BIND has it), parentheses, quotes, escapes,
-comments, types by number (RFC 3597).  Text is bytes: Latin-1 and UTF-8 are kept as they are.  Classes other than IN are refused.
+comments, types by number (RFC 3597).  Text is bytes: Latin-1 and UTF-8 are kept as they are.  Class IN only.
 """
 
 import io

@@ -7,7 +7,8 @@ from typing import Any
 from dnsmessage import Name, RemoteError, decode_query, rcode_to_text, rdtypes
 from serving import client_of
 
-#: When, transport, rcode; a query with its client, or a batch's questions (lower case) with a row of struct sockaddr_in.
+#: When, transport, rcode; a query with its client, or a batch's questions (lower case) with a row of struct
+#: sockaddr_in.
 _Single = tuple[float, str, int, bytes, str]
 _Batch = tuple[float, list[bytes], bytes]
 

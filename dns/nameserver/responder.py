@@ -1,4 +1,4 @@
-"""Queries in, responses out: finished answers first, the ladder for the rest.  It opens no socket and reads no clock."""
+"""Queries in, responses out: finished answers first, the ladder for the rest.  No socket, no clock."""
 
 from dataclasses import dataclass
 

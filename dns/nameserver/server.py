@@ -22,7 +22,8 @@ logger = log.get("nameserver")
 
 #: Queries kept for ``GET /admin/queries``: what an experiment has asked in its last seconds.
 QUERY_LOG = 2000
-#: Seconds after which the interpreter switches threads, so that a zone being compiled delays no answer; the default is 5 ms.
+#: Seconds after which the interpreter switches threads, so that a zone being compiled delays no answer; the default is
+#: 5 ms.
 SWITCH_INTERVAL = 0.001
 #: Records of one RRset that the admin API accepts.
 MAX_RECORDS = 100

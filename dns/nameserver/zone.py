@@ -1,8 +1,8 @@
 """A zone: the records of one name and below, down to its delegations (RFC 1034 section 4.2).
 
 Immutable once made: a change makes a new zone, so that an answer never sees half of one.  RRsets are stored as packed
-bytes by question (name in lower case, type and class on the wire), which takes a tenth of the memory of objects; `RRset` is
-what readers get.
+bytes by question (name in lower case, type and class on the wire), which takes a tenth of the memory of objects; readers
+get `RRset`.
 """
 
 import struct
@@ -145,7 +145,7 @@ class Zone:
         ]
 
     def replace(self, name: Name, rdtype: int, ttl: int, rdata: Iterable[bytes]) -> "Zone":
-        """Return the zone with the RRset of *name* and *rdtype* replaced (removed when empty) and the serial raised by one."""
+        """Return the zone with one RRset replaced, or removed when *rdata* is empty, and the serial raised by one."""
         if rdtype == rdtypes.SOA:
             raise ZoneError("expected any type but SOA: its serial is counted here")
         rrsets, new = dict(self.rrsets), tuple(dict.fromkeys(rdata))

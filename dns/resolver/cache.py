@@ -61,7 +61,7 @@ class Entry:
         return self.since + self.ttl
 
     def left(self, now: float) -> int:
-        """Return the seconds that remain at *now*, rounded to the nearest, so that caches behind us keep it as long on average."""
+        """Return the seconds that remain, to the nearest: caches behind us keep it as long as we do, on average."""
         return max(0, self.ttl - math.floor(now - self.since + 0.5))
 
     def until(self, now: float) -> float:
@@ -98,14 +98,14 @@ class Cache:
         return entry
 
     def get_stale(self, name: Name, rdtype: int, now: float) -> Entry | None:
-        """Return an answer that is live or expired less than *stale* seconds ago, with a TTL of `STALE_TTL` from *now*."""
+        """Return an answer that expired at most *stale* seconds ago, if at all, with a TTL of `STALE_TTL`."""
         entry = self._entries.get((name.key, rdtype))
         if entry is None or entry.expires + self._stale <= now or entry.rank < Rank.ANSWER:
             return None
         return replace(entry, since=now, ttl=STALE_TTL)
 
     def put(self, records: Sequence[Record], rank: Rank, now: float) -> Entry:
-        """Store one RRset for the shortest of its TTLs (RFC 2181 section 5.2), unless more trusted data lives; return it."""
+        """Store one RRset for its shortest TTL (RFC 2181 section 5.2), unless more trusted data lives; return it."""
         first = records[0]
         entry = Entry(rank, now, min(MAX_TTL, *(each.ttl for each in records)), tuple(records))
         self._store((first.name.key, first.rdtype), entry, now)

@@ -1,4 +1,4 @@
-"""Root hints: the servers that a resolver asks first (RFC 8109), as a master file of NS records at the root and their addresses."""
+"""Root hints: the servers that a resolver asks first (RFC 8109), as a master file of NS records and addresses."""
 
 import ipaddress
 from pathlib import Path

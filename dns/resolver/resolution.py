@@ -14,13 +14,15 @@ from dnsmessage.message import NOERROR, NXDOMAIN, YXDOMAIN
 from resolver.cache import NO_NAME, Cache, Entry, Negative, Rank
 from resolver.servers import Servers
 
-#: Referrals followed for one question.  Root, TLD, zone and a few delegations below need four or five; a loop needs more.
+#: Referrals followed for one question.  Root, TLD, zone and a few delegations below need four or five; a loop needs
+#: more.
 MAX_REFERRALS = 16
 #: CNAMEs followed for one question (BIND and Unbound: 11 to 16).
 MAX_ALIASES = 12
 #: Lookups of name servers' addresses inside lookups of name servers' addresses (CVE-2014-8500 had no limit).
 MAX_DEPTH = 5
-#: Queries sent for one question, nested lookups included (NXNSAttack, CVE-2020-12662: one question must not cause many).
+#: Queries sent for one question, nested lookups included (NXNSAttack, CVE-2020-12662: one question must not cause
+#: many).
 MAX_ASKS = 40
 #: Name servers without an address whose names are looked up for one delegation: what an attacker's referral can cause.
 MAX_SERVER_LOOKUPS = 5
@@ -98,7 +100,8 @@ class _Frame:
     referrals: int = 0
     #: Lookups of servers' addresses for the present delegation.
     lookups: int = 0
-    #: Whether `zone` was taken from the cache, and the zones whose cached delegation was dropped because it led nowhere.
+    #: Whether `zone` was taken from the cache, and the zones whose cached delegation was dropped because it led
+    #: nowhere.
     cached_cut: bool = False
     dropped: set[Name] = field(default_factory=set)
     #: What a reply said: with a TTL of 0 it is not in the cache.
@@ -199,7 +202,7 @@ class Resolution:
         return self.unusable(ask)
 
     def unusable(self, ask: Ask) -> Outcome:
-        """Record that the server does not serve the zone, failed or cannot be read: it is not asked again for this question."""
+        """Record a server that does not serve the zone, failed or cannot be read; it is not asked again for this."""
         self._frames[-1].useless.add(ask.address)
         return Outcome.LAME
 
@@ -275,7 +278,7 @@ class Resolution:
         return min(addresses, key=lambda a: (frame.tried.get(a, 0), self._servers.rank(a, now, self._rng)))
 
     def _descend(self, frame: _Frame, now: float) -> bool:
-        """Begin the lookup of a name server's address that the referral did not give; return False when none is left."""
+        """Look up the address of a server that the referral gave without one; return False when none is left."""
         if len(self._frames) > MAX_DEPTH or frame.lookups >= MAX_SERVER_LOOKUPS:
             return False
         busy = {each.qname for each in self._frames}

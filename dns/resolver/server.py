@@ -25,7 +25,8 @@ logger = log.get("resolver")
 
 #: Seconds that one question may take; clients give up after five.
 DEADLINE = 8.0
-#: Seconds for which a failure is cached, so that a hot name whose servers are down causes no flood of queries (RFC 9520: at least 1 s).
+#: Seconds for which a failure is cached, so that a hot name whose servers are down causes no flood of queries (RFC
+#: 9520: at least 1 s).
 FAILURE_TTL = 1.0
 #: Extended DNS error of an expired answer (RFC 8914 section 4.4).
 STALE_ANSWER = 3
@@ -97,8 +98,8 @@ class Server:
         self._failures: dict[tuple[Name, int], float] = {}
         #: By name and type.
         self._encoded: dict[tuple[bytes, int], Encoded] = {}
-        #: Answers that the listener sends without calling `handle`; and a heap of when each one's TTLs count down, its question,
-        #: and how often they have.
+        #: Answers that the listener sends without calling `handle`; and a heap of when each one's TTLs count down, its
+        #: question, and how often they have.
         self._hot = serving.Answers(QR | RA)
         self._due: list[tuple[float, bytes, int, Encoded]] = []
         #: Answers sent from `_hot` and not counted yet.

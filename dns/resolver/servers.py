@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 #: Time-outs in a row after which a server counts as unresponsive (RFC 9520 section 3.1: three).
 EJECT_AFTER = 3
-#: Seconds for which an unresponsive server is asked last (RFC 2308 section 7.2: at most five minutes); then one query probes it.
+#: Seconds for which an unresponsive server is asked last (RFC 2308 section 7.2: at most five minutes); then one query
+#: probes it.
 COOLDOWN = 60.0
 #: Weight of the newest round-trip time (RFC 6298 uses 1/8 for a stream of samples; servers are asked rarely).
 SRTT_WEIGHT = 0.3
-#: Servers that are remembered, each some 200 bytes: referrals can name any number of addresses.  The oldest is forgotten first.
+#: Servers that are remembered, each some 200 bytes: referrals can name any number of addresses.  The oldest is
+#: forgotten first.
 MAX_SERVERS = 4096
 
 
@@ -26,7 +28,8 @@ class Known:
     timeouts: int = 0
     #: Until when it is asked last.
     ejected_until: float = 0.0
-    #: False once it answered a query with EDNS by FORMERR, NOTIMP or BADVERS, and one without it properly (RFC 6891 section 7).
+    #: False once it answered a query with EDNS by FORMERR, NOTIMP or BADVERS, and one without it properly (RFC 6891
+    #: section 7).
     edns: bool = True
 
 

@@ -12,8 +12,8 @@ from dnsmessage.message import HEADER, PLAIN_UDP
 CHUNK = 1 << 20
 #: Room that every response needs next to its body: header and OPT.
 OVERHEAD = HEADER.size + 11
-#: Address and length of the body for the kernel's ``struct iovec``; then the counts of answers, authorities, additionals,
-#: and additionals with OPT, in network order.
+#: Address and length of the body for the kernel's ``struct iovec``; then the counts of answers, authorities,
+#: additionals, and additionals with OPT, in network order.
 ENTRY = struct.Struct("=QQ")
 COUNTS = struct.Struct("!4H")
 
@@ -26,8 +26,8 @@ class Answers:
     def __init__(self, flags: int) -> None:
         """Make an empty table; *flags* are the header's flags of every answer in it, rcode included."""
         self.flags = flags
-        #: Answers of at most 512 bytes.  `bytes.lower` on a whole question must not change its type, so the few types whose
-        #: number is a letter in ASCII are in `others`.
+        #: Answers of at most 512 bytes.  `bytes.lower` on a whole question must not change its type, so the few types
+        #: whose number is a letter in ASCII are in `others`.
         self.entries: dict[bytes, bytes] = {}
         #: Larger answers, and those types.
         self.others: dict[bytes, bytes] = {}
@@ -80,7 +80,7 @@ class Answers:
         self._lent.pop(question, None)
 
     def get(self, question: bytes) -> tuple[bytes, bytes] | None:
-        """Return counts (four of them, as in `COUNTS`) and body of the answer to a question in lower case but for its type."""
+        """Return counts (as in `COUNTS`) and body of the answer to a question whose name is in lower case."""
         entry = self.others.get(question) or (None if _has_letter(question[-4:]) else self.entries.get(question))
         if entry is None:
             return None
@@ -91,7 +91,7 @@ class Answers:
         """Take over the answers of *other*, which must not be changed from now on."""
         self.entries.update(other.entries)
         self.others.update(other.others)
-        self._chunks = other._chunks + self._chunks  # noqa: SLF001 - keeps their memory alive; the last one is still ours
+        self._chunks = other._chunks + self._chunks  # noqa: SLF001 - keeps their memory alive
 
 
 def _entry(address: int, size: int, counts: Counts) -> bytes:

@@ -1,8 +1,8 @@
-"""UDP in batches: one `recvmmsg`, one `sendmmsg`, and no Python per query where the answer is finished (`serving.answers`).
+"""UDP in batches: one `recvmmsg`, one `sendmmsg`, and no Python per query that has a finished answer.
 
-Queries of one batch that have the same header and OPT record are looked up by a few calls into C, and a response is sent from
-three places: header and question from where the query was received, the body from where it was compiled, and OPT.  Everything
-else goes to the handler one by one, and its reply into a slot of its own.
+If all queries of a batch have the same header and OPT record, a few calls into C look them up.  A response is sent from
+three places: header and question from where the query was received, the body from where it was compiled, and OPT.
+Everything else goes to the handler one by one, and its reply into a slot of its own.
 """
 
 import ctypes
@@ -22,7 +22,8 @@ from serving.answers import Answers
 
 #: Queries per system call: enough to share its cost, few enough to let timers and TCP through.
 BATCH = 64
-#: Bytes of a query that are received in place; the rest of a longer one, up to `MAX_QUERY`, goes to a buffer next to it.
+#: Bytes of a query that are received in place; the rest of a longer one, up to `MAX_QUERY`, goes to a buffer next to
+#: it.
 SLOT, MAX_QUERY = 256, 4096
 #: Bytes of a query without OPT that is looked up in a batch; names are rarely half as long.
 QUICK = 128
@@ -79,7 +80,7 @@ class Batch:
     """The buffers and the two calls for one socket."""
 
     def __init__(self, sock: socket.socket, *, wildcard: bool) -> None:
-        """Prepare *sock*; *wildcard*: it is bound to 0.0.0.0, and a reply must leave from the address that was asked."""
+        """Prepare *sock*; *wildcard*: it is bound to 0.0.0.0, so replies must leave from the address that was asked."""
         self._fd, self._wildcard = sock.fileno(), wildcard
         self.dropped = 0
         if wildcard:

@@ -1,6 +1,7 @@
 """One address, served over UDP and TCP (RFC 1035 section 4.2, RFC 7766).
 
-The handler receives bytes and returns bytes: decoding, policy and truncation are its own.  Finished answers do not reach it.
+The handler receives bytes and returns bytes: decoding, policy and truncation are its own.  Queries that have a finished
+answer do not reach it.
 """
 
 import asyncio
@@ -21,7 +22,8 @@ Handler = Callable[[bytes, Client, Transport], Reply | Awaitable[Reply]]
 
 #: Batches per readiness event: timers and TCP wait for no more than these.
 ROUNDS = 8
-#: Replies over UDP that are awaited at once.  Further queries are dropped: the client asks again, the queue does not grow.
+#: Replies over UDP that are awaited at once.  Further queries are dropped: the client asks again, the queue does not
+#: grow.
 MAX_PENDING = 4096
 #: Open TCP connections; further ones are closed at once.
 MAX_CONNECTIONS = 512
@@ -202,7 +204,7 @@ async def start(
         handler: called once per query that has no finished answer, on the event loop; may return an awaitable.
         finished: answers over UDP that need no handler.
         tcp_idle: seconds until an idle TCP connection is closed (RFC 7766 section 6.2.3).
-        shared: whether other processes may listen on the same port (SO_REUSEPORT); the kernel spreads clients over them.
+        shared: whether other processes may listen on the port too (SO_REUSEPORT); the kernel spreads clients over them.
 
     Raises:
         OSError: the address is in use or not ours.

@@ -1,4 +1,4 @@
-"""Reasons why a name has no answer; outcomes of a lookup have no Error suffix, because users of a resolver know them so."""
+"""Reasons why a name has no answer, named as users of a resolver know them."""
 
 
 class StubError(Exception):

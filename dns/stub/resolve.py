@@ -79,7 +79,7 @@ class _Base:
         return self.cache.flush(name)
 
     def known(self, name: str, rdtype: str = "A") -> Answer | None:
-        """Return an address literal or a cached answer, raise a cached negative answer; None when a server must be asked."""
+        """Return a literal or cached answer, raise a cached negative answer; None when a server must be asked."""
         try:
             literal = str(ipaddress.IPv4Address(name))
         except ValueError:
