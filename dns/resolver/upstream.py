@@ -6,8 +6,9 @@ import errno
 import random
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from dnsmessage import Message, MismatchError, Name, RemoteError, decode_reply, encode_query
 from dnsmessage.message import BADVERS, FORMERR, NOERROR, NOTIMP
@@ -15,6 +16,7 @@ from resolver.servers import COOLDOWN, Servers
 from telemetry import log
 
 logger = log.get("resolver")
+T = TypeVar("T")
 
 #: Seconds to wait for a server whose round-trip time is not known.
 FIRST_TIMEOUT = 0.8
@@ -113,16 +115,9 @@ class Upstream:
 
     async def _udp(self, wire: bytes, address: str) -> tuple[Message, int]:
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                transport, protocol = await loop.create_datagram_endpoint(
-                    lambda: _Datagrams(wire), remote_addr=(address, self.port)
-                )
-                break
-            except OSError as error:
-                if error.errno not in EXHAUSTED:
-                    raise
-            await asyncio.sleep(EXHAUSTED_RETRY)  # until another query has closed its socket, or our time is up
+        transport, protocol = await _patiently(
+            lambda: loop.create_datagram_endpoint(lambda: _Datagrams(wire), remote_addr=(address, self.port))
+        )
         try:
             transport.sendto(wire)
             return await protocol.reply
@@ -130,7 +125,7 @@ class Upstream:
             transport.close()
 
     async def _tcp(self, wire: bytes, address: str) -> tuple[Message, int]:
-        reader, writer = await asyncio.open_connection(address, self.port)
+        reader, writer = await _patiently(lambda: asyncio.open_connection(address, self.port))
         try:
             writer.write(struct.pack("!H", len(wire)) + wire)
             (length,) = struct.unpack("!H", await reader.readexactly(2))
@@ -142,6 +137,17 @@ class Upstream:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
         return decode_reply(wire, received), length + 2
+
+
+async def _patiently(open_socket: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Return what *open_socket* opens; while the system is exhausted, try again until the caller's time is up."""
+    while True:
+        try:
+            return await open_socket()
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+        await asyncio.sleep(EXHAUSTED_RETRY)  # another query will close its socket
 
 
 class _Datagrams(asyncio.DatagramProtocol):
