@@ -1,6 +1,7 @@
 import pytest
 
-from scenarios.slow_start import Round, rounds
+from experiments import parameters
+from scenarios.slow_start import Round, SlowStart, rounds
 
 
 @pytest.mark.parametrize(
@@ -25,3 +26,9 @@ def test_a_silence_starts_a_round(arrivals: list[tuple[float, int]], expected: l
 
 def test_a_gap_longer_than_the_round_trip_merges_rounds() -> None:
     assert len(rounds([(100, 10), (200, 20)], gap=150.0)) == 1
+
+
+@pytest.mark.parametrize(("size", "count"), [(14_150, 1), (14_151, 2), (43_110, 2), (43_111, 3)])
+def test_head_and_body_share_the_first_segments(size: int, count: int) -> None:
+    experiment = SlowStart(parameters.bind(SlowStart.settings, quick=True, given=[f"sizes={size}"]))
+    assert experiment.predict()[f"round trips for {size:,} bytes"].value == count
