@@ -1,4 +1,4 @@
-"""The key of a service's ACME account, kept in a file: whoever has it is the account (RFC 8555 section 7.3)."""
+"""The key of a service's ACME account, stored in a file; the key identifies the account (RFC 8555 section 7.3)."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ logger = log.get("renewal")
 
 
 def account_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Return the key in *path*; where there is none that we can use, make one and keep it there."""
+    """Return the key in *path*; create and store one if the file is missing or unusable."""
     try:
         key = load_pem_private_key(path.read_bytes(), None)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The shell: gets a certificate at start, renews it by schedule, shows and takes orders on the admin port."""
+"""The renewal agent: obtains a certificate at start, renews it by schedule, and serves the admin requests."""
 
 import asyncio
 import contextlib
@@ -20,26 +20,26 @@ from telemetry import AdminError, Request, Telemetry, log
 
 logger = log.get("renewal")
 
-#: Seconds between looks at the clock; short lives are seconds long, and a drill may move the clock at any time.
+#: Seconds between checks of the clock: lifetimes may be seconds, and a drill may change the clock at any time.
 TICK = 0.1
-#: Seconds until the CA is asked again when it would like us to renew, where it does not say (RFC 9773 section 4.3.3: 6 h).
+#: Seconds between polls of the CA's renewal information without Retry-After (RFC 9773 section 4.3.3: 6 h).
 ASK_AGAIN = 6 * 3600.0
 
 
 class Agent:
-    """Keeps one certificate fresh; `beside` makes one more for the same service."""
+    """Keeps one certificate renewed; `beside` returns an agent for an additional one."""
 
     def __init__(
         self, settings: Settings, telemetry: Telemetry, stub: AsyncStub | None = None, *, first: "Agent | None" = None
     ) -> None:
-        """Make one; `enrol` (or `obtain`), then `start`.
+        """Prepare the agent; then call `enrol` (or `obtain`), and `start`.
 
         Args:
-            settings: which certificate, and where it comes from.
+            settings: the certificate to obtain, and where from.
             telemetry: clock, faults, health, counters and admin port of the service.
-            stub: finds the CA.
-            first: the service's first agent; ours shares its challenges, counters and faults, and its own health checks
-                and admin paths end in its name.
+            stub: resolves the CA's name.
+            first: the service's first agent, if this is an additional one.  It shares the challenges, counters and faults of
+                the first; its health checks and admin paths end with its name.
         """
         self.settings, self.telemetry = settings, telemetry
         self.stub = stub if stub is not None else AsyncStub(clock=telemetry.clock)
@@ -59,7 +59,7 @@ class Agent:
         #: When the certificate came, when its renewal is due, and when it is tried next: seconds since the epoch.
         self._issued = self._due = self._next = 0.0
         self._rng = random.Random()
-        #: The suggestion that was taken in: serial, window.
+        #: The last suggestion that was applied: serial number, start and end of the window.
         self._suggested: tuple[str, float, float] | None = None
         self._client: AcmeClient | None = None
         self._lock = asyncio.Lock()
@@ -82,7 +82,7 @@ class Agent:
         telemetry.route("DELETE", f"/admin/schedule{at}", self._reset_schedule)
 
     def beside(self, name: str, key: str) -> "Agent":
-        """Return an agent for one more certificate of this service, which clients get who ask for *name*."""
+        """Return an agent for an additional certificate, presented to clients whose SNI is *name*."""
         settings = replace(self.settings, tls_dir=self.settings.tls_dir / name, names=(name,), key=key)
         settings.tls_dir.mkdir(mode=0o700, exist_ok=True)
         other = Agent(settings, self.telemetry, self.stub, first=self)
@@ -96,7 +96,7 @@ class Agent:
             self._check_health()
 
     async def enrol(self) -> bool:
-        """Say in health that there is no certificate yet, and `obtain` one; return False when the service is stopped before."""
+        """Report in health that there is no certificate yet, and `obtain` one; return False if the service is stopped first."""
         self.telemetry.health.set(self._check("certificate"), ok=False, detail="none yet")
         first = asyncio.ensure_future(self.obtain())
         stop = asyncio.ensure_future(self.telemetry.until_stopped())
@@ -110,7 +110,7 @@ class Agent:
         return True
 
     async def obtain(self) -> None:
-        """Use the pair on disk, or get one; try until it works or the task is cancelled."""
+        """Use the pair on disk, or obtain one; retry until it works or the task is cancelled."""
         now = self.telemetry.clock.time()
         try:
             self._issued = self.credentials.load(self.settings.names, now)
@@ -123,42 +123,42 @@ class Agent:
         while True:
             try:
                 await self.renew()
-            except Exception as error:  # `renew` has logged it; without a certificate all that is left is to try again
+            except Exception as error:  # logged by `renew`; without a certificate, keep trying
                 pause = min(2.0, 0.25 * 2**self._failed_in_a_row)
                 if isinstance(error, AcmeError) and error.retry_after is not None:
                     pause = max(pause, min(error.retry_after, MAX_RETRY_AFTER))
                 self.telemetry.health.set(self._check("certificate"), ok=False, detail=f"none yet: {error}")
-                await asyncio.sleep(pause)  # before it tries again
+                await asyncio.sleep(pause)  # until the next attempt
             else:
                 return
 
     def start(self) -> None:
-        """Renew by schedule from now on."""
+        """Start renewing by schedule."""
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._listen_to_the_ca())]
 
     async def stop(self) -> None:
-        """Renew no more."""
+        """Stop renewing."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def renew(self) -> str:
-        """Get a new key and certificate and use them; return the serial.
+        """Obtain a new key and certificate and use them; return the serial number.
 
         Raises:
-            AcmeError, PairError, OSError: it did not work; what was in use stays in use.
+            AcmeError, PairError, OSError: it failed; the old pair stays in use.
         """
         async with self._lock:
             try:
                 serial = await self._renew()
-            except Exception as error:  # whatever it is, it is counted, and the old pair goes on serving
+            except Exception as error:  # count every failure; the old pair stays in use
                 self._failed(error)
                 raise
         return serial
 
     async def _renew(self) -> str:
         client = self._acme_client()
-        key = await asyncio.to_thread(new_key, self.settings.key)  # no connection has to wait for RSA's primes
+        key = await asyncio.to_thread(new_key, self.settings.key)  # generating an RSA key must not block the event loop
         chain = await client.obtain(self.settings.names, key, self.challenges.put)
         now = self.telemetry.clock.time()
         pair = self._take(new_pair_pem(key, chain), now)
@@ -167,14 +167,14 @@ class Agent:
         self._failed_in_a_row, self.last_error = 0, ""
         self._counter.inc(result="ok")
         self._schedule()
-        # A clock that is ahead sees a new certificate as old: without a floor it would renew in a loop.
+        # If our clock is ahead, a new certificate looks old; without a minimum, we would renew in a loop.
         self._next = max(self._next, now + MIN_GAP * (pair.not_after - pair.not_before))
         self._check_health()
         logger.info("certificate_in_use", serial=pair.serial, names=list(pair.names), not_after=pair.not_after)
         return pair.serial
 
     def _take(self, pem: bytes, now: float) -> Pair:
-        """Use a new pair: safely, unless a fault says otherwise."""
+        """Use a new pair: safely, unless a fault is active."""
         switches, names = self.telemetry.faults, self.settings.names
         pem = faults.material(switches, pem)
         if not (switches.any_on and switches.hit("naive_reload")):
@@ -204,7 +204,7 @@ class Agent:
         self._due = self._next = renewal_time(self._issued, end, self._rng, self._rule.renew_at, self._rule.scale)
 
     def skew(self) -> float | None:
-        """Return by how many seconds our clock is ahead of what the CA's said last; None before it said anything."""
+        """Return by how many seconds our clock is ahead of the CA's; None before the CA's first response."""
         if self._client is None or self._client.ca_time is None:
             return None
         said, heard = self._client.ca_time
@@ -236,46 +236,46 @@ class Agent:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(TICK)  # from look to look
+            await asyncio.sleep(TICK)  # until the next check
             self._check_health()
             if self.telemetry.clock.time() < self._next:
                 continue
             if self.telemetry.faults.any_on and self.telemetry.faults.get("renewal_off") is not None:
-                if self._next == self._due:  # counted once for each renewal that did not happen
+                if self._next == self._due:  # count each skipped renewal once
                     self.telemetry.faults.hit("renewal_off")
                     self._next = self._due + TICK
                 continue
-            with contextlib.suppress(Exception):  # counted, logged and scheduled again by `renew`: never fatal
+            with contextlib.suppress(Exception):  # `renew` counts, logs and reschedules failures
                 await self.renew()
 
     async def _listen_to_the_ca(self) -> None:
-        """Ask when the CA would like us to renew, as often as it says (RFC 9773 section 4.3).
+        """Poll the CA's renewal information, as often as it asks for (RFC 9773 section 4.3).
 
-        In a task of its own: whatever goes wrong here, renewal goes on as if nobody had been asked.
+        Runs in a separate task, so that errors here do not affect renewal.
         """
         while True:
             pause = ASK_AGAIN
             try:
                 pair = self.credentials.pair
                 suggestion = await self._acme_client().suggestion(pair.leaf)
-            except Exception as error:  # never a reason not to renew
+            except Exception as error:  # must not affect renewal
                 logger.debug("no_renewal_information", error=str(error))
             else:
                 if suggestion is not None:
                     self.suggest(suggestion, pair.serial)
                     pause = min(max(suggestion.retry_after or ASK_AGAIN, MIN_RETRY), MAX_RETRY_AFTER)
-            await asyncio.sleep(pause)  # as the CA says, or by the rule
+            await asyncio.sleep(pause)  # until the next poll
 
     def suggest(self, suggestion: Suggestion, serial: str) -> None:
-        """Follow the CA where it wants *serial* renewed earlier than by our own rule: at a random moment of its window.
+        """Apply the CA's suggestion for *serial* if it is earlier than our own rule: at a random time in its window.
 
-        A window that is over means now: the certificate is about to be revoked.  One that is later than our own rule
-        changes nothing: the margin is ours to keep.
+        A window in the past means now, because the certificate is about to be revoked.  A window later than our own rule
+        is ignored, to keep our safety margin.
         """
         if serial != self.credentials.serial:
-            return  # renewed while the CA answered: its window is over, and would have the new one renewed at once
+            return  # replaced in the meantime; the old window would renew the new certificate at once
         if self._suggested == (self.credentials.serial, suggestion.start, suggestion.end):
-            return  # drawn already: drawing again with each answer would always end at the window's beginning
+            return  # already drawn; repeated draws would converge on the start of the window
         self._suggested = (self.credentials.serial, suggestion.start, suggestion.end)
         at = self._rng.uniform(suggestion.start, suggestion.end)
         if at < self._next and not self._failed_in_a_row:
@@ -295,7 +295,7 @@ class Agent:
     async def _renew_now(self, _: Request) -> dict[str, Any]:
         try:
             serial = await self.renew()
-        except Exception as error:  # the operator gets the reason, whatever it is
+        except Exception as error:  # report every error to the operator
             raise AdminError(502, str(error) or type(error).__name__) from None
         return {"serial": serial}
 
@@ -305,7 +305,7 @@ class Agent:
         return {"scale": rule.scale, "renew_at": rule.renew_at, "due": self._due, "next_renewal": self._next}
 
     def _set_schedule(self, request: Request) -> dict[str, Any]:
-        """Change the rule by which this service renews, and what is due under it."""
+        """Change the renewal rule, and reschedule."""
         try:
             rule, seed = self._rule.changed(request.json())
         except ValueError as error:
@@ -317,7 +317,7 @@ class Agent:
         return self._follow(rule)
 
     def _reset_schedule(self, _: Request) -> dict[str, Any]:
-        """Go back to the rule that the service was started with."""
+        """Restore the rule from the settings, and reschedule."""
         self._rng = random.Random()
         self.telemetry.altered.pop("renewal schedule", None)
         return self._follow(Rule(self.settings.renew_at))
@@ -329,7 +329,7 @@ class Agent:
         return self._show_schedule()
 
     def _alarms(self) -> list[str]:
-        """Return what health complains about in matters of this certificate."""
+        """Return the failing health checks of this certificate."""
         self._check_health()
         checks = self.telemetry.health.as_dict()["checks"]
         named = ((name, checks.get(self._check(name), {})) for name in health.CHECKS)

@@ -1,4 +1,4 @@
-"""What a service answers while the CA looks whether a name is its own (http-01, RFC 8555 section 8.3)."""
+"""Answers to the CA's http-01 challenges (RFC 8555 section 8.3)."""
 
 
 class Challenges:
@@ -8,12 +8,12 @@ class Challenges:
         self._answers: dict[str, str] = {}
 
     def put(self, token: str, answer: str | None) -> None:
-        """Answer *token* from now on, or (None) no more."""
+        """Answer requests for *token* with this text; None stops answering."""
         if answer is None:
             self._answers.pop(token, None)
         else:
             self._answers[token] = answer
 
     def answer(self, token: str) -> str | None:
-        """Return what to answer on ``/.well-known/acme-challenge/<token>``; None is 404."""
+        """Return the answer for ``/.well-known/acme-challenge/<token>``; None means 404."""
         return self._answers.get(token)

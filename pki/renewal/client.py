@@ -1,6 +1,6 @@
-"""An ACME client (RFC 8555): account, order, http-01, finalize, chain.  One `obtain` is one certificate.
+"""An ACME client (RFC 8555): account, order, http-01, finalize, download.  Each `obtain` gets one certificate.
 
-Speaks through aiohttp; knows nothing of files or schedules.
+Uses aiohttp; has nothing to do with files or schedules.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ from stub import AsyncStub, StubError
 REQUEST_TIMEOUT = 10.0
 #: Seconds for one whole order, validation included.
 ORDER_TIMEOUT = 45.0
-#: Seconds between looks at an order or authorization that is being worked on, where the CA does not say; grows up to
-#: the second.
+#: Seconds between polls of an order or authorization in progress, unless the CA sends Retry-After; grows from the first
+#: value to the second.
 FIRST_POLL, LAST_POLL = 0.05, 1.0
-#: Times that a request is sent again for a bad nonce (section 6.5: try again with the nonce in the error).
+#: Attempts at a request whose nonce is rejected (section 6.5: retry with the nonce in the error response).
 NONCE_RETRIES = 5
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class AcmeError(Exception):
     """The CA refused or failed.
 
     Attributes:
-        kind: the ACME problem type without its prefix; empty when nothing like it came.
+        kind: the ACME problem type without its prefix; empty if there was none.
         retry_after: seconds that the CA asked us to wait, if it did.
     """
 
@@ -68,7 +68,7 @@ class Suggestion:
 
 
 class StubResolver(AbstractResolver):
-    """Lets aiohttp resolve names through our own stub."""
+    """Lets aiohttp resolve names with our own stub resolver."""
 
     def __init__(self, stub: AsyncStub) -> None:
         self._stub = stub
@@ -94,7 +94,7 @@ class AcmeClient:
     """One account at one CA."""
 
     def __init__(self, directory: str, key: ec.EllipticCurvePrivateKey, trust: ssl.SSLContext, stub: AsyncStub) -> None:
-        """Make one.
+        """Prepare a client; requests are sent by `obtain` and `suggestion`.
 
         Args:
             directory: URL of the CA's directory.
@@ -111,8 +111,8 @@ class AcmeClient:
         self._directory: dict[str, Any] = {}
         self._nonce: str | None = None
         self._account: str | None = None
-        #: What the CA's clock said (HTTP Date, epoch, in the middle of its second) when it last answered, and our
-        #: monotonic clock then.
+        #: The CA's time in its last response (HTTP Date plus half a second, in seconds since the epoch), and our monotonic
+        #: time when it arrived.
         self.ca_time: tuple[float, float] | None = None
 
     async def obtain(self, names: Sequence[str], key: PrivateKey, answer: Callable[[str, str | None], None]) -> str:
@@ -120,8 +120,8 @@ class AcmeClient:
 
         Args:
             names: DNS names; the first becomes the common name.
-            key: of the certificate.
-            answer: called with a token and the key authorization to answer http-01 with, and with None when done.
+            key: the certificate's private key.
+            answer: called with a token and the key authorization that answers its http-01 challenge, then with None at the end.
 
         Returns:
             The chain as PEM, leaf first.
@@ -138,10 +138,10 @@ class AcmeClient:
                 answer(token, None)
 
     async def suggestion(self, leaf: x509.Certificate) -> Suggestion | None:
-        """Return when the CA suggests to renew *leaf*; None where it makes no suggestions (RFC 9773).
+        """Return when the CA suggests renewing *leaf*; None if it does not support renewal information (RFC 9773).
 
         Raises:
-            AcmeError: it failed, or its answer makes no sense.
+            AcmeError: the request failed, or the answer is malformed.
         """
         key = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier or b""
         serial = leaf.serial_number.to_bytes(leaf.serial_number.bit_length() // 8 + 1)  # as in DER: never negative
@@ -160,7 +160,7 @@ class AcmeClient:
 
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncIterator[aiohttp.ClientSession]:
-        """Talk to the CA; whatever goes wrong becomes an `AcmeError`."""
+        """Open an HTTP session; network errors and malformed answers become `AcmeError`."""
         connector = aiohttp.TCPConnector(resolver=StubResolver(self._stub), ssl=self._trust, limit=4)
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
         try:
@@ -247,7 +247,7 @@ class AcmeClient:
         """Send a signed request (POST-as-GET for None).
 
         Returns:
-            The JSON; the Location, or *url* where none came; seconds that the CA asks us to wait, if it does.
+            The JSON body; the Location field, or *url* without one; the seconds of Retry-After, if given.
         """
         async with await self._send(http, url, payload) as response:
             return (
@@ -274,13 +274,13 @@ class AcmeClient:
                 if error.kind == "badNonce":
                     continue
                 if error.kind == "accountDoesNotExist":
-                    self._account = None  # the CA lost us: register again next time
+                    self._account = None  # register again next time
                 raise
             return response
         raise AcmeError(f"{url}: {NONCE_RETRIES} nonces in a row were refused", "badNonce")
 
     async def _heard(self, response: aiohttp.ClientResponse) -> None:
-        """Note the CA's time; raise `AcmeError` for a response that is not 2xx, and give its connection back."""
+        """Record the CA's time; for a response that is not 2xx, release its connection and raise `AcmeError`."""
         try:
             stamp = parsedate_to_datetime(response.headers["Date"]).timestamp()
             self.ca_time = (stamp + 0.5, asyncio.get_running_loop().time())
@@ -300,7 +300,7 @@ class AcmeClient:
 
 
 def retry_after(text: str | None) -> float | None:
-    """Return the seconds of a Retry-After field, or None where there is none that can be read (RFC 9110 10.2.3)."""
+    """Return the seconds of a Retry-After field, or None if it is missing or invalid (RFC 9110 section 10.2.3)."""
     if text is None:
         return None
     if text.strip().isdecimal():
@@ -309,7 +309,7 @@ def retry_after(text: str | None) -> float | None:
         moment = parsedate_to_datetime(text)
     except ValueError:
         return None
-    if moment.tzinfo is None:  # "-0000": in UTC, from who does not say where they are
+    if moment.tzinfo is None:  # "-0000" means UTC without a time zone
         moment = moment.replace(tzinfo=dt.UTC)
     return max(0.0, (moment - dt.datetime.now(dt.UTC)).total_seconds())
 

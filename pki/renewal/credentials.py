@@ -1,10 +1,10 @@
-"""The pair in use, and its hot reload into listeners and pools that are running.
+"""The certificate in use, and its hot reload into running listeners and pools.
 
-A listener's own context never changes: its SNI callback hands each new handshake to the newest inner context.  (Live
-`load_cert_chain` is not atomic, and with a mismatched pair it breaks the server.)  A pair is checked, and tried in a
-scratch context, before anything uses it.
+A listener's own context never changes: its SNI callback gives each new handshake the newest inner context.  (On a live
+context, `load_cert_chain` is not atomic, and a mismatched pair breaks the server.)  A new pair is checked, and loaded
+into a scratch context, before it is used.
 
-`replace_naively` is the negative control of the drills: it does all of that wrong, on purpose.
+`replace_naively` is the negative control of the drills: it deliberately does all of this wrong.
 """
 
 import ssl
@@ -20,9 +20,9 @@ from renewal.material import Pair, PairError, ballast, read_pair
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """How whoever listens is to take a new pair."""
+    """How listeners should apply a new pair."""
 
-    #: Cut every connection and stop listening for *down_s* seconds, as a restart does; else change nothing.
+    #: Close every connection and stop listening for *down_s* seconds, like a restart; otherwise keep running.
     restart: bool = False
     down_s: float = 0.0
 
@@ -31,12 +31,12 @@ class Reload:
 class _Listener:
     client_ca: Path | None
     outer: ssl.SSLContext
-    #: The outer context holds a pair of its own: a naive reload loaded one into it.
+    #: Whether a naive reload loaded a pair into the outer context itself.
     live: bool = False
 
 
 class Credentials:
-    """What a service shows and trusts, now."""
+    """The certificate that a service presents, and the roots that it trusts."""
 
     def __init__(
         self,
@@ -46,13 +46,13 @@ class Credentials:
         naive: Callable[[], bool] = lambda: False,
         overweight: Callable[[str | None], int] = lambda _: 0,
     ) -> None:
-        """Keep the pair in *file* (0600), trust what *trust* (PEM) holds.
+        """Store the pair in *file* (mode 0600), and trust the roots in *trust*.
 
         Args:
             file: key and chain, PEM.
             trust: roots, PEM.
-            naive: whether what `replace_naively` did to live contexts still holds.
-            overweight: octets of `ballast` that the chain for a name (of the client's SNI) carries; 0: none.
+            naive: returns whether the effects of `replace_naively` should last.
+            overweight: returns the bytes of padding to add to the chain for a name in the client's SNI; 0 means none.
         """
         self.file, self.trust = file, trust
         self._naive, self._overweight = naive, overweight
@@ -100,7 +100,7 @@ class Credentials:
         return self.pair.not_after
 
     def load(self, names: Sequence[str], now: float) -> float:
-        """Use the pair on disk; return when it was written.  Raises `PairError` where it is missing or not good."""
+        """Use the pair on disk; return when it was written.  Raises `PairError` if it is missing or invalid."""
         try:
             pem, written = self.file.read_bytes(), self.file.stat().st_mtime
         except OSError as error:
@@ -113,26 +113,26 @@ class Credentials:
 
         Args:
             pem: key and chain.
-            names: that the certificate must hold.
+            names: DNS names that the certificate must have.
             now: seconds since the epoch.
-            reload: told to listeners; None changes nothing there.
+            reload: passed to listeners; None means that they keep running.
 
         Raises:
-            PairError: the pair is not good; the old one goes on serving.
+            PairError: the pair is invalid; the old one stays in use.
         """
         pair = read_pair(pem, names, now, self._anchors())
-        self._context(pair, None)  # OpenSSL takes it, or it raises before anything changed
+        self._context(pair, None)  # raises before anything has changed if OpenSSL rejects it
         atomic_write(self.file, pem, 0o600)
         self._use(pair, reload or Reload())
         return pair
 
     def replace_naively(self, pem: bytes, names: Sequence[str], now: float) -> Pair:
-        """Write *pem* over the old file and load it into the contexts that are serving, unchecked.
+        """Overwrite the file with *pem* and load it into the live contexts, without any check.
 
-        What it does to listeners lasts for as long as ``naive()`` says; then the last good pair serves again.
+        The effect on listeners lasts while ``naive()`` is true; after that, the last valid pair is used again.
 
         Raises:
-            PairError: it went wrong, and the listeners are left as OpenSSL left them.
+            PairError: loading failed; the listeners stay in whatever state OpenSSL left them.
         """
         for each in self._listeners:
             if not each.live and self._pair is not None:
@@ -145,7 +145,7 @@ class Credentials:
                 each.outer.load_cert_chain(self.file, password=b"")
             except (ssl.SSLError, ValueError) as error:
                 raise PairError(f"load_cert_chain on a live context failed: {error}") from None
-        # A server that does not look does not notice names, times or a missing chain either; the file's word is taken.
+        # A server without checks does not notice wrong names, dates or a missing chain, so use the certificate anyway.
         leaf = x509.load_pem_x509_certificates(pem)[0]
         before, after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
         try:
@@ -156,10 +156,10 @@ class Credentials:
         return pair
 
     def server_context(self, client_ca: Path | None = None) -> ssl.SSLContext:
-        """Return a context for a listener; it follows every renewal.
+        """Return a context for a listener that always uses the newest certificate.
 
         Args:
-            client_ca: PEM file; when given, clients must show a certificate that it leads to.
+            client_ca: PEM file of roots; if given, clients must present a certificate issued below one of them.
         """
         listener = _Listener(client_ca, _server_context(client_ca))
         self._newest(client_ca)
@@ -176,7 +176,7 @@ class Credentials:
         return listener.outer
 
     def beside(self, other: "Credentials") -> None:
-        """Show *other*'s certificate, as soon as it has one, to clients that ask for one of its names (RFC 6066 section 3)."""
+        """Present *other*'s certificate, once it has one, to clients whose SNI is one of its names (RFC 6066 section 3)."""
         self._others.append(other)
 
     def client_context(self) -> ssl.SSLContext:
@@ -225,7 +225,7 @@ class Credentials:
         return context
 
     def _load(self, context: ssl.SSLContext, pair: Pair) -> None:
-        path = self.file.with_name(f".{self.file.name}.try")  # OpenSSL reads files only
+        path = self.file.with_name(f".{self.file.name}.try")  # OpenSSL only reads files
         try:
             atomic_write(path, pair.pem, 0o600)
             context.load_cert_chain(path)
@@ -240,7 +240,7 @@ def _server_context(client_ca: Path | None) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if client_ca is not None:
-        # Changing the context in the SNI callback does not change this: it must stand on the outer one too.
+        # Switching the context in the SNI callback does not change this setting, so the outer context needs it too.
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(client_ca)
     return context

@@ -1,38 +1,38 @@
-"""What health says of a certificate: whether somebody must look, and at what.
+"""The health checks of a certificate.
 
-Pure: times are seconds since the epoch, and now is one of them.
+Pure functions: times, including the current one, are arguments in seconds since the epoch.
 """
 
 from dataclasses import dataclass
 
 from renewal.schedule import overdue, tolerated_skew
 
-#: What is judged: the certificate itself, the tries to renew it, and the clock by which both are seen.
+#: The checks: the certificate itself, the attempts to renew it, and the local clock.
 CHECKS = ("certificate", "renewal", "clock")
-#: Failures in a row at which health says so, however much life is left: one may be a hiccup, two are a pattern.
+#: Failed renewals in a row that make the check fail, however much lifetime is left; a single one may be chance.
 ALARM_AFTER = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """All that the health of one certificate depends on."""
+    """The input of the checks."""
 
-    #: When it came into our hands; nominal life begins there, not at the backdated *not_before*.
+    #: When we received the certificate; its nominal lifetime begins then, not at the backdated *not_before*.
     issued: float
     not_before: float
     not_after: float
-    #: When its renewal was to begin.
+    #: When its renewal is due.
     due: float
-    #: Tries in a row that failed, and what the last one failed of.
+    #: Number of failed attempts in a row, and the error of the last one.
     failures: int = 0
     last_error: str = ""
-    #: Seconds by which our clock is ahead of the CA's; None as long as the CA has said nothing.
+    #: Seconds by which our clock is ahead of the CA's; None if the CA's time is not known yet.
     skew: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is so in one of `CHECKS`."""
+    """The result of one of `CHECKS`."""
 
     check: str
     ok: bool
@@ -40,7 +40,7 @@ class Finding:
 
 
 def judge(condition: Condition, now: float) -> list[Finding]:
-    """Return a finding for each of `CHECKS`; of the clock only when it is known what the CA's says."""
+    """Return a finding for each of `CHECKS`; for the clock only if the CA's time is known."""
     findings = [_certificate(condition, now), _renewal(condition)]
     if condition.skew is not None:
         findings.append(_clock(condition, condition.skew))

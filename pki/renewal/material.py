@@ -1,6 +1,6 @@
-"""Key and chain in one PEM text: checked before use, and (for drills) spoilt on purpose.
+"""A key and its chain in one PEM text: validation, and (for drills) deliberate corruption.
 
-No file, no clock: the time is an argument.
+Reads no file and no clock: the time is an argument.
 """
 
 import datetime as dt
@@ -20,23 +20,23 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-#: Ways in which material goes bad between the CA and the server (fault ``broken_material``).
+#: Ways in which a pair can be corrupted between the CA and the server (fault ``broken_material``).
 SPOILT = ("key-mismatch", "truncated", "half-written", "unreadable")
-#: Kinds of keys that a certificate may be for; the first is what nobody has to ask for.
+#: Kinds of keys that a certificate may have; the first is the default.
 KEYS = ("ecdsa-p256", "rsa-2048")
-#: An extension that means nothing (RFC 5612: an arc for examples).
+#: An extension without meaning (RFC 5612 reserves the arc for examples).
 NOTHING = x509.ObjectIdentifier("1.3.6.1.4.1.32473.1")
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 class PairError(Exception):
-    """Key and chain that must not be used: mismatched, malformed, expired, untrusted, or for other names."""
+    """A key and chain must not be used: mismatched, malformed, expired, untrusted, or for other names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A private key and its chain, checked."""
+    """A validated private key and its chain."""
 
     pem: bytes
     names: tuple[str, ...]
@@ -49,24 +49,24 @@ class Pair:
 
     @property
     def leaf(self) -> x509.Certificate:
-        """The certificate itself, first of the chain."""
+        """The leaf certificate, the first in the chain."""
         return x509.load_pem_x509_certificates(self.pem)[0]
 
-    def __repr__(self) -> str:  # the generated one would show the key
+    def __repr__(self) -> str:  # the generated one would contain the key
         return f"<Pair {self.serial[:8]} {','.join(self.names)} {_utc(self.not_before)} to {_utc(self.not_after)}>"
 
 
 def read_pair(pem: bytes, names: Sequence[str], now: float, anchors: Sequence[x509.Certificate]) -> Pair:
-    """Check a key and chain in one PEM text, as the strictest client would.
+    """Validate a key and chain in one PEM text, as strictly as any client would.
 
     Args:
         pem: private key, leaf, chain.
-        names: that the leaf must hold.
+        names: DNS names that the leaf must have.
         now: seconds since the epoch.
-        anchors: roots, one of which the chain must lead to.
+        anchors: the trusted roots.
 
     Raises:
-        PairError: with what was expected and what came.
+        PairError: the pair is invalid; the message says what was expected.
     """
     try:
         key = load_pem_private_key(pem, None)
@@ -109,29 +109,29 @@ def new_key(kind: str) -> PrivateKey:
 
 
 def new_pair_pem(key: PrivateKey, chain: str) -> bytes:
-    """Return key and chain in one PEM text: one file, so that no crash leaves a half of a pair."""
+    """Return key and chain in one PEM text, to be stored in one file, so that a crash cannot leave half a pair."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + chain.encode()
 
 
 def spoil(kind: str, pem: bytes) -> bytes:
-    """Return *pem*, a good pair, gone bad in one of the ways of `SPOILT`."""
+    """Return *pem*, a valid pair, corrupted in one of the ways in `SPOILT`."""
     if kind not in SPOILT:
         raise ValueError(f"expected one of {', '.join(SPOILT)}; got {kind!r}")
     begin = pem.index(b"-----BEGIN CERTIFICATE-----")
-    if kind == "truncated":  # a full disk: the certificate ends in the middle
+    if kind == "truncated":  # as on a full disk: the certificate is incomplete
         return pem[: begin + 200]
-    if kind == "half-written":  # read while it is being written: the leaf is whole, its chain is not
+    if kind == "half-written":  # as when read while being written: the leaf is complete, the chain is not
         return pem[: pem.rindex(b"-----BEGIN CERTIFICATE-----") + 200]
     if kind == "key-mismatch":  # the key of another renewal
         stranger = ec.generate_private_key(ec.SECP256R1())
         return stranger.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + pem[begin:]
-    key = load_pem_private_key(pem, None)  # unreadable: nobody told the service the passphrase
+    key = load_pem_private_key(pem, None)  # unreadable: encrypted with a passphrase that the service does not have
     locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"not known here"))
     return locked + pem[begin:]
 
 
 def ballast(octets: int) -> bytes:
-    """Return a certificate (PEM) that no chain needs, with *octets* of nothing in it: what a careless operator sends along."""
+    """Return an unneeded certificate (PEM) with *octets* bytes of padding, as a careless operator might add to a chain."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ballast")])
     began = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), 1, began, began + dt.timedelta(days=3650))

@@ -1,4 +1,4 @@
-"""When to renew, and when to try again (Let's Encrypt's integration guide; RFC 9773 section 4).
+"""When to renew a certificate, and when to retry (Let's Encrypt's integration guide; RFC 9773 section 4).
 
 Pure: times are seconds since the epoch, randomness is passed in.  Rules that speak of days look at the *nominal*
 lifetime: in a drill 47 days may last 12 s, and are renewed as 47 days would be.
@@ -10,32 +10,32 @@ from dataclasses import dataclass
 #: Below this nominal lifetime certificates are renewed at half of it, else at two thirds.
 SHORT_LIFETIME = 10 * 86400.0
 SHORT_FRACTION, LONG_FRACTION = 1 / 2, 2 / 3
-#: Share of the lifetime by which renewals are spread, so that certificates issued together do not renew together.
+#: Share of the lifetime by which renewals vary, so that certificates issued together are not renewed together.
 JITTER = 0.02
-#: Seconds before the first to fourth further try, for a lifetime of `NOMINAL`; then daily.
+#: Seconds before the first four retries, for a lifetime of `NOMINAL`; after that, daily.
 RETRIES = (60.0, 600.0, 6000.0, 86400.0)
 NOMINAL = 90 * 86400.0
-#: No lifetime is so short that a CA in trouble deserves more than one try per second and host.
+#: Minimum seconds between retries, however short the lifetime, to protect a CA in trouble.
 MIN_RETRY = 1.0
-#: A CA that asks for more patience than this is not believed (RFC 9773 section 4.3.2 sets the same bound).
+#: Longest Retry-After, in seconds, that is honoured (RFC 9773 section 4.3.2 has the same bound).
 MAX_RETRY_AFTER = 86400.0
-#: Share of life that may pass between the moment of renewal and the alarm: several further tries fit.  And the seconds
-#: that an order over a far link takes: what is under way is not overdue.
+#: Share of the lifetime between the time of renewal and the alarm, which leaves room for several retries; and its
+#: minimum in seconds, which an order over a slow link takes.
 GRACE, MIN_GRACE = 0.05, 1.5
-#: Share of a certificate's validity below which no successful renewal follows another, whatever the clock says.
+#: Minimum time between two successful renewals, as a share of the validity, whatever the clock says.
 MIN_GAP = 0.1
-#: Seconds by which our clock may differ from the CA's: a share of the lifetime, between what the whole seconds of an
-#: HTTP date can show and what Kerberos tolerates.
+#: How far our clock may be off from the CA's: a share of the lifetime, bounded in seconds.  An HTTP date has a resolution
+#: of one second, and Kerberos tolerates five minutes.
 SKEW_SHARE, MIN_SKEW, MAX_SKEW = 0.01, 1.5, 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """By what a service renews; a drill may change it."""
+    """The rule by which a service schedules renewals; drills change it."""
 
-    #: Share of life at which to renew; None follows its nominal length.
+    #: Share of the lifetime at which to renew; None chooses it by the nominal lifetime.
     renew_at: float | None = None
-    #: Nominal seconds in one second.
+    #: Nominal seconds per real second.
     scale: float = 1.0
 
     def __str__(self) -> str:
@@ -45,10 +45,10 @@ class Rule:
         return " and ".join(words) or "is set by hand"
 
     def changed(self, body: object) -> tuple["Rule", int | None]:
-        """Return the rule that *body* (JSON) makes of this one, and the seed for its jitter where one is given.
+        """Return this rule changed by *body* (JSON), and the seed for the jitter, if one is given.
 
         Raises:
-            ValueError: the body makes no sense.
+            ValueError: the body is invalid.
         """
         if not isinstance(body, dict) or set(body) - {"scale", "renew_at", "seed"}:
             raise ValueError(f"expected scale, renew_at and seed at most, got {body!r}"[:200])
@@ -65,7 +65,7 @@ class Rule:
 def renewal_time(
     issued: float, not_after: float, rng: random.Random, fraction: float | None = None, scale: float = 1.0
 ) -> float:
-    """Return when to renew a certificate that was issued at *issued* and ends at *not_after*.
+    """Return when to renew a certificate that was issued at *issued* and expires at *not_after*.
 
     Args:
         issued: not the backdated notBefore: nominal life begins when the certificate is in hand.
@@ -86,17 +86,17 @@ def retry_delay(failures: int, lifetime: float, rng: random.Random) -> float:
     The steps shrink with the lifetime, never below `MIN_RETRY`, and are spread by a quarter.
     """
     step = RETRIES[min(failures, len(RETRIES)) - 1] * min(1.0, lifetime / NOMINAL)
-    # Scaled steps of a short lifetime are all below a second: doubling keeps them apart.
+    # With a short lifetime, all scaled steps are below a second, so double the delay instead.
     return max(step, min(MIN_RETRY * 2.0 ** (failures - 1), lifetime / 10, 30.0), MIN_RETRY) * rng.uniform(1.0, 1.25)
 
 
 def overdue(due: float, lifetime: float) -> float:
-    """Return when a renewal that was due at *due* is overdue enough for somebody to look."""
+    """Return when a renewal that was due at *due* becomes an alarm."""
     return due + max(GRACE * lifetime, MIN_GRACE)
 
 
 def tolerated_skew(lifetime: float) -> float:
-    """Return how many seconds our clock may differ from the CA's before somebody must look."""
+    """Return by how many seconds our clock may differ from the CA's before it is an alarm."""
     return min(MAX_SKEW, max(MIN_SKEW, SKEW_SHARE * lifetime))
 
 

@@ -1,4 +1,4 @@
-"""What a service needs to know to have a certificate, and the flags that say it."""
+"""The settings of a service that obtains certificates, and their flags."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ from renewal.material import KEYS
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a service needs to know to have a certificate."""
+    """What a service needs in order to obtain a certificate."""
 
     #: URL of the ACME directory.
     directory: str
@@ -19,18 +19,18 @@ class Settings:
     #: Root certificate, PEM.
     trust: Path
     names: tuple[str, ...]
-    #: Share of life at which to renew; None follows the lifetime (RFC 9773's advice).
+    #: Share of the lifetime at which to renew; None chooses it by the lifetime (as RFC 9773 advises).
     renew_at: float | None = None
     #: Of `renewal.material.KEYS`.
     key: str = KEYS[0]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of a service that renews."""
+    """Add the flags of a service that obtains certificates."""
     group = parser.add_argument_group("certificate")
     for flag, kind, metavar, text in (
         ("acme", str, "URL", "ACME directory, for example https://ca.example.com/directory"),
-        ("tls-dir", Path, "DIR", "folder of the account key, the key and the chain"),
+        ("tls-dir", Path, "DIR", "folder for the account key, the private key and the chain"),
         ("trust", Path, "FILE", "root certificate (PEM)"),
     ):
         variable = f"FIRSTBYTE_{flag.upper().replace('-', '_')}"
@@ -38,15 +38,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             f"--{flag}", type=kind, default=default, metavar=metavar, help=f"{text} (default: {variable})"
         )
-    group.add_argument("--cert-name", action="append", default=[], metavar="NAME", help="may be repeated")
-    group.add_argument("--cert-key", choices=KEYS, default=KEYS[0], help="kind of its key (default %(default)s)")
+    group.add_argument("--cert-name", action="append", default=[], metavar="NAME", help="DNS name (repeatable)")
+    group.add_argument("--cert-key", choices=KEYS, default=KEYS[0], help="type of its key (default %(default)s)")
     group.add_argument(
-        "--renew-at", type=_fraction, metavar="SHARE", help="of life, 0.1 to 0.9 (default 1/2, or 2/3 from 10 days on)"
+        "--renew-at",
+        type=_fraction,
+        metavar="SHARE",
+        help="share of the lifetime at which to renew, 0.1 to 0.9 (default 1/2, or 2/3 from 10 days on)",
     )
 
 
 def from_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Settings:
-    """Return the settings that *args* hold; a missing one is a usage error."""
+    """Return the settings in *args*; a missing one is a usage error."""
     wanted = {"--acme": args.acme, "--tls-dir": args.tls_dir, "--trust": args.trust, "--cert-name": args.cert_name}
     if missing := [flag for flag, value in wanted.items() if not value]:
         parser.error(f"expected {', '.join(missing)}")
@@ -54,7 +57,7 @@ def from_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Sett
 
 
 def further(text: str) -> tuple[str, str]:
-    """Parse NAME=KIND: a further certificate, and the kind of its key (an argparse type)."""
+    """Parse NAME=KIND, an additional certificate and the kind of its key (an argparse type)."""
     name, _, kind = text.partition("=")
     if not name or kind not in KEYS:
         raise argparse.ArgumentTypeError(f"expected NAME=KIND with a kind of {', '.join(KEYS)}; got {text!r}")

@@ -18,20 +18,22 @@ from tests.console.lab import ScriptedLab
 @asynccontextmanager
 async def polling(state: State, token_file: Path | None) -> AsyncIterator[asyncio.Queue[str]]:
     """Poll without a pause; yield a queue that gets "round" after each round, or the reason if it failed."""
-    told: asyncio.Queue[str] = asyncio.Queue()
-    poller = Poller(state, token_file, 0.05, on_round=lambda: told.put_nowait("round"), on_failure=told.put_nowait)
+    results: asyncio.Queue[str] = asyncio.Queue()
+    poller = Poller(
+        state, token_file, 0.05, on_round=lambda: results.put_nowait("round"), on_failure=results.put_nowait
+    )
     task = asyncio.create_task(poller.run())
     try:
-        yield told
+        yield results
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def rounds(told: asyncio.Queue[str], count: int) -> None:
+async def rounds(results: asyncio.Queue[str], count: int) -> None:
     async with asyncio.timeout(20):
         for _ in range(count):
-            assert await told.get() == "round"
+            assert await results.get() == "round"
 
 
 def declared(lab: ScriptedLab) -> hosts.Hosts:
@@ -40,8 +42,8 @@ def declared(lab: ScriptedLab) -> hosts.Hosts:
 
 async def test_every_host_gets_the_requests_of_its_role(lab: ScriptedLab) -> None:
     state = State(declared(lab), 0.0)
-    async with polling(state, lab.token_file) as told:
-        await rounds(told, 2)
+    async with polling(state, lab.token_file) as results:
+        await rounds(results, 2)
     snapshot = state.snapshot(1e10)
     assert repr(state) == "<State ok=18>"
     assert len(snapshot["links"]) == 28
@@ -62,8 +64,8 @@ async def test_without_the_token_hosts_are_up_and_refusals_are_an_alarm(lab: Scr
     wrong.write_text("wrong\n", encoding="ascii")
     for token_file in (wrong, tmp_path / "missing", None):
         state = State(declared(lab), 0.0)
-        async with polling(state, token_file) as told:
-            await rounds(told, 1)
+        async with polling(state, token_file) as results:
+            await rounds(results, 1)
         (alarm,) = state.snapshot(1e10)["alarms"]
         assert alarm["subject"] == "the console"
         assert "401" in alarm["why"] or "403" in alarm["why"]
@@ -72,15 +74,15 @@ async def test_without_the_token_hosts_are_up_and_refusals_are_an_alarm(lab: Scr
 
 async def test_a_host_that_refuses_is_down_and_back_when_it_answers(lab: ScriptedLab) -> None:
     state = State(declared(lab), 0.0)
-    async with polling(state, lab.token_file) as told:
-        await rounds(told, 1)
+    async with polling(state, lab.token_file) as results:
+        await rounds(results, 1)
         await lab["news"].stop()
-        await rounds(told, 4)
+        await rounds(results, 4)
         assert "down=1" in repr(state)
         (alarm,) = state.snapshot(time.time())["alarms"]
         assert (alarm["subject"], alarm["why"]) == ("news", "connection refused")
         await lab["news"].start()
-        await rounds(told, 3)
+        await rounds(results, 3)
     assert repr(state) == "<State ok=18>"
 
 
@@ -88,8 +90,8 @@ async def test_polling_leaves_no_socket_in_time_wait(lab: ScriptedLab) -> None:
     # The port may already be in TIME_WAIT because of an earlier connection of another program.
     before = time_wait(lab)
     state = State(declared(lab), 0.0)
-    async with polling(state, lab.token_file) as told:
-        await rounds(told, 3)
+    async with polling(state, lab.token_file) as results:
+        await rounds(results, 3)
     assert time_wait(lab) - before == set()
 
 
@@ -133,8 +135,8 @@ async def test_an_invalid_response_is_the_reason_that_a_host_is_down(answer: str
         port = server.sockets[0].getsockname()[1]
         host = hosts.Host("odd", "127.0.0.1", "odd.test", "near", "client", admin=f"127.0.0.1:{port}")
         state = State(hosts.Hosts({"near": "here"}, (host,)), 0.0)
-        async with polling(state, None) as told:
-            await rounds(told, 2)
+        async with polling(state, None) as results:
+            await rounds(results, 2)
     (alarm,) = state.snapshot(1e10)["alarms"]
     assert expected in alarm["why"]
 
