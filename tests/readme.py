@@ -107,7 +107,7 @@ def _output(command: Command, runtime: str) -> str:
         raise RuntimeError(
             f"expected exit code {command.code} of `{command.text}`, got {done.returncode}: {done.stderr}"
         )
-    return done.stdout if command.output else ""
+    return done.stdout.rstrip("\n") + "\n" if command.output else ""
 
 
 def main(arguments: list[str]) -> int:
