@@ -40,15 +40,21 @@ def test_commands_are_translated_for_network_namespaces() -> None:
     assert both[0].here("docker") == "docker run --rm image"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _no_file_is_left() -> Iterator[None]:
-    yield
+@pytest.fixture(scope="module")
+def lab_of_a_reader(shell: Shell) -> Iterator[Shell]:
+    """Give the lab; remove what the commands leave: a file, and, with Docker, a container of their own and Locust."""
+    yield shell
     (ROOT / "root.pem").unlink(missing_ok=True)
+    if shell.lab.runtime == "docker":
+        shell.here("docker", "rm", "--force", "mine")
+        remove = "docker compose --profile load rm --stop --force locust locust-worker"
+        shell.here("bash", "-c", f"cd {ROOT} && {remove}")
 
 
 @pytest.mark.system
 @pytest.mark.parametrize("command", COMMANDS, ids=[f"{number}-{re.sub(r'[^a-zA-Z]+', '-', each.text)[:50]}" for number, each in enumerate(COMMANDS)])  # fmt: skip
-def test_it_works(shell: Shell, command: Command) -> None:
+def test_it_works(lab_of_a_reader: Shell, command: Command) -> None:
+    shell = lab_of_a_reader
     if command.text in ELSEWHERE:
         pytest.skip(f"not here: {ELSEWHERE[command.text]}")
     here = command.here(shell.lab.runtime)
