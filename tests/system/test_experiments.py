@@ -67,11 +67,11 @@ def test_a_run_that_passes_leaves_a_report_with_its_picture(shell: Shell) -> Non
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("run", "handshak"), "expected a name of"),
+        (("run", "handshak"), "did you mean 'handshake'?"),
         (("run", "handshake", "--set", "rtt_ms=-1"), "expected rtt_ms to be a number (ms) from 5 to 500, got -1"),
         (("run", "handshake", "--set", "speed=1"), "expected a parameter of"),
         (("run", "all", "--set", "repeats=1"), "expected --set with one experiment"),
-        (("run",), "expected a name of"),
+        (("run",), "expected a name (resolution, "),
     ],
 )
 def test_a_wrong_experiment_or_parameter_is_refused_in_one_line(
@@ -89,7 +89,7 @@ def test_the_next_run_reverts_what_a_killed_run_left(shell: Shell, lab: Lab) -> 
         wrote = shell.on("lab", "sh", "-c", f"echo '{undo}' > /srv/results/.undo.json")
         assert wrote.code == 0, wrote.err
         answer = shell.firstbyte("run", "resolution", "--quick", "--json")
-        assert "a run before this one was cut off" in answer.err
+        assert "an earlier run was killed: undoing 1 injection" in answer.err
         links = {(each["from"], each["to"]): each["rtt_ms"] for each in lab.call("wan", "GET", "/admin/links")["links"]}
     finally:
         lab.call("wan", "DELETE", "/admin/links/access/near")
