@@ -1,5 +1,6 @@
 """What a terminal shows of experiments: what there is to run, one run, repeats of one, and how several ended."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ from experiments.result import headline, tone
 from firstbyte import terminal
 
 COLOURS = {"pass": "green", "fail": "red", "invalid": "yellow", "skipped": "yellow"}
-#: Where the console serves the results folder that hosts of the lab write to.
-CONSOLE = "http://127.0.0.1:8080/results"
+#: The variable with the console's port on this machine (docker-compose.yml), and its default.
+CONSOLE_PORT, USUAL_PORT = "FIRSTBYTE_CONSOLE_PORT", "8080"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +136,10 @@ def show_all(done: Sequence[Done], page: Path | None) -> None:
 
 
 def url(path: Path) -> str:
-    """Return the console's address of a file in the results folder; experiments always write it from inside the lab."""
-    return (
-        f"{CONSOLE}/{'/'.join(path.parts[path.parts.index('results') + 1 :])}" if "results" in path.parts else str(path)
-    )
+    """Return the console's address of a file in the results folder, which only the lab itself can open by its path."""
+    _, inside, rest = str(path).partition("/results/")
+    port = os.environ.get(CONSOLE_PORT) or USUAL_PORT
+    return f"http://127.0.0.1:{port}/results/{rest}" if inside else str(path)
 
 
 def _words(verdict: Verdict, control: str) -> str:

@@ -50,13 +50,14 @@ def test_a_control_that_fails_says_that_it_must(tmp_path: Path, capsys: pytest.C
     assert outcome.result.verdict.exit_code == 1
 
 
+@pytest.mark.parametrize("port", ["8080", "18080"])
 def test_a_run_inside_the_lab_says_where_a_browser_finds_its_report(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    port: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("FIRSTBYTE_CONSOLE_PORT", port)
     folder = Path("/srv/results/some/20261128T100000Z")
-    assert shown(made(tmp_path), folder, capsys).endswith(
-        "report: http://127.0.0.1:8080/results/some/20261128T100000Z/report.html"
-    )
+    expected = f"report: http://127.0.0.1:{port}/results/some/20261128T100000Z/report.html"
+    assert shown(made(tmp_path), folder, capsys).endswith(expected)
 
 
 @pytest.mark.parametrize("up", [True, False])
