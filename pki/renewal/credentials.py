@@ -27,9 +27,13 @@ class Reload:
     down_s: float = 0.0
 
 
+#: What a listener wants of its contexts: roots that clients' certificates must lead to, and protocols (RFC 7301).
+Kind = tuple[Path | None, tuple[str, ...]]
+
+
 @dataclass(slots=True, eq=False)
 class _Listener:
-    client_ca: Path | None
+    kind: Kind
     outer: ssl.SSLContext
     #: Whether a naive reload loaded a pair into the outer context itself.
     live: bool = False
@@ -58,8 +62,8 @@ class Credentials:
         self._naive, self._overweight = naive, overweight
         self._pair: Pair | None = None
         self._listeners: list[_Listener] = []
-        self._inner: dict[Path | None, ssl.SSLContext] = {}
-        self._heavy: dict[tuple[Path | None, int], ssl.SSLContext] = {}
+        self._inner: dict[Kind, ssl.SSLContext] = {}
+        self._heavy: dict[tuple[Kind, int], ssl.SSLContext] = {}
         self._others: list[Credentials] = []
         self._client: ssl.SSLContext | None = None
         self._callbacks: list[Callable[[Reload], None]] = []
@@ -121,7 +125,7 @@ class Credentials:
             PairError: the pair is invalid; the old one stays in use.
         """
         pair = read_pair(pem, names, now, self._anchors())
-        self._context(pair, None)  # raises before anything has changed if OpenSSL rejects it
+        self._context(pair, (None, ()))  # OpenSSL takes it, or it raises before anything changed
         atomic_write(self.file, pem, 0o600)
         self._use(pair, reload or Reload())
         return pair
@@ -155,21 +159,23 @@ class Credentials:
         self._use(pair, Reload())
         return pair
 
-    def server_context(self, client_ca: Path | None = None) -> ssl.SSLContext:
-        """Return a context for a listener that always uses the newest certificate.
+    def server_context(self, client_ca: Path | None = None, alpn: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLContext:
+        """Return a context for a listener; it follows every renewal.
 
         Args:
-            client_ca: PEM file of roots; if given, clients must present a certificate issued below one of them.
+            client_ca: PEM file; when given, clients must show a certificate that it leads to.
+            alpn: protocols, the preferred one first.
         """
-        listener = _Listener(client_ca, _server_context(client_ca))
-        self._newest(client_ca)
+        kind = (client_ca, alpn)
+        listener = _Listener(kind, _server_context(kind))
+        self._newest(kind)
 
         def switch(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _context: ssl.SSLContext) -> None:
             if listener.live:
                 if self._naive():
                     return
                 listener.live = False
-            connection.context = self._for(name)._newest(client_ca, self._overweight(name))  # noqa: SLF001 - our own class
+            connection.context = self._for(name)._newest(kind, self._overweight(name))  # noqa: SLF001 - our own class
 
         listener.outer.sni_callback = switch
         self._listeners.append(listener)
@@ -194,7 +200,7 @@ class Credentials:
         self._callbacks.append(callback)
 
     def _use(self, pair: Pair, reload: Reload) -> None:
-        inner = {client_ca: self._context(pair, client_ca) for client_ca in self._inner}
+        inner = {kind: self._context(pair, kind) for kind in self._inner}
         self._pair, self._inner, self._client = pair, inner, None
         self._heavy.clear()
         for callback in self._callbacks:
@@ -203,15 +209,15 @@ class Credentials:
     def _for(self, name: str | None) -> "Credentials":
         return next((each for each in self._others if each.ready and name in each.names), self)
 
-    def _newest(self, client_ca: Path | None, octets: int = 0) -> ssl.SSLContext:
+    def _newest(self, kind: Kind, octets: int = 0) -> ssl.SSLContext:
         if octets:
-            if (client_ca, octets) not in self._heavy:
+            if (kind, octets) not in self._heavy:
                 pair = replace(self.pair, pem=self.pair.pem + ballast(octets))
-                self._heavy[client_ca, octets] = self._context(pair, client_ca)
-            return self._heavy[client_ca, octets]
-        if client_ca not in self._inner:
-            self._inner[client_ca] = self._context(self.pair, client_ca)
-        return self._inner[client_ca]
+                self._heavy[kind, octets] = self._context(pair, kind)
+            return self._heavy[kind, octets]
+        if kind not in self._inner:
+            self._inner[kind] = self._context(self.pair, kind)
+        return self._inner[kind]
 
     def _anchors(self) -> list[x509.Certificate]:
         try:
@@ -219,8 +225,8 @@ class Credentials:
         except (OSError, ValueError) as error:
             raise PairError(f"{self.trust}: expected trust anchors in PEM: {error}") from None
 
-    def _context(self, pair: Pair, client_ca: Path | None) -> ssl.SSLContext:
-        context = _server_context(client_ca)
+    def _context(self, pair: Pair, kind: Kind) -> ssl.SSLContext:
+        context = _server_context(kind)
         self._load(context, pair)
         return context
 
@@ -235,10 +241,11 @@ class Credentials:
             path.unlink(missing_ok=True)
 
 
-def _server_context(client_ca: Path | None) -> ssl.SSLContext:
+def _server_context(kind: Kind) -> ssl.SSLContext:
+    client_ca, alpn = kind
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(list(alpn))
     if client_ca is not None:
         # Switching the context in the SNI callback does not change this setting, so the outer context needs it too.
         context.verify_mode = ssl.CERT_REQUIRED

@@ -1,6 +1,6 @@
 """The edge: terminates TLS and forwards to origins over pooled mTLS connections (RFC 9110, RFC 9112).
 
-HTTP/1.1, HTTP/1.0 and WebSocket; no HTTP/2, no cache.
+HTTP/2, HTTP/1.1, HTTP/1.0 and WebSocket in front, HTTP/1.1 behind; no cache.
 """
 
 from edge.errors import BadRequestError, EdgeError, UpstreamError

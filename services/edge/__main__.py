@@ -26,6 +26,8 @@ from tlsreload import CertificateFiles, ReloadError, ReloadingContext
 
 #: Open files in addition to one for each client: connections to origins, listeners, logs.
 OTHER_FILES = 1024
+#: Protocols that clients are offered, the preferred one first.
+ALPN = ("h2", "http/1.1")
 #: Share of its life that a certificate of ours must have left; below it, /health says so.
 LEFT = 0.1
 #: Seconds between two looks at certificate files and at what they have left.
@@ -135,7 +137,7 @@ def _allow_files(count: int) -> bool:
 
 def _static(args: argparse.Namespace) -> ReloadingContext:
     pairs = [CertificateFiles(*each) for each in zip(args.cert, args.key, strict=True)]
-    return ReloadingContext(pairs, client_ca=args.client_ca)
+    return ReloadingContext(pairs, client_ca=args.client_ca, alpn=ALPN)
 
 
 async def _run(
@@ -159,7 +161,7 @@ async def _run(
             return
         context = static.context if static is not None else None
         if agent is not None:
-            context = agent.credentials.server_context(args.client_ca)
+            context = agent.credentials.server_context(args.client_ca, ALPN)
         if args.https:
             await _listen(proxy, args.https, "https", context=context)
         if args.https_fresh:

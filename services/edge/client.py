@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from edge.bodies import Body, BodyError, request_body
 from edge.errors import REASONS, BadRequestError, EdgeError
+from edge.exchange import Responder
 from edge.heads import RequestHead, ResponseHead, early_refusal, request_head
 from edge.remembered import Remembered
 from edge.timeouts import Timeouts
@@ -80,25 +81,63 @@ class Work(Protocol):
         """Forget the request: the client is gone, or will never send the rest."""
 
 
+class Peer(Protocol):
+    """A client connection, whatever version of HTTP it speaks."""
+
+    address: str
+    tls: bool
+    #: Whether it was accepted only to be told that the edge is full.
+    rejected: bool
+    #: Whether its X-Forwarded-For is not believed.
+    distrusted: bool
+    #: Fields that every response gets.
+    more: bytes
+    transport: Any
+    #: When `expire` is to be called: `time.monotonic`.
+    deadline: float
+
+    @property
+    def quiet_since(self) -> float | None:
+        """Since when no request is under way; None while one is, and of a connection that is being closed."""
+
+    def refuse(self, error: EdgeError) -> None:
+        """Say why, and close."""
+
+    def drain(self) -> None:
+        """Close now when nothing is under way, else after the response."""
+
+    def evict(self) -> None:
+        """Close although more requests may come: another client needs the place."""
+
+    def expire(self, now: float) -> None:
+        """Act on `deadline`, which is over."""
+
+    def abort(self) -> None:
+        """Cut the connection."""
+
+
 class Service(Protocol):
     """What serves the requests of clients."""
 
     timeouts: Timeouts
 
-    def handle(self, client: "Client", head: RequestHead) -> Work | None:
+    def handle(self, client: Responder, head: RequestHead) -> Work | None:
         """Return what serves a request, not yet started; None when it was answered at once (`Client.respond`).
 
         Raises:
             EdgeError: it is not served.
         """
 
-    def connected(self, client: "Client") -> None:
+    def connected(self, client: Peer) -> None:
         """A client is connected, TLS included."""
 
-    def disconnected(self, client: "Client") -> None:
+    def disconnected(self, client: Peer) -> None:
         """A client is gone."""
 
-    def done(self, client: "Client", work: Work | None, status: int | str) -> None:
+    def http2(self, client: "Client") -> asyncio.Protocol:
+        """Return what takes over from a client that has chosen HTTP/2."""
+
+    def done(self, client: Responder, work: Work | None, status: int | str) -> None:
         """A request ended with this status, or with a word for what cut it short."""
 
     def keep_alive_limit(self) -> float | None:
@@ -173,12 +212,7 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport, self.handshake = transport, None
         self.address = (transport.get_extra_info("peername") or ("", 0))[0]
-        self.suffix = b"%b\r\nx-forwarded-proto: %b\r\n" % (self.address.encode(), self.scheme.encode())
-        if self.tls:
-            tls = transport.get_extra_info("ssl_object")
-            self.suffix += b"x-forwarded-tls: %b\r\n" % _describe(tls)
-            if tls.context.verify_mode is not ssl.VerifyMode.CERT_NONE:
-                self.suffix += b"x-forwarded-client-cert: %b\r\n" % _identity(tls)
+        self.suffix = describe(transport, self.address, self.scheme)
         self.transport.set_write_buffer_limits(HIGH_WATER)
         self.deadline = time.monotonic() + self.service.timeouts.head
         self.service.connected(self)
@@ -225,6 +259,10 @@ class Client(asyncio.Protocol):
         self.paused = False
         if self._work is not None:
             self._work.client_writable(writable=True)
+
+    def negotiated(self, protocol: str | None) -> asyncio.Protocol:
+        """Return what reads the connection, now that TLS has chosen a protocol (RFC 7301): this, or HTTP/2."""
+        return self.service.http2(self) if protocol == "h2" else self
 
     # --- for the service and the exchange ---------------------------------------------------------------------------
 
@@ -566,14 +604,22 @@ class Client(asyncio.Protocol):
             self._close()
 
 
-def _describe(tls: ssl.SSLObject) -> bytes:
-    cipher = tls.cipher()
-    return _description(tls.version(), cipher[0] if cipher else "?", bool(tls.session_reused))
+def describe(transport: asyncio.BaseTransport, address: str, scheme: str) -> bytes:
+    """Return what origins hear about a client: its address, and what its connection is like."""
+    suffix = b"%b\r\nx-forwarded-proto: %b\r\n" % (address.encode(), scheme.encode())
+    tls = transport.get_extra_info("ssl_object")
+    if tls is not None:
+        cipher = tls.cipher()
+        suffix += _description(tls.version(), cipher[0] if cipher else "?", bool(tls.session_reused))
+        if tls.context.verify_mode is not ssl.VerifyMode.CERT_NONE:
+            suffix += b"x-forwarded-client-cert: %b\r\n" % _identity(tls)
+    return suffix
 
 
 @cache
 def _description(version: str | None, cipher: str, resumed: bool) -> bytes:
-    return f"version={version}; cipher={cipher}; resumed={'yes' if resumed else 'no'}".encode()
+    told = f"version={version}; cipher={cipher}; resumed={'yes' if resumed else 'no'}"
+    return f"x-forwarded-tls: {told}\r\n".encode()
 
 
 def _identity(tls: ssl.SSLObject) -> bytes:

@@ -64,6 +64,20 @@ class Downstream(Protocol):
         """Send 101 and *data*; from here on every byte of the client belongs to another protocol."""
 
 
+class Responder(Downstream, Protocol):
+    """A client's side of a request, as the service sees it."""
+
+    #: ``http`` or ``https``.
+    scheme: str
+    #: The listener's name in metrics.
+    listener: str
+    #: The client's IP address.
+    address: str
+
+    def respond(self, status: int, body: bytes, kind: bytes, *, more: bytes = b"", head_only: bool = False) -> None:
+        """Send a response of the edge's own."""
+
+
 class Exchange:
     """One request and its response."""
 

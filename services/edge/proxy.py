@@ -13,10 +13,11 @@ from typing import Any
 
 from edge.acceptor import Acceptor
 from edge.admission import Admission, Admit, Reject, Reset
-from edge.client import Client, Work
+from edge.client import Client, Peer, Work
 from edge.errors import BadRequestError, EdgeError, UpstreamError
-from edge.exchange import Exchange
+from edge.exchange import Exchange, Responder
 from edge.heads import RequestHead
+from edge.http2 import Http2Client
 from edge.route_pool import RoutePool
 from edge.routes import Route, find
 from edge.settings import Network, Settings
@@ -84,7 +85,7 @@ class Proxy:
         self.draining = False
         self.admission = admission or Admission(settings.clients.max)
         self._by_address: Counter[str] = Counter()
-        self._clients: set[Client] = set()
+        self._clients: set[Peer] = set()
         self._exchanges: set[Exchange] = set()
         self._routed: dict[str, RoutePool] = {}
         self._acceptors: list[Acceptor] = []
@@ -227,7 +228,15 @@ class Proxy:
 
     # --- for clients ------------------------------------------------------------------------------------------------
 
-    def connected(self, client: Client) -> None:
+    def http2(self, client: Client) -> Http2Client:
+        """Return what takes over from a client that has chosen HTTP/2."""
+        taking_over = Http2Client(client)
+        if client in self._clients:
+            self._clients.remove(client)
+            self._clients.add(taking_over)
+        return taking_over
+
+    def connected(self, client: Peer) -> None:
         """Count a client's handshake."""
         address, clients = client.address, self.settings.clients
         self._by_address[address] += 1
@@ -243,7 +252,7 @@ class Proxy:
         elif self.draining:
             client.drain()
 
-    def disconnected(self, client: Client) -> None:
+    def disconnected(self, client: Peer) -> None:
         """Forget a client that is gone, or never connected."""
         if client in self._clients:
             if client.address:
@@ -260,7 +269,7 @@ class Proxy:
             return float((faults.get("short_keep_alive") or {}).get("s", 0))
         return None
 
-    def handle(self, client: Client, head: RequestHead) -> Work | None:
+    def handle(self, client: Responder, head: RequestHead) -> Work | None:
         """Return the exchange that forwards a request; None when the edge itself answered it.
 
         Raises:
@@ -290,7 +299,7 @@ class Proxy:
         self._exchanges.add(exchange)
         return exchange
 
-    def done(self, client: Client, work: Work | None, status: int | str) -> None:
+    def done(self, client: Responder, work: Work | None, status: int | str) -> None:
         """Count a request that ended."""
         listener = client.listener
         self._counted[listener, status] += 1
@@ -306,7 +315,7 @@ class Proxy:
         latencies[bisect_left(BUCKETS, took)] += 1
         latencies[-1] += took
 
-    def _log(self, client: Client, work: Work | None, status: int | str) -> None:
+    def _log(self, client: Responder, work: Work | None, status: int | str) -> None:
         """Write a line of the access log: for every request that failed, and a share of the others."""
         failed = isinstance(status, str) or status >= 500
         if not failed and random.random() >= (self.settings.log_sample or 0.0):
@@ -335,13 +344,13 @@ class Proxy:
         self._routed[path] = pool = self.pools[route]
         return pool
 
-    def _answer_challenge(self, client: Client, head: RequestHead) -> None:
+    def _answer_challenge(self, client: Responder, head: RequestHead) -> None:
         answer = self.challenge(head.path[len(CHALLENGE) :])
         status = 404 if answer is None else 200
         client.respond(status, (answer or "").encode(), b"text/plain", head_only=head.method == b"HEAD")
         self.done(client, None, status)
 
-    def _answer_here(self, client: Client, head: RequestHead) -> None:
+    def _answer_here(self, client: Responder, head: RequestHead) -> None:
         """Answer a request that may go no further (RFC 9110 section 7.6.2)."""
         if head.method == b"OPTIONS":
             client.respond(

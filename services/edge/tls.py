@@ -29,6 +29,7 @@ class TlsTransport(asyncio.Protocol):
         "_on_failure",
         "_paused",
         "_raw",
+        "_reader",
         "_timer",
         "_tls",
     )
@@ -50,6 +51,8 @@ class TlsTransport(asyncio.Protocol):
         """
         self._tls = TlsConnection(context, None)
         self._client = client
+        #: What gets the plaintext: the client, or HTTP/2 in its place.
+        self._reader: asyncio.Protocol = client
         self._on_failure, self._on_end = on_failure, on_end
         self._raw: Any = None
         self._connected = self._closing = self._paused = self._last = False
@@ -92,18 +95,18 @@ class TlsTransport(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
         if self._connected:
-            self._client.connection_lost(exc)
+            self._reader.connection_lost(exc)
         else:
             self._on_end(self)
             self._client.never_connected()
 
     def pause_writing(self) -> None:
         if self._connected:
-            self._client.pause_writing()
+            self._reader.pause_writing()
 
     def resume_writing(self) -> None:
         if self._connected:
-            self._client.resume_writing()
+            self._reader.resume_writing()
 
     # --- the client's transport -------------------------------------------------------------------------------------
 
@@ -203,13 +206,14 @@ class TlsTransport(asyncio.Protocol):
             self._flush()
         self._connected = True
         self._on_end(self)
-        self._client.connection_made(self)  # type: ignore[arg-type]  # all of a transport that a client uses
+        self._reader = self._client.negotiated(self._tls.object.selected_alpn_protocol())
+        self._reader.connection_made(self)  # type: ignore[arg-type]  # all of a transport that a client uses
         return bool(self._tls.pending)
 
     def _deliver(self, plain: bytes, *, end: bool = False) -> None:
         if not self._closing:
             if plain:
-                self._client.data_received(plain)
+                self._reader.data_received(plain)
             if end or not plain:
                 self.close()
 

@@ -31,6 +31,7 @@ class Bench(Peers):
         timeouts: Timeouts | None = None,
         pooled: bool = True,
         tls: bool = False,
+        alpn: tuple[str, ...] = (),
         **more: Any,
     ) -> tuple[Proxy, int]:
         """Start an edge with one route to *targets*."""
@@ -39,6 +40,8 @@ class Bench(Peers):
         settings = Settings((Route("/", targets, limits=limits),), timeouts or Timeouts(drain=0.3))
         proxy = Proxy(Telemetry("edge"), settings, stub, lambda: client, **more)
         context = self.papers.server("www.example.com") if tls else None
+        if context is not None and alpn:
+            context.set_alpn_protocols(list(alpn))
         _, port = await proxy.listen(("127.0.0.1", 0), "test", context=context, pooled=pooled)
         self.stack.push_async_callback(proxy.close)
         return proxy, port

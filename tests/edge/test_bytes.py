@@ -97,19 +97,22 @@ class Recorder:
     def __init__(self) -> None:
         self.asked: list[tuple[bytes, bytes, bytes]] = []
 
-    def connected(self, client: Client) -> None:
+    def connected(self, client: Any) -> None:
         pass
 
-    def disconnected(self, client: Client) -> None:
+    def disconnected(self, client: Any) -> None:
         pass
 
-    def done(self, client: Client, work: Any, status: int | str) -> None:
+    def done(self, client: Any, work: Any, status: int | str) -> None:
         pass
 
     def keep_alive_limit(self) -> float | None:
         return None
 
-    def handle(self, client: Client, head: RequestHead) -> Recorded:
+    def http2(self, client: Client) -> asyncio.Protocol:
+        return client
+
+    def handle(self, client: Any, head: RequestHead) -> Recorded:
         return Recorded(self.asked, client, head)
 
 

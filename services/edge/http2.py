@@ -1,0 +1,554 @@
+"""HTTP/2 in front of the edge (RFC 9113), through the library h2; origins are spoken to in HTTP/1.1 all the same.
+
+A stream's request is written out as an HTTP/1.1 head and read by the same strict reader as any other (`edge.heads`), so
+that no rule is written twice.  Before that, no name or value may hold a byte that could begin another line.
+
+A client that makes the edge work and takes nothing is stopped: resets of streams beyond a budget (the rapid reset attack,
+CVE-2023-44487) and floods of control frames end the connection with ENHANCE_YOUR_CALM.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
+from typing import Any
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    PingReceived,
+    PriorityUpdated,
+    RemoteSettingsChanged,
+    RequestReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+)
+from h2.exceptions import H2Error, ProtocolError
+from h2.settings import SettingCodes, Settings
+from hyperframe.frame import GoAwayFrame
+
+from edge.client import Client, Service, Work, describe, read_head
+from edge.errors import BadRequestError, EdgeError
+from edge.heads import MAX_HEAD, ResponseHead
+from edge.upstream import HIGH_WATER
+
+#: Streams of one connection at a time: what nginx and Envoy allow by default.
+MAX_STREAMS = 128
+#: Bytes that a client may send before the edge has passed them on: of one stream, and of the connection.
+STREAM_WINDOW, CONNECTION_WINDOW = 256 * 1024, 1024 * 1024
+#: Bytes of a frame (RFC 9113 section 4.2): the least that a server must accept.
+MAX_FRAME = 16_384
+#: Streams that a client may reset, and control frames that it may send, within `WINDOW` seconds.
+MAX_RESETS, MAX_CONTROL, WINDOW = 200, 1000, 10.0
+#: Seconds between two looks at the streams of a connection.
+LOOK = 1.0
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
+_BAD_VALUE = re.compile(rb"[\x00\r\n]")
+#: Fields of a response that HTTP/2 has no use for (RFC 9113 section 8.2.2).
+_HTTP_1_ONLY = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection"})
+
+
+def as_http_1(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> bytes:
+    """Return a request's pseudo and other fields as an HTTP/1.1 head.
+
+    Raises:
+        BadRequestError: a field could not be written in HTTP/1.1 without saying something else.
+    """
+    pseudo: dict[bytes, bytes] = {}
+    lines: list[bytes] = []
+    cookies: list[bytes] = []
+    length = False
+    for name, value in fields:
+        if _BAD_VALUE.search(value) or not _TOKEN.fullmatch(name.removeprefix(b":")):
+            raise BadRequestError(400, f"expected NAME: VALUE, got {name[:40]!r}")
+        if name.startswith(b":"):
+            pseudo[name] = value
+        elif name == b"cookie":
+            cookies.append(value)  # a browser may send crumbs (RFC 9113 section 8.2.3)
+        elif name not in {b"host", b"expect"}:
+            length = length or name == b"content-length"
+            lines.append(b"%b: %b\r\n" % (name, value.strip(b" \t")))
+    method, path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
+    authority = pseudo.get(b":authority") or next((value for name, value in fields if name == b"host"), b"")
+    if cookies:
+        lines.append(b"cookie: %b\r\n" % b"; ".join(cookies))
+    if not ended and not length:
+        lines.append(b"transfer-encoding: chunked\r\n")
+    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b\r\n" % (method, path, authority, b"".join(lines))
+
+
+class FrameLengths:
+    """The lengths of the frames that come in: h2 would buffer all of a frame before it refuses one that is too long."""
+
+    def __init__(self) -> None:
+        #: Bytes that are missing of the frame under way; at first of the preface (RFC 9113 section 3.4).
+        self._left = 24
+        self._header = b""
+
+    def fit(self, data: bytes) -> bool:
+        """Return whether every frame that begins in *data* is at most `MAX_FRAME` long."""
+        at = 0
+        while at < len(data):
+            if self._left:
+                step = min(self._left, len(data) - at)
+                self._left -= step
+            else:
+                step = min(9 - len(self._header), len(data) - at)
+                self._header += data[at : at + step]
+                if len(self._header) == 9:
+                    self._left = int.from_bytes(self._header[:3], "big")
+                    self._header = b""
+                    if self._left > MAX_FRAME:
+                        return False
+            at += step
+        return True
+
+
+class Stream:
+    """One request on a connection: the client's side of an exchange (`edge.exchange.Downstream`)."""
+
+    def __init__(self, connection: "Http2Client", number: int) -> None:
+        self._connection, self.number = connection, number
+        # What an exchange and the service ask of a client, the same for all streams of a connection.
+        self.suffix, self.pooled, self.distrusted = connection.suffix, connection.pooled, connection.distrusted
+        self.scheme, self.listener, self.address = connection.scheme, connection.listener, connection.address
+        self.work: Work | None = None
+        self.paused = False
+        #: Whether the request's body is whole.
+        self.received = False
+        #: When something of the body last came.
+        self.heard = time.monotonic()
+        #: When the client last took something of the response.
+        self.moved = self.heard
+        self._reading = True
+        #: Bytes that were received and not yet passed on: the client may send as many again later.
+        self._unacknowledged = 0
+        self._pending = bytearray()
+        self._ends = False
+        self._open = True
+
+    # --- the request ------------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, flow: int) -> None:
+        """Take some of the body; *flow* counts against the window."""
+        self.heard = time.monotonic()
+        if self._reading:
+            self._connection.acknowledge(self.number, flow)
+        else:
+            self._unacknowledged += flow
+        if self.work is not None and data:
+            self.work.receive_body(data)
+
+    def receive_end(self) -> None:
+        """The body is whole."""
+        self.received = True
+        if self.work is not None:
+            self.work.receive_end()
+
+    def pause_reading(self) -> None:
+        """Let the client send no more than its window."""
+        self._reading = False
+
+    def resume_reading(self) -> None:
+        """Let the client send on."""
+        self._reading, self.heard = True, time.monotonic()
+        flow, self._unacknowledged = self._unacknowledged, 0
+        if flow:
+            self._connection.acknowledge(self.number, flow)
+
+    # --- the response -----------------------------------------------------------------------------------------------
+
+    def begin_response(self, head: ResponseHead, fields: bytes, payload: bytes, *, bodiless: bool, whole: bool) -> None:
+        """Send a head, and *payload* of the body; *whole*: that is all of it."""
+        lines = head.forward.partition(b"\r\n")[2] + fields + self._connection.more
+        if head.framing.length is not None:
+            lines += b"content-length: %d\r\n" % head.framing.length
+        self._ends = whole
+        self._send_head(head.status, lines, end=whole and (bodiless or not payload))
+        if payload and not bodiless:
+            self.body(payload)
+
+    def interim(self, head: ResponseHead) -> None:
+        """Send an interim response."""
+        self._send_head(head.status, head.forward.partition(b"\r\n")[2], end=False)
+
+    def body(self, payload: bytes) -> None:
+        """Send more of the body, as far as the client's window allows."""
+        self._pending += payload
+        self.flush()
+
+    def unsent(self) -> int:
+        """Return the bytes that wait for the client to take them."""
+        return len(self._pending)
+
+    def finished(self, *, cut: bool) -> None:
+        """The response is whole, or was *cut* off: then the stream is reset."""
+        work, self.work = self.work, None
+        if work is not None:
+            self._connection.service.done(self, work, "truncated" if cut else work.status)
+        self._ends = True
+        if cut:
+            self._connection.reset(self, ErrorCodes.INTERNAL_ERROR)
+        else:
+            self.flush()
+
+    def failed(self, error: EdgeError) -> None:
+        """Answer with an error."""
+        work, self.work = self.work, None
+        self.respond(error.status, error.body(), b"application/json", head_only=work is not None and work.head_only)
+        self._connection.service.done(self, work, error.status)
+
+    def respond(self, status: int, body: bytes, kind: bytes, *, more: bytes = b"", head_only: bool = False) -> None:
+        """Send a response of the edge's own."""
+        if status == 503:
+            more += b"retry-after: 1\r\n"
+        more += self._connection.more + b"date: %b\r\n" % formatdate(usegmt=True).encode()
+        lines = b"content-type: %b\r\ncontent-length: %d\r\n%b" % (kind, len(body), more)
+        ends = head_only or not body
+        self._ends = True
+        self._send_head(status, lines, end=ends)
+        if not ends:
+            self.body(body)
+
+    def switch(self, head: ResponseHead, data: bytes) -> None:
+        """HTTP/2 has no 101: the reader of heads lets no Upgrade through here."""
+        raise AssertionError((head.status, len(data)))
+
+    def _send_head(self, status: int, lines: bytes, *, end: bool) -> None:
+        fields = [(b":status", b"%d" % status)]
+        for line in lines.split(b"\r\n")[:-1]:
+            name, _, value = line.partition(b": ")
+            if name.lower() not in _HTTP_1_ONLY:
+                fields.append((name.lower(), value))
+        if self._open:
+            self._connection.send(lambda h2: h2.send_headers(self.number, fields, end_stream=end))
+            if end:
+                self._sent_all()
+
+    def flush(self) -> None:
+        """Send what waits, as far as both windows allow."""
+        if not self._open:
+            return
+        try:
+            sent = self._send_pending()
+        except H2Error:  # the client has closed the stream, or the connection
+            self._connection.reset(self, ErrorCodes.STREAM_CLOSED)
+            return
+        if sent:
+            self.moved = time.monotonic()
+            self._connection.flush()
+        self._tell()
+
+    def _send_pending(self) -> bool:
+        """Send what the windows allow; return whether that was anything."""
+        h2, sent = self._connection.h2, False
+        while self._pending and not self._connection.paused:
+            room = min(h2.local_flow_control_window(self.number), h2.max_outbound_frame_size, len(self._pending))
+            if room <= 0:
+                break
+            piece = bytes(self._pending[:room])
+            del self._pending[:room]
+            sent, last = True, self._ends and not self._pending
+            h2.send_data(self.number, piece, end_stream=last)
+            if last:
+                self._sent_all()
+        if self._ends and not self._pending and self._open and self.work is None:
+            h2.send_data(self.number, b"", end_stream=True)
+            self._sent_all()
+            sent = True
+        return sent
+
+    def _sent_all(self) -> None:
+        self._open = False
+        self._connection.closed(self)
+
+    def _tell(self) -> None:
+        """Hold the origin back while the client is slow, and let it go on afterwards."""
+        full = len(self._pending) > HIGH_WATER if not self.paused else bool(self._pending)
+        if full is not self.paused:
+            self.paused = full
+            if self.work is not None:
+                self.work.client_writable(writable=not full)
+
+    def gone(self, *, status: str = "aborted") -> None:
+        """The client reset the stream, or is gone."""
+        self._open = False
+        self._pending.clear()
+        work, self.work = self.work, None
+        if work is not None:
+            work.abandon()
+            self._connection.service.done(self, work, status)
+
+
+class Http2Client(asyncio.Protocol):
+    """One connection of a client that speaks HTTP/2."""
+
+    def __init__(self, client: "Client") -> None:
+        """Take over from *client*, which has completed its handshake and read nothing."""
+        self.service: Service = client.service
+        self.scheme, self.pooled, self.rejected, self.tls = client.scheme, client.pooled, client.rejected, client.tls
+        self.listener = client.listener
+        self.distrusted, self.more = client.distrusted, b""
+        self.address, self.suffix = "", b""
+        self.transport: Any = None
+        self.paused = False
+        self.deadline = client.deadline
+        self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+        self._frames = FrameLengths()
+        self._streams: dict[int, Stream] = {}
+        self._since = time.monotonic()
+        self._window, self._resets, self._control = time.monotonic(), 0, 0
+        self._closing = False
+
+    def __repr__(self) -> str:
+        return f"<Http2Client {self.address or '?'} streams={len(self._streams)}{' closing' if self._closing else ''}>"
+
+    @property
+    def quiet_since(self) -> float | None:
+        """Since when no stream is open; None while one is, and of a connection that is being closed."""
+        return None if self._streams or self._closing or self.rejected else self._since
+
+    # --- asyncio ----------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the settings."""
+        self.transport = transport
+        self.address = (transport.get_extra_info("peername") or ("", 0))[0]
+        self.suffix = describe(transport, self.address, self.scheme)
+        self.transport.set_write_buffer_limits(HIGH_WATER)
+        self.h2.local_settings = Settings(
+            client=False,
+            initial_values={
+                SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
+                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+                SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD,
+            },
+        )
+        self.h2.initiate_connection()
+        self.h2.increment_flow_control_window(CONNECTION_WINDOW - 65_535)
+        self.flush()
+        self.deadline = time.monotonic() + self.service.timeouts.head
+        self.service.connected(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's shape
+        """Forget every request."""
+        self.transport, self._closing = None, True
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.gone()
+        self.service.disconnected(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Act on frames."""
+        if self._closing and not self._streams:
+            return
+        if not self._frames.fit(data):
+            self.h2.close_connection(ErrorCodes.FRAME_SIZE_ERROR)
+            self._close()
+            return
+        try:
+            for event in self.h2.receive_data(data):
+                self._act(event)
+        except ProtocolError:
+            self.flush()  # GOAWAY, with the reason
+            self._close()
+            return
+        self.flush()
+        if not self._streams:
+            self._idle()
+
+    def eof_received(self) -> bool:
+        """Close, too."""
+        return False
+
+    def pause_writing(self) -> None:
+        """The client takes less than it is sent."""
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        """The client takes more."""
+        self.paused = False
+        for stream in list(self._streams.values()):
+            stream.flush()
+
+    # --- frames -----------------------------------------------------------------------------------------------------
+
+    def _act(self, event: Event) -> None:
+        match event:
+            case RequestReceived():
+                self._request(event)
+            case DataReceived():
+                stream = self._streams.get(event.stream_id or 0)
+                if stream is None:
+                    self.acknowledge(event.stream_id or 0, event.flow_controlled_length or 0)
+                else:
+                    self._feed(stream, event.data or b"", event.flow_controlled_length or 0)
+            case StreamEnded():
+                if (stream := self._streams.get(event.stream_id or 0)) is not None:
+                    stream.receive_end()
+            case StreamReset():
+                self._count(resets=1)
+                if (stream := self._streams.pop(event.stream_id or 0, None)) is not None:
+                    stream.gone()
+            case WindowUpdated():
+                self._count(control=1)
+                ready = [event.stream_id] if event.stream_id else list(self._streams)
+                for number in ready:
+                    if (stream := self._streams.get(number or 0)) is not None:
+                        stream.flush()
+            case RemoteSettingsChanged():
+                self._count(control=1)
+                for stream in list(self._streams.values()):
+                    stream.flush()
+            case PingReceived() | PriorityUpdated() | TrailersReceived():
+                self._count(control=1)
+            case ConnectionTerminated():
+                self._close_when_done()
+
+    def _request(self, event: RequestReceived) -> None:
+        number = event.stream_id or 0
+        stream = self._streams[number] = Stream(self, number)
+        ended = event.stream_ended is not None
+        if self._closing:
+            self.reset(stream, ErrorCodes.REFUSED_STREAM)
+            return
+        try:
+            head = read_head(as_http_1(event.headers or [], ended=ended))
+            stream.work = work = self.service.handle(stream, head)
+        except EdgeError as error:
+            stream.received = ended
+            stream.failed(error)
+            return
+        stream.received = ended and not head.has_body
+        self.deadline = stream.heard + LOOK
+        if work is None:
+            return
+        if (b"expect", b"100-continue") in (event.headers or []) and not ended:
+            self.send(lambda h2: h2.send_headers(number, [(b":status", b"100")]))
+        work.start()
+
+    def _feed(self, stream: Stream, data: bytes, flow: int) -> None:
+        try:
+            stream.receive(data, flow)
+        except EdgeError as error:
+            work = stream.work
+            if work is not None:
+                work.abandon()
+            stream.failed(error)
+
+    def _count(self, resets: int = 0, control: int = 0) -> None:
+        """Count what costs the edge more than the client; end the connection beyond the budget."""
+        now = time.monotonic()
+        if now - self._window > WINDOW:
+            self._window, self._resets, self._control = now, 0, 0
+        self._resets += resets
+        self._control += control
+        if self._resets > MAX_RESETS or self._control > MAX_CONTROL + 8 * len(self._streams) * MAX_STREAMS:
+            self.h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+            self.flush()
+            self._close()
+
+    def acknowledge(self, number: int, flow: int) -> None:
+        """Let the client send *flow* bytes more."""
+        if flow and number:
+            self.send(lambda h2: h2.acknowledge_received_data(flow, number))
+
+    def reset(self, stream: Stream, code: ErrorCodes) -> None:
+        """End a stream without, or after, its response."""
+        self._streams.pop(stream.number, None)
+        stream.gone()
+        self.send(lambda h2: h2.reset_stream(stream.number, code))
+        if not self._streams:
+            self._idle()
+
+    def closed(self, stream: Stream) -> None:
+        """The response of a stream has been sent; what is missing of its request is not read (RFC 9113 section 8.1)."""
+        self._streams.pop(stream.number, None)
+        if not stream.received:
+            self.send(lambda h2: h2.reset_stream(stream.number, ErrorCodes.NO_ERROR))
+        if not self._streams:
+            self._idle()
+
+    def send(self, action: Callable[[H2Connection], None]) -> None:
+        """Send frames; a stream that the client has closed meanwhile takes none."""
+        if self.transport is None:
+            return
+        try:
+            action(self.h2)
+        except H2Error:
+            return
+        self.flush()
+
+    def flush(self) -> None:
+        """Write the frames that h2 has made."""
+        data = self.h2.data_to_send()
+        if data and self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
+
+    # --- for the proxy ----------------------------------------------------------------------------------------------
+
+    def refuse(self, error: EdgeError) -> None:
+        """End the connection; the reason goes into GOAWAY, since there is no request to answer."""
+        self.h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM, additional_data=str(error).encode()[:200])
+        self.flush()
+        self._close()
+
+    def drain(self) -> None:
+        """Take no more requests; close once those under way are answered."""
+        self._close_when_done()
+
+    def evict(self) -> None:
+        """Close although more requests may come."""
+        self._close_when_done()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def expire(self, now: float) -> None:
+        """Act on silence: of the connection, or of the body of a request."""
+        limits = self.service.timeouts
+        if self._closing:
+            self.abort()
+            return
+        if not self._streams:
+            self._close_when_done()
+            return
+        for stream in list(self._streams.values()):
+            if not stream.received and now - stream.heard >= limits.body and stream.work is not None:
+                stream.work.abandon()
+                stream.failed(BadRequestError(408, f"no whole request body: nothing came for {limits.body:g} s"))
+            elif stream.work is None and now - stream.moved >= limits.send:
+                self.reset(stream, ErrorCodes.CANCEL)
+        self.deadline = now + LOOK
+
+    def _idle(self) -> None:
+        self._since = time.monotonic()
+        if self._closing:
+            self._close()
+        else:
+            self.deadline = self._since + self.service.timeouts.idle
+
+    def _close_when_done(self) -> None:
+        if not self._closing:
+            self._closing = True
+            # By hand: h2 would let the streams that are open send nothing more after its own.
+            if self.transport is not None and not self.transport.is_closing():
+                self.transport.write(GoAwayFrame(0, last_stream_id=self.h2.highest_inbound_stream_id).serialize())
+        if not self._streams:
+            self._close()
+
+    def _close(self) -> None:
+        self._closing = True
+        self.deadline = time.monotonic() + self.service.timeouts.send
+        self.flush()
+        if self.transport is not None:
+            self.transport.close()
