@@ -62,6 +62,8 @@ class Request:
             return json.loads(self.body)
         except ValueError as error:
             raise AdminError(400, f"expected a JSON body: {error}") from None
+        except RecursionError:
+            raise AdminError(400, "expected a JSON body, got one that is nested too deeply") from None
 
 
 @dataclass(frozen=True, slots=True)

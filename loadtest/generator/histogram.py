@@ -38,7 +38,7 @@ class Histogram:
         total = len(self)
         if not total:
             return math.nan
-        rank = max(1, math.ceil(percent / 100 * total))
+        rank = max(1, math.ceil(round(percent * total / 100, 6)))  # 99.9 % of 1,000 is 999, and not a little more
         for value in sorted(self._counts):
             rank -= self._counts[value]
             if rank <= 0:

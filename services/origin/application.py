@@ -159,7 +159,7 @@ def _client_names(request: web.Request) -> list[str]:
 
 def _number(request: web.Request, name: str, maximum: int) -> int:
     text = request.match_info[name]
-    if not text.isdigit() or len(text) > 12 or int(text) > maximum:
+    if not (text.isascii() and text.isdigit()) or len(text) > 12 or int(text) > maximum:
         raise web.HTTPBadRequest(text=f"expected a number from 0 to {maximum}, got {text[:40]!r}\n")
     return int(text)
 

@@ -32,6 +32,10 @@ def test_a_percentile_is_a_measured_value_of_that_rank(values: list[int], percen
     assert sum(v < found for v in values) < math.ceil(percent / 100 * len(values))
 
 
+def test_the_rank_of_a_percentile_is_exact() -> None:
+    assert round(Histogram(seconds(range(1, 1001))).percentile(99.9) * 1e6) == 999
+
+
 @given(MICROSECONDS.filter(bool))
 def test_mean_and_extremes_are_those_of_the_values(values: list[int]) -> None:
     histogram = Histogram(seconds(values))

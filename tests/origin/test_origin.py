@@ -35,6 +35,7 @@ async def get(url: str, **options) -> tuple[int, bytes]:
         ("/items/syn", 200, b'"name": "SYN"'),
         ("/items/none", 404, b"expected one of syn"),
         ("/bytes/0", 200, b""),
+        ("/bytes/%C2%B2", 400, b"expected a number from 0 to"),
         ("/bytes/-1", 400, b"expected a number from 0 to"),
         ("/bytes/99999999999999", 400, b"expected a number from 0 to"),
         ("/delay/0", 200, b'"asked_ms": 0'),

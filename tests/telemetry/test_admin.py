@@ -34,6 +34,16 @@ async def ask(telemetry: Telemetry, method: str, path: str, body=None, token: st
     return await asyncio.to_thread(call, url, method, path, body, token=token or "")
 
 
+async def test_a_body_that_is_nested_too_deeply_is_a_400(service: Telemetry) -> None:
+    assert service.admin_address is not None
+    reader, writer = await asyncio.open_connection(*service.admin_address)
+    body = b"[" * 100_000
+    head = "POST /admin/echo/a HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer secret\r\nContent-Length: {}\r\n\r\n"
+    writer.write(head.format(len(body)).encode() + body)
+    assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+
+
 async def test_a_service_without_checks_is_not_healthy(service: Telemetry) -> None:
     with pytest.raises(CallError) as refused:
         await ask(service, "GET", "/health")
