@@ -125,7 +125,7 @@ class Credentials:
             PairError: the pair is invalid; the old one stays in use.
         """
         pair = read_pair(pem, names, now, self._anchors())
-        self._context(pair, (None, ()))  # OpenSSL takes it, or it raises before anything changed
+        self._context(pair, (None, ()))  # raises before anything has changed if OpenSSL rejects it
         atomic_write(self.file, pem, 0o600)
         self._use(pair, reload or Reload())
         return pair
@@ -160,10 +160,10 @@ class Credentials:
         return pair
 
     def server_context(self, client_ca: Path | None = None, alpn: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLContext:
-        """Return a context for a listener; it follows every renewal.
+        """Return a context for a listener that always uses the newest certificate.
 
         Args:
-            client_ca: PEM file; when given, clients must show a certificate that it leads to.
+            client_ca: PEM file of roots; if given, clients must present a certificate issued below one of them.
             alpn: protocols, the preferred one first.
         """
         kind = (client_ca, alpn)
