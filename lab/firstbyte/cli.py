@@ -48,6 +48,8 @@ class Parser(argparse.ArgumentParser):
                 message = f"unknown command {word!r}{suggested}"
             else:
                 message = f"{what}: expected one of {', '.join(known)}; got {word!r}{terminal.meant(word, known)}"
+        elif missing := re.fullmatch(r"the following arguments are required: (.*)", message):
+            message = f"expected {missing[1]}, got none; see `{self.prog} --help`"
         raise MisuseError(self, message.removeprefix("argument "))
 
 

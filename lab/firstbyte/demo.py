@@ -1,6 +1,6 @@
-"""``make demo``: from nothing to a report in three minutes – boot, trace, two scenarios, one drill, a table of costs.
+"""``make demo``: start the lab, trace a request, run two scenarios and a drill, print what it all costs (three minutes).
 
-Runs the same commands that a person would type, one after the other, and leaves the lab up.
+Runs the commands that a user would type, and leaves the lab up.
 """
 
 import datetime as dt
@@ -19,19 +19,23 @@ from waterfall import render
 
 URL = "https://www.example.com/"
 EXPERIMENTS = (("run", "handshake"), ("run", "time-wait"), ("drill", "renewal-under-load"))
-#: Phases of the trace that are a cost of their own, as a person would name them.
+#: Phases of the trace that the table of costs shows, in plain words.
 PHASES = {
     "dns": "finding the address, from the root",
     "connect": "opening a TCP connection",
     "tls": "proving identity (TLS)",
     "first_byte": "the answer, over a fresh connection behind the edge",
 }
-#: Rows of an experiment that stand in the table; its report has all.
+#: Rows of each experiment in the table of costs; its report has all.
 ROWS = 4
 
 
 def main() -> int:
-    """Run the demo; return the first exit code that is not 0 after all the rest has run (3 at once: no lab)."""
+    """Run the demo; return the first exit code that is not 0.
+
+    A lab that does not start and a trace that fails end it; after an experiment that fails, the rest still runs.
+    """
+    terminal.prepare()
     console = terminal.console()
     began, today = time.monotonic(), dt.datetime.now(dt.UTC)
 
@@ -55,18 +59,16 @@ def main() -> int:
         codes.append(_firstbyte(verb, name, "--quick"))
     step("what it costs")
     console.print(costs(trace, [latest for _, name in EXPERIMENTS if (latest := _latest(name, today))]))
-    console.print(f"Took {time.monotonic() - began:.0f} s. The lab is still up: http://127.0.0.1:8080/ shows it, `firstbyte down` ends it.")  # fmt: skip
-    console.print(f"Reports: {(COPIED / 'index.html').resolve()}")
+    console.print(f"Took {time.monotonic() - began:.0f} s. The lab is still up; `firstbyte down` removes it.")
+    console.print("  watch it    http://127.0.0.1:8080/")
+    console.print(f"  reports     {(COPIED / 'index.html').resolve()}", soft_wrap=True)
+    console.print("  go on       firstbyte run --list; firstbyte drill --list; firstbyte link access:near --rtt 80ms")
     return next((code for code in codes if code), 0)
 
 
 def costs(trace: dict[str, Any], kept: list[archive.StoredRun]) -> Table:
-    """Return the table of costs: what was measured in this run, beside what theory says."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("")
-    for title in ("theory", "measured"):
-        table.add_column(title, justify="right")
-    table.add_column("", style="dim")
+    """Return the table of costs: what this run measured, next to what theory says."""
+    table = terminal.table("", "theory", "measured", " ", numbers=("theory", "measured"))
     for phase in trace["cold"]["phases"]:
         if what := PHASES.get(phase["name"]):
             table.add_row(what, _figure(phase["predicted_ms"]), _figure(phase["measured_ms"]), "ms")
@@ -84,10 +86,10 @@ def costs(trace: dict[str, Any], kept: list[archive.StoredRun]) -> Table:
 
 
 def _latest(name: str, since: dt.datetime) -> archive.StoredRun | None:
-    """Return the latest run of *name*, unless it is one from before."""
-    found = (each for each in archive.runs(COPIED) if each.name == name and not each.body.get("control"))
-    latest = next(found, None)
-    return latest if latest and latest.time >= since.strftime(archive.TIME) else None
+    """Return the latest run of *name* that began after *since* and is not a control."""
+    first = since.strftime(archive.TIME)
+    runs = archive.runs(COPIED)  # the newest first
+    return next((each for each in runs if each.name == name and each.time >= first and not each.body.get("control")), None)  # fmt: skip
 
 
 def _firstbyte(*words: str, quiet: bool = False) -> int:

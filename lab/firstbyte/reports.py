@@ -1,4 +1,4 @@
-"""``firstbyte report``: the runs there are, and two of them side by side."""
+"""``firstbyte report``: list the runs, or compare two."""
 
 import argparse
 import contextlib
@@ -16,6 +16,9 @@ from firstbyte.experiment import COPIED
 from hostfiles.layout import RESULTS
 from reports import write_comparison
 from runtime import InsideLab, LabError, UsageError
+
+#: Columns that a list of runs needs: on a narrower terminal its lines run on, and no identifier is cut.
+WIDTH = 80
 
 
 def report(args: argparse.Namespace) -> int:
@@ -49,10 +52,12 @@ def report(args: argparse.Namespace) -> int:
         return 0
     table = terminal.table("run", "when", "verdict", " ", keys=("run", "when"))
     for each in found:
-        about = ", ".join(word for word in ("control", "quick") if each.body.get(word))
         verdict = headline(each.verdict, control=bool(each.body.get("control")))
-        table.add_row(f"{each.name}/{each.time}", terminal.date(each.time), verdict, about)
-    terminal.console().print(table)
+        quick = "quick" if each.body.get("quick") else ""
+        table.add_row(f"{each.name}/{each.time}", terminal.date(each.time), verdict, quick)
+    console = terminal.console()
+    console.width = max(console.width, WIDTH)
+    console.print(table)
     print(f"report of a run: {results}/RUN/report.html; all runs: {results / 'index.html'}")
     return 0
 
@@ -79,7 +84,7 @@ def _compare(results: Path, one: archive.StoredRun, other: archive.StoredRun, *,
 
 
 def _fetch() -> None:
-    """Copy runs that were made inside a running lab; without one, those copied before are all there is."""
+    """Copy the results of a running lab; if none is up, those copied before are listed."""
     with contextlib.suppress(LabError), where.outside("report") as lab:
         lab.require_up()
         lab.fetch_results(COPIED)

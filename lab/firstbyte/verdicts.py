@@ -1,4 +1,4 @@
-"""What a terminal shows of experiments: what there is to run, one run, repeats of one, and how several ended."""
+"""How experiments are shown on a terminal: the list, one run, repeats of one, and a summary of several."""
 
 import os
 from collections.abc import Sequence
@@ -10,12 +10,13 @@ from rich.markup import escape
 
 from experiments import Experiment, Outcome, Repeats, Verdict, parameters
 from experiments.estimate import number as figure
-from experiments.result import headline, tone
+from experiments.result import Result, headline, tone
 from firstbyte import terminal
+from hostfiles.layout import RESULTS
 
 COLOURS = {"pass": "green", "fail": "red", "invalid": "yellow", "skipped": "yellow"}
-#: The variable with the console's port on this machine (docker-compose.yml), and its default.
-CONSOLE_PORT, USUAL_PORT = "FIRSTBYTE_CONSOLE_PORT", "8080"
+#: Address at which the console serves the folder of results.
+CONSOLE = "http://127.0.0.1:8080/results"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +24,17 @@ class Done:
     """One run of several."""
 
     outcome: Outcome
-    #: Where it was kept; None: it could not be.
+    #: Folder of its result; None: it could not be written.
     folder: Path | None
 
     @property
     def verdict(self) -> Verdict:
-        """Return how it ended."""
+        """Return its verdict."""
         return self.outcome.result.verdict
 
 
 def described(kind: type[Experiment[Any]]) -> dict[str, Any]:
-    """Return what ``--list --json`` says of one experiment."""
+    """Return the entry of one experiment in ``--list --json``."""
     return {
         "name": kind.name,
         "claim": kind.claim,
@@ -43,13 +44,14 @@ def described(kind: type[Experiment[Any]]) -> dict[str, Any]:
 
 
 def listing(kinds: Sequence[type[Experiment[Any]]]) -> str:
-    """Return what ``--list`` says."""
+    """Return the text of ``--list``."""
     lines = []
     for kind in kinds:
         lines.append(f"{kind.name}\n  {kind.claim}\n  control: {kind.control.without}")
         for each in parameters.describe(kind.settings):
-            value = each["full"] if "quick" not in each else f"{_plain(each['full'])} (quick {_plain(each['quick'])})"
-            lines.append(f"    --set {each['name']}={_plain(value)}  {each.get('unit', '')}  {each['help']}".rstrip())
+            quick = f" (quick {_plain(each['quick'])})" if "quick" in each else ""
+            words = (f"--set {each['name']}={_plain(each['full'])}{quick}", each.get("unit"), each["help"])
+            lines.append(f"    {'  '.join(word for word in words if word)}")
     return "\n".join(lines)
 
 
@@ -57,19 +59,15 @@ def show(done: Done) -> None:
     """Show one run: rows, checks, and where its report is."""
     outcome, result = done.outcome, done.outcome.result
     console = terminal.console()
-    suffix = f" (control: {result.control})" if result.control else ""
-    console.print(
-        f"[bold]{result.name}: {_words(result.verdict, result.control)}[/]{escape(suffix)}  {escape(result.claim)}"
-    )
+    console.print(_title(result.name, result.verdict, result))
     if result.rows:
         table = terminal.table("", *(numbers := ("theory", "measured", "residual")), " ", numbers=numbers)
         for row in result.rows:
-            table.add_row(row.name, figure(row.predicted), figure(row.measured.value), figure(row.residual), row.unit)  # fmt: skip
+            table.add_row(escape(row.name), *map(figure, (row.predicted, row.measured.value, row.residual)), row.unit)
         console.print(table)
     table = terminal.table("check", "expected", "got")
     for each in (*result.checks, *(v for v in result.validity if not v.ok)):
-        got = escape(each.got)
-        table.add_row(escape(each.name), escape(each.expected), got if each.ok else f"[red]{got}[/]")
+        table.add_row(escape(each.name), escape(each.expected), _judged(each.got, ok=each.ok))
     if table.rows:
         console.print(table)
     if result.skipped or result.interrupted:
@@ -81,10 +79,12 @@ def show(done: Done) -> None:
 
 
 def show_briefly(done: Done, number: int, times: int) -> None:
-    """Show one run of a series: its verdict and what did not hold."""
+    """Show one run of a series: its verdict, and the checks that failed."""
     result = done.outcome.result
     console = terminal.console()
-    console.print(f"{result.name}, run {number} of {times}: {_words(done.verdict, result.control)}  {done.outcome.took:.0f} s  [dim]{url(done.folder / 'report.html') if done.folder else ''}[/]", soft_wrap=True)  # fmt: skip
+    report = f"  [dim]{url(done.folder / 'report.html')}[/]" if done.folder else ""
+    said = f"{result.name}, run {number} of {times}: {_words(done.verdict, result.control)}"
+    console.print(f"{said}  {done.outcome.took:.0f} s{report}", soft_wrap=True)
     for reason in result.reasons:
         console.print(f"  {escape(reason)}", style="dim")
 
@@ -93,8 +93,7 @@ def show_repeats(repeats: Repeats, page: Path | None) -> None:
     """Show what the runs of a series say together."""
     console = terminal.console()
     first = repeats.results[0]
-    suffix = f" (control: {first.control})" if first.control else ""
-    console.print(f"[bold]{first.name}, {repeats.wanted} times: {_words(repeats.verdict, first.control)}[/] by the medians{escape(suffix)}  {escape(first.claim)}")  # fmt: skip
+    console.print(_title(f"{first.name}, {repeats.wanted} times, by the medians", repeats.verdict, first))
     if repeats.rows:
         table = terminal.table("", *(numbers := ("theory", "median", "smallest", "largest")), " ", numbers=numbers)
         for row in repeats.rows:
@@ -103,19 +102,16 @@ def show_repeats(repeats: Repeats, page: Path | None) -> None:
         console.print(table)
     table = terminal.table("check", "expected", "median", "run by run")
     for each in repeats.checks:
-        word = "in every run" if each.ok else "not in every run"
-        got = word if each.value is None else figure(each.value)
+        got = f"{'' if each.ok else 'not '}in every run" if each.value is None else figure(each.value)
         held = "".join("·" if ok is None else "✓" if ok else "[red]✗[/]" for ok in each.held)
-        table.add_row(escape(each.name), escape(each.expected), got if each.ok else f"[red]{got}[/]", held)
+        table.add_row(escape(each.name), escape(each.expected), _judged(got, ok=each.ok), held)
     if table.rows:
         console.print(table)
-    same = f"verdicts: {', '.join(repeats.verdicts)}" if repeats.agree else ""
+    same = [f"verdicts: {', '.join(repeats.verdicts)}"] if repeats.agree else []
     if repeats.valid and not repeats.difference:
-        same += (
-            f"{'; ' if same else ''}the same {len(repeats.injections)} injections in {len(repeats.valid)} valid runs"
-        )
+        same.append(f"the same {len(repeats.injections)} injections in {len(repeats.valid)} valid runs")
     if same:
-        console.print(same)
+        console.print("; ".join(same))
     for reason in repeats.reasons:
         console.print(escape(reason), style="red")
     if page is not None:
@@ -124,28 +120,36 @@ def show_repeats(repeats: Repeats, page: Path | None) -> None:
 
 def show_all(done: Sequence[Done], page: Path | None) -> None:
     """Show how each of several runs ended."""
-    table = terminal.table("experiment", "verdict", "seconds", "report")
+    table = terminal.table("experiment", "verdict", "seconds", numbers=("seconds",))
     for each in done:
         result = each.outcome.result
-        report = url(each.folder / "report.html") if each.folder else ""
-        table.add_row(result.name, _words(each.verdict, result.control), f"{each.outcome.took:.0f}", report)
+        table.add_row(result.name, _words(each.verdict, result.control), f"{each.outcome.took:.0f}")
     console = terminal.console()
     console.print(table)
-    if page is not None:
-        console.print(f"all of them on one page: {url(page)}", style="dim", soft_wrap=True)
+    console.print(f"all reports: {url(page) if page else f'{CONSOLE}/'}", style="dim", soft_wrap=True)
 
 
 def url(path: Path) -> str:
-    """Return the console's address of a file in the results folder, which only the lab itself can open by its path."""
-    _, inside, rest = str(path).partition("/results/")
-    port = os.environ.get(CONSOLE_PORT) or USUAL_PORT
-    return f"http://127.0.0.1:{port}/results/{rest}" if inside else str(path)
+    """Return the console's address of a file in the results folder, which the console serves."""
+    return f"{CONSOLE}/{path.relative_to(RESULTS)}" if path.is_relative_to(RESULTS) else str(path)
+
+
+def _title(name: str, verdict: Verdict, result: Result) -> str:
+    """Return the first line about a run: verdict, what the control took away, and the claim."""
+    control = f" (control: {escape(result.control)})" if result.control else ""
+    return f"[bold]{name}: {_words(verdict, result.control)}[/]{control}  {escape(result.claim)}"
 
 
 def _words(verdict: Verdict, control: str) -> str:
-    """Return a verdict as people read it, in colour: a control has to fail."""
+    """Return a verdict in words and colour; for a control, failing is good."""
     return f"[{COLOURS[tone(verdict, control=bool(control))]}]{headline(verdict, control=bool(control))}[/]"
 
 
+def _judged(text: str, *, ok: bool) -> str:
+    return escape(text) if ok else f"[red]{escape(text)}[/]"
+
+
 def _plain(value: Any) -> str:
-    return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)  # fmt: skip
+    """Return the value of a parameter as ``--set`` takes it."""
+    values = value if isinstance(value, tuple) else (value,)
+    return ",".join(f"{each:g}" if isinstance(each, float) else str(each) for each in values)

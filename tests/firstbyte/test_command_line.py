@@ -26,7 +26,7 @@ DOCUMENTS = sorted(
 COMMAND = re.compile(
     r"(?:^|[`$(] ?)(?:docker compose run --rm(?: -T)? lab|(?:\.venv/bin/)?firstbyte) ((?:"
     + "|".join(VERBS)
-    + r")\b[^`\n|>&#…]*)",
+    + r")\b[^`\n|<>&#…]*)",
     re.MULTILINE,
 )
 #: Words that stand for something else.
@@ -87,7 +87,12 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        pytest.param([], "firstbyte: error: the following arguments are required: COMMAND", id="no-verb"),
+        pytest.param([], "firstbyte: error: expected COMMAND, got none; see `firstbyte --help`", id="no-verb"),
+        pytest.param(
+            ["new", "drill"],
+            "firstbyte new: error: expected name, got none; see `firstbyte new --help`",
+            id="too-few-words",
+        ),
         pytest.param(["tarce"], "firstbyte: error: unknown command 'tarce'; did you mean 'trace'?", id="near-a-verb"),
         pytest.param(
             ["nosuch"],

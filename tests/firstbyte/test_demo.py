@@ -1,4 +1,4 @@
-"""The demo's table of costs shows what this run measured, and nothing from before."""
+"""The demo's table of costs shows what this demo measured, not results of earlier runs."""
 
 import datetime as dt
 import io
@@ -19,7 +19,7 @@ def test_it_runs_experiments_that_exist() -> None:
     assert set(demo.EXPERIMENTS) <= known
 
 
-def test_a_run_from_before_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_earlier_run_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "COPIED", tmp_path)
     began = dt.datetime(2026, 11, 24, 12, 0, 0, tzinfo=dt.UTC)
     for time, control in (("20261124T115959Z", ""), ("20261124T120001Z", "no pool")):
@@ -36,7 +36,7 @@ def test_a_run_from_before_is_not_shown(tmp_path: Path, monkeypatch: pytest.Monk
     assert latest.time == "20261124T120002Z"
 
 
-def test_the_table_puts_theory_beside_what_was_measured() -> None:
+def test_the_table_shows_theory_next_to_measurements() -> None:
     phase = {"name": "connect", "predicted_ms": 20.0, "measured_ms": 20.4}
     cold = {"phases": [phase], "ttfb_predicted_ms": 142.0, "ttfb_ms": 154.3}
     trace = {"cold": cold, "warm": {"ttfb_predicted_ms": 60.0, "ttfb_ms": 63.5}}

@@ -1,4 +1,4 @@
-"""What the command line does outside the lab when its run inside it dies."""
+"""A run inside the lab is killed: what the command line outside does then."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,29 +15,30 @@ KILLED = 137
 
 
 class DyingLab:
-    """A lab whose run is killed; afterwards it is up, or was taken down as well."""
+    """A lab in which a run is killed; afterwards the lab is up, or gone as well."""
 
     def __init__(self, *, gone: bool) -> None:
         self.gone = gone
         self.ran: list[list[str]] = []
 
     def require_up(self) -> None:
-        """Raise `LabDownError` once the run is dead and the lab with it."""
+        """Raise `LabDownError` if the run has died and the lab is gone."""
         if self.gone and self.ran:
             raise LabDownError("the lab is not up")
 
     def run_lab(self, arguments: Sequence[str], *, stdin: IO[bytes] | None = None) -> int:
-        """Keep what was asked for; the first is killed."""
+        """Record the arguments; the first run is killed."""
         self.ran.append(list(arguments))
         return KILLED if len(self.ran) == 1 else 0
 
     def fetch_results(self, into: Path) -> list[Path]:
-        """Return no folder: nothing was kept."""
-        return [into / "none"][:0]
+        """Return no folder: the run left no result."""
+        del into
+        return []
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["the run alone", "the lab as well"])
-def test_what_a_killed_run_left_is_taken_back_unless_its_lab_is_gone(
+def test_what_a_killed_run_left_is_undone_unless_its_lab_is_gone(
     gone: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lab = DyingLab(gone=gone)
@@ -49,6 +50,6 @@ def test_what_a_killed_run_left_is_taken_back_unless_its_lab_is_gone(
     monkeypatch.setattr(where, "outside", outside)
     monkeypatch.chdir(tmp_path)
     assert command_line.main(["run", "resolution", "--quick"]) == 4
-    # To ask a lab that is gone would make its networks and volumes anew.
+    # With a lab that is gone, Compose would create its networks and volumes again.
     assert [words[-1] for words in lab.ran[1:]] == ([] if gone else ["--undo"])
     assert ("nothing to undo: the lab is not up" in capsys.readouterr().err) == gone

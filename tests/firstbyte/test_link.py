@@ -58,7 +58,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> FakeLab:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_flags_become_settings_that_a_link_takes(lab, flags, settings, capsys) -> None:
+def test_options_become_settings_that_a_link_accepts(lab, flags, settings, capsys) -> None:
     assert main(["link", "access:near", *flags]) == 0
     assert lab.asked == [("wan", "PUT", "/admin/links/access/near", settings)]
     changed = LinkSettings().changed(settings)
@@ -66,7 +66,7 @@ def test_flags_become_settings_that_a_link_takes(lab, flags, settings, capsys) -
     assert capsys.readouterr().out.startswith("access – near: ")
 
 
-def test_modes_are_those_of_wan() -> None:
+def test_the_modes_of_corruption_are_those_of_wan() -> None:
     assert tuple(MODES) == arguments.CORRUPTIONS
 
 
@@ -79,7 +79,7 @@ def test_one_way_and_reset(lab) -> None:
     ]
 
 
-def test_a_link_is_shown_with_what_is_wrong_with_it(lab, capsys) -> None:
+def test_a_link_is_shown_with_its_impairments(lab, capsys) -> None:
     assert main(["link", "access:near"]) == 0
     assert "5.000% damaged by swap16" in " ".join(capsys.readouterr().out.split())
 
@@ -128,13 +128,13 @@ def test_an_unknown_region_is_named(lab, capsys) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_makes_no_sense_is_one_line_and_exit_code_2(lab, flags, message, capsys) -> None:
+def test_impossible_settings_are_one_line_and_exit_code_2(lab, flags, message, capsys) -> None:
     assert main(["link", *flags]) == 2
     assert message in capsys.readouterr().err
     assert lab.asked == []
 
 
-def test_types_take_what_they_print() -> None:
+def test_milliseconds_may_have_a_unit() -> None:
     assert arguments.milliseconds("80") == arguments.milliseconds("80ms") == arguments.milliseconds("0.08s") == 80
     with pytest.raises(argparse.ArgumentTypeError):
         arguments.pair("access:")

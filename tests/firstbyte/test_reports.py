@@ -1,6 +1,7 @@
 """What people read about runs in a terminal: verdicts, addresses of reports, and runs made inside the lab."""
 
 import asyncio
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,12 @@ class LabWithResults:
         return []
 
 
+@contextmanager
+def no_lab(_: str) -> Iterator[LabWithResults]:
+    """Stand for a machine on which no lab is up."""
+    yield LabWithResults(None)
+
+
 def shown(outcome: Outcome, folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     verdicts.show(verdicts.Done(outcome, folder))
     return " ".join(capsys.readouterr().out.split())
@@ -72,3 +79,26 @@ def test_runs_made_inside_the_lab_are_listed_outside(
     monkeypatch.chdir(tmp_path)
     assert main(["report"]) == 0
     assert ("some/20" in capsys.readouterr().out) == up
+
+
+@pytest.mark.parametrize("columns", ["80", "40"])
+def test_the_identifier_of_a_run_is_never_shortened(
+    columns: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is what `--compare` takes."""
+    runs = ["renewal-under-load/20261128T100000Z", "renewal-under-load/20261128T110000Z"]
+    for run in runs:
+        folder = tmp_path / "results" / run
+        folder.mkdir(parents=True)
+        body = {"verdict": "fail", "control": "it is reloaded as a restart", "quick": True, "measurement": {"lost": 3}}
+        (folder / "result.json").write_text(json.dumps(body))
+    monkeypatch.setattr(where, "outside", no_lab)
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.chdir(tmp_path)
+    assert main(["report"]) == 0
+    listed = capsys.readouterr().out
+    assert [run for run in runs if run not in listed] == []
+    assert "…" not in listed
+    assert main(["report", "--compare", *runs, "--json"]) == 0
+    times = [run["time"] for run in json.loads(capsys.readouterr().out)["runs"]]
+    assert times == ["2026-11-28T10:00:00Z", "2026-11-28T11:00:00Z"]

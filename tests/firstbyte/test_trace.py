@@ -1,4 +1,4 @@
-"""``firstbyte trace``: what the host `client` refuses becomes one line and an exit code."""
+"""``firstbyte trace``: a refusal by the host `client` becomes one line and an exit code."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from runtime import LabDownError, LabError, RefusedError
             RefusedError("client: POST /admin/trace: 422: www.nosuch.com: no such name"),
             1,
             "firstbyte trace: error: www.nosuch.com: no such name",
-            id="leads-nowhere",
+            id="no-such-name",
         ),
         pytest.param(
             RefusedError("client: POST /admin/trace: 503: no packet socket"),
@@ -35,7 +35,7 @@ from runtime import LabDownError, LabError, RefusedError
         pytest.param(LabDownError("client is absent"), 3, "firstbyte trace: error: client is absent", id="down"),
     ],
 )
-def test_a_refusal(
+def test_a_refusal_is_one_line_and_an_exit_code(
     error: LabError, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*_: object, **__: object) -> NoReturn:
