@@ -9,15 +9,18 @@ import fcntl
 import json
 import os
 import shutil
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from netns_engine import variables
+from netns_engine.compose import PROJECT, PROJECT_VARIABLE
 from netns_engine.errors import EngineError
 
 #: Version of the folder's contents and of the messages to the supervisor; any other is refused.
 VERSION = 2
-#: Environment variable with the folder; without it, `FOLDER` in the project.
+#: Environment variable with the folder, and the name of the folder without it.
 VARIABLE, FOLDER = "FIRSTBYTE_STATE", ".state"
 
 
@@ -53,8 +56,21 @@ class StateFolder:
 
     @classmethod
     def find(cls, project: Path) -> "StateFolder":
-        """Return the folder that the environment names, else the project's."""
-        return cls(Path(os.environ.get(VARIABLE) or project / FOLDER))
+        """Return the folder that ``FIRSTBYTE_STATE`` names, else one for the project's name.
+
+        Without it that is `.state` in the project, `.state-NAME` for another project name, and a folder below
+        ``$XDG_STATE_HOME/firstbyte`` when firstbyte is installed and not a checkout.
+        """
+        if named := os.environ.get(VARIABLE):
+            return cls(Path(named))
+        values = variables.read(project)
+        if named := values.get(VARIABLE):
+            return cls(project / named)
+        name = values.get(PROJECT_VARIABLE) or PROJECT
+        if Path(sysconfig.get_path("purelib")) in project.parents:
+            home = values.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+            return cls(Path(home, "firstbyte", name))
+        return cls(project / (FOLDER if name == PROJECT else f"{FOLDER}-{name}"))
 
     @property
     def control(self) -> Path:

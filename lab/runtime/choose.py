@@ -1,7 +1,6 @@
 """Chooses the runtime: the one that is named, else the one in which the lab is up, else Docker if it answers, else netns."""
 
-import os
-
+from netns_engine import variables
 from runtime.docker_lab import DockerLab
 from runtime.errors import EngineError, UsageError
 from runtime.lab import Lab
@@ -20,7 +19,8 @@ def choose(topology: Topology, named: str | None = None) -> Lab:
         UsageError: there is no such runtime.
         EngineError: Docker was named and does not answer.
     """
-    named = named or os.environ.get(VARIABLE)
+    values = variables.read(topology.project)
+    named = named or values.get(VARIABLE)
     if named == "docker":
         return DockerLab(topology)
     netns = NetnsLab(topology)
@@ -28,7 +28,9 @@ def choose(topology: Topology, named: str | None = None) -> Lab:
         return netns
     if named:
         raise UsageError(f"unknown runtime {named!r}: expected one of {', '.join(RUNTIMES)}")
-    if netns.is_up:
+    # Without a Dockerfile, as in an installed package, Docker needs published images.
+    buildable = (topology.project / "Dockerfile").exists() or "FIRSTBYTE_IMAGE" in values
+    if netns.is_up or not buildable:
         return netns
     try:
         return DockerLab(topology)

@@ -78,7 +78,7 @@ class Topology:
 
 
 def find_project(start: Path | None = None) -> Path:
-    """Return the folder of the lab's compose file: ``FIRSTBYTE_PROJECT``, or *start* or above, or the checkout.
+    """Return the folder of the lab's compose file: ``FIRSTBYTE_PROJECT``, *start* or above, the checkout, or the package's.
 
     Raises:
         LabError: there is none.
@@ -86,11 +86,13 @@ def find_project(start: Path | None = None) -> Path:
     if named := os.environ.get("FIRSTBYTE_PROJECT"):
         return Path(named)
     start = start or Path.cwd()
-    checkout = Path(__file__).resolve().parents[2]
-    for folder in (start, *start.parents, checkout):
+    checkout, packaged = Path(__file__).resolve().parents[2], Path(__file__).resolve().parent / "data"
+    for folder in (start, *start.parents, checkout, packaged):
         if (folder / COMPOSE_FILE).is_file() and (folder / "lab" / "etc" / "host.sh").is_file():
             return folder
-    raise LabError(f"expected {COMPOSE_FILE} of firstbyte in {start} or above, found none: run this in a checkout")
+    raise LabError(
+        f"expected {COMPOSE_FILE} of firstbyte in {start} or above, found none: run this in a checkout, or reinstall firstbyte"
+    )
 
 
 def _host(name: str, service: dict[str, Any]) -> Host:
