@@ -98,3 +98,23 @@ def test_a_folder_below_a_closed_home_is_not_open_to_all(tmp_path: Path) -> None
 
 def test_a_hosts_hardware_address_follows_from_its_address() -> None:
     assert hardware_address("198.19.20.10") == "02:42:c6:13:14:0a"
+
+
+@pytest.mark.parametrize(
+    ("env_file", "environment", "folder"),
+    [
+        pytest.param("", {}, ".state", id="default"),
+        pytest.param("COMPOSE_PROJECT_NAME=second", {}, ".state-second", id="another-project-name"),
+        pytest.param("FIRSTBYTE_STATE=mine", {}, "mine", id="env-file"),
+        pytest.param("FIRSTBYTE_STATE=mine", {"FIRSTBYTE_STATE": "/tmp/other"}, "/tmp/other", id="environment"),
+    ],
+)
+def test_each_project_name_has_a_state_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env_file: str, environment: dict[str, str], folder: str
+) -> None:
+    for name in ("FIRSTBYTE_STATE", "COMPOSE_PROJECT_NAME", "COMPOSE_ENV_FILES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / ".env").write_text(env_file)
+    assert StateFolder.find(tmp_path).path == tmp_path / folder

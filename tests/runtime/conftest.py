@@ -1,7 +1,7 @@
-"""A small lab in network namespaces: the router, a client, a name server, on ports of their own.
+"""A small lab in network namespaces: router, client and name server, on free ports.
 
-It comes up in two seconds, so that what must survive may be killed often.  The compose file is written here; the
-services, the entry point and the links are the real ones.
+It starts in two seconds, so tests can start and kill it often.  The compose file is written here; services, entry point and
+links are the real ones.
 """
 
 import contextlib
@@ -67,7 +67,7 @@ volumes: {token: }
 
 
 def free_port() -> int:
-    """Return a port that is free for UDP and TCP now."""
+    """Return a port that is currently free for UDP and TCP."""
     while True:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
             udp.bind(("127.0.0.1", 0))
@@ -78,7 +78,7 @@ def free_port() -> int:
 
 
 def make(folder: Path) -> NetnsLab:
-    """Return a small lab in *folder*, not up; skip the test where this machine runs none, but fail in CI."""
+    """Return a small lab in *folder* that is not up; where this machine cannot run one, skip the test, or fail in CI."""
     if os.environ.get("FIRSTBYTE_RUNTIME") == "docker":
         pytest.skip("the tests were asked for on Docker")
     project = folder / "project"
@@ -105,7 +105,7 @@ def absent(tmp_path: Path) -> Iterator[NetnsLab]:
 
 @pytest.fixture
 def small(standing: NetnsLab) -> NetnsLab:
-    """Give a small lab that is up and well, whatever the test before did to it."""
+    """Give a small lab that is up and healthy, whatever the previous test did to it."""
     well = comes_true(lambda: all(s.state == "exited" or s.health == "healthy" for s in standing.status()), 30)
     assert well, standing.status()
     return standing

@@ -1,4 +1,4 @@
-"""A real lab in network namespaces: what its hosts are, and what is left when it is gone."""
+"""A real lab in network namespaces: properties of its hosts, and what is left after it has ended."""
 
 import json
 import os
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.system
 
 #: Seconds for a process to start or to end on a busy machine.
 SLOW = 30.0
-#: dig's question for a name that the root zone of the lab delegates.
+#: A query with dig for a name that the lab's root zone delegates.
 QUESTION = ("dig", "+norecurse", "+time=10", "+tries=1", "com.", "NS")
 
 
@@ -46,7 +46,7 @@ def started(lab: NetnsLab, host: str) -> bytes | None:
 
 
 def processes(lab: NetnsLab) -> list[Process]:
-    """Return every process of a lab that is up: its supervisor, and whatever descends from it."""
+    """Return every process of a lab that is up: its supervisor and all descendants."""
     supervisor = lab._state.running()
     assert supervisor is not None
     parents = {int(p.parent.name): int(text.rpartition(b")")[2].split()[1]) for p in Path("/proc").glob("[0-9]*/stat") if (text := _read(p))}  # fmt: skip
@@ -61,7 +61,7 @@ def gone(those: list[Process]) -> bool:
 
 
 def left_behind(lab: NetnsLab) -> list[str]:
-    """Return what a lab that is gone may not leave: processes, mounts, cgroups, devices."""
+    """Return processes, mounts and cgroups of a lab that has ended; there should be none."""
     folder = str(lab._state.path)
     processes = [
         p.parent.name for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists() and folder.encode() in _read(p)
@@ -78,7 +78,7 @@ def _read(path: Path) -> bytes:
 
 
 def _cgroups(lab: NetnsLab) -> list[Path]:
-    """Return the lab's control groups; `os.walk` looks away where a group of others vanishes meanwhile."""
+    """Return the lab's control groups; `os.walk` ignores groups of other programs that vanish meanwhile."""
     name = Limits(lab._state.path, ())._name
     return [Path(at, name) for at, folders, _ in os.walk("/sys/fs/cgroup") if name in folders]
 
@@ -113,7 +113,7 @@ def test_a_round_trip_takes_what_the_link_says(small: NetnsLab) -> None:
             times.append((time.perf_counter() - began) * 1000)
         return len(times) >= 5 and min(times) < 16.0
 
-    assert comes_true(quick, SLOW), times  # access–root-a is 14 ms, and a busy machine only ever adds
+    assert comes_true(quick, SLOW), times  # the link access–root-a takes 14 ms; load on the machine can only add to it
     assert min(times) >= 14.0, times
 
 
@@ -188,7 +188,7 @@ def test_the_admin_port_answers_with_the_token_of_the_lab(small: NetnsLab) -> No
     assert "firstbyte_" in small.call("root-a", "GET", "/metrics")
 
 
-def test_hosts_that_do_not_exist_or_do_not_run_are_told_apart(small: NetnsLab) -> None:
+def test_unknown_hosts_and_hosts_that_are_down_are_distinguished(small: NetnsLab) -> None:
     with pytest.raises(UnknownHostError, match="unknown host 'nobody'"):
         small.call("nobody", "GET", "/health")
     with pytest.raises(LabDownError, match="ceremony is exited"):
@@ -215,7 +215,7 @@ def _ports(lab: NetnsLab) -> tuple[compose.Port, ...]:
 # --- faults of a host -------------------------------------------------------------------------------------------------
 
 
-def test_a_host_that_was_killed_stays_down_and_comes_back_where_it_was(small: NetnsLab) -> None:
+def test_a_killed_host_stays_down_until_it_is_started(small: NetnsLab) -> None:
     small.kill("root-a")
     assert state(small, "root-a") == "exited"
     with small.socket("client") as sock:
@@ -237,7 +237,7 @@ def test_a_process_that_dies_is_started_again(small: NetnsLab) -> None:
     assert comes_true(lambda: health(small, "root-a") == "healthy", SLOW)
 
 
-def test_a_paused_host_accepts_and_says_nothing(small: NetnsLab) -> None:
+def test_a_paused_host_accepts_connections_and_does_not_answer(small: NetnsLab) -> None:
     small.pause("root-a")
     try:
         assert state(small, "root-a") == "paused"
@@ -273,7 +273,7 @@ def test_up_and_down_leave_nothing(absent: NetnsLab, round_: int) -> None:
     assert len(those) >= 5  # supervisor, forwarder, three hosts
     began = time.monotonic()
     absent.down()
-    assert time.monotonic() - began < DOWN_TIMEOUT  # the supervisor did it; nobody had to be killed for silence
+    assert time.monotonic() - began < DOWN_TIMEOUT  # the supervisor ended by itself and was not killed
     assert gone(those)
     assert left_behind(absent) == []
     assert not absent._state.path.exists()
@@ -292,7 +292,7 @@ def test_killing_the_supervisor_ends_everything_and_the_next_up_works(absent: Ne
     assert comes_true(lambda: any(_read(p) == cmdline for p in Path("/proc").glob("[0-9]*/cmdline")), SLOW)
     os.kill(process.pid, signal.SIGKILL)
     forgotten.join(SLOW)
-    assert done == [137]  # a program that ran on a host is gone too
+    assert done == [137]  # a program that ran on a host has ended too
     assert comes_true(lambda: gone(those), SLOW)
     assert {s.state for s in absent.status()} == {"absent"}
     absent.up(publish=False)
@@ -308,7 +308,7 @@ def test_two_labs_with_the_same_addresses_run_side_by_side(small: NetnsLab, abse
 
 
 def test_ctrl_c_while_it_starts_leaves_nothing(absent: NetnsLab) -> None:
-    # It is up within a second: only a ceremony that never ends keeps it starting for as long as this test needs.
+    # A ceremony that does not end keeps the lab starting for as long as this test needs.
     compose = Path(absent.topology.project, "docker-compose.yml")
     compose.write_text(compose.read_text().replace('"echo secret', '"sleep 600; echo secret'))
     environment = {
@@ -335,14 +335,14 @@ def test_ctrl_c_while_it_starts_leaves_nothing(absent: NetnsLab) -> None:
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
-def test_a_published_port_in_use_is_told_before_anything_starts(absent: NetnsLab) -> None:
+def test_a_published_port_in_use_is_reported_before_anything_starts(absent: NetnsLab) -> None:
     port = next(p.published for p in _ports(absent) if p.protocol == "tcp")
     with socket.create_server(("127.0.0.1", port)), pytest.raises(EngineError, match=rf"cannot publish 127.0.0.1:{port}/tcp: Address already in use"):  # fmt: skip
         absent.up()
     assert not absent.is_up
 
 
-def test_a_sysctl_that_the_machine_refuses_is_told_by_name(absent: NetnsLab) -> None:
+def test_a_refused_sysctl_is_reported_by_name(absent: NetnsLab) -> None:
     path = absent.topology.project / "docker-compose.yml"
     path.write_text(path.read_text().replace("net.ipv4.ip_forward", "net.ipv4.ip_forwarding"))
     with pytest.raises(EngineError, match=r"wan cannot start here: sysctl net.ipv4.ip_forwarding=1: No such file"):
@@ -350,7 +350,7 @@ def test_a_sysctl_that_the_machine_refuses_is_told_by_name(absent: NetnsLab) -> 
     assert not absent.is_up
 
 
-def test_a_host_that_never_becomes_well_is_told_with_its_last_words(absent: NetnsLab) -> None:
+def test_a_host_that_never_becomes_healthy_is_reported_with_its_last_log_lines(absent: NetnsLab) -> None:
     path = absent.topology.project / "docker-compose.yml"
     path.write_text(path.read_text().replace(".=/srv/zones/root.zone", ".=/srv/zones/nothing.zone"))
     with pytest.raises(EngineError, match=r"(?s)did not come up: root-a ended with exit code 2.*nothing.zone"):
