@@ -15,8 +15,8 @@ from firstbyte import terminal
 from hostfiles.layout import RESULTS
 
 COLOURS = {"pass": "green", "fail": "red", "invalid": "yellow", "skipped": "yellow"}
-#: Address at which the console serves the folder of results.
-CONSOLE = "http://127.0.0.1:8080/results"
+#: The variable with the console's port on this machine (docker-compose.yml), and its default.
+CONSOLE_PORT, USUAL_PORT = "FIRSTBYTE_CONSOLE_PORT", "8080"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,11 @@ def show_all(done: Sequence[Done], page: Path | None) -> None:
 
 
 def url(path: Path) -> str:
-    """Return the console's address of a file in the results folder, which the console serves."""
-    return f"{CONSOLE}/{path.relative_to(RESULTS)}" if path.is_relative_to(RESULTS) else str(path)
+    """Return the console's address of a file in the results folder, which only the lab itself can open by its path."""
+    if not path.is_relative_to(RESULTS):
+        return str(path)
+    port = os.environ.get(CONSOLE_PORT) or USUAL_PORT
+    return f"http://127.0.0.1:{port}/results/{path.relative_to(RESULTS)}"
 
 
 def _title(name: str, verdict: Verdict, result: Result) -> str:
