@@ -126,7 +126,7 @@ def show_all(done: Sequence[Done], page: Path | None) -> None:
         table.add_row(result.name, _words(each.verdict, result.control), f"{each.outcome.took:.0f}")
     console = terminal.console()
     console.print(table)
-    console.print(f"all reports: {url(page) if page else f'{CONSOLE}/'}", style="dim", soft_wrap=True)
+    console.print(f"all reports: {url(page or RESULTS / 'index.html')}", style="dim", soft_wrap=True)
 
 
 def url(path: Path) -> str:

@@ -49,6 +49,7 @@ MAX_FRAME = 16_384
 MAX_RESETS, MAX_CONTROL, WINDOW = 200, 1000, 10.0
 #: Seconds between two looks at the streams of a connection.
 LOOK = 1.0
+_NEVER = float("inf")
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _BAD_VALUE = re.compile(rb"[\x00\r\n]")
 #: Fields of a response that HTTP/2 has no use for (RFC 9113 section 8.2.2).
@@ -305,7 +306,7 @@ class Http2Client(asyncio.Protocol):
         self._streams: dict[int, Stream] = {}
         self._since = time.monotonic()
         self._window, self._resets, self._control = time.monotonic(), 0, 0
-        self._closing = False
+        self._closing = self._sent_away = False
 
     def __repr__(self) -> str:
         return f"<Http2Client {self.address or '?'} streams={len(self._streams)}{' closing' if self._closing else ''}>"
@@ -347,18 +348,18 @@ class Http2Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Act on frames."""
-        if self._closing and not self._streams:
+        if self._sent_away or (self._closing and not self._streams):
             return
         if not self._frames.fit(data):
             self.h2.close_connection(ErrorCodes.FRAME_SIZE_ERROR)
-            self._close()
+            self._send_away()
             return
         try:
             for event in self.h2.receive_data(data):
-                self._act(event)
+                if not self._sent_away:
+                    self._act(event)
         except ProtocolError:
-            self.flush()  # GOAWAY, with the reason
-            self._close()
+            self._send_away()  # with the GOAWAY that h2 has made
             return
         self.flush()
         if not self._streams:
@@ -452,8 +453,7 @@ class Http2Client(asyncio.Protocol):
         self._control += control
         if self._resets > MAX_RESETS or self._control > MAX_CONTROL + 8 * len(self._streams) * MAX_STREAMS:
             self.h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
-            self.flush()
-            self._close()
+            self._send_away()
 
     def acknowledge(self, number: int, flow: int) -> None:
         """Let the client send *flow* bytes more."""
@@ -497,8 +497,7 @@ class Http2Client(asyncio.Protocol):
     def refuse(self, error: EdgeError) -> None:
         """End the connection; the reason goes into GOAWAY, since there is no request to answer."""
         self.h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM, additional_data=str(error).encode()[:200])
-        self.flush()
-        self._close()
+        self._send_away()
 
     def drain(self) -> None:
         """Take no more requests; close once those under way are answered."""
@@ -531,6 +530,8 @@ class Http2Client(asyncio.Protocol):
         self.deadline = now + LOOK
 
     def _idle(self) -> None:
+        if self._sent_away:
+            return
         self._since = time.monotonic()
         if self._closing:
             self._close()
@@ -545,6 +546,16 @@ class Http2Client(asyncio.Protocol):
                 self.transport.write(GoAwayFrame(0, last_stream_id=self.h2.highest_inbound_stream_id).serialize())
         if not self._streams:
             self._close()
+
+    def _send_away(self) -> None:
+        """Send GOAWAY, and close a little later: to close at once would reset a client that is sending (RFC 9112 section 9.6)."""
+        self._sent_away = True
+        self.flush()
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.gone()
+        self._closing, self.deadline = True, _NEVER
+        asyncio.get_running_loop().call_later(self.service.timeouts.linger, self._close)
 
     def _close(self) -> None:
         self._closing = True

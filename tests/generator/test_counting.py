@@ -33,7 +33,7 @@ def test_a_percentile_is_a_measured_value_of_that_rank(values: list[int], percen
 
 
 def test_the_rank_of_a_percentile_is_exact() -> None:
-    assert round(Histogram(seconds(range(1, 1001))).percentile(99.9) * 1e6) == 999
+    assert round(Histogram(seconds(list(range(1, 1001)))).percentile(99.9) * 1e6) == 999
 
 
 @given(MICROSECONDS.filter(bool))
