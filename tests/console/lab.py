@@ -156,7 +156,7 @@ class ScriptedLab:
                 requests = host.metrics.counter("firstbyte_edge_requests_total", "Requests")
                 requests.inc(12)
                 upstream = {"name": "catalog-1.example.com:8443", "route": "/", "address": "198.19.20.21", "idle": 2,
-                            "active": 1, "opened": 3, "reused": 9, "failed": 0, "aside": False, "waiting": 0}  # fmt: skip
+                            "active": 1, "opened": 3, "reused": 9, "failed": 0, "ejected": True, "waiting": 0}  # fmt: skip
                 host.answers["/admin/pool"] = {"upstreams": [upstream]}
         resolver, wan = self["resolver"], self["wan"]
         resolver.answers["/admin/cache"] = {"entries": [], "size": 31}

@@ -110,7 +110,7 @@ function pools(list) {
   return table(["from → to", "active", "idle", "opened", "reused", "failed"], list.map((it) => {
     const used = (it.opened ?? 0) + (it.reused ?? 0);
     return h("tr", {},
-      h("th", { scope: "row", title: it.name }, `${it.host} → ${it.name.split(".")[0]}`, h("small", {}, [it.route, it.aside ? "ejected" : "", it.stale ? "last known" : ""].filter(Boolean).join(" · "))),
+      h("th", { scope: "row", title: it.name }, `${it.host} → ${it.name.split(".")[0]}`, h("small", {}, [it.route, it.ejected ? "ejected" : "", it.stale ? "last known" : ""].filter(Boolean).join(" · "))),
       cell(it.active), cell(it.idle), cell(it.opened),
       h("td", { class: "number" }, count(it.reused), used ? h("small", {}, `${Math.round((100 * (it.reused ?? 0)) / used)} %`) : null),
       h("td", { class: it.failed ? "number odd" : "number" }, count(it.failed)));
