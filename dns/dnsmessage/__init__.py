@@ -1,6 +1,7 @@
-"""The wire format of DNS (RFC 1035 section 4, EDNS RFC 6891): names, messages, RDATA.
+"""Codec for the DNS wire format (RFC 1035 section 4, EDNS RFC 6891): names, messages and RDATA.
 
-The only package that knows it; no sockets and no clock.  It does not validate DNSSEC and does not sign.
+All wire-format code of the project lives here. The package uses no sockets and reads no clock. It neither validates nor
+creates DNSSEC signatures.
 """
 
 from dnsmessage import rdata, rdtypes

@@ -1,12 +1,12 @@
-"""Errors of the codec, by whose fault they are."""
+"""Codec errors, grouped by the side at fault: the peer or the caller."""
 
 
 class DnsMessageError(Exception):
-    """Base of this package's errors."""
+    """Base class of this package's errors."""
 
 
 class RemoteError(DnsMessageError):
-    """The peer sent bytes that cannot be used; *rcode* is what to answer (RFC 1035 section 4.1.1)."""
+    """The peer sent an invalid message; *rcode* is the code to reply with (RFC 1035 section 4.1.1)."""
 
     def __init__(self, message: str, rcode: int = 1) -> None:
         super().__init__(message)
@@ -14,16 +14,16 @@ class RemoteError(DnsMessageError):
 
 
 class MismatchError(RemoteError):
-    """A datagram that does not answer our query: another ID or question (RFC 5452 section 9.1)."""
+    """A message is not the reply to our query: its ID or question differs (RFC 5452 section 9.1)."""
 
 
 class LocalError(DnsMessageError):
-    """The caller's text or values cannot be encoded."""
+    """The caller passed text or values that cannot be encoded."""
 
 
 class NameSyntaxError(LocalError):
-    """Text that is not a domain name."""
+    """The text is not a valid domain name."""
 
 
 class RdataSyntaxError(LocalError):
-    """Words that are not RDATA of the given type."""
+    """The words are not valid RDATA for the record type."""

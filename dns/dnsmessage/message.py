@@ -1,7 +1,8 @@
-"""Messages (RFC 1035 section 4.1, EDNS RFC 6891): bytes to fields and back, in time linear in the message.
+"""Encode and decode DNS messages (RFC 1035 section 4.1, EDNS RFC 6891) in time linear in the message size.
 
-Names are read once per offset, pointers lead backwards only and at most `MAX_HOPS` in a row, and a message has at most
-`MAX_RECORDS` records.  RDATA that contains names is stored without compression; all other RDATA stays as it came.
+Three rules keep decoding linear: each name is decoded once per offset, compression pointers must point backwards and at
+most `MAX_HOPS` are followed in a row, and a message has at most `MAX_RECORDS` records. RDATA that contains names is
+decompressed; all other RDATA is kept byte for byte.
 """
 
 import struct
@@ -18,16 +19,18 @@ _RCODES = ("NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "Y
            "BADNAME", "BADALG", "BADTRUNC", "BADCOOKIE")  # fmt: skip
 QR, AA, TC, RD, RA, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
 DO = 0x8000
-#: The largest datagram that we send or ask for: it fits every path, so it is never fragmented (DNS flag day 2020).
+#: Maximum UDP payload that we send and advertise, in bytes. A datagram of this size fits every common path MTU and is
+#: never fragmented (DNS flag day 2020).
 PAYLOAD = 1232
-#: The largest datagram for a client without EDNS (RFC 1035 section 4.2.1).
+#: Maximum UDP response for a client without EDNS, in bytes (RFC 1035 section 4.2.1).
 PLAIN_UDP = 512
 MAX_TCP = 65_535
-#: Compression pointers followed in a row.  A name has at most 127 labels, so no more are ever needed.
+#: Maximum number of compression pointers followed in a row. A name has at most 127 labels, so it never needs more.
 MAX_HOPS = 127
-#: Records in one message.  65,535 bytes hold 4,095 of the smallest useful kind, an address with a compressed owner.
+#: Maximum number of records in one message. 65,535 bytes hold 4,095 of the smallest useful records, addresses with a
+#: compressed owner name.
 MAX_RECORDS = 4096
-#: TTLs with the top bit set count as 0 (RFC 2181 section 8).
+#: Maximum TTL in seconds; a TTL with the top bit set counts as 0 (RFC 2181 section 8).
 MAX_TTL = 2**31 - 1
 
 _EXACT, _LAYOUTS = rdtypes.EXACT, rdtypes.LAYOUTS
@@ -36,21 +39,21 @@ _RECORD = struct.Struct("!HHIH")
 
 
 class Record(NamedTuple):
-    """One resource record of class IN.  A tuple: a message may have thousands."""
+    """One resource record of class IN.  It is a tuple to save memory: a message may hold thousands."""
 
     name: Name
     rdtype: int
-    #: Seconds, at most `MAX_TTL`.
+    #: TTL in seconds, at most `MAX_TTL`.
     ttl: int
-    #: Wire form; names in it are not compressed.
+    #: RDATA in wire form, with uncompressed names.
     rdata: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Edns:
-    """What an OPT record says (RFC 6891 section 6.1)."""
+    """The contents of an OPT record (RFC 6891 section 6.1)."""
 
-    #: UDP payload in bytes that the sender accepts.
+    #: Maximum UDP payload that the sender accepts, in bytes.
     payload: int
     version: int = 0
     #: Upper eight bits of the rcode.
@@ -61,11 +64,11 @@ class Edns:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query, decoded as far as a server needs it."""
+    """A decoded query: header fields, question and EDNS settings."""
 
     ident: int
     flags: int
-    #: Bytes of the question; a response repeats them (upper and lower case included).
+    #: The question in wire form; a response repeats it unchanged, including upper and lower case.
     question: bytes
     qname: Name
     qtype: int
@@ -73,7 +76,7 @@ class Query:
     edns: Edns | None
 
     def limit(self, *, udp: bool) -> int:
-        """Return how many bytes a response may have."""
+        """Return the maximum size of the response to this query, in bytes."""
         if not udp:
             return MAX_TCP
         return PLAIN_UDP if self.edns is None else min(max(self.edns.payload, PLAIN_UDP), PAYLOAD)
@@ -81,7 +84,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A reply."""
+    """A decoded reply from a server."""
 
     rcode: int
     flags: int
@@ -102,26 +105,26 @@ class Message:
 
 
 def rcode_to_text(rcode: int) -> str:
-    """Return ``NXDOMAIN`` for 3."""
+    """Return the mnemonic of *rcode*, for example ``NXDOMAIN`` for 3; ``RCODE<number>`` if it has none."""
     return _RCODES[rcode] if rcode < len(_RCODES) else f"RCODE{rcode}"
 
 
 class _Reader:
-    """A cursor over one message that remembers the names it has read."""
+    """A cursor over one message that caches the names it has decoded, by offset."""
 
     def __init__(self, wire: bytes, at: int = HEADER.size) -> None:
         self.wire, self.at = wire, at
         self._names: dict[int, Name] = {}
 
     def name(self) -> Name:
-        """Read the name at the cursor."""
+        """Decode the name at the cursor and advance past it."""
         start, wire = self.at, self.wire
-        if wire[start] >= 0xC0:  # most owners are nothing but a pointer
+        if wire[start] >= 0xC0:  # most owner names are a single pointer
             self.at = start + 2
             known = self._names.get((wire[start] & 0x3F) << 8 | wire[start + 1])
         else:
             self.at = self._end(start)
-            known = self._names.get(start)  # a pointer may have led here before
+            known = self._names.get(start)  # already decoded if an earlier pointer refers to this offset
         return known or self._resolve(start)
 
     def _end(self, at: int) -> int:
@@ -137,7 +140,7 @@ class _Reader:
             at += 1 + length
 
     def _resolve(self, start: int) -> Name:
-        """Return the name at *start*: labels, then what the pointer leads to, which is read once."""
+        """Return the name at *start*, following compression pointers; every name on the way is cached by offset."""
         wire, parts, at, hops = self.wire, list[tuple[int, bytes]](), start, 0
         tail = b"\0"
         while True:
@@ -171,7 +174,7 @@ class _Reader:
         return name
 
     def record(self) -> tuple[Name, int, int, int, bytes]:
-        """Read owner, type, class, TTL and RDATA."""
+        """Decode one record and return its owner, type, class, TTL and RDATA."""
         owner, wire = self.name(), self.wire
         rdtype, rdclass, ttl, length = _RECORD.unpack_from(wire, self.at)
         start = self.at + 10
@@ -186,7 +189,7 @@ class _Reader:
         return owner, rdtype, rdclass, ttl, wire[start:end]
 
     def _rdata(self, rdtype: int, start: int, end: int) -> bytes:
-        """Copy RDATA from *start* to *end*, its names without compression."""
+        """Return the RDATA between *start* and *end* with its names decompressed."""
         wire, parts, self.at = self.wire, [], start
         for step in rdtypes.LAYOUTS[rdtype]:
             if step == "name":
@@ -221,17 +224,17 @@ def decode_query(wire: bytes) -> Query:
     """Decode a query of at least 12 bytes.
 
     Raises:
-        RemoteError: with the rcode to answer: NOTIMP for another opcode, else FORMERR.
+        RemoteError: the query is invalid; its rcode is NOTIMP for an unsupported opcode, FORMERR otherwise.
     """
     ident, flags, questions, answers, authorities, additionals = HEADER.unpack_from(wire)
     if flags >> 11 & 0xF:
         raise RemoteError(f"expected opcode QUERY, got {flags >> 11 & 0xF}", NOTIMP)
     try:
-        # IXFR has the client's SOA in the authority section (RFC 1995 section 3).
+        # An IXFR query carries the client's SOA record in the authority section (RFC 1995 section 3).
         if questions != 1 or answers or authorities > 1 or additionals > MAX_RECORDS:
             raise RemoteError("expected one question and nothing else")
         reader = _Reader(wire)
-        end = reader._end(HEADER.size)  # noqa: SLF001 - a question has no pointer, so this is where it ends
+        end = reader._end(HEADER.size)  # noqa: SLF001 - end of the question name, which is uncompressed
         qname = reader.name()
         if len(qname.wire) != end - HEADER.size:
             raise RemoteError("expected a question without compression")
@@ -251,20 +254,20 @@ def decode_query(wire: bytes) -> Query:
 
 
 def encode_query(ident: int, qname: Name, qtype: int, *, recursive: bool = False, edns: bool = True) -> bytes:
-    """Encode a query of class IN, with EDNS version 0 unless told otherwise."""
+    """Encode a query of class IN, with an EDNS version 0 record unless *edns* is False."""
     head = HEADER.pack(ident, RD if recursive else 0, 1, 0, 0, edns)
     return head + qname.wire + struct.pack("!HH", qtype, rdtypes.IN) + (encode_opt() if edns else b"")
 
 
 def encode_opt(rcode: int = 0, *, dnssec_ok: bool = False, options: bytes = b"") -> bytes:
-    """Encode an OPT record of version 0 with our payload size."""
+    """Encode an OPT record for EDNS version 0 that advertises `PAYLOAD`; it carries the upper bits of *rcode*."""
     return (
         struct.pack("!BHHBBHH", 0, rdtypes.OPT, PAYLOAD, rcode >> 4, 0, DO if dnssec_ok else 0, len(options)) + options
     )
 
 
 def question_end(wire: bytes) -> int:
-    """Return the offset after the one question of a message whose names we encoded ourselves."""
+    """Return the offset just after the question of a message whose question name is uncompressed."""
     at = HEADER.size
     while wire[at]:
         at += 1 + wire[at]
@@ -275,15 +278,15 @@ def decode_reply(sent: bytes, received: bytes) -> Message:
     """Decode the reply to our query *sent*.
 
     Raises:
-        MismatchError: another ID or question, or no reply: possibly a forgery (RFC 5452); wait for the real one.
-        RemoteError: the server's own reply, which cannot be read.
+        MismatchError: not a reply, or its ID or question differs. It may be forged, so keep waiting (RFC 5452).
+        RemoteError: the ID and question match, but the rest of the reply is malformed.
     """
     if len(received) < HEADER.size or received[:2] != sent[:2] or not received[2] & 0x80:
         raise MismatchError("not a reply to this query")
     _, flags, questions, *counts = HEADER.unpack_from(received)
     rcode = flags & 0xF
     if len(received) == HEADER.size and not questions and rcode:
-        return Message(rcode, flags)  # an error without a question, as some servers send it to EDNS
+        return Message(rcode, flags)  # some servers send such an error without a question when they do not support EDNS
     end = question_end(sent)
     if (
         questions != 1
@@ -315,9 +318,10 @@ def decode_reply(sent: bytes, received: bytes) -> Message:
 
 
 def error_response(wire: bytes, rcode: int, flags: int = 0) -> bytes:
-    """Encode an error for a query of at least 12 bytes that could not be decoded; *flags* are set in addition to QR.
+    """Encode an error response to a query of at least 12 bytes that could not be decoded.
 
-    The question is repeated when it can be read, and OPT when the query ends in a plain one.
+    The response repeats the question if it can be parsed, and contains an OPT record if one follows the question
+    directly or *rcode* needs it. *flags* are set in addition to QR.
     """
     ident, asked = struct.unpack_from("!HH", wire)
     question, opt = b"", b""
@@ -334,22 +338,22 @@ def error_response(wire: bytes, rcode: int, flags: int = 0) -> bytes:
 
 
 def _has_opt(wire: bytes, question: int) -> bool:
-    """Return whether an OPT record follows the question directly."""
+    """Return whether an OPT record directly follows the question, which has *question* bytes."""
     at = HEADER.size + question
     return bool(question) and wire[6:10] == b"\0\0\0\0" and wire[at : at + 3] == b"\0\0\x29" and len(wire) >= at + 11
 
 
 class Writer:
-    """Encodes a message behind its header, names compressed as far as a pointer reaches (RFC 1035 section 4.1.4).
+    """Encodes the sections after the header and question, with compressed names (RFC 1035 section 4.1.4).
 
     Args:
-        question: name, type and class, as the client sent them.
-        anchor: which of the question's names later names may point to: this one and its ancestors.  It is the name that
-            decides what the message says (the name itself, the zone cut, the apex), so that two questions with the same
-            outcome get the same bytes up to the offsets in pointers.
+        question: name, type and class exactly as the client sent them.
+        anchor: the name that decides the answer: the question's name, the zone cut or the apex. Later names may point
+            only to this part of the question's name and its ancestors. Two questions with the same outcome therefore
+            get the same bytes except for pointer offsets.
     """
 
-    #: Offsets that a pointer can hold.
+    #: Number of offsets that a 14-bit compression pointer can address.
     REACH = 0x4000
 
     def __init__(self, question: bytes, anchor: Name) -> None:
@@ -357,14 +361,17 @@ class Writer:
         self._base = HEADER.size + len(question)
         self._question = question[:-4].lower()
         self._offsets: dict[bytes, int] = {}
-        #: Offsets in `body` of pointers to anything but the whole question name.
+        #: Offsets in `body` of all pointers, except those to the complete question name.
         self.pointers: list[int] = []
         spare = len(self._question) - len(anchor.key)
         for suffix in _suffixes(anchor.key):
             self._offsets[suffix] = HEADER.size + spare + len(anchor.key) - len(suffix)
 
     def record(self, owner: Name, rdtype: int, ttl: int, rdata: bytes, *, asked: bool = False) -> None:
-        """Append one record of class IN; *asked*: its owner may be the whole question name, whatever the anchor is."""
+        """Append one record of class IN.
+
+        If *asked* is True, the owner may be a pointer to the complete question name even if the anchor is an ancestor.
+        """
         body = self.body
         if asked and owner.key == self._question:
             body += b"\xc0\x0c"
@@ -407,7 +414,7 @@ class Writer:
 
 
 def _suffixes(key: bytes) -> list[bytes]:
-    """Return *key* and its ancestors but for the root, which is shorter than a pointer to it."""
+    """Return *key* and its ancestors without the root, which is shorter than a pointer."""
     found, at = [], 0
     while key[at]:
         found.append(key[at:])

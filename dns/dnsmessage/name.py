@@ -1,7 +1,8 @@
-r"""Domain names in wire order (RFC 1035 section 3.1): any byte in a label, case kept, compared without it (RFC 4343).
+r"""Domain names in wire form (RFC 1035 section 3.1), compared without regard to case (RFC 4343).
 
-A name is stored as it is sent: a length byte before each label and a zero byte at the end.  `bytes.lower` folds all of
-it at once, because a length byte (at most 63) is never an upper-case letter.
+A name is stored as sent on the wire: a length byte before each label, and a zero byte at the end. A label may contain
+any byte, and its case is kept. `bytes.lower` can fold a whole name at once, because a length byte (at most 63) is never
+an upper-case letter.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,27 +10,27 @@ from collections.abc import Iterable, Iterator
 from dnsmessage.errors import NameSyntaxError
 
 MAX_LABEL = 63
-#: Bytes of a whole name on the wire, the root's zero byte included.
+#: Maximum length of a name on the wire, in bytes, including the root's zero byte.
 MAX_NAME = 255
 
-#: Bytes of a label that presentation format writes as they are.
+#: Byte values that presentation format shows without an escape.
 _PLAIN = frozenset(range(0x21, 0x7F)) - frozenset(b'.\\;"()@$')
 
 
 class Name:
-    """An absolute domain name; equal to any other spelling of it in upper or lower case."""
+    """An absolute domain name; names that differ only in case are equal."""
 
     __slots__ = ("key", "wire")
 
     def __init__(self, wire: bytes) -> None:
-        #: Wire form without compression, spelled as it was given.
+        #: Uncompressed wire form, in the original case.
         self.wire = wire
-        #: The same in lower case: what names are compared by.
+        #: The wire form in lower case, used for comparison and hashing.
         self.key = wire.lower()
 
     @classmethod
     def from_labels(cls, labels: Iterable[bytes]) -> "Name":
-        """Return the name with these labels, most specific first; raise `NameSyntaxError` for an empty or long one."""
+        """Return the name with *labels*, most specific first; raise `NameSyntaxError` if a length is invalid."""
         wire = bytearray()
         for label in labels:
             if not 0 < len(label) <= MAX_LABEL:
@@ -43,12 +44,13 @@ class Name:
 
     @classmethod
     def from_text(cls, text: str | bytes, origin: "Name | None" = None) -> "Name":
-        r"""Read ``www.example.com.`` or, given *origin*, a relative name or ``@``; ``\.`` and ``\DDD`` escape.
+        r"""Parse ``www.example.com.`` or, if *origin* is given, a relative name or ``@``.
 
-        Text outside ASCII is taken as its UTF-8 bytes.
+        ``\.`` and ``\DDD`` are escapes. Text outside ASCII is encoded as UTF-8.
 
         Raises:
-            NameSyntaxError: empty or too long labels, a name over 255 bytes, relative without an origin.
+            NameSyntaxError: a label is empty or too long, the name is over 255 bytes, or it is relative without an
+                origin.
         """
         raw = text.encode() if isinstance(text, str) else text
         if raw == b".":
@@ -68,7 +70,7 @@ class Name:
 
     @property
     def labels(self) -> tuple[bytes, ...]:
-        """The labels, most specific first; the root has none."""
+        """The labels, most specific first; empty for the root."""
         labels, at, wire = [], 0, self.wire
         while length := wire[at]:
             labels.append(wire[at + 1 : at + 1 + length])
@@ -80,7 +82,7 @@ class Name:
         return Name(self.wire[1 + self.wire[0] :]) if self.wire[0] else self
 
     def is_below(self, ancestor: "Name") -> bool:
-        """Return whether this name is *ancestor* or below it."""
+        """Return whether this name equals *ancestor* or is below it."""
         spare = len(self.key) - len(ancestor.key)
         if spare < 0 or not self.key.endswith(ancestor.key):
             return False
@@ -96,7 +98,7 @@ class Name:
         return hash(self.key)
 
     def __lt__(self, other: "Name") -> bool:
-        """Order as RFC 4034 section 6.1 does: by label from the root down."""
+        """Compare in canonical DNS order: label by label from the root (RFC 4034 section 6.1)."""
         return Name(self.key).labels[::-1] < Name(other.key).labels[::-1]
 
     def __str__(self) -> str:
@@ -110,7 +112,7 @@ ROOT = Name(b"\0")
 
 
 def suffixes(key: bytes) -> Iterator[bytes]:
-    """Yield the wire form *key* of a name, then of each of its ancestors, the root last."""
+    """Yield *key* (a name in wire form), then each of its ancestors; the root is last."""
     at = 0
     while True:
         yield key[at:]
@@ -120,20 +122,20 @@ def suffixes(key: bytes) -> Iterator[bytes]:
 
 
 def escape(label: bytes) -> str:
-    r"""Return *label* in presentation format: ``\DDD`` for what is not a plain ASCII character."""
+    r"""Return *label* in presentation format, with ``\DDD`` for every byte that needs an escape."""
     return "".join(chr(byte) if byte in _PLAIN else f"\\{byte:03d}" for byte in label)
 
 
 def shown(raw: bytes) -> str:
-    """Return bytes of a master file as text for an error message."""
+    """Return *raw* as text for an error message; bytes that are not UTF-8 are shown as escapes."""
     return raw.decode("utf-8", "backslashreplace")
 
 
 def unescape(raw: bytes, at: int) -> tuple[int, int]:
-    r"""Return the byte that the escape at *at* (``\DDD`` or ``\X``) stands for, and the offset after it.
+    r"""Return the value of the escape at offset *at* (``\DDD`` or ``\X``) and the offset after it.
 
     Raises:
-        NameSyntaxError: neither a character nor three digits up to 255 follow the backslash.
+        NameSyntaxError: the backslash is followed by neither a character nor three digits up to 255.
     """
     digits = raw[at + 1 : at + 4]
     if len(digits) == 3 and digits.isdigit() and int(digits) < 256:

@@ -1,6 +1,7 @@
-r"""RDATA between wire and presentation format (RFC 1035 section 5.1), field by field as `rdtypes.FIELDS` lists them.
+r"""Convert RDATA between wire and presentation format (RFC 1035 section 5.1), as described by `rdtypes.FIELDS`.
 
-A type without fields, and any type on request, is written ``\# LENGTH HEX`` (RFC 3597 section 5).
+Types without an entry there are written as ``\# LENGTH HEX`` (RFC 3597 section 5). The parser accepts that form for
+every type.
 """
 
 import base64
@@ -22,14 +23,14 @@ MAX_U32 = 2**32 - 1
 _UNITS = {b"s": 1, b"m": 60, b"h": 3600, b"d": 86400, b"w": 604800}
 _DURATION = re.compile(rb"(?:[0-9]{1,10}[smhdw])+", re.IGNORECASE)
 _SVC_KEYS = ("mandatory", "alpn", "no-default-alpn", "port", "ipv4hint", "ech", "ipv6hint", "dohpath", "ohttp")
-#: How an error message names a field.
+#: Field names shown in error messages.
 _FORMS = {
     "ip4": "IPv4-ADDRESS", "ip6": "IPv6-ADDRESS", "str": "TEXT", "str+": "TEXT…", "svcparams": "KEY=VALUE…", "loc": "LOCATION…",
     "apl": "PREFIX…", "bitmap": "TYPE…", "hex": "HEX…", "base64": "BASE64…", "text": "TEXT",
 }  # fmt: skip
-#: Fields that take all the words that are left.
+#: Field kinds that consume all remaining words.
 _REST = frozenset({"str+", "hex", "base64", "bitmap", "svcparams", "apl", "loc"})
-#: Of these, fields that cannot be left out.
+#: Field kinds in `_REST` that must not be empty.
 _NEEDED = frozenset({"hex", "base64"})
 
 _B32 = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789ABCDEFGHIJKLMNOPQRSTUV")
@@ -37,10 +38,12 @@ _B32_BACK = bytes.maketrans(b"0123456789ABCDEFGHIJKLMNOPQRSTUV", b"ABCDEFGHIJKLM
 
 
 def from_text(rdtype: int, words: Sequence[bytes], origin: Name | None) -> bytes:
-    r"""Return the RDATA that *words* of a master file say (no quotes, escapes kept); relative names end in *origin*.
+    r"""Return the RDATA for *words* from a master file, with quotes removed and escapes kept.
+
+    Relative names are completed with *origin*.
 
     Raises:
-        RdataSyntaxError: wrong number or kind of words, or RDATA over 65,535 bytes.
+        RdataSyntaxError: a word is missing, superfluous or invalid, or the RDATA exceeds 65,535 bytes.
     """
     if words and words[0] == b"\\#":
         wire = _generic(rdtype, words[1:])
@@ -72,7 +75,7 @@ def from_text(rdtype: int, words: Sequence[bytes], origin: Name | None) -> bytes
 
 
 def to_text(rdtype: int, wire: bytes) -> str:
-    r"""Return *wire* in presentation format; as ``\# LENGTH HEX`` where it does not follow its type's format."""
+    r"""Return *wire* in presentation format, or as ``\# LENGTH HEX`` if it does not match the format of its type."""
     try:
         at, words = 0, []
         for kind in rdtypes.FIELDS[rdtype]:
@@ -88,7 +91,7 @@ def to_text(rdtype: int, wire: bytes) -> str:
 
 
 def names(rdtype: int, wire: bytes) -> list[Name]:
-    """Return the domain names inside RDATA without compression, in their order."""
+    """Return the domain names in uncompressed RDATA, in wire order."""
     found, at = [], 0
     for step in rdtypes.LAYOUTS.get(rdtype, ()):
         if step == "name":
@@ -103,7 +106,7 @@ def names(rdtype: int, wire: bytes) -> list[Name]:
 
 
 def seconds(word: bytes, what: str = "seconds", maximum: int = MAX_U32) -> int:
-    """Read ``3600`` or ``1h30m``; raise `RdataSyntaxError`."""
+    """Parse a duration such as ``3600`` or ``1h30m`` into seconds; raise `RdataSyntaxError`."""
     if word.isdigit() and len(word) <= 10:
         value = int(word)
     elif _DURATION.fullmatch(word):
@@ -116,7 +119,7 @@ def seconds(word: bytes, what: str = "seconds", maximum: int = MAX_U32) -> int:
 
 
 def quoted(data: bytes) -> str:
-    """Return a character string in presentation format, in quotes."""
+    """Return a character string in presentation format, with quotes."""
     return '"' + "".join(
         f"\\{chr(c)}" if c in b'"\\' else chr(c) if 0x20 <= c < 0x7F else f"\\{c:03d}" for c in data
     ) + '"'  # fmt: skip
@@ -161,7 +164,7 @@ def _string_bytes(word: bytes) -> bytes:
     return bytes(data)
 
 
-# --- one field: words to wire -----------------------------------------------------------------------------------------
+# --- field parsers: words to wire format ------------------------------------------------------------------------------
 
 
 def _number(word: bytes, maximum: int) -> int:
@@ -320,7 +323,7 @@ def _svc_value(number: int, value: bytes, given: bool) -> bytes:
 
 
 def _loc(words: Sequence[bytes]) -> bytes:
-    """Read RFC 1876 section 3: degrees, minutes and seconds of latitude and longitude, altitude, size, precisions."""
+    """Parse LOC (RFC 1876 section 3): latitude, longitude, altitude, size, horizontal and vertical precision."""
     left = list(words)
 
     def angle(plus: bytes, minus: bytes, limit: int) -> int:
@@ -388,7 +391,7 @@ _READ: dict[str, Reader] = {
 }
 
 
-# --- one field: wire to text ------------------------------------------------------------------------------------------
+# --- field formatters: wire format to text ----------------------------------------------------------------------------
 
 
 def _take(wire: bytes, at: int, size: int) -> bytes:

@@ -1,17 +1,17 @@
-"""Record types: numbers, mnemonics, and fields of RDATA (RFC 1035 section 3.3 and the registry's later types).
+"""Record types: numbers, mnemonics and RDATA fields (RFC 1035 section 3.3 and the IANA registry).
 
-A type that is not in `FIELDS` is opaque bytes everywhere (RFC 3597).  Fields, in the order of the wire:
+RDATA of a type that is not in `FIELDS` is treated as opaque bytes (RFC 3597). Field kinds:
 
 ====================  ================================================================================
 ``u8 u16 u32``        unsigned numbers; ``ttl`` is a u32 that may be written ``1h30m``
 ``name``              a domain name
 ``ip4 ip6``           addresses
-``str``               a character string of at most 255 bytes; ``str+`` one or more of them
+``str``               a character string of at most 255 bytes; ``str+``: one or more of them
 ``hex base64``        the rest of the RDATA; ``hex8`` and ``base32`` have a length byte before them
 ``type bitmap``       a type's mnemonic; the type bitmap of NSEC
 ``time``              seconds since 1970 as ``YYYYMMDDHHMMSS``
 ``tag text``          CAA's property tag; the rest of the RDATA as one quoted string
-``svcparams apl loc eui48 eui64 locator``   forms of their own types
+``svcparams apl loc eui48 eui64 locator``   formats used by a single record type
 ====================  ================================================================================
 """
 
@@ -45,9 +45,9 @@ _TABLE: dict[int, tuple[str, str]] = {
 
 NAMES: dict[int, str] = {number: name for number, (name, _) in _TABLE.items()}
 _NUMBERS: dict[str, int] = {name: number for number, name in NAMES.items()}
-#: Field kinds of each type that has a presentation format of its own.
+#: Field kinds of each type that has its own presentation format, in wire order.
 FIELDS: dict[int, tuple[str, ...]] = {number: tuple(fields.split()) for number, (_, fields) in _TABLE.items() if fields}
-#: Types that describe a query or a transaction and never stand in a zone (RFC 6895 section 3.1).
+#: Types for queries and transactions, which must not appear in a zone (RFC 6895 section 3.1).
 META = frozenset({OPT, *range(128, 256)}) - {0}
 
 _SIZES = {"u8": 1, "u16": 2, "u32": 4, "ttl": 4, "time": 4, "type": 2, "ip4": 4, "ip6": 16}
@@ -55,27 +55,27 @@ Layout = tuple[int | str, ...]
 
 
 def _layout(fields: Sequence[str]) -> Layout:
-    """Return the steps up to the last name: a number of bytes to copy, ``name``, or ``str``."""
+    """Return the parsing steps up to the last name: a number of bytes to copy, ``name``, or ``str``."""
     last = len(fields) - fields[::-1].index("name")
     return tuple(_SIZES.get(field, field) for field in fields[:last])
 
 
-#: How to find the names inside RDATA, for types that have any: RFC 3597 section 4's list and every later type with a
-#: name.
+#: Parsing steps that locate the names in RDATA, for each type that contains names: the list in RFC 3597 section 4 and
+#: every later type with a name.
 LAYOUTS: dict[int, Layout] = {number: _layout(fields) for number, fields in FIELDS.items() if "name" in fields}
-#: Types whose names may be compressed when sent (RFC 3597 section 4: those of RFC 1035 and no other).
+#: Types whose RDATA names may be compressed in a message: only those of RFC 1035 (RFC 3597 section 4).
 COMPRESSIBLE = frozenset({2, 3, 4, 5, 6, 7, 8, 9, 12, 14, 15})
-#: RDATA sizes in bytes that any other length contradicts.
+#: Exact RDATA length in bytes, for types with a fixed length.
 EXACT = {A: 4, AAAA: 16}
 
 
 def to_text(rdtype: int) -> str:
-    """Return the mnemonic of a type, ``TYPE65280`` where it has none."""
+    """Return the mnemonic of a type; ``TYPE<number>`` if it has none, for example ``TYPE65280``."""
     return NAMES.get(rdtype) or f"TYPE{rdtype}"
 
 
 def from_text(text: str) -> int:
-    """Return the number of a type's mnemonic in any case, or of ``TYPE65280``; raise `RdataSyntaxError`."""
+    """Return the type number for a mnemonic in any case or for ``TYPE65280``; raise `RdataSyntaxError`."""
     word = text.upper()
     number = _NUMBERS.get(word)
     if number is None and word.startswith("TYPE") and word[4:].isascii() and word[4:].isdigit() and len(word) < 10:

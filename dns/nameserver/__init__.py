@@ -1,6 +1,6 @@
-"""An authoritative name server: master files in, answers out (RFC 1034 section 4.3, RFC 1035, RFC 2308, RFC 4592).
+"""An authoritative name server for zones in master files (RFC 1034 section 4.3, RFC 1035, RFC 2308, RFC 4592).
 
-No recursion, no transfer or update, no DNSSEC.
+It does not support recursion, zone transfers, dynamic updates or DNSSEC.
 """
 
 from nameserver.answer import Answer, answer

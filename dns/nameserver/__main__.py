@@ -26,7 +26,7 @@ def zone_file(text: str) -> tuple[str, Path]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run until SIGTERM; SIGHUP reads the files again."""
+    """Run the server until SIGTERM and return the exit code; SIGHUP reloads the zone files."""
     parser = argparse.ArgumentParser(
         prog="nameserver",
         description="An authoritative name server.",

@@ -1,8 +1,9 @@
-"""What one zone answers to one question (RFC 1034 section 4.3.2): a ladder of small steps, first match wins.
+"""Look up the answer to one question in one zone (RFC 1034 section 4.3.2).
 
-delegation → exact name → DNAME → wildcard → NXDOMAIN, and at a name: CNAME → data → NODATA
+The lookup tries these cases in order, and the first that matches decides the answer: delegation, exact name, DNAME,
+wildcard, NXDOMAIN. At an existing name: CNAME, data, NODATA.
 
-This is the reference: `nameserver.compiled` makes finished answers of what it says.
+This code is the reference implementation; `nameserver.compiled` encodes its results in advance.
 """
 
 import struct
@@ -12,20 +13,20 @@ from dnsmessage import Name, Query, Writer, encode_opt, rdtypes
 from dnsmessage.message import AA, CD, HEADER, NOERROR, NXDOMAIN, QR, RD, TC, YXDOMAIN
 from nameserver.zone import RRset, Zone
 
-#: Aliases followed inside one zone for one answer; a longer chain is left for the resolver to follow.
+#: Maximum number of CNAMEs followed inside one zone for one answer; the resolver follows the rest of a longer chain.
 MAX_CHAIN = 8
-#: Types whose targets' addresses go into the additional section.
+#: Record types for which the addresses of the target names are added to the additional section.
 _WITH_ADDRESSES = frozenset({rdtypes.NS, rdtypes.MX, rdtypes.SRV})
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The sections of a response."""
+    """The rcode, AA flag and records of a response, before encoding."""
 
     rcode: int
     authoritative: bool
-    #: The question's name or an ancestor that decides the answer; compression pointers into the question lead to it or
-    #: above.
+    #: The name that decides the answer: the question's name or one of its ancestors. Compression pointers into the
+    #: question may refer only to this name or its ancestors.
     anchor: Name
     answer: tuple[RRset, ...] = ()
     authority: tuple[RRset, ...] = ()
@@ -33,7 +34,13 @@ class Answer:
 
 
 def answer(zone: Zone, qname: Name, qtype: int) -> Answer:
-    """Answer *qname*, which is at or below the apex of *zone*, for *qtype* (``ANY`` gets one RRset, RFC 8482)."""
+    """Return the answer for *qname* and *qtype* from *zone*.
+
+    Args:
+        zone: the zone; *qname* is at or below its apex.
+        qname: the name in the question.
+        qtype: the record type; ``ANY`` returns one RRset (RFC 8482).
+    """
     chain: list[RRset] = []
     seen = {qname}
     name, anchor = qname, qname
@@ -41,7 +48,7 @@ def answer(zone: Zone, qname: Name, qtype: int) -> Answer:
         first = not chain
         cut = zone.find_cut(name)
         if cut is not None and not (qtype == rdtypes.DS and cut.name == name):
-            # Records below a cut are glue, never an answer (RFC 1034 section 4.2.1).
+            # Records below a zone cut are glue and are never returned as an answer (RFC 1034 section 4.2.1).
             anchor = cut.name if first else anchor
             return Answer(NOERROR, not first, anchor, tuple(chain), (cut,), tuple(zone.addresses(cut)))
         node, following = zone.node(name), None
@@ -73,7 +80,7 @@ def answer(zone: Zone, qname: Name, qtype: int) -> Answer:
                 return Answer(NOERROR, True, anchor, (*chain, _owned(found, name)), (), extra)
             chain.append(_owned(alias, name))
             following = Name(alias.rdata[0])
-        assert following is not None  # noqa: S101 - a node, a DNAME or a return
+        assert following is not None  # noqa: S101 - every branch above sets it or returns
         if not following.is_below(zone.apex) or len(chain) >= MAX_CHAIN or following in seen:
             return Answer(NOERROR, True, anchor, tuple(chain))
         seen.add(following)
@@ -81,14 +88,15 @@ def answer(zone: Zone, qname: Name, qtype: int) -> Answer:
 
 
 def negative(zone: Zone) -> RRset:
-    """Return the SOA with the TTL that a negative answer may live (RFC 2308 section 3)."""
+    """Return the SOA RRset of a negative answer; its TTL limits how long the answer is cached (RFC 2308 section 3)."""
     return RRset(zone.apex, rdtypes.SOA, zone.negative_ttl, zone.soa.rdata)
 
 
 def encode(query: Query, content: Answer, limit: int) -> bytes:
-    """Encode a response: additional data that does not fit is left out; if the rest does not fit, TC is set.
+    """Encode *content* as the response to *query* in at most *limit* bytes.
 
-    A referral without its glue leads nowhere, so it is truncated instead (RFC 9471 section 3.1).
+    Additional records are left out if they do not fit. If the other sections do not fit either, TC is set and all
+    sections are empty. A referral without its glue is useless, so it is truncated instead (RFC 9471 section 3.1).
     """
     needed = content.additional and not content.authoritative
     for additional in (content.additional,) if needed else (content.additional, ()):
@@ -100,7 +108,7 @@ def encode(query: Query, content: Answer, limit: int) -> bytes:
 
 
 def write(question: bytes, content: Answer, additional: tuple[RRset, ...]) -> Writer:
-    """Write the sections that follow *question*."""
+    """Return a writer that holds the three encoded sections; compression pointers may refer to *question*."""
     writer = Writer(question, content.anchor)
     for section in (content.answer, content.authority, additional):
         for rrset in section:
@@ -112,7 +120,7 @@ def write(question: bytes, content: Answer, additional: tuple[RRset, ...]) -> Wr
 def assemble(
     query: Query, content: Answer, counts: tuple[int, int, int], body: bytes | bytearray, flags: int = 0
 ) -> bytes:
-    """Put header, question, *body* and OPT together."""
+    """Return the complete response: header, question, *body*, and an OPT record if the query has one."""
     opt = b""
     if query.edns is not None:
         opt = encode_opt(content.rcode, dnssec_ok=query.edns.dnssec_ok)
@@ -123,10 +131,10 @@ def assemble(
 
 
 def count(section: tuple[RRset, ...]) -> int:
-    """Return how many records *section* has."""
+    """Return the number of records in *section*."""
     return sum(len(rrset.rdata) for rrset in section)
 
 
 def _owned(rrset: RRset, owner: Name) -> RRset:
-    """Return *rrset* under the name that was asked for: a wildcard's own name is never in an answer."""
+    """Return *rrset* with *owner* as its name, because an answer from a wildcard carries the name in the question."""
     return rrset if rrset.name == owner else RRset(owner, rrset.rdtype, rrset.ttl, rrset.rdata)

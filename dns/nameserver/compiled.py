@@ -1,8 +1,9 @@
-"""A zone as finished answers: every answer of the ladder that depends on nothing but the length of the question's name.
+"""Compile a zone into finished answers: response bodies that are encoded before the first query.
 
-An exact name and type has one finished body.  A referral, NXDOMAIN, NODATA and a wildcard's RRset are the same for
-every name below their anchor but for compression pointers, which move with the length of the name: a `Tail` moves them.
-Aliases of wildcards, DNAME, ANY and answers that must be cut to fit stay with the ladder.
+An existing name and type has exactly one body. A referral, NXDOMAIN, NODATA or wildcard answer is the same for every
+name below its anchor (the cut, apex or closest encloser), except that compression pointers depend on the length of the
+question's name; `Tail` adjusts them. Wildcard CNAMEs, DNAME, ANY and truncated answers are not compiled:
+`nameserver.answer` handles them per query.
 """
 
 import struct
@@ -14,29 +15,31 @@ from nameserver.answer import Answer, answer, count, negative, write
 from nameserver.zone import Zone
 from serving import Answers
 
-#: Bodies above this size stay with the ladder: the pointers in them could outgrow 14 bits.
+#: Maximum size of a `Tail` body, in bytes. Pointers in a larger body could exceed their 14 bits.
 MAX_TAIL = 8192
-#: Types that need more than their own records: compression, addresses, rules for cuts.
+#: Record types that `nameserver.answer` has to look up, because they need name compression, additional addresses or the
+#: rules for zone cuts.
 _BY_LADDER = rdtypes.COMPRESSIBLE | {rdtypes.SRV, rdtypes.DS}
-#: Types asked for at every alias, also where its target has none of them.
+#: Record types compiled for every CNAME, even if its target has no records of the type.
 COMMON = (rdtypes.A, rdtypes.AAAA)
 _HEAD = struct.Struct("!HIH")
 
 
 @dataclass(slots=True)
 class Tail:
-    """Sections that answer every question below one name, the anchor."""
+    """The encoded sections of a response that is the same for every question below one name, the anchor."""
 
     rcode: int
     authoritative: bool
     counts: tuple[int, int, int]
-    #: Bytes of the anchor on the wire.
+    #: Length of the anchor on the wire, in bytes.
     anchor: int
-    #: Where pointers are in the body, which is written for a question name two bytes longer than the anchor.
+    #: Offsets of the compression pointers in `body`, which is encoded for a question name two bytes longer than the
+    #: anchor.
     pointers: tuple[int, ...]
     body: bytes
-    #: Bodies by length of the question's name.  Kept for the two negative answers only: a zone may have any number of
-    #: cuts.
+    #: Cache of adjusted bodies by length of the question's name. Only the two negative answers use it, because the
+    #: number of cuts in a zone, and so the memory for their bodies, has no limit.
     moved: dict[int, bytes] | None = None
 
     def at(self, length: int) -> bytes:
@@ -54,21 +57,22 @@ class Tail:
 
 @dataclass(slots=True)
 class Compiled:
-    """One zone, compiled."""
+    """A zone with its finished answers."""
 
     zone: Zone
     answers: Answers
-    #: The SOA of a negative answer.
+    #: Negative answers with the zone's SOA.
     nodata: Tail
     nxdomain: Tail
-    #: Referrals by cut; RRsets of wildcards by closest encloser and type, None where the ladder must be asked.
+    #: Referrals by zone cut, and wildcard answers by closest encloser and type. None means that `nameserver.answer` has
+    #: to handle the question.
     referrals: dict[bytes, Tail | None] = field(default_factory=dict)
     wildcards: dict[bytes, dict[int, Tail] | None] = field(default_factory=dict)
 
     def find(self, qname: bytes, qtype: int) -> Tail | None:
-        """Return the tail for a name in lower case at or below the apex that has no finished answer.
+        """Return the `Tail` that answers *qname*, a lower-case name at or below the apex without a finished answer.
 
-        None where the ladder must be asked.
+        Returns None if the question has to go to `nameserver.answer`.
         """
         zone, encloser = self.zone, b""
         least = len(zone.apex.key)
@@ -95,7 +99,7 @@ class Compiled:
 
 
 def compile_zone(zone: Zone) -> Compiled:
-    """Compile every RRset, cut, wildcard and negative answer of *zone*."""
+    """Return *zone* with all its RRsets, zone cuts, wildcards and negative answers compiled."""
     soa = (negative(zone),)
     nodata, nxdomain = (Answer(rcode, True, zone.apex, (), soa) for rcode in (NOERROR, NXDOMAIN))
     compiled = Compiled(zone, Answers(QR | AA), _some(nodata), _some(nxdomain))
@@ -115,12 +119,12 @@ def compile_zone(zone: Zone) -> Compiled:
 
 
 def _exact(compiled: Compiled, question: bytes, packed: bytes) -> None:
-    """Compile one RRset that is not below a cut."""
+    """Compile one packed RRset that is not below a zone cut."""
     rdtype, _, records = _HEAD.unpack_from(packed)
     if rdtype == rdtypes.CNAME:
         _alias(compiled, Name(question[:-4]))
     elif rdtype in _BY_LADDER or compiled.zone.cuts:
-        # DS at the apex is the parent's, if that is served here (RFC 4035 section 3.1.4.1)
+        # DS records at the apex belong to the parent zone, which may be served here too (RFC 4035 section 3.1.4.1).
         if rdtype != rdtypes.DS or len(question) - 4 != len(compiled.zone.apex.key):
             _ladder(compiled, Name(question[:-4]), rdtype)
     else:
@@ -135,7 +139,7 @@ def _exact(compiled: Compiled, question: bytes, packed: bytes) -> None:
 
 
 def _ladder(compiled: Compiled, name: Name, qtype: int) -> None:
-    """Compile what the ladder says to one question."""
+    """Compile the answer that `nameserver.answer` gives for *name* and *qtype*."""
     content = answer(compiled.zone, name, qtype)
     if content.authoritative and content.rcode == 0 and content.anchor == name:
         question = name.wire + struct.pack("!HH", qtype, 1)
@@ -146,7 +150,7 @@ def _ladder(compiled: Compiled, name: Name, qtype: int) -> None:
 
 
 def _alias(compiled: Compiled, name: Name) -> None:
-    """Compile an alias for the common types and those at the end of its chain."""
+    """Compile a CNAME owner for the types in `COMMON` and for every type at the end of the CNAME chain."""
     zone = compiled.zone
     qtypes = {rdtypes.CNAME, *COMMON}
     content = answer(zone, name, rdtypes.A)
@@ -159,7 +163,7 @@ def _alias(compiled: Compiled, name: Name) -> None:
 
 
 def _wildcard(zone: Zone, encloser: Name) -> dict[int, Tail] | None:
-    """Return the tails of a wildcard by type; None when it is an alias."""
+    """Return the answers of the wildcard below *encloser* by type; None if it is a CNAME or an answer is too large."""
     node = zone.node(Name(b"\x01*" + encloser.wire)) or {}
     if rdtypes.CNAME in node:
         return None
@@ -181,20 +185,20 @@ def _tail(content: Answer, name: Name | None = None) -> Tail | None:
 
 def _some(content: Answer) -> Tail:
     tail = _tail(content)
-    assert tail is not None  # noqa: S101 - one SOA is less than MAX_TAIL
+    assert tail is not None  # noqa: S101 - a single SOA record always fits in MAX_TAIL
     tail.moved = {}
     return tail
 
 
 def _stranger(zone: Zone, anchor: Name) -> Name:
-    """Return a name just below *anchor*, with a label of one byte, that does not exist."""
+    """Return a name that does not exist, one label of one byte below *anchor*."""
     return next(
         name for byte in range(256) if not zone.exists((name := Name(bytes((1, byte)) + anchor.wire)).key)
     )  # fmt: skip
 
 
 class _Below:
-    """Whether the name of a question is below a cut."""
+    """Predicate: is the name of a question below a zone cut?"""
 
     def __init__(self, zone: Zone) -> None:
         self._cuts, self._least = zone.cuts, len(zone.apex.key)

@@ -1,12 +1,12 @@
-"""What can be wrong with a zone."""
+"""Errors in zones and master files."""
 
 
 class NameServerError(Exception):
-    """Base of this package's errors."""
+    """Base class of this package's errors."""
 
 
 class ZoneFileError(NameServerError):
-    """A master file does not say what it should: ``FILE:LINE: expected …, got …``."""
+    """A master file is unreadable or malformed; the message reads ``FILE:LINE: expected …, got …``."""
 
     def __init__(self, source: str, line: int, message: str) -> None:
         super().__init__(f"{source}:{line}: {message}")
@@ -14,4 +14,4 @@ class ZoneFileError(NameServerError):
 
 
 class ZoneError(NameServerError):
-    """A set of records that cannot be a zone (RFC 1035 section 5.2)."""
+    """The records do not form a valid zone (RFC 1035 section 5.2)."""

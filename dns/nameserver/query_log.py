@@ -1,4 +1,4 @@
-"""The last queries, stored as they arrived and decoded when someone reads them."""
+"""Log of the most recent queries, stored as raw bytes and decoded only when the log is read."""
 
 import time
 from collections import deque
@@ -7,18 +7,19 @@ from typing import Any
 from dnsmessage import Name, RemoteError, decode_query, rcode_to_text, rdtypes
 from serving import client_of
 
-#: When, transport, rcode; a query with its client, or a batch's questions (lower case) with a row of struct
-#: sockaddr_in.
+#: Log entries: (time, transport, rcode, query, client) for one query; (time, lower-case questions, clients as
+#: consecutive struct sockaddr_in) for a batch.
 _Single = tuple[float, str, int, bytes, str]
 _Batch = tuple[float, list[bytes], bytes]
 
 
-#: Bytes of a query that are stored: header and the longest question.  Padding must not fill the log.
+#: Maximum number of bytes stored per query: the header and the longest possible question. The limit keeps padded
+#: queries from filling memory.
 _STORED = 12 + 255 + 4
 
 
 class QueryLog:
-    """At least the last *size* queries."""
+    """The most recent queries: at least the last *size*, more when the oldest entry is a batch."""
 
     def __init__(self, size: int) -> None:
         self._size, self._count = size, 0
@@ -28,15 +29,15 @@ class QueryLog:
         return self._count
 
     def add(self, client: str, transport: str, wire: bytes, rcode: int) -> None:
-        """Record one query of any kind."""
+        """Record one query that was answered outside a batch."""
         self._append((time.time(), transport, rcode, wire[:_STORED], client), 1)
 
     def add_batch(self, questions: list[bytes], clients: bytes) -> None:
-        """Record queries over UDP that got a finished answer, rcode NOERROR."""
+        """Record a batch of UDP queries that received finished answers with rcode NOERROR."""
         self._append((time.time(), questions, clients), len(questions))
 
     def latest(self, limit: int) -> list[dict[str, Any]]:
-        """Return the last queries as JSON objects, newest first."""
+        """Return up to *limit* queries as JSON objects, newest first."""
         found: list[dict[str, Any]] = []
         for entry in reversed(self._entries):
             if len(found) >= limit:

@@ -1,4 +1,7 @@
-"""Queries in, responses out: finished answers first, the ladder for the rest.  No socket, no clock."""
+"""Turn queries into responses: use a finished answer if there is one, `nameserver.answer` if not.
+
+This module uses no sockets and reads no clock.
+"""
 
 from dataclasses import dataclass
 
@@ -14,14 +17,14 @@ _PLAIN_OPT, _DO_OPT = encode_opt(), encode_opt(dnssec_ok=True)
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response and its rcode, for logs and counters."""
+    """An encoded response with its rcode, which is used for logs and counters."""
 
     wire: bytes
     rcode: int
 
 
 class Responder:
-    """Answers queries from a set of zones."""
+    """Answers queries from the zones it serves."""
 
     def __init__(self, zones: dict[Name, Zone] | None = None) -> None:
         self._compiled: dict[bytes, Compiled] = {}
@@ -32,35 +35,38 @@ class Responder:
 
     @property
     def zones(self) -> dict[Name, Zone]:
-        """The zones by apex."""
+        """The zones being served, by apex."""
         return {each.zone.apex: each.zone for each in self._compiled.values()}
 
     def put(self, zone: Zone) -> None:
-        """Serve *zone* from now on, in place of the one with the same apex."""
+        """Compile and serve *zone*, replacing any zone with the same apex."""
         self.put_compiled(compile_zone(zone))
 
     def put_compiled(self, compiled: Compiled) -> None:
-        """Serve a zone that `compile_zone` has compiled already."""
+        """Serve a zone that `compile_zone` has already compiled."""
         self._compiled[compiled.zone.apex.key] = compiled
         self._merge()
 
     def find_zone(self, qname: Name, qtype: int = 0) -> Zone | None:
-        """Return the closest zone at or above *qname*; for DS at an apex the parent zone, if it is served here."""
+        """Return the closest zone at or above *qname*.
+
+        For DS at a zone's apex, the parent zone is returned if it is served here.
+        """
         compiled = self._find(qname.key, qtype)
         return None if compiled is None else compiled.zone
 
     def respond(self, wire: bytes, *, udp: bool) -> Response | None:
-        """Return the response to *wire*; None where none must be sent (not a query, or too short to answer)."""
+        """Return the response to *wire*; None if *wire* is shorter than a DNS header or is not a query."""
         if len(wire) < HEADER.size or wire[2] & 0x80:
             return None
         return self._finished(wire, udp) or self._decoded(wire, udp)
 
     def servfail(self, wire: bytes) -> bytes:
-        """Return SERVFAIL for *wire* (a fault switch uses it)."""
+        """Return a SERVFAIL response to *wire*, for the ``servfail`` fault switch."""
         return error_response(wire, SERVFAIL)
 
     def reference(self, query: Query, limit: int) -> Response:
-        """Return what the ladder says, without finished answers."""
+        """Return the response that `nameserver.answer` gives, without using finished answers."""
         zone = self.find_zone(query.qname, query.qtype)
         if query.edns is not None and query.edns.version:
             content = Answer(BADVERS, False, query.qname)
@@ -73,7 +79,10 @@ class Responder:
         return Response(encode(query, content, limit), content.rcode)
 
     def _finished(self, wire: bytes, udp: bool) -> Response | None:
-        """Answer a plain query: opcode 0, one question of class IN, at most an OPT record behind it."""
+        """Return the response to a plain query: opcode 0, one question of class IN, nothing else but an OPT record.
+
+        Returns None for other queries, and for questions that have no compiled answer.
+        """
         flags, counts = wire[2:4], wire[4:12]
         if flags[0] & 0xFE or counts[:7] != b"\0\1\0\0\0\0\0" or counts[7] > 1:
             return None
@@ -88,7 +97,7 @@ class Responder:
         end += 5
         qname, rest, opt, limit = wire[12 : end - 4].lower(), wire[end - 4 : end], b"", PLAIN_UDP
         if counts[7]:
-            # OPT at the root, version 0, options of any kind up to the end of the message
+            # Accept only an OPT record that is owned by the root, has version 0, and ends where the message ends.
             if wire[end : end + 3] != b"\0\0\x29" or wire[end + 5 : end + 7] != b"\0\0":
                 return None
             size = len(wire) - end - 11
@@ -139,7 +148,7 @@ class Responder:
             if compiled is not None:
                 if qtype != rdtypes.DS or suffix != qname:
                     return compiled
-                found = compiled  # DS belongs to the parent (RFC 4035 section 3.1.4.1)
+                found = compiled  # DS records belong to the parent zone (RFC 4035 section 3.1.4.1)
         return found
 
     def _merge(self) -> None:
@@ -153,7 +162,7 @@ class Responder:
 
 
 def _options(wire: bytes, at: int) -> bool:
-    """Return whether EDNS options fill the message from *at* to its end."""
+    """Return whether well-formed EDNS options fill the message exactly from offset *at* to its end."""
     while at + 4 <= len(wire):
         at += 4 + int.from_bytes(wire[at + 2 : at + 4], "big")
     return at == len(wire)

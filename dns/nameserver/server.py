@@ -1,4 +1,4 @@
-"""A name server's shell: sockets, counters, fault switches and the admin API."""
+"""Name server process: sockets, counters, fault switches and the admin API."""
 
 import asyncio
 import sys
@@ -20,23 +20,23 @@ from telemetry import AdminError, Request, Telemetry, log
 
 logger = log.get("nameserver")
 
-#: Queries kept for ``GET /admin/queries``: what an experiment has asked in its last seconds.
+#: Number of queries kept for ``GET /admin/queries``, about as many as an experiment sends in a few seconds.
 QUERY_LOG = 2000
-#: Seconds after which the interpreter switches threads, so that a zone being compiled delays no answer; the default is
-#: 5 ms.
+#: Interpreter thread-switch interval, in seconds (Python's default is 5 ms). The short interval keeps queries from
+#: waiting while a zone is compiled in a thread.
 SWITCH_INTERVAL = 0.001
-#: Records of one RRset that the admin API accepts.
+#: Maximum number of records in one RRset that the admin API accepts.
 MAX_RECORDS = 100
 
 
 class Server:
-    """A set of zones on one address."""
+    """A name server that serves a set of zones on one address."""
 
     def __init__(self, telemetry: Telemetry, files: dict[str, Path]) -> None:
-        """Load every zone of *files* (origin to path).
+        """Load the zones in *files*, a dict from origin to master file.
 
         Raises:
-            ZoneFileError: a file is not a zone.
+            ZoneFileError: a file cannot be read or is not a valid zone.
         """
         self.telemetry = telemetry
         self.files = {Name.from_text(origin): path for origin, path in files.items()}
@@ -52,7 +52,8 @@ class Server:
         self._dropped = metrics.counter("firstbyte_nameserver_dropped_total", "Queries without an answer", "reason")
         serials = metrics.gauge("firstbyte_nameserver_zone_serial", "Serial of each zone", "zone")
 
-        #: Finished answers since the last scrape: counting labels for each batch would cost as much as its lookups.
+        #: Finished answers sent since the last metrics scrape. They are counted here because updating a labelled
+        #: counter for each batch costs as much as the batch's lookups.
         self._finished = 0
 
         def refresh() -> None:
@@ -69,13 +70,13 @@ class Server:
         telemetry.health.set("zones", ok=True, detail=", ".join(map(str, self.responder.zones)))
 
     async def start(self, endpoint: tuple[str, int], *, shared: bool = False) -> serving.Listener:
-        """Listen; raise `OSError` when the address is taken.  *shared* as for `serving.start`."""
+        """Listen on *endpoint*; raise `OSError` if the address is in use. *shared* enables SO_REUSEPORT."""
         listener = await serving.start(endpoint, self.handle, finished=self, shared=shared)
         self.telemetry.health.set("listener", ok=True, detail=f"{listener.address[0]}:{listener.address[1]}")
         return listener
 
     def handle(self, wire: bytes, client: tuple[str, int], transport: serving.Transport) -> Any:
-        """Return the reply to one query, an awaitable of it while a fault delays it, or None when none is sent."""
+        """Return the reply to one query; an awaitable if a fault switch delays the reply; None if no reply is sent."""
         response = self.responder.respond(wire, udp=transport == "udp")
         if response is None:
             self._dropped.inc(reason="not_a_query")
@@ -98,16 +99,20 @@ class Server:
         return None if self.telemetry.faults.any_on else self.responder.answers
 
     def answered(self, questions: list[bytes], clients: bytes) -> None:
-        """Count and log a batch of finished answers."""
+        """Count and log a batch of queries that received finished answers."""
         self._finished += len(questions)
         self.queries.add_batch(questions, clients)
 
     async def reload(self, apex: Name) -> Zone:
-        """Read the zone's file again, in a thread.  If it is wrong, the zone being served stays, and health says so."""
+        """Reload the zone *apex* from its file, in a thread, and return the new zone.
+
+        If the file is invalid, the old zone stays in service, the health check of this zone fails, and the error is
+        raised again.
+        """
         check = f"zone {apex}"
         try:
             zone = await self._publish(lambda: load(str(apex), self.files[apex]))
-        except Exception as error:  # whatever is wrong with one file must not stop this server or another zone's reload
+        except Exception as error:  # a bad file must not stop this server or the reload of another zone
             serial = self.responder.zones[apex].serial
             self.telemetry.health.set(check, ok=False, detail=f"still serving serial {serial}: {error}")
             logger.error("reload_failed", zone=str(apex), error=str(error))
@@ -117,18 +122,18 @@ class Server:
         return zone
 
     async def reload_all(self) -> None:
-        """Read every file again, one after the other; each failure is logged and shown in health."""
+        """Reload all zones, one after the other; each failure is logged and reported in the health checks."""
         for apex in self.files:
             await asyncio.gather(self.reload(apex), return_exceptions=True)
 
     def on_hangup(self) -> None:
-        """Begin `reload_all` (SIGHUP)."""
+        """Start `reload_all` as a background task (SIGHUP handler)."""
         task = asyncio.get_running_loop().create_task(self.reload_all())
         self._reloading.add(task)
         task.add_done_callback(self._reloading.discard)
 
     async def _publish(self, make: Callable[[], Zone]) -> Zone:
-        """Make a zone and compile it in a thread, so that answers are never delayed, then serve it."""
+        """Build and compile a zone in a thread so that queries are not delayed, then serve it."""
 
         def compiled() -> Compiled:
             return compile_zone(make())
@@ -225,7 +230,7 @@ class Server:
 
 
 async def _later(answer: bytes, delay: float) -> bytes:
-    await asyncio.sleep(delay)  # what the fault switch does
+    await asyncio.sleep(delay)  # the delay of the ``delay_answers`` fault switch
     return answer
 
 
@@ -253,7 +258,7 @@ def _owner(zone: Zone, fields: dict[str, Any]) -> tuple[Name, int]:
 
 
 def _rdata(rdtype: int, value: str, origin: Name) -> bytes:
-    """Read one record's RDATA: a TXT value is one text as it is, any other is the words of a master file."""
+    """Parse one record's RDATA: a TXT value is used as one literal string, other types in master file syntax."""
     if rdtype == rdtypes.TXT:
         return rdatas.from_text(rdtype, [value.replace("\\", "\\\\").encode()], origin)
     return rdatas.from_text(rdtype, words(value), origin)

@@ -1,8 +1,8 @@
-"""A zone: the records of one name and below, down to its delegations (RFC 1034 section 4.2).
+"""A zone: the records at and below one name, down to its delegations (RFC 1034 section 4.2).
 
-Immutable once made: a change makes a new zone, so that an answer never sees half of one.  RRsets are stored as packed
-bytes by question (name in lower case, type and class on the wire), which takes a tenth of the memory of objects; readers
-get `RRset`.
+A zone is immutable: a change returns a new zone, so a query never sees a half-applied change. RRsets are stored as
+packed bytes, keyed by question (lower-case name, type and class in wire form), which uses a tenth of the memory that
+objects would. Callers receive `RRset` objects.
 """
 
 import struct
@@ -17,7 +17,7 @@ _HEAD = struct.Struct("!HIH")
 
 
 def kind(rdtype: int) -> bytes:
-    """Return the end of a question for *rdtype* and class IN."""
+    """Return the type and class fields of a question for *rdtype* in class IN."""
     return struct.pack("!HH", rdtype, rdtypes.IN)
 
 
@@ -26,18 +26,18 @@ _NS, _CNAME, _SOA, _DNAME = map(kind, (rdtypes.NS, rdtypes.CNAME, rdtypes.SOA, r
 
 @dataclass(frozen=True, slots=True)
 class RRset:
-    """All records of one name and type; they share one TTL (RFC 2181 section 5.2)."""
+    """All records with one name and type; they share one TTL (RFC 2181 section 5.2)."""
 
     name: Name
     rdtype: int
-    #: Seconds.
+    #: TTL in seconds.
     ttl: int
-    #: Wire form of each record's RDATA, names not compressed.
+    #: RDATA of each record in wire form, with uncompressed names.
     rdata: tuple[bytes, ...]
 
     @property
     def count(self) -> int:
-        """How many records it has."""
+        """Number of records in the RRset."""
         return len(self.rdata)
 
     def text(self) -> list[str]:
@@ -45,28 +45,29 @@ class RRset:
         return [rdatas.to_text(self.rdtype, each) for each in self.rdata]
 
     def names(self) -> list[Name]:
-        """Return the names that the records point to: the last one in each RDATA (NS, CNAME, MX, SRV, …)."""
+        """Return the target name of each record: the last name in its RDATA (NS, CNAME, MX, SRV, …)."""
         found = (rdatas.names(self.rdtype, each) for each in self.rdata)
         return [names[-1] for names in found if names]
 
 
 class Zone:
-    """Names, RRsets and cuts of one zone.
+    """The names, RRsets and delegations of one zone.
 
     Raises:
-        ZoneError: no SOA or NS at the apex, data next to a CNAME, data below a DNAME.
+        ZoneError: no SOA or NS at the apex, other data next to a CNAME, or data below a DNAME.
     """
 
     def __init__(self, apex: Name, rrsets: dict[bytes, bytes]) -> None:
-        """Make the zone *apex* of packed RRsets by question; see `ZoneBuilder`."""
+        """Create the zone *apex* from packed RRsets keyed by question; `ZoneBuilder` produces them."""
         self.apex = apex
-        #: Packed RRsets by question: see `pack`.
+        #: RRsets packed by `pack`, keyed by question.
         self.rrsets = rrsets
-        #: The types that occur, each as the end of a question; a name is looked up once for each of them.
+        #: Record types in the zone, each as the last four bytes of a question. Listing the RRsets at a name takes one
+        #: dict lookup per type.
         self._kinds = tuple(dict.fromkeys(question[-4:] for question in rrsets))
-        #: Names that exist only because a name below them does (RFC 8020: empty non-terminals).
+        #: Names without records that exist only because a name below them has records (empty non-terminals, RFC 8020).
         self.empty: set[bytes] = set()
-        #: Delegations that are not themselves below a delegation, and owners of DNAME.
+        #: Topmost delegations (those not below another delegation), and owners of DNAME records.
         self.cuts: set[bytes] = set()
         self.dnames: set[bytes] = set()
         self._check()
@@ -80,40 +81,40 @@ class Zone:
         return len(self.rrsets)
 
     def __iter__(self) -> Iterator[RRset]:
-        """Yield every RRset in canonical order of names."""
+        """Yield every RRset, in canonical order of owner names."""
         for key in sorted({question[:-4] for question in self.rrsets}, key=lambda key: Name(key).labels[::-1]):
             yield from self._at(Name(key)).values()
 
     @property
     def soa(self) -> RRset:
-        """The start of authority."""
+        """The SOA RRset at the apex."""
         return unpack(self.apex, self.rrsets[self.apex.key + _SOA])
 
     @property
     def serial(self) -> int:
-        """The zone's version (RFC 1982)."""
+        """The zone's serial number from the SOA record (RFC 1982)."""
         return int(struct.unpack_from("!I", self.soa.rdata[0], len(self.soa.rdata[0]) - 20)[0])
 
     @property
     def negative_ttl(self) -> int:
-        """Seconds for which NXDOMAIN and NODATA may be cached (RFC 2308 section 3)."""
+        """Time for which NXDOMAIN and NODATA may be cached, in seconds (RFC 2308 section 3)."""
         return min(self.soa.ttl, int(struct.unpack("!I", self.soa.rdata[0][-4:])[0]))
 
     def node(self, name: Name) -> dict[int, RRset] | None:
-        """Return the RRsets at *name* by type; empty for an empty non-terminal, None when the name does not exist."""
+        """Return the RRsets at *name* by type; {} for an empty non-terminal, None if the name does not exist."""
         found = self._at(name)
         return found if found or name.key in self.empty else None
 
     def exists(self, key: bytes) -> bool:
-        """Return whether a name in lower case has records, or a name below it has."""
+        """Return whether the lower-case name *key*, or any name below it, has records."""
         return key in self.empty or any(key + each in self.rrsets for each in self._kinds)
 
     def is_alias(self, key: bytes) -> bool:
-        """Return whether a name in lower case has a CNAME record."""
+        """Return whether the lower-case name *key* has a CNAME record."""
         return key + _CNAME in self.rrsets
 
     def find_cut(self, name: Name) -> RRset | None:
-        """Return the NS RRset of the highest delegation at or above *name*, below the apex."""
+        """Return the NS RRset of the topmost delegation at or above *name*; None if there is none below the apex."""
         found, step = None, name
         while self.cuts and len(step.key) > len(self.apex.key):
             if step.key in self.cuts:
@@ -122,7 +123,7 @@ class Zone:
         return None if found is None else unpack(found, self.rrsets[found.key + _NS])
 
     def find_dname(self, name: Name) -> RRset | None:
-        """Return the DNAME of the closest ancestor of *name* that has one (RFC 6672 section 3.2)."""
+        """Return the DNAME RRset of the closest ancestor of *name* that has one (RFC 6672 section 3.2)."""
         while self.dnames and len(name.key) > len(self.apex.key):
             name = name.parent()
             if name.key in self.dnames:
@@ -130,13 +131,13 @@ class Zone:
         return None
 
     def closest_encloser(self, name: Name) -> Name:
-        """Return the longest existing ancestor of *name* (RFC 4592 section 3.3.1)."""
+        """Return *name* if it exists, otherwise its closest existing ancestor (RFC 4592 section 3.3.1)."""
         while not self.exists(name.key):
             name = name.parent()
         return name
 
     def addresses(self, rrset: RRset) -> list[RRset]:
-        """Return the address RRsets in this zone (glue included) of the names that *rrset* points to."""
+        """Return the A and AAAA RRsets, including glue, of the target names of *rrset* that are in this zone."""
         return [
             unpack(target, packed)
             for target in rrset.names()
@@ -145,7 +146,7 @@ class Zone:
         ]
 
     def replace(self, name: Name, rdtype: int, ttl: int, rdata: Iterable[bytes]) -> "Zone":
-        """Return the zone with one RRset replaced, or removed when *rdata* is empty, and the serial raised by one."""
+        """Return a copy with one RRset replaced (removed if *rdata* is empty) and the serial incremented."""
         if rdtype == rdtypes.SOA:
             raise ZoneError("expected any type but SOA: its serial is counted here")
         rrsets, new = dict(self.rrsets), tuple(dict.fromkeys(rdata))
@@ -182,7 +183,7 @@ class Zone:
                     raise ZoneError(f"expected nothing next to the {mnemonic} at {Name(owner)}, got {others}")
 
     def _owning(self, end: bytes) -> list[bytes]:
-        """Return the names that have an RRset of one type."""
+        """Return the names that have an RRset of the type *end*, in wire form."""
         if end not in self._kinds:
             return []
         return [question[:-4] for question in self.rrsets if question[-4:] == end]
@@ -215,16 +216,16 @@ class Zone:
 
 
 class ZoneBuilder:
-    """Collects records into packed RRsets."""
+    """Collects single records into packed RRsets."""
 
     def __init__(self, apex: Name) -> None:
         self.apex = apex
         self._rrsets: dict[bytes, bytes] = {}
-        #: RRsets of more than one record: TTL and RDATA by question.
+        #: RRsets with more than one record: the lowest TTL and the RDATA values, by question.
         self._many: dict[bytes, tuple[int, dict[bytes, None]]] = {}
 
     def add(self, question: bytes, ttl: int, rdata: bytes) -> None:
-        """Add one record; *question* is its owner in lower case, type and class, at or below the apex."""
+        """Add one record at or below the apex; *question* is its owner name in lower case, its type and its class."""
         old = self._rrsets.get(question)
         if old is None:
             self._rrsets[question] = question[-4:-2] + struct.pack("!IHH", ttl, 1, len(rdata)) + rdata
@@ -234,7 +235,7 @@ class ZoneBuilder:
         self._many[question] = min(least, ttl, unpack_ttl(old)), found
 
     def zone(self) -> Zone:
-        """Return the zone; raise `ZoneError` when the records cannot be one."""
+        """Return the finished zone; raise `ZoneError` if the records do not form a valid zone."""
         for question, (ttl, found) in self._many.items():
             self._rrsets[question] = pack(int.from_bytes(question[-4:-2], "big"), ttl, tuple(found))
         self._many.clear()
@@ -242,7 +243,7 @@ class ZoneBuilder:
 
 
 def pack(rdtype: int, ttl: int, rdata: tuple[bytes, ...]) -> bytes:
-    """Return an RRset as bytes: type, TTL, count, then each RDATA behind its length."""
+    """Return an RRset as bytes: type, TTL, record count, then each RDATA with a two-byte length prefix."""
     return _HEAD.pack(rdtype, ttl, len(rdata)) + b"".join(len(each).to_bytes(2, "big") + each for each in rdata)
 
 
@@ -252,7 +253,7 @@ def unpack_ttl(packed: bytes) -> int:
 
 
 def unpack(name: Name, packed: bytes) -> RRset:
-    """Return the RRset that `pack` packed."""
+    """Return the RRset in *packed*, which `pack` produced, with the owner *name*."""
     rdtype, ttl, count = _HEAD.unpack_from(packed)
     rdata, at = [], _HEAD.size
     for _ in range(count):

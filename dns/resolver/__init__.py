@@ -1,6 +1,6 @@
-"""An iterative, caching resolver (RFC 1034 section 5.3.3): asks from the root down, remembers, answers.
+"""An iterative, caching resolver (RFC 1034 section 5.3.3): it resolves names from the root servers down.
 
-No DNSSEC validation, no forwarding, IPv4 only.
+It does not validate DNSSEC and does not forward queries; it reaches name servers over IPv4 only.
 """
 
 from resolver.cache import Cache, Negative, Rank

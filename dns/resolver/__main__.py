@@ -1,4 +1,4 @@
-"""``python -m resolver``: resolve from root hints."""
+"""``python -m resolver``: run a recursive resolver that starts from root hints."""
 
 import argparse
 import asyncio
@@ -20,7 +20,7 @@ def seconds(text: str) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run until SIGTERM."""
+    """Run the resolver until SIGTERM and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="resolver",
         description="An iterative, caching resolver.",

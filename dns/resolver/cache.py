@@ -1,6 +1,6 @@
-"""What the resolver has learned, until when it holds, and how far it is trusted (RFC 2181 section 5.4.1, RFC 2308).
+"""The resolver's cache: RRsets and negative answers with expiry and trust rank (RFC 2181 section 5.4.1, RFC 2308).
 
-Time is an argument.  The size is bounded: the least recently used entry is evicted.
+The caller passes the time as an argument. The number of entries is bounded: the least recently used one is evicted.
 """
 
 import math
@@ -11,22 +11,23 @@ from enum import IntEnum
 
 from dnsmessage import Name, Record
 
-#: Entries (RRsets and negative answers) kept.
+#: Maximum number of cache entries (RRsets and negative answers).
 MAX_ENTRIES = 100_000
-#: Longest life of an entry in seconds, whatever its TTL says (a week; RFC 8767 section 4 discusses such caps).
+#: Maximum lifetime of an entry in seconds (one week), even if its TTL is longer (RFC 8767 section 4 discusses such
+#: caps).
 MAX_TTL = 604_800
-#: Longest life of a negative answer in seconds (RFC 2308 section 5 recommends one to three hours).
+#: Maximum lifetime of a negative answer in seconds (RFC 2308 section 5 recommends one to three hours).
 MAX_NEGATIVE_TTL = 10_800
-#: TTL of an answer that has expired and is given because its servers fail (RFC 8767 section 4 recommends 30 s).
+#: TTL in seconds of an expired answer that is returned because its servers fail (RFC 8767 section 4 recommends 30 s).
 STALE_TTL = 30
-#: Stands in place of a type for "the name does not exist", which denies every type (RFC 8020).
+#: Pseudo record type for "the name does not exist", which covers every type (RFC 8020).
 NO_NAME = 0
 
 Key = tuple[bytes, int]
 
 
 class Rank(IntEnum):
-    """How far data is trusted; lower never replaces higher while that lives (RFC 2181 section 5.4.1)."""
+    """Trust rank of cached data; unexpired data is never replaced by lower-ranked data (RFC 2181 section 5.4.1)."""
 
     GLUE = 1
     REFERRAL = 2
@@ -36,41 +37,44 @@ class Rank(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Negative:
-    """The name, or the type at the name, does not exist."""
+    """A negative answer: the name does not exist, or has no record of the type."""
 
     rcode: int
-    #: The SOA of the zone that says so, for the client's own cache; None when there was none.
+    #: SOA record of the zone that denied the name, passed on for the client's own cache; None if the reply had none.
     soa: Record | None
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One RRset or negative answer, with the seconds for which it holds."""
+    """One cached RRset or negative answer with its lifetime."""
 
     rank: Rank
-    #: When it was learned, in seconds on the caller's clock.
+    #: Time when the entry was stored, in seconds on the caller's clock.
     since: float
-    #: Seconds that it lives from then.
+    #: Lifetime in seconds, counted from `since`.
     ttl: int
     records: tuple[Record, ...]
     negative: Negative | None = None
 
     @property
     def expires(self) -> float:
-        """When it ends."""
+        """Time when the entry expires, in seconds on the caller's clock."""
         return self.since + self.ttl
 
     def left(self, now: float) -> int:
-        """Return the seconds that remain, to the nearest: caches behind us keep it as long as we do, on average."""
+        """Return the remaining TTL, rounded to the nearest second.
+
+        With this rounding, the caches of clients keep the record as long as this cache does, on average.
+        """
         return max(0, self.ttl - math.floor(now - self.since + 0.5))
 
     def until(self, now: float) -> float:
-        """Return when `left` will be less than at *now*, or the entry ends."""
+        """Return the time at which `left` next decreases or the entry expires."""
         return self.since + min(self.ttl, math.floor(now - self.since + 0.5) + 0.5)
 
 
 class Cache:
-    """RRsets and negative answers by name and type; expired ones are kept for *stale* more seconds."""
+    """RRsets and negative answers by name and type; expired entries are kept for *stale* more seconds."""
 
     def __init__(self, max_entries: int = MAX_ENTRIES, stale: float = 0.0) -> None:
         self._entries: OrderedDict[Key, Entry] = OrderedDict()
@@ -83,7 +87,7 @@ class Cache:
         return f"<Cache entries={len(self)} of {self._max}>"
 
     def get(self, name: Name, rdtype: int, now: float, rank: Rank = Rank.ANSWER) -> Entry | None:
-        """Return the live entry for *name* and *rdtype* that is trusted at least as far as *rank*."""
+        """Return the unexpired entry for *name* and *rdtype* if its trust rank is at least *rank*."""
         key = (name.key, rdtype)
         entry = self._entries.get(key)
         if entry is None:
@@ -98,38 +102,41 @@ class Cache:
         return entry
 
     def get_stale(self, name: Name, rdtype: int, now: float) -> Entry | None:
-        """Return an answer that expired at most *stale* seconds ago, if at all, with a TTL of `STALE_TTL`."""
+        """Return the answer with a TTL of `STALE_TTL`, even if it expired up to *stale* seconds ago; None otherwise."""
         entry = self._entries.get((name.key, rdtype))
         if entry is None or entry.expires + self._stale <= now or entry.rank < Rank.ANSWER:
             return None
         return replace(entry, since=now, ttl=STALE_TTL)
 
     def put(self, records: Sequence[Record], rank: Rank, now: float) -> Entry:
-        """Store one RRset for its shortest TTL (RFC 2181 section 5.2), unless more trusted data lives; return it."""
+        """Store one RRset for its lowest TTL (RFC 2181 section 5.2) and return its entry.
+
+        An unexpired entry with a higher trust rank is not replaced.
+        """
         first = records[0]
         entry = Entry(rank, now, min(MAX_TTL, *(each.ttl for each in records)), tuple(records))
         self._store((first.name.key, first.rdtype), entry, now)
         return entry
 
     def put_negative(self, name: Name, rdtype: int, negative: Negative, ttl: int, now: float) -> Entry:
-        """Store a negative answer for *ttl* seconds; return it."""
+        """Store a negative answer for *ttl* seconds, at most `MAX_NEGATIVE_TTL`; return its entry."""
         entry = Entry(Rank.AUTHORITATIVE, now, min(ttl, MAX_NEGATIVE_TTL), (), negative)
         self._store((name.key, rdtype), entry, now)
         return entry
 
     def discard(self, name: Name, rdtype: int) -> None:
-        """Forget one entry."""
+        """Remove one entry if it exists."""
         self._entries.pop((name.key, rdtype), None)
 
     def flush(self, name: Name | None = None) -> int:
-        """Forget *name* (all types), or everything; return how many entries were removed."""
+        """Remove all entries of *name*, or all entries if it is None; return the number removed."""
         doomed = [key for key in self._entries if name is None or key[0] == name.key]
         for key in doomed:
             del self._entries[key]
         return len(doomed)
 
     def entries(self, now: float) -> Iterator[tuple[Key, Entry]]:
-        """Yield what lives at *now*."""
+        """Yield the entries that have not expired at *now*."""
         return ((key, entry) for key, entry in list(self._entries.items()) if entry.expires > now)
 
     def _store(self, key: Key, entry: Entry, now: float) -> None:

@@ -1,4 +1,4 @@
-"""Root hints: the servers that a resolver asks first (RFC 8109), as a master file of NS records and addresses."""
+"""Root hints: the name servers that a resolver queries first (RFC 8109), as a master file of NS and A records."""
 
 import ipaddress
 from pathlib import Path
@@ -7,14 +7,14 @@ from dnsmessage import Name, NameSyntaxError
 
 
 class HintsError(Exception):
-    """The file does not name root servers: ``FILE:LINE: expected …, got …``."""
+    """The file is not a valid list of root servers; most messages read ``FILE:LINE: expected …, got …``."""
 
 
 def load_hints(path: Path) -> dict[Name, str]:
-    """Return the root servers' names and IPv4 addresses, in the order of the file.
+    """Return the IPv4 address of each root server by name, in file order.
 
     Raises:
-        HintsError: unreadable, malformed, or without one server that has an address.
+        HintsError: the file is unreadable or malformed, or no root server in it has an IPv4 address.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

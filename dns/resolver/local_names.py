@@ -1,6 +1,6 @@
-"""Names that the resolver answers itself, without a query to the root (RFC 6761, 6303, 7686, 8375).
+"""Special-use names that the resolver answers locally, without asking the root (RFC 6761, 6303, 7686, 8375).
 
-``test.`` is not among them: in the lab it is a zone like any other.
+``test.`` is not one of them, because the lab serves it as an ordinary zone.
 """
 
 from dnsmessage import ROOT, Name, Record, rdtypes
@@ -8,9 +8,9 @@ from dnsmessage.message import NOERROR, NXDOMAIN
 from resolver.cache import Entry, Negative, Rank
 from resolver.resolution import Resolved
 
-#: TTL of these answers in seconds.
+#: TTL of all locally generated answers, in seconds.
 TTL = 10_800
-#: Zones without names: reserved top-level domains, and reverse zones of private and special addresses.
+#: Empty zones: reserved top-level domains, and reverse zones of private and special addresses.
 _EMPTY = [
     "invalid.", "onion.", "home.arpa.", "10.in-addr.arpa.", "168.192.in-addr.arpa.", "127.in-addr.arpa.", "0.in-addr.arpa.",
     "254.169.in-addr.arpa.", "2.0.192.in-addr.arpa.", "100.51.198.in-addr.arpa.", "113.0.203.in-addr.arpa.",
@@ -23,7 +23,10 @@ _ADDRESSES = {rdtypes.A: bytes((127, 0, 0, 1)), rdtypes.AAAA: bytes(15) + b"\1"}
 
 
 def local(qname: Name, qtype: int, now: float) -> Resolved | None:
-    """Return the answer to a question about a local name, None for any other; *now* is the caller's clock."""
+    """Return the local answer to a question; None if *qname* is not a local name.
+
+    *now* is in seconds on the caller's clock.
+    """
     if qname.is_below(_LOCALHOST):
         data = _ADDRESSES.get(qtype)
         if data is not None:
@@ -39,7 +42,7 @@ def local(qname: Name, qtype: int, now: float) -> Resolved | None:
 
 
 def _negative(rcode: int, zone: Name, now: float) -> Resolved:
-    """Return a negative answer with the SOA that RFC 6303 section 3 gives such zones."""
+    """Return a negative answer with the SOA record that RFC 6303 section 3 specifies for empty zones."""
     soa = zone.wire + b"\6nobody\7invalid\0" + b"".join(n.to_bytes(4, "big") for n in (1, 3600, 1200, 604_800, TTL))
     negative = Negative(rcode, Record(zone, rdtypes.SOA, TTL, soa))
     return Resolved(rcode, (), Entry(Rank.AUTHORITATIVE, now, TTL, (), negative))

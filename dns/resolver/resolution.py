@@ -1,7 +1,7 @@
-"""Iterative resolution of one question (RFC 1034 section 5.3.3), from the closest known zone cut down.
+"""Iterative resolution of one question (RFC 1034 section 5.3.3), starting at the closest known zone cut.
 
-Nothing here opens a socket, reads a clock or sleeps.  `Resolution.step` says what to ask next; the caller
-(`resolver.server`) reports what came back through `receive`, `unusable` or `fail`.
+Nothing here opens a socket, reads a clock or sleeps. `Resolution.step` returns the next query to send; the caller
+(`resolver.server`) reports the result through `receive`, `unusable` or `fail`.
 """
 
 import random
@@ -14,19 +14,20 @@ from dnsmessage.message import NOERROR, NXDOMAIN, YXDOMAIN
 from resolver.cache import NO_NAME, Cache, Entry, Negative, Rank
 from resolver.servers import Servers
 
-#: Referrals followed for one question.  Root, TLD, zone and a few delegations below need four or five; a loop needs
-#: more.
+#: Maximum number of referrals followed for one question. Root, TLD, zone and a few delegations below need four or five;
+#: only a loop needs more than 16.
 MAX_REFERRALS = 16
-#: CNAMEs followed for one question (BIND and Unbound: 11 to 16).
+#: Maximum number of CNAMEs followed for one question (BIND and Unbound: 11 to 16).
 MAX_ALIASES = 12
-#: Lookups of name servers' addresses inside lookups of name servers' addresses (CVE-2014-8500 had no limit).
+#: Maximum nesting depth of name server address lookups (CVE-2014-8500: resolvers without such a limit).
 MAX_DEPTH = 5
-#: Queries sent for one question, nested lookups included (NXNSAttack, CVE-2020-12662: one question must not cause
-#: many).
+#: Maximum number of queries sent for one question, including nested lookups (NXNSAttack, CVE-2020-12662: one question
+#: must not trigger many queries).
 MAX_ASKS = 40
-#: Name servers without an address whose names are looked up for one delegation: what an attacker's referral can cause.
+#: Maximum number of name servers per delegation whose missing addresses are looked up; it limits the queries that a
+#: malicious referral can trigger.
 MAX_SERVER_LOOKUPS = 5
-#: Queries for one zone and one question that may time out: two servers, three rounds.
+#: Maximum number of queries that may time out per zone and question: two servers, three rounds.
 MAX_TRIES = 6
 
 
@@ -38,7 +39,7 @@ class Outcome(StrEnum):
     NXDOMAIN = "nxdomain"
     NODATA = "nodata"
     REFERRAL = "referral"
-    #: The server does not serve the zone, failed, or sent a reply that cannot be read.
+    #: The server does not serve the zone, returned an error, or sent a malformed reply.
     LAME = "lame"
     TIMEOUT = "timeout"
     ERROR = "error"
@@ -46,78 +47,78 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Send ``qname qtype`` to *address*; then call `receive`, `unusable` or `fail`."""
+    """Action: send a query for *qname* and *qtype* to *address*, then call `receive`, `unusable` or `fail`."""
 
     address: str
-    #: Name of that server, and the zone that it is asked as a server of.
+    #: Name of the server, and the zone for which it is queried.
     server: Name
     zone: Name
     qname: Name
     qtype: int
-    #: How many queries to this server have timed out for this question: its time-out grows with them.
+    #: Number of queries to this server that have timed out for this question; its time-out grows with each.
     tries: int
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The answer: aliases and an RRset, or a negative answer with the SOA that backs it."""
+    """The result of a resolution: CNAMEs and an RRset, or a negative answer with its SOA."""
 
     rcode: int
-    #: Entries of the answer section in order: aliases, then the RRset asked for.
+    #: Entries of the answer section, in order: the CNAMEs, then the requested RRset.
     answer: tuple[Entry, ...]
-    #: The negative answer at the end of the aliases, if it is one.
+    #: The negative answer at the end of the CNAME chain; None if an RRset was found.
     negative: Entry | None = None
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """Everything that the answer depends on."""
+        """All cache entries that the result depends on."""
         return self.answer if self.negative is None else (*self.answer, self.negative)
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """There is no answer now (SERVFAIL)."""
+    """The resolution failed; the client receives SERVFAIL."""
 
     reason: str
-    #: Extended DNS error (RFC 8914 section 4): 22 is "no reachable authority".
+    #: Extended DNS error code (RFC 8914 section 4); 22 means "no reachable authority".
     code: int = 22
 
 
 @dataclass(slots=True)
 class _Frame:
-    """One name being looked up: the question itself, or the address of a name server on the way."""
+    """State of one lookup: the client's question, or the address of a name server that is needed for it."""
 
     qname: Name
     qtype: int
     chain: list[Entry] = field(default_factory=list)
     zone: Name | None = None
-    #: Servers of `zone`: name to addresses; empty where the address is not known.
+    #: Name servers of `zone`: addresses by name; the list is empty if the address is unknown.
     servers: dict[Name, list[str]] = field(default_factory=dict)
-    #: Time-outs by address.
+    #: Number of time-outs by server address.
     tried: dict[str, int] = field(default_factory=dict)
-    #: Addresses and server names that are not asked again for this question.
+    #: Addresses and server names that are not tried again for this question.
     useless: set[str | Name] = field(default_factory=set)
     referrals: int = 0
-    #: Lookups of servers' addresses for the present delegation.
+    #: Number of name server address lookups for the current delegation.
     lookups: int = 0
-    #: Whether `zone` was taken from the cache, and the zones whose cached delegation was dropped because it led
-    #: nowhere.
+    #: Whether `zone` comes from the cache; and the zones whose cached delegation was dropped because no server in it
+    #: was usable.
     cached_cut: bool = False
     dropped: set[Name] = field(default_factory=set)
-    #: What a reply said: with a TTL of 0 it is not in the cache.
+    #: The result from the last reply, kept here because records with a TTL of 0 are not cached.
     result: Resolved | None = None
 
 
 class Resolution:
-    """One question, being resolved.
+    """The resolution of one question.
 
     Args:
-        qname: the name.
-        qtype: the type's number.
-        cache: what is known; receives everything that is learned.
-        hints: root servers' names and addresses.
-        servers: what is known of servers asked before; responsive ones are asked first, and of these the nearest.
-        rng: breaks ties between servers that were never asked.
+        qname: the name to resolve.
+        qtype: the record type, as a number.
+        cache: the source of known records; everything learned is stored in it.
+        hints: root servers' IPv4 addresses by name.
+        servers: statistics of name servers; responsive servers are queried first, the nearest before the others.
+        rng: breaks ties between servers that were never queried.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class Resolution:
         return f"<Resolution {question} at={frame.zone or '?'} depth={len(self._frames)} asks={self.asks}>"
 
     def step(self, now: float) -> Ask | Resolved | Failed:
-        """Return what to do next."""
+        """Return the next query to send (`Ask`) or the final result (`Resolved` or `Failed`)."""
         while True:
             frame = self._frames[-1]
             known = frame.result or self._from_cache(frame, now)
@@ -172,9 +173,9 @@ class Resolution:
             self._finish_server(None)
 
     def receive(self, message: Message, ask: Ask, now: float) -> Outcome:
-        """Take the reply to *ask*; return what it was."""
+        """Process the reply to *ask*: cache its records, update the resolution, and return the kind of reply."""
         frame = self._frames[-1]
-        # Only what the asked zone can speak for is believed (RFC 5452 section 6, RFC 2181 section 5.4.1).
+        # Accept only records inside the zone that was queried (RFC 5452 section 6, RFC 2181 section 5.4.1).
         answer = [r for r in message.answer if r.name.is_below(ask.zone)]
         authority = [r for r in message.authority if r.name.is_below(ask.zone)]
         additional = [r for r in message.additional if r.name.is_below(ask.zone)]
@@ -185,7 +186,7 @@ class Resolution:
         if followed is Outcome.ANSWER:
             return followed
         if followed and not frame.qname.is_below(ask.zone):
-            return followed  # the server cannot deny a name outside its zone that the alias leads to
+            return followed  # this server has no authority over the CNAME's target, so ignore its denial
         soa = next((r for r in authority if r.rdtype == rdtypes.SOA and frame.qname.is_below(r.name)), None)
         if (
             message.rcode == NXDOMAIN
@@ -202,19 +203,20 @@ class Resolution:
         return self.unusable(ask)
 
     def unusable(self, ask: Ask) -> Outcome:
-        """Record a server that does not serve the zone, failed or cannot be read; it is not asked again for this."""
+        """Record that the server gave no usable reply; it is not queried again for this question."""
         self._frames[-1].useless.add(ask.address)
         return Outcome.LAME
 
     def fail(self, ask: Ask) -> None:
-        """Record that *ask* got no reply in time."""
+        """Record that *ask* timed out or could not be sent."""
         frame = self._frames[-1]
         frame.tried[ask.address] = frame.tried.get(ask.address, 0) + 1
 
-    # --- what is known ----------------------------------------------------------------------------------------------
+    # --- cache lookups
+    # ----------------------------------------------------------------------------------------------------
 
     def _from_cache(self, frame: _Frame, now: float) -> Resolved | None:
-        """Follow what is known: an answer, a negative answer, or aliases as far as they lead."""
+        """Return the result if the cache holds it, following cached CNAMEs; None if a server must be queried."""
         seen = {alias.records[0].name for alias in frame.chain}
         while len(frame.chain) <= MAX_ALIASES:
             entry = self._cache.get(frame.qname, frame.qtype, now) or self._cache.get(frame.qname, NO_NAME, now)
@@ -236,10 +238,10 @@ class Resolution:
         frame.servers, frame.tried, frame.useless, frame.lookups = {}, {}, set(), 0
 
     def _closest_cut(self, frame: _Frame, now: float) -> None:
-        """Begin at the deepest zone whose servers are known and can be reached."""
+        """Start at the deepest zone whose cached name servers are usable, or at the root."""
         zone = frame.qname
         if frame.qtype == rdtypes.DS:
-            zone = zone.parent()  # DS is the parent's (RFC 4035 section 3.1.4.1)
+            zone = zone.parent()  # DS records belong to the parent zone (RFC 4035 section 3.1.4.1)
         while zone != ROOT:
             entry = self._cache.get(zone, rdtypes.NS, now, Rank.REFERRAL) if zone not in frame.dropped else None
             if entry is not None and entry.records:
@@ -253,7 +255,7 @@ class Resolution:
         frame.cached_cut = False
 
     def _drop_cached_cut(self, frame: _Frame) -> bool:
-        """Forget a cached delegation that leads to no usable server, so that its parent is asked, once."""
+        """Drop a cached delegation without usable servers so that the parent zone is queried; at most once per zone."""
         zone = frame.zone
         if not frame.cached_cut or zone is None or zone in frame.dropped:
             return False
@@ -268,17 +270,18 @@ class Resolution:
             return [_address(record) for record in entry.records]
         return [self._hints[name]] if name in self._hints else []
 
-    # --- whom to ask ------------------------------------------------------------------------------------------------
+    # --- server selection
+    # -------------------------------------------------------------------------------------------------
 
     def _choose(self, frame: _Frame, now: float) -> str | None:
-        """Return the address to ask: fewest time-outs first, then by experience; None when all are used up."""
+        """Return the address to query: fewest time-outs first, then by server statistics; None if none is left."""
         addresses = [a for group in frame.servers.values() for a in group if a not in frame.useless]
         if not addresses or sum(frame.tried.values()) >= MAX_TRIES:
             return None
         return min(addresses, key=lambda a: (frame.tried.get(a, 0), self._servers.rank(a, now, self._rng)))
 
     def _descend(self, frame: _Frame, now: float) -> bool:
-        """Look up the address of a server that the referral gave without one; return False when none is left."""
+        """Start the lookup of a name server address that the referral lacked; return False if none is left."""
         if len(self._frames) > MAX_DEPTH or frame.lookups >= MAX_SERVER_LOOKUPS:
             return False
         busy = {each.qname for each in self._frames}
@@ -294,7 +297,7 @@ class Resolution:
         return False
 
     def _finish_server(self, found: Resolved | None) -> None:
-        """End the lookup of a name server's address and hand it to the frame that needs it."""
+        """Finish a name server address lookup and pass the addresses to the lookup that needs them."""
         done = self._frames.pop()
         name = done.chain[0].records[0].name if done.chain else done.qname
         frame = self._frames[-1]
@@ -305,10 +308,11 @@ class Resolution:
         else:
             frame.useless.add(name)
 
-    # --- what a reply says ------------------------------------------------------------------------------------------
+    # --- reply processing
+    # -------------------------------------------------------------------------------------------------
 
     def _follow(self, frame: _Frame, answer: list[Record], rank: Rank, now: float) -> Outcome | None:
-        """Take records of the name asked for, or an alias and what it leads to."""
+        """Process the requested RRset, or a CNAME and the records it points to; return None if there is neither."""
         outcome = None
         for _ in range(MAX_ALIASES):
             found = tuple(r for r in answer if r.name == frame.qname and r.rdtype == frame.qtype)
@@ -323,13 +327,13 @@ class Resolution:
             frame.chain.append(self._cache.put([alias], rank, now))
             zone, servers = frame.zone, frame.servers
             self._restart(frame, Name(alias.rdata))
-            if zone is not None and frame.qname.is_below(zone):  # the same servers may know
+            if zone is not None and frame.qname.is_below(zone):  # the servers of this zone may also have the target
                 frame.zone, frame.servers = zone, servers
             outcome = Outcome.ALIAS
         return outcome
 
     def _synthesise(self, frame: _Frame, answer: list[Record], rank: Rank, now: float) -> Record | None:
-        """Return the CNAME that a DNAME above the name stands for (RFC 6672 section 3.3), and cache the DNAME."""
+        """Cache a DNAME above the name and return the CNAME derived from it (RFC 6672 section 3.3)."""
         for each in answer:
             if each.rdtype == rdtypes.DNAME and frame.qname.is_below(each.name) and frame.qname != each.name:
                 self._cache.put([each], rank, now)
@@ -339,7 +343,7 @@ class Resolution:
         return None
 
     def _deny(self, frame: _Frame, rcode: int, soa: Record | None, now: float) -> Outcome:
-        # Without a SOA the TTL is 0: the cache keeps nothing (RFC 2308 section 5).
+        # Without an SOA record the TTL is 0, and the cache does not store the answer (RFC 2308 section 5).
         ttl = min(soa.ttl, struct.unpack("!I", soa.rdata[-4:])[0]) if soa is not None else 0
         rdtype = NO_NAME if rcode == NXDOMAIN else frame.qtype
         entry = self._cache.put_negative(frame.qname, rdtype, Negative(rcode, soa), ttl, now)
@@ -347,7 +351,7 @@ class Resolution:
         return Outcome.NXDOMAIN if rcode == NXDOMAIN else Outcome.NODATA
 
     def _refer(self, frame: _Frame, authority: list[Record], additional: list[Record], now: float) -> bool:
-        """Take a referral to a zone that is closer to the name; return whether the reply was one."""
+        """Process a referral to a zone closer to the name; return False if the reply contains none."""
         zone = frame.zone or ROOT
         cuts = {
             r.name
@@ -379,7 +383,7 @@ class Resolution:
 
 
 def _resolved(frame: _Frame, last: Entry) -> Resolved:
-    """Return the aliases followed and the entry at their end."""
+    """Return the result: the CNAMEs followed and the entry at the end of the chain."""
     if last.negative is not None:
         return Resolved(last.negative.rcode, tuple(frame.chain), last)
     return Resolved(NOERROR, (*frame.chain, last))

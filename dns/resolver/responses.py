@@ -1,6 +1,6 @@
-"""Responses to clients: what a resolution found, encoded once, with the offsets of its TTLs (RFC 1035 section 4.1).
+"""Responses to clients: results encoded once, with the offsets of their TTLs (RFC 1035 section 4.1).
 
-A stored answer is sent again by writing the remaining TTLs into it.  Time is an argument.
+To send a stored response again, only the remaining TTLs are written into it. The caller passes the time.
 """
 
 import struct
@@ -11,28 +11,28 @@ from dnsmessage.message import CD, HEADER, QR, RA, RD, SERVFAIL, TC
 from resolver.cache import Entry
 from resolver.resolution import Failed, Resolved
 
-#: Code of the EDNS option that explains an error (RFC 8914 section 2).
+#: Option code of Extended DNS Errors in EDNS (RFC 8914 section 2).
 EDE = 15
-#: Bytes of explanation sent; the reply must fit a datagram.
+#: Maximum size of the Extended DNS Error text, in bytes, so that the reply fits in a datagram.
 MAX_EXPLANATION = 200
 
 
 @dataclass(slots=True)
 class Encoded:
-    """The part of a response that follows the question."""
+    """The encoded part of a response that follows the question."""
 
     rcode: int
     answers: int
     authorities: int
     body: bytearray
-    #: Offsets of TTLs in `body`, each with the entry that it counts down.
+    #: Offset of each TTL in `body`, with the cache entry that determines its value.
     ttls: list[tuple[int, Entry]] = field(default_factory=list)
-    #: When the first entry ends, and when the first TTL counts down.
+    #: Time when the first entry expires, and time of the next TTL update.
     expires: float = float("inf")
     until: float = float("-inf")
 
     def refresh(self, now: float) -> None:
-        """Write the TTLs that remain at *now*."""
+        """Update the TTLs in the body to the values remaining at *now*."""
         if now >= self.until:
             for offset, entry in self.ttls:
                 struct.pack_into("!I", self.body, offset, entry.left(now))
@@ -40,7 +40,7 @@ class Encoded:
 
 
 def encode(query: Query, outcome: Resolved, now: float) -> Encoded:
-    """Encode what a resolution found as the response to *query*, at *now*."""
+    """Encode the result of a resolution as the response to *query*, with the TTLs remaining at *now*."""
     writer = Writer(query.question, query.qname)
     ttls = []
 
@@ -68,13 +68,13 @@ def encode(query: Query, outcome: Resolved, now: float) -> Encoded:
 
 
 def respond(query: Query, encoded: Encoded, *, udp: bool, stale: Failed | None = None) -> bytes:
-    """Return the whole response, truncated where a datagram cannot hold it (RFC 2181 section 9).
+    """Return the complete response, truncated if it exceeds the client's size limit (RFC 2181 section 9).
 
     Args:
-        query: what the client asked.
-        encoded: what follows the question.
-        udp: whether it is sent over UDP.
-        stale: why there is no newer answer than this expired one.
+        query: the client's query.
+        encoded: the part of the response after the question.
+        udp: whether the response is sent over UDP.
+        stale: for an expired answer, the reason why no fresh one is available.
     """
     opt = _opt(query, stale)
     flags = QR | RA | query.flags & (RD | CD) | encoded.rcode
@@ -85,14 +85,14 @@ def respond(query: Query, encoded: Encoded, *, udp: bool, stale: Failed | None =
 
 
 def failure(query: Query, failed: Failed, rcode: int = SERVFAIL) -> bytes:
-    """Return an error for *query*, with the reason for clients that speak EDNS (RFC 8914)."""
+    """Return an error response to *query*; if the client supports EDNS, it includes the reason (RFC 8914)."""
     opt = _opt(query, failed)
     flags = QR | RA | query.flags & (RD | CD) | rcode
     return HEADER.pack(query.ident, flags, 1, 0, 0, bool(opt)) + query.question + opt
 
 
 def _opt(query: Query, failed: Failed | None) -> bytes:
-    """Return the OPT record for a client that speaks EDNS, with the reason of a failure."""
+    """Return the OPT record, with the failure reason if there is one; empty if the client does not support EDNS."""
     if query.edns is None:
         return b""
     option = b""

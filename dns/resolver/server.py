@@ -1,4 +1,4 @@
-"""The resolver's shell: clients, name servers, the cache between them; counters and the admin API."""
+"""The resolver process: client and server sockets, cache, counters and the admin API."""
 
 import asyncio
 import heapq
@@ -23,24 +23,26 @@ from telemetry import AdminError, Request, Telemetry, log
 
 logger = log.get("resolver")
 
-#: Seconds that one question may take; clients give up after five.
+#: Maximum time for resolving one question, in seconds; clients give up after five.
 DEADLINE = 8.0
-#: Seconds for which a failure is cached, so that a hot name whose servers are down causes no flood of queries (RFC
-#: 9520: at least 1 s).
+#: Lifetime of a cached failure, in seconds. It prevents a flood of queries for a popular name whose servers are down
+#: (RFC 9520: at least 1 s).
 FAILURE_TTL = 1.0
-#: Extended DNS error of an expired answer (RFC 8914 section 4.4).
+#: Extended DNS error code for an expired answer (RFC 8914 section 4.4).
 STALE_ANSWER = 3
-#: Resolutions kept for ``GET /admin/resolutions``.
+#: Number of resolutions kept for ``GET /admin/resolutions``.
 REMEMBERED = 512
-#: Encoded answers kept, and the largest in bytes: bigger ones are rare and encoded each time.
+#: Maximum number of encoded answers kept, and maximum size of each in bytes; larger ones are rare and are encoded for
+#: every query.
 MAX_ENCODED, MAX_ENCODED_SIZE = 20_000, 1232
-#: Hot answers at one time, and how often the TTLs of one count down until a query must show again that it is hot.
+#: Maximum number of answers that the listener may send by itself, and number of TTL updates after which such an answer
+#: is removed until it is queried again.
 MAX_HOT, MAX_COUNTDOWNS = 4096, 30
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One query to one server, and its outcome."""
+    """One query to a name server, with its outcome."""
 
     server: str
     server_name: str
@@ -58,7 +60,7 @@ class Hop:
 
 @dataclass(slots=True)
 class Trail:
-    """How one question was answered."""
+    """Log entry for one resolved question, with the queries it needed."""
 
     time: float
     qname: str
@@ -81,14 +83,15 @@ class Server:
         stale: float = 0.0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make one.
+        """Create a resolver.
 
         Args:
-            telemetry: counters, fault switches, admin port.
-            hints: root servers' names and addresses.
-            port: of every name server; differs from 53 only on loopback.
-            stale: seconds for which an expired answer may be given when no server answers (RFC 8767); 0: never.
-            now: returns monotonic seconds, by which entries expire.
+            telemetry: counters, fault switches and admin port.
+            hints: root servers' IPv4 addresses by name.
+            port: destination port for all name servers; differs from 53 only on loopback.
+            stale: how long an expired answer may still be returned if no server replies, in seconds (RFC 8767); 0:
+                never.
+            now: returns the monotonic time in seconds, used for expiry.
         """
         self.telemetry, self.hints, self._now = telemetry, hints, now
         self.cache = Cache(stale=stale)
@@ -96,13 +99,13 @@ class Server:
         self.trails: deque[Trail] = deque(maxlen=REMEMBERED)
         self._in_flight: dict[tuple[Name, int], asyncio.Task[Resolved | Failed]] = {}
         self._failures: dict[tuple[Name, int], float] = {}
-        #: By name and type.
+        #: Encoded answers by name and type.
         self._encoded: dict[tuple[bytes, int], Encoded] = {}
-        #: Answers that the listener sends without calling `handle`; and a heap of when each one's TTLs count down, its
-        #: question, and how often they have.
+        #: Answers that the listener sends without calling `handle`; and a heap of (time of the next TTL update,
+        #: question, number of updates so far, answer).
         self._hot = serving.Answers(QR | RA)
         self._due: list[tuple[float, bytes, int, Encoded]] = []
-        #: Answers sent from `_hot` and not counted yet.
+        #: Number of answers sent from `_hot` but not yet added to the metrics.
         self._finished = 0
         self._rng = random.Random()
         metrics = telemetry.metrics
@@ -131,7 +134,7 @@ class Server:
         telemetry.health.set("hints", ok=True, detail=f"{len(hints)} root servers")
 
     async def start(self, endpoint: tuple[str, int], *, shared: bool = False) -> serving.Listener:
-        """Listen; raise `OSError` when the address is taken.  *shared* as for `serving.start`."""
+        """Listen on *endpoint*; raise `OSError` if the address is in use. *shared* enables SO_REUSEPORT."""
         listener = await serving.start(endpoint, self.handle, finished=self, shared=shared)
         self.telemetry.health.set("listener", ok=True, detail=f"{listener.address[0]}:{listener.address[1]}")
         return listener
@@ -139,7 +142,7 @@ class Server:
     def handle(
         self, wire: bytes, client: tuple[str, int], transport: serving.Transport
     ) -> serving.Reply | Awaitable[serving.Reply]:
-        """Answer at once from the cache, or later."""
+        """Return the reply from the cache, or an awaitable if name servers must be queried; None drops the query."""
         if len(wire) < 12 or wire[2] & 0x80:
             return None
         faults = self.telemetry.faults
@@ -164,7 +167,7 @@ class Server:
             self._hits.inc()
             self._lend(query, encoded)
             return self._respond(query, transport, encoded)
-        if not query.flags & RD:  # answered from the cache only, and it has nothing
+        if not query.flags & RD:  # without RD only the cache may be used, and it has no answer
             return self._fail(
                 query, transport, Failed("not in the cache, and recursion was not asked for", 20), REFUSED
             )
@@ -172,7 +175,7 @@ class Server:
         return self._later(query, transport, client)
 
     def answers(self) -> serving.Answers | None:
-        """Return the answers whose TTLs are right now; None while a fault switch is on."""
+        """Return the answers that the listener may send by itself, with current TTLs; None while a fault is on."""
         now, due = self._now(), self._due
         while due and due[0][0] <= now:
             _, question, count, encoded = heapq.heappop(due)
@@ -183,8 +186,8 @@ class Server:
                 self._hot.discard(question)
         return None if self.telemetry.faults.any_on else self._hot
 
-    def answered(self, questions: list[bytes], clients: bytes) -> None:  # noqa: ARG002 - the protocol's signature
-        """Count a batch of answers from `answers`."""
+    def answered(self, questions: list[bytes], clients: bytes) -> None:  # noqa: ARG002 - required by the protocol
+        """Count a batch of answers that the listener sent by itself."""
         self._finished += len(questions)
 
     def _count_finished(self) -> None:
@@ -193,7 +196,7 @@ class Server:
         self._finished = 0
 
     def _lend(self, query: Query, encoded: Encoded) -> None:
-        """Let the listener answer further queries for the same question."""
+        """Let the listener answer later queries for the same question without calling `handle`."""
         question = query.qname.key + query.question[-4:]
         if encoded.rcode or encoded.until <= self._now() or question in self._hot.entries or len(self._due) >= MAX_HOT:
             return
@@ -201,7 +204,7 @@ class Server:
             heapq.heappush(self._due, (min(encoded.until, encoded.expires), question, 0, encoded))
 
     def _known(self, query: Query, now: float) -> Encoded | None:
-        """Return the answer that the cache holds, encoded, with the TTLs that remain."""
+        """Return the encoded local or cached answer with its remaining TTLs; None if name servers must be queried."""
         key = (query.qname.key, query.qtype)
         encoded = self._encoded.get(key)
         if encoded is not None and now < encoded.expires:
@@ -249,7 +252,7 @@ class Server:
         return self._fail(query, transport, outcome)
 
     def _stale(self, qname: Name, qtype: int, now: float) -> Resolved | None:
-        """Return an expired answer, its aliases followed; None when there is none, or stale answers are off."""
+        """Return an expired answer, following expired CNAMEs; None if there is none or stale answers are disabled."""
         chain: list[Entry] = []
         while len(chain) <= MAX_ALIASES:
             entry = self.cache.get_stale(qname, qtype, now) or self.cache.get_stale(qname, NO_NAME, now)
@@ -273,7 +276,7 @@ class Server:
         return failure(query, failed, rcode)
 
     async def resolve(self, qname: Name, qtype: int) -> Resolved | Failed:
-        """Resolve one question, asking as many servers as it takes."""
+        """Resolve one question by querying name servers, within `DEADLINE` seconds."""
         key = (qname, qtype)
         began = self._now()
         if self._failures.get(key, 0) > began:

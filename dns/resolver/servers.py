@@ -1,40 +1,41 @@
-"""What experience says of name servers: how far away each is, which are unresponsive, which do not speak EDNS.
+"""Statistics of name servers: round-trip time, unresponsiveness and EDNS support.
 
-No socket, no clock: the time is an argument, in seconds.
+The module uses no sockets; the caller passes the time in seconds.
 """
 
 import random
 from dataclasses import dataclass
 
-#: Time-outs in a row after which a server counts as unresponsive (RFC 9520 section 3.1: three).
+#: Number of consecutive time-outs after which a server counts as unresponsive (RFC 9520 section 3.1: three).
 EJECT_AFTER = 3
-#: Seconds for which an unresponsive server is asked last (RFC 2308 section 7.2: at most five minutes); then one query
-#: probes it.
+#: Time for which an unresponsive server is tried last, in seconds (RFC 2308 section 7.2: at most five minutes). After
+#: that, one query probes it.
 COOLDOWN = 60.0
-#: Weight of the newest round-trip time (RFC 6298 uses 1/8 for a stream of samples; servers are asked rarely).
+#: Weight of the newest sample in the smoothed round-trip time. RFC 6298 uses 1/8 for a continuous stream of samples,
+#: but a name server is queried only rarely.
 SRTT_WEIGHT = 0.3
-#: Servers that are remembered, each some 200 bytes: referrals can name any number of addresses.  The oldest is
-#: forgotten first.
+#: Maximum number of servers stored, at about 200 bytes each, because referrals can name any number of addresses. The
+#: oldest is removed first.
 MAX_SERVERS = 4096
 
 
 @dataclass(slots=True)
 class Known:
-    """One server."""
+    """Statistics of one name server."""
 
     #: Smoothed round-trip time in milliseconds; None before the first reply.
     srtt_ms: float | None = None
-    #: Queries in a row that brought no reply.
+    #: Number of consecutive queries without a reply.
     timeouts: int = 0
-    #: Until when it is asked last.
+    #: Time until which the server is tried last, in seconds; 0 if it is not ejected.
     ejected_until: float = 0.0
-    #: False once it answered a query with EDNS by FORMERR, NOTIMP or BADVERS, and one without it properly (RFC 6891
-    #: section 7).
+    #: False after the server rejected a query with EDNS (FORMERR, NOTIMP or BADVERS) and answered the same query
+    #: without EDNS (RFC 6891 section 7).
     edns: bool = True
 
 
 class Servers:
-    """Every server that was ever asked, by address."""
+    """Statistics of name servers, by address."""
 
     def __init__(self) -> None:
         self.known: dict[str, Known] = {}
@@ -44,28 +45,28 @@ class Servers:
         return f"<Servers known={len(self.known)} unresponsive={unresponsive}>"
 
     def srtt_ms(self, address: str) -> float | None:
-        """Return the smoothed round-trip time in milliseconds; None where none was measured."""
+        """Return the smoothed round-trip time in milliseconds; None if it was never measured."""
         known = self.known.get(address)
         return None if known is None else known.srtt_ms
 
     def speaks_edns(self, address: str) -> bool:
-        """Return whether to ask with EDNS: True until shown otherwise."""
+        """Return whether to send EDNS to this server; True until `without_edns` is called."""
         known = self.known.get(address)
         return known is None or known.edns
 
     def without_edns(self, address: str) -> None:
-        """Record that the server understands queries without EDNS only."""
+        """Record that the server answers only queries without EDNS."""
         self._get(address).edns = False
 
     def answered(self, address: str, rtt_ms: float) -> None:
-        """Record a reply after *rtt_ms* milliseconds."""
+        """Record a reply that took *rtt_ms* milliseconds; it ends the server's ejection."""
         known = self._get(address)
         old = known.srtt_ms
         known.srtt_ms = rtt_ms if old is None else old + SRTT_WEIGHT * (rtt_ms - old)
         known.timeouts, known.ejected_until = 0, 0.0
 
     def timed_out(self, address: str, now: float) -> bool:
-        """Record that no reply came; return whether the server has just been ejected."""
+        """Record a time-out; return whether it ejected a server that was not already ejected."""
         known = self._get(address)
         fresh = known.ejected_until <= now
         known.timeouts += 1
@@ -75,9 +76,9 @@ class Servers:
         return fresh
 
     def rank(self, address: str, now: float, rng: random.Random) -> tuple[bool, float]:
-        """Return a key that sorts servers by preference: responsive ones before ejected ones, then the nearest.
+        """Return a sort key: responsive servers before ejected ones, then by round-trip time.
 
-        A server without a round-trip time counts as near, so that every server is measured.
+        A server without a measured round-trip time sorts as near, so that every server is measured eventually.
         """
         known = self.known.get(address)
         if known is None:
@@ -85,7 +86,7 @@ class Servers:
         return known.ejected_until > now, rng.random() if known.srtt_ms is None else known.srtt_ms
 
     def forgive(self) -> None:
-        """End every ejection; round-trip times stay."""
+        """End all ejections and try EDNS again; round-trip times are kept."""
         for known in self.known.values():
             known.timeouts, known.ejected_until, known.edns = 0, 0.0, True
 

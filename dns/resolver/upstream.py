@@ -1,4 +1,4 @@
-"""Queries to one server: a new socket and port for each, TCP when the answer is truncated (RFC 5452, RFC 7766)."""
+"""Queries to name servers: a new socket and port for each, and TCP if the reply is truncated (RFC 5452, RFC 7766)."""
 
 import asyncio
 import contextlib
@@ -18,14 +18,14 @@ from telemetry import log
 logger = log.get("resolver")
 T = TypeVar("T")
 
-#: Seconds to wait for a server whose round-trip time is not known.
+#: Time-out for a server with an unknown round-trip time, in seconds.
 FIRST_TIMEOUT = 0.8
-#: Shortest and longest wait in seconds; between them it is a multiple of the smoothed round-trip time.
+#: Minimum and maximum time-out in seconds; in between, it is `RTT_FACTOR` times the smoothed round-trip time.
 MIN_TIMEOUT, MAX_TIMEOUT = 0.3, 3.0
 RTT_FACTOR = 4.0
-#: Errors that say something about the server or the way to it; others, such as EMFILE, concern only ourselves.
+#: Errors that concern the server or the path to it; others, such as EMFILE, concern only this host.
 UNREACHABLE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
-#: What a system says when it has no descriptor or buffer left, and the seconds after which we try again.
+#: Errors that mean the system is out of descriptors or buffers, and the delay before a retry, in seconds.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EAGAIN})
 EXHAUSTED_RETRY = 0.02
 
@@ -34,7 +34,7 @@ _random = random.SystemRandom()
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply and what it cost."""
+    """A reply from a name server, with its round-trip time, transport and size."""
 
     message: Message
     rtt_ms: float
@@ -44,28 +44,28 @@ class Reply:
 
 
 class Upstream:
-    """Asks name servers and remembers round-trip times and failures."""
+    """Sends queries to name servers and records round-trip times and failures."""
 
     def __init__(self, port: int = 53, now: Callable[[], float] = time.monotonic) -> None:
-        """Make one; *port* differs from 53 only for servers on loopback; *now* returns monotonic seconds."""
+        """Create a client; *port* differs from 53 only for servers on loopback; *now* returns monotonic seconds."""
         self.port = port
         self.servers = Servers()
         self._now = now
         self._in_flight: dict[tuple[str, Name, int], asyncio.Task[Reply]] = {}
 
     def timeout(self, address: str, tries: int) -> float:
-        """Return the seconds to wait for *address* after *tries* time-outs."""
+        """Return the time-out for a query to *address*, in seconds; it doubles with each earlier time-out (*tries*)."""
         known = self.servers.srtt_ms(address)
         base = FIRST_TIMEOUT if known is None else max(MIN_TIMEOUT, RTT_FACTOR * known / 1000)
         return min(MAX_TIMEOUT, base * float(2**tries))
 
     async def ask(self, address: str, qname: Name, qtype: int, tries: int) -> Reply:
-        """Return the reply of *address*; the same question to the same server is sent once for all who wait for it.
+        """Send a query to *address* and return the reply; concurrent identical queries share one exchange.
 
         Raises:
-            TimeoutError: none came in time.
-            OSError: the server refuses, or there is no way to it.
-            RemoteError: the server's reply cannot be read.
+            TimeoutError: no reply arrived in time.
+            OSError: the server is unreachable or refuses the query.
+            RemoteError: the reply is malformed.
         """
         key = (address, qname, qtype)
         task = self._in_flight.get(key)
@@ -77,7 +77,7 @@ class Upstream:
     def _done(self, key: tuple[str, Name, int], task: asyncio.Task[Reply]) -> None:
         del self._in_flight[key]
         if not task.cancelled():
-            task.exception()  # marks it as seen: everyone who waited may be gone
+            task.exception()  # mark the exception as retrieved: all waiting tasks may be cancelled
 
     async def _ask(self, address: str, qname: Name, qtype: int, tries: int) -> Reply:
         edns = self.servers.speaks_edns(address)
@@ -140,18 +140,18 @@ class Upstream:
 
 
 async def _patiently(open_socket: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Return what *open_socket* opens; while the system is exhausted, try again until the caller's time is up."""
+    """Return the result of *open_socket*; retry without limit while the system is out of descriptors or buffers."""
     while True:
         try:
             return await open_socket()
         except OSError as error:
             if error.errno not in EXHAUSTED:
                 raise
-        await asyncio.sleep(EXHAUSTED_RETRY)  # another query will close its socket
+        await asyncio.sleep(EXHAUSTED_RETRY)  # wait for another query to close its socket
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    """Waits for the one datagram that answers *wire*; datagrams that may be forged are ignored."""
+    """Receives the datagram that replies to *wire* and ignores datagrams that may be forged."""
 
     def __init__(self, wire: bytes) -> None:
         self.reply: asyncio.Future[tuple[Message, int]] = asyncio.get_running_loop().create_future()
@@ -164,7 +164,7 @@ class _Datagrams(asyncio.DatagramProtocol):
             self.reply.set_result((decode_reply(self._wire, data), len(data)))
         except MismatchError:
             return
-        except RemoteError as error:  # ID and question are ours: this is the server's reply
+        except RemoteError as error:  # ID and question match, so this is the server's own reply
             self.reply.set_exception(error)
 
     def error_received(self, exc: Exception) -> None:

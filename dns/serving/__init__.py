@@ -1,7 +1,7 @@
-"""Sockets of a DNS server: UDP, and TCP with length framing (RFC 1035 section 4.2, RFC 7766).
+"""Sockets for DNS servers: UDP, and TCP with a length prefix per message (RFC 1035 section 4.2, RFC 7766).
 
-`start` returns one listener that answers on UDP and TCP at the same port.  A handler answers any query; `Answers` are
-finished answers that the listener may send without it.
+`start` returns a listener for UDP and TCP on the same port. A handler receives each query and returns the reply. For
+common questions, `Answers` holds finished answers that the listener sends without calling the handler.
 """
 
 from serving.answers import COUNTS, Answers

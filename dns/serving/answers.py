@@ -1,6 +1,6 @@
-"""Finished answers: the part of a response that follows the question, encoded once, at an address that never moves.
+"""Finished answers: the encoded part of a response after the question, stored at a fixed memory address.
 
-`Listener` sends these without a line of Python per query (`serving.batch`); everything else is the handler's.
+`serving.batch` sends these answers without running Python code per query; the handler answers all other queries.
 """
 
 import ctypes
@@ -8,12 +8,12 @@ import struct
 
 from dnsmessage.message import HEADER, PLAIN_UDP
 
-#: Bytes of memory taken at once for bodies.
+#: Size of one memory chunk for answer bodies, in bytes.
 CHUNK = 1 << 20
-#: Room that every response needs next to its body: header and OPT.
+#: Maximum size of the header and the OPT record, which every response needs in addition to its body, in bytes.
 OVERHEAD = HEADER.size + 11
-#: Address and length of the body for the kernel's ``struct iovec``; then the counts of answers, authorities,
-#: additionals, and additionals with OPT, in network order.
+#: Table entry: address and length of the body (a ``struct iovec``), followed by the record counts in network order:
+#: answers, authorities, additionals, and additionals including OPT.
 ENTRY = struct.Struct("=QQ")
 COUNTS = struct.Struct("!4H")
 
@@ -21,15 +21,15 @@ Counts = tuple[int, int, int]
 
 
 class Answers:
-    """Finished answers by question (name, type and class on the wire, in lower case)."""
+    """A table of finished answers by question (name in lower case, type and class, in wire form)."""
 
     def __init__(self, flags: int) -> None:
-        """Make an empty table; *flags* are the header's flags of every answer in it, rcode included."""
+        """Create an empty table; *flags* are the header flags and rcode of every answer in it."""
         self.flags = flags
-        #: Answers of at most 512 bytes.  `bytes.lower` on a whole question must not change its type, so the few types
-        #: whose number is a letter in ASCII are in `others`.
+        #: Answers of at most 512 bytes. The listener applies `bytes.lower` to whole questions, so this table excludes
+        #: the few record types whose number contains the code of an ASCII letter.
         self.entries: dict[bytes, bytes] = {}
-        #: Larger answers, and those types.
+        #: Larger answers, and answers for the record types that `entries` excludes.
         self.others: dict[bytes, bytes] = {}
         self._chunks: list[ctypes.Array[ctypes.c_char]] = []
         self._lent: dict[bytes, ctypes.Array[ctypes.c_char]] = {}
@@ -43,12 +43,12 @@ class Answers:
         return f"<Answers {len(self)} chunks={len(self._chunks)}>"
 
     def add(self, question: bytes, counts: Counts, body: bytes) -> None:
-        """Store a finished answer.
+        """Copy a finished answer into the table.
 
         Args:
-            question: name in lower case, type and class, on the wire.
-            counts: records in the answer, authority and additional section.
-            body: the sections; pointers in it count from the header of a response with this question.
+            question: name in lower case, type and class, in wire form.
+            counts: number of records in the answer, authority and additional sections.
+            body: the encoded sections; compression pointers count from the start of a response with this question.
         """
         size = len(body)
         if size > CHUNK - self._used or not self._chunks:
@@ -62,10 +62,11 @@ class Answers:
         (self.entries if small else self.others)[question] = _entry(self._address + at, size, counts)
 
     def lend(self, question: bytes, counts: Counts, body: bytearray) -> bool:
-        """Store an answer whose *body* stays in the caller's memory until `discard`; its size must not change.
+        """Add an answer whose *body* stays in the caller's memory until `discard`; its size must not change.
 
         Returns:
-            Whether it was stored: large answers, and types whose number is a letter in ASCII, are not.
+            False if the answer was not added because it is too large for `entries` or has a type that `entries`
+            excludes.
         """
         if len(body) + len(question) + OVERHEAD > PLAIN_UDP or _has_letter(question[-4:]):
             return False
@@ -75,7 +76,7 @@ class Answers:
         return True
 
     def discard(self, question: bytes) -> None:
-        """Forget a lent answer."""
+        """Remove an answer that was added with `lend`."""
         self.entries.pop(question, None)
         self._lent.pop(question, None)
 
@@ -88,10 +89,10 @@ class Answers:
         return entry[16:], ctypes.string_at(address, size)
 
     def merge(self, other: "Answers") -> None:
-        """Take over the answers of *other*, which must not be changed from now on."""
+        """Add the answers of *other* to this table; *other* must not change afterwards."""
         self.entries.update(other.entries)
         self.others.update(other.others)
-        self._chunks = other._chunks + self._chunks  # noqa: SLF001 - keeps their memory alive
+        self._chunks = other._chunks + self._chunks  # noqa: SLF001 - keeps their memory allocated
 
 
 def _entry(address: int, size: int, counts: Counts) -> bytes:
@@ -100,5 +101,5 @@ def _entry(address: int, size: int, counts: Counts) -> bytes:
 
 
 def _has_letter(end: bytes) -> bool:
-    """Return whether type and class at the end of a question have a letter in them."""
+    """Return whether the type and class at the end of a question contain the code of an ASCII letter."""
     return end.lower() != end.upper()

@@ -1,8 +1,9 @@
-"""UDP in batches: one `recvmmsg`, one `sendmmsg`, and no Python per query that has a finished answer.
+"""Batched UDP: one `recvmmsg` and one `sendmmsg` per batch, and no Python code per query with a finished answer.
 
-If all queries of a batch have the same header and OPT record, a few calls into C look them up.  A response is sent from
-three places: header and question from where the query was received, the body from where it was compiled, and OPT.
-Everything else goes to the handler one by one, and its reply into a slot of its own.
+If all queries in a batch have the same header flags, counts and OPT record, a few calls into C look up all answers.
+Each response is sent from three memory areas without copying: the receive buffer (header and question), the compiled
+zone (body), and a constant OPT record. All other queries go to the handler one by one; each reply is copied to a buffer
+slot.
 """
 
 import ctypes
@@ -20,55 +21,57 @@ from dnsmessage import encode_opt
 from dnsmessage.message import CD, RD
 from serving.answers import Answers
 
-#: Queries per system call: enough to share its cost, few enough to let timers and TCP through.
+#: Maximum number of queries per system call: large enough to spread the cost of the call, small enough not to delay
+#: timers and TCP.
 BATCH = 64
-#: Bytes of a query that are received in place; the rest of a longer one, up to `MAX_QUERY`, goes to a buffer next to
-#: it.
+#: Size of a receive slot, and maximum size of a query, in bytes. The part of a query that exceeds its slot goes to an
+#: overflow buffer.
 SLOT, MAX_QUERY = 256, 4096
-#: Bytes of a query without OPT that is looked up in a batch; names are rarely half as long.
+#: Maximum size of a query, without its OPT record, for the batch lookup, in bytes. Real names are rarely half as long.
 QUICK = 128
-#: Bytes of the largest reply over UDP.
+#: Maximum size of a UDP reply, in bytes.
 MAX_REPLY = 4096
-#: Bytes before the first slot, so that the four counts of each header are one aligned 8-byte number.
+#: Padding before the first slot, in bytes; it aligns the four counts of each header to an 8-byte boundary.
 _SHIFT = 4
-#: One cmsghdr with struct in_pktinfo (ip(7)).
+#: Size of one control message with struct in_pktinfo (ip(7)), in bytes.
 _CONTROL = 32
 IP_PKTINFO = 8
-#: The four counts of a query without and with OPT.
+#: The four header counts of a query without and with an OPT record.
 _PLAIN, _EDNS = bytes((0, 1, 0, 0, 0, 0, 0, 0)), bytes((0, 1, 0, 0, 0, 0, 0, 1))
 _OPT = len(encode_opt())
-#: The entry of a query without a finished answer.
+#: Table entry that marks a query without a finished answer.
 _MISS = bytes(24)
 
 Client = tuple[str, int]
-#: ``handler(query, client, local)``: a reply, or None when none is to be sent now; *local* is for `send_later`.
+#: ``handler(query, client, local)`` returns the reply, or None if it sends no reply or sends it later. *local* is the
+#: address information that `send_later` needs.
 Handle = Callable[[bytes, Client, bytes], bytes | bytearray | None]
 
 
 class Finished(Protocol):
-    """Where finished answers come from."""
+    """A source of finished answers."""
 
     def answers(self) -> Answers | None:
-        """Return the answers that are valid now; None to send every query to the handler."""
+        """Return the currently valid answers; None sends every query to the handler."""
 
     def answered(self, questions: list[bytes], clients: bytes) -> None:
-        """Count and log queries that were answered: questions in lower case, clients as a row of struct sockaddr_in."""
+        """Count and log answered queries: lower-case questions, and clients as consecutive struct sockaddr_in."""
 
 
 def available() -> bool:
-    """Return whether this system has the calls, with the layout of structures that this module writes."""
+    """Return whether this system has `recvmmsg` and the structure layouts that this module assumes."""
     if sys.platform != "linux" or struct.calcsize("P") != 8 or sys.byteorder != "little":
         return False
     return hasattr(ctypes.PyDLL(None), "recvmmsg")
 
 
 def client_of(name: bytes) -> Client:
-    """Return address and port of a struct sockaddr_in."""
+    """Return the address and port in a struct sockaddr_in."""
     return socket.inet_ntoa(name[4:8]), int.from_bytes(name[2:4], "big")
 
 
 class _Block:
-    """Memory at an address that never moves."""
+    """A memory block at a fixed address."""
 
     def __init__(self, size: int) -> None:
         self._buffer = ctypes.create_string_buffer(size)
@@ -77,15 +80,19 @@ class _Block:
 
 
 class Batch:
-    """The buffers and the two calls for one socket."""
+    """Buffers and system calls for batched I/O on one socket."""
 
     def __init__(self, sock: socket.socket, *, wildcard: bool) -> None:
-        """Prepare *sock*; *wildcard*: it is bound to 0.0.0.0, so replies must leave from the address that was asked."""
+        """Prepare *sock* for batched I/O.
+
+        If *wildcard* is True, *sock* is bound to 0.0.0.0 and each reply is sent from the address that received the
+        query.
+        """
         self._fd, self._wildcard = sock.fileno(), wildcard
         self.dropped = 0
         if wildcard:
             sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-        libc = ctypes.PyDLL(None, use_errno=True)  # PyDLL: the calls never block, so the GIL need not change hands
+        libc = ctypes.PyDLL(None, use_errno=True)  # PyDLL keeps the GIL, which is fine because the calls never block
         self._recvmmsg, self._sendmmsg = libc.recvmmsg, libc.sendmmsg
         self._recvmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
         self._sendmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
@@ -107,7 +114,7 @@ class Batch:
             for header, vector in ((rheader, receive_iov.address + 32 * i), (sheader, send_iov.address + 48 * i)):
                 header[8 * i : 8 * i + 6] = array("Q", [name, 16, vector, 2, control if wildcard else 0, size])
             siov[6 * i] = slot
-        # Columns: the same field of every slot.
+        # Views of one header field across all slots.
         words = self._rx.view.cast("H")[_SHIFT // 2 :]
         row = SLOT // 2
         self._flags, self._an, self._ns, self._ar = (words[at::row][:BATCH] for at in (1, 3, 4, 5))
@@ -121,13 +128,13 @@ class Batch:
         self._opt_at, self._opt_sizes = siov[4::6], siov[5::6]
         self._slot_at = siov[0::6]
         self._slots = array("Q", self._slot_at.tolist())
-        self._vectors_now = 2  # parts of every reply in the last batch; 0 when they differed
+        self._vectors_now = 2  # iovec entries per reply in the last batch; 0 if they differed
         self._bases = range(0, BATCH * SLOT, SLOT)
-        #: By slot and size of a query without OPT: where its question is.
+        #: Position of the question in the receive buffer, by slot and by query size without OPT.
         self._questions = [[slice(at + 12, at + size) for size in range(QUICK + 1)] for at in self._bases]
 
     def turn(self, handle: Handle, finished: Finished | None) -> int:
-        """Receive a batch, answer it, send the replies; return how many queries there were."""
+        """Receive one batch of queries and send the replies; return the number of queries."""
         if self._wildcard:
             self._control_sizes[:] = array("Q", [_CONTROL]) * BATCH
         count = int(self._recvmmsg(self._fd, self._receive_at, BATCH, socket.MSG_DONTWAIT, None))
@@ -148,7 +155,7 @@ class Batch:
     def _finished(
         self, blob: bytes, count: int, lengths: list[int], answers: Answers, finished: Finished
     ) -> Sequence[int]:
-        """Prepare the replies that are finished; return the indexes of the other queries."""
+        """Prepare the replies that have finished answers; return the indexes of the other queries."""
         counts, flags = self._counts[:count].tobytes(), self._flags[:count].tobytes()
         edns = counts[:8] == _EDNS
         if (
@@ -202,7 +209,7 @@ class Batch:
         self._vectors_now = vectors
 
     def _handled(self, blob: bytes, lengths: list[int], which: Sequence[int], handle: Handle) -> list[int]:
-        """Ask the handler; return the indexes of queries that get no reply now."""
+        """Pass the queries at the indexes *which* to the handler; return the indexes that get no reply now."""
         silent = []
         for i in which:
             wire = blob[i * SLOT : i * SLOT + lengths[i]] if lengths[i] <= SLOT else self._long(blob, i, lengths[i])
@@ -223,7 +230,7 @@ class Batch:
         return blob[i * SLOT : (i + 1) * SLOT] + self._overflow.view[at : at + length - SLOT].tobytes()
 
     def _local(self, i: int) -> bytes:
-        """Return struct in_pktinfo of a query: where a reply must leave from."""
+        """Return the struct in_pktinfo of a query, which sets the source address of the reply."""
         return self._control.view[_CONTROL * i + 16 : _CONTROL * i + 28].tobytes() if self._wildcard else b""
 
     def _send(self, count: int, silent: list[int]) -> None:
@@ -234,14 +241,14 @@ class Batch:
                 if sent <= 0:
                     if ctypes.get_errno() == errno.EINTR:
                         continue
-                    self.dropped += 1  # full buffer, or no way to this client: a datagram may be lost
+                    self.dropped += 1  # send buffer full or client unreachable: UDP may lose the reply
                     sent = 1
                 start += sent
             start = end + 1
 
 
 def send_later(sock: socket.socket, reply: bytes | bytearray, client: Client, local: bytes) -> None:
-    """Send one reply, from the address that was asked where *local* says which; raise `OSError`."""
+    """Send one reply, from the source address in *local* unless it is empty; raise `OSError`."""
     if local:
         sock.sendmsg([reply], [(socket.IPPROTO_IP, IP_PKTINFO, local)], 0, client)
     else:

@@ -1,7 +1,7 @@
-"""One address, served over UDP and TCP (RFC 1035 section 4.2, RFC 7766).
+"""Listener for one address over UDP and TCP (RFC 1035 section 4.2, RFC 7766).
 
-The handler receives bytes and returns bytes: decoding, policy and truncation are its own.  Queries that have a finished
-answer do not reach it.
+The handler takes a query as bytes and returns the reply as bytes, so decoding, policy and truncation are up to the
+handler. Queries with a finished answer do not reach it.
 """
 
 import asyncio
@@ -17,32 +17,31 @@ from telemetry import log
 logger = log.get("serving")
 Transport = Literal["udp", "tcp"]
 Reply = bytes | bytearray | None
-#: ``handler(query, client, transport)``; None drops the query.
+#: ``handler(query, client, transport)`` returns the reply or an awaitable of it; None drops the query.
 Handler = Callable[[bytes, Client, Transport], Reply | Awaitable[Reply]]
 
-#: Batches per readiness event: timers and TCP wait for no more than these.
+#: Maximum number of batches per readiness event, so that timers and TCP are not delayed further.
 ROUNDS = 8
-#: Replies over UDP that are awaited at once.  Further queries are dropped: the client asks again, the queue does not
-#: grow.
+#: Maximum number of pending UDP replies. Further queries are dropped instead of queued, because clients retry.
 MAX_PENDING = 4096
-#: Open TCP connections; further ones are closed at once.
+#: Maximum number of open TCP connections; further ones are closed immediately.
 MAX_CONNECTIONS = 512
-#: Answers that one TCP connection may wait for; its next query is read when one of them is sent.
+#: Maximum number of pending replies per TCP connection; at the limit, the next query is read when one of them is sent.
 MAX_PIPELINED = 100
-#: Socket buffers in bytes: a burst of a few thousand queries waits there while one is answered.
+#: Size of the UDP send and receive buffers, in bytes; enough for a burst of a few thousand queries.
 BUFFER = 1 << 20
-#: Free ports tried for ``port 0``, since UDP and TCP must have the same one.
+#: Maximum number of free ports tried for port 0, because UDP and TCP need the same port.
 PORT_TRIES = 16
 
 
 class Listener:
-    """An address that is being served."""
+    """An open listener for one address."""
 
     def __init__(
         self, udp: socket.socket, tcp: asyncio.Server, handler: Handler, finished: Finished | None, tcp_idle: float
     ) -> None:
         host, port = udp.getsockname()[:2]
-        #: (IPv4 address, port) that is listened on, for UDP and for TCP.
+        #: (IPv4 address, port) for both UDP and TCP.
         self.address: tuple[str, int] = (host, port)
         self._overload = 0
         self._udp, self._tcp, self._handler, self._finished, self._tcp_idle = udp, tcp, handler, finished, tcp_idle
@@ -62,11 +61,11 @@ class Listener:
 
     @property
     def dropped(self) -> int:
-        """Queries without a reply because too many were pending, or the socket did not take theirs."""
+        """Number of queries without a reply because too many were pending or the socket rejected the reply."""
         return self._overload + (self._batch.dropped if self._batch is not None else 0)
 
     async def close(self) -> None:
-        """Stop listening, wait at most a second for pending replies, close connections."""
+        """Stop listening, wait up to one second for pending replies, and close all connections."""
         self._loop.remove_reader(self._udp.fileno())
         self._tcp.close()
         if self._pending:
@@ -77,18 +76,18 @@ class Listener:
         self._udp.close()
 
     def _batches(self) -> None:
-        """Answer what has arrived, a batch at a time."""
-        assert self._batch is not None  # noqa: S101 - or this is no reader
+        """Answer the waiting UDP queries in batches."""
+        assert self._batch is not None  # noqa: S101 - the reader is registered only with a batch
         for _ in range(ROUNDS):
             if self._batch.turn(self._handle, self._finished) < BATCH:
                 return
 
     def _readable(self) -> None:
-        """Answer what has arrived, one query at a time, where the batched calls are missing."""
+        """Answer the waiting UDP queries one at a time, on systems without the batched calls."""
         for _ in range(BATCH):
             try:
                 query, ancillary, _flags, client = self._udp.recvmsg(MAX_QUERY, 64)
-            except OSError:  # nothing more to read, or an ICMP error for an earlier reply
+            except OSError:  # no more queries, or an ICMP error for an earlier reply
                 return
             local = next((bytes(4) + data[4:] for _level, kind, data in ancillary if kind == IP_PKTINFO), b"")
             reply = self._handle(query, client, local)
@@ -96,10 +95,10 @@ class Listener:
                 self._send(reply, client, local)
 
     def _handle(self, query: bytes, client: Client, local: bytes) -> bytes | bytearray | None:
-        """Return the handler's reply; None when there is none, or it is sent later."""
+        """Return the handler's reply; None if there is no reply or it is sent later."""
         try:
             reply = self._handler(query, client, "udp")
-        except Exception as error:  # one query must not cost the others their replies
+        except Exception as error:  # a failure on one query must not affect the replies to others
             logger.error("handler_failed", client=client[0], transport="udp", query=query.hex(), error=repr(error))
             return None
         if reply is None or isinstance(reply, (bytes, bytearray)):
@@ -115,13 +114,13 @@ class Listener:
         return None
 
     def _send(self, reply: bytes | bytearray, client: Client, local: bytes) -> None:
-        with contextlib.suppress(OSError):  # full buffer, or no way to this client: a datagram may be lost
+        with contextlib.suppress(OSError):  # send buffer full or client unreachable: UDP may lose the reply
             send_later(self._udp, reply, client, local)
 
     async def _answer(self, reply: Awaitable[Reply], client: Client, local: bytes) -> None:
         try:
             data = await reply
-        except Exception as error:  # one query must not cost the others their replies
+        except Exception as error:  # a failure on one query must not affect the replies to others
             logger.error("handler_failed", client=client[0], transport="udp", error=repr(error))
             return
         if data is not None:
@@ -146,7 +145,7 @@ class Listener:
                     break
                 if isinstance(reply, (bytes, bytearray)):
                     _write(writer, reply)
-                else:  # answered when it is ready, out of order (RFC 7766 section 7)
+                else:  # sent when ready, possibly out of order (RFC 7766 section 7)
                     pending = self._loop.create_task(self._answer_tcp(reply, client, writer))
                     late.add(pending)
                     pending.add_done_callback(late.discard)
@@ -155,14 +154,14 @@ class Listener:
                 async with asyncio.timeout(self._tcp_idle):
                     await writer.drain()
         except (OSError, asyncio.IncompleteReadError, TimeoutError, asyncio.CancelledError):
-            pass  # idle, gone, or we are closing: the connection ends
-        except Exception as error:  # this connection ends, the server does not
+            pass  # idle time-out, disconnected client, or shutdown: close the connection
+        except Exception as error:  # close this connection but keep the server running
             logger.error("handler_failed", client=client[0], transport="tcp", error=repr(error))
         finally:
             await self._end(task, late, writer)
 
     async def _end(self, task: asyncio.Task[None], late: set[asyncio.Task[None]], writer: asyncio.StreamWriter) -> None:
-        """Close a connection once its pending answers are sent; when the server closes, at once."""
+        """Close a connection after its pending replies are sent, or immediately if the server is shutting down."""
         with contextlib.suppress(asyncio.CancelledError):
             if late and not task.cancelling():
                 await asyncio.wait(late)
@@ -176,7 +175,7 @@ class Listener:
     async def _answer_tcp(self, reply: Awaitable[Reply], client: Client, writer: asyncio.StreamWriter) -> None:
         try:
             data = await reply
-        except Exception as error:  # one query must not cost the others their replies
+        except Exception as error:  # a failure on one query must not affect the replies to others
             logger.error("handler_failed", client=client[0], transport="tcp", error=repr(error))
             return
         if data is None:
@@ -197,17 +196,18 @@ async def start(
     tcp_idle: float = 10.0,
     shared: bool = False,
 ) -> Listener:
-    """Serve *handler* on *endpoint*, UDP and TCP at the same port (any free one for port 0).
+    """Start serving *handler* on *endpoint*, over UDP and TCP on the same port.
 
     Args:
-        endpoint: IPv4 address and port; replies leave from the address that was asked, also on 0.0.0.0.
-        handler: called once per query that has no finished answer, on the event loop; may return an awaitable.
-        finished: answers over UDP that need no handler.
-        tcp_idle: seconds until an idle TCP connection is closed (RFC 7766 section 6.2.3).
-        shared: whether other processes may listen on the port too (SO_REUSEPORT); the kernel spreads clients over them.
+        endpoint: IPv4 address and port; port 0 selects a free port. On 0.0.0.0, replies are sent from the address that
+            received the query.
+        handler: called on the event loop for each query without a finished answer; may return an awaitable.
+        finished: source of finished answers for UDP; None sends every query to the handler.
+        tcp_idle: seconds after which an idle TCP connection is closed (RFC 7766 section 6.2.3).
+        shared: whether other processes may listen on the same port (SO_REUSEPORT); the kernel distributes clients.
 
     Raises:
-        OSError: the address is in use or not ours.
+        OSError: the address is in use or does not belong to this host.
     """
     udp, tcp = _bind(*endpoint, shared=shared)
     listener: Listener

@@ -1,6 +1,6 @@
-"""A stub resolver that honours TTLs, blocking and asyncio (RFC 1034 section 5.3.1).
+"""A stub resolver that honours TTLs, with a blocking and an asyncio interface (RFC 1034 section 5.3.1).
 
-`socket.getaddrinfo` neither returns a TTL nor honours one; pools, load generators and traces need both.
+`socket.getaddrinfo` neither returns nor honours TTLs, but connection pools, load generators and traces need them.
 """
 
 from stub.errors import MalformedReplyError, NoAddress, NoSuchName, ServerFailure, StubError, Timeout

@@ -1,4 +1,4 @@
-"""Answers that a stub has received, kept for exactly their TTL.  Time is an argument."""
+"""Cache of a stub's answers, each kept for exactly its TTL.  The caller passes the time."""
 
 from collections import OrderedDict
 from dataclasses import replace
@@ -6,14 +6,14 @@ from dataclasses import replace
 from stub.errors import StubError
 from stub.message import Answer
 
-#: Answers kept; the least recently used is evicted.
+#: Maximum number of cached answers; the least recently used one is evicted.
 MAX_ENTRIES = 10_000
 
 Key = tuple[str, str]
 
 
 class Cache:
-    """Answers and negative answers by name and type."""
+    """Cached answers and negative answers by name and type."""
 
     def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
         self._entries: OrderedDict[Key, tuple[float, Answer | StubError]] = OrderedDict()
@@ -39,7 +39,7 @@ class Cache:
         return outcome
 
     def put(self, name: str, rdtype: str, outcome: Answer | StubError, ttl: float, now: float) -> None:
-        """Store *outcome* for *ttl* seconds from *now*; with a TTL of 0 it is not stored."""
+        """Store *outcome* for *ttl* seconds from *now*; nothing is stored if the TTL is 0."""
         if ttl <= 0:
             return
         self._entries[name.rstrip(".").lower(), rdtype] = (now + ttl, outcome)
@@ -47,7 +47,7 @@ class Cache:
             self._entries.popitem(last=False)
 
     def flush(self, name: str | None = None) -> int:
-        """Forget *name*, or everything; return how many entries were removed."""
+        """Remove the entries of *name*, or all entries if it is None; return the number removed."""
         doomed = [key for key in self._entries if name is None or key[0] == name.rstrip(".").lower()]
         for key in doomed:
             del self._entries[key]

@@ -1,8 +1,8 @@
-"""Reasons why a name has no answer, named as users of a resolver know them."""
+"""Errors that explain why a name could not be resolved."""
 
 
 class StubError(Exception):
-    """Base: *name* could not be resolved for *rdtype*."""
+    """Base class: *name* could not be resolved for *rdtype*."""
 
     def __init__(self, name: str, rdtype: str, message: str) -> None:
         super().__init__(message)
@@ -14,16 +14,16 @@ class NoSuchName(StubError):  # noqa: N818 - an outcome, RFC 8020
 
 
 class NoAddress(StubError):  # noqa: N818 - an outcome, RFC 2308 section 2.2
-    """NODATA: the name exists and has no record of this type."""
+    """NODATA: the name exists but has no record of this type."""
 
 
 class ServerFailure(StubError):  # noqa: N818 - an outcome
-    """No server gave an answer, and at least one replied with an error (SERVFAIL, REFUSED, …)."""
+    """No server returned an answer, and at least one replied with an error (SERVFAIL, REFUSED, …)."""
 
 
 class Timeout(StubError):  # noqa: N818 - an outcome
-    """No server answered in time."""
+    """No server replied before the time-out."""
 
 
 class MalformedReplyError(Exception):
-    """Bytes that are not a reply to our query; the caller keeps waiting for one."""
+    """The received bytes are not a valid reply to the query; the caller keeps waiting."""

@@ -1,6 +1,6 @@
-"""A stub's queries, and what a reply means (RFC 1034 section 5.2.2, RFC 2308).
+"""Encode a stub's queries and interpret the replies (RFC 1034 section 5.2.2, RFC 2308).
 
-No socket, no clock: a reply says for how long it holds; `stub.resolve` knows since when.
+This module uses no sockets and reads no clock; it returns TTLs, and `stub.resolve` computes the expiry times.
 """
 
 import struct
@@ -11,35 +11,35 @@ from dnsmessage import rdata as rdatas
 from dnsmessage.message import NOERROR, NXDOMAIN
 from stub.errors import MalformedReplyError, NoAddress, NoSuchName, ServerFailure
 
-#: CNAMEs followed within one reply.
+#: Maximum number of CNAMEs followed within one reply.
 MAX_CHAIN = 16
-#: Seconds for which a negative answer without SOA is kept: none (RFC 2308 section 5).
+#: Lifetime in seconds of a negative answer without an SOA record: it is not cached (RFC 2308 section 5).
 NO_SOA_TTL = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The records of one name and type."""
+    """The records of one name and type, with details of how they were obtained."""
 
-    #: As asked.
+    #: The queried name, as the caller wrote it.
     name: str
     rdtype: str
-    #: Master-file text of each record: addresses, in the order of the reply.
+    #: Each record's RDATA in presentation format (for A: IPv4 addresses), in the order of the reply.
     rdata: tuple[str, ...]
-    #: Seconds that remain; the smallest TTL along the CNAMEs.
+    #: Remaining lifetime in seconds: the lowest TTL along the CNAME chain.
     ttl_s: float
-    #: When it ends, on the clock of the stub (monotonic seconds).
+    #: Expiry time on the stub's clock, in monotonic seconds.
     expires_at: float
-    #: Whether it came from this stub's own cache.
+    #: Whether the answer came from this stub's cache or needed no query (IP address literals).
     cached: bool
-    #: From the first query to the reply that was used; 0 when cached.
+    #: Time from the first query to the reply that was used, in milliseconds; 0 if cached.
     rtt_ms: float
-    #: ``address:port`` of the server that answered; empty for literals.
+    #: ``address:port`` of the server that replied; empty for IP address literals.
     server: str
     rcode: str = "NOERROR"
     bytes_sent: int = 0
     bytes_received: int = 0
-    #: The end of the CNAME chain.
+    #: The name at the end of the CNAME chain.
     canonical_name: str = ""
 
 
@@ -47,7 +47,7 @@ def query(ident: int, name: str, rdtype: str) -> bytes:
     """Encode a recursive query with EDNS.
 
     Raises:
-        ValueError: *name* is no domain name or *rdtype* no type.
+        ValueError: *name* is not a valid domain name, or *rdtype* is not a known record type.
     """
     try:
         number = rdtypes.from_text(rdtype)
@@ -60,7 +60,7 @@ def parse(sent: bytes, received: bytes) -> Message:
     """Decode *received* as the reply to *sent*.
 
     Raises:
-        MalformedReplyError: another ID, another question, or no DNS message at all.
+        MalformedReplyError: the ID or question differs, or *received* is not a valid DNS message.
     """
     try:
         return decode_reply(sent, received)
@@ -69,11 +69,12 @@ def parse(sent: bytes, received: bytes) -> Message:
 
 
 def interpret(reply: Message, name: str, rdtype: str) -> tuple[tuple[str, ...], float, str]:
-    """Return the RDATA, TTL in seconds and canonical name that *reply* gives for the question.
+    """Return the RDATA, TTL in seconds and canonical name from *reply*.
 
     Raises:
-        NoSuchName, NoAddress: the reply denies the name or the type; `negative_ttl` says for how long.
-        ServerFailure: any other rcode.
+        NoSuchName: the name does not exist; `negative_ttl` returns how long to cache this.
+        NoAddress: the name has no record of the type; `negative_ttl` returns how long to cache this.
+        ServerFailure: the reply has any other rcode.
     """
     if reply.rcode not in {NOERROR, NXDOMAIN}:
         raise ServerFailure(name, rdtype, f"{name}: the server answered {rcode_to_text(reply.rcode)}")
@@ -94,7 +95,7 @@ def interpret(reply: Message, name: str, rdtype: str) -> tuple[tuple[str, ...], 
 
 
 def negative_ttl(reply: Message) -> float:
-    """Return the seconds for which a negative *reply* may be kept (RFC 2308 section 5)."""
+    """Return the time for which a negative *reply* may be cached, in seconds (RFC 2308 section 5)."""
     for record in reply.authority:
         if record.rdtype == rdtypes.SOA:
             return float(min(record.ttl, struct.unpack("!I", record.rdata[-4:])[0]))
@@ -102,7 +103,7 @@ def negative_ttl(reply: Message) -> float:
 
 
 def _name(text: str) -> Name:
-    """Read a host name, absolute with or without its last dot; labels outside ASCII in IDNA form (RFC 3490)."""
+    """Parse a host name with or without a final dot; non-ASCII labels are converted by IDNA (RFC 3490)."""
     if text in {"", "."}:
         return Name(b"\0")
     try:

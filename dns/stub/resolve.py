@@ -1,7 +1,7 @@
-"""The stub's two shells: `Stub` blocks, `AsyncStub` awaits.  Both ask servers in order and fall back to TCP.
+"""The stub resolver in two forms: `Stub` blocks, `AsyncStub` runs on asyncio.
 
-Sockets are connected and the kernel chooses their ports, so that an answer from another address is never received
-(RFC 5452).
+Both query the servers in order and retry truncated replies over TCP. Each query uses a new connected socket with a port
+chosen by the kernel, so datagrams from other addresses are never received (RFC 5452).
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _random = random.SystemRandom()
 
 
 def system_servers(path: Path = RESOLV_CONF) -> list[Server]:
-    """Return the IPv4 name servers of resolv.conf(5); 127.0.0.1 when there are none, as libc does."""
+    """Return the IPv4 name servers in resolv.conf(5); 127.0.0.1 if it lists none, as libc does."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -43,7 +43,7 @@ def system_servers(path: Path = RESOLV_CONF) -> list[Server]:
 
 @dataclass(slots=True)
 class _Exchange:
-    """Bytes that one resolution has sent and received so far."""
+    """Start time of one resolution, and bytes sent and received so far."""
 
     began: float
     sent: int = 0
@@ -58,13 +58,13 @@ class _Base:
         attempts: int = 3,
         clock: Clock | None = None,
     ) -> None:
-        """Make a stub.
+        """Create a stub resolver.
 
         Args:
-            servers: (IPv4 address, port), asked in this order; None reads /etc/resolv.conf.
-            timeout: seconds until the next server or attempt.
-            attempts: rounds over all servers.
-            clock: monotonic time for TTLs; None for the machine's.
+            servers: (IPv4 address, port) pairs, queried in this order; None reads /etc/resolv.conf.
+            timeout: seconds to wait for each query.
+            attempts: number of rounds over all servers.
+            clock: monotonic clock for TTLs; None uses the system clock.
         """
         self.servers = list(servers) if servers is not None else system_servers()
         self.timeout, self.attempts = timeout, attempts
@@ -75,11 +75,11 @@ class _Base:
         return f"<{type(self).__name__} servers={self.servers} {self.cache!r}>"
 
     def flush(self, name: str | None = None) -> int:
-        """Forget *name*, or everything; return how many answers were removed."""
+        """Remove the cached answers of *name*, or all if it is None; return the number removed."""
         return self.cache.flush(name)
 
     def known(self, name: str, rdtype: str = "A") -> Answer | None:
-        """Return a literal or cached answer, raise a cached negative answer; None when a server must be asked."""
+        """Return an IP address literal or cached answer, raise a cached negative answer; None if a query is needed."""
         try:
             literal = str(ipaddress.IPv4Address(name))
         except ValueError:
@@ -92,7 +92,7 @@ class _Base:
         return known
 
     def _accept(self, name: str, rdtype: str, reply: Message, server: Server, exchange: _Exchange) -> Answer:
-        """Turn a reply into an answer and cache it; raise a negative answer."""
+        """Return the answer in *reply*, or raise its negative answer; both are cached."""
         now = self._now()
         try:
             rdata, ttl, canonical = interpret(reply, name, rdtype)
@@ -134,13 +134,16 @@ class _Base:
 
 
 class Stub(_Base):
-    """Resolves names and blocks until an answer arrives.  Not safe to share between threads."""
+    """A blocking stub resolver.  It must not be shared between threads."""
 
     def resolve(self, name: str, rdtype: str = "A") -> Answer:
         """Return the records of *name*.
 
         Raises:
-            NoSuchName, NoAddress, ServerFailure, Timeout: no answer, and why.
+            NoSuchName: the name does not exist or is not valid.
+            NoAddress: the name has no record of this type.
+            ServerFailure: every server failed, and at least one replied with an error.
+            Timeout: no server replied in time.
         """
         if (known := self.known(name, rdtype)) is not None:
             return known
@@ -157,7 +160,7 @@ class Stub(_Base):
                 except ServerFailure as error:
                     last = error
                 except (OSError, MalformedReplyError):
-                    continue  # the next server, or the next attempt
+                    continue  # try the next server or the next attempt
             if last is not None:
                 break
         raise self._give_up(name, rdtype, last)
@@ -187,7 +190,7 @@ class Stub(_Base):
 
 
 class AsyncStub(_Base):
-    """Resolves names on the event loop; concurrent requests for the same question are sent once."""
+    """An asyncio stub resolver; concurrent requests for the same question share one query."""
 
     def __init__(
         self,
@@ -196,12 +199,12 @@ class AsyncStub(_Base):
         attempts: int = 3,
         clock: Clock | None = None,
     ) -> None:
-        """Make a stub; arguments as for `Stub`."""
+        """Create a stub resolver; the arguments are those of `Stub`."""
         super().__init__(servers, timeout, attempts, clock)
         self._in_flight: dict[tuple[str, str], asyncio.Task[Answer]] = {}
 
     async def resolve(self, name: str, rdtype: str = "A") -> Answer:
-        """Return the records of *name*; errors as `Stub.resolve`."""
+        """Return the records of *name*; raises the same errors as `Stub.resolve`."""
         if (known := self.known(name, rdtype)) is not None:
             return known
         key = (name.rstrip(".").lower(), rdtype)
@@ -214,7 +217,7 @@ class AsyncStub(_Base):
     def _done(self, key: tuple[str, str], task: asyncio.Task[Answer]) -> None:
         del self._in_flight[key]
         if not task.cancelled():
-            task.exception()  # marks it as seen: everyone who waited may be gone
+            task.exception()  # mark the exception as retrieved: all waiting tasks may be cancelled
 
     async def _ask(self, name: str, rdtype: str) -> Answer:
         wire = self._query(name, rdtype)
@@ -232,7 +235,7 @@ class AsyncStub(_Base):
                 except ServerFailure as error:
                     last = error
                 except (OSError, MalformedReplyError, asyncio.IncompleteReadError):
-                    continue  # the next server, or the next attempt
+                    continue  # try the next server or the next attempt
             if last is not None:
                 break
         raise self._give_up(name, rdtype, last)
@@ -265,7 +268,7 @@ class AsyncStub(_Base):
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    """Waits for the one datagram that answers *wire*."""
+    """Receives the datagram that replies to *wire*, and counts received bytes."""
 
     def __init__(self, wire: bytes, exchange: _Exchange) -> None:
         self.reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
