@@ -1,7 +1,8 @@
-"""``python bench [NAME …] [--json]``: run the benchmarks, which compare this project with independent peers.
+"""``python bench [NAME …] [--json]``: run benchmarks that compare this project with independent programs.
 
-A benchmark is a file in this folder that calls `main` at its end.  Each states what it needs and skips a peer that is not
-installed.  Run them on an otherwise idle machine; every figure is measured in the same run.
+A benchmark is a file in this folder that calls `main` at its end. Its docstring lists the required programs; if an
+optional one is not installed, that comparison is skipped. Run benchmarks on an otherwise idle machine. All figures of a
+comparison are measured in the same run.
 """
 
 import argparse
@@ -19,7 +20,7 @@ def benches() -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the named benchmarks, or all; return the highest exit code."""
+    """Run the named benchmarks, or all of them; return the highest exit code."""
     parser = argparse.ArgumentParser(
         prog="bench",
         description="Compare with independent peers.",

@@ -1,10 +1,11 @@
-"""Queries per CPU-second that our name server and resolver answer, as a ratio to NSD and Unbound in the same run.
+"""DNS queries per CPU-second answered by our name server and resolver, relative to NSD and Unbound in the same run.
 
     python bench/dns_queries.py [--seconds 3] [--repeat 5] [--json]
 
-dnsperf asks over UDP on loopback from one core, the server runs on another; rounds alternate, medians count.  What is
-compared is answers per second of the server's CPU time, which does not depend on how busy dnsperf or other work leaves it.
-Needs root (a root server for the two resolvers on 127.0.1.10 port 53), nsd, unbound and dnsperf.
+dnsperf runs on one core and sends UDP queries over loopback; the server runs on another core. Rounds alternate between
+the two servers, and the median is reported. The figure is the number of answers per second of the server's CPU time,
+which does not depend on the load from dnsperf or other programs. Requires nsd, unbound, dnsperf, and root (for a root
+name server on 127.0.1.10 port 53, which both resolvers use).
 """
 
 import argparse
@@ -25,13 +26,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: The promises: our queries per CPU-second over the peer's, the loss with a million names, and memory with them in MiB.
+#: Targets: minimum ratio of our queries per CPU-second to the peer's.  With a million names: maximum loss of throughput
+#: compared with ten names, and maximum memory in MiB.
 RATIOS = {"10 names": 1.0, "100,000 names": 0.9, "1,000 hot names": 1.2}
 MAX_LOSS, MAX_MEMORY = 0.35, 450.0
 SERVER_CPU, LOAD_CPU = 0, 1
 ROOT = "127.0.1.10"
 HEAD = "$TTL 3600\n@ IN SOA ns1 h 1 7200 1800 1209600 300\n@ IN NS ns1\nns1 IN A 192.0.2.1\n"
-#: Without NSD's rate limit, and with answers as small as ours; each server has socket buffers for a burst of queries.
+#: NSD configuration: no rate limit, minimal responses like ours, and socket buffers that hold a burst of queries.
 NSD = """server:
   ip-address: 127.0.0.1@{port}
   server-count: 1
@@ -72,18 +74,18 @@ remote-control:
 
 
 class BenchError(Exception):
-    """The measurement could not be made."""
+    """The measurement failed; the message describes the cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server: its processes and its port on 127.0.0.1."""
+    """A running server: its process IDs and its port."""
 
     pids: tuple[int, ...]
     port: int
 
     def cpu(self) -> float:
-        """Return the CPU seconds that it has used."""
+        """Return the CPU time used by all its processes, in seconds."""
         ticks = 0
         for pid in self.pids:
             fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -91,7 +93,7 @@ class Server:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def memory(self) -> float:
-        """Return the resident memory of its largest process in MiB."""
+        """Return the resident memory of its largest process, in MiB."""
         found = (re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text()) for pid in self.pids)
         return max(int(match[1]) / 1024 for match in found if match)
 
@@ -104,7 +106,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(command: Sequence[str], port: int, address: str = "127.0.0.1") -> Iterator[Server]:
-    """Run a server on one core until it answers; yield it, and end it afterwards."""
+    """Run a server on one core; yield it when it replies to queries, and stop it at the end."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60
@@ -122,14 +124,14 @@ def running(command: Sequence[str], port: int, address: str = "127.0.0.1") -> It
 
 
 def family(pid: int) -> Iterator[int]:
-    """Yield *pid* and its descendants."""
+    """Yield *pid* and the IDs of all its descendants."""
     yield pid
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         yield from family(int(child))
 
 
 def answers(address: str, port: int) -> bool:
-    """Return whether something answers a query for the root's NS there."""
+    """Return whether a server at *address* and *port* replies to a query for the root's NS records."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(0.5)
         try:
@@ -158,7 +160,7 @@ def query_file(path: Path, count: int, suffix: str, *, any_case: bool) -> Path:
 
 
 def ask(server: Server, queries: Path, seconds: float) -> dict[str, float]:
-    """Run dnsperf once; return answers per CPU-second of the server and per second."""
+    """Run dnsperf once; return answers per CPU-second of the server, answers per second, and lost queries."""
     before = server.cpu()
     command = ["taskset", "-c", str(LOAD_CPU), "dnsperf", "-s", "127.0.0.1", "-p", str(server.port), "-d", str(queries)]
     command += ["-l", f"{seconds:g}", "-c", "4", "-T", "1", "-q", "100"]
@@ -172,7 +174,7 @@ def ask(server: Server, queries: Path, seconds: float) -> dict[str, float]:
 
 
 def compare(ours: Server, peer: Server, queries: Path, seconds: float, repeat: int) -> dict[str, Any]:
-    """Alternate between two servers; return medians and their ratio."""
+    """Measure two servers in alternating rounds; return the medians and their ratio."""
     for server in (ours, peer):
         ask(server, queries, 0.5)
     rounds = [(ask(ours, queries, seconds), ask(peer, queries, seconds)) for _ in range(repeat)]
@@ -197,7 +199,7 @@ def authoritative(folder: Path, count: int, seconds: float, repeat: int, *, any_
 
 
 def resolving(folder: Path, seconds: float, repeat: int) -> dict[str, Any]:
-    """Compare cache hits; both resolvers know one root server, which has all the names."""
+    """Compare answers from the cache; both resolvers use the same root server, which holds all names."""
     zone = zone_file(folder / "root", 1000, "host{}.bench")
     zone.write_text(zone.read_text().replace("ns1", "ns1.bench"))
     hints = folder / "hints"
@@ -215,7 +217,7 @@ def resolving(folder: Path, seconds: float, repeat: int) -> dict[str, Any]:
 
 
 def million(folder: Path, few: float, seconds: float) -> dict[str, Any]:
-    """Return what a million names cost, against *few* queries per CPU-second with ten."""
+    """Measure a zone with a million names; *few* is the rate with ten names, in queries per CPU-second."""
     zone = zone_file(folder / "million", 1_000_000)
     queries = query_file(folder / "many", 1_000_000, "big.test", any_case=False)
     port = free_port()

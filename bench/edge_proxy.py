@@ -1,10 +1,10 @@
-"""The edge as a TLS-terminating reverse proxy, next to nginx in the same run: requests per CPU-second of the proxy.
+"""Requests per CPU-second of our edge as a TLS-terminating reverse proxy, compared with nginx in the same run.
 
     python bench/edge_proxy.py [--seconds 2] [--rounds 5] [--json]
 
-Both terminate TLS with the same certificate and forward over kept-alive plain connections to the same origin (nginx, one
-worker).  What counts is the CPU time of the proxy's process, so that neither needs a core of its own; rounds alternate and
-the median of the ratios counts.  Needs nginx, wrk and openssl.
+Both proxies use the same certificate and forward requests over plain keep-alive connections to the same origin (nginx,
+one worker). The figure uses the CPU time of the proxy process, so neither proxy needs a core of its own. Rounds
+alternate, and the median ratio is reported. Requires nginx, wrk and openssl.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from authority import Issuer, issue_intermediate, issue_leaf, issue_root, new_key
 
 NAME = "www.example.com"
-#: The promises: requests per CPU-second as a ratio to nginx's.
+#: Targets: minimum ratio of the edge's requests per CPU-second to nginx's.
 BARS = {
     "keep-alive, 1 field": 0.6,
     "keep-alive, 12 fields": 0.6,
@@ -36,7 +36,7 @@ BARS = {
     "resumed handshake": 0.5,
     "10 MB body": 1.0,
 }
-#: What a browser sends in addition to Host.
+#: Request header fields that a browser sends in addition to Host.
 FIELDS = (
     "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
     "Accept: text/html,application/xhtml+xml",
@@ -50,7 +50,7 @@ FIELDS = (
     "Pragma: no-cache",
     "Priority: u=0, i",
 )
-#: Connections that wrk keeps, and bytes of the large body.
+#: Number of connections that wrk keeps open, and size of the large response body in bytes.
 CONNECTIONS, LARGE = 16, 10_000_000
 
 ORIGIN = """
@@ -85,14 +85,14 @@ http {{
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody holds."""
+    """Return a free TCP port on loopback."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def certificate(folder: Path) -> None:
-    """Write chain.pem, key.pem and root.pem."""
+    """Create a certificate chain; write chain.pem, key.pem and root.pem to *folder*."""
     now, root_key, issuing_key, key = time.time(), new_key(), new_key(), new_key()
     root = issue_root(root_key, "bench root", now)
     issuing = issue_intermediate(Issuer(root, root_key, ()), issuing_key.public_key(), "bench CA", now)
@@ -104,13 +104,13 @@ def certificate(folder: Path) -> None:
 
 @contextlib.contextmanager
 def running(command: list[str], port: int) -> Iterator[int]:
-    """Start a server; yield the PID once *port* answers."""
+    """Run a server; yield its process ID as soon as *port* accepts connections."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(200):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break
-            time.sleep(0.05)  # it starts
+            time.sleep(0.05)  # poll until the server listens
         else:
             raise RuntimeError(f"{command[0]} does not listen on port {port}")
         yield process.pid
@@ -120,7 +120,7 @@ def running(command: list[str], port: int) -> Iterator[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process and its children (nginx's worker does the work)."""
+    """Return the CPU seconds used by a process and its children (nginx's worker is a child)."""
     total = 0
     for each in (pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())):
         fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
@@ -129,7 +129,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def by_wrk(path: str, fields: tuple[str, ...]) -> Callable[[int, float], int]:
-    """Return a load of kept-alive requests: seconds in, requests out."""
+    """Return a function that sends keep-alive requests to a port for some seconds and returns their number."""
 
     def load(port: int, seconds: float) -> int:
         headers = [word for field in (f"Host: {NAME}", *fields) for word in ("-H", field)]
@@ -150,13 +150,13 @@ def by_wrk(path: str, fields: tuple[str, ...]) -> Callable[[int, float], int]:
 
 
 def handshakes(folder: Path, *, resumed: bool) -> Callable[[int, float], int]:
-    """Return a load of connections with one request each."""
+    """Return a function that opens connections with one request each for some seconds and returns their number."""
     request = f"GET / HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n".encode()
 
     def load(port: int, seconds: float) -> int:
         context = ssl.create_default_context(cafile=str(folder / "root.pem"))
         if resumed:
-            context.maximum_version = ssl.TLSVersion.TLSv1_2  # 1.3 resumption saves the server no key exchange
+            context.maximum_version = ssl.TLSVersion.TLSv1_2  # with TLS 1.3 the server still does a key exchange
         session, count, end = None, 0, time.monotonic() + seconds
         while time.monotonic() < end:
             with socket.create_connection(("127.0.0.1", port)) as plain:
@@ -176,7 +176,7 @@ def handshakes(folder: Path, *, resumed: bool) -> Callable[[int, float], int]:
 
 
 async def idle_kib(pid: int, port: int, folder: Path, connections: int) -> float:
-    """Return KiB of resident memory per idle TLS connection."""
+    """Return the resident memory per idle TLS connection, in KiB."""
     context = ssl.create_default_context(cafile=str(folder / "root.pem"))
 
     def resident() -> int:
@@ -200,7 +200,7 @@ async def idle_kib(pid: int, port: int, folder: Path, connections: int) -> float
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run all rounds; return 1 where a promise is not kept."""
+    """Run all comparisons; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(prog="edge_proxy", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=int, default=2, help="of each measurement (default 2)")
     parser.add_argument("--rounds", type=int, default=5, help="of each comparison (default 5)")
@@ -257,7 +257,7 @@ def main(argv: list[str] | None = None) -> int:
 def compare(
     load: Callable[[int, float], int], ours: tuple[int, int], theirs: tuple[int, int], seconds: float, rounds: int
 ) -> dict[str, float]:
-    """Alternate the two; return the medians of requests per CPU-second and of their ratio."""
+    """Measure both proxies in alternating rounds; return median requests per CPU-second and the median ratio."""
     rates: dict[str, list[float]] = {"edge": [], "nginx": []}
     for _ in range(rounds):
         for who, (pid, port) in (("edge", ours), ("nginx", theirs)):

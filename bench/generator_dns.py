@@ -1,11 +1,12 @@
-"""DNS queries per second that one generator process can send to our name server, compared with dnsperf if installed.
+"""DNS queries per second that one generator process can send, compared with dnsperf if it is installed.
 
     python bench/generator_dns.py [--seconds 3] [--json]
 
-Our generator sends by schedule from one UDP socket and keeps an exact histogram of latency from the intended start;
-dnsperf (C) sends as fast as it can.  The offered rate rises until our generator no longer keeps up, which gives its
-capacity; a run at half of that gives its lag.  Lag on a machine that other programs keep busy is not judged (exit code 4).
-The server (`python -m nameserver`) has 200 names; a quarter of the queries ask for names that do not exist.
+Our generator sends on schedule from one UDP socket and records an exact latency histogram, measured from the scheduled
+send time. dnsperf (written in C) sends as fast as it can. The offered rate is increased until our generator falls
+behind; that is its capacity. A run at half of the capacity measures lag, the delay behind the schedule. If other
+programs keep the machine busy, the lag target is not judged (exit code 4). The server is our name server (`python -m
+nameserver`) with 200 names; a quarter of the queries ask for names that do not exist.
 """
 
 import argparse
@@ -28,15 +29,16 @@ import uvloop
 
 from generator import MAX_WAITED, Queries, Schedule, constant
 
-#: Targets: queries per second, and seconds of lag (99th percentile) at half of the capacity.
+#: Targets: minimum queries per second, and maximum lag (99th percentile) at half of the capacity, in seconds.
 QUERIES, LAG = 10_000, 0.005
 NAMES = 200
-#: First rate of the search for the capacity, per second; share of a rate that counts as keeping up.
+#: Initial rate of the capacity search, in queries per second; and minimum ratio of achieved to offered rate at which
+#: the generator counts as keeping up.
 PROBE, KEEPS_UP = 5_000.0, 0.95
 
 
 class BenchError(Exception):
-    """The measurement could not be made."""
+    """The measurement failed; the message describes the cause."""
 
 
 def names() -> list[str]:
@@ -46,7 +48,7 @@ def names() -> list[str]:
 
 @contextmanager
 def nameserver(folder: Path) -> Iterator[int]:
-    """Run our name server; yield its port."""
+    """Run our name server with the test zone; yield its port."""
     zone = [
         "$ORIGIN example.com.",
         "$TTL 300",
@@ -97,7 +99,7 @@ def ours(port: int, rate: float, seconds: float) -> dict[str, Any]:
 
 
 def highest(port: int) -> float:
-    """Return the highest rate at which our generator keeps up and loses nothing."""
+    """Return the highest rate that our generator sustains without losing queries, in queries per second."""
     offered = PROBE
     while True:
         probe = ours(port, offered, 0.5)
@@ -107,7 +109,7 @@ def highest(port: int) -> float:
 
 
 def dnsperf(port: int, folder: Path, seconds: float) -> dict[str, Any] | None:
-    """Measure dnsperf; return None if it is not installed."""
+    """Measure the rate of dnsperf; return None if it is not installed."""
     if shutil.which("dnsperf") is None:
         return None
     (folder / "queries").write_text("".join(f"{name} A\n" for name in names()))

@@ -1,12 +1,13 @@
-"""HTTPS requests that one core can generate: our generator and Locust's FastHttpUser against the same nginx.
+"""HTTPS requests per CPU-second of our generator, compared with Locust's FastHttpUser against the same nginx.
 
     python bench/generator_https.py [--seconds 2] [--repeat 3] [--json]
 
-Both verify the certificate chain.  Our generator sends by schedule and records each phase, the certificate's serial, and
-latency from the intended start.  Locust loops as fast as it can and records one rounded time.  The figure is requests per
-CPU-second of the generating process at the highest rate that it keeps up with, since neither owns a core on every machine
-(and a busier process spends less CPU per request).  Rounds alternate and the median counts.  A run at half of that rate
-gives our generator's lag, which has a target of its own.  nginx (one worker) listens on loopback.
+Both verify the certificate chain. Our generator sends on schedule and records the duration of each phase, the
+certificate's serial number, and the latency from the scheduled send time. Locust sends as fast as it can and records
+one rounded time per request. The figure is requests per CPU-second of the generator process at the highest rate that it
+sustains: neither generator has a core to itself on every machine, and a busier process spends less CPU time per
+request. Rounds alternate, and the median is reported. A run at half of that rate measures our generator's lag (the
+delay behind the schedule), which has its own target. nginx (one worker) listens on loopback.
 """
 
 import argparse
@@ -30,14 +31,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from authority import Issuer, issue_intermediate, issue_leaf, issue_root, new_key
 from generator import MAX_WAITED, Kind, Load, Schedule, Tally, Target, constant
 
-#: A name that the authority's name constraints permit; both generators are given the address.
+#: Host name in the certificate, which the CA's name constraints permit. No lookup is needed: both generators get the IP
+#: address.
 NAME = "www.example.com"
-#: Open connections of each generator; Locust's number of users.
+#: Number of open connections per generator, and number of Locust users.
 CONNECTIONS = 16
-#: Targets: requests per CPU-second relative to Locust's, and seconds of lag (99th percentile) at half load.
+#: Targets: minimum ratio of our requests per CPU-second to Locust's, and maximum lag (99th percentile) at half load, in
+#: seconds.
 RATIO, LAG = 1.5, 0.005
 KINDS: tuple[Kind, ...] = ("pooled", "fresh")
-#: First rate of the search for the highest one, per second; share of a rate that counts as keeping up.
+#: Initial rate of the capacity search, in requests per second, by kind of connection; and minimum ratio of achieved to
+#: offered rate at which the generator counts as keeping up.
 PROBE = {"pooled": 4000.0, "fresh": 200.0}
 KEEPS_UP = 0.93
 
@@ -89,12 +93,12 @@ def keep(environment, **_):
 
 
 class BenchError(Exception):
-    """The measurement could not be made."""
+    """The measurement failed; the message describes the cause."""
 
 
 @contextmanager
 def nginx(folder: Path) -> Iterator[Target]:
-    """Run nginx with a certificate chain from our authority; yield the target of requests."""
+    """Run nginx with a certificate chain from our CA; yield the request target."""
     now = time.time()
     root_key, issuing_key, key = new_key(), new_key(), new_key()
     root = issue_root(root_key, "bench root", now)
@@ -115,7 +119,7 @@ def nginx(folder: Path) -> Iterator[Target]:
                     break
             if server.poll() is not None:
                 raise BenchError(f"expected nginx to start, got exit code {server.returncode}")
-            time.sleep(0.05)  # poll: nginx does not report that it listens
+            time.sleep(0.05)  # poll, because nginx does not report when it listens
         yield Target(NAME, port, "/", folder / "root.pem", address="127.0.0.1")
     finally:
         server.terminate()
@@ -123,7 +127,7 @@ def nginx(folder: Path) -> Iterator[Target]:
 
 
 async def load(target: Target, kind: Kind, rate: float, seconds: float) -> dict[str, float]:
-    """Send requests at *rate* per second; return the tally and the CPU time."""
+    """Send requests at *rate* per second; return counts, elapsed time, CPU time and lag, in seconds."""
     tally = Tally()
     schedule = Schedule(constant(rate, seconds))
     made = Load(target, schedule, kinds=(kind,), keep=False, on_done=tally.add, pool=CONNECTIONS, timeout=30.0)
@@ -139,7 +143,7 @@ async def load(target: Target, kind: Kind, rate: float, seconds: float) -> dict[
 
 
 def ours(target: Target, kind: Kind, seconds: float, rate: float) -> dict[str, float]:
-    """Measure our generator in this process at *rate*; 0 searches for the highest rate first."""
+    """Measure our generator in this process at *rate* requests per second; 0 means the highest sustained rate."""
 
     async def search() -> float:
         offered, reached = PROBE[kind], 0.0
@@ -178,7 +182,7 @@ def locust(target: Target, kind: Kind, folder: Path, seconds: float) -> dict[str
 
 
 def own_process(target: Target, kind: Kind, seconds: float, rate: float) -> dict[str, float]:
-    """Measure our generator in a separate process, as Locust is."""
+    """Measure our generator in a separate process, like Locust."""
     command = [sys.executable, __file__, "--role", json.dumps([target.port, str(target.trust), kind, seconds, rate])]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60 + seconds, check=False)
     if ran.returncode:
@@ -188,10 +192,10 @@ def own_process(target: Target, kind: Kind, seconds: float, rate: float) -> dict
 
 
 def bench(seconds: float, repeat: int) -> dict[str, Any]:
-    """Measure both in alternating rounds, then our lag at half load."""
+    """Measure both generators in alternating rounds, then our generator's lag at half load."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        folder.chmod(0o755)  # nginx's worker runs as another user
+        folder.chmod(0o755)  # nginx's worker process runs as a different user
         with nginx(folder) as target:
             runs: dict[str, dict[str, list[dict[str, float]]]] = {kind: {"ours": [], "locust": []} for kind in KINDS}
             for _ in range(repeat):

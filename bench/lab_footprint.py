@@ -1,9 +1,10 @@
-"""Cost of the whole lab in each runtime: seconds until each host runs and is healthy, memory, seconds to stop.
+"""Start-up time, memory and stop time of the whole lab in each runtime.
 
     python bench/lab_footprint.py [docker] [netns] [--json]
 
-On Docker the lab is restarted (volumes stay), so nothing else may use it.  In network namespaces an additional lab is
-started without published ports.  Both are polled from outside while they come up, so the timings are comparable.
+On Docker, the lab is restarted (volumes are kept), so nothing else may use it during the benchmark. In network
+namespaces, a second lab is started without published ports. The benchmark polls the state of the hosts in both
+runtimes, so the times until each host runs and is healthy are comparable.
 """
 
 import argparse
@@ -23,15 +24,15 @@ from rich.table import Table
 from netns_engine.state import StateFolder
 from runtime import RUNTIMES, DockerLab, EngineError, Lab, LabError, NetnsLab, Topology, find_project
 
-#: Limits: seconds until every host is healthy, and bytes of resident memory of all hosts together.
+#: Limits by runtime: seconds until every host is healthy, and total resident memory of all hosts in bytes.
 LIMITS = {"docker": (40.0, 900 << 20), "netns": (12.0, 900 << 20)}
-#: Polling interval, seconds: the resolution of every figure.
+#: Polling interval in seconds; it is also the resolution of every time in the report.
 LOOK = 0.05
 
 
 @dataclass(slots=True)
 class Host:
-    """When a host was first seen running and first seen healthy, seconds after the start; its memory in bytes."""
+    """When a host was first seen running and first healthy, in seconds after the start; its memory in bytes."""
 
     running_s: float | None = None
     well_s: float | None = None
@@ -40,7 +41,7 @@ class Host:
 
 @dataclass(slots=True)
 class Cost:
-    """Figures of one runtime."""
+    """Start-up time, stop time and hosts of the lab in one runtime."""
 
     runtime: str
     up_s: float = 0.0
@@ -49,18 +50,18 @@ class Cost:
 
     @property
     def resident(self) -> int:
-        """Resident memory of all hosts together, bytes."""
+        """Total resident memory of all hosts, in bytes."""
         return sum(host.resident_bytes or 0 for host in self.hosts.values())
 
     @property
     def kept(self) -> bool:
-        """Whether both limits were met."""
+        """Whether the start-up time and the memory are within their limits."""
         seconds, size = LIMITS[self.runtime]
         return self.up_s <= seconds and self.resident <= size
 
 
 def measure(lab: Lab) -> Cost:
-    """Start the lab, watch it come up, and stop it, so that it does not disturb the next measurement."""
+    """Start the lab, measure it, and stop it so that it does not affect the next measurement."""
     try:
         cost = come_up(lab)
     finally:
@@ -71,14 +72,14 @@ def measure(lab: Lab) -> Cost:
 
 
 def come_up(lab: Lab) -> Cost:
-    """Start the lab; return when each host ran and was healthy, and its memory then."""
+    """Start the lab; return when each host was running and healthy, and how much memory it used then."""
     cost, done, began = Cost(lab.runtime), threading.Event(), time.monotonic()
 
     def watch() -> None:
         while not done.wait(LOOK):
             try:
                 look(lab, cost, time.monotonic() - began)
-            except LabError:  # not up yet
+            except LabError:  # the lab has not started yet
                 continue
 
     watcher = threading.Thread(target=watch)
@@ -108,7 +109,7 @@ def look(lab: Lab, cost: Cost, now: float) -> None:
 
 def on_docker(topology: Topology) -> Cost:
     with DockerLab(topology) as lab:
-        lab.up()  # builds missing images, which must not be timed
+        lab.up()  # build missing images, so that the build is not timed
         lab.down(volumes=False)
         return measure(lab)
 
@@ -129,7 +130,7 @@ def one_more(topology: Topology) -> Iterator[NetnsLab]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure once in each runtime; return 1 if a limit is exceeded, 3 if there is no runtime."""
+    """Measure the lab once per runtime; return 1 if a limit is exceeded, 3 if no runtime is available."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runtime", nargs="*", help="docker, netns; default: all that answer")
     parser.add_argument("--json", action="store_true")

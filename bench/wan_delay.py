@@ -2,12 +2,12 @@
 
     python bench/wan_delay.py [--rtt 50] [--seconds 10] [--rates 30 2000] [--json]
 
-Host ``a`` sends numbered UDP packets to ``b`` at even intervals, and ``b``'s kernel timestamps their arrival; both read
-the same clock.  ``b`` returns each packet and ``a``'s kernel timestamps it.  The error is the measured delay minus the
-configured delay.  It includes the kernel's own forwarding, which the same run also measures without the TUN device.
-`wan` runs with real-time priority, as in the lab, and again without it where the kernel permits the difference.  Both
-ends of the measurement have higher priority, so that their own waits for a core do not count.  Needs root; creates its
-own network namespaces.
+Host ``a`` sends numbered UDP packets to host ``b`` at regular intervals, and ``b``'s kernel timestamps their arrival.
+Both hosts read the same clock. ``b`` returns each packet, and ``a``'s kernel timestamps the reply. The error is the
+measured delay minus the configured delay. It includes the delay of kernel forwarding, which the same run also measures
+separately, without the TUN device. `wan` runs with real-time priority, as in the lab, and again without it if the
+kernel allows real-time priority at all. The sender and the receiver have an even higher priority, so that waiting for a
+CPU does not distort the result. Requires root; creates its own network namespaces.
 """
 
 import argparse
@@ -25,19 +25,19 @@ from typing import Any
 from wan_namespaces import ADDRESS, BenchError, Network, machine, real_time, write_links
 
 PORT = 9000
-#: asm-generic/socket.h: ask the kernel for the receive time of each packet, in nanoseconds.
+#: Socket option (asm-generic/socket.h) that requests the kernel's receive time of each packet, in nanoseconds.
 SO_TIMESTAMPNS = 35
-#: Sequence number, time sent, and (on the way back) time of arrival at ``b``; ns since 1970.
+#: Packet format: sequence number, send time and, in replies, arrival time at ``b``; times in nanoseconds since 1970.
 PACKET = struct.Struct("=QQQ")
 SIZE = 120
-#: Seconds to wait for the slowest packet after the last one was sent.
+#: Time to wait for outstanding packets after the last one is sent, in seconds.
 PATIENCE = 1.0
-#: Targets in ms on an otherwise idle machine.
+#: Targets for the one-way error on an otherwise idle machine, in milliseconds.
 MEDIAN_LIMIT, P99_LIMIT = 0.5, 2.0
 
 
 def stamped(sock: socket.socket) -> tuple[bytes, int, tuple[str, int]]:
-    """Receive one packet; return it with the kernel's receive time and the sender."""
+    """Receive one packet; return its data, the kernel's receive time in nanoseconds, and the sender's address."""
     data, ancillary, _, sender = sock.recvmsg(2048, 64)
     seconds, nanoseconds = struct.unpack("=qq", ancillary[0][2])
     return data, seconds * 1_000_000_000 + nanoseconds, sender
@@ -52,7 +52,7 @@ def opened(address: str, port: int) -> socket.socket:
 
 
 def reflect() -> None:
-    """Be ``b``: return every packet with its time of arrival."""
+    """Run as host ``b``: send every packet back with its arrival time."""
     sock = opened(ADDRESS["b"], PORT)
     print("ready", flush=True)
     while True:
@@ -62,7 +62,7 @@ def reflect() -> None:
 
 
 def probe(rate: float, seconds: float) -> None:
-    """Be ``a``: send, receive, print the delays in ns."""
+    """Run as host ``a``: send packets, receive the replies, and print the delays in nanoseconds."""
     sock = opened(ADDRESS["a"], 0)
     sock.connect((ADDRESS["b"], PORT))
     total, interval = max(1, round(rate * seconds)), round(1e9 / rate)
@@ -93,7 +93,7 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def summary(delays_ns: list[int], expected_ms: float) -> dict[str, float]:
-    """Return median, 99th percentile and extremes of the signed error in ms."""
+    """Return the median, 99th percentile, minimum and maximum of the signed error, in milliseconds."""
     errors = [delay / 1e6 - expected_ms for delay in delays_ns]
     return {
         "median_ms": round(statistics.median(errors), 4),
@@ -123,7 +123,7 @@ def measure(network: Network, rate: float, seconds: float, rtt_ms: float) -> dic
 
 
 def bench(rtt_ms: float, seconds: float, rates: list[float]) -> dict[str, Any]:
-    """Measure each rate through `wan` and through the kernel alone."""
+    """Measure each rate through `wan` and through kernel forwarding only."""
     with tempfile.TemporaryDirectory() as folder, Network() as network:
         reflector = network.start("b", *real_time(2), sys.executable, __file__, "--role", "reflect")
         assert reflector.stdout is not None

@@ -1,7 +1,7 @@
-"""Three network namespaces for the benchmarks of `wan`: the hosts ``a`` and ``b``, and the router ``w`` between them.
+"""Network namespaces for the `wan` benchmarks: the hosts ``a`` and ``b``, and the router ``w`` between them.
 
-Routes and sysctls are those of the lab's entry script.  Needs root.  The names of all namespaces contain this process's
-ID, and `Network.close` removes them however the benchmark ends, Ctrl-C included.
+Routes and sysctls match those in the lab's entry script. Requires root. All namespace names contain the ID of this
+process. `Network.close` removes the namespaces whenever the benchmark ends, including after Ctrl-C.
 """
 
 import contextlib
@@ -16,17 +16,17 @@ from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
 TUN = "wan0"
-#: Address of each host; each is in a region of its own.
+#: IPv4 address of each host; the two hosts are in different regions.
 ADDRESS = {"a": "198.19.1.10", "b": "198.19.20.10"}
 GATEWAY = {"a": "198.19.1.254", "b": "198.19.20.254"}
 
 
 class BenchError(Exception):
-    """The benchmark cannot run here; the message says what is missing."""
+    """The benchmark cannot run on this machine; the message describes what is missing."""
 
 
 class Network:
-    """The namespaces and the processes in them; a context manager."""
+    """Context manager for the namespaces and the processes in them."""
 
     def __init__(self) -> None:
         self._prefix = f"fbwan{os.getpid()}"
@@ -37,11 +37,11 @@ class Network:
             raise BenchError("expected root, for network namespaces")
         if not Path("/dev/net/tun").exists():
             raise BenchError("expected /dev/net/tun, got none")
-        # Clean up after SIGTERM as after Ctrl-C.
+        # Handle SIGTERM like Ctrl-C, so that it triggers the cleanup.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             self._build()
-        except BaseException:  # including Ctrl-C: remove what was built so far
+        except BaseException:  # including KeyboardInterrupt: remove what was created so far
             self.close()
             raise
         return self
@@ -52,7 +52,7 @@ class Network:
         self.close()
 
     def name(self, namespace: str) -> str:
-        """Return the system-wide name of ``a``, ``b`` or ``w``."""
+        """Return the system-wide name of the namespace ``a``, ``b`` or ``w``."""
         return f"{self._prefix}{namespace}"
 
     def _build(self) -> None:
@@ -76,12 +76,15 @@ class Network:
         self.ip("w", "route", "add", "default", "dev", TUN, "table", "100")
 
     def through_wan(self, switched_on: bool) -> None:
-        """Route packets from the hosts into the TUN device, or let the kernel forward them."""
+        """Route packets from the hosts into the TUN device, or let the kernel forward them directly."""
         for host in ADDRESS:
             self.ip("w", "rule", "add" if switched_on else "del", "iif", f"to-{host}", "lookup", "100")
 
     def start_wan(self, links: Path, *flags: str, prefix: Sequence[str] = ()) -> subprocess.Popen[str]:
-        """Start ``python -m wan`` in ``w``, with *prefix* before the command, and wait until it forwards packets."""
+        """Start ``python -m wan`` in namespace ``w``; return the process once it forwards packets.
+
+        *prefix* is put before the command, *flags* after it.
+        """
         environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'services'}:{ROOT / 'lab'}"}
         command = [
             *prefix,
@@ -106,19 +109,19 @@ class Network:
         return process
 
     def start(self, namespace: str, *command: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        """Start a command in a namespace; `ip netns exec` execs it, so the process ID is the command's."""
+        """Start a command in a namespace; `ip netns exec` replaces itself, so the process ID is the command's own."""
         process = subprocess.Popen(
             ["ip", "netns", "exec", self.name(namespace), *command],
             stdout=subprocess.PIPE,
             text=True,
             env=env,
-            start_new_session=True,  # Ctrl-C reaches this process only, which then stops them
+            start_new_session=True,  # Ctrl-C then interrupts only this process, which stops the others
         )
         self._processes.append(process)
         return process
 
     def stop(self, process: subprocess.Popen[str]) -> None:
-        """Stop a process that `start` started."""
+        """Stop a process that was started with `start`."""
         self._processes.remove(process)
         process.terminate()
         try:
@@ -130,17 +133,17 @@ class Network:
             process.stdout.close()
 
     def run(self, namespace: str, *command: str) -> str:
-        """Run a command in a namespace; return what it printed."""
+        """Run a command in a namespace; return its standard output."""
         return _run("ip", "netns", "exec", self.name(namespace), *command)
 
     def ip(self, namespace: str, *arguments: str) -> None:
-        """Run ``ip`` on a namespace."""
+        """Run an ``ip`` command inside a namespace."""
         _ip("-n", self.name(namespace), *arguments)
 
     def close(self) -> None:
-        """Stop the processes and remove the namespaces with their devices; a second Ctrl-C does not interrupt this."""
+        """Stop all processes and remove the namespaces; a second Ctrl-C does not interrupt the cleanup."""
         interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # In reverse order: senders stop before the servers that answer them.
+        # Stop in reverse order, so that senders stop before the servers that reply to them.
         for process in reversed(self._processes.copy()):
             self.stop(process)
         for namespace in ("w", *ADDRESS):
@@ -150,7 +153,7 @@ class Network:
 
 
 def write_links(path: Path, rtt_ms: float, **settings: float) -> Path:
-    """Write a links file with two regions and one link between them; return its path."""
+    """Write a `wan` links file with two regions and one link; return its path."""
     lines = [f"{key} = {value}" for key, value in {"rtt_ms": rtt_ms, **settings}.items()]
     regions = [f'{host} = "{address.rsplit(".", 1)[0]}.0/24"' for host, address in ADDRESS.items()]
     path.write_text("\n".join(["[regions]", *regions, "[[link]]", 'between = ["a", "b"]', *lines]) + "\n")
@@ -158,7 +161,7 @@ def write_links(path: Path, rtt_ms: float, **settings: float) -> Path:
 
 
 def real_time(priority: int) -> list[str]:
-    """Return the command prefix for real-time priority, as the lab starts `wan`; empty if the kernel refuses it."""
+    """Return the command prefix for real-time priority, as used for `wan` in the lab; empty if not permitted."""
     command = ["chrt", "--rr", str(priority)]
     return command if subprocess.run([*command, "true"], check=False, capture_output=True).returncode == 0 else []
 
@@ -175,7 +178,7 @@ def _run(*command: str) -> str:
 
 
 def machine(cores: Sequence[int] | None = None) -> dict[str, object]:
-    """Return the facts about this machine that the figures depend on."""
+    """Return the properties of this machine that affect the results."""
     load = os.getloadavg()[0]
     return {
         "kernel": os.uname().release,

@@ -2,9 +2,10 @@
 
     python bench/wan_throughput.py [--seconds 3] [--repeat 3] [--size 100] [--json]
 
-Host ``a`` sends UDP packets to ``b`` as fast as one process can (`sendmmsg`); the counters of ``b``'s interface say how
-many arrive.  The path is the kernel alone, `wan` with a link of 0 ms (written back at once), or `wan` with 20 ms (every
-packet passes the delay heap).  Rounds alternate and the median counts.  Needs root; creates its own network namespaces.
+Host ``a`` sends UDP packets to host ``b`` as fast as one process can (`sendmmsg`); the interface counters of ``b`` show
+how many arrive. The three paths are kernel forwarding only, `wan` with a 0 ms link (packets are forwarded immediately),
+and `wan` with a 20 ms link (every packet goes through the delay heap). Rounds alternate, and the median is reported.
+Requires root; creates its own network namespaces.
 """
 
 import argparse
@@ -25,20 +26,20 @@ from wan_namespaces import ADDRESS, BenchError, Network, machine, real_time, wri
 
 PORT = 9001
 BATCH = 64
-#: Seconds of sending before the counted window: a path is then in its steady state.
+#: Warm-up time before the measured window, in seconds; the path then has a steady load.
 WARM_UP = 0.5
-#: Stretch goal, packets per second.
+#: Stretch goal for `wan`, in packets per second.
 STRETCH = 100_000
 PATHS = {"kernel": None, "wan 0 ms": 0.0, "wan 20 ms": 20.0}
 
 
 def flood(size: int, seconds: float) -> None:
-    """Be ``a``: send for *seconds*; print the number of packets sent."""
+    """Run as host ``a``: send packets for *seconds* and print how many were sent."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.connect((ADDRESS["b"], PORT))
     payload = ctypes.create_string_buffer(size - 28)
     vector = ctypes.create_string_buffer(struct.pack("=QQ", ctypes.addressof(payload), size - 28), 16)
-    # struct mmsghdr of 64 bytes: name, its length, iovec, their number, then nothing.
+    # struct mmsghdr (64 bytes): name, name length, iovec pointer, iovec count, then unused fields.
     header = struct.pack("=QQQQQQQQ", 0, 0, ctypes.addressof(vector), 1, 0, 0, 0, 0)
     headers = ctypes.create_string_buffer(header * BATCH, 64 * BATCH)
     send = ctypes.CDLL(None).sendmmsg
@@ -50,7 +51,7 @@ def flood(size: int, seconds: float) -> None:
 
 
 def sink() -> None:
-    """Be ``b``: keep the port open without reading, so that no ICMP error goes back."""
+    """Run as host ``b``: keep the port open without reading, so that the kernel sends no ICMP errors."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     sock.bind((ADDRESS["b"], PORT))
@@ -74,9 +75,9 @@ def measure(network: Network, size: int, seconds: float, wan_pid: int | None) ->
     sender = network.start(
         "a", sys.executable, __file__, "--role", "flood", "--size", str(size), "--seconds", str(seconds + 2 * WARM_UP)
     )
-    time.sleep(2 * WARM_UP)  # includes the start of the interpreter
+    time.sleep(2 * WARM_UP)  # includes the start-up time of the interpreter
     before, cpu, begin = arrived(network), cpu_seconds(wan_pid) if wan_pid else 0.0, time.monotonic()
-    time.sleep(max(0.2, seconds - WARM_UP))  # the counted window
+    time.sleep(max(0.2, seconds - WARM_UP))  # the measured window
     after, took = arrived(network), time.monotonic() - begin
     used = cpu_seconds(wan_pid) - cpu if wan_pid else 0.0
     sender.communicate()
@@ -111,7 +112,7 @@ def bench(size: int, seconds: float, repeat: int) -> dict[str, Any]:
             "ratio": round(statistics.median(rates) / kernel, 3),
             "mbit_per_s": round(statistics.median(rates) * size * 8 / 1e6, 1),
             "wan_cpu": round(statistics.median(run["wan_cpu"] for run in measured), 2),
-            # On a busy machine this says more than the rate.
+            # On a busy machine this figure is more meaningful than the packet rate.
             "packets_per_wan_cpu_s": round(
                 statistics.median(r["packets_per_s"] / (r["wan_cpu"] or 1) for r in measured)
             )

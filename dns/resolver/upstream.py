@@ -157,7 +157,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self.reply: asyncio.Future[tuple[Message, int]] = asyncio.get_running_loop().create_future()
         self._wire = wire
 
-    def datagram_received(self, data: bytes, addr: tuple[str | None, int]) -> None:  # noqa: ARG002 - the protocol's signature
+    def datagram_received(self, data: bytes, addr: tuple[str | None, int]) -> None:  # noqa: ARG002 - asyncio interface
         if self.reply.done():
             return
         try:

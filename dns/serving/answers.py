@@ -81,7 +81,7 @@ class Answers:
         self._lent.pop(question, None)
 
     def get(self, question: bytes) -> tuple[bytes, bytes] | None:
-        """Return counts (as in `COUNTS`) and body of the answer to a question whose name is in lower case."""
+        """Return the counts (packed as `COUNTS`) and the body for a lower-case question; None if it is unknown."""
         entry = self.others.get(question) or (None if _has_letter(question[-4:]) else self.entries.get(question))
         if entry is None:
             return None

@@ -202,7 +202,7 @@ class Batch:
         return [i for i, entry in enumerate(found) if entry is _MISS]
 
     def _restore(self, vectors: int) -> None:
-        """Point every row to its slot again, and give it this many parts: header and question, body, and OPT."""
+        """Point every reply at its receive slot again, with *vectors* memory areas: header and question, body, OPT."""
         self._slot_at[:] = self._slots
         self._vectors[:] = array("Q", [vectors]) * BATCH
         self._opt_sizes[:] = array("Q", [_OPT]) * BATCH

@@ -24,7 +24,7 @@ class Cache:
         return f"<Cache entries={len(self._entries)} hits={self.hits} misses={self.misses}>"
 
     def get(self, name: str, rdtype: str, now: float) -> Answer | StubError | None:
-        """Return what is known at *now*: an answer with its remaining TTL, a negative outcome to raise, or None."""
+        """Return the cached answer with its remaining TTL, or the cached negative answer; None if there is none."""
         key = (name.rstrip(".").lower(), rdtype)
         entry = self._entries.get(key)
         if entry is None or entry[0] <= now:

@@ -1,4 +1,4 @@
-"""Messages against dnspython, and messages made to break a decoder."""
+"""Tests for the message codec: comparison with dnspython, and malformed messages."""
 
 import struct
 import time
@@ -175,7 +175,7 @@ def test_a_full_message_decodes_in_linear_time() -> None:
 
 
 def test_labels_split_over_many_pointers_are_read_once_each() -> None:
-    """Each owner is one label and a pointer to the owner before it."""
+    """Each owner name consists of one label and a pointer to the previous owner name."""
     records, at = [], 12 + len(SENT[12:-11])
     before = POINTER
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""Names as bytes and as text."""
+"""Tests for domain names in wire and text form."""
 
 import dns.name
 import pytest

@@ -1,4 +1,4 @@
-"""RDATA of every type, against dnspython: the same text gives the same bytes, and back."""
+"""Tests for RDATA: every type is parsed and formatted as dnspython does it."""
 
 import dns.rdata
 import dns.rdataclass
@@ -45,7 +45,7 @@ def test_each_type_reads_and_writes_as_dnspython_does(mnemonic: str, text: str) 
 
 
 def split(text: str) -> list[bytes]:
-    """Return the words of *text*, quotes removed, as the zone reader gives them."""
+    """Return the words of *text* without quotes, as the master file parser passes them."""
     words, word, inside, at = [], "", False, 0
     while at < len(text):
         char = text[at]
@@ -70,7 +70,7 @@ def split(text: str) -> list[bytes]:
 def test_any_bytes_have_a_text_that_reads_back(number: int, wire: bytes) -> None:
     text = rdata.to_text(number, wire)
     if text.startswith("\\#") and (number in rdtypes.LAYOUTS or number in rdtypes.EXACT):
-        return  # malformed: shown, and refused when read
+        return  # malformed RDATA has only the generic form, which the parser rejects for this type
     back = rdata.from_text(number, split(text), None)
     assert back == wire or rdata.to_text(number, back) == text or number == 29, "LOC has several forms of one size"
 

@@ -1,4 +1,4 @@
-"""Answers of the lab's own zones, as dig prints them, read by an independent library (dnspython)."""
+"""Tests for answers from the lab's zones, decoded by an independent library (dnspython)."""
 
 import struct
 from pathlib import Path

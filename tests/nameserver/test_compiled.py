@@ -1,4 +1,4 @@
-"""Finished answers are byte for byte what the ladder says, for every name and type, in any spelling, with and without EDNS."""
+"""Tests that finished answers equal the reference byte for byte, for every name, type, spelling and EDNS setting."""
 
 import random
 import struct
@@ -72,7 +72,7 @@ def queries(qname: Name, qtype: int, rng: random.Random) -> list[bytes]:
 
 
 def check(responder: Responder, qname: Name, qtype: int, rng: random.Random) -> int:
-    """Compare every form of one query; return how many were finished answers."""
+    """Compare every variant of one query with the reference; return how many had finished answers."""
     finished = 0
     for wire in queries(qname, qtype, rng):
         query = decode_query(wire)
@@ -85,7 +85,7 @@ def check(responder: Responder, qname: Name, qtype: int, rng: random.Random) -> 
 
 
 def interesting(zone: Zone) -> list[Name]:
-    """Return every name of a zone, its ancestors, and names next to and below each."""
+    """Return every name of a zone, the parent of each, and names next to and below each."""
     owners = {rrset.name for rrset in zone}
     owners |= {Name(b"\1x" + owner.wire) for owner in owners} | {owner.parent() for owner in owners} | {zone.apex}
     owners |= {Name(b"\1x\1y" + zone.apex.wire), Name(b"\2ns\2ns" + zone.apex.wire), Name(b"\1*" + zone.apex.wire)}

@@ -1,4 +1,4 @@
-"""Master files: what they may say, and the error for what they may not."""
+"""Tests for the master file parser: valid input and error messages."""
 
 import contextlib
 import time
@@ -75,7 +75,7 @@ def test_no_text_breaks_the_parser(text: str) -> None:
 
 
 def records(zone) -> list[str]:
-    """Return the zone's records at names that start with a letter that the head has not used."""
+    """Return the zone's records as text, without those of the apex and of ``ns``, which `HEAD` defines."""
     lines = (f"{r.name} {r.ttl} {rdtypes.to_text(r.rdtype)} {text}" for r in zone for text in r.text())
     return [line for line in lines if not line.startswith(("example.", "ns."))]
 
@@ -123,7 +123,7 @@ def test_an_included_file_has_its_own_origin_and_errors_name_it(tmp_path: Path) 
 
 
 def test_a_hundred_thousand_names_load_in_seconds() -> None:
-    """The bar is one second on an idle machine; this allows for a busy one."""
+    """The target is one second on an idle machine; the limit here allows for a busy one."""
     text = HEAD + "".join(f"h{i} IN A 10.{i >> 16}.{i >> 8 & 255}.{i & 255}\n" for i in range(100_000))
     began = time.process_time()
     zone = parse("example.", text)

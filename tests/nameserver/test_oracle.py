@@ -1,4 +1,4 @@
-"""Master files and messages compared with an independent library (dnspython): the same text, the same bytes."""
+"""Tests that compare master files and messages with an independent library (dnspython), byte for byte."""
 
 import contextlib
 
@@ -33,7 +33,7 @@ def ask(zone: Zone, qname: str, qtype: str, *, udp: bool = False, **options) -> 
 
 
 def rdata_of(zone: Zone, name: str, rdtype: str) -> set[str]:
-    """Return what we put on the wire, as dnspython writes it."""
+    """Return the RDATA in our response, as dnspython formats it."""
     return {each.to_text() for rrset in ask(zone, name, rdtype).answer for each in rrset}
 
 
@@ -116,7 +116,7 @@ def test_values_that_are_out_of_range_are_refused(line: str, message: str) -> No
         parse("example.", HEAD + line + "\n", "z")
 
 
-# --- messages -----------------------------------------------------------------------------------------------------------
+# --- messages ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [100, 900, 2000])

@@ -1,4 +1,4 @@
-"""Answers equal to NSD's, over random zones and questions.  Runs where NSD is installed."""
+"""Tests that compare our answers with NSD's for random zones and questions; skipped if NSD is not installed."""
 
 import random
 import shutil
@@ -31,7 +31,7 @@ def owner(rng: random.Random, depth: int = 3) -> str:
 
 
 def make_zone(rng: random.Random) -> str:
-    """Return a random zone with wildcards, cuts, aliases and empty non-terminals."""
+    """Return a random zone with wildcards, delegations, CNAMEs and empty non-terminals."""
     lines, taken = [HEAD], {"ns"}
     for _ in range(rng.randint(5, 40)):
         name = owner(rng)
@@ -58,7 +58,7 @@ def make_zone(rng: random.Random) -> str:
 
 @contextmanager
 def nsd(folder: Path, zones: dict[str, str]) -> Iterator[tuple[str, int]]:
-    """Serve *zones* (origin to text); yield the address."""
+    """Run NSD with *zones* (master file text by origin); yield its address and port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -83,7 +83,7 @@ def nsd(folder: Path, zones: dict[str, str]) -> Iterator[tuple[str, int]]:
 
 
 def said(message: dns.message.Message) -> tuple[str, bool, list[str], list[str]]:
-    """Return rcode, AA, answer and authority in an order of their own."""
+    """Return the rcode, the AA flag, and the sorted records of the answer and authority sections."""
     sections = [
         sorted(line.lower() for rrset in section for line in rrset.to_text().splitlines())
         for section in (message.answer, message.authority)

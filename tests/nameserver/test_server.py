@@ -1,4 +1,4 @@
-"""The shell: a record changed over the admin port is served at once; a bad file changes nothing."""
+"""Tests for the name server process: admin API, zone reload, fault switches and query log."""
 
 import asyncio
 import struct

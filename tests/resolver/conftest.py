@@ -1,4 +1,4 @@
-"""A small internet on loopback: root, TLD and zone as real name servers at 127.0.1.x, one port."""
+"""Fixture: a miniature DNS hierarchy on loopback, with real name servers at 127.0.1.x on one port."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ ZONES = {
 
 
 class Internet:
-    """The servers by address; a test may replace what one of them answers."""
+    """The name servers by address; a test may override the replies of each."""
 
     def __init__(self) -> None:
         self.port = 0

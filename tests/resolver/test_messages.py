@@ -1,4 +1,4 @@
-"""Replies that are odd, malicious or broken, and what a client gets for them."""
+"""Tests for the resolver with unusual, malicious or malformed replies from name servers."""
 
 import asyncio
 import struct
@@ -36,7 +36,7 @@ def test_no_text_breaks_the_hints(tmp_path_factory: pytest.TempPathFactory, text
 
 
 async def resolved(internet: Internet, qname: dns.name.Name | str, qtype: str = "A") -> dns.message.Message:
-    """Ask a new resolver, over TCP so that nothing is cut."""
+    """Return the reply of a new resolver, over TCP so that it is not truncated."""
     return await ask(Server(Telemetry("resolver"), HINTS, port=internet.port), qname, qtype)
 
 
@@ -110,7 +110,7 @@ async def test_a_truncated_answer_without_a_reply_over_tcp_is_servfail(internet:
     assert (await resolved(internet, "www.example.com.")).rcode() == 2
 
 
-# --- names, types and RDATA that libraries trip over -------------------------------------------------------------------
+# --- unusual names, types and RDATA -----------------------------------------------------------------------------------
 
 
 def record(owner: bytes, rdtype: int, rdata: bytes, ttl: int = 300) -> bytes:
@@ -118,7 +118,7 @@ def record(owner: bytes, rdtype: int, rdata: bytes, ttl: int = 300) -> bytes:
 
 
 def raw(wire: bytes, *records: bytes) -> bytes:
-    """Return a reply to the query *wire* with ready-made records."""
+    """Return a reply to the query *wire* that contains the given encoded records."""
     end = question_end(wire)
     return wire[:2] + struct.pack("!5H", 0x8400, 1, len(records), 0, 0) + wire[12:end] + b"".join(records)
 
@@ -159,7 +159,7 @@ async def test_a_label_may_have_any_bytes(internet: Internet, label: bytes) -> N
 
 
 async def test_a_dot_inside_a_label_does_not_become_another_name(internet: Internet) -> None:
-    """An attack on caches that store names as text (Jeitner and Shulman, USENIX Security 2021)."""
+    """Regression test for an attack on caches that store names as text (Jeitner and Shulman, USENIX Security 2021)."""
     odd = b"\x09www.other\3com\0"
     internet.override[EXAMPLE] = lambda wire, _: raw(wire, record(PTR, 5, odd), record(odd, 1, b"\xcb\0\x71\x42"))
     server = Server(Telemetry("resolver"), HINTS, port=internet.port)
@@ -185,18 +185,18 @@ async def test_a_server_that_rejects_edns_is_asked_without_and_from_then_on(inte
 async def test_a_reply_that_cannot_be_read_is_that_servers_failure_at_once(internet: Internet) -> None:
     internet.override[EXAMPLE] = lambda wire, _: raw(wire, record(PTR, 28, b"\xc0\0\2\1"))
     server = Server(Telemetry("resolver"), HINTS, port=internet.port)
-    async with asyncio.timeout(0.7):  # less than one time-out
+    async with asyncio.timeout(0.7):  # shorter than one query time-out
         message = await ask(server, "x.example.com.", "AAAA")
     assert message.rcode() == dns.rcode.SERVFAIL
     assert [hop.kind for hop in server.trails[-1].hops][-1] == "lame"
     assert not server.upstream.servers.known[EXAMPLE].timeouts, "it did answer"
 
 
-# --- delegations ----------------------------------------------------------------------------------------------------------
+# --- delegations ------------------------------------------------------------------------------------------------------
 
 
 async def test_a_cached_delegation_that_leads_nowhere_is_dropped_and_the_parent_asked(internet: Internet) -> None:
-    """One server's address has expired and the other's name does not exist; the parent still knows the address."""
+    """The address of one server has expired and the other's name does not exist; the parent still has the glue."""
     clock = 1000.0
     server = Server(Telemetry("resolver"), HINTS, port=internet.port, now=lambda: clock)
 
@@ -213,7 +213,7 @@ async def test_a_cached_delegation_that_leads_nowhere_is_dropped_and_the_parent_
 
     internet.override[COM] = refer
     assert (await ask(server, "www.example.com.")).rcode() == 0
-    clock += 40  # also the end of www's own TTL
+    clock += 40  # also longer than the TTL of www
     assert (await ask(server, "www.example.com.")).rcode() == 0
 
 

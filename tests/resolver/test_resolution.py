@@ -1,4 +1,4 @@
-"""The core alone: no socket, no clock; arbitrary replies neither break it nor keep it busy for ever."""
+"""Tests for `Resolution` and the cache without sockets or a clock, including arbitrary replies."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ WWW = Name.from_text("www.example.com.")
 
 
 def record(text: str) -> Record:
-    """Return the record ``owner ttl type rdata``."""
+    """Return the record in *text*, which has the form ``owner ttl type rdata``."""
     owner, ttl, mnemonic, rest = text.split(None, 3)
     data = dns.rdata.from_text("IN", mnemonic, rest).to_wire()
     assert data is not None

@@ -1,4 +1,4 @@
-"""The whole resolver against real name servers on loopback, some of them badly behaved."""
+"""Tests for the complete resolver against real name servers on loopback, including misbehaving ones."""
 
 import asyncio
 import errno
@@ -16,7 +16,7 @@ from resolver.servers import COOLDOWN, EJECT_AFTER
 from telemetry import Request, Telemetry
 from tests.resolver.conftest import COM, EXAMPLE, OTHER, ROOT, Internet
 
-#: An address without a server.
+#: A loopback address without a name server.
 UNUSED = "127.0.1.9"
 HINTS = {Name.from_text("a.root."): ROOT}
 
@@ -75,7 +75,7 @@ async def test_a_name_is_resolved_from_the_root_down_and_then_from_the_cache(
     ],
 )  # fmt: skip
 async def test_answers(server: Server, question: str, rcode: str, answer: list[str]) -> None:
-    for _ in range(2):  # cold, then from the cache
+    for _ in range(2):  # first with an empty cache, then from the cache
         message = await ask(server, *question.split())
         assert dns.rcode.to_text(message.rcode()) == rcode
         assert lines(message) == answer
@@ -119,7 +119,7 @@ async def test_a_ttl_counts_down_to_the_nearest_second_and_nothing_is_served_aft
         clock = began + seconds
         message = await ask(server, question)
         assert (message.answer or message.authority)[0].ttl == ttl, f"{seconds} s after"
-        again = await ask(server, question)  # from the encoded answer
+        again = await ask(server, question)  # served from the stored encoded answer
         assert (again.answer or again.authority)[0].ttl == ttl
 
 
@@ -171,7 +171,7 @@ async def test_an_unresponsive_server_is_asked_last_for_a_minute_and_then_probed
     server = Server(
         Telemetry("resolver"), {**HINTS, Name.from_text("b.root."): UNUSED}, port=internet.port, now=lambda: clock
     )
-    server.upstream.servers.answered(UNUSED, 0.001)  # it was the nearer one, once
+    server.upstream.servers.answered(UNUSED, 0.001)  # make this server the preferred one
 
     async def timeouts() -> int:
         server.cache.flush(None)

@@ -1,4 +1,4 @@
-"""The order in which servers are asked: responsive ones first, then the nearest."""
+"""Tests for server selection: responsive servers first, then the nearest."""
 
 import random
 
@@ -23,8 +23,8 @@ def test_the_nearest_is_asked_first_but_for_a_minute_after_three_timeouts() -> N
     assert [servers.timed_out(NEAR, 1.0) for _ in range(EJECT_AFTER)] == [False] * (EJECT_AFTER - 1) + [True]
     assert order(servers, 1.0) == order(servers, 0.9 + COOLDOWN) == [FAR, NEAR]
     assert order(servers, 1.0 + COOLDOWN) == [NEAR, FAR]
-    assert servers.timed_out(NEAR, 1.0 + COOLDOWN)  # the probe times out: ejected for another minute
-    assert not servers.timed_out(NEAR, 2.0 + COOLDOWN)  # another query that was in flight
+    assert servers.timed_out(NEAR, 1.0 + COOLDOWN)  # the probe times out, so the server is ejected again for a minute
+    assert not servers.timed_out(NEAR, 2.0 + COOLDOWN)  # another query was already in flight
     assert order(servers, 1.9 + 2 * COOLDOWN) == [FAR, NEAR]
     assert repr(servers) == "<Servers known=2 unresponsive=1>"
 

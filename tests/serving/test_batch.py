@@ -1,4 +1,4 @@
-"""Batches: finished answers are what the handler would have said; anything else still reaches the handler."""
+"""Tests for batched UDP: finished answers equal the handler's replies, and all other queries reach the handler."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ ZONE = "$TTL 60\n@ IN SOA ns hm 1 2 3 4 5\n@ IN NS ns\nns IN A 192.0.2.1\n" + ""
 
 
 class Site:
-    """A name server's responder behind a listener; counts what reaches the handler."""
+    """A name server's responder behind a listener; records the queries that reach the handler."""
 
     def __init__(self) -> None:
         zone = parse("example.", ZONE)
@@ -58,7 +58,7 @@ def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 async def exchange(address: tuple[str, int], wires: list[bytes], expected: int) -> dict[bytes, bytes]:
-    """Send all of *wires* before the server can read, and collect replies by ID."""
+    """Send all of *wires* before the server can read any; return the replies by ID."""
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
@@ -124,7 +124,7 @@ async def test_finished_answers_do_not_reach_the_handler(wires: list[bytes]) -> 
         await exchange(listener.address, numbered(wires), len(wires))
         assert (len(site.handled), len(site.finished)) == (0, len(wires))
         assert site.finished[0] == (wires[0][12:].lower().split(b"\0\0\x29")[0], "127.0.0.1")
-        site.on = False  # as when a fault switch is on
+        site.on = False  # simulates an active fault switch
         await exchange(listener.address, numbered(wires), len(wires))
         assert len(site.handled) == len(wires)
     finally:
@@ -179,7 +179,7 @@ async def test_on_all_addresses_a_reply_leaves_from_the_one_that_was_asked(calls
     try:
         for wires in (numbered([query("h1.example."), query("nothing.example.")]), [b"\0\5late"]):
             replies = await exchange(("127.0.1.77", listener.address[1]), wires, len(wires))
-            assert len(replies) == len(wires)  # the socket is connected: a reply from elsewhere is not received
+            assert len(replies) == len(wires)  # the connected client accepts replies only from this address
     finally:
         await listener.close()
 

@@ -1,4 +1,4 @@
-"""UDP and TCP at one port."""
+"""Tests for the DNS listener on UDP and TCP."""
 
 import asyncio
 import socket
@@ -96,7 +96,7 @@ async def test_a_late_answer_over_tcp_does_not_delay_the_next_and_both_are_sent(
     reader, writer = await asyncio.open_connection(*listener.address)
     try:
         writer.write(b"\0\4slow\0\5quick")
-        writer.write_eof()  # the client has asked everything; both answers are still due (RFC 7766 section 6.2.4)
+        writer.write_eof()  # the client half-closes; both replies must still be sent (RFC 7766 section 6.2.4)
         assert await asyncio.wait_for(reader.readexactly(7), 1.0) == b"\0\5quick"
         gate.set()
         assert await asyncio.wait_for(reader.read(), 1.0) == b"\0\4slow"

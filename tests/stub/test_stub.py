@@ -1,4 +1,4 @@
-"""The stub against servers that behave, and servers that do not, on loopback."""
+"""Tests for the stub resolver against well-behaved and misbehaving servers on loopback."""
 
 import asyncio
 from pathlib import Path
@@ -18,7 +18,7 @@ SOA = "example. 60 IN SOA ns.example. hm.example. 1 2 3 4 5"
 
 
 class Peer:
-    """A name server whose answers a test decides: `answer(query) -> bytes | None`."""
+    """A name server whose replies come from `answer(query) -> bytes | None`, which a test may replace."""
 
     def __init__(self, answer=None) -> None:
         self.asked: list[str] = []
@@ -65,7 +65,7 @@ class Manual(Clock):
 
 
 async def both(address, name: str, **options):
-    """Resolve with the blocking and with the asyncio stub; they must agree."""
+    """Return the answer of the blocking stub, after checking that the asyncio stub returns the same one."""
     blocking = Stub([address], **options)
     answer = await asyncio.to_thread(blocking.resolve, name)
     other = await AsyncStub([address], **options).resolve(name)
