@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: Targets: minimum ratio of our queries per CPU-second to the peer's.  With a million names: maximum loss of throughput
-#: compared with ten names, and maximum memory in MiB.
+#: Targets: minimum ratio of our queries per CPU-second to the peer's; for a zone with a million names, the maximum loss
+#: of throughput compared with ten names, and the maximum memory in MiB.
 RATIOS = {"10 names": 1.0, "100,000 names": 0.9, "1,000 hot names": 1.2}
 MAX_LOSS, MAX_MEMORY = 0.35, 450.0
 SERVER_CPU, LOAD_CPU = 0, 1
@@ -174,7 +174,7 @@ def ask(server: Server, queries: Path, seconds: float) -> dict[str, float]:
 
 
 def compare(ours: Server, peer: Server, queries: Path, seconds: float, repeat: int) -> dict[str, Any]:
-    """Measure two servers in alternating rounds; return the medians and their ratio."""
+    """Measure two servers in alternating rounds; return the medians and the median ratio."""
     for server in (ours, peer):
         ask(server, queries, 0.5)
     rounds = [(ask(ours, queries, seconds), ask(peer, queries, seconds)) for _ in range(repeat)]

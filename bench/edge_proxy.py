@@ -129,7 +129,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def by_wrk(path: str, fields: tuple[str, ...]) -> Callable[[int, float], int]:
-    """Return a function that sends keep-alive requests to a port for some seconds and returns their number."""
+    """Return a load function: it sends keep-alive requests to a port for a number of seconds and returns how many."""
 
     def load(port: int, seconds: float) -> int:
         headers = [word for field in (f"Host: {NAME}", *fields) for word in ("-H", field)]
@@ -150,13 +150,13 @@ def by_wrk(path: str, fields: tuple[str, ...]) -> Callable[[int, float], int]:
 
 
 def handshakes(folder: Path, *, resumed: bool) -> Callable[[int, float], int]:
-    """Return a function that opens connections with one request each for some seconds and returns their number."""
+    """Return a load function: it sends one request per TLS connection for a number of seconds and returns how many."""
     request = f"GET / HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n".encode()
 
     def load(port: int, seconds: float) -> int:
         context = ssl.create_default_context(cafile=str(folder / "root.pem"))
         if resumed:
-            context.maximum_version = ssl.TLSVersion.TLSv1_2  # with TLS 1.3 the server still does a key exchange
+            context.maximum_version = ssl.TLSVersion.TLSv1_2  # resumption in TLS 1.3 still includes a key exchange
         session, count, end = None, 0, time.monotonic() + seconds
         while time.monotonic() < end:
             with socket.create_connection(("127.0.0.1", port)) as plain:

@@ -5,9 +5,9 @@
 Host ``a`` sends numbered UDP packets to host ``b`` at regular intervals, and ``b``'s kernel timestamps their arrival.
 Both hosts read the same clock. ``b`` returns each packet, and ``a``'s kernel timestamps the reply. The error is the
 measured delay minus the configured delay. It includes the delay of kernel forwarding, which the same run also measures
-separately, without the TUN device. `wan` runs with real-time priority, as in the lab, and again without it if the
-kernel allows real-time priority at all. The sender and the receiver have an even higher priority, so that waiting for a
-CPU does not distort the result. Requires root; creates its own network namespaces.
+separately, without the TUN device. `wan` runs with real-time priority, as in the lab. If the kernel permits real-time
+priority, `wan` is measured a second time without it. The sender and the receiver have a higher priority than `wan`, so
+that waiting for a CPU does not distort the result. Requires root; creates its own network namespaces.
 """
 
 import argparse

@@ -26,7 +26,7 @@ from wan_namespaces import ADDRESS, BenchError, Network, machine, real_time, wri
 
 PORT = 9001
 BATCH = 64
-#: Warm-up time before the measured window, in seconds; the path then has a steady load.
+#: Warm-up time before the measured window, in seconds, so that the path reaches its steady state.
 WARM_UP = 0.5
 #: Stretch goal for `wan`, in packets per second.
 STRETCH = 100_000

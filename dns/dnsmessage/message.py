@@ -56,7 +56,7 @@ class Edns:
     #: Maximum UDP payload that the sender accepts, in bytes.
     payload: int
     version: int = 0
-    #: Upper eight bits of the rcode.
+    #: Upper eight bits of the 12-bit response code.
     extended: int = 0
     dnssec_ok: bool = False
     options: tuple[tuple[int, bytes], ...] = ()
@@ -95,12 +95,12 @@ class Message:
 
     @property
     def authoritative(self) -> bool:
-        """Whether AA is set."""
+        """Whether the AA (authoritative answer) flag is set."""
         return bool(self.flags & AA)
 
     @property
     def truncated(self) -> bool:
-        """Whether TC is set."""
+        """Whether the TC (truncated) flag is set."""
         return bool(self.flags & TC)
 
 
@@ -267,7 +267,7 @@ def encode_opt(rcode: int = 0, *, dnssec_ok: bool = False, options: bytes = b"")
 
 
 def question_end(wire: bytes) -> int:
-    """Return the offset just after the question of a message whose question name is uncompressed."""
+    """Return the offset just after the question; the question's name must be uncompressed."""
     at = HEADER.size
     while wire[at]:
         at += 1 + wire[at]
@@ -326,7 +326,7 @@ def error_response(wire: bytes, rcode: int, flags: int = 0) -> bytes:
     ident, asked = struct.unpack_from("!HH", wire)
     question, opt = b"", b""
     try:
-        end = _Reader(wire)._end(HEADER.size)  # noqa: SLF001
+        end = _Reader(wire)._end(HEADER.size)  # noqa: SLF001 - same module
         if wire[4:6] == b"\0\1" and end + 4 <= len(wire) and end - HEADER.size <= MAX_NAME and wire[end - 1] == 0:
             question = wire[HEADER.size : end + 4]
     except (IndexError, RemoteError):
@@ -348,9 +348,9 @@ class Writer:
 
     Args:
         question: name, type and class exactly as the client sent them.
-        anchor: the name that decides the answer: the question's name, the zone cut or the apex. Later names may point
-            only to this part of the question's name and its ancestors. Two questions with the same outcome therefore
-            get the same bytes except for pointer offsets.
+        anchor: the name that decides the answer: the question's name, the zone cut or the apex. Pointers into the
+            question refer only to the anchor or its ancestors, so two questions with the same outcome get the same
+            bytes except for pointer offsets.
     """
 
     #: Number of offsets that a 14-bit compression pointer can address.

@@ -3,15 +3,15 @@
 RDATA of a type that is not in `FIELDS` is treated as opaque bytes (RFC 3597). Field kinds:
 
 ====================  ================================================================================
-``u8 u16 u32``        unsigned numbers; ``ttl`` is a u32 that may be written ``1h30m``
+``u8 u16 u32``        unsigned numbers; ``ttl`` is a u32 that may be written as ``1h30m``
 ``name``              a domain name
-``ip4 ip6``           addresses
+``ip4 ip6``           IPv4 and IPv6 addresses
 ``str``               a character string of at most 255 bytes; ``str+``: one or more of them
-``hex base64``        the rest of the RDATA; ``hex8`` and ``base32`` have a length byte before them
-``type bitmap``       a type's mnemonic; the type bitmap of NSEC
-``time``              seconds since 1970 as ``YYYYMMDDHHMMSS``
-``tag text``          CAA's property tag; the rest of the RDATA as one quoted string
-``svcparams apl loc eui48 eui64 locator``   formats used by a single record type
+``hex base64``        the rest of the RDATA; ``hex8`` and ``base32`` are preceded by a length byte
+``type bitmap``       the mnemonic of a type; the type bitmap of NSEC
+``time``              seconds since 1970, written as ``YYYYMMDDHHMMSS``
+``tag text``          the property tag of CAA; the rest of the RDATA as one quoted string
+``svcparams apl loc eui48 eui64 locator``   formats specific to the types that use them
 ====================  ================================================================================
 """
 

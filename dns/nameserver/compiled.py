@@ -38,8 +38,8 @@ class Tail:
     #: anchor.
     pointers: tuple[int, ...]
     body: bytes
-    #: Cache of adjusted bodies by length of the question's name. Only the two negative answers use it, because the
-    #: number of cuts in a zone, and so the memory for their bodies, has no limit.
+    #: Cache of adjusted bodies by length of the question's name. Only the two negative answers use it: a zone may have
+    #: any number of cuts, and caching the bodies of all referrals would take too much memory.
     moved: dict[int, bytes] | None = None
 
     def at(self, length: int) -> bytes:
@@ -61,7 +61,7 @@ class Compiled:
 
     zone: Zone
     answers: Answers
-    #: Negative answers with the zone's SOA.
+    #: Negative answers (NODATA and NXDOMAIN), which carry the zone's SOA record.
     nodata: Tail
     nxdomain: Tail
     #: Referrals by zone cut, and wildcard answers by closest encloser and type. None means that `nameserver.answer` has
@@ -70,9 +70,9 @@ class Compiled:
     wildcards: dict[bytes, dict[int, Tail] | None] = field(default_factory=dict)
 
     def find(self, qname: bytes, qtype: int) -> Tail | None:
-        """Return the `Tail` that answers *qname*, a lower-case name at or below the apex without a finished answer.
+        """Return the `Tail` for a question that has no finished answer of its own.
 
-        Returns None if the question has to go to `nameserver.answer`.
+        *qname* is in lower case, at or below the apex. Returns None if `nameserver.answer` has to handle the question.
         """
         zone, encloser = self.zone, b""
         least = len(zone.apex.key)
@@ -150,7 +150,7 @@ def _ladder(compiled: Compiled, name: Name, qtype: int) -> None:
 
 
 def _alias(compiled: Compiled, name: Name) -> None:
-    """Compile a CNAME owner for the types in `COMMON` and for every type at the end of the CNAME chain."""
+    """Compile the answers at a CNAME, for the types in `COMMON` and every type at the end of the CNAME chain."""
     zone = compiled.zone
     qtypes = {rdtypes.CNAME, *COMMON}
     content = answer(zone, name, rdtypes.A)
@@ -163,7 +163,10 @@ def _alias(compiled: Compiled, name: Name) -> None:
 
 
 def _wildcard(zone: Zone, encloser: Name) -> dict[int, Tail] | None:
-    """Return the answers of the wildcard below *encloser* by type; None if it is a CNAME or an answer is too large."""
+    """Return the answers of the wildcard below *encloser* by type.
+
+    Returns None if the wildcard is a CNAME or one of its answers is too large.
+    """
     node = zone.node(Name(b"\x01*" + encloser.wire)) or {}
     if rdtypes.CNAME in node:
         return None
@@ -198,7 +201,7 @@ def _stranger(zone: Zone, anchor: Name) -> Name:
 
 
 class _Below:
-    """Predicate: is the name of a question below a zone cut?"""
+    """Callable that returns whether the name in a question is below a zone cut."""
 
     def __init__(self, zone: Zone) -> None:
         self._cuts, self._least = zone.cuts, len(zone.apex.key)

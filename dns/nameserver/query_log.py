@@ -7,8 +7,8 @@ from typing import Any
 from dnsmessage import Name, RemoteError, decode_query, rcode_to_text, rdtypes
 from serving import client_of
 
-#: Log entries: (time, transport, rcode, query, client) for one query; (time, lower-case questions, clients as
-#: consecutive struct sockaddr_in) for a batch.
+#: Log entries: (time, transport, rcode, query bytes, client address) for one query; (time, lower-case questions,
+#: clients as consecutive struct sockaddr_in) for a batch.
 _Single = tuple[float, str, int, bytes, str]
 _Batch = tuple[float, list[bytes], bytes]
 

@@ -79,9 +79,9 @@ class Responder:
         return Response(encode(query, content, limit), content.rcode)
 
     def _finished(self, wire: bytes, udp: bool) -> Response | None:
-        """Return the response to a plain query: opcode 0, one question of class IN, nothing else but an OPT record.
+        """Return the response to a plain query: opcode 0, one question of class IN, at most an OPT record besides.
 
-        Returns None for other queries, and for questions that have no compiled answer.
+        Returns None for all other queries, and for questions that have no compiled answer.
         """
         flags, counts = wire[2:4], wire[4:12]
         if flags[0] & 0xFE or counts[:7] != b"\0\1\0\0\0\0\0" or counts[7] > 1:

@@ -143,7 +143,7 @@ class Server:
             self.responder.put_compiled(done)
         return done.zone
 
-    # --- admin ------------------------------------------------------------------------------------------------------
+    # --- admin API --------------------------------------------------------------------------------------------------
 
     def _routes(self) -> None:
         for method, path, handler in (

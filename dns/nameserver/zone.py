@@ -17,7 +17,7 @@ _HEAD = struct.Struct("!HIH")
 
 
 def kind(rdtype: int) -> bytes:
-    """Return the type and class fields of a question for *rdtype* in class IN."""
+    """Return the last four bytes of a question in wire form: *rdtype* and class IN."""
     return struct.pack("!HH", rdtype, rdtypes.IN)
 
 
@@ -62,8 +62,8 @@ class Zone:
         self.apex = apex
         #: RRsets packed by `pack`, keyed by question.
         self.rrsets = rrsets
-        #: Record types in the zone, each as the last four bytes of a question. Listing the RRsets at a name takes one
-        #: dict lookup per type.
+        #: Record types in the zone, each as returned by `kind`. Listing the RRsets at a name takes one dict lookup per
+        #: type.
         self._kinds = tuple(dict.fromkeys(question[-4:] for question in rrsets))
         #: Names without records that exist only because a name below them has records (empty non-terminals, RFC 8020).
         self.empty: set[bytes] = set()
@@ -183,7 +183,7 @@ class Zone:
                     raise ZoneError(f"expected nothing next to the {mnemonic} at {Name(owner)}, got {others}")
 
     def _owning(self, end: bytes) -> list[bytes]:
-        """Return the names that have an RRset of the type *end*, in wire form."""
+        """Return the names, in wire form, that have an RRset of one type; *end* is that type as returned by `kind`."""
         if end not in self._kinds:
             return []
         return [question[:-4] for question in self.rrsets if question[-4:] == end]

@@ -62,9 +62,9 @@ class Entry:
         return self.since + self.ttl
 
     def left(self, now: float) -> int:
-        """Return the remaining TTL, rounded to the nearest second.
+        """Return the remaining TTL in seconds, rounded to the nearest second.
 
-        With this rounding, the caches of clients keep the record as long as this cache does, on average.
+        With this rounding, client caches keep the record as long as this cache does, on average.
         """
         return max(0, self.ttl - math.floor(now - self.since + 0.5))
 

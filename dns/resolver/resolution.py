@@ -19,7 +19,7 @@ from resolver.servers import Servers
 MAX_REFERRALS = 16
 #: Maximum number of CNAMEs followed for one question (BIND and Unbound: 11 to 16).
 MAX_ALIASES = 12
-#: Maximum nesting depth of name server address lookups (CVE-2014-8500: resolvers without such a limit).
+#: Maximum nesting depth of name server address lookups (CVE-2014-8500 was caused by the lack of such a limit).
 MAX_DEPTH = 5
 #: Maximum number of queries sent for one question, including nested lookups (NXNSAttack, CVE-2020-12662: one question
 #: must not trigger many queries).
@@ -32,7 +32,7 @@ MAX_TRIES = 6
 
 
 class Outcome(StrEnum):
-    """Result of one query to one server."""
+    """Kind of result that one query to one server produced."""
 
     ANSWER = "answer"
     ALIAS = "alias"
@@ -77,7 +77,7 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The resolution failed; the client receives SERVFAIL."""
+    """The resolution failed; the client normally receives SERVFAIL."""
 
     reason: str
     #: Extended DNS error code (RFC 8914 section 4); 22 means "no reachable authority".

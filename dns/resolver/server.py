@@ -1,4 +1,4 @@
-"""The resolver process: client and server sockets, cache, counters and the admin API."""
+"""Resolver process: sockets for clients and name servers, cache, counters and the admin API."""
 
 import asyncio
 import heapq
@@ -320,7 +320,7 @@ class Server:
             trail.hops.append(hop)
             self._asked.inc(kind=hop.kind)
 
-    # --- admin ------------------------------------------------------------------------------------------------------
+    # --- admin API --------------------------------------------------------------------------------------------------
 
     def _cache(self, request: Request) -> dict[str, Any]:
         now = self._now()

@@ -27,7 +27,8 @@ BATCH = 64
 #: Size of a receive slot, and maximum size of a query, in bytes. The part of a query that exceeds its slot goes to an
 #: overflow buffer.
 SLOT, MAX_QUERY = 256, 4096
-#: Maximum size of a query, without its OPT record, for the batch lookup, in bytes. Real names are rarely half as long.
+#: Maximum size of a query, without its OPT record, for the batch lookup, in bytes. Names in real queries are rarely
+#: half as long.
 QUICK = 128
 #: Maximum size of a UDP reply, in bytes.
 MAX_REPLY = 4096
@@ -114,7 +115,7 @@ class Batch:
             for header, vector in ((rheader, receive_iov.address + 32 * i), (sheader, send_iov.address + 48 * i)):
                 header[8 * i : 8 * i + 6] = array("Q", [name, 16, vector, 2, control if wildcard else 0, size])
             siov[6 * i] = slot
-        # Views of one header field across all slots.
+        # Views over all slots, each of the same field in every slot.
         words = self._rx.view.cast("H")[_SHIFT // 2 :]
         row = SLOT // 2
         self._flags, self._an, self._ns, self._ar = (words[at::row][:BATCH] for at in (1, 3, 4, 5))

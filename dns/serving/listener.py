@@ -20,7 +20,7 @@ Reply = bytes | bytearray | None
 #: ``handler(query, client, transport)`` returns the reply or an awaitable of it; None drops the query.
 Handler = Callable[[bytes, Client, Transport], Reply | Awaitable[Reply]]
 
-#: Maximum number of batches per readiness event, so that timers and TCP are not delayed further.
+#: Maximum number of batches per readiness event; it bounds the delay of timers and TCP.
 ROUNDS = 8
 #: Maximum number of pending UDP replies. Further queries are dropped instead of queued, because clients retry.
 MAX_PENDING = 4096
@@ -30,7 +30,7 @@ MAX_CONNECTIONS = 512
 MAX_PIPELINED = 100
 #: Size of the UDP send and receive buffers, in bytes; enough for a burst of a few thousand queries.
 BUFFER = 1 << 20
-#: Maximum number of free ports tried for port 0, because UDP and TCP need the same port.
+#: Maximum number of ports tried for port 0. UDP and TCP must share a port, and a port may be free for only one of them.
 PORT_TRIES = 16
 
 

@@ -72,8 +72,8 @@ def interpret(reply: Message, name: str, rdtype: str) -> tuple[tuple[str, ...], 
     """Return the RDATA, TTL in seconds and canonical name from *reply*.
 
     Raises:
-        NoSuchName: the name does not exist; `negative_ttl` returns how long to cache this.
-        NoAddress: the name has no record of the type; `negative_ttl` returns how long to cache this.
+        NoSuchName: the name does not exist; `negative_ttl` returns how long to cache this result.
+        NoAddress: the name has no record of the type; `negative_ttl` returns how long to cache this result.
         ServerFailure: the reply has any other rcode.
     """
     if reply.rcode not in {NOERROR, NXDOMAIN}:

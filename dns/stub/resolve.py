@@ -274,7 +274,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self.reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._wire, self._exchange = wire, exchange
 
-    def datagram_received(self, data: bytes, addr: tuple[str | None, int]) -> None:  # noqa: ARG002 - the protocol's signature
+    def datagram_received(self, data: bytes, addr: tuple[str | None, int]) -> None:  # noqa: ARG002 - asyncio interface
         self._exchange.received += len(data)
         if not self.reply.done():
             with contextlib.suppress(MalformedReplyError):

@@ -1,4 +1,4 @@
-"""Fixture: a miniature DNS hierarchy on loopback, with real name servers at 127.0.1.x on one port."""
+"""A miniature DNS hierarchy on loopback for the resolver tests: real name servers at 127.0.1.x on one port."""
 
 import contextlib
 from collections.abc import AsyncIterator

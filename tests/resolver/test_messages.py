@@ -213,7 +213,7 @@ async def test_a_cached_delegation_that_leads_nowhere_is_dropped_and_the_parent_
 
     internet.override[COM] = refer
     assert (await ask(server, "www.example.com.")).rcode() == 0
-    clock += 40  # also longer than the TTL of www
+    clock += 40  # longer than the TTLs of www and of the glue record
     assert (await ask(server, "www.example.com.")).rcode() == 0
 
 
