@@ -13,7 +13,7 @@ from telemetry import Telemetry, add_arguments, endpoint, log
 
 
 def zone_file(text: str) -> tuple[str, Path]:
-    """Parse ``NAME=FILE`` (an argparse type)."""
+    """Parse ``NAME=FILE`` for argparse; return the zone's origin and the file's path."""
     origin, equals, path = text.partition("=")
     if not equals or not path:
         raise argparse.ArgumentTypeError(f"expected NAME=FILE, for example example.com.=example.com.zone; got {text!r}")

@@ -13,7 +13,7 @@ from telemetry import Telemetry, add_arguments, endpoint, log
 
 
 def seconds(text: str) -> float:
-    """Parse a number of seconds from 0 to a week (an argparse type)."""
+    """Parse a number of seconds from 0 to one week, for argparse."""
     if not (text.isascii() and text.isdigit() and len(text) <= 6 and int(text) <= MAX_TTL):
         raise argparse.ArgumentTypeError(f"expected seconds from 0 to {MAX_TTL}, got {text!r}")
     return float(text)

@@ -102,7 +102,7 @@ class Cache:
         return entry
 
     def get_stale(self, name: Name, rdtype: int, now: float) -> Entry | None:
-        """Return the answer with a TTL of `STALE_TTL`, even if it expired up to *stale* seconds ago; None otherwise."""
+        """Return an answer that expired at most *stale* seconds ago, with a TTL of `STALE_TTL`; None otherwise."""
         entry = self._entries.get((name.key, rdtype))
         if entry is None or entry.expires + self._stale <= now or entry.rank < Rank.ANSWER:
             return None

@@ -9,19 +9,19 @@ class StubError(Exception):
         self.name, self.rdtype = name, rdtype
 
 
-class NoSuchName(StubError):  # noqa: N818 - an outcome, RFC 8020
+class NoSuchName(StubError):  # noqa: N818 - named after the outcome (RFC 8020)
     """NXDOMAIN: the name does not exist."""
 
 
-class NoAddress(StubError):  # noqa: N818 - an outcome, RFC 2308 section 2.2
+class NoAddress(StubError):  # noqa: N818 - named after the outcome (RFC 2308 section 2.2)
     """NODATA: the name exists but has no record of this type."""
 
 
-class ServerFailure(StubError):  # noqa: N818 - an outcome
+class ServerFailure(StubError):  # noqa: N818 - named after the outcome
     """No server returned an answer, and at least one replied with an error (SERVFAIL, REFUSED, …)."""
 
 
-class Timeout(StubError):  # noqa: N818 - an outcome
+class Timeout(StubError):  # noqa: N818 - named after the outcome
     """No server replied before the time-out."""
 
 
