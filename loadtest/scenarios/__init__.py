@@ -1,6 +1,6 @@
-"""Scenarios: each tests one claim of the textbook against a prediction, and has a control that must fail.
+"""Scenarios: each tests one claim of the textbook against a prediction and has a negative control that must fail.
 
-Each is an `experiments.Experiment` in a file of its own; ``firstbyte run NAME`` conducts it.
+Each scenario is an `experiments.Experiment` in its own file; ``firstbyte run NAME`` runs it.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from scenarios.slow_start import SlowStart
 from scenarios.time_wait import TimeWait
 from scenarios.ttl import Ttl
 
-#: In reading order: names, connections, identity, the rest.
+#: All scenarios in reading order: names, connections, identity, the rest.
 SCENARIOS: tuple[type[Experiment[Any]], ...] = (
     Resolution, Ttl, Handshake, Geography, SlowStart, TimeWait, Pool, KeepaliveRace, Integrity,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`geography`: what distance costs, depending on where server and edge are; what an edge near the client saves."""
+"""Scenario `geography`: latency by distance to the server or edge, and the latency that a nearby edge saves."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -12,31 +12,31 @@ from stub import Stub
 from theory import geography, handshake
 from wireformat.tls import client_context
 
-#: Largest relative difference between what the edge saves and its round trips on the backhaul.
+#: Largest relative difference between the latency that the edge saves and its predicted round trips to the origin.
 TOLERANCE = 0.1
-#: Round-trip times in ms of the links that are not varied (links.toml).
+#: Round-trip times of the links that are not varied, in milliseconds (links.toml).
 NEAR_MS, FAR_MS, BACKHAUL_MS = 20.0, 120.0, 100.0
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the server is, and which connections are open before the request."""
+    """Location of the server, and the connections that are open before the request."""
 
     name: str
-    #: What the client requests: host, port and path.
+    #: Request target of the client: host, port and path.
     host: str
     port: int
     path: str
-    #: The link that is varied.
+    #: Name of the link whose delay is varied.
     link: tuple[str, str]
-    #: Whether the client's connection is already open.
+    #: Whether the client already has an open connection.
     warm: bool
-    #: Round trips on that link until the first byte.
+    #: Round trips on the varied link until the first byte.
     round_trips: int
 
 
 _COLD = handshake.round_trips("TLSv1.3")
-#: All but the first two are answered by the same origin, catalog-3, directly or through an edge.
+#: All placements.  Apart from the first two, the same origin (catalog-3) responds, directly or through an edge.
 PLACEMENTS = (
     Placement("near, new connection", "www.example.com", 443, "/whoami", ("access", "near"), False, _COLD),
     Placement("near, open connection", "www.example.com", 443, "/whoami", ("access", "near"), True, 1),
@@ -45,7 +45,7 @@ PLACEMENTS = (
     Placement("edge near, origin far, pooled", "www.example.com", 443, "/far/whoami", ("near", "far"), False, 1),
     Placement("edge near, origin far, no pool", "www.example.com", 444, "/far/whoami", ("near", "far"), False, _COLD),
 )
-#: Horizontal offset of the dots of the two servers, which lie on one line; share of the axis.
+#: Horizontal offset of the dots of the two servers, whose lines coincide, as a share of the axis.
 OFFSETS = {"www.example.com": -0.006, "far.example.com": 0.006}
 BY_NAME = {each.name: each for each in PLACEMENTS}
 DIRECT, POOLED = BY_NAME["far, new connection"], BY_NAME["edge near, origin far, pooled"]
@@ -53,7 +53,7 @@ DIRECT, POOLED = BY_NAME["far, new connection"], BY_NAME["edge near, origin far,
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What can be varied."""
+    """Parameters that the user can vary."""
 
     rtt_ms: tuple[float, ...] = parameter(
         (20.0, 60.0, 120.0, 180.0), quick=(20.0, 70.0, 120.0), unit="ms", low=5, high=500, least=3,
@@ -63,7 +63,7 @@ class Parameters:
 
 
 class Geography(Experiment[Parameters]):
-    """Time to first byte of one request against the distance, in six placements."""
+    """Time to first byte of one request by distance, in six placements."""
 
     name = "geography"
     claim = (
@@ -99,13 +99,14 @@ class Geography(Experiment[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: Milliseconds to the first byte, by placement and round-trip time of its link.
+        #: Milliseconds to the first byte, by placement and round-trip time of the varied link.
         self.ttfb: dict[tuple[Placement, float], list[float]] = defaultdict(list)
-        #: Milliseconds to the first byte of consecutive requests: directly to the far server, and through the edge.
+        #: Milliseconds to the first byte of consecutive requests: first directly to the far server, then through the
+        #: edge.
         self.pairs: list[tuple[float, float]] = []
 
     def duration(self) -> float:
-        """Each placement at each round-trip time, then the pairs."""
+        """Return the expected seconds for each placement at each round-trip time, then for the pairs of requests."""
         spent = sum(
             place.round_trips * rtt + (_COLD * NEAR_MS if place.link == ("near", "far") else 0.0)
             for place in PLACEMENTS
@@ -114,7 +115,7 @@ class Geography(Experiment[Parameters]):
         return 4 + self.p.repeats * (spent + 2 * _COLD * FAR_MS) / 1000
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return slopes, and what the edge saves."""
+        """Predict the slope of each placement, and the milliseconds that the edge saves."""
         through = geography.through_edge_ms(NEAR_MS, BACKHAUL_MS)
         return {
             **{f"round trips, {place.name}": Quantity(place.round_trips) for place in PLACEMENTS},
@@ -124,7 +125,7 @@ class Geography(Experiment[Parameters]):
         }
 
     async def measure(self, run: Run) -> None:
-        """Vary one link at a time, then compare both paths to the far origin with the links as declared."""
+        """Vary one link at a time, then restore the links and compare both paths to the far origin."""
         stub = Stub()
         addresses = {}
         for host in dict.fromkeys(place.host for place in PLACEMENTS):
@@ -148,7 +149,7 @@ class Geography(Experiment[Parameters]):
         client.close()
 
     def conclude(self, run: Run) -> None:
-        """Fit a line through each placement, then compare both paths."""
+        """Fit a line through the results of each placement, then compare both paths."""
         found = run.findings
         run.raw["ttfb_ms"] = {f"{place.name} at {rtt:g} ms": values for (place, rtt), values in self.ttfb.items()}
         heights = {}
@@ -191,7 +192,7 @@ class Geography(Experiment[Parameters]):
 
 
 class _Client:
-    """Sends each placement's request; blocking."""
+    """Blocking client that sends each placement's request."""
 
     def __init__(self, addresses: Mapping[str, str], *, pool: bool) -> None:
         self._addresses, self._pool = addresses, pool
@@ -199,22 +200,22 @@ class _Client:
         self._open: dict[tuple[str, int], Connection] = {}
 
     def prepare(self, place: Placement) -> None:
-        """Open the client's connection, or let the edge open one to each of its origins."""
+        """Open the client's connection, or make the edge open a connection to each of its origins."""
         if place.warm:
             self._kept(place).ask(place.path)
         else:
-            for _ in range(2):  # the route / has two origins
+            for _ in range(2):  # the route / has two origins, which are used in turn
                 self.ask(place)
 
     def ask(self, place: Placement) -> float:
-        """Return milliseconds to the first byte."""
+        """Send the request and return the milliseconds to the first byte."""
         if place.warm:
             return self._kept(place).ask(place.path).ttfb
         with self._new(place) as connection:
             return connection.ask(place.path).ttfb
 
     def close(self) -> None:
-        """Close the open connections."""
+        """Close all open connections."""
         for connection in self._open.values():
             connection.close()
 

@@ -1,4 +1,4 @@
-"""`handshake`: what authentication costs: round trips (an integer slope), CPU time and bytes."""
+"""Scenario `handshake`: the cost of TLS authentication in round trips (an integer slope), CPU time and bytes."""
 
 import ssl
 from collections import defaultdict
@@ -15,19 +15,19 @@ from stub import Stub
 from theory import handshake, slow_start
 from wireformat.tls import client_context
 
-#: The edge presents an ECDSA certificate for all of its names but one.
+#: Server names with an ECDSA and with an RSA certificate; all other names of the edge have ECDSA certificates.
 ECDSA_NAME, RSA_NAME = "www.example.com", "rsa.example.com"
-#: The edge's name whose chain is padded; nothing else asks for it.
+#: Server name whose certificate chain is padded; no other program requests this name.
 PADDED_NAME = "example.com"
-#: Round-trip time in milliseconds of the path on which padded chains are sent.
+#: Round-trip time of the path on which padded chains are sent, in milliseconds.
 PADDED_RTT_MS = 40.0
-#: Handshakes with each padded chain: whole round trips show after a few.
+#: Maximum number of handshakes with each padded chain; a few are enough to count whole round trips.
 MAX_PADDED_HANDSHAKES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to connect: the protocol, and what an earlier request has left."""
+    """One way to connect: protocol, key type, and the session or connection that it reuses."""
 
     name: str
     protocol: handshake.Protocol
@@ -37,12 +37,12 @@ class Arm:
 
     @property
     def host(self) -> str:
-        """The server name, which selects the certificate."""
+        """Server name (SNI), which selects the certificate."""
         return RSA_NAME if self.rsa else ECDSA_NAME
 
     @property
     def round_trips(self) -> int:
-        """Round trips until the first byte: connect, TLS, request."""
+        """Round trips until the first byte: TCP connect, TLS handshake, request."""
         return 1 if self.pooled else handshake.round_trips(self.protocol, resumed=self.resumed)
 
 
@@ -56,8 +56,8 @@ ARMS = (
     Arm("TLS 1.2 resumed", "TLSv1.2", resumed=True),
     Arm("TLS 1.2, RSA", "TLSv1.2", rsa=True),
 )
-#: Arms of the lower panel, with their colour (that of their line above, if any) and the horizontal offset of their dots
-#: as a share of the axis.
+#: Arms in the lower panel of the chart: arm, colour (the same as its line in the upper panel, if it has one), and
+#: horizontal offset of its dots as a share of the axis.
 NEW_CONNECTIONS: tuple[tuple[Arm, int | str, float], ...] = (
     (ARMS[2], 2, -0.009), (ARMS[4], "bad", -0.003), (ARMS[5], 4, 0.003), (ARMS[7], 6, 0.009),
 )  # fmt: skip
@@ -65,7 +65,7 @@ NEW_CONNECTIONS: tuple[tuple[Arm, int | str, float], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What can be varied."""
+    """Parameters that the user can vary."""
 
     rtt_ms: tuple[float, ...] = parameter(
         (10.0, 40.0, 80.0, 120.0), quick=(20.0, 60.0, 100.0), unit="ms", low=5, high=500, least=3,
@@ -83,7 +83,7 @@ class Parameters:
 
 
 class Handshake(Experiment[Parameters]):
-    """Time to first byte against the round-trip time, by protocol, key and resumption."""
+    """Time to first byte by round-trip time, for each protocol, key type and form of resumption."""
 
     name = "handshake"
     claim = (
@@ -122,13 +122,13 @@ class Handshake(Experiment[Parameters]):
         #: Milliseconds to the first byte, by arm and round-trip time.
         self.ttfb: dict[tuple[Arm, float], list[float]] = defaultdict(list)
         self.reused: dict[Arm, list[bool]] = defaultdict(list)
-        #: By padding: bytes of the server's flight, and milliseconds of each handshake.
+        #: Bytes of the server's first flight, and milliseconds of each handshake, by bytes of padding.
         self.flights: dict[int, int] = {}
         self.padded: dict[int, list[float]] = {}
         self.costs = HandshakeCosts()
 
     def duration(self) -> float:
-        """One request per arm and repeat, the padded chains, the handshakes in memory."""
+        """Return the expected seconds for requests by arm and repeat, padded chains, and in-memory handshakes."""
         trips = sum(arm.round_trips for arm in ARMS) * self.p.repeats + 12
         padded = 3 * PADDED_RTT_MS / 1000 * self._times * (1 + len(self.p.padding))
         return 4 + sum(self.p.rtt_ms) / 1000 * trips + padded + 0.03 * self.p.handshakes
@@ -138,11 +138,11 @@ class Handshake(Experiment[Parameters]):
         return min(self.p.repeats, MAX_PADDED_HANDSHAKES)
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return the slope of each arm."""
+        """Predict the slope of each arm, in round trips."""
         return {f"round trips, {arm.name}": Quantity(arm.round_trips) for arm in ARMS}
 
     async def measure(self, run: Run) -> None:
-        """Vary the link with all arms in turn; then pad the chain; then shake hands in memory."""
+        """Vary the link and measure all arms in turn, then pad the certificate chain, then run handshakes in memory."""
         address = (await run.blocking(Stub().resolve, ECDSA_NAME)).rdata[0]
         contexts = {version: client_context(TRUST_ANCHOR, version) for version in ("1.2", "1.3")}
         for rtt in self.p.rtt_ms:
@@ -170,7 +170,7 @@ class Handshake(Experiment[Parameters]):
         await run.blocking(self.costs.measure, self.p.handshakes, predicted)
 
     async def _pad(self, run: Run, to: Address, tls: ssl.SSLContext, size: int) -> None:
-        """Time handshakes with one chain; the prediction follows from the bytes of its flight."""
+        """Time handshakes with one padded chain, and predict their round trips from the server's flight size."""
         self.flights[size], _ = await run.blocking(_connect, to, tls)
         if size:
             trips = handshake.tls_round_trips("TLSv1.3", server_flight=self.flights[size])
@@ -178,7 +178,7 @@ class Handshake(Experiment[Parameters]):
         self.padded[size] = [(await run.blocking(_connect, to, tls))[1] for _ in range(self._times)]
 
     def conclude(self, run: Run) -> None:
-        """Fit a line through each arm, then compare padded chains and handshakes in memory."""
+        """Fit a line through the results of each arm, then evaluate padded chains and in-memory handshakes."""
         run.raw["ttfb_ms"] = {f"{arm.name} at {rtt:g} ms": values for (arm, rtt), values in self.ttfb.items()}
         heights: dict[Arm, float] = {}
         for arm in ARMS:
@@ -195,8 +195,8 @@ class Handshake(Experiment[Parameters]):
         self.costs.conclude(run)
 
     def _conclude_padded(self, run: Run) -> None:
-        """Compare the round trips that padding adds with the steps of slow start."""
-        base = min(self.padded[0])  # one round trip, as the slopes have shown
+        """Compare the additional round trips caused by padding with the prediction of slow start."""
+        base = min(self.padded[0])  # one round trip, as the fitted slopes show
         trips = {
             size: [1 + (each - base) / PADDED_RTT_MS for each in taken] for size, taken in sorted(self.padded.items())
         }
@@ -271,13 +271,13 @@ def padded_row(size: int) -> str:
 
 
 def _connect(to: Address, tls: ssl.SSLContext) -> tuple[int, float]:
-    """Open a connection; return the bytes of the server's flight and the milliseconds of the TLS handshake."""
+    """Open a connection; return the bytes of the server's flight and the duration of the TLS handshake in ms."""
     with Connection(to, tls) as connection:
         return connection.handshake_bytes[1], connection.opening.tls
 
 
 class _Client:
-    """Sends each arm's request to the edge; blocking."""
+    """Blocking client that sends each arm's request to the edge."""
 
     def __init__(self, address: str, contexts: Mapping[str, ssl.SSLContext], *, keep_tickets: bool) -> None:
         self._address, self._contexts, self._keep = address, contexts, keep_tickets
@@ -285,7 +285,7 @@ class _Client:
         self._kept: Connection | None = None
 
     def prepare(self) -> None:
-        """Fetch a ticket of each version, and open the connection that is kept."""
+        """Fetch a session ticket for each TLS version, and open the connection that is kept open."""
         versions: Sequence[handshake.Protocol] = ("TLSv1.2", "TLSv1.3")
         for version in versions:
             with self._open(Arm("", version)) as connection:
@@ -295,18 +295,18 @@ class _Client:
         self._kept.ask("/whoami")
 
     def ask(self, arm: Arm) -> tuple[float, bool]:
-        """Return the milliseconds to the first byte, and whether a session was resumed."""
+        """Send one request; return the milliseconds to the first byte, and whether the TLS session was resumed."""
         if arm.pooled and self._kept is not None:
             return self._kept.ask("/whoami").ttfb, False
         session = self._tickets.get(arm.protocol) if arm.resumed and self._keep else None
         with self._open(arm, session) as connection:
             times = connection.ask("/whoami")
             if arm.resumed and connection.session is not None:
-                self._tickets[arm.protocol] = connection.session  # a TLS 1.3 ticket is used once (RFC 8446 C.4)
+                self._tickets[arm.protocol] = connection.session  # each TLS 1.3 ticket is used once (RFC 8446 C.4)
             return times.ttfb, connection.resumed
 
     def close(self) -> None:
-        """Close the kept connection."""
+        """Close the connection that was kept open."""
         if self._kept is not None:
             self._kept.close()
 

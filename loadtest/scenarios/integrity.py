@@ -1,4 +1,4 @@
-"""`integrity`: TCP's checksum always passes some corruption; TLS passes none, at the price of the connection."""
+"""Scenario `integrity`: some corruption passes TCP's checksum; TLS detects all of it, but closes the connection."""
 
 import ssl
 import time
@@ -18,13 +18,14 @@ from theory import integrity, slow_start
 from wireformat.tls import client_context
 
 HOST = "www.example.com"
-#: Seconds without a byte after which a response is given up: if a record's length was corrupted, the rest never comes.
+#: Seconds without data after which the client abandons a response.  If the length of a TLS record was corrupted, the
+#: remaining bytes never arrive.
 PATIENCE = 4.0
-#: Round-trip time of the link in milliseconds: short, since packets are counted and not timed.
+#: Round-trip time of the link in milliseconds.  It is short because packets are counted, not timed.
 RTT_MS = 6.0
-#: Segments of a TLS connection that carry no body: server flight, tickets, head, close_notify.
+#: Segments of a TLS connection that carry no response body: server flight, session tickets, head, close_notify.
 OTHER_SEGMENTS = 6
-#: Corrupted packets per kind and protection below which shares mean nothing.
+#: Minimum number of corrupted packets per kind and protection; with fewer, a share is not meaningful.
 ENOUGH = 8
 KINDS: dict[integrity.Damage, str] = {
     "swap16": "words swapped",
@@ -32,15 +33,15 @@ KINDS: dict[integrity.Damage, str] = {
     "bitflip": "bit flipped",
     "random": "16 random bytes",
 }
-#: Kinds whose packets keep the checksum.
+#: Kinds of corruption that keep the checksum valid.
 PASSING = [kind for kind in KINDS if integrity.passes(kind, "checksum") == 1.0]
-#: Protection of the response: port 80; port 80 and the application's own check of the body; port 443.
+#: Protection of the response: port 80, port 80 with a CRC-32 of the body checked by the application, port 443.
 ARMS = ("TCP", "TCP + CRC", "TLS")
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What can be varied."""
+    """Parameters that the user can vary."""
 
     share: float = parameter(0.02, low=0.001, high=0.2, help="probability that a packet is corrupted")
     segments: int = parameter(100, low=10, high=1000, help="segments in the body of each response")
@@ -56,7 +57,7 @@ class Parameters:
 
 
 class Integrity(Experiment[Parameters]):
-    """Responses over a link that corrupts payloads in four ways, with three kinds of protection."""
+    """Responses over a link that corrupts payloads in four ways, each with three kinds of protection."""
 
     name = "integrity"
     claim = (
@@ -89,15 +90,15 @@ class Integrity(Experiment[Parameters]):
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.fetches: dict[tuple[integrity.Damage, str], list[Fetch]] = defaultdict(list)
-        #: Responses over TLS by length.
+        #: Responses over TLS by body length, in bytes.
         self.lasting: dict[int, list[Fetch]] = defaultdict(list)
 
     def duration(self) -> float:
-        """A connection takes a few round trips; some wait for a retransmission."""
+        """Return the expected seconds: each connection takes a few round trips, and some wait for a retransmission."""
         return 3 + 0.07 * self.p.answers * len(KINDS) * len(ARMS) + 0.06 * self.p.connections * len(self.p.lengths)
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return shares of corrupted packets, and of connections."""
+        """Predict the share of corrupted packets that are delivered, and the share of connections that survive."""
         predicted: dict[str, Quantity] = {}
         for kind, words in KINDS.items():
             passes = integrity.passes(kind, "checksum")
@@ -118,7 +119,7 @@ class Integrity(Experiment[Parameters]):
         return predicted
 
     async def measure(self, run: Run) -> None:
-        """Corrupt what the edge sends, one kind at a time, and request repeatedly."""
+        """Corrupt packets that the edge sends, one kind at a time, and send repeated requests."""
         address = (await run.blocking(Stub().resolve, HOST)).rdata[0]
         await run.lab.link("access", "near", rtt_ms=RTT_MS)
         client = _Client(run, address, tls=not self.negative)
@@ -140,7 +141,7 @@ class Integrity(Experiment[Parameters]):
         await run.lab.link("near", "access", one_way=True, **settings, corrupt_k=K)
 
     def conclude(self, run: Run) -> None:
-        """Compare what was delivered with what `wan` corrupted."""
+        """Compare the number of corrupted packets delivered with the number that `wan` corrupted."""
         run.raw["fetches"] = {f"{kind}, {arm}": [str(f) for f in found] for (kind, arm), found in self.fetches.items()}
         for (kind, arm), found in self.fetches.items():
             count = total(found, "corrupted")
@@ -160,7 +161,8 @@ class Integrity(Experiment[Parameters]):
         run.findings.chart(integrity_charts.survival(self.lasting, self.p.lasting_share, OTHER_SEGMENTS))
 
     def _over_tcp(self, run: Run, kind: integrity.Damage, words: str) -> None:
-        # If a segment arrived twice, one copy was discarded unread, corrupt or not: such responses prove nothing.
+        # When a segment arrives twice, TCP discards one copy, corrupt or not, so responses with duplicates are
+        # excluded.
         found = [each for each in self.fetches[kind, "TCP"] if not each.duplicates or kind not in PASSING]
         corrupted = total(found, "corrupted")
         for row, count, expected in (
@@ -194,7 +196,7 @@ class Integrity(Experiment[Parameters]):
         wrong, received = total(every, "wrong"), total(every, "received")
         row = run.findings.row("wrong bytes over TLS", wrong)
         run.findings.check(row.name, "0", f"{wrong:,} of {received:,}", wrong == 0)
-        # Only corruption that passes the checksum ends a connection; the rest is retransmitted.
+        # Only corruption that passes the checksum ends a TLS connection; TCP retransmits all other corrupted segments.
         passing = [*(each for kind in PASSING for each in self.fetches[kind, "TLS"]), *lasting]
         hit = [each for each in passing if each.corrupted and not each.duplicates]
         ended = sum(each.ended for each in hit)
@@ -216,7 +218,7 @@ class Integrity(Experiment[Parameters]):
         run.findings.check("TLS responses that arrive", said, f"{survived:.0f}", abs(survived - expected) <= room)
 
     def _per_error(self, run: Run) -> None:
-        """Compute the textbook's volumes from the measured share of swapped words that pass."""
+        """Compute the textbook's bytes per error from the measured share of swapped words that pass the checksum."""
         found = [each for each in self.fetches["swap16", "TCP"] if not each.duplicates]
         passed = total(found, "delivered") / (total(found, "corrupted") or 1)
         for packets in integrity.PACKETS_PER_ERROR:
@@ -226,7 +228,7 @@ class Integrity(Experiment[Parameters]):
 
 
 class _Client:
-    """Fetches responses from the edge and reads the counters before and after each; blocking."""
+    """Blocking client that fetches responses from the edge and reads the counters before and after each."""
 
     def __init__(self, run: Run, address: str, *, tls: bool) -> None:
         self._admin = run.lab.admin
@@ -235,13 +237,13 @@ class _Client:
         self._head = b""
 
     def prepare(self) -> None:
-        """Fetch an uncorrupted head; the edge keeps its connections to the origins open afterwards."""
+        """Fetch an uncorrupted head.  The edge keeps its connections to the origins open afterwards."""
         for _ in range(4):
             stream, _ = self._read(self._plain, None, 1000)
             self._head = stream[:-1000]
 
     def fetch(self, arm: str, size: int, kind: integrity.Damage) -> Fetch:
-        """Fetch one response with a body of *size* bytes."""
+        """Fetch one response with a body of *size* bytes and compare it with the expected bytes."""
         context = self._context if arm == "TLS" else None
         before, own = self._corrupted(kind), counters.protocols()
         stream, ended = self._read(self._plain if context is None else self._secure, context, size)
@@ -255,7 +257,7 @@ class _Client:
 
     @staticmethod
     def _read(to: Address, context: ssl.SSLContext | None, size: int) -> tuple[bytes, bool]:
-        """Return what arrived, and whether the connection ended early."""
+        """Return the bytes received, and whether the connection ended early."""
         parts = []
         try:
             with Connection(to, context, timeout=PATIENCE) as connection:
@@ -268,7 +270,7 @@ class _Client:
         return b"".join(parts), False
 
     def _corrupted(self, kind: integrity.Damage) -> int:
-        """Return how many packets `wan` has corrupted, once nothing is in flight."""
+        """Wait until no packet is in flight, and return the number of packets that `wan` has corrupted."""
         before = (-1, -1)
         while True:
             links = self._admin.call("wan", "GET", "/admin/counters")["links"]
@@ -277,7 +279,7 @@ class _Client:
             if now == before and not link["queued"]:
                 return now[1]
             before = now
-            time.sleep(RTT_MS / 1000)  # packets in flight arrive
+            time.sleep(RTT_MS / 1000)  # wait until packets in flight have arrived
 
 
 def _arriving(length: int) -> str:

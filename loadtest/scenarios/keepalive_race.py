@@ -1,4 +1,4 @@
-"""`keepalive-race`: a request sent during the last round trip before the server closes an idle connection is lost."""
+"""Scenario `keepalive-race`: requests sent in the last round trip before the server closes an idle connection fail."""
 
 import asyncio
 import math
@@ -13,25 +13,25 @@ from scenarios.instruments.keepalive_clients import HOST, Arm, Clients, Gap, Out
 from stub import Stub
 from theory import keepalive
 
-#: Range of the sweep around the moment at which the server closes, in round-trip times.
+#: Start and end of the sweep relative to the moment at which the server closes, in round-trip times.
 BEFORE, AFTER = 2.0, 0.25
-#: Additional margin of the careful client in round-trip times, for the inaccuracy of timers and network.
+#: Additional safety margin of the careful client for inaccurate timers and delays, in round-trip times.
 MARGIN = 0.5
-#: Largest error of an edge of the window, as a share of the RTT.
+#: Largest error of the start or end of the race window, as a share of the RTT.
 EXACT = 0.05
-#: How late a request may be sent at the 99th percentile, as a share of the RTT.  Lateness moves no edge of the window,
-#: since actual silences are compared; it only changes their distribution.
+#: Largest delay of a request behind its schedule at the 99th percentile, as a share of the RTT. Delays do not move the
+#: ends of the race window, because actual silences are compared; they only change the distribution of silences.
 MAX_LAG = 0.2
-#: Standard errors that a share may deviate by chance.
+#: Standard errors by which a measured share may deviate by chance.
 SIGMAS = 3.3
-#: Fewest silences of the sweep with which chance alone cannot fail a check: with 355 races, the mean time until one is
-#: noticed has a standard error of 3 %, a third of what is allowed.
+#: Minimum number of silences in the sweep, so that a check does not fail by chance.  With 355 races, the mean time
+#: until a race is noticed has a standard error of 3 %, a third of the tolerance.
 SILENCES = 800
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What can be varied."""
+    """Parameters that the user can vary."""
 
     timeout_s: float = parameter(
         5.0, quick=2.0, unit="s", low=0.5, high=60, help="idle time after which the server closes a connection"
@@ -46,7 +46,7 @@ class Parameters:
 
 
 class KeepaliveRace(Experiment[Parameters]):
-    """Silences spread around the moment at which the server closes, random ones, and a client that closes first."""
+    """Requests after silences near the server's timeout, after random silences, and from a client that closes first."""
 
     name = "keepalive-race"
     claim = (
@@ -80,7 +80,7 @@ class KeepaliveRace(Experiment[Parameters]):
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.rtt = parameters.rtt_ms / 1000
-        #: Requests per second on one connection: one per timeout on average.
+        #: Requests per second on each connection: on average one per server timeout.
         self.rate = 1 / parameters.timeout_s
         self.safe = keepalive.safe_client_timeout(parameters.timeout_s, (1 + MARGIN) * self.rtt)
         careless = self.safe if negative else math.inf
@@ -90,11 +90,11 @@ class KeepaliveRace(Experiment[Parameters]):
         self.arms = (self.sweep, self.poisson, self.careful)
 
     def duration(self) -> float:
-        """All arms run at the same time."""
+        """Return the expected seconds; all arms run at the same time."""
         return self.p.seconds + 5
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return the edges of the window, its cost, and the shares."""
+        """Predict the start and end of the race window, the delay of a lost request, and the share of races."""
         ends, rtt = self.p.timeout_s, self.rtt
         raced = keepalive.race_share(self.rate, ends, rtt)
         opened, retired = (keepalive.opened_share(self.rate, idle) for idle in (ends - rtt, self.safe))
@@ -111,7 +111,7 @@ class KeepaliveRace(Experiment[Parameters]):
         }
 
     async def measure(self, run: Run) -> None:
-        """Lengthen the path, shorten the server's timeout, and run all clients."""
+        """Add delay to the path, shorten the server's idle timeout, and run all clients."""
         address = (await run.blocking(Stub().resolve, HOST)).rdata[0]
         await run.lab.link("access", "near", rtt_ms=self.p.rtt_ms)
         await run.lab.fault("edge", "short_keep_alive", s=self.p.timeout_s)
@@ -138,7 +138,7 @@ class KeepaliveRace(Experiment[Parameters]):
     # --- conclusions ------------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Check the edges of the window, its cost, the shares, and the edge's own count."""
+        """Check start and end of the race window, the delay of a lost request, the shares, and the edge's counters."""
         run.raw["gaps"] = {
             arm.name: [(g.drawn, g.silence, g.outcome, g.noticed, g.answer) for g in arm.gaps] for arm in self.arms
         }
@@ -159,7 +159,7 @@ class KeepaliveRace(Experiment[Parameters]):
         run.findings.enough("silences in the sweep", len(self.sweep.gaps), SILENCES)
 
     def _window(self, run: Run) -> None:
-        """Check where responses end and races begin, and where races end, in the sweep."""
+        """Check in the sweep where responses end and races begin, and where races end."""
         found = run.findings
         races = self.sweep.ended("raced")
         if not races:
@@ -189,21 +189,21 @@ class KeepaliveRace(Experiment[Parameters]):
         return "answered" if gap.intended < self.p.timeout_s else "closed"
 
     def _shares(self, run: Run) -> None:
-        """Check that each share deviates only by chance."""
+        """Check that each measured share deviates from the prediction only by chance."""
         for arm in (self.poisson, self.careful):
             raced = run.findings.row(f"share of gaps that race, {arm.name}", arm.share("raced").scaled(100))
             opens = arm.share("raced", "closed", "retired").scaled(100)
             for row in (raced, run.findings.row(f"connections opened per gap, {arm.name}", opens)):
                 share, got = row.predicted or 0.0, row.measured.value
                 room = SIGMAS * math.sqrt(share * (100 - share) / max(1, len(arm.gaps)))
-                # Without room the share is exactly 0, in every run and not only at the median.
+                # If no deviation is allowed, the share must be exactly 0 in every run, not only in the median.
                 bounds = {"value": got, "low": share - room, "high": share + room} if room else {}
                 expected = f"{share:.3g} % ± {room:.2g}, {len(arm.gaps)} gaps"
                 run.findings.check(row.name, expected, f"{got:.3g} %", abs(got - share) <= room, **bounds)
         run.findings.fact("gaps, by arm", {arm.name: len(arm.gaps) for arm in self.arms})
 
     def _at_the_edge(self, run: Run) -> None:
-        """Compare with the server's kernel, which counts data that arrives for a closed socket."""
+        """Compare the races with the edge's kernel counter of data that arrives for a closed socket."""
         series = run.recorders.series.get("edge")
         if series is None:
             return
@@ -284,9 +284,10 @@ class KeepaliveRace(Experiment[Parameters]):
 
 
 def edge(below: Sequence[float], above: Sequence[float]) -> float:
-    """Return the boundary that leaves the fewest of *below* above it and of *above* below it.
+    """Return the boundary between two sets of values that misplaces the fewest of them.
 
-    It lies in the middle between the two neighbouring values; NaN if either is empty.
+    *below* should lie below the boundary and *above* above it.  The result is the middle between the two
+        neighbouring values; NaN if either sequence is empty.
     """
     marked = sorted([(value, -1) for value in below] + [(value, 1) for value in above])
     if not below or not above:

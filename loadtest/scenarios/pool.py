@@ -1,4 +1,4 @@
-"""`pool`: what a connection pool saves, and how long a request waits for a connection if the pool is small."""
+"""Scenario `pool`: the latency that a connection pool saves, and the time that requests wait if the pool is small."""
 
 import asyncio
 import math
@@ -17,33 +17,34 @@ from hostfiles.layout import TRUST_ANCHOR
 from theory import handshake, pool, queueing
 
 HOST = "www.example.com"
-#: Distributions of the time for which requests hold a connection, and the queue that each makes.
+#: Distributions of the connection holding time, and the queueing model for each.
 KINDS = {"exponential": "M/M/c", "constant": "M/D/c"}
-#: Seconds at the start that do not count: connections are opened, the queue fills.
+#: Seconds at the start that are excluded while connections are opened and the queue fills.
 WARM_UP = 2.0
-#: Length in seconds and requests per second of each part of the cold start, and the origin's processing time in ms.
+#: Parameters of the cold-start measurement: seconds per part, requests per second, and the origin's processing time in
+#: ms.
 COLD_SECONDS, COLD_RATE, COLD_MS = 3.0, 10.0, 10
-#: Seconds before and after a count of opened connections: counters are sampled ten times a second.
+#: Pause in seconds before and after opened connections are counted; counters are sampled ten times a second.
 PAUSE = 0.25
-#: How late requests may begin, and how much time edge and origin may add, as a share of the holding time: a queue is
-#: insensitive to far shorter times, and constant times stay constant.
+#: Limit for the start delay of requests, and for the time that edge and origin add, as a share of the holding time.
+#: Delays this short hardly change the queue, and constant holding times stay nearly constant.
 MAX_LAG = 0.1
-#: Standard errors of a run's mean that the long-run check allows: 1 % of correct runs exceed them.
+#: Standard errors of a run's mean that the long-run check allows; 1 % of correct runs exceed them.
 STANDARD_ERRORS = 2.6
-#: Largest useful tolerance of that check as a share of the mean: the two models differ by a factor of two.
+#: Largest useful tolerance of the long-run check, as a share of the mean: the two models differ by a factor of two.
 WIDEST = 0.5
-#: Round trips by which the measured saving may differ from a whole number: the handshake also takes CPU time.
+#: Round trips by which the measured saving may differ from a whole number, because the handshake also takes CPU time.
 OFF_ROUND_TRIPS = 0.3
-#: Shares by which the connections in use (edge, origin and links add time) and the opened ones (other programs open
-#: some) may differ.
+#: Largest relative error of the connections in use (edge, origin and links add time), and of the number of opened
+#: connections (other programs open some).
 TOLERANCE_IN_USE, TOLERANCE_OPENS = 0.1, 0.1
-#: Largest utilisation for which a long-run mean is predicted; closer to 1, even hours would not be enough.
+#: Largest utilisation for which a long-run mean is predicted.  Closer to 1, even a run of several hours is too short.
 BUSIEST = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What can be varied."""
+    """Parameters that the user can vary."""
 
     rate: float = parameter(
         40.0, unit="requests/s", low=5, high=1000, help="rate of Poisson requests through each pool"
@@ -66,30 +67,30 @@ class Parameters:
 
 @dataclass(slots=True)
 class Arm:
-    """One pool, its requests as drawn in advance, and their outcome."""
+    """One pool with its schedule and holding times, drawn in advance, and its measured requests."""
 
     kind: str
     size: int
     schedule: Schedule
-    #: Milliseconds by which the origin is asked to delay each request; it accepts whole ones only.
+    #: Delay in whole milliseconds that each request asks the origin to add; the origin accepts only integers.
     asked: Sequence[int]
     requests: list[Request] = field(default_factory=list)
 
     @property
     def on_top(self) -> list[float]:
-        """Seconds for which each request held its connection beyond what it asked for: network, edge, origin."""
+        """Seconds for which each request held its connection beyond the requested delay: network, edge and origin."""
         pairs = zip(self.requests, self.asked, strict=False)
         return [max(0.0, request.service_time - (request.wait or 0.0) - ms / 1000) for request, ms in pairs]
 
     @property
     def counted(self) -> list[tuple[Request, int]]:
-        """Successful requests after the warm-up, and the milliseconds that each asked for."""
+        """Successful requests after the warm-up, each with its requested delay in milliseconds."""
         pairs = zip(self.requests, self.asked, strict=False)
         return [(request, ms) for request, ms in pairs if request.intended > WARM_UP and not request.error]
 
 
 class Pool(Experiment[Parameters]):
-    """Poisson requests through pools of a few connections, with exponential and constant holding times."""
+    """Poisson requests through small connection pools, with exponential and constant holding times."""
 
     name = "pool"
     claim = (
@@ -120,17 +121,18 @@ class Pool(Experiment[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: Fresh and pooled requests over a long link, and when each part began and ended on the run's timeline.
+        #: Requests over a long link on fresh and on pooled connections, and start and end of each part in the run's
+        #: seconds.
         self.cold: dict[str, list[Request]] = {}
         self.spans: dict[str, tuple[float, float]] = {}
 
     def duration(self) -> float:
-        """Fresh requests, then pooled ones, then all pools at the same time."""
+        """Return the expected seconds for fresh requests, then pooled requests, then all pools at the same time."""
         return 2 * (COLD_SECONDS + 2 * PAUSE) + self.p.seconds + 3
 
     @cached_property
     def arms(self) -> list[Arm]:
-        """Every pool with its arrivals and holding times; the seed determines them."""
+        """Return every pool with its arrival times and holding times, which the seed determines."""
         made = []
         for number, kind in enumerate(KINDS):
             for size in self.p.sizes:
@@ -147,7 +149,7 @@ class Pool(Experiment[Parameters]):
     # --- prediction -----------------------------------------------------------------------------------------------
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return the waits for the drawn arrivals and holding times; `conclude` adds the time of edge and network."""
+        """Predict the waits for the drawn arrivals and holding times; `conclude` adds the time of edge and network."""
         p, requests = self.p, sum(len(arm.asked) for arm in self.arms)
         in_use = Quantity(pool.connections_in_use(p.rate, 0.0, p.hold_ms), "connections")
         predicted = {
@@ -166,11 +168,11 @@ class Pool(Experiment[Parameters]):
         return predicted
 
     def _expected(self, kind: str) -> str:
-        """Return the distribution that predictions assume: the wrong one in the control."""
+        """Return the distribution that predictions assume; the negative control assumes the wrong one."""
         return _other(kind) if self.negative else kind
 
     def _wait(self, arm: Arm, kind: str) -> float:
-        """Return the mean wait in ms for an arm's arrivals, with holding times of *kind* plus what was added."""
+        """Return the mean wait in ms for an arm's arrivals, with holding times of *kind* plus the measured overhead."""
         arrivals = list(arm.schedule.times())
         asked = arm.asked if kind == arm.kind else self._draw(kind, arm.schedule)
         holdings = (ms / 1000 + more for ms, more in zip_longest(asked, arm.on_top, fillvalue=0.0))
@@ -180,7 +182,7 @@ class Pool(Experiment[Parameters]):
     # --- measurement ----------------------------------------------------------------------------------------------
 
     async def measure(self, run: Run) -> None:
-        """Compare fresh and pooled requests over a long link, then send through all pools at once over a short one."""
+        """Compare fresh and pooled requests over a long link, then run all pools at the same time over a short link."""
         undo = await run.lab.link("access", "near", rtt_ms=self.p.rtt_ms)
         kinds: tuple[Kind, ...] = ("fresh", "pooled")
         for kind in kinds:
@@ -203,7 +205,7 @@ class Pool(Experiment[Parameters]):
         return Target(HOST, 443, f"/delay/{ms}", TRUST_ANCHOR)
 
     async def _drive(self, run: Run, name: str, *loads: Load) -> None:
-        """Run *loads* at once, with a pause before and after, so that counters of other parts do not mix in."""
+        """Run *loads* concurrently, with a pause before and after, so that counters of other parts are not included."""
         await asyncio.sleep(PAUSE)
         began = run.now()
         await asyncio.gather(*(load.run() for load in loads))
@@ -213,7 +215,7 @@ class Pool(Experiment[Parameters]):
     # --- conclusion -----------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Check what a pool saves, then compare each pool's waits with both models."""
+        """Check the latency that a pool saves, then compare each pool's waits with both models."""
         every = [r for requests in (*self.cold.values(), *(arm.requests for arm in self.arms)) for r in requests]
         failed = [request.error for request in every if request.error]
         run.findings.gate("requests that failed", "0", f"{len(failed)} {failed[:1] or ''}".strip(), not failed)
@@ -235,7 +237,7 @@ class Pool(Experiment[Parameters]):
         run.findings.chart(self._picture(run, dots))
 
     def _conclude_cold_start(self, run: Run) -> None:
-        """Check the round trips of connection set-up, and how many connections the kernel opened."""
+        """Check the round trips of connection set-up, and the number of connections that the kernel opened."""
         took = {kind: Estimate.of(r.service_time * 1000 for r in requests) for kind, requests in self.cold.items()}
         for kind, estimate in took.items():
             run.findings.row(f"a {kind} request", estimate)
@@ -250,9 +252,9 @@ class Pool(Experiment[Parameters]):
             run.findings.check_near(row, TOLERANCE_OPENS)
 
     def _conclude_in_use(self, run: Run) -> None:
-        """Check Little's law: rate times holding time are in use, whatever the pool's size and the distribution.
+        """Check Little's law: connections in use = rate · holding time, for any pool size and distribution.
 
-        The time that edge and origin add is known from the pooled requests over the long link.
+        The time that edge and origin add is measured with the pooled requests over the long link.
         """
         more = median(r.service_time for r in self.cold["pooled"]) * 1000 - self.p.rtt_ms - COLD_MS
         for kind in KINDS:
@@ -265,7 +267,7 @@ class Pool(Experiment[Parameters]):
             run.findings.check_near(run.findings.row(f"in use, {kind}", fmean(means)), TOLERANCE_IN_USE)
 
     def _conclude_kind(self, run: Run, kind: str, dots: list[tuple[float, float, float, float]]) -> bool:
-        """Add the rows of one distribution; return whether its waits are closer to its own model than to the other."""
+        """Add the rows of one distribution; return whether its waits are closer to its own model."""
         own, other, measured = [], [], []
         model = self._expected(kind)
         for arm in (arm for arm in self.arms if arm.kind == kind):
@@ -283,7 +285,7 @@ class Pool(Experiment[Parameters]):
         return abs(math.log(fmean(measured) / fmean(own))) < abs(math.log(fmean(measured) / fmean(other)))
 
     def _conclude_long_run(self, run: Run, arm: Arm, measured: Estimate, hold: float) -> None:
-        """Compare an arm with the mean of endless runs at its measured load, if the run is long enough."""
+        """If the run is long enough, compare an arm with the model's long-run mean at the measured load."""
         kind, seconds = self._expected(arm.kind), self.p.seconds - WARM_UP
         rate = len(arm.counted) / seconds
         if rate * hold > BUSIEST * arm.size:
@@ -299,7 +301,7 @@ class Pool(Experiment[Parameters]):
         )
         row = run.findings.row(_long_run(arm), measured)
         within = max(self.p.tolerance, STANDARD_ERRORS * scatter)
-        if within <= WIDEST:  # otherwise the run is too short
+        if within <= WIDEST:  # a wider tolerance means that the run is too short for this check
             run.findings.check_near(row, within)
 
     def _picture(self, run: Run, dots: dict[str, list[tuple[float, float, float, float]]]) -> Chart:
@@ -347,19 +349,19 @@ def _other(kind: str) -> str:
 
 
 def _mean_wait(kind: str, rate: float, hold: float, size: int) -> float:
-    """Return Erlang's or Crommelin's mean wait in ms; *hold* in seconds."""
+    """Return the mean wait in ms from Erlang's or Crommelin's formula; *hold* in seconds."""
     model = queueing.mm_c_wait if kind == "exponential" else queueing.md_c_wait
     return model(rate, hold, size) * 1000
 
 
 def _late(arm: Arm) -> float:
-    """Return the 99th percentile in ms of how late requests began, once the connections were open."""
+    """Return the 99th percentile of the start delay of requests in ms, counted when all connections are open."""
     lags = sorted(request.lag for request, _ in arm.counted)
     return lags[int(0.99 * len(lags))] * 1000 if lags else math.inf
 
 
 def _in_use(requests: Sequence[Request], begin: float, end: float) -> float:
-    """Return the mean number of connections in use, sampled ten times a second."""
+    """Return the mean number of connections in use from *begin* to *end*, sampled ten times a second."""
     taken = sorted(request.sent + (request.wait or 0.0) for request in requests)
     freed = sorted(request.done for request in requests)
     instants = [begin + i / 10 for i in range(int((end - begin) * 10))]
