@@ -27,7 +27,7 @@ class Placement:
     host: str
     port: int
     path: str
-    #: Name of the link whose delay is varied.
+    #: Names of the two ends of the link whose delay is varied.
     link: tuple[str, str]
     #: Whether the client already has an open connection.
     warm: bool

@@ -1,4 +1,4 @@
-"""`resolution`: a cold name costs one round trip to every server asked; each cache on the way saves its share."""
+"""Scenario `resolution`: an uncached name costs one round trip per name server asked; each cache saves some of them."""
 
 import time
 from collections import defaultdict
@@ -13,9 +13,9 @@ from theory import resolution
 from waterfall.lab import WAN, Links, links
 
 RESOLVER = "resolver"
-#: Milliseconds that a hop may add to its round trip: several processes wake up for each.
+#: Milliseconds that each hop may add to its round-trip time, because several processes wake up for it.
 PER_HOP_MS = 3.0
-#: Name servers whose query logs are read, and their addresses (a test compares them with the compose file).
+#: Addresses of the name servers whose query logs are read (a test compares them with the compose file).
 SERVERS = {
     "root-a": lab_address("10.53"),
     "root-b": lab_address("11.53"),
@@ -24,36 +24,38 @@ SERVERS = {
     "ns2": lab_address("30.53"),
     "ns-news": lab_address("20.54"),
 }
-#: From the root to the deepest zone: round-trip time in ms between the resolver and its nearest server (links.toml).
+#: Round-trip time in ms between the resolver and the nearest server of each zone, from the root to the deepest zone
+#: (links.toml).
 CHAIN = {".": 10.0, "com.": 20.0, "example.com.": 16.0, "news.example.com.": 16.0}
-#: Share of the queries that may find caches in another state than prepared: all hosts of the lab share the resolver.
+#: Share of queries that may find the caches in another state than prepared, because all hosts of the lab share the
+#: resolver.
 STRAY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What each cache holds before a query."""
+    """Contents of the resolver's and the client's cache before a query."""
 
     name: str
     qname: str
-    #: Closest enclosing zone whose servers the resolver knows; empty: it knows the answer.
+    #: Closest enclosing zone whose servers are in the resolver's cache; empty if the answer itself is cached.
     known: str
-    #: Whether the client has the answer in its own cache.
+    #: Whether the answer is in the client's own cache.
     client: bool = False
 
     @property
     def zone(self) -> str:
-        """The zone that holds the name."""
+        """The zone that contains the queried name."""
         return "news.example.com." if self.qname.startswith("news") else "example.com."
 
     @property
     def hops(self) -> int:
-        """Number of servers that the resolver has to ask."""
+        """Number of name servers that the resolver has to query."""
         return resolution.hops(self.zone, self.known) if self.known else 0
 
     @property
     def shortest(self) -> list[float]:
-        """Round-trip times in milliseconds to the nearest of each of these servers."""
+        """Round-trip times in ms from the resolver to the nearest server of each zone that it has to query."""
         way = list(CHAIN)[: list(CHAIN).index(self.zone) + 1]
         return [CHAIN[zone] for zone in way[len(way) - self.hops :]]
 
@@ -72,28 +74,28 @@ STATES = (
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One query and the path that it took."""
+    """One query, its response time, and the servers that were queried for it."""
 
     state: State
     #: Milliseconds until the response.
     took: float
-    #: Sum of the configured round-trip times of that path, in milliseconds.
+    #: Sum of the configured round-trip times to the client's resolver and to the servers queried, in milliseconds.
     predicted: float
-    #: Servers that the resolver reports to have asked.
+    #: Servers that the resolver queried, as it reports them.
     asked: tuple[str, ...]
-    #: Epoch seconds of query and response.
+    #: Epoch seconds of the query and of its response.
     since: float
     until: float
 
     def logged(self, logs: Iterable[tuple[float, str, str]]) -> tuple[str, ...]:
-        """Return the servers that logged this query; *logs* has (epoch second, server, qname)."""
+        """Return the servers whose logs contain this query; *logs* has (epoch second, server, qname)."""
         mine = (server for at, server, qname in logs if self.since <= at <= self.until and qname == self.state.qname)
         return tuple(sorted(mine))
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What can be varied."""
+    """Parameters that the user can vary."""
 
     isp_ms: tuple[float, ...] = parameter(
         (4.0, 20.0, 60.0), quick=(4.0, 20.0), unit="ms", low=1, high=500,
@@ -103,7 +105,7 @@ class Parameters:
 
 
 class Resolution(Experiment[Parameters]):
-    """The same names with caches in six states, checked against the query logs of the name servers."""
+    """Queries for the same names with caches in six states, checked against the query logs of the name servers."""
 
     name = "resolution"
     claim = (
@@ -136,16 +138,16 @@ class Resolution(Experiment[Parameters]):
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.answered: dict[tuple[State, float], list[Answered]] = defaultdict(list)
-        #: Query logs of the name servers: (epoch second, server, qname).
+        #: Query log entries of all name servers: (epoch second, server, qname).
         self.logs: list[tuple[float, str, str]] = []
 
     def duration(self) -> float:
-        """Each query takes its path, and about a dozen admin requests before and after it."""
+        """Return the expected seconds: the path of each query, and about a dozen admin requests before and after it."""
         per_repeat = sum(each.hops for each in STATES) * 0.025 + len(STATES) * 0.12
         return 3 + len(self.p.isp_ms) * self.p.repeats * per_repeat
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return hops, and times on the shortest path according to links.toml."""
+        """Predict hops, and times on the shortest path according to links.toml, for each cache state."""
         predicted = {f"servers asked, {each.name}": Quantity(each.hops, "servers") for each in STATES}
         for each in STATES:
             ms = 0.0 if each.client else resolution.cold_ms(self.p.isp_ms[0], each.shortest)
@@ -153,7 +155,7 @@ class Resolution(Experiment[Parameters]):
         return predicted
 
     async def measure(self, run: Run) -> None:
-        """Prepare the caches, query, and read which servers were asked."""
+        """Prepare the caches, send the queries, and read which servers the resolver asked."""
         configured = await run.blocking(links, WAN)
         if configured is None:
             run.skip("wan does not report how its links are configured")
@@ -169,7 +171,7 @@ class Resolution(Experiment[Parameters]):
         self.logs = await run.blocking(client.logs)
 
     def conclude(self, run: Run) -> None:
-        """Compare times with paths, and the resolver's account with the servers' logs."""
+        """Compare times with predicted paths, and the servers that the resolver reports with the servers' own logs."""
         found = run.findings
         run.raw["answered"] = {
             f"{state.name} at {rtt:g} ms": [(a.took, a.predicted, a.asked) for a in every]
@@ -192,10 +194,10 @@ class Resolution(Experiment[Parameters]):
         found.chart(self._by_layer())
 
     def _time(self, run: Run, state: State) -> None:
-        """Add a row for the first round-trip time, and a check over all of them against the path really taken."""
+        """Add a row for the first round-trip time, and check all of them against the path that was really taken."""
         shown = self.answered[state, self.p.isp_ms[0]]
         run.findings.row(f"time, {state.name}", Estimate.of([a.took for a in shown]))
-        # A busy machine only ever adds time: the shortest of the repeats stands for the round trips.
+        # A busy machine can only add time, so the shortest of the repeats is used.
         rest = [min(a.took - a.predicted for a in every) for (of, _), every in self.answered.items() if of is state]
         room = 0.5 if state.client else PER_HOP_MS * (1 + state.hops)
         worst = max(rest, key=abs, default=float("nan"))
@@ -246,7 +248,7 @@ class Resolution(Experiment[Parameters]):
 
 
 class _Client:
-    """Prepares the caches and queries as a client does; blocking."""
+    """Blocking client that prepares the caches and then queries as an ordinary client does."""
 
     def __init__(self, run: Run, configured: Links, *, forgets: bool) -> None:
         self._admin, self._links, self._forgets = run.lab.admin, configured, forgets
@@ -255,7 +257,7 @@ class _Client:
         self._hosts = {address: server for server, address in SERVERS.items()}
 
     def learn_distances(self) -> None:
-        """Let the resolver measure its distance to each server, so that it prefers the near ones."""
+        """Let the resolver measure its round-trip time to each server, so that it prefers the nearest ones."""
         for _ in range(6):
             for state in (COLD, DEEPER):
                 self._flush(all=True)
@@ -263,7 +265,7 @@ class _Client:
                 self._stub.resolve(state.qname)
 
     def ask(self, state: State, rtt: float) -> Answered:
-        """Prepare the caches, query, and read which servers were asked."""
+        """Prepare the caches, send one query, and read which servers the resolver asked."""
         self._prepare(state)
         since, began = time.time(), time.perf_counter()
         answer = self._stub.resolve(state.qname)
@@ -289,12 +291,12 @@ class _Client:
         self._admin.call(RESOLVER, "POST", "/admin/cache/flush", what)
 
     def _servers_asked(self, state: State, since: float) -> list[str]:
-        """Return the addresses that the resolver asked for our last query; none if it knew the answer."""
+        """Return the addresses that the resolver asked for our last query; empty if it had the answer in its cache."""
         found = self._admin.call(RESOLVER, "GET", f"/admin/resolutions?qname={state.qname}&limit=1")
         return [str(hop["server"]) for hop in found[0]["hops"]] if found and found[0]["time"] >= since else []
 
     def logs(self) -> list[tuple[float, str, str]]:
-        """Return the query logs of the name servers: (epoch second, server, qname)."""
+        """Return the query logs of all name servers: (epoch second, server, qname)."""
         return [
             (float(query["time"]), server, str(query["qname"]).rstrip("."))
             for server in SERVERS
@@ -303,5 +305,5 @@ class _Client:
 
 
 def _middle(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the median, the smallest and the largest."""
+    """Return the median, the smallest and the largest value."""
     return median(values), min(values), max(values)

@@ -1,4 +1,4 @@
-"""`slow-start`: how many bytes each round trip of a new connection delivers, to the segment; and of a warm one."""
+"""Scenario `slow-start`: exact number of bytes delivered in each round trip of a new and of a warm TCP connection."""
 
 import time
 from collections import Counter, defaultdict
@@ -12,28 +12,28 @@ from theory import slow_start
 from theory.slow_start import MSS
 
 HOST = "www.example.com"
-#: Round trips that are checked: in later ones a receive buffer of 256 KiB could be the limit.
+#: Number of round trips that are checked; in later ones, a receive buffer of 256 KiB could be the limit.
 ROUNDS = 4
-#: Bytes of each long response: a fifth round trip, so that its end does not cut the fourth short.
+#: Body size of each long response in bytes.  It takes a fifth round trip, so that the fourth is always a full window.
 LONG = 300_000
-#: Bytes of a response's head, give or take a few digits; the body follows in the same segment.
+#: Approximate size of a response's head in bytes; the body follows in the same segment.
 HEAD = 330
-#: Receive buffer in bytes: large enough that only the congestion window limits.
+#: The client's receive buffer in bytes, so large that only the congestion window limits the sender.
 BUFFER = 4 << 20
-#: The control's receive buffer: smaller than the first windows.
+#: The negative control's receive buffer in bytes, smaller than the first congestion windows.
 SMALL_BUFFER = 16 << 10
-#: Silence that separates two round trips, as a share of the round-trip time.
+#: Minimum silence between two round trips, as a share of the round-trip time.
 GAP = 0.5
 #: Seconds of silence before a warm connection is used again: several RTOs, each of which halves the window.
 IDLE = 3.0
 PORT = 80
-#: Connections whose window is read at the sender, and readings per second.
+#: Number of connections whose congestion window is read at the sender, and readings per second.
 WATCHED, WATCH_HZ = 3, 20
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What can be varied."""
+    """Parameters that the user can vary."""
 
     rtt_ms: float = parameter(
         120.0, quick=100.0, unit="ms", low=40, high=500, help="round-trip time between client and edge"
@@ -48,16 +48,16 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What arrived between two silences."""
+    """Data received in one round trip, that is, between two silences."""
 
-    #: Milliseconds from the request to its last byte.
+    #: Milliseconds from the request to the last byte of this round trip.
     at: float
-    #: Bytes that have arrived by then.
+    #: Total bytes received up to and including this round trip.
     received: int
 
 
 class SlowStart(Experiment[Parameters]):
-    """Responses over plain TCP, divided into round trips at the client, with the window read at the sender."""
+    """Responses over plain TCP, divided into round trips at the client; the sender's window is read as well."""
 
     name = "slow-start"
     claim = (
@@ -95,18 +95,18 @@ class SlowStart(Experiment[Parameters]):
         self.warm: list[list[Round]] = []
         self.idle: list[list[Round]] = []
         self.by_size: dict[int, list[list[Round]]] = defaultdict(list)
-        #: Readings at the sender: (bytes acknowledged, window in segments).
+        #: Readings at the sender: (bytes acknowledged, congestion window in segments).
         self.windows: set[tuple[int, int]] = set()
-        #: Longest time in milliseconds for which the receive window stopped the sender.
+        #: Longest time for which the receive window stopped the sender, in milliseconds.
         self.limited = 0.0
 
     def duration(self) -> float:
-        """Round trips, and the silence before the last request."""
+        """Return the expected seconds: all round trips, and the silence before the last request."""
         trips = self.p.repeats * (3 * (ROUNDS + 2) + 2 + sum(slow_start.rounds(n) + 2 for n in self.p.sizes))
         return 3 + trips * self.p.rtt_ms / 1000 + self.p.repeats * IDLE
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return bytes by round trip, and round trips by size."""
+        """Predict the bytes received after each round trip, and the round trips for each response size."""
         warm = _rounds(LONG, window=slow_start.window_after(LONG))
         return {
             **{_after(n): Quantity(slow_start.bytes_within(n), "bytes") for n in range(1, ROUNDS + 1)},
@@ -117,7 +117,7 @@ class SlowStart(Experiment[Parameters]):
         }
 
     async def measure(self, run: Run) -> None:
-        """Fetch over new, warm and idle connections, and responses of each size."""
+        """Fetch long responses over new, warm and idle connections, and responses of each size over new connections."""
         address = (await run.blocking(Stub().resolve, HOST)).rdata[0]
         await run.lab.link("access", "near", rtt_ms=self.p.rtt_ms)
         client = _Client(Address(HOST, address, PORT), SMALL_BUFFER if self.negative else BUFFER)
@@ -135,7 +135,11 @@ class SlowStart(Experiment[Parameters]):
             self.by_size[size].append(rounds(await run.blocking(client.once, size), gap))
 
     async def _watch(self, run: Run, client: "_Client", local: str) -> None:
-        """Read the windows of some connections at the sender; separately, since this takes more CPU than counters."""
+        """Read the congestion window of some connections at the sender.
+
+        These connections are separate from the measured ones, because reading TCP_INFO takes more CPU than
+            counters.
+        """
         run.phase("reading the sender's window")
         watch = {"hz": WATCH_HZ, "seconds": 60, "sockets": {"local_port": PORT}}
         await run.lab.call("edge", "POST", "/admin/recorder", watch)
@@ -148,7 +152,7 @@ class SlowStart(Experiment[Parameters]):
                 self.limited = max(self.limited, info.get("rwnd_limited_us", 0) / 1000)
 
     def conclude(self, run: Run) -> None:
-        """Compare byte by byte."""
+        """Compare received bytes and round trips with the prediction, exactly."""
         found = run.findings
         run.raw["cold"] = [[(round(r.at, 2), r.received) for r in each] for each in self.cold]
         for n in range(1, ROUNDS + 1):
@@ -162,8 +166,8 @@ class SlowStart(Experiment[Parameters]):
                 risen = int(edge.rise(name))
                 found.gate(f"{name} at the edge", "0", str(risen), risen == 0)
             # The host that reads the edge's counters is so near that an acknowledgement a few milliseconds late
-            # triggers a loss probe (RFC 8985 section 7.2).  On the measured connections a probe needs a round trip of
-            # silence, and a real loss would show in their round trips.
+            # triggers a loss probe (RFC 8985 section 7.2), so probes are subtracted.  On the measured connections a
+            # probe needs a round trip of silence, and a real loss would be visible in their round trips.
             again = int(edge.rise("Tcp.RetransSegs")) - int(edge.rise("TcpExt.TCPLossProbes"))
             found.gate("retransmissions at the edge, except loss probes", "0", str(max(0, again)), again <= 0)
         found.chart(self._staircase())
@@ -172,7 +176,7 @@ class SlowStart(Experiment[Parameters]):
 
     @staticmethod
     def _exact(run: Run, name: str, values: Sequence[int]) -> None:
-        """Check that most repeats agree exactly with theory."""
+        """Check that most repeats equal the predicted number exactly."""
         row = run.findings.row(name, _most_common(values))
         expected = int(row.predicted or 0)
         agree = sum(value == expected for value in values)
@@ -180,7 +184,7 @@ class SlowStart(Experiment[Parameters]):
         run.findings.check(name, f"{expected:,} in most of {len(values)}", got, 2 * agree > len(values))
 
     def _at_the_sender(self, run: Run) -> None:
-        """Compare the window in TCP_INFO with the bytes acknowledged at the same moment."""
+        """Check that the window in TCP_INFO matches the bytes acknowledged at the same moment."""
         name = "longest time for which the receive window stopped a watched sender, ms"
         run.findings.fact(name, self.limited)
         last = slow_start.bytes_within(ROUNDS)
@@ -253,7 +257,7 @@ class SlowStart(Experiment[Parameters]):
 
 
 class _Client:
-    """Requests over plain TCP and records when each piece arrives; blocking."""
+    """Blocking client that sends requests over plain TCP and records when each piece of the response arrives."""
 
     def __init__(self, to: Address, buffer: int) -> None:
         self._to, self._buffer = to, buffer
@@ -264,10 +268,10 @@ class _Client:
             return self._arrivals(connection, size)
 
     def thrice(self, size: int, idle: float) -> tuple[list[tuple[float, int]], ...]:
-        """Return the arrivals on one connection: when new, immediately afterwards, and after *idle* seconds."""
+        """Return the arrivals of three requests on one connection; the third follows after *idle* seconds."""
         with Connection(self._to, None, receive_buffer=self._buffer) as connection:
             first, second = self._arrivals(connection, size), self._arrivals(connection, size)
-            time.sleep(idle)  # the silence under study
+            time.sleep(idle)  # the idle period that the scenario studies
             return first, second, self._arrivals(connection, size)
 
     @staticmethod
@@ -276,7 +280,7 @@ class _Client:
 
 
 def rounds(arrivals: Sequence[tuple[float, int]], gap: float) -> list[Round]:
-    """Divide arrivals (milliseconds, bytes) into round trips: a silence of *gap* milliseconds starts the next one."""
+    """Divide arrivals (milliseconds, bytes) into round trips separated by at least *gap* milliseconds of silence."""
     found: list[Round] = []
     received, before = 0, 0.0
     for at, size in arrivals:
@@ -294,12 +298,12 @@ def _after(n: int) -> str:
 
 
 def _rounds(size: int, window: int = slow_start.INITIAL_WINDOW) -> int:
-    """Return the round trips for a head and a body of *size* bytes."""
+    """Return the predicted round trips for a head and a body of *size* bytes."""
     return slow_start.rounds(HEAD + size, window=window)
 
 
 def _steps(size: float) -> list[tuple[float, float]]:
-    """Return the kilobytes received after each round trip, until all *size* bytes have arrived."""
+    """Return the step curve (round trip, kilobytes received) until all *size* bytes have arrived."""
     points, n = [(0.0, 0.0)], 0
     while points[-1][1] * 1000 < size:
         n += 1
@@ -308,7 +312,7 @@ def _steps(size: float) -> list[tuple[float, float]]:
 
 
 def _most_common(values: Sequence[int]) -> Estimate:
-    """Return the value that most repeats agree on, with the range of all."""
+    """Return the most common value, with the smallest and largest as its range."""
     if not values:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
     value, _ = Counter(values).most_common(1)[0]

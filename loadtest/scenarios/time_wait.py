@@ -1,6 +1,6 @@
-"""`time-wait`: the side that closes first keeps the port for a minute; short connections run out of ports.
+"""Scenario `time-wait`: the side that closes first keeps the port for a minute, so short connections exhaust ports.
 
-`instruments.port_windows` makes the connections, `instruments.time_wait_charts` draws the charts.
+Module `instruments.port_windows` makes the connections; `instruments.time_wait_charts` draws the charts.
 """
 
 import asyncio
@@ -18,33 +18,34 @@ from theory import time_wait
 from theory.time_wait import WAIT, cure_factor
 from waterfall.churn import NO_PORT, Attempt
 
-#: First port of the first window, and last port of the last: inside the usual range, because ports outside it are
-#: ignored.
+#: First port of the first window and last port of the last window, within the usual range, because the kernel ignores
+#: ports outside it.
 FIRST_PORT, LAST_PORT = 33_000, 60_900
-#: Linux's TCP_TIMEWAIT_LEN is 60 s; its timer wheel may add up to a sixteenth.
+#: Longest expected TIME-WAIT in seconds: Linux's TCP_TIMEWAIT_LEN (60 s), to which the timer wheel may add up to a
+#: sixteenth.
 LONGEST_WAIT = 64.5
-#: Tick rates with which Linux is built (CONFIG_HZ); they determine the granularity of its timer wheel.
+#: Tick rates of usual Linux builds (CONFIG_HZ), which determine the granularity of the kernel's timer wheel.
 TICKS = (100, 250, 300, 1000)
-#: How late an attempt may start at the 99th percentile, in seconds and as a share of the earliest exhaustion.
+#: Largest start delay of an attempt at the 99th percentile, in seconds and as a share of the time until ports run out.
 MAX_LAG, MAX_LAG_SHARE = 0.1, 0.05
-#: Fewest ports of a window with which chance alone cannot fail a check: the second of exhaustion may be off by 5 %.
+#: Smallest window with which a check does not fail by chance: the time of exhaustion may be off by 5 %.
 FEWEST_PORTS = 128
-#: Seconds for which a port is in use before it waits: a round trip to connect and one to close, to the edge
+#: Seconds for which a connection uses its port before TIME-WAIT: one round trip to the edge to connect and one to close
 #: (links.toml).
 BUSY = 2 * 0.020
-#: The host with ``tcp_tw_reuse`` = 1 and two addresses (docker-compose.yml), and the number of addresses that each of
-#: its arms uses.
+#: Host with ``tcp_tw_reuse`` = 1 and two addresses (docker-compose.yml), and the number of source addresses in each of
+#: its arms.
 REUSER = "client"
 REUSING = {"tcp_tw_reuse": 1, "tcp_tw_reuse, two addresses": 2}
-#: Its attempts per second and port: more than two addresses can sustain.
+#: Connection attempts per second and port of `REUSER`, more than it can sustain even with two addresses.
 OVERLOAD = 4
-#: Seconds for which it makes connections: twelve times the wait of one second.
+#: Seconds for which `REUSER` makes connections: twelve times its TIME-WAIT of one second.
 REUSE_SECONDS = 12.0
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What can be varied."""
+    """Parameters that the user can vary."""
 
     ports: int = parameter(1024, quick=256, low=32, high=3000, help="source ports that each arm may use")
     rate: float = parameter(
@@ -56,7 +57,7 @@ class Parameters:
 
 
 class TimeWait(Experiment[Parameters]):
-    """Connections at a constant rate from a window of ports, and the cures against running out."""
+    """Connections at a constant rate from a window of source ports, and remedies against port exhaustion."""
 
     name = "time-wait"
     claim = (
@@ -91,33 +92,33 @@ class TimeWait(Experiment[Parameters]):
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.arms: dict[str, Arm] = {}
-        #: Attempts of `REUSER` by arm, and what it reports about its kernel.
+        #: Connection attempts of `REUSER` by arm, and the kernel settings that it reports.
         self.reusing: dict[str, list[Attempt]] = {}
         self.reuser: dict[str, Any] = {}
-        #: Sockets in TIME-WAIT on the edge at the end, for the ports of the arm in which the server closes first.
+        #: Final number of TIME-WAIT sockets on the edge, for the ports of the arm in which the server closes first.
         self.on_the_edge = 0
-        #: Measured factor of each cure.
+        #: Measured factor by which each remedy raises the sustainable rate.
         self.multiplied: dict[str, float] = {}
-        #: Step and phase of the kernel's timer wheel; hardly any step until it is known.
+        #: Step and phase of the kernel's timer wheel in seconds; the step is close to zero until it has been measured.
         self._wheel = (1e-3, 0.0)
-        #: Arms whose ports last longer, and arms whose ports last for ever, or nearly.
+        #: Arms whose ports last longer than the base arm's, and arms whose ports do not run out during the run.
         self._spread = ("two destinations", "twice the ports")
         self._spared = (f"{parameters.reuse} requests each", "server closes first", "reset instead")
 
     def duration(self) -> float:
-        """All arms run at the same time."""
+        """Return the expected seconds; all arms run at the same time."""
         return self.p.seconds + 3
 
     def _rates(self) -> tuple[float, ...]:
         return (self.p.rate / 2, self.p.rate, self.p.rate * 2)
 
     def _exhausted_at(self, rate: float, ports: int) -> float | None:
-        """Return the second in which ports run out, if that is well within the run."""
+        """Return the second in which ports run out, or None if that does not happen well within the run."""
         moment = time_wait.exhausted_at(rate, ports)
         return moment if moment is not None and moment < self.p.seconds - 1 else None
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return growth, seconds of exhaustion, and the factors of the cures."""
+        """Predict the growth of TIME-WAIT sockets, the time of exhaustion, and the factor of each remedy."""
         p = self.p
         predicted = {"sockets in TIME-WAIT, growth": Quantity(p.rate, "per s")}
         for rate in self._rates():
@@ -135,7 +136,7 @@ class TimeWait(Experiment[Parameters]):
         return predicted
 
     def _multipliers(self) -> dict[str, float]:
-        """Return the predicted factor of each cure on the sustainable rate."""
+        """Return the predicted factor by which each remedy raises the sustainable rate."""
         shown = self._exhausted_at(self.p.rate, 2 * self.p.ports) is not None
         spread = {"two destinations": cure_factor(destinations=2), "twice the ports": cure_factor(ports_ratio=2)}
         return {
@@ -145,7 +146,7 @@ class TimeWait(Experiment[Parameters]):
         }
 
     async def measure(self, run: Run) -> None:
-        """Run every arm at once, each from its own window, and the host that reuses ports."""
+        """Run all arms at the same time, each from its own window, together with the host that reuses ports."""
         address = (await run.blocking(Stub().resolve, HOST)).rdata[0]
         self._lay_out(run, set(waiting_ports("TIME-WAIT", "FIN-WAIT-2", "ESTABLISHED")))
         run.phase(f"{sum(arm.rate for arm in self.arms.values()):.0f} connections/s in {len(self.arms)} arms")
@@ -157,18 +158,19 @@ class TimeWait(Experiment[Parameters]):
             await asyncio.gather(Drive(self.arms, address, self.p.seconds).run(), *elsewhere)
         finally:
             announcing.cancel()
-        # By port: the edge may hold sockets of an earlier run, which expire meanwhile.
+        # Sockets are selected by port: the edge may also hold TIME-WAIT sockets of an earlier run, which expire
+        # meanwhile.
         held = await run.lab.call("edge", "GET", f"/admin/sockets?state=TIME-WAIT&local_port={PORT}")
         closed = self.arms["server closes first"]
         self.on_the_edge = sum(int(each["remote"].rpartition(":")[2]) in closed for each in held)
 
     @property
     def reuse_ports(self) -> int:
-        """Ports per window of the host that reuses them: so few that a wait of a minute would stop it."""
+        """Ports per window of the host that reuses ports, so few that a TIME-WAIT of a minute would exhaust them."""
         return max(8, round(self.p.rate * 3 / 8))
 
     async def _reuse(self, run: Run, address: str, name: str) -> None:
-        """Let `REUSER` open and close more connections than its few ports can sustain."""
+        """Make `REUSER` open and close more connections than its few ports can sustain."""
         ports, low = self.reuse_ports, FIRST_PORT + list(REUSING).index(name) * self.reuse_ports
         order = {
             "address": address, "port": PORT, "rate": OVERLOAD * ports, "seconds": min(self.p.seconds, REUSE_SECONDS),
@@ -179,7 +181,7 @@ class TimeWait(Experiment[Parameters]):
         self.reuser = answer
 
     def _lay_out(self, run: Run, taken: set[int]) -> None:
-        """Give each arm a window without *taken* ports, which still wait after an earlier run."""
+        """Give each arm a port window without *taken* ports, which are still in TIME-WAIT after an earlier run."""
         p = self.p
         first = "server" if self.negative else "client"
         wanted = [
@@ -203,13 +205,13 @@ class TimeWait(Experiment[Parameters]):
 
     @property
     def base(self) -> Arm:
-        """The arm with which all others are compared."""
+        """The arm to which all others are compared."""
         return self.arms[f"{self.p.rate:g}/s"]
 
     # --- conclusions ------------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Check growth, exhaustion and the square wave; then the cures."""
+        """Check the growth of TIME-WAIT sockets, port exhaustion and the square wave; then the remedies."""
         for arm in self.arms.values():
             arm.attempts.sort()
         run.raw["attempts"] = {name: arm.attempts for name, arm in self.arms.items()}
@@ -245,7 +247,7 @@ class TimeWait(Experiment[Parameters]):
         run.findings.gate("failures of another kind", "none", got, not other)
 
     def _growth(self, arm: Arm) -> float | None:
-        """Return how many sockets per second enter TIME-WAIT while ports last and none expires."""
+        """Return how many sockets per second enter TIME-WAIT while ports are available and none has expired."""
         ends = (time_wait.exhausted_at(arm.rate, arm.ports) or WAIT) if arm.exhausted_at is not None else WAIT
         ends = min(ends, self.p.seconds)
         points = [(at, float(n)) for at, n in arm.waiting if 0.2 * ends < at < 0.95 * ends]
@@ -269,12 +271,13 @@ class TimeWait(Experiment[Parameters]):
             until = min(self.p.seconds, WAIT)
             later = self.base.succeeded(gone, until)
             of = sum(1 for each in self.base.attempts if gone <= each.intended < until)
-            # A connection that an overloaded server resets leaves no TIME-WAIT, and its port is free again.
+            # A few may succeed: a connection that an overloaded server resets has no TIME-WAIT and frees its port at
+            # once.
             name = f"connections after that, until {until:g} s"
             run.findings.check(name, f"<= 1 % of {of}", str(later), later <= 0.01 * of)
 
     def _square_wave(self, run: Run) -> None:
-        """Check what comes after the wait, in a run that outlasts it."""
+        """If the run is long enough, check when ports become available again, and the outcome of all attempts."""
         if "the wait" not in self.predict():
             run.findings.leave_out(
                 "the square wave after the first minute: it needs a full run, at a rate that uses the ports up"
@@ -290,8 +293,8 @@ class TimeWait(Experiment[Parameters]):
         ok = WAIT <= again <= LONGEST_WAIT
         run.findings.row("the wait", again)
         run.findings.check("the wait", expected, f"{again:.2f} s", ok, value=again, low=WAIT, high=LONGEST_WAIT)
-        # Ports return when the timer wheel turns.  The first returned port gives its phase; the tick rate gives its
-        # step.
+        # Ports are released when the timer wheel turns.  The first released port shows the phase of the wheel, and the
+        # kernel's tick rate determines the step.
         turned = again - 0.5 / self.p.rate
         fits = {hz: self._agreement(time_wait.timer_step(hz), turned) for hz in TICKS}
         hz = max(fits, key=fits.__getitem__)
@@ -311,7 +314,7 @@ class TimeWait(Experiment[Parameters]):
         return sum(right) / len(right)
 
     def _cures(self, run: Run) -> None:
-        """Check which arms never run out, the factor of each cure, and where the sockets wait instead."""
+        """Check which arms never run out of ports, the factor of each remedy, and which side holds the sockets."""
         p, found = self.p, run.findings
         for name in self._spared:
             arm = self.arms[name]
@@ -342,10 +345,11 @@ class TimeWait(Experiment[Parameters]):
         found.check_near(found.row("on the edge, which closes first", self.on_the_edge), 0.1)
 
     def _measured_multipliers(self) -> dict[str, float]:
-        """Return the measured factor of each cure over the base arm.
+        """Return the measured factor of each remedy over the base arm.
 
-        For more ports, how much longer they last; for more requests per connection, how many fewer ports are taken; for
-        `tcp_tw_reuse`, the sustained rate over the one that is possible without it.
+        With more ports, the factor is how much longer they last.  With more requests per connection, it is how
+            many fewer ports are used.  With `tcp_tw_reuse`, it is the sustained rate divided by the sustainable
+            rate without it.
         """
         found = {}
         base, growth = self.base.exhausted_at, self._growth(self.base)
@@ -366,7 +370,7 @@ class TimeWait(Experiment[Parameters]):
 
 
 def sustained(attempts: Sequence[Attempt]) -> float:
-    """Return the successful connections per second after the first second, in which the free ports are used up."""
+    """Return the successful connections per second, excluding the first second, which uses the free ports."""
     done, points = 0, []
     for each in attempts:
         done += not each.error

@@ -1,6 +1,6 @@
-"""`ttl`: a long time to live delays changes, a short one loads servers and slows responses; both on one axis.
+"""Scenario `ttl`: a long TTL delays changes, and a short TTL increases server load and latency.
 
-This file has the caches; `instruments.ttl_move` has the clients that follow a moved name, or do not.
+This module measures the caches; `instruments.ttl_move` measures the clients of a name whose address changes.
 """
 
 import asyncio
@@ -20,29 +20,30 @@ from stub import AsyncStub, StubError
 from theory import ttl as theory
 
 RESOLVER = (lab_address("2.53"), 53)
-#: The zone's servers, the near one first.  The resolver may ask either.
+#: Authoritative servers of the zone, the near one first.  The resolver may query either of them.
 SERVERS = ("ns1", "ns2")
-#: Seconds by which a change is sent to the far server before the near one: it arrives after one and a half round trips
-#: (TCP connect, request), of 120 and of 20 ms.
+#: Seconds by which a change is sent to the far server before the near one.  A change arrives after one and a half round
+#: trips (TCP connect, request); the round-trip times are 120 and 20 ms.
 HEAD_START = 1.5 * (0.120 - 0.020)
 ZONE = "example.com."
 OLD, NEW = lab_address("20.10"), lab_address("30.10")
-#: Seconds between two reads of the servers' query logs, which hold 2,000 entries each.
+#: Interval in seconds at which the servers' query logs are read; each log holds 2,000 entries.
 LOG_INTERVAL = 2.0
-#: Most queries for each name within T after the change, and least seconds between two of them, which leave the resolver
-#: time for other work.
+#: Maximum number of queries for each name within T after the change, and minimum interval in seconds between two
+#: queries, which leaves the resolver time for other work.
 ROUNDS, SPACING = 2, 0.004
-#: The name that moves: each client asks for its own name below it, so that each has its own record in the resolver.
+#: Parent of the names that move.  Each client queries its own name below it, so that each has its own record in the
+#: resolver.
 MOVING = "move"
-#: Seconds within which the clients start.
+#: Seconds over which the starts of the clients are spread.
 START = 5.0
-#: Largest error of a hit rate.
+#: Largest absolute error of a measured hit rate.
 HITS = 0.03
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What can be varied."""
+    """Parameters that the user can vary."""
 
     ttl_s: tuple[float, ...] = parameter(
         (1.0, 3.0, 10.0, 30.0), quick=(1.0, 2.0, 4.0), unit="s", low=1, high=300,
@@ -70,7 +71,7 @@ class Parameters:
 
 
 class Ttl(Experiment[Parameters]):
-    """Hit rates of one cache by TTL; then a change: which caches and clients still use the old address."""
+    """Cache hit rates by TTL, then the caches and clients that still use the old address after a change."""
 
     name = "ttl"
     claim = (
@@ -104,25 +105,26 @@ class Ttl(Experiment[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: By TTL: queries, and queries at the authoritative servers, while hits are counted.
+        #: Number of queries sent, and of queries that reached the authoritative servers, by TTL, while hits are
+        #: counted.
         self.asked: Counter[float] = Counter()
         self.upstream: Counter[float] = Counter()
         self.lost = 0
         self.starved: list[str] = []
-        #: By TTL: (seconds since the change, whether the answer was the old one).
+        #: Answers by TTL: (seconds since the change, whether the answer was the old address).
         self.answers: dict[float, list[tuple[float, bool]]] = defaultdict(list)
-        #: The longest TTL, which is also that of the name that moves.
+        #: Longest TTL in seconds; the name that moves has the same TTL.
         self.longest = max(parameters.ttl_s)
         p = parameters
         self.move = Move(self.longest, p.requests, p.clients, p.answer_s, p.connection_s)
         self._seen: set[tuple[str, float, str]] = set()
 
     def duration(self) -> float:
-        """Filling the caches, counting, and the time until the last client has moved."""
+        """Return the expected seconds to fill the caches, count hits and wait until the last client has moved."""
         return 2 + self.longest + 1 / self.p.rate + self.p.seconds + self.move.gone + REMAIN
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return hit rates, old answers, and where the clients connect."""
+        """Predict hit rates, the share of old answers, and the servers to which clients connect."""
         p, predicted = self.p, {}
         for ttl in p.ttl_s:
             hits = theory.hit_rate(p.rate, ttl)
@@ -137,7 +139,7 @@ class Ttl(Experiment[Parameters]):
         return 1 - theory.hit_rate(self.p.rate, ttl) + theory.wrong_share(self.p.rate, ttl, self.p.changes_s)
 
     async def measure(self, run: Run) -> None:
-        """Fill the caches, count hits, change the records."""
+        """Fill the caches, count hits, then change the records and sample the answers."""
         for ttl in self.p.ttl_s:
             await self._publish(run, f"*.ttl-{ttl:g}", ttl, OLD)
         await self._publish(run, f"*.{MOVING}", self.longest, OLD)
@@ -163,14 +165,16 @@ class Ttl(Experiment[Parameters]):
             await asyncio.gather(*running, *living, return_exceptions=True)
         for ttl, load in loads.items():
             self.lost += load.lost
-            # Queries may be late by a twentieth of the shortest TTL, since that is the time scale of the measurement.
+            # Queries may be late by a twentieth of the shortest TTL, which is the shortest interval that the
+            # measurement has to resolve.
             starved = load.starvation(min(self.p.ttl_s)).reasons
             self.starved += [f"T = {ttl:g} s: {reason}" for reason in starved if "CPU" in reason]
 
     async def _fill(self, moving: Sequence[str]) -> None:
-        """Query every name once, evenly spread over the time between two fetches of it, all ending now.
+        """Query every name once, so that its record has a random age, as in a cache that has run for a long time.
 
-        Records that were fetched together would expire together; this is the state of a cache that has run for long.
+        The queries are spread evenly over the mean time between two fetches of a name, and all end now.
+            Records that are fetched at the same moment would also expire at the same moment.
         """
         kinds = [(self._names(ttl), ttl + 1 / self.p.rate) for ttl in self.p.ttl_s]
         kinds.append((list(moving), self.longest + 1 / self.move.others))
@@ -185,7 +189,7 @@ class Ttl(Experiment[Parameters]):
 
     def _queries(self, names: Sequence[str], rate: float, run: Run) -> Queries:
         shape = constant(len(names) * rate, self.duration() + 30)
-        # Every load has a seed of its own: with a shared one, chance would hit all of them alike.
+        # Every load has its own seed: with the same seed, the random errors of all loads would be equal.
         schedule = Schedule(shape, "exponential", run.rng.getrandbits(32))
         return Queries(RESOLVER, names, schedule, seed=run.rng.getrandbits(32))
 
@@ -199,7 +203,7 @@ class Ttl(Experiment[Parameters]):
 
     async def _count(self, run: Run, loads: Mapping[float, Queries]) -> None:
         run.phase(f"counting hits, {sum(load.schedule.shape.rate(1) for load in loads.values()):.0f} queries/s")
-        # All containers share one clock, so queries here and at the servers are counted over the same seconds.
+        # All containers use the same clock, so queries are counted over the same interval here and at the servers.
         begin, before = time.time(), {ttl: load.answered for ttl, load in loads.items()}
         end = begin + self.p.seconds
 
@@ -207,14 +211,14 @@ class Ttl(Experiment[Parameters]):
             for ttl, load in loads.items():
                 self.asked[ttl] = load.answered - before[ttl]
 
-        # Reading the logs takes time, which must not lengthen the interval.
+        # End the interval with a timer, because reading the logs takes time that must not lengthen it.
         asyncio.get_running_loop().call_later(self.p.seconds, ended)
         while time.time() < end:
             await asyncio.sleep(LOG_INTERVAL)
             await self._read_logs(run, begin, end)
 
     async def _read_logs(self, run: Run, begin: float, end: float) -> None:
-        """Count the queries at the authoritative servers since the last read."""
+        """Count the queries that the authoritative servers have logged since the last call."""
         for server in SERVERS:
             for each in await run.lab.call(server, "GET", "/admin/queries?limit=2000"):
                 key = (server, each["time"], each["qname"])
@@ -236,7 +240,7 @@ class Ttl(Experiment[Parameters]):
             await run.until(self.move.moved + self.move.end)
 
     async def _switch(self, run: Run, owner: str, ttl: float) -> None:
-        """Publish the new address at both servers so that it takes effect at the same moment, whichever is asked."""
+        """Publish the new address at both servers so that it takes effect at the same moment on both."""
         near, far = SERVERS
         async with asyncio.TaskGroup() as group:
             group.create_task(self._publish(run, owner, ttl, NEW, (far,)))
@@ -244,9 +248,9 @@ class Ttl(Experiment[Parameters]):
             await self._publish(run, owner, ttl, NEW, (near,))
 
     async def _sample(self, run: Run, ttl: float) -> None:
-        """Query until the old answer must be gone; a slow answer delays no other query.
+        """Query repeatedly until no cache may return the old answer; a slow answer does not delay other queries.
 
-        Names follow each other evenly over T: drawn at random, they would add half as much scatter again.
+        Names are queried at even intervals over T; random intervals would increase the scatter by half.
         """
         began, step = run.now(), max(SPACING, ttl / (ROUNDS * self.p.names))
         names = self._names(ttl)
@@ -268,7 +272,7 @@ class Ttl(Experiment[Parameters]):
     # --- conclusions ------------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Check hit rates and how old answers fade; then the clients."""
+        """Check hit rates and the decreasing share of old answers, then the clients."""
         found, total = run.findings, sum(self.asked.values())
         run.raw["answers after the change"] = {
             f"T = {ttl:g} s": [(round(at, 3), old) for at, old in answers] for ttl, answers in self.answers.items()
@@ -363,7 +367,7 @@ class Ttl(Experiment[Parameters]):
 
 
 async def _resolve(name: str, after: float = 0.0) -> str:
-    """Return the address of *name*, resolved without a cache after some seconds; empty if there is no answer."""
+    """Wait *after* seconds, resolve *name* without a cache, and return its address; empty if there is no answer."""
     await asyncio.sleep(after)
     try:
         return (await AsyncStub([RESOLVER]).resolve(name)).rdata[0]
