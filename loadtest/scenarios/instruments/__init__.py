@@ -1,4 +1,4 @@
-"""What scenarios measure and draw with: clients, in-memory handshakes, the analysis of answers, and charts.
+"""Measuring and plotting code of the scenarios: clients, in-memory handshakes, response analysis and charts.
 
-A scenario's own file keeps its claim, parameters, prediction and conclusion.
+The scenario's own module keeps its claim, parameters, prediction and conclusion.
 """

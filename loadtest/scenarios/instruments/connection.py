@@ -1,4 +1,4 @@
-"""An HTTP connection over blocking sockets that times each phase; all latency scenarios use it."""
+"""Blocking HTTP connection that measures the duration of each phase; all latency scenarios use it."""
 
 import socket
 import ssl
@@ -12,14 +12,14 @@ from waterfall.tls import TlsSocket
 from wireformat.http1 import HttpError, get
 from wireformat.http1_reader import ResponseReader
 
-#: Seconds without a byte after which a step fails.
+#: Seconds without data after which connecting, the handshake or a request fails.
 TIMEOUT = 10.0
 AGENT = "User-Agent: firstbyte"
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a connection goes, and the name that the certificate must have."""
+    """Server address to connect to, and the host name that its certificate must contain."""
 
     host: str
     address: str
@@ -28,7 +28,7 @@ class Address:
 
 @dataclass(slots=True)
 class Times:
-    """Milliseconds of each phase; 0 for a phase that was not needed."""
+    """Duration of each phase of a request in milliseconds; 0 for a phase that was not needed."""
 
     connect: float = 0.0
     tls: float = 0.0
@@ -37,12 +37,12 @@ class Times:
 
     @property
     def ttfb(self) -> float:
-        """Milliseconds from the start of the request, connecting included, to the first byte of the response."""
+        """Milliseconds from the start of the request, with connection set-up, to the first byte of the response."""
         return self.connect + self.tls + self.first_byte
 
 
 class Connection:
-    """A connection, opened at once; `ask` may be called repeatedly while the server keeps it open."""
+    """HTTP connection, opened by the constructor; `ask` may be called repeatedly while the server keeps it open."""
 
     def __init__(
         self,
@@ -53,20 +53,21 @@ class Connection:
         receive_buffer: int = 0,
         timeout: float = TIMEOUT,
     ) -> None:
-        """Connect, and run the TLS handshake if there is a *context*.
+        """Connect, and run the TLS handshake if *context* is given.
 
         Args:
-            to: the server.
-            context: None for plain TCP.
-            session: session to resume.
-            receive_buffer: bytes of the receive buffer, which bounds the window; 0: the system's default.
-            timeout: seconds without a byte after which a step fails.
+            to: server address and host name.
+            context: TLS settings; None for plain TCP.
+            session: TLS session to resume.
+            receive_buffer: size of the receive buffer in bytes, which limits the receive window; 0 for the
+                system's default.
+            timeout: seconds without data after which a phase fails.
 
         Raises:
-            OSError: connecting or the handshake failed.
+            OSError: connecting or the TLS handshake failed.
         """
         self.to = to
-        #: Duration of connect and handshake, until the first request's times include it.
+        #: Durations of connect and TLS handshake, until they are added to the first request's times.
         self.opening = Times()
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.channel: TlsSocket | None = None
@@ -95,12 +96,12 @@ class Connection:
 
     @property
     def session(self) -> ssl.SSLSession | None:
-        """The session that the next connection may resume; TLS 1.3 sends its ticket after the handshake."""
+        """The TLS session that the next connection may resume; in TLS 1.3 the ticket arrives after the handshake."""
         return self.channel.tls.object.session if self.channel is not None else None
 
     @property
     def resumed(self) -> bool:
-        """Whether the handshake resumed a session."""
+        """Whether the TLS handshake resumed a session."""
         return self.channel is not None and bool(self.channel.tls.object.session_reused)
 
     @property
@@ -109,10 +110,10 @@ class Connection:
         return (self.channel.sent, self.channel.received) if self.channel is not None else (0, 0)
 
     def ask(self, path: str) -> Times:
-        """Send a GET request and read its response; the first request's times include opening.
+        """Send a GET request and read its response; the first request's times include connection set-up.
 
         Raises:
-            OSError: the connection ended early, or the response is not HTTP.
+            OSError: the connection ended early, or the response is not valid HTTP.
         """
         times, self.opening = self.opening, Times()
         response = ResponseReader()
@@ -129,15 +130,16 @@ class Connection:
         raise ConnectionError(f"{self.to.host}: the connection ended before the response was complete")
 
     def arrivals(self, path: str, *, last: bool = False) -> Iterator[tuple[float, bytes]]:
-        """Send a GET request and yield the response as it arrives: (milliseconds since the request, bytes).
+        """Send a GET request and yield each piece of the response as (milliseconds since the request, bytes).
 
         Args:
-            path: of the request.
-            last: ask the server to close afterwards.  The response then ends with the stream and is not parsed, so that
-                it may be corrupt.
+            path: request path.
+            last: whether to ask the server to close afterwards.  The response then ends at the end of the
+                stream and is not parsed, so that it may be corrupt.
 
         Raises:
-            OSError: the connection ended early, or the response is not HTTP; everything before was yielded.
+            OSError: the connection ended early, or the response is not valid HTTP; all earlier pieces have been
+                yielded.
         """
         self.opening = Times()
         response = ResponseReader()
@@ -151,7 +153,7 @@ class Connection:
             raise ConnectionError(f"{self.to.host}: the connection ended before the response was complete")
 
     def close(self) -> None:
-        """Close first, without waiting for the server."""
+        """Close the connection without waiting for the server to close it."""
         with suppress(OSError):
             if self.channel is not None:
                 self.channel.close_notify()

@@ -1,8 +1,8 @@
-"""Compares a response that crossed a corrupting link with what was sent (scenario `integrity`).
+"""Comparison of a response received over a corrupting link with the bytes that were sent (scenario `integrity`).
 
-The origin's ``/bytes/N`` repeats 0, 1, … 255, so any two different aligned 16-bit words differ in both bytes, wherever
-a segment begins.  Two words that are swapped, or of which one grows by 257 and the other shrinks by 257, leave exactly
-four wrong bytes.
+The body of the origin's ``/bytes/N`` repeats 0, 1, … 255, so any two different aligned 16-bit words differ in both
+bytes, regardless of where a segment begins.  Both swapping two words, and adding 257 to one word while subtracting 257
+from another, change exactly four bytes.
 """
 
 import re
@@ -10,46 +10,46 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-#: Wrong bytes per corrupted packet with `swap16`, and with `plusminus` by `K`.
+#: Wrong bytes per corrupted packet, for `swap16` and for `plusminus` with `K`.
 WRONG_PER_PACKET = 4
-#: Adds one to both bytes of a word, and subtracts one from both of another.
+#: Amount that `plusminus` adds to one 16-bit word and subtracts from another: 1 in each byte.
 K = 257
 _PERIOD = bytes(range(256))
 _BLOCK = 4096
-#: Parts of a head that change between responses: times, and whether the edge's upstream connection was new.
+#: Parts of a response head that differ between responses: times, and whether the edge's upstream connection was new.
 _VARIES = re.compile(rb'\d+|desc="\w+"')
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """One response, and what the router and our kernel counted meanwhile."""
+    """One response, with the counters of the router and of our kernel for its duration."""
 
-    #: Packets that `wan` corrupted.
+    #: Number of packets that `wan` corrupted.
     corrupted: int
-    #: How many of them reached the application.
+    #: Number of corrupted packets that TCP delivered to the application.
     delivered: int
-    #: Wrong bytes of the body, and bytes of the body that arrived.
+    #: Number of wrong bytes in the body, and number of body bytes received.
     wrong: int
     received: int
-    #: Segments that our kernel dropped because of their checksum.
+    #: Number of segments that our kernel dropped because of a wrong checksum.
     dropped: int
-    #: Whether the connection ended before the response was complete, as TLS does.
+    #: Whether the connection ended before the response was complete, as TLS connections do after corruption.
     ended: bool
-    #: Whether the body has the right CRC-32; the head is not covered.
+    #: Whether the CRC-32 of the body is correct; it does not cover the head.
     crc_holds: bool
-    #: Segments that arrived twice: one copy is discarded, corrupt or not.
+    #: Number of segments received twice; TCP discards one copy, whether it is corrupt or not.
     duplicates: int = 0
-    #: Whether the head is wrong.
+    #: Whether the response head contains wrong bytes.
     head_is_wrong: bool = False
 
 
 def body(size: int) -> bytes:
-    """Return the body of ``/bytes/N`` as the origin sends it."""
+    """Return the body of ``/bytes/N`` as the origin sends it, for *size* bytes."""
     return (_PERIOD * (size // 256 + 1))[:size]
 
 
 def wrong_bytes(received: bytes, expected: bytes) -> int:
-    """Return how many bytes differ, as far as *received* goes."""
+    """Return the number of bytes that differ, within the length of *received*."""
     count = 0
     for at in range(0, len(received), _BLOCK):
         ours, theirs = received[at : at + _BLOCK], expected[at : at + _BLOCK]
@@ -59,14 +59,15 @@ def wrong_bytes(received: bytes, expected: bytes) -> int:
 
 
 def same_head(head: bytes, clean: bytes) -> bool:
-    """Return whether two heads are equal except for the parts that always change."""
+    """Return whether two response heads are equal, ignoring the parts that differ between any two responses."""
     return _VARIES.sub(b"#", head) == _VARIES.sub(b"#", clean)
 
 
 def delivered(wrong: int, *, head_is_wrong: bool) -> int:
-    """Return how many corrupted packets explain *wrong* bytes in the body and a head that is wrong or not.
+    """Return the number of corrupted packets that were delivered, inferred from the wrong bytes in body and head.
 
-    The two words of one packet may lie on both sides of the end of the head; then the body holds half of the damage.
+    If the two corrupted words of one packet lie on different sides of the end of the head, the body has only half
+        of that packet's wrong bytes.
     """
     whole, rest = divmod(wrong, WRONG_PER_PACKET)
     return whole + (1 if rest or head_is_wrong else 0)
@@ -75,19 +76,19 @@ def delivered(wrong: int, *, head_is_wrong: bool) -> int:
 def compare(
     stream: bytes, size: int, clean_head: bytes, *, ended: bool, corrupted: int, dropped: int = 0, duplicates: int = 0
 ) -> Fetch:
-    """Compare what arrived with what was sent.
+    """Compare a received response with the response that was sent.
 
     Args:
-        stream: head and body, as far as they arrived.
-        size: bytes of the body that was sent.
+        stream: received bytes, head and body.
+        size: length of the body that was sent, in bytes.
         clean_head: head of an uncorrupted response.
         ended: whether the connection ended early.
-        corrupted: packets that `wan` corrupted meanwhile.
-        dropped: segments that our kernel dropped meanwhile.
+        corrupted: packets that `wan` corrupted during the response.
+        dropped: segments that our kernel dropped during the response.
         duplicates: segments that arrived twice.
     """
-    # Corruption changes no length: the body is the last *size* bytes.  If the connection ended early, the head ends at
-    # the first blank line.
+    # Corruption does not change lengths, so the body of a complete response is its last *size* bytes.  If the
+    # connection ended early, the head ends at the first blank line.
     split = stream.find(b"\r\n\r\n") + 4 if ended else max(0, len(stream) - size)
     head, received = stream[:split], stream[split:]
     expected = body(size)
@@ -107,5 +108,5 @@ def compare(
 
 
 def total(fetches: Iterable[Fetch], name: str) -> int:
-    """Return the sum of one of their counts."""
+    """Return the sum of the field *name* over all *fetches*."""
     return sum(int(getattr(each, name)) for each in fetches)

@@ -1,6 +1,6 @@
-"""CPU time, bytes and flights of TLS handshakes in memory, for every kind that this OpenSSL supports.
+"""CPU time, bytes and flights of in-memory TLS handshakes, for every kind that the installed OpenSSL supports.
 
-Part of the scenario `handshake`.
+Used by the scenario `handshake`.
 """
 
 import ssl
@@ -13,27 +13,27 @@ from experiments import Bars, Chart, Curve, Panel, Run
 from scenarios.instruments import memory_handshake
 from theory import handshake, slow_start
 
-#: First version with ML-DSA certificates and X25519MLKEM768.
+#: First OpenSSL version with ML-DSA certificates and X25519MLKEM768.
 POST_QUANTUM_OPENSSL = (3, 5)
-#: Bytes by which a flight may differ from theory: an ECDSA signature in DER has 70 to 72.
+#: Bytes by which a flight may differ from theory, because an ECDSA signature in DER has 70 to 72 bytes.
 SIGNATURE_VARIES = 4
-#: Handshakes per chain length: their bytes hardly vary.
+#: Number of handshakes per chain length; a few are enough, because their size hardly varies.
 PER_CHAIN = 21
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of handshake."""
+    """One kind of TLS handshake: key type, version, and options."""
 
     key: str
     version: handshake.Protocol = "TLSv1.3"
     resumed: bool = False
-    #: Whether the client authenticates as well.
+    #: Whether the client authenticates with a certificate as well.
     mutual: bool = False
     intermediates: int = 1
-    #: The only key exchange group that the server accepts.
+    #: The only key exchange group that the server accepts; None for OpenSSL's default.
     group: str | None = None
-    #: Whether the client guesses a group that the server does not accept (RFC 8446 section 4.1.4).
+    #: Whether the client's first key share is for a group that the server does not accept (RFC 8446 section 4.1.4).
     wrong_guess: bool = False
 
     @property
@@ -45,16 +45,16 @@ class Kind:
 
     @property
     def flight_row(self) -> str:
-        """Name of the row for the server's flight with a chain of this length."""
+        """Name of the results row for the size of the server's first flight with this chain length."""
         return f"server's flight, {self.key}, {_INTERMEDIATES[self.intermediates]}"
 
     @property
     def round_trips(self) -> int:
-        """Predicted flights of the server that the client waits for."""
+        """Predicted number of server flights that the client waits for."""
         return handshake.tls_round_trips(self.version, resumed=self.resumed, hello_retry=self.wrong_guess)
 
     def ends(self) -> memory_handshake.Ends:
-        """Return a client and a server for this kind of handshake."""
+        """Return a client and a server that perform this kind of handshake."""
         return memory_handshake.Ends(
             self.key, self.version, curve=self.group, intermediates=self.intermediates, mutual=self.mutual
         )
@@ -64,7 +64,7 @@ _INTERMEDIATES = ("no intermediate", "one intermediate", "two intermediates")
 ECDSA, RSA = memory_handshake.KEYS
 FULL, RESUMED, MUTUAL = Kind(ECDSA), Kind(ECDSA, resumed=True), Kind(ECDSA, mutual=True)
 CLASSIC = Kind(ECDSA, group="X25519")
-#: Kinds that every supported OpenSSL can do.
+#: Kinds of handshake that every supported OpenSSL version can perform.
 EVERYWHERE = (
     Kind(ECDSA, "TLSv1.2"), Kind(ECDSA, "TLSv1.2", resumed=True), FULL, RESUMED,
     Kind(RSA, "TLSv1.2"), Kind(RSA, "TLSv1.2", resumed=True), Kind(RSA), Kind(RSA, resumed=True),
@@ -79,25 +79,26 @@ CHAINS = tuple(
 
 
 def supports_post_quantum(version: tuple[Any, ...] = ssl.OPENSSL_VERSION_INFO) -> bool:
-    """Return whether OpenSSL has ML-DSA certificates and prefers X25519MLKEM768 by default."""
+    """Return whether this OpenSSL version has ML-DSA certificates and prefers X25519MLKEM768 by default."""
     return version >= POST_QUANTUM_OPENSSL
 
 
 class HandshakeCosts:
-    """Measures handshakes in memory and compares them with theory."""
+    """Measures in-memory handshakes and compares them with theory."""
 
     def __init__(self) -> None:
         self.costs: dict[Kind, memory_handshake.Cost] = {}
         self.chains: dict[Kind, memory_handshake.Cost] = {}
-        #: Server CPU time of RSA over ECDSA: the median of handshakes a few milliseconds apart.
+        #: Server CPU time of an RSA handshake divided by that of an ECDSA handshake: the median over pairs that run a
+        #: few milliseconds apart.
         self.rsa_ratio = 0.0
-        #: DER bytes of the certificates sent, and predicted bytes of the server's first flight.
+        #: DER bytes of each certificate sent, and predicted bytes of the server's first flight.
         self.certificates: dict[Kind, tuple[int, ...]] = {}
         self.predicted: dict[Kind, int] = {}
 
     def predict(self, kind: Kind, certificates: tuple[int, ...]) -> int:
-        """Store and return the bytes of the server's flight for certificates of these DER sizes."""
-        # Every OpenSSL with ML-DSA has the hybrid group as well.
+        """Store and return the predicted bytes of the server's first flight for certificates of these DER sizes."""
+        # Every OpenSSL version with ML-DSA also has the hybrid group X25519MLKEM768.
         hybrid = kind.group is None and (supports_post_quantum() or kind.key in memory_handshake.POST_QUANTUM_KEYS)
         share = handshake.KEY_SHARE["X25519MLKEM768" if hybrid else "X25519"]
         self.certificates[kind] = certificates
@@ -105,15 +106,16 @@ class HandshakeCosts:
         return self.predicted[kind]
 
     def measure(self, times: int, predicted: Callable[[str, int], None]) -> None:
-        """Measure every kind.
+        """Measure every kind of handshake.
 
         Args:
-            times: handshakes of each kind.
-            predicted: receives a row's name and its predicted bytes, before that chain is measured.
+            times: number of handshakes of each kind.
+            predicted: called with a row's name and its predicted bytes before that chain is measured.
         """
         post_quantum = supports_post_quantum()
         ends_of = {kind: kind.ends() for kind in (*EVERYWHERE, *(POST_QUANTUM if post_quantum else ()))}
-        # In turn: the speed of a shared core changes within seconds, and every kind should see the same changes.
+        # Kinds are measured in turn: the speed of a shared core changes within seconds, and the changes should affect
+        # every kind equally.
         made: dict[Kind, list[memory_handshake.Cost]] = {kind: [] for kind in ends_of}
         for _ in range(times):
             for kind, ends in ends_of.items():
@@ -128,11 +130,11 @@ class HandshakeCosts:
                 ends = kind.ends()
                 predicted(kind.flight_row, self.predict(kind, ends.certificates))
                 self.chains[kind] = ends.cost(PER_CHAIN)
-            else:  # these certificates can be made, but not used in a handshake
+            else:  # this OpenSSL can create these certificates, but cannot use them in a handshake
                 self.predict(kind, memory_handshake.chain_bytes(kind.key, kind.intermediates))
 
     def conclude(self, run: Run) -> None:
-        """Add the cost of each kind, and compare bytes and flights with theory."""
+        """Report the cost of each kind, and compare bytes and flights with theory."""
         found = run.findings
         if not supports_post_quantum():
             found.leave_out(f"ML-DSA certificates and X25519MLKEM768: need OpenSSL 3.5, this is {ssl.OPENSSL_VERSION}")
@@ -165,7 +167,8 @@ class HandshakeCosts:
         mutual = "a client in mutual TLS sends as much to authenticate"
         self._check_bytes(run, mutual, identity, self.costs[MUTUAL].sent - full.sent)
         if supports_post_quantum():
-            # The ClientHello holds both key shares either way; the server's flight shows which group was agreed on.
+            # The ClientHello contains both key shares in either case, so only the server's flight differs between the
+            # groups.
             more = handshake.KEY_SHARE["X25519MLKEM768"] - handshake.KEY_SHARE["X25519"]
             added = full.flight - self.costs[CLASSIC].flight
             self._check_bytes(run, "X25519MLKEM768 adds its ciphertext", more, added)

@@ -1,4 +1,4 @@
-"""Charts of `integrity`: the fate of every corrupted packet, and which TLS responses arrive."""
+"""Charts of the scenario `integrity`: outcome of every corrupted packet, and share of TLS responses that arrive."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,12 +6,12 @@ from experiments import Chart, Curve, Dots, Estimate, Lane, Panel, Span
 from scenarios.instruments.corruption import Fetch, total
 from theory import integrity
 
-#: By kind of corruption and protection.
+#: Fetched responses by kind of corruption and protection.
 Fetches = Mapping[tuple[integrity.Damage, str], Sequence[Fetch]]
 
 
 def fates(fetches: Fetches, kinds: Mapping[integrity.Damage, str], arms: Sequence[str]) -> Chart:
-    """Draw what happened to every corrupted packet, by kind and protection."""
+    """Draw the outcome of every corrupted packet, by kind of corruption and protection."""
     panels = []
     for kind, words in kinds.items():
         lanes = []
@@ -37,7 +37,7 @@ def fates(fetches: Fetches, kinds: Mapping[integrity.Damage, str], arms: Sequenc
 
 
 def survival(by_length: Mapping[int, Sequence[Fetch]], share: float, other_segments: int) -> Chart:
-    """Draw which share of TLS responses arrives, by length; a *share* of the packets is corrupted."""
+    """Draw the share of TLS responses that arrive, by body length; *share* is the probability of packet corruption."""
     far = max(by_length, default=1) * 1.05
     lengths = range(0, round(far) + 1, max(1, round(far / 80)))
     curve = [(float(n), 100 * integrity.connection_survives(share, n + other_segments, "swap16")) for n in lengths]
@@ -59,7 +59,7 @@ def survival(by_length: Mapping[int, Sequence[Fetch]], share: float, other_segme
 
 
 def _fates(found: Sequence[Fetch], arm: str) -> dict[str, tuple[int, str | int]]:
-    """Return for each fate how many corrupted packets of an arm met it, and its colour."""
+    """Return the number of corrupted packets and the colour for each outcome."""
     over_tls = arm == "TLS"
     delivered = 0 if over_tls else total(found, "delivered")
     caught = total([each for each in found if not each.crc_holds], "delivered") if arm == "TCP + CRC" else 0

@@ -1,4 +1,4 @@
-"""Clients that keep a connection open, stay silent for a while, and request again (scenario `keepalive-race`)."""
+"""Clients that keep a connection open and idle for a while, then send another request (scenario `keepalive-race`)."""
 
 import asyncio
 import math
@@ -13,68 +13,70 @@ from experiments import Estimate
 from generator import Channel, Connection, Request, Source, Target
 
 HOST, PORT = "www.example.com", 80
-#: Seconds without a response after which a request is lost.
+#: Seconds without a response after which a request counts as lost.
 TIMEOUT = 10.0
 
-#: answered: on the open connection; raced: lost, because the server was closing; closed: the server had closed before;
-#: retired: the client had closed before.
+#: How a gap ended. answered: the request succeeded on the open connection. raced: the request was lost because the
+#: server was closing the connection. closed: the server had closed before the request. retired: the client had closed
+#: before the request.
 Outcome = Literal["answered", "raced", "closed", "retired"]
 
 
 @dataclass(slots=True)
 class Gap:
-    """One silence between a response and the next request, and how it ended; seconds."""
+    """One idle period between a response and the next request, and its outcome.  All times are seconds."""
 
-    #: Silence as drawn from the arm's distribution.
+    #: Idle period drawn from the arm's distribution.
     drawn: float
-    #: Actual silence, until the request was sent or the connection ended.
+    #: Actual idle period, until the request was sent or the connection ended.
     silence: float
     outcome: Outcome
-    #: From sending the request until its loss was noticed.
+    #: Time from sending the request until its loss was detected.
     noticed: float = math.nan
-    #: Latency of the request, retries over a new connection included; NaN if it was never answered.
+    #: Latency of the request, including a retry on a new connection; NaN if there was no response.
     answer: float = math.nan
 
     @property
     def intended(self) -> float:
-        """Seconds of silence after which the request was sent, or would have been if the connection had not ended."""
+        """Seconds of idle time at which the request was sent, or would have been if the server had not closed first."""
         return self.drawn if self.outcome == "closed" else self.silence
 
 
 @dataclass(slots=True)
 class Arm:
-    """Clients with the same distribution of silences and the same idle timeout."""
+    """Clients with the same distribution of idle periods and the same idle timeout."""
 
     name: str
-    #: Seconds of idleness after which the client closes; infinite: never.
+    #: Client's idle timeout in seconds; infinite if the client never closes first.
     idle: float = math.inf
     gaps: list[Gap] = field(default_factory=list)
-    #: Requests that failed on a new connection, by cause: none should.
+    #: Requests that failed on a new connection, counted by cause; the scenario expects none.
     failed: Counter[str] = field(default_factory=Counter)
 
     def ended(self, *outcomes: Outcome) -> list[Gap]:
-        """Return the gaps with one of these outcomes."""
+        """Return the gaps with one of the given outcomes."""
         return [gap for gap in self.gaps if gap.outcome in outcomes]
 
     def share(self, *outcomes: Outcome) -> Estimate:
-        """Return the share of gaps with one of these outcomes."""
+        """Return the share of gaps with one of the given outcomes."""
         return Estimate.share(len(self.ended(*outcomes)), len(self.gaps))
 
 
 class Clients:
-    """Clients of one edge; all times are seconds since the start."""
+    """Clients that send requests to one edge; all times are seconds since the start."""
 
     def __init__(self, address: str, timeout_s: float, rtt: float, seconds: float) -> None:
-        """Set the environment of all clients.
+        """Set the server, timing and duration for all clients.
 
         Args:
             address: IPv4 address of the edge.
-            timeout_s: seconds after which the server closes an idle connection.
+            timeout_s: server's idle timeout in seconds.
             rtt: round-trip time in seconds.
-            seconds: how long requests are sent.
+            seconds: duration for which requests are sent.
         """
         self._address, self._timeout, self._rtt = address, timeout_s, rtt
-        #: No gap begins later, so that every gap ends within the run: cutting gaps off would lose the long ones.
+        #: Latest start of a gap, early enough that every gap ends within the run.  Otherwise long gaps would be cut off
+        #: and missing from the results.
         self._last = seconds - timeout_s - 4 * rtt
         self._began = time.monotonic()
 
@@ -83,7 +85,7 @@ class Clients:
         return time.monotonic() - self._began
 
     async def run(self, arm: Arm, silences: Iterator[float], rng: random.Random) -> None:
-        """Run one client: request, stay silent, request again; over a new connection whenever the old one is gone."""
+        """Run one client: send a request, stay idle, repeat; reconnect when the connection has ended."""
         await asyncio.sleep(rng.uniform(0, min(2.0, self._timeout)))  # so that clients do not act in step
         retried: Gap | None = None
         while retried is not None or self.now() < self._last:
@@ -91,13 +93,13 @@ class Clients:
             since = self.now()
             error = await kept.ask()
             if retried is not None:
-                if not error:  # the time until a lost race was noticed is part of the latency
+                if not error:  # latency includes the time until a lost request was detected
                     lost = retried.noticed if retried.outcome == "raced" else 0.0
                     retried.answer = kept.answered - since + lost
                 retried = None
             if error:
                 arm.failed[error] += 1
-                await asyncio.sleep(self._rtt)  # do not flood a broken edge
+                await asyncio.sleep(self._rtt)  # limit the retry rate if the edge is broken
                 continue
             while retried is None and self.now() < self._last:
                 gap = await self._gap(arm, kept, next(silences))
@@ -106,13 +108,14 @@ class Clients:
             kept.close()
 
     async def _gap(self, arm: Arm, kept: "KeptConnection", drawn: float) -> Gap:
-        """Stay silent for *drawn* seconds, or until client or server closes; then request."""
+        """Stay idle for *drawn* seconds, or until the client or the server closes; then send a request."""
         since = kept.answered
-        # Idleness counts from the request: a response that took long started the server's timer before it reached us.
+        # Idle time counts from the request plus one round trip: if the response was delayed on the way, the server's
+        # idle timer started before the response arrived here.
         retire = kept.asked + self._rtt + arm.idle
         if await kept.closed_within(min(since + drawn, retire)):
             return Gap(drawn, self.now() - since, "closed")
-        if self.now() >= retire:  # checked just before use, as a pool does: we may be late
+        if self.now() >= retire:  # check again immediately before use, as a pool does, because this task may be late
             return Gap(drawn, self.now() - since, "retired")
         sent = self.now()
         error = await kept.ask()
@@ -122,7 +125,7 @@ class Clients:
 
 
 class KeptConnection:
-    """A connection to the edge that is kept open; one request at a time."""
+    """Persistent connection to the edge that carries one request at a time."""
 
     def __init__(self, now: Callable[[], float], address: str, port: int = PORT) -> None:
         self._now, self._to = now, (address, port)
@@ -130,11 +133,11 @@ class KeptConnection:
         self._connection: Connection | None = None
         self._gone = asyncio.Event()
         self._result: asyncio.Future[str] | None = None
-        #: Seconds of the last request and of its complete response.
+        #: Times of the last request and of the end of its response, in seconds since the start.
         self.asked = self.answered = 0.0
 
     async def ask(self) -> str:
-        """Send a request, on a new connection the first time; return why it was lost, or an empty text."""
+        """Send a request, connecting first if needed; return why it was lost, or an empty string on success."""
         self._result = asyncio.get_running_loop().create_future()
         now = self._now()
         request = Request(now, "pooled", now)
@@ -150,7 +153,7 @@ class KeptConnection:
             return "timeout"
 
     async def closed_within(self, until: float) -> bool:
-        """Wait until *until*; return True, and early, if the server closes."""
+        """Wait until the time *until*; return True early if the server closes the connection."""
         try:
             await asyncio.wait_for(self._gone.wait(), max(0.0, until - self._now()))
         except TimeoutError:
@@ -158,7 +161,7 @@ class KeptConnection:
         return True
 
     def close(self) -> None:
-        """Close, unless the server already has."""
+        """Close the connection unless the server has closed it already."""
         if self._connection is not None:
             self._connection.leave("client")
 

@@ -1,6 +1,6 @@
-"""TLS handshakes between a client and a server in memory: CPU time, bytes and flights without a network.
+"""TLS handshakes between a client and a server in memory, to measure CPU time, bytes and flights without a network.
 
-Both ends are OpenSSL in one thread, whose CPU clock is read separately for each end.
+Both ends use OpenSSL in one thread, and the thread's CPU clock is read separately for each end.
 """
 
 import datetime as dt
@@ -21,11 +21,11 @@ from cryptography.x509.oid import NameOID
 from wireformat.tls import TlsConnection
 
 NAME = "server.test"
-#: Key types that every OpenSSL supports; all certificates of a chain have the same.
+#: Key types that every supported OpenSSL version has; all certificates of a chain have the same key type.
 KEYS = ("ECDSA P-256", "RSA 2048")
-#: Post-quantum key types (FIPS 204), for OpenSSL 3.5 and later.
+#: Post-quantum key types (FIPS 204), which need OpenSSL 3.5 or later.
 POST_QUANTUM_KEYS = ("ML-DSA-44", "ML-DSA-65")
-#: SSL_OP_NO_TX_CERTIFICATE_COMPRESSION, which `ssl` does not name; older versions of OpenSSL ignore it.
+#: SSL_OP_NO_TX_CERTIFICATE_COMPRESSION, for which Python's `ssl` has no constant; older OpenSSL versions ignore it.
 _NO_CERTIFICATE_COMPRESSION = 1 << 32
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey
@@ -33,22 +33,22 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | mldsa.MLDSA44Priva
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The cost of one handshake, or the median of several."""
+    """Cost of one handshake, or the median cost of several."""
 
     client_ms: float
     server_ms: float
-    #: Bytes that the client and the server sent, tickets included.
+    #: Total bytes sent and received by the client, session tickets included.
     sent: int
     received: int
-    #: Bytes of the server's first flight, which the initial congestion window has to hold.
+    #: Size of the server's first flight in bytes, which has to fit into the initial congestion window.
     flight: int
-    #: Flights of the server that the client waits for before it can send a request.
+    #: Number of server flights that the client waits for before it can send a request.
     round_trips: int
     resumed: bool
 
     @classmethod
     def of(cls, costs: "Sequence[Cost]") -> "Cost":
-        """Return the median of *costs*, with the most round trips; resumed if all were."""
+        """Return the median of *costs*, with the largest number of round trips; resumed only if all were resumed."""
         return cls(
             median(c.client_ms for c in costs),
             median(c.server_ms for c in costs),
@@ -61,19 +61,19 @@ class Cost:
 
 
 class Ends:
-    """A client and a server with certificates made for this purpose."""
+    """A client and a server, with certificates that are created for the measurement."""
 
     def __init__(
         self, key: str, version: str, *, curve: str | None = None, intermediates: int = 1, mutual: bool = False
     ) -> None:
-        """Create the contexts of both ends.
+        """Create the TLS contexts of both ends.
 
         Args:
-            key: of `KEYS` or `POST_QUANTUM_KEYS`.
+            key: key type, one of `KEYS` or `POST_QUANTUM_KEYS`.
             version: ``TLSv1.2`` or ``TLSv1.3``.
-            curve: the only key exchange group that the server accepts; None: OpenSSL's default.
+            curve: the only key exchange group that the server accepts; None for OpenSSL's default.
             intermediates: number of certificates between leaf and root, all of which the server sends.
-            mutual: whether the client has to send such a chain as well.
+            mutual: whether the client has to send a certificate chain of the same length as well.
         """
         self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -90,7 +90,8 @@ class Ends:
         trust = root.public_bytes(Encoding.PEM).decode()
         self.client.load_verify_locations(cadata=trust)
         if mutual:
-            # OpenSSL 3.2 would compress the client's certificates (RFC 8879); theory counts the bytes of RFC 8446.
+            # OpenSSL 3.2 and later would compress the client's certificates (RFC 8879), but theory counts uncompressed
+            # bytes.
             self.client.options |= _NO_CERTIFICATE_COMPRESSION
             self.server.verify_mode = ssl.CERT_REQUIRED
             self.server.load_verify_locations(cadata=trust)
@@ -99,11 +100,14 @@ class Ends:
         self._ticket: ssl.SSLSession | None = None
 
     def cost(self, times: int, *, resumed: bool = False) -> Cost:
-        """Return the median cost of *times* handshakes; *resumed*: with the ticket of an earlier one."""
+        """Return the median cost of *times* handshakes; if *resumed*, each uses the ticket of an earlier handshake."""
         return Cost.of([self.shake(resumed=resumed) for _ in range(times)])
 
     def shake(self, *, resumed: bool = False) -> Cost:
-        """Return the cost of one handshake; *resumed*: with the ticket of an earlier one, which is run if needed."""
+        """Run one handshake and return its cost; if *resumed*, it uses the ticket of an earlier handshake.
+
+        If there is no ticket yet, a full handshake is run first.
+        """
         if resumed and self._ticket is None:
             self._ticket = self._shake(None)[1]
         return self._shake(self._ticket if resumed else None)[0]
@@ -124,7 +128,7 @@ class Ends:
                 peer.receive(data)
                 if end is server and not client.established:
                     flight, round_trips = flight or len(data), round_trips + 1
-        server.write(b"x")  # TLS 1.3 sends tickets before the first data
+        server.write(b"x")  # a TLS 1.3 server sends its session tickets before the first data
         client.receive(server.to_send())
         client.read()
         milliseconds = (1000 * spent[client], 1000 * spent[server])
@@ -133,12 +137,12 @@ class Ends:
 
 
 def chain_bytes(key: str, intermediates: int) -> tuple[int, ...]:
-    """Return the DER bytes of each certificate that a server would send, even if this OpenSSL cannot use them."""
+    """Return the DER bytes of each certificate in a server's chain, even if this OpenSSL cannot use the key type."""
     return tuple(len(each.public_bytes(Encoding.DER)) for each in _identity(key, intermediates)[1])
 
 
 def _identity(kind: str, intermediates: int) -> tuple[bytes, list[x509.Certificate], x509.Certificate]:
-    """Return the leaf's key (PEM), the chain that is sent (leaf first), and the root."""
+    """Return the leaf's private key (PEM), the chain to send (leaf first), and the root certificate."""
     issuer_key = _new_key(kind)
     root = issuer = _certificate("root", issuer_key, None, issuer_key, authority=True)
     above: list[x509.Certificate] = []
@@ -192,4 +196,4 @@ def _certificate(
     if not authority:
         builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
     classic = isinstance(issuer_key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey))
-    return builder.sign(issuer_key, hashes.SHA256() if classic else None)  # ML-DSA hashes by itself (FIPS 204)
+    return builder.sign(issuer_key, hashes.SHA256() if classic else None)  # ML-DSA hashes internally (FIPS 204)

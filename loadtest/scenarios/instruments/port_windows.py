@@ -1,7 +1,7 @@
 """Connections at a constant rate, each arm from its own window of source ports (scenario `time-wait`).
 
-A port window per socket (IP_LOCAL_PORT_RANGE, ip(7)) runs out within seconds, where Linux's 28,232 ports last half a
-minute, and leaves the ports of other programs on this host alone.
+A port window per socket (IP_LOCAL_PORT_RANGE, ip(7)) is exhausted within seconds, whereas Linux's 28,232 ports would
+last half a minute.  It also does not use ports that other programs on this host need.
 """
 
 import asyncio
@@ -23,57 +23,60 @@ from wireformat.http1_reader import ResponseReader
 HOST, PORT, OTHER_PORT = "www.example.com", 80, 443
 REQUEST = get(HOST, "/whoami")
 LAST_REQUEST = get(HOST, "/whoami", "Connection: close")
-#: Seconds between two counts of the sockets in TIME-WAIT.
+#: Interval between two counts of TIME-WAIT sockets, in seconds.
 COUNTING = 0.25
 
 
 @dataclass(slots=True)
 class Arm:
-    """One way to make connections, and the outcome of each."""
+    """One way to make connections, and the outcome of each attempt."""
 
     name: str
-    #: Connections per second.
+    #: Connection attempts per second; with `uses`, requests per second.
     rate: float
-    #: First and last port.
+    #: First and last source port.
     window: tuple[int, int]
     #: Which side closes first: ``client``, ``server``, or ``abort`` for a reset by the client.
     closes: str = "client"
-    #: Ports of the server, taken in turn.
+    #: Destination ports on the server, used in turn.
     to: tuple[int, ...] = (PORT,)
-    #: Requests per connection; 0: it is opened and closed without one.
+    #: Requests per connection; 0 if connections are closed without a request.
     uses: int = 0
     attempts: list[Attempt] = field(default_factory=list)
-    #: (second, sockets of the window in TIME-WAIT).
+    #: Samples of (second, number of TIME-WAIT sockets in the window).
     waiting: list[tuple[float, int]] = field(default_factory=list)
 
     @property
     def ports(self) -> int:
-        """Largest number of simultaneous connections: one per port and destination."""
+        """Maximum number of simultaneous connections: one per source port and destination."""
         return (self.window[1] - self.window[0] + 1) * len(self.to)
 
     @property
     def exhausted_at(self) -> float | None:
-        """The second of the first attempt that found no port."""
+        """The second of the first attempt that found no free port; None if all found one."""
         return next((each.intended for each in self.attempts if each.error == NO_PORT), None)
 
     def succeeded(self, begin: float, end: float) -> int:
-        """Count the successful attempts between two seconds."""
+        """Count the successful attempts that were scheduled between two seconds."""
         return sum(1 for each in self.attempts if begin <= each.intended < end and not each.error)
 
     def __contains__(self, port: int) -> bool:
-        """Return whether *port* lies in the window."""
+        """Return whether *port* is in the arm's window."""
         return self.window[0] <= port <= self.window[1]
 
 
 class Drive:
-    """Runs several arms at the same time and stores attempts and counts in each; times are seconds since the start."""
+    """Runs several arms at the same time and stores their attempts and socket counts.
+
+    All times are seconds since the start.
+    """
 
     def __init__(self, arms: Mapping[str, Arm], address: str, seconds: float) -> None:
         self._arms, self._address, self._seconds = arms, address, seconds
         self._began = time.monotonic()
 
     async def run(self) -> None:
-        """Make all attempts on schedule, and count waiting sockets meanwhile."""
+        """Make all attempts on schedule, and count TIME-WAIT sockets at the same time."""
         counting = asyncio.create_task(self._count())
         try:
             await asyncio.gather(*(self._drive(arm) for arm in self._arms.values()))
@@ -81,7 +84,7 @@ class Drive:
             counting.cancel()
 
     async def _drive(self, arm: Arm) -> None:
-        """Start attempts on schedule, then wait for the pending ones."""
+        """Start the attempts of one arm on schedule, then wait for the pending ones."""
         pending: set[asyncio.Task[None]] = set()
         kept: list[_Kept] = []
         for number in range(int(self._seconds * arm.rate)):
@@ -115,13 +118,13 @@ class Drive:
 
 
 def waiting_ports(*states: str) -> Iterable[int]:
-    """Return the local port of each socket in one of *states* (TIME-WAIT by default)."""
+    """Return the local port of each socket in one of *states* (default: TIME-WAIT)."""
     return (each.local[1] for each in sock_diag.sockets(*(states or ("TIME-WAIT",))))
 
 
 @dataclass(slots=True)
 class _Kept:
-    """An open connection, and how often it was used."""
+    """An open connection and the number of requests that it has carried."""
 
     sock: socket.socket
     uses: int = 0
@@ -142,7 +145,7 @@ async def _open_and_close(arm: Arm, to: tuple[str, int]) -> None:
 
 
 async def _use(arm: Arm, to: tuple[str, int], kept: list[_Kept]) -> None:
-    """Send one request over an open connection, or a new one; close it after the last request."""
+    """Send one request over an open or a new connection, and close the connection after its last request."""
     loop = asyncio.get_running_loop()
     chosen = kept.pop() if kept else _Kept(await connect(to, Source(ports=arm.window)))
     chosen.uses += 1
@@ -161,7 +164,7 @@ async def _use(arm: Arm, to: tuple[str, int], kept: list[_Kept]) -> None:
 
 
 async def _answer(sock: socket.socket, *, until_closed: bool) -> None:
-    """Read a complete response: unread bytes would turn our close into a reset, which leaves no TIME-WAIT."""
+    """Read a complete response; with unread bytes, close() would send a reset, which leaves no TIME-WAIT."""
     loop = asyncio.get_running_loop()
     response = ResponseReader()
     while until_closed or not response.complete:

@@ -1,4 +1,4 @@
-"""Counting round trips: times against the round-trip time of a link lie on a line whose slope is an integer."""
+"""Round trips derived from times: plotted against a link's round-trip time, they form a line with an integer slope."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -6,23 +6,23 @@ from statistics import median
 from experiments import Estimate, Line
 from experiments.findings import Findings
 
-#: Largest difference between a measured slope and its integer.
+#: Largest difference between a measured slope and its predicted integer.
 TOLERANCE = 0.1
 
 
 def check_slope(findings: Findings, name: str, trips: int, samples: Sequence[tuple[float, Sequence[float]]]) -> float:
     """Fit a line through the shortest times and check that its slope is *trips*.
 
-    A busy machine only ever adds time, so the shortest of the repeats stands for the round trips.
+    A busy machine can only add time, so the shortest of the repeats is used.
 
     Args:
-        findings: gets a row and a check.
-        name: of both.
+        findings: receives a row and a check.
+        name: name of the row and of the check.
         trips: expected round trips.
         samples: (round-trip time, measured times), in milliseconds.
 
     Returns:
-        The median milliseconds on top of the round trips: the intercept of a line with the slope *trips*.
+        The median milliseconds in addition to the round trips: the intercept of a line with the slope *trips*.
     """
     points = [(rtt, min(times)) for rtt, times in samples if times]
     line = Line.through(points)
@@ -32,5 +32,5 @@ def check_slope(findings: Findings, name: str, trips: int, samples: Sequence[tup
 
 
 def shortest_to_median(x: float, times: Sequence[float]) -> tuple[float, float, float, float]:
-    """Return a dot of a chart at the shortest time, with a bar up to the median."""
+    """Return a chart dot at the shortest time, with an error bar up to the median."""
     return x, min(times), min(times), median(times)

@@ -1,4 +1,4 @@
-"""Charts of `time-wait`: the square wave, exhaustion by rate, and what the cures achieve."""
+"""Charts of the scenario `time-wait`: the square wave, port exhaustion by rate, and the effect of each remedy."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,18 +7,18 @@ from experiments import Bars, Chart, Curve, Dots, Moment, Panel
 from scenarios.instruments.port_windows import Arm
 from theory import time_wait
 
-#: Arms whose totals differ by at most this share are drawn as one line.
+#: Largest relative difference of arm totals that are drawn as one line.
 ALIKE = 0.02
 
 
 def square_wave(base: Arm, ports: int, seconds: float, wheel: tuple[float, float]) -> Chart:
-    """Draw connections per second by outcome, above the sockets in TIME-WAIT.
+    """Draw connections per second by outcome, above the number of TIME-WAIT sockets.
 
     Args:
         base: the arm in which the client closes first.
-        ports: size of its window.
+        ports: size of its port window.
         seconds: length of the run.
-        wheel: step and phase of the kernel's timer wheel, see `theory.time_wait.on_the_wheel`.
+        wheel: step and phase of the kernel's timer wheel in seconds, see `theory.time_wait.on_the_wheel`.
     """
     step = 0.5 if seconds < 60 else 2.0
     outcomes: dict[bool, Counter[int]] = {True: Counter(), False: Counter()}
@@ -52,8 +52,8 @@ def square_wave(base: Arm, ports: int, seconds: float, wheel: tuple[float, float
 
 
 def cumulative(base: Arm, others: Sequence[Arm], seconds: float, ports: int) -> Chart:
-    """Draw the requests served over time, by how connections are closed and kept."""
-    # Arms with equal totals would hide each other: they share a colour and a legend entry.
+    """Draw the cumulative number of served requests over time, with one line per way to close and reuse connections."""
+    # Lines of arms with equal totals would overlap, so these arms share a colour and a legend entry.
     alike: list[tuple[float, list[str], list[Sequence[tuple[float, float]]]]] = []
     for arm in (base, *others):
         total = 0
@@ -92,7 +92,7 @@ def cumulative(base: Arm, others: Sequence[Arm], seconds: float, ports: int) -> 
 
 
 def exhaustion(arms: Sequence[Arm], ports: int) -> Chart:
-    """Draw when the ports run out, against the rate."""
+    """Draw the time until the ports run out, by connection rate."""
     rates = [arm.rate for arm in arms]
     low, high = rates[0] / 1.5, rates[-1] * 1.5
     curve = [(rate, ports / rate) for rate in (low * (high / low) ** (i / 60) for i in range(61))]
@@ -109,7 +109,7 @@ def exhaustion(arms: Sequence[Arm], ports: int) -> Chart:
 
 
 def multipliers(predicted: Mapping[str, float], measured: Mapping[str, float]) -> Chart:
-    """Draw the factor by which each cure raises the sustainable rate."""
+    """Draw the factor by which each remedy raises the sustainable rate."""
     bars = [(i - 0.3, i + 0.3, factor) for i, factor in enumerate(predicted.values())]
     dots = [(i, measured[name]) for i, name in enumerate(predicted) if name in measured]
     marks: list[Bars | Dots] = [
@@ -128,5 +128,5 @@ def multipliers(predicted: Mapping[str, float], measured: Mapping[str, float]) -
 
 
 def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return at most about 300 of the points, including the last."""
+    """Return at most about 300 of the points, always including the last."""
     return [*points[:: max(1, len(points) // 300)], points[-1]]

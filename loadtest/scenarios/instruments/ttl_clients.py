@@ -1,7 +1,7 @@
-"""Clients that keep an address for the TTL, longer, for ever, or by keeping a connection (scenario `ttl`).
+"""Clients that keep using an address for the TTL, longer or for ever, or keep a connection open (scenario `ttl`).
 
-`Client` decides and is passed the time; `Crowd` makes real requests.  Requests use plain HTTP, since only the server
-that answers is of interest.
+Class `Client` makes the decisions and is passed the time; `Crowd` sends real requests.  Requests use plain HTTP, since
+only the identity of the responding server matters.
 """
 
 import asyncio
@@ -17,53 +17,54 @@ from theory import ttl
 from wireformat.http1 import get
 from wireformat.http1_reader import ResponseReader
 
-#: Seconds after which a request is lost.
+#: Seconds after which a request counts as lost.
 TIMEOUT = 5.0
 PORT = 80
-#: The response names the origin, and so tells which edge was asked.
+#: Request path.  The response names the origin, which shows which edge received the request.
 PATH = "/whoami"
 
 
 @dataclass(frozen=True, slots=True)
 class Habit:
-    """How one kind of client treats the addresses that it has learned."""
+    """How long one kind of client keeps using a resolved address or an open connection."""
 
     name: str
-    #: Least seconds for which it keeps an answer, regardless of the TTL; 0: honours the TTL; infinite: never asks
-    #: again.
+    #: Minimum seconds for which the client keeps an answer, regardless of the TTL; 0 if it honours the TTL, infinite if
+    #: it never queries again.
     answer_s: float = 0.0
-    #: Seconds for which it keeps a connection; 0: a new one for each request.
+    #: Seconds for which the client keeps a connection; 0 if it opens a new one for each request.
     connection_s: float = 0.0
 
     @property
     def hold(self) -> float:
-        """Seconds for which it does not ask, in addition to the TTL."""
+        """Minimum seconds between two DNS queries of the client, for the habit's answers or connections."""
         return max(self.answer_s, self.connection_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One request that was answered."""
+    """One request that received a response."""
 
-    #: When the client decided where to connect, on the event loop's clock.
+    #: Time at which the client decided where to connect, on the event loop's clock in seconds.
     at: float
-    #: Number of the client in its crowd.
+    #: Index of the client in its crowd.
     client: int
-    #: Name of the origin.
+    #: Host name of the origin that sent the response.
     origin: str
-    #: Whether the request opened a connection.
+    #: Whether the request opened a new connection.
     opened: bool
 
 
 class Client:
-    """What one client has learned, and until when it keeps it."""
+    """Address that one client has learned, and the time until which it keeps the address and its connection."""
 
     def __init__(self, habit: Habit, shortened: float = 1.0) -> None:
-        """Make a client that knows nothing.
+        """Create a client without an address or a connection.
 
         Args:
-            habit: of its kind.
-            shortened: share of its first hold that remains: clients that have run for long have holds of every age.
+            habit: how long the client keeps addresses and connections.
+            shortened: factor for the first hold only, between 0 and 1, so that holds have random ages, as with
+                clients that have run for a long time.
         """
         self.habit = habit
         self.address: str | None = None
@@ -75,20 +76,20 @@ class Client:
         return f"<Client {self.habit.name!r} address={self.address} until={self._until:.3f}>"
 
     def may_reuse(self, now: float) -> bool:
-        """Return whether its open connection may be used again."""
+        """Return whether the client's open connection may be used again."""
         return now < self._connected_until
 
     def knows(self, now: float) -> str | None:
-        """Return the address that it keeps; None if it has to ask."""
+        """Return the address that the client still keeps; None if it has to query the resolver."""
         return self.address if now < self._until else None
 
     def learn(self, address: str, ttl_s: float, now: float) -> None:
-        """Take an answer."""
+        """Store a resolved address, and keep it for the TTL or the habit's minimum, whichever is longer."""
         self.address = address
         self._until = now + max(ttl_s, self._share(self.habit.answer_s))
 
     def connected(self, now: float) -> None:
-        """Take a connection that was just opened."""
+        """Record that a connection was opened, and keep it for the habit's time."""
         self._connected_until = now + self._share(self.habit.connection_s)
 
     def _share(self, hold: float) -> float:
@@ -99,23 +100,23 @@ class Client:
 
 
 class Crowd:
-    """Clients of one habit, each with its own name and requests at random times."""
+    """Clients with the same habit, each with its own name and its own Poisson requests."""
 
     def __init__(
         self, habit: Habit, names: Sequence[str], rate: float, rng: random.Random, resolver: tuple[str, int]
     ) -> None:
-        """Make a crowd.
+        """Create the crowd; `run` starts its clients.
 
         Args:
-            habit: of all clients.
-            names: one for each client.
+            habit: habit of all clients.
+            names: one name for each client.
             rate: Poisson requests per second of each client.
-            rng: draws their times.
+            rng: random generator for request times and initial ages.
             resolver: address and port of the resolver.
         """
         self.habit, self.names, self.rate, self._rng, self._resolver = habit, names, rate, rng, resolver
         self.answered: list[Answered] = []
-        #: Why each lost request was lost.
+        #: Error message of each lost request.
         self.lost: list[str] = []
 
     def __repr__(self) -> str:
@@ -123,14 +124,15 @@ class Crowd:
         return f"<Crowd {self.habit.name!r} {counts}>"
 
     async def run(self, over: float) -> None:
-        """Start one client after the other within *over* seconds; run until cancelled."""
+        """Start the clients one after the other over *over* seconds, and run them until cancelled."""
         async with asyncio.TaskGroup() as group:
             for number, name in enumerate(self.names):
                 group.create_task(self._live(number, name, over * number / len(self.names)))
 
     async def _live(self, number: int, name: str, begins: float) -> None:
         rng, loop = self._rng, asyncio.get_running_loop()
-        # A client in its stationary state: it holds something with this probability, of any age.
+        # Start in the stationary state: with this probability the client already holds an answer or connection of any
+        # age.
         held = 1.0 if math.isinf(self.habit.hold) else ttl.hit_rate(self.rate, self.habit.hold)
         client, connection = Client(self.habit, rng.random()), _Connection(name)
         due = loop.time() + begins + (0.0 if rng.random() < held else rng.expovariate(self.rate))
@@ -162,7 +164,7 @@ class Crowd:
     async def _address(self, name: str, client: Client, at: float) -> str:
         known = client.knows(at)
         if known is None:
-            # A new stub has no cache: what is kept, and for how long, follows from the habit.
+            # A new stub has no cache, so only the habit determines how long an answer is kept.
             answer = await AsyncStub([self._resolver]).resolve(name)
             known = answer.rdata[0]
             client.learn(known, answer.ttl_s, asyncio.get_running_loop().time())
@@ -170,7 +172,7 @@ class Crowd:
 
 
 class _Connection:
-    """One HTTP/1.1 connection at a time."""
+    """HTTP/1.1 connection to one host; it can be reopened to another address."""
 
     def __init__(self, host: str) -> None:
         self._host = host
@@ -185,7 +187,7 @@ class _Connection:
         self._reader, self._writer = await asyncio.open_connection(address, PORT)
 
     async def ask(self, *, keep: bool) -> str:
-        """Return the name of the origin that answered; unless *keep*, the server closes afterwards."""
+        """Send a request and return the origin's name; if *keep* is false, the server closes the connection."""
         if self._reader is None or self._writer is None:
             raise ConnectionError("expected an open connection")
         self._writer.write(get(self._host, PATH, *([] if keep else ["Connection: close"])))
@@ -200,7 +202,7 @@ class _Connection:
             raise ValueError(f"expected status 200, got {response.status}")
         body = json.loads(b"".join(pieces))
         if not keep:
-            with suppress(TimeoutError):  # the side that closes first keeps the port: wait for the server
+            with suppress(TimeoutError):  # the server must close first, so that it holds TIME-WAIT
                 async with asyncio.timeout(1):
                     await self._reader.read(1)
             self.close()

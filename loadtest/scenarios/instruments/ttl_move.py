@@ -1,4 +1,4 @@
-"""A name moves to another server: how long each kind of client keeps using the old address (scenario `ttl`)."""
+"""A name moves to another server: time for which each kind of client keeps using the old address (scenario `ttl`)."""
 
 import math
 import random
@@ -14,45 +14,45 @@ from theory import ttl
 
 #: Origin behind the edge to which the name moves.
 NEW_ORIGIN = "catalog-3.example.com"
-#: Queries per second by other clients for each moving name: a resolver is shared.
+#: Queries per second for each moving name by other clients of the shared resolver.
 OTHERS = 1.0
-#: Seconds for which the old server is watched after the last client that ever moves has moved.
+#: Seconds for which the old server is observed after all clients that ever move have moved.
 REMAIN = 3.0
-#: Seconds after T for which an old answer is tolerated: TTLs on the wire are rounded to whole seconds.
+#: Seconds after T for which an old answer is tolerated, because TTLs in DNS messages are rounded to whole seconds.
 ROUNDED = 0.5
-#: Largest error of a stale share measured on a few hundred answers.
+#: Largest absolute error of a stale share that is measured with a few hundred answers.
 STALE = 0.10
-#: Standard errors by which a kind of client may deviate from its curve.
+#: Standard errors by which a kind of client may deviate from its predicted curve.
 ERRORS = 3.5
-#: Bars and dots over the time after the change.
+#: Number of intervals in the chart into which the time after the change is divided.
 BINS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class AfterMove:
-    """One request after the move."""
+    """One client request after the move."""
 
     #: Seconds since the move.
     at: float
     client: int
-    #: Whether the old server answered.
+    #: Whether the old server responded.
     old: bool
-    #: Whether the request opened a connection.
+    #: Whether the request opened a new connection.
     opened: bool
 
 
 class Move:
-    """Five kinds of clients, and what they did after the name had moved."""
+    """Five kinds of clients, and their requests after the name has moved."""
 
     def __init__(self, ttl_s: float, requests: float, clients: int, answer_s: float, connection_s: float) -> None:
-        """Set up the kinds.
+        """Create the five habits; `populate` creates the clients.
 
         Args:
-            ttl_s: T, time to live of the moving name.
+            ttl_s: T, the time to live of the moving name in seconds.
             requests: requests per second of each client.
             clients: number of clients of each kind.
-            answer_s: least seconds for which one kind keeps an answer.
-            connection_s: seconds for which another kind keeps a connection.
+            answer_s: minimum seconds for which the third kind keeps an answer.
+            connection_s: seconds for which the second kind keeps a connection.
         """
         self.ttl_s, self.requests, self.clients = ttl_s, requests, clients
         self.habits = (
@@ -62,18 +62,19 @@ class Move:
             Habit("keeps its connection", connection_s=math.inf),
             Habit("never asks again", answer_s=math.inf),
         )
-        #: Seconds after which every client has moved that ever does, and after which the run ends.
+        #: Seconds after the move at which all clients that ever move have moved, and at which the run ends.
         self.gone = ttl_s + max(answer_s, connection_s) + ROUNDED
         self.end = self.gone + REMAIN
-        #: Queries per second for one moving name: by others, and by the one client of each kind that has this name.
+        #: Queries per second for one moving name: by other clients, and by the one client of each kind that uses this
+        #: name.
         asking = (ttl.upstream_rate(requests, each.hold) for each in self.habits if math.isfinite(each.hold))
         self.others = OTHERS + sum(asking)
         self.crowds: list[Crowd] = []
-        #: When the name moved, on the event loop's clock and on the run's.
+        #: Time of the move, on the event loop's clock and on the run's clock, in seconds.
         self.loop_time = self.moved = 0.0
 
     def populate(self, names: Sequence[str], rng: random.Random, resolver: tuple[str, int]) -> None:
-        """Create the crowds; each client has a name, and so a record of the resolver, of its own."""
+        """Create one crowd per habit; each client has its own name, and therefore its own record in the resolver."""
         self.crowds = [Crowd(habit, names, self.requests, rng, resolver) for habit in self.habits]
 
     def old_share(self, at: float, hold: float) -> float:
@@ -81,7 +82,7 @@ class Move:
         return ttl.old_share(at, self.ttl_s, hold, self.requests, self.others)
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return the mean time on the old address by kind, and who never leaves it."""
+        """Return the mean time on the old address for each kind, and the share of clients that never leave it."""
         predicted = {}
         for habit in self.habits:
             if math.isinf(habit.hold):
@@ -95,7 +96,7 @@ class Move:
         return predicted
 
     def after(self, crowd: Crowd) -> list[AfterMove]:
-        """Return a crowd's requests after the move."""
+        """Return the requests that a crowd sent after the move."""
         return [
             AfterMove(each.at - self.loop_time, each.client, each.origin != NEW_ORIGIN, each.opened)
             for each in crowd.answered
@@ -103,7 +104,7 @@ class Move:
         ]
 
     def conclude(self, run: Run) -> None:
-        """Compare each kind with its curve, and the old server's sockets with its requests."""
+        """Compare each kind with its predicted curve, and the old server's accepted connections with its requests."""
         found = run.findings
         causes = Counter(cause for crowd in self.crowds for cause in crowd.lost)
         lost, answered = causes.total(), sum(len(crowd.answered) for crowd in self.crowds)
@@ -129,7 +130,7 @@ class Move:
         found.chart(self.chart(run))
 
     def _first(self, after: Iterable[AfterMove]) -> str:
-        """Return when clients made their first request on the new address."""
+        """Describe when the first, half, and the last of the clients sent a request to the new address."""
         first: dict[int, float] = {}
         for each in sorted(after, key=lambda each: each.at):
             if not each.old:
@@ -141,7 +142,10 @@ class Move:
         return f"{times[0]:.1f} s the first, {half:.1f} s half, {times[-1]:.1f} s the last of {len(times)} clients"
 
     def _mean_seconds(self, after: Iterable[AfterMove]) -> float:
-        """Return the area below the measured share on the old address; Poisson requests observe time averages."""
+        """Return the mean seconds on the old address: the area below the measured share of requests to it.
+
+        Poisson requests sample the time average without bias (PASTA).
+        """
         bins: dict[int, list[bool]] = defaultdict(list)
         width = self.end / (2 * BINS)
         for each in after:
@@ -149,7 +153,10 @@ class Move:
         return sum(sum(each) / len(each) * width for each in bins.values())
 
     def _standard_error(self, habit: Habit) -> float:
-        """Return the standard error of that area: clients move independently and show only through requests."""
+        """Return the standard error of the mean seconds on the old address.
+
+        Clients move independently, and their moves are observed only through their requests.
+        """
         steps, end = 400, self.gone
         mean = second = noise = 0.0
         for i in range(steps):
@@ -172,10 +179,10 @@ class Move:
         )
         if "edge" not in run.recorders.series or not old:
             return
-        # By the server's own kernel; up to two health probes may be among them.
+        # Accepted connections as counted by the server's kernel; up to two health probes may be included.
         opens = self._accepted(run, self.gone, until)
         row = run.findings.row("connections opened per request, old server, at the end", opens / len(old))
-        # Which of the two kinds that never leave makes the next request is random.
+        # Tolerance for the random mix of the two kinds that stay: only one of them opens a connection for each request.
         room = round(max(STALE, ERRORS * 0.5 / math.sqrt(len(old))), 2)
         run.findings.check_near(row, room, absolute=True)
         every = [each for crowd in self.crowds for each in self.after(crowd) if each.old]
@@ -187,14 +194,14 @@ class Move:
         series = run.recorders.series.get("edge")
         if series is None:
             return math.nan
-        # `rise` includes one sample before and one after: omit the first, so that the interval has its length.
+        # `rise` includes one sample before and one after the interval; skip the first, so that the length is exact.
         return series.rise("Tcp.PassiveOpens", self.moved + begin + 1 / HZ, self.moved + end)
 
     def chart(self, run: Run) -> Chart:
-        """Draw the share of requests to the old address by kind, above the load on the old server."""
+        """Draw the share of requests to the old address by kind, above the number of requests to the old server."""
         width = self.end / BINS
         kinds = [(c.habit.name, c.habit.hold, [c]) for c in self.crowds if math.isfinite(c.habit.hold)]
-        # The two kinds that never leave share one line, since each would hide the other.
+        # The two kinds that never move share one line, because their separate lines would overlap.
         staying = [crowd for crowd in self.crowds if math.isinf(crowd.habit.hold)]
         kinds.append((" or ".join(crowd.habit.name for crowd in staying), math.inf, staying))
         marks: list[Curve | Dots] = []
