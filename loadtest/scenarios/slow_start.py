@@ -137,8 +137,7 @@ class SlowStart(Experiment[Parameters]):
     async def _watch(self, run: Run, client: "_Client", local: str) -> None:
         """Read the congestion window of some connections at the sender.
 
-        These connections are separate from the measured ones, because reading TCP_INFO takes more CPU than
-            counters.
+        These connections are separate from the measured ones, because reading TCP_INFO takes more CPU than counters.
         """
         run.phase("reading the sender's window")
         watch = {"hz": WATCH_HZ, "seconds": 60, "sockets": {"local_port": PORT}}

@@ -347,9 +347,8 @@ class TimeWait(Experiment[Parameters]):
     def _measured_multipliers(self) -> dict[str, float]:
         """Return the measured factor of each remedy over the base arm.
 
-        With more ports, the factor is how much longer they last.  With more requests per connection, it is how
-            many fewer ports are used.  With `tcp_tw_reuse`, it is the sustained rate divided by the sustainable
-            rate without it.
+        With more ports, the factor is how much longer they last.  With more requests per connection, it is how many
+        fewer ports are used.  With `tcp_tw_reuse`, it is the sustained rate divided by the sustainable rate without it.
         """
         found = {}
         base, growth = self.base.exhausted_at, self._growth(self.base)

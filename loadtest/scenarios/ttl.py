@@ -173,8 +173,8 @@ class Ttl(Experiment[Parameters]):
     async def _fill(self, moving: Sequence[str]) -> None:
         """Query every name once, so that its record has a random age, as in a cache that has run for a long time.
 
-        The queries are spread evenly over the mean time between two fetches of a name, and all end now.
-            Records that are fetched at the same moment would also expire at the same moment.
+        The queries are spread evenly over the mean time between two fetches of a name, and all end now.  Records that
+        are fetched at the same moment would also expire at the same moment.
         """
         kinds = [(self._names(ttl), ttl + 1 / self.p.rate) for ttl in self.p.ttl_s]
         kinds.append((list(moving), self.longest + 1 / self.move.others))

@@ -1,5 +1,6 @@
-"""Closed-form models of what happens before the first byte: pure functions, each with its source.
+"""Closed-form models of the latency and load of Internet requests: pure functions, each with its source.
 
-One module per notion: ``from theory import ttl``, then ``ttl.hit_rate(…)``.  Times are milliseconds where a name ends
-in ``_ms`` and seconds elsewhere; rates are per second, sizes are bytes, shares and probabilities lie between 0 and 1.
+There is one module per topic: ``from theory import ttl``, then ``ttl.hit_rate(…)``.  Times are in milliseconds if the
+name ends in ``_ms``, otherwise in seconds.  Rates are per second, sizes are bytes, and shares and probabilities are
+between 0 and 1.
 """

@@ -1,4 +1,4 @@
-"""A server that stops calling accept(): connections fill the listen queue, then SYNs are dropped.
+"""Model of a server that stops calling accept(): connections fill the listen queue, then SYNs are dropped.
 
 Sources: listen(2), Linux ``net.core.somaxconn``.
 """
@@ -7,24 +7,25 @@ from theory.recovery import syn_times
 
 
 def overflow(rate: float, stall: float, backlog: int) -> float:
-    """Return how many connections find the queue full during a stall of *stall* seconds.
+    """Return the number of connections that arrive at a full queue during a stall of *stall* seconds.
 
     Args:
-        rate: connections per second.
-        stall: seconds without accept().
-        backlog: argument of listen(); Linux queues one more.
+        rate: new connections per second.
+        stall: seconds during which the server does not call accept().
+        backlog: argument of listen(); Linux queues one connection more.
     """
     return max(0.0, rate * stall - (backlog + 1))
 
 
 def full_at(rate: float, backlog: int) -> float:
-    """Return the seconds until the queue is full."""
+    """Return the seconds from the start of the stall until the queue is full."""
     return (backlog + 1) / rate
 
 
 def connect_s(dropped_for: float, rtt: float) -> float | None:
-    """Return the seconds that connect() takes if SYNs are dropped for *dropped_for* seconds; None if it gives up first.
+    """Return the duration of connect() in seconds if SYNs are dropped for the first *dropped_for* seconds.
 
-    The first retransmitted SYN after that time succeeds, so connect times come in steps.
+    The first SYN that is retransmitted after that time succeeds, so the duration increases in steps.  The result is
+    None if connect() gives up first.
     """
     return next((at + rtt for at in (0.0, *syn_times()) if at >= dropped_for), None)

@@ -1,31 +1,31 @@
-"""Coordinated omission (G. Tene, "How NOT to measure latency"): one stall, seen by an open and by a closed loop.
+"""Coordinated omission (G. Tene, "How NOT to measure latency"): one stall, measured with an open and a closed loop.
 
-The modelled server answers at once except during one stall.  An open loop keeps sending and measures from the moment
-each request was due.  A closed loop waits: one request per user sees the stall, and the requests that it did not send
-are missing from its percentiles.  Times are seconds.
+The modelled server responds at once, except during one stall.  An open loop keeps sending, and measures latency from
+the scheduled time of each request.  A closed loop waits for each response: only one request per user experiences the
+stall, and the requests that were not sent are missing from the percentiles.  Times are in seconds.
 """
 
 
 def open_loop_quantile(quantile: float, stall: float, window: float) -> float:
-    """Return the latency quantile of evenly spaced requests: stall - (1 - q) · window, at least 0."""
+    """Return the latency quantile of evenly spaced open-loop requests: stall - (1 - q) · window, at least 0."""
     return max(0.0, stall - (1 - quantile) * window)
 
 
 def closed_loop_quantile(quantile: float, stall: float, window: float, think: float) -> float:
-    """Return the latency quantile that a closed-loop user reports: 0, or the stall.
+    """Return the latency quantile that a closed-loop user reports: 0, or the length of the stall.
 
-    Of the user's (window - stall) / think + 1 requests, one waits, for the whole stall at worst.
+    The user sends (window - stall) / think + 1 requests.  One of them waits, at worst for the whole stall.
 
     Args:
-        quantile: between 0 and 1.
-        stall: length of the stall.
-        window: length of the measurement.
-        think: pause after each response.
+        quantile: q, between 0 and 1.
+        stall: length of the stall in seconds.
+        window: length of the measurement in seconds.
+        think: pause after each response in seconds.
     """
     requests = (window - stall) / think + 1
     return stall if (1 - quantile) * requests < 1 else 0.0
 
 
 def omitted(stall: float, think: float) -> float:
-    """Return how many requests per user the closed loop did not send during the stall."""
+    """Return the number of requests per user that the closed loop did not send because of the stall."""
     return stall / think

@@ -1,4 +1,4 @@
-"""Name resolution while the authoritative servers do not answer (Moura et al., IMC 2018; serve-stale RFC 8767)."""
+"""Name resolution while authoritative servers do not respond (Moura et al., IMC 2018; serve-stale, RFC 8767)."""
 
 from theory.ttl import hit_rate
 
@@ -10,9 +10,9 @@ def answered_share(rate: float, ttl: float, seconds: float, *, serve_stale: bool
 
     Args:
         rate: queries per second at one cache.
-        ttl: T, seconds.  The shorter it is, the sooner clients notice the outage.
-        seconds: t, since the last server failed.
-        serve_stale: whether caches return expired answers (RFC 8767).  Records that had expired before the outage and
+        ttl: T, in seconds.  The shorter it is, the sooner the outage affects clients.
+        seconds: t, the seconds since the last server failed.
+        serve_stale: whether caches return expired records (RFC 8767).  Records that had expired before the outage and
             are still in memory are not counted.
     """
     if ttl <= 0:
@@ -29,12 +29,15 @@ def mean_failed_share(rate: float, ttl: float, duration: float) -> float:
 
 
 def resolved_share(loss: float, tries: int) -> float:
-    """Return the share of queries that succeed within *tries* attempts, each lost with probability *loss*: 1 - p^r."""
+    """Return the share of queries that succeed within *tries* attempts: 1 - p^r.
+
+    Each attempt is lost with probability p, *loss*; r is *tries*.
+    """
     return 1 - loss**tries
 
 
 def resolved_share_of_servers(down: int, servers: int, tries: int) -> float:
-    """Return the share of queries that succeed if *down* of *servers* are dead and each try asks a different server."""
+    """Return the share of queries that succeed if *down* of *servers* are down and each try uses another server."""
     if tries > down:
         return 1.0
     failed = 1.0

@@ -1,33 +1,36 @@
-"""How long a changed record takes to reach all servers and caches (RFC 1034 section 4.3.5, RFC 1996, RFC 5936).
+"""Time until a changed record has reached all servers and caches (RFC 1034 section 4.3.5, RFC 1996, RFC 5936).
 
-DNS is eventually consistent: secondaries lag behind the primary, and caches behind both.  Times are seconds.
+DNS is eventually consistent: secondaries lag behind the primary, and caches lag behind both.  Times are in seconds.
 """
 
 
 def transfer_s(rtt: float) -> float:
-    """Return how long a secondary needs to fetch a zone that fits one window: SOA over UDP, TCP connect, transfer."""
+    """Return the seconds for a transfer of a zone that fits into one window: SOA over UDP, TCP connect, transfer."""
     return 3 * rtt
 
 
 def notified_lag(rtt: float) -> float:
-    """Return the lag of a secondary that receives NOTIFY: half a round trip, then the transfer."""
+    """Return the lag of a secondary that receives NOTIFY: half a round trip, then the zone transfer."""
     return rtt / 2 + transfer_s(rtt)
 
 
 def refresh_lag(rtt: float, refresh: float) -> float:
-    """Return the mean lag of a secondary that only polls every *refresh* seconds; at worst the wait doubles."""
+    """Return the mean lag of a secondary that only polls every *refresh* seconds.
+
+    On average it waits half of *refresh* before it polls; the maximum wait is *refresh*.
+    """
     return refresh / 2 + transfer_s(rtt)
 
 
 def mean_lag(rtt: float, refresh: float, notify_loss: float, retry: float | None = None, tries: int = 1) -> float:
-    """Return the mean lag if each NOTIFY is lost with probability *notify_loss*.
+    """Return the mean lag of a secondary if each NOTIFY is lost with probability *notify_loss*.
 
     Args:
-        rtt: between primary and secondary.
-        refresh: the SOA's refresh interval.
-        notify_loss: probability that one NOTIFY (a datagram and its reply) is lost.
-        retry: seconds between two attempts of the primary (RFC 1996 section 3.6); None: a single attempt.
-        tries: number of attempts.
+        rtt: round-trip time between primary and secondary, in seconds.
+        refresh: refresh interval in the SOA record, in seconds.
+        notify_loss: probability that one NOTIFY (the datagram or its reply) is lost.
+        retry: seconds between two attempts of the primary (RFC 1996 section 3.6); None for a single attempt.
+        tries: maximum number of attempts.
     """
     if retry is None:
         tries, retry = 1, 0.0
@@ -38,19 +41,19 @@ def mean_lag(rtt: float, refresh: float, notify_loss: float, retry: float | None
 
 
 def stale_share(seconds: float, ttl: float, lag: float, secondary_share: float = 0.5) -> float:
-    """Return the share of busy caches that hold the old record while a secondary serves it for *lag* seconds more.
+    """Return the share of busy caches that hold the old record *seconds* after a change at the primary.
 
-    Caches expire evenly over T; one that then asks the secondary before it has the change keeps the old record for
-    another T.
+    The expiry times of the caches are spread evenly over T. A cache that expires and then queries the secondary before
+    the secondary has the change keeps the old record for another T.
 
     Args:
-        seconds: since the change at the primary.
-        ttl: T, seconds, at least *lag*.
+        seconds: time since the change at the primary.
+        ttl: T, in seconds, at least *lag*.
         lag: seconds until the secondary has the change.
         secondary_share: share of queries that the secondary answers.
 
     Raises:
-        ValueError: the lag exceeds the TTL.
+        ValueError: *lag* exceeds *ttl*.
     """
     if lag > ttl:
         raise ValueError(f"expected a lag of at most the TTL of {ttl:g} s, got {lag:g}")

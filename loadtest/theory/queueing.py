@@ -1,4 +1,4 @@
-"""Waiting for one of c connections with Poisson arrivals: M/M/c (exponential holding times) and M/D/c (constant)."""
+"""Waiting time for one of c connections with Poisson arrivals: M/M/c (exponential holding times), M/D/c (constant)."""
 
 import cmath
 import heapq
@@ -7,32 +7,32 @@ import random
 import statistics
 from collections.abc import Iterable, Iterator
 
-#: Newton's method stops when a step is smaller than this.
+#: Newton's method stops when its step is smaller than this value.
 _PRECISION = 1e-14
-#: Simulated runs behind `scatter_of_a_run`: they determine it to within an eighth.
+#: Number of simulated runs in `scatter_of_a_run`; 32 runs determine the standard deviation to within an eighth.
 RUNS = 32
 
 
 def erlang_c(servers: int, load: float) -> float:
-    """Return the probability that a request waits (Erlang 1917).
+    """Return the probability that a request has to wait (Erlang 1917).
 
     Args:
-        servers: c, number of connections.
-        load: λ · holding time, in erlangs.
+        servers: c, the number of connections.
+        load: λ · mean holding time, in erlangs.
 
     Raises:
-        ValueError: the load is not below the number of servers, so that the queue would grow for ever.
+        ValueError: *load* is not below *servers*, so that the queue would grow without bound.
     """
     if not 0 <= load < servers:
         raise ValueError(f"expected a load below {servers} erlangs, got {load:g}")
-    blocked = 1.0  # Erlang B by its recursion, which never overflows
+    blocked = 1.0  # Erlang B, computed by its recursion, which cannot overflow
     for c in range(1, servers + 1):
         blocked = load * blocked / (c + load * blocked)
     return servers * blocked / (servers - load * (1 - blocked))
 
 
 def mm_c_wait(rate: float, holding: float, servers: int) -> float:
-    """Return the mean wait in seconds when holding times are exponential."""
+    """Return the mean wait in seconds for exponential holding times with a mean of *holding* seconds."""
     load = rate * holding
     return erlang_c(servers, load) * holding / (servers - load)
 
@@ -46,15 +46,16 @@ def mm_c_wait_quantile(rate: float, holding: float, servers: int, quantile: floa
 
 
 def md_c_wait(rate: float, holding: float, servers: int) -> float:
-    """Return the exact mean wait in seconds when holding times are constant.
+    """Return the exact mean wait in seconds for constant holding times of *holding* seconds.
 
     Observed once per holding time D, the queue length is Q' = max(0, Q + A - c) with Poisson arrivals A of mean a = λD
-    (Crommelin 1932).  Its mean follows from the roots z of z^c = e^(a(z - 1)) inside the unit circle (Janssen and van
-    Leeuwaarden 2008, "Back to the roots of the M/D/s queue"): (a² - c(c - 1)) / 2(c - a) + Σ 1 / (1 - z).  Little's law
-    turns it into a wait.  (Cosmetatos' approximation of 1976 is 2 % off here.)
+    (Crommelin 1932).  Its mean is (a² - c(c - 1)) / 2(c - a) + Σ 1 / (1 - z), where the sum is over the roots z of z^c
+    = e^(a(z - 1)) inside the unit circle (Janssen and van Leeuwaarden 2008, "Back to the roots of the M/D/s queue").
+    Little's law converts the mean queue length to a mean wait. (Cosmetatos' approximation of 1976 has an error of 2 %
+    here.)
 
     Raises:
-        ValueError: as `erlang_c`.
+        ValueError: the load is not below *servers*, as in `erlang_c`.
     """
     load = rate * holding
     if not 0 <= load < servers:
@@ -68,10 +69,10 @@ def md_c_wait(rate: float, holding: float, servers: int) -> float:
 
 
 def waits(arrivals: Iterable[float], holdings: Iterable[float], servers: int) -> Iterator[float]:
-    """Yield the wait in seconds of each request for given arrivals and holding times, first come first served.
+    """Yield the wait in seconds of each request for given arrival and holding times, in FIFO order.
 
-    The recursion of Kiefer and Wolfowitz 1955.  Compared with it, a run of seconds shows no scatter from its own
-    arrivals, which may put it far from the mean of the same queue over hours.
+    This is the recursion of Kiefer and Wolfowitz (1955).  A short run may be far from the long-run mean only because of
+    its random arrivals; comparing it with this recursion for the same arrivals removes that scatter.
     """
     free = [0.0] * servers
     for arrival, holding in zip(arrivals, holdings, strict=False):
@@ -83,11 +84,12 @@ def waits(arrivals: Iterable[float], holdings: Iterable[float], servers: int) ->
 def scatter_of_a_run(rate: float, holding: float, servers: int, seconds: float, *, constant: bool = False) -> float:
     """Return the standard deviation of a run's mean wait, as a share of the long-run mean.
 
-    Consecutive waits are correlated, so n requests tell far less than n independent waits would.  Taken from `RUNS`
-    seeded simulations, each divided by the model's mean at the rate and holding time that it happened to have.
+    Consecutive waits are correlated, so the mean of n waits is far less precise than the mean of n independent waits.
+    The result is computed from `RUNS` seeded simulations; the mean wait of each is divided by the model's mean for the
+    rate and holding time that occurred in that simulation.
 
     Raises:
-        ValueError: as `erlang_c`.
+        ValueError: the load is not below *servers*, or too close to it for runs of this length.
     """
     model = md_c_wait if constant else mm_c_wait
     ratios = []
@@ -106,13 +108,13 @@ def scatter_of_a_run(rate: float, holding: float, servers: int, seconds: float, 
 
 
 def smallest_pool(rate: float, holding: float, wait: float, *, constant: bool = False) -> int:
-    """Return the fewest connections with a mean wait of at most *wait* seconds.
+    """Return the smallest number of connections with a mean wait of at most *wait* seconds.
 
     Args:
         rate: requests per second.
-        holding: seconds for which a request holds a connection, on average.
-        wait: seconds, above 0.
-        constant: whether holding times are constant; else they are exponential.
+        holding: mean time for which a request holds a connection, in seconds.
+        wait: largest acceptable mean wait in seconds, above 0.
+        constant: whether holding times are constant instead of exponential.
     """
     if wait <= 0:
         raise ValueError(f"expected a wait above 0 seconds, got {wait:g}")

@@ -1,7 +1,7 @@
-"""Age of the newest game snapshot: over UDP, which skips lost ones, and over TCP, where all later ones wait.
+"""Age of the newest game snapshot, over UDP (lost snapshots are skipped) and TCP (later snapshots are delayed).
 
-A sender emits the whole state every Δ; d is the one-way delay, p the loss probability of a packet.  The age is the time
-since the newest available snapshot was sent, observed at a random moment (G. Fiedler, "UDP vs. TCP").
+A sender transmits the whole state every Δ seconds; d is the one-way delay, p the loss probability of a packet.  The age
+is the time since the newest available snapshot was sent, observed at a random moment (G. Fiedler, "UDP vs. TCP").
 """
 
 import math
@@ -13,15 +13,15 @@ def udp_age(delay: float, interval: float, loss: float) -> float:
     """Return the mean age in seconds: d + Δ(1 + p) / (2(1 - p)), the mean residual of a geometric gap.
 
     Args:
-        delay: d, one way, seconds.
-        interval: Δ, seconds between two snapshots.
-        loss: p, below 1.
+        delay: d, the one-way delay in seconds.
+        interval: Δ, the time between two snapshots in seconds.
+        loss: p, the loss probability of a packet, below 1.
     """
     return delay + interval * (1 + loss) / (2 * (1 - loss))
 
 
 def udp_age_exceeds(excess: float, interval: float, loss: float) -> float:
-    """Return the probability that a snapshot is older than the one-way delay by more than *excess* seconds."""
+    """Return the probability that the age of a snapshot exceeds the one-way delay by more than *excess* seconds."""
     missed, rest = divmod(excess / interval, 1)
     return math.pow(loss, missed) * (1 - (1 - loss) * rest)
 
@@ -36,9 +36,9 @@ def udp_age_quantile(delay: float, interval: float, loss: float, quantile: float
 def tcp_age(delay: float, interval: float, loss: float) -> float:
     """Return the mean age in seconds over TCP: d + Δ/2 + p · D(D + Δ) / 2Δ.
 
-    One loss stalls the stream for D = Δ + 1.25 RTT (fast retransmit, RFC 8985).  x seconds into the stall, ⌊x/Δ⌋ + 1
-    snapshots are missing, each of which adds Δ to the age.  For Δ far below D this is the well-known p · D² / 2Δ.
-    Valid while p · D/Δ is far below 1: beyond that, stalls overlap.
+    One loss stalls the stream for D = Δ + 1.25 RTT (fast retransmit, RFC 8985).  At x seconds into the stall, ⌊x/Δ⌋ + 1
+    snapshots are missing, each of which adds Δ to the age.  If Δ is far below D, the last term is approximately the
+    well-known p · D² / 2Δ. The formula is valid while p · D/Δ is far below 1; otherwise stalls overlap.
     """
     stop = fast_retransmit_s(2 * delay, interval)
     whole, rest = divmod(stop, interval)

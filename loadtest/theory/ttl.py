@@ -1,6 +1,6 @@
-"""The cost of a TTL, for one cache with λ Poisson queries per second (Jung, Berger, Balakrishnan 2003).
+"""Effects of a TTL on one cache with λ Poisson queries per second (Jung, Berger, Balakrishnan 2003).
 
-A long TTL delays changes; a short one loads servers and slows responses.
+A long TTL delays changes; a short TTL increases server load and response times.
 """
 
 import math
@@ -8,19 +8,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-#: How a cache turns T into a lifetime: exactly, or with a clock of whole seconds, rounded down (between T - 1 and T
-#: seconds) or up (between T and T + 1 seconds).
+#: Conversion of a TTL of T seconds to a cache lifetime: exact, or with a clock of whole seconds that rounds down
+#: (between T - 1 and T seconds) or up (between T and T + 1 seconds).
 Rounding = Literal["exact", "down", "up"]
 _MORE: dict[Rounding, float] = {"exact": 0.0, "down": -0.5, "up": 0.5}
 
 
 def lifetime(ttl: float, rounding: Rounding = "exact") -> float:
-    """Return the mean seconds for which a cache keeps a record; only the mean enters the hit rate."""
+    """Return the mean seconds for which a cache keeps a record; the hit rate depends only on the mean."""
     return max(0.0, ttl + _MORE[rounding]) if ttl else 0.0
 
 
 def hit_rate(rate: float, ttl: float) -> float:
-    """Return the share of queries that a cache answers, λT / (1 + λT): the probability that it holds the record."""
+    """Return the share of queries that a cache answers: λT / (1 + λT).
+
+    This is also the probability that the cache holds the record.
+    """
     return rate * ttl / (1 + rate * ttl)
 
 
@@ -30,15 +33,15 @@ def upstream_rate(rate: float, ttl: float) -> float:
 
 
 def hit_rate_behind(rate: float, ttl: float, others: float) -> float:
-    """Return the hit rate of a client's cache behind a shared resolver, which counts TTLs down.
+    """Return the hit rate of a client's cache behind a shared resolver, which returns the remaining TTL.
 
-    The client's record expires together with the resolver's, so its lifetime is the remaining TTL when it asks.  The
-    mean follows from where the next query (exponential, λ) falls while the resolver alternates between T seconds with
-    the record and an exponential time without it.
+    The client's record expires together with the resolver's record, so its lifetime is the remaining TTL at the time of
+    the query.  The resolver alternates between T seconds with the record and an exponential time without it; the mean
+    lifetime follows from the phase in which the client's next query (exponential, λ) arrives.
 
     Args:
         rate: λ, queries per second of this client.
-        ttl: T, seconds, as published by the authoritative server.
+        ttl: T, the TTL in seconds that the authoritative server publishes.
         others: queries per second of all other clients of the resolver.
     """
     if not rate or not ttl:
@@ -50,32 +53,37 @@ def hit_rate_behind(rate: float, ttl: float, others: float) -> float:
 
 
 def response_ms(rate: float, ttl: float, hit_ms: float, miss_ms: float) -> float:
-    """Return the mean response time in milliseconds."""
+    """Return the mean response time in milliseconds, for given response times of a cache hit and a miss."""
     hits = hit_rate(rate, ttl)
     return hits * hit_ms + (1 - hits) * miss_ms
 
 
 def stale_share(rate: float, ttl: float, seconds: float) -> float:
-    """Return the share of caches that still hold the old record *seconds* after a change: occ · (1 - t/T)⁺."""
+    """Return the share of caches that still hold the old record *seconds* after a change: occ · (1 - t/T)⁺.
+
+    Here occ is the probability that the record was cached when it changed, `hit_rate`.
+    """
     return hit_rate(rate, ttl) * max(0.0, 1 - seconds / ttl) if ttl > 0 else 0.0
 
 
 def old_share(seconds: float, ttl: float, hold: float, rate: float, others: float) -> float:
     """Return the share of a client's requests that go to the old address *seconds* after a change.
 
-    Two delays add up.  The resolver holds the record with probability occ = μT/(1 + μT), and then for another R
-    seconds, uniform between 0 and T; until it expires, everyone who asks gets the old address.  The client asks again
-    only at its first request after it has held an answer (or a connection) for H seconds.  At the change it holds one
-    with probability held = λH/(1 + λH), of uniform age and independent of R.  So a request at t goes to the old address
-    if t < R, or if the client holds an answer that it took before R had passed: held · (1 - (t - R)/H)⁺, averaged over
-    R.  The last client moves after T + H, not after T.
+    Two delays add up.  First, the resolver holds the record with probability occ = μT/(1 + μT).  The record then
+    remains for another R seconds, uniform between 0 and T, during which all clients that query get the old address.
+    Second, a client queries again only at its first request after it has held an answer (or a connection) for H
+    seconds.  At the time of the change it holds one with probability held = λH/(1 + λH), of uniform age and independent
+    of R.
 
-    H = 0 is a client that honours the TTL: its cache expires with the resolver's and adds no delay.
+    A request at time t therefore goes to the old address if t < R, or if the client still holds an answer that it
+    received before R: held · (1 - (t - R)/H)⁺, averaged over R. The last client moves after T + H, not after T. H = 0
+    describes a client that honours the TTL: its cache expires together with the resolver's cache and adds no delay.
 
     Args:
-        seconds: t, since the change.
-        ttl: T, seconds.
-        hold: H, seconds for which the client keeps a connection, or an answer regardless of its TTL; may be infinite.
+        seconds: t, the seconds since the change.
+        ttl: T, in seconds.
+        hold: H, the seconds for which the client keeps a connection, or an answer regardless of its TTL; may be
+            infinite.
         rate: λ, requests per second of the client.
         others: μ, queries per second for this name that reach the resolver.
     """
@@ -98,44 +106,44 @@ def old_share(seconds: float, ttl: float, hold: float, rate: float, others: floa
 
 
 def old_seconds(ttl: float, hold: float, rate: float, others: float) -> float:
-    """Return the mean seconds on the old address, the area below `old_share`: occ · T/2 + held · H/2."""
+    """Return the mean seconds on the old address, the integral of `old_share`: occ · T/2 + held · H/2."""
     return hit_rate(others, ttl) * ttl / 2 + hit_rate(rate, hold) * hold / 2
 
 
 def wrong_share(rate: float, ttl: float, every: float) -> float:
-    """Return the share of requests that get the old answer if the record changes once in *every* (≥ T) seconds."""
+    """Return the share of requests that get the old answer if the record changes once every *every* (≥ T) seconds."""
     return hit_rate(rate, ttl) * ttl / (2 * every)
 
 
 def best(rate: float, every: float) -> float:
     """Return the TTL in seconds that minimises cache misses plus old answers, both as shares of all requests.
 
-    The sum 1/(1 + λT) + λT²/(2C(1 + λT)) is least where λT²/2 + T = C, that is at T = (√(1 + 2λC) - 1)/λ.  If an old
-    answer is k times as bad as a miss, replace C by C/k.
+    The sum 1/(1 + λT) + λT²/(2C(1 + λT)) is minimal if λT²/2 + T = C, that is, at T = (√(1 + 2λC) - 1)/λ. If an old
+    answer is k times as bad as a miss, replace C with C/k.
 
     Args:
         rate: λ, requests per second.
-        every: C, seconds between two changes.
+        every: C, the seconds between two changes.
     """
     return (math.sqrt(1 + 2 * rate * every) - 1) / rate
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one TTL costs the servers, the clients and the operator who changes the record."""
+    """Effects of one TTL on server load, response time, and the delay of changes."""
 
-    #: Queries per second at the authoritative servers.
+    #: Queries per second that reach the authoritative servers.
     upstream_rate: float
     #: Mean response time in milliseconds.
     response_ms: float
     #: Mean seconds for which a cache returns the old answer after a change: occ · T/2.
     stale_s: float
-    #: Seconds after which no cache returns it.
+    #: Seconds after a change at which the last cache stops returning the old answer.
     stale_at_most_s: float
 
 
 def cost(rate: float, ttl: float, *, caches: int = 1, hit_ms: float = 0.0, miss_ms: float = 0.0) -> Cost:
-    """Return the costs of a TTL of *ttl* seconds for *caches* that each get *rate* queries per second."""
+    """Return the effects of a TTL of *ttl* seconds for *caches* caches that each receive *rate* queries per second."""
     return Cost(
         upstream_rate=caches * upstream_rate(rate, ttl),
         response_ms=response_ms(rate, ttl, hit_ms, miss_ms),
@@ -148,9 +156,9 @@ def stale_clients(classes: Iterable[tuple[float, float]], seconds: float, never:
     """Return the share of clients that still use the old address: Σ wᵢ(1 - t/Tᵢ)⁺ + w∞.
 
     Args:
-        classes: weight and seconds of each kind of client: the TTL, its own minimum, or the age limit of its
-            connections.
-        seconds: since the change.
-        never: w∞, weight of the clients that look the name up only once.
+        classes: (weight, seconds) of each kind of client.  The seconds are the TTL, the client's own minimum, or the
+            maximum age of its connections.
+        seconds: t, the seconds since the change.
+        never: w∞, the weight of clients that look up the name only once.
     """
     return never + sum(weight * max(0.0, 1 - seconds / ttl) for weight, ttl in classes if ttl > 0)

@@ -59,8 +59,8 @@ class Connection:
             to: server address and host name.
             context: TLS settings; None for plain TCP.
             session: TLS session to resume.
-            receive_buffer: size of the receive buffer in bytes, which limits the receive window; 0 for the
-                system's default.
+            receive_buffer: size of the receive buffer in bytes, which limits the receive window; 0 for the system's
+                default.
             timeout: seconds without data after which a phase fails.
 
         Raises:
@@ -134,8 +134,8 @@ class Connection:
 
         Args:
             path: request path.
-            last: whether to ask the server to close afterwards.  The response then ends at the end of the
-                stream and is not parsed, so that it may be corrupt.
+            last: whether to ask the server to close afterwards.  The response then ends at the end of the stream and is
+                not parsed, so that it may be corrupt.
 
         Raises:
             OSError: the connection ended early, or the response is not valid HTTP; all earlier pieces have been

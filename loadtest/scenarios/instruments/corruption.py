@@ -66,8 +66,8 @@ def same_head(head: bytes, clean: bytes) -> bool:
 def delivered(wrong: int, *, head_is_wrong: bool) -> int:
     """Return the number of corrupted packets that were delivered, inferred from the wrong bytes in body and head.
 
-    If the two corrupted words of one packet lie on different sides of the end of the head, the body has only half
-        of that packet's wrong bytes.
+    If the two corrupted words of one packet lie on different sides of the end of the head, the body has only half of
+    that packet's wrong bytes.
     """
     whole, rest = divmod(wrong, WRONG_PER_PACKET)
     return whole + (1 if rest or head_is_wrong else 0)

@@ -37,7 +37,7 @@ class Habit:
 
     @property
     def hold(self) -> float:
-        """Minimum seconds between two DNS queries of the client, for the habit's answers or connections."""
+        """Minimum seconds without a DNS query after an answer or a new connection, in addition to the TTL."""
         return max(self.answer_s, self.connection_s)
 
 
@@ -63,8 +63,8 @@ class Client:
 
         Args:
             habit: how long the client keeps addresses and connections.
-            shortened: factor for the first hold only, between 0 and 1, so that holds have random ages, as with
-                clients that have run for a long time.
+            shortened: factor for the first hold only, between 0 and 1, so that holds have random ages, as with clients
+                that have run for a long time.
         """
         self.habit = habit
         self.address: str | None = None
