@@ -115,7 +115,8 @@ def cured_rate(
             for one second.
         reused: share of requests on a connection that is already open (keep-alive), below 1.
         server_closes: whether the server closes first.  The server then holds the TIME-WAIT sockets, and the client's
-            ports never run out (RFC 1122 section 4.2.2.13 describes a second connection from the same port).
+            ports never run out: it may connect from the same port again, and the server reopens the connection directly
+            from TIME-WAIT (RFC 1122 section 4.2.2.13).
         busy: seconds for which a port is in use before TIME-WAIT: two round trips, to connect and to close.
 
     Raises:
