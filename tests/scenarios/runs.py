@@ -1,4 +1,4 @@
-"""Runs of scenarios without a lab, and their failed checks."""
+"""Scenario runs without a lab, and the names of their failed checks."""
 
 from pathlib import Path
 
@@ -19,5 +19,5 @@ def predicted(experiment: Experiment, folder: Path) -> Run:
 
 
 def failed(run: Run) -> list[str]:
-    """Return the names of the failed checks in order."""
+    """Return the names of the failed checks, in the order in which they were made."""
     return [check.name for check in run.result.checks if not check.ok]

@@ -1,4 +1,4 @@
-"""Comparison of responses, corrupted by the code of `wan`, with what was sent."""
+"""Tests for the comparison of responses that the code of `wan` has corrupted with the bytes that were sent."""
 
 import random
 import zlib
@@ -19,7 +19,7 @@ HEAD = (
 
 
 def corrupt(mode: str, segment: bytes, seed: int) -> bytes:
-    """Return the payload of a segment after one corruption."""
+    """Return the payload of *segment* after one corruption of the kind *mode*."""
     packet = tcp(segment)
     damaged = damage.MODES[mode](packet, random.Random(seed), K)
     assert damaged is not None

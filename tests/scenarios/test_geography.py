@@ -1,4 +1,4 @@
-"""Placements against theory, with the links that links.toml declares."""
+"""Tests for the predictions of `geography`, computed from the links that links.toml declares."""
 
 import tomllib
 from pathlib import Path

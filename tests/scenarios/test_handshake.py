@@ -1,4 +1,4 @@
-"""Bytes and round trips of handshakes against theory, without a lab."""
+"""Tests for the bytes and round trips of handshakes, compared with theory, without a lab."""
 
 import asyncio
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_post_quantum_keys_need_openssl_3_5(version: tuple, supported: bool) -> 
 
 @pytest.fixture
 def padded(tmp_path: Path):
-    """A run whose handshakes take the round trips that slow start allows, and half a millisecond of CPU time."""
+    """Return a scenario and its run, with the predicted round trips and 0.5 ms of CPU time per handshake."""
     made = Handshake(parameters.bind(Handshake.settings, quick=True))
     run = predicted(made, tmp_path)
     for arm in ARMS:

@@ -1,4 +1,4 @@
-"""`keepalive-race` concluded from gaps that follow theory, and a real connection to a server that closes early."""
+"""Tests for `keepalive-race` with generated gaps, and for a real connection to a server that closes early."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ from theory import keepalive
 
 
 def concluded(tmp_path, *, negative=False, window=1.0, silences=3000):
-    """Return a run whose silences end as predicted, with a window *window* times as wide."""
+    """Return a run whose gaps end as predicted, for a race window that is *window* times as wide as in theory."""
     experiment = KeepaliveRace(parameters.bind(KeepaliveRace.settings, quick=True), negative=negative)
     run = predicted(experiment, tmp_path)
     ends, rtt, rng = experiment.p.timeout_s, experiment.rtt, random.Random(3)
@@ -73,7 +73,7 @@ async def test_a_request_on_a_connection_that_the_server_closes_is_lost():
         if next(impatient):
             writer.close()
             return
-        await reader.readuntil(b"\r\n\r\n")  # the FIN crosses the second request
+        await reader.readuntil(b"\r\n\r\n")  # the server's FIN and the second request cross on the path
         writer.close()
 
     impatient = iter([True, False])

@@ -1,4 +1,4 @@
-"""`pool` concluded from requests that waited as in the model queue, without a lab."""
+"""Tests for the conclusions of `pool` with generated requests that wait as in the model queue, without a lab."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from scenarios.pool import COLD_MS, COLD_RATE, COLD_SECONDS, Pool
 from tests.scenarios.runs import failed, predicted
 from theory import queueing
 
-#: Seconds that edge and origin add to the requested delay.
+#: Seconds that edge and origin add to the requested delay of each request.
 ON_TOP = 0.002
 
 
@@ -21,7 +21,7 @@ def made(*given, seed=1, negative=False):
 
 
 def concluded(experiment, tmp_path, *, discipline=list):
-    """Return a run whose requests follow theory; *discipline* changes the (arrival, holding, wait) of each."""
+    """Return a run whose requests follow theory; *discipline* may change the (arrival, holding, wait) tuples."""
     run = predicted(experiment, tmp_path)
     count, rtt = int(COLD_SECONDS * COLD_RATE), experiment.p.rtt_ms / 1000
     for kind, trips in (("fresh", 3), ("pooled", 1)):

@@ -1,4 +1,4 @@
-"""The cost of each cache state, and which log entries belong to a query."""
+"""Tests for the predicted cost of each cache state, and for matching server log entries to a query."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What every scenario and drill has to provide, checked without a lab."""
+"""Tests for the attributes and behaviour that every scenario and drill must have, without a lab."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`time-wait` concluded from attempts that follow theory, without a network; and its charts."""
+"""Tests for the conclusions and charts of `time-wait` with generated attempts that follow theory, without a network."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def test_the_wait_is_predicted_only_if_ports_run_out(rate, ports, waits):
 
 
 def reused(ports, rate, seconds):
-    """Return attempts of a host whose ports are free again after 1.04 s."""
+    """Return the attempts of a host whose ports are free again 1.04 s after they were used."""
     busy: list[float] = []
     attempts = []
     for at in (n / rate for n in range(int(seconds * rate))):
@@ -38,7 +38,7 @@ def test_ports_that_are_free_after_a_second_sustain_almost_as_many_connections_p
 
 @pytest.fixture
 def exhausted(tmp_path):
-    """A run whose attempts follow theory."""
+    """Return an experiment and a run whose attempts follow theory."""
     experiment = TimeWait(parameters.bind(TimeWait.settings, quick=True))
     run = predicted(experiment, tmp_path)
     experiment._lay_out(run, {33_100})
@@ -120,4 +120,4 @@ def test_cures_with_equal_totals_share_a_legend_entry():
         "two destinations = twice the ports: 99",
         "half: 70",
     ]
-    assert len(panel.marks) == 4  # every curve is drawn
+    assert len(panel.marks) == 4  # the panel contains every curve

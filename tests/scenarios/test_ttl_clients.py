@@ -1,4 +1,4 @@
-"""What clients that ignore a TTL know, and until when; and clients that move as predicted make the scenario pass."""
+"""Tests for clients that ignore a TTL, and for the conclusions of `ttl` with generated requests that follow theory."""
 
 import math
 import random
@@ -12,7 +12,7 @@ from scenarios.instruments.ttl_move import NEW_ORIGIN
 from scenarios.ttl import OLD, RESOLVER, Ttl
 from tests.scenarios.runs import failed, predicted
 
-#: An origin behind the edge that the name leaves.
+#: An origin behind the edge that the name moves away from.
 OLD_ORIGIN = "catalog-1.example.com"
 
 
@@ -56,7 +56,7 @@ def test_only_the_first_hold_of_a_client_is_shortened() -> None:
 
 @pytest.fixture
 def moved(tmp_path):
-    """Five crowds that follow theory: each client moves independently, at a time drawn from its curve."""
+    """Return a move whose five crowds follow theory, and its run; each client moves independently."""
     experiment = Ttl(parameters.bind(Ttl.settings, quick=True))
     run, move = predicted(experiment, tmp_path), experiment.move
     rng, p = random.Random(4), experiment.p
@@ -98,6 +98,6 @@ def test_a_client_that_should_never_move_and_does_fails(moved) -> None:
 
 def test_clients_with_another_hold_than_predicted_deviate_from_their_curve(moved) -> None:
     move, run = moved
-    move.crowds[0].answered = [*move.crowds[2].answered]  # at least six seconds, instead of the TTL
+    move.crowds[0].answered = [*move.crowds[2].answered]  # clients that keep answers for at least six seconds
     move.conclude(run)
     assert "on the old address, mean: honours the TTL" in failed(run)

@@ -1,4 +1,4 @@
-"""Every model against reference values, and at the edges of its domain."""
+"""Tests for every model with reference values and at the limits of its domain."""
 
 import random
 
@@ -31,7 +31,7 @@ from theory import (
 
 INFINITE = float("inf")
 
-#: Name of the case, value of the model, expected value, and its rounding.
+#: Name of the case, value of the model, expected value, and largest absolute difference.
 REFERENCE = [
     ("time-wait exhausted", time_wait.exhausted_at(1000), 28.232, 0.0005),
     ("time-wait sustainable rate", time_wait.sustainable_rate(), 470.5, 0.05),
@@ -63,11 +63,12 @@ REFERENCE = [
     ("flow-control 64 KiB at 100 ms", flow_control.throughput_bps(65_536, 0.1) / 1e6, 5.24, 0.005),
     ("congestion p 0.001", congestion.reno_bps(1e-3, 0.1) / 1e6, 4.49, 0.005),
     ("congestion p 0.01", congestion.reno_bps(1e-2, 0.1) / 1e6, 1.42, 0.005),
-    # RFC 9438, table 1: RTT 0.1 s, mean windows in segments, CUBIC with C = 0.4, at a loss of 1e-4 and 1e-6.
+    # Mean windows in segments from table 1 of RFC 9438, for an RTT of 0.1 s, CUBIC with C = 0.4, and losses of 1e-4 and
+    # 1e-6.
     ("congestion CUBIC p 0.0001", congestion.cubic_window(1e-4, 0.1), 187, 0.5),
     ("congestion CUBIC p 0.000001", congestion.cubic_window(1e-6, 0.1), 5926, 5),
     ("snapshots UDP ms", snapshots.udp_age(0.050, 1 / 60, 0.01) * 1000, 58.5, 0.05),
-    # The reference is p · D²/2Δ; the exact sum adds p · D/2, with D = Δ + 125 ms.
+    # The reference value is p · D²/2Δ. The model's exact sum is larger by p · D/2, with D = Δ + 125 ms.
     ("snapshots TCP ms", snapshots.tcp_age(0.050, 1 / 60, 0.01) * 1000 - 0.01 * (1000 / 60 + 125) / 2, 64.4, 0.05),
     ("integrity swap", integrity.passes("swap16", "checksum"), 1, 0),
     ("integrity plus and minus", integrity.passes("plusminus", "checksum"), 1, 0),
@@ -124,7 +125,7 @@ def test_time_to_first_byte_has_an_integer_slope(
 ) -> None:
     near, far = (handshake.time_to_first_byte_ms(rtt, protocol, resumed=resumed, server_ms=3) for rtt in (20, 120))
     assert (far - near) / 100 == slope == handshake.round_trips(protocol, resumed=resumed)
-    # A prototype with an RTT of 50.5 ms measured CPU time on top of the line, and nothing else.
+    # The values were measured with a prototype and an RTT of 50.5 ms; they may exceed theory only by CPU time.
     assert 0 < measured_ms - handshake.time_to_first_byte_ms(50.5, protocol, resumed=resumed) < 6
 
 
@@ -150,7 +151,7 @@ def test_a_wrong_group_guess_or_a_long_chain_takes_more_round_trips(more: dict, 
         ((420,), "ECDSA P-256", "X25519", 791),
         ((825, 797), "RSA 2048", "X25519", 2183),
         ((4015,), "ML-DSA-44", "X25519MLKEM768", 7823),
-        ((5554, 5536, 5526), "ML-DSA-65", "X25519MLKEM768", 21_345),  # a Certificate of two records
+        ((5554, 5536, 5526), "ML-DSA-65", "X25519MLKEM768", 21_345),  # the Certificate message takes two records
     ],
     ids=str,
 )
@@ -186,7 +187,7 @@ def test_the_square_wave_of_time_wait() -> None:
 @pytest.mark.parametrize(("hz", "step"), [(100, 5.12), (250, 2.048), (300, 512 / 300), (1000, 4.096)])
 def test_the_granularity_of_a_minute_follows_from_the_tick_rate(hz: int, step: float) -> None:
     assert time_wait.timer_step(hz) == pytest.approx(step)
-    assert time_wait.timer_step(hz, 60 / hz) == 1 / hz  # timers of the first level have single ticks
+    assert time_wait.timer_step(hz, 60 / hz) == 1 / hz  # timers in the first level have a granularity of one tick
 
 
 def test_ports_return_in_steps_of_the_timer_wheel() -> None:
@@ -195,17 +196,17 @@ def test_ports_return_in_steps_of_the_timer_wheel() -> None:
     found = dict(zip(times, (found for found, _ in time_wait.on_the_wheel(times, ports, step, first)), strict=True))
     assert sum(found[t] for t in times if t < 60) == ports
     assert (found[31.96875], found[32.0]) == (True, False)
-    # The first turn frees only the 13 ports that were closed 0.4 s before it; later turns free enough for every
-    # attempt.
+    # The first turn of the timer wheel frees only the 13 ports that were closed at least 60 s before it; each later
+    # turn frees enough ports for every attempt until the next turn.
     back = [t for t in times if t > 33 and found[t]]
     assert back[0] == pytest.approx(first, abs=1 / rate)
     assert sum(first <= t < first + step for t in back) == 13
     assert all(found[t] for t in times if 62.5 < t < 64.4)
-    # With tiny steps the result is the ideal wave.
+    # With very small steps, the result is the ideal square wave.
     fine = [found for found, _ in time_wait.on_the_wheel(times, ports, 1e-6, 0.0)]
     waiting = [n for _, n in time_wait.on_the_wheel(times, ports, step, first)]
     assert max(waiting) == ports
-    # In equilibrium the count is a sawtooth: each turn of the wheel frees a step's worth of ports.
+    # In the steady state the number of sockets is a sawtooth: each turn of the wheel frees the ports of one step.
     assert min(n for t, n in zip(times, waiting, strict=True) if 65 < t < 90) == ports - round(step * rate) + 1
     ideal = [time_wait.success_share(rate, t, ports) > 0.5 for t in times]
     assert sum(a != b for a, b in zip(fine, ideal, strict=True)) <= 4
@@ -280,7 +281,7 @@ def test_constant_holding_times_wait_between_half_and_all_of_exponential_ones(se
     constant, exponential = queueing.md_c_wait(rate, 1, servers), queueing.mm_c_wait(rate, 1, servers)
     assert 0.5 * exponential <= constant + 1e-9
     assert constant <= exponential + 1e-9
-    if servers == 1:  # Pollaczek and Khinchin: exactly half
+    if servers == 1:  # by the Pollaczek-Khinchine formula, exactly half
         assert constant == pytest.approx(exponential / 2, rel=1e-6)
 
 
@@ -355,7 +356,7 @@ def test_only_corruption_that_passes_a_check_delivers_wrong_packets() -> None:
 
 
 def test_two_servers_serve_arrivals_in_order():
-    # Both are free at 0; the third request waits for the first, which ends at 4.
+    # Both connections are free at 0.  The third request waits until 4, when the first one ends.
     assert list(queueing.waits([0, 0, 1, 9], [4, 5, 1, 1], 2)) == [0, 0, 3, 0]
 
 

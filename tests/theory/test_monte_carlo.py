@@ -1,4 +1,4 @@
-"""Every model against a simulation that does not use its formula; seeded, so the outcome never varies."""
+"""Tests for every model with a simulation that does not use the model's formula, with fixed seeds."""
 
 import heapq
 import math
@@ -45,7 +45,7 @@ def test_waiting_ports_make_a_square_wave() -> None:
     "cure", [{}, {"sources": 3}, {"destinations": 2}, {"tw_reuse": True}, {"reused": 0.75}], ids=str
 )
 def test_cures_sustain_the_predicted_rate_and_no_more(cure: dict) -> None:
-    """At twice the sustainable rate, the long-run success rate is the sustainable one."""
+    """Check that at twice the sustainable rate, the mean success rate equals the sustainable rate."""
     rng, ports, wait = random.Random(5), 50, 10.0
     wanted = 2 * time_wait.cured_rate(ports, wait, **cure)
     window = ports * cure.get("sources", 1) * cure.get("destinations", 1)
@@ -61,7 +61,7 @@ def test_cures_sustain_the_predicted_rate_and_no_more(cure: dict) -> None:
         elif len(busy) < window:
             heapq.heappush(busy, now + held)
             done += 1
-    # Requests on a reused connection need no port; only those that open one are limited.
+    # Requests on a reused connection need no port, so only requests that open a connection are limited.
     share = cure.get("reused", 0)
     sustained = time_wait.cured_rate(ports, wait, **cure)
     assert done / seconds == pytest.approx(wanted * share + sustained * (1 - share), rel=0.03)
@@ -80,7 +80,8 @@ def test_waiting_for_a_connection(kind: str, servers: int) -> None:
         heapq.heappush(free, start + (rng.expovariate(1 / holding) if kind == "exponential" else holding))
     model = queueing.mm_c_wait if kind == "exponential" else queueing.md_c_wait
     other = queueing.md_c_wait if kind == "exponential" else queueing.mm_c_wait
-    # At 96 % utilisation waits are correlated for long: 400,000 requests still leave a few per cent of noise.
+    # At 96 % utilisation, consecutive waits are strongly correlated: the mean of 400,000 requests still varies by
+    # several per cent.
     assert statistics.fmean(waits) == pytest.approx(model(rate, holding, servers), rel=0.15 if servers == 13 else 0.05)
     assert statistics.fmean(waits) != pytest.approx(other(rate, holding, servers), rel=0.30)
     if kind == "exponential" and servers == 16:
@@ -90,11 +91,12 @@ def test_waiting_for_a_connection(kind: str, servers: int) -> None:
 
 @pytest.mark.parametrize(("rate", "timeout", "rtt"), [(0.2, 5, 0.1), (1, 5, 0.5), (0.05, 5, 0.12)])
 def test_the_keep_alive_race(rate: float, timeout: float, rtt: float) -> None:
-    """The request and the server's FIN cross on the path."""
+    """Simulate a request and the server's FIN that cross on the path."""
     rng, raced, count = random.Random(1), 0, 200_000
     for _ in range(count):
         gap = rng.expovariate(rate)
-        # On the server's clock: its response left at 0, so the client's silence began half a round trip later.
+        # Times are on the server's clock: its response left at 0, so the client's idle period began half a round trip
+        # later.
         sent = rtt / 2 + gap
         arrives, fin_sent, fin_seen = sent + rtt / 2, timeout, timeout + rtt / 2
         raced += arrives > fin_sent and sent < fin_seen
@@ -115,7 +117,7 @@ def test_the_window_grows_by_each_acknowledged_segment(size: int, window: int) -
 
 @pytest.mark.parametrize(("window", "rtt", "bandwidth"), [(65_536, 0.1, 1e9), (1_000_000, 0.02, 50e6)])
 def test_a_receive_window_limits_the_rate(window: int, rtt: float, bandwidth: float) -> None:
-    """A segment may leave once the segment one window before it has been acknowledged."""
+    """Simulate a sender in which each segment waits until the segment one window earlier is acknowledged."""
     segment = 1024
     allowed, left_at = window // segment, 0.0
     done: list[float] = []
@@ -141,7 +143,7 @@ def test_a_pausing_reader_stops_the_sender(pause: float, buffer: int, rate: floa
 
 @pytest.mark.parametrize("loss", [0.001, 0.01])
 def test_the_sawtooth_of_reno(loss: float) -> None:
-    """Evenly spaced losses, as Mathis et al. assume; then independent losses, which cost a little less."""
+    """Simulate evenly spaced losses, as in Mathis et al., and independent losses, with a 7 % larger mean window."""
     for kind, factor in (("regular", 1.0), ("by chance", congestion.RENO_BY_CHANCE)):
         rng, window, sent, until, rounds = random.Random(3), 20.0, 0.0, 1 / loss, 0
         for _ in range(60_000):
@@ -153,10 +155,10 @@ def test_the_sawtooth_of_reno(loss: float) -> None:
 
 @pytest.mark.parametrize(("loss", "rtt"), [(1e-4, 0.1), (1e-5, 0.1), (1e-6, 0.02)])
 def test_the_curve_of_cubic(loss: float, rtt: float) -> None:
-    """RFC 9438 sections 4.2 and 4.6, simulated round by round.
+    """Simulate the window growth of RFC 9438 sections 4.2 and 4.6, round by round.
 
-    Evenly spaced losses give the RFC's mean.  Independent losses also reach the steep part beyond the last peak, which
-    yields a quarter more.
+    Evenly spaced losses give the mean of the RFC. With independent losses, the window sometimes grows far beyond the
+    last peak, where growth is steep; the mean is then about a quarter larger.
     """
     share = (3 + congestion.CUBIC_BETA) / 4
     for kind, rel, factor in (("regular", 0.005, 1), ("by chance", 0.05, congestion.CUBIC_BY_CHANCE)):
@@ -175,7 +177,7 @@ def test_the_curve_of_cubic(loss: float, rtt: float) -> None:
 def test_the_age_of_snapshots_over_udp(delay: float, interval: float, loss: float) -> None:
     rng, count = random.Random(9), 200_000
     arrived = [n for n in range(count) if rng.random() >= loss]
-    # Between two arrivals the first is the newest; its age grows from the one-way delay on.
+    # Between two arrivals the earlier snapshot is the newest; its age starts at the one-way delay.
     area = sum((b - a) * interval * (delay + (b - a) * interval / 2) for a, b in pairwise(arrived))
     span = (arrived[-1] - arrived[0]) * interval
     assert area / span == pytest.approx(snapshots.udp_age(delay, interval, loss), rel=0.005)
@@ -197,7 +199,7 @@ def _age_at(moment: float, arrived: list[int], interval: float, delay: float) ->
 
 @pytest.mark.parametrize(("delay", "interval", "loss"), [(0.05, 1 / 60, 0.01), (0.01, 1 / 30, 0.02)])
 def test_the_age_of_snapshots_over_tcp(delay: float, interval: float, loss: float) -> None:
-    """A lost segment delays all later ones until its retransmission, which may be lost again."""
+    """Simulate losses that delay all later segments until the retransmission, which may be lost again."""
     rng, ready, area, newest = random.Random(4), 0.0, 0.0, -1
     count, again = 200_000, interval + 2 * delay * 1.25
     releases = []
@@ -208,7 +210,7 @@ def test_the_age_of_snapshots_over_tcp(delay: float, interval: float, loss: floa
         ready = max(ready, arrives)
         releases.append(ready)
     for number, (at, following) in enumerate(pairwise(releases)):
-        # This snapshot is the newest until the next one is released; its age over that time is a trapezium.
+        # This snapshot is the newest until the next one is released; the area below its age is a trapezium.
         newest = number
         area += (following - at) * ((at + following) / 2 - newest * interval)
     age = area / (releases[-1] - releases[0])
@@ -249,10 +251,10 @@ def test_a_tls_connection_survives_only_corruption_that_tcp_repairs(damage: inte
         for _ in range(segments):
             sends += 1
             while rng.random() < share:
-                if damage == "swap16":  # passes the checksum, fails the tag
+                if damage == "swap16":  # the corruption passes the checksum, but the TLS tag is invalid
                     wrong = True
                     break
-                sends += 1  # the checksum catches it: TCP retransmits
+                sends += 1  # the checksum detects the corruption, and TCP retransmits
         alive += not wrong
     expected = integrity.connection_survives(share, segments, damage)
     assert alive / connections == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / connections))
@@ -286,7 +288,7 @@ def test_hit_rate_behind_a_cache_that_counts_down(rate: float, others: float) ->
         if now < client_expires:
             hits += 1
             continue
-        while others and resolver_expires <= now:  # refilled by the first query of another client
+        while others and resolver_expires <= now:  # the first query of another client refills the resolver's cache
             asked = resolver_expires + rng.expovariate(others)
             if asked > now:
                 break
@@ -298,7 +300,7 @@ def test_hit_rate_behind_a_cache_that_counts_down(rate: float, others: float) ->
 
 
 def test_the_share_of_stale_caches_and_of_answers_in_an_outage() -> None:
-    """After a change, or an outage, the share of caches that still answer falls linearly."""
+    """Check that the share of caches with the old record falls linearly after a change or the start of an outage."""
     rng, rate, seconds, caches = random.Random(5), 0.05, 60.0, 6000
     expiries = []
     for _ in range(caches):
@@ -321,7 +323,7 @@ def test_the_share_of_stale_caches_and_of_answers_in_an_outage() -> None:
 def test_clients_that_ignore_the_ttl() -> None:
     rng, clients = random.Random(1), 20_000
     classes, never = [(0.5, 30.0), (0.3, 120.0)], 0.2
-    moves = []  # seconds until each client looks the name up again, uniform within its own period
+    moves = []  # seconds until each client looks up the name again, uniform within the client's own period
     for _ in range(clients):
         kind = rng.random()
         moves.append(rng.random() * 30 if kind < 0.5 else rng.random() * 120 if kind < 0.8 else math.inf)
@@ -333,12 +335,12 @@ def test_clients_that_ignore_the_ttl() -> None:
 @pytest.mark.parametrize("hold", [0.0, 8.0, 3.0, math.inf], ids=["honours", "keeps-longer", "keeps-shorter", "never"])
 @pytest.mark.parametrize(("rate", "others"), [(0.5, 1.0), (0.1, 5.0)])
 def test_requests_to_the_old_address_follow_from_two_delays(hold: float, rate: float, others: float) -> None:
-    """A resolver shared with others, a client with a hold of its own, and a change at a random moment."""
+    """Simulate a shared resolver, a client with its own hold time, and a change at a random moment."""
     rng, seconds, moments = random.Random(6), 4.0, (0.0, 1.0, 3.0, 4.5, 8.0, 11.0)
     old, clients = [0] * len(moments), 6000
     for _ in range(clients):
-        change = 60.0 + 20 * rng.random()  # a busy record expires periodically: sample all phases
-        # (from, until) of each stay of the record in the resolver's cache.
+        change = 60.0 + 20 * rng.random()  # the record expires periodically, so changes are drawn from all phases
+        # Intervals (from, until) in which the resolver's cache holds the record.
         stays, now = [], 0.0
         while now < change + 15:
             now += rng.expovariate(others)
@@ -346,7 +348,7 @@ def test_requests_to_the_old_address_follow_from_two_delays(hold: float, rate: f
             now += seconds
 
         def asked(at: float, stays: list[tuple[float, float]] = stays, change: float = change) -> tuple[bool, float]:
-            """Return whether the resolver returns the old address, and until when."""
+            """Return whether the resolver returns the old address, and the second until which it may be cached."""
             for begin, end in stays:
                 if begin <= at < end:
                     return begin < change, end
@@ -357,7 +359,7 @@ def test_requests_to_the_old_address_follow_from_two_delays(hold: float, rate: f
         while now < change + 15:
             now += rng.expovariate(rate)
             requests.append((now, None))
-        requests += [(change + each, i) for i, each in enumerate(moments)]  # what a request at this moment would get
+        requests += [(change + each, i) for i, each in enumerate(moments)]  # probes without effect on the client
         held_old, until = True, math.inf if math.isinf(hold) else 0.0
         for at, looked in sorted(requests, key=lambda each: each[0]):
             if looked is not None:
@@ -388,7 +390,7 @@ def test_a_lagging_secondary_prolongs_staleness() -> None:
     rng, seconds, lag, share, caches = random.Random(4), 60.0, 25.0, 0.5, 20_000
     new_from = []
     for _ in range(caches):
-        at = rng.random() * seconds  # the first expiry after the change
+        at = rng.random() * seconds  # seconds until the cache's first expiry after the change
         while at < lag and rng.random() < share:
             at += seconds
         new_from.append(at)
