@@ -286,7 +286,7 @@ class KeepaliveRace(Experiment[Parameters]):
 def edge(below: Sequence[float], above: Sequence[float]) -> float:
     """Return the boundary between two sets of values that misplaces the fewest of them.
 
-    *below* should lie below the boundary and *above* above it.  The result is the middle between the two neighbouring
+    *below* should lie below the boundary and *above* above it.  The result is the midpoint of the two neighbouring
     values; NaN if either sequence is empty.
     """
     marked = sorted([(value, -1) for value in below] + [(value, 1) for value in above])

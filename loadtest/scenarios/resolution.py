@@ -194,7 +194,7 @@ class Resolution(Experiment[Parameters]):
         found.chart(self._by_layer())
 
     def _time(self, run: Run, state: State) -> None:
-        """Add a row for the first round-trip time, and check all of them against the path that was really taken."""
+        """Add a row for the first round-trip time, and check all queries against the paths that they took."""
         shown = self.answered[state, self.p.isp_ms[0]]
         run.findings.row(f"time, {state.name}", Estimate.of([a.took for a in shown]))
         # A busy machine can only add time, so the shortest of the repeats is used.

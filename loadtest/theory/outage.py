@@ -4,9 +4,10 @@ from theory.ttl import hit_rate
 
 
 def answered_share(rate: float, ttl: float, seconds: float, *, serve_stale: bool = False) -> float:
-    """Return the share of queries that a cache answers *seconds* into an outage: occ · (1 - t/T)⁺, or occ with stale.
+    """Return the share of queries that a cache answers *seconds* into an outage: occ · (1 - t/T)⁺.
 
-    Here occ is the probability that the record was cached when the outage began, `theory.ttl.hit_rate`.
+    Here occ is the probability that the record was cached when the outage began, `theory.ttl.hit_rate`.  With
+    *serve_stale*, the share remains occ.
 
     Args:
         rate: queries per second at one cache.

@@ -10,7 +10,9 @@ from theory.recovery import fast_retransmit_s
 
 
 def udp_age(delay: float, interval: float, loss: float) -> float:
-    """Return the mean age in seconds: d + Δ(1 + p) / (2(1 - p)), the mean residual of a geometric gap.
+    """Return the mean age in seconds: d + Δ(1 + p) / (2(1 - p)).
+
+    The second term is the mean residual time of a gap with geometrically distributed length.
 
     Args:
         delay: d, the one-way delay in seconds.
@@ -27,7 +29,7 @@ def udp_age_exceeds(excess: float, interval: float, loss: float) -> float:
 
 
 def udp_age_quantile(delay: float, interval: float, loss: float, quantile: float) -> float:
-    """Return the age in seconds that a share *quantile* of observations does not exceed."""
+    """Return the *quantile* of the snapshot age in seconds."""
     beyond = 1 - quantile
     missed = math.floor(math.log(beyond) / math.log(loss)) if loss > 0 and beyond < loss else 0
     return delay + interval * (missed + (1 - beyond / loss**missed) / (1 - loss))

@@ -56,7 +56,7 @@ def test_only_the_first_hold_of_a_client_is_shortened() -> None:
 
 @pytest.fixture
 def moved(tmp_path):
-    """Return a move whose five crowds follow theory, and its run; each client moves independently."""
+    """Return a `Move` whose five crowds follow theory, and its run; each client moves independently."""
     experiment = Ttl(parameters.bind(Ttl.settings, quick=True))
     run, move = predicted(experiment, tmp_path), experiment.move
     rng, p = random.Random(4), experiment.p

@@ -86,7 +86,7 @@ class Clients:
 
     async def run(self, arm: Arm, silences: Iterator[float], rng: random.Random) -> None:
         """Run one client: send a request, stay idle, repeat; reconnect when the connection has ended."""
-        await asyncio.sleep(rng.uniform(0, min(2.0, self._timeout)))  # so that clients do not act in step
+        await asyncio.sleep(rng.uniform(0, min(2.0, self._timeout)))  # so that clients are not in step
         retried: Gap | None = None
         while retried is not None or self.now() < self._last:
             kept = KeptConnection(self.now, self._address)

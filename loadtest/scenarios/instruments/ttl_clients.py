@@ -37,7 +37,7 @@ class Habit:
 
     @property
     def hold(self) -> float:
-        """Minimum seconds without a DNS query after an answer or a new connection, in addition to the TTL."""
+        """Hold time in seconds, as in `theory.ttl.old_share`: the longer of `answer_s` and `connection_s`."""
         return max(self.answer_s, self.connection_s)
 
 
@@ -56,7 +56,7 @@ class Answered:
 
 
 class Client:
-    """Address that one client has learned, and the time until which it keeps the address and its connection."""
+    """Address that one client has resolved, and the time until which it keeps the address and its connection."""
 
     def __init__(self, habit: Habit, shortened: float = 1.0) -> None:
         """Create a client without an address or a connection.
