@@ -200,7 +200,7 @@ class TimeWait(Experiment[Parameters]):
             if low + ports > LAST_PORT:
                 run.skip("too few ports are free here: sockets of an earlier run still wait; try again in a minute")
             window = (low, low + ports - 1)
-            self.arms[name] = Arm(name, rate, window, **how)  # type: ignore[arg-type]  # keyword arguments from the table above
+            self.arms[name] = Arm(name, rate, window, **how)  # type: ignore[arg-type]  # from the table above
             low += ports
 
     @property
