@@ -1,1 +1,1 @@
-"""The command line of the lab; `cli` has every verb, `dispatch` what each one does."""
+"""Command line of the lab: `cli` defines the commands and their options, `dispatch` runs them."""

@@ -1,23 +1,23 @@
-"""Types of arguments: what a word on the command line stands for.  Each raises `argparse.ArgumentTypeError`, one line."""
+"""argparse types for command-line arguments.  Each raises `argparse.ArgumentTypeError` with a one-line message."""
 
 import re
 from argparse import ArgumentTypeError
 
-#: Ways to damage a payload, as `wan.damage` names them.
+#: Payload corruption modes, with the names that `wan.damage` uses.
 CORRUPTIONS = ("bitflip", "swap16", "plusminus", "random")
-#: Factors of a bit rate.
+#: Multipliers for bit-rate suffixes.
 FACTORS = {"k": 1e3, "M": 1e6, "G": 1e9}
 
 
 def tail(text: str) -> str:
-    """Parse a number of lines, or ``all``."""
+    """Parse a line count for ``--tail``: digits or ``all``."""
     if text != "all" and not (text.isascii() and text.isdecimal()):
         raise ArgumentTypeError(f"expected a number of lines or all, got {text!r}")
     return text
 
 
 def pair(text: str) -> tuple[str, str]:
-    """Parse ``REGION:REGION``."""
+    """Parse a pair of regions, ``REGION:REGION``."""
     first, _, second = text.partition(":")
     if not first or not second:
         raise ArgumentTypeError(f"expected REGION:REGION, for example access:near; got {text!r}")
@@ -25,7 +25,7 @@ def pair(text: str) -> tuple[str, str]:
 
 
 def milliseconds(text: str) -> float:
-    """Parse ``80``, ``80ms`` or ``0.08s``; return milliseconds, at most a minute."""
+    """Parse a duration such as ``80``, ``80ms`` or ``0.08s``; return milliseconds, at most one minute."""
     number, factor = (text[:-1], 1000.0) if text.endswith("s") and not text.endswith("ms") else (text, 1.0)
     try:
         value = float(number.removesuffix("ms")) * factor
@@ -37,7 +37,7 @@ def milliseconds(text: str) -> float:
 
 
 def probability(text: str) -> float:
-    """Parse ``0.01`` or ``1%``."""
+    """Parse a probability such as ``0.01`` or ``1%``; return a value from 0 to 1."""
     try:
         value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError:
@@ -48,18 +48,18 @@ def probability(text: str) -> float:
 
 
 def bit_rate(text: str) -> int:
-    """Parse ``10M``, ``512k`` or plain bits per second; 0 means unlimited."""
+    """Parse a bit rate such as ``10M``, ``512k`` or plain bits per second; 0 means unlimited."""
     try:
         value = float(text[:-1]) * FACTORS[text[-1]] if text[-1:] in FACTORS else float(text)
     except ValueError:
         raise ArgumentTypeError(f"expected bits per second, for example 10M or 512k; got {text!r}") from None
-    if value and not 1e3 <= value <= 1e11:  # also refuses NaN
+    if value and not 1e3 <= value <= 1e11:  # NaN fails both comparisons, so it is rejected here too
         raise ArgumentTypeError(f"expected 0 (unlimited) or 1k to 100G bits per second, got {text!r}")
     return int(value)
 
 
 def corruption(text: str) -> dict[str, float]:
-    """Parse ``MODE:P``, or ``plusminus:P:K``; return the settings of a link that it stands for."""
+    """Parse ``MODE:P`` or ``plusminus:P:K`` (P: probability); return the corresponding link settings."""
     mode, *values = text.split(":")
     if mode not in CORRUPTIONS or not values or len(values) > (2 if mode == "plusminus" else 1):
         raise ArgumentTypeError(
@@ -74,14 +74,14 @@ def corruption(text: str) -> dict[str, float]:
 
 
 def repeats(text: str) -> int:
-    """Parse how many times in a row an experiment runs."""
+    """Parse the number of consecutive runs of an experiment."""
     if not text.isdecimal() or not 1 <= int(text) <= 100:
         raise ArgumentTypeError(f"expected a whole number from 1 to 100, got {text!r}")
     return int(text)
 
 
 def experiment_name(text: str) -> str:
-    """Parse the name of a new experiment: it becomes part of a file name, a folder and an address on the console."""
+    """Validate the name of a new experiment, which is used in a file name, a results folder and a console URL."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", text):
         raise ArgumentTypeError(f"expected lower-case words joined by hyphens, for example my-scenario; got {text!r}")
     return text

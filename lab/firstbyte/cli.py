@@ -1,6 +1,6 @@
-"""The command line: every verb with its options, and what is wrong with words that fit none.
+"""Command-line parser: every command with its options, and one-line errors for invalid command lines.
 
-Importing this module is quick: what a verb needs to do its work (`dispatch`) is loaded after its words are understood.
+Importing this module is fast: the modules that commands need (`dispatch`) are imported only after parsing.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from firstbyte import arguments, terminal
 
-#: As `runtime.RUNTIMES` has them.
+#: Same values as `runtime.RUNTIMES`, repeated here so that start-up does not import that package.
 RUNTIMES = ("docker", "netns")
 SHELLS = ("bash", "zsh", "fish")
 EXIT_CODES = """\
@@ -29,7 +29,7 @@ with --json, the result is JSON on standard output, and an error is one line of 
 
 
 class MisuseError(Exception):
-    """Words that are not a command line."""
+    """The command line is invalid."""
 
     def __init__(self, parser: argparse.ArgumentParser, message: str) -> None:
         super().__init__(message)
@@ -37,10 +37,10 @@ class MisuseError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises what it does not understand, as one line with a suggestion, instead of exiting by itself."""
+    """Argument parser that raises `MisuseError` with a one-line message and a suggestion, instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise `MisuseError`."""
+        """Raise `MisuseError` with *message*."""
         if wrong := re.match(r"argument (.+?): invalid choice: '(.*?)' \(choose from (.*)\)", message):
             what, word, known = wrong[1], wrong[2], re.findall(r"[\w.-]+", wrong[3])
             if what == "COMMAND":
@@ -67,16 +67,16 @@ def main(argv: list[str] | None = None) -> int:
         args = parse(words)
     except MisuseError as error:
         return terminal.complain(error.verb, str(error), 2, as_json="--json" in ours)
-    from firstbyte import dispatch  # noqa: PLC0415 - half a second that --help and a wrong word need not wait for
+    from firstbyte import dispatch  # noqa: PLC0415 - takes half a second, which --help and usage errors do not need
 
     return dispatch.execute(args)
 
 
 def parse(words: list[str]) -> argparse.Namespace:
-    """Return what *words* ask for.
+    """Parse the command line *words*.
 
     Raises:
-        MisuseError: they are not a command line.
+        MisuseError: *words* are not a valid command line.
     """
     args, rest = parser().parse_known_args(words)
     if not rest:
@@ -84,13 +84,13 @@ def parse(words: list[str]) -> argparse.Namespace:
     understood: argparse.ArgumentParser = args.parser
     word = rest[0].partition("=")[0]
     if word.startswith("-"):
-        known = [option for action in understood._actions for option in action.option_strings]  # noqa: SLF001 - argparse has no other list
+        known = [option for action in understood._actions for option in action.option_strings]  # noqa: SLF001 - argparse has no public list
         raise MisuseError(understood, f"unknown option {word}{terminal.meant(word, known)}")
     raise MisuseError(understood, f"unexpected word {word!r}; see `{understood.prog} --help`")
 
 
 def parser() -> Parser:
-    """Return the parser of the whole command line."""
+    """Return the parser for all commands."""
     root = Parser(
         prog="firstbyte",
         description="Everything that happens before the first byte: a miniature internet, measured.",
@@ -102,7 +102,7 @@ def parser() -> Parser:
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (_lab, _hosts, _links, _trace, _experiments, _results, _own):
         add(lambda *words, **options: _command(commands, *words, **options))
-    # The default command of the service `lab`.  Without a help text it is not in the list of commands.
+    # Default command of the Compose service `lab`; without a help text, argparse omits it from the list of commands.
     idle = commands.add_parser("idle", description="Wait for SIGTERM (the default command of the service lab).")
     idle.set_defaults(parser=idle)
     return root
@@ -114,7 +114,7 @@ Add = Callable[..., argparse.ArgumentParser]
 def _command(
     commands: "argparse._SubParsersAction[Parser]", name: str, about: str, *examples: str, as_json: str = ""
 ) -> argparse.ArgumentParser:
-    """Add a verb; *as_json* says what ``--json`` prints."""
+    """Add the command *name*; *as_json* describes the output of ``--json`` (empty: no such option)."""
     made = commands.add_parser(
         name,
         help=about,
@@ -130,7 +130,7 @@ def _command(
 
 
 def _everywhere(parser: argparse.ArgumentParser, **default: Any) -> None:
-    """Add the options that may stand before or after the verb."""
+    """Add the global options, which are accepted both before and after the command name."""
     about = "default: the one in which the lab is up; else Docker if an engine answers, else netns"
     parser.add_argument("--runtime", choices=RUNTIMES, help=about, **default)
     parser.add_argument("--ascii", action="store_true", help="print ASCII only, as with LC_ALL=C", **default)

@@ -1,6 +1,7 @@
-"""``firstbyte completion SHELL``: a script for the shell that completes commands and the names that they take.
+"""``firstbyte completion SHELL``: print a shell script that completes commands, options and names.
 
-`shtab` makes it from the parser.  Names of hosts, links, scenarios and drills are written into the script.
+`shtab` generates the script from the argument parser.  The names of hosts, links, scenarios and drills are part of the
+script.
 """
 
 import argparse
@@ -14,18 +15,18 @@ from firstbyte.cli import parser
 from runtime import Topology, find_project
 from scenarios import SCENARIOS
 
-#: Options that take the name of a file.
+#: Options whose value is a file name.
 FILES = ("pcap", "keylog")
 
 
 def completion(args: argparse.Namespace) -> int:
-    """Print the script for ``args.shell``."""
+    """Print the completion script for the shell ``args.shell``."""
     print(script(args.shell))
     return 0
 
 
 def script(shell: str) -> str:
-    """Return the completion script for bash, zsh or fish."""
+    """Return the completion script for *shell*: bash, zsh or fish."""
     project = find_project()
     links = tomllib.loads((project / "lab/etc/links.toml").read_text(encoding="utf-8"))
     names = {
@@ -35,7 +36,7 @@ def script(shell: str) -> str:
         ("drill", "name"): [*(each.name for each in DRILLS), "all"],
     }
     root = parser()
-    verbs = next(each for each in root._actions if isinstance(each, argparse._SubParsersAction))  # noqa: SLF001 - as shtab does
+    verbs = next(each for each in root._actions if isinstance(each, argparse._SubParsersAction))  # noqa: SLF001 - shtab does the same
     for verb, command in verbs.choices.items():
         for action in command._actions:  # noqa: SLF001
             if known := names.get(action.dest) or names.get((verb, action.dest)):
@@ -43,5 +44,5 @@ def script(shell: str) -> str:
             elif action.dest in FILES:
                 action.complete = shtab.FILE
     text: str = shtab.complete(root, shell)
-    # Bash would split "access:near" in three words, and complete each by itself.
+    # By default bash treats the colon as a word break and would complete the two names in "access:near" separately.
     return f"COMP_WORDBREAKS=${{COMP_WORDBREAKS//:}}\n{text}" if shell == "bash" else text

@@ -1,6 +1,6 @@
-"""``make demo``: start the lab, trace a request, run two scenarios and a drill, print what it all costs (three minutes).
+"""``make demo``: start the lab, trace a request, run two scenarios and a drill, and print a table of costs.
 
-Runs the commands that a user would type, and leaves the lab up.
+The demo takes about three minutes, runs the same commands that a user would type, and leaves the lab running.
 """
 
 import datetime as dt
@@ -19,21 +19,21 @@ from waterfall import render
 
 URL = "https://www.example.com/"
 EXPERIMENTS = (("run", "handshake"), ("run", "time-wait"), ("drill", "renewal-under-load"))
-#: Phases of the trace that the table of costs shows, in plain words.
+#: Trace phases in the table of costs, with the label of each.
 PHASES = {
     "dns": "finding the address, from the root",
     "connect": "opening a TCP connection",
     "tls": "proving identity (TLS)",
     "first_byte": "the answer, over a fresh connection behind the edge",
 }
-#: Rows of each experiment in the table of costs; its report has all.
+#: Maximum rows per experiment in the table of costs; the experiment's report has all rows.
 ROWS = 4
 
 
 def main() -> int:
-    """Run the demo; return the first exit code that is not 0.
+    """Run the demo; return the first non-zero exit code, or 0.
 
-    A lab that does not start and a trace that fails end it; after an experiment that fails, the rest still runs.
+    The demo stops if the lab does not start or the trace fails; after a failed experiment it continues.
     """
     terminal.prepare()
     console = terminal.console()
@@ -67,7 +67,7 @@ def main() -> int:
 
 
 def costs(trace: dict[str, Any], kept: list[archive.StoredRun]) -> Table:
-    """Return the table of costs: what this run measured, next to what theory says."""
+    """Return the table of costs: values measured in this demo next to predicted values."""
     table = terminal.table("", "theory", "measured", " ", numbers=("theory", "measured"))
     for phase in trace["cold"]["phases"]:
         if what := PHASES.get(phase["name"]):
@@ -86,9 +86,9 @@ def costs(trace: dict[str, Any], kept: list[archive.StoredRun]) -> Table:
 
 
 def _latest(name: str, since: dt.datetime) -> archive.StoredRun | None:
-    """Return the latest run of *name* that began after *since* and is not a control."""
+    """Return the latest run of the experiment *name* that began after *since*, ignoring control runs."""
     first = since.strftime(archive.TIME)
-    runs = archive.runs(COPIED)  # the newest first
+    runs = archive.runs(COPIED)  # newest first
     return next((each for each in runs if each.name == name and each.time >= first and not each.body.get("control")), None)  # fmt: skip
 
 

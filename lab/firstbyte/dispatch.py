@@ -1,4 +1,4 @@
-"""From a command line that was understood to its exit code: one table of commands, one place where errors become codes."""
+"""Command dispatch: a table of command functions, and the one place that maps exceptions to exit codes."""
 
 import argparse
 import os
@@ -32,15 +32,15 @@ COMMANDS: dict[str, Command] = {
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run the command that *args* ask for; return its exit code, after its error is written to standard error."""
+    """Run the parsed command *args*; return its exit code, after printing any error to standard error."""
     if getattr(args, "runtime", None):
-        os.environ[VARIABLE] = args.runtime  # also for what we start ourselves inside the lab
+        os.environ[VARIABLE] = args.runtime  # inherited by processes that the command starts inside the lab
     try:
         return COMMANDS[args.command](args)
     except (LabError, ParameterError, BusyError) as error:
         code = error.exit_code if isinstance(error, LabError) else 2 if isinstance(error, ParameterError) else 3
         message = f"{error}{terminal.meant(getattr(error, 'name', ''), getattr(error, 'known', ()))}"
         return terminal.complain(args.command, message, code, as_json=getattr(args, "json", False))
-    except BrokenPipeError:  # `firstbyte … | head`
+    except BrokenPipeError:  # the reader closed the pipe, as in `firstbyte … | head`
         sys.stderr.close()
         return 0

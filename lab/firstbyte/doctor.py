@@ -1,6 +1,6 @@
-"""``firstbyte doctor``: can this machine run a lab and measure in it, and are the links of a running lab as configured?
+"""``firstbyte doctor``: check whether this machine can run a lab and measure in it; also check a running lab's links.
 
-Exit codes: 0 fit, perhaps with limits · 1 something is unfit · 3 no runtime works.
+Exit codes: 0 fit, perhaps with limits · 1 at least one check found the machine unfit · 3 no runtime works.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from runtime import InsideLab, Lab, LabError, NotHereError, Topology, choose, fi
 from runtime.machine import EXPECTED, Finding, Grade
 from waterfall.lab import Links
 
-#: Hosts to which `client` measures round trips: one in each region.
+#: Hosts to which `client` measures round-trip times: one per region.
 CALIBRATED = ("wan", "resolver", "root-a", "root-b", "tld-com", "edge", "edge-far")
-#: Program that runs on `client`: the fastest of nine connect() calls to each address, in milliseconds.
+#: Program that runs on `client` and prints the fastest of nine connect() calls to each address, in milliseconds.
 PROBE = """
 import json, socket, sys, time
 found = {}
@@ -39,7 +39,7 @@ _COLOURS = {Grade.OK: "green", Grade.LIMITED: "yellow", Grade.UNFIT: "red"}
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Examine this machine, and the lab if it is up."""
+    """Check this machine and, if a lab is running, the round-trip times of its links; return the exit code."""
     if InsideLab.is_here():
         raise NotHereError("`firstbyte doctor` examines the machine that runs the lab: run it there")
     topology = Topology.load(find_project())
@@ -69,19 +69,19 @@ def _lab_findings(lab: Lab, topology: Topology) -> Iterator[Finding]:
 
 
 def _before_up(topology: Topology) -> Iterator[Finding]:
-    """Yield findings about ports and addresses that `up` needs."""
+    """Yield findings about the ports and the address range that `up` needs."""
     file = compose.load(topology.project / compose.COMPOSE_FILE)
     for service in file.services:
         for each in service.ports:
             problem = machine.port_problem(each.address, each.published, each.protocol)
             yield machine.port(each.address, each.published, each.protocol, problem)
-    # The bridge of a lab on Docker is no conflict.
+    # If the lab already runs on Docker, its own bridge uses the address range, which is not a conflict.
     if not machine.docker_lab_is_up(topology):
         yield machine.address_range(file.subnet, machine.routes(Path("/proc/net/route").read_text(encoding="ascii")))
 
 
 def _calibration(lab: Lab, topology: Topology) -> Iterator[Finding]:
-    """Yield, for each region, whether the link to it has the configured round-trip time."""
+    """Yield one finding per region: whether its link has the configured round-trip time."""
     links = Links.of(lab.call("wan", "GET", "/admin/links"))
     addresses = {host.name: host.address for host in topology.always if host.name in CALIBRATED and host.address}
     source = topology.host("client").address or ""
@@ -113,7 +113,7 @@ def _host_settings(lab: Lab) -> list[str]:
 
 
 def _unfit(findings: list[Finding]) -> bool:
-    """Return whether something is unfit; one working runtime is enough."""
+    """Return whether any finding is unfit; an unusable runtime does not count if the other one works."""
     return any(each.grade is Grade.UNFIT for each in findings)
 
 

@@ -1,6 +1,7 @@
-"""``firstbyte run`` and ``firstbyte drill``: inside the lab they run experiments; outside, they start a host that does.
+"""``firstbyte run`` and ``firstbyte drill``: run experiments inside the lab.
 
-The exit code is the verdict: 0 pass or skipped, 1 fail (what a control should do), 4 invalid.
+Outside the lab, both commands start a host inside it that runs the same command.  The exit code is the verdict: 0 pass
+or skipped, 1 fail (expected of a control), 4 invalid.
 """
 
 import argparse
@@ -34,27 +35,27 @@ from hostfiles.layout import RESULTS
 from runtime import InsideLab, Lab, LabError
 from scenarios import SCENARIOS
 
-#: Folder outside the lab into which results are copied.
+#: Folder on this machine into which results are copied from the lab, relative to the current folder.
 COPIED = Path("results")
 Kind = type[Experiment[Any]]
 KINDS: dict[str, Sequence[Kind]] = {"run": SCENARIOS, "drill": DRILLS}
-#: Names of the experiments of firstbyte.
+#: Names of the built-in experiments, which a user's own experiment must not use.
 TAKEN = frozenset(kind.name for kinds in KINDS.values() for kind in kinds)
 
 
 class NotKeptError(LabError):
-    """The folder of results cannot be written."""
+    """The results folder is not writable."""
 
     exit_code = Verdict.INVALID.exit_code
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run scenarios or drills, as ``args.command`` says.
+    """Run scenarios or drills, depending on ``args.command``; return the exit code.
 
     Raises:
-        ParameterError: no such experiment, or an impossible parameter; nothing was started.
-        BusyError: another experiment is under way in this lab.
-        LabError: the lab is not up, or the results cannot be kept.
+        ParameterError: the experiment does not exist or a parameter is invalid; nothing was started.
+        BusyError: another experiment is running in this lab.
+        LabError: the lab is not running, or the results cannot be written.
     """
     kinds = KINDS[args.command]
     if args.list:
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         chosen = _named(args.command, args.name)
     if len(chosen) > 1 and args.set:
         raise ParameterError("expected --set with one experiment, not with all")
-    for kind in chosen:  # refuse before anything starts
+    for kind in chosen:  # reject invalid parameters before any experiment starts
         parameters.bind(kind.settings, quick=args.quick, given=args.set)
     if InsideLab.is_here():
         return _inside(args, chosen, source)
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _named(verb: str, name: str | None) -> list[Kind]:
-    """Return the experiments called *name*, which may be ``all``."""
+    """Return the experiment called *name*, or all of them for ``all``."""
     kinds = KINDS[verb]
     if name == "all":
         return list(kinds)
@@ -97,7 +98,7 @@ def _named(verb: str, name: str | None) -> list[Kind]:
 
 def _inside(args: argparse.Namespace, chosen: Sequence[Kind], source: bytes | None) -> int:
     done: list[Done] = []
-    codes: list[int] = []  # of each experiment
+    codes: list[int] = []  # one exit code per experiment
     try:
         for kind in chosen:
             if len(chosen) > 1:
@@ -111,17 +112,21 @@ def _inside(args: argparse.Namespace, chosen: Sequence[Kind], source: bytes | No
         raise NotKeptError(f"{RESULTS}: {error.strerror or error}") from None
     if source is not None:
         for folder in (each.folder for each in done if each.folder is not None):
-            with suppress(OSError):  # a full disk: the result itself matters more
+            with suppress(OSError):  # a full disk is ignored: this copy of the source is optional
                 (folder / "experiment.py").write_bytes(source)
     if len(chosen) > 1:
         _summary(args, done)
     if args.control and any(each.verdict is Verdict.PASS for each in done):
-        return 0  # a defect, and worse than anything else that a control can do
+        return 0  # a control that passes is a defect in the check, the worst outcome of a control run
     return next((code for code in ((4, 1) if args.control else (1, 4)) if code in codes), 0)
 
 
 def _repeat(args: argparse.Namespace, kind: Kind) -> tuple[list[Done], bool]:
-    """Run one experiment ``args.times`` times, or until it cannot continue; return also whether the user ended it."""
+    """Run one experiment ``args.times`` times, stopping early if it cannot continue.
+
+    Returns:
+        The completed runs, and whether the user interrupted the series.
+    """
     lab = InsideLab()
     order = Order(args.quick, args.control, args.seed, tuple(args.set))
     done: list[Done] = []
@@ -142,7 +147,11 @@ def _repeat(args: argparse.Namespace, kind: Kind) -> tuple[list[Done], bool]:
 
 @contextmanager
 def _deferred_signals() -> Iterator[list[int]]:
-    """Let a result be written completely; give the SIGINT and SIGTERM received meanwhile, after which no run begins."""
+    """Delay SIGINT and SIGTERM until a result is completely written.
+
+    Yields:
+        The list of signals received in the meantime; if it is not empty, no further run starts.
+    """
     received: list[int] = []
     before = {
         each: signal.signal(each, lambda number, _: received.append(number)) for each in (signal.SIGINT, signal.SIGTERM)
@@ -155,7 +164,7 @@ def _deferred_signals() -> Iterator[list[int]]:
 
 
 def _finish(args: argparse.Namespace, outcome: Outcome) -> Done:
-    """Keep and show one run."""
+    """Save the result of one run and print it."""
     result = outcome.result
     folder: Path | None = None
     try:
@@ -175,7 +184,7 @@ def _finish(args: argparse.Namespace, outcome: Outcome) -> Done:
 
 
 def _together(args: argparse.Namespace, done: Sequence[Done]) -> int:
-    """Judge the runs of one experiment together; return the exit code."""
+    """Evaluate the repeated runs of one experiment as a series; return the exit code."""
     repeats = Repeats(tuple(each.outcome.result for each in done), args.times)
     page: Path | None = None
     try:
@@ -190,7 +199,7 @@ def _together(args: argparse.Namespace, done: Sequence[Done]) -> int:
 
 
 def _summary(args: argparse.Namespace, done: Sequence[Done]) -> None:
-    """Show how each experiment ended, and write a page about all of them."""
+    """Print the verdict of each experiment and write a summary page."""
     flags = f"{' --quick' if args.quick else ''}{' --control' if args.control else ''}{f' --times {args.times}' if args.times > 1 else ''}"
     page: Path | None = None
     try:
@@ -203,7 +212,7 @@ def _summary(args: argparse.Namespace, done: Sequence[Done]) -> None:
 
 
 def _words(args: argparse.Namespace, name: str) -> list[str]:
-    """Return the command line that does inside the lab what *args* ask for."""
+    """Return the command line that runs *args* inside the lab."""
     words = [name, "--seed", str(args.seed), "--times", str(args.times)]
     words += [f"--{flag}" for flag in ("quick", "control", "json") if getattr(args, flag)]
     return words + [word for each in args.set for word in ("--set", each)]
@@ -212,14 +221,14 @@ def _words(args: argparse.Namespace, name: str) -> list[str]:
 def _outside(
     args: argparse.Namespace, words: Sequence[str], names: Sequence[str] = (), source: bytes | None = None
 ) -> int:
-    """Run `firstbyte` with *words* inside the lab, and copy the results of the experiments *names* out of it."""
+    """Run `firstbyte` with *words* inside the lab, and copy the results of the experiments *names* to this machine."""
     command = [args.command, *words, *(["--ascii"] if args.ascii or terminal.is_ascii() else [])]
     with where.outside(args.command) as lab, tempfile.TemporaryFile() as file:
         lab.require_up()
         if source is not None:
             file.write(source)
             file.seek(0)
-        # Ctrl-C reaches the host inside as well, which undoes its injections and keeps what it has: wait for it.
+        # The process inside the lab also receives Ctrl-C; wait while it undoes its injections and saves its results.
         before = signal.signal(signal.SIGINT, lambda *_: None)
         try:
             code = lab.run_lab(command, stdin=None if source is None else file)
@@ -243,7 +252,10 @@ def _outside(
 
 
 def _undo_outside(lab: Lab, command: str) -> None:
-    """Undo what a killed run left behind, unless the lab has gone down: Compose would create networks and volumes again."""
+    """Undo the injections of a killed run.
+
+    Does nothing if the lab is down, because Compose would create its networks and volumes again.
+    """
     try:
         lab.require_up()
     except LabError as error:
@@ -253,7 +265,7 @@ def _undo_outside(lab: Lab, command: str) -> None:
 
 
 def _undo() -> int:
-    """Undo what a killed run left switched on in the lab."""
+    """Undo the injections that a killed run left active in the lab; return the exit code."""
     failed = asyncio.run(clean_up(InsideLab(), RESULTS, lambda text: print(f"  {text}", file=sys.stderr)))
     for text in failed:
         print(f"  the run was killed; could not be undone: {text}", file=sys.stderr)
@@ -261,7 +273,7 @@ def _undo() -> int:
 
 
 def _warn(args: argparse.Namespace, message: str) -> None:
-    """Write an error after which the command continues."""
+    """Print an error after which the command continues."""
     terminal.complain(args.command, message, 4, as_json=args.json)
 
 

@@ -1,4 +1,7 @@
-"""``up``, ``down``, ``status``, ``logs``, ``exec``, and faults of a whole host: ``stop|start|restart|kill|pause|unpause``."""
+"""Commands that start, stop and inspect the lab and its hosts.
+
+``up``, ``down``, ``status``, ``logs``, ``exec``, and ``stop|start|restart|kill|pause|unpause``.
+"""
 
 import argparse
 import json
@@ -16,14 +19,14 @@ from rich.table import Table
 from firstbyte import terminal, where
 from runtime import EngineError, HostStatus, Lab, LabDownError, LabError
 
-#: Seconds within which a restarted host must become healthy.
+#: Maximum time for a restarted host to become healthy, in seconds.
 RESTART_TIMEOUT = 30.0
-#: Command of a health check that prints the service's own health as JSON.
+#: Health-check command that also prints the service's health details as JSON.
 PROBE = ("python", "-m", "telemetry.probe")
 
 
 def up(args: argparse.Namespace) -> int:
-    """Start the lab and wait until it is healthy; a lab that is up already is an error."""
+    """Start the lab and wait until it is healthy; fail if the lab is already running."""
     began = time.monotonic()
     profiles = ["load"] if args.load else []
     with where.outside("up") as lab:
@@ -48,7 +51,11 @@ def down(args: argparse.Namespace) -> int:
 
 
 def status(args: argparse.Namespace) -> int:
-    """Print each host's state, health, address, memory and active faults; return 0 when all are running and healthy."""
+    """Print the state, health, address, memory and active faults of each host.
+
+    Returns:
+        0 if all hosts are running and healthy.
+    """
     with where.outside("status") as lab:
         hosts = lab.status(memory=args.memory)
         if all(h.state == "absent" for h in hosts):
@@ -88,14 +95,14 @@ def status(args: argparse.Namespace) -> int:
 
 
 def tail(text: str) -> str:
-    """Parse ``N`` or ``all`` (an argparse type); Compose would treat anything else as ``all``."""
+    """Parse ``N`` or ``all`` (an argparse type), because Compose treats any other value as ``all``."""
     if text != "all" and not (text.isascii() and text.isdecimal()):
         raise argparse.ArgumentTypeError(f"expected a number of lines or all, got {text!r}")
     return text
 
 
 def logs(args: argparse.Namespace) -> int:
-    """Print logs of hosts."""
+    """Print the logs of hosts."""
     with where.outside("logs") as lab:
         return lab.logs(args.host, follow=args.follow, tail=args.tail)
 
@@ -111,7 +118,7 @@ def exec_(args: argparse.Namespace) -> int:
 
 
 def host_verb(args: argparse.Namespace) -> int:
-    """Stop, start, kill, pause or unpause hosts."""
+    """Stop, start, kill, pause or unpause hosts, depending on the command."""
     with where.outside(args.command) as lab:
         for name in args.host:
             lab.topology.host(name)
@@ -122,7 +129,7 @@ def host_verb(args: argparse.Namespace) -> int:
 
 
 def restart(args: argparse.Namespace) -> int:
-    """Stop and start hosts, and wait until each is healthy: in netns this picks up changed code."""
+    """Stop and start hosts, and wait until each is healthy; in the runtime netns this loads changed code."""
     with where.outside("restart") as lab:
         for name in args.host:
             lab.topology.host(name)
@@ -149,7 +156,7 @@ def _wait_until_healthy(lab: Lab, name: str) -> None:
 
 
 def idle(_: argparse.Namespace) -> int:
-    """Wait for SIGTERM: the default command of the service `lab`, which `up --wait` expects to keep running."""
+    """Wait for SIGTERM: default command of the service `lab`, which must keep running for ``up --wait`` to succeed."""
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
@@ -159,7 +166,7 @@ def idle(_: argparse.Namespace) -> int:
 
 
 def _health(lab: Lab, hosts: Sequence[HostStatus]) -> dict[str, dict[str, Any]]:
-    """Ask every running host with our own health check for the details, four at a time."""
+    """Return the health details of every running host that has our health check, querying four hosts at a time."""
 
     def ask(name: str) -> tuple[str, dict[str, Any]]:
         try:

@@ -1,4 +1,4 @@
-"""``firstbyte link``: show the links between regions, or change one while the lab runs."""
+"""``firstbyte link``: list the links between regions, or change one while the lab is running."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from firstbyte import terminal, where
 from firstbyte.arguments import CORRUPTIONS
 from runtime import RefusedError, UsageError
 
-#: What the command line says about each setting of a link.
+#: Text that the list of links shows for each link setting.
 WORDS = {
     "rtt_ms": "round trip {:g} ms",
     "jitter_ms": "jitter {:g} ms",
@@ -22,14 +22,14 @@ WORDS = {
     **{f"corrupt_{mode}": f"{{:.3%}} damaged by {mode}" for mode in CORRUPTIONS},
     "corrupt_k": "with k = {:d}",
 }
-#: Settings without a column of their own.
+#: Link settings that share one column of the table.
 RARE = ("duplicate", "reorder", *(f"corrupt_{mode}" for mode in CORRUPTIONS))
-#: Options of the command line by the setting that each one changes.
+#: Command-line option (without dashes) for each link setting.
 OPTIONS = {"rtt_ms": "rtt", "jitter_ms": "jitter", "loss": "loss", "rate_bps": "rate", "duplicate": "duplicate", "reorder": "reorder", "reorder_ms": "reorder_by"}  # fmt: skip
 
 
 class UnknownRegionError(RefusedError):
-    """There is no such region."""
+    """The region does not exist."""
 
     def __init__(self, name: str, known: list[str]) -> None:
         super().__init__(f"expected a region among {', '.join(known)}, got {name!r}")
@@ -37,7 +37,7 @@ class UnknownRegionError(RefusedError):
 
 
 def link(args: argparse.Namespace) -> int:
-    """List links, or set or reset one."""
+    """List all links, or change or reset one."""
     changes = {key: value for key, name in OPTIONS.items() if (value := getattr(args, name)) is not None}
     for each in args.corrupt or ():
         changes.update(each)
@@ -85,7 +85,7 @@ def _show(answer: dict[str, Any], *, as_json: bool) -> int:
 
 
 def _row(one: str, other: str, settings: dict[str, Any]) -> dict[str, str]:
-    """Return one line of the table, by title of its columns."""
+    """Return one table row as a mapping from column title to text."""
     also = [WORDS[key].format(settings[key]) for key in RARE if settings.get(key)]
     return {
         "from": one,
@@ -99,9 +99,9 @@ def _row(one: str, other: str, settings: dict[str, Any]) -> dict[str, str]:
 
 
 def _grouped(answer: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield (region, other region, settings), those of one region together.
+    """Yield (region, other region, settings), grouped by region.
 
-    Two directions with the same settings are one entry, and so are the links of a region that are all the same.
+    Both directions of a link are one entry if their settings are equal, and so are all links of a region.
     """
     ways = {(each.pop("from"), each.pop("to")): each for each in map(dict, answer["links"])}
     left = [name for name in answer["regions"] if any(name in way for way in ways)]
@@ -116,4 +116,4 @@ def _grouped(answer: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]
                 there, back = ways.get((region, other)), ways.get((other, region))
                 arrows = [("⇄", there)] if there == back else [("→", there), ("←", back)]
                 yield from ((region, f"{arrow} {other}", each) for arrow, each in arrows if each is not None)
-        others = "the rest"  # those before have been listed with it
+        others = "the rest"  # the links to earlier regions are already listed

@@ -1,4 +1,4 @@
-"""``firstbyte new scenario|drill NAME``: writes a file that runs at once, to be changed step by step."""
+"""``firstbyte new scenario|drill NAME``: write a working experiment file as a starting point."""
 
 import argparse
 from importlib.resources import files
@@ -9,10 +9,10 @@ from runtime import UsageError
 
 
 def new(args: argparse.Namespace) -> int:
-    """Write ``NAME.py`` into the current folder.
+    """Write ``NAME.py`` to the current folder.
 
     Raises:
-        UsageError: the name is taken, or the file cannot be written.
+        UsageError: the name is already used, or the file cannot be written.
     """
     if args.name in TAKEN:
         raise UsageError(f"the name {args.name!r} is taken by an experiment of firstbyte: choose another")
@@ -30,7 +30,7 @@ def new(args: argparse.Namespace) -> int:
 
 
 def template(kind: str, name: str) -> str:
-    """Return the text of a new experiment: the template, with *name* in place of its own name."""
+    """Return the template for *kind* (``scenario`` or ``drill``), with the placeholder name replaced by *name*."""
     text = (files("firstbyte") / "templates" / f"{kind}.py").read_text(encoding="utf-8")
     title = "".join(word.capitalize() for word in name.split("-"))
     return text.replace(f"my-{kind}", name).replace(f"My{kind.capitalize()}", title)

@@ -1,7 +1,7 @@
-"""An experiment that is not part of firstbyte: loaded from a Python file, or from standard input (``-``).
+"""A user's own experiment, loaded from a Python file or from standard input (``-``).
 
-It is one file, so that it can be sent into the lab as it is: outside, `firstbyte run ./mine.py` passes it to the run's
-standard input, and no image has to be rebuilt.
+An experiment is a single file, so it can be sent into the lab without rebuilding an image: outside the lab, `firstbyte
+run ./mine.py` passes the file to standard input of the run inside.
 """
 
 import inspect
@@ -17,40 +17,41 @@ from experiments import Control, Experiment
 from firstbyte.arguments import experiment_name
 from runtime import UsageError
 
-#: Name under which the file is imported.
+#: Module name under which the file is imported.
 MODULE = "own_experiment"
-#: Bytes that a file may have.
+#: Maximum size of the file, in bytes.
 MAX_SIZE = 1 << 20
-#: What the class has to declare, and of which type.
+#: Attributes that the experiment class must declare, and their types.
 DECLARED: dict[str, type] = {"name": str, "claim": str, "settings": type, "control": Control}
 
 
 class NotAnExperimentError(UsageError):
-    """The file is not what `firstbyte new` writes: one line that says where and why."""
+    """The file does not define a valid experiment; the one-line message gives the location and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """An experiment and the text that it came from."""
+    """An experiment class and its source text."""
 
     kind: type[Experiment[Any]]
     source: bytes
 
 
 def is_file(name: str) -> bool:
-    """Return whether *name* on the command line is a file and not the name of an experiment."""
+    """Return whether *name* on the command line is a file rather than the name of an experiment."""
     return name == "-" or name.endswith(".py") or "/" in name
 
 
 def load(name: str, taken: frozenset[str]) -> Own:
-    """Return the experiment in the file *name*, or on standard input.
+    """Load the experiment in the file *name* or from standard input.
 
     Args:
         name: a path, or ``-``.
-        taken: names of the experiments of firstbyte, whose results it must not be mixed with.
+        taken: names of the built-in experiments, which the file must not reuse because results are stored by name.
 
     Raises:
-        NotAnExperimentError: there is no such file, it is not Python, or not exactly one complete experiment.
+        NotAnExperimentError: the file does not exist, is not valid Python, or does not define exactly one complete
+            experiment.
     """
     label = "standard input" if name == "-" else name
     try:
@@ -68,10 +69,10 @@ def load(name: str, taken: frozenset[str]) -> Own:
 
 def _import(source: bytes, label: str) -> ModuleType:
     module = ModuleType(MODULE)
-    sys.modules[MODULE] = module  # dataclasses look their module up
+    sys.modules[MODULE] = module  # `dataclasses` looks up the module of a class in `sys.modules`
     try:
         exec(compile(source, label, "exec"), module.__dict__)  # noqa: S102 - running the user's file is the purpose
-    except (SyntaxError, ValueError) as error:  # ValueError: null bytes, before Python 3.12
+    except (SyntaxError, ValueError) as error:  # Python before 3.12 raises ValueError for null bytes
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         raise NotAnExperimentError(f"{label}{line}: {getattr(error, 'msg', error)}") from None
     except (Exception, SystemExit) as error:

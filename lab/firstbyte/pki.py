@@ -1,4 +1,4 @@
-"""``firstbyte pki``: the trust anchor, and what the CA has issued."""
+"""``firstbyte pki``: print the trust anchor, or list the certificates that the CA has issued."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from runtime import InsideLab, LabDownError
 
 
 def pki(args: argparse.Namespace) -> int:
-    """Print the trust anchor, or list certificates."""
+    """Print the trust anchor, or list the issued certificates."""
     return _root() if args.kind == "root" else _list(as_json=args.json)
 
 
@@ -43,7 +43,7 @@ def _list(*, as_json: bool) -> int:
 
 
 def _left(seconds: float) -> str:
-    """Return how long *seconds* are, in the largest unit of which there are at least two."""
+    """Format a duration in the largest unit whose count is at least two; *seconds* is the remaining lifetime."""
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

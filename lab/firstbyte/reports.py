@@ -1,4 +1,4 @@
-"""``firstbyte report``: list the runs, or compare two."""
+"""``firstbyte report``: list stored runs, or compare two of them."""
 
 import argparse
 import contextlib
@@ -17,12 +17,12 @@ from hostfiles.layout import RESULTS
 from reports import write_comparison
 from runtime import InsideLab, LabError, UsageError
 
-#: Columns that a list of runs needs: on a narrower terminal its lines run on, and no identifier is cut.
+#: Minimum table width in columns; on a narrower terminal lines wrap, so that run identifiers are never truncated.
 WIDTH = 80
 
 
 def report(args: argparse.Namespace) -> int:
-    """List runs, or compare two."""
+    """List stored runs, or compare two of them."""
     results = RESULTS if InsideLab.is_here() else COPIED
     if results is COPIED:
         _fetch()
@@ -84,7 +84,7 @@ def _compare(results: Path, one: archive.StoredRun, other: archive.StoredRun, *,
 
 
 def _fetch() -> None:
-    """Copy the results of a running lab; if none is up, those copied before are listed."""
+    """Copy new results from a running lab; without one, only results that were copied earlier are listed."""
     with contextlib.suppress(LabError), where.outside("report") as lab:
         lab.require_up()
         lab.fetch_results(COPIED)

@@ -1,4 +1,4 @@
-"""``firstbyte trace URL``: the host `client` measures, this command draws."""
+"""``firstbyte trace URL``: let the host `client` measure one request, and draw the result."""
 
 import argparse
 import json
@@ -9,25 +9,25 @@ from runtime import LabDownError, LabError, UsageError
 from waterfall import Evidence, EvidenceError, WaterfallError, check, render, save
 from waterfall.measure import split
 
-#: Seconds that a trace may take: two requests, each step with its own time-out.
+#: Maximum duration of a trace in seconds: two requests, each step with its own time-out.
 TIMEOUT = 90.0
-#: How the agent on `client` refuses: 422, the URL could not be fetched; 503, that host may not capture packets.
+#: Error replies of the agent on `client`: 422 if the URL cannot be fetched, 503 if the host cannot capture packets.
 REFUSED = re.compile(r": (422|503): (.*)", re.DOTALL)
 
 
 class UnreachableError(LabError):
-    """The URL could not be fetched: no such name, no answer, a certificate that does not verify."""
+    """The URL could not be fetched: unknown name, no response, or a certificate that fails verification."""
 
     exit_code = 1
 
 
 def trace(args: argparse.Namespace) -> int:
-    """Trace one URL.
+    """Trace one URL and print its waterfall.
 
     Raises:
-        UsageError: it is no URL that can be traced, or a file for evidence cannot be written.
-        UnreachableError: it could not be fetched.
-        LabError: packets were asked for and cannot be captured, or the lab is not up.
+        UsageError: the URL cannot be traced, or an output file (capture or key log) cannot be written.
+        UnreachableError: the URL could not be fetched.
+        LabError: the lab is not running, or packets should be captured but cannot be.
     """
     evidence = Evidence(args.packets, args.pcap is not None, args.keylog is not None)
     try:
@@ -41,7 +41,7 @@ def trace(args: argparse.Namespace) -> int:
             found = lab.call("client", "POST", "/admin/trace", body, timeout=TIMEOUT)
         except LabDownError:
             raise
-        except LabError as error:  # "client: POST /admin/trace: 422: www…: no such name"
+        except LabError as error:  # for example "client: POST /admin/trace: 422: www…: no such name"
             if refused := REFUSED.search(str(error)):
                 raise (UnreachableError if refused[1] == "422" else LabError)(refused[2]) from None
             raise
@@ -59,7 +59,7 @@ def trace(args: argparse.Namespace) -> int:
 
 
 def _show_on_console(lab: where.Way, found: dict[str, object]) -> None:
-    """Send the trace to the console's page; whether the console is up does not matter here."""
+    """Send the trace to the console for display; a console that is not running is ignored."""
     try:
         lab.call("console", "POST", "/admin/traces", found, timeout=3.0)
     except LabError:

@@ -1,4 +1,4 @@
-"""How experiments are shown on a terminal: the list, one run, repeats of one, and a summary of several."""
+"""Terminal output for experiments: the list, a single run, a series of runs, and a summary of several experiments."""
 
 import os
 from collections.abc import Sequence
@@ -15,26 +15,26 @@ from firstbyte import terminal
 from hostfiles.layout import RESULTS
 
 COLOURS = {"pass": "green", "fail": "red", "invalid": "yellow", "skipped": "yellow"}
-#: The variable with the console's port on this machine (docker-compose.yml), and its default.
+#: Environment variable with the console's port on this machine (docker-compose.yml), and the default port.
 CONSOLE_PORT, USUAL_PORT = "FIRSTBYTE_CONSOLE_PORT", "8080"
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """One run of several."""
+    """A completed run of an experiment."""
 
     outcome: Outcome
-    #: Folder of its result; None: it could not be written.
+    #: Results folder of the run; None if it could not be written.
     folder: Path | None
 
     @property
     def verdict(self) -> Verdict:
-        """Return its verdict."""
+        """Return the verdict of the run."""
         return self.outcome.result.verdict
 
 
 def described(kind: type[Experiment[Any]]) -> dict[str, Any]:
-    """Return the entry of one experiment in ``--list --json``."""
+    """Return the entry for one experiment in the output of ``--list --json``."""
     return {
         "name": kind.name,
         "claim": kind.claim,
@@ -44,7 +44,7 @@ def described(kind: type[Experiment[Any]]) -> dict[str, Any]:
 
 
 def listing(kinds: Sequence[type[Experiment[Any]]]) -> str:
-    """Return the text of ``--list``."""
+    """Return the output of ``--list``."""
     lines = []
     for kind in kinds:
         lines.append(f"{kind.name}\n  {kind.claim}\n  control: {kind.control.without}")
@@ -56,7 +56,7 @@ def listing(kinds: Sequence[type[Experiment[Any]]]) -> str:
 
 
 def show(done: Done) -> None:
-    """Show one run: rows, checks, and where its report is."""
+    """Print one run: rows, checks, and the location of its report."""
     outcome, result = done.outcome, done.outcome.result
     console = terminal.console()
     console.print(_title(result.name, result.verdict, result))
@@ -79,7 +79,7 @@ def show(done: Done) -> None:
 
 
 def show_briefly(done: Done, number: int, times: int) -> None:
-    """Show one run of a series: its verdict, and the checks that failed."""
+    """Print one run of a series: its verdict and the failed checks."""
     result = done.outcome.result
     console = terminal.console()
     report = f"  [dim]{url(done.folder / 'report.html')}[/]" if done.folder else ""
@@ -90,7 +90,7 @@ def show_briefly(done: Done, number: int, times: int) -> None:
 
 
 def show_repeats(repeats: Repeats, page: Path | None) -> None:
-    """Show what the runs of a series say together."""
+    """Print the combined result of a series of runs."""
     console = terminal.console()
     first = repeats.results[0]
     console.print(_title(f"{first.name}, {repeats.wanted} times, by the medians", repeats.verdict, first))
@@ -119,7 +119,7 @@ def show_repeats(repeats: Repeats, page: Path | None) -> None:
 
 
 def show_all(done: Sequence[Done], page: Path | None) -> None:
-    """Show how each of several runs ended."""
+    """Print the verdicts of several runs."""
     table = terminal.table("experiment", "verdict", "seconds", numbers=("seconds",))
     for each in done:
         result = each.outcome.result
@@ -130,7 +130,7 @@ def show_all(done: Sequence[Done], page: Path | None) -> None:
 
 
 def url(path: Path) -> str:
-    """Return the console's address of a file in the results folder, which only the lab itself can open by its path."""
+    """Return the console URL of a file in the results folder, because the folder itself is inside the lab."""
     if not path.is_relative_to(RESULTS):
         return str(path)
     port = os.environ.get(CONSOLE_PORT) or USUAL_PORT
@@ -138,13 +138,13 @@ def url(path: Path) -> str:
 
 
 def _title(name: str, verdict: Verdict, result: Result) -> str:
-    """Return the first line about a run: verdict, what the control took away, and the claim."""
+    """Return the title line for a run: its verdict, what the control removes (if it is one), and the claim."""
     control = f" (control: {escape(result.control)})" if result.control else ""
     return f"[bold]{name}: {_words(verdict, result.control)}[/]{control}  {escape(result.claim)}"
 
 
 def _words(verdict: Verdict, control: str) -> str:
-    """Return a verdict in words and colour; for a control, failing is good."""
+    """Return the verdict as coloured text; for a control, a failure is shown as the good outcome."""
     return f"[{COLOURS[tone(verdict, control=bool(control))]}]{headline(verdict, control=bool(control))}[/]"
 
 
@@ -153,6 +153,6 @@ def _judged(text: str, *, ok: bool) -> str:
 
 
 def _plain(value: Any) -> str:
-    """Return the value of a parameter as ``--set`` takes it."""
+    """Return a parameter value in the syntax that ``--set`` accepts."""
     values = value if isinstance(value, tuple) else (value,)
     return ",".join(f"{each:g}" if isinstance(each, float) else str(each) for each in values)

@@ -1,7 +1,8 @@
-"""Runs the hosts of the lab and reaches them: up, down, status, exec, start, stop, kill, pause, call.
+"""Runtimes that start the lab's hosts and send requests to them.
 
-`DockerLab` uses Compose, the Docker SDK and ``docker exec``; `NetnsLab` runs the same hosts in network namespaces; `choose`
-returns one of them.  Inside the lab (``docker compose run lab``), `InsideLab` reaches admin ports over the network.
+`DockerLab` uses Compose, the Docker SDK and ``docker exec``; `NetnsLab` runs the same hosts in network namespaces;
+`choose` selects one of the two.  Inside the lab (``docker compose run lab``), `InsideLab` reaches admin ports over the
+network.
 """
 
 from runtime.choose import RUNTIMES, choose

@@ -1,7 +1,8 @@
-"""Configuration files of a lab with another address prefix than the checkout's.
+"""Configuration files for a lab whose address prefix differs from the one in the checkout.
 
-The files of the checkout hold addresses in 198.19.0.0/16.  With another prefix (``FIRSTBYTE_PREFIX``), `up` writes copies with
-that prefix to the folder ``FIRSTBYTE_FILES``, which the compose file mounts instead (docs/decisions/0006-two-labs.md).
+The files in the checkout contain addresses in 198.19.0.0/16.  If ``FIRSTBYTE_PREFIX`` names another prefix, `up` writes
+copies with that prefix to the folder ``FIRSTBYTE_FILES``, which the compose file mounts instead
+(docs/decisions/0006-two-labs.md).
 """
 
 import re
@@ -12,15 +13,15 @@ from netns_engine import variables
 from runtime.errors import UsageError
 
 FILES_VARIABLE = "FIRSTBYTE_FILES"
-#: Folders with addresses, relative to the compose file.
+#: Folders whose files contain addresses, relative to the compose file.
 FOLDERS = ("lab/etc", "dns/zones")
 
 
 def write_files(project: Path) -> None:
-    """Write the copies that the lab in *project* needs; do nothing with the default prefix.
+    """Write the copies that the lab in *project* needs; do nothing for the default prefix.
 
     Raises:
-        UsageError: the prefix is not the first half of an IPv4 address, or there is no folder for the copies.
+        UsageError: the prefix is not the first half of an IPv4 address, or ``FIRSTBYTE_FILES`` is not set.
     """
     values = variables.read(project)
     prefix = values.get(PREFIX_VARIABLE) or DEFAULT_PREFIX

@@ -1,4 +1,4 @@
-"""Chooses the runtime: the one that is named, else the one in which the lab is up, else Docker if it answers, else netns."""
+"""Runtime selection: the named runtime, else the one that runs the lab, else Docker if it works, else netns."""
 
 from netns_engine import variables
 from runtime.docker_lab import DockerLab
@@ -7,17 +7,17 @@ from runtime.lab import Lab
 from runtime.netns_lab import NetnsLab
 from runtime.topology import Topology
 
-#: Environment variable that names the runtime, as ``--runtime`` does.
+#: Environment variable that selects the runtime, like ``--runtime``.
 VARIABLE = "FIRSTBYTE_RUNTIME"
 RUNTIMES = ("docker", "netns")
 
 
 def choose(topology: Topology, named: str | None = None) -> Lab:
-    """Return the lab of *topology* in the runtime called *named*, or named by the environment, or available.
+    """Return the lab of *topology* in the runtime *named*, in the one from the environment, or in an available one.
 
     Raises:
-        UsageError: there is no such runtime.
-        EngineError: Docker was named and does not answer.
+        UsageError: the named runtime does not exist.
+        EngineError: Docker was named, but its engine does not respond.
     """
     values = variables.read(topology.project)
     named = named or values.get(VARIABLE)
@@ -28,7 +28,7 @@ def choose(topology: Topology, named: str | None = None) -> Lab:
         return netns
     if named:
         raise UsageError(f"unknown runtime {named!r}: expected one of {', '.join(RUNTIMES)}")
-    # Without a Dockerfile, as in an installed package, Docker needs published images.
+    # Without a Dockerfile, as in an installed package, Docker can only use published images.
     buildable = (topology.project / "Dockerfile").exists() or "FIRSTBYTE_IMAGE" in values
     if netns.is_up or not buildable:
         return netns

@@ -1,6 +1,6 @@
-"""The lab on a Docker engine: Compose for the whole, the Docker SDK for one host.
+"""The lab on a Docker engine: Compose manages the lab, the Docker SDK manages single hosts.
 
-Needs Engine >= 26 and Compose >= 2.24 (``attach: false``, ``start_interval``, health-ordered start).
+Requires Engine >= 26 and Compose >= 2.24 (``attach: false``, ``start_interval``, health-ordered start).
 """
 
 import json
@@ -24,26 +24,27 @@ from runtime.errors import EngineError, LabDownError, LabError, RefusedError
 from runtime.lab import HostStatus, recheck
 from runtime.topology import Topology
 
-#: uid of every service; the lab's volumes belong to it.
+#: uid of all services, which also owns the lab's volumes.
 HOST_UID = "1000"
 MIN_ENGINE = 26
-#: API version of that engine.
+#: Docker API version of Engine 26, the oldest supported engine.
 API_VERSION = "1.45"
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
-#: Prefix of the labels that Compose sets.
+#: Prefix of the labels that Compose sets on containers.
 LABEL = "com.docker.compose"
 MIN_COMPOSE = (2, 24)
 
 
 class DockerLab:
-    """The verbs of the lab, on a Docker engine."""
+    """The operations of `Lab` on a Docker engine."""
 
     runtime = "docker"
 
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
         where = os.environ.get("DOCKER_HOST", DEFAULT_SOCKET)
-        self._client = docker.DockerClient.from_env(version=API_VERSION)  # a given version avoids a request
+        # an explicit version saves a request to the engine
+        self._client = docker.DockerClient.from_env(version=API_VERSION)
         try:
             _try_socket(where)
             version = self._client.api.version(api_version=False)
@@ -66,13 +67,13 @@ class DockerLab:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # --- the whole --------------------------------------------------------------------------------------------------
+    # --- all hosts ----------------------------------------------------------------------------------------------------
 
     def up(self, profiles: Sequence[str] = (), *, build: bool = True, publish: bool = True) -> None:
         """Start every host and wait until all are healthy; Compose's output goes to standard error.
 
         Raises:
-            EngineError: Compose is missing or too old, or the lab did not come up.
+            EngineError: Compose is missing or too old, or the lab did not start.
         """
         if not publish:
             raise EngineError("Docker publishes the ports of the compose file: `--no-ports` is for the runtime netns")
@@ -95,7 +96,7 @@ class DockerLab:
             self._rebuild_lab_image()
 
     def _rebuild_lab_image(self) -> None:
-        """Rebuild the image of `run_lab` if it exists: ``compose run`` would use an old one."""
+        """Rebuild the image that `run_lab` uses, if it exists; ``compose run`` does not rebuild an outdated image."""
         image = self.topology.host("lab").image
         if not self._client.images.list(name=image):
             return
@@ -103,7 +104,7 @@ class DockerLab:
             raise EngineError(f"the image {image} could not be built, see above")
 
     def _obstacles(self) -> str:
-        """Return a sentence about containers of ``docker compose run`` that are still there, or ""."""
+        """Return a sentence about leftover ``docker compose run`` containers, or "" if there are none."""
         names = [each.name for each in self._containers(oneoff=True)]
         if not names:
             return ""
@@ -113,7 +114,7 @@ class DockerLab:
         )
 
     def down(self, *, volumes: bool = True) -> None:
-        """Remove every container, those of ``docker compose run`` included, the networks and, if *volumes*, the volumes."""
+        """Remove all containers (including ``docker compose run``), the networks and, if *volumes*, the volumes."""
         self._require_compose()
         flags = ["-v"] if volumes else []
         result = self._compose(
@@ -124,7 +125,7 @@ class DockerLab:
         self._remove_leftovers(volumes=volumes)
 
     def _remove_leftovers(self, *, volumes: bool) -> None:
-        """Remove what ``docker compose down`` left: one-off containers, and the networks and volumes that they kept in use."""
+        """Remove one-off containers that ``docker compose down`` leaves, and the networks and volumes that they use."""
         ours: dict[str, str | list[str] | bool] = {"label": f"{LABEL}.project={self.topology.name}"}
         for container in self._client.containers.list(all=True, filters=ours):
             if f"{LABEL}.config-hash" in container.labels:
@@ -134,7 +135,7 @@ class DockerLab:
             each.remove()
 
     def status(self, *, memory: bool = False) -> list[HostStatus]:
-        """Return one entry per service of the compose file."""
+        """Return one entry per service in the compose file."""
         found = {each.labels[f"{LABEL}.service"]: each for each in self._containers(oneoff=False)}
         answer = []
         for host in self.topology.hosts:
@@ -150,28 +151,29 @@ class DockerLab:
         return answer
 
     def _containers(self, *, oneoff: bool) -> list[Any]:
-        """Return the lab's containers; *oneoff*: those of ``docker compose run``, else those of ``up``.
+        """Return the lab's containers: if *oneoff*, those of ``docker compose run``, else those of ``up``.
 
-        A container of `docker run` inherits our image's labels, among them project and service, but not these two.
+        The filter uses the labels `config-hash` and `oneoff`, which only Compose sets; ``docker run`` containers
+        inherit the project and service labels from our image.
         """
         labels = [f"{LABEL}.project={self.topology.name}", f"{LABEL}.config-hash", f"{LABEL}.oneoff={oneoff}"]
         return self._client.containers.list(all=True, filters={"label": labels})
 
     def logs(self, hosts: Sequence[str], *, follow: bool = False, tail: str = "all") -> int:
-        """Print the logs of *hosts* (all when empty)."""
+        """Print the logs of *hosts* (all hosts if empty)."""
         for name in hosts:
             self.topology.host(name)
         flags = ["--follow"] if follow else []
         return self._compose("--profile", "*", "logs", "--tail", tail, *flags, *hosts).returncode
 
-    # --- one host ---------------------------------------------------------------------------------------------------
+    # --- single hosts -------------------------------------------------------------------------------------------------
 
     def start(self, host: str) -> None:
         """Start *host* after `stop` or `kill`."""
         self._act(host, "start")
 
     def stop(self, host: str) -> None:
-        """Send SIGTERM, then SIGKILL after the host's grace period."""
+        """Send SIGTERM to *host*, and SIGKILL after its grace period."""
         self._act(host, "stop")
 
     def kill(self, host: str) -> None:
@@ -179,7 +181,7 @@ class DockerLab:
         self._act(host, "kill")
 
     def pause(self, host: str) -> None:
-        """Freeze every process of *host*: its kernel still answers, its services do not."""
+        """Freeze every process of *host*: the kernel still accepts connections, but services do not respond."""
         self._act(host, "pause")
 
     def unpause(self, host: str) -> None:
@@ -204,10 +206,10 @@ class DockerLab:
         return code, out or b"", err or b""
 
     def call(self, host: str, method: str, path: str, body: Any = None, *, timeout: float = 15.0) -> Any:
-        """Send a request to the admin port of *host*; return its JSON (or text).
+        """Send a request to the admin port of *host*; return the JSON (or text) of the response.
 
         Raises:
-            LabDownError: the host is not running, or its admin port does not answer.
+            LabDownError: the host is not running, or its admin port does not respond.
             RefusedError: the host refused the request.
         """
         command = ["python", "-m", "telemetry.call", "--timeout", str(timeout), method, path]
@@ -221,7 +223,7 @@ class DockerLab:
             return out.decode(errors="replace")
 
     def run_lab(self, arguments: Sequence[str], *, stdin: IO[bytes] | None = None) -> int:
-        """Run the command line inside the lab, in a container of its own; return its exit code."""
+        """Run the command line inside the lab, in a new container; return its exit code."""
         command = ["--profile", "tools", "run", "--rm", "--no-deps", "-T", "lab", *arguments]
         return self._compose(*command, stdin=stdin).returncode
 
@@ -235,7 +237,7 @@ class DockerLab:
             raise LabDownError(f"not running: {', '.join(missing)}; start with `docker compose up -d --wait`")
 
     def fetch_results(self, into: Path) -> list[Path]:
-        """Copy the lab's results volume to *into*; return each new folder of a run."""
+        """Copy the lab's results volume to *into*; return the folders of new runs."""
         into.mkdir(parents=True, exist_ok=True)
         before = set(into.glob("*/*"))
         source = f"{self._name('console')}:/srv/results/."
@@ -244,7 +246,7 @@ class DockerLab:
             raise LabError(f"cannot copy results: {result.stderr.strip()}")
         return sorted(set(into.glob("*/*")) - before)
 
-    # --- below ------------------------------------------------------------------------------------------------------
+    # --- internals ----------------------------------------------------------------------------------------------------
 
     def _name(self, host: str) -> str:
         return f"{self.topology.name}-{self.topology.host(host).name}-1"
@@ -277,7 +279,7 @@ class DockerLab:
             raise EngineError("expected the command `docker` with Compose v2, found none") from None
 
     def _require_ports(self, profiles: Sequence[str]) -> None:
-        """Raise `EngineError` for a published port in use: Compose would fail after starting some of the hosts."""
+        """Raise `EngineError` if a published port is in use; Compose would only fail after starting some hosts."""
         running = {host.name for host in self.status() if host.state in {"running", "paused", "restarting"}}
         for service in compose.load(self.topology.project / COMPOSE_FILE).chosen(tuple(profiles)):
             if service.name not in running:
@@ -304,7 +306,7 @@ def _health_check(container: Any) -> tuple[str, ...]:
 
 
 def _resident(container: Any) -> int | None:
-    """Return memory in use without the page cache, as ``docker stats`` does."""
+    """Return the container's memory use in bytes without the page cache, as ``docker stats`` does."""
     try:
         memory = container.stats(stream=False, one_shot=True)["memory_stats"]
         return int(memory["usage"]) - int(memory["stats"].get("inactive_file", 0))
@@ -313,7 +315,7 @@ def _resident(container: Any) -> int | None:
 
 
 def _try_socket(where: str) -> None:
-    """Raise `OSError` when nothing listens on a Unix socket: the SDK would leave its own socket open."""
+    """Raise `OSError` if nothing listens on the engine's Unix socket, in which case the SDK would leak a socket."""
     if where.startswith("unix://"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.connect(where.removeprefix("unix://"))
@@ -321,7 +323,7 @@ def _try_socket(where: str) -> None:
 
 def _reason(error: BaseException) -> str:
     inner: BaseException | None = error
-    while inner is not None:  # requests wraps urllib3 wraps http.client wraps the system's error
+    while inner is not None:  # follow the cause chain: requests, urllib3, http.client, then the system error
         if isinstance(inner, OSError) and inner.strerror:
             return inner.strerror
         inner = inner.__context__

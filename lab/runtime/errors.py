@@ -1,4 +1,4 @@
-"""Errors between the command line and a host.  Each is one clear line and an exit code."""
+"""Errors between the command line and a host, each with a one-line message and an exit code."""
 
 from netns_engine.errors import EngineError, LabDownError, LabError, UnknownHostError
 
@@ -14,16 +14,16 @@ __all__ = [
 
 
 class RefusedError(LabError):
-    """A host answered and refused the request: the object does not exist, or the value is not valid."""
+    """The host refused the request: the object does not exist or the value is invalid."""
 
     exit_code = 2
 
 
 class UsageError(LabError):
-    """The arguments are incomplete or contradict each other in a way that the parser cannot see."""
+    """The arguments are incomplete or contradictory in a way that the argument parser cannot detect."""
 
     exit_code = 2
 
 
 class NotHereError(LabError):
-    """The request needs the machine that runs the lab; inside the lab there is no engine."""
+    """The request only works on the machine that runs the lab; inside the lab there is no engine."""

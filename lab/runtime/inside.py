@@ -1,6 +1,6 @@
-"""The lab seen from inside (``docker compose run lab``): admin ports over the network, no engine.
+"""Access to the lab from inside (``docker compose run lab``): admin ports over the network, no container engine.
 
-Hosts cannot be killed or paused from here; experiments report which parts they skip.
+Hosts cannot be killed or paused from inside the lab; experiments report the parts that they skip for this reason.
 """
 
 import tomllib
@@ -13,7 +13,7 @@ from telemetry.call import CallError, call
 
 
 class InsideLab:
-    """Reaches the admin ports of hosts from inside the lab."""
+    """Sends requests to the hosts' admin ports from inside the lab."""
 
     def __init__(self, hosts_file: Path = HOSTS_FILE) -> None:
         try:
@@ -28,7 +28,7 @@ class InsideLab:
         return HOSTS_FILE.exists()
 
     def call(self, host: str, method: str, path: str, body: Any = None, *, timeout: float = 15.0) -> Any:
-        """Send a request to the admin port of *host*; errors as `DockerLab.call`."""
+        """Send a request to the admin port of *host*; raises the same errors as `DockerLab.call`."""
         address = self.addresses.get(host)
         if address is None:
             raise UnknownHostError(host, sorted(self.addresses))

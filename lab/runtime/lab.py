@@ -1,4 +1,4 @@
-"""The verbs of a lab that both runtimes implement."""
+"""Interface of a lab, implemented by both runtimes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,17 +11,17 @@ from runtime.topology import Topology
 
 @dataclass(frozen=True, slots=True)
 class HostStatus:
-    """State of one host, from its runtime."""
+    """State of one host, as reported by its runtime."""
 
     name: str
-    #: running, paused, exited, restarting, … or "absent".
+    #: State in Docker's terms (running, paused, exited, restarting, …), or "absent".
     state: str
-    #: healthy, unhealthy, starting, or "" where there is no check.
+    #: Health: healthy, unhealthy, starting, or "" for a host without a health check.
     health: str
     address: str | None
-    #: Memory in bytes; None when not requested or not running.
+    #: Memory use in bytes; None if not requested or not running.
     memory: int | None = None
-    #: Output of the failed health check of an unhealthy host.
+    #: Output of the failed health check, for an unhealthy host.
     reason: str = ""
 
     @property
@@ -31,9 +31,9 @@ class HostStatus:
 
 
 class Lab(Protocol):
-    """A lab on this machine, up or not."""
+    """A lab on this machine, running or not."""
 
-    #: ``docker`` or ``netns``.
+    #: Name of the runtime: ``docker`` or ``netns``.
     runtime: str
     topology: Topology
 
@@ -43,14 +43,14 @@ class Lab(Protocol):
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
 
-    # --- the whole --------------------------------------------------------------------------------------------------
+    # --- all hosts ----------------------------------------------------------------------------------------------------
 
     def up(self, profiles: Sequence[str] = (), *, build: bool = True, publish: bool = True) -> None:
         """Start every host and wait until all are healthy.
 
         Args:
-            profiles: profiles of the compose file to start in addition.
-            build: build the images first, where the runtime has any.
+            profiles: additional profiles of the compose file to start.
+            build: build the images first, if the runtime uses images.
             publish: publish the ports of the compose file on 127.0.0.1.
 
         Raises:
@@ -61,29 +61,29 @@ class Lab(Protocol):
         """Remove everything that `up` created, including the volumes if *volumes*."""
 
     def status(self, *, memory: bool = False) -> list[HostStatus]:
-        """Return one entry per service of the compose file; unhealthy hosts are checked again at once."""
+        """Return one entry per service in the compose file; unhealthy hosts are checked again immediately."""
         ...
 
     def logs(self, hosts: Sequence[str], *, follow: bool = False, tail: str = "all") -> int:
-        """Print the last *tail* lines (digits, or "all") of the logs of *hosts* (all when empty)."""
+        """Print the last *tail* lines (digits, or "all") of the logs of *hosts* (all hosts if empty)."""
         ...
 
     def require_up(self) -> None:
         """Raise `LabDownError` unless every host that plain ``up`` starts is running."""
 
-    # --- one host ---------------------------------------------------------------------------------------------------
+    # --- single hosts -------------------------------------------------------------------------------------------------
 
     def start(self, host: str) -> None:
         """Start *host* after `stop` or `kill`."""
 
     def stop(self, host: str) -> None:
-        """Send SIGTERM, then SIGKILL after the host's grace period."""
+        """Send SIGTERM to *host*, and SIGKILL after its grace period."""
 
     def kill(self, host: str) -> None:
         """Send SIGKILL to every process of *host*."""
 
     def pause(self, host: str) -> None:
-        """Freeze every process of *host*: its kernel still answers, its services do not."""
+        """Freeze every process of *host*: the kernel still accepts connections, but services do not respond."""
 
     def unpause(self, host: str) -> None:
         """Resume a paused *host*."""
@@ -97,29 +97,32 @@ class Lab(Protocol):
         ...
 
     def call(self, host: str, method: str, path: str, body: Any = None, *, timeout: float = 15.0) -> Any:
-        """Send a request to the admin port of *host*; return its JSON (or text).
+        """Send a request to the admin port of *host*; return the JSON (or text) of the response.
 
         Raises:
-            LabDownError: the host is not running, or its admin port does not answer.
+            LabDownError: the host is not running, or its admin port does not respond.
             RefusedError: the host refused the request.
         """
 
     def run_lab(self, arguments: Sequence[str], *, stdin: IO[bytes] | None = None) -> int:
-        """Run the command line inside the lab, on a host of its own; return its exit code.
+        """Run the command line inside the lab, on a new host; return its exit code.
 
         Args:
-            arguments: what follows ``firstbyte``.
-            stdin: becomes its standard input; None: ours.
+            arguments: arguments after ``firstbyte``.
+            stdin: standard input of the command; None to inherit ours.
         """
         ...
 
     def fetch_results(self, into: Path) -> list[Path]:
-        """Copy the lab's results volume to *into*; return each new folder of a run."""
+        """Copy the lab's results volume to *into*; return the folders of new runs."""
         ...
 
 
 def recheck(lab: Lab, status: HostStatus, health_check: Sequence[str]) -> HostStatus:
-    """Run the health check of an unhealthy host now: its runtime may not do so for minutes, after `unpause` for example."""
+    """Run the health check of an unhealthy host now and return the updated status.
+
+    The runtime may not check the host again for minutes, for example after `unpause`.
+    """
     if status.state != "running" or status.health != "unhealthy" or not health_check:
         return status
     try:

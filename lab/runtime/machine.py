@@ -1,6 +1,7 @@
-"""Examines whether this machine can run a lab and measure in it (`firstbyte doctor`); changes nothing.
+"""Checks for `firstbyte doctor`: whether this machine can run a lab and measure in it.  Changes nothing.
 
-Functions that judge take values as arguments; those that read or measure are at the end.
+The functions that grade a property receive its value as an argument; functions that read or measure values are at the
+end.
 """
 
 import ipaddress
@@ -25,11 +26,12 @@ from runtime.docker_lab import DockerLab
 from runtime.errors import LabError
 from runtime.topology import Topology
 
-#: Share of all cores that other programs may use, and seconds by which a timer may be late.
+#: Maximum share of all cores that other programs may use, and maximum lateness of a timer in seconds (median, 99th
+#: percentile).
 MAX_BUSY, MAX_LATE_MEDIAN, MAX_LATE_P99 = 0.5, 0.0005, 0.002
-#: Seconds during which other programs' load is measured, and number of sleeps that are timed.
+#: Duration of the measurement of other programs' load in seconds, and number of timed sleeps.
 WATCH, SLEEPS = 0.5, 300
-#: Sysctls of the machine, which new network namespaces inherit: accepted values, and what depends on them.
+#: Sysctls of the machine that new network namespaces inherit: accepted values, and the features that depend on them.
 EXPECTED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "net.ipv4.tcp_tw_reuse": (("0", "2"), "TIME_WAIT keeps a port for a minute: scenario time-wait"),
     "net.ipv4.tcp_slow_start_after_idle": (("1",), "a pooled connection starts slowly again after idling: pooling"),
@@ -44,27 +46,27 @@ class Grade(StrEnum):
     """Severity of a finding."""
 
     OK = "ok"
-    #: Something is missing; what needs it is skipped and says so.
+    #: A feature is unavailable; tests and experiments that need it are skipped with a message.
     LIMITED = "limited"
-    #: A lab does not run, or measurements in it would be wrong.
+    #: The lab does not run, or its measurements would be wrong.
     UNFIT = "unfit"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One property of this machine."""
+    """One checked property of this machine."""
 
     name: str
     grade: Grade
     #: Observed value.
     found: str
-    #: What does not work because of it, and the remedy; "" when nothing is wrong.
+    #: Consequence and remedy; "" if there is no problem.
     disables: str = ""
     mend: str = ""
 
 
 def examine(topology: Topology) -> Iterable[Finding]:
-    """Yield all findings that need no running lab."""
+    """Yield all findings that do not need a running lab."""
     engine, networks = docker_problem(topology), netns_problem(topology)
     yield docker(engine, alone=bool(networks))
     yield netns(networks, alone=bool(engine))
@@ -81,11 +83,11 @@ def examine(topology: Topology) -> Iterable[Finding]:
     yield clock(_text("/sys/devices/system/clocksource/clocksource0/current_clocksource"))
 
 
-# --- judging ----------------------------------------------------------------------------------------------------------
+# --- grading ----------------------------------------------------------------------------------------------------------
 
 
 def docker(problem: str, *, alone: bool) -> Finding:
-    """Judge the Docker engine; *alone*: no other runtime works."""
+    """Grade the Docker engine; *alone* is true if no other runtime works."""
     if not problem:
         return Finding("runtime docker", Grade.OK, "an engine answers")
     return Finding(
@@ -99,7 +101,7 @@ def docker(problem: str, *, alone: bool) -> Finding:
 
 
 def netns(problem: str, *, alone: bool) -> Finding:
-    """Judge network namespaces; *alone*: no other runtime works."""
+    """Grade network namespaces; *alone* is true if no other runtime works."""
     if not problem:
         how = "as root" if os.geteuid() == 0 else "in a user namespace"
         return Finding("runtime netns", Grade.OK, f"{how}, Linux {platform.release()}")
@@ -108,7 +110,7 @@ def netns(problem: str, *, alone: bool) -> Finding:
 
 
 def services_user(uid: int, interpreter: str) -> Finding:
-    """Judge the uid of services in the runtime netns."""
+    """Grade the uid that services have in the runtime netns."""
     if uid == HOST_UID:
         return Finding("services' user", Grade.OK, f"uid {HOST_UID}, without any capability")
     why = f"uid {uid}, without any capability"
@@ -124,7 +126,7 @@ def services_user(uid: int, interpreter: str) -> Finding:
 
 
 def limits(names: list[str]) -> Finding:
-    """Judge which resource limits the runtime netns can enforce; *names*: of the controllers that it may use."""
+    """Grade the resource limits that the runtime netns can enforce; *names* lists the available cgroup controllers."""
     missing = [name for name in ("memory", "pids") if name not in names]
     if not missing:
         return Finding("limits", Grade.OK, "memory and pids, by cgroup")
@@ -138,7 +140,7 @@ def limits(names: list[str]) -> Finding:
 
 
 def congestion_control(available: list[str], default: str) -> Finding:
-    """Judge the available congestion controls; hosts use reno, set by route, whatever the machine's default is."""
+    """Grade the available congestion controls; hosts set reno per route, regardless of the machine's default."""
     missing = [name for name in CONTROLS if name not in available]
     found = f"{', '.join(available) or 'none'}; the machine's default is {default or '?'}, hosts use reno"
     if not missing:
@@ -149,7 +151,7 @@ def congestion_control(available: list[str], default: str) -> Finding:
 
 
 def settings(values: Mapping[str, str], where: str, intended: Mapping[str, str] | None = None) -> Finding:
-    """Judge the sysctls of *where*; *intended*: values that the compose file sets for this host."""
+    """Grade the sysctls of *where*; *intended* are the values that the compose file sets for this host."""
     intended = intended or {}
     odd = {
         key: value
@@ -172,7 +174,7 @@ def settings(values: Mapping[str, str], where: str, intended: Mapping[str, str] 
 
 
 def openssl(version: str, number: tuple[int, ...]) -> Finding:
-    """Judge the TLS library of this Python, which every service of the runtime netns uses."""
+    """Grade the TLS library of this Python, which all services in the runtime netns use."""
     short = " ".join(version.split()[:2])
     if number >= (3, 5):
         return Finding("OpenSSL", Grade.OK, f"{short}: X25519MLKEM768 by default")
@@ -186,7 +188,7 @@ def openssl(version: str, number: tuple[int, ...]) -> Finding:
 
 
 def python(version: tuple[int, ...]) -> Finding:
-    """Judge the interpreter."""
+    """Grade the version of the Python interpreter."""
     text = ".".join(map(str, version))
     if version >= (3, 13):
         return Finding("Python", Grade.OK, f"{text}: verifies certificates strictly")
@@ -200,7 +202,7 @@ def python(version: tuple[int, ...]) -> Finding:
 
 
 def cores(count: int, busy: float) -> Finding:
-    """Judge the number of cores; *busy*: how many of them other programs use."""
+    """Grade the number of CPU cores; *busy* is the number of cores that other programs use."""
     found = f"{count}, of which other programs use {busy:.1f}"
     if busy / count > MAX_BUSY:
         return Finding(
@@ -212,7 +214,7 @@ def cores(count: int, busy: float) -> Finding:
 
 
 def timer(late: list[float]) -> Finding:
-    """Judge how late a sleeping process wakes up; *late*: seconds, one value per sleep."""
+    """Grade timer accuracy; *late* lists by how many seconds each sleep overran."""
     ordered = sorted(late)
     median, p99 = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
     found = f"late by {median * 1e3:.2f} ms in the median, {p99 * 1e3:.2f} ms at the 99th percentile"
@@ -228,7 +230,7 @@ def timer(late: list[float]) -> Finding:
 
 
 def clock(source: str) -> Finding:
-    """Judge the kernel's clock source."""
+    """Grade the kernel's clock source."""
     if source in {"tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter", ""}:
         return Finding("clock", Grade.OK, source or "unknown")
     return Finding(
@@ -237,7 +239,7 @@ def clock(source: str) -> Finding:
 
 
 def port(address: str, number: int, protocol: str, problem: str) -> Finding:
-    """Judge a port that the lab publishes; *problem*: why it cannot be used, or ""."""
+    """Grade a port that the lab publishes; *problem* is the reason why it cannot be bound, or ""."""
     name = f"port {number}/{protocol}"
     if not problem:
         return Finding(name, Grade.OK, f"free on {address}")
@@ -251,7 +253,7 @@ def port(address: str, number: int, protocol: str, problem: str) -> Finding:
 
 
 def address_range(subnet: ipaddress.IPv4Network, routes: Iterable[tuple[str, ipaddress.IPv4Network]]) -> Finding:
-    """Judge whether the machine uses the lab's addresses already; the runtime netns does not mind."""
+    """Grade whether the machine already uses addresses in the lab's range, which matters to Docker but not to netns."""
     taken = [f"{network} on {device}" for device, network in routes if network.prefixlen and network.overlaps(subnet)]
     if not taken:
         return Finding("address range", Grade.OK, f"{subnet} is free here")
@@ -277,7 +279,7 @@ def docker_problem(topology: Topology) -> str:
 
 
 def docker_lab_is_up(topology: Topology) -> bool:
-    """Return whether a Docker engine runs this project's lab."""
+    """Return whether this project's lab runs on a Docker engine."""
     try:
         with DockerLab(topology) as lab:
             return any(host.state == "running" for host in lab.status())
@@ -307,7 +309,10 @@ def port_problem(address: str, number: int, protocol: str) -> str:
 
 
 def routes(text: str) -> list[tuple[str, ipaddress.IPv4Network]]:
-    """Return device and destination of each route in *text*, /proc/net/route: hexadecimal in the machine's byte order."""
+    """Parse *text*, the contents of /proc/net/route; return (device, destination) of each route.
+
+    Addresses in this file are hexadecimal in the machine's byte order.
+    """
     found = []
     for line in text.splitlines()[1:]:
         device, destination, *_, mask = line.split()[:8]
@@ -317,11 +322,11 @@ def routes(text: str) -> list[tuple[str, ipaddress.IPv4Network]]:
 
 
 def busy_cores(seconds: float) -> float:
-    """Return how many cores were busy, on average, while this process sleeps for *seconds*."""
+    """Return the average number of busy cores while this process sleeps for *seconds*."""
 
     def read() -> tuple[int, int]:
         fields = [int(each) for each in _text("/proc/stat").splitlines()[0].split()[1:9]]
-        return sum(fields), fields[3] + fields[4]  # total; idle and iowait
+        return sum(fields), fields[3] + fields[4]  # total time; idle and iowait time
 
     before = read()
     time.sleep(seconds)
@@ -331,7 +336,7 @@ def busy_cores(seconds: float) -> float:
 
 
 def timer_lateness(sleeps: int) -> list[float]:
-    """Return by how many seconds each of *sleeps* waits of 1 ms was too long."""
+    """Return by how many seconds each of *sleeps* sleeps of 1 ms overran."""
     late = []
     for _ in range(sleeps):
         began = time.perf_counter()

@@ -1,6 +1,6 @@
 """The lab in network namespaces: the client of `netns_engine`.
 
-Starts the supervisor, asks it, and clears the state folder after it.
+Starts the supervisor, sends requests to it, and clears the state folder after it has ended.
 """
 
 import contextlib
@@ -51,18 +51,18 @@ from runtime.lab import HostStatus, recheck
 from runtime.topology import Topology
 from telemetry.call import CallError, ask
 
-#: Seconds for all hosts to become healthy, for one host to start, and for the lab to drain.
+#: Time-outs in seconds: all hosts become healthy, one host starts, the lab shuts down.
 UP_TIMEOUT, START_TIMEOUT, DOWN_TIMEOUT = 90.0, 10.0, 6.0
-#: Seconds between two polls, and lines of a failed host's log that an error shows.
+#: Polling interval in seconds, and number of log lines of a failed host in an error message.
 POLL, LAST_LINES = 0.05, 3
-#: Restarts after which a host is considered broken during `up`.
+#: Number of restarts during `up` after which a host counts as failed.
 MAX_RESTARTS = 3
 
 R = TypeVar("R", bound=Reply)
 
 
 class NetnsLab:
-    """The verbs of the lab, in network namespaces."""
+    """The operations of `Lab` in network namespaces."""
 
     runtime = "netns"
 
@@ -72,7 +72,7 @@ class NetnsLab:
         self._sources = Sources(topology.project, self._state.volumes)
 
     def close(self) -> None:
-        """Do nothing: no connection is kept between two verbs."""
+        """Do nothing: no connection stays open between two operations."""
 
     def __enter__(self) -> Self:
         return self
@@ -85,12 +85,12 @@ class NetnsLab:
         """Whether a supervisor is running for this state folder."""
         return self._state.running() is not None
 
-    # --- the whole --------------------------------------------------------------------------------------------------
+    # --- all hosts ----------------------------------------------------------------------------------------------------
 
     def up(self, profiles: Sequence[str] = (), *, build: bool = True, publish: bool = True) -> None:
-        """Start every host and wait until all are healthy; end the lab again when one does not become healthy.
+        """Start every host and wait until all are healthy; shut the lab down again if a host does not become healthy.
 
-        In a lab that is already up, start the services of *profiles* that are missing.
+        If the lab is already running, only start the services of *profiles* that are missing.
         """
         del build
         write_files(self.topology.project)
@@ -118,13 +118,13 @@ class NetnsLab:
                     raise
 
     def down(self, *, volumes: bool = True) -> None:
-        """End the lab, and clear the folder of one whose supervisor was killed."""
-        self._state.supervisor()  # refuses the state of another version
+        """Shut the lab down; if its supervisor was killed, only clear the state folder."""
+        self._state.supervisor()  # raises EngineError for a state folder of another version
         with self._state.locked():
             self._end(volumes=volumes)
 
     def status(self, *, memory: bool = False) -> list[HostStatus]:
-        """Return one entry per service of the compose file."""
+        """Return one entry per service in the compose file."""
         reports = self._reports(memory=memory) if self.is_up else {}
         answer = []
         for host in self.topology.hosts:
@@ -137,7 +137,7 @@ class NetnsLab:
         return answer
 
     def logs(self, hosts: Sequence[str], *, follow: bool = False, tail: str = "all") -> int:
-        """Print the logs of *hosts* (all when empty) in the format of Compose."""
+        """Print the logs of *hosts* (all hosts if empty) in the format of Compose."""
         for name in hosts:
             self.topology.host(name)
         names = list(hosts) or [h.name for h in self.topology.hosts if self._log(h.name).path.exists()]
@@ -165,7 +165,7 @@ class NetnsLab:
         if missing:
             raise LabDownError(f"not running: {', '.join(missing)}; start with `firstbyte start HOST`")
 
-    # --- one host ---------------------------------------------------------------------------------------------------
+    # --- single hosts -------------------------------------------------------------------------------------------------
 
     def start(self, host: str) -> None:
         """Start *host* after `stop` or `kill`."""
@@ -179,7 +179,7 @@ class NetnsLab:
             time.sleep(POLL)
 
     def stop(self, host: str) -> None:
-        """Send SIGTERM, then SIGKILL after the host's grace period."""
+        """Send SIGTERM to *host*, and SIGKILL after its grace period."""
         self._act(host, "stop", timeout=None)
 
     def kill(self, host: str) -> None:
@@ -187,7 +187,7 @@ class NetnsLab:
         self._act(host, "kill")
 
     def pause(self, host: str) -> None:
-        """Freeze every process of *host*: its kernel still answers, its services do not."""
+        """Freeze every process of *host*: the kernel still accepts connections, but services do not respond."""
         self._act(host, "pause")
 
     def unpause(self, host: str) -> None:
@@ -197,9 +197,10 @@ class NetnsLab:
     def exec(self, host: str, command: Sequence[str], *, interactive: bool = False) -> int:
         """Run any program of this machine with the network, resolver and volumes of *host*; return its exit code.
 
-        It runs as the caller, in the caller's folder, with the caller's files, and ends when the host ends.
+        The program runs as the calling user, in the current folder, with the machine's files, and ends when the host
+        ends.
         """
-        del interactive  # standard streams are inherited
+        del interactive  # the program inherits our standard streams
         _, fds = self._ask(OpenNamespaces(self.topology.host(host).name), Done)
         network, name, processes, user = fds
         mounts = compose.load(self.topology.project / COMPOSE_FILE).service(host).mounts
@@ -214,7 +215,7 @@ class NetnsLab:
             return subprocess.run(
                 list(command),
                 check=False,
-                preexec_fn=enter,  # namespaces can be changed between fork and exec only
+                preexec_fn=enter,  # a process can change its namespaces only between fork and exec
                 env={**os.environ, "PATH": path},
             ).returncode
         except FileNotFoundError:
@@ -263,33 +264,33 @@ class NetnsLab:
         return answer.decode(errors="replace") if isinstance(answer, bytes) else answer
 
     def socket(self, host: str, kind: int = socket.SOCK_STREAM) -> socket.socket:
-        """Return an unconnected socket in the network of *host*."""
+        """Return an unconnected socket that belongs to the network of *host*."""
         self.topology.host(host)
         _, fds = self._ask(OpenSocket(host, "tcp" if kind == socket.SOCK_STREAM else "udp"), Done)
         return socket.socket(fileno=fds[0])
 
     def run_lab(self, arguments: Sequence[str], *, stdin: IO[bytes] | None = None) -> int:
-        """Run the command line inside the lab, on a host of its own; return its exit code."""
+        """Run the command line inside the lab, on a new host; return its exit code."""
         streams = [0 if stdin is None else stdin.fileno(), 1, 2]
         return self._exit(self._send(Run("lab", tuple(arguments)), streams))
 
     def fetch_results(self, into: Path) -> list[Path]:
-        """Copy the lab's results volume to *into*; return each new folder of a run."""
+        """Copy the lab's results volume to *into*; return the folders of new runs."""
         into.mkdir(parents=True, exist_ok=True)
         before = set(into.glob("*/*"))
         results = self._state.volumes / "results"
         if results.is_dir():
-            try:  # hidden files (lock, undo log) belong to the lab
+            try:  # hidden files (lock, undo log) are not results
                 shutil.copytree(results, into, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
             except shutil.Error as error:
                 _, target, why = error.args[0][0]
                 raise LabError(f"cannot copy results to {target}: {str(why).rpartition(']')[2].strip()}") from None
         return sorted(set(into.glob("*/*")) - before)
 
-    # --- up and down ------------------------------------------------------------------------------------------------
+    # --- start and shutdown -------------------------------------------------------------------------------------------
 
     def _start_supervisor(self) -> None:
-        """Start the supervisor and wait until it answers."""
+        """Start the supervisor and wait until it accepts requests."""
         report, written = os.pipe()
         log_file = self._state.path / "supervisor.log"
         with log_file.open("ab") as log:
@@ -314,7 +315,7 @@ class NetnsLab:
             with os.fdopen(report, "r", encoding="utf-8") as file:
                 answer = file.read()
             process.wait()
-        except BaseException:  # Ctrl-C: a supervisor whose PID is not yet recorded ends with this process
+        except BaseException:  # on Ctrl-C, a supervisor whose PID is not yet recorded ends with this process
             process.kill()
             process.wait()
             raise
@@ -323,7 +324,11 @@ class NetnsLab:
             raise EngineError(f"the lab cannot run here without Docker: {reason or 'its supervisor ended'}")
 
     def _wait_until_healthy(self, names: Sequence[str]) -> None:
-        """Wait until these hosts are healthy, or have completed; raise `EngineError` for one that will not be."""
+        """Wait until these hosts are healthy, or have completed if they run once.
+
+        Raises:
+            EngineError: a host failed, or did not become healthy in time.
+        """
         deadline = time.monotonic() + UP_TIMEOUT
         while True:
             reports = self._reports()
@@ -349,11 +354,11 @@ class NetnsLab:
     def _end(self, *, volumes: bool) -> None:
         process = self._state.running()
         if process is not None:
-            with contextlib.suppress(LabError):  # it does not answer: it is killed below
+            with contextlib.suppress(LabError):  # a supervisor that does not respond is killed below
                 control.ask(self._state.control, Down(), Done, timeout=DOWN_TIMEOUT)
             deadline = time.monotonic() + 0.5
             while process.alive and time.monotonic() < deadline:
-                time.sleep(0.01)  # polls: it is not a child of this process
+                time.sleep(0.01)  # polling, because the supervisor is not a child of this process
             if process.alive:
                 os.kill(process.pid, signal.SIGKILL)
                 while process.alive:
@@ -373,14 +378,14 @@ class NetnsLab:
         return control.ask(self._state.control, request, expected, fds, timeout=timeout)
 
     def _send(self, request: Request, fds: Sequence[int]) -> control.Connection:
-        """Send a request that is answered when a program ends."""
+        """Send a request whose reply arrives when the program ends; return the connection."""
         self._require_supervisor()
         connection = control.connect(self._state.control, None)
         connection.send(request, fds)
         return connection
 
     def _exit(self, connection: control.Connection) -> int:
-        """Wait for the program behind *connection*, forward signals to it, and return its exit code."""
+        """Wait for the program that runs for *connection*, forward signals to it, and return its exit code."""
         with contextlib.closing(connection), _forward_signals(connection):
             return connection.receive_reply(Exited)[0].code
 
@@ -404,7 +409,10 @@ class NetnsLab:
 
 @contextlib.contextmanager
 def _forward_signals(connection: control.Connection) -> Iterator[None]:
-    """Forward SIGINT and SIGTERM to the program behind *connection*; only the main thread receives signals."""
+    """Forward SIGINT and SIGTERM to the program that runs for *connection*.
+
+    Does nothing outside the main thread, which is the only one that can install signal handlers.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,6 +1,6 @@
-"""The hosts and their addresses, from docker-compose.yml, which is the only list of them.
+"""Hosts and addresses of the lab, read from docker-compose.yml, the only place that lists them.
 
-Reads the few keys that matter here and leaves checking to Compose or to `netns_engine.compose`.
+Reads only the keys that the command line needs; Compose or `netns_engine.compose` validates the file.
 """
 
 import os
@@ -15,35 +15,35 @@ from runtime.errors import LabError, UnknownHostError
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One service of the compose file."""
+    """One service in the compose file."""
 
     name: str
-    #: IPv4 address on the network ``internet``; None without a fixed one.
+    #: IPv4 address on the network ``internet``; None without a fixed address.
     address: str | None
-    #: Compose profiles; empty when plain ``up`` starts it.
+    #: Compose profiles; empty if plain ``up`` starts the host.
     profiles: tuple[str, ...]
-    #: Whether it runs once and exits.
+    #: Whether the host runs once and exits.
     one_shot: bool
     #: Tag of the Docker image.
     image: str = ""
-    #: Command of the health check; empty without one.
+    #: Command of the health check; empty without a health check.
     health_check: tuple[str, ...] = ()
-    #: ADDRESS:PORT of the first published port; "" without one.
+    #: Address and port of the first published port, as ADDRESS:PORT; "" if no port is published.
     published: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The hosts, in the order of the file."""
+    """All hosts, in the order of the compose file."""
 
     project: Path
     hosts: tuple[Host, ...]
-    #: Compose's project name.
+    #: Compose project name.
     name: str = compose.PROJECT
 
     @classmethod
     def load(cls, project: Path) -> "Topology":
-        """Read *project*/docker-compose.yml.
+        """Read the compose file *project*/docker-compose.yml.
 
         Raises:
             LabError: the file is missing or has no mapping of services.
@@ -59,7 +59,7 @@ class Topology:
         return cls(project, hosts, compose.project_name(document, values))
 
     def host(self, name: str) -> Host:
-        """Return the host called *name*; raise `UnknownHostError`."""
+        """Return the host called *name*; raise `UnknownHostError` if there is none."""
         for host in self.hosts:
             if host.name == name:
                 return host
@@ -78,10 +78,12 @@ class Topology:
 
 
 def find_project(start: Path | None = None) -> Path:
-    """Return the folder of the lab's compose file: ``FIRSTBYTE_PROJECT``, *start* or above, the checkout, or the package's.
+    """Return the folder that contains the lab's compose file.
+
+    Searched in this order: ``FIRSTBYTE_PROJECT``, *start* and its parents, the checkout, the installed package.
 
     Raises:
-        LabError: there is none.
+        LabError: no compose file was found.
     """
     if named := os.environ.get("FIRSTBYTE_PROJECT"):
         return Path(named)

@@ -2,10 +2,10 @@
 
     firstbyte run ./my-scenario.py --quick              must pass
     firstbyte run ./my-scenario.py --quick --control    must fail
-    docker compose run --rm -T lab run - --quick < my-scenario.py    with nothing but Docker
+    docker compose run --rm -T lab run - --quick < my-scenario.py    needs only Docker
 
-Change one thing at a time, and run both after each change.  The file is sent into the lab as it is, so it must not import
-other files of yours; the standard library and the packages of firstbyte are there.
+Change one thing at a time, and run both after each change.  The file is sent into the lab on its own, so it can import
+the standard library and the packages of firstbyte, but no other files of yours.
 """
 
 import http.client
@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from experiments import Chart, Control, Curve, Dots, Experiment, Panel, Quantity, Run, parameter
 
 HOST = "www.example.com"
-#: Round trips until the first byte of the response: by kind of connection, what theory says.
+#: Predicted round trips until the first byte of the response, by kind of connection.
 ROUND_TRIPS = {"new connection": 2, "kept open": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What can be set on the command line (--set repeats=30); `low` and `high` are enforced there."""
+    """Parameters that the command line can set (``--set repeats=30``); values outside `low` to `high` are rejected."""
 
     rtt_ms: tuple[float, ...] = parameter(
         (5.0, 20.0, 40.0, 80.0), quick=(5.0, 40.0), unit="ms", low=1, high=500, help="round-trip times of the link"
@@ -33,61 +33,63 @@ class Parameters:
 
 
 class MyScenario(Experiment[Parameters]):
-    """One instance is one run: `predict`, then `measure`, then `conclude`."""
+    """A scenario; each instance is one run: `predict`, `measure`, then `conclude`."""
 
     name = "my-scenario"
     claim = "A new connection costs a request one round trip more than a connection that is kept open."
-    #: Where the theory comes from, and what it means in production: both are shown in the report.
+    #: Source of the theory, and its consequence in production; the report shows both.
     source = "RFC 9293 section 3.5 (TCP handshake)."
     production = "Keep connections open between requests."
     settings = Parameters
-    #: The control takes something away and has to fail, here in the check of that name.
+    #: The control removes connection reuse; the run must then fail the named check.
     control = Control("the client closes every connection", fails=("round trips, kept open",))
-    #: Hosts whose kernel counters are recorded, and hosts to which the link is calibrated before anything is measured.
+    #: Hosts whose kernel counters are recorded, and hosts whose links are calibrated before the measurement starts.
     records = ("edge",)
     paths = ("edge",)
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
-        """Keep the parameters in `self.p`; *negative* is true in the control."""
+        """Store the parameters in `self.p`; *negative* is true in a control run."""
         super().__init__(parameters, negative=negative)
-        #: Milliseconds until the first byte, by kind of connection and round-trip time.
+        #: Measured times to first byte in milliseconds, by kind of connection and round-trip time.
         self.measured: dict[tuple[str, float], list[float]] = defaultdict(list)
 
     def duration(self) -> float:
-        """Return about how many seconds `measure` takes, for the progress line."""
+        """Return the approximate duration of the measurement in seconds, for the progress line."""
         return 1 + sum(self.p.repeats * sum(ROUND_TRIPS.values()) * rtt / 1000 for rtt in self.p.rtt_ms)
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return what theory says, by the names of the rows in `conclude`."""
+        """Return the predicted value for each row of `conclude`, by row name."""
         return {f"round trips, {kind}": Quantity(trips) for kind, trips in ROUND_TRIPS.items()}
 
     async def measure(self, run: Run) -> None:
-        """Send requests at each round-trip time; what is injected through `run.lab` is undone in any case."""
+        """Send requests at each round-trip time; `run.lab` undoes all injections afterwards, even after an error."""
         address = await run.blocking(socket.gethostbyname, HOST)
         for rtt in self.p.rtt_ms:
             run.phase(f"round-trip time {rtt:g} ms")
             undo = await run.lab.link("access", "near", rtt_ms=rtt)
             kept = http.client.HTTPConnection(address, timeout=10)
             await run.blocking(first_byte_ms, kept)
-            for _, kind in run.interleaved(tuple(ROUND_TRIPS), self.p.repeats):  # drift affects both kinds alike
+            # interleaved, so that drift affects both kinds equally
+            for _, kind in run.interleaved(tuple(ROUND_TRIPS), self.p.repeats):
                 if kind == "new connection" or self.negative:
-                    kept.close()  # http.client opens it again
+                    kept.close()  # http.client opens a new connection for the next request
                 self.measured[kind, rtt].append(await run.blocking(first_byte_ms, kept))
             kept.close()
             await run.lab.undo(undo)
 
     def conclude(self, run: Run) -> None:
-        """Compare; after Ctrl-C this sees what was measured until then."""
+        """Compare measurements with predictions; after Ctrl-C, the measurements may be incomplete."""
         run.raw["first_byte_ms"] = {f"{kind}, {rtt:g} ms": values for (kind, rtt), values in self.measured.items()}
         near, far = min(self.p.rtt_ms), max(self.p.rtt_ms)
         marks: list[Curve | Dots] = []
         for colour, (kind, trips) in enumerate(ROUND_TRIPS.items()):
-            # The minimum of the repeats: other processes can only make a request slower.
+            # Use the minimum of the repeats, because other processes can only make a request slower.
             fastest = {rtt: min(self.measured[kind, rtt]) for rtt in self.p.rtt_ms if self.measured[kind, rtt]}
             run.findings.gate(f"requests, {kind}", "some at each round-trip time", str(len(fastest)), len(fastest) > 1)
             if len(fastest) < 2:
                 continue
-            # The slope counts round trips; what the servers need themselves is the same at each round-trip time.
+            # The slope over the round-trip time counts round trips; the servers' own processing time only shifts the
+            # line.
             slope = (fastest[far] - fastest[near]) / (far - near)
             run.findings.check_near(run.findings.row(f"round trips, {kind}", slope), 0.1, absolute=True)
             line = [(rtt, fastest[near] + trips * (rtt - near)) for rtt in (near, far)]
@@ -99,7 +101,7 @@ class MyScenario(Experiment[Parameters]):
 
 
 def first_byte_ms(connection: http.client.HTTPConnection) -> float:
-    """Send one request; return milliseconds until the response begins."""
+    """Send one request; return the time until the response head is received, in milliseconds."""
     began = time.perf_counter()
     connection.request("GET", "/whoami", headers={"Host": HOST})
     response = connection.getresponse()
