@@ -1,6 +1,6 @@
-"""Memory and process limits per host (cgroups(7), version 2 or 1), where this user may create cgroups.
+"""Memory and process limits per host, through cgroups (cgroups(7), version 2 or 1).
 
-Elsewhere the lab runs without them, and `firstbyte doctor` reports that limits are not enforced.
+If this user may not create cgroups, the lab runs without limits, and `firstbyte doctor` reports that.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ class Controller:
     """A cgroup controller and the folder in which the lab may create groups."""
 
     name: str
-    #: Parent of the lab's own folder.
+    #: Folder in which the lab creates its own cgroup folder.
     parent: Path
-    #: Name of the file with the limit.
+    #: Name of the controller file that contains the limit.
     limit: str
 
 
 def controllers(root: Path = ROOT) -> tuple[Controller, ...]:
-    """Return those of the controllers ``memory`` and ``pids`` that this user may use."""
+    """Return the cgroup controllers, out of ``memory`` and ``pids``, that this user may use."""
     unified = root / "cgroup.subtree_control"
     if unified.is_file():
         parent, enabled = root, unified.read_text(encoding="ascii").split()
@@ -49,7 +49,7 @@ class Limits:
         self._available = available
 
     def apply(self, host: str, pid: int, *, memory: int | None, pids: int | None) -> None:
-        """Limit the process *pid* and its descendants to *memory* bytes and *pids* processes."""
+        """Limit the process *pid* and its descendants to *memory* bytes and *pids* processes; None means no limit."""
         for each in self._available:
             limit = memory if each.name == "memory" else pids
             if limit is None:
@@ -64,7 +64,7 @@ class Limits:
                 raise OSError(error.errno, f"cgroup {group}: {error.strerror}") from None
 
     def remove(self) -> None:
-        """Remove the groups of this lab, except those that still contain a process."""
+        """Remove the lab's cgroups, except those that still contain a process."""
         for each in self._available:
             ours = each.parent / self._name
             for group in (*(p for p in ours.glob("*") if p.is_dir()), ours):
@@ -73,7 +73,7 @@ class Limits:
 
     @staticmethod
     def _enable(controller: Controller, ours: Path) -> None:
-        """Enable the controller for groups below *ours*, which version 2 requires."""
+        """Enable the controller for child groups of the folder *ours*, which cgroup version 2 requires."""
         ours.mkdir(exist_ok=True)
         enabled = ours / "cgroup.subtree_control"
         if enabled.is_file() and controller.name not in enabled.read_text(encoding="ascii").split():

@@ -1,6 +1,7 @@
-"""Parses docker-compose.yml: a fixed subset of the Compose specification (https://github.com/compose-spec/compose-spec).
+"""Parser for docker-compose.yml, limited to a subset of the Compose specification.
 
-Any other key is refused with its line, because a setting that silently does nothing is worse than an error.
+Specification: https://github.com/compose-spec/compose-spec.  A key outside the subset is an error that names its line,
+because silently ignoring a setting would be worse.
 """
 
 import ipaddress
@@ -15,7 +16,7 @@ import yaml
 from netns_engine import variables
 from netns_engine.errors import LabError
 
-#: How each key of a service is implemented; the README shows this table.
+#: Supported service keys, each with a description of its implementation; the README shows this table.
 SERVICE_KEYS: Mapping[str, str] = {
     "image": "ignored: the programs of this machine and of this Python environment run",
     "build": "ignored",
@@ -50,16 +51,16 @@ TOP_KEYS = ("name", "services", "networks", "volumes")
 HEALTH_KEYS = ("test", "interval", "timeout", "retries", "start_period", "start_interval", "disable")
 CONDITIONS = ("service_started", "service_healthy", "service_completed_successfully")
 NETWORK = "internet"
-#: Project name of a file without ``name:``.
+#: Default project name, for a file without ``name:``.
 PROJECT = "firstbyte"
-#: Environment variable that overrides ``name:``, as in Compose.
+#: Environment variable that overrides the project name, as in Compose.
 PROJECT_VARIABLE = "COMPOSE_PROJECT_NAME"
 _SIZES = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 _TIMES = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class ComposeError(LabError):
-    """The file is invalid, or contains something that this runtime does not implement."""
+    """The compose file is invalid or contains a key or value that this runtime does not implement."""
 
     def __init__(self, path: Path, line: int, problem: str) -> None:
         super().__init__(f"{path}:{line}: {problem}")
@@ -68,23 +69,23 @@ class ComposeError(LabError):
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One entry of ``volumes``."""
+    """One entry of a service's ``volumes``."""
 
-    #: Name of a volume, or a path relative to the project.
+    #: Volume name, or path relative to the project.
     source: str
-    #: Absolute path in the host.
+    #: Absolute path inside the host.
     target: str
     read_only: bool
 
     @property
     def is_volume(self) -> bool:
-        """Whether the source is a volume rather than a path."""
+        """Whether the source is a named volume rather than a path."""
         return not self.source.startswith((".", "/"))
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One entry of ``ports``: *address*:*published* on the machine leads to *target* on the host."""
+    """One entry of ``ports``: forwards *address*:*published* on the machine to port *target* on the host."""
 
     address: str
     published: int
@@ -95,7 +96,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """A command that exits 0 on a healthy host; times in seconds."""
+    """Health-check command, which exits with 0 if the host is healthy; all times are in seconds."""
 
     test: tuple[str, ...]
     interval: float = 30.0
@@ -107,91 +108,95 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service."""
+    """One service of the compose file."""
 
     name: str
-    #: Line of the file on which it begins.
+    #: Line number at which the service begins.
     line: int
     argv: tuple[str, ...]
-    #: Number of words of *argv* that are the entry point; the rest is ``command``, which `run` replaces.
+    #: Number of arguments in *argv* that form the entry point; the rest is ``command``, which `run` replaces.
     entrypoint: int
     user: int | None
     environment: tuple[tuple[str, str], ...]
     mounts: tuple[Mount, ...]
-    #: Path and mount options.
+    #: (path, mount options) pairs.
     tmpfs: tuple[tuple[str, str], ...]
     read_only: bool
-    #: Whether it is on the lab's network, and its address there; None for any free address of the range.
+    #: Whether the host is on the lab's network, and its IPv4 address; None for any free address of the dynamic range.
     networked: bool
     address: ipaddress.IPv4Address | None
     ports: tuple[Port, ...]
     sysctls: tuple[tuple[str, str], ...]
     devices: tuple[str, ...]
-    #: Name of a service, and one of `CONDITIONS`.
+    #: (service name, condition) pairs; the condition is one of `CONDITIONS`.
     depends_on: tuple[tuple[str, str], ...]
     health: HealthCheck | None
     restart: bool
     profiles: tuple[str, ...]
-    #: Maximum bytes and processes; None for no limit.
+    #: Maximum memory in bytes and maximum number of processes; None for no limit.
     memory: int | None
     pids: int | None
-    #: Seconds between SIGTERM and SIGKILL.
+    #: Grace period between SIGTERM and SIGKILL, in seconds.
     grace: float
-    #: Linux capabilities of the entry point, in lower case.
+    #: Linux capabilities that the entry point keeps, in lower case.
     capabilities: tuple[str, ...]
-    #: Maximum bytes of a log file, and number of log files.
+    #: Maximum size of one log file in bytes, and maximum number of log files.
     log_size: int
     log_files: int
 
 
 @dataclass(frozen=True, slots=True)
 class Compose:
-    """The whole file."""
+    """Parsed contents of a compose file."""
 
     #: Project name.
     name: str
     services: tuple[Service, ...]
     volumes: tuple[str, ...]
-    #: The lab's network, and the range for hosts without a fixed address.
+    #: IPv4 subnet of the lab's network, and the range for hosts without a fixed address.
     subnet: ipaddress.IPv4Network
     dynamic: ipaddress.IPv4Network
 
     def service(self, name: str) -> Service:
-        """Return the service called *name*, which exists."""
+        """Return the service called *name*, which must exist."""
         return next(s for s in self.services if s.name == name)
 
     def chosen(self, profiles: tuple[str, ...]) -> tuple[Service, ...]:
-        """Return the services that start with these profiles."""
+        """Return the services without a profile and those with at least one of *profiles*."""
         return tuple(s for s in self.services if not s.profiles or set(s.profiles) & set(profiles))
 
 
 def load(path: Path) -> Compose:
-    """Parse the file, with the variables of its folder.
+    """Parse and validate the compose file at *path*, with variables from its folder and the environment.
 
     Raises:
-        ComposeError: a key or value that this runtime does not know, with its line.
+        ComposeError: this runtime does not support a key or value; the error has the line number.
         LabError: the file or its variables cannot be read.
     """
     return _File(path, variables.read(path.parent)).compose()
 
 
 def document(path: Path, values: Mapping[str, str] | None = None) -> Any:
-    """Return the file as plain values, without checking its keys; *values*: instead of the variables of its folder.
+    """Return the compose file as plain Python values, without checking its keys.
+
+    Args:
+        path: the compose file.
+        values: variables to use instead of those from the file's folder and the environment.
 
     Raises:
-        ComposeError: it is not YAML, or a variable has no value.
+        ComposeError: the file is not valid YAML, or a variable has no value.
         LabError: the file or its variables cannot be read.
     """
     return _File(path, variables.read(path.parent) if values is None else values).values()
 
 
 def project_name(file: Mapping[str, Any], values: Mapping[str, str]) -> str:
-    """Return the project name of a compose file."""
+    """Return the project name for the compose file *file*, which the variables *values* may override."""
     return str(values.get(PROJECT_VARIABLE) or file.get("name") or PROJECT)
 
 
 class _File:
-    """The node tree of one file, variables filled in: values with their lines."""
+    """YAML node tree of one compose file, with variables substituted; nodes keep their line numbers."""
 
     def __init__(self, path: Path, values: Mapping[str, str]) -> None:
         self._path, self._values = path, values
@@ -211,7 +216,7 @@ class _File:
         self._fill(root, set())
 
     def _fill(self, node: yaml.Node, seen: set[int]) -> None:
-        """Fill variables into the scalar values below *node*; anchored nodes occur more than once."""
+        """Substitute variables in all scalars below *node*; *seen* prevents processing an anchored node twice."""
         if id(node) in seen:
             return
         seen.add(id(node))
@@ -221,7 +226,7 @@ class _File:
                     node.value = variables.fill(node.value, self._values)
                 except ValueError as error:
                     raise ComposeError(self._path, node.start_mark.line + 1, str(error)) from None
-                if node.style is None:  # a plain scalar: the value decides about its type
+                if node.style is None:  # plain (unquoted) scalar: resolve the type again, from the substituted value
                     node.tag = self._loader.resolve(yaml.ScalarNode, node.value, (True, False))  # type: ignore[no-untyped-call]
             return
         for child in node.value:
@@ -393,12 +398,12 @@ class _File:
             raise self._refuse(node, name, "a duration such as 30s or 1m30s")
         return sum(int(number) * _TIMES[unit] for number, unit in re.findall(r"(\d+)(ms|s|m|h)", text))
 
-    # --- nodes ------------------------------------------------------------------------------------------------------
+    # --- YAML nodes ---------------------------------------------------------------------------------------------------
 
     def _mapping(
         self, node: yaml.Node, allowed: tuple[str, ...] | None, where: str, *, extensions: bool = False
     ) -> dict[str, yaml.Node]:
-        """Return the entries of a mapping, merge keys (``<<``) resolved; refuse keys that are not *allowed*."""
+        """Return the entries of a mapping with merge keys (``<<``) resolved; reject keys that are not in *allowed*."""
         if isinstance(node, yaml.ScalarNode) and node.value in {"", "~", "null"}:
             return {}
         if not isinstance(node, yaml.MappingNode):

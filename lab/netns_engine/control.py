@@ -1,6 +1,7 @@
-"""The socket between a lab's supervisor and its clients: messages with file descriptors next to them (unix(7)).
+"""Control socket between a lab's supervisor and its clients: messages with attached file descriptors (unix(7)).
 
-Whoever may open the state folder may use it.  A descriptor keeps its namespace, so clients need no privilege to reach a host.
+Access to the state folder grants access to the socket.  A namespace descriptor works in any process that receives it,
+so clients need no privileges to reach a host.
 """
 
 import os
@@ -12,14 +13,14 @@ from typing import TypeVar
 from netns_engine.errors import LabDownError, LabError
 from netns_engine.messages import Failed, Message, Reply, Request, decode, encode
 
-#: Bytes of one message, and descriptors next to it (at most SCM_MAX_FD, 253).
+#: Maximum message size in bytes, and maximum number of descriptors per message (the kernel allows SCM_MAX_FD, 253).
 MAX_MESSAGE, MAX_FDS = 128 * 1024, 64
 
 R = TypeVar("R", bound=Reply)
 
 
 class Connection:
-    """One end of a connection; SOCK_SEQPACKET keeps messages apart."""
+    """One end of a control connection; SOCK_SEQPACKET preserves message boundaries."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -29,14 +30,14 @@ class Connection:
         self.sock.close()
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Send one message; raise `OSError` when the other end is closed."""
+        """Send one message with the descriptors *fds*; raise `OSError` if the peer has closed the connection."""
         socket.send_fds(self.sock, [encode(message)], list(fds))
 
     def receive(self) -> tuple[Message, list[int]] | None:
-        """Return the next message and its descriptors; None when the other end is closed.
+        """Return the next message and its descriptors; None if the peer has closed the connection.
 
         Raises:
-            MessageError: the bytes are no message.
+            MessageError: the received bytes are not a valid message.
         """
         data, fds, _, _ = socket.recv_fds(self.sock, MAX_MESSAGE, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
         if not data:
@@ -49,11 +50,12 @@ class Connection:
             raise
 
     def receive_reply(self, expected: type[R]) -> tuple[R, list[int]]:
-        """Return the reply to a request.
+        """Return the reply to a request, and its descriptors.
 
         Raises:
-            LabDownError: the supervisor has ended.
-            LabError: it refused; `UnknownHostError` and `LabDownError` where they apply.
+            LabDownError: the supervisor has ended, or the host is not running.
+            UnknownHostError: the host does not exist.
+            LabError: the supervisor refused the request for another reason.
         """
         received = self.receive()
         if received is None:
@@ -67,7 +69,7 @@ class Connection:
 
 
 def listen(path: Path) -> socket.socket:
-    """Return a socket that listens at *path*."""
+    """Return a listening control socket bound to *path*."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     path.unlink(missing_ok=True)
     with _ShortName(path) as name:
@@ -78,10 +80,10 @@ def listen(path: Path) -> socket.socket:
 
 
 def connect(path: Path, timeout: float | None) -> Connection:
-    """Return a connection to the supervisor that listens at *path*; *timeout* in seconds applies to each call.
+    """Connect to the supervisor that listens at *path*; *timeout* applies to each socket operation, in seconds.
 
     Raises:
-        LabDownError: no supervisor listens there.
+        LabDownError: no supervisor listens at *path*.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     sock.settimeout(timeout)
@@ -100,8 +102,8 @@ def ask(
     """Send one request; return the reply and its descriptors.
 
     Raises:
-        LabDownError: the supervisor is gone, or does not answer within *timeout* seconds.
-        LabError: it refused.
+        LabDownError: the supervisor has ended, or does not respond within *timeout* seconds.
+        LabError: the supervisor refused the request.
     """
     connection = connect(path, timeout)
     try:
@@ -116,7 +118,7 @@ def ask(
 
 
 class _ShortName:
-    """A name for *path* within the 107 bytes of sun_path, through a descriptor of its folder."""
+    """Short alias for *path*, through a descriptor of its folder, that fits in the 107 bytes of sun_path."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

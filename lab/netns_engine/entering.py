@@ -1,4 +1,4 @@
-"""Joins the namespaces of a host, in a child process between `fork` and `exec` (`firstbyte exec`)."""
+"""Joins a host's namespaces in a child process, between `fork` and `exec` (for `firstbyte exec`)."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from netns_engine import namespaces
 
 
 def enter_host(network: int, name: int, user: int) -> None:
-    """Join the network and host name of a host, in a private copy of our mounts."""
+    """Join the host's user, network and UTS (host name) namespaces, with a private copy of the current mounts."""
     if os.geteuid() != 0:
         namespaces.enter(user, namespaces.NEWUSER)
     namespaces.enter(network, namespaces.NEWNET)
@@ -16,10 +16,10 @@ def enter_host(network: int, name: int, user: int) -> None:
 
 
 def move_below(processes: int) -> None:
-    """Continue in a child in the PID namespace *processes*; this process waits for it and exits with its code.
+    """Fork, continue in the child inside the PID namespace *processes*, and exit with the child's exit code.
 
-    setns(2) changes the PID namespace of future children only.  The program has to be in the host's so that it ends with
-    the host; otherwise it would keep the host's network alive.
+    setns(2) only changes the PID namespace of future children.  The program must be in the host's PID namespace so that
+    it ends with the host; otherwise it would keep the host's network alive.
     """
     namespaces.enter(processes, namespaces.NEWPID)
     pid = os.fork()
@@ -27,7 +27,7 @@ def move_below(processes: int) -> None:
         namespaces.mount_proc()
         return
     for number in (signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)  # the terminal signals both processes; only the program reacts
+        signal.signal(number, signal.SIG_IGN)  # the terminal signals both processes; only the program should react
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: os.kill(pid, number))
     os.closerange(3, 256)

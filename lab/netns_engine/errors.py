@@ -1,15 +1,15 @@
-"""Errors of a lab and of what runs it.  Each is one clear line and an exit code of the command line."""
+"""Errors of a lab and of its runtimes, each with a one-line message and an exit code for the command line."""
 
 
 class LabError(Exception):
-    """Base class: something is wrong with the lab, or with the runtime below it."""
+    """Base class of all errors of a lab or its runtime."""
 
     #: Exit code of the command line (1: a check failed, 2: usage, 3: no runtime or lab not up).
     exit_code = 3
 
 
 class EngineError(LabError):
-    """The runtime cannot do this: it is missing, too old, forbidden on this machine, or it refused."""
+    """The runtime cannot run the lab: it is missing, too old, not permitted on this machine, or reported an error."""
 
 
 class LabDownError(LabError):
@@ -17,7 +17,7 @@ class LabDownError(LabError):
 
 
 class UnknownHostError(LabError):
-    """The compose file has no such host."""
+    """The host is not in the compose file."""
 
     exit_code = 2
 

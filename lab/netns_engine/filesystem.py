@@ -1,7 +1,7 @@
-"""The file system of a host: the machine's files, read-only, and the mounts of the compose file.
+"""File system of a host: the machine's files, mounted read-only, and the mounts of the compose file.
 
-All functions act on the mount namespace of the calling process.  Paths that exist in the Docker image (`/opt/venv`,
-`/opt/locustfile.py`) are provided here too, so that one compose file serves both runtimes.
+All functions change the mount namespace of the calling process.  Paths that exist in the Docker image (`/opt/venv`,
+`/opt/locustfile.py`) are also created here, so that the same compose file works in both runtimes.
 """
 
 import os
@@ -14,31 +14,31 @@ from pathlib import Path
 from netns_engine import namespaces
 from netns_engine.compose import Mount, Service
 
-#: Devices that every host has, in addition to its ``devices:``.
+#: Devices available on every host, in addition to its ``devices:``.
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _LINKS = (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2"))
-#: Sockets of name services that bypass /etc/resolv.conf (nscd, systemd-resolved).
+#: Socket folders of name services (nscd, systemd-resolved) that would bypass /etc/resolv.conf.
 NAME_SERVICES = ("/run/nscd", "/var/run/nscd", "/run/systemd/resolve")
 RESOLV_CONF = "/etc/resolv.conf"
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Folders that mounts refer to: the project, and the folder of the named volumes."""
+    """Folders that mount sources refer to: the project, and the parent folder of named volumes."""
 
     project: Path
     volumes: Path
 
     def of(self, mount: Mount) -> Path:
-        """Return the path of a mount's source."""
+        """Return the path of *mount*'s source on this machine."""
         return self.volumes / mount.source if mount.is_volume else (self.project / mount.source).resolve()
 
 
 def show_host(service: Service, sources: Sources) -> None:
-    """Set up devices, image paths and volumes of *service*, and make everything else read-only.
+    """Mount the devices, image paths and volumes of *service*, and make everything else read-only.
 
     Raises:
-        OSError: the machine forbids a mount, or the source of a mount does not exist.
+        OSError: the kernel refuses a mount, or the source of a mount does not exist.
     """
     namespaces.make_mounts_private()
     namespaces.mount_proc()
@@ -52,7 +52,8 @@ def show_host(service: Service, sources: Sources) -> None:
     for mount in service.mounts:
         _show(mount, sources)
     if service.read_only:
-        # A bind mount of a read-only mount stays read-only, so everything is frozen last and volumes are thawed.
+        # A bind mount of a read-only mount stays read-only, so make everything read-only last, then volumes writable
+        # again.
         namespaces.freeze("/")
         for mount in service.mounts:
             if not mount.read_only:
@@ -62,19 +63,19 @@ def show_host(service: Service, sources: Sources) -> None:
 
 
 def _cover(path: Path, options: str, kept: Iterable[Path]) -> None:
-    """Mount an empty tmpfs at *path*, and keep those of *kept* that are below it (a checkout in /tmp, for example)."""
+    """Mount an empty tmpfs at *path*, but keep the folders of *kept* below it, for example a checkout in /tmp."""
     below = sorted({Path(os.path.realpath(each)) for each in kept if path in Path(os.path.realpath(each)).parents})
     held = [(each, os.open(each, os.O_PATH | os.O_CLOEXEC)) for each in below]
     namespaces.mount("tmpfs", str(path), "tmpfs", namespaces.NOSUID | namespaces.NODEV, options)
     for each, fd in held:
-        if not each.exists():  # a folder above it may have been kept already
+        if not each.exists():  # a parent folder may already be mounted
             each.mkdir(parents=True)
             namespaces.bind(f"/proc/self/fd/{fd}", each)
         os.close(fd)
 
 
 def show_network(mounts: Iterable[Mount], sources: Sources) -> None:
-    """Mount a host's resolver configuration and volumes, and leave all other files as they are."""
+    """Mount a host's resolver configuration and volumes, and leave all other files unchanged."""
     namespaces.make_mounts_private()
     wanted = tuple(mounts)
     _extend("/srv")
@@ -86,7 +87,7 @@ def show_network(mounts: Iterable[Mount], sources: Sources) -> None:
 
 
 def _show(mount: Mount, sources: Sources) -> None:
-    # /etc/resolv.conf is often a symbolic link: mount on the file it points to.
+    # /etc/resolv.conf is often a symbolic link, so mount on its target.
     target = os.path.realpath(mount.target) if mount.target == RESOLV_CONF else mount.target
     namespaces.bind(sources.of(mount), target, read_only=mount.read_only)
 
@@ -107,10 +108,10 @@ def _show_devices(wanted: tuple[str, ...]) -> None:
     for name, fd in held.items():
         target = Path(name)
         target.parent.mkdir(exist_ok=True)
-        try:  # a new node with mode 666: the mode of the machine's own device does not matter and is not changed
+        try:  # create a device node with mode 666, independent of the mode of the machine's own node
             os.mknod(target, stat.S_IFCHR | 0o666, os.fstat(fd).st_rdev)
             target.chmod(0o666)
-        except PermissionError:  # user namespaces cannot create device nodes
+        except PermissionError:  # a user namespace does not permit device nodes
             target.touch()
             namespaces.bind(f"/proc/self/fd/{fd}", target)
         os.close(fd)
@@ -133,7 +134,7 @@ def _folder(path: str) -> None:
 
 
 def _extend(path: str) -> None:
-    """Replace the folder *path* by a tmpfs with the same entries, so that mount points can be added without touching disk."""
+    """Replace the folder *path* by a tmpfs with the same entries, so that mount points can be created in memory."""
     entries = list(os.scandir(path))
     held = {each.name: os.open(each.path, os.O_PATH | os.O_CLOEXEC) for each in entries if not each.is_symlink()}
     links = {each.name: Path(each.path).readlink() for each in entries if each.is_symlink()}
@@ -148,7 +149,7 @@ def _extend(path: str) -> None:
 
 
 def _place(source: Path, target: Path) -> None:
-    """Create the mount point for *source* at *target*."""
+    """Create a mount point for *source* at *target*: a folder or an empty file."""
     if source.is_dir():
         target.mkdir(parents=True, exist_ok=True)
     else:

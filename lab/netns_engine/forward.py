@@ -1,7 +1,7 @@
-"""Forwards published ports, TCP and UDP, from the machine's 127.0.0.1 into the network of a host.
+"""Forwards published ports, TCP and UDP, from the machine's 127.0.0.1 to the network of a host.
 
-Listening sockets were created in the machine's network, upstream sockets are created in the host's: a process that holds
-both needs no route between them.  It runs as a process of its own so that it never delays the supervisor.
+Listening sockets belong to the machine's network and upstream sockets to the host's, so no route between the two is
+needed.  The forwarder is a separate process, so that traffic never delays the supervisor.
 """
 
 import asyncio
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from netns_engine.errors import LabError
 from netns_engine.messages import Protocol
 
-#: Bytes per read; seconds without a reply after which a UDP client is forgotten; number of UDP clients remembered.
+#: Read size in bytes; seconds without a reply after which a UDP client expires; number of UDP clients above which
+#: expired ones are removed.
 CHUNK, IDLE, MAX_CLIENTS = 64 * 1024, 30.0, 512
 
 
@@ -23,16 +24,17 @@ class Published:
 
     listener: socket.socket
     host: str
-    #: Port on the host.
+    #: Port number on the host.
     target: int
 
 
-#: Returns a socket in the network of a host.  Raises `LabError` when the host is not running.
+#: Factory for sockets in a host's network, called with host name and protocol; raises `LabError` if the host is not
+#: running.
 Dial = Callable[[str, Protocol], socket.socket]
 
 
 def run(ports: Sequence[Published], dial: Dial) -> None:
-    """Forward until killed."""
+    """Forward all *ports* until the process is killed."""
     asyncio.run(_forward(ports, dial))
 
 
@@ -58,7 +60,7 @@ async def _accept(port: Published, dial: Dial) -> None:
 
 
 async def _connect(port: Published, dial: Dial, client: socket.socket) -> None:
-    """Forward one connection; close it at once when the host is not running."""
+    """Forward one TCP connection; close it immediately if the host is not running."""
     try:
         upstream = dial(port.host, "tcp")
     except LabError:
@@ -88,10 +90,10 @@ async def _copy(source: socket.socket, sink: socket.socket) -> None:
 
 @dataclass(slots=True)
 class _Client:
-    """The upstream socket of one client, so that replies can be returned to it."""
+    """State of one UDP client: its upstream socket and last datagram."""
 
     upstream: socket.socket
-    #: The most recent datagram.
+    #: Most recent datagram from the client, which is sent again after a host restart.
     last: bytes
 
 
@@ -101,7 +103,7 @@ async def _relay(port: Published, dial: Dial) -> None:
     while True:
         try:
             data, address = await loop.sock_recvfrom(port.listener, CHUNK)
-        except OSError:  # an ICMP error in response to an earlier reply
+        except OSError:  # an ICMP error for an earlier reply
             continue
         known = clients.get(address)
         if known is not None and not known[1].done():
@@ -120,7 +122,7 @@ async def _relay(port: Published, dial: Dial) -> None:
 
 
 async def _answers(client: _Client, address: tuple[str, int], port: Published, dial: Dial) -> None:
-    """Return replies to the client until none arrives for `IDLE` seconds, or the port on the host is closed."""
+    """Forward replies to the client until none arrives for `IDLE` seconds or the host's port is closed."""
     loop, answered = asyncio.get_running_loop(), False
     try:
         while True:
@@ -129,7 +131,8 @@ async def _answers(client: _Client, address: tuple[str, int], port: Published, d
             except ConnectionRefusedError:
                 if not answered:
                     return
-                # The host was restarted: the socket is in its old network, where no process is left.
+                # If the host was restarted, this socket is in its previous network namespace, which has no processes
+                # left.
                 client.upstream.close()
                 client.upstream, answered = _towards(port, dial), False
                 await loop.sock_sendall(client.upstream, client.last)

@@ -1,8 +1,8 @@
-"""Starts one host: the first process of a PID namespace, with its own network, mounts and host name.
+"""Starts a host: the first process of a PID namespace, with its own network, mounts and host name.
 
-`spawn` starts a host, `spawn_in` another program on it.  Both fork; between `fork` and `exec` the child sets its
-namespaces up and reports over a socket what failed.  When the first process ends, the kernel ends all others of the host
-and frees its network, mounts and devices.
+`spawn` starts a host; `spawn_in` starts another program on it.  Both fork; between `fork` and `exec` the child sets up
+its namespaces and reports errors over a socket.  When the first process ends, the kernel kills all other processes of
+the host and frees its network, mounts and devices.
 """
 
 import contextlib
@@ -23,18 +23,18 @@ from netns_engine.compose import Service
 from netns_engine.errors import LabDownError
 from netns_engine.filesystem import Sources, show_host
 
-#: The uid and gid of services, as in the image.
+#: uid and gid of services, the same as in the Docker image.
 HOST_UID = 1000
 _NOT_STARTED = 125
 
 
 class SpawnError(LabDownError):
-    """A host or program could not be started on this machine; the message says which step failed."""
+    """A host or program could not be started on this machine; the message names the step that failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A running host: its first process and descriptors of its namespaces."""
+    """A running host: the PID of its first process, and descriptors of its namespaces."""
 
     pid: int
     net: int
@@ -43,19 +43,19 @@ class Running:
     name: int
 
     def close(self) -> None:
-        """Close the descriptors: an open one keeps the host's network alive."""
+        """Close the namespace descriptors, because an open descriptor keeps the host's network alive."""
         for fd in (self.net, self.mounts, self.pids, self.name):
             os.close(fd)
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What all hosts of a lab have in common."""
+    """Settings that are the same for all hosts of a lab."""
 
     sources: Sources
     #: Descriptor of the supervisor's PID namespace.
     pids: int
-    #: uid of services.
+    #: uid that services run as.
     uid: int
 
 
@@ -72,15 +72,16 @@ def spawn(
 
     Args:
         service: the service that the host runs.
-        around: what the hosts of the lab have in common.
-        interface: its address; None for loopback only.
-        plug: called with the PID and a descriptor of the network namespace once both exist, to connect the host to the
-            bridge and to limit its resources.
-        arguments: replace the service's `command`.
-        streams: descriptors that become standard input, output and error.
+        around: settings shared by all hosts of the lab.
+        interface: the host's address; None for loopback only.
+        plug: called with the host's PID and a descriptor of its network namespace as soon as both exist; connects the
+            host
+            to the bridge and limits its resources.
+        arguments: replacement for the service's `command`.
+        streams: descriptors for standard input, output and error.
 
     Raises:
-        SpawnError: the machine forbids a step.
+        SpawnError: the kernel refused one of the steps.
     """
     argv = service.argv if arguments is None else (*service.argv[: service.entrypoint], *arguments)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -126,7 +127,7 @@ def spawn_in(
     environment: Mapping[str, str],
     streams: Sequence[int],
 ) -> int:
-    """Run another program on a host as its user, without capabilities; return its PID."""
+    """Run another program on a host, as the host's user and without capabilities; return its PID."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def child() -> None:
@@ -146,9 +147,10 @@ def spawn_in(
 
 
 def probe_in(running: Running, around: Surroundings, module: str) -> int:
-    """Run the `main` of *module* in a host's network as its user, in a fork of this process; return the PID.
+    """Run *module*'s `main` in a host's network as the host's user, in a fork of this process; return the PID.
 
-    ``python -m MODULE`` would take 70 ms of CPU per health check, nearly all of it for starting the interpreter.
+    A fork saves the 70 ms of CPU time per health check that ``python -m MODULE`` needs, mostly for interpreter
+    start-up.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
@@ -169,7 +171,10 @@ def probe_in(running: Running, around: Surroundings, module: str) -> int:
 
 
 def privileges(user: int | None, capabilities: Iterable[str], already: bool) -> list[str]:
-    """Return the command that drops all but *capabilities* and switches to *user*, unless that is who we are *already*."""
+    """Return a `setpriv` command prefix that drops all but *capabilities* and switches to *user*.
+
+    If *already* is true, the process already runs as *user*, so the prefix does not switch.
+    """
     words = ["setpriv"]
     if user is not None and not already:
         words += [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
@@ -178,9 +183,10 @@ def privileges(user: int | None, capabilities: Iterable[str], already: bool) -> 
 
 
 def user_of_services(project: Path) -> int:
-    """Return the uid for services: `HOST_UID`, or our own where that user cannot read the interpreter or the project.
+    """Return the uid for services: `HOST_UID`, or this process's uid if `HOST_UID` cannot read interpreter or project.
 
-    Only its owner can run an interpreter below a closed home folder, and an unprivileged user namespace has one uid only.
+    An interpreter below a private home folder is accessible to its owner only, and an unprivileged user namespace has
+    only one uid.
     """
     needed = (project, sys.prefix, sys.base_prefix, os.path.realpath(sys.executable))
     able = os.geteuid() == 0 and is_mapped(HOST_UID, Path("/proc/self/uid_map").read_text(encoding="ascii"))
@@ -188,13 +194,16 @@ def user_of_services(project: Path) -> int:
 
 
 def is_mapped(uid: int, uid_map: str) -> bool:
-    """Return whether *uid_map* maps *uid*; lines are: first uid inside, first outside, count (user_namespaces(7))."""
+    """Return whether *uid_map* maps *uid* (user_namespaces(7)).
+
+    Each line has three numbers: first uid inside the namespace, first uid outside, count.
+    """
     ranges = [tuple(map(int, line.split())) for line in uid_map.splitlines()]
     return any(first <= uid < first + count for first, _, count in ranges)
 
 
 def open_to_all(path: Path) -> bool:
-    """Return whether every user can reach and read *path*."""
+    """Return whether the permissions of *path* and its parent folders let every user read it."""
     try:
         return all(p.stat().st_mode & 0o001 for p in path.resolve().parents) and bool(path.stat().st_mode & 0o004)
     except OSError:
@@ -202,13 +211,13 @@ def open_to_all(path: Path) -> bool:
 
 
 def exit_code(status: int) -> int:
-    """Return a wait status as a shell would: the exit code, or 128 + the signal."""
+    """Convert a wait status to a shell exit code: the exit code itself, or 128 + the signal number."""
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
 def _fork(child: Callable[[], None], report: socket.socket, pids: int, home: int) -> int:
-    """Fork a child into the PID namespace *pids*, or into a new one when *pids* is *home*, our own."""
+    """Run *child* in a fork in the PID namespace *pids*, or in a new one if *pids* is *home*, the supervisor's own."""
     if pids == home:
         namespaces.unshare(namespaces.NEWPID)
     else:
@@ -216,7 +225,7 @@ def _fork(child: Callable[[], None], report: socket.socket, pids: int, home: int
     try:
         try:
             pid = os.fork()
-        except OSError as error:  # ENOMEM: the first process of that namespace has ended, so no other can join it
+        except OSError as error:  # ENOMEM: the namespace's first process has ended, so no process can join it
             raise SpawnError(f"the host has ended: {error.strerror}") from None
         if pid == 0:
             try:
@@ -227,7 +236,7 @@ def _fork(child: Callable[[], None], report: socket.socket, pids: int, home: int
             except OSError as error:
                 where = f"{error.filename}: " if error.filename else ""
                 report.send(f"error: {where}{error.strerror or error}".encode())
-            except BaseException as error:  # the fork must not continue as a second supervisor
+            except BaseException as error:  # an exception must not let the fork continue as a second supervisor
                 report.send(f"error: {type(error).__name__}: {error}".encode())
             finally:
                 os._exit(_NOT_STARTED)
@@ -238,9 +247,9 @@ def _fork(child: Callable[[], None], report: socket.socket, pids: int, home: int
 
 
 def _become(first: Sequence[str], argv: Sequence[str], environment: Mapping[str, str], streams: Sequence[int]) -> None:
-    """Execute the program; does not return."""
+    """Replace this process by the program *argv*, started through the command prefix *first*; does not return."""
     command = [*first, *argv]
-    copies = [os.dup(fd) for fd in streams]  # the originals may be 0, 1 or 2
+    copies = [os.dup(fd) for fd in streams]  # duplicate first, because an original may be descriptor 0, 1 or 2
     for number, fd in enumerate(copies):
         os.dup2(fd, number, inheritable=True)
     os.execvpe(command[0], command, dict(environment))  # noqa: S606 - no shell is involved
@@ -255,7 +264,7 @@ def _until_made(ours: socket.socket, pid: int) -> list[int]:
 
 
 def _until_running(ours: socket.socket, pid: int) -> None:
-    """Wait for `exec`: it closes the other end of the socket."""
+    """Wait until the child calls `exec`, which closes its end of the socket; raise `SpawnError` if it fails."""
     if problem := ours.recv(4096):
         _reap(pid)
         raise SpawnError(problem.decode().removeprefix("error: "))

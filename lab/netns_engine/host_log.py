@@ -1,4 +1,4 @@
-"""The log file of one host: written by the host, truncated by the supervisor, read by the command line."""
+"""Log file of one host: written by the host, truncated by the supervisor, read by the command line."""
 
 import contextlib
 import os
@@ -10,13 +10,13 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class HostLog:
-    """A log file and its predecessor (``.log.1``)."""
+    """A log file and its previous generation (``.log.1``)."""
 
     path: Path
 
     @contextlib.contextmanager
     def appending(self) -> Iterator[int]:
-        """Give a descriptor in append mode, for the host's standard output and error."""
+        """Yield a descriptor in append mode, for the host's standard output and error."""
         fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             yield fd
@@ -24,9 +24,10 @@ class HostLog:
             os.close(fd)
 
     def bound(self, size: int, files: int) -> None:
-        """Truncate the file when it is larger than *size* bytes, after copying it when *files* is more than one.
+        """Truncate the log file if it is larger than *size* bytes.
 
-        It is copied rather than renamed because the host keeps it open.
+        If *files* is more than one, copy the log file to ``.log.1`` first.  Renaming would not work, because the host
+        keeps the file open.
         """
         if self.path.exists() and self.path.stat().st_size > size:
             if files > 1:
@@ -34,7 +35,7 @@ class HostLog:
             os.truncate(self.path, 0)
 
     def read(self, offset: int = 0) -> tuple[list[str], int]:
-        """Return the complete lines from *offset* and the next offset; start over when the file was truncated."""
+        """Return the complete lines after *offset*, and the next offset; restart at 0 if the file was truncated."""
         try:
             with self.path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)

@@ -1,6 +1,6 @@
-"""Requests to the supervisor and its replies, and their encoding: one JSON object per message.
+"""Requests to the supervisor, its replies, and their encoding: one JSON object per message.
 
-File descriptors travel next to a message (`netns_engine.control`); each class says which ones it carries.
+Messages can have attached file descriptors (`netns_engine.control`); each class lists the descriptors that it uses.
 """
 
 import json
@@ -14,7 +14,7 @@ Protocol = Literal["tcp", "udp"]
 
 
 class MessageError(LabError):
-    """The bytes are not a message that this version knows."""
+    """The bytes are not a valid message of this version."""
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -25,20 +25,20 @@ class Up:
     """Start the services of *profiles*.  Descriptors: one listening socket per entry of *ports*.  Reply: `Done`."""
 
     profiles: tuple[str, ...]
-    #: Host and port on the host, for each published port.
+    #: (host name, port on the host) of each published port.
     ports: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Report every host.  Reply: `Hosts`."""
+    """Return the state of every host.  Reply: `Hosts`."""
 
     memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Apply *verb* to *host*.  Reply: `Done`, for stop and kill once the host has ended."""
+    """Apply *verb* to *host*.  Reply: `Done`; for stop and kill, it is sent after the host has ended."""
 
     verb: Verb
     host: str
@@ -46,7 +46,7 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class OpenSocket:
-    """Create an unconnected IPv4 socket in the network of *host*.  Reply: `Done` with its descriptor."""
+    """Create an unconnected IPv4 socket in the network of *host*.  Reply: `Done` with the socket's descriptor."""
 
     host: str
     protocol: Protocol
@@ -54,7 +54,7 @@ class OpenSocket:
 
 @dataclass(frozen=True, slots=True)
 class OpenNamespaces:
-    """Open the namespaces of *host*.  Reply: `Done` with the descriptors net, uts, pid, user."""
+    """Open the namespaces of *host*.  Reply: `Done` with the descriptors net, uts, pid and user, in this order."""
 
     host: str
 
@@ -69,7 +69,7 @@ class Exec:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Start a new host of *service* for one command.  Descriptors: stdin, stdout, stderr.  Reply: `Exited`."""
+    """Start a new host of *service* to run one command.  Descriptors: stdin, stdout, stderr.  Reply: `Exited`."""
 
     service: str
     arguments: tuple[str, ...]
@@ -84,7 +84,7 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """Drain and end the lab.  Reply: `Done` when every host has ended."""
+    """Shut the lab down after its hosts have drained.  Reply: `Done` after every host has ended."""
 
 
 Request = Up | Status | Act | OpenSocket | OpenNamespaces | Exec | Run | Signal | Down
@@ -94,31 +94,31 @@ Request = Up | Status | Act | OpenSocket | OpenNamespaces | Exec | Run | Signal 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The request was carried out."""
+    """The request was completed."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostReport:
-    """One host at the time of the request."""
+    """State of one host at the time of the request."""
 
-    #: A `supervision.State`.
+    #: Value of `supervision.State`.
     state: str
-    #: healthy, unhealthy, starting, or "" without a health check.
+    #: Health: healthy, unhealthy, starting, or "" for a host without a health check.
     health: str
     #: Exit code of the last run; None before the first exit.
     exit_code: int | None
     restarts: int
-    #: Why the machine could not start the host; "" when it could.
+    #: Reason why the machine could not start the host; "" if there was no failure.
     failure: str
     #: Whether the service runs once and exits.
     one_shot: bool
     address: str | None
-    #: Bytes; None unless requested and available.
+    #: Memory use in bytes; None unless requested and available.
     memory: int | None
 
     @property
     def completed(self) -> bool:
-        """Whether it is a one-shot that has succeeded."""
+        """Whether this is a one-shot service that has exited with 0."""
         return self.one_shot and self.state == "exited" and self.exit_code == 0
 
     def __str__(self) -> str:
@@ -129,14 +129,14 @@ class HostReport:
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """Every host that was ever started, by name."""
+    """State of every host that was ever started, by name."""
 
     hosts: dict[str, HostReport]
 
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The program has ended; *code* is its exit code, or 128 + the signal that ended it."""
+    """The program has ended; *code* is its exit code, or 128 + the number of the signal that ended it."""
 
     code: int
 
@@ -147,13 +147,13 @@ class Failed:
 
     message: str
     kind: Literal["unknown-host", "down", "other"] = "other"
-    #: For ``unknown-host``: the name in question and the names that exist.
+    #: Only for ``unknown-host``: the requested name, and the existing names.
     host: str = ""
     known: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, error: Exception) -> "Failed":
-        """Return the reply for *error*."""
+        """Return the reply that reports *error*."""
         if isinstance(error, UnknownHostError):
             return cls(str(error), "unknown-host", error.name, tuple(error.known))
         if isinstance(error, LabDownError):
@@ -161,7 +161,7 @@ class Failed:
         return cls(str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}")
 
     def error(self) -> LabError:
-        """Return the exception for the client to raise."""
+        """Return the exception that the client raises for this reply."""
         if self.kind == "unknown-host":
             return UnknownHostError(self.host, list(self.known))
         return LabDownError(self.message) if self.kind == "down" else LabError(self.message)
@@ -182,15 +182,15 @@ _CLASSES: dict[str, type[Message]] = {
 
 
 def encode(message: Message) -> bytes:
-    """Return *message* as bytes."""
+    """Encode *message* as JSON."""
     return json.dumps({"type": type(message).__name__, **asdict(message)}).encode()
 
 
 def decode(data: bytes) -> Message:
-    """Return the message in *data*.
+    """Decode the message in *data*.
 
     Raises:
-        MessageError: *data* is no message, or of another version.
+        MessageError: *data* is not a valid message, or belongs to another version.
     """
     try:
         document: dict[str, Any] = json.loads(data)

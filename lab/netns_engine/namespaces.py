@@ -1,7 +1,7 @@
 """System calls for namespaces and mounts (namespaces(7), mount(2)); Python 3.11 has no `os.unshare`.
 
-Namespaces are referred to by file descriptors, never by a path below /run/netns: they disappear with their last process,
-and unprivileged users can create them.
+Namespaces are identified by file descriptors, not by paths below /run/netns.  A namespace therefore disappears with its
+last process, and unprivileged users can create namespaces.
 """
 
 import contextlib
@@ -12,36 +12,40 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-#: linux/sched.h
+#: Namespace flags for unshare(2) and setns(2), from linux/sched.h.
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
-#: linux/mount.h
+#: Mount flags for mount(2), from linux/mount.h.
 RDONLY, NOSUID, NODEV, NOEXEC, REMOUNT, BIND, RECURSIVE, PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
-#: mount_setattr(2), Linux 5.12: the number is the same on every architecture; struct mount_attr is four 64-bit fields.
+#: Constants for mount_setattr(2), Linux 5.12.  The call number is the same on every architecture; struct mount_attr has
+#: four 64-bit fields.
 _SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _ATTR_RDONLY = 442, -100, 0x8000, 1
-#: linux/prctl.h
+#: prctl(2) option for the parent-death signal, from linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def unshare(kinds: int) -> None:
-    """Move this process into new namespaces of these *kinds* (`NEWNET`, …)."""
+    """Move this process to new namespaces of the given *kinds*, a combination of flags such as `NEWNET`."""
     _check(_libc.unshare(kinds), "unshare")
 
 
 def enter(namespace: int, kind: int) -> None:
-    """Move this thread into the namespace behind a file descriptor."""
+    """Move this thread to the namespace that the descriptor *namespace* refers to."""
     _check(_libc.setns(namespace, kind), "setns")
 
 
 def own(kind: str) -> int:
-    """Return a descriptor of this process's own namespace; *kind* is ``net``, ``mnt``, ``pid``, ``uts`` or ``user``."""
+    """Return a descriptor of this process's own namespace of *kind*: ``net``, ``mnt``, ``pid``, ``uts`` or ``user``."""
     return os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 @contextlib.contextmanager
 def inside(namespace: int, home: int) -> Iterator[None]:
-    """Run the block in a network *namespace*, then return to *home*; sockets created there stay there."""
+    """Run the block in the network namespace *namespace*, then return to *home*.
+
+    Sockets created in the block stay in *namespace*.
+    """
     enter(namespace, NEWNET)
     try:
         yield
@@ -50,10 +54,10 @@ def inside(namespace: int, home: int) -> Iterator[None]:
 
 
 def become_root_of_user_namespace() -> None:
-    """Become root of a new user namespace: every capability there, none outside (user_namespaces(7)).
+    """Become root of a new user namespace, with all capabilities inside and none outside (user_namespaces(7)).
 
     Raises:
-        OSError: the machine forbids user namespaces to this user.
+        OSError: the machine does not allow user namespaces for this user.
     """
     uid, gid = os.getuid(), os.getgid()
     unshare(NEWUSER)
@@ -63,7 +67,7 @@ def become_root_of_user_namespace() -> None:
 
 
 def mount(source: str, target: str | Path, kind: str = "", flags: int = 0, data: str = "") -> None:
-    """Mount *source* at *target*, or change the mount there (mount(2))."""
+    """Mount *source* at *target*, or change the existing mount there (mount(2))."""
     answer = _libc.mount(
         source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), data.encode() if data else None
     )
@@ -71,7 +75,7 @@ def mount(source: str, target: str | Path, kind: str = "", flags: int = 0, data:
 
 
 def bind(source: str | Path, target: str | Path, *, read_only: bool = False) -> None:
-    """Bind-mount *source*, a file or folder, at *target*."""
+    """Bind-mount the file or folder *source* at *target*."""
     mount(str(source), target, flags=BIND | RECURSIVE)
     if read_only:
         freeze(target)
@@ -88,19 +92,19 @@ def thaw(target: str | Path) -> None:
 
 
 def _set_attributes(target: str | Path, flags: int, on: int, off: int) -> None:
-    """Call mount_setattr(2): unlike a remount it keeps other flags and reaches mounts below *target*."""
+    """Change mount attributes with mount_setattr(2), which keeps other flags and can include mounts below *target*."""
     attributes = ctypes.create_string_buffer(struct.pack("QQQQ", on, off, 0, 0))
     answer = _libc.syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(target), flags, attributes, ctypes.c_size_t(32))
     _check(answer, f"make {target} {'read-only' if on else 'writable'}")
 
 
 def make_mounts_private() -> None:
-    """Keep mounts of this mount namespace from propagating to others."""
+    """Prevent mount changes in this mount namespace from propagating to others."""
     mount("", "/", flags=PRIVATE | RECURSIVE)
 
 
 def mount_proc() -> bool:
-    """Mount /proc for this PID namespace; return False where the kernel forbids it because parts of /proc are hidden."""
+    """Mount /proc for this PID namespace; return False if the kernel refuses because parts of /proc are hidden."""
     try:
         mount("proc", "/proc", "proc", NOSUID | NODEV | NOEXEC)
     except PermissionError:
@@ -109,7 +113,7 @@ def mount_proc() -> bool:
 
 
 def die_with_parent(signum: int) -> None:
-    """Make the kernel send *signum* to this process when its parent ends."""
+    """Make the kernel send the signal *signum* to this process when its parent ends."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0), "prctl")
 
 

@@ -1,4 +1,4 @@
-"""Published ports, bound before anything starts: a port in use fails `up` before it has started a host."""
+"""Published ports, bound before any host starts, so that a port in use makes `up` fail early."""
 
 import socket
 
@@ -7,7 +7,7 @@ from netns_engine.errors import EngineError
 
 
 def listen(port: Port) -> socket.socket:
-    """Return a socket that listens on a published port of the machine.
+    """Return a socket that is bound to the published port *port* on this machine.
 
     Raises:
         EngineError: the port is in use.

@@ -1,4 +1,4 @@
-"""Checks that this machine and this user can run a lab in network namespaces, before anything starts."""
+"""Checks before start-up that this machine and user can run a lab in network namespaces."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ TUN = Path("/dev/net/tun")
 
 
 def require_machine(file: compose.Compose) -> None:
-    """Raise `EngineError` ("problem: remedy") when this machine or this user cannot run a lab."""
+    """Raise `EngineError` ("problem: remedy") if this machine or user cannot run a lab."""
     if any(str(TUN) in service.devices for service in file.services):
         if not TUN.is_char_device():
             raise EngineError(f"expected the device {TUN}, got none: load the kernel module 'tun' (`modprobe tun`)")
@@ -30,7 +30,10 @@ def require_machine(file: compose.Compose) -> None:
 
 
 def namespace_problem() -> str:
-    """Return why this user cannot create a host's namespaces and forward packets in them, or ""; tries it in a child."""
+    """Return why this user cannot create a host's namespaces or forward packets in them, or "".
+
+    The check creates the namespaces in a child process.
+    """
     report, written = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -43,7 +46,7 @@ def namespace_problem() -> str:
 
 
 def _try_namespaces(report: int) -> None:
-    """Create the namespaces in this process, write what failed to *report*, and exit."""
+    """Create the namespaces in this process, write any error to the descriptor *report*, and exit."""
     trying = "not root, and no user namespaces" if os.geteuid() != 0 else "no namespaces"
     try:
         if os.geteuid() != 0:

@@ -1,4 +1,4 @@
-"""Pauses, resumes and measures the processes of a host, which are those of its PID namespace."""
+"""Pauses, resumes and measures the processes of a host, which are the processes in its PID namespace."""
 
 import contextlib
 import os
@@ -9,10 +9,10 @@ from netns_engine.errors import LabError
 
 
 def of(namespace: int) -> list[int]:
-    """Return the PIDs of the processes in the PID *namespace* (a descriptor).
+    """Return the PIDs of all processes in a PID namespace, given as a descriptor.
 
     Raises:
-        LabError: /proc belongs to another PID namespace, so its PIDs are not ours.
+        LabError: /proc belongs to another PID namespace than this process, so its PIDs do not apply here.
     """
     if str(Path("/proc/self").readlink()) != str(os.getpid()):
         raise LabError(
@@ -20,14 +20,14 @@ def of(namespace: int) -> list[int]:
         )
     wanted, found = os.fstat(namespace).st_ino, []
     for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):  # the process has just ended
+        with contextlib.suppress(OSError):  # the process ended in the meantime
             if entry.name.isdecimal() and (entry / "ns" / "pid").stat().st_ino == wanted:
                 found.append(int(entry.name))
     return found
 
 
 def freeze(namespace: int) -> None:
-    """Stop every process, including those that were started meanwhile."""
+    """Stop every process in the PID namespace, including processes that start in the meantime."""
     stopped: set[int] = set()
     while new := set(of(namespace)) - stopped:
         for pid in new:
@@ -36,18 +36,21 @@ def freeze(namespace: int) -> None:
 
 
 def thaw(namespace: int) -> None:
-    """Resume every process."""
+    """Resume every process in the PID namespace."""
     for pid in of(namespace):
         send(pid, signal.SIGCONT)
 
 
 def memory(namespace: int) -> int:
-    """Return bytes in use as proportional set size: a page shared by n processes counts 1/n (proc_pid_smaps(5))."""
+    """Return memory use in bytes as proportional set size (proc_pid_smaps(5)).
+
+    A page that n processes share counts 1/n for each.
+    """
     return sum(map(_proportional, of(namespace)))
 
 
 def send(pid: int, number: int) -> None:
-    """Send a signal; do nothing when the process is gone."""
+    """Send the signal *number* to the process *pid*; do nothing if the process has ended."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 

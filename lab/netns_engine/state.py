@@ -1,7 +1,7 @@
-"""The state folder of a lab without Docker: the supervisor's identity, volumes and logs.
+"""State folder of a lab without Docker: the supervisor's identity, volumes and logs.
 
-``lab.json`` identifies the supervisor by PID, start time and boot, so that a reused PID is not mistaken for it.
-Everything else of the lab ends with that process (docs/decisions/0005-netns-supervisor.md).
+``lab.json`` identifies the supervisor by PID, start time and boot ID, so that another process with a reused PID is not
+mistaken for it.  All other resources of the lab end with that process (docs/decisions/0005-netns-supervisor.md).
 """
 
 import contextlib
@@ -18,30 +18,30 @@ from netns_engine import variables
 from netns_engine.compose import PROJECT, PROJECT_VARIABLE
 from netns_engine.errors import EngineError
 
-#: Version of the folder's contents and of the messages to the supervisor; any other is refused.
+#: Version of the folder's contents and of the supervisor's messages; other versions are rejected.
 VERSION = 2
-#: Environment variable with the folder, and the name of the folder without it.
+#: Environment variable for the path of the folder, and the default name of the folder.
 VARIABLE, FOLDER = "FIRSTBYTE_STATE", ".state"
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process, identified beyond the reuse of its PID."""
+    """Identity of a process that remains unambiguous if the PID is reused."""
 
     pid: int
-    #: Clock ticks after boot (proc_pid_stat(5), field 22).
+    #: Start time in clock ticks since boot (proc_pid_stat(5), field 22).
     started: int
-    #: /proc/sys/kernel/random/boot_id.
+    #: Boot ID, from /proc/sys/kernel/random/boot_id.
     boot: str
 
     @classmethod
     def of(cls, pid: int) -> "Process":
-        """Return the process that has this PID now; raise `FileNotFoundError` when none does."""
+        """Return the process that currently has this PID; raise `FileNotFoundError` if there is none."""
         return cls(pid, _start_time(pid), _boot())
 
     @property
     def alive(self) -> bool:
-        """Whether it is still running."""
+        """Whether the process is still running."""
         try:
             return self.boot == _boot() and self.started == _start_time(self.pid) and not _is_zombie(self.pid)
         except (FileNotFoundError, ProcessLookupError):
@@ -49,17 +49,17 @@ class Process:
 
 
 class StateFolder:
-    """The folder of one lab, which need not exist yet."""
+    """State folder of one lab, which may not exist yet."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
 
     @classmethod
     def find(cls, project: Path) -> "StateFolder":
-        """Return the folder that ``FIRSTBYTE_STATE`` names, else one for the project's name.
+        """Return the folder that ``FIRSTBYTE_STATE`` names, or the default folder for the project name.
 
-        Without it that is `.state` in the project, `.state-NAME` for another project name, and a folder below
-        ``$XDG_STATE_HOME/firstbyte`` when firstbyte is installed and not a checkout.
+        The default is `.state` in the project, or `.state-NAME` if another project name is set.  If firstbyte is an
+        installed package rather than a checkout, the default is a folder below ``$XDG_STATE_HOME/firstbyte``.
         """
         if named := os.environ.get(VARIABLE):
             return cls(Path(named))
@@ -74,20 +74,20 @@ class StateFolder:
 
     @property
     def control(self) -> Path:
-        """The supervisor's socket."""
+        """Path of the supervisor's control socket."""
         return self.path / "control"
 
     @property
     def volumes(self) -> Path:
-        """The folder that contains one folder per named volume."""
+        """Parent folder of the named volumes."""
         return self.path / "volumes"
 
     def log(self, host: str) -> Path:
-        """Return the log file of *host*."""
+        """Return the path of the log file of *host*."""
         return self.path / "logs" / f"{host}.log"
 
     def make(self) -> None:
-        """Create the folder with mode 0700: it holds keys."""
+        """Create the folder with mode 0700, because it contains keys."""
         try:
             for folder in (self.path, self.path / "logs", self.volumes):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -95,10 +95,10 @@ class StateFolder:
             raise EngineError(f"cannot make the state folder {self.path}: {error.strerror}") from None
 
     def supervisor(self) -> Process | None:
-        """Return the recorded supervisor, alive or not; None when none is recorded.
+        """Return the recorded supervisor, running or not; None if none is recorded.
 
         Raises:
-            EngineError: the folder is of another version, damaged, or belongs to another user.
+            EngineError: the folder is damaged, or belongs to another version or another user.
         """
         path = self.path / "lab.json"
         try:
@@ -117,34 +117,34 @@ class StateFolder:
             raise EngineError(f"{path}: expected the state of a lab, got something else: remove {self.path}") from None
 
     def running(self) -> Process | None:
-        """Return the supervisor if it is running."""
+        """Return the supervisor if it is running, else None."""
         found = self.supervisor()
         return found if found is not None and found.alive else None
 
     def record(self, supervisor: Process) -> None:
-        """Record the supervisor, atomically."""
+        """Write the supervisor's identity to the folder, with an atomic write."""
         path = self.path / "lab.json"
         new = path.with_suffix(".new")
         new.write_text(json.dumps({"version": VERSION, "supervisor": asdict(supervisor)}) + "\n", encoding="utf-8")
         new.replace(path)
 
     def clear(self, *, volumes: bool) -> None:
-        """Remove what a lab that has ended left behind; *volumes*: also its volumes and logs, and the folder itself."""
+        """Remove the files of a lab that has ended; if *volumes*, also its volumes and logs, and the folder itself."""
         for name in ("lab.json", "lab.new", "control", "supervisor.log"):
             (self.path / name).unlink(missing_ok=True)
         if volumes:
             for name in ("logs", "volumes"):
                 shutil.rmtree(self.path / name, ignore_errors=True)
             (self.path / "lock").unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # it contains other files, or does not exist
+            with contextlib.suppress(OSError):  # the folder contains other files, or does not exist
                 self.path.rmdir()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder's lock against any other `up` or `down`.
+        """Hold the folder's lock, which excludes any other `up` or `down`.
 
         Raises:
-            EngineError: another process holds it.
+            EngineError: another process holds the lock.
         """
         self.make()
         with (self.path / "lock").open("w", encoding="ascii") as file:
@@ -156,7 +156,7 @@ class StateFolder:
 
 
 def _stat(pid: int) -> list[str]:
-    # The second field, the program's name in parentheses, may itself contain spaces and parentheses.
+    # The second field, the program name in parentheses, may itself contain spaces and parentheses.
     return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
 
 

@@ -1,8 +1,9 @@
-"""Start order, health and restarts of all hosts, as a sans-IO state machine.
+"""Start order, health checks and restarts of all hosts, as a sans-IO state machine.
 
-`Supervision.due()` returns what to do now; `netns_engine.supervisor` does it and reports what happened.  The rules are
-Docker's: a host starts after its dependencies, is healthy after one passed check, unhealthy after `retries` failed checks
-outside its start period, and restarts after a pause that doubles, unless a user stopped it.
+`Supervision.due()` returns the actions that are due; `netns_engine.supervisor` performs them and reports the results.
+The rules are Docker's: a host starts after its dependencies.  It is healthy after one passed check, and unhealthy after
+`retries` failed checks outside its start period.  It restarts after a pause that doubles each time, unless a user
+stopped it.
 """
 
 from collections import Counter
@@ -11,12 +12,13 @@ from enum import StrEnum
 
 from netns_engine.compose import HealthCheck, Service
 
-#: Seconds before the first restart; each one doubles it, up to `MAX_PAUSE`; `SETTLED` seconds of uptime reset it.
+#: Pause before the first restart, maximum pause (each restart doubles it), and uptime that resets the pause, in
+#: seconds.
 FIRST_PAUSE, MAX_PAUSE, SETTLED = 0.1, 60.0, 10.0
 
 
 class State(StrEnum):
-    """State of a host, in Docker's terms where they exist."""
+    """State of a host, in Docker's terms if Docker has one."""
 
     WAITING = "created"
     RUNNING = "running"
@@ -42,14 +44,14 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """Kill the health check in progress: it has timed out."""
+    """Kill the running health check, which has timed out."""
 
     host: str
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """Send SIGKILL: the grace period is over."""
+    """Send SIGKILL to the host, whose grace period has expired."""
 
     host: str
 
@@ -63,29 +65,29 @@ class Member:
 
     service: Service
     state: State = State.WAITING
-    #: healthy, unhealthy, starting, or "" without a check or a process.
+    #: Health: healthy, unhealthy, starting, or "" if the host has no health check or no process.
     health: str = ""
     exit_code: int | None = None
     restarts: int = 0
-    #: Why the machine could not start it; "" when it could.
+    #: Reason why the machine could not start the host; "" if there was no failure.
     failure: str = ""
     started_at: float = 0.0
     pause: float = FIRST_PAUSE
-    #: Time of the next restart, SIGKILL and check; None for never.
+    #: Times of the next restart, SIGKILL and health check; None if none is scheduled.
     restart_at: float | None = None
     kill_at: float | None = None
     check_at: float | None = None
-    #: When the check in progress times out; None when none is in progress.
+    #: Time at which the running health check times out; None if no check is running.
     check_until: float | None = None
     failed_checks: int = 0
 
 
 class Supervision:
-    """The state machine of all hosts.
+    """State machine for all hosts of a lab.
 
     Args:
-        services: the hosts.
-        haste: divides the interval of checks while a host starts.
+        services: the service of each host.
+        haste: divisor for the health-check interval while a host starts.
     """
 
     def __init__(self, services: tuple[Service, ...], *, haste: float = 1.0) -> None:
@@ -97,14 +99,14 @@ class Supervision:
         return f"<Supervision {', '.join(f'{count} {state}' for state, count in sorted(states.items()))}>"
 
     def add(self, services: tuple[Service, ...]) -> None:
-        """Add services; those that exist already are left alone."""
+        """Add services, ignoring those that were already added."""
         for service in services:
             self.members.setdefault(service.name, Member(service))
 
-    # --- what to do -------------------------------------------------------------------------------------------------
+    # --- actions ------------------------------------------------------------------------------------------------------
 
     def due(self, now: float) -> list[Action]:
-        """Return what to do at *now*; each action is returned once."""
+        """Return the actions that are due at *now*; each action is returned once."""
         actions: list[Action] = []
         for name, member in self.members.items():
             if (member.state is State.WAITING and self._may_start(member)) or _reached(member.restart_at, now):
@@ -123,7 +125,7 @@ class Supervision:
         return actions
 
     def next_due(self) -> float | None:
-        """Return when to call `due()` again if nothing is reported before; None for never."""
+        """Return the time to call `due()` again unless an event is reported earlier; None if nothing is scheduled."""
         times = [
             at
             for m in self.members.values()
@@ -132,12 +134,12 @@ class Supervision:
         ]
         return min(times, default=None)
 
-    # --- what happened ----------------------------------------------------------------------------------------------
+    # --- events -------------------------------------------------------------------------------------------------------
 
     def started(self, host: str, now: float) -> None:
-        """Record that *host* has a process."""
+        """Record that *host* now has a process."""
         member = self.members[host]
-        # Keep the last exit code until this run ends: `up` may ask for it during a restart.
+        # Keep the last exit code until this run ends, because `up` may request it during a restart.
         member.state, member.started_at, member.failure = State.RUNNING, now, ""
         member.failed_checks, member.check_until = 0, None
         check = member.service.health
@@ -145,13 +147,13 @@ class Supervision:
         member.check_at = now + self._pause(check, young=check.start_period > 0) if check else None
 
     def failed(self, host: str, why: str) -> None:
-        """Record that the machine could not start *host*; it is not tried again."""
+        """Record that the machine could not start *host*, for the reason *why*; the start is not retried."""
         member = self.members[host]
         _end(member, State.EXITED)
         member.failure, member.exit_code = why, None
 
     def exited(self, host: str, code: int, now: float) -> None:
-        """Record that the process of *host* has ended; *code* is its exit code, or 128 + the signal."""
+        """Record that the process of *host* has ended; *code* is its exit code, or 128 + the number of the signal."""
         member = self.members[host]
         stopped = member.state is State.STOPPING
         lived = now - member.started_at
@@ -163,22 +165,22 @@ class Supervision:
             member.pause = min(pause * 2, MAX_PAUSE)
 
     def checked(self, host: str, now: float, *, well: bool) -> None:
-        """Record the result of a health check."""
+        """Record the result of a health check; *well* is true if it passed."""
         member = self.members[host]
-        if member.check_until is not None:  # else it was abandoned, or its host has ended
+        if member.check_until is not None:  # otherwise the check has timed out or its host has ended
             member.check_until = None
             self._judge(member, well=well, now=now)
 
-    # --- what a user requests ---------------------------------------------------------------------------------------
+    # --- user requests ------------------------------------------------------------------------------------------------
 
     def start(self, host: str) -> None:
-        """Start *host* unless it is running."""
+        """Start *host* unless it is already running."""
         member = self.members[host]
         if member.state in {State.EXITED, State.RESTARTING}:
             member.state, member.restart_at, member.pause = State.WAITING, None, FIRST_PAUSE
 
     def stop(self, host: str, now: float, *, grace: float | None = None) -> bool:
-        """Stop *host* for good; return whether it has a process, to which the caller sends the signal."""
+        """Stop *host* permanently; return whether it has a process, which the caller must then signal."""
         member = self.members[host]
         if member.state in {State.RUNNING, State.PAUSED, State.STOPPING}:
             grace = member.service.grace if grace is None else grace
@@ -188,15 +190,15 @@ class Supervision:
         return False
 
     def pause(self, host: str) -> None:
-        """Record that *host* is paused; it is not checked."""
+        """Record that *host* is paused, which suspends its health checks."""
         self.members[host].state, self.members[host].check_until = State.PAUSED, None
 
     def resume(self, host: str, now: float) -> None:
-        """Record that *host* was resumed, and check it at once."""
+        """Record that *host* was resumed, and schedule an immediate health check."""
         member = self.members[host]
         member.state, member.check_at = State.RUNNING, now if member.service.health else None
 
-    # --- below ------------------------------------------------------------------------------------------------------
+    # --- internals ----------------------------------------------------------------------------------------------------
 
     def _may_start(self, member: Member) -> bool:
         return all(self._met(self.members[other], condition) for other, condition in member.service.depends_on)

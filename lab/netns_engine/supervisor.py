@@ -1,8 +1,8 @@
-"""``python -m netns_engine.supervisor``: the process that runs a lab without Docker; `firstbyte up` starts it.
+"""``python -m netns_engine.supervisor``: the process that runs a lab without Docker, started by `firstbyte up`.
 
-It is the first process of a PID namespace that holds the whole lab.  When it ends, even by SIGKILL, the kernel ends every
-process of the lab and with them its networks, mounts and devices; only the state folder remains.  `netns_engine.supervision`
-makes the decisions; requests are answered one at a time.
+The supervisor is the first process of a PID namespace that contains the whole lab.  When it ends, even by SIGKILL, the
+kernel kills every process of the lab and thereby removes its networks, mounts and devices; only the state folder
+remains.  `netns_engine.supervision` decides what to do; requests are processed one at a time.
 """
 
 import argparse
@@ -33,28 +33,28 @@ from netns_engine.supervision import Abandon, Action, Check, Kill, Start, State,
 from netns_engine.wires import Switch
 from telemetry import probe
 
-#: Seconds that hosts get to drain when the whole lab ends, and between two looks at the size of logs.
+#: Grace period of hosts when the whole lab shuts down, and interval between checks of log sizes, in seconds.
 DOWN_GRACE, LOG_INTERVAL = 1.5, 5.0
-#: The health check that runs in a fork of the supervisor instead of a new interpreter, and how many times more often than
-#: the compose file says checks run while a host starts: forks are cheap enough for that.
+#: Health-check command that runs in a fork of the supervisor instead of a new interpreter; and divisor for the interval
+#: of health checks while a host starts, which is possible because forks are cheap.
 PROBE, HASTE = ("python", "-m", probe.__name__), 5.0
-#: Signals that a client may send to the program that it runs.
+#: Signals that a client may forward to the program that runs for it.
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 @dataclass(slots=True)
 class Present:
-    """A host that has a process."""
+    """A host that currently has a process."""
 
     running: Running
     wire: str | None
     address: ipaddress.IPv4Address | None
-    #: PID of the health check in progress.
+    #: PID of the running health check; None if no check is running.
     check: int | None = None
 
 
 class Supervisor:
-    """The event loop of a lab: performs what `Supervision` decides, reaps children, answers requests."""
+    """Event loop of a lab: performs the actions of `Supervision`, reaps child processes, and processes requests."""
 
     def __init__(self, state: StateFolder, project: Path) -> None:
         self._state = state
@@ -66,11 +66,11 @@ class Supervisor:
         self._around = Surroundings(sources, namespaces.own("pid"), user_of_services(project))
         self._limits = Limits(state.path, controllers())
         self._present: dict[str, Present] = {}
-        #: Called with its exit code when a child ends, by PID.
+        #: Callbacks by child PID; each is called with the child's exit code.
         self._children: dict[int, Callable[[int], None]] = {}
-        #: Clients that wait for a host to end; None is the whole lab.
+        #: Clients that wait until a host has ended, with the host's name; None means the whole lab.
         self._waiting: list[tuple[str | None, Connection]] = []
-        #: PID of the program that each client runs.
+        #: PID of the program that runs for each client.
         self._programs: dict[Connection, int] = {}
         self._ports: list[forward.Published] = []
         self._forwarder: int | None = None
@@ -79,10 +79,10 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._logs_due = 0.0
 
-    # --- the loop ---------------------------------------------------------------------------------------------------
+    # --- event loop ---------------------------------------------------------------------------------------------------
 
     def serve(self, ready: Callable[[], None]) -> None:
-        """Run the lab until a client or SIGTERM ends it; call *ready* once requests are answered."""
+        """Run the lab until a client or SIGTERM shuts it down; call *ready* as soon as requests are accepted."""
         wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -178,9 +178,9 @@ class Supervisor:
             self._switch.cut(present.wire)
 
     def _signal(self, host: str, number: int) -> None:
-        """Send a signal to the first process of *host*; a paused host is resumed, else it would never receive it."""
+        """Send a signal to the first process of *host*; resume a paused host first, so that it can react."""
         running = self._present[host].running
-        with contextlib.suppress(LabError):  # a machine on which pausing does not work
+        with contextlib.suppress(LabError):  # pausing does not work on every machine
             processes.thaw(running.pids)
         processes.send(running.pid, number)
 
@@ -209,7 +209,7 @@ class Supervisor:
         self._children[pid] = checked
 
     def _make_volume(self, mount: compose.Mount) -> None:
-        """Create a named volume; as in the image, the services' user owns it."""
+        """Create a named volume, owned by the services' user as in the image."""
         if mount.is_volume:
             folder = self._state.volumes / mount.source
             if not folder.is_dir():
@@ -254,7 +254,7 @@ class Supervisor:
             self._answer(connection, request, fds)
         except LabError as error:
             self._reply(connection, Failed.of(error))
-        except Exception as error:  # a defect in one request must not end the lab
+        except Exception as error:  # an unexpected error in one request must not end the lab
             traceback.print_exc()
             self._reply(connection, Failed.of(error))
         finally:
@@ -303,7 +303,7 @@ class Supervisor:
                 raise LabError(f"expected a request, got {request!r}")
 
     def _act(self, verb: messages.Verb, host: str) -> bool:
-        """Apply *verb* to *host*; return whether the client waits until the host has ended."""
+        """Apply *verb* to *host*; return whether the client must wait until the host has ended."""
         now, state = time.monotonic(), self._state_of(host)
         match verb:
             case "start":
@@ -325,14 +325,14 @@ class Supervisor:
     def _run(
         self, connection: Connection, service: compose.Service, arguments: tuple[str, ...], fds: list[int]
     ) -> None:
-        """Start one more host of *service* for one command; it is removed when the command ends."""
+        """Start an additional host of *service* to run one command; the host is removed when the command ends."""
         self._runs += 1
         name = f"{service.name}-run-{self._runs}"
         present = self._present[name] = self._spawn(service, name, arguments, tuple(fds))
         self._attend(connection, present.running.pid, lambda: self._forget(name))
 
     def _attend(self, connection: Connection, pid: int, then: Callable[[], None] = lambda: None) -> None:
-        """Report the end of the program *pid* to the client that runs it."""
+        """When the program *pid* ends, call *then* and send its exit code to the client."""
         self._programs[connection] = pid
 
         def ended(code: int) -> None:
@@ -343,7 +343,7 @@ class Supervisor:
         self._children[pid] = ended
 
     def _disconnect(self, connection: Connection) -> None:
-        """Close a connection whose client is gone, and end the program that ran for it."""
+        """Close the connection to a client that has disconnected, and kill the program that runs for it."""
         if pid := self._programs.pop(connection, None):
             processes.send(pid, signal.SIGKILL)
         self._waiting = [w for w in self._waiting if w[1] is not connection]
@@ -352,10 +352,10 @@ class Supervisor:
 
     @staticmethod
     def _reply(connection: Connection, reply: Reply, fds: list[int] | None = None) -> None:
-        with contextlib.suppress(OSError):  # the client is gone; the selector reports that next
+        with contextlib.suppress(OSError):  # the client has disconnected, which the selector reports next
             connection.send(reply, fds or ())
 
-    # --- what requests need -----------------------------------------------------------------------------------------
+    # --- request internals --------------------------------------------------------------------------------------------
 
     def _names(self) -> list[str]:
         return list(self._supervision.members)
@@ -370,7 +370,7 @@ class Supervisor:
         return member.state
 
     def _reachable(self, host: str) -> Present:
-        """Return *host*, which has a process, running or paused."""
+        """Return *host*, which must be running or paused; raise `LabDownError` if it has no process."""
         state = self._state_of(host)
         if host not in self._present:
             raise LabDownError(f"{host} is {state}, expected running")
@@ -400,7 +400,7 @@ class Supervisor:
         )
 
     def _publish(self, ports: tuple[tuple[str, int], ...], fds: list[int]) -> None:
-        """Forward what arrives at the listening sockets *fds*, which the client bound in the machine's network."""
+        """Start forwarding from the listening sockets *fds*, which the client has bound in the machine's network."""
         for (host, target), fd in zip(ports, fds, strict=True):
             self._ports.append(forward.Published(socket.socket(fileno=os.dup(fd)), host, target))
         if fds:
@@ -414,7 +414,7 @@ class Supervisor:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 forward.run(self._ports, self._dial)
-            except BaseException:  # the fork must not continue as a second supervisor
+            except BaseException:  # an exception must not let the fork continue as a second supervisor
                 traceback.print_exc()
             finally:
                 os._exit(1)
@@ -431,7 +431,7 @@ class Supervisor:
         return socket.socket(fileno=fds[0])
 
     def _end(self) -> None:
-        """Ask every host to end, all at once."""
+        """Start the shutdown of the lab: send SIGTERM to every host at once."""
         if self._ending:
             return
         self._ending = True
@@ -444,11 +444,11 @@ class Supervisor:
             processes.send(self._present[name].running.pid, signal.SIGKILL)
 
 
-# --- the process ------------------------------------------------------------------------------------------------------
+# --- entry point ------------------------------------------------------------------------------------------------------
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Create the lab's namespaces, leave a supervisor in them, and report on a descriptor how that went."""
+    """Create the lab's namespaces and start a supervisor in them; write "ready" or the error to a descriptor."""
     parser = argparse.ArgumentParser(
         prog="netns_engine.supervisor", description="Runs a lab without Docker; `firstbyte up` starts it."
     )
@@ -469,7 +469,7 @@ def main(argv: list[str] | None = None) -> int:
             os.write(record, b"x")
             return 0
         os.close(record)
-        if not os.read(recorded, 1):  # the parent ended before it had recorded our PID
+        if not os.read(recorded, 1):  # the parent ended before it recorded this process's PID
             return 1
         namespaces.make_mounts_private()
         namespaces.mount_proc()

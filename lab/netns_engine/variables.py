@@ -1,7 +1,7 @@
-"""Variables of the compose file: ``${NAME:-default}``, filled from the environment and `.env` files as Compose does.
+"""Variable substitution in the compose file, with values from the environment and `.env` files as in Compose.
 
-Supported: ``$NAME``, ``${NAME}``, ``${NAME-default}``, ``${NAME:-default}``, ``${NAME?message}``, ``${NAME:?message}`` and
-``$$`` for a dollar sign.  Unlike Compose, a variable without a value and without a default is an error.
+Supported: ``$NAME``, ``${NAME}``, ``${NAME-default}``, ``${NAME:-default}``, ``${NAME?message}``, ``${NAME:?message}``
+and ``$$`` for a dollar sign.  Unlike in Compose, a variable without a value or default is an error.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from netns_engine.errors import LabError
 
-#: Environment variable that names the `.env` files, separated by commas; the default is `.env` in the project.
+#: Environment variable that lists the `.env` files, separated by commas; by default, `.env` in the project is read.
 FILES = "COMPOSE_ENV_FILES"
 _REFERENCE = re.compile(r"\$(?:(?P<escaped>\$)|(?P<plain>[A-Za-z_]\w*)|\{(?P<braced>[^{}]*)\})?")
 _BRACED = re.compile(r"([A-Za-z_]\w*)(?:(:?[-?])(.*))?", re.DOTALL)
@@ -19,10 +19,10 @@ _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*)")
 
 
 def read(project: Path) -> dict[str, str]:
-    """Return the variables for the compose file of *project*: those of the `.env` files, then the environment.
+    """Return the variables for the compose file of *project*; the environment overrides the `.env` files.
 
     Raises:
-        LabError: a file that `COMPOSE_ENV_FILES` names cannot be read, or a line is no assignment.
+        LabError: a file in `COMPOSE_ENV_FILES` cannot be read, or a line is not a valid assignment.
     """
     found: dict[str, str] = {}
     named = os.environ.get(FILES)
@@ -36,7 +36,7 @@ def read(project: Path) -> dict[str, str]:
 
 
 def parse(text: str, path: str = ".env") -> dict[str, str]:
-    """Return the assignments of a `.env` file; raise `LabError` for a line that is none."""
+    """Parse the text of a `.env` file; raise `LabError` for a line that is not a valid assignment."""
     found = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -51,7 +51,7 @@ def parse(text: str, path: str = ".env") -> dict[str, str]:
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
-    """Return *text* with its references replaced; raise `ValueError` for one that has no value or is not supported."""
+    """Replace all variable references in *text*; raise `ValueError` for an unsupported one or one without a value."""
 
     def replace(match: re.Match[str]) -> str:
         if match["escaped"]:

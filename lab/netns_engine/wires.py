@@ -1,7 +1,7 @@
-"""The lab's network: a bridge in the supervisor's network namespace and a veth pair to each host (rtnetlink(7)).
+"""Lab network: a bridge in the supervisor's network namespace, and a veth pair to each host (rtnetlink(7)).
 
-The machine's own network namespace is not involved: its routes, addresses and firewall stay as they are, and several labs,
-including one on Docker, can use the same addresses at the same time.
+The machine's own routes, addresses and firewall do not change, because they belong to another network namespace.
+Several labs, including one on Docker, can therefore use the same addresses at the same time.
 """
 
 import contextlib
@@ -15,18 +15,19 @@ from pyroute2 import IPRoute, NetlinkError
 
 BRIDGE = "internet"
 DEVICE = "eth0"
-#: No IPv6 (a non-goal); ports 53, 80 and 443 need no capability.
+#: Sysctls of every host: IPv6 is disabled (a non-goal), and ports such as 53, 80 and 443 need no capability.
 EVERYWHERE = (
     ("net.ipv6.conf.all.disable_ipv6", "1"),
     ("net.ipv6.conf.default.disable_ipv6", "1"),
     ("net.ipv4.ip_unprivileged_port_start", "0"),
 )
-#: Characters of a host's name in a device name: IFNAMSIZ minus the final zero and the number that `Switch` appends.
+#: Maximum number of characters of the host name in a device name: IFNAMSIZ minus the terminating zero and the number
+#: that `Switch` appends.
 _STEM = 9
 
 
 class Switch:
-    """The bridge, in the network namespace of the process that creates it."""
+    """The lab's bridge, in the network namespace of the process that creates it."""
 
     def __init__(self) -> None:
         self._netlink: Any = IPRoute()
@@ -37,7 +38,10 @@ class Switch:
         self._netlink.link("set", index=self._bridge, state="up")
 
     def connect(self, name: str, namespace: int, address: str | None) -> str:
-        """Connect the network *namespace*, as its `DEVICE`, to the bridge; return the name of our end of the veth pair."""
+        """Connect a network namespace to the bridge through a veth pair; return the device name of the bridge's end.
+
+        The end in *namespace* is called `DEVICE`, and its MAC address is derived from *address*.
+        """
         ours = f"{name[:_STEM]}.{next(self._numbers)}"
         peer: dict[str, Any] = {"ifname": DEVICE, "net_ns_fd": namespace}
         if address is not None:
@@ -48,22 +52,23 @@ class Switch:
         return ours
 
     def cut(self, wire: str) -> None:
-        """Remove a veth pair unless the kernel has done so already, together with the namespace at its other end."""
+        """Remove a veth pair, unless the kernel has already removed it with the namespace at its other end."""
         for index in self._netlink.link_lookup(ifname=wire):
             with contextlib.suppress(NetlinkError):
                 self._netlink.link("del", index=index)
 
 
 def hardware_address(address: str) -> str:
-    """Return the MAC address for an IPv4 address, as Docker derives it.
+    """Return a MAC address derived from an IPv4 address, with Docker's method.
 
-    Neighbours cache MAC addresses for a minute (ARP): with a random one a restarted host would be unreachable that long.
+    Neighbours cache MAC addresses for one minute (ARP), so with a random address a restarted host would be unreachable
+    for that time.
     """
     return "02:42:" + ":".join(f"{octet:02x}" for octet in ipaddress.IPv4Address(address).packed)
 
 
 def configure(interface: ipaddress.IPv4Interface | None) -> None:
-    """Bring up loopback, and `DEVICE` with its address, in this process's network namespace."""
+    """Bring up loopback, and `DEVICE` with its address if *interface* is given, in this process's network namespace."""
     with IPRoute() as netlink:
         _bring_up(netlink, "lo")
         if interface is not None:
@@ -72,12 +77,16 @@ def configure(interface: ipaddress.IPv4Interface | None) -> None:
 
 
 def set_sysctls(sysctls: tuple[tuple[str, str], ...], *, known: bool = False) -> None:
-    """Write the settings that every host has, and *sysctls*; *known*: once more for `DEVICE`, which now exists.
+    """Write *sysctls* and the sysctls that every host has.
 
-    A device keeps the ``default`` settings of the time when it was created.
+    Args:
+        sysctls: (key, value) pairs.
+        known: `DEVICE` already exists.  Keys for the ``default`` device are then written for `DEVICE` instead, because
+            a
+            device copies the defaults only when it is created.
 
     Raises:
-        OSError: /proc/sys is read-only, or the kernel has no such setting.
+        OSError: /proc/sys is read-only, or the kernel does not have the setting.
     """
     for key, value in (*EVERYWHERE, *sysctls):
         named = key.replace(".default.", f".{DEVICE}.") if known and ".default." in key else key
@@ -85,7 +94,7 @@ def set_sysctls(sysctls: tuple[tuple[str, str], ...], *, known: bool = False) ->
         try:
             path.write_text(value, encoding="ascii")
         except OSError as error:
-            if "ipv6" in key and error.errno == errno.ENOENT:  # a kernel without IPv6
+            if "ipv6" in key and error.errno == errno.ENOENT:  # the kernel has no IPv6
                 continue
             raise OSError(error.errno, f"sysctl {named}={value}: {error.strerror}") from None
 
