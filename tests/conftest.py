@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis profiles, the summary of missing judges, and logging restored after each test."""
+"""Configuration for all tests: hypothesis profiles, a summary of missing judges, and logging reset after each test."""
 
 import logging
 import os
@@ -9,8 +9,9 @@ from hypothesis import settings
 
 from tests import judges
 
-# "free", the default: new inputs in each run, without a deadline, which a busy machine would exceed.  "ci", hypothesis's own and
-# the default where CI is set: the same inputs in each run.  "fuzz": ten thousand inputs per test (`make fuzz`).
+# Hypothesis profiles.  "free", the default: new inputs in each run, and no deadline, because a busy machine would
+# exceed it.  "ci", built into hypothesis and the default if CI is set: the same inputs in each run.  "fuzz": ten
+# thousand inputs per test (`make fuzz`).
 settings.register_profile("free", derandomize=False, deadline=None, print_blob=True)
 settings.register_profile("fuzz", max_examples=10_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "free"))
@@ -26,7 +27,7 @@ def _logging_as_it_was() -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many tests were skipped because a judge is missing, and how to get it."""
+    """Print how many tests were skipped because a judge is missing, and how to install it."""
     skipped = terminalreporter.stats.get("skipped", [])
     reasons = [report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)]
     for line in judges.summary(reasons):
@@ -34,7 +35,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Exit with 5 (no tests) instead of 0 when system tests were selected and none of them ran: the lab is untested."""
+    """Exit with 5 (no tests) instead of 0 if system tests were selected but none ran, so the lab was not tested."""
     selected = any(item.get_closest_marker("system") for item in getattr(session, "items", ()))
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if not selected or reporter is None or session.exitstatus != pytest.ExitCode.OK:

@@ -1,4 +1,4 @@
-"""TLS handshakes between two ends in memory."""
+"""TLS handshakes in memory, for tests."""
 
 import ssl
 
@@ -6,10 +6,10 @@ from wireformat.tls import TlsConnection
 
 
 def shake_hands(client: TlsConnection, server: TlsConnection) -> tuple[bytes, bytes]:
-    """Run the handshake of both ends; return everything the client and the server sent.
+    """Complete a handshake between *client* and *server*; return all bytes that each of them sent.
 
     Raises:
-        ssl.SSLError: an end refused.
+        ssl.SSLError: one side rejected the handshake.
     """
     sent = [b"", b""]
     for _ in range(3):
@@ -26,5 +26,5 @@ def shake_hands(client: TlsConnection, server: TlsConnection) -> tuple[bytes, by
 def ends(
     client: ssl.SSLContext, server: ssl.SSLContext, name: str, session: ssl.SSLSession | None = None
 ) -> tuple[TlsConnection, TlsConnection]:
-    """Return a client that asks for *name*, and a server."""
+    """Return a TLS client that requests the server name *name*, and a TLS server."""
     return TlsConnection(client, name, session), TlsConnection(server, None)

@@ -1,8 +1,8 @@
-"""The independent programs that judge the lab: what they are, how to get them, and what happens without them.
+"""Judges: independent programs that check the lab, how to install them, and the handling of missing ones.
 
-``python -m tests.judges [PROGRAM…]`` installs what is missing where it can (root on Debian or Ubuntu) and says so; elsewhere it
-names what is missing and the line that installs it.  A test that runs one of these programs gets its command line from
-`command()`, or calls `require()`; without the program it is skipped, and the summary of the run says so.
+``python -m tests.judges [PROGRAM…]`` installs missing judges as root on Debian or Ubuntu; otherwise it prints the
+missing judges and the install command.  A test that runs a judge gets its command line from `command()`, or calls
+`require()`; if the program is missing, the test is skipped, and the summary of the test run lists it.
 """
 
 import os
@@ -17,19 +17,19 @@ from pathlib import Path
 
 import pytest
 
-#: The image of the host `lab`, which carries the judges marked `in_image`.
+#: Docker image of the host `lab`, which contains the judges marked `in_image`.
 IMAGE = "firstbyte-lab:local"
-#: Begins the reason of every test that is skipped because a judge is missing; the summary counts these.
+#: Prefix of the skip reason if a judge is missing; the summary counts reasons with this prefix.
 MISSING = "missing judge: "
-#: Where Debian keeps programs that an ordinary user's PATH leaves out.
+#: Folders in which Debian installs programs that are not in an ordinary user's PATH.
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin")
-#: An administrator's switch of Debian: exit code 101 keeps a freshly installed daemon from starting.
+#: Debian's policy script for starting daemons; its exit code 101 prevents a newly installed daemon from starting.
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """A program that is not ours and whose verdict the tests rely on."""
+    """An independent program whose verdict the tests rely on."""
 
     program: str
     package: str
@@ -67,14 +67,14 @@ BY_NAME = {judge.program: judge for judge in JUDGES}
 
 
 def find(program: str) -> str | None:
-    """Return the path of a judge on this machine, or None."""
+    """Return the path of the program on this machine; None if it is not installed."""
     names = (program, *BY_NAME[program].also)
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *SYSTEM_PATH))
     return next((found for name in names if (found := shutil.which(name, path=path))), None)
 
 
 def missing(programs: Iterable[str] = tuple(BY_NAME)) -> list[Judge]:
-    """Return the judges among *programs* that this machine does not have."""
+    """Return the judges among *programs* that are not installed on this machine."""
     return [BY_NAME[name] for name in programs if find(name) is None]
 
 
@@ -83,17 +83,17 @@ def install_line(judges: Iterable[Judge]) -> str:
     return "apt-get install -y --no-install-recommends " + " ".join(_packages(judges))
 
 
-# --- in a test --------------------------------------------------------------------------------------------------------
+# --- for tests --------------------------------------------------------------------------------------------------------
 
 
 def require(*programs: str) -> None:
-    """Skip the running test when this machine lacks one of *programs*."""
+    """Skip the running test if one of *programs* is missing on this machine."""
     if lacking := missing(programs):
         pytest.skip(MISSING + ", ".join(judge.program for judge in lacking))
 
 
 def require_named_in(command: Sequence[str]) -> None:
-    """Skip the running test when *command*, a program with arguments or a shell script, names a judge that is missing."""
+    """Skip the running test if *command*, a program with arguments or a shell script, uses a missing judge."""
     words = set(re.findall(r"[\w.-]+", " ".join(command)))
     require(*(program for program, judge in BY_NAME.items() if program in words and not judge.runtime))
 
@@ -102,12 +102,12 @@ def command(program: str, *arguments: str, files: Path | None = None) -> list[st
     """Return the command line that runs the judge *program*.
 
     Args:
-        program: a judge of the list.
-        arguments: its arguments.
-        files: a folder that it reads.
+        program: name of a known judge.
+        arguments: arguments of the program.
+        files: a folder that the program reads.
 
-    Where this machine lacks the program, it runs from the image of the host `lab`, on this machine's network, provided that
-    Docker has that image; otherwise the test is skipped.
+    If the program is missing on this machine, the command runs it from the image of the host `lab`, on this machine's
+    network.  If Docker does not have that image, the test is skipped.
     """
     if found := find(program):
         return [found, *arguments]
@@ -126,10 +126,10 @@ def _image_is_here() -> bool:
 
 
 def summary(reasons: Iterable[str]) -> list[str]:
-    """Return the lines that close a test run: how many tests were skipped for want of a judge, and the cure.
+    """Return the summary lines of a test run: how many tests were skipped because of a missing judge, and the remedy.
 
     Args:
-        reasons: why each test was skipped, for all skipped tests.
+        reasons: the reason of each skipped test.
     """
     counts: dict[str, int] = {}
     skipped = 0
@@ -149,14 +149,15 @@ def summary(reasons: Iterable[str]) -> list[str]:
     ]
 
 
-# --- as a command -----------------------------------------------------------------------------------------------------
+# --- command line -----------------------------------------------------------------------------------------------------
 
 
 def main(programs: Sequence[str]) -> int:
-    """Install the missing judges among *programs* (default: all), or say what is missing.
+    """Install the missing judges among *programs* (default: all), or print which ones are missing.
 
     Returns:
-        0; 1 when the installation failed, and in CI also when a judge is still missing; 2 for a program that is not one.
+        0 on success; 1 if the installation failed or, in CI, if a judge is still missing; 2 if a program is not a known
+        judge.
     """
     if unknown := [name for name in programs if name not in BY_NAME]:
         print(f"judges: error: expected some of {', '.join(BY_NAME)}, got {unknown[0]!r}", file=sys.stderr)
@@ -176,7 +177,7 @@ def main(programs: Sequence[str]) -> int:
 
 
 def _install(judges: Sequence[Judge]) -> str:
-    """Install the packages of *judges* that this distribution has, without starting a daemon; return what went wrong."""
+    """Install the available packages of *judges* without starting daemons; return an error message or ""."""
     print(f"judges: installing {', '.join(_packages(judges))} (Debian packages)", flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
 

@@ -1,4 +1,4 @@
-"""IPv4 packets for tests, with checksums computed as in RFC 1071, independently of the code under test."""
+"""IPv4 packets for tests, with checksums (RFC 1071) computed independently of the code under test."""
 
 import struct
 from ipaddress import IPv4Address
@@ -7,7 +7,7 @@ CLIENT, SERVER = "198.19.1.10", "198.19.20.10"
 
 
 def checksum(data: bytes) -> int:
-    """Return the Internet checksum; it is 0 over data that contains a valid one."""
+    """Return the Internet checksum of *data*, which is 0 if *data* includes a valid checksum."""
     data += bytes(len(data) % 2)
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
@@ -25,7 +25,7 @@ def ipv4(
     ttl: int = 62,
     identification: int = 7,
 ) -> bytes:
-    """Return a packet; *fragment* is the field with the flags and the fragment offset."""
+    """Return an IPv4 packet; *fragment* is the 16-bit field with the flags and the fragment offset."""
     addresses = IPv4Address(source).packed + IPv4Address(target).packed
     header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), identification, fragment, ttl, protocol, 0) + addresses
     return header[:10] + checksum(header).to_bytes(2, "big") + header[12:] + body
@@ -45,7 +45,7 @@ def tcp(
     ttl: int = 62,
     identification: int = 7,
 ) -> bytes:
-    """Return a TCP segment in an IPv4 packet; the default *flags* are PSH and ACK."""
+    """Return an IPv4 packet with a TCP segment; the default *flags* are PSH and ACK."""
     header = struct.pack("!HHIIBBHHH", *ports, seq, ack, (5 + len(options) // 4) << 4, flags, window, 0, 0) + options
     segment = header + data
     body = _summed(6, segment, 16, source, target)
@@ -53,13 +53,13 @@ def tcp(
 
 
 def udp(data: bytes = b"", source: str = CLIENT, target: str = SERVER) -> bytes:
-    """Return a UDP datagram in an IPv4 packet."""
+    """Return an IPv4 packet with a UDP datagram."""
     datagram = struct.pack("!HHHH", 40_000, 53, 8 + len(data), 0) + data
     return ipv4(17, _summed(17, datagram, 6, source, target), source, target)
 
 
 def is_valid(packet: bytes) -> bool:
-    """Return whether header checksum and transport checksum are valid."""
+    """Return whether the IP header checksum and the transport checksum are both valid."""
     start = (packet[0] & 15) * 4
     return checksum(packet[:start]) == 0 and checksum(_pseudo(packet) + packet[start:]) == 0
 

@@ -1,4 +1,4 @@
-"""Peers for the tests of any package: a small CA, and servers in this process that run a script per connection."""
+"""Peers for tests: a small CA, and servers in the test process that run a script for each connection."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Papers:
-    """A root and an issuing CA; issues certificates as files and as TLS contexts."""
+    """A root CA and an issuing CA, which issue certificates as files and as TLS contexts."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, now = folder, time.time()
@@ -29,11 +29,11 @@ class Papers:
         self.issuer = Issuer(issuing, issuing_key, (issuing,))
         self.trust = folder / "root.pem"
         self.trust.write_bytes(root.public_bytes(Encoding.PEM))
-        #: Serial number of the last certificate, hexadecimal.
+        #: Serial number of the most recent certificate, in hexadecimal.
         self.serial = ""
 
     def pair(self, name: str, begin: float = -60.0, end: float = 600.0) -> Path:
-        """Return a file with a key and its chain, valid from *begin* to *end* seconds from now."""
+        """Return a file with a key and its certificate chain, valid from *begin* to *end* (seconds relative to now)."""
         key = new_key()
         leaf = issue_leaf(self.issuer, key.public_key(), [name], time.time(), end, -begin)
         self.serial = f"{leaf.serial_number:x}"
@@ -54,7 +54,7 @@ class Papers:
         begin: float = -60.0,
         end: float = 600.0,
     ) -> ssl.SSLContext:
-        """Return a server context with a new certificate; *mutual* requires one from the client."""
+        """Return a server context with a new certificate; if *mutual*, the client must present a certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.pair(name, begin, end))
         if version is not None:
@@ -65,7 +65,7 @@ class Papers:
         return context
 
     def client(self, name: str | None = None) -> ssl.SSLContext:
-        """Return a client context that trusts the root; with *name*, it has a certificate for that name."""
+        """Return a client context that trusts the root; if *name* is given, it has a certificate for *name*."""
         context = ssl.create_default_context(cafile=self.trust)
         if name is not None:
             context.load_cert_chain(self.pair(name))
@@ -78,18 +78,18 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
 
 
 class Peers:
-    """Starts servers, and closes all of them at the end."""
+    """Starts servers, and closes all of them at the end of the test."""
 
     def __init__(self, stack: contextlib.AsyncExitStack, papers: Papers) -> None:
         self.stack, self.papers = stack, papers
-        #: Connections that all servers have accepted.
+        #: Number of connections accepted by all servers together.
         self.connections = 0
         self._writers: set[asyncio.StreamWriter] = set()
 
     @classmethod
     @contextlib.asynccontextmanager
     async def opened(cls, papers: Papers) -> AsyncIterator[Self]:
-        """Yield a `Peers`; at the end close connections first, then everything else on the stack."""
+        """Yield a `Peers`; at the end, close its connections first, then all other resources on the exit stack."""
         async with contextlib.AsyncExitStack() as stack:
             made = cls(stack, papers)
             yield made
@@ -97,11 +97,11 @@ class Peers:
                 writer.close()
         async with asyncio.timeout(5):
             await asyncio.gather(*(writer.wait_closed() for writer in made._writers), return_exceptions=True)
-        # Connections in their handshake have no writer yet; the loop ends them in its next iterations.
+        # Give connections whose handshake is in progress time to end; they have no writer that could be closed.
         await asyncio.sleep(0.02)
 
     async def start(self, script: Script, context: ssl.SSLContext | None = None) -> int:
-        """Start a server on loopback that runs *script* for each connection; return its port."""
+        """Start a server on loopback that runs *script* for each connection; return the port number."""
 
         async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self.connections += 1
@@ -125,7 +125,7 @@ async def peers(papers: Papers) -> AsyncIterator[Peers]:
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], bytes]:
-    """Read one request; return its request line, header fields and body."""
+    """Read one HTTP request; return its request line, header fields and body."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     fields = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in head[1:] if line}
     body = b""
@@ -140,13 +140,13 @@ async def read_request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str
 
 
 def replying(reply: bytes, *, delay: float = 0.0, close: bool = False) -> Script:
-    """Return a script that answers each request with *reply*, and with *close* ends the connection after the first."""
+    """Return a script that sends *reply* for each request; if *close*, it closes the connection after one reply."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             _, fields, _ = await read_request(reader)
             if delay:
-                await asyncio.sleep(delay)  # the requested delay
+                await asyncio.sleep(delay)
             writer.write(reply)
             await writer.drain()
             if close or fields.get("connection", "").lower() == "close":

@@ -1,8 +1,8 @@
-"""``python -m tests.pictures``: make the README's pictures from a real lab, which it starts and removes.
+"""``python -m tests.pictures``: create the README's pictures from a real lab, which is started and removed.
 
 - `docs/console-light.png` and `docs/console-dark.png`: the console in headless Chromium.
-- `docs/session.svg`: a recorded terminal session, animated with CSS alone.  Output and its order are what the programs
-  wrote; pauses longer than `LONGEST_PAUSE` are cut, and typing is drawn at `KEY` seconds per key.
+- `docs/session.svg`: a recorded terminal session, animated with CSS only.  Output and its order are unchanged; pauses
+  longer than `LONGEST_PAUSE` are shortened, and typing is simulated at `KEY` seconds per key.
 """
 
 import asyncio
@@ -29,37 +29,37 @@ from tests import judges
 from tests.console import browser
 from tests.house.test_layout import ROOT
 
-#: The commands of the recording, typed one after the other.
+#: Commands of the recorded session, in order.
 SESSION = (
     "firstbyte up",
     "firstbyte trace https://www.example.com/",
     "firstbyte link access:near --rtt 80ms",
     "firstbyte trace https://www.example.com/ --cold",
 )
-#: Columns and rows of the recorded terminal.
+#: Size of the recorded terminal, in characters.
 COLUMNS, ROWS = 96, 30
-#: Seconds: per typed key; longest pause that is kept; pause before the recording repeats.
+#: Times in seconds: per typed key, longest pause that is kept, and pause before the recording repeats.
 KEY, LONGEST_PAUSE, END_PAUSE = 0.04, 1.2, 6.0
-#: Pixels: width of a character, height of a line, margin.
+#: Sizes in pixels: character width, line height, and margin.
 ADVANCE, LEADING, MARGIN = 7.8, 17, 14
-#: The console's window, CSS pixels.
+#: Size of the browser window for screenshots of the console, in CSS pixels.
 WINDOW = (1180, 860)
 PROMPT = "\x1b[32m$\x1b[0m "
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the terminal, and when it appears, seconds from the start."""
+    """One line of the terminal, and the time at which it appears in seconds from the start."""
 
     at: float
     text: Text
 
 
 def record(commands: Iterable[str]) -> list[Line]:
-    """Run *commands* in a terminal; return every line that they wrote, with the prompts.
+    """Run *commands* in a terminal; return all output lines, including prompts.
 
     Raises:
-        RuntimeError: a command failed, or moved the cursor, which a list of lines cannot show.
+        RuntimeError: a command failed, or moved the cursor, which a list of lines cannot represent.
     """
     lines: list[Line] = []
     now = 0.5
@@ -85,18 +85,18 @@ def record(commands: Iterable[str]) -> list[Line]:
 
 
 def _run(command: str) -> tuple[list[tuple[float, bytes]], int]:
-    """Run *command* in a terminal of its own; return its output in pieces with their moments, and its exit code."""
+    """Run *command* in a new terminal; return its output as (time, bytes) pieces, and its exit code."""
     began = time.monotonic()
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ.update(COLUMNS=str(COLUMNS), LINES=str(ROWS), TERM="xterm-256color")
-        os.execvp(sys.executable, [sys.executable, "-m", *shlex.split(command)])  # noqa: S606 - no shell is the point
+        os.execvp(sys.executable, [sys.executable, "-m", *shlex.split(command)])  # noqa: S606 - intentionally without a shell
     written = []
     while True:
         select.select([terminal], [], [])
         try:
             data = os.read(terminal, 65536)
-        except OSError:  # Linux's end of file for a terminal whose last process ended
+        except OSError:  # Linux reports end of file on a terminal as an error after its last process has ended
             break
         if not data:
             break
@@ -112,7 +112,7 @@ def _line(raw: bytes) -> Text:
 
 
 def draw(lines: list[Line]) -> str:
-    """Return *lines* as an SVG that types itself: each line turns visible at its moment, and the page scrolls."""
+    """Return an animated SVG of *lines*: each line becomes visible at its time, and the page scrolls."""
     total = lines[-1].at + END_PAUSE
     width, height = round(COLUMNS * ADVANCE + 2 * MARGIN), ROWS * LEADING + 2 * MARGIN
     background, foreground = SVG_EXPORT_THEME.background_color.hex, SVG_EXPORT_THEME.foreground_color.hex
@@ -145,7 +145,7 @@ def draw(lines: list[Line]) -> str:
 
 
 def _spans(text: Text) -> Iterable[str]:
-    """Yield the runs of equal style of one line; each is placed by its column, whatever font the reader has."""
+    """Yield one SVG span per run of equally styled text, positioned by column so that any font aligns."""
     column = 0
     for segment in text.render(Console(width=10 * COLUMNS, color_system="truecolor")):
         words = segment.text.rstrip("\n")
@@ -171,20 +171,20 @@ def _fill(style: Style | None) -> str:
 
 
 async def screenshots(program: str) -> None:
-    """Write the console in both colour schemes."""
+    """Write screenshots of the console in the light and the dark colour scheme."""
     with tempfile.TemporaryDirectory() as profile, browser.running(program, Path(profile)) as socket:
         for dark in (False, True):
             async with browser.tab(socket) as tab:
                 await tab.look(WINDOW[0], height=WINDOW[1], dark=dark)
                 await tab.open("http://127.0.0.1:8080/")
-                await asyncio.sleep(5)  # the page draws its first minute
+                await asyncio.sleep(5)  # wait until the page's charts have some data
                 shot = await tab.command("Page.captureScreenshot", format="png")
                 file = ROOT / "docs" / f"console-{'dark' if dark else 'light'}.png"
                 file.write_bytes(base64.b64decode(shot["data"]))
 
 
 def main() -> int:
-    """Make the pictures; return 0."""
+    """Create all pictures; return 0."""
     program = judges.find("chromium")
     if program is None:
         print("pictures: error: expected chromium, found none: `make judges` installs it", file=sys.stderr)

@@ -1,6 +1,7 @@
-"""The README's commands and their outputs, and how each is run in either runtime.
+"""The README's commands and their outputs, and the equivalent of each command in either runtime.
 
-``python -m tests.readme`` runs those that show an output on the lab that is up, and writes the new outputs into the README.
+``python -m tests.readme`` runs the commands that show an output on the running lab, and writes the new outputs to the
+README.
 """
 
 import re
@@ -16,14 +17,15 @@ README = ROOT / "README.md"
 PROMPT = "$ "
 BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
 FIRSTBYTE = f"{sys.executable} -m firstbyte"
-#: What a reader types with Docker, and what does the same without.  A command that none of them translates needs Docker.
+#: Regular expressions that translate a Docker command to its equivalent in the runtime netns.  A command that still
+#: contains ``docker`` after translation requires Docker.
 TRANSLATIONS = (
     (r"docker compose run --rm (?:-T )?lab ", f"{FIRSTBYTE} "),
     (r"docker compose (kill|stop|start) ", rf"{FIRSTBYTE} \1 "),
     (r"docker compose up -d --wait$", f"{FIRSTBYTE} status >/dev/null || {FIRSTBYTE} start resolver"),
     (r"docker compose exec -T -u 1000 (\S+) ", rf"{FIRSTBYTE} exec \1 -- "),
 )
-#: Commands that a test of a running lab cannot repeat, and where they are tested instead.
+#: Commands that cannot be repeated in a running lab, with the reason and the place where they are tested.
 ELSEWHERE = {
     "docker compose --profile '*' down -v --remove-orphans": "it removes the lab: .ci/run looks at what `make down` leaves",
     "docker image rm firstbyte:local firstbyte-lab:local": "it removes the image that the lab runs from",
@@ -47,11 +49,11 @@ class Command:
 
     @property
     def code(self) -> int:
-        """The exit code that it must have: a control fails."""
+        """Expected exit code: 1 for a negative control, which must fail, else 0."""
         return 1 if "--control" in self.text else 0
 
     def here(self, runtime: str) -> str | None:
-        """Return the shell command that does this on this machine, or None if it needs Docker and *runtime* is another."""
+        """Return the equivalent shell command on this machine; None if it needs Docker and *runtime* is netns."""
         if runtime == "docker":
             return _with_our_python(self.text)
         return None if re.search(r"\bdocker\b", _without_docker(self.block)) else _without_docker(self.text)
@@ -68,7 +70,7 @@ def _without_docker(text: str) -> str:
 
 
 def commands(markdown: str) -> list[Command]:
-    """Return the commands of *markdown*, in order."""
+    """Return all commands in *markdown*, in order."""
     return [command for block in BLOCK.findall(markdown) for command in _split(block)]
 
 
@@ -80,12 +82,12 @@ def _split(block: str) -> Iterator[Command]:
 
 
 def words(output: str) -> set[str]:
-    """Return the shape of an output: its words of letters, without figures, addresses and bars."""
+    """Return the words in an output, without numbers, addresses and bars, for comparing outputs of different runs."""
     return set(re.findall(r"[A-Za-z]{2,}", output))
 
 
 def renew(markdown: str, runtime: str) -> str:
-    """Return *markdown* with the outputs that its commands have now.
+    """Return *markdown* with the current outputs of its commands.
 
     Raises:
         RuntimeError: a command failed.
@@ -111,7 +113,7 @@ def _output(command: Command, runtime: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the outputs of this moment into the README; *arguments*: the runtime."""
+    """Update the outputs in the README; *arguments* may contain the name of the runtime (default: docker)."""
     (runtime,) = arguments or ["docker"]
     text = README.read_text(encoding="utf-8")
     README.write_text(renew(text, runtime), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The command line as a contract: help with examples, exit codes, suggestions, and every command that our documents show."""
+"""Tests for the command line: help texts with examples, exit codes, suggestions, and all commands in the documents."""
 
 import json
 import re
@@ -17,29 +17,30 @@ from firstbyte.dispatch import COMMANDS
 from runtime import RUNTIMES
 
 ROOT = Path(__file__).parents[2]
-#: `idle` is for the compose file, not for people.
+#: Commands for users; `idle` is only for the compose file.
 VERBS = tuple(verb for verb in COMMANDS if verb != "idle")
 DOCUMENTS = sorted(
     {*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("*/*/README.md")}
 )
-#: Where a document shows a command line of ours: alone, on this machine, or in a container of the service `lab`.
+#: Pattern for a firstbyte command line in a document, run either on this machine or in a container of the service
+#: `lab`.
 COMMAND = re.compile(
     r"(?:^|[`$(] ?)(?:docker compose run --rm(?: -T)? lab|(?:\.venv/bin/)?firstbyte) ((?:"
     + "|".join(VERBS)
     + r")\b[^`\n|<>&#…]*)",
     re.MULTILINE,
 )
-#: Words that stand for something else.
+#: Pattern for placeholders such as NAME, […] or …, which make a command line unsuitable for a test.
 PLACEHOLDERS = re.compile(r"[A-Z]{2,}|\[|…|\.\.\.|\|")
 
 
 def shown() -> list[tuple[str, str]]:
-    """Return (document, arguments) of every command line that could be typed as it stands."""
+    """Return (document, arguments) for every command line in the documents that has no placeholders."""
     found = []
     for path in DOCUMENTS:
         for arguments in COMMAND.findall(path.read_text(encoding="utf-8")):
             words = re.split(r"\s{3,}", arguments)[0].strip().rstrip(".,;:)")
-            if " " in words and not PLACEHOLDERS.search(words):  # a verb alone is being talked about
+            if " " in words and not PLACEHOLDERS.search(words):  # text often mentions a command by name only
                 found.append((path.relative_to(ROOT).as_posix(), words))
     return sorted(set(found))
 
@@ -208,8 +209,8 @@ def test_without_an_engine_it_is_said_in_one_line(
 
 @pytest.mark.parametrize(("verb", "code", "said"), [("drill", 4, ["firstbyte drill: interrupted before anything was measured"]), ("status", 130, [])])  # fmt: skip
 def test_ctrl_c_while_it_starts_is_no_traceback(verb: str, code: int, said: list[str]) -> None:
-    """Python reports every import as it ends, which takes half a second: send Ctrl-C in the middle of them."""
-    # Tests that run in the background of a shell inherit an ignored SIGINT, and so would what they start.
+    """Send Ctrl-C during imports, which take half a second; Python reports each completed import on standard error."""
+    # A background job of a shell inherits an ignored SIGINT, and so do its child processes; `env` restores the default.
     command = ["env", "--default-signal=INT", sys.executable, "-X", "importtime", "-m", "firstbyte", verb, "all"]
     told = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     with told:

@@ -1,4 +1,4 @@
-"""Shell completion: bash completes what a user would type, and scripts for zsh and fish know the same names."""
+"""Tests for shell completion: interactive completion in bash, and the names in the scripts for zsh and fish."""
 
 import os
 import pty
@@ -13,7 +13,7 @@ import pytest
 from firstbyte import completion
 from firstbyte.cli import SHELLS, main
 
-#: Readline rings when there is more than one way to continue.
+#: Bell character, which readline prints if a completion is ambiguous.
 BELL = b"\a"
 BASH = shutil.which("bash")
 
@@ -58,7 +58,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 @pytest.mark.skipif(BASH is None, reason="no bash on this machine")
 def test_the_tab_key_completes_a_link_past_its_colon(script: Path) -> None:
-    """By default bash splits words at colons."""
+    """Complete "access:" and the second region, although bash splits words at colons by default."""
     ours, theirs = pty.openpty()
     environment = {"PATH": os.environ["PATH"], "TERM": "dumb", "PS1": "> ", "HISTFILE": ""}
     shell = subprocess.Popen(
@@ -76,7 +76,7 @@ def test_the_tab_key_completes_a_link_past_its_colon(script: Path) -> None:
         shell.kill()
         shell.wait()
         os.close(ours)
-    # "access:roo" is completed to "access:root-", and b chooses among what is left.
+    # Tab completes "access:roo" to "access:root-"; the typed "b" then selects one of the two remaining regions.
     assert b"> firstbyte link access:root-b" in seen.replace(BELL, b"")
 
 

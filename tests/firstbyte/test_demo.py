@@ -1,4 +1,4 @@
-"""The demo's table of costs shows what this demo measured, not results of earlier runs."""
+"""Tests for the demo's table of costs, which must show results of the current demo and not of earlier runs."""
 
 import datetime as dt
 import io

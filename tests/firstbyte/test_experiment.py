@@ -1,4 +1,4 @@
-"""A run inside the lab is killed: what the command line outside does then."""
+"""Tests for the command line outside the lab when a run inside the lab is killed."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,24 +15,24 @@ KILLED = 137
 
 
 class DyingLab:
-    """A lab in which a run is killed; afterwards the lab is up, or gone as well."""
+    """A lab whose first run is killed; afterwards, the lab is either still running or gone."""
 
     def __init__(self, *, gone: bool) -> None:
         self.gone = gone
         self.ran: list[list[str]] = []
 
     def require_up(self) -> None:
-        """Raise `LabDownError` if the run has died and the lab is gone."""
+        """Raise `LabDownError` if the lab is gone after the killed run."""
         if self.gone and self.ran:
             raise LabDownError("the lab is not up")
 
     def run_lab(self, arguments: Sequence[str], *, stdin: IO[bytes] | None = None) -> int:
-        """Record the arguments; the first run is killed."""
+        """Record the arguments of the run; report the first run as killed."""
         self.ran.append(list(arguments))
         return KILLED if len(self.ran) == 1 else 0
 
     def fetch_results(self, into: Path) -> list[Path]:
-        """Return no folder: the run left no result."""
+        """Return no folders, because the killed run has no results."""
         del into
         return []
 
@@ -50,6 +50,6 @@ def test_what_a_killed_run_left_is_undone_unless_its_lab_is_gone(
     monkeypatch.setattr(where, "outside", outside)
     monkeypatch.chdir(tmp_path)
     assert command_line.main(["run", "resolution", "--quick"]) == 4
-    # With a lab that is gone, Compose would create its networks and volumes again.
+    # No undo if the lab is gone, because Compose would create its networks and volumes again.
     assert [words[-1] for words in lab.ran[1:]] == ([] if gone else ["--undo"])
     assert ("nothing to undo: the lab is not up" in capsys.readouterr().err) == gone

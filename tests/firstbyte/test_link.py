@@ -1,4 +1,4 @@
-"""``firstbyte link``: what each word on its command line stands for, what is refused, and how links are listed."""
+"""Tests for ``firstbyte link``: option parsing, invalid settings, and the list of links."""
 
 import argparse
 import tomllib
@@ -15,7 +15,7 @@ from wan.damage import MODES
 
 
 class FakeLab:
-    """Records what the command asks of `wan`, and answers with two regions."""
+    """Records the requests that the command sends to `wan`; the response has two regions."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[object, ...]] = []
@@ -85,7 +85,7 @@ def test_a_link_is_shown_with_its_impairments(lab, capsys) -> None:
 
 
 def test_links_are_listed_by_region_and_those_that_are_alike_once(lab, capsys) -> None:
-    """Every pair of links.toml, with one direction of one pair changed."""
+    """List every pair of links.toml, with one direction of one pair changed."""
     file = tomllib.loads((Path(__file__).parents[2] / "lab/etc/links.toml").read_text())
     ways = dict.fromkeys(permutations(file["regions"], 2), file["default"]["rtt_ms"])
     for link in file["link"]:

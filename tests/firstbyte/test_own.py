@@ -1,4 +1,4 @@
-"""Experiments of the user's own: the files that `firstbyte new` writes, and files that are not experiments."""
+"""Tests for a user's own experiments: the files that `firstbyte new` writes, and invalid files."""
 
 import io
 import sys
@@ -17,7 +17,7 @@ from firstbyte.experiment import TAKEN
 from firstbyte.new import template
 
 KINDS = {"scenario": "run", "drill": "drill"}
-#: The least that is an experiment; tests take something away.
+#: Minimal valid experiment; each test removes one part of it.
 LEAST = """
 from dataclasses import dataclass
 from experiments import Control, Experiment
@@ -36,7 +36,7 @@ class Mine(Experiment[Parameters]):
 
 
 class RecordingLab:
-    """Stands for a lab outside: keeps the command line of the run and what is on its standard input."""
+    """A lab seen from outside that records the command line and standard input of a run."""
 
     def __init__(self) -> None:
         self.command: list[str] = []
@@ -51,7 +51,7 @@ class RecordingLab:
         return 0
 
     def fetch_results(self, into: Path) -> list[Path]:
-        """Return the folder of a run of `mine`."""
+        """Return the results folder of a run of `mine`."""
         folder = into / "mine" / "20261128T100000Z"
         folder.mkdir(parents=True)
         (folder / "report.html").touch()

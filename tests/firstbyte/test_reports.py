@@ -1,4 +1,4 @@
-"""What people read about runs in a terminal: verdicts, addresses of reports, and runs made inside the lab."""
+"""Tests for terminal output about runs: verdicts, URLs of reports, and runs that were made inside the lab."""
 
 import asyncio
 import json
@@ -18,30 +18,30 @@ from tests.experiments.test_conduct import Some
 
 
 def made(folder: Path, *, control: bool = False) -> Outcome:
-    """Return the outcome of a run of `Some`."""
+    """Return the outcome of a run of the experiment `Some`."""
     return asyncio.run(conduct(Some, Order(control=control), MemoryLab(), folder, addresses={}))
 
 
 class LabWithResults:
-    """A lab whose results folder is *folder*; with None, one that is not up."""
+    """A lab whose results folder is *folder*; if *folder* is None, the lab is not running."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
     def require_up(self) -> None:
-        """Raise `LabDownError` if the lab is not up."""
+        """Raise `LabDownError` if the lab is not running."""
         if self.folder is None:
             raise LabDownError("the lab is not up")
 
     def fetch_results(self, into: Path) -> Sequence[Path]:
-        """Make a run as if it had been copied."""
+        """Create a run in *into*, as if it had been copied from the lab."""
         reports.keep(made(into), into)
         return []
 
 
 @contextmanager
 def no_lab(_: str) -> Iterator[LabWithResults]:
-    """Stand for a machine on which no lab is up."""
+    """Yield a lab that is not running."""
     yield LabWithResults(None)
 
 
@@ -85,7 +85,7 @@ def test_runs_made_inside_the_lab_are_listed_outside(
 def test_the_identifier_of_a_run_is_never_shortened(
     columns: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is what `--compare` takes."""
+    """Check that lines wrap instead, because users copy the identifier to `--compare`."""
     runs = ["renewal-under-load/20261128T100000Z", "renewal-under-load/20261128T110000Z"]
     for run in runs:
         folder = tmp_path / "results" / run

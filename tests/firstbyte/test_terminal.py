@@ -1,4 +1,4 @@
-"""What reaches a terminal or a pipe: no character that it cannot show, no escape code where none belongs, dates."""
+"""Tests for output to terminals and pipes: character sets, escape codes and dates."""
 
 import ast
 import os
@@ -14,9 +14,9 @@ from firstbyte import terminal
 from firstbyte.dispatch import COMMANDS
 
 ROOT = Path(__file__).parents[2]
-#: Packages whose texts the command line prints.
+#: Packages with text that the command line prints.
 PRINTING = ("lab/firstbyte", "lab/runtime", "lab/netns_engine", "lab/waterfall", "lab/telemetry", "loadtest/experiments", "loadtest/scenarios", "loadtest/theory", "pki/drills", "dns/stub")  # fmt: skip
-#: Commands that print without a lab.
+#: Commands that print output without a running lab.
 ALONE = [[verb, "--help"] for verb in COMMANDS] + [
     ["run", "--list"],
     ["run", "--list", "--json"],
@@ -33,7 +33,7 @@ ALONE = [[verb, "--help"] for verb in COMMANDS] + [
 
 
 def ran(*words: str, folder: Path, **environment: str) -> bytes:
-    """Return what a command prints on both streams."""
+    """Return the standard output and standard error of a command."""
     inherited = {name: value for name, value in os.environ.items() if name not in {"LC_ALL", "PYTHONUTF8"}}
     here = {"FIRSTBYTE_PROJECT": str(ROOT), "FIRSTBYTE_RUNTIME": "docker", "DOCKER_HOST": "unix:///nonexistent"}
     command = [sys.executable, "-m", "firstbyte", *words]
@@ -104,7 +104,7 @@ def test_a_pipe_gets_no_escape_codes(tmp_path: Path) -> None:
 
 
 def test_only_the_terminal_module_makes_consoles() -> None:
-    """Otherwise NO_COLOR would not hold there."""
+    """Check that no other module creates a console, which would ignore NO_COLOR."""
     found = [
         path.name
         for path in (ROOT / "lab/firstbyte").glob("*.py")

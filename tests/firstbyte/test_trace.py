@@ -1,4 +1,4 @@
-"""``firstbyte trace``: a refusal by the host `client` becomes one line and an exit code."""
+"""Tests for ``firstbyte trace``: error responses of the host `client`, and the exit code for each."""
 
 import contextlib
 from collections.abc import Iterator

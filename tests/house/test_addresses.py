@@ -1,4 +1,4 @@
-"""Zones, hints, hosts, links, resolv.conf and the topology picture have the addresses of docker-compose.yml."""
+"""Tests that configuration files, zones and the topology picture use the addresses of docker-compose.yml."""
 
 import ipaddress
 import re
@@ -17,13 +17,13 @@ from runtime.address_plan import FOLDERS, write_files
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = compose.document(ROOT / "docker-compose.yml", {})
-#: Compose service → IPv4 address on the network `internet`.
+#: IPv4 address on the network `internet`, by Compose service.
 ADDRESSES: dict[str, str] = {
     name: service["networks"]["internet"]["ipv4_address"]
     for name, service in COMPOSE["services"].items()
     if "ipv4_address" in (service.get("networks") or {}).get("internet", {})
 }
-#: DNS names of the hosts that are not NAME.example.com.
+#: DNS names of hosts whose name is not HOST.example.com.
 NAMES = {
     "edge": "www.example.com.",
     "edge-far": "far.example.com.",
@@ -36,7 +36,7 @@ NAMES = {
     "wan": "wan.lab.test.",
     "console": "console.lab.test.",
 }
-#: Hosts that are only clients and have no name.
+#: Hosts without a DNS name, because they are only clients.
 NAMELESS = {"locust"}
 ZONES = {".": "root.zone", "com.": "com.zone", "test.": "test.zone", "example.com.": "example.com.zone", "news.example.com.": "news.example.com.zone"}  # fmt: skip
 
@@ -46,7 +46,7 @@ def name_of(host: str) -> str:
 
 
 def addresses_in_zones() -> list[tuple[str, str, str]]:
-    """Return (zone, owner, IPv4 address) of every A record, glue included."""
+    """Return (zone, owner name, IPv4 address) of every A record in the zone files, including glue."""
     found = []
     for origin, file in ZONES.items():
         for rrset in load(origin, ROOT / "dns" / "zones" / file):
@@ -141,7 +141,7 @@ def test_another_prefix_changes_every_address_of_the_compose_file() -> None:
 def test_the_prefix_occurs_in_configuration_files_as_an_address_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Copies for another prefix are made by replacing text."""
+    """Check that replacing the prefix as text, which creates the copies for another prefix, changes only addresses."""
     monkeypatch.setenv("FIRSTBYTE_PREFIX", "10.77")
     monkeypatch.setenv("FIRSTBYTE_FILES", str(tmp_path))
     write_files(ROOT)

@@ -1,10 +1,11 @@
-"""Places that `hostfiles.layout` names are written nowhere else in code."""
+"""Test that code does not repeat the constants of `hostfiles.layout`."""
 
 import re
 
 from tests.house.test_layout import ROOMS, ROOT
 
-#: The admin port as a number, and paths that start a string; help texts and docstrings show them inside longer ones.
+#: Pattern for the admin port as a number, and for shared paths at the start of a string.  Help texts and docstrings
+#: contain such paths only in the middle of a string, so they do not match.
 WRITTEN_OUT = re.compile(
     r"""(?<![\w.:/])9900\b|["']http://[^\s"']*:9900|["']/srv/(trust/root\.pem|token/admin\.token|etc/hosts\.toml|results)["']"""
 )

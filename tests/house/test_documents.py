@@ -1,4 +1,4 @@
-"""Links, paths, and the scenarios and drills in the command lines of documents exist."""
+"""Tests that links, paths, and scenario and drill names in the documents are valid."""
 
 import re
 import subprocess

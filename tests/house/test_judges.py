@@ -1,4 +1,7 @@
-"""What a machine without the judges, or without a runtime, is told: never silence, never exit code 0 for an untested lab."""
+"""Tests for messages and exit codes on a machine without the judges or without a runtime.
+
+Missing programs must be reported, and an untested lab must not exit with 0.
+"""
 
 import os
 import subprocess
@@ -12,7 +15,7 @@ from tests.house.test_layout import ROOT
 
 
 def run(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a module of the tests as `make` does; no engine answers."""
+    """Run a test module in the same way as `make`, without a container engine."""
     settings = {"PATH": os.environ["PATH"], "DOCKER_HOST": "unix:///nonexistent", **environment}
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, cwd=ROOT, env=settings, check=False, capture_output=True, text=True)
@@ -25,14 +28,14 @@ def program(folder: Path, name: str, script: str) -> None:
 
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with no program at all; returns the folder of its PATH."""
+    """Simulate a machine without any programs; return the only folder in its PATH."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(judges, "SYSTEM_PATH", ())
     return tmp_path
 
 
 def test_without_a_runtime_the_system_tests_fail_and_say_why(tmp_path: Path) -> None:
-    done = run("tests.system", PATH=str(tmp_path))  # no `ip`, no `setpriv`, no engine
+    done = run("tests.system", PATH=str(tmp_path))  # PATH without `ip`, `setpriv` and container engines
     assert done.returncode == 3
     assert "the lab was not tested" in done.stderr
     assert "docker: " in done.stderr
@@ -56,7 +59,7 @@ def test_root_on_debian_gets_the_missing_judges_without_starting_their_daemons(
 ) -> None:
     log, policy = bare / "log", bare / "policy"
     program(bare, "apt-get", f'echo "$@" >> {log}; if [ "$1" = install ]; then /bin/ls {policy} >> {log}; fi')
-    program(bare, "apt-cache", '[ "$2" != promtool ]')  # as on Ubuntu, which has no such package
+    program(bare, "apt-cache", '[ "$2" != promtool ]')  # Ubuntu has no promtool package
     program(bare, "curl", "true")
     monkeypatch.setattr(judges, "POLICY", policy)
     monkeypatch.setattr(os, "geteuid", lambda: 0)

@@ -1,4 +1,4 @@
-"""Every package is in the wheel, no room is a package, and no package shadows the standard library."""
+"""Tests for the package layout: the wheel is complete, no room is a package, no standard module is shadowed."""
 
 import sys
 import tomllib

@@ -1,4 +1,4 @@
-"""The files that hosts of repositories, editors and CI read: well-formed, free of this machine's traces, in agreement."""
+"""Tests for files that code hosts, editors and CI read: valid syntax, no machine-specific content, and consistency."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The subset of the compose file that the runtime without Docker reads, and what it refuses."""
+"""Tests for the compose file parser of the runtime netns: supported subset and error messages."""
 
 from pathlib import Path
 
@@ -83,7 +83,8 @@ def test_what_is_not_known_is_refused_with_its_line(tmp_path: Path, text: str, p
     with pytest.raises(ComposeError) as caught:
         load(tmp_path, "image: x", text)
     assert problem in str(caught.value)
-    # The service begins on the line after FRAME; only a dependency that is missing is told by its service.
+    # The service begins on the line after FRAME.  Errors name the line of the key, except a missing dependency, which
+    # names the line of the service.
     assert caught.value.line == FRAME.count("\n") + (1 if "no such service" in problem else 2)
 
 
@@ -111,7 +112,11 @@ def test_every_key_is_explained_in_the_readme() -> None:
 
 
 def test_each_image_is_built_by_one_service_and_no_service_lacks_its_builder() -> None:
-    """Compose labels an image with the service that built it: built by two, the same tag would have two IDs."""
+    """Check that no two services build the same tag.
+
+    Compose labels an image with the name of the service that built it, so two builders would produce two image IDs for
+    one tag.
+    """
     services = compose.document(find_project() / "docker-compose.yml", {})["services"]
     builders = {name: service["image"] for name, service in services.items() if "build" in service}
     assert builders == {"ceremony": "firstbyte:local", "lab": "firstbyte-lab:local"}

@@ -1,4 +1,4 @@
-"""What a host sees of the machine's files, in a mount namespace of its own."""
+"""Test for a host's view of the machine's files, in a separate mount namespace."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Published ports, over real sockets; the host's network is this machine's own."""
+"""Tests for published ports, with real sockets; this machine's own network serves as the host's network."""
 
 import asyncio
 import socket
@@ -36,7 +36,8 @@ def listener(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
 @pytest.mark.parametrize("listener", [socket.SOCK_STREAM], indirect=True)
 async def test_a_connection_is_carried_both_ways_and_half_closed(listener: socket.socket) -> None:
     async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write((await reader.read()).upper())  # answers only once the other side has closed
+        # reads until end of file, so it replies only after the client has closed its side
+        writer.write((await reader.read()).upper())
         writer.close()
 
     server = await asyncio.start_server(upper, "127.0.0.1", 0)
@@ -77,13 +78,13 @@ async def test_each_udp_client_gets_its_own_answer(listener: socket.socket) -> N
 
 @pytest.mark.parametrize("listener", [socket.SOCK_DGRAM], indirect=True)
 async def test_a_udp_client_that_keeps_its_port_reaches_a_host_that_was_started_anew(listener: socket.socket) -> None:
-    """Two ports stand for the host's two networks; in the old one nobody listens any longer."""
+    """Simulate a host restart with two ports, one per network namespace; nothing listens on the old port any more."""
     loop = asyncio.get_running_loop()
     before, after = bound(socket.SOCK_DGRAM), bound(socket.SOCK_DGRAM)
     networks = iter([before, after])
 
     class _Towards(socket.socket):
-        """A socket of the host's network as it was when it was made."""
+        """A socket in the host's network: the first instance connects to the old port, the second to the new one."""
 
         def connect(self, address: object) -> None:
             super().connect(next(networks).getsockname())

@@ -1,4 +1,4 @@
-"""Requests and replies survive encoding; anything else is refused."""
+"""Tests for the message encoding: round trips of all requests and replies, and rejection of invalid data."""
 
 import socket
 from typing import get_args

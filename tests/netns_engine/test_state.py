@@ -1,4 +1,4 @@
-"""The state folder, cgroup limits and privileges of a lab in network namespaces."""
+"""Tests for the state folder, cgroup limits and privileges of a lab in network namespaces."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Order, health and restarts of hosts; time is an argument."""
+"""Tests for start order, health and restarts of hosts; the time is an argument."""
 
 import ipaddress
 
@@ -22,7 +22,7 @@ def service(
 
 
 def running(*services: Service, now: float = 0.0) -> Supervision:
-    """Return a lab whose hosts were all started at *now*."""
+    """Return the supervision of a lab whose hosts were all started at *now*."""
     lab = Supervision(services)
     for action in lab.due(now):
         lab.started(action.host, now)
@@ -86,7 +86,7 @@ def test_a_check_that_times_out_is_abandoned_and_counts_as_failed() -> None:
     lab.checked("edge", 1, well=True)
     assert lab.due(31) == [Check("edge")]
     assert lab.due(36) == [Abandon("edge")]
-    lab.checked("edge", 36.1, well=True)  # the late result of the abandoned check
+    lab.checked("edge", 36.1, well=True)  # late result of the check that has already timed out
     assert lab.members["edge"].failed_checks == 1
     assert lab.members["edge"].health == "healthy"
 
@@ -105,7 +105,7 @@ def test_the_pause_before_a_restart_doubles() -> None:
         lab.started("edge", now)
     assert pauses[:4] == pytest.approx([0.1, 0.2, 0.4, 0.8])
     assert pauses[-1] == MAX_PAUSE
-    lab.exited("edge", 1, now + 10)  # after ten seconds of uptime
+    lab.exited("edge", 1, now + 10)  # ten seconds of uptime, which resets the restart pause
     assert lab.next_due() == pytest.approx(now + 10.1)
 
 

@@ -1,4 +1,4 @@
-"""Variables of the compose file, filled in as Compose does."""
+"""Tests for variable substitution in the compose file, which must match Compose."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The optional Prometheus and Grafana: what they watch exists, every alert can fire, and nothing is published beyond loopback."""
+"""Tests for the optional Prometheus and Grafana: targets, metrics, alerts that can fire, loopback ports only."""
 
 import json
 import re
@@ -22,7 +22,7 @@ ADDED: dict[str, Any] = yaml.safe_load((HERE / "compose.yml").read_text())["serv
 
 
 def metrics() -> set[str]:
-    """Return the names of the metrics that alerts and panels ask for, without the suffix of a histogram's series."""
+    """Return the names of all metrics that alerts and dashboard panels query, without histogram suffixes."""
     expressions = [rule["expr"] for rule in ALERTS]
     expressions += [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
     named = {name for each in expressions for name in re.findall(r"\b(?:firstbyte|process)_\w+", each)}

@@ -1,7 +1,7 @@
-"""A small lab in network namespaces: router, client and name server, on free ports.
+"""Fixtures for a small lab in network namespaces: router, client and name server, on free ports.
 
-It starts in two seconds, so tests can start and kill it often.  The compose file is written here; services, entry point and
-links are the real ones.
+The lab starts in two seconds, so tests can start and kill it often.  The compose file is defined here; services, entry
+point and links are the real ones.
 """
 
 import contextlib
@@ -67,7 +67,7 @@ volumes: {token: }
 
 
 def free_port() -> int:
-    """Return a port that is currently free for UDP and TCP."""
+    """Return a port number that is currently free for both UDP and TCP."""
     while True:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
             udp.bind(("127.0.0.1", 0))
@@ -78,7 +78,10 @@ def free_port() -> int:
 
 
 def make(folder: Path) -> NetnsLab:
-    """Return a small lab in *folder* that is not up; where this machine cannot run one, skip the test, or fail in CI."""
+    """Return a small lab in *folder* that is not running.
+
+    If this machine cannot run the lab, skip the test; in CI, fail it.
+    """
     if os.environ.get("FIRSTBYTE_RUNTIME") == "docker":
         pytest.skip("the tests were asked for on Docker")
     project = folder / "project"
@@ -97,7 +100,7 @@ def make(folder: Path) -> NetnsLab:
 
 @pytest.fixture
 def absent(tmp_path: Path) -> Iterator[NetnsLab]:
-    """Give a small lab that is not up; whatever the test did, it is down afterwards."""
+    """Yield a small lab that is not running; shut it down after the test."""
     lab = make(tmp_path)
     yield lab
     lab.down()
@@ -105,7 +108,7 @@ def absent(tmp_path: Path) -> Iterator[NetnsLab]:
 
 @pytest.fixture
 def small(standing: NetnsLab) -> NetnsLab:
-    """Give a small lab that is up and healthy, whatever the previous test did to it."""
+    """Return a small running lab, after waiting up to 30 seconds until all its hosts are healthy."""
     well = comes_true(lambda: all(s.state == "exited" or s.health == "healthy" for s in standing.status()), 30)
     assert well, standing.status()
     return standing
@@ -113,7 +116,7 @@ def small(standing: NetnsLab) -> NetnsLab:
 
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetnsLab]:
-    """Give a small lab that is up, for all tests of a module."""
+    """Yield a running small lab, shared by all tests of a module."""
     lab = make(tmp_path_factory.mktemp("small"))
     lab.up()
     yield lab

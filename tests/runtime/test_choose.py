@@ -1,4 +1,4 @@
-"""Which runtime is chosen, and what a lab that is not up answers."""
+"""Tests for runtime selection, and for commands on a lab that is not running."""
 
 import gc
 import json
@@ -51,4 +51,5 @@ def test_without_an_engine_it_is_netns(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert choose(Topology.load(find_project())).runtime == "netns"
     with pytest.raises(EngineError, match="no Docker engine answers"):
         choose(Topology.load(find_project()), "docker")
-    gc.collect()  # the Docker SDK leaves a socket open when no engine answers: collect it here, not in a later test
+    # collect the socket that the Docker SDK leaks without an engine, so that no later test gets its ResourceWarning
+    gc.collect()

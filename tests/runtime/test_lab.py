@@ -1,4 +1,4 @@
-"""Health of hosts as the runtimes report it."""
+"""Tests for the health of hosts as the runtimes report it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ CHECK = ("python", "-m", "telemetry.probe")
 
 
 class Answering:
-    """A lab whose hosts answer every command in the same way."""
+    """A lab whose hosts all return the same result for every command."""
 
     def __init__(self, *answer: Any) -> None:
         self.answer, self.commands = answer, list[tuple[str, ...]]()

@@ -1,4 +1,4 @@
-"""Findings of `firstbyte doctor`; each says what it disables and how to fix it."""
+"""Tests for the findings of `firstbyte doctor`, including the consequence and remedy of each."""
 
 import ipaddress
 import sys

@@ -1,4 +1,4 @@
-"""A real lab in network namespaces: properties of its hosts, and what is left after it has ended."""
+"""Tests with a real lab in network namespaces: properties of its hosts, and resources left after shutdown."""
 
 import json
 import os
@@ -22,9 +22,9 @@ from tests.waiting import comes_true
 
 pytestmark = pytest.mark.system
 
-#: Seconds for a process to start or to end on a busy machine.
+#: Time-out for a process to start or end on a busy machine, in seconds.
 SLOW = 30.0
-#: A query with dig for a name that the lab's root zone delegates.
+#: dig command that queries the lab's root zone for the delegation of com.
 QUESTION = ("dig", "+norecurse", "+time=10", "+tries=1", "com.", "NS")
 
 
@@ -37,7 +37,7 @@ def health(lab: NetnsLab, host: str) -> str:
 
 
 def started(lab: NetnsLab, host: str) -> bytes | None:
-    """Return when the first process of a host began; None while there is none."""
+    """Return the start time of a host's first process in clock ticks since boot; None if the host has no process."""
     try:
         code, out, _ = lab.capture(host, ["cat", "/proc/1/stat"])
     except LabDownError:
@@ -46,7 +46,7 @@ def started(lab: NetnsLab, host: str) -> bytes | None:
 
 
 def processes(lab: NetnsLab) -> list[Process]:
-    """Return every process of a lab that is up: its supervisor and all descendants."""
+    """Return all processes of a running lab: its supervisor and all descendants."""
     supervisor = lab._state.running()
     assert supervisor is not None
     parents = {int(p.parent.name): int(text.rpartition(b")")[2].split()[1]) for p in Path("/proc").glob("[0-9]*/stat") if (text := _read(p))}  # fmt: skip
@@ -61,7 +61,7 @@ def gone(those: list[Process]) -> bool:
 
 
 def left_behind(lab: NetnsLab) -> list[str]:
-    """Return processes, mounts and cgroups of a lab that has ended; there should be none."""
+    """Return the remaining processes, mounts and cgroups of a lab that has ended; the list should be empty."""
     folder = str(lab._state.path)
     processes = [
         p.parent.name for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists() and folder.encode() in _read(p)
@@ -78,12 +78,12 @@ def _read(path: Path) -> bytes:
 
 
 def _cgroups(lab: NetnsLab) -> list[Path]:
-    """Return the lab's control groups; `os.walk` ignores groups of other programs that vanish meanwhile."""
+    """Return the lab's cgroups; `os.walk` ignores other programs' cgroups that disappear in the meantime."""
     name = Limits(lab._state.path, ())._name
     return [Path(at, name) for at, folders, _ in os.walk("/sys/fs/cgroup") if name in folders]
 
 
-# --- what a host is ---------------------------------------------------------------------------------------------------
+# --- properties of hosts ----------------------------------------------------------------------------------------------
 
 
 def test_every_host_is_healthy_and_the_one_shot_is_done(small: NetnsLab) -> None:
@@ -113,7 +113,8 @@ def test_a_round_trip_takes_what_the_link_says(small: NetnsLab) -> None:
             times.append((time.perf_counter() - began) * 1000)
         return len(times) >= 5 and min(times) < 16.0
 
-    assert comes_true(quick, SLOW), times  # the link access–root-a takes 14 ms; load on the machine can only add to it
+    # the round-trip time between access and root-a is 14 ms, and other load on the machine can only increase it
+    assert comes_true(quick, SLOW), times
     assert min(times) >= 14.0, times
 
 
@@ -230,9 +231,10 @@ def test_a_killed_host_stays_down_until_it_is_started(small: NetnsLab) -> None:
 
 
 def test_a_process_that_dies_is_started_again(small: NetnsLab) -> None:
-    judges.require("tini")  # without an init, the service is PID 1, which a process of its own namespace cannot kill
+    judges.require("tini")  # without an init, the service is PID 1, which processes of its own namespace cannot kill
     before = started(small, "root-a")
-    small.capture("root-a", ["sh", "-c", "kill -9 -1"])  # everything but PID 1, which ends with its child
+    # kills every process except PID 1, which exits when its child ends
+    small.capture("root-a", ["sh", "-c", "kill -9 -1"])
     assert comes_true(lambda: started(small, "root-a") not in {before, None}, SLOW)
     assert comes_true(lambda: health(small, "root-a") == "healthy", SLOW)
 
@@ -243,7 +245,7 @@ def test_a_paused_host_accepts_connections_and_does_not_answer(small: NetnsLab) 
         assert state(small, "root-a") == "paused"
         with small.socket("client") as sock:
             sock.settimeout(10)
-            sock.connect(("198.19.10.53", 53))  # the kernel shakes hands
+            sock.connect(("198.19.10.53", 53))  # the kernel completes the TCP handshake of a paused host
             sock.sendall(b"\0\x11" + bytes(17))
             sock.settimeout(1)
             with pytest.raises(TimeoutError):
@@ -263,17 +265,17 @@ def test_stopping_lets_a_host_drain(small: NetnsLab, capsys: pytest.CaptureFixtu
     assert '"event": "stopping"' in capsys.readouterr().out
 
 
-# --- up, down, and what is left ---------------------------------------------------------------------------------------
+# --- host faults ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("round_", range(3))
 def test_up_and_down_leave_nothing(absent: NetnsLab, round_: int) -> None:
     absent.up()
     those = processes(absent)
-    assert len(those) >= 5  # supervisor, forwarder, three hosts
+    assert len(those) >= 5  # supervisor, port forwarder and three hosts
     began = time.monotonic()
     absent.down()
-    assert time.monotonic() - began < DOWN_TIMEOUT  # the supervisor ended by itself and was not killed
+    assert time.monotonic() - began < DOWN_TIMEOUT  # the supervisor exited by itself before the time-out for killing it
     assert gone(those)
     assert left_behind(absent) == []
     assert not absent._state.path.exists()
@@ -292,7 +294,7 @@ def test_killing_the_supervisor_ends_everything_and_the_next_up_works(absent: Ne
     assert comes_true(lambda: any(_read(p) == cmdline for p in Path("/proc").glob("[0-9]*/cmdline")), SLOW)
     os.kill(process.pid, signal.SIGKILL)
     forgotten.join(SLOW)
-    assert done == [137]  # a program that ran on a host has ended too
+    assert done == [137]  # 128 + SIGKILL: the program on the host has ended too
     assert comes_true(lambda: gone(those), SLOW)
     assert {s.state for s in absent.status()} == {"absent"}
     absent.up(publish=False)
@@ -308,7 +310,7 @@ def test_two_labs_with_the_same_addresses_run_side_by_side(small: NetnsLab, abse
 
 
 def test_ctrl_c_while_it_starts_leaves_nothing(absent: NetnsLab) -> None:
-    # A ceremony that does not end keeps the lab starting for as long as this test needs.
+    # An endless ceremony keeps the lab in its start-up phase for the duration of this test.
     compose = Path(absent.topology.project, "docker-compose.yml")
     compose.write_text(compose.read_text().replace('"echo secret', '"sleep 600; echo secret'))
     environment = {
@@ -316,7 +318,7 @@ def test_ctrl_c_while_it_starts_leaves_nothing(absent: NetnsLab) -> None:
         "FIRSTBYTE_STATE": str(absent._state.path),
         "FIRSTBYTE_PROJECT": str(absent.topology.project),
     }
-    # Tests that run in the background of a shell inherit an ignored SIGINT, and so would what they start.
+    # A background job of a shell inherits an ignored SIGINT, and so do its child processes; `env` restores the default.
     command = ["env", "--default-signal=INT", sys.executable, "-m", "firstbyte", "up", "--runtime", "netns"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
@@ -332,7 +334,7 @@ def test_ctrl_c_while_it_starts_leaves_nothing(absent: NetnsLab) -> None:
     assert left_behind(absent) == []
 
 
-# --- bad input --------------------------------------------------------------------------------------------------------
+# --- invalid input ----------------------------------------------------------------------------------------------------
 
 
 def test_a_published_port_in_use_is_reported_before_anything_starts(absent: NetnsLab) -> None:
@@ -383,7 +385,7 @@ def test_the_doctor_measures_the_links_of_a_lab_that_is_up(small: NetnsLab) -> N
     }
     command = [sys.executable, "-m", "firstbyte", "doctor", "--runtime", "netns", "--json"]
     done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
-    assert done.returncode in {0, 1}, done.stderr  # 1 where others keep this machine busy
+    assert done.returncode in {0, 1}, done.stderr  # 1 if other programs keep this machine busy
     findings = {each["name"]: each for each in json.loads(done.stdout)["findings"]}
     assert findings["runtime netns"]["grade"] == "ok"
     assert findings["lab"]["found"] == "up (netns), 3 hosts"

@@ -1,4 +1,4 @@
-"""``python -m tests.system [RUNTIME]``: the system tests, once in every runtime that answers on this machine."""
+"""``python -m tests.system [RUNTIME]``: run the system tests once in every runtime that works on this machine."""
 
 import os
 import subprocess
@@ -7,18 +7,18 @@ import sys
 from runtime import RUNTIMES, Topology, choose, find_project
 from runtime.machine import docker_problem, netns_problem
 
-#: Exit code for "no runtime answers", as the command line has it.
+#: Exit code if no runtime works, the same as that of the command line.
 NO_RUNTIME = 3
 
 
 def problem(runtime: str) -> str:
-    """Return why *runtime* cannot run a lab here, or ""."""
+    """Return why *runtime* cannot run a lab on this machine, or ""."""
     why = docker_problem if runtime == "docker" else netns_problem
     return why(Topology.load(find_project()))
 
 
 def occupied_by(runtime: str) -> str | None:
-    """Return the other runtime whose running lab holds the ports that a lab in *runtime* would publish."""
+    """Return the other runtime if its running lab uses the ports that a lab in *runtime* would publish, else None."""
     topology = Topology.load(find_project())
     for other in RUNTIMES:
         if other != runtime and not problem(other):
@@ -29,7 +29,7 @@ def occupied_by(runtime: str) -> str | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run pytest in each runtime; return the worst exit code, and never 0 when no lab was tested."""
+    """Run pytest in each runtime; return the worst exit code, which is not 0 if no lab was tested."""
     wanted = arguments or list(RUNTIMES)
     if unknown := [each for each in wanted if each not in RUNTIMES]:
         print(f"tests.system: error: expected {' or '.join(RUNTIMES)}, got {unknown[0]!r}", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""The running lab, and a way to ask it through independent programs.
+"""Fixtures for system tests: the running lab, and access to it through independent programs.
 
-The fixture `lab` uses the lab that is up, or starts one and removes it afterwards.  Where no runtime answers, these tests
-are skipped, and in CI they fail.
+The fixture `lab` uses the running lab, or starts one and removes it afterwards.  If no runtime works, these tests are
+skipped; in CI they fail.
 """
 
 import os
@@ -17,13 +17,13 @@ import pytest
 from runtime import Lab, LabError, Topology, choose, find_project
 from tests import judges
 
-#: Seconds that a program may take.
+#: Time-out for one program, in seconds.
 TIMEOUT = 150.0
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a program printed, and its exit code."""
+    """Exit code, standard output and standard error of a program."""
 
     code: int
     out: str
@@ -31,7 +31,7 @@ class Answer:
 
     @property
     def lines(self) -> list[str]:
-        """The lines of standard output that are not empty."""
+        """Non-empty lines of standard output."""
         return [line for line in self.out.splitlines() if line.strip()]
 
 
@@ -42,10 +42,10 @@ class Shell:
     lab: Lab
 
     def on(self, host: str, *command: str) -> Answer:
-        """Run *command* on *host*.
+        """Run *command* on *host*; return its output.
 
-        With Docker, the host ``lab`` has the judges that its image carries.  In network namespaces they are this machine's:
-        when one that *command* names is missing, the test is skipped.
+        With Docker, the image of the host ``lab`` contains the judges.  In network namespaces, the judges must be
+        installed on this machine; if *command* uses a missing one, the test is skipped.
         """
         if self.lab.runtime == "netns":
             judges.require_named_in(command)
@@ -53,7 +53,10 @@ class Shell:
         return Answer(code, out.decode(errors="replace"), err.decode(errors="replace"))
 
     def here(self, *command: str, text: str | None = None, timeout: float = TIMEOUT) -> Answer:
-        """Run *command* on this machine, which reaches the lab through published ports; `judges.command` finds programs."""
+        """Run *command* on this machine; return its output.
+
+        The command reaches the lab through published ports; `judges.command` finds the program.
+        """
         with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) as process:
             try:
                 out, err = process.communicate(text, timeout)
@@ -67,13 +70,13 @@ class Shell:
         return Answer(process.returncode, out, err)
 
     def firstbyte(self, *arguments: str, timeout: float = TIMEOUT) -> Answer:
-        """Run our own command line on this machine."""
+        """Run the firstbyte command line on this machine; return its output."""
         return self.here(sys.executable, "-m", "firstbyte", *arguments, timeout=timeout)
 
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """Give the lab, up and healthy, with the host ``lab`` in addition."""
+    """Yield a lab that is running and healthy, including the host ``lab``."""
     try:
         found = choose(Topology.load(find_project()))
     except LabError as error:
@@ -90,13 +93,13 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def shell(lab: Lab) -> Shell:
-    """Give a way to run programs in and around the lab."""
+    """Return a `Shell` for the lab."""
     return Shell(lab)
 
 
 @pytest.fixture(scope="session")
 def root_pem(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Give the path of the lab's root certificate on this machine, fetched with the README's command."""
+    """Return the path of a copy of the lab's root certificate on this machine, fetched with the README's command."""
     answer = shell.firstbyte("pki", "root")
     assert answer.code == 0, answer.err
     path = tmp_path_factory.mktemp("trust") / "root.pem"

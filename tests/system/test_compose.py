@@ -1,4 +1,4 @@
-"""`docker compose` and `firstbyte` as a reader types them: up with every profile, up again, a host paused, two labs."""
+"""Tests for `docker compose` and `firstbyte`: start with all profiles, repeated start, paused host, two labs."""
 
 import hashlib
 import re
@@ -16,13 +16,13 @@ PROFILES = [(), ("tools",), ("load",), ("tools", "load")]
 
 @pytest.fixture
 def engine(lab: Lab) -> None:
-    """Skip where the lab runs without an engine: these commands are Docker's own."""
+    """Skip the test unless the lab runs on Docker, because these commands need a Docker engine."""
     if lab.runtime != "docker":
         pytest.skip(f"the lab runs on {lab.runtime}")
 
 
 def compose_of(shell: Shell) -> tuple[str, ...]:
-    """Return the beginning of a command of Compose for the lab."""
+    """Return the `docker compose` command prefix for the lab."""
     return ("docker", "compose", "--project-directory", str(shell.lab.topology.project))
 
 
@@ -76,7 +76,7 @@ def test_up_rebuilds_the_image_of_the_service_lab(shell: Shell) -> None:
 
 @pytest.mark.usefixtures("engine")
 def test_a_second_up_recreates_no_container(shell: Shell) -> None:
-    """Whatever the profiles and their order, and although it builds the images again."""
+    """Run `up` with several profiles in different orders; it builds the images again, but no container may change."""
     project = compose_of(shell)
 
     def containers() -> set[str]:
@@ -110,7 +110,8 @@ def test_a_container_that_docker_run_starts_from_our_image_is_no_host(shell: She
     assert started.code == 0, started.err
     try:
         assert {s.name: s.state for s in shell.lab.status()} == before
-        assert builder == "ceremony"  # it carries the label of a host that has exited
+        # every build carries the label of the same service, although its container has exited
+        assert builder == "ceremony"
         assert before["ceremony"] == "exited"
     finally:
         shell.here("docker", "rm", "-f", started.out.strip())
@@ -125,7 +126,7 @@ def test_a_host_is_healthy_again_soon_after_it_was_paused(shell: Shell) -> None:
         assert re.search(rf"{host} +paused", paused.out), paused.out
     finally:
         shell.lab.unpause(host)
-    if shell.lab.runtime == "docker":  # which does not check it again for five minutes
+    if shell.lab.runtime == "docker":  # Docker would not check the host again for five minutes
         name = f"{shell.lab.topology.name}-{host}-1"
         assert shell.here("docker", "inspect", "-f", "{{.State.Health.Status}}", name).out.strip() == "unhealthy"
     assert comes_true(lambda: shell.firstbyte("status").code == 0, 20), shell.firstbyte("status").out

@@ -1,7 +1,7 @@
-"""Experiments on the running lab, in their quick form: two scenarios and two drills in each runtime, and their controls.
+"""Tests that run experiments on the lab in quick mode: two scenarios and two drills in each runtime, with controls.
 
-On a busy machine a run may be `invalid` (exit code 4).  It is repeated, and after `TRIES` runs the test is skipped with the
-reason.
+On a busy machine a run may be `invalid` (exit code 4).  Such a run is repeated; after `TRIES` invalid runs, the test is
+skipped with the reason.
 """
 
 import json
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.system
 
 INVALID = 4
 TRIES = 3
-#: Experiments that must pass, and in which runtime (None: in both).  A later test runs `resolution`, and test_readme runs
-#: `handshake` and `renewal-under-load`, the latter also with its control.
+#: Experiments that must pass, and the runtime for each (None: both).  `resolution` has a separate test below;
+#: test_readme covers `handshake` and `renewal-under-load`, the latter including its control.
 PASSING = [
     (("run", "time-wait"), None),
     (("drill", "broken-material"), "docker"),
@@ -27,7 +27,7 @@ CONTROLS = [("run", "time-wait")]
 
 
 def conduct(shell: Shell, *words: str) -> tuple[Answer, dict[str, object]]:
-    """Run one experiment, and repeat it while it is invalid; skip the test if it stays so."""
+    """Run one experiment, and repeat it while it is invalid; skip the test after the last invalid run."""
     for _ in range(TRIES):
         answer = shell.firstbyte(*words, "--quick", "--json", timeout=300)
         if answer.code != INVALID:

@@ -1,4 +1,4 @@
-"""What the threat model promises of every host, read from the kernel rather than from the compose file."""
+"""Tests for the threat model's guarantees about every host, read from the kernel rather than from the compose file."""
 
 import pytest
 
@@ -13,13 +13,19 @@ NONE = "0" * 16
 
 
 def unprivileged(shell: Shell) -> dict[str, str]:
-    """Return what /proc must say: without Docker the uid stays ours where nobody else could read the interpreter."""
+    """Return the expected /proc/PID/status fields of an unprivileged process.
+
+    Without Docker, the uid may be the current user's, if no other user can read the Python interpreter.
+    """
     uid = 1000 if shell.lab.runtime == "docker" else user_of_services(shell.lab.topology.project)
     return {"Uid": " ".join([str(uid)] * 4), "CapEff": NONE, "CapBnd": NONE, "NoNewPrivs": "1"}
 
 
 def processes(shell: Shell, host: str) -> dict[int, dict[str, str]]:
-    """Return /proc/PID/status by PID of PID 1 and all below it; health probes and our own look are not of that tree."""
+    """Return the /proc/PID/status fields of PID 1 and its descendants, by PID.
+
+    Health probes and this function's own shell are not descendants of PID 1, so they are not included.
+    """
     script = "for p in /proc/[0-9]*; do echo; cat $p/status 2>/dev/null; done"
     every: dict[int, dict[str, str]] = {}
     for block in shell.on(host, "sh", "-c", script).out.split("\n\n"):
@@ -28,7 +34,7 @@ def processes(shell: Shell, host: str) -> dict[int, dict[str, str]]:
         if "Pid" in fields:
             every[int(fields["Pid"])] = fields
     tree = {1}
-    for pid in sorted(every):  # a parent is older than its children
+    for pid in sorted(every):  # ascending order visits parents before children, because a parent has a lower PID
         if int(every[pid]["PPid"]) in tree:
             tree.add(pid)
     return {pid: every[pid] for pid in tree}

@@ -1,4 +1,4 @@
-"""openssl and curl verify the chains that our CA issued and our edges present."""
+"""Tests in which openssl and curl verify the certificate chains that the CA issued and the edges present."""
 
 import re
 from pathlib import Path
@@ -46,7 +46,8 @@ def test_openssl_refuses_the_edge_under_another_name(shell: Shell) -> None:
 def test_an_origin_rejects_a_client_without_a_certificate(shell: Shell) -> None:
     command = f"printf 'GET /whoami HTTP/1.1\\r\\nHost: catalog-1.example.com\\r\\n\\r\\n' | openssl s_client -quiet -connect catalog-1.example.com:8443 -CAfile {TRUST} -ign_eof"
     answer = shell.on("lab", "sh", "-c", command)
-    # asyncio closes without the alert of RFC 8446 section 4.4.2.4, so only the missing answer can be checked.
+    # Only the missing response can be checked, because asyncio closes the connection without the alert of RFC 8446
+    # section 4.4.2.4.
     assert answer.code != 0
     assert answer.out == ""
 
@@ -72,7 +73,7 @@ def test_curls_phases_agree_with_our_own(shell: Shell) -> None:
     shell.on("lab", "dig", "+short", "www.example.com")
     once = ["curl", "-sS", "--cacert", TRUST, "-o", "/dev/null", "-w", form, "https://www.example.com/"]
     theirs, ours = [], []
-    for _ in range(5):  # other programs only add time, so the minimum of each phase is its cost
+    for _ in range(5):  # use the minimum of each phase, because other programs can only slow a request down
         name, connect, tls, _first = map(float, shell.on("lab", *once).out.split())
         theirs.append({"connect": 1000 * (connect - name), "tls": 1000 * (tls - connect)})
         body = {"url": "https://www.example.com/", "warm": True}

@@ -1,4 +1,4 @@
-"""The locustfile inside the lab's network, with the lab's names, certificates and round trips."""
+"""Tests for the locustfile inside the lab's network, with the lab's names, certificates and round-trip times."""
 
 import json
 
@@ -8,7 +8,7 @@ from tests.system.conftest import Shell
 
 pytestmark = pytest.mark.system
 
-#: Arguments of Locust for the near edge, and for the far one, 120 ms away.
+#: Locust arguments for the near edge, and for the far edge with a round-trip time of 120 ms.
 RUN = (
     "env",
     "HOME=/tmp",
@@ -27,7 +27,7 @@ RUN = (
 
 
 def entries(shell: Shell, *more: str) -> dict[tuple[str, str], dict[str, float]]:
-    """Run Locust on the host ``lab``; return its statistics by type and name."""
+    """Run Locust on the host ``lab``; return its statistics by (request type, name)."""
     if shell.on("lab", "test", "-e", "/opt/locustfile.py").code:
         pytest.skip("without an image Locust runs from the checkout, which tests/swarm covers")
     answer = shell.on("lab", *RUN, *more)
@@ -44,5 +44,5 @@ def test_every_class_of_user_is_served_by_the_near_edge(shell: Shell) -> None:
 
 def test_phases_are_the_round_trips_of_the_far_link(shell: Shell) -> None:
     found = entries(shell, "-u", "4", "--host", "https://far.example.com", "--paths", "/items", "FreshUser")
-    for phase in ("connect", "tls"):  # one round trip of 120 ms each, for TCP and for TLS 1.3
+    for phase in ("connect", "tls"):  # one round trip of 120 ms for each: TCP handshake, TLS 1.3 handshake
         assert 119 <= found[phase, "/items (fresh)"]["min_response_time"] <= 145

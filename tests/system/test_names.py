@@ -1,4 +1,4 @@
-"""dig and unbound ask the lab's name servers and agree with our resolver and our stub."""
+"""Tests that dig and unbound get the same results from the lab's name servers as our resolver and stub."""
 
 import re
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.system
 
 RESOLVER, NS1, ROOT_A = "198.19.2.53", "198.19.20.53", "198.19.10.53"
 
-#: (name, type, lines that `dig +short` must print, in any order)
+#: Queries and expected results: (name, type, lines that `dig +short` must print, in any order).
 ANSWERS = [
     ("www.example.com", "A", {"198.19.20.10"}),
     ("far.example.com", "A", {"198.19.30.10"}),
@@ -25,7 +25,7 @@ ANSWERS = [
     ("sport.news.example.com", "A", {"news.example.com.", "198.19.20.31"}),
     ("a.gtld-servers.test", "A", {"198.19.12.53"}),
 ]
-#: (name, type, rcode, flag that must be set)
+#: Queries and expected headers: (name, type, rcode, flag that must be set).
 STATUS = [
     ("www.example.com", "A", "NOERROR", "ra"),
     ("nosuch.example.com", "A", "NXDOMAIN", "ra"),
@@ -37,7 +37,7 @@ STATUS = [
 
 
 def answers(answer: Answer) -> list[str]:
-    """Return the answers of ``dig +short``, without its messages about retries."""
+    """Return the records that ``dig +short`` printed, without its messages about retries."""
     return [line for line in answer.lines if not line.startswith(";")]
 
 

@@ -1,4 +1,4 @@
-"""The running lab exports what the alerts and the dashboard of `lab/observability` ask for."""
+"""Test that the running lab exports every metric that the alerts and dashboard in `lab/observability` query."""
 
 import pytest
 

@@ -1,7 +1,7 @@
-"""Each host is killed in turn under light load: the console reports it, the lab recovers, and no request is lost.
+"""Tests that kill each host in turn under light load: the console reports it, the lab recovers, no request is lost.
 
-The load comes from this machine through published ports: ten HTTPS requests and ten DNS queries per second.  A host recovers
-while the next one is already down, so that all eighteen take about a minute and a half.
+The load comes from this machine through published ports: ten HTTPS requests and ten DNS queries per second.  Each host
+recovers while the next one is already down, so that all eighteen hosts take only about 90 seconds.
 """
 
 import http.client
@@ -28,19 +28,19 @@ T = TypeVar("T")
 CONSOLE = "http://127.0.0.1:8080"
 EDGE, RESOLVER = ("127.0.0.1", 8443), ("127.0.0.1", 5300)
 NAME = "www.example.com"
-#: Seconds for the console to report a failure: two polls, 2 s apart, each with its time-out.
+#: Time-out in seconds for the console to report a failure: two polls, 2 s apart, each with its own time-out.
 NOTICED = 30.0
-#: Seconds from the start of a host until the console shows it as healthy.
+#: Time-out in seconds from the start of a host until the console shows it as healthy.
 RECOVERED = 60.0
-#: Seconds after the start of a host in which requests may still fail.
+#: Time in seconds after the start of a host during which requests may still fail.
 COMING_BACK = 20.0
-#: Seconds between two requests of the load.
+#: Interval between two requests of the load, in seconds.
 PAUSE = 0.1
-#: Seconds that a request may take while the edge skips a dead origin.
+#: Time-out for one request in seconds, which must be long enough for the edge to skip a dead origin.
 PATIENCE = 8.0
-#: Kinds of requests that may fail while a host is down; for any other host, none may.
+#: Request kinds that may fail while a given host is down; for all other hosts, no request may fail.
 COSTS = {"edge": {"https"}, "resolver": {"dns"}}
-#: Order of kills.  Neighbours do not depend on each other; `wan` and `console` are killed in tests of their own.
+#: Order of kills, in which no host depends on its neighbours; `wan` and `console` have separate tests.
 IN_TURN = (
     "ns1", "catalog-1", "root-a", "edge", "tld-test", "catalog-3", "resolver", "news", "root-b", "catalog-2",
     "ns2", "edge-far", "tld-com", "client", "ns-news", "ca",
@@ -49,7 +49,7 @@ IN_TURN = (
 
 @dataclass(slots=True)
 class Outcome:
-    """One request of the load."""
+    """Result of one request of the load."""
 
     kind: str
     began: float
@@ -58,7 +58,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Load:
-    """Sends requests to the edge and the resolver, in two threads, until it is stopped."""
+    """Load generator: sends requests to the edge and the resolver, in two threads, until it is stopped."""
 
     root_pem: str
     outcomes: list[Outcome] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Load:
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Start the load."""
         context = ssl.create_default_context(cafile=self.root_pem)
         for kind, ask in (("https", lambda: fetch(context)), ("dns", query_from_a_new_port)):
             self._threads.append(threading.Thread(target=self._run, args=(kind, ask), daemon=True))
@@ -74,7 +74,7 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
+        """Stop the load."""
         self._over.set()
         for thread in self._threads:
             thread.join(PATIENCE + 1)
@@ -89,12 +89,12 @@ class Load:
             self.outcomes.append(outcome)
 
     def served(self, since: float) -> bool:
-        """Return whether at least one request of each kind that began after *since* was answered."""
+        """Return whether at least one request of each kind that began after *since* has succeeded."""
         return {o.kind for o in self.outcomes if not o.error and o.began > since} == {"https", "dns"}
 
 
 def fetch(context: ssl.SSLContext) -> None:
-    """Fetch one item from the edge and verify its certificate."""
+    """Fetch one item from the edge, with verification of the edge's certificate."""
     connection = http.client.HTTPSConnection(NAME, context=context, timeout=PATIENCE)
     raw = socket.create_connection(EDGE, PATIENCE)
     try:
@@ -116,7 +116,7 @@ def query_from_a_new_port() -> None:
 
 
 def question(sock: socket.socket) -> None:
-    """Query the resolver for the edge's address."""
+    """Query the resolver for the address of the edge."""
     sock.settimeout(PATIENCE)
     asked = DNSRecord.question(NAME)
     sock.sendto(bytes(asked.pack()), RESOLVER)
@@ -136,13 +136,14 @@ def statuses(state: dict[str, Any]) -> dict[str, str]:
 
 
 def wait_for(what: str, seconds: float, found: Callable[[], T | None]) -> tuple[float, T]:
-    """Poll *found* until its result is true; return the seconds that took, and the result.
+    """Poll *found* until its result is true; return the elapsed seconds and the result.
 
-    Fails the test with *what* after *seconds*.
+    Fails the test with the message *what* after *seconds*.
     """
     began = time.monotonic()
     while True:
-        waited, last = time.monotonic() - began, ""  # read before the poll, so that a last poll happens at the deadline
+        # measured before the poll, so that one more poll happens at the deadline
+        waited, last = time.monotonic() - began, ""
         try:
             if it := found():
                 return waited, it
@@ -150,7 +151,7 @@ def wait_for(what: str, seconds: float, found: Callable[[], T | None]) -> tuple[
             last = f" ({error})"
         if waited > seconds:
             pytest.fail(f"{what}: not within {seconds:.0f} s{last}")
-        time.sleep(0.2)  # polls the lab
+        time.sleep(0.2)  # polling interval
 
 
 def is_healthy(host: str) -> bool:
@@ -162,25 +163,25 @@ def all_healthy() -> bool:
 
 
 def alarm_of(host: str) -> dict[str, Any] | None:
-    """Return the console's alarm that names *host*, or None."""
+    """Return the console's alarm for *host*; None if there is none."""
     alarms = console_state()["alarms"]
     return next((alarm for alarm in alarms if host in alarm["subject"].replace(",", "").split()), None)
 
 
 def state_without_router() -> dict[str, Any] | None:
-    """Return the console's state if it reports that the router is down, else None."""
+    """Return the console's state if it reports the router as down; otherwise None."""
     state = console_state()
     return state if "The router is down" in state["verdict"]["text"] else None
 
 
 @pytest.fixture(scope="module")
 def load(root_pem: str, lab: DockerLab) -> Iterator[Load]:
-    """Run the load during all tests of this file, on a healthy lab."""
+    """Yield a load that runs during all tests of this file, on a lab that is healthy at the start."""
     wait_for("the lab is healthy before the first kill", 30, all_healthy)
     with Load(root_pem) as running:
         wait_for("the load is served", 10, lambda: running.served(0))
         yield running
-    # Start hosts that a failed test left down.
+    # Restart hosts that a failed test left stopped.
     for host in lab.status():
         if host.state == "exited" and host.name in {declared.name for declared in lab.topology.always}:
             lab.start(host.name)
@@ -225,7 +226,7 @@ def test_every_host_in_turn(load: Load, lab: DockerLab) -> None:
         f"{outcome.kind} at {outcome.began:.1f}: {outcome.error}"
         for outcome in load.outcomes
         if outcome.error
-        and outcome.began >= began  # kills of other tests do not count
+        and outcome.began >= began  # ignore failures from other tests' kills
         and not any(
             killed - PATIENCE <= outcome.began <= until
             for host, (killed, until) in dead.items()
@@ -269,7 +270,7 @@ def test_a_certificate_that_the_ca_acknowledged_survives_a_crash_of_the_ca(shell
     )
     after = {entry["serial"] for entry in lab.call("ca", "GET", "/admin/certificates")["certificates"]}
     assert after >= before | {serial}
-    # The ACME account of `news` still works: it renews again.
+    # Check that the ACME account of `news` is still valid, through another renewal.
     lab.call("news", "POST", "/admin/renew", timeout=30)
     assert lab.call("news", "GET", "/admin/certificate")["serial"] != serial
     assert shell.on("lab", "curl", "-sS", "--cacert", "/srv/trust/root.pem", "https://news.example.com/news").code == 0

@@ -1,4 +1,4 @@
-"""Every command of the README works as it stands there, and prints what the README shows."""
+"""Tests that run every command of the README unchanged and compare its output with the README."""
 
 import re
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from tests.readme import ELSEWHERE, README, Command, commands, words
 from tests.system.conftest import Shell
 
 COMMANDS = commands(README.read_text(encoding="utf-8"))
-#: Seconds for one command; the longest is an experiment that runs twice.
+#: Time-out for one command in seconds; the longest command runs an experiment twice.
 TIMEOUT = 400.0
-#: Exit code of an experiment on a machine that was too busy, and how often it is tried.
+#: Exit code of an experiment that is invalid because the machine was too busy, and maximum number of tries.
 INVALID, TRIES = 4, 3
 
 
@@ -42,7 +42,10 @@ def test_commands_are_translated_for_network_namespaces() -> None:
 
 @pytest.fixture(scope="module")
 def lab_of_a_reader(shell: Shell) -> Iterator[Shell]:
-    """Give the lab; remove what the commands leave: a file, and, with Docker, a container of their own and Locust."""
+    """Yield a shell for the lab.
+
+    Afterwards, remove what the commands created: a file and, with Docker, their own container and Locust.
+    """
     yield shell
     (ROOT / "root.pem").unlink(missing_ok=True)
     if shell.lab.runtime == "docker":

@@ -1,4 +1,4 @@
-"""Round trips are whole numbers, both as the slope of the time to first byte and counted in a capture."""
+"""Tests that a request costs a whole number of round trips, by the slope of its latency and in a capture."""
 
 import json
 import subprocess
@@ -12,14 +12,14 @@ from tests.system.conftest import Shell
 
 pytestmark = pytest.mark.system
 
-#: Round-trip times from the clients' region (lab/etc/links.toml), milliseconds.
+#: Round-trip times from the clients' region to the near and the far edge, in milliseconds (lab/etc/links.toml).
 NEAR, FAR = 20.0, 120.0
-#: Traces per link.  Other programs only add time, so the fastest one is closest to the cost of the link.
+#: Number of traces per link; the fastest one is used, because other programs can only slow a request down.
 REPEATS = 5
 
 
 def warm(shell: Shell, url: str, **options: Any) -> dict[str, Any]:
-    """Trace *url*; return its warm request: name and edge pool are warm, the connection is new."""
+    """Trace *url*; return its warm request: cached name and warm upstream pool at the edge, but a new connection."""
     found = shell.lab.call("client", "POST", "/admin/trace", {"url": url, **options}, timeout=60.0)["warm"]
     assert isinstance(found, dict)
     return found
@@ -78,7 +78,7 @@ def test_tshark_decrypts_the_capture_and_counts_the_same_round_trips(shell: Shel
 
 
 def test_tcp_states_derived_from_segments_agree_with_the_kernel(shell: Shell) -> None:
-    # The far link: the kernel's state is read within one round trip of the call that changes it.
+    # Use the far link, so that the kernel's state is read within one round trip after the call that changes it.
     found = shell.lab.call(
         "client", "POST", "/admin/trace", {"url": "https://far.example.com/", "packets": True}, timeout=60.0
     )
@@ -120,7 +120,7 @@ def test_a_url_that_fails_gets_one_clear_line(shell: Shell, url: str, code: int,
 
 
 def tshark(pcap: Path, keys: Path, only: str, *fields: str) -> list[list[str]]:
-    """Return *fields* of the packets that pass the display filter *only*, decrypted with the key log."""
+    """Return *fields* of the packets that match the display filter *only*, decrypted with the key log."""
     command = [*judges.command("tshark"), "-r", str(pcap), "-o", f"tls.keylog_file:{keys}", "-Y", only, "-T", "fields"]
     done = subprocess.run(
         [*command, *(f"-e{field}" for field in fields)], check=True, capture_output=True, text=True, timeout=60

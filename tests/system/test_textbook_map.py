@@ -1,4 +1,4 @@
-"""Every command in docs/textbook-map.md exists and shows the evidence that its row names."""
+"""Tests that every command in docs/textbook-map.md exists and prints the evidence that its row names."""
 
 import re
 import shlex
@@ -10,13 +10,13 @@ import pytest
 from tests.system.conftest import Shell
 
 MAP = Path(__file__).parents[2] / "docs" / "textbook-map.md"
-#: Experiments take long and have their own tests: here they only have to exist.
+#: Commands whose experiments only have to exist here, because they take long and have separate tests.
 LISTED = ("run", "drill")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One mechanism of the textbook."""
+    """One row of the textbook map: a mechanism of the textbook."""
 
     mechanism: str
     words: tuple[str, ...]
@@ -24,7 +24,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """Return the rows of all tables."""
+    """Return the rows of all tables in the textbook map."""
     found = []
     for line in MAP.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]

@@ -1,4 +1,4 @@
-"""A second lab on the same machine, with its own name, addresses and ports; and what a cut-off `docker compose run` leaves."""
+"""Tests for a second lab on the same machine, and for cleanup after an interrupted `docker compose run`."""
 
 import json
 import os
@@ -24,7 +24,7 @@ URL = "https://www.example.com/"
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """The command line of a lab that shares nothing with the first but the images."""
+    """Command line for a second lab that shares only the images with the first one."""
 
     lab: Lab
     variables: dict[str, str]
@@ -37,7 +37,7 @@ class Second:
         return self.run(sys.executable, "-m", "firstbyte", *arguments)
 
     def left(self) -> list[str]:
-        """Return what is left of it: containers, networks, volumes, or its state folder."""
+        """Return the remaining resources of the second lab: containers, networks and volumes, or the state folder."""
         if self.lab.runtime != "docker":
             state = Path(self.variables["FIRSTBYTE_STATE"])
             return [str(state)] if state.exists() else []
@@ -48,7 +48,7 @@ class Second:
 
 @pytest.fixture
 def second(lab: Lab, tmp_path: Path) -> Iterator[Second]:
-    """Give a second lab that is not up; whatever the test did, it is down afterwards."""
+    """Yield a second lab that is not running; shut it down after the test."""
     ports = {f"FIRSTBYTE_{host}_PORT": str(free_port()) for host in ("CONSOLE", "LOCUST", "EDGE", "RESOLVER")}
     settings = {
         "COMPOSE_PROJECT_NAME": NAME,
@@ -91,7 +91,7 @@ def test_two_labs_run_side_by_side(shell: Shell, second: Second) -> None:
 
 
 def re_predicted(trace: str) -> float:
-    """Return the predicted time to the first byte of the cold request, milliseconds: the links' part of it."""
+    """Return the predicted time to first byte of the cold request in milliseconds, which depends only on the links."""
     return float(trace.partition("predicted ")[2].split()[0])
 
 

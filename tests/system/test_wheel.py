@@ -1,4 +1,4 @@
-"""The wheel works by itself: installed somewhere else, it starts the lab in network namespaces, without a checkout."""
+"""Test that an installed wheel starts the lab in network namespaces without a checkout."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.system
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """Build the wheel and install it into a fresh environment that sees the libraries of this one; return its folder."""
+    """Build the wheel and install it to a new virtual environment with this one's libraries; return its folder."""
     try:
         require_machine(compose.load(find_project() / "docker-compose.yml"))
     except EngineError as error:
@@ -49,7 +49,7 @@ def installed(tmp_path: Path) -> Path:
     [packages] = (venv / "lib").glob("python3*/site-packages")
     (packages / "libraries.pth").write_text(
         sysconfig.get_path("purelib") + "\n"
-    )  # .pth files in there are not followed
+    )  # Python ignores .pth files inside a folder added in this way, so the checkout stays invisible
     return venv
 
 

@@ -1,4 +1,4 @@
-"""Independent programs measure the same phases as `trace` and get the same figures."""
+"""Tests that independent programs and `trace` measure the same duration for each phase."""
 
 import contextlib
 import json
@@ -14,20 +14,20 @@ pytestmark = pytest.mark.system
 TRUST = "/srv/trust/root.pem"
 EDGE = "198.19.20.10:443"
 RESOLVER = "198.19.2.53"
-#: Relative difference at which two measurements still agree.
+#: Maximum relative difference between two measurements that agree.
 CLOSE = 0.05
-#: Round-trip time during these tests, milliseconds.  Each program adds overhead of its own; on a long link it is a small
-#: share of the total.
+#: Round-trip time during these tests, in milliseconds.  It is long, so that the overhead of each program is only a
+#: small share of the total.
 LONG = 120.0
-#: Measurements per figure.  Other programs only add time, so the minimum is closest to the cost.
+#: Number of measurements per value; the minimum is used, because other programs can only slow a request down.
 REPEATS = 4
-#: Seconds of one run of `openssl s_time`.
+#: Duration of one run of `openssl s_time`, in seconds.
 SECONDS = 3
 
 
 @pytest.fixture(scope="module", autouse=True)
 def long_way(shell: Shell) -> Iterator[None]:
-    """Make the links from the clients to the near data centre and to the resolver long."""
+    """Increase the round-trip time of the links from the clients to the near data centre and to the resolver."""
     with contextlib.ExitStack() as undo:
         for region in ("near", "isp"):
             undo.callback(shell.lab.call, "wan", "DELETE", f"/admin/links/access/{region}")
@@ -36,7 +36,7 @@ def long_way(shell: Shell) -> Iterator[None]:
 
 
 def phases(shell: Shell, version: str) -> dict[str, float]:
-    """Return the duration of each phase of a new connection by our own trace, milliseconds; the minimum of several."""
+    """Return the duration of each phase of a new connection in milliseconds: the minimum of several traces."""
     body = {"url": "https://www.example.com/whoami", "tls": version, "warm": True, "resume": False}
     measured = []
     for _ in range(REPEATS):
@@ -48,13 +48,13 @@ def phases(shell: Shell, version: str) -> dict[str, float]:
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_openssl_s_time_needs_as_long_per_connection_as_our_phases(shell: Shell, version: str) -> None:
     flag = f"-tls{version.replace('.', '_')}"
-    # s_time counts whole seconds, so the shell measures; that includes about 10 ms of program start.
+    # The shell measures the time, because s_time only reports whole seconds; this adds about 10 ms of program start.
     script = (
         f"a=$(date +%s%N); openssl s_time -connect {EDGE} -new {flag} -time {SECONDS} -www /whoami -CAfile {TRUST} -verify 3;"
         " b=$(date +%s%N); echo took $((b - a))"
     )
     theirs, ours = float("inf"), float("inf")
-    for _ in range(3):  # a busy machine may delay either of them
+    for _ in range(3):  # retry, because a busy machine may delay either measurement
         for _ in range(REPEATS):
             answer = shell.on("lab", "sh", "-c", script)
             match = re.search(r"(\d+) connections in \d+ real seconds.*took (\d+)", answer.out, re.DOTALL)
@@ -99,7 +99,7 @@ def test_dnsperf_measures_the_same_latency_as_our_stub(shell: Shell) -> None:
     name = "www.example.com"
     theirs = []
     for _ in range(REPEATS):
-        # One query at a time; the resolver answers all but the first from its cache.
+        # dnsperf sends one query at a time; the resolver has the name in its cache after the first one.
         script = f"yes {name} A | head -n 12 | dnsperf -s {RESOLVER} -q 1 2>&1"
         answer = shell.on("lab", "sh", "-c", script)
         match = re.search(r"Average Latency \(s\):\s+[0-9.]+ \(min ([0-9.]+)", answer.out)
@@ -129,7 +129,8 @@ def test_ss_and_our_metrics_count_the_same_sockets(shell: Shell) -> None:
         match = re.search(r'^firstbyte_sockets\{state="tw"\} ([0-9.]+)', "\n".join(metrics), re.MULTILINE)
         assert match is not None
         ours = float(match[1])
-        # Fetching the metrics may add one socket.  Any other change means that sockets expired meanwhile: try again.
+        # Fetching the metrics may add one TIME_WAIT socket; after any other change, for example expired sockets, try
+        # again.
         if 0 <= kernel[1] - kernel[0] <= 1:
             break
     assert int(theirs) >= 3

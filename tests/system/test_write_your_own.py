@@ -1,4 +1,4 @@
-"""docs/write-your-own.md does what it says: its commands run, and its files make a host and a zone."""
+"""Tests for docs/write-your-own.md: run its commands, and create a host and a zone from its files."""
 
 import re
 import shlex
@@ -19,7 +19,7 @@ GUIDE = (ROOT / "docs/write-your-own.md").read_text(encoding="utf-8")
 
 
 def blocks(section: str, language: str = "") -> list[str]:
-    """Return the fenced blocks of *language* in a section of the guide."""
+    """Return the fenced code blocks in *language* of one section of the guide."""
     text = GUIDE.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     found = [block for named, block in fenced if named == language]
@@ -28,14 +28,14 @@ def blocks(section: str, language: str = "") -> list[str]:
 
 
 def commands(section: str, language: str = "") -> list[tuple[list[str], int]]:
-    """Return the command lines of a section, without `firstbyte`, and the exit code that each one announces."""
+    """Return (arguments, expected exit code) of each firstbyte command in one section of the guide."""
     lines = [line.partition("    #") for block in blocks(section, language) for line in block.splitlines()]
     return [(shlex.split(line)[1:], int(re.findall(r"exits (\d)", note)[0]) if note else 0) for line, _, note in lines]
 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in an empty folder, outside the checkout."""
+    """Change to an empty folder outside the checkout; return its path."""
     monkeypatch.setenv("FIRSTBYTE_PROJECT", str(ROOT))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -74,13 +74,13 @@ def test_a_record_is_added_and_removed(shell: Shell) -> None:
 
 
 def test_a_host_and_a_zone_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: Shell) -> None:
-    """A copy of the lab's files with those of the guide, started as a second lab, in namespaces."""
+    """Start a second lab in network namespaces, from a copy of the lab's files plus the files of the guide."""
     if problem := netns_problem(shell.lab.topology):
         pytest.skip(problem)
     for folder in ("lab/etc", "dns/zones", "loadtest"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
-    compose = re.sub(r"^    ports: .*\n", "", compose, flags=re.MULTILINE)  # the first lab has them
+    compose = re.sub(r"^    ports: .*\n", "", compose, flags=re.MULTILINE)  # the first lab uses the published ports
     compose = compose.replace("services:\n", "services:\n" + blocks("A host", "yaml")[0], 1)
     added = blocks("A zone", "command")[0].strip()
     compose = compose.replace("--zone, example.com.=", f"{added} --zone, example.com.=", 1)
