@@ -54,11 +54,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; return its exit code (see `EXIT_CODES`).
+    """Parse and run one command; return its exit code (see `EXIT_CODES`).
 
     Raises:
-        KeyboardInterrupt: Ctrl-C before there was anything to undo or to keep.
-        SystemExit: 0, after ``--help`` or ``--version``.
+        KeyboardInterrupt: Ctrl-C was pressed before the command had any changes to undo or results to save.
+        SystemExit: the exit code is 0, after ``--help`` or ``--version``.
     """
     words = sys.argv[1:] if argv is None else argv
     ours = words[: words.index("--")] if "--" in words else words

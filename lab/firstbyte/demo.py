@@ -88,7 +88,7 @@ def costs(trace: dict[str, Any], kept: list[archive.StoredRun]) -> Table:
 def _latest(name: str, since: dt.datetime) -> archive.StoredRun | None:
     """Return the latest run of the experiment *name* that began after *since*, ignoring control runs."""
     first = since.strftime(archive.TIME)
-    runs = archive.runs(COPIED)  # newest first
+    runs = archive.runs(COPIED)  # sorted from newest to oldest
     return next((each for each in runs if each.name == name and each.time >= first and not each.body.get("control")), None)  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """``firstbyte doctor``: check whether this machine can run a lab and measure in it; also check a running lab's links.
 
-Exit codes: 0 fit, perhaps with limits · 1 at least one check found the machine unfit · 3 no runtime works.
+Exit codes: 0 the machine is fit, possibly with limitations · 1 at least one check failed · 3 no runtime works.
 """
 
 import argparse

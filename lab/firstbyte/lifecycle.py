@@ -1,6 +1,6 @@
 """Commands that start, stop and inspect the lab and its hosts.
 
-``up``, ``down``, ``status``, ``logs``, ``exec``, and ``stop|start|restart|kill|pause|unpause``.
+The commands are ``up``, ``down``, ``status``, ``logs``, ``exec``, and ``stop|start|restart|kill|pause|unpause``.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def tail(text: str) -> str:
 
 
 def logs(args: argparse.Namespace) -> int:
-    """Print the logs of hosts."""
+    """Print the logs of the hosts in ``args`` (all hosts if none is named)."""
     with where.outside("logs") as lab:
         return lab.logs(args.host, follow=args.follow, tail=args.tail)
 

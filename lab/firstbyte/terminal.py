@@ -28,9 +28,8 @@ def prepare(*, ascii_only: bool = False) -> None:
     """Make standard output and standard error accept every character that we print.
 
     Args:
-        ascii_only: restrict output to ASCII.  This is also the case with ``LC_ALL=C`` (for which Python would use
-            UTF-8)
-            and if the stream's encoding, for example from ``PYTHONIOENCODING``, lacks arrows or bars.
+        ascii_only: restrict output to ASCII.  Output is also restricted with ``LC_ALL=C`` (for which Python would use
+            UTF-8), and if the stream's encoding, for example from ``PYTHONIOENCODING``, lacks arrows or bars.
     """
     codecs.register_error(HANDLER, _replace)
     ascii_only = ascii_only or is_ascii()

@@ -75,8 +75,7 @@ def spawn(
         around: settings shared by all hosts of the lab.
         interface: the host's address; None for loopback only.
         plug: called with the host's PID and a descriptor of its network namespace as soon as both exist; connects the
-            host
-            to the bridge and limits its resources.
+            host to the bridge and limits its resources.
         arguments: replacement for the service's `command`.
         streams: descriptors for standard input, output and error.
 

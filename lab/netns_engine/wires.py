@@ -82,8 +82,7 @@ def set_sysctls(sysctls: tuple[tuple[str, str], ...], *, known: bool = False) ->
     Args:
         sysctls: (key, value) pairs.
         known: `DEVICE` already exists.  Keys for the ``default`` device are then written for `DEVICE` instead, because
-            a
-            device copies the defaults only when it is created.
+            a device copies the defaults only when it is created.
 
     Raises:
         OSError: /proc/sys is read-only, or the kernel does not have the setting.
