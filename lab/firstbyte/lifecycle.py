@@ -108,7 +108,7 @@ def logs(args: argparse.Namespace) -> int:
 
 
 def exec_(args: argparse.Namespace) -> int:
-    """Run a command on a host."""
+    """Run a command on a host; return the command's exit code."""
     if not args.cmd:
         print("firstbyte exec: error: expected a command after the host: firstbyte exec HOST -- CMD", file=sys.stderr)
         return 2

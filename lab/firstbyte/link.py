@@ -102,7 +102,7 @@ def _grouped(answer: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]
     """Yield (region, other region, settings), grouped by region.
 
     If both directions of a link have the same settings, they are one entry.  If all remaining links of a region have
-    the same settings, they are also one entry, with "the rest" as the other region.
+    the same settings, they are also one entry, with "all others" or "the rest" as the other region.
     """
     ways = {(each.pop("from"), each.pop("to")): each for each in map(dict, answer["links"])}
     left = [name for name in answer["regions"] if any(name in way for way in ways)]

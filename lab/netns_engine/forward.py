@@ -20,7 +20,7 @@ CHUNK, IDLE, MAX_CLIENTS = 64 * 1024, 30.0, 512
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One published port."""
+    """One published port, with its listening socket."""
 
     listener: socket.socket
     host: str
@@ -81,7 +81,7 @@ async def _copy(source: socket.socket, sink: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     while data := await loop.sock_recv(source, CHUNK):
         await loop.sock_sendall(sink, data)
-    with contextlib.suppress(OSError):  # the connection may already be closed
+    with contextlib.suppress(OSError):  # shutdown fails if the connection is already closed
         sink.shutdown(socket.SHUT_WR)
 
 

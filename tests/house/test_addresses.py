@@ -158,7 +158,8 @@ def test_the_prefix_occurs_in_configuration_files_as_an_address_only(
             assert wrong == [], path
             assert (copy.count("10.77"), "198.19" in copy) == (text.count("10.77") + len(found), False), path
             changed += bool(found)
-    assert changed == 10  # five zones, root.hints, host.sh, hosts.toml, links.toml, resolv.conf
+    # number of changed files: five zones, root.hints, host.sh, hosts.toml, links.toml, resolv.conf
+    assert changed == 10
     assert lab_address("20.10") == "10.77.20.10"
 
 

@@ -213,7 +213,7 @@ def _ports(lab: NetnsLab) -> tuple[compose.Port, ...]:
     return compose.load(lab.topology.project / "docker-compose.yml").service("root-a").ports
 
 
-# --- faults of a host -------------------------------------------------------------------------------------------------
+# --- host faults ------------------------------------------------------------------------------------------------------
 
 
 def test_a_killed_host_stays_down_until_it_is_started(small: NetnsLab) -> None:
@@ -265,7 +265,7 @@ def test_stopping_lets_a_host_drain(small: NetnsLab, capsys: pytest.CaptureFixtu
     assert '"event": "stopping"' in capsys.readouterr().out
 
 
-# --- host faults ------------------------------------------------------------------------------------------------------
+# --- start, shutdown and leftovers ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("round_", range(3))

@@ -67,7 +67,7 @@ class MyDrill(Drill[Parameters]):
     def judge(self, run: Run, stage: Rehearsal) -> None:
         """Compare measurements with predictions; after Ctrl-C, the measurements may be incomplete."""
         stage.gates(self.began)  # gates: the load ran as planned, and no request was lost before the first renewal
-        self.check_nothing_lost(run, stage)  # adds the row and the check "requests lost"
+        self.check_nothing_lost(run, stage)  # also adds the row and the check "requests lost" to the result
         wanted, seen = self.p.renewals + 1, len(stage.seen())
         run.findings.row("certificates seen", seen)
         run.findings.check("certificates seen", str(wanted), str(seen), seen == wanted)
