@@ -1,7 +1,7 @@
-"""The wide-area network of the lab: a user-space router on a TUN device that delays, paces, drops and corrupts packets.
+"""Wide-area network emulator: a user-space router on a TUN device that delays, paces, drops and corrupts packets.
 
-`link`, `damage`, `drops` and `network` are the sans-IO core, `links` reads the links file, `router` moves the packets,
-and `admin` and `captures` are the admin API.
+`link`, `damage`, `drops` and `network` are the sans-IO core.  `links` parses the links file, `router` moves packets
+between the core and the device, and `admin` and `captures` implement the admin API.
 """
 
 from wan.errors import LinksFileError, SettingError, TunError, UnknownLinkError, WanError

@@ -1,4 +1,4 @@
-"""``python -m wan``: the wide-area network as a service, on an existing TUN device."""
+"""``python -m wan``: run the wide-area network emulator on an existing TUN device."""
 
 import argparse
 import asyncio
@@ -16,16 +16,17 @@ from wan.metrics import LATENESS_BUCKETS
 from wan.network import Network
 from wan.router import Router
 
-#: Seconds before Python switches threads; with the default of 5 ms, rendering metrics would delay packets.
+#: Thread switch interval of the interpreter, in seconds.  With Python's default of 5 ms, rendering metrics would delay
+#: packets.
 SWITCH_INTERVAL = 0.0002
-#: Seconds after SIGTERM in which packets in flight are still delivered.
+#: Time after SIGTERM during which packets in flight are still delivered, in seconds.
 DRAIN = 1.0
 
 logger = log.get("wan")
 
 
 def arguments() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+    """Return the command-line parser."""
     parser = argparse.ArgumentParser(
         prog="wan",
         description="Delay, pace, drop, corrupt and duplicate packets between regions: a user-space router on a TUN device.",
@@ -45,7 +46,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 async def serve(args: argparse.Namespace, network: Network, fd: int) -> int:
-    """Move packets until SIGTERM; return the exit code."""
+    """Route packets until SIGTERM; return the exit code."""
     telemetry = Telemetry("wan")
     loop = asyncio.get_running_loop()
     late = telemetry.metrics.histogram(

@@ -1,4 +1,4 @@
-"""The admin API for links, counters and drop rules; the README lists its requests."""
+"""Admin API for links, counters and drop rules.  The README lists the requests."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from wan.errors import SettingError, UnknownLinkError
 from wan.link import Link
 from wan.router import Router
 
-#: Drop rules at a time; each is compared with every packet.
+#: Maximum number of drop rules at a time; every packet is compared with each rule.
 MAX_RULES = 16
 
 logger = log.get("wan.admin")
@@ -31,10 +31,10 @@ async def perform(router: Router, function: Callable[[], T]) -> T:
 
 
 class Admin:
-    """The admin requests and metrics of one router."""
+    """Admin API handlers and metrics of one router."""
 
     def __init__(self, telemetry: Telemetry, router: Router, device: str | None = None) -> None:
-        """Declare metrics and routes; the counters include the drops of *device*, the TUN device."""
+        """Register metrics and routes; if *device* is given, the counters include drops of that TUN device."""
         self.router, self.network, self.device = router, router.network, device
         metrics.export(telemetry.metrics, self.network, self.counters)
         for method, path, handler in (
@@ -52,7 +52,7 @@ class Admin:
     # --- links ------------------------------------------------------------------------------------------------------
 
     def links(self, _: Request) -> dict[str, Any]:
-        """Return every link and every region."""
+        """Return all links and regions."""
         return {
             "links": self.network.describe(),
             "regions": {name: str(prefix) for name, prefix in self.network.regions.items()},
@@ -60,12 +60,12 @@ class Admin:
         }
 
     async def change(self, request: Request) -> dict[str, Any]:
-        """Change one link, or both directions of a pair."""
+        """Change the settings of one link, or of both directions between two regions."""
         links, body = self._named(request), request.json()
         if not isinstance(body, dict) or not body:
             raise AdminError(400, f'expected a JSON object of settings such as {{"rtt_ms": 80}}, got {body!r}')
         try:
-            # Check both before changing either.
+            # Validate both directions before changing either.
             settings = [link.settings.changed(body) for link in links]
         except SettingError as error:
             raise AdminError(400, str(error)) from None
@@ -80,7 +80,7 @@ class Admin:
         return {"links": self.network.describe(*links)}
 
     async def restore(self, request: Request) -> dict[str, Any]:
-        """Restore the declared settings of a pair."""
+        """Restore the settings from the links file for one pair of regions."""
         links = self._named(request)
         await perform(self.router, lambda: self.network.restore(*links))
         for link in links:
@@ -88,7 +88,7 @@ class Admin:
         return {"links": self.network.describe(*links)}
 
     async def restore_all(self, request: Request) -> dict[str, Any]:
-        """Restore the declared settings of every link."""
+        """Restore the settings from the links file for every link."""
         await perform(self.router, self.network.restore)
         logger.info("links_restored")
         return self.links(request)
@@ -107,7 +107,7 @@ class Admin:
     # --- counters ---------------------------------------------------------------------------------------------------
 
     def counters(self) -> dict[str, Any]:
-        """Return every counter."""
+        """Return all counters of the router."""
         network = self.network
         return {
             "links": [link.counters() for link in network.links.values()],
@@ -123,7 +123,7 @@ class Admin:
     # --- drop rules -------------------------------------------------------------------------------------------------
 
     async def drop(self, request: Request) -> dict[str, Any]:
-        """Add a rule that drops the next matching segments."""
+        """Add a rule that drops the next matching TCP segments."""
         if len(self.network.rules) >= MAX_RULES:
             raise AdminError(409, f"expected at most {MAX_RULES} rules at a time: DELETE /admin/drops")
         try:
@@ -135,11 +135,11 @@ class Admin:
         return self.drops(request)
 
     def drops(self, _: Request) -> dict[str, Any]:
-        """Return every rule with the segments that it dropped."""
+        """Return all drop rules, each with the segments that it has dropped."""
         return {"drops": [rule.as_dict() for rule in self.network.rules]}
 
     async def drops_end(self, request: Request) -> dict[str, Any]:
-        """Remove every rule."""
+        """Remove all drop rules."""
         await perform(self.router, self.network.rules.clear)
         logger.info("drop_rules_removed")
         return self.drops(request)

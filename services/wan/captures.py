@@ -1,6 +1,6 @@
-"""The admin API for captures: IP packets as they enter the network (`pcap`), and Ethernet frames of one host (`frames`).
+"""Admin API for captures: IP packets as they enter the network (`pcap`), and Ethernet frames of one host (`frames`).
 
-One capture of each kind runs at a time; the file of the last one is kept until the next begins.
+At most one capture of each kind runs at a time.  The last capture is kept until the next one starts.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ logger = log.get("wan.captures")
 
 
 class PacketCaptures:
-    """The requests below /admin/pcap."""
+    """Handlers for requests to /admin/pcap."""
 
     def __init__(self, telemetry: Telemetry, router: Router) -> None:
         self.router = router
@@ -31,7 +31,7 @@ class PacketCaptures:
         telemetry.route("DELETE", "/admin/pcap", self.stop)
 
     async def start(self, request: Request) -> dict[str, Any]:
-        """Start a capture; the previous one is discarded."""
+        """Start a packet capture and discard the previous one."""
         body, seconds = _body(request, "filter", '{"seconds": N, "filter": {…}}', pcap.MAX_SECONDS)
         now = time.monotonic_ns()
         if self.capture is not None and self.capture.state(now) == "running":
@@ -47,7 +47,7 @@ class PacketCaptures:
         return capture.as_dict(now)
 
     def get(self, request: Request) -> dict[str, Any] | Response:
-        """Return the last capture, as JSON with the file in base64 or as the file itself."""
+        """Return the last capture: as JSON with the pcap file in base64, or as the pcap file itself."""
         if self.capture is None:
             raise AdminError(404, 'no capture: POST /admin/pcap {"seconds": N} starts one')
         wanted = request.query.get("format", "json")
@@ -59,7 +59,7 @@ class PacketCaptures:
         return {**state, "pcap": base64.b64encode(self.capture.file()).decode()}
 
     def stop(self, _: Request) -> dict[str, Any]:
-        """End the capture; its file is kept until the next one."""
+        """Stop the capture; its file is kept until the next capture starts."""
         if self.capture is None:
             raise AdminError(404, "no capture")
         self.capture.stopped = True
@@ -67,10 +67,10 @@ class PacketCaptures:
 
 
 class FrameCaptures:
-    """The requests below /admin/frames."""
+    """Handlers for requests to /admin/frames."""
 
     def __init__(self, telemetry: Telemetry, tap: frames.Tap | None) -> None:
-        """Declare the routes; without a *tap*, each answers 503."""
+        """Register the routes; if *tap* is None, every request gets status 503."""
         self._tap = tap
         self._end: asyncio.TimerHandle | None = None
         telemetry.route("POST", "/admin/frames", self.start)
@@ -78,7 +78,7 @@ class FrameCaptures:
         telemetry.route("DELETE", "/admin/frames", self.stop)
 
     def start(self, request: Request) -> dict[str, Any]:
-        """Start a capture of one host's frames; the previous one is discarded."""
+        """Start a capture of one host's frames and discard the previous capture."""
         tap = self.tap
         body, seconds = _body(request, "host", '{"seconds": N, "host": "IPv4 address"}', frames.MAX_SECONDS)
         if self._end is not None:
@@ -93,14 +93,14 @@ class FrameCaptures:
         return {"state": "running", "device": tap.device, "host": host, "seconds": seconds}
 
     def get(self, _: Request) -> Response:
-        """Return the frames captured so far, as a pcapng file."""
+        """Return the frames captured so far as a pcapng file."""
         tap = self.tap
         if tap.capture is None:
             raise AdminError(404, 'no frames: POST /admin/frames {"seconds": N, "host": …} starts a capture')
         return Response(pcapng.write(tap.capture.recording(), tap.device), "application/x-pcapng")
 
     def stop(self, _: Request) -> dict[str, Any]:
-        """End the capture; its frames are kept until the next one."""
+        """Stop the capture; its frames are kept until the next capture starts."""
         tap = self.tap
         self._finish()
         if tap.capture is None:
@@ -109,7 +109,11 @@ class FrameCaptures:
 
     @property
     def tap(self) -> frames.Tap:
-        """The packet socket; raises 503 if there is none."""
+        """The packet socket.
+
+        Raises:
+            AdminError: 503, the service has no packet socket.
+        """
         if self._tap is None:
             raise AdminError(503, "no packet socket: start the router with `python -m wan.frames`, with CAP_NET_RAW")
         return self._tap
@@ -123,7 +127,7 @@ class FrameCaptures:
 
 
 def _body(request: Request, key: str, expected: str, max_seconds: float) -> tuple[dict[str, Any], float]:
-    """Return the body, an object with ``seconds`` and perhaps *key*, and its seconds."""
+    """Validate a request body with ``seconds`` and, optionally, *key*; return the body and the number of seconds."""
     body = request.json()
     if not isinstance(body, dict) or body.keys() - {"seconds", key}:
         raise AdminError(400, f"expected {expected}, got {request.body[:80]!r}")

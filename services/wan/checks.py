@@ -1,6 +1,6 @@
-"""Checks for single values, shared by link settings, drop rules and capture filters.
+"""Validators for single values, shared by link settings, drop rules and capture filters.
 
-A check takes the key and the value, and returns the value or raises `SettingError`.
+A validator takes a key and a value, and returns the validated value or raises `SettingError`.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -13,7 +13,7 @@ Check = Callable[[str, object], Any]
 
 
 def checked(values: Mapping[str, object], checks: Mapping[str, Check]) -> dict[str, Any]:
-    """Return *values* after applying the check of each key.
+    """Return *values* with each value validated by the check for its key.
 
     Raises:
         SettingError: a key is unknown, or its value fails its check.
@@ -25,10 +25,10 @@ def checked(values: Mapping[str, object], checks: Mapping[str, Check]) -> dict[s
 
 
 def number(top: float, what: str) -> Check:
-    """Return a check for numbers between 0 and *top*; *what* describes them in the error."""
+    """Return a validator for numbers from 0 to *top*; *what* describes the accepted range in the error message."""
 
     def check(key: str, value: object) -> float:
-        # `not (0 <= value <= top)` also rejects NaN, which compares false with everything.
+        # NaN fails every comparison, so `not 0 <= value <= top` also rejects NaN.
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= top:
             raise SettingError(key, f"{key} to be {what}", value)
         return float(value)
@@ -37,7 +37,7 @@ def number(top: float, what: str) -> Check:
 
 
 def integer(bottom: int, top: int) -> Check:
-    """Return a check for whole numbers between *bottom* and *top*, both included."""
+    """Return a validator for integers from *bottom* to *top*, both inclusive."""
 
     def check(key: str, value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not bottom <= value <= top:
@@ -48,7 +48,7 @@ def integer(bottom: int, top: int) -> Check:
 
 
 def choice(choices: Collection[str]) -> Check:
-    """Return a check for one of *choices*."""
+    """Return a validator for strings that must be one of *choices*."""
 
     def check(key: str, value: object) -> str:
         if not isinstance(value, str) or value not in choices:
@@ -59,7 +59,7 @@ def choice(choices: Collection[str]) -> Check:
 
 
 def address(key: str, value: object) -> str:
-    """Return a dotted IPv4 address."""
+    """Validate an IPv4 address in dotted notation and return its canonical form."""
     try:
         return str(IPv4Address(value if isinstance(value, str) else ""))
     except ValueError:
@@ -67,7 +67,7 @@ def address(key: str, value: object) -> str:
 
 
 def boolean(key: str, value: object) -> bool:
-    """Return true or false."""
+    """Validate that *value* is a boolean and return it."""
     if not isinstance(value, bool):
         raise SettingError(key, f"{key} to be true or false", value)
     return value

@@ -1,11 +1,13 @@
-"""Corruption of the payload of one IPv4 packet, in ways that the transport checksum detects or misses.
+"""Corruption of the payload of an IPv4 packet, in ways that the TCP or UDP checksum detects or misses.
 
-The Internet checksum (RFC 1071) is a sum of 16-bit words.  It cannot tell that two words changed places, or that one
-grew by as much as another shrank (Stone and Partridge 2000, "When the CRC and TCP checksum disagree").  So `swap16` and
-`plusminus` always keep it valid, `bitflip` always breaks it, and `random` keeps it valid once in 65,535 times.
+The Internet checksum (RFC 1071) is a sum of 16-bit words.  It does not change when two words are swapped, or when one
+word increases by as much as another decreases (Stone and Partridge 2000, "When the CRC and TCP checksum disagree").
+So the checksum stays valid after every `swap16` and `plusminus`, never after `bitflip`, and after `random` with a
+probability of 1 in 65,535.
 
-Only TCP and UDP payloads change.  Lengths, ports and the IPv4 header checksum stay valid, so the packet arrives, and it
-is up to the receiver's transport, or TLS, to detect the corruption.  Sans-IO: the random generator is an argument.
+Only TCP and UDP payloads change.  Lengths, ports and the IPv4 header checksum stay valid, so the packet is delivered,
+and the receiver has to detect the corruption in its transport protocol or in TLS.  Sans-IO: the random generator is an
+argument.
 """
 
 import random
@@ -13,20 +15,21 @@ from collections.abc import Callable, Iterator
 
 from wireformat.ip import HeaderError, decode
 
-#: Pairs of words tried before giving up: a payload of equal words has no pair to swap.
+#: Number of random word pairs to try.  The limit is needed because a payload of equal words has no pair to swap.
 TRIES = 16
-#: Bytes that `random` overwrites: a burst longer than the checksum, like that of faulty memory or a bad cable.
+#: Number of bytes that `random` overwrites: longer than the checksum, like an error burst from faulty memory or cables.
 BURST = 16
 
-#: Returns the corrupted packet, or None if it cannot be corrupted this way; the last argument is the k of `plusminus`.
+#: A corruption function: takes the packet, the random generator and the k of `plusminus`; returns the corrupted packet,
+#: or None if the packet cannot be corrupted in this way.
 Damage = Callable[[bytes, random.Random, int], bytes | None]
 
 
 def payload(packet: bytes) -> tuple[int, int] | None:
-    """Return the offsets at which the payload of a TCP segment or UDP datagram begins and ends.
+    """Return the start and end offsets of the payload of a TCP segment or UDP datagram.
 
-    None if there is no payload, for fragments (the transport header may be in another packet), and for packets whose
-    lengths contradict each other.
+    Return None for packets without payload, for fragments (the transport header may be in another fragment), and for
+    packets with inconsistent length fields.
     """
     try:
         found = decode(packet)
@@ -38,7 +41,7 @@ def payload(packet: bytes) -> tuple[int, int] | None:
 
 
 def bitflip(packet: bytes, rng: random.Random, _: int = 0) -> bytes | None:
-    """Flip one bit."""
+    """Flip one random bit of the payload."""
     if (found := payload(packet)) is None:
         return None
     start, end = found
@@ -48,7 +51,7 @@ def bitflip(packet: bytes, rng: random.Random, _: int = 0) -> bytes | None:
 
 
 def swap16(packet: bytes, rng: random.Random, _: int = 0) -> bytes | None:
-    """Swap two different, aligned 16-bit words."""
+    """Swap two unequal, aligned 16-bit words of the payload."""
     for a, b in _pairs(packet, rng):
         first, second = packet[a : a + 2], packet[b : b + 2]
         if first != second:
@@ -57,7 +60,7 @@ def swap16(packet: bytes, rng: random.Random, _: int = 0) -> bytes | None:
 
 
 def plusminus(packet: bytes, rng: random.Random, k: int) -> bytes | None:
-    """Add *k* to one aligned 16-bit word and subtract it from another, where neither overflows."""
+    """Add *k* to one aligned 16-bit word of the payload and subtract it from another, without overflow in either."""
     for a, b in _pairs(packet, rng):
         more, less = (int.from_bytes(packet[at : at + 2], "big") + by for at, by in ((a, k), (b, -k)))
         if more <= 0xFFFF and less >= 0:
@@ -66,7 +69,7 @@ def plusminus(packet: bytes, rng: random.Random, k: int) -> bytes | None:
 
 
 def burst(packet: bytes, rng: random.Random, _: int = 0) -> bytes | None:
-    """Overwrite up to `BURST` consecutive bytes with random ones."""
+    """Overwrite up to `BURST` consecutive payload bytes with random bytes."""
     if (found := payload(packet)) is None:
         return None
     start, end = found
@@ -76,12 +79,12 @@ def burst(packet: bytes, rng: random.Random, _: int = 0) -> bytes | None:
     return _written(packet, (at, new)) if new != packet[at : at + length] else None
 
 
-#: Every kind of corruption, by its name in settings and counters.
+#: Corruption functions by mode, the name used in settings and counters.
 MODES: dict[str, Damage] = {"bitflip": bitflip, "swap16": swap16, "plusminus": plusminus, "random": burst}
 
 
 def _pairs(packet: bytes, rng: random.Random) -> Iterator[tuple[int, int]]:
-    """Yield the offsets of random pairs of payload words; headers are whole words, so these are aligned too."""
+    """Yield offsets of random pairs of 16-bit payload words; they are aligned because header lengths are even."""
     found = payload(packet)
     if found is None or (words := (found[1] - found[0]) // 2) < 2:
         return

@@ -1,7 +1,7 @@
 """Rules that drop particular TCP segments, such as the last acknowledgement of a close (RFC 9293 section 3.6).
 
-Random loss shows the average cost of losing packets; a rule shows what losing one particular packet does.  A rule drops
-the next matching segments up to its count, and records each.  Sans-IO: time is an argument in nanoseconds.
+Random loss shows the average cost of packet loss; a drop rule shows the effect of losing one particular segment.  Each
+rule drops the next matching segments, up to a limit, and records them.  Sans-IO: time is an argument in nanoseconds.
 """
 
 from collections.abc import Mapping
@@ -12,33 +12,33 @@ from wan.checks import Check, address, boolean, checked, integer, port
 from wan.errors import SettingError
 from wireformat.ip import HeaderError, decode
 
-#: The flags that are compared; PSH, URG and the ECN bits are ignored.
+#: TCP flags that rules compare; PSH, URG and the ECN flags are ignored.
 FLAGS = ("fin", "syn", "rst", "ack")
-#: Segments that one rule may drop, which bounds its record; for more, use `loss`.
+#: Maximum number of segments that one rule may drop, because every dropped segment is recorded.  Use `loss` for more.
 MAX_COUNT = 1000
-#: Flows whose FIN is remembered; beyond that the oldest is forgotten.
+#: Maximum number of flows for which a rule remembers the FIN; when the limit is reached, the oldest is discarded.
 MAX_FLOWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The fields of a segment that rules compare and record."""
+    """The TCP segment fields that drop rules compare and record."""
 
-    #: Dotted addresses, and ports.
+    #: IPv4 addresses in dotted notation, and TCP ports.
     source: str
     source_port: int
     target: str
     target_port: int
-    #: fin, syn, rst and ack, joined by "+".
+    #: The flags in `FLAGS` that are set, in that order, joined by "+".
     flags: str
     seq: int
     ack: int
-    #: Sequence numbers that the segment occupies: its payload, plus one each for SYN and FIN.
+    #: Length in sequence numbers: payload bytes, plus one for SYN and one for FIN.
     length: int
 
     @classmethod
     def of(cls, packet: bytes) -> "Segment | None":
-        """Parse an IPv4 *packet*; None unless it holds a complete TCP header."""
+        """Parse an IPv4 *packet*; return None unless it has a complete TCP header."""
         try:
             found = decode(packet)
         except HeaderError:
@@ -58,23 +58,23 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """Which segments to drop; every field that is set must match."""
+    """The segments that a rule drops; a segment must match every field that is set."""
 
-    #: Addresses of sender and receiver.
+    #: IPv4 addresses of sender and receiver.
     source: str | None = None
     target: str | None = None
-    #: Port at either end.
+    #: Source or destination port.
     port: int | None = None
-    #: Exactly these of fin, syn, rst, ack, in this order, joined by "+".
+    #: The exact set of flags, in the order of `FLAGS`, joined by "+".
     flags: str | None = None
     #: Match only segments that acknowledge the other side's FIN.
     acknowledges_fin: bool = False
-    #: How many to drop.
+    #: Number of segments to drop.
     count: int = 1
 
     @classmethod
     def of(cls, values: Any) -> "Pattern":
-        """Check *values* from the admin API; ``flags`` may be in any order.
+        """Validate the JSON object of an admin request and return a pattern; ``flags`` may be in any order.
 
         Raises:
             SettingError: a key is unknown, or a value has the wrong type or range.
@@ -102,22 +102,22 @@ _CHECKS: dict[str, Check] = {
 
 
 class DropRule:
-    """A pattern, and the segments dropped because of it."""
+    """A pattern, and the segments that matched it and were dropped."""
 
     def __init__(self, pattern: Pattern) -> None:
         self.pattern = pattern
-        #: The dropped segments, each with its time (ns).
+        #: Dropped segments, each with the time of the drop in nanoseconds.
         self.dropped: list[tuple[int, Segment]] = []
-        #: The acknowledgement number that covers a FIN seen earlier, keyed by the flow that will send it.
+        #: Acknowledgement number that covers the other side's FIN, by the flow that will send the acknowledgement.
         self._closing: dict[tuple[str, int, str, int], int] = {}
 
     @property
     def spent(self) -> bool:
-        """Whether the rule has dropped as many segments as it may."""
+        """Whether the rule has reached its limit of dropped segments."""
         return len(self.dropped) >= self.pattern.count
 
     def drops(self, packet: bytes, now: int) -> bool:
-        """Return whether to drop *packet*; record it if so."""
+        """Return whether to drop *packet*, and record its segment if so."""
         segment = None if self.spent else Segment.of(packet)
         if segment is None:
             return False
@@ -142,10 +142,10 @@ class DropRule:
         if not want.acknowledges_fin:
             return True
         needed = self._closing.get((segment.source, segment.source_port, segment.target, segment.target_port))
-        # Sequence numbers compare modulo 2^32 (RFC 9293 section 3.4): `ack` is at or after `needed`.
+        # Compare sequence numbers modulo 2^32 (RFC 9293 section 3.4): true if `ack` is at or after `needed`.
         return needed is not None and "ack" in segment.flags and (segment.ack - needed) % 2**32 < 2**31
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what the admin API reports."""
+        """Return the rule and its dropped segments in the admin API's format."""
         pattern = {key: value for key, value in asdict(self.pattern).items() if value is not None}
         return {**pattern, "spent": self.spent, "dropped": [{"at_ns": at, **asdict(s)} for at, s in self.dropped]}

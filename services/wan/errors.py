@@ -1,26 +1,26 @@
-"""The errors of this package."""
+"""Exceptions of the `wan` package."""
 
 
 class WanError(Exception):
-    """Base of every error of this package."""
+    """Base class of all exceptions of this package."""
 
 
 class SettingError(WanError):
-    """A key or value that is not allowed, in the links file or in an admin request."""
+    """An invalid key or value in the links file or in an admin request."""
 
     def __init__(self, key: str, expected: str, got: object) -> None:
         super().__init__(f"expected {expected}, got {got!r}")
-        #: The key at fault; "" when the error concerns no single key.
+        #: The invalid key, or "" if the error does not concern a single key.
         self.key = key
         self.expected, self.got = expected, got
 
 
 class LinksFileError(WanError):
-    """The links file is unusable; the message starts with FILE:LINE."""
+    """The links file cannot be read or is invalid; the message starts with FILE:LINE."""
 
 
 class UnknownLinkError(WanError):
-    """There is no link between these regions."""
+    """The network has no link between the two regions."""
 
 
 class TunError(WanError):

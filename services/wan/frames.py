@@ -1,9 +1,10 @@
-"""Capture Ethernet frames at the router's interface with a packet socket (packet(7)).
+"""Capture of Ethernet frames on the router's network interface with a packet socket (packet(7)).
 
-Packets on the TUN device have no Ethernet header, and opening a packet socket needs CAP_NET_RAW.  So the host's entry
-script, still root, runs ``python -m wan.frames --device eth0 -- COMMAND…``.  That opens an idle socket and executes
-COMMAND, which drops every privilege and inherits the descriptor (``WAN_FRAMES_FD``).  Binding and filtering need no
-capability, so the service can start and stop a capture of one host later.
+Packets on the TUN device have no Ethernet header, and opening a packet socket requires CAP_NET_RAW.  Therefore the
+host's entry script, still running as root, executes ``python -m wan.frames --device eth0 -- COMMAND…``.  This program
+opens an idle packet socket and executes COMMAND, which drops all privileges and inherits the file descriptor
+(``WAN_FRAMES_FD``).  Binding the socket and setting its filter require no capability, so the unprivileged service can
+later start and stop a capture of one host.
 """
 
 import argparse
@@ -19,19 +20,19 @@ from ipaddress import IPv4Address
 from telemetry import log
 from wireformat.pcapng import Frame, Recording
 
-#: The environment variable that holds the number of the inherited descriptor.
+#: Environment variable with the number of the inherited file descriptor.
 FD_VARIABLE = "WAN_FRAMES_FD"
 ETH_P_ALL = 0x0003
-#: The "local experimental" EtherType (IEEE 802).  No frame here has it, so a socket bound to it receives nothing.
+#: The "local experimental" EtherType (IEEE 802).  The lab never uses it, so a socket bound to it receives nothing.
 ETH_P_IDLE = 0x88B5
-#: linux/if_packet.h, asm/socket.h.
+#: Constants from linux/if_packet.h and asm/socket.h.
 PACKET_OUTGOING, SOL_PACKET, PACKET_STATISTICS = 4, 263, 6
 SO_ATTACH_FILTER, SO_TIMESTAMPNS = 26, 35
-#: The longest frame: a segment that the sender's kernel left for segmentation offload, plus its Ethernet header.
+#: Maximum frame length in bytes: a packet of 64 KiB that awaits segmentation offload, plus the Ethernet header.
 MAX_FRAME = 65_536 + 14
-#: Maximum bytes of one capture, and frames read before the event loop gets control again.
+#: Maximum size of one capture in bytes, and the number of frames to read before returning to the event loop.
 MAX_BYTES, BATCH = 8 << 20, 64
-#: Seconds of one capture, at most.
+#: Maximum duration of one capture, in seconds.
 MAX_SECONDS = 120.0
 
 logger = log.get("wan.frames")
@@ -41,7 +42,7 @@ Instruction = tuple[int, int, int, int]
 def host_filter(address: str, except_port: int) -> list[Instruction]:
     """Return a classic BPF program that accepts IPv4 from or to *address*, except TCP and UDP on *except_port*.
 
-    That port is the admin API's; its frames are those of the requests that control the capture.
+    *except_port* is the admin API's port.  It is excluded to keep the requests that control the capture out of it.
     """
     host, accept, drop = int(IPv4Address(address)), 16, 17
     ldh, ldb, ld, ldxb, ldhx, jeq, jset, ret = 0x28, 0x30, 0x20, 0xB1, 0x48, 0x15, 0x45, 0x06
@@ -59,7 +60,7 @@ def host_filter(address: str, except_port: int) -> list[Instruction]:
         (ldb, 0, 0, 23),  # 6: protocol
         jump(7, jeq, 6, 9, 8),
         jump(8, jeq, 17, 9, accept),
-        (ldh, 0, 0, 20),  # 9: fragments after the first have no ports
+        (ldh, 0, 0, 20),  # 9: later fragments have no ports, so accept them
         jump(10, jset, 0x1FFF, accept, 11),
         (ldxb, 0, 0, 14),  # 11: X = length of the IPv4 header
         (ldhx, 0, 0, 14),  # 12: source port
@@ -73,18 +74,18 @@ def host_filter(address: str, except_port: int) -> list[Instruction]:
 
 @dataclass(slots=True)
 class FrameCapture:
-    """The frames of one host, bounded in size and time; sans-IO."""
+    """The captured frames of one host, with a limit on size and time; sans-IO."""
 
-    #: Nanoseconds since the epoch.
+    #: End of the capture, in nanoseconds since the epoch.
     until_ns: int
     max_bytes: int = MAX_BYTES
     frames: list[Frame] = field(default_factory=list)
     bytes: int = 0
-    #: Frames that did not fit here or into the socket's buffer.
+    #: Frames that exceeded this capture's size limit or the socket's receive buffer.
     dropped: int = 0
 
     def offer(self, frame: Frame) -> None:
-        """Store *frame*, or count it as dropped if it does not fit."""
+        """Store *frame*, or count it as dropped if it exceeds the size limit."""
         if self.bytes + len(frame.data) > self.max_bytes:
             self.dropped += 1
         elif frame.time_ns < self.until_ns:
@@ -97,7 +98,7 @@ class FrameCapture:
 
 
 class Tap:
-    """The inherited socket; it captures between `start` and `stop`."""
+    """The inherited packet socket, which receives frames between `start` and `stop`."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.device = str(sock.getsockname()[0])
@@ -107,16 +108,16 @@ class Tap:
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
 
     def start(self, capture: FrameCapture, address: str, except_port: int) -> None:
-        """Fill *capture* with the frames of the host at *address*; call it in the event loop's thread."""
+        """Start to capture frames from and to *address* into *capture*; must be called from the event loop's thread."""
         self._drain()
-        self._sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)  # reading resets it
+        self._sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)  # reading the statistics resets them
         _attach(self._sock, host_filter(address, except_port))
         self.capture = capture
         asyncio.get_running_loop().add_reader(self._sock, self._read)
         self._sock.bind((self.device, ETH_P_ALL))
 
     def stop(self) -> None:
-        """Read the frames that have arrived, and end the capture."""
+        """Read the frames that have already arrived, then end the capture."""
         self._sock.bind((self.device, ETH_P_IDLE))
         asyncio.get_running_loop().remove_reader(self._sock)
         while self._read():
@@ -130,7 +131,7 @@ class Tap:
         self._sock.close()
 
     def _read(self) -> bool:
-        """Read a batch; return whether there may be more."""
+        """Read up to `BATCH` frames; return whether more may be waiting."""
         capture = self.capture
         try:
             for _ in range(BATCH):
@@ -148,7 +149,7 @@ class Tap:
 
 
 def inherited() -> Tap | None:
-    """Return the socket that the host's entry script left open, or None."""
+    """Return the packet socket inherited from the host's entry script, or None if there is none."""
     number = os.environ.get(FD_VARIABLE, "")
     if not number.isdigit():
         return None
@@ -166,7 +167,7 @@ def inherited() -> Tap | None:
 
 
 def _attach(sock: socket.socket, program: list[Instruction]) -> None:
-    """Install *program* as the socket's filter (struct sock_fprog, struct sock_filter)."""
+    """Attach the BPF *program* to the socket (struct sock_fprog, struct sock_filter)."""
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in program))
     sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HxxxxxxP", len(program), ctypes.addressof(code)))
 
@@ -180,7 +181,7 @@ def _time_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Open an idle socket and execute the command; if the socket cannot be opened, execute it without one."""
+    """Open an idle packet socket and execute the command; execute it even if the socket cannot be opened."""
     parser = argparse.ArgumentParser(
         prog="wan.frames",
         description="Open a packet socket, then run a command that inherits it.",
@@ -201,7 +202,7 @@ def main(argv: list[str] | None = None) -> int:
         os.set_inheritable(sock.fileno(), True)
         os.environ[FD_VARIABLE] = str(sock.detach())
     try:
-        os.execvp(args.command[0], args.command)  # noqa: S606 - the purpose of this program
+        os.execvp(args.command[0], args.command)  # noqa: S606 - executing the command is this program's purpose
     except OSError as error:
         print(f"wan.frames: error: {args.command[0]}: {error.strerror}", file=sys.stderr)
         return 2

@@ -1,11 +1,12 @@
-"""One direction of one link: whether a packet arrives, when, and how often.
+"""One direction of a link: decides whether a packet is delivered, when, and how many times.
 
-The model: a packet first waits for the packets before it (rate, bounded queue).  It may then be lost or corrupted, and
-arrives after half the round trip plus jitter, possibly held back (reordering) or twice (duplication).
+A packet first waits until the link has sent the packets queued before it (configured rate, bounded queue).  Then it may
+be lost or corrupted.  Otherwise it arrives after half the round-trip time plus jitter; it may be held back longer
+(reordering) or be delivered twice (duplication).
 
-Sans-IO: time is an argument in nanoseconds.  Every impairment has its own random generator, seeded by the link and the
-impairment, and draws once per packet, dropped packets included.  So for a given seed the fate of the n-th packet of a
-link depends neither on traffic elsewhere nor on the other impairments.
+Sans-IO: time is an argument in nanoseconds.  Every impairment has its own random generator, seeded with the link and
+the impairment, that draws once per packet, including packets that are dropped.  So for a given seed, the treatment of
+the n-th packet of a link depends neither on other links' traffic nor on the other impairments.
 """
 
 import random
@@ -16,9 +17,9 @@ from wan.damage import MODES
 from wan.settings import LinkSettings
 
 NS_PER_MS = 1_000_000
-#: Nanoseconds per second times bits per byte: bytes * this / rate = transmission time.
+#: 10^9 nanoseconds per second times 8 bits per byte, so that length * _BIT_NS / rate is the transmission time in ns.
 _BIT_NS = 8_000_000_000
-#: The counters of a link, as attributes and in the admin API.
+#: Names of the link counters, used for attributes and in the admin API.
 COUNTERS = (
     "packets",
     "bytes",
@@ -31,8 +32,8 @@ COUNTERS = (
     "queued",
 )
 
-#: When a packet leaves (nanoseconds on the caller's clock), and the packet.  A plain tuple, because one is made for
-#: every packet and a dataclass or NamedTuple costs six times as much.
+#: Departure time in nanoseconds on the caller's clock, and the packet.  This is a plain tuple because one is created
+#: for every packet, and creating a dataclass or NamedTuple takes six times as long.
 Departure = tuple[int, bytes]
 
 
@@ -40,36 +41,36 @@ class Link:
     """The path from one region to another, with its counters."""
 
     def __init__(self, source: str, target: str, settings: LinkSettings, *, seed: int = 0) -> None:
-        """Set the link up.
+        """Create an idle link.
 
         Args:
-            source: region that packets come from.
-            target: region that packets go to.
-            settings: how the link behaves.
-            seed: determines every draw, together with the two region names.
+            source: name of the region that packets come from.
+            target: name of the region that packets go to.
+            settings: delay, rate and impairments.
+            seed: seeds the random generators, together with the two region names.
         """
         self.source, self.target = source, target
         self._seed = seed
-        #: Packets and bytes that entered the link, dropped ones included.
+        #: Packets and bytes that entered the link, including those that were dropped later.
         self.packets = self.bytes = 0
-        #: Packets dropped at random, because the queue was full, and by a drop rule (`drops`).
+        #: Packets dropped by random loss, by a full queue, and by a drop rule (`drops`).
         self.dropped_loss = self.dropped_queue = self.dropped_rule = 0
         self.duplicated = self.reordered = 0
-        #: Corrupted packets by mode; packets that a mode could not corrupt are not counted.
+        #: Number of corrupted packets by mode; packets that a mode was unable to corrupt are not counted.
         self.corrupted = dict.fromkeys(MODES, 0)
-        #: Packets in flight.
+        #: Number of packets in flight.
         self.queued = 0
-        #: The packets in flight that leave in order of arrival; `network` maintains it.
+        #: Packets in flight that depart in order of arrival; maintained by `network`.
         self.fifo: deque[Departure] = deque()
         self.configure(settings)
 
     def configure(self, settings: LinkSettings) -> None:
-        """Apply *settings* from the next packet on, and restart every generator, so that a run can be repeated.
+        """Apply *settings* to all later packets, and restart the random generators to make runs repeatable.
 
-        Packets in flight keep their departure time; later ones overtake them when the link became shorter.
+        Packets in flight keep their departure times, so later packets overtake them if the new delay is shorter.
         """
         self.settings = settings
-        #: Nanoseconds from one end to the other.
+        #: One-way delay in nanoseconds.
         self.delay = round(settings.rtt_ms * NS_PER_MS / 2)
         self._jitter = round(settings.jitter_ms * NS_PER_MS)
         self._loss, self._rate, self._queue = settings.loss, settings.rate_bps, settings.queue_bytes
@@ -80,23 +81,23 @@ class Link:
         self._draw_jitter = self._generator("jitter").random
         self._draw_duplicate = self._generator("duplicate").random
         self._draw_reorder = self._generator("reorder").random
-        #: Mode, its function, its probability, the draw that decides whether, and the generator that decides where.
+        #: Per active mode: name, corruption function, probability, draw that decides, generator for the position.
         self._damages = [
             (mode, damage, share, self._generator(mode).random, self._generator(f"{mode} where"))
             for mode, damage in MODES.items()
             if (share := getattr(settings, f"corrupt_{mode}"))
         ]
         chance = self._jitter or self._loss or self._duplicate or self._reorder or self._damages
-        #: Whether the link does nothing but delay every packet by the same time.
+        #: Whether the link adds a constant delay to every packet and has no other effect.
         self.only_delays = not (chance or self._rate)
-        #: Whether packets pass at once and unchanged.
+        #: Whether the link forwards packets immediately and unchanged.
         self.passthrough = self.only_delays and not self.delay
 
     def _generator(self, impairment: str) -> random.Random:
         return random.Random(f"{self._seed}/{self.source}/{self.target}/{impairment}")
 
     def send(self, packet: bytes, now: int) -> tuple[Departure, ...]:
-        """Return the departures of a packet that enters at *now* (ns): none if it is dropped, two if duplicated."""
+        """Return the departures of a packet that enters at time *now* (ns): none if dropped, two if duplicated."""
         if self.only_delays:
             self.queued += 1
             return ((now + self.delay, packet),)
@@ -112,7 +113,7 @@ class Link:
             if waiting and waiting + len(packet) > self._queue:
                 self.dropped_queue += 1
                 return ()
-            # Round up, so that the link is never faster than its rate.
+            # Round the transmission time up, so that the link never exceeds its rate.
             at = self._busy_until = start - (-len(packet) * _BIT_NS // self._rate)
         if lost:
             self.dropped_loss += 1
@@ -124,7 +125,7 @@ class Link:
                 self.corrupted[mode] += 1
         at += self.delay + jitter
         if self._jitter:
-            # Jitter alone never reorders packets.
+            # Keep arrival order: jitter alone does not reorder packets.
             at = self._last_due = max(at, self._last_due)
         if late:
             self.reordered += 1
@@ -137,13 +138,13 @@ class Link:
         return ((at, packet), (at, packet))
 
     def counters(self) -> dict[str, Any]:
-        """Return a copy of the counters, as the admin API reports them."""
+        """Return a copy of the link's counters in the admin API's format."""
         values = {name: getattr(self, name) for name in COUNTERS}
         return {"from": self.source, "to": self.target, **values, "corrupted": dict(self.corrupted)}
 
     @property
     def dropped(self) -> int:
-        """Packets dropped for any reason."""
+        """Number of packets dropped for any reason."""
         return self.dropped_loss + self.dropped_queue + self.dropped_rule
 
     def __repr__(self) -> str:

@@ -1,9 +1,9 @@
-"""The links file: the regions, and the settings of the links between them, in TOML.
+"""Parser for the links file (TOML), which declares the regions and the settings of the links between them.
 
-``[regions]`` maps names to prefixes, ``[default]`` applies to every pair that nothing else names, and each ``[[link]]``
-sets one pair: ``between = ["a", "b"]`` in both directions, ``from = "a"`` and ``to = "b"`` in one.  ``"*"`` stands for
-any other region; an entry that names both regions overrides it, wherever it is in the file.  Naming the same pair twice
-is an error.
+``[regions]`` maps region names to IP prefixes.  ``[default]`` has the settings for all pairs without their own entry.
+Each ``[[link]]`` configures one pair: ``between = ["a", "b"]`` in both directions, or ``from = "a"`` and ``to = "b"``
+in one direction.  ``"*"`` stands for any other region; an entry that names both regions takes precedence, regardless
+of its position in the file.  Two entries for the same pair are an error.
 """
 
 import re
@@ -17,7 +17,7 @@ from hostfiles.toml import TomlFile
 from wan.errors import LinksFileError, SettingError
 from wan.settings import LinkSettings
 
-#: Stands for any other region.
+#: Wildcard in the links file for any other region.
 ANY = "*"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _ENDS = ("between", "from", "to")
@@ -26,27 +26,27 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class LinksFile:
-    """What a links file declares."""
+    """The parsed content of a links file."""
 
     regions: dict[str, IPv4Network]
-    #: Settings for every ordered pair of different regions.
+    #: Link settings for every ordered pair of different regions.
     links: dict[Pair, LinkSettings]
 
 
 def load(path: Path) -> LinksFile:
-    """Read and check the file at *path*.
+    """Read and validate the links file at *path*.
 
     Raises:
-        LinksFileError: the file cannot be read, or breaks a rule; the message starts with FILE:LINE.
+        LinksFileError: the file cannot be read or is invalid; the message starts with FILE:LINE.
     """
     return _LinksFile.load(path).read()
 
 
 def parse(text: str, name: str = "links.toml") -> LinksFile:
-    """Check the *text* of a links file; messages call it *name*.
+    """Parse and validate the *text* of a links file; error messages refer to it as *name*.
 
     Raises:
-        LinksFileError: the text breaks a rule.
+        LinksFileError: the text is not a valid links file.
     """
     return _LinksFile(text, name).read()
 
@@ -107,7 +107,7 @@ class _LinksFile(TomlFile):
             self.refuse(self.line(table, index, error.key), error.expected, error.got)
 
     def pairs(self, entry: dict[str, Any], index: int, regions: dict[str, IPv4Network]) -> list[Pair]:
-        """Return the ordered pairs that an entry names, ``*`` included."""
+        """Return the ordered pairs that an entry names, with ``*`` not yet expanded."""
         ends = entry.keys() & set(_ENDS)
         if ends == {"between"}:
             both = entry["between"]
@@ -129,7 +129,7 @@ class _LinksFile(TomlFile):
 
 
 def _expand(pair: Pair, regions: dict[str, IPv4Network]) -> Iterator[Pair]:
-    """Yield the pairs of regions that a *pair* with ``*`` stands for."""
+    """Yield the concrete region pairs that match a *pair* that may contain ``*``."""
     for a in regions if pair[0] == ANY else (pair[0],):
         for b in regions if pair[1] == ANY else (pair[1],):
             if a != b:

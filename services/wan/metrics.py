@@ -1,18 +1,18 @@
-"""The Prometheus metrics of the router, brought up to date before each scrape."""
+"""Prometheus metrics of the router, updated before each scrape."""
 
 from collections.abc import Callable, Mapping
 
 from telemetry.metrics import Counter, Metrics
 from wan.network import Network
 
-#: Bounds in seconds.  The bench promises a median of 0.5 ms and a 99th percentile of 2 ms.
+#: Histogram bounds in seconds.  The WAN benchmark promises a median lateness of 0.5 ms and a 99th percentile of 2 ms.
 LATENESS_BUCKETS = (0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
-#: Why packets were discarded before they took a link, or could not be written back; names of counters.
+#: Names of the counters for packets that were discarded before entering a link, or could not be written to the device.
 DISCARDED = ("not_ipv4", "unroutable", "write_errors", "tun_dropped")
 
 
 def export(metrics: Metrics, network: Network, counters: Callable[[], Mapping[str, int]]) -> None:
-    """Declare the metrics of *network*; *counters* returns, among others, those in `DISCARDED`."""
+    """Register the metrics of *network*; *counters* must return at least the counters named in `DISCARDED`."""
     ends = ("from", "to")
     packets = metrics.counter("firstbyte_wan_packets_total", "Packets that entered a link", *ends)
     size = metrics.counter("firstbyte_wan_bytes_total", "Bytes of IP packets that entered a link", *ends)
@@ -33,7 +33,7 @@ def export(metrics: Metrics, network: Network, counters: Callable[[], Mapping[st
             _advance(size, link.bytes, **pair)
             for reason in ("loss", "queue", "rule"):
                 _advance(dropped, getattr(link, f"dropped_{reason}"), reason=reason, **pair)
-            # Series that are still zero are left out: they would double the size of a scrape.
+            # Omit series that are still zero, because they would double the size of a scrape.
             if link.duplicated:
                 _advance(duplicated, link.duplicated, **pair)
             if link.reordered:
@@ -51,5 +51,5 @@ def export(metrics: Metrics, network: Network, counters: Callable[[], Mapping[st
 
 
 def _advance(counter: Counter, total: int, **labels: str) -> None:
-    """Raise one series of *counter* to *total*."""
+    """Increase one series of *counter* to *total*."""
     counter.inc(total - counter.value(**labels), **labels)

@@ -1,7 +1,7 @@
-"""The regions and the links between them: which link a packet takes, and when it is due.
+"""Regions and the links between them: selects the link for each packet and schedules the packet's departure.
 
-Sans-IO, like `link`: time is an argument in nanoseconds.  Only the IPv4 version and addresses of a packet are read (RFC
-791 section 3.1).  The kernel forwards packets into and out of the TUN device, and takes care of TTL and checksum.
+Sans-IO, like `link`: time is an argument in nanoseconds.  Only the IPv4 version and the addresses of a packet are read
+(RFC 791 section 3.1).  The kernel forwards packets into and out of the TUN device, and handles TTL and header checksum.
 """
 
 import itertools
@@ -16,35 +16,35 @@ from wan.errors import UnknownLinkError
 from wan.link import Departure, Link
 from wan.settings import LinkSettings
 
-#: Bytes held for all links together; the host has 128 MiB for everything.
+#: Maximum memory for packets in flight on all links together, in bytes.  The host has 128 MiB in total.
 MAX_HELD = 48 << 20
-#: Memory in bytes that holding a packet costs in addition to its own length.
+#: Memory overhead per packet in flight, in bytes, in addition to the packet's length.
 HELD_OVERHEAD = 150
-#: Address pairs whose link is cached; scanning clients must not fill the memory.
+#: Maximum number of address pairs whose link is cached, so that clients that scan addresses cannot exhaust memory.
 MAX_ROUTES = 65_536
 
 
 class Network:
-    """All links: takes packets in, and hands them out when they are due."""
+    """All links of the lab: accepts packets and returns them when they are due."""
 
     def __init__(
         self, regions: Mapping[str, IPv4Network], links: Mapping[tuple[str, str], LinkSettings], *, seed: int = 0
     ) -> None:
-        """Build one link for each ordered pair in *links*; all its names must be in *regions*."""
+        """Create one link for each ordered pair in *links*; *regions* must contain both names of each pair."""
         self.regions = dict(regions)
         self.seed = seed
         self._declared = dict(links)
         self.links = {pair: self._link(*pair, settings) for pair, settings in links.items()}
-        #: Counts traffic within one region; rare, because hosts of a region reach each other directly.
+        #: Pseudo-link that counts traffic within a region.  Such traffic is rare: hosts in a region connect directly.
         self.local = self._link("local", "local", LinkSettings())
-        #: Packets dropped because they are not IPv4, or because an address is in no region.
+        #: Packets dropped because they are not IPv4, or because an address belongs to no region.
         self.not_ipv4 = self.unroutable = 0
-        #: Rules that drop particular segments; spent rules stay, so that their record can be read.
+        #: Drop rules for particular TCP segments; a spent rule stays in the list so that its record can be read.
         self.rules: list[DropRule] = []
         self._routes: dict[bytes, Link] = {}
-        #: A heap of queues, ordered by when their first packet is due.  Packets of one link normally leave in order and
-        #: share one queue, so the heap is as small as the number of busy links; a packet that is due before the last one
-        #: of its link gets a queue of its own.
+        #: Heap of queues, ordered by the departure time of their first packet.  A link's packets normally depart in
+        #: order and share one queue, so the heap has one entry per busy link.  A packet that departs before an earlier
+        #: packet of its link gets a queue of its own.
         self._heads: list[tuple[int, int, Link, deque[Departure]]] = []
         self._count = itertools.count().__next__
         self._held_bytes = 0
@@ -55,7 +55,7 @@ class Network:
     # --- packets ----------------------------------------------------------------------------------------------------
 
     def receive(self, packet: bytes, now: int) -> bytes | None:
-        """Take a packet in; return it if it leaves at once, None if it is held or dropped."""
+        """Accept a packet; return it if it departs immediately, or None if it is delayed or dropped."""
         link = self._routes.get(packet[12:20])
         if link is None or packet[0] >> 4 != 4:
             link = self._route(packet)
@@ -71,7 +71,7 @@ class Network:
         if self._held_bytes > MAX_HELD:
             link.dropped_queue += 1
             return None
-        if link.only_delays:  # the common case: what `send` would do, without the call
+        if link.only_delays:  # fast path: the same as `send`, without the call overhead
             link.queued += 1
             self._hold(link, (now + link.delay, packet))
             return None
@@ -91,7 +91,7 @@ class Network:
         heappush(self._heads, (departure[0], self._count(), link, queue))
 
     def due(self, now: int) -> list[bytes]:
-        """Return the packets that are due; those of one link are in order."""
+        """Return the packets that are due at time *now* (ns), in order per link."""
         heads = self._heads
         packets: list[bytes] = []
         while heads and heads[0][0] <= now:
@@ -111,7 +111,7 @@ class Network:
         return packets
 
     def next_due(self) -> int | None:
-        """Return when the next packet is due (ns), or None if none is held."""
+        """Return the time at which the next packet is due (ns), or None if no packet is in flight."""
         return self._heads[0][0] if self._heads else None
 
     def _route(self, packet: bytes) -> Link | None:
@@ -129,17 +129,17 @@ class Network:
         return link
 
     def region(self, address: bytes | str) -> str | None:
-        """Return the region of an IPv4 address (four bytes, or dotted), or None."""
+        """Return the name of the region that contains an IPv4 address (four bytes, or dotted), or None."""
         ip = IPv4Address(address)
         return next((name for name, prefix in self.regions.items() if ip in prefix), None)
 
     # --- settings ---------------------------------------------------------------------------------------------------
 
     def link(self, source: str, target: str) -> Link:
-        """Return the link from *source* to *target*.
+        """Return the link from region *source* to region *target*.
 
         Raises:
-            UnknownLinkError: one of them is not a region, or both are the same.
+            UnknownLinkError: *source* or *target* is not a region, or both are the same.
         """
         for name in (source, target):
             if name not in self.regions:
@@ -151,12 +151,12 @@ class Network:
         return self.links[source, target]
 
     def restore(self, *links: Link) -> None:
-        """Give *links* (every changed one, if none is named) the settings from the links file."""
+        """Restore the settings from the links file for *links*, or for every changed link if none is given."""
         for link in links or filter(self._is_changed, self.links.values()):
             link.configure(self._declared[link.source, link.target])
 
     def describe(self, *links: Link) -> list[dict[str, Any]]:
-        """Return *links* (all, if none is named) as the admin API reports them."""
+        """Return *links*, or all links if none is given, in the admin API's format."""
         return [
             {"from": link.source, "to": link.target, **link.settings.as_dict(), "changed": self._is_changed(link)}
             for link in links or self.links.values()
@@ -166,7 +166,7 @@ class Network:
         return link.settings != self._declared[link.source, link.target]
 
     def __len__(self) -> int:
-        """Return the number of packets held."""
+        """Return the number of packets in flight."""
         return sum(link.queued for link in self.links.values())
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
-"""A capture of the packets that enter the network, as a pcap file (draft-ietf-opsawg-pcap; LINKTYPE_RAW, nanoseconds).
+"""Packet capture at the entrance of the network, as a pcap file (draft-ietf-opsawg-pcap; LINKTYPE_RAW, nanoseconds).
 
-Packets are recorded as they arrive from the sender, including those that are dropped later.  Sans-IO.  A capture is
-bounded in time and size, and reports when it is full.
+Packets are recorded as they arrive from the sender, including packets that a link drops later.  A capture has limits
+on time and size, and reports when it is full.  Sans-IO.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from wan.errors import SettingError
 from wireformat.ip import HeaderError, decode
 from wireformat.pcap import LINKTYPE_RAW, file_header, record
 
-#: Bytes of one capture: some 5,500 full packets.  In base64, that is less than a tenth of the host's memory.
+#: Maximum file size in bytes, about 5,500 full-size packets.  In base64, less than a tenth of the host's memory.
 MAX_BYTES = 8 << 20
-#: Seconds of one capture, at most.
+#: Maximum duration of one capture, in seconds.
 MAX_SECONDS = 600.0
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
 _CHECKS: dict[str, Check] = {"host": address, "port": port, "protocol": choice(PROTOCOLS)}
@@ -23,18 +23,18 @@ _CHECKS: dict[str, Check] = {"host": address, "port": port, "protocol": choice(P
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which packets to record; every field that is set must match, in either direction."""
+    """Selects packets to record; a packet must match every field that is set, in either direction."""
 
-    #: Source or destination address.
+    #: Source or destination IPv4 address.
     host: str | None = None
-    #: Source or destination port, TCP or UDP.
+    #: Source or destination port of TCP or UDP.
     port: int | None = None
-    #: icmp, tcp or udp.
+    #: Protocol name: icmp, tcp or udp.
     protocol: str | None = None
 
     @classmethod
     def of(cls, values: Any) -> "Filter":
-        """Check *values* from the admin API.
+        """Validate the filter object of an admin request and return the filter.
 
         Raises:
             SettingError: a key is unknown, or a value has the wrong type or range.
@@ -44,7 +44,7 @@ class Filter:
         return cls(**checked({key: value for key, value in values.items() if value is not None}, _CHECKS))
 
     def matches(self, packet: bytes) -> bool:
-        """Return whether to record an IPv4 *packet*."""
+        """Return whether an IPv4 *packet* matches the filter."""
         try:
             found = decode(packet)
         except HeaderError:
@@ -53,26 +53,26 @@ class Filter:
             return False
         if self.host and self.host not in {found.ip.source, found.ip.destination}:
             return False
-        # Later fragments have no ports (RFC 791 section 3.2), so only a filter without a port matches them.
+        # Fragments after the first have no ports (RFC 791 section 3.2), so they match only filters without a port.
         return not self.port or self.port in {found.source[1], found.destination[1]}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields that are set."""
+        """Return the fields that are set, by name."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 class Capture:
-    """One capture, running or finished."""
+    """A packet capture, running or finished."""
 
     def __init__(self, now: int, seconds: float, wall_offset: int, only: Filter, max_bytes: int = MAX_BYTES) -> None:
-        """Start at *now*.
+        """Start a capture at time *now*.
 
         Args:
             now: nanoseconds on the router's clock.
-            seconds: how long to record.
-            wall_offset: nanoseconds to add to that clock to get the time since the epoch.
-            only: which packets to record.
-            max_bytes: maximum size of the file.
+            seconds: duration of the capture.
+            wall_offset: nanoseconds to add to the router's clock to get the time since the epoch.
+            only: filter for the packets to record.
+            max_bytes: maximum size of the pcap file.
         """
         self.until = now + round(seconds * 1e9)
         self.seconds, self.filter, self.max_bytes = seconds, only, max_bytes
@@ -82,7 +82,7 @@ class Capture:
         self.size = len(self._records[0])
 
     def offer(self, packet: bytes, now: int) -> bool:
-        """Record *packet* if it matches; return False once the capture has ended."""
+        """Record *packet* if it matches the filter; return False if the capture has ended."""
         if now >= self.until or self.full or self.stopped:
             return False
         if len(packet) < 20 or not (self._all or self.filter.matches(packet)):
@@ -100,11 +100,11 @@ class Capture:
         return "done" if self.stopped or self.full or now >= self.until else "running"
 
     def file(self) -> bytes:
-        """Return the pcap file so far."""
+        """Return a pcap file with the packets recorded so far."""
         return b"".join(self._records)
 
     def as_dict(self, now: int) -> dict[str, Any]:
-        """Return the state that the admin API reports, without the file."""
+        """Return the capture's state in the admin API's format, without the packets."""
         return {
             "state": self.state(now),
             "seconds": self.seconds,

@@ -1,7 +1,7 @@
-"""The shell around `network`: one thread that reads packets from the TUN device and writes them back when due.
+"""I/O shell of `network`: a thread that reads packets from the TUN device and writes them back when they are due.
 
-It is a separate thread with blocking calls because asyncio's timers have a resolution of milliseconds, and select has
-microseconds.  Only that thread may touch the network and its links; `submit` runs a function there.
+It is a separate thread with blocking calls because asyncio timers have a resolution of milliseconds, whereas select(2)
+has microseconds.  No other thread may access the network and its links; `submit` runs a function in this thread.
 """
 
 import ctypes
@@ -19,12 +19,12 @@ from telemetry import log
 from wan.network import Network
 from wan.pcap import Capture
 
-#: Packets read before due packets are written: at most 0.3 ms of work.
+#: Maximum number of packets to read before writing due packets; reading this many takes at most 0.3 ms.
 READ_BATCH = 64
-#: Nanoseconds by which the thread wakes up before a packet is due; it polls for the rest.  The value between these
-#: bounds follows how late recent timers fired: about 20 µs on a busy core, a few hundred on one that was asleep.
+#: Bounds in nanoseconds of the lead time by which the thread wakes up before a packet is due; the thread polls during
+#: that time.  The lead adapts to the lateness of recent timers: about 20 µs on a busy core, a few hundred if idle.
 MIN_LEAD, MAX_LEAD = 20_000, 500_000
-#: prctl(2): how late the kernel may fire a timer of this thread; the default is 50 µs.
+#: prctl(2) option and value in nanoseconds: maximum lateness of this thread's timers.  The kernel's default is 50 µs.
 PR_SET_TIMERSLACK, SLACK_NS = 29, 1
 
 logger = log.get("wan.router")
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class Router:
-    """Moves packets between the network and a descriptor that returns one packet per read."""
+    """Moves packets between the network and a file descriptor that returns one packet per read."""
 
     def __init__(
         self,
@@ -43,18 +43,18 @@ class Router:
         on_late: Callable[[float], None] | None = None,
         on_failure: Callable[[OSError], None] | None = None,
     ) -> None:
-        """Prepare the router; `start` begins to move packets.
+        """Prepare the router; `start` starts it.
 
         Args:
-            fd: non-blocking descriptor, which the caller closes.
-            network: used only by the router's thread after `start`.
-            max_packet: bytes of the longest packet; longer ones would be truncated.
-            on_late: called in the thread, once per batch of due packets, with the seconds by which the first was late.
-            on_failure: called in the thread when reading from the descriptor fails; the thread then ends.
+            fd: non-blocking file descriptor; the caller closes it.
+            network: accessed only by the router's thread after `start`.
+            max_packet: maximum packet length in bytes; longer packets are truncated.
+            on_late: called in the router's thread for each batch of due packets, with the first one's lateness (seconds).
+            on_failure: called in the router's thread if reading from *fd* fails; the thread then ends.
         """
         self.network = network
         self.capture: Capture | None = None
-        #: Packets that could not be written back.
+        #: Number of packets that could not be written to the descriptor.
         self.write_errors = 0
         self._fd, self._max_packet = fd, max_packet
         self._on_late, self._on_failure = on_late, on_failure
@@ -65,11 +65,11 @@ class Router:
         self._thread = threading.Thread(target=self._run, name="wan-router", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the router's thread."""
         self._thread.start()
 
     def stop(self, drain: float = 1.0) -> int:
-        """Read no more packets, write those due within *drain* seconds, and stop; return how many were left."""
+        """Stop reading, write packets due within *drain* seconds, end the thread; return the number of packets left."""
         self._stop_at = time.monotonic_ns() + round(drain * 1e9)
         os.eventfd_write(self._wake, 1)
         if self._thread.ident is not None:
@@ -82,11 +82,11 @@ class Router:
 
     @property
     def running(self) -> bool:
-        """Whether the thread runs."""
+        """Whether the router's thread is running."""
         return self._thread.is_alive()
 
     def submit(self, function: Callable[[], T]) -> "Future[T]":
-        """Run *function* in the router's thread between two packets."""
+        """Run *function* in the router's thread between two packets; return a future for its result."""
         future: Future[T] = Future()
         self._calls.append((future, function))
         os.eventfd_write(self._wake, 1)
@@ -111,7 +111,7 @@ class Router:
                 self._on_failure(error)
 
     def _read(self) -> bool:
-        """Read the packets that have arrived; return whether all were read."""
+        """Forward up to `READ_BATCH` packets into the network; return whether the descriptor has no more to read."""
         fd, size, receive, capture = self._fd, self._max_packet, self.network.receive, self.capture
         read, write, clock = os.read, os.write, time.monotonic_ns
         try:
@@ -131,7 +131,7 @@ class Router:
         return False
 
     def _write_due(self) -> int | None:
-        """Write the packets that are due; return the nanoseconds until the next one, or None."""
+        """Write the packets that are due; return the nanoseconds until the next is due, or None if there is none."""
         network, fd, write = self.network, self._fd, os.write
         at = network.next_due()
         if at is None:
@@ -149,7 +149,7 @@ class Router:
         return 0 if (at := network.next_due()) is None else max(0, at - time.monotonic_ns())
 
     def _sleep(self, wait: int | None) -> None:
-        # select has a timeout in microseconds; those of poll and epoll are in milliseconds.
+        # The timeout of select(2) has microsecond resolution; those of poll(2) and epoll_wait(2) have milliseconds.
         if wait is None:
             ready, _, _ = select.select((self._fd, self._wake), (), ())
         else:
@@ -166,7 +166,7 @@ class Router:
             future, function = self._calls.popleft()
             try:
                 future.set_result(function())
-            except Exception as error:  # report it to the caller, and keep moving packets
+            except Exception as error:  # pass the error to the caller, and continue to route packets
                 future.set_exception(error)
 
     def _drain(self) -> None:
@@ -178,5 +178,5 @@ class Router:
 
     def _not_written(self, error: OSError) -> None:
         self.write_errors += 1
-        if self.write_errors & (self.write_errors - 1) == 0:  # log the 1st, 2nd, 4th, 8th, … only
+        if self.write_errors & (self.write_errors - 1) == 0:  # log only the 1st, 2nd, 4th, 8th, … error
             logger.warning("write_failed", error=error.strerror, times=self.write_errors)

@@ -1,7 +1,7 @@
-"""Open an existing TUN device (Linux, Documentation/networking/tuntap.rst); each read returns one packet.
+"""Access to an existing TUN device (Linux, Documentation/networking/tuntap.rst); each read returns one packet.
 
 The host's entry script creates the device for the service's user, so this module needs no capability.  It never creates
-a device: a missing one is an error.
+a device; a missing device is an error.
 """
 
 import errno
@@ -14,18 +14,19 @@ from pathlib import Path
 from wan.errors import TunError
 
 DEVICE = Path("/dev/net/tun")
-#: linux/if_tun.h and linux/sockios.h.  IFF_NO_PI: no four-byte prefix in front of packets.
+#: Constants from linux/if_tun.h and linux/sockios.h.  IFF_NO_PI omits the four-byte prefix in front of each packet.
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 SIOCGIFFLAGS, SIOCGIFMTU, IFF_UP = 0x8913, 0x8921, 0x1
-#: IFNAMSIZ without the terminating zero.
+#: Maximum length of a device name in bytes: IFNAMSIZ without the terminating zero.
 MAX_NAME = 15
 
 
 def open_tun(name: str) -> int:
-    """Open the TUN device *name* and return a non-blocking descriptor.
+    """Open the TUN device *name* and return a non-blocking file descriptor.
 
     Raises:
-        TunError: the kernel has no TUN support, or the device is missing, down, in use, not a TUN, or another user's.
+        TunError: the kernel has no TUN support, or the device is missing, down, in use, not a TUN device, or owned by
+            another user.
     """
     if not 0 < len(name.encode()) <= MAX_NAME:
         raise TunError(f"expected a TUN device name of at most {MAX_NAME} characters, got {name!r}")
@@ -56,12 +57,12 @@ def open_tun(name: str) -> int:
 
 
 def mtu(name: str) -> int:
-    """Return the device's MTU, the length of the longest packet that a read can return."""
+    """Return the MTU of the device in bytes, which is the maximum length of a packet."""
     return _interface(name, SIOCGIFMTU)
 
 
 def dropped(name: str) -> int:
-    """Return how many packets the kernel dropped because the device's queue (``txqueuelen``) was full."""
+    """Return the number of packets that the kernel dropped because the device's queue (``txqueuelen``) was full."""
     for line in Path("/proc/net/dev").read_text(encoding="ascii").splitlines():
         device, colon, counts = line.partition(":")
         if colon and device.strip() == name:
@@ -70,7 +71,7 @@ def dropped(name: str) -> int:
 
 
 def _interface(name: str, request: int) -> int:
-    """Return one property of an interface (netdevice(7))."""
+    """Return the flags or the MTU of a network interface, as *request* selects (netdevice(7))."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         answer = fcntl.ioctl(sock, request, struct.pack("16s24x", name.encode()))
     number: int = struct.unpack_from("H" if request == SIOCGIFFLAGS else "i", answer, 16)[0]

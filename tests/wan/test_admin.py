@@ -1,4 +1,4 @@
-"""The router thread and the admin API over loopback; a pair of datagram sockets replaces the TUN device."""
+"""Tests for the router thread and the admin API over loopback; a datagram socket pair stands in for the TUN device."""
 
 import argparse
 import asyncio
@@ -91,14 +91,16 @@ async def test_counters_and_metrics_count_delivered_and_dropped_packets(service)
     await service.ask("PUT", "/admin/links/access/near?direction=one", {"loss": 1})
     for data in (THERE, THERE, b"\x60" + bytes(50), packet("198.19.1.10", "192.0.2.1"), BACK):
         service.host.send(data)
-    await asyncio.to_thread(service.host.recv, 2000)  # BACK was sent last and is not delayed, so all have been handled
+    await asyncio.to_thread(
+        service.host.recv, 2000
+    )  # BACK is sent last and is not delayed, so every packet has been processed
     body = await service.ask("GET", "/admin/counters")
     assert body["links"][0] == {
         "from": "access", "to": "near", "packets": 2, "bytes": 48, "dropped_loss": 2, "dropped_queue": 0,
         "dropped_rule": 0, "duplicated": 0, "reordered": 0, "corrupted": INTACT, "queued": 0,
     }  # fmt: skip
     assert (body["not_ipv4"], body["unroutable"], body["held"], body["write_errors"]) == (1, 1, 0, 0)
-    for _ in range(2):  # a second scrape does not count twice
+    for _ in range(2):  # the second scrape must not count packets again
         metrics = await service.ask("GET", "/metrics")
     assert 'firstbyte_wan_packets_total{from="access",to="near"} 2' in metrics
     assert 'firstbyte_wan_dropped_total{from="access",to="near",reason="loss"} 2' in metrics
@@ -197,7 +199,7 @@ async def test_stopping_delivers_due_packets_and_returns_how_many_are_left() -> 
     host.send(THERE)
     host.send(BACK)
     while len(router.network) < 2:  # noqa: ASYNC110 - waits for another thread
-        await asyncio.sleep(0.001)  # polls often: the first of the two is held for only 30 ms
+        await asyncio.sleep(0.001)  # short interval, because the first packet is held for only 30 ms
     assert await asyncio.to_thread(router.stop, 0.1) == 1
     assert host.recv(2000) == THERE
     assert not router.running

@@ -1,4 +1,4 @@
-"""The command line: errors, and, as root, packets through a real TUN device between namespaces."""
+"""Tests for the command line: error messages and, as root, packets through a real TUN device between namespaces."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def test_packets_through_a_tun_device_are_delayed_by_half_the_round_trip() -> No
     bench = [sys.executable, str(ROOT / "bench/wan_delay.py")]
     command = [*bench, "--rtt", "30", "--rates", "100", "--seconds", "0.5", "--json"]
     result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    assert result.returncode in {0, 1}, result.stderr  # 1: the machine is too busy for the bench's promised bounds
+    assert result.returncode in {0, 1}, result.stderr  # 1: the machine is too busy to meet the benchmark's bounds
     (run,) = json.loads(result.stdout)["wan"]
     assert (run["sent"], run["lost"]) == (50, 0)
     assert run["one_way"]["min_ms"] >= 0

@@ -1,4 +1,4 @@
-"""What each kind of corruption does to the checksum, and what it leaves alone."""
+"""Tests for payload corruption: its effect on the checksum, and the fields that must not change."""
 
 import random
 
@@ -11,7 +11,7 @@ from wan.damage import MODES, payload
 
 
 def damaged_by(mode: str, packet: bytes, rng: random.Random, k: int = 1) -> bytes:
-    """Return the corrupted packet; it must be possible to corrupt it."""
+    """Return the packet corrupted by *mode*; fail if it cannot be corrupted."""
     damaged = MODES[mode](packet, rng, k)
     assert damaged is not None
     return damaged
@@ -68,7 +68,9 @@ def test_plusminus_adds_k_to_one_word_and_subtracts_it_from_another(k) -> None:
 def test_a_random_burst_passes_the_checksum_about_once_in_65535_times() -> None:
     rng, packet = random.Random(2), tcp(bytes(64))
     damaged = [damaged_by("random", packet, rng) for _ in range(3000)]
-    assert sum(is_valid(each) for each in damaged) <= 3  # 0.05 are expected, so more than 3 is all but impossible
+    assert (
+        sum(is_valid(each) for each in damaged) <= 3
+    )  # the expected number is 0.05, so more than 3 is practically impossible
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Drop rules: they find the last acknowledgement of a close, and match nothing else."""
+"""Tests for drop rules: they match the last acknowledgement of a close and no other segment."""
 
 import pytest
 from hypothesis import given
@@ -15,16 +15,16 @@ def back(data: bytes = b"", flags: int = ACK, *, seq: int = 1, ack: int = 1, por
     return tcp(data, flags, seq=seq, ack=ack, source=SERVER, target=CLIENT, ports=(443, port))
 
 
-#: A close initiated by the client, from its last request on; the server's response ends at 501.
+#: Segments of a connection that the client closes first, from its last request on; the server's response ends at 501.
 CLOSE = [
     tcp(b"x" * 99, PSH | ACK, seq=1, ack=1),
     back(b"y" * 500, PSH | ACK, seq=1, ack=100),
     tcp(b"", ACK, seq=100, ack=501),
     tcp(b"", FIN | ACK, seq=100, ack=501),
     back(b"", FIN | ACK, seq=501, ack=101),
-    tcp(b"", ACK, seq=101, ack=501),  # crossed the server's FIN: acknowledges only the response
+    tcp(b"", ACK, seq=101, ack=501),  # sent before the server's FIN arrived: acknowledges only the response
     tcp(b"", ACK, seq=101, ack=502),  # the last acknowledgement
-    tcp(b"", ACK, seq=101, ack=502),  # and again, for the retransmitted FIN
+    tcp(b"", ACK, seq=101, ack=502),  # repeated for the retransmitted FIN
 ]
 
 

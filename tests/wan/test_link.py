@@ -1,4 +1,4 @@
-"""A link: no packet is lost, early or out of order unless configured, and rates and probabilities hold."""
+"""Tests for links: packets are lost, early or reordered only if configured; rates and probabilities are met."""
 
 import itertools
 
@@ -14,7 +14,7 @@ from wan.settings import CHECKS
 MS = 1_000_000
 SECOND = 1_000_000_000
 
-#: (nanoseconds since the previous packet, length)
+#: Strategy for lists of packets: (nanoseconds since the previous packet, length in bytes).
 arrivals = st.lists(st.tuples(st.integers(0, 5 * MS), st.integers(20, 1500)), min_size=1, max_size=60)
 
 
@@ -58,7 +58,7 @@ def test_a_link_is_never_faster_than_its_rate(packets, rate) -> None:
     dues = [d[0] for _, (d,) in out]
     lengths = [length for _, length in packets]
     for first, last in itertools.combinations(range(len(dues)), 2):
-        # Between the last bits of two packets, all packets after the first were sent.
+        # Between the departures of packets *first* and *last*, the link sends all packets after *first*.
         assert (dues[last] - dues[first]) * rate >= sum(lengths[first + 1 : last + 1]) * 8 * SECOND
 
 
@@ -100,7 +100,7 @@ def test_the_share_lost_is_the_one_configured(loss) -> None:
     a_link = link(7, loss=loss)
     delivered = sum(len(departures) for _, departures in sent(a_link, [(0, 100)] * count))
     assert delivered + a_link.dropped_loss == count
-    # Four standard deviations of a binomial draw; the seed is fixed, so the result never varies.
+    # Tolerance: four standard deviations of the binomial distribution.  The seed is fixed, so the result never varies.
     assert abs(a_link.dropped_loss - count * loss) < 4 * (count * loss * (1 - loss)) ** 0.5
 
 
@@ -149,7 +149,7 @@ def test_a_rate_of_null_or_zero_is_unlimited(value) -> None:
     assert LinkSettings(rate_bps=5000).changed({"rate_bps": value}).rate_bps is None
 
 
-#: Every setting that is a probability.
+#: Names of all settings that are probabilities.
 CHANCES = ("loss", "duplicate", "reorder", *(f"corrupt_{mode}" for mode in MODES))
 
 
@@ -173,7 +173,7 @@ def test_every_packet_is_counted(values, seed, rate) -> None:
 @given(st.sets(st.sampled_from(CHANCES)), st.sampled_from(CHANCES), st.integers(0, 2**32))
 @settings(max_examples=40, deadline=None)
 def test_one_impairment_does_not_change_what_another_hits(others, watched, seed) -> None:
-    """For one seed, the fate of the n-th packet does not depend on the other impairments."""
+    """For a given seed, an impairment affects the same packets whether or not other impairments are enabled."""
 
     def hit(a_link: Link) -> list[bool]:
         fates = []

@@ -1,4 +1,4 @@
-"""The links file: the lab's own, and errors with their line."""
+"""Tests for the links file: the lab's own file, and error messages with line numbers."""
 
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -13,7 +13,7 @@ from wan import LinksFileError, load, parse
 ROOT = Path(__file__).parents[2]
 REGIONS = '[regions]\na = "198.19.1.0/24"\nb = "198.19.2.0/24"\nc = "198.19.3.0/24"\n'
 
-#: DESIGN, "Topology": default round trips in ms.
+#: Default round-trip times in milliseconds, from section "Topology" of DESIGN.
 DESIGN = {
     ("access", "isp"): 4, ("access", "near"): 20, ("access", "far"): 120, ("isp", "near"): 16, ("isp", "far"): 116,
     ("isp", "root-a"): 10, ("isp", "root-b"): 40, ("isp", "registry"): 20, ("access", "root-a"): 14,
@@ -109,7 +109,7 @@ def test_no_text_raises_anything_but_a_links_file_error(text) -> None:
         try:
             parse(candidate)
         except LinksFileError as error:
-            assert str(error).startswith("links.toml:")  # noqa: PT017 - some texts are valid
+            assert str(error).startswith("links.toml:")  # noqa: PT017 - some of the generated texts are valid
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"], ids=["missing", "not-utf-8"])

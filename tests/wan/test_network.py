@@ -1,4 +1,4 @@
-"""The network: which link a packet takes, and when it comes out."""
+"""Tests for the network: link selection and departure times."""
 
 from ipaddress import IPv4Address, IPv4Network
 
@@ -17,7 +17,7 @@ REGIONS = {name: IPv4Network(f"198.19.{octet}.0/24") for name, octet in (("acces
 
 
 PAIRS = [(a, b) for a in REGIONS for b in REGIONS if a != b]
-#: The IPv4 header of a TCP packet between two regions, with a total length of 48 bytes.
+#: IPv4 header of a TCP packet between two regions, with a total length of 48 bytes.
 HEADED = b"\x45\0\0\x30" + bytes(5) + b"\x06" + bytes(2) + bytes((198, 19, 1, 10, 198, 19, 20, 10))
 
 
@@ -28,7 +28,7 @@ def network(rtt: dict[tuple[str, str], float] | None = None, **values: object) -
 
 
 def packet(source: str, target: str, body: bytes = b"") -> bytes:
-    return ipv4(253, body, source, target)  # a protocol for experiments (RFC 3692)
+    return ipv4(253, body, source, target)  # 253: a protocol number for experiments (RFC 3692)
 
 
 def test_a_link_without_impairments_returns_the_packet_at_once() -> None:
@@ -166,7 +166,7 @@ def test_a_link_that_became_shorter_lets_later_packets_overtake() -> None:
     st.booleans(),
 )
 def test_no_input_raises_and_no_packet_is_invented(garbage, straight) -> None:
-    """Only IPv4 packets between two regions come out, with their length and addresses unchanged."""
+    """Only IPv4 packets between two regions are forwarded, with unchanged length and addresses."""
     worst = LinkSettings(corrupt_bitflip=1, corrupt_swap16=1, corrupt_plusminus=1, corrupt_random=1, duplicate=1)
     net = Network(REGIONS, dict.fromkeys(PAIRS, LinkSettings() if straight else worst))
     net.rules.append(DropRule(Pattern(flags="syn", acknowledges_fin=True)))

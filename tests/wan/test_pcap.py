@@ -1,4 +1,4 @@
-"""Captures: bounded in time and size, and readable by tcpdump."""
+"""Tests for packet captures: limits on time and size, and files that tcpdump can read."""
 
 import struct
 import subprocess

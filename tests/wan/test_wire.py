@@ -1,4 +1,4 @@
-"""Impairments as two kernels see them: real TCP, TLS and UDP through a TUN device between namespaces."""
+"""Tests of impairments with two real kernels: TCP, TLS and UDP through a TUN device between network namespaces."""
 
 import contextlib
 import os
@@ -25,14 +25,14 @@ from tests.wan.test_command import namespaces_work
 
 pytestmark = pytest.mark.skipif(not namespaces_work(), reason="needs root and network namespaces")
 
-#: The data of one transfer; every aligned word differs from its neighbours.
+#: Data of one transfer, in which each aligned 16-bit word differs from its neighbours.
 DATA = b"".join(struct.pack("!H", n * 7919 % 65_536) for n in range(50_000))
 #: Socket timeout in seconds.
 PATIENCE = 5.0
 
 
 class Wire:
-    """The bench's three namespaces, with `wan` in the middle, and sockets in either host."""
+    """The benchmark's three network namespaces with `wan` in the middle one, and sockets in the two outer hosts."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -58,7 +58,7 @@ class Wire:
             return call("http://127.0.0.1:9900", method, path, body, token="secret")
 
     def links(self, **settings: float) -> None:
-        """Change the link from ``b``, the sender, to ``a``; restore all others."""
+        """Change the link from ``b`` (the sender) to ``a``, and restore all other links."""
         self.admin("DELETE", "/admin/links")
         if settings:
             self.admin("PUT", "/admin/links/b/a?direction=one", settings)
@@ -67,14 +67,14 @@ class Wire:
         return next(link for link in self.admin("GET", "/admin/counters")["links"] if link["from"] == "b")
 
     def counted(self, host: str, protocol: str, name: str) -> int:
-        """Return a counter of /proc/net/snmp."""
+        """Return a counter from /proc/net/snmp of *host*."""
         with self.inside(host):
             lines = Path("/proc/thread-self/net/snmp").read_text(encoding="ascii").splitlines()
         names, values = (line.split() for line in lines if line.startswith(f"{protocol}:"))
         return int(values[names.index(name)])
 
     def transfer(self, wrap: Callable[[socket.socket], socket.socket] = lambda s: s, client=lambda s: s) -> bytes:
-        """Send `DATA` from ``b`` to ``a`` over one connection; return the bytes that arrived before it ended or failed."""
+        """Send `DATA` from ``b`` to ``a`` over one connection; return the bytes received until the connection ended."""
         listener = self.opened("b")
         listener.bind((ADDRESS["b"], 0))
         listener.listen()
@@ -111,7 +111,7 @@ def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return the contexts of a server and of a client that trusts it."""
+    """Return a server's TLS context and the context of a client that trusts it."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "b")])
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
     builder = builder.not_valid_before(datetime.now(UTC) - timedelta(hours=1))
@@ -146,7 +146,7 @@ def test_tcp_repairs_what_its_checksum_catches_and_the_kernel_counts_each(wire: 
     wire.links(corrupt_bitflip=0.1)
     before, sums = wire.counters()["corrupted"]["bitflip"], wire.counted("a", "Tcp", "InCsumErrors")
     assert wire.transfer() == DATA
-    time.sleep(0.05)  # retransmissions may still be in flight, corrupted and counted
+    time.sleep(0.05)  # retransmissions that were corrupted and counted may still be in flight
     caught = wire.counted("a", "Tcp", "InCsumErrors") - sums
     assert caught == wire.counters()["corrupted"]["bitflip"] - before > 0
 
@@ -172,7 +172,7 @@ def test_tcp_removes_duplicates_and_restores_the_order(wire: Wire) -> None:
 
 
 def test_udp_sees_every_impairment_that_wan_counted(wire: Wire) -> None:
-    """200 numbered datagrams, 1 ms apart: what arrives matches the counters of `wan` one by one."""
+    """The effects on 200 numbered datagrams, sent 1 ms apart, match the counters of `wan` exactly."""
     wire.links(loss=0.1, duplicate=0.1, reorder=0.1, reorder_ms=5, corrupt_bitflip=0.1)
     receiver, sender = wire.opened("a", socket.SOCK_DGRAM), wire.opened("b", socket.SOCK_DGRAM)
     receiver.bind((ADDRESS["a"], 0))
@@ -180,7 +180,7 @@ def test_udp_sees_every_impairment_that_wan_counted(wire: Wire) -> None:
     before, sums = wire.counters(), wire.counted("a", "Udp", "InCsumErrors")
     for number in range(200):
         sender.sendto(struct.pack("!II", number, ~number & 0xFFFFFFFF) * 8, receiver.getsockname())
-        time.sleep(0.001)  # the interval that reorder_ms is compared with
+        time.sleep(0.001)  # sending interval, which is less than reorder_ms
     receiver.settimeout(0.3)
     numbers = []
     with contextlib.suppress(TimeoutError):
@@ -192,7 +192,7 @@ def test_udp_sees_every_impairment_that_wan_counted(wire: Wire) -> None:
     receiver.close()
     sender.close()
     assert min(made.values()) > 5
-    # Every datagram and every duplicate arrived, was lost, or failed its checksum.
+    # Each datagram and each duplicate was received, lost, or discarded for its checksum.
     assert len(numbers) == 200 - made["dropped_loss"] + made["duplicated"] - damaged
     assert after["corrupted"]["bitflip"] - before["corrupted"]["bitflip"] <= damaged
     assert len(set(numbers)) < len(numbers)
@@ -200,7 +200,7 @@ def test_udp_sees_every_impairment_that_wan_counted(wire: Wire) -> None:
 
 
 def test_time_wait_answers_the_fin_when_the_last_acknowledgement_is_lost(wire: Wire) -> None:
-    """The client closes first and its last acknowledgement is lost: the server retransmits its FIN, TIME-WAIT answers."""
+    """If the last acknowledgement of a client-side close is lost, the server resends its FIN and TIME-WAIT replies."""
     wire.links()
     wire.admin("DELETE", "/admin/drops")
     wire.admin("POST", "/admin/drops", {"source": ADDRESS["a"], "flags": "ack", "acknowledges_fin": True})
@@ -218,9 +218,9 @@ def test_time_wait_answers_the_fin_when_the_last_acknowledgement_is_lost(wire: W
     (rule,) = wire.admin("GET", "/admin/drops")["drops"]
     assert rule["spent"]
     repeated = wire.counted("b", "Tcp", "RetransSegs")
-    assert repeated > again  # the FIN
-    time.sleep(0.3)  # the acknowledgement from TIME-WAIT arrives meanwhile
+    assert repeated > again  # the FIN was retransmitted
+    time.sleep(0.3)  # time for the acknowledgement from TIME-WAIT to arrive
     settled = wire.counted("b", "Tcp", "RetransSegs")
-    time.sleep(0.6)  # without an answer, it would be retransmitted again by now
+    time.sleep(0.6)  # without an acknowledgement, the FIN would be retransmitted again within this time
     assert wire.counted("b", "Tcp", "RetransSegs") == settled
     wire.admin("DELETE", "/admin/drops")
