@@ -1,6 +1,6 @@
-"""What every service has: metrics, health, faults, a clock, JSON logs and the admin port.
+"""Telemetry that every service has: metrics, health, faults, a clock, JSON logs and the admin port.
 
-Standard library only, because every import costs start-up time and memory in twenty processes.
+It uses only the standard library, because every import costs start-up time and memory in twenty processes.
 """
 
 from telemetry import log

@@ -1,7 +1,7 @@
-"""The admin port: a small HTTP/1.1 server on asyncio streams for /metrics, /health and /admin/….
+"""Admin port: a small HTTP/1.1 server on asyncio streams for /metrics, /health and /admin/….
 
-One request per connection, bodies up to 1 MiB, no TLS: it listens only inside the lab's network, and refuses /admin
-without the bearer token.  It is no web server for users.
+It handles one request per connection, with a body of up to 1 MiB and without TLS.  It listens only inside the lab's
+network, and requires a bearer token for /admin.  It is not intended as a web server for users.
 """
 
 import asyncio
@@ -19,19 +19,19 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from telemetry import log
 from wireformat.http1 import HttpError, encode_head, parse_request_head
 
-#: Bytes of a request's body: enough for a zone file or a trace.
+#: Maximum size of a request body in bytes, enough for a zone file or a trace.
 MAX_BODY = 1 << 20
 MAX_HEADER = 16 << 10
-#: Seconds until the whole request must have arrived; clients are on the same machine.
+#: Timeout in seconds for reading a whole request; clients are on the same machine.
 READ_TIMEOUT = 10.0
-#: Iterations of the event loop until an accepted connection has a running task, which `close` can then cancel.
+#: Event loop iterations after which every accepted connection has a running task that `close` can cancel.
 ACCEPT_ITERATIONS = 6
 
 logger = log.get("telemetry.admin")
 
 
 class AdminError(Exception):
-    """The request gets *status* and *message*, which says what was expected and what came."""
+    """An error response with HTTP status *status*; *message* describes the expected and the actual input."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -45,16 +45,16 @@ class Request:
     method: str
     path: str
     query: dict[str, str] = field(default_factory=dict)
-    #: Values of the placeholders in the route's path.
+    #: Values of the placeholders in the route's path, by name.
     params: dict[str, str] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
 
     def json(self) -> Any:
-        """Return the decoded JSON body; an empty body is an empty object.
+        """Parse the request body as JSON; return an empty object if the body is empty.
 
         Raises:
-            AdminError: 400, the body is not JSON.
+            AdminError: 400, the body is not valid JSON.
         """
         if not self.body:
             return {}
@@ -68,7 +68,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response that is not JSON, or has its own status."""
+    """A response whose body is not JSON, or whose status differs from the default."""
 
     body: bytes
     content_type: str = "application/octet-stream"
@@ -86,7 +86,7 @@ class _Route:
 
 
 class AdminServer:
-    """The routes and the listener.  Only ``/admin`` needs the token."""
+    """HTTP server with the routes of one service.  Only paths below ``/admin`` require the token."""
 
     def __init__(self) -> None:
         self._routes: list[_Route] = []
@@ -95,18 +95,18 @@ class AdminServer:
         self.token_file: Path | None = None
 
     def route(self, method: str, path: str, handler: Handler) -> None:
-        """Call *handler* for *method* on *path*, which may have placeholders: ``/admin/links/{a}/{b}``.
+        """Register *handler* for *method* and *path*; the path may have placeholders, as in ``/admin/links/{a}/{b}``.
 
-        The handler may be a coroutine function; it returns JSON values or a `Response`.
+        The handler may be a coroutine function.  It returns a JSON-serialisable value or a `Response`.
         """
         pattern = re.sub(r"\\?\{(\w+)\\?\}", r"(?P<\1>[^/]+)", re.escape(path).replace("\\{", "{").replace("\\}", "}"))
         self._routes.append(_Route(method, re.compile(pattern), handler))
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
-        """Listen; return the address.
+        """Start listening and return the actual address and port.
 
         Raises:
-            OSError: the port is taken.
+            OSError: the port is already in use.
         """
         self._server = await asyncio.start_server(self._accept, host, port, limit=MAX_HEADER)
         address: tuple[str, int] = self._server.sockets[0].getsockname()[:2]
@@ -116,12 +116,12 @@ class AdminServer:
         """Stop listening and cancel requests in progress."""
         if self._server:
             for _ in range(ACCEPT_ITERATIONS):
-                await asyncio.sleep(0)  # one iteration of the loop
+                await asyncio.sleep(0)  # one iteration of the event loop
             self._server.close()
         for task in tuple(self._connections):
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
-        await asyncio.sleep(0)  # transports close in the next iteration
+        await asyncio.sleep(0)  # transports close in the next iteration of the event loop
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -141,9 +141,9 @@ class AdminServer:
             writer.write(head + response.body)
             await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
-            return  # the client is gone
+            return  # the client has closed the connection
         except asyncio.CancelledError:
-            return  # by `close`; in Python 3.11 streams log a traceback for a task that ends cancelled
+            return  # raised by `close`; do not re-raise, because asyncio streams of Python 3.11 would log a traceback
         finally:
             writer.close()
 

@@ -1,6 +1,6 @@
-"""Sends one request to an admin port: ``python -m telemetry.call GET /admin/faults``.
+"""Send one request to an admin port: ``python -m telemetry.call GET /admin/faults``.
 
-Inside a host of the lab it finds the token itself.
+On a host of the lab, the token is read from the lab's token file.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from hostfiles.layout import ADMIN_PORT, ADMIN_TOKEN
 
 
 class CallError(Exception):
-    """The admin port could not be reached (status 0) or refused the request (its HTTP status)."""
+    """The admin port could not be reached (status 0), or returned an error (its HTTP status)."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -25,18 +25,18 @@ class CallError(Exception):
 def call(
     base_url: str, method: str, path: str, body: Any = None, *, token: str | None = None, timeout: float = 10.0
 ) -> Any:
-    """Send one admin request; return the decoded JSON, or text or bytes if the response is not JSON.
+    """Send one admin request and return the response: parsed JSON, else text or bytes.
 
     Args:
-        base_url: for example ``http://198.19.0.254:9900``.
+        base_url: URL of the admin port, for example ``http://198.19.0.254:9900``.
         method: HTTP method.
-        path: path and query.
+        path: path, optionally with a query.
         body: sent as JSON unless None.
-        token: bearer token; None reads the lab's, if there is one.
-        timeout: seconds for each step of the exchange.
+        token: bearer token; if None, the token is read from the lab's token file, if there is one.
+        timeout: timeout in seconds for each network operation.
 
     Raises:
-        CallError: we may not read the lab's token, there was no response, or its status was not 2xx.
+        CallError: the token file is not readable, there was no response, or its status was not 2xx.
     """
     if token is None:
         token = _token()
@@ -51,7 +51,7 @@ def call(
 
 
 def _token() -> str | None:
-    """Return the lab's admin token; None outside the lab."""
+    """Return the lab's admin token, or None outside the lab."""
     try:
         return ADMIN_TOKEN.read_text(encoding="ascii").strip()
     except FileNotFoundError:
@@ -62,11 +62,11 @@ def _token() -> str | None:
 
 
 def ask(connection: http.client.HTTPConnection, method: str, path: str, body: Any, token: str | None) -> Any:
-    """Send one admin request over *connection*; return what `call` does.
+    """Send one admin request over *connection* and return the response in the same form as `call`.
 
     Raises:
         CallError: the status was not 2xx.
-        OSError, http.client.HTTPException: there was no response.
+        OSError, http.client.HTTPException: there was no valid response.
     """
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     connection.request(method, path, None if body is None else json.dumps(body), headers)
@@ -84,7 +84,7 @@ def ask(connection: http.client.HTTPConnection, method: str, path: str, body: An
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the response; exit 1 if the request was refused, 3 if there was no response."""
+    """Send the request and print the response; return 1 if it was an error, 3 if there was no response."""
     parser = argparse.ArgumentParser(
         prog="python -m telemetry.call",
         description=__doc__,
@@ -111,5 +111,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as other filters: `… | head` ends without a traceback
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # restore the default, so that `… | head` ends without a traceback
     sys.exit(main())

@@ -1,21 +1,21 @@
-"""The clocks of a process: wall time, which a drill can offset, and monotonic time, which it cannot."""
+"""Clocks of a process: wall-clock time, which a drill can offset, and monotonic time, which is never offset."""
 
 import time
 
 
 class Clock:
-    """Wall time plus an offset.  Only shells have one; cores take the time as an argument."""
+    """Wall clock with an adjustable offset.  Only shells own a clock; cores take the time as an argument."""
 
     def __init__(self) -> None:
-        #: Seconds added to wall time; negative values set the clock back.
+        #: Offset in seconds that is added to the wall-clock time; negative values set the clock back.
         self.offset = 0.0
 
     def time(self) -> float:
-        """Return seconds since the epoch, with the offset."""
+        """Return the wall-clock time in seconds since the epoch, including the offset."""
         return time.time() + self.offset
 
     def monotonic(self) -> float:
-        """Return monotonic seconds, without the offset."""
+        """Return the monotonic time in seconds, which ignores the offset."""
         return time.monotonic()
 
     def __repr__(self) -> str:

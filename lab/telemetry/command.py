@@ -1,4 +1,4 @@
-"""The command-line arguments that all services share."""
+"""Command-line arguments that all services share."""
 
 import argparse
 import os
@@ -8,10 +8,10 @@ from telemetry.log import LEVELS
 
 
 def endpoint(text: str) -> tuple[str, int]:
-    """Parse ``HOST:PORT``; an argparse type.
+    """Parse ``HOST:PORT``; for use as an argparse type.
 
     Raises:
-        argparse.ArgumentTypeError: *text* is no IPv4 address or name with a port from 0 to 65535.
+        argparse.ArgumentTypeError: *text* is not an IPv4 address or name with a port from 0 to 65535.
     """
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
@@ -20,7 +20,7 @@ def endpoint(text: str) -> tuple[str, int]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--admin``, ``--token-file`` and ``--log-level``; the environment has defaults for the first two."""
+    """Add ``--admin``, ``--token-file`` and ``--log-level``; the first two take their defaults from the environment."""
     group = parser.add_argument_group("operation")
     group.add_argument(
         "--admin",

@@ -1,4 +1,4 @@
-"""Faults that a service can inject into itself: off by default, seeded, counted, visible on the admin port."""
+"""Faults that a service can inject into itself: off by default, seeded, counted, and listed on the admin port."""
 
 import random
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class UnknownFaultError(KeyError):
-    """The service declares no fault of this name."""
+    """The service does not declare a fault with this name."""
 
     def __init__(self, name: str, known: list[str]) -> None:
         super().__init__(name)
@@ -18,38 +18,39 @@ class UnknownFaultError(KeyError):
 
 @dataclass(slots=True)
 class Fault:
-    """One fault; `parameters` is None while it is off."""
+    """A fault that a service can inject; `parameters` is None while the fault is off."""
 
     name: str
     help: str
     defaults: dict[str, Any]
-    #: The allowed values of parameters that have a fixed set.
+    #: Allowed values of each parameter that has a fixed set of values, by parameter name.
     choices: dict[str, tuple[str, ...]] = field(default_factory=dict)
     parameters: dict[str, Any] | None = None
-    #: How often the fault has acted since it was switched on.
+    #: Number of times the fault has been injected since it was switched on.
     hits: int = 0
     rng: random.Random = field(default_factory=lambda: random.Random(0))
 
 
 class Faults:
-    """The faults of one service."""
+    """All faults that one service declares."""
 
     def __init__(self) -> None:
         self._faults: dict[str, Fault] = {}
-        #: Whether any fault is on; hot paths check only this.
+        #: Whether any fault is on.  Hot paths check this flag first.
         self.any_on = False
 
-    def declare(self, name: str, help: str, **defaults: Any) -> None:  # noqa: A002 - the word argparse and Prometheus use
-        """Declare a fault; *defaults* are its parameters, whose types are those that `switch_on` accepts.
+    def declare(self, name: str, help: str, **defaults: Any) -> None:  # noqa: A002 - `help` is the term in argparse and Prometheus
+        """Declare a fault with its parameters and their default values, whose types `switch_on` enforces.
 
-        A tuple of words is a choice, whose first word is the default.  Every fault has ``probability`` and ``seed``.
+        A tuple of strings as a default declares a choice, with the first string as the default value.  Every fault also
+        has the parameters ``probability`` and ``seed``.
         """
         choices = {key: value for key, value in defaults.items() if isinstance(value, tuple)}
         first = {key: value[0] for key, value in choices.items()}
         self._faults[name] = Fault(name, help, {"probability": 1.0, "seed": 0, **defaults, **first}, choices)
 
     def switch_on(self, name: str, parameters: dict[str, Any]) -> Fault:
-        """Switch a fault on.
+        """Switch the fault *name* on with *parameters*, using defaults for the rest.
 
         Raises:
             UnknownFaultError: the fault is not declared.
@@ -74,22 +75,22 @@ class Faults:
         return fault
 
     def switch_off(self, name: str) -> None:
-        """Switch one fault off."""
+        """Switch the fault *name* off."""
         self._named(name).parameters = None
         self.any_on = bool(self.active())
 
     def clear(self) -> None:
-        """Switch every fault off."""
+        """Switch all faults off."""
         for fault in self._faults.values():
             fault.parameters = None
         self.any_on = False
 
     def get(self, name: str) -> dict[str, Any] | None:
-        """Return the parameters of a fault that is on, or None."""
+        """Return the parameters of the fault *name* if it is on, else None."""
         return self._named(name).parameters
 
     def hit(self, name: str) -> bool:
-        """Draw whether the fault acts now, and count it if so."""
+        """Return whether to inject the fault *name* now, by a random draw, and count the injection."""
         fault = self._named(name)
         if fault.parameters is None or fault.rng.random() >= fault.parameters["probability"]:
             return False
@@ -103,7 +104,7 @@ class Faults:
             raise UnknownFaultError(name, sorted(self._faults)) from None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the body of ``GET /admin/faults``."""
+        """Return the response body of ``GET /admin/faults``."""
         return {
             f.name: {
                 "on": f.parameters is not None,
@@ -115,7 +116,7 @@ class Faults:
         }
 
     def active(self) -> list[str]:
-        """Return the names of the faults that are on."""
+        """Return the names of all faults that are on."""
         return [f.name for f in self._faults.values() if f.parameters is not None]
 
     def __repr__(self) -> str:

@@ -1,16 +1,16 @@
-"""The health of one service: named checks, each with a result and a sentence."""
+"""Health of one service: named checks, each with a result and an explanation."""
 
 from typing import Any
 
 
 class Health:
-    """Checks by name; a service is healthy when it has at least one and all are ok."""
+    """Health checks by name; the service is healthy if there is at least one check and all checks pass."""
 
     def __init__(self) -> None:
         self._checks: dict[str, tuple[bool, str]] = {}
 
     def set(self, check: str, ok: bool, detail: str = "") -> None:
-        """Record the result of *check*; *detail* explains it in words."""
+        """Record the result of *check*; *detail* is a human-readable explanation."""
         self._checks[check] = (ok, detail)
 
     def forget(self, check: str) -> None:
@@ -19,11 +19,11 @@ class Health:
 
     @property
     def ok(self) -> bool:
-        """Whether every check is ok; false before the first check."""
+        """Whether all checks pass; False if no check has been recorded yet."""
         return bool(self._checks) and all(ok for ok, _ in self._checks.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the body of ``GET /health``."""
+        """Return the response body of ``GET /health``, without the service name and the faults."""
         return {
             "status": "ok" if self.ok else "failing",
             "checks": {name: {"ok": ok, "detail": detail} for name, (ok, detail) in self._checks.items()},

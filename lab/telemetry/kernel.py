@@ -1,4 +1,4 @@
-"""Kernel counters, TCP sockets and the recorder of this host (`linuxnet`), as metrics and below ``/admin``."""
+"""Metrics and admin requests for this host's kernel counters, TCP sockets and recorder (package `linuxnet`)."""
 
 import time
 from typing import Any
@@ -11,7 +11,7 @@ from telemetry.metrics import Metrics
 
 
 def export(metrics: Metrics) -> None:
-    """Add gauges for this process and its host's TCP sockets; each scrape reads them anew."""
+    """Register gauges for this process and for its host's TCP sockets; they are updated before each scrape."""
     rss = metrics.gauge("process_resident_memory_bytes", "Resident memory of this process")
     cpu = metrics.gauge("process_cpu_seconds_total", "CPU time of this process, user and system")
     sockets = metrics.gauge("firstbyte_sockets", "TCP sockets of this host by state, from /proc/net/sockstat", "state")
@@ -27,7 +27,7 @@ def export(metrics: Metrics) -> None:
 
 
 def sockets(request: Request) -> list[dict[str, str]]:
-    """Answer ``GET /admin/sockets?state=TIME-WAIT&local_port=80``: the host's TCP sockets in one state, as ss(8) shows them."""
+    """Return the host's TCP sockets in one state, like ss(8): ``GET /admin/sockets?state=TIME-WAIT&local_port=80``."""
     state, port = request.query.get("state", "ESTABLISHED"), request.query.get("local_port", "0")
     if state not in STATES[1:]:
         raise AdminError(400, f"expected state to be one of {', '.join(STATES[1:])}, got {state!r}")
@@ -41,18 +41,18 @@ def sockets(request: Request) -> list[dict[str, str]]:
 
 
 class RecorderApi:
-    """The recorder below ``/admin``.
+    """Admin requests for the recorder of kernel counters.
 
     POST /admin/recorder {"hz": 10, "seconds": 120, "sockets": {"local_port": 443}}     start a recording
-    GET /admin/recorder                                                                 return it as it is so far
-    DELETE /admin/recorder                                                              stop, return and drop it
+    GET /admin/recorder                                                                 return the recording so far
+    DELETE /admin/recorder                                                              stop, return and discard it
     """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
 
     async def post(self, request: Request) -> dict[str, Any]:
-        """Start."""
+        """Start a recording with the parameters in the request body."""
         body = request.json()
         if not isinstance(body, dict) or body.keys() - {"hz", "seconds", "sockets"}:
             raise AdminError(400, f'expected {{"hz": …, "seconds": …, "sockets": {{…}}}}, got {request.body[:80]!r}')
@@ -71,7 +71,7 @@ class RecorderApi:
         return self._recorder.recording.as_json()
 
     def delete(self, _: Request) -> dict[str, Any]:
-        """Stop, return the recording and drop it."""
+        """Stop the recording, return it and discard it."""
         recording = self._recorder.stop()
         self._recorder.recording = None
         return {} if recording is None else recording.as_json()

@@ -1,6 +1,6 @@
-"""Structured logs: one JSON object per line on standard error, with a constant event name and fields.
+"""Structured logs on standard error: one JSON object per line, with a constant event name and fields.
 
-Only a program's `__main__` calls `configure`; everything else calls `get`.
+Only a program's `__main__` calls `configure`; all other modules call only `get`.
 """
 
 import json
@@ -13,7 +13,7 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 class EventLogger:
-    """Logs events by name, with fields named in the protocol's terms (`qname`, `serial`, `took_ms`)."""
+    """Logs named events with fields in the protocol's terms (`qname`, `serial`, `took_ms`)."""
 
     __slots__ = ("_logger",)
 
@@ -21,19 +21,19 @@ class EventLogger:
         self._logger = logger
 
     def debug(self, event: str, **fields: Any) -> None:
-        """Log one step of a request."""
+        """Log one step in the processing of a request."""
         self._log(logging.DEBUG, event, fields)
 
     def info(self, event: str, **fields: Any) -> None:
-        """Log what the operator of the lab wants to know."""
+        """Log an event of interest to the lab's operator."""
         self._log(logging.INFO, event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
-        """Log a failure that was handled."""
+        """Log a failure that the service handled."""
         self._log(logging.WARNING, event, fields)
 
     def error(self, event: str, **fields: Any) -> None:
-        """Log a failure that a client noticed."""
+        """Log a failure that affected a client."""
         self._log(logging.ERROR, event, fields)
 
     def _log(self, level: int, event: str, fields: dict[str, Any]) -> None:
@@ -42,7 +42,7 @@ class EventLogger:
 
 
 def get(name: str) -> EventLogger:
-    """Return the logger called *name*, for example ``edge.pool``."""
+    """Return the logger with the given name, for example ``edge.pool``."""
     return EventLogger(logging.getLogger(name))
 
 
@@ -66,7 +66,7 @@ class _JsonLines(logging.Formatter):
 
 
 def configure(service: str, level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Write every event of this process to *stream* (default: standard error) as JSON lines."""
+    """Write all events of this process from *level* upwards to *stream* (default: standard error) as JSON lines."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_JsonLines(service))
     root = logging.getLogger()

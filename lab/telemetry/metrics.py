@@ -1,13 +1,13 @@
-"""Metrics in the Prometheus text format 0.0.4: counters, gauges, histograms.
+"""Metrics in the Prometheus text exposition format 0.0.4: counters, gauges and histograms.
 
-Updates are not locked: each metric is updated by one thread, and a scrape reads plain dictionaries.
+Updates use no locks, so each metric must be updated by a single thread.  A scrape reads plain dictionaries.
 """
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-#: Bucket bounds in seconds: from a cache hit on loopback to a retried request over a slow link.
+#: Default bucket bounds in seconds, for latencies from a cache hit on loopback to a retried request over a slow link.
 LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 LabelValues = tuple[str, ...]
@@ -44,19 +44,19 @@ class _Metric:
 
 
 class _Scalar(_Metric):
-    """One number per combination of labels."""
+    """Base of metrics with a single number per combination of label values."""
 
     def __init__(self, name: str, help_text: str, labels: tuple[str, ...]) -> None:
         super().__init__(name, help_text, labels)
         self.values: dict[LabelValues, float] = {}
 
     def samples(self) -> list[str]:
-        """Return the lines of one scrape."""
+        """Return the metric's sample lines for one scrape."""
         return [f"{self.name}{_labels(self.labels, key)} {value!r}" for key, value in sorted(self.values.items())]
 
 
 class Counter(_Scalar):
-    """A count that only grows."""
+    """A count that only increases."""
 
     kind = "counter"
 
@@ -71,21 +71,25 @@ class Counter(_Scalar):
         self.values[key] = self.values.get(key, 0) + amount
 
     def value(self, **labels: str) -> float:
-        """Return the count of one series; 0 before its first increment."""
+        """Return the count of the series with these labels, or 0 if it was never incremented."""
         return self.values.get(self._key(labels), 0)
 
 
 class Gauge(_Scalar):
-    """A value that goes up and down."""
+    """A value that can increase and decrease."""
 
     kind = "gauge"
 
     def set(self, value: float, **labels: str) -> None:
-        """Set the series with these labels."""
+        """Set the value of the series with these labels."""
         self.values[self._key(labels)] = value
 
     def value(self, **labels: str) -> float:
-        """Return the value of one series, or raise KeyError."""
+        """Return the value of the series with these labels.
+
+        Raises:
+            KeyError: the series has no value.
+        """
         return self.values[self._key(labels)]
 
     def remove(self, **labels: str) -> None:
@@ -94,7 +98,7 @@ class Gauge(_Scalar):
 
 
 class Histogram(_Metric):
-    """Counts of observations by upper bound, with their sum."""
+    """Number of observations per bucket, and their sum."""
 
     kind = "histogram"
 
@@ -105,7 +109,7 @@ class Histogram(_Metric):
         self.sums: dict[LabelValues, float] = {}
 
     def observe(self, value: float, **labels: str) -> None:
-        """Count one observation."""
+        """Count one observation of *value*."""
         key = self._key(labels) if self.labels else ()
         counts = self.counts.get(key)
         if counts is None:
@@ -115,14 +119,14 @@ class Histogram(_Metric):
         self.sums[key] += value
 
     def merge(self, counts: Sequence[int], total: float, **labels: str) -> None:
-        """Add observations that were counted elsewhere: per bucket, with those above the last bound, and their sum."""
+        """Add observations counted elsewhere: *counts* per bucket, including the last (+Inf), and their sum *total*."""
         key = self._key(labels) if self.labels else ()
         before = self.counts.get(key, [0] * (len(self.buckets) + 1))
         self.counts[key] = [a + b for a, b in zip(before, counts, strict=True)]
         self.sums[key] = self.sums.get(key, 0.0) + total
 
     def samples(self) -> list[str]:
-        """Return the lines of one scrape."""
+        """Return the histogram's sample lines for one scrape."""
         lines = []
         for key, counts in sorted(self.counts.items()):
             running = 0
@@ -137,7 +141,7 @@ class Histogram(_Metric):
 
 
 class Metrics:
-    """Every metric of one process."""
+    """All metrics of one process."""
 
     def __init__(self) -> None:
         self._metrics: dict[str, _Metric] = {}
@@ -150,25 +154,25 @@ class Metrics:
         return metric
 
     def counter(self, name: str, help_text: str, *labels: str) -> Counter:
-        """Declare a counter; by convention its name ends in ``_total``."""
+        """Register and return a counter; by convention its name ends in ``_total``."""
         return self._add(Counter(name, help_text, labels))
 
     def gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
-        """Declare a gauge; its name ends in its unit."""
+        """Register and return a gauge; by convention its name ends in its unit."""
         return self._add(Gauge(name, help_text, labels))
 
     def histogram(
         self, name: str, help_text: str, buckets: Sequence[float] = LATENCY_BUCKETS, *labels: str
     ) -> Histogram:
-        """Declare a histogram with these upper bounds."""
+        """Register and return a histogram with the upper bucket bounds *buckets*."""
         return self._add(Histogram(name, help_text, buckets, labels))
 
     def before_render(self, callback: Callable[[], None]) -> None:
-        """Call *callback* just before every scrape, to refresh gauges."""
+        """Register *callback* to be called before every scrape, for example to update gauges."""
         self._before.append(callback)
 
     def render(self) -> str:
-        """Return the body of ``GET /metrics``."""
+        """Return the response body of ``GET /metrics``."""
         for callback in self._before:
             callback()
         return "\n".join(metric.render() for metric in self._metrics.values()) + "\n"

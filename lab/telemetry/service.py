@@ -1,4 +1,4 @@
-"""The telemetry of one service: metrics, health, faults, clock, admin port, and the wait for SIGTERM."""
+"""Telemetry of one service: metrics, health, faults, clock, admin port, and waiting for SIGTERM."""
 
 import argparse
 import asyncio
@@ -22,7 +22,7 @@ logger = log.get("telemetry.service")
 
 
 class Telemetry:
-    """What operators see of a service, and what drills can switch."""
+    """Everything that operators can observe on a service, and that drills can change."""
 
     def __init__(self, service: str) -> None:
         self.service = service
@@ -30,11 +30,11 @@ class Telemetry:
         self.health = Health()
         self.faults = Faults()
         self.clock = Clock()
-        #: Descriptions of settings that a drill has changed, by name; /health lists them with the faults.
+        #: Descriptions of settings that a drill has changed, by setting name; /health lists them next to the faults.
         self.altered: dict[str, str] = {}
         self.recorder = Recorder()
         self.admin = AdminServer()
-        #: Address of the admin port while it listens.
+        #: Host and port of the admin port while it is listening.
         self.admin_address: tuple[str, int] | None = None
         self._stop = asyncio.Event()
         kernel.export(self.metrics)
@@ -52,12 +52,12 @@ class Telemetry:
         self._routes()
 
     def route(self, method: str, path: str, handler: Handler) -> None:
-        """Add a route; see `AdminServer.route`."""
+        """Register a route of the admin port; see `AdminServer.route`."""
         self.admin.route(method, path, handler)
 
     @asynccontextmanager
     async def serving(self, args: argparse.Namespace) -> AsyncIterator[None]:
-        """Serve the admin port if ``--admin`` was given; SIGTERM and SIGINT end `until_stopped`."""
+        """Serve the admin port, if ``--admin`` is given, and handle SIGTERM and SIGINT, which end `until_stopped`."""
         self.admin.token_file = args.token_file
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -82,21 +82,21 @@ class Telemetry:
         return address
 
     def stop(self) -> None:
-        """Ask the service to drain and exit."""
+        """Request that the service drain and exit."""
         self._stop.set()
 
     @property
     def stopping(self) -> bool:
-        """Whether the service was asked to exit."""
+        """Whether the service has been requested to exit."""
         return self._stop.is_set()
 
     async def until_stopped(self) -> None:
-        """Wait for SIGTERM, SIGINT or `stop`."""
+        """Wait for SIGTERM, SIGINT or a call of `stop`."""
         await self._stop.wait()
         logger.info("stopping", service=self.service)
 
     def _unusual(self) -> list[str]:
-        """Return the faults that are on, and whatever else differs from the start."""
+        """Return the names of active faults, the clock offset if any, and the changed settings."""
         clock = [f"clock {self.clock.offset:+g} s"] if self.clock.offset else []
         return [*self.faults.active(), *clock, *(f"{name} {words}" for name, words in self.altered.items())]
 

@@ -1,7 +1,7 @@
-"""A read-only page about the lab: what is up, what is about to expire, what requests cost.
+"""Read-only web page about the lab: running hosts, certificates close to expiry, and the cost of requests.
 
-`track`, `state`, `snapshot` and `alarms` are the sans-IO core, `poll` asks the hosts, `server` and `feed` serve
-browsers, and `page/` is the page.
+`track`, `state`, `snapshot` and `alarms` are the sans-IO core.  `poll` polls the hosts, `server` and `feed` serve
+browsers, and `page/` has the files of the page.
 """
 
 from console.hosts import ConsoleError, Host, Hosts, HostsFileError

@@ -1,4 +1,4 @@
-"""``python -m console``: a read-only page about the lab; prints the first trace."""
+"""``python -m console``: serve a read-only page about the lab, and print the first trace."""
 
 import argparse
 import asyncio
@@ -22,18 +22,18 @@ from hostfiles.layout import RESULTS
 from telemetry import AdminError, Request, Telemetry, add_arguments, endpoint, log
 from waterfall import render
 
-#: Seconds between two reads of the results folder; runs take minutes.
+#: Interval between reads of the results folder, in seconds; experiments take minutes.
 REPORTS_EVERY = 5.0
-#: Seconds that open connections have at shutdown.
+#: Time that open connections get to finish at shutdown, in seconds.
 DRAIN = 2.0
-#: Width of the trace in columns; Compose adds the host name to each line.
+#: Width of the printed trace in columns; Docker Compose prefixes each line with the host name.
 LOG_COLUMNS = 100
 
 logger = log.get("console")
 
 
 def arguments() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+    """Return the command-line parser."""
     parser = argparse.ArgumentParser(
         prog="console",
         description="A read-only page about the lab: what is up, what is about to expire, what requests cost.",
@@ -74,7 +74,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 async def serve(args: argparse.Namespace, declared: hosts.Hosts) -> int:
-    """Poll and serve until SIGTERM; return the exit code."""
+    """Poll hosts and serve the page until SIGTERM; return the exit code."""
     telemetry = Telemetry("console")
     state = State(declared, time.time())
     feed = Feed()
@@ -136,7 +136,7 @@ async def serve(args: argparse.Namespace, declared: hosts.Hosts) -> int:
 
 
 def _draw(trace: Mapping[str, Any]) -> None:
-    """Print *trace* at a fixed width, because standard output is a log."""
+    """Print *trace* with a fixed width, because standard output is a log rather than a terminal."""
     screen = Console(width=LOG_COLUMNS)
     screen.print("", render(trace, LOG_COLUMNS), "", sep="\n")
     sys.stdout.flush()
@@ -145,7 +145,7 @@ def _draw(trace: Mapping[str, Any]) -> None:
 async def _watch_reports(state: State, results: Path) -> None:
     while True:
         state.take_reports(await asyncio.to_thread(reports.latest, results))
-        await asyncio.sleep(REPORTS_EVERY)  # polls a folder
+        await asyncio.sleep(REPORTS_EVERY)  # there is no event to wait for, so poll the folder
 
 
 def _seconds(text: str) -> float:

@@ -1,4 +1,4 @@
-"""What is broken, in plain sentences.  Sans-IO: alarms are derived from the current state, and keep none themselves."""
+"""Alarms as full sentences.  Sans-IO and stateless: alarms are derived from the lab's current state."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,54 +7,54 @@ from typing import Any
 
 from console.hosts import Host, Loss
 
-#: Share of a certificate's lifetime by which a renewal may be late without an alarm; the agent retries several times
-#: within it.
+#: Part of a certificate's lifetime by which renewal may be late before an alarm is raised.  The renewal agent retries
+#: several times in this period.
 OVERDUE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One sentence: *subject* *what* *when* *since*: *why* — *means*."""
+    """One alarm, shown as a sentence: *subject* *what* *when* *since*: *why* — *means*."""
 
-    #: "bad" if something does not work; "warn" if it will soon fail, or fails on purpose.
+    #: Severity: "bad" if something does not work; "warn" if it will soon fail, or if the failure is deliberate.
     level: str
-    #: Host names, joined, or a noun phrase.
+    #: Grammatical subject of the sentence: one or more host names, or a noun phrase.
     subject: str
     what: str
-    #: Seconds since the epoch; None if unknown.
+    #: Start of the problem in seconds since the epoch, or None if unknown.
     since: float | None = None
     why: str = ""
-    #: The consequence for users of the lab.
+    #: Consequence for users of the lab.
     means: str = ""
-    #: The word before the time: "since" for a state, "at" for an event.
+    #: Word in front of the time: "since" for a state, "at" for an event.
     when: str = "since"
 
     @property
     def text(self) -> str:
-        """The sentence, with times in UTC."""
+        """The alarm as a sentence, with times in UTC."""
         since = "" if self.since is None else f" {self.when} {time.strftime('%H:%M:%S', time.gmtime(self.since))} UTC"
         why = f": {self.why}" if self.why else ""
         means = f" — {self.means}" if self.means else ""
         return f"{self.subject} {self.what}{since}{why}{means}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields and the sentence, as the page gets them."""
+        """Return the alarm's fields and its sentence as ``text``, in the page's JSON format."""
         return {**asdict(self), "text": self.text}
 
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """A host that does not answer."""
+    """A host that does not respond to polls."""
 
     host: Host
     since: float
     error: str
-    #: Whether the host ever answered.
+    #: Whether the host has ever responded.
     seen: bool
 
 
 def of_hosts(down: Sequence[Down], losses: Iterable[Loss]) -> list[Alarm]:
-    """Return one alarm per host that is down, or one for several that have a `Loss` in common; larger losses first."""
+    """Return one alarm per host that is down, or one for all hosts that share a `Loss`; larger losses come first."""
     left = {entry.host.name: entry for entry in down}
     alarms = []
     for loss in sorted(losses, key=lambda loss: -len(loss.of)):
@@ -73,7 +73,7 @@ def of_hosts(down: Sequence[Down], losses: Iterable[Loss]) -> list[Alarm]:
 
 
 def of_health(host: Host, checks: Mapping[str, Mapping[str, Any]], since: float) -> Alarm:
-    """Return the alarm for a host whose health checks fail, with the failing ones."""
+    """Return the alarm for a host with failing health checks, listing these checks."""
     failing = [
         f"{name}: {check['detail']}" if check.get("detail") else name
         for name, check in checks.items()
@@ -84,11 +84,11 @@ def of_health(host: Host, checks: Mapping[str, Mapping[str, Any]], since: float)
 
 
 def of_certificate(host: Host, certificate: Mapping[str, Any]) -> Alarm | None:
-    """Return the alarm for a certificate (an entry of the snapshot) that is missing, expired, overdue or failing to renew."""
+    """Return an alarm if a certificate (snapshot entry) is missing, expired, overdue or failing to renew, else None."""
     left, used, renew_at = certificate["seconds_left"], certificate["used"], certificate["renew_at"]
     why = str(certificate["last_error"] or "")
     name = next(iter(certificate["names"]), host.fqdn)
-    # An additional certificate says nothing about the host as a whole.
+    # An alarm about an additional certificate names that certificate instead of the host.
     owner = host.name if name == host.fqdn else name
     if left is None:
         return Alarm("bad", owner, "has no certificate", None, why)

@@ -1,22 +1,22 @@
-"""Push messages to browsers as server-sent events (HTML Living Standard, section 9.2).
+"""Server-sent events for browsers (HTML Living Standard, section 9.2).
 
-Every client gets the newest message of each kind.  A slow client skips older ones, so nothing queues up for it.
+Each client receives the newest message of each kind.  A slow client misses older messages, so no queue builds up.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
-#: Seconds without a message after which a comment is sent, so that proxies do not close an idle connection.
+#: Seconds without a message until a comment is sent, so that proxies do not close the idle connection.
 HEARTBEAT = 10.0
-#: Milliseconds after which a browser reconnects.
+#: Delay in milliseconds before a disconnected browser reconnects.
 RETRY = 2000
-#: Pages open at the same time; one person has a few.
+#: Maximum number of clients at a time; a single user has a few pages open.
 MAX_CLIENTS = 32
 
 
 class Feed:
-    """The newest message of each kind, and the clients that wait for the next one."""
+    """The newest message of each kind, and the clients waiting for the next message."""
 
     def __init__(self, heartbeat: float = HEARTBEAT, max_clients: int = MAX_CLIENTS) -> None:
         self.heartbeat, self.max_clients = heartbeat, max_clients
@@ -28,17 +28,17 @@ class Feed:
 
     @property
     def full(self) -> bool:
-        """Whether no further client is accepted."""
+        """Whether the maximum number of clients is reached."""
         return self.clients >= self.max_clients
 
     def publish(self, kind: str, data: str) -> None:
-        """Send *data*, one line of JSON, to every client."""
+        """Send *data*, which must be a single line of JSON, to every client as an event of type *kind*."""
         self._version += 1
         self._messages[kind] = (self._version, f"event: {kind}\ndata: {data}\n\n".encode())
         self._wake()
 
     def close(self) -> None:
-        """End every client's stream."""
+        """End the event streams of all clients."""
         self.closed = True
         self._wake()
 
@@ -47,7 +47,7 @@ class Feed:
         self._changed = asyncio.Event()
 
     async def stream(self) -> AsyncGenerator[bytes]:
-        """Yield the bytes for one client until the feed is closed."""
+        """Yield the event stream for one client, in bytes, until the feed is closed."""
         self.clients += 1
         sent = 0
         try:

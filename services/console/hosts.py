@@ -1,6 +1,6 @@
-"""The hosts file (TOML): the hosts to poll, their regions, and what fails without them.
+"""Parser for the hosts file (TOML): the hosts to poll, their regions, and the consequences of their failure.
 
-A test checks that the lab's own file agrees with docker-compose.yml.
+A test checks that the lab's hosts file agrees with docker-compose.yml.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ _OPTIONAL = ("without", "admin")
 
 
 class ConsoleError(Exception):
-    """The base of this package's errors."""
+    """Base class of the console's exceptions."""
 
 
 class HostsFileError(ConsoleError):
-    """The hosts file breaks a rule; the message starts with FILE:LINE."""
+    """The hosts file is invalid; the message starts with FILE:LINE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +29,25 @@ class Host:
     name: str
     #: IPv4 address inside the lab.
     address: str
-    #: Its name in the lab's DNS.
+    #: Fully qualified domain name in the lab's DNS.
     fqdn: str
     region: str
-    #: One of wan, edge, origin, resolver, nameserver, ca, client, console.
+    #: Role: wan, edge, origin, resolver, nameserver, ca, client or console.
     role: str
-    #: What does not work while the host is down, as the end of a sentence; may be empty.
+    #: Consequence of the host's failure, as the end of a sentence; may be empty.
     without: str = ""
-    #: HOST:PORT of its admin port; by default `ADMIN_PORT` at its address.
+    #: HOST:PORT of the admin port; the default is `ADMIN_PORT` at the host's address.
     admin: str = ""
 
     @property
     def url(self) -> str:
-        """The URL of its admin port."""
+        """The base URL of the host's admin port."""
         return f"http://{self.admin or f'{self.address}:{ADMIN_PORT}'}"
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What does not work while several hosts are down together."""
+    """The consequence of several hosts being down at the same time."""
 
     of: frozenset[str]
     means: str
@@ -55,28 +55,28 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """What a hosts file declares, in the order of the file."""
+    """The parsed content of a hosts file, in file order."""
 
-    #: Names and descriptions of the regions.
+    #: Descriptions of the regions, by region name.
     regions: dict[str, str]
     hosts: tuple[Host, ...]
     losses: tuple[Loss, ...] = ()
 
 
 def load(path: Path) -> Hosts:
-    """Read and check the file at *path*.
+    """Read and validate the hosts file at *path*.
 
     Raises:
-        HostsFileError: the file cannot be read, or breaks a rule.
+        HostsFileError: the file cannot be read or is invalid.
     """
     return _HostsFile.load(path).read()
 
 
 def parse(text: str, name: str = "hosts.toml") -> Hosts:
-    """Check the *text* of a hosts file; messages call it *name*.
+    """Parse and validate the *text* of a hosts file; error messages refer to it as *name*.
 
     Raises:
-        HostsFileError: the text breaks a rule.
+        HostsFileError: the text is not a valid hosts file.
     """
     return _HostsFile(text, name).read()
 

@@ -1,6 +1,6 @@
-"""The console's output on `docker compose up`: one traced request, cold and warm, then where to look and what to try.
+"""Output of the console at `docker compose up`: one traced request, cold and warm, and a guide with next steps.
 
-The tracing agent makes the request; `waterfall` draws it.
+The tracing agent sends the request, and `waterfall` draws the trace.
 """
 
 import asyncio
@@ -13,11 +13,11 @@ from typing import Any
 from telemetry import log
 from telemetry.call import CallError, call
 
-#: Seconds within which the first trace must succeed.
+#: Maximum time for the first trace to succeed, in seconds.
 PATIENCE = 60.0
-#: Seconds between two attempts.
+#: Delay between two attempts, in seconds.
 PAUSE = 1.0
-#: Timeout in seconds for one trace: two requests over the longest link, with DNS queries that time out.
+#: Timeout for one trace, in seconds: two requests over the longest link, including DNS queries that time out.
 TRACE_TIMEOUT = 30.0
 
 GUIDE = """\
@@ -44,16 +44,16 @@ logger = log.get("console.opening")
 
 @dataclass(frozen=True, slots=True)
 class Tracer:
-    """The tracing agent's admin API."""
+    """Client for the tracing agent's admin API."""
 
     url: str
     token_file: Path | None
 
     def trace(self, target: str) -> dict[str, Any]:
-        """Return the trace of *target*, cold and warm.
+        """Request a trace of the URL *target*, cold and warm, and return it.
 
         Raises:
-            CallError: the agent did not answer, or the trace failed.
+            CallError: the agent did not respond, or the trace failed.
         """
         token = ""
         if self.token_file is not None:
@@ -70,9 +70,10 @@ class Tracer:
 
 
 def problem_of(trace: object) -> str | None:
-    """Return what is wrong with a trace received over the network, or None.
+    """Return a description of the first error in a trace received over the network, or None if the trace is valid.
 
-    It must have the form of ``firstbyte trace --json``: a URL, and a total and phases in ``cold`` and perhaps ``warm``.
+    A valid trace has the format of ``firstbyte trace --json``: a URL, and in ``cold`` and the optional ``warm`` a total
+    and the phases.
     """
     if not isinstance(trace, Mapping):
         return f"expected a JSON object, got {type(trace).__name__}"
@@ -97,10 +98,10 @@ def problem_of(trace: object) -> str | None:
 
 
 async def first_trace(tracer: Tracer, url: str, patience: float = PATIENCE, pause: float = PAUSE) -> dict[str, Any]:
-    """Trace *url*; retry until it works or *patience* seconds have passed.
+    """Trace *url*, retrying until a trace succeeds or *patience* seconds have passed.
 
     Raises:
-        CallError: the last failure.
+        CallError: no trace succeeded in time; this is the last error.
     """
     until = time.monotonic() + patience
     while True:
@@ -120,7 +121,7 @@ async def show(
     on_trace: Callable[[dict[str, Any]], None],
     patience: float = PATIENCE,
 ) -> None:
-    """Trace *url*, pass the trace to *on_trace* and *draw* it, then print the guide."""
+    """Trace *url*, pass the trace to *on_trace* and *draw*, and print the guide."""
     print(f"firstbyte: tracing {url} …", flush=True)
     try:
         trace = await first_trace(tracer, url, patience)

@@ -1,4 +1,4 @@
-"""Poll every host of the lab: /health, /metrics, and the admin requests of its role."""
+"""Polling of all hosts in the lab: /health, /metrics, and admin requests that depend on the host's role."""
 
 import asyncio
 import json
@@ -19,25 +19,25 @@ from console.state import State
 from console.track import Sample
 from telemetry import log
 
-#: Timeout in seconds for one request.  Links from the console have no delay, so this only has to allow for a busy
-#: machine, and a round ends before the next begins.
+#: Timeout for one request, in seconds.  The console's links have no delay, so the timeout only allows for a busy
+#: machine.  It is short enough for a round to end before the next one starts.
 TIMEOUT = 1.5
-#: Maximum size of a response in bytes; /metrics of an edge has about 20 kB.
+#: Maximum response size in bytes; /metrics of an edge has about 20 kB.
 MAX_BODY = 1 << 20
 
 logger = log.get("console.poll")
 
 
 class _ResponseError(Exception):
-    """The host sent an unexpected response."""
+    """The host sent an invalid or unexpected response."""
 
 
 def connector() -> aiohttp.TCPConnector:
-    """Return a connector whose connections leave no socket in TIME_WAIT, neither here nor at the polled host.
+    """Return a connector whose connections leave no TIME_WAIT sockets on either side.
 
-    The admin port closes first, so each poll would leave a socket in TIME_WAIT for a minute, in the very count that it
-    reads.  With SO_LINGER set to 0, our close sends a reset, which removes the host's socket from FIN_WAIT_2 (RFC 9293
-    section 3.10.7.4); by then the response has been read.
+    The admin port closes first, so every poll would leave a socket in TIME_WAIT for a minute and distort the TIME_WAIT
+    count that the console displays.  With an SO_LINGER time of 0, the console's close sends a reset, which removes the
+    polled host's socket from FIN_WAIT_2 (RFC 9293 section 3.10.7.4).  The response has been read by then.
     """
 
     def open_socket(address: Any) -> socket.socket:
@@ -50,7 +50,7 @@ def connector() -> aiohttp.TCPConnector:
 
 
 class Poller:
-    """Polls all hosts every *interval* seconds and passes the samples to the state."""
+    """Polls all hosts every *interval* seconds and passes the results to the state."""
 
     def __init__(
         self,
@@ -62,12 +62,12 @@ class Poller:
         on_failure: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.state, self.token_file, self.interval = state, token_file, interval
-        #: Called after each round, or with the reason if a round failed.
+        #: Callbacks: `on_round` after each round of polls, `on_failure` with the reason if a round failed.
         self.on_round, self.on_failure = on_round, on_failure
         self._session: aiohttp.ClientSession | None = None
 
     async def run(self) -> None:
-        """Poll until cancelled."""
+        """Poll in rounds until the task is cancelled."""
         async with aiohttp.ClientSession(
             connector=connector(), timeout=aiohttp.ClientTimeout(total=TIMEOUT)
         ) as session:
@@ -76,13 +76,15 @@ class Poller:
                 began = time.monotonic()
                 try:
                     await self.round()
-                except Exception as error:  # an error in one round must not end polling
+                except Exception as error:  # an error in one round must not stop the polling
                     logger.error("round_failed", error=repr(error))
                     self.on_failure(repr(error))
-                await asyncio.sleep(max(0.05, self.interval - (time.monotonic() - began)))  # until the next round
+                await asyncio.sleep(
+                    max(0.05, self.interval - (time.monotonic() - began))
+                )  # until the next round starts
 
     async def round(self) -> None:
-        """Poll every host once."""
+        """Poll every host once, concurrently."""
         token = self._token()
         samples = await asyncio.gather(*(self._ask(host, token) for host in self.state.hosts.hosts))
         for sample in samples:
@@ -102,13 +104,14 @@ class Poller:
             try:
                 admin[path] = _object(await self._get(host, path, token), path)
             except (aiohttp.ClientError, OSError, _ResponseError) as error:
-                # /health answered, so the host is up; a failed admin request leaves that part of the page unchanged.
+                # The host responded to /health, so it is up.  If an admin request fails, the page keeps showing the
+                # older data.
                 refused = f"{path}: {plainly(error)}"
                 logger.debug("admin_request_failed", host=host.name, path=path, error=refused)
         return Sample(host.name, at, None, health, scrape, admin, refused)
 
     async def _get(self, host: Host, path: str, token: str = "") -> bytes:
-        assert self._session is not None  # noqa: S101 - `run` sets it before it calls this
+        assert self._session is not None  # noqa: S101 - `run` sets the session before it calls this method
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         async with self._session.get(host.url + path, headers=headers, allow_redirects=False) as response:
             body = b""
@@ -116,7 +119,7 @@ class Poller:
                 body += chunk
                 if len(body) > MAX_BODY:
                     raise _ResponseError(f"expected at most {MAX_BODY} bytes from {path}")
-            # /health answers 503 if a check fails.
+            # /health has status 503 if a health check fails.
             if response.status != 200 and not (path == "/health" and response.status == 503):
                 raise _ResponseError(_reason(response.status, body))
             return body
@@ -132,13 +135,13 @@ class Poller:
 
 
 def plainly(error: Exception) -> str:
-    """Return in plain words why a host did not answer."""
+    """Return a user-readable reason why a request to a host failed."""
     if isinstance(error, TimeoutError):
         return f"no answer within {TIMEOUT:g} s"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "it closed the connection without an answer"
     if isinstance(error, OSError) and error.errno:
-        # asyncio's message is "Connect call failed (address)"; only errno has the reason.
+        # asyncio replaces the message with "Connect call failed (address)", so get the reason from errno.
         reason = os.strerror(error.errno)
         return reason[:1].lower() + reason[1:]
     return str(error) or type(error).__name__
@@ -163,12 +166,12 @@ def _object(body: bytes, path: str) -> dict[str, Any]:
 
 
 def _no_json(constant: str) -> NoReturn:
-    # NaN and Infinity are not valid JSON, and a browser could not parse them.
+    # Reject NaN and Infinity: they are not valid JSON, and browsers cannot parse them.
     raise ValueError(constant)
 
 
 def _finite(digits: str) -> float:
-    # JSON does not limit numbers, and Python turns those that are too large into infinity.
+    # JSON numbers have no upper limit, and Python converts those that exceed the float range to infinity.
     number = float(digits)
     return number if math.isfinite(number) else _no_json(digits)
 

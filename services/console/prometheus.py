@@ -1,4 +1,4 @@
-"""Parse the Prometheus text exposition format 0.0.4: the samples, without HELP, TYPE and timestamps.
+"""Parser for the Prometheus text exposition format 0.0.4.  It returns samples, without HELP, TYPE and timestamps.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from console.hosts import ConsoleError
 
-#: Values at or above this are ignored: no count or size reaches it, and sums of smaller values stay finite.
+#: Values of at least this size are ignored: no real count or size is that large, and sums of the rest stay finite.
 LARGEST = 2.0**64
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
@@ -19,7 +19,7 @@ _ESCAPED = {"n": "\n", '"': '"', "\\": "\\"}
 
 
 class ExpositionError(ConsoleError):
-    """A line is not a valid sample."""
+    """A line of the response is not a valid sample."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(f"line {line}: {message}")
@@ -28,7 +28,7 @@ class ExpositionError(ConsoleError):
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One sample."""
+    """One sample: metric name, labels and value."""
 
     name: str
     labels: tuple[tuple[str, str], ...]
@@ -37,31 +37,31 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """All samples of one response."""
+    """All samples of one /metrics response."""
 
     series: tuple[Series, ...] = ()
 
     def each(self, name: str, **labels: str) -> Iterator[Series]:
-        """Yield the series called *name* that have at least these *labels*."""
+        """Yield all samples with the metric name *name* and at least the given *labels*."""
         wanted = set(labels.items())
         for series in self.series:
             if series.name == name and wanted <= set(series.labels):
                 yield series
 
     def total(self, name: str, **labels: str) -> float | None:
-        """Return the sum of the series called *name* with these *labels*; None if there are none below `LARGEST`."""
+        """Return the sum of all samples with this *name* and *labels*; None if there are none below `LARGEST`."""
         values = [series.value for series in self.each(name, **labels) if abs(series.value) < LARGEST]
         return sum(values) if values else None
 
 
 def parse(text: str) -> Scrape:
-    """Parse one response.
+    """Parse the body of one /metrics response.
 
     Raises:
-        ExpositionError: a line is neither blank, nor a comment, nor a sample.
+        ExpositionError: a line is neither blank, nor a comment, nor a valid sample.
     """
     series = []
-    # splitlines() would also split at U+2028 and the like, which may occur in a label value.
+    # Do not use splitlines(), which also splits at characters such as U+2028 that may occur in a label value.
     for number, raw in enumerate(text.split("\n"), 1):
         line = raw.strip(" \t\r")
         if line and not line.startswith("#"):

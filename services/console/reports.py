@@ -1,6 +1,6 @@
-"""Read-only access to the results folder for browsers.
+"""Read-only browser access to the results folder.
 
-A path that leads out of the folder, by dots or by a symbolic link, is not found.
+Paths that leave the folder, through ``..`` or a symbolic link, are treated as not found.
 """
 
 import html
@@ -14,9 +14,9 @@ from console.hosts import ConsoleError
 
 #: Number of runs listed on the page.
 LATEST = 6
-#: Bytes of a result.json that are read; they normally have a few kB.
+#: Maximum size of a result.json in bytes; normal files have a few kB.
 MAX_RESULT = 1 << 20
-#: Content types by suffix; files of other types are downloads.
+#: Content types by file name suffix; files with other suffixes are sent as downloads.
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",
@@ -31,24 +31,24 @@ TYPES = {
 
 
 class NotFoundError(ConsoleError):
-    """There is no such file or folder, or it must not be shown."""
+    """The file or folder does not exist, or browsers may not access it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a listing."""
+    """One entry of a folder listing."""
 
     name: str
     is_folder: bool
-    #: Bytes; 0 for a folder.
+    #: File size in bytes; 0 for a folder.
     size: int
 
 
 def locate(root: Path, path: str) -> Path:
-    """Return the file or folder at *path* below *root*.
+    """Return the file or folder at the relative *path* below *root*.
 
     Raises:
-        NotFoundError: it does not exist, is hidden, or is outside *root*.
+        NotFoundError: the path does not exist, is hidden, or is outside *root*.
     """
     if "\0" in path or "\\" in path or any(part.startswith(".") for part in path.split("/") if part):
         raise NotFoundError(path)
@@ -63,7 +63,7 @@ def locate(root: Path, path: str) -> Path:
 
 
 def listing(folder: Path) -> list[Entry]:
-    """Return the content of *folder*: folders by name in descending order (newest run first), then files."""
+    """Return the entries of *folder*: first folders in descending order of name (newest run first), then files."""
     entries = []
     for path in folder.iterdir():
         if path.name.startswith(".") or path.is_symlink():
@@ -75,7 +75,7 @@ def listing(folder: Path) -> list[Entry]:
 
 
 def page(path: str, entries: list[Entry]) -> str:
-    """Return a listing as HTML."""
+    """Return an HTML page with a folder listing."""
     here = html.escape(f"/results/{path.strip('/')}".rstrip("/") + "/")
     rows = [
         f'<li><a href="{quote(e.name)}{"/" if e.is_folder else ""}">{html.escape(e.name)}{"/" if e.is_folder else ""}</a>'
@@ -97,7 +97,7 @@ def page(path: str, entries: list[Entry]) -> str:
 
 
 def latest(root: Path, count: int = LATEST) -> list[dict[str, Any]]:
-    """Return the newest runs: ``results/NAME/TIME/`` with their verdict, newest first."""
+    """Return up to *count* runs (``results/NAME/TIME/``) with their verdicts, newest first."""
     try:
         runs = [run for name in root.iterdir() if _plain(name) for run in name.iterdir() if _plain(run)]
     except OSError:
@@ -117,7 +117,7 @@ def _run(run: Path) -> dict[str, Any]:
             result = json.loads(file.read(MAX_RESULT))
         verdict = result.get("verdict") if isinstance(result, dict) else None
     except (OSError, ValueError):
-        pass  # the run has not ended yet
+        pass  # without a result.json, the run has not finished
     href = f"/results/{quote(run.parent.name)}/{quote(run.name)}/"
     if (run / "report.html").is_file():
         href += "report.html"

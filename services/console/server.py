@@ -1,4 +1,4 @@
-"""The HTTP server for browsers: the page, its state as JSON and as events, and the reports; GET only."""
+"""HTTP server for browsers: the page, the lab's state as JSON and as events, and the reports.  Accepts only GET."""
 
 import asyncio
 import json
@@ -13,10 +13,10 @@ from console.feed import Feed
 from console.state import State
 from telemetry import Clock
 
-#: The page loads only its own files, and runs no inline scripts.
+#: Content Security Policy of the page: only its own files, no inline scripts.
 PAGE_POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
-#: Reports come from a volume that other services write to, so their scripts do not run.  They keep their origin; without
-#: one, a browser would block their images (Cross-Origin-Resource-Policy).
+#: Content Security Policy of reports.  They are on a volume that other services write to, so their scripts are blocked.
+#: They keep their origin, because otherwise browsers block their images (Cross-Origin-Resource-Policy).
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline' 'self'; img-src data: 'self'; font-src data:; "
     "sandbox allow-same-origin; frame-ancestors 'none'"
@@ -28,9 +28,9 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-#: A folder that has this file is not listed.
+#: File that is served instead of a listing if the folder contains it.
 INDEX = "index.html"
-#: Seconds for a browser to accept one message; if it takes longer, it is disconnected, and reconnects by itself.
+#: Timeout in seconds for sending one event to a browser.  A slower browser is disconnected and reconnects by itself.
 WRITE_TIMEOUT = 10.0
 ASSETS = {
     "/": ("index.html", "text/html"),
@@ -44,7 +44,7 @@ ASSETS = {
 
 
 class Site:
-    """The routes of the page."""
+    """The console's HTTP routes."""
 
     def __init__(self, state: State, feed: Feed, clock: Clock, results: Path) -> None:
         self.state, self.feed, self.clock, self.results = state, feed, clock, results
@@ -52,7 +52,7 @@ class Site:
         self._assets = {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in ASSETS.items()}
 
     def application(self) -> web.Application:
-        """Return the application."""
+        """Return the aiohttp application with all routes."""
         application = web.Application()
         for path in ASSETS:
             application.router.add_get(path, self.asset)
@@ -64,15 +64,15 @@ class Site:
         return application
 
     def publish_state(self) -> None:
-        """Send the current state to every page."""
+        """Send the current state to all connected browsers."""
         self.feed.publish("state", _json(self.state.snapshot(self.clock.time())))
 
     def publish_trace(self) -> None:
-        """Send the last trace to every page."""
+        """Send the last trace to all connected browsers."""
         self.feed.publish("trace", _json(self.state.trace))
 
     async def asset(self, request: web.Request) -> web.Response:
-        """Serve a file of the page."""
+        """Serve a static file of the page."""
         body, kind = self._assets[request.path]
         return web.Response(body=body, content_type=kind, charset="utf-8")
 
@@ -82,7 +82,7 @@ class Site:
         return web.Response(text=_json(body), content_type="application/json")
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Serve events until the browser disconnects or the console stops."""
+        """Serve the event stream until the browser disconnects or the console stops."""
         if self.feed.full or self.feed.closed:
             raise web.HTTPServiceUnavailable(
                 text=f"expected at most {self.feed.max_clients} open pages\n", headers={"Retry-After": "10"}
@@ -95,17 +95,17 @@ class Site:
                 async with asyncio.timeout(WRITE_TIMEOUT):
                     await response.write(message)
         except (OSError, TimeoutError):
-            pass  # the page was closed or suspended; it reconnects by itself
+            pass  # the page was closed or suspended; the browser reconnects if necessary
         finally:
             await stream.aclose()
         return response
 
     async def to_results(self, _: web.Request) -> web.Response:
-        """Redirect to the results folder."""
+        """Redirect to the listing of the results folder."""
         raise web.HTTPFound("/results/")
 
     async def result(self, request: web.Request) -> web.StreamResponse:
-        """Serve a file or listing below the results folder."""
+        """Serve a file or a listing from the results folder."""
         path = request.match_info["path"]
         try:
             found = reports.locate(self.results, path)
@@ -134,5 +134,5 @@ async def _headers(_: web.Request, response: web.StreamResponse) -> None:
 
 
 def _json(value: Any) -> str:
-    # An event is one line.  NaN and infinity are not JSON, and polling rejects them.
+    # The data of an event is a single line.  NaN and infinity are not valid JSON, and the poller rejects them.
     return json.dumps(value, separators=(",", ":"), allow_nan=False, default=str)

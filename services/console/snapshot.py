@@ -1,4 +1,4 @@
-"""What the page shows about the hosts at one moment, as JSON.  Sans-IO; times are seconds since the epoch."""
+"""Snapshot of all hosts for the page, as JSON-serialisable data.  Sans-IO; times are in seconds since the epoch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,9 +16,9 @@ def snapshot(hosts: Hosts, tracks: Sequence[Track], unseen: frozenset[str], now:
 
     Args:
         hosts: the hosts file.
-        tracks: what is known about each host.
+        tracks: recorded data of each host.
         unseen: names of hosts that cannot be reached because the router is down.
-        now: seconds since the epoch.
+        now: current time in seconds since the epoch.
     """
     certificates = {track.host.name: [certificate(track, path, now) for path in track.certificates] for track in tracks}
     known = {name: [each for each in found if each] for name, found in certificates.items()}
@@ -104,17 +104,17 @@ def _host(track: Track, *, unseen: bool) -> dict[str, Any]:
 
 
 def certificate(track: Track, path: str, now: float) -> dict[str, Any] | None:
-    """Return the certificate that the host reports at *path*, or None; ``used`` is the share of its lifetime that is over."""
+    """Return the certificate reported at *path*, or None; ``used`` is the elapsed fraction of its lifetime."""
     at, body = track.answer(path)
     if not body:
         return None
     ends, renewal, left = time_in(body, "not_after"), time_in(body, "next_renewal"), time_in(body, "seconds_left")
-    # Prefer the time left by the host's own clock, which may be offset on purpose, minus the time since it said so.
+    # Prefer the host's own value: its clock may be offset on purpose.  Subtract the time since the host reported it.
     if left is not None:
         left -= now - at
     elif ends is not None:
         left = ends - now
-    # A certificate is backdated for clients whose clock is slow; like the renewal schedule, count from when it was issued.
+    # Count from the issue time, as the renewal schedule does: not_before is earlier, for clients whose clock is slow.
     issued = time_in(body, "issued")
     begins = issued if issued is not None else time_in(body, "not_before")
     used = renew_at = None
@@ -166,7 +166,7 @@ def _cache(track: Track) -> dict[str, Any]:
 
 
 def _links(tracks: Sequence[Track]) -> list[dict[str, Any]]:
-    """Return one entry per pair of regions, or one per direction where the two differ."""
+    """Return one entry per pair of regions, or one per direction if the settings of the two directions differ."""
     table = []
     for track in tracks:
         links = {

@@ -1,6 +1,6 @@
-"""What the console knows about the lab: samples go in, a JSON snapshot with alarms comes out.
+"""State of the lab as the console knows it: records poll results and returns a JSON snapshot with alarms.
 
-Sans-IO.  Times are seconds since the epoch by the console's own clock.
+Sans-IO.  Times are in seconds since the epoch, from the console's own clock.
 """
 
 from collections import Counter, deque
@@ -11,34 +11,35 @@ from console.hosts import Host, Hosts
 from console.snapshot import snapshot
 from console.track import Sample, Track
 
-#: Samples in a row without an answer before a host counts as down; a single one may be due to a busy machine.
+#: Consecutive polls without a response until a host counts as down.  A single miss may be due to a busy machine.
 MISSES = 2
-#: Seconds after start during which a host that has not answered yet raises no alarm.
+#: Seconds after the console's start during which a host that has not yet responded does not cause an alarm.
 BOOT = 20.0
-#: Events that are kept, newest first.
+#: Maximum number of events to keep, newest first.
 EVENTS = 30
 
 
 class State:
-    """The hosts over time, the events among them, the last trace and the latest runs."""
+    """Recorded data of all hosts, recent events, the last trace and the latest experiment runs."""
 
     def __init__(self, hosts: Hosts, started: float) -> None:
         self.hosts, self.started = hosts, started
         self.tracks = {host.name: Track(host) for host in hosts.hosts}
         self.events: deque[dict[str, Any]] = deque(maxlen=EVENTS)
-        #: The last trace and when it came; None before the first.
+        #: The last trace and the time at which it was received; None before the first trace.
         self.trace: dict[str, Any] | None = None
-        #: The latest runs, newest first.
+        #: The latest experiment runs, newest first.
         self.reports: list[dict[str, Any]] = []
 
     def observe(self, sample: Sample) -> None:
-        """Take in the result of polling one host."""
+        """Record the result of polling one host."""
         track = self.tracks[sample.host]
         if sample.error is not None:
             self._missed(track, sample.at, sample.error)
             return
         if track.host.role == "wan" and track.status == "down":
-            # The hosts behind the router can be seen again: start afresh with those that vanished together with it.
+            # The router is back, so the hosts behind it are reachable: reset those that became unreachable with the
+            # router.
             for other in self.tracks.values():
                 if other.hidden:
                     other.status, other.misses, other.hidden = "waiting", 0, False
@@ -68,7 +69,7 @@ class State:
             self._event(track.first_miss, track.host, what, "bad")
 
     def is_behind_router(self, track: Track) -> bool:
-        """Return whether every path from the console to the host goes through a router that is down."""
+        """Return whether the host can be reached from the console only through a router that is down."""
         routers = [other for other in self.tracks.values() if other.host.role == "wan"]
         return (
             bool(routers)
@@ -80,19 +81,19 @@ class State:
         self.events.appendleft({"at": at, "host": host.name, "text": text, "level": level})
 
     def take_trace(self, trace: Mapping[str, Any], at: float) -> None:
-        """Show *trace* from now on."""
+        """Store *trace*, received at time *at*, as the trace to show."""
         self.trace = {"at": at, "trace": dict(trace)}
 
     def take_reports(self, reports: Iterable[Mapping[str, Any]]) -> None:
-        """Show these runs, newest first."""
+        """Store *reports*, newest first, as the experiment runs to show."""
         self.reports = [dict(report) for report in reports]
 
     def admin_paths(self, host: Host) -> tuple[str, ...]:
-        """Return the admin requests to send to *host*."""
+        """Return the paths of the admin requests for *host*."""
         return self.tracks[host.name].admin_paths
 
     def snapshot(self, now: float) -> dict[str, Any]:
-        """Return everything that the page shows, except the trace."""
+        """Return the page's data at time *now*, except for the trace."""
         unseen = frozenset(
             name
             for name, track in self.tracks.items()

@@ -49,7 +49,7 @@ class Router:
             fd: non-blocking file descriptor; the caller closes it.
             network: accessed only by the router's thread after `start`.
             max_packet: maximum packet length in bytes; longer packets are truncated.
-            on_late: called in the router's thread for each batch of due packets, with the first one's lateness (seconds).
+            on_late: called in the router's thread for each batch of due packets, with the lateness of the first in s.
             on_failure: called in the router's thread if reading from *fd* fails; the thread then ends.
         """
         self.network = network

@@ -1,6 +1,6 @@
-"""Drive headless Chromium through the DevTools protocol, as far as the tests of one page need it.
+"""Minimal driver for headless Chromium through the DevTools protocol, for the page tests.
 
-https://chromedevtools.github.io/devtools-protocol/.  Needs no driver: aiohttp speaks web sockets.
+https://chromedevtools.github.io/devtools-protocol/.  No WebDriver is needed: aiohttp implements web sockets.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-#: Switches off parts of Chromium that need a network or a display; rendering a page needs none of them.
+#: Command-line options that disable features of Chromium that need a network or a display.
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -30,17 +30,17 @@ FLAGS = (
     "--hide-scrollbars",
     "--remote-debugging-port=0",
 )
-#: Seconds for Chromium to start, and for a page to become what a test expects, on a machine with other work.
+#: Timeout in seconds for Chromium to start, and for a page to satisfy a condition, on a busy machine.
 PATIENCE = 60.0
 
 
 class PageError(Exception):
-    """The page, or a command to it, failed."""
+    """The page, or a command sent to it, failed."""
 
 
 @contextmanager
 def running(program: str, profile: Path) -> Iterator[str]:
-    """Run *program* with an empty *profile* folder; yield the web socket of the browser."""
+    """Run *program* with an empty *profile* folder; yield the URL of the browser's web socket."""
     process = subprocess.Popen(
         [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
         stdout=subprocess.DEVNULL,
@@ -65,12 +65,12 @@ def _web_socket(process: subprocess.Popen[bytes], announced: Path) -> str:
         lines = announced.read_text(encoding="ascii").split() if announced.exists() else []
         if len(lines) == 2:
             return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
-        time.sleep(0.05)  # polls for the file that Chromium writes
+        time.sleep(0.05)  # poll for the file with the port, which Chromium writes
     raise PageError(f"expected {announced} within {PATIENCE:g} s, got none")
 
 
 class Page:
-    """One tab; `complaints` has the errors and warnings that the page logged."""
+    """One browser tab; `complaints` collects the errors and warnings that the page logs."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
@@ -89,7 +89,7 @@ class Page:
             await self.command(f"{domain}.enable")
 
     async def command(self, method: str, **params: Any) -> dict[str, Any]:
-        """Send one command and return its result."""
+        """Send one DevTools command and return its result."""
         number = next(self._numbers)
         message: dict[str, Any] = {"id": number, "method": method, "params": params}
         if self._session:
@@ -104,7 +104,7 @@ class Page:
         return result
 
     async def listen(self) -> None:
-        """Dispatch responses and events until the web socket closes."""
+        """Dispatch responses and events until the web socket is closed."""
         async for message in self._socket:
             said = json.loads(message.data)
             if (future := self._waiting.pop(said.get("id", 0), None)) is not None:
@@ -123,13 +123,14 @@ class Page:
             self.complaints.append(" ".join(str(arg.get("value", arg.get("description"))) for arg in params["args"]))
         elif event == "Log.entryAdded" and params["entry"]["level"] in {"error", "warning"}:
             entry = params["entry"]
-            # A test may stop the console before its tab; a missing file would be a 404 instead.
+            # Not a defect of the page: a test may stop the console before it closes the tab.  A missing file causes a
+            # 404.
             if "ERR_CONNECTION_REFUSED" in entry["text"]:
                 return
             self.complaints.append(f"{entry['text']} {entry.get('url', '')}".strip())
 
     async def look(self, width: int, *, height: int = 900, dark: bool = False, phone: bool = False) -> None:
-        """Use a window of *width* × *height* CSS pixels, light or *dark*."""
+        """Set the window to *width* × *height* CSS pixels, and the colour scheme to light or *dark*."""
         await self.command(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone
         )
@@ -137,7 +138,7 @@ class Page:
         await self.command("Emulation.setEmulatedMedia", features=[scheme])
 
     async def open(self, url: str) -> None:
-        """Go to *url*; return when it is loaded."""
+        """Navigate to *url* and wait until the page is loaded."""
         self._loaded.clear()
         result = await self.command("Page.navigate", url=url)
         if result.get("errorText"):
@@ -146,7 +147,7 @@ class Page:
             await self._loaded.wait()
 
     async def evaluate(self, expression: str) -> Any:
-        """Return the value of *expression* (JavaScript; promises are awaited)."""
+        """Evaluate *expression* (JavaScript), await the result if it is a promise, and return it."""
         result = await self.command("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in result:
             details = result["exceptionDetails"]
@@ -154,12 +155,12 @@ class Page:
         return result["result"].get("value")
 
     async def text(self, selector: str) -> str:
-        """Return the visible text of the first element that matches *selector*, with white space collapsed."""
+        """Return the visible text of the first element that matches *selector*, with whitespace collapsed."""
         seen = await self.evaluate(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
         return " ".join(seen.split())
 
     async def until(self, expression: str, patience: float = PATIENCE) -> None:
-        """Return once *expression* is true; the page evaluates it after each change of its document."""
+        """Wait until *expression* is true; the page evaluates it after each change of its document."""
         script = f"""new Promise((resolve) => {{
             const is = () => Boolean({expression});
             const done = (value) => {{ observer.disconnect(); clearTimeout(timer); resolve(value); }};
@@ -174,7 +175,7 @@ class Page:
             )
 
     async def picture(self, file: Path) -> None:
-        """Write a screenshot of the whole page to *file* (PNG)."""
+        """Save a screenshot of the whole page to *file* (PNG)."""
         shot = await self.command(
             "Page.captureScreenshot", captureBeyondViewport=True, format="png", clip=await self._whole()
         )
@@ -187,7 +188,7 @@ class Page:
 
 @asynccontextmanager
 async def tab(web_socket: str) -> AsyncIterator[Page]:
-    """Open a tab of the browser at *web_socket*."""
+    """Open a tab in the browser with this *web_socket* URL, and close it at the end."""
     async with aiohttp.ClientSession() as session, session.ws_connect(web_socket, max_msg_size=0) as socket:
         page = Page(socket)
         listening = asyncio.create_task(page.listen())

@@ -1,4 +1,4 @@
-"""A scripted lab on loopback, and headless Chromium."""
+"""Fixtures: a scripted lab on loopback, and headless Chromium."""
 
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -13,7 +13,7 @@ from tests.console.lab import ScriptedLab
 
 @pytest.fixture
 async def lab(tmp_path: Path) -> AsyncIterator[ScriptedLab]:
-    """Every host of the lab, healthy and with realistic answers."""
+    """Yield a scripted lab in which every host is healthy and has realistic responses."""
     scripted = ScriptedLab(tmp_path)
     scripted.furnish(time.time())
     for host in scripted.hosts.values():
@@ -25,7 +25,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[ScriptedLab]:
 
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run headless Chromium; yield the URL of its web socket."""
+    """Run headless Chromium and yield the URL of its web socket."""
     (program,) = judges.command("chromium")
     with browser.running(program, tmp_path_factory.mktemp("chromium")) as web_socket:
         yield web_socket
@@ -33,7 +33,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 async def page(chromium: str) -> AsyncIterator[browser.Page]:
-    """A tab; the test fails if the page logged an error to its console."""
+    """Yield a browser tab; the test fails if the page logs an error to the browser console."""
     async with browser.tab(chromium) as tab:
         yield tab
     assert tab.complaints == [], "the page's console"

@@ -1,6 +1,6 @@
-"""Scripted hosts, each just an admin port, and a real console that polls them.
+"""Scripted hosts that consist of an admin port each, and a real console process that polls them.
 
-Every port is a real `telemetry.AdminServer`; the tests set its answers.
+Every admin port is a real `telemetry.AdminServer` with responses that the tests set.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from telemetry.call import call
 ROOT = Path(__file__).parents[2]
 HOSTS_FILE = ROOT / "lab/etc/hosts.toml"
 LINKS_FILE = ROOT / "lab/etc/links.toml"
-#: Round trips in ms, as in lab/etc/links.toml; any other pair has 40, and the exchange 0.
+#: Round-trip times in milliseconds, as in lab/etc/links.toml.  Other pairs have 40, and pairs with the exchange 0.
 RTT = {
     ("access", "isp"): 4, ("access", "near"): 20, ("access", "far"): 120, ("isp", "near"): 16, ("isp", "far"): 116,
     ("isp", "root-a"): 10, ("isp", "root-b"): 40, ("isp", "registry"): 20, ("near", "far"): 100,
@@ -30,7 +30,7 @@ RTT = {
 
 
 class ScriptedHost:
-    """One host: an admin port with health, metrics, and answers by path."""
+    """A scripted host: an admin port with health, metrics, and responses by path."""
 
     def __init__(self, declared: hosts.Host, token_file: Path) -> None:
         self.declared, self.token_file = declared, token_file
@@ -39,13 +39,13 @@ class ScriptedHost:
         self.sockets = self.metrics.gauge("firstbyte_sockets", "TCP sockets", "state")
         self.sockets.set(0, state="tw")
         self.sockets.set(4, state="inuse")
-        #: Answers to GET requests, by path.
+        #: JSON responses to GET requests, by path.
         self.answers: dict[str, Any] = {}
         self.port = 0
         self._server: AdminServer | None = None
 
     async def start(self) -> None:
-        """Listen; after a restart, on the same port."""
+        """Start listening; after a restart, on the same port as before."""
         self._server = server = AdminServer()
         server.token_file = self.token_file
         server.route("GET", "/health", self._health)
@@ -56,7 +56,7 @@ class ScriptedHost:
         _, self.port = await server.start("127.0.0.1", self.port)
 
     async def stop(self) -> None:
-        """Refuse connections from now on."""
+        """Stop listening, so that connections are refused."""
         if self._server is not None:
             await self._server.close()
             self._server = None
@@ -72,7 +72,7 @@ class ScriptedHost:
 
 
 def certificate(now: float, *, names: tuple[str, ...] = ("www.example.com",), left: float = 2400.0, **more: Any) -> Any:
-    """Return /admin/certificate for a certificate that is valid for an hour, of which *left* seconds remain."""
+    """Return an /admin/certificate response for a certificate valid for one hour, with *left* seconds until expiry."""
     issued = now + left - 3600
     return {
         "names": list(names), "issuer": "CN=test CA", "serial": "75c25030", "issued": issued, "not_before": issued - 60,
@@ -82,13 +82,13 @@ def certificate(now: float, *, names: tuple[str, ...] = ("www.example.com",), le
 
 
 def link(a: str, b: str, rtt: float, **more: Any) -> dict[str, Any]:
-    """Return one direction of a link as /admin/links reports it."""
+    """Return one direction of a link in the format of /admin/links."""
     settings = {"rtt_ms": float(rtt), "jitter_ms": 0.0, "loss": 0.0, "rate_bps": None, "queue_bytes": 150000}
     return {"from": a, "to": b, **settings, "changed": False, **more}
 
 
 def links(regions: list[str], **changed: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return every direction between *regions*; *changed* has the settings of some pairs, by ``a__b``."""
+    """Return both directions of all links between *regions*; *changed* has settings of some directions by ``a__b``."""
     found = []
     for a in regions:
         for b in regions:
@@ -99,7 +99,7 @@ def links(regions: list[str], **changed: dict[str, Any]) -> list[dict[str, Any]]
 
 
 def phase(name: str, start: float, measured: float, predicted: float, trips: int, **detail: Any) -> dict[str, Any]:
-    """Return one phase of a trace."""
+    """Return one phase of a trace in the trace's JSON format."""
     return {
         "name": name, "start_ms": start, "measured_ms": measured, "predicted_ms": predicted,
         "residual_ms": measured - predicted, "round_trips": trips, "bytes_sent": 0, "bytes_received": 0, "cpu_ms": 0.1,
@@ -108,7 +108,7 @@ def phase(name: str, start: float, measured: float, predicted: float, trips: int
 
 
 def trace(url: str = "https://www.example.com/") -> dict[str, Any]:
-    """Return a trace as `firstbyte trace --json` prints it."""
+    """Return a trace in the format of `firstbyte trace --json`."""
     hop = {"server": "198.19.11.53", "server_name": "b.root-servers.test.", "zone": ".", "qname": "www.example.com.",
            "qtype": "A", "rcode": "NOERROR", "rtt_ms": 41.3, "cached": False, "kind": "referral"}  # fmt: skip
     cold = [
@@ -134,7 +134,7 @@ def trace(url: str = "https://www.example.com/") -> dict[str, Any]:
 
 
 class ScriptedLab:
-    """Every host of lab/etc/hosts.toml on loopback."""
+    """All hosts of lab/etc/hosts.toml, scripted, on loopback."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -147,7 +147,7 @@ class ScriptedLab:
         return self.hosts[name]
 
     def furnish(self, now: float) -> None:
-        """Give every host realistic answers."""
+        """Set realistic responses for every host."""
         regions = list(self.declared.regions)
         for host in self.hosts.values():
             if host.declared.role in {"edge", "origin"}:
@@ -181,7 +181,7 @@ class ScriptedLab:
         }
 
     def hosts_file(self) -> Path:
-        """Write a hosts file with the actual ports."""
+        """Write a hosts file with the actual admin ports and return its path."""
         text = HOSTS_FILE.read_text(encoding="utf-8")
         for host in self.hosts.values():
             text = text.replace(
@@ -204,12 +204,12 @@ class RunningConsole:
         return f"http://127.0.0.1:{self.ports['http']}"
 
     async def show_trace(self, body: Any) -> Any:
-        """Post a trace to its admin port, as `firstbyte trace` does."""
+        """Post a trace to the console's admin port, as `firstbyte trace` does, and return the response."""
         admin = f"http://127.0.0.1:{self.ports['admin']}"
         return await asyncio.to_thread(call, admin, "POST", "/admin/traces", body, token=self.token)
 
     async def stop(self) -> int:
-        """Send SIGTERM; return the exit code."""
+        """Send SIGTERM, wait for the process, and return its exit code."""
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(30):
@@ -218,7 +218,7 @@ class RunningConsole:
 
 @asynccontextmanager
 async def console(lab: ScriptedLab, *options: str, port: int = 0) -> AsyncIterator[RunningConsole]:
-    """Run ``python -m console`` over *lab* until the block ends."""
+    """Run ``python -m console`` with the hosts of *lab* and yield it; stop it at the end."""
     results = lab.folder / "results"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "console", "--listen", f"127.0.0.1:{port}", "--hosts", str(lab.hosts_file()),

@@ -1,4 +1,4 @@
-"""Alarms: each is one sentence."""
+"""Tests for alarms: each one is a single sentence."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from console.hosts import Host, Loss
 EDGE = Host("edge", "198.19.20.10", "www.example.com", "near", "edge", without="nothing answers")
 ROOTS = [Host(f"root-{x}", "198.19.10.53", f"{x}.root-servers.test", "root-a", "nameserver", f"no {x}") for x in "ab"]
 BOTH = Loss(frozenset({"root-a", "root-b"}), "no root is left")
-#: 2026-11-24 22:00:00 UTC.
+#: Time of the alarms, in seconds since the epoch: 2026-11-24 22:00:00 UTC.
 AT = 1795557600.0
 
 

@@ -1,4 +1,4 @@
-"""Server-sent events: the newest message of each kind, for a bounded number of pages, until the console stops."""
+"""Tests for server-sent events: newest message of each kind, maximum number of clients, end at shutdown."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ async def test_an_open_page_gets_each_new_message_once() -> None:
     async with aclosing(feed.stream()) as stream:
         await take(stream, 2)
         waiting = asyncio.create_task(take(stream, 1))
-        await asyncio.sleep(0)  # let it begin to wait
+        await asyncio.sleep(0)  # let the task reach its first wait
         feed.publish("state", "2")
         assert await waiting == [b"event: state\ndata: 2\n\n"]
 
@@ -64,7 +64,7 @@ async def test_closing_the_feed_ends_every_stream() -> None:
     stream = feed.stream()
     await take(stream, 1)
     waiting = asyncio.create_task(anext(stream, b"end"))
-    await asyncio.sleep(0)  # let it begin to wait
+    await asyncio.sleep(0)  # let the task reach its first wait
     feed.close()
     async with asyncio.timeout(5):
         assert await waiting == b"end"

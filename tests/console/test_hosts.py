@@ -1,4 +1,4 @@
-"""The hosts file: its errors, and that the lab's own agrees with docker-compose.yml and the zones."""
+"""Tests for the hosts file: error messages, and agreement of the lab's file with docker-compose.yml and the zones."""
 
 import re
 import tomllib
@@ -27,7 +27,7 @@ role = "edge"
 
 
 def running_services() -> dict[str, str]:
-    """Return the address of every service that `docker compose up` without profiles keeps running."""
+    """Return the address of each service that `docker compose up` without profiles starts and keeps running."""
     return {
         name: service["networks"]["internet"]["ipv4_address"]
         for name, service in COMPOSE["services"].items()

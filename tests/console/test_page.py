@@ -1,4 +1,4 @@
-"""The page in Chromium, served by a real console over scripted hosts; an error on the browser's console fails a test."""
+"""Tests of the page in Chromium, with a real console and scripted hosts; browser console errors fail the test."""
 
 import time
 
@@ -7,12 +7,12 @@ import pytest
 from tests.console.browser import Page
 from tests.console.lab import ScriptedLab, certificate, console, links, trace
 
-#: True if the page does not scroll sideways.
+#: JavaScript expression that is true if the page does not scroll horizontally.
 FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
 WELL = "document.querySelector('#verdict').innerText.includes('All 18 hosts are healthy')"
-#: The minimum contrast of text (WCAG 2.2, 1.4.3, level AA).
+#: Minimum contrast ratio of text (WCAG 2.2, 1.4.3, level AA).
 CONTRAST = 4.5
-#: The visible texts with less contrast than that to the nearest opaque background.
+#: JavaScript expression for the visible texts whose contrast to the nearest opaque background is below `CONTRAST`.
 POOR_CONTRAST = """(() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const rgb = (colour) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); return canvas.getImageData(0, 0, 1, 1).data; };
@@ -32,7 +32,7 @@ POOR_CONTRAST = """(() => {
 
 
 def break_much(lab: ScriptedLab) -> None:
-    """Cause one of each problem that the page can show."""
+    """Cause one problem of each kind that the page can show."""
     now = time.time()
     lab["edge"].answers["/admin/certificate"] = certificate(
         now, left=-30, last_error="ca.example.com: refused", failures=4

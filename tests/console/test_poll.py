@@ -1,4 +1,4 @@
-"""Polling: real admin ports, and peers that misbehave."""
+"""Tests for polling of real admin ports and of misbehaving peers."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ from tests.console.lab import ScriptedLab
 
 @asynccontextmanager
 async def polling(state: State, token_file: Path | None) -> AsyncIterator[asyncio.Queue[str]]:
-    """Poll without a pause; yield a queue that gets "round" after each round, or the reason if it failed."""
+    """Poll continuously; yield a queue that receives "round" after each round, or the reason if the round failed."""
     results: asyncio.Queue[str] = asyncio.Queue()
     poller = Poller(
         state, token_file, 0.05, on_round=lambda: results.put_nowait("round"), on_failure=results.put_nowait
@@ -87,7 +87,7 @@ async def test_a_host_that_refuses_is_down_and_back_when_it_answers(lab: Scripte
 
 
 async def test_polling_leaves_no_socket_in_time_wait(lab: ScriptedLab) -> None:
-    # The port may already be in TIME_WAIT because of an earlier connection of another program.
+    # Ignore sockets that were in TIME_WAIT before, left by connections of other programs.
     before = time_wait(lab)
     state = State(declared(lab), 0.0)
     async with polling(state, lab.token_file) as results:
@@ -96,7 +96,7 @@ async def test_polling_leaves_no_socket_in_time_wait(lab: ScriptedLab) -> None:
 
 
 def time_wait(lab: ScriptedLab) -> set[tuple[str, str]]:
-    """Return the ends of the sockets in TIME_WAIT at a host's admin port."""
+    """Return the (local, remote) addresses of the TIME_WAIT sockets on the hosts' admin ports."""
     ports = {host.port for host in lab.hosts.values()}
     waiting = set()
     for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:

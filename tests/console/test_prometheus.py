@@ -1,4 +1,4 @@
-"""The Prometheus parser: it reads what our own metrics render, and raises nothing but its own error."""
+"""Tests for the Prometheus parser: it parses the output of `telemetry.metrics` and raises only its own exception."""
 
 import math
 import string

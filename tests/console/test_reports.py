@@ -1,4 +1,4 @@
-"""The results folder for browsers: its files, and no others."""
+"""Tests for browser access to the results folder, and for the rejection of paths outside it."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Reports in Chromium, as the console serves them: pictures and icons load; a blocked request would be a complaint."""
+"""Tests of reports in Chromium, served by the console: images and icons load, and no request is blocked."""
 
 import asyncio
 
@@ -9,7 +9,8 @@ from tests.console.lab import ScriptedLab, console
 from tests.experiments.lab import MemoryLab
 from tests.experiments.test_conduct import Some
 
-#: Width of each image in pixels; 0: it was not loaded.  Loading is lazy, so scroll to each one first.
+#: JavaScript expression for the width of each image in pixels, 0 if it failed to load.  Because images load lazily, it
+#: scrolls to each image first.
 WIDTHS = """Promise.all([...document.images].map(async (image) => {
   image.loading = 'eager';
   await image.decode().catch(() => {});

@@ -1,4 +1,4 @@
-"""The page over HTTP, from a console in a separate process."""
+"""Tests of the console's HTTP server in a separate process."""
 
 import asyncio
 import json

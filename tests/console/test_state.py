@@ -1,4 +1,4 @@
-"""The state of the console: samples in, a snapshot out."""
+"""Tests for the console's state: poll results as input, snapshots as output."""
 
 import json
 from typing import Any
@@ -27,7 +27,7 @@ HOSTS = Hosts(
     ),
     (Loss(frozenset({"edge", "news"}), "all is lost"),),
 )
-#: When the console started, and a time after boot.
+#: Start time of the console, and a time after the boot period; seconds since the epoch.
 START, LATER = 1000.0, 1000.0 + BOOT + 1
 
 
@@ -40,14 +40,14 @@ def silent(host: str, at: float, error: str = "connection refused") -> Sample:
 
 
 class Lab:
-    """A state whose hosts all answer, except those that a test names."""
+    """A console state with hosts that all respond, except for hosts that a test names."""
 
     def __init__(self) -> None:
         self.state, self.at = State(HOSTS, START), START
         self.round()
 
     def round(self, *odd: Sample | str, at: float | None = None) -> dict[str, Any]:
-        """Poll every host once; *odd* are samples of another kind, or names of hosts that do not answer."""
+        """Poll every host once; *odd* has samples to use for some hosts, or names of hosts that do not respond."""
         self.at = at if at is not None else self.at + 2
         samples = {sample.host: sample for sample in odd if isinstance(sample, Sample)}
         samples |= {name: silent(name, self.at) for name in odd if isinstance(name, str)}
@@ -168,7 +168,7 @@ def test_when_the_router_is_back_the_others_start_afresh() -> None:
     lab = Lab()
     for _ in range(3):
         lab.round("wan", "resolver", "edge", "news", at=lab.at + 2)
-    # They are polled at the same time as the router, so their time-out may end after its answer.
+    # These hosts are polled together with the router, so their timeouts may end after the router's response.
     snapshot = lab.round("edge")
     assert snapshot["alarms"] == []
     snapshot = lab.round()
@@ -255,7 +255,8 @@ def test_time_to_expiry_decreases_between_two_polls() -> None:
 
 
 def test_the_time_left_follows_the_hosts_own_clock() -> None:
-    # A drill sets the clock of `edge` an hour ahead; by our own clock, the certificate is valid for another 2,400 s.
+    # A drill sets the clock of `edge` an hour ahead; by the console's clock, the certificate is valid for another 2,400
+    # s.
     lab = Lab()
     at = lab.at + 2
     said = {**certificate(at, left=2400), "seconds_left": -1200.0}

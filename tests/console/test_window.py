@@ -1,4 +1,4 @@
-"""Rates of counters: over the window, and from zero after a restart."""
+"""Tests for counter rates: over the sliding window, and after a restart that resets the counters."""
 
 from hypothesis import given
 from hypothesis import strategies as st

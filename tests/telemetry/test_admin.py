@@ -1,4 +1,4 @@
-"""The admin port over a real socket."""
+"""Tests for the admin port over real sockets."""
 
 import argparse
 import asyncio
@@ -28,7 +28,7 @@ async def service(tmp_path: Path):
         yield telemetry
 
 
-async def ask(telemetry: Telemetry, method: str, path: str, body=None, token: str | None = "secret"):  # noqa: S107 - what the service above has
+async def ask(telemetry: Telemetry, method: str, path: str, body=None, token: str | None = "secret"):  # noqa: S107 - the token of the service fixture
     assert telemetry.admin_address is not None
     url = "http://{}:{}".format(*telemetry.admin_address)
     return await asyncio.to_thread(call, url, method, path, body, token=token or "")
@@ -65,10 +65,12 @@ async def test_a_connection_just_accepted_is_closed_with_the_server(rounds: int)
     address = await server.start("127.0.0.1", 0)
     with socket.create_connection(address) as client:
         for _ in range(rounds):
-            await asyncio.sleep(0)  # one iteration of the loop: accepted, transport, task, its first step
+            await asyncio.sleep(
+                0
+            )  # one event loop iteration each: accept, create transport, create task, run its first step
         await server.close()
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        gc.collect()  # an open transport would raise a ResourceWarning
+        gc.collect()  # raises a ResourceWarning if a transport is still open
         client.settimeout(5)
         with contextlib.suppress(ConnectionResetError):
             assert client.recv(1) == b""
@@ -77,7 +79,7 @@ async def test_a_connection_just_accepted_is_closed_with_the_server(rounds: int)
 async def test_an_unreadable_token_is_reported(
     service: Telemetry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("telemetry.call.ADMIN_TOKEN", tmp_path)  # a folder: not even root can read it
+    monkeypatch.setattr("telemetry.call.ADMIN_TOKEN", tmp_path)  # a folder, so that reading it fails even for root
     assert service.admin_address is not None
     with pytest.raises(CallError, match=r"Is a directory; .*firstbyte exec HOST") as refused:
         await asyncio.to_thread(call, "http://{}:{}".format(*service.admin_address), "GET", "/metrics")

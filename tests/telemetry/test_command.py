@@ -1,4 +1,4 @@
-"""Arguments that every service has, and their defaults from the environment."""
+"""Tests for the command-line arguments that all services share, and for their defaults from the environment."""
 
 import argparse
 from pathlib import Path

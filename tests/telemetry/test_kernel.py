@@ -1,4 +1,4 @@
-"""Kernel counters and the recorder on the admin port."""
+"""Tests for kernel counters and the recorder on the admin port."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The Prometheus text format."""
+"""Tests for the Prometheus text exposition format."""
 
 import pytest
 
