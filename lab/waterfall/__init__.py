@@ -1,6 +1,6 @@
-"""One HTTP request, phase by phase: names, connection, identity, first byte, each measured and predicted.
+"""Trace of one HTTP request by phase: names, connection, identity and first byte, each measured and predicted.
 
-Works for any URL.  Predictions need the lab, because they use its links and its resolver's log.
+Measurement works for any URL.  Predictions require the lab, because they use its links and its resolver's log.
 """
 
 from waterfall.errors import (

@@ -1,4 +1,4 @@
-"""``python -m waterfall URL``: trace a request from here, inside or outside the lab."""
+"""``python -m waterfall URL``: trace a request from this host, inside or outside the lab."""
 
 import argparse
 import json
@@ -14,12 +14,12 @@ from waterfall.measure import TIMEOUT
 from waterfall.render import render
 from waterfall.request import new_session, trace
 
-#: Exit codes other than 1: 2 usage, 3 no lab.
+#: Exit codes by exception; the default is 1.  2: usage error; 3: no lab to capture packets in.
 EXIT_CODES = {BadURLError: 2, EvidenceError: 2, NoFramesError: 3}
 
 
 def seconds(text: str) -> float:
-    """Parse a timeout (an argparse type)."""
+    """Parse a timeout in seconds, more than 0 and at most 600; for use as an argparse type."""
     try:
         value = float(text)
     except ValueError:
@@ -30,7 +30,7 @@ def seconds(text: str) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Trace one URL; exit 1 if the request fails, 2 if it is not a URL."""
+    """Trace one URL and print the trace; return the exit code (1 if the request fails)."""
     parser = argparse.ArgumentParser(
         prog="waterfall",
         description="One request, phase by phase.",

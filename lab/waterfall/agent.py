@@ -1,10 +1,10 @@
-"""``python -m waterfall.agent``: traces requests from its own host; the host `client` runs it.
+"""``python -m waterfall.agent``: tracing agent, a service that traces requests from its own host, normally `client`.
 
-``POST /admin/trace {"url": …, "tls": "1.2"|"1.3"|null, "warm": true, "resume": true}`` returns the trace, with
-``"packets"``, ``"pcap"`` or ``"keylog": true`` including those.
+``POST /admin/trace {"url": …, "tls": "1.2"|"1.3"|null, "warm": true, "resume": true}`` returns a trace.  With
+``"packets"``, ``"pcap"`` or ``"keylog": true``, the trace includes decoded packets, a capture or TLS secrets.
 
-``POST /admin/churn {"address": …, "port": 80, "rate": 96, "seconds": 12, "ports": [33000, 33023], "sources": 2}`` opens and
-closes connections; it returns the outcome of each, and this host's TIME-WAIT settings.
+``POST /admin/churn {"address": …, "port": 80, "rate": 96, "seconds": 12, "ports": [33000, 33023], "sources": 2}``
+opens and closes connections.  It returns the outcome of each connection and this host's TIME-WAIT settings.
 """
 
 import argparse
@@ -23,18 +23,18 @@ from waterfall.evidence import KEYLOG, PCAP, Evidence
 from waterfall.request import new_session, trace
 
 logger = log.get("waterfall")
-#: Flags of a trace request, and their defaults.
+#: Boolean parameters of a trace request, with their default values.
 FLAGS = {"warm": True, "resume": True, "packets": False, "pcap": False, "keylog": False}
-#: Bounds of a churn request: it is meant to exhaust ports, not servers.
+#: Limits of the parameters of a churn request, whose purpose is to exhaust ports, not servers.
 CHURN = {"port": (1, 65535), "rate": (1, 1000), "seconds": (1, 600)}
 
 
 class Agent:
-    """Runs one trace at a time, because two would disturb each other."""
+    """The agent's admin requests.  Only one trace runs at a time, because concurrent traces would affect each other."""
 
     def __init__(self, telemetry: Telemetry, trust: Path | None, wan: str, sources: Sequence[str] = ()) -> None:
         self.trust, self.wan = trust, wan
-        #: This host's addresses that connections may come from.
+        #: Addresses of this host to use as source addresses.
         self.sources = tuple(sources)
         self.last: dict[str, Any] | None = None
         self._lock = asyncio.Lock()
@@ -44,7 +44,7 @@ class Agent:
         telemetry.route("POST", "/admin/churn", self.churn)
 
     async def run(self, request: Request) -> dict[str, Any]:
-        """Trace one URL."""
+        """Trace the URL in the request body and return the trace."""
         body = request.json()
         if not isinstance(body, dict) or not isinstance(body.get("url"), str):
             raise AdminError(
@@ -66,7 +66,7 @@ class Agent:
                 )
             except WaterfallError as error:
                 self._count.inc(outcome=error.phase)
-                # 422: the admin request is correct, but tracing its URL failed.
+                # 422: the admin request is valid, but tracing its URL failed.
                 status = {BadURLError: 400, NoFramesError: 503}.get(type(error), 422)
                 raise AdminError(status, str(error)) from None
         self._count.inc(outcome="ok")
@@ -75,7 +75,7 @@ class Agent:
         return found
 
     async def churn(self, request: Request) -> dict[str, Any]:
-        """Open and close connections from a range of source ports."""
+        """Open and close connections from a range of source ports; return the outcome of each."""
         order = self._ordered(request.json())
         attempts = await churn(order)
         failed = sum(1 for each in attempts if each.error)
@@ -83,7 +83,11 @@ class Agent:
         return {"attempts": attempts, "tw_reuse": _setting("tcp_tw_reuse"), "tw_reuse_delay_ms": _setting("tcp_tw_reuse_delay")}  # fmt: skip
 
     def _ordered(self, body: Any) -> Churn:
-        """Check a churn request; raise `AdminError` 400."""
+        """Validate the body of a churn request.
+
+        Raises:
+            AdminError: 400, a parameter is missing or invalid.
+        """
         if not isinstance(body, dict) or not isinstance(body.get("address"), str):
             raise AdminError(400, f'expected {{"address": …, "port", "rate", "seconds", "ports": [first, last]}}, got {body!r}')  # fmt: skip
         for name, (low, high) in CHURN.items():
@@ -109,7 +113,7 @@ class Agent:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run until SIGTERM."""
+    """Run the agent until SIGTERM; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="waterfall.agent",
         description="Traces requests from this host.",
@@ -137,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _setting(name: str) -> str:
-    """Return a TCP setting of this host; empty if the kernel does not have it."""
+    """Return the value of an IPv4 sysctl of this host, or "" if the kernel does not have it."""
     path = Path("/proc/sys/net/ipv4") / name
     return path.read_text(encoding="ascii").strip() if path.exists() else ""
 

@@ -1,6 +1,6 @@
-"""Captures the frames of one trace at `wan`, and writes those at the client's end as a pcap file.
+"""Capture of a trace's frames at the host `wan`, and conversion to a pcap file as seen by the client.
 
-`wan` captures each packet twice: when it enters the network and when it leaves it.  The pcap file has each packet once.
+`wan` captures each packet twice: when it enters the network and when it leaves.  The pcap file has each packet once.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,20 +14,20 @@ from wireformat.pcap import LINKTYPE_ETHERNET, file_header, record
 from wireformat.pcapng import PcapngError, Recording, read
 
 TIMEOUT = 5.0
-#: Seconds after which wan ends the capture itself.
+#: Maximum duration of a capture in seconds; `wan` ends it by itself if the client does not.
 LIMIT = 90.0
 
 
 @dataclass(slots=True)
 class Frames:
-    """The frames of a trace; empty until its end."""
+    """The captured frames; `recording` is empty until the capture has ended."""
 
     recording: Recording = field(default_factory=Recording)
 
 
 @contextmanager
 def frames_of(address: str, wan: str) -> Iterator[Frames]:
-    """Capture the frames of the host at *address* while the context lasts.
+    """Capture the frames from and to the host at *address* while the context is active.
 
     Raises:
         NoFramesError: wan has no packet socket, is busy, or does not respond.
@@ -46,12 +46,13 @@ def frames_of(address: str, wan: str) -> Iterator[Frames]:
 
 
 def client_pcap(recording: Recording, address: str, asking_ns: Sequence[tuple[int, int]]) -> bytes:
-    """Return a pcap file of the packets that the host at *address* sent and received.
+    """Return a pcap file with the packets that the host at *address* sent and received.
 
     Args:
-        recording: frames at both ends of every link.
-        address: the client.
-        asking_ns: periods (nanoseconds since the epoch) in which traces resolved names; other DNS packets are left out.
+        recording: frames captured at both ends of every link.
+        address: IPv4 address of the client.
+        asking_ns: periods (nanoseconds since the epoch) during which the traces resolved names.  UDP packets outside
+            these periods are omitted.
     """
     records = [file_header(LINKTYPE_ETHERNET)]
     for frame in recording.frames:

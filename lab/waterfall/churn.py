@@ -1,7 +1,8 @@
-"""Opens connections at a constant rate from a range of source ports and closes them at once, which exhausts the ports.
+"""Connection churn: connections opened at a constant rate from a range of source ports and closed immediately.
 
-The side that closes first keeps the port in TIME-WAIT (RFC 9293 section 3.3.2).  Experiments run this on their own host; on
-the host `client`, where ``tcp_tw_reuse`` is 1, `waterfall.agent` runs it on request.
+It exhausts the source ports, because the side that closes first keeps its port in TIME-WAIT (RFC 9293 section 3.3.2).
+Experiments run churn on their own host.  On the host `client`, where ``tcp_tw_reuse`` is 1, `waterfall.agent` runs it
+on request.
 """
 
 import asyncio
@@ -15,14 +16,14 @@ from typing import NamedTuple
 
 from linuxnet.source_ports import Source
 
-#: Seconds that an attempt may take.
+#: Timeout of one connection attempt, in seconds.
 TIMEOUT = 5.0
-#: Error of an attempt that found all ports in use.
+#: Error text of an attempt that failed because all source ports were in use.
 NO_PORT = "no port left"
 
 
 class Attempt(NamedTuple):
-    """One attempt to connect: intended and actual start in seconds, and the error, if any."""
+    """One connection attempt: intended and actual start in seconds since the churn began, and the error or ""."""
 
     intended: float
     begun: float
@@ -31,24 +32,24 @@ class Attempt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Churn:
-    """The parameters of a churn."""
+    """The parameters of one run of connection churn."""
 
-    #: IPv4 address and port.
+    #: IPv4 address and port of the server.
     to: tuple[str, int]
-    #: Connections per second, and seconds.
+    #: Connections per second, and duration in seconds.
     rate: float
     seconds: float
-    #: First and last source port.
+    #: First and last source port, both inclusive.
     window: tuple[int, int]
-    #: Source addresses, used in turn; if empty, the route chooses.
+    #: Source addresses, used in turn; if empty, the kernel selects the address by route.
     sources: Sequence[str] = ()
 
 
 async def connect(to: tuple[str, int], source: Source) -> socket.socket:
-    """Return a socket connected to *to* from *source*.
+    """Open a connection to *to* from *source* and return its socket.
 
     Raises:
-        OSError: EADDRNOTAVAIL if no port is left, or any other failure.
+        OSError: EADDRNOTAVAIL if no source port is free, or another error of the connection attempt.
     """
     sock = socket.socket()
     try:
@@ -62,16 +63,18 @@ async def connect(to: tuple[str, int], source: Source) -> socket.socket:
 
 
 def cause(error: OSError) -> str:
-    """Return the error in a few words."""
+    """Return a short description of a failed connection attempt."""
     if isinstance(error, TimeoutError):
         return "timeout"
     if error.errno == errno.EADDRNOTAVAIL:
         return NO_PORT
-    return os.strerror(error.errno) if error.errno else str(error)  # asyncio sets its own strerror
+    return (
+        os.strerror(error.errno) if error.errno else str(error)
+    )  # asyncio replaces strerror, so derive the text from errno
 
 
 async def churn(order: Churn) -> list[Attempt]:
-    """Open and close connections; return the attempts in order of their intended start."""
+    """Run the churn; return its connection attempts in order of their intended start."""
     began = time.monotonic()
     attempts: list[Attempt] = []
 

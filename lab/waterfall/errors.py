@@ -1,49 +1,49 @@
-"""Errors of a trace, one class per phase in which the request failed."""
+"""Exceptions of traces, with one class for each phase in which a request can fail."""
 
 
 class WaterfallError(Exception):
-    """Base of this package's errors; `phase` is where the request failed."""
+    """Base class of this package's exceptions; `phase` is the phase in which the request failed."""
 
     phase = ""
 
 
 class BadURLError(WaterfallError):
-    """Not an http or https URL."""
+    """The text is not a valid http or https URL."""
 
     phase = "url"
 
 
 class NameLookupError(WaterfallError):
-    """The name has no address."""
+    """The host name cannot be resolved to an address."""
 
     phase = "dns"
 
 
 class ConnectError(WaterfallError):
-    """The connection was refused, or there was no response in time."""
+    """The server refused the connection or did not respond in time."""
 
     phase = "connect"
 
 
 class BadCertificateError(WaterfallError):
-    """The server's certificate is not trusted, or TLS failed."""
+    """The TLS handshake failed, or the server's certificate is not trusted."""
 
     phase = "tls"
 
 
 class ResponseError(WaterfallError):
-    """The response is missing, incomplete or not HTTP."""
+    """The response is missing, incomplete or not valid HTTP."""
 
     phase = "first_byte"
 
 
 class NoFramesError(WaterfallError):
-    """Packets were requested, but nothing can capture them."""
+    """Packets were requested, but cannot be captured."""
 
     phase = "frames"
 
 
 class EvidenceError(WaterfallError):
-    """A requested file cannot be written."""
+    """A file for the packets or TLS secrets cannot be written."""
 
     phase = "files"

@@ -1,4 +1,4 @@
-"""What a trace can return besides timings: decoded packets, a pcap file, and the TLS secrets to decrypt it."""
+"""Optional output of a trace in addition to timings: decoded packets, a pcap file, and TLS secrets to decrypt it."""
 
 import base64
 import os
@@ -8,33 +8,33 @@ from typing import Any
 
 from waterfall.errors import EvidenceError
 
-#: Keys of a trace's JSON that are written to files only, and neither shown nor kept.
+#: Keys in a trace's JSON whose values are only written to files, never displayed or stored.
 PCAP, KEYLOG = "pcap", "keylog"
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a trace shall return."""
+    """Selects the optional output of a trace."""
 
-    #: Every segment, decoded, in the JSON.
+    #: Include every segment, decoded, in the JSON.
     packets: bool = False
-    #: A capture at the client's end.
+    #: Include a pcap file with the packets at the client's end.
     pcap: bool = False
-    #: TLS secrets, which decrypt the connections.
+    #: Include the TLS secrets needed to decrypt the connections.
     keylog: bool = False
 
     @property
     def frames(self) -> bool:
-        """Whether frames must be captured."""
+        """Whether the trace requires a frame capture."""
         return self.packets or self.pcap
 
     def as_json(self) -> dict[str, bool]:
-        """Return the flags as in the agent's request."""
+        """Return the flags in the format of the agent's trace request."""
         return asdict(self)
 
 
 def save(body: dict[str, Any], pcap: Path | None, keylog: Path | None) -> dict[str, Any]:
-    """Write the requested files; return *body* without their contents.
+    """Write the requested files and return *body* without their contents.
 
     Raises:
         EvidenceError: a file cannot be written.
@@ -45,7 +45,7 @@ def save(body: dict[str, Any], pcap: Path | None, keylog: Path | None) -> dict[s
         if path is None:
             continue
         try:
-            # Only the owner may read the secrets, which undo the encryption.
+            # Only the owner may read the TLS secrets, because they decrypt the connections.
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if path == keylog else 0o644)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
@@ -55,10 +55,10 @@ def save(body: dict[str, Any], pcap: Path | None, keylog: Path | None) -> dict[s
 
 
 def check(*paths: Path | None) -> None:
-    """Check before measuring that the files can be written.
+    """Check that the files can be written, before anything is measured.
 
     Raises:
-        EvidenceError: the folder does not exist or is not writable.
+        EvidenceError: a folder does not exist or is not writable.
     """
     for path in paths:
         if path is None:

@@ -1,7 +1,7 @@
-"""The secrets of TLS connections in the NSS key log format (draft-ietf-tls-keylogfile), in memory only.
+"""In-memory storage of TLS secrets in the NSS key log format (draft-ietf-tls-keylogfile).
 
-OpenSSL writes them to a path.  This path leads to an anonymous file (memfd_create(2)), so that no secret reaches a disk and
-hosts with a read-only root can write it.
+OpenSSL writes the key log to a file path.  The path used here refers to an anonymous file (memfd_create(2)), so the
+secrets are never written to disk, and hosts with a read-only root file system can use it.
 """
 
 import os
@@ -10,11 +10,11 @@ from typing import Self
 
 
 class KeyLog:
-    """A key log that exists until it is closed."""
+    """Context manager for a key log whose content is discarded at exit."""
 
     def __init__(self) -> None:
         self._fd = os.memfd_create("keylog", os.MFD_CLOEXEC)
-        #: For ``SSLContext.keylog_filename``.
+        #: File path to set as ``SSLContext.keylog_filename``.
         self.path = f"/proc/self/fd/{self._fd}"
 
     def __enter__(self) -> Self:
@@ -24,5 +24,5 @@ class KeyLog:
         os.close(self._fd)
 
     def text(self) -> str:
-        """Return the log so far."""
+        """Return the content of the key log so far."""
         return os.pread(self._fd, os.fstat(self._fd).st_size, 0).decode("ascii", errors="replace")

@@ -1,4 +1,4 @@
-"""What only the lab knows: configured links and the resolver's hops; and how to empty its caches."""
+"""Admin requests to the lab: link settings, the resolver's log, the edge's origins, and emptying of caches."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -13,25 +13,29 @@ TIMEOUT = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Round-trip times between regions, as configured at `wan` now."""
+    """Round-trip times between regions as currently configured at `wan`."""
 
     regions: dict[str, ipaddress.IPv4Network]
-    #: Milliseconds by ordered pair of regions.
+    #: Round-trip times in milliseconds, by ordered pair of regions.
     rtt: dict[tuple[str, str], float]
 
     @classmethod
     def of(cls, body: dict[str, Any]) -> "Links":
-        """Read the response of ``GET /admin/links``; raise `KeyError`, `TypeError` or `ValueError` if it is malformed."""
+        """Parse the response of ``GET /admin/links``.
+
+        Raises:
+            KeyError, TypeError, ValueError: the response is malformed.
+        """
         regions = {name: ipaddress.IPv4Network(cidr) for name, cidr in body["regions"].items()}
         return cls(regions, {(each["from"], each["to"]): float(each["rtt_ms"]) for each in body["links"]})
 
     def region(self, address: str) -> str | None:
-        """Return the region of *address*."""
+        """Return the name of the region that contains *address*, or None."""
         at = ipaddress.IPv4Address(address)
         return next((name for name, network in self.regions.items() if at in network), None)
 
     def rtt_ms(self, one: str, other: str) -> float | None:
-        """Return the configured round-trip time between two addresses; None if a region is unknown."""
+        """Return the configured round-trip time in ms between two addresses, or None if a region is unknown."""
         a, b = self.region(one), self.region(other)
         if a is None or b is None:
             return None
@@ -42,7 +46,7 @@ class Links:
 
 
 def links(wan: str = WAN) -> Links | None:
-    """Return the lab's links; None outside the lab."""
+    """Return the link settings of the lab, or None outside the lab."""
     try:
         return Links.of(call(wan, "GET", "/admin/links", timeout=TIMEOUT))
     except (CallError, OSError, KeyError, TypeError, ValueError):
@@ -50,7 +54,7 @@ def links(wan: str = WAN) -> Links | None:
 
 
 def resolutions(resolver: str, since: float) -> list[dict[str, Any]]:
-    """Return what the resolver at *resolver* resolved since *since* (seconds since the epoch), oldest first."""
+    """Return the log of the resolver at *resolver* from *since* (seconds since the epoch) on, oldest entry first."""
     try:
         body = call(f"http://{resolver}:{ADMIN_PORT}", "GET", "/admin/resolutions?limit=100", timeout=TIMEOUT)
         return [each for each in reversed(body) if each["time"] >= since]
@@ -59,7 +63,7 @@ def resolutions(resolver: str, since: float) -> list[dict[str, Any]]:
 
 
 def upstream_names(edge: str) -> list[str]:
-    """Return the names of the origins of the edge at *edge*; empty if it is no edge."""
+    """Return the host names of the origins behind the edge at *edge*; empty if no edge responds there."""
     try:
         body = call(f"http://{edge}:{ADMIN_PORT}", "GET", "/admin/pool", timeout=TIMEOUT)
         return [str(row["name"]).removeprefix("http://").rpartition(":")[0] for row in body["upstreams"]]
@@ -68,12 +72,12 @@ def upstream_names(edge: str) -> list[str]:
 
 
 def flush(resolver: str) -> None:
-    """Empty the resolver's cache; do nothing outside the lab."""
+    """Empty the cache of the resolver at *resolver*; has no effect outside the lab."""
     _try(resolver, "/admin/cache/flush", {"all": True})
 
 
 def purge(edge: str) -> None:
-    """Empty the connection pools of the edge at *edge*, if it is one."""
+    """Empty the connection pools of the edge at *edge*; has no effect on other hosts."""
     _try(edge, "/admin/pool/purge", None)
 
 

@@ -1,4 +1,4 @@
-"""Draws the packets of one connection: a row per segment, with the states that it caused below."""
+"""Packet ladder of one connection as text: one row per segment, followed by the TCP states that the segment caused."""
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
-#: Columns of the figures, of further figures on wide terminals, and of the margin of the lines below a segment.
+#: Widths in columns: numbers of a row, additional numbers on wide terminals, and left margin of the lines below a row.
 FIGURES, MORE, MARGIN = 43, 15, 17
 WIDE = 100
 ABBREVIATIONS = {"SYN": "S", "FIN": "F", "RST": "R", "PSH": "P", "ACK": "A", "URG": "U", "ECE": "E", "CWR": "C"}
@@ -14,7 +14,7 @@ ORDER = ("SYN", "FIN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
 
 
 def ladder(packets: Mapping[str, Any], width: int) -> Iterator[Text]:
-    """Yield the lines of ``packets`` of a trace's JSON, none wider than *width*."""
+    """Yield the text lines for ``packets`` in a trace's JSON, each at most *width* columns wide."""
     rows = packets["packets"]
     if not rows:
         yield _cut("packets: none passed wan: both ends are in one region, or nothing was sent", width, "yellow")
@@ -63,7 +63,7 @@ def _figures(row: Mapping[str, Any], *, wide: bool) -> str:
 
 
 def _below(row: Mapping[str, Any], states: list[Mapping[str, Any]], width: int) -> Iterator[Text]:
-    """Yield the options of a SYN, and the states that a segment caused at its sender and its receiver."""
+    """Yield lines with the options of a SYN and with the states that the segment caused at its sender and receiver."""
     margin, tcp = " " * MARGIN, row.get("tcp")
     if tcp is None:
         return

@@ -1,4 +1,4 @@
-"""Measures one request on real sockets.  Clocks are read only between phases; all other work is outside the phases."""
+"""Measurement of one request on real sockets.  Clock readings and bookkeeping take place between the timed phases."""
 
 import contextlib
 import os
@@ -22,37 +22,37 @@ from wireformat.http1 import HttpError, get
 from wireformat.http1_reader import ResponseReader
 from wireformat.tls import client_context
 
-#: Seconds without a response after which a step fails.
+#: Default timeout of one step without a response, in seconds.
 TIMEOUT = 10.0
-#: Seconds to wait for the server to close its side.
+#: Timeout for the server to close its side of the connection, in seconds.
 CLOSE_TIMEOUT = 2.0
-#: Bytes of a response that are read at most.
+#: Maximum size of a response body, in bytes.
 MAX_BODY = 1 << 30
 AGENT = "firstbyte"
-#: Entries of the edge's Server-Timing whose description is kept, and under which key.
+#: Server-Timing entries of the edge whose description is recorded, and the key for it in the result.
 DESCRIPTIONS = {"pool": "connection", "upstream": "origin"}
 
 
 @dataclass(slots=True)
 class Session:
-    """What a client keeps between requests: names and TLS sessions."""
+    """Client state that persists between requests: cached names and TLS sessions."""
 
     stub: Stub
     trust: Path | None = None
-    #: The only TLS version allowed, ``1.2`` or ``1.3``; None allows both.
+    #: The only TLS version to offer, ``1.2`` or ``1.3``; None offers both.
     tls: str | None = None
     #: Whether to resume TLS sessions.
     resume: bool = True
-    #: Receives the TLS secrets of every connection.
+    #: Destination for the TLS secrets of every connection.
     keylog: KeyLog | None = None
-    #: Seconds without a response after which a step fails.
+    #: Timeout of one step without a response, in seconds.
     timeout: float = TIMEOUT
     context: ssl.SSLContext | None = None
-    #: Resumption tickets by host and port.
+    #: TLS sessions for resumption, by host and port.
     tickets: dict[tuple[str, int], ssl.SSLSession] = field(default_factory=dict)
 
     def tls_context(self) -> ssl.SSLContext:
-        """Return this session's only context, because a ticket is valid only in the context that received it."""
+        """Return the session's only TLS context; a ticket is valid only in the context that received it."""
         if self.context is None:
             self.context = client_context(self.trust, self.tls)
             if self.keylog is not None:
@@ -60,17 +60,17 @@ class Session:
         return self.context
 
     def ticket(self, host: str, port: int) -> ssl.SSLSession | None:
-        """Return the TLS session to offer to *host*, if any."""
+        """Return the TLS session to resume with *host*, or None."""
         return self.tickets.get((host, port)) if self.resume else None
 
     def reset(self) -> None:
-        """Drop cached names and TLS sessions."""
+        """Discard cached names and TLS sessions."""
         self.stub.flush()
         self.tickets.clear()
 
 
 class _Clock:
-    """Reads wall time and this thread's CPU time between phases."""
+    """Measures wall-clock time and this thread's CPU time of consecutive phases."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
@@ -79,7 +79,7 @@ class _Clock:
         self._cpu = time.thread_time()
 
     def end(self, name: str, **fields: Any) -> Phase:
-        """End the phase called *name* now, and start the next."""
+        """End the current phase, record it as *name* with *fields*, and start the next phase."""
         wall, cpu = time.perf_counter(), time.thread_time()
         phase = Phase(
             name, (self._wall - self._origin) * 1000, (wall - self._wall) * 1000, cpu_ms=(cpu - self._cpu) * 1000
@@ -92,19 +92,19 @@ class _Clock:
 
 
 def measure(url: str, session: Session, server: tuple[str, int] | None = None) -> Trace:
-    """Send one GET request and close first.
+    """Send one GET request, read the response and close the connection, each phase timed.
 
     Args:
-        url: http or https.
-        session: caches and tickets, which the request updates.
-        server: connect here instead of resolving; the certificate must still have the URL's name.
+        url: http or https URL.
+        session: client state with cached names and TLS sessions; the request updates it.
+        server: address to connect to instead of resolving the host; the certificate must still match the URL.
 
     Raises:
-        WaterfallError: a subclass per phase.
+        WaterfallError: the request failed; the subclass depends on the phase.
     """
     secure, host, port, path = split(url)
     if secure:
-        _context(session)  # reading the trust store takes milliseconds that are not part of the handshake
+        _context(session)  # load the trust store now: it takes milliseconds that are not part of the handshake
     trace = Trace(url)
     clock = _Clock(trace)
     address = _resolve(clock, session, host, server)
@@ -124,7 +124,11 @@ def measure(url: str, session: Session, server: tuple[str, int] | None = None) -
 
 
 def split(url: str) -> tuple[bool, str, int, str]:
-    """Return (TLS, host, port, path with query) of *url*; raise `BadURLError`."""
+    """Split *url* into (whether TLS is used, host, port, path with query).
+
+    Raises:
+        BadURLError: *url* is not a valid http or https URL.
+    """
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -140,14 +144,14 @@ def split(url: str) -> tuple[bool, str, int, str]:
 def _context(session: Session) -> ssl.SSLContext:
     try:
         return session.tls_context()
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # includes ssl.SSLError
         raise BadCertificateError(
             f"expected root certificates (PEM) in {session.trust}, got {error.strerror or error}"
         ) from None
 
 
 def _note_state(trace: Trace, look: Callable[[], str]) -> str:
-    """Return the kernel's state of the connection, and record it for comparison with the states implied by segments."""
+    """Return the connection's state in the kernel, and record it for comparison with states implied by segments."""
     before, state = time.time_ns(), look()
     trace.kernel_states.append((before, time.time_ns(), state))
     return state
@@ -264,7 +268,7 @@ def _exchange(
 
 
 def _read_body(response: ResponseReader, first: bytes, read: Any, rtt: float) -> tuple[int, int]:
-    """Read the rest of the response; return how often that took a round trip, and the bytes read."""
+    """Read the rest of the response; return the number of reads that waited for the network, and of bytes read."""
     waits = total = 0
     complete = response.feed(first)
     while not complete:
@@ -283,7 +287,7 @@ def _read_body(response: ResponseReader, first: bytes, read: Any, rtt: float) ->
 
 
 def _close(clock: _Clock, trace: Trace, sock: socket.socket, channel: TlsSocket | None) -> Phase:
-    """Close first unless the server has; wait for the server's FIN, so that the socket ends in TIME-WAIT."""
+    """Close the connection, before the server if it is still open, and wait for the server's FIN."""
     server_first = tcp_info(sock).state == "CLOSE-WAIT"
     detail: dict[str, Any] = {"closed_by": "server" if server_first else "client"}
     try:
@@ -300,7 +304,7 @@ def _close(clock: _Clock, trace: Trace, sock: socket.socket, channel: TlsSocket 
 
 
 def _state_of(local: tuple[str, int], remote: tuple[str, int]) -> str:
-    """Return the state of the connection, even if no process owns its socket any more."""
+    """Return the TCP state of the connection, even if its socket no longer belongs to a process."""
     try:
         found = sock_diag.sockets(local_port=local[1], remote_port=remote[1])
         return next((each.state for each in found if (each.local, each.remote) == (local, remote)), "CLOSED")
@@ -309,7 +313,7 @@ def _state_of(local: tuple[str, int], remote: tuple[str, int]) -> str:
 
 
 def _server_timing(text: str) -> dict[str, Any]:
-    """Parse the edge's Server-Timing: milliseconds by name, whether it reused a connection, and to which origin."""
+    """Parse the edge's Server-Timing field: durations in milliseconds by name, kind of connection, and origin."""
     timing: dict[str, Any] = {}
     for entry in text.split(","):
         name, *parameters = [part.strip() for part in entry.split(";")]

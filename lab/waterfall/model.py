@@ -1,18 +1,18 @@
-"""A measured request as data: its phases in order, and the JSON of `firstbyte trace --json`."""
+"""Data model of a measured request: its phases in order, and their JSON for `firstbyte trace --json`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-#: Phases in the order in which they happen.
+#: Names of the phases, in chronological order.
 PHASES = ("dns", "connect", "tls", "request", "first_byte", "body", "close")
-#: Phases until the first byte, grouped by subject.
+#: Phases up to the first byte, grouped by the subject they are reported under.
 SHARES = {"names": ("dns",), "connections": ("connect",), "identity": ("tls",), "answer": ("request", "first_byte")}
 
 
 @dataclass(slots=True)
 class Hop:
-    """One question to one name server, as the resolver reports it."""
+    """One query to one name server, from the resolver's log."""
 
     server: str
     server_name: str
@@ -27,29 +27,29 @@ class Hop:
 
 @dataclass(slots=True)
 class Phase:
-    """One phase: start and duration in milliseconds."""
+    """One phase of a request; start and duration are in milliseconds."""
 
     name: str
     start_ms: float
     measured_ms: float
-    #: None outside the lab, where nothing can be predicted.
+    #: Predicted duration in milliseconds; None if there is no prediction, as outside the lab.
     predicted_ms: float | None = None
-    #: How often something was sent and its response waited for.
+    #: Number of times that the client sent something and waited for the response.
     round_trips: int = 0
-    #: Bytes of this phase's protocol (DNS messages, TLS records, HTTP), without TCP and IP headers.
+    #: Bytes sent and received in this phase's protocol (DNS messages, TLS records or HTTP), without TCP and IP headers.
     bytes_sent: int = 0
     bytes_received: int = 0
-    #: CPU time of the measuring thread.
+    #: CPU time of the measuring thread, in milliseconds.
     cpu_ms: float = 0.0
     detail: dict[str, Any] = field(default_factory=dict)
 
     @property
     def residual_ms(self) -> float | None:
-        """Measured minus predicted, in milliseconds."""
+        """The residual, measured minus predicted, in milliseconds."""
         return None if self.predicted_ms is None else self.measured_ms - self.predicted_ms
 
     def as_json(self) -> dict[str, Any]:
-        """Return the phase as in ``trace --json``."""
+        """Return the phase in the JSON format of ``firstbyte trace --json``."""
         fields = asdict(self)
         residual = self.residual_ms
         numbers = {"start_ms", "measured_ms", "predicted_ms", "cpu_ms"}
@@ -60,40 +60,40 @@ class Phase:
 
 @dataclass(slots=True)
 class Trace:
-    """One request."""
+    """A traced request with its phases."""
 
     url: str
     phases: list[Phase] = field(default_factory=list)
-    #: ``HTTP/1.1 200 OK``.
+    #: Status line of the response, for example ``HTTP/1.1 200 OK``.
     status: str = ""
-    #: Start in nanoseconds since the epoch.
+    #: Start of the request, in nanoseconds since the epoch.
     began_ns: int = 0
-    #: States of the client's socket: each read between two times (nanoseconds since the epoch).
+    #: TCP states of the client's socket: (time before reading, time after reading, state); nanoseconds since the epoch.
     kernel_states: list[tuple[int, int, str]] = field(default_factory=list)
 
     def phase(self, name: str) -> Phase | None:
-        """Return the phase called *name*."""
+        """Return the phase with this name, or None."""
         return next((each for each in self.phases if each.name == name), None)
 
     @property
     def ttfb_ms(self) -> float:
-        """Milliseconds until the first byte of the response."""
+        """Time to first byte of the response, in milliseconds."""
         return sum(p.measured_ms for p in self.phases if p.name not in {"body", "close"})
 
     @property
     def total_ms(self) -> float:
-        """Milliseconds until the last byte of the response, without the close."""
+        """Time to the last byte of the response, in milliseconds; excludes closing the connection."""
         return sum(p.measured_ms for p in self.phases if p.name != "close")
 
     def shares(self) -> dict[str, float]:
-        """Return the shares of names, connections, identity and the answer in the time to first byte."""
+        """Return the fractions of the time to first byte by subject: names, connections, identity and answer."""
         total = self.ttfb_ms or 1.0
         return {
             what: sum(p.measured_ms for p in self.phases if p.name in names) / total for what, names in SHARES.items()
         }
 
     def as_json(self) -> dict[str, Any]:
-        """Return the trace as JSON."""
+        """Return the trace in the JSON format of ``firstbyte trace --json``."""
         predicted = [p.predicted_ms for p in self.phases if p.name not in {"body", "close"}]
         known = [p for p in predicted if p is not None]
         return {
@@ -107,7 +107,7 @@ class Trace:
 
 
 def summary(cold: Mapping[str, Any], warm: Mapping[str, Any] | None) -> str:
-    """Return sentences that say where the time to first byte went."""
+    """Return a text summary of what the time to first byte consists of."""
     parts = [f"{round(100 * cold['shares'][what]):d} % {what}" for what in ("names", "connections", "identity")]
     text = (
         f"Of {cold['ttfb_ms']:.0f} ms to the first byte, {parts[0]}, {parts[1]}, {parts[2]}; "

@@ -1,6 +1,6 @@
-"""One connection as it passed the network: every segment at both ends, the TCP states it caused, round trips.
+"""Packet analysis of one connection: every segment at both ends, the TCP states it caused, and round trips.
 
-Sans-IO: frames in, the ``packets`` of ``trace --json`` out.
+Sans-IO: the input is captured frames, the output is ``packets`` of ``trace --json``.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,19 @@ from waterfall.tcp_state import CLOSED, LISTEN, MODULUS, Endpoint, Segment, befo
 from wireformat.ip import EthernetFrame, Packet, Tcp, describe
 from wireformat.pcapng import Recording
 
-#: Nanoseconds between a change of a socket's state and the frame that causes or shows it: a process may have to wake up.
+#: Tolerance in nanoseconds between a socket's state change and the related frame, because a process may have to wake
+#: up.
 SLACK_NS = 3_000_000
 
 
 @dataclass(slots=True)
 class _Direction:
-    """One direction of the connection, followed byte by byte."""
+    """Sequence state of one direction of the connection."""
 
     reader: RecordReader | LineReader
     first: int | None = None
     expected: int | None = None
-    #: Window scale (RFC 7323) that this end announced.
+    #: Window scale option (RFC 7323) that the sender of this direction announced.
     scale: int = 0
 
     def relative(self, number: int) -> int:
@@ -42,16 +43,16 @@ def dissect(
     kernel_states: Sequence[tuple[int, int, str]] = (),
     tls: bool = True,
 ) -> dict[str, Any]:
-    """Return ``packets`` of one trace.
+    """Return the ``packets`` object of one trace.
 
     Args:
-        recording: the frames that passed the network.
-        client: address and port.
-        server: address and port.
-        began_ns: start of the trace, nanoseconds since the epoch; times in the result are milliseconds since then.
-        first_byte_ms: when the first byte of the response had arrived.
-        kernel_states: states of the client's socket as its kernel reported them, each between two times.
-        tls: whether the connection speaks TLS.
+        recording: frames captured at the router.
+        client: address and port of the client.
+        server: address and port of the server.
+        began_ns: start of the trace in nanoseconds since the epoch; times in the result are milliseconds since then.
+        first_byte_ms: time at which the first byte of the response arrived, in milliseconds since the start.
+        kernel_states: states of the client's socket in its kernel: (time before reading, time after reading, state).
+        tls: whether the connection uses TLS.
     """
     passages = tcp_passages(recording.frames, client, server)
     end_ns = began_ns + round(1e6 * max(first_byte_ms, 0))
@@ -78,7 +79,7 @@ def dissect(
 
 
 def _states(passages: Sequence[Passage], client: End) -> list[tuple[int, str, str]]:
-    """Return (nanoseconds, ``client`` or ``server``, state) of every change, in order."""
+    """Return all TCP state changes in chronological order: (nanoseconds, ``client`` or ``server``, state)."""
     ends = {"client": Endpoint(CLOSED), "server": Endpoint(LISTEN)}
     events = []
     for order, each in enumerate(passages):
@@ -97,7 +98,7 @@ def _states(passages: Sequence[Passage], client: End) -> list[tuple[int, str, st
 def _compared(
     states: Sequence[tuple[int, str, str]], kernel: Sequence[tuple[int, int, str]], began_ns: int
 ) -> list[dict[str, Any]]:
-    """Compare the client's states, as its segments imply them, with those that its kernel reported."""
+    """Compare the client's TCP states as implied by its segments with the states that its kernel reported."""
     own = [(0, CLOSED), *((at, state) for at, host, state in states if host == "client")]
     rows = []
     for began, ended, reported in kernel:
@@ -133,7 +134,7 @@ def _row(each: Passage, began_ns: int) -> dict[str, Any]:
 
 
 def _explain(each: Passage, row: dict[str, Any], client: End, directions: dict[End, _Direction]) -> None:
-    """Add the TCP header, with numbers relative to the connection's first, and a description of the segment."""
+    """Add to *row* the TCP header, with relative sequence numbers, and a description of the segment."""
     packet, tcp = each.packet, each.packet.tcp
     if tcp is None:
         return
@@ -154,14 +155,15 @@ def _explain(each: Passage, row: dict[str, Any], client: End, directions: dict[E
         "scaled_window": tcp.window if "SYN" in tcp.flags else tcp.window << ours.scale,
         "length": len(packet.payload),
         "options": [describe(kind, data) for kind, data in tcp.options],
-        # Only a frame that left the network has a complete checksum: a sender may leave it to its device.
+        # Verify the checksum only if the frame left the network: the sender may have left its computation to the
+        # device.
         "checksum_ok": None if each.left is None else packet.transport_checksum_ok,
     }
     row["what"] = _what(each, tcp, ours)
 
 
 def _what(each: Passage, tcp: Tcp, ours: _Direction) -> str:
-    """Describe a segment: its flags and what it carries."""
+    """Return a description of a segment: its flags and payload."""
     payload, words = each.packet.payload, []
     if "RST" in tcp.flags:
         words.append("RST")
@@ -193,7 +195,7 @@ def _datagram(each: Passage, client: str) -> dict[str, Any]:
 
 
 def _dns(payload: bytes) -> str | None:
-    """Return rcode and question of a DNS message; None if it has no readable question."""
+    """Return the rcode and question of a DNS message, or None if it has no valid question."""
     try:
         question = payload[12 : question_end(payload)]
         query = decode_query(payload[:2] + b"\0\0\0\1" + bytes(6) + question)
@@ -213,7 +215,7 @@ def _segment(packet: Packet) -> Segment:
 
 
 def _macs(passages: Sequence[Passage], client: str) -> dict[str, str]:
-    """Return the MAC addresses of both ends, and of the router's two sides."""
+    """Return the MAC addresses of both ends and of the router on both sides."""
     found: dict[str, str] = {}
     for each in passages:
         sender, receiver = ("client", "server") if each.packet.ip.source == client else ("server", "client")

@@ -1,6 +1,6 @@
-"""Pairs the frames at the router's interface: one passage per packet, from entering the network to leaving it.
+"""Pairing of frames captured at the router: a passage is one packet that entered the network and possibly left it.
 
-In between, the wide-area network held the packet.  Sans-IO.
+Between the two times, the wide-area network delayed the packet.  Sans-IO.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,38 +12,38 @@ from wireformat.pcapng import Frame
 
 End = tuple[str, int]
 DNS_PORT = 53
-#: Bytes of payload in every full segment (RFC 9293 section 3.7.1).
+#: Minimum payload of a full-size segment in bytes (RFC 9293 section 3.7.1).
 MIN_SEGMENT = 536
 
 
 @dataclass(slots=True)
 class Passage:
-    """One packet on its way through the network; times are nanoseconds since the epoch."""
+    """The passage of one packet through the network; times are in nanoseconds since the epoch."""
 
     sent_ns: int
     entered: EthernetFrame
-    #: None if the packet never left the network.
+    #: Time at which the packet left the network, or None if it was lost.
     arrived_ns: int | None = None
     left: EthernetFrame | None = None
 
     @property
     def packet(self) -> Packet:
-        """The packet as it arrived, or as it was sent if it did not."""
+        """The packet as it left the network, or as it entered if it was lost."""
         return (self.left or self.entered).packet
 
 
 @dataclass(slots=True)
 class _Entry:
-    """A frame that entered; with GSO it is cut into several segments before it leaves."""
+    """A frame that entered the network.  With GSO, it is split into several segments before it leaves."""
 
     time_ns: int
     frame: EthernetFrame
-    #: Bytes of its payload that have left already, and whether any frame of it has.
+    #: Number of payload bytes that have left so far, and whether any frame has been matched with this one.
     out: int = 0
     used: bool = False
 
     def accepts(self, packet: Packet) -> bool:
-        """Return whether *packet*, which left, is this frame's packet or a part of it."""
+        """Return whether *packet*, which left the network, is this frame's packet or a segment of it."""
         own = self.frame.packet
         mine, other = own.tcp, packet.tcp
         if mine is None or other is None:
@@ -52,7 +52,8 @@ class _Entry:
         if (mine.ack, mine.flags & {"SYN", "RST"}) != (other.ack, other.flags & {"SYN", "RST"}):
             return False
         offset = (other.seq - mine.seq) % MODULUS
-        # A retransmission has the same sequence numbers but another identification; the segments of one frame count up.
+        # A retransmission has the same sequence number but another IP identification; segments of one frame count
+        # upwards.
         younger = (packet.ip.identification - own.ip.identification) % 65_536
         if younger > offset // MIN_SEGMENT:
             return False
@@ -62,7 +63,7 @@ class _Entry:
 
 
 def tcp_passages(frames: Iterable[Frame], client: End, server: End) -> list[Passage]:
-    """Return every segment between two ends, in the order in which they entered the network."""
+    """Return the passages of all segments between *client* and *server*, in the order of entering the network."""
     ends = {(client, server), (server, client)}
     return _passages(
         (frame, decoded)
@@ -72,7 +73,7 @@ def tcp_passages(frames: Iterable[Frame], client: End, server: End) -> list[Pass
 
 
 def dns_passages(frames: Iterable[Frame], client: str) -> list[Passage]:
-    """Return every DNS datagram from or to *client*."""
+    """Return the passages of all DNS datagrams from or to *client*."""
     wanted = []
     for frame, decoded in _decoded(frames):
         (source, source_port), (destination, destination_port) = decoded.packet.source, decoded.packet.destination
@@ -83,7 +84,7 @@ def dns_passages(frames: Iterable[Frame], client: str) -> list[Passage]:
 
 
 def round_trips(passages: Sequence[Passage], client: End, until_ns: int) -> int:
-    """Count how often, until *until_ns*, the client sent something and then received more than an ACK."""
+    """Count the round trips up to *until_ns*: the client sent data or a SYN and then received data or a SYN."""
     events = []
     for each in passages:
         tcp = each.packet.tcp
@@ -122,7 +123,7 @@ def _passages(frames: Iterable[tuple[Frame, EthernetFrame]]) -> list[Passage]:
             entries.append(_Entry(frame.time_ns, decoded))
             continue
         entry = next((each for each in entries if each.accepts(packet)), None)
-        if entry is None:  # it entered before the capture began
+        if entry is None:  # the packet entered before the capture started
             continue
         entry.used = True
         entered = entry.frame.packet

@@ -1,4 +1,4 @@
-"""Predicts each measured phase with `theory`, from the configured links and the resolver's hops."""
+"""Prediction of each measured phase with `theory`, from the configured links and the resolver's log."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,7 +10,7 @@ from waterfall.model import Hop, Trace
 
 
 def hops_of(resolutions: Sequence[dict[str, Any]], name: str) -> list[Hop]:
-    """Return the hops of resolving *name*, including those for its aliases and name servers."""
+    """Return the hops with which the resolver resolved *name*, including those for its aliases and name servers."""
     wanted = name.rstrip(".").lower() + "."
     found = next((each for each in resolutions if each["qname"] == wanted and not each["cached"]), None)
     keys = Hop.__slots__
@@ -28,17 +28,17 @@ def predict(
     upstream_names_asked: bool = False,
     upstreams: Sequence[str] = (),
 ) -> None:
-    """Set ``predicted_ms`` of every phase, and the hops in the detail of ``dns``.
+    """Set ``predicted_ms`` of every phase of *trace*, and add the hops to the detail of the phase ``dns``.
 
     Args:
-        trace: the measurement.
+        trace: the measured request.
         links: the configured links.
         client: address of the client.
         resolver: address of the resolver.
-        hops: of resolving the host's name; empty if the resolver had it cached.
-        upstream_hops: of resolving the origin's name for the edge.
-        upstream_names_asked: whether the edge queried the origin's name.
-        upstreams: addresses of the origins that the edge may have chosen; empty without an edge.
+        hops: the resolver's queries for the host's name; empty if it was cached.
+        upstream_hops: the resolver's queries for the origin's name, on behalf of the edge.
+        upstream_names_asked: whether the edge queried the resolver for the origin's name.
+        upstreams: addresses of the origins that the edge may have selected; empty if there is no edge.
     """
     dns, connect, tls = trace.phase("dns"), trace.phase("connect"), trace.phase("tls")
     if connect is None or dns is None:
@@ -92,12 +92,12 @@ def _behind(
     upstreams: Sequence[str],
     timing: dict[str, Any],
 ) -> float | None:
-    """Return the cost behind the edge in ms: the origin's name, a connection if none was pooled, and the request."""
+    """Return the predicted time in ms behind the edge: resolve the origin, connect if nothing is pooled, request."""
     if not timing or not upstreams:
         return 0.0
     rtts = {links.rtt_ms(edge, upstream) for upstream in upstreams}
     rtt = rtts.pop()
-    if rtts or rtt is None:  # the chosen one is unknown, and they are not equally far
+    if rtts or rtt is None:  # the origin is unknown, and the candidates differ in distance
         return None
     if timing.get("connection") == "reused":
         return pool.pooled_request_ms(rtt, 0.0)

@@ -1,10 +1,10 @@
-"""Describes the payload of segments: TLS records (RFC 8446 section 5.1) or lines of HTTP.
+"""Description of TCP payloads: TLS records (RFC 8446 section 5.1) or HTTP messages.
 
-A reader follows one direction of a connection, byte by byte in order.  It decrypts nothing.
+Each reader follows one direction of a connection, whose bytes it needs in order.  Nothing is decrypted.
 """
 
 CONTENT = {20: "ChangeCipherSpec", 21: "alert", 22: "handshake", 23: "data"}
-#: Handshake messages (RFC 8446 section 4, RFC 5246 section 7.4, RFC 5077).
+#: Names of the TLS handshake messages by type (RFC 8446 section 4, RFC 5246 section 7.4, RFC 5077).
 HANDSHAKE = {
     0: "HelloRequest",
     1: "ClientHello",
@@ -19,25 +19,26 @@ HANDSHAKE = {
     20: "Finished",
     22: "CertificateStatus",
 }
-#: Bytes of a record's payload, at most (RFC 8446 section 5.2, RFC 5246 section 6.2.3).
+#: Maximum payload of a TLS record in bytes (RFC 8446 section 5.2, RFC 5246 section 6.2.3).
 MAX_RECORD = (1 << 14) + 2048
-#: Characters shown of an HTTP message's first line.
+#: Maximum number of characters to show of an HTTP message's first line.
 MAX_LINE = 60
 
 
 class RecordReader:
-    """Names the TLS records in a byte stream."""
+    """Returns descriptions of the TLS records in a byte stream."""
 
     def __init__(self) -> None:
         self._rest = b""
-        #: Bytes of the current record that have not arrived yet.
+        #: Number of bytes of the current record that have not arrived yet.
         self._missing = 0
-        #: After ChangeCipherSpec, handshake records are encrypted (TLS 1.2) and their types unknown.
+        #: Whether ChangeCipherSpec was seen.  After it, TLS 1.2 handshake records are encrypted and their types
+        #: unknown.
         self._encrypted = False
         self._lost = False
 
     def feed(self, data: bytes) -> list[str]:
-        """Return the names of records that begin in *data*; ``…`` if it only continues one."""
+        """Return descriptions of the records that start in *data*, or ``…`` if *data* only continues a record."""
         names: list[str] = []
         if self._lost:
             return ["?"]
@@ -61,7 +62,8 @@ class RecordReader:
         if kind == 20:
             self._encrypted = True
         if kind == 22:
-            # After ChangeCipherSpec, only a hello that follows HelloRetryRequest is still unencrypted.
+            # After ChangeCipherSpec, the only unencrypted handshake message is a hello that follows a
+            # HelloRetryRequest.
             clear = payload[:1] in {b"\1", b"\2"} and 4 + int.from_bytes(payload[1:4], "big") == len(payload)
             return _messages(payload) if clear or not self._encrypted else ["encrypted handshake"]
         if kind == 23:
@@ -70,7 +72,7 @@ class RecordReader:
 
 
 def _messages(payload: bytes) -> list[str]:
-    """Return the names of the handshake messages in one record, as far as it has arrived."""
+    """Return the names of the handshake messages in a record, which may not have arrived completely."""
     names, at = [], 0
     while at < len(payload):
         names.append(HANDSHAKE.get(payload[at], f"handshake {payload[at]}"))
@@ -79,13 +81,13 @@ def _messages(payload: bytes) -> list[str]:
 
 
 class LineReader:
-    """Returns the first line of an HTTP message; the rest is data."""
+    """Returns the first line of an HTTP message, and ``data`` for everything after it."""
 
     def __init__(self) -> None:
         self._begun = False
 
     def feed(self, data: bytes) -> list[str]:
-        """Return the first line, once; then ``data``."""
+        """Return the first line on the first call, and ``data`` on all later calls."""
         if self._begun:
             return ["data"]
         self._begun = True
@@ -94,7 +96,7 @@ class LineReader:
 
 
 def counted(names: list[str]) -> str:
-    """Join names into one line and count repetitions: ``ServerHello, 4 encrypted``."""
+    """Join names into one string with repetitions counted: ``ServerHello, 4 encrypted``."""
     runs: list[tuple[str, int]] = []
     for name in names:
         if runs and runs[-1][0] == name:

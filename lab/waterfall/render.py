@@ -1,6 +1,6 @@
-"""Draws traces for a terminal: one bar per phase on a common time axis, with measured and predicted times.
+"""Rendering of traces for a terminal: a bar per phase on a common time axis, with measured and predicted times.
 
-No line is wider than the terminal: narrow terminals get fewer columns, and sentences wrap with an indent.
+No line is wider than the terminal: narrow terminals show fewer columns, and sentences wrap with an indent.
 """
 
 import textwrap
@@ -23,26 +23,26 @@ COLOURS = {
     "close": "bright_black",
 }
 LABELS = {"dns": "names", "tls": "TLS", "first_byte": "first byte"}
-#: Columns of phase names, and of the labels of sentences.
+#: Width in columns of the phase names, and of the labels in front of sentences.
 LABEL, HANGING = 11, 7
-#: Columns of the longest bar.
+#: Maximum length of a bar, in columns.
 BAR_MAX = 60
-#: Narrower terminals get bars and times, but no bytes and CPU times.
+#: Minimum terminal width, in columns, for showing bytes and CPU time.
 NARROW = 72
-#: Terminals of at least this width get the question of every hop.
+#: Minimum terminal width, in columns, for showing the question of every DNS hop.
 WIDE = 100
-#: Narrower terminals cut lines off on the right.
+#: Minimum width of the output, in columns; narrower terminals truncate lines.
 MIN_WIDTH = 54
 UNBROKEN = "\N{NO-BREAK SPACE}"
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def render(body: Mapping[str, Any], width: int = 100) -> RenderableType:
-    """Return the JSON of ``firstbyte trace`` as text for a rich console.
+    """Render the JSON of ``firstbyte trace`` for a rich console.
 
     Args:
-        body: has ``url``, ``cold`` and, if measured, ``warm``.
-        width: columns of the terminal.
+        body: the trace's JSON with ``url``, ``cold`` and, if measured, ``warm``.
+        width: width of the terminal in columns.
     """
     width = max(MIN_WIDTH, width)
     kinds = [kind for kind in ("cold", "warm") if body.get(kind)]
@@ -105,13 +105,13 @@ def _bars(trace: Mapping[str, Any], scale: float, width: int) -> Iterator[Text]:
 
 
 def _surprises(phase: Mapping[str, Any]) -> bool:
-    """Return whether the residual exceeds noise: 5 ms and a tenth of the prediction."""
+    """Return whether the residual exceeds the expected noise: both 5 ms and 10 % of the prediction."""
     residual = phase.get("residual_ms")
     return residual is not None and abs(residual) > max(5, 0.1 * (phase["predicted_ms"] or 0))
 
 
 def _bar(phase: Mapping[str, Any], scale: float, width: int) -> str:
-    """Return the phase's bar, drawn to an eighth of a column."""
+    """Return the bar of a phase, with a resolution of an eighth of a column."""
     begin = float(phase["start_ms"]) / scale * width
     length = max(phase["measured_ms"] / scale * width, 0.125)
     whole = min(int(begin), width - 1)
@@ -124,7 +124,7 @@ def _bar(phase: Mapping[str, Any], scale: float, width: int) -> str:
 
 
 def _story(trace: Mapping[str, Any], width: int) -> Iterator[Text]:
-    """Yield what bars cannot show: each hop, the chain, the edge's connection, and how ours closed."""
+    """Yield sentences with details of a trace: DNS hops, certificate chain, the edge's connection, and the close."""
     details = {phase["name"]: phase.get("detail") or {} for phase in trace["phases"]}
     dns, tls, close = (details.get(name, {}) for name in ("dns", "tls", "close"))
     if dns.get("hops"):
@@ -158,7 +158,7 @@ def _identity(tls: Mapping[str, Any]) -> str:
 
 
 def _sentence(label: str, text: str, width: int, style: str) -> Iterator[Text]:
-    """Yield a label and a sentence, wrapped and indented."""
+    """Yield the wrapped and indented lines of a sentence with a label."""
     hang = " " * (2 + HANGING)
     for line in textwrap.wrap(
         text, width, initial_indent=f"  {label:<{HANGING}}", subsequent_indent=hang, break_on_hyphens=False
@@ -167,7 +167,7 @@ def _sentence(label: str, text: str, width: int, style: str) -> Iterator[Text]:
 
 
 def _hops(hops: Iterable[Mapping[str, Any]], width: int) -> Iterator[Text]:
-    """Yield one line in columns for each query of the resolver."""
+    """Yield one line per query of the resolver, aligned in columns."""
     rows = [
         [
             f"{hop['server_name']} ({hop['zone']})",
@@ -178,7 +178,7 @@ def _hops(hops: Iterable[Mapping[str, Any]], width: int) -> Iterator[Text]:
         for hop in hops
     ]
     sizes = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    # Only the first column is cut: rcode and time matter more than the end of a long name.
+    # Truncate only the first column: rcode and time are more important than the end of a long name.
     sizes[0] = max(12, min(sizes[0], width - 2 - HANGING - sum(sizes[1:]) - 2 * (len(sizes) - 1)))
     for row in rows:
         cells = [cell if len(cell) <= size else cell[: size - 1] + "…" for cell, size in zip(row, sizes, strict=True)]
@@ -188,7 +188,7 @@ def _hops(hops: Iterable[Mapping[str, Any]], width: int) -> Iterator[Text]:
 
 
 def _common_name(subject: str) -> str:
-    """Return the common name with no-break spaces."""
+    """Return the common name (CN) in *subject*, with no-break spaces so that it does not wrap."""
     name = next((part[3:] for part in subject.split(",") if part.startswith("CN=")), subject)
     return name.replace(" ", UNBROKEN)
 

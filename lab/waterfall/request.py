@@ -1,8 +1,8 @@
-"""A whole trace: a cold request, then a warm one, with predictions inside the lab.
+"""A complete trace: a cold request, then a warm one, with predictions inside the lab.
 
-Before the cold request all caches are emptied: the stub's, the resolver's, the edge's names and connection pool, and TLS
-sessions.  The warm request finds names cached, a pooled connection at the edge, and a TLS session; its own connection to the
-edge is new.
+Before the cold request, all caches are emptied: the stub resolver's, the resolver's, the edge's names and connection
+pool, and the client's TLS sessions.  The warm request benefits from cached names, a pooled connection at the edge and
+TLS session resumption, but opens a new connection to the edge.
 """
 
 import base64
@@ -25,9 +25,9 @@ from waterfall.model import Hop, Trace, summary
 from waterfall.packets import dissect
 from waterfall.predict import hops_of, predict
 
-#: Seconds that the edge needs to return a connection to its pool after the response.
+#: Time that the edge needs after a response to return the connection to its pool, in seconds.
 SETTLE = 0.05
-#: Seconds, in addition to half a round trip, until the last segments have been captured.
+#: Time in addition to half a round trip until the last segments have been captured, in seconds.
 LAST = 0.3
 
 
@@ -40,18 +40,18 @@ def trace(
     wan: str = lab.WAN,
     evidence: Evidence | None = None,
 ) -> dict[str, Any]:
-    """Measure *url* cold and, by default, warm; return the JSON of ``trace --json``.
+    """Measure a cold request to *url* and, by default, a warm one; return the JSON of ``trace --json``.
 
     Args:
-        url: http or https.
-        session: caches, tickets and TLS settings.
+        url: http or https URL.
+        session: client state: cached names, TLS sessions and TLS settings.
         warm: whether to repeat the request with warm caches.
-        server: connect here instead of resolving.
+        server: address to connect to instead of resolving the host.
         wan: URL of the router's admin port.
-        evidence: what else to return: ``packets`` in each trace; ``pcap`` (base64) and ``keylog`` at the top level.
+        evidence: additional output: ``packets`` in each trace; ``pcap`` (base64) and ``keylog`` at the top level.
 
     Raises:
-        WaterfallError: the request failed, or frames were requested and cannot be captured.
+        WaterfallError: the request failed, or frames were requested but cannot be captured.
     """
     split(url)
     wanted = evidence or Evidence()
@@ -63,10 +63,10 @@ def trace(
             edge = _clear_caches(url, session, server, links, resolver)
             traces = [_one(url, session, server, links, resolver, edge)]
             if warm:
-                time.sleep(SETTLE)  # until the edge has pooled its connection
+                time.sleep(SETTLE)  # until the edge has returned its connection to the pool
                 traces.append(_one(url, session, server, links, resolver, edge))
             if wanted.frames:
-                time.sleep(LAST + _half_round_trip(traces[-1]))  # until the last segments are captured
+                time.sleep(LAST + _half_round_trip(traces[-1]))  # until the last segments have been captured
         secret = secrets.text() if secrets is not None else ""
     bodies = [each.as_json() for each in traces]
     if wanted.packets:
@@ -86,7 +86,7 @@ def trace(
 def _clear_caches(
     url: str, session: Session, server: tuple[str, int] | None, links: lab.Links | None, resolver: str
 ) -> str | None:
-    """Empty our caches, the resolver's and the edge's; return the edge's address, or None outside the lab."""
+    """Empty the caches of client, resolver and edge; return the edge's address, or None outside the lab."""
     session.reset()
     edge = _address(session, url, server) if links is not None else None
     if links is not None:
@@ -125,13 +125,13 @@ def _packets(measured: Trace, frames: Frames) -> dict[str, Any] | None:
 
 
 def _half_round_trip(measured: Trace) -> float:
-    """Return the seconds that the last ACK needs to reach the server."""
+    """Return half of the measured round-trip time in seconds, which the last ACK needs to reach the server."""
     connect = measured.phase("connect")
     return connect.measured_ms / 2000 if connect is not None else 0.0
 
 
 def _own_address(wan: str) -> str:
-    """Return our address on the route to *wan*, without sending a packet."""
+    """Return this host's address on the route to *wan*, without sending a packet; "" if there is no route."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
             sock.connect((urlsplit(wan).hostname or "", 9))
@@ -156,7 +156,7 @@ def _one(
     if edge is not None and connect is not None:
         names = _origin(measured) or set(lab.upstream_names(edge))
         found = [each for each in resolved if each["qname"].rstrip(".") in names and not each["cached"]]
-        if found:  # the edge queried the origin that it chose
+        if found:  # the edge queried the resolver for the origin that it selected
             asked, upstream_hops = True, hops_of(found, found[0]["qname"])
             names = {found[0]["qname"].rstrip(".")}
         upstreams = _addresses(session, sorted(names))
@@ -176,30 +176,30 @@ def _one(
 
 
 def _origin(measured: Trace) -> set[str]:
-    """Return the name of the origin that the edge reports; empty if it reports none."""
+    """Return a set with the origin's name that the edge reported; empty if it reported none."""
     first = measured.phase("first_byte")
     said = str(first.detail.get("server_timing", {}).get("origin", "")) if first is not None else ""
     return {said.removeprefix("http://").rpartition(":")[0]} if said else set()
 
 
 def _address(session: Session, url: str, server: tuple[str, int] | None) -> str | None:
-    """Return the address of *url*'s host, whose caches are to be emptied."""
+    """Return the address of the URL's host, whose caches are to be emptied, or None if it cannot be resolved."""
     if server is not None:
         return server[0]
     try:
         return session.stub.resolve(split(url)[1]).rdata[0]
-    except (StubError, WaterfallError):  # the measured request will fail with the reason
+    except (StubError, WaterfallError):  # the measured request will report the error
         return None
 
 
 def _addresses(session: Session, names: list[str]) -> list[str]:
-    """Resolve origins with a separate stub, so that the measured one does not cache them."""
+    """Resolve origin names with a separate stub, so that they are not cached in the stub that is measured."""
     separate = Stub(session.stub.servers, timeout=1.0, attempts=1)
     found = []
     for name in names:
         try:
             found.append(separate.resolve(name).rdata[0])
-        except StubError:  # then there is no prediction
+        except StubError:  # without the address, there is no prediction
             continue
     return found
 
@@ -207,5 +207,5 @@ def _addresses(session: Session, names: list[str]) -> list[str]:
 def new_session(
     trust: Path | None, tls: str | None, servers: list[tuple[str, int]] | None = None, *, resume: bool = True
 ) -> Session:
-    """Return a client without any cached state."""
+    """Return a client session with nothing cached."""
     return Session(Stub(servers), trust, tls, resume)

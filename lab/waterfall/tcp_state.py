@@ -1,7 +1,7 @@
-"""Infers the state of one end of a TCP connection from the segments it sent and received (RFC 9293 section 3.3.2).
+"""TCP state machine that infers an endpoint's state from the segments it sent and received (RFC 9293 section 3.3.2).
 
-Sans-IO.  Calls of the application are invisible, so an endpoint changes state when a segment reveals them: a sent FIN implies
-an earlier close().
+Sans-IO.  Application calls are invisible, so the state changes when a segment reveals the call: for example, sending a
+FIN implies an earlier close().
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 CLOSED, LISTEN, SYN_SENT, SYN_RECEIVED, ESTABLISHED = "CLOSED", "LISTEN", "SYN-SENT", "SYN-RECEIVED", "ESTABLISHED"
 FIN_WAIT_1, FIN_WAIT_2, CLOSING, TIME_WAIT = "FIN-WAIT-1", "FIN-WAIT-2", "CLOSING", "TIME-WAIT"
 CLOSE_WAIT, LAST_ACK = "CLOSE-WAIT", "LAST-ACK"
-#: The transitions of figure 5 that segments can reveal, and those caused by a RST (section 3.10.7).
+#: State transitions of figure 5 that segments can reveal, and transitions caused by a RST (section 3.10.7).
 ARROWS: dict[str, frozenset[str]] = {
     CLOSED: frozenset({SYN_SENT}),
     LISTEN: frozenset({SYN_RECEIVED, SYN_SENT}),
@@ -28,12 +28,12 @@ MODULUS = 1 << 32
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The parts of a segment that can change a state."""
+    """The fields of a TCP segment that can change the state of an endpoint."""
 
     seq: int
-    #: None without the ACK flag.
+    #: Acknowledgement number; None if the ACK flag is not set.
     ack: int | None = None
-    #: Bytes of payload.
+    #: Payload length in bytes.
     length: int = 0
     syn: bool = False
     fin: bool = False
@@ -41,7 +41,7 @@ class Segment:
 
     @property
     def end(self) -> int:
-        """The next sequence number; SYN and FIN count as one byte each."""
+        """The sequence number after the segment; SYN and FIN count as one byte each."""
         return (self.seq + self.length + self.syn + self.fin) % MODULUS
 
 
@@ -51,13 +51,14 @@ def before(one: int, other: int) -> bool:
 
 
 class Endpoint:
-    """One end, which starts in ``CLOSED`` if it will connect, or in ``LISTEN``."""
+    """One endpoint of a connection, initially in state ``CLOSED`` (the connecting side) or ``LISTEN``."""
 
     def __init__(self, state: str) -> None:
         self.state = state
-        #: All states so far, in order.
+        #: All states so far, in chronological order.
         self.history = [state]
-        #: Sequence numbers after our SYN and FIN, after the peer's FIN, and the next one expected from the peer.
+        #: Sequence numbers: after the own SYN, after the own FIN, after the peer's FIN, and the next expected from the
+        #: peer.
         self._syn_end: int | None = None
         self._fin_end: int | None = None
         self._peer_fin: int | None = None
@@ -68,7 +69,7 @@ class Endpoint:
         return f"<Endpoint {self.state}>"
 
     def sent(self, segment: Segment) -> None:
-        """Take a segment that this end sent."""
+        """Process a segment that this endpoint sent."""
         if segment.rst:
             self._become(CLOSED)
             return
@@ -81,7 +82,7 @@ class Endpoint:
             self._become(LAST_ACK if self.state == CLOSE_WAIT else FIN_WAIT_1)
 
     def received(self, segment: Segment) -> None:
-        """Take a segment that arrived at this end."""
+        """Process a segment that this endpoint received."""
         if segment.rst:
             if self.state != LISTEN:
                 self._become(CLOSED)
@@ -105,7 +106,7 @@ class Endpoint:
             self._become(after.get(self.state, self.state))
 
     def _take(self, segment: Segment) -> None:
-        """Advance the next expected sequence number over all data that has arrived without a gap."""
+        """Advance the next expected sequence number over all data received without a gap."""
         if segment.fin:
             self._peer_fin = segment.end
         if self._next is not None and not segment.syn:

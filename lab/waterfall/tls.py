@@ -1,4 +1,4 @@
-"""A TLS client on a blocking socket that counts bytes and round trips (RFC 8446, RFC 5246)."""
+"""TLS client on a blocking socket that counts bytes and round trips (RFC 8446, RFC 5246)."""
 
 import datetime as dt
 import socket
@@ -10,26 +10,26 @@ from cryptography import x509
 from wireformat.tls import TlsConnection
 
 CHUNK = 65536
-#: `_ssl.ENCODING_DER`.
+#: Value of `_ssl.ENCODING_DER`.
 _ENCODING_DER = 2
 
 
 class TlsSocket:
-    """TLS over *sock*.  Every method raises what `ssl` and `socket` raise."""
+    """TLS connection over the blocking socket *sock*.  Exceptions of `ssl` and `socket` are passed through."""
 
     def __init__(
         self, sock: socket.socket, context: ssl.SSLContext, host: str, session: ssl.SSLSession | None = None
     ) -> None:
         self.sock = sock
         self.tls = TlsConnection(context, host, session)
-        #: Bytes of TLS records.
+        #: Number of bytes sent and received in TLS records, including record headers.
         self.sent = self.received = 0
-        #: How often something was sent and then answered.
+        #: Number of times that data was sent and then a response received.
         self.round_trips = 0
         self._waiting = False
 
     def handshake(self) -> None:
-        """Run the handshake."""
+        """Perform the TLS handshake."""
         while not self.tls.handshake():
             self._flush()
             self._fill()
@@ -41,14 +41,14 @@ class TlsSocket:
         self._flush()
 
     def read(self) -> bytes:
-        """Return some application data; empty at the end."""
+        """Return the next application data, or b"" at the end of the stream."""
         while (data := self.tls.read()) is None:
             if not self._fill():
                 return b""
         return data
 
     def close_notify(self) -> None:
-        """Send close_notify without waiting for the peer's."""
+        """Send close_notify without waiting for the peer's close_notify."""
         self.tls.close()
         self._flush()
 
@@ -73,9 +73,9 @@ class TlsSocket:
 
 
 def describe(tls: ssl.SSLObject) -> dict[str, Any]:
-    """Return version, cipher, group, ALPN, whether the session was resumed, and the verified chain."""
+    """Return TLS version, cipher, key exchange group, ALPN protocol, resumption flag and verified certificate chain."""
     cipher = tls.cipher()
-    group = getattr(tls, "group", None)  # Python 3.15
+    group = getattr(tls, "group", None)  # available from Python 3.15
     return {
         "version": tls.version(),
         "cipher": cipher[0] if cipher else None,
@@ -87,7 +87,7 @@ def describe(tls: ssl.SSLObject) -> dict[str, Any]:
 
 
 def _chain_before_313(tls: ssl.SSLObject) -> list[bytes]:
-    """Do what `ssl.SSLObject.get_verified_chain` does from Python 3.13 on; the inner object has it since 3.10."""
+    """Replace `ssl.SSLObject.get_verified_chain` before Python 3.13 with the inner object's method (Python 3.10)."""
     inner: Any = getattr(tls, "_sslobj", None)
     return [each.public_bytes(_ENCODING_DER) for each in inner.get_verified_chain() or ()] if inner else []
 

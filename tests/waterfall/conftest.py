@@ -1,4 +1,4 @@
-"""Certificates and servers on loopback, hand-made frames."""
+"""Fixtures and functions for certificates and servers on loopback, and for hand-made frames."""
 
 import ipaddress
 
@@ -28,7 +28,7 @@ def segment(
     ttl: int = 64,
     identification: int = 7,
 ) -> bytes:
-    """Return a TCP segment in an IPv4 packet; *flags* are letters of `FLAGS`."""
+    """Return an IPv4 packet with a TCP segment; *flags* are letters of `FLAGS`."""
     return tcp(
         payload, sum(FLAGS[flag] for flag in flags), seq=seq, ack=ack, source=source[0], target=target[0],
         ports=(source[1], target[1]), options=options, window=window, ttl=ttl, identification=identification,
@@ -36,7 +36,7 @@ def segment(
 
 
 def frame(at_ms: float, outbound: bool, packet: bytes) -> Frame:
-    """Return *packet* in an Ethernet frame, entering the network or leaving it."""
+    """Return *packet* in an Ethernet frame that enters the network or, if *outbound*, leaves it."""
     source, target = (str(ipaddress.IPv4Address(packet[at : at + 4])) for at in (12, 16))
     ends = (MACS["wan"], MACS[target]) if outbound else (MACS[source], MACS["wan"])
     header = b"".join(bytes.fromhex(mac.replace(":", "")) for mac in reversed(ends)) + b"\x08\x00"

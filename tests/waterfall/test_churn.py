@@ -1,4 +1,4 @@
-"""Opening and closing connections at a rate, directly and through the agent."""
+"""Tests for connection churn, directly and through the agent."""
 
 import asyncio
 
@@ -26,7 +26,8 @@ async def test_a_window_of_one_port_carries_one_connection_at_a_time():
 
     async with await asyncio.start_server(hold, "127.0.0.1", 0) as server:
         to = server.sockets[0].getsockname()
-        # Its socket is in TIME-WAIT, or still closing because the server holds the other end: the port is in use.
+        # The first connection occupies the only port: it is in TIME-WAIT, or still closing while the server keeps its
+        # end open.
         attempts = await churn(Churn(to, 100, 0.1, (41_000, 41_000)))
         gate.set()
     assert attempts[0].error == ""

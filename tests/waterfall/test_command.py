@@ -1,4 +1,4 @@
-"""The command line ``python -m waterfall`` on real sockets, and its exit codes."""
+"""Tests for ``python -m waterfall`` with real sockets, and for its exit codes."""
 
 import asyncio
 import json

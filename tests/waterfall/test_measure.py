@@ -1,4 +1,4 @@
-"""Real requests to servers on loopback, correct and faulty ones."""
+"""Tests for real requests to servers on loopback, both correct and faulty."""
 
 import asyncio
 import socket
@@ -95,7 +95,7 @@ async def test_a_response_in_two_parts_waits_once(bench: Bench) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
-        await asyncio.sleep(0.05)  # the wait to be measured
+        await asyncio.sleep(0.05)  # the wait that the test measures
         writer.write(b"half")
 
     trace = await ask(Session(Stub(NOWHERE)), await bench.start(script), f"http://{HOST}/")
@@ -183,7 +183,7 @@ def test_an_unreadable_trust_store(tmp_path: Path) -> None:
 
 def test_a_refused_connection() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound, not listening
+        taken.bind(("127.0.0.1", 0))  # bound but not listening, so that connections are refused
         port = taken.getsockname()[1]
         with pytest.raises(ConnectError, match=rf"{HOST} \(127.0.0.1:{port}\): Connection refused"):
             measure(f"http://{HOST}/", Session(Stub(NOWHERE)), ("127.0.0.1", port))
@@ -191,7 +191,7 @@ def test_a_refused_connection() -> None:
 
 @pytest.fixture
 def full() -> Iterator[int]:
-    """Return the port of a server whose accept queue is full, so that it ignores SYNs."""
+    """Yield the port of a server whose accept queue is full, so that it ignores SYNs."""
     with socket.socket() as server, socket.socket() as first, socket.socket() as second:
         server.bind(("127.0.0.1", 0))
         server.listen(0)

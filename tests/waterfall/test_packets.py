@@ -1,4 +1,4 @@
-"""Frames are paired into passages and decoded into rows, states and round trips."""
+"""Tests for packet analysis: pairing of frames into passages, decoding into rows, TCP states and round trips."""
 
 import json
 
@@ -16,7 +16,7 @@ from wireformat.pcap import LINKTYPE_ETHERNET, file_header
 from wireformat.pcapng import Frame, Recording
 
 Packet = tuple[float, tuple[str, int], str, int, int, bytes]
-#: GET over plain HTTP at an RTT of 20 ms: (sent at ms, sender, flags, seq, ack, payload).
+#: Segments of a GET over plain HTTP with a round-trip time of 20 ms: (sent at ms, sender, flags, seq, ack, payload).
 EXCHANGE: list[Packet] = [
     (0, CLIENT, "S", 100, 0, b""),
     (10, SERVER, "SA", 300, 101, b""),
@@ -31,7 +31,7 @@ EXCHANGE: list[Packet] = [
 
 
 def network(packets: list[Packet], lost: tuple[int, ...] = ()) -> list[Frame]:
-    """Return the frames of *packets* as they enter and, 10 ms and two hops later, leave."""
+    """Return the frames of *packets*: as they enter the network and, 10 ms and two hops later, as they leave it."""
     frames = []
     for number, (at, by, flags, seq, ack, payload) in enumerate(packets):
         target = SERVER if by == CLIENT else CLIENT

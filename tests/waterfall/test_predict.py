@@ -1,4 +1,4 @@
-"""Predictions depend on the configured links, not on measured times."""
+"""Tests for predictions, which depend on the configured links and not on measured times."""
 
 import ipaddress
 
@@ -117,9 +117,9 @@ def test_hops_belong_to_the_uncached_resolution() -> None:
     assert hops_of(resolutions, "y") == []
 
 
-# --- the JSON -----------------------------------------------------------------------------------------------------------
+# --- the JSON -------------------------------------------------------------------------------------------------------
 
-#: The contract of ``trace --json``.
+#: Keys of every phase that ``trace --json`` guarantees.
 CONTRACT = {"name", "start_ms", "measured_ms", "predicted_ms", "residual_ms", "round_trips", "bytes_sent", "bytes_received", "cpu_ms", "detail"}  # fmt: skip
 HOP = {"server", "zone", "qname", "qtype", "rcode", "rtt_ms", "cached"}
 

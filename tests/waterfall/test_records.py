@@ -1,4 +1,4 @@
-"""Descriptions of payloads: the records of real handshakes, in any pieces."""
+"""Tests for payload descriptions: TLS records of real handshakes, split into arbitrary pieces."""
 
 import ssl
 
@@ -12,7 +12,7 @@ from waterfall.records import LineReader, RecordReader, counted
 
 
 def handshake(papers: Papers, version: ssl.TLSVersion) -> tuple[bytes, bytes]:
-    """Return everything that a client and a server send in a handshake."""
+    """Return the bytes that client and server send in a TLS handshake of the given *version*."""
     contexts = papers.client(), papers.server("www.example.com")
     contexts[0].minimum_version = contexts[0].maximum_version = version
     return shake_hands(*ends(*contexts, "www.example.com"))
@@ -38,7 +38,7 @@ def test_the_messages_of_a_real_handshake(papers: Papers, version: ssl.TLSVersio
 
 @pytest.fixture(scope="module")
 def stream(papers: Papers) -> bytes:
-    """Everything that a TLS 1.2 server sends; module-scoped, because handshakes differ in length."""
+    """Return the bytes that a TLS 1.2 server sends.  Module-scoped, because the length differs between handshakes."""
     return handshake(papers, ssl.TLSVersion.TLSv1_2)[1]
 
 

@@ -1,4 +1,4 @@
-"""The drawing of a trace fits the terminal and is complete."""
+"""Tests for rendered traces: they fit the terminal width and are complete."""
 
 import io
 from typing import Any

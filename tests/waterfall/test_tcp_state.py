@@ -1,4 +1,4 @@
-"""Inferred states follow the figures of RFC 9293, and no segments leave its state diagram."""
+"""Tests for inferred TCP states: the figures of RFC 9293, and random segments that must follow its state diagram."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from waterfall.tcp_state import ARROWS, CLOSED, LISTEN, MODULUS, Endpoint, Segme
 
 
 class Seg(NamedTuple):
-    """A segment, written as in the RFC's figures."""
+    """A segment in the notation of the RFC's figures."""
 
     by: str
     seq: int
@@ -25,7 +25,7 @@ OPENED_A, OPENED_B = ["CLOSED", "SYN-SENT", "ESTABLISHED"], ["LISTEN", "SYN-RECE
 
 
 def run(segments: list[Seg], crossing: int = 0) -> tuple[list[str], list[str]]:
-    """Deliver segments one by one; the last *crossing* are all sent before the first of them arrives."""
+    """Deliver segments one by one, except the last *crossing*, which are all sent before the first of them arrives."""
     ends = {"a": Endpoint(CLOSED), "b": Endpoint(LISTEN)}
     straight = len(segments) - crossing
     for chunk in [[each] for each in segments[:straight]] + ([segments[straight:]] if crossing else []):
@@ -50,12 +50,12 @@ def run(segments: list[Seg], crossing: int = 0) -> tuple[list[str], list[str]]:
             ["FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT"],
             ["CLOSE-WAIT", "LAST-ACK", "CLOSED"],
         ),
-        (  # the second FIN carries the ACK of the first
+        (  # the second FIN acknowledges the first
             [*OPEN, Seg("a", 101, 301, "F"), Seg("b", 301, 102, "F"), Seg("a", 102, 302, "")],
             ["FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT"],
             ["CLOSE-WAIT", "LAST-ACK", "CLOSED"],
         ),
-        (  # data first
+        (  # data precedes the FIN
             [*OPEN, Seg("a", 101, 301, "", 50), Seg("b", 301, 151, "", 10), Seg("b", 311, 151, "F")],
             ["CLOSE-WAIT"],
             ["FIN-WAIT-1"],
@@ -65,7 +65,7 @@ def run(segments: list[Seg], crossing: int = 0) -> tuple[list[str], list[str]]:
             ["FIN-WAIT-1", "FIN-WAIT-2"],
             ["CLOSE-WAIT"],
         ),
-        (  # a FIN that overtakes data waits for it
+        (  # a FIN that overtakes data is processed after the data
             [*OPEN, Seg("a", 111, 301, "F"), Seg("a", 101, 301, "", 10)],
             ["FIN-WAIT-1"],
             ["CLOSE-WAIT"],
