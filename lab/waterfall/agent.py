@@ -34,7 +34,7 @@ class Agent:
 
     def __init__(self, telemetry: Telemetry, trust: Path | None, wan: str, sources: Sequence[str] = ()) -> None:
         self.trust, self.wan = trust, wan
-        #: Addresses of this host to use as source addresses.
+        #: Addresses of this host that churn may use as source addresses.
         self.sources = tuple(sources)
         self.last: dict[str, Any] | None = None
         self._lock = asyncio.Lock()

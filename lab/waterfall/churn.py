@@ -68,9 +68,8 @@ def cause(error: OSError) -> str:
         return "timeout"
     if error.errno == errno.EADDRNOTAVAIL:
         return NO_PORT
-    return (
-        os.strerror(error.errno) if error.errno else str(error)
-    )  # asyncio replaces strerror, so derive the text from errno
+    # asyncio replaces the error's strerror with its own text, so derive the description from errno.
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 async def churn(order: Churn) -> list[Attempt]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
-#: Widths in columns: numbers of a row, additional numbers on wide terminals, and left margin of the lines below a row.
+#: Widths in columns: a row's numeric fields, further fields on wide terminals, and left margin of lines below a row.
 FIGURES, MORE, MARGIN = 43, 15, 17
 WIDE = 100
 ABBREVIATIONS = {"SYN": "S", "FIN": "F", "RST": "R", "PSH": "P", "ACK": "A", "URG": "U", "ECE": "E", "CWR": "C"}

@@ -268,7 +268,7 @@ def _exchange(
 
 
 def _read_body(response: ResponseReader, first: bytes, read: Any, rtt: float) -> tuple[int, int]:
-    """Read the rest of the response; return the number of reads that waited for the network, and of bytes read."""
+    """Read the rest of the response; return how many reads waited for a round trip, and the number of bytes read."""
     waits = total = 0
     complete = response.feed(first)
     while not complete:
@@ -287,7 +287,10 @@ def _read_body(response: ResponseReader, first: bytes, read: Any, rtt: float) ->
 
 
 def _close(clock: _Clock, trace: Trace, sock: socket.socket, channel: TlsSocket | None) -> Phase:
-    """Close the connection, before the server if it is still open, and wait for the server's FIN."""
+    """Close the client's side of the connection and wait for the server's FIN.
+
+    Unless the server closed its side first, the client's socket ends in TIME-WAIT.
+    """
     server_first = tcp_info(sock).state == "CLOSE-WAIT"
     detail: dict[str, Any] = {"closed_by": "server" if server_first else "client"}
     try:

@@ -14,8 +14,8 @@ from waterfall.tcp_state import CLOSED, LISTEN, MODULUS, Endpoint, Segment, befo
 from wireformat.ip import EthernetFrame, Packet, Tcp, describe
 from wireformat.pcapng import Recording
 
-#: Tolerance in nanoseconds between a socket's state change and the related frame, because a process may have to wake
-#: up.
+#: Tolerance in nanoseconds between a socket's state change and the related frame.  The difference arises because a
+#: process may have to wake up in between.
 SLACK_NS = 3_000_000
 
 
@@ -155,8 +155,8 @@ def _explain(each: Passage, row: dict[str, Any], client: End, directions: dict[E
         "scaled_window": tcp.window if "SYN" in tcp.flags else tcp.window << ours.scale,
         "length": len(packet.payload),
         "options": [describe(kind, data) for kind, data in tcp.options],
-        # Verify the checksum only if the frame left the network: the sender may have left its computation to the
-        # device.
+        # Check only frames that left the network.  In a frame that enters it, the checksum may be incomplete, because
+        # the sender's kernel may leave the computation to its network device.
         "checksum_ok": None if each.left is None else packet.transport_checksum_ok,
     }
     row["what"] = _what(each, tcp, ours)

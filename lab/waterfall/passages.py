@@ -1,6 +1,6 @@
-"""Pairing of frames captured at the router: a passage is one packet that entered the network and possibly left it.
+"""Pairing of frames captured at the router: a passage is a packet that enters the network and, unless lost, leaves it.
 
-Between the two times, the wide-area network delayed the packet.  Sans-IO.
+The time between the two frames is the delay that the wide-area network added.  Sans-IO.
 """
 
 from collections.abc import Iterable, Sequence
@@ -52,8 +52,8 @@ class _Entry:
         if (mine.ack, mine.flags & {"SYN", "RST"}) != (other.ack, other.flags & {"SYN", "RST"}):
             return False
         offset = (other.seq - mine.seq) % MODULUS
-        # A retransmission has the same sequence number but another IP identification; segments of one frame count
-        # upwards.
+        # A retransmission has the same sequence number but another IP identification, whereas the segments of one
+        # frame have consecutive identifications.
         younger = (packet.ip.identification - own.ip.identification) % 65_536
         if younger > offset // MIN_SEGMENT:
             return False

@@ -92,7 +92,11 @@ def _behind(
     upstreams: Sequence[str],
     timing: dict[str, Any],
 ) -> float | None:
-    """Return the predicted time in ms behind the edge: resolve the origin, connect if nothing is pooled, request."""
+    """Return the predicted time that the edge needs to obtain the response from the origin, in milliseconds.
+
+    It consists of resolving the origin's name, connecting if no connection is pooled, and the request.  Return None if
+    the time cannot be predicted.
+    """
     if not timing or not upstreams:
         return 0.0
     rtts = {links.rtt_ms(edge, upstream) for upstream in upstreams}

@@ -32,8 +32,8 @@ class RecordReader:
         self._rest = b""
         #: Number of bytes of the current record that have not arrived yet.
         self._missing = 0
-        #: Whether ChangeCipherSpec was seen.  After it, TLS 1.2 handshake records are encrypted and their types
-        #: unknown.
+        #: Whether ChangeCipherSpec has arrived.  In TLS 1.2, all later handshake records are encrypted, so their types
+        #: are unknown.
         self._encrypted = False
         self._lost = False
 
@@ -62,8 +62,7 @@ class RecordReader:
         if kind == 20:
             self._encrypted = True
         if kind == 22:
-            # After ChangeCipherSpec, the only unencrypted handshake message is a hello that follows a
-            # HelloRetryRequest.
+            # After ChangeCipherSpec, a handshake record is unencrypted only if it is a hello after HelloRetryRequest.
             clear = payload[:1] in {b"\1", b"\2"} and 4 + int.from_bytes(payload[1:4], "big") == len(payload)
             return _messages(payload) if clear or not self._encrypted else ["encrypted handshake"]
         if kind == 23:

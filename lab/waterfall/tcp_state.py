@@ -57,8 +57,8 @@ class Endpoint:
         self.state = state
         #: All states so far, in chronological order.
         self.history = [state]
-        #: Sequence numbers: after the own SYN, after the own FIN, after the peer's FIN, and the next expected from the
-        #: peer.
+        #: Sequence numbers: after this endpoint's SYN, after its FIN, after the peer's FIN, and the next one expected
+        #: from the peer.
         self._syn_end: int | None = None
         self._fin_end: int | None = None
         self._peer_fin: int | None = None

@@ -79,9 +79,7 @@ class Poller:
                 except Exception as error:  # an error in one round must not stop the polling
                     logger.error("round_failed", error=repr(error))
                     self.on_failure(repr(error))
-                await asyncio.sleep(
-                    max(0.05, self.interval - (time.monotonic() - began))
-                )  # until the next round starts
+                await asyncio.sleep(max(0.05, self.interval - (time.monotonic() - began)))  # until the next round
 
     async def round(self) -> None:
         """Poll every host once, concurrently."""
@@ -104,8 +102,8 @@ class Poller:
             try:
                 admin[path] = _object(await self._get(host, path, token), path)
             except (aiohttp.ClientError, OSError, _ResponseError) as error:
-                # The host responded to /health, so it is up.  If an admin request fails, the page keeps showing the
-                # older data.
+                # The host responded to /health, so it is running.  If an admin request fails, the page shows older
+                # data.
                 refused = f"{path}: {plainly(error)}"
                 logger.debug("admin_request_failed", host=host.name, path=path, error=refused)
         return Sample(host.name, at, None, health, scrape, admin, refused)

@@ -109,7 +109,8 @@ def certificate(track: Track, path: str, now: float) -> dict[str, Any] | None:
     if not body:
         return None
     ends, renewal, left = time_in(body, "not_after"), time_in(body, "next_renewal"), time_in(body, "seconds_left")
-    # Prefer the host's own value: its clock may be offset on purpose.  Subtract the time since the host reported it.
+    # Prefer the remaining time that the host reports, because its clock may be offset on purpose; subtract the time
+    # since the report.
     if left is not None:
         left -= now - at
     elif ends is not None:

@@ -38,8 +38,7 @@ class State:
             self._missed(track, sample.at, sample.error)
             return
         if track.host.role == "wan" and track.status == "down":
-            # The router is back, so the hosts behind it are reachable: reset those that became unreachable with the
-            # router.
+            # The router has recovered, so reset the hosts that became unreachable together with it.
             for other in self.tracks.values():
                 if other.hidden:
                     other.status, other.misses, other.hidden = "waiting", 0, False

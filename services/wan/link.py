@@ -1,7 +1,7 @@
 """One direction of a link: decides whether a packet is delivered, when, and how many times.
 
 A packet first waits until the link has sent the packets queued before it (configured rate, bounded queue).  Then it may
-be lost or corrupted.  Otherwise it arrives after half the round-trip time plus jitter; it may be held back longer
+be lost or corrupted.  Unless lost, it arrives after half the round-trip time plus jitter; it may be held back longer
 (reordering) or be delivered twice (duplication).
 
 Sans-IO: time is an argument in nanoseconds.  Every impairment has its own random generator, seeded with the link and

@@ -43,13 +43,14 @@ class Router:
         on_late: Callable[[float], None] | None = None,
         on_failure: Callable[[OSError], None] | None = None,
     ) -> None:
-        """Prepare the router; `start` starts it.
+        """Prepare the router without starting its thread; see `start`.
 
         Args:
             fd: non-blocking file descriptor; the caller closes it.
             network: accessed only by the router's thread after `start`.
             max_packet: maximum packet length in bytes; longer packets are truncated.
-            on_late: called in the router's thread for each batch of due packets, with the lateness of the first in s.
+            on_late: called in the router's thread for each batch of due packets; the argument is the lateness of the
+                batch's first packet in seconds.
             on_failure: called in the router's thread if reading from *fd* fails; the thread then ends.
         """
         self.network = network
@@ -69,7 +70,10 @@ class Router:
         self._thread.start()
 
     def stop(self, drain: float = 1.0) -> int:
-        """Stop reading, write packets due within *drain* seconds, end the thread; return the number of packets left."""
+        """Stop reading, write the packets that are due within *drain* seconds, and end the thread.
+
+        Return the number of packets that were not written.
+        """
         self._stop_at = time.monotonic_ns() + round(drain * 1e9)
         os.eventfd_write(self._wake, 1)
         if self._thread.ident is not None:

@@ -123,8 +123,8 @@ class Page:
             self.complaints.append(" ".join(str(arg.get("value", arg.get("description"))) for arg in params["args"]))
         elif event == "Log.entryAdded" and params["entry"]["level"] in {"error", "warning"}:
             entry = params["entry"]
-            # Not a defect of the page: a test may stop the console before it closes the tab.  A missing file causes a
-            # 404.
+            # Ignore refused connections: a test may stop the console before it closes the tab.  A file that is missing
+            # from the page has status 404 instead.
             if "ERR_CONNECTION_REFUSED" in entry["text"]:
                 return
             self.complaints.append(f"{entry['text']} {entry.get('url', '')}".strip())

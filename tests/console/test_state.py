@@ -255,8 +255,7 @@ def test_time_to_expiry_decreases_between_two_polls() -> None:
 
 
 def test_the_time_left_follows_the_hosts_own_clock() -> None:
-    # A drill sets the clock of `edge` an hour ahead; by the console's clock, the certificate is valid for another 2,400
-    # s.
+    # A drill sets the clock of `edge` an hour ahead.  By the console's clock, the certificate expires in 2,400 s.
     lab = Lab()
     at = lab.at + 2
     said = {**certificate(at, left=2400), "seconds_left": -1200.0}

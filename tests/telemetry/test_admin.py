@@ -65,9 +65,8 @@ async def test_a_connection_just_accepted_is_closed_with_the_server(rounds: int)
     address = await server.start("127.0.0.1", 0)
     with socket.create_connection(address) as client:
         for _ in range(rounds):
-            await asyncio.sleep(
-                0
-            )  # one event loop iteration each: accept, create transport, create task, run its first step
+            # One event loop iteration each: accept, create the transport, create the task, run its first step.
+            await asyncio.sleep(0)
         await server.close()
         assert asyncio.all_tasks() == {asyncio.current_task()}
         gc.collect()  # raises a ResourceWarning if a transport is still open

@@ -91,9 +91,8 @@ async def test_counters_and_metrics_count_delivered_and_dropped_packets(service)
     await service.ask("PUT", "/admin/links/access/near?direction=one", {"loss": 1})
     for data in (THERE, THERE, b"\x60" + bytes(50), packet("198.19.1.10", "192.0.2.1"), BACK):
         service.host.send(data)
-    await asyncio.to_thread(
-        service.host.recv, 2000
-    )  # BACK is sent last and is not delayed, so every packet has been processed
+    # BACK is sent last and is not delayed, so once it arrives, every packet has been processed.
+    await asyncio.to_thread(service.host.recv, 2000)
     body = await service.ask("GET", "/admin/counters")
     assert body["links"][0] == {
         "from": "access", "to": "near", "packets": 2, "bytes": 48, "dropped_loss": 2, "dropped_queue": 0,

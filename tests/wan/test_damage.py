@@ -68,9 +68,8 @@ def test_plusminus_adds_k_to_one_word_and_subtracts_it_from_another(k) -> None:
 def test_a_random_burst_passes_the_checksum_about_once_in_65535_times() -> None:
     rng, packet = random.Random(2), tcp(bytes(64))
     damaged = [damaged_by("random", packet, rng) for _ in range(3000)]
-    assert (
-        sum(is_valid(each) for each in damaged) <= 3
-    )  # the expected number is 0.05, so more than 3 is practically impossible
+    # The expected number is 0.05, so more than 3 is practically impossible.
+    assert sum(is_valid(each) for each in damaged) <= 3
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_tcp_repairs_what_its_checksum_catches_and_the_kernel_counts_each(wire: 
     wire.links(corrupt_bitflip=0.1)
     before, sums = wire.counters()["corrupted"]["bitflip"], wire.counted("a", "Tcp", "InCsumErrors")
     assert wire.transfer() == DATA
-    time.sleep(0.05)  # retransmissions that were corrupted and counted may still be in flight
+    time.sleep(0.05)  # until retransmissions that `wan` has corrupted and counted arrive at the receiver
     caught = wire.counted("a", "Tcp", "InCsumErrors") - sums
     assert caught == wire.counters()["corrupted"]["bitflip"] - before > 0
 
@@ -200,7 +200,7 @@ def test_udp_sees_every_impairment_that_wan_counted(wire: Wire) -> None:
 
 
 def test_time_wait_answers_the_fin_when_the_last_acknowledgement_is_lost(wire: Wire) -> None:
-    """If the last acknowledgement of a client-side close is lost, the server resends its FIN and TIME-WAIT replies."""
+    """After the last acknowledgement of a close is lost, the client in TIME-WAIT acknowledges the repeated FIN."""
     wire.links()
     wire.admin("DELETE", "/admin/drops")
     wire.admin("POST", "/admin/drops", {"source": ADDRESS["a"], "flags": "ack", "acknowledges_fin": True})

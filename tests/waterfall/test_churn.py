@@ -26,7 +26,7 @@ async def test_a_window_of_one_port_carries_one_connection_at_a_time():
 
     async with await asyncio.start_server(hold, "127.0.0.1", 0) as server:
         to = server.sockets[0].getsockname()
-        # The first connection occupies the only port: it is in TIME-WAIT, or still closing while the server keeps its
+        # The first connection occupies the only port.  It is in TIME-WAIT, or in FIN-WAIT-2 while the server keeps its
         # end open.
         attempts = await churn(Churn(to, 100, 0.1, (41_000, 41_000)))
         gate.set()
