@@ -108,7 +108,7 @@ def _decoded(frames: Iterable[Frame]) -> list[tuple[Frame, EthernetFrame]]:
     for frame in frames:
         try:
             found.append((frame, decode_frame(frame.data)))
-        except HeaderError:  # another protocol, such as ARP
+        except HeaderError:  # a frame of another protocol, such as ARP
             continue
     return found
 

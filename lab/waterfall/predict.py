@@ -62,7 +62,7 @@ def predict(
     request, close = trace.phase("request"), trace.phase("close")
     if request is not None:
         request.predicted_ms = 0.0
-    if close is not None:  # the side that closes second does not wait
+    if close is not None:  # if the server closes first, the client does not have to wait
         close.predicted_ms = handshake.close_ms() if close.detail.get("closed_by") == "server" else rtt
     first = trace.phase("first_byte")
     if first is not None:

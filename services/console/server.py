@@ -112,7 +112,8 @@ class Site:
         except reports.NotFoundError:
             if path:
                 raise web.HTTPNotFound(text=f"there is nothing at {request.path}\n") from None
-            return web.Response(text=reports.page("", []), content_type="text/html")  # the first run creates the folder
+            # The results folder does not exist until the first experiment has run.
+            return web.Response(text=reports.page("", []), content_type="text/html")
         if found.is_dir():
             if path and not path.endswith("/"):
                 raise web.HTTPFound(request.path + "/")

@@ -53,11 +53,11 @@ def host_filter(address: str, except_port: int) -> list[Instruction]:
     return [
         (ldh, 0, 0, 12),  # 0: EtherType
         jump(1, jeq, 0x0800, 2, drop),
-        (ld, 0, 0, 26),  # 2: source
+        (ld, 0, 0, 26),  # 2: source address
         jump(3, jeq, host, 6, 4),
-        (ld, 0, 0, 30),  # 4: destination
+        (ld, 0, 0, 30),  # 4: destination address
         jump(5, jeq, host, 6, drop),
-        (ldb, 0, 0, 23),  # 6: protocol
+        (ldb, 0, 0, 23),  # 6: IP protocol number
         jump(7, jeq, 6, 9, 8),
         jump(8, jeq, 17, 9, accept),
         (ldh, 0, 0, 20),  # 9: later fragments have no ports, so accept them

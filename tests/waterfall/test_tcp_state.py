@@ -45,7 +45,7 @@ def run(segments: list[Seg], crossing: int = 0) -> tuple[list[str], list[str]]:
     ("segments", "a", "b"),
     [
         (OPEN, [], []),
-        (  # figure 12
+        (  # normal close (RFC 9293 figure 12)
             [*OPEN, Seg("a", 101, 301, "F"), Seg("b", 301, 102, ""), Seg("b", 301, 102, "F"), Seg("a", 102, 302, "")],
             ["FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT"],
             ["CLOSE-WAIT", "LAST-ACK", "CLOSED"],
