@@ -1,8 +1,8 @@
-"""What a client hears when it cannot be served: whose fault it is, which upstream, and why.
+"""Errors that the edge reports to clients, with status code, upstream and reason.
 
 EdgeError
-├─ BadRequestError   the client's fault: 4xx or 501, and the connection closes
-└─ UpstreamError     ours or the origin's: 502, 503, 504 as JSON
+├─ BadRequestError   the client's fault: status 4xx or 501; the connection is closed
+└─ UpstreamError     the edge's or the origin's fault: status 502, 503 or 504 with a JSON body
 """
 
 import json
@@ -26,34 +26,34 @@ REASONS = {
 
 
 class EdgeError(Exception):
-    """Base: carries the status and the body of the response."""
+    """Base class: an error response with its status and reason."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.status, self.reason = status, reason
 
     def body(self) -> bytes:
-        """Return the JSON that explains the status."""
+        """Return the JSON response body that explains the status."""
         return json.dumps({"error": REASONS[self.status], "reason": self.reason}).encode() + b"\n"
 
 
 class BadRequestError(EdgeError):
-    """A request that is not forwarded."""
+    """The request is invalid or not allowed, and is not forwarded."""
 
 
 class BadResponseError(ValueError):
-    """An origin's response that cannot be read; the reason is the message."""
+    """An origin's response is malformed; the message gives the reason."""
 
 
 class UpstreamError(EdgeError):
-    """No response from an origin."""
+    """No response could be obtained from an origin."""
 
     def __init__(self, status: int, reason: str, upstream: str, address: str = "") -> None:
         super().__init__(status, reason)
         self.upstream, self.address = upstream, address
 
     def body(self) -> bytes:
-        """Return the JSON that says which upstream and why."""
+        """Return the JSON response body with the upstream, its address and the reason."""
         fields = {
             "error": REASONS[self.status],
             "upstream": self.upstream,

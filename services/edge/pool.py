@@ -1,12 +1,12 @@
-"""The connection pool of one route: `take` decides, and whoever asked performs.
+"""Connection pool of one route, without I/O: it returns actions, which `edge.route_pool` performs.
 
-    take ─┬─ Use      an idle connection, the one used last (so that the others can age and go)
-          ├─ Open     a new one to this target
-          ├─ Wait     all are busy: queued; `next_waiter` says when it is its turn, first come, first served
-          └─ Refuse   too many wait already
+    take ─┬─ Use      reuse the idle connection that was used most recently, so that the others reach their idle limit
+          ├─ Open     open a new connection to the given target
+          ├─ Wait     every connection is busy: the request is queued (FIFO); `next_waiter` returns it when it can run
+          └─ Refuse   the queue is full
 
-A target that fails several times in a row is ejected for a while.  Then a single request probes it; the others follow
-only when that one succeeds.  No socket, no clock: the time is an argument, in seconds.
+A target that fails several times in a row is ejected for a cooldown. After it a single request probes the target; the
+target receives other requests only after the probe has succeeded. Time is an argument, in seconds.
 """
 
 from collections import OrderedDict
@@ -17,81 +17,83 @@ from typing import Any
 
 from edge.targets import Target
 
-#: Requests that a target may get in a row because it has an idle connection: one that is there beats a handshake, but
-#: not for ever, or every other target would starve.
+#: Number of turns by which a target with an idle connection may get ahead of the others. Reusing a connection saves a
+#: handshake, but without this bound the other targets would starve.
 LEAD = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large and how old a pool may get."""
+    """Size and age limits of a connection pool."""
 
-    #: Connections to one target, idle ones included.
+    #: Maximum number of connections to one target, including idle ones.
     per_target: int = 64
-    #: Idle connections kept to one target.
+    #: Maximum number of idle connections kept open to one target.
     idle: int = 32
-    #: Seconds that an idle connection is kept: less than an origin's keep-alive (75 s), so that we close first and
-    #: no request meets a connection that is just being closed.
+    #: Idle time-out of a pooled connection, in seconds. It is shorter than the origin's keep-alive time-out (75 s), so
+    #: that the edge closes first and no request is sent on a connection that the origin is closing.
     idle_s: float = 60.0
-    #: Seconds after which a connection is not used again: rotates certificates and addresses through the pool.
+    #: Maximum age of a connection in seconds; after it, no request reuses the connection. The limit makes the pool pick
+    #: up new certificates and addresses.
     age_s: float = 300.0
-    #: Requests that may wait for a connection.
+    #: Maximum number of queued requests.
     waiting: int = 1024
-    #: Failures in a row before a target is ejected, and the seconds of its first and its longest ejection.
+    #: Consecutive failures after which a target is ejected; duration of its first and of its longest ejection, in
+    #: seconds.
     failures: int = 3
     ejected_s: float = 1.0
     ejected_max_s: float = 30.0
 
 
 class Outcome(Enum):
-    """What a request says about the target that it went to."""
+    """Result of a request, from which the pool judges the target's health."""
 
-    #: A response began.
+    #: The target began a response.
     OK = "ok"
-    #: The connection could not be opened, or ended or stayed silent before a response began.
+    #: The connection could not be opened, or it was closed or timed out before a response began.
     FAILED = "failed"
-    #: Neither: the client left first.
+    #: The client disconnected before the result was known; this does not count for or against the target.
     UNKNOWN = "unknown"
 
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """One upstream connection, as the pool sees it."""
+    """State of one upstream connection in the pool."""
 
     target: Target
     opened: float
-    #: Which client certificate it was opened with; one of an older certificate is not used again.
+    #: Generation of the client certificate it was opened with; connections of an older generation are not reused.
     generation: int
-    #: The IP address that it leads to.
+    #: Remote IP address.
     address: str = ""
     idle_since: float = 0.0
     uses: int = 0
-    #: The socket, for whoever performs.
+    #: The connection's `Upstream` protocol, stored for `RoutePool`; the pool itself never uses it.
     upstream: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Take this idle connection."""
+    """Send the request on this idle connection."""
 
     connection: Connection
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Open a connection to *target*; then call `opened` or `failed`."""
+    """Open a connection to *target*; then call `opened`, `failed` or `cancelled`."""
 
     target: Target
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """All connections are busy, and the request is in the queue."""
+    """The request has been queued, because every connection is busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The request is not queued."""
+    """Reject the request, because the queue is full."""
 
     reason: str
 
@@ -101,17 +103,18 @@ class _TargetState:
     target: Target
     weight: int = 1
     idle: list[Connection] = field(default_factory=list)
-    #: Connections being opened or in use.
+    #: Number of connections that are being opened or are in use.
     busy: int = 0
-    #: Requests so far, as far as they matter for taking turns.
+    #: Requests sent to this target, divided by its weight; among equally busy targets, the lowest count is next. After
+    #: an ejection the count is raised, so that the target does not receive all requests until it has caught up.
     turns: float = 0.0
     failures: int = 0
     ejected_until: float = 0.0
-    #: Whether the last health check was passed; None without checks.
+    #: Result of the last health check; None if there was none.
     healthy: bool | None = None
-    #: Whether the request that probes an ejected target is under way.
+    #: Whether a request that probes the ejected target is in flight.
     probing: bool = False
-    #: The addresses that its name has; None before the first look-up.
+    #: IP addresses of the target's name; None before the first look-up.
     addresses: frozenset[str] | None = None
     opened: int = 0
     reused: int = 0
@@ -124,17 +127,17 @@ class _TargetState:
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """What a queued request asked for."""
+    """Constraints of a queued request: targets to avoid, and whether it needs a new connection."""
 
     avoid: frozenset[Target]
     fresh: bool
 
 
 class Pool:
-    """Connections of one route, and the requests that wait for one."""
+    """Connections of one route, and the queue of requests that wait for one."""
 
     def __init__(self, targets: Sequence[Target], limits: Limits | None = None, weights: Sequence[int] = ()) -> None:
-        """Make an empty pool over *targets*, which get requests in proportion to *weights*."""
+        """Create an empty pool that distributes requests over *targets* in proportion to *weights* (empty: equally)."""
         self.limits = limits or Limits()
         self.generation = 0
         self._states = {
@@ -152,19 +155,19 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue."""
+        """Number of queued requests."""
         return len(self._queue)
 
     def take(
         self, waiter: Hashable, now: float, avoid: frozenset[Target] = frozenset(), *, fresh: bool = False
     ) -> Use | Open | Wait | Refuse:
-        """Say what a request should do.
+        """Return the next action for a request: `Use`, `Open`, `Wait` or `Refuse`.
 
         Args:
             waiter: identifies the request in the queue.
-            now: seconds.
-            avoid: targets that failed this request already; they are asked only when there is no other.
-            fresh: no idle connection will do, since one that the request went over was dead.
+            now: current time in seconds.
+            avoid: targets that have already failed this request; used only if there is no other target.
+            fresh: whether the request needs a new connection, because a reused one has already failed it.
         """
         if not self._queue:
             decision = self._choose(now, avoid, fresh=fresh)
@@ -176,40 +179,40 @@ class Pool:
         return Wait()
 
     def leave(self, waiter: Hashable) -> bool:
-        """A queued request has no use for a connection any more; return whether it was in the queue."""
+        """Remove a request from the queue; return whether it was queued."""
         return self._queue.pop(waiter, None) is not None
 
     def next_waiter(self, now: float) -> tuple[Any, Use | Open] | None:
-        """Return the first request of the queue that can be served now, and what it should do; None if none can."""
+        """Remove the first queued request that can be served now; return it with its action, or None."""
         for waiter, wish in self._queue.items():
             decision = self._choose(now, wish.avoid, fresh=wish.fresh)
             if decision is not None:
                 del self._queue[waiter]
                 return waiter, decision
             if not wish.avoid:
-                return None  # nothing is free; who waits behind is no less choosy
+                return None  # no connection is free, so the requests behind this one cannot be served either
         return None
 
     def opened(self, target: Target, now: float, address: str = "") -> Connection:
-        """The connection that `Open` asked for exists, and is in use."""
+        """Record that the connection requested by `Open` is established; return it, in use."""
         self._states[target].opened += 1
         return Connection(target, now, self.generation, address, uses=1)
 
     def failed(self, target: Target, now: float) -> None:
-        """The connection that `Open` asked for could not be opened."""
+        """Record that the connection requested by `Open` could not be established."""
         state = self._states[target]
         state.busy -= 1
         state.failed += 1
         self._judge(state, now, Outcome.FAILED)
 
     def cancelled(self, target: Target, now: float) -> None:
-        """The connection that `Open` asked for is not wanted any more."""
+        """Record that the connection requested by `Open` was abandoned before it was established."""
         state = self._states[target]
         state.busy -= 1
         self._judge(state, now, Outcome.UNKNOWN)
 
     def give_back(self, connection: Connection, now: float, outcome: Outcome, *, reusable: bool) -> bool:
-        """A request is done with *connection*; return whether it stays open, idle."""
+        """Return *connection* to the pool after a request; return False if the caller must close it."""
         state = self._states[connection.target]
         state.busy -= 1
         self._judge(state, now, outcome)
@@ -220,7 +223,7 @@ class Pool:
         return True
 
     def lost(self, connection: Connection) -> bool:
-        """An idle connection was closed by the other side; return whether it was idle here."""
+        """Remove an idle connection that the origin has closed; return whether it was idle in this pool."""
         state = self._states.get(connection.target)
         if state is None or connection not in state.idle:
             return False
@@ -228,9 +231,9 @@ class Pool:
         return True
 
     def checked(self, target: Target, now: float, *, healthy: bool) -> bool:
-        """A health check ended; return whether that changed anything.
+        """Record the result of a health check; return whether the target's health changed.
 
-        A target that fails is ejected until a check is passed; the next request then is the probe.
+        A target that fails a check is ejected until a check succeeds.
         """
         state = self._states[target]
         changed = healthy is not (state.healthy is not False)
@@ -242,11 +245,11 @@ class Pool:
         return changed
 
     def resolved(self, target: Target, addresses: frozenset[str]) -> None:
-        """The name of *target* has these addresses; connections to others are drained."""
+        """Record the current *addresses* of the target's name; connections to any other address are drained."""
         self._states[target].addresses = addresses
 
     def expire(self, now: float) -> list[Connection]:
-        """Return the idle connections that may not be used any more; they leave the pool."""
+        """Remove idle connections that must not be reused, and return them for the caller to close."""
         gone, self._dropped = self._dropped, []
         for state in self._states.values():
             usable = [self._usable(state, each, now) for each in state.idle]
@@ -256,7 +259,7 @@ class Pool:
         return gone
 
     def purge(self) -> list[Connection]:
-        """Return every idle connection; they leave the pool.  Those in use go on."""
+        """Remove and return all idle connections; connections in use are not affected."""
         gone, self._dropped = self._dropped, []
         for state in self._states.values():
             gone.extend(state.idle)
@@ -264,16 +267,16 @@ class Pool:
         return gone
 
     def retire(self) -> list[Connection]:
-        """The client certificate changed: connections made with the old one are drained, not cut."""
+        """Start a new certificate generation: return idle connections for closing, and let those in use finish."""
         self.generation += 1
         return self.purge()
 
     def in_use(self, target: Target) -> bool:
-        """Return whether there is any connection to *target*."""
+        """Return whether the pool has any connection to *target*, idle or busy."""
         return self._states[target].total > 0
 
     def describe(self, now: float) -> list[dict[str, Any]]:
-        """Return counts by target, for people."""
+        """Return connection counts by target for the admin page."""
         return [
             {
                 "name": str(target),
@@ -289,9 +292,9 @@ class Pool:
         ]
 
     def _choose(self, now: float, avoid: frozenset[Target], *, fresh: bool) -> Use | Open | None:
-        """Pick the target with the fewest busy connections that has room; among equals they take turns.
+        """Choose the least busy target, relative to its weight, that has room; equally busy ones take turns.
 
-        Ejected targets are asked only when all are ejected, and those of *avoid* only when there is no other.
+        Ejected targets are used only if all targets are ejected, and targets in *avoid* only if there is no other.
         """
         states = self._list if not avoid else [s for s in self._list if s.target not in avoid] or self._list
         admitted = (
@@ -303,7 +306,7 @@ class Pool:
         rank: tuple[float, float] = (0, 0)
         for state in admitted:
             if state.idle or state.busy + len(state.idle) < self.limits.per_target:
-                # A target with an idle connection may be ahead by a few turns, and no more.
+                # A target with an idle connection may get ahead of the others by at most LEAD turns.
                 ahead = state.turns - LEAD if state.idle and not fresh else state.turns
                 mine = (state.busy / state.weight, ahead)
                 if best is None or mine < rank:
@@ -314,7 +317,7 @@ class Pool:
         state.busy += 1
         if state.failures >= self.limits.failures:
             state.probing = True
-        # A target that was ejected for long does not get every request until it has caught up.
+        # After a long ejection, a target must not receive all requests until its turn count has caught up.
         state.turns += 1 / state.weight
         self._turns = max(self._turns, state.turns)
         state.turns = max(state.turns, self._turns - LEAD)
@@ -324,14 +327,14 @@ class Pool:
                 connection.uses += 1
                 state.reused += 1
                 return Use(connection)
-            self._dropped.append(connection)  # `expire` hands it to whoever closes it
+            self._dropped.append(connection)  # the next `expire` returns it to the caller, which closes it
             if fresh:
-                break  # one made room for the new one
+                break  # closing one idle connection makes room for the new one
         return Open(state.target)
 
     @staticmethod
     def _may_probe(state: _TargetState, now: float) -> bool:
-        """Whether the ejection is over, and no request probes the target yet."""
+        """Return whether the ejection has ended and no other request is probing the target."""
         return state.ejected_until <= now and not state.probing and state.healthy is not False
 
     def _judge(self, state: _TargetState, now: float, outcome: Outcome) -> None:

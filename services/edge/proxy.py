@@ -1,4 +1,4 @@
-"""The edge as a whole: listeners, routes, pools, and what an operator sees of them."""
+"""The edge server: listeners, routes, origin connection pools, metrics and the access log."""
 
 import asyncio
 import random
@@ -30,23 +30,23 @@ from telemetry import Request, Telemetry, log
 logger = log.get("edge")
 access = log.get("edge.access")
 
-#: Seconds between two looks at deadlines and idle connections.
+#: Interval of the loop that checks deadlines and expires idle connections, in seconds.
 TICK = 1.0
-#: Seconds between two log lines about the same trouble.
+#: Minimum interval between two log lines of the same event, in seconds.
 LOG_EVERY = 1.0
-#: Where the CA looks for the answers to its http-01 challenges (RFC 8555 section 8.3).
+#: Path prefix of the CA's http-01 validation requests (RFC 8555 section 8.3).
 CHALLENGE = "/.well-known/acme-challenge/"
-#: Seconds: upper bounds of the latency histogram.
+#: Upper bounds of the request latency histogram's buckets, in seconds.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-#: Paths whose route is remembered.
+#: Maximum number of request paths in the cache of routing decisions.
 ROUTED_PATHS = 4096
-#: Fields of a request that TRACE does not reflect (RFC 9110 section 9.3.8).
+#: Prefixes of header fields that a TRACE response leaves out, because they may hold secrets (RFC 9110 section 9.3.8).
 _SENSITIVE = (b"authorization:", b"cookie:", b"proxy-", b"x-forwarded-")
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Where and how clients are served."""
+    """Address, TLS context (None: plain HTTP) and pooling mode of one listening socket."""
 
     endpoint: tuple[str, int]
     context: ssl.SSLContext | None
@@ -54,7 +54,7 @@ class Listener:
 
 
 class Proxy:
-    """Everything between clients and origins."""
+    """The edge server: accepts clients and forwards their requests to the origins."""
 
     def __init__(
         self,
@@ -65,21 +65,22 @@ class Proxy:
         challenge: Callable[[str], str | None] = lambda _: None,
         admission: Admission | None = None,
     ) -> None:
-        """Make one.
+        """Create a proxy that does not listen yet.
 
         Args:
-            telemetry: counters, faults, admin port.
-            settings: routes, time-outs, what clients may do.
-            stub: finds origins by name.
-            client_context: gives the context for outgoing TLS, a new one after each renewal.
-            challenge: answers http-01 tokens.
-            admission: how many clients are served at one time; None: as the settings say.
+            telemetry: metrics, fault switches and the admin port.
+            settings: routes, time-outs and client limits.
+            stub: resolves the origins' names.
+            client_context: returns the TLS context for connections to origins, a new one after each certificate
+                renewal.
+            challenge: returns the response to an http-01 token, or None if the token is unknown.
+            admission: limits the number of client connections; None creates one from `settings`.
         """
         self.telemetry, self.settings, self.stub = telemetry, settings, stub
         self.client_context, self.challenge = client_context, challenge
         self.timeouts = settings.timeouts
         self.pools = {route: self._pool(route) for route in settings.routes}
-        #: Pools of earlier settings, with requests under way.
+        #: Pools of routes from earlier settings that still have requests in flight.
         self._old_pools: list[RoutePool] = []
         self._draining_pools: set[asyncio.Task[None]] = set()
         self.draining = False
@@ -94,8 +95,8 @@ class Proxy:
         self._ticker: asyncio.Task[None] | None = None
         self._resolving: dict[Target, asyncio.Task[None]] = {}
         self._logged: dict[str, float] = {}
-        #: Handshakes by version and resumption, requests by listener and status, and latencies since the last scrape, which
-        #: adds them to the metrics.
+        #: Counts since the last scrape: handshakes by TLS version and resumption, requests by listener and status, and
+        #: request latencies. Each scrape adds them to the metrics and resets them.
         self._shaken: Counter[tuple[str, bool | None]] = Counter()
         self._counted: Counter[tuple[str, int | str]] = Counter()
         self._latencies: dict[str, list[float]] = {}
@@ -113,7 +114,7 @@ class Proxy:
         return RoutePool(route, self.open, self.timeouts, self._origin_unhealthy)
 
     def reconfigure(self, settings: Settings) -> None:
-        """Serve by other settings from now on; requests under way finish as they began."""
+        """Apply new settings to new requests; requests in flight finish under the old ones."""
         same = settings.timeouts == self.settings.timeouts
         before, self.settings, self.timeouts = self.pools, settings, settings.timeouts
         self.pools = {}
@@ -133,7 +134,11 @@ class Proxy:
     async def listen(
         self, endpoint: tuple[str, int], name: str, *, context: ssl.SSLContext | None = None, pooled: bool = True
     ) -> tuple[str, int]:
-        """Serve clients on *endpoint*; return the address.  Raises `OSError`."""
+        """Listen on *endpoint* and return the bound address.
+
+        Raises:
+            OSError: the address is in use or not local.
+        """
         address = await self._bind(Listener(endpoint, context, pooled))
         self._listeners.append(Listener(address, context, pooled))
         if self._ticker is None:
@@ -148,7 +153,7 @@ class Proxy:
         return acceptor.address
 
     def _admit(self, listener: Listener) -> Client | None:
-        """Return the client for a new connection, or None where it is to be reset."""
+        """Return the client object for a new connection, or None if the connection must be reset."""
         decision = self.admission.decide(self._clients, time.monotonic())
         if isinstance(decision, Admit):
             for client in decision.evict:
@@ -178,7 +183,7 @@ class Proxy:
         return True
 
     async def close(self) -> None:
-        """Stop accepting, let requests under way finish, close the rest."""
+        """Stop accepting, wait up to `timeouts.drain` seconds for requests in flight, then close every connection."""
         self.draining = True
         if self._restarting is not None:
             await asyncio.gather(self._restarting, return_exceptions=True)
@@ -187,8 +192,8 @@ class Proxy:
         for client in list(self._clients):
             client.drain()
         deadline = time.monotonic() + self.timeouts.drain
-        while self._clients and time.monotonic() < deadline:  # noqa: ASYNC110 - bounded, and clients are many
-            await asyncio.sleep(0.05)  # between two looks
+        while self._clients and time.monotonic() < deadline:  # noqa: ASYNC110 - bounded, and clients have no common event
+            await asyncio.sleep(0.05)  # poll interval
         for client in list(self._clients):
             client.abort()
         for acceptor in self._acceptors:
@@ -203,17 +208,17 @@ class Proxy:
         await asyncio.gather(*tasks, return_exceptions=True)
         for pool in (*self.pools.values(), *self._old_pools):
             await pool.close()
-        await asyncio.sleep(0)  # transports close in the next round of the loop
+        await asyncio.sleep(0)  # asyncio closes transports in the next loop iteration
 
     def certificate_changed(self, reload: Reload) -> None:
-        """Drain pooled connections of the old certificate; do what a restart does where *reload* says so."""
+        """Drain pooled connections that use the old certificate; simulate a restart if *reload* asks for one."""
         for pool in self.pools.values():
             pool.retire()
         if reload.restart:
             self._restarting = asyncio.get_running_loop().create_task(self._restart(reload.down_s))
 
     async def _restart(self, down_s: float) -> None:
-        """Do to clients what a restart of this process does: close the listeners for a while, and cut every connection."""
+        """Simulate a process restart: cut every connection and close the listeners for *down_s* seconds."""
         logger.warning("restart_like_a_naive_reload", down_s=down_s, clients=len(self._clients))
         acceptors, self._acceptors = self._acceptors, []
         for acceptor in acceptors:
@@ -221,7 +226,7 @@ class Proxy:
             acceptor.abort()
         for client in list(self._clients):
             client.abort()
-        await asyncio.sleep(down_s)  # the restart without grace that was asked for
+        await asyncio.sleep(down_s)  # simulated downtime
         if not self.draining:
             for listener in self._listeners:
                 await self._bind(listener)
@@ -229,7 +234,7 @@ class Proxy:
     # --- for clients ------------------------------------------------------------------------------------------------
 
     def http2(self, client: Client) -> Http2Client:
-        """Return what takes over from a client that has chosen HTTP/2."""
+        """Return the protocol that replaces *client* after ALPN has selected HTTP/2."""
         taking_over = Http2Client(client)
         if client in self._clients:
             self._clients.remove(client)
@@ -237,7 +242,7 @@ class Proxy:
         return taking_over
 
     def connected(self, client: Peer) -> None:
-        """Count a client's handshake."""
+        """Count a completed connection and its TLS handshake; refuse it if its address has too many connections."""
         address, clients = client.address, self.settings.clients
         self._by_address[address] += 1
         client.distrusted = clients.trusted is not None and not _within(address, clients.trusted)
@@ -253,7 +258,7 @@ class Proxy:
             client.drain()
 
     def disconnected(self, client: Peer) -> None:
-        """Forget a client that is gone, or never connected."""
+        """Remove a client whose connection has ended, including one whose handshake never completed."""
         if client in self._clients:
             if client.address:
                 self._by_address[client.address] -= 1
@@ -263,17 +268,17 @@ class Proxy:
             self.admission.left(rejected=client.rejected)
 
     def keep_alive_limit(self) -> float | None:
-        """Return the seconds of silence that a client may keep from now on, where the fault says so."""
+        """Return the idle time-out in seconds that the fault `short_keep_alive` sets; None while the fault is off."""
         faults = self.telemetry.faults
         if faults.any_on and faults.hit("short_keep_alive"):
             return float((faults.get("short_keep_alive") or {}).get("s", 0))
         return None
 
     def handle(self, client: Responder, head: RequestHead) -> Work | None:
-        """Return the exchange that forwards a request; None when the edge itself answered it.
+        """Return the exchange that forwards a request, or None if the edge has already responded itself.
 
         Raises:
-            BadRequestError: no route matches.
+            BadRequestError: no route matches the path (404), or the body is larger than the route allows (413).
         """
         if client.scheme == "http" and head.path.startswith(CHALLENGE):
             self._answer_challenge(client, head)
@@ -300,7 +305,7 @@ class Proxy:
         return exchange
 
     def done(self, client: Responder, work: Work | None, status: int | str) -> None:
-        """Count a request that ended."""
+        """Count a finished request, record its latency and log it."""
         listener = client.listener
         self._counted[listener, status] += 1
         if self.settings.log_sample is not None:
@@ -316,7 +321,7 @@ class Proxy:
         latencies[-1] += took
 
     def _log(self, client: Responder, work: Work | None, status: int | str) -> None:
-        """Write a line of the access log: for every request that failed, and a share of the others."""
+        """Write an access log line: for every failed request, and for a random sample of the others."""
         failed = isinstance(status, str) or status >= 500
         if not failed and random.random() >= (self.settings.log_sample or 0.0):
             return
@@ -351,7 +356,7 @@ class Proxy:
         self.done(client, None, status)
 
     def _answer_here(self, client: Responder, head: RequestHead) -> None:
-        """Answer a request that may go no further (RFC 9110 section 7.6.2)."""
+        """Respond to ``OPTIONS *``, or to TRACE or OPTIONS with Max-Forwards 0 (RFC 9110 section 7.6.2)."""
         if head.method == b"OPTIONS":
             client.respond(
                 200, b"", b"text/plain", more=b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE\r\n"
@@ -365,7 +370,11 @@ class Proxy:
     # --- for pools --------------------------------------------------------------------------------------------------
 
     async def open(self, target: Target, timeout: float) -> tuple[Upstream, Timing]:
-        """Open a connection to *target* within *timeout* seconds; raise `UpstreamError`."""
+        """Open a connection to *target* within *timeout* seconds.
+
+        Raises:
+            UpstreamError: the connection failed, or the fault `drop_upstream` is on.
+        """
         faults = self.telemetry.faults
         try:
             if faults.any_on and faults.hit("drop_upstream"):
@@ -383,13 +392,13 @@ class Proxy:
             pool.lost(upstream)
 
     def _origin_unhealthy(self, target: Target) -> None:
-        """Move the requests that still wait for *target* to other origins."""
+        """Retry requests that are still waiting for a response from *target* on other origins."""
         for exchange in [each for each in self._exchanges if each.waits_for == target]:
             exchange.origin_failed("the origin fails its health checks")
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(TICK)  # between two looks
+            await asyncio.sleep(TICK)  # poll interval
             now, clock = time.monotonic(), time.perf_counter()
             for client in [client for client in self._clients if client.deadline <= now]:
                 client.expire(now)
@@ -401,7 +410,7 @@ class Proxy:
             self._follow_names()
 
     def _follow_names(self) -> None:
-        """Tell each pool the addresses of its targets, so that connections to an address that left the answer are drained."""
+        """Pass the current DNS addresses of each target to its pool, which drains connections to removed addresses."""
         for pool in self.pools.values():
             for target in pool.route.targets:
                 if target in self._resolving or not pool.core.in_use(target):
@@ -409,7 +418,7 @@ class Proxy:
                 try:
                     known = self.stub.known(target.host)
                 except StubError:
-                    continue  # no answer is no reason to drain what works
+                    continue  # a failed look-up must not drain working connections
                 if known is not None:
                     pool.core.resolved(target, frozenset(map(str, known.rdata)))
                 else:

@@ -1,20 +1,21 @@
-"""Remembers what a pure function made of some bytes: clients and origins send the same heads again and again.
+"""Bounded cache for a pure function of bytes, used for message heads, which clients and origins repeat often.
 
-An entry that is asked for twice moves from the newcomers to the frequent ones.  A flood of heads that differ only ever
-empties the newcomers; the frequent ones are replaced a generation at a time, and only by what was asked for twice.
+A key that is requested a second time moves from the probationary generation to the frequent one. A flood of distinct
+heads therefore evicts only probationary entries. Frequent entries are evicted one generation at a time, and only when
+other keys have been requested twice.
 """
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-#: Bytes of keys in each of the three generations, and the longest key that is remembered.
+#: Maximum total key size of each of the three generations, and maximum size of a single cached key, both in bytes.
 GENERATION, LONGEST = 1 << 20, 4096
 
 T = TypeVar("T")
 
 
 class Remembered(Generic[T]):
-    """A bounded memory in front of *function*, which must depend on nothing but its argument."""
+    """Cache of the results of *function*, which must depend only on its argument."""
 
     __slots__ = ("_bytes", "_frequent", "_function", "_generation", "_new", "_new_bytes", "_previous")
 
@@ -29,7 +30,7 @@ class Remembered(Generic[T]):
         return f"<Remembered new={len(self._new)} frequent={len(self._frequent)} previous={len(self._previous)}>"
 
     def __call__(self, key: bytes) -> T:
-        """Return what the function returns for *key*; what it raises is not remembered."""
+        """Return ``function(key)``, from the cache if possible; exceptions are not cached."""
         found = self._frequent.get(key)
         return found if found is not None else self._look_further(key)
 

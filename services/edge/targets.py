@@ -1,4 +1,4 @@
-"""One origin server, as a route names it."""
+"""Address of one origin server, as routes specify it."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,11 +6,11 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Target:
-    """Host and port of an origin."""
+    """Host, port and transport (TLS or plain) of an origin server."""
 
     host: str
     port: int
-    #: Whether connections to it use (mutual) TLS.
+    #: Whether connections to this origin use mutual TLS.
     tls: bool = True
 
     def __str__(self) -> str:
@@ -21,25 +21,25 @@ class Target:
 
     @cached_property
     def _hash(self) -> int:
-        """A target is looked up several times for each request."""
+        """Hash of the fields, cached because each request looks up its target several times."""
         return hash((self.host, self.port, self.tls))
 
     @cached_property
     def name(self) -> bytes:
-        """What Server-Timing calls it."""
+        """The target as text, for the Server-Timing header field."""
         return str(self).encode()
 
     @cached_property
     def authority(self) -> bytes:
-        """What Host says when the client named none."""
+        """``HOST:PORT``, sent as Host if the client sent no Host."""
         return f"{self.host}:{self.port}".encode()
 
 
 def parse_target(text: str) -> Target:
-    """Read ``[http://]HOST:PORT``.
+    """Parse ``[http://]HOST:PORT``.
 
     Raises:
-        ValueError: saying what was expected.
+        ValueError: *text* has another form, or the port is out of range.
     """
     host, colon, port = text.removeprefix("http://").rpartition(":")
     if not colon or not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
