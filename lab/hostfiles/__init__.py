@@ -1,1 +1,1 @@
-"""A host's files: where they are, atomic writes, TOML files whose errors name their line.  Standard library only."""
+"""Files of a lab host: standard paths, atomic writes, and TOML errors with line numbers. Standard library only."""

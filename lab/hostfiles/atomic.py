@@ -1,19 +1,19 @@
-"""Atomic writes: a reader, or a crash, finds the old content or the new, never a part of it."""
+"""Atomic file replacement: after a crash or during a write, readers see either the old or the new content."""
 
 import os
 from pathlib import Path
 
 
 def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace the content of *path*; on return the new content is on disk.
+    """Replace the content of *path*; the new content is on disk when the function returns.
 
     Args:
-        path: replaced by renaming a temporary file in the same folder.
-        data: the whole new content.
-        mode: permissions of the new file from its creation on, less the umask.
+        path: file to replace; a temporary file in the same directory is renamed to it.
+        data: complete new content.
+        mode: permissions with which the new file is created, reduced by the umask.
 
     Raises:
-        OSError: the folder cannot be written, or the disk is full; *path* is as it was.
+        OSError: the directory is not writable or the disk is full; *path* is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
@@ -28,6 +28,6 @@ def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the rename itself is on disk only after this
+        os.fsync(folder)  # makes the rename durable
     finally:
         os.close(folder)

@@ -1,7 +1,7 @@
-"""TOML files edited by people: errors name the file and the line.
+"""Base class for hand-edited TOML files, whose error messages contain file name and line number.
 
-A subclass holds the rules of one kind of file.  tomllib keeps no line numbers, so a line is searched for in the text once
-an error is known.
+Each subclass defines the rules for one kind of file. tomllib does not record line numbers, so the line is searched for
+in the text after an error is found.
 """
 
 import re
@@ -11,17 +11,21 @@ from typing import Any, ClassVar, NoReturn, Self
 
 
 class TomlFile:
-    """The tables of one file; every error reads ``FILE:LINE: expected …, got …``."""
+    """Parsed TOML file; every error message has the form ``FILE:LINE: expected …, got …``."""
 
-    #: What messages call the file.
+    #: Name of this kind of file in error messages.
     kind: ClassVar[str]
-    #: The tables that the file may have.
+    #: Names of the permitted tables.
     known: ClassVar[tuple[str, ...]]
-    #: The class of every error.
+    #: Exception class of all errors.
     error: ClassVar[type[Exception]]
 
     def __init__(self, text: str, name: str) -> None:
-        """Parse *text*; messages call the file *name*.  Raises `error`."""
+        """Parse *text*; *name* is the file name in error messages.
+
+        Raises:
+            self.error: *text* is not valid TOML or has an unknown table.
+        """
         self.name, self.lines = name, text.splitlines()
         try:
             self.tables = tomllib.loads(text)
@@ -34,7 +38,11 @@ class TomlFile:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read the file at *path*; raise `error`."""
+        """Load the file at *path*.
+
+        Raises:
+            cls.error: the file cannot be read or is invalid.
+        """
         try:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
@@ -45,11 +53,14 @@ class TomlFile:
 
     @property
     def end(self) -> int:
-        """The last line, to report something that is missing."""
+        """Number of the last line, for errors about something that is missing."""
         return max(1, len(self.lines))
 
     def line(self, table: str, index: int = 0, key: str = "") -> int:
-        """Return the line of *key* in the *index*-th *table*; without it, the line of the table's header, or 1."""
+        """Return the line number of *key* in the *index*-th *table*.
+
+        If *key* is empty or absent, return the line of the table's header; if that is also absent, return 1.
+        """
         table = re.escape(table)
         found = self._matching(rf"\s*(\[\[?\s*{table}\s*\]?\]|{table}\s*[=.])") or self._matching(
             rf"\s*\[+\s*{table}\b"
@@ -67,7 +78,7 @@ class TomlFile:
         return start
 
     def entries(self, table: str) -> list[dict[str, Any]]:
-        """Return the [[table]] entries, none if there are none; refuse anything else of that name."""
+        """Return the entries of the [[table]] array, or an empty list if it is absent; reject any other type."""
         entries = self.tables.get(table, [])
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             self.refuse(self.line(table), f"[[{table}]] tables", entries)
@@ -77,5 +88,5 @@ class TomlFile:
         return [number for number, text in enumerate(self.lines, 1) if re.match(pattern, text)]
 
     def refuse(self, line: int, expected: str, got: object = None, *, words: str = "") -> NoReturn:
-        """Raise `error`.  *got* is the wrong value; *words* describe what was found where it is not a single value."""
+        """Raise `error`; *got* is the invalid value, or *words* describe the problem if it is not a single value."""
         raise self.error(f"{self.name}:{line}: expected {expected}, got {words or repr(got)}") from None

@@ -1,4 +1,4 @@
-"""Linux networking as one process sees it: kernel counters, TCP sockets (sock_diag), their recorder, source ports.
+"""Linux networking of one process: kernel counters, TCP sockets (sock_diag), a recorder for both, and source ports.
 
-Standard library only.  Everything concerns the network namespace that the process is in.
+Standard library only. All functions apply to the network namespace of the calling process.
 """

@@ -1,13 +1,13 @@
-"""Kernel counters of this network namespace and of this process (proc(5); `nstat` reads the same files).
+"""Kernel counters of the current network namespace and process (proc(5)); `nstat` reads the same files.
 
-Reading is cheap: sockstat takes 0.02 ms, netstat and snmp together 0.15 ms, even with 12,000 sockets in TIME-WAIT.
+Reading sockstat takes 0.02 ms, and netstat and snmp together 0.15 ms, even with 12,000 TIME_WAIT sockets.
 """
 
 import os
 import time
 from pathlib import Path
 
-#: The counters that are recorded, out of the kernel's 300: each belongs to a mechanism that the lab shows.
+#: Names of the recorded counters, a selection of the kernel's 300: each shows a mechanism that the lab demonstrates.
 KEPT = frozenset(
     [
         "ActiveOpens",
@@ -60,9 +60,9 @@ KEPT = frozenset(
 
 
 def sockets(root: Path = Path("/proc/net")) -> dict[str, int]:
-    """Return the numbers of sockets in this namespace: ``tcp_inuse``, ``tcp_tw`` (TIME-WAIT), ``udp_inuse``.
+    """Return socket counts of this namespace: ``tcp_inuse``, ``tcp_tw`` (TIME_WAIT) and ``udp_inuse``.
 
-    `orphan`, `alloc` and `mem` of the same lines are left out, because they count the whole machine.
+    `orphan`, `alloc` and `mem` in the same lines are omitted, because they count the whole machine.
     """
     found = {}
     for line in (root / "sockstat").read_text(encoding="ascii").splitlines():
@@ -77,7 +77,7 @@ def sockets(root: Path = Path("/proc/net")) -> dict[str, int]:
 
 
 def protocols(root: Path = Path("/proc/net")) -> dict[str, int]:
-    """Return the counters of `KEPT` as ``Tcp.ActiveOpens``, ``TcpExt.ListenOverflows``, ``Udp.RcvbufErrors``."""
+    """Return the counters in `KEPT`, with names such as ``Tcp.ActiveOpens`` or ``TcpExt.ListenOverflows``."""
     found = {}
     for file in ("snmp", "netstat"):
         lines = (root / file).read_text(encoding="ascii").splitlines()
@@ -91,22 +91,22 @@ def protocols(root: Path = Path("/proc/net")) -> dict[str, int]:
 
 
 def cpu() -> dict[str, float]:
-    """Return CPU seconds since the start, of this process and of its busiest thread (schedstat)."""
+    """Return the CPU seconds that this process and its busiest thread have used since their start (schedstat)."""
     busiest = 0
     for thread in Path("/proc/self/task").iterdir():
         try:
             spent = (thread / "schedstat").read_text(encoding="ascii").split()[0]
-        except OSError:  # the thread has ended, or the kernel has no schedstat
+        except OSError:  # the thread has ended, or the kernel does not provide schedstat
             continue
         busiest = max(busiest, int(spent))
     return {"cpu_process": time.process_time(), "cpu_thread": busiest / 1e9}
 
 
 def resident_bytes() -> int:
-    """Return the resident set size of this process."""
+    """Return the resident set size of this process in bytes."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def sample() -> dict[str, float]:
-    """Return the counters of sockets, protocols and CPU time in one table."""
+    """Return the socket counts, protocol counters and CPU times as one dictionary."""
     return {**sockets(), **protocols(), **cpu()}

@@ -1,10 +1,10 @@
-"""TCP sockets as the kernel knows them, through NETLINK_SOCK_DIAG (sock_diag(7)).
+"""TCP sockets of the current network namespace, read from the kernel by NETLINK_SOCK_DIAG (sock_diag(7)).
 
-The kernel filters by state and port.  Any process may ask about its own network namespace.  The result includes TIME-WAIT
-sockets, which no process owns.
+The kernel filters by state and port. No privileges are required. The result includes TIME_WAIT sockets, which belong to
+no process.
 
-A search walks the hash table of the whole machine: 1.4 ms when it is empty, plus 0.06 µs for each socket that does not match
-and 4 µs for each that does.  Refreshing one known socket by its addresses costs 0.02 ms, however large the table is.
+A search walks the machine-wide hash table: 1.4 ms if the table is empty, plus 0.06 µs per non-matching socket and 4 µs
+per match. Refreshing one known socket by its addresses takes 0.02 ms, independent of the table size.
 """
 
 import socket
@@ -19,36 +19,36 @@ SOCK_DIAG_BY_FAMILY = 20
 NLM_F_REQUEST, NLM_F_DUMP = 0x1, 0x300
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 INET_DIAG_INFO = 2
-#: struct inet_diag_req_v2 without the socket's identity: family, protocol, extensions, pad, states.
+#: struct inet_diag_req_v2 without the socket identity: family, protocol, extensions, padding, states.
 _REQUEST = struct.Struct("=BBBBI")
-#: struct inet_diag_sockid: ports and addresses in network order, interface, cookie.
+#: struct inet_diag_sockid: ports and addresses in network byte order, interface, cookie.
 _IDENTITY = struct.Struct("=2s2s16s16sI8s")
 _NLMSG = struct.Struct("=IHHII")
-#: struct inet_diag_msg without the identity: family, state, timer, retransmissions; then expires, queues, uid, inode.
+#: struct inet_diag_msg without the identity: family, state, timer, retransmissions; then expiry, queues, UID, inode.
 _MESSAGE = struct.Struct("=BBBB")
 _QUEUES = struct.Struct("=IIIII")
 _ANY = b"\0" * 16
 
 
 class SockDiagError(Exception):
-    """The kernel has no sock_diag for TCP, or refused the request."""
+    """The kernel does not support sock_diag for TCP, or rejected the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Socket:
-    """One socket of this namespace."""
+    """State of one TCP socket in this namespace."""
 
     state: str
     local: tuple[str, int]
     remote: tuple[str, int]
-    #: Bytes in the receive queue, and bytes not yet sent or acknowledged.
+    #: Bytes in the receive queue, and bytes in the send queue (unsent or unacknowledged).
     unread: int
     unsent: int
-    #: Milliseconds until the timer (retransmission, TIME-WAIT) fires.
+    #: Time until the pending timer (retransmission, TIME_WAIT) expires, in milliseconds.
     expires_ms: int
-    #: Parts of struct tcp_info; empty in TIME-WAIT, which has no full socket.
+    #: Selected fields of struct tcp_info; empty in TIME_WAIT, for which the kernel has no full socket.
     info: dict[str, int]
-    #: The kernel's identifier of the socket; a later socket between the same ports has another one.
+    #: The kernel's unique socket identifier; it distinguishes sockets that use the same ports one after the other.
     cookie: bytes = field(default=b"\xff" * 8, repr=False)
 
     def __str__(self) -> str:
@@ -56,16 +56,16 @@ class Socket:
 
 
 def sockets(*states: str, local_port: int = 0, remote_port: int = 0, info: bool = False) -> Iterator[Socket]:
-    """Yield the IPv4 TCP sockets in *states* (all but LISTEN and CLOSED when none is named).
+    """Yield the IPv4 TCP sockets in *states* (if none is given: all states except LISTEN and CLOSED).
 
     Args:
-        states: of `tcp_info.STATES`.
-        local_port: only sockets with this local port; 0 matches any.
-        remote_port: the same for the remote port.
+        states: names from `tcp_info.STATES`.
+        local_port: local port to match; 0 matches any port.
+        remote_port: remote port to match; 0 matches any port.
         info: whether to read TCP_INFO.
 
     Raises:
-        SockDiagError: the kernel has no sock_diag for TCP, or refuses.
+        SockDiagError: the kernel does not support sock_diag for TCP, or rejected the request.
     """
     wanted = states or tuple(s for s in STATES[1:] if s not in {"LISTEN", "CLOSED"})
     mask = sum(1 << STATES.index(state) for state in wanted)
@@ -82,10 +82,10 @@ def sockets(*states: str, local_port: int = 0, remote_port: int = 0, info: bool 
 
 
 def refresh(known: Iterable[Socket], *, info: bool = False) -> Iterator[Socket]:
-    """Yield the current state of those sockets in *known* that still exist: one look-up each instead of a search.
+    """Yield the current state of each socket in *known* that still exists, by direct look-up instead of a search.
 
     Raises:
-        SockDiagError: the kernel has no sock_diag for TCP.
+        SockDiagError: the kernel does not support sock_diag for TCP.
     """
     with _netlink() as netlink:
         for each in known:
@@ -94,7 +94,7 @@ def refresh(known: Iterable[Socket], *, info: bool = False) -> Iterator[Socket]:
             identity = _IDENTITY.pack(*ports, *addresses, 0, each.cookie)
             netlink.send(_request(NLM_F_REQUEST, 0, identity, info=info))
             (kind, body), *_ = _messages(netlink.recv(1 << 13))
-            if kind != NLMSG_ERROR:  # ENOENT: it is gone; ESTALE: another socket has its ports
+            if kind != NLMSG_ERROR:  # ENOENT: the socket no longer exists; ESTALE: another socket uses its ports
                 yield _parse(body)
 
 
@@ -112,7 +112,7 @@ def _request(flags: int, states: int, identity: bytes, *, info: bool) -> bytes:
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, memoryview]]:
-    """Yield kind and body of each netlink message."""
+    """Yield the type and payload of each netlink message in *data*."""
     rest = memoryview(data)
     while len(rest) >= _NLMSG.size:
         length, kind, *_ = _NLMSG.unpack_from(rest)

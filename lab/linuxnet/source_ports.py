@@ -1,29 +1,29 @@
-"""The source address of a connection, and a window of source ports for it (ip(7))."""
+"""Source address and source port range of outgoing connections (ip(7))."""
 
 import socket
 import struct
 from dataclasses import dataclass
 
-#: <linux/in.h>.  Python names the first from 3.14 on, the second not at all.
+#: Socket options from <linux/in.h>. Python defines the first one from 3.14 on, and the second one not at all.
 IP_LOCAL_PORT_RANGE, IP_BIND_ADDRESS_NO_PORT = 51, 24
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Source address and ports of outgoing connections."""
+    """Source address and port range of outgoing connections."""
 
-    #: A local IPv4 address; None lets the route choose.
+    #: Local IPv4 address; None lets the routing table decide.
     address: str | None = None
-    #: First and last source port (Linux 6.3 and later); None uses all of ``ip_local_port_range``.
+    #: First and last source port (requires Linux 6.3); None uses the whole ``ip_local_port_range``.
     ports: tuple[int, int] | None = None
 
     def apply(self, sock: socket.socket) -> None:
-        """Set the source of a socket that is not yet connected.
+        """Apply the source address and port range to an unconnected socket.
 
-        The port is chosen by connect() instead of bind(), so one port can serve several destinations.
+        The port is allocated by connect() instead of bind(), so that several destinations can share a port.
 
         Raises:
-            OSError: the address is not local, or the kernel lacks a socket option.
+            OSError: the address is not local, or the kernel does not support a socket option.
         """
         if self.ports is not None:
             low, high = self.ports

@@ -1,5 +1,5 @@
-"""Wire formats that several packages read or write, one sans-IO module each: no sockets, no clocks.
+"""Wire formats that several packages read or write, in one sans-IO module each.
 
-`http1` and `http1_reader` (RFC 9112), `tls` (RFC 8446, over memory), `ip` (Ethernet, IPv4, TCP, UDP), `pcap` and `pcapng`.
-Import the module that you need: name servers must not pay for `ssl` or httptools.
+`http1` and `http1_reader` (RFC 9112), `tls` (RFC 8446, in memory), `ip` (Ethernet, IPv4, TCP, UDP), `pcap` and
+`pcapng`. Import the modules individually, so that name servers do not load `ssl` or httptools.
 """

@@ -1,30 +1,30 @@
-"""Heads of HTTP/1.1 messages (RFC 9112): encode any, parse a request's.  `http1_reader` reads whole responses."""
+"""HTTP/1.1 message heads (RFC 9112): encode any head, parse request heads. `http1_reader` parses responses."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 
 class HttpError(ValueError):
-    """The peer's bytes are not HTTP/1.1, or end before the message does."""
+    """Received data is not valid HTTP/1.1, or ends before the message is complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """The head of a request."""
+    """Parsed head of an HTTP/1.1 request."""
 
     method: str
     target: str
-    #: Values by name in lower case; of several fields with one name, the last.
+    #: Field values by lower-case name; if a name occurs more than once, the last value.
     fields: dict[str, str]
 
 
 def encode_head(start: bytes, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return a head: start line, fields, empty line."""
+    """Return an encoded head: start line, field lines and an empty line."""
     return b"\r\n".join([start, *(name + b": " + value for name, value in fields), b"", b""])
 
 
 def get(host: str, target: str, *lines: str) -> bytes:
-    """Return a GET request; *lines* are further field lines such as ``Connection: close``."""
+    """Return an encoded GET request; *lines* are additional field lines such as ``Connection: close``."""
     return "\r\n".join([f"GET {target} HTTP/1.1", f"Host: {host}", *lines, "", ""]).encode("ascii")
 
 

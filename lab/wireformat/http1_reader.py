@@ -1,4 +1,4 @@
-"""Reads HTTP/1.1 responses piece by piece (RFC 9112); httptools (llhttp) parses them."""
+"""Incremental reader for HTTP/1.1 responses (RFC 9112), based on httptools (llhttp)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,18 +7,18 @@ import httptools
 
 from wireformat.http1 import HttpError
 
-#: Fields of one response, and bytes after which its head must be complete: what common clients accept.
+#: Maximum number of fields, and maximum size of a response head in bytes; common clients have similar limits.
 MAX_FIELDS, MAX_HEAD = 100, 32 * 1024
 
 
 class ResponseReader:
-    """Reads one response and skips interim ones (1xx) before it.  Make a new reader for each response."""
+    """Reader for one response, which skips preceding interim (1xx) responses. Create one per response."""
 
     status = 0
     reason = b""
     body_bytes = 0
     head_complete = complete = False
-    #: Whether another request may follow on this connection; meaningful once the response is complete.
+    #: Whether the connection can be used for another request; valid once the response is complete.
     keep_alive = False
     _head_bytes = 0
 
@@ -29,14 +29,14 @@ class ResponseReader:
         *,
         head_only: bool = False,
     ) -> None:
-        """Start reading a response.
+        """Create a reader for one response.
 
         Args:
-            on_body: called with each piece of the body; without it the body is only counted.
-            on_head: called once, when `status` and `fields` are known.
-            head_only: whether the request was HEAD, so that no body follows.
+            on_body: called with each part of the body; if None, the body is only counted.
+            on_head: called once, when `status` and `fields` are available.
+            head_only: whether the request method was HEAD, so that the response has no body.
         """
-        #: Names and values as received; trailers are left out.
+        #: Field names and values as received, without trailers.
         self.fields: list[tuple[bytes, bytes]] = []
         self._on_body, self._on_head, self._head_only = on_body, on_head, head_only
         self._parser: Any = httptools.HttpResponseParser(self)
@@ -47,20 +47,20 @@ class ResponseReader:
 
     @property
     def version(self) -> str:
-        """The peer's HTTP version, for example ``1.1``."""
+        """The response's HTTP version, for example ``1.1``."""
         return str(self._parser.get_http_version())
 
     def field(self, name: bytes) -> str:
-        """Return the value of the first field called *name* (lower case), or an empty string."""
+        """Return the value of the first field called *name* (lower case), or an empty string if there is none."""
         return next((value.decode("latin-1") for key, value in self.fields if key.lower() == name), "")
 
     def feed(self, data: bytes) -> bool:
-        """Take bytes that arrived; return whether the response is complete.
+        """Process received bytes; return whether the response is complete.
 
-        Bytes after the end of the response belong to none; they make `keep_alive` false.
+        Bytes after the end of the response are discarded and set `keep_alive` to False.
 
         Raises:
-            HttpError: they are not HTTP, exceed a bound, or switch protocols.
+            HttpError: the bytes are not valid HTTP, exceed a limit, or switch protocols.
         """
         if not self.head_complete:
             self._head_bytes += len(data)
@@ -77,10 +77,10 @@ class ResponseReader:
         return self.complete
 
     def end(self) -> None:
-        """Take the end of the peer's bytes, which may delimit the body (RFC 9112 section 6.3).
+        """Process the end of the connection, which may delimit the body (RFC 9112 section 6.3).
 
         Raises:
-            HttpError: the response is not complete.
+            HttpError: the response is incomplete.
         """
         lengths = {b"content-length", b"transfer-encoding"}
         self.complete = self.complete or (

@@ -1,6 +1,6 @@
 """Ethernet II, IPv4 (RFC 791), TCP (RFC 9293 section 3.1) and UDP (RFC 768) headers, and the Internet checksum.
 
-Sans-IO.  Whatever the bytes are, decoding returns a packet or raises `HeaderError`.
+Sans-IO. For any input, decoding either returns a packet or raises `HeaderError`.
 """
 
 import socket
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 IPV4, TCP, UDP = 0x0800, 6, 17
-#: TCP flags, lowest bit first (RFC 9293 section 3.1; AE: RFC 9768).
+#: TCP flag names, from the lowest bit up (RFC 9293 section 3.1; AE: RFC 9768).
 FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR", "AE")
-#: TCP options by kind (RFC 9293 section 3.2, RFC 7323, RFC 2018).
+#: TCP option kinds (RFC 9293 section 3.2, RFC 7323, RFC 2018).
 END, NOP, MSS, WINDOW_SCALE, SACK_PERMITTED, SACK, TIMESTAMPS = 0, 1, 2, 3, 4, 5, 8
 _IPV4 = struct.Struct("!BBHHHBBH4s4s").unpack_from
 _TCP = struct.Struct("!HHIIHH").unpack_from
@@ -19,44 +19,44 @@ _UDP = struct.Struct("!HHH").unpack_from
 
 
 class HeaderError(ValueError):
-    """The bytes are not IPv4, or its header is cut or contradicts itself."""
+    """The data is not IPv4, or its header is truncated or inconsistent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ipv4:
-    """An IPv4 header."""
+    """Fields of an IPv4 header."""
 
     source: str
     destination: str
     ttl: int
     protocol: int
-    #: Bytes of header and payload.
+    #: Length of header and payload in bytes.
     total_length: int
     header_length: int
     identification: int
     dont_fragment: bool
     more_fragments: bool
-    #: Bytes of the datagram before this fragment.
+    #: Offset of this fragment in the datagram, in bytes.
     fragment_offset: int
 
 
 @dataclass(frozen=True, slots=True)
 class Tcp:
-    """A TCP header."""
+    """Fields of a TCP header."""
 
     source_port: int
     destination_port: int
     seq: int
     ack: int
     flags: frozenset[str]
-    #: As sent, not scaled.
+    #: Window field as sent, without scaling.
     window: int
     header_length: int
     raw_options: bytes
 
     @property
     def options(self) -> tuple[tuple[int, bytes], ...]:
-        """(kind, data) in the order of the header; a truncated option ends the list."""
+        """Options as (kind, data) in header order; parsing stops at a truncated option."""
         data = self.raw_options
         found, at = [], 0
         while at < len(data) and data[at] != END:
@@ -72,13 +72,13 @@ class Tcp:
         return tuple(found)
 
     def option(self, kind: int) -> bytes | None:
-        """Return the data of the first option of *kind*."""
+        """Return the data of the first option of *kind*, or None if there is none."""
         return next((data for found, data in self.options if found == kind), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Udp:
-    """A UDP header."""
+    """Fields of a UDP header."""
 
     source_port: int
     destination_port: int
@@ -87,56 +87,56 @@ class Udp:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One IPv4 packet."""
+    """Decoded IPv4 packet."""
 
-    #: The packet without what follows it, such as Ethernet's padding.
+    #: Bytes of the packet, without trailing bytes such as Ethernet padding.
     data: bytes
     ip: Ipv4
-    #: None for other protocols, fragments after the first, and headers that are cut or contradict themselves.
+    #: TCP or UDP header; None for other protocols, for fragments after the first, and for truncated or invalid headers.
     transport: Tcp | Udp | None
-    #: Offset in `data` of what the transport carries; without a transport header, of what IPv4 carries.
+    #: Offset in `data` of the transport payload; without a transport header, offset of the IPv4 payload.
     payload_start: int
 
     @property
     def payload(self) -> bytes:
-        """The bytes behind the headers."""
+        """Bytes after the decoded headers."""
         return self.data[self.payload_start :]
 
     @property
     def tcp(self) -> Tcp | None:
-        """The TCP header, if there is one."""
+        """TCP header; None if the packet has none."""
         return self.transport if isinstance(self.transport, Tcp) else None
 
     @property
     def udp(self) -> Udp | None:
-        """The UDP header, if there is one."""
+        """UDP header; None if the packet has none."""
         return self.transport if isinstance(self.transport, Udp) else None
 
     @property
     def source(self) -> tuple[str, int]:
-        """Address and port of the sender; port 0 without a transport header."""
+        """Source address and port; the port is 0 without a transport header."""
         return self.ip.source, self.transport.source_port if self.transport is not None else 0
 
     @property
     def destination(self) -> tuple[str, int]:
-        """Address and port of the receiver; port 0 without a transport header."""
+        """Destination address and port; the port is 0 without a transport header."""
         return self.ip.destination, self.transport.destination_port if self.transport is not None else 0
 
     @property
     def header_checksum_ok(self) -> bool:
-        """Whether the checksum of the IPv4 header is valid."""
+        """Whether the IPv4 header checksum is valid."""
         return checksum(self.data[: self.ip.header_length]) == 0
 
     @property
     def transport_checksum_ok(self) -> bool:
-        """Whether the checksum of TCP or UDP is valid; a sender may leave it to its network device."""
+        """Whether the TCP or UDP checksum is valid; a sender may leave its calculation to the network device."""
         rest = self.data[self.ip.header_length :]
         return checksum(self.data[12:20] + struct.pack("!HH", self.ip.protocol, len(rest)) + rest) == 0
 
 
 @dataclass(frozen=True, slots=True)
 class EthernetFrame:
-    """An Ethernet II frame that carries IPv4."""
+    """Ethernet II frame that contains an IPv4 packet."""
 
     destination: str
     source: str
@@ -147,7 +147,7 @@ def decode(data: bytes) -> Packet:
     """Decode an IPv4 packet.
 
     Raises:
-        HeaderError: it is not IPv4, is cut, or its lengths contradict each other.
+        HeaderError: *data* is not IPv4, is truncated, or has inconsistent lengths.
     """
     if len(data) < 20:
         raise HeaderError(f"expected an IPv4 header of 20 bytes, got {len(data)}")
@@ -181,7 +181,7 @@ def decode_frame(frame: bytes) -> EthernetFrame:
     """Decode an Ethernet frame.
 
     Raises:
-        HeaderError: as `decode`, or it carries another protocol.
+        HeaderError: *frame* does not contain IPv4, is truncated, or has inconsistent lengths.
     """
     if len(frame) < 14:
         raise HeaderError(f"expected an Ethernet header of 14 bytes, got {len(frame)}")
@@ -192,7 +192,7 @@ def decode_frame(frame: bytes) -> EthernetFrame:
 
 
 def describe(kind: int, data: bytes) -> str:
-    """Return a TCP option in a few words, as tcpdump writes it."""
+    """Return a short description of a TCP option in tcpdump's format."""
     number = int.from_bytes(data, "big")
     if kind == MSS and len(data) == 2:
         return f"mss {number}"
@@ -209,7 +209,7 @@ def describe(kind: int, data: bytes) -> str:
 
 
 def checksum(data: bytes) -> int:
-    """Return the Internet checksum (RFC 1071), which is 0 over data that includes a valid one."""
+    """Return the Internet checksum (RFC 1071); it is 0 for data that includes a valid checksum."""
     padded = data + b"\0" * (len(data) % 2)
     total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
     while total >> 16:

@@ -1,7 +1,7 @@
-"""Read and write Ethernet frames as pcapng (draft-ietf-opsawg-pcapng), which, unlike pcap, has direction and drops.
+"""Reader and writer for Ethernet frames in pcapng files (draft-ietf-opsawg-pcapng). Sans-IO.
 
-Writes one section with one interface.  Reads files of that kind and skips blocks of types that it does not know.
-Sans-IO.
+Unlike pcap, pcapng stores packet directions and drop counts. Files contain one section and one interface; the reader
+skips blocks of unknown types.
 """
 
 import struct
@@ -9,41 +9,42 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 LINKTYPE_ETHERNET = 1
-#: Section header, interface description, enhanced packet, interface statistics (sections 4.1, 4.2, 4.3, 4.6).
+#: Block types: section header, interface description, enhanced packet and interface statistics (sections 4.1, 4.2, 4.3
+#: and 4.6).
 SHB, IDB, EPB, ISB = 0x0A0D0D0A, 1, 6, 5
 MAGIC = 0x1A2B3C4D
-#: Options: if_name, if_tsresol; epb_flags; isb_ifdrop.
+#: Option codes: if_name, if_tsresol, epb_flags and isb_ifdrop.
 IF_NAME, IF_TSRESOL, EPB_FLAGS, ISB_IFDROP = 2, 9, 2, 5
-#: Bits 0 and 1 of epb_flags (section 4.3.1).
+#: Direction values in bits 0 and 1 of epb_flags (section 4.3.1).
 INBOUND, OUTBOUND = 1, 2
 NANOSECONDS = 9
 
 
 class PcapngError(ValueError):
-    """The data is not a pcapng file that `read` supports."""
+    """The data is not a pcapng file of the supported kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One Ethernet frame at the router's interface."""
+    """Ethernet frame captured at the router's interface."""
 
-    #: Nanoseconds since the epoch.
+    #: Capture time in nanoseconds since the epoch.
     time_ns: int
-    #: Whether the frame went to a host; otherwise it came from one.
+    #: True if the frame was sent to a host, False if it came from one.
     outbound: bool
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """The captured frames, and the number of frames that were dropped."""
+    """Captured frames, and the number of dropped frames."""
 
     frames: tuple[Frame, ...] = ()
     dropped: int = 0
 
 
 def write(recording: Recording, device: str) -> bytes:
-    """Return *recording* as a file; *device* is the name of the interface."""
+    """Return *recording* as pcapng data; *device* is the interface name."""
     described = _option(IF_NAME, device.encode()) + _option(IF_TSRESOL, bytes([NANOSECONDS])) + _option(0, b"")
     blocks = [
         _block(SHB, struct.pack("<IHHq", MAGIC, 1, 0, -1)),
@@ -61,7 +62,7 @@ def write(recording: Recording, device: str) -> bytes:
 
 
 def read(data: bytes) -> Recording:
-    """Parse a file.
+    """Parse pcapng data.
 
     Raises:
         PcapngError: *data* is truncated or malformed, or not little-endian, not Ethernet, or not in nanoseconds.

@@ -1,24 +1,24 @@
-"""TLS over memory (RFC 8446, RFC 5246): bytes from the peer go in, bytes for the peer come out.  OpenSSL does the rest."""
+"""TLS over memory buffers, based on OpenSSL (RFC 8446, RFC 5246): the caller transports the bytes."""
 
 import contextlib
 import ssl
 from pathlib import Path
 
-#: Bytes of plaintext in the largest record (RFC 8446 section 5.1): what one `read` can return.
+#: Maximum plaintext in one record, and therefore in one `read`, in bytes (RFC 8446 section 5.1).
 MAX_RECORD = 16384
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
 def client_context(trust: Path | None, version: str | None = None) -> ssl.SSLContext:
-    """Return a verifying client context for HTTP/1.1.
+    """Return a client context that verifies certificates and offers HTTP/1.1.
 
     Args:
         trust: root certificates (PEM); None uses the system's.
         version: the only TLS version allowed, ``1.2`` or ``1.3``; None allows both.
 
     Raises:
-        ValueError: *version* is neither.
-        OSError: *trust* cannot be read, or holds no certificates (`ssl.SSLError`).
+        ValueError: *version* is neither ``1.2`` nor ``1.3``.
+        OSError: *trust* cannot be read, or contains no certificates (`ssl.SSLError`).
     """
     if version is not None and version not in VERSIONS:
         raise ValueError(f"expected TLS version 1.2 or 1.3, got {version!r}")
@@ -30,18 +30,18 @@ def client_context(trust: Path | None, version: str | None = None) -> ssl.SSLCon
 
 
 class TlsConnection:
-    """One end of a TLS connection; after each call, send what `to_send` returns.
+    """One end of a TLS connection; after each method call, the caller must send the bytes from `to_send`.
 
-    Every method raises `ssl.SSLError` when TLS fails; `to_send` then holds the alert.
+    Every method raises `ssl.SSLError` if TLS fails; `to_send` then returns the alert.
     """
 
     def __init__(self, context: ssl.SSLContext, server_name: str | None, session: ssl.SSLSession | None = None) -> None:
-        """Make an end that has sent nothing yet.
+        """Create an end that has not sent anything yet.
 
         Args:
-            context: of a client or a server.
-            server_name: a client's SNI and the name that the certificate must have; None makes a server.
-            session: a client's earlier session with the same context, to be resumed.
+            context: client or server context.
+            server_name: SNI and required certificate name for a client; None creates a server.
+            session: earlier session of a client with the same context, to be resumed.
         """
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.object = context.wrap_bio(
@@ -59,31 +59,31 @@ class TlsConnection:
 
     @property
     def pending(self) -> int:
-        """Bytes received that OpenSSL has not yet read."""
+        """Number of received bytes that OpenSSL has not processed yet."""
         return self._incoming.pending
 
     @property
     def session(self) -> ssl.SSLSession | None:
-        """The session, once it can be resumed; TLS 1.3 sends tickets after the handshake."""
+        """Session that can be resumed, if available; TLS 1.3 sends session tickets after the handshake."""
         session = self.object.session
         if session is None or not (session.has_ticket or (self.object.version() == "TLSv1.2" and session.id)):
             return None
         return session
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the peer."""
+        """Store bytes received from the peer."""
         self._incoming.write(data)
 
     def end(self) -> None:
-        """Take the end of the peer's bytes."""
+        """Record that the peer has closed the transport connection."""
         self._incoming.write_eof()
 
     def to_send(self) -> bytes:
-        """Return and forget the bytes for the peer."""
+        """Return the bytes to send to the peer, and clear the buffer."""
         return self._outgoing.read()
 
     def handshake(self) -> bool:
-        """Do what can be done of the handshake; return whether it is complete."""
+        """Advance the handshake; return whether it is complete."""
         if not self.established:
             with contextlib.suppress(ssl.SSLWantReadError):
                 self.object.do_handshake()
@@ -95,7 +95,7 @@ class TlsConnection:
         self.object.write(data)
 
     def read(self) -> bytes | None:
-        """Return decrypted data of at most one record; empty after close_notify or the end, None until more arrives."""
+        """Return the plaintext of at most one record; empty at the end of the data, None if more bytes are needed."""
         try:
             return self.object.read(MAX_RECORD)
         except ssl.SSLWantReadError:
@@ -107,5 +107,5 @@ class TlsConnection:
         """Send close_notify once, without waiting for the peer's (RFC 8446 section 6.1)."""
         if self.established and not self._closed:
             self._closed = True
-            with contextlib.suppress(ssl.SSLError):  # OpenSSL asks for the peer's close_notify
+            with contextlib.suppress(ssl.SSLError):  # OpenSSL reports that the peer's close_notify is missing
                 self.object.unwrap()

@@ -1,4 +1,4 @@
-"""A TLS context that follows its certificate files, for any asyncio or aiohttp server: no handshake is dropped."""
+"""TLS server contexts that reload changed certificate files without dropping handshakes, for asyncio and aiohttp."""
 
 from tlsreload.context import CertificateFiles, ReloadError, ReloadingContext
 

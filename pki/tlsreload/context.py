@@ -1,13 +1,13 @@
-"""A server's TLS context whose certificates and trust are replaced while it serves.
+"""TLS server context whose certificates and trust anchors can be replaced while it is in use.
 
-`load_cert_chain` on a live context is not atomic, and with a mismatched pair it leaves the server broken.  Here the
-listener keeps one outer context for ever; its SNI callback (RFC 6066 section 3) hands each new handshake to the newest
-inner contexts.  A reload reads every file into new contexts and proves each pair by a handshake in memory; only when all
-of them are good do they take the place of the old ones, all at once.
+`load_cert_chain` is not atomic on a context in use: if key and certificate do not match, the server can no longer
+complete handshakes. Therefore the listener keeps one outer context permanently, and its SNI callback (RFC 6066 section
+3) switches each new handshake to an inner context. A reload loads all files into new inner contexts and tests each one
+with a handshake in memory. Only if all tests succeed do the new contexts replace the old ones, all at the same time.
 
-What a reload does not do: it does not end connections, and a session that a client resumes skips the new certificate
-(RFC 8446 section 2.2).  ``resumption=False`` issues no sessions, for servers on which a reload must mean that the old
-certificate is never relied upon again; that needs TLS 1.3.
+A reload does not close connections, and a resumed session skips the new certificate (RFC 8446 section 2.2). Servers on
+which the old certificate must not be used after a reload can disable sessions with ``resumption=False``, which requires
+TLS 1.3.
 """
 
 import asyncio
@@ -19,19 +19,19 @@ from pathlib import Path
 
 from cryptography import x509
 
-#: Seconds between two looks at the files.
+#: Interval between checks for changed files, in seconds.
 INTERVAL = 5.0
-#: Flights of a handshake in memory: two are enough for either version.
+#: Maximum number of flights in the in-memory test handshake; TLS 1.2 and TLS 1.3 both need two.
 _FLIGHTS = 4
 
 
 class ReloadError(Exception):
-    """The files cannot be used; the message says which, what was expected and what came.  The old ones go on serving."""
+    """A file cannot be used; the message names it, what was expected and what was found. The old files stay in use."""
 
 
 @dataclass(frozen=True, slots=True)
 class CertificateFiles:
-    """A certificate chain and its private key (PEM); *key* is *chain* where one file holds both."""
+    """Certificate chain and private key (PEM); *key* equals *chain* if one file contains both."""
 
     chain: Path
     key: Path
@@ -39,13 +39,13 @@ class CertificateFiles:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate in use."""
+    """Properties of a certificate in use."""
 
-    #: DNS names, lower case; some with a wildcard.
+    #: DNS names in lower case, including wildcard names.
     names: tuple[str, ...]
-    #: Lower-case hexadecimal.
+    #: Serial number in lower-case hexadecimal.
     serial: str
-    #: Seconds since the epoch.
+    #: Start of the validity period, in seconds since the epoch.
     not_before: float
     not_after: float
 
@@ -57,7 +57,7 @@ class _Inner:
 
 
 class ReloadingContext:
-    """The context for a listener, and what reloads it.
+    """TLS context for a listener, with methods that reload its certificate files.
 
     With aiohttp::
 
@@ -65,8 +65,7 @@ class ReloadingContext:
 
         async def watch(app):
             task = asyncio.create_task(certificates.watch())
-
-    Yield:
+            yield  # the application runs
             task.cancel()
 
         app.cleanup_ctx.append(watch)
@@ -81,13 +80,14 @@ class ReloadingContext:
         alpn: Sequence[str] = ("http/1.1",),
         resumption: bool = True,
     ) -> None:
-        """Load everything for the first time.
+        """Load all files for the first time.
 
         Args:
-            files: certificates; the first one serves clients that ask for no name, or for an unknown one.
-            client_ca: roots (PEM); when given, clients must show a certificate that leads to one of them.
-            alpn: protocols, the preferred one first (RFC 7301).
-            resumption: whether clients may resume sessions across reloads.
+            files: certificates; the first one is used for clients that send no server name or an unknown one.
+            client_ca: root certificates (PEM). If given, each client must present a certificate issued under one of
+                them.
+            alpn: protocols in order of preference (RFC 7301).
+            resumption: whether clients may resume sessions, including those from before a reload.
 
         Raises:
             ReloadError: a file cannot be used.
@@ -110,14 +110,14 @@ class ReloadingContext:
         return tuple(inner.certificate for inner in self._inner)
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """Call *callback* after each reload."""
+        """Register *callback*, which is called after each successful reload."""
         self._callbacks.append(callback)
 
     def reload(self) -> None:
-        """Read all files again; every handshake that begins from now on uses them.
+        """Reload all files; new handshakes then use them.
 
         Raises:
-            ReloadError: one of them cannot be used; nothing was changed.
+            ReloadError: a file cannot be used; the old files stay in use.
         """
         stamps = self._stat()
         self._inner = self._read()
@@ -126,19 +126,19 @@ class ReloadingContext:
             callback()
 
     def changed(self) -> bool:
-        """Return whether a file differs from what was loaded, by time and size."""
+        """Return whether the modification time or size of any file has changed since it was loaded."""
         return self._stat() != self._stamps
 
     async def watch(self, interval: float = INTERVAL, on_error: Callable[[ReloadError], None] = lambda _: None) -> None:
-        """Reload whenever a file changed, until cancelled.
+        """Reload whenever a file has changed, until the task is cancelled.
 
         Args:
-            interval: seconds between two looks.
-            on_error: hears why a reload was refused, once for each state of the files.
+            interval: time between checks in seconds.
+            on_error: called with the reason of a failed reload, once for each changed version of the files.
         """
         refused: object = None
         while True:
-            await asyncio.sleep(interval)  # between two looks
+            await asyncio.sleep(interval)  # check interval
             stamps = self._stat()
             if stamps in (self._stamps, refused):
                 continue
@@ -148,13 +148,13 @@ class ReloadingContext:
                 refused = stamps
                 on_error(error)
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- internal -----------------------------------------------------------------------------------------------------
 
     def _switch(self, connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext) -> None:
         connection.context = self._for(name).context
 
     def _for(self, name: str | None) -> _Inner:
-        """Return the certificate for *name*: an exact match first, then a wildcard's (RFC 6125 section 6.4.3)."""
+        """Return the context for *name*: by exact match, by wildcard (RFC 6125 section 6.4.3), or the first one."""
         if name and len(self._inner) > 1:
             wanted = name.lower()
             for candidate in (wanted, "*." + wanted.partition(".")[2]):
@@ -174,7 +174,7 @@ class ReloadingContext:
         context = self._empty()
         try:
             context.load_cert_chain(files.chain, files.key, password=_no_passphrase)
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        except (OSError, ValueError) as error:  # ssl.SSLError is a subclass of OSError
             reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
             raise ReloadError(
                 f"{files.chain} and {files.key}: expected a chain and its key in PEM, got: {reason}"
@@ -203,7 +203,7 @@ class ReloadingContext:
         if not self._resumption:
             context.num_tickets = 0
         if self._client_ca is not None:
-            # Switching contexts does not change this: the outer one needs it, too.
+            # Switching to an inner context does not change the verification mode, so the outer context needs it, too.
             context.verify_mode = ssl.CERT_REQUIRED
             try:
                 context.load_verify_locations(self._client_ca)
@@ -225,7 +225,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def _shown_by(context: ssl.SSLContext, chain: Path) -> bytes:
-    """Return the certificate (DER) that a client sees, after a whole handshake in memory: key and certificate fit."""
+    """Return the server certificate (DER) after an in-memory handshake, which proves that the key matches."""
     verify, context.verify_mode = context.verify_mode, ssl.CERT_NONE
     stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE

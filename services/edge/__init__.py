@@ -1,6 +1,6 @@
-"""The edge: terminates TLS and forwards to origins over pooled mTLS connections (RFC 9110, RFC 9112).
+"""Edge server: terminates TLS and forwards requests to origins over pooled mTLS connections (RFC 9110, RFC 9112).
 
-HTTP/2, HTTP/1.1, HTTP/1.0 and WebSocket in front, HTTP/1.1 behind; no cache.
+Clients may use HTTP/2, HTTP/1.1, HTTP/1.0 and WebSocket; origins are reached over HTTP/1.1. There is no cache.
 """
 
 from edge.errors import BadRequestError, EdgeError, UpstreamError

@@ -1,4 +1,4 @@
-"""``python -m edge``: TLS in front, pooled origins behind."""
+"""Command line of the edge server, ``python -m edge``."""
 
 import argparse
 import asyncio
@@ -24,13 +24,13 @@ from telemetry import Telemetry, endpoint, log
 from telemetry import add_arguments as add_telemetry_arguments
 from tlsreload import CertificateFiles, ReloadError, ReloadingContext
 
-#: Open files in addition to one for each client: connections to origins, listeners, logs.
+#: File descriptors needed besides one per client: origin connections, listeners and logs.
 OTHER_FILES = 1024
-#: Protocols that clients are offered, the preferred one first.
+#: ALPN protocols offered to clients, in order of preference.
 ALPN = ("h2", "http/1.1")
-#: Share of its life that a certificate of ours must have left; below it, /health says so.
+#: Minimum remaining lifetime of a certificate, as a share of its total; below it, /health reports a failure.
 LEFT = 0.1
-#: Seconds between two looks at certificate files and at what they have left.
+#: Interval between checks of certificate files and remaining lifetimes, in seconds.
 LOOK = 5.0
 
 
@@ -43,7 +43,7 @@ def route(text: str) -> Route:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run until SIGTERM; SIGHUP reads settings and certificates again."""
+    """Run the edge until SIGTERM; SIGHUP reloads settings and certificates."""
     parser = _parser()
     args = parser.parse_args(argv)
     settings = _check(parser, args)
@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Settings:
-    """Return the settings; end with a usage error where the arguments do not fit together."""
+    """Return the settings; exit with a usage error if the arguments are inconsistent."""
     if not (args.https or args.https_fresh or args.http):
         parser.error("expected at least one of --https, --https-fresh and --http")
     if len(args.cert) != len(args.key) or (args.cert and args.acme):
@@ -116,7 +116,11 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Setting
 
 
 def _settings(args: argparse.Namespace) -> Settings:
-    """Return what file and arguments say together; raise `SettingsError`."""
+    """Return the settings from the file and the command line.
+
+    Raises:
+        SettingsError: the file cannot be read or is invalid.
+    """
     settings = load(args.settings) if args.settings else Settings()
     clients = settings.clients if args.max_clients is None else replace(settings.clients, max=args.max_clients)
     taken = {each.prefix for each in args.upstream}
@@ -126,7 +130,7 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def _allow_files(count: int) -> bool:
-    """Raise this process's limit of open files to *count* where it is lower; return False when we may not."""
+    """Raise the soft limit on open files to at least *count*; return False if that is not permitted."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if count > hard != resource.RLIM_INFINITY:
         return False
@@ -154,7 +158,7 @@ async def _run(
     proxy = Proxy(telemetry, settings, stub, client_context, challenge)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, args, proxy, static)
     async with telemetry.serving(args):
-        if args.http:  # first: the CA asks here before there is a certificate
+        if args.http:  # started first: the CA validates on this port before a certificate exists
             await _listen(proxy, args.http, "http")
         if agent is not None and not await agent.enrol():
             await proxy.close()
@@ -173,7 +177,7 @@ async def _run(
         others = [agent.beside(*each) for each in args.further_cert] if agent is not None else []
         joining = asyncio.gather(*(_join(each) for each in others))
         logger.info("serving", routes=[f"{r.prefix}={','.join(map(str, r.targets))}" for r in settings.routes])
-        # What has been made by now stays: the collector need not look at it again for every few requests.
+        # Exclude the objects created so far from garbage collection; they live as long as the process.
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
         await telemetry.until_stopped()
@@ -186,7 +190,7 @@ async def _run(
 
 
 def _reload(args: argparse.Namespace, proxy: Proxy, static: ReloadingContext | None) -> None:
-    """Read settings and certificates again; what cannot be used changes nothing, and /health says why."""
+    """Reload settings and certificates; invalid ones are ignored and reported in /health."""
     health = proxy.telemetry.health
     try:
         settings = _settings(args)
@@ -209,13 +213,13 @@ def _reload(args: argparse.Namespace, proxy: Proxy, static: ReloadingContext | N
 
 
 async def _watch(static: ReloadingContext, telemetry: Telemetry) -> None:
-    """Follow the certificate files, and say in /health how long the certificates last."""
+    """Reload certificate files when they change, and report remaining lifetimes in /health."""
     static.on_change(lambda: _tell(static, telemetry))
     _tell(static, telemetry)
     following = asyncio.create_task(static.watch(LOOK, lambda error: _certificate_refused(telemetry, error)))
     try:
         while True:
-            await asyncio.sleep(LOOK)  # between two looks
+            await asyncio.sleep(LOOK)  # poll interval
             now = telemetry.clock.time()
             if any(now > each.not_after - LEFT * (each.not_after - each.not_before) for each in static.certificates):
                 _tell(static, telemetry)
@@ -238,7 +242,7 @@ def _certificate_refused(telemetry: Telemetry, error: ReloadError) -> None:
 
 
 async def _join(agent: Agent) -> None:
-    """Get a further certificate, and keep it fresh from then on."""
+    """Obtain an additional certificate and renew it from then on."""
     if await agent.enrol():
         agent.start()
 

@@ -1,7 +1,7 @@
-"""One listening socket: asks which connections are admitted, and begins their TLS handshakes.
+"""Listening socket that applies admission control and starts the TLS handshakes of accepted connections.
 
-asyncio's own TLS server reports a connection only after its handshake has succeeded, and a failed one not at all; here
-every connection is known, and can be cut, from the moment it is accepted.
+asyncio's TLS server reports connections only after a successful handshake, and failed handshakes not at all. Here,
+every connection is counted and can be aborted from the moment it is accepted.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from typing import Any
 from edge.client import Client
 from edge.tls import TlsTransport
 
-#: Connections that the kernel queues until they are accepted.
+#: Length of the kernel's accept queue, in connections.
 BACKLOG = 1024
-#: SO_LINGER of 0 s: close with a reset.
+#: SO_LINGER value with a time-out of 0 s, which makes close() send a reset.
 _RESET = struct.pack("ii", 1, 0)
 
 
 class Acceptor:
-    """A listening socket."""
+    """Listening socket of the edge."""
 
     def __init__(
         self,
@@ -29,12 +29,12 @@ class Acceptor:
         admit: Callable[[], Client | None],
         on_failed_handshake: Callable[[str], None],
     ) -> None:
-        """Make one that does not listen yet.
+        """Create an acceptor that does not listen yet.
 
         Args:
-            context: for TLS; None for plain TCP.
-            admit: gives the client for a new connection, or None to reset it.
-            on_failed_handshake: hears why a TLS handshake failed, in one word.
+            context: TLS context; None for plain TCP.
+            admit: returns the client object for a new connection, or None to reset the connection.
+            on_failed_handshake: called with a one-word reason when a TLS handshake fails.
         """
         self._context, self._admit = context, admit
         self._on_failed_handshake = on_failed_handshake
@@ -46,10 +46,10 @@ class Acceptor:
         return f"<Acceptor {self.address[0]}:{self.address[1]} handshakes={len(self._handshakes)}>"
 
     async def listen(self, endpoint: tuple[str, int]) -> None:
-        """Accept connections on *endpoint*; `address` says where.
+        """Listen on *endpoint*; the bound address is stored in `address`.
 
         Raises:
-            OSError: the endpoint is taken, or not ours.
+            OSError: the endpoint is in use or not local.
         """
         listening = socket.create_server(endpoint, backlog=BACKLOG)
         self.address = listening.getsockname()[:2]
@@ -57,18 +57,18 @@ class Acceptor:
         self._server = await loop.create_server(self._protocol, sock=listening, backlog=BACKLOG)
 
     def close(self) -> None:
-        """Stop accepting; handshakes under way go on."""
+        """Stop accepting; handshakes in progress continue."""
         if self._server is not None:
             self._server.close()
             self._server = None
 
     def abort(self) -> None:
-        """End the handshakes under way."""
+        """Abort the handshakes in progress."""
         for handshake in tuple(self._handshakes):
             handshake.abort()
 
     def _protocol(self) -> asyncio.Protocol:
-        """Return what reads a new connection: the client itself, TLS in front of it, or nothing at all."""
+        """Return the protocol for a new connection: the client itself, TLS in front of it, or `_Reset`."""
         client = self._admit()
         if client is None:
             return _Reset()
@@ -81,9 +81,9 @@ class Acceptor:
 
 
 class _Reset(asyncio.Protocol):
-    """A connection for which there is no room."""
+    """Protocol of a connection that is reset, because there is no room for it."""
 
     def connection_made(self, transport: Any) -> None:
-        """Reset it, so that the client does not wait."""
+        """Reset the connection, so that the client does not wait."""
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         transport.abort()

@@ -1,10 +1,10 @@
-"""Which client connections are accepted when there are more than the edge serves.
+"""Admission control for client connections, used when the edge has reached its connection limit.
 
-    decide ─┬─ Admit       there is room, or there will be once these idle connections are evicted
-            ├─ Reject      accept it only to answer 503 with the reason
-            └─ Reset       reset it before it costs a handshake: many are being rejected already
+decide ─┬─ Admit       serve the connection, after evicting the given idle ones if there is no room
+        ├─ Reject      accept it only to send a 503 response with the reason
+        └─ Reset       reset it before the TLS handshake: too many connections are being rejected already
 
-No socket, no clock: the time is an argument, in seconds.
+No I/O. Time is an argument, in seconds.
 """
 
 import heapq
@@ -12,23 +12,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-#: Client connections served at one time: as idle TLS connections they take 66 MiB (measured), of the 256 that a host has.
+#: Default limit on client connections. As idle TLS connections they use 66 MiB (measured) of a host's 256 MiB.
 MAX_CLIENTS = 2048
-#: Connections at one time that only exist to be answered 503.
+#: Maximum number of concurrent connections that are accepted only to send a 503 response.
 MAX_REJECTED = 64
-#: Seconds without a request after which a connection may be evicted, also before its first request, when its TLS handshake
-#: may be unfinished: four round trips of a quarter of a second.
+#: Minimum time without a request, in seconds, before a connection may be evicted. It also protects new connections
+#: whose TLS handshake is unfinished: 1 s allows four round trips of 250 ms.
 QUIET = 1.0
-#: Connections evicted at one time, and the seconds between two searches that found too few: each looks at all.
+#: Maximum number of connections evicted at a time, and the minimum interval in seconds after a search that found none,
+#: because a search visits every connection.
 EVICTED_AT_ONCE, SEARCH_EVERY = 32, 0.1
 
 
 class Candidate(Protocol):
-    """A connection that may be evicted for another."""
+    """Connection that may be evicted in favour of a new one."""
 
     @property
     def quiet_since(self) -> float | None:
-        """When its last request ended, or it was accepted; None while a request is under way."""
+        """End of the last request, or time of acceptance, in seconds; None while a request is in flight."""
 
 
 C = TypeVar("C", bound=Candidate)
@@ -36,26 +37,26 @@ C = TypeVar("C", bound=Candidate)
 
 @dataclass(frozen=True, slots=True)
 class Admit(Generic[C]):
-    """Serve it, and evict these idle connections for it, the longest quiet first."""
+    """Serve the connection after evicting these idle ones, which are sorted by idle time, longest first."""
 
     evict: tuple[C, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Answer 503 with the reason, and close."""
+    """Send a 503 response with the reason, and close."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Reset it at once."""
+    """Reset the connection immediately."""
 
 
 class Admission:
-    """How many client connections are served, and how many are being rejected."""
+    """Connection counters and limits: clients being served, and clients being rejected."""
 
     def __init__(self, limit: int = MAX_CLIENTS, max_rejected: int = MAX_REJECTED) -> None:
-        """Serve at most *limit* connections at one time."""
+        """Create an admission control that serves at most *limit* connections and rejects *max_rejected* at a time."""
         self.limit, self._max_rejected = limit, max_rejected
         self.served = self.rejected = 0
         self._search_from = float("-inf")
@@ -64,7 +65,7 @@ class Admission:
         return f"<Admission served={self.served} of {self.limit} rejected={self.rejected}>"
 
     def decide(self, candidates: Iterable[C], now: float) -> Admit[C] | Reject | Reset:
-        """Decide about a new connection, and count it; *candidates* are looked at only when there is no room."""
+        """Decide on a new connection and count it; *candidates* is iterated only if the limit is reached."""
         if self.served < self.limit:
             self.served += 1
             return Admit()
@@ -83,7 +84,7 @@ class Admission:
         return Reset()
 
     def left(self, *, rejected: bool) -> None:
-        """A connection that was accepted has ended."""
+        """Record that an accepted connection has ended."""
         if rejected:
             self.rejected -= 1
         else:

@@ -1,7 +1,7 @@
-"""Where the body of a message ends (RFC 9112 sections 6 and 7): by length, in chunks, or with the connection.
+"""Incremental decoders for message bodies (RFC 9112 sections 6 and 7): Content-Length, chunked, or until close.
 
-A body takes bytes as they come and returns the payload among them; `done` says that the message is whole, and `rest`
-holds what came after it.
+`feed` accepts bytes as they arrive and returns the payload in them. `done` is true when the body is complete; `rest`
+then holds the bytes after it.
 """
 
 import re
@@ -9,28 +9,32 @@ from typing import Protocol
 
 from edge.heads import Framing
 
-#: Bytes of a chunk's size line and of all trailers: what other servers accept, and no room for more.
+#: Maximum length of a chunk-size line and of all trailers together, in bytes; common servers have similar limits.
 MAX_SIZE_LINE, MAX_TRAILERS = 1024, 8192
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[\t ]*(?:;[\t -~\x80-\xff]*)?")
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
 
 
 class BodyError(ValueError):
-    """The bytes are no body of the announced framing."""
+    """The body does not match the framing that its head announced."""
 
 
 class Body(Protocol):
-    """The body of one message."""
+    """Decoder for the body of one message."""
 
     done: bool
     rest: bytes
 
     def feed(self, data: bytes) -> bytes:
-        """Return the payload in *data*; raise `BodyError` where it is malformed."""
+        """Return the decoded payload in *data*.
+
+        Raises:
+            BodyError: *data* is malformed.
+        """
 
 
 class LengthBody:
-    """A body of a given number of bytes."""
+    """Decoder for a body with Content-Length."""
 
     __slots__ = ("_left", "done", "rest")
 
@@ -38,7 +42,7 @@ class LengthBody:
         self._left, self.done, self.rest = length, length == 0, b""
 
     def feed(self, data: bytes) -> bytes:
-        """Return the payload in *data*."""
+        """Return the part of *data* that belongs to the body."""
         if len(data) >= self._left:
             data, self.rest = data[: self._left], data[self._left :]
             self.done = True
@@ -47,20 +51,24 @@ class LengthBody:
 
 
 class ChunkedBody:
-    """A body in chunks; trailers are checked and dropped, since a field after the body could contradict the head."""
+    """Decoder for a chunked body; trailers are validated and discarded, since they could contradict the head."""
 
     __slots__ = ("_buffer", "_left", "_trailers", "done", "rest")
 
     def __init__(self) -> None:
         self.done, self.rest = False, b""
         self._buffer = b""
-        #: Bytes that are missing of the chunk under way, its CRLF included; 0 between chunks.
+        #: Bytes missing from the current chunk, including its CRLF; 0 between chunks.
         self._left = 0
-        #: Bytes of trailers so far; None before the last chunk.
+        #: Size of the trailers received so far, in bytes; None before the last chunk.
         self._trailers: int | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """Return the payload in *data*; raise `BodyError` for a malformed chunk."""
+        """Return the decoded payload in *data*.
+
+        Raises:
+            BodyError: a chunk or trailer is malformed.
+        """
         if self._buffer:
             data, self._buffer = self._buffer + data, b""
         payload: list[bytes] = []
@@ -85,12 +93,12 @@ class ChunkedBody:
         return b"".join(payload)
 
     def _chunk(self, data: bytes, at: int, payload: list[bytes]) -> int:
-        """Take what *data* has of the chunk under way; return where the next thing begins."""
+        """Append the current chunk's bytes in *data* to *payload*; return the index of the first unused byte."""
         taken = data[at : at + self._left]
         self._left -= len(taken)
         if self._left >= 2:
             payload.append(taken)
-        else:  # its CRLF has begun
+        else:  # part of the CRLF after the chunk has arrived
             ending = min(2 - self._left, len(taken))
             content, crlf = taken[: len(taken) - ending], taken[len(taken) - ending :]
             if crlf != b"\r\n"[2 - self._left - ending : 2 - self._left]:
@@ -99,7 +107,7 @@ class ChunkedBody:
         return at + len(taken)
 
     def _keep(self, beginning: bytes) -> None:
-        """Remember the beginning of a line, unless no line can begin so."""
+        """Buffer an incomplete line; reject it if it is already too long or malformed."""
         limit = MAX_SIZE_LINE if self._trailers is None else MAX_TRAILERS
         if (
             len(beginning) > limit
@@ -135,7 +143,7 @@ class ChunkedBody:
 
 
 class UntilClose:
-    """A response that ends with its connection; `done` never becomes true here."""
+    """Decoder for a response body that ends when the connection closes; `done` is always false."""
 
     __slots__ = ("done", "rest")
 
@@ -143,17 +151,17 @@ class UntilClose:
         self.done, self.rest = False, b""
 
     def feed(self, data: bytes) -> bytes:
-        """Return *data*."""
+        """Return *data* unchanged."""
         return data
 
 
 def request_body(framing: Framing) -> Body:
-    """Return the body of a request: without a framing there is none."""
+    """Return the decoder for a request body; without Content-Length or chunked encoding, the body is empty."""
     return ChunkedBody() if framing.chunked else LengthBody(framing.length or 0)
 
 
 def response_body(framing: Framing) -> Body:
-    """Return the body of a response that may have one: without a framing it ends with the connection."""
+    """Return the decoder for a response body; without Content-Length or chunked encoding, it ends at close."""
     if framing.chunked:
         return ChunkedBody()
     return UntilClose() if framing.length is None else LengthBody(framing.length)

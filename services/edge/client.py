@@ -1,7 +1,7 @@
-"""One client connection: reads requests, one after the other, and has each one served (RFC 9112).
+"""Client connection for HTTP/1.x: parses requests one after the other and has each one served (RFC 9112).
 
-The next request is read when the response to the one before has been sent: pipelined requests wait as bytes, so that
-nothing can overtake a response.  A client that sends more than is buffered is not read from.
+The next request is parsed only after the response to the current one has been sent, so pipelined requests stay in the
+buffer and responses keep their order. When the buffer is full, the edge stops reading from the client.
 """
 
 import asyncio
@@ -21,41 +21,41 @@ from edge.remembered import Remembered
 from edge.timeouts import Timeouts
 from edge.upstream import HIGH_WATER
 
-#: Bytes of later requests that are buffered while one is served.
+#: Maximum size of pipelined requests that are buffered while another request is served, in bytes.
 READ_AHEAD = 64 * 1024
 _NEVER = float("inf")
 _NAME = re.compile(r"[A-Za-z0-9.*_-]{1,253}")
 
-#: Heads of requests, which are much the same from one to the next.
+#: Cached parser for request heads, since clients repeat the same head often.
 read_head: Remembered[RequestHead] = Remembered(request_head)
 
 
 class State(Enum):
-    """Where a client connection is.
+    """State of a client connection.
 
     NEW ─▶ HEAD ─▶ BODY ─▶ SERVED ─▶ IDLE ─▶ HEAD …      a request without a body skips BODY
-    any ─▶ CLOSING ─▶ (gone)                             what is left to send is sent first
+    any ─▶ CLOSING ─▶ (closed)                           buffered output is sent first
     BODY, SERVED ─▶ TUNNEL                               another protocol (RFC 9110 section 7.8)
     """
 
-    #: No byte has come yet.
+    #: No byte has been received yet.
     NEW = "new"
-    #: A head has begun.
+    #: Part of a request head has been received.
     HEAD = "head"
-    #: The body of the request is being received; its response may have begun.
+    #: The request body is being received; the response may already have begun.
     BODY = "body"
-    #: The request is whole, its response is not.
+    #: The request has been received completely; its response is not complete yet.
     SERVED = "served"
-    #: Between two requests.
+    #: Waiting for the next request.
     IDLE = "idle"
-    #: Bytes are passed on as they come.
+    #: The connection has switched protocols, and bytes are forwarded unchanged.
     TUNNEL = "tunnel"
-    #: Nothing that comes is read any more.
+    #: Further input is discarded.
     CLOSING = "closing"
 
 
 class Work(Protocol):
-    """The request that is being served, as far as its client has to know it."""
+    """Request that is being served, as seen by its client connection."""
 
     began: float
     status: int
@@ -63,137 +63,137 @@ class Work(Protocol):
     head_only: bool
 
     def start(self) -> None:
-        """Forward the request; `Client.finished` or `Client.failed` ends it, perhaps before this returns."""
+        """Forward the request; `Client.finished` or `Client.failed` ends it, possibly before this method returns."""
 
     def receive_body(self, payload: bytes) -> None:
-        """Take some of the body."""
+        """Process part of the request body."""
 
     def receive_end(self) -> None:
-        """The body is whole."""
+        """Process the end of the request body."""
 
     def tunnel_data(self, data: bytes) -> None:
-        """Take bytes of the protocol that both sides switched to."""
+        """Forward bytes of the protocol that both sides have switched to."""
 
     def client_writable(self, *, writable: bool) -> None:
-        """The client takes more of the response, or takes no more for now."""
+        """Resume or pause the response, depending on whether the client's send buffer has room."""
 
     def abandon(self) -> None:
-        """Forget the request: the client is gone, or will never send the rest."""
+        """Cancel the request, because the client has disconnected or its request cannot be completed."""
 
 
 class Peer(Protocol):
-    """A client connection, whatever version of HTTP it speaks."""
+    """Client connection of any HTTP version."""
 
     address: str
     tls: bool
-    #: Whether it was accepted only to be told that the edge is full.
+    #: Whether the connection was accepted only to send a 503 response, because the edge is full.
     rejected: bool
-    #: Whether its X-Forwarded-For is not believed.
+    #: Whether the client's X-Forwarded-For is discarded.
     distrusted: bool
-    #: Fields that every response gets.
+    #: Header fields that are added to every response.
     more: bytes
     transport: Any
-    #: When `expire` is to be called: `time.monotonic`.
+    #: Time at which `expire` must be called, on the `time.monotonic` clock.
     deadline: float
 
     @property
     def quiet_since(self) -> float | None:
-        """Since when no request is under way; None while one is, and of a connection that is being closed."""
+        """Start of the time without a request, on the monotonic clock; None during a request or while closing."""
 
     def refuse(self, error: EdgeError) -> None:
-        """Say why, and close."""
+        """Send an error response and close the connection."""
 
     def drain(self) -> None:
-        """Close now when nothing is under way, else after the response."""
+        """Close an idle connection immediately, and a busy one after its response."""
 
     def evict(self) -> None:
-        """Close although more requests may come: another client needs the place."""
+        """Close an idle keep-alive connection to make room for another client."""
 
     def expire(self, now: float) -> None:
-        """Act on `deadline`, which is over."""
+        """Handle the time-out that occurred at `deadline`."""
 
     def abort(self) -> None:
-        """Cut the connection."""
+        """Cut the connection without sending buffered data."""
 
 
 class Service(Protocol):
-    """What serves the requests of clients."""
+    """Interface of the object that serves client requests (`Proxy`)."""
 
     timeouts: Timeouts
 
     def handle(self, client: Responder, head: RequestHead) -> Work | None:
-        """Return what serves a request, not yet started; None when it was answered at once (`Client.respond`).
+        """Return an unstarted `Work` for a request, or None if the service has already responded itself.
 
         Raises:
-            EdgeError: it is not served.
+            EdgeError: the request is rejected.
         """
 
     def connected(self, client: Peer) -> None:
-        """A client is connected, TLS included."""
+        """Register a client connection whose TLS handshake, if any, is complete."""
 
     def disconnected(self, client: Peer) -> None:
-        """A client is gone."""
+        """Unregister a client whose connection has ended."""
 
     def http2(self, client: "Client") -> asyncio.Protocol:
-        """Return what takes over from a client that has chosen HTTP/2."""
+        """Return the protocol that replaces *client* after ALPN has selected HTTP/2."""
 
     def done(self, client: Responder, work: Work | None, status: int | str) -> None:
-        """A request ended with this status, or with a word for what cut it short."""
+        """Record a finished request with its status code, or with a word such as ``aborted`` if it was cut short."""
 
     def keep_alive_limit(self) -> float | None:
-        """Return the seconds of silence after which the client is closed to the millisecond, where a fault says so."""
+        """Return the idle time-out in seconds that the fault `short_keep_alive` sets; None while the fault is off."""
 
 
 class Handshake(Protocol):
-    """A TLS handshake under way."""
+    """TLS handshake in progress."""
 
     def fail(self, reason: str) -> None:
-        """End it, for this reason."""
+        """End the handshake and report *reason* as the cause."""
 
     def abort(self) -> None:
-        """Cut the connection."""
+        """Cut the connection without a TLS alert."""
 
 
 class Client(asyncio.Protocol):
-    """A client connection."""
+    """Client connection that speaks HTTP/1.x."""
 
     def __init__(self, service: Service, *, scheme: str, pooled: bool, rejected: bool = False) -> None:
         self.service, self.scheme, self.pooled = service, scheme, pooled
-        #: The listener's name in metrics.
+        #: Value of the ``listener`` label in metrics.
         self.listener = scheme if pooled else f"{scheme}-fresh"
         self.tls = scheme == "https"
         self.distrusted = False
-        #: Fields that every response gets.
+        #: Header fields that are added to every response.
         self.more = b""
-        #: Whether it was accepted only to be told that the edge is full.
+        #: Whether the connection was accepted only to send a 503 response, because the edge is full.
         self.rejected = rejected
         self.state = State.NEW
-        #: Whether the connection ends after the present response.
+        #: Whether the connection is closed after the current response.
         self.close_after = False
-        #: Whether the client takes data more slowly than it is offered.
+        #: Whether the transport's write buffer is full, because the client reads slowly.
         self.paused = False
         self.transport: Any = None
         self.address = ""
-        #: Completes `RequestHead.forward`: the client's address, and what its connection is like.
+        #: Header lines that complete `RequestHead.forward`: the client's address and connection parameters.
         self.suffix = b""
-        #: The TLS handshake under way.
+        #: The TLS handshake in progress; None without TLS and after the handshake.
         self.handshake: Handshake | None = None
         self.deadline = time.monotonic() + service.timeouts.handshake
-        #: When the last request ended, or the connection began.
+        #: End of the last request, or start of the connection, on the monotonic clock.
         self._since = time.monotonic()
         self._buffer = b""
         self._reading = True
         self._advancing = False
         self._body: Body | None = None
-        #: Bytes of the body's rate window, and when it began.
+        #: Body bytes received in the current rate window, and the start of that window.
         self._window_bytes, self._window = 0, 0.0
         self._heard = 0.0
         self._work: Work | None = None
         self._expects = self._chunked = False
-        #: Whether the client speaks HTTP/1.1, and not 1.0.
+        #: Whether the client speaks HTTP/1.1 rather than 1.0.
         self._modern = True
         self._unsent = 0
-        #: Ends the silence where `Service.keep_alive_limit` wants it exact.
+        #: Timer for the exact idle time-out that `Service.keep_alive_limit` sets.
         self._closer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -201,13 +201,14 @@ class Client(asyncio.Protocol):
 
     @property
     def quiet_since(self) -> float | None:
-        """Since when nothing of a request is under way; None while one is, and of a connection that is being closed.
+        """Start of the time without a request, on the monotonic clock; None during a request or while closing.
 
-        Bytes of a TLS handshake are no request: a client that sends them one at a time keeps no place from others.
+        Bytes of an incomplete TLS handshake do not count as a request, so sending them slowly does not prevent
+        eviction.
         """
         return self._since if self.state in {State.NEW, State.IDLE} and not self.rejected else None
 
-    # --- asyncio ----------------------------------------------------------------------------------------------------
+    # --- asyncio ------------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport, self.handshake = transport, None
@@ -219,7 +220,7 @@ class Client(asyncio.Protocol):
         if self.rejected:
             self.refuse(EdgeError(503, "as many clients are connected as this edge serves"))
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's shape
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - signature of asyncio.Protocol
         self.transport = None
         self.state = State.CLOSING
         self._cancel_closer()
@@ -261,16 +262,16 @@ class Client(asyncio.Protocol):
             self._work.client_writable(writable=True)
 
     def negotiated(self, protocol: str | None) -> asyncio.Protocol:
-        """Return what reads the connection, now that TLS has chosen a protocol (RFC 7301): this, or HTTP/2."""
+        """Return the protocol that reads the connection after ALPN (RFC 7301): this object, or one for HTTP/2."""
         return self.service.http2(self) if protocol == "h2" else self
 
-    # --- for the service and the exchange ---------------------------------------------------------------------------
+    # --- called by the service and the exchange -----------------------------------------------------------------------
 
     def begin_response(self, head: ResponseHead, fields: bytes, payload: bytes, *, bodiless: bool, whole: bool) -> None:
-        """Send a head, with further *fields*, and *payload* of the body in one write; *whole*: that is all of it."""
+        """Send the head, additional *fields* and the first *payload* in one write; *whole* completes the response."""
         length = head.framing.length
         if self.state is State.BODY:
-            self.close_after = True  # what is left of the request will not be read
+            self.close_after = True  # the rest of the request is not read
         parts = [head.forward, fields, self.more]
         if length is not None:
             parts.append(b"content-length: %d\r\n" % length)
@@ -291,12 +292,12 @@ class Client(asyncio.Protocol):
         self._write(b"".join(parts), last=whole)
 
     def interim(self, head: ResponseHead) -> None:
-        """Send an interim response; HTTP/1.0 has none."""
+        """Send an interim response, except to HTTP/1.0 clients, for which none is defined."""
         if self._modern:
             self._write(head.forward + b"\r\n")
 
     def body(self, payload: bytes) -> None:
-        """Send more of the body; does nothing when the client is gone."""
+        """Send part of the response body; does nothing after the client has disconnected."""
         self._write(b"%x\r\n%b\r\n" % (len(payload), payload) if self._chunked else payload)
 
     def _write(self, data: bytes, *, last: bool = False) -> None:
@@ -308,24 +309,24 @@ class Client(asyncio.Protocol):
             self.transport.write(data)
 
     def unsent(self) -> int:
-        """Return the bytes that wait for the client to take them."""
+        """Return the size of the transport's write buffer in bytes."""
         return 0 if self.transport is None else int(self.transport.get_write_buffer_size())
 
     def pause_reading(self) -> None:
-        """Read no more for now."""
+        """Stop reading from the client."""
         if self._reading and self.transport is not None:
             self._reading = False
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Resume reading from the client."""
         if not self._reading and self.transport is not None:
             self._reading = True
             self._heard = time.monotonic()
             self.transport.resume_reading()
 
     def finished(self, *, cut: bool) -> None:
-        """The response is whole, or was *cut* off: then it must not look whole, and the connection is aborted."""
+        """End the response; if it was *cut* short, abort the connection so that the client notices the truncation."""
         work, self._work = self._work, None
         if work is not None:
             self.service.done(self, work, "truncated" if cut else work.status)
@@ -339,17 +340,17 @@ class Client(asyncio.Protocol):
             self._next()
 
     def failed(self, error: EdgeError) -> None:
-        """Answer the present request with an error."""
+        """Send an error response to the current request."""
         work, self._work = self._work, None
         head_only = work is not None and work.head_only
         if self.state is State.BODY:
-            self.close_after = True  # what is left of the body will not be read
+            self.close_after = True  # the rest of the body is not read
         self.respond(error.status, error.body(), b"application/json", head_only=head_only)
         self.service.done(self, work, error.status)
         self._next()
 
     def respond(self, status: int, body: bytes, kind: bytes, *, more: bytes = b"", head_only: bool = False) -> None:
-        """Send a response of the edge's own."""
+        """Send a response that the edge itself generates."""
         if status == 503:
             more += b"retry-after: 1\r\n"
         if self.close_after:
@@ -362,7 +363,7 @@ class Client(asyncio.Protocol):
         self._write(head if head_only else head + body)
 
     def switch(self, head: ResponseHead, data: bytes) -> None:
-        """Send 101 and *data*, and pass every further byte on as it is."""
+        """Send a 101 response and *data*, then forward all further bytes unchanged."""
         self._write(b"%bconnection: upgrade\r\nupgrade: %b\r\n\r\n%b" % (head.forward, head.upgrade, data))
         self.state, self.close_after, self.deadline = State.TUNNEL, True, _NEVER
         rest, self._buffer = self._buffer, b""
@@ -370,15 +371,15 @@ class Client(asyncio.Protocol):
             self._work.tunnel_data(rest)
         self.resume_reading()
 
-    # --- for the proxy ----------------------------------------------------------------------------------------------
+    # --- called by the proxy ------------------------------------------------------------------------------------------
 
     def never_connected(self) -> None:
-        """The connection ended before its TLS handshake did."""
+        """Unregister the client, because the connection ended before its TLS handshake was complete."""
         self.state, self.handshake, self.deadline = State.CLOSING, None, _NEVER
         self.service.disconnected(self)
 
     def evict(self) -> None:
-        """Close although more requests may come: another client needs the place."""
+        """Close an idle keep-alive connection to make room for another client."""
         self.state = State.CLOSING
         if self.transport is None:
             if self.handshake is not None:
@@ -388,27 +389,27 @@ class Client(asyncio.Protocol):
         asyncio.get_running_loop().call_later(self.service.timeouts.linger, self.abort)
 
     def abort(self) -> None:
-        """Cut the connection."""
+        """Cut the connection without sending buffered data."""
         if self.transport is not None:
             self.transport.abort()
         elif self.handshake is not None:
             self.handshake.abort()
 
     def drain(self) -> None:
-        """Close now when nothing is under way, else after the response."""
+        """Close an idle connection immediately, and a busy one after its response."""
         self.close_after = True
         if self.state in {State.NEW, State.IDLE} and self.transport is not None:
             self._close()
 
     def expire(self, now: float) -> None:
-        """Act on `deadline`, which is over."""
+        """Handle the time-out that occurred at `deadline`."""
         limits = self.service.timeouts
         if self.transport is None:
             if self.handshake is not None:
                 self.handshake.fail("timeout")
             return
         if self.state is State.NEW:
-            self._close()  # without a word: a browser that connects ahead would take it for the answer to its first request
+            self._close()  # no 408: a preconnecting browser would match it to its first request
         elif self.state is State.IDLE:
             if self._drains(now, limits.send):
                 return
@@ -421,7 +422,7 @@ class Client(asyncio.Protocol):
             self.abort()
 
     def _drains(self, now: float, patience: float) -> bool:
-        """Whether the client has taken some of what waits for it since the last look; then look again later."""
+        """Return whether the client has read some output since the last check; if so, extend the deadline."""
         before, self._unsent = self._unsent, self.unsent()
         if self._unsent and (not before or self._unsent < before):
             self.deadline = now + patience
@@ -430,7 +431,7 @@ class Client(asyncio.Protocol):
 
     def _check_body(self, now: float) -> None:
         limits = self.service.timeouts
-        if not self._reading:  # the origin is the slow side
+        if not self._reading:  # the origin is slow, not the client
             self._window, self._window_bytes, self._heard = now, 0, now
         elif now - self._heard >= limits.body:
             self.refuse(BadRequestError(408, f"no whole request body: nothing came for {limits.body:g} s"))
@@ -443,11 +444,11 @@ class Client(asyncio.Protocol):
             self._window, self._window_bytes = now, 0
         self.deadline = min(self._heard + limits.body, self._window + limits.rate_window)
 
-    # --- requests, one after the other ------------------------------------------------------------------------------
+    # --- request parsing ----------------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        """Read what the buffer has, as far as it may be read now."""
-        if self._advancing:  # a response came at once, from within the loop below
+        """Parse as much of the buffer as the current state allows."""
+        if self._advancing:  # re-entrant call: the response was sent from within the loop below
             return
         self._advancing = True
         try:
@@ -461,11 +462,11 @@ class Client(asyncio.Protocol):
             self._advancing = False
 
     def _take_head(self) -> bool:
-        """Read a head and have its request served; False where more bytes are needed."""
+        """Parse a request head and start serving the request; return False if the head is incomplete."""
         buffer = self._buffer
         end = buffer.find(b"\r\n\r\n") + 4
         if buffer[:1] == b"\r":
-            while buffer.startswith(b"\r\n"):  # empty lines before a request (RFC 9112 section 2.2)
+            while buffer.startswith(b"\r\n"):  # ignore empty lines before a request (RFC 9112 section 2.2)
                 buffer = buffer[2:]
             self._buffer = buffer
             end = buffer.find(b"\r\n\r\n") + 4
@@ -503,7 +504,7 @@ class Client(asyncio.Protocol):
         return True
 
     def _take_body(self) -> bool:
-        """Pass the buffered part of the body on."""
+        """Forward the buffered part of the request body."""
         body = self._body
         data, self._buffer = self._buffer, b""
         if body is None:
@@ -526,11 +527,11 @@ class Client(asyncio.Protocol):
         return True
 
     def _next(self) -> None:
-        """The response has been handed over: close, or go on with the next request."""
+        """Close the connection after a response, or process the next request."""
         if self.transport is None:
             return
         if self.state is State.BODY:
-            self.close_after = True  # what is left of the body will not be read
+            self.close_after = True  # the rest of the body is not read
         if self.close_after:
             if self.state is State.BODY:
                 self._linger()
@@ -548,12 +549,12 @@ class Client(asyncio.Protocol):
             self._closer = asyncio.get_running_loop().call_later(silence, self._close_when_silent)
 
     def refuse(self, error: EdgeError) -> None:
-        """Answer with an error and close: where the next request begins is unknown."""
+        """Send an error response and close, because the start of the next request is unknown."""
         work, self._work = self._work, None
         self.close_after = True
         if work is not None:
             work.abandon()
-            if work.answered:  # a response is under way, and can only be cut
+            if work.answered:  # the response has begun, so the only remaining option is to cut it
                 self.service.done(self, work, "truncated")
                 self.state = State.CLOSING
                 self.abort()
@@ -566,7 +567,7 @@ class Client(asyncio.Protocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Let a client that is still sending read the answer: to close at once would reset it (RFC 9112 section 9.6)."""
+        """Delay the close, or a reset could destroy the response before the client reads it (RFC 9112 section 9.6)."""
         self.state, self._buffer = State.CLOSING, b""
         self._cancel_closer()
         if self.transport is None or self.transport.is_closing():
@@ -585,7 +586,7 @@ class Client(asyncio.Protocol):
                 self.transport.abort()
 
     def _close(self) -> None:
-        """Close once everything has been sent; `expire` cuts a client that does not take it."""
+        """Close after the buffered output is sent; `expire` aborts the connection if the client does not read it."""
         self.state = State.CLOSING
         self._cancel_closer()
         if self.transport is not None:
@@ -605,7 +606,7 @@ class Client(asyncio.Protocol):
 
 
 def describe(transport: asyncio.BaseTransport, address: str, scheme: str) -> bytes:
-    """Return what origins hear about a client: its address, and what its connection is like."""
+    """Return the header lines that tell origins the client's address and connection parameters."""
     suffix = b"%b\r\nx-forwarded-proto: %b\r\n" % (address.encode(), scheme.encode())
     tls = transport.get_extra_info("ssl_object")
     if tls is not None:
@@ -623,6 +624,6 @@ def _description(version: str | None, cipher: str, resumed: bool) -> bytes:
 
 
 def _identity(tls: ssl.SSLObject) -> bytes:
-    """Return the names in the client's certificate, as Envoy writes them: ``DNS=a.example.com;DNS=…``."""
+    """Return the names in the client's certificate in Envoy's format: ``DNS=a.example.com;DNS=…``."""
     alternatives: Any = (tls.getpeercert() or {}).get("subjectAltName", ())
     return ";".join(f"DNS={name}" for kind, name in alternatives if kind == "DNS" and _NAME.fullmatch(name)).encode()

@@ -1,8 +1,8 @@
-"""One request on its way through the edge: takes a connection, sends, streams back, gives the connection back.
+"""Exchange: forwards one request to an origin and streams the response back to the client.
 
-Driven by events alone, without a task: the client's last byte leads to the origin's first by one chain of calls where an
-idle connection is at hand.  The body of a request is buffered before a connection is taken, up to a limit, so that a
-slow sender holds none.
+It is event-driven and needs no task: if an idle connection is available, the request is sent to the origin in the same
+call chain that received its last byte from the client. Request bodies are buffered up to a limit before a connection is
+acquired, so that a slow sender does not occupy a connection.
 """
 
 import asyncio
@@ -17,104 +17,104 @@ from edge.route_pool import RoutePool
 from edge.targets import Target
 from edge.upstream import Timing, Upstream
 
-#: Bytes of a request's body that are buffered before a connection is taken, and that can be sent again.
+#: Maximum size of a request body, in bytes, that is buffered before a connection is acquired and stored for a retry.
 BODY_BUFFER = 64 * 1024
-#: Protocols that a client may switch to (RFC 9110 section 7.8); any other Upgrade is ignored, as it may be.
+#: Protocols that a client may switch to (RFC 9110 section 7.8). Any other Upgrade is ignored, as the RFC permits.
 TUNNELLED = frozenset({b"websocket"})
 _NO_TIMING = Timing()
 
 
 class Downstream(Protocol):
-    """The client's side of an exchange, whatever version of HTTP it speaks."""
+    """Client side of an exchange, for any HTTP version."""
 
-    #: Whether the client takes data more slowly than it is offered.
+    #: Whether the client's write buffer is full, because the client reads slowly.
     paused: bool
-    #: The client's address and what else an origin hears about it; completes `RequestHead.forward`.
+    #: Header lines that complete `RequestHead.forward`: the client's address and connection parameters.
     suffix: bytes
-    #: Whether origins are reached over pooled connections.
+    #: Whether the exchange uses pooled origin connections.
     pooled: bool
-    #: Whether the client's own X-Forwarded-For is not believed.
+    #: Whether the client's X-Forwarded-For is discarded.
     distrusted: bool
 
     def begin_response(self, head: ResponseHead, fields: bytes, payload: bytes, *, bodiless: bool, whole: bool) -> None:
-        """Send a head, with further *fields*, and *payload* of the body; *whole*: that is all of it."""
+        """Send the head, additional *fields* and the first *payload*; *whole* means that the response is complete."""
 
     def interim(self, head: ResponseHead) -> None:
         """Send an interim response (1xx)."""
 
     def body(self, payload: bytes) -> None:
-        """Send more of the body; does nothing when the client is gone."""
+        """Send part of the response body; does nothing after the client has disconnected."""
 
     def pause_reading(self) -> None:
-        """Read no more of the request's body for now."""
+        """Stop reading the request body."""
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Resume reading the request body."""
 
     def unsent(self) -> int:
-        """Return the bytes that wait for the client to take them."""
+        """Return the number of buffered response bytes that have not been sent yet."""
 
     def finished(self, *, cut: bool) -> None:
-        """The response is whole, or was *cut* off and must not look whole."""
+        """End the response; a response that was *cut* short must not appear complete to the client."""
 
     def failed(self, error: EdgeError) -> None:
-        """There is no response; nothing was sent yet."""
+        """Send an error response; no part of a response has been sent yet."""
 
     def switch(self, head: ResponseHead, data: bytes) -> None:
-        """Send 101 and *data*; from here on every byte of the client belongs to another protocol."""
+        """Send a 101 response and *data*; all further bytes from the client belong to the new protocol."""
 
 
 class Responder(Downstream, Protocol):
-    """A client's side of a request, as the service sees it."""
+    """Client side of a request, as the service sees it."""
 
-    #: ``http`` or ``https``.
+    #: URI scheme of the request: ``http`` or ``https``.
     scheme: str
-    #: The listener's name in metrics.
+    #: Value of the ``listener`` label in metrics.
     listener: str
     #: The client's IP address.
     address: str
 
     def respond(self, status: int, body: bytes, kind: bytes, *, more: bytes = b"", head_only: bool = False) -> None:
-        """Send a response of the edge's own."""
+        """Send a response that the edge itself generates."""
 
 
 class Exchange:
     """One request and its response."""
 
-    #: Whether a byte of the response went to the client.
+    #: Whether the response to the client has begun.
     answered = False
-    #: The status of the response; 0 before there is one.
+    #: Status code of the response; 0 before it begins.
     status = 0
-    #: Fields of the edge's own for this request.
+    #: Additional header lines that the edge sends to the origin with this request.
     extra = b""
-    #: When a connection was first asked for.
+    #: Time of the first attempt to acquire a connection, on the `time.perf_counter` clock.
     asked_at = 0.0
     _upstream: Upstream | None = None
-    #: The origin that is asked, once one is.
+    #: Origin of the current or last attempt.
     _origin: Target | None = None
     _timing = _NO_TIMING
     _failure: UpstreamError | None = None
     _avoid: frozenset[Target] = frozenset()
     _waited = _sent_at = 0.0
     _buffered = _tries = 0
-    #: Whether `_body` holds all of the body that has arrived, so that it can be sent again.
+    #: Whether `_body` holds the complete body received so far, so that a retry can send it again.
     _kept = True
     _body_sent = _delayed = _origin_paused = _reused = _ended = _tunnel = False
-    #: Bytes that waited for the client at the last look, and how many it has taken since the rate window began.
+    #: Unsent response bytes at the last check, and bytes that the client has read since the rate window began.
     _unsent = _taken = 0
 
     def __init__(self, client: Downstream, head: RequestHead, pool: RoutePool, delay: float = 0.0) -> None:
-        """Make one; *delay* holds it back for so many seconds (a fault)."""
+        """Create an exchange; *delay* is an injected delay before forwarding, in seconds."""
         self._client, self.head, self._pool, self._delay = client, head, pool, delay
         self._timeouts, self._max_body = pool.timeouts, pool.route.max_body
         self.head_only = head.method == b"HEAD"
         self.began = time.perf_counter()
-        #: Whether the request's body has arrived whole.
+        #: Whether the request body has been received completely.
         self.body_complete = not head.has_body
         self._body: list[bytes] = []
-        #: When the origin last got or gave something: its silence is counted from here.
+        #: Last time data was sent to or received from the origin; the response time-out starts here.
         self._progress = self.began
-        #: When the client's rate window began.
+        #: Start of the client's rate window.
         self._drained_at = self.began
 
     def __repr__(self) -> str:
@@ -126,7 +126,7 @@ class Exchange:
     # --- the request, from the client -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Forward the request to an origin, at once or when enough of the body has arrived."""
+        """Acquire a connection, either now or once enough of the request body is buffered."""
         if self._delay:
             delay, self._delay = self._delay, 0.0
             asyncio.get_running_loop().call_later(delay, self.start)
@@ -139,7 +139,7 @@ class Exchange:
             self._acquire()
 
     def receive_body(self, payload: bytes) -> None:
-        """Take some of the body; pauses the client while the origin is slower."""
+        """Forward or buffer part of the request body; pause the client if it sends faster than the origin reads."""
         if self._ended:
             return
         if self._max_body is not None and self._buffered + len(payload) > self._max_body:
@@ -159,7 +159,7 @@ class Exchange:
             self._acquire()
 
     def receive_end(self) -> None:
-        """The body is whole."""
+        """Process the end of the request body."""
         self.body_complete = True
         self._progress = time.perf_counter()
         if self._upstream is not None:
@@ -168,12 +168,12 @@ class Exchange:
             self._acquire()
 
     def tunnel_data(self, data: bytes) -> None:
-        """Pass bytes of the other protocol on to the origin."""
+        """Forward bytes of the new protocol to the origin."""
         if self._upstream is not None:
             self._upstream.write(data)
 
     def abandon(self) -> None:
-        """Forget the request: the client is gone, or will never send the rest."""
+        """Cancel the request, because the client has disconnected or its request cannot be completed."""
         if self._ended:
             return
         self._ended = True
@@ -185,7 +185,7 @@ class Exchange:
         else:
             self._pool.abandon(self)
 
-    # --- a connection -----------------------------------------------------------------------------------------------
+    # --- origin connection ------------------------------------------------------------------------------------------
 
     def _acquire(self) -> None:
         pool = self._pool
@@ -194,7 +194,7 @@ class Exchange:
         self._tries += 1
         self.asked_at = self.asked_at or time.perf_counter()
         if self._client.pooled and not self._wants_tunnel:
-            # The last try goes over a connection that nobody has used: every idle one may be dead.
+            # The last attempt uses a new connection, because all idle connections may be dead.
             fresh = self._failure is not None and self._tries > len(pool.route.targets)
             pool.acquire(self, self._avoid, fresh=fresh)
         else:
@@ -205,7 +205,7 @@ class Exchange:
         return bool(self.head.upgrade) and self.head.upgrade in TUNNELLED
 
     def connected(self, upstream: Upstream, timing: Timing, *, reused: bool) -> None:
-        """Send the request over *upstream*."""
+        """Send the request on *upstream*."""
         client, head = self._client, self.head
         self._upstream, self._timing, self._reused = upstream, timing, reused
         self._origin = upstream.target
@@ -231,7 +231,7 @@ class Exchange:
                 self._end_body(upstream)
 
     def _more_fields(self) -> bytes:
-        """Return the fields that depend on this connection."""
+        """Return the header lines that depend on the connection."""
         head, more = self.head, self.extra
         if not head.host and self._origin is not None:
             more += b"host: %b\r\n" % self._origin.authority
@@ -244,7 +244,7 @@ class Exchange:
         return more
 
     def not_connected(self, target: Target | None, error: UpstreamError) -> None:
-        """Try another origin, or give up."""
+        """Retry on another origin, or send an error response."""
         self._failure = error
         if target is None:
             self._give_up()
@@ -277,18 +277,18 @@ class Exchange:
     # --- Receiver: the response, from the origin --------------------------------------------------------------------
 
     def response_interim(self, head: ResponseHead) -> None:
-        """Pass an interim response on; 100 is the edge's own to send."""
+        """Forward an interim response, except 100 (Continue), which the edge sends itself."""
         self._progress = time.perf_counter()
         if head.status != 100:
             self._client.interim(head)
 
     @property
     def origin(self) -> str:
-        """The origin that was asked last; nothing before one is."""
+        """Name of the origin of the last attempt; empty before the first one."""
         return "" if self._origin is None else str(self._origin)
 
     def response_begins(self, head: ResponseHead, payload: bytes, *, bodiless: bool, whole: bool) -> None:
-        """Send the head on, and in the same write what came of the body."""
+        """Send the head and the first part of the body to the client in one write."""
         now = self._progress = self._drained_at = time.perf_counter()
         self.answered, self.status = True, head.status
         self._body.clear()
@@ -298,7 +298,7 @@ class Exchange:
         self._client.begin_response(head, fields, payload, bodiless=bodiless, whole=whole)
 
     def _server_timing(self, now: float) -> bytes:
-        """Where the time went before the first byte (W3C Server Timing), in milliseconds."""
+        """Return the Server-Timing field: the time spent on each step before the first byte, in milliseconds."""
         t, kind = self._timing, b"reused" if self._reused else b"fresh"
         name = b"" if self._origin is None else self._origin.name
         return (
@@ -308,12 +308,12 @@ class Exchange:
         )
 
     def response_body(self, payload: bytes) -> None:
-        """Send more of the body on."""
+        """Forward part of the response body."""
         self._progress = time.perf_counter()
         self._client.body(payload)
 
     def response_end(self, *, reusable: bool) -> None:
-        """Give the connection back; the response is whole."""
+        """Release the connection and end the response."""
         upstream, self._upstream = self._upstream, None
         self._ended = True
         if upstream is not None:
@@ -321,7 +321,7 @@ class Exchange:
         self._client.finished(cut=False)
 
     def response_lost(self, reason: str) -> None:
-        """The origin is gone: ask another one where that is safe, else tell the client."""
+        """Retry on another origin if that is safe; otherwise send an error response."""
         upstream, self._upstream = self._upstream, None
         if upstream is None:
             return
@@ -342,7 +342,8 @@ class Exchange:
             self._ended = True
             self._client.finished(cut=True)
             return
-        # A reused connection may simply have been too old; a fresh one that failed, and silence, tell about the origin.
+        # A failed reused connection may only have been idle for too long. A failed new connection, or a time-out,
+        # counts against the origin.
         stale = self._reused and failure.status != 504
         if origin is not None and not stale:
             self._avoid |= {origin}
@@ -352,14 +353,14 @@ class Exchange:
             self._give_up()
 
     def _may_repeat(self, *, began: bool, stale: bool) -> bool:
-        """Whether the request may be sent again, and there is anything to send it over that has not failed it yet."""
+        """Return whether the request may be retried and an origin or connection that has not failed it is left."""
         targets = len(self._pool.route.targets)
         if began or not self.head.idempotent or (self._body_sent and not self._kept) or self._tries > targets:
             return False
         return (stale or len(self._avoid) < targets) and self._pool.retries.spend(time.monotonic())
 
     def upstream_writable(self, *, writable: bool) -> None:
-        """The origin takes more of the body, or takes no more for now."""
+        """Resume or pause the request body, depending on whether the origin's send buffer has room."""
         self._origin_paused = not writable
         self._progress = time.perf_counter()
         if writable:
@@ -368,7 +369,7 @@ class Exchange:
             self._client.pause_reading()
 
     def client_writable(self, *, writable: bool) -> None:
-        """The client takes more of the response, or takes no more for now."""
+        """Resume or pause the response, depending on whether the client's send buffer has room."""
         if self._upstream is not None:
             if writable:
                 self._progress = time.perf_counter()
@@ -376,10 +377,10 @@ class Exchange:
             else:
                 self._upstream.pause()
 
-    # --- another protocol -------------------------------------------------------------------------------------------
+    # --- tunnel -----------------------------------------------------------------------------------------------------
 
     def switched(self, head: ResponseHead, data: bytes) -> None:
-        """The origin switched protocols: pass bytes both ways until one side ends."""
+        """Handle a 101 response: forward bytes in both directions until one side closes."""
         upstream = self._upstream
         if upstream is None:
             return
@@ -391,27 +392,27 @@ class Exchange:
         self._client.switch(head, data)
 
     def tunnelled(self, data: bytes) -> None:
-        """Pass bytes of the other protocol on to the client."""
+        """Forward bytes of the new protocol to the client."""
         self._client.body(data)
 
-    # --- time -------------------------------------------------------------------------------------------------------
+    # --- time-outs --------------------------------------------------------------------------------------------------
 
     @property
     def waits_for(self) -> Target | None:
-        """The origin of which nothing has come yet, though it has been asked."""
+        """Origin that has been sent the request and has not responded yet; None in any other state."""
         return self._origin if self._upstream is not None and not self._upstream.began else None
 
     def origin_failed(self, reason: str) -> None:
-        """The origin fails its health checks: ask another one at once, rather than wait for the time-out."""
+        """Abort an attempt whose origin fails its health checks, and retry at once instead of after the time-out."""
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abort()
             self._fail(upstream, UpstreamError(504, reason, str(self._origin), upstream.address))
 
     def tick(self, now: float) -> None:
-        """Look for an origin or a client that has been still for too long; *now* is `time.perf_counter`.
+        """Check for an origin or client that has timed out; *now* is on the `time.perf_counter` clock.
 
-        While the client is the slow side, in either direction, the origin is not to blame.
+        The origin's time-out does not run while the edge waits for the client to send or read.
         """
         upstream, pool = self._upstream, self._pool
         if upstream is None or self._tunnel:
@@ -435,12 +436,12 @@ class Exchange:
         self.origin_failed(f"no response within {self._timeouts.response:g} s")
 
     def _body_stalls(self, now: float) -> bool:
-        """Whether the client stopped in the middle of its body, and holds up a connection."""
+        """Return whether the client has stopped sending its body while it occupies an origin connection."""
         idle = now - self._progress >= self._timeouts.send_contended
         return idle and not self.body_complete and not self._origin_paused and not self.answered
 
     def _client_stalls(self, now: float, *, contended: bool) -> bool:
-        """Whether the client takes the response too slowly for what it holds up."""
+        """Return whether the client reads the response too slowly; the limit is stricter if *contended*."""
         limits, unsent = self._timeouts, self._client.unsent()
         if not self._client.paused:
             self._unsent, self._taken, self._drained_at = unsent, 0, now

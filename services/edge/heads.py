@@ -1,8 +1,8 @@
-"""Heads of requests and responses, checked and made ready to be forwarded (RFC 9110 section 7.6, RFC 9112).
+"""Parsers that validate request and response heads and prepare them for forwarding (RFC 9110 section 7.6, RFC 9112).
 
-Both functions here are pure: the same bytes always give the same head, so that a caller may remember what it got
-(`edge.remembered`).  One anchored expression checks the grammar of a whole head; only a head that fails it is looked at
-line by line, to say why.  What two readers could understand in two ways is refused.
+`request_head` and `response_head` are pure functions, so callers may cache their results (`edge.remembered`). One
+anchored regular expression validates a complete head. Only a head that fails it is parsed line by line, to find the
+reason. Ambiguous input, which another parser could interpret differently, is rejected.
 """
 
 import re
@@ -10,15 +10,16 @@ from dataclasses import dataclass
 
 from edge.errors import BadRequestError, BadResponseError
 
-#: Limits of a head: bytes, fields, bytes of the request target.  nginx, Apache and HAProxy accept about as much.
+#: Limits of a head: size in bytes, number of fields, and size of the request target in bytes. They are similar to the
+#: limits of nginx, Apache and HAProxy.
 MAX_HEAD, MAX_FIELDS, MAX_TARGET = 32 * 1024, 100, 8192
-#: Fields of one connection (RFC 9110 section 7.6.1), in addition to those that Connection itself names.
+#: Hop-by-hop fields (RFC 9110 section 7.6.1), in addition to those that the Connection field lists.
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade".split()
 )
-#: Fields that the edge writes itself, or answers itself.
+#: Fields that the edge generates or handles itself.
 OURS = frozenset({b"via", b"expect", b"forwarded", b"max-forwards"})
-#: Methods that may be sent again without harm (RFC 9110 section 9.2.2).
+#: Idempotent methods, whose requests may be retried (RFC 9110 section 9.2.2).
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 VIA = b"1.1 firstbyte-edge"
 
@@ -38,9 +39,9 @@ Fields = list[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """How the body of a message is delimited (RFC 9112 section 6)."""
+    """Framing of a message body (RFC 9112 section 6)."""
 
-    #: Bytes; None when chunked, or when the head does not say.
+    #: Content-Length in bytes; None if the body is chunked or has no declared length.
     length: int | None = None
     chunked: bool = False
 
@@ -50,67 +51,67 @@ NO_BODY = Framing(0)
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """A request that may be forwarded."""
+    """Validated request head, ready to be forwarded."""
 
     method: bytes
-    #: In origin form: path and query.
+    #: Request target in origin form: path and query.
     target: bytes
-    #: Without query, percent-decoded, without dot segments and empty segments: what routes are matched with.
+    #: Path for route matching: without query, percent-decoded, without dot segments and empty segments.
     path: str
-    #: Whether the client speaks HTTP/1.1, and not 1.0.
+    #: Whether the client speaks HTTP/1.1 rather than 1.0.
     modern: bool
     framing: Framing
-    #: Whether the client closes after the response.
+    #: Whether the connection must be closed after the response.
     close: bool
     #: Whether the client waits for 100 (Continue) before it sends the body.
     expects: bool
-    #: The protocol that the client would rather speak, in lower case, or nothing.
+    #: Protocol from the Upgrade field, in lower case; empty if there is none.
     upgrade: bytes
-    #: Host, or nothing from an HTTP/1.0 client.
+    #: Value of Host; empty if an HTTP/1.0 client sent none.
     host: bytes
-    #: Hops that are left for TRACE and OPTIONS (RFC 9110 section 7.6.2); None without a limit.
+    #: Remaining hops for TRACE and OPTIONS, from Max-Forwards (RFC 9110 section 7.6.2); None for no limit.
     hops: int | None
-    #: What goes to the origin: the start line, the end-to-end fields, and ``x-forwarded-for: `` with what the client claims.
-    #: The address of the client and an empty line complete it.
+    #: Head for the origin: start line, end-to-end fields, and ``x-forwarded-for: `` with the value that the client
+    #: sent. The caller appends the client's address and the empty line.
     forward: bytes
-    #: What the client claims in X-Forwarded-For, as it ends `forward`.
+    #: The client's X-Forwarded-For value, exactly as at the end of `forward`.
     claimed: bytes = b""
-    #: The client's X-Request-ID and the trace ID of its traceparent (W3C Trace Context), for the access log.
+    #: The client's X-Request-ID, and the trace ID from its traceparent (W3C Trace Context), for the access log.
     request_id: bytes = b""
     trace_id: bytes = b""
 
     @property
     def idempotent(self) -> bool:
-        """Whether the request may be sent twice."""
+        """Whether the method is idempotent, so that the request may be sent twice."""
         return self.method in IDEMPOTENT
 
     @property
     def has_body(self) -> bool:
-        """Whether bytes of a body follow the head."""
+        """Whether a body follows the head."""
         return self.framing.chunked or bool(self.framing.length)
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """An origin's response, ready for a client."""
+    """Validated response head, ready to be forwarded to a client."""
 
     status: int
     framing: Framing
-    #: Whether the origin keeps its connection open.
+    #: Whether the origin keeps its connection open after this response.
     keep_alive: bool
-    #: Status line and end-to-end fields, Via included; framing, Connection and the empty line are still to come.
+    #: Status line and end-to-end fields, including Via. The caller appends framing, Connection and the empty line.
     forward: bytes
-    #: Whether Date is missing; a proxy adds one (RFC 9110 section 6.6.1).
+    #: Whether the response has no Date field, so that the proxy must add one (RFC 9110 section 6.6.1).
     dateless: bool
-    #: The protocol of a 101 (Switching Protocols).
+    #: Protocol of a 101 (Switching Protocols) response; empty for any other status.
     upgrade: bytes = b""
 
 
 def request_head(head: bytes) -> RequestHead:
-    """Read a request's head, from the first byte of the method to the empty line, both included.
+    """Parse a complete request head, including the final empty line.
 
     Raises:
-        BadRequestError: with the status that fits.
+        BadRequestError: *head* is invalid; the error has the matching status code.
     """
     match = _REQUEST.fullmatch(head)
     if match is None or len(head) > MAX_HEAD:
@@ -153,10 +154,10 @@ def request_head(head: bytes) -> RequestHead:
 
 
 def response_head(head: bytes) -> ResponseHead:
-    """Read a response's head, from ``HTTP/`` to the empty line, both included.
+    """Parse a complete response head, including the final empty line.
 
     Raises:
-        BadResponseError: it is not one, or its end could be read in two ways.
+        BadResponseError: *head* is malformed, or its framing is ambiguous.
     """
     match = _RESPONSE.fullmatch(head)
     if match is None or len(head) > MAX_HEAD:
@@ -189,7 +190,7 @@ def response_head(head: bytes) -> ResponseHead:
 
 
 def why_not_a_request(head: bytes) -> BadRequestError:
-    """Return what is wrong with bytes that are not a request's head, or are only its beginning."""
+    """Return an error that explains why *head* is not a valid and complete request head."""
     line, _, rest = head.partition(b"\r\n")
     match = _REQUEST_LINE.fullmatch(line)
     if len(line) >= MAX_TARGET + 63:
@@ -208,7 +209,7 @@ def why_not_a_request(head: bytes) -> BadRequestError:
 
 
 def early_refusal(beginning: bytes) -> BadRequestError | None:
-    """Return why these bytes can never become a request's head, whatever follows; None while they can."""
+    """Return an error if no valid request head can start with these bytes; None otherwise."""
     bare = re.search(rb"(?<!\r)\n", beginning)
     if bare or not re.match(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]|\r?\Z", beginning):
         return BadRequestError(400, f"expected an HTTP request, got {beginning[:40]!r}")
@@ -220,10 +221,10 @@ def early_refusal(beginning: bytes) -> BadRequestError | None:
 
 
 def normal_path(target: bytes) -> str:
-    """Return the path of *target* as routes see it: decoded, without dot segments, without empty segments.
+    """Return the path of *target* as routes match it: decoded, without dot segments and empty segments.
 
     Raises:
-        BadRequestError: it climbs above the root, or a percent sign does not begin an escape (RFC 3986 section 5.2.4).
+        BadRequestError: the path climbs above the root (RFC 3986 section 5.2.4), or a percent escape is invalid.
     """
     path = target.partition(b"?")[0].decode("ascii")
     if "%" not in path and "//" not in path and "/." not in path:
@@ -244,7 +245,7 @@ def normal_path(target: bytes) -> str:
 
 
 def _split(lines: bytes) -> Fields:
-    """Return the fields of checked *lines*, names in lower case, values without surrounding blanks."""
+    """Split validated *lines* into (name, value) pairs, with lower-case names and values stripped of whitespace."""
     fields = []
     for line in lines.split(b"\r\n")[:-1]:
         name, _, value = line.partition(b":")
@@ -265,7 +266,7 @@ def _is_length(value: bytes) -> bool:
 
 
 def _request_framing(fields: Fields, *, modern: bool) -> Framing:
-    """Return where the request ends (RFC 9112 section 6.3)."""
+    """Return the framing of the request body (RFC 9112 section 6.3)."""
     lengths = [value for name, value in fields if name == b"content-length"]
     codings = [value for name, value in fields if name == b"transfer-encoding"]
     if codings:
@@ -322,10 +323,11 @@ def _hops(method: bytes, fields: Fields) -> int | None:
 
 
 def _forward(method: bytes, target: bytes, host: bytes, fields: Fields, tokens: set[bytes]) -> bytes:
-    """Return what an origin is sent, without the client's address.
+    """Return the head to send to an origin, up to the client's own address.
 
-    Of what a client claims about itself only X-Forwarded-For is kept, in front of the address that we see.  A name with
-    an underscore is dropped where it would read like a field of ours: some origins take one for the other.
+    Of the fields in which a client describes itself, only X-Forwarded-For is kept; the address that the edge sees is
+    appended to it. A name with an underscore is dropped if it resembles a field that the edge sets, because some
+    origins treat both names as equal.
     """
     named = tokens - {b"content-length", b"host"}
     kept: Fields = []

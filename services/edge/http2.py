@@ -1,10 +1,11 @@
-"""HTTP/2 in front of the edge (RFC 9113), through the library h2; origins are spoken to in HTTP/1.1 all the same.
+"""HTTP/2 server side of the edge (RFC 9113), based on the h2 library; requests are forwarded to origins over HTTP/1.1.
 
-A stream's request is written out as an HTTP/1.1 head and read by the same strict reader as any other (`edge.heads`), so
-that no rule is written twice.  Before that, no name or value may hold a byte that could begin another line.
+Each HTTP/2 request is serialised as an HTTP/1.1 head and parsed by the strict parser of `edge.heads`, so that every
+rule is implemented only once. Names and values that contain bytes which could start another header line are rejected
+first.
 
-A client that makes the edge work and takes nothing is stopped: resets of streams beyond a budget (the rapid reset attack,
-CVE-2023-44487) and floods of control frames end the connection with ENHANCE_YOUR_CALM.
+The connection is closed with ENHANCE_YOUR_CALM if the client resets too many streams (rapid reset attack,
+CVE-2023-44487) or sends too many control frames.
 """
 
 import asyncio
@@ -39,28 +40,28 @@ from edge.errors import BadRequestError, EdgeError
 from edge.heads import MAX_HEAD, ResponseHead
 from edge.upstream import HIGH_WATER
 
-#: Streams of one connection at a time: what nginx and Envoy allow by default.
+#: Maximum number of concurrent streams per connection, equal to the defaults of nginx and Envoy.
 MAX_STREAMS = 128
-#: Bytes that a client may send before the edge has passed them on: of one stream, and of the connection.
+#: Initial flow-control windows of a stream and of a connection, in bytes: data that the edge has not yet forwarded.
 STREAM_WINDOW, CONNECTION_WINDOW = 256 * 1024, 1024 * 1024
-#: Bytes of a frame (RFC 9113 section 4.2): the least that a server must accept.
+#: Maximum frame payload in bytes: the smallest limit that a server may set (RFC 9113 section 4.2).
 MAX_FRAME = 16_384
-#: Streams that a client may reset, and control frames that it may send, within `WINDOW` seconds.
+#: Maximum stream resets and maximum control frames per time window, and the length of that window in seconds.
 MAX_RESETS, MAX_CONTROL, WINDOW = 200, 1000, 10.0
-#: Seconds between two looks at the streams of a connection.
+#: Interval between checks for stalled streams of a connection, in seconds.
 LOOK = 1.0
 _NEVER = float("inf")
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _BAD_VALUE = re.compile(rb"[\x00\r\n]")
-#: Fields of a response that HTTP/2 has no use for (RFC 9113 section 8.2.2).
+#: Response fields that are connection-specific in HTTP/1.1 and forbidden in HTTP/2 (RFC 9113 section 8.2.2).
 _HTTP_1_ONLY = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection"})
 
 
 def as_http_1(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> bytes:
-    """Return a request's pseudo and other fields as an HTTP/1.1 head.
+    """Return a request's pseudo-header and header fields as an HTTP/1.1 head.
 
     Raises:
-        BadRequestError: a field could not be written in HTTP/1.1 without saying something else.
+        BadRequestError: a field cannot be represented unambiguously in HTTP/1.1.
     """
     pseudo: dict[bytes, bytes] = {}
     lines: list[bytes] = []
@@ -72,7 +73,7 @@ def as_http_1(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> bytes:
         if name.startswith(b":"):
             pseudo[name] = value
         elif name == b"cookie":
-            cookies.append(value)  # a browser may send crumbs (RFC 9113 section 8.2.3)
+            cookies.append(value)  # may be split into several fields (RFC 9113 section 8.2.3)
         elif name not in {b"host", b"expect"}:
             length = length or name == b"content-length"
             lines.append(b"%b: %b\r\n" % (name, value.strip(b" \t")))
@@ -86,15 +87,16 @@ def as_http_1(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> bytes:
 
 
 class FrameLengths:
-    """The lengths of the frames that come in: h2 would buffer all of a frame before it refuses one that is too long."""
+    """Checks frame lengths before h2 does, because h2 buffers an oversized frame completely before it rejects it."""
 
     def __init__(self) -> None:
-        #: Bytes that are missing of the frame under way; at first of the preface (RFC 9113 section 3.4).
+        #: Bytes missing from the current frame payload; initially those of the connection preface (RFC 9113 section
+        #: 3.4).
         self._left = 24
         self._header = b""
 
     def fit(self, data: bytes) -> bool:
-        """Return whether every frame that begins in *data* is at most `MAX_FRAME` long."""
+        """Return False if *data* contains the header of a frame whose payload exceeds `MAX_FRAME` bytes."""
         at = 0
         while at < len(data):
             if self._left:
@@ -113,32 +115,32 @@ class FrameLengths:
 
 
 class Stream:
-    """One request on a connection: the client's side of an exchange (`edge.exchange.Downstream`)."""
+    """One HTTP/2 request and its response; implements `edge.exchange.Downstream`."""
 
     def __init__(self, connection: "Http2Client", number: int) -> None:
         self._connection, self.number = connection, number
-        # What an exchange and the service ask of a client, the same for all streams of a connection.
+        # Attributes that `Downstream` and `Responder` require; they are the same for all streams of a connection.
         self.suffix, self.pooled, self.distrusted = connection.suffix, connection.pooled, connection.distrusted
         self.scheme, self.listener, self.address = connection.scheme, connection.listener, connection.address
         self.work: Work | None = None
         self.paused = False
-        #: Whether the request's body is whole.
+        #: Whether the request body has been received completely.
         self.received = False
-        #: When something of the body last came.
+        #: Time at which body data was last received, on the monotonic clock.
         self.heard = time.monotonic()
-        #: When the client last took something of the response.
+        #: Time at which response data was last sent, on the monotonic clock.
         self.moved = self.heard
         self._reading = True
-        #: Bytes that were received and not yet passed on: the client may send as many again later.
+        #: Received bytes for which no WINDOW_UPDATE has been sent yet, because the origin is slower than the client.
         self._unacknowledged = 0
         self._pending = bytearray()
         self._ends = False
         self._open = True
 
-    # --- the request ------------------------------------------------------------------------------------------------
+    # --- the request --------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, flow: int) -> None:
-        """Take some of the body; *flow* counts against the window."""
+        """Process part of the request body; *flow* is its size for flow control in bytes, padding included."""
         self.heard = time.monotonic()
         if self._reading:
             self._connection.acknowledge(self.number, flow)
@@ -148,26 +150,26 @@ class Stream:
             self.work.receive_body(data)
 
     def receive_end(self) -> None:
-        """The body is whole."""
+        """Process the end of the request body."""
         self.received = True
         if self.work is not None:
             self.work.receive_end()
 
     def pause_reading(self) -> None:
-        """Let the client send no more than its window."""
+        """Stop sending WINDOW_UPDATE, so that the client must stop when the stream's window is used up."""
         self._reading = False
 
     def resume_reading(self) -> None:
-        """Let the client send on."""
+        """Send the WINDOW_UPDATE that was held back."""
         self._reading, self.heard = True, time.monotonic()
         flow, self._unacknowledged = self._unacknowledged, 0
         if flow:
             self._connection.acknowledge(self.number, flow)
 
-    # --- the response -----------------------------------------------------------------------------------------------
+    # --- the response -------------------------------------------------------------------------------------------------
 
     def begin_response(self, head: ResponseHead, fields: bytes, payload: bytes, *, bodiless: bool, whole: bool) -> None:
-        """Send a head, and *payload* of the body; *whole*: that is all of it."""
+        """Send the head and the first *payload* of the body; *whole* means that the response is then complete."""
         lines = head.forward.partition(b"\r\n")[2] + fields + self._connection.more
         if head.framing.length is not None:
             lines += b"content-length: %d\r\n" % head.framing.length
@@ -177,20 +179,20 @@ class Stream:
             self.body(payload)
 
     def interim(self, head: ResponseHead) -> None:
-        """Send an interim response."""
+        """Send an interim response (1xx)."""
         self._send_head(head.status, head.forward.partition(b"\r\n")[2], end=False)
 
     def body(self, payload: bytes) -> None:
-        """Send more of the body, as far as the client's window allows."""
+        """Send part of the response body, or buffer it while the client's flow-control window is full."""
         self._pending += payload
         self.flush()
 
     def unsent(self) -> int:
-        """Return the bytes that wait for the client to take them."""
+        """Return the number of buffered response bytes that have not been sent yet."""
         return len(self._pending)
 
     def finished(self, *, cut: bool) -> None:
-        """The response is whole, or was *cut* off: then the stream is reset."""
+        """End the response; if it was *cut* short, reset the stream."""
         work, self.work = self.work, None
         if work is not None:
             self._connection.service.done(self, work, "truncated" if cut else work.status)
@@ -201,13 +203,13 @@ class Stream:
             self.flush()
 
     def failed(self, error: EdgeError) -> None:
-        """Answer with an error."""
+        """Send an error response."""
         work, self.work = self.work, None
         self.respond(error.status, error.body(), b"application/json", head_only=work is not None and work.head_only)
         self._connection.service.done(self, work, error.status)
 
     def respond(self, status: int, body: bytes, kind: bytes, *, more: bytes = b"", head_only: bool = False) -> None:
-        """Send a response of the edge's own."""
+        """Send a response that the edge itself generates."""
         if status == 503:
             more += b"retry-after: 1\r\n"
         more += self._connection.more + b"date: %b\r\n" % formatdate(usegmt=True).encode()
@@ -219,7 +221,7 @@ class Stream:
             self.body(body)
 
     def switch(self, head: ResponseHead, data: bytes) -> None:
-        """HTTP/2 has no 101: the reader of heads lets no Upgrade through here."""
+        """Fail, because this is never called: HTTP/2 has no 101, and Upgrade is not forwarded."""
         raise AssertionError((head.status, len(data)))
 
     def _send_head(self, status: int, lines: bytes, *, end: bool) -> None:
@@ -234,12 +236,12 @@ class Stream:
                 self._sent_all()
 
     def flush(self) -> None:
-        """Send what waits, as far as both windows allow."""
+        """Send buffered data up to the flow-control windows of the stream and the connection."""
         if not self._open:
             return
         try:
             sent = self._send_pending()
-        except H2Error:  # the client has closed the stream, or the connection
+        except H2Error:  # the client has closed the stream or the connection
             self._connection.reset(self, ErrorCodes.STREAM_CLOSED)
             return
         if sent:
@@ -248,7 +250,7 @@ class Stream:
         self._tell()
 
     def _send_pending(self) -> bool:
-        """Send what the windows allow; return whether that was anything."""
+        """Send as much buffered data as the windows allow; return whether anything was sent."""
         h2, sent = self._connection.h2, False
         while self._pending and not self._connection.paused:
             room = min(h2.local_flow_control_window(self.number), h2.max_outbound_frame_size, len(self._pending))
@@ -271,7 +273,7 @@ class Stream:
         self._connection.closed(self)
 
     def _tell(self) -> None:
-        """Hold the origin back while the client is slow, and let it go on afterwards."""
+        """Pause the origin while too much data is buffered, and resume it once the buffer is empty."""
         full = len(self._pending) > HIGH_WATER if not self.paused else bool(self._pending)
         if full is not self.paused:
             self.paused = full
@@ -279,7 +281,7 @@ class Stream:
                 self.work.client_writable(writable=not full)
 
     def gone(self, *, status: str = "aborted") -> None:
-        """The client reset the stream, or is gone."""
+        """Cancel the request after the client has reset the stream or disconnected, and record *status*."""
         self._open = False
         self._pending.clear()
         work, self.work = self.work, None
@@ -289,10 +291,10 @@ class Stream:
 
 
 class Http2Client(asyncio.Protocol):
-    """One connection of a client that speaks HTTP/2."""
+    """Client connection that speaks HTTP/2."""
 
     def __init__(self, client: "Client") -> None:
-        """Take over from *client*, which has completed its handshake and read nothing."""
+        """Take over the connection of *client*, whose handshake is complete and which has not read any data yet."""
         self.service: Service = client.service
         self.scheme, self.pooled, self.rejected, self.tls = client.scheme, client.pooled, client.rejected, client.tls
         self.listener = client.listener
@@ -313,13 +315,13 @@ class Http2Client(asyncio.Protocol):
 
     @property
     def quiet_since(self) -> float | None:
-        """Since when no stream is open; None while one is, and of a connection that is being closed."""
+        """Start of the time without open streams, on the monotonic clock; None during a request or while closing."""
         return None if self._streams or self._closing or self.rejected else self._since
 
-    # --- asyncio ----------------------------------------------------------------------------------------------------
+    # --- asyncio ------------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send the settings."""
+        """Send the connection preface with the server's SETTINGS."""
         self.transport = transport
         self.address = (transport.get_extra_info("peername") or ("", 0))[0]
         self.suffix = describe(transport, self.address, self.scheme)
@@ -338,8 +340,8 @@ class Http2Client(asyncio.Protocol):
         self.deadline = time.monotonic() + self.service.timeouts.head
         self.service.connected(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's shape
-        """Forget every request."""
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - signature of asyncio.Protocol
+        """Cancel all requests of the connection."""
         self.transport, self._closing = None, True
         streams, self._streams = self._streams, {}
         for stream in streams.values():
@@ -347,7 +349,7 @@ class Http2Client(asyncio.Protocol):
         self.service.disconnected(self)
 
     def data_received(self, data: bytes) -> None:
-        """Act on frames."""
+        """Parse received frames and process them."""
         if self._sent_away or (self._closing and not self._streams):
             return
         if not self._frames.fit(data):
@@ -359,27 +361,27 @@ class Http2Client(asyncio.Protocol):
                 if not self._sent_away:
                     self._act(event)
         except ProtocolError:
-            self._send_away()  # with the GOAWAY that h2 has made
+            self._send_away()  # flushes the GOAWAY that h2 has generated
             return
         self.flush()
         if not self._streams:
             self._idle()
 
     def eof_received(self) -> bool:
-        """Close, too."""
+        """Close the connection after the client's FIN."""
         return False
 
     def pause_writing(self) -> None:
-        """The client takes less than it is sent."""
+        """Stop sending, because the transport's write buffer is full."""
         self.paused = True
 
     def resume_writing(self) -> None:
-        """The client takes more."""
+        """Resume sending, because the transport's write buffer has drained."""
         self.paused = False
         for stream in list(self._streams.values()):
             stream.flush()
 
-    # --- frames -----------------------------------------------------------------------------------------------------
+    # --- frames -------------------------------------------------------------------------------------------------------
 
     def _act(self, event: Event) -> None:
         match event:
@@ -445,7 +447,7 @@ class Http2Client(asyncio.Protocol):
             stream.failed(error)
 
     def _count(self, resets: int = 0, control: int = 0) -> None:
-        """Count what costs the edge more than the client; end the connection beyond the budget."""
+        """Count stream resets and control frames; close the connection if either count exceeds its limit."""
         now = time.monotonic()
         if now - self._window > WINDOW:
             self._window, self._resets, self._control = now, 0, 0
@@ -456,12 +458,12 @@ class Http2Client(asyncio.Protocol):
             self._send_away()
 
     def acknowledge(self, number: int, flow: int) -> None:
-        """Let the client send *flow* bytes more."""
+        """Send WINDOW_UPDATE for *flow* bytes on stream *number*."""
         if flow and number:
             self.send(lambda h2: h2.acknowledge_received_data(flow, number))
 
     def reset(self, stream: Stream, code: ErrorCodes) -> None:
-        """End a stream without, or after, its response."""
+        """Reset a stream, whether or not its response was complete."""
         self._streams.pop(stream.number, None)
         stream.gone()
         self.send(lambda h2: h2.reset_stream(stream.number, code))
@@ -469,7 +471,7 @@ class Http2Client(asyncio.Protocol):
             self._idle()
 
     def closed(self, stream: Stream) -> None:
-        """The response of a stream has been sent; what is missing of its request is not read (RFC 9113 section 8.1)."""
+        """Remove a stream whose response is complete; discard the rest of its request (RFC 9113 section 8.1)."""
         self._streams.pop(stream.number, None)
         if not stream.received:
             self.send(lambda h2: h2.reset_stream(stream.number, ErrorCodes.NO_ERROR))
@@ -477,7 +479,7 @@ class Http2Client(asyncio.Protocol):
             self._idle()
 
     def send(self, action: Callable[[H2Connection], None]) -> None:
-        """Send frames; a stream that the client has closed meanwhile takes none."""
+        """Generate frames with *action* and write them; does nothing if the client has already closed the stream."""
         if self.transport is None:
             return
         try:
@@ -487,33 +489,33 @@ class Http2Client(asyncio.Protocol):
         self.flush()
 
     def flush(self) -> None:
-        """Write the frames that h2 has made."""
+        """Write the frames that h2 has generated to the transport."""
         data = self.h2.data_to_send()
         if data and self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)
 
-    # --- for the proxy ----------------------------------------------------------------------------------------------
+    # --- called by the proxy ------------------------------------------------------------------------------------------
 
     def refuse(self, error: EdgeError) -> None:
-        """End the connection; the reason goes into GOAWAY, since there is no request to answer."""
+        """Close the connection with the reason in GOAWAY, because there is no request to respond to."""
         self.h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM, additional_data=str(error).encode()[:200])
         self._send_away()
 
     def drain(self) -> None:
-        """Take no more requests; close once those under way are answered."""
+        """Accept no further requests, and close the connection after all open streams have ended."""
         self._close_when_done()
 
     def evict(self) -> None:
-        """Close although more requests may come."""
+        """Close an idle connection to make room for another client."""
         self._close_when_done()
 
     def abort(self) -> None:
-        """Cut the connection."""
+        """Cut the connection without sending buffered data."""
         if self.transport is not None:
             self.transport.abort()
 
     def expire(self, now: float) -> None:
-        """Act on silence: of the connection, or of the body of a request."""
+        """Handle time-outs of the connection, of request bodies and of clients that do not read their response."""
         limits = self.service.timeouts
         if self._closing:
             self.abort()
@@ -541,14 +543,14 @@ class Http2Client(asyncio.Protocol):
     def _close_when_done(self) -> None:
         if not self._closing:
             self._closing = True
-            # By hand: h2 would let the streams that are open send nothing more after its own.
+            # Not through h2: after its own GOAWAY, h2 would not send data on the streams that are still open.
             if self.transport is not None and not self.transport.is_closing():
                 self.transport.write(GoAwayFrame(0, last_stream_id=self.h2.highest_inbound_stream_id).serialize())
         if not self._streams:
             self._close()
 
     def _send_away(self) -> None:
-        """Send GOAWAY, and close a little later: to close at once would reset a client that is sending (RFC 9112 section 9.6)."""
+        """Send GOAWAY and close after `timeouts.linger`; an immediate close could reset the connection first."""
         self._sent_away = True
         self.flush()
         streams, self._streams = self._streams, {}

@@ -129,7 +129,7 @@ class Proxy:
             self._draining_pools.add(task)
             task.add_done_callback(self._draining_pools.discard)
 
-    # --- listening --------------------------------------------------------------------------------------------------
+    # --- listening ----------------------------------------------------------------------------------------------------
 
     async def listen(
         self, endpoint: tuple[str, int], name: str, *, context: ssl.SSLContext | None = None, pooled: bool = True
@@ -231,7 +231,7 @@ class Proxy:
             for listener in self._listeners:
                 await self._bind(listener)
 
-    # --- for clients ------------------------------------------------------------------------------------------------
+    # --- called by clients --------------------------------------------------------------------------------------------
 
     def http2(self, client: Client) -> Http2Client:
         """Return the protocol that replaces *client* after ALPN has selected HTTP/2."""
@@ -367,7 +367,7 @@ class Proxy:
             client.respond(200, b"\r\n".join([*reflected, b"", b""]), b"message/http")
         self.done(client, None, 200)
 
-    # --- for pools --------------------------------------------------------------------------------------------------
+    # --- called by pools ----------------------------------------------------------------------------------------------
 
     async def open(self, target: Target, timeout: float) -> tuple[Upstream, Timing]:
         """Open a connection to *target* within *timeout* seconds.
@@ -432,7 +432,7 @@ class Proxy:
         finally:
             del self._resolving[target]
 
-    # --- for operators ----------------------------------------------------------------------------------------------
+    # --- metrics and admin pages --------------------------------------------------------------------------------------
 
     def _declare_metrics(self) -> None:
         metrics = self.telemetry.metrics

@@ -1,11 +1,11 @@
-"""How many requests may be sent again: a share of all requests, so that retries never multiply an overload.
+"""Retry budget: limits retries to a share of all requests, so that they cannot multiply an overload.
 
-Envoy calls this a retry budget, Finagle too.  No clock: the time is an argument, in seconds.
+Envoy and Finagle use the same name and idea. Time is an argument, in seconds.
 """
 
 
 class RetryBudget:
-    """A bucket that every request fills by *ratio* and every second by *per_second*; a retry takes one."""
+    """Token bucket: each request adds *ratio* tokens, each second adds *per_second*, and each retry takes one."""
 
     def __init__(self, ratio: float = 0.2, per_second: float = 10.0, most: float = 100.0) -> None:
         self._ratio, self._per_second, self._most = ratio, per_second, most
@@ -15,11 +15,11 @@ class RetryBudget:
         return f"<RetryBudget {self._tokens:.1f} of {self._most:g}>"
 
     def request(self) -> None:
-        """Count a request that is sent for the first time."""
+        """Count a first attempt, which adds *ratio* tokens."""
         self._tokens = min(self._most, self._tokens + self._ratio)
 
     def spend(self, now: float) -> bool:
-        """Take one retry; return False when there is none left."""
+        """Take one token for a retry; return False if the budget is exhausted."""
         self._tokens = min(self._most, self._tokens + (now - self._at) * self._per_second)
         self._at = now
         if self._tokens < 1:

@@ -1,4 +1,4 @@
-"""The sockets of one route's pool: does what the core decided, and hands connections to the requests that wait."""
+"""Connection pool of one route with its sockets: performs the actions of `edge.pool` and serves queued requests."""
 
 import asyncio
 import time
@@ -18,25 +18,25 @@ from telemetry import log
 
 logger = log.get("edge.pool")
 
-#: Opens a connection to a target within some seconds, or raises `UpstreamError`.
+#: Function that opens a connection to a target within a time-out in seconds, or raises `UpstreamError`.
 Opener = Callable[[Target, float], Awaitable[tuple[Upstream, Timing]]]
 
 
 class Requester(Protocol):
-    """A request that needs a connection; it hears exactly one of these, perhaps before `RoutePool.acquire` returns."""
+    """Request that needs a connection; exactly one callback follows, possibly before `RoutePool.acquire` returns."""
 
     def __hash__(self) -> int:
-        """Requests are told apart in the queue."""
+        """Return a hash, because the queue stores requests as keys."""
 
     def connected(self, upstream: Upstream, timing: Timing, *, reused: bool) -> None:
-        """The request may go over *upstream*."""
+        """Accept *upstream* for sending the request."""
 
     def not_connected(self, target: Target | None, error: UpstreamError) -> None:
-        """There is no connection: *target* could not be reached, or no connection became free (None)."""
+        """Handle a failure: *target* could not be reached, or no connection became free in time (*target* is None)."""
 
 
 class RoutePool:
-    """The pool of one route."""
+    """Connection pool of one route."""
 
     def __init__(
         self,
@@ -45,20 +45,20 @@ class RoutePool:
         timeouts: Timeouts,
         on_unhealthy: Callable[[Target], None] = lambda _: None,
     ) -> None:
-        """Make an empty pool.
+        """Create an empty pool.
 
         Args:
-            route: with its targets and limits.
-            opener: opens a connection to a target within some seconds, or raises `UpstreamError`.
-            timeouts: where the route has none of its own.
-            on_unhealthy: hears that a target fails its health check.
+            route: the route, with its targets and limits.
+            opener: opens a connection to a target within a time-out in seconds, or raises `UpstreamError`.
+            timeouts: used if the route has no time-outs of its own.
+            on_unhealthy: called with each target that fails its health check.
         """
         self.route, self.timeouts = route, route.timeouts or timeouts
         self.core = Pool(route.targets, route.limits, route.weights)
         self.retries = RetryBudget()
         self._opener = opener
         self._opening: dict[asyncio.Task[None], Requester] = {}
-        #: When each request in the queue came, first come first.
+        #: Queued requests with the time at which each was queued, oldest first.
         self._since: dict[Requester, float] = {}
         self._turn = 0
         self._on_unhealthy = on_unhealthy
@@ -69,11 +69,11 @@ class RoutePool:
 
     @property
     def busy(self) -> bool:
-        """Whether a request uses the pool, or waits for it."""
+        """Whether a request is using or waiting for a connection of this pool."""
         return bool(self._opening or self._since or any(row["active"] for row in self.core.describe(0.0)))
 
     def acquire(self, request: Requester, avoid: frozenset[Target] = frozenset(), *, fresh: bool = False) -> None:
-        """Get a connection for *request*; *avoid* and *fresh* as in `Pool.take`."""
+        """Get a connection for *request*; see `Pool.take` for *avoid* and *fresh*."""
         now = time.monotonic()
         decision = self.core.take(request, now, avoid, fresh=fresh)
         if isinstance(decision, Wait):
@@ -84,13 +84,13 @@ class RoutePool:
             self._perform(request, decision)
 
     def acquire_unpooled(self, request: Requester, avoid: frozenset[Target] = frozenset()) -> None:
-        """Open a connection for *request* alone, to the next target in turn."""
+        """Open an unpooled connection for *request* to the next target in round-robin order."""
         targets = [target for target in self.route.targets if target not in avoid] or list(self.route.targets)
         self._turn += 1
         self._start(request, targets[self._turn % len(targets)], pooled=False)
 
     def abandon(self, request: Requester) -> None:
-        """*request* has no use for a connection any more; it hears nothing further."""
+        """Cancel the wait of *request*; none of its callbacks is called afterwards."""
         if self.core.leave(request):
             del self._since[request]
             return
@@ -99,7 +99,7 @@ class RoutePool:
                 task.cancel()
 
     def release(self, upstream: Upstream, outcome: Outcome, *, reusable: bool) -> None:
-        """A request is done with *upstream*."""
+        """Return *upstream* to the pool after a request with the given *outcome*."""
         connection = upstream.pooled
         if connection is None:
             upstream.close()
@@ -110,20 +110,20 @@ class RoutePool:
         self._serve_waiters()
 
     def lost(self, upstream: Upstream) -> None:
-        """An idle connection was closed by the origin."""
+        """Remove an idle connection that the origin has closed."""
         if upstream.pooled is not None:
             self.core.lost(upstream.pooled)
 
     def purge(self) -> int:
-        """Close every idle connection; return how many."""
+        """Close all idle connections; return their number."""
         return self._close(self.core.purge())
 
     def retire(self) -> None:
-        """The client certificate changed: drain the connections of the old one."""
+        """Drain the connections that use the old client certificate."""
         self._close(self.core.retire())
 
     def tick(self, now: float) -> None:
-        """Close what is too old, and answer requests that have waited for too long."""
+        """Close expired idle connections, and fail requests that have been queued for too long."""
         timeout = self.timeouts.pool
         self._close(self.core.expire(now))
         late = []
@@ -138,7 +138,7 @@ class RoutePool:
         self._serve_waiters()
 
     async def close(self) -> None:
-        """Close idle connections, and stop opening others."""
+        """Close idle connections and cancel pending connection attempts."""
         self.retire()
         tasks = (*self._opening, *self._checks)
         for task in tasks:
@@ -146,7 +146,7 @@ class RoutePool:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def drain(self) -> None:
-        """Let requests under way finish: the route is served by another pool from now on."""
+        """Close idle connections and let requests in flight finish, because another pool now serves the route."""
         self.retire()
         for task in self._checks:
             task.cancel()
@@ -164,7 +164,7 @@ class RoutePool:
         task.add_done_callback(partial(self._opened, target, pooled))
 
     def _opened(self, target: Target, pooled: bool, task: asyncio.Task[None]) -> None:
-        """Count an opening that was cancelled, perhaps before it began."""
+        """Update the pool after a connection attempt was cancelled, even if its task never started."""
         del self._opening[task]
         if task.cancelled() and pooled:
             self.core.cancelled(target, time.monotonic())
@@ -201,10 +201,10 @@ class RoutePool:
                     self._on_unhealthy(target)
                 else:
                     self._serve_waiters()
-            await asyncio.sleep(check.interval)  # between two checks
+            await asyncio.sleep(check.interval)  # health check interval
 
     async def _ask(self, target: Target, check: HealthCheck) -> str:
-        """Ask *target* over a connection of its own; return why it is not well, or nothing."""
+        """Send a health check request on a new connection; return the failure reason, or an empty string if healthy."""
         answer = _Answer()
         upstream = None
         try:
@@ -228,20 +228,20 @@ class RoutePool:
 
 
 class _Answer:
-    """Waits for the status of a health check."""
+    """Receiver of a health check response; `outcome` becomes the failure reason, or an empty string if healthy."""
 
     head_only = False
 
     def __init__(self) -> None:
         self.outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def response_begins(self, head: ResponseHead, payload: bytes, *, bodiless: bool, whole: bool) -> None:  # noqa: ARG002 - the shape of a receiver
+    def response_begins(self, head: ResponseHead, payload: bytes, *, bodiless: bool, whole: bool) -> None:  # noqa: ARG002 - signature of `Receiver`
         self._end("" if 200 <= head.status < 400 else f"expected 2xx or 3xx, got {head.status}")
 
     def response_lost(self, reason: str) -> None:
         self._end(reason)
 
-    def switched(self, head: ResponseHead, data: bytes) -> None:  # noqa: ARG002 - the shape of a receiver
+    def switched(self, head: ResponseHead, data: bytes) -> None:  # noqa: ARG002 - signature of `Receiver`
         self._end("expected 2xx or 3xx, got 101")
 
     def response_interim(self, head: ResponseHead) -> None: ...

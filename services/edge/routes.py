@@ -1,4 +1,4 @@
-"""Which path goes to which origins: ``/news=news.example.com:8443``; the longest prefix wins."""
+"""Routes from path prefixes to origins, such as ``/news=news.example.com:8443``; the longest matching prefix wins."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,39 +10,39 @@ from edge.timeouts import Timeouts
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """A request that every origin of a route is asked again and again; 2xx and 3xx are well."""
+    """Active health check of a route's origins: a periodic GET request; status 2xx or 3xx means healthy."""
 
     path: str
-    #: Seconds from one check to the next, and until one counts as failed.
+    #: Time between two checks, and time-out of one check, in seconds.
     interval: float
     timeout: float
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path prefix and the origins behind it."""
+    """A path prefix and the origins that serve it."""
 
     prefix: str
     targets: tuple[Target, ...]
-    #: The share of requests that each target gets, relative to the others; equal where empty.
+    #: Relative share of requests for each target; empty for equal shares.
     weights: tuple[int, ...] = ()
-    #: None: those of the edge.
+    #: Time-outs for this route; None uses those of the edge.
     timeouts: Timeouts | None = None
     limits: Limits | None = None
-    #: Bytes of a request's body; None without a limit.
+    #: Maximum size of a request body in bytes; None for no limit.
     max_body: int | None = None
     health: HealthCheck | None = None
 
     def matches(self, path: str) -> bool:
-        """Return whether *path*, normalised and without query, is the prefix or below it."""
+        """Return whether the route's prefix covers *path*, which is normalised and has no query."""
         return path == self.prefix or path.startswith(self.prefix if self.prefix.endswith("/") else self.prefix + "/")
 
 
 def parse_route(text: str) -> Route:
-    """Read ``PREFIX=[http://]HOST:PORT[,…]``.
+    """Parse ``PREFIX=[http://]HOST:PORT[,…]``.
 
     Raises:
-        ValueError: saying what was expected.
+        ValueError: *text* has another form.
     """
     prefix, equals, listed = text.partition("=")
     if not equals or not prefix.startswith("/"):
@@ -51,5 +51,5 @@ def parse_route(text: str) -> Route:
 
 
 def find(routes: Sequence[Route], path: str) -> Route | None:
-    """Return the route with the longest prefix that matches."""
+    """Return the matching route with the longest prefix, or None if no route matches."""
     return max((route for route in routes if route.matches(path)), key=lambda route: len(route.prefix), default=None)

@@ -1,20 +1,20 @@
-"""The settings file of an edge: one TOML file, checked as a whole before any of it is used.
+"""Settings file of an edge server (TOML); the whole file is validated before any setting is applied.
 
-[timeouts]                       # seconds; those of origins may be set per route, too
+[timeouts]                       # seconds; those for origins may also be set per route
 idle = 75.0
 
 [clients]
-max = 2048
-per_address = 256                # connections of one client address
-trusted = ["198.19.0.0/16"]      # proxies whose X-Forwarded-For is believed; without the key, every client's is
-max_body = 10_000_000            # bytes of a request's body
+max = 2048                       # client connections
+per_address = 256                # connections per client address
+trusted = ["198.19.0.0/16"]      # proxies whose X-Forwarded-For is trusted; without this key, every client's is
+max_body = 10_000_000            # size of a request body in bytes
 
 [https]
-redirect = true                  # plain HTTP is answered with 308 to https://
-hsts = 31536000                  # seconds of Strict-Transport-Security; 0 sends none
+redirect = true                  # redirect plain HTTP to https:// with status 308
+hsts = 31536000                  # max-age of Strict-Transport-Security in seconds; 0 sends none
 
 [access_log]
-sample = 0.01                    # share of requests; those that fail are always logged
+sample = 0.01                    # share of successful requests that are logged; failed ones always are
 
 [[route]]
 prefix = "/"
@@ -38,9 +38,9 @@ from edge.targets import parse_target
 from edge.timeouts import Timeouts
 from hostfiles.toml import TomlFile
 
-#: Time-outs that a route may set for its own origins.
+#: Time-outs that may also be set per route, because they apply to the route's origins.
 OF_ORIGINS = ("connect", "response", "pool", "send", "send_contended")
-#: Bytes of a request's body where nothing says otherwise: nginx's default is 1 MiB, Envoy's none.
+#: Default maximum size of a request body, in bytes. nginx's default is 1 MiB; Envoy has no limit.
 MAX_BODY = 1 << 30
 
 S = TypeVar("S", Timeouts, Limits)
@@ -48,51 +48,52 @@ Network = IPv4Network | IPv6Network
 
 
 class SettingsError(Exception):
-    """The settings file breaks a rule; the message is FILE:LINE: expected …, got …."""
+    """Error in the settings file; the message has the form ``FILE:LINE: expected …, got …``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """What clients may do."""
+    """Limits on client connections, and the proxies whose X-Forwarded-For is trusted."""
 
     max: int = MAX_CLIENTS
-    #: Connections of one address; None without a limit.
+    #: Maximum number of connections from one address; None for no limit.
     per_address: int | None = None
-    #: Proxies whose X-Forwarded-For is believed; None believes every client's.
+    #: Networks of the proxies whose X-Forwarded-For is trusted; None trusts every client's.
     trusted: tuple[Network, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All that an operator can set."""
+    """All settings that an operator can change."""
 
     routes: tuple[Route, ...] = ()
     timeouts: Timeouts = field(default_factory=Timeouts)
     clients: Clients = field(default_factory=Clients)
     #: Whether plain HTTP is redirected to HTTPS.
     redirect: bool = False
-    #: Seconds of Strict-Transport-Security; 0 sends none.
+    #: max-age of Strict-Transport-Security in seconds; 0 sends no such field.
     hsts: int = 0
-    #: Share of requests that are logged; None logs none, 0 only those that fail.
+    #: Share of successful requests that are logged, 0 to 1; failed ones are always logged. None turns the access log
+    #: off.
     log_sample: float | None = None
-    #: Where the file is; None without one.
+    #: Path of the settings file; None without a file.
     path: Path | None = field(default=None, compare=False)
 
 
 def load(path: Path) -> Settings:
-    """Read and check the file at *path*.
+    """Load and validate the settings file at *path*.
 
     Raises:
-        SettingsError: the file cannot be read, or breaks a rule.
+        SettingsError: the file cannot be read or is invalid.
     """
     return replace(_SettingsFile.load(path).read(), path=path)
 
 
 def parse(text: str, name: str = "edge.toml") -> Settings:
-    """Check the *text* of a settings file; messages call it *name*.
+    """Parse and validate the *text* of a settings file; *name* is the file name in error messages.
 
     Raises:
-        SettingsError: the text breaks a rule.
+        SettingsError: *text* is invalid.
     """
     return _SettingsFile(text, name).read()
 
@@ -124,7 +125,7 @@ class _SettingsFile(TomlFile):
         )
 
     def table(self, name: str, *keys: str) -> dict[str, Any]:
-        """Return a table that has no other keys than these; any where none are given."""
+        """Return a table after checking that all its keys are among *keys*; without *keys*, any are allowed."""
         table = self.tables.get(name, {})
         if not isinstance(table, dict):
             self.refuse(self.line(name), f"a table [{name}]", table)
@@ -149,7 +150,7 @@ class _SettingsFile(TomlFile):
         return value
 
     def numbers(self, base: S, table: Any, name: str, index: int = 0, allowed: Sequence[str] = ()) -> S:
-        """Return *base* with the fields of *table*, each a positive number of the field's type."""
+        """Return *base* updated from *table*, whose values must be positive numbers of the field's type."""
         key = "" if name != "route" else "timeouts" if isinstance(base, Timeouts) else "pool"
         if not isinstance(table, dict):
             self.refuse(self.line(name, index, key), f"a table of {key or name}", table)

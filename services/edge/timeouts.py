@@ -1,34 +1,35 @@
-"""How long the edge waits for clients and origins, in seconds, and the rates below which it stops waiting."""
+"""Time-outs of the edge for clients and origins, in seconds, and minimum transfer rates."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """All of an edge's time limits; every field is in seconds unless it says otherwise."""
+    """All time-outs and minimum rates of an edge; values are in seconds unless stated otherwise."""
 
-    #: A client's TLS handshake.
+    #: Maximum duration of a client's TLS handshake.
     handshake: float = 10.0
-    #: A request's head, from its first byte to its last (slow loris).
+    #: Maximum time from the first to the last byte of a request head (protects against slow loris attacks).
     head: float = 10.0
-    #: Silence within a request's body.
+    #: Maximum time without data while a request body is being received.
     body: float = 30.0
-    #: Silence of a client between two requests.
+    #: Keep-alive time-out: maximum idle time of a client connection between two requests.
     idle: float = 75.0
-    #: A client that takes nothing of what is ready for it.
+    #: Maximum time that a client may read nothing while response data is waiting for it.
     send: float = 30.0
-    #: The same while other requests wait for the origin connection that it holds up.
+    #: The same limit while other requests are queued for the origin connection that the slow client occupies.
     send_contended: float = 2.0
-    #: What a client that is still sending gets to read why it was refused, before its connection is reset.
+    #: Time for which a refused client that is still sending may read the error response before its connection is reset.
     linger: float = 2.0
-    #: Look-up, TCP and TLS to an origin together.
+    #: Maximum time for opening an origin connection: DNS look-up, TCP and TLS together.
     connect: float = 5.0
-    #: Silence of an origin, before and within its response.
+    #: Maximum time without data from an origin, before and during its response.
     response: float = 30.0
-    #: A request that waits for a pooled connection.
+    #: Maximum time that a request waits for a pooled connection.
     pool: float = 5.0
-    #: Requests in flight when the edge stops.
+    #: Maximum time for requests in flight to finish when the edge stops.
     drain: float = 10.0
-    #: Bytes per second that a client must send of a body, and take of a response, on average over *rate_window*.
+    #: Minimum average rate at which a client must send a request body and read a response, in bytes per second,
+    #: measured over *rate_window*.
     min_rate: float = 240.0
     rate_window: float = 10.0

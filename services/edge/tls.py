@@ -1,8 +1,8 @@
-"""TLS on accepted connections: a transport for `edge.client` above the one of the socket.
+"""TLS for accepted connections: a transport between the socket's transport and `edge.client`.
 
-asyncio's own TLS reports nothing of a handshake that fails and sends no alert for it (cpython#98078), and uvloop's keeps
-a read buffer of 256 KiB for each connection.  Here a failed handshake is answered with OpenSSL's alert and reported with
-its reason, and an idle connection costs what OpenSSL needs.
+asyncio's TLS does not report failed handshakes and sends no alert for them (cpython#98078), and uvloop's TLS allocates
+a read buffer of 256 KiB per connection. This transport sends OpenSSL's alert, reports why the handshake failed, and
+allocates no buffers besides those of OpenSSL.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from typing import Any
 from edge.client import Client
 from wireformat.tls import TlsConnection
 
-#: Plaintext bytes read at one time: the largest record.
+#: Maximum plaintext read in one call, in bytes: the largest TLS record.
 _RECORD = 16384
 
 
 class TlsTransport(asyncio.Protocol):
-    """One TLS connection: the protocol of a socket's transport, and the transport of a `Client`."""
+    """One TLS connection: protocol of the socket's transport, and transport of a `Client`."""
 
     __slots__ = (
         "_client",
@@ -41,17 +41,17 @@ class TlsTransport(asyncio.Protocol):
         on_failure: Callable[[str], None],
         on_end: Callable[["TlsTransport"], None],
     ) -> None:
-        """Make one that waits for a ClientHello.
+        """Create a connection that waits for a ClientHello.
 
         Args:
-            context: of a server.
-            client: gets the connection once the handshake is complete.
-            on_failure: hears why the handshake failed, in one word.
-            on_end: hears that the handshake is over, either way.
+            context: server-side TLS context.
+            client: receives the plaintext once the handshake is complete.
+            on_failure: called with a one-word reason if the handshake fails.
+            on_end: called when the handshake has ended, whether or not it succeeded.
         """
         self._tls = TlsConnection(context, None)
         self._client = client
-        #: What gets the plaintext: the client, or HTTP/2 in its place.
+        #: Protocol that receives the plaintext: the `Client`, or the HTTP/2 protocol that replaces it.
         self._reader: asyncio.Protocol = client
         self._on_failure, self._on_end = on_failure, on_end
         self._raw: Any = None
@@ -60,7 +60,7 @@ class TlsTransport(asyncio.Protocol):
     def __repr__(self) -> str:
         return f"<TlsTransport {self._tls!r}{' closing' if self._closing else ''}>"
 
-    # --- the socket's protocol --------------------------------------------------------------------------------------
+    # --- the socket's protocol ----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._raw = transport
@@ -73,18 +73,18 @@ class TlsTransport(asyncio.Protocol):
                 return
             plain = tls.object.read(_RECORD)
             if not tls.pending and not tls.object.pending():
-                self._deliver(plain)  # one record, as nearly always
+                self._deliver(plain)  # fast path: almost always a single record
                 return
             parts = [plain]
             while parts[-1] and (tls.pending or tls.object.pending()) and (more := tls.read()) is not None:
                 parts.append(more)
             self._deliver(b"".join(parts), end=not parts[-1])
         except ssl.SSLWantReadError:
-            self._flush()  # part of a record, or a key update to answer
+            self._flush()  # send the response to a partial record or a key update, if there is any
         except ssl.SSLZeroReturnError:
             self._deliver(b"", end=True)
         except ssl.SSLError:
-            self._flush()  # the alert
+            self._flush()  # send the alert
             self.abort()
 
     def eof_received(self) -> bool:
@@ -108,28 +108,28 @@ class TlsTransport(asyncio.Protocol):
         if self._connected:
             self._reader.resume_writing()
 
-    # --- the client's transport -------------------------------------------------------------------------------------
+    # --- the client's transport ---------------------------------------------------------------------------------------
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return what the socket's transport knows, and OpenSSL's object as ``ssl_object``."""
+        """Return extra information from the socket's transport, or OpenSSL's object for ``ssl_object``."""
         return self._tls.object if name == "ssl_object" else self._raw.get_extra_info(name, default)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Set the bytes of ciphertext at which the client is told to pause."""
+        """Set the amount of buffered ciphertext, in bytes, at which the client's `pause_writing` is called."""
         self._raw.set_write_buffer_limits(high, low)
 
     def get_write_buffer_size(self) -> int:
-        """Return the bytes of ciphertext that wait to be sent."""
+        """Return the size of the ciphertext write buffer in bytes."""
         return int(self._raw.get_write_buffer_size())
 
     def write(self, data: bytes) -> None:
-        """Encrypt and send."""
+        """Encrypt and send *data*."""
         if self._closing:
             return
         write = self._tls.object.write
         try:
             sent = write(data)
-            if sent < len(data):  # one record at a time
+            if sent < len(data):  # OpenSSL encrypts one record per call
                 view = memoryview(data)
                 while sent < len(data):
                     sent += write(view[sent:])
@@ -141,59 +141,59 @@ class TlsTransport(asyncio.Protocol):
         self._raw.write(self._tls.to_send())
 
     def write_last(self, data: bytes) -> None:
-        """Send *data* and close_notify in one go; only `close` may follow."""
+        """Send *data* and close_notify in one write; only `close` may be called afterwards."""
         if not self._closing:
             self._last = True
             self.write(data)
 
     def can_write_eof(self) -> bool:
-        """Half-closing is not for the client to do: `close` does it."""
+        """Return False, because `close` ends both directions of a TLS connection."""
         return False
 
     def is_closing(self) -> bool:
-        """Return whether nothing can be sent any more."""
+        """Return whether the connection is closing, so that nothing more can be sent."""
         return self._closing
 
     def pause_reading(self) -> None:
-        """Read no more from the socket."""
+        """Stop reading from the socket."""
         if not self._paused and not self._raw.is_closing():
             self._paused = True
             self._raw.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read from the socket again."""
+        """Resume reading from the socket."""
         if self._paused and not self._raw.is_closing():
             self._paused = False
             self._raw.resume_reading()
 
     def close(self) -> None:
-        """Send close_notify after everything else, and close; the client's is not waited for (RFC 8446 section 6.1)."""
+        """Send pending data and close_notify, then close without waiting for the peer's (RFC 8446 section 6.1)."""
         if not self._closing:
             self._closing = True
-            self._tls.close()  # unless `write_last` did
+            self._tls.close()  # unless `write_last` has already sent close_notify
             self._flush()
             self._raw.close()
 
     def abort(self) -> None:
-        """Cut the connection."""
+        """Cut the connection without close_notify."""
         self._closing = True
         if self._raw is not None:
             self._raw.abort()
 
     def fail(self, reason: str) -> None:
-        """End the handshake; it failed for this reason."""
+        """Abort the handshake and report *reason*; does nothing once the handshake has ended."""
         if not self._closing and not self._connected:
             self._on_failure(reason)
             self.abort()
 
-    # --- inside -----------------------------------------------------------------------------------------------------
+    # --- internal -----------------------------------------------------------------------------------------------------
 
     def _shake_hands(self) -> bool:
-        """Do what can be done of the handshake; return whether there is data to read."""
+        """Advance the handshake; return whether application data is ready to be read."""
         try:
             established = self._tls.handshake()
         except ssl.SSLError as error:
-            self._flush()  # the alert
+            self._flush()  # send the alert
             self._on_failure((error.reason or "other").lower().replace(" ", "_"))
             self._closing = True
             self._raw.close()
@@ -201,13 +201,13 @@ class TlsTransport(asyncio.Protocol):
         if not established:
             self._flush()
             return False
-        # TLS 1.3's session tickets go out with the first response.  TLS 1.2's Finished cannot wait for a request.
+        # TLS 1.3 session tickets are sent with the first response. TLS 1.2's Finished must be sent immediately.
         if not self._tls.pending:
             self._flush()
         self._connected = True
         self._on_end(self)
         self._reader = self._client.negotiated(self._tls.object.selected_alpn_protocol())
-        self._reader.connection_made(self)  # type: ignore[arg-type]  # all of a transport that a client uses
+        self._reader.connection_made(self)  # type: ignore[arg-type]  # implements every transport method that a client uses
         return bool(self._tls.pending)
 
     def _deliver(self, plain: bytes, *, end: bool = False) -> None:

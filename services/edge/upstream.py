@@ -1,6 +1,6 @@
-"""One connection to an origin: sends a request, streams the response back (RFC 9112).
+"""Connection to an origin: sends a request and streams the response back (RFC 9112).
 
-A plain asyncio protocol: nothing here chooses, retries or pools.
+This asyncio protocol does not select origins, retry requests or pool connections.
 """
 
 import asyncio
@@ -19,49 +19,49 @@ from edge.remembered import Remembered
 from edge.targets import Target
 from stub import AsyncStub, StubError
 
-#: Bytes that wait for a slow side before the quick side is paused.
+#: Write buffer size, in bytes, above which the sender of the data is paused.
 HIGH_WATER = 256 * 1024
-#: Interim responses (1xx) before the final one; an origin that sends more is at fault.
+#: Maximum number of interim responses (1xx) before the final one; an origin that sends more is treated as faulty.
 MAX_INTERIM = 16
 
-#: Heads of responses, which are much the same from one to the next.
+#: Cached parser for response heads, since origins repeat the same head often.
 read_head: Remembered[ResponseHead] = Remembered(response_head)
 
 
 class Receiver(Protocol):
-    """What gets the response."""
+    """Callbacks for the response of one request."""
 
-    #: Whether the response to this request never has a body.
+    #: Whether the request method is HEAD, whose response has no body.
     head_only: bool
 
     def response_interim(self, head: ResponseHead) -> None:
-        """An interim response came (1xx); the final one follows."""
+        """Handle an interim response (1xx); the final response follows."""
 
     def response_begins(self, head: ResponseHead, payload: bytes, *, bodiless: bool, whole: bool) -> None:
-        """The final head came, with *payload* of its body; *whole*: that is all of it."""
+        """Handle the final head and the first *payload* of the body; *whole* means that the response is complete."""
 
     def response_body(self, payload: bytes) -> None:
-        """More of the body came."""
+        """Handle part of the response body."""
 
     def response_end(self, *, reusable: bool) -> None:
-        """The response is whole."""
+        """Handle the end of the response; *reusable* says whether the connection accepts another request."""
 
     def response_lost(self, reason: str) -> None:
-        """The connection ended or sent nonsense before the response was whole."""
+        """Handle a connection that was closed or sent malformed data before the response was complete."""
 
     def switched(self, head: ResponseHead, data: bytes) -> None:
-        """The origin switched protocols (101); *data* came after the head."""
+        """Handle a 101 response; *data* are the first bytes of the new protocol."""
 
     def tunnelled(self, data: bytes) -> None:
-        """Bytes of the other protocol came."""
+        """Handle bytes of the protocol that both sides have switched to."""
 
     def upstream_writable(self, *, writable: bool) -> None:
-        """The origin takes more of the request's body, or takes no more for now."""
+        """Resume or pause the request body, depending on whether the origin's send buffer has room."""
 
 
 @dataclass(slots=True)
 class Timing:
-    """Milliseconds that opening a connection took; 0 for what was not needed."""
+    """Duration of each step of opening a connection, in milliseconds; 0 for steps that were not needed."""
 
     dns: float = 0.0
     connect: float = 0.0
@@ -69,16 +69,16 @@ class Timing:
 
 
 class Upstream(asyncio.Protocol):
-    """A connection to an origin, used for one request at a time."""
+    """Connection to an origin that carries one request at a time."""
 
     def __init__(self, target: Target, on_idle_loss: Callable[["Upstream"], None]) -> None:
         self.target = target
-        #: The pool's entry for this connection, if it is pooled.
+        #: The pool's entry for this connection; None if the connection is not pooled.
         self.pooled: Connection | None = None
         self.address = ""
         self.transport: asyncio.Transport | None = None
         self.receiver: Receiver | None = None
-        #: Whether a byte of the present response came: after it a request cannot be sent again.
+        #: Whether part of the response has been received; if so, the request must not be retried.
         self.began = False
         self._on_idle_loss = on_idle_loss
         self._beginning = b""
@@ -87,18 +87,18 @@ class Upstream(asyncio.Protocol):
         self._interim = 0
         self._tunnel = False
         self._paused = False
-        #: Whether the origin said that it ends: FIN, or close_notify over TLS.
+        #: Whether the origin closed the connection cleanly: with FIN, or with close_notify over TLS.
         self._announced = False
 
     # --- asyncio ----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # a stream's transport
-        self.transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[union-attr]  # connected: it has one
+        self.transport = transport  # type: ignore[assignment]  # it is a stream transport
+        self.transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[union-attr]  # it has just been set
 
     def data_received(self, data: bytes) -> None:
         receiver = self.receiver
-        if receiver is None:  # an origin that speaks out of turn is not trusted with the next request
+        if receiver is None:  # unsolicited data could corrupt the next response
             self.abort()
             return
         self.began = True
@@ -131,44 +131,44 @@ class Upstream(asyncio.Protocol):
         if self.receiver is not None:
             self.receiver.upstream_writable(writable=True)
 
-    # --- for whoever forwards ---------------------------------------------------------------------------------------
+    # --- called by exchanges and health checks ------------------------------------------------------------------------
 
     def send_request(self, head: bytes, receiver: Receiver) -> None:
-        """Send a request's head; its body follows by `write`."""
+        """Send a request head; send the request body with `write`."""
         self.receiver = receiver
         self.began, self._interim, self._beginning, self._body = False, 0, b"", None
         self.write(head)
 
     def write(self, data: bytes) -> None:
-        """Send some of the body."""
+        """Send part of the request body."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)
 
     def pause(self) -> None:
-        """The client is slow: read no more for now."""
+        """Stop reading from the origin, because the client reads slowly."""
         if self.transport is not None and not self._paused:
             self._paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
-        """The client takes more."""
+        """Resume reading from the origin."""
         if self.transport is not None and self._paused:
             self._paused = False
             self.transport.resume_reading()
 
     @property
     def alive(self) -> bool:
-        """Whether a request may be sent."""
+        """Whether the connection is open and can carry a request."""
         return self.transport is not None and not self.transport.is_closing()
 
     def abort(self) -> None:
-        """Cut the connection; the receiver hears no more."""
+        """Cut the connection; the receiver gets no further callbacks."""
         self.receiver = None
         if self.transport is not None:
             self.transport.abort()
 
     def close(self) -> None:
-        """Close the connection properly; the receiver hears no more."""
+        """Close the connection after sending buffered data; the receiver gets no further callbacks."""
         self.receiver = None
         if self.transport is not None:
             self.transport.close()
@@ -237,8 +237,8 @@ class Upstream(asyncio.Protocol):
             self._end(receiver, body)
 
     def _end(self, receiver: Receiver, body: Body) -> None:
-        # The last piece may have filled a slow client's buffer, and paused this connection.  While idle it has to notice
-        # that the origin closes, and later it has to read the next response.
+        # The last write may have filled a slow client's buffer and paused this connection. An idle connection must
+        # detect that the origin closes it, and must be able to read the next response.
         self.resume()
         receiver.response_end(reusable=self._keep_alive and not body.rest)
 
@@ -250,7 +250,10 @@ class Upstream(asyncio.Protocol):
 
 
 def _announced(tls: ssl.SSLObject | None) -> bool:
-    """Whether an end was meant: a FIN without TLS, close_notify with it (asyncio reports a bare FIN in the same way)."""
+    """Return whether the origin closed cleanly: any FIN without TLS, close_notify with TLS.
+
+    asyncio calls `eof_received` for a FIN without close_notify, too.
+    """
     if tls is None:
         return True
     try:
@@ -268,10 +271,10 @@ async def connect(
     on_idle_loss: Callable[[Upstream], None],
     timeout: float,
 ) -> tuple[Upstream, Timing]:
-    """Open a connection to *target* within *timeout* seconds, trying every address of its name.
+    """Open a connection to *target* within *timeout* seconds, trying all addresses of its name.
 
     Raises:
-        UpstreamError: 502 or 504, with the step that failed.
+        UpstreamError: the connection failed (502) or timed out (504); the reason names the step.
     """
     timing, address, step = Timing(), "", "look-up"
     try:
@@ -322,7 +325,7 @@ async def _connect_to(
     protocol.address = f"{address}:{target.port}"
     if target.tls:
         try:
-            secured = await loop.start_tls(transport, protocol, context, server_hostname=target.host)  # type: ignore[arg-type]  # asyncio's stubs are narrower than asyncio
+            secured = await loop.start_tls(transport, protocol, context, server_hostname=target.host)  # type: ignore[arg-type]  # asyncio's type stubs are too narrow
             if secured is None:
                 raise ConnectionResetError("closed by the origin")
         except ssl.SSLCertVerificationError as error:

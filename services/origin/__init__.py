@@ -1,4 +1,4 @@
-"""An origin server behind the edge: a catalog or a newsroom, over mutual TLS."""
+"""Origin server behind the edge: a catalog or a newsroom, served over mutual TLS."""
 
 from origin.application import Options, build, request_counter
 

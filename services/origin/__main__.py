@@ -1,4 +1,4 @@
-"""``python -m origin``: a catalog or a newsroom behind mutual TLS."""
+"""Command line of the origin server, ``python -m origin``."""
 
 import argparse
 import asyncio
@@ -15,14 +15,14 @@ from telemetry import add_arguments as add_telemetry_arguments
 from telemetry.metrics import Counter
 
 logger = log.get("origin")
-#: Seconds that an idle connection is kept open: longer than at the edge (60 s), so that the edge closes first.
+#: Keep-alive time-out in seconds. It is longer than the edge's (60 s), so that the edge closes first.
 KEEPALIVE = 75.0
-#: Seconds that requests in progress have at shutdown.
+#: Maximum time for requests in flight to finish at shutdown, in seconds.
 DRAIN = 8.0
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run until SIGTERM; return the exit code."""
+    """Run the origin server until SIGTERM; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="origin",
         description="An origin server: a catalog or a newsroom, and paths for measurements.",
@@ -73,8 +73,9 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, agent: Agent | No
             if args.plain:
                 await sites.start("plain", build(options, requests, mutual=False), args.plain)
             if agent is not None:
-                if args.http:  # started first, because the CA validates here before there is a certificate
-                    # As at the edge: pages that any client may get over --https are here too; those of --mtls are not.
+                if args.http:  # started first: the CA validates on this port before a certificate exists
+                    # Like the edge, serve the pages of --https on plain HTTP, too. Those of --mtls require a client
+                    # certificate.
                     site = build(options, requests, mutual=False) if args.https else web.Application()
                     await sites.start("http", answer_challenges(site, agent.challenges.answer), args.http)
                 if not await agent.enrol():
@@ -99,14 +100,18 @@ async def _secure(args: argparse.Namespace, options: Options, requests: Counter,
 
 
 class Sites:
-    """The listeners of this origin."""
+    """Listeners of one origin server."""
 
     def __init__(self, telemetry: Telemetry, keepalive: float) -> None:
         self._telemetry, self._keepalive = telemetry, keepalive
         self._runners: list[web.AppRunner] = []
 
     async def start(self, name: str, application: web.Application, at: tuple[str, int], context: object = None) -> None:
-        """Serve *application* at *at*; raise `OSError` with a one-line message."""
+        """Serve *application* on the address *at*.
+
+        Raises:
+            OSError: the address cannot be bound; the message is a single line.
+        """
         runner = web.AppRunner(
             application,
             access_log=None,
@@ -117,7 +122,7 @@ class Sites:
         await runner.setup()
         self._runners.append(runner)
         try:
-            await web.TCPSite(runner, *at, ssl_context=context, backlog=1024).start()  # type: ignore[arg-type]  # host and port
+            await web.TCPSite(runner, *at, ssl_context=context, backlog=1024).start()  # type: ignore[arg-type]  # *at* is host and port
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else error.strerror
             raise OSError(f"cannot listen on {at[0]}:{at[1]}: {reason}") from None
@@ -125,7 +130,7 @@ class Sites:
         self._telemetry.health.set(name, ok=True, detail=f"{at[0]}:{at[1]}")
 
     async def close(self) -> None:
-        """Drain and close every listener."""
+        """Drain and close all listeners."""
         for runner in reversed(self._runners):
             await runner.cleanup()
 

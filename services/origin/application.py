@@ -1,4 +1,4 @@
-"""The origin's HTTP resources: bytes and delays for measurements, ``/whoami``, and a catalog or a newsroom.
+"""HTTP resources of the origin: test responses of a given size or delay, ``/whoami``, and a catalog or a newsroom.
 
 All paths also work below ``/news`` and ``/far``, because the edge forwards paths unchanged.
 """
@@ -17,11 +17,11 @@ from origin.content import ARTICLES, ITEMS, listing
 from telemetry import Telemetry
 from telemetry.metrics import Counter
 
-#: The largest N of ``/bytes/N``.
+#: Maximum response size that ``/bytes/N`` accepts, in bytes.
 MAX_BYTES = 1 << 30
-#: Bytes written at a time.
+#: Size of each write to the response body, in bytes.
 CHUNK = 64 * 1024
-#: The longest delay in milliseconds.
+#: Maximum delay that a request may ask for, in milliseconds.
 MAX_DELAY = 60_000
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _PATTERN = bytes(range(256)) * (CHUNK // 256)
@@ -29,24 +29,24 @@ _PATTERN = bytes(range(256)) * (CHUNK // 256)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The settings of an origin."""
+    """Settings of one origin server."""
 
     name: str
-    #: catalog or news.
+    #: Type of content: ``catalog`` or ``news``.
     kind: str
-    #: DNS names of the clients accepted over mutual TLS; if empty, any client with a certificate from the CA.
+    #: DNS names of the clients that mutual TLS accepts; if empty, any client with a certificate from the CA.
     client_names: tuple[str, ...] = ()
-    #: Seed of the exponential delays.
+    #: Random seed of the exponentially distributed delays.
     seed: int = 0
 
 
 def request_counter(telemetry: Telemetry) -> Counter:
-    """Declare the counter shared by all listeners of an origin."""
+    """Declare the request counter that all listeners of an origin share."""
     return telemetry.metrics.counter("firstbyte_origin_requests_total", "Requests by path and status", "path", "status")
 
 
 def build(options: Options, requests: Counter, *, mutual: bool) -> web.Application:
-    """Return the application for one listener; if *mutual*, clients must have one of the ``client_names``."""
+    """Return the application for one listener; if *mutual*, the client certificate must have one of `client_names`."""
     rng = random.Random(options.seed)
 
     @web.middleware
@@ -112,7 +112,7 @@ def build(options: Options, requests: Counter, *, mutual: bool) -> web.Applicati
 
 
 def answer_challenges(application: web.Application, answer: Callable[[str], str | None]) -> web.Application:
-    """Add the http-01 challenges (RFC 8555 section 8.3) to *application*, and return it."""
+    """Add the resource for http-01 challenges (RFC 8555 section 8.3) to *application*, and return *application*."""
 
     async def challenge(request: web.Request) -> web.Response:
         found = answer(request.match_info["token"])
@@ -125,7 +125,7 @@ def answer_challenges(application: web.Application, answer: Callable[[str], str 
 
 
 def describe(request: web.Request, options: Options) -> dict[str, Any]:
-    """Return the addresses, TLS parameters and identities of this request."""
+    """Return addresses, TLS parameters and identities of a request and its connection."""
     tls: ssl.SSLObject | None = request.get_extra_info("ssl_object")
     peer, local = request.get_extra_info("peername"), request.get_extra_info("sockname")
     fields = {name.lower(): value for name, value in request.headers.items()}
@@ -140,7 +140,7 @@ def describe(request: web.Request, options: Options) -> dict[str, Any]:
     }
     if tls is not None:
         cipher = tls.cipher()
-        group = getattr(tls, "group", None)  # new in Python 3.15
+        group = getattr(tls, "group", None)  # available from Python 3.15
         body["tls"] = {
             "version": tls.version(),
             "cipher": cipher[0] if cipher else None,
@@ -173,7 +173,7 @@ async def _chunks(size: int) -> AsyncIterator[bytes]:
 
 async def _after(seconds: float) -> web.Response:
     began = time.perf_counter()
-    await asyncio.sleep(seconds)  # the requested delay
+    await asyncio.sleep(seconds)
     return web.json_response(
         {"asked_ms": round(seconds * 1000, 3), "waited_ms": round((time.perf_counter() - began) * 1000, 3)}
     )

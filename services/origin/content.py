@@ -1,4 +1,4 @@
-"""The records of the catalog and the newsroom: enough to look real in a browser."""
+"""Sample records of the catalog and the newsroom."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ ARTICLES: dict[str, dict[str, Any]] = {
 
 
 def listing(kind: str, name: str) -> dict[str, Any]:
-    """Return the front page of a catalog or a newsroom."""
+    """Return the front page of the catalog or newsroom as JSON data."""
     if kind == "news":
         return {"origin": name, "articles": [{"id": key, "title": each["title"]} for key, each in ARTICLES.items()]}
     return {"origin": name, "items": [{"id": key, "name": each["name"]} for key, each in ITEMS.items()]}

@@ -1,4 +1,4 @@
-"""Edges on loopback, before origins that behave and origins that do not."""
+"""Fixtures for edge tests: edges on loopback in front of scripted origins."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ GET = b"GET / HTTP/1.1\r\nHost: www.example.com\r\nConnection: close\r\n\r\n"
 
 
 class Bench(Peers):
-    """Origins, and edges in front of them."""
+    """Scripted origin servers, and edges that forward to them."""
 
     async def edge(
         self,
@@ -34,7 +34,7 @@ class Bench(Peers):
         alpn: tuple[str, ...] = (),
         **more: Any,
     ) -> tuple[Proxy, int]:
-        """Start an edge with one route to *targets*."""
+        """Start an edge with one route to *targets*; return it and its port."""
         client = self.papers.client("www.example.com") if any(t.tls for t in targets) else None
         stub = AsyncStub([("127.0.0.1", 9)], timeout=0.1, attempts=1)
         settings = Settings((Route("/", targets, limits=limits),), timeouts or Timeouts(drain=0.3))
@@ -55,12 +55,12 @@ async def bench(papers: Papers, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 
 async def until_idle(proxy: Proxy) -> None:
-    """Return when no client and no busy pool connection is left."""
+    """Wait until no client is connected and no pooled connection is in use."""
     await until(lambda: not proxy._clients and not any(row["active"] for row in proxy._rows()))
 
 
 async def talk(port: int, request: bytes, context: ssl.SSLContext | None = None, timeout: float = 3.0) -> bytes:
-    """Send bytes, half-close nothing, return everything until the edge closes or falls silent for a moment."""
+    """Send *request* and return everything received until the edge closes; fail after *timeout* seconds of silence."""
     name = "www.example.com" if context else None
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
     received = b""

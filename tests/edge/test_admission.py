@@ -1,4 +1,4 @@
-"""How many clients are served at one time, which are evicted for others, and what happens beyond the limit."""
+"""Tests for admission control: the connection limit, eviction, and rejection of further clients."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ KEPT = GET.replace(b"Connection: close\r\n", b"")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A connection that has been quiet since then, or is busy."""
+    """Connection with a given start of its idle time, in seconds; None means busy."""
 
     quiet_since: float | None
 
@@ -72,7 +72,7 @@ def count(proxy: Proxy, name: str) -> list[str]:
 
 
 async def knock(port: int) -> None:
-    """Connect and wait; a reset may come at either."""
+    """Connect and read one byte; either step may fail with a reset."""
     loop = asyncio.get_running_loop()
     with socket.socket() as client:
         client.setblocking(False)
@@ -131,7 +131,7 @@ async def test_a_failed_handshake_frees_its_place(bench: Bench) -> None:
     proxy, port = await bench.edge(plain(1), tls=True, admission=Admission(1))
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     await until(lambda: proxy.admission.served == 1)
-    writer.write(GET)  # no ClientHello
+    writer.write(GET)  # not a ClientHello
     await until(lambda: proxy.admission.served == 0)
     writer.close()
 
@@ -142,7 +142,7 @@ async def test_an_unfinished_handshake_is_evicted_for_a_new_client(
     monkeypatch.setattr("edge.admission.QUIET", 0.0)
     proxy, port = await bench.edge(plain(await bench.start(replying(OK))), tls=True, admission=Admission(1))
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"\x16\x03\x01\x02")  # a record of 512 bytes begins, and never ends
+    writer.write(b"\x16\x03\x01\x02")  # the header and first byte of an unfinished 512-byte record
     await until(lambda: proxy.admission.served == 1)
     assert parts(await talk(port, GET, bench.papers.client()))[0] == 200
     with contextlib.suppress(ConnectionResetError):
@@ -161,9 +161,9 @@ async def test_a_connection_that_is_being_rejected_is_never_evicted(
     proxy, port = await bench.edge(plain(1), tls=True, admission=Admission(1))
     context = bench.papers.client()
     _, busy = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="www.example.com")
-    busy.write(GET[:10])  # a request is under way
+    busy.write(GET[:10])  # an incomplete request head
     await until(lambda: all(client.quiet_since is None for client in proxy._clients))
-    _, stalled = await asyncio.open_connection("127.0.0.1", port)  # will be answered 503 after its handshake
+    _, stalled = await asyncio.open_connection("127.0.0.1", port)  # gets 503 after its TLS handshake
     await until(lambda: proxy.admission.rejected == 1)
     status, _, _ = parts(await talk(port, GET, context))
     assert status == 503

@@ -1,4 +1,4 @@
-"""Bytes of any kind from a client: the answer does not depend on how they were cut into packets."""
+"""Property tests: arbitrary input gives the same responses no matter how it is split into segments."""
 
 import asyncio
 from typing import Any
@@ -21,7 +21,7 @@ BYTES = st.lists(WORDS | st.binary(max_size=6), max_size=14).map(b"".join)
 
 
 class Transport(asyncio.Transport):
-    """Remembers what was done to it."""
+    """Transport that records writes and closing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Transport(asyncio.Transport):
 
 
 class Recorded:
-    """A request that is written down and never answered."""
+    """Recorded request that ends without a response."""
 
     began, status, answered, head_only = 0.0, 0, False, False
 
@@ -90,7 +90,7 @@ class Recorded:
 
 
 class Recorder:
-    """A service that writes down what it is asked to forward, and answers nothing."""
+    """Service that records requests and sends no response."""
 
     timeouts = Timeouts()
 
@@ -117,7 +117,7 @@ class Recorder:
 
 
 def outcome(pieces: list[bytes]) -> tuple[list[tuple[bytes, bytes, bytes]], bytes]:
-    """Return what is forwarded and what is answered when these *pieces* come one after the other."""
+    """Return the forwarded requests and the bytes sent to the client when *pieces* arrive one at a time."""
 
     async def run() -> tuple[list[tuple[bytes, bytes, bytes]], bytes]:
         recorder, transport = Recorder(), Transport()
@@ -126,7 +126,7 @@ def outcome(pieces: list[bytes]) -> tuple[list[tuple[bytes, bytes, bytes]], byte
         for piece in pieces:
             client.data_received(piece)
         for _ in range(40):
-            await asyncio.sleep(0)  # lets the requests end, one after the other
+            await asyncio.sleep(0)  # lets pending requests finish
         return recorder.asked, transport.written.partition(b"\r\n")[0]
 
     return asyncio.run(run())

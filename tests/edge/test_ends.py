@@ -1,4 +1,4 @@
-"""How connections of clients end: finished when the edge stops, closed when they were silent for long enough."""
+"""Tests for closing client connections: when the edge stops, and after the keep-alive time-out."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ async def test_stopping_finishes_what_is_under_way(bench: Bench) -> None:
     async def slow(reader, writer) -> None:
         await read_request(reader)
         asked.set()
-        await asyncio.sleep(0.05)  # the edge stops meanwhile
+        await asyncio.sleep(0.05)  # the edge starts to stop during this time
         writer.write(OK)
         await writer.drain()
 
@@ -29,11 +29,11 @@ async def test_a_short_keep_alive_closes_to_the_millisecond(bench: Bench) -> Non
     proxy, port = await bench.edge(plain(await bench.start(replying(OK))))
     proxy.telemetry.faults.switch_on("short_keep_alive", {"s": 0.2})
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    for _ in range(2):  # the second request begins the silence anew
+    for _ in range(2):  # the second request restarts the idle time-out
         writer.write(GET.replace(b"Connection: close\r\n", b""))
         assert (await reader.readuntil(b"\r\n\r\nok")).startswith(b"HTTP/1.1 200")
         silent = time.monotonic()
-        await asyncio.sleep(0.1)  # half of the silence that is allowed
+        await asyncio.sleep(0.1)  # half of the idle time-out
     assert await asyncio.wait_for(reader.read(), 5) == b""
     assert 0.19 < time.monotonic() - silent < 1.0
     writer.close()

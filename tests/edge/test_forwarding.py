@@ -1,4 +1,4 @@
-"""Requests and responses are forwarded completely, in order, and no faster than the client reads."""
+"""Tests that requests and responses are forwarded completely, in order, and no faster than the client reads."""
 
 import asyncio
 import re
@@ -133,9 +133,9 @@ async def test_a_slow_client_slows_the_origin_down(bench: Bench) -> None:
     writer.write(GET)
     await reader.readuntil(b"\r\n\r\n")
     held = -1
-    while held != sent:  # until the origin has sent nothing for a while
+    while held != sent:  # until the origin's byte count stops increasing
         held = sent
-        await asyncio.sleep(0.2)  # polls
+        await asyncio.sleep(0.2)  # poll interval
     assert 1_000_000 < held < 25_000_000
     received = 0
     while chunk := await reader.read(1 << 20):

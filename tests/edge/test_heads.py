@@ -1,4 +1,4 @@
-"""Heads of requests and responses on their way through, as properties of whatever may come."""
+"""Property tests for the parsing and forwarding of request and response heads."""
 
 import contextlib
 import string
@@ -22,7 +22,7 @@ from edge.heads import (
 )
 
 TOKENS = st.text(string.ascii_lowercase + string.digits + "-_", min_size=1, max_size=10).map(str.encode)
-#: Names that matter, often enough to meet by chance.
+#: Field names, including the ones with special rules often enough that duplicates occur by chance.
 NAMES = TOKENS | st.sampled_from(
     [b"host", b"content-length", b"transfer-encoding", b"connection", b"x-forwarded-for", b"x-forwarded-proto",
      b"x-forwarded-tls", b"x-forwarded-port", b"x_forwarded_for", b"forwarded", b"via", b"te", b"upgrade", b"expect",
@@ -41,7 +41,7 @@ def request(fields: Fields, start: bytes = b"GET /a HTTP/1.1") -> bytes:
 
 
 class Seen:
-    """What an independent parser finds in a head that we wrote."""
+    """Request target, fields and message count that httptools, as an independent parser, finds in a generated head."""
 
     def __init__(self) -> None:
         self.fields: Fields = []
@@ -59,7 +59,7 @@ class Seen:
 
 
 def as_sent(head: RequestHead) -> bytes:
-    """Return what an origin gets from 198.19.1.10 over TLS."""
+    """Return the complete head that an origin receives for a request from 198.19.1.10 over TLS."""
     coding = b"transfer-encoding: chunked\r\n" if head.framing.chunked else b""
     return (
         head.forward + b"198.19.1.10\r\nx-forwarded-proto: https\r\nx-forwarded-tls: version=x\r\n" + coding + b"\r\n"

@@ -1,4 +1,4 @@
-"""HTTP/2 in front: requests that pass, floods that do not, and what no HTTP/1.1 head may be made of."""
+"""Tests for HTTP/2 clients: forwarding, protection against floods, and fields that HTTP/1.1 cannot represent."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ GET = [(":method", "GET"), (":scheme", "https"), (":authority", "www.example.com
 
 
 class Http2Peer:
-    """A client that speaks HTTP/2 frame by frame."""
+    """HTTP/2 client based on h2 that gives tests control over each frame."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -76,7 +76,7 @@ class Http2Peer:
         self.flush()
 
     async def read(self, until: Any, timeout: float = 5.0) -> None:
-        """Read frames until *until* says so, or the edge closes."""
+        """Read frames until *until* returns true or the edge closes the connection."""
         async with asyncio.timeout(timeout):
             while not until():
                 data = await self.reader.read(65536)
@@ -115,7 +115,7 @@ class Http2Peer:
 
 
 async def behind(bench: Bench, script, **more):
-    """Start an edge that offers HTTP/2 in front of *script*; return it, and a client."""
+    """Start an edge with HTTP/2 in front of an origin that runs *script*; return the edge and a connected client."""
     proxy, port = await bench.edge(plain(await bench.start(script)), tls=True, alpn=("h2", "http/1.1"), **more)
     return proxy, await Http2Peer.connect(bench, port)
 
@@ -126,7 +126,7 @@ async def test_requests_side_by_side_are_answered_each_on_its_stream(bench: Benc
             line, fields, _ = await read_request(reader)
             path = line.split()[1]
             assert fields["host"] == "www.example.com"
-            await asyncio.sleep(0.05 if path == "/slow" else 0)  # the others overtake it
+            await asyncio.sleep(0.05 if path == "/slow" else 0)  # the other requests overtake this one
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(path), path.encode()))
 
     proxy, peer = await behind(bench, script)
@@ -293,14 +293,14 @@ async def test_stopping_answers_what_is_under_way(bench: Bench) -> None:
     async def slow(reader, writer) -> None:
         await read_request(reader)
         asked.set()
-        await asyncio.sleep(0.05)  # the edge stops meanwhile
+        await asyncio.sleep(0.05)  # the edge starts to stop during this time
         writer.write(OK)
 
     proxy, peer = await behind(bench, slow, timeouts=Timeouts(drain=5))
     number = peer.request()
     await asked.wait()
     stopping = asyncio.create_task(proxy.close())
-    received = await asyncio.wait_for(peer.reader.read(), 5)  # by hand: h2 reads nothing after a GOAWAY
+    received = await asyncio.wait_for(peer.reader.read(), 5)  # bypass h2, which ignores input after GOAWAY
     frames = []
     while received:
         frame, length = Frame.parse_frame_header(memoryview(received[:9]))

@@ -1,4 +1,4 @@
-"""Origins that misbehave, are silent or are gone: who is blamed, and who is asked instead."""
+"""Tests for faulty, silent and unreachable origins: error responses, and retries on other origins."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ async def test_an_origin_that_refuses_is_a_502_and_a_silent_one_a_504(bench: Ben
 
     async def silent(reader, writer) -> None:
         await read_request(reader)
-        await asyncio.sleep(1)  # twenty times what the edge waits
+        await asyncio.sleep(1)  # twenty times the edge's response time-out
 
     _, port = await bench.edge(plain(await bench.start(silent)), timeouts=Timeouts(response=0.05))
     assert parts(await talk(port, GET))[0] == 504

@@ -1,4 +1,4 @@
-"""What the pool decides: no socket, no clock."""
+"""Tests for the connection pool's decisions, without sockets or clocks."""
 
 import pytest
 from hypothesis import settings
@@ -161,7 +161,7 @@ def test_retries_are_a_share_of_requests(requests: int, retries: int) -> None:
 
 
 class Life(RuleBasedStateMachine):
-    """Any order of events: counts stay true, bounds hold, the queue keeps its order."""
+    """State machine test: in any order of events, counts and limits hold, and the queue stays in order."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Requests that the edge refuses without asking an origin."""
+"""Tests for requests that the edge rejects without contacting an origin."""
 
 import json
 

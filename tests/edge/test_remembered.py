@@ -1,4 +1,4 @@
-"""What the edge remembers of heads that it has read before."""
+"""Tests for the cache of parsed message heads."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Origins that fail in part: requests that may be repeated reach another one, or a fresh connection."""
+"""Tests for partial origin failures: repeatable requests are retried on another origin or a new connection."""
 
 import asyncio
 import time
@@ -50,10 +50,10 @@ async def test_when_every_idle_connection_is_dead_a_fresh_one_is_opened(bench: B
         nonlocal answered
         await read_request(reader)
         answered += 1
-        await asyncio.sleep(0.05 if answered <= 3 else 0)  # so that three connections are opened
+        await asyncio.sleep(0.05 if answered <= 3 else 0)  # long enough that three connections are opened
         writer.write(OK)
         await writer.drain()
-        await reader.readuntil(b"\r\n\r\n")  # the next request is read, and never answered
+        await reader.readuntil(b"\r\n\r\n")  # reads the next request and closes without a response
 
     proxy, port = await bench.edge(plain(await bench.start(dies_later)))
     await asyncio.gather(*(talk(port, GET) for _ in range(3)))
@@ -83,7 +83,7 @@ async def test_a_silent_origin_is_passed_over_after_the_time_out(bench: Bench) -
 
 
 def knows(proxy: Proxy, name: str, *addresses: str) -> None:
-    """Let the edge's stub know the addresses of *name*."""
+    """Store *addresses* of *name* in the cache of the edge's stub resolver."""
     now = time.monotonic()
     proxy.stub.cache.put(
         name, "A", Answer(name, "A", addresses, 60.0, now + 60.0, False, 0.0, "", canonical_name=name), 60.0, now
@@ -127,7 +127,7 @@ async def test_over_tls_a_response_until_close_needs_a_close_notify(
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\n\r\nall of it")
         await writer.drain()
-        await asyncio.sleep(0.05)  # the edge reads it meanwhile
+        await asyncio.sleep(0.05)  # gives the edge time to read the response
         if not announced:
             writer.transport.abort()
 
@@ -182,7 +182,7 @@ async def test_100_continue_never_lands_in_an_earlier_response(bench: Bench) -> 
             line, _, _ = await read_request(reader)
             if "/slow" in line:
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234")
-                await asyncio.sleep(0.1)  # the next request comes meanwhile
+                await asyncio.sleep(0.1)  # the next request arrives during this time
                 writer.write(b"56789")
             else:
                 writer.write(OK)

@@ -1,4 +1,4 @@
-"""Where a request goes, and the command line that says so."""
+"""Tests for route selection and for the command-line options that define routes."""
 
 import pytest
 

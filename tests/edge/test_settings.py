@@ -1,4 +1,4 @@
-"""The settings file: what it may say, what each mistake is answered with, and that a reload loses no request."""
+"""Tests for the settings file: valid settings, error messages, and reloads that lose no request."""
 
 import asyncio
 import json
@@ -104,7 +104,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def configured(proxy: Proxy, **changes) -> None:
-    """Change settings; ``route_…`` ones in every route."""
+    """Change the edge's settings; those whose name begins with ``route_`` are changed in every route."""
     routes = {name.removeprefix("route_"): value for name, value in changes.items() if name.startswith("route_")}
     rest = {name: value for name, value in changes.items() if not name.startswith("route_")}
     proxy.reconfigure(
@@ -124,7 +124,7 @@ async def test_ten_reloads_under_load_lose_no_request(bench: Bench) -> None:
 
     clients = [asyncio.create_task(client()) for _ in range(8)]
     for number in range(10):
-        await asyncio.sleep(0.03)  # requests go on in between
+        await asyncio.sleep(0.03)  # requests continue during this time
         configured(proxy, route_targets=(origins[number % 2],), route_limits=Limits(per_target=4 + number))
     stop.set()
     await asyncio.gather(*clients)
@@ -264,7 +264,7 @@ async def test_requests_that_wait_for_a_sick_origin_move_to_another(bench: Bench
         line, _, _ = await read_request(reader)
         if "/health" not in line or silent.is_set():
             silent.set()
-            await reader.read()  # paused: it reads, and says nothing any more
+            await reader.read()  # simulates an unresponsive origin: reads without responding
         writer.write(OK)
 
     proxy, port = await bench.edge(plain(await bench.start(script)), plain(await bench.start(replying(OK))))

@@ -1,4 +1,4 @@
-"""TLS on both sides of the edge: versions, names, and certificates that change under way."""
+"""Tests for TLS with clients and origins: versions, names, and certificate changes during connections."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from tests.peers import OK, Papers, read_request, replying
 
 
 def resolve_here(proxy: Proxy, name: str) -> None:
-    """Let the edge's stub know *name* as one on loopback."""
+    """Store a loopback address for *name* in the cache of the edge's stub resolver."""
     now = time.monotonic()
     answer = Answer(name, "A", ("127.0.0.1",), 60.0, now + 60.0, False, 0.0, "", canonical_name=name)
     proxy.stub.cache.put(name, "A", answer, 60.0, now)
@@ -77,7 +77,7 @@ async def test_a_restart_cuts_clients_and_refuses_new_ones_and_a_hot_reload_does
         while True:
             await read_request(reader)
             asked.set()
-            await asyncio.sleep(0.05)  # the certificate changes meanwhile
+            await asyncio.sleep(0.05)  # the certificate changes during this time
             writer.write(OK)
 
     proxy, port = await bench.edge(plain(await bench.start(slow)), tls=True)
@@ -92,7 +92,7 @@ async def test_a_restart_cuts_clients_and_refuses_new_ones_and_a_hot_reload_does
     assert await under_way == b""
     with pytest.raises(ConnectionRefusedError):
         await talk(port, GET, papers.client())
-    await asyncio.sleep(0.25)  # longer than it is down
+    await asyncio.sleep(0.25)  # longer than the simulated downtime
     assert parts(await talk(port, GET, papers.client()))[0] == 200
 
 

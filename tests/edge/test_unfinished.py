@@ -1,4 +1,4 @@
-"""Requests that never become whole: they are answered where possible, and leave no connection, pool slot or task behind."""
+"""Tests for incomplete requests: they get a response if possible, and leak no connection, pool slot or task."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: x.test\r\nTransfer-Encoding: chunked\r\n\r\
 
 
 async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """An origin that reads whatever comes and waits for more."""
+    """Origin that reads the request and never responds."""
     while await reader.read(65536):
         pass
 
@@ -68,8 +68,8 @@ async def test_a_client_that_goes_while_a_connection_is_opened_leaves_nothing_be
 
 async def test_an_origin_that_does_not_read_is_a_504_and_blamed(bench: Bench) -> None:
     async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.transport.pause_reading()  # type: ignore[attr-defined]  # typeshed's StreamWriter can only write
-        await asyncio.sleep(2)  # ten times what the edge waits
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # StreamWriter.transport is typed as write-only
+        await asyncio.sleep(2)  # ten times the edge's response time-out
 
     origin = await bench.start(deaf)
     proxy, port = await bench.edge(plain(origin), timeouts=Timeouts(response=0.2))
@@ -88,9 +88,9 @@ async def test_a_slow_upload_is_not_the_origins_fault(bench: Bench) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(
         CHUNKED + b"%x\r\n%b\r\n" % (BODY_BUFFER, bytes(BODY_BUFFER))
-    )  # from here on it is passed on as it comes
+    )  # the buffer is full; further data is forwarded as it arrives
     for _ in range(4):
-        await asyncio.sleep(0.06)  # each silence is shorter than what an origin may take, all together are longer
+        await asyncio.sleep(0.06)  # each pause is shorter than the response time-out, but all together are longer
         writer.write(b"1\r\na\r\n")
     writer.write(b"0\r\n\r\n")
     assert parts(await asyncio.wait_for(reader.readuntil(b"ok"), 5))[0] == 200
@@ -108,10 +108,10 @@ async def test_an_answer_before_the_end_of_the_request_closes_the_connection(ben
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"POST / HTTP/1.1\r\nHost: x.test\r\nContent-Length: 50000000\r\n\r\n" + bytes(BODY_BUFFER))
     answer = await asyncio.wait_for(reader.readuntil(b"much"), 5)
-    # It goes on sending, is read from, and sees the end rather than a reset.
+    # The client continues to send, the edge reads, and the client sees a clean close instead of a reset.
     for _ in range(20):
         writer.write(bytes(500_000))
-        await asyncio.sleep(0)  # lets the loop send it
+        await asyncio.sleep(0)  # lets the event loop send the data
     assert await asyncio.wait_for(reader.read(), 5) == b""
     writer.close()
     assert parts(answer)[0] == 413

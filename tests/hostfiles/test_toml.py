@@ -1,4 +1,4 @@
-"""Lines of tables and keys in a TOML file; the errors of real files are tested with hosts and links."""
+"""Tests for line numbers of tables and keys in TOML files; errors of real files are tested with hosts and links."""
 
 import pytest
 

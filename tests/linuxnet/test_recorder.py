@@ -15,7 +15,7 @@ from linuxnet.tcp_info import STATES
 
 @pytest.fixture
 def pair():
-    """Both ends of a connection."""
+    """Yield both ends of a TCP connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname())
         accepted, _ = server.accept()
@@ -42,11 +42,11 @@ def test_unread_bytes_are_reported(pair):
 
 
 def close_in_order(first, second):
-    """Close both ends; the first is in TIME-WAIT when this returns."""
+    """Close both ends; *first* is in TIME_WAIT when the function returns."""
     first.shutdown(socket.SHUT_WR)
     assert second.recv(1) == b""
     second.shutdown(socket.SHUT_WR)
-    assert first.recv(1) == b""  # returns only after the kernel has received the other FIN
+    assert first.recv(1) == b""  # returns after the kernel has received the FIN of *second*
     first.close()
     second.close()
 
@@ -60,7 +60,7 @@ def test_a_socket_in_time_wait_is_found_without_a_process(pair):
 
 @pytest.fixture
 def sockets():
-    """A listener with two open connections, one half closed, and three in TIME-WAIT on its side."""
+    """Yield a listener's port and six socket pairs: two open, one half-closed, three in TIME_WAIT (server side)."""
     with contextlib.ExitStack() as kept, socket.create_server(("127.0.0.1", 0)) as server:
         ends = []
         for _ in range(6):
@@ -68,7 +68,7 @@ def sockets():
             ends.append((client, kept.enter_context(server.accept()[0])))
         ends[2][0].shutdown(socket.SHUT_WR)
         assert ends[2][1].recv(1) == b""
-        ends[2][1].sendall(b"x")  # acknowledges the FIN, or the other end may still be in FIN-WAIT-1
+        ends[2][1].sendall(b"x")  # acknowledges the FIN; otherwise the other end might still be in FIN-WAIT-1
         assert ends[2][0].recv(1) == b"x"
         for client, accepted in ends[3:]:
             close_in_order(accepted, client)
@@ -76,7 +76,7 @@ def sockets():
 
 
 def in_proc_net_tcp(*ports):
-    """Return state and ports of the sockets in /proc/net/tcp that have one of *ports* at either end."""
+    """Return state and ports of the sockets in /proc/net/tcp whose local or remote port is one of *ports*."""
     found = []
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, state, *_ = line.split()
@@ -136,21 +136,21 @@ async def test_a_recording_has_rows_at_its_rate_and_its_own_cost():
     recorder = Recorder()
     began = time.monotonic()
     recorder.start(100, 5, None)
-    await asyncio.sleep(0.3)  # thirty samples
+    await asyncio.sleep(0.3)  # about thirty samples
     recording = recorder.stop()
     assert recording is not None
     found = recording.as_json()
     assert 10 <= len(found["time"]) <= 40
     assert began <= found["time"][0] <= found["time"][-1] <= time.monotonic()
     assert 0 < found["cpu_s"] < 0.1
-    assert isinstance(found["columns"]["Udp.SndbufErrors"], int)  # unchanged, so a single number
+    assert isinstance(found["columns"]["Udp.SndbufErrors"], int)  # a constant column is a single number
 
 
 async def test_watched_sockets_are_recorded(pair):
     client, _ = pair
     recorder = Recorder()
     recorder.start(100, 5, Watch(local_port=client.getsockname()[1]))
-    await asyncio.sleep(0.05)  # five samples
+    await asyncio.sleep(0.05)  # about five samples
     recording = recorder.stop()
     assert recording is not None
     assert {name for _, name, _ in recording.sockets} == {f"127.0.0.1:{client.getsockname()[1]} 127.0.0.1:{client.getpeername()[1]}"}  # fmt: skip
@@ -162,7 +162,7 @@ def test_a_watched_socket_is_in_every_sample_with_its_bytes_sent_so_far(pair):
     for _ in range(SEARCH_EVERY):
         client.sendall(b"x" * 100)
         accepted.recv(100)
-        recording.sockets_cost = 0.0  # so that a slow machine does not exceed the share
+        recording.sockets_cost = 0.0  # prevents a slow machine from exceeding the CPU limit
         sample(recording)
     assert [info["bytes_sent"] for *_, info in recording.sockets] == [100 * (i + 1) for i in range(SEARCH_EVERY)]
 

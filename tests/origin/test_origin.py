@@ -1,4 +1,4 @@
-"""An origin over real sockets, with and without client certificates."""
+"""Tests for the origin server over real sockets, with and without client certificates."""
 
 import aiohttp
 import pytest

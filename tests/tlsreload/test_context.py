@@ -1,4 +1,4 @@
-"""Certificates that change under a server that goes on serving."""
+"""Tests for TLS servers whose certificates change while they are running."""
 
 import asyncio
 import contextlib
@@ -21,12 +21,12 @@ NAME = "www.example.com"
 
 @pytest.fixture
 def live(papers: Papers, tmp_path: Path) -> Path:
-    """A file with key and chain for `NAME`."""
+    """Return the path of a PEM file with key and certificate chain for `NAME`."""
     return Path(shutil.copy(papers.pair(NAME), tmp_path / "live.pem"))
 
 
 def renew(papers: Papers, live: Path, name: str = NAME, **validity: float) -> str:
-    """Replace the pair, atomically; return its serial."""
+    """Replace the key and certificate atomically; return the new serial number in hexadecimal."""
     fresh = live.with_suffix(".new")
     shutil.copy(papers.pair(name, **validity), fresh)
     fresh.replace(live)
@@ -38,7 +38,7 @@ def both(path: Path) -> CertificateFiles:
 
 
 async def serial(port: int, papers: Papers, name: str = NAME, context: ssl.SSLContext | None = None) -> str:
-    """Return the serial that a client sees, and let the server answer."""
+    """Connect to an echo server and return its certificate's serial number in lower-case hexadecimal."""
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", port, ssl=context or papers.client(), server_hostname=name
     )
@@ -83,7 +83,7 @@ async def test_a_thousand_reloads_under_handshakes_drop_none(papers: Papers, liv
         fresh.replace(live)
         certificates.reload()
         if number % 20 == 0:
-            await asyncio.sleep(0.005)  # lets handshakes go on in between
+            await asyncio.sleep(0.005)  # handshakes continue during this time
     stop.set()
     await asyncio.gather(*clients)
     server.close()
@@ -98,7 +98,7 @@ async def test_a_changed_file_is_noticed_and_a_bad_one_is_refused_once(papers: P
     await until(lambda: certificates.certificates[0].serial == new)
     live.write_bytes(b"half")
     await until(lambda: bool(refused))
-    await asyncio.sleep(0.05)  # five more looks at the same file
+    await asyncio.sleep(0.05)  # time for five more checks of the same file
     assert len(refused) == 1
     assert str(live) in refused[0]
     assert certificates.certificates[0].serial == new
@@ -152,7 +152,7 @@ async def test_clients_get_the_certificate_of_the_name_that_they_ask_for(papers:
 
 async def test_trust_in_clients_is_reloaded_too(papers: Papers, live: Path, tmp_path: Path) -> None:
     roots = tmp_path / "clients.pem"
-    roots.write_bytes(Papers(tmp_path).trust.read_bytes())  # of another CA
+    roots.write_bytes(Papers(tmp_path).trust.read_bytes())  # roots of another CA
     certificates = ReloadingContext([both(live)], client_ca=roots)
     server, port = await echoing(certificates)
     with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
@@ -164,7 +164,7 @@ async def test_trust_in_clients_is_reloaded_too(papers: Papers, live: Path, tmp_
 
 
 def resumes(port: int, papers: Papers) -> bool:
-    """Return whether a blocking client resumes its session."""
+    """Return whether a blocking client can resume its session on a second connection."""
     context = papers.client()
     sessions: list[ssl.SSLSession | None] = []
     for _ in range(2):

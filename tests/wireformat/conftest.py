@@ -1,4 +1,4 @@
-"""Certificates."""
+"""Certificate fixtures for wire format tests."""
 
 from tests.peers import papers
 

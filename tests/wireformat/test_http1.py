@@ -1,4 +1,4 @@
-"""HTTP/1.1: heads as written and parsed, responses in whatever pieces they come."""
+"""Tests for HTTP/1.1: encoding and parsing of heads, and responses received in arbitrary fragments."""
 
 import contextlib
 import itertools

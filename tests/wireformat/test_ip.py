@@ -1,4 +1,4 @@
-"""Headers: every field of a frame that is known, and no frame that breaks the decoder."""
+"""Tests for header decoding: all fields of a known frame, and arbitrary bytes."""
 
 import contextlib
 

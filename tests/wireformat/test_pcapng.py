@@ -1,4 +1,4 @@
-"""pcapng: we and tshark read what was written, and other files are refused."""
+"""Tests for pcapng files: our reader and tshark can read written files, and unsupported files are rejected."""
 
 import subprocess
 
