@@ -29,10 +29,10 @@ def get(host: str, target: str, *lines: str) -> bytes:
 
 
 def parse_request_head(head: bytes) -> RequestHead:
-    r"""Parse a request's head, which ends with ``\r\n\r\n``.
+    r"""Parse a request head, including the ``\r\n\r\n`` at its end.
 
     Raises:
-        HttpError: with what was expected and what came.
+        HttpError: *head* is not a valid HTTP/1.x request head.
     """
     request_line, *lines = head[:-4].decode("latin-1").split("\r\n")
     words = request_line.split(" ")

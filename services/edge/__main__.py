@@ -35,7 +35,7 @@ LOOK = 5.0
 
 
 def route(text: str) -> Route:
-    """Parse a route (an argparse type)."""
+    """Parse a route argument; used as an argparse type."""
     try:
         return parse_route(text)
     except ValueError as error:

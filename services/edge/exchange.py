@@ -79,7 +79,7 @@ class Responder(Downstream, Protocol):
 
 
 class Exchange:
-    """One request and its response."""
+    """State machine that forwards one request and its response."""
 
     #: Whether the response to the client has begun.
     answered = False

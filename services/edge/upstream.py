@@ -93,12 +93,12 @@ class Upstream(asyncio.Protocol):
     # --- asyncio ----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # it is a stream transport
-        self.transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[union-attr]  # it has just been set
+        self.transport = transport  # type: ignore[assignment]  # asyncio passes a stream transport
+        self.transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[union-attr]  # not None here
 
     def data_received(self, data: bytes) -> None:
         receiver = self.receiver
-        if receiver is None:  # unsolicited data could corrupt the next response
+        if receiver is None:  # data that no request asked for, so the connection cannot be reused
             self.abort()
             return
         self.began = True

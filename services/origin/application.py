@@ -173,7 +173,7 @@ async def _chunks(size: int) -> AsyncIterator[bytes]:
 
 async def _after(seconds: float) -> web.Response:
     began = time.perf_counter()
-    await asyncio.sleep(seconds)
+    await asyncio.sleep(seconds)  # delay requested by the client
     return web.json_response(
         {"asked_ms": round(seconds * 1000, 3), "waited_ms": round((time.perf_counter() - began) * 1000, 3)}
     )
