@@ -28,6 +28,6 @@ def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # makes the rename durable
+        os.fsync(folder)  # syncing the directory makes the rename durable
     finally:
         os.close(folder)

@@ -97,7 +97,7 @@ class Recorder:
             self._task.cancel()
             self._task = None
             if self.recording is not None:
-                sample(self.recording)  # the final state; the last periodic sample may be much older
+                sample(self.recording)  # record the final state; the last periodic sample may be much older
         return self.recording
 
 
@@ -129,5 +129,5 @@ async def _record(recording: Recording, hz: float, seconds: float) -> None:
     number = 0
     while not recording.full and time.monotonic() - began < seconds:
         sample(recording)
-        number = max(number + 1, int((time.monotonic() - began) * hz))  # skip samples missed in a stall
+        number = max(number + 1, int((time.monotonic() - began) * hz))  # after a stall, skip missed samples
         await asyncio.sleep(max(0.0, began + number / hz - time.monotonic()))

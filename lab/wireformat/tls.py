@@ -107,5 +107,5 @@ class TlsConnection:
         """Send close_notify once, without waiting for the peer's (RFC 8446 section 6.1)."""
         if self.established and not self._closed:
             self._closed = True
-            with contextlib.suppress(ssl.SSLError):  # OpenSSL reports that the peer's close_notify is missing
+            with contextlib.suppress(ssl.SSLError):  # OpenSSL raises an error while the peer's close_notify is missing
                 self.object.unwrap()

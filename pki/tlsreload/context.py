@@ -138,7 +138,7 @@ class ReloadingContext:
         """
         refused: object = None
         while True:
-            await asyncio.sleep(interval)  # check interval
+            await asyncio.sleep(interval)
             stamps = self._stat()
             if stamps in (self._stamps, refused):
                 continue

@@ -158,7 +158,7 @@ async def _run(
     proxy = Proxy(telemetry, settings, stub, client_context, challenge)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, args, proxy, static)
     async with telemetry.serving(args):
-        if args.http:  # started first: the CA validates on this port before a certificate exists
+        if args.http:  # start HTTP first: the CA validates over it before a certificate exists
             await _listen(proxy, args.http, "http")
         if agent is not None and not await agent.enrol():
             await proxy.close()
@@ -219,7 +219,7 @@ async def _watch(static: ReloadingContext, telemetry: Telemetry) -> None:
     following = asyncio.create_task(static.watch(LOOK, lambda error: _certificate_refused(telemetry, error)))
     try:
         while True:
-            await asyncio.sleep(LOOK)  # poll interval
+            await asyncio.sleep(LOOK)  # interval between certificate checks
             now = telemetry.clock.time()
             if any(now > each.not_after - LEFT * (each.not_after - each.not_before) for each in static.certificates):
                 _tell(static, telemetry)

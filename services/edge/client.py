@@ -271,7 +271,7 @@ class Client(asyncio.Protocol):
         """Send the head, additional *fields* and the first *payload* in one write; *whole* completes the response."""
         length = head.framing.length
         if self.state is State.BODY:
-            self.close_after = True  # the rest of the request is not read
+            self.close_after = True  # the rest of the request body is not read, so the connection cannot be reused
         parts = [head.forward, fields, self.more]
         if length is not None:
             parts.append(b"content-length: %d\r\n" % length)
@@ -344,7 +344,7 @@ class Client(asyncio.Protocol):
         work, self._work = self._work, None
         head_only = work is not None and work.head_only
         if self.state is State.BODY:
-            self.close_after = True  # the rest of the body is not read
+            self.close_after = True  # the rest of the request body is not read, so the connection cannot be reused
         self.respond(error.status, error.body(), b"application/json", head_only=head_only)
         self.service.done(self, work, error.status)
         self._next()
@@ -409,7 +409,7 @@ class Client(asyncio.Protocol):
                 self.handshake.fail("timeout")
             return
         if self.state is State.NEW:
-            self._close()  # no 408: a preconnecting browser would match it to its first request
+            self._close()  # no 408: a browser that preconnects would match it to its first request
         elif self.state is State.IDLE:
             if self._drains(now, limits.send):
                 return
@@ -431,7 +431,7 @@ class Client(asyncio.Protocol):
 
     def _check_body(self, now: float) -> None:
         limits = self.service.timeouts
-        if not self._reading:  # the origin is slow, not the client
+        if not self._reading:  # reading is paused because the origin is slow, so do not blame the client
             self._window, self._window_bytes, self._heard = now, 0, now
         elif now - self._heard >= limits.body:
             self.refuse(BadRequestError(408, f"no whole request body: nothing came for {limits.body:g} s"))
@@ -448,7 +448,7 @@ class Client(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Parse as much of the buffer as the current state allows."""
-        if self._advancing:  # re-entrant call: the response was sent from within the loop below
+        if self._advancing:  # called recursively, when a response is sent from within the loop below
             return
         self._advancing = True
         try:
@@ -531,7 +531,7 @@ class Client(asyncio.Protocol):
         if self.transport is None:
             return
         if self.state is State.BODY:
-            self.close_after = True  # the rest of the body is not read
+            self.close_after = True  # the rest of the request body is not read, so the connection cannot be reused
         if self.close_after:
             if self.state is State.BODY:
                 self._linger()
@@ -554,7 +554,7 @@ class Client(asyncio.Protocol):
         self.close_after = True
         if work is not None:
             work.abandon()
-            if work.answered:  # the response has begun, so the only remaining option is to cut it
+            if work.answered:  # the response has begun, so an error response is no longer possible
                 self.service.done(self, work, "truncated")
                 self.state = State.CLOSING
                 self.abort()

@@ -73,7 +73,7 @@ def as_http_1(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> bytes:
         if name.startswith(b":"):
             pseudo[name] = value
         elif name == b"cookie":
-            cookies.append(value)  # may be split into several fields (RFC 9113 section 8.2.3)
+            cookies.append(value)  # a client may split Cookie into several fields (RFC 9113 section 8.2.3)
         elif name not in {b"host", b"expect"}:
             length = length or name == b"content-length"
             lines.append(b"%b: %b\r\n" % (name, value.strip(b" \t")))
@@ -361,7 +361,7 @@ class Http2Client(asyncio.Protocol):
                 if not self._sent_away:
                     self._act(event)
         except ProtocolError:
-            self._send_away()  # flushes the GOAWAY that h2 has generated
+            self._send_away()  # also sends the GOAWAY frame that h2 has generated
             return
         self.flush()
         if not self._streams:

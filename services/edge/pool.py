@@ -329,7 +329,7 @@ class Pool:
                 return Use(connection)
             self._dropped.append(connection)  # the next `expire` returns it to the caller, which closes it
             if fresh:
-                break  # closing one idle connection makes room for the new one
+                break  # closing one idle connection is enough to open a new one
         return Open(state.target)
 
     @staticmethod

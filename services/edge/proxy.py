@@ -192,8 +192,8 @@ class Proxy:
         for client in list(self._clients):
             client.drain()
         deadline = time.monotonic() + self.timeouts.drain
-        while self._clients and time.monotonic() < deadline:  # noqa: ASYNC110 - bounded, and clients have no common event
-            await asyncio.sleep(0.05)  # poll interval
+        while self._clients and time.monotonic() < deadline:  # noqa: ASYNC110 - ends at the deadline; clients have no common event
+            await asyncio.sleep(0.05)  # interval between checks for remaining clients
         for client in list(self._clients):
             client.abort()
         for acceptor in self._acceptors:
@@ -226,7 +226,7 @@ class Proxy:
             acceptor.abort()
         for client in list(self._clients):
             client.abort()
-        await asyncio.sleep(down_s)  # simulated downtime
+        await asyncio.sleep(down_s)  # simulated downtime of the restart
         if not self.draining:
             for listener in self._listeners:
                 await self._bind(listener)
@@ -398,7 +398,7 @@ class Proxy:
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(TICK)  # poll interval
+            await asyncio.sleep(TICK)  # interval between time-out checks
             now, clock = time.monotonic(), time.perf_counter()
             for client in [client for client in self._clients if client.deadline <= now]:
                 client.expire(now)

@@ -80,11 +80,11 @@ class TlsTransport(asyncio.Protocol):
                 parts.append(more)
             self._deliver(b"".join(parts), end=not parts[-1])
         except ssl.SSLWantReadError:
-            self._flush()  # send the response to a partial record or a key update, if there is any
+            self._flush()  # send what OpenSSL has generated, such as the reply to a key update
         except ssl.SSLZeroReturnError:
             self._deliver(b"", end=True)
         except ssl.SSLError:
-            self._flush()  # send the alert
+            self._flush()  # send the TLS alert that OpenSSL has generated
             self.abort()
 
     def eof_received(self) -> bool:
@@ -129,7 +129,7 @@ class TlsTransport(asyncio.Protocol):
         write = self._tls.object.write
         try:
             sent = write(data)
-            if sent < len(data):  # OpenSSL encrypts one record per call
+            if sent < len(data):  # OpenSSL encrypts one TLS record per call
                 view = memoryview(data)
                 while sent < len(data):
                     sent += write(view[sent:])
@@ -170,7 +170,7 @@ class TlsTransport(asyncio.Protocol):
         """Send pending data and close_notify, then close without waiting for the peer's (RFC 8446 section 6.1)."""
         if not self._closing:
             self._closing = True
-            self._tls.close()  # unless `write_last` has already sent close_notify
+            self._tls.close()  # does nothing if `write_last` has already sent close_notify
             self._flush()
             self._raw.close()
 
@@ -193,7 +193,7 @@ class TlsTransport(asyncio.Protocol):
         try:
             established = self._tls.handshake()
         except ssl.SSLError as error:
-            self._flush()  # send the alert
+            self._flush()  # send the TLS alert that OpenSSL has generated
             self._on_failure((error.reason or "other").lower().replace(" ", "_"))
             self._closing = True
             self._raw.close()
@@ -207,7 +207,7 @@ class TlsTransport(asyncio.Protocol):
         self._connected = True
         self._on_end(self)
         self._reader = self._client.negotiated(self._tls.object.selected_alpn_protocol())
-        self._reader.connection_made(self)  # type: ignore[arg-type]  # implements every transport method that a client uses
+        self._reader.connection_made(self)  # type: ignore[arg-type]  # TlsTransport has every transport method that a client uses
         return bool(self._tls.pending)
 
     def _deliver(self, plain: bytes, *, end: bool = False) -> None:

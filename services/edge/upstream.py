@@ -94,11 +94,13 @@ class Upstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # asyncio passes a stream transport
-        self.transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[union-attr]  # not None here
+        self.transport.set_write_buffer_limits(HIGH_WATER)  # type: ignore[union-attr]  # the transport is not None here
 
     def data_received(self, data: bytes) -> None:
         receiver = self.receiver
-        if receiver is None:  # data that no request asked for, so the connection cannot be reused
+        if (
+            receiver is None
+        ):  # no request is in flight, so this data is unsolicited and the connection must not be reused
             self.abort()
             return
         self.began = True

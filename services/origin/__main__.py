@@ -73,7 +73,7 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, agent: Agent | No
             if args.plain:
                 await sites.start("plain", build(options, requests, mutual=False), args.plain)
             if agent is not None:
-                if args.http:  # started first: the CA validates on this port before a certificate exists
+                if args.http:  # start HTTP first: the CA validates over it before a certificate exists
                     # Like the edge, serve the pages of --https on plain HTTP, too. Those of --mtls require a client
                     # certificate.
                     site = build(options, requests, mutual=False) if args.https else web.Application()
@@ -122,7 +122,7 @@ class Sites:
         await runner.setup()
         self._runners.append(runner)
         try:
-            await web.TCPSite(runner, *at, ssl_context=context, backlog=1024).start()  # type: ignore[arg-type]  # *at* is host and port
+            await web.TCPSite(runner, *at, ssl_context=context, backlog=1024).start()  # type: ignore[arg-type]  # `at` has two elements, host and port
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else error.strerror
             raise OSError(f"cannot listen on {at[0]}:{at[1]}: {reason}") from None

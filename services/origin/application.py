@@ -140,7 +140,7 @@ def describe(request: web.Request, options: Options) -> dict[str, Any]:
     }
     if tls is not None:
         cipher = tls.cipher()
-        group = getattr(tls, "group", None)  # available from Python 3.15
+        group = getattr(tls, "group", None)  # `group` is available from Python 3.15
         body["tls"] = {
             "version": tls.version(),
             "cipher": cipher[0] if cipher else None,

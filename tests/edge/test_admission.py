@@ -131,7 +131,7 @@ async def test_a_failed_handshake_frees_its_place(bench: Bench) -> None:
     proxy, port = await bench.edge(plain(1), tls=True, admission=Admission(1))
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     await until(lambda: proxy.admission.served == 1)
-    writer.write(GET)  # not a ClientHello
+    writer.write(GET)  # plain HTTP instead of a ClientHello, so the handshake fails
     await until(lambda: proxy.admission.served == 0)
     writer.close()
 
@@ -142,7 +142,7 @@ async def test_an_unfinished_handshake_is_evicted_for_a_new_client(
     monkeypatch.setattr("edge.admission.QUIET", 0.0)
     proxy, port = await bench.edge(plain(await bench.start(replying(OK))), tls=True, admission=Admission(1))
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"\x16\x03\x01\x02")  # the header and first byte of an unfinished 512-byte record
+    writer.write(b"\x16\x03\x01\x02")  # the first 4 of the 5 bytes of a TLS record header
     await until(lambda: proxy.admission.served == 1)
     assert parts(await talk(port, GET, bench.papers.client()))[0] == 200
     with contextlib.suppress(ConnectionResetError):
@@ -161,9 +161,9 @@ async def test_a_connection_that_is_being_rejected_is_never_evicted(
     proxy, port = await bench.edge(plain(1), tls=True, admission=Admission(1))
     context = bench.papers.client()
     _, busy = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="www.example.com")
-    busy.write(GET[:10])  # an incomplete request head
+    busy.write(GET[:10])  # an incomplete request head keeps the connection busy
     await until(lambda: all(client.quiet_since is None for client in proxy._clients))
-    _, stalled = await asyncio.open_connection("127.0.0.1", port)  # gets 503 after its TLS handshake
+    _, stalled = await asyncio.open_connection("127.0.0.1", port)  # is rejected with 503 only after its TLS handshake
     await until(lambda: proxy.admission.rejected == 1)
     status, _, _ = parts(await talk(port, GET, context))
     assert status == 503

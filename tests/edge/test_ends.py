@@ -13,7 +13,7 @@ async def test_stopping_finishes_what_is_under_way(bench: Bench) -> None:
     async def slow(reader, writer) -> None:
         await read_request(reader)
         asked.set()
-        await asyncio.sleep(0.05)  # the edge starts to stop during this time
+        await asyncio.sleep(0.05)  # the edge is told to stop during this time
         writer.write(OK)
         await writer.drain()
 
@@ -33,7 +33,7 @@ async def test_a_short_keep_alive_closes_to_the_millisecond(bench: Bench) -> Non
         writer.write(GET.replace(b"Connection: close\r\n", b""))
         assert (await reader.readuntil(b"\r\n\r\nok")).startswith(b"HTTP/1.1 200")
         silent = time.monotonic()
-        await asyncio.sleep(0.1)  # half of the idle time-out
+        await asyncio.sleep(0.1)  # half of the idle time-out of 0.2 s
     assert await asyncio.wait_for(reader.read(), 5) == b""
     assert 0.19 < time.monotonic() - silent < 1.0
     writer.close()

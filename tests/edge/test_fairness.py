@@ -76,7 +76,7 @@ async def test_a_body_below_the_minimum_rate_is_a_408(bench: Bench) -> None:
     for _ in range(100):
         writer.write(b"x")
         await asyncio.sleep(0.01)  # at most 100 bytes per second
-        if reader._buffer:  # type: ignore[attr-defined]  # a response has arrived
+        if reader._buffer:  # type: ignore[attr-defined]  # stop sending once a response has arrived
             break
     status, _, body = parts(await asyncio.wait_for(reader.read(), 5))
     assert (status, "bytes/s" in json.loads(body)["reason"]) == (408, True)
@@ -113,7 +113,7 @@ async def test_requests_are_served_in_the_order_in_which_they_came(bench: Bench)
         while True:
             line, _, _ = await read_request(reader)
             served.append(line.split()[1])
-            await asyncio.sleep(0.01)  # gives the other requests time to queue
+            await asyncio.sleep(0.01)  # delays the response, so that the other requests are queued
             writer.write(OK)
 
     proxy, port = await bench.edge(plain(await bench.start(tenth)), limits=Limits(per_target=1))
@@ -136,7 +136,7 @@ async def test_a_response_may_take_longer_than_a_client_may_be_idle(bench: Bench
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n")
         for _ in range(8):
-            await asyncio.sleep(0.05)  # eight times this is four times the idle time-out
+            await asyncio.sleep(0.05)  # eight pauses of 0.05 s are four times the idle time-out
             writer.write(b"x")
         await reader.read()
 
@@ -157,6 +157,6 @@ async def test_a_slow_reader_of_a_last_response_gets_all_of_it(bench: Bench) -> 
     received = 0
     while chunk := await reader.read(200_000):
         received += len(chunk)
-        await asyncio.sleep(0.01)  # slower than the edge sends; in total, longer than the linger time-out
+        await asyncio.sleep(0.01)  # slower than the edge sends; all pauses together exceed the linger time-out
     assert received == size
     writer.close()

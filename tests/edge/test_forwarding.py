@@ -133,9 +133,9 @@ async def test_a_slow_client_slows_the_origin_down(bench: Bench) -> None:
     writer.write(GET)
     await reader.readuntil(b"\r\n\r\n")
     held = -1
-    while held != sent:  # until the origin's byte count stops increasing
+    while held != sent:  # wait until the origin cannot send any more
         held = sent
-        await asyncio.sleep(0.2)  # poll interval
+        await asyncio.sleep(0.2)  # interval between two readings of the byte count
     assert 1_000_000 < held < 25_000_000
     received = 0
     while chunk := await reader.read(1 << 20):

@@ -126,7 +126,9 @@ async def test_requests_side_by_side_are_answered_each_on_its_stream(bench: Benc
             line, fields, _ = await read_request(reader)
             path = line.split()[1]
             assert fields["host"] == "www.example.com"
-            await asyncio.sleep(0.05 if path == "/slow" else 0)  # the other requests overtake this one
+            await asyncio.sleep(
+                0.05 if path == "/slow" else 0
+            )  # delays the response to /slow, so that later requests overtake it
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(path), path.encode()))
 
     proxy, peer = await behind(bench, script)
@@ -293,7 +295,7 @@ async def test_stopping_answers_what_is_under_way(bench: Bench) -> None:
     async def slow(reader, writer) -> None:
         await read_request(reader)
         asked.set()
-        await asyncio.sleep(0.05)  # the edge starts to stop during this time
+        await asyncio.sleep(0.05)  # the edge is told to stop during this time
         writer.write(OK)
 
     proxy, peer = await behind(bench, slow, timeouts=Timeouts(drain=5))

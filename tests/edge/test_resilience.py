@@ -50,10 +50,12 @@ async def test_when_every_idle_connection_is_dead_a_fresh_one_is_opened(bench: B
         nonlocal answered
         await read_request(reader)
         answered += 1
-        await asyncio.sleep(0.05 if answered <= 3 else 0)  # long enough that three connections are opened
+        await asyncio.sleep(
+            0.05 if answered <= 3 else 0
+        )  # the delay makes three requests concurrent, so that three connections are opened
         writer.write(OK)
         await writer.drain()
-        await reader.readuntil(b"\r\n\r\n")  # reads the next request and closes without a response
+        await reader.readuntil(b"\r\n\r\n")  # the origin reads the next request and closes without a response
 
     proxy, port = await bench.edge(plain(await bench.start(dies_later)))
     await asyncio.gather(*(talk(port, GET) for _ in range(3)))
@@ -127,7 +129,7 @@ async def test_over_tls_a_response_until_close_needs_a_close_notify(
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\n\r\nall of it")
         await writer.drain()
-        await asyncio.sleep(0.05)  # gives the edge time to read the response
+        await asyncio.sleep(0.05)  # gives the edge time to read the response before the close
         if not announced:
             writer.transport.abort()
 
@@ -182,7 +184,7 @@ async def test_100_continue_never_lands_in_an_earlier_response(bench: Bench) -> 
             line, _, _ = await read_request(reader)
             if "/slow" in line:
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234")
-                await asyncio.sleep(0.1)  # the next request arrives during this time
+                await asyncio.sleep(0.1)  # the client sends its next request during this time
                 writer.write(b"56789")
             else:
                 writer.write(OK)

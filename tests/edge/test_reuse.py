@@ -39,7 +39,7 @@ async def test_a_reused_connection_that_died_is_replaced_without_the_client_noti
         await read_request(reader)
         writer.write(OK)
         await writer.drain()
-        await reader.readuntil(b"\r\n\r\n")  # reads the next request and closes without a response
+        await reader.readuntil(b"\r\n\r\n")  # the origin reads the next request and closes without a response
 
     _, port = await bench.edge(plain(await bench.start(one_each)))
     for _ in range(3):
@@ -55,7 +55,7 @@ async def test_a_full_pool_makes_requests_wait_and_a_full_queue_refuses(
     async def slow(reader, writer) -> None:
         while True:
             await read_request(reader)
-            await asyncio.sleep(0.03)  # the other requests arrive during this time
+            await asyncio.sleep(0.03)  # delays the response, so that the other requests are queued
             writer.write(OK)
 
     origin = plain(await bench.start(slow))
@@ -72,7 +72,7 @@ async def test_a_connection_that_a_slow_client_held_back_serves_the_next_one(
 ) -> None:
     def body_that_fills_the_buffer(exchange: Exchange, *args: Any, **more: Any) -> None:
         receive(exchange, *args, **more)
-        exchange.client_writable(writable=False)  # the transport's call when its write buffer is full
+        exchange.client_writable(writable=False)  # simulates a full write buffer of the client's transport
 
     receive = Exchange.response_begins
     _, port = await bench.edge(plain(await bench.start(replying(OK))), limits=Limits(per_target=1))
@@ -96,5 +96,5 @@ async def test_an_idle_connection_that_its_origin_closes_leaves_the_pool_of_its_
     proxy.reconfigure(replace(proxy.settings, routes=(*proxy.settings.routes, route)))
     _, port = await proxy.listen(("127.0.0.1", 0), "other")
     assert parts(await talk(port, GET.replace(b"GET / ", b"GET /own ")))[0] == 200
-    await asyncio.sleep(0.1)  # the origin closes after its response; wait until the edge has noticed
+    await asyncio.sleep(0.1)  # time for the edge to notice that the origin has closed the connection
     assert [row["idle"] for row in proxy.pools[route].core.describe(time.monotonic())] == [0]

@@ -77,7 +77,7 @@ async def test_a_restart_cuts_clients_and_refuses_new_ones_and_a_hot_reload_does
         while True:
             await read_request(reader)
             asked.set()
-            await asyncio.sleep(0.05)  # the certificate changes during this time
+            await asyncio.sleep(0.05)  # delays the response until after the certificate change
             writer.write(OK)
 
     proxy, port = await bench.edge(plain(await bench.start(slow)), tls=True)
@@ -92,7 +92,7 @@ async def test_a_restart_cuts_clients_and_refuses_new_ones_and_a_hot_reload_does
     assert await under_way == b""
     with pytest.raises(ConnectionRefusedError):
         await talk(port, GET, papers.client())
-    await asyncio.sleep(0.25)  # longer than the simulated downtime
+    await asyncio.sleep(0.25)  # longer than the simulated downtime of 0.2 s
     assert parts(await talk(port, GET, papers.client()))[0] == 200
 
 

@@ -69,7 +69,7 @@ async def test_a_client_that_goes_while_a_connection_is_opened_leaves_nothing_be
 async def test_an_origin_that_does_not_read_is_a_504_and_blamed(bench: Bench) -> None:
     async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined]  # StreamWriter.transport is typed as write-only
-        await asyncio.sleep(2)  # ten times the edge's response time-out
+        await asyncio.sleep(2)  # ten times the edge's response time-out of 0.2 s
 
     origin = await bench.start(deaf)
     proxy, port = await bench.edge(plain(origin), timeouts=Timeouts(response=0.2))
@@ -88,9 +88,9 @@ async def test_a_slow_upload_is_not_the_origins_fault(bench: Bench) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(
         CHUNKED + b"%x\r\n%b\r\n" % (BODY_BUFFER, bytes(BODY_BUFFER))
-    )  # the buffer is full; further data is forwarded as it arrives
+    )  # fills the edge's body buffer; further data is forwarded as it arrives
     for _ in range(4):
-        await asyncio.sleep(0.06)  # each pause is shorter than the response time-out, but all together are longer
+        await asyncio.sleep(0.06)  # one pause is shorter than the response time-out, four are longer
         writer.write(b"1\r\na\r\n")
     writer.write(b"0\r\n\r\n")
     assert parts(await asyncio.wait_for(reader.readuntil(b"ok"), 5))[0] == 200

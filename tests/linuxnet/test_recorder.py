@@ -46,7 +46,7 @@ def close_in_order(first, second):
     first.shutdown(socket.SHUT_WR)
     assert second.recv(1) == b""
     second.shutdown(socket.SHUT_WR)
-    assert first.recv(1) == b""  # returns after the kernel has received the FIN of *second*
+    assert first.recv(1) == b""  # returns once the FIN of *second* has arrived
     first.close()
     second.close()
 
@@ -68,7 +68,7 @@ def sockets():
             ends.append((client, kept.enter_context(server.accept()[0])))
         ends[2][0].shutdown(socket.SHUT_WR)
         assert ends[2][1].recv(1) == b""
-        ends[2][1].sendall(b"x")  # acknowledges the FIN; otherwise the other end might still be in FIN-WAIT-1
+        ends[2][1].sendall(b"x")  # this segment acknowledges the FIN, so the other end leaves FIN-WAIT-1
         assert ends[2][0].recv(1) == b"x"
         for client, accepted in ends[3:]:
             close_in_order(accepted, client)
@@ -136,21 +136,21 @@ async def test_a_recording_has_rows_at_its_rate_and_its_own_cost():
     recorder = Recorder()
     began = time.monotonic()
     recorder.start(100, 5, None)
-    await asyncio.sleep(0.3)  # about thirty samples
+    await asyncio.sleep(0.3)  # time for about thirty samples
     recording = recorder.stop()
     assert recording is not None
     found = recording.as_json()
     assert 10 <= len(found["time"]) <= 40
     assert began <= found["time"][0] <= found["time"][-1] <= time.monotonic()
     assert 0 < found["cpu_s"] < 0.1
-    assert isinstance(found["columns"]["Udp.SndbufErrors"], int)  # a constant column is a single number
+    assert isinstance(found["columns"]["Udp.SndbufErrors"], int)  # an unchanged column is a single number
 
 
 async def test_watched_sockets_are_recorded(pair):
     client, _ = pair
     recorder = Recorder()
     recorder.start(100, 5, Watch(local_port=client.getsockname()[1]))
-    await asyncio.sleep(0.05)  # about five samples
+    await asyncio.sleep(0.05)  # time for about five samples
     recording = recorder.stop()
     assert recording is not None
     assert {name for _, name, _ in recording.sockets} == {f"127.0.0.1:{client.getsockname()[1]} 127.0.0.1:{client.getpeername()[1]}"}  # fmt: skip
@@ -162,7 +162,7 @@ def test_a_watched_socket_is_in_every_sample_with_its_bytes_sent_so_far(pair):
     for _ in range(SEARCH_EVERY):
         client.sendall(b"x" * 100)
         accepted.recv(100)
-        recording.sockets_cost = 0.0  # prevents a slow machine from exceeding the CPU limit
+        recording.sockets_cost = 0.0  # keeps the CPU cost of reading sockets below its limit, even on a slow machine
         sample(recording)
     assert [info["bytes_sent"] for *_, info in recording.sockets] == [100 * (i + 1) for i in range(SEARCH_EVERY)]
 

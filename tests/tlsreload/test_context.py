@@ -83,7 +83,7 @@ async def test_a_thousand_reloads_under_handshakes_drop_none(papers: Papers, liv
         fresh.replace(live)
         certificates.reload()
         if number % 20 == 0:
-            await asyncio.sleep(0.005)  # handshakes continue during this time
+            await asyncio.sleep(0.005)  # handshakes continue between two renewals
     stop.set()
     await asyncio.gather(*clients)
     server.close()
@@ -98,7 +98,7 @@ async def test_a_changed_file_is_noticed_and_a_bad_one_is_refused_once(papers: P
     await until(lambda: certificates.certificates[0].serial == new)
     live.write_bytes(b"half")
     await until(lambda: bool(refused))
-    await asyncio.sleep(0.05)  # time for five more checks of the same file
+    await asyncio.sleep(0.05)  # time for five more checks of the unchanged file
     assert len(refused) == 1
     assert str(live) in refused[0]
     assert certificates.certificates[0].serial == new
@@ -152,7 +152,7 @@ async def test_clients_get_the_certificate_of_the_name_that_they_ask_for(papers:
 
 async def test_trust_in_clients_is_reloaded_too(papers: Papers, live: Path, tmp_path: Path) -> None:
     roots = tmp_path / "clients.pem"
-    roots.write_bytes(Papers(tmp_path).trust.read_bytes())  # roots of another CA
+    roots.write_bytes(Papers(tmp_path).trust.read_bytes())  # replace the roots with those of another CA
     certificates = ReloadingContext([both(live)], client_ca=roots)
     server, port = await echoing(certificates)
     with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):

@@ -41,7 +41,7 @@ def test_a_session_is_resumed_in_its_context(papers: Papers, version: str) -> No
     mine, theirs = client_context(papers.trust, version), papers.server()
     client, server = ends(mine, theirs, NAME)
     shake_hands(client, server)
-    client.read()  # in TLS 1.3, session tickets are received after the handshake
+    client.read()  # TLS 1.3 sends session tickets after the handshake
     again, server = ends(mine, theirs, NAME, client.session)
     shake_hands(again, server)
     assert again.object.session_reused
