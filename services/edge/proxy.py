@@ -192,7 +192,7 @@ class Proxy:
         for client in list(self._clients):
             client.drain()
         deadline = time.monotonic() + self.timeouts.drain
-        while self._clients and time.monotonic() < deadline:  # noqa: ASYNC110 - ends at the deadline; clients have no common event
+        while self._clients and time.monotonic() < deadline:  # noqa: ASYNC110 - clients share no event
             await asyncio.sleep(0.05)  # interval between checks for remaining clients
         for client in list(self._clients):
             client.abort()

@@ -98,9 +98,7 @@ class Upstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         receiver = self.receiver
-        if (
-            receiver is None
-        ):  # no request is in flight, so this data is unsolicited and the connection must not be reused
+        if receiver is None:  # data without a request in flight: the connection must not be reused
             self.abort()
             return
         self.began = True

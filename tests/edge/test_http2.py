@@ -126,9 +126,7 @@ async def test_requests_side_by_side_are_answered_each_on_its_stream(bench: Benc
             line, fields, _ = await read_request(reader)
             path = line.split()[1]
             assert fields["host"] == "www.example.com"
-            await asyncio.sleep(
-                0.05 if path == "/slow" else 0
-            )  # delays the response to /slow, so that later requests overtake it
+            await asyncio.sleep(0.05 if path == "/slow" else 0)  # later requests overtake the one for /slow
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(path), path.encode()))
 
     proxy, peer = await behind(bench, script)

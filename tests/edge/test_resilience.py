@@ -50,9 +50,7 @@ async def test_when_every_idle_connection_is_dead_a_fresh_one_is_opened(bench: B
         nonlocal answered
         await read_request(reader)
         answered += 1
-        await asyncio.sleep(
-            0.05 if answered <= 3 else 0
-        )  # the delay makes three requests concurrent, so that three connections are opened
+        await asyncio.sleep(0.05 if answered <= 3 else 0)  # makes three requests concurrent, on three connections
         writer.write(OK)
         await writer.drain()
         await reader.readuntil(b"\r\n\r\n")  # the origin reads the next request and closes without a response
