@@ -17,7 +17,7 @@ from edge.route_pool import RoutePool
 from edge.targets import Target
 from edge.upstream import Timing, Upstream
 
-#: Maximum size of a request body, in bytes, that is buffered before a connection is acquired and stored for a retry.
+#: Maximum size of request body data, in bytes, that is buffered before a connection is acquired and kept for a retry.
 BODY_BUFFER = 64 * 1024
 #: Protocols that a client may switch to (RFC 9110 section 7.8). Any other Upgrade is ignored, as the RFC permits.
 TUNNELLED = frozenset({b"websocket"})
@@ -353,7 +353,7 @@ class Exchange:
             self._give_up()
 
     def _may_repeat(self, *, began: bool, stale: bool) -> bool:
-        """Return whether the request may be retried and an origin or connection that has not failed it is left."""
+        """Return whether a retry is safe, within the retry budget, and likely to use a working connection."""
         targets = len(self._pool.route.targets)
         if began or not self.head.idempotent or (self._body_sent and not self._kept) or self._tries > targets:
             return False

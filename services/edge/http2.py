@@ -42,7 +42,7 @@ from edge.upstream import HIGH_WATER
 
 #: Maximum number of concurrent streams per connection, equal to the defaults of nginx and Envoy.
 MAX_STREAMS = 128
-#: Initial flow-control windows of a stream and of a connection, in bytes: data that the edge has not yet forwarded.
+#: Flow-control windows of a stream and of a connection: received data that is not forwarded yet, in bytes.
 STREAM_WINDOW, CONNECTION_WINDOW = 256 * 1024, 1024 * 1024
 #: Maximum frame payload in bytes: the smallest limit that a server may set (RFC 9113 section 4.2).
 MAX_FRAME = 16_384
@@ -87,7 +87,7 @@ def as_http_1(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> bytes:
 
 
 class FrameLengths:
-    """Checks frame lengths before h2 does, because h2 buffers an oversized frame completely before it rejects it."""
+    """Check of frame lengths before h2 parses them, because h2 buffers an oversized frame before it rejects it."""
 
     def __init__(self) -> None:
         #: Bytes missing from the current frame payload; initially those of the connection preface (RFC 9113 section

@@ -52,7 +52,7 @@ class Outcome(Enum):
     OK = "ok"
     #: The connection could not be opened, or it was closed or timed out before a response began.
     FAILED = "failed"
-    #: The client disconnected before the result was known; this does not count for or against the target.
+    #: The client disconnected or stalled before the target responded; this does not affect the target's health.
     UNKNOWN = "unknown"
 
 
