@@ -1,4 +1,4 @@
-"""``python -m acme_server``: the CA's ACME front end over HTTPS."""
+"""Command line of the CA's ACME server, ``python -m acme_server``."""
 
 import argparse
 import asyncio
@@ -15,12 +15,12 @@ from authority import AuthorityError, Store, load_issuer
 from stub import AsyncStub
 from telemetry import Telemetry, add_arguments, endpoint, log
 
-#: Seconds between looks at our own certificate and at the faults of the listener.
+#: Interval between checks of the server's own certificate and of the fault ``acme_refuse``, in seconds.
 WATCH = 0.1
 
 
 def lifetime(text: str) -> float:
-    """Parse seconds (an argparse type)."""
+    """Parse a leaf lifetime in seconds (an argparse type); reject values outside the supported range."""
     try:
         value = float(text)
     except ValueError:
@@ -33,7 +33,7 @@ def lifetime(text: str) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run until SIGTERM."""
+    """Run the ACME server until SIGTERM; return 0, or 2 on an error in the settings or when listening fails."""
     parser = argparse.ArgumentParser(
         prog="acme_server",
         description="An ACME server (RFC 8555) on top of the lab's CA.",
@@ -108,9 +108,9 @@ async def _listen(runner: web.AppRunner, address: tuple[str, int], own: OwnCerti
 async def _watch(
     args: argparse.Namespace, telemetry: Telemetry, own: OwnCertificate, runner: web.AppRunner, site: web.TCPSite | None
 ) -> None:
-    """Keep our own certificate fresh, and the door shut while the fault acme_refuse is on."""
+    """Renew the server's own certificate when due, and stop listening while the fault ``acme_refuse`` is on."""
     while True:
-        await asyncio.sleep(WATCH)  # from look to look
+        await asyncio.sleep(WATCH)  # until the next check
         refuse = telemetry.faults.get("acme_refuse") is not None
         if refuse and site is not None and telemetry.faults.hit("acme_refuse"):
             await site.stop()

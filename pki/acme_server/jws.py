@@ -1,6 +1,6 @@
 """Signed requests (RFC 8555 section 6.2, RFC 7515 flattened JSON, RFC 7638 thumbprints).
 
-Checks form and signature; nonce, url and account are checked by who knows them.
+This module validates syntax and signatures only; `acme_server.server` validates the nonce, URL and account.
 """
 
 import base64
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from acme_server.problems import Problem
 
-#: Signature algorithms that we verify; each belongs to one kind of key.
+#: Supported signature algorithms (RFC 7518, RFC 8037); each belongs to one key type.
 ALGORITHMS = ("ES256", "ES384", "EdDSA", "RS256")
 _CURVES: dict[str, tuple[ec.EllipticCurve, str, hashes.HashAlgorithm, int]] = {
     "P-256": (ec.SECP256R1(), "ES256", hashes.SHA256(), 32),
@@ -29,12 +29,12 @@ PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519Public
 
 @dataclass(frozen=True, slots=True)
 class SignedRequest:
-    """A JWS whose form is right.  `verify` says whether its signature is."""
+    """A syntactically valid JWS; call `verify` to check its signature."""
 
     algorithm: str
     nonce: str
     url: str
-    #: Exactly one of the two.
+    #: The account key or the account URL; exactly one of `jwk` and `kid` is set.
     jwk: dict[str, Any] | None
     kid: str | None
     payload: bytes
@@ -42,7 +42,7 @@ class SignedRequest:
     signature: bytes
 
     def json(self) -> dict[str, Any]:
-        """Return the payload as an object; raise `Problem` when it is none."""
+        """Parse the payload; raise `Problem` if it is not a JSON object."""
         try:
             value = json.loads(self.payload)
         except ValueError:
@@ -52,7 +52,7 @@ class SignedRequest:
         return value
 
     def verify(self, jwk: dict[str, Any]) -> None:
-        """Check the signature with *jwk*; raise `Problem`."""
+        """Verify the signature with the public key *jwk*; raise `Problem` if the key or the signature is invalid."""
         key, algorithm = read_jwk(jwk)
         if self.algorithm != algorithm:
             raise Problem(
@@ -67,11 +67,11 @@ class SignedRequest:
 
 
 def read_jws(body: bytes, *, nested: bool = False) -> SignedRequest:
-    """Read a flattened JWS; raise `Problem` for anything else.
+    """Parse a JWS in flattened JSON serialization; raise `Problem` if it is malformed.
 
     Args:
-        body: JSON.
-        nested: it is the inner JWS of a key change, which has no nonce (RFC 8555 section 7.3.5).
+        body: the JSON text.
+        nested: whether this is the inner JWS of a key change, which has no nonce (RFC 8555 section 7.3.5).
     """
     try:
         document = json.loads(body)
@@ -107,7 +107,7 @@ def read_jws(body: bytes, *, nested: bool = False) -> SignedRequest:
 
 
 def read_jwk(jwk: dict[str, Any]) -> tuple[PublicKey, str]:
-    """Return the public key of *jwk* and the algorithm that it signs with; raise `Problem`."""
+    """Return the public key in *jwk* and its signature algorithm; raise `Problem` if *jwk* is malformed."""
     try:
         kind = jwk.get("kty")
         if kind == "EC" and jwk.get("crv") in _CURVES:
@@ -127,7 +127,7 @@ def read_jwk(jwk: dict[str, Any]) -> tuple[PublicKey, str]:
 
 
 def public_jwk(key: object) -> dict[str, Any] | None:
-    """Return the JWK of a public key of a kind that accounts may have, or None."""
+    """Return *key* as a JWK, or None if accounts cannot have a key of this type."""
     if isinstance(key, ec.EllipticCurvePublicKey):
         for name, (curve, _, _, size) in _CURVES.items():
             if curve.name == key.curve.name:
@@ -148,19 +148,19 @@ def public_jwk(key: object) -> dict[str, Any] | None:
 
 
 def thumbprint(jwk: dict[str, Any]) -> str:
-    """Return the RFC 7638 thumbprint of *jwk*, base64url."""
+    """Return the thumbprint of *jwk* in base64url (RFC 7638)."""
     members = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x"), "RSA": ("e", "kty", "n")}[jwk["kty"]]
     canonical = json.dumps({name: jwk[name] for name in members}, separators=(",", ":"), sort_keys=True)
     return encode(hashlib.sha256(canonical.encode()).digest())
 
 
 def encode(data: bytes) -> str:
-    """Return base64url without padding (RFC 7515 section 2)."""
+    """Encode *data* as base64url without padding (RFC 7515 section 2)."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def decode(text: str) -> bytes:
-    """Read base64url without padding; raise `Problem`."""
+    """Decode base64url without padding; raise `Problem` if *text* is malformed."""
     try:
         if "=" in text or "+" in text or "/" in text:
             raise ValueError

@@ -1,6 +1,6 @@
-"""The certificates that this CA signs: how long they live, which are wrong on purpose, and what an operator may ask.
+"""Leaf certificates: issuance, the fault ``misissue``, and admin requests that list leaves or change their lifetime.
 
-The lifetime is changed while the server runs; ACME's side of it is `acme_server.server`.
+The lifetime can be changed while the server is running.  `acme_server.server` implements the ACME requests.
 """
 
 from typing import Any
@@ -12,19 +12,19 @@ from telemetry import AdminError, Request, Telemetry, log
 
 logger = log.get("acme_server")
 
-#: Seconds that a leaf may be made to live.
+#: Bounds of the leaf lifetime, in seconds.
 SHORTEST_LIFETIME, LONGEST_LIFETIME = 5.0, 90 * 86400.0
-#: Ways in which a CA goes wrong (fault ``misissue``).
+#: Defects that the fault ``misissue`` can introduce into issued certificates.
 MISISSUED = ("wrong-san", "expired", "not-yet-valid", "no-chain")
 
 
 class Leaves:
-    """Signs leaves."""
+    """Issues leaf certificates."""
 
     def __init__(self, telemetry: Telemetry, issuer: Issuer, store: Store, lifetime: float) -> None:
-        """Make one; *lifetime* is in seconds."""
+        """Declare the fault ``misissue`` and the admin routes; *lifetime* is the default leaf lifetime, in seconds."""
         self._telemetry, self._issuer, self._store, self._lifetime = telemetry, issuer, store, lifetime
-        #: Seconds that a leaf lives, and begins before it was signed; a drill may change both.
+        #: Seconds from issuance to notAfter, and from notBefore to issuance; drills change both.
         self.lifetime, self.backdate = lifetime, BACKDATE
         self._issued = telemetry.metrics.counter("firstbyte_ca_certificates_issued_total", "Certificates issued")
         telemetry.faults.declare("misissue", "Issue certificates that nobody should use", kind=MISISSUED)
@@ -34,7 +34,7 @@ class Leaves:
         telemetry.route("DELETE", "/admin/lifetime", self._reset_lifetime)
 
     def issue(self, public_key: Any, names: tuple[str, ...], now: float, account: str | None) -> Certificate:
-        """Sign a leaf for *account*, as the fault ``misissue`` says where it is on; the caller remembers it."""
+        """Issue a leaf for *account*, with a defect if the fault ``misissue`` is on; the caller stores the record."""
         chain, begins = self._issuer.chain, now
         faults = self._telemetry.faults
         if account is not None and faults.any_on and faults.hit("misissue"):
@@ -52,7 +52,7 @@ class Leaves:
         return Certificate(f"{leaf.serial_number:x}", account, names, before, after, now, pem)
 
     def issue_own(self, public_key: Any, name: str) -> Certificate:
-        """Issue the certificate that the server itself shows, and remember it like any other."""
+        """Issue and store the ACME server's own certificate."""
         certificate = self.issue(public_key, (name,), self._telemetry.clock.time(), None)
         self._store.put_certificate(certificate)
         return certificate
@@ -85,7 +85,7 @@ class Leaves:
         return {"seconds": self.lifetime, "backdate": self.backdate}
 
     def _set_lifetime(self, request: Request) -> dict[str, float]:
-        """Change how long leaves live from now on, and how far back they begin."""
+        """Change the lifetime and backdate of future leaves, in seconds (``PUT /admin/lifetime``)."""
         body = request.json()
         if not isinstance(body, dict) or not body or set(body) - {"seconds", "backdate"}:
             raise AdminError(400, f'expected {{"seconds": …, "backdate": …}}, got {body!r}'[:200])
@@ -102,7 +102,7 @@ class Leaves:
         return self._show_lifetime()
 
     def _reset_lifetime(self, _: Request) -> dict[str, float]:
-        """Go back to the lifetime that the server was started with."""
+        """Restore the lifetime from the command line and the default backdate (``DELETE /admin/lifetime``)."""
         self.lifetime, self.backdate = self._lifetime, BACKDATE
         self._telemetry.altered.pop("lifetime", None)
         return self._show_lifetime()

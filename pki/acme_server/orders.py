@@ -1,4 +1,6 @@
-"""Accounts, orders and authorizations as the server sees them (RFC 8555 section 7): decisions, no HTTP, no clock.
+"""State machine for accounts, orders and authorizations (RFC 8555 section 7), without HTTP or a clock.
+
+States of an order:
 
 pending ──all authorizations valid──▶ ready ──finalize──▶ valid
 └────────one invalid, or expired──────▶ invalid
@@ -14,26 +16,30 @@ from acme_server.jws import SignedRequest, read_jwk, thumbprint
 from acme_server.problems import Problem
 from authority import Account, Authorization, Certificate, Order, Store
 
-#: Seconds that an order and its authorizations may stay unfinished.
+#: Time after which an unfinished order and its authorizations expire, in seconds.
 ORDER_LIFETIME = 3600.0
-#: Names in one order.
+#: Maximum number of names in an order.
 MAX_NAMES = 50
 _NAME = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])")
-#: One addr-spec, no hfields (section 7.3).
+#: A mailto URL with exactly one address and without header fields (RFC 8555 section 7.3).
 _MAILBOX = re.compile(r"mailto:[^@,?\s]{1,64}@[A-Za-z0-9.-]{1,253}")
 
 
 class Orders:
-    """The state machine over a store."""
+    """Operations on the accounts, orders and authorizations in a `Store`."""
 
     def __init__(self, store: Store) -> None:
-        """Work on *store*: every change is on disk before the method returns."""
+        """Use *store*; every method writes its changes to disk before it returns."""
         self.store = store
 
     # --- accounts ---------------------------------------------------------------------------------------------------
 
     def register(self, request: SignedRequest, now: float) -> tuple[Account, bool]:
-        """Return the account of the request's key and whether it is new (section 7.3)."""
+        """Find or create the account for the request's key (section 7.3).
+
+        Returns:
+            The account, and whether it is new.
+        """
         if request.jwk is None:
             raise Problem("malformed", "expected jwk, not kid, in a newAccount request")
         request.verify(request.jwk)
@@ -52,7 +58,7 @@ class Orders:
         return account, True
 
     def update_account(self, account: Account, body: dict[str, Any]) -> Account:
-        """Change contact or deactivate (sections 7.3.2, 7.3.6)."""
+        """Change an account's contact addresses or deactivate it (sections 7.3.2 and 7.3.6)."""
         if "contact" in body:
             account = replace(account, contact=_contact(body))
         if (status := body.get("status", account.status)) != account.status:
@@ -63,7 +69,7 @@ class Orders:
         return account
 
     def change_key(self, account: Account, inner: SignedRequest, account_url: str) -> Account:
-        """Give the account the key that signed *inner* (section 7.3.5)."""
+        """Replace the account's key by the key that signed *inner* (section 7.3.5)."""
         if inner.jwk is None:
             raise Problem("malformed", "expected jwk in the inner JWS")
         inner.verify(inner.jwk)
@@ -81,7 +87,7 @@ class Orders:
     # --- orders -----------------------------------------------------------------------------------------------------
 
     def create(self, account: Account, body: dict[str, Any], now: float) -> Order:
-        """Open an order with one authorization per name (section 7.4)."""
+        """Create an order with one authorization per name (section 7.4)."""
         names = _identifiers(body)
         if "notBefore" in body or "notAfter" in body:
             raise Problem("malformed", "notBefore and notAfter are not supported: the CA decides how long")
@@ -96,12 +102,12 @@ class Orders:
         return order
 
     def unfinished(self, now: float) -> list[tuple[Authorization, Account]]:
-        """Return the validations that were under way when this server last died."""
+        """Return the validations interrupted by the server's last stop, as authorizations with their accounts."""
         begun = ((each, self.store.account(each.account)) for each in self.store.processing(now))
         return [(each, account) for each, account in begun if account is not None]
 
     def order(self, account: Account, order_id: str, now: float) -> Order:
-        """Return an order of *account*, brought up to date with its authorizations."""
+        """Return an order that belongs to *account*, after updating its status (see `refresh`)."""
         order = self.store.order(order_id)
         if order is None:
             raise Problem("notFound", "there is no such order")
@@ -110,7 +116,7 @@ class Orders:
         return self.refresh(order, now)
 
     def refresh(self, order: Order, now: float) -> Order:
-        """Move a pending order to ready or invalid where its authorizations say so."""
+        """Update an order's status: ready if all authorizations are valid, invalid if one failed or it expired."""
         if order.status not in {"pending", "ready"}:
             return order
         states = {each.status for each in self.store.authorizations(order.id)}
@@ -126,7 +132,7 @@ class Orders:
         return order
 
     def authorization(self, account: Account, authorization_id: str) -> Authorization:
-        """Return an authorization of *account*."""
+        """Return an authorization that belongs to *account*; raise `Problem` for any other."""
         found = self.store.authorization(authorization_id)
         if found is None:
             raise Problem("notFound", "there is no such authorization")
@@ -135,7 +141,7 @@ class Orders:
         return found
 
     def settle(self, authorization: Authorization, problem: Problem | None, now: float) -> Authorization:
-        """Write down how validation ended (section 7.1.6)."""
+        """Record the result of a validation; *problem* is None if it succeeded (section 7.1.6)."""
         if problem is None:
             settled = replace(authorization, status="valid", validated=now)
         else:
@@ -143,15 +149,15 @@ class Orders:
         return self._put(settled)
 
     def processing(self, authorization: Authorization) -> Authorization:
-        """Write down that validation has begun."""
+        """Record that validation of *authorization* has started."""
         return self._put(replace(authorization, status="processing"))
 
     def deactivate(self, authorization: Authorization) -> Authorization:
-        """Give an authorization up (section 7.5.2)."""
+        """Mark an authorization as deactivated (section 7.5.2)."""
         return self._put(replace(authorization, status="deactivated"))
 
     def may_revoke(self, account: Account, certificate: Certificate, now: float) -> bool:
-        """Return whether *account* ordered *certificate*, or holds authorizations for all of its names (section 7.6)."""
+        """Return whether *account* ordered *certificate*, or has authorizations for all its names (section 7.6)."""
         if certificate.account == account.id:
             return True
         return set(certificate.names) <= self.store.authorized_names(account.id, now)
@@ -165,12 +171,12 @@ class Orders:
 
 
 def key_authorization(token: str, account: Account) -> str:
-    """Return what http-01 must answer (section 8.1)."""
+    """Return the key authorization, which is the required http-01 response body (RFC 8555 section 8.1)."""
     return f"{token}.{account.thumbprint}"
 
 
 def check_names(order: Order, asked: Sequence[str]) -> None:
-    """Check that a request asks for the order's names, no more and no less; raise `Problem`."""
+    """Raise `Problem` unless the names in a CSR, *asked*, are exactly the order's names."""
     if sorted(asked) != sorted(order.names):
         raise Problem("badCSR", f"expected exactly {', '.join(sorted(order.names))}; got {', '.join(sorted(asked))}")
 

@@ -1,7 +1,7 @@
-"""The CA's own server certificate: issued by itself, replaced at half of its life without closing a connection.
+"""The ACME server's own certificate, which its CA issues and which is renewed at half of its lifetime.
 
-The listening context never changes.  Its SNI callback hands every new handshake to the newest inner context, because
-`load_cert_chain` on a live context is not atomic.
+Renewal does not close connections or change the listening context.  That context's SNI callback gives each new
+handshake the newest inner context, because `load_cert_chain` on a live context is not atomic.
 """
 
 import secrets
@@ -16,10 +16,16 @@ from authority import new_key
 
 
 class OwnCertificate:
-    """Keeps one valid certificate for *name* behind `context`."""
+    """A TLS server context, `context`, that always presents a valid certificate for one name."""
 
     def __init__(self, leaves: Leaves, name: str, scratch: Path) -> None:
-        """Issue the first one; *scratch* is a folder for a file that lives for a moment, encrypted."""
+        """Issue the first certificate.
+
+        Args:
+            leaves: issues the certificates.
+            name: DNS name of the server.
+            scratch: folder for a temporary file with the encrypted key, deleted after OpenSSL has loaded it.
+        """
         self._leaves, self._name, self._scratch = leaves, name, scratch
         self.issued = self.not_after = self.renew_at = 0.0
         self._inner = self._issue()
@@ -27,7 +33,11 @@ class OwnCertificate:
         self.context.sni_callback = self._switch
 
     def renew_if_due(self, now: float) -> bool:
-        """Replace the certificate when half of its life is over, or when the clock went back to before it was made."""
+        """Renew the certificate if half of its lifetime has passed, or if *now* is before its issuance.
+
+        Returns:
+            Whether the certificate was renewed.
+        """
         if self.issued <= now < self.renew_at:
             return False
         self._inner = self._issue()

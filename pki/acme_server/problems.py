@@ -1,10 +1,10 @@
-"""ACME problems (RFC 8555 section 6.7): one constructor each, one place where they become HTTP."""
+"""ACME errors (RFC 8555 section 6.7), and their mapping to problem documents and HTTP status codes."""
 
 from typing import Any
 
 PREFIX = "urn:ietf:params:acme:error:"
 
-#: Problem type and HTTP status.  The only table that maps our errors to the wire.
+#: HTTP status code of each problem type.
 STATUS = {
     "accountDoesNotExist": 400,
     "alreadyReplaced": 409,
@@ -34,7 +34,7 @@ STATUS = {
     "unsupportedMediaType": 415,
     "unsupportedIdentifier": 400,
 }
-#: Our own words for what RFC 8555 leaves to HTTP; on the wire they are the type on the right.
+#: Problem types that RFC 8555 does not define, and the standard type sent to the client instead.
 _ON_THE_WIRE = {
     "conflict": "malformed",
     "methodNotAllowed": "malformed",
@@ -45,8 +45,8 @@ _ON_THE_WIRE = {
 }
 
 
-class Problem(Exception):  # noqa: N818 - RFC 8555's word
-    """A request that gets a problem document for an answer."""
+class Problem(Exception):  # noqa: N818 - RFC 8555 calls an error a problem
+    """A request failed; the client receives a problem document."""
 
     def __init__(
         self,
@@ -57,14 +57,14 @@ class Problem(Exception):  # noqa: N818 - RFC 8555's word
         headers: dict[str, str] | None = None,
         **extra: Any,
     ) -> None:
-        """Make one.
+        """Create a problem.
 
         Args:
-            kind: a key of `STATUS`.
-            detail: one sentence for people: what was expected, what came.
-            retry_after: seconds, sent as Retry-After.
-            headers: that go with it (``Allow``, ``Location``).
-            extra: more members of the document (``algorithms``, ``subproblems``).
+            kind: problem type, a key of `STATUS`.
+            detail: human-readable sentence that states what was expected and what was received.
+            retry_after: value of the Retry-After header, in seconds.
+            headers: additional HTTP headers (``Allow``, ``Location``).
+            extra: additional members of the problem document (``algorithms``, ``subproblems``).
         """
         super().__init__(detail)
         self.kind, self.detail, self.extra = kind, detail, extra

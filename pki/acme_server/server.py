@@ -1,4 +1,4 @@
-"""The HTTPS front end of the CA (RFC 8555): one handler per resource, every request checked in one place."""
+"""The CA's ACME server over HTTPS (RFC 8555), with one handler per resource and shared request validation."""
 
 import asyncio
 import datetime as dt
@@ -31,40 +31,42 @@ from telemetry import Telemetry, log
 
 logger = log.get("acme_server")
 
-#: Octets of a request: a CSR with fifty names and an RSA key is below 20 kB.
+#: Maximum request body, in bytes; a request with a CSR for fifty names and an RSA key is smaller than 20 kB.
 MAX_BODY = 64 * 1024
-#: Nonces that are good at one time; the oldest is forgotten first, and its client is told to try again.
+#: Maximum number of unused nonces.  Above this limit the oldest nonce is discarded; a client that uses it receives
+#: badNonce and retries.
 MAX_NONCES = 20_000
-#: Validations under way at one time.
+#: Maximum number of concurrent validations; further challenge requests receive the problem rateLimited.
 MAX_VALIDATIONS = 64
-#: Seconds between looks at whether the fault acme_hang is still on.
+#: Interval between checks whether the fault ``acme_hang`` is still on, in seconds.
 HANG_TICK = 0.1
-#: Shares of life between which we suggest to renew (RFC 9773): no earlier than clients would without us, so that asking
-#: costs nobody a part of a life.  And the seconds after which to ask again at least.
+#: Suggested renewal window (RFC 9773), as fractions of the lifetime.  It starts when clients renew by default, so that
+#: following the suggestion does not shorten the use of a certificate.
 SUGGESTED = (2 / 3, 2 / 3 + 0.04)
+#: Minimum Retry-After in responses with renewal information, in seconds.
 MIN_ASK_AGAIN = 5
-#: Reasons that a subscriber may give (RFC 5280 section 5.3.1 without those for CAs and for holding).
+#: Revocation reason codes accepted from clients: RFC 5280 section 5.3.1 without the codes for CAs and certificateHold.
 REASONS = (0, 1, 3, 4, 5, 9)
 Handler = Callable[["_Call"], Awaitable[web.Response]]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the CA behaves."""
+    """Settings of the ACME server."""
 
-    #: ``https://ca.example.com``: what clients call us, and what every URL begins with.
+    #: Scheme and host (and port) of all the server's URLs, for example ``https://ca.example.com``.
     base: str
-    #: Seconds that a leaf lives.
+    #: Leaf lifetime, in seconds.
     lifetime: float
-    #: Port on which http-01 is asked; 80 everywhere but in tests.
+    #: TCP port for http-01 validation; only tests use a port other than 80.
     http01_port: int = 80
-    #: Our name in CAA records; None does not look.
+    #: The CA's issuer name in CAA records; None disables the CAA check.
     caa: str | None = None
 
 
 @dataclass(slots=True)
 class _Call:
-    """A request whose signature, nonce, url and account were found right."""
+    """A request whose signature, nonce, URL and account have been validated."""
 
     http: web.Request
     jws: SignedRequest
@@ -74,7 +76,7 @@ class _Call:
 
 @dataclass(slots=True)
 class _Nonces:
-    """Anti-replay nonces (section 6.5): each is good once."""
+    """Unused anti-replay nonces, each accepted once (RFC 8555 section 6.5)."""
 
     good: dict[str, None] = field(default_factory=dict)
 
@@ -92,10 +94,10 @@ class _Nonces:
 
 
 class AcmeServer:
-    """The CA's front end."""
+    """The CA's ACME server: HTTP handlers, pending validations and faults."""
 
     def __init__(self, telemetry: Telemetry, issuer: Issuer, store: Store, stub: AsyncStub, settings: Settings) -> None:
-        """Make one; `application` is what an aiohttp runner serves."""
+        """Create a server; the caller runs its `application` with an aiohttp runner."""
         self.telemetry, self.issuer, self.store, self.stub, self.settings = telemetry, issuer, store, stub, settings
         self.orders = Orders(store)
         self.leaves = Leaves(telemetry, issuer, store, settings.lifetime)
@@ -139,9 +141,9 @@ class AcmeServer:
         return application
 
     def resume(self) -> int:
-        """Begin again the validations that were under way when the server last stopped; return how many.
+        """Restart the validations that were in progress when the server last stopped; return their number.
 
-        Their clients wait for an answer, and will not ask a second time (section 8.2).
+        Clients request a validation only once and then poll for its result (RFC 8555 section 8.2).
         """
         unfinished = self.orders.unfinished(self.telemetry.clock.time())
         for authorization, account in unfinished:
@@ -149,18 +151,18 @@ class AcmeServer:
         return len(unfinished)
 
     async def close(self) -> None:
-        """Give validations under way up; whoever starts on this store next resumes them."""
+        """Cancel the validations in progress; the next server that uses this store resumes them."""
         for task in self._validations:
             task.cancel()
         await asyncio.gather(*self._validations, return_exceptions=True)
 
-    # --- every request ----------------------------------------------------------------------------------------------
+    # --- request validation and error responses ---------------------------------------------------------------------
 
     @web.middleware
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Nonce and directory link on every answer; problems become documents here and only here."""
+        """Apply faults, convert exceptions to problem documents, and add nonce and directory link to responses."""
         faults = self.telemetry.faults
         response: web.StreamResponse
         try:
@@ -170,10 +172,10 @@ class AcmeServer:
                     raise Problem("unavailable", "the fault acme_503 is on", retry_after=after)
                 if faults.hit("acme_slow"):
                     slow_ms = float((faults.get("acme_slow") or {}).get("ms", 1000))
-                    await asyncio.sleep(slow_ms / 1000)  # the fault itself
+                    await asyncio.sleep(slow_ms / 1000)  # delay the response, as the fault requests
                 if faults.hit("acme_hang"):
-                    while faults.get("acme_hang") is not None:  # noqa: ASYNC110 - switches have no waiters
-                        await asyncio.sleep(HANG_TICK)  # polls
+                    while faults.get("acme_hang") is not None:  # noqa: ASYNC110 - a fault has no event to wait for
+                        await asyncio.sleep(HANG_TICK)  # poll until the fault is switched off
             response = await handler(request)
         except Problem as problem:
             response = _problem(problem)
@@ -191,14 +193,14 @@ class AcmeServer:
         response.headers["Replay-Nonce"] = self._nonces.new()
         response.headers.add("Link", f'<{self.settings.base}/directory>;rel="index"')
         response.headers.setdefault("Cache-Control", "no-store")
-        # By our own clock, which a drill may have moved: it is how clients learn that it differs from theirs.
+        # The time of the service's clock, which drills can set wrong; clients detect a clock skew by this header.
         response.headers["Date"] = formatdate(self.telemetry.clock.time(), usegmt=True)
         resource = request.path.split("/")[2] if request.path.startswith("/acme/") else request.path.strip("/")
         self._requests.inc(resource=resource if response.status != 404 else "other", status=str(response.status))
         return response
 
     async def _read(self, request: web.Request) -> SignedRequest:
-        """Read a JWS and check content type, nonce and url (sections 6.2 to 6.5)."""
+        """Parse a request's JWS and validate its content type, nonce and URL (RFC 8555 sections 6.2 to 6.5)."""
         if request.content_type != "application/jose+json":
             detail = f"expected Content-Type application/jose+json, got {request.content_type}"
             raise Problem("unsupportedMediaType", detail)
@@ -209,7 +211,12 @@ class AcmeServer:
         return jws
 
     def _signed(self, handler: Handler, *, as_get: bool = False) -> Callable[[web.Request], Awaitable[web.Response]]:
-        """Wrap a handler that needs an account; *as_get*: and no payload (POST-as-GET, section 6.3)."""
+        """Wrap a handler so that it receives authenticated requests only.
+
+        Args:
+            handler: handles the validated request.
+            as_get: whether the payload must be empty (POST-as-GET, RFC 8555 section 6.3).
+        """
 
         async def handle(request: web.Request) -> web.Response:
             jws = await self._read(request)
@@ -364,7 +371,7 @@ class AcmeServer:
                 await validation.check_caa(self.stub, authorization.name, self.settings.caa)
         except Problem as found:
             problem = found
-        except Exception as error:  # whatever else fails, the client is told, and may try again
+        except Exception as error:  # report any other failure to the client, which can retry
             logger.error("validation_failed", name=authorization.name, error=repr(error))
             problem = Problem("serverInternal", "validation failed in the server")
         self.orders.settle(authorization, problem, self.telemetry.clock.time())
@@ -407,7 +414,7 @@ class AcmeServer:
         return web.Response(text=found.pem, content_type="application/pem-certificate-chain")
 
     async def _revoke(self, request: web.Request) -> web.Response:
-        """Revoke, as the account that ordered it or by the certificate's own key (section 7.6)."""
+        """Revoke a certificate for an authorized account or the holder of its private key (RFC 8555 section 7.6)."""
         jws = await self._read(request)
         body = jws.json()
         try:
@@ -435,7 +442,7 @@ class AcmeServer:
         return web.Response()
 
     async def _renewal_info(self, request: web.Request) -> web.Response:
-        """Suggest when to renew (RFC 9773): around two thirds of life; at once where it is revoked."""
+        """Reply with the suggested renewal window (RFC 9773): at two thirds of the lifetime, or now if revoked."""
         identifier, _, serial = request.match_info["id"].partition(".")
         try:
             found = self.store.certificate(f"{int.from_bytes(decode(serial)):x}") if serial else None

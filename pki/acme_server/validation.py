@@ -1,6 +1,6 @@
-"""http-01 (RFC 8555 section 8.3): does the name lead to a server that holds the account's key authorization?
+"""Domain validation with http-01 (RFC 8555 section 8.3), and CAA checks (RFC 8659).
 
-The name is looked up through the lab's own resolver, anew each time.  Redirects are not followed.
+Names are looked up through the lab's own resolver, without cached answers.  HTTP redirects are not followed.
 """
 
 import asyncio
@@ -12,22 +12,23 @@ from stub import AsyncStub, NoAddress, NoSuchName, StubError
 from wireformat.http1 import HttpError, get
 from wireformat.http1_reader import ResponseReader
 
-#: Seconds for look-up, connection and answer each.
+#: Time-out for connecting to the http-01 server and reading its response, in seconds.
 TIMEOUT = 5.0
-#: Octets read of an answer: a key authorization has about 90.
+#: Response body size at which the http-01 client stops reading, in bytes; a key authorization has about 90.
 MAX_ANSWER = 4096
-#: CAA records are followed to the parent this often (RFC 8659 section 3).
+#: Maximum number of names whose CAA records are looked up: the name itself and its parents (RFC 8659 section 3).
 MAX_LABELS = 10
-#: Tags that do not speak about names without a wildcard, or only about reporting (RFC 8659 section 4.1, RFC 9495).
+#: Known CAA property tags (RFC 8659 section 4.1, RFC 9495).  Only ``issue`` restricts names without a wildcard.
+#: A record with an unknown tag and the critical flag forbids issuance.
 KNOWN_TAGS = ("issue", "issuewild", "issuemail", "iodef", "contactemail", "contactphone")
 CRITICAL = 128
 
 
 async def validate_http01(stub: AsyncStub, name: str, token: str, expected: str, port: int = 80) -> None:
-    """Fetch the challenge from *name*.
+    """Fetch the http-01 response from *name*, and compare it with the key authorization *expected*.
 
     Raises:
-        Problem: dns, connection, incorrectResponse or unauthorized, with what was expected and what came.
+        Problem: validation failed; the type is dns, connection, incorrectResponse or unauthorized.
     """
     stub.flush(name)
     try:
@@ -51,7 +52,7 @@ async def validate_http01(stub: AsyncStub, name: str, token: str, expected: str,
 
 
 async def check_caa(stub: AsyncStub, name: str, issuer: str) -> None:
-    """Check that CAA records let *issuer* certify *name* (RFC 8659); raise `Problem`."""
+    """Look up the CAA records for *name*; raise `Problem` if they do not permit *issuer* (RFC 8659)."""
     labels = name.split(".")
     for depth in range(min(len(labels), MAX_LABELS)):
         current = ".".join(labels[depth:])
@@ -67,12 +68,12 @@ async def check_caa(stub: AsyncStub, name: str, issuer: str) -> None:
 
 
 def judge_caa(name: str, records: Sequence[str], issuer: str) -> None:
-    """Judge the CAA RRset that is relevant for a name (RFC 8659 sections 4.1 to 4.3); raise `Problem`.
+    """Evaluate a CAA RRset (RFC 8659 sections 4.1 to 4.3); raise `Problem` if it forbids issuance.
 
     Args:
-        name: where the records stand.
-        records: as a zone file has them, ``0 issue "ca.example.com; account=1"``.
-        issuer: our name in CAA records.
+        name: owner name of the records.
+        records: record data in zone file format, such as ``0 issue "ca.example.com; account=1"``.
+        issuer: this CA's issuer name in CAA records.
     """
     permitted = []
     for record in records:
@@ -88,7 +89,7 @@ def judge_caa(name: str, records: Sequence[str], issuer: str) -> None:
 
 
 async def _get(address: str, port: int, host: str, path: str) -> tuple[int, bytes]:
-    """Return status and body; of a long body, about the first `MAX_ANSWER` bytes."""
+    """Send a GET request; return the status code and the body, truncated soon after `MAX_ANSWER` bytes."""
     reader, writer = await asyncio.open_connection(address, port)
     try:
         writer.write(get(host, path, "User-Agent: firstbyte-ca", "Connection: close"))

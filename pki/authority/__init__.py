@@ -1,6 +1,6 @@
 """The certificate authority: keys, certificate profiles, issuance, chains and the store (RFC 5280).
 
-It issues whatever it is asked to; `acme_server` decides who may have which name.
+This package issues every certificate that its caller requests; `acme_server` checks that a client controls the names.
 """
 
 from authority.ceremony import Ceremony, CeremonyError

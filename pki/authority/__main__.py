@@ -1,4 +1,4 @@
-"""``python -m authority``: the key ceremony, and a list of issued certificates."""
+"""Command line of the CA, ``python -m authority``: run the key ceremony, or list the issued certificates."""
 
 import argparse
 import datetime as dt
@@ -14,7 +14,7 @@ from authority.store import Store
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one subcommand."""
+    """Run a subcommand (``ceremony`` or ``show``); return 0 on success and 2 on an error."""
     parser = argparse.ArgumentParser(
         prog="authority",
         description="The lab's certificate authority.",

@@ -1,7 +1,7 @@
-"""The key ceremony: create the root, the issuing CA, their passphrases and the lab's admin token, once.
+"""The key ceremony, which creates the root, the issuing CA, their passphrases and the lab's admin token.
 
-Another run keeps what exists and completes what a crash left unfinished.  It refuses to replace a key or certificate
-that others already depend on.
+Running it again keeps existing files and creates missing ones, so it can resume after a crash.  It refuses to replace
+a lost key, certificate or passphrase if certificates that depend on it already exist.
 """
 
 import secrets
@@ -26,26 +26,29 @@ from hostfiles.atomic import atomic_write
 
 
 class CeremonyError(AuthorityError):
-    """The files contradict each other; none was changed."""
+    """The existing keys and certificates are inconsistent or incomplete, so the ceremony cannot continue."""
 
 
 @dataclass(slots=True)
 class Ceremony:
-    """The five folders to write to.  In the lab each is a volume, so that no host sees more than it needs."""
+    """One run of the key ceremony, with the five folders that it writes to.
+
+    In the lab each folder is a separate volume, so that each host can mount only the files that it needs.
+    """
 
     root: Path
     ca: Path
     trust: Path
     passphrase: Path
     token: Path
-    #: One line for each thing that was made or kept.
+    #: One line for each key, certificate or secret, which says whether it was created or kept.
     log: list[str] = field(default_factory=list, init=False)
 
     def run(self, now: float) -> list[str]:
-        """Create what is missing; return one line for each thing.
+        """Create the missing files; return `log`, one line for each key, certificate or secret.
 
         Raises:
-            CeremonyError: a folder is missing, a key and a certificate do not match, or one of them is lost.
+            CeremonyError: a folder is missing, a key does not match its certificate, or a required file is lost.
             KeyFileError: a file is malformed, or its passphrase is wrong.
         """
         for folder in (self.root, self.ca, self.trust, self.passphrase, self.token):

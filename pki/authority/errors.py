@@ -1,12 +1,12 @@
-"""The errors of this package."""
+"""Exceptions of the `authority` package."""
 
 
 class AuthorityError(Exception):
-    """Base of this package's errors."""
+    """Base class of all exceptions in `authority`."""
 
 
 class BadCSRError(AuthorityError):
-    """A certificate request is malformed, not signed by its own key, or for a weak key."""
+    """A certificate signing request is malformed, has an invalid signature, or contains a weak key."""
 
 
 class KeyFileError(AuthorityError):

@@ -1,6 +1,6 @@
-"""Issue certificates for public keys and names (RFC 5280 section 4, CA/Browser Forum Baseline Requirements 7.1).
+"""Issue root, intermediate and leaf certificates (RFC 5280 section 4, CA/Browser Forum Baseline Requirements 7.1).
 
-Reads no clock and no file: the time and the signing keys are arguments.
+These functions do not read clocks or files: the time and the signing keys are arguments.
 """
 
 import datetime as dt
@@ -18,31 +18,33 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from authority.errors import BadCSRError
 
-#: Seconds by which certificates are backdated, for clients whose clock is slow.
+#: Default offset between issuance and notBefore, in seconds, for clients whose clock is slow.
 BACKDATE = 60.0
-#: Seconds; the root is valid for longer than any lab runs.
+#: Lifetimes of root and intermediate certificates, in seconds; both are longer than any lab runs.
 ROOT_LIFETIME = 10 * 365 * 86400.0
 INTERMEDIATE_LIFETIME = 3 * 365 * 86400.0
-#: The names that intermediates may certify (RFC 5280 section 4.2.1.10), so that a leaked key is useless elsewhere.
+#: Domains that an intermediate may certify (name constraints, RFC 5280 section 4.2.1.10).  A leaked intermediate key
+#: cannot be used for other domains.
 PERMITTED = ("example.com", "lab.test", "localhost.test")
-#: Excludes all IP addresses (BR 7.1.2.5.2), because constraints on DNS names do not apply to other kinds of names.
+#: Name constraints that forbid certificates for IP addresses (BR 7.1.2.5.2): the constraints on DNS names do not apply
+#: to other name types.
 EXCLUDED = [x509.IPAddress(ipaddress.ip_network(each)) for each in ("0.0.0.0/0", "::/0")]
-#: Sizes of RSA keys: shorter ones are weak, longer ones make handshakes slow.
+#: Accepted RSA key sizes, in bits: shorter keys are weak, longer keys make handshakes slow.
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """A CA certificate, its key, and the chain to send with what it issues."""
+    """A CA certificate, its private key, and the chain that servers send after a leaf of this CA."""
 
     certificate: x509.Certificate
     key: CertificateIssuerPrivateKeyTypes
-    #: The certificates to send after a leaf: the issuing certificate first, without the root.
+    #: Certificates that a server sends after its leaf: the issuing certificate first, without the root.
     chain: tuple[x509.Certificate, ...]
 
 
 def issue_root(key: CertificateIssuerPrivateKeyTypes, common_name: str, now: float) -> x509.Certificate:
-    """Return a self-signed root."""
+    """Return a self-signed root certificate that is valid for `ROOT_LIFETIME` from *now* (seconds since the epoch)."""
     name = _name(common_name)
     builder = _builder(name, name, key.public_key(), now, ROOT_LIFETIME)
     return _as_ca(builder, key.public_key(), key.public_key(), path_length=1).sign(key, _hash(key))
@@ -51,7 +53,7 @@ def issue_root(key: CertificateIssuerPrivateKeyTypes, common_name: str, now: flo
 def issue_intermediate(
     parent: Issuer, public_key: CertificatePublicKeyTypes, common_name: str, now: float
 ) -> x509.Certificate:
-    """Return a certificate for an issuing CA below *parent*, constrained to the names in `PERMITTED`."""
+    """Return an intermediate CA certificate that *parent* signs, constrained to the domains in `PERMITTED`."""
     lifetime = min(INTERMEDIATE_LIFETIME, parent.certificate.not_valid_after_utc.timestamp() - now)
     builder = _builder(_name(common_name), parent.certificate.subject, public_key, now, lifetime)
     permitted = [x509.DNSName(each) for each in PERMITTED]
@@ -69,15 +71,15 @@ def issue_leaf(
     lifetime: float,
     backdate: float = BACKDATE,
 ) -> x509.Certificate:
-    """Return a certificate for servers and mTLS clients.
+    """Return a leaf certificate for TLS servers and mTLS clients.
 
     Args:
-        issuer: signs the certificate, which expires no later than the issuer's own.
+        issuer: the CA that signs the leaf.  The leaf expires no later than the CA certificate.
         public_key: the subject's public key.
-        names: DNS names; the first is also the common name, if it is short enough.
-        now: seconds since the epoch.
-        lifetime: seconds from *now* until it expires.
-        backdate: seconds before *now* at which its validity begins.
+        names: DNS names; the first is also the common name if it has at most 64 characters.
+        now: time of issuance, in seconds since the epoch.
+        lifetime: seconds from *now* to notAfter.
+        backdate: seconds from notBefore to *now*.
     """
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])] if len(names[0]) <= 64 else [])
     lifetime = min(lifetime, issuer.certificate.not_valid_after_utc.timestamp() - now)
@@ -96,10 +98,10 @@ def issue_leaf(
 
 
 def read_csr(der: bytes) -> tuple[x509.CertificateSigningRequest, list[str]]:
-    """Return the request and its DNS names, in lower case and sorted.
+    """Parse a PKCS #10 certificate signing request; return it with its DNS names, in lower case and sorted.
 
     Raises:
-        BadCSRError: it is malformed, its signature is wrong, its key is weak, or it names anything but DNS names.
+        BadCSRError: the request is malformed, has an invalid signature, a weak key, or names other than DNS names.
     """
     try:
         csr = x509.load_der_x509_csr(der)
@@ -141,7 +143,7 @@ def _builder(
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(public_key)
-        .serial_number(secrets.randbits(127) | 1 << 126)  # unpredictable (BR 7.1: 64 bits), and of constant length
+        .serial_number(secrets.randbits(127) | 1 << 126)  # unpredictable (BR 7.1 requires 64 bits), constant length
         .not_valid_before(dt.datetime.fromtimestamp(int(now - backdate), dt.UTC))
         .not_valid_after(dt.datetime.fromtimestamp(int(now + lifetime), dt.UTC))
     )
@@ -162,7 +164,7 @@ def _as_ca(
 
 
 def _authority(key: CertificatePublicKeyTypes) -> x509.AuthorityKeyIdentifier:
-    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)  # type: ignore[arg-type]  # any issuer's key is accepted
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)  # type: ignore[arg-type]  # the declared type is too narrow
 
 
 def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:

@@ -1,4 +1,4 @@
-"""Key and certificate files; private keys are encrypted and readable by their owner only."""
+"""Read and write key and certificate files; private keys are encrypted and stored with mode 0600."""
 
 from pathlib import Path
 
@@ -15,22 +15,22 @@ ISSUING_KEY, ISSUING_CERTIFICATE = "issuing.key.pem", "issuing.pem"
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
-    """Return a fresh P-256 key."""
+    """Generate a P-256 private key."""
     return ec.generate_private_key(ec.SECP256R1())
 
 
 def write_private_key(path: Path, key: CertificateIssuerPrivateKeyTypes, passphrase: bytes) -> None:
-    """Write *key* as PKCS #8 PEM, encrypted with *passphrase*, readable by its owner only."""
+    """Write *key* to *path* as PKCS #8 PEM, encrypted with *passphrase*, with file mode 0600."""
     encryption = serialization.BestAvailableEncryption(passphrase)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
     atomic_write(path, pem, 0o600)
 
 
 def load_private_key(path: Path, passphrase: bytes) -> CertificateIssuerPrivateKeyTypes:
-    """Read an encrypted key.
+    """Read an encrypted PEM private key (EC, RSA or Ed25519).
 
     Raises:
-        KeyFileError: the file is missing or malformed, or the passphrase is wrong.
+        KeyFileError: the file is missing or malformed, the passphrase is wrong, or the key type is not supported.
     """
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), passphrase)
@@ -44,7 +44,7 @@ def load_private_key(path: Path, passphrase: bytes) -> CertificateIssuerPrivateK
 
 
 def load_certificate(path: Path) -> x509.Certificate:
-    """Read one PEM certificate; raise `KeyFileError`."""
+    """Read a PEM certificate; raise `KeyFileError` if the file is missing or malformed."""
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except OSError as error:
@@ -54,10 +54,10 @@ def load_certificate(path: Path) -> x509.Certificate:
 
 
 def load_issuer(folder: Path, passphrase_file: Path) -> Issuer:
-    """Read the issuing CA from *folder*.
+    """Read the issuing CA's key and certificate from *folder*.
 
     Raises:
-        KeyFileError: a file is missing or malformed, or key and certificate do not match.
+        KeyFileError: a file is missing or malformed, or the key does not match the certificate.
     """
     try:
         passphrase = passphrase_file.read_bytes().strip()

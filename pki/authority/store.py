@@ -1,6 +1,6 @@
-"""The CA's records: accounts, orders, authorizations and certificates, in SQLite (WAL, synchronous=FULL).
+"""The CA's database: accounts, orders, authorizations and certificates, in SQLite (WAL, synchronous=FULL).
 
-Every method is one transaction, and on disk when it returns, so what was acknowledged survives a crash.
+Every method runs in one transaction, which is on disk when the method returns, so acknowledged changes survive a crash.
 """
 
 import contextlib
@@ -34,28 +34,28 @@ class Account:
     """An ACME account (RFC 8555 section 7.1.2)."""
 
     id: str
-    #: Thumbprint of the account key (RFC 7638), base64url.
+    #: JWK thumbprint of the account key, in base64url (RFC 7638).
     thumbprint: str
     jwk: dict[str, Any]
     status: str
     contact: tuple[str, ...]
-    #: Seconds since the epoch.
+    #: Time of registration, in seconds since the epoch.
     created: float
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An ACME order (RFC 8555 section 7.1.3); pending → ready → processing → valid, or invalid."""
+    """An ACME order (RFC 8555 section 7.1.3); its status is pending, ready, processing, valid or invalid."""
 
     id: str
     account: str
     status: str
     names: tuple[str, ...]
-    #: Seconds since the epoch.
+    #: Time at which an unfinished order becomes invalid, in seconds since the epoch.
     expires: float
-    #: Serial number of the certificate, once valid.
+    #: Serial number of the issued certificate, in hexadecimal; None until the order is valid.
     serial: str | None = None
-    #: An ACME problem document.
+    #: The reason why the order is invalid, as an ACME problem document.
     error: dict[str, Any] | None = None
 
 
@@ -69,25 +69,25 @@ class Authorization:
     name: str
     status: str
     token: str
-    #: Seconds since the epoch, like `validated`.
+    #: Expiry and time of successful validation, in seconds since the epoch.
     expires: float
     validated: float | None = None
-    #: An ACME problem document.
+    #: The reason why validation failed, as an ACME problem document.
     error: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """An issued certificate; times are seconds since the epoch."""
+    """An issued certificate; all times are in seconds since the epoch."""
 
-    #: Lower-case hexadecimal.
+    #: Serial number in lower-case hexadecimal.
     serial: str
     account: str | None
     names: tuple[str, ...]
     not_before: float
     not_after: float
     issued: float
-    #: Leaf and chain.
+    #: Leaf and chain, in PEM.
     pem: str
     revoked: float | None = None
     #: Revocation reason (RFC 5280 section 5.3.1).
@@ -95,19 +95,19 @@ class Certificate:
 
 
 T = TypeVar("T", Account, Order, Authorization, Certificate)
-#: The table of each record, whose columns have the order of the fields, and the columns that may change later.
+#: The table of each record class, and the columns that an update changes.  Columns are in the order of the fields.
 _TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     Account: ("account", ("thumbprint", "jwk", "status", "contact")),
     Order: ("ordering", ("status", "serial", "error")),
     Authorization: ("authorization", ("status", "validated", "error")),
     Certificate: ("certificate", ()),
 }
-#: Fields that are stored as JSON, and how to convert what JSON gives back.
+#: Fields stored as JSON, with the function that converts the parsed JSON value to the field's type.
 _JSON: dict[str, Callable[[Any], Any]] = {"jwk": dict, "contact": tuple, "names": tuple, "error": dict}
 
 
 class Store:
-    """The database.  Use it from one thread only."""
+    """A connection to the CA's database; use it from one thread only."""
 
     def __init__(self, path: Path) -> None:
         """Open or create the database at *path*."""
@@ -118,7 +118,7 @@ class Store:
         self._db.executescript(SCHEMA)
 
     def close(self) -> None:
-        """Checkpoint the write-ahead log and close."""
+        """Checkpoint the write-ahead log and close the database."""
         self._db.close()
 
     @contextlib.contextmanager
@@ -132,7 +132,7 @@ class Store:
         self._db.execute("COMMIT")
 
     def _put(self, *records: Account | Order | Authorization | Certificate) -> None:
-        """Insert or update *records* in one transaction; inserting a certificate twice is an error."""
+        """Insert or update *records* in one transaction; a certificate with a known serial number raises an error."""
         with self._transaction():
             for record in records:
                 table, changing = _TABLES[type(record)]
@@ -143,7 +143,7 @@ class Store:
                 self._db.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(values))}) {conflict}", values)  # noqa: S608 - constants only
 
     def _select(self, kind: type[T], condition: str, *values: object) -> list[T]:
-        """Return the records that fulfil an SQL *condition*, which may end with ORDER BY."""
+        """Return the records of class *kind* that match an SQL *condition*, which may end with ORDER BY."""
         found = self._db.execute(f"SELECT * FROM {_TABLES[kind][0]} WHERE {condition}", values)  # noqa: S608 - constants only
         names = [each.name for each in fields(kind)]
         return [
@@ -162,11 +162,11 @@ class Store:
     # --- accounts ---------------------------------------------------------------------------------------------------
 
     def account(self, account_id: str) -> Account | None:
-        """Return one account."""
+        """Return the account with this id, or None."""
         return self._first(Account, "id = ?", account_id)
 
     def account_by_thumbprint(self, thumbprint: str) -> Account | None:
-        """Return the account with this key."""
+        """Return the account whose key has this thumbprint, or None."""
         return self._first(Account, "thumbprint = ?", thumbprint)
 
     def put_account(self, account: Account) -> None:
@@ -176,7 +176,7 @@ class Store:
     # --- orders -----------------------------------------------------------------------------------------------------
 
     def order(self, order_id: str) -> Order | None:
-        """Return one order."""
+        """Return the order with this id, or None."""
         return self._first(Order, "id = ?", order_id)
 
     def orders(self, account_id: str) -> list[str]:
@@ -184,42 +184,46 @@ class Store:
         return [order.id for order in self._select(Order, "account = ? ORDER BY rowid", account_id)]
 
     def put_order(self, order: Order, *authorizations: Authorization, certificate: Certificate | None = None) -> None:
-        """Insert or update an order together with its authorizations and its certificate."""
+        """Insert or update an order, its *authorizations* and its *certificate* in one transaction."""
         self._put(order, *authorizations, *(() if certificate is None else (certificate,)))
 
     def authorization(self, authorization_id: str) -> Authorization | None:
-        """Return one authorization."""
+        """Return the authorization with this id, or None."""
         return self._first(Authorization, "id = ?", authorization_id)
 
     def authorizations(self, order_id: str) -> list[Authorization]:
-        """Return the authorizations of an order, in the order of its names."""
+        """Return an order's authorizations, in the same sequence as the names in the order."""
         return self._select(Authorization, "ordering = ? ORDER BY rowid", order_id)
 
     def processing(self, now: float) -> list[Authorization]:
-        """Return the authorizations whose validation has begun but not ended, unless they have expired."""
+        """Return the authorizations whose validation has started but not finished, except expired authorizations."""
         return self._select(Authorization, "status = 'processing' AND expires > ?", now)
 
     def authorized_names(self, account_id: str, now: float) -> set[str]:
-        """Return the names for which an account has a valid authorization."""
+        """Return the DNS names for which an account has a valid, unexpired authorization."""
         condition = "account = ? AND status = 'valid' AND expires > ?"
         return {each.name for each in self._select(Authorization, condition, account_id, now)}
 
     # --- certificates -----------------------------------------------------------------------------------------------
 
     def put_certificate(self, certificate: Certificate) -> None:
-        """Insert a certificate that belongs to no order (the CA's own)."""
+        """Insert a certificate that does not belong to an order, such as the ACME server's own certificate."""
         self._put(certificate)
 
     def certificate(self, serial: str) -> Certificate | None:
-        """Return one certificate."""
+        """Return the certificate with this serial number (hexadecimal), or None."""
         return self._first(Certificate, "serial = ?", serial)
 
     def certificates(self, after: float = 0.0) -> list[Certificate]:
-        """Return the certificates that expire later than *after*, oldest first."""
+        """Return the certificates that expire after *after* (seconds since the epoch), oldest first."""
         return self._select(Certificate, "not_after > ? ORDER BY issued", after)
 
     def revoke(self, serial: str, now: float, reason: int) -> Certificate | None:
-        """Mark a certificate as revoked; return it as it was before, or None if it does not exist."""
+        """Mark a certificate as revoked unless it already is.
+
+        Returns:
+            The record before the change, or None if the serial number is unknown.
+        """
         before = self.certificate(serial)
         if before is not None and before.revoked is None:
             with self._transaction():

@@ -1,6 +1,6 @@
-"""Renewal drills: steady load, a named fault, a verdict, and a control that must fail.
+"""Certificate renewal drills: each injects faults under steady load, and has a negative control that must fail.
 
-Each is an `experiments.Experiment`; ``firstbyte drill NAME`` runs it.  One page per drill in ``docs/drills``.
+Each drill is an `experiments.Experiment`, which ``firstbyte drill NAME`` runs and a page in ``docs/drills`` explains.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from drills.renewal_under_load import RenewalUnderLoad
 from drills.year import Year
 from experiments import Experiment
 
-#: In the order of the catalogue: D1, D2, D3, D8, D14, and the year.
+#: All drills, in the order of the drill catalogue: D1, D2, D3, D8, D14, and the year.
 DRILLS: tuple[type[Experiment[Any]], ...] = (
     LeafExpiry,
     RenewalUnderLoad,

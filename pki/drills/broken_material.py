@@ -1,4 +1,4 @@
-"""D3 `broken-material`: renewals bring unusable certificates in eight ways; the old one stays in service."""
+"""Drill D3 `broken-material`: renewals deliver unusable keys or certificates of eight kinds under load."""
 
 import asyncio
 from collections.abc import Mapping
@@ -9,19 +9,19 @@ from drills.lifetimes import renew, renewal_when_undone
 from drills.rehearsal import HOST, Rehearsal
 from experiments import Control, Lane, Panel, Quantity, Run, Span, parameter
 
-#: What is corrupted between the CA and the server, and what the CA itself issues wrongly.
+#: Kinds of broken material: corrupted between the CA and the server, or issued wrongly by the CA.
 CORRUPTED = ("key-mismatch", "truncated", "half-written", "unreadable")
 MISISSUED = ("wrong-san", "expired", "not-yet-valid", "no-chain")
 KINDS = (*CORRUPTED, *MISISSUED)
-#: Seconds in which clients meet a certificate before the next case.
+#: Time after each renewal in which clients connect, before the next case, in seconds.
 PAUSE = 0.8
-#: Failed renewals after which the alarm has to be active.
+#: Number of failed renewals per case, after which the alarm must be active.
 TRIES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What can be varied."""
+    """Parameters of the drill `broken-material`."""
 
     rate: float = parameter(200.0, quick=100.0, unit="requests/s", low=1, high=2000, help="half fresh, half kept alive")
     repeats: int = parameter(2, quick=1, low=1, high=20, help="of all eight, in an order shuffled by the seed")
@@ -29,22 +29,22 @@ class Parameters:
 
 @dataclass(slots=True)
 class _Case:
-    """One kind of broken material, and what happened."""
+    """One case with one kind of broken material, and its result; times are in seconds on the run's timeline."""
 
     kind: str
     begin: float
     end: float = float("inf")
-    #: Why each renewal was refused.
+    #: Error of each rejected renewal.
     refused: list[str] = field(default_factory=list)
-    #: Renewals that were accepted: only by the naive reload of the control.
+    #: Number of accepted renewals; only the naive reload in the negative control accepts broken material.
     taken: int = 0
     alarmed: bool = False
-    #: Whether the old certificate was still in service at the end.
+    #: Whether the edge still used the old certificate at the end of the case.
     kept: bool = False
 
 
 class BrokenMaterial(Drill[Parameters]):
-    """Injected: each renewal brings a key and chain that must not be used."""
+    """Drill in which renewals of the edge deliver a key and chain that it must reject."""
 
     name = "broken-material"
     claim = "A renewal that brings broken material only raises an alarm: the old certificate stays in service, and no handshake fails."
@@ -74,15 +74,15 @@ class BrokenMaterial(Drill[Parameters]):
         self.cases: list[_Case] = []
 
     def duration(self) -> float:
-        """Baseline, then some seconds for each kind."""
+        """Return the expected duration in seconds: a baseline and 3 s per case."""
         return self.before + 3.0 * self.p.repeats * len(KINDS) + 3
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Every renewal is refused, and nothing is lost."""
+        """Predict that all renewals are rejected and no requests are lost."""
         return {"requests lost": Quantity(0), "renewals refused": Quantity(TRIES * self.p.repeats * len(KINDS))}
 
     async def inject(self, run: Run, stage: Rehearsal) -> None:
-        """Bring one kind after the other, each followed by a good renewal."""
+        """Run all cases in shuffled order; a valid renewal follows each case."""
         self.began = run.now()
         if self.negative:
             await run.lab.fault(HOST, "naive_reload", how="live")
@@ -101,7 +101,7 @@ class BrokenMaterial(Drill[Parameters]):
             for _ in range(TRIES):
                 try:
                     await renew(run, HOST)
-                except Exception as error:  # refused, as it should be
+                except Exception as error:  # the expected outcome: the renewal is rejected
                     case.refused.append(str(error))
                 else:
                     case.taken += 1
@@ -110,12 +110,12 @@ class BrokenMaterial(Drill[Parameters]):
             case.kept = body["serial"] == before and case.taken == 0
             case.alarmed = any(text.startswith("renewal:") for text in body["alarms"])
         case.end = run.now()
-        await renew(run, HOST)  # nothing is broken now, so this has to work
+        await renew(run, HOST)  # the fault is off, so this renewal must succeed
         await stage.watch.look(HOST)
         await asyncio.sleep(PAUSE)
 
     def judge(self, run: Run, stage: Rehearsal) -> None:
-        """Check that everything was refused and announced, and that clients noticed nothing."""
+        """Check that every renewal was rejected with an alarm, and that no client was affected."""
         stage.gates(self.began)
         check, cases = run.findings.check, f"in all {len(self.cases)} cases"
         refused, wanted = sum(len(case.refused) for case in self.cases), TRIES * len(self.cases)

@@ -1,4 +1,4 @@
-"""D8 `ca-outage`: the CA is down for 20, 40 and 120 % of a lifetime, just when renewal is due."""
+"""Drill D8 `ca-outage`: the CA is down for 20, 40 and 120 % of a lifetime, starting just before a renewal."""
 
 import asyncio
 import re
@@ -11,23 +11,25 @@ from drills.lifetimes import SHARE, Scale, renew, shorten
 from drills.rehearsal import HOST, Rehearsal, by_cause
 from experiments import Control, Lane, Panel, Quantity, Run, Span, parameter
 
-#: How a CA fails, and the fault that makes it fail so.
+#: Failure modes of the CA, and the fault that causes each mode.
 MODES = {"answers 503": "acme_503", "refuses connections": "acme_refuse", "never answers": "acme_hang"}
-#: The share of a life by which an outage begins before the renewal is due, which is the worst moment.
+#: Time from the start of an outage to the scheduled renewal, as a fraction of the lifetime.  An outage that starts just
+#: before the renewal is the worst case.
 EARLY = 0.04
-#: Seconds within which every host has to be renewed once the CA is back.
+#: Maximum time from the end of an outage until every host has a new certificate, in seconds.
 RETURN = 6.0
-#: Least seconds between two tries of one host (`renewal.schedule.MIN_RETRY`), and tries that are always allowed.
+#: Minimum interval between a host's renewal attempts, in seconds (`renewal.schedule.MIN_RETRY`), and the number of
+#: additional attempts that the check allows per outage.
 MIN_RETRY, FREE = 1.0, 2
-#: Seconds after expiry and recovery in which either outcome is right.
+#: Tolerance after expiry and after recovery, in seconds, within which requests may either fail or succeed.
 BLUR = 1.5
-#: notAfter is cut to whole seconds and so comes early by half a second on average.
+#: Mean rounding error of notAfter, in seconds: it is truncated to whole seconds, so certificates expire early.
 CUT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What can be varied."""
+    """Parameters of the drill `ca-outage`."""
 
     rate: float = parameter(100.0, quick=60.0, unit="requests/s", low=1, high=1000, help="half fresh, half kept alive")
     life: float = parameter(20.0, quick=10.0, unit="s", low=8, high=120, help="47 nominal days last this long")
@@ -36,29 +38,29 @@ class Parameters:
 
 @dataclass(slots=True)
 class _Outage:
-    """One outage; times are seconds on the run's timeline."""
+    """One outage of the CA, and its effects; times are in seconds on the run's timeline."""
 
     share: float
     mode: str
     begin: float
     end: float = 0.0
-    #: notAfter of the edge's certificate.
+    #: Expiry of the edge's certificate.
     expiry: float = float("inf")
-    #: When the edge had a new certificate.
+    #: Time at which the edge had a new certificate.
     renewed: float = float("inf")
-    #: When the last host had a new certificate.
+    #: Time at which all hosts had a new certificate.
     all_renewed: float = float("inf")
-    #: Failed renewals of the most eager host.
+    #: Number of failed renewals during the outage, on the host with the most.
     tries: int = 0
 
     @property
     def name(self) -> str:
-        """Its name in rows and checks."""
+        """Name of the outage in result rows and checks."""
         return f"outage of {self.share:.0%} of a life"
 
 
 class CaOutage(Drill[Parameters]):
-    """Injected: the CA goes away just before the renewal of every host is due."""
+    """Drill in which the CA fails just before the hosts' renewals are due, for three durations."""
 
     name = "ca-outage"
     claim = "A CA may be away for the third of a life that renewal leaves; after a longer outage hosts recover by themselves."
@@ -82,23 +84,23 @@ class CaOutage(Drill[Parameters]):
         super().__init__(parameters, negative=negative)
         self.scale = Scale(parameters.life)
         self.outages: list[_Outage] = []
-        #: (second, requests that the CA has answered so far).
+        #: Samples of the CA's request counter: time in seconds on the run's timeline, and total number of responses.
         self.answered: list[tuple[float, float]] = []
 
     def duration(self) -> float:
-        """Baseline; each outage waits for the renewal to be due."""
+        """Return the expected duration in seconds: the baseline, and for each outage the wait for the next renewal."""
         return self.before + sum(self.p.life * (SHARE + share) + RETURN for share in self.p.outages) + 4
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return how long the certificate is expired in each outage."""
+        """Predict for how many seconds of each outage the edge's certificate is expired."""
         beyond = {share: (SHARE - EARLY + share - 1) * self.p.life + CUT for share in self.p.outages}
         return {f"expired, outage of {share:.0%} of a life": Quantity(max(0.0, s), "s") for share, s in beyond.items()}
 
     async def inject(self, run: Run, stage: Rehearsal) -> None:
-        """Make one outage after the other, each in another way."""
+        """Run all outages one after another, each with a different failure mode."""
         modes = list(MODES)
         run.rng.shuffle(modes)
-        if self.negative:  # a CA that never answers would slow the eager clients down
+        if self.negative:  # waiting for a CA that never replies would slow the retries down
             modes.remove("never answers")
         self.began = run.now()
         await shorten(run, self.hosts, self.scale)
@@ -115,7 +117,7 @@ class CaOutage(Drill[Parameters]):
         self.ended = run.now()
 
     async def _outage(self, run: Run, stage: Rehearsal, share: float, mode: str, *, first: bool) -> None:
-        if not first:  # certificates of equal age, so that the outage meets all hosts at the same point
+        if not first:  # renew all hosts, so that their certificates have the same age
             await asyncio.gather(*(renew(run, host) for host in self.hosts))
         bodies = {host: await stage.watch.look(host) for host in self.hosts}
         due = min(stage.at(body["due"]) for body in bodies.values())
@@ -138,7 +140,7 @@ class CaOutage(Drill[Parameters]):
         outage.renewed, outage.all_renewed = times[0], max(times)
 
     async def _count(self, run: Run) -> None:
-        """Record once a second how many requests the CA has answered."""
+        """Sample the CA's request counter once per second."""
         while True:
             try:
                 text = str(await run.lab.call("ca", "GET", "/metrics"))
@@ -149,7 +151,7 @@ class CaOutage(Drill[Parameters]):
             await asyncio.sleep(1.0)
 
     def judge(self, run: Run, stage: Rehearsal) -> None:
-        """Check losses, back-off, alarms and recovery, outage by outage."""
+        """Check lost requests, back-off, alarms and recovery for each outage."""
         stage.gates(self.began)
         for each in self.outages:
             self._judge_one(run, stage, each)

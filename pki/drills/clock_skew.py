@@ -1,4 +1,4 @@
-"""D14 `clock-skew`: the clock of a client, of the server or of the CA is wrong by an hour, a day, a whole life."""
+"""Drill D14 `clock-skew`: the clock of a client, the server or the CA is wrong by an hour, a day or a lifetime."""
 
 import asyncio
 import time
@@ -10,19 +10,20 @@ from drills.lifetimes import NOMINAL_DAYS, Scale, renew, renewal_when_undone, sh
 from drills.rehearsal import HOST, Rehearsal
 from experiments import Control, Lane, Panel, Quantity, Run, Span, parameter
 
-#: Skews in nominal days.
+#: Clock skews that are tested, in nominal days; "1 life" is one certificate lifetime.
 SKEWS = {"1 h": 1 / 24, "1 d": 1.0, "1 life": NOMINAL_DAYS}
 CLIENT, SERVER, CA = "client", "server", "CA"
-#: Seconds for which a case is watched, and tries within them that are no loop.
+#: Observation time of a case, in seconds, and the maximum number of renewal attempts in it that is not a renewal loop.
 WATCHED, TRIES = 2.5, 4
-#: A host has to raise an alarm beyond this share of a life, or these seconds (`renewal.schedule.tolerated_skew`); within
-#: `BLUR` seconds of the limit either is right, since an HTTP date has whole seconds.
+#: A host must raise an alarm if the skew exceeds `SHARE` of the lifetime and `LEAST` seconds
+#: (`renewal.schedule.tolerated_skew`).  Within `BLUR` seconds of this limit both outcomes are accepted, because an HTTP
+#: date has a resolution of one second.
 SHARE, LEAST, BLUR = 0.01, 1.5, 0.75
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What can be varied."""
+    """Parameters of the drill `clock-skew`."""
 
     rate: float = parameter(100.0, quick=60.0, unit="requests/s", low=1, high=1000, help="half fresh, half kept alive")
     day: float = parameter(3.0, unit="s", low=3, high=20, help="a nominal day lasts this long")
@@ -30,15 +31,15 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One wrong clock, and what happened; times are seconds on the run's timeline."""
+    """One case with one wrong clock, and its result; times are in seconds on the run's timeline."""
 
     who: str
-    #: Nominal days; negative: behind.
+    #: Clock skew in nominal days; negative if the clock is behind.
     days: float
     name: str
     begin: float
     end: float
-    #: Whether OpenSSL accepted the certificate at that time (client), or the host accepted a new one.
+    #: Measured and predicted outcome: whether the client accepted the certificate, or the host accepted a new one.
     got: bool
     wanted: bool
     alarm: bool
@@ -47,12 +48,12 @@ class _Case:
 
     @property
     def skew(self) -> str:
-        """Sign and amount."""
+        """The skew with its sign, such as ``+1 h``."""
         return f"{'+' if self.days > 0 else '-'}{self.name}"
 
 
 class ClockSkew(Drill[Parameters]):
-    """Injected: one clock after the other is set wrong, ahead and behind."""
+    """Drill in which the clocks of a client, the edge and the CA are set wrong in turn, ahead and behind."""
 
     name = "clock-skew"
     claim = "Within the backdate a wrong clock does no harm; beyond it an alarm is raised, nothing loops, and no bad certificate is served."
@@ -81,17 +82,17 @@ class ClockSkew(Drill[Parameters]):
         self.cases: list[_Case] = []
 
     def duration(self) -> float:
-        """Twelve cases take some seconds each, and six of the client a moment."""
+        """Return the expected duration in seconds: baseline, twelve cases of 4 s, six of 1 s, recovery."""
         return self.before + 12 * (WATCHED + 1.5) + 6 + self.after
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Every case ends as arithmetic says, and nothing is lost."""
+        """Predict that every case ends as calculated from lifetime and backdate, and no requests are lost."""
         return {"requests lost": Quantity(0), "cases as predicted": Quantity(4 if self.negative else 18)}
 
     async def inject(self, run: Run, stage: Rehearsal) -> None:
-        """Set one clock after the other wrong, in an order shuffled by the seed."""
+        """Run all cases in an order shuffled by the seed."""
         await shorten(run, (HOST,), self.scale)
-        await asyncio.sleep(1.0)  # requests meet the short certificate
+        await asyncio.sleep(1.0)  # clients connect with the short-lived certificate
         self.began = run.now()
         if self.negative:
             await run.lab.fault(HOST, "naive_reload", how="live")
@@ -110,7 +111,7 @@ class ClockSkew(Drill[Parameters]):
         await stage.watch.look(HOST)
 
     async def _client(self, run: Run, stage: Rehearsal, sign: int, name: str) -> _Case:
-        """Judge the certificate as a client with a wrong clock would: OpenSSL with another time."""
+        """Verify the edge's certificate with OpenSSL at a shifted time, as a client with a wrong clock would."""
         begin, at = run.now(), time.time() + sign * self.scale.seconds(SKEWS[name])
         probe = await stage.prober.look(run.now, at)
         held = stage.watch.of(HOST)
@@ -121,7 +122,7 @@ class ClockSkew(Drill[Parameters]):
         return _Case(CLIENT, days, name, begin, run.now(), probe.ok, wanted, alarm=False, tries=0, words=words)
 
     async def _agent(self, run: Run, stage: Rehearsal, who: str, sign: int, name: str) -> _Case:
-        """Set the clock of the edge or the CA; let the edge renew once on request, and as often as it likes by itself."""
+        """Set the clock of the edge or the CA wrong, request one renewal, and count the edge's renewal attempts."""
         days = sign * SKEWS[name]
         skew = self.scale.seconds(days)
         run.phase(f"the {who}'s clock is {'ahead' if sign > 0 else 'behind'} by {name} ({skew:+.2f} s)")
@@ -130,28 +131,28 @@ class ClockSkew(Drill[Parameters]):
         undo = await run.lab.set_clock(HOST if who == SERVER else "ca", skew)
         try:
             await renew(run, HOST)
-        except Exception as error:  # refused: the text says why
+        except Exception as error:  # rejected; the message states the reason
             got, words = False, str(error)
         else:
             got, words = True, "taken"
-        await asyncio.sleep(WATCHED)  # clients meet the certificate
+        await asyncio.sleep(WATCHED)  # clients connect meanwhile
         after = await stage.watch.look(HOST)
         alarm = any(text.startswith("clock:") for text in after["alarms"])
         tries = after["renewals"] + after["failures"] - before["renewals"] - before["failures"]
         await run.lab.undo(undo)
         end = run.now()
-        # To the agent the certificate seems `ahead` seconds older than it is: valid from its backdate to its end.
+        # To the agent the certificate seems `ahead` seconds older than it is; valid from its backdate to its end.
         ahead = skew if who == SERVER else -skew
         wanted = -self.scale.backdate <= ahead + BLUR * (ahead > 0) and ahead < self.scale.life
         good = renewal_when_undone(HOST, "good certificate")
         run.lab.undo_log.add(good)
-        await renew(run, HOST)  # every clock is right again, so this has to work
+        await renew(run, HOST)  # all clocks are correct again, so this renewal must succeed
         await run.lab.undo(good)
         await stage.watch.look(HOST)
         return _Case(who, days, name, begin, end, got, wanted, alarm, tries, words)
 
     def judge(self, run: Run, stage: Rehearsal) -> None:
-        """Check that each case ended as predicted, with the alarms that it needs, without a loop or a loss."""
+        """Check outcomes and alarms of all cases, and that there were no renewal loops and no lost requests."""
         stage.gates(self.began)
         check = run.findings.check
         self.check_nothing_lost(run, stage)

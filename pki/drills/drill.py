@@ -1,4 +1,4 @@
-"""What all drills share: load, a baseline, an injection, and some load after it to show the recovery."""
+"""Base class of the drills: load before, during and after an injection, and checks that all drills share."""
 
 import asyncio
 from abc import abstractmethod
@@ -10,57 +10,57 @@ from experiments import Experiment, Run
 
 
 class HasRate(Protocol):
-    """Parameters of a drill."""
+    """Parameters that every drill has."""
 
     @property
     def rate(self) -> float:
-        """Requests per second, half on fresh connections."""
+        """Load in requests per second; half of the requests use a new connection."""
 
 
 P = TypeVar("P", bound=HasRate)
 
 
 class Drill(Experiment[P]):
-    """An experiment under steady load on the edge's name."""
+    """An experiment that injects faults while the edge is under steady load."""
 
-    #: Hosts whose certificates and alarms are watched.
+    #: Hosts whose certificates and alarms are monitored.
     hosts: ClassVar[Sequence[str]] = (HOST,)
-    #: Seconds of load before the injection, and after it.
+    #: Duration of the load before and after the injection, in seconds.
     before: ClassVar[float] = 3.0
     after: ClassVar[float] = 1.5
     records: ClassVar[tuple[str, ...]] = (HOST,)
 
     def __init__(self, parameters: P, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: None until measuring begins.
+        #: Load, prober and monitoring of the run; None until the measurement begins.
         self.stage: Rehearsal | None = None
-        #: Seconds on the run's timeline: when the injections began and ended.
+        #: Begin and end of the injections, in seconds on the run's timeline.
         self.began = self.ended = float("inf")
 
     async def measure(self, run: Run) -> None:
-        """Inject under load."""
+        """Run the baseline, the injection and the recovery phase under load."""
         stage = self.stage = Rehearsal(run, self.p.rate, self.hosts)
         async with stage.under_load():
             run.phase("baseline")
-            await asyncio.sleep(self.before)  # load alone: the baseline
+            await asyncio.sleep(self.before)  # baseline load
             await self.inject(run, stage)
-            await asyncio.sleep(self.after)  # load alone: it shows whether the service has recovered
+            await asyncio.sleep(self.after)  # the load shows whether the service has recovered
 
     @abstractmethod
     async def inject(self, run: Run, stage: Rehearsal) -> None:
-        """Inject while load, prober and watch are running."""
+        """Inject the faults of this drill; the load, the prober and the monitoring are running."""
 
     def conclude(self, run: Run) -> None:
-        """Judge what was measured, if anything was."""
+        """Evaluate the measurement; do nothing if it has not begun."""
         if self.stage is not None:
             self.judge(run, self.stage)
 
     @abstractmethod
     def judge(self, run: Run, stage: Rehearsal) -> None:
-        """Add gates, rows, checks and the picture."""
+        """Add this drill's validity gates, result rows, checks and charts to the run."""
 
     def check_nothing_lost(self, run: Run, stage: Rehearsal) -> None:
-        """Check that no request was lost and no handshake from outside failed."""
+        """Add checks that no request was lost and that no handshake of the outside prober failed."""
         lost, failed = stage.lost(), stage.failed_probes()
         run.findings.row("requests lost", len(lost))
         run.findings.check("requests lost", "0", by_cause(lost), not lost)

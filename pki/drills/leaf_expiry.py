@@ -1,4 +1,4 @@
-"""D1 `leaf-expiry`: no one renews, and the certificate expires under load."""
+"""Drill D1 `leaf-expiry`: renewal is switched off, and the edge's certificate expires under load."""
 
 import asyncio
 from collections.abc import Mapping
@@ -11,19 +11,20 @@ from drills.rehearsal import HOST, NAME, Rehearsal, by_cause, extend
 from experiments import Control, Lane, Panel, Quantity, Run, Span, parameter
 from hostfiles.layout import TRUST_ANCHOR
 
-#: Seconds of load after the recovery.
+#: Duration of the load after the recovery, in seconds.
 RECOVERED = 3.0
-#: Seconds around notAfter in which either outcome is right: it has whole seconds, and a handshake takes some time.
+#: Tolerance around notAfter, in seconds, within which both outcomes are accepted: notAfter has a resolution of 1 s, and
+#: a handshake takes some time.
 BLUR = 1.2
-#: Share of life by which the moment of an alarm is uncertain: hosts are asked four times a second.
+#: Uncertainty of an alarm's time, as a fraction of the lifetime: hosts are polled only four times per second.
 UNCERTAIN = 0.06
-#: Seconds within which a renewal has to happen once it is allowed again.
+#: Maximum time until the edge renews after renewal is switched on again, in seconds.
 RECOVERY = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What can be varied."""
+    """Parameters of the drill `leaf-expiry`."""
 
     rate: float = parameter(100.0, quick=60.0, unit="requests/s", low=1, high=1000, help="half fresh, half kept alive")
     life: float = parameter(20.0, quick=12.0, unit="s", low=8, high=120, help="47 nominal days last this long")
@@ -31,7 +32,7 @@ class Parameters:
 
 
 class LeafExpiry(Drill[Parameters]):
-    """Injected: the edge does not renew.  Its certificate expires; later it may renew again."""
+    """Drill in which the edge does not renew until its certificate has expired, and is then allowed to renew."""
 
     name = "leaf-expiry"
     claim = (
@@ -54,22 +55,23 @@ class LeafExpiry(Drill[Parameters]):
     )
     settings = Parameters
     control = Control("the alarm is switched off, as it was in every one of these outages", ("alarm before notAfter",))
-    after = 0.0  # the paths are asked during the recovery, too
+    after = 0.0  # `inject` already includes load after the recovery
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.scale = Scale(parameters.life)
         self.ways: Paths | None = None
-        #: Seconds on the timeline: certificate received, renewal off, notAfter, renewal allowed again, renewed.
+        #: Times of five events, in seconds on the run's timeline: certificate received, renewal switched off,
+        #: certificate expired, renewal switched on again, certificate renewed.
         self.issued = 0.0
         self.off = self.end = self.allowed = self.renewed = float("inf")
 
     def duration(self) -> float:
-        """Baseline, one life, expired, recovery."""
+        """Return the expected duration in seconds: baseline, one lifetime, time after expiry, and recovery."""
         return self.before + self.p.life + self.p.expired + RECOVERED + 6
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return when the alarm comes, and how long each path accepts the expired certificate."""
+        """Predict the time of the alarm, and for how long each path accepts the expired certificate."""
         return {
             "alarm at this share of life": Quantity(self.scale.alarm),
             f"exposure, {NEW}": Quantity(0.0, "s"),
@@ -78,7 +80,7 @@ class LeafExpiry(Drill[Parameters]):
         }
 
     async def measure(self, run: Run) -> None:
-        """Shorten the life of the edge's certificate before the load begins."""
+        """Shorten the lifetime of the edge's certificate, then inject under load, with requests on all paths."""
         await shorten(run, (HOST,), self.scale)
         ways = self.ways = Paths(NAME, TRUST_ANCHOR, run.now)
         await run.blocking(ways.start)
@@ -99,15 +101,15 @@ class LeafExpiry(Drill[Parameters]):
         await run.until(self.end)
         run.note("injection", "notAfter")
         run.phase("expired")
-        await asyncio.sleep(self.p.expired)  # what clients suffer now is what is measured
+        await asyncio.sleep(self.p.expired)  # measure the effects of the expired certificate
         await run.lab.undo(fault)
         self.allowed = run.now()
         run.phase("renewal is allowed again")
         self.renewed = await stage.watch.until_renewed(HOST, serial, 20.0)
-        await asyncio.sleep(RECOVERED)  # load alone: it shows whether the service has recovered
+        await asyncio.sleep(RECOVERED)  # the load shows whether the service has recovered
 
     def judge(self, run: Run, stage: Rehearsal) -> None:
-        """Check alarm, refusals, recovery and exposure."""
+        """Check the alarm, the rejected handshakes, the recovery, and the exposure on each path."""
         ways = self.ways
         if ways is None:
             return

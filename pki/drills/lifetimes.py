@@ -1,6 +1,6 @@
-"""Lifetimes of days in seconds: rules look at nominal time, and one scale maps it to the clock.
+"""Scaled certificate lifetimes: a drill maps a nominal lifetime of days to a real lifetime of seconds.
 
-X.509 has whole seconds and an order takes up to 1.5 s, so a life of 47 days is squeezed into no less than 8 s.
+X.509 times have a resolution of 1 s and an order takes up to 1.5 s, so the real lifetime is at least 8 s.
 """
 
 from collections.abc import Sequence
@@ -9,24 +9,24 @@ from dataclasses import dataclass
 from experiments import Run, Undo
 
 DAY = 86400.0
-#: The longest life of a certificate of the public Web from 2029-03-15 on (CA/Browser Forum ballot SC-081v3).
+#: Nominal lifetime in days: the maximum for public web certificates from 2029-03-15 (CA/Browser Forum ballot SC-081v3).
 NOMINAL_DAYS = 47.0
-#: A nominal life of ten days or more is renewed after this share of it, with this much jitter.  `renewal.schedule` says the
-#: same; it is repeated here so that a drill does not trust the code that it examines.
+#: Expected time of renewal and its jitter, as fractions of the lifetime, for nominal lifetimes of at least ten days.
+#: These values duplicate those in `renewal.schedule`, so that a drill does not rely on the code that it tests.
 SHARE, JITTER = 2 / 3, 0.02
-#: The alarm has to ring this share of life after the due renewal, or this many seconds, whichever is longer.
+#: Expected delay from the scheduled renewal to the alarm: a fraction of the lifetime, but at least `MIN_GRACE` seconds.
 GRACE, MIN_GRACE = 0.05, 1.5
-#: Nominal seconds by which certificates are backdated (one hour, as Let's Encrypt does), and the least in real seconds.
+#: Backdate of certificates in nominal seconds (one hour, as Let's Encrypt uses), and its minimum in real seconds.
 BACKDATE, MIN_BACKDATE = 3600.0, 1.0
-#: Seconds that one renewal may take.
+#: Time-out of one renewal, in seconds.
 RENEWAL_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Maps nominal time to real time."""
+    """Conversion between nominal time and real time for a scaled certificate lifetime."""
 
-    #: Real seconds that a certificate lives.
+    #: Lifetime of a certificate, in real seconds.
     life: float
     nominal_days: float = NOMINAL_DAYS
 
@@ -37,41 +37,47 @@ class Scale:
 
     @property
     def backdate(self) -> float:
-        """Real seconds by which certificates are backdated."""
+        """Backdate of certificates, in real seconds."""
         return max(MIN_BACKDATE, BACKDATE / self.factor)
 
     @property
     def alarm(self) -> float:
-        """Share of life at which an overdue renewal is announced."""
+        """Fraction of the lifetime at which an overdue renewal must raise an alarm."""
         return SHARE + max(GRACE, MIN_GRACE / self.life)
 
     def seconds(self, days: float) -> float:
-        """Return the real seconds of nominal *days*."""
+        """Convert nominal days to real seconds."""
         return days * DAY / self.factor
 
     def days(self, seconds: float) -> float:
-        """Return the nominal days of real *seconds*."""
+        """Convert real seconds to nominal days."""
         return seconds * self.factor / DAY
 
 
 async def renew(run: Run, host: str) -> None:
-    """Let *host* renew its certificate now.
+    """Make *host* renew its certificate now, and wait until it has done so.
 
     Raises:
-        Exception: the renewal was refused; the text says why.
+        Exception: the renewal failed; the message states the reason.
     """
     await run.lab.call(host, "POST", "/admin/renew", {}, timeout=RENEWAL_TIMEOUT)
 
 
 def renewal_when_undone(host: str, instead_of: str) -> Undo:
-    """Return an undo entry that gives *host* a good certificate *instead_of* the one that a drill leaves it with."""
+    """Return an undo entry that makes *host* renew, to replace the certificate that a drill leaves behind.
+
+    Args:
+        host: the host that renews.
+        instead_of: description of the replaced certificate, for the log.
+    """
     return Undo(f"{instead_of} of {host}", host, "POST", "/admin/renew", {})
 
 
 async def shorten(run: Run, hosts: Sequence[str], scale: Scale) -> None:
-    """Make the CA issue certificates of ``scale.life`` seconds, and give one to each of *hosts*.
+    """Make the CA issue certificates with a lifetime of ``scale.life`` seconds, and renew the certificates of *hosts*.
 
-    The end of the run undoes it in this order: each host's schedule, the CA's lifetime, a long certificate for each host.
+    At the end of the run this is undone in the following order: each host's schedule, the CA's lifetime setting, and a
+    renewal of each host with the normal lifetime.
     """
     for host in hosts:
         run.lab.undo_log.add(renewal_when_undone(host, "short certificate"))

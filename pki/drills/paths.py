@@ -1,7 +1,7 @@
-"""How long a bad credential is still accepted, measured on three paths.
+"""Measures for how long an invalid certificate is still accepted on three paths.
 
-The paths are a new handshake, a connection that was opened before, and a resumed session.  Each gets a request twice a
-second, sent with Python's ``ssl`` alone.
+The paths are a new handshake, a connection opened earlier, and a resumed TLS session.  Each path receives a request twice
+per second.  Connections use Python's ``ssl`` module directly.
 """
 
 import socket
@@ -16,27 +16,35 @@ from wireformat.http1 import HttpError, get
 from wireformat.http1_reader import ResponseReader
 
 NEW, POOLED, RESUMED = "new handshake", "pooled connection", "resumed session"
-#: In the order of the reports.
+#: All paths, in the order in which reports list them.
 PATHS = (NEW, POOLED, RESUMED)
-#: Seconds between two rounds, and for one response.
+#: Interval between rounds of requests, and time-out of a socket operation, in seconds.
 EVERY, TIMEOUT = 0.5, 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One request on one path."""
+    """One request on one path; `at` is its start, in seconds on the run's timeline."""
 
     at: float
     path: str
-    #: "" if it was answered.
+    #: Reason of the failure; "" if the request succeeded.
     error: str
 
 
 class Paths:
-    """Sends requests on every path from a thread, between `start` and `stop`."""
+    """Sends requests on all paths from a background thread, from `start` until `stop`."""
 
     def __init__(self, name: str, trust: Path, now: Callable[[], float], port: int = 443, address: str = "") -> None:
-        """Ask *name* at *address* (default: as the system's resolver says); its chain has to lead to *trust*."""
+        """Prepare requests to a server; `start` sends them.
+
+        Args:
+            name: host name, which the server's certificate must have.
+            trust: PEM file with the trusted roots.
+            now: returns the time on the run's timeline, in seconds.
+            port: TCP port of the server.
+            address: IP address of the server; by default the system's resolver looks *name* up.
+        """
         self.name, self.port, self._address, self._now = name, port, address or name, now
         self.tried: list[Tried] = []
         self._context = ssl.create_default_context(cafile=trust)
@@ -46,20 +54,20 @@ class Paths:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        """Open the pooled connection, fetch a session, and start; blocking.
+        """Open the pooled connection, obtain a TLS session for resumption, and start the thread; this call blocks.
 
         Raises:
-            OSError: the connection failed.
+            OSError: a connection failed.
         """
         self._pooled = self._connect()
         self._ask(self._pooled)
         with self._connect() as first:
             self._ask(first)
-            self._session = first.session  # TLS 1.3 sends the ticket after the handshake
+            self._session = first.session  # read after a response, since TLS 1.3 sends tickets after the handshake
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop; blocks for one round at most."""
+        """Stop the thread and close the pooled connection; this call blocks for at most one round of requests."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -67,7 +75,10 @@ class Paths:
             self._pooled.close()
 
     def exposure(self, path: str, since: float, until: float = float("inf")) -> float:
-        """Return the seconds from *since* to the last answer on *path* before *until*; 0 if there was none."""
+        """Return for how many seconds after *since* requests on *path* succeeded.
+
+        This is the time from *since* to the last success before *until*, or 0 if no request succeeded.
+        """
         good = [each.at for each in self.tried if each.path == path and not each.error and since <= each.at < until]
         return max(good) - since if good else 0.0
 

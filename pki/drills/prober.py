@@ -1,6 +1,6 @@
-"""An outside prober: ``openssl s_client``, which resolves names and verifies certificates by itself.
+"""The outside prober: ``openssl s_client``, which resolves names and verifies certificates by itself.
 
-It shares no code with what it observes, so that a bug of ours cannot hide itself.
+It shares no code with firstbyte, so that a bug in firstbyte's TLS code cannot hide a failure.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-#: Seconds between two probes, and for one.
+#: Interval between probes, and time-out of a probe, in seconds.
 EVERY, TIMEOUT = 0.5, 6.0
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n", re.DOTALL)
 _VERIFY = re.compile(rb"verify error:num=\d+:([^\n]*)")
@@ -22,15 +22,15 @@ _ALERT = re.compile(rb"error:[0-9A-F]+:[^\n:]*:[^\n:]*:([^\n:]*)")
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What one connection found."""
+    """Result of one connection of the outside prober."""
 
-    #: When it began, in seconds on the run's timeline.
+    #: Start of the connection, in seconds on the run's timeline.
     at: float
-    #: OpenSSL's reason for rejecting the certificate, or why there was none; "" if it accepted it.
+    #: OpenSSL's reason for rejecting the certificate, or the connection error; "" if the certificate was accepted.
     error: str
-    #: Of the certificate received, in lower-case hexadecimal; "" if there was none.
+    #: Serial number of the received certificate, in lower-case hexadecimal; "" if none was received.
     serial: str = ""
-    #: Seconds since the epoch.
+    #: Validity of the received certificate, in seconds since the epoch.
     not_before: float = 0.0
     not_after: float = 0.0
 
@@ -41,10 +41,17 @@ class Probe:
 
 
 class Prober:
-    """Probes one name from outside."""
+    """Connects to one TLS server with ``openssl s_client``, and records the results."""
 
     def __init__(self, name: str, trust: Path, port: int = 443, address: str = "") -> None:
-        """Probe *name* at *address* (default: as the system's resolver says); its chain has to lead to *trust*."""
+        """Prepare probes of a server.
+
+        Args:
+            name: host name, which the server's certificate must have.
+            trust: PEM file with the trusted roots.
+            port: TCP port of the server.
+            address: IP address of the server; by default the system's resolver looks *name* up.
+        """
         self.name, self.trust, self.port, self.address = name, trust, port, address or name
         self.probes: list[Probe] = []
 
@@ -54,11 +61,11 @@ class Prober:
         return shutil.which("openssl") is not None
 
     async def look(self, now: Callable[[], float], at: float | None = None) -> Probe:
-        """Connect once.
+        """Connect once, and return the result.
 
         Args:
-            now: the run's clock.
-            at: verify the chain at this time, in seconds since the epoch; None: now.
+            now: returns the time on the run's timeline, in seconds.
+            at: time at which the chain is verified, in seconds since the epoch; None means the current time.
         """
         began = now()
         command = ["openssl", "s_client", "-connect", f"{self.address}:{self.port}", "-servername", self.name,
@@ -82,7 +89,7 @@ class Prober:
         return read(began, process.returncode or 0, output)
 
     async def run(self, now: Callable[[], float], stop: asyncio.Event) -> None:
-        """Probe until *stop* is set."""
+        """Probe the server every `EVERY` seconds until *stop* is set; append the results to `probes`."""
         while not stop.is_set():
             began = now()
             self.probes.append(await self.look(now))
@@ -91,7 +98,13 @@ class Prober:
 
 
 def read(at: float, code: int, output: bytes) -> Probe:
-    """Parse the output of ``openssl s_client -showcerts`` that ended with exit code *code*."""
+    """Parse the output of ``openssl s_client -showcerts``.
+
+    Args:
+        at: start of the probe, in seconds on the run's timeline.
+        code: exit code of the command.
+        output: its combined standard output and standard error.
+    """
     error = ""
     if code or b"Verify return code: 0 (ok)" not in output:
         found = _VERIFY.search(output) or _ALERT.search(output)

@@ -1,4 +1,4 @@
-"""Steady load, an outside prober and a watch on the hosts, all on one timeline."""
+"""Measurement of a drill: steady load, the outside prober and the hosts' reports, on one timeline."""
 
 import asyncio
 import time
@@ -14,25 +14,26 @@ from generator import Histogram, Load, Request, Target
 from hostfiles.layout import TRUST_ANCHOR
 from reports.load_picture import time_line
 
-#: The host whose certificate is renewed, and its name for clients.
+#: Lab host whose certificate the drills affect, and its DNS name for clients.
 HOST, NAME = "edge", "www.example.com"
-#: Validity: the share of intended requests that has to be sent.
+#: Validity gate: minimum fraction of the scheduled requests that must be sent.
 MIN_SENT = 0.99
-#: Validity: the largest send lag at the 99th percentile, in seconds.  A loss counts however late its request began;
-#: a drill that judges latency asks for `PROMPT`; a control loses requests by the hundred even on a busy machine.
+#: Validity gate: maximum 99th percentile of the send lag (delay of requests after their scheduled time), in seconds.
+#: `MAX_LAG` is for drills that count lost requests, `PROMPT` for drills that check latency, and `CONTROL_LAG` for
+#: negative controls, which lose hundreds of requests even on a busy machine.
 MAX_LAG, PROMPT, CONTROL_LAG = 2.0, 0.025, 5.0
-#: Kinds of events that become lines in a picture.
+#: Kinds of timeline events that a chart shows as vertical lines.
 SHOWN = ("injection", "undone")
-#: Probes at most this many seconds apart become one stripe of the picture.
+#: Maximum gap between equal probe results that a chart merges into one stripe, in seconds.
 STRIPE_GAP = 1.6
 
 
 @dataclass(slots=True)
 class Rehearsal:
-    """Load on one name while something happens to the certificates of *hosts*."""
+    """Load, probes and monitoring during a drill that affects the certificates of *hosts*."""
 
     run: Run
-    #: Requests per second: half on fresh connections, half on one that is kept alive.
+    #: Load in requests per second: half on new connections, half on a keep-alive connection.
     rate: float
     hosts: Sequence[str] = (HOST,)
     name: str = NAME
@@ -49,7 +50,7 @@ class Rehearsal:
 
     @asynccontextmanager
     async def under_load(self) -> AsyncIterator[None]:
-        """Send load, probe and watch inside an ``async with`` block."""
+        """Run the load, the prober and the monitoring during an ``async with`` block; then store the requests."""
         if not Prober.available():
             self.run.skip("no openssl to look from outside with")
         self.epoch = time.time() - self.run.now()
@@ -66,38 +67,43 @@ class Rehearsal:
             stop.set()
             await asyncio.gather(*running, return_exceptions=True)
             self.lag = load.lag()
-            for each in load.requests:  # from the load's clock to the run's
+            for each in load.requests:  # convert times from the load's start to the run's timeline
                 each.intended, each.sent, each.done = (began + t for t in (each.intended, each.sent, each.done))
             self.requests = load.requests
 
-    # --- what happened ----------------------------------------------------------------------------------------------
+    # --- queries ----------------------------------------------------------------------------------------------------
 
     def at(self, epoch: float) -> float:
         """Convert seconds since the epoch to seconds on the run's timeline."""
         return epoch - self.epoch
 
     def lost(self, since: float = 0.0, until: float = float("inf")) -> list[Request]:
-        """Return the requests that began between two seconds and failed."""
+        """Return the failed requests sent from *since* until *until*, in seconds on the run's timeline."""
         return [r for r in self.requests if r.error and since <= r.sent < until]
 
     def fresh(self, since: float, until: float) -> list[Request]:
-        """Return the requests on a new connection that began and ended between two seconds."""
+        """Return the requests on new connections that were sent and completed between *since* and *until*."""
         return [r for r in self.requests if r.kind == "fresh" and since <= r.sent and r.done < until]
 
     def latency(self, when: Callable[[float], bool]) -> Histogram:
-        """Return the latencies of successful requests whose intended start satisfies *when*."""
+        """Return the latencies, in seconds, of successful requests whose scheduled time satisfies *when*."""
         return Histogram(r.latency for r in self.requests if not r.error and when(r.intended))
 
     def failed_probes(self, since: float = 0.0, until: float = float("inf")) -> list[str]:
-        """Return the errors that the prober reported between two seconds."""
+        """Return the errors of the outside prober's connections that started from *since* until *until*."""
         return [p.error for p in self.prober.probes if p.error and since <= p.at < until]
 
     def seen(self) -> set[str]:
-        """Return the serials of all certificates that clients or the prober received."""
+        """Return the serial numbers of all certificates that the load or the outside prober received."""
         return {r.serial for r in self.requests if r.serial} | {p.serial for p in self.prober.probes if p.serial}
 
     def gates(self, first: float, max_lag: float = MAX_LAG) -> None:
-        """Add the validity gates: the load was sent in time, and no request was lost before second *first*."""
+        """Add the run's validity gates: load sent completely and on time, and no request lost before the injection.
+
+        Args:
+            first: start of the injection, in seconds on the run's timeline.
+            max_lag: maximum 99th percentile of the send lag, in seconds; negative controls use `CONTROL_LAG`.
+        """
         sent = [r for r in self.requests if r.sent]
         span = self.requests[-1].intended - self.requests[0].intended if self.requests else 0.0
         share = len(sent) / (span * self.rate + 1) if sent else 0.0
@@ -110,7 +116,12 @@ class Rehearsal:
         gate("baseline", "requests before anything happens, none lost", words, len(before) > 0 and not lost)
 
     def facts(self, first: float, last: float) -> None:
-        """Add the figures that all drills share; the fault began at second *first* and ended at *last*."""
+        """Add the facts that all drills report, such as lost requests, latency by phase, and time to detect.
+
+        Args:
+            first: start of the injection, in seconds on the run's timeline.
+            last: end of the injection, likewise.
+        """
         fact, lost = self.run.findings.fact, self.lost()
         fact("requests sent", len(self.requests))
         fact("requests lost", len(lost))
@@ -134,30 +145,30 @@ class Rehearsal:
         failed = [r.done for r in lost if r.sent >= first]
         fact("time to recover, s", round(max(failed) - first, 2) if failed else 0.0)
 
-    # --- the picture ------------------------------------------------------------------------------------------------
+    # --- charts -----------------------------------------------------------------------------------------------------
 
     def picture(self, title: str, caption: str, *more: Panel, shown: Sequence[str] = SHOWN) -> None:
-        """Add the chart over time: load, latency, certificates as the prober saw them, alarms.
+        """Add the drill's timeline chart: load, latency, certificates that the outside prober received, and alarms.
 
         Args:
-            title: what happens; the number of lost requests is appended.
-            caption: how to read it.
-            more: panels of this drill.
-            shown: kinds of events that become lines; fewer if a panel shows the same.
+            title: title of the chart; the number of lost requests is appended.
+            caption: explanation of the chart.
+            more: additional panels of this drill.
+            shown: kinds of timeline events to show as vertical lines; empty if a panel already shows them.
         """
         end = self.requests[-1].intended if self.requests else self.run.now()
         title = f"{title}: {len(self.lost()):,} of {len(self.requests):,} requests lost"
         panels = [Panel(lanes=self._stripes(), y="certificate that the outside prober saw"), *more]
         if alarms := self._alarms(end):
             panels.append(Panel(lanes=alarms, y="alarms"))
-        # Without events after the load, such as the clean-up.
+        # Omit events after the end of the load, such as the clean-up.
         events = [e for e in self.run.timeline.events if e.at <= end and e.kind in shown]
         name, step = self.run.result.name, 0.25 if end < 60 else 1.0
         chart = time_line(title, self.requests, events, more=panels, caption=caption, name=name, step=step)
         self.run.findings.chart(chart)
 
     def _alarms(self, end: float) -> list[Lane]:
-        """Return a lane for each health check of each host that failed before *end*."""
+        """Return a chart lane for each health check of each host that failed before *end*."""
         lanes: dict[str, list[Span]] = defaultdict(list)
         for alarm in self.watch.alarms:
             if alarm.at < end:
@@ -165,7 +176,7 @@ class Rehearsal:
         return [Lane(name, spans) for name, spans in lanes.items()]
 
     def _stripes(self) -> list[Lane]:
-        """Return two lanes: the certificates that the prober received, and its verdict on them."""
+        """Return two chart lanes: the certificates that the outside prober received, and whether it accepted them."""
         shown: list[Span] = []
         judged: list[Span] = []
         for number, probe in enumerate(self.prober.probes):
@@ -179,18 +190,18 @@ class Rehearsal:
 
 
 def by_cause(requests: Sequence[Request]) -> str:
-    """Return the number of failed *requests*, with a count for each cause: ``5 (reset 3, timeout 2)``."""
+    """Format the number of failed *requests* with a count for each cause: ``5 (reset 3, timeout 2)``."""
     why = ", ".join(f"{cause} {count}" for cause, count in Counter(each.error for each in requests).most_common())
     return f"{len(requests)} ({why})" if why else "0"
 
 
 def distinct(texts: Sequence[str]) -> str:
-    """Return the number of *texts*, and each different one once: ``3 (connection refused)``."""
+    """Format the number of *texts* with a list of the distinct ones: ``3 (connection refused)``."""
     return f"{len(texts)} ({', '.join(sorted(set(texts)))})" if texts else "0"
 
 
 def extend(spans: list[Span], new: Span) -> None:
-    """Add *new* to a lane; a span of the same text and colour that follows closely makes the last one longer."""
+    """Append *new* to a chart lane, or extend the last span if text and colour are equal and the gap is small."""
     if (
         spans
         and (spans[-1].text, spans[-1].colour) == (new.text, new.colour)

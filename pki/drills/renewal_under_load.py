@@ -1,4 +1,4 @@
-"""D2 `renewal-under-load`: certificates are renewed again and again under load, at no cost to clients."""
+"""Drill D2 `renewal-under-load`: the edge renews its certificate many times under load, without lost requests."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from drills.rehearsal import HOST, PROMPT, Rehearsal
 from experiments import Control, Quantity, Run, parameter
 from generator import Histogram
 
-#: Requests within this many seconds of a renewal count as "during".
+#: Requests scheduled within this time before or after a renewal, in seconds, count as "during" the renewal.
 DURING = 1.0
-#: A renewal has to be done within this many seconds after it is due: the host looks at its clock, places an order, and
-#: we look at the host.
+#: Maximum time from a scheduled renewal until the drill observes the new certificate, in seconds: the host's check
+#: interval, the ACME order, and the drill's polling interval.
 ORDER = 2.0
-#: Latency is compared in this many rounds, of which the median counts.
+#: Number of rounds into which the renewals are divided; the check compares the median of the rounds' p99 latencies.
 ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What can be varied."""
+    """Parameters of the drill `renewal-under-load`."""
 
     rate: float = parameter(200.0, quick=100.0, unit="requests/s", low=1, high=2000, help="half fresh, half kept alive")
     renewals: int = parameter(12, quick=3, low=3, high=100, help="by schedule, one after the other")
@@ -29,7 +29,7 @@ class Parameters:
 
 
 class RenewalUnderLoad(Drill[Parameters]):
-    """Injected: short lives, so that the edge renews by its own schedule again and again."""
+    """Drill with short lifetimes, so that the edge renews many times by its own schedule."""
 
     name = "renewal-under-load"
     claim = "A renewal costs no request: new handshakes get the new certificate, and open connections go on."
@@ -58,11 +58,11 @@ class RenewalUnderLoad(Drill[Parameters]):
         self.scale = Scale(parameters.life)
 
     def duration(self) -> float:
-        """Baseline, renewals, recovery."""
+        """Return the expected duration in seconds: baseline, renewals and recovery."""
         return self.before + self.p.renewals * (self.p.life * SHARE + 0.6) + self.after + 4
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Nothing is lost, and each certificate is replaced when it is due."""
+        """Predict no lost requests, and the number and time of the renewals."""
         return {
             "requests lost": Quantity(0),
             "renewals": Quantity(self.p.renewals),
@@ -70,7 +70,7 @@ class RenewalUnderLoad(Drill[Parameters]):
         }
 
     async def inject(self, run: Run, stage: Rehearsal) -> None:
-        """Shorten lives and leave the rest to the schedule."""
+        """Shorten the certificate lifetime, and wait for the scheduled renewals."""
         await shorten(run, (HOST,), self.scale)
         if self.negative:
             await run.lab.fault(HOST, "naive_reload", how="restart")
@@ -84,7 +84,7 @@ class RenewalUnderLoad(Drill[Parameters]):
         self.ended = run.now()
 
     def judge(self, run: Run, stage: Rehearsal) -> None:
-        """Check that nothing was lost and that every certificate was renewed when due and seen from outside."""
+        """Check that no request was lost, renewals were on time, and the outside prober received each certificate."""
         stage.gates(self.began - 1.0, PROMPT)
         held = [h for h in stage.watch.of(HOST) if stage.at(h.issued) >= self.began - 2.0]
         wanted, made = self.p.renewals, len(held) - 1
@@ -109,7 +109,7 @@ class RenewalUnderLoad(Drill[Parameters]):
         )
 
     def _latency(self, run: Run, stage: Rehearsal, renewals: list[float]) -> None:
-        """Compare the p99 around renewals with the p99 between them."""
+        """Compare the p99 latency during renewals with the p99 latency between renewals."""
 
         def near(at: float, moments: list[float]) -> bool:
             return any(abs(at - moment) <= DURING for moment in moments)

@@ -1,4 +1,4 @@
-"""What the hosts report about themselves during a drill: the certificate each holds, and its alarms."""
+"""Monitoring of hosts during a drill: each host reports its certificate and its alarms on the admin port."""
 
 import asyncio
 import math
@@ -10,47 +10,47 @@ from typing import Any
 
 from experiments import Run
 
-#: Seconds between two requests to one host.
+#: Interval between admin requests to one host, in seconds.
 EVERY = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A certificate that a host holds; times are seconds since the epoch by that host's clock."""
+    """A certificate that a host uses; times are in seconds since the epoch by that host's clock."""
 
     host: str
     serial: str
-    #: When the host received it.
+    #: Time at which the host received the certificate.
     issued: float
     not_after: float
-    #: When its renewal is due.
+    #: Time of the scheduled renewal.
     due: float
 
     @property
     def life(self) -> float:
-        """Seconds from its receipt to its end."""
+        """Lifetime in seconds, from the receipt of the certificate to its expiry."""
         return self.not_after - self.issued
 
 
 @dataclass(slots=True)
 class Alarm:
-    """A failed health check of one host; seconds on the run's timeline."""
+    """A failing health check of a host; times are in seconds on the run's timeline."""
 
     at: float
     host: str
     text: str
-    #: When it ended; infinite while it is active.
+    #: Time at which the alarm ended; infinite while it is active.
     until: float = math.inf
 
     @property
     def check(self) -> str:
-        """Name of the health check: renewal, certificate, clock."""
+        """Name of the health check: certificate, renewal or clock."""
         return self.text.partition(":")[0]
 
 
 @dataclass(slots=True)
 class Watch:
-    """Asks ``/admin/certificate`` of every host four times a second."""
+    """Polls ``/admin/certificate`` on every host four times per second, and records certificates and alarms."""
 
     run: Run
     hosts: Sequence[str]
@@ -58,11 +58,11 @@ class Watch:
     alarms: list[Alarm] = field(default_factory=list)
 
     async def run_until(self, stop: asyncio.Event) -> None:
-        """Watch every host until *stop* is set."""
+        """Poll every host until *stop* is set."""
         await asyncio.gather(*(self._watch(host, stop) for host in self.hosts))
 
     async def look(self, host: str) -> dict[str, Any]:
-        """Ask one host now; return its answer."""
+        """Poll one host now; record its certificate and alarms, and return the response body."""
         body: dict[str, Any] = await self.run.lab.call(host, "GET", "/admin/certificate")
         now = self.run.now()
         if "serial" in body:
@@ -80,7 +80,7 @@ class Watch:
         return body
 
     def _keep(self, found: Held) -> None:
-        """Remember a certificate; a later answer corrects when it is due, since the CA may change that."""
+        """Record a certificate; a later report replaces the earlier one, since renewal information can change `due`."""
         for i, known in enumerate(self.held):
             if (known.host, known.serial) == (found.host, found.serial):
                 self.held[i] = found
@@ -88,10 +88,10 @@ class Watch:
         self.held.append(found)
 
     async def until_renewed(self, host: str, serial: str, timeout: float) -> float:
-        """Return the second at which *host* holds another certificate than *serial*.
+        """Wait until *host* uses a certificate other than *serial*; return that time in seconds on the run's timeline.
 
         Raises:
-            TimeoutError: it still holds that one after *timeout* seconds.
+            TimeoutError: the host still uses the certificate *serial* after *timeout* seconds.
         """
         async with asyncio.timeout(timeout):
             while (await self.look(host)).get("serial") == serial:  # noqa: ASYNC110 - a host has no events to wait for
@@ -99,28 +99,28 @@ class Watch:
         return self.run.now()
 
     def of(self, host: str) -> list[Held]:
-        """Return the certificates of *host*, oldest first."""
+        """Return the recorded certificates of *host*, oldest first."""
         return [each for each in self.held if each.host == host]
 
     def active(self, host: str) -> dict[str, Alarm]:
-        """Return the active alarms of *host* by health check."""
+        """Return the active alarms of *host*, by name of the health check."""
         return {alarm.check: alarm for alarm in self.alarms if alarm.host == host and alarm.until == math.inf}
 
     def first_alarm(self, since: float, host: str | None = None) -> Alarm | None:
-        """Return the first alarm at or after *since*."""
+        """Return the first alarm at or after *since*, on *host* or on any host; None if there is none."""
         return next((a for a in self.alarms if a.at >= since and host in {None, a.host}), None)
 
     def renewed_at(self, host: str) -> list[float]:
-        """Return the share of its life at which each certificate of *host* was due, except the last."""
+        """Return the fraction of the lifetime at which each completed renewal of *host* was due."""
         return [(a.due - a.issued) / a.life for a, _ in pairwise(self.of(host))]
 
     def late_by(self, host: str) -> list[float]:
-        """Return how many seconds after it was due each certificate of *host* was replaced, except the last."""
+        """Return the delay of each renewal of *host*, in seconds from the time at which it was due."""
         return [b.issued - a.due for a, b in pairwise(self.of(host))]
 
     async def _watch(self, host: str, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            with suppress(Exception):  # a host that does not answer now may answer next time
+            with suppress(Exception):  # skip this poll if the host does not respond
                 await self.look(host)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), EVERY)

@@ -1,4 +1,4 @@
-"""`year`: a year of 47-day certificates in two minutes, under load, with a calendar of every certificate."""
+"""Drill `year`: a year with 47-day certificates in two minutes under load, and a calendar of all certificates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from drills.rehearsal import HOST, Rehearsal
 from drills.watch import Held
 from experiments import Bars, Chart, Control, Curve, Dots, Lane, Moment, Panel, Quantity, Run, Span, parameter
 
-#: Seconds that a renewal takes at most, from its due moment until we see it.
+#: Maximum time from a scheduled renewal until the drill observes the new certificate, in seconds.
 ORDER = 2.0
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 DAYS_OF_A_MONTH = 30.42
@@ -18,7 +18,7 @@ DAYS_OF_A_MONTH = 30.42
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What can be varied."""
+    """Parameters of the drill `year`."""
 
     rate: float = parameter(100.0, quick=60.0, unit="requests/s", low=1, high=1000, help="half fresh, half kept alive")
     days: float = parameter(365.0, quick=183.0, unit="d", low=50, high=3650, help="nominal days")
@@ -26,7 +26,7 @@ class Parameters:
 
 
 class Year(Drill[Parameters]):
-    """Injected: time.  Every host renews by its own schedule, origins and edges alike."""
+    """Drill that scales a year to two minutes, in which origins and edges renew by their own schedules."""
 
     name = "year"
     claim = "A year of 47-day certificates on six hosts costs no request: each is replaced when it is due, long before its end."
@@ -46,22 +46,22 @@ class Year(Drill[Parameters]):
     settings = Parameters
     control = Control("the edge is forgotten: it does not renew", ("requests lost", "no certificate ended"))
     records = (HOST, "ca")
-    #: Everyone in the lab who holds a certificate of the CA.
+    #: All hosts of the lab that have a certificate from the CA.
     hosts = (HOST, "edge-far", "catalog-1", "catalog-2", "catalog-3", "news")
     after = 0.0
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.scale = Scale(NOMINAL_DAYS * parameters.seconds / parameters.days)
-        #: Renewals of one host in the days of the run.
+        #: Expected number of renewals per host during the run.
         self.expected = parameters.days / (NOMINAL_DAYS * SHARE)
 
     def duration(self) -> float:
-        """The year, and what comes before it."""
+        """Return the expected duration in seconds: the baseline, the scaled year, and preparations."""
         return self.before + self.p.seconds + 10
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Each host makes 3/2 × days / 47 renewals, with a third of life left."""
+        """Predict 3/2 × days / 47 renewals per host, each with a third of the lifetime left, and no lost requests."""
         return {
             "requests lost": Quantity(0),
             "renewals of one host": Quantity(self.expected),
@@ -69,7 +69,7 @@ class Year(Drill[Parameters]):
         }
 
     async def inject(self, run: Run, stage: Rehearsal) -> None:
-        """Let a year pass."""
+        """Shorten the certificates of all hosts, and wait until the scaled year has passed."""
         await shorten(run, self.hosts, self.scale)
         if self.negative:
             await run.lab.fault(HOST, "renewal_off")
@@ -83,14 +83,14 @@ class Year(Drill[Parameters]):
         run.phase("the year is over")
 
     def judge(self, run: Run, stage: Rehearsal) -> None:
-        """Check that nothing was lost and that every renewal came in time."""
+        """Check that no requests were lost, and that every certificate was renewed before it expired."""
         stage.gates(self.began - 3.0)
         check = run.findings.check
         held = self._held(stage)
         counts = {host: len(each) - 1 for host, each in held.items()}
         self.check_nothing_lost(run, stage)
         run.findings.row("renewals of one host", sum(counts.values()) / len(counts))
-        # An order takes some days of this clock, and notAfter has whole seconds: both change the length of a turn.
+        # An order takes some nominal days, and notAfter is rounded to seconds; both change the time between renewals.
         slack = 1 + self.expected * (ORDER / self.scale.life + JITTER)
         ok = all(abs(n - self.expected) <= slack for n in counts.values())
         got = ", ".join(f"{host} {n}" for host, n in counts.items())
@@ -113,23 +113,23 @@ class Year(Drill[Parameters]):
         )
 
     def _held(self, stage: Rehearsal) -> dict[str, list[Held]]:
-        """Return the certificates of each host in the year, without the long one before it."""
+        """Return each host's short-lived certificates, without the long-lived one that it had before the drill."""
         return {host: [h for h in stage.watch.of(host) if h.life < 2 * self.scale.life] for host in self.hosts}
 
     def _ended(self, stage: Rehearsal, held: list[Held]) -> bool:
-        """Return whether a certificate ended before its successor came, or before the year was over."""
+        """Return whether one of a host's certificates expired before its renewal or before the end of the year."""
         late = any(b.issued >= a.not_after for a, b in pairwise(held))
         return late or (bool(held) and stage.at(held[-1].not_after) < self.ended)
 
     def _calendar(self, stage: Rehearsal, held: Mapping[str, list[Held]]) -> Chart:
-        """Draw every certificate, the margin of every renewal, and renewals per week, over nominal days."""
+        """Return the chart with all certificates, the margin of each renewal, and renewals per week, by nominal day."""
         days = self.p.days
 
         def day(second: float) -> float:
             return min(days, max(0.0, self.scale.days(second - self.began)))
 
         lanes = []
-        renewals: list[tuple[float, float]] = []  # the day, and the days that the replaced certificate had left
+        renewals: list[tuple[float, float]] = []  # day of renewal, remaining days of the replaced certificate
         for host, each in held.items():
             spans = []
             for number, (one, following) in enumerate(zip(each, [*each[1:], None], strict=True)):

@@ -1,6 +1,7 @@
-"""How a service gets its certificate and keeps it fresh: ACME client, schedule, hot reload into a running server.
+"""Certificate renewal for services: ACME client, renewal schedule, and hot reload into running servers.
 
-A failed renewal is never fatal: the last good pair goes on serving, and health and metrics say so.
+A failed renewal is never fatal: the service keeps using its last valid certificate, and reports the failure in its
+health checks and metrics.
 """
 
 from renewal.agent import Agent

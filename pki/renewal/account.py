@@ -1,4 +1,4 @@
-"""The key of a service's ACME account, stored in a file; the key identifies the account (RFC 8555 section 7.3)."""
+"""The private key of a service's ACME account, which is stored in a file (RFC 8555 section 7.3)."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ logger = log.get("renewal")
 
 
 def account_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Return the key in *path*; create and store one if the file is missing or unusable."""
+    """Load the account key from *path*; create and store a new P-256 key if the file is missing or unusable."""
     try:
         key = load_pem_private_key(path.read_bytes(), None)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The renewal agent: obtains a certificate at start, renews it by schedule, and serves the admin requests."""
+"""The renewal agent of a service, which obtains and renews a certificate, and serves admin requests about it."""
 
 import asyncio
 import contextlib
@@ -20,26 +20,28 @@ from telemetry import AdminError, Request, Telemetry, log
 
 logger = log.get("renewal")
 
-#: Seconds between checks of the clock: lifetimes may be seconds, and a drill may change the clock at any time.
+#: Interval between checks whether a renewal is due, in seconds.  It is short because drills use lifetimes of a few
+#: seconds and change the clock at any time.
 TICK = 0.1
-#: Seconds between polls of the CA's renewal information without Retry-After (RFC 9773 section 4.3.3: 6 h).
+#: Interval between polls of the CA's renewal information if it does not send Retry-After, in seconds (RFC 9773 section
+#: 4.3.3: 6 h).
 ASK_AGAIN = 6 * 3600.0
 
 
 class Agent:
-    """Keeps one certificate renewed; `beside` returns an agent for an additional one."""
+    """Obtains and renews one certificate; `beside` creates an agent for an additional certificate."""
 
     def __init__(
         self, settings: Settings, telemetry: Telemetry, stub: AsyncStub | None = None, *, first: "Agent | None" = None
     ) -> None:
-        """Prepare the agent; then call `enrol` (or `obtain`), and `start`.
+        """Create the agent; then call `enrol` (or `obtain`), and `start`.
 
         Args:
-            settings: the certificate to obtain, and where from.
-            telemetry: clock, faults, health, counters and admin port of the service.
-            stub: resolves the CA's name.
-            first: the service's first agent, if this is an additional one.  It shares the challenges, counters and faults of
-                the first; its health checks and admin paths end with its name.
+            settings: names, key type and files of the certificate, and the CA's address.
+            telemetry: clock, faults, health checks, metrics and admin port of the service.
+            stub: resolves the CA's host name.
+            first: the service's first agent, if this agent is for an additional certificate.  Additional agents share the
+                challenges, counters and faults of the first; their health checks and admin paths end with their name.
         """
         self.settings, self.telemetry = settings, telemetry
         self.stub = stub if stub is not None else AsyncStub(clock=telemetry.clock)
@@ -56,10 +58,10 @@ class Agent:
         self.last_error = ""
         self._rule = Rule(settings.renew_at)
         self._failed_in_a_row = 0
-        #: When the certificate came, when its renewal is due, and when it is tried next: seconds since the epoch.
+        #: Times of issuance, of the scheduled renewal, and of the next attempt, in seconds since the epoch.
         self._issued = self._due = self._next = 0.0
         self._rng = random.Random()
-        #: The last suggestion that was applied: serial number, start and end of the window.
+        #: The last renewal window from the CA that was processed: serial number, start and end.
         self._suggested: tuple[str, float, float] | None = None
         self._client: AcmeClient | None = None
         self._lock = asyncio.Lock()
@@ -72,7 +74,7 @@ class Agent:
             )
             faults.declare(telemetry.faults)
         else:
-            self._counter, self._end = first._counter, first._end  # noqa: SLF001 - our own class
+            self._counter, self._end = first._counter, first._end  # noqa: SLF001 - same class
         telemetry.metrics.before_render(self._refresh)
         at = f"/{self._suffix}" if self._suffix else ""
         telemetry.route("POST", f"/admin/renew{at}", self._renew_now)
@@ -82,7 +84,12 @@ class Agent:
         telemetry.route("DELETE", f"/admin/schedule{at}", self._reset_schedule)
 
     def beside(self, name: str, key: str) -> "Agent":
-        """Return an agent for an additional certificate, presented to clients whose SNI is *name*."""
+        """Create an agent for an additional certificate, which is presented to clients whose SNI is *name*.
+
+        Args:
+            name: DNS name of the certificate.
+            key: key type, one of `renewal.material.KEYS`.
+        """
         settings = replace(self.settings, tls_dir=self.settings.tls_dir / name, names=(name,), key=key)
         settings.tls_dir.mkdir(mode=0o700, exist_ok=True)
         other = Agent(settings, self.telemetry, self.stub, first=self)
@@ -96,7 +103,11 @@ class Agent:
             self._check_health()
 
     async def enrol(self) -> bool:
-        """Report in health that there is no certificate yet, and `obtain` one; return False if the service is stopped first."""
+        """Report the missing certificate as a failing health check, and `obtain` a certificate.
+
+        Returns:
+            False if the service is stopped before it has a certificate.
+        """
         self.telemetry.health.set(self._check("certificate"), ok=False, detail="none yet")
         first = asyncio.ensure_future(self.obtain())
         stop = asyncio.ensure_future(self.telemetry.until_stopped())
@@ -110,7 +121,7 @@ class Agent:
         return True
 
     async def obtain(self) -> None:
-        """Use the pair on disk, or obtain one; retry until it works or the task is cancelled."""
+        """Load the certificate from disk or obtain a new one; retry until this succeeds or the task is cancelled."""
         now = self.telemetry.clock.time()
         try:
             self._issued = self.credentials.load(self.settings.names, now)
@@ -123,7 +134,7 @@ class Agent:
         while True:
             try:
                 await self.renew()
-            except Exception as error:  # logged by `renew`; without a certificate, keep trying
+            except Exception as error:  # already logged by `renew`; keep trying
                 pause = min(2.0, 0.25 * 2**self._failed_in_a_row)
                 if isinstance(error, AcmeError) and error.retry_after is not None:
                     pause = max(pause, min(error.retry_after, MAX_RETRY_AFTER))
@@ -133,25 +144,25 @@ class Agent:
                 return
 
     def start(self) -> None:
-        """Start renewing by schedule."""
+        """Start the tasks that renew by schedule and poll the CA's renewal information."""
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._listen_to_the_ca())]
 
     async def stop(self) -> None:
-        """Stop renewing."""
+        """Cancel the tasks started by `start`."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def renew(self) -> str:
-        """Obtain a new key and certificate and use them; return the serial number.
+        """Obtain a new key and certificate and use them; return the certificate's serial number.
 
         Raises:
-            AcmeError, PairError, OSError: it failed; the old pair stays in use.
+            AcmeError, PairError, OSError: the renewal failed; the old certificate stays in use.
         """
         async with self._lock:
             try:
                 serial = await self._renew()
-            except Exception as error:  # count every failure; the old pair stays in use
+            except Exception as error:  # count every failure; the old certificate stays in use
                 self._failed(error)
                 raise
         return serial
@@ -167,14 +178,14 @@ class Agent:
         self._failed_in_a_row, self.last_error = 0, ""
         self._counter.inc(result="ok")
         self._schedule()
-        # If our clock is ahead, a new certificate looks old; without a minimum, we would renew in a loop.
+        # If the local clock is ahead, a new certificate looks old.  A minimum interval prevents a renewal loop.
         self._next = max(self._next, now + MIN_GAP * (pair.not_after - pair.not_before))
         self._check_health()
         logger.info("certificate_in_use", serial=pair.serial, names=list(pair.names), not_after=pair.not_after)
         return pair.serial
 
     def _take(self, pem: bytes, now: float) -> Pair:
-        """Use a new pair: safely, unless a fault is active."""
+        """Put a new key and chain into use, after applying the faults ``broken_material`` and ``naive_reload``."""
         switches, names = self.telemetry.faults, self.settings.names
         pem = faults.material(switches, pem)
         if not (switches.any_on and switches.hit("naive_reload")):
@@ -204,14 +215,14 @@ class Agent:
         self._due = self._next = renewal_time(self._issued, end, self._rng, self._rule.renew_at, self._rule.scale)
 
     def skew(self) -> float | None:
-        """Return by how many seconds our clock is ahead of the CA's; None before the CA's first response."""
+        """Return how far the local clock is ahead of the CA's, in seconds; None before the CA's first response."""
         if self._client is None or self._client.ca_time is None:
             return None
         said, heard = self._client.ca_time
         return self.telemetry.clock.time() - (said + asyncio.get_running_loop().time() - heard)
 
     def _check(self, name: str) -> str:
-        """Return the name of a health check."""
+        """Return the health check's name, with this agent's suffix if it is an additional agent."""
         return f"{name} {self._suffix}".rstrip()
 
     def _check_health(self) -> None:
@@ -241,7 +252,7 @@ class Agent:
             if self.telemetry.clock.time() < self._next:
                 continue
             if self.telemetry.faults.any_on and self.telemetry.faults.get("renewal_off") is not None:
-                if self._next == self._due:  # count each skipped renewal once
+                if self._next == self._due:  # count each skipped renewal only once
                     self.telemetry.faults.hit("renewal_off")
                     self._next = self._due + TICK
                 continue
@@ -249,16 +260,16 @@ class Agent:
                 await self.renew()
 
     async def _listen_to_the_ca(self) -> None:
-        """Poll the CA's renewal information, as often as it asks for (RFC 9773 section 4.3).
+        """Poll the CA's renewal information at the interval that the CA requests (RFC 9773 section 4.3).
 
-        Runs in a separate task, so that errors here do not affect renewal.
+        This runs in a separate task, so that errors in it do not affect scheduled renewals.
         """
         while True:
             pause = ASK_AGAIN
             try:
                 pair = self.credentials.pair
                 suggestion = await self._acme_client().suggestion(pair.leaf)
-            except Exception as error:  # must not affect renewal
+            except Exception as error:  # an error here must not stop the polling
                 logger.debug("no_renewal_information", error=str(error))
             else:
                 if suggestion is not None:
@@ -267,15 +278,15 @@ class Agent:
             await asyncio.sleep(pause)  # until the next poll
 
     def suggest(self, suggestion: Suggestion, serial: str) -> None:
-        """Apply the CA's suggestion for *serial* if it is earlier than our own rule: at a random time in its window.
+        """Schedule the renewal at a random time in the CA's suggested window, if that is before the scheduled time.
 
-        A window in the past means now, because the certificate is about to be revoked.  A window later than our own rule
-        is ignored, to keep our safety margin.
+        A window in the past means an immediate renewal, for example of a revoked certificate.  A later window is ignored
+        to keep the safety margin of the agent's own rule; so is a suggestion for a certificate that is no longer in use.
         """
         if serial != self.credentials.serial:
-            return  # replaced in the meantime; the old window would renew the new certificate at once
+            return  # replaced during the poll; the old window would renew the new certificate at once
         if self._suggested == (self.credentials.serial, suggestion.start, suggestion.end):
-            return  # already drawn; repeated draws would converge on the start of the window
+            return  # already processed; drawing again and again would converge on the start of the window
         self._suggested = (self.credentials.serial, suggestion.start, suggestion.end)
         at = self._rng.uniform(suggestion.start, suggestion.end)
         if at < self._next and not self._failed_in_a_row:
@@ -295,7 +306,7 @@ class Agent:
     async def _renew_now(self, _: Request) -> dict[str, Any]:
         try:
             serial = await self.renew()
-        except Exception as error:  # report every error to the operator
+        except Exception as error:  # report every error in the admin response
             raise AdminError(502, str(error) or type(error).__name__) from None
         return {"serial": serial}
 
@@ -305,7 +316,7 @@ class Agent:
         return {"scale": rule.scale, "renew_at": rule.renew_at, "due": self._due, "next_renewal": self._next}
 
     def _set_schedule(self, request: Request) -> dict[str, Any]:
-        """Change the renewal rule, and reschedule."""
+        """Change the renewal rule and reschedule the renewal (``PUT /admin/schedule``)."""
         try:
             rule, seed = self._rule.changed(request.json())
         except ValueError as error:
@@ -317,7 +328,7 @@ class Agent:
         return self._follow(rule)
 
     def _reset_schedule(self, _: Request) -> dict[str, Any]:
-        """Restore the rule from the settings, and reschedule."""
+        """Restore the rule from the settings and reschedule the renewal (``DELETE /admin/schedule``)."""
         self._rng = random.Random()
         self.telemetry.altered.pop("renewal schedule", None)
         return self._follow(Rule(self.settings.renew_at))
@@ -329,7 +340,7 @@ class Agent:
         return self._show_schedule()
 
     def _alarms(self) -> list[str]:
-        """Return the failing health checks of this certificate."""
+        """Return this certificate's failing health checks, as ``name: detail``."""
         self._check_health()
         checks = self.telemetry.health.as_dict()["checks"]
         named = ((name, checks.get(self._check(name), {})) for name in health.CHECKS)

@@ -1,6 +1,6 @@
-"""An ACME client (RFC 8555): account, order, http-01, finalize, download.  Each `obtain` gets one certificate.
+"""An ACME client (RFC 8555) based on aiohttp: account, order, http-01, finalize, download.
 
-Uses aiohttp; has nothing to do with files or schedules.
+Each call of `AcmeClient.obtain` obtains one certificate.  Files and schedules are the responsibility of the caller.
 """
 
 import asyncio
@@ -27,29 +27,29 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from renewal.material import PrivateKey
 from stub import AsyncStub, StubError
 
-#: Seconds for one HTTP request.
+#: Time-out of an HTTP request, in seconds.
 REQUEST_TIMEOUT = 10.0
-#: Seconds for one whole order, validation included.
+#: Time-out of an order from first request to download, including validation, in seconds.
 ORDER_TIMEOUT = 45.0
-#: Seconds between polls of an order or authorization in progress, unless the CA sends Retry-After; grows from the first
-#: value to the second.
+#: Initial and maximum interval between polls of a pending order or authorization, in seconds, without Retry-After.
 FIRST_POLL, LAST_POLL = 0.05, 1.0
-#: Attempts at a request whose nonce is rejected (section 6.5: retry with the nonce in the error response).
+#: Maximum number of attempts if the CA rejects the nonce; a retry uses the nonce in the error response (RFC 8555
+#: section 6.5).
 NONCE_RETRIES = 5
 
 T = TypeVar("T")
 
 
 class _MalformedError(Exception):
-    """The CA's answer does not have the form that RFC 8555 or RFC 9773 requires."""
+    """A response from the CA does not conform to RFC 8555 or RFC 9773."""
 
 
 class AcmeError(Exception):
-    """The CA refused or failed.
+    """The CA rejected a request, sent a malformed response, or did not respond.
 
     Attributes:
-        kind: the ACME problem type without its prefix; empty if there was none.
-        retry_after: seconds that the CA asked us to wait, if it did.
+        kind: ACME problem type without its URN prefix; empty if the CA did not send one.
+        retry_after: delay before a retry that the CA requests, in seconds; None if the CA did not send one.
     """
 
     def __init__(self, message: str, kind: str = "", retry_after: float | None = None) -> None:
@@ -59,16 +59,16 @@ class AcmeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """When the CA would like a certificate to be renewed (RFC 9773 section 4.2); seconds since the epoch."""
+    """The CA's suggested renewal window for a certificate, in seconds since the epoch (RFC 9773 section 4.2)."""
 
     start: float
     end: float
-    #: Seconds after which to ask again, if the CA said so.
+    #: Delay until the next poll, in seconds; None if the CA did not send Retry-After.
     retry_after: float | None
 
 
 class StubResolver(AbstractResolver):
-    """Lets aiohttp resolve names with our own stub resolver."""
+    """Adapter that makes aiohttp resolve names with the lab's stub resolver."""
 
     def __init__(self, stub: AsyncStub) -> None:
         self._stub = stub
@@ -76,7 +76,7 @@ class StubResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Return the host's IPv4 addresses; raise `OSError` as aiohttp expects."""
+        """Return the host's IPv4 addresses; raise `OSError` if resolution fails, as aiohttp expects."""
         try:
             answer = await self._stub.resolve(host)
         except StubError as error:
@@ -87,47 +87,47 @@ class StubResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: the resolver does not own any resources."""
 
 
 class AcmeClient:
-    """One account at one CA."""
+    """A client for one account at one CA."""
 
     def __init__(self, directory: str, key: ec.EllipticCurvePrivateKey, trust: ssl.SSLContext, stub: AsyncStub) -> None:
-        """Prepare a client; requests are sent by `obtain` and `suggestion`.
+        """Create a client without sending any requests.
 
         Args:
             directory: URL of the CA's directory.
-            key: the account's P-256 key.
-            trust: verifies the CA's own certificate.
-            stub: resolves the CA's name.
+            key: the account's P-256 private key.
+            trust: TLS client context that verifies the ACME server's certificate.
+            stub: resolves the ACME server's host name.
         """
         self._directory_url, self._key, self._trust, self._stub = directory, key, trust, stub
         numbers = key.public_key().public_numbers()
         self._jwk = {"crv": "P-256", "kty": "EC", "x": _b64(numbers.x.to_bytes(32)), "y": _b64(numbers.y.to_bytes(32))}
         canonical = json.dumps(self._jwk, separators=(",", ":"), sort_keys=True)
-        #: RFC 7638 thumbprint of the account key.
+        #: JWK thumbprint of the account key, in base64url (RFC 7638).
         self.thumbprint = _b64(hashlib.sha256(canonical.encode()).digest())
         self._directory: dict[str, Any] = {}
         self._nonce: str | None = None
         self._account: str | None = None
-        #: The CA's time in its last response (HTTP Date plus half a second, in seconds since the epoch), and our monotonic
-        #: time when it arrived.
+        #: The CA's time in its last response (HTTP Date plus half a second, in seconds since the epoch), and the event
+        #: loop's time when that response arrived.
         self.ca_time: tuple[float, float] | None = None
 
     async def obtain(self, names: Sequence[str], key: PrivateKey, answer: Callable[[str, str | None], None]) -> str:
-        """Get a certificate for *names* and *key*.
+        """Obtain a certificate for *names* and *key*.
 
         Args:
             names: DNS names; the first becomes the common name.
             key: the certificate's private key.
-            answer: called with a token and the key authorization that answers its http-01 challenge, then with None at the end.
+            answer: called with each challenge token and its http-01 response body, and at the end with the token and None.
 
         Returns:
-            The chain as PEM, leaf first.
+            The certificate chain as PEM, leaf first.
 
         Raises:
-            AcmeError: the CA refused, failed, or did not answer.
+            AcmeError: the CA rejected the order, sent a malformed response, or did not respond in time.
         """
         tokens: list[str] = []
         try:
@@ -138,13 +138,15 @@ class AcmeClient:
                 answer(token, None)
 
     async def suggestion(self, leaf: x509.Certificate) -> Suggestion | None:
-        """Return when the CA suggests renewing *leaf*; None if it does not support renewal information (RFC 9773).
+        """Fetch the suggested renewal window for *leaf*; return None if the CA does not support RFC 9773.
 
         Raises:
-            AcmeError: the request failed, or the answer is malformed.
+            AcmeError: the request failed, or the response is malformed.
         """
         key = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier or b""
-        serial = leaf.serial_number.to_bytes(leaf.serial_number.bit_length() // 8 + 1)  # as in DER: never negative
+        serial = leaf.serial_number.to_bytes(
+            leaf.serial_number.bit_length() // 8 + 1
+        )  # as a DER INTEGER, with a sign bit of 0
         async with self._session() as http:
             await self._read_directory(http)
             if "renewalInfo" not in self._directory:
@@ -160,7 +162,7 @@ class AcmeClient:
 
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncIterator[aiohttp.ClientSession]:
-        """Open an HTTP session; network errors and malformed answers become `AcmeError`."""
+        """Open an HTTP session; convert network errors and malformed responses inside the block to `AcmeError`."""
         connector = aiohttp.TCPConnector(resolver=StubResolver(self._stub), ssl=self._trust, limit=4)
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
         try:
@@ -174,7 +176,7 @@ class AcmeClient:
         except (aiohttp.ClientError, OSError) as error:
             raise AcmeError(f"{self._directory_url}: {str(error) or type(error).__name__}") from None
         except _MalformedError as error:
-            self._directory = {}  # read it again next time
+            self._directory = {}  # fetch the directory again in the next session
             raise AcmeError(f"{self._directory_url}: the CA's answer is malformed: {error}") from None
 
     async def _read_directory(self, http: aiohttp.ClientSession) -> None:
@@ -225,7 +227,7 @@ class AcmeClient:
             _, self._account, _ = await self._post(http, self._url("newAccount"), agreed)
 
     async def _until(self, http: aiohttp.ClientSession, url: str, good: set[str], wait: set[str]) -> dict[str, Any]:
-        """Poll *url* until its status is one of *good*; raise `AcmeError` when it is neither that nor in *wait*."""
+        """Poll *url* until its status is in *good*; raise `AcmeError` if the status is not in *good* or *wait*."""
         pause = FIRST_POLL
         while True:
             body, _, after = await self._post(http, url, None)
@@ -234,7 +236,7 @@ class AcmeClient:
                 return body
             if status not in wait:
                 raise AcmeError(_why(body), str(_problem_of(body).get("type", "")).rpartition(":")[2])
-            await asyncio.sleep(pause if after is None else after)  # polls, as RFC 8555 section 7.5.1 says
+            await asyncio.sleep(pause if after is None else after)  # poll, as RFC 8555 section 7.5.1 specifies
             pause = min(LAST_POLL, pause * 1.5)
 
     async def _download(self, http: aiohttp.ClientSession, url: str) -> str:
@@ -244,10 +246,10 @@ class AcmeClient:
     async def _post(
         self, http: aiohttp.ClientSession, url: str, payload: dict[str, Any] | None
     ) -> tuple[dict[str, Any], str, float | None]:
-        """Send a signed request (POST-as-GET for None).
+        """Send a signed request; a *payload* of None makes it a POST-as-GET.
 
         Returns:
-            The JSON body; the Location field, or *url* without one; the seconds of Retry-After, if given.
+            The JSON body; the Location header, or *url* if it is missing; Retry-After in seconds, or None.
         """
         async with await self._send(http, url, payload) as response:
             return (
@@ -274,18 +276,22 @@ class AcmeClient:
                 if error.kind == "badNonce":
                     continue
                 if error.kind == "accountDoesNotExist":
-                    self._account = None  # register again next time
+                    self._account = None  # register again before the next order
                 raise
             return response
         raise AcmeError(f"{url}: {NONCE_RETRIES} nonces in a row were refused", "badNonce")
 
     async def _heard(self, response: aiohttp.ClientResponse) -> None:
-        """Record the CA's time; for a response that is not 2xx, release its connection and raise `AcmeError`."""
+        """Record the CA's time from the Date header; unless the status is 2xx, release the connection and raise.
+
+        Raises:
+            AcmeError: the status is not 2xx.
+        """
         try:
             stamp = parsedate_to_datetime(response.headers["Date"]).timestamp()
             self.ca_time = (stamp + 0.5, asyncio.get_running_loop().time())
         except (KeyError, ValueError, OverflowError):
-            pass  # a response without a usable date says nothing about the CA's clock
+            pass  # keep the last known time if the Date header is missing or malformed
         await _check(response)
 
     def _sign(self, url: str, payload: dict[str, Any] | None) -> bytes:
@@ -300,7 +306,7 @@ class AcmeClient:
 
 
 def retry_after(text: str | None) -> float | None:
-    """Return the seconds of a Retry-After field, or None if it is missing or invalid (RFC 9110 section 10.2.3)."""
+    """Parse a Retry-After header to seconds from now; return None if missing or invalid (RFC 9110 section 10.2.3)."""
     if text is None:
         return None
     if text.strip().isdecimal():
@@ -309,7 +315,7 @@ def retry_after(text: str | None) -> float | None:
         moment = parsedate_to_datetime(text)
     except ValueError:
         return None
-    if moment.tzinfo is None:  # "-0000" means UTC without a time zone
+    if moment.tzinfo is None:  # the zone "-0000" is parsed to a naive datetime in UTC
         moment = moment.replace(tzinfo=dt.UTC)
     return max(0.0, (moment - dt.datetime.now(dt.UTC)).total_seconds())
 
@@ -333,10 +339,10 @@ async def _text(response: aiohttp.ClientResponse) -> str:
 
 
 async def _json(response: aiohttp.ClientResponse) -> dict[str, Any]:
-    """Return the JSON object in *response*; an empty body is an empty object.
+    """Parse the response body as a JSON object; an empty body counts as an empty object.
 
     Raises:
-        _MalformedError: the body is anything else.
+        _MalformedError: the body is not a JSON object.
     """
     text = await _text(response)
     try:
@@ -349,10 +355,10 @@ async def _json(response: aiohttp.ClientResponse) -> dict[str, Any]:
 
 
 def _field(body: dict[str, Any], key: str, kind: type[T]) -> T:
-    """Return ``body[key]``.
+    """Return ``body[key]``, after checking its type.
 
     Raises:
-        _MalformedError: it is missing or not of type *kind*.
+        _MalformedError: the member is missing or its type is not *kind*.
     """
     value = body.get(key)
     if not isinstance(value, kind):
@@ -361,7 +367,7 @@ def _field(body: dict[str, Any], key: str, kind: type[T]) -> T:
 
 
 def _fields(body: dict[str, Any], key: str, kind: type[T]) -> list[T]:
-    """Return ``body[key]``, a list of *kind*; raise `_MalformedError`."""
+    """Return ``body[key]``; raise `_MalformedError` unless it is a list whose elements have type *kind*."""
     values = _field(body, key, list)
     if not all(isinstance(each, kind) for each in values):
         raise _MalformedError(f"expected {key} to be a list of {kind.__name__}, got {values!r}"[:200])
@@ -369,7 +375,7 @@ def _fields(body: dict[str, Any], key: str, kind: type[T]) -> list[T]:
 
 
 def _moment(body: dict[str, Any], key: str) -> float:
-    """Return the time ``body[key]`` (RFC 3339) in seconds since the epoch; raise `_MalformedError`."""
+    """Parse the RFC 3339 time ``body[key]`` to seconds since the epoch; raise `_MalformedError` if it is invalid."""
     text = _field(body, key, str)
     try:
         return dt.datetime.fromisoformat(text).timestamp()

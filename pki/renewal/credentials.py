@@ -1,10 +1,10 @@
-"""The certificate in use, and its hot reload into running listeners and pools.
+"""A service's certificate, and its hot reload into running listeners and connection pools.
 
-A listener's own context never changes: its SNI callback gives each new handshake the newest inner context.  (On a live
-context, `load_cert_chain` is not atomic, and a mismatched pair breaks the server.)  A new pair is checked, and loaded
-into a scratch context, before it is used.
+A *pair* is a private key with its certificate chain.  A listener's context never changes: its SNI callback gives each
+new handshake the newest inner context.  (`load_cert_chain` on a live context is not atomic, and a mismatched pair breaks
+the server.)  A new pair is validated and loaded into a scratch context before it is used.
 
-`replace_naively` is the negative control of the drills: it deliberately does all of this wrong.
+`replace_naively` implements the drills' negative control, which omits all of these precautions on purpose.
 """
 
 import ssl
@@ -20,14 +20,15 @@ from renewal.material import Pair, PairError, ballast, read_pair
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """How listeners should apply a new pair."""
+    """How listeners apply a new key and certificate chain."""
 
-    #: Close every connection and stop listening for *down_s* seconds, like a restart; otherwise keep running.
+    #: Whether listeners close all connections and stop listening for `down_s` seconds, as a restart would.
     restart: bool = False
     down_s: float = 0.0
 
 
-#: What a listener wants of its contexts: roots that clients' certificates must lead to, and protocols (RFC 7301).
+#: Configuration of a listener's TLS contexts: file of the roots for client certificates (None: no client certificates),
+#: and ALPN protocols (RFC 7301).
 Kind = tuple[Path | None, tuple[str, ...]]
 
 
@@ -35,12 +36,12 @@ Kind = tuple[Path | None, tuple[str, ...]]
 class _Listener:
     kind: Kind
     outer: ssl.SSLContext
-    #: Whether a naive reload loaded a pair into the outer context itself.
+    #: Whether a naive reload has loaded a certificate into the outer context itself.
     live: bool = False
 
 
 class Credentials:
-    """The certificate that a service presents, and the roots that it trusts."""
+    """The key and certificate chain that a service presents, and the root certificates that it trusts."""
 
     def __init__(
         self,
@@ -50,13 +51,13 @@ class Credentials:
         naive: Callable[[], bool] = lambda: False,
         overweight: Callable[[str | None], int] = lambda _: 0,
     ) -> None:
-        """Store the pair in *file* (mode 0600), and trust the roots in *trust*.
+        """Create credentials without a certificate; then call `load` or `replace`.
 
         Args:
-            file: key and chain, PEM.
-            trust: roots, PEM.
+            file: PEM file for the private key and the chain, written with mode 0600.
+            trust: PEM file with the trusted roots.
             naive: returns whether the effects of `replace_naively` should last.
-            overweight: returns the bytes of padding to add to the chain for a name in the client's SNI; 0 means none.
+            overweight: maps the client's SNI host name to the padding that is added to the chain, in bytes.
         """
         self.file, self.trust = file, trust
         self._naive, self._overweight = naive, overweight
@@ -73,38 +74,49 @@ class Credentials:
 
     @property
     def pair(self) -> Pair:
-        """The pair in use; raise `PairError` before there is one."""
+        """The private key and chain in use; raise `PairError` if no certificate has been loaded yet."""
         if self._pair is None:
             raise PairError("there is no certificate yet")
         return self._pair
 
     @property
     def ready(self) -> bool:
-        """Whether there is a pair."""
+        """Whether a certificate has been loaded."""
         return self._pair is not None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """DNS names of the certificate."""
+        """DNS names in the certificate."""
         return self.pair.names
 
     @property
     def serial(self) -> str:
-        """Serial of the certificate, lower-case hexadecimal."""
+        """Serial number of the certificate, in lower-case hexadecimal."""
         return self.pair.serial
 
     @property
     def not_before(self) -> float:
-        """Seconds since the epoch."""
+        """Start of the certificate's validity, in seconds since the epoch."""
         return self.pair.not_before
 
     @property
     def not_after(self) -> float:
-        """Seconds since the epoch."""
+        """End of the certificate's validity, in seconds since the epoch."""
         return self.pair.not_after
 
     def load(self, names: Sequence[str], now: float) -> float:
-        """Use the pair on disk; return when it was written.  Raises `PairError` if it is missing or invalid."""
+        """Load the key and chain from `file`.
+
+        Args:
+            names: DNS names that the certificate must have.
+            now: current time, in seconds since the epoch.
+
+        Returns:
+            Modification time of the file, in seconds since the epoch.
+
+        Raises:
+            PairError: the file is missing or its content is invalid.
+        """
         try:
             pem, written = self.file.read_bytes(), self.file.stat().st_mtime
         except OSError as error:
@@ -113,34 +125,36 @@ class Credentials:
         return written
 
     def replace(self, pem: bytes, names: Sequence[str], now: float, reload: Reload | None = None) -> Pair:
-        """Check *pem*, write it, and let every new handshake use it.
+        """Validate *pem*, write it to `file`, and use it for every new handshake.
 
         Args:
-            pem: key and chain.
+            pem: private key and chain, in PEM.
             names: DNS names that the certificate must have.
-            now: seconds since the epoch.
-            reload: passed to listeners; None means that they keep running.
+            now: current time, in seconds since the epoch.
+            reload: passed to the callbacks of `on_change`; None means a reload without a restart.
 
         Raises:
-            PairError: the pair is invalid; the old one stays in use.
+            PairError: the new key or chain is invalid; the old one stays in use.
         """
         pair = read_pair(pem, names, now, self._anchors())
-        self._context(pair, (None, ()))  # raises before anything has changed if OpenSSL rejects it
+        self._context(pair, (None, ()))  # if OpenSSL rejects the pair, raise before anything has changed
         atomic_write(self.file, pem, 0o600)
         self._use(pair, reload or Reload())
         return pair
 
     def replace_naively(self, pem: bytes, names: Sequence[str], now: float) -> Pair:
-        """Overwrite the file with *pem* and load it into the live contexts, without any check.
+        """Overwrite `file` with *pem* and load it into the live contexts, without validation (negative control).
 
-        The effect on listeners lasts while ``naive()`` is true; after that, the last valid pair is used again.
+        The listeners use *pem* while ``naive()`` is true; after that they use the last valid key and chain again.
 
         Raises:
-            PairError: loading failed; the listeners stay in whatever state OpenSSL left them.
+            PairError: OpenSSL failed to load *pem*; the listeners' contexts may be left in an inconsistent state.
         """
         for each in self._listeners:
             if not each.live and self._pair is not None:
-                self._load(each.outer, self._pair)  # what a naive server had loaded when it started
+                self._load(
+                    each.outer, self._pair
+                )  # start from the state of a naive server: the current pair in the live context
                 each.live = True
         with self.file.open("wb") as file:
             file.write(pem)
@@ -149,7 +163,7 @@ class Credentials:
                 each.outer.load_cert_chain(self.file, password=b"")
             except (ssl.SSLError, ValueError) as error:
                 raise PairError(f"load_cert_chain on a live context failed: {error}") from None
-        # A server without checks does not notice wrong names, dates or a missing chain, so use the certificate anyway.
+        # A naive server does not check names, dates or the chain, so it also uses an invalid certificate.
         leaf = x509.load_pem_x509_certificates(pem)[0]
         before, after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
         try:
@@ -160,11 +174,11 @@ class Credentials:
         return pair
 
     def server_context(self, client_ca: Path | None = None, alpn: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLContext:
-        """Return a context for a listener that always uses the newest certificate.
+        """Return a TLS context for a listener, which always presents the newest certificate.
 
         Args:
-            client_ca: PEM file of roots; if given, clients must present a certificate issued below one of them.
-            alpn: protocols, the preferred one first.
+            client_ca: PEM file with roots; if given, clients must present a certificate that chains to one of them.
+            alpn: ALPN protocols in order of preference.
         """
         kind = (client_ca, alpn)
         listener = _Listener(kind, _server_context(kind))
@@ -175,18 +189,21 @@ class Credentials:
                 if self._naive():
                     return
                 listener.live = False
-            connection.context = self._for(name)._newest(kind, self._overweight(name))  # noqa: SLF001 - our own class
+            connection.context = self._for(name)._newest(kind, self._overweight(name))  # noqa: SLF001 - same class
 
         listener.outer.sni_callback = switch
         self._listeners.append(listener)
         return listener.outer
 
     def beside(self, other: "Credentials") -> None:
-        """Present *other*'s certificate, once it has one, to clients whose SNI is one of its names (RFC 6066 section 3)."""
+        """Present the certificate of *other* to clients whose SNI is one of its names (RFC 6066 section 3).
+
+        Until *other* has a certificate, these clients receive this object's certificate.
+        """
         self._others.append(other)
 
     def client_context(self) -> ssl.SSLContext:
-        """Return the context for outgoing mTLS connections; another object after each renewal."""
+        """Return the TLS context for outgoing mTLS connections; each renewal creates a new one."""
         if self._client is None:
             context = ssl.create_default_context(cafile=self.trust)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -196,7 +213,7 @@ class Credentials:
         return self._client
 
     def on_change(self, callback: Callable[[Reload], None]) -> None:
-        """Call *callback* after each renewal."""
+        """Call *callback* each time a new certificate comes into use."""
         self._callbacks.append(callback)
 
     def _use(self, pair: Pair, reload: Reload) -> None:
@@ -231,7 +248,7 @@ class Credentials:
         return context
 
     def _load(self, context: ssl.SSLContext, pair: Pair) -> None:
-        path = self.file.with_name(f".{self.file.name}.try")  # OpenSSL only reads files
+        path = self.file.with_name(f".{self.file.name}.try")  # OpenSSL loads keys and chains from files only
         try:
             atomic_write(path, pair.pem, 0o600)
             context.load_cert_chain(path)
@@ -247,7 +264,7 @@ def _server_context(kind: Kind) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(list(alpn))
     if client_ca is not None:
-        # Switching the context in the SNI callback does not change this setting, so the outer context needs it too.
+        # Client verification is not switched with the context in the SNI callback, so the outer context needs it, too.
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(client_ca)
     return context

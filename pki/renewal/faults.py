@@ -1,14 +1,14 @@
-"""The faults that drills can switch on in the agent, and their effects on a pair or a chain."""
+"""Faults that drills switch on in a renewal agent, and their effects on new certificates and chains."""
 
 from renewal.material import SPOILT, spoil
 from telemetry import Faults
 
-#: Maximum bytes of padding; clients reject a chain of 100 kB (OpenSSL's SSL_MAX_CERT_LIST_DEFAULT).
+#: Maximum padding in a chain, in bytes; OpenSSL clients reject chains above 100 kB (SSL_MAX_CERT_LIST_DEFAULT).
 LONGEST_BALLAST = 65536
 
 
 def declare(faults: Faults) -> None:
-    """Declare the faults of a service that renews certificates."""
+    """Declare the faults of the renewal agent in a service's fault registry."""
     faults.declare("renewal_off", "Do not renew by schedule")
     faults.declare("eager_retry", "Retry at once after a failure: no back-off, no Retry-After")
     faults.declare("alarm_off", "Report the certificate as healthy, whatever its state")
@@ -27,14 +27,19 @@ def declare(faults: Faults) -> None:
 
 
 def material(faults: Faults, pem: bytes) -> bytes:
-    """Return a new pair, corrupted if the fault ``broken_material`` applies."""
+    """Return *pem*, a new key and chain, corrupted if the fault ``broken_material`` is on."""
     if faults.any_on and faults.hit("broken_material"):
         return spoil(str((faults.get("broken_material") or {})["kind"]), pem)
     return pem
 
 
 def overweight(faults: Faults, name: str | None) -> int:
-    """Return the bytes of padding, by the fault ``long_chain``, for a client with SNI *name* (None: without SNI)."""
+    """Return how many bytes of padding the fault ``long_chain`` adds to the chain for a client.
+
+    Args:
+        faults: the service's faults.
+        name: host name in the client's SNI extension; None if it was not sent.
+    """
     on = faults.get("long_chain") if faults.any_on else None
     if on is None or on["sni"] not in {"", name} or not faults.hit("long_chain"):
         return 0

@@ -1,38 +1,39 @@
-"""The health checks of a certificate.
+"""Health checks for a certificate, its renewal and the local clock.
 
-Pure functions: times, including the current one, are arguments in seconds since the epoch.
+Pure functions: all times, including the current time, are arguments in seconds since the epoch.
 """
 
 from dataclasses import dataclass
 
 from renewal.schedule import overdue, tolerated_skew
 
-#: The checks: the certificate itself, the attempts to renew it, and the local clock.
+#: Names of the checks: remaining lifetime of the certificate, failed renewals, and skew of the local clock.
 CHECKS = ("certificate", "renewal", "clock")
-#: Failed renewals in a row that make the check fail, however much lifetime is left; a single one may be chance.
+#: Consecutive failed renewals that make the check ``renewal`` fail, regardless of the remaining lifetime.  A single
+#: failure may be transient.
 ALARM_AFTER = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """The input of the checks."""
+    """State of a certificate and its renewal, which the health checks evaluate."""
 
-    #: When we received the certificate; its nominal lifetime begins then, not at the backdated *not_before*.
+    #: Time at which the service received the certificate; the lifetime is counted from here, not from *not_before*.
     issued: float
     not_before: float
     not_after: float
-    #: When its renewal is due.
+    #: Time of the scheduled renewal.
     due: float
-    #: Number of failed attempts in a row, and the error of the last one.
+    #: Number of consecutive failed renewals, and the error of the last one.
     failures: int = 0
     last_error: str = ""
-    #: Seconds by which our clock is ahead of the CA's; None if the CA's time is not known yet.
+    #: How far the local clock is ahead of the CA's, in seconds; None if the CA's time is not known yet.
     skew: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one of `CHECKS`."""
+    """The result of one health check; *check* is its name in `CHECKS`."""
 
     check: str
     ok: bool
@@ -40,7 +41,7 @@ class Finding:
 
 
 def judge(condition: Condition, now: float) -> list[Finding]:
-    """Return a finding for each of `CHECKS`; for the clock only if the CA's time is known."""
+    """Return a finding for each check in `CHECKS`; the clock is checked only if the CA's time is known."""
     findings = [_certificate(condition, now), _renewal(condition)]
     if condition.skew is not None:
         findings.append(_clock(condition, condition.skew))

@@ -1,6 +1,6 @@
-"""A key and its chain in one PEM text: validation, and (for drills) deliberate corruption.
+"""Private key and certificate chain in one PEM text: validation, and deliberate corruption for drills.
 
-Reads no file and no clock: the time is an argument.
+These functions do not read files or clocks: the time is an argument.
 """
 
 import datetime as dt
@@ -20,18 +20,18 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-#: Ways in which a pair can be corrupted between the CA and the server (fault ``broken_material``).
+#: Ways in which the fault ``broken_material`` corrupts a new key and chain before the service uses them.
 SPOILT = ("key-mismatch", "truncated", "half-written", "unreadable")
-#: Kinds of keys that a certificate may have; the first is the default.
+#: Supported types of certificate keys; the first is the default.
 KEYS = ("ecdsa-p256", "rsa-2048")
-#: An extension without meaning (RFC 5612 reserves the arc for examples).
+#: Object identifier of a meaningless extension that carries padding (RFC 5612 reserves this arc for examples).
 NOTHING = x509.ObjectIdentifier("1.3.6.1.4.1.32473.1")
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 class PairError(Exception):
-    """A key and chain must not be used: mismatched, malformed, expired, untrusted, or for other names."""
+    """A key and chain are unusable: mismatched, malformed, expired, untrusted, or for other names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ class Pair:
 
     pem: bytes
     names: tuple[str, ...]
-    #: Lower-case hexadecimal.
+    #: Serial number of the leaf, in lower-case hexadecimal.
     serial: str
     issuer: str
-    #: Seconds since the epoch.
+    #: Validity of the leaf, in seconds since the epoch.
     not_before: float
     not_after: float
 
@@ -52,21 +52,21 @@ class Pair:
         """The leaf certificate, the first in the chain."""
         return x509.load_pem_x509_certificates(self.pem)[0]
 
-    def __repr__(self) -> str:  # the generated one would contain the key
+    def __repr__(self) -> str:  # the generated repr would contain the private key
         return f"<Pair {self.serial[:8]} {','.join(self.names)} {_utc(self.not_before)} to {_utc(self.not_after)}>"
 
 
 def read_pair(pem: bytes, names: Sequence[str], now: float, anchors: Sequence[x509.Certificate]) -> Pair:
-    """Validate a key and chain in one PEM text, as strictly as any client would.
+    """Parse a private key and chain, and validate them as strictly as the strictest client.
 
     Args:
-        pem: private key, leaf, chain.
+        pem: private key, leaf and intermediates, in PEM.
         names: DNS names that the leaf must have.
-        now: seconds since the epoch.
-        anchors: the trusted roots.
+        now: time of validation, in seconds since the epoch.
+        anchors: trusted root certificates.
 
     Raises:
-        PairError: the pair is invalid; the message says what was expected.
+        PairError: the key, the names, the dates or the chain are invalid; the message states what was expected.
     """
     try:
         key = load_pem_private_key(pem, None)
@@ -98,7 +98,11 @@ def read_pair(pem: bytes, names: Sequence[str], now: float, anchors: Sequence[x5
 
 
 def new_key(kind: str) -> PrivateKey:
-    """Return a fresh key, of a kind in `KEYS`; RSA takes tens of milliseconds to find its primes."""
+    """Generate a private key of a type in `KEYS`; RSA key generation takes tens of milliseconds.
+
+    Raises:
+        ValueError: *kind* is not in `KEYS`.
+    """
     match kind:
         case "rsa-2048":
             return rsa.generate_private_key(65537, 2048)
@@ -109,29 +113,29 @@ def new_key(kind: str) -> PrivateKey:
 
 
 def new_pair_pem(key: PrivateKey, chain: str) -> bytes:
-    """Return key and chain in one PEM text, to be stored in one file, so that a crash cannot leave half a pair."""
+    """Return key and chain as one PEM text.  Stored in one file, they cannot get out of step after a crash."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + chain.encode()
 
 
 def spoil(kind: str, pem: bytes) -> bytes:
-    """Return *pem*, a valid pair, corrupted in one of the ways in `SPOILT`."""
+    """Return *pem*, a valid key and chain, after corrupting it in the way *kind* (one of `SPOILT`)."""
     if kind not in SPOILT:
         raise ValueError(f"expected one of {', '.join(SPOILT)}; got {kind!r}")
     begin = pem.index(b"-----BEGIN CERTIFICATE-----")
-    if kind == "truncated":  # as on a full disk: the certificate is incomplete
+    if kind == "truncated":  # as after a full disk: the leaf certificate is incomplete
         return pem[: begin + 200]
-    if kind == "half-written":  # as when read while being written: the leaf is complete, the chain is not
+    if kind == "half-written":  # as when read during a write: the leaf is complete, the chain is not
         return pem[: pem.rindex(b"-----BEGIN CERTIFICATE-----") + 200]
-    if kind == "key-mismatch":  # the key of another renewal
+    if kind == "key-mismatch":  # a key that does not belong to the certificate
         stranger = ec.generate_private_key(ec.SECP256R1())
         return stranger.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + pem[begin:]
-    key = load_pem_private_key(pem, None)  # unreadable: encrypted with a passphrase that the service does not have
+    key = load_pem_private_key(pem, None)  # "unreadable": encrypt with a passphrase that the service does not have
     locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"not known here"))
     return locked + pem[begin:]
 
 
 def ballast(octets: int) -> bytes:
-    """Return an unneeded certificate (PEM) with *octets* bytes of padding, as a careless operator might add to a chain."""
+    """Return a superfluous self-signed certificate (PEM) with *octets* bytes of padding, to lengthen a chain."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ballast")])
     began = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), 1, began, began + dt.timedelta(days=3650))

@@ -1,39 +1,40 @@
-"""When to renew a certificate, and when to retry (Let's Encrypt's integration guide; RFC 9773 section 4).
+"""Schedule of renewals and retries (Let's Encrypt's integration guide; RFC 9773 section 4).
 
-Pure: times are seconds since the epoch, randomness is passed in.  Rules that speak of days look at the *nominal*
-lifetime: in a drill 47 days may last 12 s, and are renewed as 47 days would be.
+Pure functions: times are in seconds since the epoch, and the random generator is an argument.  Rules that depend on days
+use the *nominal* lifetime: a drill may scale 47 nominal days to 12 s, and they are renewed by the rule for 47 days.
 """
 
 import random
 from dataclasses import dataclass
 
-#: Below this nominal lifetime certificates are renewed at half of it, else at two thirds.
+#: Nominal lifetime in seconds below which certificates are renewed at 1/2 of the lifetime, otherwise at 2/3.
 SHORT_LIFETIME = 10 * 86400.0
 SHORT_FRACTION, LONG_FRACTION = 1 / 2, 2 / 3
-#: Share of the lifetime by which renewals vary, so that certificates issued together are not renewed together.
+#: Maximum random shift of a renewal in either direction, as a fraction of the lifetime.  It spreads the renewals of
+#: certificates that were issued together.
 JITTER = 0.02
-#: Seconds before the first four retries, for a lifetime of `NOMINAL`; after that, daily.
+#: Delays before the first four retries, in seconds, for a lifetime of `NOMINAL` seconds; later retries are daily.
 RETRIES = (60.0, 600.0, 6000.0, 86400.0)
 NOMINAL = 90 * 86400.0
-#: Minimum seconds between retries, however short the lifetime, to protect a CA in trouble.
+#: Minimum delay between retries, in seconds, even for short lifetimes, so that retries do not overload a failing CA.
 MIN_RETRY = 1.0
-#: Longest Retry-After, in seconds, that is honoured (RFC 9773 section 4.3.2 has the same bound).
+#: Maximum Retry-After that is honoured, in seconds (the same limit as in RFC 9773 section 4.3.2).
 MAX_RETRY_AFTER = 86400.0
-#: Share of the lifetime between the time of renewal and the alarm, which leaves room for several retries; and its
-#: minimum in seconds, which an order over a slow link takes.
+#: Delay from the scheduled renewal to the alarm, as a fraction of the lifetime, which allows several retries; and its
+#: minimum in seconds, the time for an order over a slow link.
 GRACE, MIN_GRACE = 0.05, 1.5
-#: Minimum time between two successful renewals, as a share of the validity, whatever the clock says.
+#: Minimum time between two successful renewals, as a fraction of the validity period, even if the clock is wrong.
 MIN_GAP = 0.1
-#: How far our clock may be off from the CA's: a share of the lifetime, bounded in seconds.  An HTTP date has a resolution
-#: of one second, and Kerberos tolerates five minutes.
+#: Tolerated clock skew between the host and the CA: a fraction of the lifetime, and its minimum and maximum in seconds.
+#: The minimum exceeds the 1 s resolution of HTTP dates; the maximum of five minutes is the one that Kerberos tolerates.
 SKEW_SHARE, MIN_SKEW, MAX_SKEW = 0.01, 1.5, 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The rule by which a service schedules renewals; drills change it."""
+    """The renewal rule of a service, which drills can change through the admin port."""
 
-    #: Share of the lifetime at which to renew; None chooses it by the nominal lifetime.
+    #: Fraction of the lifetime at which to renew; None selects it by the nominal lifetime.
     renew_at: float | None = None
     #: Nominal seconds per real second.
     scale: float = 1.0
@@ -45,10 +46,13 @@ class Rule:
         return " and ".join(words) or "is set by hand"
 
     def changed(self, body: object) -> tuple["Rule", int | None]:
-        """Return this rule changed by *body* (JSON), and the seed for the jitter, if one is given.
+        """Apply the parsed JSON *body* of an admin request to this rule.
+
+        Returns:
+            The changed rule, and the seed for the jitter or None.
 
         Raises:
-            ValueError: the body is invalid.
+            ValueError: *body* has an unknown member or a value out of range.
         """
         if not isinstance(body, dict) or set(body) - {"scale", "renew_at", "seed"}:
             raise ValueError(f"expected scale, renew_at and seed at most, got {body!r}"[:200])
@@ -65,14 +69,14 @@ class Rule:
 def renewal_time(
     issued: float, not_after: float, rng: random.Random, fraction: float | None = None, scale: float = 1.0
 ) -> float:
-    """Return when to renew a certificate that was issued at *issued* and expires at *not_after*.
+    """Return the time at which to renew a certificate, in seconds since the epoch.
 
     Args:
-        issued: not the backdated notBefore: nominal life begins when the certificate is in hand.
-        not_after: end of life.
-        rng: spreads renewals by up to `JITTER` of the lifetime.
-        fraction: of the lifetime; None follows its nominal length.
-        scale: nominal seconds in one second.
+        issued: time at which the certificate was received, not the backdated notBefore.
+        not_after: time of expiry.
+        rng: draws the random shift of up to `JITTER` of the lifetime.
+        fraction: fraction of the lifetime at which to renew; None selects it by the nominal lifetime.
+        scale: nominal seconds per real second.
     """
     lifetime = not_after - issued
     if fraction is None:
@@ -81,22 +85,23 @@ def renewal_time(
 
 
 def retry_delay(failures: int, lifetime: float, rng: random.Random) -> float:
-    """Return seconds until the next try after *failures* (at least one) failures in a row.
+    """Return the delay in seconds until the next attempt, after *failures* (at least one) consecutive failures.
 
-    The steps shrink with the lifetime, never below `MIN_RETRY`, and are spread by a quarter.
+    The delays in `RETRIES` are scaled down for lifetimes below `NOMINAL`, but not below `MIN_RETRY`, and then multiplied
+    by a random factor between 1 and 1.25.
     """
     step = RETRIES[min(failures, len(RETRIES)) - 1] * min(1.0, lifetime / NOMINAL)
-    # With a short lifetime, all scaled steps are below a second, so double the delay instead.
+    # For a short lifetime all scaled delays are below a second, so use exponential back-off instead.
     return max(step, min(MIN_RETRY * 2.0 ** (failures - 1), lifetime / 10, 30.0), MIN_RETRY) * rng.uniform(1.0, 1.25)
 
 
 def overdue(due: float, lifetime: float) -> float:
-    """Return when a renewal that was due at *due* becomes an alarm."""
+    """Return the time from which a renewal that was due at *due* raises an alarm (all times in seconds)."""
     return due + max(GRACE * lifetime, MIN_GRACE)
 
 
 def tolerated_skew(lifetime: float) -> float:
-    """Return by how many seconds our clock may differ from the CA's before it is an alarm."""
+    """Return the clock skew between host and CA, in seconds, above which an alarm is raised."""
     return min(MAX_SKEW, max(MIN_SKEW, SKEW_SHARE * lifetime))
 
 

@@ -1,4 +1,4 @@
-"""The settings of a service that obtains certificates, and their flags."""
+"""Certificate settings of a service, and their command-line flags."""
 
 import argparse
 import os
@@ -10,23 +10,23 @@ from renewal.material import KEYS
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a service needs in order to obtain a certificate."""
+    """Settings for obtaining and renewing a certificate."""
 
-    #: URL of the ACME directory.
+    #: URL of the CA's ACME directory.
     directory: str
-    #: Folder of ``account.pem`` and ``pair.pem``.
+    #: Folder for ``account.pem`` (account key) and ``pair.pem`` (private key and chain).
     tls_dir: Path
-    #: Root certificate, PEM.
+    #: File with the root certificate, in PEM.
     trust: Path
     names: tuple[str, ...]
-    #: Share of the lifetime at which to renew; None chooses it by the lifetime (as RFC 9773 advises).
+    #: Fraction of the lifetime at which to renew; None selects it by the lifetime (as RFC 9773 advises).
     renew_at: float | None = None
-    #: Of `renewal.material.KEYS`.
+    #: Type of the certificate's key, one of `renewal.material.KEYS`.
     key: str = KEYS[0]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of a service that obtains certificates."""
+    """Add the certificate flags to a service's command line."""
     group = parser.add_argument_group("certificate")
     for flag, kind, metavar, text in (
         ("acme", str, "URL", "ACME directory, for example https://ca.example.com/directory"),
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def from_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Settings:
-    """Return the settings in *args*; a missing one is a usage error."""
+    """Return the settings in *args*; exit with a usage error if a required flag is missing."""
     wanted = {"--acme": args.acme, "--tls-dir": args.tls_dir, "--trust": args.trust, "--cert-name": args.cert_name}
     if missing := [flag for flag, value in wanted.items() if not value]:
         parser.error(f"expected {', '.join(missing)}")
@@ -57,7 +57,7 @@ def from_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Sett
 
 
 def further(text: str) -> tuple[str, str]:
-    """Parse NAME=KIND, an additional certificate and the kind of its key (an argparse type)."""
+    """Parse NAME=KIND: DNS name and key type of an additional certificate (an argparse type)."""
     name, _, kind = text.partition("=")
     if not name or kind not in KEYS:
         raise argparse.ArgumentTypeError(f"expected NAME=KIND with a kind of {', '.join(KEYS)}; got {text!r}")

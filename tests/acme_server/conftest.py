@@ -1,4 +1,4 @@
-"""A CA on loopback: real ceremony, real HTTPS, real DNS, and a web server for http-01."""
+"""Fixture with a CA on loopback: key ceremony, ACME server over HTTPS, DNS server, and a web server for http-01."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ closed IN A 127.0.0.9
 
 @dataclasses.dataclass
 class Lab:
-    """Everything that an ACME client needs."""
+    """A running CA, and the addresses and files that an ACME client needs to use it."""
 
     folder: Path
     server: AcmeServer
@@ -44,13 +44,13 @@ class Lab:
     stub: AsyncStub
     directory: str
     trust: Path
-    #: What the web server on the http-01 port answers, by token.
+    #: http-01 responses of the test's web server, by token.
     answers: dict[str, str]
-    #: Where it looks, too: a file for each token.
+    #: Folder from which that web server also serves http-01 responses, in one file per token.
     webroot: Path
-    #: Set: that web server does not answer.
+    #: The web server replies while this event is set, and delays its response while it is cleared.
     answering: asyncio.Event
-    #: Set by the first request for a challenge.
+    #: Set when the web server receives its first http-01 request.
     challenged: asyncio.Event
 
     def context(self) -> ssl.SSLContext:

@@ -1,4 +1,4 @@
-"""The server over real HTTPS, asked by a client that can also misbehave."""
+"""Tests for the ACME server over HTTPS, with a client that can send valid and malformed requests."""
 
 import json
 import time
@@ -27,7 +27,7 @@ from tests.acme_server.conftest import Lab
 
 
 class Signer:
-    """An account key of any kind, and a hand-made JWS."""
+    """An account key of any supported type, which signs JWS requests."""
 
     def __init__(self, kind: str = "ES256") -> None:
         self.kind = kind
@@ -66,7 +66,7 @@ class Signer:
 
 
 class Browser:
-    """Sends requests, right ones unless told otherwise."""
+    """An ACME client that sends valid requests by default, and malformed ones if a test overrides a part."""
 
     def __init__(self, lab: Lab, http: aiohttp.ClientSession, signer: Signer) -> None:
         self.lab, self.http, self.signer = lab, http, signer
@@ -236,7 +236,7 @@ async def test_a_certificate_from_order_to_revocation(lab: Lab, browser: Browser
     leaf.verify_directly_issued_by(issuing)
     assert lab.answers == {}
     serial = f"{leaf.serial_number:x}"
-    # By the certificate's own key, without any account (section 7.6).
+    # Revoke with the certificate's own key, without an account (RFC 8555 section 7.6).
     signer = Signer()
     signer.key = key
     numbers = key.public_key().public_numbers()

@@ -1,4 +1,4 @@
-"""certbot, the client that most of the world uses, against our server: obtain, renew, revoke."""
+"""Test of the ACME server with certbot, an independent client: obtain, renew and revoke certificates."""
 
 import asyncio
 import sys
@@ -8,7 +8,7 @@ from cryptography import x509
 
 from tests.acme_server.conftest import Lab
 
-#: certbot asks the system for names; this one knows the lab's only.
+#: Python program that runs certbot with ca.example.com resolved to 127.0.0.1.
 RUN = """
 import socket, sys
 real = socket.getaddrinfo
@@ -16,7 +16,7 @@ socket.getaddrinfo = lambda host, *a, **k: real("127.0.0.1" if host == "ca.examp
 from certbot.main import main
 sys.exit(main(sys.argv[1:]))
 """
-#: Puts certbot's key authorization where the lab's web server looks.
+#: Python program for certbot's ``--manual-auth-hook``, which writes the key authorization to the test's web root.
 HOOK = """
 import os, pathlib
 pathlib.Path({folder!r}, os.environ["CERTBOT_TOKEN"]).write_text(os.environ["CERTBOT_VALIDATION"])
@@ -24,7 +24,7 @@ pathlib.Path({folder!r}, os.environ["CERTBOT_TOKEN"]).write_text(os.environ["CER
 
 
 async def certbot(lab: Lab, folder: Path, *arguments: str) -> str:
-    """Run certbot; return what it printed."""
+    """Run certbot against the test's CA; return its output."""
     hook = folder / "hook.py"
     hook.write_text(HOOK.format(folder=str(lab.webroot)))
     places = [word for name in ("config", "work", "logs") for word in (f"--{name}-dir", str(folder / name))]

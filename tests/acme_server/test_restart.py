@@ -1,4 +1,4 @@
-"""The server as a process of its own, killed with SIGKILL in the middle of an order."""
+"""Test of crash recovery: the ACME server's process is killed with SIGKILL in the middle of an order."""
 
 import asyncio
 import contextlib
@@ -18,9 +18,9 @@ from tests.waiting import until
 
 @contextlib.asynccontextmanager
 async def process(lab: Lab, settings: Settings, log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run ``python -m acme_server`` on the lab's CA; kill it at the end if it still runs."""
+    """Run ``python -m acme_server`` with the test's CA; kill the process on exit if it is still running."""
     host, port = lab.stub.servers[0]
-    # It dies with us, even where we are killed.
+    # setpriv makes the kernel kill the server when the test process dies.
     command = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "acme_server", "--listen", f"127.0.0.1:{settings.base.rpartition(':')[2]}",
                "--ca", str(lab.folder / "ca"), "--passphrase-file", str(lab.folder / "passphrase/passphrase"),
                "--trust", str(lab.trust), "--name", "ca.example.com", "--resolver", f"{host}:{port}",
@@ -60,7 +60,7 @@ async def test_killed_in_the_middle_of_an_order_nothing_acknowledged_is_lost(lab
 
     async with process(lab, settings, log) as first:
         account_key_print = acme.thumbprint
-        lab.answering.clear()  # the challenge hangs: validation is under way when the server dies
+        lab.answering.clear()  # no response to the challenge, so validation is in progress when the server is killed
         ordering = asyncio.create_task(acme.obtain(["www.example.com"], new_key(), answer))
         await asyncio.wait_for(lab.challenged.wait(), 10)
         first.send_signal(signal.SIGKILL)
@@ -71,10 +71,12 @@ async def test_killed_in_the_middle_of_an_order_nothing_acknowledged_is_lost(lab
     store = Store(lab.folder / "ca" / "store.sqlite")
     (before,) = store.processing(0.0)
     store.close()
-    lab.answers[before.token] = f"{before.token}.{account_key_print}"  # the client still answers
+    lab.answers[before.token] = (
+        f"{before.token}.{account_key_print}"  # the web server still has the client's http-01 response
+    )
     async with process(lab, settings, log):
         await until(lambda: status(lab, before.id) == "valid")
-        # The account is known, too: the client goes on with the kid it had.
+        # The account has survived, too: the client keeps using its account URL (kid).
         kid = acme._account
         assert await acme.obtain(["www.example.com"], new_key(), answer)
         assert acme._account == kid

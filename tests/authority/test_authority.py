@@ -1,4 +1,4 @@
-"""Keys, issuance, ceremony and store, checked with OpenSSL and the verifier of cryptography."""
+"""Tests for CA keys, issuance, the ceremony and the store, verified with OpenSSL and the ``cryptography`` package."""
 
 import datetime as dt
 import subprocess
@@ -59,11 +59,11 @@ def verifier(lab: Path, name: str, at: float = NOW):
 
 
 def test_openssl_verifies_the_chain_strictly(lab: Path, tmp_path: Path) -> None:
-    certificate, issuing = leaf(lab, "www.example.com", "example.com", lifetime=3600.0)  # openssl reads the clock
+    certificate, issuing = leaf(lab, "www.example.com", "example.com", lifetime=3600.0)
     (tmp_path / "leaf.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
     (tmp_path / "issuing.pem").write_bytes(issuing.public_bytes(Encoding.PEM))
     openssl = judges.command("openssl", files=tmp_path)
-    # -attime: the tests before this one may have taken longer than the certificate lives.
+    # -attime verifies at the time of issuance, since earlier tests may have taken longer than the lifetime.
     options = ["-x509_strict", "-attime", str(int(NOW)), "-verify_hostname", "example.com"]
     files = ["-CAfile", lab / "trust/root.pem", "-untrusted", tmp_path / "issuing.pem", tmp_path / "leaf.pem"]
     for purpose in ("sslserver", "sslclient"):
@@ -175,7 +175,7 @@ def test_records_survive_without_a_clean_close(tmp_path: Path) -> None:
     store.put_account(account)
     store.put_order(order, authorization)
     store.put_order(Order("o", "a", "valid", ("www.example.com",), 2.0, "0a"), certificate=certificate)
-    # Not closed: acknowledged records must be there when the database is opened again.
+    # The first connection stays open, as after a crash; a second connection must still read every acknowledged record.
     again = Store(tmp_path / "store.sqlite")
     assert again.account("a") == again.account_by_thumbprint("t") == account
     assert again.order("o") == Order("o", "a", "valid", ("www.example.com",), 2.0, "0a")

@@ -1,4 +1,4 @@
-"""Independent checks of issued certificates: pkilint, and a TLS stack in strict mode."""
+"""Tests of issued certificates with independent judges: pkilint, and OpenSSL's TLS client in strict mode."""
 
 import ssl
 import subprocess
@@ -15,19 +15,19 @@ from renewal.material import new_pair_pem
 from tests.handshakes import ends, shake_hands
 
 BIN = Path(sys.executable).parent
-STRICT = ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN  # the default from Python 3.13 on
+STRICT = ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN  # default since Python 3.13
 
 
 @pytest.fixture(scope="module")
 def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root, an issuing CA and leaves as files."""
+    """Return a folder with the files of a root, an issuing CA and two leaf certificates."""
     base = tmp_path_factory.mktemp("papers")
     folders = [base / name for name in ("root", "ca", "trust", "passphrase", "token")]
     for each in folders:
         each.mkdir()
     Ceremony(*folders).run(time.time())
     issuer = load_issuer(base / "ca", base / "passphrase" / "passphrase")
-    long_name = f"{'a' * 60}.example.com"  # too long for a common name, so the subject is empty
+    long_name = f"{'a' * 60}.example.com"  # above the 64-character limit of common names, so the subject is empty
     for file, names in (("leaf", ["www.example.com", "example.com"]), ("nameless", [long_name])):
         key = new_key()
         leaf = issue_leaf(issuer, key.public_key(), names, time.time(), 60.0)
@@ -38,7 +38,7 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lint(tool: str, *arguments: object) -> str:
-    """Return the findings of one of pkilint's linters, warnings included."""
+    """Run one of pkilint's command-line linters; return its findings, including warnings."""
     command = [str(BIN / tool), "lint", "-s", "WARNING", *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert not result.stderr, result.stderr
@@ -81,7 +81,7 @@ def test_a_strict_tls_client_accepts_the_chain(papers: Path, name: str, pair: st
 
 
 def handshake(client_side: ssl.SSLContext, server_side: ssl.SSLContext, name: str) -> str:
-    """Return the certificate that the client accepted in an in-memory handshake, as PEM."""
+    """Perform a TLS handshake in memory; return the server certificate that the client accepted, as PEM."""
     client, server = ends(client_side, server_side, name)
     shake_hands(client, server)
     der = client.object.getpeercert(binary_form=True)
@@ -90,7 +90,7 @@ def handshake(client_side: ssl.SSLContext, server_side: ssl.SSLContext, name: st
 
 
 def test_the_issuing_ca_cannot_certify_addresses(papers: Path) -> None:
-    """Constraints on DNS names do not apply to IP addresses (RFC 5280 section 4.2.1.10)."""
+    """The CA excludes IP addresses explicitly: DNS constraints do not cover them (RFC 5280 section 4.2.1.10)."""
     issuing = x509.load_pem_x509_certificate((papers / "ca/issuing.pem").read_bytes())
     constraints = issuing.extensions.get_extension_for_class(x509.NameConstraints)
     assert constraints.critical

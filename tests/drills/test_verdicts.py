@@ -1,4 +1,4 @@
-"""Verdicts of drills: a good run passes, and each thing that may go wrong fails the check that names it."""
+"""Tests for the verdicts of drills on synthetic runs: a good run passes, and each defect fails its own check."""
 
 import re
 import time
@@ -25,7 +25,7 @@ from experiments.undo_log import UndoLog
 from generator import Request
 from tests.experiments.lab import MemoryLab
 
-#: When each synthetic run begins, in seconds since the epoch.
+#: Start of each synthetic run, in seconds since the epoch.
 EPOCH = time.time()
 
 
@@ -38,7 +38,7 @@ def prepared(kind: type[Experiment[Any]], tmp_path: Path, **given: object) -> tu
 
 
 def stage(run: Run, seconds: float, rate: float, hosts: tuple[str, ...] = (HOST,)) -> Rehearsal:
-    """Return a rehearsal in which every request succeeds in 20 ms."""
+    """Return a synthetic `Rehearsal` in which every request and every probe succeeds, with a latency of 20 ms."""
     made = Rehearsal(run, rate, hosts)
     made.epoch = EPOCH
     for number in range(int(seconds * rate)):
@@ -61,7 +61,7 @@ def verdict(run: Run, experiment: Experiment[Any]) -> tuple[Verdict, set[str]]:
     return run.result.verdict, {c.name for c in run.result.checks if not c.ok}
 
 
-# --- D1 ----------------------------------------------------------------------------------------------------------------
+# --- D1 leaf-expiry ---------------------------------------------------------------------------------------------------
 
 
 def leaf_expiry(tmp_path: Path) -> tuple[LeafExpiry, Run, Rehearsal, Paths]:
@@ -120,7 +120,7 @@ def test_leaf_expiry(tmp_path: Path, change: Callable[[Rehearsal], object], fail
         assert rows["exposure, pooled connection"] == rows["exposure, resumed session"] == 5.5
 
 
-# --- D2 ----------------------------------------------------------------------------------------------------------------
+# --- D2 renewal-under-load --------------------------------------------------------------------------------------------
 
 
 def renewals(tmp_path: Path) -> tuple[RenewalUnderLoad, Run, Rehearsal]:
@@ -165,7 +165,7 @@ def test_late_requests_make_a_judgement_of_latency_invalid(tmp_path: Path) -> No
     assert verdict(run, experiment)[0] is Verdict.INVALID
 
 
-# --- D3 ----------------------------------------------------------------------------------------------------------------
+# --- D3 broken-material -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_broken_material(tmp_path: Path, change: Callable[[BrokenMaterial], obje
     assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
 
 
-# --- D8 ----------------------------------------------------------------------------------------------------------------
+# --- D8 ca-outage -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_ca_outage(tmp_path: Path, change: Callable[[CaOutage], object], failed:
     assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
 
 
-# --- D14 ---------------------------------------------------------------------------------------------------------------
+# --- D14 clock-skew ---------------------------------------------------------------------------------------------------
 
 
 def skewed(who: str, sign: int, name: str, **change: Any) -> clock_skew._Case:
@@ -259,7 +259,7 @@ def test_clock_skew(tmp_path: Path, change: Callable[[ClockSkew], object], faile
     assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
 
 
-# --- the year ----------------------------------------------------------------------------------------------------------
+# --- year -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -295,14 +295,14 @@ def test_year(tmp_path: Path, change: Callable[[Year], object], failed: set[str]
 
 
 def _forget(experiment: Year, host: str, after: int) -> None:
-    """Remove the renewals of *host* after the first *after*."""
+    """Remove all renewals of *host* except the first *after* renewals."""
     made = experiment.stage
     assert made is not None
     for each in made.watch.of(host)[after + 1 :]:
         made.watch.held.remove(each)
 
 
-# --- all of them ---------------------------------------------------------------------------------------------------------
+# --- all drills -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", DRILLS, ids=[kind.name for kind in DRILLS])

@@ -1,4 +1,4 @@
-"""What hosts report about themselves, from a lab in memory; and how lifetimes are shortened and restored."""
+"""Tests for the monitoring of hosts during drills, and for shortening and restoring lifetimes (in-memory lab)."""
 
 import asyncio
 from pathlib import Path
@@ -13,7 +13,7 @@ from experiments.undo_log import UndoLog
 
 
 class Hosts:
-    """Hosts with certificates; every request is recorded."""
+    """In-memory hosts with certificates, which reply to admin requests and record every request but polls."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, str]] = []
@@ -51,7 +51,7 @@ def run(hosts: Hosts, tmp_path: Path) -> Run:
 async def test_each_certificate_is_remembered_once_with_its_latest_due_time(run: Run, hosts: Hosts) -> None:
     watch = Watch(run, ["edge"])
     await watch.look("edge")
-    hosts.due = 6.0  # renewal information asks for an earlier renewal
+    hosts.due = 6.0  # renewal information has moved the renewal forward
     await watch.look("edge")
     hosts.serials["edge"] = 1
     await watch.look("edge")
@@ -78,7 +78,7 @@ async def test_an_alarm_that_comes_back_is_a_new_alarm(run: Run, hosts: Hosts) -
 async def test_waiting_for_a_renewal_ends_with_it_or_times_out(run: Run, hosts: Hosts) -> None:
     watch = Watch(run, ["edge"])
     waiting = asyncio.create_task(watch.until_renewed("edge", "0", 5.0))
-    await asyncio.sleep(0.05)  # it has looked once, before the renewal
+    await asyncio.sleep(0.05)  # time for one poll before the renewal
     hosts.serials["edge"] = 1
     assert await waiting <= run.now()
     with pytest.raises(TimeoutError):

@@ -1,4 +1,4 @@
-"""Agents of the CA of `tests.acme_server`, and a server that shows what an agent has."""
+"""Test support: renewal agents that use the CA of `tests.acme_server`, and a TLS server with an agent's certificate."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ def agent_for(lab: Lab, folder: str = "tls", *names: str) -> Agent:
         lab.answers.pop(token, None) if text is None else lab.answers.update({token: text})
 
     real_put = agent.challenges.put
-    agent.challenges.put = put  # type: ignore[method-assign, assignment]  # the lab's web server stands for the service's own port 80
+    agent.challenges.put = put  # type: ignore[method-assign, assignment]  # the test's web server serves the http-01 responses instead of port 80
     return agent
 
 

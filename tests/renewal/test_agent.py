@@ -1,4 +1,4 @@
-"""The agent against the lab's own CA: it obtains a certificate, renews it in time, and reports failures."""
+"""Tests for the renewal agent with a real CA: obtaining, renewing on time, and reporting failures."""
 
 import asyncio
 import contextlib
@@ -43,10 +43,10 @@ async def test_renewal_happens_at_the_scheduled_point_of_life(lab: Lab) -> None:
     first = agent.credentials.serial
     agent.start()
     try:
-        await asyncio.sleep(2.5 * TICK)  # it looks at the clock twice
+        await asyncio.sleep(2.5 * TICK)  # the agent checks twice whether a renewal is due
         assert agent.renewals == 1
         agent.telemetry.clock.offset = lab.server.telemetry.clock.offset = (
-            32.0  # of 60 s: a renewal is due after half of them
+            32.0  # of a 60 s lifetime: renewal is due at 30 s
         )
         await until(lambda: agent.renewals != 1)
         assert agent.credentials.serial != first
@@ -64,7 +64,7 @@ async def test_a_failed_renewal_leaves_the_old_pair_and_raises_the_alarm_in_time
     assert agent.credentials.serial == serial
     assert agent.describe()["next_renewal"] >= agent.telemetry.clock.time() + 6.9
     assert agent.telemetry.health.ok
-    agent.telemetry.clock.offset = 35.0  # of 60 s: later than half of them plus the grace period
+    agent.telemetry.clock.offset = 35.0  # of a 60 s lifetime: later than 30 s plus the grace period
     agent._check_health()
     assert "renewal was due" in agent.telemetry.health.as_dict()["checks"]["certificate"]["detail"]
     agent.telemetry.clock.offset = 61.0
@@ -113,7 +113,7 @@ async def test_a_wrong_clock_never_renews_in_a_loop(
         ticks += 1
         check()
 
-    monkeypatch.setattr(agent, "_check_health", counted)  # each look at the clock begins with it
+    monkeypatch.setattr(agent, "_check_health", counted)  # the agent calls it in each check interval
     agent.start()
     try:
         await until(lambda: ticks >= 8)

@@ -1,4 +1,4 @@
-"""The ACME client: malformed answers are the CA's fault, other errors are not."""
+"""Tests for the ACME client: malformed responses raise `AcmeError`, programming errors do not."""
 
 import json
 import ssl
@@ -29,7 +29,7 @@ async def test_after_a_malformed_answer_the_directory_is_read_again(lab: Lab) ->
 
 
 class OddCa:
-    """A CA whose answers, by path, are valid until a test changes one."""
+    """A CA that sends a configurable response for each path; tests replace valid responses by malformed ones."""
 
     def __init__(self) -> None:
         self.answers: dict[str, object] = {}
@@ -100,7 +100,7 @@ async def test_a_programming_error_is_not_blamed_on_the_ca(odd: tuple[OddCa, Acm
         raise AssertionError(token)
 
     with pytest.raises(TypeError, match="one_argument_too_few"):
-        await client.obtain(["www.example.com"], LEAF_KEY, one_argument_too_few)  # type: ignore[arg-type]  # the error
+        await client.obtain(["www.example.com"], LEAF_KEY, one_argument_too_few)  # type: ignore[arg-type]  # deliberate error
     ca.answers["authorization"] = {"status": "valid"}
     ca.answers["newOrder"] = {"status": "ready", "authorizations": []}
     with pytest.raises(ValueError, match="A-label"):

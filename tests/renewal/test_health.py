@@ -1,4 +1,4 @@
-"""What is said of a certificate, from times alone."""
+"""Tests for the health checks of a certificate, its renewal and the clock."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 
 from renewal.health import Condition, judge
 
-#: A life of a minute that is renewed after half of it, backdated as CAs do.
+#: A healthy certificate with a lifetime of 60 s, a backdate of 40 s, and a renewal scheduled at half of the lifetime.
 WELL = Condition(issued=1000.0, not_before=960.0, not_after=1060.0, due=1030.0)
 TWICE = replace(WELL, failures=2, last_error="expected 200, got 503")
 

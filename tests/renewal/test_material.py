@@ -1,4 +1,4 @@
-"""Pairs that are not good, from wherever they come: refused, and the old one stays."""
+"""Tests for the validation of new keys and chains: invalid ones are rejected, and the old ones stay in use."""
 
 from pathlib import Path
 

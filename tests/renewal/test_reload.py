@@ -1,4 +1,4 @@
-"""A new pair comes into use in servers that are serving, and in clients: as it should, and as faults have it."""
+"""Tests for the hot reload of certificates into running servers and clients, with and without injected faults."""
 
 import asyncio
 
@@ -68,7 +68,7 @@ async def test_broken_material_breaks_a_naive_server_and_no_other(lab: Lab, kind
     agent.telemetry.faults.switch_on("naive_reload", {"how": "live"})
     with pytest.raises(PairError, match="live context"):
         await agent.renew()
-    if kind == "key-mismatch":  # what FACTS says of Python's ssl: the certificate is in, its key is not
+    if kind == "key-mismatch":  # ssl has loaded the certificate but not its key, so handshakes fail
         with pytest.raises((OSError, AssertionError)):
             await one_request(port, lab.context())
     agent.telemetry.faults.clear()

@@ -1,4 +1,4 @@
-"""When renewal is due, when it is tried again, and the rule that a drill sets."""
+"""Tests for the renewal schedule: renewal time, retry delay, and admin requests that change the rule."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Which certificate a client is shown, and with how much ballast: that follows the name it asks for."""
+"""Tests for certificate selection by SNI, and for the fault ``long_chain``, which pads the chain for one name."""
 
 import argparse
 import ssl
@@ -14,12 +14,12 @@ from tests.renewal.conftest import agent_for
 
 
 def shown(context: ssl.SSLContext, trust: ssl.SSLContext, name: str) -> x509.Certificate:
-    """Return the certificate that a server with *context* shows to a client that asks for *name*."""
+    """Return the certificate that a server with *context* presents to a client with SNI *name*."""
     return x509.load_der_x509_certificate(handshaken(context, trust, name)[0])
 
 
 def handshaken(context: ssl.SSLContext, trust: ssl.SSLContext, name: str) -> tuple[bytes, int]:
-    """Return the leaf (DER), and octets of the server's flight."""
+    """Perform a handshake in memory; return the server's leaf (DER) and the size of its first flight in bytes."""
     client, server = ends(trust, context, name)
     client.handshake()
     server.receive(client.to_send())
@@ -35,7 +35,7 @@ async def test_a_further_certificate_is_for_who_asks_for_its_name(lab: Lab) -> N
     await agent.obtain()
     context, trust = agent.credentials.server_context(), lab.context()
     other = agent.beside("far.example.com", "rsa-2048")
-    with pytest.raises(ssl.SSLCertVerificationError):  # it has none yet: who asks gets the first
+    with pytest.raises(ssl.SSLCertVerificationError):  # not obtained yet, so the server presents its first certificate
         shown(context, trust, "far.example.com")
     await other.obtain()
     assert isinstance(shown(context, trust, "far.example.com").public_key(), rsa.RSAPublicKey)

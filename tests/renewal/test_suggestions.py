@@ -1,4 +1,4 @@
-"""The CA's renewal information (RFC 9773): what it changes, and what it does not."""
+"""Tests for the effects of the CA's renewal information (RFC 9773) on the renewal schedule."""
 
 import asyncio
 from typing import NoReturn
@@ -28,7 +28,7 @@ async def test_the_ca_may_ask_for_an_earlier_renewal(
     for _ in range(20):
         agent.suggest(Suggestion(issued + start, issued + end, None), agent.credentials.serial)
         dues.add(agent._due)
-    (due,) = dues  # a repeated suggestion does not draw again
+    (due,) = dues  # a repeated suggestion does not change the time
     assert at[0] <= due - issued <= at[1]
 
 
@@ -64,19 +64,19 @@ async def test_malformed_renewal_info_does_not_stop_renewals(lab: Lab) -> None:
     ask = client.suggestion
 
     async def ask_the_wrong_url(leaf: x509.Certificate) -> NoReturn:
-        client._directory["renewalInfo"] = f"{lab.directory}?"  # answers, but without a window
+        client._directory["renewalInfo"] = f"{lab.directory}?"  # the response does not contain a window
         with pytest.raises(AcmeError, match="malformed: expected suggestedWindow") as refused:
             await ask(leaf)
         failed.set()
         raise refused.value
 
-    client.suggestion = ask_the_wrong_url  # type: ignore[method-assign]  # the CA of the lab makes no such mistake
+    client.suggestion = ask_the_wrong_url  # type: ignore[method-assign]  # the test's CA cannot send a malformed window
     first, due = agent.credentials.serial, agent._due
     agent.start()
     try:
         await asyncio.wait_for(failed.wait(), 5)
         assert (agent._due, agent.failures) == (due, 0)
-        agent.telemetry.clock.offset = lab.server.telemetry.clock.offset = 35.0  # of 60 s: a renewal is due
+        agent.telemetry.clock.offset = lab.server.telemetry.clock.offset = 35.0  # of a 60 s lifetime: renewal is due
         await until(lambda: agent.credentials.serial != first)
     finally:
         await agent.stop()
