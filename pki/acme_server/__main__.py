@@ -33,7 +33,7 @@ def lifetime(text: str) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the ACME server until SIGTERM; return 0, or 2 on an error in the settings or when listening fails."""
+    """Run the ACME server until SIGTERM; return 0, or 2 if the settings are invalid or listening fails."""
     parser = argparse.ArgumentParser(
         prog="acme_server",
         description="An ACME server (RFC 8555) on top of the lab's CA.",

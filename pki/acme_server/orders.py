@@ -69,7 +69,7 @@ class Orders:
         return account
 
     def change_key(self, account: Account, inner: SignedRequest, account_url: str) -> Account:
-        """Replace the account's key by the key that signed *inner* (section 7.3.5)."""
+        """Replace the account's key with the key that signed *inner* (section 7.3.5)."""
         if inner.jwk is None:
             raise Problem("malformed", "expected jwk in the inner JWS")
         inner.verify(inner.jwk)

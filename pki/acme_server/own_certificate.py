@@ -1,4 +1,4 @@
-"""The ACME server's own certificate, which its CA issues and which is renewed at half of its lifetime.
+"""The ACME server's own certificate, issued by the same CA and renewed at half of its lifetime.
 
 Renewal does not close connections or change the listening context.  That context's SNI callback gives each new
 handshake the newest inner context, because `load_cert_chain` on a live context is not atomic.

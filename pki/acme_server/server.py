@@ -38,7 +38,7 @@ MAX_BODY = 64 * 1024
 MAX_NONCES = 20_000
 #: Maximum number of concurrent validations; further challenge requests receive the problem rateLimited.
 MAX_VALIDATIONS = 64
-#: Interval between checks whether the fault ``acme_hang`` is still on, in seconds.
+#: Polling interval while the fault ``acme_hang`` is on, in seconds.
 HANG_TICK = 0.1
 #: Suggested renewal window (RFC 9773), as fractions of the lifetime.  It starts when clients renew by default, so that
 #: following the suggestion does not shorten the use of a certificate.
@@ -193,7 +193,7 @@ class AcmeServer:
         response.headers["Replay-Nonce"] = self._nonces.new()
         response.headers.add("Link", f'<{self.settings.base}/directory>;rel="index"')
         response.headers.setdefault("Cache-Control", "no-store")
-        # The time of the service's clock, which drills can set wrong; clients detect a clock skew by this header.
+        # Use the service's clock, which drills can set wrong; clients detect clock skew with this header.
         response.headers["Date"] = formatdate(self.telemetry.clock.time(), usegmt=True)
         resource = request.path.split("/")[2] if request.path.startswith("/acme/") else request.path.strip("/")
         self._requests.inc(resource=resource if response.status != 404 else "other", status=str(response.status))
@@ -442,7 +442,7 @@ class AcmeServer:
         return web.Response()
 
     async def _renewal_info(self, request: web.Request) -> web.Response:
-        """Reply with the suggested renewal window (RFC 9773): at two thirds of the lifetime, or now if revoked."""
+        """Reply with the suggested renewal window (RFC 9773): at two thirds of the lifetime, immediately if revoked."""
         identifier, _, serial = request.match_info["id"].partition(".")
         try:
             found = self.store.certificate(f"{int.from_bytes(decode(serial)):x}") if serial else None

@@ -69,7 +69,7 @@ class Authorization:
     name: str
     status: str
     token: str
-    #: Expiry and time of successful validation, in seconds since the epoch.
+    #: Expiry, and time of successful validation (None before it), in seconds since the epoch.
     expires: float
     validated: float | None = None
     #: The reason why validation failed, as an ACME problem document.

@@ -13,7 +13,8 @@ from experiments import Control, Lane, Panel, Quantity, Run, Span, parameter
 #: Clock skews that are tested, in nominal days; "1 life" is one certificate lifetime.
 SKEWS = {"1 h": 1 / 24, "1 d": 1.0, "1 life": NOMINAL_DAYS}
 CLIENT, SERVER, CA = "client", "server", "CA"
-#: Observation time of a case, in seconds, and the maximum number of renewal attempts in it that is not a renewal loop.
+#: Observation time of a case, in seconds, and the number of renewal attempts in it above which the drill reports a
+#: renewal loop.
 WATCHED, TRIES = 2.5, 4
 #: A host must raise an alarm if the skew exceeds `SHARE` of the lifetime and `LEAST` seconds
 #: (`renewal.schedule.tolerated_skew`).  Within `BLUR` seconds of this limit both outcomes are accepted, because an HTTP
@@ -141,7 +142,8 @@ class ClockSkew(Drill[Parameters]):
         tries = after["renewals"] + after["failures"] - before["renewals"] - before["failures"]
         await run.lab.undo(undo)
         end = run.now()
-        # To the agent the certificate seems `ahead` seconds older than it is; valid from its backdate to its end.
+        # To the agent, a new certificate seems `ahead` seconds old.  The agent accepts ages from minus the backdate
+        # to the lifetime.
         ahead = skew if who == SERVER else -skew
         wanted = -self.scale.backdate <= ahead + BLUR * (ahead > 0) and ahead < self.scale.life
         good = renewal_when_undone(HOST, "good certificate")

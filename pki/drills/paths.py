@@ -1,4 +1,4 @@
-"""Measures for how long an invalid certificate is still accepted on three paths.
+"""Measurement of how long an invalid certificate is still accepted, on three connection paths.
 
 The paths are a new handshake, a connection opened earlier, and a resumed TLS session.  Each path receives a request twice
 per second.  Connections use Python's ``ssl`` module directly.

@@ -120,7 +120,7 @@ class Rehearsal:
 
         Args:
             first: start of the injection, in seconds on the run's timeline.
-            last: end of the injection, likewise.
+            last: end of the injection, in seconds on the run's timeline.
         """
         fact, lost = self.run.findings.fact, self.lost()
         fact("requests sent", len(self.requests))

@@ -26,7 +26,7 @@ class Parameters:
 
 
 class Year(Drill[Parameters]):
-    """Drill that scales a year to two minutes, in which origins and edges renew by their own schedules."""
+    """Drill in which a year is scaled to two minutes, and all origins and edges renew by their own schedules."""
 
     name = "year"
     claim = "A year of 47-day certificates on six hosts costs no request: each is replaced when it is due, long before its end."

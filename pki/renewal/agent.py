@@ -20,8 +20,8 @@ from telemetry import AdminError, Request, Telemetry, log
 
 logger = log.get("renewal")
 
-#: Interval between checks whether a renewal is due, in seconds.  It is short because drills use lifetimes of a few
-#: seconds and change the clock at any time.
+#: Interval at which the agent checks whether a renewal is due, in seconds.  It is short because drills use lifetimes of
+#: a few seconds and change the clock at any time.
 TICK = 0.1
 #: Interval between polls of the CA's renewal information if it does not send Retry-After, in seconds (RFC 9773 section
 #: 4.3.3: 6 h).

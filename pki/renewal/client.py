@@ -31,7 +31,8 @@ from stub import AsyncStub, StubError
 REQUEST_TIMEOUT = 10.0
 #: Time-out of an order from first request to download, including validation, in seconds.
 ORDER_TIMEOUT = 45.0
-#: Initial and maximum interval between polls of a pending order or authorization, in seconds, without Retry-After.
+#: Initial and maximum interval between polls of a pending order or authorization, in seconds, for responses without
+#: Retry-After.
 FIRST_POLL, LAST_POLL = 0.05, 1.0
 #: Maximum number of attempts if the CA rejects the nonce; a retry uses the nonce in the error response (RFC 8555
 #: section 6.5).
@@ -282,10 +283,10 @@ class AcmeClient:
         raise AcmeError(f"{url}: {NONCE_RETRIES} nonces in a row were refused", "badNonce")
 
     async def _heard(self, response: aiohttp.ClientResponse) -> None:
-        """Record the CA's time from the Date header; unless the status is 2xx, release the connection and raise.
+        """Record the CA's time from the Date header.
 
         Raises:
-            AcmeError: the status is not 2xx.
+            AcmeError: the status is not 2xx; the connection has been released.
         """
         try:
             stamp = parsedate_to_datetime(response.headers["Date"]).timestamp()
@@ -306,7 +307,7 @@ class AcmeClient:
 
 
 def retry_after(text: str | None) -> float | None:
-    """Parse a Retry-After header to seconds from now; return None if missing or invalid (RFC 9110 section 10.2.3)."""
+    """Convert a Retry-After value to a delay in seconds; return None if missing or invalid (RFC 9110 §10.2.3)."""
     if text is None:
         return None
     if text.strip().isdecimal():
@@ -315,7 +316,7 @@ def retry_after(text: str | None) -> float | None:
         moment = parsedate_to_datetime(text)
     except ValueError:
         return None
-    if moment.tzinfo is None:  # the zone "-0000" is parsed to a naive datetime in UTC
+    if moment.tzinfo is None:  # the zone "-0000" yields a naive datetime, which is in UTC
         moment = moment.replace(tzinfo=dt.UTC)
     return max(0.0, (moment - dt.datetime.now(dt.UTC)).total_seconds())
 
@@ -375,7 +376,7 @@ def _fields(body: dict[str, Any], key: str, kind: type[T]) -> list[T]:
 
 
 def _moment(body: dict[str, Any], key: str) -> float:
-    """Parse the RFC 3339 time ``body[key]`` to seconds since the epoch; raise `_MalformedError` if it is invalid."""
+    """Convert the RFC 3339 time ``body[key]`` to seconds since the epoch; raise `_MalformedError` if it is invalid."""
     text = _field(body, key, str)
     try:
         return dt.datetime.fromisoformat(text).timestamp()

@@ -18,7 +18,7 @@ ALARM_AFTER = 2
 class Condition:
     """State of a certificate and its renewal, which the health checks evaluate."""
 
-    #: Time at which the service received the certificate; the lifetime is counted from here, not from *not_before*.
+    #: Time at which the service received the certificate; the lifetime counts from here, not from *not_before*.
     issued: float
     not_before: float
     not_after: float

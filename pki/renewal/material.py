@@ -113,7 +113,7 @@ def new_key(kind: str) -> PrivateKey:
 
 
 def new_pair_pem(key: PrivateKey, chain: str) -> bytes:
-    """Return key and chain as one PEM text.  Stored in one file, they cannot get out of step after a crash."""
+    """Return key and chain as one PEM text; storing both in one file keeps them consistent after a crash."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + chain.encode()
 
 
@@ -122,7 +122,7 @@ def spoil(kind: str, pem: bytes) -> bytes:
     if kind not in SPOILT:
         raise ValueError(f"expected one of {', '.join(SPOILT)}; got {kind!r}")
     begin = pem.index(b"-----BEGIN CERTIFICATE-----")
-    if kind == "truncated":  # as after a full disk: the leaf certificate is incomplete
+    if kind == "truncated":  # as when the disk is full: the leaf certificate is incomplete
         return pem[: begin + 200]
     if kind == "half-written":  # as when read during a write: the leaf is complete, the chain is not
         return pem[: pem.rindex(b"-----BEGIN CERTIFICATE-----") + 200]

@@ -1,7 +1,7 @@
 """Schedule of renewals and retries (Let's Encrypt's integration guide; RFC 9773 section 4).
 
-Pure functions: times are in seconds since the epoch, and the random generator is an argument.  Rules that depend on days
-use the *nominal* lifetime: a drill may scale 47 nominal days to 12 s, and they are renewed by the rule for 47 days.
+Pure functions: times are in seconds since the epoch, and the random generator is an argument.  Rules in days apply to
+the *nominal* lifetime: if a drill scales 47 nominal days to 12 s, the certificate is renewed by the rule for 47 days.
 """
 
 import random

@@ -60,7 +60,7 @@ async def test_killed_in_the_middle_of_an_order_nothing_acknowledged_is_lost(lab
 
     async with process(lab, settings, log) as first:
         account_key_print = acme.thumbprint
-        lab.answering.clear()  # no response to the challenge, so validation is in progress when the server is killed
+        lab.answering.clear()  # delay the http-01 response, so that validation is in progress when the server is killed
         ordering = asyncio.create_task(acme.obtain(["www.example.com"], new_key(), answer))
         await asyncio.wait_for(lab.challenged.wait(), 10)
         first.send_signal(signal.SIGKILL)

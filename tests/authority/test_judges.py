@@ -15,7 +15,7 @@ from renewal.material import new_pair_pem
 from tests.handshakes import ends, shake_hands
 
 BIN = Path(sys.executable).parent
-STRICT = ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN  # default since Python 3.13
+STRICT = ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN  # default flags since Python 3.13
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from experiments.undo_log import UndoLog
 
 
 class Hosts:
-    """In-memory hosts with certificates, which reply to admin requests and record every request but polls."""
+    """In-memory hosts with certificates, which reply to admin requests and record all requests except polls."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, str]] = []

@@ -113,7 +113,7 @@ async def test_a_wrong_clock_never_renews_in_a_loop(
         ticks += 1
         check()
 
-    monkeypatch.setattr(agent, "_check_health", counted)  # the agent calls it in each check interval
+    monkeypatch.setattr(agent, "_check_health", counted)  # the agent calls it once per check interval
     agent.start()
     try:
         await until(lambda: ticks >= 8)

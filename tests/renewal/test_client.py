@@ -29,7 +29,7 @@ async def test_after_a_malformed_answer_the_directory_is_read_again(lab: Lab) ->
 
 
 class OddCa:
-    """A CA that sends a configurable response for each path; tests replace valid responses by malformed ones."""
+    """A CA that sends a configurable response for each path; tests replace valid responses with malformed ones."""
 
     def __init__(self) -> None:
         self.answers: dict[str, object] = {}
