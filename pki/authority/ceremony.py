@@ -26,7 +26,7 @@ from hostfiles.atomic import atomic_write
 
 
 class CeremonyError(AuthorityError):
-    """The existing keys and certificates are inconsistent or incomplete, so the ceremony cannot continue."""
+    """The existing keys and certificates are inconsistent or incomplete; none of them is changed."""
 
 
 @dataclass(slots=True)

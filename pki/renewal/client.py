@@ -307,7 +307,7 @@ class AcmeClient:
 
 
 def retry_after(text: str | None) -> float | None:
-    """Convert a Retry-After value to a delay in seconds; return None if missing or invalid (RFC 9110 §10.2.3)."""
+    """Convert a Retry-After value (RFC 9110 section 10.2.3) to a delay in seconds; return None if it is invalid."""
     if text is None:
         return None
     if text.strip().isdecimal():
