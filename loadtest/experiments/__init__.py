@@ -1,6 +1,7 @@
-"""The framework that scenarios and drills share.
+"""Framework shared by scenarios and drills.
 
-predict → calibrate → record → inject and measure → undo → conclude; `reports` writes the report.
+Each run predicts, calibrates the links, records kernel counters, injects and measures, undoes its injections, and draws
+conclusions.  The package `reports` then writes the report.
 """
 
 from experiments.chart import Bars, Chart, Curve, Dots, Lane, Moment, Panel, Span

@@ -1,6 +1,6 @@
-"""The results folder: one folder ``NAME/UTC time/`` per run, with ``result.json`` and the files next to it.
+"""The results folder: stores, finds and compares runs, which `reports` renders.
 
-Stores, finds and compares runs; `reports` renders them.
+Each run has a folder ``NAME/TIME/`` with ``result.json`` and its other files; TIME is in UTC.
 """
 
 import contextlib
@@ -13,37 +13,37 @@ from typing import Any
 
 from hostfiles.atomic import atomic_write
 
-#: Largest result.json that is read, in bytes; ours are a few kB.
+#: Maximum size of a result.json that is read, in bytes; the files that we write have a few kilobytes.
 MAX_RESULT = 4 << 20
-#: Name of a run's folder: UTC time, which sorts as text.
+#: Format of a run folder's name: UTC time, so that sorting the names as text sorts the runs by time.
 TIME = "%Y%m%dT%H%M%SZ"
-#: What a run is about and how it ended.
+#: Name of the file with the result of a run (`Result.as_json`).
 RESULT = "result.json"
 
 
 class ArchiveError(Exception):
-    """No such run: one line, for people."""
+    """The requested run does not exist; the message is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """A run in the results folder."""
+    """A run stored in the results folder."""
 
     name: str
-    #: Name of its folder: UTC time.
+    #: Name of the run's folder: its UTC time in the format `TIME`.
     time: str
     folder: Path
-    #: The content of its result.json.
+    #: Parsed content of the run's result.json.
     body: dict[str, Any]
 
     @property
     def page(self) -> str:
-        """Return the file to open: the report, or the result if a full disk had no room for a report."""
+        """Return the name of the file to open: the report, or result.json if the disk was too full for a report."""
         return "report.html" if (self.folder / "report.html").exists() else RESULT
 
     @property
     def picture(self) -> str:
-        """Return the file name of the most important picture, in the experiment's own order; "" if there is none."""
+        """Return the file name of the most important chart, which is the experiment's first; "" if there is none."""
         found = sorted(self.folder.glob("*.svg"), key=lambda path: (path.stem != self.name, path.stat().st_mtime))
         present = [path.name for path in found]
         ordered = [name for name in self.body.get("pictures", ()) if name in present]
@@ -56,22 +56,22 @@ class StoredRun:
 
     @property
     def claim(self) -> str:
-        """Return what the experiment claims."""
+        """Return the claim (hypothesis) of the experiment."""
         return str(self.body.get("claim", ""))
 
     @property
     def control(self) -> bool:
-        """Return whether it was the control."""
+        """Return whether the run was the negative control."""
         return bool(self.body.get("control"))
 
     @property
     def quick(self) -> bool:
-        """Return whether it was a quick run."""
+        """Return whether the run was a quick run."""
         return bool(self.body.get("quick"))
 
 
 def new_folder(parent: Path) -> Path:
-    """Make and return a folder below *parent*, named after the current second, or the next one that is free."""
+    """Create and return a folder below *parent*, named after the current second or, if taken, the next free one."""
     parent.mkdir(parents=True, exist_ok=True)
     moment = dt.datetime.now(dt.UTC)
     while True:
@@ -85,15 +85,15 @@ def new_folder(parent: Path) -> Path:
 
 
 def store(folder: Path, files: Mapping[str, Callable[[], str]], *, what_fits: bool = False) -> None:
-    """Write the files of a run in the order given; each appears complete or not at all.
+    """Write the files of a run in the given order; each write is atomic.
 
     Args:
-        folder: of the run.
-        files: functions that return the content, by file name.  The first file has to be written.
-        what_fits: leave out files that the disk has no room for.
+        folder: folder of the run.
+        files: for each file name, a function that returns the content.
+        what_fits: omit each file that cannot be written, for example on a full disk, unless it is the first file.
 
     Raises:
-        OSError: a file could not be written.
+        OSError: the first file could not be written, or without *what_fits* any file.
     """
     for number, (name, text) in enumerate(files.items()):
         with contextlib.suppress(OSError) if what_fits and number else contextlib.nullcontext():
@@ -101,7 +101,7 @@ def store(folder: Path, files: Mapping[str, Callable[[], str]], *, what_fits: bo
 
 
 def clear(folder: Path) -> None:
-    """Remove the files of a run."""
+    """Remove all files from the folder of a run."""
     for path in folder.iterdir():
         path.unlink()
 
@@ -115,21 +115,21 @@ def runs(results: Path) -> list[StoredRun]:
                 continue
             body = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            continue  # being written, or damaged
+            continue  # the file was just removed, or is corrupt
         if isinstance(body, dict):
             found.append(StoredRun(path.parent.parent.name, path.parent.name, path.parent, body))
     return sorted(found, key=lambda run: run.time, reverse=True)
 
 
 def find(results: Path, text: str) -> StoredRun:
-    """Return the run that *text* names.
+    """Return the run that the user named.
 
     Args:
-        results: the results folder.
-        text: ``NAME`` (its latest run), ``NAME~1`` (the one before), ``NAME/TIME``, or a folder.
+        results: results folder.
+        text: ``NAME`` (its latest run), ``NAME~1`` (the run before the latest), ``NAME/TIME``, or the path of a run folder.
 
     Raises:
-        ArchiveError: there is no such run.
+        ArchiveError: no run matches *text*.
     """
     found = runs(results)
     path = Path(text)
@@ -146,7 +146,10 @@ def find(results: Path, text: str) -> StoredRun:
 
 
 def compare(a: StoredRun, b: StoredRun) -> list[dict[str, Any]]:
-    """Return one row per quantity that both runs measured: prediction, measurements, and whether intervals overlap."""
+    """Return one row per quantity that both runs measured.
+
+    Each row has the predictions, the measurements, the relative change, and whether the confidence intervals overlap.
+    """
     rows = []
     for name, one in a.body.get("measurement", {}).items():
         other = b.body.get("measurement", {}).get(name)
@@ -170,7 +173,7 @@ def compare(a: StoredRun, b: StoredRun) -> list[dict[str, Any]]:
 
 
 def changed_parameters(a: StoredRun, b: StoredRun) -> dict[str, tuple[Any, Any]]:
-    """Return both values of each parameter in which *b* differs from *a*."""
+    """Return the parameters whose values differ, as (value in *a*, value in *b*) by name."""
     one, other = a.body.get("parameters", {}), b.body.get("parameters", {})
     return {name: (one.get(name), value) for name, value in other.items() if one.get(name) != value}
 

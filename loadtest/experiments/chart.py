@@ -1,31 +1,32 @@
-"""Charts as data: panels over one x axis, with theory as lines, measurements as dots, and states over time as lanes.
+"""Charts as data, which `reports.drawing` renders as SVG.
 
-`reports.drawing` draws them.
+A chart has one or more panels above a common x axis.  Predictions are lines, measurements are dots, and states over time
+are lanes.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: The number of a series, or good, bad, mark.
+#: Number of a series (0 to 6) in the palette, or one of the names good, bad and mark.
 Colour = int | str
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A line: a prediction (thin), or something measured over time (thicker)."""
+    """A line through points (x, y): thin for a prediction, thicker for a quantity measured over time."""
 
     label: str
     points: Sequence[tuple[float, float]]
     colour: Colour = 0
     dashed: bool = False
     measured: bool = False
-    #: Keep the value until the next point.
+    #: Draw a step function, which keeps each value until the next point.
     steps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Dots:
-    """Measured points with intervals: (x, y, low, high)."""
+    """Measured points with confidence intervals: (x, y, low, high)."""
 
     label: str
     points: Sequence[tuple[float, float, float, float]]
@@ -34,12 +35,12 @@ class Dots:
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """Bars as (begin, end, height), stacked on the bars of earlier marks."""
+    """Bars, each (begin, end, height), which are stacked on the bars of earlier marks in the same panel."""
 
     label: str
     bars: Sequence[tuple[float, float, float]]
     colour: Colour = "good"
-    #: Hatched, so that they can be told apart without colour; bad ones always are.
+    #: Draw the bars hatched, so that they are distinguishable without colour; bars in the colour bad always are.
     hatched: bool = False
 
     @property
@@ -50,7 +51,7 @@ class Bars:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A labelled stretch of a lane."""
+    """A labelled section of a lane, from *begin* to *end* on the x axis."""
 
     begin: float
     end: float
@@ -60,7 +61,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One row of a panel of lanes."""
+    """One row of a panel, which shows the states of one thing over time as coloured spans."""
 
     label: str
     spans: Sequence[Span]
@@ -68,22 +69,22 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One of the stacked pictures of a chart: marks or lanes."""
+    """One of the stacked plots of a chart; it contains either marks or lanes."""
 
     marks: Sequence[Curve | Dots | Bars] = ()
     lanes: Sequence[Lane] = ()
-    #: Quantity and unit of the y axis.
+    #: Label of the y axis: quantity and unit.
     y: str = ""
     height: int = 240
     log: bool = False
-    #: Ends of the y axis; None: as the marks need.
+    #: Lower and upper end of the y axis; None: fit the marks.
     low: float | None = 0.0
     high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A vertical line through every panel."""
+    """A labelled vertical line through all panels, at x value *at*."""
 
     at: float
     text: str
@@ -92,27 +93,27 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart."""
+    """A chart: panels above a common x axis, with title and caption."""
 
     title: str
     panels: Sequence[Panel]
-    #: Quantity and unit of the x axis.
+    #: Label of the x axis: quantity and unit.
     x: str
-    #: How to read it.
+    #: Explanation of how to read the chart.
     caption: str = ""
     moments: Sequence[Moment] = ()
     log: bool = False
     low: float | None = None
     high: float | None = None
-    #: Ticks of the x axis at whole numbers only.
+    #: Put ticks of the x axis at whole numbers only.
     whole: bool = False
-    #: Names instead of numbers on the x axis; the first is at 0.
+    #: Names to show on the x axis instead of numbers; the first is at x = 0, the second at x = 1, and so on.
     categories: Sequence[str] = ()
-    #: Name of its files; "": made from the title.
+    #: Text from which the file name is made; "": the title.
     name: str = ""
 
     @property
     def file_name(self) -> str:
-        """Return the name of its files, without suffix."""
+        """Return the base name of the chart's files: at most eight words in lower case, joined by hyphens."""
         words = "".join(c if c.isalnum() else " " for c in (self.name or self.title).lower()).split()
         return "-".join(words[:8]) or "chart"

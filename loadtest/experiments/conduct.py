@@ -1,4 +1,7 @@
-"""Conducts one experiment: predict → calibrate → record → measure → undo → conclude, whatever happens in between."""
+"""Conducts one experiment: predict → calibrate → record → measure → undo → conclude.
+
+Injections are undone even if the measurement fails or is interrupted.
+"""
 
 import asyncio
 import random
@@ -23,32 +26,33 @@ from experiments.run import Run, Skipped
 from experiments.undo_log import UndoLog, exclusive
 from waterfall.lab import WAN, links
 
-#: Calibrations of a link after one that failed.
+#: Number of times that a failed link calibration is repeated.
 RETRIES = 3
-#: Packages whose errors are the lab's doing (a host that is gone) and need no traceback; so are all `OSError`.
+#: Packages whose exceptions are caused by the lab (for example, a host that is down); like `OSError`, they are reported
+#: without a traceback.
 FROM_THE_LAB = {"runtime", "waterfall", "generator", "stub"}
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """How an experiment is to run."""
+    """Settings of one run, as given on the command line."""
 
     quick: bool = False
-    #: Run the control instead.
+    #: Run the negative control instead of the experiment.
     control: bool = False
     seed: int = 1
-    #: ``name=value``, as on the command line.
+    #: Parameters in the form ``name=value``.
     given: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A run that has ended."""
+    """A run that has ended, and its result."""
 
     result: Result
     run: Run
     kind: type[Experiment[Any]]
-    #: Seconds that everything took.
+    #: Duration of the whole run in seconds, including calibration and clean-up.
     took: float = 0.0
 
 
@@ -61,20 +65,20 @@ async def conduct(
     addresses: dict[str, str],
     progress: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """Run one experiment to its result; SIGINT and SIGTERM end it early and keep what was measured.
+    """Run one experiment and return its outcome; SIGINT and SIGTERM end the run early and keep its measurements.
 
     Args:
-        kind: the experiment.
-        order: how it is to run.
-        admin: reaches the hosts' admin ports.
-        results: the results folder, which holds the lock and the undo log.
-        addresses: IPv4 address of each host, for calibration.
-        progress: called with one line at a time.
+        kind: class of the experiment.
+        order: settings of the run.
+        admin: client for the hosts' admin ports.
+        results: results folder, which holds the lock and the undo log.
+        addresses: IPv4 address of each host by name, for calibration.
+        progress: called with each progress message, one line at a time.
 
     Raises:
-        ParameterError: an impossible parameter; nothing was touched.
-        BusyError: another experiment is running; nothing was touched.
-        OSError: the results folder is not writable; nothing was touched.
+        ParameterError: a parameter is invalid; the lab is unchanged.
+        BusyError: another experiment is running; the lab is unchanged.
+        OSError: the results folder is not writable; the lab is unchanged.
     """
     began = time.monotonic()
     chosen = parameters.bind(kind.settings, quick=order.quick, given=order.given)
@@ -111,13 +115,13 @@ async def conduct(
 
 
 async def clean_up(admin: Admin, results: Path, progress: Callable[[str], None]) -> list[str]:
-    """Undo what a killed run left in the lab.
+    """Undo the injections that a killed run left in the lab.
 
     Returns:
-        What could not be undone; it stays in the undo log.
+        A description and the error of each injection that could not be undone; it remains in the undo log.
 
     Raises:
-        BusyError: that run, or another, is still running.
+        BusyError: that run or another experiment is still running.
         OSError: the results folder is not writable.
     """
     with exclusive(results, "clean-up"):
@@ -143,13 +147,13 @@ async def _measure(experiment: Experiment[Any], run: Run, addresses: dict[str, s
         await experiment.measure(run)
     finally:
         spent, window = time.process_time() - cpu, time.monotonic() - wall
-        if window >= 1:  # in a shorter one most CPU time goes into starting up
+        if window >= 1:  # a shorter measurement spends most of its CPU time on start-up
             run.result.validity.append(gate.generator(spent / window))
         run.raw["window"] = (wall - run.timeline.began, run.now())
 
 
 async def _prove_fit(experiment: Experiment[Any], run: Run, addresses: dict[str, str]) -> None:
-    """Check that no fault is on and that links have their configured round-trip times."""
+    """Check that no fault is switched on and that each link has its configured round-trip time."""
     answer = await run.lab.call("wan", "GET", "/admin/links")
     run.result.manifest["links"] = answer["links"]
     for host in dict.fromkeys((*experiment.records, *experiment.paths)):
@@ -167,7 +171,7 @@ async def _prove_fit(experiment: Experiment[Any], run: Run, addresses: dict[str,
             continue
         for attempt in range(1 + RETRIES):
             if attempt:
-                await asyncio.sleep(1.0)  # the machine may be busy with starting something else
+                await asyncio.sleep(1.0)  # the machine may be busy with another program
             check = gate.calibration(host, expected, await run.blocking(gate.round_trip_ms, addresses[host]))
             if check.ok:
                 break
@@ -182,7 +186,7 @@ def _own_address(peer: str) -> str:
 
 
 def _ended(task: "asyncio.Future[None]", result: Result) -> None:
-    """Write down how the measurement ended."""
+    """Record in *result* whether the measurement was interrupted, was skipped or failed."""
     if task.cancelled():
         result.interrupted = "interrupted: what was measured until then is kept"
         return
@@ -192,11 +196,15 @@ def _ended(task: "asyncio.Future[None]", result: Result) -> None:
     elif error is not None:
         result.interrupted = f"it could not go on: {error or type(error).__name__}"
         if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in FROM_THE_LAB:
-            traceback.print_exception(error, file=sys.stderr)  # a defect of ours
+            traceback.print_exception(error, file=sys.stderr)  # a bug in firstbyte or in the experiment
 
 
 def _conclude(experiment: Experiment[Any], run: Run, *, cut_off: bool) -> None:
-    """Let the experiment conclude; *cut_off*: keep rows and charts, but no check, which would count what is missing."""
+    """Add the validity gates and the experiment's conclusions to the result.
+
+    If the measurement was *cut_off*, rows and charts are kept, but checks and gates of the experiment are dropped, because
+    they would fail for lack of data.
+    """
     result = run.result
     result.validity.extend(gate.quiet(run.recorders.series, experiment.subject))
     result.validity.extend(gate.recorders(run.recorders.series))
@@ -205,7 +213,7 @@ def _conclude(experiment: Experiment[Any], run: Run, *, cut_off: bool) -> None:
     gates = len(result.validity)
     try:
         experiment.conclude(run)
-    except Exception as error:  # half of the data may not suffice for a conclusion
+    except Exception as error:  # incomplete data may not suffice for a conclusion
         if not result.interrupted and all(check.ok for check in result.validity):
             raise
         run.note("observation", f"no conclusion from what was measured: {error!r}")
@@ -216,7 +224,7 @@ def _conclude(experiment: Experiment[Any], run: Run, *, cut_off: bool) -> None:
 
 @contextmanager
 def _interruptible(task: "asyncio.Future[None]") -> Iterator[None]:
-    """Let SIGINT and SIGTERM cancel *task*; afterwards ignore them, so that they cannot stop the clean-up half-way."""
+    """Let SIGINT and SIGTERM cancel *task*; ignore both signals afterwards, so that the clean-up always completes."""
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, task.cancel)

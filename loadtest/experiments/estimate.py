@@ -1,4 +1,4 @@
-"""Medians, shares and means with their intervals, and straight lines through points; no distribution is assumed."""
+"""Medians, shares and means with confidence intervals, and least-squares lines; no distribution is assumed."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from statistics import median
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A measured value with its interval."""
+    """A measured value with its confidence interval, from *low* to *high*."""
 
     value: float
     low: float
@@ -18,10 +18,10 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Estimate":
-        """Return the median with an interval that contains the true median with at least 95 % probability.
+        """Return the median of *values* with its confidence interval of at least 95 %.
 
-        The interval lies between two order statistics (David and Nagaraja, "Order Statistics", section 7.1).  Fewer
-        than six values cannot give 95 %: the interval is then their whole range.
+        The ends of the interval are order statistics (David and Nagaraja, "Order Statistics", section 7.1).  With fewer
+        than six values no such interval reaches 95 %, so the interval spans all values.  Without values, all is NaN.
         """
         ordered = sorted(values)
         n = len(ordered)
@@ -32,7 +32,7 @@ class Estimate:
 
     @classmethod
     def share(cls, hits: int, of: int) -> "Estimate":
-        """Return a share with its 95 % Wilson interval (E. B. Wilson 1927)."""
+        """Return the share *hits* / *of* with its 95 % Wilson interval (E. B. Wilson, 1927)."""
         if of == 0:
             return cls(math.nan, math.nan, math.nan, 0)
         z, p = 1.96, hits / of
@@ -42,7 +42,12 @@ class Estimate:
 
     @classmethod
     def mean(cls, values: Sequence[float], batches: int = 10) -> "Estimate":
-        """Return the mean of a correlated series with its 95 % interval, from the means of *batches* parts of it."""
+        """Return the mean of a correlated series with its 95 % confidence interval, by the method of batch means.
+
+        Args:
+            values: the series, in order of time.
+            batches: number of equally long batches into which the series is divided.
+        """
         if not values:
             return cls(math.nan, math.nan, math.nan, 0)
         size = len(values) // batches
@@ -52,29 +57,29 @@ class Estimate:
         means = [sum(values[i * size : (i + 1) * size]) / size for i in range(batches)]
         centre = sum(means) / batches
         spread = math.sqrt(sum((each - centre) ** 2 for each in means) / (batches - 1) / batches)
-        # 2.26: Student's t with nine degrees of freedom, 95 %.
+        # 2.26 is the 95 % quantile (two-sided) of Student's t-distribution with nine degrees of freedom.
         return cls(whole, whole - 2.26 * spread, whole + 2.26 * spread, len(values))
 
     def scaled(self, factor: float) -> "Estimate":
-        """Convert to another unit."""
+        """Return the estimate in another unit: value and interval multiplied by *factor*."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor, self.n)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A straight line through points."""
+    """A straight line fitted to points."""
 
     slope: float
     intercept: float
-    #: Half of the slope's 95 % interval; NaN with fewer than three points.
+    #: Half the width of the slope's 95 % confidence interval; NaN with fewer than three points.
     half: float
 
     @classmethod
     def through(cls, points: Sequence[tuple[float, float]]) -> "Line":
-        """Fit by least squares.
+        """Return the least-squares line through *points*, given as (x, y).
 
         Raises:
-            ValueError: fewer than two different x values.
+            ValueError: the points have fewer than two different x values.
         """
         n = len(points)
         mean_x, mean_y = (sum(p[i] for p in points) / n for i in (0, 1)) if n else (0.0, 0.0)
@@ -89,12 +94,12 @@ class Line:
 
 
 def trials(tolerance: float) -> int:
-    """Return how many trials it takes until two standard errors of any share are within *tolerance*."""
+    """Return the number of trials for which two standard errors of any measured share are at most *tolerance*."""
     return math.ceil((2 * 0.5 / tolerance) ** 2)
 
 
 def number(value: float | None) -> str:
-    """Return a number for people: four significant digits, thousands separated; an en dash for None and NaN."""
+    """Format a number with four significant digits and a thousands separator; None and NaN become an en dash."""
     if value is None or math.isnan(value):
         return "–"
     if value == 0:
@@ -103,7 +108,7 @@ def number(value: float | None) -> str:
 
 
 def _rank(n: int) -> int:
-    """Return k (from 0) such that the k-th smallest and k-th largest of *n* values enclose the median with 95 %."""
+    """Return the rank k (from 0) whose k-th smallest and k-th largest value bound the median's 95 % interval."""
     outside, k = 0.0, 0
     while k < n // 2:
         outside += 2 * math.comb(n, k) / 2**n

@@ -1,14 +1,14 @@
-"""The base class of experiments: each is one file that reads like its row in the catalogue (`scenarios`, `drills`).
+"""The base class of experiments, each of which is one file in `scenarios` or `drills`.
 
     class TimeWait(Experiment[Parameters]):
         name, claim = "time-wait", "The side that closes first keeps the port for a minute; quick connections use up all ports."
         control = Control("…what is switched off", fails=("exhausted at",))
 
-        def predict(self) -> …       theory, before anything is sent
-        async def measure(self, run) injects, measures, and keeps what it saw in attributes
-        def conclude(self, run)      adds rows, checks and charts from those attributes
+        def predict(self) -> …       computes predictions from theory, before anything is sent
+        async def measure(self, run) injects, measures, and stores the measurements in attributes
+        def conclude(self, run)      adds rows, checks and charts, computed from those attributes
 
-One instance is one run.  `experiments.conduct` does the rest: parameters, clean-up, validity, result.
+One instance is one run.  `experiments.conduct` handles parameters, clean-up, validity gates and the result.
 """
 
 from abc import ABC, abstractmethod
@@ -24,60 +24,60 @@ P = TypeVar("P")
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """The same experiment without its safety, or without its correct model: it must fail."""
+    """The negative control: the same experiment without its safety mechanism or correct model, so that it must fail."""
 
-    #: What is missing, in a few words.
+    #: Name of the missing mechanism or model, in a few words.
     without: str
-    #: Names of checks, of which at least one must fail; a failure of other checks alone proves nothing.
+    #: Names of checks, at least one of which must fail; if only other checks fail, the control is invalid.
     fails: tuple[str, ...]
 
 
 class Experiment(ABC, Generic[P]):
-    """One run of one experiment."""
+    """Base class of all experiments; one instance is one run."""
 
-    #: Its name on the command line.
+    #: Name of the experiment on the command line.
     name: ClassVar[str]
     #: The hypothesis, in one sentence.
     claim: ClassVar[str]
-    #: Background: what the textbook, a paper or an outage report says about it.
+    #: Background: a statement of the textbook, a paper or an outage report on this topic.
     says: ClassVar[str] = ""
-    #: Where the theory comes from.
+    #: Source of the theory (RFC section, paper or book).
     source: ClassVar[str] = ""
-    #: What it means for people who run services.
+    #: Practical consequence for people who operate services.
     production: ClassVar[str] = ""
-    #: The Python file that it was loaded from; "" for the scenarios and drills of firstbyte.
+    #: Path of the Python file that defines a user's own experiment; "" for firstbyte's scenarios and drills.
     file: ClassVar[str] = ""
-    #: Its parameters: a frozen dataclass with fields made by `experiments.parameter`.
+    #: Parameters of the experiment: a frozen dataclass whose fields are declared with `experiments.parameter`.
     settings: ClassVar[type[Any]]
     control: ClassVar[Control]
-    #: Hosts whose kernel counters are recorded, in addition to those of the load generator.
+    #: Hosts whose kernel counters are recorded, in addition to the load generator's own.
     records: ClassVar[tuple[str, ...]] = ()
-    #: Hosts to which the measured round-trip time must match the configured one; otherwise the run is invalid.
+    #: Hosts whose links are calibrated: the run is invalid if a measured round-trip time is not the configured one.
     paths: ClassVar[tuple[str, ...]] = ()
-    #: Counters of `gate.QUIET` that may rise because they are what is studied.
+    #: Counters of `gate.QUIET` that may rise, because the experiment provokes the drops that they count.
     subject: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, parameters: P, *, negative: bool = False) -> None:
         self.p = parameters
-        #: Whether this run is the control.
+        #: Whether this run is the negative control.
         self.negative = negative
-        #: Seed of load schedules; other random choices use `Run.rng`.
+        #: Random seed for load schedules; other random choices use `Run.rng`.
         self.seed = 1
 
     @abstractmethod
     def predict(self) -> Mapping[str, Quantity]:
-        """Return what theory predicts, by the names of the rows."""
+        """Return the values that theory predicts, by row name."""
 
     @abstractmethod
     async def measure(self, run: Run) -> None:
-        """Inject and measure."""
+        """Make the injections, measure, and store the measurements in attributes."""
 
     @abstractmethod
     def conclude(self, run: Run) -> None:
-        """Add rows, checks and charts from what was measured; after an interruption that may be only a part."""
+        """Add rows, checks and charts; after an interruption, the measurements may be incomplete."""
 
     def duration(self) -> float:
-        """Return roughly how many seconds `measure` takes, for the progress line."""
+        """Return the approximate duration of `measure` in seconds, for the progress line."""
         return 30.0
 
 

@@ -1,4 +1,4 @@
-"""What an experiment concludes: rows, checks, validity gates, facts and charts."""
+"""Conclusions of an experiment: result rows, checks, validity gates, facts and charts."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,13 +10,19 @@ from experiments.result import Check, Quantity, Result, Row
 
 @dataclass(slots=True)
 class Findings:
-    """Collects conclusions into a result."""
+    """Adds the conclusions of an experiment to its result, and collects its charts."""
 
     result: Result
     charts: list[Chart] = field(default_factory=list)
 
     def row(self, name: str, measured: Estimate | float, unit: str = "") -> Row:
-        """Add a measurement next to the prediction of the same name, whose unit it takes."""
+        """Add a result row that compares a measurement with the prediction of the same name.
+
+        Args:
+            name: name of the row and of the prediction.
+            measured: measured value; a plain number has no confidence interval.
+            unit: unit of the value if there is no prediction; otherwise the prediction's unit is used.
+        """
         predicted: Quantity | None = self.result.prediction.get(name)
         estimate = measured if isinstance(measured, Estimate) else Estimate(measured, measured, measured)
         row = Row(name, predicted.unit if predicted else unit, predicted.value if predicted else None, estimate)
@@ -34,46 +40,55 @@ class Findings:
         low: float | None = None,
         high: float | None = None,
     ) -> None:
-        """Add a condition of the verdict.
+        """Add a check, which the experiment must pass for the verdict "pass".
 
         Args:
-            name: what is checked.
-            expected: in words.
-            got: in words.
-            ok: whether it holds.
-            value: the number that was compared, if it varies from run to run: repeats judge its median.
-            low: smallest value that passes.
-            high: largest value that passes.
+            name: name of the check.
+            expected: the expected outcome, as text for the report.
+            got: the actual outcome, as text for the report.
+            ok: whether the check passes.
+            value: the compared number, if it varies from run to run; over several repeats, its median is checked instead.
+            low: smallest value that passes; None: no lower bound.
+            high: largest value that passes; None: no upper bound.
         """
         self.result.checks.append(Check(name, expected, got, ok, value, low, high))
 
     def check_near(self, row: Row, tolerance: float, *, absolute: bool = False) -> None:
-        """Check that a row's measurement is within *tolerance* of its prediction (relative unless *absolute*)."""
+        """Check that the measurement of *row* is within *tolerance* of its prediction.
+
+        The tolerance is a share of the prediction (0.05 is 5 %), or with *absolute* a value in the unit of the row.
+        """
         predicted, got = row.predicted or 0.0, row.measured.value
         room = tolerance if absolute else tolerance * abs(predicted)
         unit = f" {row.unit}" if row.unit else ""
         within = f"± {tolerance:g}{unit}" if absolute else f"± {tolerance:.0%}"
-        # Without tolerance the value is exact and has to be right in every run, not only at the median.
+        # A tolerance of 0 requires the exact value in every run, not only as the median of repeats.
         bounds = {"value": got, "low": predicted - room, "high": predicted + room} if room else {}
         ok = abs(got - predicted) <= room
         self.check(row.name, f"{number(predicted)}{unit} {within}", f"{number(got)}{unit}", ok, **bounds)
 
     def gate(self, name: str, expected: str, got: str, ok: bool) -> None:
-        """Add a condition without which the measurement proves nothing."""
+        """Add a validity gate: a condition without which the run is invalid, whatever was measured."""
         self.result.validity.append(Check(name, expected, got, ok))
 
     def enough(self, what: str, got: int, needed: int) -> None:
-        """Require at least *needed* of *what*, in the plural: fewer could fail a check by chance."""
+        """Add a gate that requires at least *needed* samples, since with fewer a check could fail by chance.
+
+        Args:
+            what: name of the samples, in the plural.
+            got: number of samples measured.
+            needed: minimum number of samples.
+        """
         self.gate(f"enough {what}", f">= {needed:,}", f"{got:,}", got >= needed)
 
     def fact(self, name: str, value: Any) -> None:
-        """Add a measurement that has no prediction."""
+        """Add a measured value that has no prediction."""
         self.result.facts[name] = value
 
     def chart(self, chart: Chart) -> None:
-        """Add a picture."""
+        """Add a chart to the report."""
         self.charts.append(chart)
 
     def leave_out(self, text: str) -> None:
-        """Name a part that this machine cannot show, and why."""
+        """Record that a part of the experiment was omitted on this machine; *text* names the part and the reason."""
         self.result.left_out.append(text)

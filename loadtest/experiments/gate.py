@@ -1,4 +1,4 @@
-"""Validity gates: a run on a machine that was not fit to measure proves nothing, in either direction."""
+"""Validity gates: checks that the machine was fit to measure; if one fails, the run is invalid and proves nothing."""
 
 import socket
 import time
@@ -9,19 +9,21 @@ from experiments.recorders import Series
 from experiments.result import Check
 from hostfiles.layout import ADMIN_PORT
 
-#: Share of one core above which the load generator itself may have limited what was measured.
+#: Maximum CPU use of the load generator, as a share of one core; above it, the generator may be the bottleneck.
 MAX_CPU = 0.8
-#: Connections of one calibration.
+#: Number of connections opened to calibrate one link.
 PROBES = 9
-#: Counters of packets and connections dropped by a slow receiver; they must not rise unless they are the subject.
+#: Counters of packets and connections dropped by slow receivers; must not rise unless the experiment studies them.
 QUIET = ("Udp.RcvbufErrors", "TcpExt.ListenOverflows")
 
 
 def round_trip_ms(address: str, port: int = ADMIN_PORT, probes: int = PROBES, timeout: float = 3.0) -> float:
-    """Return the shortest of *probes* connect() times; a busy machine can only make one longer.  Blocking.
+    """Return the shortest duration of *probes* connect() calls in milliseconds; blocks until all have returned.
+
+    The shortest is the best estimate of the round-trip time, since a busy machine can only make a call take longer.
 
     Raises:
-        OSError: the connection failed.
+        OSError: a connection failed or timed out after *timeout* seconds.
     """
     taken = []
     for _ in range(probes):
@@ -34,19 +36,19 @@ def round_trip_ms(address: str, port: int = ADMIN_PORT, probes: int = PROBES, ti
 
 
 def calibration(host: str, configured_ms: float, measured_ms: float) -> Check:
-    """Check that a link has its configured round-trip time, within max(5 %, 1 ms)."""
+    """Check that the measured round-trip time to *host* is within 5 % or 1 ms of the configured one."""
     room = max(0.05 * configured_ms, 1.0)
     ok = abs(measured_ms - configured_ms) <= room
     return Check(f"link to {host}", f"{configured_ms:g} ms ± {room:.3g}", f"{measured_ms:.2f} ms", ok)
 
 
 def generator(cpu_share: float) -> Check:
-    """Check that the load generator had CPU to spare."""
+    """Check that the load generator used less than `MAX_CPU` of a core."""
     return Check("generator's CPU", f"< {MAX_CPU:.0%} of a core", f"{cpu_share:.0%}", cpu_share < MAX_CPU)
 
 
 def quiet(series: dict[str, Series], subject: Iterable[str] = ()) -> Iterable[Check]:
-    """Check that the `QUIET` counters of all hosts did not rise, except those in *subject*."""
+    """Yield one check per `QUIET` counter that it did not rise on any host; counters in *subject* are exempt."""
     subject = set(subject)
     for name in QUIET:
         if name in subject or not series:
@@ -57,7 +59,7 @@ def quiet(series: dict[str, Series], subject: Iterable[str] = ()) -> Iterable[Ch
 
 
 def recorders(series: dict[str, Series]) -> Iterable[Check]:
-    """Yield a failed check for each recorder that took 1 % of a core or more."""
+    """Yield a failed check for each recorder that used 1 % of a core or more."""
     for host, each in series.items():
         seconds = each.times[-1] - each.times[0] if len(each.times) > 1 else 0.0
         if seconds > 1 and each.cost / seconds >= 0.01:

@@ -1,4 +1,4 @@
-"""Admin requests to the lab, and injections that are always undone."""
+"""Admin requests to the lab's hosts, and injections that are undone at the end of the run at the latest."""
 
 import asyncio
 import contextlib
@@ -8,40 +8,40 @@ from typing import Any, Protocol
 from experiments.timeline import Timeline
 from experiments.undo_log import Undo, UndoLog
 
-#: Seconds that one admin request may take, and one that changes the lab (a renewal waits for the CA).
+#: Time-out of an admin request, and of an injection (which may wait for the CA to renew a certificate), in seconds.
 TIMEOUT, INJECTION_TIMEOUT = 15.0, 60.0
 
 
 class Admin(Protocol):
-    """Reaches the hosts' admin ports (`runtime.InsideLab`, or a test's own)."""
+    """Client for the hosts' admin ports: `runtime.InsideLab`, or an in-memory lab in tests."""
 
     def call(self, host: str, method: str, path: str, body: Any = None, *, timeout: float = TIMEOUT) -> Any:
-        """Send one admin request; return the JSON of the response."""
+        """Send one admin request to *host*; return the parsed JSON of the response.  *timeout* is in seconds."""
 
 
 class Lab:
-    """The lab as an experiment sees it."""
+    """An experiment's interface to the lab: admin requests, injections and their reversal."""
 
     def __init__(self, admin: Admin, undo_log: UndoLog, timeline: Timeline) -> None:
         self.admin, self.undo_log, self.timeline = admin, undo_log, timeline
 
     async def call(self, host: str, method: str, path: str, body: Any = None, timeout: float = TIMEOUT) -> Any:
-        """Send one admin request from a thread; return the JSON of the response."""
+        """Send one admin request from a thread; return the parsed JSON of the response."""
         return await asyncio.to_thread(self.admin.call, host, method, path, body, timeout=timeout)
 
     async def inject(self, text: str, host: str, method: str, path: str, body: Any = None, *, undo: Undo | None) -> Any:
         """Send an admin request that changes the lab.
 
         Args:
-            text: a description of a few words, for the timeline.
-            host: whose admin port.
+            text: short description for the timeline.
+            host: host whose admin port receives the request.
             method: HTTP method.
-            path: of the request.
-            body: of the request.
-            undo: the request that reverses it, written to disk first.  None: nothing to reverse.
+            path: request path.
+            body: request body, which is encoded as JSON.
+            undo: request that reverses the change, written to the undo log before sending; None: nothing to reverse.
 
         Raises:
-            OSError: the undo log could not be written; nothing was injected.
+            OSError: the undo log could not be written, so the request was not sent.
         """
         if undo is not None:
             self.undo_log.add(undo)
@@ -50,14 +50,14 @@ class Lab:
         return response
 
     async def fault(self, host: str, name: str, **parameters: Any) -> Undo:
-        """Switch a fault on until `undo` or the end of the run."""
+        """Switch on fault *name* of *host*, until the returned `Undo` is passed to `undo` or the run ends."""
         undo = Undo(f"fault {name} of {host}", host, "DELETE", f"/admin/faults/{name}")
         await self.inject(f"{host}: {name} on", host, "POST", f"/admin/faults/{name}", parameters, undo=undo)
         return undo
 
     @contextlib.asynccontextmanager
     async def fault_on(self, host: str, name: str, **parameters: Any) -> AsyncIterator[None]:
-        """Keep a fault switched on inside an ``async with`` block."""
+        """Keep fault *name* of *host* switched on inside an ``async with`` block."""
         undo = await self.fault(host, name, **parameters)
         try:
             yield
@@ -71,7 +71,10 @@ class Lab:
         return undo
 
     async def link(self, a: str, b: str, *, one_way: bool = False, **settings: Any) -> Undo:
-        """Change the link between two regions (rtt_ms, jitter_ms, loss, rate_bps, …); both directions unless *one_way*."""
+        """Change *settings* (rtt_ms, jitter_ms, loss, rate_bps, …) of the link between regions *a* and *b*.
+
+        The change applies to both directions, or with *one_way* only to the direction from *a* to *b*.
+        """
         query = "?direction=one" if one_way else ""
         undo = Undo(f"link {a}:{b}", "wan", "DELETE", f"/admin/links/{a}/{b}{query}")
         words = ", ".join(f"{k} {v:g}" if isinstance(v, (int, float)) else f"{k} {v}" for k, v in settings.items())
@@ -79,22 +82,23 @@ class Lab:
         return undo
 
     async def undo(self, undo: Undo) -> None:
-        """Reverse one injection."""
+        """Reverse one injection and remove it from the undo log."""
         await self.call(undo.host, undo.method, undo.path, undo.body)
         if undo in self.undo_log.undos:
             self.undo_log.remove(undo)
         self.timeline.note("undone", undo.text)
 
     async def undo_all(self) -> list[str]:
-        """Reverse every injection, the last one first.
+        """Reverse all injections, newest first.
 
         Returns:
-            What could not be undone, and why; it stays in the log for the next run.
+            A description and the error of each injection that could not be undone; it remains in the undo log, so that
+            the next run tries again.
         """
         failed = []
         for undo in reversed(tuple(self.undo_log.undos)):
             try:
                 await self.undo(undo)
-            except Exception as error:  # the host may be gone: go on with the others and report it
+            except Exception as error:  # for example, the host is down: report it and continue
                 failed.append(f"{undo.text}: {error}")
         return failed

@@ -1,13 +1,13 @@
-"""Parameters of an experiment: a frozen dataclass whose fields know their unit, their bounds, and their value in a quick run.
+"""Parameters of an experiment: a frozen dataclass whose fields declare a unit, bounds, and a value for quick runs.
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-rate: float = parameter(200, quick=100, unit="requests/s", low=1, high=2000, help="open-loop arrivals")
-rtt_ms: tuple[float, ...] = parameter((20, 60, 100), unit="ms", low=5, high=500, least=3, help="for a slope")
+    rate: float = parameter(200, quick=100, unit="requests/s", low=1, high=2000, help="open-loop arrivals")
+    rtt_ms: tuple[float, ...] = parameter((20, 60, 100), unit="ms", low=5, high=500, least=3, help="for a slope")
 
-def __post_init__(self) -> None:  # a rule about several of them
-if self.rate < …:
-raise ParameterError("expected …, got …")
+    def __post_init__(self) -> None:  # validates a combination of parameters
+        if self.rate < …:
+            raise ParameterError("expected …, got …")
 
 bind(Parameters, quick=True, given=["rate=300"])
 """
@@ -21,12 +21,12 @@ P = TypeVar("P")
 
 
 class ParameterError(Exception):
-    """An unknown parameter or an impossible value: one line, for people.
+    """An unknown parameter or an invalid value; the message is one line for the user.
 
     Args:
-        message: what was expected and what came.
-        name: the unknown name, if that is what is wrong; for a suggestion.
-        known: the names that there are.
+        message: what was expected and what the user gave.
+        name: the unknown parameter name, from which a similar name is suggested; "" if the value is invalid.
+        known: names of all parameters of the experiment.
     """
 
     def __init__(self, message: str, name: str = "", known: Iterable[str] = ()) -> None:
@@ -45,17 +45,17 @@ def parameter(
     choices: tuple[str, ...] = (),
     help: str,  # noqa: A002 - the word argparse uses
 ) -> Any:
-    """Declare a parameter.
+    """Declare one parameter as a dataclass field.
 
     Args:
-        full: its value by default.
-        quick: its value with ``--quick``; None: as in a full run.
-        unit: of the value.
-        low: smallest allowed value; of every element of a tuple.
-        high: largest allowed value.
-        least: how many different values a tuple needs: three points make a line that can be wrong.
-        choices: the allowed texts.
-        help: what it is, in a few words.
+        full: default value.
+        quick: default value with ``--quick``; None: the same as *full*.
+        unit: unit of the value.
+        low: smallest allowed value; for a tuple, of each element.
+        high: largest allowed value; for a tuple, of each element.
+        least: minimum number of different elements of a tuple; a linear fit needs three, since two points always fit.
+        choices: allowed values of a string parameter; empty: any.
+        help: description in a few words.
     """
     about = {"quick": quick, "unit": unit, "low": low, "high": high, "choices": choices, "help": help}
     if least > 1:
@@ -64,16 +64,16 @@ def parameter(
 
 
 def bind(kind: type[P], *, quick: bool, given: Iterable[str] = ()) -> P:
-    """Return the parameters of one run.
+    """Return the parameters of one run: the defaults, with the values from the command line applied.
 
     Args:
-        kind: the dataclass.
-        quick: take the quick values.
-        given: ``name=value``, from the command line; values of a tuple are separated by commas.
+        kind: dataclass with the parameters.
+        quick: use the defaults for quick runs.
+        given: ``name=value`` arguments from the command line; elements of a tuple are separated by commas.
 
     Raises:
-        ParameterError: an unknown name, a value of the wrong type or out of bounds, too few values for a tuple, or
-            what ``__post_init__`` of *kind* refuses.
+        ParameterError: a name is unknown, a value has the wrong type or is out of bounds, a tuple has too few different
+            elements, or ``__post_init__`` of *kind* rejects the combination.
     """
     declared: dict[str, Field[Any]] = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]  # any dataclass
     hints = get_type_hints(kind)
@@ -95,7 +95,7 @@ def bind(kind: type[P], *, quick: bool, given: Iterable[str] = ()) -> P:
 
 
 def describe(kind: type[Any]) -> list[dict[str, Any]]:
-    """Return one row per parameter, for ``--list``."""
+    """Return one dict per parameter with its name, defaults, unit, bounds and help, for ``--list``."""
     return [
         {"name": each.name, "full": each.default, **{key: value for key, value in each.metadata.items() if value not in {None, ""} and value != ()}}
         for each in fields(kind)
@@ -103,12 +103,12 @@ def describe(kind: type[Any]) -> list[dict[str, Any]]:
 
 
 def as_json(parameters: Any) -> dict[str, Any]:
-    """Return the values by name."""
+    """Return the parameter values by name."""
     return asdict(parameters)
 
 
 def units(kind: type[Any]) -> dict[str, str]:
-    """Return the units by name."""
+    """Return the unit of each parameter by name; "" if it has none."""
     return {each.name: each.metadata["unit"] for each in fields(kind)}
 
 
@@ -139,6 +139,6 @@ def _one(name: str, text: str, kind: Any, about: Any) -> Any:
         raise ParameterError(f"expected {name} to be {words}, got {text!r}") from None
     low, high = about["low"], about["high"]
     lowest, highest = -math.inf if low is None else low, math.inf if high is None else high
-    if not lowest <= value <= highest or math.isinf(value):  # NaN is nowhere
+    if not lowest <= value <= highest or math.isinf(value):  # NaN fails every comparison, so this also rejects NaN
         raise ParameterError(f"expected {name} to be {words} from {lowest:g} to {highest:g}, got {text}")
     return value

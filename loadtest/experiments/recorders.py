@@ -1,4 +1,4 @@
-"""Kernel counters of hosts, sampled while an experiment measures."""
+"""Records the hosts' kernel counters during a measurement."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,47 +8,47 @@ from typing import Any
 from experiments.lab import Lab
 from linuxnet.recorder import Recorder, Watch
 
-#: Samples per second.
+#: Sampling rate of kernel counters, in samples per second.
 HZ = 10.0
-#: Seconds that a recorder runs at most.
+#: Maximum duration of a recording in seconds.
 LONGEST = 3600
-#: The name of our own kernel counters among those of the hosts.
+#: Pseudo host name of the load generator's own network namespace.
 HERE = "here"
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Kernel counters of one host over time."""
+    """Time series of one host's kernel counters."""
 
-    #: Seconds on the run's timeline.
+    #: Times of the samples, in seconds since the run began.
     times: tuple[float, ...]
-    #: One value per sample by counter name; a counter that never changed is a single number.
+    #: By counter name, a list with one value per sample, or a single number if the counter never changed.
     columns: dict[str, Any]
-    #: (second, "local remote", TCP_INFO) of watched sockets.
+    #: Samples of watched sockets: (seconds since the run began, "local remote" addresses, TCP_INFO fields).
     sockets: tuple[tuple[float, str, dict[str, int]], ...] = ()
-    #: CPU seconds that recording took.
+    #: CPU time spent on recording, in seconds.
     cost: float = 0.0
 
     def of(self, name: str) -> list[tuple[float, float]]:
-        """Return (second, value) of a counter; zeros for one that this kernel does not have."""
+        """Return counter *name* as (seconds since the run began, value); zeros if this kernel does not have it."""
         column = self.columns.get(name, 0)
         values = column if isinstance(column, list) else [column] * len(self.times)
         return list(zip(self.times, values, strict=True))
 
     def rise(self, name: str, begin: float = 0.0, end: float = float("inf")) -> float:
-        """Return the increase of a counter between two seconds."""
+        """Return the increase of counter *name* between *begin* and *end*, in seconds since the run began."""
         values = [value for at, value in self.of(name) if begin - 1 / HZ <= at <= end + 1 / HZ]
         return values[-1] - values[0] if values else 0.0
 
     def rate(self, name: str) -> list[tuple[float, float]]:
-        """Return (second, increase per second) between samples."""
+        """Return the growth of counter *name* between samples as (seconds since the run began, increase per second)."""
         points = self.of(name)
         return [((a + b) / 2, (y - x) / (b - a)) for (a, x), (b, y) in pairwise(points) if b > a]
 
 
 @dataclass(slots=True)
 class Recorders:
-    """Starts recorders on hosts; after `stop`, holds their series by host."""
+    """Starts and stops recorders on hosts; after `stop`, `series` holds the recorded time series by host."""
 
     lab: Lab
     series: dict[str, Series] = field(default_factory=dict)
@@ -56,11 +56,11 @@ class Recorders:
     _here: Recorder = field(default_factory=Recorder)
 
     async def start(self, *hosts: str, sockets: Watch | None = None) -> None:
-        """Record kernel counters of *hosts* (`HERE`: our own) until the run ends.
+        """Start recording the kernel counters of *hosts*, until `stop` is called.
 
         Args:
-            hosts: names.
-            sockets: record TCP_INFO of these sockets as well.
+            hosts: host names; `HERE` is the load generator itself.
+            sockets: sockets whose TCP_INFO is recorded as well; None: none.
         """
         body: dict[str, Any] = {"hz": HZ, "seconds": LONGEST}
         if sockets is not None:
@@ -74,7 +74,7 @@ class Recorders:
                 self._running.append(host)
 
     async def stop(self, failed: Callable[[str], object]) -> None:
-        """Stop every recorder and fetch its series; report a host that does not answer to *failed*, and go on."""
+        """Stop all recorders and fetch their series; call *failed* with a message for each unresponsive host."""
         began = self.lab.timeline.began
         for host in self._running:
             try:
@@ -83,7 +83,7 @@ class Recorders:
                     found = {} if recording is None else recording.as_json()
                 else:
                     found = await self.lab.call(host, "DELETE", "/admin/recorder")
-            except Exception as error:  # the host is gone: what else was measured still counts
+            except Exception as error:  # the host is down; the other series are still valid
                 failed(f"no counters of {host}: {error}")
                 continue
             self.series[host] = Series(

@@ -1,7 +1,7 @@
-"""Several runs with one seed: whether verdicts and injections agree, and what the medians say.
+"""Evaluates several runs of one experiment with the same seed: agreement of verdicts and injections, and medians.
 
-A check of one number with bounds is judged at the median of the valid runs; any other check has to hold in each of them.
-Works on results alone, without files or clocks.
+A check that compares one number with bounds is applied to the median of the valid runs; every other check has to pass in
+each valid run.  This module works on results only and uses neither files nor clocks.
 """
 
 from collections import Counter
@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 
 from experiments.result import Check, Event, Result, Row, Verdict
 
-#: Verdicts of valid runs.
+#: Verdicts that only a valid run can have.
 PROVING = frozenset({Verdict.PASS, Verdict.FAIL})
 Named = TypeVar("Named", Row, Check)
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """One row over all runs; None for a run that lacks it."""
+    """One result row in all runs, in order; None for a run without this row."""
 
     name: str
     unit: str
@@ -27,36 +27,36 @@ class Spread:
 
     @property
     def predicted(self) -> float | None:
-        """Return the median prediction; predictions differ if they rest on something measured."""
+        """Return the median prediction; predictions differ between runs if they are computed from a measured value."""
         return _median([row.predicted for row in self.rows if row is not None])
 
     @property
     def values(self) -> list[float]:
-        """Return the measured values of the runs that have one."""
+        """Return the measured values; runs without this row or without measurements are omitted."""
         return [row.measured.value for row in self.rows if row is not None and row.measured.n]
 
     @property
     def median(self) -> float | None:
-        """Return the median measurement."""
+        """Return the median of the measured values; None if there are none."""
         return _median(self.values)
 
     @property
     def residuals(self) -> list[float | None]:
-        """Return measured minus predicted for each run."""
+        """Return measured minus predicted value for each run; None for a run that lacks either."""
         return [None if row is None or not row.measured.n else row.residual for row in self.rows]
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One check over all valid runs."""
+    """One check, evaluated over all valid runs."""
 
     name: str
-    #: In the words of the first run; with bounds, the bounds' medians.
+    #: Expected outcome as text: the medians of the bounds, or the first valid run's text if there are no bounds.
     expected: str
-    #: Whether it held in each run; None: that run is invalid or lacks the check.
+    #: Whether the check passed in each run; None if that run is invalid or lacks the check.
     held: tuple[bool | None, ...]
     ok: bool
-    #: Median of the compared number; None: there is none, and the check has to hold in every run.
+    #: Median of the compared number; None if the check does not compare one number and has to pass in every run.
     value: float | None = None
     low: float | None = None
     high: float | None = None
@@ -64,7 +64,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One injection, and the second at which each valid run made it."""
+    """One injection, and its time in each valid run, in seconds since that run began."""
 
     text: str
     at: tuple[float, ...]
@@ -75,7 +75,7 @@ class Repeats:
     """Runs of one experiment with the same seed and parameters, in order."""
 
     results: tuple[Result, ...]
-    #: How many were wanted; fewer were made if one was cut off.
+    #: Requested number of runs; `results` has fewer if a run was interrupted.
     wanted: int
 
     @property
@@ -85,7 +85,7 @@ class Repeats:
 
     @property
     def whole(self) -> bool:
-        """Whether all wanted runs were completed."""
+        """Whether all requested runs were completed."""
         return len(self.results) == self.wanted and not any(each.interrupted for each in self.results)
 
     @property
@@ -95,12 +95,12 @@ class Repeats:
 
     @property
     def valid(self) -> list[tuple[int, Result]]:
-        """Return number (from 1) and result of each valid run."""
+        """Return the number (from 1) and the result of each valid run."""
         return [(i, each) for i, each in enumerate(self.results, 1) if each.verdict in PROVING]
 
     @property
     def difference(self) -> str:
-        """Describe the first injection of a valid run that differs from the first valid run's; "" if none does."""
+        """Describe the first difference between the injections of the valid runs; "" if there is none."""
         if not self.valid:
             return ""
         (first, base), *others = self.valid
@@ -115,13 +115,13 @@ class Repeats:
 
     @property
     def injections(self) -> list[Moment]:
-        """Return the injections in order; those of the first valid run alone if runs differ."""
+        """Return the injections in order; if the runs differ, only those of the first valid run."""
         made = [injections(result) for _, result in (self.valid[:1] if self.difference else self.valid)]
         return [Moment(same[0].text, tuple(each.at for each in same)) for same in zip(*made, strict=True)]
 
     @property
     def rows(self) -> list[Spread]:
-        """Return all rows, in the order of their first appearance."""
+        """Return all rows, in order of first appearance."""
         found = []
         for name, by_run in _by_name(self.results, lambda result: result.rows):
             unit = next(row.unit for row in by_run if row is not None)
@@ -130,13 +130,13 @@ class Repeats:
 
     @property
     def checks(self) -> list[Judged]:
-        """Return all checks of the valid runs."""
+        """Return all checks of the valid runs, in order of first appearance."""
         valid = [result if result.verdict in PROVING else None for result in self.results]
         return [_judge(name, by_run) for name, by_run in _by_name(valid, lambda result: result.checks)]
 
     @property
     def verdict(self) -> Verdict:
-        """Return the verdict at the medians; more than half of the runs have to be valid."""
+        """Return the overall verdict; it is invalid unless more than half of the requested runs are valid."""
         if self.results and all(each is Verdict.SKIPPED for each in self.verdicts):
             return Verdict.SKIPPED
         if 2 * len(self.valid) <= self.wanted:
@@ -149,7 +149,7 @@ class Repeats:
 
     @property
     def reasons(self) -> list[str]:
-        """Return in what way the runs are incomplete or differ."""
+        """Return one line for each way in which the series is incomplete or its runs differ."""
         said = []
         if not self.whole:
             cut = next((each.interrupted for each in self.results if each.interrupted), "")
@@ -161,7 +161,7 @@ class Repeats:
         return said
 
     def exit_code(self) -> int:
-        """Return 4 for an incomplete series, 1 for runs that differ, and otherwise the exit code of each run."""
+        """Return 4 if the series is incomplete, 1 if its runs differ, and otherwise the exit code of their verdict."""
         if not self.whole:
             return Verdict.INVALID.exit_code
         if not self.agree or self.difference:
@@ -169,7 +169,7 @@ class Repeats:
         return self.verdicts[0].exit_code
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything, with the runs in full."""
+        """Return the evaluation and the complete result of each run, as JSON-compatible data."""
         return {
             "name": self.results[0].name,
             "times": self.wanted,
@@ -202,7 +202,7 @@ class Repeats:
 
 
 def injections(result: Result) -> list[Event]:
-    """Return what was injected, in order."""
+    """Return the injections of a run, in order."""
     return [each for each in result.events if each.kind == "injection"]
 
 
@@ -226,7 +226,10 @@ def _between(low: float | None, high: float | None) -> str:
 def _by_name(
     results: Sequence[Result | None], of: Callable[[Result], list[Named]]
 ) -> Iterator[tuple[str, list[Named | None]]]:
-    """Yield each name with what every run has under it; the second of one name in a run is matched with other seconds."""
+    """Yield each name with the row or check of that name in each run, or None for a run without one.
+
+    If a run has several of the same name, the second is matched with the second of the other runs, and so on.
+    """
     tables = []
     for result in results:
         count: Counter[str] = Counter()

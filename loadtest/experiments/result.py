@@ -1,4 +1,4 @@
-"""A result: what was predicted, measured and concluded, and what one needs to know to repeat it."""
+"""The result of a run: predictions, measurements, checks and verdict, and a manifest with which to repeat the run."""
 
 import datetime as dt
 import math
@@ -14,7 +14,7 @@ from typing import Any
 
 from experiments.estimate import Estimate
 
-#: Kernel settings that affect what is measured.
+#: Kernel settings below ``net.ipv4`` that affect measurements and are therefore part of the manifest.
 SYSCTLS = (
     "tcp_congestion_control", "tcp_tw_reuse", "ip_local_port_range", "tcp_fin_timeout", "tcp_no_metrics_save",
     "tcp_slow_start_after_idle", "tcp_max_tw_buckets", "tcp_syn_linear_timeouts", "tcp_timestamps", "tcp_rmem", "tcp_wmem",
@@ -22,7 +22,7 @@ SYSCTLS = (
 
 
 class Verdict(StrEnum):
-    """How an experiment ended."""
+    """Verdict of an experiment."""
 
     PASS = "pass"  # noqa: S105 - a verdict
     FAIL = "fail"
@@ -31,49 +31,49 @@ class Verdict(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """Exit code of the command line."""
+        """Exit code of the command line for this verdict."""
         return {"pass": 0, "skipped": 0, "fail": 1, "invalid": 4}[self.value]
 
 
 def headline(verdict: str, *, control: bool) -> str:
-    """Return a verdict in words; a control has to fail."""
+    """Return the verdict as text for a headline; for a negative *control*, "fail" is the desired verdict."""
     if control:
         verdict = {"pass": "control passed: proves nothing", "fail": "control failed as it must"}.get(verdict, verdict)
     return {"invalid": "invalid: proves nothing"}.get(verdict, verdict)
 
 
 def tone(verdict: str, *, control: bool) -> str:
-    """Return the verdict whose colour suits: a control that fails is good news, one that passes is not."""
+    """Return the verdict whose colour the report uses: pass and fail are swapped for a negative *control*."""
     return {"pass": "fail", "fail": "pass"}.get(verdict, verdict) if control else verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened."""
+    """An event of a run."""
 
-    #: Seconds on the run's timeline.
+    #: Time of the event, in seconds since the run began.
     at: float
-    #: injection, undone, observation, alarm or phase.
+    #: Type of the event: injection, undone, observation, alarm or phase.
     kind: str
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A condition of the verdict or of validity."""
+    """A condition that decides the verdict, or a validity gate."""
 
     name: str
     expected: str
     got: str
     ok: bool
-    #: The compared value, if it is one number: repeats judge its median.
+    #: The compared number; over several repeats, its median is checked.  None: the check does not compare one number.
     value: float | None = None
-    #: Smallest and largest value that passes; None: no bound.
+    #: Smallest and largest number that passes; None: no bound.
     low: float | None = None
     high: float | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return its entry in ``result.json``."""
+        """Return the check's entry in ``result.json``."""
         words = {"name": self.name, "expected": self.expected, "got": self.got, "ok": self.ok}
         if self.value is None:
             return words
@@ -82,7 +82,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A predicted value."""
+    """A predicted value with its unit."""
 
     value: float
     unit: str = ""
@@ -90,7 +90,7 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One quantity, predicted and measured."""
+    """One quantity with its predicted and its measured value."""
 
     name: str
     unit: str
@@ -99,41 +99,41 @@ class Row:
 
     @property
     def residual(self) -> float | None:
-        """Measured minus predicted; None without a prediction."""
+        """Measured minus predicted value; None if there is no prediction."""
         return None if self.predicted is None else self.measured.value - self.predicted
 
 
 @dataclass(slots=True)
 class Result:
-    """Everything about one run."""
+    """Settings, predictions, measurements, checks and events of one run."""
 
     name: str
     claim: str
     parameters: dict[str, Any]
     quick: bool = False
-    #: What was switched off, if this is a control; otherwise "".
+    #: In a negative control, the mechanism that was switched off; otherwise "".
     control: str = ""
-    #: Names of checks, of which at least one must fail if this is a control.
+    #: Names of checks, at least one of which must fail in a negative control.
     control_fails: tuple[str, ...] = ()
     seed: int = 0
     prediction: dict[str, Quantity] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
-    #: Measurements without a prediction.
+    #: Measured values without a prediction, by name.
     facts: dict[str, Any] = field(default_factory=dict)
     validity: list[Check] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
-    #: Parts that this machine cannot show, and why.
+    #: Parts of the experiment that were omitted on this machine, each with the reason.
     left_out: list[str] = field(default_factory=list)
-    #: Why this machine cannot run it; otherwise "".
+    #: Reason why this machine cannot run the experiment; "" if it can.
     skipped: str = ""
-    #: Why the run is incomplete; otherwise "".
+    #: Reason why the run is incomplete; "" if it is complete.
     interrupted: str = ""
     manifest: dict[str, Any] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
-        """Return the verdict; a control that fails at other checks than it should is invalid."""
+        """Return the verdict; a negative control that fails only checks outside `control_fails` is invalid."""
         if self.skipped:
             return Verdict.SKIPPED
         if self.interrupted or not all(each.ok for each in self.validity) or not self.checks:
@@ -145,7 +145,7 @@ class Result:
 
     @property
     def reasons(self) -> list[str]:
-        """Return what did not hold."""
+        """Return one line for each reason why the verdict is not "pass"; empty if it is."""
         if self.skipped or self.interrupted:
             return [self.skipped or self.interrupted]
         said = [f"{c.name}: expected {c.expected}, got {c.got}" for c in (*self.validity, *self.checks) if not c.ok]
@@ -182,7 +182,7 @@ class Result:
 
 
 def manifest() -> dict[str, Any]:
-    """Return the properties of this machine that one needs to know to repeat a run."""
+    """Return the time, the software versions and the properties of this machine, with which a run can be repeated."""
     sysctls = {}
     for name in SYSCTLS:
         path = Path("/proc/sys/net/ipv4") / name
@@ -202,5 +202,5 @@ def manifest() -> dict[str, Any]:
 
 
 def _number(value: float | None) -> float | None:
-    """Round for JSON, which has neither NaN nor infinity."""
+    """Round a number to six decimals for JSON; NaN and infinity become None, because JSON cannot represent them."""
     return None if value is None or math.isnan(value) or math.isinf(value) else round(value, 6)

@@ -1,4 +1,4 @@
-"""One run: the lab, the timeline, the recorders and the findings that an experiment works with."""
+"""The context of one run, passed to its experiment: lab, timeline, recorders and findings."""
 
 import asyncio
 import random
@@ -17,18 +17,18 @@ Arm = TypeVar("Arm")
 
 
 class Skipped(Exception):  # noqa: N818 - an outcome, not an error
-    """This machine cannot show it; the text says why."""
+    """The experiment cannot run on this machine; the message is the reason."""
 
 
 class Run:
-    """One run, as its experiment sees it.
+    """The context of one run, through which its experiment uses the lab and reports findings.
 
     Args:
-        admin: reaches the hosts' admin ports.
-        result: to be filled in.
-        undo_log: where injections are written down.
-        progress: called with one line at a time: what happens, and how long it still takes.
-        duration: seconds that the experiment expects to take.
+        admin: client for the hosts' admin ports.
+        result: result of the run, filled in as the run proceeds.
+        undo_log: log of injections that have to be undone.
+        progress: called with one line at a time: the current phase, and the estimated time left.
+        duration: expected duration of the experiment in seconds.
     """
 
     def __init__(
@@ -44,15 +44,15 @@ class Run:
         self.lab = Lab(admin, undo_log, self.timeline)
         self.recorders = Recorders(self.lab)
         self.findings = Findings(result)
-        #: Samples and histograms to keep with the result, by name.
+        #: Samples and histograms to store with the result, by name.
         self.raw: dict[str, Any] = {}
         self.rng = random.Random()
-        #: Whether measuring began, which it does once the lab has proven fit.
+        #: Whether the measurement has begun, which requires that the links were calibrated and no fault was on.
         self.measured = False
 
     @property
     def negative(self) -> bool:
-        """Whether this is the control."""
+        """Whether this run is the negative control."""
         return bool(self.result.control)
 
     def now(self) -> float:
@@ -64,17 +64,20 @@ class Run:
         await self.timeline.until(moment)
 
     def note(self, kind: str, text: str) -> Event:
-        """Record an observation or an alarm that happens now."""
+        """Record an event of type *kind* (observation or alarm) with the current time."""
         return self.timeline.note(kind, text)
 
     def phase(self, text: str) -> None:
-        """Announce what happens from now on."""
+        """Record the start of a phase, described by *text*, and report it as progress with the estimated time left."""
         self.timeline.note("phase", text)
         left = self.duration - self.now()
         self.progress(f"{text}{f'; about {left:.0f} s left' if left >= 1 else ''}")
 
     def interleaved(self, arms: Sequence[Arm], repeats: int) -> Iterator[tuple[int, Arm]]:
-        """Yield each arm once per repeat, in an order shuffled by the seed, so that drift affects all arms alike."""
+        """Yield (repeat, arm) for each arm of the experiment once per repeat.
+
+        Each repeat shuffles the arms with the run's seed, so that drift of the machine affects all arms alike.
+        """
         for repeat in range(repeats):
             order = list(arms)
             self.rng.shuffle(order)
@@ -82,11 +85,11 @@ class Run:
                 yield repeat, arm
 
     async def blocking(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """Run blocking code in a thread; keep it short, since an interruption waits for it."""
+        """Call a blocking function in a thread and return its result; interrupting the run has to wait for it."""
         return await asyncio.to_thread(function, *arguments, **named)
 
     def skip(self, why: str) -> None:
-        """End the run as skipped, because this machine cannot show it.
+        """End the run with the verdict "skipped"; *why* is the reason why it cannot run on this machine.
 
         Raises:
             Skipped: always.

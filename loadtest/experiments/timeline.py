@@ -1,4 +1,4 @@
-"""The clock and the events of a run, on CLOCK_MONOTONIC, which all containers of this machine share."""
+"""The clock and the events of a run; times are on CLOCK_MONOTONIC, which all containers of one machine share."""
 
 import asyncio
 import time
@@ -7,10 +7,10 @@ from experiments.result import Event
 
 
 class Timeline:
-    """Counts seconds from its creation and collects events."""
+    """Measures seconds since its creation, when the run begins, and records events with their times."""
 
     def __init__(self) -> None:
-        #: On CLOCK_MONOTONIC, like the recorders' time stamps.
+        #: Start of the run on CLOCK_MONOTONIC, the clock of the recorders' time stamps, in seconds.
         self.began = time.monotonic()
         self.events: list[Event] = []
 
@@ -23,11 +23,11 @@ class Timeline:
         await asyncio.sleep(max(0.0, moment - self.now()))
 
     def note(self, kind: str, text: str) -> Event:
-        """Record an event that happens now.
+        """Record an event with the current time.
 
         Args:
-            kind: injection, undone, observation, alarm or phase.
-            text: what happened, in a few words.
+            kind: type of the event: injection, undone, observation, alarm or phase.
+            text: description of the event in a few words.
         """
         event = Event(self.now(), kind, text)
         self.events.append(event)

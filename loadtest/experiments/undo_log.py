@@ -1,7 +1,7 @@
-"""The undo log: how to reverse each injection, written to disk before the injection is made.
+"""The undo log: a file that lists how to reverse each injection, written to disk before the injection is made.
 
-A run that is killed leaves the log behind, and the next run works it off before it does anything else.  A lock on the
-results folder admits one experiment at a time; the kernel releases it when the process dies.
+If a run is killed, its log remains on disk, and the next run reverses the listed injections before it starts.  A lock on
+the results folder allows one experiment at a time; the kernel releases the lock when the process dies.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ class BusyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """The admin request that reverses an injection, and a description of that injection."""
+    """An admin request that reverses one injection, and a short description of the injection."""
 
     text: str
     host: str
@@ -35,7 +35,7 @@ class Undo:
 
 
 class UndoLog:
-    """Injections that have not been undone yet, oldest first."""
+    """The injections of one lab that have not been undone yet, oldest first, in memory and on disk."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOG
@@ -45,25 +45,25 @@ class UndoLog:
         return len(self.undos)
 
     def load(self) -> None:
-        """Take over the log of a run that was killed; an unreadable log counts as empty."""
+        """Load the log that a killed run left on disk; an unreadable log counts as empty."""
         try:
             self.undos = [Undo(**each) for each in json.loads(self.path.read_text(encoding="utf-8"))]
         except (OSError, ValueError, TypeError):
             self.undos = []
 
     def add(self, undo: Undo) -> None:
-        """Write down how to reverse an injection that is about to be made.
+        """Record on disk how to reverse an injection, before it is made.
 
         Raises:
-            OSError: the log could not be written (disk full): do not make the injection.
+            OSError: the log could not be written (for example, disk full).  The caller must not make the injection.
         """
         self._save([*self.undos, undo])
         self.undos.append(undo)
 
     def remove(self, undo: Undo) -> None:
-        """Drop an injection that has been undone."""
+        """Remove an injection that has been undone from the log."""
         self.undos.remove(undo)
-        with contextlib.suppress(OSError):  # a stale entry is harmless: undoing twice changes nothing
+        with contextlib.suppress(OSError):  # a stale entry is harmless: undoing an injection twice has no effect
             self._save(self.undos)
 
     def _save(self, undos: list[Undo]) -> None:
@@ -75,14 +75,14 @@ class UndoLog:
 
 @contextmanager
 def exclusive(folder: Path, name: str) -> Iterator[None]:
-    """Hold the lab for one experiment.
+    """Lock the lab for one experiment while the ``with`` block runs.
 
     Args:
-        folder: the results folder, shared by everyone who may use this lab.
-        name: of the experiment; shown to anyone who is refused meanwhile.
+        folder: results folder, shared by all users of this lab; holds the lock file.
+        name: name of the experiment, shown in the `BusyError` of anyone who tries to start another one.
 
     Raises:
-        BusyError: another experiment holds the lab.
+        BusyError: another experiment holds the lock.
         OSError: the folder is not writable.
     """
     folder.mkdir(parents=True, exist_ok=True)
