@@ -1,4 +1,4 @@
-"""What a run leaves for people: reports, pictures, and the pages above them."""
+"""Reports of runs for human readers: HTML pages, charts, and an index of all runs."""
 
 from reports.site import keep, write_comparison, write_index, write_repeats, write_summary
 

@@ -1,4 +1,4 @@
-"""Axes of charts: their ends, positions on them, and ticks at round values."""
+"""Chart axes: their range, the position of a value, and ticks at round values."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ class Axis:
 
     @classmethod
     def across(cls, chart: Chart) -> Self:
-        """Return the x axis that all panels share."""
+        """Return the x axis of *chart*, which all its panels share."""
         if chart.categories:
             return cls(-0.5, len(chart.categories) - 0.5, chart.log)
         values = list(_xs(chart.panels))
@@ -28,7 +28,7 @@ class Axis:
 
     @classmethod
     def upwards(cls, panel: Panel) -> Self:
-        """Return the y axis of a panel of marks."""
+        """Return the y axis of a panel that contains marks."""
         lows, tops = _ends(panel)
         high = panel.high if panel.high is not None else max(tops, default=1.0) * 1.05
         if panel.log:
@@ -39,19 +39,22 @@ class Axis:
         return cls(low, high if high > low else low + 1)
 
     def place(self, value: float, length: float = 1.0) -> float:
-        """Return the distance of *value* from the beginning of an axis of *length*; values outside are extrapolated."""
+        """Return the position of *value* on an axis of the given *length*: 0 at `low`, *length* at `high`.
+
+        Values out of range are extrapolated, except that a logarithmic axis places values below `low` at 0.
+        """
         low, high = self.low, self.high
         if self.log:
             low, high, value = math.log10(low), math.log10(high), math.log10(max(value, low))
         return length * (value - low) / (high - low)
 
     def ticks(self, about: int) -> list[float]:
-        """Return about *about* round values."""
+        """Return approximately *about* round values for ticks; a logarithmic axis ignores *about*."""
         low, high = self.low, self.high
         if self.log:
             decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
             fine: Sequence[float] = (1, 2, 5) if len(decades) <= 4 else (1,)
-            if high < 10 * low:  # less than a decade
+            if high < 10 * low:  # the axis spans less than one decade
                 fine = (1, 1.5, 2, 3, 4, 5, 6, 8)
             return [f * 10**d for d in decades for f in fine if low * 0.999 <= f * 10**d <= high * 1.001]
         raw = (high - low) / max(1, about)
@@ -75,7 +78,7 @@ def _xs(panels: Iterable[Panel]) -> Iterable[float]:
 
 
 def _ends(panel: Panel) -> tuple[list[float], list[float]]:
-    """Return the lower and upper ends of all marks; stacked bars count with their total."""
+    """Return the smallest and the largest y values of all marks; for stacked bars, the height of the stack."""
     lows: list[float] = []
     tops: list[float] = []
     stack: dict[tuple[float, float], float] = {}

@@ -1,4 +1,4 @@
-"""Draws charts as SVG without a library, inline in a report or as a file of its own."""
+"""Draws charts as SVG without a library, either for a page or as a standalone file."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,26 +11,26 @@ from reports.axis import Axis
 from reports.labels import LETTER, SMALL, cut, element, text, wide, wrap
 from reports.palette import DASHES, HATCH, SHAPES, style
 
-#: Pixels: the width of a chart, and least margins.
+#: Width of a chart, minimum left margin and right margin, in pixels.
 WIDTH, LEFT, RIGHT = 960, 66, 24
-#: Width of the same chart for a phone, where its letters are twice as large.
+#: Width of the same chart for a phone, in pixels; half of `WIDTH`, so that the text is twice as large after scaling.
 NARROW = 480
-#: Rows for the texts of moments, and pixels of each.
+#: Maximum number of rows for the labels of moments, and height of a row in pixels.
 MOMENT_ROWS, ROW = 4, 15
 #: Height of a lane in pixels.
 LANE = 22
 
-#: Maps a value to pixels from the top.
+#: A function that converts a y value to pixels from the top of the picture.
 Vertical = Callable[[float], float]
 
 
 def svg(chart: Chart, *, standalone: bool = False, width: int = WIDTH) -> str:
-    """Return a chart as SVG.
+    """Return a chart as SVG markup.
 
     Args:
-        chart: what to draw.
-        standalone: include style, title, caption and background, as a file needs.
-        width: pixels: `WIDTH`, or `NARROW` for a phone.
+        chart: chart to draw.
+        standalone: include style sheet, title, caption and background, for a file that is shown outside a page.
+        width: width in pixels: `WIDTH`, or `NARROW` for a phone.
     """
     drawn = _Drawing(chart, title=standalone, width=width)
     height = f"{drawn.height:.0f}"
@@ -44,15 +44,15 @@ def svg(chart: Chart, *, standalone: bool = False, width: int = WIDTH) -> str:
 
 
 class _Drawing:
-    """Draws one chart; `body` and `height` are the result."""
+    """Draws one chart when it is created; `body` is the SVG markup, and `height` the height in pixels."""
 
     def __init__(self, chart: Chart, *, title: bool, width: int) -> None:
         self.chart, self.width, self.right = chart, width, width - RIGHT
-        # From back to front: grid and marks; lines of moments; lanes and words.
+        # Layers from back to front: grid and marks; vertical lines of moments; lanes and text.
         self._marks: list[str] = []
         self._lines: list[str] = []
         self._words: list[str] = []
-        # Left, right and baseline of words that no moment's line may cross.
+        # Left end, right end and baseline, in pixels, of each text that the vertical lines of moments must not cross.
         self._kept_clear: list[tuple[float, float, float]] = []
         lanes = max((wide(lane.label) for p in chart.panels for lane in p.lanes), default=0.0)
         self.left = max(LEFT, min(220, width * 0.36, 14 + lanes))
@@ -77,7 +77,7 @@ class _Drawing:
         self.body = "".join((HATCH.format(width) if hatched else "", *self._marks, *self._lines, *self._words))
 
     def _say(self, words: str, x: float, y: float, css: str = "", *, before: float = 0.0) -> None:
-        """Write words that the lines of moments keep clear of, together with *before* pixels in front of them."""
+        """Draw a text that the vertical lines of moments must not cross, nor the *before* pixels to its left."""
         self._kept_clear.append((x - before - 3, x + wide(words) + 3, y))
         self._words.append(text(words, x, y, css))
 
@@ -97,7 +97,7 @@ class _Drawing:
     # --- x ----------------------------------------------------------------------------------------------------------
 
     def x(self, value: float) -> float:
-        """Return pixels from the left."""
+        """Convert an x value to pixels from the left of the picture."""
         return self.left + self.axis.place(value, self.right - self.left)
 
     def _x_axis(self, y: float) -> float:
@@ -118,7 +118,7 @@ class _Drawing:
         return y + 20
 
     def _names(self, names: Sequence[str], y: float) -> float:
-        """Write names next to each other in lines; slanted if a word does not fit."""
+        """Draw the category names below the x axis, wrapped, or slanted if a word does not fit; return the new y."""
         room = max(6, int((self.right - self.left) / len(names) / LETTER))
         if max(len(word) for name in names for word in name.split()) > room:
             for i, name in enumerate(names):
@@ -181,7 +181,7 @@ class _Drawing:
         return y + 12
 
     def _samples(self, looks: set[str], colour: Colour, x: float, y: float) -> None:
-        """Draw a sample of each look in front of a label of the legend."""
+        """Draw a sample of each mark type in *looks* (see `_look`) to the left of a legend label."""
         for struck in (look == "hatch" for look in ("bars", "hatch") if look in looks):
             place = {"x": float(x), "y": y - 10.0, "width": 14, "height": 11, "rx": 2}
             self._words.append(self._box(colour, struck=struck, **place))
@@ -208,7 +208,7 @@ class _Drawing:
         path: list[str] = []
         before: float | None = None
         for at, value in mark.points:
-            if math.isnan(value):  # no measurement: interrupt the line
+            if math.isnan(value):  # no measurement: leave a gap in the line
                 before = None
                 continue
             if mark.steps and before is not None:
@@ -256,7 +256,7 @@ class _Drawing:
     # --- moments ----------------------------------------------------------------------------------------------------
 
     def _moment_rows(self) -> list[list[Moment]]:
-        """Put the text of each moment into the first row with room for it; without room, only its line is drawn."""
+        """Assign each moment to the first row with room for its label; a moment that fits in no row loses its label."""
         rows: list[list[Moment]] = []
         ends: list[float] = []
         for moment in sorted(self.chart.moments, key=lambda m: m.at):
@@ -273,7 +273,10 @@ class _Drawing:
         return rows
 
     def _extent(self, moment: Moment) -> tuple[float, float]:
-        """Return the left and right end of a moment's text: right of its line, or left of it at the picture's end."""
+        """Return the left and right end of a moment's label in pixels.
+
+        The label is to the right of the moment's line, or to the left if it would not fit into the picture.
+        """
         x, room = self.x(moment.at), wide(moment.text) + 4
         return (x - room, x) if x + room > self.width and x > room else (x, x + room)
 
@@ -291,7 +294,7 @@ class _Drawing:
                 self._words.append(text(moment.text, x + 4, y, f"m-{colour}"))
 
     def _clear(self, x: float, top: float, bottom: float) -> list[tuple[float, float]]:
-        """Return the stretches of a vertical line that cross no words."""
+        """Return the segments (top, bottom) of a vertical line at *x* that do not cross any text."""
         stretches = []
         words = self._kept_clear
         for base in sorted(y for left, right, y in words if left < x < right and top < y - 10 and y < bottom):
@@ -301,7 +304,7 @@ class _Drawing:
 
 
 def _look(mark: Curve | Dots | Bars) -> str:
-    """Return what a mark looks like in the legend."""
+    """Return the type of legend sample for a mark: hatch, bars, dash, line or dots."""
     match mark:
         case Bars():
             return "hatch" if mark.struck else "bars"

@@ -1,26 +1,26 @@
-"""SVG elements, and the text in them: estimated widths, truncation, wrapping."""
+"""Builds SVG elements; estimates the width of their text, truncates it and wraps it."""
 
 import textwrap
 from html import escape
 
-#: Average width of a letter in pixels, in a label and in a small label.
+#: Average width of a character in a label and in a small label, in pixels.
 LETTER, SMALL = 6.8, 5.8
 
 
 def wide(words: str) -> float:
-    """Return the approximate width of a label in pixels."""
+    """Return the approximate width of *words* as a label, in pixels."""
     return len(words) * LETTER
 
 
 def cut(words: str, room: int) -> str:
-    """Truncate *words* to *room* letters with an ellipsis; return "" if too few would be left."""
+    """Truncate *words* to *room* characters, including an ellipsis; return "" if *room* is less than 4."""
     if len(words) <= room:
         return words
     return f"{words[: room - 1].rstrip()}…" if room >= 4 else ""
 
 
 def wrap(words: str, room: int) -> list[str]:
-    """Wrap *words* into lines of *room* letters, at least one line; a longer word is not broken."""
+    """Wrap *words* into lines of at most *room* characters; longer words are not broken.  "" gives one empty line."""
     return textwrap.wrap(words, room, break_long_words=False, break_on_hyphens=False) or [""]
 
 
@@ -28,10 +28,11 @@ def element(tag: str, content: str = "", css: str = "", **attributes: object) ->
     """Return an SVG element.
 
     Args:
-        tag: its name.
-        content: markup inside.
-        css: its class.
-        attributes: underscores become hyphens, floats get one decimal, None leaves an attribute out.
+        tag: tag name.
+        content: markup inside the element, already escaped.
+        css: CSS class; "": none.
+        attributes: attributes of the element.  Underscores in names become hyphens, floats are formatted with one
+            decimal, and attributes that are None are omitted.
     """
     words = [tag, f"class='{css}'"] if css else [tag]
     for name, value in attributes.items():
@@ -42,5 +43,5 @@ def element(tag: str, content: str = "", css: str = "", **attributes: object) ->
 
 
 def text(words: str, x: float, y: float, css: str = "", **attributes: object) -> str:
-    """Return *words*, escaped, as an SVG text whose baseline begins at (x, y)."""
+    """Return an SVG text element with *words*, escaped, whose baseline starts at (x, y)."""
     return element("text", escape(words), css, x=float(x), y=float(y), **attributes)

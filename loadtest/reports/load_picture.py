@@ -1,4 +1,4 @@
-"""The chart of a load over time: requests by outcome, latencies of successful requests, injections and alarms."""
+"""Builds the chart of a load over time: requests by outcome, latencies of successful requests, injections, alarms."""
 
 import math
 from collections import Counter, defaultdict
@@ -9,15 +9,15 @@ from experiments.result import Event
 from generator import Histogram, Request
 from reports.labels import cut
 
-#: Width of a bar in seconds.
+#: Default width of a bar in seconds.
 BIN = 0.25
-#: Causes of failure with a colour of their own; rarer ones are added up.
+#: Number of failure causes that are drawn separately, the most frequent first; all others are drawn as one.
 CAUSES = 4
-#: Colours of the kinds of events that are drawn; other kinds are in the report's table only.
+#: Colour of each type of event that the chart shows; other events appear only in the report's table.
 SHOWN = {"injection": "mark", "undone": "good", "alarm": "bad"}
-#: Longest text of an event in the picture.
+#: Maximum length of an event's label in the chart, in characters.
 LETTERS = 32
-#: Prefix of that text; the text of an injection already says what it is.
+#: Prefix of an event's label by type of event.
 BEFORE = {"injection": "", "undone": "undone: ", "alarm": "alarm: "}
 
 
@@ -31,15 +31,15 @@ def time_line(
     name: str = "",
     step: float = BIN,
 ) -> Chart:
-    """Return the chart of a load; *requests* and *events* have seconds of the same clock.
+    """Return the chart of a load.  The times of *requests* and *events* must be seconds on the same clock.
 
     Args:
-        title: of the chart.
-        requests: of the load.
-        events: injections, their ends and alarms become lines.
-        more: panels below, over the same seconds.
-        caption: how to read it.
-        name: of its files.
+        title: title of the chart.
+        requests: requests of the load.
+        events: events of the run; injections, their reversals and alarms are drawn as vertical lines.
+        more: further panels, drawn below with the same time axis.
+        caption: explanation of how to read the chart.
+        name: text from which the file name is made; "": the title.
         step: width of a bar in seconds.
     """
     return Chart(
@@ -54,7 +54,7 @@ def time_line(
 
 
 def outcomes(requests: Sequence[Request], step: float = BIN) -> Panel:
-    """Return requests per second, successful and lost ones, the latter by cause."""
+    """Return a panel of the requests per second, with separate bars for successes and for each cause of failure."""
     good: Counter[int] = Counter()
     bad: dict[str, Counter[int]] = defaultdict(Counter)
     for each in requests:
@@ -67,7 +67,7 @@ def outcomes(requests: Sequence[Request], step: float = BIN) -> Panel:
     named += [(f"lost: {cause}", bad[cause], "bad" if i == 0 else i + 2) for i, cause in enumerate(causes[:CAUSES])]
     if rest := causes[CAUSES:]:
         named.append(("lost: other causes", sum((bad[c] for c in rest), Counter()), 6))
-    # The first and last bars are as narrow as the part that the load covers, so that their height is right.
+    # The first and the last bar span only the time during which the load ran, so that their heights are correct rates.
     times = [each.intended for each in requests]
     first, last = min(times, default=0.0), max(times, default=0.0)
     last += (last - first) / max(1, len(times) - 1)
@@ -83,9 +83,9 @@ def outcomes(requests: Sequence[Request], step: float = BIN) -> Panel:
 
 
 def latencies(requests: Sequence[Request], step: float = BIN) -> Panel:
-    """Return the median latency of each kind of connection and the 99th percentile of all, for successful requests.
+    """Return a panel of latencies of successful requests: median by kind of connection, and overall 99th percentile.
 
-    There is no median of all: a new connection takes more round trips than an open one, so it would jump between the two.
+    An overall median would jump between the kinds, since a request on a new connection takes more round trips.
     """
     well = [each for each in requests if not each.error]
     kinds = sorted({each.kind for each in well})
@@ -106,7 +106,7 @@ def _percentile(label: str, requests: Sequence[Request], percent: float, step: f
 
 
 def moments(events: Iterable[Event]) -> list[Moment]:
-    """Return injections, their ends and alarms as vertical lines."""
+    """Return vertical lines for the injections, their reversals and the alarms among *events*."""
     return [
         Moment(e.at, cut(BEFORE[e.kind] + e.text.removeprefix("fault "), LETTERS), SHOWN[e.kind])
         for e in events

@@ -1,6 +1,6 @@
-"""HTML pages from the templates next to this module: one run, repeats, the index, a summary, a comparison.
+"""Renders HTML pages from the templates of this package: one run, repeats, index, summary and comparison.
 
-A page stands alone: styles and charts are inline, nothing is loaded but the pictures of other runs in the same folder.
+Pages need no network: styles and charts are inline, and only the charts of other runs are loaded, from the results folder.
 """
 
 import json
@@ -26,19 +26,19 @@ Kind = type[Experiment[Any]]
 
 
 def run_page(result: Result, kind: Kind, charts: Sequence[Chart], files: Iterable[str] = ()) -> str:
-    """Return the report of one run.
+    """Return the report of one run as HTML.
 
     Args:
-        result: with verdict, rows and checks.
-        kind: its experiment.
-        charts: the most important first.
-        files: names of the files next to the report.
+        result: result of the run.
+        kind: class of the experiment.
+        charts: charts of the run, the most important first.
+        files: names of the other files in the run's folder, to which the report links.
     """
     figures = [
         {
             "title": chart.title,
             "caption": chart.caption,
-            "wide": Markup(svg(chart)),  # noqa: S704 - our own SVG, which escapes what it is given
+            "wide": Markup(svg(chart)),  # noqa: S704 - our own SVG; `svg` escapes all text
             "narrow": Markup(svg(chart, width=NARROW)),  # noqa: S704 - likewise
         }
         for chart in charts
@@ -58,12 +58,13 @@ def run_page(result: Result, kind: Kind, charts: Sequence[Chart], files: Iterabl
 
 
 def repeats_page(repeats: Repeats, kind: Kind, runs: Sequence[tuple[str, float]]) -> str:
-    """Return the page about repeats of one experiment.
+    """Return the page about repeats of one experiment as HTML.
 
     Args:
-        repeats: what the runs say together.
-        kind: the experiment.
-        runs: for each run, the path of its report from this page ("": not kept) and the seconds that it took.
+        repeats: evaluation of all runs.
+        kind: class of the experiment.
+        runs: for each run, the path of its report relative to this page ("" if it was not written), and its duration in
+            seconds.
     """
     first = repeats.results[0]
     bounds = {each.name: (each.low, each.high) for each in repeats.checks if each.value is not None}
@@ -79,7 +80,7 @@ def repeats_page(repeats: Repeats, kind: Kind, runs: Sequence[tuple[str, float]]
 
 
 def index_page(runs: Sequence[StoredRun], pages: Sequence[str]) -> str:
-    """Return the page about all *runs* (newest first), with links to the *pages* about several of them."""
+    """Return the index page as HTML, with all *runs* (given newest first) and links to the multi-run *pages*."""
     by_name: dict[str, list[StoredRun]] = {}
     for run in runs:
         by_name.setdefault(run.name, []).append(run)
@@ -87,12 +88,12 @@ def index_page(runs: Sequence[StoredRun], pages: Sequence[str]) -> str:
 
 
 def summary_page(title: str, runs: Sequence[StoredRun]) -> str:
-    """Return one page about several runs, for someone who has to sign off on them."""
+    """Return a summary page about several runs as HTML, for a reviewer who has to sign off on them."""
     return _render("summary.html", title=title, runs=runs)
 
 
 def comparison_page(a: StoredRun, b: StoredRun) -> str:
-    """Return a comparison of two runs, with the first picture of each."""
+    """Return a page that compares two runs as HTML, with the most important chart of each."""
     title = f"{a.name} {a.time} and {b.name} {b.time}"
     changed = changed_parameters(a, b)
     return _render("comparison.html", title=title, runs=(a, b), rows=compare(a, b), changed=changed)
@@ -113,7 +114,10 @@ def command(result: Result, kind: Kind) -> str:
 
 
 def in_docker(said: str, file: str) -> str:
-    """Return a command line for a machine with nothing but Docker; the *file* of a user's own experiment becomes its input."""
+    """Return the ``docker compose`` command line that is equivalent to *said*, for a machine that has only Docker.
+
+    If *file*, a user's own experiment, is not "", the command reads it from standard input.
+    """
     inside = said.replace("firstbyte ", f"docker compose run --rm {'-T ' if file else ''}lab ", 1)
     return f"{inside.replace(file, '-', 1)} < {file}" if file else inside
 
@@ -127,7 +131,7 @@ def _spread(row: Spread, repeats: Repeats, bounds: tuple[float | None, float | N
         "smallest": min(row.values, default=None),
         "largest": max(row.values, default=None),
         "exact": all(residual == 0 for residual in row.residuals),
-        "strip": Markup(strip(row, repeats.verdicts, bounds)),  # noqa: S704 - our own SVG, which escapes what it is given
+        "strip": Markup(strip(row, repeats.verdicts, bounds)),  # noqa: S704 - our own SVG; `strip` escapes all text
     }
 
 
@@ -147,7 +151,7 @@ def _environment() -> Environment:
 
 
 def _plain(value: Any) -> str:
-    """Return a parameter or a fact as text."""
+    """Format a parameter or a fact as text."""
     if isinstance(value, float):
         return number(value)
     if isinstance(value, (list, tuple)) and all(isinstance(each, (str, int, float)) for each in value):

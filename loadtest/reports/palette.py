@@ -1,14 +1,14 @@
-"""Colours of charts in light, dark and print, and shapes, dashes and hatches that replace colour."""
+"""Chart colours for light mode, dark mode and print; shapes, dashes and hatches for readers who cannot see colours."""
 
 from dataclasses import dataclass
 
-#: Text on a coloured area is in the colour of the paper if that has at least this contrast (WCAG 2) to the area.
+#: Minimum contrast ratio (WCAG 2) for text in the paper colour on a coloured area; see `Palette.readable`.
 CONTRAST = 3.5
 
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Colours as ``#rrggbb``, distinguishable for the colour-blind (a test simulates what they see)."""
+    """Colours as ``#rrggbb``, which colour-blind readers can distinguish (a test simulates their vision)."""
 
     ink: str
     soft: str
@@ -22,12 +22,18 @@ class Palette:
     mark: str
 
     def readable(self, ground: str) -> str:
-        """Return the text colour on *ground*: paper if its contrast suffices, else paper or ink, whichever has more."""
+        """Return the text colour for an area in the colour *ground*.
+
+        This is the paper colour if its contrast is at least `CONTRAST`; otherwise paper or ink, whichever contrasts more.
+        """
         ends = (self.paper, self.ink)
         return ends[0] if contrast(ground, ends[0]) >= CONTRAST else max(ends, key=lambda end: contrast(ground, end))
 
     def rules(self) -> str:
-        """Return CSS rules; for each colour, l- draws its lines, f- fills areas, and o- is for text on such an area."""
+        """Return CSS rules; for each colour, there are three classes.
+
+        The class prefix is ``l-`` for lines, ``f-`` for filled areas, and ``o-`` for text on a filled area.
+        """
         named = {"good": self.good, "bad": self.bad, "mark": self.mark}
         each = "".join(
             f".chart .l-{k}{{stroke:{c};fill:none}}.chart .f-{k}{{fill:{c}}}.chart .o-{k}{{fill:{self.readable(c)};font-size:10px;stroke:none}}"
@@ -64,27 +70,28 @@ DARK = Palette(
     bad="#f2553f",
     mark="#f0a04b",
 )
-#: Dashes of the vertical lines of moments, by colour.
+#: Dash pattern (SVG stroke-dasharray) of the vertical lines of moments, by colour.
 DASHES = {"mark": "7 3", "bad": "2 3", "good": "9 3 2 3"}
-#: Outlines of dots by series number, around (0, 0), about nine pixels wide; a series without one gets a circle.
+#: Dot shapes by series number: SVG paths centred at (0, 0), about nine pixels wide; other series use a circle.
 SHAPES = {0: "M-4-4H4V4H-4Z", 2: "M0-5.6L5.6 0 0 5.6-5.6 0Z", 3: "M0-5.4L5 3.8H-5Z", 4: "M0 5.4L5-3.8H-5Z", 5: "M-5-1.7H-1.7V-5H1.7V-1.7H5V1.7H1.7V5H-1.7V1.7H-5Z"}  # fmt: skip
-#: The hatch of bars.  Its ID contains the picture's width: a pattern in a hidden picture does not work in another one.
+#: SVG pattern for hatched bars.  Its ID contains the picture's width, since browsers do not apply a pattern that is
+#: defined in a hidden picture, and a page hides either the wide or the narrow one.
 HATCH = "<defs><pattern id='hatch-{}' width='5' height='5' patternUnits='userSpaceOnUse' patternTransform='rotate(45)'><path class='hatch' d='M0 0V5' opacity='.6'/></pattern></defs>"
 
 
 def style() -> str:
-    """Return the style sheet of all charts, for light, dark and print."""
+    """Return the style sheet of all charts, for light mode, dark mode and print."""
     return f"{LIGHT.rules()}\n@media (prefers-color-scheme: dark) {{ @media screen {{ {DARK.rules()} }} }}"
 
 
 def contrast(one: str, other: str) -> float:
-    """Return the contrast ratio of two colours ``#rrggbb``, 1 to 21 (WCAG 2.1)."""
+    """Return the contrast ratio of two colours ``#rrggbb``, from 1 to 21 (WCAG 2.1)."""
     low, high = sorted(0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in (linear(one), linear(other)))
     return (high + 0.05) / (low + 0.05)
 
 
 def linear(colour: str) -> tuple[float, float, float]:
-    """Convert an sRGB colour ``#rrggbb`` to linear light, 0 to 1 per channel (IEC 61966-2-1)."""
+    """Convert an sRGB colour ``#rrggbb`` to linear red, green and blue, each from 0 to 1 (IEC 61966-2-1)."""
     red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     return _light(red), _light(green), _light(blue)
 

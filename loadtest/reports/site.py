@@ -1,4 +1,4 @@
-"""Writes a run into the results folder, and the pages about all runs above it."""
+"""Writes the files of each run to the results folder, and the pages that link to them."""
 
 import contextlib
 import json
@@ -16,17 +16,18 @@ from hostfiles.atomic import atomic_write
 from reports import pages
 from reports.drawing import svg
 
-#: Pages about several runs that the index lists.
+#: Maximum number of multi-run pages (summaries, comparisons, repeats) that the index lists.
 LISTED = 24
 
 
 def keep(outcome: Outcome, results: Path) -> Path:
-    """Write a run into a new folder below *results*, and the index again; return the folder.
+    """Write the files of a run to a new folder below *results* and update the index; return the folder.
 
-    On a full disk the files that fit are kept, the result first, and the run becomes invalid; no file is ever partial.
+    On a full disk, the run is marked invalid, and as many files as fit are written, starting with the result.  Each file
+    is complete or absent.
 
     Raises:
-        OSError: not even the result could be written; nothing is left behind.
+        OSError: the result could not be written; the new folder is removed.
     """
     folder = archive.new_folder(results / outcome.result.name)
     try:
@@ -47,7 +48,7 @@ def keep(outcome: Outcome, results: Path) -> Path:
 
 
 def write_index(results: Path) -> Path:
-    """Write ``index.html`` above all runs; return its path."""
+    """Write ``index.html``, which lists all runs; return its path."""
     others = [path for path in results.glob("*.html") if path.name != "index.html"]
     others.sort(key=lambda path: path.stem[-len("20260101T000000Z") :], reverse=True)
     page = pages.index_page(archive.runs(results), [path.name for path in others[:LISTED]])
@@ -55,12 +56,12 @@ def write_index(results: Path) -> Path:
 
 
 def write_summary(results: Path, title: str, folders: Sequence[Path]) -> Path:
-    """Write one page about several runs; return its path.
+    """Write a summary page about several runs; return its path.
 
     Args:
-        results: the results folder.
-        title: the command that made the runs.
-        folders: of the runs, in order.
+        results: results folder.
+        title: command that produced the runs; also the base of the file name.
+        folders: folders of the runs, in order.
     """
     found = {run.folder: run for run in archive.runs(results)}
     kept = [found[folder] for folder in folders if folder in found]
@@ -76,13 +77,13 @@ def write_comparison(results: Path, one: archive.StoredRun, other: archive.Store
 
 
 def write_repeats(results: Path, repeats: Repeats, outcomes: Sequence[Outcome], folders: Sequence[Path | None]) -> Path:
-    """Write the page about repeats, the same as JSON, and the index again; return the path of the page.
+    """Write the page about repeats and the same data as JSON, and update the index; return the path of the page.
 
     Args:
-        results: the results folder.
-        repeats: what the runs say together.
-        outcomes: of each run.
-        folders: of each run; None: it could not be kept.
+        results: results folder.
+        repeats: evaluation of all runs.
+        outcomes: outcome of each run.
+        folders: folder of each run; None if the run could not be written.
     """
     last = next((folder.name for folder in reversed(folders) if folder is not None), "none")
     control = "-control" if outcomes[0].result.control else ""
@@ -97,7 +98,7 @@ def write_repeats(results: Path, repeats: Repeats, outcomes: Sequence[Outcome], 
 
 
 def _store(outcome: Outcome, folder: Path, *, what_fits: bool = False) -> None:
-    """Write the files of a run, the most important first; *what_fits*: leave out those that there is no room for."""
+    """Write the files of a run, the most important first; with *what_fits*, omit files that cannot be written."""
     result, run = outcome.result, outcome.run
     pictures: dict[str, Callable[[], str]] = {}
     for i, chart in enumerate(run.findings.charts):
@@ -127,13 +128,17 @@ def _report(outcome: Outcome, folder: Path) -> str:
 
 
 def rasterise(source: Path, target: Path) -> bool:
-    """Write *source* (SVG) as PNG at twice its size; return False if no program for it is installed or it fails."""
+    """Convert the SVG file *source* to a PNG file of twice its size.
+
+    Returns:
+        False if the conversion failed or ``rsvg-convert`` is not installed; *target* then does not exist.
+    """
     program = shutil.which("rsvg-convert")
     if program is None:
         return False
     done = subprocess.run([program, "--zoom", "2", "-o", str(target), str(source)], check=False, capture_output=True)
     if done.returncode:
-        target.unlink(missing_ok=True)  # a partial file on a full disk
+        target.unlink(missing_ok=True)  # on a full disk, the file may be incomplete
     return done.returncode == 0
 
 

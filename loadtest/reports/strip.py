@@ -1,4 +1,4 @@
-"""The residuals of one row over several runs, as a small SVG."""
+"""Draws the residuals of one result row over several runs as a small SVG chart."""
 
 from collections.abc import Sequence
 from html import escape
@@ -6,17 +6,22 @@ from html import escape
 from experiments.estimate import number
 from experiments.repeats import Spread
 
-#: Pixels: width of a strip, margin around its dots, and distance between the dots of two runs.
+#: Width of a strip, margin around its dots, and vertical distance between the dots of two runs, in pixels.
 WIDTH, MARGIN, STEP = 260, 9, 8
 
 
 def strip(row: Spread, verdicts: Sequence[str], bounds: tuple[float | None, float | None] = (None, None)) -> str:
-    """Return a strip: one dot per run, the first run on top, the prediction (or the median) in the middle.
+    """Return an SVG strip with one dot per run, the first run at the top.
+
+    The prediction, or the median if there is none, is in the middle.
 
     Args:
-        row: what each run measured.
-        verdicts: of each run; a run that failed is drawn as a ring, an invalid one as a thin ring.
+        row: result row with the measurement of each run.
+        verdicts: verdict of each run; failed runs are drawn as a ring, invalid ones as a thin ring.
         bounds: smallest and largest value that passes, drawn as a band; None: no bound.
+
+    Returns:
+        SVG markup; "" if no run has a value.
     """
     centre = row.predicted if row.predicted is not None else row.median
     if centre is None:
