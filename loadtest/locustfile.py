@@ -1,16 +1,27 @@
 """Locust users: HTTPS over new, pooled and resumed connections, plain TCP, and DNS.
 
-    docker compose --profile load up -d --wait            then http://127.0.0.1:8089, with a picker for classes and
-    shapes locust -f loadtest/locustfile.py --headless -u 20 -t 60s --host https://www.example.com FreshUser PooledUser
-    locust … --shape ramp            users from 1 to --users; also step, spike locust … --arrival-rate 50       open
-    loop: 50 requests per second and user, whether or not earlier ones are done
+With the web page http://127.0.0.1:8089, where user classes and shapes can be selected:
 
-Compare the classes: FreshUser against PooledUser shows what opening a connection costs (theory.pool), FreshUser against
-ResumedUser what authentication costs.  Each phase has its own entry in the statistics.  Every certificate chain is
-verified.
+    docker compose --profile load up -d --wait
+
+Without the web page:
+
+    locust -f loadtest/locustfile.py --headless -u 20 -t 60s --host https://www.example.com FreshUser PooledUser
+
+With a ramp from 1 to ``--users`` users (other shapes: step, spike):
+
+    locust … --shape ramp
+
+With an open loop of 50 requests per second and user, which start even if earlier requests are not complete:
+
+    locust … --arrival-rate 50
+
+The difference between FreshUser and PooledUser is the cost of opening a connection (`theory.pool`); the difference
+between FreshUser and ResumedUser is the cost of authentication.  Each phase has its own entry in the statistics.  Every
+certificate chain is verified.
 """
 
-# First, before anything that imports ssl, because locust patches blocking calls.
+# Import locust before any module that imports ssl, because locust patches blocking calls.
 from locust import User, between, events, task  # isort: split
 
 import random
@@ -38,14 +49,14 @@ DNS_PORT = 53
 
 
 class _LabUser(User):
-    """Sends one request after the other or, with an arrival rate, each when it is due."""
+    """Base class: sends requests one after the other or, with an arrival rate, each at its scheduled time."""
 
     abstract = True
     host = "https://www.example.com"
     wait_time = between(0.05, 0.15)
 
     def on_start(self) -> None:
-        """Take options and recorder from the environment."""
+        """Get the options and the recorder from Locust's environment."""
         self.options = self.environment.parsed_options
         self.recorder: Recorder = self.environment.firstbyte
         self.arriving = Group()
@@ -55,12 +66,12 @@ class _LabUser(User):
         self.arriving.kill()
 
     def once(self, intended: float | None = None) -> None:
-        """Send one request that should start at *intended* on `time.monotonic`, or now."""
+        """Send one request; *intended* is its intended start on `time.monotonic` (None: now)."""
         raise NotImplementedError
 
     @task
     def send(self) -> None:
-        """Send one request, or an endless open loop of them."""
+        """Send one request or, with an arrival rate, run the open loop until the user is stopped."""
         if self.options.arrival_rate > 0:
             schedule = Schedule(constant(self.options.arrival_rate), self.options.arrivals, random.getrandbits(32))
             arrivals(schedule, self.once, self.arriving)
@@ -69,13 +80,17 @@ class _LabUser(User):
 
 
 class _WebUser(_LabUser):
-    """Requests pages of a web server; `kind` says over which connections."""
+    """Base class for users that request pages from a web server, over connections of the class's `kind`."""
 
     abstract = True
     kind: ClassVar[Kind]
 
     def on_start(self) -> None:
-        """Read the host as entered on the command line or the web page."""
+        """Parse the host from the command line or the web page, and create the HTTP client.
+
+        Raises:
+            ValueError: the host is not an http or https URL.
+        """
         super().on_start()
         parts = urlsplit(self.host)
         if parts.scheme not in {"https", "http"} or not parts.hostname:
@@ -93,32 +108,32 @@ class _WebUser(_LabUser):
         self.caller.close()
 
     def once(self, intended: float | None = None) -> None:
-        """Request one page."""
+        """Request one page, with a random path."""
         path = random.choice(self.paths)
         request = self.caller.get(path, intended)
         self.recorder.note(request, "GET", f"{path} ({self.kind})")
 
 
 class FreshUser(_WebUser):
-    """A new connection for each request, closed by the user: sockets in TIME-WAIT stay with the worker."""
+    """Opens a new connection for each request and closes it first, so that TIME-WAIT sockets remain on the worker."""
 
     kind = "fresh"
 
 
 class PooledUser(_WebUser):
-    """Connections that are kept open."""
+    """Sends requests over pooled connections, which stay open."""
 
     kind = "pooled"
 
 
 class ResumedUser(_WebUser):
-    """A new connection for each request that resumes the TLS session of the last one."""
+    """Opens a new connection for each request and resumes the TLS session of the previous connection."""
 
     kind = "resumed"
 
 
 class TcpUser(_WebUser):
-    """TCP connections that are opened and closed without a request."""
+    """Opens TCP connections and closes them without sending a request."""
 
     kind = "tcp"
 
@@ -129,10 +144,10 @@ class TcpUser(_WebUser):
 
 
 class DnsUser(_LabUser):
-    """DNS queries to the system's resolver, or to the server of a host ``dns://ADDRESS[:PORT]``."""
+    """Sends DNS queries to the system's resolver or, if the host is ``dns://ADDRESS[:PORT]``, to that server."""
 
     def on_start(self) -> None:
-        """Choose server and names."""
+        """Select the name server, and the names to query."""
         super().on_start()
         parts = urlsplit(self.host)
         own = parts.scheme == "dns" and parts.hostname
@@ -140,7 +155,7 @@ class DnsUser(_LabUser):
         self.names = self.options.names.split()
 
     def once(self, intended: float | None = None) -> None:
-        """Query one name; the statistics list it with its rcode, since every rcode is an answer."""
+        """Query one random name and record it under its name and rcode, since a reply with any rcode is a success."""
         name = random.choice(self.names)
         request, rcode = self.query.ask(name, intended=intended)
         self.recorder.note(request, "DNS", f"{name} {rcode or 'no answer'}", request.bytes_received)
@@ -148,20 +163,25 @@ class DnsUser(_LabUser):
 
 @lru_cache
 def shared_stub(resolver: str) -> Stub:
-    """Return the stub resolver of this process: all users share its cache, which honours TTLs."""
+    """Return the stub resolver of this process, whose cache all users share; it honours TTLs."""
     return Stub(servers(resolver))
 
 
 def servers(resolver: str) -> list[tuple[str, int]]:
-    """Return the name servers to query: *resolver* (``ADDRESS:PORT``), or the system's."""
+    """Return the name servers to query: *resolver* (``ADDRESS:PORT``), or the system's if it is ""."""
     return [endpoint(resolver)] if resolver else system_servers()
 
 
 @lru_cache
 def shared_context(roots: str, version: str) -> ssl.SSLContext:
-    """Return the verifying TLS context of this process; sessions resume only within one context."""
+    """Return the TLS context of this process, which all users share, since sessions resume only within one context.
+
+    Args:
+        roots: path of the PEM file with the root certificates.
+        version: the only TLS version allowed, ``1.2`` or ``1.3``; ``best`` allows both.
+    """
     made = Target("", 0, "", Path(roots), version=None if version == "best" else version).context()
-    assert made is not None  # noqa: S101 - https has one
+    assert made is not None  # noqa: S101 - only plain HTTP has no context
     return made
 
 
@@ -170,7 +190,7 @@ events.init_command_line_parser.add_listener(add_options)
 
 @events.init.add_listener
 def begin(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
-    """Connect recorder, shapes, worker reports and web page with Locust."""
+    """Attach the recorder, load shapes, worker reports and web page to Locust; a listener for the event ``init``."""
     recorder = environment.firstbyte = Recorder(environment)
     board = recorder.board
     if environment.parsed_options.shape != "none":

@@ -126,7 +126,7 @@ def find(results: Path, text: str) -> StoredRun:
 
     Args:
         results: results folder.
-        text: ``NAME`` (its latest run), ``NAME~1`` (the run before the latest), ``NAME/TIME``, or the path of a run folder.
+        text: ``NAME`` (its latest run), ``NAME~1`` (the run before the latest), ``NAME/TIME``, or a run folder's path.
 
     Raises:
         ArchiveError: no run matches *text*.

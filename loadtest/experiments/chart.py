@@ -1,7 +1,7 @@
 """Charts as data, which `reports.drawing` renders as SVG.
 
-A chart has one or more panels above a common x axis.  Predictions are lines, measurements are dots, and states over time
-are lanes.
+A chart has one or more panels above a common x axis.  Predictions are lines, measurements are dots, and states over
+time are lanes.
 """
 
 from collections.abc import Sequence

@@ -202,8 +202,8 @@ def _ended(task: "asyncio.Future[None]", result: Result) -> None:
 def _conclude(experiment: Experiment[Any], run: Run, *, cut_off: bool) -> None:
     """Add the validity gates and the experiment's conclusions to the result.
 
-    If the measurement was *cut_off*, rows and charts are kept, but checks and gates of the experiment are dropped, because
-    they would fail for lack of data.
+    If the measurement was *cut_off*, rows and charts are kept, but checks and gates of the experiment are dropped,
+    because they would fail for lack of data.
     """
     result = run.result
     result.validity.extend(gate.quiet(run.recorders.series, experiment.subject))

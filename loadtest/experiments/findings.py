@@ -47,7 +47,7 @@ class Findings:
             expected: the expected outcome, as text for the report.
             got: the actual outcome, as text for the report.
             ok: whether the check passes.
-            value: the compared number, if it varies from run to run; over several repeats, its median is checked instead.
+            value: the compared number, if it varies between runs; over several repeats, its median is checked instead.
             low: smallest value that passes; None: no lower bound.
             high: largest value that passes; None: no upper bound.
         """

@@ -1,7 +1,7 @@
 """Evaluates several runs of one experiment with the same seed: agreement of verdicts and injections, and medians.
 
-A check that compares one number with bounds is applied to the median of the valid runs; every other check has to pass in
-each valid run.  This module works on results only and uses neither files nor clocks.
+A check that compares one number with bounds is applied to the median of the valid runs; every other check has to pass
+in each valid run.  This module works on results only and uses neither files nor clocks.
 """
 
 from collections import Counter

@@ -1,7 +1,7 @@
 """The undo log: a file that lists how to reverse each injection, written to disk before the injection is made.
 
-If a run is killed, its log remains on disk, and the next run reverses the listed injections before it starts.  A lock on
-the results folder allows one experiment at a time; the kernel releases the lock when the process dies.
+If a run is killed, its log remains on disk, and the next run reverses the listed injections before it starts.  A lock
+on the results folder allows one experiment at a time; the kernel releases the lock when the process dies.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
-"""Open-loop load on real connections, and exact histograms of microseconds.
+"""Open-loop load over real connections, and exact histograms with microsecond resolution.
 
-Locust's users and the experiments are both built on it; it knows neither.
+The Locust users and the experiments are both built on this package, which depends on neither.
 """
 
 from generator.channel import Channel

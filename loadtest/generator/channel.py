@@ -1,7 +1,8 @@
-"""One client connection without its socket: TLS or none, and HTTP/1.1 (RFC 8446, RFC 5246, RFC 9112).
+"""The protocol state of one client connection: HTTP/1.1 with or without TLS (RFC 9112, RFC 8446, RFC 5246).
 
-Bytes and times go in, bytes come out, and the phases of the current request are recorded.  Two shells drive it: the
-event loop (`generator.connection`) and Locust's greenlets (`swarm`).
+A channel has no socket: its owner passes received bytes and times, and sends the bytes that the channel returns.  The
+channel records the phases of the current request.  It is used on the event loop (`generator.connection`) and in
+Locust's greenlets (`swarm`).
 """
 
 import ssl
@@ -17,7 +18,7 @@ from wireformat.tls import TlsConnection
 
 
 class Channel:
-    """Carries one request at a time; `request` is None while there is none."""
+    """Protocol state of one connection, with one request at a time; `request` is None when the connection is idle."""
 
     def __init__(
         self,
@@ -26,13 +27,13 @@ class Channel:
         session: ssl.SSLSession | None = None,
         check: Callable[[bytes], str] | None = None,
     ) -> None:
-        """Make a channel for a new connection.
+        """Create a channel for a new connection.
 
         Args:
-            context: a verifying context; None speaks plain HTTP.
-            host: the name that the certificate must have.
-            session: an earlier session of the same context, to be resumed.
-            check: takes each body and returns what is wrong with it, or an empty string.
+            context: TLS context that verifies certificate chains; None: plain HTTP.
+            host: host name for which the server's certificate must be valid.
+            session: TLS session to resume, created by the same context; None: full handshake.
+            check: called with each response body; returns a description of the defect, or "" if the body is correct.
         """
         self.request: Request | None = None
         self._tls = TlsConnection(context, host, session) if context is not None else None
@@ -40,9 +41,9 @@ class Channel:
         self._serial = self._version = ""
         self._text = b""
         self._asked = 0
-        #: When the current phase began.
+        #: Start of the current phase, in seconds on the load's clock.
         self._since = 0.0
-        #: Whether the request is still to be sent, and whether its response has begun.
+        #: Whether the request has not been sent yet, and whether the first byte of its response has arrived.
         self._unsent = self._began_reading = False
         self._response = ResponseReader()
         self._body: list[bytes] = []
@@ -58,24 +59,24 @@ class Channel:
 
     @property
     def reusable(self) -> bool:
-        """Whether another request may follow."""
+        """Whether another request can be sent on this connection."""
         return self.request is None and self._up and self._keep_alive
 
     @property
     def session(self) -> ssl.SSLSession | None:
-        """The TLS session, once the server has sent one that can be resumed."""
+        """The TLS session for resumption; None until the server has sent one."""
         return self._tls.session if self._tls is not None else None
 
     @property
     def phase(self) -> str:
-        """The phase of the current request."""
+        """The current phase of the current request: tls, first_byte or receive."""
         return "tls" if not self._up else "receive" if self._began_reading else "first_byte"
 
     def ask(self, request: Request, text: bytes, now: float) -> bytes:
-        """Start *request*, encoded as *text*, on a connected socket; return the bytes to send.
+        """Start *request*, encoded as *text*, after the TCP connection is established; return the bytes to send.
 
         Raises:
-            LoadError: TLS failed to start.
+            LoadError: the TLS handshake could not be started.
         """
         self.request, self._text, self._since = request, text, now
         request.reused = self._asked > 0
@@ -87,12 +88,13 @@ class Channel:
         return self._handshake(self._tls)
 
     def receive(self, data: bytes, now: float) -> bytes:
-        """Take bytes that arrived at *now*; return the bytes to send.
+        """Process bytes that arrived at *now*; return the bytes to send.
 
-        Afterwards `request` is None if the request is done, and `ready` is true if the handshake is.
+        Afterwards, `request` is None if the response is complete, and `ready` is true if the handshake is complete.
 
         Raises:
-            LoadError: TLS failed, the chain is not trusted, or the response is not HTTP; send `close_notify` and close.
+            LoadError: TLS failed, the certificate chain is not trusted, or the response is not valid HTTP.  The caller
+                should send `close_notify` and close the connection.
         """
         if self.request is not None:
             self.request.bytes_received += len(data)
@@ -111,10 +113,10 @@ class Channel:
         return self._unsent and self._up and self.request is not None
 
     def proceed(self, now: float) -> bytes:
-        """End the TLS phase at *now*, after the chain was verified, and return the bytes of the request.
+        """End the TLS phase at *now*, after the certificate chain was verified; return the encrypted request to send.
 
         Raises:
-            LoadError: TLS failed.
+            LoadError: the request could not be encrypted.
         """
         if self.request is None:
             return b""
@@ -122,10 +124,10 @@ class Channel:
         return self._send_request(self.request, now)
 
     def end(self, now: float) -> None:
-        """Take the end of the peer's bytes.
+        """Process the end of the peer's data, which arrived at *now*.
 
         Raises:
-            LoadError: the response of the current request is incomplete.
+            LoadError: the response to the current request is incomplete.
         """
         self._keep_alive = False
         if self.request is None:
@@ -137,7 +139,7 @@ class Channel:
         self._finish(self.request, now)
 
     def close_notify(self) -> bytes:
-        """Return the bytes to send before closing: close_notify, or the alert of a failed handshake."""
+        """Return the bytes to send before closing: a close_notify alert, or the alert of a failed handshake."""
         if self._tls is None:
             return b""
         self._tls.close()
@@ -175,12 +177,12 @@ class Channel:
     def _read(self, tls: TlsConnection, now: float) -> bytes:
         try:
             while (data := tls.read()) is not None:
-                if not data:  # close_notify: answer it, or the peer waits for ours before its FIN
+                if not data:  # close_notify: reply in kind, since the peer may wait for the reply before it sends FIN
                     self._keep_alive = False
                     return self._outgoing(tls) + self.close_notify()
                 self._feed(data, now)
                 if self.request is None and not tls.pending:
-                    break  # saves a read that would return nothing
+                    break  # avoid a read that would return no data
         except ssl.SSLError as error:
             raise LoadError(_cause(error)) from None
         return self._outgoing(tls)
@@ -189,7 +191,7 @@ class Channel:
     def _feed(self, data: bytes, now: float) -> None:
         request = self.request
         if request is None:
-            self._keep_alive = False  # data that no request asked for
+            self._keep_alive = False  # unsolicited data from the server
             return
         if not self._began_reading:
             self._began_reading = True

@@ -1,8 +1,9 @@
-"""One TCP connection on the event loop: opens it, carries a channel's bytes, and closes it as requested.
+"""One TCP connection on the event loop, which transfers the bytes of a channel.
 
-It uses sockets instead of asyncio's transports, because it measures which side closes first, from which ports, and when
-exactly the handshake ends.  The side that sends FIN first keeps TIME-WAIT (RFC 9293 section 3.6.1).  Our close therefore
-waits for the peer's FIN: late bytes for a closed socket would cause a reset, which removes TIME-WAIT.
+This module uses sockets instead of asyncio's transports, because it controls which side closes first and which source
+port is used, and measures exactly when the handshake ends.  The side that sends the first FIN enters TIME-WAIT (RFC
+9293 section 3.6.1).  To keep it there, `Connection.leave` waits for the peer's FIN before it closes the socket: data
+that arrives at a closed socket causes a reset, which removes the TIME-WAIT state.
 """
 
 import asyncio
@@ -17,14 +18,14 @@ from generator.channel import Channel
 from generator.request import Closes, LoadError, Request
 from linuxnet.source_ports import Source
 
-#: Bytes of one read: more than any TLS record, and less than malloc serves by mapping new pages each time.
+#: Maximum size of one read in bytes: larger than a TLS record, but so small that malloc does not call mmap each time.
 CHUNK = 65536
-#: Seconds to wait for the peer's FIN after ours.
+#: Maximum time to wait for the peer's FIN before the socket is closed, in seconds.
 LINGER = 2.0
 
 
 class Connection:
-    """One socket; reports the outcome of each request to its owner."""
+    """A client connection that carries one request at a time and reports each outcome through callbacks."""
 
     def __init__(
         self,
@@ -34,13 +35,13 @@ class Connection:
         lost: Callable[["Connection", str], None],
         gone: Callable[["Connection"], None],
     ) -> None:
-        """Make a connection that is not open yet.
+        """Create a connection; `open` connects it.
 
         Args:
-            now: the load's clock.
-            channel: the protocol on it; None for bare TCP.
-            done: called when the current request has its response; for bare TCP, when connected.
-            lost: called with the cause when the current request failed.
+            now: returns the load's current time in seconds.
+            channel: TLS and HTTP state of the connection; None for bare TCP.
+            done: called when the response to the current request is complete; for bare TCP, when connected.
+            lost: called with the cause when the current request fails.
             gone: called once, when the socket is closed.
         """
         self.channel = channel
@@ -60,13 +61,13 @@ class Connection:
 
     @property
     def phase(self) -> str:
-        """The phase of the current request."""
+        """The current phase of the current request, one of `PHASES`."""
         if not self._connected or self.channel is None:
             return "connect"
         return self.channel.phase
 
     def open(self, request: Request, text: bytes, address: tuple[str, int], source: Source) -> None:
-        """Connect to *address* and send *request*, encoded as *text*."""
+        """Connect to *address* from a port of *source*, and send *request*, encoded as *text*."""
         self.request, self._text, self._since = request, text, self._now()
         try:
             sock = self._sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -82,13 +83,13 @@ class Connection:
         self._loop.add_writer(sock, self._on_connected)
 
     def ask(self, request: Request, text: bytes) -> None:
-        """Send another request."""
+        """Send another request, encoded as *text*, on the open connection."""
         self.request = request
         if self.channel is not None:
             self._send(self.channel.ask(request, text, self._now()))
 
     def fail(self, cause: str) -> None:
-        """Abandon the current request and close."""
+        """Report the current request as lost for *cause*, and close the connection."""
         if self.channel is not None and self._connected and self._sock is not None:
             self._send(self.channel.close_notify())
         if self.request is not None:
@@ -97,7 +98,7 @@ class Connection:
         self.close()
 
     def leave(self, closes: Closes) -> None:
-        """Close the connection: by our FIN, by waiting for the peer's, or by a reset."""
+        """Close the connection: send the first FIN ("client"), wait for the peer's ("server"), or reset ("abort")."""
         if self._sock is None or self._leaving:
             return
         self._leaving = True
@@ -116,7 +117,7 @@ class Connection:
         self._linger = self._loop.call_later(LINGER, self.close)
 
     def close(self) -> None:
-        """Close the socket now."""
+        """Close the socket immediately, without waiting for the peer's FIN."""
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
@@ -167,7 +168,7 @@ class Connection:
                     self.channel.end(now)
                 else:
                     reply = self.channel.receive(data, now)
-                    if self.channel.ready:  # verifying the chain took time, which belongs to TLS
+                    if self.channel.ready:  # the TLS phase includes the time that chain verification took
                         reply += self.channel.proceed(self._now())
                     self._send(reply)
             except LoadError as error:
@@ -176,7 +177,7 @@ class Connection:
             if self.request is not None and self.channel.request is None:
                 self._done(self)
             elif self.request is None and not self.channel.reusable:
-                self.leave("server")  # it sent close_notify; its FIN follows
+                self.leave("server")  # the server sent close_notify, and its FIN follows
         if not data:
             self.close()
 
@@ -189,7 +190,7 @@ class Connection:
             except BlockingIOError:
                 sent = 0
             except OSError:
-                return  # the next read reports why
+                return  # the next read reports the error
             if sent == len(data):
                 return
             data = data[sent:]

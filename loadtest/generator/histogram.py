@@ -1,4 +1,4 @@
-"""An exact histogram of microseconds: it merges without loss, and its percentiles are measured values."""
+"""An exact histogram with microsecond resolution: merging is lossless, and percentiles are measured values."""
 
 import math
 from collections import Counter
@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 
 
 class Histogram:
-    """Counts of whole microseconds."""
+    """Durations, rounded to whole microseconds and counted by value."""
 
     def __init__(self, seconds: Iterable[float] = ()) -> None:
-        """Start with measurements in *seconds*."""
+        """Create a histogram of the given durations, in seconds."""
         self._counts: Counter[int] = Counter()
         for each in seconds:
             self.add(each)
@@ -26,7 +26,7 @@ class Histogram:
     __hash__ = None  # type: ignore[assignment]  # it changes
 
     def add(self, seconds: float) -> None:
-        """Count one measurement."""
+        """Count one duration, in seconds."""
         self._counts[round(seconds * 1e6)] += 1
 
     def merge(self, other: "Histogram") -> None:
@@ -34,11 +34,11 @@ class Histogram:
         self._counts.update(other._counts)  # noqa: SLF001 - another Histogram
 
     def percentile(self, percent: float) -> float:
-        """Return a percentile in seconds by the nearest-rank method: a measured value; NaN without measurements."""
+        """Return a percentile in seconds, by the nearest-rank method; NaN if the histogram is empty."""
         total = len(self)
         if not total:
             return math.nan
-        rank = max(1, math.ceil(round(percent * total / 100, 6)))  # 99.9 % of 1,000 is 999, and not a little more
+        rank = max(1, math.ceil(round(percent * total / 100, 6)))  # rounding makes 99.9 % of 1,000 exactly 999
         for value in sorted(self._counts):
             rank -= self._counts[value]
             if rank <= 0:
@@ -47,22 +47,22 @@ class Histogram:
 
     @property
     def mean(self) -> float:
-        """The mean in seconds; NaN without measurements."""
+        """The mean in seconds; NaN if the histogram is empty."""
         total = len(self)
         return sum(value * count for value, count in self._counts.items()) / total / 1e6 if total else math.nan
 
     @property
     def smallest(self) -> float:
-        """The smallest value in seconds; NaN without measurements."""
+        """The smallest value in seconds; NaN if the histogram is empty."""
         return min(self._counts) / 1e6 if self._counts else math.nan
 
     @property
     def largest(self) -> float:
-        """The largest value in seconds; NaN without measurements."""
+        """The largest value in seconds; NaN if the histogram is empty."""
         return max(self._counts) / 1e6 if self._counts else math.nan
 
     def as_json(self) -> dict[str, int]:
-        """Return counts by microsecond."""
+        """Return the counts by value; the keys are microseconds as text."""
         return {str(value): count for value, count in sorted(self._counts.items())}
 
     @classmethod

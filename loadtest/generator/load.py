@@ -1,7 +1,8 @@
-"""An open-loop load: requests begin when the schedule says, whether or not earlier ones are done.
+"""An open-loop load: each request starts at its scheduled time, even if earlier requests are not complete.
 
-Every chain is verified.  Latency counts from the intended start, so that a client that waits for a stalled server does not
-hide the stall (coordinated omission).  Send lag and CPU of the generator are recorded as a validity gate.
+Every certificate chain is verified.  Latency is measured from the intended start, so that a stalled server is visible
+in the latency of all requests that are due during the stall (no coordinated omission).  Send lag and CPU use of the
+generator are recorded for a validity gate.
 """
 
 import asyncio
@@ -22,32 +23,32 @@ from generator.schedule import Schedule, constant
 from linuxnet.source_ports import Source
 from stub import AsyncStub, StubError
 
-#: Seconds after which a request counts as lost.
+#: Time after which a request counts as lost, in seconds.
 TIMEOUT = 5.0
-#: Seconds between two searches for expired requests: the precision of a time-out.
+#: Interval between searches for timed-out requests, in seconds; this is the precision of time-outs.
 SWEEP = 0.02
-#: Idle connections kept when the pool has no limit: more than rate x latency ever needs.
+#: Maximum number of idle connections if the pool has no limit; more than rate × latency requires in this lab.
 MAX_IDLE = 64
 _PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 @dataclass(slots=True, eq=False)
 class _Exchange:
-    """One request in flight."""
+    """A request in flight, with its connection once it has one."""
 
     request: Request
     #: The encoded request.
     text: bytes
-    #: Start of the phase wait or dns, which no connection measures.
+    #: Start of the phase `wait` or `dns`, in seconds; later phases are measured by the connection.
     since: float
     phase: str = ""
     connection: Connection | None = None
-    #: Whether it counts against the pool's limit.
+    #: Whether the request has reserved one of the pool's places for a new connection.
     placed: bool = False
 
 
 class Load:
-    """Sends requests by a schedule until the schedule ends or `run` is stopped."""
+    """Sends HTTP requests by a schedule until the schedule ends or `run` is stopped."""
 
     def __init__(
         self,
@@ -65,25 +66,25 @@ class Load:
         servers: Sequence[tuple[str, int]] | None = None,
         paths: Iterable[str] | None = None,
     ) -> None:
-        """Prepare a load.
+        """Prepare a load; `run` starts sending.
 
         Args:
-            target: the server, and the path to request.
-            rate: requests per second, evenly spaced and without end; or a schedule.
-            kinds: the kinds of connection, used in turn.
-            on_done: called with each request when it has ended.
-            keep: whether to keep all requests in `requests`; for a long, fast load, count them in *on_done* instead
+            target: server, and path to request.
+            rate: a schedule, or a number of requests per second, which are evenly spaced and never end.
+            kinds: kinds of connection, used in turn.
+            on_done: called with each request when it is complete or lost.
+            keep: store all requests in `requests`; for a long load at a high rate, count them in *on_done* instead
                 (`generator.Tally`).
-            closes: which side closes a connection that is not kept.
-            source: source address and ports.
-            pool: limit on pooled connections, beyond which requests wait; None for no limit.
-            timeout: seconds from the actual start after which a request is lost.
-            check: takes each body and returns what is wrong with it, or an empty string.
-            servers: name servers; None reads /etc/resolv.conf.
-            paths: the path of each request in turn; afterwards, and by default, the target's own path.
+            closes: side that closes a connection that is not pooled.
+            source: source address and source ports of the connections.
+            pool: maximum number of pooled connections, at which further requests wait; None: no limit.
+            timeout: seconds from the actual start after which a request counts as lost.
+            check: called with each response body; returns a description of the defect, or "" if the body is correct.
+            servers: name servers (address, port); None: those in /etc/resolv.conf.
+            paths: path of each request, in order; when they are exhausted, and by default, the target's own path.
 
         Raises:
-            LoadError: an unknown kind, or source ports that the kernel would ignore.
+            LoadError: a kind is unknown, or the source ports are outside ``ip_local_port_range``.
         """
         for kind in kinds:
             if kind not in KINDS:
@@ -102,7 +103,7 @@ class Load:
         self._waiting: deque[_Exchange] = deque()
         self._open: set[Connection] = set()
         self._pooled: set[Connection] = set()
-        #: Connections that the pool may still open.
+        #: Number of connections that the pool may still open; infinite if it has no limit.
         self._places = math.inf if pool is None else float(pool)
         self._max_idle = MAX_IDLE if pool is None else pool
         self._serving = False
@@ -121,20 +122,20 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """Requests per second at this point of the schedule."""
+        """Current rate of the schedule, in requests per second."""
         return self.schedule.shape.rate(max(0.0, self.now()))
 
     @property
     def began(self) -> float:
-        """When `run` began, on `time.monotonic`."""
+        """Time at which `run` was called, on `time.monotonic`, in seconds."""
         return self.pacer.began
 
     def now(self) -> float:
-        """Return seconds since `run` began."""
+        """Return seconds since `run` was called."""
         return time.monotonic() - self.pacer.began
 
     async def run(self, stop: asyncio.Event | None = None) -> None:
-        """Send until *stop* is set or the schedule ends; then wait for requests in flight, and close."""
+        """Send requests until *stop* is set or the schedule ends; wait for those in flight; close all connections."""
         self._sweep()
         try:
             await self.pacer.run(stop or asyncio.Event())
@@ -148,16 +149,16 @@ class Load:
                 task.cancel()
             for connection in list(self._open):
                 connection.leave(self.closes if self.closes == "abort" else "client")
-            while self._open:  # each closes within LINGER
+            while self._open:  # each connection closes within LINGER seconds
                 self._emptied.clear()
                 await self._emptied.wait()
 
     def lag(self) -> Histogram:
-        """Return how late requests were sent."""
+        """Return the send lag of all requests so far."""
         return self.pacer.lag
 
     def starvation(self, rtt: float = 0.0) -> Starvation:
-        """Return whether the generator was the bottleneck; a longer *rtt* in seconds allows more lag."""
+        """Return an assessment of whether the generator was the bottleneck; a longer *rtt* (seconds) allows more."""
         return self.pacer.starvation(rtt)
 
     # --- one request --------------------------------------------------------------------------------------------------
@@ -175,13 +176,13 @@ class Load:
             self._resolve(exchange)
 
     def _text(self, kind: str) -> bytes:
-        """Return the next request, encoded."""
+        """Return the encoded request with the next path, for a connection of this kind."""
         close = self.closes == "server" and kind != "pooled"
         path = None if self._paths is None else next(self._paths, None)
         return self._texts[close] if path is None else self.target.head(close=close, path=path)
 
     def _take_connection(self, exchange: _Exchange) -> None:
-        """Use an idle connection, open one, or wait for the pool."""
+        """Send a pooled request on an idle connection, open a new one, or queue the request if the pool is full."""
         if self._idle:
             self._carry(exchange, self._idle.pop())
         elif self._places > 0:
@@ -193,7 +194,7 @@ class Load:
             self._waiting.append(exchange)
 
     def _serve_waiting(self) -> None:
-        if self._serving:  # called again by a request that fails at once; the loop below continues anyway
+        if self._serving:  # recursive call by a request that failed immediately; the outer call's loop continues
             return
         self._serving = True
         while self._waiting and (self._idle or self._places > 0):
@@ -252,7 +253,7 @@ class Load:
         connection.ask(exchange.request, exchange.text)
 
     def _answered(self, connection: Connection) -> None:
-        """Keep or close a connection whose request has its response."""
+        """Return a connection to the pool or close it, after the response to its request is complete."""
         exchange = self._carried.pop(connection)
         connection.request = None
         channel = connection.channel
@@ -284,7 +285,10 @@ class Load:
             self._serve_waiting()
 
     def _sweep(self) -> None:
-        """Expire requests.  They expire in the order in which they began, so none needs a timer of its own."""
+        """Time out old requests, then schedule the next sweep.
+
+        Requests time out in the order in which they started, so one queue replaces a timer per request.
+        """
         oldest = self.now() - self._timeout
         while self._expiries and (self._expiries[0].request.sent <= oldest or self._expiries[0] not in self._in_flight):
             exchange = self._expiries.popleft()
@@ -303,7 +307,7 @@ class Load:
         self._in_flight.discard(exchange)
         if error:
             request.error, request.failed_in, request.done = error, exchange.phase, self.now()
-        if exchange.placed and exchange.connection is None:  # it failed before it had a connection
+        if exchange.placed and exchange.connection is None:  # the request failed before its connection was opened
             self._places += 1
         if self._on_done is not None:
             self._on_done(request)
@@ -313,7 +317,11 @@ class Load:
 
 
 def _check_ports(source: Source) -> None:
-    """Refuse a window outside ``ip_local_port_range``, which Linux silently ignores."""
+    """Validate a source port range; Linux silently ignores one outside ``ip_local_port_range``.
+
+    Raises:
+        LoadError: the range is not within ``ip_local_port_range``.
+    """
     if source.ports is None:
         return
     low, high = map(int, _PORTS.read_text(encoding="ascii").split())

@@ -1,7 +1,7 @@
-"""The open loop of every load: sends when the schedule says, and records how late it was.
+"""The pacer, an open loop that starts each request at its scheduled time and records the lag.
 
-A generator that lacks CPU sends late and then measures itself instead of the server.  So each load records how late every
-request was sent, and the share of one core that this thread used, second by second.
+A load generator that lacks CPU time sends late and measures itself instead of the server.  To detect this, the pacer
+records the lag of each request and, once per second, the CPU use of its thread as a share of one core.
 """
 
 import asyncio
@@ -15,40 +15,48 @@ from typing import Any, Literal
 from generator.histogram import Histogram
 from generator.timer import Timer
 
-#: Requests sent before the event loop may read again; more would delay reading while we catch up.
+#: Maximum number of requests sent before the event loop may read sockets again, when the pacer is behind schedule.
 BURST = 32
-#: Limits of a valid measurement: share of one core; 99th percentile of the lag in seconds, or as a share of the RTT.
+#: Limits for a valid measurement: maximum CPU use, as a share of one core; maximum 99th percentile of the lag, in
+#: seconds or as a share of the round-trip time, whichever is longer.
 MAX_CPU = 0.8
 MAX_LAG = 0.005
 MAX_LAG_OF_RTT = 0.05
-#: Share of time spent waiting for a CPU above which other programs, not the load, caused the lag.
+#: Share of time spent waiting for a CPU above which the lag is attributed to other programs, not to the load.
 MAX_WAITED = 0.05
-#: Seconds over which the share of a core is averaged.
+#: Duration over which CPU use is averaged, in seconds.
 WINDOW = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Starvation:
-    """Whether the generator itself was the bottleneck."""
+    """Lag and CPU use of a load generator, which show whether the generator itself was the bottleneck."""
 
-    #: Seconds by which requests began late, 99th percentile; NaN when there were none.
+    #: 99th percentile of the lag in seconds; NaN if no request was sent.
     lag_p99: float
-    #: Share of one core in the busiest second.
+    #: CPU use in the busiest second, as a share of one core.
     cpu: float
-    #: Share of the time in which it was ready to run but no CPU was free, because other programs used them.
+    #: Share of the time in which the generator was ready to run but other programs used all CPUs.
     waited: float = 0.0
-    #: The allowed lag in seconds.
+    #: Maximum allowed 99th percentile of the lag, in seconds.
     max_lag: float = MAX_LAG
     max_cpu: float = MAX_CPU
 
     @classmethod
     def of(cls, lag: Histogram, cpu: float, rtt: float = 0.0, waited: float = 0.0) -> "Starvation":
-        """Build from *lag* and *cpu*; a longer *rtt* in seconds allows more lag."""
+        """Return an assessment of a generator.
+
+        Args:
+            lag: lag of all requests.
+            cpu: CPU use in the busiest second, as a share of one core.
+            rtt: round-trip time to the server in seconds; a longer one allows more lag.
+            waited: share of the time spent waiting for a CPU.
+        """
         return cls(lag.percentile(99), cpu, waited, max(MAX_LAG, MAX_LAG_OF_RTT * rtt))
 
     @property
     def reasons(self) -> list[str]:
-        """The limits that were exceeded, in words; empty if none."""
+        """One description per limit that was exceeded; empty if there is none."""
         found = []
         if self.lag_p99 > self.max_lag:
             busy = f" (no CPU was free for {self.waited:.0%} of the time)" if self.waited > MAX_WAITED else ""
@@ -59,12 +67,12 @@ class Starvation:
 
     @property
     def starved(self) -> bool:
-        """Whether the generator was the bottleneck, so that its figures are invalid."""
+        """Whether the generator was the bottleneck, so that its measurements are invalid."""
         return bool(self.reasons)
 
 
 def run_delay() -> float:
-    """Return the seconds that this thread was ready to run but had no CPU (schedstat; 0 without kernel support)."""
+    """Return the time that this thread has waited for a CPU, in seconds, from schedstat; 0 without kernel support."""
     try:
         return int(Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
     except (OSError, IndexError):
@@ -72,19 +80,19 @@ def run_delay() -> float:
 
 
 class Pacer:
-    """Calls *send* at each intended start, or as soon as possible after it."""
+    """Calls a function at each intended start, or as soon as possible afterwards."""
 
     def __init__(self, times: Iterator[float], send: Callable[[float], None]) -> None:
-        """Prepare to send.
+        """Prepare to send; `run` starts.
 
         Args:
-            times: intended starts in order, in seconds since `run` began.
-            send: starts one request and returns at once.
+            times: intended starts in ascending order, in seconds since `run` was called.
+            send: called with each intended start; must start one request and return without blocking.
         """
         self.lag = Histogram()
-        #: Share of one core that this thread used in each `WINDOW`.
+        #: CPU use of this thread in each `WINDOW`, as a share of one core.
         self.shares: list[float] = []
-        #: Seconds that this thread waited for a CPU.
+        #: Time that this thread waited for a CPU while `run` was active, in seconds; set when `run` ends.
         self.waited = 0.0
         self.began = time.monotonic()
         self.sent = 0
@@ -96,20 +104,20 @@ class Pacer:
         self._sampled = 0.0
 
     def now(self) -> float:
-        """Return seconds since `run` began."""
+        """Return seconds since `run` was called."""
         return time.monotonic() - self.began
 
     @property
     def due(self) -> float:
-        """The next intended start; infinite after the last."""
+        """The next intended start, in seconds since `run` was called; infinity after the last one."""
         return self._next
 
     def starvation(self, rtt: float = 0.0) -> Starvation:
-        """Return whether the generator has been the bottleneck so far."""
+        """Return an assessment of whether the generator has been the bottleneck so far; *rtt* is in seconds."""
         return Starvation.of(self.lag, max(self.shares, default=0.0), rtt, self.waited / max(self.now(), 1e-3))
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Send until *stop* is set or the schedule ends."""
+        """Send requests until *stop* is set or the schedule ends."""
         loop = asyncio.get_running_loop()
         self.began = time.monotonic()
         self._timer = Timer()
@@ -132,7 +140,7 @@ class Pacer:
             self._timer = None
 
     def _sample_cpu(self) -> None:
-        """Record the share of a core since the last sample, unless that was too recent to be meaningful."""
+        """Record the CPU use since the last sample, unless that sample is less than a quarter of `WINDOW` old."""
         cpu, now = time.thread_time(), time.monotonic()
         if now - self._sampled >= WINDOW / 4:
             self.shares.append((cpu - self._cpu) / (now - self._sampled))
@@ -152,5 +160,5 @@ class Pacer:
         if self._next == math.inf:
             self._timer.clear()
             self._done.set()
-        else:  # setting the timer also clears its expiry
+        else:  # setting a timer also clears its last expiration
             self._timer.set(self.began + self._next)

@@ -1,7 +1,8 @@
-"""An open-loop DNS load over one UDP socket; replies match queries by ID and question (RFC 1035 section 4.1.1).
+"""An open-loop DNS load over one UDP socket, which matches replies to queries by ID and question (RFC 1035, 4.1.1).
 
-Every reply counts as answered, whatever its rcode, because NXDOMAIN costs a server as much as an address.  Only a missing
-reply is a loss.  No retries, no TCP: this measures a server; to resolve names, use `stub`.
+A query with any reply counts as answered, whatever the rcode, because an NXDOMAIN reply costs a server as much as an
+address; a query without a reply is lost.  There are no retries and no TCP, since the purpose is to measure a server;
+use `stub` to resolve names.
 """
 
 import asyncio
@@ -18,18 +19,18 @@ from generator.request import LoadError
 from generator.schedule import Schedule, constant
 from stub.message import query
 
-#: Seconds after which a query counts as lost.
+#: Time after which a query counts as lost, in seconds.
 TIMEOUT = 2.0
-#: Bytes of the socket's receive buffer; the kernel reduces it to `rmem_max`.
+#: Requested size of the socket's receive buffer, in bytes; the kernel limits it to `rmem_max`.
 RECEIVE_BUFFER = 4 << 20
-#: Query IDs in use at once: half of all, so that a random one is usually free.
+#: Maximum number of queries in flight: half of all 65,536 IDs, so that a randomly chosen ID is usually free.
 MAX_IN_FLIGHT = 32768
-#: Replies read before sending may continue.
+#: Maximum number of replies read before the event loop may send again.
 BATCH = 64
 
 
 class Queries:
-    """Sends queries by a schedule until the schedule ends or `run` is stopped."""
+    """Sends DNS queries by a schedule until the schedule ends or `run` is stopped."""
 
     def __init__(
         self,
@@ -41,38 +42,38 @@ class Queries:
         timeout: float = TIMEOUT,
         seed: int = 0,
     ) -> None:
-        """Prepare a load.
+        """Prepare a load; `run` starts sending.
 
         Args:
-            server: IPv4 address and port.
-            names: the names to query, in random order.
-            rate: queries per second, evenly spaced and without end; or a schedule.
-            rdtype: the type in every question.
-            timeout: seconds after which a query is lost.
-            seed: of the order of names, and of IDs.
+            server: IPv4 address and port of the name server.
+            names: names to query; each query uses a random one.
+            rate: a schedule, or a number of queries per second, which are evenly spaced and never end.
+            rdtype: record type of all queries.
+            timeout: seconds after which a query counts as lost.
+            seed: random seed for the choice of names and query IDs.
 
         Raises:
-            LoadError: there are no names, or one is malformed.
+            LoadError: *names* is empty, or a name is malformed.
         """
         if not names:
             raise LoadError("expected at least one name, got none")
         self.schedule = rate if isinstance(rate, Schedule) else Schedule(constant(rate))
         self.server, self.timeout = server, timeout
         try:
-            # Without the ID, which differs in each query.
+            # Encoded queries without the first two bytes, the ID, which differs in each query.
             self._questions = [query(0, name, rdtype)[2:] for name in names]
         except ValueError as error:
             raise LoadError(str(error)) from None
         self.pacer = Pacer(self.schedule.times(), self._begin)
-        #: Of answered queries: from the intended start, and from the actual one.
+        #: Times until the reply of answered queries, from the intended start and from the actual start.
         self.latency, self.service_time = Histogram(), Histogram()
         self.rcodes: Counter[str] = Counter()
-        #: Losses by cause: timeout, send: …, too many in flight.
+        #: Number of lost queries by cause: "timeout", "send: …" or "too many in flight".
         self.errors: Counter[str] = Counter()
-        #: Datagrams that match no query in flight, such as late replies.
+        #: Number of datagrams that match no query in flight, such as late replies.
         self.stray = 0
         self._random = random.Random(seed)
-        #: By ID: query without its ID, intended and actual start.
+        #: Queries in flight by ID: (encoded query without its ID, intended start, actual start).
         self._in_flight: dict[int, tuple[bytes, float, float]] = {}
         self._expiries: deque[tuple[float, int, bytes]] = deque()
         self._sock: Any = None  # a socket while running
@@ -82,20 +83,20 @@ class Queries:
 
     @property
     def answered(self) -> int:
-        """Number of queries with a reply."""
+        """Number of queries that received a reply."""
         return self.rcodes.total()
 
     @property
     def lost(self) -> int:
-        """Number of queries without one."""
+        """Number of queries that were lost or could not be sent."""
         return self.errors.total()
 
     def starvation(self, rtt: float = 0.0) -> Starvation:
-        """Return whether the generator was the bottleneck."""
+        """Return an assessment of whether the generator was the bottleneck; *rtt* is in seconds."""
         return self.pacer.starvation(rtt)
 
     async def run(self, stop: asyncio.Event | None = None) -> None:
-        """Send until *stop* is set or the schedule ends; then wait for the last replies."""
+        """Send queries until *stop* is set or the schedule ends; then wait until each has a reply or has timed out."""
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
@@ -135,13 +136,13 @@ class Queries:
                 reply = self._sock.recv(65535)
             except BlockingIOError:
                 return
-            except OSError:  # ICMP port unreachable; the query will expire
+            except OSError:  # for example, ICMP port unreachable; the query will time out
                 continue
             self._receive(reply, self.pacer.now())
 
     def _receive(self, reply: bytes, now: float) -> None:
         known = self._in_flight.get(int.from_bytes(reply[:2], "big"))
-        # A reply repeats the question, which ends where EDNS begins: 11 bytes before the end of our query.
+        # A reply repeats the question; in the query, the question is followed only by the 11-byte EDNS record.
         if known is None or len(reply) < 12 or reply[2] & 0x80 == 0 or not _same_question(known[0], reply):
             self.stray += 1
             return

@@ -1,4 +1,4 @@
-"""The target of a load, and the record of one request: phases to the microsecond, cause of failure, certificate."""
+"""The target of a load, and the record of one request: times of all phases, cause of failure, certificate."""
 
 import ssl
 from dataclasses import dataclass
@@ -8,36 +8,40 @@ from typing import Literal
 from wireformat.http1 import get
 from wireformat.tls import client_context
 
-#: A new connection for each request; kept connections; new ones that resume a TLS session; bare TCP connections.
+#: Kind of connection: a new one per request, a pooled one, a new one that resumes a TLS session, or TCP alone.
 Kind = Literal["fresh", "pooled", "resumed", "tcp"]
 KINDS: tuple[Kind, ...] = ("fresh", "pooled", "resumed", "tcp")
-#: The side that closes first and so keeps TIME-WAIT; `abort` sends a reset, which leaves no TIME-WAIT.
+#: The side that closes first and therefore enters TIME-WAIT; "abort" sends a reset, which leaves no side in TIME-WAIT.
 Closes = Literal["client", "server", "abort"]
-#: The phases of a request in order; `wait` is for the pool.
+#: The phases of a request, in order; `wait` is the time until a connection of the pool is available.
 PHASES = ("wait", "dns", "connect", "tls", "first_byte", "receive")
 
 
 class LoadError(Exception):
-    """The cause of a lost request, in a few words for counting; or why a load cannot be started."""
+    """A request is lost, or a load cannot be started; the message is a short cause, used to group losses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The server and the path to request."""
+    """A server, with the path to request and the TLS settings to use."""
 
     host: str
     port: int
     path: str
-    #: Root certificates (PEM) that chains are verified against; None for the system's.
+    #: PEM file with the root certificates for chain verification; None: the system's root certificates.
     trust: Path | None
     scheme: Literal["https", "http"] = "https"
-    #: IPv4 address to connect to; None resolves `host`, honouring TTLs.
+    #: IPv4 address to connect to; None: resolve `host` and cache the answer for its TTL.
     address: str | None = None
-    #: The only TLS version allowed, ``1.2`` or ``1.3``; None for either.
+    #: The only TLS version allowed, ``1.2`` or ``1.3``; None: both are allowed.
     version: str | None = None
 
     def context(self) -> ssl.SSLContext | None:
-        """Return a verifying TLS context; None for plain HTTP."""
+        """Return a TLS context that verifies certificate chains; None for plain HTTP.
+
+        Raises:
+            LoadError: the root certificates or the TLS version are invalid.
+        """
         if self.scheme == "http":
             return None
         try:
@@ -46,40 +50,45 @@ class Target:
             raise LoadError(str(error)) from None
 
     def head(self, *, close: bool, path: str | None = None) -> bytes:
-        """Return an encoded request for *path* (the target's own by default); *close* adds ``Connection: close``."""
+        """Return an encoded GET request.
+
+        Args:
+            close: add the header field ``Connection: close``.
+            path: path to request; None: the target's own.
+        """
         lines = ["User-Agent: firstbyte-load", *(["Connection: close"] if close else [])]
         return get(self.host, path or self.path, *lines)
 
 
 @dataclass(slots=True)
 class Request:
-    """One request: when it should have begun, began and ended (seconds on the load's clock), and its outcome.
+    """One request: its intended start, actual start and end (in seconds on the load's clock), and its outcome.
 
-    A phase that did not happen is None; `dns` is 0.0 if the answer was cached.
+    A phase that did not take place is None; `dns` is 0.0 if the answer was cached.
     """
 
     intended: float
     kind: str
     sent: float = 0.0
     done: float = 0.0
-    #: Cause of the failure; empty on success.
+    #: Cause of the failure; "" if the request succeeded.
     error: str = ""
-    #: The phase in which it failed.
+    #: Phase in which the request failed; "" if it succeeded.
     failed_in: str = ""
-    #: Serial number of the server's certificate.
+    #: Serial number of the server's certificate, in hexadecimal.
     serial: str = ""
     status: int = 0
     #: Whether the TLS session was resumed, and whether the connection had been used before.
     resumed: bool = False
     reused: bool = False
     version: str = ""
-    #: Source port; 0 before the connection exists.
+    #: Source port; 0 until the connection is established.
     local_port: int = 0
-    #: Bytes of TCP payload including TLS, and bytes of the response's body.
+    #: TCP payload in each direction, including TLS, and size of the response body, in bytes.
     bytes_sent: int = 0
     bytes_received: int = 0
     body_bytes: int = 0
-    #: Seconds in each phase.
+    #: Duration of each phase in seconds.
     wait: float | None = None
     dns: float | None = None
     connect: float | None = None
@@ -89,19 +98,19 @@ class Request:
 
     @property
     def latency(self) -> float:
-        """Seconds from the intended start to the end of the response."""
+        """Time from the intended start to the end of the response, in seconds."""
         return self.done - self.intended
 
     @property
     def service_time(self) -> float:
-        """Seconds from the actual start to the end, as a closed loop would report."""
+        """Time from the actual start to the end of the response, in seconds, as a closed loop would report it."""
         return self.done - self.sent
 
     @property
     def lag(self) -> float:
-        """Seconds by which the request was sent late."""
+        """Time from the intended start to the actual start, in seconds."""
         return self.sent - self.intended
 
     def phases(self) -> dict[str, float]:
-        """Return the seconds of each phase that happened."""
+        """Return the duration in seconds of each phase that took place, by name."""
         return {name: value for name in PHASES if (value := getattr(self, name)) is not None}

@@ -1,8 +1,9 @@
-"""When requests should begin: a rate that changes over time, and arrivals drawn from it.
+"""Load schedules: a rate of requests that changes over time (a shape), and the intended start times of the requests.
 
-Pure functions of time.  A shape is a piecewise linear rate, so the expected number of arrivals until *t* has a closed form,
-and so has its inverse.  Arrival *k* is at the time when that number reaches *k* (even spacing) or the sum of *k* exponential
-draws (a Poisson process by time rescaling: Brown et al., "The time-rescaling theorem", 2002).
+A shape is piecewise linear, so the expected number of arrivals until a given time has a closed form, and so does the
+inverse.  With even spacing, arrival *k* is at the time when the expected number reaches *k*.  With exponential
+spacing, it is at the time when the expected number reaches the sum of *k* exponential random variables, which gives a
+Poisson process (Brown et al., "The time-rescaling theorem", 2002).  No function here reads a clock.
 """
 
 import math
@@ -17,14 +18,14 @@ Arrivals = Literal["even", "exponential"]
 
 
 class ScheduleError(ValueError):
-    """The values do not make a shape or a schedule."""
+    """The given values do not form a valid shape or schedule."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A rate over time: straight lines between points, and 0 outside them."""
+    """A rate over time, linearly interpolated between points; before the first and after the last point it is 0."""
 
-    #: (seconds, arrivals per second); two points at the same time are a jump.
+    #: Points (seconds, arrivals per second); two points at the same time make the rate jump.
     points: tuple[tuple[float, float], ...]
 
     def __post_init__(self) -> None:
@@ -38,11 +39,11 @@ class Shape:
 
     @property
     def seconds(self) -> float:
-        """Duration in seconds."""
+        """Duration of the shape in seconds; may be infinite."""
         return self.points[-1][0]
 
     def rate(self, at: float) -> float:
-        """Return the rate at *at* seconds; at a jump, the rate after it."""
+        """Return the rate *at* seconds after the start, in arrivals per second; at a jump, the rate after the jump."""
         if not 0 <= at < self.seconds:
             return 0.0
         left = bisect_right(self.points, at, key=lambda point: point[0]) - 1
@@ -59,7 +60,10 @@ class Shape:
         return total
 
     def times_of(self, counts: Iterator[float]) -> Iterator[float]:
-        """Yield the times at which the expected arrivals reach each of *counts*, which must increase; end with the shape."""
+        """Yield, for each of *counts*, the time in seconds at which the expected number of arrivals reaches that count.
+
+        The counts must be in ascending order.  The iterator ends when the shape ends.
+        """
         passed = 0.0
         pieces = pairwise(self.points)
         (t0, r0), (t1, r1) = next(pieces)
@@ -77,28 +81,28 @@ class Shape:
                 yield t0
                 continue
             slope = 0.0 if r0 == r1 else (r1 - r0) / (t1 - t0)
-            # The root of r0 x + slope/2 x^2 = missing, in a form that stays accurate for small slopes.
+            # Positive root of r0 x + slope/2 x² = missing, in a form that is numerically stable for small slopes.
             yield t0 + 2 * missing / (r0 + math.sqrt(max(0.0, r0 * r0 + 2 * slope * missing)))
 
 
 def _area(t0: float, r0: float, t1: float, r1: float) -> float:
-    if t1 == t0 or r0 == r1 == 0:  # including infinite silence
+    if t1 == t0 or r0 == r1 == 0:  # this includes a rate of 0 for an infinite time
         return 0.0
     return (r0 + r1) / 2 * (t1 - t0)
 
 
 def constant(rate: float, seconds: float = math.inf) -> Shape:
-    """Return *rate* per second for *seconds*, or without end."""
+    """Return a constant *rate* per second for *seconds*; by default, without end."""
     return Shape(((0, rate), (seconds, rate)))
 
 
 def ramp(start: float, end: float, seconds: float) -> Shape:
-    """Return a rate that changes linearly from *start* to *end*."""
+    """Return a rate that changes linearly from *start* to *end* per second over *seconds*."""
     return Shape(((0, start), (seconds, end)))
 
 
 def step(*levels: tuple[float, float]) -> Shape:
-    """Return constant levels in sequence, each (rate, seconds)."""
+    """Return a sequence of constant rates; each level is (rate per second, seconds)."""
     points: list[tuple[float, float]] = []
     at = 0.0
     for rate, seconds in levels:
@@ -108,7 +112,11 @@ def step(*levels: tuple[float, float]) -> Shape:
 
 
 def spike(base: float, peak: float, at: float, length: float, seconds: float) -> Shape:
-    """Return *base* for *seconds* in total, except *peak* for *length* seconds from second *at*."""
+    """Return the rate *base* for *seconds* in total, replaced by *peak* for *length* seconds from second *at*.
+
+    Raises:
+        ScheduleError: the spike is not within the first *seconds*.
+    """
     if not 0 <= at <= at + length <= seconds:
         raise ScheduleError(f"expected a spike within {seconds:g} s, got {length:g} s from second {at:g} on")
     return step((base, at), (peak, length), (base, seconds - at - length))
@@ -116,10 +124,10 @@ def spike(base: float, peak: float, at: float, length: float, seconds: float) ->
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Intended start times; equal shape, arrivals and seed give equal times."""
+    """The intended start times of a load, which depend only on shape, arrivals and seed."""
 
     shape: Shape
-    #: Evenly spaced, or a Poisson process, as with independent users.
+    #: "even": evenly spaced arrivals; "exponential": a Poisson process, which models independent users.
     arrivals: Arrivals = "even"
     seed: int = 0
 
@@ -128,7 +136,7 @@ class Schedule:
             raise ScheduleError(f"expected arrivals 'even' or 'exponential', got {self.arrivals!r}")
 
     def times(self) -> Iterator[float]:
-        """Yield the intended start of each request in seconds."""
+        """Yield the intended start of each request, in seconds since the start of the schedule."""
         return self.shape.times_of(self._counts())
 
     def _counts(self) -> Iterator[float]:

@@ -1,4 +1,4 @@
-"""The result of a load: exact histograms by kind of connection and phase, failures by cause; merges without loss."""
+"""The tally of a load: exact histograms by kind of connection and phase, and failures by cause; merging is lossless."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -9,18 +9,18 @@ from generator.request import Request
 
 
 class Tally:
-    """Counts requests as they end.
+    """Counts completed requests.
 
-    Times are only of successful requests, because a request refused within a millisecond would improve every percentile.
-    Failures are counted by cause.
+    Times are recorded for successful requests only, because a request that is refused within a millisecond would lower
+    every percentile.  Failures are counted by cause.
     """
 
     def __init__(self, requests: Iterable[Request] = ()) -> None:
         self.ok: Counter[str] = Counter()
         self.resumed: Counter[str] = Counter()
-        #: By kind and cause.
+        #: Number of failed requests by (kind, cause).
         self.errors: Counter[tuple[str, str]] = Counter()
-        #: By kind and phase, with two more phases: `latency` (from the intended start) and `service_time`.
+        #: Times by (kind, phase); `latency` (from the intended start) and `service_time` are two additional phases.
         self.times: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
         self.lag = Histogram()
         for each in requests:
@@ -35,7 +35,7 @@ class Tally:
         return self.errors.total()
 
     def add(self, request: Request) -> None:
-        """Count one finished request."""
+        """Count one completed request."""
         kind = request.kind
         self.lag.add(max(0.0, request.lag))
         if request.error:
@@ -60,7 +60,7 @@ class Tally:
             self.times[key].merge(histogram)
 
     def as_json(self) -> dict[str, Any]:
-        """Return all counts, for another process or a file."""
+        """Return all counts as JSON-compatible data, for another process or a file."""
         return {
             "ok": dict(self.ok),
             "resumed": dict(self.resumed),

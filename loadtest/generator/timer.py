@@ -1,7 +1,7 @@
-"""A timer that wakes an event loop with microsecond precision: Linux's timerfd (timerfd_create(2)).
+"""A timer that wakes an event loop with microsecond precision, based on Linux's timerfd (timerfd_create(2)).
 
-Timers of epoll, asyncio and libuv have millisecond precision, and libuv's fire up to 0.9 ms early.  `os.timerfd_create`
-needs Python 3.13, so this calls libc.
+The timers of epoll, asyncio and libuv have millisecond precision, and libuv's fire up to 0.9 ms early.
+`os.timerfd_create` requires Python 3.13, so this module calls libc through ctypes.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import os
 import time
 
 _libc = ctypes.CDLL(None, use_errno=True)
-#: TFD_TIMER_ABSTIME.
+#: The flag TFD_TIMER_ABSTIME: the expiry is an absolute time.
 _ABSTIME = 1
 
 
@@ -23,7 +23,7 @@ class _TimerSpec(ctypes.Structure):
 
 
 class Timer:
-    """Becomes readable at the time set last, on the clock of `time.monotonic`."""
+    """A timer whose file descriptor becomes readable at the time set last, on the clock of `time.monotonic`."""
 
     def __init__(self) -> None:
         self._fd: int = _libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
@@ -32,22 +32,22 @@ class Timer:
         self._spec = _TimerSpec()
 
     def fileno(self) -> int:
-        """Return the descriptor to wait for."""
+        """Return the timer's file descriptor, for an event loop to wait on."""
         return self._fd
 
     def set(self, at: float) -> None:
-        """Become readable at *at*, or at once if that is in the past."""
-        # Zero would disarm the timer.
+        """Set the timer to expire at *at*, in seconds on `time.monotonic`; a time in the past expires at once."""
+        # At least 1 ns, because 0 disarms a timerfd.
         nanoseconds = max(1, round(at * 1e9))
         self._spec.value.seconds, self._spec.value.nanoseconds = divmod(nanoseconds, 1_000_000_000)
         if _libc.timerfd_settime(self._fd, _ABSTIME, ctypes.byref(self._spec), None) < 0:
             raise OSError(ctypes.get_errno(), "timerfd_settime")
 
     def clear(self) -> None:
-        """Read the expiry, so that the timer is no longer readable."""
+        """Read the expiration count, so that the descriptor is no longer readable."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._fd, 8)
 
     def close(self) -> None:
-        """Free the descriptor."""
+        """Close the file descriptor."""
         os.close(self._fd)

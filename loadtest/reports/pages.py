@@ -1,6 +1,7 @@
 """Renders HTML pages from the templates of this package: one run, repeats, index, summary and comparison.
 
-Pages need no network: styles and charts are inline, and only the charts of other runs are loaded, from the results folder.
+Pages need no network: styles and charts are inline, and only the charts of other runs are loaded, from the results
+folder.
 """
 
 import json

@@ -24,7 +24,8 @@ class Palette:
     def readable(self, ground: str) -> str:
         """Return the text colour for an area in the colour *ground*.
 
-        This is the paper colour if its contrast is at least `CONTRAST`; otherwise paper or ink, whichever contrasts more.
+        This is the paper colour if its contrast is at least `CONTRAST`; otherwise paper or ink, whichever contrasts
+        more.
         """
         ends = (self.paper, self.ink)
         return ends[0] if contrast(ground, ends[0]) >= CONTRAST else max(ends, key=lambda end: contrast(ground, end))

@@ -23,8 +23,8 @@ LISTED = 24
 def keep(outcome: Outcome, results: Path) -> Path:
     """Write the files of a run to a new folder below *results* and update the index; return the folder.
 
-    On a full disk, the run is marked invalid, and as many files as fit are written, starting with the result.  Each file
-    is complete or absent.
+    On a full disk, the run is marked invalid, and as many files as fit are written, starting with the result.  Each
+    file is complete or absent.
 
     Raises:
         OSError: the result could not be written; the new folder is removed.

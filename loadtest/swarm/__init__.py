@@ -1,5 +1,5 @@
-"""Additions for Locust users: request phases, TLS resumption, DNS, open-loop arrivals, kernel counters, shapes.
+"""Extensions for Locust: request phases, TLS resumption, DNS, open-loop arrivals, kernel counters and load shapes.
 
-A locustfile has to import locust first, because locust patches sockets and TLS for all later imports.  Nothing here
-runs an event loop; each user is a greenlet.
+A locustfile must import locust before any other module, because locust patches sockets and TLS for all later imports.
+Each Locust user is a greenlet; this package does not use asyncio.
 """

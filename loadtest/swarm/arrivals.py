@@ -1,4 +1,4 @@
-"""An open loop for one Locust user: requests start on schedule, each in its own greenlet."""
+"""An open loop for one Locust user: each request starts at its scheduled time, in its own greenlet."""
 
 import time
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from generator import Schedule
 
 
 def arrivals(schedule: Schedule, begin: Callable[[float], None], group: Group) -> None:
-    """Call *begin* on schedule in greenlets of *group* until the user is stopped.
+    """Call *begin* for each arrival of *schedule*, in a new greenlet, until the schedule ends or the user is stopped.
 
     Args:
-        schedule: when requests should start.
-        begin: gets the intended start on `time.monotonic`.
-        group: runs the greenlets.
+        schedule: intended start times of the requests, relative to this call.
+        begin: sends one request; called with its intended start, in seconds on `time.monotonic`.
+        group: group to which the greenlets are added.
     """
     began = time.monotonic()
     for offset in schedule.times():

@@ -1,4 +1,7 @@
-"""The master's view of its workers and the hosts under load, as table rows; without sockets or a clock."""
+"""The board, on which Locust's master collects the reports of its workers and the counters of the hosts under load.
+
+The board returns this data as table rows.  It uses neither sockets nor a clock.
+"""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +10,7 @@ from typing import Any
 
 from generator import PHASES, Tally
 
-#: Counters with a column, in the order of a connection's life.
+#: Counters that the kernel table shows, with their column titles, in the order of a connection's life.
 COLUMNS = (
     ("tcp_tw", "TIME-WAIT"),
     ("tcp_inuse", "TCP in use"),
@@ -20,71 +23,71 @@ COLUMNS = (
     ("TcpExt.ListenOverflows", "Accept queue full"),
     ("Udp.RcvbufErrors", "UDP dropped"),
 )
-#: Gauges: current values.  All other counters grow from the host's start.
+#: Gauges, which are shown as current values; for all other counters, the growth since the test began is shown.
 LEVELS = {"tcp_tw", "tcp_inuse"}
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one worker reports about itself."""
+    """A periodic report of one worker: its fitness to measure, its kernel counters, and its requests."""
 
     host: str
-    #: Its network namespace: workers in one container share it.
+    #: Network namespace of the worker; all workers in one container share it.
     namespace: str
-    #: CPU use as a share of a core.
+    #: CPU use, as a share of one core.
     cpu: float
-    #: 99th percentile in seconds of how late it sends; NaN while idle.
+    #: 99th percentile of the send lag in seconds; NaN if the worker is idle.
     lag_p99: float
-    #: Why it lacks CPU; empty if it does not.
+    #: Limits of `Starvation` that the worker exceeds, as text; empty if it has enough CPU time.
     reasons: list[str]
-    #: As `linuxnet.counters.sample` gives them.
+    #: Kernel counters, from `linuxnet.counters.sample`.
     counters: Mapping[str, float]
-    #: Requests since the last report, from `Tally.as_json`.
+    #: Requests completed since the previous report, from `Tally.as_json`.
     tally: Mapping[str, Any]
 
     @property
     def verdict(self) -> str:
-        """Whether the worker is fit to measure, in words."""
+        """Fitness of the worker to measure, as text: "idle", "fit", or "STARVED" with the reasons."""
         if math.isnan(self.lag_p99):
             return "idle"
         return f"STARVED: {'; '.join(self.reasons)}" if self.reasons else "fit"
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON for the master."""
+        """Return the report as JSON-compatible data, to be sent to the master."""
         return asdict(self)
 
 
 @dataclass(slots=True)
 class Board:
-    """Everything reported since the test began."""
+    """All data reported by workers and by the hosts under load since the test began."""
 
     tally: Tally = field(default_factory=Tally)
     workers: dict[str, Report] = field(default_factory=dict)
-    #: Counters of the hosts under load, by name.
+    #: Kernel counters of the hosts under load, by host name.
     hosts: dict[str, Mapping[str, float]] = field(default_factory=dict)
-    #: Workers that were lost during the test.
+    #: IDs of the workers that were lost during the test.
     gone: list[str] = field(default_factory=list)
     _first: dict[str, Mapping[str, float]] = field(default_factory=dict)
 
     def take(self, worker: str, report: Report) -> None:
-        """Store the report of *worker*."""
+        """Store a report of *worker* and add its requests to the tally."""
         self.workers[worker] = report
         self.tally.merge(Tally.from_json(report.tally))
         self._first.setdefault(_place(report), report.counters)
 
     def see(self, host: str, counters: Mapping[str, float]) -> None:
-        """Store the counters of a host under load."""
+        """Store the kernel counters of a host under load."""
         self.hosts[host] = counters
         self._first.setdefault(host, counters)
 
     def keep(self, alive: set[str]) -> None:
-        """Remove the workers that are not *alive*; their measurements stay."""
+        """Remove the workers whose ID is not in *alive*; their requests remain in the tally."""
         for worker in self.workers.keys() - alive:
             del self.workers[worker]
             self.gone.append(worker)
 
     def restart(self) -> None:
-        """Start over for a new test."""
+        """Clear the tally for a new test; the current counters become the base from which growth is computed."""
         self.tally = Tally()
         self.gone.clear()
         self._first = dict(self.hosts)
@@ -92,13 +95,13 @@ class Board:
 
     @property
     def starved(self) -> list[str]:
-        """Workers that lack CPU, with the reasons."""
+        """One description, with the reasons, for each worker that lacks CPU time."""
         return [
             f"{short(name)}: {'; '.join(each.reasons)}" for name, each in sorted(self.workers.items()) if each.reasons
         ]
 
     def kernel_rows(self) -> list[dict[str, Any]]:
-        """Return a row for each network namespace of workers, and for each host under load."""
+        """Return one row of kernel counters per network namespace of workers, and one per host under load."""
         places: dict[str, list[Report]] = {}
         for report in self.workers.values():
             places.setdefault(_place(report), []).append(report)
@@ -109,7 +112,7 @@ class Board:
         return rows + [self._row(host, host, counters) for host, counters in sorted(self.hosts.items())]
 
     def generator_rows(self) -> list[dict[str, Any]]:
-        """Return a row for each worker with its fitness to measure."""
+        """Return one row per worker, with its CPU use, send lag and fitness to measure."""
         return [
             {
                 "worker": short(name),
@@ -122,7 +125,7 @@ class Board:
         ]
 
     def phase_rows(self) -> list[dict[str, Any]]:
-        """Return a row for each kind of connection and phase, in milliseconds with microsecond resolution."""
+        """Return one row of percentiles per kind of connection and phase, in milliseconds with three decimals."""
         kinds = sorted(self.tally.ok | {kind: 1 for kind, _ in self.tally.errors})
         rows = []
         for kind in kinds:
@@ -144,13 +147,13 @@ class Board:
 
 
 def short(worker: str) -> str:
-    """Return a short form of Locust's worker id, which is the host name and 32 digits."""
+    """Return a short form of a Locust worker ID: the host name and the first 4 of its 32 hexadecimal digits."""
     host, _, digits = worker.rpartition("_")
     return f"{host} {digits[:4]}" if host else worker
 
 
 def column(key: str) -> str:
-    """Return a column key for a counter: Locust's web page changes dots and capitals."""
+    """Return the column key for a counter: in lower case and without dots, which Locust's web page would change."""
     return key.replace(".", "_").lower()
 
 

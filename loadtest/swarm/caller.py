@@ -1,7 +1,7 @@
-"""Blocking clients for one Locust user that record the phases of each request: HTTPS, HTTP, TCP, and DNS over UDP.
+"""Blocking clients for Locust users, which record the phases of each request: HTTPS, HTTP, TCP, and DNS over UDP.
 
-Names are resolved by the project's own stub resolver, with one cache per process: gevent's getaddrinfo has no cache,
-and ten threads for all users.
+Host names are resolved by the project's stub resolver, with one cache per process, because gevent's getaddrinfo has no
+cache and only ten threads for all users.
 """
 
 import contextlib
@@ -19,18 +19,18 @@ from generator.connection import CHUNK, LINGER, connect_cause
 from stub import Stub, StubError
 from stub.message import query
 
-#: Seconds after which a request is lost.
+#: Time after which a request counts as lost, in seconds.
 TIMEOUT = 5.0
-#: Most idle connections that one user keeps.
+#: Maximum number of idle connections per user.
 KEPT = 64
 
 
 class _ExpiredError(Exception):
-    """The time limit of a request."""
+    """A request exceeded its time limit."""
 
 
 class _Link:
-    """A socket and its protocol state."""
+    """A TCP connection: a socket and its protocol state."""
 
     __slots__ = ("channel", "sock")
 
@@ -38,7 +38,7 @@ class _Link:
         self.sock, self.channel = sock, channel
 
     def usable(self) -> bool:
-        """Whether another request may be sent, given what arrived while the connection was idle."""
+        """Return whether another request can be sent; processes data that arrived while the connection was idle."""
         self.sock.settimeout(0.0)
         try:
             data = self.sock.recv(CHUNK)
@@ -54,19 +54,20 @@ class _Link:
 
 
 class Caller:
-    """Sends the requests of one user; may be shared by its greenlets."""
+    """The HTTP, HTTPS or TCP client of one Locust user; all greenlets of that user may share it."""
 
     def __init__(
         self, target: Target, kind: Kind, context: ssl.SSLContext | None, stub: Stub, timeout: float = TIMEOUT
     ) -> None:
-        """Make one.
+        """Create a client without connections.
 
         Args:
-            target: the server; its path is not used.
+            target: server; its path is ignored.
             kind: kind of connection.
-            context: verifying TLS context; one per process, since sessions resume only within their context.
-            stub: stub resolver; one per process, so that users share its cache.
-            timeout: seconds after which a request is lost.
+            context: TLS context that verifies certificate chains, or None for plain HTTP; one per process, since a
+                session can be resumed only by the context that created it.
+            stub: stub resolver; one per process, so that all users share its cache.
+            timeout: seconds after which a request counts as lost.
         """
         self.target, self.kind, self.timeout = target, kind, timeout
         self._context, self._stub = context, stub
@@ -74,7 +75,12 @@ class Caller:
         self._idle: list[_Link] = []
 
     def get(self, path: str, intended: float | None = None) -> Request:
-        """Request *path* and return the outcome; *intended* is when it should have started (`time.monotonic`)."""
+        """Request *path* and return the completed or lost request.
+
+        Args:
+            path: path to request; ignored if the kind is tcp.
+            intended: intended start, in seconds on `time.monotonic`; None: now.
+        """
         now = time.monotonic()
         request = Request(now if intended is None else intended, self.kind, now)
         phase = ["dns"]
@@ -103,7 +109,10 @@ class Caller:
             _leave(self._idle.pop())
 
     def _link(self, request: Request, phase: list[str]) -> _Link | None:
-        """Return an idle or a new connection; None if only a TCP connection was wanted."""
+        """Return an idle or a new connection; None if the kind is tcp, whose request is then complete.
+
+        *phase* has one element, the current phase, which is updated.
+        """
         while self.kind == "pooled" and self._idle:
             link = self._idle.pop()
             if link.usable():
@@ -135,7 +144,7 @@ class Caller:
                 channel.end(now)
                 return
             reply = channel.receive(data, now)
-            if channel.ready:  # verifying the chain is part of the TLS phase
+            if channel.ready:  # the TLS phase includes chain verification
                 reply += channel.proceed(time.monotonic())
             if reply:
                 sock.sendall(reply)
@@ -158,7 +167,7 @@ class Caller:
 
 
 def _leave(link: _Link) -> None:
-    """Close first and wait for the peer's FIN, so that the socket waits in TIME-WAIT on this side."""
+    """Send the first FIN and wait for the peer's, at most `LINGER` seconds, so that this side enters TIME-WAIT."""
     with contextlib.suppress(OSError, _ExpiredError), gevent.Timeout(LINGER, _ExpiredError):
         link.sock.sendall(link.channel.close_notify())
         link.sock.shutdown(socket.SHUT_WR)
@@ -168,14 +177,23 @@ def _leave(link: _Link) -> None:
 
 
 class Query:
-    """Queries one name server over UDP.  Every response is an answer, whatever its rcode; only silence is a loss."""
+    """A DNS client for one name server over UDP.  A query is lost only if it gets no response, whatever the rcode."""
 
     def __init__(self, servers: Sequence[tuple[str, int]], timeout: float = 2.0) -> None:
-        """Query the first of *servers*: (address, port), as returned by `stub.system_servers`."""
+        """Create a client for the first of *servers*, given as (address, port); *timeout* is in seconds."""
         self.server, self.timeout = servers[0], timeout
 
     def ask(self, name: str, rdtype: str = "A", intended: float | None = None) -> tuple[Request, str]:
-        """Return the outcome of a query and its rcode, which is empty without a response."""
+        """Send one query.
+
+        Args:
+            name: domain name to query.
+            rdtype: record type to query.
+            intended: intended start, in seconds on `time.monotonic`; None: now.
+
+        Returns:
+            The completed or lost request, and the rcode of the response; "" if there was none.
+        """
         now = time.monotonic()
         request = Request(now if intended is None else intended, "dns", now)
         wire = query(random.getrandbits(16), name, rdtype)
@@ -186,7 +204,7 @@ class Query:
                 sock.send(wire)
                 while not rcode:
                     reply = sock.recv(65535)
-                    # It answers our query if id and question match (EDNS takes the last 11 bytes of the query).
+                    # A reply matches if it has the query's ID and question; the query's last 11 bytes are EDNS.
                     if reply[:2] == wire[:2] and reply[12 : len(wire) - 11].lower() == wire[12:-11].lower():
                         rcode = rcode_to_text(reply[3] & 0x0F)
         except _ExpiredError:

@@ -1,4 +1,4 @@
-"""Options that the locustfile adds to Locust: on the command line, as ``LOCUST_…`` variables, and on the web page."""
+"""Options that the locustfile adds to Locust's command line, ``LOCUST_…`` environment variables and web page."""
 
 import os
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 from hostfiles.layout import TRUST_ANCHOR
 from swarm.shapes import SHAPES
 
-#: The lab's root certificate.
+#: Path of the PEM file with the lab's root certificate.
 TRUST = os.environ.get("FIRSTBYTE_TRUST", str(TRUST_ANCHOR))
 PATHS = "/items /items /items /items /news"
 NAMES = "www.example.com far.example.com news.example.com nowhere.example.com"
 
 
 def add_options(parser: Any) -> None:
-    """Add them to Locust's argument parser (event ``init_command_line_parser``)."""
+    """Add firstbyte's options to Locust's argument parser; a listener for the event ``init_command_line_parser``."""
 
     def add(name: str, default: Any, text: str, **more: Any) -> None:
-        # Not in an argument group, which cannot keep an option off the web page.
+        # Options in an argument group cannot be excluded from the web page, so there is no group.
         variable = f"LOCUST_{name.replace('-', '_').upper()}"
         parser.add_argument(f"--{name}", default=default, help=text, env_var=variable, **more)
 

@@ -1,7 +1,7 @@
-"""Additions to Locust's web page: three tabs, a page of our own, and links; also polls the hosts under load.
+"""Extends Locust's web interface with three tabs, a separate page and links; also polls the hosts under load.
 
-Locust has no hook for charts, but accepts tables: `extended_tabs` and `extended_tables` in its template, and
-`extended_stats` in the response that it polls.
+Locust has no hook for charts but supports additional tables: `extended_tabs` and `extended_tables` among the template
+arguments, and `extended_stats` in the response that its page polls.
 """
 
 import json
@@ -17,9 +17,9 @@ from hostfiles.layout import ADMIN_PORT, HOSTS_FILE
 from swarm.board import COLUMNS, Board, column, short
 from telemetry.call import CallError, call
 
-#: Hosts under load whose counters are shown.
+#: Names of the hosts under load whose kernel counters are shown.
 WATCHED = ("edge", "edge-far")
-#: Seconds between two polls of a host.
+#: Interval between two polls of a host, in seconds.
 POLL = 2.0
 CONSOLE_PORT = 8080
 
@@ -31,7 +31,7 @@ TABLES: dict[str, list[tuple[str, str]]] = {
                   ("verdict", "Fit to measure?")],
 }  # fmt: skip
 TITLES = {"kernel": "Kernel", "phases": "Phases (exact)", "generator": "Generator"}
-#: Explanation of each table on our page.
+#: Explanation of each table, shown on the page ``/firstbyte``.
 NOTES = {
     "kernel": "Growth since the test began; TIME-WAIT and sockets in use are current values. "
     "Workers in one container share their counters.",
@@ -43,7 +43,12 @@ NOTES = {
 
 
 def extend(web_ui: Any, board: Board) -> None:
-    """Add tabs, page and links to *web_ui*."""
+    """Add tabs, the page ``/firstbyte`` and links to Locust's web interface.
+
+    Args:
+        web_ui: Locust's `WebUI`.
+        board: source of the table rows.
+    """
     web_ui.template_args["extended_tabs"] = [{"title": TITLES[key], "key": key} for key in TABLES]
     web_ui.template_args["extended_tables"] = [
         {"key": key, "structure": [{"key": k, "title": title} for k, title in columns]}
@@ -77,12 +82,12 @@ def extend(web_ui: Any, board: Board) -> None:
 
 
 def rows(board: Board) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of each table."""
+    """Return the rows of each table, by table key."""
     return {"kernel": board.kernel_rows(), "phases": board.phase_rows(), "generator": board.generator_rows()}
 
 
 def watched(path: Path = HOSTS_FILE) -> dict[str, str]:
-    """Return the addresses of the hosts to poll by name; none outside the lab."""
+    """Return the addresses of the hosts to poll, by name; empty outside the lab, where there is no hosts file."""
     try:
         hosts = tomllib.loads(path.read_text(encoding="utf-8"))["host"]
     except OSError:
@@ -91,7 +96,10 @@ def watched(path: Path = HOSTS_FILE) -> dict[str, str]:
 
 
 def poll(board: Board, runner: Any) -> None:
-    """Poll the hosts and drop lost workers periodically; never returns.  Hosts that are down are left out."""
+    """Poll the hosts under load and remove lost workers, every `POLL` seconds; never returns.
+
+    Hosts that do not answer are removed from the board until they answer again.
+    """
     while True:
         if isinstance(runner, MasterRunner):
             board.keep({client.id for client in runner.clients.values() if client.state != STATE_MISSING})
@@ -104,7 +112,7 @@ def poll(board: Board, runner: Any) -> None:
 
 
 def _template(name: str) -> str:
-    """Return an HTML file of this package with its placeholders filled in."""
+    """Return the content of an HTML file of this package, with its placeholders replaced."""
     text = Path(__file__).with_name(name).read_text(encoding="utf-8")
     for key, value in {"TABLES": TABLES, "TITLES": TITLES, "NOTES": NOTES, "PORT": CONSOLE_PORT}.items():
         text = text.replace(f"@{key}@", json.dumps(value))

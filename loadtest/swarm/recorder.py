@@ -1,7 +1,7 @@
-"""Records requests in Locust's statistics, with each phase as an entry of its own.
+"""Records requests in Locust's statistics, with a separate entry for each phase.
 
-Phases are not part of Locust's total, which would count every request six times.  Locust rounds its times, so exact
-histograms are kept as well; workers send theirs to the master every few seconds.
+Phases are not included in Locust's total, which would otherwise count every request six times.  Because Locust rounds
+times, exact histograms are recorded as well; each worker sends its histograms to the master every few seconds.
 """
 
 import logging
@@ -20,12 +20,12 @@ from swarm.board import Board, Report, short
 
 logger = logging.getLogger("firstbyte")
 
-#: Seconds of a sleep whose overshoot measures the lag of this process, and seconds between two judgements.
+#: Duration of a sleep whose overshoot measures the lag of this process, and interval between assessments, in seconds.
 NAP, JUDGE = 0.05, 3.0
 
 
 class Recorder:
-    """Records the requests of one process, and judges whether it has enough CPU."""
+    """Records the requests of one Locust process, and assesses whether the process has enough CPU time."""
 
     def __init__(self, environment: Any) -> None:
         self.board = Board()
@@ -36,7 +36,14 @@ class Recorder:
         self._warned = False
 
     def note(self, request: Request, method: str, name: str, length: int = 0) -> None:
-        """Record one completed request."""
+        """Record one completed or lost request.
+
+        Args:
+            request: the request.
+            method: request type in Locust's statistics, such as GET, TCP or DNS.
+            name: name of the request in Locust's statistics.
+            length: response size in bytes; 0: the size of the response body.
+        """
         stats = self._environment.stats
         if not request.error:
             for phase, seconds in request.phases().items():
@@ -53,27 +60,27 @@ class Recorder:
         )
 
     def watch(self) -> None:
-        """Judge periodically whether this process has the CPU that its users need; never returns."""
+        """Assess every `JUDGE` seconds whether this process has enough CPU time for its users; never returns."""
         while True:
-            if isinstance(self._environment.runner, LocalRunner):  # workers report to their master instead
+            if isinstance(self._environment.runner, LocalRunner):  # a worker process reports to its master instead
                 self.board.take("here", self.report())
             cpu, waited, began = time.process_time(), run_delay(), time.monotonic()
             while (at := time.monotonic()) - began < JUDGE:
-                gevent.sleep(NAP)  # its overshoot is measured
+                gevent.sleep(NAP)  # the overshoot of this sleep is the lag of the process
                 self._lag.add(max(0.0, time.monotonic() - at - NAP))
             took = time.monotonic() - began
             self._cpu = (time.process_time() - cpu) / took
             self._judge((run_delay() - waited) / took)
 
     def receive(self, worker: str, report: Report) -> None:
-        """Store a worker's report; log here as well when it starts to lack CPU."""
+        """Store a worker's report, and log a warning in this process if the worker has started to lack CPU time."""
         before = self.board.workers.get(worker)
         self.board.take(worker, report)
         if report.reasons and (before is None or not before.reasons):
             logger.warning("worker %s lacks CPU: %s", short(worker), "; ".join(report.reasons))
 
     def report(self) -> Report:
-        """Return a report of everything since the last one."""
+        """Return a report on this process with the requests since the previous report."""
         made = Report(
             host=socket.gethostname(),
             namespace=_namespace(),
@@ -89,7 +96,7 @@ class Recorder:
     def _judge(self, waited: float) -> None:
         runner = self._environment.runner
         if isinstance(runner, MasterRunner) or getattr(runner, "state", "") not in {STATE_SPAWNING, STATE_RUNNING}:
-            self._lag = Histogram()  # no request is being measured
+            self._lag = Histogram()  # discard lag that was recorded while no test was running
             self._starvation = Starvation(math.nan, self._cpu)
             return
         self._starvation = Starvation.of(self._lag, self._cpu, waited=waited)
@@ -106,14 +113,14 @@ class Recorder:
 
 
 class RequestLostError(Exception):
-    """Why a request was lost, for Locust's Failures page."""
+    """A request was lost; the message, shown on Locust's Failures page, is the phase and the cause."""
 
     def __init__(self, request: Request) -> None:
         super().__init__(f"{request.failed_in}: {request.error}" if request.failed_in else request.error)
 
 
 def _namespace() -> str:
-    """Return the name of this network namespace, or an empty text: workers in one container share it."""
+    """Return an identifier of this process's network namespace; "" if it is unknown."""
     try:
         return str(Path("/proc/self/ns/net").readlink())
     except OSError:

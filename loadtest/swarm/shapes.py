@@ -1,18 +1,18 @@
-"""Load shapes for Locust: the number of users as a function of time, from `generator.schedule`.
+"""Load shapes for Locust: the number of users as a function of time, based on `generator.schedule`.
 
-Locust's own fields give the peak (number of users) and the length (run time).  A constant arrival rate is not a shape:
-use ``--arrival-rate``, which makes each user a source of arrivals.
+The peak is Locust's number of users, and the length is its run time.  For a constant arrival rate, use
+``--arrival-rate`` instead of a shape: each user then starts requests at that rate.
 """
 
 from locust import LoadTestShape
 
 from generator import Shape, ramp, spike, step
 
-#: Length of a shape in seconds without a run time.
+#: Default length of a shape in seconds, if no run time is given.
 LENGTH = 60.0
-#: Users at the peak without a number of users.
+#: Default peak, if no number of users is given.
 PEAK = 10
-#: Users started or stopped per second: practically at once, since the shape gives the number.
+#: Users started or stopped per second; so high that the number of users always follows the shape.
 SPAWN_RATE = 1000.0
 
 
@@ -21,11 +21,11 @@ class _Users(LoadTestShape):
     use_common_options = True
 
     def users(self, peak: float, seconds: float) -> Shape:
-        """Return the number of users over time."""
+        """Return the number of users over time, up to *peak*, for a shape of the given length in seconds."""
         raise NotImplementedError
 
     def tick(self) -> tuple[int, float] | None:
-        """Return the number of users now and the spawn rate; None at the end."""
+        """Return the current number of users and the spawn rate in users per second; None when the shape has ended."""
         options = self.runner.environment.parsed_options if self.runner is not None else None
         shape = self.users(float(getattr(options, "num_users", None) or PEAK), _seconds(options))
         at = self.get_run_time()
@@ -36,23 +36,23 @@ class Ramp(_Users):
     """A linear ramp from one user to the peak."""
 
     def users(self, peak: float, seconds: float) -> Shape:
-        """Return the number of users over time."""
+        """Return a ramp over all *seconds*."""
         return ramp(1, peak, seconds)
 
 
 class Step(_Users):
-    """A quarter, half, three quarters, then all of the users."""
+    """Four steps of equal length: a quarter, half, three quarters, and all of the users."""
 
     def users(self, peak: float, seconds: float) -> Shape:
-        """Return the number of users over time."""
+        """Return the four steps, each a quarter of *seconds* long."""
         return step(*((peak * quarter / 4, seconds / 4) for quarter in (1, 2, 3, 4)))
 
 
 class Spike(_Users):
-    """A tenth of the users, and all of them during the middle fifth of the time."""
+    """A tenth of the users, except for the middle fifth of the time, when all users are active."""
 
     def users(self, peak: float, seconds: float) -> Shape:
-        """Return the number of users over time."""
+        """Return a spike in the middle of *seconds*."""
         return spike(peak / 10, peak, seconds * 0.4, seconds * 0.2, seconds)
 
 

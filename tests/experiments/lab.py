@@ -1,10 +1,10 @@
-"""A lab in memory that remembers links, faults and clocks; hosts may be gone."""
+"""An in-memory lab for tests: stores the settings of links, faults and clocks; hosts can be made unresponsive."""
 
 from typing import Any
 
 
 class GoneError(OSError):
-    """What a host that does not answer raises."""
+    """A host of the in-memory lab is unresponsive."""
 
 
 class MemoryLab:

@@ -32,7 +32,7 @@ class Some(Experiment[Settings]):
     settings = Settings
     control = Control("the safety is off", ("lost",))
     records = ("edge",)
-    #: Called while everything is injected.
+    #: Function that `measure` calls while all injections are active.
     during = staticmethod(lambda: None)
 
     def predict(self):
@@ -44,7 +44,7 @@ class Some(Experiment[Settings]):
         await run.lab.set_clock("ca", 3600)
         self.count = self.p.lost + (1 if self.negative else 0)
         self.during()
-        await asyncio.sleep(0)  # lets SIGINT interrupt it
+        await asyncio.sleep(0)  # lets the event loop process SIGINT
 
     def conclude(self, run):
         run.findings.check_near(run.findings.row("lost", self.count), 0, absolute=True)
@@ -56,17 +56,17 @@ def ctrl_c():
 
 
 class Interrupted(Some):
-    """Ctrl-C comes while everything is injected."""
+    """An experiment that receives SIGINT while all its injections are active."""
 
     during = staticmethod(ctrl_c)
 
     async def measure(self, run):
         await super().measure(run)
-        await asyncio.sleep(30)  # until it is interrupted
+        await asyncio.sleep(30)  # SIGINT cancels this sleep
 
 
 class ImpatientLab(MemoryLab):
-    """Ctrl-C comes with every request of this method below this path."""
+    """A lab that sends SIGINT to this process for every request with the given method and path prefix."""
 
     def __init__(self, method, below="/"):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Servers on loopback as targets of the generator."""
+"""Fixtures with servers on loopback, which are targets for the load generator."""
 
 import ssl
 from collections.abc import AsyncIterator
@@ -12,10 +12,10 @@ __all__ = ["Site", "papers", "site"]
 
 
 class Site(Peers):
-    """Servers, as targets."""
+    """Scriptable servers on loopback, returned as targets for a load."""
 
     async def serve(self, script: Script, context: ssl.SSLContext | None = None) -> Target:
-        """Start a server that runs *script* for each connection; return it as a target."""
+        """Start a server that runs *script* for each connection, with TLS if *context* is given; return its target."""
         port = await self.start(script, context)
         return Target(NAME, port, "/", self.papers.trust, "http" if context is None else "https", "127.0.0.1")
 

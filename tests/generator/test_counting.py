@@ -1,4 +1,4 @@
-"""Histograms and tallies are exact and merge without loss."""
+"""Tests for histograms and tallies: exact counts and lossless merging."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Open-loop load on real connections: kinds, phases, causes of failure, TIME-WAIT."""
+"""Tests for open-loop load over real connections: kinds of connection, phases, causes of failure, TIME-WAIT sockets."""
 
 import asyncio
 import dataclasses
@@ -17,7 +17,7 @@ def brief(rate: float = 50, seconds: float = 0.2) -> Schedule:
 
 
 def sockets_on(port: int, state: str) -> list[int]:
-    """Return local ports of sockets connected to *port* in *state* (the kernel's number)."""
+    """Return the local ports of TCP sockets whose remote port is *port*; *state* is a hexadecimal kernel TCP state."""
     found = []
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         words = line.split()
@@ -43,8 +43,8 @@ async def test_a_fresh_request_goes_through_every_phase(site: Site) -> None:
         assert sum(each.phases().values()) <= each.service_time
         assert each.body_bytes == 2
         assert each.bytes_sent > 200
-        assert each.bytes_received > 1000  # includes the certificate chain
-    # The phases cover the whole request except bookkeeping.
+        assert each.bytes_received > 1000  # the received bytes include the certificate chain
+    # The sum of the phases is the service time, except for the generator's own processing.
     rest = sorted(each.service_time - sum(each.phases().values()) for each in load.requests)
     assert rest[5] < 0.005
     assert site.connections == 10
@@ -77,11 +77,11 @@ async def test_a_session_is_resumed_on_a_new_connection(site: Site, version: ssl
     assert site.connections == 10
     first, later = load.requests[0], load.requests[-1]
     assert not first.resumed
-    # On a busy machine, a request may begin before the first one has received a session.
+    # On a busy machine, requests may start before the first one has received a TLS session.
     assert [each.resumed for each in load.requests if each.sent > first.done].count(False) == 0
     assert later.resumed
     assert {each.version for each in load.requests} == {name}
-    assert later.bytes_received < first.bytes_received / 1.5  # without a certificate chain
+    assert later.bytes_received < first.bytes_received / 1.5  # a resumed handshake has no certificate chain
 
 
 async def test_plain_http_has_no_tls_phase(site: Site) -> None:
@@ -111,7 +111,7 @@ async def test_the_side_that_closes_first_keeps_time_wait(site: Site, closes: Cl
     await load.run()
     assert {each.error for each in load.requests} == {""}
     ports = {each.local_port for each in load.requests}
-    # The server's port may still be in a TIME-WAIT socket of an earlier test.
+    # Compare only this test's source ports, since an earlier test may have left TIME-WAIT sockets for this server port.
     assert ports.intersection(sockets_on(target.port, TIME_WAIT)) == (ports if ours else set())
 
 
@@ -122,7 +122,8 @@ async def test_the_pool_limits_connections_and_waiting_is_a_phase(site: Site) ->
     assert {each.error for each in load.requests} == {""}
     assert site.connections == 2
     assert load.requests[0].wait is None
-    # Two connections need half a second for twenty requests of 50 ms; the last one was due at 190 ms, so it waits 260 ms.
+    # Two connections need 500 ms for twenty requests of 50 ms each.  The last request is due at 190 ms but starts at
+    # 450 ms, so it waits 260 ms.
     assert 0.2 < (load.requests[-1].wait or 0.0) < 2.0
 
 
@@ -243,7 +244,7 @@ async def test_a_window_without_a_free_port_is_counted_by_cause(site: Site) -> N
     load = Load(target, brief(100, 0.2), kinds=("fresh",), source=Source(ports=(42000, 42004)))
     await load.run()
     errors = Tally(load.requests).errors
-    # Five ports, unless another program uses one of them.
+    # Five source ports are available, or fewer if another program uses one of them.
     assert 15 <= errors["fresh", "connect: EADDRNOTAVAIL"] == errors.total() < 20
 
 
@@ -256,7 +257,7 @@ async def test_a_window_that_the_kernel_would_ignore_is_refused(site: Site) -> N
 async def test_an_unknown_kind_is_refused(site: Site) -> None:
     target = await site.serve(replying(OK))
     with pytest.raises(LoadError, match="expected kinds among fresh, pooled, resumed, tcp, got 'warm'"):
-        Load(target, 1.0, kinds=("warm",))  # type: ignore[arg-type]  # as from a command line
+        Load(target, 1.0, kinds=("warm",))  # type: ignore[arg-type]  # an unchecked value from a command line
 
 
 async def test_stopping_waits_for_requests_in_flight_and_closes_everything(site: Site) -> None:

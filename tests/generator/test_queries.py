@@ -1,4 +1,4 @@
-"""DNS load: one socket, many names; every rcode counts as answered."""
+"""Tests for the DNS load: one UDP socket, several names; a reply with any rcode counts as answered."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,9 @@ class Server(asyncio.DatagramProtocol):
         self.names: list[str] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.DatagramTransport", transport)  # asyncio's transport is not a subclass
+        self.transport = cast(
+            "asyncio.DatagramTransport", transport
+        )  # asyncio's class does not inherit from DatagramTransport
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self.names.append(str(dnslib.DNSRecord.parse(data).q.qname))
@@ -41,7 +43,7 @@ async def serving(answering: Answering) -> AsyncIterator[tuple[tuple[str, int], 
         yield transport.get_extra_info("sockname"), server
     finally:
         transport.close()
-        await asyncio.sleep(0)  # the transport closes in the loop's next iteration
+        await asyncio.sleep(0)  # the transport is closed in the event loop's next iteration
 
 
 async def test_every_query_is_answered_and_names_take_turns() -> None:
@@ -85,7 +87,7 @@ async def test_a_duplicate_reply_counts_once() -> None:
         load = Queries(address, ["x.example.com"], Schedule(constant(50, 0.2)))
         await load.run()
     assert load.answered == 10
-    assert load.stray >= 9  # the last duplicate may arrive after the end
+    assert load.stray >= 9  # the last duplicate may arrive after `run` has returned
 
 
 async def test_the_order_of_names_is_drawn_from_the_seed() -> None:

@@ -1,4 +1,4 @@
-"""Schedules place every arrival where the shape says."""
+"""Tests for schedules: the number and the times of arrivals match the shape."""
 
 import itertools
 import math
@@ -42,7 +42,7 @@ def test_a_silence_within_a_shape_is_skipped() -> None:
 def test_a_ramp_has_as_many_arrivals_as_its_area() -> None:
     times = list(Schedule(ramp(0, 100, 10)).times())
     assert len(times) == 500
-    # Half of a ramp's arrivals are in its last 1 - 1/sqrt(2).
+    # Half of the arrivals of a ramp from 0 are in the last 29 % (1 - 1/sqrt(2)) of its duration.
     assert sum(t > 10 / math.sqrt(2) for t in times) == pytest.approx(250, abs=1)
 
 
@@ -86,7 +86,7 @@ def test_exponential_arrivals_have_mean_and_spread_of_a_poisson_process() -> Non
         pytest.param(lambda: constant(1, 0), "points from second 0 on", id="no-length"),
         pytest.param(lambda: ramp(1, 2, math.inf), "constant rate where the end is infinite", id="endless-ramp"),
         pytest.param(lambda: spike(1, 2, 5, 2, 6), "spike within 6 s", id="spike-after-the-end"),
-        pytest.param(lambda: Schedule(constant(1), "poisson"), "'even' or 'exponential'", id="unknown-arrivals"),  # type: ignore[arg-type]  # as from a command line
+        pytest.param(lambda: Schedule(constant(1), "poisson"), "'even' or 'exponential'", id="unknown-arrivals"),  # type: ignore[arg-type]  # an unchecked value from a command line
     ],
 )
 def test_a_meaningless_schedule_is_refused(make: Callable[[], object], said: str) -> None:

@@ -1,4 +1,4 @@
-"""A disk that is full: a tmpfs of 64 KiB."""
+"""Tests for results on a full disk, which is a tmpfs of 64 KiB."""
 
 import asyncio
 import json
@@ -14,12 +14,12 @@ from experiments.undo_log import Undo, UndoLog
 from tests.experiments.lab import MemoryLab
 from tests.experiments.test_conduct import Some
 
-#: Capacity of the folder in bytes.
+#: Capacity of the tmpfs in bytes.
 SIZE = 64 * 1024
 
 
 class Chatty(Some):
-    """Keeps more raw data than there is room for."""
+    """An experiment whose raw data does not fit on the disk."""
 
     async def measure(self, run):
         await super().measure(run)
@@ -28,7 +28,7 @@ class Chatty(Some):
 
 @pytest.fixture
 def small(tmp_path):
-    """A results folder with room for `SIZE` bytes."""
+    """Yield a results folder with a capacity of `SIZE` bytes; skip the test if the user cannot mount a tmpfs."""
     folder = tmp_path / "small"
     folder.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", folder], check=False, capture_output=True, text=True)  # fmt: skip
@@ -41,7 +41,7 @@ def small(tmp_path):
 
 
 def fill(folder: Path, leave: int) -> None:
-    """Use up all space but *leave* bytes."""
+    """Fill the disk until only *leave* bytes are free."""
     taken = folder / "somebody-else"
     room = os.statvfs(folder)
     taken.write_bytes(b"x" * (room.f_bavail * room.f_frsize - leave))

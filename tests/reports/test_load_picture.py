@@ -9,7 +9,7 @@ from reports.load_picture import LETTERS, latencies, moments, outcomes
 
 
 def load(seconds, rate=20.0, begin=0.1):
-    """Return requests that are fresh (60 ms) and pooled (20 ms) in turn."""
+    """Return requests whose connections are alternately fresh (latency 60 ms) and pooled (latency 20 ms)."""
     return [
         Request(at, kind, sent=at, done=at + took)
         for i in range(int(seconds * rate))

@@ -4,14 +4,14 @@ import pytest
 
 from reports.palette import DARK, LIGHT, contrast, linear
 
-#: Simulation of colour blindness: the perceived colour mixes these shares of red, green and blue (G. M. Machado, M. M. Oliveira and
-#: L. A. F. Fernandes, 2009, table 1, severity 1.0).
+#: Matrices that simulate colour blindness: each row gives the shares of red, green and blue in one perceived component
+#: (G. M. Machado, M. M. Oliveira and L. A. F. Fernandes, 2009, table 1, severity 1.0).
 SIGHT = {
     "usual": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
     "protanope": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
     "deuteranope": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
 }
-#: Primaries of sRGB in CIE XYZ, each row over that of its white.
+#: Matrix from linear sRGB to CIE XYZ; each row is divided by the corresponding component of the sRGB white point.
 XYZ = ((0.4339, 0.3763, 0.1899), (0.2126, 0.7152, 0.0722), (0.0177, 0.1095, 0.8729))
 
 
@@ -20,7 +20,10 @@ def times(matrix, vector):
 
 
 def perceived(colour, sight):
-    """CIE L*a*b* of *colour*: where two are 2 apart one sees it, where they are 15 apart one can name it."""
+    """Return the CIE L*a*b* coordinates of *colour* as perceived with the given type of *sight*.
+
+    A distance of 2 between two colours is just visible; colours at a distance of 15 are clearly different.
+    """
     x, y, z = (max(0.0, part) ** (1 / 3) for part in times(XYZ, times(SIGHT[sight], linear(colour))))
     return 116 * y - 16, 500 * (x - y), 200 * (y - z)
 

@@ -34,7 +34,7 @@ class TwoPictures(Some):
 def test_the_first_picture_stays_the_first_after_a_copy(tmp_path):
     folder = reports.keep(run(TwoPictures, MemoryLab(), tmp_path), tmp_path)
     assert (folder / "another-picture.svg").exists()
-    os.utime(folder / "another-picture.svg", (0, 0))  # as after a copy
+    os.utime(folder / "another-picture.svg", (0, 0))  # simulates a copy that lost the modification time
     kept = archive.find(tmp_path, "some")
     reports.write_index(tmp_path)
     summary = reports.write_summary(tmp_path, "all", [folder]).read_text()

@@ -1,4 +1,4 @@
-"""The generator's small CA and servers."""
+"""Fixtures shared with the tests of the load generator: a small CA and scriptable servers."""
 
 from tests.generator.conftest import papers, site
 

@@ -1,4 +1,4 @@
-"""The master's tables: counters by network namespace, growth since the test began, starved and lost workers."""
+"""Tests for the master's tables: kernel counters by network namespace and their growth; starved and lost workers."""
 
 from generator import Request, Tally
 from swarm.board import Board, Report

@@ -1,4 +1,4 @@
-"""The locustfile in a Locust process, headless and with the web page, against a real TLS server."""
+"""Tests for the locustfile in a real Locust process, headless and with the web page, against a real TLS server."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class OneName(asyncio.DatagramProtocol):
-    """A name server that resolves NAME to 127.0.0.1 and nothing else."""
+    """A name server that resolves `NAME` to 127.0.0.1 and replies NXDOMAIN for all other names."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -43,12 +43,12 @@ async def resolver() -> AsyncIterator[tuple[str, int]]:
     transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(OneName, ("127.0.0.1", 0))
     yield transport.get_extra_info("sockname")
     transport.close()
-    await asyncio.sleep(0)  # the transport closes in the loop's next round
+    await asyncio.sleep(0)  # the transport is closed in the event loop's next iteration
 
 
 @contextlib.asynccontextmanager
 async def locust(target: Target, resolver: tuple[str, int], *more: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run Locust on the locustfile; kill it at the end if it still runs."""
+    """Run Locust with the locustfile and yield the process; kill it at the end if it is still running."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"),
         "--host", f"https://{NAME}:{target.port}", "--resolver", f"{resolver[0]}:{resolver[1]}", "--trust", str(target.trust),
@@ -79,7 +79,7 @@ async def test_every_class_of_user_reports_its_phases(site: Site, resolver: tupl
             if kind != "pooled":
                 assert {m for m, n in entries if n == f"{path} ({kind})"} == {"GET", *phases}
     opened = sum(entry["num_requests"] for (m, n), entry in entries.items() if m == "tls" and "pooled" in n)
-    assert opened <= 2 * 2  # two users, each with at most one connection and one more after a pause
+    assert opened <= 2 * 2  # two users; each opens one connection, and a second one if the first was closed while idle
     assert {n for m, n in entries if m == "DNS"} == {f"{NAME} NOERROR", "nowhere.example.com NXDOMAIN"}
     assert {m for m, n in entries if n == f"{NAME}:{target.port}"} == {"TCP", "dns", "connect"}
 
@@ -91,7 +91,11 @@ def ask(port: int, path: str, form: dict[str, Any] | None = None) -> str:
 
 
 async def until(port: int, path: str, wanted: Any, seconds: float = 90.0) -> Any:
-    """Poll until the response is *wanted*; return it."""
+    """Poll *path* on *port* until the predicate *wanted* accepts the response; return the response.
+
+    Raises:
+        TimeoutError: *wanted* accepted no response within *seconds*.
+    """
     seen: Any = None
     async with asyncio.timeout(seconds):
         while True:
@@ -99,7 +103,7 @@ async def until(port: int, path: str, wanted: Any, seconds: float = 90.0) -> Any
                 seen = json.loads(await asyncio.to_thread(ask, port, path))
                 if wanted(seen):
                     return seen
-            await asyncio.sleep(0.2)  # polls another process over HTTP
+            await asyncio.sleep(0.2)  # polling interval; Locust is another process and cannot notify the test
 
 
 async def test_the_web_page_picks_classes_and_shapes_and_shows_our_tables(
@@ -201,7 +205,7 @@ async def test_a_name_that_does_not_exist_is_a_loss_for_a_caller_and_an_answer_f
     assert (request.error, rcode) == ("", "NXDOMAIN")
 
 
-@pytest.mark.system  # Locust needs ten seconds to miss a heartbeat
+@pytest.mark.system  # Locust takes ten seconds to detect a missing heartbeat
 async def test_a_killed_worker_is_noticed_and_the_run_goes_on(site: Site, resolver: tuple[str, int]) -> None:
     target = await site.serve(replying(OK), site.papers.server())
     with socket.socket() as one, socket.socket() as two:
