@@ -203,7 +203,7 @@ def _conclude(experiment: Experiment[Any], run: Run, *, cut_off: bool) -> None:
     """Add the validity gates and the experiment's conclusions to the result.
 
     If the measurement was *cut_off*, rows and charts are kept, but checks and gates of the experiment are dropped,
-    because they would fail for lack of data.
+    because they could fail for lack of data.
     """
     result = run.result
     result.validity.extend(gate.quiet(run.recorders.series, experiment.subject))

@@ -21,7 +21,8 @@ class Estimate:
         """Return the median of *values* with its confidence interval of at least 95 %.
 
         The ends of the interval are order statistics (David and Nagaraja, "Order Statistics", section 7.1).  With fewer
-        than six values no such interval reaches 95 %, so the interval spans all values.  Without values, all is NaN.
+        than six values no such interval reaches 95 %, so the interval spans all values.  If *values* is empty, the
+        estimate is NaN.
         """
         ordered = sorted(values)
         n = len(ordered)
@@ -47,6 +48,9 @@ class Estimate:
         Args:
             values: the series, in order of time.
             batches: number of equally long batches into which the series is divided.
+
+        Returns:
+            The estimate; with fewer than two values per batch, its interval spans all values.
         """
         if not values:
             return cls(math.nan, math.nan, math.nan, 0)
@@ -57,7 +61,7 @@ class Estimate:
         means = [sum(values[i * size : (i + 1) * size]) / size for i in range(batches)]
         centre = sum(means) / batches
         spread = math.sqrt(sum((each - centre) ** 2 for each in means) / (batches - 1) / batches)
-        # 2.26 is the 95 % quantile (two-sided) of Student's t-distribution with nine degrees of freedom.
+        # 2.26 is the two-sided 95 % critical value of Student's t-distribution with nine degrees of freedom.
         return cls(whole, whole - 2.26 * spread, whole + 2.26 * spread, len(values))
 
     def scaled(self, factor: float) -> "Estimate":
@@ -108,7 +112,7 @@ def number(value: float | None) -> str:
 
 
 def _rank(n: int) -> int:
-    """Return the rank k (from 0) whose k-th smallest and k-th largest value bound the median's 95 % interval."""
+    """Return k (from 0) so that the k-th smallest and k-th largest of *n* values bound the median's 95 % interval."""
     outside, k = 0.0, 0
     while k < n // 2:
         outside += 2 * math.comb(n, k) / 2**n

@@ -36,7 +36,7 @@ def round_trip_ms(address: str, port: int = ADMIN_PORT, probes: int = PROBES, ti
 
 
 def calibration(host: str, configured_ms: float, measured_ms: float) -> Check:
-    """Check that the measured round-trip time to *host* is within 5 % or 1 ms of the configured one."""
+    """Check that the measured round-trip time to *host* is within max(5 %, 1 ms) of the configured one."""
     room = max(0.05 * configured_ms, 1.0)
     ok = abs(measured_ms - configured_ms) <= room
     return Check(f"link to {host}", f"{configured_ms:g} ms ± {room:.3g}", f"{measured_ms:.2f} ms", ok)
@@ -48,7 +48,7 @@ def generator(cpu_share: float) -> Check:
 
 
 def quiet(series: dict[str, Series], subject: Iterable[str] = ()) -> Iterable[Check]:
-    """Yield one check per `QUIET` counter that it did not rise on any host; counters in *subject* are exempt."""
+    """Yield, for each `QUIET` counter, a check that it did not rise on any host; counters in *subject* are exempt."""
     subject = set(subject)
     for name in QUIET:
         if name in subject or not series:

@@ -43,7 +43,7 @@ def parameter(
     high: float | None = None,
     least: int = 1,
     choices: tuple[str, ...] = (),
-    help: str,  # noqa: A002 - the word argparse uses
+    help: str,  # noqa: A002 - the name that argparse uses
 ) -> Any:
     """Declare one parameter as a dataclass field.
 
@@ -75,7 +75,7 @@ def bind(kind: type[P], *, quick: bool, given: Iterable[str] = ()) -> P:
         ParameterError: a name is unknown, a value has the wrong type or is out of bounds, a tuple has too few different
             elements, or ``__post_init__`` of *kind* rejects the combination.
     """
-    declared: dict[str, Field[Any]] = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]  # any dataclass
+    declared: dict[str, Field[Any]] = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]  # a dataclass
     hints = get_type_hints(kind)
     values = {
         name: each.metadata["quick"] if quick and each.metadata["quick"] is not None else each.default

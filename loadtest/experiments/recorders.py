@@ -12,7 +12,7 @@ from linuxnet.recorder import Recorder, Watch
 HZ = 10.0
 #: Maximum duration of a recording in seconds.
 LONGEST = 3600
-#: Pseudo host name of the load generator's own network namespace.
+#: Name under which the load generator's own kernel counters are recorded, next to those of the hosts.
 HERE = "here"
 
 

@@ -19,7 +19,7 @@ Named = TypeVar("Named", Row, Check)
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """One result row in all runs, in order; None for a run without this row."""
+    """The rows of one name from all runs, in the order of the runs; None for a run without such a row."""
 
     name: str
     unit: str

@@ -24,7 +24,7 @@ SYSCTLS = (
 class Verdict(StrEnum):
     """Verdict of an experiment."""
 
-    PASS = "pass"  # noqa: S105 - a verdict
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
     FAIL = "fail"
     INVALID = "invalid"
     SKIPPED = "skipped"
@@ -182,7 +182,7 @@ class Result:
 
 
 def manifest() -> dict[str, Any]:
-    """Return the time, the software versions and the properties of this machine, with which a run can be repeated."""
+    """Return the time, software versions, machine properties and kernel settings that are needed to repeat a run."""
     sysctls = {}
     for name in SYSCTLS:
         path = Path("/proc/sys/net/ipv4") / name

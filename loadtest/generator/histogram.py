@@ -23,7 +23,7 @@ class Histogram:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Histogram) and self._counts == other._counts
 
-    __hash__ = None  # type: ignore[assignment]  # it changes
+    __hash__ = None  # type: ignore[assignment]  # mutable, so not hashable
 
     def add(self, seconds: float) -> None:
         """Count one duration, in seconds."""
@@ -31,7 +31,7 @@ class Histogram:
 
     def merge(self, other: "Histogram") -> None:
         """Add the counts of *other*."""
-        self._counts.update(other._counts)  # noqa: SLF001 - another Histogram
+        self._counts.update(other._counts)  # noqa: SLF001 - an instance of the same class
 
     def percentile(self, percent: float) -> float:
         """Return a percentile in seconds, by the nearest-rank method; NaN if the histogram is empty."""

@@ -27,7 +27,7 @@ from stub import AsyncStub, StubError
 TIMEOUT = 5.0
 #: Interval between searches for timed-out requests, in seconds; this is the precision of time-outs.
 SWEEP = 0.02
-#: Maximum number of idle connections if the pool has no limit; more than rate × latency requires in this lab.
+#: Maximum number of idle connections that are kept if the pool has no limit; more than any load needs (rate × latency).
 MAX_IDLE = 64
 _PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
@@ -158,7 +158,7 @@ class Load:
         return self.pacer.lag
 
     def starvation(self, rtt: float = 0.0) -> Starvation:
-        """Return an assessment of whether the generator was the bottleneck; a longer *rtt* (seconds) allows more."""
+        """Return lag and CPU use of the load so far, with their limits; a longer *rtt* (seconds) allows more lag."""
         return self.pacer.starvation(rtt)
 
     # --- one request --------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ class Load:
             self._resolve(exchange)
 
     def _text(self, kind: str) -> bytes:
-        """Return the encoded request with the next path, for a connection of this kind."""
+        """Return the encoded request with the next path, for a connection of the given *kind*."""
         close = self.closes == "server" and kind != "pooled"
         path = None if self._paths is None else next(self._paths, None)
         return self._texts[close] if path is None else self.target.head(close=close, path=path)

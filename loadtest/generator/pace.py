@@ -44,7 +44,7 @@ class Starvation:
 
     @classmethod
     def of(cls, lag: Histogram, cpu: float, rtt: float = 0.0, waited: float = 0.0) -> "Starvation":
-        """Return an assessment of a generator.
+        """Return lag and CPU use of a generator, with the limits that apply.
 
         Args:
             lag: lag of all requests.
@@ -98,7 +98,7 @@ class Pacer:
         self.sent = 0
         self._times, self._send = times, send
         self._next = next(times, math.inf)
-        self._timer: Any = None  # a `Timer` while running
+        self._timer: Any = None  # a `Timer` while `run` is active
         self._done = asyncio.Event()
         self._cpu = 0.0
         self._sampled = 0.0
@@ -113,7 +113,7 @@ class Pacer:
         return self._next
 
     def starvation(self, rtt: float = 0.0) -> Starvation:
-        """Return an assessment of whether the generator has been the bottleneck so far; *rtt* is in seconds."""
+        """Return lag and CPU use so far, with their limits; a longer *rtt* (seconds) allows more lag."""
         return Starvation.of(self.lag, max(self.shares, default=0.0), rtt, self.waited / max(self.now(), 1e-3))
 
     async def run(self, stop: asyncio.Event) -> None:

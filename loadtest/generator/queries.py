@@ -1,8 +1,8 @@
-"""An open-loop DNS load over one UDP socket, which matches replies to queries by ID and question (RFC 1035, 4.1.1).
+"""An open-loop DNS load over one UDP socket.
 
-A query with any reply counts as answered, whatever the rcode, because an NXDOMAIN reply costs a server as much as an
-address; a query without a reply is lost.  There are no retries and no TCP, since the purpose is to measure a server;
-use `stub` to resolve names.
+Replies are matched to queries by ID and question (RFC 1035 section 4.1.1).  A query with any reply counts as
+answered, whatever the rcode, because an NXDOMAIN reply costs a server as much as an address; a query without a reply
+is lost.  There are no retries and no TCP, since the purpose is to measure a server; use `stub` to resolve names.
 """
 
 import asyncio
@@ -60,12 +60,12 @@ class Queries:
         self.schedule = rate if isinstance(rate, Schedule) else Schedule(constant(rate))
         self.server, self.timeout = server, timeout
         try:
-            # Encoded queries without the first two bytes, the ID, which differs in each query.
+            # The encoded queries without their first two bytes, which are the ID and differ in each query.
             self._questions = [query(0, name, rdtype)[2:] for name in names]
         except ValueError as error:
             raise LoadError(str(error)) from None
         self.pacer = Pacer(self.schedule.times(), self._begin)
-        #: Times until the reply of answered queries, from the intended start and from the actual start.
+        #: Latency of answered queries, measured from the intended start and from the actual start, respectively.
         self.latency, self.service_time = Histogram(), Histogram()
         self.rcodes: Counter[str] = Counter()
         #: Number of lost queries by cause: "timeout", "send: …" or "too many in flight".
@@ -76,7 +76,7 @@ class Queries:
         #: Queries in flight by ID: (encoded query without its ID, intended start, actual start).
         self._in_flight: dict[int, tuple[bytes, float, float]] = {}
         self._expiries: deque[tuple[float, int, bytes]] = deque()
-        self._sock: Any = None  # a socket while running
+        self._sock: Any = None  # a socket while `run` is active
 
     def __repr__(self) -> str:
         return f"<Queries sent={self.pacer.sent} answered={self.answered} lost={self.lost}>"
@@ -92,7 +92,7 @@ class Queries:
         return self.errors.total()
 
     def starvation(self, rtt: float = 0.0) -> Starvation:
-        """Return an assessment of whether the generator was the bottleneck; *rtt* is in seconds."""
+        """Return lag and CPU use of the load so far, with their limits; a longer *rtt* (seconds) allows more lag."""
         return self.pacer.starvation(rtt)
 
     async def run(self, stop: asyncio.Event | None = None) -> None:

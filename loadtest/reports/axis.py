@@ -78,7 +78,7 @@ def _xs(panels: Iterable[Panel]) -> Iterable[float]:
 
 
 def _ends(panel: Panel) -> tuple[list[float], list[float]]:
-    """Return the smallest and the largest y values of all marks; for stacked bars, the height of the stack."""
+    """Return the lower ends and the upper ends of all marks, as y values; stacked bars count as one mark."""
     lows: list[float] = []
     tops: list[float] = []
     stack: dict[tuple[float, float], float] = {}

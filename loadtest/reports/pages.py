@@ -40,7 +40,7 @@ def run_page(result: Result, kind: Kind, charts: Sequence[Chart], files: Iterabl
             "title": chart.title,
             "caption": chart.caption,
             "wide": Markup(svg(chart)),  # noqa: S704 - our own SVG; `svg` escapes all text
-            "narrow": Markup(svg(chart, width=NARROW)),  # noqa: S704 - likewise
+            "narrow": Markup(svg(chart, width=NARROW)),  # noqa: S704 - as above
         }
         for chart in charts
     ]

@@ -31,9 +31,9 @@ class Palette:
         return ends[0] if contrast(ground, ends[0]) >= CONTRAST else max(ends, key=lambda end: contrast(ground, end))
 
     def rules(self) -> str:
-        """Return CSS rules; for each colour, there are three classes.
+        """Return the palette as CSS rules, with three classes per colour.
 
-        The class prefix is ``l-`` for lines, ``f-`` for filled areas, and ``o-`` for text on a filled area.
+        The prefix of the class is ``l-`` for lines, ``f-`` for filled areas, and ``o-`` for text on a filled area.
         """
         named = {"good": self.good, "bad": self.bad, "mark": self.mark}
         each = "".join(

@@ -153,7 +153,7 @@ def short(worker: str) -> str:
 
 
 def column(key: str) -> str:
-    """Return the column key for a counter: in lower case and without dots, which Locust's web page would change."""
+    """Return the column key for a counter: in lower case and without dots, as Locust's web page requires."""
     return key.replace(".", "_").lower()
 
 

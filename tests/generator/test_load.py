@@ -257,7 +257,7 @@ async def test_a_window_that_the_kernel_would_ignore_is_refused(site: Site) -> N
 async def test_an_unknown_kind_is_refused(site: Site) -> None:
     target = await site.serve(replying(OK))
     with pytest.raises(LoadError, match="expected kinds among fresh, pooled, resumed, tcp, got 'warm'"):
-        Load(target, 1.0, kinds=("warm",))  # type: ignore[arg-type]  # an unchecked value from a command line
+        Load(target, 1.0, kinds=("warm",))  # type: ignore[arg-type]  # invalid on purpose
 
 
 async def test_stopping_waits_for_requests_in_flight_and_closes_everything(site: Site) -> None:
