@@ -253,8 +253,8 @@ def bench(seconds: float, repeat: int) -> dict[str, Any]:
     kept["1,000,000 names"] = large["loss"] <= MAX_LOSS and large["memory_mib"] <= MAX_MEMORY
     machine = {"cpus": os.cpu_count(), "python": sys.version.split()[0], "kernel": os.uname().release}
     return {"bench": "dns_queries", "seconds": seconds, "repeat": repeat, "rows": rows, "million": large,
-            "promise": {**RATIOS, "loss": MAX_LOSS, "memory_mib": MAX_MEMORY}, "kept": kept, "load_average": os.getloadavg()[0],
-            "machine": machine}  # fmt: skip
+            "promise": {**RATIOS, "loss": MAX_LOSS, "memory_mib": MAX_MEMORY}, "kept": kept,
+            "load_average": os.getloadavg()[0], "machine": machine}  # fmt: skip
 
 
 def table(report: dict[str, Any]) -> str:
@@ -270,7 +270,8 @@ def table(report: dict[str, Any]) -> str:
     verdict = "kept" if report["kept"]["1,000,000 names"] else "BROKEN"
     lines.append(
         f"1,000,000 names: {large['per_cpu_s']:,} per CPU-second, {large['loss']:.0%} less than with ten "
-        f"(promise {MAX_LOSS:.0%}); {large['memory_mib']} MiB (promise {MAX_MEMORY:.0f}); ready after {large['load_s']} s  {verdict}"
+        f"(promise {MAX_LOSS:.0%}); {large['memory_mib']} MiB (promise {MAX_MEMORY:.0f}); "
+        f"ready after {large['load_s']} s  {verdict}"
     )
     lines.append(f"load average {report['load_average']:.1f}; {report['machine']}")
     return "\n".join(lines)

@@ -57,7 +57,8 @@ ORIGIN = """
 daemon off; worker_processes 1; pid {folder}/{port}.pid; error_log {folder}/error.log warn;
 events {{ worker_connections 1024; }}
 http {{
-  access_log off; keepalive_requests 100000000; client_body_temp_path {folder}/b{port}; proxy_temp_path {folder}/p{port};
+  access_log off; keepalive_requests 100000000; client_body_temp_path {folder}/b{port}; \
+proxy_temp_path {folder}/p{port};
   fastcgi_temp_path {folder}/f{port}; uwsgi_temp_path {folder}/u{port}; scgi_temp_path {folder}/s{port};
   server {{
     listen 127.0.0.1:{port} backlog=1024; root {folder}/www;
@@ -69,7 +70,8 @@ PROXY = """
 daemon off; worker_processes 1; pid {folder}/{port}.pid; error_log {folder}/error.log warn;
 events {{ worker_connections 4096; }}
 http {{
-  access_log off; keepalive_requests 100000000; client_body_temp_path {folder}/b{port}; proxy_temp_path {folder}/p{port};
+  access_log off; keepalive_requests 100000000; client_body_temp_path {folder}/b{port}; \
+proxy_temp_path {folder}/p{port};
   fastcgi_temp_path {folder}/f{port}; uwsgi_temp_path {folder}/u{port}; scgi_temp_path {folder}/s{port};
   upstream origin {{ server 127.0.0.1:{origin}; keepalive 32; keepalive_requests 100000000; }}
   server {{
@@ -220,7 +222,8 @@ def main(argv: list[str] | None = None) -> int:
         origin, theirs, ours = free_port(), free_port(), free_port()
         for port, text in ((origin, ORIGIN), (theirs, PROXY)):
             (folder / f"{port}.conf").write_text(text.format(folder=folder, port=port, origin=origin))
-        edge = [sys.executable, "-m", "edge", "--https", f"127.0.0.1:{ours}", "--upstream", f"/=http://127.0.0.1:{origin}",
+        edge = [sys.executable, "-m", "edge", "--https", f"127.0.0.1:{ours}",
+                "--upstream", f"/=http://127.0.0.1:{origin}",
                 "--cert", str(folder / "chain.pem"), "--key", str(folder / "key.pem"), "--max-clients", "12000",
                 "--admin", f"127.0.0.1:{free_port()}"]  # fmt: skip
         loads = {

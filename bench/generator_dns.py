@@ -93,8 +93,9 @@ def ours(port: int, rate: float, seconds: float) -> dict[str, Any]:
     cpu = time.process_time()
     uvloop.run(run())
     cpu = time.process_time() - cpu
-    return {"answered": load.answered, "lost": dict(load.errors), "rcodes": dict(load.rcodes), "per_s": round(load.answered / seconds),
-            "per_cpu_s": round(load.answered / cpu), "lag_p99_ms": round(load.pacer.lag.percentile(99) * 1e3, 3), "waited": round(load.starvation().waited, 3),
+    return {"answered": load.answered, "lost": dict(load.errors), "rcodes": dict(load.rcodes),
+            "per_s": round(load.answered / seconds), "per_cpu_s": round(load.answered / cpu),
+            "lag_p99_ms": round(load.pacer.lag.percentile(99) * 1e3, 3), "waited": round(load.starvation().waited, 3),
             "p50_ms": round(load.service_time.percentile(50) * 1e3, 3)}  # fmt: skip
 
 
@@ -142,7 +143,8 @@ def bench(seconds: float) -> dict[str, Any]:
         rate = highest(port)
         flood = ours(port, rate, seconds)
         half = ours(port, rate / 2, seconds)
-    return {"bench": "generator_dns", "seconds": seconds, "names": len(names()), "ours": flood, "half_load": half, "dnsperf": peer,
+    return {"bench": "generator_dns", "seconds": seconds, "names": len(names()),
+            "ours": flood, "half_load": half, "dnsperf": peer,
             "ratio": round(flood["per_s"] / peer["per_s"], 3) if peer else None,
             "promise": {"per_s": QUERIES, "lag_p99_ms": LAG * 1e3},
             "machine": {"cpus": os.cpu_count(), "python": sys.version.split()[0], "kernel": os.uname().release},
@@ -159,7 +161,8 @@ def table(report: dict[str, Any]) -> str:
     for name, figures in (("ours, capacity", report["ours"]), ("ours, half load", report["half_load"])):
         ratio = f"{figures['per_s'] / peer['per_s']:6.2f}" if peer else "     -"
         lines.append(
-            f"{name:16}  {figures['per_s']:9,}  {figures['per_cpu_s']:9,}  {ratio}  {figures['lag_p99_ms']:10}  {figures['p50_ms']:6}  {sum(figures['lost'].values())}"
+            f"{name:16}  {figures['per_s']:9,}  {figures['per_cpu_s']:9,}  {ratio}  "
+            f"{figures['lag_p99_ms']:10}  {figures['p50_ms']:6}  {sum(figures['lost'].values())}"
         )
     if peer:
         lines.append(f"dnsperf           {peer['per_s']:9,}          -    1.00           -       -  {peer['lost']}")
@@ -167,8 +170,9 @@ def table(report: dict[str, Any]) -> str:
         lines.append("dnsperf           skipped: not installed (apt-get install dnsperf)")
     lag = "kept" if report["lag_kept"] else "not judged, the machine was busy" if report["busy"] else "BROKEN"
     lines.append(
-        f"target: >= {promise['per_s']:,} answers/s: {'kept' if report['rate_kept'] else 'BROKEN'}; at half load lag <= "
-        f"{promise['lag_p99_ms']:g} ms and nothing lost: {lag} (waited for a CPU {report['half_load']['waited']:.0%} of the time); {report['machine']}"
+        f"target: >= {promise['per_s']:,} answers/s: {'kept' if report['rate_kept'] else 'BROKEN'}; "
+        f"at half load lag <= {promise['lag_p99_ms']:g} ms and nothing lost: {lag} "
+        f"(waited for a CPU {report['half_load']['waited']:.0%} of the time); {report['machine']}"
     )
     return "\n".join(lines)
 

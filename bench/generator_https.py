@@ -83,7 +83,8 @@ def window():
     began, cpu, done, lost = time.monotonic(), time.process_time(), total.num_requests, total.num_failures
     gevent.sleep({seconds!r})  # the measured window
     took, cpu = time.monotonic() - began, time.process_time() - cpu
-    print("RESULT " + json.dumps(dict(done=total.num_requests - done, lost=total.num_failures - lost, causes=[str(e.error) for e in events_environment.stats.errors.values()], took=took, cpu=cpu)), flush=True)
+    print("RESULT " + json.dumps(dict(done=total.num_requests - done, lost=total.num_failures - lost, \
+causes=[str(e.error) for e in events_environment.stats.errors.values()], took=took, cpu=cpu)), flush=True)
     events_environment.runner.quit()
 @events.init.add_listener
 def keep(environment, **_):
@@ -218,10 +219,12 @@ def bench(seconds: float, repeat: int) -> dict[str, Any]:
         kinds[name] = figures
     lag = half["lag_p99"]
     return {"bench": "generator_https", "seconds": seconds, "connections": CONNECTIONS, "kinds": kinds,
-            "half_load": {"per_s": round(half["offered"]), "lag_p99_ms": round(lag * 1e3, 3), "waited": round(half["waited"], 3)},
+            "half_load": {"per_s": round(half["offered"]), "lag_p99_ms": round(lag * 1e3, 3),
+                          "waited": round(half["waited"], 3)},
             "promise": {"ratio": RATIO, "lag_p99_ms": LAG * 1e3},
             "machine": {"cpus": os.cpu_count(), "python": sys.version.split()[0], "kernel": os.uname().release},
-            "ratio_kept": kinds["pooled"]["ratio"] >= RATIO, "lag_kept": lag <= LAG, "busy": half["waited"] > MAX_WAITED}  # fmt: skip
+            "ratio_kept": kinds["pooled"]["ratio"] >= RATIO, "lag_kept": lag <= LAG,
+            "busy": half["waited"] > MAX_WAITED}  # fmt: skip
 
 
 def table(report: dict[str, Any]) -> str:
@@ -238,8 +241,8 @@ def table(report: dict[str, Any]) -> str:
     half, promise = report["half_load"], report["promise"]
     lag = "kept" if report["lag_kept"] else "not judged, the machine was busy" if report["busy"] else "BROKEN"
     lines.append(
-        f"at {half['per_s']:,} requests/s, half of what it reached, ours began {half['lag_p99_ms']} ms late at the 99th percentile "
-        f"(no CPU was free for {half['waited']:.0%} of the time)"
+        f"at {half['per_s']:,} requests/s, half of what it reached, ours began {half['lag_p99_ms']} ms late "
+        f"at the 99th percentile (no CPU was free for {half['waited']:.0%} of the time)"
     )
     lines.append(
         f"target: ratio >= {promise['ratio']} (pooled): {'kept' if report['ratio_kept'] else 'BROKEN'}; "

@@ -169,7 +169,10 @@ def show(cost: Cost) -> None:
     Console().print(table)
     seconds, size = LIMITS[cost.runtime]
     down = "" if cost.down_s is None else f", gone after {cost.down_s:.1f} s"
-    print(f"{len(cost.hosts)} hosts healthy after {cost.up_s:.1f} s (limit {seconds:.0f}), {cost.resident / 2**20:.0f} MiB (limit {size >> 20}){down}")  # fmt: skip
+    print(
+        f"{len(cost.hosts)} hosts healthy after {cost.up_s:.1f} s (limit {seconds:.0f}), "
+        f"{cost.resident / 2**20:.0f} MiB (limit {size >> 20}){down}"
+    )
 
 
 if __name__ == "__main__":

@@ -131,7 +131,8 @@ def table(report: dict[str, Any]) -> str:
     for path, figures in report["paths"].items():
         lines.append(
             f"{path:10}  {figures['packets_per_s']:9,}  {figures['ratio']:6.3f}  {figures['mbit_per_s']:8,}  "
-            f"{figures['wan_cpu']:7.2f}  {figures['packets_per_wan_cpu_s'] or 0:9,}  {' '.join(f'{rate:,}' for rate in figures['runs'])}"
+            f"{figures['wan_cpu']:7.2f}  {figures['packets_per_wan_cpu_s'] or 0:9,}  "
+            f"{' '.join(f'{rate:,}' for rate in figures['runs'])}"
         )
     lines.append(f"stretch goal {STRETCH:,}/s; {report['machine']}")
     return "\n".join(lines)

@@ -25,8 +25,8 @@ _DURATION = re.compile(rb"(?:[0-9]{1,10}[smhdw])+", re.IGNORECASE)
 _SVC_KEYS = ("mandatory", "alpn", "no-default-alpn", "port", "ipv4hint", "ech", "ipv6hint", "dohpath", "ohttp")
 #: Field names shown in error messages.
 _FORMS = {
-    "ip4": "IPv4-ADDRESS", "ip6": "IPv6-ADDRESS", "str": "TEXT", "str+": "TEXT…", "svcparams": "KEY=VALUE…", "loc": "LOCATION…",
-    "apl": "PREFIX…", "bitmap": "TYPE…", "hex": "HEX…", "base64": "BASE64…", "text": "TEXT",
+    "ip4": "IPv4-ADDRESS", "ip6": "IPv6-ADDRESS", "str": "TEXT", "str+": "TEXT…", "svcparams": "KEY=VALUE…",
+    "loc": "LOCATION…", "apl": "PREFIX…", "bitmap": "TYPE…", "hex": "HEX…", "base64": "BASE64…", "text": "TEXT",
 }  # fmt: skip
 #: Field kinds that consume all remaining words.
 _REST = frozenset({"str+", "hex", "base64", "bitmap", "svcparams", "apl", "loc"})

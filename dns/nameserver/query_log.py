@@ -80,5 +80,6 @@ def _batch(at: float, questions: list[bytes], clients: bytes) -> list[dict[str, 
 
 def _row(at: float, client: str, transport: str, qname: str, qtype: str, rcode: int) -> dict[str, Any]:
     return {
-        "time": at, "client": client, "transport": transport, "qname": qname, "qtype": qtype, "rcode": rcode_to_text(rcode),
+        "time": at, "client": client, "transport": transport, "qname": qname, "qtype": qtype,
+        "rcode": rcode_to_text(rcode),
     }  # fmt: skip

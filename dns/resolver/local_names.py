@@ -12,10 +12,11 @@ from resolver.resolution import Resolved
 TTL = 10_800
 #: Empty zones: reserved top-level domains, and reverse zones of private and special addresses.
 _EMPTY = [
-    "invalid.", "onion.", "home.arpa.", "10.in-addr.arpa.", "168.192.in-addr.arpa.", "127.in-addr.arpa.", "0.in-addr.arpa.",
-    "254.169.in-addr.arpa.", "2.0.192.in-addr.arpa.", "100.51.198.in-addr.arpa.", "113.0.203.in-addr.arpa.",
-    "255.255.255.255.in-addr.arpa.", "d.f.ip6.arpa.", "8.e.f.ip6.arpa.", "9.e.f.ip6.arpa.", "a.e.f.ip6.arpa.", "b.e.f.ip6.arpa.",
-    "8.b.d.0.1.0.0.2.ip6.arpa.", *(f"{number}.172.in-addr.arpa." for number in range(16, 32)),
+    "invalid.", "onion.", "home.arpa.", "10.in-addr.arpa.", "168.192.in-addr.arpa.", "127.in-addr.arpa.",
+    "0.in-addr.arpa.", "254.169.in-addr.arpa.", "2.0.192.in-addr.arpa.", "100.51.198.in-addr.arpa.",
+    "113.0.203.in-addr.arpa.", "255.255.255.255.in-addr.arpa.", "d.f.ip6.arpa.", "8.e.f.ip6.arpa.", "9.e.f.ip6.arpa.",
+    "a.e.f.ip6.arpa.", "b.e.f.ip6.arpa.", "8.b.d.0.1.0.0.2.ip6.arpa.",
+    *(f"{number}.172.in-addr.arpa." for number in range(16, 32)),
 ]  # fmt: skip
 _ZONES = {Name.from_text(name).key for name in _EMPTY}
 _LOCALHOST = Name.from_text("localhost.")

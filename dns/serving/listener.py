@@ -211,7 +211,10 @@ async def start(
     """
     udp, tcp = _bind(*endpoint, shared=shared)
     listener: Listener
-    server = await asyncio.start_server(lambda r, w: listener._connected(r, w), sock=tcp)  # noqa: SLF001, PLW0108 - late bound
+    server = await asyncio.start_server(
+        lambda r, w: listener._connected(r, w),  # noqa: SLF001, PLW0108 - late bound
+        sock=tcp,
+    )
     listener = Listener(udp, server, handler, finished, tcp_idle)
     return listener
 

@@ -117,7 +117,11 @@ def test_any_bytes_are_a_query_or_get_an_error_that_reads_back(data: bytes) -> N
         pytest.param(reply([record(POINTER, 2, POINTER + b"x")]), RemoteError, id="ns-with-a-rest"),
         pytest.param(reply([record(POINTER, 6, POINTER * 2 + b"x")]), RemoteError, id="soa-without-numbers"),
         pytest.param(reply([], counts=(1, 0, 0)), RemoteError, id="record-missing"),
-        pytest.param(reply([record(b"\x3f" + b"x" * 63 + POINTER, 1, bytes(4))] * 1 + [record((b"\x3f" + b"x" * 63) * 4 + b"\0", 1, bytes(4))]), RemoteError, id="long-name"),
+        pytest.param(
+            reply([record(b"\x3f" + b"x" * 63 + POINTER, 1, bytes(4))] * 1
+                  + [record((b"\x3f" + b"x" * 63) * 4 + b"\0", 1, bytes(4))]),
+            RemoteError, id="long-name",
+        ),
     ],
 )  # fmt: skip
 def test_replies_that_are_refused(received: bytes, error: type[RemoteError]) -> None:

@@ -45,38 +45,56 @@ def lines(section) -> list[str]:
 @pytest.mark.parametrize(
     ("server", "question", "rcode", "aa", "answer", "authority", "additional"),
     [
-        pytest.param(EXAMPLE, "www.example.com. A", "NOERROR", True, ["www.example.com. 30 IN A 198.19.20.10"], [], [], id="address"),
-        pytest.param(EXAMPLE, "WwW.eXample.CoM. A", "NOERROR", True, ["WwW.eXample.CoM. 30 IN A 198.19.20.10"], [], [], id="case-is-kept"),
+        pytest.param(
+            EXAMPLE, "www.example.com. A", "NOERROR", True, ["www.example.com. 30 IN A 198.19.20.10"], [], [],
+            id="address",
+        ),
+        pytest.param(
+            EXAMPLE, "WwW.eXample.CoM. A", "NOERROR", True, ["WwW.eXample.CoM. 30 IN A 198.19.20.10"], [], [],
+            id="case-is-kept",
+        ),
         pytest.param(
             EXAMPLE, "alias.example.com. A", "NOERROR", True,
             ["alias.example.com. 30 IN CNAME shop.example.com.", "shop.example.com. 30 IN CNAME www.example.com.",
              "www.example.com. 30 IN A 198.19.20.10"], [], [], id="cname-chain",
         ),
-        pytest.param(EXAMPLE, "alias.example.com. CNAME", "NOERROR", True, ["alias.example.com. 30 IN CNAME shop.example.com."], [], [], id="cname-itself"),
-        pytest.param(EXAMPLE, "a.b.wild.example.com. A", "NOERROR", True, ["a.b.wild.example.com. 300 IN A 198.19.20.10"], [], [], id="wildcard"),
+        pytest.param(
+            EXAMPLE, "alias.example.com. CNAME", "NOERROR", True, ["alias.example.com. 30 IN CNAME shop.example.com."],
+            [], [], id="cname-itself",
+        ),
+        pytest.param(
+            EXAMPLE, "a.b.wild.example.com. A", "NOERROR", True, ["a.b.wild.example.com. 300 IN A 198.19.20.10"],
+            [], [], id="wildcard",
+        ),
         pytest.param(
             EXAMPLE, "a.wild.example.com. MX", "NOERROR", True, [],
-            ["example.com. 10 IN SOA ns1.example.com. hostmaster.example.com. 2026112302 60 30 604800 10"], [], id="wildcard-nodata",
+            ["example.com. 10 IN SOA ns1.example.com. hostmaster.example.com. 2026112302 60 30 604800 10"],
+            [], id="wildcard-nodata",
         ),
         pytest.param(
             EXAMPLE, "nobody.example.com. A", "NXDOMAIN", True, [],
-            ["example.com. 10 IN SOA ns1.example.com. hostmaster.example.com. 2026112302 60 30 604800 10"], [], id="nxdomain",
+            ["example.com. 10 IN SOA ns1.example.com. hostmaster.example.com. 2026112302 60 30 604800 10"],
+            [], id="nxdomain",
         ),
         pytest.param(
             EXAMPLE, "www.example.com. AAAA", "NOERROR", True, [],
-            ["example.com. 10 IN SOA ns1.example.com. hostmaster.example.com. 2026112302 60 30 604800 10"], [], id="nodata",
+            ["example.com. 10 IN SOA ns1.example.com. hostmaster.example.com. 2026112302 60 30 604800 10"],
+            [], id="nodata",
         ),
         pytest.param(
             EXAMPLE, "empty.example.com. A", "NOERROR", True, [],
-            ["example.com. 10 IN SOA ns1.example.com. hostmaster.example.com. 2026112302 60 30 604800 10"], [], id="empty-non-terminal",
+            ["example.com. 10 IN SOA ns1.example.com. hostmaster.example.com. 2026112302 60 30 604800 10"],
+            [], id="empty-non-terminal",
         ),
         pytest.param(
-            EXAMPLE, "x.news.example.com. A", "NOERROR", False, [], ["news.example.com. 3600 IN NS ns.news.example.com."],
-            ["ns.news.example.com. 3600 IN A 198.19.20.54"], id="referral-with-glue",
+            EXAMPLE, "x.news.example.com. A", "NOERROR", False, [],
+            ["news.example.com. 3600 IN NS ns.news.example.com."], ["ns.news.example.com. 3600 IN A 198.19.20.54"],
+            id="referral-with-glue",
         ),
         pytest.param(
-            EXAMPLE, "ns.news.example.com. A", "NOERROR", False, [], ["news.example.com. 3600 IN NS ns.news.example.com."],
-            ["ns.news.example.com. 3600 IN A 198.19.20.54"], id="glue-is-not-an-answer",
+            EXAMPLE, "ns.news.example.com. A", "NOERROR", False, [],
+            ["news.example.com. 3600 IN NS ns.news.example.com."], ["ns.news.example.com. 3600 IN A 198.19.20.54"],
+            id="glue-is-not-an-answer",
         ),
         pytest.param(EXAMPLE, "www.example.org. A", "REFUSED", False, [], [], [], id="not-our-zone"),
         pytest.param(EXAMPLE, "example.com. AXFR", "REFUSED", False, [], [], [], id="transfer"),
@@ -87,9 +105,13 @@ def lines(section) -> list[str]:
         pytest.param(
             COM, "www.example.com. A", "NOERROR", False, [],
             ["example.com. 3600 IN NS ns1.example.com.", "example.com. 3600 IN NS ns2.example.com."],
-            ["ns1.example.com. 3600 IN A 198.19.20.53", "ns2.example.com. 3600 IN A 198.19.30.53"], id="tld-refers-to-zone",
+            ["ns1.example.com. 3600 IN A 198.19.20.53", "ns2.example.com. 3600 IN A 198.19.30.53"],
+            id="tld-refers-to-zone",
         ),
-        pytest.param(EXAMPLE, "example.com. CAA", "NOERROR", True, ['example.com. 300 IN CAA 0 issue "ca.example.com"'], [], [], id="caa"),
+        pytest.param(
+            EXAMPLE, "example.com. CAA", "NOERROR", True, ['example.com. 300 IN CAA 0 issue "ca.example.com"'], [], [],
+            id="caa",
+        ),
     ],
 )  # fmt: skip
 def test_answers(server, question, rcode, aa, answer, authority, additional) -> None:
@@ -134,11 +156,20 @@ def test_a_second_question_with_another_id_and_flags_is_answered_with_them() -> 
 @pytest.mark.parametrize(
     ("wire", "rcode"),
     [
-        pytest.param(struct.pack("!6H", 7, 0x2800, 1, 0, 0, 0) + b"\x00\x00\x06\x00\x01", dns.rcode.NOTIMP, id="update"),
+        pytest.param(
+            struct.pack("!6H", 7, 0x2800, 1, 0, 0, 0) + b"\x00\x00\x06\x00\x01", dns.rcode.NOTIMP, id="update",
+        ),
         pytest.param(struct.pack("!6H", 7, 0, 0, 0, 0, 0), dns.rcode.FORMERR, id="no-question"),
         pytest.param(struct.pack("!6H", 7, 0, 1, 0, 0, 0) + b"\x03ww", dns.rcode.FORMERR, id="cut-short"),
-        pytest.param(struct.pack("!6H", 7, 0, 1, 0, 0, 0) + b"\xc0\x0c\x00\x01\x00\x01", dns.rcode.FORMERR, id="compressed-question"),
-        pytest.param(struct.pack("!6H", 7, 0, 1, 0, 0, 2) + b"\x00\x00\x02\x00\x01" + (b"\x00" + struct.pack("!HHIH", 41, 1232, 0, 0)) * 2, dns.rcode.FORMERR, id="two-opt"),
+        pytest.param(
+            struct.pack("!6H", 7, 0, 1, 0, 0, 0) + b"\xc0\x0c\x00\x01\x00\x01", dns.rcode.FORMERR,
+            id="compressed-question",
+        ),
+        pytest.param(
+            struct.pack("!6H", 7, 0, 1, 0, 0, 2) + b"\x00\x00\x02\x00\x01"
+            + (b"\x00" + struct.pack("!HHIH", 41, 1232, 0, 0)) * 2,
+            dns.rcode.FORMERR, id="two-opt",
+        ),
     ],
 )  # fmt: skip
 def test_malformed_queries(wire: bytes, rcode: int) -> None:

@@ -41,23 +41,39 @@ t       TXT "a; b" c "say \\"hi\\""
     ("text", "line", "message"),
     [
         pytest.param(HEAD + "x IN A 1.2.3\n", 5, "expected an IPv4 address, got '1.2.3'", id="address"),
-        pytest.param(HEAD + "x IN NOPE a\n", 5, "expected a record type such as A, MX or TYPE65280; got 'NOPE'", id="type"),
+        pytest.param(
+            HEAD + "x IN NOPE a\n", 5, "expected a record type such as A, MX or TYPE65280; got 'NOPE'", id="type",
+        ),
         pytest.param(HEAD + "x IN MX mail\n", 5, "expected MX U16 NAME, got 1 words: mail", id="word-count"),
         pytest.param(HEAD + "x CH A 192.0.2.1\n", 5, "expected class IN, got CH", id="class"),
         pytest.param(HEAD + 'x IN TXT "open\n', 5, 'expected a closing "', id="quote"),
         pytest.param(HEAD + "x IN TXT ( a\n", 5, "expected a closing )", id="parenthesis"),
-        pytest.param(HEAD + "other.org. IN A 192.0.2.1\n", 5, "expected names in example., got other.org.", id="out-of-zone"),
+        pytest.param(
+            HEAD + "other.org. IN A 192.0.2.1\n", 5, "expected names in example., got other.org.", id="out-of-zone",
+        ),
         pytest.param(HEAD + "$INCLUDE x\n", 5, "expected $INCLUDE in a file", id="include-in-text"),
         pytest.param(HEAD + "$NOPE x\n", 5, "expected $ORIGIN NAME, $TTL SECONDS, $INCLUDE FILE", id="directive"),
-        pytest.param(HEAD + "$GENERATE 1-99999 h$ A 10.0.0.1\n", 5, "expected $GENERATE FROM-TO[/STEP] of at most 65536 records", id="generate"),
+        pytest.param(
+            HEAD + "$GENERATE 1-99999 h$ A 10.0.0.1\n", 5, "expected $GENERATE FROM-TO[/STEP] of at most 65536 records",
+            id="generate",
+        ),
         pytest.param(HEAD + "x IN AAAA fe80::1%eth0\n", 5, "expected an IPv6 address, got 'fe80::1%eth0'", id="scope"),
         pytest.param(HEAD + "x " + "9" * 5000 + " IN A 192.0.2.1\n", 5, "expected a TTL as a number", id="endless-ttl"),
-        pytest.param(HEAD + "x IN TXT " + '"' + "z" * 250 + '" ' + ('"' + "z" * 250 + '" ') * 269 + "\n", 5, "expected RDATA of at most 65535 bytes, got 67770", id="txt-64k"),
+        pytest.param(
+            HEAD + "x IN TXT " + '"' + "z" * 250 + '" ' + ('"' + "z" * 250 + '" ') * 269 + "\n", 5,
+            "expected RDATA of at most 65535 bytes, got 67770", id="txt-64k",
+        ),
         pytest.param(HEAD + "x IN AXFR\n", 5, "expected a type of data, got AXFR", id="meta-type"),
-        pytest.param(HEAD + "x IN DNAME o.\ny.x IN A 192.0.2.1\n", 0, "expected nothing below the DNAME at x.example., got y.x.example.", id="below-dname"),
+        pytest.param(
+            HEAD + "x IN DNAME o.\ny.x IN A 192.0.2.1\n", 0,
+            "expected nothing below the DNAME at x.example., got y.x.example.", id="below-dname",
+        ),
         pytest.param("@ IN SOA ns hm 1 2 3 4 5\n", 1, "expected a TTL", id="ttl"),
         pytest.param("$TTL 60\n@ IN NS ns\n", 0, "expected one SOA record at example., got none", id="soa"),
-        pytest.param(HEAD + "x IN CNAME ns\nx IN A 192.0.2.1\n", 0, "expected nothing next to the CNAME at x.example., got A, CNAME", id="cname"),
+        pytest.param(
+            HEAD + "x IN CNAME ns\nx IN A 192.0.2.1\n", 0,
+            "expected nothing next to the CNAME at x.example., got A, CNAME", id="cname",
+        ),
         pytest.param(HEAD + "x" * 64 + " IN A 192.0.2.1\n", 5, "expected labels of 1 to 63 bytes, got 64", id="label"),
     ],
 )  # fmt: skip
@@ -83,16 +99,30 @@ def records(zone) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        pytest.param("$ttl 30\n$origin sub.example.\nx IN A 192.0.2.2\n", ["x.sub.example. 30 A 192.0.2.2"], id="lower-case-directives"),
+        pytest.param(
+            "$ttl 30\n$origin sub.example.\nx IN A 192.0.2.2\n", ["x.sub.example. 30 A 192.0.2.2"],
+            id="lower-case-directives",
+        ),
         pytest.param("x 4294967295 IN A 192.0.2.2\n", ["x.example. 0 A 192.0.2.2"], id="ttl-over-31-bits"),
-        pytest.param("$GENERATE 1-3 h$ A 192.0.2.$\n", [f"h{i}.example. 60 A 192.0.2.{i}" for i in (1, 2, 3)], id="generate"),
-        pytest.param("$GENERATE 8-10/2 h${-8,3,x} 30 CNAME n\\$$$\n", ["h000.example. 30 CNAME n\\036\\036.example.", "h002.example. 30 CNAME n\\036\\036.example."], id="generate-step-offset-width"),
-        pytest.param("u IN TYPE65280 \\# 4 0A000001\n", ["u.example. 60 TYPE65280 \\# 4 0a000001"], id="type-by-number"),
+        pytest.param(
+            "$GENERATE 1-3 h$ A 192.0.2.$\n", [f"h{i}.example. 60 A 192.0.2.{i}" for i in (1, 2, 3)], id="generate",
+        ),
+        pytest.param(
+            "$GENERATE 8-10/2 h${-8,3,x} 30 CNAME n\\$$$\n",
+            ["h000.example. 30 CNAME n\\036\\036.example.", "h002.example. 30 CNAME n\\036\\036.example."],
+            id="generate-step-offset-width",
+        ),
+        pytest.param(
+            "u IN TYPE65280 \\# 4 0A000001\n", ["u.example. 60 TYPE65280 \\# 4 0a000001"], id="type-by-number",
+        ),
         pytest.param("a IN TYPE1 \\# 4 C0000205\n", ["a.example. 60 A 192.0.2.5"], id="a-by-number"),
         pytest.param("d IN DNAME other.test.\n", ["d.example. 60 DNAME other.test."], id="dname"),
         pytest.param("w IN HTTPS 1 . alpn=h2,h3\n", ['w.example. 60 HTTPS 1 . alpn="h2,h3"'], id="https"),
         pytest.param("w IN A 192.0.2.1\nw IN A 192.0.2.1\n", ["w.example. 60 A 192.0.2.1"], id="duplicate"),
-        pytest.param("w 50 IN A 192.0.2.1\nw 40 IN A 192.0.2.2\n", ["w.example. 40 A 192.0.2.1", "w.example. 40 A 192.0.2.2"], id="smallest-ttl"),
+        pytest.param(
+            "w 50 IN A 192.0.2.1\nw 40 IN A 192.0.2.2\n", ["w.example. 40 A 192.0.2.1", "w.example. 40 A 192.0.2.2"],
+            id="smallest-ttl",
+        ),
         pytest.param("w IN ( A ; comment\n 192.0.2.1 )\n", ["w.example. 60 A 192.0.2.1"], id="parentheses"),
     ],
 )  # fmt: skip

@@ -13,11 +13,15 @@ ROOT, COM, EXAMPLE, OTHER = "127.0.1.1", "127.0.1.2", "127.0.1.3", "127.0.1.4"
 HEAD = "$TTL 300\n@ IN SOA ns.{0} hm.{0} 1 2 3 4 5\n"
 
 ZONES = {
-    ROOT: {".": f"$TTL 300\n@ IN SOA a.root. hm. 1 2 3 4 5\n@ IN NS a.root.\na.root. IN A {ROOT}\ncom. IN NS ns.com.\nns.com. IN A {COM}\n"},
+    ROOT: {
+        ".": f"$TTL 300\n@ IN SOA a.root. hm. 1 2 3 4 5\n@ IN NS a.root.\na.root. IN A {ROOT}\n"
+        f"com. IN NS ns.com.\nns.com. IN A {COM}\n"
+    },
     COM: {
         "com.": HEAD.format("com.")
         + f"@ IN NS ns\nns IN A {COM}\nexample IN NS ns.example\nns.example IN A {EXAMPLE}\n"
-        + "glueless IN NS ns.other\nother IN NS ns.other\nns.other IN A 127.0.1.4\nloop-a IN NS ns.loop-b\nloop-b IN NS ns.loop-a\n"
+        + "glueless IN NS ns.other\nother IN NS ns.other\nns.other IN A 127.0.1.4\n"
+        "loop-a IN NS ns.loop-b\nloop-b IN NS ns.loop-a\n"
     },
     EXAMPLE: {
         "example.com.": HEAD.format("example.com.")

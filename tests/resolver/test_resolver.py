@@ -63,8 +63,14 @@ async def test_a_name_is_resolved_from_the_root_down_and_then_from_the_cache(
 @pytest.mark.parametrize(
     ("question", "rcode", "answer"),
     [
-        ("alias.example.com. A", "NOERROR", ["alias.example.com. 20 IN CNAME www.example.com.", "www.example.com. 30 IN A 192.0.2.1"]),
-        ("away.example.com. A", "NOERROR", ["away.example.com. 300 IN CNAME www.other.com.", "www.other.com. 300 IN A 192.0.2.9"]),
+        (
+            "alias.example.com. A", "NOERROR",
+            ["alias.example.com. 20 IN CNAME www.example.com.", "www.example.com. 30 IN A 192.0.2.1"],
+        ),
+        (
+            "away.example.com. A", "NOERROR",
+            ["away.example.com. 300 IN CNAME www.other.com.", "www.other.com. 300 IN A 192.0.2.9"],
+        ),
         ("www.glueless.com. A", "NOERROR", ["www.glueless.com. 300 IN A 192.0.2.8"]),
         ("zero.example.com. A", "NOERROR", ["zero.example.com. 0 IN A 192.0.2.2"]),
         ("nobody.example.com. A", "NXDOMAIN", []),
@@ -105,8 +111,15 @@ async def test_large_answers_are_fetched_over_tcp_and_truncated_for_udp_clients(
 @pytest.mark.parametrize(
     ("question", "after"),
     [
-        pytest.param("www.example.com.", [(0, 30), (0.4, 30), (0.6, 29), (1.4, 29), (1.6, 28), (29.4, 1), (29.6, 0), (29.9, 0), (30, 30)], id="answer"),
-        pytest.param("alias.example.com.", [(0, 20), (0.6, 19), (19.4, 1), (19.6, 0), (19.9, 0), (20, 20)], id="alias-ends-first"),
+        pytest.param(
+            "www.example.com.",
+            [(0, 30), (0.4, 30), (0.6, 29), (1.4, 29), (1.6, 28), (29.4, 1), (29.6, 0), (29.9, 0), (30, 30)],
+            id="answer",
+        ),
+        pytest.param(
+            "alias.example.com.", [(0, 20), (0.6, 19), (19.4, 1), (19.6, 0), (19.9, 0), (20, 20)],
+            id="alias-ends-first",
+        ),
         pytest.param("nobody.example.com.", [(0, 5), (0.6, 4), (4.4, 1), (4.6, 0), (4.9, 0), (5, 5)], id="refusal"),
     ],
 )  # fmt: skip
@@ -275,7 +288,10 @@ async def test_a_resolver_without_descriptors_waits_for_one(
     ("question", "rcode", "answer"),
     [
         ("www.example.com.", "NOERROR", ["www.example.com. 30 IN A 192.0.2.1"]),
-        ("alias.example.com.", "NOERROR", ["alias.example.com. 30 IN CNAME www.example.com.", "www.example.com. 30 IN A 192.0.2.1"]),
+        (
+            "alias.example.com.", "NOERROR",
+            ["alias.example.com. 30 IN CNAME www.example.com.", "www.example.com. 30 IN A 192.0.2.1"],
+        ),
         ("nobody.example.com.", "NXDOMAIN", []),
     ],
 )  # fmt: skip

@@ -90,7 +90,9 @@ MIXED = {
     "edns-and-plain": [query(f"h{i % 50}.example.", 1, encode_opt() if i % 2 else b"") for i in range(70)],
     "types-with-letters": [query(f"w{i % 50}.example.", 65 if i % 2 else 97) for i in range(70)],
     "cookies": [query(f"h{i % 50}.example.", 1, encode_opt(options=struct.pack("!HHQ", 10, 8, i))) for i in range(70)],
-    "longer-than-a-slot": [query("h1.example.", 1, encode_opt(options=struct.pack("!HH", 12, 60 * i) + bytes(60 * i))) for i in range(50)],
+    "longer-than-a-slot": [
+        query("h1.example.", 1, encode_opt(options=struct.pack("!HH", 12, 60 * i) + bytes(60 * i))) for i in range(50)
+    ],
     "opcodes": [query("h1.example.", flags=0x2800 if i % 2 else 0x100) for i in range(10)],
     "classes": [query("h1.example.")[:-1] + bytes([1 + i % 3]) for i in range(10)],
     "short": [query("h1.example."), struct.pack("!6H", 9, 0x100, 1, 0, 0, 0), query("h2.example.")],
