@@ -171,7 +171,10 @@ def main(programs: Sequence[str]) -> int:
         lacking = missing(wanted)
     if lacking:
         names = ", ".join(judge.program for judge in lacking)
-        print(f"judges: missing: {names}; tests that need them run from the image {IMAGE} where Docker has it, or are skipped")  # fmt: skip
+        print(
+            f"judges: missing: {names}; tests that need them run from the image {IMAGE} "
+            "where Docker has it, or are skipped"
+        )
         print(f"judges: on Debian or Ubuntu, root gets them with: {install_line(lacking)}", flush=True)
     return int("CI" in os.environ and not all(judge.optional for judge in lacking))
 

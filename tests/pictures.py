@@ -90,7 +90,7 @@ def _run(command: str) -> tuple[list[tuple[float, bytes]], int]:
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ.update(COLUMNS=str(COLUMNS), LINES=str(ROWS), TERM="xterm-256color")
-        os.execvp(sys.executable, [sys.executable, "-m", *shlex.split(command)])  # noqa: S606 - intentionally without a shell
+        os.execvp(sys.executable, [sys.executable, "-m", *shlex.split(command)])  # noqa: S606 - no shell
     written = []
     while True:
         select.select([terminal], [], [])
@@ -121,7 +121,8 @@ def draw(lines: list[Line]) -> str:
     for number, line in enumerate(lines):
         share = 100 * line.at / total
         rules.append(
-            f"@keyframes l{number}{{0%{{opacity:0}}{share:.2f}%,100%{{opacity:1}}}}#l{number}{{animation-name:l{number}}}"
+            f"@keyframes l{number}{{0%{{opacity:0}}{share:.2f}%,100%{{opacity:1}}}}"
+            f"#l{number}{{animation-name:l{number}}}"
         )
         body.append(f'<text id="l{number}" y="{(number + 1) * LEADING}">{"".join(_spans(line.text))}</text>')
         if number >= ROWS:
@@ -132,10 +133,12 @@ def draw(lines: list[Line]) -> str:
         f"text{{font:13px ui-monospace,Menlo,Consolas,'DejaVu Sans Mono',monospace;fill:{foreground};white-space:pre;"
         f"animation:{total:.1f}s step-end infinite}}#page{{animation:page {total:.1f}s step-end infinite}}"
         f"@keyframes page{{{steps}{end}}}{''.join(rules)}"
-        f"@media(prefers-reduced-motion:reduce){{text,#page{{animation:none}}#page{{transform:translateY({scroll[-1][1]}px)}}}}"
+        f"@media(prefers-reduced-motion:reduce){{text,#page{{animation:none}}"
+        f"#page{{transform:translateY({scroll[-1][1]}px)}}}}"
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}" role="img">'
         f"<title>A terminal session: {html.escape('; '.join(SESSION))}</title><style>{style}</style>"
         f'<rect width="{width}" height="{height}" rx="8" fill="{background}"/>'
         f'<svg x="{MARGIN}" y="{MARGIN - 4}" width="{width - 2 * MARGIN}" height="{ROWS * LEADING + 8}"><g id="page">'

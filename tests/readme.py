@@ -27,7 +27,9 @@ TRANSLATIONS = (
 )
 #: Commands that cannot be repeated in a running lab, with the reason and the place where they are tested.
 ELSEWHERE = {
-    "docker compose --profile '*' down -v --remove-orphans": "it removes the lab: .ci/run looks at what `make down` leaves",
+    "docker compose --profile '*' down -v --remove-orphans": (
+        "it removes the lab: .ci/run looks at what `make down` leaves"
+    ),
     "docker image rm firstbyte:local firstbyte-lab:local": "it removes the image that the lab runs from",
     "make up": "the lab is up: the fixture `lab` started it with the same command line",
     "make down": "it removes the lab: .ci/run",

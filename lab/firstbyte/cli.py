@@ -84,7 +84,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     understood: argparse.ArgumentParser = args.parser
     word = rest[0].partition("=")[0]
     if word.startswith("-"):
-        known = [option for action in understood._actions for option in action.option_strings]  # noqa: SLF001 - argparse has no public list
+        known = [option for action in understood._actions for option in action.option_strings]  # noqa: SLF001 - private
         raise MisuseError(understood, f"unknown option {word}{terminal.meant(word, known)}")
     raise MisuseError(understood, f"unexpected word {word!r}; see `{understood.prog} --help`")
 
@@ -143,17 +143,36 @@ def _lab(add: Add) -> None:
     up.add_argument("--no-build", action="store_true", help="use the Docker image as it is")
     down = add("down", "remove everything that up made", "down", "down --keep-ca")
     down.add_argument("--keep-ca", action="store_true", help="keep the volumes: the CA, certificates, results")
-    status = add("status", "show state, health, address and faults of each host", "status", "status --memory --json", as_json="as one JSON object")  # fmt: skip
+    status = add(
+        "status",
+        "show state, health, address and faults of each host",
+        "status",
+        "status --memory --json",
+        as_json="as one JSON object",
+    )
     status.add_argument("--memory", action="store_true", help="resident memory of each host")
-    add("doctor", "check whether this machine can run a lab and measure in it", "doctor", "doctor --json", as_json="as one JSON object")  # fmt: skip
+    add(
+        "doctor",
+        "check whether this machine can run a lab and measure in it",
+        "doctor",
+        "doctor --json",
+        as_json="as one JSON object",
+    )
 
 
 def _hosts(add: Add) -> None:
     logs = add("logs", "show logs of hosts", "logs edge --tail 20", "logs --follow ca edge")
     logs.add_argument("host", nargs="*", help="default: all")
     logs.add_argument("--follow", "-f", action="store_true", help="go on until Ctrl-C")
-    logs.add_argument("--tail", type=arguments.tail, default="all", metavar="N", help="only the last N lines of each host")  # fmt: skip
-    execute = add("exec", "run a command with the network and resolver of a host", "exec client -- cat /proc/net/sockstat", "exec edge -- python -m telemetry.call GET /admin/pool")  # fmt: skip
+    logs.add_argument(
+        "--tail", type=arguments.tail, default="all", metavar="N", help="only the last N lines of each host"
+    )
+    execute = add(
+        "exec",
+        "run a command with the network and resolver of a host",
+        "exec client -- cat /proc/net/sockstat",
+        "exec edge -- python -m telemetry.call GET /admin/pool",
+    )
     execute.add_argument("host")
     execute.add_argument("cmd", nargs=argparse.REMAINDER, metavar="-- CMD")
     for verb, about in (
@@ -220,17 +239,52 @@ def _trace(add: Add) -> None:
 
 def _experiments(add: Add) -> None:
     for verb, about, examples in (
-        ("run", "measure what a mechanism costs, next to what theory says", ("run handshake --quick", "run time-wait --set rate=128", "run handshake --quick --times 5", "run all --quick", "run ./mine.py --quick", "run --list")),
-        ("drill", "rehearse a certificate renewal that goes wrong", ("drill renewal-under-load --quick", "drill renewal-under-load --quick --control", "drill renewal-under-load --times 3", "drill ./mine.py --quick", "drill --list")),
-    ):  # fmt: skip
+        (
+            "run",
+            "measure what a mechanism costs, next to what theory says",
+            (
+                "run handshake --quick",
+                "run time-wait --set rate=128",
+                "run handshake --quick --times 5",
+                "run all --quick",
+                "run ./mine.py --quick",
+                "run --list",
+            ),
+        ),
+        (
+            "drill",
+            "rehearse a certificate renewal that goes wrong",
+            (
+                "drill renewal-under-load --quick",
+                "drill renewal-under-load --quick --control",
+                "drill renewal-under-load --times 3",
+                "drill ./mine.py --quick",
+                "drill --list",
+            ),
+        ),
+    ):
         one = add(verb, about, *examples, as_json="the result as JSON on standard output")
-        one.add_argument("name", nargs="?", help="a name from --list; all; a Python file (see `firstbyte new`); or - for a file on standard input")  # fmt: skip
+        one.add_argument(
+            "name",
+            nargs="?",
+            help="a name from --list; all; a Python file (see `firstbyte new`); or - for a file on standard input",
+        )
         one.add_argument("--list", action="store_true", help="list names, what each shows, and its parameters")
         one.add_argument("--undo", action="store_true", help="undo what a killed run left switched on in the lab")
         one.add_argument("--quick", action="store_true", help="smaller windows and rates: at most 40 s each")
-        one.add_argument("--control", action="store_true", help="take the safety, or the right model, away: the run must then fail")  # fmt: skip
-        one.add_argument("--seed", type=int, default=1, metavar="N", help="of injections and of the order of measurements (1)")  # fmt: skip
-        one.add_argument("--times", type=arguments.repeats, default=1, metavar="N", help="run N times with the same seed, and judge the runs together")  # fmt: skip
+        one.add_argument(
+            "--control", action="store_true", help="take the safety, or the right model, away: the run must then fail"
+        )
+        one.add_argument(
+            "--seed", type=int, default=1, metavar="N", help="of injections and of the order of measurements (1)"
+        )
+        one.add_argument(
+            "--times",
+            type=arguments.repeats,
+            default=1,
+            metavar="N",
+            help="run N times with the same seed, and judge the runs together",
+        )
         one.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set a parameter, see --list")
 
 
@@ -243,7 +297,12 @@ def _results(add: Add) -> None:
         "report --compare handshake/20261124T220000Z results/handshake/20261124T230000Z --json",
         as_json="as JSON",
     )
-    report.add_argument("--compare", nargs=2, metavar=("A", "B"), help="NAME (its latest run), NAME~1 (the one before), NAME/TIME, or a folder")  # fmt: skip
+    report.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("A", "B"),
+        help="NAME (its latest run), NAME~1 (the one before), NAME/TIME, or a folder",
+    )
     pki = add("pki", "print the trust anchor, or list certificates", "pki root > root.pem", "pki list --json")
     kinds = pki.add_subparsers(dest="kind", required=True, metavar="root|list")
     root = kinds.add_parser("root", help="the trust anchor as PEM on standard output")
@@ -254,9 +313,16 @@ def _results(add: Add) -> None:
 
 
 def _own(add: Add) -> None:
-    new = add("new", "write a scenario or a drill of your own, as a file that runs at once", "new scenario my-scenario", "new drill my-drill")  # fmt: skip
+    new = add(
+        "new",
+        "write a scenario or a drill of your own, as a file that runs at once",
+        "new scenario my-scenario",
+        "new drill my-drill",
+    )
     new.add_argument("kind", choices=["scenario", "drill"])
-    new.add_argument("name", type=arguments.experiment_name, help="lower-case words with hyphens; the file is NAME.py in this folder")  # fmt: skip
+    new.add_argument(
+        "name", type=arguments.experiment_name, help="lower-case words with hyphens; the file is NAME.py in this folder"
+    )
     completion = add(
         "completion",
         "print a script that completes commands, hosts, links, scenarios and drills in your shell",

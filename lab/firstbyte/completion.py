@@ -36,7 +36,7 @@ def script(shell: str) -> str:
         ("drill", "name"): [*(each.name for each in DRILLS), "all"],
     }
     root = parser()
-    verbs = next(each for each in root._actions if isinstance(each, argparse._SubParsersAction))  # noqa: SLF001 - shtab does the same
+    verbs = next(each for each in root._actions if isinstance(each, argparse._SubParsersAction))  # noqa: SLF001
     for verb, command in verbs.choices.items():
         for action in command._actions:  # noqa: SLF001
             if known := names.get(action.dest) or names.get((verb, action.dest)):

@@ -89,7 +89,9 @@ def _latest(name: str, since: dt.datetime) -> archive.StoredRun | None:
     """Return the latest run of the experiment *name* that began after *since*, ignoring control runs."""
     first = since.strftime(archive.TIME)
     runs = archive.runs(COPIED)  # sorted from newest to oldest
-    return next((each for each in runs if each.name == name and each.time >= first and not each.body.get("control")), None)  # fmt: skip
+    return next(
+        (each for each in runs if each.name == name and each.time >= first and not each.body.get("control")), None
+    )
 
 
 def _firstbyte(*words: str, quiet: bool = False) -> int:

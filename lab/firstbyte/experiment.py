@@ -200,7 +200,10 @@ def _together(args: argparse.Namespace, done: Sequence[Done]) -> int:
 
 def _summary(args: argparse.Namespace, done: Sequence[Done]) -> None:
     """Print the verdict of each experiment and write a summary page."""
-    flags = f"{' --quick' if args.quick else ''}{' --control' if args.control else ''}{f' --times {args.times}' if args.times > 1 else ''}"
+    flags = (
+        f"{' --quick' if args.quick else ''}{' --control' if args.control else ''}"
+        f"{f' --times {args.times}' if args.times > 1 else ''}"
+    )
     page: Path | None = None
     try:
         folders = [each.folder for each in done if each.folder is not None]

@@ -25,7 +25,15 @@ WORDS = {
 #: Link settings that share one column of the table.
 RARE = ("duplicate", "reorder", *(f"corrupt_{mode}" for mode in CORRUPTIONS))
 #: Command-line option (without dashes) for each link setting.
-OPTIONS = {"rtt_ms": "rtt", "jitter_ms": "jitter", "loss": "loss", "rate_bps": "rate", "duplicate": "duplicate", "reorder": "reorder", "reorder_ms": "reorder_by"}  # fmt: skip
+OPTIONS = {
+    "rtt_ms": "rtt",
+    "jitter_ms": "jitter",
+    "loss": "loss",
+    "rate_bps": "rate",
+    "duplicate": "duplicate",
+    "reorder": "reorder",
+    "reorder_ms": "reorder_by",
+}
 
 
 class UnknownRegionError(RefusedError):

@@ -109,4 +109,6 @@ def _check(kind: type[Experiment[Any]], label: str, taken: frozenset[str]) -> No
     except ArgumentTypeError as error:
         raise NotAnExperimentError(f"{label}: {kind.__name__}.name: {error}") from None
     if kind.name in taken:
-        raise NotAnExperimentError(f"{label}: the name {kind.name!r} is taken by an experiment of firstbyte: choose another")  # fmt: skip
+        raise NotAnExperimentError(
+            f"{label}: the name {kind.name!r} is taken by an experiment of firstbyte: choose another"
+        )

@@ -16,9 +16,9 @@ from rich.table import Table
 ASCII = {
     **dict.fromkeys("▏▎▍▌▐", "|"), **dict.fromkeys("▋▊▉█", "#"),
     **dict.fromkeys("–—−", "-"), **dict.fromkeys("“”„", '"'), **dict.fromkeys("‘’", "'"), **dict.fromkeys("⌈⌉⌊⌋", "|"),
-    "\N{NO-BREAK SPACE}": " ", "×": "x", "·": ".", "✓": "+", "✗": "x", "←": "<", "→": ">", "⇄": "-", "µ": "u", "μ": "mu",
-    "±": "+/-", "≥": ">=", "≤": "<=", "≈": "~", "…": "...", "√": "sqrt", "∞": "inf", "²": "^2", "ⁿ": "^n", "⁺": "+", "₂": "2",
-    "ᵢ": "_i", "λ": "lambda", "ρ": "rho", "Δ": "delta", "Σ": "sum",
+    "\N{NO-BREAK SPACE}": " ", "×": "x", "·": ".", "✓": "+", "✗": "x", "←": "<", "→": ">", "⇄": "-",
+    "µ": "u", "μ": "mu", "±": "+/-", "≥": ">=", "≤": "<=", "≈": "~", "…": "...", "√": "sqrt", "∞": "inf",
+    "²": "^2", "ⁿ": "^n", "⁺": "+", "₂": "2", "ᵢ": "_i", "λ": "lambda", "ρ": "rho", "Δ": "delta", "Σ": "sum",
 }  # fmt: skip
 #: Name of the codec error handler that applies the replacements in `ASCII`.
 HANDLER = "firstbyte.ascii"
@@ -67,7 +67,7 @@ def table(*titles: str, numbers: Iterable[str] = (), keys: Iterable[str] = ()) -
     made = Table(box=None, header_style="bold", pad_edge=False)
     for title in titles:
         justify = "right" if title in numbers else "left"
-        made.add_column(title, justify=justify, overflow="fold", no_wrap=title in keys)  # type: ignore[arg-type]  # rich wants a Literal
+        made.add_column(title, justify=justify, overflow="fold", no_wrap=title in keys)  # type: ignore[arg-type]
     return made
 
 

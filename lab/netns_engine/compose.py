@@ -34,7 +34,9 @@ SERVICE_KEYS: Mapping[str, str] = {
     "sysctls": "set in the host's network namespace before its device is created",
     "devices": "added to /dev, which otherwise has null, zero, full, random, urandom and tty only",
     "depends_on": "service_started, service_healthy, service_completed_successfully",
-    "healthcheck": "`test: [CMD, …]`, run on the host as its user; interval, timeout, retries, start_period, start_interval",
+    "healthcheck": (
+        "`test: [CMD, …]`, run on the host as its user; interval, timeout, retries, start_period, start_interval"
+    ),
     "restart": "`no` or `unless-stopped`, with Docker's pauses: 100 ms, doubled up to a minute",
     "profiles": "started on request",
     "mem_limit": "a cgroup, where this user may create one",
@@ -227,7 +229,9 @@ class _File:
                 except ValueError as error:
                     raise ComposeError(self._path, node.start_mark.line + 1, str(error)) from None
                 if node.style is None:  # plain (unquoted) scalar: resolve the type again, from the substituted value
-                    node.tag = self._loader.resolve(yaml.ScalarNode, node.value, (True, False))  # type: ignore[no-untyped-call]
+                    node.tag = self._loader.resolve(  # type: ignore[no-untyped-call]
+                        yaml.ScalarNode, node.value, (True, False)
+                    )
             return
         for child in node.value:
             self._fill(child[1] if isinstance(node, yaml.MappingNode) else child, seen)

@@ -23,7 +23,8 @@ def listen(port: Port) -> socket.socket:
     except OSError as error:
         sock.close()
         raise EngineError(
-            f"cannot publish {port.address}:{port.published}/{port.protocol}: {error.strerror}: stop what listens there, "
-            "choose another port (.env.example), or start without ports (`firstbyte up --runtime netns --no-ports`)"
+            f"cannot publish {port.address}:{port.published}/{port.protocol}: {error.strerror}: stop what "
+            "listens there, choose another port (.env.example), or start without ports "
+            "(`firstbyte up --runtime netns --no-ports`)"
         ) from None
     return sock

@@ -105,8 +105,9 @@ class StateFolder:
             document = json.loads(path.read_text(encoding="utf-8"))
             if document["version"] != VERSION:
                 raise EngineError(
-                    f"{path}: expected state of version {VERSION}, got {document['version']!r}: run `firstbyte down` of the "
-                    f"firstbyte that wrote it, or remove {self.path} once process {document['supervisor']['pid']} is gone"
+                    f"{path}: expected state of version {VERSION}, got {document['version']!r}: "
+                    "run `firstbyte down` of the firstbyte that wrote it, "
+                    f"or remove {self.path} once process {document['supervisor']['pid']} is gone"
                 )
             return Process(**document["supervisor"])
         except FileNotFoundError:

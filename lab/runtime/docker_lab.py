@@ -109,8 +109,9 @@ class DockerLab:
         if not names:
             return ""
         return (
-            f".\n{', '.join(names)}: started by `docker compose run`, and still there; if it was cut off, it keeps volumes "
-            f"of an earlier lab: `firstbyte down`, or `docker rm -f {' '.join(names)}`, then `firstbyte up`"
+            f".\n{', '.join(names)}: started by `docker compose run`, and still there; if it was cut off, "
+            f"it keeps volumes of an earlier lab: `firstbyte down`, or `docker rm -f {' '.join(names)}`, "
+            "then `firstbyte up`"
         )
 
     def down(self, *, volumes: bool = True) -> None:

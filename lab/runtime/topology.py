@@ -93,7 +93,8 @@ def find_project(start: Path | None = None) -> Path:
         if (folder / COMPOSE_FILE).is_file() and (folder / "lab" / "etc" / "host.sh").is_file():
             return folder
     raise LabError(
-        f"expected {COMPOSE_FILE} of firstbyte in {start} or above, found none: run this in a checkout, or reinstall firstbyte"
+        f"expected {COMPOSE_FILE} of firstbyte in {start} or above, found none: "
+        "run this in a checkout, or reinstall firstbyte"
     )
 
 

@@ -99,7 +99,12 @@ def test_links_are_listed_by_region_and_those_that_are_alike_once(lab, capsys) -
     assert main(["link"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[:2] == ["from to round trip loss also", "exchange all others 0 ms"]
-    assert {"access ⇄ isp 4 ms", "access → near 20 ms", "access ← near 20 ms 1.00% changed", "root-a the rest 40 ms"} <= set(lines)  # fmt: skip
+    assert {
+        "access ⇄ isp 4 ms",
+        "access → near 20 ms",
+        "access ← near 20 ms 1.00% changed",
+        "root-a the rest 40 ms",
+    } <= set(lines)
     assert len([line for line in lines if line]) == 18
 
 

@@ -90,11 +90,14 @@ def test_new_writes_an_experiment_that_loads(
     [
         (["new", "scenario", "mine"], "mine.py exists: remove it, or choose another name"),
         (["new", "drill", "handshake"], "the name 'handshake' is taken by an experiment of firstbyte: choose another"),
-        (["new", "drill", "Mine!"], "name: expected lower-case words joined by hyphens, for example my-scenario; got 'Mine!'"),
+        (
+            ["new", "drill", "Mine!"],
+            "name: expected lower-case words joined by hyphens, for example my-scenario; got 'Mine!'",
+        ),
         (["new", "host", "mine"], "kind: expected one of scenario, drill; got 'host'"),
     ],
     ids=["exists", "taken", "no-name", "no-kind"],
-)  # fmt: skip
+)
 def test_new_refuses(
     words: list[str], message: str, lab: RecordingLab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,20 +129,52 @@ def test_a_file_on_standard_input_is_an_experiment(monkeypatch: pytest.MonkeyPat
     ("text", "message"),
     [
         pytest.param("def x(:\n", ", line 1: invalid syntax", id="syntax-error"),
-        pytest.param("\n\nundefined\n", ", line 3: NameError: name 'undefined' is not defined", id="fails-when-imported"),
-        pytest.param("import nosuch_package\n", ", line 1: ModuleNotFoundError: No module named 'nosuch_package'", id="import-of-nothing"),
-        pytest.param("x = 1\n", ": expected one class derived from experiments.Experiment, found none", id="no-experiment"),
-        pytest.param(LEAST + "class Other(Mine):\n    name = 'other'\n", ": expected one class derived from experiments.Experiment, found Mine, Other", id="two-experiments"),
-        pytest.param(LEAST.replace("    def conclude(self, run): pass\n", ""), ": Mine lacks a method: conclude", id="no-conclusion"),
-        pytest.param(LEAST.replace("control = ", "contrl = "), ": expected Mine.control to be a Control, got None", id="no-control"),
-        pytest.param(LEAST.replace("settings = Parameters", "settings = int"), ": expected Mine.settings to be a dataclass, got <class 'int'>", id="no-parameters"),
-        pytest.param(LEAST.replace('"mine"', '"My own"'), ": Mine.name: expected lower-case words joined by hyphens, for example my-scenario; got 'My own'", id="name-of-no-folder"),
-        pytest.param(LEAST.replace('"mine"', '"year"'), ": the name 'year' is taken by an experiment of firstbyte: choose another", id="name-of-another"),
+        pytest.param(
+            "\n\nundefined\n", ", line 3: NameError: name 'undefined' is not defined", id="fails-when-imported"
+        ),
+        pytest.param(
+            "import nosuch_package\n",
+            ", line 1: ModuleNotFoundError: No module named 'nosuch_package'",
+            id="import-of-nothing",
+        ),
+        pytest.param(
+            "x = 1\n", ": expected one class derived from experiments.Experiment, found none", id="no-experiment"
+        ),
+        pytest.param(
+            LEAST + "class Other(Mine):\n    name = 'other'\n",
+            ": expected one class derived from experiments.Experiment, found Mine, Other",
+            id="two-experiments",
+        ),
+        pytest.param(
+            LEAST.replace("    def conclude(self, run): pass\n", ""),
+            ": Mine lacks a method: conclude",
+            id="no-conclusion",
+        ),
+        pytest.param(
+            LEAST.replace("control = ", "contrl = "),
+            ": expected Mine.control to be a Control, got None",
+            id="no-control",
+        ),
+        pytest.param(
+            LEAST.replace("settings = Parameters", "settings = int"),
+            ": expected Mine.settings to be a dataclass, got <class 'int'>",
+            id="no-parameters",
+        ),
+        pytest.param(
+            LEAST.replace('"mine"', '"My own"'),
+            ": Mine.name: expected lower-case words joined by hyphens, for example my-scenario; got 'My own'",
+            id="name-of-no-folder",
+        ),
+        pytest.param(
+            LEAST.replace('"mine"', '"year"'),
+            ": the name 'year' is taken by an experiment of firstbyte: choose another",
+            id="name-of-another",
+        ),
         pytest.param("raise SystemExit(7)\n", ", line 1: SystemExit: 7", id="exits"),
         pytest.param("x = 1\0\n", "", id="null-byte"),
         pytest.param("#" * (own.MAX_SIZE + 1), ": expected at most 1048576 bytes", id="too-large"),
     ],
-)  # fmt: skip
+)
 def test_a_file_that_is_no_experiment_is_one_line_and_exit_code_2(
     text: str, message: str, lab: RecordingLab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

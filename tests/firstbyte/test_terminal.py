@@ -15,7 +15,18 @@ from firstbyte.dispatch import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 #: Packages with text that the command line prints.
-PRINTING = ("lab/firstbyte", "lab/runtime", "lab/netns_engine", "lab/waterfall", "lab/telemetry", "loadtest/experiments", "loadtest/scenarios", "loadtest/theory", "pki/drills", "dns/stub")  # fmt: skip
+PRINTING = (
+    "lab/firstbyte",
+    "lab/runtime",
+    "lab/netns_engine",
+    "lab/waterfall",
+    "lab/telemetry",
+    "loadtest/experiments",
+    "loadtest/scenarios",
+    "loadtest/theory",
+    "pki/drills",
+    "dns/stub",
+)
 #: Commands that print output without a running lab.
 ALONE = [[verb, "--help"] for verb in COMMANDS] + [
     ["run", "--list"],
@@ -51,7 +62,9 @@ def test_every_verb_prints_in_ascii(words: list[str], tmp_path: Path) -> None:
     assert said.strip()
 
 
-@pytest.mark.parametrize("environment", [{"LC_ALL": "C"}, {"LC_ALL": "POSIX"}, {"PYTHONIOENCODING": "latin-1"}], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "environment", [{"LC_ALL": "C"}, {"LC_ALL": "POSIX"}, {"PYTHONIOENCODING": "latin-1"}], ids=str
+)
 def test_ascii_where_the_locale_asks_for_it(environment: dict[str, str], tmp_path: Path) -> None:
     listed = ran("run", "--list", folder=tmp_path, **environment)
     assert listed.isascii()

@@ -38,7 +38,13 @@ NAMES = {
 }
 #: Hosts without a DNS name, because they are only clients.
 NAMELESS = {"locust"}
-ZONES = {".": "root.zone", "com.": "com.zone", "test.": "test.zone", "example.com.": "example.com.zone", "news.example.com.": "news.example.com.zone"}  # fmt: skip
+ZONES = {
+    ".": "root.zone",
+    "com.": "com.zone",
+    "test.": "test.zone",
+    "example.com.": "example.com.zone",
+    "news.example.com.": "news.example.com.zone",
+}
 
 
 def name_of(host: str) -> str:
@@ -56,7 +62,9 @@ def addresses_in_zones() -> list[tuple[str, str, str]]:
 
 
 def test_every_zone_file_is_served() -> None:
-    served = {word for service in COMPOSE["services"].values() for word in service.get("command", ()) if ".zone" in str(word)}  # fmt: skip
+    served = {
+        word for service in COMPOSE["services"].values() for word in service.get("command", ()) if ".zone" in str(word)
+    }
     assert served == {f"{origin}=/srv/zones/{file}" for origin, file in ZONES.items()}
     assert {path.name for path in (ROOT / "dns" / "zones").glob("*.zone")} == set(ZONES.values())
 
@@ -166,13 +174,19 @@ def test_the_prefix_occurs_in_configuration_files_as_an_address_only(
 @pytest.mark.parametrize(
     ("variables", "problem"),
     [
-        pytest.param({"FIRSTBYTE_PREFIX": "10.77.1"}, "expected two octets such as 10.77, got '10.77.1'", id="three-octets"),
+        pytest.param(
+            {"FIRSTBYTE_PREFIX": "10.77.1"}, "expected two octets such as 10.77, got '10.77.1'", id="three-octets"
+        ),
         pytest.param({"FIRSTBYTE_PREFIX": "10.777"}, "expected two octets", id="no-octet"),
         pytest.param({"FIRSTBYTE_PREFIX": "10.77"}, "FIRSTBYTE_PREFIX=10.77 needs FIRSTBYTE_FILES", id="no-folder"),
-        pytest.param({"FIRSTBYTE_PREFIX": "10.77", "FIRSTBYTE_FILES": "."}, "another folder than the checkout", id="the-checkout"),
+        pytest.param(
+            {"FIRSTBYTE_PREFIX": "10.77", "FIRSTBYTE_FILES": "."}, "another folder than the checkout", id="the-checkout"
+        ),
     ],
 )  # fmt: skip
-def test_a_prefix_that_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], problem: str) -> None:  # fmt: skip
+def test_a_prefix_that_cannot_work_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], problem: str
+) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=problem):

@@ -7,7 +7,8 @@ from tests.house.test_layout import ROOMS, ROOT
 #: Pattern for the admin port as a number, and for shared paths at the start of a string.  Help texts and docstrings
 #: contain such paths only in the middle of a string, so they do not match.
 WRITTEN_OUT = re.compile(
-    r"""(?<![\w.:/])9900\b|["']http://[^\s"']*:9900|["']/srv/(trust/root\.pem|token/admin\.token|etc/hosts\.toml|results)["']"""
+    r"""(?<![\w.:/])9900\b|["']http://[^\s"']*:9900|"""
+    r"""["']/srv/(trust/root\.pem|token/admin\.token|etc/hosts\.toml|results)["']"""
 )
 
 

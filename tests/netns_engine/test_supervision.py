@@ -15,9 +15,9 @@ def service(
 ) -> Service:
     return Service(
         name=name, line=1, argv=("run",), entrypoint=0, user=None, environment=(), mounts=(), tmpfs=(), read_only=True,
-        networked=True, address=ipaddress.IPv4Address("198.19.1.10"), ports=(), sysctls=(), devices=(), depends_on=after,
-        health=health, restart=restart, profiles=(), memory=None, pids=None, grace=12.0, capabilities=(),
-        log_size=1000, log_files=1,
+        networked=True, address=ipaddress.IPv4Address("198.19.1.10"), ports=(), sysctls=(), devices=(),
+        depends_on=after, health=health, restart=restart, profiles=(), memory=None, pids=None,
+        grace=12.0, capabilities=(), log_size=1000, log_files=1,
     )  # fmt: skip
 
 

@@ -13,11 +13,17 @@ from runtime import EngineError, LabDownError, NetnsLab, Topology, UsageError, c
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        pytest.param(json.dumps({"version": VERSION + 1, "supervisor": {"pid": 7}}), f"expected state of version {VERSION}, got {VERSION + 1}", id="another-version"),
+        pytest.param(
+            json.dumps({"version": VERSION + 1, "supervisor": {"pid": 7}}),
+            f"expected state of version {VERSION}, got {VERSION + 1}",
+            id="another-version",
+        ),
         pytest.param("{", "expected the state of a lab", id="not-json"),
-        pytest.param(json.dumps({"version": VERSION, "supervisor": {"pid": 7}}), "expected the state of a lab", id="half"),
+        pytest.param(
+            json.dumps({"version": VERSION, "supervisor": {"pid": 7}}), "expected the state of a lab", id="half"
+        ),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("verb", ["up", "down", "status"])
 def test_stale_state_is_refused_and_kept(tmp_path: Path, text: str, problem: str, verb: str) -> None:
     (tmp_path / "lab.json").write_text(text)

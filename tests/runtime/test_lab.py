@@ -29,11 +29,21 @@ class Answering:
     ("answer", "health", "reason"),
     [
         pytest.param((0, b'{"status": "ok"}', b""), "healthy", "", id="it-has-recovered"),
-        pytest.param((1, b"[Errno 111] Connection refused\n", b""), "unhealthy", "[Errno 111] Connection refused", id="it-is-still-unhealthy"),
+        pytest.param(
+            (1, b"[Errno 111] Connection refused\n", b""),
+            "unhealthy",
+            "[Errno 111] Connection refused",
+            id="it-is-still-unhealthy",
+        ),
         pytest.param((1, b"", b""), "unhealthy", "health check: exit code 1", id="a-silent-check"),
-        pytest.param((LabDownError("edge is paused, expected running"),), "unhealthy", "edge is paused, expected running", id="paused-meanwhile"),
+        pytest.param(
+            (LabDownError("edge is paused, expected running"),),
+            "unhealthy",
+            "edge is paused, expected running",
+            id="paused-meanwhile",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_unhealthy_host_is_checked_again_at_once(answer: Any, health: str, reason: str) -> None:
     lab = Answering(*answer)
     status = recheck(lab, UNHEALTHY, CHECK)  # type: ignore[arg-type]  # only capture() is used

@@ -49,7 +49,11 @@ def processes(lab: NetnsLab) -> list[Process]:
     """Return all processes of a running lab: its supervisor and all descendants."""
     supervisor = lab._state.running()
     assert supervisor is not None
-    parents = {int(p.parent.name): int(text.rpartition(b")")[2].split()[1]) for p in Path("/proc").glob("[0-9]*/stat") if (text := _read(p))}  # fmt: skip
+    parents = {
+        int(p.parent.name): int(text.rpartition(b")")[2].split()[1])
+        for p in Path("/proc").glob("[0-9]*/stat")
+        if (text := _read(p))
+    }
     found = {supervisor.pid}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
@@ -127,7 +131,17 @@ def test_services_have_no_capability_and_may_gain_none(small: NetnsLab) -> None:
     assert [value for field, *value in fields if field == "NoNewPrivs:"] == [["1"]] * 2
 
 
-@pytest.mark.parametrize("path", ["/", "/etc/resolv.conf", "/srv/etc/links.toml", "/srv/token/admin.token", "/proc/sys/kernel/hostname", "/opt/venv"])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/etc/resolv.conf",
+        "/srv/etc/links.toml",
+        "/srv/token/admin.token",
+        "/proc/sys/kernel/hostname",
+        "/opt/venv",
+    ],
+)
 def test_nothing_that_is_read_only_in_docker_can_be_written(small: NetnsLab, path: str) -> None:
     command = f"touch {path}/x" if path in {"/", "/opt/venv"} else f"echo x >> {path}"
     code, _, err = small.capture("root-a", ["sh", "-c", command])
@@ -158,7 +172,9 @@ def test_a_host_is_limited_where_this_machine_allows_it(small: NetnsLab) -> None
 # --- programs ---------------------------------------------------------------------------------------------------------
 
 
-def test_any_program_of_the_machine_runs_with_a_hosts_network(small: NetnsLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_any_program_of_the_machine_runs_with_a_hosts_network(
+    small: NetnsLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     script = "pwd; cat /etc/resolv.conf; ip -4 -br address show eth0; id -u"
     assert small.exec("client", ["sh", "-c", f"({script}) > said"]) == 0
@@ -185,7 +201,9 @@ def test_a_large_output_is_captured_whole(small: NetnsLab) -> None:
 
 def test_the_admin_port_answers_with_the_token_of_the_lab(small: NetnsLab) -> None:
     links = small.call("wan", "GET", "/admin/links")["links"]
-    assert {"from": "access", "to": "root-a"}.items() <= next(x for x in links if (x["from"], x["to"]) == ("access", "root-a")).items()  # fmt: skip
+    assert {"from": "access", "to": "root-a"}.items() <= next(
+        x for x in links if (x["from"], x["to"]) == ("access", "root-a")
+    ).items()
     assert "firstbyte_" in small.call("root-a", "GET", "/metrics")
 
 
@@ -339,7 +357,10 @@ def test_ctrl_c_while_it_starts_leaves_nothing(absent: NetnsLab) -> None:
 
 def test_a_published_port_in_use_is_reported_before_anything_starts(absent: NetnsLab) -> None:
     port = next(p.published for p in _ports(absent) if p.protocol == "tcp")
-    with socket.create_server(("127.0.0.1", port)), pytest.raises(EngineError, match=rf"cannot publish 127.0.0.1:{port}/tcp: Address already in use"):  # fmt: skip
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        pytest.raises(EngineError, match=rf"cannot publish 127.0.0.1:{port}/tcp: Address already in use"),
+    ):
         absent.up()
     assert not absent.is_up
 

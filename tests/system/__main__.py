@@ -43,7 +43,11 @@ def main(arguments: list[str]) -> int:
     worst = 0
     for runtime in usable:
         if other := occupied_by(runtime):
-            print(f"tests.system: error: a lab is up on {other} and holds the ports: `make down` makes room for one on {runtime}", file=sys.stderr)  # fmt: skip
+            print(
+                f"tests.system: error: a lab is up on {other} and holds the ports: "
+                f"`make down` makes room for one on {runtime}",
+                file=sys.stderr,
+            )
             worst = max(worst, NO_RUNTIME)
             continue
         print(f"--- the lab on {runtime}", flush=True)

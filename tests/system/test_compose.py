@@ -104,7 +104,9 @@ def test_a_second_up_recreates_no_container(shell: Shell) -> None:
 @pytest.mark.usefixtures("engine")
 def test_a_container_that_docker_run_starts_from_our_image_is_no_host(shell: Shell) -> None:
     image = shell.lab.topology.host("edge").image
-    builder = shell.here("docker", "image", "inspect", "--format", '{{index .Config.Labels "com.docker.compose.service"}}', image).out.strip()  # fmt: skip
+    builder = shell.here(
+        "docker", "image", "inspect", "--format", '{{index .Config.Labels "com.docker.compose.service"}}', image
+    ).out.strip()
     before = {s.name: s.state for s in shell.lab.status()}
     started = shell.here("docker", "run", "-d", "--rm", image, "sleep", "60")
     assert started.code == 0, started.err

@@ -83,7 +83,10 @@ def test_a_wrong_experiment_or_parameter_is_refused_in_one_line(
 
 
 def test_the_next_run_reverts_what_a_killed_run_left(shell: Shell, lab: Lab) -> None:
-    undo = '[{"text": "link access:near", "host": "wan", "method": "DELETE", "path": "/admin/links/access/near", "body": null}]'
+    undo = (
+        '[{"text": "link access:near", "host": "wan", "method": "DELETE", '
+        '"path": "/admin/links/access/near", "body": null}]'
+    )
     lab.call("wan", "PUT", "/admin/links/access/near", {"rtt_ms": 77})
     try:
         wrote = shell.on("lab", "sh", "-c", f"echo '{undo}' > /srv/results/.undo.json")

@@ -70,7 +70,10 @@ def test_the_admin_port_is_shut_without_the_token(shell: Shell) -> None:
     answer = shell.on("lab", "curl", "-sS", "-w", "%{http_code}", "http://198.19.20.10:9900/admin/faults")
     assert answer.out.endswith("401")
     assert "Bearer" in answer.out
-    assert shell.on("lab", "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "http://198.19.20.10:9900/health").out == "200"  # fmt: skip
+    assert (
+        shell.on("lab", "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "http://198.19.20.10:9900/health").out
+        == "200"
+    )
 
 
 def test_every_fault_is_off(shell: Shell) -> None:

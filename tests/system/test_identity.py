@@ -18,7 +18,10 @@ TRUST = "/srv/trust/root.pem"
 )
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 def test_openssl_verifies_the_chain_and_the_name(shell: Shell, name: str, version: str) -> None:
-    command = f"openssl s_client -connect {name}:443 -servername {name} -CAfile {TRUST} -verify_return_error -verify_hostname {name} {version} -brief </dev/null"
+    command = (
+        f"openssl s_client -connect {name}:443 -servername {name} -CAfile {TRUST} "
+        f"-verify_return_error -verify_hostname {name} {version} -brief </dev/null"
+    )
     answer = shell.on("lab", "sh", "-c", command)
     assert answer.code == 0, answer.err
     assert "Verification: OK" in answer.err
@@ -28,7 +31,8 @@ def test_openssl_verifies_the_chain_and_the_name(shell: Shell, name: str, versio
 
 def test_the_chain_passes_openssls_strict_checks_of_rfc_5280(shell: Shell) -> None:
     command = (
-        f"openssl s_client -connect www.example.com:443 -servername www.example.com -CAfile {TRUST} -showcerts </dev/null 2>/dev/null"
+        f"openssl s_client -connect www.example.com:443 -servername www.example.com -CAfile {TRUST} "
+        "-showcerts </dev/null 2>/dev/null"
         ' | awk \'/BEGIN/{n++} n{print > "/tmp/c" n ".pem"}\'; '
         f"openssl verify -x509_strict -purpose sslserver -CAfile {TRUST} -untrusted /tmp/c2.pem /tmp/c1.pem"
     )
@@ -37,14 +41,20 @@ def test_the_chain_passes_openssls_strict_checks_of_rfc_5280(shell: Shell) -> No
 
 
 def test_openssl_refuses_the_edge_under_another_name(shell: Shell) -> None:
-    command = f"openssl s_client -connect www.example.com:443 -CAfile {TRUST} -verify_return_error -verify_hostname far.example.com -brief </dev/null"
+    command = (
+        f"openssl s_client -connect www.example.com:443 -CAfile {TRUST} "
+        "-verify_return_error -verify_hostname far.example.com -brief </dev/null"
+    )
     answer = shell.on("lab", "sh", "-c", command)
     assert answer.code != 0
     assert "hostname mismatch" in answer.err.lower()
 
 
 def test_an_origin_rejects_a_client_without_a_certificate(shell: Shell) -> None:
-    command = f"printf 'GET /whoami HTTP/1.1\\r\\nHost: catalog-1.example.com\\r\\n\\r\\n' | openssl s_client -quiet -connect catalog-1.example.com:8443 -CAfile {TRUST} -ign_eof"
+    command = (
+        "printf 'GET /whoami HTTP/1.1\\r\\nHost: catalog-1.example.com\\r\\n\\r\\n' | "
+        f"openssl s_client -quiet -connect catalog-1.example.com:8443 -CAfile {TRUST} -ign_eof"
+    )
     answer = shell.on("lab", "sh", "-c", command)
     # Only the missing response can be checked, because asyncio closes the connection without the alert of RFC 8446
     # section 4.4.2.4.
@@ -64,7 +74,18 @@ def test_curl_on_this_machine_trusts_the_published_edge(shell: Shell, root_pem: 
 
 
 def test_curl_downloads_a_large_body_through_the_edge(shell: Shell) -> None:
-    down = shell.on("lab", "curl", "-sS", "--cacert", TRUST, "-o", "/dev/null", "-w", "%{http_code} %{size_download}", "https://www.example.com/bytes/3000000")  # fmt: skip
+    down = shell.on(
+        "lab",
+        "curl",
+        "-sS",
+        "--cacert",
+        TRUST,
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code} %{size_download}",
+        "https://www.example.com/bytes/3000000",
+    )
     assert down.out == "200 3000000", down.err
 
 

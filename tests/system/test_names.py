@@ -100,16 +100,20 @@ def test_a_name_server_refuses_names_outside_its_zones(shell: Shell) -> None:
 
 def test_unbound_resolves_from_the_same_hints_and_agrees(shell: Shell) -> None:
     config = (
-        'server:\n  use-syslog: no\n  chroot: ""\n  username: ""\n  directory: /tmp\n  interface: 127.0.0.1@5301\n  pidfile: ""\n'
-        "  access-control: 127.0.0.0/8 allow\n  root-hints: /srv/zones/root.hints\n  do-ip6: no\n  qname-minimisation: no\n"
+        'server:\n  use-syslog: no\n  chroot: ""\n  username: ""\n  directory: /tmp\n'
+        '  interface: 127.0.0.1@5301\n  pidfile: ""\n  access-control: 127.0.0.0/8 allow\n'
+        "  root-hints: /srv/zones/root.hints\n  do-ip6: no\n  qname-minimisation: no\n"
         '  domain-insecure: "."\n  module-config: "iterator"\n  local-zone: "test." nodefault\n'
         "remote-control:\n  control-enable: no\n"
     )
     names = [(name, qtype) for name, qtype, _ in ANSWERS]
     questions = "; ".join(f"echo '# {n} {t}'; dig +short @127.0.0.1 -p 5301 {n} {t} | sort" for n, t in names)
     script = (
-        f"printf '%s' '{config}' > /tmp/unbound.conf; PATH=$PATH:/usr/sbin; unbound -d -c /tmp/unbound.conf 2>/tmp/unbound.log & p=$!; "
-        "for i in $(seq 100); do dig +tries=1 +time=5 @127.0.0.1 -p 5301 www.example.com | grep -q 'status: NOERROR' && break; sleep 0.1; done; "
+        f"printf '%s' '{config}' > /tmp/unbound.conf; PATH=$PATH:/usr/sbin; "
+        "unbound -d -c /tmp/unbound.conf 2>/tmp/unbound.log & p=$!; "
+        "for i in $(seq 100); do "
+        "dig +tries=1 +time=5 @127.0.0.1 -p 5301 www.example.com | grep -q 'status: NOERROR' && break; "
+        "sleep 0.1; done; "
         f"{questions}; kill $p; wait $p"
     )
     answer = shell.on("lab", "sh", "-c", script)
@@ -133,7 +137,9 @@ def test_a_changed_record_is_served_by_the_authority_and_by_the_resolver_after_i
     name = {"name": "moved", "type": "A"}
     try:
         for server in ("ns1", "ns2"):
-            shell.lab.call(server, "PUT", "/admin/zones/example.com./records", {**name, "ttl": 1, "rdata": ["198.19.20.21"]})  # fmt: skip
+            shell.lab.call(
+                server, "PUT", "/admin/zones/example.com./records", {**name, "ttl": 1, "rdata": ["198.19.20.21"]}
+            )
         assert answers(shell.on("lab", "dig", "+short", f"@{NS1}", "moved.example.com")) == ["198.19.20.21"]
         assert answers(shell.on("lab", "dig", "+short", f"@{RESOLVER}", "moved.example.com")) == ["198.19.20.21"]
     finally:

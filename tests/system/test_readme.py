@@ -55,7 +55,11 @@ def lab_of_a_reader(shell: Shell) -> Iterator[Shell]:
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("command", COMMANDS, ids=[f"{number}-{re.sub(r'[^a-zA-Z]+', '-', each.text)[:50]}" for number, each in enumerate(COMMANDS)])  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    COMMANDS,
+    ids=[f"{number}-{re.sub(r'[^a-zA-Z]+', '-', each.text)[:50]}" for number, each in enumerate(COMMANDS)],
+)
 def test_it_works(lab_of_a_reader: Shell, command: Command) -> None:
     shell = lab_of_a_reader
     if command.text in ELSEWHERE:

@@ -95,7 +95,10 @@ def test_tcp_states_derived_from_segments_agree_with_the_kernel(shell: Shell) ->
 
 
 def test_captures_and_key_logs_are_also_written_inside_the_lab(shell: Shell) -> None:
-    command = "firstbyte trace https://www.example.com/ --cold --pcap /tmp/t.pcap --keylog /tmp/t.keys >/dev/null && head -c 4 /tmp/t.pcap | od -An -tx1 && grep -c TRAFFIC_SECRET_0 /tmp/t.keys; rm -f /tmp/t.*"  # fmt: skip
+    command = (
+        "firstbyte trace https://www.example.com/ --cold --pcap /tmp/t.pcap --keylog /tmp/t.keys >/dev/null && "
+        "head -c 4 /tmp/t.pcap | od -An -tx1 && grep -c TRAFFIC_SECRET_0 /tmp/t.keys; rm -f /tmp/t.*"
+    )
     answer = shell.on("lab", "sh", "-c", command)
     magic, secrets = answer.lines
     assert magic.split() == ["4d", "3c", "b2", "a1"], answer.err

@@ -50,8 +50,9 @@ def test_openssl_s_time_needs_as_long_per_connection_as_our_phases(shell: Shell,
     flag = f"-tls{version.replace('.', '_')}"
     # The shell measures the time, because s_time only reports whole seconds; this adds about 10 ms of program start.
     script = (
-        f"a=$(date +%s%N); openssl s_time -connect {EDGE} -new {flag} -time {SECONDS} -www /whoami -CAfile {TRUST} -verify 3;"
-        " b=$(date +%s%N); echo took $((b - a))"
+        f"a=$(date +%s%N); openssl s_time -connect {EDGE} -new {flag} -time {SECONDS} "
+        f"-www /whoami -CAfile {TRUST} -verify 3; "
+        "b=$(date +%s%N); echo took $((b - a))"
     )
     theirs, ours = float("inf"), float("inf")
     for _ in range(3):  # retry, because a busy machine may delay either measurement
@@ -68,7 +69,11 @@ def test_openssl_s_time_needs_as_long_per_connection_as_our_phases(shell: Shell,
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_curl_measures_the_same_phases(shell: Shell, version: str) -> None:
-    form = '{"connect": [%{time_namelookup}, %{time_connect}], "tls": [%{time_connect}, %{time_appconnect}], "first_byte": [%{time_pretransfer}, %{time_starttransfer}], "all": [%{time_namelookup}, %{time_starttransfer}]}'
+    form = (
+        '{"connect": [%{time_namelookup}, %{time_connect}], "tls": [%{time_connect}, %{time_appconnect}], '
+        '"first_byte": [%{time_pretransfer}, %{time_starttransfer}], '
+        '"all": [%{time_namelookup}, %{time_starttransfer}]}'
+    )
     command = [
         "curl",
         "-sS",
