@@ -32,22 +32,22 @@ class Judge:
     """An independent program whose verdict the tests rely on."""
 
     program: str
+    #: Name of the Debian package that contains the program.
     package: str
-    """Debian's package."""
+    #: Subject of the verdict: what the tests verify with the program.
     verdict: str
-    """What it is asked about."""
+    #: Whether the Docker image of the host `lab` contains the program.
     in_image: bool = False
-    """Whether the image of the host `lab` has it."""
+    #: Other names of the program on other distributions.
     also: tuple[str, ...] = ()
-    """Other names of the program, on other distributions."""
+    #: Additional Debian packages that the tests need, but that *package* does not depend on.
     extra: tuple[str, ...] = ()
-    """Packages that it needs for our purpose but does not depend on."""
+    #: Whether the package installs a daemon of the same name, which is kept from starting.
     daemon: bool = False
-    """Whether the package brings a service of that name, which we leave disabled."""
+    #: Whether the netns runtime itself needs the program to run a lab.
     runtime: bool = False
-    """Whether a lab in network namespaces itself uses it."""
+    #: Whether CI passes if the program is missing.
     optional: bool = False
-    """Whether CI passes without it."""
 
 
 JUDGES = (

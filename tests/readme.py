@@ -42,12 +42,12 @@ ELSEWHERE = {
 class Command:
     """One command of the README."""
 
+    #: The command as a reader types it, including continuation lines.
     text: str
-    """As a reader types it, continued lines included."""
+    #: Output that the README shows below the command; "" if there is none.
     output: str
-    """What the README shows below it; "" if nothing."""
+    #: The code block that contains the command.  If one command of a block needs Docker, the whole block does.
     block: str
-    """The code block that it is part of: what one command needs, the others of its block need as well."""
 
     @property
     def code(self) -> int:
