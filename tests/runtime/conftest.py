@@ -30,9 +30,14 @@ x-host: &host
   cap_add: [NET_ADMIN, SETUID, SETGID, SETPCAP]
   mem_limit: 128m
   pids_limit: 64
-  environment: {PATH: "/opt/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin", PYTHONUNBUFFERED: "1", PYTHONDONTWRITEBYTECODE: "1"}
+  environment:
+    {PATH: "/opt/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin", PYTHONUNBUFFERED: "1", PYTHONDONTWRITEBYTECODE: "1"}
   healthcheck: {test: [CMD, python, -m, telemetry.probe], interval: 30s, start_period: 20s, start_interval: 1s}
-  volumes: [./lab/etc:/srv/etc:ro, ./lab/etc/resolv.conf:/etc/resolv.conf:ro, token:/srv/token:ro, ./dns/zones:/srv/zones:ro]
+  volumes:
+    - ./lab/etc:/srv/etc:ro
+    - ./lab/etc/resolv.conf:/etc/resolv.conf:ro
+    - token:/srv/token:ro
+    - ./dns/zones:/srv/zones:ro
 services:
   ceremony:
     entrypoint: [sh, -c, "echo secret > /srv/token/admin.token"]
@@ -42,7 +47,9 @@ services:
     volumes: [token:/srv/token]
   wan:
     <<: *host
-    command: [python, -m, wan, --links, /srv/etc/links.toml, --tun, wan0, --admin, "0.0.0.0:9900", --token-file, /srv/token/admin.token]
+    command:
+      [python, -m, wan, --links, /srv/etc/links.toml, --tun, wan0,
+       --admin, "0.0.0.0:9900", --token-file, /srv/token/admin.token]
     environment: {PATH: "/opt/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin", HOST_ROLE: wan, PYTHONDONTWRITEBYTECODE: "1"}
     devices: [/dev/net/tun]
     sysctls: {net.ipv4.ip_forward: "1", net.ipv4.conf.all.rp_filter: "0", net.ipv4.conf.default.rp_filter: "0"}
@@ -50,12 +57,16 @@ services:
     depends_on: {ceremony: {condition: service_completed_successfully}}
   client:
     <<: *host
-    command: [python, -m, nameserver, --listen, "0.0.0.0:53", --zone, "test.=/srv/zones/test.zone", --admin, "0.0.0.0:9900", --token-file, /srv/token/admin.token]
+    command:
+      [python, -m, nameserver, --listen, "0.0.0.0:53", --zone, "test.=/srv/zones/test.zone",
+       --admin, "0.0.0.0:9900", --token-file, /srv/token/admin.token]
     networks: {internet: {ipv4_address: 198.19.1.10}}
     depends_on: {wan: {condition: service_healthy}}
   root-a:
     <<: *host
-    command: [python, -m, nameserver, --listen, "0.0.0.0:53", --zone, ".=/srv/zones/root.zone", --admin, "0.0.0.0:9900", --token-file, /srv/token/admin.token]
+    command:
+      [python, -m, nameserver, --listen, "0.0.0.0:53", --zone, ".=/srv/zones/root.zone",
+       --admin, "0.0.0.0:9900", --token-file, /srv/token/admin.token]
     networks: {internet: {ipv4_address: 198.19.10.53}, published: {}}
     ports: ["127.0.0.1:PORT:53/udp", "127.0.0.1:PORT:53/tcp"]
     depends_on: {wan: {condition: service_healthy}}
