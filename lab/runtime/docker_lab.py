@@ -82,18 +82,32 @@ class DockerLab:
         write_files(self.topology.project)
         arguments = [flag for profile in profiles for flag in ("--profile", profile)]
         result = self._compose(*arguments, "up", "-d", "--wait", *(["--build"] if build else []), stdout=sys.stderr)
-        if result.returncode:
-            broken = [
-                f"{s.name} ({s.health or s.state})"
-                for s in self.status()
-                if s.state not in {"absent", "created"} and not s.good
-            ]
-            raise EngineError(
-                f"the lab did not come up: {', '.join(broken) or 'see above'}; `firstbyte logs HOST` says more"
-                + self._obstacles()
-            )
+        if result.returncode and (reason := self._why_not_up()):
+            raise EngineError(reason)
         if build:
             self._rebuild_lab_image()
+
+    def _why_not_up(self) -> str:
+        """Return why `up` failed; "" if every host is running and healthy by now.
+
+        Compose goes by Docker's last health check, which may be five minutes old; `status` repeats a failed one.
+        """
+        hosts = [each for each in self.status() if each.state != "absent" and each.name not in self._completed()]
+        broken = [f"{each.name} ({each.health or each.state})" for each in hosts if not each.good]
+        if hosts and not broken:
+            return ""
+        words = f"the lab did not come up: {', '.join(broken) or 'see above'}; `firstbyte logs HOST` says more"
+        return words + self._obstacles()
+
+    def _completed(self) -> set[str]:
+        """Return the one-shot services that have exited with code 0."""
+        return {
+            each.labels[f"{LABEL}.service"]
+            for each in self._containers(oneoff=False)
+            if each.attrs["State"].get("ExitCode") == 0
+            and each.status == "exited"
+            and each.attrs["HostConfig"]["RestartPolicy"]["Name"] in {"", "no"}
+        }
 
     def _rebuild_lab_image(self) -> None:
         """Rebuild the image that `run_lab` uses, if it exists; ``compose run`` does not rebuild an outdated image."""
