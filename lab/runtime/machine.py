@@ -253,7 +253,7 @@ def port(address: str, number: int, protocol: str, problem: str) -> Finding:
 
 
 def address_range(subnet: ipaddress.IPv4Network, routes: Iterable[tuple[str, ipaddress.IPv4Network]]) -> Finding:
-    """Grade whether the machine already uses addresses in the lab's range, which matters to Docker but not to netns."""
+    """Check whether the machine already uses addresses in the lab's range: a problem for Docker, but not for netns."""
     taken = [f"{network} on {device}" for device, network in routes if network.prefixlen and network.overlaps(subnet)]
     if not taken:
         return Finding("address range", Grade.OK, f"{subnet} is free here")

@@ -71,7 +71,7 @@ DARK = Palette(
     bad="#f2553f",
     mark="#f0a04b",
 )
-#: Dash pattern (SVG stroke-dasharray) of the vertical lines of moments, by colour.
+#: Dash pattern (SVG stroke-dasharray) of the vertical lines that mark events, by colour.
 DASHES = {"mark": "7 3", "bad": "2 3", "good": "9 3 2 3"}
 #: Dot shapes by series number: SVG paths centred at (0, 0), about nine pixels wide; other series use a circle.
 SHAPES = {0: "M-4-4H4V4H-4Z", 2: "M0-5.6L5.6 0 0 5.6-5.6 0Z", 3: "M0-5.4L5 3.8H-5Z", 4: "M0 5.4L5-3.8H-5Z", 5: "M-5-1.7H-1.7V-5H1.7V-1.7H5V1.7H1.7V5H-1.7V1.7H-5Z"}  # fmt: skip

@@ -75,7 +75,7 @@ class Paths:
             self._pooled.close()
 
     def exposure(self, path: str, since: float, until: float = float("inf")) -> float:
-        """Return for how many seconds after *since* requests on *path* succeeded.
+        """Return how long, in seconds, requests on *path* kept succeeding after *since*.
 
         This is the time from *since* to the last success before *until*, or 0 if no request succeeded.
         """
