@@ -1,7 +1,8 @@
 """The base class of experiments, each of which is one file in `scenarios` or `drills`.
 
     class TimeWait(Experiment[Parameters]):
-        name, claim = "time-wait", "The side that closes first keeps the port for a minute; quick connections use up all ports."
+        name = "time-wait"
+        claim = "The side that closes first keeps the port for a minute; quick connections use up all ports."
         control = Control("…what is switched off", fails=("exhausted at",))
 
         def predict(self) -> …       computes predictions from theory, before anything is sent

@@ -75,7 +75,7 @@ def bind(kind: type[P], *, quick: bool, given: Iterable[str] = ()) -> P:
         ParameterError: a name is unknown, a value has the wrong type or is out of bounds, a tuple has too few different
             elements, or ``__post_init__`` of *kind* rejects the combination.
     """
-    declared: dict[str, Field[Any]] = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]  # a dataclass
+    declared: dict[str, Field[Any]] = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]  # dataclass
     hints = get_type_hints(kind)
     values = {
         name: each.metadata["quick"] if quick and each.metadata["quick"] is not None else each.default
@@ -97,7 +97,8 @@ def bind(kind: type[P], *, quick: bool, given: Iterable[str] = ()) -> P:
 def describe(kind: type[Any]) -> list[dict[str, Any]]:
     """Return one dict per parameter with its name, defaults, unit, bounds and help, for ``--list``."""
     return [
-        {"name": each.name, "full": each.default, **{key: value for key, value in each.metadata.items() if value not in {None, ""} and value != ()}}
+        {"name": each.name, "full": each.default,
+         **{key: value for key, value in each.metadata.items() if value not in {None, ""} and value != ()}}
         for each in fields(kind)
     ]  # fmt: skip
 

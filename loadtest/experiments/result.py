@@ -17,7 +17,8 @@ from experiments.estimate import Estimate
 #: Kernel settings below ``net.ipv4`` that affect measurements and are therefore part of the manifest.
 SYSCTLS = (
     "tcp_congestion_control", "tcp_tw_reuse", "ip_local_port_range", "tcp_fin_timeout", "tcp_no_metrics_save",
-    "tcp_slow_start_after_idle", "tcp_max_tw_buckets", "tcp_syn_linear_timeouts", "tcp_timestamps", "tcp_rmem", "tcp_wmem",
+    "tcp_slow_start_after_idle", "tcp_max_tw_buckets", "tcp_syn_linear_timeouts", "tcp_timestamps",
+    "tcp_rmem", "tcp_wmem",
 )  # fmt: skip
 
 

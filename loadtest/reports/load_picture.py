@@ -89,7 +89,9 @@ def latencies(requests: Sequence[Request], step: float = BIN) -> Panel:
     """
     well = [each for each in requests if not each.error]
     kinds = sorted({each.kind for each in well})
-    curves = [_percentile(f"median, {kind}", [r for r in well if r.kind == kind], 50, step, i) for i, kind in enumerate(kinds)]  # fmt: skip
+    curves = [
+        _percentile(f"median, {kind}", [r for r in well if r.kind == kind], 50, step, i) for i, kind in enumerate(kinds)
+    ]
     curves.append(_percentile("99 % of all", well, 99, step, len(kinds)))
     return Panel(curves, y="latency from the intended start, ms", height=120)
 

@@ -144,7 +144,8 @@ def _render(template: str, **context: Any) -> str:
 def _environment() -> Environment:
     loader = PackageLoader("reports")
     made = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True,
     )  # fmt: skip
     made.filters |= {"number": number, "percent": lambda share: f"{share:+.1%}", "plain": _plain}
     made.globals |= {"headline": headline, "tone": tone, "chart_style": Markup(style())}  # noqa: S704 - a constant

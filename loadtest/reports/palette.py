@@ -37,14 +37,18 @@ class Palette:
         """
         named = {"good": self.good, "bad": self.bad, "mark": self.mark}
         each = "".join(
-            f".chart .l-{k}{{stroke:{c};fill:none}}.chart .f-{k}{{fill:{c}}}.chart .o-{k}{{fill:{self.readable(c)};font-size:10px;stroke:none}}"
+            f".chart .l-{k}{{stroke:{c};fill:none}}.chart .f-{k}{{fill:{c}}}"
+            f".chart .o-{k}{{fill:{self.readable(c)};font-size:10px;stroke:none}}"
             for k, c in (*enumerate(self.series), *named.items())
         )
         return (
             ".chart{font:12px system-ui,'DejaVu Sans',sans-serif}"
-            f".chart text{{fill:{self.soft};paint-order:stroke;stroke:{self.paper};stroke-width:3px;stroke-linejoin:round}}.chart .ink{{fill:{self.ink}}}.chart .title{{fill:{self.ink};font-size:16px;font-weight:600}}"
+            f".chart text{{fill:{self.soft};paint-order:stroke;"
+            f"stroke:{self.paper};stroke-width:3px;stroke-linejoin:round}}"
+            f".chart .ink{{fill:{self.ink}}}.chart .title{{fill:{self.ink};font-size:16px;font-weight:600}}"
             f".chart .grid{{stroke:{self.grid}}}.chart .axis{{stroke:{self.axis}}}.chart .paper{{fill:{self.paper}}}"
-            f".chart .halo{{stroke:{self.paper};stroke-width:1.5}}.chart .hatch{{stroke:{self.paper};stroke-width:1.6}}{each}"
+            f".chart .halo{{stroke:{self.paper};stroke-width:1.5}}"
+            f".chart .hatch{{stroke:{self.paper};stroke-width:1.6}}{each}"
             f".chart .m-mark{{fill:{self.mark}}}.chart .m-bad{{fill:{self.bad}}}.chart .m-good{{fill:{self.good}}}"
         )
 
@@ -74,10 +78,19 @@ DARK = Palette(
 #: Dash pattern (SVG stroke-dasharray) of the vertical lines that mark events, by colour.
 DASHES = {"mark": "7 3", "bad": "2 3", "good": "9 3 2 3"}
 #: Dot shapes by series number: SVG paths centred at (0, 0), about nine pixels wide; other series use a circle.
-SHAPES = {0: "M-4-4H4V4H-4Z", 2: "M0-5.6L5.6 0 0 5.6-5.6 0Z", 3: "M0-5.4L5 3.8H-5Z", 4: "M0 5.4L5-3.8H-5Z", 5: "M-5-1.7H-1.7V-5H1.7V-1.7H5V1.7H1.7V5H-1.7V1.7H-5Z"}  # fmt: skip
+SHAPES = {
+    0: "M-4-4H4V4H-4Z",
+    2: "M0-5.6L5.6 0 0 5.6-5.6 0Z",
+    3: "M0-5.4L5 3.8H-5Z",
+    4: "M0 5.4L5-3.8H-5Z",
+    5: "M-5-1.7H-1.7V-5H1.7V-1.7H5V1.7H1.7V5H-1.7V1.7H-5Z",
+}
 #: SVG pattern for hatched bars.  Its ID contains the picture's width, since browsers do not apply a pattern that is
 #: defined in a hidden picture, and a page hides either the wide or the narrow one.
-HATCH = "<defs><pattern id='hatch-{}' width='5' height='5' patternUnits='userSpaceOnUse' patternTransform='rotate(45)'><path class='hatch' d='M0 0V5' opacity='.6'/></pattern></defs>"
+HATCH = (
+    "<defs><pattern id='hatch-{}' width='5' height='5' patternUnits='userSpaceOnUse' patternTransform='rotate(45)'>"
+    "<path class='hatch' d='M0 0V5' opacity='.6'/></pattern></defs>"
+)
 
 
 def style() -> str:

@@ -39,8 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         description="An ACME server (RFC 8555) on top of the lab's CA.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
-        "  python -m acme_server --listen 127.0.0.1:14000 --ca ca --passphrase-file secret/passphrase --trust trust/root.pem"
-        " --name localhost.test --resolver 127.0.0.1:5300\n"
+        "  python -m acme_server --listen 127.0.0.1:14000 --ca ca --passphrase-file secret/passphrase "
+        "--trust trust/root.pem --name localhost.test --resolver 127.0.0.1:5300\n"
         "  python -m acme_server … --lifetime 60 --http01-port 8080 --caa ca.example.com --admin 127.0.0.1:9900",
     )
     parser.add_argument("--listen", type=endpoint, required=True, metavar="HOST:PORT", help="HTTPS address")

@@ -140,11 +140,17 @@ class Store:
                 values = [json.dumps(value) if name in _JSON and value is not None else value for name, value in row]
                 updates = ", ".join(f"{column} = excluded.{column}" for column in changing)
                 conflict = f"ON CONFLICT (id) DO UPDATE SET {updates}" if changing else ""
-                self._db.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(values))}) {conflict}", values)  # noqa: S608 - constants only
+                self._db.execute(
+                    f"INSERT INTO {table} VALUES ({','.join('?' * len(values))}) {conflict}",  # noqa: S608 - constants
+                    values,
+                )
 
     def _select(self, kind: type[T], condition: str, *values: object) -> list[T]:
         """Return the records of class *kind* that match an SQL *condition*, which may end with ORDER BY."""
-        found = self._db.execute(f"SELECT * FROM {_TABLES[kind][0]} WHERE {condition}", values)  # noqa: S608 - constants only
+        found = self._db.execute(
+            f"SELECT * FROM {_TABLES[kind][0]} WHERE {condition}",  # noqa: S608 - constants only
+            values,
+        )
         names = [each.name for each in fields(kind)]
         return [
             kind(

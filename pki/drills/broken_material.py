@@ -47,20 +47,25 @@ class BrokenMaterial(Drill[Parameters]):
     """Drill in which renewals of the edge deliver a key and chain that it must reject."""
 
     name = "broken-material"
-    claim = "A renewal that brings broken material only raises an alarm: the old certificate stays in service, and no handshake fails."
+    claim = (
+        "A renewal that brings broken material only raises an alarm: the old certificate stays in service, and no "
+        "handshake fails."
+    )
     says = (
-        "Certificates are replaced by scripts, and scripts fail half-way: the wrong key copied, a full disk, a certificate without its chain "
-        "(which browsers forgive and curl does not), a permission that changed. With 47 days that can happen eight to twelve times a year "
-        "for every certificate."
+        "Certificates are replaced by scripts, and scripts fail half-way: the wrong key copied, a full disk, a "
+        "certificate without its chain (which browsers forgive and curl does not), a permission that changed. With 47 "
+        "days that can happen eight to twelve times a year for every certificate."
     )
     source = (
-        "RFC 5280 section 6.1 (path validation), RFC 9525 (service identity), RFC 8446 section 4.4.2 (the chain in the handshake); Python's "
-        "ssl: load_cert_chain on a live context with a mismatched pair raises and leaves the server without a usable key."
+        "RFC 5280 section 6.1 (path validation), RFC 9525 (service identity), RFC 8446 section 4.4.2 (the chain in "
+        "the handshake); Python's ssl: load_cert_chain on a live context with a mismatched pair raises and leaves the "
+        "server without a usable key."
     )
     production = (
-        "Check what arrives as the strictest client would (key, names, dates, chain to a trusted root), load it into a scratch context, and "
-        "only then let it near a listener. Write key and chain as one file, atomically. Never load into a context that is serving. A refused "
-        "renewal is not an outage: it is an alarm with a third of a life left to act."
+        "Check what arrives as the strictest client would (key, names, dates, chain to a trusted root), load it into "
+        "a scratch context, and only then let it near a listener. Write key and chain as one file, atomically. Never "
+        "load into a context that is serving. A refused renewal is not an outage: it is an alarm with a third of a "
+        "life left to act."
     )
     settings = Parameters
     control = Control(
@@ -136,8 +141,8 @@ class BrokenMaterial(Drill[Parameters]):
         spans = {kind: [_span(case) for case in self.cases if case.kind == kind] for kind in KINDS}
         stage.picture(
             "Broken material arrives under load",
-            "Each stretch is one kind of broken material in two renewals: green if it was refused and the old certificate stayed in "
-            "service. A good renewal follows each.",
+            "Each stretch is one kind of broken material in two renewals: green if it was refused and the old "
+            "certificate stayed in service. A good renewal follows each.",
             Panel(lanes=[Lane(kind, found) for kind, found in spans.items()], y="what the renewal brought"),
             shown=(),
         )

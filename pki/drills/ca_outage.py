@@ -63,16 +63,23 @@ class CaOutage(Drill[Parameters]):
     """Drill in which the CA fails just before the hosts' renewals are due, for three durations."""
 
     name = "ca-outage"
-    claim = "A CA may be away for the third of a life that renewal leaves; after a longer outage hosts recover by themselves."
-    says = (
-        "May 2017: Let's Encrypt's OCSP and issuance were down for hours. Anyone who renews in the last days of a life goes down with it; "
-        "anyone who retries in a tight loop keeps the CA down while it tries to come back."
+    claim = (
+        "A CA may be away for the third of a life that renewal leaves; after a longer outage hosts recover by "
+        "themselves."
     )
-    source = "Let's Encrypt integration guide (renew with a third of life left, back off, add jitter); RFC 8555 section 6.6 (Retry-After)."
+    says = (
+        "May 2017: Let's Encrypt's OCSP and issuance were down for hours. Anyone who renews in the last days of a "
+        "life goes down with it; anyone who retries in a tight loop keeps the CA down while it tries to come back."
+    )
+    source = (
+        "Let's Encrypt integration guide (renew with a third of life left, back off, add jitter); RFC 8555 section 6.6 "
+        "(Retry-After)."
+    )
     production = (
-        "The margin is what is left of a life when renewal begins: a third of 47 days is 15 days, a third of a six-day certificate is two. "
-        "Plan for an outage of that length. Back off, honour Retry-After, and spread the retries: all clients find the CA at the same "
-        "moment. A host whose certificate has expired must recover without a person."
+        "The margin is what is left of a life when renewal begins: a third of 47 days is 15 days, a third of a "
+        "six-day certificate is two. Plan for an outage of that length. Back off, honour Retry-After, and spread the "
+        "retries: all clients find the CA at the same moment. A host whose certificate has expired must recover "
+        "without a person."
     )
     settings = Parameters
     control = Control("hosts try again at once: no back-off, no Retry-After", ("back-off obeyed",))
@@ -174,8 +181,8 @@ class CaOutage(Drill[Parameters]):
         expired = [Span(o.expiry, o.renewed, "expired", "mark") for o in self.outages if o.renewed > o.expiry]
         stage.picture(
             "The CA goes away when renewal is due",
-            "An outage shorter than the remaining third of a life costs nothing. A longer one lets certificates expire; when the CA is "
-            "back, hosts renew by themselves.",
+            "An outage shorter than the remaining third of a life costs nothing. A longer one lets certificates "
+            "expire; when the CA is back, hosts renew by themselves.",
             Panel(lanes=[Lane("CA away", away), Lane("edge expired", expired)], y="outages"),
         )
 

@@ -57,19 +57,25 @@ class ClockSkew(Drill[Parameters]):
     """Drill in which the clocks of a client, the edge and the CA are set wrong in turn, ahead and behind."""
 
     name = "clock-skew"
-    claim = "Within the backdate a wrong clock does no harm; beyond it an alarm is raised, nothing loops, and no bad certificate is served."
+    claim = (
+        "Within the backdate a wrong clock does no harm; beyond it an alarm is raised, nothing loops, and no bad "
+        "certificate is served."
+    )
     says = (
-        "Clocks are wrong: a dead battery, a virtual machine that was paused, a faulty time server. Chrome's engineers found the "
-        "client's own clock behind a large share of all certificate errors (Acer et al., CCS 2017)."
+        "Clocks are wrong: a dead battery, a virtual machine that was paused, a faulty time server. Chrome's "
+        "engineers found the client's own clock behind a large share of all certificate errors (Acer et al., CCS "
+        "2017)."
     )
     source = (
-        "RFC 5280 section 4.1.2.5; M. E. Acer et al., Where the Wild Warnings Are, CCS 2017; Let's Encrypt backdates by one hour for this "
-        "reason. RFC 9110 section 6.6.1: a client can learn of a skew from the Date of an HTTP response."
+        "RFC 5280 section 4.1.2.5; M. E. Acer et al., Where the Wild Warnings Are, CCS 2017; Let's Encrypt backdates "
+        "by one hour for this reason. RFC 9110 section 6.6.1: a client can learn of a skew from the Date of an HTTP "
+        "response."
     )
     production = (
-        "Backdate what you issue, but not by more than clients need. Let the renewal agent compare its clock with the CA's Date and raise an "
-        "alarm: an agent whose clock is wrong renews at the wrong time, or refuses good certificates. Enforce a minimum time between two "
-        "renewals, so that a host whose clock is ahead does not renew in a loop until it hits the CA's rate limit."
+        "Backdate what you issue, but not by more than clients need. Let the renewal agent compare its clock with the "
+        "CA's Date and raise an alarm: an agent whose clock is wrong renews at the wrong time, or refuses good "
+        "certificates. Enforce a minimum time between two renewals, so that a host whose clock is ahead does not "
+        "renew in a loop until it hits the CA's rate limit."
     )
     settings = Parameters
     control = Control(
@@ -181,7 +187,8 @@ class ClockSkew(Drill[Parameters]):
         lanes = [Lane(who, [_span(c) for c in self.cases if c.who == who]) for who in (CLIENT, SERVER, CA)]
         stage.picture(
             "Clocks that are wrong, one after the other",
-            "Each stretch is one wrong clock: green if the certificate was accepted, orange if it was refused. Neither may cost a request.",
+            "Each stretch is one wrong clock: green if the certificate was accepted, orange if it was refused. "
+            "Neither may cost a request.",
             Panel(lanes=lanes, y="whose clock"),
             shown=(),
         )

@@ -39,19 +39,20 @@ class LeafExpiry(Drill[Parameters]):
         "An expiry is announced in good time, refused by every new handshake, and over once renewal is allowed again."
     )
     says = (
-        "December 2018: an expired certificate in Ericsson's core software cut off the data service of 32 million O2 customers for a "
-        "day. February 2020: Microsoft Teams was down for three hours. April 2023: Starlink, for the same reason. In each case the end "
-        "had been printed in the certificate since its first day."
+        "December 2018: an expired certificate in Ericsson's core software cut off the data service of 32 million O2 "
+        "customers for a day. February 2020: Microsoft Teams was down for three hours. April 2023: Starlink, for the "
+        "same reason. In each case the end had been printed in the certificate since its first day."
     )
     source = (
-        "RFC 5280 sections 4.1.2.5 and 6.1.3 (validity and when it is checked); RFC 8446 sections 4.6.1 and 2.2 (a resumed session sends "
-        "no certificate); Let's Encrypt integration guide (renew at two thirds of life)."
+        "RFC 5280 sections 4.1.2.5 and 6.1.3 (validity and when it is checked); RFC 8446 sections 4.6.1 and 2.2 (a "
+        "resumed session sends no certificate); Let's Encrypt integration guide (renew at two thirds of life)."
     )
     production = (
-        "Alarm on the renewal that did not happen, not on the days that are left: the renewal is due at two thirds of life, so an alarm "
-        "a twentieth of life later leaves 28 % of it to act, 13 of 47 days. A quiet dashboard does not mean that all is well: open "
-        "connections and resumed sessions never check the certificate again, so errors rise slowly after an expiry. To end those "
-        "paths as well, limit the age of connections and replace the listening context."
+        "Alarm on the renewal that did not happen, not on the days that are left: the renewal is due at two thirds of "
+        "life, so an alarm a twentieth of life later leaves 28 % of it to act, 13 of 47 days. A quiet dashboard does "
+        "not mean that all is well: open connections and resumed sessions never check the certificate again, so "
+        "errors rise slowly after an expiry. To end those paths as well, limit the age of connections and replace the "
+        "listening context."
     )
     settings = Parameters
     control = Control("the alarm is switched off, as it was in every one of these outages", ("alarm before notAfter",))
@@ -139,8 +140,8 @@ class LeafExpiry(Drill[Parameters]):
         stage.facts(self.off, self.renewed)
         stage.picture(
             "A certificate expires under load",
-            "Bars: requests by outcome. Below: what OpenSSL saw from outside, and which paths still worked: an open connection and a "
-            "resumed session never check the certificate again.",
+            "Bars: requests by outcome. Below: what OpenSSL saw from outside, and which paths still worked: an open "
+            "connection and a resumed session never check the certificate again.",
             Panel(lanes=[_lane(path, ways) for path in PATHS], y="still accepted"),
         )
 

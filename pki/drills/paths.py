@@ -1,7 +1,7 @@
 """Measurement of how long an invalid certificate is still accepted, on three connection paths.
 
-The paths are a new handshake, a connection opened earlier, and a resumed TLS session.  Each path receives a request twice
-per second.  Connections use Python's ``ssl`` module directly.
+The paths are a new handshake, a connection opened earlier, and a resumed TLS session.  Each path receives a request
+twice per second.  Connections use Python's ``ssl`` module directly.
 """
 
 import socket

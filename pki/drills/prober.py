@@ -69,7 +69,8 @@ class Prober:
         """
         began = now()
         command = ["openssl", "s_client", "-connect", f"{self.address}:{self.port}", "-servername", self.name,
-                   "-CAfile", str(self.trust), "-verify_hostname", self.name, "-verify_return_error", "-showcerts"]  # fmt: skip
+                   "-CAfile", str(self.trust), "-verify_hostname", self.name, "-verify_return_error",
+                   "-showcerts"]  # fmt: skip
         if at is not None:
             command += ["-attime", str(int(at))]
         process = await asyncio.create_subprocess_exec(

@@ -34,17 +34,19 @@ class RenewalUnderLoad(Drill[Parameters]):
     name = "renewal-under-load"
     claim = "A renewal costs no request: new handshakes get the new certificate, and open connections go on."
     says = (
-        "The textbook: identities have a limited life and have to be proven again. From 2029 on that happens every 47 days at most. "
-        "Restarting a server to renew cuts every request in flight, and a careless reload breaks the server."
+        "The textbook: identities have a limited life and have to be proven again. From 2029 on that happens every 47 "
+        "days at most. Restarting a server to renew cuts every request in flight, and a careless reload breaks the "
+        "server."
     )
     source = (
-        "CA/Browser Forum ballot SC-081v3 (200, 100, 47 days); Let's Encrypt integration guide and RFC 9773 section 4 (renew at two thirds "
-        "of life, with jitter)."
+        "CA/Browser Forum ballot SC-081v3 (200, 100, 47 days); Let's Encrypt integration guide and RFC 9773 section 4 "
+        "(renew at two thirds of life, with jitter)."
     )
     production = (
-        "Reload certificates into the running server, and stage them first: a key that does not match its certificate must never reach "
-        "a live listener. In Python that means a scratch context, and a fresh context for each new handshake (sni_callback), never "
-        "load_cert_chain on a context that is serving. Clients with pooled mTLS connections need the same: drain them, do not cut them."
+        "Reload certificates into the running server, and stage them first: a key that does not match its certificate "
+        "must never reach a live listener. In Python that means a scratch context, and a fresh context for each new "
+        "handshake (sni_callback), never load_cert_chain on a context that is serving. Clients with pooled mTLS "
+        "connections need the same: drain them, do not cut them."
     )
     settings = Parameters
     control = Control(
@@ -105,7 +107,8 @@ class RenewalUnderLoad(Drill[Parameters]):
         stage.facts(self.began, self.ended)
         stage.picture(
             "Requests while certificates are renewed",
-            "Bars: requests by outcome. Lines: latency of successful requests. Stripes: the certificate that OpenSSL received from outside.",
+            "Bars: requests by outcome. Lines: latency of successful requests. Stripes: the certificate that OpenSSL "
+            "received from outside.",
         )
 
     def _latency(self, run: Run, stage: Rehearsal, renewals: list[float]) -> None:

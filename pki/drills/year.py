@@ -29,19 +29,22 @@ class Year(Drill[Parameters]):
     """Drill in which a year is scaled to two minutes, and all origins and edges renew by their own schedules."""
 
     name = "year"
-    claim = "A year of 47-day certificates on six hosts costs no request: each is replaced when it is due, long before its end."
+    claim = (
+        "A year of 47-day certificates on six hosts costs no request: each is replaced when it is due, long before its "
+        "end."
+    )
     says = (
-        "Certificates of the public Web live 200 days from March 2026, 100 from 2027 and 47 from 2029: one renewal a year becomes one a "
-        "month, and what a person could do by hand needs a schedule."
+        "Certificates of the public Web live 200 days from March 2026, 100 from 2027 and 47 from 2029: one renewal a "
+        "year becomes one a month, and what a person could do by hand needs a schedule."
     )
     source = (
-        "CA/Browser Forum ballot SC-081v3. A life of L days that is renewed after two thirds makes 3/2 × 365/L renewals a year: 11.6 for 47 "
-        "days, per certificate."
+        "CA/Browser Forum ballot SC-081v3. A life of L days that is renewed after two thirds makes 3/2 × 365/L "
+        "renewals a year: 11.6 for 47 days, per certificate."
     )
     production = (
-        "Count: certificates × 11.6 renewals a year, each with two validations of control. If one of them needs a person, that person is the "
-        "outage. Jitter keeps the fleet from renewing on one day. Watch the least time left at a renewal: it is the margin that an "
-        "outage of the CA may use up."
+        "Count: certificates × 11.6 renewals a year, each with two validations of control. If one of them needs a "
+        "person, that person is the outage. Jitter keeps the fleet from renewing on one day. Watch the least time "
+        "left at a renewal: it is the margin that an outage of the CA may use up."
     )
     settings = Parameters
     control = Control("the edge is forgotten: it does not renew", ("requests lost", "no certificate ended"))
@@ -109,7 +112,8 @@ class Year(Drill[Parameters]):
         run.findings.chart(self._calendar(stage, held))
         stage.picture(
             "The year under load",
-            "Bars: requests by outcome, in bins of a second. Stripes: the certificate that OpenSSL received from outside.",
+            "Bars: requests by outcome, in bins of a second. Stripes: the certificate that OpenSSL received from "
+            "outside.",
         )
 
     def _held(self, stage: Rehearsal) -> dict[str, list[Held]]:
@@ -157,8 +161,9 @@ class Year(Drill[Parameters]):
                 Panel([Bars("", bars, 0)], y="renewals in a week", height=90),
             ],
             x="nominal days",
-            caption=f"Each colour is a certificate; it lives {NOMINAL_DAYS:g} days and is replaced after about {NOMINAL_DAYS * SHARE:.0f}. "
-            f"A day lasted {self.scale.seconds(1) * 1000:.0f} ms, so an order of a second costs {self.scale.days(1):.0f} days of the margin.",
+            caption=f"Each colour is a certificate; it lives {NOMINAL_DAYS:g} days and is replaced after about "
+            f"{NOMINAL_DAYS * SHARE:.0f}. A day lasted {self.scale.seconds(1) * 1000:.0f} ms, so an order of a second "
+            f"costs {self.scale.days(1):.0f} days of the margin.",
             moments=[Moment(DAYS_OF_A_MONTH * month, MONTHS[month % 12], 6) for month in months],
             low=0.0,
             high=days,

@@ -40,8 +40,9 @@ class Agent:
             settings: names, key type and files of the certificate, and the CA's address.
             telemetry: clock, faults, health checks, metrics and admin port of the service.
             stub: resolves the CA's host name.
-            first: the service's first agent, if this agent is for an additional certificate.  Additional agents share the
-                challenges, counters and faults of the first; their health checks and admin paths end with their name.
+            first: the service's first agent, if this agent is for an additional certificate.  Additional agents share
+                the challenges, counters and faults of the first; their health checks and admin paths end with their
+                name.
         """
         self.settings, self.telemetry = settings, telemetry
         self.stub = stub if stub is not None else AsyncStub(clock=telemetry.clock)
@@ -280,8 +281,9 @@ class Agent:
     def suggest(self, suggestion: Suggestion, serial: str) -> None:
         """Schedule the renewal at a random time in the CA's suggested window, if that is before the scheduled time.
 
-        A window in the past means an immediate renewal, for example of a revoked certificate.  A later window is ignored
-        to keep the safety margin of the agent's own rule; so is a suggestion for a certificate that is no longer in use.
+        A window in the past means an immediate renewal, for example of a revoked certificate.  A later window is
+        ignored to keep the safety margin of the agent's own rule; so is a suggestion for a certificate that is no
+        longer in use.
         """
         if serial != self.credentials.serial:
             return  # replaced during the poll; the old window would renew the new certificate at once

@@ -122,7 +122,8 @@ class AcmeClient:
         Args:
             names: DNS names; the first becomes the common name.
             key: the certificate's private key.
-            answer: called with each challenge token and its http-01 response body, and at the end with the token and None.
+            answer: called with each challenge token and its http-01 response body, and at the end with the token and
+                None.
 
         Returns:
             The certificate chain as PEM, leaf first.

@@ -1,8 +1,8 @@
 """A service's certificate, and its hot reload into running listeners and connection pools.
 
 A *pair* is a private key with its certificate chain.  A listener's context never changes: its SNI callback gives each
-new handshake the newest inner context.  (`load_cert_chain` on a live context is not atomic, and a mismatched pair breaks
-the server.)  A new pair is validated and loaded into a scratch context before it is used.
+new handshake the newest inner context.  (`load_cert_chain` on a live context is not atomic, and a mismatched pair
+breaks the server.)  A new pair is validated and loaded into a scratch context before it is used.
 
 `replace_naively` implements the drills' negative control, which omits all of these precautions on purpose.
 """

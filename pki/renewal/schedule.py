@@ -87,8 +87,8 @@ def renewal_time(
 def retry_delay(failures: int, lifetime: float, rng: random.Random) -> float:
     """Return the delay in seconds until the next attempt, after *failures* (at least one) consecutive failures.
 
-    The delays in `RETRIES` are scaled down for lifetimes below `NOMINAL`, but not below `MIN_RETRY`, and then multiplied
-    by a random factor between 1 and 1.25.
+    The delays in `RETRIES` are scaled down for lifetimes below `NOMINAL`, but not below `MIN_RETRY`, and then
+    multiplied by a random factor between 1 and 1.25.
     """
     step = RETRIES[min(failures, len(RETRIES)) - 1] * min(1.0, lifetime / NOMINAL)
     # For a short lifetime all scaled delays are below a second, so use exponential back-off instead.

@@ -21,7 +21,8 @@ async def process(lab: Lab, settings: Settings, log: Path) -> AsyncIterator[asyn
     """Run ``python -m acme_server`` with the test's CA; kill the process on exit if it is still running."""
     host, port = lab.stub.servers[0]
     # setpriv makes the kernel kill the server when the test process dies.
-    command = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "acme_server", "--listen", f"127.0.0.1:{settings.base.rpartition(':')[2]}",
+    command = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "acme_server",
+               "--listen", f"127.0.0.1:{settings.base.rpartition(':')[2]}",
                "--ca", str(lab.folder / "ca"), "--passphrase-file", str(lab.folder / "passphrase/passphrase"),
                "--trust", str(lab.trust), "--name", "ca.example.com", "--resolver", f"{host}:{port}",
                "--http01-port", str(settings.http01_port)]  # fmt: skip

@@ -146,7 +146,8 @@ def slow_renewals(made: Rehearsal) -> None:
     [
         (lambda _: None, set()),
         (lambda made: break_requests(made, 9.7, 9.8, "reset"), {"requests lost"}),
-        (lambda made: made.prober.probes.append(Probe(9.7, "connection refused")), {"handshakes from outside that failed"}),
+        (lambda made: made.prober.probes.append(Probe(9.7, "connection refused")),
+            {"handshakes from outside that failed"}),
         (lambda made: made.watch.held.pop(), {"renewals"}),
         (lambda made: made.prober.probes.remove(Probe(3.5 + 6.2 * 2 + 1, "", "2a")), {"serials seen from outside"}),
         (slow_renewals, {"p99 during renewals"}),
@@ -241,10 +242,12 @@ def skewed(who: str, sign: int, name: str, **change: Any) -> clock_skew._Case:
     [
         (lambda _: None, set()),
         (lambda e: e.cases.append(skewed("CA", 1, "1 life", got=True, wanted=False)), {"what was predicted"}),
-        (lambda e: e.cases.append(skewed("server", 1, "1 d", alarm=False)), {"alarm where a clock is off by more than 1.5 s"}),
+        (lambda e: e.cases.append(skewed("server", 1, "1 d", alarm=False)),
+            {"alarm where a clock is off by more than 1.5 s"}),
         (lambda e: e.cases.append(skewed("server", -1, "1 h", alarm=True)), {"no alarm within the tolerance"}),
         (lambda e: e.cases.append(skewed("server", 1, "1 life", tries=20)), {"no renewal loop"}),
-        (lambda e: e.stage.watch.alarms.append(Alarm(30.0, HOST, "clock: 9 s ahead")), {"clocks set right again: no alarm left"}),
+        (lambda e: e.stage.watch.alarms.append(Alarm(30.0, HOST, "clock: 9 s ahead")),
+            {"clocks set right again: no alarm left"}),
         (lambda e: break_requests(e.stage, 6, 6.3, "reset"), {"requests lost"}),
     ],
     ids=["good", "taken", "silent", "noisy", "loop", "still-ringing", "lost"],
@@ -267,7 +270,8 @@ def test_clock_skew(tmp_path: Path, change: Callable[[ClockSkew], object], faile
     [
         (lambda _: None, set()),
         (lambda e: break_requests(e.stage, 30, 30.2, "reset"), {"requests lost"}),
-        (lambda e: e.stage.prober.probes.append(Probe(30.0, "certificate has expired")), {"handshakes from outside that failed"}),
+        (lambda e: e.stage.prober.probes.append(Probe(30.0, "certificate has expired")),
+            {"handshakes from outside that failed"}),
         (lambda e: _forget(e, "edge", 2), {"no certificate ended", "renewals of each host"}),
         (lambda e: _forget(e, "news", 0), {"no certificate ended", "renewals of each host"}),
     ],
@@ -336,8 +340,10 @@ def test_all_drills_quick_take_less_than_six_minutes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("life", "days", "seconds"), [(12.0, 47.0, 12.0), (12.0, 1.0, 0.2553), (120.0, 23.5, 60.0)], ids=["life", "day", "half"]
-)  # fmt: skip
+    ("life", "days", "seconds"),
+    [(12.0, 47.0, 12.0), (12.0, 1.0, 0.2553), (120.0, 23.5, 60.0)],
+    ids=["life", "day", "half"],
+)
 def test_a_scale_maps_days_to_seconds_and_back(life: float, days: float, seconds: float) -> None:
     scale = Scale(life)
     assert scale.seconds(days) == pytest.approx(seconds, rel=1e-3)

@@ -99,7 +99,8 @@ def test_a_control_fails_where_it_should(tmp_path):
 def test_injections_and_undoing_are_on_the_timeline_in_order(tmp_path):
     events = [(e.kind, e.text) for e in run(Some, MemoryLab(), tmp_path).result.events]
     assert events == [
-        ("injection", "access:near rtt_ms 80"), ("injection", "edge: naive_reload on"), ("injection", "ca: clock +3600 s"),
+        ("injection", "access:near rtt_ms 80"), ("injection", "edge: naive_reload on"),
+        ("injection", "ca: clock +3600 s"),
         ("undone", "clock of ca"), ("undone", "fault naive_reload of edge"), ("undone", "link access:near"),
     ]  # fmt: skip
 

@@ -69,4 +69,6 @@ def test_a_rule_about_several_parameters_is_refused_in_one_line():
 
 def test_the_description_names_unit_and_bounds():
     first = describe(Some)[0]
-    assert first == {"name": "rate", "full": 200.0, "quick": 100.0, "unit": "requests/s", "low": 1, "high": 2000, "help": "arrivals"}  # fmt: skip
+    assert first == {
+        "name": "rate", "full": 200.0, "quick": 100.0, "unit": "requests/s", "low": 1, "high": 2000, "help": "arrivals",
+    }  # fmt: skip

@@ -86,7 +86,11 @@ def test_exponential_arrivals_have_mean_and_spread_of_a_poisson_process() -> Non
         pytest.param(lambda: constant(1, 0), "points from second 0 on", id="no-length"),
         pytest.param(lambda: ramp(1, 2, math.inf), "constant rate where the end is infinite", id="endless-ramp"),
         pytest.param(lambda: spike(1, 2, 5, 2, 6), "spike within 6 s", id="spike-after-the-end"),
-        pytest.param(lambda: Schedule(constant(1), "poisson"), "'even' or 'exponential'", id="unknown-arrivals"),  # type: ignore[arg-type]  # invalid on purpose
+        pytest.param(
+            lambda: Schedule(constant(1), "poisson"),  # type: ignore[arg-type]  # invalid on purpose
+            "'even' or 'exponential'",
+            id="unknown-arrivals",
+        ),
     ],
 )
 def test_a_meaningless_schedule_is_refused(make: Callable[[], object], said: str) -> None:

@@ -11,7 +11,8 @@ EVERYTHING = Chart(
     "All & <everything>",
     [
         Panel([Curve("theory", [(0, 1), (5, 6)]), Dots("measured", [(1, 2, 1.5, 2.5)])], y="ms"),
-        Panel([Bars("ok", [(0, 1, 3), (1, 2, 4)]), Bars("lost", [(0, 1, 1)], "bad"), Curve("p99", [(0, math.nan), (1, 2)])]),
+        Panel([Bars("ok", [(0, 1, 3), (1, 2, 4)]), Bars("lost", [(0, 1, 1)], "bad"),
+               Curve("p99", [(0, math.nan), (1, 2)])]),
         Panel(lanes=[Lane("edge", [Span(0, 2, "4f96", 1), Span(2, 5, "617a", 2)])]),
         Panel([Curve("wide", [(0, 0.1), (5, 1000)])], log=True),
     ],
@@ -60,7 +61,11 @@ def test_bars_of_losses_are_hatched_in_the_chart_and_in_its_legend():
         return svg(Chart("x", [Panel([bars])], x="")).count("fill='url(#hatch-960)'")
 
     spans = [(0.0, 1.0, 3.0), (1.0, 2.0, 3.0)]
-    assert [hatches(Bars("lost", spans, "bad")), hatches(Bars("lost", spans, 3, hatched=True)), hatches(Bars("ok", spans))] == [3, 3, 0]  # fmt: skip
+    assert [
+        hatches(Bars("lost", spans, "bad")),
+        hatches(Bars("lost", spans, 3, hatched=True)),
+        hatches(Bars("ok", spans)),
+    ] == [3, 3, 0]
 
 
 @pytest.mark.parametrize("width", [WIDTH, NARROW])
@@ -89,7 +94,9 @@ def test_a_legend_fits_into_the_chart(width):
     written = re.findall(r"<text x='([\d.]+)' y='[\d.]+'>([^<]+)<", text)
     assert all(float(x) + 6.5 * len(said) < width for x, said in written)
     labels = ["theory: what the round trips of the path add up to", "short", "measured, closed by the client", "both"]
-    text = svg(Chart("x", [Panel([Curve(label, [(0, 1), (1, 2)]) for label in labels], y="latency, ms")], x=""), width=width)  # fmt: skip
+    text = svg(
+        Chart("x", [Panel([Curve(label, [(0, 1), (1, 2)]) for label in labels], y="latency, ms")], x=""), width=width
+    )
     at = {said: float(x) for x, said in re.findall(r"<text x='([\d.]+)' y='[\d.]+'>([^<]+)<", text)}
     assert at.keys() >= set(labels)
     assert all(at[label] + 6.5 * len(label) < width for label in labels)

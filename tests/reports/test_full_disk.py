@@ -31,7 +31,9 @@ def small(tmp_path):
     """Yield a results folder with a capacity of `SIZE` bytes; skip the test if the user cannot mount a tmpfs."""
     folder = tmp_path / "small"
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", folder], check=False, capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", folder], check=False, capture_output=True, text=True
+    )
     if done.returncode:
         pytest.skip(f"this user cannot mount a tmpfs: {done.stderr.strip()}")
     try:

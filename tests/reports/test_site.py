@@ -71,7 +71,11 @@ def test_repeats_are_kept_as_json_and_as_a_page_that_the_index_lists(tmp_path):
     page = reports.write_repeats(tmp_path, found, outcomes, folders)
     body = json.loads(page.with_suffix(".json").read_text())
     assert (body["verdict"], body["verdicts_agree"], body["injections_identical"]) == ("pass", True, True)
-    assert [each["text"] for each in body["injections"]] == ["access:near rtt_ms 80", "edge: naive_reload on", "ca: clock +3600 s"]  # fmt: skip
+    assert [each["text"] for each in body["injections"]] == [
+        "access:near rtt_ms 80",
+        "edge: naive_reload on",
+        "ca: clock +3600 s",
+    ]
     assert page.read_text().count('report.html">run ') == 3
     assert "firstbyte run some --seed 1 --times 3" in page.read_text()
     assert page.name in (tmp_path / "index.html").read_text()

@@ -51,7 +51,8 @@ async def locust(target: Target, resolver: tuple[str, int], *more: str) -> Async
     """Run Locust with the locustfile and yield the process; kill it at the end if it is still running."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py"),
-        "--host", f"https://{NAME}:{target.port}", "--resolver", f"{resolver[0]}:{resolver[1]}", "--trust", str(target.trust),
+        "--host", f"https://{NAME}:{target.port}", "--resolver", f"{resolver[0]}:{resolver[1]}",
+        "--trust", str(target.trust),
         "--names", f"{NAME} nowhere.example.com", "--paths", "/a /b", *more,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
