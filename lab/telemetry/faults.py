@@ -39,7 +39,7 @@ class Faults:
         #: Whether any fault is on.  Hot paths check this flag first.
         self.any_on = False
 
-    def declare(self, name: str, help: str, **defaults: Any) -> None:  # noqa: A002 - named as in argparse and Prometheus
+    def declare(self, name: str, help: str, **defaults: Any) -> None:  # noqa: A002 - the name that argparse uses
         """Declare a fault with its parameters and their default values, whose types `switch_on` enforces.
 
         A tuple of strings as a default declares a choice, with the first string as the default value.  Every fault also

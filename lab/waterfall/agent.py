@@ -80,7 +80,11 @@ class Agent:
         attempts = await churn(order)
         failed = sum(1 for each in attempts if each.error)
         logger.info("churned", to=order.to[0], rate=order.rate, attempts=len(attempts), failed=failed)
-        return {"attempts": attempts, "tw_reuse": _setting("tcp_tw_reuse"), "tw_reuse_delay_ms": _setting("tcp_tw_reuse_delay")}  # fmt: skip
+        return {
+            "attempts": attempts,
+            "tw_reuse": _setting("tcp_tw_reuse"),
+            "tw_reuse_delay_ms": _setting("tcp_tw_reuse_delay"),
+        }
 
     def _ordered(self, body: Any) -> Churn:
         """Validate the body of a churn request.
@@ -89,7 +93,9 @@ class Agent:
             AdminError: 400, a parameter is missing or invalid.
         """
         if not isinstance(body, dict) or not isinstance(body.get("address"), str):
-            raise AdminError(400, f'expected {{"address": …, "port", "rate", "seconds", "ports": [first, last]}}, got {body!r}')  # fmt: skip
+            raise AdminError(
+                400, f'expected {{"address": …, "port", "rate", "seconds", "ports": [first, last]}}, got {body!r}'
+            )
         for name, (low, high) in CHURN.items():
             value = body.get(name)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:

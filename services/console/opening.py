@@ -32,9 +32,12 @@ Ask it yourself
 
 Try
   docker compose run --rm lab trace https://far.example.com/        to the far data centre, 120 ms away
-  docker compose run --rm lab link access:near --rtt 80ms           make the near data centre 80 ms away; --reset undoes it
-  docker compose run --rm lab drill renewal-under-load --quick      renew certificates under load without losing a request
-  docker compose kill resolver                                      see what the page says; `docker compose start resolver` repairs it
+  docker compose run --rm lab link access:near --rtt 80ms           make the near data centre 80 ms away; \
+--reset undoes it
+  docker compose run --rm lab drill renewal-under-load --quick      renew certificates under load \
+without losing a request
+  docker compose kill resolver                                      see what the page says; \
+`docker compose start resolver` repairs it
 
 Ctrl-C stops the lab; `docker compose down` removes it but keeps its CA; `docker compose down -v` removes both.
 """

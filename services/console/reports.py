@@ -78,7 +78,8 @@ def page(path: str, entries: list[Entry]) -> str:
     """Return an HTML page with a folder listing."""
     here = html.escape(f"/results/{path.strip('/')}".rstrip("/") + "/")
     rows = [
-        f'<li><a href="{quote(e.name)}{"/" if e.is_folder else ""}">{html.escape(e.name)}{"/" if e.is_folder else ""}</a>'
+        f'<li><a href="{quote(e.name)}{"/" if e.is_folder else ""}">'
+        f"{html.escape(e.name)}{'/' if e.is_folder else ''}</a>"
         f"{'' if e.is_folder else f' <small>{e.size:,} bytes</small>'}</li>"
         for e in entries
     ]
@@ -90,7 +91,8 @@ def page(path: str, entries: list[Entry]) -> str:
     up = '<a href="../">up</a> · ' if path.strip("/") else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
         f'<title>{here}</title><link rel="icon" href="/icon.svg"><link rel="stylesheet" href="/style.css"></head>'
         f'<body><main class="listing"><h1>{here}</h1><p>{up}<a href="/">console</a></p>{body}</main></body></html>'
     )

@@ -70,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples:\n"
         "  python -m edge --http 127.0.0.1:8080 --upstream /=http://127.0.0.1:9000\n"
         "  python -m edge --https 0.0.0.0:443 --http 0.0.0.0:80 --settings edge.toml"
-        " --acme https://ca.example.com/directory --tls-dir /srv/tls --trust /srv/trust/root.pem --cert-name www.example.com",
+        " --acme https://ca.example.com/directory --tls-dir /srv/tls"
+        " --trust /srv/trust/root.pem --cert-name www.example.com",
     )
     add = parser.add_argument
     add("--https", type=endpoint, metavar="HOST:PORT", help="pooled upstream connections")
@@ -81,13 +82,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--settings", type=Path, metavar="FILE", help="routes, time-outs and limits (TOML); read again on SIGHUP")
     add("--cert", type=Path, action="append", default=[], metavar="FILE",
-        help="a certificate of your own instead of ACME, with --key; repeatable: clients choose by name (SNI)")  # fmt: skip
+        help="a certificate of your own instead of ACME, with --key; "
+             "repeatable: clients choose by name (SNI)")  # fmt: skip
     add("--key", type=Path, action="append", default=[], metavar="FILE", help="one for each --cert")
     add("--client-ca", type=Path, metavar="FILE", help="roots (PEM): clients must show a certificate that leads to one")
     add("--max-clients", type=int, metavar="N", help=f"client connections at one time (default {MAX_CLIENTS})")
     add_arguments(parser)
     add("--further-cert", type=further, action="append", default=[], metavar="NAME=KIND",
-        help="one more certificate over ACME, for clients that ask for NAME, for example rsa.example.com=rsa-2048")  # fmt: skip
+        help="one more certificate over ACME, for clients that ask for NAME, "
+             "for example rsa.example.com=rsa-2048")  # fmt: skip
     add_telemetry_arguments(parser)
     return parser
 

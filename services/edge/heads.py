@@ -15,7 +15,10 @@ from edge.errors import BadRequestError, BadResponseError
 MAX_HEAD, MAX_FIELDS, MAX_TARGET = 32 * 1024, 100, 8192
 #: Hop-by-hop fields (RFC 9110 section 7.6.1), in addition to those that the Connection field lists.
 HOP_BY_HOP = frozenset(
-    b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade".split()
+    (
+        b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization "
+        b"te trailer transfer-encoding upgrade"
+    ).split()
 )
 #: Fields that the edge generates or handles itself.
 OURS = frozenset({b"via", b"expect", b"forwarded", b"max-forwards"})
@@ -175,7 +178,8 @@ def response_head(head: bytes) -> ResponseHead:
     named = tokens - {b"content-length"}
     kept = [
         each for each in fields
-        if each[0] not in HOP_BY_HOP and each[0] not in named and each[0] not in {b"content-length", b"server-timing", b"via"}
+        if each[0] not in HOP_BY_HOP and each[0] not in named
+        and each[0] not in {b"content-length", b"server-timing", b"via"}
     ]  # fmt: skip
     kept.append((b"via", b", ".join([*(value for name, value in fields if name == b"via"), VIA])))
     start = b"HTTP/1.1 %b %b\r\n" % (status, reason or b"")

@@ -103,7 +103,9 @@ class Proxy:
         self._declare_metrics()
         telemetry.faults.declare("drop_upstream", "Refuse to open upstream connections")
         telemetry.faults.declare("upstream_delay", "Forward this many milliseconds late", ms=1000.0)
-        telemetry.faults.declare("short_keep_alive", "Close a client's connection after this silence, to the millisecond", s=5.0)  # fmt: skip
+        telemetry.faults.declare(
+            "short_keep_alive", "Close a client's connection after this silence, to the millisecond", s=5.0
+        )
         telemetry.route("GET", "/admin/pool", lambda _: {"upstreams": self._rows()})
         telemetry.route("POST", "/admin/pool/purge", self._purge)
 

@@ -235,7 +235,9 @@ class _Answer:
     def __init__(self) -> None:
         self.outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def response_begins(self, head: ResponseHead, payload: bytes, *, bodiless: bool, whole: bool) -> None:  # noqa: ARG002 - signature of `Receiver`
+    def response_begins(
+        self, head: ResponseHead, payload: bytes, *, bodiless: bool, whole: bool  # noqa: ARG002 - as in `Receiver`
+    ) -> None:  # fmt: skip
         self._end("" if 200 <= head.status < 400 else f"expected 2xx or 3xx, got {head.status}")
 
     def response_lost(self, reason: str) -> None:

@@ -207,7 +207,7 @@ class TlsTransport(asyncio.Protocol):
         self._connected = True
         self._on_end(self)
         self._reader = self._client.negotiated(self._tls.object.selected_alpn_protocol())
-        self._reader.connection_made(self)  # type: ignore[arg-type]  # TlsTransport has every transport method that a client uses
+        self._reader.connection_made(self)  # type: ignore[arg-type]  # has the methods that a client uses
         return bool(self._tls.pending)
 
     def _deliver(self, plain: bytes, *, end: bool = False) -> None:

@@ -325,7 +325,9 @@ async def _connect_to(
     protocol.address = f"{address}:{target.port}"
     if target.tls:
         try:
-            secured = await loop.start_tls(transport, protocol, context, server_hostname=target.host)  # type: ignore[arg-type]  # asyncio's type stubs are too narrow
+            secured = await loop.start_tls(
+                transport, protocol, context, server_hostname=target.host  # type: ignore[arg-type]  # stubs too narrow
+            )  # fmt: skip
             if secured is None:
                 raise ConnectionResetError("closed by the origin")
         except ssl.SSLCertVerificationError as error:

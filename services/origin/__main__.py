@@ -122,7 +122,8 @@ class Sites:
         await runner.setup()
         self._runners.append(runner)
         try:
-            await web.TCPSite(runner, *at, ssl_context=context, backlog=1024).start()  # type: ignore[arg-type]  # `at` has two elements, host and port
+            # mypy does not know that `at` has exactly two elements, host and port.
+            await web.TCPSite(runner, *at, ssl_context=context, backlog=1024).start()  # type: ignore[arg-type]
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else error.strerror
             raise OSError(f"cannot listen on {at[0]}:{at[1]}: {reason}") from None

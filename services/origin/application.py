@@ -57,7 +57,8 @@ def build(options: Options, requests: Counter, *, mutual: bool) -> web.Applicati
                 names = _client_names(request)
                 if not set(names) & set(options.client_names):
                     raise web.HTTPForbidden(
-                        text=f"expected a client certificate for {' or '.join(options.client_names)}; got {names or 'none'}\n"
+                        text=f"expected a client certificate for {' or '.join(options.client_names)}; "
+                        f"got {names or 'none'}\n"
                     )
             response = await handler(request)
             status = response.status

@@ -29,7 +29,8 @@ def arguments() -> argparse.ArgumentParser:
     """Return the command-line parser."""
     parser = argparse.ArgumentParser(
         prog="wan",
-        description="Delay, pace, drop, corrupt and duplicate packets between regions: a user-space router on a TUN device.",
+        description="Delay, pace, drop, corrupt and duplicate packets between regions: "
+        "a user-space router on a TUN device.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="""examples:
   ip tuntap add dev wan0 mode tun user 1000 && ip link set wan0 up      (as root, first)

@@ -129,7 +129,8 @@ def trace(url: str = "https://www.example.com/") -> dict[str, Any]:
         "url": url,
         "cold": {"total_ms": 192.1, "ttfb_ms": 192.0, "ttfb_predicted_ms": 172.0, "phases": cold},
         "warm": {"total_ms": 63.8, "ttfb_ms": 63.7, "ttfb_predicted_ms": 60.0, "phases": warm},
-        "summary": "Of 192 ms to the first byte, 45 % names, 11 % connections, 13 % identity; the answer itself took 32 %.",
+        "summary": "Of 192 ms to the first byte, 45 % names, 11 % connections, 13 % identity; "
+        "the answer itself took 32 %.",
     }
 
 
@@ -156,7 +157,8 @@ class ScriptedLab:
                 requests = host.metrics.counter("firstbyte_edge_requests_total", "Requests")
                 requests.inc(12)
                 upstream = {"name": "catalog-1.example.com:8443", "route": "/", "address": "198.19.20.21", "idle": 2,
-                            "active": 1, "opened": 3, "reused": 9, "failed": 0, "ejected": True, "waiting": 0}  # fmt: skip
+                            "active": 1, "opened": 3, "reused": 9, "failed": 0, "ejected": True,
+                            "waiting": 0}  # fmt: skip
                 host.answers["/admin/pool"] = {"upstreams": [upstream]}
         resolver, wan = self["resolver"], self["wan"]
         resolver.answers["/admin/cache"] = {"entries": [], "size": 31}
@@ -225,7 +227,8 @@ async def console(lab: ScriptedLab, *options: str, port: int = 0) -> AsyncIterat
         "--results", str(results), "--interval", "0.2", "--admin", "127.0.0.1:0", "--token-file", str(lab.token_file),
         *options,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": ":".join(str(ROOT / room) for room in ("dns", "pki", "services", "loadtest", "lab"))},
+        env={**os.environ,
+             "PYTHONPATH": ":".join(str(ROOT / room) for room in ("dns", "pki", "services", "loadtest", "lab"))},
     )  # fmt: skip
     assert process.stdout is not None
     ports: dict[str, int] = {}

@@ -15,17 +15,21 @@ CONTRAST = 4.5
 #: JavaScript expression for the visible texts whose contrast to the nearest opaque background is below `CONTRAST`.
 POOR_CONTRAST = """(() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const rgb = (colour) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); return canvas.getImageData(0, 0, 1, 1).data; };
+  const rgb = (colour) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);\
+ return canvas.getImageData(0, 0, 1, 1).data; };
   const part = (value) => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
   const light = ([r, g, b]) => 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
-  const behind = (node) => { for (; node; node = node.parentElement) { const found = rgb(getComputedStyle(node).backgroundColor); if (found[3] === 255) return found; } return rgb("canvas"); };
+  const behind = (node) => { for (; node; node = node.parentElement) {\
+ const found = rgb(getComputedStyle(node).backgroundColor); if (found[3] === 255) return found; }\
+ return rgb("canvas"); };
   const poor = [];
   for (const node of document.querySelectorAll("body *")) {
     const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
     if (!own || !node.checkVisibility() || node.closest("script, noscript, .sr")) continue;
     const ink = node instanceof SVGElement ? getComputedStyle(node).fill : getComputedStyle(node).color;
     const [a, b] = [light(rgb(ink)), light(behind(node))].sort((x, y) => y - x);
-    if ((a + 0.05) / (b + 0.05) < WANTED) poor.push(`${node.textContent.trim().slice(0, 30)} ${((a + 0.05) / (b + 0.05)).toFixed(2)}`);
+    if ((a + 0.05) / (b + 0.05) < WANTED)\
+ poor.push(`${node.textContent.trim().slice(0, 30)} ${((a + 0.05) / (b + 0.05)).toFixed(2)}`);
   }
   return poor;
 })()""".replace("WANTED", str(CONTRAST))

@@ -114,13 +114,16 @@ REFUSED = "HTTP/1.1 403 Forbidden\r\nContent-Length: 17\r\n\r\n" + '{"error": "n
     [
         pytest.param("", "it closed the connection without an answer", id="closes"),
         pytest.param("SSH-2.0\r\n\r\n", "Bad status line", id="no-http"),
-        pytest.param("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n[1]", "expected a JSON object from /health, got list", id="a-list"),
+        pytest.param("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n[1]",
+                     "expected a JSON object from /health, got list", id="a-list"),
         pytest.param("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{{", "expected JSON from /health", id="no-json"),
         pytest.param('HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"a": NaN}', "expected JSON from /health", id="nan"),
-        pytest.param('HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"a": 1e999}', "expected JSON from /health", id="infinite"),
+        pytest.param('HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"a": 1e999}',
+                     "expected JSON from /health", id="infinite"),
         pytest.param("HTTP/1.1 200 OK\r\n\r\n" + "[" * 100_000, "expected JSON from /health", id="deep"),
         pytest.param(REFUSED, "it answered 403: nope", id="403"),
-        pytest.param("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", "it answered 302", id="redirect"),
+        pytest.param("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n"
+                     "Content-Length: 0\r\n\r\n", "it answered 302", id="redirect"),
         pytest.param("HTTP/1.1 200 OK\r\n\r\n" + "x" * (1 << 20) + "x", "expected at most 1048576 bytes", id="endless"),
     ],
 )  # fmt: skip

@@ -388,9 +388,9 @@ JSON = st.recursive(
     | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(
-        st.sampled_from(["links", "upstreams", "from", "to", "rtt_ms", "packets", "dropped_loss", "dropped_queue", "name",
-                         "seconds_left", "issued", "further", "key", "not_after", "next_renewal", "tun_dropped", "size", "x", "names",
-                         "checks", "ok", "detail", "parameters", "help"]),
+        st.sampled_from(["links", "upstreams", "from", "to", "rtt_ms", "packets", "dropped_loss", "dropped_queue",
+                         "name", "seconds_left", "issued", "further", "key", "not_after", "next_renewal",
+                         "tun_dropped", "size", "x", "names", "checks", "ok", "detail", "parameters", "help"]),
         inner, max_size=6,
     ),
     max_leaves=12,

@@ -39,7 +39,8 @@ def full(limit: int = 2, rejected: int = 1) -> Admission:
         pytest.param([3.0, 1.0, 2.0], [1.0, 2.0, 3.0], id="longest-quiet-first"),
         pytest.param([None, 2.0], [2.0], id="busy-stays"),
         pytest.param([10.0 - QUIET, 10.1 - QUIET], [10.0 - QUIET], id="quiet-for-a-moment-stays"),
-        pytest.param([float(i) / 100 for i in range(200)], [float(i) / 100 for i in range(EVICTED_AT_ONCE)], id="some-at-a-time"),
+        pytest.param([float(i) / 100 for i in range(200)],
+                     [float(i) / 100 for i in range(EVICTED_AT_ONCE)], id="some-at-a-time"),
     ],
 )  # fmt: skip
 def test_idle_connections_are_evicted(candidates: list[float | None], evicted: list[float]) -> None:

@@ -12,9 +12,10 @@ from edge.heads import RequestHead
 from edge.timeouts import Timeouts
 
 WORDS = st.sampled_from(
-    [b"GET / HTTP/1.1\r\n", b"POST /a HTTP/1.1\r\n", b"HEAD http://x/ HTTP/1.0\r\n", b"Host: x\r\n", b"\r\n", b"\n", b"\r",
-     b"Content-Length: 3\r\n", b"Content-Length: 03\r\n", b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding : chunked\r\n",
-     b"transfer-encoding:\tchunked\r\n", b"Connection: close\r\n", b"abc", b"3\r\nabc\r\n", b"0\r\n\r\n", b"0;x=y\r\n\r\n",
+    [b"GET / HTTP/1.1\r\n", b"POST /a HTTP/1.1\r\n", b"HEAD http://x/ HTTP/1.0\r\n", b"Host: x\r\n", b"\r\n",
+     b"\n", b"\r", b"Content-Length: 3\r\n", b"Content-Length: 03\r\n", b"Transfer-Encoding: chunked\r\n",
+     b"Transfer-Encoding : chunked\r\n", b"transfer-encoding:\tchunked\r\n", b"Connection: close\r\n",
+     b"abc", b"3\r\nabc\r\n", b"0\r\n\r\n", b"0;x=y\r\n\r\n",
      b"fffffffffffffffff\r\n", b"X: \x00\r\n", b" folded\r\n", b"\xff"]
 )  # fmt: skip
 BYTES = st.lists(WORDS | st.binary(max_size=6), max_size=14).map(b"".join)

@@ -15,12 +15,14 @@ async def test_a_request_is_forwarded_with_the_right_fields(bench: Bench) -> Non
     async def script(reader, writer) -> None:
         seen.append(await read_request(reader))
         writer.write(
-            b"HTTP/1.1 200 Fine\r\nContent-Length: 2\r\nConnection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nX-End: 2\r\n\r\nok"
+            b"HTTP/1.1 200 Fine\r\nContent-Length: 2\r\nConnection: X-Hop\r\n"
+            b"X-Hop: 1\r\nKeep-Alive: 5\r\nX-End: 2\r\n\r\nok"
         )
 
     _, port = await bench.edge(plain(await bench.start(script)))
     request = (
-        b"POST /a?b=c HTTP/1.1\r\nHost: www.example.com\r\nConnection: close, X-Secret\r\nX-Secret: 1\r\nTE: trailers\r\n"
+        b"POST /a?b=c HTTP/1.1\r\nHost: www.example.com\r\n"
+        b"Connection: close, X-Secret\r\nX-Secret: 1\r\nTE: trailers\r\n"
         b"X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: ftp\r\nContent-Length: 3\r\n\r\nabc"
     )
     status, fields, body = parts(await talk(port, request))
@@ -69,11 +71,15 @@ async def test_chunked_bodies_of_any_size_are_forwarded_both_ways(bench: Bench, 
 @pytest.mark.parametrize(
     ("request_", "reply", "status", "body"),
     [
-        pytest.param(GET.replace(b"GET", b"HEAD"), b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", 200, b"", id="head"),
+        pytest.param(GET.replace(b"GET", b"HEAD"),
+                     b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", 200, b"", id="head"),
         pytest.param(GET, b"HTTP/1.1 204 No Content\r\n\r\n", 204, b"", id="204"),
         pytest.param(GET, b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", 304, b"", id="304"),
-        pytest.param(GET.replace(b"1.1", b"1.0"), b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK, 200, b"ok", id="interim"),
-        pytest.param(GET.replace(b"1.1", b"1.0"), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", 200, b"ok", id="http-1.0-client"),
+        pytest.param(GET.replace(b"1.1", b"1.0"),
+                     b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK, 200, b"ok", id="interim"),
+        pytest.param(GET.replace(b"1.1", b"1.0"),
+                     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+                     200, b"ok", id="http-1.0-client"),
     ],
 )  # fmt: skip
 async def test_messages_with_and_without_bodies_are_forwarded(

@@ -211,8 +211,9 @@ def test_chunks_are_read_however_they_are_cut(octets: bytes, payload: bytes, res
 
 @pytest.mark.parametrize(
     "octets",
-    [b"x\r\n", b"-1\r\n", b"0x3\r\nabc\r\n", b"3\nabc\r\n", b"3\r\nabcd\r\n", b"3\r\nabc\n", b"\r\n", b"1" * 17 + b"\r\n",
-     b"0\r\nbad trailer\r\n\r\n", b"0\r\nA: \0\r\n\r\n", b"3;\x01\r\nabc\r\n", b"0\r\n" + b"A: b\r\n" * 2000, b"1" + b" " * 2000],
+    [b"x\r\n", b"-1\r\n", b"0x3\r\nabc\r\n", b"3\nabc\r\n", b"3\r\nabcd\r\n", b"3\r\nabc\n", b"\r\n",
+     b"1" * 17 + b"\r\n", b"0\r\nbad trailer\r\n\r\n", b"0\r\nA: \0\r\n\r\n", b"3;\x01\r\nabc\r\n",
+     b"0\r\n" + b"A: b\r\n" * 2000, b"1" + b" " * 2000],
 )  # fmt: skip
 def test_malformed_chunks_are_refused(octets: bytes) -> None:
     with pytest.raises(BodyError):
@@ -252,7 +253,8 @@ def test_a_response_head_that_could_be_read_in_two_ways_is_refused(octets: bytes
 
 def test_what_a_client_gets_of_a_response_head() -> None:
     head = response_head(
-        b"HTTP/1.0 200 Fine\r\nContent-Length: 2\r\nConnection: X-Hop\r\nX-Hop: 1\r\nVia: 1.0 a\r\nServer-Timing: x\r\nDate: d\r\n\r\n"
+        b"HTTP/1.0 200 Fine\r\nContent-Length: 2\r\nConnection: X-Hop\r\nX-Hop: 1\r\n"
+        b"Via: 1.0 a\r\nServer-Timing: x\r\nDate: d\r\n\r\n"
     )
     assert head.forward == b"HTTP/1.1 200 Fine\r\ndate: d\r\nvia: 1.0 a, 1.1 firstbyte-edge\r\n"
     assert (head.framing.length, head.keep_alive, head.dateless) == (2, False, False)

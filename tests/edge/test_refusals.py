@@ -12,12 +12,17 @@ from tests.peers import OK, read_request, replying
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
-        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, id="length-and-coding"),
-        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400, id="two-lengths"),
+        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n"
+                     b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, id="length-and-coding"),
+        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n"
+                     b"Content-Length: 4\r\n\r\nabcd", 400, id="two-lengths"),
         pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +3\r\n\r\nabc", 400, id="signed-length"),
-        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501, id="other-coding"),
-        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 501, id="almost-chunked"),
-        pytest.param(b"POST / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, id="chunked-in-1.0"),
+        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+                     501, id="other-coding"),
+        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+                     501, id="almost-chunked"),
+        pytest.param(b"POST / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                     400, id="chunked-in-1.0"),
         pytest.param(b"GET / HTTP/1.1\r\n\r\n", 400, id="no-host"),
         pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400, id="two-hosts"),
         pytest.param(b"GET / HTTP/1.1\r\nHost: x y\r\n\r\n", 400, id="odd-host"),

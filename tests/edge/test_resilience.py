@@ -163,7 +163,8 @@ async def test_a_websocket_is_tunnelled(bench: Bench) -> None:
     proxy, port = await bench.edge(plain(await bench.start(echo)))
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(
-        b"GET /chat HTTP/1.1\r\nHost: x.test\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Key: k\r\n\r\n"
+        b"GET /chat HTTP/1.1\r\nHost: x.test\r\n"
+        b"Connection: Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Key: k\r\n\r\n"
     )
     head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
     assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
@@ -202,13 +203,16 @@ async def test_100_continue_never_lands_in_an_earlier_response(bench: Bench) -> 
 @pytest.mark.parametrize(
     ("request_", "status", "told"),
     [
-        pytest.param(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx", 200, True, id="expect-in-1.0"),
-        pytest.param(b"TRACE / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\nConnection: close\r\nCookie: s\r\n\r\n", 200, False, id="trace-0"),
+        pytest.param(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
+                     200, True, id="expect-in-1.0"),
+        pytest.param(b"TRACE / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n"
+                     b"Connection: close\r\nCookie: s\r\n\r\n", 200, False, id="trace-0"),
         pytest.param(b"OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 200, False, id="options-asterisk"),
         pytest.param(b"GET / HTTP/1.0\r\n\r\n", 200, True, id="no-host-in-1.0"),
         pytest.param(b"GET / RTSP/1.0\r\nHost: a\r\n\r\n", 400, False, id="rtsp"),
         pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n", 417, False, id="expect-other"),
-        pytest.param(b"POST / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: Upgrade, close\r\nContent-Length: 1\r\n\r\na", 200, True, id="h2c-with-body"),
+        pytest.param(b"POST / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\n"
+                     b"Connection: Upgrade, close\r\nContent-Length: 1\r\n\r\na", 200, True, id="h2c-with-body"),
     ],
 )  # fmt: skip
 async def test_details_of_requests(bench: Bench, request_: bytes, status: int, told: bool) -> None:

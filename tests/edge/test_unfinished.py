@@ -175,7 +175,8 @@ async def test_the_authority_of_an_absolute_target_overrides_host(bench: Bench) 
 @pytest.mark.parametrize(
     "reply",
     [
-        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", id="length-and-coding"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n"
+                     b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", id="length-and-coding"),
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nok", id="two-lengths"),
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nok", id="odd-length"),
     ],

@@ -89,7 +89,8 @@ def in_proc_net_tcp(*ports):
 @pytest.mark.parametrize("side", ["local_port", "remote_port"])
 @pytest.mark.parametrize(
     "states",
-    [("ESTABLISHED",), ("TIME-WAIT",), ("CLOSE-WAIT",), ("FIN-WAIT-2",), ("LISTEN",), ("ESTABLISHED", "CLOSE-WAIT", "FIN-WAIT-1"), ("ESTABLISHED", "TIME-WAIT"), ("LAST-ACK",)],
+    [("ESTABLISHED",), ("TIME-WAIT",), ("CLOSE-WAIT",), ("FIN-WAIT-2",), ("LISTEN",),
+     ("ESTABLISHED", "CLOSE-WAIT", "FIN-WAIT-1"), ("ESTABLISHED", "TIME-WAIT"), ("LAST-ACK",)],
     ids="-or-".join,
 )  # fmt: skip
 def test_filters_by_state_and_port_find_those_sockets_and_no_others(sockets, states, side):
@@ -153,7 +154,9 @@ async def test_watched_sockets_are_recorded(pair):
     await asyncio.sleep(0.05)  # time for about five samples
     recording = recorder.stop()
     assert recording is not None
-    assert {name for _, name, _ in recording.sockets} == {f"127.0.0.1:{client.getsockname()[1]} 127.0.0.1:{client.getpeername()[1]}"}  # fmt: skip
+    assert {name for _, name, _ in recording.sockets} == {
+        f"127.0.0.1:{client.getsockname()[1]} 127.0.0.1:{client.getpeername()[1]}"
+    }
 
 
 def test_a_watched_socket_is_in_every_sample_with_its_bytes_sent_so_far(pair):

@@ -28,7 +28,7 @@ async def service(tmp_path: Path):
         yield telemetry
 
 
-async def ask(telemetry: Telemetry, method: str, path: str, body=None, token: str | None = "secret"):  # noqa: S107 - the token of the service fixture
+async def ask(telemetry: Telemetry, method: str, path: str, body=None, token: str | None = "secret"):  # noqa: S107
     assert telemetry.admin_address is not None
     url = "http://{}:{}".format(*telemetry.admin_address)
     return await asyncio.to_thread(call, url, method, path, body, token=token or "")

@@ -58,8 +58,8 @@ async def test_links_and_regions_are_listed(service) -> None:
     assert body["regions"] == {"access": "198.19.1.0/24", "near": "198.19.20.0/24"}
     assert body["links"][0] == {
         "from": "access", "to": "near", "rtt_ms": 20, "jitter_ms": 0, "loss": 0, "rate_bps": None,
-        "queue_bytes": 150_000, "duplicate": 0, "reorder": 0, "reorder_ms": 10, "corrupt_bitflip": 0, "corrupt_swap16": 0,
-        "corrupt_plusminus": 0, "corrupt_random": 0, "corrupt_k": 1, "changed": False,
+        "queue_bytes": 150_000, "duplicate": 0, "reorder": 0, "reorder_ms": 10, "corrupt_bitflip": 0,
+        "corrupt_swap16": 0, "corrupt_plusminus": 0, "corrupt_random": 0, "corrupt_k": 1, "changed": False,
     }  # fmt: skip
 
 

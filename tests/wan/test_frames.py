@@ -100,7 +100,10 @@ def test_a_capture_ends_at_its_time() -> None:
 
 # --- the opener -----------------------------------------------------------------------------------------------------
 
-SHOW = f"import os, socket; n = os.environ.get('{FD_VARIABLE}'); print(n and socket.socket(fileno=int(n)).getsockname()[:2])"
+SHOW = (
+    f"import os, socket; n = os.environ.get('{FD_VARIABLE}'); "
+    "print(n and socket.socket(fileno=int(n)).getsockname()[:2])"
+)
 
 
 @needs_raw

@@ -51,7 +51,8 @@ async def test_only_the_owner_may_read_a_key_log(bench: Bench, papers: Papers, t
     ("arguments", "code", "said"),
     [
         (["ftp://www.example.com/"], 2, "expected a URL like https://www.example.com/, got 'ftp://www.example.com/'"),
-        (["http://www.example.com/", "--server", "127.0.0.1:1"], 1, "www.example.com (127.0.0.1:1): Connection refused"),
+        (["http://www.example.com/", "--server", "127.0.0.1:1"], 1,
+         "www.example.com (127.0.0.1:1): Connection refused"),
         (["http://nowhere.invalid/", "--resolver", "127.0.0.1:1"], 1, "nowhere.invalid"),
         (["http://a.test/", "--keylog", "/nowhere/keys"], 2, "expected a writable file, got /nowhere/keys"),
         (["https://a.test/", "--trust", "/nowhere.pem", "--server", "127.0.0.1:1"], 1, "No such file or directory"),

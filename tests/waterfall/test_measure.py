@@ -239,7 +239,11 @@ def test_urls(url: str, parts: tuple) -> None:
     assert split(url) == parts
 
 
-@pytest.mark.parametrize("url", ["", "www.example.com", "ftp://www.example.com/", "https://", "https://a:b/", "https://a/\r\nX: y", "https://a:70000/"])  # fmt: skip
+@pytest.mark.parametrize(
+    "url",
+    ["", "www.example.com", "ftp://www.example.com/", "https://", "https://a:b/", "https://a/\r\nX: y",
+     "https://a:70000/"],
+)  # fmt: skip
 def test_malformed_urls_are_refused(url: str) -> None:
     with pytest.raises(BadURLError, match=r"expected a URL like https://www\.example\.com/, got"):
         split(url)

@@ -111,7 +111,8 @@ def test_outside_the_regions_nothing_is_predicted() -> None:
 
 
 def test_hops_belong_to_the_uncached_resolution() -> None:
-    hop = {"server": "198.19.10.53", "server_name": "a.", "zone": ".", "qname": "x.", "qtype": "A", "rcode": "NOERROR", "rtt_ms": 1.0, "transport": "udp"}  # fmt: skip
+    hop = {"server": "198.19.10.53", "server_name": "a.", "zone": ".", "qname": "x.", "qtype": "A",
+           "rcode": "NOERROR", "rtt_ms": 1.0, "transport": "udp"}  # fmt: skip
     resolutions = [{"qname": "x.", "cached": True, "hops": []}, {"qname": "x.", "cached": False, "hops": [hop]}]
     assert [each.server for each in hops_of(resolutions, "X")] == ["198.19.10.53"]
     assert hops_of(resolutions, "y") == []
@@ -120,7 +121,8 @@ def test_hops_belong_to_the_uncached_resolution() -> None:
 # --- the JSON -------------------------------------------------------------------------------------------------------
 
 #: Keys of every phase that ``trace --json`` guarantees.
-CONTRACT = {"name", "start_ms", "measured_ms", "predicted_ms", "residual_ms", "round_trips", "bytes_sent", "bytes_received", "cpu_ms", "detail"}  # fmt: skip
+CONTRACT = {"name", "start_ms", "measured_ms", "predicted_ms", "residual_ms", "round_trips",
+            "bytes_sent", "bytes_received", "cpu_ms", "detail"}  # fmt: skip
 HOP = {"server", "zone", "qname", "qtype", "rcode", "rtt_ms", "cached"}
 
 
@@ -129,7 +131,9 @@ def test_the_json_has_the_fields_that_other_tools_use() -> None:
     predicted(trace, WALK)
     body = trace.as_json()
     assert all(set(phase) == CONTRACT for phase in body["phases"])
-    assert [phase["name"] for phase in body["phases"]] == ["dns", "connect", "tls", "request", "first_byte", "body", "close"]  # fmt: skip
+    assert [phase["name"] for phase in body["phases"]] == [
+        "dns", "connect", "tls", "request", "first_byte", "body", "close",
+    ]  # fmt: skip
     assert all(set(hop) >= HOP for hop in body["phases"][0]["detail"]["hops"])
     assert body["total_ms"] == 6 * 99, "the close is not part of it"
 

@@ -21,11 +21,18 @@ def handshake(papers: Papers, version: ssl.TLSVersion) -> tuple[bytes, bytes]:
 @pytest.mark.parametrize(
     ("version", "client", "server"),
     [
-        (ssl.TLSVersion.TLSv1_3, "ClientHello, ChangeCipherSpec, encrypted", "ServerHello, ChangeCipherSpec, 6 encrypted"),
+        (
+            ssl.TLSVersion.TLSv1_3,
+            "ClientHello, ChangeCipherSpec, encrypted",
+            "ServerHello, ChangeCipherSpec, 6 encrypted",
+        ),
         (
             ssl.TLSVersion.TLSv1_2,
             "ClientHello, ClientKeyExchange, ChangeCipherSpec, encrypted handshake",
-            "ServerHello, Certificate, ServerKeyExchange, ServerHelloDone, NewSessionTicket, ChangeCipherSpec, encrypted handshake",
+            (
+                "ServerHello, Certificate, ServerKeyExchange, ServerHelloDone, NewSessionTicket, "
+                "ChangeCipherSpec, encrypted handshake"
+            ),
         ),
     ],
     ids=["1.3", "1.2"],

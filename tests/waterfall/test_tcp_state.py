@@ -125,7 +125,9 @@ def test_sequence_numbers_wrap_around() -> None:
 
 
 numbers = st.sampled_from([0, 1, 2, 3, 100, MODULUS - 1, MODULUS // 2])
-segments = st.builds(Segment, numbers, st.none() | numbers, st.integers(0, 3), st.booleans(), st.booleans(), st.booleans())  # fmt: skip
+segments = st.builds(
+    Segment, numbers, st.none() | numbers, st.integers(0, 3), st.booleans(), st.booleans(), st.booleans()
+)
 
 
 @given(st.lists(st.tuples(st.booleans(), segments), max_size=30), st.sampled_from([CLOSED, LISTEN]))
