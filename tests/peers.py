@@ -98,7 +98,7 @@ class Peers:
         async with asyncio.timeout(5):
             await asyncio.gather(*(writer.wait_closed() for writer in made._writers), return_exceptions=True)
         # Give connections whose handshake is in progress time to end; they have no writer that could be closed.
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # for handshakes that are still in progress
 
     async def start(self, script: Script, context: ssl.SSLContext | None = None) -> int:
         """Start a server on loopback that runs *script* for each connection; return the port number."""
@@ -146,7 +146,7 @@ def replying(reply: bytes, *, delay: float = 0.0, close: bool = False) -> Script
         while True:
             _, fields, _ = await read_request(reader)
             if delay:
-                await asyncio.sleep(delay)
+                await asyncio.sleep(delay)  # the delay that was asked for
             writer.write(reply)
             await writer.drain()
             if close or fields.get("connection", "").lower() == "close":

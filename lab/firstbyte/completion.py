@@ -38,7 +38,7 @@ def script(shell: str) -> str:
     root = parser()
     verbs = next(each for each in root._actions if isinstance(each, argparse._SubParsersAction))  # noqa: SLF001
     for verb, command in verbs.choices.items():
-        for action in command._actions:  # noqa: SLF001
+        for action in command._actions:  # noqa: SLF001 - argparse offers no other way
             if known := names.get(action.dest) or names.get((verb, action.dest)):
                 action.choices = known
             elif action.dest in FILES:

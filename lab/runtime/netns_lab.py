@@ -149,7 +149,7 @@ class NetnsLab:
                 print(f"{name:{width}} | {line}")
         while follow:
             sys.stdout.flush()
-            time.sleep(0.2)
+            time.sleep(0.2)  # until more may have been logged
             for name in names:
                 lines, offsets[name] = self._log(name).read(offsets[name])
                 for line in lines:
@@ -176,7 +176,7 @@ class NetnsLab:
                 raise LabDownError(f"{host} cannot start: {report.failure}")
             if time.monotonic() > deadline:
                 raise LabDownError(f"{host} {report} after {START_TIMEOUT:g} s")
-            time.sleep(POLL)
+            time.sleep(POLL)  # until the state may have changed
 
     def stop(self, host: str) -> None:
         """Send SIGTERM to *host*, and SIGKILL after its grace period."""
@@ -349,7 +349,7 @@ class NetnsLab:
                 raise EngineError(
                     f"the lab did not come up in {UP_TIMEOUT:g} s: {', '.join(waiting)} still not healthy"
                 )
-            time.sleep(POLL)
+            time.sleep(POLL)  # until the state may have changed
 
     def _end(self, *, volumes: bool) -> None:
         process = self._state.running()
@@ -362,7 +362,7 @@ class NetnsLab:
             if process.alive:
                 os.kill(process.pid, signal.SIGKILL)
                 while process.alive:
-                    time.sleep(0.01)
+                    time.sleep(0.01)  # SIGKILL takes effect soon
         self._clear(volumes=volumes)
 
     def _clear(self, *, volumes: bool) -> None:

@@ -20,7 +20,7 @@ class Timeline:
 
     async def until(self, moment: float) -> None:
         """Sleep until *moment*, in seconds since the run began; return at once if it has passed."""
-        await asyncio.sleep(max(0.0, moment - self.now()))
+        await asyncio.sleep(max(0.0, moment - self.now()))  # until *moment*
 
     def note(self, kind: str, text: str) -> Event:
         """Record an event with the current time.

@@ -206,11 +206,11 @@ class Pool(Experiment[Parameters]):
 
     async def _drive(self, run: Run, name: str, *loads: Load) -> None:
         """Run *loads* concurrently, with a pause before and after, so that counters of other parts are not included."""
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(PAUSE)  # so that other parts' counters are not included
         began = run.now()
         await asyncio.gather(*(load.run() for load in loads))
         self.spans[name] = (began, run.now())
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(PAUSE)  # so that other parts' counters are not included
 
     # --- conclusion -----------------------------------------------------------------------------------------------
 

@@ -214,7 +214,7 @@ class Ttl(Experiment[Parameters]):
         # End the interval with a timer, because reading the logs takes time that must not lengthen it.
         asyncio.get_running_loop().call_later(self.p.seconds, ended)
         while time.time() < end:
-            await asyncio.sleep(LOG_INTERVAL)
+            await asyncio.sleep(LOG_INTERVAL)  # until the query log has new entries
             await self._read_logs(run, begin, end)
 
     async def _read_logs(self, run: Run, begin: float, end: float) -> None:
@@ -244,7 +244,7 @@ class Ttl(Experiment[Parameters]):
         near, far = SERVERS
         async with asyncio.TaskGroup() as group:
             group.create_task(self._publish(run, owner, ttl, NEW, (far,)))
-            await asyncio.sleep(HEAD_START)
+            await asyncio.sleep(HEAD_START)  # the far server's head start
             await self._publish(run, owner, ttl, NEW, (near,))
 
     async def _sample(self, run: Run, ttl: float) -> None:
@@ -368,7 +368,7 @@ class Ttl(Experiment[Parameters]):
 
 async def _resolve(name: str, after: float = 0.0) -> str:
     """Wait *after* seconds, resolve *name* without a cache, and return its address; empty if there is no answer."""
-    await asyncio.sleep(after)
+    await asyncio.sleep(after)  # the delay that was asked for
     try:
         return (await AsyncStub([RESOLVER]).resolve(name)).rdata[0]
     except StubError:
@@ -379,4 +379,4 @@ async def _flush_repeatedly(run: Run, stop: asyncio.Event) -> None:
     run.note("injection", "the cache is flushed twice a second")
     while not stop.is_set():
         await run.lab.call("resolver", "POST", "/admin/cache/flush", {"all": True})
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # the period of the flushes

@@ -27,7 +27,7 @@ class Leaves:
         #: Seconds from issuance to notAfter, and from notBefore to issuance; drills change both.
         self.lifetime, self.backdate = lifetime, BACKDATE
         self._issued = telemetry.metrics.counter("firstbyte_ca_certificates_issued_total", "Certificates issued")
-        telemetry.faults.declare("misissue", "Issue certificates that nobody should use", kind=MISISSUED)
+        telemetry.faults.declare("misissue", "Issue certificates that must not be used", kind=MISISSUED)
         telemetry.route("GET", "/admin/certificates", self._certificates)
         telemetry.route("GET", "/admin/lifetime", lambda _: self._show_lifetime())
         telemetry.route("PUT", "/admin/lifetime", self._set_lifetime)

@@ -85,7 +85,7 @@ def judge_caa(name: str, records: Sequence[str], issuer: str) -> None:
         elif tag not in KNOWN_TAGS and flags.isdecimal() and int(flags) & CRITICAL:
             raise Problem("caa", f"{name}: expected CAA tags that we know, got the critical {tag!r}")
     if permitted and issuer.rstrip(".").lower() not in permitted:
-        raise Problem("caa", f"{name}: CAA permits {', '.join(filter(None, permitted)) or 'nobody'}; this is {issuer}")
+        raise Problem("caa", f"{name}: CAA permits {', '.join(filter(None, permitted)) or 'no CA'}; this is {issuer}")
 
 
 async def _get(address: str, port: int, host: str, path: str) -> tuple[int, bytes]:

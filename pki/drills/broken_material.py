@@ -110,14 +110,14 @@ class BrokenMaterial(Drill[Parameters]):
                     case.refused.append(str(error))
                 else:
                     case.taken += 1
-                await asyncio.sleep(PAUSE / 2)
+                await asyncio.sleep(PAUSE / 2)  # so that load meets each injection
             body = await stage.watch.look(HOST)
             case.kept = body["serial"] == before and case.taken == 0
             case.alarmed = any(text.startswith("renewal:") for text in body["alarms"])
         case.end = run.now()
         await renew(run, HOST)  # the fault is off, so this renewal must succeed
         await stage.watch.look(HOST)
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(PAUSE)  # so that load meets the renewed pair
 
     def judge(self, run: Run, stage: Rehearsal) -> None:
         """Check that every renewal was rejected with an alarm, and that no client was affected."""

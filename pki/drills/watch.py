@@ -95,7 +95,7 @@ class Watch:
         """
         async with asyncio.timeout(timeout):
             while (await self.look(host)).get("serial") == serial:  # noqa: ASYNC110 - a host has no events to wait for
-                await asyncio.sleep(EVERY)
+                await asyncio.sleep(EVERY)  # between two looks
         return self.run.now()
 
     def of(self, host: str) -> list[Held]:

@@ -138,7 +138,7 @@ class ReloadingContext:
         """
         refused: object = None
         while True:
-            await asyncio.sleep(interval)
+            await asyncio.sleep(interval)  # between two looks at the files
             stamps = self._stat()
             if stamps in (self._stamps, refused):
                 continue

@@ -386,7 +386,7 @@ class Exchange:
             return
         if not self._wants_tunnel or head.upgrade != self.head.upgrade:
             upstream.abort()
-            self.response_lost("the origin switched to a protocol that nobody asked for")
+            self.response_lost("the origin switched to a protocol that was not requested")
             return
         self.answered, self.status, self._tunnel = True, 101, True
         self._client.switch(head, data)

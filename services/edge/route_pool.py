@@ -201,7 +201,7 @@ class RoutePool:
                     self._on_unhealthy(target)
                 else:
                     self._serve_waiters()
-            await asyncio.sleep(check.interval)
+            await asyncio.sleep(check.interval)  # between two checks
 
     async def _ask(self, target: Target, check: HealthCheck) -> str:
         """Send a health check request on a new connection; return the failure reason, or an empty string if healthy."""

@@ -75,7 +75,7 @@ def nsd(folder: Path, zones: dict[str, str]) -> Iterator[tuple[str, int]]:
                 dns.query.udp(query, "127.0.0.1", 0.2, port)
                 break
             except (OSError, dns.exception.Timeout):
-                time.sleep(0.05)
+                time.sleep(0.05)  # until the peer is ready
         yield "127.0.0.1", port
     finally:
         process.terminate()

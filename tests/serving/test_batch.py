@@ -161,7 +161,7 @@ async def test_a_handler_that_raises_or_answers_late_costs_only_its_query(calls:
     listener = await serving.start(("127.0.0.1", 0), handle)
     try:
         task = asyncio.create_task(exchange(listener.address, [b"00late", b"01ok", b"02bad", b"03ok"], 3))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # the other replies overtake the late one
         gate.set()
         assert set(await task) == {b"00", b"01", b"03"}
     finally:

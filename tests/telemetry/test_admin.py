@@ -66,7 +66,7 @@ async def test_a_connection_just_accepted_is_closed_with_the_server(rounds: int)
     with socket.create_connection(address) as client:
         for _ in range(rounds):
             # One event loop iteration each: accept, create the transport, create the task, run its first step.
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # lets the event loop run once
         await server.close()
         assert asyncio.all_tasks() == {asyncio.current_task()}
         gc.collect()  # raises a ResourceWarning if a transport is still open

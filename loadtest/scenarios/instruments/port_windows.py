@@ -89,7 +89,7 @@ class Drive:
         kept: list[_Kept] = []
         for number in range(int(self._seconds * arm.rate)):
             intended = number / arm.rate
-            await asyncio.sleep(max(0.0, self._began + intended - time.monotonic()))
+            await asyncio.sleep(max(0.0, self._began + intended - time.monotonic()))  # until the intended start
             to = (self._address, arm.to[number % len(arm.to)])
             task = asyncio.create_task(self._attempt(arm, to, intended, kept))
             pending.add(task)
@@ -114,7 +114,7 @@ class Drive:
             ports = Counter(arm.name for port in waiting_ports() for arm in self._arms.values() if port in arm)
             for arm in self._arms.values():
                 arm.waiting.append((now, ports[arm.name]))
-            await asyncio.sleep(COUNTING)
+            await asyncio.sleep(COUNTING)  # between two counts
 
 
 def waiting_ports(*states: str) -> Iterable[int]:

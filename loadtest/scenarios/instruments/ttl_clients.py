@@ -138,7 +138,7 @@ class Crowd:
         due = loop.time() + begins + (0.0 if rng.random() < held else rng.expovariate(self.rate))
         try:
             while True:
-                await asyncio.sleep(due - loop.time())
+                await asyncio.sleep(due - loop.time())  # until the next request is due
                 due += rng.expovariate(self.rate)
                 await self._request(number, name, client, connection)
         finally:
