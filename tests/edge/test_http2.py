@@ -28,7 +28,8 @@ from hypothesis import strategies as st
 from edge import Limits, Timeouts
 from edge.errors import EdgeError
 from edge.heads import request_head
-from edge.http2 import MAX_RESETS, MAX_STREAMS, as_http_1
+from edge.http2 import MAX_RESETS, MAX_STREAMS
+from edge.http2_input import as_http_1
 from tests.edge.conftest import Bench, plain
 from tests.peers import OK, read_request, replying
 from tests.waiting import until
