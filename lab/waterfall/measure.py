@@ -26,6 +26,8 @@ from wireformat.tls import client_context
 TIMEOUT = 10.0
 #: Timeout for the server to close its side of the connection, in seconds.
 CLOSE_TIMEOUT = 2.0
+#: Interval between two looks at a connection in CLOSING, in seconds; small compared with any round trip of the lab.
+CLOSING_POLL = 0.001
 #: Maximum size of a response body, in bytes.
 MAX_BODY = 1 << 30
 AGENT = "firstbyte"
@@ -118,6 +120,7 @@ def measure(url: str, session: Session, server: tuple[str, int] | None = None) -
         _note_state(trace, lambda: tcp_info(sock).state)
         local, remote = sock.getsockname(), sock.getpeername()
         closing = _close(clock, trace, sock, channel)
+    _leave_closing(local, remote)
     state = _note_state(trace, lambda: _state_of(local, remote))
     closing.detail["state"] = state
     return trace
@@ -304,6 +307,17 @@ def _close(clock: _Clock, trace: Trace, sock: socket.socket, channel: TlsSocket 
     except OSError as error:
         detail["note"] = str(error)
     return clock.end("close", round_trips=0 if server_first or "note" in detail else 1, detail=detail)
+
+
+def _leave_closing(local: tuple[str, int], remote: tuple[str, int]) -> None:
+    """Wait until the server has acknowledged the client's FIN, if it has not yet.
+
+    A server that closes when it receives close_notify sends its FIN before it receives the client's.  The client is
+    then in CLOSING until the acknowledgement of its own FIN arrives, up to one round trip later (RFC 9293 section 3.6).
+    """
+    deadline = time.monotonic() + CLOSE_TIMEOUT
+    while _state_of(local, remote) == "CLOSING" and time.monotonic() < deadline:
+        time.sleep(CLOSING_POLL)  # the kernel reports no change of a socket that is already closed
 
 
 def _state_of(local: tuple[str, int], remote: tuple[str, int]) -> str:
