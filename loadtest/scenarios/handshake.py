@@ -160,7 +160,7 @@ class Handshake(Experiment[Parameters]):
         to = Address(PADDED_NAME, address, 443)
         await self._pad(run, to, contexts["1.3"], 0)
         for size in run.rng.sample(self.p.padding, len(self.p.padding)):
-            async with run.lab.fault_on("edge", "long_chain", octets=size, sni=PADDED_NAME):
+            async with run.lab.fault_on("edge", "long_chain", bytes=size, sni=PADDED_NAME):
                 await self._pad(run, to, contexts["1.3"], size)
         run.phase("handshakes in memory, for CPU time and bytes")
 

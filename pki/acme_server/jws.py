@@ -172,7 +172,7 @@ def decode(text: str) -> bytes:
 def _sized(text: object, size: int) -> bytes:
     data = decode(text) if isinstance(text, str) else b""
     if len(data) != size:
-        raise ValueError(f"expected {size} octets, got {len(data)}")
+        raise ValueError(f"expected {size} bytes, got {len(data)}")
     return data
 
 

@@ -180,7 +180,7 @@ class AcmeServer:
         except Problem as problem:
             response = _problem(problem)
         except web.HTTPRequestEntityTooLarge:
-            response = _problem(Problem("tooLarge", f"expected at most {MAX_BODY} octets"))
+            response = _problem(Problem("tooLarge", f"expected at most {MAX_BODY} bytes"))
         except web.HTTPNotFound:
             response = _problem(Problem("notFound", f"there is no {request.path}"))
         except web.HTTPMethodNotAllowed as error:

@@ -9,7 +9,7 @@ from renewal.client import AcmeClient, AcmeError
 from renewal.credentials import Credentials, Reload
 from renewal.material import PairError
 from renewal.schedule import renewal_time, retry_delay
-from renewal.settings import Settings, add_arguments, from_args, further
+from renewal.settings import Settings, add_arguments, additional, from_args
 
 __all__ = [
     "AcmeClient",
@@ -20,8 +20,8 @@ __all__ = [
     "Reload",
     "Settings",
     "add_arguments",
+    "additional",
     "from_args",
-    "further",
     "renewal_time",
     "retry_delay",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 from renewal import faults, health
 from renewal.account import account_key
 from renewal.challenges import Challenges
-from renewal.client import AcmeClient, AcmeError, Suggestion
+from renewal.client import AcmeClient, AcmeError, RenewalInfo
 from renewal.credentials import Credentials, Reload
 from renewal.material import Pair, PairError, new_key, new_pair_pem
 from renewal.schedule import MAX_RETRY_AFTER, MIN_GAP, MIN_RETRY, Rule, renewal_time, retry_delay
@@ -29,7 +29,7 @@ ASK_AGAIN = 6 * 3600.0
 
 
 class Agent:
-    """Obtains and renews one certificate; `beside` creates an agent for an additional certificate."""
+    """Obtains and renews one certificate; `additional` creates an agent for an additional certificate."""
 
     def __init__(
         self, settings: Settings, telemetry: Telemetry, stub: AsyncStub | None = None, *, first: "Agent | None" = None
@@ -53,7 +53,7 @@ class Agent:
             settings.tls_dir / "pair.pem",
             settings.trust,
             naive=lambda: telemetry.faults.get("naive_reload") is not None,
-            overweight=lambda name: faults.overweight(telemetry.faults, name),
+            padding=lambda name: faults.padding(telemetry.faults, name),
         )
         self.renewals = self.failures = 0
         self.last_error = ""
@@ -84,7 +84,7 @@ class Agent:
         telemetry.route("PUT", f"/admin/schedule{at}", self._set_schedule)
         telemetry.route("DELETE", f"/admin/schedule{at}", self._reset_schedule)
 
-    def beside(self, name: str, key: str) -> "Agent":
+    def additional(self, name: str, key: str) -> "Agent":
         """Create an agent for an additional certificate, which is presented to clients whose SNI is *name*.
 
         Args:
@@ -95,7 +95,7 @@ class Agent:
         settings.tls_dir.mkdir(mode=0o700, exist_ok=True)
         other = Agent(settings, self.telemetry, self.stub, first=self)
         self._others.append(other)
-        self.credentials.beside(other.credentials)
+        self.credentials.add(other.credentials)
         return other
 
     def _refresh(self) -> None:
@@ -146,7 +146,7 @@ class Agent:
 
     def start(self) -> None:
         """Start the tasks that renew by schedule and poll the CA's renewal information."""
-        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._listen_to_the_ca())]
+        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._poll_renewal_info())]
 
     async def stop(self) -> None:
         """Cancel the tasks started by `start`."""
@@ -260,7 +260,7 @@ class Agent:
             with contextlib.suppress(Exception):  # `renew` counts, logs and reschedules failures
                 await self.renew()
 
-    async def _listen_to_the_ca(self) -> None:
+    async def _poll_renewal_info(self) -> None:
         """Poll the CA's renewal information at the interval that the CA requests (RFC 9773 section 4.3).
 
         This runs in a separate task, so that errors in it do not affect scheduled renewals.
@@ -269,16 +269,16 @@ class Agent:
             pause = ASK_AGAIN
             try:
                 pair = self.credentials.pair
-                suggestion = await self._acme_client().suggestion(pair.leaf)
+                info = await self._acme_client().renewal_info(pair.leaf)
             except Exception as error:  # an error here must not stop the polling
                 logger.debug("no_renewal_information", error=str(error))
             else:
-                if suggestion is not None:
-                    self.suggest(suggestion, pair.serial)
-                    pause = min(max(suggestion.retry_after or ASK_AGAIN, MIN_RETRY), MAX_RETRY_AFTER)
+                if info is not None:
+                    self.follow(info, pair.serial)
+                    pause = min(max(info.retry_after or ASK_AGAIN, MIN_RETRY), MAX_RETRY_AFTER)
             await asyncio.sleep(pause)  # until the next poll
 
-    def suggest(self, suggestion: Suggestion, serial: str) -> None:
+    def follow(self, info: RenewalInfo, serial: str) -> None:
         """Schedule the renewal at a random time in the CA's suggested window, if that is before the scheduled time.
 
         A window in the past means an immediate renewal, for example of a revoked certificate.  A later window is
@@ -287,13 +287,13 @@ class Agent:
         """
         if serial != self.credentials.serial:
             return  # replaced during the poll; the old window would renew the new certificate at once
-        if self._suggested == (self.credentials.serial, suggestion.start, suggestion.end):
+        if self._suggested == (self.credentials.serial, info.start, info.end):
             return  # already processed; drawing again and again would converge on the start of the window
-        self._suggested = (self.credentials.serial, suggestion.start, suggestion.end)
-        at = self._rng.uniform(suggestion.start, suggestion.end)
+        self._suggested = (self.credentials.serial, info.start, info.end)
+        at = self._rng.uniform(info.start, info.end)
         if at < self._next and not self._failed_in_a_row:
             self._due = self._next = at
-            logger.info("renewal_suggested", at=at, start=suggestion.start, end=suggestion.end)
+            logger.info("renewal_suggested", at=at, start=info.start, end=info.end)
 
     def _acme_client(self) -> AcmeClient:
         if self._client is None:
@@ -360,7 +360,7 @@ class Agent:
             "last_error": self.last_error,
             "alarms": self._alarms(),
             "key": self.settings.key,
-            "further": [each.settings.names[0] for each in self._others],
+            "additional": [each.settings.names[0] for each in self._others],
         }
         if (skew := self.skew()) is not None:
             body["skew_s"] = round(skew, 2)

@@ -59,7 +59,7 @@ class AcmeError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Suggestion:
+class RenewalInfo:
     """The CA's suggested renewal window for a certificate, in seconds since the epoch (RFC 9773 section 4.2)."""
 
     start: float
@@ -139,7 +139,7 @@ class AcmeClient:
             for token in tokens:
                 answer(token, None)
 
-    async def suggestion(self, leaf: x509.Certificate) -> Suggestion | None:
+    async def renewal_info(self, leaf: x509.Certificate) -> RenewalInfo | None:
         """Fetch the suggested renewal window for *leaf*; return None if the CA does not support RFC 9773.
 
         Raises:
@@ -160,7 +160,7 @@ class AcmeClient:
                 start, end = _moment(window, "start"), _moment(window, "end")
                 if start >= end:
                     raise _MalformedError(f"expected start before end, got {window!r}"[:200])
-                return Suggestion(start, end, retry_after(response.headers.get("Retry-After")))
+                return RenewalInfo(start, end, retry_after(response.headers.get("Retry-After")))
 
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncIterator[aiohttp.ClientSession]:

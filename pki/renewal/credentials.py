@@ -15,7 +15,7 @@ from pathlib import Path
 from cryptography import x509
 
 from hostfiles.atomic import atomic_write
-from renewal.material import Pair, PairError, ballast, read_pair
+from renewal.material import Pair, PairError, padding_certificate, read_pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Credentials:
         trust: Path,
         *,
         naive: Callable[[], bool] = lambda: False,
-        overweight: Callable[[str | None], int] = lambda _: 0,
+        padding: Callable[[str | None], int] = lambda _: 0,
     ) -> None:
         """Create credentials without a certificate; then call `load` or `replace`.
 
@@ -57,14 +57,14 @@ class Credentials:
             file: PEM file for the private key and the chain, written with mode 0600.
             trust: PEM file with the trusted roots.
             naive: returns whether the effects of `replace_naively` should last.
-            overweight: maps the client's SNI host name to the padding that is added to the chain, in bytes.
+            padding: maps the client's SNI host name to the padding that is added to the chain, in bytes.
         """
         self.file, self.trust = file, trust
-        self._naive, self._overweight = naive, overweight
+        self._naive, self._padding = naive, padding
         self._pair: Pair | None = None
         self._listeners: list[_Listener] = []
         self._inner: dict[Kind, ssl.SSLContext] = {}
-        self._heavy: dict[tuple[Kind, int], ssl.SSLContext] = {}
+        self._padded: dict[tuple[Kind, int], ssl.SSLContext] = {}
         self._others: list[Credentials] = []
         self._client: ssl.SSLContext | None = None
         self._callbacks: list[Callable[[Reload], None]] = []
@@ -189,13 +189,13 @@ class Credentials:
                 if self._naive():
                     return
                 listener.live = False
-            connection.context = self._for(name)._newest(kind, self._overweight(name))  # noqa: SLF001 - same class
+            connection.context = self._for(name)._newest(kind, self._padding(name))  # noqa: SLF001 - same class
 
         listener.outer.sni_callback = switch
         self._listeners.append(listener)
         return listener.outer
 
-    def beside(self, other: "Credentials") -> None:
+    def add(self, other: "Credentials") -> None:
         """Present the certificate of *other* to clients whose SNI is one of its names (RFC 6066 section 3).
 
         Until *other* has a certificate, these clients receive this object's certificate.
@@ -219,19 +219,19 @@ class Credentials:
     def _use(self, pair: Pair, reload: Reload) -> None:
         inner = {kind: self._context(pair, kind) for kind in self._inner}
         self._pair, self._inner, self._client = pair, inner, None
-        self._heavy.clear()
+        self._padded.clear()
         for callback in self._callbacks:
             callback(reload)
 
     def _for(self, name: str | None) -> "Credentials":
         return next((each for each in self._others if each.ready and name in each.names), self)
 
-    def _newest(self, kind: Kind, octets: int = 0) -> ssl.SSLContext:
-        if octets:
-            if (kind, octets) not in self._heavy:
-                pair = replace(self.pair, pem=self.pair.pem + ballast(octets))
-                self._heavy[kind, octets] = self._context(pair, kind)
-            return self._heavy[kind, octets]
+    def _newest(self, kind: Kind, size: int = 0) -> ssl.SSLContext:
+        if size:
+            if (kind, size) not in self._padded:
+                pair = replace(self.pair, pem=self.pair.pem + padding_certificate(size))
+                self._padded[kind, size] = self._context(pair, kind)
+            return self._padded[kind, size]
         if kind not in self._inner:
             self._inner[kind] = self._context(self.pair, kind)
         return self._inner[kind]

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 #: Ways in which the fault ``broken_material`` corrupts a new key and chain before the service uses them.
-SPOILT = ("key-mismatch", "truncated", "half-written", "unreadable")
+CORRUPTIONS = ("key-mismatch", "truncated", "half-written", "unreadable")
 #: Supported types of certificate keys; the first is the default.
 KEYS = ("ecdsa-p256", "rsa-2048")
 #: Object identifier of a meaningless extension that carries padding (RFC 5612 reserves this arc for examples).
@@ -117,10 +117,10 @@ def new_pair_pem(key: PrivateKey, chain: str) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + chain.encode()
 
 
-def spoil(kind: str, pem: bytes) -> bytes:
-    """Return *pem*, a valid key and chain, after corrupting it in the way *kind* (one of `SPOILT`)."""
-    if kind not in SPOILT:
-        raise ValueError(f"expected one of {', '.join(SPOILT)}; got {kind!r}")
+def corrupt(kind: str, pem: bytes) -> bytes:
+    """Return *pem*, a valid key and chain, after corrupting it in the way *kind* (one of `CORRUPTIONS`)."""
+    if kind not in CORRUPTIONS:
+        raise ValueError(f"expected one of {', '.join(CORRUPTIONS)}; got {kind!r}")
     begin = pem.index(b"-----BEGIN CERTIFICATE-----")
     if kind == "truncated":  # as when the disk is full: the leaf certificate is incomplete
         return pem[: begin + 200]
@@ -134,12 +134,12 @@ def spoil(kind: str, pem: bytes) -> bytes:
     return locked + pem[begin:]
 
 
-def ballast(octets: int) -> bytes:
-    """Return a superfluous self-signed certificate (PEM) with *octets* bytes of padding, to lengthen a chain."""
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ballast")])
+def padding_certificate(size: int) -> bytes:
+    """Return a superfluous self-signed certificate (PEM) with *size* bytes of padding, to lengthen a chain."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "padding")])
     began = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), 1, began, began + dt.timedelta(days=3650))
-    builder = builder.add_extension(x509.UnrecognizedExtension(NOTHING, bytes(octets)), critical=False)
+    builder = builder.add_extension(x509.UnrecognizedExtension(NOTHING, bytes(size)), critical=False)
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 

@@ -56,7 +56,7 @@ def from_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Sett
     return Settings(args.acme, args.tls_dir, args.trust, tuple(args.cert_name), args.renew_at, args.cert_key)
 
 
-def further(text: str) -> tuple[str, str]:
+def additional(text: str) -> tuple[str, str]:
     """Parse NAME=KIND: DNS name and key type of an additional certificate (an argparse type)."""
     name, _, kind = text.partition("=")
     if not name or kind not in KEYS:

@@ -119,7 +119,7 @@ class Track:
     @property
     def certificates(self) -> tuple[str, ...]:
         """Admin paths of the host's certificates: first the default one, then those for additional names (SNI)."""
-        names = texts_in(self.answer(CERTIFICATE)[1], "further")
+        names = texts_in(self.answer(CERTIFICATE)[1], "additional")
         return (CERTIFICATE, *(f"{CERTIFICATE}/{name}" for name in names if _NAME.fullmatch(name)))
 
     @property

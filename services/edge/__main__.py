@@ -18,7 +18,7 @@ from edge.admission import MAX_CLIENTS
 from edge.proxy import Proxy, logger
 from edge.routes import Route, parse_route
 from edge.settings import Settings, SettingsError, load
-from renewal import Agent, add_arguments, from_args, further
+from renewal import Agent, add_arguments, additional, from_args
 from stub import AsyncStub
 from telemetry import Telemetry, endpoint, log
 from telemetry import add_arguments as add_telemetry_arguments
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--client-ca", type=Path, metavar="FILE", help="roots (PEM): clients must show a certificate that leads to one")
     add("--max-clients", type=int, metavar="N", help=f"client connections at one time (default {MAX_CLIENTS})")
     add_arguments(parser)
-    add("--further-cert", type=further, action="append", default=[], metavar="NAME=KIND",
+    add("--additional-cert", type=additional, action="append", default=[], metavar="NAME=KIND",
         help="one more certificate over ACME, for clients that ask for NAME, "
              "for example rsa.example.com=rsa-2048")  # fmt: skip
     add_telemetry_arguments(parser)
@@ -101,8 +101,8 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Setting
         parser.error("expected at least one of --https, --https-fresh and --http")
     if len(args.cert) != len(args.key) or (args.cert and args.acme):
         parser.error("expected one --key for each --cert, or --acme")
-    if args.further_cert and not args.acme:
-        parser.error("expected --acme with --further-cert")
+    if args.additional_cert and not args.acme:
+        parser.error("expected --acme with --additional-cert")
     if args.max_clients is not None and args.max_clients < 1:
         parser.error(f"expected --max-clients of at least 1, got {args.max_clients}")
     try:
@@ -177,7 +177,7 @@ async def _run(
         if agent is not None:
             agent.credentials.on_change(proxy.certificate_changed)
             agent.start()
-        others = [agent.beside(*each) for each in args.further_cert] if agent is not None else []
+        others = [agent.additional(*each) for each in args.additional_cert] if agent is not None else []
         joining = asyncio.gather(*(_join(each) for each in others))
         logger.info("serving", routes=[f"{r.prefix}={','.join(map(str, r.targets))}" for r in settings.routes])
         # Exclude the objects created so far from garbage collection; they live as long as the process.

@@ -268,11 +268,11 @@ def test_the_time_left_follows_the_hosts_own_clock() -> None:
 def test_an_additional_certificate_is_requested_and_shown() -> None:
     lab = Lab()
     edge = next(it for it in HOSTS.hosts if it.name == "edge")
-    default = certificate(lab.at, key="ecdsa-p256", further=["rsa.example.com", "../../secrets", 7])
+    default = certificate(lab.at, key="ecdsa-p256", additional=["rsa.example.com", "../../secrets", 7])
     lab.round(well("edge", lab.at + 2, admin={"/admin/certificate": default}))
     own = "/admin/certificate/rsa.example.com"
     assert lab.state.admin_paths(edge) == ("/admin/certificate", "/admin/pool", own)
-    of_rsa = certificate(lab.at, names=("rsa.example.com",), left=-5, key="rsa-2048", further=[])
+    of_rsa = certificate(lab.at, names=("rsa.example.com",), left=-5, key="rsa-2048", additional=[])
     snapshot = lab.round(well("edge", lab.at + 2, admin={"/admin/certificate": default, own: of_rsa}))
     assert [(it["host"], it["names"], it["key"]) for it in snapshot["certificates"]] == [
         ("edge", ["www.example.com"], "ecdsa-p256"),
@@ -389,7 +389,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(
         st.sampled_from(["links", "upstreams", "from", "to", "rtt_ms", "packets", "dropped_loss", "dropped_queue",
-                         "name", "seconds_left", "issued", "further", "key", "not_after", "next_renewal",
+                         "name", "seconds_left", "issued", "additional", "key", "not_after", "next_renewal",
                          "tun_dropped", "size", "x", "names", "checks", "ok", "detail", "parameters", "help"]),
         inner, max_size=6,
     ),

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from renewal import PairError, Reload
-from renewal.material import SPOILT
+from renewal.material import CORRUPTIONS
 from tests.acme_server.conftest import Lab
 from tests.renewal.conftest import agent_for, one_request, serve
 from tests.waiting import until
@@ -50,7 +50,7 @@ async def test_a_naive_restart_tells_the_service_to_be_deaf_for_a_while(lab: Lab
     assert told == [Reload(), Reload(restart=True, down_s=0.25)]
 
 
-@pytest.mark.parametrize("kind", SPOILT)
+@pytest.mark.parametrize("kind", CORRUPTIONS)
 async def test_broken_material_breaks_a_naive_server_and_no_other(lab: Lab, kind: str) -> None:
     agent = agent_for(lab)
     await agent.obtain()

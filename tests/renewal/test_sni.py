@@ -7,7 +7,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from renewal import AcmeError, further
+from renewal import AcmeError, additional
 from tests.acme_server.conftest import Lab
 from tests.handshakes import ends
 from tests.renewal.conftest import agent_for
@@ -30,23 +30,23 @@ def handshaken(context: ssl.SSLContext, trust: ssl.SSLContext, name: str) -> tup
     return client.object.getpeercert(binary_form=True) or b"", len(flight)
 
 
-async def test_a_further_certificate_is_for_who_asks_for_its_name(lab: Lab) -> None:
+async def test_a_additional_certificate_is_for_who_asks_for_its_name(lab: Lab) -> None:
     agent = agent_for(lab)
     await agent.obtain()
     context, trust = agent.credentials.server_context(), lab.context()
-    other = agent.beside("far.example.com", "rsa-2048")
+    other = agent.additional("far.example.com", "rsa-2048")
     with pytest.raises(ssl.SSLCertVerificationError):  # not obtained yet, so the server presents its first certificate
         shown(context, trust, "far.example.com")
     await other.obtain()
     assert isinstance(shown(context, trust, "far.example.com").public_key(), rsa.RSAPublicKey)
     assert isinstance(shown(context, trust, "www.example.com").public_key(), ec.EllipticCurvePublicKey)
-    assert agent.describe()["further"] == ["far.example.com"]
+    assert agent.describe()["additional"] == ["far.example.com"]
     assert other.credentials.file.parent == agent.settings.tls_dir / "far.example.com"
 
 
-async def test_a_further_certificate_renews_and_alarms_on_its_own(lab: Lab) -> None:
+async def test_a_additional_certificate_renews_and_alarms_on_its_own(lab: Lab) -> None:
     agent = agent_for(lab)
-    other = agent.beside("far.example.com", "rsa-2048")
+    other = agent.additional("far.example.com", "rsa-2048")
     await agent.obtain()
     await other.obtain()
     first = agent.credentials.serial
@@ -67,7 +67,7 @@ async def test_a_long_chain_goes_to_whom_it_is_meant_for_and_is_believed_all_the
     await agent.obtain()
     context, trust = agent.credentials.server_context(), lab.context()
     _, usual = handshaken(context, trust, "www.example.com")
-    agent.telemetry.faults.switch_on("long_chain", {"octets": 20_000, "sni": "far.example.com"})
+    agent.telemetry.faults.switch_on("long_chain", {"bytes": 20_000, "sni": "far.example.com"})
     assert handshaken(context, trust, "www.example.com")[1] == pytest.approx(usual, abs=4)
     assert 20_000 < handshaken(context, trust, "far.example.com")[1] - usual < 20_500
     agent.telemetry.faults.clear()
@@ -75,6 +75,6 @@ async def test_a_long_chain_goes_to_whom_it_is_meant_for_and_is_believed_all_the
 
 
 @pytest.mark.parametrize("text", ["", "rsa.example.com", "=rsa-2048", "rsa.example.com=dsa"])
-def test_a_further_certificate_needs_a_name_and_a_kind_of_key(text: str) -> None:
+def test_a_additional_certificate_needs_a_name_and_a_kind_of_key(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="expected NAME=KIND"):
-        further(text)
+        additional(text)

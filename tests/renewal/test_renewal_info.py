@@ -7,7 +7,7 @@ import pytest
 from cryptography import x509
 
 from renewal import AcmeError
-from renewal.client import Suggestion
+from renewal.client import RenewalInfo
 from tests.acme_server.conftest import Lab
 from tests.renewal.conftest import agent_for
 from tests.waiting import until
@@ -26,7 +26,7 @@ async def test_the_ca_may_ask_for_an_earlier_renewal(
     issued = agent._issued
     dues = set()
     for _ in range(20):
-        agent.suggest(Suggestion(issued + start, issued + end, None), agent.credentials.serial)
+        agent.follow(RenewalInfo(issued + start, issued + end, None), agent.credentials.serial)
         dues.add(agent._due)
     (due,) = dues  # a repeated suggestion does not change the time
     assert at[0] <= due - issued <= at[1]
@@ -38,9 +38,9 @@ async def test_renewal_info_for_a_replaced_certificate_changes_nothing(lab: Lab)
     old, issued = agent.credentials.serial, agent._issued
     await agent.renew()
     due = agent._due
-    agent.suggest(Suggestion(issued - 5.0, issued - 4.0, None), old)
+    agent.follow(RenewalInfo(issued - 5.0, issued - 4.0, None), old)
     assert (agent._due, agent._next) == (due, due)
-    agent.suggest(Suggestion(issued - 5.0, issued - 4.0, None), agent.credentials.serial)
+    agent.follow(RenewalInfo(issued - 5.0, issued - 4.0, None), agent.credentials.serial)
     assert agent._due == agent._next < issued
 
 
@@ -61,7 +61,7 @@ async def test_malformed_renewal_info_does_not_stop_renewals(lab: Lab) -> None:
     agent = agent_for(lab)
     await agent.obtain()
     client, failed = agent._acme_client(), asyncio.Event()
-    ask = client.suggestion
+    ask = client.renewal_info
 
     async def ask_the_wrong_url(leaf: x509.Certificate) -> NoReturn:
         client._directory["renewalInfo"] = f"{lab.directory}?"  # the response does not contain a window
@@ -70,7 +70,7 @@ async def test_malformed_renewal_info_does_not_stop_renewals(lab: Lab) -> None:
         failed.set()
         raise refused.value
 
-    client.suggestion = ask_the_wrong_url  # type: ignore[method-assign]  # the test's CA cannot send a malformed window
+    client.renewal_info = ask_the_wrong_url  # type: ignore[method-assign]  # the test's CA cannot send a malformed window
     first, due = agent.credentials.serial, agent._due
     agent.start()
     try:
