@@ -1,10 +1,10 @@
 """Codec for the DNS wire format (RFC 1035 section 4, EDNS RFC 6891): names, messages and RDATA.
 
-All wire-format code of the project lives here. The package uses no sockets and reads no clock. It neither validates nor
-creates DNSSEC signatures.
+All wire-format code of the project lives here. The package uses no sockets and reads no clock. It signs and
+verifies with shared keys (TSIG), but neither validates nor creates DNSSEC signatures.
 """
 
-from dnsmessage import rdata, rdtypes
+from dnsmessage import rdata, rdtypes, tsig
 from dnsmessage.errors import (
     DnsMessageError,
     LocalError,
@@ -53,4 +53,5 @@ __all__ = [
     "rdata",
     "rdtypes",
     "suffixes",
+    "tsig",
 ]

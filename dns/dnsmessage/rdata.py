@@ -105,6 +105,16 @@ def names(rdtype: int, wire: bytes) -> list[Name]:
     return found
 
 
+def folded(rdtype: int, wire: bytes) -> bytes:
+    """Return uncompressed RDATA with its names in lower case: equal for two records that differ only in case."""
+    parts, at = [], 0
+    for step in rdtypes.LAYOUTS.get(rdtype, ()):
+        end = _name_end(wire, at) if step == "name" else at + (1 + wire[at] if step == "str" else int(step))
+        parts.append(wire[at:end].lower() if step == "name" else wire[at:end])
+        at = end
+    return b"".join((*parts, wire[at:]))
+
+
 def seconds(word: bytes, what: str = "seconds", maximum: int = MAX_U32) -> int:
     """Parse a duration such as ``3600`` or ``1h30m`` into seconds; raise `RdataSyntaxError`."""
     if word.isdigit() and len(word) <= 10:

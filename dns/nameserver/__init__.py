@@ -4,9 +4,22 @@ It does not support recursion, zone transfers, dynamic updates or DNSSEC.
 """
 
 from nameserver.answer import Answer, answer
-from nameserver.errors import NameServerError, ZoneFileError
+from nameserver.changes import Change
+from nameserver.errors import NameServerError, ZoneError, ZoneFileError
 from nameserver.master_file import load, parse
 from nameserver.responder import Responder
 from nameserver.zone import RRset, Zone
 
-__all__ = ["Answer", "NameServerError", "RRset", "Responder", "Zone", "ZoneFileError", "answer", "load", "parse"]
+__all__ = [
+    "Answer",
+    "Change",
+    "NameServerError",
+    "RRset",
+    "Responder",
+    "Zone",
+    "ZoneError",
+    "ZoneFileError",
+    "answer",
+    "load",
+    "parse",
+]

@@ -9,8 +9,9 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from dnsmessage import Name, rdtypes
+from dnsmessage import Name, Record, rdtypes
 from dnsmessage import rdata as rdatas
+from nameserver.changes import Change, next_serial, serial_of, with_serial
 from nameserver.errors import ZoneError
 
 _HEAD = struct.Struct("!HIH")
@@ -21,6 +22,8 @@ def kind(rdtype: int) -> bytes:
     return struct.pack("!HH", rdtype, rdtypes.IN)
 
 
+#: A packed RRset without records.
+_NOTHING = _HEAD.pack(0, 0, 0)
 _NS, _CNAME, _SOA, _DNAME = map(kind, (rdtypes.NS, rdtypes.CNAME, rdtypes.SOA, rdtypes.DNAME))
 
 
@@ -93,7 +96,7 @@ class Zone:
     @property
     def serial(self) -> int:
         """The zone's serial number from the SOA record (RFC 1982)."""
-        return int(struct.unpack_from("!I", self.soa.rdata[0], len(self.soa.rdata[0]) - 20)[0])
+        return serial_of(self.soa.rdata[0])
 
     @property
     def negative_ttl(self) -> int:
@@ -154,9 +157,56 @@ class Zone:
             rrsets[name.key + kind(rdtype)] = pack(rdtype, ttl, new)
         else:
             rrsets.pop(name.key + kind(rdtype), None)
-        old = self.soa.rdata[0]
-        serial = struct.pack("!I", self.serial % (2**32 - 1) + 1)
-        rrsets[self.apex.key + _SOA] = pack(rdtypes.SOA, self.soa.ttl, (old[:-20] + serial + old[-16:],))
+        soa = with_serial(self.soa.rdata[0], next_serial(self.serial))
+        rrsets[self.apex.key + _SOA] = pack(rdtypes.SOA, self.soa.ttl, (soa,))
+        return Zone(self.apex, rrsets)
+
+    def diff(self, newer: "Zone") -> Change:
+        """Return the change that turns this version of the zone into *newer*."""
+        deleted: list[Record] = []
+        added: list[Record] = []
+        soa = self.apex.key + _SOA
+        for question in dict.fromkeys((*self.rrsets, *newer.rrsets)):
+            old, new = self.rrsets.get(question), newer.rrsets.get(question)
+            if old == new or question == soa:
+                continue
+            before, after = (_records(question, packed) for packed in (old, new))
+            deleted += [record for record in before if record not in after]
+            added += [record for record in after if record not in before]
+        return Change(
+            _records(soa, self.rrsets[soa])[0], _records(soa, newer.rrsets[soa])[0], tuple(deleted), tuple(added)
+        )
+
+    def apply(self, change: Change) -> "Zone":
+        """Return the version that *change* makes of this one.
+
+        Raises:
+            ZoneError: the change starts from another serial, deletes a record that is not here or adds one that is, or
+                its result is not a valid zone.
+        """
+        if change.apex != self.apex or change.old != self.serial:
+            raise ZoneError(f"expected a change of {self.apex} {self.serial}, got {change.apex} {change.old}")
+        rrsets = dict(self.rrsets)
+        edited: dict[bytes, tuple[int, dict[bytes, bytes]]] = {}
+        for record, adding in (*((each, False) for each in change.deleted), *((each, True) for each in change.added)):
+            question = record.name.key + kind(record.rdtype)
+            if question not in edited:
+                old = unpack(record.name, rrsets.pop(question, _NOTHING))
+                edited[question] = old.ttl, {rdatas.folded(old.rdtype, each): each for each in old.rdata}
+            value, records = rdatas.folded(record.rdtype, record.rdata), edited[question][1]
+            if (value in records) == adding or not record.name.is_below(self.apex) or record.rdtype == rdtypes.SOA:
+                text = f"{record.name} {rdtypes.to_text(record.rdtype)}"
+                raise ZoneError(f"{'cannot add' if adding else 'expected to delete'} {text} in serial {change.old}")
+            if adding:
+                records[value] = record.rdata
+                edited[question] = record.ttl, records
+            else:
+                del records[value]
+        for question, (ttl, records) in edited.items():
+            if records:
+                rrsets[question] = pack(int.from_bytes(question[-4:-2], "big"), ttl, tuple(records.values()))
+        soa = change.new_soa
+        rrsets[self.apex.key + _SOA] = pack(rdtypes.SOA, soa.ttl, (soa.rdata,))
         return Zone(self.apex, rrsets)
 
     def _at(self, name: Name) -> dict[int, RRset]:
@@ -245,6 +295,12 @@ class ZoneBuilder:
 def pack(rdtype: int, ttl: int, rdata: tuple[bytes, ...]) -> bytes:
     """Return an RRset as bytes: type, TTL, record count, then each RDATA with a two-byte length prefix."""
     return _HEAD.pack(rdtype, ttl, len(rdata)) + b"".join(len(each).to_bytes(2, "big") + each for each in rdata)
+
+
+def _records(question: bytes, packed: bytes | None) -> list[Record]:
+    """Return the records of the RRset *packed* under *question*; none if it is None."""
+    rrset = unpack(Name(question[:-4]), packed or _NOTHING)
+    return [Record(rrset.name, rrset.rdtype, rrset.ttl, each) for each in rrset.rdata]
 
 
 def unpack_ttl(packed: bytes) -> int:

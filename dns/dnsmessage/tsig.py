@@ -1,0 +1,306 @@
+"""Transaction signatures: HMACs over whole DNS messages with a shared key (RFC 8945).
+
+A client signs its request with `sign` and checks what comes back with a `Verifier`; a server checks a request with
+`verify` and signs what it sends with a `Signer`. Both also cover transfers of many messages (section 5.3.1). Nothing
+here reads a clock: *now* is always an argument, in seconds since 1970.
+"""
+
+import hmac
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dnsmessage.errors import RemoteError
+from dnsmessage.message import FORMERR, HEADER, NOTAUTH, error_response
+from dnsmessage.name import Name
+
+TSIG, _ANY = 250, 255
+BADSIG, BADKEY, BADTIME, BADTRUNC = 16, 17, 18, 22
+#: Error codes in the TSIG record, as names for log lines (section 3).
+ERRORS = {BADSIG: "BADSIG", BADKEY: "BADKEY", BADTIME: "BADTIME", BADTRUNC: "BADTRUNC"}
+#: Seconds by which the clocks of both sides may differ (the value that section 10 recommends).
+FUDGE = 300
+#: Maximum number of unsigned messages between two signed ones in a transfer (section 5.3.1).
+MAX_UNSIGNED = 99
+#: Minimum length of a truncated MAC in bytes, whatever the key allows (section 5.2.2.1).
+MIN_MAC = 10
+#: hashlib's name of each algorithm's hash function, by the algorithm's name in the TSIG record (section 6).
+ALGORITHMS = {
+    Name.from_text(f"{name}."): hash_name
+    for name, hash_name in {
+        "hmac-md5.sig-alg.reg.int": "md5", "hmac-sha1": "sha1", "hmac-sha224": "sha224", "hmac-sha256": "sha256",
+        "hmac-sha384": "sha384", "hmac-sha512": "sha512",
+    }.items()
+}  # fmt: skip
+_SIZES = {"md5": 16, "sha1": 20, "sha224": 28, "sha256": 32, "sha384": 48, "sha512": 64}
+_TYPE = struct.Struct("!HHIH")
+_TIMES = struct.Struct("!HIHH")
+_TAIL = struct.Struct("!3H")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A secret shared by two servers, or by a server and its clients."""
+
+    name: Name
+    #: A name in `ALGORITHMS`.
+    algorithm: Name
+    secret: bytes = field(repr=False)
+    #: Length of the MACs that are sent, and minimum length of those that are accepted, in bytes; 0: not truncated.
+    mac_size: int = 0
+
+    @property
+    def full(self) -> int:
+        """The length of a MAC that is not truncated, in bytes."""
+        return _SIZES[ALGORITHMS[self.algorithm]]
+
+    @property
+    def overhead(self) -> int:
+        """The number of bytes that a signature adds to a message, including six for the time in BADTIME."""
+        fixed = _TYPE.size + _TIMES.size + _TAIL.size + 6
+        return len(self.name.wire) + len(self.algorithm.wire) + fixed + (self.mac_size or self.full)
+
+    def mac(self, data: bytes) -> bytes:
+        """Return the MAC of *data*, not truncated."""
+        mac: bytes = hmac.digest(self.secret, data, ALGORITHMS[self.algorithm])
+        return mac
+
+
+@dataclass(frozen=True, slots=True)
+class Tsig:
+    """The contents of a TSIG record (section 4.2)."""
+
+    name: Name
+    algorithm: Name
+    #: Seconds since 1970.
+    time: int
+    fudge: int
+    mac: bytes = b""
+    original_id: int = 0
+    error: int = 0
+    other: bytes = b""
+
+    def timers(self) -> bytes:
+        """Return the fields that the MAC of a later message of a transfer covers (section 5.3.1)."""
+        return struct.pack("!HIH", self.time >> 32, self.time & 0xFFFFFFFF, self.fudge)
+
+    def variables(self) -> bytes:
+        """Return the fields that the MAC of a message covers (section 4.3.3)."""
+        head = self.name.key + struct.pack("!HI", _ANY, 0) + self.algorithm.key
+        return head + self.timers() + struct.pack("!HH", self.error, len(self.other)) + self.other
+
+    def append(self, wire: bytes) -> bytes:
+        """Return *wire* with this record as its last."""
+        rdata = self.algorithm.wire + self.timers() + struct.pack("!H", len(self.mac)) + self.mac
+        rdata += _TAIL.pack(self.original_id, self.error, len(self.other)) + self.other
+        additional = int.from_bytes(wire[10:12], "big")
+        record = self.name.wire + _TYPE.pack(TSIG, _ANY, 0, len(rdata)) + rdata
+        return wire[:10] + (additional + 1).to_bytes(2, "big") + wire[12:] + record
+
+
+class TsigError(RemoteError):
+    """A signature is missing, unknown, wrong, too old or too short; *error* is one of `ERRORS`.
+
+    A message whose TSIG record cannot be read raises a plain `RemoteError` with FORMERR instead.
+    """
+
+    def __init__(self, message: str, error: int, tsig: Tsig | None = None, key: Key | None = None) -> None:
+        super().__init__(message, NOTAUTH)
+        self.error, self.tsig, self.key = error, tsig, key
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A request without its signature."""
+
+    wire: bytes
+    #: The key that signed it; None for an unsigned request.
+    key: Key | None = None
+    #: The request's MAC, which the signature of the response covers.
+    mac: bytes = b""
+
+
+def sign(wire: bytes, key: Key, now: int) -> tuple[bytes, bytes]:
+    """Return the request *wire* signed with *key*, and its MAC for the `Verifier` of the responses."""
+    tsig = Tsig(key.name, key.algorithm, now, FUDGE, original_id=int.from_bytes(wire[:2], "big"))
+    return _signed(wire, key, tsig, wire + tsig.variables())
+
+
+def verify(wire: bytes, keys: Mapping[Name, Key], now: int) -> Verified:
+    """Check the signature of a request, if it has one, in the order of section 5.2: key, MAC, time, truncation.
+
+    Raises:
+        TsigError: the signature is not valid; `refusal` makes the response.
+        RemoteError: the message or its TSIG record is malformed.
+    """
+    plain, tsig = split(wire)
+    if tsig is None:
+        return Verified(wire)
+    key = keys.get(tsig.name)
+    if key is None or key.algorithm != tsig.algorithm:
+        raise TsigError(f"expected a known key, got {tsig.name} with {tsig.algorithm}", BADKEY, tsig)
+    _check(plain + tsig.variables(), tsig, key, now)
+    return Verified(plain, key, tsig.mac)
+
+
+def refusal(wire: bytes, error: TsigError, now: int) -> bytes:
+    """Return the error response to the request *wire*: signed for BADTIME and BADTRUNC only (section 5.3.2)."""
+    response = error_response(wire, error.rcode)
+    asked = error.tsig
+    if asked is None:
+        return response
+    late = error.error == BADTIME
+    other = struct.pack("!HI", now >> 32, now & 0xFFFFFFFF) if late else b""
+    tsig = Tsig(
+        asked.name,
+        asked.algorithm,
+        asked.time if late else now,
+        asked.fudge,
+        b"",
+        asked.original_id,
+        error.error,
+        other,
+    )
+    if error.key is None or error.error not in {BADTIME, BADTRUNC}:
+        return tsig.append(response)
+    return _signed(response, error.key, tsig, _prefixed(asked.mac) + response + tsig.variables())[0]
+
+
+class Signer:
+    """Signs the responses to one request: a single one, or all messages of a transfer."""
+
+    def __init__(self, key: Key, request_mac: bytes) -> None:
+        self.key = key
+        self._mac, self._first = request_mac, True
+
+    def sign(self, wire: bytes, now: int) -> bytes:
+        """Return the next response *wire*, signed."""
+        tsig = Tsig(self.key.name, self.key.algorithm, now, FUDGE, original_id=int.from_bytes(wire[:2], "big"))
+        covered = tsig.variables() if self._first else tsig.timers()
+        signed, self._mac = _signed(wire, self.key, tsig, _prefixed(self._mac) + wire + covered)
+        self._first = False
+        return signed
+
+
+class Verifier:
+    """Checks the responses to one request: a single one, or all messages of a transfer."""
+
+    def __init__(self, key: Key, request_mac: bytes) -> None:
+        self.key = key
+        self._mac, self._first = request_mac, True
+        self._unsigned: list[bytes] = []
+
+    def verify(self, wire: bytes, now: int) -> bytes:
+        """Return the next response without its signature.
+
+        Data of an unsigned message may be used only once a later message is signed, and `finish` has returned.
+
+        Raises:
+            TsigError: the signature is missing or not valid, or the server rejects that of the request.
+            RemoteError: the message or its TSIG record is malformed.
+        """
+        plain, tsig = split(wire)
+        if tsig is None:
+            if self._first or len(self._unsigned) >= MAX_UNSIGNED:
+                raise TsigError(f"expected a response signed with {self.key.name}, got none", BADSIG)
+            self._unsigned.append(plain)
+            return plain
+        if tsig.name != self.key.name or tsig.algorithm != self.key.algorithm:
+            raise TsigError(f"expected key {self.key.name}, got {tsig.name} with {tsig.algorithm}", BADKEY, tsig)
+        if tsig.error and not tsig.mac:
+            raise TsigError(f"the server reports {ERRORS.get(tsig.error, tsig.error)}", tsig.error, tsig)
+        covered = tsig.variables() if self._first else tsig.timers()
+        _check(_prefixed(self._mac) + b"".join(self._unsigned) + plain + covered, tsig, self.key, now)
+        if tsig.error:
+            raise TsigError(f"the server reports {ERRORS.get(tsig.error, tsig.error)}", tsig.error, tsig, self.key)
+        self._mac, self._first = tsig.mac, False
+        self._unsigned.clear()
+        return plain
+
+    def finish(self) -> None:
+        """Raise `TsigError` unless the last response was signed (section 5.3.1)."""
+        if self._first or self._unsigned:
+            raise TsigError(f"expected the last message to be signed with {self.key.name}", BADSIG)
+
+
+def split(wire: bytes) -> tuple[bytes, Tsig | None]:
+    """Return a message as it was before it was signed, and its TSIG record; None if it has none.
+
+    Raises:
+        RemoteError: FORMERR; the message is cut short, or a TSIG record is malformed or not the last record.
+    """
+    try:
+        return _split(wire)
+    except (IndexError, struct.error):
+        raise RemoteError("the message is cut short", FORMERR) from None
+
+
+def _split(wire: bytes) -> tuple[bytes, Tsig | None]:
+    _, _, questions, answers, authorities, additionals = HEADER.unpack_from(wire)
+    if not additionals:
+        return wire, None
+    at = HEADER.size
+    for _ in range(questions):
+        at = _name_end(wire, at) + 4
+    last = answers + authorities + additionals
+    for number in range(1, last + 1):
+        start, at = at, _name_end(wire, at)
+        rdtype, rdclass, ttl, length = _TYPE.unpack_from(wire, at)
+        at += _TYPE.size + length
+        if rdtype == TSIG:
+            if number != last or at != len(wire) or rdclass != _ANY or ttl:
+                raise RemoteError("expected TSIG as the last record, with class ANY and TTL 0", FORMERR)
+            return _read(wire, start, at - length)
+    return wire, None
+
+
+def _read(wire: bytes, start: int, at: int) -> tuple[bytes, Tsig]:
+    """Return the message before *start*, and the TSIG record there, whose RDATA starts at *at* and ends the message."""
+    name, algorithm = (wire[begin : _name_end(wire, begin)] for begin in (start, at))
+    if name[-1] or algorithm[-1] or len(name) > 255 or len(algorithm) > 255:
+        raise RemoteError("expected TSIG without compressed names", FORMERR)
+    at += len(algorithm)
+    high, low, fudge, size = _TIMES.unpack_from(wire, at)
+    at += _TIMES.size
+    original_id, error, length = _TAIL.unpack_from(wire, at + size)
+    end = at + size + _TAIL.size
+    if end + length != len(wire):
+        raise RemoteError("expected TSIG to fill its RDATA", FORMERR)
+    tsig = Tsig(
+        Name(name), Name(algorithm), high << 32 | low, fudge, wire[at : at + size], original_id, error, wire[end:]
+    )
+    additionals = int.from_bytes(wire[10:12], "big")
+    return original_id.to_bytes(2, "big") + wire[2:10] + (additionals - 1).to_bytes(2, "big") + wire[12:start], tsig
+
+
+def _name_end(wire: bytes, at: int) -> int:
+    """Return the offset after the name at *at*, which may end in a compression pointer."""
+    while length := wire[at]:
+        if length >= 0xC0:
+            return at + 2
+        if length > 63:
+            raise RemoteError("expected a label or a pointer in a name", FORMERR)
+        at += 1 + length
+    return at + 1
+
+
+def _check(covered: bytes, tsig: Tsig, key: Key, now: int) -> None:
+    size = len(tsig.mac)
+    if size > key.full or size < max(MIN_MAC, key.full // 2):
+        raise RemoteError(f"expected a MAC of {max(MIN_MAC, key.full // 2)} to {key.full} bytes, got {size}", FORMERR)
+    if not hmac.compare_digest(key.mac(covered)[:size], tsig.mac):
+        raise TsigError(f"the signature with key {key.name} is wrong", BADSIG, tsig)
+    if abs(now - tsig.time) > tsig.fudge:
+        raise TsigError(f"signed at {tsig.time}, {tsig.time - now:+d} s from our clock", BADTIME, tsig, key)
+    if size < (key.mac_size or key.full):
+        raise TsigError(f"expected a MAC of {key.mac_size or key.full} bytes, got {size}", BADTRUNC, tsig, key)
+
+
+def _signed(wire: bytes, key: Key, tsig: Tsig, covered: bytes) -> tuple[bytes, bytes]:
+    mac = key.mac(covered)[: key.mac_size or key.full]
+    signed = Tsig(tsig.name, tsig.algorithm, tsig.time, tsig.fudge, mac, tsig.original_id, tsig.error, tsig.other)
+    return signed.append(wire), mac
+
+
+def _prefixed(mac: bytes) -> bytes:
+    return len(mac).to_bytes(2, "big") + mac

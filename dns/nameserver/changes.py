@@ -1,0 +1,69 @@
+"""Differences between two versions of a zone, and the order of serial numbers (RFC 1995, RFC 1982).
+
+`Zone.diff` finds a difference and `Zone.apply` applies it; a journal stores it, and an incremental transfer sends it.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dnsmessage import Name, Record
+
+_SERIALS = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What turns one version of a zone into the next: the records that go, and those that come."""
+
+    #: The SOA records of the old and the new version.
+    old_soa: Record
+    new_soa: Record
+    #: Records other than the two SOA records.  A record whose TTL changes is in both.
+    deleted: tuple[Record, ...] = ()
+    added: tuple[Record, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Change {self.old}..{self.new} -{len(self.deleted)} +{len(self.added)}>"
+
+    @property
+    def apex(self) -> Name:
+        """The zone's name."""
+        return self.new_soa.name
+
+    @property
+    def old(self) -> int:
+        """Serial of the old version."""
+        return serial_of(self.old_soa.rdata)
+
+    @property
+    def new(self) -> int:
+        """Serial of the new version."""
+        return serial_of(self.new_soa.rdata)
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield the records in the order of an incremental transfer (RFC 1995 section 4)."""
+        yield self.old_soa
+        yield from self.deleted
+        yield self.new_soa
+        yield from self.added
+
+
+def serial_of(soa: bytes) -> int:
+    """Return the serial number in the RDATA of an SOA record."""
+    return int.from_bytes(soa[-20:-16], "big")
+
+
+def with_serial(soa: bytes, serial: int) -> bytes:
+    """Return the RDATA of an SOA record with another serial number."""
+    return soa[:-20] + struct.pack("!I", serial) + soa[-16:]
+
+
+def next_serial(serial: int) -> int:
+    """Return the serial after *serial*; 0 is skipped, because some servers take it for "unknown"."""
+    return serial % (_SERIALS - 1) + 1
+
+
+def is_newer(serial: int, than: int) -> bool:
+    """Return whether *serial* comes after *than* on the circle of 2³² numbers (RFC 1982 section 3.2)."""
+    return 0 < (serial - than) % _SERIALS < _SERIALS // 2
