@@ -39,6 +39,12 @@ def main(argv: list[str] | None = None) -> int:
         help="when no server answers, give answers that expired at most this long ago (RFC 8767; default: never)",
     )
     parser.add_argument(
+        "--no-qname-minimisation",
+        dest="minimise",
+        action="store_false",
+        help="send the whole name to every server instead of the labels that it needs (RFC 9156)",
+    )
+    parser.add_argument(
         "--reuse-port",
         action="store_true",
         help="let other processes listen on the same port (SO_REUSEPORT): one per core, each with its own --admin",
@@ -60,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
 async def _run(args: argparse.Namespace, hints: dict[Name, str]) -> None:
     telemetry = Telemetry("resolver")
-    server = Server(telemetry, hints, stale=args.serve_stale)
+    server = Server(telemetry, hints, stale=args.serve_stale, minimise=args.minimise)
     async with telemetry.serving(args):
         listener = await server.start(args.listen, shared=args.reuse_port)
         print(f"listening on {listener.address[0]}:{listener.address[1]} (udp, tcp)", flush=True)

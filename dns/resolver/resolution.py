@@ -1,11 +1,13 @@
 """Iterative resolution of one question (RFC 1034 section 5.3.3), starting at the closest known zone cut.
 
+A server sees no more of the name than it needs (QNAME minimisation, RFC 9156): the servers of ``com.`` are asked for
+``example.com. A``, not for ``www.example.com. MX``.
+
 Nothing here opens a socket, reads a clock or sleeps. `Resolution.step` returns the next query to send; the caller
 (`resolver.server`) reports the result through `receive`, `unusable` or `fail`.
 """
 
 import random
-import struct
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -29,6 +31,14 @@ MAX_ASKS = 40
 MAX_SERVER_LOOKUPS = 5
 #: Maximum number of queries that may time out per zone and question: two servers, three rounds.
 MAX_TRIES = 6
+#: Maximum number of queries for one name, and how many of these show a single label more (RFC 9156 section 2.3). The
+#: others share the remaining labels, so a name of 127 labels takes ten queries, not 127.
+MAX_MINIMISED, MINIMISE_ONE_LABEL = 10, 4
+#: Number of minimised queries below a zone cut in the lookup of a name server's address: with `MAX_SERVER_LOOKUPS`, a
+#: malicious referral cannot send more than ten queries to the victim's servers (NXNSAttack).
+MAX_MINIMISED_SERVER = 1
+#: Number of time-outs per zone after which the whole name is sent: some servers do not answer minimised queries.
+MINIMISED_TIMEOUTS = 3
 
 
 class Outcome(StrEnum):
@@ -39,6 +49,8 @@ class Outcome(StrEnum):
     NXDOMAIN = "nxdomain"
     NODATA = "nodata"
     REFERRAL = "referral"
+    #: A minimised name exists in this zone, so there is no zone cut; the next query shows more of the name.
+    NO_CUT = "no_cut"
     #: The server does not serve the zone, returned an error, or sent a malformed reply.
     LAME = "lame"
     TIMEOUT = "timeout"
@@ -57,6 +69,8 @@ class Ask:
     qtype: int
     #: Number of queries to this server that have timed out for this question; its time-out grows with each.
     tries: int
+    #: Whether `qname` is only an ancestor of the name to resolve.
+    minimised: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +121,12 @@ class _Frame:
     dropped: set[Name] = field(default_factory=set)
     #: The result from the last reply, kept here because records with a TTL of 0 are not cached.
     result: Resolved | None = None
+    #: The longest ancestor of the name that is known to exist in `zone`, the number of minimised queries sent, the
+    #: number of them since the last zone cut, and whether the whole name is sent from now on.
+    shown: Name = ROOT
+    minimised: int = 0
+    below_cut: int = 0
+    whole: bool = False
 
 
 class Resolution:
@@ -119,6 +139,7 @@ class Resolution:
         hints: root servers' IPv4 addresses by name.
         servers: statistics of name servers; responsive servers are queried first, the nearest before the others.
         rng: breaks ties between servers that were never queried.
+        minimise: whether servers see no more of the name than they need.
     """
 
     def __init__(
@@ -129,12 +150,15 @@ class Resolution:
         hints: dict[Name, str],
         servers: Servers | None = None,
         rng: random.Random | None = None,
+        *,
+        minimise: bool = True,
     ) -> None:
         self.qname, self.qtype = qname, qtype
         self.asks = 0
         self._cache, self._hints = cache, hints
         self._servers = servers if servers is not None else Servers()
         self._rng = rng or random.Random(0)
+        self._minimise = minimise
         self._frames = [_Frame(qname, qtype)]
 
     def __repr__(self) -> str:
@@ -160,12 +184,15 @@ class Resolution:
                 return Failed(f"more than {MAX_REFERRALS} referrals for {frame.qname}", 0)
             if self.asks >= MAX_ASKS:
                 return Failed(f"more than {MAX_ASKS} queries for {self.qname}", 0)
+            shown = self._minimised(frame, now)
             address = self._choose(frame, now)
             if address is not None:
                 self.asks += 1
                 server = next(name for name, addresses in frame.servers.items() if address in addresses)
-                zone = frame.zone or ROOT
-                return Ask(address, server, zone, frame.qname, frame.qtype, frame.tried.get(address, 0))
+                zone, tries = frame.zone or ROOT, frame.tried.get(address, 0)
+                if shown is None:
+                    return Ask(address, server, zone, frame.qname, frame.qtype, tries)
+                return Ask(address, server, zone, shown, rdtypes.A, tries, minimised=True)
             if self._descend(frame, now) or self._drop_cached_cut(frame):
                 continue
             if len(self._frames) == 1:
@@ -179,9 +206,11 @@ class Resolution:
         answer = [r for r in message.answer if r.name.is_below(ask.zone)]
         authority = [r for r in message.authority if r.name.is_below(ask.zone)]
         additional = [r for r in message.additional if r.name.is_below(ask.zone)]
+        rank = Rank.AUTHORITATIVE if message.authoritative else Rank.ANSWER
+        if ask.minimised:
+            return self._receive_minimised(ask, message, (answer, authority, additional), rank, now)
         if message.rcode not in {NOERROR, NXDOMAIN, YXDOMAIN}:
             return self.unusable(ask)
-        rank = Rank.AUTHORITATIVE if message.authoritative else Rank.ANSWER
         followed = self._follow(frame, answer, rank, now)
         if followed is Outcome.ANSWER:
             return followed
@@ -196,21 +225,27 @@ class Resolution:
             return self._deny(frame, message.rcode, soa, now)
         if followed:
             return followed
-        if self._refer(frame, authority, additional, now):
+        if self._refer(frame, frame.qname, authority, additional, now):
             return Outcome.REFERRAL
         if message.authoritative and not answer:
             return self._deny(frame, NOERROR, None, now)
         return self.unusable(ask)
 
     def unusable(self, ask: Ask) -> Outcome:
-        """Record that the server gave no usable reply; it is not queried again for this question."""
-        self._frames[-1].useless.add(ask.address)
+        """Record that the server gave no usable reply: send it the whole name if it has not seen it, or give it up."""
+        frame = self._frames[-1]
+        if ask.minimised:
+            frame.whole = True
+        else:
+            frame.useless.add(ask.address)
         return Outcome.LAME
 
     def fail(self, ask: Ask) -> None:
         """Record that *ask* timed out or could not be sent."""
         frame = self._frames[-1]
         frame.tried[ask.address] = frame.tried.get(ask.address, 0) + 1
+        if sum(frame.tried.values()) >= MINIMISED_TIMEOUTS:
+            frame.whole = True
 
     # --- cache lookups
     # ----------------------------------------------------------------------------------------------------
@@ -235,6 +270,7 @@ class Resolution:
 
     def _restart(self, frame: _Frame, qname: Name) -> None:
         frame.qname, frame.zone = qname, None
+        frame.shown, frame.minimised, frame.below_cut, frame.whole = ROOT, 0, 0, False
         frame.servers, frame.tried, frame.useless, frame.lookups = {}, {}, set(), 0
 
     def _closest_cut(self, frame: _Frame, now: float) -> None:
@@ -269,6 +305,68 @@ class Resolution:
         if entry is not None and entry.records:
             return [_address(record) for record in entry.records]
         return [self._hints[name]] if name in self._hints else []
+
+    # --- QNAME minimisation
+    # -----------------------------------------------------------------------------------------------
+
+    def _minimised(self, frame: _Frame, now: float) -> Name | None:
+        """Return the ancestor of the name to send instead of it (RFC 9156 section 2.3); None to send the whole name."""
+        zone = frame.zone or ROOT
+        while self._minimise and not frame.whole:
+            shown = frame.shown if frame.shown.is_below(zone) else zone
+            labels = frame.qname.labels
+            left = len(labels) - len(shown.labels)
+            step = 1
+            if frame.minimised >= MINIMISE_ONE_LABEL:
+                step = max(1, left // max(1, MAX_MINIMISED - frame.minimised))
+            limit = MAX_MINIMISED if len(self._frames) == 1 else MAX_MINIMISED_SERVER
+            if step >= left or frame.minimised >= MAX_MINIMISED or frame.below_cut >= limit:
+                return None
+            name = Name.from_labels(labels[left - step :])
+            if name.labels[0].startswith(b"_"):
+                return None  # zone cuts at such names are rare
+            known = self._cache.get(name, rdtypes.A, now) or self._cache.get(name, rdtypes.CNAME, now)
+            if known is None:
+                return name
+            frame.shown = name  # the cache knows that there is no zone cut
+        return None
+
+    def _receive_minimised(
+        self,
+        ask: Ask,
+        message: Message,
+        sections: tuple[list[Record], list[Record], list[Record]],
+        rank: Rank,
+        now: float,
+    ) -> Outcome:
+        """Process the reply to a minimised query: a referral, or the news that the name exists in this zone.
+
+        After an error, the same servers are sent the whole name, also after NXDOMAIN: some servers deny empty
+        non-terminals, although this means that nothing exists below them (RFC 8020). In the lookup of a name server's
+        address, NXDOMAIN is final (see `MAX_MINIMISED_SERVER`).
+        """
+        frame, (answer, authority, additional) = self._frames[-1], sections
+        frame.minimised += 1
+        soa = next((r for r in authority if r.rdtype == rdtypes.SOA and ask.qname.is_below(r.name)), None)
+        if message.rcode == NXDOMAIN:
+            if len(self._frames) > 1:
+                return self._deny(frame, NXDOMAIN, soa, now)
+            frame.whole = True
+            return Outcome.NXDOMAIN
+        if message.rcode != NOERROR:
+            return self.unusable(ask)
+        if self._refer(frame, ask.qname, authority, additional, now):
+            return Outcome.REFERRAL
+        found = [r for r in answer if r.name == ask.qname and r.rdtype == rdtypes.A]
+        alias = [r for r in answer if r.name == ask.qname and r.rdtype == rdtypes.CNAME][:1]
+        if found or alias:
+            self._cache.put(found or alias, rank, now)
+        elif soa is not None and not answer:
+            self._cache.put_negative(ask.qname, rdtypes.A, Negative(NOERROR, soa), _negative_ttl(soa), now)
+        else:
+            frame.whole = True  # a DNAME, or nothing at all
+        frame.shown, frame.below_cut = ask.qname, frame.below_cut + 1
+        return Outcome.NO_CUT
 
     # --- server selection
     # -------------------------------------------------------------------------------------------------
@@ -344,20 +442,20 @@ class Resolution:
 
     def _deny(self, frame: _Frame, rcode: int, soa: Record | None, now: float) -> Outcome:
         # Without an SOA record the TTL is 0, and the cache does not store the answer (RFC 2308 section 5).
-        ttl = min(soa.ttl, struct.unpack("!I", soa.rdata[-4:])[0]) if soa is not None else 0
+        ttl = _negative_ttl(soa) if soa is not None else 0
         rdtype = NO_NAME if rcode == NXDOMAIN else frame.qtype
         entry = self._cache.put_negative(frame.qname, rdtype, Negative(rcode, soa), ttl, now)
         frame.result = _resolved(frame, entry)
         return Outcome.NXDOMAIN if rcode == NXDOMAIN else Outcome.NODATA
 
-    def _refer(self, frame: _Frame, authority: list[Record], additional: list[Record], now: float) -> bool:
-        """Process a referral to a zone closer to the name; return False if the reply contains none."""
+    def _refer(self, frame: _Frame, asked: Name, authority: list[Record], additional: list[Record], now: float) -> bool:
+        """Process a referral to a zone closer to the name *asked*; return False if the reply contains none."""
         zone = frame.zone or ROOT
         cuts = {
             r.name
             for r in authority
             if r.rdtype == rdtypes.NS
-            and frame.qname.is_below(r.name)
+            and asked.is_below(r.name)
             and r.name != zone
             and r.name.is_below(zone)
             and not (frame.qtype == rdtypes.DS and r.name == frame.qname)
@@ -378,6 +476,7 @@ class Resolution:
         frame.zone, frame.cached_cut = cut, False
         frame.servers = {name: [_address(r) for r in glue[name]] or self._addresses(name, now) for name in names}
         frame.tried, frame.useless, frame.lookups = {}, set(), 0
+        frame.whole, frame.below_cut = False, 0
         frame.referrals += 1
         return True
 
@@ -387,6 +486,11 @@ def _resolved(frame: _Frame, last: Entry) -> Resolved:
     if last.negative is not None:
         return Resolved(last.negative.rcode, tuple(frame.chain), last)
     return Resolved(NOERROR, (*frame.chain, last))
+
+
+def _negative_ttl(soa: Record) -> int:
+    """Return the lifetime of a negative answer in seconds (RFC 2308 section 5)."""
+    return min(soa.ttl, int.from_bytes(soa.rdata[-4:], "big"))
 
 
 def _address(record: Record) -> str:

@@ -81,6 +81,7 @@ class Server:
         *,
         port: int = 53,
         stale: float = 0.0,
+        minimise: bool = True,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create a resolver.
@@ -91,9 +92,11 @@ class Server:
             port: destination port for all name servers; differs from 53 only on loopback.
             stale: how long an expired answer may still be returned if no server replies, in seconds (RFC 8767); 0:
                 never.
+            minimise: whether name servers see no more of a name than they need (QNAME minimisation, RFC 9156).
             now: returns the monotonic time in seconds, used for expiry.
         """
         self.telemetry, self.hints, self._now = telemetry, hints, now
+        self._minimise = minimise
         self.cache = Cache(stale=stale)
         self.upstream = Upstream(port, now)
         self.trails: deque[Trail] = deque(maxlen=REMEMBERED)
@@ -230,7 +233,9 @@ class Server:
         return encoded
 
     def _resolution(self, qname: Name, qtype: int) -> Resolution:
-        return Resolution(qname, qtype, self.cache, self.hints, self.upstream.servers, self._rng)
+        return Resolution(
+            qname, qtype, self.cache, self.hints, self.upstream.servers, self._rng, minimise=self._minimise
+        )
 
     async def _later(self, query: Query, transport: serving.Transport, client: tuple[str, int]) -> bytes:
         key = (Name(query.qname.key), query.qtype)

@@ -81,16 +81,21 @@ class Answered:
     took: float
     #: Sum of the configured round-trip times to the client's resolver and to the servers queried, in milliseconds.
     predicted: float
-    #: Servers that the resolver queried, as it reports them.
-    asked: tuple[str, ...]
+    #: Servers that the resolver queried and the names that it sent them, as it reports them. Servers above the zone see
+    #: only the labels that they need (QNAME minimisation, RFC 9156).
+    asked: tuple[tuple[str, str], ...]
     #: Epoch seconds of the query and of its response.
     since: float
     until: float
 
-    def logged(self, logs: Iterable[tuple[float, str, str]]) -> tuple[str, ...]:
-        """Return the servers whose logs contain this query; *logs* has (epoch second, server, qname)."""
-        mine = (server for at, server, qname in logs if self.since <= at <= self.until and qname == self.state.qname)
-        return tuple(sorted(mine))
+    def logged(self, logs: Iterable[tuple[float, str, str]]) -> tuple[tuple[str, str], ...]:
+        """Return the servers and names of this query in *logs*, a list of (epoch second, server, qname).
+
+        An ancestor of the name counts only at a server that the resolver reports to have sent it to: other hosts' names
+        have the same ancestors.
+        """
+        mine = {(server, qname) for at, server, qname in logs if self.since <= at <= self.until}
+        return tuple(sorted(each for each in mine if each[1] == self.state.qname or each in self.asked))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +192,7 @@ class Resolution(Experiment[Parameters]):
         for state in STATES:
             self._time(run, state)
         every = [a for answered in self.answered.values() for a in answered]
-        agree = sum(a.asked == a.logged(self.logs) for a in every)
+        agree = sum(tuple(sorted(set(a.asked))) == a.logged(self.logs) for a in every)
         name = "the servers' query logs agree with the resolver"
         found.check(name, f"{len(every)} of {len(every)} queries", f"{agree} of {len(every)}", agree == len(every))
         found.chart(self._diagonal())
@@ -270,10 +275,10 @@ class _Client:
         since, began = time.time(), time.perf_counter()
         answer = self._stub.resolve(state.qname)
         took, until = (time.perf_counter() - began) * 1000, time.time()
-        servers = [] if answer.cached else self._servers_asked(state, since)
-        path = [self._links.rtt_ms(self._resolver, address) or 0.0 for address in servers]
+        hops = [] if answer.cached else self._asked(state, since)
+        path = [self._links.rtt_ms(self._resolver, address) or 0.0 for address, _ in hops]
         predicted = 0.0 if state.client else resolution.cold_ms(rtt, path)
-        asked = tuple(sorted(self._hosts.get(address, address) for address in servers))
+        asked = tuple((self._hosts.get(address, address), qname) for address, qname in hops)
         return Answered(state, took, predicted, asked, since, until)
 
     def _prepare(self, state: State) -> None:
@@ -290,10 +295,12 @@ class _Client:
     def _flush(self, **what: object) -> None:
         self._admin.call(RESOLVER, "POST", "/admin/cache/flush", what)
 
-    def _servers_asked(self, state: State, since: float) -> list[str]:
-        """Return the addresses that the resolver asked for our last query; empty if it had the answer in its cache."""
+    def _asked(self, state: State, since: float) -> list[tuple[str, str]]:
+        """Return the addresses and names that the resolver queried for our last query; empty if it was cached."""
         found = self._admin.call(RESOLVER, "GET", f"/admin/resolutions?qname={state.qname}&limit=1")
-        return [str(hop["server"]) for hop in found[0]["hops"]] if found and found[0]["time"] >= since else []
+        if not found or found[0]["time"] < since:
+            return []
+        return [(str(hop["server"]), str(hop["qname"]).rstrip(".")) for hop in found[0]["hops"]]
 
     def logs(self) -> list[tuple[float, str, str]]:
         """Return the query logs of all name servers: (epoch second, server, qname)."""

@@ -63,7 +63,7 @@ def test_glue_does_not_replace_an_answer_and_is_no_answer() -> None:
 
 
 def test_an_alias_ages_while_its_target_is_looked_up() -> None:
-    resolution = Resolution(WWW, rdtypes.A, Cache(), dict(HINTS))
+    resolution = Resolution(WWW, rdtypes.A, Cache(), dict(HINTS), minimise=False)
     asked = resolution.step(0.0)
     assert isinstance(asked, Ask)
     alias = record("www.example.com. 20 CNAME www.example.org.")

@@ -30,16 +30,20 @@ def test_every_cache_saves_time() -> None:
     assert www == sorted(www, reverse=True)
 
 
-def test_only_log_entries_during_the_query_count() -> None:
-    answered = Answered(COLD, 50.0, 50.0, ("ns1", "root-a"), since=100.0, until=100.05)
+def test_only_log_entries_of_this_query_count() -> None:
+    asked = (("root-a", "com"), ("tld-com", "example.com"), ("ns1", "www.example.com"))
+    answered = Answered(COLD, 50.0, 50.0, asked, since=100.0, until=100.05)
     logs = [
-        (99.9, "root-a", "www.example.com"),
-        (100.01, "root-a", "www.example.com"),
+        (99.9, "root-a", "com"),
+        (100.01, "root-a", "com"),
+        (100.01, "root-b", "com"),
         (100.02, "tld-com", "ca.example.com"),
+        (100.02, "tld-com", "example.com"),
         (100.04, "ns1", "www.example.com"),
         (100.1, "ns2", "www.example.com"),
     ]
-    assert answered.logged(logs) == ("ns1", "root-a")
+    assert answered.logged(logs) == tuple(sorted(asked))
+    assert ("tld-com", "www.example.com") in answered.logged([*logs, (100.03, "tld-com", "www.example.com")])
 
 
 def test_addresses_are_those_of_the_compose_file() -> None:
