@@ -319,6 +319,39 @@ def decode_reply(sent: bytes, received: bytes) -> Message:
     return Message(rcode | (edns.extended << 4 if edns is not None else 0), flags, answer, authority, additional, edns)
 
 
+def decode_part(sent: bytes, received: bytes) -> tuple[int, tuple[Record, ...]]:
+    """Decode one message of the answer to the zone transfer query *sent*; return its rcode and its answer records.
+
+    Only the first message has to repeat the question (RFC 5936 section 2.2.1); the other sections are ignored.
+
+    Raises:
+        MismatchError: not a reply to this query.
+        RemoteError: the message is malformed, truncated, or has a record of a class other than IN.
+    """
+    if len(received) < HEADER.size or received[:2] != sent[:2] or not received[2] & 0x80:
+        raise MismatchError("expected a reply to this query")
+    _, flags, questions, answers, _, _ = HEADER.unpack_from(received)
+    end = question_end(sent)
+    if questions > 1 or (questions and received[12:end].lower() != sent[12:end].lower()):
+        raise MismatchError("expected a reply to this question")
+    if flags & TC:
+        raise RemoteError("expected a whole message, got one with TC set")
+    reader = _Reader(received)
+    records = []
+    try:
+        if questions:
+            reader.name()
+            reader.at = end
+        for _ in range(answers):
+            owner, rdtype, rdclass, ttl, rdata = reader.record()
+            if rdclass != rdtypes.IN:
+                raise RemoteError(f"expected records of class IN, got class {rdclass} at {owner}")
+            records.append(Record(owner, rdtype, ttl if ttl <= MAX_TTL else 0, rdata))
+    except (IndexError, struct.error):
+        raise RemoteError("a message of the transfer is cut short") from None
+    return flags & 0xF, tuple(records)
+
+
 def error_response(wire: bytes, rcode: int, flags: int = 0) -> bytes:
     """Encode an error response to a query of at least 12 bytes that could not be decoded.
 

@@ -1,0 +1,65 @@
+"""Copies of secondary zones on disk: master files with a checksum, which a restarted server serves at once.
+
+A copy can be served by any name server, as a primary too. The file's modification time is when a primary last confirmed
+the zone; from it, a restarted server knows when the zone expires.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+from dnsmessage import Name, rdtypes
+from hostfiles.atomic import atomic_write
+from nameserver.errors import NameServerError
+from nameserver.master_file import parse
+from nameserver.zone import Zone
+
+_HEAD = b"; SHA-256 of the following lines: "
+
+
+class CopyError(NameServerError):
+    """A copy is unreadable or damaged."""
+
+
+def path_of(folder: Path, apex: Name) -> Path:
+    """Return the file of the zone *apex* in *folder*; slashes in names do not lead to other folders."""
+    return folder / f"{str(apex).replace('/', '%2F')}copy"
+
+
+def write(path: Path, zone: Zone, confirmed: float) -> None:
+    """Write *zone*, which a primary confirmed at *confirmed* (seconds since 1970).
+
+    Raises:
+        OSError: the file cannot be written; an older copy stays as it is.
+    """
+    lines = [
+        f"{rrset.name} {rrset.ttl} IN {rdtypes.to_text(rrset.rdtype)} {text}\n"
+        for rrset in zone
+        for text in rrset.text()
+    ]
+    body = "".join(lines).encode()
+    atomic_write(path, _HEAD + hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    confirm(path, confirmed)
+
+
+def confirm(path: Path, confirmed: float) -> None:
+    """Record that a primary confirmed the zone in *path* at *confirmed* (seconds since 1970); raise `OSError`."""
+    os.utime(path, (confirmed, confirmed))
+
+
+def read(path: Path, apex: Name) -> tuple[Zone, float] | None:
+    """Return the zone in *path*, and when a primary last confirmed it; None if there is no copy.
+
+    Raises:
+        CopyError: the file cannot be read, or is not what `write` wrote.
+    """
+    try:
+        content, confirmed = path.read_bytes(), path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CopyError(f"{path}: cannot be read: {error.strerror}") from None
+    head, _, body = content.partition(b"\n")
+    if head != _HEAD + hashlib.sha256(body).hexdigest().encode():
+        raise CopyError(f"{path}: expected the checksum of its content in the first line: the file is damaged")
+    return parse(str(apex), body.decode("ascii"), str(path)), confirmed

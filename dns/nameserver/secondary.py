@@ -1,0 +1,204 @@
+"""When a secondary asks its primaries for news of one zone (RFC 1034 section 4.3.5, NOTIFY RFC 1996).
+
+Nothing here opens a socket or reads a clock. `Secondary.next` says what to do; `nameserver.refresh` does it and
+reports the outcome. A round asks the primaries in order until one has our serial, or its newer zone has arrived. A
+NOTIFY starts a round at once, without a query for the serial if it names a newer one. After an unusable transfer of
+changes, the whole zone is transferred. An expired zone takes any serial, so that it recovers from a primary that lost
+its state.
+"""
+
+import struct
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from dnsmessage import Name
+from nameserver.changes import is_newer, serial_of
+
+#: Port of a primary whose address is given without one.
+PORT = 53
+#: Bounds for the timers in the SOA record, in seconds: zeros there must not become a flood of queries, and a zone is
+#: checked at least every four weeks.
+SHORTEST, LONGEST = 1.0, 28 * 86_400.0
+#: Share by which a refresh or retry may come early, at random, so that many secondaries do not ask all at once.
+JITTER = 0.25
+#: Seconds until the second round of a zone that has no data yet; each further wait is twice as long.
+FIRST_RETRY, LAST_RETRY = 0.25, 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Primary:
+    """A server that the zone is transferred from."""
+
+    #: IPv4 address.
+    address: str
+    port: int = PORT
+    #: Name of the TSIG key for queries and transfers; None: they are not signed.
+    key: Name | None = None
+
+    def __str__(self) -> str:
+        return self.address if self.port == PORT else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing until the time *until*, or until a NOTIFY arrives."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class AskSerial:
+    """Ask *primary* for its SOA record; then call `serial_is` or `failed`."""
+
+    primary: Primary
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Transfer the zone from *primary*, or only *changes*; then call `transferred`, `serial_is` or `failed`."""
+
+    primary: Primary
+    changes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Stop serving the zone: no primary has confirmed it for the time that its SOA record allows."""
+
+
+Action = Wait | AskSerial | Transfer | Expire
+
+
+@dataclass(slots=True)
+class Secondary:
+    """The state of one secondary zone; all times are seconds on one monotonic clock."""
+
+    apex: Name
+    #: In the order in which they are asked.
+    primaries: Sequence[Primary]
+    rng: Random
+    #: Serial of the zone that we have; None if there is none.
+    serial: int | None = field(default=None, init=False)
+    #: When a primary last confirmed our serial, or sent the zone.
+    confirmed: float = field(default=0.0, init=False)
+    expired: bool = field(default=False, init=False)
+    #: Failed rounds since the zone was last confirmed, and the error of the latest failure.
+    failures: int = field(default=0, init=False)
+    trouble: str = field(default="", init=False)
+    _due: float = field(default=0.0, init=False)
+    _refresh: float = field(default=0.0, init=False)
+    _retry: float = field(default=0.0, init=False)
+    _expire: float = field(default=0.0, init=False)
+    #: Primaries that this round has still to ask; empty between rounds.
+    _round: deque[Primary] = field(default_factory=deque, init=False)
+    #: Whether the first primary of the round is to be asked for a transfer instead of its serial, and for a whole zone.
+    _transfer: bool = field(default=False, init=False)
+    _whole: bool = field(default=False, init=False)
+    #: The latest NOTIFY that came during a round: its primary, and its serial if it names one.
+    _again: tuple[Primary, int | None] | None = field(default=None, init=False)
+
+    def __repr__(self) -> str:
+        state = "expired" if self.expired else "empty" if self.serial is None else f"serial={self.serial}"
+        return f"<Secondary {self.apex} {state} asking={len(self._round)} failures={self.failures}>"
+
+    @property
+    def expires(self) -> float:
+        """When the zone expires unless a primary confirms it before."""
+        return self.confirmed + self._expire
+
+    def restored(self, soa: bytes, confirmed: float) -> None:
+        """Start with a zone from an earlier run; *soa* is its SOA RDATA, *confirmed* may be before this run."""
+        self._take(soa, confirmed)
+        self._due = confirmed  # due at once: the primary may have changed in the meantime
+
+    def next(self, now: float) -> Action:
+        """Return what to do now."""
+        if self.serial is not None and not self.expired and now >= self.expires:
+            self.expired = True
+            return Expire()
+        if not self._round:
+            if now < self._due:
+                left = self._due if self.serial is None or self.expired else min(self._due, self.expires)
+                return Wait(left)
+            self._round.extend(self.primaries)
+            self._transfer = self._whole = False
+        primary = self._round[0]
+        if self.serial is None or self.expired:
+            return Transfer(primary, changes=False)
+        if self._transfer:
+            return Transfer(primary, changes=not self._whole)
+        return AskSerial(primary)
+
+    def serial_is(self, serial: int, now: float) -> None:
+        """Record the serial of the primary that was asked, as its answer to a query or to a transfer of changes."""
+        assert self.serial is not None  # noqa: S101 - `next` asks for a serial only if there is one to compare
+        if is_newer(serial, self.serial) and not self._transfer:
+            self._transfer = True
+        elif serial == self.serial:
+            self._confirm(now)
+        else:
+            self.failed(f"expected serial {self.serial} or a newer one, got {serial}", now)
+
+    def transferred(self, soa: bytes, now: float) -> None:
+        """Record that a zone with the SOA RDATA *soa* has arrived and is served."""
+        self._take(soa, now)
+        self._confirm(now)
+
+    def failed(self, why: str, now: float, *, answered: bool = False) -> None:
+        """Record that the action failed; *answered* means that the primary did answer a transfer, but unusably."""
+        self.trouble = f"{self._round[0]}: {why}"
+        if answered and self._transfer and not self._whole and self.serial is not None:
+            self._whole = True
+            return
+        self._round.popleft()
+        self._transfer = self._whole = False
+        if self._round:
+            return
+        self.failures += 1
+        first = min(FIRST_RETRY * 2 ** min(self.failures - 1, 16), LAST_RETRY)
+        self._end_round(now + self._early(first if self.serial is None else self._retry))
+
+    def notified(self, address: str, serial: int | None, now: float) -> bool:
+        """Record a NOTIFY from *address*, with the serial that it names; return whether it came from a primary."""
+        primary = next((each for each in self.primaries if each.address == address), None)
+        if primary is None:
+            return False
+        if self._round:
+            self._again = primary, serial
+        else:
+            self._start(primary, serial, now)
+        return True
+
+    def check_now(self, now: float) -> None:
+        """Start a round now, unless one is under way."""
+        self._due = min(self._due, now)
+
+    def _start(self, primary: Primary, serial: int | None, now: float) -> None:
+        newer = serial is None or self.serial is None or is_newer(serial, self.serial)
+        if newer or self.expired:
+            self._due = now
+            self._round.extend((primary, *(each for each in self.primaries if each != primary)))
+            self._transfer, self._whole = serial is not None, False
+
+    def _confirm(self, now: float) -> None:
+        self.confirmed, self.expired, self.failures, self.trouble = now, False, 0, ""
+        self._end_round(now + self._early(self._refresh))
+
+    def _end_round(self, due: float) -> None:
+        self._due, self._transfer, self._whole = due, False, False
+        self._round.clear()
+        if self._again is not None:
+            (primary, serial), self._again = self._again, None
+            if serial is None or serial != self.serial:
+                self._start(primary, serial, due)
+
+    def _take(self, soa: bytes, confirmed: float) -> None:
+        refresh, retry, expire = struct.unpack_from("!3I", soa, len(soa) - 16)
+        self.serial, self.confirmed = serial_of(soa), confirmed
+        self._refresh, self._retry = (min(max(each, SHORTEST), LONGEST) for each in (refresh, retry))
+        self._expire = max(float(expire), SHORTEST)
+
+    def _early(self, wait: float) -> float:
+        return wait * (1 - JITTER * self.rng.random())
