@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import serving
-from dnsmessage import LocalError, Name, rcode_to_text, rdtypes
-from dnsmessage import rdata as rdatas
-from dnsmessage.message import MAX_TTL
+from dnsmessage import Name, rcode_to_text
+from nameserver.admin import Admin
 from nameserver.compiled import Compiled, compile_zone
-from nameserver.errors import NameServerError
-from nameserver.master_file import load, words
+from nameserver.master_file import load
 from nameserver.query_log import QueryLog
 from nameserver.responder import Responder
 from nameserver.zone import Zone
-from telemetry import AdminError, Request, Telemetry, log
+from telemetry import Telemetry, log
 
 logger = log.get("nameserver")
 
@@ -25,8 +23,6 @@ QUERY_LOG = 2000
 #: Interpreter thread-switch interval, in seconds (Python's default is 5 ms). The short interval keeps queries from
 #: waiting while a zone is compiled in a thread.
 SWITCH_INTERVAL = 0.001
-#: Maximum number of records in one RRset that the admin API accepts.
-MAX_RECORDS = 100
 
 
 class Server:
@@ -66,7 +62,8 @@ class Server:
         telemetry.faults.declare("drop_answers", "Drop answers with this probability", probability=1.0, seed=0)
         telemetry.faults.declare("delay_answers", "Answer this many milliseconds late", ms=1000.0)
         telemetry.faults.declare("servfail", "Answer SERVFAIL with this probability", probability=1.0, seed=0)
-        self._routes()
+        self.admin = Admin(self)
+        self.admin.route(telemetry)
         telemetry.health.set("zones", ok=True, detail=", ".join(map(str, self.responder.zones)))
 
     async def start(self, endpoint: tuple[str, int], *, shared: bool = False) -> serving.Listener:
@@ -111,7 +108,7 @@ class Server:
         """
         check = f"zone {apex}"
         try:
-            zone = await self._publish(lambda: load(str(apex), self.files[apex]))
+            zone = await self.publish(lambda: load(str(apex), self.files[apex]))
         except Exception as error:  # a bad file must not stop this server or the reload of another zone
             serial = self.responder.zones[apex].serial
             self.telemetry.health.set(check, ok=False, detail=f"still serving serial {serial}: {error}")
@@ -132,7 +129,7 @@ class Server:
         self._reloading.add(task)
         task.add_done_callback(self._reloading.discard)
 
-    async def _publish(self, make: Callable[[], Zone]) -> Zone:
+    async def publish(self, make: Callable[[], Zone]) -> Zone:
         """Build and compile a zone in a thread so that queries are not delayed, then serve it."""
 
         def compiled() -> Compiled:
@@ -143,129 +140,7 @@ class Server:
             self.responder.put_compiled(done)
         return done.zone
 
-    # --- admin API --------------------------------------------------------------------------------------------------
-
-    def _routes(self) -> None:
-        for method, path, handler in (
-            ("GET", "/admin/zones", self._zones),
-            ("GET", "/admin/zones/{zone}/records", self._records),
-            ("PUT", "/admin/zones/{zone}/records", self._put),
-            ("DELETE", "/admin/zones/{zone}/records", self._delete),
-            ("POST", "/admin/zones/{zone}/reload", self._reload),
-            ("GET", "/admin/queries", self._queries),
-        ):
-            self.telemetry.route(method, path, handler)
-
-    def _zones(self, _: Request) -> list[dict[str, Any]]:
-        return [
-            {
-                "zone": str(apex),
-                "serial": zone.serial,
-                "rrsets": len(zone),
-                "file": str(self.files.get(apex, "")),
-            }
-            for apex, zone in self.responder.zones.items()
-        ]
-
-    def _zone(self, request: Request) -> Zone:
-        asked = request.params["zone"]
-        zone = self.responder.zones.get(_admin_name(asked if asked.endswith(".") else asked + "."))
-        if zone is None:
-            known = ", ".join(map(str, self.responder.zones))
-            raise AdminError(404, f"expected a zone of {known}; got {asked!r}")
-        return zone
-
-    def _records(self, request: Request) -> list[dict[str, Any]]:
-        return [
-            {"name": str(r.name), "type": rdtypes.to_text(r.rdtype), "ttl": r.ttl, "rdata": r.text()}
-            for r in self._zone(request)
-        ]
-
-    async def _put(self, request: Request) -> dict[str, Any]:
-        zone, body = self._zone(request), _body(request)
-        values = body.get("rdata")
-        if (
-            not isinstance(values, list)
-            or not 0 < len(values) <= MAX_RECORDS
-            or not all(isinstance(v, str) for v in values)
-        ):
-            raise AdminError(400, f'expected "rdata": a list of 1 to {MAX_RECORDS} strings, got {values!r}')
-        ttl = body.get("ttl", 300)
-        if not isinstance(ttl, int) or isinstance(ttl, bool) or not 0 <= ttl <= MAX_TTL:
-            raise AdminError(400, f'expected "ttl": seconds from 0 to {MAX_TTL}, got {ttl!r}')
-        name, rdtype = _owner(zone, body)
-        try:
-            data = [_rdata(rdtype, value, zone.apex) for value in values]
-        except (LocalError, NameServerError) as error:
-            raise AdminError(400, str(error)) from None
-        return await self._change(zone.apex, name, rdtype, ttl, data)
-
-    async def _delete(self, request: Request) -> dict[str, Any]:
-        zone = self._zone(request)
-        name, rdtype = _owner(zone, request.query)
-        if rdtype not in (zone.node(name) or {}):
-            raise AdminError(404, f"no {rdtypes.to_text(rdtype)} at {name}")
-        return await self._change(zone.apex, name, rdtype, 0, [])
-
-    async def _change(self, apex: Name, name: Name, rdtype: int, ttl: int, data: list[bytes]) -> dict[str, Any]:
-        try:
-            zone = await self._publish(lambda: self.responder.zones[apex].replace(name, rdtype, ttl, data))
-        except NameServerError as error:
-            raise AdminError(400, str(error)) from None
-        logger.info("record_changed", name=str(name), type=rdtypes.to_text(rdtype), serial=zone.serial)
-        return {"zone": str(zone.apex), "serial": zone.serial}
-
-    async def _reload(self, request: Request) -> dict[str, Any]:
-        try:
-            zone = await self.reload(self._zone(request).apex)
-        except NameServerError as error:
-            raise AdminError(409, str(error)) from None
-        return {"zone": str(zone.apex), "serial": zone.serial}
-
-    def _queries(self, request: Request) -> list[dict[str, Any]]:
-        limit = request.query.get("limit", "100")
-        if not (limit.isascii() and limit.isdigit()):
-            raise AdminError(400, f"expected limit=NUMBER, got {limit!r}")
-        return self.queries.latest(int(limit))
-
 
 async def _later(answer: bytes, delay: float) -> bytes:
     await asyncio.sleep(delay)  # the delay of the ``delay_answers`` fault switch
     return answer
-
-
-def _body(request: Request) -> dict[str, Any]:
-    body = request.json()
-    if not isinstance(body, dict):
-        raise AdminError(400, f'expected {{"name", "type", "ttl", "rdata": […]}}, got {body!r}')
-    return body
-
-
-def _owner(zone: Zone, fields: dict[str, Any]) -> tuple[Name, int]:
-    name, mnemonic = fields.get("name"), fields.get("type")
-    if not isinstance(name, str) or not isinstance(mnemonic, str):
-        raise AdminError(400, f'expected "name" and "type", got {sorted(fields)}')
-    owner = _admin_name(name, zone.apex)
-    if not owner.is_below(zone.apex):
-        raise AdminError(400, f"expected a name in {zone.apex}, got {name!r}")
-    try:
-        rdtype = rdtypes.from_text(mnemonic)
-    except LocalError as error:
-        raise AdminError(400, str(error)) from None
-    if rdtype in rdtypes.META:
-        raise AdminError(400, f"expected a type of data, got {mnemonic}")
-    return owner, rdtype
-
-
-def _rdata(rdtype: int, value: str, origin: Name) -> bytes:
-    """Parse one record's RDATA: a TXT value is used as one literal string, other types in master file syntax."""
-    if rdtype == rdtypes.TXT:
-        return rdatas.from_text(rdtype, [value.replace("\\", "\\\\").encode()], origin)
-    return rdatas.from_text(rdtype, words(value), origin)
-
-
-def _admin_name(text: str, origin: Name | None = None) -> Name:
-    try:
-        return Name.from_text(text, origin)
-    except LocalError as error:
-        raise AdminError(400, str(error)) from None

@@ -111,8 +111,7 @@ def test_a_zone_that_no_primary_confirms_expires_once_and_comes_back_whole() -> 
     expired = actions.index(Expire())
     assert actions.count(Expire()) == 1
     assert Transfer(ONE, changes=False) not in actions[:expired]
-    assert isinstance(actions[expired - 1], Wait)
-    assert actions[expired - 1].until == 600.0
+    assert actions[expired - 1] == Wait(600.0)
     assert core.expired
     while isinstance(action := core.next(now), Wait):
         now = action.until

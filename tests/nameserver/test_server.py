@@ -34,9 +34,9 @@ def request(method: str, zone: str, query: dict[str, str] | None = None, body: b
 async def test_a_put_record_is_served_with_the_next_serial_and_gone_after_delete(server: Server) -> None:
     assert rcode(server.handle(QUERY, ("192.0.2.9", 1), "udp")) == 3
     body = b'{"name":"w","type":"A","ttl":1,"rdata":["192.0.2.7"]}'
-    assert (await server._put(request("PUT", "example.", body=body)))["serial"] == 2
+    assert (await server.admin._put(request("PUT", "example.", body=body)))["serial"] == 2
     assert bytes([192, 0, 2, 7]) in server.handle(QUERY, ("192.0.2.9", 1), "udp")
-    deleted = await server._delete(request("DELETE", "example", {"name": "w", "type": "A"}))
+    deleted = await server.admin._delete(request("DELETE", "example", {"name": "w", "type": "A"}))
     assert deleted["serial"] == 3
     assert rcode(server.handle(QUERY, ("192.0.2.9", 1), "udp")) == 3
 
@@ -54,7 +54,7 @@ async def test_a_put_record_is_served_with_the_next_serial_and_gone_after_delete
 )
 async def test_a_bad_record_is_refused_and_the_zone_stays(server: Server, body: bytes, message: str) -> None:
     with pytest.raises(AdminError, match=None) as error:
-        await server._put(request("PUT", "example.", body=body))
+        await server.admin._put(request("PUT", "example.", body=body))
     assert message in str(error.value)
     assert next(iter(server.responder.zones.values())).serial == 1
 
@@ -126,7 +126,7 @@ async def test_the_query_log_names_who_asked_for_what(server: Server) -> None:
     server.handle(QUERY, ("192.0.2.9", 1), "udp")
     server.handle(QUERY[:12] + b"\1W" + QUERY[14:], ("192.0.2.8", 1), "tcp")
     server.handle(b"\0\1" + bytes(10), ("192.0.2.7", 1), "udp")
-    rows = server._queries(Request("GET", "/admin/queries", {"limit": "2"}, {}, {}, b""))
+    rows = server.admin._queries(Request("GET", "/admin/queries", {"limit": "2"}, {}, {}, b""))
     assert [(r["client"], r["transport"], r["qname"], r["qtype"], r["rcode"]) for r in rows] == [
         ("192.0.2.7", "udp", "?", "?", "FORMERR"),
         ("192.0.2.8", "tcp", "w.example.", "A", "NXDOMAIN"),

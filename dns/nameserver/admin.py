@@ -1,0 +1,149 @@
+"""Admin API of the name server: zones, records and queries as JSON."""
+
+from typing import TYPE_CHECKING, Any
+
+from dnsmessage import LocalError, Name, rdtypes
+from dnsmessage import rdata as rdatas
+from dnsmessage.message import MAX_TTL
+from nameserver.errors import NameServerError
+from nameserver.master_file import words
+from nameserver.zone import Zone
+from telemetry import AdminError, Request, Telemetry, log
+
+if TYPE_CHECKING:
+    from nameserver.server import Server
+
+logger = log.get("nameserver")
+
+#: Maximum number of records in one RRset that the admin API accepts.
+MAX_RECORDS = 100
+
+
+class Admin:
+    """The routes of one server."""
+
+    def __init__(self, server: "Server") -> None:
+        self._server = server
+
+    def route(self, telemetry: Telemetry) -> None:
+        """Register all routes on the admin port of *telemetry*."""
+        for method, path, handler in (
+            ("GET", "/admin/zones", self._zones),
+            ("GET", "/admin/zones/{zone}/records", self._records),
+            ("PUT", "/admin/zones/{zone}/records", self._put),
+            ("DELETE", "/admin/zones/{zone}/records", self._delete),
+            ("POST", "/admin/zones/{zone}/reload", self._reload),
+            ("GET", "/admin/queries", self._queries),
+        ):
+            telemetry.route(method, path, handler)
+
+    def _zones(self, _: Request) -> list[dict[str, Any]]:
+        return [
+            {
+                "zone": str(apex),
+                "serial": zone.serial,
+                "rrsets": len(zone),
+                "file": str(self._server.files.get(apex, "")),
+            }
+            for apex, zone in self._server.responder.zones.items()
+        ]
+
+    def _zone(self, request: Request) -> Zone:
+        asked = request.params["zone"]
+        zone = self._server.responder.zones.get(_admin_name(asked if asked.endswith(".") else asked + "."))
+        if zone is None:
+            known = ", ".join(map(str, self._server.responder.zones))
+            raise AdminError(404, f"expected a zone of {known}; got {asked!r}")
+        return zone
+
+    def _records(self, request: Request) -> list[dict[str, Any]]:
+        return [
+            {"name": str(r.name), "type": rdtypes.to_text(r.rdtype), "ttl": r.ttl, "rdata": r.text()}
+            for r in self._zone(request)
+        ]
+
+    async def _put(self, request: Request) -> dict[str, Any]:
+        zone, body = self._zone(request), _body(request)
+        values = body.get("rdata")
+        if (
+            not isinstance(values, list)
+            or not 0 < len(values) <= MAX_RECORDS
+            or not all(isinstance(v, str) for v in values)
+        ):
+            raise AdminError(400, f'expected "rdata": a list of 1 to {MAX_RECORDS} strings, got {values!r}')
+        ttl = body.get("ttl", 300)
+        if not isinstance(ttl, int) or isinstance(ttl, bool) or not 0 <= ttl <= MAX_TTL:
+            raise AdminError(400, f'expected "ttl": seconds from 0 to {MAX_TTL}, got {ttl!r}')
+        name, rdtype = _owner(zone, body)
+        try:
+            data = [_rdata(rdtype, value, zone.apex) for value in values]
+        except (LocalError, NameServerError) as error:
+            raise AdminError(400, str(error)) from None
+        return await self._change(zone.apex, name, rdtype, ttl, data)
+
+    async def _delete(self, request: Request) -> dict[str, Any]:
+        zone = self._zone(request)
+        name, rdtype = _owner(zone, request.query)
+        if rdtype not in (zone.node(name) or {}):
+            raise AdminError(404, f"no {rdtypes.to_text(rdtype)} at {name}")
+        return await self._change(zone.apex, name, rdtype, 0, [])
+
+    async def _change(self, apex: Name, name: Name, rdtype: int, ttl: int, data: list[bytes]) -> dict[str, Any]:
+        try:
+            zone = await self._server.publish(
+                lambda: self._server.responder.zones[apex].replace(name, rdtype, ttl, data)
+            )
+        except NameServerError as error:
+            raise AdminError(400, str(error)) from None
+        logger.info("record_changed", name=str(name), type=rdtypes.to_text(rdtype), serial=zone.serial)
+        return {"zone": str(zone.apex), "serial": zone.serial}
+
+    async def _reload(self, request: Request) -> dict[str, Any]:
+        try:
+            zone = await self._server.reload(self._zone(request).apex)
+        except NameServerError as error:
+            raise AdminError(409, str(error)) from None
+        return {"zone": str(zone.apex), "serial": zone.serial}
+
+    def _queries(self, request: Request) -> list[dict[str, Any]]:
+        limit = request.query.get("limit", "100")
+        if not (limit.isascii() and limit.isdigit()):
+            raise AdminError(400, f"expected limit=NUMBER, got {limit!r}")
+        return self._server.queries.latest(int(limit))
+
+
+def _body(request: Request) -> dict[str, Any]:
+    body = request.json()
+    if not isinstance(body, dict):
+        raise AdminError(400, f'expected {{"name", "type", "ttl", "rdata": […]}}, got {body!r}')
+    return body
+
+
+def _owner(zone: Zone, fields: dict[str, Any]) -> tuple[Name, int]:
+    name, mnemonic = fields.get("name"), fields.get("type")
+    if not isinstance(name, str) or not isinstance(mnemonic, str):
+        raise AdminError(400, f'expected "name" and "type", got {sorted(fields)}')
+    owner = _admin_name(name, zone.apex)
+    if not owner.is_below(zone.apex):
+        raise AdminError(400, f"expected a name in {zone.apex}, got {name!r}")
+    try:
+        rdtype = rdtypes.from_text(mnemonic)
+    except LocalError as error:
+        raise AdminError(400, str(error)) from None
+    if rdtype in rdtypes.META:
+        raise AdminError(400, f"expected a type of data, got {mnemonic}")
+    return owner, rdtype
+
+
+def _rdata(rdtype: int, value: str, origin: Name) -> bytes:
+    """Parse one record's RDATA: a TXT value is used as one literal string, other types in master file syntax."""
+    if rdtype == rdtypes.TXT:
+        return rdatas.from_text(rdtype, [value.replace("\\", "\\\\").encode()], origin)
+    return rdatas.from_text(rdtype, words(value), origin)
+
+
+def _admin_name(text: str, origin: Name | None = None) -> Name:
+    try:
+        return Name.from_text(text, origin)
+    except LocalError as error:
+        raise AdminError(400, str(error)) from None
