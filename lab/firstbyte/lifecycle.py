@@ -22,7 +22,7 @@ from runtime import EngineError, HostStatus, Lab, LabDownError, LabError
 #: Maximum time for a restarted host to become healthy, in seconds.
 RESTART_TIMEOUT = 30.0
 #: Health-check command that also prints the service's health details as JSON.
-PROBE = ("python", "-m", "telemetry.probe")
+PROBE = ("python", "-m", "hostfiles.probe")
 
 
 def up(args: argparse.Namespace) -> int:

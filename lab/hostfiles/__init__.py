@@ -1,1 +1,4 @@
-"""Files of a lab host: standard paths, atomic writes, and TOML errors with line numbers. Standard library only."""
+"""What every lab host has: standard paths, atomic writes, TOML errors with line numbers, the health probe.
+
+Standard library only.
+"""

@@ -148,7 +148,7 @@ def spawn_in(
 def probe_in(running: Running, around: Surroundings, module: str) -> int:
     """Run *module*'s `main` in a host's network as the host's user, in a fork of this process; return the PID.
 
-    A fork saves the 70 ms of CPU time per health check that ``python -m MODULE`` needs, mostly for interpreter
+    A fork saves the 20 ms of CPU time per health check that ``python -m MODULE`` needs, mostly for interpreter
     start-up.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

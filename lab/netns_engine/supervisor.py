@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hostfiles import probe
 from netns_engine import compose, control, forward, messages, namespaces, processes
 from netns_engine.cgroups import Limits, controllers
 from netns_engine.compose import COMPOSE_FILE
@@ -31,7 +32,6 @@ from netns_engine.messages import Done, Exited, Failed, HostReport, Hosts, Messa
 from netns_engine.state import Process, StateFolder
 from netns_engine.supervision import Abandon, Action, Check, Kill, Start, State, Supervision
 from netns_engine.wires import Switch
-from telemetry import probe
 
 #: Grace period of hosts when the whole lab shuts down, and interval between checks of log sizes, in seconds.
 DOWN_GRACE, LOG_INTERVAL = 1.5, 5.0

@@ -6,7 +6,7 @@ It uses only the standard library, because every import costs start-up time and 
 from telemetry import log
 from telemetry.admin import AdminError, Request, Response
 from telemetry.clock import Clock
-from telemetry.command import add_arguments, endpoint
+from telemetry.command import add_arguments, add_workers, endpoint
 from telemetry.faults import Fault, Faults, UnknownFaultError
 from telemetry.health import Health
 from telemetry.metrics import Counter, Gauge, Histogram, Metrics
@@ -27,6 +27,7 @@ __all__ = [
     "Telemetry",
     "UnknownFaultError",
     "add_arguments",
+    "add_workers",
     "endpoint",
     "log",
 ]

@@ -9,6 +9,7 @@ import hmac
 import inspect
 import json
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -112,6 +113,11 @@ class AdminServer:
         address: tuple[str, int] = self._server.sockets[0].getsockname()[:2]
         return address
 
+    async def serve(self, listening: socket.socket) -> None:
+        """Serve on *listening*, a listening TCP or Unix socket."""
+        start = asyncio.start_unix_server if listening.family == socket.AF_UNIX else asyncio.start_server
+        self._server = await start(self._accept, sock=listening, limit=MAX_HEADER)
+
     async def close(self) -> None:
         """Stop listening and cancel requests in progress."""
         if self._server:
@@ -156,14 +162,19 @@ class AdminServer:
         except AdminError as error:
             return _error(error.status, error.message)
         try:
-            return await self._dispatch(request)
+            return await self.dispatch(request)
         except AdminError as error:
             return _error(error.status, error.message)
         except Exception as error:  # a bug in one handler must not stop the service
             logger.error("admin_failed", method=request.method, path=request.path, error=repr(error))
             return _error(500, f"{type(error).__name__}: {error}")
 
-    async def _dispatch(self, request: Request) -> Response:
+    async def dispatch(self, request: Request) -> Response:
+        """Return the response of the route's handler.
+
+        Raises:
+            AdminError: there is no such route, the token is missing, or the handler refuses the request.
+        """
         if request.path.startswith("/admin"):
             self._authorise(request)
         allowed = []

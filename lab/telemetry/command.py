@@ -6,6 +6,9 @@ from pathlib import Path
 
 from telemetry.log import LEVELS
 
+#: Maximum number of worker processes: more than cores help no one.
+MAX_WORKERS = 64
+
 
 def endpoint(text: str) -> tuple[str, int]:
     """Parse ``HOST:PORT``; for use as an argparse type.
@@ -37,3 +40,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bearer token that /admin requires (default: FIRSTBYTE_TOKEN_FILE)",
     )
     group.add_argument("--log-level", choices=LEVELS, default="INFO", type=str.upper, help="least severe event logged")
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add ``--workers``, for services that can share their ports among several processes (`telemetry.workers`)."""
+    parser.add_argument(
+        "--workers",
+        type=_processes,
+        default=1,
+        metavar="N",
+        help="processes that share the ports (default 1); the kernel gives each connection to one of them",
+    )
+
+
+def _processes(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_WORKERS):
+        raise argparse.ArgumentTypeError(f"expected a number of processes from 1 to {MAX_WORKERS}, got {text!r}")
+    return int(text)

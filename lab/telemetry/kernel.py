@@ -12,9 +12,11 @@ from telemetry.metrics import Metrics
 
 def export(metrics: Metrics) -> None:
     """Register gauges for this process and for its host's TCP sockets; they are updated before each scrape."""
-    rss = metrics.gauge("process_resident_memory_bytes", "Resident memory of this process")
+    rss = metrics.gauge("process_resident_memory_bytes", "Resident memory of this process", across="worker")
     cpu = metrics.gauge("process_cpu_seconds_total", "CPU time of this process, user and system")
-    sockets = metrics.gauge("firstbyte_sockets", "TCP sockets of this host by state, from /proc/net/sockstat", "state")
+    sockets = metrics.gauge(
+        "firstbyte_sockets", "TCP sockets of this host by state, from /proc/net/sockstat", "state", across="max"
+    )
 
     def refresh() -> None:
         rss.set(counters.resident_bytes())

@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -47,6 +47,9 @@ def get(name: str) -> EventLogger:
 
 
 class _JsonLines(logging.Formatter):
+    #: Fields of every line of this process, after the service's name.
+    common: ClassVar[dict[str, Any]] = {}
+
     def __init__(self, service: str) -> None:
         super().__init__()
         self.service = service
@@ -56,6 +59,7 @@ class _JsonLines(logging.Formatter):
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "service": self.service,
+            **self.common,
             "logger": record.name,
             "event": record.getMessage(),
         }
@@ -72,3 +76,8 @@ def configure(service: str, level: str = "INFO", stream: TextIO | None = None) -
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+
+
+def label(**fields: Any) -> None:
+    """Add *fields* to every line of this process from now on."""
+    _JsonLines.common.update(fields)

@@ -5,12 +5,25 @@ Updates use no locks, so each metric must be updated by a single thread.  A scra
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Literal, TypedDict, TypeVar
 
 #: Default bucket bounds in seconds, for latencies from a cache hit on loopback to a retried request over a slow link.
 LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 LabelValues = tuple[str, ...]
+#: How the values of one series in several worker processes become one page: a ``worker`` label keeps them apart.
+Across = Literal["sum", "max", "min", "worker"]
+
+
+class Part(TypedDict):
+    """One metric of one worker process, in the form that `telemetry.merging.metrics` merges."""
+
+    #: The HELP and TYPE lines.
+    head: str
+    across: Across
+    samples: list[str]
+
+
 M = TypeVar("M", bound="_Metric")
 
 
@@ -27,6 +40,7 @@ def _labels(names: Sequence[str], values: LabelValues, extra: str = "") -> str:
 
 class _Metric:
     kind = ""
+    across: Across = "sum"
 
     def __init__(self, name: str, help_text: str, labels: tuple[str, ...]) -> None:
         self.name, self.help, self.labels = name, help_text, labels
@@ -39,8 +53,9 @@ class _Metric:
     def samples(self) -> list[str]:
         raise NotImplementedError
 
-    def render(self) -> str:
-        return "\n".join([f"# HELP {self.name} {self.help}", f"# TYPE {self.name} {self.kind}", *self.samples()])
+    def part(self) -> Part:
+        head = f"# HELP {self.name} {self.help}\n# TYPE {self.name} {self.kind}"
+        return {"head": head, "across": self.across, "samples": self.samples()}
 
 
 class _Scalar(_Metric):
@@ -157,9 +172,14 @@ class Metrics:
         """Register and return a counter; by convention its name ends in ``_total``."""
         return self._add(Counter(name, help_text, labels))
 
-    def gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
-        """Register and return a gauge; by convention its name ends in its unit."""
-        return self._add(Gauge(name, help_text, labels))
+    def gauge(self, name: str, help_text: str, *labels: str, across: Across = "sum") -> Gauge:
+        """Register and return a gauge; by convention its name ends in its unit.
+
+        *across* says how the values of several worker processes are merged.
+        """
+        gauge = self._add(Gauge(name, help_text, labels))
+        gauge.across = across
+        return gauge
 
     def histogram(
         self, name: str, help_text: str, buckets: Sequence[float] = LATENCY_BUCKETS, *labels: str
@@ -171,8 +191,12 @@ class Metrics:
         """Register *callback* to be called before every scrape, for example to update gauges."""
         self._before.append(callback)
 
-    def render(self) -> str:
-        """Return the response body of ``GET /metrics``."""
+    def parts(self) -> list[Part]:
+        """Return all metrics as they are now, in the order of their registration."""
         for callback in self._before:
             callback()
-        return "\n".join(metric.render() for metric in self._metrics.values()) + "\n"
+        return [metric.part() for metric in self._metrics.values()]
+
+    def render(self) -> str:
+        """Return the response body of ``GET /metrics``."""
+        return "".join("\n".join([part["head"], *part["samples"], ""]) for part in self.parts())

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from telemetry.admin import AdminError, AdminServer, Handler, Request, Response
 from telemetry.clock import Clock
 from telemetry.faults import Faults, UnknownFaultError
 from telemetry.health import Health
-from telemetry.metrics import Metrics
+from telemetry.metrics import Metrics, Part
 
 logger = log.get("telemetry.service")
 
@@ -38,7 +39,7 @@ class Telemetry:
         self.admin_address: tuple[str, int] | None = None
         self._stop = asyncio.Event()
         kernel.export(self.metrics)
-        faults_on = self.metrics.gauge("firstbyte_fault_on", "1 while this fault is switched on", "fault")
+        faults_on = self.metrics.gauge("firstbyte_fault_on", "1 while this fault is switched on", "fault", across="max")
         fault_hits = self.metrics.gauge(
             "firstbyte_fault_hits", "How often this fault has acted since it was switched on", "fault"
         )
@@ -57,13 +58,19 @@ class Telemetry:
 
     @asynccontextmanager
     async def serving(self, args: argparse.Namespace) -> AsyncIterator[None]:
-        """Serve the admin port, if ``--admin`` is given, and handle SIGTERM and SIGINT, which end `until_stopped`."""
+        """Serve the admin port, if ``--admin`` is given, and handle SIGTERM and SIGINT, which end `until_stopped`.
+
+        A service with a handler for SIGHUP sets it before, because signals reach a worker process from here on.
+        """
         self.admin.token_file = args.token_file
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         try:
-            if args.admin is not None:
+            if isinstance(args.admin, socket.socket):
+                await self.admin.serve(args.admin)
+            elif args.admin is not None:
                 self.admin_address = await self._listen(*args.admin)
             yield
         finally:
@@ -101,7 +108,9 @@ class Telemetry:
         return [*self.faults.active(), *clock, *(f"{name} {words}" for name, words in self.altered.items())]
 
     def _routes(self) -> None:
-        def metrics(_: Request) -> Response:
+        def metrics(request: Request) -> Response | list[Part]:
+            if "parts" in request.query:  # for the process that merges the pages of several workers
+                return self.metrics.parts()
             return Response(self.metrics.render().encode(), "text/plain; version=0.0.4; charset=utf-8")
 
         def health(_: Request) -> Response:

@@ -23,6 +23,8 @@ logger = log.get("renewal")
 #: Interval at which the agent checks whether a renewal is due, in seconds.  It is short because drills use lifetimes of
 #: a few seconds and change the clock at any time.
 TICK = 0.1
+#: Interval at which a process that does not renew itself looks for a new certificate on disk, in seconds.
+FOLLOW = 0.5
 #: Interval between polls of the CA's renewal information if it does not send Retry-After, in seconds (RFC 9773 section
 #: 4.3.3: 6 h).
 ASK_AGAIN = 6 * 3600.0
@@ -32,7 +34,13 @@ class Agent:
     """Obtains and renews one certificate; `additional` creates an agent for an additional certificate."""
 
     def __init__(
-        self, settings: Settings, telemetry: Telemetry, stub: AsyncStub | None = None, *, first: "Agent | None" = None
+        self,
+        settings: Settings,
+        telemetry: Telemetry,
+        stub: AsyncStub | None = None,
+        *,
+        first: "Agent | None" = None,
+        shared: bool = False,
     ) -> None:
         """Create the agent; then call `enrol` (or `obtain`), and `start`.
 
@@ -43,10 +51,15 @@ class Agent:
             first: the service's first agent, if this agent is for an additional certificate.  Additional agents share
                 the challenges, counters and faults of the first; their health checks and admin paths end with their
                 name.
+            shared: whether several processes of the service use the same folder; all but one set `renews` to False.
         """
+        #: Whether this process orders certificates; otherwise it uses those that another process writes to the folder.
+        self.renews: bool = True if first is None else first.renews
         self.settings, self.telemetry = settings, telemetry
         self.stub = stub if stub is not None else AsyncStub(clock=telemetry.clock)
-        self.challenges: Challenges = Challenges() if first is None else first.challenges
+        self.challenges: Challenges = (
+            first.challenges if first is not None else Challenges(settings.tls_dir / "challenges" if shared else None)
+        )
         self._others: list[Agent] = []
         self._suffix = "" if first is None else settings.names[0]
         self.credentials = Credentials(
@@ -71,7 +84,7 @@ class Agent:
             metrics = telemetry.metrics
             self._counter = metrics.counter("firstbyte_renewals_total", "Certificates asked for, by result", "result")
             self._end = metrics.gauge(
-                "firstbyte_certificate_not_after_seconds", "End of the certificate in use, epoch", "name"
+                "firstbyte_certificate_not_after_seconds", "End of the certificate in use, epoch", "name", across="min"
             )
             faults.declare(telemetry.faults)
         else:
@@ -123,15 +136,12 @@ class Agent:
 
     async def obtain(self) -> None:
         """Load the certificate from disk or obtain a new one; retry until this succeeds or the task is cancelled."""
-        now = self.telemetry.clock.time()
-        try:
-            self._issued = self.credentials.load(self.settings.names, now)
-        except PairError as error:
-            logger.info("no_certificate_yet", reason=str(error))
-        else:
-            self._schedule()
-            self._check_health()
+        if self._load():
             return
+        while not self.renews:
+            await asyncio.sleep(TICK)  # until another process has obtained the certificate
+            if self._load():
+                return
         while True:
             try:
                 await self.renew()
@@ -144,8 +154,37 @@ class Agent:
             else:
                 return
 
+    def _load(self) -> bool:
+        """Use the certificate on disk and schedule its renewal; return False if it is missing or invalid."""
+        try:
+            self._issued = self.credentials.load(self.settings.names, self.telemetry.clock.time())
+        except PairError as error:
+            logger.debug("no_certificate", reason=str(error))
+            self.last_error = str(error)
+            return False
+        self.last_error = ""
+        self._schedule()
+        self._check_health()
+        return True
+
+    async def _follow_file(self) -> None:
+        """Use each new certificate that another process of the service writes."""
+        seen = self.credentials.stamp()
+        while True:
+            await asyncio.sleep(FOLLOW)  # until the next look at the file
+            self._check_health()
+            if (stamp := self.credentials.stamp()) != seen:
+                seen = stamp
+                if self._load():
+                    logger.info("certificate_in_use", serial=self.credentials.serial)
+                else:
+                    logger.warning("certificate_refused", error=self.last_error)
+
     def start(self) -> None:
         """Start the tasks that renew by schedule and poll the CA's renewal information."""
+        if not self.renews:
+            self._tasks = [asyncio.create_task(self._follow_file())]
+            return
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._poll_renewal_info())]
 
     async def stop(self) -> None:

@@ -7,6 +7,7 @@ breaks the server.)  A new pair is validated and loaded into a scratch context b
 `replace_naively` implements the drills' negative control, which omits all of these precautions on purpose.
 """
 
+import os
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -124,6 +125,14 @@ class Credentials:
         self._use(read_pair(pem, names, now, self._anchors()), Reload())
         return written
 
+    def stamp(self) -> tuple[int, int] | None:
+        """Return modification time and inode of the file, which change with each certificate; None without a file."""
+        try:
+            status = self.file.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ino
+
     def replace(self, pem: bytes, names: Sequence[str], now: float, reload: Reload | None = None) -> Pair:
         """Validate *pem*, write it to `file`, and use it for every new handshake.
 
@@ -176,13 +185,17 @@ class Credentials:
     def server_context(self, client_ca: Path | None = None, alpn: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLContext:
         """Return a TLS context for a listener, which always presents the newest certificate.
 
+        It may be created before the first certificate, and before a process forks: the processes then resume each
+        other's sessions, because they encrypt tickets with the same key.
+
         Args:
             client_ca: PEM file with roots; if given, clients must present a certificate that chains to one of them.
             alpn: ALPN protocols in order of preference.
         """
         kind = (client_ca, alpn)
         listener = _Listener(kind, _server_context(kind))
-        self._newest(kind)
+        if self.ready:
+            self._newest(kind)
 
         def switch(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _context: ssl.SSLContext) -> None:
             if listener.live:
@@ -217,7 +230,8 @@ class Credentials:
         self._callbacks.append(callback)
 
     def _use(self, pair: Pair, reload: Reload) -> None:
-        inner = {kind: self._context(pair, kind) for kind in self._inner}
+        kinds = {*self._inner, *(listener.kind for listener in self._listeners)}
+        inner = {kind: self._context(pair, kind) for kind in kinds}
         self._pair, self._inner, self._client = pair, inner, None
         self._padded.clear()
         for callback in self._callbacks:
@@ -248,7 +262,8 @@ class Credentials:
         return context
 
     def _load(self, context: ssl.SSLContext, pair: Pair) -> None:
-        path = self.file.with_name(f".{self.file.name}.try")  # OpenSSL loads keys and chains from files only
+        # OpenSSL loads keys and chains from files only; several processes may do so at the same time.
+        path = self.file.with_name(f".{self.file.name}.{os.getpid()}.try")
         try:
             atomic_write(path, pair.pem, 0o600)
             context.load_cert_chain(path)

@@ -15,13 +15,16 @@ from pathlib import Path
 import uvloop
 
 from edge.admission import MAX_CLIENTS
+from edge.pages import merged_pools, merged_purges
 from edge.proxy import Proxy, logger
 from edge.routes import Route, parse_route
 from edge.settings import Settings, SettingsError, load
 from renewal import Agent, add_arguments, additional, from_args
 from stub import AsyncStub
-from telemetry import Telemetry, endpoint, log
+from telemetry import Telemetry, add_workers, endpoint, log, workers
 from telemetry import add_arguments as add_telemetry_arguments
+from telemetry.front import Rules
+from telemetry.workers import Worker
 from tlsreload import CertificateFiles, ReloadError, ReloadingContext
 
 #: File descriptors needed besides one per client: origin connections, listeners and logs.
@@ -30,6 +33,11 @@ OTHER_FILES = 1024
 ALPN = ("h2", "http/1.1")
 #: Minimum remaining lifetime of a certificate, as a share of its total; below it, /health reports a failure.
 LEFT = 0.1
+#: Admin requests with several workers: one of them has the certificate's renewal; pools are summed.
+RULES = Rules(
+    first=("/admin/renew", "/admin/certificate", "/admin/schedule"),
+    merges={"/admin/pool/purge": merged_purges, "/admin/pool": merged_pools},
+)
 #: Interval between checks of certificate files and remaining lifetimes, in seconds.
 LOOK = 5.0
 
@@ -49,17 +57,42 @@ def main(argv: list[str] | None = None) -> int:
     settings = _check(parser, args)
     log.configure("edge", args.log_level)
     telemetry = Telemetry("edge")
-    agent = Agent(from_args(parser, args), telemetry) if args.acme else None
+    agent = Agent(from_args(parser, args), telemetry, shared=args.workers > 1) if args.acme else None
     if (args.https or args.https_fresh) and agent is None and not args.cert:
         parser.error("expected --acme, or --cert and --key, with --https")
+
+    def work(worker: Worker) -> int:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_run(args, settings, telemetry, agent, static, context, worker))
+        except (OSError, ssl.SSLError, ReloadError) as error:
+            return _failed(error)
+        return 0
+
     try:
         static = _static(args) if args.cert else None
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(args, settings, telemetry, agent, static))
+        context = static.context if static is not None else None
+        if agent is not None:
+            context = agent.credentials.server_context(args.client_ca, ALPN)
+        if args.workers > 1:
+            for name in ("https", "https_fresh", "http"):
+                if (address := getattr(args, name)) is not None:
+                    setattr(args, name, _reserved(address))
+        return workers.run(args, work, RULES)
     except (OSError, ssl.SSLError, ReloadError) as error:
-        print(f"edge: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return _failed(error)
+
+
+def _failed(error: Exception) -> int:
+    print(f"edge: error: {error}", file=sys.stderr)
+    return 2
+
+
+def _reserved(address: tuple[str, int]) -> tuple[str, int]:
+    try:
+        return workers.reserve(address)
+    except OSError as error:
+        raise _cannot_listen(address, error) from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--key", type=Path, action="append", default=[], metavar="FILE", help="one for each --cert")
     add("--client-ca", type=Path, metavar="FILE", help="roots (PEM): clients must show a certificate that leads to one")
     add("--max-clients", type=int, metavar="N", help=f"client connections at one time (default {MAX_CLIENTS})")
+    add_workers(parser)
     add_arguments(parser)
     add("--additional-cert", type=additional, action="append", default=[], metavar="NAME=KIND",
         help="one more certificate over ACME, for clients that ask for NAME, "
@@ -153,26 +187,29 @@ async def _run(
     telemetry: Telemetry,
     agent: Agent | None,
     static: ReloadingContext | None,
+    context: ssl.SSLContext | None,
+    worker: Worker,
 ) -> None:
+    if agent is not None:
+        agent.renews = worker.first
     stub = agent.stub if agent is not None else AsyncStub(clock=telemetry.clock)
     plain = ssl.create_default_context(cafile=args.trust) if args.trust and agent is None else None
     client_context = agent.credentials.client_context if agent is not None else lambda: plain
     challenge = agent.challenges.answer if agent is not None else lambda _: None
-    proxy = Proxy(telemetry, settings, stub, client_context, challenge)
+    proxy = Proxy(telemetry, settings, stub, client_context, challenge, shared=args.workers > 1)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, args, proxy, static)
+    if worker.again:  # the files may have changed since the supervisor read them
+        _reload(args, proxy, static)
     async with telemetry.serving(args):
         if args.http:  # start HTTP first: the CA validates over it before a certificate exists
-            await _listen(proxy, args.http, "http")
+            await _listen(proxy, args.http, "http", worker)
         if agent is not None and not await agent.enrol():
             await proxy.close()
             return
-        context = static.context if static is not None else None
-        if agent is not None:
-            context = agent.credentials.server_context(args.client_ca, ALPN)
         if args.https:
-            await _listen(proxy, args.https, "https", context=context)
+            await _listen(proxy, args.https, "https", worker, context=context)
         if args.https_fresh:
-            await _listen(proxy, args.https_fresh, "https-fresh", context=context, pooled=False)
+            await _listen(proxy, args.https_fresh, "https-fresh", worker, context=context, pooled=False)
         watching = asyncio.create_task(_watch(static, telemetry)) if static is not None else None
         if agent is not None:
             agent.credentials.on_change(proxy.certificate_changed)
@@ -251,14 +288,25 @@ async def _join(agent: Agent) -> None:
 
 
 async def _listen(
-    proxy: Proxy, address: tuple[str, int], name: str, *, context: ssl.SSLContext | None = None, pooled: bool = True
+    proxy: Proxy,
+    address: tuple[str, int],
+    name: str,
+    worker: Worker,
+    *,
+    context: ssl.SSLContext | None = None,
+    pooled: bool = True,
 ) -> None:
     try:
         host, port = await proxy.listen(address, name, context=context, pooled=pooled)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error.strerror
-        raise OSError(f"cannot listen on {address[0]}:{address[1]}: {reason}") from None
-    print(f"listening on {host}:{port} ({name})", flush=True)
+        raise _cannot_listen(address, error) from None
+    if worker.announces:
+        print(f"listening on {host}:{port} ({name})", flush=True)
+
+
+def _cannot_listen(address: tuple[str, int], error: OSError) -> OSError:
+    reason = os.strerror(error.errno) if error.errno else error.strerror
+    return OSError(f"cannot listen on {address[0]}:{address[1]}: {reason}")
 
 
 if __name__ == "__main__":

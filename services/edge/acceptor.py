@@ -45,13 +45,13 @@ class Acceptor:
     def __repr__(self) -> str:
         return f"<Acceptor {self.address[0]}:{self.address[1]} handshakes={len(self._handshakes)}>"
 
-    async def listen(self, endpoint: tuple[str, int]) -> None:
-        """Listen on *endpoint*; the bound address is stored in `address`.
+    async def listen(self, endpoint: tuple[str, int], *, shared: bool = False) -> None:
+        """Listen on *endpoint*, which other processes may do too if *shared*; `address` is the bound address.
 
         Raises:
             OSError: the endpoint is in use or not local.
         """
-        listening = socket.create_server(endpoint, backlog=BACKLOG)
+        listening = socket.create_server(endpoint, backlog=BACKLOG, reuse_port=shared)
         self.address = listening.getsockname()[:2]
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._protocol, sock=listening, backlog=BACKLOG)

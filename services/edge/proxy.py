@@ -64,6 +64,8 @@ class Proxy:
         client_context: Callable[[], ssl.SSLContext | None],
         challenge: Callable[[str], str | None] = lambda _: None,
         admission: Admission | None = None,
+        *,
+        shared: bool = False,
     ) -> None:
         """Create a proxy that does not listen yet.
 
@@ -75,7 +77,9 @@ class Proxy:
                 renewal.
             challenge: returns the response to an http-01 token, or None if the token is unknown.
             admission: limits the number of client connections; None creates one from `settings`.
+            shared: whether other processes listen on the same ports (SO_REUSEPORT).
         """
+        self._shared = shared
         self.telemetry, self.settings, self.stub = telemetry, settings, stub
         self.client_context, self.challenge = client_context, challenge
         self.timeouts = settings.timeouts
@@ -150,7 +154,7 @@ class Proxy:
 
     async def _bind(self, listener: Listener) -> tuple[str, int]:
         acceptor = Acceptor(listener.context, lambda: self._admit(listener), self._handshake_failed)
-        await acceptor.listen(listener.endpoint)
+        await acceptor.listen(listener.endpoint, shared=self._shared)
         self._acceptors.append(acceptor)
         return acceptor.address
 

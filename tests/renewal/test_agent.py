@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from renewal import PairError
 from renewal.agent import TICK
+from renewal.challenges import Challenges
 from tests.acme_server.conftest import Lab
 from tests.renewal.conftest import agent_for
 from tests.waiting import until
@@ -122,3 +124,31 @@ async def test_a_wrong_clock_never_renews_in_a_loop(
         assert agent.credentials.ready
     finally:
         await agent.stop()
+
+
+async def test_a_process_that_does_not_renew_uses_the_certificates_of_the_one_that_does(lab: Lab) -> None:
+    first, second = agent_for(lab), agent_for(lab)
+    second.renews = False
+    waiting = asyncio.create_task(second.obtain())
+    await first.obtain()
+    await asyncio.wait_for(waiting, 5)
+    assert (second.credentials.serial, second.renewals) == (first.credentials.serial, 0)
+    second.start()
+    try:
+        renewed = await first.renew()
+        await until(lambda: second.credentials.serial == renewed)
+        (first.settings.tls_dir / "pair.pem").write_text("not a certificate")
+        await until(lambda: second.last_error)
+        assert second.credentials.serial == renewed
+    finally:
+        await second.stop()
+
+
+def test_processes_that_share_a_folder_answer_the_same_challenges(tmp_path: Path) -> None:
+    first, second = Challenges(tmp_path / "challenges"), Challenges(tmp_path / "challenges")
+    first.put("token-1", "token-1.thumbprint")
+    assert second.answer("token-1") == "token-1.thumbprint"
+    first.put("token-1", None)
+    assert second.answer("token-1") is None
+    (tmp_path / "pair.pem").write_text("key")
+    assert second.answer("../pair.pem") is None

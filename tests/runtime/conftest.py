@@ -32,7 +32,7 @@ x-host: &host
   pids_limit: 64
   environment:
     {PATH: "/opt/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin", PYTHONUNBUFFERED: "1", PYTHONDONTWRITEBYTECODE: "1"}
-  healthcheck: {test: [CMD, python, -m, telemetry.probe], interval: 30s, start_period: 20s, start_interval: 1s}
+  healthcheck: {test: [CMD, python, -m, hostfiles.probe], interval: 30s, start_period: 20s, start_interval: 1s}
   volumes:
     - ./lab/etc:/srv/etc:ro
     - ./lab/etc/resolv.conf:/etc/resolv.conf:ro

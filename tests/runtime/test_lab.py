@@ -9,7 +9,7 @@ from runtime.errors import LabDownError
 from runtime.lab import HostStatus, recheck
 
 UNHEALTHY = HostStatus("edge", "running", "unhealthy", "198.19.20.10")
-CHECK = ("python", "-m", "telemetry.probe")
+CHECK = ("python", "-m", "hostfiles.probe")
 
 
 class Answering:
