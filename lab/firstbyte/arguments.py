@@ -73,6 +73,13 @@ def corruption(text: str) -> dict[str, float]:
     return settings
 
 
+def connections(text: str) -> int:
+    """Parse the size of a connection pool."""
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 1_000_000:
+        raise ArgumentTypeError(f"expected a whole number from 1 to 1000000, got {text!r}")
+    return int(text)
+
+
 def repeats(text: str) -> int:
     """Parse the number of consecutive runs of an experiment."""
     if not text.isdecimal() or not 1 <= int(text) <= 100:

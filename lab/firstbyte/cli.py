@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from firstbyte import arguments, terminal
+from planner.inputs import INPUTS, option
 
 #: Same values as `runtime.RUNTIMES`, repeated here so that start-up does not import that package.
 RUNTIMES = ("docker", "netns")
 SHELLS = ("bash", "zsh", "fish")
+#: Same values as `planner.settings.FORMATS`.
+FORMATS = ("nginx", "haproxy", "envoy", "sysctl")
 EXIT_CODES = """\
 exit codes:
   0  done; the verdict is pass or skipped
@@ -100,7 +103,7 @@ def parser() -> Parser:
     root.add_argument("--version", action="version", version=f"firstbyte {version('firstbyte')}")
     _everywhere(root)
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_lab, _hosts, _links, _trace, _experiments, _results, _own):
+    for add in (_lab, _hosts, _links, _trace, _experiments, _plan, _results, _own):
         add(lambda *words, **options: _command(commands, *words, **options))
     # Default command of the Compose service `lab`; without a help text, argparse omits it from the list of commands.
     idle = commands.add_parser("idle", description="Wait for SIGTERM (the default command of the service lab).")
@@ -286,6 +289,30 @@ def _experiments(add: Add) -> None:
             help="run N times with the same seed, and judge the runs together",
         )
         one.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set a parameter, see --list")
+
+
+def _plan(add: Add) -> None:
+    plan = add(
+        "plan",
+        "predict what the mechanisms cost for your own numbers",
+        "plan --rps 20000 --rtt 30ms --ttl 60s --hold 25ms --keepalive 0.9 --clients 10M",
+        "plan --rps 15k..20k --rtt 20ms..40ms --tls 1.2 --key rsa --json",
+        "plan --rps 20000 --settings nginx",
+        "plan --rps 20000 --verify",
+        as_json="inputs, costs and rows as one JSON object",
+    )
+    for each in INPUTS:
+        plan.add_argument(
+            option(each.name), metavar=each.kind.upper(), help=f"{each.about} ({each.default})".replace("%", "%%")
+        )
+    plan.add_argument("--tls", choices=["1.3", "1.2", "none"], default="1.3", help="between client and edge (1.3)")
+    plan.add_argument("--key", choices=["ecdsa", "rsa"], help="type of the server's key (ecdsa)")
+    plan.add_argument(
+        "--pool", type=arguments.connections, metavar="N", help="connections in the pool; default: planned"
+    )
+    plan.add_argument("--calibrate", action="store_true", help="measure the CPU costs of this machine anew (a second)")
+    plan.add_argument("--settings", choices=FORMATS, help="print the plan as configuration of this program")
+    plan.add_argument("--verify", action="store_true", help="check the models in the lab, each by a quick experiment")
 
 
 def _results(add: Add) -> None:

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable
 
 from experiments import BusyError, ParameterError
-from firstbyte import completion, doctor, experiment, lifecycle, link, new, pki, reports, terminal, trace
+from firstbyte import completion, doctor, experiment, lifecycle, link, new, pki, plan, reports, terminal, trace
+from planner.inputs import InputsError
 from runtime import LabError
 from runtime.choose import VARIABLE
 
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Command] = {
     "link": link.link,
     "trace": trace.trace,
     **dict.fromkeys(("run", "drill"), experiment.run),
+    "plan": plan.plan,
     "report": reports.report,
     "pki": pki.pki,
     "new": new.new,
@@ -37,8 +39,9 @@ def execute(args: argparse.Namespace) -> int:
         os.environ[VARIABLE] = args.runtime  # inherited by processes that the command starts inside the lab
     try:
         return COMMANDS[args.command](args)
-    except (LabError, ParameterError, BusyError) as error:
-        code = error.exit_code if isinstance(error, LabError) else 2 if isinstance(error, ParameterError) else 3
+    except (LabError, ParameterError, InputsError, BusyError) as error:
+        wrong = isinstance(error, ParameterError | InputsError)
+        code = error.exit_code if isinstance(error, LabError) else 2 if wrong else 3
         message = f"{error}{terminal.meant(getattr(error, 'name', ''), getattr(error, 'known', ()))}"
         return terminal.complain(args.command, message, code, as_json=getattr(args, "json", False))
     except BrokenPipeError:  # the reader closed the pipe, as in `firstbyte … | head`

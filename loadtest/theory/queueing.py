@@ -1,5 +1,6 @@
 """Waiting time for one of c connections with Poisson arrivals: M/M/c (exponential holding times), M/D/c (constant)."""
 
+import bisect
 import cmath
 import heapq
 import math
@@ -107,22 +108,30 @@ def scatter_of_a_run(rate: float, holding: float, servers: int, seconds: float, 
     return statistics.stdev(ratios)
 
 
-def smallest_pool(rate: float, holding: float, wait: float, *, constant: bool = False) -> int:
-    """Return the smallest number of connections with a mean wait of at most *wait* seconds.
+def smallest_pool(
+    rate: float, holding: float, wait: float, *, constant: bool = False, quantile: float | None = None
+) -> int:
+    """Return the smallest number of connections with a wait of at most *wait* seconds.
 
     Args:
         rate: requests per second.
         holding: mean time for which a request holds a connection, in seconds.
-        wait: largest acceptable mean wait in seconds, above 0.
+        wait: largest acceptable wait in seconds, above 0.
         constant: whether holding times are constant instead of exponential.
+        quantile: None to bound the mean wait; otherwise the quantile to bound, for exponential holding times only.
     """
     if wait <= 0:
         raise ValueError(f"expected a wait above 0 seconds, got {wait:g}")
-    model = md_c_wait if constant else mm_c_wait
-    servers = math.floor(rate * holding) + 1
-    while model(rate, holding, servers) > wait:
-        servers += 1
-    return servers
+
+    def waits_at_most(servers: int) -> bool:
+        if quantile is not None:
+            return mm_c_wait_quantile(rate, holding, servers, quantile) <= wait
+        return (md_c_wait if constant else mm_c_wait)(rate, holding, servers) <= wait
+
+    least, step = math.floor(rate * holding) + 1, 1
+    while not waits_at_most(least + step - 1):
+        step *= 2
+    return least + bisect.bisect_left(range(step), True, key=lambda more: waits_at_most(least + more))
 
 
 def _root(unity: complex, utilisation: float) -> complex:

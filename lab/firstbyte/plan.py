@@ -1,0 +1,101 @@
+"""``firstbyte plan``: the models' predictions for the user's own numbers; ``--verify`` checks the models in the lab."""
+
+import argparse
+import json
+import subprocess
+import sys
+from typing import Any
+
+from rich.markup import escape
+
+from firstbyte import terminal
+from planner.calibration import Calibration, CalibrationError, load_or_calibrate
+from planner.inputs import INPUTS
+from planner.plan import Plan, verify_command
+from planner.plan import plan as make
+from planner.quantities import duration
+from planner.rows import TOPICS
+from planner.settings import render_settings
+from runtime import LabError
+
+#: Words for the exit codes of experiments.
+VERDICTS = {0: "pass", 1: "fail", 2: "wrong command line", 3: "the lab is not up", 4: "invalid"}
+
+
+class NotStoredError(LabError):
+    """The calibration cannot be stored."""
+
+    exit_code = 1
+
+
+def plan(args: argparse.Namespace) -> int:
+    """Print a plan; with ``--verify``, run the experiments that check its models and return the worst exit code.
+
+    Raises:
+        InputsError: an input is not valid, or inputs contradict each other.
+        NotStoredError: the calibration cannot be stored.
+    """
+    given = {each.name: text for each in INPUTS if (text := getattr(args, each.name)) is not None}
+    try:
+        calibration, new = load_or_calibrate(anew=args.calibrate)
+    except CalibrationError as error:
+        raise NotStoredError(str(error)) from None
+    made = make(given, calibration, tls=args.tls, key=args.key, pool=args.pool)
+    if args.settings:
+        sys.stdout.write(render_settings(made, args.settings))
+        return 0
+    if not args.json:
+        _show(made, calibration, new=new)
+    verified = _verify() if args.verify else {}
+    if args.json:
+        costs: dict[str, Any] = json.loads(calibration.to_json())
+        checks = {command: VERDICTS.get(code, f"exit code {code}") for command, code in verified.items()}
+        print(json.dumps({**made.as_json(), "costs": costs, "verified": checks}, indent=2))
+    elif verified:
+        _show_verified(verified)
+    codes = set(verified.values())
+    return next((code for code in (3, 2, 1, 4) if code in codes), 0)
+
+
+def _show(made: Plan, calibration: Calibration, *, new: bool) -> None:
+    console = terminal.console()
+    for topic in TOPICS:
+        console.print(f"[bold]{topic.name}[/]")
+        table = terminal.table("", "value", "formula")
+        for each in made.rows:
+            if each.topic is topic:
+                table.add_row(escape(each.row.what), each.text(), escape(each.row.formula))
+        console.print(table)
+        console.print(f"{escape(topic.symbols)}", style="dim")
+        console.print(f"assumes: {topic.assumes}", style="dim")
+        console.print(f"check it: {verify_command(topic)}\n", style="dim", soft_wrap=True)
+    costs = calibration.costs(made.choices["tls"], made.choices["key"])
+    full, resumed = costs["full"], costs["resumed"]
+    when = "now" if new else f"at {calibration.measured}"
+    console.print(
+        f"measured {when} on {calibration.machine}: a full handshake takes the server {duration(full.low)} to "
+        f"{duration(full.high)} of CPU time, a resumed one {duration(resumed.low)} to {duration(resumed.high)}",
+        style="dim",
+    )
+
+
+def _verify() -> dict[str, int]:
+    """Run the experiment of each topic once; return exit codes by command."""
+    codes: dict[str, int] = {}
+    for words in dict.fromkeys(topic.verify for topic in TOPICS):
+        command = [*words, "--quick"]
+        print(f"firstbyte {' '.join(command)}", file=sys.stderr, flush=True)
+        done = subprocess.run([sys.executable, "-m", "firstbyte", *command], check=False, stdout=sys.stderr)
+        codes[f"firstbyte {' '.join(command)}"] = done.returncode
+        if done.returncode == LabError.exit_code:  # no lab: the others would fail in the same way
+            break
+    return codes
+
+
+def _show_verified(codes: dict[str, int]) -> None:
+    table = terminal.table("topic", "checked by", "verdict")
+    for topic in TOPICS:
+        command = verify_command(topic)
+        if command in codes:
+            table.add_row(topic.name, command, VERDICTS.get(codes[command], f"exit code {codes[command]}"))
+    terminal.console().print(table)
