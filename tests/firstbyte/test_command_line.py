@@ -27,7 +27,7 @@ DOCUMENTS = sorted(
 COMMAND = re.compile(
     r"(?:^|[`$(] ?)(?:docker compose run --rm(?: -T)? lab|(?:\.venv/bin/)?firstbyte) ((?:"
     + "|".join(VERBS)
-    + r")\b[^`\n|<>&#…]*)",
+    + r")\b(?!:)[^`\n|<>&#…]*)",
     re.MULTILINE,
 )
 #: Pattern for placeholders such as NAME, […] or …, which make a command line unsuitable for a test.
