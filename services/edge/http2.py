@@ -30,14 +30,16 @@ from h2.events import (
     TrailersReceived,
     WindowUpdated,
 )
-from h2.exceptions import H2Error, ProtocolError
+from h2.exceptions import DenialOfServiceError, H2Error, ProtocolError
 from h2.settings import SettingCodes, Settings
+from hpack import HPACKError
 from hyperframe.frame import GoAwayFrame
 
 from edge.client import Client, Service, Work, describe, read_head
 from edge.errors import BadRequestError, EdgeError
 from edge.heads import MAX_HEAD, ResponseHead
-from edge.http2_input import FrameLengths, as_http_1
+from edge.http2_input import FrameHeaders, as_http_1
+from edge.timeouts import Timeouts
 from edge.upstream import HIGH_WATER
 
 #: Maximum number of concurrent streams per connection, equal to the defaults of nginx and Envoy.
@@ -46,6 +48,9 @@ MAX_STREAMS = 128
 STREAM_WINDOW, CONNECTION_WINDOW = 256 * 1024, 1024 * 1024
 #: Maximum stream resets and maximum control frames per time window, and the length of that window in seconds.
 MAX_RESETS, MAX_CONTROL, WINDOW = 200, 1000, 10.0
+#: Control frames that each HEADERS or DATA frame sent to the client permits in addition, because a client acknowledges
+#: data with WINDOW_UPDATE, on the stream and on the connection. Envoy's limit is the same.
+CONTROL_PER_FRAME = 10
 #: Interval between checks for stalled streams of a connection, in seconds.
 LOOK = 1.0
 _NEVER = float("inf")
@@ -69,6 +74,8 @@ class Stream:
         self.heard = time.monotonic()
         #: Time at which response data was last sent, on the monotonic clock.
         self.moved = self.heard
+        #: Start of the window over which the rate of the body is measured, and body bytes received in it.
+        self._window, self._window_bytes = self.heard, 0
         self._reading = True
         #: Received bytes for which no WINDOW_UPDATE has been sent yet, because the origin is slower than the client.
         self._unacknowledged = 0
@@ -80,13 +87,28 @@ class Stream:
 
     def receive(self, data: bytes, flow: int) -> None:
         """Process part of the request body; *flow* is its size for flow control in bytes, padding included."""
-        self.heard = time.monotonic()
         if self._reading:
             self._connection.acknowledge(self.number, flow)
         else:
             self._unacknowledged += flow
-        if self.work is not None and data:
-            self.work.receive_body(data)
+        if data:
+            self.heard = time.monotonic()
+            self._window_bytes += len(data)
+            if self.work is not None:
+                self.work.receive_body(data)
+
+    def body_stalls(self, now: float, limits: Timeouts) -> str:
+        """Return why the request body arrives too slowly, or an empty string if it does not."""
+        if not self._reading:  # the origin is slow, so do not blame the client
+            self._window, self._window_bytes, self.heard = now, 0, now
+        if now - self.heard >= limits.body:
+            return f"no whole request body: nothing came for {limits.body:g} s"
+        if now - self._window >= limits.rate_window:
+            rate = self._window_bytes / (now - self._window)
+            self._window, self._window_bytes = now, 0
+            if rate < limits.min_rate:
+                return f"expected a body at {limits.min_rate:g} bytes/s, got {rate:.0f}"
+        return ""
 
     def receive_end(self) -> None:
         """Process the end of the request body."""
@@ -147,6 +169,16 @@ class Stream:
         self.respond(error.status, error.body(), b"application/json", head_only=work is not None and work.head_only)
         self._connection.service.done(self, work, error.status)
 
+    def stop(self, error: EdgeError) -> None:
+        """Cancel the request; send an error response, or reset the stream if a response has already begun."""
+        work = self.work
+        if work is not None:
+            work.abandon()
+        if work is not None and work.answered:
+            self.finished(cut=True)
+        else:
+            self.failed(error)
+
     def respond(self, status: int, body: bytes, kind: bytes, *, more: bytes = b"", head_only: bool = False) -> None:
         """Send a response that the edge itself generates."""
         if status == 503:
@@ -171,6 +203,7 @@ class Stream:
                 fields.append((name.lower(), value))
         if self._open:
             self._connection.send(lambda h2: h2.send_headers(self.number, fields, end_stream=end))
+            self._connection.frames_sent += 1
             if end:
                 self._sent_all()
 
@@ -199,6 +232,7 @@ class Stream:
             del self._pending[:room]
             sent, last = True, self._ends and not self._pending
             h2.send_data(self.number, piece, end_stream=last)
+            self._connection.frames_sent += 1
             if last:
                 self._sent_all()
         if self._ends and not self._pending and self._open and self.work is None:
@@ -243,10 +277,12 @@ class Http2Client(asyncio.Protocol):
         self.paused = False
         self.deadline = client.deadline
         self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
-        self._frames = FrameLengths()
+        self._frames = FrameHeaders()
         self._streams: dict[int, Stream] = {}
         self._since = time.monotonic()
         self._window, self._resets, self._control = time.monotonic(), 0, 0
+        #: HEADERS and DATA frames sent in the current window.
+        self.frames_sent = 0
         self._closing = self._sent_away = False
 
     def __repr__(self) -> str:
@@ -291,15 +327,19 @@ class Http2Client(asyncio.Protocol):
         """Parse received frames and process them."""
         if self._sent_away or (self._closing and not self._streams):
             return
-        if not self._frames.fit(data):
-            self.h2.close_connection(ErrorCodes.FRAME_SIZE_ERROR)
+        if (code := self._frames.check(data)) is not None:
+            self.h2.close_connection(code)
             self._send_away()
             return
         try:
             for event in self.h2.receive_data(data):
                 if not self._sent_away:
                     self._act(event)
-        except ProtocolError:
+        except ProtocolError as error:
+            if isinstance(error.__cause__, HPACKError) and not isinstance(error, DenialOfServiceError):
+                # Replace h2's GOAWAY, whose code is PROTOCOL_ERROR (RFC 9113 section 4.3).
+                self.h2.clear_outbound_data_buffer()
+                self.h2.close_connection(ErrorCodes.COMPRESSION_ERROR)
             self._send_away()  # also sends the GOAWAY frame that h2 has generated
             return
         self.flush()
@@ -328,6 +368,7 @@ class Http2Client(asyncio.Protocol):
                 self._request(event)
             case DataReceived():
                 stream = self._streams.get(event.stream_id or 0)
+                self._count(control=not event.data)
                 if stream is None:
                     self.acknowledge(event.stream_id or 0, event.flow_controlled_length or 0)
                 else:
@@ -380,19 +421,16 @@ class Http2Client(asyncio.Protocol):
         try:
             stream.receive(data, flow)
         except EdgeError as error:
-            work = stream.work
-            if work is not None:
-                work.abandon()
-            stream.failed(error)
+            stream.stop(error)
 
     def _count(self, resets: int = 0, control: int = 0) -> None:
         """Count stream resets and control frames; close the connection if either count exceeds its limit."""
         now = time.monotonic()
         if now - self._window > WINDOW:
-            self._window, self._resets, self._control = now, 0, 0
+            self._window, self._resets, self._control, self.frames_sent = now, 0, 0, 0
         self._resets += resets
         self._control += control
-        if self._resets > MAX_RESETS or self._control > MAX_CONTROL + 8 * len(self._streams) * MAX_STREAMS:
+        if self._resets > MAX_RESETS or self._control > MAX_CONTROL + CONTROL_PER_FRAME * self.frames_sent:
             self.h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
             self._send_away()
 
@@ -463,9 +501,8 @@ class Http2Client(asyncio.Protocol):
             self._close_when_done()
             return
         for stream in list(self._streams.values()):
-            if not stream.received and now - stream.heard >= limits.body and stream.work is not None:
-                stream.work.abandon()
-                stream.failed(BadRequestError(408, f"no whole request body: nothing came for {limits.body:g} s"))
+            if not stream.received and stream.work is not None and (reason := stream.body_stalls(now, limits)):
+                stream.stop(BadRequestError(408, reason))
             elif stream.work is None and now - stream.moved >= limits.send:
                 self.reset(stream, ErrorCodes.CANCEL)
         self.deadline = now + LOOK
