@@ -13,7 +13,8 @@ from dnsmessage import rdtypes
 from dnsmessage.errors import MismatchError, RemoteError
 from dnsmessage.name import MAX_NAME, Name
 
-NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, YXDOMAIN, NOTAUTH, BADVERS = 0, 1, 2, 3, 4, 5, 6, 9, 16
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, YXDOMAIN, YXRRSET, NXRRSET, NOTAUTH, NOTZONE = range(11)
+BADVERS = 16
 _RCODES = (
     "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "YXDOMAIN", "YXRRSET", "NXRRSET", "NOTAUTH",
     "NOTZONE", "DSOTYPENI", "RCODE12", "RCODE13", "RCODE14", "RCODE15", "BADVERS", "BADKEY", "BADTIME", "BADMODE",
@@ -183,7 +184,7 @@ class _Reader:
         end = self.at = start + length
         if end > len(wire):
             raise RemoteError("a record is cut short")
-        if rdclass == rdtypes.IN:
+        if rdclass == rdtypes.IN or (rdclass == rdtypes.NONE and length):  # NONE: a record that an UPDATE deletes
             if rdtype in _EXACT and length != _EXACT[rdtype]:
                 raise RemoteError(f"expected {_EXACT[rdtype]} bytes of {rdtypes.to_text(rdtype)}, got {length}")
             if rdtype in _LAYOUTS:

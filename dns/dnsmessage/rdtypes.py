@@ -21,7 +21,7 @@ from dnsmessage.errors import RdataSyntaxError
 
 A, NS, CNAME, SOA, PTR, MX, TXT, AAAA, SRV, DNAME, OPT, DS = 1, 2, 5, 6, 12, 15, 16, 28, 33, 39, 41, 43
 IXFR, AXFR, ANY = 251, 252, 255
-IN = 1
+IN, NONE = 1, 254
 
 _KEY, _DS, _SIG = "u16 u8 u8 base64", "u16 u8 u8 hex", "type u8 u8 ttl time time u16 name base64"
 _TABLE: dict[int, tuple[str, str]] = {

@@ -1,6 +1,6 @@
 """An authoritative name server for zones in master files (RFC 1034 section 4.3, RFC 1035, RFC 2308, RFC 4592).
 
-It does not support recursion, zone transfers, dynamic updates or DNSSEC.
+It does not support recursion or DNSSEC.
 """
 
 from nameserver.answer import Answer, answer

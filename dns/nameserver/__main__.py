@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from dnsmessage import Name, NameSyntaxError
+from nameserver import access
 from nameserver.errors import NameServerError
 from nameserver.server import Server, logger
 from telemetry import Telemetry, add_arguments, endpoint, log
@@ -44,12 +45,13 @@ def main(argv: list[str] | None = None) -> int:
         action="store_true",
         help="let other processes listen on the same port (SO_REUSEPORT): one per core, each with its own --admin",
     )
+    access.add_arguments(parser)
     add_arguments(parser)
     args = parser.parse_args(argv)
     log.configure("nameserver", args.log_level)
     telemetry = Telemetry("nameserver")
     try:
-        server = Server(telemetry, dict(args.zone))
+        server = Server(telemetry, dict(args.zone), access.from_arguments(args))
         asyncio.run(_run(args, telemetry, server))
     except NameServerError as error:
         print(f"nameserver: error: {error}", file=sys.stderr)

@@ -4,11 +4,14 @@
 """
 
 import struct
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dnsmessage import Name, Record
 
+#: Maximum number of records in the history of one zone; a client that is further behind gets the whole zone.
+MAX_HISTORY = 20_000
 _SERIALS = 1 << 32
 
 
@@ -41,12 +44,49 @@ class Change:
         """Serial of the new version."""
         return serial_of(self.new_soa.rdata)
 
+    def __len__(self) -> int:
+        return 2 + len(self.deleted) + len(self.added)
+
     def __iter__(self) -> Iterator[Record]:
         """Yield the records in the order of an incremental transfer (RFC 1995 section 4)."""
         yield self.old_soa
         yield from self.deleted
         yield self.new_soa
         yield from self.added
+
+
+class History:
+    """The latest changes of one zone, each starting from the serial at which the one before it ends."""
+
+    def __init__(self) -> None:
+        self._changes: deque[Change] = deque()
+        self._records = 0
+
+    def __repr__(self) -> str:
+        return f"<History {len(self._changes)} changes, {self._records} records>"
+
+    def __iter__(self) -> Iterator[Change]:
+        """Yield the changes, oldest first."""
+        return iter(self._changes)
+
+    def add(self, change: Change) -> None:
+        """Add the next change; the oldest ones go once there are more than `MAX_HISTORY` records."""
+        if self._changes and self._changes[-1].new != change.old:
+            self._changes.clear()
+            self._records = 0
+        self._changes.append(change)
+        self._records += len(change)
+        while self._records > MAX_HISTORY:
+            self._records -= len(self._changes.popleft())
+
+    def since(self, serial: int) -> list[Change] | None:
+        """Return the changes from *serial* to now, oldest first; None if they do not reach back to it."""
+        found: list[Change] = []
+        for change in reversed(self._changes):
+            found.append(change)
+            if change.old == serial:
+                return found[::-1]
+        return None
 
 
 def serial_of(soa: bytes) -> int:

@@ -55,11 +55,19 @@ class Responder:
         compiled = self._find(qname.key, qtype)
         return None if compiled is None else compiled.zone
 
-    def respond(self, wire: bytes, *, udp: bool) -> Response | None:
-        """Return the response to *wire*; None if *wire* is shorter than a DNS header or is not a query."""
+    def zone(self, apex: Name) -> Zone | None:
+        """Return the zone *apex*."""
+        compiled = self._compiled.get(apex.key)
+        return None if compiled is None else compiled.zone
+
+    def respond(self, wire: bytes, *, udp: bool, reserve: int = 0) -> Response | None:
+        """Return the response to *wire*; None if *wire* is shorter than a DNS header or is not a query.
+
+        The response leaves *reserve* bytes of the client's limit for a signature.
+        """
         if len(wire) < HEADER.size or wire[2] & 0x80:
             return None
-        return self._finished(wire, udp) or self._decoded(wire, udp)
+        return self.finished(wire, udp=udp, reserve=reserve) or self._decoded(wire, udp, reserve)
 
     def servfail(self, wire: bytes) -> bytes:
         """Return a SERVFAIL response to *wire*, for the ``servfail`` fault switch."""
@@ -78,11 +86,13 @@ class Responder:
             content = answer(zone, query.qname, query.qtype)
         return Response(encode(query, content, limit), content.rcode)
 
-    def _finished(self, wire: bytes, udp: bool) -> Response | None:
+    def finished(self, wire: bytes, *, udp: bool, reserve: int = 0) -> Response | None:
         """Return the response to a plain query: opcode 0, one question of class IN, at most an OPT record besides.
 
         Returns None for all other queries, and for questions that have no compiled answer.
         """
+        if len(wire) < HEADER.size:
+            return None
         flags, counts = wire[2:4], wire[4:12]
         if flags[0] & 0xFE or counts[:7] != b"\0\1\0\0\0\0\0" or counts[7] > 1:
             return None
@@ -128,18 +138,18 @@ class Responder:
             rcode, body, bits = tail.rcode, tail.at(len(qname)), QR | (AA if tail.authoritative else 0)
             an, ns, ar = tail.counts
             records = COUNTS.pack(an, ns, ar + bool(opt), 0)[:6]
-        if end + len(body) + len(opt) > (limit if udp else MAX_TCP):
+        if end + len(body) + len(opt) > (limit if udp else MAX_TCP) - reserve:
             return None
         bits |= int.from_bytes(flags, "big") & (RD | CD) | rcode
         head = b"".join((wire[:2], bits.to_bytes(2, "big"), b"\0\1", records))
         return Response(b"".join((head, wire[12:end], body, opt)), rcode)
 
-    def _decoded(self, wire: bytes, udp: bool) -> Response:
+    def _decoded(self, wire: bytes, udp: bool, reserve: int = 0) -> Response:
         try:
             query = decode_query(wire)
         except RemoteError as error:
             return Response(error_response(wire, error.rcode), error.rcode)
-        return self.reference(query, query.limit(udp=udp))
+        return self.reference(query, query.limit(udp=udp) - reserve)
 
     def _find(self, qname: bytes, qtype: int) -> Compiled | None:
         found = None

@@ -1,18 +1,21 @@
-"""Name server process: sockets, counters, fault switches and the admin API."""
+"""Name server process: sockets, counters and fault switches, and the path of every change to a zone."""
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import serving
 from dnsmessage import Name, rcode_to_text
+from nameserver.access import Access
 from nameserver.admin import Admin
+from nameserver.changes import Change, History
 from nameserver.compiled import Compiled, compile_zone
 from nameserver.master_file import load
 from nameserver.query_log import QueryLog
-from nameserver.responder import Responder
+from nameserver.requests import Outcome, Requests
+from nameserver.responder import Responder, Response
 from nameserver.zone import Zone
 from telemetry import Telemetry, log
 
@@ -28,8 +31,8 @@ SWITCH_INTERVAL = 0.001
 class Server:
     """A name server that serves a set of zones on one address."""
 
-    def __init__(self, telemetry: Telemetry, files: dict[str, Path]) -> None:
-        """Load the zones in *files*, a dict from origin to master file.
+    def __init__(self, telemetry: Telemetry, files: dict[str, Path], access: Access | None = None) -> None:
+        """Load the zones in *files*, a dict from origin to master file; *access* says who may transfer or change them.
 
         Raises:
             ZoneFileError: a file cannot be read or is not a valid zone.
@@ -38,6 +41,8 @@ class Server:
         self.files = {Name.from_text(origin): path for origin, path in files.items()}
         self.responder = Responder({apex: load(str(apex), path) for apex, path in self.files.items()})
         self.queries = QueryLog(QUERY_LOG)
+        self.histories: dict[Name, History] = {}
+        self.requests = Requests(self.responder, access or Access(), self.histories)
         self._changing = asyncio.Lock()
         self._reloading: set[asyncio.Task[None]] = set()
         sys.setswitchinterval(SWITCH_INTERVAL)
@@ -73,23 +78,41 @@ class Server:
         return listener
 
     def handle(self, wire: bytes, client: tuple[str, int], transport: serving.Transport) -> Any:
-        """Return the reply to one query; an awaitable if a fault switch delays the reply; None if no reply is sent."""
-        response = self.responder.respond(wire, udp=transport == "udp")
-        if response is None:
-            self._dropped.inc(reason="not_a_query")
-            return None
-        self.queries.add(client[0], transport, wire, response.rcode)
-        self._count.inc(transport=transport, rcode=rcode_to_text(response.rcode))
+        """Return the reply to one query; an awaitable if it takes time; None if no reply is sent."""
+        udp = transport == "udp"
+        outcome: Response | Outcome | None = self.responder.finished(wire, udp=udp)
+        if outcome is None:
+            other = self.requests.respond(wire, client[0], self.telemetry.clock.time, udp=udp)
+            if other is None:
+                self._dropped.inc(reason="not_a_query")
+                return None
+            if not isinstance(other, Outcome):
+                return self._later(other, wire, client[0], transport)
+            outcome = other
+        return self._counted(outcome, wire, client[0], transport)
+
+    async def _later(
+        self, outcome: Awaitable[Outcome], wire: bytes, client: str, transport: serving.Transport
+    ) -> serving.Reply:
+        reply = self._counted(await outcome, wire, client, transport)
+        return await reply if isinstance(reply, Awaitable) else reply
+
+    def _counted(
+        self, outcome: Outcome | Response, wire: bytes, client: str, transport: serving.Transport
+    ) -> serving.Reply | Awaitable[serving.Reply]:
+        """Count and log a query; return its reply, unless a fault switch changes it."""
+        self.queries.add(client, transport, wire, outcome.rcode)
+        self._count.inc(transport=transport, rcode=rcode_to_text(outcome.rcode))
         faults = self.telemetry.faults
         if faults.any_on:
             if faults.hit("drop_answers"):
                 self._dropped.inc(reason="fault")
                 return None
-            answer = self.responder.servfail(wire) if faults.hit("servfail") else response.wire
+            answer = self.responder.servfail(wire) if faults.hit("servfail") else outcome.wire
             if faults.hit("delay_answers"):
-                return _later(answer, float((faults.get("delay_answers") or {})["ms"]) / 1000)
+                return _delayed(answer, float((faults.get("delay_answers") or {})["ms"]) / 1000)
             return answer
-        return response.wire
+        return outcome.wire
 
     def answers(self) -> serving.Answers | None:
         """Return the finished answers; None while a fault switch is on."""
@@ -129,18 +152,35 @@ class Server:
         self._reloading.add(task)
         task.add_done_callback(self._reloading.discard)
 
-    async def publish(self, make: Callable[[], Zone]) -> Zone:
-        """Build and compile a zone in a thread so that queries are not delayed, then serve it."""
+    def zone(self, apex: Name) -> Zone | None:
+        """Return the zone *apex* as it is being served."""
+        return self.responder.zone(apex)
 
-        def compiled() -> Compiled:
-            return compile_zone(make())
+    async def publish(self, make: Callable[[], Zone]) -> Zone:
+        """Build and compile a zone in a thread so that queries are not delayed, then serve it.
+
+        *make* may start from the zone that is being served: changes are made one after the other.
+        """
+
+        def compiled() -> tuple[Compiled | None, Zone, Change | None]:
+            new = make()
+            old = self.responder.zone(new.apex)
+            if old is new:
+                return None, new, None
+            if old is None:
+                return compile_zone(new), new, None
+            change = old.diff(new)
+            return compile_zone(new), new, change
 
         async with self._changing:
-            done = await asyncio.to_thread(compiled)
-            self.responder.put_compiled(done)
-        return done.zone
+            done, zone, change = await asyncio.to_thread(compiled)
+            if done is not None:
+                self.responder.put_compiled(done)
+            if change is not None and change.old != change.new:
+                self.histories.setdefault(zone.apex, History()).add(change)
+        return zone
 
 
-async def _later(answer: bytes, delay: float) -> bytes:
+async def _delayed(answer: serving.Reply, delay: float) -> serving.Reply:
     await asyncio.sleep(delay)  # the delay of the ``delay_answers`` fault switch
     return answer

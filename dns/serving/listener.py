@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Literal
 
 from serving.batch import BATCH, IP_PKTINFO, MAX_QUERY, Batch, Client, Finished, available, send_later
@@ -16,7 +16,8 @@ from telemetry import log
 
 logger = log.get("serving")
 Transport = Literal["udp", "tcp"]
-Reply = bytes | bytearray | None
+#: Over TCP, an iterator sends several messages in reply to one query, as a zone transfer does.
+Reply = bytes | bytearray | Iterator[bytes] | None
 #: ``handler(query, client, transport)`` returns the reply or an awaitable of it; None drops the query.
 Handler = Callable[[bytes, Client, Transport], Reply | Awaitable[Reply]]
 
@@ -103,6 +104,8 @@ class Listener:
             return None
         if reply is None or isinstance(reply, (bytes, bytearray)):
             return reply
+        if isinstance(reply, Iterator):
+            return None  # several messages are for streams only
         if len(self._pending) < MAX_PENDING:
             task = self._loop.create_task(self._answer(reply, client, local))
             self._pending.add(task)
@@ -123,7 +126,7 @@ class Listener:
         except Exception as error:  # a failure on one query must not affect the replies to others
             logger.error("handler_failed", client=client[0], transport="udp", error=repr(error))
             return
-        if data is not None:
+        if isinstance(data, (bytes, bytearray)):
             self._send(data, client, local)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -145,6 +148,12 @@ class Listener:
                     break
                 if isinstance(reply, (bytes, bytearray)):
                     _write(writer, reply)
+                elif isinstance(reply, Iterator):
+                    for message in reply:
+                        _write(writer, message)
+                        async with asyncio.timeout(self._tcp_idle):
+                            await writer.drain()
+                        await asyncio.sleep(0)  # other connections and timers get their turn
                 else:  # sent when ready, possibly out of order (RFC 7766 section 7)
                     pending = self._loop.create_task(self._answer_tcp(reply, client, writer))
                     late.add(pending)
@@ -178,10 +187,10 @@ class Listener:
         except Exception as error:  # a failure on one query must not affect the replies to others
             logger.error("handler_failed", client=client[0], transport="tcp", error=repr(error))
             return
-        if data is None:
-            writer.close()
-        else:
+        if isinstance(data, (bytes, bytearray)):
             _write(writer, data)
+        else:
+            writer.close()
 
 
 def _write(writer: asyncio.StreamWriter, reply: bytes | bytearray) -> None:

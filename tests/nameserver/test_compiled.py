@@ -80,7 +80,7 @@ def check(responder: Responder, qname: Name, qtype: int, rng: random.Random) -> 
             response = responder.respond(wire, udp=udp)
             assert response is not None
             assert response.wire == responder.reference(query, query.limit(udp=udp)).wire, (str(qname), qtype)
-            finished += responder._finished(wire, udp) is not None
+            finished += responder.finished(wire, udp=udp) is not None
     return finished
 
 

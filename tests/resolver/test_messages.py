@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+from collections.abc import Awaitable
 
 import dns.edns
 import dns.flags
@@ -43,8 +44,8 @@ async def resolved(internet: Internet, qname: dns.name.Name | str, qtype: str = 
 async def ask(server: Server, qname: dns.name.Name | str, qtype: str = "A", **options) -> dns.message.Message:
     asked = dns.message.make_query(qname, qtype, **{"use_edns": 0, **options})
     reply = server.handle(asked.to_wire(), ("127.0.0.1", 1), "tcp")
-    wire = reply if isinstance(reply, (bytes, bytearray)) or reply is None else await reply
-    assert wire is not None
+    wire = await reply if isinstance(reply, Awaitable) else reply
+    assert isinstance(wire, (bytes, bytearray))
     message = dns.message.from_wire(bytes(wire))
     assert asked.is_response(message)
     return message

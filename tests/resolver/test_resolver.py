@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import struct
+from collections.abc import Awaitable
 
 import dns.flags
 import dns.message
@@ -29,9 +30,9 @@ def server(internet: Internet) -> Server:
 async def ask(server: Server, qname: str, qtype: str = "A", transport="udp", **options) -> dns.message.Message:
     query = dns.message.make_query(qname, qtype, **options)
     reply = server.handle(query.to_wire(), ("127.0.0.1", 1), transport)
-    if reply is not None and not isinstance(reply, (bytes, bytearray)):
+    if isinstance(reply, Awaitable):
         reply = await reply
-    assert reply is not None
+    assert isinstance(reply, (bytes, bytearray))
     message = dns.message.from_wire(bytes(reply))
     assert query.is_response(message)
     return message

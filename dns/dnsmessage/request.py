@@ -1,0 +1,83 @@
+"""Decode requests with more than a question: UPDATE (RFC 2136), NOTIFY (RFC 1996) and IXFR (RFC 1995).
+
+All three have one question, of one zone, and records in the sections that a query leaves empty. Ordinary queries are
+decoded by `dnsmessage.decode_query`, which accepts less.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from dnsmessage import rdtypes
+from dnsmessage.errors import RemoteError
+from dnsmessage.message import HEADER, MAX_RECORDS, Edns, _Reader
+from dnsmessage.name import Name
+
+QUERY, NOTIFY, UPDATE = 0, 4, 5
+
+
+class Entry(NamedTuple):
+    """One record of a request; its class and TTL may have a special meaning (RFC 2136 sections 2.4 and 2.5)."""
+
+    name: Name
+    rdtype: int
+    rdclass: int
+    ttl: int
+    #: RDATA in wire form, with uncompressed names.
+    rdata: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A decoded request.  An UPDATE has its prerequisites in *answer* and its updates in *authority*."""
+
+    ident: int
+    flags: int
+    #: The question in wire form, as the client sent it.
+    question: bytes
+    qname: Name
+    qtype: int
+    qclass: int
+    answer: tuple[Entry, ...]
+    authority: tuple[Entry, ...]
+    edns: Edns | None
+
+    @property
+    def opcode(self) -> int:
+        """The kind of request: `QUERY`, `NOTIFY` or `UPDATE`."""
+        return self.flags >> 11 & 0xF
+
+
+def decode_request(wire: bytes) -> Request:
+    """Decode a request of at least 12 bytes, without its TSIG record.
+
+    Raises:
+        RemoteError: FORMERR; the request is malformed or has not exactly one question.
+    """
+    ident, flags, questions, *counts = HEADER.unpack_from(wire)
+    if questions != 1 or sum(counts) > MAX_RECORDS:
+        raise RemoteError(f"expected one question and at most {MAX_RECORDS} records")
+    reader = _Reader(wire)
+    sections: list[tuple[Entry, ...]] = []
+    edns = None
+    try:
+        qname = reader.name()
+        end = reader.at + 4
+        qtype, qclass = struct.unpack_from("!HH", wire, reader.at)
+        if len(qname.wire) != reader.at - HEADER.size:
+            raise RemoteError("expected a question without compression")
+        reader.at = end
+        for count in counts:
+            entries = []
+            for _ in range(count):
+                owner, rdtype, rdclass, ttl, rdata = reader.record()
+                if rdtype == rdtypes.OPT:
+                    edns = reader.opt(owner, rdclass, ttl, rdata)
+                else:
+                    entries.append(Entry(owner, rdtype, rdclass, ttl, rdata))
+            sections.append(tuple(entries))
+        if reader.at != len(wire):
+            raise RemoteError("expected nothing after the last record")
+    except (IndexError, struct.error):
+        raise RemoteError("the message is cut short") from None
+    return Request(ident, flags, wire[HEADER.size : end], qname, qtype, qclass, sections[0], sections[1], edns)

@@ -1,0 +1,153 @@
+"""Requests other than ordinary queries: signed ones, transfers, UPDATE and NOTIFY.
+
+This module checks signatures and permissions, and chooses who answers. It opens no socket; the time is an argument.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+from dnsmessage import Name, RemoteError, error_response, rcode_to_text, rdtypes, tsig
+from dnsmessage.message import AA, FORMERR, HEADER, MAX_TCP, NOTAUTH, NOTIMP, PAYLOAD, PLAIN_UDP, REFUSED
+from dnsmessage.request import NOTIFY, QUERY, UPDATE, Request, decode_request
+from dnsmessage.tsig import ERRORS, Key, Signer, TsigError, Verified
+from nameserver import transfer
+from nameserver.access import Access
+from nameserver.changes import History, serial_of
+from nameserver.responder import Responder
+from telemetry import log
+
+logger = log.get("nameserver")
+
+#: ``notified(apex, client, serial)`` handles a NOTIFY and returns the rcode; *serial* is None if it names none.
+Notified = Callable[[Name, str, int | None], int]
+#: ``update(request, key)`` performs an UPDATE and returns the rcode.
+Update = Callable[[Request, Key | None], Awaitable[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A reply with its rcode; several messages for a transfer."""
+
+    wire: bytes | Iterator[bytes]
+    rcode: int
+
+
+class Requests:
+    """Answers the requests that have no finished answer."""
+
+    def __init__(self, responder: Responder, access: Access, histories: dict[Name, History]) -> None:
+        self.access = access
+        #: Set by servers that have secondary zones, and by those that have zones to update.
+        self.notified: Notified | None = None
+        self.update: Update | None = None
+        self._responder, self._histories = responder, histories
+
+    def respond(
+        self, wire: bytes, client: str, clock: Callable[[], float], *, udp: bool
+    ) -> Outcome | Awaitable[Outcome] | None:
+        """Return the reply to *wire*; None if it is shorter than a header or is not a request.
+
+        *clock* returns the seconds since 1970; each message of a long transfer is signed with the time of its own.
+        """
+        if len(wire) < HEADER.size or wire[2] & 0x80:
+            return None
+        try:
+            checked = tsig.verify(wire, self.access.keys, int(clock()))
+        except TsigError as error:
+            logger.warning("tsig_rejected", client=client, error=ERRORS[error.error], detail=str(error))
+            return Outcome(tsig.refusal(wire, error, int(clock())), error.rcode)
+        except RemoteError as error:
+            return Outcome(error_response(wire, error.rcode), error.rcode)
+        reply = self._reply(checked, client, udp)
+        if checked.key is None:
+            return reply
+        signer = Signer(checked.key, checked.mac)
+
+        def signed(plain: Outcome) -> Outcome:
+            if isinstance(plain.wire, bytes):
+                return Outcome(signer.sign(plain.wire, int(clock())), plain.rcode)
+            return Outcome((signer.sign(each, int(clock())) for each in plain.wire), plain.rcode)
+
+        async def later(pending: Awaitable[Outcome]) -> Outcome:
+            return signed(await pending)
+
+        return signed(reply) if isinstance(reply, Outcome) else later(reply)
+
+    def _reply(self, checked: Verified, client: str, udp: bool) -> Outcome | Awaitable[Outcome]:
+        wire, key = checked.wire, checked.key
+        opcode = wire[2] >> 3 & 0xF
+        try:
+            if opcode == QUERY and (self._qtype(wire) not in {rdtypes.AXFR, rdtypes.IXFR} or wire[4:6] != b"\0\1"):
+                response = self._responder.respond(wire, udp=udp, reserve=0 if key is None else key.overhead)
+                assert response is not None  # noqa: S101 - `respond` has checked that it is a request
+                return Outcome(response.wire, response.rcode)
+            if opcode not in {QUERY, NOTIFY, UPDATE}:
+                return _empty(wire, NOTIMP)
+            request = decode_request(wire)
+            if request.qclass != rdtypes.IN:
+                return _empty(wire, NOTAUTH if opcode else REFUSED)
+            if opcode == QUERY:
+                return self._transfer(wire, request, key, client, udp)
+            if opcode == NOTIFY:
+                return self._notify(wire, request, client)
+            return self._update(wire, request, key, client)
+        except RemoteError as error:
+            return _empty(wire, error.rcode)
+
+    def _transfer(self, wire: bytes, request: Request, key: Key | None, client: str, udp: bool) -> Outcome:
+        apex, kind = request.qname, rdtypes.to_text(request.qtype)
+        zone = self._responder.zone(apex)
+        if zone is None or not self.access.may_transfer(apex, key, client):
+            rcode = REFUSED if zone is not None or self._responder.find_zone(apex) is None else NOTAUTH
+            logger.info("transfer_refused", zone=str(apex), client=client, key=_shown(key), rcode=rcode_to_text(rcode))
+            return _empty(wire, rcode)
+        if udp and request.qtype == rdtypes.AXFR:
+            return _empty(wire, FORMERR)  # RFC 5936 section 4.2
+        logger.info("transfer", zone=str(apex), type=kind, client=client, key=_shown(key), serial=zone.serial)
+        if request.qtype == rdtypes.AXFR:
+            return Outcome(transfer.whole(request, zone), 0)
+        payload = PLAIN_UDP if request.edns is None else min(max(request.edns.payload, PLAIN_UDP), PAYLOAD)
+        limit = (payload if udp else MAX_TCP) - (0 if key is None else key.overhead)
+        history = self._histories.setdefault(apex, History())
+        messages = transfer.incremental(request, zone, history, udp_limit=limit if udp else None)
+        return Outcome(next(messages), 0) if udp else Outcome(messages, 0)
+
+    def _notify(self, wire: bytes, request: Request, client: str) -> Outcome:
+        soa = [each.rdata for each in request.answer if each.rdtype == rdtypes.SOA and len(each.rdata) >= 20]
+        if request.qtype != rdtypes.SOA:
+            return _empty(wire, FORMERR)
+        if self.notified is None:
+            return _empty(wire, NOTAUTH)
+        return _empty(wire, self.notified(request.qname, client, serial_of(soa[0]) if soa else None), AA)
+
+    def _update(self, wire: bytes, request: Request, key: Key | None, client: str) -> Outcome | Awaitable[Outcome]:
+        if request.qtype != rdtypes.SOA:
+            return _empty(wire, FORMERR)  # RFC 2136 section 3.1.1
+        if self.update is None or self._responder.zone(request.qname) is None:
+            return _empty(wire, NOTAUTH)
+        if not self.access.may_update(request.qname, key):
+            logger.warning("update_refused", zone=str(request.qname), client=client, key=_shown(key))
+            return _empty(wire, REFUSED)
+        update = self.update
+
+        async def later() -> Outcome:
+            return _empty(wire, await update(request, key))
+
+        return later()
+
+    @staticmethod
+    def _qtype(wire: bytes) -> int:
+        """Return the type in the question; 0 if it cannot be found."""
+        at = HEADER.size
+        while at < len(wire) and wire[at]:
+            at += 1 + wire[at]
+        return int.from_bytes(wire[at + 1 : at + 3], "big")
+
+
+def _empty(wire: bytes, rcode: int, flags: int = 0) -> Outcome:
+    """Return a reply without records: an error, or the reply to an UPDATE or a NOTIFY."""
+    return Outcome(error_response(wire, rcode, flags), rcode)
+
+
+def _shown(key: Key | None) -> str:
+    return "" if key is None else str(key.name)

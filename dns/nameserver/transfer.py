@@ -1,0 +1,106 @@
+"""Send zones: AXFR (RFC 5936) and IXFR (RFC 1995) as streams of messages.
+
+Nothing here opens a socket. A stream is an iterator, so its consumer decides when the next message is made, and a zone
+is never encoded as a whole. Since a zone is immutable, a stream is of one version of it, whatever happens meanwhile.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+
+from dnsmessage import Name, Record, rdtypes
+from dnsmessage.message import AA, HEADER, MAX_TCP, QR, RD
+from dnsmessage.request import Request
+from nameserver.changes import Change, History, is_newer, serial_of
+from nameserver.zone import Zone, kind
+
+#: Size at which a message ends, in bytes: large enough that headers and signatures cost little, small enough to be made
+#: in about a millisecond.
+MESSAGE = 32_768
+#: Owner name of the records at the apex, and the end of all others: a pointer to the name in the question.
+_APEX = b"\xc0\x0c"
+_SOA = kind(rdtypes.SOA)
+
+
+def whole(request: Request, zone: Zone) -> Iterator[bytes]:
+    """Yield the messages of the answer with all records of *zone*, its SOA record first and last."""
+    return _messages(request, _all(zone), MESSAGE)
+
+
+def incremental(request: Request, zone: Zone, history: History, *, udp_limit: int | None = None) -> Iterator[bytes]:
+    """Yield the messages of the answer to an IXFR request, which names the client's serial.
+
+    The answer is a single SOA record if the client is up to date, and the whole zone if *history* does not reach back
+    to its serial or would need more records than the zone has. Over UDP, an answer larger than *udp_limit* bytes is
+    replaced by the SOA record, after which the client asks over TCP (RFC 1995 section 2).
+    """
+    serial = next((serial_of(e.rdata) for e in request.authority if e.rdtype == rdtypes.SOA), zone.serial)
+    soa = _record(_soa(zone), len(zone.apex.wire))
+    changes = history.since(serial)
+    if not is_newer(zone.serial, serial):
+        return _messages(request, [soa], MAX_TCP)
+    records = None if changes is None or sum(map(len, changes)) > len(zone.rrsets) else _changes(zone, changes)
+    if udp_limit is None:
+        return _messages(request, records or _all(zone), MESSAGE)
+    if records is not None and (sizes := HEADER.size + len(request.question)) <= udp_limit:
+        fitting = list(records)
+        if sizes + sum(map(len, fitting)) <= udp_limit:
+            return _messages(request, fitting, MAX_TCP)
+    return _messages(request, [soa], MAX_TCP)
+
+
+def _messages(request: Request, records: Iterable[bytes], limit: int) -> Iterator[bytes]:
+    """Yield messages of about *limit* bytes; each repeats the question, to which the records' names point."""
+    flags = QR | AA | request.flags & RD
+    base = HEADER.size + len(request.question)
+    parts, size = list[bytes](), base
+    for record in records:
+        if size + len(record) > limit and parts:
+            yield _message(request, flags, parts)
+            parts, size = [], base
+        parts.append(record)
+        size += len(record)
+    yield _message(request, flags, parts)
+
+
+def _message(request: Request, flags: int, parts: list[bytes]) -> bytes:
+    return HEADER.pack(request.ident, flags, 1, len(parts), 0, 0) + request.question + b"".join(parts)
+
+
+def _all(zone: Zone) -> Iterator[bytes]:
+    """Yield every record of the zone, encoded."""
+    least, soa = len(zone.apex.key) + 4, zone.apex.key + _SOA
+    last = _record(_soa(zone), least - 4)
+    yield last
+    for question, packed in zone.rrsets.items():
+        head = question[:-least] + _APEX + question[-4:] + packed[2:6]
+        if packed[6:8] == b"\0\1":
+            if question != soa:
+                yield head + packed[8:]
+            continue
+        at = 8
+        while at < len(packed):
+            end = at + 2 + int.from_bytes(packed[at : at + 2], "big")
+            yield head + packed[at:end]
+            at = end
+    yield last
+
+
+def _changes(zone: Zone, changes: list[Change]) -> Iterator[bytes]:
+    """Yield the records of all changes between two copies of the new SOA record (RFC 1995 section 4)."""
+    apex = len(zone.apex.wire)
+    soa = _record(_soa(zone), apex)
+    yield soa
+    for change in changes:
+        for record in change:
+            yield _record(record, apex)
+    yield soa
+
+
+def _record(record: Record, apex: int) -> bytes:
+    """Encode one record; *apex* is the length of the zone's name in wire form, in bytes."""
+    owner = record.name.key[:-apex] + _APEX
+    return owner + kind(record.rdtype) + struct.pack("!IH", record.ttl, len(record.rdata)) + record.rdata
+
+
+def _soa(zone: Zone) -> Record:
+    return Record(Name(zone.apex.key), rdtypes.SOA, zone.soa.ttl, zone.soa.rdata[0])
