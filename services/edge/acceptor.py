@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edge.client import Client
+from edge.proxied import ProxiedConnection
 from edge.tls import TlsTransport
 
 #: Length of the kernel's accept queue, in connections.
@@ -28,17 +29,20 @@ class Acceptor:
         context: ssl.SSLContext | None,
         admit: Callable[[], Client | None],
         on_failed_handshake: Callable[[str], None],
+        proxied: Callable[[], Callable[[str], bool] | None] = lambda: None,
     ) -> None:
         """Create an acceptor that does not listen yet.
 
         Args:
             context: TLS context; None for plain TCP.
             admit: returns the client object for a new connection, or None to reset the connection.
-            on_failed_handshake: called with a one-word reason when a TLS handshake fails.
+            on_failed_handshake: called with a one-word reason when a TLS handshake or a PROXY header fails.
+            proxied: returns a function that says by the peer's address whether a PROXY header comes first; None if it
+                never does.
         """
         self._context, self._admit = context, admit
-        self._on_failed_handshake = on_failed_handshake
-        self._handshakes: set[TlsTransport] = set()
+        self._on_failed_handshake, self._proxied = on_failed_handshake, proxied
+        self._handshakes: set[TlsTransport | ProxiedConnection] = set()
         self._server: asyncio.Server | None = None
         self.address = ("", 0)
 
@@ -68,10 +72,21 @@ class Acceptor:
             handshake.abort()
 
     def _protocol(self) -> asyncio.Protocol:
-        """Return the protocol for a new connection: the client itself, TLS in front of it, or `_Reset`."""
+        """Return the protocol for a new connection: the client itself, what comes in front of it, or `_Reset`."""
         client = self._admit()
         if client is None:
             return _Reset()
+        if (expects := self._proxied()) is None:
+            return self._secured(client)
+        proxied = ProxiedConnection(
+            client, expects, lambda: self._secured(client), self._on_failed_handshake, self._handshakes.discard
+        )
+        self._handshakes.add(proxied)
+        client.handshake = proxied
+        return proxied
+
+    def _secured(self, client: Client) -> asyncio.Protocol:
+        """Return the client itself, or TLS in front of it."""
         if self._context is None:
             return client
         handshake = TlsTransport(self._context, client, self._on_failed_handshake, self._handshakes.discard)

@@ -145,7 +145,7 @@ class Service(Protocol):
 
 
 class Handshake(Protocol):
-    """TLS handshake in progress."""
+    """TLS handshake or PROXY header in progress."""
 
     def fail(self, reason: str) -> None:
         """End the handshake and report *reason* as the cause."""
@@ -174,9 +174,11 @@ class Client(asyncio.Protocol):
         self.paused = False
         self.transport: Any = None
         self.address = ""
+        #: The client's address as a PROXY header announced it; empty without a header.
+        self.announced = ""
         #: Header lines that complete `RequestHead.forward`: the client's address and connection parameters.
         self.suffix = b""
-        #: The TLS handshake in progress; None without TLS and after the handshake.
+        #: The TLS handshake or PROXY header in progress; None without them and afterwards.
         self.handshake: Handshake | None = None
         self.deadline = time.monotonic() + service.timeouts.handshake
         #: End of the last request, or start of the connection, on the monotonic clock.
@@ -212,7 +214,7 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport, self.handshake = transport, None
-        self.address = (transport.get_extra_info("peername") or ("", 0))[0]
+        self.address = self.announced or (transport.get_extra_info("peername") or ("", 0))[0]
         self.suffix = describe(transport, self.address, self.scheme)
         self.transport.set_write_buffer_limits(HIGH_WATER)
         self.deadline = time.monotonic() + self.service.timeouts.head

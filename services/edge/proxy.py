@@ -153,10 +153,18 @@ class Proxy:
         return address
 
     async def _bind(self, listener: Listener) -> tuple[str, int]:
-        acceptor = Acceptor(listener.context, lambda: self._admit(listener), self._handshake_failed)
+        acceptor = Acceptor(
+            listener.context,
+            lambda: self._admit(listener),
+            self._handshake_failed,
+            lambda: self._is_load_balancer if self.settings.clients.proxy_protocol else None,
+        )
         await acceptor.listen(listener.endpoint, shared=self._shared)
         self._acceptors.append(acceptor)
         return acceptor.address
+
+    def _is_load_balancer(self, address: str) -> bool:
+        return _within(address, self.settings.clients.proxy_protocol)
 
     def _admit(self, listener: Listener) -> Client | None:
         """Return the client object for a new connection, or None if the connection must be reset."""
@@ -453,7 +461,7 @@ class Proxy:
             "firstbyte_edge_handshakes_total", "TLS handshakes with clients", "version", "resumed"
         )
         self._failed_handshakes = metrics.counter(
-            "firstbyte_edge_handshake_failures_total", "TLS handshakes with clients that failed", "reason"
+            "firstbyte_edge_handshake_failures_total", "TLS handshakes and PROXY headers that failed", "reason"
         )
         self._connects = metrics.counter(
             "firstbyte_edge_upstream_connects_total", "Connections opened", "upstream", "result"

@@ -7,6 +7,7 @@ idle = 75.0
 max = 2048                       # client connections
 per_address = 256                # connections per client address
 trusted = ["198.19.0.0/16"]      # proxies whose X-Forwarded-For is trusted; without this key, every client's is
+proxy_protocol = ["10.0.0.0/24"] # load balancers whose connections begin with a PROXY header
 max_body = 10_000_000            # size of a request body in bytes
 
 [https]
@@ -60,6 +61,8 @@ class Clients:
     per_address: int | None = None
     #: Networks of the proxies whose X-Forwarded-For is trusted; None trusts every client's.
     trusted: tuple[Network, ...] | None = None
+    #: Networks of the load balancers whose connections begin with a PROXY protocol header.
+    proxy_protocol: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ class _SettingsFile(TomlFile):
 
     def read(self) -> Settings:
         timeouts = self.numbers(Timeouts(), self.table("timeouts"), "timeouts")
-        clients = self.table("clients", "max", "per_address", "trusted", "max_body")
+        clients = self.table("clients", "max", "per_address", "trusted", "proxy_protocol", "max_body")
         max_body = self.whole(clients, "max_body", "clients", 0, MAX_BODY, low=0)
         https = self.table("https", "redirect", "hsts")
         redirect = https.get("redirect", False)
@@ -117,7 +120,8 @@ class _SettingsFile(TomlFile):
             clients=Clients(
                 self.whole(clients, "max", "clients", 0, MAX_CLIENTS),
                 self.whole(clients, "per_address", "clients", 0, None),
-                self.networks(clients.get("trusted")),
+                self.networks(clients, "trusted"),
+                self.networks(clients, "proxy_protocol") or (),
             ),
             redirect=redirect,
             hsts=self.whole(https, "hsts", "https", 0, 0, low=0),
@@ -168,12 +172,13 @@ class _SettingsFile(TomlFile):
             changed[field_name] = wanted(value)
         return replace(base, **changed)
 
-    def networks(self, listed: Any) -> tuple[Network, ...] | None:
+    def networks(self, table: Mapping[str, Any], key: str) -> tuple[Network, ...] | None:
+        listed = table.get(key)
         if listed is None:
             return None
-        line = self.line("clients", key="trusted")
+        line = self.line("clients", key=key)
         if not isinstance(listed, list):
-            self.refuse(line, "trusted to be a list of networks", listed)
+            self.refuse(line, f"{key} to be a list of networks", listed)
         networks = []
         for each in listed:
             try:

@@ -33,6 +33,7 @@ response = 9.5
 max = 10
 per_address = 3
 trusted = ["198.19.0.0/16", "::1/128"]
+proxy_protocol = ["10.0.0.0/24"]
 max_body = 1000
 [https]
 redirect = true
@@ -64,6 +65,7 @@ max_body = 0
     assert (rest.max_body, rest.timeouts) == (0, Timeouts(idle=5.0, response=9.5))
     assert (settings.clients.max, settings.clients.per_address, settings.redirect, settings.hsts) == (10, 3, True, 60)
     assert [str(each) for each in settings.clients.trusted or ()] == ["198.19.0.0/16", "::1/128"]
+    assert [str(each) for each in settings.clients.proxy_protocol] == ["10.0.0.0/24"]
     assert settings.log_sample == 0.5
 
 
@@ -76,6 +78,7 @@ max_body = 0
         ("[timeouts]\nidle = 0\n", 2, "expected idle to be a positive number, got 0"),
         ("[timeouts]\nidle = true\n", 2, "expected idle to be a positive number, got True"),
         ('[clients]\nmax = "9"\n', 2, "expected max to be a whole number of at least 1"),
+        ("[clients]\nproxy_protocol = true\n", 2, "expected proxy_protocol to be a list of networks, got True"),
         ('[clients]\ntrusted = ["a"]\n', 2, "expected networks such as \"198.19.0.0/16\", got 'a'"),
         ("[https]\nredirect = 1\n", 2, "expected redirect to be true or false"),
         ("[access_log]\nsample = 2\n", 2, "expected sample to be a share from 0 to 1"),

@@ -1,0 +1,80 @@
+"""A connection from a load balancer: reads the PROXY header, then hands the transport to TLS or the client."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from edge.client import Client
+from edge.proxy_protocol import ProxyHeaderError, read_header
+
+
+class ProxiedConnection(asyncio.Protocol):
+    """The first protocol of a connection's transport, until the header is complete."""
+
+    def __init__(
+        self,
+        client: Client,
+        expects: Callable[[str], bool],
+        follow: Callable[[], asyncio.Protocol],
+        on_failure: Callable[[str], None],
+        on_end: Callable[[Any], None],
+    ) -> None:
+        """Create a protocol that waits for its transport.
+
+        Args:
+            client: receives the address from the header.
+            expects: returns whether connections from an address begin with a header.
+            follow: returns the protocol that takes over.
+            on_failure: called with a one-word reason if the header is invalid or does not come.
+            on_end: called when this protocol has ended, whether or not it succeeded.
+        """
+        self._client, self._expects, self._follow = client, expects, follow
+        self._on_failure, self._on_end = on_failure, on_end
+        self._transport: Any = None
+        self._data = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hand over at once if no header comes from this address."""
+        self._transport = transport
+        if not self._expects((transport.get_extra_info("peername") or ("",))[0]):
+            self._hand_over(b"")
+
+    def data_received(self, data: bytes) -> None:
+        """Parse the header; hand over as soon as it is complete."""
+        self._data += data
+        try:
+            header = read_header(self._data)
+        except ProxyHeaderError:
+            self.fail("proxy_header")
+            return
+        if header is not None:
+            self._client.announced = header.address
+            self._hand_over(self._data[header.length :])
+
+    def eof_received(self) -> bool:
+        """Report a client that has closed before the end of the header."""
+        self.fail("closed_by_client")
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - signature of asyncio.Protocol
+        """Unregister the client."""
+        self._on_end(self)
+        self._client.never_connected()
+
+    def fail(self, reason: str) -> None:
+        """Report *reason* and cut the connection."""
+        self._on_failure(reason)
+        self.abort()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _hand_over(self, rest: bytes) -> None:
+        self._on_end(self)
+        follower = self._follow()
+        self._transport.set_protocol(follower)
+        follower.connection_made(self._transport)
+        if rest:
+            follower.data_received(rest)

@@ -1,0 +1,109 @@
+"""PROXY protocol headers, versions 1 and 2: the client's address, as a load balancer in front of the edge reports it.
+
+Specification: "The PROXY protocol, versions 1 & 2" (HAProxy, 2020).  No I/O.  A receiver must not guess whether a
+header comes, so the caller decides that by the load balancer's address.  Additional fields (TLVs) are checked for their
+lengths and skipped; that includes the checksum of type CRC32C.
+"""
+
+import re
+import struct
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
+SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
+#: Maximum length of a header in bytes: of version 1 by its specification, of version 2 as a limit of this reader.
+#: HAProxy's TLVs need some hundred bytes without certificates.
+MAX_V1, MAX_V2 = 107, 4096
+_V1 = re.compile(
+    rb"PROXY (TCP4|TCP6) ([0-9A-Fa-f:.]{2,45}) ([0-9A-Fa-f:.]{2,45}) (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4})"
+)
+_V1_UNKNOWN = re.compile(rb"PROXY UNKNOWN(?: [\x20-\x7e]*)?")
+#: Address family and protocol of version 2, with the length of its address block: only TCP reaches the edge.
+_UNSPECIFIED, _TCP4, _TCP6 = 0x00, 0x11, 0x21
+_ADDRESSES = {_UNSPECIFIED: 0, _TCP4: 12, _TCP6: 36}
+_LOCAL, _PROXY = 0x20, 0x21
+
+
+class ProxyHeaderError(ValueError):
+    """The bytes are no valid header; the connection must be closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyHeader:
+    """A complete header."""
+
+    #: The client's address and port; empty if the load balancer speaks for itself, as in a health check.
+    address: str
+    port: int
+    #: Length of the header in bytes; the client's own bytes follow.
+    length: int
+
+
+def read_header(data: bytes) -> ProxyHeader | None:
+    """Parse the header at the start of *data*; return None if more bytes are needed.
+
+    Raises:
+        ProxyHeaderError: *data* does not begin with a valid header.
+    """
+    if data.startswith(SIGNATURE[: len(data)]):
+        return _read_v2(data)
+    if data.startswith(b"PROXY "[: len(data)]):
+        return _read_v1(data)
+    raise ProxyHeaderError(f"expected a PROXY header, got {data[:16]!r}")
+
+
+def _read_v1(data: bytes) -> ProxyHeader | None:
+    end = data.find(b"\r\n", 0, MAX_V1)
+    if end < 0:
+        if len(data) >= MAX_V1 or b"\n" in data:
+            raise ProxyHeaderError(f"expected a line of at most {MAX_V1} bytes, ended by CRLF")
+        return None
+    line = data[:end]
+    if _V1_UNKNOWN.fullmatch(line):
+        return ProxyHeader("", 0, end + 2)
+    match = _V1.fullmatch(line)
+    if match is None or max(int(match[4]), int(match[5])) > 65535:
+        raise ProxyHeaderError(f"expected PROXY TCP4|TCP6 SOURCE DESTINATION PORT PORT, got {line!r}")
+    kind = IPv4Address if match[1] == b"TCP4" else IPv6Address
+    try:
+        source, _ = kind(match[2].decode()), kind(match[3].decode())
+    except AddressValueError as error:
+        raise ProxyHeaderError(f"expected two addresses of the family {match[1].decode()}: {error}") from None
+    return ProxyHeader(str(source), int(match[4]), end + 2)
+
+
+def _read_v2(data: bytes) -> ProxyHeader | None:
+    if len(data) < 16:
+        return None
+    command, family, length = struct.unpack_from("!BBH", data, 12)
+    if command not in {_LOCAL, _PROXY}:
+        raise ProxyHeaderError(f"expected version 2 with the command LOCAL or PROXY, got 0x{command:02x}")
+    if 16 + length > MAX_V2:
+        raise ProxyHeaderError(f"expected a header of at most {MAX_V2} bytes, got {16 + length}")
+    if command == _PROXY and family not in _ADDRESSES:
+        raise ProxyHeaderError(f"expected TCP over IPv4 or IPv6, got family and protocol 0x{family:02x}")
+    if len(data) < 16 + length:
+        return None
+    block = data[16 : 16 + length]
+    if command == _LOCAL:  # the specification has the receiver ignore the family and the addresses
+        return ProxyHeader("", 0, 16 + length)
+    if len(block) < _ADDRESSES[family]:
+        raise ProxyHeaderError(f"expected {_ADDRESSES[family]} bytes of addresses, got {len(block)}")
+    _check_fields(block[_ADDRESSES[family] :])
+    if family == _UNSPECIFIED:
+        return ProxyHeader("", 0, 16 + length)
+    size = 4 if family == _TCP4 else 16
+    source = IPv4Address(block[:4]) if family == _TCP4 else IPv6Address(block[:16])
+    (port,) = struct.unpack_from("!H", block, 2 * size)
+    return ProxyHeader(str(source), port, 16 + length)
+
+
+def _check_fields(data: bytes) -> None:
+    """Check that *data* is a sequence of whole type-length-value fields."""
+    at = 0
+    while at < len(data):
+        if at + 3 > len(data):
+            raise ProxyHeaderError("expected whole fields after the addresses, got an incomplete one")
+        at += 3 + int.from_bytes(data[at + 1 : at + 3], "big")
+    if at > len(data):
+        raise ProxyHeaderError("expected whole fields after the addresses, got one that is too long")
