@@ -14,7 +14,7 @@ from dnsmessage.errors import MismatchError, RemoteError
 from dnsmessage.name import MAX_NAME, Name
 
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, YXDOMAIN, YXRRSET, NXRRSET, NOTAUTH, NOTZONE = range(11)
-BADVERS = 16
+BADVERS, BADCOOKIE = 16, 23
 _RCODES = (
     "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "YXDOMAIN", "YXRRSET", "NXRRSET", "NOTAUTH",
     "NOTZONE", "DSOTYPENI", "RCODE12", "RCODE13", "RCODE14", "RCODE15", "BADVERS", "BADKEY", "BADTIME", "BADMODE",
@@ -256,10 +256,12 @@ def decode_query(wire: bytes) -> Query:
     return Query(ident, flags, wire[HEADER.size : end + 4], qname, qtype, qclass, edns)
 
 
-def encode_query(ident: int, qname: Name, qtype: int, *, recursive: bool = False, edns: bool = True) -> bytes:
-    """Encode a query of class IN, with an EDNS version 0 record unless *edns* is False."""
+def encode_query(
+    ident: int, qname: Name, qtype: int, *, recursive: bool = False, edns: bool = True, options: bytes = b""
+) -> bytes:
+    """Encode a query of class IN, with an EDNS version 0 record and its *options* unless *edns* is False."""
     head = HEADER.pack(ident, RD if recursive else 0, 1, 0, 0, edns)
-    return head + qname.wire + struct.pack("!HH", qtype, rdtypes.IN) + (encode_opt() if edns else b"")
+    return head + qname.wire + struct.pack("!HH", qtype, rdtypes.IN) + (encode_opt(options=options) if edns else b"")
 
 
 def encode_opt(rcode: int = 0, *, dnssec_ok: bool = False, options: bytes = b"") -> bytes:

@@ -45,6 +45,12 @@ def main(argv: list[str] | None = None) -> int:
         help="send the whole name to every server instead of the labels that it needs (RFC 9156)",
     )
     parser.add_argument(
+        "--no-mixed-case",
+        dest="mixed_case",
+        action="store_false",
+        help="send names in their own case, not in a random case that a reply has to repeat (0x20)",
+    )
+    parser.add_argument(
         "--reuse-port",
         action="store_true",
         help="let other processes listen on the same port (SO_REUSEPORT): one per core, each with its own --admin",
@@ -66,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 
 async def _run(args: argparse.Namespace, hints: dict[Name, str]) -> None:
     telemetry = Telemetry("resolver")
-    server = Server(telemetry, hints, stale=args.serve_stale, minimise=args.minimise)
+    server = Server(telemetry, hints, stale=args.serve_stale, minimise=args.minimise, mixed_case=args.mixed_case)
     async with telemetry.serving(args):
         listener = await server.start(args.listen, shared=args.reuse_port)
         print(f"listening on {listener.address[0]}:{listener.address[1]} (udp, tcp)", flush=True)

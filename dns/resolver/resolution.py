@@ -11,8 +11,9 @@ import random
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from dnsmessage import ROOT, Message, Name, Record, rdtypes
+from dnsmessage import ROOT, Message, Name, Record, rcode_to_text, rdtypes
 from dnsmessage.message import NOERROR, NXDOMAIN, YXDOMAIN
+from dnsmessage.options import ExtendedError
 from resolver.cache import NO_NAME, Cache, Entry, Negative, Rank
 from resolver.servers import Servers
 
@@ -93,9 +94,9 @@ class Resolved:
 class Failed:
     """The resolution failed; the client normally receives SERVFAIL."""
 
+    #: In words, for the client, with what each server did.
     reason: str
-    #: Extended DNS error code (RFC 8914 section 4); 22 means "no reachable authority".
-    code: int = 22
+    code: ExtendedError = ExtendedError.NO_REACHABLE_AUTHORITY
 
 
 @dataclass(slots=True)
@@ -110,8 +111,8 @@ class _Frame:
     servers: dict[Name, list[str]] = field(default_factory=dict)
     #: Number of time-outs by server address.
     tried: dict[str, int] = field(default_factory=dict)
-    #: Addresses and server names that are not tried again for this question.
-    useless: set[str | Name] = field(default_factory=set)
+    #: Addresses that are not tried again for this question, with the reason; and server names without an address.
+    useless: dict[str | Name, str] = field(default_factory=dict)
     referrals: int = 0
     #: Number of name server address lookups for the current delegation.
     lookups: int = 0
@@ -177,13 +178,13 @@ class Resolution:
                 self._finish_server(known)
                 continue
             if len(frame.chain) > MAX_ALIASES:
-                return Failed(f"more than {MAX_ALIASES} aliases from {self.qname}", 0)
+                return Failed(f"more than {MAX_ALIASES} aliases from {self.qname}", ExtendedError.OTHER)
             if frame.zone is None:
                 self._closest_cut(frame, now)
             if frame.referrals > MAX_REFERRALS:
-                return Failed(f"more than {MAX_REFERRALS} referrals for {frame.qname}", 0)
+                return Failed(f"more than {MAX_REFERRALS} referrals for {frame.qname}", ExtendedError.OTHER)
             if self.asks >= MAX_ASKS:
-                return Failed(f"more than {MAX_ASKS} queries for {self.qname}", 0)
+                return Failed(f"more than {MAX_ASKS} queries for {self.qname}", ExtendedError.OTHER)
             shown = self._minimised(frame, now)
             address = self._choose(frame, now)
             if address is not None:
@@ -196,7 +197,7 @@ class Resolution:
             if self._descend(frame, now) or self._drop_cached_cut(frame):
                 continue
             if len(self._frames) == 1:
-                return Failed(f"no server of {frame.zone} gave an answer for {frame.qname}")
+                return Failed(f"no server of {frame.zone} gave an answer for {frame.qname}{_complaints(frame)}")
             self._finish_server(None)
 
     def receive(self, message: Message, ask: Ask, now: float) -> Outcome:
@@ -210,7 +211,7 @@ class Resolution:
         if ask.minimised:
             return self._receive_minimised(ask, message, (answer, authority, additional), rank, now)
         if message.rcode not in {NOERROR, NXDOMAIN, YXDOMAIN}:
-            return self.unusable(ask)
+            return self.unusable(ask, rcode_to_text(message.rcode))
         followed = self._follow(frame, answer, rank, now)
         if followed is Outcome.ANSWER:
             return followed
@@ -229,15 +230,15 @@ class Resolution:
             return Outcome.REFERRAL
         if message.authoritative and not answer:
             return self._deny(frame, NOERROR, None, now)
-        return self.unusable(ask)
+        return self.unusable(ask, "neither an answer nor a referral")
 
-    def unusable(self, ask: Ask) -> Outcome:
+    def unusable(self, ask: Ask, reason: str) -> Outcome:
         """Record that the server gave no usable reply: send it the whole name if it has not seen it, or give it up."""
         frame = self._frames[-1]
         if ask.minimised:
             frame.whole = True
         else:
-            frame.useless.add(ask.address)
+            frame.useless[ask.address] = reason
         return Outcome.LAME
 
     def fail(self, ask: Ask) -> None:
@@ -271,7 +272,7 @@ class Resolution:
     def _restart(self, frame: _Frame, qname: Name) -> None:
         frame.qname, frame.zone = qname, None
         frame.shown, frame.minimised, frame.below_cut, frame.whole = ROOT, 0, 0, False
-        frame.servers, frame.tried, frame.useless, frame.lookups = {}, {}, set(), 0
+        frame.servers, frame.tried, frame.useless, frame.lookups = {}, {}, {}, 0
 
     def _closest_cut(self, frame: _Frame, now: float) -> None:
         """Start at the deepest zone whose cached name servers are usable, or at the root."""
@@ -354,7 +355,7 @@ class Resolution:
             frame.whole = True
             return Outcome.NXDOMAIN
         if message.rcode != NOERROR:
-            return self.unusable(ask)
+            return self.unusable(ask, rcode_to_text(message.rcode))
         if self._refer(frame, ask.qname, authority, additional, now):
             return Outcome.REFERRAL
         found = [r for r in answer if r.name == ask.qname and r.rdtype == rdtypes.A]
@@ -404,7 +405,7 @@ class Resolution:
         if addresses:
             frame.servers[name] = addresses
         else:
-            frame.useless.add(name)
+            frame.useless[name] = "no address"
 
     # --- reply processing
     # -------------------------------------------------------------------------------------------------
@@ -475,7 +476,7 @@ class Resolution:
                 self._cache.put(group, Rank.GLUE, now)
         frame.zone, frame.cached_cut = cut, False
         frame.servers = {name: [_address(r) for r in glue[name]] or self._addresses(name, now) for name in names}
-        frame.tried, frame.useless, frame.lookups = {}, set(), 0
+        frame.tried, frame.useless, frame.lookups = {}, {}, 0
         frame.whole, frame.below_cut = False, 0
         frame.referrals += 1
         return True
@@ -486,6 +487,13 @@ def _resolved(frame: _Frame, last: Entry) -> Resolved:
     if last.negative is not None:
         return Resolved(last.negative.rcode, tuple(frame.chain), last)
     return Resolved(NOERROR, (*frame.chain, last))
+
+
+def _complaints(frame: _Frame) -> str:
+    """Return what each server did instead of answering."""
+    said = [f"{who}: {reason}" for who, reason in frame.useless.items()]
+    said += [f"{address}: no reply" for address in frame.tried if address not in frame.useless]
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _negative_ttl(soa: Record) -> int:

@@ -8,13 +8,9 @@ from dataclasses import dataclass, field
 
 from dnsmessage import Query, Record, Writer, encode_opt
 from dnsmessage.message import CD, HEADER, QR, RA, RD, SERVFAIL, TC
+from dnsmessage.options import extended_error
 from resolver.cache import Entry
 from resolver.resolution import Failed, Resolved
-
-#: Option code of Extended DNS Errors in EDNS (RFC 8914 section 2).
-EDE = 15
-#: Maximum size of the Extended DNS Error text, in bytes, so that the reply fits in a datagram.
-MAX_EXPLANATION = 200
 
 
 @dataclass(slots=True)
@@ -97,6 +93,5 @@ def _opt(query: Query, failed: Failed | None) -> bytes:
         return b""
     option = b""
     if failed is not None and failed.reason:
-        text = failed.reason.encode()[:MAX_EXPLANATION]
-        option = struct.pack("!HHH", EDE, 2 + len(text), failed.code) + text
+        option = extended_error(failed.code, failed.reason)
     return encode_opt(dnssec_ok=query.edns.dnssec_ok, options=option)

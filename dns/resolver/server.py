@@ -13,7 +13,8 @@ from typing import Any
 import serving
 from dnsmessage import Name, NameSyntaxError, Query, RemoteError, decode_query, error_response, rcode_to_text, rdtypes
 from dnsmessage import rdata as rdatas
-from dnsmessage.message import BADVERS, NOERROR, QR, RA, RD, REFUSED, SERVFAIL
+from dnsmessage.message import BADVERS, NOERROR, NXDOMAIN, QR, RA, RD, REFUSED, SERVFAIL
+from dnsmessage.options import ExtendedError
 from resolver.cache import NO_NAME, Cache, Entry
 from resolver.local_names import local
 from resolver.resolution import MAX_ALIASES, Ask, Failed, Outcome, Resolution, Resolved
@@ -28,8 +29,6 @@ DEADLINE = 8.0
 #: Lifetime of a cached failure, in seconds. It prevents a flood of queries for a popular name whose servers are down
 #: (RFC 9520: at least 1 s).
 FAILURE_TTL = 1.0
-#: Extended DNS error code for an expired answer (RFC 8914 section 4.4).
-STALE_ANSWER = 3
 #: Number of resolutions kept for ``GET /admin/resolutions``.
 REMEMBERED = 512
 #: Maximum number of encoded answers kept, and maximum size of each in bytes; larger ones are rare and are encoded for
@@ -82,6 +81,7 @@ class Server:
         port: int = 53,
         stale: float = 0.0,
         minimise: bool = True,
+        mixed_case: bool = True,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create a resolver.
@@ -93,15 +93,17 @@ class Server:
             stale: how long an expired answer may still be returned if no server replies, in seconds (RFC 8767); 0:
                 never.
             minimise: whether name servers see no more of a name than they need (QNAME minimisation, RFC 9156).
+            mixed_case: whether names are sent to name servers in random case, which a reply must repeat (0x20).
             now: returns the monotonic time in seconds, used for expiry.
         """
         self.telemetry, self.hints, self._now = telemetry, hints, now
         self._minimise = minimise
         self.cache = Cache(stale=stale)
-        self.upstream = Upstream(port, now)
+        self.upstream = Upstream(port, now, mixed_case=mixed_case)
         self.trails: deque[Trail] = deque(maxlen=REMEMBERED)
         self._in_flight: dict[tuple[Name, int], asyncio.Task[Resolved | Failed]] = {}
-        self._failures: dict[tuple[Name, int], float] = {}
+        #: Recent failures, and the time until which each is returned again.
+        self._failures: dict[tuple[Name, int], tuple[float, Failed]] = {}
         #: Encoded answers by name and type.
         self._encoded: dict[tuple[bytes, int], Encoded] = {}
         #: Answers that the listener sends without calling `handle`; and a heap of (time of the next TTL update,
@@ -161,9 +163,11 @@ class Server:
             self._queries.inc(transport=transport, rcode=rcode_to_text(error.rcode))
             return error_response(wire, error.rcode, QR | RA)
         if faults.any_on and faults.hit("servfail"):
-            return self._fail(query, transport, Failed("a fault switch is on", 0))
+            return self._fail(query, transport, Failed("a fault switch is on", ExtendedError.OTHER))
         if query.qtype in rdtypes.META or query.qtype == 0:
-            return self._fail(query, transport, Failed("this type is not resolved", 21), REFUSED)
+            return self._fail(
+                query, transport, Failed("this type is not resolved", ExtendedError.NOT_SUPPORTED), REFUSED
+            )
         now = self._now()
         encoded = self._known(query, now)
         if encoded is not None:
@@ -171,9 +175,8 @@ class Server:
             self._lend(query, encoded)
             return self._respond(query, transport, encoded)
         if not query.flags & RD:  # without RD only the cache may be used, and it has no answer
-            return self._fail(
-                query, transport, Failed("not in the cache, and recursion was not asked for", 20), REFUSED
-            )
+            reason = "not in the cache, and recursion was not asked for"
+            return self._fail(query, transport, Failed(reason, ExtendedError.NOT_AUTHORITATIVE), REFUSED)
         self._misses.inc()
         return self._later(query, transport, client)
 
@@ -252,7 +255,8 @@ class Server:
             self._stale_answers.inc()
             encoded = encode(query, found, self._now())
             self._queries.inc(transport=transport, rcode=rcode_to_text(encoded.rcode))
-            return respond(query, encoded, udp=transport == "udp", stale=replace(outcome, code=STALE_ANSWER))
+            code = ExtendedError.STALE_NXDOMAIN if encoded.rcode == NXDOMAIN else ExtendedError.STALE_ANSWER
+            return respond(query, encoded, udp=transport == "udp", stale=replace(outcome, code=code))
         logger.warning("servfail", qname=qname, qtype=qtype, client=client[0], reason=outcome.reason)
         return self._fail(query, transport, outcome)
 
@@ -284,8 +288,9 @@ class Server:
         """Resolve one question by querying name servers, within `DEADLINE` seconds."""
         key = (qname, qtype)
         began = self._now()
-        if self._failures.get(key, 0) > began:
-            return Failed("failed a moment ago", 13)
+        until, failed = self._failures.get(key, (0.0, None))
+        if failed is not None and until > began:
+            return Failed(f"failed a moment ago: {failed.reason}", ExtendedError.CACHED_ERROR)
         trail = Trail(time.time(), str(qname), rdtypes.to_text(qtype))
         outcome: Resolved | Failed
         try:
@@ -296,8 +301,8 @@ class Server:
         trail.took_ms = (self._now() - began) * 1000
         if isinstance(outcome, Failed):
             trail.rcode = "SERVFAIL"
-            self._failures = {k: until for k, until in self._failures.items() if until > began}
-            self._failures[key] = self._now() + FAILURE_TTL
+            self._failures = {k: each for k, each in self._failures.items() if each[0] > began}
+            self._failures[key] = self._now() + FAILURE_TTL, outcome
         else:
             trail.rcode = rcode_to_text(outcome.rcode)
         self.trails.append(trail)
@@ -312,8 +317,9 @@ class Server:
             began = time.perf_counter()
             try:
                 reply = await self.upstream.ask(step.address, step.qname, step.qtype, step.tries)
-            except RemoteError:
-                hop = _hop(step, resolution.unusable(step), "", (time.perf_counter() - began) * 1000)
+            except RemoteError as error:
+                kind = resolution.unusable(step, f"malformed reply: {error}")
+                hop = _hop(step, kind, "", (time.perf_counter() - began) * 1000)
             except OSError as error:
                 resolution.fail(step)
                 kind = Outcome.TIMEOUT if isinstance(error, TimeoutError) else Outcome.ERROR
@@ -378,6 +384,8 @@ class Server:
                 "timeouts": known.timeouts,
                 "ejected_s": round(max(0.0, known.ejected_until - now), 3),
                 "edns": known.edns,
+                "mixed_case": known.copies_case,
+                "cookies": bool(known.server_cookie),
             }
             for address, known in sorted(self.upstream.servers.known.items())
         ]

@@ -1,4 +1,4 @@
-"""Statistics of name servers: round-trip time, unresponsiveness and EDNS support.
+"""What is known about name servers: round-trip time, unresponsiveness, and what they support.
 
 The module uses no sockets; the caller passes the time in seconds.
 """
@@ -33,6 +33,11 @@ class Known:
     #: False after the server rejected a query with EDNS (FORMERR, NOTIMP or BADVERS) and answered the same query
     #: without EDNS (RFC 6891 section 7).
     edns: bool = True
+    #: False after the server replied over TCP with the question in another case.
+    copies_case: bool = True
+    #: Our cookie for this server, and the last cookie that it sent (RFC 7873); empty: none yet.
+    client_cookie: bytes = b""
+    server_cookie: bytes = b""
 
 
 class Servers:
@@ -57,18 +62,18 @@ class Servers:
 
     def without_edns(self, address: str) -> None:
         """Record that the server answers only queries without EDNS."""
-        self._get(address).edns = False
+        self.get(address).edns = False
 
     def answered(self, address: str, rtt_ms: float) -> None:
         """Record a reply that took *rtt_ms* milliseconds; it ends the server's ejection."""
-        known = self._get(address)
+        known = self.get(address)
         old = known.srtt_ms
         known.srtt_ms = rtt_ms if old is None else old + SRTT_WEIGHT * (rtt_ms - old)
         known.timeouts, known.ejected_until = 0, 0.0
 
     def timed_out(self, address: str, now: float) -> bool:
         """Record a time-out; return whether it ejected a server that was not already ejected."""
-        known = self._get(address)
+        known = self.get(address)
         fresh = known.ejected_until <= now
         known.timeouts += 1
         if known.timeouts < EJECT_AFTER:
@@ -87,11 +92,13 @@ class Servers:
         return known.ejected_until > now, rng.random() if known.srtt_ms is None else known.srtt_ms
 
     def forgive(self) -> None:
-        """End all ejections and try EDNS again; round-trip times are kept."""
+        """End all ejections, and try EDNS, mixed case and cookies again; round-trip times are kept."""
         for known in self.known.values():
             known.timeouts, known.ejected_until, known.edns = 0, 0.0, True
+            known.copies_case, known.client_cookie, known.server_cookie = True, b"", b""
 
-    def _get(self, address: str) -> Known:
+    def get(self, address: str) -> Known:
+        """Return what is known about a server; a new entry if nothing is."""
         known = self.known.get(address)
         if known is None:
             if len(self.known) >= MAX_SERVERS:

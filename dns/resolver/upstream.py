@@ -1,17 +1,20 @@
-"""Queries to name servers: a new socket and port for each, and TCP if the reply is truncated (RFC 5452, RFC 7766)."""
+"""Queries to name servers: a new socket and port for each, and TCP if the reply is truncated or may be forged.
+
+RFC 5452, RFC 7766.
+"""
 
 import asyncio
 import contextlib
 import errno
-import random
 import struct
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from dnsmessage import Message, MismatchError, Name, RemoteError, decode_reply, encode_query
-from dnsmessage.message import BADVERS, FORMERR, NOERROR, NOTIMP
+from dnsmessage import Message, MismatchError, Name, RemoteError
+from dnsmessage.message import BADCOOKIE, BADVERS, FORMERR, NOERROR, NOTIMP
+from resolver.exchange import Received, Sent, SuspectError, query
 from resolver.servers import COOLDOWN, Servers
 from telemetry import log
 
@@ -29,8 +32,6 @@ UNREACHABLE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREA
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EAGAIN})
 EXHAUSTED_RETRY = 0.02
 
-_random = random.SystemRandom()
-
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -46,9 +47,15 @@ class Reply:
 class Upstream:
     """Sends queries to name servers and records round-trip times and failures."""
 
-    def __init__(self, port: int = 53, now: Callable[[], float] = time.monotonic) -> None:
-        """Create a client; *port* differs from 53 only for servers on loopback; *now* returns monotonic seconds."""
-        self.port = port
+    def __init__(self, port: int = 53, now: Callable[[], float] = time.monotonic, *, mixed_case: bool = True) -> None:
+        """Create a client.
+
+        Args:
+            port: destination port; differs from 53 only for servers on loopback.
+            now: returns monotonic seconds.
+            mixed_case: whether names are sent in random case, which a reply must repeat (0x20).
+        """
+        self.port, self._mixed_case = port, mixed_case
         self.servers = Servers()
         self._now = now
         self._in_flight: dict[tuple[str, Name, int], asyncio.Task[Reply]] = {}
@@ -80,54 +87,76 @@ class Upstream:
             task.exception()  # mark the exception as retrieved: all waiting tasks may be cancelled
 
     async def _ask(self, address: str, qname: Name, qtype: int, tries: int) -> Reply:
+        def made(*, edns: bool) -> Sent:
+            return query(qname, qtype, self.servers.get(address), edns=edns, mixed_case=self._mixed_case)
+
         edns = self.servers.speaks_edns(address)
-        reply = await self._exchange(address, encode_query(_random.getrandbits(16), qname, qtype, edns=edns), tries)
+        reply = await self._exchange(address, made(edns=edns), tries)
+        for tcp in (False, True):  # the reply brought the cookie that the server wants (RFC 7873 section 5.3)
+            if reply.message.rcode == BADCOOKIE:
+                reply = await self._exchange(address, made(edns=edns), tries, tcp=tcp)
         if not edns or reply.message.rcode not in {FORMERR, NOTIMP, BADVERS}:
             return reply
-        wire = encode_query(_random.getrandbits(16), qname, qtype, edns=False)
-        plain = await self._exchange(address, wire, tries)
+        plain = await self._exchange(address, made(edns=False), tries)
         if plain.message.rcode == NOERROR:
             self.servers.without_edns(address)
         return plain
 
-    async def _exchange(self, address: str, wire: bytes, tries: int) -> Reply:
-        began = time.perf_counter()
-        try:
-            async with asyncio.timeout(self.timeout(address, tries)):
-                message, received = await self._udp(wire, address)
-        except RemoteError:
-            self.servers.answered(address, (time.perf_counter() - began) * 1000)
-            raise
-        except OSError as error:
-            theirs = isinstance(error, TimeoutError) or error.errno in UNREACHABLE
-            if theirs and self.servers.timed_out(address, self._now()):
-                reason = error.strerror or "time-out"
-                logger.warning("server_ejected", address=address, cooldown_s=COOLDOWN, reason=reason)
-            raise
-        rtt_ms = (time.perf_counter() - began) * 1000
-        self.servers.answered(address, rtt_ms)
-        if not message.truncated:
-            return Reply(message, rtt_ms, "udp", len(wire), received)
+    async def _exchange(self, address: str, sent: Sent, tries: int, *, tcp: bool = False) -> Reply:
+        """Send one query over UDP, and again over TCP if *tcp*, or if the reply is truncated or may be forged."""
+        began, size, received = time.perf_counter(), len(sent.wire), 0
+        if not tcp:
+            try:
+                async with asyncio.timeout(self.timeout(address, tries)):
+                    reply, received = await self._udp(sent, address)
+            except SuspectError as error:
+                logger.debug("reply_suspect", address=address, reason=str(error))
+            except RemoteError:
+                self.servers.answered(address, (time.perf_counter() - began) * 1000)
+                raise
+            except OSError as error:
+                self._failed(address, error)
+                raise
+            else:
+                rtt_ms = (time.perf_counter() - began) * 1000
+                self.servers.answered(address, rtt_ms)
+                self._learn(address, reply)
+                if not reply.message.truncated:
+                    return Reply(reply.message, rtt_ms, "udp", size, received)
+            size *= 2
         async with asyncio.timeout(3 * self.timeout(address, tries)):
-            message, more = await self._tcp(wire, address)
-        rtt_ms = (time.perf_counter() - began) * 1000
-        return Reply(message, rtt_ms, "tcp", 2 * len(wire) + 2, received + more)
+            reply, more = await self._tcp(sent, address)
+        known = self.servers.get(address)
+        known.copies_case = known.copies_case and reply.copied_case
+        known.server_cookie = b"" if sent.expects_cookie else known.server_cookie
+        self._learn(address, reply)
+        return Reply(reply.message, (time.perf_counter() - began) * 1000, "tcp", size + 2, received + more)
 
-    async def _udp(self, wire: bytes, address: str) -> tuple[Message, int]:
+    def _learn(self, address: str, reply: Received) -> None:
+        if reply.server_cookie:
+            self.servers.get(address).server_cookie = reply.server_cookie
+
+    def _failed(self, address: str, error: OSError) -> None:
+        theirs = isinstance(error, TimeoutError) or error.errno in UNREACHABLE
+        if theirs and self.servers.timed_out(address, self._now()):
+            reason = error.strerror or "time-out"
+            logger.warning("server_ejected", address=address, cooldown_s=COOLDOWN, reason=reason)
+
+    async def _udp(self, sent: Sent, address: str) -> tuple[Received, int]:
         loop = asyncio.get_running_loop()
         transport, protocol = await _patiently(
-            lambda: loop.create_datagram_endpoint(lambda: _Datagrams(wire), remote_addr=(address, self.port))
+            lambda: loop.create_datagram_endpoint(lambda: _Datagrams(sent), remote_addr=(address, self.port))
         )
         try:
-            transport.sendto(wire)
+            transport.sendto(sent.wire)
             return await protocol.reply
         finally:
             transport.close()
 
-    async def _tcp(self, wire: bytes, address: str) -> tuple[Message, int]:
+    async def _tcp(self, sent: Sent, address: str) -> tuple[Received, int]:
         reader, writer = await _patiently(lambda: asyncio.open_connection(address, self.port))
         try:
-            writer.write(struct.pack("!H", len(wire)) + wire)
+            writer.write(struct.pack("!H", len(sent.wire)) + sent.wire)
             (length,) = struct.unpack("!H", await reader.readexactly(2))
             received = await reader.readexactly(length)
         except asyncio.IncompleteReadError:
@@ -136,7 +165,7 @@ class Upstream:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
-        return decode_reply(wire, received), length + 2
+        return sent.read(received, trusted=True), length + 2
 
 
 async def _patiently(open_socket: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -151,17 +180,17 @@ async def _patiently(open_socket: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    """Receives the datagram that replies to *wire* and ignores datagrams that may be forged."""
+    """Receives the datagram that replies to *sent* and ignores datagrams that may be forged."""
 
-    def __init__(self, wire: bytes) -> None:
-        self.reply: asyncio.Future[tuple[Message, int]] = asyncio.get_running_loop().create_future()
-        self._wire = wire
+    def __init__(self, sent: Sent) -> None:
+        self.reply: asyncio.Future[tuple[Received, int]] = asyncio.get_running_loop().create_future()
+        self._sent = sent
 
     def datagram_received(self, data: bytes, addr: tuple[str | None, int]) -> None:  # noqa: ARG002 - asyncio interface
         if self.reply.done():
             return
         try:
-            self.reply.set_result((decode_reply(self._wire, data), len(data)))
+            self.reply.set_result((self._sent.read(data), len(data)))
         except MismatchError:
             return
         except RemoteError as error:  # ID and question match, so this is the server's own reply

@@ -86,7 +86,7 @@ async def test_a_referral_to_a_hundred_names_does_not_become_a_hundred_questions
         asked = dns.message.from_wire(wire)
         made = dns.message.make_response(asked)
         name = asked.question[0].name
-        if name.to_text() == "victim.com.":
+        if name.to_text().lower() == "victim.com.":
             made.authority.append(
                 dns.rrset.from_text(name, 60, "IN", "NS", *(f"n{i}.gone{i}.com." for i in range(100)))
             )
@@ -242,7 +242,7 @@ async def test_many_clients_below_one_glueless_cut_ask_for_its_server_once(inter
         response = honest.respond(wire, udp=transport == "udp")
         assert response is not None
         message = dns.message.from_wire(response.wire)
-        if "glueless" in message.question[0].name.to_text():
+        if "glueless" in message.question[0].name.to_text().lower():
             message.additional = []
         return message.to_wire()
 
@@ -258,7 +258,8 @@ async def test_the_do_bit_is_copied_and_a_failure_says_why(internet: Internet) -
         assert (await ask(server, "www.example.com.", want_dnssec=True)).ednsflags == dns.flags.DO
     message = await ask(server, "www.loop-a.com.")
     (option,) = message.options
-    assert (option.code, option.text) == (22, "no server of loop-a.com. gave an answer for www.loop-a.com.")
+    said = "no server of loop-a.com. gave an answer for www.loop-a.com. (ns.loop-b.com.: no address)"
+    assert (option.code, option.text) == (22, said)
 
 
 async def test_padding_does_not_make_the_resolver_grow(internet: Internet) -> None:

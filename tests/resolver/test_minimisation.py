@@ -141,7 +141,7 @@ async def test_a_malicious_referral_costs_its_victim_at_most_ten_queries(
 
     def attacker(wire: bytes, transport: str) -> bytes:
         query = dns.message.from_wire(wire)
-        if query.question[0].name.to_text().endswith("example.com."):
+        if query.question[0].name.to_text().lower().endswith("example.com."):
             response = internet.responders[COM].respond(wire, udp=True)
             assert response is not None
             return response.wire

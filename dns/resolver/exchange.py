@@ -1,0 +1,97 @@
+"""One query to a name server, and the tests that its reply must pass against forgery (RFC 5452). It uses no sockets.
+
+A reply must repeat ID and question, including the random case of its letters (0x20), and the client cookie (RFC 7873).
+If only the case or an expected cookie is missing, the reply is forged, or the server does not support this; `Sent.read`
+raises `SuspectError`, and the question must be sent again over TCP, which cannot be forged from outside the path.
+"""
+
+import random
+from dataclasses import dataclass
+
+from dnsmessage import Message, MismatchError, Name, RemoteError, decode_reply, encode_query, question_end
+from dnsmessage.options import CLIENT_COOKIE, COOKIE, MAX_COOKIE, MIN_COOKIE, encode_option
+from resolver.servers import Known
+
+_random = random.SystemRandom()
+
+
+class SuspectError(RemoteError):
+    """ID and question of a reply match, but not the case of its letters, or it lacks an expected cookie."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A reply that passed the tests."""
+
+    message: Message
+    #: Whether the server repeated the case of the question.
+    copied_case: bool
+    #: The server cookie; empty if the server sent none.
+    server_cookie: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A query: as sent, with the question in its original case, and with the cookie that its reply must carry."""
+
+    wire: bytes
+    plain: bytes
+    client_cookie: bytes
+    #: Whether the server has sent cookies before.
+    expects_cookie: bool
+
+    def read(self, received: bytes, *, trusted: bool = False) -> Received:
+        """Decode a reply; the names in it have the case of the original question.
+
+        Args:
+            received: the datagram, or the message received over TCP.
+            trusted: whether the reply came over TCP, so that case and cookie need not match.
+
+        Raises:
+            MismatchError: not a reply to this query, or its cookie is wrong; keep waiting.
+            SuspectError: the reply may be forged; ask again over TCP.
+            RemoteError: the reply is malformed.
+        """
+        end = question_end(self.wire)
+        copied = received[12:end] == self.wire[12:end]
+        if copied:
+            received = received[:12] + self.plain[12:end] + received[end:]
+        copied = copied or len(received) == 12  # servers without EDNS may send an error without a question
+        message = decode_reply(self.plain, received)
+        options = message.edns.options if message.edns is not None else ()
+        cookie = next((data for code, data in options if code == COOKIE), b"")
+        if cookie == self.client_cookie:
+            cookie = b""  # a server that does not know cookies may repeat the option
+        elif cookie and (cookie[:CLIENT_COOKIE] != self.client_cookie or not MIN_COOKIE <= len(cookie) <= MAX_COOKIE):
+            raise MismatchError("a reply with another cookie")
+        if not trusted and (not copied or (self.expects_cookie and not cookie)):
+            raise SuspectError("a reply without the cookie" if copied else "a reply with the question in another case")
+        return Received(message, copied, cookie[CLIENT_COOKIE:])
+
+
+def query(qname: Name, qtype: int, known: Known, *, edns: bool, mixed_case: bool) -> Sent:
+    """Return a query with a random ID.
+
+    Args:
+        qname: the name.
+        qtype: the record type.
+        known: what is known about the server; a client cookie is created in it for the first query.
+        edns: whether to send an OPT record, with a cookie.
+        mixed_case: whether to randomise the case of the name, unless the server does not repeat it.
+    """
+    option = b""
+    if edns:
+        known.client_cookie = known.client_cookie or _random.randbytes(CLIENT_COOKIE)
+        option = encode_option(COOKIE, known.client_cookie + known.server_cookie)
+    plain = encode_query(_random.getrandbits(16), qname, qtype, edns=edns, options=option)
+    wire = plain
+    if mixed_case and known.copies_case:
+        end = 12 + len(qname.wire)
+        wire = plain[:12] + _mixed(qname.wire) + plain[end:]
+    return Sent(wire, plain, known.client_cookie if edns else b"", edns and bool(known.server_cookie))
+
+
+def _mixed(wire: bytes) -> bytes:
+    """Return a name in wire form in random case; a length byte (at most 63) is never a letter."""
+    bits = _random.getrandbits(len(wire))
+    return bytes(byte ^ (bits >> at & 1) << 5 if 0x41 <= byte & 0xDF <= 0x5A else byte for at, byte in enumerate(wire))
