@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import sqlite3
 import sys
 from pathlib import Path
 
@@ -11,12 +10,10 @@ from aiohttp import web
 from acme_server.leaves import LONGEST_LIFETIME, SHORTEST_LIFETIME
 from acme_server.own_certificate import OwnCertificate
 from acme_server.server import AcmeServer, Settings, logger
+from acme_server.watch import Watch
 from authority import AuthorityError, Store, load_issuer
 from stub import AsyncStub
 from telemetry import Telemetry, add_arguments, endpoint, log
-
-#: Interval between checks of the server's own certificate and of the fault ``acme_refuse``, in seconds.
-WATCH = 0.1
 
 
 def lifetime(text: str) -> float:
@@ -62,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         if not args.trust.exists():
             raise AuthorityError(f"{args.trust}: expected the root certificate; run the ceremony first")
         store = Store(args.ca / "store.sqlite")
-    except (AuthorityError, sqlite3.Error) as error:
+    except AuthorityError as error:
         print(f"acme_server: error: {error}", file=sys.stderr)
         return 2
     telemetry = Telemetry("acme_server")
@@ -84,40 +81,24 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, server: AcmeServe
         own = OwnCertificate(server.leaves, args.name, args.ca)
         runner = web.AppRunner(server.application, access_log=None, handle_signals=False, shutdown_timeout=5.0)
         await runner.setup()
-        site = await _listen(runner, args.listen, own)
+
+        async def listen() -> web.TCPSite:
+            site = web.TCPSite(runner, *args.listen, ssl_context=own.context, reuse_address=True)
+            await site.start()
+            return site
+
+        watch = Watch(server, own, await listen(), listen)
         print(f"listening on {args.listen[0]}:{args.listen[1]} (https)", flush=True)
         telemetry.health.set("listener", ok=True, detail=server.settings.base)
-        telemetry.health.set("issuer", ok=True, detail=server.issuer.certificate.subject.rfc4514_string())
-        resumed = server.resume()
+        resumed = server.validations.resume()
         logger.info(
             "serving", base=server.settings.base, lifetime_s=server.leaves.lifetime, validations_resumed=resumed
         )
-        watch = asyncio.create_task(_watch(args, telemetry, own, runner, site))
+        watching = asyncio.create_task(watch.run())
         await telemetry.until_stopped()
-        watch.cancel()
-        await server.close()
+        watching.cancel()
+        await server.validations.close()
         await runner.cleanup()
-
-
-async def _listen(runner: web.AppRunner, address: tuple[str, int], own: OwnCertificate) -> web.TCPSite:
-    site = web.TCPSite(runner, *address, ssl_context=own.context, reuse_address=True)
-    await site.start()
-    return site
-
-
-async def _watch(
-    args: argparse.Namespace, telemetry: Telemetry, own: OwnCertificate, runner: web.AppRunner, site: web.TCPSite | None
-) -> None:
-    """Renew the server's own certificate when due, and stop listening while the fault ``acme_refuse`` is on."""
-    while True:
-        await asyncio.sleep(WATCH)  # until the next check
-        refuse = telemetry.faults.get("acme_refuse") is not None
-        if refuse and site is not None and telemetry.faults.hit("acme_refuse"):
-            await site.stop()
-            site = None
-        elif not refuse and site is None:
-            site = await _listen(runner, args.listen, own)
-        own.renew_if_due(telemetry.clock.time())
 
 
 if __name__ == "__main__":

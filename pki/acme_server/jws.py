@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+from acme_server import problems
 from acme_server.problems import Problem
+from authority import WeakKeyError, check_public_key
 
 #: Supported signature algorithms (RFC 7518, RFC 8037); each belongs to one key type.
 ALGORITHMS = ("ES256", "ES384", "EdDSA", "RS256")
@@ -23,7 +25,16 @@ _CURVES: dict[str, tuple[ec.EllipticCurve, str, hashes.HashAlgorithm, int]] = {
     "P-256": (ec.SECP256R1(), "ES256", hashes.SHA256(), 32),
     "P-384": (ec.SECP384R1(), "ES384", hashes.SHA384(), 48),
 }
-MIN_RSA_BITS, MAX_RSA_BITS = 2048, 4096
+#: The field of Curve25519, and the y coordinates of points of small order: with one of these as public key, signatures
+#: are valid for messages that no one signed.
+_P25519 = 2**255 - 19
+_SMALL_ORDER = {
+    0,
+    1,
+    _P25519 - 1,
+    0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7,
+}
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
 
@@ -43,27 +54,20 @@ class SignedRequest:
 
     def json(self) -> dict[str, Any]:
         """Parse the payload; raise `Problem` if it is not a JSON object."""
-        try:
-            value = json.loads(self.payload)
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            raise Problem("malformed", "expected a JSON object as payload")
-        return value
+        return read_object(self.payload, "expected a JSON object as payload")
 
     def verify(self, jwk: dict[str, Any]) -> None:
         """Verify the signature with the public key *jwk*; raise `Problem` if the key or the signature is invalid."""
         key, algorithm = read_jwk(jwk)
         if self.algorithm != algorithm:
-            raise Problem(
-                "badSignatureAlgorithm",
+            raise problems.bad_signature_algorithm(
                 f"expected {algorithm} for this key, got {self.algorithm}",
                 algorithms=list(ALGORITHMS),
             )
         try:
             _verify(key, self.signature, self.signed)
         except InvalidSignature:
-            raise Problem("malformed", "the signature does not match") from None
+            raise problems.malformed("the signature does not match") from None
 
 
 def read_jws(body: bytes, *, nested: bool = False) -> SignedRequest:
@@ -73,57 +77,73 @@ def read_jws(body: bytes, *, nested: bool = False) -> SignedRequest:
         body: the JSON text.
         nested: whether this is the inner JWS of a key change, which has no nonce (RFC 8555 section 7.3.5).
     """
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Problem("malformed", "expected a JSON object (flattened JWS)") from None
-    if not isinstance(document, dict) or set(document) != {"protected", "payload", "signature"}:
-        raise Problem("malformed", "expected the members protected, payload and signature, and no other")
+    document = read_object(body, "expected a JSON object (flattened JWS)")
+    if set(document) != {"protected", "payload", "signature"}:
+        raise problems.malformed("expected the members protected, payload and signature, and no other")
     if not all(isinstance(value, str) for value in document.values()):
-        raise Problem("malformed", "expected strings in protected, payload and signature")
-    try:
-        header = json.loads(decode(document["protected"]))
-    except ValueError:
-        header = None
-    if not isinstance(header, dict):
-        raise Problem("malformed", "expected a JSON object as protected header")
+        raise problems.malformed("expected strings in protected, payload and signature")
+    protected, payload, signature = (decode(document[part]) for part in ("protected", "payload", "signature"))
+    header = read_object(protected, "expected a JSON object as protected header")
     algorithm, nonce, url = (header.get(key) for key in ("alg", "nonce", "url"))
     jwk, kid = header.get("jwk"), header.get("kid")
     if algorithm not in ALGORITHMS:
         detail = f"expected alg of {', '.join(ALGORITHMS)}; got {algorithm!r}"
-        raise Problem("badSignatureAlgorithm", detail, algorithms=list(ALGORITHMS))
+        raise problems.bad_signature_algorithm(detail, algorithms=list(ALGORITHMS))
     if nested and nonce is None:
         nonce = ""
     if not isinstance(nonce, str):
-        raise Problem("badNonce", "expected a nonce in the protected header")
+        raise problems.bad_nonce("expected a nonce in the protected header")
     if not isinstance(url, str) or "crit" in header or "b64" in header:
-        raise Problem("malformed", "expected a url, and neither crit nor b64, in the protected header")
+        raise problems.malformed("expected a url, and neither crit nor b64, in the protected header")
     if (jwk is None) == (kid is None) or not isinstance(jwk, dict | None) or not isinstance(kid, str | None):
-        raise Problem("malformed", "expected exactly one of jwk (an object) and kid (a URL)")
+        raise problems.malformed("expected exactly one of jwk (an object) and kid (a URL)")
     signed = f"{document['protected']}.{document['payload']}".encode()
-    return SignedRequest(
-        algorithm, nonce, url, jwk, kid, decode(document["payload"]), signed, decode(document["signature"])
-    )
+    return SignedRequest(algorithm, nonce, url, jwk, kid, payload, signed, signature)
+
+
+def read_object(text: bytes, expected: str) -> dict[str, Any]:
+    """Parse a JSON object; raise `Problem` with the detail *expected* if *text* is none, or nested too deeply."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise problems.malformed(expected)
+    return value
 
 
 def read_jwk(jwk: dict[str, Any]) -> tuple[PublicKey, str]:
-    """Return the public key in *jwk* and its signature algorithm; raise `Problem` if *jwk* is malformed."""
+    """Return the public key in *jwk* and its signature algorithm; raise `Problem` if *jwk* is malformed.
+
+    Each key has exactly one accepted spelling, so that each key has one thumbprint and one account.
+    """
     try:
-        kind = jwk.get("kty")
-        if kind == "EC" and jwk.get("crv") in _CURVES:
-            curve, algorithm, _, size = _CURVES[jwk["crv"]]
-            point = b"\x04" + _sized(jwk["x"], size) + _sized(jwk["y"], size)
-            return ec.EllipticCurvePublicKey.from_encoded_point(curve, point), algorithm
-        if kind == "OKP" and jwk.get("crv") == "Ed25519":
-            return ed25519.Ed25519PublicKey.from_public_bytes(_sized(jwk["x"], 32)), "EdDSA"
-        if kind == "RSA":
-            exponent, modulus = (int.from_bytes(decode(jwk[name])) for name in ("e", "n"))
-            if not MIN_RSA_BITS <= modulus.bit_length() <= MAX_RSA_BITS:
-                raise ValueError(f"{modulus.bit_length()} bits")
-            return rsa.RSAPublicNumbers(exponent, modulus).public_key(), "RS256"
-    except (KeyError, TypeError, ValueError, Problem) as error:
-        raise Problem("badPublicKey", f"the jwk is malformed: {error}") from None
-    raise Problem("badPublicKey", "expected an EC (P-256, P-384), OKP (Ed25519) or RSA key")
+        key, algorithm = _read_jwk(jwk)
+        if not isinstance(key, ed25519.Ed25519PublicKey):
+            check_public_key(key)
+    except (KeyError, TypeError, ValueError, WeakKeyError, Problem) as error:
+        raise problems.bad_public_key(f"the jwk is malformed: {error}") from None
+    if "d" in jwk or any(jwk[name] != value for name, value in (public_jwk(key) or {}).items()):
+        raise problems.bad_public_key("expected the public key only, without leading zeros (RFC 7518 section 6)")
+    return key, algorithm
+
+
+def _read_jwk(jwk: dict[str, Any]) -> tuple[PublicKey, str]:
+    kind = jwk.get("kty")
+    if kind == "EC" and jwk.get("crv") in _CURVES:
+        curve, algorithm, _, size = _CURVES[jwk["crv"]]
+        point = b"\x04" + _sized(jwk["x"], size) + _sized(jwk["y"], size)
+        return ec.EllipticCurvePublicKey.from_encoded_point(curve, point), algorithm
+    if kind == "OKP" and jwk.get("crv") == "Ed25519":
+        raw = _sized(jwk["x"], 32)
+        y = int.from_bytes(raw, "little") & 2**255 - 1
+        if y >= _P25519 or y in _SMALL_ORDER:
+            raise ValueError("expected a point in its canonical encoding, and not of small order (RFC 8032)")
+        return ed25519.Ed25519PublicKey.from_public_bytes(raw), "EdDSA"
+    if kind == "RSA":
+        exponent, modulus = (int.from_bytes(decode(jwk[name])) for name in ("e", "n"))
+        return rsa.RSAPublicNumbers(exponent, modulus).public_key(), "RS256"
+    raise ValueError("expected an EC (P-256, P-384), OKP (Ed25519) or RSA key")
 
 
 def public_jwk(key: object) -> dict[str, Any] | None:
@@ -164,9 +184,12 @@ def decode(text: str) -> bytes:
     try:
         if "=" in text or "+" in text or "/" in text:
             raise ValueError
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (ValueError, binascii.Error):
-        raise Problem("malformed", "expected base64url without padding") from None
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (ValueError, TypeError, binascii.Error):
+        raise problems.malformed("expected base64url without padding") from None
+    if encode(data) != text:
+        raise problems.malformed("expected base64url without bits after the last byte (RFC 4648 section 3.5)")
+    return data
 
 
 def _sized(text: object, size: int) -> bytes:

@@ -1,9 +1,11 @@
 """State machine for accounts, orders and authorizations (RFC 8555 section 7), without HTTP or a clock.
 
-States of an order:
+Every method reads a record again before it changes it, and changes a status only along the arrows of section 7.1.6:
 
-pending ──all authorizations valid──▶ ready ──finalize──▶ valid
-└────────one invalid, or expired──────▶ invalid
+    order          pending ──all authorizations valid──▶ ready ──finalize──▶ valid
+                   pending or ready ──one authorization not valid, or expired──▶ invalid
+    authorization  pending ──challenge──▶ processing ──validation──▶ valid or invalid
+                   pending, processing or valid ──the client──▶ deactivated
 """
 
 import re
@@ -12,15 +14,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from acme_server import problems
 from acme_server.jws import SignedRequest, read_jwk, thumbprint
+from acme_server.names import read_name
 from acme_server.problems import Problem
-from authority import Account, Authorization, Certificate, Order, Store
+from authority import Account, Authorization, Certificate, Issuer, Order, Store, fingerprint
 
 #: Time after which an unfinished order and its authorizations expire, in seconds.
 ORDER_LIFETIME = 3600.0
 #: Maximum number of names in an order.
 MAX_NAMES = 50
-_NAME = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])")
 #: A mailto URL with exactly one address and without header fields (RFC 8555 section 7.3).
 _MAILBOX = re.compile(r"mailto:[^@,?\s]{1,64}@[A-Za-z0-9.-]{1,253}")
 
@@ -28,9 +31,14 @@ _MAILBOX = re.compile(r"mailto:[^@,?\s]{1,64}@[A-Za-z0-9.-]{1,253}")
 class Orders:
     """Operations on the accounts, orders and authorizations in a `Store`."""
 
-    def __init__(self, store: Store) -> None:
-        """Use *store*; every method writes its changes to disk before it returns."""
-        self.store = store
+    def __init__(self, store: Store, issuer: Issuer) -> None:
+        """Use *store*; every method writes its changes to disk before it returns.
+
+        Args:
+            store: the CA's database.
+            issuer: orders may name only what its name constraints permit.
+        """
+        self.store, self._issuer = store, issuer
 
     # --- accounts ---------------------------------------------------------------------------------------------------
 
@@ -41,19 +49,19 @@ class Orders:
             The account, and whether it is new.
         """
         if request.jwk is None:
-            raise Problem("malformed", "expected jwk, not kid, in a newAccount request")
+            raise problems.malformed("expected jwk, not kid, in a newAccount request")
         request.verify(request.jwk)
         body = request.json()
-        fingerprint = thumbprint(request.jwk)
-        known = self.store.account_by_thumbprint(fingerprint)
+        print_ = thumbprint(request.jwk)
+        known = self.store.account_by_thumbprint(print_)
         if known is not None:
             if known.status != "valid":
-                raise Problem("unauthorized", f"this account is {known.status}")
+                raise problems.unauthorized(f"this account is {known.status}")
             return known, False
         if body.get("onlyReturnExisting"):
-            raise Problem("accountDoesNotExist", "there is no account with this key")
+            raise problems.account_does_not_exist("there is no account with this key")
         contact = _contact(body)
-        account = Account(_identifier(), fingerprint, _public(request.jwk), "valid", contact, now)
+        account = Account(_identifier(), print_, self._usable(request.jwk), "valid", contact, now)
         self.store.put_account(account)
         return account, True
 
@@ -63,7 +71,7 @@ class Orders:
             account = replace(account, contact=_contact(body))
         if (status := body.get("status", account.status)) != account.status:
             if status != "deactivated":
-                raise Problem("malformed", f"expected status deactivated, got {status!r}")
+                raise problems.malformed(f"expected status deactivated, got {status!r}")
             account = replace(account, status="deactivated")
         self.store.put_account(account)
         return account
@@ -71,26 +79,34 @@ class Orders:
     def change_key(self, account: Account, inner: SignedRequest, account_url: str) -> Account:
         """Replace the account's key with the key that signed *inner* (section 7.3.5)."""
         if inner.jwk is None:
-            raise Problem("malformed", "expected jwk in the inner JWS")
+            raise problems.malformed("expected jwk in the inner JWS")
         inner.verify(inner.jwk)
         body = inner.json()
-        if body.get("account") != account_url or body.get("oldKey") != account.jwk:
-            raise Problem("malformed", "expected the account's URL and its present key in the inner JWS")
-        fingerprint = thumbprint(inner.jwk)
-        if (other := self.store.account_by_thumbprint(fingerprint)) is not None:
+        old = body.get("oldKey")
+        if body.get("account") != account_url or not isinstance(old, dict) or _public(old) != account.jwk:
+            raise problems.malformed("expected the account's URL and its present key in the inner JWS")
+        print_ = thumbprint(inner.jwk)
+        if (other := self.store.account_by_thumbprint(print_)) is not None:
             where = {"Location": account_url.removesuffix(account.id) + other.id}
-            raise Problem("conflict", "an account has this key already", headers=where)
-        account = replace(account, jwk=_public(inner.jwk), thumbprint=fingerprint)
+            raise problems.conflict("an account has this key already", headers=where)
+        account = replace(account, jwk=self._usable(inner.jwk), thumbprint=print_)
         self.store.put_account(account)
         return account
+
+    def _usable(self, jwk: dict[str, Any]) -> dict[str, Any]:
+        """Return the members of *jwk* to store; raise `Problem` if its key is known to be compromised."""
+        key, _ = read_jwk(jwk)
+        if self.store.compromised(fingerprint(key)):
+            raise problems.bad_public_key("expected a key that is not known to be compromised")
+        return _public(jwk)
 
     # --- orders -----------------------------------------------------------------------------------------------------
 
     def create(self, account: Account, body: dict[str, Any], now: float) -> Order:
         """Create an order with one authorization per name (section 7.4)."""
-        names = _identifiers(body)
+        names = self._identifiers(body)
         if "notBefore" in body or "notAfter" in body:
-            raise Problem("malformed", "notBefore and notAfter are not supported: the CA decides how long")
+            raise problems.malformed("notBefore and notAfter are not supported: the CA decides how long")
         order = Order(_identifier(), account.id, "pending", names, now + ORDER_LIFETIME)
         opened = [
             Authorization(
@@ -110,19 +126,21 @@ class Orders:
         """Return an order that belongs to *account*, after updating its status (see `refresh`)."""
         order = self.store.order(order_id)
         if order is None:
-            raise Problem("notFound", "there is no such order")
+            raise problems.not_found("there is no such order")
         if order.account != account.id:
-            raise Problem("unauthorized", "this order belongs to another account")
+            raise problems.unauthorized("this order belongs to another account")
         return self.refresh(order, now)
 
     def refresh(self, order: Order, now: float) -> Order:
         """Update an order's status: ready if all authorizations are valid, invalid if one failed or it expired."""
+        order = self.store.order(order.id) or order
         if order.status not in {"pending", "ready"}:
             return order
         states = {each.status for each in self.store.authorizations(order.id)}
         if order.expires <= now or "invalid" in states or "deactivated" in states:
             broken = next((a.error for a in self.store.authorizations(order.id) if a.error), None)
-            error = broken or Problem("unauthorized", "the order expired").document()
+            reason = "an authorization was deactivated" if "deactivated" in states else "the order expired"
+            error = broken or problems.unauthorized(reason).document()
             order = replace(order, status="invalid", error=error)
         elif order.status == "pending" and states == {"valid"}:
             order = replace(order, status="ready")
@@ -135,26 +153,46 @@ class Orders:
         """Return an authorization that belongs to *account*; raise `Problem` for any other."""
         found = self.store.authorization(authorization_id)
         if found is None:
-            raise Problem("notFound", "there is no such authorization")
+            raise problems.not_found("there is no such authorization")
         if found.account != account.id:
-            raise Problem("unauthorized", "this authorization belongs to another account")
+            raise problems.unauthorized("this authorization belongs to another account")
         return found
 
     def settle(self, authorization: Authorization, problem: Problem | None, now: float) -> Authorization:
-        """Record the result of a validation; *problem* is None if it succeeded (section 7.1.6)."""
-        if problem is None:
-            settled = replace(authorization, status="valid", validated=now)
-        else:
-            settled = replace(authorization, status="invalid", error=problem.document())
-        return self._put(settled)
+        """Record the result of a validation; *problem* is None if it succeeded.
+
+        Returns:
+            The authorization as it is stored, which is unchanged if it left the state ``processing`` in the meantime.
+        """
+        change = {"status": "valid", "validated": now} if problem is None else {"error": problem.document()}
+        return self._move(authorization, {"processing"}, **{"status": "invalid", **change})
 
     def processing(self, authorization: Authorization) -> Authorization:
-        """Record that validation of *authorization* has started."""
-        return self._put(replace(authorization, status="processing"))
+        """Record that validation of *authorization* has started, if it is pending."""
+        return self._move(authorization, {"pending"}, status="processing")
 
     def deactivate(self, authorization: Authorization) -> Authorization:
-        """Mark an authorization as deactivated (section 7.5.2)."""
-        return self._put(replace(authorization, status="deactivated"))
+        """Mark an authorization as deactivated unless it is invalid (section 7.5.2)."""
+        return self._move(authorization, {"pending", "processing", "valid"}, status="deactivated")
+
+    def finalize(self, order: Order, certificate: Certificate, now: float) -> Order:
+        """Record *certificate* as the result of *order*; raise `Problem` unless the order is still ready."""
+        check_ready(found := self.refresh(order, now))
+        done = replace(found, status="valid", serial=certificate.serial)
+        self.store.put_order(done, certificate=certificate)
+        return done
+
+    def _move(self, authorization: Authorization, start: set[str], **change: Any) -> Authorization:
+        """Apply *change* to the stored authorization if its status is in *start*; return it as it is stored then."""
+        found = self.store.authorization(authorization.id)
+        order = self.store.order(authorization.order)
+        if found is None or order is None:
+            raise problems.server_internal("an authorization disappeared from the store")
+        if found.status not in start:
+            return found
+        found = replace(found, **change)
+        self.store.put_order(order, found)
+        return found
 
     def may_revoke(self, account: Account, certificate: Certificate, now: float) -> bool:
         """Return whether *account* ordered *certificate*, or has authorizations for all its names (section 7.6)."""
@@ -162,12 +200,16 @@ class Orders:
             return True
         return set(certificate.names) <= self.store.authorized_names(account.id, now)
 
-    def _put(self, authorization: Authorization) -> Authorization:
-        order = self.store.order(authorization.order)
-        if order is None:
-            raise Problem("serverInternal", "an authorization without its order")
-        self.store.put_order(order, authorization)
-        return authorization
+    def _identifiers(self, body: dict[str, Any]) -> tuple[str, ...]:
+        listed = body.get("identifiers")
+        if not isinstance(listed, list) or not 0 < len(listed) <= MAX_NAMES:
+            raise problems.malformed(f"expected 1 to {MAX_NAMES} identifiers")
+        names = []
+        for each in listed:
+            if not isinstance(each, dict) or each.get("type") != "dns":
+                raise problems.unsupported_identifier(f"expected identifiers of type dns, got {each!r}"[:200])
+            names.append(read_name(each.get("value"), self._issuer))
+        return tuple(dict.fromkeys(names))
 
 
 def key_authorization(token: str, account: Account) -> str:
@@ -175,36 +217,27 @@ def key_authorization(token: str, account: Account) -> str:
     return f"{token}.{account.thumbprint}"
 
 
+def check_ready(order: Order) -> None:
+    """Raise `Problem` unless *order* can be finalized."""
+    if order.status != "ready":
+        raise problems.order_not_ready(f"expected an order that is ready, this one is {order.status}")
+
+
 def check_names(order: Order, asked: Sequence[str]) -> None:
     """Raise `Problem` unless the names in a CSR, *asked*, are exactly the order's names."""
     if sorted(asked) != sorted(order.names):
-        raise Problem("badCSR", f"expected exactly {', '.join(sorted(order.names))}; got {', '.join(sorted(asked))}")
-
-
-def _identifiers(body: dict[str, Any]) -> tuple[str, ...]:
-    listed = body.get("identifiers")
-    if not isinstance(listed, list) or not 0 < len(listed) <= MAX_NAMES:
-        raise Problem("malformed", f"expected 1 to {MAX_NAMES} identifiers")
-    names = []
-    for each in listed:
-        if not isinstance(each, dict) or each.get("type") != "dns":
-            raise Problem("unsupportedIdentifier", f"expected identifiers of type dns, got {each!r}"[:200])
-        value = each.get("value")
-        if not isinstance(value, str) or not _NAME.fullmatch(value.lower()):
-            raise Problem("rejectedIdentifier", f"expected a host name without wildcard, got {value!r}"[:200])
-        names.append(value.lower())
-    return tuple(dict.fromkeys(names))
+        raise problems.bad_csr(f"expected exactly {', '.join(sorted(order.names))}; got {', '.join(sorted(asked))}")
 
 
 def _contact(body: dict[str, Any]) -> tuple[str, ...]:
     contact = body.get("contact", [])
     if not isinstance(contact, list) or len(contact) > 10 or not all(isinstance(each, str) for each in contact):
-        raise Problem("malformed", "expected contact to be a short list of URLs")
+        raise problems.malformed("expected contact to be a short list of URLs")
     for each in contact:
         if not each.startswith("mailto:"):
-            raise Problem("unsupportedContact", f"expected mailto: URLs, got {each!r}"[:200])
+            raise problems.unsupported_contact(f"expected mailto: URLs, got {each!r}"[:200])
         if not _MAILBOX.fullmatch(each):
-            raise Problem("invalidContact", f"expected one address and no header fields, got {each!r}"[:200])
+            raise problems.invalid_contact(f"expected one address and no header fields, got {each!r}"[:200])
     return tuple(contact)
 
 

@@ -1,79 +1,85 @@
-"""ACME errors (RFC 8555 section 6.7), and their mapping to problem documents and HTTP status codes."""
+"""ACME errors (RFC 8555 section 6.7): one constructor per problem type, with its HTTP status code.
 
+Types that RFC 8555 does not define have a name of their own in logs and metrics, and a standard type on the wire.
+"""
+
+from dataclasses import dataclass
 from typing import Any
 
 PREFIX = "urn:ietf:params:acme:error:"
 
-#: HTTP status code of each problem type.
-STATUS = {
-    "accountDoesNotExist": 400,
-    "alreadyReplaced": 409,
-    "alreadyRevoked": 400,
-    "badCSR": 400,
-    "badNonce": 400,
-    "badPublicKey": 400,
-    "badRevocationReason": 400,
-    "badSignatureAlgorithm": 400,
-    "caa": 403,
-    "connection": 400,
-    "dns": 400,
-    "conflict": 409,
-    "incorrectResponse": 403,
-    "invalidContact": 400,
-    "malformed": 400,
-    "methodNotAllowed": 405,
-    "notFound": 404,
-    "orderNotReady": 403,
-    "rateLimited": 429,
-    "rejectedIdentifier": 400,
-    "serverInternal": 500,
-    "tooLarge": 413,
-    "unauthorized": 403,
-    "unavailable": 503,
-    "unsupportedContact": 400,
-    "unsupportedMediaType": 415,
-    "unsupportedIdentifier": 400,
-}
-#: Problem types that RFC 8555 does not define, and the standard type sent to the client instead.
-_ON_THE_WIRE = {
-    "conflict": "malformed",
-    "methodNotAllowed": "malformed",
-    "notFound": "malformed",
-    "tooLarge": "malformed",
-    "unavailable": "serverInternal",
-    "unsupportedMediaType": "malformed",
-}
-
 
 class Problem(Exception):  # noqa: N818 - RFC 8555 calls an error a problem
-    """A request failed; the client receives a problem document."""
+    """A request failed; the client receives a problem document (RFC 9457)."""
 
-    def __init__(
-        self,
-        kind: str,
-        detail: str,
-        *,
-        retry_after: int | None = None,
-        headers: dict[str, str] | None = None,
-        **extra: Any,
-    ) -> None:
-        """Create a problem.
+    def __init__(self, type_: "ProblemType", detail: str, headers: dict[str, str], extra: dict[str, Any]) -> None:
+        super().__init__(detail)
+        self.type, self.detail, self.headers, self.extra = type_, detail, headers, extra
+
+    @property
+    def kind(self) -> str:
+        """Name of the problem's type, without the URN prefix."""
+        return self.type.name
+
+    @property
+    def status(self) -> int:
+        """HTTP status code of the response."""
+        return self.type.status
+
+    def document(self) -> dict[str, Any]:
+        """Return the problem document."""
+        kind = PREFIX + (self.type.standard or self.type.name)
+        return {"type": kind, "detail": self.detail, "status": self.status, **self.extra}
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemType:
+    """A type of problem; calling it returns a `Problem` to raise."""
+
+    name: str
+    #: HTTP status code of responses.
+    status: int = 400
+    #: The type that clients see if RFC 8555 does not define *name*.
+    standard: str = ""
+
+    def __call__(
+        self, detail: str, *, retry_after: int | None = None, headers: dict[str, str] | None = None, **extra: Any
+    ) -> Problem:
+        """Return a problem of this type.
 
         Args:
-            kind: problem type, a key of `STATUS`.
             detail: human-readable sentence that states what was expected and what was received.
             retry_after: value of the Retry-After header, in seconds.
             headers: additional HTTP headers (``Allow``, ``Location``).
             extra: additional members of the problem document (``algorithms``, ``subproblems``).
         """
-        super().__init__(detail)
-        self.kind, self.detail, self.extra = kind, detail, extra
-        self.headers = dict(headers or {})
-        if retry_after is not None:
-            self.headers["Retry-After"] = str(retry_after)
-        self.status = STATUS[kind]
+        after = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        return Problem(self, detail, {**(headers or {}), **after}, extra)
 
-    def document(self) -> dict[str, Any]:
-        """Return the problem document (RFC 9457)."""
-        kind = _ON_THE_WIRE.get(self.kind, self.kind)
-        return {"type": PREFIX + kind, "detail": self.detail, "status": self.status, **self.extra}
+
+account_does_not_exist = ProblemType("accountDoesNotExist")
+already_revoked = ProblemType("alreadyRevoked")
+bad_csr = ProblemType("badCSR")
+bad_nonce = ProblemType("badNonce")
+bad_public_key = ProblemType("badPublicKey")
+bad_revocation_reason = ProblemType("badRevocationReason")
+bad_signature_algorithm = ProblemType("badSignatureAlgorithm")
+caa = ProblemType("caa", 403)
+connection = ProblemType("connection")
+dns = ProblemType("dns")
+incorrect_response = ProblemType("incorrectResponse", 403)
+invalid_contact = ProblemType("invalidContact")
+malformed = ProblemType("malformed")
+order_not_ready = ProblemType("orderNotReady", 403)
+rate_limited = ProblemType("rateLimited", 429)
+rejected_identifier = ProblemType("rejectedIdentifier")
+server_internal = ProblemType("serverInternal", 500)
+unauthorized = ProblemType("unauthorized", 403)
+unsupported_contact = ProblemType("unsupportedContact")
+unsupported_identifier = ProblemType("unsupportedIdentifier")
+conflict = ProblemType("conflict", 409, "malformed")
+method_not_allowed = ProblemType("methodNotAllowed", 405, "malformed")
+not_found = ProblemType("notFound", 404, "malformed")
+too_large = ProblemType("tooLarge", 413, "malformed")
+unavailable = ProblemType("unavailable", 503, "serverInternal")
+unsupported_media_type = ProblemType("unsupportedMediaType", 415, "malformed")

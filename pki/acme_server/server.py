@@ -4,7 +4,7 @@ import asyncio
 import datetime as dt
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Any
 
@@ -12,18 +12,24 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from acme_server import validation
+from acme_server import problems
 from acme_server.jws import SignedRequest, decode, public_jwk, read_jwk, read_jws, thumbprint
 from acme_server.leaves import Leaves
-from acme_server.orders import Orders, check_names, key_authorization
+from acme_server.orders import Orders, check_names, check_ready
 from acme_server.problems import Problem
+from acme_server.redirects import Ports
+from acme_server.validations import Validations
 from authority import (
+    UNREADABLE,
     Account,
     Authorization,
     BadCSRError,
+    Certificate,
     Issuer,
     Order,
     Store,
+    StoreError,
+    fingerprint,
     read_csr,
 )
 from stub import AsyncStub
@@ -36,8 +42,6 @@ MAX_BODY = 64 * 1024
 #: Maximum number of unused nonces.  Above this limit the oldest nonce is discarded; a client that uses it receives
 #: badNonce and retries.
 MAX_NONCES = 20_000
-#: Maximum number of concurrent validations; further challenge requests receive the problem rateLimited.
-MAX_VALIDATIONS = 64
 #: Polling interval while the fault ``acme_hang`` is on, in seconds.
 HANG_TICK = 0.1
 #: Suggested renewal window (RFC 9773), as fractions of the lifetime.  It starts when clients renew by default, so that
@@ -47,6 +51,11 @@ SUGGESTED = (2 / 3, 2 / 3 + 0.04)
 MIN_ASK_AGAIN = 5
 #: Revocation reason codes accepted from clients: RFC 5280 section 5.3.1 without the codes for CAs and certificateHold.
 REASONS = (0, 1, 3, 4, 5, 9)
+KEY_COMPROMISE = 1
+#: Retry-After in responses while the store is busy or its disk is full, in seconds.
+STORE_RETRY_AFTER = 1
+#: Identifiers in URLs, as the server makes them.
+ID = "{id:[A-Za-z0-9_-]{1,64}}"
 Handler = Callable[["_Call"], Awaitable[web.Response]]
 
 
@@ -62,6 +71,8 @@ class Settings:
     http01_port: int = 80
     #: The CA's issuer name in CAA records; None disables the CAA check.
     caa: str | None = None
+    #: TCP port of HTTPS servers to which http-01 may be redirected; only tests use a port other than 443.
+    https_port: int = 443
 
 
 @dataclass(slots=True)
@@ -89,7 +100,7 @@ class _Nonces:
 
     def use(self, nonce: str) -> None:
         if nonce not in self.good:
-            raise Problem("badNonce", "this nonce is not known, or was used: take the one in this answer")
+            raise problems.bad_nonce("this nonce is not known, or was used: take the one in this answer")
         del self.good[nonce]
 
 
@@ -99,22 +110,21 @@ class AcmeServer:
     def __init__(self, telemetry: Telemetry, issuer: Issuer, store: Store, stub: AsyncStub, settings: Settings) -> None:
         """Create a server; the caller runs its `application` with an aiohttp runner."""
         self.telemetry, self.issuer, self.store, self.stub, self.settings = telemetry, issuer, store, stub, settings
-        self.orders = Orders(store)
+        self.orders = Orders(store, issuer)
+        ports = Ports(settings.http01_port, settings.https_port)
+        self.validations = Validations(telemetry, self.orders, stub, issuer, ports, settings.caa)
         self.leaves = Leaves(telemetry, issuer, store, settings.lifetime)
         identifier = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
         self._key_identifier = identifier.value.digest
         self._nonces = _Nonces()
-        self._validations: set[asyncio.Task[None]] = set()
         metrics = telemetry.metrics
         self._requests = metrics.counter(
             "firstbyte_acme_requests_total", "Requests by resource and status", "resource", "status"
         )
-        self._validated = metrics.counter("firstbyte_acme_validations_total", "Validations by outcome", "outcome")
         telemetry.faults.declare("acme_503", "Answer 503 with Retry-After", retry_after=1)
         telemetry.faults.declare("acme_slow", "Answer this many milliseconds late", ms=1000.0)
         telemetry.faults.declare("acme_hang", "Take requests and never answer them")
         telemetry.faults.declare("acme_refuse", "Do not listen: connections are refused")
-        telemetry.faults.declare("validation_fails", "Let validations fail")
         self.application = self._build()
 
     def _build(self) -> web.Application:
@@ -128,33 +138,17 @@ class AcmeServer:
                 web.post("/acme/new-order", self._signed(self._new_order)),
                 web.post("/acme/revoke-cert", self._revoke),
                 web.post("/acme/key-change", self._signed(self._key_change)),
-                web.post("/acme/account/{id}", self._signed(self._account)),
-                web.post("/acme/account/{id}/orders", self._signed(self._list, as_get=True)),
-                web.post("/acme/order/{id}", self._signed(self._order, as_get=True)),
-                web.post("/acme/order/{id}/finalize", self._signed(self._finalize)),
-                web.post("/acme/authorization/{id}", self._signed(self._authorization)),
-                web.post("/acme/challenge/{id}", self._signed(self._challenge)),
-                web.post("/acme/certificate/{id}", self._signed(self._certificate, as_get=True)),
+                web.post(f"/acme/account/{ID}", self._signed(self._account)),
+                web.post(f"/acme/account/{ID}/orders", self._signed(self._list, as_get=True)),
+                web.post(f"/acme/order/{ID}", self._signed(self._order, as_get=True)),
+                web.post(f"/acme/order/{ID}/finalize", self._signed(self._finalize)),
+                web.post(f"/acme/authorization/{ID}", self._signed(self._authorization)),
+                web.post(f"/acme/challenge/{ID}", self._signed(self._challenge)),
+                web.post(f"/acme/certificate/{ID}", self._signed(self._certificate, as_get=True)),
                 web.get("/acme/renewal-info/{id}", self._renewal_info),
             ]
         )
         return application
-
-    def resume(self) -> int:
-        """Restart the validations that were in progress when the server last stopped; return their number.
-
-        Clients request a validation only once and then poll for its result (RFC 8555 section 8.2).
-        """
-        unfinished = self.orders.unfinished(self.telemetry.clock.time())
-        for authorization, account in unfinished:
-            self._begin(authorization, account)
-        return len(unfinished)
-
-    async def close(self) -> None:
-        """Cancel the validations in progress; the next server that uses this store resumes them."""
-        for task in self._validations:
-            task.cancel()
-        await asyncio.gather(*self._validations, return_exceptions=True)
 
     # --- request validation and error responses ---------------------------------------------------------------------
 
@@ -169,7 +163,7 @@ class AcmeServer:
             if faults.any_on:
                 if faults.hit("acme_503"):
                     after = int((faults.get("acme_503") or {}).get("retry_after", 1))
-                    raise Problem("unavailable", "the fault acme_503 is on", retry_after=after)
+                    raise problems.unavailable("the fault acme_503 is on", retry_after=after)
                 if faults.hit("acme_slow"):
                     slow_ms = float((faults.get("acme_slow") or {}).get("ms", 1000))
                     await asyncio.sleep(slow_ms / 1000)  # delay the response, as the fault requests
@@ -179,17 +173,21 @@ class AcmeServer:
             response = await handler(request)
         except Problem as problem:
             response = _problem(problem)
+        except StoreError as error:
+            logger.error("store_failed", path=request.path, error=str(error))
+            detail = "the CA's store is busy or full: try again later"
+            response = _problem(problems.unavailable(detail, retry_after=STORE_RETRY_AFTER))
         except web.HTTPRequestEntityTooLarge:
-            response = _problem(Problem("tooLarge", f"expected at most {MAX_BODY} bytes"))
+            response = _problem(problems.too_large(f"expected at most {MAX_BODY} bytes"))
         except web.HTTPNotFound:
-            response = _problem(Problem("notFound", f"there is no {request.path}"))
+            response = _problem(problems.not_found(f"there is no {request.path}"))
         except web.HTTPMethodNotAllowed as error:
             allowed = ", ".join(sorted(error.allowed_methods))
             detail = f"expected {allowed} on {request.path}, got {request.method}"
-            response = _problem(Problem("methodNotAllowed", detail, headers={"Allow": allowed}))
+            response = _problem(problems.method_not_allowed(detail, headers={"Allow": allowed}))
         except Exception as error:
             logger.error("request_failed", path=request.path, error=repr(error))
-            response = _problem(Problem("serverInternal", "the server failed; its log says why"))
+            response = _problem(problems.server_internal("the server failed; its log says why"))
         response.headers["Replay-Nonce"] = self._nonces.new()
         response.headers.add("Link", f'<{self.settings.base}/directory>;rel="index"')
         response.headers.setdefault("Cache-Control", "no-store")
@@ -203,11 +201,11 @@ class AcmeServer:
         """Parse a request's JWS and validate its content type, nonce and URL (RFC 8555 sections 6.2 to 6.5)."""
         if request.content_type != "application/jose+json":
             detail = f"expected Content-Type application/jose+json, got {request.content_type}"
-            raise Problem("unsupportedMediaType", detail)
+            raise problems.unsupported_media_type(detail)
         jws = read_jws(await request.read())
         self._nonces.use(jws.nonce)
         if jws.url != self.settings.base + request.path_qs:
-            raise Problem("unauthorized", f"expected url {self.settings.base + request.path_qs}, got {jws.url}"[:300])
+            raise problems.unauthorized(f"expected url {self.settings.base + request.path_qs}, got {jws.url}"[:300])
         return jws
 
     def _signed(self, handler: Handler, *, as_get: bool = False) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -221,7 +219,7 @@ class AcmeServer:
         async def handle(request: web.Request) -> web.Response:
             jws = await self._read(request)
             if as_get and jws.payload:
-                raise Problem("malformed", "expected an empty payload (POST-as-GET)")
+                raise problems.malformed("expected an empty payload (POST-as-GET)")
             return await handler(_Call(request, jws, self._authenticate(jws), self.telemetry.clock.time()))
 
         return handle
@@ -229,13 +227,13 @@ class AcmeServer:
     def _authenticate(self, jws: SignedRequest) -> Account:
         prefix = f"{self.settings.base}/acme/account/"
         if jws.kid is None or not jws.kid.startswith(prefix):
-            raise Problem("malformed", f"expected kid to be an account URL below {prefix}")
+            raise problems.malformed(f"expected kid to be an account URL below {prefix}")
         account = self.store.account(jws.kid.removeprefix(prefix))
         if account is None:
-            raise Problem("accountDoesNotExist", "there is no such account")
+            raise problems.account_does_not_exist("there is no such account")
         jws.verify(account.jwk)
         if account.status != "valid":
-            raise Problem("unauthorized", f"this account is {account.status}")
+            raise problems.unauthorized(f"this account is {account.status}")
         return account
 
     # --- resources --------------------------------------------------------------------------------------------------
@@ -264,7 +262,7 @@ class AcmeServer:
 
     async def _account(self, call: _Call) -> web.Response:
         if call.http.match_info["id"] != call.account.id:
-            raise Problem("unauthorized", "this is another account")
+            raise problems.unauthorized("this is another account")
         account = self.orders.update_account(call.account, call.jws.json()) if call.jws.payload else call.account
         return self._show_account(account)
 
@@ -275,7 +273,7 @@ class AcmeServer:
 
     async def _list(self, call: _Call) -> web.Response:
         if call.http.match_info["id"] != call.account.id:
-            raise Problem("unauthorized", "this is another account")
+            raise problems.unauthorized("this is another account")
         return web.json_response(
             {"orders": [f"{self.settings.base}/acme/order/{each}" for each in self.store.orders(call.account.id)]}
         )
@@ -283,7 +281,7 @@ class AcmeServer:
     async def _key_change(self, call: _Call) -> web.Response:
         inner = read_jws(call.jws.payload, nested=True)
         if inner.url != call.jws.url:
-            raise Problem("malformed", "expected the same url in the inner JWS")
+            raise problems.malformed("expected the same url in the inner JWS")
         url = f"{self.settings.base}/acme/account/{call.account.id}"
         return self._show_account(self.orders.change_key(call.account, inner, url))
 
@@ -341,62 +339,31 @@ class AcmeServer:
     async def _challenge(self, call: _Call) -> web.Response:
         found = self.orders.authorization(call.account, call.http.match_info["id"])
         if found.expires <= call.now:
-            raise Problem("malformed", "this authorization expired: open a new order")
+            raise problems.malformed("this authorization expired: open a new order")
         if call.jws.payload and found.status == "pending":
             call.jws.json()
-            if len(self._validations) >= MAX_VALIDATIONS:
-                raise Problem("rateLimited", f"{MAX_VALIDATIONS} validations are under way", retry_after=1)
-            found = self.orders.processing(found)
-            self._begin(found, call.account)
+            found = self.validations.begin(found, call.account)
         up = f'<{self.settings.base}/acme/authorization/{found.id}>;rel="up"'
         response = web.json_response(self._challenge_object(found))
         response.headers.add("Link", up)
         return response
 
-    def _begin(self, authorization: Authorization, account: Account) -> None:
-        task = asyncio.create_task(self._validate(authorization, account))
-        self._validations.add(task)
-        task.add_done_callback(self._validations.discard)
-
-    async def _validate(self, authorization: Authorization, account: Account) -> None:
-        problem: Problem | None = None
-        try:
-            if self.telemetry.faults.any_on and self.telemetry.faults.hit("validation_fails"):
-                raise Problem("connection", "the fault validation_fails is on")
-            expected = key_authorization(authorization.token, account)
-            await validation.validate_http01(
-                self.stub, authorization.name, authorization.token, expected, self.settings.http01_port
-            )
-            if self.settings.caa is not None:
-                await validation.check_caa(self.stub, authorization.name, self.settings.caa)
-        except Problem as found:
-            problem = found
-        except Exception as error:  # report any other failure to the client, which can retry
-            logger.error("validation_failed", name=authorization.name, error=repr(error))
-            problem = Problem("serverInternal", "validation failed in the server")
-        self.orders.settle(authorization, problem, self.telemetry.clock.time())
-        self._validated.inc(outcome="valid" if problem is None else problem.kind)
-        logger.info(
-            "validated", name=authorization.name, valid=problem is None, reason=problem.detail if problem else ""
-        )
-
     async def _finalize(self, call: _Call) -> web.Response:
         order = self.orders.order(call.account, call.http.match_info["id"], call.now)
-        if order.status == "valid":
-            return self._show_order(order)
-        if order.status != "ready":
-            raise Problem("orderNotReady", f"expected an order that is ready, this one is {order.status}")
+        check_ready(order)
         request = call.jws.json().get("csr")
         try:
             csr, names = read_csr(decode(request) if isinstance(request, str) else b"")
         except BadCSRError as error:
-            raise Problem("badCSR", str(error)) from None
+            raise problems.bad_csr(str(error)) from None
         check_names(order, names)
-        if self._is_account_key(csr.public_key()):
-            raise Problem("badCSR", "expected a key of the certificate's own, got an account's (section 11.1)")
-        certificate = self.leaves.issue(csr.public_key(), order.names, call.now, call.account.id)
-        order = replace(order, status="valid", serial=certificate.serial)
-        self.store.put_order(order, certificate=certificate)
+        key: Any = csr.public_key()  # an EC or RSA key, as `read_csr` has checked
+        if self._is_account_key(key):
+            raise problems.bad_csr("expected a key of the certificate's own, got an account's (section 11.1)")
+        if self.store.compromised(fingerprint(key)):
+            raise problems.bad_csr("expected a new key: a certificate of this key was revoked for its compromise")
+        certificate = self.leaves.issue(key, order.names, call.now, call.account.id)
+        order = self.orders.finalize(order, certificate, call.now)
         took_ms = round((self.telemetry.clock.time() - call.now) * 1000, 1)
         logger.info("certificate_issued", serial=certificate.serial, names=list(order.names), took_ms=took_ms)
         return self._show_order(order)
@@ -408,9 +375,9 @@ class AcmeServer:
     async def _certificate(self, call: _Call) -> web.Response:
         found = self.store.certificate(call.http.match_info["id"])
         if found is None:
-            raise Problem("notFound", "there is no such certificate")
+            raise problems.not_found("there is no such certificate")
         if found.account != call.account.id:
-            raise Problem("unauthorized", "this certificate belongs to another account")
+            raise problems.unauthorized("this certificate belongs to another account")
         return web.Response(text=found.pem, content_type="application/pem-certificate-chain")
 
     async def _revoke(self, request: web.Request) -> web.Response:
@@ -419,27 +386,37 @@ class AcmeServer:
         body = jws.json()
         try:
             certificate = x509.load_der_x509_certificate(decode(body.get("certificate", "")))
-        except (ValueError, TypeError):
-            raise Problem("malformed", "expected a certificate in base64url DER") from None
+            certificate.public_key()
+        except UNREADABLE:
+            raise problems.malformed("expected a certificate in base64url DER") from None
         found = self.store.certificate(f"{certificate.serial_number:x}")
         if found is None or not found.pem.startswith(certificate.public_bytes(Encoding.PEM).decode()):
-            raise Problem("notFound", "this CA did not issue that certificate")
-        if jws.kid is not None:
-            if not self.orders.may_revoke(self._authenticate(jws), found, self.telemetry.clock.time()):
-                detail = "expected the account that ordered this certificate, or authorizations for all of its names"
-                raise Problem("unauthorized", detail)
-        elif jws.jwk is not None:
+            raise problems.not_found("this CA did not issue that certificate")
+        by_key = jws.jwk is not None and read_jwk(jws.jwk)[0] == certificate.public_key()
+        now = self.telemetry.clock.time()
+        if jws.jwk is not None:
             jws.verify(jws.jwk)
-            if read_jwk(jws.jwk)[0] != certificate.public_key():
-                raise Problem("unauthorized", "expected the certificate's own key")
+            if not by_key:
+                raise problems.unauthorized("expected the certificate's own key")
+        elif not self.orders.may_revoke(self._authenticate(jws), found, now):
+            detail = "expected the account that ordered this certificate, or authorizations for all of its names"
+            raise problems.unauthorized(detail)
         reason = body.get("reason", 0)
         if isinstance(reason, bool) or not isinstance(reason, int) or reason not in REASONS:
-            raise Problem("badRevocationReason", f"expected reason 0, 1, 3, 4, 5 or 9; got {reason!r}")
-        if found.revoked is not None:
-            raise Problem("alreadyRevoked", "this certificate was revoked before")
-        self.store.revoke(found.serial, self.telemetry.clock.time(), reason)
-        logger.info("certificate_revoked", serial=found.serial, reason=reason)
+            raise problems.bad_revocation_reason(f"expected reason 0, 1, 3, 4, 5 or 9; got {reason!r}")
+        upgrade = by_key and reason == KEY_COMPROMISE != found.reason  # the holder of the key proves its compromise
+        if found.revoked is not None and not upgrade:
+            raise problems.already_revoked("this certificate was revoked before")
+        for each in [found] if reason != KEY_COMPROMISE else self._of_key(found, now):
+            self.store.revoke(each.serial, now, reason, _fingerprint(found) if reason == KEY_COMPROMISE else "")
+            logger.info("certificate_revoked", serial=each.serial, reason=reason)
         return web.Response()
+
+    def _of_key(self, certificate: Certificate, now: float) -> list[Certificate]:
+        """Return *certificate* and the unexpired certificates of the same key, which a compromise affects as well."""
+        print_ = _fingerprint(certificate)
+        others = [each for each in self.store.certificates(now) if each.serial != certificate.serial]
+        return [certificate, *(each for each in others if _fingerprint(each) == print_)]
 
     async def _renewal_info(self, request: web.Request) -> web.Response:
         """Reply with the suggested renewal window (RFC 9773): at two thirds of the lifetime, immediately if revoked."""
@@ -450,7 +427,7 @@ class AcmeServer:
         except Problem:
             found, ours = None, False
         if found is None or not ours:
-            raise Problem("notFound", "expected AUTHORITY-KEY-ID.SERIAL of a certificate of this CA, in base64url")
+            raise problems.not_found("expected AUTHORITY-KEY-ID.SERIAL of a certificate of this CA, in base64url")
         life = found.not_after - found.issued
         start, end = (found.issued + share * life for share in SUGGESTED)
         if found.revoked is not None:
@@ -464,6 +441,11 @@ def _problem(problem: Problem) -> web.Response:
     response = web.json_response(problem.document(), status=problem.status, headers=problem.headers)
     response.content_type = "application/problem+json"
     return response
+
+
+def _fingerprint(certificate: Certificate) -> str:
+    key: Any = x509.load_pem_x509_certificate(certificate.pem.encode()).public_key()
+    return fingerprint(key)
 
 
 def _rfc3339(at: float) -> str:

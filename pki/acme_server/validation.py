@@ -1,18 +1,20 @@
 """Domain validation with http-01 (RFC 8555 section 8.3), and CAA checks (RFC 8659).
 
-Names are looked up through the lab's own resolver, without cached answers.  HTTP redirects are not followed.
+Names are looked up through the lab's own resolver, without cached answers.
 """
 
 import asyncio
-import contextlib
+import ssl
 from collections.abc import Sequence
 
-from acme_server.problems import Problem
+from acme_server import problems
+from acme_server.redirects import MAX_REDIRECTS, STATUSES, Ports, Target, check_address, next_target
+from authority import Issuer
 from stub import AsyncStub, NoAddress, NoSuchName, StubError
 from wireformat.http1 import HttpError, get
 from wireformat.http1_reader import ResponseReader
 
-#: Time-out for connecting to the http-01 server and reading its response, in seconds.
+#: Time-out of one http-01 validation with all redirects, in seconds.
 TIMEOUT = 5.0
 #: Response body size at which the http-01 client stops reading, in bytes; a key authorization has about 90.
 MAX_ANSWER = 4096
@@ -24,31 +26,36 @@ KNOWN_TAGS = ("issue", "issuewild", "issuemail", "iodef", "contactemail", "conta
 CRITICAL = 128
 
 
-async def validate_http01(stub: AsyncStub, name: str, token: str, expected: str, port: int = 80) -> None:
+async def validate_http01(stub: AsyncStub, issuer: Issuer, name: str, token: str, expected: str, ports: Ports) -> None:
     """Fetch the http-01 response from *name*, and compare it with the key authorization *expected*.
 
     Raises:
-        Problem: validation failed; the type is dns, connection, incorrectResponse or unauthorized.
+        Problem: validation failed; the type is dns, connection, incorrectResponse, unauthorized or rejectedIdentifier.
     """
-    stub.flush(name)
-    try:
-        found = await stub.resolve(name)
-    except StubError as error:
-        raise Problem("dns", str(error)) from None
-    address = found.rdata[0]
-    where = f"http://{name}:{port}/.well-known/acme-challenge/{token} at {address}"
+    target = Target(tls=False, name=name, port=ports.http, path=f"/.well-known/acme-challenge/{token}")
+    addresses: list[str] = []
     try:
         async with asyncio.timeout(TIMEOUT):
-            status, body = await _get(address, port, name, f"/.well-known/acme-challenge/{token}")
+            for _ in range(MAX_REDIRECTS + 1):
+                addresses.append(await _address(stub, target.name))
+                check_address(addresses[-1], addresses[0])
+                response, body = await _get(addresses[-1], target)
+                if response.status not in STATUSES:
+                    break
+                target = next_target(target, response.field(b"location"), issuer, ports)
+            else:
+                raise problems.unauthorized(f"{target}: expected at most {MAX_REDIRECTS} redirects")
     except OSError as error:
         reason = f"no answer within {TIMEOUT:g} s" if isinstance(error, TimeoutError) else str(error)
-        raise Problem("connection", f"{where}: {reason}") from None
+        where = f" at {addresses[-1]}" if addresses else ""
+        raise problems.connection(f"{target}{where}: {reason}") from None
     except HttpError as error:
-        raise Problem("unauthorized", f"{where}: {error}"[:300]) from None
-    if status != 200:
-        raise Problem("unauthorized", f"{where}: expected status 200, got {status}")
-    if body.decode("latin-1").strip() != expected:
-        raise Problem("incorrectResponse", f"{where}: expected the key authorization, got {body[:100]!r}")
+        raise problems.unauthorized(f"{target} at {addresses[-1]}: {error}"[:300]) from None
+    if response.status != 200:
+        raise problems.unauthorized(f"{target} at {addresses[-1]}: expected status 200, got {response.status}")
+    if body.decode("latin-1").rstrip() != expected:
+        detail = f"{target} at {addresses[-1]}: expected the key authorization, got {body[:100]!r}"
+        raise problems.incorrect_response(detail)
 
 
 async def check_caa(stub: AsyncStub, name: str, issuer: str) -> None:
@@ -62,7 +69,7 @@ async def check_caa(stub: AsyncStub, name: str, issuer: str) -> None:
         except (NoSuchName, NoAddress):
             continue
         except StubError as error:
-            raise Problem("caa", f"{current}: CAA cannot be looked up: {error}") from None
+            raise problems.caa(f"{current}: CAA cannot be looked up: {error}") from None
         judge_caa(current, records, issuer)
         return
 
@@ -83,16 +90,26 @@ def judge_caa(name: str, records: Sequence[str], issuer: str) -> None:
         if tag == "issue":
             permitted.append(value.strip().strip('"').partition(";")[0].strip().rstrip(".").lower())
         elif tag not in KNOWN_TAGS and flags.isdecimal() and int(flags) & CRITICAL:
-            raise Problem("caa", f"{name}: expected CAA tags that we know, got the critical {tag!r}")
+            raise problems.caa(f"{name}: expected CAA tags that we know, got the critical {tag!r}")
     if permitted and issuer.rstrip(".").lower() not in permitted:
-        raise Problem("caa", f"{name}: CAA permits {', '.join(filter(None, permitted)) or 'no CA'}; this is {issuer}")
+        raise problems.caa(f"{name}: CAA permits {', '.join(filter(None, permitted)) or 'no CA'}; this is {issuer}")
 
 
-async def _get(address: str, port: int, host: str, path: str) -> tuple[int, bytes]:
-    """Send a GET request; return the status code and the body, truncated soon after `MAX_ANSWER` bytes."""
-    reader, writer = await asyncio.open_connection(address, port)
+async def _address(stub: AsyncStub, name: str) -> str:
+    stub.flush(name)
     try:
-        writer.write(get(host, path, "User-Agent: firstbyte-ca", "Connection: close"))
+        return (await stub.resolve(name)).rdata[0]
+    except StubError as error:
+        raise problems.dns(str(error)) from None
+
+
+async def _get(address: str, target: Target) -> tuple[ResponseReader, bytes]:
+    """Send a GET request; return the response's reader and the body, truncated soon after `MAX_ANSWER` bytes."""
+    host = target.name if target.port in {80, 443} else f"{target.name}:{target.port}"
+    context, name = (_unverified(), target.name) if target.tls else (None, None)
+    reader, writer = await asyncio.open_connection(address, target.port, ssl=context, server_hostname=name)
+    try:
+        writer.write(get(host, target.path, "User-Agent: firstbyte-ca", "Accept: */*", "Connection: close"))
         body: list[bytes] = []
         response = ResponseReader(body.append)
         while not response.complete and response.body_bytes < MAX_ANSWER:
@@ -100,8 +117,13 @@ async def _get(address: str, port: int, host: str, path: str) -> tuple[int, byte
                 response.feed(data)
             else:
                 response.end()
-        return response.status, b"".join(body)
+        return response, b"".join(body)
     finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        writer.transport.abort()  # the response is complete, or none is wanted any more; wait for nothing
+
+
+def _unverified() -> ssl.SSLContext:
+    """Return a TLS context that accepts every certificate: the one that the order replaces may have expired."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context

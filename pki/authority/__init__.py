@@ -4,13 +4,15 @@ This package issues every certificate that its caller requests; `acme_server` ch
 """
 
 from authority.ceremony import Ceremony, CeremonyError
-from authority.errors import AuthorityError, BadCSRError, KeyFileError
-from authority.issuance import BACKDATE, Issuer, issue_intermediate, issue_leaf, issue_root, read_csr
+from authority.errors import AuthorityError, BadCSRError, KeyFileError, StoreError, WeakKeyError
+from authority.issuance import BACKDATE, UNREADABLE, Issuer, issue_intermediate, issue_leaf, issue_root, read_csr
 from authority.keys import load_issuer, load_private_key, new_key, write_private_key
+from authority.public_keys import check_public_key, fingerprint
 from authority.store import Account, Authorization, Certificate, Order, Store
 
 __all__ = [
     "BACKDATE",
+    "UNREADABLE",
     "Account",
     "AuthorityError",
     "Authorization",
@@ -22,6 +24,10 @@ __all__ = [
     "KeyFileError",
     "Order",
     "Store",
+    "StoreError",
+    "WeakKeyError",
+    "check_public_key",
+    "fingerprint",
     "issue_intermediate",
     "issue_leaf",
     "issue_root",

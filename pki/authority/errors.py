@@ -9,5 +9,13 @@ class BadCSRError(AuthorityError):
     """A certificate signing request is malformed, has an invalid signature, or contains a weak key."""
 
 
+class WeakKeyError(AuthorityError):
+    """A public key has a type, size or weakness that forbids its use."""
+
+
+class StoreError(AuthorityError):
+    """The database cannot be read or written: it is locked, damaged, or its disk is full."""
+
+
 class KeyFileError(AuthorityError):
     """A key or certificate file is missing or malformed, or its passphrase is wrong."""

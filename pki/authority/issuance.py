@@ -6,31 +6,39 @@ These functions do not read clocks or files: the time and the signing keys are a
 import datetime as dt
 import ipaddress
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes, CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from authority.errors import BadCSRError
+from authority.errors import BadCSRError, WeakKeyError
+from authority.public_keys import check_public_key
 
 #: Default offset between issuance and notBefore, in seconds, for clients whose clock is slow.
 BACKDATE = 60.0
 #: Lifetimes of root and intermediate certificates, in seconds; both are longer than any lab runs.
 ROOT_LIFETIME = 10 * 365 * 86400.0
 INTERMEDIATE_LIFETIME = 3 * 365 * 86400.0
+#: What cryptography raises for malformed requests and certificates; not all of it derives from ValueError.
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 #: Domains that an intermediate may certify (name constraints, RFC 5280 section 4.2.1.10).  A leaked intermediate key
 #: cannot be used for other domains.
 PERMITTED = ("example.com", "lab.test", "localhost.test")
 #: Name constraints that forbid certificates for IP addresses (BR 7.1.2.5.2): the constraints on DNS names do not apply
 #: to other name types.
 EXCLUDED = [x509.IPAddress(ipaddress.ip_network(each)) for each in ("0.0.0.0/0", "::/0")]
-#: Accepted RSA key sizes, in bits: shorter keys are weak, longer keys make handshakes slow.
-MIN_RSA_BITS, MAX_RSA_BITS = 2048, 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,19 @@ class Issuer:
     key: CertificateIssuerPrivateKeyTypes
     #: Certificates that a server sends after its leaf: the issuing certificate first, without the root.
     chain: tuple[x509.Certificate, ...]
+
+    def permits(self, name: str) -> bool:
+        """Return whether the name constraints of the certificate permit the DNS name *name* (RFC 5280 4.2.1.10)."""
+        try:
+            constraints = self.certificate.extensions.get_extension_for_class(x509.NameConstraints).value
+        except x509.ExtensionNotFound:
+            return True
+        permitted, excluded = (
+            [each.value for each in subtrees or () if isinstance(each, x509.DNSName)]
+            for subtrees in (constraints.permitted_subtrees, constraints.excluded_subtrees)
+        )
+        within = lambda domain: name == domain or name.endswith(f".{domain}")  # noqa: E731 - used twice, here only
+        return (not permitted or any(map(within, permitted))) and not any(map(within, excluded))
 
 
 def issue_root(key: CertificateIssuerPrivateKeyTypes, common_name: str, now: float) -> x509.Certificate:
@@ -100,6 +121,8 @@ def issue_leaf(
 def read_csr(der: bytes) -> tuple[x509.CertificateSigningRequest, list[str]]:
     """Parse a PKCS #10 certificate signing request; return it with its DNS names, in lower case and sorted.
 
+    The names are those in subjectAltName and in common names together (RFC 8555 section 7.4).
+
     Raises:
         BadCSRError: the request is malformed, has an invalid signature, a weak key, or names other than DNS names.
     """
@@ -107,27 +130,27 @@ def read_csr(der: bytes) -> tuple[x509.CertificateSigningRequest, list[str]]:
         csr = x509.load_der_x509_csr(der)
         if not csr.is_signature_valid:
             raise BadCSRError("the request is not signed by the key that it contains")
-        key = csr.public_key()
-        extension = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        raise BadCSRError("expected subjectAltName with the order's names, got none") from None
-    except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
+        check_public_key(csr.public_key())
+        common = csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        general = list(_alternatives(csr))
+    except WeakKeyError as error:
+        raise BadCSRError(str(error)) from None
+    except (*UNREADABLE, InvalidSignature) as error:
         raise BadCSRError(f"expected a PKCS #10 request in DER: {error}") from None
-    if isinstance(key, rsa.RSAPublicKey):
-        if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
-            raise BadCSRError(f"expected an RSA key of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, got {key.key_size}")
-        if key.public_numbers().e < 65537:
-            raise BadCSRError(f"expected a public exponent of at least 65537, got {key.public_numbers().e}")
-    elif isinstance(key, ec.EllipticCurvePublicKey):
-        if key.curve.name not in {"secp256r1", "secp384r1", "secp521r1"}:
-            raise BadCSRError(f"expected curve P-256, P-384 or P-521, got {key.curve.name}")
-    elif not isinstance(key, ed25519.Ed25519PublicKey):
-        raise BadCSRError(f"expected an EC, RSA or Ed25519 key, got {type(key).__name__}")
-    general = list(extension.value)
-    names = [each.value.lower() for each in general if isinstance(each, x509.DNSName)]
-    if len(general) != len(names) or not names:
+    names = {each.value.lower() for each in general if isinstance(each, x509.DNSName)}
+    if not all(isinstance(each, x509.DNSName) for each in general):
         raise BadCSRError("expected DNS names and nothing else in subjectAltName")
-    return csr, sorted(set(names))
+    names |= {str(each.value).lower() for each in common}
+    if not names:
+        raise BadCSRError("expected the order's names in subjectAltName or the common name, got none")
+    return csr, sorted(names)
+
+
+def _alternatives(csr: x509.CertificateSigningRequest) -> Iterable[x509.GeneralName]:
+    try:
+        return csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
 
 
 def _builder(

@@ -11,6 +11,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from authority.errors import StoreError
+
+#: Time to wait for another process that writes to the database, in seconds: when it is opened, and later.  The server
+#: answers no requests while it waits.
+OPEN_TIMEOUT, BUSY_TIMEOUT = 5.0, 0.2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS account (
     id TEXT PRIMARY KEY, thumbprint TEXT NOT NULL UNIQUE, jwk TEXT NOT NULL, status TEXT NOT NULL,
@@ -26,6 +31,7 @@ CREATE TABLE IF NOT EXISTS certificate (
     serial TEXT PRIMARY KEY, account TEXT, names TEXT NOT NULL, not_before REAL NOT NULL, not_after REAL NOT NULL,
     issued REAL NOT NULL, pem TEXT NOT NULL, revoked REAL, reason INTEGER) STRICT;
 CREATE INDEX IF NOT EXISTS certificate_end ON certificate (not_after);
+CREATE TABLE IF NOT EXISTS compromised_key (fingerprint TEXT PRIMARY KEY, reported REAL NOT NULL) STRICT;
 """
 
 
@@ -107,29 +113,47 @@ _JSON: dict[str, Callable[[Any], Any]] = {"jwk": dict, "contact": tuple, "names"
 
 
 class Store:
-    """A connection to the CA's database; use it from one thread only."""
+    """A connection to the CA's database; use it from one thread only.  Every method may raise `StoreError`."""
 
     def __init__(self, path: Path) -> None:
         """Open or create the database at *path*."""
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA foreign_keys = ON")
-        self._db.executescript(SCHEMA)
+        #: The reason why the last write failed; empty if it succeeded.
+        self.failure = ""
+        self._checks = 0
+        with _errors(path.name):
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=OPEN_TIMEOUT)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA foreign_keys = ON")
+            self._db.executescript(SCHEMA)
+            self._db.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT * 1000)}")
 
     def close(self) -> None:
         """Checkpoint the write-ahead log and close the database."""
         self._db.close()
 
+    def check(self) -> None:
+        """Write a few bytes to the database, to find out whether it can be written."""
+        self._checks += 1
+        with self._transaction():
+            self._db.execute(f"PRAGMA user_version = {self._checks % 1000}")
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
         try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            with _errors("the CA's store"):
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield
+                    self._db.execute("COMMIT")
+                except BaseException:
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+                    raise
+        except StoreError as error:
+            self.failure = str(error)
             raise
-        self._db.execute("COMMIT")
+        self.failure = ""
 
     def _put(self, *records: Account | Order | Authorization | Certificate) -> None:
         """Insert or update *records* in one transaction; a certificate with a known serial number raises an error."""
@@ -147,10 +171,11 @@ class Store:
 
     def _select(self, kind: type[T], condition: str, *values: object) -> list[T]:
         """Return the records of class *kind* that match an SQL *condition*, which may end with ORDER BY."""
-        found = self._db.execute(
-            f"SELECT * FROM {_TABLES[kind][0]} WHERE {condition}",  # noqa: S608 - constants only
-            values,
-        )
+        with _errors("the CA's store"):
+            found = self._db.execute(
+                f"SELECT * FROM {_TABLES[kind][0]} WHERE {condition}",  # noqa: S608 - constants only
+                values,
+            ).fetchall()
         names = [each.name for each in fields(kind)]
         return [
             kind(
@@ -224,15 +249,40 @@ class Store:
         """Return the certificates that expire after *after* (seconds since the epoch), oldest first."""
         return self._select(Certificate, "not_after > ? ORDER BY issued", after)
 
-    def revoke(self, serial: str, now: float, reason: int) -> Certificate | None:
-        """Mark a certificate as revoked unless it already is.
+    def revoke(self, serial: str, now: float, reason: int, compromised: str = "") -> Certificate | None:
+        """Mark a certificate as revoked; *reason* keyCompromise (1) also replaces another reason.
+
+        Args:
+            serial: serial number of the certificate, in lower-case hexadecimal.
+            now: time of revocation, in seconds since the epoch.
+            reason: RFC 5280 section 5.3.1.
+            compromised: fingerprint of the certificate's key if it must never be certified again.
 
         Returns:
             The record before the change, or None if the serial number is unknown.
         """
         before = self.certificate(serial)
-        if before is not None and before.revoked is None:
-            with self._transaction():
-                update = "UPDATE certificate SET revoked = ?, reason = ? WHERE serial = ?"
-                self._db.execute(update, (now, reason, serial))
+        with self._transaction():
+            self._db.execute(
+                "UPDATE certificate SET revoked = coalesce(revoked, ?1), reason = ?2 WHERE serial = ?3 AND"
+                " (revoked IS NULL OR ?2 = 1)",
+                (now, reason, serial),
+            )
+            if compromised:
+                self._db.execute("INSERT OR IGNORE INTO compromised_key VALUES (?, ?)", (compromised, now))
         return before
+
+    def compromised(self, fingerprint: str) -> bool:
+        """Return whether a certificate with the key of this fingerprint was revoked because of a key compromise."""
+        with _errors("the CA's store"):
+            query = "SELECT 1 FROM compromised_key WHERE fingerprint = ?"
+            return self._db.execute(query, (fingerprint,)).fetchone() is not None
+
+
+@contextlib.contextmanager
+def _errors(what: str) -> Iterator[None]:
+    """Convert the errors of SQLite to `StoreError`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(f"{what}: {error}") from error

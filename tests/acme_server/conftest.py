@@ -5,19 +5,23 @@ import contextlib
 import dataclasses
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 import serving
 from acme_server.own_certificate import OwnCertificate
 from acme_server.server import AcmeServer, Settings
-from authority import Ceremony, Store, load_issuer
+from authority import Ceremony, Store, issue_root, load_issuer, new_key
 from nameserver import Responder, parse
+from renewal.client import StubResolver
 from stub import AsyncStub
 from telemetry import Telemetry
+from tests.acme_server.browser import Browser, Signer
 
 ZONE = """
 $TTL 60
@@ -52,6 +56,8 @@ class Lab:
     answering: asyncio.Event
     #: Set when the web server receives its first http-01 request.
     challenged: asyncio.Event
+    #: If not empty, its function makes the response of the test's web server to every request.
+    misbehaviour: list[Callable[[web.Request], web.Response]]
 
     def context(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=self.trust)
@@ -88,6 +94,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     webroot = tmp_path / "webroot"
     webroot.mkdir()
     answering, challenged = asyncio.Event(), asyncio.Event()
+    misbehaviour: list[Callable[[web.Request], web.Response]] = []
     answering.set()
 
     def dns(wire: bytes, client: tuple[str, int], transport: str) -> bytes | None:
@@ -97,6 +104,8 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     async def challenge(request: web.Request) -> web.Response:
         challenged.set()
         await answering.wait()
+        if misbehaviour:
+            return misbehaviour[0](request)
         token = request.match_info["token"]
         answer = answers.get(token)
         if answer is None and (webroot / token).is_file():
@@ -105,22 +114,26 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
 
     http = web.Application()
     http.router.add_get("/.well-known/acme-challenge/{token}", challenge)
+    http.router.add_get("/moved/{token}", challenge)
+    https = web.Application()
+    https.router.add_get("/moved/{token}", challenge)
     async with contextlib.AsyncExitStack() as stack:
         listener = await serving.start(("127.0.0.1", 0), dns)
         stack.push_async_callback(listener.close)
         http01 = await stack.enter_async_context(site(http))
+        https01 = await stack.enter_async_context(site(https, ssl_context=self_signed(tmp_path)))
         store = Store(tmp_path / "ca" / "store.sqlite")
         stack.callback(store.close)
         issuer = load_issuer(tmp_path / "ca", tmp_path / "passphrase" / "passphrase")
         stub = AsyncStub([listener.address])
         port = free_port()
-        settings = Settings(f"https://ca.example.com:{port}", 60.0, http01, "ca.example.com")
+        settings = Settings(f"https://ca.example.com:{port}", 60.0, http01, "ca.example.com", https01)
         server = AcmeServer(telemetry, issuer, store, stub, settings)
         own = OwnCertificate(server.leaves, "ca.example.com", tmp_path / "ca")
         runner = web.AppRunner(server.application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        stack.push_async_callback(server.close)
+        stack.push_async_callback(server.validations.close)
         await web.TCPSite(runner, "127.0.0.1", port, ssl_context=own.context).start()
         yield Lab(
             tmp_path,
@@ -133,4 +146,23 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
             webroot,
             answering,
             challenged,
+            misbehaviour,
         )
+
+
+@pytest.fixture
+async def browser(lab: Lab) -> AsyncIterator[Browser]:
+    connector = aiohttp.TCPConnector(resolver=StubResolver(lab.stub), ssl=lab.context())
+    async with aiohttp.ClientSession(connector=connector) as http:
+        yield Browser(lab, http, Signer())
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """Return the TLS context of a web server whose certificate no client accepts."""
+    key, file = new_key(), folder / "self-signed.pem"
+    certificate = issue_root(key, "a web server that has no certificate yet", 0.0)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(pem + certificate.public_bytes(Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context

@@ -3,15 +3,11 @@
 import json
 import time
 from email.utils import parsedate_to_datetime
-from typing import Any
 
-import aiohttp
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,89 +17,9 @@ from acme_server.server import AcmeServer
 from acme_server.validation import judge_caa
 from authority import Store, new_key
 from renewal import AcmeClient, AcmeError
-from renewal.client import StubResolver
 from telemetry import AdminError, Request, Telemetry
+from tests.acme_server.browser import Browser, Signer, kind
 from tests.acme_server.conftest import Lab
-
-
-class Signer:
-    """An account key of any supported type, which signs JWS requests."""
-
-    def __init__(self, kind: str = "ES256") -> None:
-        self.kind = kind
-        if kind == "ES256":
-            self.key: Any = ec.generate_private_key(ec.SECP256R1())
-            numbers = self.key.public_key().public_numbers()
-            self.jwk = {
-                "kty": "EC",
-                "crv": "P-256",
-                "x": encode(numbers.x.to_bytes(32)),
-                "y": encode(numbers.y.to_bytes(32)),
-            }
-        elif kind == "EdDSA":
-            self.key = ed25519.Ed25519PrivateKey.generate()
-            raw = self.key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-            self.jwk = {"kty": "OKP", "crv": "Ed25519", "x": encode(raw)}
-        else:
-            self.key = rsa.generate_private_key(65537, 2048)
-            numbers = self.key.public_key().public_numbers()
-            self.jwk = {"kty": "RSA", "e": encode(numbers.e.to_bytes(3)), "n": encode(numbers.n.to_bytes(256))}
-
-    def sign(self, data: bytes) -> bytes:
-        if self.kind == "ES256":
-            r, s = decode_dss_signature(self.key.sign(data, ec.ECDSA(hashes.SHA256())))
-            return r.to_bytes(32) + s.to_bytes(32)
-        return self.key.sign(data) if self.kind == "EdDSA" else self.key.sign(data, padding.PKCS1v15(), hashes.SHA256())
-
-    def jws(self, header: dict[str, Any], payload: Any) -> dict[str, str]:
-        protected = encode(json.dumps({"alg": self.kind, **header}).encode())
-        content = "" if payload is None else encode(json.dumps(payload).encode())
-        return {
-            "protected": protected,
-            "payload": content,
-            "signature": encode(self.sign(f"{protected}.{content}".encode())),
-        }
-
-
-class Browser:
-    """An ACME client that sends valid requests by default, and malformed ones if a test overrides a part."""
-
-    def __init__(self, lab: Lab, http: aiohttp.ClientSession, signer: Signer) -> None:
-        self.lab, self.http, self.signer = lab, http, signer
-        self.base = lab.server.settings.base
-        self.kid: Any = None
-
-    async def nonce(self) -> str:
-        async with self.http.head(f"{self.base}/acme/new-nonce") as response:
-            return response.headers["Replay-Nonce"]
-
-    async def post(
-        self, path: str, payload: Any, *, content_type="application/jose+json", body: bytes | None = None, **header
-    ):
-        url = path if path.startswith("https") else self.base + path
-        key = {"kid": self.kid} if self.kid else {"jwk": self.signer.jwk}
-        fields = {"nonce": await self.nonce(), "url": url, **key, **header}
-        data = body if body is not None else json.dumps(self.signer.jws(fields, payload)).encode()
-        async with self.http.post(url, data=data, headers={"Content-Type": content_type}) as response:
-            text = await response.text()
-            return response.status, (json.loads(text) if text.startswith("{") else text), response.headers
-
-    async def register(self) -> None:
-        status, _, headers = await self.post("/acme/new-account", {"contact": ["mailto:x@example.com"]})
-        assert status == 201
-        self.kid = headers["Location"]
-
-
-@pytest.fixture
-async def browser(lab: Lab):
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(resolver=StubResolver(lab.stub), ssl=lab.context())
-    ) as http:
-        yield Browser(lab, http, Signer())
-
-
-def kind(body: Any) -> str:
-    return body["type"].removeprefix("urn:ietf:params:acme:error:")
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "RS256"])
@@ -326,7 +242,7 @@ def test_caa(records: list[str], good: bool) -> None:
         ("closed.example.com", True, "connection"),
         ("www.example.com", False, "unauthorized"),
         ("forbidden.example.com", True, "caa"),
-        ("www.example.org", True, "dns"),
+        ("www.example.org", True, "rejectedIdentifier"),
     ],
 )
 async def test_names_that_are_not_proven(lab: Lab, name: str, reply: bool, problem: str) -> None:

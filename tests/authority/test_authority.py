@@ -1,6 +1,7 @@
 """Tests for CA keys, issuance, the ceremony and the store, verified with OpenSSL and the ``cryptography`` package."""
 
 import datetime as dt
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.verification import PolicyBuilder, VerificationError
 from cryptography.x509.verification import Store as TrustStore
+from hypothesis import given
+from hypothesis import strategies as st
 
 from authority import (
     Account,
@@ -23,6 +26,7 @@ from authority import (
     KeyFileError,
     Order,
     Store,
+    StoreError,
     issue_leaf,
     load_issuer,
     new_key,
@@ -136,6 +140,10 @@ def csr(key, *names: x509.GeneralName) -> bytes:
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
+#: A valid request, which a test damages.
+REQUEST = csr(new_key(), x509.DNSName("a.example.com"))
+
+
 def test_a_valid_request_gives_its_names() -> None:
     assert read_csr(csr(new_key(), x509.DNSName("B.example.com"), x509.DNSName("a.example.com")))[1] == [
         "a.example.com",
@@ -147,9 +155,9 @@ def test_a_valid_request_gives_its_names() -> None:
     ("der", "message"),
     [
         (b"nonsense", "expected a PKCS #10 request"),
-        (csr(new_key()), "expected subjectAltName"),
+        (csr(new_key()), "expected the order's names"),
         (csr(new_key(), x509.DNSName("a"), x509.RFC822Name("a@b")), "expected DNS names and nothing else"),
-        (csr(rsa.generate_private_key(65537, 1024), x509.DNSName("a")), "2048 to 4096 bits, got 1024"),
+        (csr(rsa.generate_private_key(65537, 1024), x509.DNSName("a")), "2048 to 4096 bits, a multiple of 8; got 1024"),
         (csr(ec.generate_private_key(ec.SECP256K1()), x509.DNSName("a")), "expected curve"),
     ],
     ids=["nonsense", "no-names", "other-names", "short-rsa", "odd-curve"],
@@ -189,3 +197,39 @@ def test_records_survive_without_a_clean_close(tmp_path: Path) -> None:
     assert again.orders("a") == ["o"]
     store.close()
     again.close()
+
+
+@given(st.binary(max_size=40), st.integers(0, 400), st.binary(min_size=1, max_size=4))
+def test_no_bytes_break_the_reading_of_a_request(noise: bytes, at: int, change: bytes) -> None:
+    damaged = REQUEST[:at] + change + REQUEST[at + len(change) :]
+    for der in (noise, damaged, REQUEST[:at] + noise):
+        if der != REQUEST:
+            with pytest.raises(BadCSRError):
+                read_csr(der)
+
+
+def test_a_store_that_another_process_locks_fails_quickly_and_recovers(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store.sqlite")
+    other = sqlite3.connect(tmp_path / "store.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="locked"):
+        store.check()
+    assert "locked" in store.failure
+    other.execute("ROLLBACK")
+    other.close()
+    store.check()
+    assert store.failure == ""
+    store.close()
+
+
+def test_a_compromise_replaces_an_earlier_reason_and_keeps_the_time(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store.sqlite")
+    store.put_certificate(Certificate("0a", None, ("www.example.com",), 1.0, 9.0, 1.0, "PEM"))
+    store.revoke("0a", 3.0, 4)
+    store.revoke("0a", 4.0, 5)
+    store.revoke("0a", 5.0, 1, "print")
+    found = store.certificate("0a")
+    assert found is not None
+    assert (found.revoked, found.reason) == (3.0, 1)
+    assert (store.compromised("print"), store.compromised("another")) == (True, False)
+    store.close()

@@ -1,0 +1,45 @@
+"""Health checks of the CA: its own certificate, the issuing certificate and the store.
+
+Pure functions: all times, including the current time, are arguments in seconds since the epoch.
+"""
+
+from dataclasses import dataclass
+
+#: Share of its lifetime by which the renewal of the server's own certificate may be late without an alarm.
+GRACE = 0.1
+#: The issuing certificate must remain valid for this many lifetimes of a leaf: leaves never outlive it.
+RESERVE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one health check."""
+
+    check: str
+    ok: bool
+    detail: str
+
+
+def own_certificate(now: float, issued: float, renew_at: float, not_after: float, failure: str) -> Finding:
+    """Judge the ACME server's own certificate; *failure* is the error of the last renewal, empty if it succeeded."""
+    left, why = not_after - now, f"; {failure}" if failure else ""
+    if left <= 0:
+        return Finding("own certificate", ok=False, detail=f"expired {-left:.0f} s ago{why}")
+    late = now - renew_at
+    ok = late <= GRACE * (not_after - issued)
+    return Finding("own certificate", ok, f"{left:.0f} s left" + ("" if ok else f", renewal is {late:.0f} s late{why}"))
+
+
+def issuing_certificate(now: float, not_before: float, not_after: float, leaf_lifetime: float) -> Finding:
+    """Judge the issuing certificate, by the *leaf_lifetime* in seconds."""
+    left = not_after - now
+    if not not_before <= now < not_after:
+        return Finding("issuing certificate", ok=False, detail="it is not valid now: no leaf of it is accepted")
+    ok = left >= RESERVE * leaf_lifetime
+    short = "" if ok else f", less than {RESERVE:g} lifetimes of a leaf: replace it"
+    return Finding("issuing certificate", ok, f"{left / 86400:.1f} days left{short}")
+
+
+def store(failure: str) -> Finding:
+    """Judge the store; *failure* is the error of the last write, empty if it succeeded."""
+    return Finding("store", not failure, failure or "written")

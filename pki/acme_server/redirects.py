@@ -1,0 +1,90 @@
+"""Redirects that http-01 validation follows (RFC 8555 section 8.3, Baseline Requirements 3.2.2.4.19).
+
+A web server must not be able to make the CA connect to any other service than a web server of a name that the CA may
+certify; `next_target` and `check_address` decide, and connect to nothing.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from acme_server import problems
+from acme_server.names import read_name
+from authority import Issuer
+
+#: Status codes of redirects that the Baseline Requirements permit.
+STATUSES = (301, 302, 307, 308)
+#: Maximum number of redirects for one validation.
+MAX_REDIRECTS = 10
+#: Maximum length of a redirect's URL.
+MAX_URL = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """TCP ports of web servers; only tests use others than the default ones."""
+
+    http: int = 80
+    https: int = 443
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What validation requests next."""
+
+    tls: bool
+    name: str
+    port: int
+    #: Path and query.
+    path: str
+
+    def __str__(self) -> str:
+        return f"http{'s' if self.tls else ''}://{self.name}:{self.port}{self.path}"
+
+
+def next_target(target: Target, location: str, issuer: Issuer, ports: Ports) -> Target:
+    """Return the target to which a response from *target* redirects.
+
+    Args:
+        target: the target that was requested.
+        location: value of the Location header, an absolute or relative URL.
+        issuer: must be permitted to certify the new target's name.
+        ports: the only ports that may be connected to, one per scheme.
+
+    Raises:
+        Problem: the redirect is not permitted.
+    """
+    refusal = problems.unauthorized(
+        f"{target}: expected a redirect to http port {ports.http} or https port {ports.https} of a host name, "
+        f"got {location!r}"[:300]
+    )
+    # urlsplit removes control characters, so a check after it would come too late.
+    if not location or len(location) > MAX_URL or not all("!" <= each <= "~" for each in location):
+        raise refusal
+    try:
+        url = urlsplit(urljoin(str(target), location))
+        port = url.port
+    except ValueError:
+        raise refusal from None
+    tls = url.scheme == "https"
+    wanted = ports.https if tls else ports.http
+    if url.scheme not in {"http", "https"} or "@" in url.netloc or (port or (443 if tls else 80)) != wanted:
+        raise refusal
+    return Target(tls, read_name(url.hostname, issuer), wanted, _path(url))
+
+
+def check_address(address: str, first: str) -> None:
+    """Raise `Problem` if a redirect leads to the CA's own host or link, unless validation began there.
+
+    Args:
+        address: IPv4 address of the redirect's target.
+        first: IPv4 address of the name that is validated.
+    """
+    found, began = ipaddress.ip_address(address), ipaddress.ip_address(first)
+    local = found.is_loopback or found.is_link_local or found.is_multicast or found.is_unspecified
+    if local and not (found.is_loopback and began.is_loopback):
+        raise problems.unauthorized(f"expected a redirect to an address of another host, got {address}")
+
+
+def _path(url: SplitResult) -> str:
+    return (url.path or "/") + (f"?{url.query}" if url.query else "")

@@ -1,0 +1,117 @@
+"""The validations of challenges that are waiting or in progress; each result is kept until it is stored."""
+
+import asyncio
+
+from acme_server import problems, validation
+from acme_server.fair_queue import FairQueue
+from acme_server.orders import Orders, key_authorization
+from acme_server.problems import Problem
+from acme_server.redirects import Ports
+from authority import Account, Authorization, Issuer, StoreError
+from stub import AsyncStub
+from telemetry import Telemetry, log
+
+logger = log.get("acme_server")
+
+#: Maximum number of validations in progress: of all accounts, and of one account.  Each has a connection.
+MAX_AT_ONCE, MAX_PER_ACCOUNT = 64, 32
+#: Maximum number of validations of one account that wait.
+MAX_WAITING = 1000
+#: Interval between attempts to store the result of a validation, in seconds.
+STORE_RETRY = 0.5
+
+
+class Validations:
+    """Runs validations in the order of `FairQueue`."""
+
+    def __init__(
+        self, telemetry: Telemetry, orders: Orders, stub: AsyncStub, issuer: Issuer, ports: Ports, caa: str | None
+    ) -> None:
+        """Declare metrics and the fault ``validation_fails``; *caa* is our name in CAA records, None: no check."""
+        self._telemetry, self._orders, self._stub = telemetry, orders, stub
+        self._issuer, self._ports, self._caa = issuer, ports, caa
+        self._queue: FairQueue[tuple[Authorization, Account]] = FairQueue(MAX_AT_ONCE, MAX_PER_ACCOUNT, MAX_WAITING)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._outcomes = telemetry.metrics.counter(
+            "firstbyte_acme_validations_total", "Validations by outcome", "outcome"
+        )
+        waiting = telemetry.metrics.gauge("firstbyte_acme_validations_waiting", "Validations that wait for their turn")
+        telemetry.metrics.before_render(lambda: waiting.set(len(self._queue)))
+        telemetry.faults.declare("validation_fails", "Let validations fail")
+
+    def __repr__(self) -> str:
+        return f"<Validations {self._queue!r}>"
+
+    def resume(self) -> int:
+        """Begin the validations that were in progress when the server last stopped; return their number.
+
+        Clients request a validation only once and then poll for its result (RFC 8555 section 8.2).
+        """
+        unfinished = self._orders.unfinished(self._telemetry.clock.time())
+        for authorization, account in unfinished:
+            self._queue.put(account.id, (authorization, account))
+        self._start()
+        return len(unfinished)
+
+    def begin(self, authorization: Authorization, account: Account) -> Authorization:
+        """Store that *authorization* is processing, and validate it when it is its account's turn.
+
+        Raises:
+            Problem: the account has too many validations that wait.
+            StoreError: nothing has begun.
+        """
+        if self._queue.full(account.id):
+            raise problems.rate_limited(f"{MAX_WAITING} validations of this account wait", retry_after=1)
+        begun = self._orders.processing(authorization)
+        if begun.status == "processing":
+            self._queue.put(account.id, (begun, account))
+            self._start()
+        return begun
+
+    async def close(self) -> None:
+        """Cancel the validations in progress; the next server that uses this store resumes them."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _start(self) -> None:
+        while (taken := self._queue.take()) is not None:
+            account_id, (authorization, account) = taken
+            task = asyncio.create_task(self._run(authorization, account))
+            self._tasks.add(task)
+            task.add_done_callback(lambda done, account_id=account_id: self._done(done, account_id))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+
+    def _done(self, task: asyncio.Task[None], account_id: str) -> None:
+        self._tasks.discard(task)
+        self._queue.done(account_id)
+        if not task.cancelled():
+            self._start()
+
+    async def _run(self, authorization: Authorization, account: Account) -> None:
+        problem: Problem | None = None
+        try:
+            await self._validate(authorization, account)
+        except Problem as found:
+            problem = found
+        except Exception as error:  # report any other failure to the client, which can retry
+            logger.error("validation_failed", name=authorization.name, error=repr(error))
+            problem = problems.server_internal("validation failed in the server")
+        while True:
+            try:
+                settled = self._orders.settle(authorization, problem, self._telemetry.clock.time())
+                break
+            except StoreError as error:
+                logger.error("validation_not_stored", name=authorization.name, error=str(error))
+                await asyncio.sleep(STORE_RETRY)  # until the next attempt; the client polls meanwhile
+        self._outcomes.inc(outcome="valid" if problem is None else problem.kind)
+        reason = problem.detail if problem else ""
+        logger.info("validated", name=authorization.name, status=settled.status, reason=reason)
+
+    async def _validate(self, authorization: Authorization, account: Account) -> None:
+        if self._telemetry.faults.any_on and self._telemetry.faults.hit("validation_fails"):
+            raise problems.connection("the fault validation_fails is on")
+        name, token = authorization.name, authorization.token
+        expected = key_authorization(token, account)
+        await validation.validate_http01(self._stub, self._issuer, name, token, expected, self._ports)
+        if self._caa is not None:
+            await validation.check_caa(self._stub, name, self._caa)

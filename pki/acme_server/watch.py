@@ -1,0 +1,85 @@
+"""The task that keeps the CA able to serve: it renews the server's own certificate and records the CA's health.
+
+It also stops listening while the fault ``acme_refuse`` is on.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from acme_server import health
+from acme_server.own_certificate import OwnCertificate
+from acme_server.server import AcmeServer, logger
+from authority import StoreError
+
+#: Interval between checks, in seconds.  It is short because drills change the clock and the faults at any time.
+INTERVAL = 0.1
+#: Interval between test writes to the store, and between attempts to renew the server's own certificate after a
+#: failure, in seconds.
+STORE_INTERVAL, RETRY = 1.0, 1.0
+
+
+class Watch:
+    """Health and own certificate of one server."""
+
+    def __init__(
+        self,
+        server: AcmeServer,
+        own: OwnCertificate,
+        site: web.TCPSite | None,
+        listen: Callable[[], Awaitable[web.TCPSite]],
+    ) -> None:
+        """Watch *server*, whose listener is *site*; *listen* opens it again after the fault ``acme_refuse``."""
+        self._server, self._own, self._listen = server, own, listen
+        self._site = site
+        self._failure = ""
+        #: Times of the monotonic clock from which the next test write, and the next renewal, is due.
+        self._next_write = self._next_renewal = 0.0
+
+    async def run(self) -> None:
+        """Check all conditions at each `INTERVAL` until the task is cancelled."""
+        while True:
+            self.check()
+            await asyncio.sleep(INTERVAL)  # until the next check
+            try:
+                await self._refuse()
+            except OSError as error:
+                logger.error("cannot_listen", error=str(error))
+                self._server.telemetry.health.set("listener", ok=False, detail=str(error))
+
+    def check(self) -> None:
+        """Renew the server's own certificate and test the store if either is due; record the health checks."""
+        clock, store = self._server.telemetry.clock, self._server.store
+        at, now = clock.monotonic(), clock.time()
+        if at >= self._next_write:
+            self._next_write = at + STORE_INTERVAL
+            try:
+                store.check()
+            except StoreError as error:
+                logger.error("store_failed", error=str(error))
+        if at >= self._next_renewal:
+            try:
+                self._own.renew_if_due(now)
+                self._failure = ""
+            except Exception as error:  # whatever it is: without a next attempt the CA ends with its certificate
+                self._failure, self._next_renewal = str(error) or type(error).__name__, at + RETRY
+                logger.error("own_certificate_not_renewed", error=self._failure)
+        issuing = self._server.issuer.certificate
+        valid = issuing.not_valid_before_utc.timestamp(), issuing.not_valid_after_utc.timestamp()
+        for finding in (
+            health.own_certificate(now, self._own.issued, self._own.renew_at, self._own.not_after, self._failure),
+            health.issuing_certificate(now, *valid, self._server.leaves.lifetime),
+            health.store(store.failure),
+        ):
+            self._server.telemetry.health.set(finding.check, finding.ok, finding.detail)
+
+    async def _refuse(self) -> None:
+        faults = self._server.telemetry.faults
+        refuse = faults.get("acme_refuse") is not None
+        if refuse and self._site is not None and faults.hit("acme_refuse"):
+            await self._site.stop()
+            self._site = None
+        elif not refuse and self._site is None:
+            self._site = await self._listen()
+            self._server.telemetry.health.set("listener", ok=True, detail=self._server.settings.base)
