@@ -58,6 +58,7 @@ JUDGES = (
     Judge("dnsperf", "dnsperf", "the time to an answer", in_image=True),
     Judge("openssl", "openssl", "certificate chains and TLS handshakes", in_image=True),
     Judge("curl", "curl", "HTTP, and the phases of a request", in_image=True),
+    Judge("nginx", "nginx", "conditional requests and ranges", daemon=True),
     Judge("tshark", "tshark", "captures, and TLS decrypted with the key log"),
     Judge("tcpdump", "tcpdump", "captures in the old format"),
     Judge("chromium", "chromium", "the console's page", also=("google-chrome",), extra=("fonts-dejavu-core",)),

@@ -1,5 +1,4 @@
-"""Origin server behind the edge: a catalog or a newsroom, served over mutual TLS."""
+"""Origin server behind the edge: a catalog or a newsroom, served over mutual TLS, and the client of its mailbox.
 
-from origin.application import Options, build, request_counter
-
-__all__ = ["Options", "build", "request_counter"]
+Nothing is imported here, so that the mailbox client does not pay for the server.
+"""

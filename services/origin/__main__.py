@@ -3,12 +3,19 @@
 import argparse
 import asyncio
 import os
+import signal
+import sqlite3
 import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import uvloop
 from aiohttp import web
 
-from origin.application import Options, answer_challenges, build, request_counter
+from origin import catalog, idempotency
+from origin.application import Options, Parts, answer_challenges, build, request_counter
+from origin.database import Database, DatabaseError
 from renewal import Agent, add_arguments, from_args
 from telemetry import Telemetry, endpoint, log
 from telemetry import add_arguments as add_telemetry_arguments
@@ -47,6 +54,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--keepalive", type=float, default=KEEPALIVE, metavar="SECONDS", help="idle time-out (default 75)"
     )
+    parser.add_argument(
+        "--database", type=Path, metavar="FILE", help="where a catalog keeps its items; default: in memory"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the delays of /delay/exp (default 0)")
     add_arguments(parser)
     add_telemetry_arguments(parser)
@@ -62,41 +72,89 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         print(f"origin: error: {error}", file=sys.stderr)
         return 2
+    except DatabaseError as error:
+        print(f"origin: error: {args.database}: expected a database that can be written: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
 async def _run(args: argparse.Namespace, telemetry: Telemetry, agent: Agent | None) -> None:
     options = Options(args.name, args.kind, tuple(args.client_name), args.seed)
     sites, requests = Sites(telemetry, args.keepalive), request_counter(telemetry)
+    database = Database(args.database) if args.kind == "catalog" else None
+    parts = Parts(database, before_reply=_crash_switch(telemetry))
     async with telemetry.serving(args):
         try:
+            if database is not None:
+                await database.open(prepare)
+                _export(telemetry, database)
             if args.plain:
-                await sites.start("plain", build(options, requests, mutual=False), args.plain)
+                await sites.start("plain", build(options, requests, mutual=False, parts=parts), args.plain)
             if agent is not None:
                 if args.http:  # start HTTP first: the CA validates over it before a certificate exists
                     # Like the edge, serve the pages of --https on plain HTTP, too. Those of --mtls require a client
                     # certificate.
-                    site = build(options, requests, mutual=False) if args.https else web.Application()
-                    await sites.start("http", answer_challenges(site, agent.challenges.answer), args.http)
+                    public = build(options, requests, mutual=False, parts=parts) if args.https else web.Application()
+                    await sites.start("http", answer_challenges(public, agent.challenges.answer), args.http)
                 if not await agent.enrol():
                     return
-                await _secure(args, options, requests, agent, sites)
+                await _secure(args, options, requests, agent, sites, parts)
             logger.info("serving", name=options.name, kind=options.kind)
             await telemetry.until_stopped()
         finally:
             if agent is not None:
                 await agent.stop()
             await sites.close()
+            if database is not None:
+                await database.close()
 
 
-async def _secure(args: argparse.Namespace, options: Options, requests: Counter, agent: Agent, sites: "Sites") -> None:
+async def _secure(
+    args: argparse.Namespace, options: Options, requests: Counter, agent: Agent, sites: "Sites", parts: Parts
+) -> None:
     if args.mtls:
         context = agent.credentials.server_context(agent.settings.trust)
-        await sites.start("mtls", build(options, requests, mutual=True), args.mtls, context)
+        parts.groups.watch(context)
+        await sites.start("mtls", build(options, requests, mutual=True, parts=parts), args.mtls, context)
     if args.https:
         context = agent.credentials.server_context()
-        await sites.start("https", build(options, requests, mutual=False), args.https, context)
+        parts.groups.watch(context)
+        await sites.start("https", build(options, requests, mutual=False, parts=parts), args.https, context)
     agent.start()
+
+
+def prepare(db: sqlite3.Connection) -> None:
+    """Create the tables, and insert the sample items if the database is new."""
+    new = db.execute("PRAGMA user_version").fetchone()[0] == 0
+    for statement in (catalog.SCHEMA + idempotency.SCHEMA).split(";"):
+        db.execute(statement)
+    if new:
+        catalog.stock(db, time.time())
+        db.execute("PRAGMA user_version = 1")
+
+
+def _crash_switch(telemetry: Telemetry) -> Callable[[], None]:
+    """Declare the fault `crash_before_reply`, and return the function that acts on it."""
+    telemetry.faults.declare("crash_before_reply", "Die by SIGKILL when a write is on disk, before it is acknowledged")
+
+    def act() -> None:
+        if telemetry.faults.any_on and telemetry.faults.hit("crash_before_reply"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return act
+
+
+def _export(telemetry: Telemetry, database: Database) -> None:
+    size = telemetry.metrics.gauge("firstbyte_origin_database_bytes", "Size of the database file")
+    waiting = telemetry.metrics.gauge("firstbyte_origin_database_waiting", "Jobs in a queue of the database", "queue")
+    telemetry.health.set("database", ok=True, detail=str(database.path or "in memory"))
+
+    def refresh() -> None:
+        size.set(database.path.stat().st_size if database.path is not None and database.path.exists() else 0)
+        for queue, jobs in database.waiting().items():
+            waiting.set(jobs, queue=queue)
+
+    telemetry.metrics.before_render(refresh)
 
 
 class Sites:
@@ -127,7 +185,8 @@ class Sites:
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else error.strerror
             raise OSError(f"cannot listen on {at[0]}:{at[1]}: {reason}") from None
-        print(f"listening on {at[0]}:{at[1]} ({name})", flush=True)
+        port = runner.addresses[0][1]  # another than requested if that was 0
+        print(f"listening on {at[0]}:{port} ({name})", flush=True)
         self._telemetry.health.set(name, ok=True, detail=f"{at[0]}:{at[1]}")
 
     async def close(self) -> None:

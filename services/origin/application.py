@@ -1,30 +1,33 @@
-"""HTTP resources of the origin: test responses of a given size or delay, ``/whoami``, and a catalog or a newsroom.
+"""The origin as an aiohttp application: what it serves to whom, and how errors look.
 
 All paths also work below ``/news`` and ``/far``, because the edge forwards paths unchanged.
 """
 
-import asyncio
-import random
-import ssl
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
+import hashlib
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from origin.content import ARTICLES, ITEMS, listing
+from origin.conditions import ETag, Validators
+from origin.connection import client_names, describe
+from origin.content import ARTICLES, listing
+from origin.database import BusyError, Database, DatabaseError, FullError
+from origin.items import Items
+from origin.key_exchange import Groups
+from origin.measuring import Measuring
+from origin.problems import Problem, document
+from origin.representations import Representation, send
 from telemetry import Telemetry
 from telemetry.metrics import Counter
 
-#: Maximum response size that ``/bytes/N`` accepts, in bytes.
-MAX_BYTES = 1 << 30
-#: Size of each write to the response body, in bytes.
-CHUNK = 64 * 1024
-#: Maximum delay that a request may ask for, in milliseconds.
-MAX_DELAY = 60_000
+PREFIXES = ("", "/news", "/far")
+#: Maximum size of a request's body in bytes; slow reads are not limited by it.
+MAX_BODY = 1 << 20
+#: Seconds after which a client may try again when the database has no time, and when it has no room.
+RETRY_BUSY, RETRY_FULL = "1", "60"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_PATTERN = bytes(range(256)) * (CHUNK // 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,75 +43,71 @@ class Options:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the listeners of one origin share."""
+
+    #: The database of a catalog; None for a newsroom.
+    database: Database | None = None
+    groups: Groups = field(default_factory=Groups)
+    #: Called after a write is on disk and before it is acknowledged.
+    before_reply: Callable[[], None] = lambda: None
+
+
 def request_counter(telemetry: Telemetry) -> Counter:
     """Declare the request counter that all listeners of an origin share."""
     return telemetry.metrics.counter("firstbyte_origin_requests_total", "Requests by path and status", "path", "status")
 
 
-def build(options: Options, requests: Counter, *, mutual: bool) -> web.Application:
+def build(options: Options, requests: Counter, *, mutual: bool, parts: Parts | None = None) -> web.Application:
     """Return the application for one listener; if *mutual*, the client certificate must have one of `client_names`."""
-    rng = random.Random(options.seed)
+    parts = parts or Parts()
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         status = 500
         try:
             if mutual and options.client_names:
-                names = _client_names(request)
+                names = client_names(request)
                 if not set(names) & set(options.client_names):
-                    raise web.HTTPForbidden(
-                        text=f"expected a client certificate for {' or '.join(options.client_names)}; "
-                        f"got {names or 'none'}\n"
-                    )
+                    expected = " or ".join(options.client_names)
+                    raise Problem(403, f"expected a client certificate for {expected}; got {names or 'none'}")
             response = await handler(request)
             status = response.status
-        except web.HTTPException as error:
-            status = error.status
-            raise
+        except (Problem, DatabaseError, web.HTTPException) as error:
+            failed = _answer(error, request)
+            status = failed.status
+            return failed
         finally:
             requests.inc(path=_path_class(request), status=str(status))
         return response
 
-    async def front(_: web.Request) -> web.Response:
-        return web.json_response(listing(options.kind, options.name))
-
     async def whoami(request: web.Request) -> web.Response:
-        return web.json_response(describe(request, options))
+        return web.json_response(describe(request, options.name, parts.groups))
 
-    async def body_of_size(request: web.Request) -> web.StreamResponse:
-        size = _number(request, "size", MAX_BYTES)
-        response = web.StreamResponse(headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)})
-        await response.prepare(request)
-        async for chunk in _chunks(size):
-            await response.write(chunk)
-        return response
+    application = web.Application(middlewares=[guard], client_max_size=MAX_BODY)
+    router, measuring = application.router, Measuring(options.seed)
+    items = None if parts.database is None else Items(parts.database, options.name, parts.before_reply)
+    front = _page(listing(options.kind, options.name))
+    articles = {key: _page({"origin": options.name, **each}) for key, each in ARTICLES.items()}
 
-    async def delay(request: web.Request) -> web.Response:
-        return await _after(_number(request, "ms", MAX_DELAY) / 1000)
+    async def article(request: web.Request) -> web.StreamResponse:
+        page = articles.get(request.match_info["id"])
+        if page is None:
+            raise Problem(404, f"expected one of {', '.join(articles)}")
+        return await page(request)
 
-    async def exponential(request: web.Request) -> web.Response:
-        mean = _number(request, "ms", MAX_DELAY) / 1000
-        return await _after(min(rng.expovariate(1 / mean), MAX_DELAY / 1000) if mean else 0.0)
-
-    async def record(request: web.Request) -> web.Response:
-        records = ARTICLES if options.kind == "news" else ITEMS
-        found = records.get(request.match_info["id"])
-        if found is None:
-            raise web.HTTPNotFound(text=f"expected one of {', '.join(records)}\n")
-        return web.json_response({"origin": options.name, **found})
-
-    application = web.Application(middlewares=[guard], client_max_size=16 << 20)
-    plural = "articles" if options.kind == "news" else "items"
-    for prefix in ("", "/news", "/far"):
-        application.router.add_get(prefix or "/", front)
-        if prefix:
-            application.router.add_get(prefix + "/", front)
-        application.router.add_get(f"{prefix}/whoami", whoami)
-        application.router.add_get(f"{prefix}/bytes/{{size}}", body_of_size)
-        application.router.add_get(f"{prefix}/delay/{{ms}}", delay)
-        application.router.add_get(f"{prefix}/delay/exp/{{ms}}", exponential)
-        application.router.add_get(f"{prefix}/{plural}", front)
-        application.router.add_get(f"{prefix}/{plural}/{{id}}", record)
+    for prefix in PREFIXES:
+        for path in (prefix or "/", prefix + "/") if prefix else ("/",):
+            router.add_get(path, front)
+        router.add_get(f"{prefix}/whoami", whoami)
+        measuring.add_to(router, prefix)
+        if items is not None:
+            items.add_to(router, prefix)
+        if options.kind == "news":
+            router.add_get(f"{prefix}/articles", front)
+            router.add_get(f"{prefix}/articles/{{id}}", article)
+    application.on_shutdown.append(measuring.stop)
     return application
 
 
@@ -125,59 +124,32 @@ def answer_challenges(application: web.Application, answer: Callable[[str], str 
     return application
 
 
-def describe(request: web.Request, options: Options) -> dict[str, Any]:
-    """Return addresses, TLS parameters and identities of a request and its connection."""
-    tls: ssl.SSLObject | None = request.get_extra_info("ssl_object")
-    peer, local = request.get_extra_info("peername"), request.get_extra_info("sockname")
-    fields = {name.lower(): value for name, value in request.headers.items()}
-    body: dict[str, Any] = {
-        "origin": options.name,
-        "peer": f"{peer[0]}:{peer[1]}" if peer else None,
-        "local": f"{local[0]}:{local[1]}" if local else None,
-        "http_version": f"{request.version.major}.{request.version.minor}",
-        "forwarded": {name: value for name, value in fields.items() if name.startswith("x-forwarded-")},
-        "via": request.headers.get("Via"),
-        "tls": None,
-    }
-    if tls is not None:
-        cipher = tls.cipher()
-        group = getattr(tls, "group", None)  # `group` is available from Python 3.15
-        body["tls"] = {
-            "version": tls.version(),
-            "cipher": cipher[0] if cipher else None,
-            "group": group() if callable(group) else None,
-            "resumed": bool(tls.session_reused),
-            "client": _client_names(request),
-        }
-    return body
+def _page(content: object) -> Handler:
+    """Return a handler for a page that never changes."""
+    body = json.dumps(content).encode()
+    tag = ETag(f'"{hashlib.sha256(body).hexdigest()[:20]}"')
+    what = Representation.of(body, "application/json; charset=utf-8", Validators(tag))
+
+    async def page(request: web.Request) -> web.StreamResponse:
+        return await send(request, what)
+
+    return page
 
 
-def _client_names(request: web.Request) -> list[str]:
-    """Return the DNS names in the client's certificate, which OpenSSL has verified."""
-    certificate = request.get_extra_info("peercert")
-    return [value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind == "DNS"]
-
-
-def _number(request: web.Request, name: str, maximum: int) -> int:
-    text = request.match_info[name]
-    if not (text.isascii() and text.isdigit()) or len(text) > 12 or int(text) > maximum:
-        raise web.HTTPBadRequest(text=f"expected a number from 0 to {maximum}, got {text[:40]!r}\n")
-    return int(text)
-
-
-async def _chunks(size: int) -> AsyncIterator[bytes]:
-    while size > 0:
-        chunk = _PATTERN[: min(size, CHUNK)]
-        size -= len(chunk)
-        yield chunk
-
-
-async def _after(seconds: float) -> web.Response:
-    began = time.perf_counter()
-    await asyncio.sleep(seconds)  # delay requested by the client
-    return web.json_response(
-        {"asked_ms": round(seconds * 1000, 3), "waited_ms": round((time.perf_counter() - began) * 1000, 3)}
-    )
+def _answer(error: Problem | DatabaseError | web.HTTPException, request: web.Request) -> web.Response:
+    """Return the problem document for *error*: the one place where errors become responses."""
+    where = request.path_qs[:200]
+    match error:
+        case Problem():
+            return error.response(where)
+        case BusyError():
+            return document(503, f"{error}; nothing was changed", where, headers={"Retry-After": RETRY_BUSY})
+        case FullError():
+            return document(507, f"{error}; nothing was changed", where, headers={"Retry-After": RETRY_FULL})
+        case DatabaseError():
+            return document(500, f"the database failed: {error}; nothing was changed", where)
+    kept = {name: value for name, value in error.headers.items() if name in {"Allow", "Location"}}
+    return document(error.status, (error.text or error.reason).strip(), where, headers=kept)
 
 
 def _path_class(request: web.Request) -> str:

@@ -4,11 +4,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from origin import Options, build, request_counter
 from origin.__main__ import main
-from origin.application import answer_challenges
+from origin.application import Options, answer_challenges, build, request_counter
 from telemetry import Telemetry
 from tests.acme_server.conftest import site
+from tests.origin.conftest import catalog
 from tests.peers import Papers, papers
 
 __all__ = ["papers"]
@@ -16,9 +16,7 @@ __all__ = ["papers"]
 
 @pytest.fixture
 async def base():
-    async with site(
-        build(Options("catalog-1.example.com", "catalog"), request_counter(Telemetry("origin")), mutual=False)
-    ) as port:
+    async with catalog(None) as port:
         yield f"http://127.0.0.1:{port}"
 
 
@@ -33,7 +31,7 @@ async def get(url: str, **options) -> tuple[int, bytes]:
         ("/", 200, b'"origin": "catalog-1.example.com"'),
         ("/news", 200, b'"origin"'),
         ("/items/syn", 200, b'"name": "SYN"'),
-        ("/items/none", 404, b"expected one of syn"),
+        ("/items/none", 404, b"GET /items lists them"),
         ("/bytes/0", 200, b""),
         ("/bytes/%C2%B2", 400, b"expected a number from 0 to"),
         ("/bytes/-1", 400, b"expected a number from 0 to"),

@@ -1,0 +1,82 @@
+"""Fixtures for the origin: a catalog on a real database, served on loopback."""
+
+import contextlib
+import io
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from origin.__main__ import prepare
+from origin.application import Options, Parts, build, request_counter
+from origin.database import Database
+from telemetry import Telemetry
+from tests.acme_server.conftest import site
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status, header fields with lower-case names, and body."""
+
+    status: int
+    fields: dict[str, str]
+    body: bytes = field(repr=False)
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Client:
+    """Sends requests to one server, without changing them."""
+
+    def __init__(self, http: aiohttp.ClientSession, base: str, database: Database) -> None:
+        self.http, self.base, self.database = http, base, database
+
+    async def __call__(self, method: str, path: str, given: Any = None, **fields: str) -> Answer:
+        """Send a request; a field ``if_match="…"`` becomes ``If-Match: …``, and *given* is sent as JSON."""
+        headers = {name.replace("_", "-").title(): value for name, value in fields.items()}
+        data = None
+        if given is not None:
+            headers.setdefault("Content-Type", "application/json")
+            data = io.BytesIO(given if isinstance(given, bytes) else json.dumps(given).encode())
+        async with self.http.request(method, self.base + path, data=data, headers=headers) as response:
+            lower = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(response.status, lower, await response.read())
+
+
+@contextlib.asynccontextmanager
+async def catalog(path: Path | None, **limits: Any) -> AsyncIterator[int]:
+    """Serve a catalog with its database in *path*; yield the port."""
+    async with opened(path, **limits) as (port, _):
+        yield port
+
+
+@contextlib.asynccontextmanager
+async def opened(path: Path | None, **limits: Any) -> AsyncIterator[tuple[int, Database]]:
+    """Serve a catalog with its database in *path*; yield the port and the database."""
+    database = Database(path, **limits)
+    await database.open(prepare)
+    try:
+        options, counter = Options("catalog-1.example.com", "catalog"), request_counter(Telemetry("origin"))
+        async with site(build(options, counter, mutual=False, parts=Parts(database))) as port:
+            yield port, database
+    finally:
+        await database.close()
+
+
+@contextlib.asynccontextmanager
+async def talking(path: Path | None, **limits: Any) -> AsyncIterator[Client]:
+    """Serve a catalog, and yield a client of it."""
+    async with opened(path, **limits) as (port, database), aiohttp.ClientSession() as http:
+        yield Client(http, f"http://127.0.0.1:{port}", database)
+
+
+@pytest.fixture
+async def ask(tmp_path: Path) -> AsyncIterator[Client]:
+    async with talking(tmp_path / "catalog.sqlite") as client:
+        yield client
