@@ -298,6 +298,7 @@ def _plan(add: Add) -> None:
         "plan --rps 20000 --rtt 30ms --ttl 60s --hold 25ms --keepalive 0.9 --clients 10M",
         "plan --rps 15k..20k --rtt 20ms..40ms --tls 1.2 --key rsa --json",
         "plan --rps 20000 --settings nginx",
+        "plan --rps 20000 --clients 10M --simulate --picture plan.svg",
         "plan --rps 20000 --verify",
         as_json="inputs, costs and rows as one JSON object",
     )
@@ -312,6 +313,10 @@ def _plan(add: Add) -> None:
     )
     plan.add_argument("--calibrate", action="store_true", help="measure the CPU costs of this machine anew (a second)")
     plan.add_argument("--settings", choices=FORMATS, help="print the plan as configuration of this program")
+    plan.add_argument(
+        "--simulate", action="store_true", help="follow every client, up to 10⁹, next to the closed forms"
+    )
+    plan.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw the simulation, with the lab's dots on it")
     plan.add_argument("--verify", action="store_true", help="check the models in the lab, each by a quick experiment")
 
 

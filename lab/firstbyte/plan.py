@@ -4,6 +4,9 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -16,7 +19,7 @@ from planner.plan import plan as make
 from planner.quantities import duration
 from planner.rows import TOPICS
 from planner.settings import render_settings
-from runtime import LabError
+from runtime import LabError, UsageError
 
 #: Words for the exit codes of experiments.
 VERDICTS = {0: "pass", 1: "fail", 2: "wrong command line", 3: "the lab is not up", 4: "invalid"}
@@ -44,17 +47,35 @@ def plan(args: argparse.Namespace) -> int:
     if args.settings:
         sys.stdout.write(render_settings(made, args.settings))
         return 0
+    simulated = _simulated(made, args.picture) if args.simulate or args.picture else None
     if not args.json:
         _show(made, calibration, new=new)
+        if simulated is not None:
+            simulated[1]()
     verified = _verify() if args.verify else {}
     if args.json:
         costs: dict[str, Any] = json.loads(calibration.to_json())
         checks = {command: VERDICTS.get(code, f"exit code {code}") for command, code in verified.items()}
-        print(json.dumps({**made.as_json(), "costs": costs, "verified": checks}, indent=2))
+        found = {"simulated": simulated[0]} if simulated else {}
+        print(json.dumps({**made.as_json(), "costs": costs, **found, "verified": checks}, indent=2))
     elif verified:
         _show_verified(verified)
     codes = set(verified.values())
     return next((code for code in (3, 2, 1, 4) if code in codes), 0)
+
+
+def _simulated(made: Plan, picture: Path | None) -> tuple[dict[str, Any], Callable[[], None]]:
+    """Simulate the plan's clients; return the result as JSON, and a function that prints it."""
+    try:
+        from firstbyte import simulate  # noqa: PLC0415 - numpy is optional, and its import takes 0.1 s
+    except ModuleNotFoundError as error:
+        if error.name != "numpy":
+            raise
+        raise UsageError("--simulate needs numpy: pip install 'firstbyte[plan]'") from None
+    found = simulate.simulate(made)
+    if picture is not None:
+        simulate.draw(found, picture)
+    return found.as_json(), partial(simulate.show, found)
 
 
 def _show(made: Plan, calibration: Calibration, *, new: bool) -> None:

@@ -1,0 +1,86 @@
+"""Caches with Poisson lookups, before and after a change of the record (Jung, Berger, Balakrishnan 2003)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulation import chunks
+
+#: Cache cycles (a lifetime of the record and the pause until the next lookup) before the change.
+WARM_UP = 6
+#: Resolution of the time after the change.
+BINS = 400
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Fading:
+    """Share of caches that hold the old record, over time."""
+
+    #: Seconds since the change.
+    times: tuple[float, ...]
+    #: Share at each time, from 0 to 1.
+    share: tuple[float, ...]
+
+    def at(self, seconds: float) -> float:
+        """Return the share *seconds* after the change, interpolated between two times."""
+        return float(np.interp(seconds, self.times, self.share))
+
+
+def fading(
+    caches: int, rate: float, ttl: float, *, lag: float = 0.0, secondary_share: float = 0.0, seed: int = 1
+) -> Fading:
+    """Simulate the lookups of every cache through a change of the record at time 0.
+
+    During an outage of all name servers that begins at time 0, the same share of lookups is still answered.
+
+    Args:
+        caches: number of caches, 10³ to 10⁹.
+        rate: lookups per second at each cache.
+        ttl: TTL of the record in seconds, above 0.
+        lag: seconds after the change during which a secondary still serves the old record.
+        secondary_share: share of lookups that go to that secondary.
+        seed: of the random numbers.
+    """
+    horizon = ttl + lag
+    width = horizon / (BINS - 1)
+
+    def simulate(rng: np.random.Generator, size: int) -> Sequence[chunks.Counts]:
+        ends, lookups = _until_the_change(rng, size, rate, ttl)
+        ends = ends[ends > 0]
+        begun, ended = np.zeros(BINS, np.int64), chunks.histogram(ends, width, BINS)
+        while lag and lookups.size:  # lookups at a secondary that does not have the change yet
+            lookups = lookups[lookups < lag]
+            lookups = lookups[rng.random(lookups.size, np.float32) < secondary_share]
+            begun += chunks.histogram(lookups, width, BINS)
+            ended += chunks.histogram(lookups + np.float32(ttl), width, BINS)
+            lookups += np.float32(ttl) + _pauses(rng, lookups.size, rate)
+        return np.array([ends.size]), begun, ended
+
+    initial, begun, ended = chunks.run(simulate, caches, seed)
+    # What began or ended within a bin counts from the bin's right edge, which is the left edge of the next one.
+    holding = initial + np.concatenate(([0], np.cumsum(begun - ended)[:-1]))
+    return Fading(tuple(map(float, width * np.arange(BINS))), tuple(map(float, holding / caches)))
+
+
+def _until_the_change(rng: np.random.Generator, size: int, rate: float, ttl: float) -> tuple[Floats, Floats]:
+    """Return when each cache's record of before the change expires, and when its next lookup after it happens."""
+    cycle = ttl + 1 / rate
+    ends = np.float32(-cycle) * (np.float32(WARM_UP) + rng.random(size, np.float32))
+    finished_ends: list[Floats] = []
+    finished_lookups: list[Floats] = []
+    while ends.size:
+        lookups = ends + _pauses(rng, ends.size, rate)
+        before = lookups <= 0
+        finished_ends.append(ends[~before])
+        finished_lookups.append(lookups[~before])
+        ends = lookups[before] + np.float32(ttl)
+    return np.concatenate(finished_ends), np.concatenate(finished_lookups)
+
+
+def _pauses(rng: np.random.Generator, size: int, rate: float) -> Floats:
+    """Return exponential pauses between the end of a record and the next lookup, in seconds."""
+    return rng.standard_exponential(size, np.float32) * np.float32(1 / rate)
