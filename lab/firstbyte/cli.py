@@ -313,9 +313,7 @@ def _plan(add: Add) -> None:
     )
     plan.add_argument("--calibrate", action="store_true", help="measure the CPU costs of this machine anew (a second)")
     plan.add_argument("--settings", choices=FORMATS, help="print the plan as configuration of this program")
-    plan.add_argument(
-        "--simulate", action="store_true", help="follow every client, up to 10⁹, next to the closed forms"
-    )
+    plan.add_argument("--simulate", action="store_true", help="follow every client, up to a billion of them")
     plan.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw the simulation, with the lab's dots on it")
     plan.add_argument("--verify", action="store_true", help="check the models in the lab, each by a quick experiment")
 
