@@ -14,8 +14,8 @@ from rich.table import Table
 #: ASCII replacements for other characters; a single-column character has a single-column replacement if tables or bars
 #: depend on its width.
 ASCII = {
-    **dict.fromkeys("▏▎▍▌▐", "|"), **dict.fromkeys("▋▊▉█", "#"),
-    **dict.fromkeys("–—−─", "-"), **dict.fromkeys("┬└", "+"), **dict.fromkeys("“”„", '"'), **dict.fromkeys("‘’", "'"), **dict.fromkeys("⌈⌉⌊⌋", "|"),
+    **dict.fromkeys("▏▎▍▌▐", "|"), **dict.fromkeys("▋▊▉█", "#"), **dict.fromkeys("┬└", "+"),
+    **dict.fromkeys("–—−─", "-"), **dict.fromkeys("“”„", '"'), **dict.fromkeys("‘’", "'"), **dict.fromkeys("⌈⌉⌊⌋", "|"),
     "\N{NO-BREAK SPACE}": " ", "×": "x", "·": ".", "✓": "+", "✗": "x", "←": "<", "→": ">", "⇄": "-",
     "µ": "u", "μ": "mu", "±": "+/-", "≥": ">=", "≤": "<=", "≈": "~", "…": "...", "√": "sqrt", "∞": "inf",
     "²": "^2", "ⁿ": "^n", "⁺": "+", "₂": "2", "ᵢ": "_i", "λ": "lambda", "ρ": "rho", "Δ": "delta", "Σ": "sum",
