@@ -2,24 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
 from edge.errors import UpstreamError
-from edge.heads import ResponseHead
+from edge.health_checks import HealthChecker, Opener
 from edge.pool import Connection, Open, Outcome, Pool, Refuse, Use, Wait
 from edge.retry import RetryBudget
-from edge.routes import HealthCheck, Route
+from edge.routes import Route
 from edge.targets import Target
 from edge.timeouts import Timeouts
 from edge.upstream import Timing, Upstream
 from telemetry import log
 
 logger = log.get("edge.pool")
-
-#: Function that opens a connection to a target within a time-out in seconds, or raises `UpstreamError`.
-Opener = Callable[[Target, float], Awaitable[tuple[Upstream, Timing]]]
 
 
 class Requester(Protocol):
@@ -62,10 +59,12 @@ class RoutePool:
         self._since: dict[Requester, float] = {}
         self._turn = 0
         self._on_unhealthy = on_unhealthy
-        self._checks: list[asyncio.Task[None]] = []
-        if route.health is not None:
-            loop = asyncio.get_running_loop()
-            self._checks = [loop.create_task(self._check(target, route.health)) for target in route.targets]
+        self._checkers = [
+            HealthChecker(target, route.health, opener, partial(self._checked, target))
+            for target in route.targets
+            if route.health is not None
+        ]
+        self._checks = [asyncio.ensure_future(checker.run()) for checker in self._checkers]
 
     @property
     def busy(self) -> bool:
@@ -121,6 +120,8 @@ class RoutePool:
     def retire(self) -> None:
         """Drain the connections that use the old client certificate."""
         self._close(self.core.retire())
+        for checker in self._checkers:
+            checker.retire()
 
     def tick(self, now: float) -> None:
         """Close expired idle connections, and fail requests that have been queued for too long."""
@@ -192,70 +193,15 @@ class RoutePool:
             del self._since[request]
             self._perform(request, decision)
 
-    async def _check(self, target: Target, check: HealthCheck) -> None:
-        while True:
-            reason = await self._ask(target, check)
-            if self.core.checked(target, time.monotonic(), healthy=not reason):
-                logger.warning("health_changed", upstream=str(target), healthy=not reason, reason=reason)
-                if reason:
-                    self._on_unhealthy(target)
-                else:
-                    self._serve_waiters()
-            await asyncio.sleep(check.interval)  # between two checks
-
-    async def _ask(self, target: Target, check: HealthCheck) -> str:
-        """Send a health check request on a new connection; return the failure reason, or an empty string if healthy."""
-        answer = _Answer()
-        upstream = None
-        try:
-            async with asyncio.timeout(check.timeout):
-                upstream, _ = await self._opener(target, check.timeout)
-                head = b"GET %b HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n"
-                upstream.send_request(head % (check.path.encode(), target.authority), answer)
-                return await answer.outcome
-        except UpstreamError as error:
-            return error.reason
-        except TimeoutError:
-            return f"no answer within {check.timeout:g} s"
-        finally:
-            if upstream is not None:
-                upstream.abort()
+    def _checked(self, target: Target, reason: str) -> None:
+        if self.core.checked(target, time.monotonic(), healthy=not reason):
+            logger.warning("health_changed", upstream=str(target), healthy=not reason, reason=reason)
+            if reason:
+                self._on_unhealthy(target)
+            else:
+                self._serve_waiters()
 
     def _close(self, connections: Sequence[Connection]) -> int:
         for connection in connections:
             connection.upstream.close()
         return len(connections)
-
-
-class _Answer:
-    """Receiver of a health check response; `outcome` becomes the failure reason, or an empty string if healthy."""
-
-    head_only = False
-
-    def __init__(self) -> None:
-        self.outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-    def response_begins(
-        self, head: ResponseHead, payload: bytes, *, bodiless: bool, whole: bool  # noqa: ARG002 - as in `Receiver`
-    ) -> None:  # fmt: skip
-        self._end("" if 200 <= head.status < 400 else f"expected 2xx or 3xx, got {head.status}")
-
-    def response_lost(self, reason: str) -> None:
-        self._end(reason)
-
-    def switched(self, head: ResponseHead, data: bytes) -> None:  # noqa: ARG002 - signature of `Receiver`
-        self._end("expected 2xx or 3xx, got 101")
-
-    def response_interim(self, head: ResponseHead) -> None: ...
-
-    def response_body(self, payload: bytes) -> None: ...
-
-    def response_end(self, *, reusable: bool) -> None: ...
-
-    def tunnelled(self, data: bytes) -> None: ...
-
-    def upstream_writable(self, *, writable: bool) -> None: ...
-
-    def _end(self, outcome: str) -> None:
-        if not self.outcome.done():
-            self.outcome.set_result(outcome)

@@ -260,6 +260,33 @@ async def test_an_origin_that_fails_its_health_check_gets_no_requests_until_it_i
     assert asked
 
 
+async def test_health_checks_keep_their_connection_and_open_another_when_the_origin_has_closed_it(bench: Bench) -> None:
+    checks = 0
+    closes = False
+
+    async def script(reader, writer) -> None:
+        nonlocal checks
+        while not closes:
+            await read_request(reader)
+            checks += 1
+            writer.write(OK)
+
+    proxy, _ = await bench.edge(plain(await bench.start(script)))
+    configured(proxy, route_health=HealthCheck("/health", 0.01, 1.0))
+    await until(lambda: checks == 10)
+    assert bench.connections == 1
+    closes = True
+    await until(lambda: bench.connections > 3)
+    closes = False
+    checks = 0
+    await until(lambda: checks == 10)
+    assert not proxy._rows()[0]["ejected"]
+    opened = bench.connections
+    (pool,) = proxy.pools.values()
+    pool.retire()
+    await until(lambda: bench.connections == opened + 1)
+
+
 async def test_requests_that_wait_for_a_sick_origin_move_to_another(bench: Bench) -> None:
     silent = asyncio.Event()
 
@@ -319,3 +346,8 @@ def test_sighup_reads_the_settings_again_and_keeps_the_old_ones_where_they_are_b
         process.terminate()
         assert process.wait(10) == 0
         process.communicate()
+
+
+def test_the_settings_of_the_labs_edge_are_valid() -> None:
+    settings = load(Path(__file__).parents[2] / "lab" / "etc" / "edge.toml")
+    assert [route.prefix for route in settings.routes if route.health] == ["/"]
