@@ -148,12 +148,13 @@ def _generic(rdtype: int, words: Sequence[bytes]) -> bytes:
     wire = _unhex(words[1:])
     if len(wire) != length:
         raise RdataSyntaxError(f"expected \\# LENGTH HEX with LENGTH bytes, got {length} and {len(wire)} bytes")
-    if rdtypes.EXACT.get(rdtype, length) != length or (rdtype in rdtypes.LAYOUTS and not _fits(rdtype, wire)):
+    if rdtypes.EXACT.get(rdtype, length) != length or (rdtype in rdtypes.LAYOUTS and not fits(rdtype, wire)):
         raise RdataSyntaxError(f"expected {rdtypes.to_text(rdtype)} in its own format, got \\# {length}")
     return wire
 
 
-def _fits(rdtype: int, wire: bytes) -> bool:
+def fits(rdtype: int, wire: bytes) -> bool:
+    """Return whether *wire* is well-formed RDATA of a type that has its own presentation format."""
     try:
         return to_text(rdtype, wire)[:2] != "\\#"
     except LocalError:

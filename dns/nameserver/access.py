@@ -127,6 +127,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             option, type=_argument(parse), action="append", default=[], metavar=form, help=f"{text}; may be repeated"
         )
+    parser.add_argument("--state", type=Path, metavar="DIR", help="where changes are kept: a journal per zone")
 
 
 def from_arguments(args: argparse.Namespace) -> Access:
@@ -144,7 +145,7 @@ def from_arguments(args: argparse.Namespace) -> Access:
         if both := found.keys() & keys.keys():
             raise SettingError(f"{path}: expected key {min(both)} in one file only")
         keys.update(found)
-    access = Access(keys, tuple(args.allow_transfer), tuple(args.update_policy), tuple(args.also_notify))
+    access = Access(keys, tuple(args.allow_transfer), tuple(args.update_policy), tuple(args.also_notify), args.state)
     access.check()
     return access
 

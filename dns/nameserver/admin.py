@@ -6,6 +6,7 @@ from dnsmessage import LocalError, Name, rdtypes
 from dnsmessage import rdata as rdatas
 from dnsmessage.message import MAX_TTL
 from nameserver.errors import NameServerError
+from nameserver.journal import JournalError
 from nameserver.master_file import words
 from nameserver.zone import Zone
 from telemetry import AdminError, Request, Telemetry, log
@@ -93,6 +94,8 @@ class Admin:
             zone = await self._server.publish(
                 lambda: self._server.responder.zones[apex].replace(name, rdtype, ttl, data)
             )
+        except JournalError as error:
+            raise AdminError(503, str(error)) from None
         except NameServerError as error:
             raise AdminError(400, str(error)) from None
         logger.info("record_changed", name=str(name), type=rdtypes.to_text(rdtype), serial=zone.serial)

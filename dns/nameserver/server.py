@@ -2,30 +2,46 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import serving
 from dnsmessage import Name, rcode_to_text
+from dnsmessage.message import REFUSED, SERVFAIL
+from dnsmessage.request import Request
+from dnsmessage.tsig import Key
 from nameserver.access import Access
 from nameserver.admin import Admin
-from nameserver.changes import Change, History
 from nameserver.compiled import Compiled, compile_zone
+from nameserver.errors import ZoneError
+from nameserver.journal import JournalError, digest
 from nameserver.master_file import load
 from nameserver.query_log import QueryLog
 from nameserver.requests import Outcome, Requests
 from nameserver.responder import Responder, Response
+from nameserver.store import Store, reloaded
+from nameserver.update import UpdateError, changed
 from nameserver.zone import Zone
 from telemetry import Telemetry, log
 
 logger = log.get("nameserver")
+T = TypeVar("T")
 
 #: Number of queries kept for ``GET /admin/queries``, about as many as an experiment sends in a few seconds.
 QUERY_LOG = 2000
 #: Interpreter thread-switch interval, in seconds (Python's default is 5 ms). The short interval keeps queries from
 #: waiting while a zone is compiled in a thread.
 SWITCH_INTERVAL = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A zone to serve, and the one in the master file that it comes from."""
+
+    zone: Zone
+    file: Zone
 
 
 class Server:
@@ -39,12 +55,16 @@ class Server:
         """
         self.telemetry = telemetry
         self.files = {Name.from_text(origin): path for origin, path in files.items()}
-        self.responder = Responder({apex: load(str(apex), path) for apex, path in self.files.items()})
+        access = access or Access()
+        self.store = Store(access.state)
+        zones = {apex: load(str(apex), path) for apex, path in self.files.items()}
+        self._digests = {apex: digest(zone) for apex, zone in zones.items()}
+        self.responder = Responder({apex: self.store.restore(zone) for apex, zone in zones.items()})
         self.queries = QueryLog(QUERY_LOG)
-        self.histories: dict[Name, History] = {}
-        self.requests = Requests(self.responder, access or Access(), self.histories)
+        self.requests = Requests(self.responder, access, self.store.histories)
+        self.requests.update = self._update
         self._changing = asyncio.Lock()
-        self._reloading: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         sys.setswitchinterval(SWITCH_INTERVAL)
         metrics = telemetry.metrics
         self._count = metrics.counter(
@@ -123,15 +143,23 @@ class Server:
         self._finished += len(questions)
         self.queries.add_batch(questions, clients)
 
-    async def reload(self, apex: Name) -> Zone:
+    async def reload(self, apex: Name, *, changed_only: bool = False) -> Zone:
         """Reload the zone *apex* from its file, in a thread, and return the new zone.
 
-        If the file is invalid, the old zone stays in service, the health check of this zone fails, and the error is
-        raised again.
+        The file replaces all changes made since it was last read, and the serial always grows. With *changed_only*, a
+        file that is as it was then is left alone. If the file is invalid, the old zone stays in service, the health
+        check of this zone fails, and the error is raised again.
         """
         check = f"zone {apex}"
+
+        def make() -> Loaded:
+            file, old = load(str(apex), self.files[apex]), self.zone(apex)
+            if old is None or (changed_only and digest(file) == self._digests[apex]):
+                return Loaded(old or file, file)
+            return Loaded(reloaded(old, file), file)
+
         try:
-            zone = await self.publish(lambda: load(str(apex), self.files[apex]))
+            zone = await self.publish(make)
         except Exception as error:  # a bad file must not stop this server or the reload of another zone
             serial = self.responder.zones[apex].serial
             self.telemetry.health.set(check, ok=False, detail=f"still serving serial {serial}: {error}")
@@ -142,43 +170,86 @@ class Server:
         return zone
 
     async def reload_all(self) -> None:
-        """Reload all zones, one after the other; each failure is logged and reported in the health checks."""
+        """Reload the zones whose files have changed; each failure is logged and reported in the health checks."""
         for apex in self.files:
-            await asyncio.gather(self.reload(apex), return_exceptions=True)
+            await asyncio.gather(self.reload(apex, changed_only=True), return_exceptions=True)
 
     def on_hangup(self) -> None:
         """Start `reload_all` as a background task (SIGHUP handler)."""
-        task = asyncio.get_running_loop().create_task(self.reload_all())
-        self._reloading.add(task)
-        task.add_done_callback(self._reloading.discard)
+        self._start(self.reload_all())
 
     def zone(self, apex: Name) -> Zone | None:
         """Return the zone *apex* as it is being served."""
         return self.responder.zone(apex)
 
-    async def publish(self, make: Callable[[], Zone]) -> Zone:
+    async def publish(self, make: Callable[[], Zone | Loaded]) -> Zone:
         """Build and compile a zone in a thread so that queries are not delayed, then serve it.
 
-        *make* may start from the zone that is being served: changes are made one after the other.
-        """
+        *make* may start from the zone that is being served, because changes are made one after the other. A change is
+        stored before it is served; both happen even if the caller is cancelled in the meantime.
 
-        def compiled() -> tuple[Compiled | None, Zone, Change | None]:
-            new = make()
-            old = self.responder.zone(new.apex)
-            if old is new:
-                return None, new, None
-            if old is None:
-                return compile_zone(new), new, None
-            change = old.diff(new)
-            return compile_zone(new), new, change
+        Raises:
+            NameServerError: *make* failed, or the change cannot be stored; the zone is as it was.
+        """
+        return await asyncio.shield(self._start(self._publish(make)))
+
+    async def _publish(self, make: Callable[[], Zone | Loaded]) -> Zone:
+        def compiled() -> tuple[Zone, Compiled | None]:
+            made = make()
+            new, file = (made.zone, made.file) if isinstance(made, Loaded) else (made, None)
+            old = self.zone(new.apex)
+            done = None
+            if old is not new:
+                done = compile_zone(new)
+                change = None if old is None else old.diff(new)
+                if old is not None and change is not None and change.old != change.new:
+                    self.store.record(old, change, file)
+            if file is not None:
+                self._digests[new.apex] = digest(file)
+            return new, done
 
         async with self._changing:
-            done, zone, change = await asyncio.to_thread(compiled)
+            zone, done = await asyncio.to_thread(compiled)
             if done is not None:
                 self.responder.put_compiled(done)
-            if change is not None and change.old != change.new:
-                self.histories.setdefault(zone.apex, History()).add(change)
+                await asyncio.to_thread(self.store.tidy, zone)
         return zone
+
+    async def _update(self, request: Request, key: Key | None) -> int:
+        """Perform an UPDATE and return its rcode (RFC 2136 section 3)."""
+        apex = request.qname
+        fields = {"zone": str(apex), "key": "" if key is None else str(key.name)}
+        if apex not in self.files:
+            return REFUSED
+
+        def permitted(name: Name, rdtype: int) -> bool:
+            return self.requests.access.may_update(apex, key, name, rdtype)
+
+        def make() -> Zone:
+            zone = self.responder.zones[apex]
+            change = changed(zone, request, permitted)
+            return zone if change is None else zone.apply(change)
+
+        try:
+            zone = await self.publish(make)
+        except UpdateError as error:
+            logger.info("update_rejected", **fields, detail=str(error))
+            return error.rcode
+        except JournalError as error:
+            logger.error("update_failed", **fields, error=str(error))
+            return SERVFAIL
+        except ZoneError as error:  # the result would not be a zone
+            logger.info("update_rejected", **fields, detail=str(error))
+            return REFUSED
+        logger.info("updated", **fields, serial=zone.serial)
+        return 0
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start *work* as a task that is kept until it ends."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
 
 async def _delayed(answer: serving.Reply, delay: float) -> serving.Reply:

@@ -18,8 +18,6 @@ from dns_queries import NSD
 
 from nameserver import Responder, parse
 
-pytestmark = pytest.mark.skipif(shutil.which("nsd") is None, reason="nsd is not installed (apt-get install nsd)")
-
 QUESTIONS, ZONES = 10_000, 20
 QTYPES = ["A", "AAAA", "NS", "CNAME", "MX", "TXT", "SOA", "SRV", "DS", "HTTPS", "CAA", "TYPE65280"]
 HEAD = "$TTL 60\n@ IN SOA ns hm 1 2 3 4 5\n@ IN NS ns\nns IN A 192.0.2.1\n"
@@ -59,24 +57,64 @@ def make_zone(rng: random.Random) -> str:
 @contextmanager
 def nsd(folder: Path, zones: dict[str, str]) -> Iterator[tuple[str, int]]:
     """Run NSD with *zones* (master file text by origin); yield its address and port."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     config = NSD.format(port=port, folder=folder)
     for origin, text in zones.items():
         (folder / origin).write_text(f"$ORIGIN {origin}\n{text}")
         config += f"zone:\n  name: {origin}\n  zonefile: {origin}\n"
     (folder / "nsd.conf").write_text(config)
-    process = subprocess.Popen(["nsd", "-d", "-c", folder / "nsd.conf"], stderr=subprocess.DEVNULL)
+    with running(["nsd", "-d", "-c", str(folder / "nsd.conf")], folder, port, next(iter(zones))):
+        yield "127.0.0.1", port
+
+
+#: BIND's configuration: a primary for zones that one key may update and anyone may transfer.
+NAMED = """options {{
+  directory "{folder}"; listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
+  pid-file "{folder}/named.pid"; session-keyfile "{folder}/session.key"; recursion no; allow-transfer {{ any; }};
+  dnssec-validation no; notify no; minimal-responses yes; {options}
+}};
+controls {{ }};
+key "xfr" {{ algorithm hmac-sha256; secret "c2VjcmV0IGZvciB0ZXN0cw=="; }};
+"""
+
+
+@contextmanager
+def named(folder: Path, zones: dict[str, str], options: str = "", extra: str = "") -> Iterator[tuple[str, int]]:
+    """Run BIND as a primary of *zones*, master file text by origin; yield its address and port."""
+    folder = folder / "named"
+    folder.mkdir()
+    port = free_port()
+    config = NAMED.format(folder=folder, port=port, options=options)
+    for origin, text in zones.items():
+        (folder / f"{origin}zone").write_text(f"$ORIGIN {origin}\n{text}")
+        config += f'zone "{origin}" {{ type primary; file "{origin}zone"; allow-update {{ key xfr; }}; }};\n'
+    (folder / "named.conf").write_text(config + extra)
+    command = ["named", "-f", "-n", "1", "-c", str(folder / "named.conf")]
+    with running(command, folder, port, next(iter(zones), "example.")):
+        yield "127.0.0.1", port
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def running(command: list[str], folder: Path, port: int, origin: str) -> Iterator[None]:
+    """Run a name server until the block ends; begin it when the server answers for *origin*."""
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        query = dns.message.make_query(next(iter(zones)), "SOA")
+        query = dns.message.make_query(origin, "SOA")
         for _ in range(200):
             try:
                 dns.query.udp(query, "127.0.0.1", 0.2, port)
                 break
             except (OSError, dns.exception.Timeout):
+                assert process.poll() is None, (folder / "log").read_text()
                 time.sleep(0.05)  # until the peer is ready
-        yield "127.0.0.1", port
+        yield
     finally:
         process.terminate()
         process.wait(timeout=20)
@@ -91,6 +129,7 @@ def said(message: dns.message.Message) -> tuple[str, bool, list[str], list[str]]
     return dns.rcode.to_text(message.rcode()), bool(message.flags & dns.flags.AA), sections[0], sections[1]
 
 
+@pytest.mark.skipif(shutil.which("nsd") is None, reason="nsd is not installed (apt-get install nsd)")
 def test_ten_thousand_answers_are_those_of_nsd(tmp_path: Path) -> None:
     rng = random.Random(20261128)
     texts = {f"zone{i}.test.": make_zone(rng) for i in range(ZONES)}

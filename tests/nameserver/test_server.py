@@ -110,7 +110,7 @@ async def test_answers_go_on_while_a_large_zone_is_read(server: Server) -> None:
     (path,) = server.files.values()
     path.write_text(ZONE + "".join(f"h{i} IN A 10.0.{i >> 8 & 255}.{i & 255}\n" for i in range(50_000)))
     server.on_hangup()
-    (task,) = server._reloading
+    (task,) = server._tasks
     delays = []
     while not task.done():
         began = time.perf_counter()

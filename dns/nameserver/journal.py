@@ -1,0 +1,255 @@
+"""A zone and its changes on disk, so that a restart loses nothing that was acknowledged.
+
+The file is a list of entries, each with its length and checksum: the zone as it was at some point, then every change
+since. A change is appended and synced before it is served. When changes have outgrown the zone, the file is replaced by
+one with the current zone; the latest changes stay in it as history for incremental transfers.
+
+What a crash left incomplete at the end of the file is cut off when it is opened: it was never acknowledged.
+"""
+
+import fcntl
+import hashlib
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dnsmessage import Name, Record
+from hostfiles.atomic import atomic_write
+from nameserver.changes import Change
+from nameserver.errors import NameServerError
+from nameserver.zone import Zone
+
+MAGIC = b"firstbyte journal 1\n"
+#: Size up to which a journal is never replaced, in bytes, so that small zones are not rewritten all the time.
+SMALL = 1 << 20
+#: Kind of an entry, size of its content in bytes, and checksum of both and the content.
+_HEAD = struct.Struct("!cII")
+_ZONE, _FILE, _OLD, _CHANGE = b"Z", b"F", b"H", b"C"
+_RECORD = struct.Struct("!HIH")
+
+
+class JournalError(NameServerError):
+    """A journal cannot be read or written.  The zone in service is not affected."""
+
+
+@dataclass(slots=True)
+class Stored:
+    """What a journal holds."""
+
+    zone: Zone
+    #: The changes that led to *zone*, oldest first.
+    changes: list[Change] = field(default_factory=list)
+    #: `digest` of the zone in the master file when it was last read.
+    file: bytes = b""
+    #: Number of bytes cut off at the end.
+    cut: int = 0
+
+
+class Journal:
+    """The journal of one zone.  It is locked while it is open, because two processes must not write to it."""
+
+    def __init__(self, folder: Path, apex: Name) -> None:
+        self.path = folder / f"{str(apex).replace('/', '%2F')}journal"
+        self.apex = apex
+        self._fd = -1
+        #: Size of the valid part of the file, and size right after it was last replaced, in bytes.
+        self._size = self._base = 0
+        #: Serial at the end of the journal; None if there is no usable file, so that the next change makes one.
+        self.serial: int | None = None
+        #: `digest` of the zone in the master file when it was last read.
+        self.file = b""
+
+    def __repr__(self) -> str:
+        return f"<Journal {self.path.name} serial={self.serial} size={self._size}>"
+
+    def open(self) -> Stored | None:
+        """Return what the journal holds; None if there is no file.
+
+        Raises:
+            JournalError: the file cannot be read, is not a journal of this zone, or is open in another process.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            data = self._reopen()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise JournalError(f"{self.path}: cannot be read: {error.strerror}") from None
+        stored, self._size, self._base = self._read(data)
+        stored.cut = len(data) - self._size
+        if stored.cut:
+            self._truncate()
+        self.serial, self.file = stored.zone.serial, stored.file
+        return stored
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def append(self, old: Zone, change: Change, file: bytes | None = None) -> None:
+        """Store *change* of the zone *old*; return when it is on disk.
+
+        *file* is the `digest` of the master file, if the change comes from there.
+
+        Raises:
+            JournalError: it cannot be stored; the journal is as before.
+        """
+        if self.serial is None:
+            self.replace(old, ())
+        if self.serial != change.old:
+            raise JournalError(f"{self.path}: expected a change from serial {self.serial}, got {change.old}")
+        data = _entry(_CHANGE, _encode(change)) + (b"" if file is None else _entry(_FILE, file))
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._fd, view) :]
+            os.fsync(self._fd)
+        except OSError as error:
+            self._truncate()
+            raise JournalError(f"{self.path}: cannot be written: {error.strerror}") from None
+        self._size += len(data)
+        self.serial, self.file = change.new, self.file if file is None else file
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether the file should be replaced, because the changes in it are larger than the zone."""
+        return self._size > max(SMALL, 2 * self._base)
+
+    def replace(self, zone: Zone, changes: Iterable[Change]) -> None:
+        """Replace the file by one with *zone* and the latest *changes*, which led to it.
+
+        Raises:
+            JournalError: it cannot be written; the journal is as before.
+        """
+        parts = [MAGIC, *(_entry(_OLD, _encode(each)) for each in changes)]
+        parts += [_entry(_ZONE, _encode_zone(zone)), _entry(_FILE, self.file)]
+        data = b"".join(parts)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(self.path, data)
+            self._reopen()
+        except OSError as error:
+            raise JournalError(f"{self.path}: cannot be written: {error.strerror}") from None
+        self._size = self._base = len(data)
+        self.serial = zone.serial
+
+    def _reopen(self) -> bytes:
+        """Open and lock the file, positioned at its end, and return its content."""
+        fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            data = self.path.read_bytes()
+        except BlockingIOError:
+            os.close(fd)
+            raise JournalError(f"{self.path}: is open in another process") from None
+        except OSError:
+            os.close(fd)
+            raise
+        self.close()
+        self._fd = fd
+        return data
+
+    def _truncate(self) -> None:
+        """Cut off what is left of an incomplete entry; if that fails, the next change replaces the file."""
+        try:
+            os.ftruncate(self._fd, self._size)
+            os.fsync(self._fd)
+        except OSError:
+            self.serial = None
+
+    def _read(self, data: bytes) -> tuple[Stored, int, int]:
+        """Return the content, the size of its valid part, and the size of what comes before the first change."""
+        if not data.startswith(MAGIC):
+            raise JournalError(f"{self.path}: expected a journal, got other content")
+        stored: Stored | None = None
+        older: list[Change] = []
+        pending: list[Change] = []
+        file, size, base = b"", len(MAGIC), 0
+        for kind, content, end in _entries(data):
+            if kind == _ZONE:
+                stored = Stored(_decode_zone(self.apex, content))
+                base = end
+            elif kind == _FILE:
+                file = content
+            else:
+                (older if kind == _OLD else pending).append(_decode(content))
+            size = end
+        if stored is None:
+            raise JournalError(f"{self.path}: expected the zone {self.apex}, got {size} valid bytes without it")
+        try:
+            for change in pending:
+                stored.zone = stored.zone.apply(change)
+        except NameServerError as error:
+            raise JournalError(f"{self.path}: {error}") from None
+        stored.changes, stored.file = older + pending, file
+        return stored, size, base
+
+
+def digest(zone: Zone) -> bytes:
+    """Return a hash of the content of *zone*, which depends on the order in which its records were read."""
+    found = hashlib.blake2b(digest_size=16)
+    for question, packed in zone.rrsets.items():
+        found.update(question + packed)
+    return found.digest()
+
+
+def _entry(kind: bytes, content: bytes) -> bytes:
+    return _HEAD.pack(kind, len(content), zlib.crc32(content, zlib.crc32(kind))) + content
+
+
+def _entries(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
+    """Yield kind, content and end of every entry up to the first that is incomplete or damaged."""
+    at = len(MAGIC)
+    while at + _HEAD.size <= len(data):
+        kind, size, checksum = _HEAD.unpack_from(data, at)
+        at += _HEAD.size
+        content = data[at : at + size]
+        at += size
+        if len(content) != size or zlib.crc32(content, zlib.crc32(kind)) != checksum:
+            return
+        yield kind, content, at
+
+
+def _encode_zone(zone: Zone) -> bytes:
+    parts = [len(zone.apex.wire).to_bytes(1, "big") + zone.apex.wire]
+    for question, packed in zone.rrsets.items():
+        parts.append(struct.pack("!HI", len(question), len(packed)) + question + packed)
+    return b"".join(parts)
+
+
+def _decode_zone(apex: Name, data: bytes) -> Zone:
+    at = 1 + data[0]
+    if data[1:at].lower() != apex.key:
+        raise JournalError(f"expected a journal of {apex}, got one of {Name(data[1:at])}")
+    rrsets: dict[bytes, bytes] = {}
+    while at < len(data):
+        name, size = struct.unpack_from("!HI", data, at)
+        at += 6
+        rrsets[data[at : at + name]] = data[at + name : at + name + size]
+        at += name + size
+    return Zone(apex, rrsets)
+
+
+def _encode(change: Change) -> bytes:
+    head = struct.pack("!II", len(change.deleted), len(change.added))
+    records = (change.old_soa, change.new_soa, *change.deleted, *change.added)
+    return head + b"".join(r.name.wire + _RECORD.pack(r.rdtype, r.ttl, len(r.rdata)) + r.rdata for r in records)
+
+
+def _decode(data: bytes) -> Change:
+    deleted, added = struct.unpack_from("!II", data)
+    records, at = [], 8
+    for _ in range(2 + deleted + added):
+        end = at
+        while data[end]:
+            end += 1 + data[end]
+        rdtype, ttl, size = _RECORD.unpack_from(data, end + 1)
+        name, at = Name(data[at : end + 1]), end + 1 + _RECORD.size
+        records.append(Record(name, rdtype, ttl, data[at : at + size]))
+        at += size
+    return Change(records[0], records[1], tuple(records[2 : 2 + deleted]), tuple(records[2 + deleted :]))

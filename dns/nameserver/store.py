@@ -1,0 +1,97 @@
+"""The journals of all zones of a primary server: what a zone is at start, and what happens to a change.
+
+At start the journal decides what is served, unless the serial of the master file is newer: then the file was edited by
+hand, and the journal continues from it. A file that was edited without a newer serial is ignored, with a warning.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from dnsmessage import Name
+from nameserver.changes import Change, History, is_newer, next_serial, with_serial
+from nameserver.journal import Journal, JournalError, digest
+from nameserver.zone import Zone
+from telemetry import log
+
+logger = log.get("nameserver")
+
+
+class Store:
+    """Journals and histories of zones."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """Keep journals in *folder*; with None, changes are lost at the end of the process."""
+        self._folder = folder
+        self._journals: dict[Name, Journal] = {}
+        self.histories: dict[Name, History] = {}
+
+    def restore(self, file: Zone) -> Zone:
+        """Return the zone to serve at start; *file* is the zone in the master file.
+
+        Raises:
+            JournalError: the zone's journal is unusable; the caller has to decide, because changes may be lost.
+        """
+        apex, history = file.apex, History()
+        self.histories[apex] = history
+        if self._folder is None:
+            return file
+        journal = self._journals[apex] = Journal(self._folder, apex)
+        stored = journal.open()
+        if stored is None:
+            journal.file = digest(file)
+            return file
+        if stored.cut:
+            logger.warning("journal_cut", zone=str(apex), bytes=stored.cut, serial=stored.zone.serial)
+        for change in stored.changes:
+            history.add(change)
+        logger.info("journal_read", zone=str(apex), changes=len(stored.changes), serial=stored.zone.serial)
+        fields = {"zone": str(apex), "file": file.serial, "journal": stored.zone.serial}
+        if is_newer(file.serial, stored.zone.serial):
+            logger.info("zone_file_newer", **fields)
+            self.record(stored.zone, stored.zone.diff(file), file)
+            return file
+        if digest(file) != stored.file:
+            wanted = f"a serial newer than {stored.zone.serial} in the file, or POST /admin/zones/{apex}/reload"
+            logger.warning("zone_file_ignored", **fields, wanted=wanted)
+        return stored.zone
+
+    def record(self, old: Zone, change: Change, file: Zone | None = None) -> None:
+        """Store a change before it is served; *file* is the zone in the master file, if the change comes from there.
+
+        Raises:
+            JournalError: the change cannot be stored, so it must not be served.
+        """
+        journal = self._journals.get(change.apex)
+        if journal is not None:
+            journal.append(old, change, None if file is None else digest(file))
+        self.histories.setdefault(change.apex, History()).add(change)
+
+    def tidy(self, zone: Zone) -> None:
+        """Replace the journal of *zone* if its changes have outgrown it; a failure is logged, the journal goes on."""
+        journal = self._journals.get(zone.apex)
+        if journal is None or not journal.outgrown:
+            return
+        try:
+            journal.replace(zone, self.histories[zone.apex])
+        except JournalError as error:
+            logger.error("journal_not_replaced", zone=str(zone.apex), error=str(error))
+
+    def close(self) -> None:
+        """Close all journals."""
+        for journal in self._journals.values():
+            journal.close()
+
+
+def reloaded(old: Zone, file: Zone) -> Zone:
+    """Return the zone to serve when *file* has replaced *old*: its serial always grows, or secondaries would miss it.
+
+    Returns *old* itself if both have the same records.
+    """
+    if is_newer(file.serial, old.serial):
+        return file
+    change = old.diff(file)
+    soa = with_serial(change.new_soa.rdata, next_serial(old.serial))
+    if not change.deleted and not change.added and with_serial(change.old_soa.rdata, 0) == with_serial(soa, 0):
+        return old
+    logger.info("serial_raised", zone=str(old.apex), file=file.serial, served=old.serial)
+    return old.apply(replace(change, new_soa=change.new_soa._replace(rdata=soa)))
