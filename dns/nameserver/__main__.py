@@ -10,6 +10,7 @@ from dnsmessage import Name, NameSyntaxError
 from nameserver import access
 from nameserver.errors import NameServerError
 from nameserver.server import Server, logger
+from serving import settings
 from telemetry import Telemetry, add_arguments, endpoint, log
 
 
@@ -46,12 +47,13 @@ def main(argv: list[str] | None = None) -> int:
         help="let other processes listen on the same port (SO_REUSEPORT): one per core, each with its own --admin",
     )
     access.add_arguments(parser)
+    settings.add_arguments(parser)
     add_arguments(parser)
     args = parser.parse_args(argv)
     log.configure("nameserver", args.log_level)
     telemetry = Telemetry("nameserver")
     try:
-        server = Server(telemetry, dict(args.zone), access.from_arguments(args))
+        server = Server(telemetry, dict(args.zone), access.from_arguments(args), settings.from_arguments(args))
         asyncio.run(_run(args, telemetry, server))
     except NameServerError as error:
         print(f"nameserver: error: {error}", file=sys.stderr)

@@ -10,11 +10,14 @@ import struct
 from dataclasses import dataclass
 
 from dnsmessage import Name, Query, Writer, encode_opt, rdtypes
-from dnsmessage.message import AA, CD, HEADER, NOERROR, NXDOMAIN, QR, RD, TC, YXDOMAIN
+from dnsmessage.message import AA, CD, HEADER, NOERROR, NXDOMAIN, QR, RD, REFUSED, TC, YXDOMAIN
+from dnsmessage.options import ExtendedError, extended_error
 from nameserver.zone import RRset, Zone
 
 #: Maximum number of CNAMEs followed inside one zone for one answer; the resolver follows the rest of a longer chain.
 MAX_CHAIN = 8
+#: Reason of REFUSED, for clients that support EDNS (RFC 8914).
+NOT_HERE = "no zone of this server is at or above the name"
 #: Record types for which the addresses of the target names are added to the additional section.
 _WITH_ADDRESSES = frozenset({rdtypes.NS, rdtypes.MX, rdtypes.SRV})
 
@@ -123,7 +126,9 @@ def assemble(
     """Return the complete response: header, question, *body*, and an OPT record if the query has one."""
     opt = b""
     if query.edns is not None:
-        opt = encode_opt(content.rcode, dnssec_ok=query.edns.dnssec_ok)
+        refused = content.rcode == REFUSED and query.qtype not in {rdtypes.AXFR, rdtypes.IXFR}
+        options = extended_error(ExtendedError.NOT_AUTHORITATIVE, NOT_HERE) if refused else b""
+        opt = encode_opt(content.rcode, dnssec_ok=query.edns.dnssec_ok, options=options)
     flags |= QR | (AA if content.authoritative else 0) | query.flags & (RD | CD) | content.rcode & 0xF
     an, ns, ar = counts
     head = struct.pack("!6H", query.ident, flags, 1, an, ns, ar + bool(opt))

@@ -47,13 +47,22 @@ class Loaded:
 class Server:
     """A name server that serves a set of zones on one address."""
 
-    def __init__(self, telemetry: Telemetry, files: dict[str, Path], access: Access | None = None) -> None:
-        """Load the zones in *files*, a dict from origin to master file; *access* says who may transfer or change them.
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        files: dict[str, Path],
+        access: Access | None = None,
+        policy: serving.Settings | None = None,
+    ) -> None:
+        """Load the zones in *files*, a dict from origin to master file.
+
+        *access* says who may transfer or change zones, *policy* who may ask, and what the server says about itself.
 
         Raises:
             ZoneFileError: a file cannot be read or is not a valid zone.
         """
         self.telemetry = telemetry
+        self.policy = serving.Policy(policy or serving.Settings(), telemetry)
         self.files = {Name.from_text(origin): path for origin, path in files.items()}
         access = access or Access()
         self.store = Store(access.state)
@@ -93,7 +102,8 @@ class Server:
 
     async def start(self, endpoint: tuple[str, int], *, shared: bool = False) -> serving.Listener:
         """Listen on *endpoint*; raise `OSError` if the address is in use. *shared* enables SO_REUSEPORT."""
-        listener = await serving.start(endpoint, self.handle, finished=self, shared=shared)
+        finished = None if self.policy.per_query else self
+        listener = await serving.start(endpoint, self.policy.guard(self.handle), finished=finished, shared=shared)
         self.telemetry.health.set("listener", ok=True, detail=f"{listener.address[0]}:{listener.address[1]}")
         return listener
 

@@ -9,6 +9,7 @@ from dnsmessage import Name
 from resolver.cache import MAX_TTL
 from resolver.hints import HintsError, load_hints
 from resolver.server import Server, logger
+from serving import settings
 from telemetry import Telemetry, add_arguments, endpoint, log
 
 
@@ -55,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         action="store_true",
         help="let other processes listen on the same port (SO_REUSEPORT): one per core, each with its own --admin",
     )
+    settings.add_arguments(parser)
     add_arguments(parser)
     args = parser.parse_args(argv)
     log.configure("resolver", args.log_level)
@@ -72,7 +74,14 @@ def main(argv: list[str] | None = None) -> int:
 
 async def _run(args: argparse.Namespace, hints: dict[Name, str]) -> None:
     telemetry = Telemetry("resolver")
-    server = Server(telemetry, hints, stale=args.serve_stale, minimise=args.minimise, mixed_case=args.mixed_case)
+    server = Server(
+        telemetry,
+        hints,
+        stale=args.serve_stale,
+        minimise=args.minimise,
+        mixed_case=args.mixed_case,
+        policy=settings.from_arguments(args),
+    )
     async with telemetry.serving(args):
         listener = await server.start(args.listen, shared=args.reuse_port)
         print(f"listening on {listener.address[0]}:{listener.address[1]} (udp, tcp)", flush=True)

@@ -82,6 +82,7 @@ class Server:
         stale: float = 0.0,
         minimise: bool = True,
         mixed_case: bool = True,
+        policy: serving.Settings | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create a resolver.
@@ -94,10 +95,12 @@ class Server:
                 never.
             minimise: whether name servers see no more of a name than they need (QNAME minimisation, RFC 9156).
             mixed_case: whether names are sent to name servers in random case, which a reply must repeat (0x20).
+            policy: who may ask, how often, and what the resolver says about itself.
             now: returns the monotonic time in seconds, used for expiry.
         """
         self.telemetry, self.hints, self._now = telemetry, hints, now
         self._minimise = minimise
+        self.policy = serving.Policy(policy or serving.Settings(), telemetry, RA, now)
         self.cache = Cache(stale=stale)
         self.upstream = Upstream(port, now, mixed_case=mixed_case)
         self.trails: deque[Trail] = deque(maxlen=REMEMBERED)
@@ -140,7 +143,8 @@ class Server:
 
     async def start(self, endpoint: tuple[str, int], *, shared: bool = False) -> serving.Listener:
         """Listen on *endpoint*; raise `OSError` if the address is in use. *shared* enables SO_REUSEPORT."""
-        listener = await serving.start(endpoint, self.handle, finished=self, shared=shared)
+        finished = None if self.policy.per_query else self
+        listener = await serving.start(endpoint, self.policy.guard(self.handle), finished=finished, shared=shared)
         self.telemetry.health.set("listener", ok=True, detail=f"{listener.address[0]}:{listener.address[1]}")
         return listener
 
@@ -161,7 +165,7 @@ class Server:
                 raise RemoteError("expected EDNS version 0", BADVERS)
         except RemoteError as error:
             self._queries.inc(transport=transport, rcode=rcode_to_text(error.rcode))
-            return error_response(wire, error.rcode, QR | RA)
+            return error_response(wire, error.rcode, RA)
         if faults.any_on and faults.hit("servfail"):
             return self._fail(query, transport, Failed("a fault switch is on", ExtendedError.OTHER))
         if query.qtype in rdtypes.META or query.qtype == 0:
