@@ -85,6 +85,7 @@ class Peers:
         #: Number of connections accepted by all servers together.
         self.connections = 0
         self._writers: set[asyncio.StreamWriter] = set()
+        self._servers: list[asyncio.Server] = []
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -115,7 +116,13 @@ class Peers:
 
         server = await asyncio.start_server(run, "127.0.0.1", 0, ssl=context, backlog=512)
         self.stack.callback(server.close)
+        self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
+
+    def stop_listening(self) -> None:
+        """Refuse new connections; open ones stay open."""
+        for server in self._servers:
+            server.close()
 
 
 @pytest.fixture

@@ -94,7 +94,10 @@ class Exchange:
     _origin: Target | None = None
     _timing = _NO_TIMING
     _failure: UpstreamError | None = None
-    _avoid: frozenset[Target] = frozenset()
+    #: Targets whose reused connection was lost, which may only have been idle for too long; and targets that failed on
+    #: a new connection, or did not respond in time.
+    _stale: frozenset[Target] = frozenset()
+    _failed: frozenset[Target] = frozenset()
     _waited = _sent_at = 0.0
     _buffered = _tries = 0
     #: Whether `_body` holds the complete body received so far, so that a retry can send it again.
@@ -194,11 +197,12 @@ class Exchange:
         self._tries += 1
         self.asked_at = self.asked_at or time.perf_counter()
         if self._client.pooled and not self._wants_tunnel:
-            # The last attempt uses a new connection, because all idle connections may be dead.
-            fresh = self._failure is not None and self._tries > len(pool.route.targets)
-            pool.acquire(self, self._avoid, fresh=fresh)
+            tried = self._stale | self._failed
+            # After one attempt on each target, use new connections, because all idle ones may be dead.
+            fresh = len(tried) >= len(pool.route.targets)
+            pool.acquire(self, self._failed if fresh else tried, fresh=fresh)
         else:
-            pool.acquire_unpooled(self, self._avoid)
+            pool.acquire_unpooled(self, self._failed)
 
     @property
     def _wants_tunnel(self) -> bool:
@@ -212,7 +216,9 @@ class Exchange:
         now = self._sent_at = self._progress = time.perf_counter()
         self._waited = max(0.0, (now - self.asked_at) * 1000 - timing.dns - timing.connect - timing.tls)
         if not upstream.alive:
-            self.response_lost("the origin closed the connection")
+            self._upstream = None
+            failure = UpstreamError(502, "the origin closed the connection", str(upstream.target), upstream.address)
+            self._fail(upstream, failure, began=False)
             return
         forward = head.forward
         if client.distrusted and head.claimed:
@@ -249,9 +255,8 @@ class Exchange:
         if target is None:
             self._give_up()
             return
-        self._avoid |= {target}
-        targets = len(self._pool.route.targets)
-        if self._tries <= targets and len(self._avoid) < targets:
+        self._failed |= {target}
+        if len(self._failed) < len(self._pool.route.targets):
             self._acquire()
         else:
             self._give_up()
@@ -330,10 +335,11 @@ class Exchange:
             self._pool.release(upstream, Outcome.OK, reusable=False)
             self._client.finished(cut=False)
             return
-        self._fail(upstream, UpstreamError(502, reason, str(self._origin), upstream.address))
+        self._fail(upstream, UpstreamError(502, reason, str(self._origin), upstream.address), began=upstream.began)
 
-    def _fail(self, upstream: Upstream, failure: UpstreamError) -> None:
-        pool, began, origin = self._pool, upstream.began, self._origin
+    def _fail(self, upstream: Upstream, failure: UpstreamError, *, began: bool) -> None:
+        """Retry on another origin if that is safe; *began* says whether part of the response has arrived."""
+        pool, origin = self._pool, self._origin
         self._failure = failure
         pool.release(upstream, Outcome.OK if self.answered else Outcome.FAILED, reusable=False)
         if self._ended:
@@ -342,22 +348,25 @@ class Exchange:
             self._ended = True
             self._client.finished(cut=True)
             return
-        # A failed reused connection may only have been idle for too long. A failed new connection, or a time-out,
-        # counts against the origin.
-        stale = self._reused and failure.status != 504
-        if origin is not None and not stale:
-            self._avoid |= {origin}
-        if self._may_repeat(began=began, stale=stale):
+        if origin is not None:
+            if self._reused and failure.status != 504:
+                self._stale |= {origin}
+            else:
+                self._failed |= {origin}
+        if self._may_repeat(began=began):
             self._acquire()
         else:
             self._give_up()
 
-    def _may_repeat(self, *, began: bool, stale: bool) -> bool:
-        """Return whether a retry is safe, within the retry budget, and likely to use a working connection."""
-        targets = len(self._pool.route.targets)
-        if began or not self.head.idempotent or (self._body_sent and not self._kept) or self._tries > targets:
+    def _may_repeat(self, *, began: bool) -> bool:
+        """Return whether a retry is safe, another target or a new connection is left, and the budget permits it.
+
+        Each target is tried at most twice: on a reused connection and on a new one.
+        """
+        if began or not self.head.idempotent or (self._body_sent and not self._kept):
             return False
-        return (stale or len(self._avoid) < targets) and self._pool.retries.spend(time.monotonic())
+        left = len(self._failed) < len(self._pool.route.targets)
+        return left and self._pool.retries.spend(time.monotonic())
 
     def upstream_writable(self, *, writable: bool) -> None:
         """Resume or pause the request body, depending on whether the origin's send buffer has room."""
@@ -407,7 +416,7 @@ class Exchange:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abort()
-            self._fail(upstream, UpstreamError(504, reason, str(self._origin), upstream.address))
+            self._fail(upstream, UpstreamError(504, reason, str(self._origin), upstream.address), began=upstream.began)
 
     def tick(self, now: float) -> None:
         """Check for an origin or client that has timed out; *now* is on the `time.perf_counter` clock.

@@ -244,6 +244,10 @@ class Pool:
             state.failures, state.ejected_until, state.probing = 0, 0.0, False
         return changed
 
+    def has_alternative(self, target: Target) -> bool:
+        """Return whether any target other than *target* is not ejected."""
+        return any(state.failures < self.limits.failures for state in self._list if state.target != target)
+
     def resolved(self, target: Target, addresses: frozenset[str]) -> None:
         """Record the current *addresses* of the target's name; connections to any other address are drained."""
         self._states[target].addresses = addresses

@@ -48,7 +48,7 @@ class RoutePool:
             route: the route, with its targets and limits.
             opener: opens a connection to a target within a time-out in seconds, or raises `UpstreamError`.
             timeouts: used if the route has no time-outs of its own.
-            on_unhealthy: called with each target that fails its health check.
+            on_unhealthy: called after each failed health check of a target, if another target can serve.
         """
         self.route, self.timeouts = route, route.timeouts or timeouts
         self.core = Pool(route.targets, route.limits, route.weights)
@@ -196,10 +196,10 @@ class RoutePool:
     def _checked(self, target: Target, reason: str) -> None:
         if self.core.checked(target, time.monotonic(), healthy=not reason):
             logger.warning("health_changed", upstream=str(target), healthy=not reason, reason=reason)
-            if reason:
-                self._on_unhealthy(target)
-            else:
+            if not reason:
                 self._serve_waiters()
+        if reason and self.core.has_alternative(target):
+            self._on_unhealthy(target)
 
     def _close(self, connections: Sequence[Connection]) -> int:
         for connection in connections:

@@ -136,6 +136,15 @@ def test_a_client_that_leaves_says_nothing_about_the_target() -> None:
     assert [row["ejected"] for row in pool.describe(0.0)] == [False]
 
 
+def test_a_target_has_an_alternative_while_another_one_is_not_ejected() -> None:
+    pool = Pool([A, B], Limits(failures=1))
+    assert pool.has_alternative(A)
+    pool.checked(A, 0.0, healthy=False)
+    assert pool.has_alternative(A)
+    fail(pool, B, 1)
+    assert not pool.has_alternative(A)
+
+
 def test_when_all_are_ejected_they_are_tried_regardless() -> None:
     pool = Pool([A], Limits(failures=1))
     pool.take("r", 0.0)

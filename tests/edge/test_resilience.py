@@ -61,6 +61,25 @@ async def test_when_every_idle_connection_is_dead_a_fresh_one_is_opened(bench: B
     assert parts(await talk(port, GET))[0] == 200
 
 
+async def test_after_a_stale_connection_to_each_origin_a_dead_one_is_passed_over(bench: Bench) -> None:
+    async def once(reader, writer) -> None:
+        await read_request(reader)
+        await asyncio.sleep(0.05)  # makes two requests concurrent, so that each origin gets one
+        writer.write(OK)
+        await writer.drain()
+        await reader.readuntil(b"\r\n\r\n")  # the origin reads the next request and closes without a response
+
+    live = plain(await bench.start(once))
+    for order in range(2):
+        async with Bench.opened(bench.papers) as mortal:
+            dead = plain(await mortal.start(once))
+            proxy, port = await bench.edge(*((dead, live) if order else (live, dead)))
+            await asyncio.gather(talk(port, GET), talk(port, GET))
+            assert [row["idle"] for row in proxy._rows()] == [1, 1]
+            mortal.stop_listening()
+            assert parts(await talk(port, GET))[0] == 200
+
+
 async def test_retries_stop_when_the_budget_is_spent(bench: Bench) -> None:
     proxy, port = await bench.edge(plain(await bench.start(closes)), plain(await bench.start(replying(OK))))
     pool = next(iter(proxy.pools.values()))
