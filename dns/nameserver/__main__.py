@@ -6,12 +6,18 @@ import signal
 import sys
 from pathlib import Path
 
+import serving
 from dnsmessage import Name, NameSyntaxError
 from nameserver import access
 from nameserver.errors import NameServerError
 from nameserver.server import Server, logger
-from serving import settings
-from telemetry import Telemetry, add_arguments, endpoint, log
+from serving import merging, settings
+from telemetry import Telemetry, add_arguments, add_workers, endpoint, log, workers
+from telemetry.front import Rules
+from telemetry.workers import Worker
+
+#: Admin requests with several workers, each of which has its own query log.
+RULES = Rules(merges={"/admin/queries": merging.newest_first})
 
 
 def zone_file(text: str) -> tuple[str, Path]:
@@ -47,29 +53,50 @@ def main(argv: list[str] | None = None) -> int:
         help="let other processes listen on the same port (SO_REUSEPORT): one per core, each with its own --admin",
     )
     access.add_arguments(parser)
+    add_workers(parser)
     settings.add_arguments(parser)
     add_arguments(parser)
     args = parser.parse_args(argv)
+    if args.workers > 1 and (args.state or args.update_policy or args.also_notify):
+        parser.error(
+            "expected no --state, --update-policy or --also-notify with several workers: "
+            "an UPDATE reaches only one of them, and only one process can own a journal"
+        )
     log.configure("nameserver", args.log_level)
     telemetry = Telemetry("nameserver")
     try:
         server = Server(telemetry, dict(args.zone), access.from_arguments(args), settings.from_arguments(args))
-        asyncio.run(_run(args, telemetry, server))
+        if args.workers > 1:
+            args.listen = serving.reserve(args.listen)
+            server.admin.frozen = True
+        return workers.run(args, lambda worker: _work(args, telemetry, server, worker), RULES)
     except NameServerError as error:
         print(f"nameserver: error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(
-            f"nameserver: error: cannot listen on {args.listen[0]}:{args.listen[1]}: {error.strerror}", file=sys.stderr
-        )
-        return 2
+        return _cannot_listen(args, error)
+
+
+def _work(args: argparse.Namespace, telemetry: Telemetry, server: Server, worker: Worker) -> int:
+    try:
+        asyncio.run(_run(args, telemetry, server, worker))
+    except OSError as error:
+        return _cannot_listen(args, error)
     return 0
 
 
-async def _run(args: argparse.Namespace, telemetry: Telemetry, server: Server) -> None:
+def _cannot_listen(args: argparse.Namespace, error: OSError) -> int:
+    print(f"nameserver: error: cannot listen on {args.listen[0]}:{args.listen[1]}: {error.strerror}", file=sys.stderr)
+    return 2
+
+
+async def _run(args: argparse.Namespace, telemetry: Telemetry, server: Server, worker: Worker) -> None:
     async with telemetry.serving(args):
-        listener = await server.start(args.listen, shared=args.reuse_port)
-        print(f"listening on {listener.address[0]}:{listener.address[1]} (udp, tcp)", flush=True)
+        if worker.again:
+            await server.reload_all()  # the files may have changed since the first start
+        listener = await server.start(args.listen, shared=args.reuse_port or args.workers > 1)
+        if worker.announces:
+            print(f"listening on {listener.address[0]}:{listener.address[1]} (udp, tcp)", flush=True)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.on_hangup)
         logger.info("serving", zones=[str(apex) for apex in server.responder.zones])
         await telemetry.until_stopped()

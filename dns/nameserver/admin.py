@@ -25,6 +25,8 @@ class Admin:
 
     def __init__(self, server: "Server") -> None:
         self._server = server
+        #: Whether records may not be changed, because another process serves the same zones.
+        self.frozen = False
 
     def route(self, telemetry: Telemetry) -> None:
         """Register all routes on the admin port of *telemetry*."""
@@ -90,6 +92,12 @@ class Admin:
         return await self._change(zone.apex, name, rdtype, 0, [])
 
     async def _change(self, apex: Name, name: Name, rdtype: int, ttl: int, data: list[bytes]) -> dict[str, Any]:
+        if self.frozen:
+            raise AdminError(
+                409,
+                "several workers serve this zone, and one that starts again would not have the change: "
+                "edit the master file and reload it, or run the server without --workers",
+            )
         try:
             zone = await self._server.publish(
                 lambda: self._server.responder.zones[apex].replace(name, rdtype, ttl, data)

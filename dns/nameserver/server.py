@@ -80,7 +80,7 @@ class Server:
             "firstbyte_nameserver_queries_total", "Queries by transport and rcode", "transport", "rcode"
         )
         self._dropped = metrics.counter("firstbyte_nameserver_dropped_total", "Queries without an answer", "reason")
-        serials = metrics.gauge("firstbyte_nameserver_zone_serial", "Serial of each zone", "zone")
+        serials = metrics.gauge("firstbyte_nameserver_zone_serial", "Serial of each zone", "zone", across="max")
 
         #: Finished answers sent since the last metrics scrape. They are counted here because updating a labelled
         #: counter for each batch costs as much as the batch's lookups.

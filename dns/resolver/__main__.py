@@ -5,12 +5,24 @@ import asyncio
 import sys
 from pathlib import Path
 
+import serving
 from dnsmessage import Name
 from resolver.cache import MAX_TTL
 from resolver.hints import HintsError, load_hints
 from resolver.server import Server, logger
-from serving import settings
-from telemetry import Telemetry, add_arguments, endpoint, log
+from serving import merging, settings
+from telemetry import Telemetry, add_arguments, add_workers, endpoint, log, workers
+from telemetry.front import Rules
+from telemetry.workers import Worker
+
+#: Admin requests with several workers, each of which has its own cache.
+RULES = Rules(
+    merges={
+        "/admin/cache/flush": merging.flushed,
+        "/admin/cache": merging.caches,
+        "/admin/resolutions": merging.newest_first,
+    }
+)
 
 
 def seconds(text: str) -> float:
@@ -56,12 +68,22 @@ def main(argv: list[str] | None = None) -> int:
         action="store_true",
         help="let other processes listen on the same port (SO_REUSEPORT): one per core, each with its own --admin",
     )
+    add_workers(parser)
     settings.add_arguments(parser)
     add_arguments(parser)
     args = parser.parse_args(argv)
     log.configure("resolver", args.log_level)
+    policy = settings.from_arguments(args)
+
+    def work(worker: Worker) -> int:
+        asyncio.run(_run(args, hints, policy, worker))
+        return 0
+
     try:
-        asyncio.run(_run(args, load_hints(args.hints)))
+        hints = load_hints(args.hints)
+        if args.workers > 1:
+            args.listen = serving.reserve(args.listen)
+        return workers.run(args, work, RULES)
     except HintsError as problem:
         print(f"resolver: error: {problem}", file=sys.stderr)
         return 2
@@ -69,10 +91,9 @@ def main(argv: list[str] | None = None) -> int:
         host, port = args.listen
         print(f"resolver: error: cannot listen on {host}:{port}: {problem.strerror}", file=sys.stderr)
         return 2
-    return 0
 
 
-async def _run(args: argparse.Namespace, hints: dict[Name, str]) -> None:
+async def _run(args: argparse.Namespace, hints: dict[Name, str], policy: serving.Settings, worker: Worker) -> None:
     telemetry = Telemetry("resolver")
     server = Server(
         telemetry,
@@ -80,11 +101,12 @@ async def _run(args: argparse.Namespace, hints: dict[Name, str]) -> None:
         stale=args.serve_stale,
         minimise=args.minimise,
         mixed_case=args.mixed_case,
-        policy=settings.from_arguments(args),
+        policy=policy,
     )
     async with telemetry.serving(args):
-        listener = await server.start(args.listen, shared=args.reuse_port)
-        print(f"listening on {listener.address[0]}:{listener.address[1]} (udp, tcp)", flush=True)
+        listener = await server.start(args.listen, shared=args.reuse_port or args.workers > 1)
+        if worker.announces:
+            print(f"listening on {listener.address[0]}:{listener.address[1]} (udp, tcp)", flush=True)
         logger.info("serving", hints={str(name): address for name, address in hints.items()})
         await telemetry.until_stopped()
         await listener.close()

@@ -7,7 +7,7 @@ handler: access, rate limit, cookies, identity.
 
 from serving.answers import COUNTS, Answers
 from serving.batch import Client, Finished, client_of
-from serving.listener import Handler, Listener, Reply, Transport, start
+from serving.listener import Handler, Listener, Reply, Transport, reserve, start
 from serving.policy import Policy
 from serving.settings import Settings
 
@@ -23,5 +23,6 @@ __all__ = [
     "Settings",
     "Transport",
     "client_of",
+    "reserve",
     "start",
 ]

@@ -228,6 +228,21 @@ async def start(
     return listener
 
 
+def reserve(endpoint: tuple[str, int]) -> tuple[str, int]:
+    """Return *endpoint* with a free port in place of port 0, after checking that no other program listens there.
+
+    Several processes then share it; without the check, they would take a share of another server's queries.
+
+    Raises:
+        OSError: the address is in use or does not belong to this host.
+    """
+    sockets = _bind(*endpoint, shared=False)
+    address: tuple[str, int] = sockets[0].getsockname()[:2]
+    for each in sockets:
+        each.close()
+    return address
+
+
 def _bind(host: str, port: int, *, shared: bool) -> tuple[socket.socket, socket.socket]:
     for attempt in range(PORT_TRIES):
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -1,0 +1,20 @@
+"""Admin answers of a DNS server with several worker processes, merged into one (`telemetry.front`)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def newest_first(answers: Sequence[Any]) -> Any:
+    """Return the entries of all workers' logs by time; each worker has its own."""
+    return sorted((entry for answer in answers for entry in answer), key=lambda entry: -float(entry["time"]))
+
+
+def caches(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the entries and counters of all workers' caches; each worker has its own cache."""
+    entries = [entry for answer in answers for entry in answer["entries"]]
+    return {"entries": entries, **{key: sum(each[key] for each in answers) for key in ("size", "hits", "misses")}}
+
+
+def flushed(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the number of entries that all workers removed."""
+    return {"flushed": sum(answer["flushed"] for answer in answers)}
