@@ -101,6 +101,7 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, server: Server, w
         logger.info("serving", zones=[str(apex) for apex in server.responder.zones])
         await telemetry.until_stopped()
         await listener.close()
+        server.close()
 
 
 if __name__ == "__main__":

@@ -116,11 +116,16 @@ class Admin:
             raise AdminError(409, str(error)) from None
         return {"zone": str(zone.apex), "serial": zone.serial}
 
-    def _queries(self, request: Request) -> list[dict[str, Any]]:
-        limit = request.query.get("limit", "100")
-        if not (limit.isascii() and limit.isdigit()):
-            raise AdminError(400, f"expected limit=NUMBER, got {limit!r}")
-        return self._server.queries.latest(int(limit))
+    def _queries(self, request: Request) -> list[dict[str, Any]] | dict[str, Any]:
+        """Return the latest queries, newest first; with ``after``, those from that number on, oldest first."""
+        numbers = {"limit": "100", "after": "0"} | request.query
+        if not all(numbers[each].isascii() and numbers[each].isdigit() for each in ("limit", "after")):
+            raise AdminError(400, f"expected limit=NUMBER and after=NUMBER, got {dict(request.query)}")
+        log, limit = self._server.queries, int(numbers["limit"])
+        if "after" not in request.query:
+            return log.latest(limit)
+        queries, following, missed = log.since(int(numbers["after"]), limit)
+        return {"next": following, "missed": missed, "queries": queries}
 
 
 def _body(request: Request) -> dict[str, Any]:

@@ -23,6 +23,8 @@ class QueryLog:
 
     def __init__(self, size: int) -> None:
         self._size, self._count = size, 0
+        #: Number of the next query, counting all since the start.
+        self.next = 0
         self._entries: deque[_Single | _Batch] = deque()
 
     def __len__(self) -> int:
@@ -48,7 +50,26 @@ class QueryLog:
                 found += reversed(_batch(*entry))
         return found[:limit]
 
+    def since(self, number: int, limit: int) -> tuple[list[dict[str, Any]], int, int]:
+        """Return queries from *number* on, oldest first: at most *limit*, or slightly more to end with a whole batch.
+
+        Also returns the number to continue from, and how many queries from *number* on are no longer in the log.
+        """
+        at = self.next - self._count
+        missed = max(0, min(at, self.next) - number)
+        found: list[dict[str, Any]] = []
+        for entry in self._entries:
+            weight = _weight(entry)
+            if at + weight > number:
+                if len(found) >= limit:
+                    break
+                rows = [_single(*entry)] if len(entry) == 5 else _batch(*entry)
+                found += rows[max(0, number - at) :]
+            at += weight
+        return found, at, missed
+
     def _append(self, entry: _Single | _Batch, count: int) -> None:
+        self.next += count
         self._entries.append(entry)
         self._count += count
         while self._count - (first := _weight(self._entries[0])) >= self._size:

@@ -14,6 +14,7 @@ from dnsmessage.request import Request
 from dnsmessage.tsig import Key
 from nameserver.access import Access
 from nameserver.admin import Admin
+from nameserver.announce import Announcer
 from nameserver.compiled import Compiled, compile_zone
 from nameserver.errors import ZoneError
 from nameserver.journal import JournalError, digest
@@ -73,6 +74,7 @@ class Server:
         self.requests = Requests(self.responder, access, self.store.histories)
         self.requests.update = self._update
         self._changing = asyncio.Lock()
+        self._announcer: Announcer | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         sys.setswitchinterval(SWITCH_INTERVAL)
         metrics = telemetry.metrics
@@ -104,8 +106,20 @@ class Server:
         """Listen on *endpoint*; raise `OSError` if the address is in use. *shared* enables SO_REUSEPORT."""
         finished = None if self.policy.per_query else self
         listener = await serving.start(endpoint, self.policy.guard(self.handle), finished=finished, shared=shared)
+        access = self.requests.access
+        if (access.readers or access.targets) and ":" not in listener.address[0]:
+            self._announcer = Announcer(self.telemetry, access, listener.address[0])
+            for apex in self.files:
+                self._announcer.changed(self.responder.zones[apex], primary=True)
         self.telemetry.health.set("listener", ok=True, detail=f"{listener.address[0]}:{listener.address[1]}")
         return listener
+
+    def close(self) -> None:
+        """Stop announcing changes, and close the journals."""
+        if self._announcer is not None:
+            self._announcer.close()
+            self._announcer = None
+        self.store.close()
 
     def handle(self, wire: bytes, client: tuple[str, int], transport: serving.Transport) -> Any:
         """Return the reply to one query; an awaitable if it takes time; None if no reply is sent."""
@@ -222,6 +236,8 @@ class Server:
             zone, done = await asyncio.to_thread(compiled)
             if done is not None:
                 self.responder.put_compiled(done)
+                if self._announcer is not None:
+                    self._announcer.changed(zone, primary=zone.apex in self.files)
                 await asyncio.to_thread(self.store.tidy, zone)
         return zone
 

@@ -127,6 +127,7 @@ async def test_the_query_log_names_who_asked_for_what(server: Server) -> None:
     server.handle(QUERY[:12] + b"\1W" + QUERY[14:], ("192.0.2.8", 1), "tcp")
     server.handle(b"\0\1" + bytes(10), ("192.0.2.7", 1), "udp")
     rows = server.admin._queries(Request("GET", "/admin/queries", {"limit": "2"}, {}, {}, b""))
+    assert isinstance(rows, list)
     assert [(r["client"], r["transport"], r["qname"], r["qtype"], r["rcode"]) for r in rows] == [
         ("192.0.2.7", "udp", "?", "?", "FORMERR"),
         ("192.0.2.8", "tcp", "w.example.", "A", "NXDOMAIN"),
@@ -150,3 +151,35 @@ def test_the_query_log_is_bounded_in_entries_and_bytes() -> None:
     ]  # fmt: skip
     log.add_batch([b"\1a\0\0\x1c\0\1"] * 500, client * 500)
     assert len(log) == 500, "a batch is dropped as a whole, once the entries after it are enough"
+
+
+def test_the_query_log_can_be_followed_without_missing_or_repeating_a_query() -> None:
+    log, client = QueryLog(50), b"\2\0\0\x35\xc0\0\2\7" + bytes(8)
+    seen, following, number = list[str](), 0, 0
+    for turn in range(30):
+        for _ in range(turn % 4):
+            log.add("192.0.2.9", "tcp", QUERY[:12] + b"\3%03d" % number + QUERY[14:], 3)
+            number += 1
+        if turn % 3 == 0:
+            log.add_batch([b"\3%03d\0\0\1\0\1" % (number + i) for i in range(5)], client * 5)
+            number += 5
+        rows, following, missed = log.since(following, 4)
+        seen += [row["qname"][:3] for row in rows]
+        assert missed == 0
+    seen += [row["qname"][:3] for row in log.since(following, 1000)[0]]
+    assert seen == [f"{i:03d}" for i in range(number)]
+    log.add_batch([b"\1a\0\0\1\0\1"] * 200, client * 200)
+    rows, after, missed = log.since(number - 10, 1000)
+    assert (len(rows), after, missed) == (200, number + 200, 10)
+    assert log.since(after, 10) == ([], after, 0)
+    assert log.since(10**9, 10)[0] == [], "a number from before a restart"
+
+
+async def test_the_query_log_over_the_admin_api_has_a_cursor(server: Server) -> None:
+    for _ in range(3):
+        server.handle(QUERY, ("192.0.2.9", 1), "udp")
+    answer = server.admin._queries(Request("GET", "/admin/queries", {"after": "1", "limit": "1"}, {}, {}, b""))
+    assert isinstance(answer, dict)
+    assert (answer["next"], answer["missed"], len(answer["queries"])) == (2, 0, 1)
+    with pytest.raises(AdminError, match="expected limit=NUMBER and after=NUMBER"):
+        server.admin._queries(Request("GET", "/admin/queries", {"after": "x"}, {}, {}, b""))

@@ -48,6 +48,7 @@ async def primary(folder: Path, content: str, rights: Access = ANYONE) -> AsyncI
         yield server, listener.address[1]
     finally:
         await listener.close()
+        server.close()
 
 
 async def dig(port: int, *words: str) -> str:

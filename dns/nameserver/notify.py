@@ -1,0 +1,122 @@
+"""Which servers still have to learn of which change: NOTIFY (RFC 1996), with retries.
+
+Nothing here opens a socket or reads a clock. `Notifier.due` returns what to send now, `acknowledged` takes what came
+back, and `next` says when to look again. Changes that follow each other closely are announced once.
+"""
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from random import Random
+
+from dnsmessage import Name, Record, rdtypes
+from dnsmessage.message import AA, HEADER
+from dnsmessage.request import NOTIFY
+from nameserver.access import Access, Target
+from nameserver.changes import serial_of
+from nameserver.zone import Zone, kind
+
+#: Seconds between a change and its announcement, so that a burst of changes is one announcement.
+DELAY = 0.1
+#: Seconds until an announcement without an answer is repeated; after the last, the server is given up until the next
+#: change: it also asks by itself, at the intervals in the SOA record.
+RETRIES = (1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+@dataclass(slots=True)
+class _Pending:
+    target: Target
+    soa: Record
+    #: When it is sent next, in seconds on the caller's clock, and how often it has been sent.
+    at: float
+    sent: int = 0
+    ident: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One message to send, not signed."""
+
+    target: Target
+    apex: Name
+    serial: int
+    wire: bytes
+    #: Whether the server was given up instead: there is nothing to send.
+    given_up: bool = False
+
+
+class Notifier:
+    """The announcements that are not answered yet."""
+
+    def __init__(self, rng: Random) -> None:
+        """Create it; *rng* chooses the IDs of messages, so it should not be predictable."""
+        self._rng = rng
+        self._pending: dict[tuple[Name, str, int], _Pending] = {}
+
+    def __repr__(self) -> str:
+        return f"<Notifier {len(self._pending)} unanswered>"
+
+    def changed(self, soa: Record, targets: Iterable[Target], now: float) -> None:
+        """Announce that a zone now has the SOA record *soa*; older announcements of it are dropped."""
+        for target in targets:
+            key = soa.name, target.address, target.port
+            waiting = self._pending.get(key)
+            at = waiting.at if waiting is not None and not waiting.sent else now + DELAY
+            self._pending[key] = _Pending(target, soa, at)
+
+    def due(self, now: float) -> list[Notice]:
+        """Return what has to be sent now."""
+        notices = []
+        for key, each in list(self._pending.items()):
+            if each.at > now:
+                continue
+            given_up = each.sent > len(RETRIES) - 1
+            if given_up:
+                del self._pending[key]
+            else:
+                each.at = now + RETRIES[each.sent]
+                each.sent += 1
+                each.ident = self._rng.randrange(1 << 16)
+            notices.append(
+                Notice(each.target, each.soa.name, serial_of(each.soa.rdata), _encode(each.ident, each.soa), given_up)
+            )
+        return notices
+
+    def acknowledged(self, wire: bytes, source: tuple[str, int]) -> Notice | None:
+        """Return what *wire* from *source* answers, with any rcode; None if it answers nothing."""
+        if len(wire) < HEADER.size or wire[2] & 0xF8 != 0x80 | NOTIFY << 3:
+            return None
+        ident = int.from_bytes(wire[:2], "big")
+        for key, each in self._pending.items():
+            if key[1:] == source and each.sent and each.ident == ident:
+                del self._pending[key]
+                return Notice(each.target, each.soa.name, serial_of(each.soa.rdata), wire)
+        return None
+
+    def next(self) -> float | None:
+        """Return when something will be due; None if nothing is pending."""
+        return min((each.at for each in self._pending.values()), default=None)
+
+
+def targets(zone: Zone, access: Access, own: str, *, primary: bool) -> list[Target]:
+    """Return the servers that have to learn of a change of *zone*.
+
+    They are those of the command line; and for a *primary* whose zone may be transferred also the name servers of the
+    zone, except the one in its SOA record, at their addresses in the zone (RFC 1996 section 3.3). *own* is the address
+    of this server.
+    """
+    found = {(each.address, each.port): each for each in access.also_notify(zone.apex)}
+    if primary and access.is_transferred(zone.apex):
+        master = zone.soa.rdata[0].lower()
+        servers = (zone.node(zone.apex) or {})[rdtypes.NS]
+        for rrset in zone.addresses(servers):
+            if rrset.rdtype == rdtypes.A and not master.startswith(rrset.name.key):
+                for address in (".".join(map(str, rdata)) for rdata in rrset.rdata):
+                    found.setdefault((address, 53), Target(zone.apex, address))
+    return [each for each in found.values() if each.address != own or each.port != 53]
+
+
+def _encode(ident: int, soa: Record) -> bytes:
+    """Encode a NOTIFY with the SOA record in its answer section, from which the other server sees the serial."""
+    head = HEADER.pack(ident, NOTIFY << 11 | AA, 1, 1, 0, 0) + soa.name.wire + kind(rdtypes.SOA)
+    return head + b"\xc0\x0c" + kind(rdtypes.SOA) + struct.pack("!IH", soa.ttl, len(soa.rdata)) + soa.rdata
