@@ -93,6 +93,8 @@ class Peer(Protocol):
     #: Header fields that are added to every response.
     more: bytes
     transport: Any
+    #: TLS version and whether the session was resumed; None without TLS.
+    session: tuple[str, bool] | None
     #: Time at which `expire` must be called, on the `time.monotonic` clock.
     deadline: float
 
@@ -157,46 +159,61 @@ class Handshake(Protocol):
 class Client(asyncio.Protocol):
     """Client connection that speaks HTTP/1.x."""
 
-    def __init__(self, service: Service, *, scheme: str, pooled: bool, rejected: bool = False) -> None:
-        self.service, self.scheme, self.pooled = service, scheme, pooled
+    # Initial values that most connections never change stand here, which saves a microsecond per connection.
+
+    #: Whether the client's X-Forwarded-For is discarded.
+    distrusted = False
+    #: Header fields that are added to every response.
+    more = b""
+    state = State.NEW
+    #: Whether the connection is closed after the current response.
+    close_after = False
+    #: Whether the transport's write buffer is full, because the client reads slowly.
+    paused = False
+    transport: Any = None
+    address = ""
+    #: The client's address as a PROXY header announced it; empty without a header.
+    announced = ""
+    #: Header lines that complete `RequestHead.forward`: the client's address and connection parameters.
+    suffix = b""
+    #: TLS version and whether the session was resumed; None without TLS.
+    session: tuple[str, bool] | None = None
+    #: The TLS handshake or PROXY header in progress; None without them and afterwards.
+    handshake: Handshake | None = None
+    _buffer = b""
+    _reading = True
+    _advancing = False
+    _body: Body | None = None
+    #: Body bytes received in the current rate window, and the start of that window.
+    _window_bytes, _window = 0, 0.0
+    _heard = 0.0
+    _work: Work | None = None
+    _expects = _chunked = False
+    #: Whether the client speaks HTTP/1.1 rather than 1.0.
+    _modern = True
+    _unsent = 0
+    #: Timer for the exact idle time-out that `Service.keep_alive_limit` sets.
+    _closer: asyncio.TimerHandle | None = None
+
+    def __init__(
+        self, service: Service, *, scheme: str, pooled: bool, rejected: bool = False, mutual: bool = False
+    ) -> None:
+        """Create a connection that waits for its transport.
+
+        Args:
+            service: serves the requests.
+            scheme: URI scheme of the requests, ``http`` or ``https``.
+            pooled: whether requests use pooled origin connections.
+            rejected: whether the connection is accepted only to send a 503 response, because the edge is full.
+            mutual: whether the client presents a certificate, whose names origins receive.
+        """
+        self.service, self.scheme, self.pooled, self.rejected, self.mutual = service, scheme, pooled, rejected, mutual
         #: Value of the ``listener`` label in metrics.
         self.listener = scheme if pooled else f"{scheme}-fresh"
         self.tls = scheme == "https"
-        self.distrusted = False
-        #: Header fields that are added to every response.
-        self.more = b""
-        #: Whether the connection was accepted only to send a 503 response, because the edge is full.
-        self.rejected = rejected
-        self.state = State.NEW
-        #: Whether the connection is closed after the current response.
-        self.close_after = False
-        #: Whether the transport's write buffer is full, because the client reads slowly.
-        self.paused = False
-        self.transport: Any = None
-        self.address = ""
-        #: The client's address as a PROXY header announced it; empty without a header.
-        self.announced = ""
-        #: Header lines that complete `RequestHead.forward`: the client's address and connection parameters.
-        self.suffix = b""
-        #: The TLS handshake or PROXY header in progress; None without them and afterwards.
-        self.handshake: Handshake | None = None
-        self.deadline = time.monotonic() + service.timeouts.handshake
         #: End of the last request, or start of the connection, on the monotonic clock.
         self._since = time.monotonic()
-        self._buffer = b""
-        self._reading = True
-        self._advancing = False
-        self._body: Body | None = None
-        #: Body bytes received in the current rate window, and the start of that window.
-        self._window_bytes, self._window = 0, 0.0
-        self._heard = 0.0
-        self._work: Work | None = None
-        self._expects = self._chunked = False
-        #: Whether the client speaks HTTP/1.1 rather than 1.0.
-        self._modern = True
-        self._unsent = 0
-        #: Timer for the exact idle time-out that `Service.keep_alive_limit` sets.
-        self._closer: asyncio.TimerHandle | None = None
+        self.deadline = self._since + service.timeouts.handshake
 
     def __repr__(self) -> str:
         return f"<Client {self.address or '?'} {self.scheme} {self.state.value} buffered={len(self._buffer)}>"
@@ -215,7 +232,7 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport, self.handshake = transport, None
         self.address = self.announced or (transport.get_extra_info("peername") or ("", 0))[0]
-        self.suffix = describe(transport, self.address, self.scheme)
+        self.suffix, self.session = describe(transport, self.address, self.scheme, mutual=self.mutual)
         self.transport.set_write_buffer_limits(HIGH_WATER)
         self.deadline = time.monotonic() + self.service.timeouts.head
         self.service.connected(self)
@@ -607,20 +624,23 @@ class Client(asyncio.Protocol):
             self._close()
 
 
-def describe(transport: asyncio.BaseTransport, address: str, scheme: str) -> bytes:
-    """Return the header lines that tell origins the client's address and connection parameters."""
+def describe(
+    transport: asyncio.BaseTransport, address: str, scheme: str, *, mutual: bool
+) -> tuple[bytes, tuple[str, bool] | None]:
+    """Return the header lines that tell origins about the connection, and its TLS version and resumption."""
     suffix = b"%b\r\nx-forwarded-proto: %b\r\n" % (address.encode(), scheme.encode())
     tls = transport.get_extra_info("ssl_object")
-    if tls is not None:
-        cipher = tls.cipher()
-        suffix += _description(tls.version(), cipher[0] if cipher else "?", bool(tls.session_reused))
-        if tls.context.verify_mode is not ssl.VerifyMode.CERT_NONE:
-            suffix += b"x-forwarded-client-cert: %b\r\n" % _identity(tls)
-    return suffix
+    if tls is None:
+        return suffix, None
+    version, cipher, resumed = tls.version() or "?", tls.cipher(), bool(tls.session_reused)
+    suffix += _description(version, cipher[0] if cipher else "?", resumed)
+    if mutual:
+        suffix += b"x-forwarded-client-cert: %b\r\n" % _identity(tls)
+    return suffix, (version, resumed)
 
 
 @cache
-def _description(version: str | None, cipher: str, resumed: bool) -> bytes:
+def _description(version: str, cipher: str, resumed: bool) -> bytes:
     told = f"version={version}; cipher={cipher}; resumed={'yes' if resumed else 'no'}"
     return f"x-forwarded-tls: {told}\r\n".encode()
 

@@ -273,6 +273,8 @@ class Http2Client(asyncio.Protocol):
         self.listener = client.listener
         self.distrusted, self.more = client.distrusted, b""
         self.address, self.suffix = "", b""
+        self.session: tuple[str, bool] | None = None
+        self._announced, self._mutual = client.announced, client.mutual
         self.transport: Any = None
         self.paused = False
         self.deadline = client.deadline
@@ -298,8 +300,8 @@ class Http2Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the connection preface with the server's SETTINGS."""
         self.transport = transport
-        self.address = (transport.get_extra_info("peername") or ("", 0))[0]
-        self.suffix = describe(transport, self.address, self.scheme)
+        self.address = self._announced or (transport.get_extra_info("peername") or ("", 0))[0]
+        self.suffix, self.session = describe(transport, self.address, self.scheme, mutual=self._mutual)
         self.transport.set_write_buffer_limits(HIGH_WATER)
         self.h2.local_settings = Settings(
             client=False,

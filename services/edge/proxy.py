@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import ip_address
 from typing import Any
 
@@ -44,13 +45,18 @@ ROUTED_PATHS = 4096
 _SENSITIVE = (b"authorization:", b"cookie:", b"proxy-", b"x-forwarded-")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Listener:
     """Address, TLS context (None: plain HTTP) and pooling mode of one listening socket."""
 
     endpoint: tuple[str, int]
     context: ssl.SSLContext | None
     pooled: bool
+
+    @cached_property
+    def mutual(self) -> bool:
+        """Whether clients present certificates."""
+        return self.context is not None and self.context.verify_mode is not ssl.VerifyMode.CERT_NONE
 
 
 class Proxy:
@@ -101,7 +107,7 @@ class Proxy:
         self._logged: dict[str, float] = {}
         #: Counts since the last scrape: handshakes by TLS version and resumption, requests by listener and status, and
         #: request latencies. Each scrape adds them to the metrics and resets them.
-        self._shaken: Counter[tuple[str, bool | None]] = Counter()
+        self._shaken: Counter[tuple[str, bool]] = Counter()
         self._counted: Counter[tuple[str, int | str]] = Counter()
         self._latencies: dict[str, list[float]] = {}
         self._declare_metrics()
@@ -179,8 +185,13 @@ class Proxy:
                 logger.warning("clients_full", served=self.admission.served, limit=self.admission.limit)
         if isinstance(decision, Reset):
             return None
-        scheme = "http" if listener.context is None else "https"
-        client = Client(self, scheme=scheme, pooled=listener.pooled, rejected=isinstance(decision, Reject))
+        client = Client(
+            self,
+            scheme="http" if listener.context is None else "https",
+            pooled=listener.pooled,
+            rejected=isinstance(decision, Reject),
+            mutual=listener.mutual,
+        )
         self._clients.add(client)
         return client
 
@@ -260,11 +271,10 @@ class Proxy:
         address, clients = client.address, self.settings.clients
         self._by_address[address] += 1
         client.distrusted = clients.trusted is not None and not _within(address, clients.trusted)
-        if client.tls:
+        if client.session is not None:
             if self.settings.hsts:
                 client.more = b"strict-transport-security: max-age=%d\r\n" % self.settings.hsts
-            tls = client.transport.get_extra_info("ssl_object")
-            self._shaken[tls.version() or "?", tls.session_reused] += 1
+            self._shaken[client.session] += 1
         if clients.per_address is not None and self._by_address[address] > clients.per_address and not client.rejected:
             self._rejected.inc(answer="503")
             client.refuse(EdgeError(503, f"expected at most {clients.per_address} connections from one address"))
@@ -487,7 +497,7 @@ class Proxy:
                 requests.inc(count, listener=listener, status=str(status))
             shaken, self._shaken = self._shaken, Counter()
             for (version, resumed), count in shaken.items():
-                handshakes.inc(count, version=version, resumed=str(bool(resumed)).lower())
+                handshakes.inc(count, version=version, resumed=str(resumed).lower())
             latencies, self._latencies = self._latencies, {}
             for listener, row_of_counts in latencies.items():
                 seconds.merge([int(n) for n in row_of_counts[:-1]], row_of_counts[-1], listener=listener)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ssl
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from edge.proxy_protocol import MAX_V1, MAX_V2, SIGNATURE, ProxyHeader, ProxyHea
 from edge.settings import Clients
 from tests import judges
 from tests.edge.conftest import GET, Bench, parts, plain, talk
+from tests.edge.test_http2 import Http2Peer
 from tests.edge.test_settings import configured
 from tests.peers import read_request
 from tests.waiting import until
@@ -98,7 +98,9 @@ def test_arbitrary_bytes_are_refused_or_a_header_within_them(data: bytes, start:
             assert header.address in {str(IPv4Address(0)), str(IPv6Address(0))} or ip_network(header.address)
 
 
-async def behind(bench: Bench, *, tls: bool = False, networks: str = "127.0.0.0/8") -> tuple[Proxy, int]:
+async def behind(
+    bench: Bench, *, tls: bool = False, alpn: tuple[str, ...] = (), networks: str = "127.0.0.0/8"
+) -> tuple[Proxy, int]:
     """Start an edge behind a load balancer, in front of an origin that answers with the client's address."""
 
     async def script(reader, writer) -> None:
@@ -107,7 +109,7 @@ async def behind(bench: Bench, *, tls: bool = False, networks: str = "127.0.0.0/
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(seen), seen))
 
     proxy, port = await bench.edge(
-        plain(await bench.start(script)), tls=tls, timeouts=Timeouts(handshake=0.2, drain=0.3)
+        plain(await bench.start(script)), tls=tls, alpn=alpn, timeouts=Timeouts(handshake=0.2, drain=0.3)
     )
     configured(proxy, clients=Clients(proxy_protocol=(ip_network(networks),), per_address=1))
     return proxy, port
@@ -158,23 +160,39 @@ async def test_a_header_that_does_not_come_ends_the_connection(bench: Bench) -> 
     assert 'handshake_failures_total{reason="timeout"} 1' in proxy.telemetry.metrics.render()
 
 
-async def test_tls_follows_the_header(bench: Bench) -> None:
-    _, port = await behind(bench, tls=True)
+@pytest.mark.parametrize("alpn", ["http/1.1", "h2"])
+async def test_tls_follows_the_header(bench: Bench, alpn: str) -> None:
+    _, port = await behind(bench, tls=True, alpn=("h2", "http/1.1"))
+    context = bench.papers.client()
+    context.set_alpn_protocols([alpn])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(ACCEPTED["v2-tcp4"][0])
-    with contextlib.suppress(ssl.SSLError):
-        await writer.start_tls(bench.papers.client(), server_hostname="www.example.com")
-    writer.write(GET)
-    assert parts(await reader.read())[2] == b"203.0.113.9"
+    await writer.start_tls(context, server_hostname="www.example.com")
+    if alpn == "h2":
+        peer = Http2Peer(reader, writer)
+        assert await peer.answer(peer.request()) == ("200", b"203.0.113.9")
+    else:
+        writer.write(GET)
+        assert parts(await reader.read())[2] == b"203.0.113.9"
     writer.close()
 
 
-async def test_curl_sends_version_1(bench: Bench) -> None:
+@pytest.mark.parametrize("version", ["--http1.1", "--http2"])
+async def test_curl_sends_version_1(bench: Bench, version: str) -> None:
     judges.require("curl")
-    _, port = await behind(bench)
-    command = ["curl", "-s", "--haproxy-protocol", f"http://127.0.0.1:{port}/"]
+    _, port = await behind(bench, tls=True, alpn=("h2", "http/1.1"))
+    name = f"www.example.com:{port}"
+    command = ["curl", "-s", "--haproxy-protocol", version, f"https://{name}/"]
+    command += [
+        "--cacert",
+        str(bench.papers.trust),
+        "--connect-to",
+        f"{name}:127.0.0.1:{port}",
+        "-w",
+        " %{http_version}",
+    ]
     curl = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
-    assert (await curl.communicate())[0] == b"127.0.0.1"
+    assert (await curl.communicate())[0] == b"127.0.0.1 " + version.removeprefix("--http").encode()
 
 
 HAPROXY = """
