@@ -11,18 +11,19 @@ TLS 1.3.
 """
 
 import asyncio
-import datetime as dt
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from cryptography import x509
+from typing import Any
 
 #: Interval between checks for changed files, in seconds.
 INTERVAL = 5.0
 #: Maximum number of flights in the in-memory test handshake; TLS 1.2 and TLS 1.3 both need two.
 _FLIGHTS = 4
+#: X509_V_FLAG_NO_CHECK_TIME: the validity period is checked here, because the error then names it.
+_NO_CHECK_TIME = 0x200000
 
 
 class ReloadError(Exception):
@@ -179,20 +180,14 @@ class ReloadingContext:
             raise ReloadError(
                 f"{files.chain} and {files.key}: expected a chain and its key in PEM, got: {reason}"
             ) from None
-        leaf = x509.load_der_x509_certificate(_shown_by(context, files.chain))
-        try:
-            names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except x509.ExtensionNotFound:
-            raise ReloadError(f"{files.chain}: expected a certificate with names, got one without") from None
-        certificate = Certificate(
-            tuple(name.lower() for name in names.get_values_for_type(x509.DNSName)),
-            f"{leaf.serial_number:x}",
-            leaf.not_valid_before_utc.timestamp(),
-            leaf.not_valid_after_utc.timestamp(),
-        )
-        now = dt.datetime.now(dt.UTC).timestamp()
-        if not certificate.not_before <= now < certificate.not_after:
-            valid = f"{leaf.not_valid_before_utc:%Y-%m-%d %H:%M:%S} to {leaf.not_valid_after_utc:%Y-%m-%d %H:%M:%S}"
+        leaf = _shown_by(context, files.chain)
+        names = tuple(value.lower() for kind, value in leaf.get("subjectAltName", ()) if kind == "DNS")
+        if not names:
+            raise ReloadError(f"{files.chain}: expected a certificate with names, got one without")
+        begin, end = (float(ssl.cert_time_to_seconds(leaf[each])) for each in ("notBefore", "notAfter"))
+        certificate = Certificate(names, leaf["serialNumber"].lower().lstrip("0"), begin, end)
+        if not begin <= time.time() < end:
+            valid = f"{_moment(begin)} to {_moment(end)}"
             raise ReloadError(f"{files.chain}: expected a certificate that is valid now, got one for {valid} UTC")
         return _Inner(certificate, context)
 
@@ -224,13 +219,20 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_mtime_ns, status.st_size
 
 
-def _shown_by(context: ssl.SSLContext, chain: Path) -> bytes:
-    """Return the server certificate (DER) after an in-memory handshake, which proves that the key matches."""
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+
+
+def _shown_by(context: ssl.SSLContext, chain: Path) -> dict[str, Any]:
+    """Return the server certificate's fields after an in-memory handshake, which proves that the key matches."""
+    # Python decodes only a certificate that it has verified, so the client trusts exactly this one.
+    client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client_context.check_hostname = False
+    client_context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
+    client_context.load_verify_locations(cadata=_first_certificate(chain))
     verify, context.verify_mode = context.verify_mode, ssl.CERT_NONE
-    stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = stranger.wrap_bio(to_client, to_server)
+    client = client_context.wrap_bio(to_client, to_server)
     server = context.wrap_bio(to_server, to_client, server_side=True)
     try:
         for _ in range(_FLIGHTS):
@@ -241,10 +243,20 @@ def _shown_by(context: ssl.SSLContext, chain: Path) -> bytes:
                     done += 1
                 except ssl.SSLWantReadError:
                     pass
-            if done == 2 and (shown := client.getpeercert(binary_form=True)):
-                return shown
+            if done == 2 and (shown := client.getpeercert()):
+                return dict(shown)
     except ssl.SSLError as error:
         raise ReloadError(f"{chain}: expected a pair that completes a handshake, got: {error.reason}") from None
     finally:
         context.verify_mode = verify
     raise ReloadError(f"{chain}: expected a pair that completes a handshake, and it does not")
+
+
+def _first_certificate(chain: Path) -> str:
+    """Return the first certificate in a file (PEM): the one of the server."""
+    text = chain.read_text(encoding="ascii", errors="replace")
+    begin = text.find("-----BEGIN CERTIFICATE-----")
+    end = text.find("-----END CERTIFICATE-----", begin)
+    if begin < 0 or end < 0:
+        raise ReloadError(f"{chain}: expected a certificate in PEM, got none")
+    return text[begin : end + 26]

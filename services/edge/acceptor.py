@@ -13,7 +13,7 @@ from typing import Any
 
 from edge.client import Client
 from edge.proxied import ProxiedConnection
-from edge.tls import TlsTransport
+from tlsreload import TlsTransport
 
 #: Length of the kernel's accept queue, in connections.
 BACKLOG = 1024

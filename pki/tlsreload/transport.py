@@ -1,4 +1,4 @@
-"""TLS for accepted connections: a transport between the socket's transport and `edge.client`.
+"""TLS for accepted connections: a transport between the socket's transport and the protocol that reads the plaintext.
 
 asyncio's TLS does not report failed handshakes and sends no alert for them (cpython#98078), and uvloop's TLS allocates
 a read buffer of 256 KiB per connection. This transport sends OpenSSL's alert, reports why the handshake failed, and
@@ -8,13 +8,22 @@ allocates no buffers besides those of OpenSSL.
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from edge.client import Client
 from wireformat.tls import TlsConnection
 
 #: Maximum plaintext read in one call, in bytes: the largest TLS record.
 _RECORD = 16384
+
+
+class Client(Protocol):
+    """The user of a TLS connection, from before its handshake."""
+
+    def negotiated(self, protocol: str | None, /) -> asyncio.Protocol:
+        """Return the protocol for the plaintext, now that the handshake is complete; *protocol* is ALPN's choice."""
+
+    def never_connected(self) -> None:
+        """Handle the end of the connection before its handshake was complete."""
 
 
 class TlsTransport(asyncio.Protocol):
@@ -51,8 +60,8 @@ class TlsTransport(asyncio.Protocol):
         """
         self._tls = TlsConnection(context, None)
         self._client = client
-        #: Protocol that receives the plaintext: the `Client`, or the HTTP/2 protocol that replaces it.
-        self._reader: asyncio.Protocol = client
+        #: Protocol that receives the plaintext, once the handshake is complete.
+        self._reader = asyncio.Protocol()
         self._on_failure, self._on_end = on_failure, on_end
         self._raw: Any = None
         self._connected = self._closing = self._paused = self._last = False
@@ -64,6 +73,8 @@ class TlsTransport(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._raw = transport
+        if self._closing:
+            self._raw.close()
 
     def data_received(self, data: bytes) -> None:
         tls = self._tls
@@ -172,7 +183,8 @@ class TlsTransport(asyncio.Protocol):
             self._closing = True
             self._tls.close()  # does nothing if `write_last` has already sent close_notify
             self._flush()
-            self._raw.close()
+            if self._raw is not None:
+                self._raw.close()
 
     def abort(self) -> None:
         """Cut the connection without close_notify."""
