@@ -177,7 +177,11 @@ def compare(ours: Server, peer: Server, queries: Path, seconds: float, repeat: i
     """Measure two servers in alternating rounds; return the medians and the median ratio."""
     for server in (ours, peer):
         ask(server, queries, 0.5)
-    rounds = [(ask(ours, queries, seconds), ask(peer, queries, seconds)) for _ in range(repeat)]
+    return summary([(ask(ours, queries, seconds), ask(peer, queries, seconds)) for _ in range(repeat)])
+
+
+def summary(rounds: Sequence[tuple[dict[str, float], ...]]) -> dict[str, Any]:
+    """Return the medians of both servers' rounds, and the median ratio of answers per CPU-second."""
     medians = [{key: round(statistics.median(r[i][key] for r in rounds), 1) for key in rounds[0][i]} for i in (0, 1)]
     ratio = statistics.median(mine["per_cpu_s"] / theirs["per_cpu_s"] for mine, theirs in rounds)
     return {"ours": medians[0], "peer": medians[1], "ratio": round(ratio, 3)}
@@ -198,14 +202,20 @@ def authoritative(folder: Path, count: int, seconds: float, repeat: int, *, any_
         return {**compare(ours, peer, queries, seconds, repeat), "memory_mib": round(ours.memory(), 1)}
 
 
-def resolving(folder: Path, seconds: float, repeat: int) -> dict[str, Any]:
-    """Compare answers from the cache; both resolvers use the same root server, which holds all names."""
+def hot_names(folder: Path) -> tuple[Path, Path]:
+    """Write a root zone ("root") that holds a thousand names; return the root hints and the queries."""
     zone = zone_file(folder / "root", 1000, "host{}.bench")
     zone.write_text(zone.read_text().replace("ns1", "ns1.bench"))
     hints = folder / "hints"
     hints.write_text(f". 3600000 IN NS ns1.bench.\nns1.bench. 3600000 IN A {ROOT}\n")
     zone.write_text(zone.read_text().replace("192.0.2.1\n", f"{ROOT}\n", 1))
-    queries = query_file(folder / "hot", 1000, "bench", any_case=False)
+    return hints, query_file(folder / "hot", 1000, "bench", any_case=False)
+
+
+def resolving(folder: Path, seconds: float, repeat: int) -> dict[str, Any]:
+    """Compare answers from the cache; both resolvers use the same root server, which holds all names."""
+    hints, queries = hot_names(folder)
+    zone = folder / "root"
     mine, theirs = free_port(), free_port()
     (folder / "unbound.conf").write_text(UNBOUND.format(port=theirs, folder=folder, hints=hints))
     ours = [sys.executable, "-m", "resolver", "--listen", f"127.0.0.1:{mine}", "--hints", str(hints)]

@@ -279,6 +279,28 @@ def question_end(wire: bytes) -> int:
     return at + 5
 
 
+def find_opt(wire: bytes | bytearray) -> int | None:
+    """Return the offset of the OPT record in the additional section; None without one, or if *wire* is malformed."""
+    try:
+        _, _, questions, answers, authorities, additionals = HEADER.unpack_from(wire)
+        at = HEADER.size
+        for number in range(questions + answers + authorities + additionals if additionals else 0):
+            start = at
+            while 0 < wire[at] < 64:
+                at += 1 + wire[at]
+            at += 2 if wire[at] else 1
+            if number < questions:
+                at += 4
+                continue
+            rdtype, _, _, length = _RECORD.unpack_from(wire, at)
+            if rdtype == rdtypes.OPT and number >= questions + answers + authorities:
+                return start
+            at += 10 + length
+    except (IndexError, struct.error):
+        pass
+    return None
+
+
 def decode_reply(sent: bytes, received: bytes) -> Message:
     """Decode the reply to our query *sent*.
 

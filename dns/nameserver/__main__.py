@@ -11,10 +11,11 @@ from dnsmessage import Name, NameSyntaxError
 from nameserver import access
 from nameserver.errors import NameServerError
 from nameserver.server import Server, logger
-from serving import merging, settings
+from serving import merging, settings, tls
 from telemetry import Telemetry, add_arguments, add_workers, endpoint, log, workers
 from telemetry.front import Rules
 from telemetry.workers import Worker
+from tlsreload import ReloadingContext
 
 #: Admin requests with several workers, each of which has its own query log.
 RULES = Rules(merges={"/admin/queries": merging.newest_first})
@@ -55,8 +56,10 @@ def main(argv: list[str] | None = None) -> int:
     access.add_arguments(parser)
     add_workers(parser)
     settings.add_arguments(parser)
+    tls.add_arguments(parser)
     add_arguments(parser)
     args = parser.parse_args(argv)
+    certificates = tls.context_of(args, parser)
     if args.workers > 1 and (args.state or args.update_policy or args.also_notify):
         parser.error(
             "expected no --state, --update-policy or --also-notify with several workers: "
@@ -68,38 +71,54 @@ def main(argv: list[str] | None = None) -> int:
         server = Server(telemetry, dict(args.zone), access.from_arguments(args), settings.from_arguments(args))
         if args.workers > 1:
             args.listen = serving.reserve(args.listen)
+            args.tls = args.tls and serving.reserve(args.tls)
             server.admin.frozen = True
-        return workers.run(args, lambda worker: _work(args, telemetry, server, worker), RULES)
+        return workers.run(args, lambda worker: _work(args, telemetry, server, worker, certificates), RULES)
     except NameServerError as error:
         print(f"nameserver: error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        return _cannot_listen(args, error)
+        return _cannot_listen(error)
 
 
-def _work(args: argparse.Namespace, telemetry: Telemetry, server: Server, worker: Worker) -> int:
+def _work(
+    args: argparse.Namespace,
+    telemetry: Telemetry,
+    server: Server,
+    worker: Worker,
+    certificates: ReloadingContext | None,
+) -> int:
     try:
-        asyncio.run(_run(args, telemetry, server, worker))
+        asyncio.run(_run(args, telemetry, server, worker, certificates))
     except OSError as error:
-        return _cannot_listen(args, error)
+        return _cannot_listen(error)
     return 0
 
 
-def _cannot_listen(args: argparse.Namespace, error: OSError) -> int:
-    print(f"nameserver: error: cannot listen on {args.listen[0]}:{args.listen[1]}: {error.strerror}", file=sys.stderr)
+def _cannot_listen(error: OSError) -> int:
+    print(f"nameserver: error: cannot listen on {error.filename}: {error.strerror}", file=sys.stderr)
     return 2
 
 
-async def _run(args: argparse.Namespace, telemetry: Telemetry, server: Server, worker: Worker) -> None:
+async def _run(
+    args: argparse.Namespace,
+    telemetry: Telemetry,
+    server: Server,
+    worker: Worker,
+    certificates: ReloadingContext | None,
+) -> None:
     async with telemetry.serving(args):
         if worker.again:
             await server.reload_all()  # the files may have changed since the first start
-        listener = await server.start(args.listen, shared=args.reuse_port or args.workers > 1)
+        shared = args.reuse_port or args.workers > 1
+        listener = await server.start(args.listen, shared=shared)
         if worker.announces:
-            print(f"listening on {listener.address[0]}:{listener.address[1]} (udp, tcp)", flush=True)
+            print(f"listening on {serving.show(listener.address)} (udp, tcp)", flush=True)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.on_hangup)
         logger.info("serving", zones=[str(apex) for apex in server.responder.zones])
-        await telemetry.until_stopped()
+        guarded = server.policy.guard(server.handle)
+        async with tls.listening(args.tls, certificates, guarded, telemetry, shared=shared, announce=worker.announces):
+            await telemetry.until_stopped()
         await listener.close()
         server.close()
 

@@ -150,7 +150,7 @@ class Server:
 
     def handle(
         self, wire: bytes, client: tuple[str, int], transport: serving.Transport
-    ) -> serving.Reply | Awaitable[serving.Reply]:
+    ) -> bytes | Awaitable[bytes] | None:
         """Return the reply from the cache, or an awaitable if name servers must be queried; None drops the query."""
         if len(wire) < 12 or wire[2] & 0x80:
             return None

@@ -1,15 +1,17 @@
-"""Sockets for DNS servers: UDP, and TCP with a length prefix per message (RFC 1035 section 4.2, RFC 7766).
+"""Sockets for DNS servers: UDP, TCP (RFC 1035 section 4.2, RFC 7766) and TLS (RFC 7858).
 
-`start` returns a listener for UDP and TCP on the same port. A handler receives each query and returns the reply. For
-common questions, `Answers` holds finished answers that the listener sends without calling the handler. `Policy` wraps a
-handler: access, rate limit, cookies, identity.
+`start` returns a listener for UDP and TCP on the same port, `start_tls` one for TLS. A handler receives each query and
+returns the reply. For common questions, `Answers` holds finished answers that are sent without calling the handler.
+`Policy` wraps a handler: access, rate limit, cookies, identity.
 """
 
 from serving.answers import COUNTS, Answers
 from serving.batch import Client, Finished, client_of
-from serving.listener import Handler, Listener, Reply, Transport, reserve, start
+from serving.edns import adapt
+from serving.listener import Listener, reserve, show, start, start_tls
 from serving.policy import Policy
 from serving.settings import Settings
+from serving.streams import Handler, Reply, Streams, Transport
 
 __all__ = [
     "COUNTS",
@@ -21,8 +23,12 @@ __all__ = [
     "Policy",
     "Reply",
     "Settings",
+    "Streams",
     "Transport",
+    "adapt",
     "client_of",
     "reserve",
+    "show",
     "start",
+    "start_tls",
 ]

@@ -36,7 +36,8 @@ MAX_REPLY = 4096
 _SHIFT = 4
 #: Size of one control message with struct in_pktinfo (ip(7)), in bytes.
 _CONTROL = 32
-IP_PKTINFO = 8
+#: Control messages with the local address of a datagram (ip(7), ipv6(7)).
+IP_PKTINFO, IPV6_PKTINFO = 8, 50
 #: The four header counts of a query without and with an OPT record.
 _PLAIN, _EDNS = bytes((0, 1, 0, 0, 0, 0, 0, 0)), bytes((0, 1, 0, 0, 0, 0, 0, 1))
 _OPT = len(encode_opt())
@@ -251,6 +252,8 @@ class Batch:
 def send_later(sock: socket.socket, reply: bytes | bytearray, client: Client, local: bytes) -> None:
     """Send one reply, from the source address in *local* unless it is empty; raise `OSError`."""
     if local:
-        sock.sendmsg([reply], [(socket.IPPROTO_IP, IP_PKTINFO, local)], 0, client)
+        ipv4 = sock.family == socket.AF_INET
+        kind = (socket.IPPROTO_IP, IP_PKTINFO) if ipv4 else (socket.IPPROTO_IPV6, IPV6_PKTINFO)
+        sock.sendmsg([reply], [(*kind, local)], 0, client)
     else:
         sock.sendto(reply, client)

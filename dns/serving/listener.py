@@ -1,64 +1,65 @@
-"""Listener for one address over UDP and TCP (RFC 1035 section 4.2, RFC 7766).
+"""Listener for one address over UDP and TCP (RFC 1035 section 4.2, RFC 7766), or over TLS (RFC 7858).
 
 The handler takes a query as bytes and returns the reply as bytes, so decoding, policy and truncation are up to the
-handler. Queries with a finished answer do not reach it.
+handler. UDP queries with a finished answer do not reach it. `serving.streams` has the connections.
 """
 
 import asyncio
 import contextlib
 import socket
-import struct
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Literal
+import ssl
+from collections.abc import Awaitable, Iterator
 
-from serving.batch import BATCH, IP_PKTINFO, MAX_QUERY, Batch, Client, Finished, available, send_later
+from serving.batch import (
+    BATCH,
+    IP_PKTINFO,
+    IPV6_PKTINFO,
+    MAX_QUERY,
+    Batch,
+    Client,
+    Finished,
+    available,
+    send_later,
+)
+from serving.streams import Handler, Reply, Streams
 from telemetry import log
 
 logger = log.get("serving")
-Transport = Literal["udp", "tcp"]
-#: Over TCP, an iterator sends several messages in reply to one query, as a zone transfer does.
-Reply = bytes | bytearray | Iterator[bytes] | None
-#: ``handler(query, client, transport)`` returns the reply or an awaitable of it; None drops the query.
-Handler = Callable[[bytes, Client, Transport], Reply | Awaitable[Reply]]
 
 #: Maximum number of batches per readiness event; it bounds the delay of timers and TCP.
 ROUNDS = 8
 #: Maximum number of pending UDP replies. Further queries are dropped instead of queued, because clients retry.
 MAX_PENDING = 4096
-#: Maximum number of open TCP connections; further ones are closed immediately.
-MAX_CONNECTIONS = 512
-#: Maximum number of pending replies per TCP connection; at the limit, the next query is read when one of them is sent.
-MAX_PIPELINED = 100
 #: Size of the UDP send and receive buffers, in bytes; enough for a burst of a few thousand queries.
 BUFFER = 1 << 20
 #: Maximum number of ports tried for port 0. UDP and TCP must share a port, and a port may be free for only one of them.
 PORT_TRIES = 16
+#: Socket option that makes the kernel report the address that received a datagram (ipv6(7)).
+IPV6_RECVPKTINFO = 49
 
 
 class Listener:
     """An open listener for one address."""
 
-    def __init__(
-        self, udp: socket.socket, tcp: asyncio.Server, handler: Handler, finished: Finished | None, tcp_idle: float
-    ) -> None:
+    def __init__(self, udp: socket.socket, streams: Streams, handler: Handler, finished: Finished | None) -> None:
         host, port = udp.getsockname()[:2]
-        #: (IPv4 address, port) for both UDP and TCP.
+        #: (IP address, port) for both UDP and TCP.
         self.address: tuple[str, int] = (host, port)
+        #: Connections over TCP.
+        self.streams = streams
         self._overload = 0
-        self._udp, self._tcp, self._handler, self._finished, self._tcp_idle = udp, tcp, handler, finished, tcp_idle
+        self._udp, self._handler, self._finished = udp, handler, finished
         self._loop = asyncio.get_running_loop()
         self._pending: set[asyncio.Task[None]] = set()
-        self._connections: set[asyncio.Task[None]] = set()
-        wildcard = host == "0.0.0.0"
-        self._batch = Batch(udp, wildcard=wildcard) if available() else None
+        wildcard, ipv4 = host in {"0.0.0.0", "::"}, udp.family == socket.AF_INET
+        self._batch = Batch(udp, wildcard=wildcard) if ipv4 and available() else None
         if self._batch is None and wildcard:
-            udp.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+            option = (socket.IPPROTO_IP, IP_PKTINFO) if ipv4 else (socket.IPPROTO_IPV6, IPV6_RECVPKTINFO)
+            udp.setsockopt(*option, 1)
         self._loop.add_reader(udp.fileno(), self._readable if self._batch is None else self._batches)
 
     def __repr__(self) -> str:
-        return (
-            f"<Listener {self.address[0]}:{self.address[1]} pending={len(self._pending)} tcp={len(self._connections)}>"
-        )
+        return f"<Listener {show(self.address)} pending={len(self._pending)} tcp={len(self.streams)}>"
 
     @property
     def dropped(self) -> int:
@@ -68,13 +69,14 @@ class Listener:
     async def close(self) -> None:
         """Stop listening, wait up to one second for pending replies, and close all connections."""
         self._loop.remove_reader(self._udp.fileno())
-        self._tcp.close()
+        self.streams.stop_accepting()
         if self._pending:
             await asyncio.wait(self._pending, timeout=1.0)
-        for task in (*self._pending, *self._connections):
+        for task in self._pending:
             task.cancel()
-        await asyncio.gather(*self._pending, *self._connections, return_exceptions=True)
+        await asyncio.gather(*self._pending, return_exceptions=True)
         self._udp.close()
+        await self.streams.close()
 
     def _batches(self) -> None:
         """Answer the waiting UDP queries in batches."""
@@ -90,7 +92,7 @@ class Listener:
                 query, ancillary, _flags, client = self._udp.recvmsg(MAX_QUERY, 64)
             except OSError:  # no more queries, or an ICMP error for an earlier reply
                 return
-            local = next((bytes(4) + data[4:] for _level, kind, data in ancillary if kind == IP_PKTINFO), b"")
+            local = _local(ancillary)
             reply = self._handle(query, client, local)
             if reply is not None:
                 self._send(reply, client, local)
@@ -129,72 +131,21 @@ class Listener:
         if isinstance(data, (bytes, bytearray)):
             self._send(data, client, local)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - asyncio.start_server runs this as a task
-        if len(self._connections) >= MAX_CONNECTIONS:
-            writer.transport.abort()
-            return
-        self._connections.add(task)
-        client = writer.get_extra_info("peername")[:2]
-        late: set[asyncio.Task[None]] = set()
-        try:
-            while True:
-                async with asyncio.timeout(self._tcp_idle):
-                    (length,) = struct.unpack("!H", await reader.readexactly(2))
-                    query = await reader.readexactly(length)
-                reply = self._handler(query, client, "tcp")
-                if reply is None:
-                    break
-                if isinstance(reply, (bytes, bytearray)):
-                    _write(writer, reply)
-                elif isinstance(reply, Iterator):
-                    for message in reply:
-                        _write(writer, message)
-                        async with asyncio.timeout(self._tcp_idle):
-                            await writer.drain()
-                        await asyncio.sleep(0)  # other connections and timers get their turn
-                else:  # sent when ready, possibly out of order (RFC 7766 section 7)
-                    pending = self._loop.create_task(self._answer_tcp(reply, client, writer))
-                    late.add(pending)
-                    pending.add_done_callback(late.discard)
-                    if len(late) >= MAX_PIPELINED:
-                        await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
-                async with asyncio.timeout(self._tcp_idle):
-                    await writer.drain()
-        except (OSError, asyncio.IncompleteReadError, TimeoutError, asyncio.CancelledError):
-            pass  # idle time-out, disconnected client, or shutdown: close the connection
-        except Exception as error:  # close this connection but keep the server running
-            logger.error("handler_failed", client=client[0], transport="tcp", error=repr(error))
-        finally:
-            await self._end(task, late, writer)
 
-    async def _end(self, task: asyncio.Task[None], late: set[asyncio.Task[None]], writer: asyncio.StreamWriter) -> None:
-        """Close a connection after its pending replies are sent, or immediately if the server is shutting down."""
-        with contextlib.suppress(asyncio.CancelledError):
-            if late and not task.cancelling():
-                await asyncio.wait(late)
-        for pending in late:
-            pending.cancel()
-        self._connections.discard(task)
-        writer.close()
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            await writer.wait_closed()
-
-    async def _answer_tcp(self, reply: Awaitable[Reply], client: Client, writer: asyncio.StreamWriter) -> None:
-        try:
-            data = await reply
-        except Exception as error:  # a failure on one query must not affect the replies to others
-            logger.error("handler_failed", client=client[0], transport="tcp", error=repr(error))
-            return
-        if isinstance(data, (bytes, bytearray)):
-            _write(writer, data)
-        else:
-            writer.close()
+def show(address: tuple[str, int]) -> str:
+    """Return *address* as HOST:PORT, with brackets around an IPv6 address."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _write(writer: asyncio.StreamWriter, reply: bytes | bytearray) -> None:
-    writer.write(struct.pack("!H", len(reply)) + reply)
+def _local(ancillary: list[tuple[int, int, bytes]]) -> bytes:
+    """Return the address that received a datagram as `send_later` needs it; empty if the kernel did not say."""
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):
+            return bytes(4) + data[4:]
+        if (level, kind) == (socket.IPPROTO_IPV6, IPV6_PKTINFO):
+            return data
+    return b""
 
 
 async def start(
@@ -208,24 +159,61 @@ async def start(
     """Start serving *handler* on *endpoint*, over UDP and TCP on the same port.
 
     Args:
-        endpoint: IPv4 address and port; port 0 selects a free port. On 0.0.0.0, replies are sent from the address that
-            received the query.
+        endpoint: IP address and port; port 0 selects a free port. On 0.0.0.0 and ``::``, replies are sent from the
+            address that received the query.
         handler: called on the event loop for each query without a finished answer; may return an awaitable.
-        finished: source of finished answers for UDP; None sends every query to the handler.
+        finished: source of finished answers for UDP over IPv4; None sends every query to the handler.
         tcp_idle: seconds after which an idle TCP connection is closed (RFC 7766 section 6.2.3).
         shared: whether other processes may listen on the same port (SO_REUSEPORT); the kernel distributes clients.
 
     Raises:
-        OSError: the address is in use or does not belong to this host.
+        OSError: the address is in use or does not belong to this host; its `filename` is the address.
     """
     udp, tcp = _bind(*endpoint, shared=shared)
-    listener: Listener
-    server = await asyncio.start_server(
-        lambda r, w: listener._connected(r, w),  # noqa: SLF001, PLW0108 - late bound
-        sock=tcp,
-    )
-    listener = Listener(udp, server, handler, finished, tcp_idle)
-    return listener
+    streams = Streams(handler, tcp_idle)
+    await streams.listen(tcp)
+    return Listener(udp, streams, handler, finished)
+
+
+async def start_tls(
+    endpoint: tuple[str, int], handler: Handler, context: ssl.SSLContext, *, idle: float = 10.0, shared: bool = False
+) -> Streams:
+    """Start serving *handler* on *endpoint* over TLS (RFC 7858).
+
+    Args:
+        endpoint: IP address and port; port 0 selects a free port.
+        handler: called on the event loop for each query; may return an awaitable.
+        context: server-side TLS context, for example of `tlsreload.ReloadingContext`.
+        idle: seconds after which an idle connection is closed.
+        shared: whether other processes may listen on the same port (SO_REUSEPORT).
+
+    Raises:
+        OSError: the address is in use or does not belong to this host; its `filename` is the address.
+    """
+    sock = _socket(endpoint[0], socket.SOCK_STREAM, shared=shared)
+    try:
+        sock.bind(endpoint)
+        sock.listen(128)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, error.strerror, show(endpoint)) from None
+    streams = Streams(handler, idle, context)
+    await streams.listen(sock)
+    return streams
+
+
+def _socket(host: str, kind: socket.SocketKind, *, shared: bool) -> socket.socket:
+    """Return a socket of the address family of *host*; one for IPv6 takes no IPv4 clients."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, kind)
+    sock.setblocking(False)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if shared:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if kind == socket.SOCK_STREAM:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return sock
 
 
 def reserve(endpoint: tuple[str, int]) -> tuple[str, int]:
@@ -245,24 +233,18 @@ def reserve(endpoint: tuple[str, int]) -> tuple[str, int]:
 
 def _bind(host: str, port: int, *, shared: bool) -> tuple[socket.socket, socket.socket]:
     for attempt in range(PORT_TRIES):
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        udp, tcp = (_socket(host, kind, shared=shared) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM))
         try:
-            udp.setblocking(False)
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
-            if shared:
-                for sock in (udp, tcp):
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             udp.bind((host, port))
-            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tcp.bind((host, udp.getsockname()[1]))
             tcp.listen(128)
-        except OSError:
+        except OSError as error:
             udp.close()
             tcp.close()
             if port or attempt == PORT_TRIES - 1:
-                raise
+                raise OSError(error.errno, error.strerror, show((host, port))) from None
         else:
             return udp, tcp
     raise AssertionError("unreachable: the last try returns or raises")

@@ -38,9 +38,9 @@ from dnsmessage.options import (
 )
 from serving.batch import Client
 from serving.cookies import is_valid, renewed
-from serving.listener import Handler, Reply, Transport
 from serving.rate_limit import RateLimit, Verdict
 from serving.settings import Settings
+from serving.streams import Handler, Reply, Transport
 from telemetry import Telemetry
 
 CHAOS = 3

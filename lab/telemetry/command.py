@@ -1,6 +1,7 @@
 """Command-line arguments that all services share."""
 
 import argparse
+import ipaddress
 import os
 from pathlib import Path
 
@@ -11,14 +12,20 @@ MAX_WORKERS = 64
 
 
 def endpoint(text: str) -> tuple[str, int]:
-    """Parse ``HOST:PORT``; for use as an argparse type.
+    """Parse ``HOST:PORT`` or ``[IPv6]:PORT``; for use as an argparse type.
 
     Raises:
-        argparse.ArgumentTypeError: *text* is not an IPv4 address or name with a port from 0 to 65535.
+        argparse.ArgumentTypeError: *text* is not an address or name with a port from 0 to 65535.
     """
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise argparse.ArgumentTypeError(f"expected HOST:PORT, got {text!r}")
+    if host[0] == "[" and host[-1] == "]":
+        host = host[1:-1]
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected an IPv6 address in brackets, got {text!r}") from None
     return host, int(port)
 
 

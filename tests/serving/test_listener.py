@@ -107,7 +107,7 @@ async def test_a_late_answer_over_tcp_does_not_delay_the_next_and_both_are_sent(
 
 
 async def test_a_connection_with_many_pending_answers_is_read_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.listener.MAX_PIPELINED", 3)
+    monkeypatch.setattr("serving.streams.MAX_PIPELINED", 3)
     gate, asked = asyncio.Event(), list[bytes]()
 
     async def later(query: bytes) -> bytes:
