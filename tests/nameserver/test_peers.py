@@ -79,11 +79,13 @@ key "xfr" {{ algorithm hmac-sha256; secret "c2VjcmV0IGZvciB0ZXN0cw=="; }};
 
 
 @contextmanager
-def named(folder: Path, zones: dict[str, str], options: str = "", extra: str = "") -> Iterator[tuple[str, int]]:
+def named(
+    folder: Path, zones: dict[str, str], options: str = "", extra: str = "", port: int = 0
+) -> Iterator[tuple[str, int]]:
     """Run BIND as a primary of *zones*, master file text by origin; yield its address and port."""
     folder = folder / "named"
     folder.mkdir()
-    port = free_port()
+    port = port or free_port()
     config = NAMED.format(folder=folder, port=port, options=options)
     for origin, text in zones.items():
         (folder / f"{origin}zone").write_text(f"$ORIGIN {origin}\n{text}")
