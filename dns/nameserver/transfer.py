@@ -1,7 +1,8 @@
 """Send zones: AXFR (RFC 5936) and IXFR (RFC 1995) as streams of messages.
 
-Nothing here opens a socket. A stream is an iterator, so its consumer decides when the next message is made, and a zone
-is never encoded as a whole. Since a zone is immutable, a stream is of one version of it, whatever happens meanwhile.
+Nothing here opens a socket. A stream is an iterator, so its consumer decides when the next message is made. Since a
+zone is immutable, a stream is of one version of it, whatever happens meanwhile. The records of a whole zone are encoded
+by its first transfer and kept with the zone, because they are the same for every client.
 """
 
 import struct
@@ -23,7 +24,14 @@ _SOA = kind(rdtypes.SOA)
 
 def whole(request: Request, zone: Zone) -> Iterator[bytes]:
     """Yield the messages of the answer with all records of *zone*, its SOA record first and last."""
-    return _messages(request, _all(zone), MESSAGE)
+    if zone.encoded:
+        yield from (_message(request, count, records) for count, records in zone.encoded)
+        return
+    encoded = []
+    for count, records in _bodies(_all(zone), MESSAGE):
+        yield _message(request, count, records)
+        encoded.append((count, records))
+    zone.encoded = tuple(encoded)
 
 
 def incremental(request: Request, zone: Zone, history: History, *, udp_limit: int | None = None) -> Iterator[bytes]:
@@ -40,30 +48,34 @@ def incremental(request: Request, zone: Zone, history: History, *, udp_limit: in
         return _messages(request, [soa], MAX_TCP)
     records = None if changes is None or sum(map(len, changes)) > len(zone.rrsets) else _changes(zone, changes)
     if udp_limit is None:
-        return _messages(request, records or _all(zone), MESSAGE)
-    if records is not None and (sizes := HEADER.size + len(request.question)) <= udp_limit:
+        return whole(request, zone) if records is None else _messages(request, records, MESSAGE)
+    if records is not None:
         fitting = list(records)
-        if sizes + sum(map(len, fitting)) <= udp_limit:
+        if HEADER.size + len(request.question) + sum(map(len, fitting)) <= udp_limit:
             return _messages(request, fitting, MAX_TCP)
     return _messages(request, [soa], MAX_TCP)
 
 
 def _messages(request: Request, records: Iterable[bytes], limit: int) -> Iterator[bytes]:
-    """Yield messages of about *limit* bytes; each repeats the question, to which the records' names point."""
-    flags = QR | AA | request.flags & RD
-    base = HEADER.size + len(request.question)
-    parts, size = list[bytes](), base
+    return (_message(request, count, body) for count, body in _bodies(records, limit))
+
+
+def _bodies(records: Iterable[bytes], limit: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the number of records and the records of every message, about *limit* bytes each."""
+    parts, size = list[bytes](), 0
     for record in records:
         if size + len(record) > limit and parts:
-            yield _message(request, flags, parts)
-            parts, size = [], base
+            yield len(parts), b"".join(parts)
+            parts, size = [], 0
         parts.append(record)
         size += len(record)
-    yield _message(request, flags, parts)
+    yield len(parts), b"".join(parts)
 
 
-def _message(request: Request, flags: int, parts: list[bytes]) -> bytes:
-    return HEADER.pack(request.ident, flags, 1, len(parts), 0, 0) + request.question + b"".join(parts)
+def _message(request: Request, count: int, records: bytes) -> bytes:
+    """Return one message; it repeats the question, to which the names of its records point."""
+    flags = QR | AA | request.flags & RD
+    return HEADER.pack(request.ident, flags, 1, count, 0, 0) + request.question + records
 
 
 def _all(zone: Zone) -> Iterator[bytes]:

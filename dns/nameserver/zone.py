@@ -73,6 +73,8 @@ class Zone:
         #: Topmost delegations (those not below another delegation), and owners of DNAME records.
         self.cuts: set[bytes] = set()
         self.dnames: set[bytes] = set()
+        #: The records in messages of a transfer, with their number; empty until `nameserver.transfer` encodes them.
+        self.encoded: tuple[tuple[int, bytes], ...] = ()
         self._check()
         self._find_empty()
         self._find_cuts()

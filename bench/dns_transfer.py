@@ -1,0 +1,162 @@
+"""Zone transfers sent by our name server, relative to NSD in the same run: AXFR of a zone with 100,000 names.
+
+    python bench/dns_transfer.py [--names 100000] [--repeat 5] [--json]
+
+One client reads whole transfers over loopback, one after the other, on one core; the server runs on another core.
+Rounds alternate between the two servers, and the median is reported. The figure is the number of records per second of
+the server's CPU time. Our server encodes a zone when it is first transferred, so the first transfer is reported by
+itself. While our transfers are under way, a second client asks one question after the other: the longest time to an
+answer is the delay that they cause. Requires nsd.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import statistics
+import struct
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from dns_queries import NSD, BenchError, Server, free_port, nameserver, running, zone_file
+
+#: Targets: minimum ratio of our records per CPU-second to NSD's, and maximum time to an answer meanwhile, in seconds.
+RATIO, DELAY = 0.25, 0.05
+#: Transfers per round; CPU time is counted in steps of 10 ms, and one transfer takes only a few of them.
+TRANSFERS = 5
+LOAD_CPU = 1
+QUESTION = b"\3big\4test\0"
+
+
+def query(qtype: int) -> bytes:
+    return struct.pack("!6H", 7, 0, 1, 0, 0, 0) + QUESTION + struct.pack("!HH", qtype, 1)
+
+
+def transfer(port: int, records: int) -> int:
+    """Read one whole transfer of *records* records; return its size in bytes."""
+    with socket.create_connection(("127.0.0.1", port), 10) as sock:
+        message = query(252)
+        sock.sendall(len(message).to_bytes(2, "big") + message)
+        stream = sock.makefile("rb", buffering=1 << 20)
+        received = size = 0
+        while received < records:
+            head = stream.read(2)
+            body = stream.read(int.from_bytes(head, "big"))
+            if len(head) < 2 or len(body) < 12 or body[3] & 15:
+                raise BenchError(f"expected {records} records, got {received} and then {body[:12].hex() or 'nothing'}")
+            received += int.from_bytes(body[6:8], "big")
+            size += 2 + len(body)
+    return size
+
+
+def measure(server: Server, records: int) -> dict[str, float]:
+    """Run several transfers; return records per CPU-second, records per second, and bytes of one transfer."""
+    before, began = server.cpu(), time.monotonic()
+    sizes = [transfer(server.port, records) for _ in range(TRANSFERS)]
+    took, used = time.monotonic() - began, server.cpu() - before
+    return {
+        "per_cpu_s": TRANSFERS * records / max(used, 0.01),
+        "per_s": TRANSFERS * records / took,
+        "bytes": float(sizes[0]),
+    }
+
+
+def delays(port: int, records: int) -> list[float]:
+    """Return the times to the answers of queries that are asked during transfers, in seconds, sorted."""
+    done, times = threading.Event(), list[float]()
+
+    def ask() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(5)
+            sock.connect(("127.0.0.1", port))
+            while not done.is_set():
+                began = time.perf_counter()
+                sock.send(query(6))
+                sock.recv(4096)
+                times.append(time.perf_counter() - began)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(TRANSFERS):
+            transfer(port, records)
+    finally:
+        done.set()
+        asking.join()
+    return sorted(times)
+
+
+def bench(names: int, repeat: int) -> dict[str, Any]:
+    if shutil.which("nsd") is None:
+        raise BenchError("expected nsd on PATH; install it (apt-get install nsd)")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        zone, records = zone_file(folder / "zone", names), names + 4
+        mine, theirs = free_port(), free_port()
+        stanza = f"zone:\n  name: big.test\n  zonefile: {zone}\n  provide-xfr: 127.0.0.1 NOKEY\n"
+        (folder / "nsd.conf").write_text(NSD.format(port=theirs, folder=folder) + stanza)
+        ours = [*nameserver(zone, "big.test.", mine), "--allow-transfer", "127.0.0.1"]
+        nsd = ["nsd", "-d", "-c", str(folder / "nsd.conf")]
+        with running(ours, mine) as server, running(nsd, theirs) as peer:
+            os.sched_setaffinity(0, {LOAD_CPU})
+            first = server.cpu()
+            transfer(mine, records)
+            first = server.cpu() - first
+            transfer(theirs, records)
+            rounds = [(measure(server, records), measure(peer, records)) for _ in range(repeat)]
+            waits = delays(mine, records)
+    medians = [{key: round(statistics.median(r[i][key] for r in rounds)) for key in rounds[0][i]} for i in (0, 1)]
+    ratio = statistics.median(one["per_cpu_s"] / other["per_cpu_s"] for one, other in rounds)
+    delay = {"queries": len(waits), "median_ms": 1000 * statistics.median(waits), "max_ms": 1000 * waits[-1]}
+    kept = {"ratio": ratio >= RATIO, "delay": waits[-1] <= DELAY}
+    machine = {"cpus": os.cpu_count(), "python": sys.version.split()[0], "kernel": os.uname().release}
+    return {"bench": "dns_transfer", "names": names, "repeat": repeat, "ours": medians[0], "peer": medians[1],
+            "ratio": round(ratio, 3), "first_cpu_s": round(first, 3),
+            "delay": {key: round(value, 2) for key, value in delay.items()},
+            "promise": {"ratio": RATIO, "delay_s": DELAY}, "kept": kept, "load_average": os.getloadavg()[0],
+            "machine": machine}  # fmt: skip
+
+
+def table(report: dict[str, Any]) -> str:
+    def verdict(key: str) -> str:
+        return "kept" if report["kept"][key] else "BROKEN"
+
+    lines = [f"AXFR of {report['names']:,} names over loopback"]
+    for who, row in (("ours", report["ours"]), ("NSD", report["peer"])):
+        rates = f"{row['per_cpu_s']:,} records per CPU-second ({row['per_s']:,} per second)"
+        lines.append(f"  {who:5}{rates}, {row['bytes']:,} bytes")
+    first = f"our first transfer: {report['first_cpu_s']:g} CPU-seconds"
+    lines.append(f"  ratio {report['ratio']:.2f} (promise {RATIO:.2f})  {verdict('ratio')}; {first}")
+    delay = report["delay"]
+    lines.append(
+        f"  answers during our transfers: median {delay['median_ms']:g} ms, longest {delay['max_ms']:g} ms of "
+        f"{delay['queries']:,} (promise {1000 * DELAY:g} ms)  {verdict('delay')}"
+    )
+    lines.append(f"load average {report['load_average']:.1f}; {report['machine']}")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--names", type=int, default=100_000)
+    parser.add_argument("--repeat", type=int, default=5, help="rounds")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args(argv)
+    try:
+        report = bench(args.names, args.repeat)
+    except BenchError as error:
+        print(f"dns_transfer: error: {error}", file=sys.stderr)
+        return 4
+    except KeyboardInterrupt:
+        return 130
+    print(json.dumps(report) if args.json else table(report))
+    return 0 if all(report["kept"].values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
