@@ -16,7 +16,8 @@ def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
         OSError: the directory is not writable or the disk is full; *path* is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    temporary.unlink(missing_ok=True)  # an earlier write that was cut off may have left it, with other permissions
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

@@ -1,14 +1,30 @@
 """Clocks of a process: wall-clock time, which a drill can offset, and monotonic time, which is never offset."""
 
 import time
+from collections.abc import Callable
 
 
 class Clock:
     """Wall clock with an adjustable offset.  Only shells own a clock; cores take the time as an argument."""
 
     def __init__(self) -> None:
-        #: Offset in seconds that is added to the wall-clock time; negative values set the clock back.
-        self.offset = 0.0
+        self._offset = 0.0
+        self._callbacks: list[Callable[[], None]] = []
+
+    @property
+    def offset(self) -> float:
+        """Offset in seconds that is added to the wall-clock time; negative values set the clock back."""
+        return self._offset
+
+    @offset.setter
+    def offset(self, seconds: float) -> None:
+        self._offset = seconds
+        for callback in self._callbacks:
+            callback()
+
+    def on_step(self, callback: Callable[[], None]) -> None:
+        """Call *callback* each time the offset is set."""
+        self._callbacks.append(callback)
 
     def time(self) -> float:
         """Return the wall-clock time in seconds since the epoch, including the offset."""

@@ -1,6 +1,7 @@
 """Faults that a service can inject into itself: off by default, seeded, counted, and listed on the admin port."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +39,16 @@ class Faults:
         self._faults: dict[str, Fault] = {}
         #: Whether any fault is on.  Hot paths check this flag first.
         self.any_on = False
+        self._callbacks: list[Callable[[], None]] = []
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call *callback* each time a fault is switched on or off."""
+        self._callbacks.append(callback)
+
+    def _changed(self) -> None:
+        self.any_on = bool(self.active())
+        for callback in self._callbacks:
+            callback()
 
     def declare(self, name: str, help: str, **defaults: Any) -> None:  # noqa: A002 - the name that argparse uses
         """Declare a fault with its parameters and their default values, whose types `switch_on` enforces.
@@ -71,19 +82,19 @@ class Faults:
         if not 0 <= merged["probability"] <= 1:
             raise ValueError(f"expected probability between 0 and 1, got {merged['probability']!r}")
         fault.parameters, fault.hits, fault.rng = merged, 0, random.Random(merged["seed"])
-        self.any_on = True
+        self._changed()
         return fault
 
     def switch_off(self, name: str) -> None:
         """Switch the fault *name* off."""
         self._named(name).parameters = None
-        self.any_on = bool(self.active())
+        self._changed()
 
     def clear(self) -> None:
         """Switch all faults off."""
         for fault in self._faults.values():
             fault.parameters = None
-        self.any_on = False
+        self._changed()
 
     def get(self, name: str) -> dict[str, Any] | None:
         """Return the parameters of the fault *name* if it is on, else None."""

@@ -1,5 +1,6 @@
 """Health of one service: named checks, each with a result and an explanation."""
 
+from collections.abc import Callable
 from typing import Any
 
 
@@ -8,6 +9,11 @@ class Health:
 
     def __init__(self) -> None:
         self._checks: dict[str, tuple[bool, str]] = {}
+        self._callbacks: list[Callable[[], None]] = []
+
+    def before_report(self, callback: Callable[[], None]) -> None:
+        """Call *callback* before each report, so that it can record checks that depend on the time."""
+        self._callbacks.append(callback)
 
     def set(self, check: str, ok: bool, detail: str = "") -> None:
         """Record the result of *check*; *detail* is a human-readable explanation."""
@@ -24,6 +30,8 @@ class Health:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the response body of ``GET /health``, without the service name and the faults."""
+        for callback in self._callbacks:
+            callback()
         return {
             "status": "ok" if self.ok else "failing",
             "checks": {name: {"ok": ok, "detail": detail} for name, (ok, detail) in self._checks.items()},

@@ -5,19 +5,23 @@ health checks and metrics.
 """
 
 from renewal.agent import Agent
-from renewal.client import AcmeClient, AcmeError
+from renewal.client import AcmeClient
 from renewal.credentials import Credentials, Reload
-from renewal.material import PairError
+from renewal.errors import AccountError, AcmeError, PairError, RenewalError
+from renewal.rehearsal import RehearsalAgent
 from renewal.schedule import renewal_time, retry_delay
 from renewal.settings import Settings, add_arguments, additional, from_args
 
 __all__ = [
+    "AccountError",
     "AcmeClient",
     "AcmeError",
     "Agent",
     "Credentials",
     "PairError",
+    "RehearsalAgent",
     "Reload",
+    "RenewalError",
     "Settings",
     "add_arguments",
     "additional",

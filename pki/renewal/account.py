@@ -11,22 +11,38 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hostfiles.atomic import atomic_write
+from renewal.errors import AccountError
 from telemetry import log
 
 logger = log.get("renewal")
 
 
 def account_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Load the account key from *path*; create and store a new P-256 key if the file is missing or unusable."""
+    """Load the account key from *path*; create and store a new P-256 key if there is no file.
+
+    If the disk is full, the new key is not stored, and the next start of the service opens another account.
+
+    Raises:
+        AccountError: the file does not contain a P-256 key; it is not changed, because it may be the key of an account.
+    """
     try:
         key = load_pem_private_key(path.read_bytes(), None)
     except FileNotFoundError:
-        key = None
-    except ValueError as error:
-        logger.warning("account_key_unreadable", path=str(path), error=str(error))
-        key = None
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        return key
+        return _new(path)
+    except (OSError, ValueError, TypeError) as error:
+        key, got = None, str(error)
+    else:
+        got = f"a key of the kind {type(key).__name__}"
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        remedy = "move the file away to open a new account"
+        raise AccountError(f"{path}: expected an unencrypted P-256 key in PEM, got {got}: {remedy}")
+    return key
+
+
+def _new(path: Path) -> ec.EllipticCurvePrivateKey:
     fresh = ec.generate_private_key(ec.SECP256R1())
-    atomic_write(path, fresh.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
+    try:
+        atomic_write(path, fresh.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
+    except OSError as error:
+        logger.warning("account_key_not_stored", path=str(path), error=str(error))
     return fresh

@@ -11,8 +11,8 @@ import hashlib
 import json
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from renewal.errors import AcmeError
+from renewal.lifecycle import RenewalInfo
 from renewal.material import PrivateKey
 from stub import AsyncStub, StubError
 
@@ -37,35 +39,14 @@ FIRST_POLL, LAST_POLL = 0.05, 1.0
 #: Maximum number of attempts if the CA rejects the nonce; a retry uses the nonce in the error response (RFC 8555
 #: section 6.5).
 NONCE_RETRIES = 5
+#: Maximum size of a response, in bytes: OpenSSL clients accept at most 100 kB of certificates, or 137 kB of PEM.
+MAX_ANSWER = 256 * 1024
 
 T = TypeVar("T")
 
 
 class _MalformedError(Exception):
     """A response from the CA does not conform to RFC 8555 or RFC 9773."""
-
-
-class AcmeError(Exception):
-    """The CA rejected a request, sent a malformed response, or did not respond.
-
-    Attributes:
-        kind: ACME problem type without its URN prefix; empty if the CA did not send one.
-        retry_after: delay before a retry that the CA requests, in seconds; None if the CA did not send one.
-    """
-
-    def __init__(self, message: str, kind: str = "", retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.kind, self.retry_after = kind, retry_after
-
-
-@dataclass(frozen=True, slots=True)
-class RenewalInfo:
-    """The CA's suggested renewal window for a certificate, in seconds since the epoch (RFC 9773 section 4.2)."""
-
-    start: float
-    end: float
-    #: Delay until the next poll, in seconds; None if the CA did not send Retry-After.
-    retry_after: float | None
 
 
 class StubResolver(AbstractResolver):
@@ -103,7 +84,9 @@ class AcmeClient:
             trust: TLS client context that verifies the ACME server's certificate.
             stub: resolves the ACME server's host name.
         """
-        self._directory_url, self._key, self._trust, self._stub = directory, key, trust, stub
+        self._directory_url, self._key, self._stub = directory, key, stub
+        #: TLS client context for the next connections to the CA.
+        self.trust = trust
         numbers = key.public_key().public_numbers()
         self._jwk = {"crv": "P-256", "kty": "EC", "x": _b64(numbers.x.to_bytes(32)), "y": _b64(numbers.y.to_bytes(32))}
         canonical = json.dumps(self._jwk, separators=(",", ":"), sort_keys=True)
@@ -112,8 +95,8 @@ class AcmeClient:
         self._directory: dict[str, Any] = {}
         self._nonce: str | None = None
         self._account: str | None = None
-        #: The CA's time in its last response (HTTP Date plus half a second, in seconds since the epoch), and the event
-        #: loop's time when that response arrived.
+        #: The CA's time in its last response (HTTP Date plus half a second, in seconds since the epoch), and the
+        #: monotonic time when that response arrived.
         self.ca_time: tuple[float, float] | None = None
 
     async def obtain(self, names: Sequence[str], key: PrivateKey, answer: Callable[[str, str | None], None]) -> str:
@@ -165,20 +148,25 @@ class AcmeClient:
     @contextlib.asynccontextmanager
     async def _session(self) -> AsyncIterator[aiohttp.ClientSession]:
         """Open an HTTP session; convert network errors and malformed responses inside the block to `AcmeError`."""
-        connector = aiohttp.TCPConnector(resolver=StubResolver(self._stub), ssl=self._trust, limit=4)
+        connector = aiohttp.TCPConnector(resolver=StubResolver(self._stub), ssl=self.trust, limit=4)
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT)
         try:
             async with (
                 asyncio.timeout(ORDER_TIMEOUT),
-                aiohttp.ClientSession(connector=connector, timeout=timeout) as http,
+                aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as http,
             ):
                 yield http
+        except AcmeError:
+            self._directory = {}  # whatever failed may have moved: read the directory again in the next session
+            raise
         except TimeoutError:
+            self._directory = {}
             raise AcmeError(f"{self._directory_url}: no answer in time") from None
         except (aiohttp.ClientError, OSError) as error:
+            self._directory = {}
             raise AcmeError(f"{self._directory_url}: {str(error) or type(error).__name__}") from None
         except _MalformedError as error:
-            self._directory = {}  # fetch the directory again in the next session
+            self._directory = {}
             raise AcmeError(f"{self._directory_url}: the CA's answer is malformed: {error}") from None
 
     async def _read_directory(self, http: aiohttp.ClientSession) -> None:
@@ -291,7 +279,7 @@ class AcmeClient:
         """
         try:
             stamp = parsedate_to_datetime(response.headers["Date"]).timestamp()
-            self.ca_time = (stamp + 0.5, asyncio.get_running_loop().time())
+            self.ca_time = (stamp + 0.5, time.monotonic())
         except (KeyError, ValueError, OverflowError):
             pass  # keep the last known time if the Date header is missing or malformed
         await _check(response)
@@ -337,7 +325,14 @@ async def _check(response: aiohttp.ClientResponse) -> None:
 
 
 async def _text(response: aiohttp.ClientResponse) -> str:
-    return (await response.read()).decode(errors="replace")
+    """Return the body; raise `_MalformedError`, and close the connection, if it is longer than `MAX_ANSWER`."""
+    body = bytearray()
+    while data := await response.content.readany():
+        body += data
+        if len(body) > MAX_ANSWER:
+            response.close()
+            raise _MalformedError(f"expected at most {MAX_ANSWER} bytes from {response.url}")
+    return body.decode(errors="replace")
 
 
 async def _json(response: aiohttp.ClientResponse) -> dict[str, Any]:

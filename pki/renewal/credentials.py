@@ -2,21 +2,26 @@
 
 A *pair* is a private key with its certificate chain.  A listener's context never changes: its SNI callback gives each
 new handshake the newest inner context.  (`load_cert_chain` on a live context is not atomic, and a mismatched pair
-breaks the server.)  A new pair is validated and loaded into a scratch context before it is used.
-
-`replace_naively` implements the drills' negative control, which omits all of these precautions on purpose.
+breaks the server.)  A new pair is validated and proved by handshakes in memory before it is used.
 """
 
-import os
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 
 from hostfiles.atomic import atomic_write
-from renewal.material import Pair, PairError, padding_certificate, read_pair
+from renewal.errors import PairError
+from renewal.material import Pair, read_pair
+from renewal.proof import load_pair, prove
+from telemetry import log
+
+logger = log.get("renewal")
+
+#: Permissions of the file with the private key.
+MODE = 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,41 +39,36 @@ Kind = tuple[Path | None, tuple[str, ...]]
 
 
 @dataclass(slots=True, eq=False)
-class _Listener:
+class Listener:
+    """The TLS context of a listener; its SNI callback switches each handshake to another one."""
+
     kind: Kind
     outer: ssl.SSLContext
-    #: Whether a naive reload has loaded a certificate into the outer context itself.
+    #: Whether a naive reload, the negative control of a drill, has loaded a certificate into the outer context itself.
     live: bool = False
 
 
 class Credentials:
     """The key and certificate chain that a service presents, and the root certificates that it trusts."""
 
-    def __init__(
-        self,
-        file: Path,
-        trust: Path,
-        *,
-        naive: Callable[[], bool] = lambda: False,
-        padding: Callable[[str | None], int] = lambda _: 0,
-    ) -> None:
+    def __init__(self, file: Path, trust: Path, *, as_client: bool = True) -> None:
         """Create credentials without a certificate; then call `load` or `replace`.
 
         Args:
             file: PEM file for the private key and the chain, written with mode 0600.
             trust: PEM file with the trusted roots.
-            naive: returns whether the effects of `replace_naively` should last.
-            padding: maps the client's SNI host name to the padding that is added to the chain, in bytes.
+            as_client: whether the service also presents the certificate to servers that require one.
         """
-        self.file, self.trust = file, trust
-        self._naive, self._padding = naive, padding
+        self.file, self.trust, self._as_client = file, trust, as_client
+        #: The reason why the pair in use is not in `file`; empty if it is.
+        self.unsaved = ""
         self._pair: Pair | None = None
-        self._listeners: list[_Listener] = []
+        self._listeners: list[Listener] = []
         self._inner: dict[Kind, ssl.SSLContext] = {}
-        self._padded: dict[tuple[Kind, int], ssl.SSLContext] = {}
         self._others: list[Credentials] = []
         self._client: ssl.SSLContext | None = None
         self._callbacks: list[Callable[[Reload], None]] = []
+        self._roots = self._read_roots()
 
     def __repr__(self) -> str:
         return f"<Credentials {self._pair.serial[:8] if self._pair else 'none'} listeners={len(self._listeners)}>"
@@ -106,7 +106,7 @@ class Credentials:
         return self.pair.not_after
 
     def load(self, names: Sequence[str], now: float) -> float:
-        """Load the key and chain from `file`.
+        """Load the key and chain from `file`, whose permissions are corrected if others may read it.
 
         Args:
             names: DNS names that the certificate must have.
@@ -119,11 +119,15 @@ class Credentials:
             PairError: the file is missing or its content is invalid.
         """
         try:
-            pem, written = self.file.read_bytes(), self.file.stat().st_mtime
+            status = self.file.stat()
+            if status.st_mode & 0o777 & ~MODE:
+                logger.warning("private_key_was_readable", path=str(self.file), mode=f"{status.st_mode & 0o777:o}")
+                self.file.chmod(MODE)
+            pem = self.file.read_bytes()
         except OSError as error:
             raise PairError(f"{self.file}: {error.strerror}") from None
-        self._use(read_pair(pem, names, now, self._anchors()), Reload())
-        return written
+        self._use(self._proved(pem, names, now), Reload())
+        return status.st_mtime
 
     def stamp(self) -> tuple[int, int] | None:
         """Return modification time and inode of the file, which change with each certificate; None without a file."""
@@ -134,7 +138,9 @@ class Credentials:
         return status.st_mtime_ns, status.st_ino
 
     def replace(self, pem: bytes, names: Sequence[str], now: float, reload: Reload | None = None) -> Pair:
-        """Validate *pem*, write it to `file`, and use it for every new handshake.
+        """Validate and prove *pem*, write it to `file`, and use it for every new handshake.
+
+        If the disk is full, the pair is used all the same, from memory, and `unsaved` says why.
 
         Args:
             pem: private key and chain, in PEM.
@@ -145,42 +151,21 @@ class Credentials:
         Raises:
             PairError: the new key or chain is invalid; the old one stays in use.
         """
-        pair = read_pair(pem, names, now, self._anchors())
-        self._context(pair, (None, ()))  # if OpenSSL rejects the pair, raise before anything has changed
-        atomic_write(self.file, pem, 0o600)
+        pair = self._proved(pem, names, now)
         self._use(pair, reload or Reload())
+        self.save()
         return pair
 
-    def replace_naively(self, pem: bytes, names: Sequence[str], now: float) -> Pair:
-        """Overwrite `file` with *pem* and load it into the live contexts, without validation (negative control).
-
-        The listeners use *pem* while ``naive()`` is true; after that they use the last valid key and chain again.
-
-        Raises:
-            PairError: OpenSSL failed to load *pem*; the listeners' contexts may be left in an inconsistent state.
-        """
-        for each in self._listeners:
-            if not each.live and self._pair is not None:
-                self._load(
-                    each.outer, self._pair
-                )  # start from the state of a naive server: the current pair in the live context
-                each.live = True
-        with self.file.open("wb") as file:
-            file.write(pem)
-        for each in self._listeners:
-            try:
-                each.outer.load_cert_chain(self.file, password=b"")
-            except (ssl.SSLError, ValueError) as error:
-                raise PairError(f"load_cert_chain on a live context failed: {error}") from None
-        # A naive server does not check names, dates or the chain, so it also uses an invalid certificate.
-        leaf = x509.load_pem_x509_certificates(pem)[0]
-        before, after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
+    def save(self) -> bool:
+        """Write the pair in use to `file`; return whether that succeeded, and set `unsaved` if not."""
         try:
-            pair = read_pair(pem, names, now, self._anchors())
-        except PairError:
-            return Pair(pem, tuple(names), f"{leaf.serial_number:x}", leaf.issuer.rfc4514_string(), before, after)
-        self._use(pair, Reload())
-        return pair
+            atomic_write(self.file, self.pair.pem, MODE)
+        except OSError as error:
+            self.unsaved = f"{self.file}: {error.strerror or error}"
+            logger.error("pair_not_stored", error=self.unsaved)
+            return False
+        self.unsaved = ""
+        return True
 
     def server_context(self, client_ca: Path | None = None, alpn: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLContext:
         """Return a TLS context for a listener, which always presents the newest certificate.
@@ -193,20 +178,37 @@ class Credentials:
             alpn: ALPN protocols in order of preference.
         """
         kind = (client_ca, alpn)
-        listener = _Listener(kind, _server_context(kind))
+        listener = Listener(kind, _server_context(kind))
         if self.ready:
-            self._newest(kind)
+            self.newest(kind)
 
         def switch(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _context: ssl.SSLContext) -> None:
-            if listener.live:
-                if self._naive():
-                    return
-                listener.live = False
-            connection.context = self._for(name)._newest(kind, self._padding(name))  # noqa: SLF001 - same class
+            if (context := self.choose(listener, name)) is not None:
+                connection.context = context
 
         listener.outer.sni_callback = switch
         self._listeners.append(listener)
         return listener.outer
+
+    def choose(self, listener: Listener, name: str | None) -> ssl.SSLContext | None:
+        """Return the context for a client of *listener* whose SNI is *name*; None: the listener's own."""
+        return self.owner(name).newest(listener.kind)
+
+    def owner(self, name: str | None) -> "Credentials":
+        """Return the credentials with the certificate for the SNI *name*."""
+        return next((each for each in self._others if each.ready and name in each.names), self)
+
+    def newest(self, kind: Kind) -> ssl.SSLContext:
+        """Return the inner context of *kind* with the pair in use."""
+        if kind not in self._inner:
+            self._inner[kind] = self.context(self.pair.pem, kind)
+        return self._inner[kind]
+
+    def context(self, pem: bytes, kind: Kind) -> ssl.SSLContext:
+        """Return a new server context with the key and chain in *pem*."""
+        context = _server_context(kind)
+        load_pair(context, pem)
+        return context
 
     def add(self, other: "Credentials") -> None:
         """Present the certificate of *other* to clients whose SNI is one of its names (RFC 6066 section 3).
@@ -221,56 +223,58 @@ class Credentials:
             context = ssl.create_default_context(cafile=self.trust)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             if self._pair is not None:
-                self._load(context, self._pair)
+                load_pair(context, self._pair.pem)
             self._client = context
         return self._client
 
     def on_change(self, callback: Callable[[Reload], None]) -> None:
-        """Call *callback* each time a new certificate comes into use."""
+        """Call *callback* each time a new certificate comes into use, or the trusted roots have changed."""
         self._callbacks.append(callback)
+
+    def follow_trust(self) -> bool:
+        """Use the trusted roots again if their file has changed; return whether it has.
+
+        A file that cannot be used is ignored: the roots in use stay.
+        """
+        roots = self._read_roots()
+        if roots == self._roots or not self.ready:
+            return False
+        try:
+            self._anchors()
+            self._use(self.pair, Reload())
+        except (PairError, OSError) as error:
+            logger.error("trust_not_usable", error=str(error))
+            return False
+        self._roots = roots
+        logger.info("trust_changed", path=str(self.trust))
+        return True
 
     def _use(self, pair: Pair, reload: Reload) -> None:
         kinds = {*self._inner, *(listener.kind for listener in self._listeners)}
-        inner = {kind: self._context(pair, kind) for kind in kinds}
+        inner = {kind: self.context(pair.pem, kind) for kind in kinds}
         self._pair, self._inner, self._client = pair, inner, None
-        self._padded.clear()
         for callback in self._callbacks:
             callback(reload)
 
-    def _for(self, name: str | None) -> "Credentials":
-        return next((each for each in self._others if each.ready and name in each.names), self)
+    def _proved(self, pem: bytes, names: Sequence[str], now: float) -> Pair:
+        anchors, text = self._anchors()
+        pair = read_pair(pem, names, now, anchors)
+        prove(pem, names[0], text, as_client=self._as_client)
+        return pair
 
-    def _newest(self, kind: Kind, size: int = 0) -> ssl.SSLContext:
-        if size:
-            if (kind, size) not in self._padded:
-                pair = replace(self.pair, pem=self.pair.pem + padding_certificate(size))
-                self._padded[kind, size] = self._context(pair, kind)
-            return self._padded[kind, size]
-        if kind not in self._inner:
-            self._inner[kind] = self._context(self.pair, kind)
-        return self._inner[kind]
-
-    def _anchors(self) -> list[x509.Certificate]:
+    def _anchors(self) -> tuple[list[x509.Certificate], str]:
+        """Return the trusted roots, parsed and in PEM."""
         try:
-            return x509.load_pem_x509_certificates(self.trust.read_bytes())
+            text = self.trust.read_text(encoding="ascii")
+            return x509.load_pem_x509_certificates(text.encode()), text
         except (OSError, ValueError) as error:
             raise PairError(f"{self.trust}: expected trust anchors in PEM: {error}") from None
 
-    def _context(self, pair: Pair, kind: Kind) -> ssl.SSLContext:
-        context = _server_context(kind)
-        self._load(context, pair)
-        return context
-
-    def _load(self, context: ssl.SSLContext, pair: Pair) -> None:
-        # OpenSSL loads keys and chains from files only; several processes may do so at the same time.
-        path = self.file.with_name(f".{self.file.name}.{os.getpid()}.try")
+    def _read_roots(self) -> bytes | None:
         try:
-            atomic_write(path, pair.pem, 0o600)
-            context.load_cert_chain(path)
-        except ssl.SSLError as error:
-            raise PairError(f"OpenSSL does not take this pair: {error}") from None
-        finally:
-            path.unlink(missing_ok=True)
+            return self.trust.read_bytes()
+        except OSError:
+            return None
 
 
 def _server_context(kind: Kind) -> ssl.SSLContext:

@@ -1,4 +1,4 @@
-"""Private key and certificate chain in one PEM text: validation, and deliberate corruption for drills.
+"""Private key and certificate chain in one PEM text: parsing and validation.
 
 These functions do not read files or clocks: the time is an argument.
 """
@@ -8,30 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-#: Ways in which the fault ``broken_material`` corrupts a new key and chain before the service uses them.
-CORRUPTIONS = ("key-mismatch", "truncated", "half-written", "unreadable")
+from renewal.errors import PairError
+
 #: Supported types of certificate keys; the first is the default.
 KEYS = ("ecdsa-p256", "rsa-2048")
-#: Object identifier of a meaningless extension that carries padding (RFC 5612 reserves this arc for examples).
-NOTHING = x509.ObjectIdentifier("1.3.6.1.4.1.32473.1")
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-
-
-class PairError(Exception):
-    """A key and chain are unusable: mismatched, malformed, expired, untrusted, or for other names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +64,14 @@ def read_pair(pem: bytes, names: Sequence[str], now: float, anchors: Sequence[x5
         key = load_pem_private_key(pem, None)
         chain = x509.load_pem_x509_certificates(pem)
         leaf = chain[0]
-        alternatives = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        raise PairError(f"expected a certificate for {', '.join(names)}, got one without names") from None
-    except (ValueError, TypeError) as error:
+        own = leaf.public_key()
+        covered = _names(leaf)
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension) as error:
         raise PairError(f"expected a private key and a chain in PEM: {error}") from None
-    if key.public_key() != leaf.public_key():
+    if key.public_key() != own:
         raise PairError("expected the key of the certificate, got another")
-    covered = alternatives.get_values_for_type(x509.DNSName)
+    if not covered:
+        raise PairError(f"expected a certificate for {', '.join(names)}, got one without names")
     if missing := sorted(set(names) - set(covered)):
         raise PairError(f"expected a certificate for {', '.join(missing)}, got one for {', '.join(covered)}")
     before, after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
@@ -117,30 +109,12 @@ def new_pair_pem(key: PrivateKey, chain: str) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + chain.encode()
 
 
-def corrupt(kind: str, pem: bytes) -> bytes:
-    """Return *pem*, a valid key and chain, after corrupting it in the way *kind* (one of `CORRUPTIONS`)."""
-    if kind not in CORRUPTIONS:
-        raise ValueError(f"expected one of {', '.join(CORRUPTIONS)}; got {kind!r}")
-    begin = pem.index(b"-----BEGIN CERTIFICATE-----")
-    if kind == "truncated":  # as when the disk is full: the leaf certificate is incomplete
-        return pem[: begin + 200]
-    if kind == "half-written":  # as when read during a write: the leaf is complete, the chain is not
-        return pem[: pem.rindex(b"-----BEGIN CERTIFICATE-----") + 200]
-    if kind == "key-mismatch":  # a key that does not belong to the certificate
-        stranger = ec.generate_private_key(ec.SECP256R1())
-        return stranger.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + pem[begin:]
-    key = load_pem_private_key(pem, None)  # "unreadable": encrypt with a passphrase that the service does not have
-    locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"not known here"))
-    return locked + pem[begin:]
-
-
-def padding_certificate(size: int) -> bytes:
-    """Return a superfluous self-signed certificate (PEM) with *size* bytes of padding, to lengthen a chain."""
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "padding")])
-    began = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, began, began + dt.timedelta(days=3650))
-    builder = builder.add_extension(x509.UnrecognizedExtension(NOTHING, bytes(size)), critical=False)
-    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+def _names(leaf: x509.Certificate) -> list[str]:
+    try:
+        alternatives = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return alternatives.get_values_for_type(x509.DNSName)
 
 
 def _utc(at: float) -> str:

@@ -18,12 +18,15 @@ RETRIES = (60.0, 600.0, 6000.0, 86400.0)
 NOMINAL = 90 * 86400.0
 #: Minimum delay between retries, in seconds, even for short lifetimes, so that retries do not overload a failing CA.
 MIN_RETRY = 1.0
+#: Maximum number of times that the delay doubles; an outage of hours has thousands of failures.
+MAX_DOUBLINGS = 10
 #: Maximum Retry-After that is honoured, in seconds (the same limit as in RFC 9773 section 4.3.2).
 MAX_RETRY_AFTER = 86400.0
 #: Delay from the scheduled renewal to the alarm, as a fraction of the lifetime, which allows several retries; and its
 #: minimum in seconds, the time for an order over a slow link.
 GRACE, MIN_GRACE = 0.05, 1.5
-#: Minimum time between two successful renewals, as a fraction of the validity period, even if the clock is wrong.
+#: Minimum time between two successful renewals, as a fraction of the lifetime that was left when the certificate came,
+#: even if the clock is wrong or the CA asks for more.
 MIN_GAP = 0.1
 #: Tolerated clock skew between the host and the CA: a fraction of the lifetime, and its minimum and maximum in seconds.
 #: The minimum exceeds the 1 s resolution of HTTP dates; the maximum of five minutes is the one that Kerberos tolerates.
@@ -92,7 +95,8 @@ def retry_delay(failures: int, lifetime: float, rng: random.Random) -> float:
     """
     step = RETRIES[min(failures, len(RETRIES)) - 1] * min(1.0, lifetime / NOMINAL)
     # For a short lifetime all scaled delays are below a second, so use exponential back-off instead.
-    return max(step, min(MIN_RETRY * 2.0 ** (failures - 1), lifetime / 10, 30.0), MIN_RETRY) * rng.uniform(1.0, 1.25)
+    doubled = MIN_RETRY * 2.0 ** min(failures - 1, MAX_DOUBLINGS)
+    return max(step, min(doubled, lifetime / 10, 30.0), MIN_RETRY) * rng.uniform(1.0, 1.25)
 
 
 def overdue(due: float, lifetime: float) -> float:

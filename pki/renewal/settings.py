@@ -23,6 +23,8 @@ class Settings:
     renew_at: float | None = None
     #: Type of the certificate's key, one of `renewal.material.KEYS`.
     key: str = KEYS[0]
+    #: Whether the service also presents its certificate to servers that require one (mTLS).
+    as_client: bool = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

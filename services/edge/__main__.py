@@ -19,7 +19,7 @@ from edge.pages import merged_pools, merged_purges
 from edge.proxy import Proxy, logger
 from edge.routes import Route, parse_route
 from edge.settings import Settings, SettingsError, load
-from renewal import Agent, add_arguments, additional, from_args
+from renewal import Agent, RehearsalAgent, add_arguments, additional, from_args
 from stub import AsyncStub
 from telemetry import Telemetry, add_workers, endpoint, log, workers
 from telemetry import add_arguments as add_telemetry_arguments
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = _check(parser, args)
     log.configure("edge", args.log_level)
     telemetry = Telemetry("edge")
-    agent = Agent(from_args(parser, args), telemetry, shared=args.workers > 1) if args.acme else None
+    agent = RehearsalAgent(from_args(parser, args), telemetry, shared=args.workers > 1) if args.acme else None
     if (args.https or args.https_fresh) and agent is None and not args.cert:
         parser.error("expected --acme, or --cert and --key, with --https")
 

@@ -16,7 +16,7 @@ from aiohttp import web
 from origin import catalog, idempotency
 from origin.application import Options, Parts, answer_challenges, build, request_counter
 from origin.database import Database, DatabaseError
-from renewal import Agent, add_arguments, from_args
+from renewal import Agent, RehearsalAgent, add_arguments, from_args
 from telemetry import Telemetry, endpoint, log
 from telemetry import add_arguments as add_telemetry_arguments
 from telemetry.metrics import Counter
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("expected at least one of --mtls, --https and --plain")
     log.configure("origin", args.log_level)
     telemetry = Telemetry("origin")
-    agent = Agent(from_args(parser, args), telemetry) if args.mtls or args.https else None
+    agent = RehearsalAgent(from_args(parser, args), telemetry) if args.mtls or args.https else None
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(args, telemetry, agent))

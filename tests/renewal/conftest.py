@@ -7,17 +7,17 @@ from pathlib import Path
 
 from cryptography import x509
 
-from renewal import Agent, Settings
+from renewal import Agent, RehearsalAgent, Settings
 from telemetry import Telemetry
 from tests.acme_server.conftest import Lab, lab
 
-__all__ = ["agent_for", "lab", "one_request", "serve"]
+__all__ = ["agent_for", "issued_at", "lab", "one_request", "serve"]
 
 
 def agent_for(lab: Lab, folder: str = "tls", *names: str) -> Agent:
     (lab.folder / folder).mkdir(exist_ok=True)
     settings = Settings(lab.directory, lab.folder / folder, lab.trust, names or ("www.example.com",))
-    agent = Agent(settings, Telemetry("test"), lab.stub)
+    agent = RehearsalAgent(settings, Telemetry("test"), lab.stub)
 
     def put(token: str, text: str | None) -> None:
         real_put(token, text)
@@ -27,6 +27,12 @@ def agent_for(lab: Lab, folder: str = "tls", *names: str) -> Agent:
     # The test's web server serves the http-01 responses instead of port 80.
     agent.challenges.put = put  # type: ignore[method-assign, assignment]
     return agent
+
+
+def issued_at(agent: Agent) -> float:
+    """Return the time at which *agent* received its certificate."""
+    assert agent.lifecycle.held is not None
+    return agent.lifecycle.held.issued
 
 
 async def serve(agent: Agent, client_ca: Path | None = None) -> tuple[asyncio.Server, set[asyncio.StreamWriter]]:

@@ -2,17 +2,35 @@
 
 import asyncio
 import contextlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 
-from renewal import PairError
-from renewal.agent import TICK
+from authority import issue_root, new_key
+from renewal import AccountError, Agent, PairError, Reload
 from renewal.challenges import Challenges
 from tests.acme_server.conftest import Lab
 from tests.renewal.conftest import agent_for
 from tests.waiting import until
+
+
+def pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, passphrase: bytes = b"") -> bytes:
+    encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+
+
+def idle(agent: Agent) -> bool:
+    """Return whether *agent* neither renews nor polls, and waits for its next step."""
+    return not agent._lock.locked() and agent.telemetry.clock.time() < agent.lifecycle._next_poll < float("inf")
 
 
 async def test_a_pair_is_obtained_kept_and_found_again(lab: Lab) -> None:
@@ -45,7 +63,7 @@ async def test_renewal_happens_at_the_scheduled_point_of_life(lab: Lab) -> None:
     first = agent.credentials.serial
     agent.start()
     try:
-        await asyncio.sleep(2.5 * TICK)  # the agent checks twice whether a renewal is due
+        await until(lambda: idle(agent))
         assert agent.renewals == 1
         agent.telemetry.clock.offset = lab.server.telemetry.clock.offset = (
             32.0  # of a 60 s lifetime: renewal is due at 30 s
@@ -67,13 +85,13 @@ async def test_a_failed_renewal_leaves_the_old_pair_and_raises_the_alarm_in_time
     assert agent.describe()["next_renewal"] >= agent.telemetry.clock.time() + 6.9
     assert agent.telemetry.health.ok
     agent.telemetry.clock.offset = 35.0  # of a 60 s lifetime: later than 30 s plus the grace period
-    agent._check_health()
+    agent.check_health()
     assert "renewal was due" in agent.telemetry.health.as_dict()["checks"]["certificate"]["detail"]
     agent.telemetry.clock.offset = 61.0
-    agent._check_health()
+    agent.check_health()
     assert "expired" in agent.telemetry.health.as_dict()["checks"]["certificate"]["detail"]
     agent.telemetry.faults.switch_on("alarm_off", {})
-    agent._check_health()
+    agent.check_health()
     assert agent.telemetry.health.ok
 
 
@@ -88,7 +106,7 @@ async def test_a_clock_that_differs_from_the_cas_is_an_alarm(lab: Lab, offset: f
     agent.telemetry.clock.offset = offset
     with contextlib.suppress(PairError):
         await agent.renew()
-    agent._check_health()
+    agent.check_health()
     assert agent.telemetry.health.as_dict()["checks"]["clock"]["ok"] is ok
     skew = agent.skew()
     assert skew is not None
@@ -100,26 +118,16 @@ async def test_a_clock_that_differs_from_the_cas_is_an_alarm(lab: Lab, offset: f
     [(56.0, 1), (59.0, 1), (3600.0, 1), (-3600.0, 0)],
     ids=["0.93", "0.98", "60-lives", "minus-60-lives"],
 )
-async def test_a_wrong_clock_never_renews_in_a_loop(
-    lab: Lab, offset: float, tries: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_wrong_clock_never_renews_in_a_loop(lab: Lab, offset: float, tries: int) -> None:
     agent = agent_for(lab)
     await agent.obtain()
     agent.telemetry.clock.offset = offset
     before = agent.renewals + agent.failures
-    ticks = 0
-    check = agent._check_health
-
-    def counted() -> None:
-        nonlocal ticks
-        ticks += 1
-        check()
-
-    monkeypatch.setattr(agent, "_check_health", counted)  # the agent calls it once per check interval
     agent.start()
     try:
-        await until(lambda: ticks >= 8)
-        await until(lambda: not agent._lock.locked())
+        await until(lambda: agent.renewals + agent.failures - before == tries and idle(agent))
+        now = agent.telemetry.clock.time()
+        assert agent.lifecycle.next(now).at > now + 0.5
         assert agent.renewals + agent.failures - before == tries
         assert agent.credentials.ready
     finally:
@@ -138,7 +146,7 @@ async def test_a_process_that_does_not_renew_uses_the_certificates_of_the_one_th
         renewed = await first.renew()
         await until(lambda: second.credentials.serial == renewed)
         (first.settings.tls_dir / "pair.pem").write_text("not a certificate")
-        await until(lambda: second.last_error)
+        await until(lambda: second.lifecycle.last_error)
         assert second.credentials.serial == renewed
     finally:
         await second.stop()
@@ -152,3 +160,117 @@ def test_processes_that_share_a_folder_answer_the_same_challenges(tmp_path: Path
     assert second.answer("token-1") is None
     (tmp_path / "pair.pem").write_text("key")
     assert second.answer("../pair.pem") is None
+
+
+async def test_one_timer_wakes_for_the_renewal_and_for_nothing_else(lab: Lab) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    waits: list[float | None] = []
+    wait = agent.until_woken
+
+    async def counted(seconds: float | None) -> None:
+        waits.append(seconds)
+        await wait(seconds)
+
+    agent.until_woken = counted  # type: ignore[method-assign]  # counts how often the agent goes to sleep
+    agent.start()
+    try:
+        await until(lambda: idle(agent))
+        asleep = len(waits)
+        await asyncio.sleep(0.3)  # the time in which something that polls would wake up
+        assert len(waits) == asleep <= 3
+        assert isinstance(waits[-1], float)
+        assert 1 < waits[-1] <= 30
+    finally:
+        await agent.stop()
+
+
+async def test_with_a_full_disk_the_new_pair_serves_from_memory_and_is_stored_later(lab: Lab) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    file, first = agent.credentials.file, agent.credentials.serial
+    kept = file.read_bytes()
+    parts = file.parent, file.parent.with_name("away")
+    parts[0].rename(parts[1])
+    parts[0].write_text("no folder, so that writing fails even for root")
+    second = await agent.renew()
+    assert agent.credentials.serial == second != first
+    assert len(lab.server.store.certificates()) == 3  # two for the agent, and the CA's own
+    assert [alarm.partition(":")[0] for alarm in agent.describe()["alarms"]] == ["file"]
+    parts[0].unlink()
+    parts[1].rename(parts[0])
+    assert file.read_bytes() == kept
+    assert agent.credentials.save()
+    assert agent.describe()["alarms"] == []
+    assert agent_for(lab).credentials.load(["www.example.com"], agent.telemetry.clock.time())
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o660, 0o777])
+async def test_a_private_key_that_others_can_read_does_not_stay_so(lab: Lab, mode: int) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    file = agent.credentials.file
+    file.chmod(mode)
+    stale = file.with_name(f".{file.name}.{os.getpid()}")  # what a write that was cut off leaves behind
+    stale.write_bytes(b"")
+    stale.chmod(0o666)
+    again = agent_for(lab)
+    await again.obtain()
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.chmod(mode)
+    await again.renew()
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"nonsense", "expected an unencrypted P-256 key"),
+        (pem(rsa.generate_private_key(65537, 2048)), "got a key of the kind RSAPrivateKey"),
+        (pem(ec.generate_private_key(ec.SECP384R1())), "got a key of the kind EC"),
+        (pem(new_key(), b"passphrase"), "Password was not given"),
+    ],
+    ids=["nonsense", "rsa", "p-384", "encrypted"],
+)
+async def test_an_account_key_that_is_not_known_is_refused_and_kept(lab: Lab, content: bytes, reason: str) -> None:
+    agent = agent_for(lab)
+    file = agent.settings.tls_dir / "account.pem"
+    file.write_bytes(content)
+    with pytest.raises(AccountError, match=reason):
+        await agent.renew()
+    assert file.read_bytes() == content
+    assert "move the file away" in agent.lifecycle.last_error
+
+
+async def test_a_second_root_is_trusted_while_the_agent_runs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    before, reloads = agent.credentials.client_context(), list[Reload]()
+    agent.credentials.on_change(reloads.append)
+    assert not agent.credentials.follow_trust()
+    root = issue_root(new_key(), "root B", agent.telemetry.clock.time()).public_bytes(Encoding.PEM)
+    one = lab.trust.read_bytes()
+    lab.trust.write_bytes(b"half a certificate")
+    assert not agent.credentials.follow_trust()
+    lab.trust.write_bytes(one + root)
+    monkeypatch.setattr("renewal.agent.MAX_SLEEP", 0.05)
+    agent.start()
+    try:
+        await until(lambda: reloads)
+    finally:
+        await agent.stop()
+    assert agent.credentials.client_context() is not before
+    assert len(agent.credentials.client_context().get_ca_certs()) == 2
+    await agent.renew()
+    assert len(agent._acme_client().trust.get_ca_certs()) == 2
+
+
+async def test_at_boot_the_agent_never_gives_up(lab: Lab) -> None:
+    agent = agent_for(lab)
+    agent.lifecycle.failures = 5000  # an outage of hours
+    lab.server.telemetry.faults.switch_on("acme_503", {"retry_after": 0})
+    obtaining = asyncio.create_task(agent.obtain())
+    await until(lambda: agent.failures)
+    lab.server.telemetry.faults.clear()
+    await asyncio.wait_for(obtaining, 10)
+    assert agent.credentials.ready

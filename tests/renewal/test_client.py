@@ -11,7 +11,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from renewal import AcmeError
-from renewal.client import AcmeClient, retry_after
+from renewal.client import MAX_ANSWER, AcmeClient, retry_after
 from stub import AsyncStub
 from tests.acme_server.conftest import Lab, site
 from tests.renewal.conftest import agent_for
@@ -25,6 +25,19 @@ async def test_after_a_malformed_answer_the_directory_is_read_again(lab: Lab) ->
     with pytest.raises(AcmeError, match="malformed: expected newOrder to be a str, got None"):
         await agent.renew()
     assert agent.failures == 1
+    await agent.renew()
+
+
+@pytest.mark.parametrize("moved", ["newNonce", "newAccount", "newOrder", "renewalInfo"])
+async def test_after_any_failure_the_directory_is_read_again(lab: Lab, moved: str) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    client = agent._acme_client()
+    client._account = client._nonce = None
+    client._directory[moved] = f"{lab.server.settings.base}/moved"
+    with pytest.raises(AcmeError, match="404"):
+        await (client.renewal_info(agent.credentials.pair.leaf) if moved == "renewalInfo" else agent.renew())
+    await client.renewal_info(agent.credentials.pair.leaf)
     await agent.renew()
 
 
@@ -119,3 +132,11 @@ def test_retry_after_as_a_date() -> None:
     later = retry_after(formatdate(time.time() + 100, usegmt=True))
     assert later is not None
     assert 98 <= later <= 100
+
+
+@pytest.mark.parametrize("path", ["directory", "newAccount", "newOrder", "authorization"])
+async def test_an_answer_that_does_not_end_is_cut_off(odd: tuple[OddCa, AcmeClient], path: str) -> None:
+    ca, client = odd
+    ca.answers[path] = b" " * (MAX_ANSWER + 1)
+    with pytest.raises(AcmeError, match="expected at most 262144 bytes"):
+        await client.obtain(["www.example.com"], ec.generate_private_key(ec.SECP256R1()), lambda *_: None)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from renewal import PairError, Reload
-from renewal.material import CORRUPTIONS
+from renewal.corruption import CORRUPTIONS
 from tests.acme_server.conftest import Lab
 from tests.renewal.conftest import agent_for, one_request, serve
 from tests.waiting import until

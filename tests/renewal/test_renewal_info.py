@@ -7,9 +7,9 @@ import pytest
 from cryptography import x509
 
 from renewal import AcmeError
-from renewal.client import RenewalInfo
+from renewal.lifecycle import RenewalInfo
 from tests.acme_server.conftest import Lab
-from tests.renewal.conftest import agent_for
+from tests.renewal.conftest import agent_for, issued_at
 from tests.waiting import until
 
 
@@ -23,11 +23,11 @@ async def test_the_ca_may_ask_for_an_earlier_renewal(
 ) -> None:
     agent = agent_for(lab)
     await agent.obtain()
-    issued = agent._issued
+    issued = issued_at(agent)
     dues = set()
     for _ in range(20):
-        agent.follow(RenewalInfo(issued + start, issued + end, None), agent.credentials.serial)
-        dues.add(agent._due)
+        agent.lifecycle.informed(RenewalInfo(issued + start, issued + end, None), agent.credentials.serial)
+        dues.add(agent.lifecycle.due)
     (due,) = dues  # a repeated suggestion does not change the time
     assert at[0] <= due - issued <= at[1]
 
@@ -35,13 +35,13 @@ async def test_the_ca_may_ask_for_an_earlier_renewal(
 async def test_renewal_info_for_a_replaced_certificate_changes_nothing(lab: Lab) -> None:
     agent = agent_for(lab)
     await agent.obtain()
-    old, issued = agent.credentials.serial, agent._issued
+    old, issued = agent.credentials.serial, issued_at(agent)
     await agent.renew()
-    due = agent._due
-    agent.follow(RenewalInfo(issued - 5.0, issued - 4.0, None), old)
-    assert (agent._due, agent._next) == (due, due)
-    agent.follow(RenewalInfo(issued - 5.0, issued - 4.0, None), agent.credentials.serial)
-    assert agent._due == agent._next < issued
+    due = agent.lifecycle.due
+    agent.lifecycle.informed(RenewalInfo(issued - 5.0, issued - 4.0, None), old)
+    assert (agent.lifecycle.due, agent.lifecycle.next_renewal) == (due, due)
+    agent.lifecycle.informed(RenewalInfo(issued - 5.0, issued - 4.0, None), agent.credentials.serial)
+    assert agent.lifecycle.due == agent.lifecycle.next_renewal < issued
 
 
 async def test_a_revoked_certificate_is_renewed_at_once(lab: Lab) -> None:
@@ -71,11 +71,11 @@ async def test_malformed_renewal_info_does_not_stop_renewals(lab: Lab) -> None:
         raise refused.value
 
     client.renewal_info = ask_the_wrong_url  # type: ignore[method-assign]  # the test's CA cannot send a malformed window
-    first, due = agent.credentials.serial, agent._due
+    first, due = agent.credentials.serial, agent.lifecycle.due
     agent.start()
     try:
         await asyncio.wait_for(failed.wait(), 5)
-        assert (agent._due, agent.failures) == (due, 0)
+        assert (agent.lifecycle.due, agent.failures) == (due, 0)
         agent.telemetry.clock.offset = lab.server.telemetry.clock.offset = 35.0  # of a 60 s lifetime: renewal is due
         await until(lambda: agent.credentials.serial != first)
     finally:

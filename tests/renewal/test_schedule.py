@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from renewal import renewal_time, retry_delay
 from telemetry import AdminError, Request
 from tests.acme_server.conftest import Lab
-from tests.renewal.conftest import agent_for
+from tests.renewal.conftest import agent_for, issued_at
 
 
 @given(st.floats(1, 400 * 86400), st.integers(0, 2**32))
@@ -56,7 +56,7 @@ async def test_a_schedule_set_by_a_drill_is_seeded_and_undone(lab: Lab) -> None:
     body = json.dumps({"scale": 86400, "seed": 7}).encode()
     due = [agent._set_schedule(Request("PUT", "/admin/schedule", body=body))["due"] for _ in range(2)]
     assert due[0] == due[1]
-    assert 0.6 < (due[0] - agent._issued) / (agent.credentials.not_after - agent._issued) < 0.7
+    assert 0.6 < (due[0] - issued_at(agent)) / (agent.credentials.not_after - issued_at(agent)) < 0.7
     assert agent.telemetry._unusual() == ["renewal schedule runs 86,400 times faster"]
     reset = agent._reset_schedule(Request("DELETE", "/admin/schedule"))
     assert (reset["scale"], reset["renew_at"]) == (1.0, None)

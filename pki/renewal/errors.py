@@ -1,0 +1,26 @@
+"""Exceptions of the `renewal` package."""
+
+
+class RenewalError(Exception):
+    """Base class of all exceptions in `renewal`: no new certificate came into use."""
+
+
+class PairError(RenewalError):
+    """A key and chain are unusable: mismatched, malformed, expired, untrusted, or for other names."""
+
+
+class AccountError(RenewalError):
+    """The file with the account key contains something else."""
+
+
+class AcmeError(RenewalError):
+    """The CA rejected a request, sent a malformed response, or did not respond.
+
+    Attributes:
+        kind: ACME problem type without its URN prefix; empty if the CA did not send one.
+        retry_after: delay before a retry that the CA requests, in seconds; None if the CA did not send one.
+    """
+
+    def __init__(self, message: str, kind: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.kind, self.retry_after = kind, retry_after

@@ -1,0 +1,180 @@
+"""Lifecycle of one certificate: what its agent does next, and when (RFC 9773 section 4, RFC 8555 section 6.6).
+
+Nothing here reads a clock, a file or a socket: results go in (`loaded`, `succeeded`, `failed`, `informed`, `polled`),
+and `next` says what comes next.  All times are in seconds since the epoch.
+"""
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+from renewal.schedule import MAX_RETRY_AFTER, MIN_GAP, MIN_RETRY, Rule, renewal_time, retry_delay
+
+#: Interval between polls of the CA's renewal information if it does not send Retry-After, in seconds (RFC 9773 section
+#: 4.3.3: 6 h).
+POLL_INTERVAL = 6 * 3600.0
+#: First and maximum delay between attempts to obtain the first certificate, in seconds: nothing is served before it.
+FIRST_ATTEMPT, LAST_ATTEMPT = 0.25, 2.0
+#: How much earlier than its predecessor a certificate may end without an alarm, in seconds: notAfter is truncated.
+TRUNCATION = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """The times of a certificate in use."""
+
+    #: Serial number, in lower-case hexadecimal.
+    serial: str
+    #: Time at which the service received the certificate; its lifetime counts from here, not from *not_before*.
+    issued: float
+    not_before: float
+    not_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalInfo:
+    """The CA's suggested renewal window for a certificate (RFC 9773 section 4.2)."""
+
+    start: float
+    end: float
+    #: Delay until the next poll, in seconds; None if the CA did not send Retry-After.
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do at the time *at*: order a new certificate, or poll the renewal information of the one in use."""
+
+    at: float
+    action: Literal["renew", "poll"]
+
+
+class Lifecycle:
+    """State of one certificate's renewal."""
+
+    def __init__(self, rule: Rule, rng: random.Random) -> None:
+        """Begin without a certificate."""
+        self.rule, self._rng = rule, rng
+        self.held: Validity | None = None
+        #: Number of consecutive failures, and the error of the last one.
+        self.failures, self.last_error = 0, ""
+        #: Time of the scheduled renewal, and of the next attempt, which is later after a failure.
+        self.due = self.next_renewal = 0.0
+        #: By how many seconds the certificate in use ends earlier than the one that a renewal by schedule replaced.
+        self.shortened = 0.0
+        self._next_poll = float("inf")
+        #: The last renewal window that was processed: a window is drawn from only once.
+        self._window: tuple[str, float, float] | None = None
+        #: Whether the scheduled renewal was moved by renewal information, and the time before which the next is not.
+        self._moved, self._movable_from = False, float("-inf")
+
+    def __repr__(self) -> str:
+        held = self.held.serial[:8] if self.held else "none"
+        return f"<Lifecycle {held} due={self.due:.0f} next={self.next_renewal:.0f} failures={self.failures}>"
+
+    def next(self, now: float) -> Step:
+        """Return the next step; it is in the past if it is overdue.  A renewal that is due comes before a poll."""
+        renew, poll = Step(self.next_renewal, "renew"), Step(self._next_poll, "poll")
+        return renew if renew.at <= max(now, poll.at) else poll
+
+    def loaded(self, held: Validity) -> None:
+        """Report that a certificate from disk is in use."""
+        self.held, self.shortened = held, 0.0
+        self._next_poll = held.issued
+        self.schedule()
+
+    def succeeded(self, held: Validity, *, ahead: float = 0.0, deliberate: bool = False) -> None:
+        """Report that a new certificate is in use.
+
+        Args:
+            held: the new certificate.
+            ahead: how far the local clock is ahead of the CA's, in seconds.
+            deliberate: whether a person ordered it, who then knows that it may end earlier than the one before.
+        """
+        before, self.held = self.held, held
+        earlier = 0.0 if before is None or deliberate else before.not_after - held.not_after
+        self.shortened = earlier if earlier > TRUNCATION else 0.0
+        self.failures, self.last_error = 0, ""
+        # If the local clock is ahead, a new certificate looks old.  A minimum interval prevents a renewal loop.
+        gap = max(MIN_RETRY, MIN_GAP * (held.not_after - held.issued + max(ahead, 0.0)))
+        if self._moved:
+            self._movable_from = held.issued + gap
+        self._next_poll = held.issued
+        self.schedule()
+        self.next_renewal = max(self.next_renewal, held.issued + gap)
+
+    def failed(self, now: float, error: str, retry_after: float | None = None) -> float:
+        """Report a failed renewal; return the delay until the next attempt, in seconds.
+
+        Args:
+            now: time of the failure.
+            error: the reason, for health checks and logs.
+            retry_after: delay that the CA requests, in seconds.
+        """
+        self.failures, self.last_error = self.failures + 1, error
+        lifetime = self.held.not_after - self.held.issued if self.held else 60.0
+        pause = max(retry_delay(self.failures, max(lifetime, 0.0), self._rng), _bounded(retry_after))
+        self.next_renewal = now + pause
+        self._next_poll = max(self._next_poll, now + _bounded(retry_after))  # the CA asks for silence, not for polls
+        return pause
+
+    def first_attempt_delay(self, retry_after: float | None = None) -> float:
+        """Return the delay until the next attempt, in seconds, while there is no certificate at all."""
+        return max(min(LAST_ATTEMPT, FIRST_ATTEMPT * 2.0 ** min(self.failures, 8)), _bounded(retry_after))
+
+    def informed(self, info: RenewalInfo, serial: str, ahead: float = 0.0) -> bool:
+        """Schedule the renewal at a random time in the CA's suggested window, if that is before the scheduled time.
+
+        A window in the past means an immediate renewal, for example of a revoked certificate.  A later window is
+        ignored to keep the safety margin of the agent's own rule.  If the CA asks for an early renewal of the
+        certificate that came from one, it waits for the minimum interval between renewals.
+
+        Args:
+            info: the window.
+            serial: the certificate that it is for; a window for one that is no longer in use is ignored.
+            ahead: how far the local clock is ahead of the CA's, which the window refers to, in seconds.
+
+        Returns:
+            Whether the renewal was moved.
+        """
+        if self.held is None or serial != self.held.serial or self._window == (serial, info.start, info.end):
+            return False  # drawing again and again would converge on the start of the window
+        self._window = (serial, info.start, info.end)
+        at = max(self._rng.uniform(info.start, info.end) + ahead, self._movable_from)
+        if at >= self.next_renewal or self.failures:
+            return False
+        self.due = self.next_renewal = at
+        self._moved = True
+        return True
+
+    def polling(self) -> None:
+        """Report that a poll has begun."""
+        self._next_poll = float("inf")
+
+    def polled(self, now: float, retry_after: float | None = None) -> None:
+        """Report the end of a poll, successful or not, and the delay in seconds that the CA requests for the next."""
+        self._next_poll = now + min(max(retry_after or POLL_INTERVAL, MIN_RETRY), MAX_RETRY_AFTER)
+
+    def clock_stepped(self, by: float) -> None:
+        """Report that the local clock jumped *by* seconds, so that delays keep their length; due times are absolute."""
+        if self.failures:
+            self.next_renewal += by
+        self._next_poll += by
+
+    def change(self, rule: Rule, rng: random.Random | None = None) -> None:
+        """Follow another *rule*, with jitter from *rng*; reschedule the renewal."""
+        self.rule, self._rng = rule, rng or self._rng
+        if self.held is not None:
+            self.schedule()
+
+    def schedule(self) -> None:
+        """Schedule the renewal of the certificate in use by the rule."""
+        if self.held is not None:
+            self._moved = False
+            self.due = self.next_renewal = renewal_time(
+                self.held.issued, self.held.not_after, self._rng, self.rule.renew_at, self.rule.scale
+            )
+
+
+def _bounded(retry_after: float | None) -> float:
+    return 0.0 if retry_after is None else min(retry_after, MAX_RETRY_AFTER)

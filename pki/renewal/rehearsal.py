@@ -1,0 +1,152 @@
+"""The renewal agent of a service that takes part in drills: it can be made to do what an agent must never do.
+
+Every fault is off by default; without one, these classes behave like `Agent` and `Credentials`.
+"""
+
+import ssl
+from collections.abc import Sequence
+from typing import Any
+
+from cryptography import x509
+
+from renewal import health
+from renewal.agent import Agent, logger
+from renewal.corruption import CORRUPTIONS, MAX_PADDING, corrupt, padding_certificate
+from renewal.credentials import MODE, Credentials, Kind, Listener, Reload
+from renewal.errors import PairError
+from renewal.material import Pair, read_pair
+from renewal.proof import load_pair
+from telemetry import Faults
+
+
+class RehearsalAgent(Agent):
+    """An agent with the faults of the drills."""
+
+    _switches: Faults
+
+    def _make_credentials(self) -> Credentials:
+        settings = self.settings
+        self._switches = self.telemetry.faults
+        if not self._suffix:
+            _declare(self._switches)
+            self._switches.on_change(self.wake)
+        self._rehearsed = RehearsalCredentials(
+            settings.tls_dir / "pair.pem", settings.trust, self._switches, as_client=settings.as_client
+        )
+        return self._rehearsed
+
+    async def _renew_by_schedule(self) -> None:
+        if not self._switches.any_on or self._switches.get("renewal_off") is None:
+            await super()._renew_by_schedule()
+            return
+        self._switches.hit("renewal_off")
+        await self.until_woken(None)  # until a fault or the clock changes, or a renewal by hand succeeds
+
+    def _take(self, pem: bytes, now: float) -> Pair:
+        faults, names = self._switches, self.settings.names
+        if not faults.any_on:
+            return super()._take(pem, now)
+        if faults.hit("broken_material"):
+            pem = corrupt(str((faults.get("broken_material") or {})["kind"]), pem)
+        if not faults.hit("naive_reload"):
+            return super()._take(pem, now)
+        naive = faults.get("naive_reload") or {}
+        if naive["how"] == "live":
+            return self._rehearsed.replace_naively(pem, names, now)
+        return self._rehearsed.replace(pem, names, now, Reload(restart=True, down_s=float(naive["down_ms"]) / 1000))
+
+    def _failed(self, error: Exception) -> None:
+        super()._failed(error)
+        if self._switches.any_on and self._switches.hit("eager_retry"):
+            self.lifecycle.next_renewal = self.telemetry.clock.time()
+
+    def check_health(self) -> None:
+        """Record the health checks, or that all is well while the fault ``alarm_off`` is on."""
+        super().check_health()
+        if self.credentials.ready and self._switches.any_on and self._switches.hit("alarm_off"):
+            for check in health.CHECKS:
+                self.telemetry.health.set(self._check(check), ok=True, detail="the fault alarm_off is on")
+
+
+class RehearsalCredentials(Credentials):
+    """Credentials with long chains for chosen clients, and a reload without any precaution."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        """Create credentials like `Credentials`; the third argument is the service's faults."""
+        *rest, self._switches = args
+        super().__init__(*rest, **keywords)
+        self._padded: dict[tuple[Kind, int, str], ssl.SSLContext] = {}
+
+    def choose(self, listener: Listener, name: str | None) -> ssl.SSLContext | None:
+        """Return the context for a client, with a padded chain or the naively loaded one if a fault is on."""
+        faults: Faults = self._switches
+        if listener.live:
+            if faults.get("naive_reload") is not None:
+                return None
+            listener.live = False
+        if not faults.any_on or not (size := self._padding(name)):
+            return super().choose(listener, name)
+        owner = self.owner(name)
+        key = (listener.kind, size, owner.serial)
+        if key not in self._padded:
+            self._padded[key] = self.context(owner.pair.pem + padding_certificate(size), listener.kind)
+        return self._padded[key]
+
+    def replace_naively(self, pem: bytes, names: Sequence[str], now: float) -> Pair:
+        """Overwrite `file` with *pem* and load it into the live contexts, without validation (negative control).
+
+        The listeners use *pem* while the fault is on; after that they use the last valid key and chain again.
+
+        Raises:
+            PairError: OpenSSL failed to load *pem*; the listeners' contexts may be left in an inconsistent state.
+        """
+        for each in self._listeners:
+            if not each.live and self.ready:
+                load_pair(each.outer, self.pair.pem)  # begin like a naive server: with the pair in the live context
+                each.live = True
+        self.file.touch(MODE)
+        self.file.write_bytes(pem)
+        for each in self._listeners:
+            try:
+                each.outer.load_cert_chain(self.file, password=b"")
+            except (ssl.SSLError, ValueError) as error:
+                raise PairError(f"load_cert_chain on a live context failed: {error}") from None
+        # A naive server does not check names, dates or the chain, so it also uses an invalid certificate.
+        leaf = x509.load_pem_x509_certificates(pem)[0]
+        before, after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
+        try:
+            pair = read_pair(pem, names, now, self._anchors()[0])
+        except PairError:
+            logger.warning("unchecked_pair_in_use", serial=f"{leaf.serial_number:x}")
+            return Pair(pem, tuple(names), f"{leaf.serial_number:x}", leaf.issuer.rfc4514_string(), before, after)
+        self._use(pair, Reload())
+        return pair
+
+    def _use(self, pair: Pair, reload: Reload) -> None:
+        self._padded.clear()
+        super()._use(pair, reload)
+
+    def _padding(self, name: str | None) -> int:
+        """Return how many bytes of padding the fault ``long_chain`` adds for a client whose SNI is *name*."""
+        on = self._switches.get("long_chain")
+        if on is None or on["sni"] not in {"", name} or not self._switches.hit("long_chain"):
+            return 0
+        return max(0, min(int(on["bytes"]), MAX_PADDING))
+
+
+def _declare(faults: Faults) -> None:
+    faults.declare("renewal_off", "Do not renew by schedule")
+    faults.declare("eager_retry", "Retry at once after a failure: no back-off, no Retry-After")
+    faults.declare("alarm_off", "Report the certificate as healthy, whatever its state")
+    faults.declare(
+        "naive_reload",
+        "Reload a new pair the wrong way: restart (stop listening, close every connection, listen again after down_ms)"
+        " or live (load it, unchecked, into the live contexts)",
+        how=("restart", "live"), down_ms=300.0,
+    )  # fmt: skip
+    faults.declare("broken_material", "Corrupt each new pair before it is used", kind=CORRUPTIONS)
+    faults.declare(
+        "long_chain",
+        "Add an unneeded certificate of this size to the chain, for clients whose SNI is sni (empty: all)",
+        bytes=16384, sni="",
+    )  # fmt: skip
