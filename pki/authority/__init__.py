@@ -6,9 +6,10 @@ This package issues every certificate that its caller requests; `acme_server` ch
 from authority.ceremony import Ceremony, CeremonyError
 from authority.errors import AuthorityError, BadCSRError, KeyFileError, StoreError, WeakKeyError
 from authority.issuance import BACKDATE, UNREADABLE, Issuer, issue_intermediate, issue_leaf, issue_root, read_csr
-from authority.keys import load_issuer, load_private_key, new_key, write_private_key
+from authority.keys import load_issuer, load_private_key, new_key, private_key_pem
 from authority.public_keys import check_public_key, fingerprint
 from authority.store import Account, Authorization, Certificate, Order, Store
+from authority.transcript import Transcript, TranscriptError
 
 __all__ = [
     "BACKDATE",
@@ -25,6 +26,8 @@ __all__ = [
     "Order",
     "Store",
     "StoreError",
+    "Transcript",
+    "TranscriptError",
     "WeakKeyError",
     "check_public_key",
     "fingerprint",
@@ -34,6 +37,6 @@ __all__ = [
     "load_issuer",
     "load_private_key",
     "new_key",
+    "private_key_pem",
     "read_csr",
-    "write_private_key",
 ]

@@ -7,14 +7,15 @@ import sys
 import time
 from pathlib import Path
 
-from authority.ceremony import Ceremony
+from authority.ceremony import TRANSCRIPT, Ceremony
 from authority.errors import AuthorityError
 from authority.keys import ISSUING_CERTIFICATE, load_certificate
 from authority.store import Store
+from authority.transcript import Transcript
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a subcommand (``ceremony`` or ``show``); return 0 on success and 2 on an error."""
+    """Run a subcommand (``ceremony``, ``show`` or ``transcript``); return 0 on success and 2 on an error."""
     parser = argparse.ArgumentParser(
         prog="authority",
         description="The lab's certificate authority.",
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     ceremony = commands.add_parser(
-        "ceremony", help="create the keys, certificates, passphrases and admin token that are missing"
+        "ceremony", help="create all keys, certificates, passphrases and the admin token, or check them"
     )
     for flag, what in (
         ("--root", "the root's key and certificate"),
@@ -38,15 +39,29 @@ def main(argv: list[str] | None = None) -> int:
     show = commands.add_parser("show", help="show the issuing CA and the certificates that it issued")
     show.add_argument("--ca", type=Path, required=True, metavar="DIR")
     show.add_argument("--json", action="store_true")
+    transcript = commands.add_parser("transcript", help="verify the ceremony's transcript and show it")
+    transcript.add_argument("--root", type=Path, required=True, metavar="DIR")
     args = parser.parse_args(argv)
     try:
         if args.command == "show":
             return _show(args)
+        if args.command == "transcript":
+            return _transcript(args)
         for line in Ceremony(args.root, args.ca, args.trust, args.passphrase_dir, args.token_dir).run(time.time()):
             print(line, flush=True)
     except AuthorityError as error:
         print(f"authority: error: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def _transcript(args: argparse.Namespace) -> int:
+    """Print the entries of the transcript, whose hashes have been verified."""
+    for entry in Transcript(args.root / TRANSCRIPT).entries:
+        print(f"{dt.datetime.fromtimestamp(entry.at, dt.UTC):%Y-%m-%d %H:%M:%S} {entry.event}")
+        for facts in entry.facts.values():
+            for key, value in facts.items():
+                print(f"    {key}  {value}")
     return 0
 
 

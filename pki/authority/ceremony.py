@@ -1,17 +1,21 @@
 """The key ceremony, which creates the root, the issuing CA, their passphrases and the lab's admin token.
 
-Running it again keeps existing files and creates missing ones, so it can resume after a crash.  It refuses to replace
-a lost key, certificate or passphrase if certificates that depend on it already exist.
+It is all or nothing.  A first ceremony writes every file; if it is cut off, the next one removes what it wrote and
+begins again.  A later ceremony checks that everything fits together, and restores at most two files: the trust anchor,
+which is a copy of the root certificate, and the admin token.  Whatever else is missing or does not fit is refused, and
+nothing is written.
 """
 
+import hashlib
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from authority.errors import AuthorityError
+from authority.errors import AuthorityError, KeyFileError
 from authority.issuance import Issuer, issue_intermediate, issue_root
 from authority.keys import (
     ISSUING_CERTIFICATE,
@@ -20,13 +24,29 @@ from authority.keys import (
     load_issuer,
     load_private_key,
     new_key,
-    write_private_key,
+    private_key_pem,
 )
+from authority.transcript import Transcript
 from hostfiles.atomic import atomic_write
+
+PRIVATE, PUBLIC = 0o600, 0o644
+#: Name of the transcript in the root's folder.
+TRANSCRIPT = "transcript.jsonl"
+#: Advice in refusals: a lab whose volumes do not fit together cannot be repaired, and holds nothing of value.
+REMEDY = "remove the volumes of the earlier lab (`docker compose --profile '*' down -v --remove-orphans`)"
 
 
 class CeremonyError(AuthorityError):
-    """The existing keys and certificates are inconsistent or incomplete; none of them is changed."""
+    """The existing files are inconsistent or incomplete; none of them is changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of the ceremony."""
+
+    what: str
+    path: Path
+    mode: int = PRIVATE
 
 
 @dataclass(slots=True)
@@ -41,73 +61,129 @@ class Ceremony:
     trust: Path
     passphrase: Path
     token: Path
-    #: One line for each key, certificate or secret, which says whether it was created or kept.
+    #: One line for each file, which says whether it was made or kept.
     log: list[str] = field(default_factory=list, init=False)
 
     def run(self, now: float) -> list[str]:
-        """Create the missing files; return `log`, one line for each key, certificate or secret.
+        """Create or check all files; return `log`, one line for each file.
 
         Raises:
-            CeremonyError: a folder is missing, a key does not match its certificate, or a required file is lost.
+            CeremonyError: a folder or file is missing, can be read by others, or does not fit to the rest.
             KeyFileError: a file is malformed, or its passphrase is wrong.
+            TranscriptError: the transcript was changed.
         """
         for folder in (self.root, self.ca, self.trust, self.passphrase, self.token):
             if not folder.is_dir():
                 raise CeremonyError(f"{folder}: expected a folder")
-        self._secret(self.token / "admin.token", "admin token")
-        root = self._root(now)
-        self._issuing(root, now)
-        pem = root.certificate.public_bytes(Encoding.PEM)
-        anchor = self.trust / "root.pem"
-        self._make("trust anchor", anchor.exists() and anchor.read_bytes() == pem, lambda: atomic_write(anchor, pem))
+        transcript = Transcript(self.root / TRANSCRIPT)
+        self._undo_unfinished(transcript, now)
+        there = [each for each in self._files() if each.path.exists()]
+        new = self._restore(there) if there else self._make(now)
+        if new or not transcript.entries:
+            self._write(new, transcript, now)
+        self.log = [f"{each.what}: {'made' if each.path in new else 'kept'}" for each in self._files()]
         return self.log
 
-    def _make(self, what: str, there: bool, make: Callable[[], None]) -> None:
-        if not there:
-            make()
-        self.log.append(f"{what}: {'kept' if there else 'made'}")
+    def _files(self) -> tuple[_File, ...]:
+        """Return all files, in the order in which they are written; others see the last one, the trust anchor."""
+        return (
+            _File("admin token", self.token / "admin.token"),
+            _File("root passphrase", self.root / "passphrase"),
+            _File("root key", self.root / "root.key.pem"),
+            _File("root", self.root / "root.pem", PUBLIC),
+            _File("issuing passphrase", self.passphrase / "passphrase"),
+            _File("issuing key", self.ca / ISSUING_KEY),
+            _File("issuing CA", self.ca / ISSUING_CERTIFICATE, PUBLIC),
+            _File("trust anchor", self.trust / "root.pem", PUBLIC),
+        )
 
-    def _secret(self, path: Path, what: str) -> bytes:
-        self._make(what, path.exists(), lambda: atomic_write(path, secrets.token_urlsafe(32).encode() + b"\n", 0o600))
-        return path.read_bytes().strip()
+    def _make(self, now: float) -> dict[Path, bytes]:
+        """Return the content of all files for a new lab, by path."""
+        token, root_words, issuing_words = (secrets.token_urlsafe(32).encode() for _ in range(3))
+        root_key, issuing_key = new_key(), new_key()
+        root = issue_root(root_key, "firstbyte lab root", now)
+        parent = Issuer(root, root_key, ())
+        issuing = issue_intermediate(parent, issuing_key.public_key(), "firstbyte lab issuing CA 1", now)
+        contents = (
+            token + b"\n",
+            root_words + b"\n",
+            private_key_pem(root_key, root_words),
+            root.public_bytes(Encoding.PEM),
+            issuing_words + b"\n",
+            private_key_pem(issuing_key, issuing_words),
+            issuing.public_bytes(Encoding.PEM),
+            root.public_bytes(Encoding.PEM),
+        )
+        return {each.path: content for each, content in zip(self._files(), contents, strict=True)}
 
-    def _root(self, now: float) -> Issuer:
-        key_file, certificate_file = self.root / "root.key.pem", self.root / "root.pem"
-        anchored = (self.trust / "root.pem").exists()
-        if anchored and not (key_file.exists() and certificate_file.exists()):
-            raise CeremonyError(
-                f"{self.trust / 'root.pem'} is trusted, but {self.root} lacks its key or certificate: "
-                "remove the volumes of the earlier lab (`docker compose --profile '*' down -v --remove-orphans`)"
-            )
-        passphrase = self._secret(self.root / "passphrase", "root passphrase")
+    def _restore(self, there: list[_File]) -> dict[Path, bytes]:
+        """Check the files of an earlier ceremony; return the content of those to restore, by path."""
+        token, *needed, anchor = self._files()
+        if missing := [each for each in needed if each not in there]:
+            names = ", ".join(str(each.path) for each in missing)
+            raise CeremonyError(f"expected all files of an earlier ceremony, {names} is missing: {REMEDY}")
+        for each in there:
+            if each.mode == PRIVATE and each.path.stat().st_mode & 0o077:
+                mode = f"{each.path.stat().st_mode & 0o777:o}"
+                raise CeremonyError(f"{each.path}: expected mode 600, got {mode}: others may have read it")
+        root = self._check_root()
+        self._check_issuing(root)
+        if anchor in there and root not in _certificates(anchor.path):
+            raise CeremonyError(f"{anchor.path}: expected {self.root / 'root.pem'} among the trust anchors: {REMEDY}")
+        new = {}
+        if token not in there:
+            new[token.path] = secrets.token_urlsafe(32).encode() + b"\n"
+        if anchor not in there:
+            new[anchor.path] = root.public_bytes(Encoding.PEM)
+        return new
 
-        def make() -> None:
-            key = new_key()
-            write_private_key(key_file, key, passphrase)
-            certificate = issue_root(key, "firstbyte lab root", now)
-            atomic_write(certificate_file, certificate.public_bytes(Encoding.PEM))
-
-        self._make("root", certificate_file.exists(), make)
-        certificate = load_certificate(certificate_file)
-        key = load_private_key(key_file, passphrase)
+    def _check_root(self) -> x509.Certificate:
+        certificate = load_certificate(self.root / "root.pem")
+        key = load_private_key(self.root / "root.key.pem", (self.root / "passphrase").read_bytes().strip())
         if key.public_key() != certificate.public_key():
-            raise CeremonyError(f"{key_file} is not the key of {certificate_file}")
-        return Issuer(certificate, key, ())
+            raise CeremonyError(f"{self.root / 'root.key.pem'} is not the key of {self.root / 'root.pem'}")
+        return certificate
 
-    def _issuing(self, root: Issuer, now: float) -> None:
-        certificate_file, passphrase_file = self.ca / ISSUING_CERTIFICATE, self.passphrase / "passphrase"
-        if certificate_file.exists() and not passphrase_file.exists():
-            raise CeremonyError(f"{self.ca} has an issuing key, but {passphrase_file} is missing")
-        passphrase = self._secret(passphrase_file, "issuing passphrase")
+    def _check_issuing(self, root: x509.Certificate) -> None:
+        issuing = load_issuer(self.ca, self.passphrase / "passphrase")
+        try:
+            issuing.certificate.verify_directly_issued_by(root)
+        except (ValueError, TypeError, InvalidSignature):
+            file = self.ca / ISSUING_CERTIFICATE
+            raise CeremonyError(f"{file} was not issued by {self.root / 'root.pem'}: {REMEDY}") from None
 
-        def make() -> None:
-            key = new_key()
-            write_private_key(self.ca / ISSUING_KEY, key, passphrase)
-            certificate = issue_intermediate(root, key.public_key(), "firstbyte lab issuing CA 1", now)
-            atomic_write(certificate_file, certificate.public_bytes(Encoding.PEM))
+    def _write(self, new: dict[Path, bytes], transcript: Transcript, now: float) -> None:
+        """Write the files *new*, after the transcript has their hashes; if that fails, remove them again."""
+        certificates = [load_certificate(each.path) for each in self._files() if each.mode == PUBLIC and not new]
+        certificates += [x509.load_pem_x509_certificate(pem) for pem in new.values() if b"BEGIN CERT" in pem]
+        subjects = {f"{each.serial_number:x}": each.subject.rfc4514_string() for each in certificates}
+        modes = {each.path: each.mode for each in self._files()}
+        try:
+            transcript.append(now, "begin", files={str(path): _hash(content) for path, content in new.items()})
+            for path, content in new.items():
+                atomic_write(path, content, modes[path])
+            transcript.append(now, "end", certificates=subjects)
+        except OSError as error:
+            for path in new:
+                path.unlink(missing_ok=True)
+            raise CeremonyError(f"expected to write all files, got {error}; those written were removed") from None
 
-        self._make("issuing CA", certificate_file.exists(), make)
-        issuing = load_issuer(self.ca, passphrase_file)
-        if issuing.certificate.issuer != root.certificate.subject:
-            raise CeremonyError(f"{certificate_file} was not issued by {self.root / 'root.pem'}")
-        issuing.certificate.verify_directly_issued_by(root.certificate)
+    def _undo_unfinished(self, transcript: Transcript, now: float) -> None:
+        """Remove the files that a ceremony wrote which was cut off before its end."""
+        if not transcript.entries or transcript.entries[-1].event != "begin":
+            return
+        for path, digest in transcript.entries[-1].facts["files"].items():
+            if Path(path).exists() and _hash(Path(path).read_bytes()) == digest:
+                Path(path).unlink()
+        transcript.append(now, "undone")
+
+
+def _certificates(path: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except ValueError:
+        raise KeyFileError(f"{path}: expected PEM certificates") from None
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

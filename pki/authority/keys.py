@@ -1,4 +1,4 @@
-"""Read and write key and certificate files; private keys are encrypted and stored with mode 0600."""
+"""Read key and certificate files; private keys are encrypted."""
 
 from pathlib import Path
 
@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPri
 
 from authority.errors import KeyFileError
 from authority.issuance import Issuer
-from hostfiles.atomic import atomic_write
 
 ISSUING_KEY, ISSUING_CERTIFICATE = "issuing.key.pem", "issuing.pem"
 
@@ -19,11 +18,10 @@ def new_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def write_private_key(path: Path, key: CertificateIssuerPrivateKeyTypes, passphrase: bytes) -> None:
-    """Write *key* to *path* as PKCS #8 PEM, encrypted with *passphrase*, with file mode 0600."""
+def private_key_pem(key: CertificateIssuerPrivateKeyTypes, passphrase: bytes) -> bytes:
+    """Return *key* as PKCS #8 PEM, encrypted with *passphrase*."""
     encryption = serialization.BestAvailableEncryption(passphrase)
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
-    atomic_write(path, pem, 0o600)
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
 
 def load_private_key(path: Path, passphrase: bytes) -> CertificateIssuerPrivateKeyTypes:

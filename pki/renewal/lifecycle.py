@@ -99,7 +99,8 @@ class Lifecycle:
         gap = max(MIN_RETRY, MIN_GAP * (held.not_after - held.issued + max(ahead, 0.0)))
         if self._moved:
             self._movable_from = held.issued + gap
-        self._next_poll = held.issued
+        if before is None:
+            self._next_poll = held.issued  # later polls follow each other as the CA says, whatever is renewed
         self.schedule()
         self.next_renewal = max(self.next_renewal, held.issued + gap)
 

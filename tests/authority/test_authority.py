@@ -21,7 +21,6 @@ from authority import (
     Authorization,
     BadCSRError,
     Ceremony,
-    CeremonyError,
     Certificate,
     KeyFileError,
     Order,
@@ -116,21 +115,6 @@ def test_keys_are_encrypted_and_readable_by_their_owner_only(lab: Path) -> None:
     (lab / "passphrase/passphrase").write_text("wrong")
     with pytest.raises(KeyFileError, match="encrypted with the given passphrase"):
         load_issuer(lab / "ca", lab / "passphrase/passphrase")
-
-
-@pytest.mark.parametrize("undone", ["trust/root.pem", "ca/issuing.pem", "token/admin.token"])
-def test_an_interrupted_ceremony_is_completed(lab: Path, undone: str) -> None:
-    (lab / undone).unlink()
-    Ceremony(*folders(lab)).run(NOW)
-    certificate, issuing = leaf(lab, "www.example.com")
-    verifier(lab, "www.example.com").verify(certificate, [issuing])
-
-
-@pytest.mark.parametrize("lost", ["root/root.key.pem", "root/root.pem", "passphrase/passphrase"])
-def test_keys_that_others_depend_on_are_never_replaced(lab: Path, lost: str) -> None:
-    (lab / lost).unlink()
-    with pytest.raises(CeremonyError):
-        Ceremony(*folders(lab)).run(NOW)
 
 
 def csr(key, *names: x509.GeneralName) -> bytes:
