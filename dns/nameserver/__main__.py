@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import ipaddress
 import signal
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import serving
 from dnsmessage import Name, NameSyntaxError
 from nameserver import access
+from nameserver.access import Access
 from nameserver.errors import NameServerError
+from nameserver.secondary import PORT, Primary
 from nameserver.server import Server, logger
 from serving import merging, settings, tls
 from telemetry import Telemetry, add_arguments, add_workers, endpoint, log, workers
@@ -34,6 +37,27 @@ def zone_file(text: str) -> tuple[str, Path]:
     return origin, Path(path)
 
 
+def secondary_zone(text: str) -> tuple[Name, list[Primary]]:
+    """Parse ``NAME=PRIMARY[,PRIMARY…]`` for argparse; a primary is ``ADDRESS[:PORT][#KEY]``."""
+    origin, _, rest = text.partition("=")
+    try:
+        return Name.from_text(origin.removesuffix(".") + "."), [_primary(each) for each in rest.split(",")]
+    except (NameSyntaxError, ValueError) as error:
+        raise argparse.ArgumentTypeError(
+            f"expected NAME=ADDRESS[:PORT][#KEY], for example example.com.=192.0.2.53#transfer; got {text!r}: {error}"
+        ) from None
+
+
+def _primary(text: str) -> Primary:
+    where, hash_, key = text.partition("#")
+    address, colon, port = where.partition(":")
+    name = Name.from_text(key.removesuffix(".") + ".") if hash_ else None
+    number = int(port) if colon else PORT
+    if not 0 < number < 65_536:
+        raise ValueError("expected a port from 1 to 65535")
+    return Primary(str(ipaddress.IPv4Address(address)), number, name)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the server until SIGTERM and return the exit code; SIGHUP reloads the zone files."""
     parser = argparse.ArgumentParser(
@@ -42,11 +66,25 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
         "  python -m nameserver --listen 127.0.0.1:5310 --zone example.com.=dns/zones/example.com.zone\n"
-        "  python -m nameserver --listen 127.0.0.1:5310 --zone .=dns/zones/root.zone --admin 127.0.0.1:9901",
+        "  python -m nameserver --listen 127.0.0.1:5310 --zone .=dns/zones/root.zone --admin 127.0.0.1:9901\n"
+        "  python -m nameserver --listen 127.0.0.1:5311 --secondary example.com.=127.0.0.1:5310 --state /tmp",
     )
     parser.add_argument("--listen", type=endpoint, required=True, metavar="HOST:PORT", help="UDP and TCP address")
     parser.add_argument(
-        "--zone", type=zone_file, action="append", required=True, metavar="NAME=FILE", help="may be repeated"
+        "--zone",
+        type=zone_file,
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="a primary zone; may be repeated",
+    )
+    parser.add_argument(
+        "--secondary",
+        type=secondary_zone,
+        action="append",
+        default=[],
+        metavar="NAME=PRIMARY[,PRIMARY…]",
+        help="a secondary zone and its primaries, each ADDRESS[:PORT][#KEY]; may be repeated",
     )
     parser.add_argument(
         "--reuse-port",
@@ -68,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     log.configure("nameserver", args.log_level)
     telemetry = Telemetry("nameserver")
     try:
-        server = Server(telemetry, dict(args.zone), access.from_arguments(args), settings.from_arguments(args))
+        server = Server(telemetry, dict(args.zone), _access(args), settings.from_arguments(args), dict(args.secondary))
         if args.workers > 1:
             args.listen = serving.reserve(args.listen)
             args.tls = args.tls and serving.reserve(args.tls)
@@ -93,6 +131,20 @@ def _work(
     except OSError as error:
         return _cannot_listen(error)
     return 0
+
+
+def _access(args: argparse.Namespace) -> Access:
+    """Return the access settings; raise `NameServerError` if a key is missing or there is nothing to serve."""
+    found = access.from_arguments(args)
+    if not args.zone and not args.secondary:
+        raise NameServerError("expected --zone or --secondary, got none")
+    if args.secondary and (args.workers > 1 or args.reuse_port):
+        raise NameServerError("expected one process with --secondary, because a NOTIFY reaches only one of several")
+    for apex, primaries in args.secondary:
+        for primary in primaries:
+            if primary.key is not None and primary.key not in found.keys:
+                raise NameServerError(f"expected the key {primary.key} of {apex} in a --tsig-key file, got none")
+    return found
 
 
 def _cannot_listen(error: OSError) -> int:

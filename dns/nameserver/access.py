@@ -71,7 +71,7 @@ class Access:
     readers: tuple[Reader, ...] = ()
     writers: tuple[Writer, ...] = ()
     targets: tuple[Target, ...] = ()
-    #: Folder of the journals; None: changes are lost at the end of the process.
+    #: Folder of the journals, and of the copies of secondary zones; None: both are lost at the end of the process.
     state: Path | None = None
 
     def check(self) -> None:
@@ -127,7 +127,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             option, type=_argument(parse), action="append", default=[], metavar=form, help=f"{text}; may be repeated"
         )
-    parser.add_argument("--state", type=Path, metavar="DIR", help="where changes are kept: a journal per zone")
+    parser.add_argument(
+        "--state", type=Path, metavar="DIR", help="where changes are kept: journals, and copies of secondary zones"
+    )
 
 
 def from_arguments(args: argparse.Namespace) -> Access:

@@ -24,7 +24,7 @@ class Admin:
     """The routes of one server."""
 
     def __init__(self, server: "Server") -> None:
-        self._server = server
+        self._server, self._started = server, server.telemetry.clock.time()
         #: Whether records may not be changed, because another process serves the same zones.
         self.frozen = False
 
@@ -41,22 +41,38 @@ class Admin:
             telemetry.route(method, path, handler)
 
     def _zones(self, _: Request) -> list[dict[str, Any]]:
-        return [
-            {
-                "zone": str(apex),
-                "serial": zone.serial,
-                "rrsets": len(zone),
-                "file": str(self._server.files.get(apex, "")),
-            }
-            for apex, zone in self._server.responder.zones.items()
-        ]
+        zones, secondaries = self._server.responder.zones, self._server.secondaries.zones
+        return [self._described(apex, zones.get(apex)) for apex in dict.fromkeys((*zones, *secondaries))]
+
+    def _described(self, apex: Name, zone: Zone | None) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "zone": str(apex),
+            "serial": None if zone is None else zone.serial,
+            "rrsets": 0 if zone is None else len(zone),
+            "published": self._server.published.get(apex, self._started),
+        }
+        if (secondary := self._server.secondaries.zones.get(apex)) is not None:
+            return {**found, "secondary": secondary.describe()}
+        return {**found, "file": str(self._server.files.get(apex, ""))}
 
     def _zone(self, request: Request) -> Zone:
         asked = request.params["zone"]
-        zone = self._server.responder.zones.get(_admin_name(asked if asked.endswith(".") else asked + "."))
+        apex = _admin_name(asked if asked.endswith(".") else asked + ".")
+        zone = self._server.zone(apex)
+        if zone is None and apex in self._server.secondaries.zones:
+            raise AdminError(409, f"{apex} is a secondary zone without data")
         if zone is None:
             known = ", ".join(map(str, self._server.responder.zones))
             raise AdminError(404, f"expected a zone of {known}; got {asked!r}")
+        return zone
+
+    def _primary(self, request: Request) -> Zone:
+        """Return the zone of a request that changes it; raise `AdminError` if it is a secondary zone."""
+        zone = self._zone(request)
+        secondary = self._server.secondaries.zones.get(zone.apex)
+        if secondary is not None:
+            where = " or ".join(map(str, secondary.core.primaries))
+            raise AdminError(409, f"{zone.apex} is a secondary zone here: change it on its primary, {where}")
         return zone
 
     def _records(self, request: Request) -> list[dict[str, Any]]:
@@ -66,7 +82,7 @@ class Admin:
         ]
 
     async def _put(self, request: Request) -> dict[str, Any]:
-        zone, body = self._zone(request), _body(request)
+        zone, body = self._primary(request), _body(request)
         values = body.get("rdata")
         if (
             not isinstance(values, list)
@@ -85,7 +101,7 @@ class Admin:
         return await self._change(zone.apex, name, rdtype, ttl, data)
 
     async def _delete(self, request: Request) -> dict[str, Any]:
-        zone = self._zone(request)
+        zone = self._primary(request)
         name, rdtype = _owner(zone, request.query)
         if rdtype not in (zone.node(name) or {}):
             raise AdminError(404, f"no {rdtypes.to_text(rdtype)} at {name}")
@@ -110,6 +126,10 @@ class Admin:
         return {"zone": str(zone.apex), "serial": zone.serial}
 
     async def _reload(self, request: Request) -> dict[str, Any]:
+        asked = _admin_name(request.params["zone"].removesuffix(".") + ".")
+        if (secondary := self._server.secondaries.zones.get(asked)) is not None:
+            secondary.check_now()
+            return {"zone": str(asked), "secondary": secondary.describe()}
         try:
             zone = await self._server.reload(self._zone(request).apex)
         except NameServerError as error:

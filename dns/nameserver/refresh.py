@@ -10,11 +10,12 @@ import random
 import secrets
 import socket
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from dnsmessage import Name, RemoteError, decode_reply, encode_query, rcode_to_text, rdtypes
+from dnsmessage.message import NOERROR, NOTAUTH, REFUSED
 from dnsmessage.tsig import Key, Verifier, sign
 from nameserver import copies
 from nameserver.changes import is_newer, serial_of
@@ -72,6 +73,11 @@ class Refresher:
 
     def restore(self) -> Zone | None:
         """Return the copy on disk, unless it has expired; the caller serves it."""
+        zone = self._restored()
+        self._report()
+        return zone
+
+    def _restored(self) -> Zone | None:
         try:
             found = None if self._path is None else copies.read(self._path, self.core.apex)
         except NameServerError as error:
@@ -93,8 +99,10 @@ class Refresher:
                 self._report()
                 match self.core.next(self._clock.monotonic()):
                     case Wait(until):
+                        # Not `wait_for`: in Python 3.11 it can swallow a cancellation.
                         with contextlib.suppress(TimeoutError):
-                            await asyncio.wait_for(self._wake.wait(), max(0.0, until - self._clock.monotonic()))
+                            async with asyncio.timeout(until - self._clock.monotonic()):
+                                await self._wake.wait()
                         self._wake.clear()
                     case AskSerial(primary):
                         await self._ask(primary)
@@ -293,16 +301,29 @@ class Secondaries:
         }
         self._tasks: list[asyncio.Task[None]] = []
 
+    def restore(self) -> Iterator[tuple[Name, Zone | None]]:
+        """Yield each zone with its copy on disk; None if it has no copy that can be served."""
+        yield from ((apex, each.restore()) for apex, each in self.zones.items())
+
+    def notified(self, apex: Name, address: str, serial: int | None) -> int:
+        """Pass on a NOTIFY from *address*, with the serial that it names, to its zone; return the rcode (RFC 1996)."""
+        zone = self.zones.get(apex)
+        if zone is None:
+            return NOTAUTH
+        if zone.notified(address, serial):
+            return NOERROR
+        logger.warning("notify_refused", zone=str(apex), client=address)
+        return REFUSED
+
     def start(self) -> None:
         """Start to keep all zones fresh."""
         transfers = asyncio.Semaphore(MAX_TRANSFERS)
         self._tasks = [asyncio.create_task(each.run(transfers)) for each in self.zones.values()]
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Stop all transfers; the zones stay as they are."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 def _words(error: Exception) -> str:

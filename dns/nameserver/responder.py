@@ -28,6 +28,8 @@ class Responder:
 
     def __init__(self, zones: dict[Name, Zone] | None = None) -> None:
         self._compiled: dict[bytes, Compiled] = {}
+        #: Apexes of secondary zones that have no data, or whose data has expired: their names get SERVFAIL.
+        self._empty: set[bytes] = set()
         self.answers = Answers(QR | AA)
         for zone in (zones or {}).values():
             self._compiled[zone.apex.key] = compile_zone(zone)
@@ -45,6 +47,13 @@ class Responder:
     def put_compiled(self, compiled: Compiled) -> None:
         """Serve a zone that `compile_zone` has already compiled."""
         self._compiled[compiled.zone.apex.key] = compiled
+        self._empty.discard(compiled.zone.apex.key)
+        self._merge()
+
+    def withdraw(self, apex: Name) -> None:
+        """Stop serving the zone *apex*: its names get SERVFAIL until it is put again."""
+        self._compiled.pop(apex.key, None)
+        self._empty.add(apex.key)
         self._merge()
 
     def find_zone(self, qname: Name, qtype: int = 0) -> Zone | None:
@@ -78,6 +87,8 @@ class Responder:
         zone = self.find_zone(query.qname, query.qtype)
         if query.edns is not None and query.edns.version:
             content = Answer(BADVERS, False, query.qname)
+        elif zone is None and any(suffix in self._empty for suffix in suffixes(query.qname.key)):
+            content = Answer(SERVFAIL, False, query.qname)
         elif (
             zone is None or query.qclass not in {rdtypes.IN, rdtypes.ANY} or query.qtype in {rdtypes.AXFR, rdtypes.IXFR}
         ):
@@ -155,6 +166,8 @@ class Responder:
         found = None
         for suffix in suffixes(qname):
             compiled = self._compiled.get(suffix)
+            if compiled is None and suffix in self._empty and (qtype != rdtypes.DS or suffix != qname):
+                return None
             if compiled is not None:
                 if qtype != rdtypes.DS or suffix != qname:
                     return compiled

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,8 +20,10 @@ from nameserver.errors import ZoneError
 from nameserver.journal import JournalError, digest
 from nameserver.master_file import load
 from nameserver.query_log import QueryLog
+from nameserver.refresh import Secondaries
 from nameserver.requests import Outcome, Requests
 from nameserver.responder import Responder, Response
+from nameserver.secondary import Primary
 from nameserver.store import Store, reloaded
 from nameserver.update import UpdateError, changed
 from nameserver.zone import Zone
@@ -51,13 +53,15 @@ class Server:
     def __init__(
         self,
         telemetry: Telemetry,
-        files: dict[str, Path],
+        files: Mapping[str, Path],
         access: Access | None = None,
         policy: serving.Settings | None = None,
+        secondaries: Mapping[Name, Sequence[Primary]] | None = None,
     ) -> None:
-        """Load the zones in *files*, a dict from origin to master file.
+        """Load the zones in *files*, a dict from origin to master file, and the copies of secondary zones.
 
-        *access* says who may transfer or change zones, *policy* who may ask, and what the server says about itself.
+        *access* says who may transfer or change zones, *policy* who may ask, and what the server says about itself;
+        *secondaries* has the primaries of each secondary zone.
 
         Raises:
             ZoneFileError: a file cannot be read or is not a valid zone.
@@ -71,8 +75,17 @@ class Server:
         self._digests = {apex: digest(zone) for apex, zone in zones.items()}
         self.responder = Responder({apex: self.store.restore(zone) for apex, zone in zones.items()})
         self.queries = QueryLog(QUERY_LOG)
+        #: When each zone that has changed since the start was last published, in seconds since 1970.
+        self.published: dict[Name, float] = {}
         self.requests = Requests(self.responder, access, self.store.histories)
         self.requests.update = self._update
+        self.secondaries = Secondaries(self, secondaries or {}, access.keys, access.state)
+        for apex, zone in self.secondaries.restore():
+            if zone is None:
+                self.responder.withdraw(apex)
+            else:
+                self.responder.put(zone)
+        self.requests.notified = self.secondaries.notified
         self._changing = asyncio.Lock()
         self._announcer: Announcer | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -100,7 +113,7 @@ class Server:
         telemetry.faults.declare("servfail", "Answer SERVFAIL with this probability", probability=1.0, seed=0)
         self.admin = Admin(self)
         self.admin.route(telemetry)
-        telemetry.health.set("zones", ok=True, detail=", ".join(map(str, self.responder.zones)))
+        telemetry.health.set("zones", ok=True, detail=", ".join(map(str, self.files)) or "secondary only")
 
     async def start(self, endpoint: tuple[str, int], *, shared: bool = False) -> serving.Listener:
         """Listen on *endpoint*; raise `OSError` if the address is in use. *shared* enables SO_REUSEPORT."""
@@ -112,14 +125,20 @@ class Server:
             for apex in self.files:
                 self._announcer.changed(self.responder.zones[apex], primary=True)
         self.telemetry.health.set("listener", ok=True, detail=f"{listener.address[0]}:{listener.address[1]}")
+        self.secondaries.start()
         return listener
 
     def close(self) -> None:
-        """Stop announcing changes, and close the journals."""
+        """Stop announcing changes and refreshing secondary zones, and close the journals."""
+        self.secondaries.close()
         if self._announcer is not None:
             self._announcer.close()
             self._announcer = None
         self.store.close()
+
+    def withdraw(self, apex: Name) -> None:
+        """Answer SERVFAIL for the zone *apex*, which has expired."""
+        self.responder.withdraw(apex)
 
     def handle(self, wire: bytes, client: tuple[str, int], transport: serving.Transport) -> Any:
         """Return the reply to one query; an awaitable if it takes time; None if no reply is sent."""
@@ -236,6 +255,7 @@ class Server:
             zone, done = await asyncio.to_thread(compiled)
             if done is not None:
                 self.responder.put_compiled(done)
+                self.published[zone.apex] = self.telemetry.clock.time()
                 if self._announcer is not None:
                     self._announcer.changed(zone, primary=zone.apex in self.files)
                 await asyncio.to_thread(self.store.tidy, zone)
