@@ -48,25 +48,41 @@ class Request:
         return self.flags >> 11 & 0xF
 
 
-def decode_request(wire: bytes) -> Request:
+def decode_zone(wire: bytes) -> tuple[Name, int, int]:
+    """Return name, type and class of the question of a request of at least 12 bytes, and read nothing else.
+
+    Raises:
+        RemoteError: FORMERR; the request has not exactly one question, or a malformed one.
+    """
+    if wire[4:6] != b"\0\1":
+        raise RemoteError("expected one question")
+    reader = _Reader(wire)
+    try:
+        qname = reader.name()
+        qtype, qclass = struct.unpack_from("!HH", wire, reader.at)
+    except (IndexError, struct.error):
+        raise RemoteError("the question is cut short") from None
+    if len(qname.wire) != reader.at - HEADER.size:
+        raise RemoteError("expected a question without compression")
+    return qname, qtype, qclass
+
+
+def decode_request(wire: bytes, maximum: int = MAX_RECORDS) -> Request:
     """Decode a request of at least 12 bytes, without its TSIG record.
 
     Raises:
-        RemoteError: FORMERR; the request is malformed or has not exactly one question.
+        RemoteError: FORMERR; the request is malformed, has not exactly one question, or more than *maximum* records.
     """
-    ident, flags, questions, *counts = HEADER.unpack_from(wire)
-    if questions != 1 or sum(counts) > MAX_RECORDS:
-        raise RemoteError(f"expected one question and at most {MAX_RECORDS} records")
+    qname, qtype, qclass = decode_zone(wire)
+    ident, flags, _, *counts = HEADER.unpack_from(wire)
+    if sum(counts) > maximum:
+        raise RemoteError(f"expected at most {maximum} records, got {sum(counts)}")
     reader = _Reader(wire)
     sections: list[tuple[Entry, ...]] = []
     edns = None
     try:
-        qname = reader.name()
-        end = reader.at + 4
-        qtype, qclass = struct.unpack_from("!HH", wire, reader.at)
-        if len(qname.wire) != reader.at - HEADER.size:
-            raise RemoteError("expected a question without compression")
-        reader.at = end
+        reader.name()
+        end = reader.at = reader.at + 4
         for count in counts:
             entries = []
             for _ in range(count):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dnsmessage.errors import RemoteError
-from dnsmessage.message import FORMERR, HEADER, NOTAUTH, error_response
+from dnsmessage.message import FORMERR, HEADER, MAX_RECORDS, NOTAUTH, error_response
 from dnsmessage.name import Name
 
 TSIG, _ANY = 250, 255
@@ -239,6 +239,8 @@ def _split(wire: bytes) -> tuple[bytes, Tsig | None]:
     _, _, questions, answers, authorities, additionals = HEADER.unpack_from(wire)
     if not additionals:
         return wire, None
+    if questions > 1 or answers + authorities + additionals > MAX_RECORDS:
+        raise RemoteError(f"expected at most one question and {MAX_RECORDS} records", FORMERR)
     at = HEADER.size
     for _ in range(questions):
         at = _name_end(wire, at) + 4

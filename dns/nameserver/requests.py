@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dnsmessage import Name, RemoteError, error_response, rcode_to_text, rdtypes, tsig
 from dnsmessage.message import AA, FORMERR, HEADER, MAX_TCP, NOTAUTH, NOTIMP, PAYLOAD, PLAIN_UDP, REFUSED
-from dnsmessage.request import NOTIFY, QUERY, UPDATE, Request, decode_request
+from dnsmessage.request import NOTIFY, QUERY, UPDATE, decode_request, decode_zone
 from dnsmessage.tsig import ERRORS, Key, Signer, TsigError, Verified
 from nameserver import transfer
 from nameserver.access import Access
@@ -20,8 +20,10 @@ logger = log.get("nameserver")
 
 #: ``notified(apex, client, serial)`` handles a NOTIFY and returns the rcode; *serial* is None if it names none.
 Notified = Callable[[Name, str, int | None], int]
-#: ``update(request, key)`` performs an UPDATE and returns the rcode.
-Update = Callable[[Request, Key | None], Awaitable[int]]
+#: ``update(apex, wire, key)`` performs an UPDATE and returns the rcode.
+Update = Callable[[Name, bytes, Key | None], Awaitable[int]]
+#: Maximum number of records in a request for a transfer and in a NOTIFY: an SOA record, and an OPT record.
+MAX_FEW = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,28 +85,32 @@ class Requests:
                 return Outcome(response.wire, response.rcode)
             if opcode not in {QUERY, NOTIFY, UPDATE}:
                 return _empty(wire, NOTIMP)
-            request = decode_request(wire)
-            if request.qclass != rdtypes.IN:
+            apex, qtype, qclass = decode_zone(wire)
+            if qclass != rdtypes.IN:
                 return _empty(wire, NOTAUTH if opcode else REFUSED)
             if opcode == QUERY:
-                return self._transfer(wire, request, key, client, udp)
+                return self._transfer(wire, apex, qtype, key, client, udp)
+            if qtype != rdtypes.SOA:
+                return _empty(wire, FORMERR)  # RFC 2136 section 3.1.1, RFC 1996 section 3.7
             if opcode == NOTIFY:
-                return self._notify(wire, request, client)
-            return self._update(wire, request, key, client)
+                return self._notify(wire, apex, client)
+            return self._update(wire, apex, key, client)
         except RemoteError as error:
             return _empty(wire, error.rcode)
 
-    def _transfer(self, wire: bytes, request: Request, key: Key | None, client: str, udp: bool) -> Outcome:
-        apex, kind = request.qname, rdtypes.to_text(request.qtype)
+    def _transfer(self, wire: bytes, apex: Name, qtype: int, key: Key | None, client: str, udp: bool) -> Outcome:
         zone = self._responder.zone(apex)
         if zone is None or not self.access.may_transfer(apex, key, client):
             rcode = REFUSED if zone is not None or self._responder.find_zone(apex) is None else NOTAUTH
             logger.info("transfer_refused", zone=str(apex), client=client, key=_shown(key), rcode=rcode_to_text(rcode))
             return _empty(wire, rcode)
-        if udp and request.qtype == rdtypes.AXFR:
+        if udp and qtype == rdtypes.AXFR:
             return _empty(wire, FORMERR)  # RFC 5936 section 4.2
-        logger.info("transfer", zone=str(apex), type=kind, client=client, key=_shown(key), serial=zone.serial)
-        if request.qtype == rdtypes.AXFR:
+        request = decode_request(wire, MAX_FEW)
+        logger.info(
+            "transfer", zone=str(apex), type=rdtypes.to_text(qtype), client=client, key=_shown(key), serial=zone.serial
+        )
+        if qtype == rdtypes.AXFR:
             return Outcome(transfer.whole(request, zone), 0)
         payload = PLAIN_UDP if request.edns is None else min(max(request.edns.payload, PLAIN_UDP), PAYLOAD)
         limit = (payload if udp else MAX_TCP) - (0 if key is None else key.overhead)
@@ -112,26 +118,23 @@ class Requests:
         messages = transfer.incremental(request, zone, history, udp_limit=limit if udp else None)
         return Outcome(next(messages), 0) if udp else Outcome(messages, 0)
 
-    def _notify(self, wire: bytes, request: Request, client: str) -> Outcome:
-        soa = [each.rdata for each in request.answer if each.rdtype == rdtypes.SOA and len(each.rdata) >= 20]
-        if request.qtype != rdtypes.SOA:
-            return _empty(wire, FORMERR)
+    def _notify(self, wire: bytes, apex: Name, client: str) -> Outcome:
         if self.notified is None:
             return _empty(wire, NOTAUTH)
-        return _empty(wire, self.notified(request.qname, client, serial_of(soa[0]) if soa else None), AA)
+        request = decode_request(wire, MAX_FEW)
+        soa = [each.rdata for each in request.answer if each.rdtype == rdtypes.SOA and len(each.rdata) >= 20]
+        return _empty(wire, self.notified(apex, client, serial_of(soa[0]) if soa else None), AA)
 
-    def _update(self, wire: bytes, request: Request, key: Key | None, client: str) -> Outcome | Awaitable[Outcome]:
-        if request.qtype != rdtypes.SOA:
-            return _empty(wire, FORMERR)  # RFC 2136 section 3.1.1
-        if self.update is None or self._responder.zone(request.qname) is None:
+    def _update(self, wire: bytes, apex: Name, key: Key | None, client: str) -> Outcome | Awaitable[Outcome]:
+        if self.update is None or self._responder.zone(apex) is None:
             return _empty(wire, NOTAUTH)
-        if not self.access.may_update(request.qname, key):
-            logger.warning("update_refused", zone=str(request.qname), client=client, key=_shown(key))
+        if not self.access.may_update(apex, key):
+            logger.warning("update_refused", zone=str(apex), client=client, key=_shown(key))
             return _empty(wire, REFUSED)
         update = self.update
 
         async def later() -> Outcome:
-            return _empty(wire, await update(request, key))
+            return _empty(wire, await update(apex, wire, key))
 
         return later()
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import serving
-from dnsmessage import Name, rcode_to_text
+from dnsmessage import Name, RemoteError, rcode_to_text
 from dnsmessage.message import REFUSED, SERVFAIL
-from dnsmessage.request import Request
+from dnsmessage.request import decode_request
 from dnsmessage.tsig import Key
 from nameserver.access import Access
 from nameserver.admin import Admin
@@ -261,9 +261,8 @@ class Server:
                 await asyncio.to_thread(self.store.tidy, zone)
         return zone
 
-    async def _update(self, request: Request, key: Key | None) -> int:
+    async def _update(self, apex: Name, wire: bytes, key: Key | None) -> int:
         """Perform an UPDATE and return its rcode (RFC 2136 section 3)."""
-        apex = request.qname
         fields = {"zone": str(apex), "key": "" if key is None else str(key.name)}
         if apex not in self.files:
             return REFUSED
@@ -273,12 +272,12 @@ class Server:
 
         def make() -> Zone:
             zone = self.responder.zones[apex]
-            change = changed(zone, request, permitted)
+            change = changed(zone, decode_request(wire), permitted)
             return zone if change is None else zone.apply(change)
 
         try:
             zone = await self.publish(make)
-        except UpdateError as error:
+        except (UpdateError, RemoteError) as error:
             logger.info("update_rejected", **fields, detail=str(error))
             return error.rcode
         except JournalError as error:
