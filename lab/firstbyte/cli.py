@@ -238,6 +238,14 @@ def _trace(add: Add) -> None:
     trace.add_argument("--packets", action="store_true", help="every segment with its Ethernet, IP and TCP headers")
     trace.add_argument("--pcap", type=Path, metavar="FILE", help="write the packets as the client saw them")
     trace.add_argument("--keylog", type=Path, metavar="FILE", help="write the TLS secrets, for Wireshark and tshark")
+    seen = add(
+        "encryption",
+        "send one text in four ways, and show who can read it: the network, the edge, the origin, the database",
+        "encryption",
+        "encryption 'meet at noon' --json",
+        as_json="what each place has, as one JSON object",
+    )
+    seen.add_argument("text", nargs="?", default="meet me at noon", help="what to send (default: meet me at noon)")
 
 
 def _experiments(add: Add) -> None:

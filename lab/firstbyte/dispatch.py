@@ -6,7 +6,20 @@ import sys
 from collections.abc import Callable
 
 from experiments import BusyError, ParameterError
-from firstbyte import completion, doctor, experiment, lifecycle, link, new, pki, plan, reports, terminal, trace
+from firstbyte import (
+    completion,
+    doctor,
+    encryption,
+    experiment,
+    lifecycle,
+    link,
+    new,
+    pki,
+    plan,
+    reports,
+    terminal,
+    trace,
+)
 from planner.inputs import InputsError
 from runtime import LabError
 from runtime.choose import VARIABLE
@@ -23,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "restart": lifecycle.restart,
     "link": link.link,
     "trace": trace.trace,
+    "encryption": encryption.encryption,
     **dict.fromkeys(("run", "drill"), experiment.run),
     "plan": plan.plan,
     "report": reports.report,

@@ -1,9 +1,10 @@
-"""Writer for pcap files with nanosecond timestamps (draft-ietf-opsawg-pcap). Sans-IO.
+"""Writer and reader for pcap files with nanosecond timestamps (draft-ietf-opsawg-pcap). Sans-IO.
 
 Use `pcapng` for files that also contain packet directions and drop counts.
 """
 
 import struct
+from collections.abc import Iterator
 
 #: Link types: packets start with an Ethernet header, or with an IPv4 header.
 LINKTYPE_ETHERNET, LINKTYPE_RAW = 1, 101
@@ -22,3 +23,15 @@ def file_header(linktype: int) -> bytes:
 def record(time_ns: int, data: bytes) -> bytes:
     """Return a packet record; *time_ns* is its timestamp in nanoseconds since the epoch."""
     return _RECORD(*divmod(time_ns, 1_000_000_000), len(data), len(data)) + data
+
+
+def packets(data: bytes) -> Iterator[bytes]:
+    """Yield the packets of a file that was written by this module, up to a truncated one."""
+    at, header = 24, struct.Struct("=IIII")
+    while at + header.size <= len(data):
+        size = header.unpack_from(data, at)[2]
+        at += header.size
+        if at + size > len(data):
+            return
+        yield data[at : at + size]
+        at += size

@@ -24,6 +24,7 @@ from stub import AsyncStub
 from telemetry import Telemetry, add_workers, endpoint, log, workers
 from telemetry import add_arguments as add_telemetry_arguments
 from telemetry.front import Rules
+from telemetry.tap import merged as merged_taps
 from telemetry.workers import Worker
 from tlsreload import CertificateFiles, ReloadError, ReloadingContext
 
@@ -39,7 +40,7 @@ LEFT = 0.1
 #: Admin requests with several workers: one of them has the certificate's renewal; pools are summed.
 RULES = Rules(
     first=("/admin/renew", "/admin/certificate", "/admin/schedule"),
-    merges={"/admin/pool/purge": merged_purges, "/admin/pool": merged_pools},
+    merges={"/admin/pool/purge": merged_purges, "/admin/pool": merged_pools, "/admin/tap": merged_taps},
 )
 #: Interval between checks of certificate files and remaining lifetimes, in seconds.
 LOOK = 5.0

@@ -22,11 +22,13 @@ from edge.http2 import Http2Client
 from edge.route_pool import RoutePool
 from edge.routes import Route, find
 from edge.settings import Network, Settings
+from edge.tapped import TappedTransport
 from edge.targets import Target
 from edge.upstream import Timing, Upstream, connect
 from renewal import Reload
 from stub import AsyncStub, StubError
 from telemetry import Request, Telemetry, log
+from telemetry.tap import Tap
 
 logger = log.get("edge")
 access = log.get("edge.access")
@@ -116,6 +118,7 @@ class Proxy:
         telemetry.faults.declare(
             "short_keep_alive", "Close a client's connection after this silence, to the millisecond", s=5.0
         )
+        self.tap = Tap(telemetry)
         telemetry.route("GET", "/admin/pool", lambda _: {"upstreams": self._rows()})
         telemetry.route("POST", "/admin/pool/purge", self._purge)
 
@@ -409,6 +412,9 @@ class Proxy:
             self._connects.inc(upstream=str(target), result="failed")
             raise
         self._connects.inc(upstream=str(target), result="ok")
+        upstream = found[0]
+        if self.tap.on and upstream.transport is not None:
+            upstream.transport = TappedTransport(upstream.transport, self.tap, str(target))  # type: ignore[assignment]  # has every method
         return found
 
     def _lost(self, upstream: Upstream) -> None:

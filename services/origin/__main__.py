@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import base64
 import os
 import signal
 import sqlite3
@@ -9,17 +10,22 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from aiohttp import web
 
-from origin import catalog, idempotency
+from origin import catalog, idempotency, mailbox
+from origin import notes as notes_
 from origin.application import Options, Parts, answer_challenges, build, request_counter
 from origin.database import Database, DatabaseError
+from origin.keyring import Keyring, KeyringError
+from origin.notes import Notes
 from renewal import Agent, RehearsalAgent, add_arguments, from_args
-from telemetry import Telemetry, endpoint, log
+from telemetry import AdminError, Request, Telemetry, endpoint, log
 from telemetry import add_arguments as add_telemetry_arguments
 from telemetry.metrics import Counter
+from telemetry.tap import Tap
 
 logger = log.get("origin")
 #: Keep-alive time-out in seconds. It is longer than the edge's (60 s), so that the edge closes first.
@@ -57,12 +63,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--database", type=Path, metavar="FILE", help="where a catalog keeps its items; default: in memory"
     )
+    parser.add_argument(
+        "--note-keys", type=Path, metavar="FILE", help="keys of the notes in the database; default: in memory"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the delays of /delay/exp (default 0)")
     add_arguments(parser)
     add_telemetry_arguments(parser)
     args = parser.parse_args(argv)
     if not (args.mtls or args.https or args.plain):
         parser.error("expected at least one of --mtls, --https and --plain")
+    if args.database and not args.note_keys:
+        parser.error("expected --note-keys with --database: notes cannot be read without the keys that wrote them")
     log.configure("origin", args.log_level)
     telemetry = Telemetry("origin")
     agent = RehearsalAgent(from_args(parser, args), telemetry) if args.mtls or args.https else None
@@ -70,6 +81,9 @@ def main(argv: list[str] | None = None) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(args, telemetry, agent))
     except OSError as error:
+        print(f"origin: error: {error}", file=sys.stderr)
+        return 2
+    except KeyringError as error:
         print(f"origin: error: {error}", file=sys.stderr)
         return 2
     except DatabaseError as error:
@@ -82,12 +96,14 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, agent: Agent | No
     options = Options(args.name, args.kind, tuple(args.client_name), args.seed)
     sites, requests = Sites(telemetry, args.keepalive), request_counter(telemetry)
     database = Database(args.database) if args.kind == "catalog" else None
-    parts = Parts(database, before_reply=_crash_switch(telemetry))
+    notes = Notes(database, Keyring(args.note_keys)) if database is not None else None
+    parts = Parts(database, before_reply=_crash_switch(telemetry), notes=notes, tap=Tap(telemetry))
     async with telemetry.serving(args):
         try:
-            if database is not None:
+            if database is not None and notes is not None:
                 await database.open(prepare)
-                _export(telemetry, database)
+                await database.write(lambda _: notes.keyring.create())  # in turn with other processes
+                _export(telemetry, database, notes)
             if args.plain:
                 await sites.start("plain", build(options, requests, mutual=False, parts=parts), args.plain)
             if agent is not None:
@@ -126,7 +142,7 @@ async def _secure(
 def prepare(db: sqlite3.Connection) -> None:
     """Create the tables, and insert the sample items if the database is new."""
     new = db.execute("PRAGMA user_version").fetchone()[0] == 0
-    for statement in (catalog.SCHEMA + idempotency.SCHEMA).split(";"):
+    for statement in "".join(each.SCHEMA for each in (catalog, idempotency, notes_, mailbox)).split(";"):
         db.execute(statement)
     if new:
         catalog.stock(db, time.time())
@@ -144,7 +160,7 @@ def _crash_switch(telemetry: Telemetry) -> Callable[[], None]:
     return act
 
 
-def _export(telemetry: Telemetry, database: Database) -> None:
+def _export(telemetry: Telemetry, database: Database, notes: Notes) -> None:
     size = telemetry.metrics.gauge("firstbyte_origin_database_bytes", "Size of the database file")
     waiting = telemetry.metrics.gauge("firstbyte_origin_database_waiting", "Jobs in a queue of the database", "queue")
     telemetry.health.set("database", ok=True, detail=str(database.path or "in memory"))
@@ -155,6 +171,31 @@ def _export(telemetry: Telemetry, database: Database) -> None:
             waiting.set(jobs, queue=queue)
 
     telemetry.metrics.before_render(refresh)
+
+    async def dump(_: Request) -> dict[str, str]:
+        return {"base64": base64.b64encode(await database.dump()).decode()}
+
+    def keys(_: Request) -> dict[str, Any]:
+        notes.keyring.refresh()
+        return {"current": notes.keyring.current, "keys": notes.keyring.ids}
+
+    async def stored(request: Request) -> dict[str, str]:
+        key = request.params["id"]
+        sealed = await database.read(lambda db: notes_.load(db, key))
+        if sealed is None:
+            raise AdminError(404, f"there is no note {key!r}")
+        return {"key_id": sealed.key_id, "nonce": sealed.nonce.hex(), "sealed": sealed.data.hex()}
+
+    async def rotate(_: Request) -> dict[str, Any]:
+        try:
+            return await notes.rotate()
+        except (DatabaseError, KeyringError, OSError) as error:
+            raise AdminError(503, f"the keys were not rotated: {error}") from None
+
+    telemetry.route("GET", "/admin/database", dump)
+    telemetry.route("GET", "/admin/notes/{id}", stored)
+    telemetry.route("GET", "/admin/keys", keys)
+    telemetry.route("POST", "/admin/keys/rotate", rotate)
 
 
 class Sites:

@@ -16,11 +16,15 @@ from origin.content import ARTICLES, listing
 from origin.database import BusyError, Database, DatabaseError, FullError
 from origin.items import Items
 from origin.key_exchange import Groups
+from origin.keyring import KeyringError
+from origin.mailbox import Mailbox
 from origin.measuring import Measuring
+from origin.notes import Notes
 from origin.problems import Problem, document
 from origin.representations import Representation, send
 from telemetry import Telemetry
 from telemetry.metrics import Counter
+from telemetry.tap import Tap
 
 PREFIXES = ("", "/news", "/far")
 #: Maximum size of a request's body in bytes; slow reads are not limited by it.
@@ -52,6 +56,10 @@ class Parts:
     groups: Groups = field(default_factory=Groups)
     #: Called after a write is on disk and before it is acknowledged.
     before_reply: Callable[[], None] = lambda: None
+    #: The notes of a catalog.
+    notes: Notes | None = None
+    #: Records what this origin receives, after TLS.
+    tap: Tap | None = None
 
 
 def request_counter(telemetry: Telemetry) -> Counter:
@@ -72,9 +80,11 @@ def build(options: Options, requests: Counter, *, mutual: bool, parts: Parts | N
                 if not set(names) & set(options.client_names):
                     expected = " or ".join(options.client_names)
                     raise Problem(403, f"expected a client certificate for {expected}; got {names or 'none'}")
+            if parts.tap is not None and parts.tap.on and 0 < (request.content_length or 0) <= MAX_BODY:
+                parts.tap.record(f"{request.method} {request.path}", await request.read())
             response = await handler(request)
             status = response.status
-        except (Problem, DatabaseError, web.HTTPException) as error:
+        except (Problem, DatabaseError, KeyringError, web.HTTPException) as error:
             failed = _answer(error, request)
             status = failed.status
             return failed
@@ -87,7 +97,11 @@ def build(options: Options, requests: Counter, *, mutual: bool, parts: Parts | N
 
     application = web.Application(middlewares=[guard], client_max_size=MAX_BODY)
     router, measuring = application.router, Measuring(options.seed)
-    items = None if parts.database is None else Items(parts.database, options.name, parts.before_reply)
+    stored: list[Items | Notes | Mailbox] = []
+    if parts.database is not None:
+        stored = [Items(parts.database, options.name, parts.before_reply), Mailbox(parts.database)]
+    if parts.notes is not None:
+        stored.append(parts.notes)
     front = _page(listing(options.kind, options.name))
     articles = {key: _page({"origin": options.name, **each}) for key, each in ARTICLES.items()}
 
@@ -102,8 +116,8 @@ def build(options: Options, requests: Counter, *, mutual: bool, parts: Parts | N
             router.add_get(path, front)
         router.add_get(f"{prefix}/whoami", whoami)
         measuring.add_to(router, prefix)
-        if items is not None:
-            items.add_to(router, prefix)
+        for resources in stored:
+            resources.add_to(router, prefix)
         if options.kind == "news":
             router.add_get(f"{prefix}/articles", front)
             router.add_get(f"{prefix}/articles/{{id}}", article)
@@ -136,7 +150,7 @@ def _page(content: object) -> Handler:
     return page
 
 
-def _answer(error: Problem | DatabaseError | web.HTTPException, request: web.Request) -> web.Response:
+def _answer(error: Problem | DatabaseError | KeyringError | web.HTTPException, request: web.Request) -> web.Response:
     """Return the problem document for *error*: the one place where errors become responses."""
     where = request.path_qs[:200]
     match error:
@@ -148,6 +162,8 @@ def _answer(error: Problem | DatabaseError | web.HTTPException, request: web.Req
             return document(507, f"{error}; nothing was changed", where, headers={"Retry-After": RETRY_FULL})
         case DatabaseError():
             return document(500, f"the database failed: {error}; nothing was changed", where)
+        case KeyringError():
+            return document(500, f"{error}; nothing was changed", where)
     kept = {name: value for name, value in error.headers.items() if name in {"Allow", "Location"}}
     return document(error.status, (error.text or error.reason).strip(), where, headers=kept)
 

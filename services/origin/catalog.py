@@ -93,7 +93,7 @@ def create(db: sqlite3.Connection, key: str, given: dict[str, Any], now: float, 
 def replace(db: sqlite3.Connection, key: str, given: dict[str, Any], now: float, fields: Mapping[str, str]) -> Reply:
     """Create or replace the item *key* if the preconditions in *fields* allow it (PUT)."""
     before = get(db, key)
-    require("PUT", fields, before)
+    require("PUT", fields, before.validators if before else None)
     item = _validated(key, {"price_rtt": 0.0, "text": "", **given}, now)
     put(db, item)
     return _reply(201 if before is None else 200, item)
@@ -104,7 +104,7 @@ def patch(db: sqlite3.Connection, key: str, given: dict[str, Any], now: float, f
     before = get(db, key)
     if before is None and "if-match" not in fields:
         raise missing(key)
-    require("PATCH", fields, before)
+    require("PATCH", fields, before.validators if before else None)
     if before is None:
         raise missing(key)
     merged: dict[str, Any] = {name: getattr(before, name) for name in _FIELDS}
@@ -123,18 +123,17 @@ def delete(db: sqlite3.Connection, key: str, fields: Mapping[str, str]) -> Reply
     before = get(db, key)
     if before is None and "if-match" not in fields:
         raise missing(key)
-    require("DELETE", fields, before)
+    require("DELETE", fields, before.validators if before else None)
     db.execute("DELETE FROM item WHERE id = ?", (key,))
     return Reply(204)
 
 
-def require(method: str, fields: Mapping[str, str], before: Item | None) -> None:
-    """Check the preconditions of a write.
+def require(method: str, fields: Mapping[str, str], current: Validators | None) -> None:
+    """Check the preconditions of a write against the validators of the current representation, None if there is none.
 
     Raises:
         Problem: 412, they do not hold; 400, they are malformed.
     """
-    current = None if before is None else before.validators
     try:
         decision = decide(method, fields, current)
     except MalformedError as error:

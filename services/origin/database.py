@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-#: Size limit of the database file in bytes; it keeps a lab from filling its disk.
-MAX_BYTES = 16 << 20
+#: Size limit of the database file in bytes: a lab must not fill its disk, nor a dump its host's 128 MiB of memory.
+MAX_BYTES = 4 << 20
 #: Jobs that may wait for each thread.  At a millisecond per commit a full queue is served within a tenth of a second.
 MAX_WAITING = 64
 #: Seconds to wait for a lock that another process holds.

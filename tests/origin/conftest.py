@@ -14,6 +14,8 @@ import pytest
 from origin.__main__ import prepare
 from origin.application import Options, Parts, build, request_counter
 from origin.database import Database
+from origin.keyring import Keyring
+from origin.notes import Notes
 from telemetry import Telemetry
 from tests.acme_server.conftest import site
 
@@ -34,8 +36,8 @@ class Answer:
 class Client:
     """Sends requests to one server, without changing them."""
 
-    def __init__(self, http: aiohttp.ClientSession, base: str, database: Database) -> None:
-        self.http, self.base, self.database = http, base, database
+    def __init__(self, http: aiohttp.ClientSession, base: str, notes: Notes) -> None:
+        self.http, self.base, self.notes, self.database = http, base, notes, notes.database
 
     async def __call__(self, method: str, path: str, given: Any = None, **fields: str) -> Answer:
         """Send a request; a field ``if_match="…"`` becomes ``If-Match: …``, and *given* is sent as JSON."""
@@ -57,14 +59,16 @@ async def catalog(path: Path | None, **limits: Any) -> AsyncIterator[int]:
 
 
 @contextlib.asynccontextmanager
-async def opened(path: Path | None, **limits: Any) -> AsyncIterator[tuple[int, Database]]:
-    """Serve a catalog with its database in *path*; yield the port and the database."""
+async def opened(path: Path | None, **limits: Any) -> AsyncIterator[tuple[int, Notes]]:
+    """Serve a catalog with its database in *path*; yield the port and its notes."""
     database = Database(path, **limits)
     await database.open(prepare)
+    notes = Notes(database, Keyring(None if path is None else path.with_name("keys.json")))
+    await database.write(lambda _: notes.keyring.create())
     try:
         options, counter = Options("catalog-1.example.com", "catalog"), request_counter(Telemetry("origin"))
-        async with site(build(options, counter, mutual=False, parts=Parts(database))) as port:
-            yield port, database
+        async with site(build(options, counter, mutual=False, parts=Parts(database, notes=notes))) as port:
+            yield port, notes
     finally:
         await database.close()
 
@@ -72,8 +76,8 @@ async def opened(path: Path | None, **limits: Any) -> AsyncIterator[tuple[int, D
 @contextlib.asynccontextmanager
 async def talking(path: Path | None, **limits: Any) -> AsyncIterator[Client]:
     """Serve a catalog, and yield a client of it."""
-    async with opened(path, **limits) as (port, database), aiohttp.ClientSession() as http:
-        yield Client(http, f"http://127.0.0.1:{port}", database)
+    async with opened(path, **limits) as (port, notes), aiohttp.ClientSession() as http:
+        yield Client(http, f"http://127.0.0.1:{port}", notes)
 
 
 @pytest.fixture

@@ -32,7 +32,8 @@ def running(folder: Path, name: str, *arguments: str) -> Iterator[Process]:
     token.write_text(TOKEN)
     command = [
         sys.executable, "-m", "origin", "--name", name, "--kind", "catalog", "--plain", "127.0.0.1:0",
-        "--admin", "127.0.0.1:0", "--token-file", str(token), "--database", str(folder / "catalog.sqlite"), *arguments,
+        "--admin", "127.0.0.1:0", "--token-file", str(token), "--database", str(folder / "catalog.sqlite"),
+        "--note-keys", str(folder / "keys.json"), *arguments,
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:

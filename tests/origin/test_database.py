@@ -112,8 +112,8 @@ async def test_a_lock_of_another_process_makes_writes_wait_then_503_and_delays_n
 
 
 async def test_a_full_queue_is_503_and_the_others_are_served(tmp_path: Path) -> None:
-    async with opened(tmp_path / "catalog.sqlite") as (port, database):
-        gate = threading.Event()
+    async with opened(tmp_path / "catalog.sqlite") as (port, notes):
+        database, gate = notes.database, threading.Event()
         blocked = asyncio.create_task(database.write(lambda _: gate.wait()))
         await until(lambda: database.waiting()["write"] == 1)
         connector = aiohttp.TCPConnector(limit=0)
@@ -175,7 +175,18 @@ def test_a_file_that_cannot_be_used_is_one_line_and_exit_code_2(
     path = tmp_path / "none" / "a.sqlite" if content is None else tmp_path / "a.sqlite"
     if content is not None:
         path.write_bytes(content)
-    arguments = ["--name", "a", "--kind", "catalog", "--plain", "127.0.0.1:0", "--database", str(path)]
+    arguments = [
+        "--name",
+        "a",
+        "--kind",
+        "catalog",
+        "--plain",
+        "127.0.0.1:0",
+        "--database",
+        str(path),
+        "--note-keys",
+        str(tmp_path / "keys.json"),
+    ]
     assert main(arguments) == 2
     err = capfd.readouterr().err
     assert err.startswith(f"origin: error: {path}: expected a database that can be written")

@@ -1,0 +1,247 @@
+"""``firstbyte encryption``: one text, sent in four ways, as it looks from five places.
+
+The bytes are those that each place has: packets as they pass `wan`, what the edge and the origins hold after they end
+TLS (their taps), the database file, and what the recipient gets.  A place *reads* the text if the text is among them.
+"""
+
+import argparse
+import base64
+import json
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from firstbyte import terminal, where
+from hostfiles.layout import TRUST_ANCHOR
+from origin.correspondent import CorrespondentError, views
+from origin.sealing import SealError
+from runtime import InsideLab, LabError, UsageError
+from wireformat import ip, pcap
+
+#: Hosts that share the database behind www.example.com.
+ORIGINS = ("catalog-1", "catalog-2")
+HOST = "www.example.com"
+#: Maximum duration of the recordings in seconds; they are stopped when the text has arrived.
+SECONDS = 30.0
+#: Ways of sending, and what each adds.
+WAYS = {
+    "http": "an item over HTTP: not encrypted",
+    "https": "an item over HTTPS: encrypted in transit",
+    "note": "a note over HTTPS: encrypted in transit and at rest",
+    "letter": "a letter over HTTPS: encrypted end to end",
+}
+PLACES = {
+    "network": "packets at wan",
+    "edge": "edge, after TLS",
+    "origin": "origin, after TLS",
+    "database": "database file",
+    "recipient": "recipient",
+}
+#: Which places read the text, by way: what each kind of encryption promises.
+READS = {
+    "http": {"network", "edge", "origin", "database", "recipient"},
+    "https": {"edge", "origin", "database", "recipient"},
+    "note": {"edge", "origin", "recipient"},
+    "letter": {"recipient"},
+}
+#: Ports of the edge on which clients send the text.
+EDGE_PORTS = (80, 443)
+#: Bytes shown of each view.
+SHOWN = 24
+
+
+class LeakError(LabError):
+    """A place reads what it must not, or does not have the bytes that it must have."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one place has of the text that was sent in one way."""
+
+    place: str
+    way: str
+    #: The text, in the variant of this way.
+    text: str
+    #: The message as this place has it; empty if it was not found.
+    data: bytes
+    #: Whether the text occurs anywhere in everything that was recorded at this place.
+    reads: bool
+
+    @property
+    def right(self) -> bool:
+        """Whether the place has the message, and reads it exactly if it should."""
+        return bool(self.data) and self.reads == (self.place in READS[self.way])
+
+    @property
+    def shown(self) -> str:
+        """The text if it is readable, else the last bytes in hexadecimal: those before are headers."""
+        return self.text if self.reads else self.data[-SHOWN:].hex(" ")
+
+
+def encryption(args: argparse.Namespace) -> int:
+    """Show one text as it looks from five places; return 1 if a place reads what it must not.
+
+    Raises:
+        UsageError: the text cannot be used.
+        LabError: the lab is not up, or the text did not arrive.
+    """
+    text = _text(args.text)
+    with where.lab() as lab:
+        evidence = _collect(lab, text)
+    found = list(views_of(evidence))
+    if args.json:
+        print(json.dumps(_as_json(evidence, found), indent=2))
+    else:
+        _draw(evidence, found)
+    judge(found)
+    return 0
+
+
+def judge(found: list[View]) -> None:
+    """Check what each place reads against what each kind of encryption promises.
+
+    Raises:
+        LeakError: a place reads what it must not, or does not have the message.
+    """
+    for each in found:
+        if not each.right:
+            what = "reads it" if each.reads else "does not read it" if each.data else "has nothing of it"
+            raise LeakError(f"{PLACES[each.place]}: {what}, when sent as {WAYS[each.way]}")
+
+
+def _text(given: str) -> str:
+    """Return the text with a random end, so that no earlier one is taken for it."""
+    if not re.fullmatch(r"[ !#-\[\]-~]{1,200}", given):
+        raise UsageError(f'expected 1 to 200 printable ASCII characters without " and \\, got {given[:60]!r}')
+    return f"{given} #{secrets.token_hex(3)}"
+
+
+# --- evidence ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that was recorded while the text was sent."""
+
+    #: What the correspondents report (`origin.correspondent.views`).
+    sent: dict[str, Any]
+    #: IPv4 packets at the router.
+    packets: tuple[bytes, ...]
+    #: Bytes that passed the edge to origins, and bodies that origins received, by path.
+    edge: bytes
+    bodies: dict[str, bytes]
+    database: bytes
+    #: The note's ciphertext, as the origin stores it.
+    note: bytes
+
+
+def _collect(lab: where.Way, text: str) -> Evidence:
+    edge = lab.addresses["edge"] if isinstance(lab, InsideLab) else lab.topology.host("edge").address
+    with ExitStack() as stack:
+        stack.enter_context(_recording(lab, "wan", "/admin/pcap", {"filter": {"host": edge, "protocol": "tcp"}}))
+        for host in ("edge", *ORIGINS):
+            stack.enter_context(_recording(lab, host, "/admin/tap", {}))
+        lab.call("edge", "POST", "/admin/pool/purge")  # the tap is on connections that open after it
+        sent = _send(lab, text)
+    path = next(each["path"] for each in sent["ways"] if each["way"] == "note")
+    taken = [record for host in ORIGINS for record in lab.call(host, "GET", "/admin/tap")["records"]]
+    return Evidence(
+        sent,
+        tuple(pcap.packets(base64.b64decode(lab.call("wan", "GET", "/admin/pcap")["pcap"]))),
+        b"".join(bytes.fromhex(each["hex"]) for each in lab.call("edge", "GET", "/admin/tap")["records"]),
+        {each["where"].partition(" ")[2]: bytes.fromhex(each["hex"]) for each in taken},
+        base64.b64decode(lab.call(ORIGINS[0], "GET", "/admin/database")["base64"]),
+        bytes.fromhex(lab.call(ORIGINS[0], "GET", f"/admin{path}")["sealed"]),
+    )
+
+
+@contextmanager
+def _recording(lab: where.Way, host: str, path: str, more: dict[str, Any]) -> Iterator[None]:
+    lab.call(host, "POST", path, {"seconds": SECONDS, **more})
+    try:
+        yield
+    finally:
+        lab.call(host, "DELETE", path)
+
+
+def _send(lab: where.Way, text: str) -> dict[str, Any]:
+    """Let the correspondents run on the host `client`, or here if this is a host of the lab."""
+    if isinstance(lab, InsideLab):
+        try:
+            return views(HOST, TRUST_ANCHOR, text)
+        except (CorrespondentError, SealError) as error:
+            raise LabError(str(error)) from None
+    code, out, err = lab.capture("client", ["python", "-m", "origin.correspondent", "views", "--host", HOST, text])
+    if code:
+        raise LabError(f"client: {err.decode(errors='replace').strip()}")
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+# --- views ------------------------------------------------------------------------------------------------------------
+
+
+def views_of(evidence: Evidence) -> Iterator[View]:
+    """Yield what each place has of each message."""
+    streams = _streams(evidence.packets)
+    everywhere = {
+        "network": b"\n".join(streams.values()),
+        "edge": evidence.edge,
+        "origin": b"\n".join(evidence.bodies.values()),
+        "database": evidence.database,
+    }
+    for way in evidence.sent["ways"]:
+        name, text, sent, read = way["way"], way["text"], bytes.fromhex(way["sent"]), bytes.fromhex(way["reads"])
+        stored = {"note": evidence.note, "letter": sent}.get(name, text.encode())
+        found = {
+            "network": b"".join(data for (port, outbound), data in streams.items() if port == way["port"] and outbound),
+            "edge": sent if sent in evidence.edge else b"",
+            "origin": evidence.bodies.get(way["path"], b""),
+            "database": stored if stored in evidence.database else b"",
+            "recipient": read,
+        }
+        for place, data in found.items():
+            yield View(place, name, text, data, text.encode() in everywhere.get(place, read))
+
+
+def _streams(packets: tuple[bytes, ...]) -> dict[tuple[int, bool], bytes]:
+    """Return what each client's port sent (True) and received (False), in order and without repetitions."""
+    segments: dict[tuple[int, bool], dict[int, bytes]] = {}
+    for data in packets:
+        packet = ip.decode(data)
+        if packet.tcp is None or not packet.payload:
+            continue
+        outbound = packet.tcp.destination_port in EDGE_PORTS
+        port = packet.tcp.source_port if outbound else packet.tcp.destination_port
+        segments.setdefault((port, outbound), {}).setdefault(packet.tcp.seq, packet.payload)
+    return {key: b"".join(found[seq] for seq in sorted(found)) for key, found in segments.items()}
+
+
+# --- output -----------------------------------------------------------------------------------------------------------
+
+
+def _draw(evidence: Evidence, found: list[View]) -> None:
+    console, table = terminal.console(), terminal.table("who reads it?", *WAYS)
+    for place, title in PLACES.items():
+        cells = {each.way: "reads it" if each.reads else "-" for each in found if each.place == place}
+        table.add_row(title, *(cells[way] for way in WAYS))
+    console.print(table)
+    for way, title in WAYS.items():
+        console.print(f"\n{title}", style="bold")
+        for each in found:
+            if each.way == way:
+                console.print(f"  {PLACES[each.place]:<18} {len(each.data):>5} bytes  {each.shown}", soft_wrap=True)
+    console.print(f"\nfingerprint of the recipient's key: {evidence.sent['fingerprint']}")
+
+
+def _as_json(evidence: Evidence, found: list[View]) -> dict[str, Any]:
+    rows = [
+        {"place": each.place, "way": each.way, "text": each.text, "reads": each.reads, "hex": each.data.hex()}
+        for each in found
+    ]
+    return {"fingerprint": evidence.sent["fingerprint"], "views": rows}
