@@ -7,23 +7,24 @@ returns the reply. For common questions, `Answers` holds finished answers that a
 
 from serving.answers import COUNTS, Answers
 from serving.batch import Client, Finished, client_of
+from serving.connections import Connection, Connections, Handler, Reply, Transport
 from serving.edns import adapt
 from serving.listener import Listener, reserve, show, start, start_tls
 from serving.policy import Policy
 from serving.settings import Settings
-from serving.streams import Handler, Reply, Streams, Transport
 
 __all__ = [
     "COUNTS",
     "Answers",
     "Client",
+    "Connection",
+    "Connections",
     "Finished",
     "Handler",
     "Listener",
     "Policy",
     "Reply",
     "Settings",
-    "Streams",
     "Transport",
     "adapt",
     "client_of",

@@ -1,14 +1,14 @@
 """Listener for one address over UDP and TCP (RFC 1035 section 4.2, RFC 7766), or over TLS (RFC 7858).
 
 The handler takes a query as bytes and returns the reply as bytes, so decoding, policy and truncation are up to the
-handler. UDP queries with a finished answer do not reach it. `serving.streams` has the connections.
+handler. UDP queries with a finished answer do not reach it. Connections are in `serving.connections`.
 """
 
 import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from serving.batch import (
     BATCH,
@@ -21,7 +21,8 @@ from serving.batch import (
     available,
     send_later,
 )
-from serving.streams import Handler, Reply, Streams
+from serving.connections import Connection, Connections, Handler, Reply, Transport
+from serving.streams import Stream
 from telemetry import log
 
 logger = log.get("serving")
@@ -41,7 +42,7 @@ IPV6_RECVPKTINFO = 49
 class Listener:
     """An open listener for one address."""
 
-    def __init__(self, udp: socket.socket, streams: Streams, handler: Handler, finished: Finished | None) -> None:
+    def __init__(self, udp: socket.socket, streams: Connections, handler: Handler, finished: Finished | None) -> None:
         host, port = udp.getsockname()[:2]
         #: (IP address, port) for both UDP and TCP.
         self.address: tuple[str, int] = (host, port)
@@ -170,20 +171,29 @@ async def start(
         OSError: the address is in use or does not belong to this host; its `filename` is the address.
     """
     udp, tcp = _bind(*endpoint, shared=shared)
-    streams = Streams(handler, tcp_idle)
+    streams = Connections(Stream, handler, "tcp", tcp_idle)
     await streams.listen(tcp)
     return Listener(udp, streams, handler, finished)
 
 
 async def start_tls(
-    endpoint: tuple[str, int], handler: Handler, context: ssl.SSLContext, *, idle: float = 10.0, shared: bool = False
-) -> Streams:
+    endpoint: tuple[str, int],
+    handler: Handler,
+    context: ssl.SSLContext,
+    *,
+    make: Callable[[Connections], Connection] = Stream,
+    transport: Transport = "tls",
+    idle: float = 10.0,
+    shared: bool = False,
+) -> Connections:
     """Start serving *handler* on *endpoint* over TLS (RFC 7858).
 
     Args:
         endpoint: IP address and port; port 0 selects a free port.
         handler: called on the event loop for each query; may return an awaitable.
         context: server-side TLS context, for example of `tlsreload.ReloadingContext`.
+        make: creates the protocol of a new connection.
+        transport: passed to the handler.
         idle: seconds after which an idle connection is closed.
         shared: whether other processes may listen on the same port (SO_REUSEPORT).
 
@@ -197,9 +207,9 @@ async def start_tls(
     except OSError as error:
         sock.close()
         raise OSError(error.errno, error.strerror, show(endpoint)) from None
-    streams = Streams(handler, idle, context)
-    await streams.listen(sock)
-    return streams
+    service = Connections(make, handler, transport, idle, context)
+    await service.listen(sock)
+    return service
 
 
 def _socket(host: str, kind: socket.SocketKind, *, shared: bool) -> socket.socket:

@@ -37,10 +37,10 @@ from dnsmessage.options import (
     extended_error,
 )
 from serving.batch import Client
+from serving.connections import Handler, Reply, Transport
 from serving.cookies import is_valid, renewed
 from serving.rate_limit import RateLimit, Verdict
 from serving.settings import Settings
-from serving.streams import Handler, Reply, Transport
 from telemetry import Telemetry
 
 CHAOS = 3

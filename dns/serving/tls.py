@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from serving.connections import Handler
 from serving.listener import show, start_tls
-from serving.streams import Handler
 from telemetry import Telemetry, endpoint, log
 from tlsreload import CertificateFiles, ReloadError, ReloadingContext
 

@@ -38,9 +38,10 @@ from hyperframe.frame import GoAwayFrame
 from edge.client import Client, Service, Work, describe, read_head
 from edge.errors import BadRequestError, EdgeError
 from edge.heads import MAX_HEAD, ResponseHead
-from edge.http2_input import FrameHeaders, as_http_1
+from edge.http2_input import as_http_1
 from edge.timeouts import Timeouts
 from edge.upstream import HIGH_WATER
+from wireformat.http2 import FrameHeaders
 
 #: Maximum number of concurrent streams per connection, equal to the defaults of nginx and Envoy.
 MAX_STREAMS = 128

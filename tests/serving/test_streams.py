@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import serving
-from serving.streams import MAX_PIPELINED, TURN, Streams
+from serving import Connections
+from serving.streams import MAX_PIPELINED, TURN, Stream
 from tests.peers import Papers
 from tlsreload import CertificateFiles, ReloadingContext
 
@@ -43,7 +44,7 @@ class Site:
     def __init__(self, stack: contextlib.AsyncExitStack, papers: Papers, transport: str) -> None:
         self.stack, self.papers, self.transport = stack, papers, transport
 
-    async def start(self, handler: serving.Handler, idle: float = 5.0) -> Streams:
+    async def start(self, handler: serving.Handler, idle: float = 5.0) -> Connections:
         if self.transport == "tls":
             self.streams = await serving.start_tls(("127.0.0.1", 0), handler, self.papers.server(NAME), idle=idle)
             self.stack.push_async_callback(self.streams.close)
@@ -148,7 +149,7 @@ async def test_bytes_that_complete_no_query_do_not_keep_a_connection_open(site: 
 async def test_an_idle_connection_makes_room_and_a_busy_one_does_not(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.streams.MAX_CONNECTIONS", 2)
+    monkeypatch.setattr("serving.connections.MAX_CONNECTIONS", 2)
     gate = asyncio.Event()
 
     async def late(query: bytes) -> bytes:
@@ -223,7 +224,7 @@ async def test_the_reply_states_the_time_out_and_is_padded_only_where_it_is_encr
 )
 def test_any_division_into_segments_gives_the_same_replies(messages: list[bytes], cuts: list[int]) -> None:
     async def run() -> None:
-        streams = Streams(lambda query, _client, _transport: query)
+        streams = Connections(Stream, lambda query, _client, _transport: query, "tcp")
         ours, theirs = socket.socketpair()
         loop = asyncio.get_running_loop()
         await loop.connect_accepted_socket(streams._accept, ours)

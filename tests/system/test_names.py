@@ -145,3 +145,19 @@ def test_a_changed_record_is_served_by_the_authority_and_by_the_resolver_after_i
     finally:
         for server in ("ns1", "ns2"):
             shell.lab.call(server, "DELETE", "/admin/zones/example.com./records?name=moved&type=A")
+
+
+@pytest.mark.parametrize("flag", ["+tls", "+https"])
+def test_kdig_verifies_the_resolver_and_gets_a_padded_answer(shell: Shell, flag: str) -> None:
+    trusted = ["+tls-ca=/srv/trust/root.pem", "+tls-hostname=resolver.example.com"]
+    out = shell.on("lab", "kdig", f"@{RESOLVER}", flag, *trusted, "www.example.com").out
+    assert "198.19.20.10" in out
+    assert ";; Received 468 B" in out
+
+
+def test_curl_finds_the_edge_over_https_only(shell: Shell) -> None:
+    where = ["--cacert", "/srv/trust/root.pem", "--doh-url", "https://resolver.example.com/dns-query"]
+    out = shell.on(
+        "lab", "curl", "-sS", "-o", "/dev/null", "-w", "%{remote_ip}", *where, "https://www.example.com/"
+    ).out
+    assert "198.19.20.10" in out

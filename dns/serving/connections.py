@@ -1,0 +1,237 @@
+"""Connections of a DNS server, whatever they carry: their number, time-outs, TLS, and the end.
+
+A connection is closed after a time without queries and pending replies. At the limit of connections the one that has
+been idle longest makes room for a new one; one with a pending reply is never closed for that.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any, Literal
+
+from telemetry import log
+from tlsreload import TlsTransport
+
+logger = log.get("serving")
+
+Client = tuple[str, int]
+Transport = Literal["udp", "tcp", "tls", "https"]
+#: Over a connection, an iterator sends several messages in reply to one query, as a zone transfer does.
+Reply = bytes | bytearray | Iterator[bytes] | None
+#: ``handler(query, client, transport)`` returns the reply or an awaitable of it. None drops the query; over TCP and TLS
+#: it also closes the connection.
+Handler = Callable[[bytes, Client, Transport], Reply | Awaitable[Reply]]
+
+#: Maximum number of open connections; at the limit, the one that has been idle longest is closed.
+MAX_CONNECTIONS = 512
+#: Amount of unsent replies at which a connection is not read further, in bytes.
+HIGH_WATER = 1 << 16
+#: Time at shutdown for pending replies, and then for buffered data, in seconds.
+DRAIN = 1.0
+
+
+class Connections:
+    """The connections of one listening socket."""
+
+    def __init__(
+        self,
+        make: Callable[["Connections"], "Connection"],
+        handler: Handler,
+        transport: Transport,
+        idle: float = 10.0,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        """Create the service; then call `listen`.
+
+        Args:
+            make: creates the protocol of a new connection.
+            handler: called on the event loop for each query.
+            transport: passed to the handler.
+            idle: seconds after which an idle connection is closed (RFC 7766 section 6.2.3).
+            context: TLS context; None for plain TCP.
+        """
+        self.handler, self.transport, self.idle, self.context = handler, transport, idle, context
+        self._make = make
+        self.address: tuple[str, int] = ("", 0)
+        #: Number of connections that were closed to make room, and of those rejected because none was idle.
+        self.evicted = self.rejected = 0
+        #: Number of failed TLS handshakes.
+        self.failed_handshakes = 0
+        self._open: dict[Connection, None] = {}
+        self._server: asyncio.Server | None = None
+
+    def __repr__(self) -> str:
+        return f"<Connections {self.transport} {self.address[0]}:{self.address[1]} connections={len(self._open)}>"
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Accept connections on the bound socket *sock*."""
+        self.address = sock.getsockname()[:2]
+        self._server = await asyncio.get_running_loop().create_server(self._accept, sock=sock, backlog=128)
+
+    def stop_accepting(self) -> None:
+        """Close the listening socket; connections stay open."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def close(self) -> None:
+        """Stop accepting, wait up to `DRAIN` seconds for pending replies, and close all connections."""
+        self.stop_accepting()
+        pending = [task for connection in self._open for task in connection.pending]
+        if pending:
+            await asyncio.wait(pending, timeout=DRAIN)
+        ends = [connection.ended for connection in self._open]
+        for connection in tuple(self._open):
+            connection.close()
+        if ends:
+            await asyncio.wait(ends, timeout=DRAIN)
+        for connection in tuple(self._open):
+            connection.abort()
+
+    def forget(self, connection: "Connection") -> None:
+        """Remove a connection that has ended."""
+        self._open.pop(connection, None)
+
+    def _accept(self) -> asyncio.BaseProtocol:
+        connection = self._make(self)
+        if len(self._open) >= MAX_CONNECTIONS and not self._evict():
+            self.rejected += 1
+            connection.rejected = True
+        else:
+            self._open[connection] = None
+        if self.context is None or connection.rejected:
+            return connection
+        return connection.behind(TlsTransport(self.context, connection, self._handshake_failed, lambda _: None))
+
+    def _evict(self) -> bool:
+        """Close the connection that has been idle longest; return whether there was one."""
+        idle = (connection for connection in self._open if not connection.pending)
+        victim = min(idle, key=lambda connection: connection.used, default=None)
+        if victim is None:
+            return False
+        self.evicted += 1
+        self.forget(victim)
+        victim.close()
+        return True
+
+    def _handshake_failed(self, reason: str) -> None:
+        self.failed_handshakes += 1
+        logger.debug("handshake_failed", reason=reason)
+
+
+class Connection(asyncio.Protocol):
+    """One connection; subclasses read queries from it."""
+
+    def __init__(self, service: Connections) -> None:
+        self._service = service
+        self._loop = asyncio.get_running_loop()
+        self._transport: Any = None
+        self._client: Client = ("", 0)
+        #: Replies that are not ready yet.
+        self.pending: set[asyncio.Task[None]] = set()
+        #: Time of the last complete query or reply, on the event loop's clock.
+        self.used = self._loop.time()
+        self.rejected = self._ending = False
+        self._writable = asyncio.Event()
+        self._writable.set()
+        #: Done when the connection has ended.
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        self._timer = self._loop.call_later(service.idle, self._check)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._client[0]}:{self._client[1]} pending={len(self.pending)}>"
+
+    # --- TLS ----------------------------------------------------------------------------------------------------------
+
+    def behind(self, handshake: TlsTransport) -> TlsTransport:
+        """Use *handshake* as transport from the start, so that a connection can be closed during its handshake."""
+        self._transport = handshake
+        return handshake
+
+    def negotiated(self, protocol: str | None, /) -> asyncio.Protocol:  # noqa: ARG002 - for subclasses
+        """Return this object: ALPN has no choice to offer (RFC 7858 section 3.1)."""
+        return self
+
+    def never_connected(self) -> None:
+        """Handle the end of the connection before its TLS handshake was complete."""
+        self.connection_lost(None)
+
+    # --- the transport's protocol -------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to read, or close the connection if there is no room for it."""
+        self._transport = transport
+        if self.rejected:
+            self._transport.abort()
+            return
+        self._client = (transport.get_extra_info("peername") or ("", 0))[:2]
+        self._transport.set_write_buffer_limits(HIGH_WATER)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio interface
+        """Cancel the pending replies."""
+        self._timer.cancel()
+        self._ending = True
+        self._service.forget(self)
+        for task in self.pending:
+            task.cancel()
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def pause_writing(self) -> None:
+        """Read no further queries until the client has read its replies."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Continue with what had to wait."""
+        self._writable.set()
+        self.proceed()
+
+    def proceed(self) -> None:
+        """Do what had to wait for a reply to be sent."""
+
+    def later(self, reply: Coroutine[Any, Any, None]) -> None:
+        """Run *reply*, which sends one, as a task that belongs to this connection."""
+        task = self._loop.create_task(reply)
+        self.pending.add(task)
+        task.add_done_callback(self._answered)
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self.pending.discard(task)
+        self.proceed()
+
+    def failed(self, error: Exception) -> None:
+        """Log an error of the handler."""
+        transport = self._service.transport
+        logger.error("handler_failed", client=self._client[0], transport=transport, error=repr(error))
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """Close the connection if it has been idle for the whole time-out; otherwise look again later."""
+        left = self.used + self._service.idle - self._loop.time()
+        if self.pending and self._writable.is_set():
+            left = self._service.idle  # waiting for the handler is not idleness
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._check)
+        elif self._writable.is_set():
+            self.close()
+        else:
+            self.abort()  # the client does not read, so buffered replies would keep the connection open
+
+    def close(self) -> None:
+        """Close the connection after the replies that are already buffered."""
+        self._ending = True
+        if self._transport is not None:
+            with contextlib.suppress(OSError):
+                self._transport.close()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._ending = True
+        if self._transport is not None:
+            self._transport.abort()

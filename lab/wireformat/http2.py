@@ -1,0 +1,45 @@
+"""Checks on HTTP/2 frames that the library h2 does not make (RFC 9113), for servers."""
+
+from h2.errors import ErrorCodes
+
+#: Maximum frame payload in bytes: the smallest limit that a server may set (RFC 9113 section 4.2).
+MAX_FRAME = 16_384
+#: Type of SETTINGS, and its flag ACK (RFC 9113 section 6.5).
+_SETTINGS, _ACK = 0x4, 0x1
+
+
+class FrameHeaders:
+    """Check of frame headers before h2 parses the frames.
+
+    h2 buffers an oversized frame before it rejects it, accepts a preface without SETTINGS, and reports a SETTINGS
+    acknowledgement with a payload under another error code than RFC 9113 section 6.5 demands.
+    """
+
+    def __init__(self) -> None:
+        #: Bytes missing from the current frame payload; initially those of the connection preface (RFC 9113 section
+        #: 3.4).
+        self._left = 24
+        self._header = b""
+        self._first = True
+
+    def check(self, data: bytes) -> ErrorCodes | None:
+        """Return the error that a frame header in *data* causes, or None; *data* is the next part of the stream."""
+        at = 0
+        while at < len(data):
+            if self._left:
+                step = min(self._left, len(data) - at)
+                self._left -= step
+            else:
+                step = min(9 - len(self._header), len(data) - at)
+                self._header += data[at : at + step]
+                if len(self._header) == 9:
+                    header, self._header = self._header, b""
+                    self._left = length = int.from_bytes(header[:3], "big")
+                    settings, first = header[3] == _SETTINGS, self._first
+                    self._first = False
+                    if length > MAX_FRAME or (settings and length and header[4] & _ACK):
+                        return ErrorCodes.FRAME_SIZE_ERROR
+                    if first and not settings:
+                        return ErrorCodes.PROTOCOL_ERROR
+            at += step
+        return None
