@@ -50,6 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--lifetime", type=lifetime, default=3600.0, metavar="SECONDS", help="of leaves (default 3600)")
     parser.add_argument("--http01-port", type=int, default=80, metavar="PORT")
+    parser.add_argument(
+        "--http", type=endpoint, metavar="HOST:PORT", help="HTTP address for the revocation list; leaves name it"
+    )
     parser.add_argument("--caa", metavar="NAME", help="check CAA records for this issuer name")
     add_arguments(parser)
     args = parser.parse_args(argv)
@@ -65,7 +68,10 @@ def main(argv: list[str] | None = None) -> int:
     telemetry = Telemetry("acme_server")
     host, port = args.listen
     base = f"https://{args.name}" + ("" if port == 443 else f":{port}")
-    settings = Settings(base, args.lifetime, args.http01_port, args.caa)
+    http = None
+    if args.http is not None:
+        http = f"http://{args.name}" + ("" if args.http[1] == 80 else f":{args.http[1]}")
+    settings = Settings(base, args.lifetime, args.http01_port, args.caa, http_base=http)
     try:
         asyncio.run(_run(args, telemetry, AcmeServer(telemetry, issuer, store, AsyncStub([args.resolver]), settings)))
     except OSError as error:
@@ -79,6 +85,7 @@ def main(argv: list[str] | None = None) -> int:
 async def _run(args: argparse.Namespace, telemetry: Telemetry, server: AcmeServer) -> None:
     async with telemetry.serving(args):
         own = OwnCertificate(server.leaves, args.name, args.ca)
+        server.crl.renew_if_due(telemetry.clock.time())
         runner = web.AppRunner(server.application, access_log=None, handle_signals=False, shutdown_timeout=5.0)
         await runner.setup()
 
@@ -87,6 +94,11 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, server: AcmeServe
             await site.start()
             return site
 
+        plain = web.AppRunner(server.crl.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await plain.setup()
+        if args.http is not None:
+            await web.TCPSite(plain, *args.http, reuse_address=True).start()
+            print(f"listening on {args.http[0]}:{args.http[1]} (http)", flush=True)
         watch = Watch(server, own, await listen(), listen)
         print(f"listening on {args.listen[0]}:{args.listen[1]} (https)", flush=True)
         telemetry.health.set("listener", ok=True, detail=server.settings.base)
@@ -98,6 +110,7 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, server: AcmeServe
         await telemetry.until_stopped()
         watching.cancel()
         await server.validations.close()
+        await plain.cleanup()
         await runner.cleanup()
 
 

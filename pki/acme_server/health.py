@@ -43,3 +43,9 @@ def issuing_certificate(now: float, not_before: float, not_after: float, leaf_li
 def store(failure: str) -> Finding:
     """Judge the store; *failure* is the error of the last write, empty if it succeeded."""
     return Finding("store", not failure, failure or "written")
+
+
+def revocation_list(now: float, next_update: float) -> Finding:
+    """Judge the revocation list by its nextUpdate: clients that require a current one refuse everyone after it."""
+    left = next_update - now
+    return Finding("crl", left > 0, f"{left:.0f} s to nextUpdate" if left > 0 else f"ended {-left:.0f} s ago")

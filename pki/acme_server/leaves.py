@@ -7,7 +7,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from authority import BACKDATE, Certificate, Issuer, Store, issue_leaf
+from authority import BACKDATE, Certificate, Issuer, Store, Urls, issue_leaf
 from telemetry import AdminError, Request, Telemetry, log
 
 logger = log.get("acme_server")
@@ -21,8 +21,19 @@ MISISSUED = ("wrong-san", "expired", "not-yet-valid", "no-chain")
 class Leaves:
     """Issues leaf certificates."""
 
-    def __init__(self, telemetry: Telemetry, issuer: Issuer, store: Store, lifetime: float) -> None:
-        """Declare the fault ``misissue`` and the admin routes; *lifetime* is the default leaf lifetime, in seconds."""
+    def __init__(
+        self, telemetry: Telemetry, issuer: Issuer, store: Store, lifetime: float, urls: Urls | None = None
+    ) -> None:
+        """Declare the fault ``misissue`` and the admin routes.
+
+        Args:
+            telemetry: clock, faults and admin port of the service.
+            issuer: signs the leaves.
+            store: keeps them.
+            lifetime: default lifetime of leaves, in seconds.
+            urls: of the issuer's revocation list and certificate; None if they are not served.
+        """
+        self._urls = urls
         self._telemetry, self._issuer, self._store, self._lifetime = telemetry, issuer, store, lifetime
         #: Seconds from issuance to notAfter, and from notBefore to issuance; drills change both.
         self.lifetime, self.backdate = lifetime, BACKDATE
@@ -45,7 +56,7 @@ class Leaves:
                 "expired": -self.lifetime - self.backdate - 1,
                 "not-yet-valid": self.lifetime + self.backdate,
             }.get(kind, 0.0)
-        leaf = issue_leaf(self._issuer, public_key, names, begins, self.lifetime, self.backdate)
+        leaf = issue_leaf(self._issuer, public_key, names, begins, self.lifetime, self.backdate, self._urls)
         pem = "".join(each.public_bytes(Encoding.PEM).decode() for each in (leaf, *chain))
         before, after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
         self._issued.inc()

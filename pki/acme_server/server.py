@@ -18,6 +18,7 @@ from acme_server.leaves import Leaves
 from acme_server.orders import Orders, check_names, check_ready
 from acme_server.problems import Problem
 from acme_server.redirects import Ports
+from acme_server.revocation_list import RevocationList
 from acme_server.validations import Validations
 from authority import (
     UNREADABLE,
@@ -73,6 +74,8 @@ class Settings:
     caa: str | None = None
     #: TCP port of HTTPS servers to which http-01 may be redirected; only tests use a port other than 443.
     https_port: int = 443
+    #: Scheme and host (and port) at which the revocation list is served; None if it is not, and leaves do not name it.
+    http_base: str | None = None
 
 
 @dataclass(slots=True)
@@ -113,7 +116,9 @@ class AcmeServer:
         self.orders = Orders(store, issuer)
         ports = Ports(settings.http01_port, settings.https_port)
         self.validations = Validations(telemetry, self.orders, stub, issuer, ports, settings.caa)
-        self.leaves = Leaves(telemetry, issuer, store, settings.lifetime)
+        self.crl = RevocationList(telemetry, issuer, store)
+        urls = None if settings.http_base is None else self.crl.urls(settings.http_base)
+        self.leaves = Leaves(telemetry, issuer, store, settings.lifetime, urls)
         identifier = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
         self._key_identifier = identifier.value.digest
         self._nonces = _Nonces()
@@ -410,6 +415,7 @@ class AcmeServer:
         for each in [found] if reason != KEY_COMPROMISE else self._of_key(found, now):
             self.store.revoke(each.serial, now, reason, _fingerprint(found) if reason == KEY_COMPROMISE else "")
             logger.info("certificate_revoked", serial=each.serial, reason=reason)
+        self.crl.changed()
         return web.Response()
 
     def _of_key(self, certificate: Certificate, now: float) -> list[Certificate]:

@@ -1,4 +1,4 @@
-"""The task that keeps the CA able to serve: it renews the server's own certificate and records the CA's health.
+"""The task that keeps the CA able to serve: it renews its own certificate and the CRL, and records the CA's health.
 
 It also stops listening while the fault ``acme_refuse`` is on.
 """
@@ -61,16 +61,18 @@ class Watch:
         if at >= self._next_renewal:
             try:
                 self._own.renew_if_due(now)
+                self._server.crl.renew_if_due(now)
                 self._failure = ""
             except Exception as error:  # whatever it is: without a next attempt the CA ends with its certificate
                 self._failure, self._next_renewal = str(error) or type(error).__name__, at + RETRY
-                logger.error("own_certificate_not_renewed", error=self._failure)
+                logger.error("certificate_or_crl_not_renewed", error=self._failure)
         issuing = self._server.issuer.certificate
         valid = issuing.not_valid_before_utc.timestamp(), issuing.not_valid_after_utc.timestamp()
         for finding in (
             health.own_certificate(now, self._own.issued, self._own.renew_at, self._own.not_after, self._failure),
             health.issuing_certificate(now, *valid, self._server.leaves.lifetime),
             health.store(store.failure),
+            health.revocation_list(now, self._server.crl.next_update),
         ):
             self._server.telemetry.health.set(finding.check, finding.ok, finding.detail)
 

@@ -5,9 +5,10 @@ This package issues every certificate that its caller requests; `acme_server` ch
 
 from authority.ceremony import Ceremony, CeremonyError
 from authority.errors import AuthorityError, BadCSRError, KeyFileError, StoreError, WeakKeyError
-from authority.issuance import BACKDATE, UNREADABLE, Issuer, issue_intermediate, issue_leaf, issue_root, read_csr
+from authority.issuance import BACKDATE, UNREADABLE, Issuer, Urls, issue_intermediate, issue_leaf, issue_root, read_csr
 from authority.keys import load_issuer, load_private_key, new_key, private_key_pem
 from authority.public_keys import check_public_key, fingerprint
+from authority.revocation import Revoked, issue_crl
 from authority.store import Account, Authorization, Certificate, Order, Store
 from authority.transcript import Transcript, TranscriptError
 
@@ -24,13 +25,16 @@ __all__ = [
     "Issuer",
     "KeyFileError",
     "Order",
+    "Revoked",
     "Store",
     "StoreError",
     "Transcript",
     "TranscriptError",
+    "Urls",
     "WeakKeyError",
     "check_public_key",
     "fingerprint",
+    "issue_crl",
     "issue_intermediate",
     "issue_leaf",
     "issue_root",

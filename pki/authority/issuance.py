@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes, CertificatePublicKeyTypes
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from authority.errors import BadCSRError, WeakKeyError
 from authority.public_keys import check_public_key
@@ -64,11 +64,19 @@ class Issuer:
         return (not permitted or any(map(within, permitted))) and not any(map(within, excluded))
 
 
+@dataclass(frozen=True, slots=True)
+class Urls:
+    """Where clients find an issuer's revocation list and its certificate; both are plain HTTP, and signed."""
+
+    crl: str
+    issuer: str
+
+
 def issue_root(key: CertificateIssuerPrivateKeyTypes, common_name: str, now: float) -> x509.Certificate:
     """Return a self-signed root certificate that is valid for `ROOT_LIFETIME` from *now* (seconds since the epoch)."""
     name = _name(common_name)
     builder = _builder(name, name, key.public_key(), now, ROOT_LIFETIME)
-    return _as_ca(builder, key.public_key(), key.public_key(), path_length=1).sign(key, _hash(key))
+    return _as_ca(builder, key.public_key(), key.public_key(), path_length=1).sign(key, hash_for(key))
 
 
 def issue_intermediate(
@@ -81,7 +89,7 @@ def issue_intermediate(
     usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     builder = builder.add_extension(x509.NameConstraints(permitted, EXCLUDED), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
-    return _as_ca(builder, public_key, parent.key.public_key(), path_length=0).sign(parent.key, _hash(parent.key))
+    return _as_ca(builder, public_key, parent.key.public_key(), path_length=0).sign(parent.key, hash_for(parent.key))
 
 
 def issue_leaf(
@@ -91,6 +99,7 @@ def issue_leaf(
     now: float,
     lifetime: float,
     backdate: float = BACKDATE,
+    urls: Urls | None = None,
 ) -> x509.Certificate:
     """Return a leaf certificate for TLS servers and mTLS clients.
 
@@ -101,20 +110,23 @@ def issue_leaf(
         now: time of issuance, in seconds since the epoch.
         lifetime: seconds from *now* to notAfter.
         backdate: seconds from notBefore to *now*.
+        urls: for the extensions CRL distribution points and authority information access; None omits them.
     """
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])] if len(names[0]) <= 64 else [])
     lifetime = min(lifetime, issuer.certificate.not_valid_after_utc.timestamp() - now)
     usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     alternatives = x509.SubjectAlternativeName([x509.DNSName(each) for each in names])
+    builder = _builder(subject, issuer.certificate.subject, public_key, now, lifetime, backdate)
+    if urls is not None:
+        builder = _with_urls(builder, urls)
     return (
-        _builder(subject, issuer.certificate.subject, public_key, now, lifetime, backdate)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(alternatives, critical=not list(subject))
         .add_extension(_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
-        .add_extension(_authority(issuer.key.public_key()), critical=False)
+        .add_extension(authority_key_identifier(issuer.key.public_key()), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-        .sign(issuer.key, _hash(issuer.key))
+        .sign(issuer.key, hash_for(issuer.key))
     )
 
 
@@ -172,6 +184,14 @@ def _builder(
     )
 
 
+def _with_urls(builder: x509.CertificateBuilder, urls: Urls) -> x509.CertificateBuilder:
+    crl, issuer = (x509.UniformResourceIdentifier(each) for each in (urls.crl, urls.issuer))
+    point = x509.DistributionPoint([crl], None, None, None)
+    access = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, issuer)
+    builder = builder.add_extension(x509.CRLDistributionPoints([point]), critical=False)
+    return builder.add_extension(x509.AuthorityInformationAccess([access]), critical=False)
+
+
 def _as_ca(
     builder: x509.CertificateBuilder,
     public_key: CertificatePublicKeyTypes,
@@ -182,11 +202,12 @@ def _as_ca(
         builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
         .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-        .add_extension(_authority(authority_key), critical=False)
+        .add_extension(authority_key_identifier(authority_key), critical=False)
     )
 
 
-def _authority(key: CertificatePublicKeyTypes) -> x509.AuthorityKeyIdentifier:
+def authority_key_identifier(key: CertificatePublicKeyTypes) -> x509.AuthorityKeyIdentifier:
+    """Return the extension that names the key of the issuer."""
     return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)  # type: ignore[arg-type]  # declared too narrow
 
 
@@ -213,7 +234,8 @@ def _name(common_name: str) -> x509.Name:
     )
 
 
-def _hash(key: CertificateIssuerPrivateKeyTypes) -> hashes.SHA256 | hashes.SHA384 | None:
+def hash_for(key: CertificateIssuerPrivateKeyTypes) -> hashes.SHA256 | hashes.SHA384 | None:
+    """Return the hash function for signatures with *key*; None for keys that have their own."""
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return None
     wide = isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.key_size > 256

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from authority.errors import StoreError
+from authority.revocation import Revoked
 
 #: Time to wait for another process that writes to the database, in seconds: when it is opened, and later.  The server
 #: answers no requests while it waits.
@@ -32,6 +33,8 @@ CREATE TABLE IF NOT EXISTS certificate (
     issued REAL NOT NULL, pem TEXT NOT NULL, revoked REAL, reason INTEGER) STRICT;
 CREATE INDEX IF NOT EXISTS certificate_end ON certificate (not_after);
 CREATE TABLE IF NOT EXISTS compromised_key (fingerprint TEXT PRIMARY KEY, reported REAL NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS certificate_revoked ON certificate (not_after) WHERE revoked IS NOT NULL;
+CREATE TABLE IF NOT EXISTS crl (number INTEGER PRIMARY KEY) STRICT;
 """
 
 
@@ -271,6 +274,23 @@ class Store:
             if compromised:
                 self._db.execute("INSERT OR IGNORE INTO compromised_key VALUES (?, ?)", (compromised, now))
         return before
+
+    def revoked(self, after: float) -> list[Revoked]:
+        """Return the revoked certificates that expire after *after* (seconds since the epoch)."""
+        query = (
+            "SELECT serial, revoked, coalesce(reason, 0) FROM certificate WHERE revoked IS NOT NULL AND not_after > ?"
+        )
+        with _errors("the CA's store"):
+            rows = self._db.execute(query, (after,)).fetchall()
+        return [Revoked(int(serial, 16), at, reason) for serial, at, reason in rows]
+
+    def next_crl_number(self) -> int:
+        """Return a number for a new revocation list, larger than each earlier one (RFC 5280 section 5.2.3)."""
+        with self._transaction():
+            (number,) = self._db.execute("SELECT coalesce(max(number), 0) + 1 FROM crl").fetchone()
+            self._db.execute("DELETE FROM crl")
+            self._db.execute("INSERT INTO crl VALUES (?)", (number,))
+        return int(number)
 
     def compromised(self, fingerprint: str) -> bool:
         """Return whether a certificate with the key of this fingerprint was revoked because of a key compromise."""

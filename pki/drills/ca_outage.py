@@ -130,7 +130,7 @@ class CaOutage(Drill[Parameters]):
         due = min(stage.at(body["due"]) for body in bodies.values())
         run.phase(f"outage of {share:.0%} of a life begins in {max(0.0, due - run.now()):.0f} s: the CA {mode}")
         await run.until(due - EARLY * self.p.life)
-        bodies = {host: await stage.watch.look(host) for host in self.hosts}
+        bodies = dict(zip(self.hosts, await asyncio.gather(*map(stage.watch.look, self.hosts)), strict=True))
         outage = _Outage(share, mode, run.now(), expiry=stage.at(bodies[HOST]["not_after"]))
         self.outages.append(outage)
         fault = await run.lab.fault("ca", MODES[mode])

@@ -70,10 +70,10 @@ def free_port() -> int:
 
 
 @contextlib.asynccontextmanager
-async def site(application: web.Application, **options) -> AsyncIterator[int]:
+async def site(application: web.Application, port: int = 0, **options) -> AsyncIterator[int]:
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    listener = web.TCPSite(runner, "127.0.0.1", 0, **options)
+    listener = web.TCPSite(runner, "127.0.0.1", port, **options)
     await listener.start()
     try:
         yield runner.addresses[0][1]
@@ -126,9 +126,13 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
         stack.callback(store.close)
         issuer = load_issuer(tmp_path / "ca", tmp_path / "passphrase" / "passphrase")
         stub = AsyncStub([listener.address])
-        port = free_port()
-        settings = Settings(f"https://ca.example.com:{port}", 60.0, http01, "ca.example.com", https01)
+        port, plain = free_port(), free_port()
+        settings = Settings(
+            f"https://ca.example.com:{port}", 60.0, http01, "ca.example.com", https01, f"http://ca.example.com:{plain}"
+        )
         server = AcmeServer(telemetry, issuer, store, stub, settings)
+        server.crl.renew_if_due(telemetry.clock.time())
+        await stack.enter_async_context(site(server.crl.application(), port=plain))
         own = OwnCertificate(server.leaves, "ca.example.com", tmp_path / "ca")
         runner = web.AppRunner(server.application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()

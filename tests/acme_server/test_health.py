@@ -21,11 +21,13 @@ from tests.acme_server.conftest import Lab
         (health.issuing_certificate(9 * 86400, 0, 10 * 86400, 86400), False, "1.0 days left, less than 2 lifetimes"),
         (health.issuing_certificate(10 * 86400, 0, 10 * 86400, 60), False, "it is not valid now"),
         (health.issuing_certificate(-1, 0, 10 * 86400, 60), False, "it is not valid now"),
+        (health.revocation_list(0, 90), True, "90 s to nextUpdate"),
+        (health.revocation_list(91, 90), False, "ended 1 s ago"),
         (health.store(""), True, "written"),
         (health.store("database or disk is full"), False, "database or disk is full"),
     ],
     ids=["own", "own-due", "own-late", "own-expired", "issuing", "issuing-short", "issuing-expired", "issuing-early",
-         "store", "store-full"],
+         "crl", "crl-stale", "store", "store-full"],
 )  # fmt: skip
 def test_findings(finding: health.Finding, ok: bool, detail: str) -> None:
     assert finding.ok is ok

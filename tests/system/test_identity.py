@@ -40,6 +40,17 @@ def test_the_chain_passes_openssls_strict_checks_of_rfc_5280(shell: Shell) -> No
     assert answer.out.strip() == "/tmp/c1.pem: OK", answer.err
 
 
+def test_openssl_downloads_the_revocation_list_that_the_certificate_names(shell: Shell) -> None:
+    command = (
+        f"openssl s_client -connect www.example.com:443 -servername www.example.com -CAfile {TRUST} "
+        "-showcerts </dev/null 2>/dev/null"
+        ' | awk \'/BEGIN/{n++} n{print > "/tmp/r" n ".pem"}\'; '
+        f"openssl verify -crl_check -crl_download -CAfile {TRUST} -untrusted /tmp/r2.pem /tmp/r1.pem"
+    )
+    answer = shell.on("lab", "sh", "-c", command)
+    assert answer.out.strip() == "/tmp/r1.pem: OK", answer.err
+
+
 def test_openssl_refuses_the_edge_under_another_name(shell: Shell) -> None:
     command = (
         f"openssl s_client -connect www.example.com:443 -CAfile {TRUST} "

@@ -1,0 +1,76 @@
+"""Tests for the CA's revocation list over HTTP: what it names, how it is cached, and when it is renewed."""
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import AuthorityInformationAccessOID
+
+from acme_server.jws import encode
+from acme_server.revocation_list import LIFETIME
+from tests.acme_server.browser import Browser, csr
+from tests.acme_server.conftest import Lab
+
+NAME = "www.example.com"
+
+
+async def leaf_of(browser: Browser) -> x509.Certificate:
+    order, url = await browser.ready(NAME)
+    assert await browser.finalize(order, csr(NAME)) == (200, "valid")
+    _, pem, _ = await browser.post((await browser.post(url, None))[1]["certificate"], None)
+    return x509.load_pem_x509_certificate(pem.encode())
+
+
+def named_in(leaf: x509.Certificate) -> tuple[str, str]:
+    """Return the URLs of the revocation list and of the issuer that *leaf* names."""
+    (point,) = leaf.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    (access,) = leaf.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+    assert access.access_method == AuthorityInformationAccessOID.CA_ISSUERS
+    assert point.full_name is not None
+    return point.full_name[0].value, access.access_location.value
+
+
+async def test_a_revocation_is_in_the_list_that_the_certificate_names(lab: Lab, browser: Browser) -> None:
+    await browser.register()
+    leaf = await leaf_of(browser)
+    crl_url, issuer_url = named_in(leaf)
+    async with browser.http.get(issuer_url) as response:
+        assert response.content_type == "application/pkix-cert"
+        issuer = x509.load_der_x509_certificate(await response.read())
+    leaf.verify_directly_issued_by(issuer)
+
+    async def fetch() -> tuple[x509.CertificateRevocationList, str]:
+        async with browser.http.get(crl_url) as response:
+            assert (response.content_type, response.headers["Cache-Control"]) == ("application/pkix-crl", "max-age=5")
+            return x509.load_der_x509_crl(await response.read()), response.headers["ETag"]
+
+    before, tag = await fetch()
+    assert before.get_revoked_certificate_by_serial_number(leaf.serial_number) is None
+    async with browser.http.get(crl_url, headers={"If-None-Match": tag}) as response:
+        assert (response.status, await response.read()) == (304, b"")
+    body = {"certificate": encode(leaf.public_bytes(Encoding.DER)), "reason": 4}
+    assert (await browser.post("/acme/revoke-cert", body))[0] == 200
+    assert lab.server.crl.renew_if_due(lab.server.telemetry.clock.time())
+    after, other = await fetch()
+    assert after.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # declared without the common base
+    entry = after.get_revoked_certificate_by_serial_number(leaf.serial_number)
+    assert entry is not None
+    assert entry.extensions.get_extension_for_class(x509.CRLReason).value.reason == x509.ReasonFlags.superseded
+    assert other != tag
+
+
+async def test_the_list_is_renewed_at_half_of_its_life_and_when_the_clock_steps_back(lab: Lab) -> None:
+    crl = lab.server.crl
+    begin = crl.issued
+    assert not crl.renew_if_due(begin + LIFETIME / 2 - 1)
+    assert crl.renew_if_due(begin + LIFETIME / 2)
+    assert crl.next_update == begin + LIFETIME * 3 / 2
+    assert crl.renew_if_due(begin)
+    assert not crl.renew_if_due(begin + 1)
+
+
+async def test_an_expired_certificate_is_on_one_more_list(lab: Lab, browser: Browser) -> None:
+    await browser.register()
+    leaf = await leaf_of(browser)
+    end = leaf.not_valid_after_utc.timestamp()
+    lab.server.store.revoke(f"{leaf.serial_number:x}", end - 10, 4)
+    for at, listed in ((end + 1, 1), (end + LIFETIME + 1, 0)):
+        assert len(lab.server.store.revoked(at - LIFETIME)) == listed
