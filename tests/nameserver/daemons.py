@@ -64,7 +64,7 @@ def nsd_config(folder: Path, port: int, zone: str) -> str:
     return (
         f'server:\n  ip-address: 127.0.0.1@{port}\n  server-count: 1\n  username: ""\n  pidfile: "{folder}/nsd.pid"\n'
         f'  zonesdir: "{folder}"\n  xfrdfile: "{folder}/xfrd"\n  zonelistfile: "{folder}/zones"\n  xfrdir: "{folder}"\n'
-        '  chroot: ""\n  rrl-ratelimit: 0\nremote-control:\n  control-enable: no\n'
+        '  database: ""\n  chroot: ""\n  rrl-ratelimit: 0\nremote-control:\n  control-enable: no\n'
         f"key:\n  name: transfer.\n  algorithm: hmac-sha256\n  secret: {SECRET}\n{zone}"
     )
 
@@ -88,7 +88,9 @@ COMMANDS = {
 
 
 @contextmanager
-def daemon(name: str, folder: Path, zone_clause: str, zone: str = "example.", text: str = "") -> Iterator[Daemon]:
+def daemon(
+    name: str, folder: Path, zone_clause: str, zone: str = "example.", text: str = "", port: int = 0
+) -> Iterator[Daemon]:
     """Run the server *name* with *zone*, from the master file *text*, until the end of the context.
 
     Args:
@@ -97,10 +99,11 @@ def daemon(name: str, folder: Path, zone_clause: str, zone: str = "example.", te
         zone_clause: the part of its configuration about the zone.
         zone: the zone's name; its master file is ``{zone}zone`` in *folder*.
         text: the zone's records; empty for a secondary.
+        port: where it listens; 0 selects a free port.
     """
     require(name)
     folder.mkdir(exist_ok=True)
-    made = Daemon(name, folder, free_port())
+    made = Daemon(name, folder, port or free_port())
     if text:
         made.write(zone, text)
     config = folder / "config"

@@ -26,7 +26,7 @@ NOW = 1_800_000_000
 (KEY,) = KEYS.values()
 APEX = Name.from_text("example.")
 SERVED = parse("example.", ZONE)
-RIGHTS = Access(KEYS, (access.reader("127.0.0.0/8"),), (access.writer("xfr"),))
+RIGHTS = Access(KEYS, (access.reader("127.0.0.0/8"),), (access.writer("transfer"),))
 #: Maximum time for one message, in seconds of CPU.
 MAX_TIME = 0.005
 

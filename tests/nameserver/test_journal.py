@@ -26,12 +26,12 @@ from nameserver.journal import Journal, JournalError
 from nameserver.server import Server
 from nameserver.store import Store
 from telemetry import AdminError, Request, Telemetry
-from tests.nameserver.test_peers import free_port
+from tests.nameserver.daemons import KEY, SECRET, free_port
 from tests.nameserver.test_transfer import KEYS, text
-from tests.nameserver.test_update import KEY_FILE
 
 APEX = Name.from_text("example.")
 W = Name.from_text("w.example.")
+RING = dns.tsigkeyring.from_text({"transfer": ("hmac-sha256", SECRET)})
 
 
 def zone(serial: int, extra: str = "") -> Zone:
@@ -178,9 +178,9 @@ def request(method: str, query: dict[str, str], body: bytes = b"") -> Request:
 async def test_a_full_disk_fails_that_change_and_nothing_else(tmp_path: Path, room: int, caplog) -> None:
     path, _ = written(tmp_path)
     (tmp_path / "zone").write_text(text(1))
-    rights = Access(KEYS, (), (access.writer("xfr"),), (), tmp_path)
+    rights = Access(KEYS, (), (access.writer("transfer"),), (), tmp_path)
     server = Server(Telemetry("nameserver"), {"example.": tmp_path / "zone"}, rights)
-    message = dns.update.UpdateMessage("example.", keyring=dns.tsigkeyring.from_text({"xfr": KEY}))
+    message = dns.update.UpdateMessage("example.", keyring=RING)
     message.add("new", 5, "A", "192.0.2.9")
     body = b'{"name":"w","type":"A","rdata":["192.0.2.99"]}'
     with full_disk(path, room):
@@ -233,14 +233,11 @@ async def test_reloading_an_edited_file_makes_the_serial_grow(tmp_path: Path) ->
     assert restored(tmp_path, zone(5, "x A 192.0.2.7\n")).serial == 9
 
 
-KEY = ("hmac-sha256", "c2VjcmV0IGZvciB0ZXN0cw==")
-
-
 @contextmanager
 def process(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
     """Run a name server that keeps its changes in *folder*; yield it when it listens."""
     command = [sys.executable, "-m", "nameserver", "--listen", f"127.0.0.1:{port}", "--tsig-key", str(folder / "key")]
-    command += ["--zone", f"example.={folder / 'zone'}", "--state", str(folder), "--update-policy", "xfr"]
+    command += ["--zone", f"example.={folder / 'zone'}", "--state", str(folder), "--update-policy", "transfer"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
         try:
             assert running.stdout is not None
@@ -252,13 +249,12 @@ def process(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
 
 async def test_kill_in_the_middle_of_updates_loses_none_that_was_acknowledged(tmp_path: Path) -> None:
     (tmp_path / "zone").write_text(text(1))
-    (tmp_path / "key").write_text(KEY_FILE)
+    (tmp_path / "key").write_text(KEY)
     port, acknowledged = free_port(), list[str]()
-    ring = dns.tsigkeyring.from_text({"xfr": KEY})
 
     def send_until_killed(round_: int) -> None:
         for number in range(10_000):
-            message = dns.update.UpdateMessage("example.", keyring=ring)
+            message = dns.update.UpdateMessage("example.", keyring=RING)
             message.add(name := f"n{round_}-{number}", 5, "A", "192.0.2.9")
             try:
                 if dns.query.udp(message, "127.0.0.1", 0.3, port).rcode() == 0:

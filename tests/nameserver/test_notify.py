@@ -96,12 +96,12 @@ READERS = (access.reader("192.0.2.0/24"),)
         pytest.param(Access(readers=READERS), "192.0.2.3", True, ["192.0.2.2", "192.0.2.22"], id="not-itself"),
         pytest.param(Access(), "0.0.0.0", True, [], id="no-one-may-transfer"),
         pytest.param(
-            Access(KEYS, READERS, (), (access.target("192.0.2.2#xfr"), access.target("192.0.2.9:54"))), "0.0.0.0",
-            False, ["192.0.2.2 xfr.", "192.0.2.9"], id="secondary",
+            Access(KEYS, READERS, (), (access.target("192.0.2.2#transfer"), access.target("192.0.2.9:54"))), "0.0.0.0",
+            False, ["192.0.2.2 transfer.", "192.0.2.9"], id="secondary",
         ),
         pytest.param(
-            Access(KEYS, READERS, (), (access.target("example.=192.0.2.2#xfr"), access.target("test.=192.0.2.9"))),
-            "0.0.0.0", True, ["192.0.2.2 xfr.", "192.0.2.22", "192.0.2.3"], id="with-a-key",
+            Access(KEYS, READERS, (), (access.target("example.=192.0.2.2#transfer"), access.target("test.=192.0.2.9"))),
+            "0.0.0.0", True, ["192.0.2.2 transfer.", "192.0.2.22", "192.0.2.3"], id="with-a-key",
         ),
     ],
 )  # fmt: skip

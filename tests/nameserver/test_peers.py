@@ -6,7 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import dns.flags
@@ -17,6 +17,7 @@ import pytest
 from dns_queries import NSD
 
 from nameserver import Responder, parse
+from tests.nameserver.daemons import free_port
 
 QUESTIONS, ZONES = 10_000, 20
 QTYPES = ["A", "AAAA", "NS", "CNAME", "MX", "TXT", "SOA", "SRV", "DS", "HTTPS", "CAA", "TYPE65280"]
@@ -65,45 +66,6 @@ def nsd(folder: Path, zones: dict[str, str]) -> Iterator[tuple[str, int]]:
     (folder / "nsd.conf").write_text(config)
     with running(["nsd", "-d", "-c", str(folder / "nsd.conf")], folder, port, next(iter(zones))):
         yield "127.0.0.1", port
-
-
-#: BIND's configuration: a primary for zones that one key may update and anyone may transfer.
-NAMED = """options {{
-  directory "{folder}"; listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
-  pid-file "{folder}/named.pid"; session-keyfile "{folder}/session.key"; recursion no; allow-transfer {{ any; }};
-  dnssec-validation no; notify no; minimal-responses yes; {options}
-}};
-controls {{ }};
-key "xfr" {{ algorithm hmac-sha256; secret "c2VjcmV0IGZvciB0ZXN0cw=="; }};
-"""
-
-
-@contextmanager
-def named(
-    folder: Path, zones: dict[str, str], options: str = "", extra: str = "", port: int = 0
-) -> Iterator[tuple[str, int]]:
-    """Run BIND as a primary of *zones*, master file text by origin; yield its address and port."""
-    folder = folder / "named"
-    folder.mkdir()
-    port = port or free_port()
-    config = NAMED.format(folder=folder, port=port, options=options)
-    for origin, text in zones.items():
-        (folder / f"{origin}zone").write_text(f"$ORIGIN {origin}\n{text}")
-        config += f'zone "{origin}" {{ type primary; file "{origin}zone"; allow-update {{ key xfr; }}; }};\n'
-    (folder / "named.conf").write_text(config + extra)
-    command = ["named", "-f", "-n", "1", "-c", str(folder / "named.conf")]
-    with running(command, folder, port, next(iter(zones), "example.")):
-        yield "127.0.0.1", port
-
-
-def free_port() -> int:
-    """Return a port that is free over UDP and TCP."""
-    while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-            udp.bind(("127.0.0.1", 0))
-            with suppress(OSError):
-                tcp.bind(udp.getsockname())
-                return int(udp.getsockname()[1])
 
 
 @contextmanager

@@ -2,9 +2,6 @@
 
 import asyncio
 import logging
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import dns.message
@@ -12,79 +9,43 @@ import dns.query
 import dns.rdatatype
 import dns.zone
 import pytest
-from dns_queries import NSD
 
 from nameserver import access
 from nameserver.access import Access
-from tests.nameserver.test_peers import free_port, named, running
+from tests.nameserver.daemons import daemon, free_port
 from tests.nameserver.test_transfer import KEYS, change, primary, text
 
-SECRET = "c2VjcmV0IGZvciB0ZXN0cw=="
-BIND_ZONE = """zone "example." {{ type secondary; file "copy"; primaries port {port} {{ 127.0.0.1 key xfr; }};
-  masterfile-format text; }};
-"""
-NSD_ZONE = """key:
-  name: xfr
-  algorithm: hmac-sha256
-  secret: "{secret}"
-zone:
+#: The clause about the zone, for each server; it is completed with the primary's port and a folder.
+CLAUSES = {
+    "named": """zone "example." {{ type secondary; file "copy"; masterfile-format text; allow-transfer {{ any; }};
+primaries port {port} {{ 127.0.0.1 key transfer.; }}; }};
+""",
+    "nsd": """zone:
   name: example.
   zonefile: copy
-  request-xfr: 127.0.0.1@{port} xfr
-  allow-notify: 127.0.0.1 xfr
+  request-xfr: 127.0.0.1@{port} transfer.
+  allow-notify: 127.0.0.1 transfer.
   provide-xfr: 127.0.0.1 NOKEY
-"""
-KNOT = """server:
-  listen: 127.0.0.1@{mine}
-  rundir: "{folder}"
-database:
-  storage: "{folder}"
-key:
-  - id: xfr
-    algorithm: hmac-sha256
-    secret: {secret}
-remote:
+""",
+    "knotd": """remote:
   - id: primary
     address: 127.0.0.1@{port}
-    key: xfr
+    key: transfer.
 acl:
   - id: notify
     address: 127.0.0.1
-    key: xfr
+    key: transfer.
     action: notify
   - id: transfer
     address: 127.0.0.1
     action: transfer
 zone:
   - domain: example.
-    storage: "{folder}"
+    storage: {folder}
     master: primary
     acl: [notify, transfer]
-"""
-
-
-@contextmanager
-def bind_secondary(folder: Path, port: int, mine: int) -> Iterator[None]:
-    with named(folder, {}, extra=BIND_ZONE.format(port=port), port=mine):
-        yield
-
-
-@contextmanager
-def nsd_secondary(folder: Path, port: int, mine: int) -> Iterator[None]:
-    config = NSD.format(port=mine, folder=folder) + NSD_ZONE.format(port=port, secret=SECRET)
-    (folder / "nsd.conf").write_text(config)
-    with running(["nsd", "-d", "-c", str(folder / "nsd.conf")], folder, mine, "example."):
-        yield
-
-
-@contextmanager
-def knot_secondary(folder: Path, port: int, mine: int) -> Iterator[None]:
-    (folder / "knot.conf").write_text(KNOT.format(port=port, mine=mine, folder=folder, secret=SECRET))
-    with running(["knotd", "-c", str(folder / "knot.conf")], folder, mine, "example."):
-        yield
-
-
-PEERS = {"named": bind_secondary, "nsd": nsd_secondary, "knotd": knot_secondary}
+""",
+}
 
 
 def serial_at(port: int) -> int:
@@ -104,18 +65,17 @@ def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[dict]:
     return [vars(record)["fields"] for record in caplog.records if record.message == event]
 
 
-@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("peer", CLAUSES)
 async def test_another_server_follows_our_zone(tmp_path: Path, peer: str, caplog: pytest.LogCaptureFixture) -> None:
-    if shutil.which(peer) is None:
-        pytest.skip(f"{peer} is not installed (apt-get install bind9 nsd knot)")
     caplog.set_level(logging.INFO, "nameserver")
     mine = free_port()
-    rights = Access(KEYS, (access.reader("xfr"),), (), (access.target(f"127.0.0.1:{mine}#xfr"),))
+    rights = Access(KEYS, (access.reader("transfer"),), (), (access.target(f"127.0.0.1:{mine}#transfer"),))
     filler = (
         "".join(f"f{i} A 192.0.2.9\n" for i in range(300)) + "m MX 5 f1\n*.w TXT text\ns NS ns.s\nns.s A 192.0.2.3\n"
     )
     async with primary(tmp_path, text(1, filler), rights) as (server, port):
-        with PEERS[peer](tmp_path, port, mine):
+        clause = CLAUSES[peer].format(port=port, folder=tmp_path / "peer")
+        with daemon(peer, tmp_path / "peer", clause, port=mine):
             await until_serial(mine, 1)
             for serial in (2, 3):
                 content = text(serial, f"{filler}new A 192.0.2.{serial}\n")
@@ -125,6 +85,6 @@ async def test_another_server_follows_our_zone(tmp_path: Path, peer: str, caplog
             await asyncio.to_thread(dns.query.inbound_xfr, "127.0.0.1", copy, port=mine)
             assert copy == dns.zone.from_text(content, "example.", relativize=False)
     transfers = logged(caplog, "transfer")
-    assert {each["key"] for each in transfers} == {"xfr."}
+    assert {each["key"] for each in transfers} == {"transfer."}
     assert [each["type"] for each in transfers if each["serial"] == 3] == ["IXFR"]
     assert [each["serial"] for each in logged(caplog, "notify_answered")][-2:] == [2, 3]

@@ -24,10 +24,11 @@ from nameserver.access import Access, SettingError
 from nameserver.changes import MAX_HISTORY
 from nameserver.server import Server
 from telemetry import Telemetry
+from tests.nameserver.daemons import KEY, SECRET
 
 HEAD = "$TTL 60\n@ IN SOA ns hm {serial} 2 3 4 5\n@ IN NS ns\nns IN A 192.0.2.1\n"
-KEYS = parse_keys('key "xfr" { algorithm hmac-sha256; secret "c2VjcmV0IGZvciB0ZXN0cw=="; };')
-DIG_KEY = "hmac-sha256:xfr:c2VjcmV0IGZvciB0ZXN0cw=="
+KEYS = parse_keys(KEY)
+DIG_KEY = f"hmac-sha256:transfer.:{SECRET}"
 ANYONE = Access(KEYS, (access.reader("127.0.0.0/8"),))
 
 needs_dig = pytest.mark.skipif(shutil.which("dig") is None, reason="dig is not installed (apt-get install dnsutils)")
@@ -159,11 +160,11 @@ async def test_a_large_zone_arrives_in_many_messages_and_other_tasks_run_in_betw
 
 
 RIGHTS = {
-    "by-key": Access(KEYS, (access.reader("xfr."),)),
+    "by-key": Access(KEYS, (access.reader("transfer."),)),
     "by-address": Access(KEYS, (access.reader("127.0.0.1"),)),
-    "by-both": Access(KEYS, (access.reader("xfr.@127.0.0.0/8"),)),
-    "another-zone": Access(KEYS, (access.reader("other.=127.0.0.1"), access.reader("other.=xfr."))),
-    "another-address": Access(KEYS, (access.reader("xfr.@192.0.2.0/24"),)),
+    "by-both": Access(KEYS, (access.reader("transfer.@127.0.0.0/8"),)),
+    "another-zone": Access(KEYS, (access.reader("other.=127.0.0.1"), access.reader("other.=transfer."))),
+    "another-address": Access(KEYS, (access.reader("transfer.@192.0.2.0/24"),)),
     "none": Access(KEYS),
 }
 
@@ -178,7 +179,7 @@ async def test_a_transfer_needs_permission(tmp_path: Path, rights: str, signed: 
     async with primary(tmp_path, text(1), RIGHTS[rights]) as (_, port):
         with_key = await dig(port, "-y", DIG_KEY, "example.", "AXFR")
         without = await dig(port, "example.", "AXFR")
-        wrong = await dig(port, "-y", DIG_KEY[:-6] + "AAAA==", "example.", "AXFR")
+        wrong = await dig(port, "-y", DIG_KEY[:-6] + "AAAAA=", "example.", "AXFR")
         elsewhere = await dig(port, "test.", "AXFR")
         whole = await dig(port, "-y", DIG_KEY, "ns.example.", "A")
     assert (len(rows(with_key)) > 3, len(rows(without)) == 3) == (signed, unsigned), "the signed one has TSIG records"
@@ -225,13 +226,13 @@ def test_a_bad_setting_says_what_was_expected(parse_setting, wrong: str, message
 
 
 def test_a_setting_with_an_unknown_key_is_an_error() -> None:
-    with pytest.raises(SettingError, match=r"expected a known key, got other\.; known: xfr\."):
+    with pytest.raises(SettingError, match=r"expected a known key, got other\.; known: transfer\."):
         Access(KEYS, (access.reader("other"),)).check()
 
 
 def test_an_update_policy_is_for_types_and_names() -> None:
     (key,) = KEYS.values()
-    rights = Access(KEYS, writers=(access.writer("example.=xfr:TXT:_acme-challenge.*,*.dyn.example"),))
+    rights = Access(KEYS, writers=(access.writer("example.=transfer:TXT:_acme-challenge.*,*.dyn.example"),))
     zone = Name.from_text("example.")
     assert rights.may_update(zone, key)
     assert not rights.may_update(zone, None)
