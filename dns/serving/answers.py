@@ -6,6 +6,7 @@
 import ctypes
 import struct
 
+from dnsmessage import encode_opt
 from dnsmessage.message import HEADER, PLAIN_UDP
 
 #: Size of one memory chunk for answer bodies, in bytes.
@@ -16,6 +17,16 @@ OVERHEAD = HEADER.size + 11
 #: answers, authorities, additionals, and additionals including OPT.
 ENTRY = struct.Struct("=QQ")
 COUNTS = struct.Struct("!4H")
+
+#: Value for a prepared response: address and length of its header (without the ID) and question, its body, and its OPT
+#: record.
+PREPARED = struct.Struct("=6Q")
+#: Maximum number of prepared responses, at about 500 bytes each. They are dropped all at once.
+MAX_PREPARED = 4096
+#: The two OPT records of responses, without and with the DO flag, at a fixed address.
+_OPTS = ctypes.create_string_buffer(encode_opt() + encode_opt(dnssec_ok=True))
+OPT_SIZE = len(encode_opt())
+OPT_ADDRESS = ctypes.addressof(_OPTS)
 
 Counts = tuple[int, int, int]
 
@@ -31,6 +42,10 @@ class Answers:
         self.entries: dict[bytes, bytes] = {}
         #: Larger answers, and answers for the record types that `entries` excludes.
         self.others: dict[bytes, bytes] = {}
+        #: Prepared responses by query, as passed to `prepare`: `PREPARED`, the lower-case question, size of the query.
+        self.prepared: dict[bytes, tuple[bytes, bytes, int]] = {}
+        #: For each question, the queries in `prepared` with the memory of their headers.
+        self._spellings: dict[bytes, list[tuple[bytes, bytes]]] = {}
         self._chunks: list[ctypes.Array[ctypes.c_char]] = []
         self._lent: dict[bytes, ctypes.Array[ctypes.c_char]] = {}
         self._view = memoryview(b"")
@@ -78,7 +93,30 @@ class Answers:
     def discard(self, question: bytes) -> None:
         """Remove an answer that was added with `lend`."""
         self.entries.pop(question, None)
+        for query, _ in self._spellings.pop(question, ()):
+            del self.prepared[query]
         self._lent.pop(question, None)
+
+    def prepare(self, query: bytes, size: int, question: bytes, flags: bytes, dnssec_ok: bool | None) -> None:
+        """Prepare the whole response to the next query that equals *query*, except for its ID.
+
+        Args:
+            query: the query without its ID, padded with zeros.
+            size: size of the query in bytes, with its ID.
+            question: its question in lower case, a key of `entries`.
+            flags: the two bytes of flags and rcode of the response.
+            dnssec_ok: the DO flag of the response; None if the query has no OPT record.
+        """
+        if len(self.prepared) >= MAX_PREPARED:
+            self.prepared.clear()
+            self._spellings.clear()
+        entry = self.entries[question]
+        counts = entry[16:20] + (entry[20:22] if dnssec_ok is None else entry[22:24])
+        head = b"".join((flags, query[2:4], counts, query[10 : 10 + len(question)]))
+        opt = (0, 0) if dnssec_ok is None else (OPT_ADDRESS + OPT_SIZE * dnssec_ok, OPT_SIZE)
+        at = ctypes.cast(ctypes.c_char_p(head), ctypes.c_void_p).value or 0
+        self.prepared[query] = PREPARED.pack(at, len(head), *ENTRY.unpack_from(entry), *opt), question, size
+        self._spellings.setdefault(question, []).append((query, head))
 
     def get(self, question: bytes) -> tuple[bytes, bytes] | None:
         """Return the counts (packed as `COUNTS`) and the body for a lower-case question; None if it is unknown."""

@@ -1,9 +1,12 @@
 """Batched UDP: one `recvmmsg` and one `sendmmsg` per batch, and no Python code per query with a finished answer.
 
-If all queries in a batch have the same header flags, counts and OPT record, a few calls into C look up all answers.
-Each response is sent from three memory areas without copying: the receive buffer (header and question), the compiled
-zone (body), and a constant OPT record. All other queries go to the handler one by one; each reply is copied to a buffer
-slot.
+If every query of a batch is known byte for byte, except for its ID, each response is the ID from the receive buffer and
+the rest as it was prepared for an earlier query (`Answers.prepare`): one look-up per query.
+
+If not, and all queries in a batch have the same header flags, counts and OPT record, a few calls into C look up all
+answers. Each response is sent from three memory areas without copying: the receive buffer (header and question), the
+compiled zone (body), and a constant OPT record. All other queries go to the handler one by one; each reply is copied to
+a buffer slot.
 """
 
 import ctypes
@@ -13,23 +16,19 @@ import struct
 import sys
 from array import array
 from collections.abc import Callable, Sequence
-from itertools import repeat
+from itertools import chain, repeat
 from operator import add, getitem, sub
 from typing import Protocol
 
-from dnsmessage import encode_opt
 from dnsmessage.message import CD, RD
-from serving.answers import Answers
+from serving.answers import OPT_ADDRESS, OPT_SIZE, Answers
 
-#: Maximum number of queries per system call: large enough to spread the cost of the call, small enough not to delay
-#: timers and TCP.
-BATCH = 64
+#: Maximum number of queries per system call: large enough to spread the cost of the call, small enough for queries and
+#: responses to stay in the processor's first cache.
+BATCH = 32
 #: Size of a receive slot, and maximum size of a query, in bytes. The part of a query that exceeds its slot goes to an
-#: overflow buffer.
-SLOT, MAX_QUERY = 256, 4096
-#: Maximum size of a query, without its OPT record, for the batch lookup, in bytes. Names in real queries are rarely
-#: half as long.
-QUICK = 128
+#: overflow buffer. Names in real queries rarely fill half a slot, and small slots stay in the processor's cache.
+SLOT, MAX_QUERY = 128, 4096
 #: Maximum size of a UDP reply, in bytes.
 MAX_REPLY = 4096
 #: Padding before the first slot, in bytes; it aligns the four counts of each header to an 8-byte boundary.
@@ -38,9 +37,15 @@ _SHIFT = 4
 _CONTROL = 32
 #: Control messages with the local address of a datagram (ip(7), ipv6(7)).
 IP_PKTINFO, IPV6_PKTINFO = 8, 50
+#: Socket option and value that set the Don't Fragment flag and ignore what ICMP says about the path (ip(7)): a forged
+#: ICMP message cannot make replies fragment, and they are small enough for every common path (RFC 9715 section 3.1).
+IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3
 #: The four header counts of a query without and with an OPT record.
 _PLAIN, _EDNS = bytes((0, 1, 0, 0, 0, 0, 0, 0)), bytes((0, 1, 0, 0, 0, 0, 0, 1))
-_OPT = len(encode_opt())
+_OPT = OPT_SIZE
+#: Number of batches in a row with an unknown query after which prepared responses are tried in one of `PROBE` batches
+#: only: with random case, for example, no query ever returns.
+TRUST, PROBE = 32, 64
 #: Table entry that marks a query without a finished answer.
 _MISS = bytes(24)
 
@@ -92,6 +97,7 @@ class Batch:
         """
         self._fd, self._wildcard = sock.fileno(), wildcard
         self.dropped = 0
+        sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
         if wildcard:
             sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         libc = ctypes.PyDLL(None, use_errno=True)  # PyDLL keeps the GIL, which is fine because the calls never block
@@ -99,13 +105,13 @@ class Batch:
         self._recvmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
         self._sendmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
         self._rx, self._overflow = _Block(BATCH * SLOT + 8), _Block(BATCH * (MAX_QUERY - SLOT))
-        self._tx, self._opts = _Block(BATCH * MAX_REPLY), _Block(2 * _OPT)
-        self._opts.view[:] = encode_opt() + encode_opt(dnssec_ok=True)
+        self._tx = _Block(BATCH * MAX_REPLY)
         self._names, self._control = _Block(BATCH * 16), _Block(BATCH * _CONTROL)
-        self._keep = [_Block(BATCH * size) for size in (32, 48, 64, 64)]
-        receive_iov, send_iov, receive_header, send_header = self._keep
-        riov, siov, rheader, sheader = (block.view.cast("Q") for block in self._keep)
+        self._keep = [_Block(BATCH * size) for size in (32, 48, 64, 64, 64, 64)]
+        receive_iov, send_iov, prepared_iov, receive_header, send_header, prepared_header = self._keep
+        riov, siov, _, rheader, sheader, pheader = (block.view.cast("Q") for block in self._keep)
         self._send_at, self._receive_at = send_header.address, receive_header.address
+        self._prepared_at, self._prepared_iov = prepared_header.address, prepared_iov.view
         for i in range(BATCH):
             slot = self._rx.address + _SHIFT + i * SLOT
             riov[4 * i : 4 * i + 4] = array(
@@ -113,15 +119,19 @@ class Batch:
             )
             name, control = self._names.address + 16 * i, self._control.address + _CONTROL * i
             size = _CONTROL if wildcard else 0
-            for header, vector in ((rheader, receive_iov.address + 32 * i), (sheader, send_iov.address + 48 * i)):
-                header[8 * i : 8 * i + 6] = array("Q", [name, 16, vector, 2, control if wildcard else 0, size])
+            for header, vector, count in (
+                (rheader, receive_iov.address + 32 * i, 2),
+                (sheader, send_iov.address + 48 * i, 2),
+                (pheader, prepared_iov.address + 64 * i, 4),
+            ):
+                header[8 * i : 8 * i + 6] = array("Q", [name, 16, vector, count, control if wildcard else 0, size])
             siov[6 * i] = slot
         # Views over all slots, each of the same field in every slot.
         words = self._rx.view.cast("H")[_SHIFT // 2 :]
         row = SLOT // 2
         self._flags, self._an, self._ns, self._ar = (words[at::row][:BATCH] for at in (1, 3, 4, 5))
         self._counts = self._rx.view.cast("Q")[1 :: SLOT // 8][:BATCH]
-        self._lengths = self._keep[2].view.cast("I")[14::16]
+        self._lengths = receive_header.view.cast("I")[14::16]
         self._control_sizes = rheader[5::8]
         self._interfaces = self._control.view.cast("I")[4::8]
         self._vectors = sheader[3::8]
@@ -133,31 +143,63 @@ class Batch:
         self._vectors_now = 2  # iovec entries per reply in the last batch; 0 if they differed
         self._bases = range(0, BATCH * SLOT, SLOT)
         #: Position of the question in the receive buffer, by slot and by query size without OPT.
-        self._questions = [[slice(at + 12, at + size) for size in range(QUICK + 1)] for at in self._bases]
+        self._questions = [[slice(at + 12, at + size) for size in range(SLOT + 1)] for at in self._bases]
+        #: Read the queries of a batch of each size, without their IDs and padded with zeros, from the receive buffer.
+        self._queries = [struct.Struct(f"2x{SLOT - 2}s" * count).unpack_from for count in range(BATCH + 1)]
+        self._zeros, self._used = memoryview(bytes(BATCH * SLOT)), 0
+        #: The first memory area of each response, the ID.
+        self._ids = [struct.pack("=QQ", self._rx.address + _SHIFT + at, 2) for at in self._bases]
+        self._trust, self._turns = TRUST, 0
 
     def turn(self, handle: Handle, finished: Finished | None) -> int:
         """Receive one batch of queries and send the replies; return the number of queries."""
         if self._wildcard:
             self._control_sizes[:] = array("Q", [_CONTROL]) * BATCH
+        self._rx.view[_SHIFT : _SHIFT + self._used] = self._zeros[: self._used]
         count = int(self._recvmmsg(self._fd, self._receive_at, BATCH, socket.MSG_DONTWAIT, None))
         if count <= 0:
+            self._used = 0
             return 0
+        self._used = count * SLOT
         if self._wildcard:
             self._interfaces[:count] = array("I", bytes(4 * count))
         lengths = self._lengths[:count].tolist()
-        blob = self._rx.view[_SHIFT : _SHIFT + count * SLOT].tobytes()
         answers = finished.answers() if finished is not None else None
         misses: Sequence[int] = range(count)
         if finished is not None and answers is not None:
-            misses = self._finished(blob, count, lengths, answers, finished)
+            self._turns += 1
+            trying = self._trust > 0 or not self._turns % PROBE
+            if trying and self._prepared(count, lengths, answers, finished):
+                return count
+        blob = self._rx.view[_SHIFT : _SHIFT + count * SLOT].tobytes()
+        if finished is not None and answers is not None:
+            misses = self._finished(blob, count, lengths, answers, finished, learn=trying)
         silent = self._handled(blob, lengths, misses, handle) if misses else []
-        self._send(count, silent)
+        self._send(self._send_at, count, silent)
         return count
 
+    def _prepared(self, count: int, lengths: list[int], answers: Answers, finished: Finished) -> bool:
+        """Send the prepared responses and return True, if every query of the batch has one."""
+        found = list(map(answers.prepared.get, self._queries[count](self._rx.view, _SHIFT)))
+        if None in found:
+            self._trust -= self._trust > 0
+            return False
+        areas, questions, sizes = zip(*found, strict=True)
+        if list(sizes) != lengths:  # zeros after a query that is known
+            return False
+        self._trust = TRUST
+        self._prepared_iov[: 64 * count] = b"".join(chain.from_iterable(zip(self._ids, areas, strict=False)))
+        finished.answered(list(questions), self._names.view[: 16 * count].tobytes())
+        self._send(self._prepared_at, count, [])
+        return True
+
     def _finished(
-        self, blob: bytes, count: int, lengths: list[int], answers: Answers, finished: Finished
+        self, blob: bytes, count: int, lengths: list[int], answers: Answers, finished: Finished, *, learn: bool
     ) -> Sequence[int]:
-        """Prepare the replies that have finished answers; return the indexes of the other queries."""
+        """Prepare the replies that have finished answers; return the indexes of the other queries.
+
+        If *learn*, the whole responses are prepared for the next queries that are equal.
+        """
         counts, flags = self._counts[:count].tobytes(), self._flags[:count].tobytes()
         edns = counts[:8] == _EDNS
         if (
@@ -165,7 +207,7 @@ class Batch:
             or counts != counts[:8] * count
             or flags != flags[:2] * count
             or flags[0] & 0xFE
-            or max(lengths) > QUICK + _OPT * edns
+            or max(lengths) > SLOT
             or min(lengths) < 17 + _OPT * edns
         ):
             return range(count)
@@ -190,11 +232,18 @@ class Batch:
         self._an[:count], self._ns[:count] = words[8::12], words[9::12]
         self._ar[:count] = words[11::12] if edns else words[10::12]
         bits = answers.flags | int.from_bytes(flags[:2], "big") & (RD | CD)
-        self._flags[:count] = array("H", bits.to_bytes(2, "big") * count)
+        reply_flags = bits.to_bytes(2, "big")
+        self._flags[:count] = array("H", reply_flags * count)
         if edns:
-            self._opt_at[:count] = array("Q", [self._opts.address + _OPT * (opt[7] >> 7)]) * count
+            self._opt_at[:count] = array("Q", [OPT_ADDRESS + _OPT * (opt[7] >> 7)]) * count
         if self._vectors_now != 2 + edns:
             self._restore(2 + edns)
+        if learn:
+            dnssec_ok = bool(opt[7] >> 7) if edns else None
+            for i, entry in enumerate(found):
+                query = blob[i * SLOT + 2 : (i + 1) * SLOT]
+                if entry is not _MISS and lengths[i] <= SLOT and query not in answers.prepared:
+                    answers.prepare(query, lengths[i], questions[i], reply_flags, dnssec_ok)
         clients = self._names.view[: 16 * count].tobytes()
         if not missed:
             finished.answered(questions, clients)
@@ -235,11 +284,11 @@ class Batch:
         """Return the struct in_pktinfo of a query, which sets the source address of the reply."""
         return self._control.view[_CONTROL * i + 16 : _CONTROL * i + 28].tobytes() if self._wildcard else b""
 
-    def _send(self, count: int, silent: list[int]) -> None:
+    def _send(self, at: int, count: int, silent: list[int]) -> None:
         start = 0
         for end in (*silent, count):
             while start < end:
-                sent = int(self._sendmmsg(self._fd, self._send_at + 64 * start, end - start, socket.MSG_DONTWAIT))
+                sent = int(self._sendmmsg(self._fd, at + 64 * start, end - start, socket.MSG_DONTWAIT))
                 if sent <= 0:
                     if ctypes.get_errno() == errno.EINTR:
                         continue

@@ -5,6 +5,7 @@ import errno
 import struct
 from collections.abc import Awaitable
 
+import dns.asyncquery
 import dns.flags
 import dns.message
 import dns.rcode
@@ -248,6 +249,24 @@ async def test_hot_answers_are_finished_until_a_ttl_counts_down_and_are_counted(
     server.telemetry.faults.clear()
     server._flush(Request("POST", "/", body=b'{"all": true}'))
     assert repr(server.answers()) == "<Answers 0 chunks=0>"
+
+
+async def test_a_prepared_response_counts_down_and_ends_with_its_answer(internet: Internet) -> None:
+    clock = 1000.0
+    server = Server(Telemetry("resolver"), HINTS, port=internet.port, now=lambda: clock)
+    listener = await server.start(("127.0.0.1", 0))
+    query = dns.message.make_query("www.example.com.", "A", use_edns=0)
+    seen = []
+    try:
+        for seconds in (0, 0, 0, 0, 0.6, 10, 10, 9.3, 0.2, 0):
+            clock += seconds
+            message = await dns.asyncquery.udp(query, "127.0.0.1", 5, listener.address[1])
+            seen.append(message.answer[0].ttl)
+            assert message.edns == 0
+    finally:
+        await listener.close()
+    assert seen == [30, 30, 30, 30, 29, 19, 9, 0, 30, 30]
+    assert len([address for address, _ in internet.asked if address == EXAMPLE]) == 2
 
 
 @pytest.mark.parametrize(

@@ -107,14 +107,56 @@ async def test_replies_are_what_the_reference_says(calls: str, wires: list[bytes
     listener = await serving.start(("127.0.0.1", 0), site.handle, finished=site)
     wires = numbered(wires)
     try:
-        replies = await exchange(listener.address, wires, len(wires))
+        for _ in range(3):  # the second and third time, whole responses have been prepared
+            replies = await exchange(listener.address, wires, len(wires))
+            for wire in wires:
+                expected = site.responder._decoded(wire, udp=True)
+                assert replies[wire[:2]] == expected.wire
     finally:
         await listener.close()
-    for wire in wires:
-        expected = site.responder._decoded(wire, udp=True)
-        assert replies[wire[:2]] == expected.wire
     if calls == "batched":
-        assert len(site.handled) + len(site.finished) == len(wires)
+        assert len(site.handled) + len(site.finished) == 3 * len(wires)
+
+
+@pytest.mark.skipif(not batch.available(), reason="this system has no recvmmsg")
+async def test_a_prepared_response_is_for_one_query_byte_for_byte() -> None:
+    site = Site()
+    listener = await serving.start(("127.0.0.1", 0), site.handle, finished=site)
+    other = {
+        "case": query("H1.example."), "flags": query("h1.example.", flags=0),
+        "edns": query("h1.example.", 1, encode_opt()),
+        "do": query("h1.example.", 1, encode_opt(dnssec_ok=True)), "type": query("h1.example.", 28),
+        "trailing zeros": query("h1.example.") + bytes(3), "cd": query("h1.example.", flags=0x110),
+    }  # fmt: skip
+    try:
+        for wire in [*[query("h1.example.")] * 3, *other.values(), *other.values()]:
+            (reply,) = (await exchange(listener.address, [wire], 1)).values()
+            assert reply == site.responder._decoded(wire, udp=True).wire
+        prepared = site.responder.answers.prepared
+        assert len(prepared) == 7, "all but the query with zeros after it"
+        zone = parse("example.", ZONE.replace("192.0.2.1\n", "192.0.2.99\n"))
+        site.responder.put(zone)
+        (reply,) = (await exchange(listener.address, [query("h1.example.")], 1)).values()
+        assert reply.endswith(bytes([192, 0, 2, 99]))
+    finally:
+        await listener.close()
+
+
+@pytest.mark.skipif(not batch.available(), reason="this system has no recvmmsg")
+async def test_queries_that_never_return_are_not_prepared_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.answers.MAX_PREPARED", 40)
+    site = Site()
+    listener = await serving.start(("127.0.0.1", 0), site.handle, finished=site)
+    random.seed(7)
+    try:
+        for i in range(2 * batch.TRUST):
+            name = "".join(random.choice((c, c.upper())) for c in f"h{i % 50}.example.")
+            await exchange(listener.address, [query(name)], 1)
+        assert len(site.responder.answers.prepared) <= 40
+        assert listener._batch is not None
+        assert listener._batch._trust < batch.TRUST
+    finally:
+        await listener.close()
 
 
 @pytest.mark.skipif(not batch.available(), reason="this system has no recvmmsg")
@@ -179,7 +221,8 @@ async def test_on_all_addresses_a_reply_leaves_from_the_one_that_was_asked(calls
 
     listener = await serving.start(("0.0.0.0", 0), handle, finished=site)
     try:
-        for wires in (numbered([query("h1.example."), query("nothing.example.")]), [b"\0\5late"]):
+        plain = numbered([query("h1.example."), query("nothing.example.")])
+        for wires in (plain, plain[:1], plain[:1], plain[:1], [b"\0\5late"]):
             replies = await exchange(("127.0.1.77", listener.address[1]), wires, len(wires))
             assert len(replies) == len(wires)  # the connected client accepts replies only from this address
     finally:
