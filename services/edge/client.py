@@ -5,26 +5,23 @@ buffer and responses keep their order. When the buffer is full, the edge stops r
 """
 
 import asyncio
-import re
-import ssl
 import time
 from email.utils import formatdate
 from enum import Enum
-from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 from edge.bodies import Body, BodyError, request_body
+from edge.body_rate import BodyRate
+from edge.connection_info import describe
 from edge.errors import REASONS, BadRequestError, EdgeError
-from edge.exchange import Responder
 from edge.heads import RequestHead, ResponseHead, early_refusal, request_head
+from edge.interfaces import Handshake, Service, Work
 from edge.remembered import Remembered
-from edge.timeouts import Timeouts
 from edge.upstream import HIGH_WATER
 
 #: Maximum size of pipelined requests that are buffered while another request is served, in bytes.
 READ_AHEAD = 64 * 1024
 _NEVER = float("inf")
-_NAME = re.compile(r"[A-Za-z0-9.*_-]{1,253}")
 
 #: Cached parser for request heads, since clients repeat the same head often.
 read_head: Remembered[RequestHead] = Remembered(request_head)
@@ -52,108 +49,6 @@ class State(Enum):
     TUNNEL = "tunnel"
     #: Further input is discarded.
     CLOSING = "closing"
-
-
-class Work(Protocol):
-    """Request that is being served, as seen by its client connection."""
-
-    began: float
-    status: int
-    answered: bool
-    head_only: bool
-
-    def start(self) -> None:
-        """Forward the request; `Client.finished` or `Client.failed` ends it, possibly before this method returns."""
-
-    def receive_body(self, payload: bytes) -> None:
-        """Process part of the request body."""
-
-    def receive_end(self) -> None:
-        """Process the end of the request body."""
-
-    def tunnel_data(self, data: bytes) -> None:
-        """Forward bytes of the protocol that both sides have switched to."""
-
-    def client_writable(self, *, writable: bool) -> None:
-        """Resume or pause the response, depending on whether the client's send buffer has room."""
-
-    def abandon(self) -> None:
-        """Cancel the request, because the client has disconnected or its request cannot be completed."""
-
-
-class Peer(Protocol):
-    """Client connection of any HTTP version."""
-
-    address: str
-    tls: bool
-    #: Whether the connection was accepted only to send a 503 response, because the edge is full.
-    rejected: bool
-    #: Whether the client's X-Forwarded-For is discarded.
-    distrusted: bool
-    #: Header fields that are added to every response.
-    more: bytes
-    transport: Any
-    #: TLS version and whether the session was resumed; None without TLS.
-    session: tuple[str, bool] | None
-    #: Time at which `expire` must be called, on the `time.monotonic` clock.
-    deadline: float
-
-    @property
-    def quiet_since(self) -> float | None:
-        """Start of the time without a request, on the monotonic clock; None during a request or while closing."""
-
-    def refuse(self, error: EdgeError) -> None:
-        """Send an error response and close the connection."""
-
-    def drain(self) -> None:
-        """Close an idle connection immediately, and a busy one after its response."""
-
-    def evict(self) -> None:
-        """Close an idle keep-alive connection to make room for another client."""
-
-    def expire(self, now: float) -> None:
-        """Handle the time-out that occurred at `deadline`."""
-
-    def abort(self) -> None:
-        """Cut the connection without sending buffered data."""
-
-
-class Service(Protocol):
-    """Interface of the object that serves client requests (`Proxy`)."""
-
-    timeouts: Timeouts
-
-    def handle(self, client: Responder, head: RequestHead) -> Work | None:
-        """Return an unstarted `Work` for a request, or None if the service has already responded itself.
-
-        Raises:
-            EdgeError: the request is rejected.
-        """
-
-    def connected(self, client: Peer) -> None:
-        """Register a client connection whose TLS handshake, if any, is complete."""
-
-    def disconnected(self, client: Peer) -> None:
-        """Unregister a client whose connection has ended."""
-
-    def http2(self, client: "Client") -> asyncio.Protocol:
-        """Return the protocol that replaces *client* after ALPN has selected HTTP/2."""
-
-    def done(self, client: Responder, work: Work | None, status: int | str) -> None:
-        """Record a finished request with its status code, or with a word such as ``aborted`` if it was cut short."""
-
-    def keep_alive_limit(self) -> float | None:
-        """Return the idle time-out in seconds that the fault `short_keep_alive` sets; None while the fault is off."""
-
-
-class Handshake(Protocol):
-    """TLS handshake or PROXY header in progress."""
-
-    def fail(self, reason: str) -> None:
-        """End the handshake and report *reason* as the cause."""
-
-    def abort(self) -> None:
-        """Cut the connection without a TLS alert."""
 
 
 class Client(asyncio.Protocol):
@@ -184,9 +79,8 @@ class Client(asyncio.Protocol):
     _reading = True
     _advancing = False
     _body: Body | None = None
-    #: Body bytes received in the current rate window, and the start of that window.
-    _window_bytes, _window = 0, 0.0
-    _heard = 0.0
+    #: How fast the request body arrives; None if there is none.
+    _rate: BodyRate | None = None
     _work: Work | None = None
     _expects = _chunked = False
     #: Whether the client speaks HTTP/1.1 rather than 1.0.
@@ -341,7 +235,8 @@ class Client(asyncio.Protocol):
         """Resume reading from the client."""
         if not self._reading and self.transport is not None:
             self._reading = True
-            self._heard = time.monotonic()
+            if self._rate is not None:
+                self._rate.resumed(time.monotonic())
             self.transport.resume_reading()
 
     def finished(self, *, cut: bool) -> None:
@@ -449,19 +344,12 @@ class Client(asyncio.Protocol):
         return False
 
     def _check_body(self, now: float) -> None:
-        limits = self.service.timeouts
-        if not self._reading:  # reading is paused because the origin is slow, so do not blame the client
-            self._window, self._window_bytes, self._heard = now, 0, now
-        elif now - self._heard >= limits.body:
-            self.refuse(BadRequestError(408, f"no whole request body: nothing came for {limits.body:g} s"))
+        if self._rate is None:
             return
-        elif now - self._window >= limits.rate_window:
-            rate = self._window_bytes / (now - self._window)
-            if rate < limits.min_rate:
-                self.refuse(BadRequestError(408, f"expected a body at {limits.min_rate:g} bytes/s, got {rate:.0f}"))
-                return
-            self._window, self._window_bytes = now, 0
-        self.deadline = min(self._heard + limits.body, self._window + limits.rate_window)
+        if reason := self._rate.stalls(now, reading=self._reading):
+            self.refuse(BadRequestError(408, reason))
+        else:
+            self.deadline = self._rate.deadline
 
     # --- request parsing ----------------------------------------------------------------------------------------------
 
@@ -501,11 +389,9 @@ class Client(asyncio.Protocol):
         self.close_after, self._modern = self.close_after or head.close, head.modern
         if head.has_body:
             now = time.monotonic()
-            limits = self.service.timeouts
             self.state, self._body, self._expects = State.BODY, request_body(head.framing), head.expects
-            self._heard = self._window = now
-            self._window_bytes = 0
-            self.deadline = now + min(limits.body, limits.rate_window)
+            self._rate = BodyRate(self.service.timeouts, now)
+            self.deadline = self._rate.deadline
         else:
             self.state, self.deadline = State.SERVED, _NEVER
         try:
@@ -526,10 +412,9 @@ class Client(asyncio.Protocol):
         """Forward the buffered part of the request body."""
         body = self._body
         data, self._buffer = self._buffer, b""
-        if body is None:
+        if body is None or self._rate is None:
             return False
-        self._heard = time.monotonic()
-        self._window_bytes += len(data)
+        self._rate.received(len(data), time.monotonic())
         try:
             payload = body.feed(data)
         except BodyError as error:
@@ -622,30 +507,3 @@ class Client(asyncio.Protocol):
         self._closer = None
         if self.state is State.IDLE:
             self._close()
-
-
-def describe(
-    transport: asyncio.BaseTransport, address: str, scheme: str, *, mutual: bool
-) -> tuple[bytes, tuple[str, bool] | None]:
-    """Return the header lines that tell origins about the connection, and its TLS version and resumption."""
-    suffix = b"%b\r\nx-forwarded-proto: %b\r\n" % (address.encode(), scheme.encode())
-    tls = transport.get_extra_info("ssl_object")
-    if tls is None:
-        return suffix, None
-    version, cipher, resumed = tls.version() or "?", tls.cipher(), bool(tls.session_reused)
-    suffix += _description(version, cipher[0] if cipher else "?", resumed)
-    if mutual:
-        suffix += b"x-forwarded-client-cert: %b\r\n" % _identity(tls)
-    return suffix, (version, resumed)
-
-
-@cache
-def _description(version: str, cipher: str, resumed: bool) -> bytes:
-    told = f"version={version}; cipher={cipher}; resumed={'yes' if resumed else 'no'}"
-    return f"x-forwarded-tls: {told}\r\n".encode()
-
-
-def _identity(tls: ssl.SSLObject) -> bytes:
-    """Return the names in the client's certificate in Envoy's format: ``DNS=a.example.com;DNS=…``."""
-    alternatives: Any = (tls.getpeercert() or {}).get("subjectAltName", ())
-    return ";".join(f"DNS={name}" for kind, name in alternatives if kind == "DNS" and _NAME.fullmatch(name)).encode()

@@ -8,10 +8,10 @@ acquired, so that a slow sender does not occupy a connection.
 import asyncio
 import time
 from email.utils import formatdate
-from typing import Protocol
 
-from edge.errors import BadRequestError, EdgeError, UpstreamError
+from edge.errors import BadRequestError, UpstreamError
 from edge.heads import RequestHead, ResponseHead
+from edge.interfaces import Downstream
 from edge.pool import Outcome
 from edge.route_pool import RoutePool
 from edge.targets import Target
@@ -22,60 +22,6 @@ BODY_BUFFER = 64 * 1024
 #: Protocols that a client may switch to (RFC 9110 section 7.8). Any other Upgrade is ignored, as the RFC permits.
 TUNNELLED = frozenset({b"websocket"})
 _NO_TIMING = Timing()
-
-
-class Downstream(Protocol):
-    """Client side of an exchange, for any HTTP version."""
-
-    #: Whether the client's write buffer is full, because the client reads slowly.
-    paused: bool
-    #: Header lines that complete `RequestHead.forward`: the client's address and connection parameters.
-    suffix: bytes
-    #: Whether the exchange uses pooled origin connections.
-    pooled: bool
-    #: Whether the client's X-Forwarded-For is discarded.
-    distrusted: bool
-
-    def begin_response(self, head: ResponseHead, fields: bytes, payload: bytes, *, bodiless: bool, whole: bool) -> None:
-        """Send the head, additional *fields* and the first *payload*; *whole* means that the response is complete."""
-
-    def interim(self, head: ResponseHead) -> None:
-        """Send an interim response (1xx)."""
-
-    def body(self, payload: bytes) -> None:
-        """Send part of the response body; does nothing after the client has disconnected."""
-
-    def pause_reading(self) -> None:
-        """Stop reading the request body."""
-
-    def resume_reading(self) -> None:
-        """Resume reading the request body."""
-
-    def unsent(self) -> int:
-        """Return the number of buffered response bytes that have not been sent yet."""
-
-    def finished(self, *, cut: bool) -> None:
-        """End the response; a response that was *cut* short must not appear complete to the client."""
-
-    def failed(self, error: EdgeError) -> None:
-        """Send an error response; no part of a response has been sent yet."""
-
-    def switch(self, head: ResponseHead, data: bytes) -> None:
-        """Send a 101 response and *data*; all further bytes from the client belong to the new protocol."""
-
-
-class Responder(Downstream, Protocol):
-    """Client side of a request, as the service sees it."""
-
-    #: URI scheme of the request: ``http`` or ``https``.
-    scheme: str
-    #: Value of the ``listener`` label in metrics.
-    listener: str
-    #: The client's IP address.
-    address: str
-
-    def respond(self, status: int, body: bytes, kind: bytes, *, more: bytes = b"", head_only: bool = False) -> None:
-        """Send a response that the edge itself generates."""
 
 
 class Exchange:

@@ -1,10 +1,8 @@
 """The edge server: listeners, routes, origin connection pools, metrics and the access log."""
 
 import asyncio
-import random
 import ssl
 import time
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,13 +10,17 @@ from functools import cached_property
 from ipaddress import ip_address
 from typing import Any
 
+from edge import access_log, own_answers
 from edge.acceptor import Acceptor
 from edge.admission import Admission, Admit, Reject, Reset
-from edge.client import Client, Peer, Work
+from edge.client import Client
+from edge.counters import Counters
 from edge.errors import BadRequestError, EdgeError, UpstreamError
-from edge.exchange import Exchange, Responder
+from edge.exchange import Exchange
 from edge.heads import RequestHead
 from edge.http2 import Http2Client
+from edge.interfaces import Peer, Responder, Work
+from edge.names import NameFollower
 from edge.route_pool import RoutePool
 from edge.routes import Route, find
 from edge.settings import Network, Settings
@@ -31,20 +33,13 @@ from telemetry import Request, Telemetry, log
 from telemetry.tap import Tap
 
 logger = log.get("edge")
-access = log.get("edge.access")
 
 #: Interval of the loop that checks deadlines and expires idle connections, in seconds.
 TICK = 1.0
 #: Minimum interval between two log lines of the same event, in seconds.
 LOG_EVERY = 1.0
-#: Path prefix of the CA's http-01 validation requests (RFC 8555 section 8.3).
-CHALLENGE = "/.well-known/acme-challenge/"
-#: Upper bounds of the request latency histogram's buckets, in seconds.
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 #: Maximum number of request paths in the cache of routing decisions.
 ROUTED_PATHS = 4096
-#: Prefixes of header fields that a TRACE response leaves out, because they may hold secrets (RFC 9110 section 9.3.8).
-_SENSITIVE = (b"authorization:", b"cookie:", b"proxy-", b"x-forwarded-")
 
 
 @dataclass(frozen=True)
@@ -105,14 +100,10 @@ class Proxy:
         self._listeners: list[Listener] = []
         self._restarting: asyncio.Task[None] | None = None
         self._ticker: asyncio.Task[None] | None = None
-        self._resolving: dict[Target, asyncio.Task[None]] = {}
+        self._names = NameFollower(stub)
         self._logged: dict[str, float] = {}
-        #: Counts since the last scrape: handshakes by TLS version and resumption, requests by listener and status, and
-        #: request latencies. Each scrape adds them to the metrics and resets them.
-        self._shaken: Counter[tuple[str, bool]] = Counter()
-        self._counted: Counter[tuple[str, int | str]] = Counter()
-        self._latencies: dict[str, list[float]] = {}
-        self._declare_metrics()
+        self.counters = Counters(telemetry.metrics)
+        telemetry.metrics.before_render(self._refresh)
         telemetry.faults.declare("drop_upstream", "Refuse to open upstream connections")
         telemetry.faults.declare("upstream_delay", "Forward this many milliseconds late", ms=1000.0)
         telemetry.faults.declare(
@@ -181,9 +172,9 @@ class Proxy:
         if isinstance(decision, Admit):
             for client in decision.evict:
                 client.evict()
-                self._evicted.inc()
+                self.counters.evicted.inc()
         else:
-            self._rejected.inc(answer="reset" if isinstance(decision, Reset) else "503")
+            self.counters.rejected.inc(answer="reset" if isinstance(decision, Reset) else "503")
             if self._may_log("clients_full"):
                 logger.warning("clients_full", served=self.admission.served, limit=self.admission.limit)
         if isinstance(decision, Reset):
@@ -199,7 +190,7 @@ class Proxy:
         return client
 
     def _handshake_failed(self, reason: str) -> None:
-        self._failed_handshakes.inc(reason=reason)
+        self.counters.failed_handshakes.inc(reason=reason)
         if self._may_log("handshake_failed"):
             logger.warning("handshake_failed", reason=reason)
 
@@ -227,13 +218,13 @@ class Proxy:
         for acceptor in self._acceptors:
             acceptor.abort()
         tasks = [
-            *self._resolving.values(),
             *self._draining_pools,
             *([self._ticker] if self._ticker is not None else []),
         ]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._names.close()
         for pool in (*self.pools.values(), *self._old_pools):
             await pool.close()
         await asyncio.sleep(0)  # asyncio closes transports in the next loop iteration
@@ -277,9 +268,9 @@ class Proxy:
         if client.session is not None:
             if self.settings.hsts:
                 client.more = b"strict-transport-security: max-age=%d\r\n" % self.settings.hsts
-            self._shaken[client.session] += 1
+            self.counters.handshake(client.session)
         if clients.per_address is not None and self._by_address[address] > clients.per_address and not client.rejected:
-            self._rejected.inc(answer="503")
+            self.counters.rejected.inc(answer="503")
             client.refuse(EdgeError(503, f"expected at most {clients.per_address} connections from one address"))
         elif self.draining:
             client.drain()
@@ -307,16 +298,8 @@ class Proxy:
         Raises:
             BadRequestError: no route matches the path (404), or the body is larger than the route allows (413).
         """
-        if client.scheme == "http" and head.path.startswith(CHALLENGE):
-            self._answer_challenge(client, head)
-            return None
-        if self.settings.redirect and client.scheme == "http" and head.host:
-            host = head.host.partition(b":")[0] if not head.host.startswith(b"[") else head.host
-            client.respond(308, b"", b"text/plain", more=b"location: https://%b%b\r\n" % (host, head.target))
-            self.done(client, None, 308)
-            return None
-        if (head.hops == 0 or head.target == b"*") and head.method in {b"TRACE", b"OPTIONS"}:
-            self._answer_here(client, head)
+        if (status := own_answers.answer(client, head, self.challenge, redirect=self.settings.redirect)) is not None:
+            self.done(client, None, status)
             return None
         delay, faults = 0.0, self.telemetry.faults
         if faults.any_on and faults.hit("upstream_delay"):
@@ -327,45 +310,20 @@ class Proxy:
             raise BadRequestError(413, f"expected a body of at most {limit} bytes, got {length}")
         exchange = Exchange(client, head, pool, delay)
         if self.settings.log_sample is not None and not head.request_id:
-            exchange.extra = b"x-request-id: %016x\r\n" % random.getrandbits(64)
+            exchange.extra = access_log.new_request_id()
         self._exchanges.add(exchange)
         return exchange
 
     def done(self, client: Responder, work: Work | None, status: int | str) -> None:
         """Count a finished request, record its latency and log it."""
         listener = client.listener
-        self._counted[listener, status] += 1
+        self.counters.request(listener, status)
         if self.settings.log_sample is not None:
-            self._log(client, work, status)
+            access_log.write(client, work, status, self.settings.log_sample)
         if not isinstance(work, Exchange):
             return
         self._exchanges.discard(work)
-        took = time.perf_counter() - work.began
-        latencies = self._latencies.get(listener)
-        if latencies is None:
-            latencies = self._latencies[listener] = [0] * (len(BUCKETS) + 1) + [0.0]
-        latencies[bisect_left(BUCKETS, took)] += 1
-        latencies[-1] += took
-
-    def _log(self, client: Responder, work: Work | None, status: int | str) -> None:
-        """Write an access log line: for every failed request, and for a random sample of the others."""
-        failed = isinstance(status, str) or status >= 500
-        if not failed and random.random() >= (self.settings.log_sample or 0.0):
-            return
-        told: dict[str, Any] = {"listener": client.listener, "client": client.address, "status": status}
-        if isinstance(work, Exchange):
-            head = work.head
-            request_id = head.request_id or work.extra.removeprefix(b"x-request-id: ").rstrip()
-            told |= {
-                "method": head.method.decode("latin-1"),
-                "target": head.target.decode("latin-1"),
-                "host": head.host.decode("latin-1"),
-                "took_ms": round((time.perf_counter() - work.began) * 1000, 3),
-                "upstream": work.origin,
-                "request_id": request_id.decode("latin-1"),
-                "trace_id": head.trace_id.decode("latin-1"),
-            }
-        access.info("request", **told)
+        self.counters.took(listener, time.perf_counter() - work.began)
 
     def _find(self, path: str) -> RoutePool:
         route = find(tuple(self.pools), path)
@@ -375,24 +333,6 @@ class Proxy:
             self._routed.clear()
         self._routed[path] = pool = self.pools[route]
         return pool
-
-    def _answer_challenge(self, client: Responder, head: RequestHead) -> None:
-        answer = self.challenge(head.path[len(CHALLENGE) :])
-        status = 404 if answer is None else 200
-        client.respond(status, (answer or "").encode(), b"text/plain", head_only=head.method == b"HEAD")
-        self.done(client, None, status)
-
-    def _answer_here(self, client: Responder, head: RequestHead) -> None:
-        """Respond to ``OPTIONS *``, or to TRACE or OPTIONS with Max-Forwards 0 (RFC 9110 section 7.6.2)."""
-        if head.method == b"OPTIONS":
-            client.respond(
-                200, b"", b"text/plain", more=b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE\r\n"
-            )
-        else:
-            lines = head.forward.split(b"\r\n")[:-1]
-            reflected = [line for line in lines if not line.lower().startswith(_SENSITIVE)]
-            client.respond(200, b"\r\n".join([*reflected, b"", b""]), b"message/http")
-        self.done(client, None, 200)
 
     # --- called by pools ----------------------------------------------------------------------------------------------
 
@@ -409,9 +349,9 @@ class Proxy:
             context = self.client_context() if target.tls else None
             found = await connect(target, self.stub, context, self._lost, timeout)
         except UpstreamError:
-            self._connects.inc(upstream=str(target), result="failed")
+            self.counters.connects.inc(upstream=str(target), result="failed")
             raise
-        self._connects.inc(upstream=str(target), result="ok")
+        self.counters.connects.inc(upstream=str(target), result="ok")
         upstream = found[0]
         if self.tap.on and upstream.transport is not None:
             upstream.transport = TappedTransport(upstream.transport, self.tap, str(target))  # type: ignore[assignment]  # has every method
@@ -437,78 +377,18 @@ class Proxy:
             for pool in (*self.pools.values(), *self._old_pools):
                 pool.tick(now)
             self._old_pools = [pool for pool in self._old_pools if pool.busy]
-            self._follow_names()
-
-    def _follow_names(self) -> None:
-        """Pass the current DNS addresses of each target to its pool, which drains connections to removed addresses."""
-        for pool in self.pools.values():
-            for target in pool.route.targets:
-                if target in self._resolving or not pool.core.in_use(target):
-                    continue
-                try:
-                    known = self.stub.known(target.host)
-                except StubError:
-                    continue  # a failed look-up must not drain working connections
-                if known is not None:
-                    pool.core.resolved(target, frozenset(map(str, known.rdata)))
-                else:
-                    self._resolving[target] = asyncio.get_running_loop().create_task(self._resolve(target))
-
-    async def _resolve(self, target: Target) -> None:
-        try:
-            await self.stub.resolve(target.host)
-        except StubError as error:
-            logger.info("name_not_refreshed", upstream=str(target), reason=str(error))
-        finally:
-            del self._resolving[target]
+            self._names.follow(self.pools.values())
 
     # --- metrics and admin pages --------------------------------------------------------------------------------------
 
-    def _declare_metrics(self) -> None:
-        metrics = self.telemetry.metrics
-        requests = metrics.counter(
-            "firstbyte_edge_requests_total", "Requests by listener and status", "listener", "status"
-        )
-        seconds = metrics.histogram(
-            "firstbyte_edge_request_seconds", "From the end of a request's head to the end of its response",
-            BUCKETS, "listener",
-        )  # fmt: skip
-        handshakes = metrics.counter(
-            "firstbyte_edge_handshakes_total", "TLS handshakes with clients", "version", "resumed"
-        )
-        self._failed_handshakes = metrics.counter(
-            "firstbyte_edge_handshake_failures_total", "TLS handshakes and PROXY headers that failed", "reason"
-        )
-        self._connects = metrics.counter(
-            "firstbyte_edge_upstream_connects_total", "Connections opened", "upstream", "result"
-        )
-        pool = metrics.gauge("firstbyte_edge_pool_connections", "Pooled connections", "upstream", "state")
-        clients = metrics.gauge("firstbyte_edge_clients", "Client connections that are open or in their TLS handshake")
-        limit = metrics.gauge("firstbyte_edge_clients_max", "Client connections that are served at one time")
-        self._evicted = metrics.counter(
-            "firstbyte_edge_clients_evicted_total", "Idle client connections that were closed for a new one"
-        )
-        self._rejected = metrics.counter(
-            "firstbyte_edge_clients_rejected_total", "Client connections for which there was no room", "answer"
-        )
-
-        def refresh() -> None:
-            clients.set(len(self._clients))
-            limit.set(self.admission.limit)
-            for row in self._rows():
-                for state in ("idle", "active"):
-                    pool.set(float(row[state]), upstream=row["name"], state=state)
-            counted, self._counted = self._counted, Counter()
-            for (listener, status), count in counted.items():
-                requests.inc(count, listener=listener, status=str(status))
-            shaken, self._shaken = self._shaken, Counter()
-            for (version, resumed), count in shaken.items():
-                handshakes.inc(count, version=version, resumed=str(resumed).lower())
-            latencies, self._latencies = self._latencies, {}
-            for listener, row_of_counts in latencies.items():
-                seconds.merge([int(n) for n in row_of_counts[:-1]], row_of_counts[-1], listener=listener)
-
-        metrics.before_render(refresh)
+    def _refresh(self) -> None:
+        """Update the gauges before a scrape."""
+        counters = self.counters
+        counters.clients.set(len(self._clients))
+        counters.limit.set(self.admission.limit)
+        for row in self._rows():
+            for state in ("idle", "active"):
+                counters.pool.set(float(row[state]), upstream=row["name"], state=state)
 
     def _rows(self) -> list[dict[str, Any]]:
         rows = []

@@ -1,0 +1,36 @@
+"""Header lines that tell origins about a client's connection: its address, TLS parameters and certificate."""
+
+import asyncio
+import re
+import ssl
+from functools import cache
+from typing import Any
+
+_NAME = re.compile(r"[A-Za-z0-9.*_-]{1,253}")
+
+
+def describe(
+    transport: asyncio.BaseTransport, address: str, scheme: str, *, mutual: bool
+) -> tuple[bytes, tuple[str, bool] | None]:
+    """Return the header lines that tell origins about the connection, and its TLS version and resumption."""
+    suffix = b"%b\r\nx-forwarded-proto: %b\r\n" % (address.encode(), scheme.encode())
+    tls = transport.get_extra_info("ssl_object")
+    if tls is None:
+        return suffix, None
+    version, cipher, resumed = tls.version() or "?", tls.cipher(), bool(tls.session_reused)
+    suffix += _description(version, cipher[0] if cipher else "?", resumed)
+    if mutual:
+        suffix += b"x-forwarded-client-cert: %b\r\n" % _identity(tls)
+    return suffix, (version, resumed)
+
+
+@cache
+def _description(version: str, cipher: str, resumed: bool) -> bytes:
+    told = f"version={version}; cipher={cipher}; resumed={'yes' if resumed else 'no'}"
+    return f"x-forwarded-tls: {told}\r\n".encode()
+
+
+def _identity(tls: ssl.SSLObject) -> bytes:
+    """Return the names in the client's certificate in Envoy's format: ``DNS=a.example.com;DNS=…``."""
+    alternatives: Any = (tls.getpeercert() or {}).get("subjectAltName", ())
+    return ";".join(f"DNS={name}" for kind, name in alternatives if kind == "DNS" and _NAME.fullmatch(name)).encode()

@@ -1,0 +1,167 @@
+"""What the parts of the edge expect of each other, as protocols: none of them imports the others for it.
+
+Client (Peer, Downstream, Responder)  ◀──▶  Proxy (Service)  ──▶  Exchange (Work)
+"""
+
+import asyncio
+from typing import Any, Protocol
+
+from edge.errors import EdgeError
+from edge.heads import RequestHead, ResponseHead
+from edge.timeouts import Timeouts
+
+
+class Downstream(Protocol):
+    """Client side of an exchange, for any HTTP version."""
+
+    #: Whether the client's write buffer is full, because the client reads slowly.
+    paused: bool
+    #: Header lines that complete `RequestHead.forward`: the client's address and connection parameters.
+    suffix: bytes
+    #: Whether the exchange uses pooled origin connections.
+    pooled: bool
+    #: Whether the client's X-Forwarded-For is discarded.
+    distrusted: bool
+
+    def begin_response(self, head: ResponseHead, fields: bytes, payload: bytes, *, bodiless: bool, whole: bool) -> None:
+        """Send the head, additional *fields* and the first *payload*; *whole* means that the response is complete."""
+
+    def interim(self, head: ResponseHead) -> None:
+        """Send an interim response (1xx)."""
+
+    def body(self, payload: bytes) -> None:
+        """Send part of the response body; does nothing after the client has disconnected."""
+
+    def pause_reading(self) -> None:
+        """Stop reading the request body."""
+
+    def resume_reading(self) -> None:
+        """Resume reading the request body."""
+
+    def unsent(self) -> int:
+        """Return the number of buffered response bytes that have not been sent yet."""
+
+    def finished(self, *, cut: bool) -> None:
+        """End the response; a response that was *cut* short must not appear complete to the client."""
+
+    def failed(self, error: EdgeError) -> None:
+        """Send an error response; no part of a response has been sent yet."""
+
+    def switch(self, head: ResponseHead, data: bytes) -> None:
+        """Send a 101 response and *data*; all further bytes from the client belong to the new protocol."""
+
+
+class Responder(Downstream, Protocol):
+    """Client side of a request, as the service sees it."""
+
+    #: URI scheme of the request: ``http`` or ``https``.
+    scheme: str
+    #: Value of the ``listener`` label in metrics.
+    listener: str
+    #: The client's IP address.
+    address: str
+
+    def respond(self, status: int, body: bytes, kind: bytes, *, more: bytes = b"", head_only: bool = False) -> None:
+        """Send a response that the edge itself generates."""
+
+
+class Work(Protocol):
+    """Request that is being served, as seen by its client connection."""
+
+    began: float
+    status: int
+    answered: bool
+    head_only: bool
+
+    def start(self) -> None:
+        """Forward the request; `Client.finished` or `Client.failed` ends it, possibly before this method returns."""
+
+    def receive_body(self, payload: bytes) -> None:
+        """Process part of the request body."""
+
+    def receive_end(self) -> None:
+        """Process the end of the request body."""
+
+    def tunnel_data(self, data: bytes) -> None:
+        """Forward bytes of the protocol that both sides have switched to."""
+
+    def client_writable(self, *, writable: bool) -> None:
+        """Resume or pause the response, depending on whether the client's send buffer has room."""
+
+    def abandon(self) -> None:
+        """Cancel the request, because the client has disconnected or its request cannot be completed."""
+
+
+class Peer(Protocol):
+    """Client connection of any HTTP version."""
+
+    address: str
+    tls: bool
+    #: Whether the connection was accepted only to send a 503 response, because the edge is full.
+    rejected: bool
+    #: Whether the client's X-Forwarded-For is discarded.
+    distrusted: bool
+    #: Header fields that are added to every response.
+    more: bytes
+    transport: Any
+    #: TLS version and whether the session was resumed; None without TLS.
+    session: tuple[str, bool] | None
+    #: Time at which `expire` must be called, on the `time.monotonic` clock.
+    deadline: float
+
+    @property
+    def quiet_since(self) -> float | None:
+        """Start of the time without a request, on the monotonic clock; None during a request or while closing."""
+
+    def refuse(self, error: EdgeError) -> None:
+        """Send an error response and close the connection."""
+
+    def drain(self) -> None:
+        """Close an idle connection immediately, and a busy one after its response."""
+
+    def evict(self) -> None:
+        """Close an idle keep-alive connection to make room for another client."""
+
+    def expire(self, now: float) -> None:
+        """Handle the time-out that occurred at `deadline`."""
+
+    def abort(self) -> None:
+        """Cut the connection without sending buffered data."""
+
+
+class Service(Protocol):
+    """Interface of the object that serves client requests (`Proxy`)."""
+
+    timeouts: Timeouts
+
+    def handle(self, client: Responder, head: RequestHead) -> Work | None:
+        """Return an unstarted `Work` for a request, or None if the service has already responded itself.
+
+        Raises:
+            EdgeError: the request is rejected.
+        """
+
+    def connected(self, client: Peer) -> None:
+        """Register a client connection whose TLS handshake, if any, is complete."""
+
+    def disconnected(self, client: Peer) -> None:
+        """Unregister a client whose connection has ended."""
+
+    def http2(self, client: Any) -> asyncio.Protocol:
+        """Return the protocol that replaces *client* (`edge.client.Client`) after ALPN has selected HTTP/2."""
+
+    def done(self, client: Responder, work: Work | None, status: int | str) -> None:
+        """Record a finished request with its status code, or with a word such as ``aborted`` if it was cut short."""
+
+    def keep_alive_limit(self) -> float | None:
+        """Return the idle time-out in seconds that the fault `short_keep_alive` sets; None while the fault is off."""
+
+
+class Handshake(Protocol):
+    """TLS handshake or PROXY header in progress."""
+
+    def fail(self, reason: str) -> None:
+        """End the handshake and report *reason* as the cause."""
+
+    def abort(self) -> None:
+        """Cut the connection without a TLS alert."""
