@@ -150,9 +150,12 @@ class Measuring:
     async def echo(self, request: web.Request) -> web.StreamResponse:
         """Send each WebSocket message back (RFC 6455)."""
         socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE, compress=False)
-        if not socket.can_prepare(request):
-            raise Problem(426, "expected a WebSocket handshake (RFC 6455 section 4.1)", upgrade="websocket")
-        await socket.prepare(request)
+        try:
+            if not socket.can_prepare(request):
+                raise Problem(426, "expected a WebSocket handshake (RFC 6455 section 4.1)", upgrade="websocket")
+            await socket.prepare(request)
+        except UnicodeEncodeError:  # aiohttp cannot quote a field that is not UTF-8 in its own error
+            raise Problem(400, "expected the fields of a WebSocket handshake in UTF-8") from None
         self._sockets.add(socket)
         async for message in socket:
             if message.type == WSMsgType.TEXT:
