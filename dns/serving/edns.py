@@ -4,8 +4,8 @@ The handler does not know them: they are added to a finished reply, and only if 
 """
 
 from dnsmessage.message import MAX_TCP, find_opt
+from dnsmessage.options import KEEPALIVE, PADDING, encode_option
 
-KEEPALIVE, PADDING = 11, 12
 #: Replies are padded to a multiple of this size, in bytes (RFC 8467 section 4.1).
 BLOCK = 468
 
@@ -27,12 +27,12 @@ def adapt(query: bytes, reply: bytes | bytearray, *, idle: float, encrypted: boo
         return reply
     added = b""
     if KEEPALIVE in asked and idle:
-        added = b"\0\x0b\0\2" + min(round(idle * 10), 65_535).to_bytes(2, "big")
+        added = encode_option(KEEPALIVE, min(round(idle * 10), 65_535).to_bytes(2, "big"))
     if PADDING in asked and encrypted:
         size = -(len(reply) + len(added) + 4) % BLOCK
         size = min(size, MAX_TCP - len(reply) - len(added) - 4)
         if size >= 0:
-            added += b"\0\x0c" + size.to_bytes(2, "big") + bytes(size)
+            added += encode_option(PADDING, bytes(size))
     length = len(reply) - at - 11 + len(added)
     return b"".join((reply[: at + 9], length.to_bytes(2, "big"), reply[at + 11 :], added))
 

@@ -6,8 +6,11 @@
 from stub.errors import MalformedReplyError, NoAddress, NoSuchName, ServerFailure, StubError, Timeout
 from stub.message import Answer
 from stub.resolve import AsyncStub, Stub, system_servers
+from stub.transport import TCP, UDP, Transport, opportunistic, strict
 
 __all__ = [
+    "TCP",
+    "UDP",
     "Answer",
     "AsyncStub",
     "MalformedReplyError",
@@ -17,5 +20,8 @@ __all__ = [
     "Stub",
     "StubError",
     "Timeout",
+    "Transport",
+    "opportunistic",
+    "strict",
     "system_servers",
 ]

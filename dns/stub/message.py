@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dnsmessage import LocalError, Message, Name, RemoteError, decode_reply, encode_query, rcode_to_text, rdtypes
 from dnsmessage import rdata as rdatas
 from dnsmessage.message import NOERROR, NXDOMAIN
+from dnsmessage.options import PADDING, encode_option
 from stub.errors import MalformedReplyError, NoAddress, NoSuchName, ServerFailure
 
 #: Maximum number of CNAMEs followed within one reply.
@@ -41,17 +42,23 @@ class Answer:
     bytes_received: int = 0
     #: The name at the end of the CNAME chain.
     canonical_name: str = ""
+    #: ``udp``, ``tcp`` or ``tls``; empty for IP address literals.
+    transport: str = ""
 
 
-def query(ident: int, name: str, rdtype: str) -> bytes:
-    """Encode a recursive query with EDNS.
+def query(ident: int, name: str, rdtype: str, block: int = 0) -> bytes:
+    """Encode a recursive query with EDNS, padded to a multiple of *block* bytes unless that is 0 (RFC 7830).
 
     Raises:
         ValueError: *name* is not a valid domain name, or *rdtype* is not a known record type.
     """
     try:
         number = rdtypes.from_text(rdtype)
-        return encode_query(ident, _name(name), number, recursive=True)
+        wire = encode_query(ident, _name(name), number, recursive=True)
+        if not block:
+            return wire
+        padding = encode_option(PADDING, bytes(-(len(wire) + 4) % block))
+        return encode_query(ident, _name(name), number, recursive=True, options=padding)
     except LocalError as error:
         raise ValueError(str(error)) from None
 

@@ -1,34 +1,38 @@
 """The stub resolver in two forms: `Stub` blocks, `AsyncStub` runs on asyncio.
 
-Both query the servers in order and retry truncated replies over TCP. Each query uses a new connected socket with a port
-chosen by the kernel, so datagrams from other addresses are never received (RFC 5452).
+Both query the servers in order. Over UDP, each query uses a new connected socket with a port chosen by the kernel, so
+datagrams from other addresses are never received (RFC 5452), and a truncated reply is asked for again over TCP. Over
+TCP and TLS, connections are kept for later queries.
 """
 
 import asyncio
 import contextlib
 import ipaddress
 import random
-import socket
-import struct
+import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from dnsmessage import Message
+from stub import blocking, nonblocking
 from stub.cache import Cache
 from stub.errors import MalformedReplyError, NoAddress, NoSuchName, ServerFailure, StubError, Timeout
-from stub.message import Answer, interpret, negative_ttl, parse, query
+from stub.exchange import Exchange, Server
+from stub.message import Answer, interpret, negative_ttl, query
+from stub.transport import BLOCK, TCP, UDP, Transport
 from telemetry.clock import Clock
 
-Server = tuple[str, int]
 RESOLV_CONF = Path("/etc/resolv.conf")
 DNS_PORT = 53
+#: Time for which a server to which TLS failed is asked over UDP, if the transport falls back, in seconds.
+PLAIN_FOR = 60.0
 _random = random.SystemRandom()
 
 
 def system_servers(path: Path = RESOLV_CONF) -> list[Server]:
-    """Return the IPv4 name servers in resolv.conf(5); 127.0.0.1 if it lists none, as libc does."""
+    """Return the name servers in resolv.conf(5); 127.0.0.1 if it lists none, as libc does."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -37,17 +41,8 @@ def system_servers(path: Path = RESOLV_CONF) -> list[Server]:
     for words in (line.split() for line in lines):
         if len(words) >= 2 and words[0] == "nameserver":
             with contextlib.suppress(ValueError):
-                servers.append((str(ipaddress.IPv4Address(words[1])), DNS_PORT))
+                servers.append((str(ipaddress.ip_address(words[1])), DNS_PORT))
     return servers or [("127.0.0.1", DNS_PORT)]
-
-
-@dataclass(slots=True)
-class _Exchange:
-    """Start time of one resolution, and bytes sent and received so far."""
-
-    began: float
-    sent: int = 0
-    received: int = 0
 
 
 class _Base:
@@ -57,19 +52,27 @@ class _Base:
         timeout: float = 2.0,
         attempts: int = 3,
         clock: Clock | None = None,
+        transport: Transport = UDP,
     ) -> None:
         """Create a stub resolver.
 
         Args:
-            servers: (IPv4 address, port) pairs, queried in this order; None reads /etc/resolv.conf.
-            timeout: seconds to wait for each query.
+            servers: (IP address, port) pairs, queried in this order; None reads /etc/resolv.conf.
+            timeout: seconds to wait for each query, a connection's handshakes included.
             attempts: number of rounds over all servers.
             clock: monotonic clock for TTLs; None uses the system clock.
+            transport: how to reach the servers: `UDP`, `TCP`, `strict` or `opportunistic` TLS.
         """
         self.servers = list(servers) if servers is not None else system_servers()
-        self.timeout, self.attempts = timeout, attempts
+        self.timeout, self.attempts, self.transport = timeout, attempts, transport
+        #: Servers to which TLS failed, and until when they are asked over UDP.
+        self._plain: dict[Server, float] = {}
         self.cache = Cache()
         self._now: Callable[[], float] = clock.monotonic if clock is not None else time.monotonic
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Create the state of a subclass."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} servers={self.servers} {self.cache!r}>"
@@ -91,7 +94,20 @@ class _Base:
             raise known
         return known
 
-    def _accept(self, name: str, rdtype: str, reply: Message, server: Server, exchange: _Exchange) -> Answer:
+    def _transport(self, server: Server) -> Transport:
+        """Return how to reach *server* now."""
+        return UDP if self._plain.get(server, 0.0) > time.monotonic() else self.transport
+
+    def _failed(self, name: str, rdtype: str, server: Server, error: OSError) -> StubError | None:
+        """Note that a server could not be asked; return the error to report if no other server can be."""
+        if self.transport.falls_back:
+            self._plain[server] = time.monotonic() + PLAIN_FOR
+        if isinstance(error, ssl.SSLError) and not self.transport.falls_back:
+            reason = getattr(error, "verify_message", None) or error.reason or error
+            return ServerFailure(name, rdtype, f"{name}: TLS to {server[0]}:{server[1]} failed: {reason}")
+        return None
+
+    def _accept(self, name: str, rdtype: str, reply: Message, server: Server, exchange: Exchange) -> Answer:
         """Return the answer in *reply*, or raise its negative answer; both are cached."""
         now = self._now()
         try:
@@ -114,6 +130,7 @@ class _Base:
             exchange.sent,
             exchange.received,
             canonical,
+            self._transport(server).kind,
         )
         self.cache.put(name, rdtype, answer, ttl, now)
         return answer
@@ -125,16 +142,32 @@ class _Base:
         waited = self.timeout * self.attempts * len(self.servers)
         return Timeout(name, rdtype, f"{name}: no answer from {asked} within {waited:g} s")
 
-    @staticmethod
-    def _query(name: str, rdtype: str) -> bytes:
+    def _query(self, name: str, rdtype: str) -> bytes:
         try:
-            return query(_random.getrandbits(16), name, rdtype)
+            return query(_random.getrandbits(16), name, rdtype, BLOCK if self.transport.pads else 0)
         except ValueError as error:
             raise NoSuchName(name, rdtype, str(error)) from None
 
 
 class Stub(_Base):
-    """A blocking stub resolver.  It must not be shared between threads."""
+    """A blocking stub resolver.  It must not be shared between threads.
+
+    Over TCP and TLS it keeps connections, which `close` closes; it is a context manager.
+    """
+
+    def _prepare(self) -> None:
+        self._streams: dict[Server, blocking.Stream] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        while self._streams:
+            self._streams.popitem()[1].close()
 
     def resolve(self, name: str, rdtype: str = "A") -> Answer:
         """Return the records of *name*.
@@ -142,66 +175,69 @@ class Stub(_Base):
         Raises:
             NoSuchName: the name does not exist or is not valid.
             NoAddress: the name has no record of this type.
-            ServerFailure: every server failed, and at least one replied with an error.
+            ServerFailure: every server failed, and at least one replied with an error or failed to prove its name.
             Timeout: no server replied in time.
         """
         if (known := self.known(name, rdtype)) is not None:
             return known
         wire = self._query(name, rdtype)
-        exchange = _Exchange(time.perf_counter())
+        exchange = Exchange(time.perf_counter())
         last: StubError | None = None
         for _ in range(self.attempts):
             for server in self.servers:
                 try:
-                    reply = self._udp(wire, server, exchange)
-                    if reply.truncated:
-                        reply = self._tcp(wire, server, exchange)
+                    reply = self._ask(wire, server, exchange)
                     return self._accept(name, rdtype, reply, server, exchange)
                 except ServerFailure as error:
                     last = error
-                except (OSError, MalformedReplyError):
+                except OSError as error:
+                    last = self._failed(name, rdtype, server, error) or last
+                except MalformedReplyError:
                     continue  # try the next server or the next attempt
             if last is not None:
                 break
         raise self._give_up(name, rdtype, last)
 
-    def _udp(self, wire: bytes, server: Server, exchange: _Exchange) -> Message:
-        deadline = time.monotonic() + self.timeout
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.connect(server)
-            sock.send(wire)
-            exchange.sent += len(wire)
-            while (left := deadline - time.monotonic()) > 0:
-                sock.settimeout(left)
-                received = sock.recv(65535)
-                exchange.received += len(received)
-                with contextlib.suppress(MalformedReplyError):
-                    return parse(wire, received)
-        raise TimeoutError
-
-    def _tcp(self, wire: bytes, server: Server, exchange: _Exchange) -> Message:
-        with socket.create_connection(server, self.timeout) as sock:
-            sock.sendall(struct.pack("!H", len(wire)) + wire)
-            (length,) = struct.unpack("!H", _exactly(sock, 2))
-            received = _exactly(sock, length)
-        exchange.sent += len(wire) + 2
-        exchange.received += length + 2
-        return parse(wire, received)
+    def _ask(self, wire: bytes, server: Server, exchange: Exchange) -> Message:
+        transport = self._transport(server)
+        if transport.kind == "udp":
+            reply = blocking.udp(wire, server, self.timeout, exchange)
+            if not reply.truncated:
+                return reply
+            with blocking.Stream(TCP, server, self.timeout) as stream:
+                return stream.ask(wire, self.timeout, exchange)
+        kept: blocking.Stream | None = self._streams.pop(server, None)
+        while True:
+            stream = kept or blocking.Stream(transport, server, self.timeout)
+            try:
+                reply = stream.ask(wire, self.timeout, exchange)
+            except BaseException as error:
+                stream.close()
+                if kept is None or not isinstance(error, ConnectionError):
+                    raise
+                kept = None  # the server has closed an idle connection
+            else:
+                self._streams[server] = stream
+                return reply
 
 
 class AsyncStub(_Base):
-    """An asyncio stub resolver; concurrent requests for the same question share one query."""
+    """An asyncio stub resolver; concurrent requests for the same question share one query.
 
-    def __init__(
-        self,
-        servers: Sequence[Server] | None = None,
-        timeout: float = 2.0,
-        attempts: int = 3,
-        clock: Clock | None = None,
-    ) -> None:
-        """Create a stub resolver; the arguments are those of `Stub`."""
-        super().__init__(servers, timeout, attempts, clock)
+    Over TCP and TLS, concurrent queries share a connection per server; `close` closes them.
+    """
+
+    def _prepare(self) -> None:
         self._in_flight: dict[tuple[str, str], asyncio.Task[Answer]] = {}
+        self._streams: dict[Server, asyncio.Task[nonblocking.Stream]] = {}
+
+    async def close(self) -> None:
+        """Close all connections."""
+        streams, self._streams = self._streams, {}
+        for each in await asyncio.gather(*streams.values(), return_exceptions=True):
+            if isinstance(each, nonblocking.Stream):
+                each.close()
+        await asyncio.sleep(0)  # the event loop closes the sockets
 
     async def resolve(self, name: str, rdtype: str = "A") -> Answer:
         """Return the records of *name*; raises the same errors as `Stub.resolve`."""
@@ -210,7 +246,7 @@ class AsyncStub(_Base):
         key = (name.rstrip(".").lower(), rdtype)
         task = self._in_flight.get(key)
         if task is None:
-            task = self._in_flight[key] = asyncio.create_task(self._ask(name, rdtype))
+            task = self._in_flight[key] = asyncio.create_task(self._resolve(name, rdtype))
             task.add_done_callback(lambda done: self._done(key, done))
         return await asyncio.shield(task)
 
@@ -219,77 +255,55 @@ class AsyncStub(_Base):
         if not task.cancelled():
             task.exception()  # mark the exception as retrieved: all waiting tasks may be cancelled
 
-    async def _ask(self, name: str, rdtype: str) -> Answer:
+    async def _resolve(self, name: str, rdtype: str) -> Answer:
         wire = self._query(name, rdtype)
-        exchange = _Exchange(time.perf_counter())
+        exchange = Exchange(time.perf_counter())
         last: StubError | None = None
         for _ in range(self.attempts):
             for server in self.servers:
                 try:
-                    async with asyncio.timeout(self.timeout):
-                        reply = await self._udp(wire, server, exchange)
-                    if reply.truncated:
-                        async with asyncio.timeout(self.timeout):
-                            reply = await self._tcp(wire, server, exchange)
+                    reply = await self._ask(wire, server, exchange)
                     return self._accept(name, rdtype, reply, server, exchange)
                 except ServerFailure as error:
                     last = error
-                except (OSError, MalformedReplyError, asyncio.IncompleteReadError):
+                except OSError as error:
+                    last = self._failed(name, rdtype, server, error) or last
+                except MalformedReplyError:
                     continue  # try the next server or the next attempt
             if last is not None:
                 break
         raise self._give_up(name, rdtype, last)
 
-    async def _udp(self, wire: bytes, server: Server, exchange: _Exchange) -> Message:
-        loop = asyncio.get_running_loop()
-        transport, protocol = await loop.create_datagram_endpoint(
-            lambda: _Datagrams(wire, exchange), remote_addr=server
-        )
-        try:
-            transport.sendto(wire)
-            exchange.sent += len(wire)
-            return await protocol.reply
-        finally:
-            transport.close()
+    async def _ask(self, wire: bytes, server: Server, exchange: Exchange) -> Message:
+        transport = self._transport(server)
+        if transport.kind == "udp":
+            async with asyncio.timeout(self.timeout):
+                reply = await nonblocking.udp(wire, server, exchange)
+            if not reply.truncated:
+                return reply
+            async with asyncio.timeout(self.timeout):
+                stream = await nonblocking.Stream.open(TCP, server)
+                try:
+                    return await stream.ask(wire, exchange)
+                finally:
+                    stream.close()
+        async with asyncio.timeout(self.timeout):
+            stream, is_new = await self._stream(transport, server)
+            try:
+                return await stream.ask(wire, exchange)
+            except ConnectionError:
+                if is_new:
+                    raise
+            stream, _ = await self._stream(transport, server)  # the server has closed an idle connection
+            return await stream.ask(wire, exchange)
 
-    async def _tcp(self, wire: bytes, server: Server, exchange: _Exchange) -> Message:
-        reader, writer = await asyncio.open_connection(*server)
-        try:
-            writer.write(struct.pack("!H", len(wire)) + wire)
-            (length,) = struct.unpack("!H", await reader.readexactly(2))
-            received = await reader.readexactly(length)
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-        exchange.sent += len(wire) + 2
-        exchange.received += length + 2
-        return parse(wire, received)
-
-
-class _Datagrams(asyncio.DatagramProtocol):
-    """Receives the datagram that replies to *wire*, and counts received bytes."""
-
-    def __init__(self, wire: bytes, exchange: _Exchange) -> None:
-        self.reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._wire, self._exchange = wire, exchange
-
-    def datagram_received(self, data: bytes, addr: tuple[str | None, int]) -> None:  # noqa: ARG002 - asyncio interface
-        self._exchange.received += len(data)
-        if not self.reply.done():
-            with contextlib.suppress(MalformedReplyError):
-                self.reply.set_result(parse(self._wire, data))
-
-    def error_received(self, exc: Exception) -> None:
-        if not self.reply.done():
-            self.reply.set_exception(exc)
-
-
-def _exactly(sock: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        chunk = sock.recv(size - len(data))
-        if not chunk:
-            raise ConnectionError("the server closed in the middle of an answer")
-        data += chunk
-    return bytes(data)
+    async def _stream(self, transport: Transport, server: Server) -> tuple[nonblocking.Stream, bool]:
+        """Return a connection to *server*, and whether it was opened now; concurrent queries wait for the same one."""
+        task = self._streams.get(server)
+        if task is not None and task.done() and (task.cancelled() or task.exception() or task.result().ended):
+            task = None
+        is_new = task is None
+        if task is None:
+            task = self._streams[server] = asyncio.create_task(nonblocking.Stream.open(transport, server))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # mark it as retrieved
+        return await asyncio.shield(task), is_new

@@ -192,5 +192,5 @@ def test_text_that_is_no_name_is_refused_without_a_query(name: str) -> None:
 def test_resolv_conf(tmp_path: Path) -> None:
     path = tmp_path / "resolv.conf"
     path.write_text("# c\nnameserver 198.19.2.53\nnameserver fe80::1\noptions x\n")
-    assert system_servers(path) == [("198.19.2.53", 53)]
+    assert system_servers(path) == [("198.19.2.53", 53), ("fe80::1", 53)]
     assert system_servers(tmp_path / "none") == [("127.0.0.1", 53)]

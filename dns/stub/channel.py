@@ -1,0 +1,98 @@
+"""Queries on one connection, over TCP or TLS: framing, IDs, replies in any order (RFC 7766); sans-IO.
+
+The caller moves the bytes: it sends those of `to_send`, and passes those it receives to `receive`.
+"""
+
+import random
+import ssl
+
+from stub.errors import MalformedReplyError
+from stub.message import parse
+from stub.transport import Transport
+from wireformat.tls import TlsConnection
+
+_random = random.SystemRandom()
+
+
+class Channel:
+    """The client's end of one connection."""
+
+    def __init__(self, transport: Transport, server: str) -> None:
+        """Create a connection to *server*, an IP address, over which nothing has been sent."""
+        self._tls = None
+        if transport.context is not None:
+            self._tls = TlsConnection(transport.context, transport.name or server)
+        #: Whether TLS has failed, so that only its alert is left to send.
+        self._failed = False
+        self._out, self._in = bytearray(), bytearray()
+        #: Queries without a reply, by ID.
+        self._pending: dict[int, bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"<Channel {'tls' if self._tls else 'tcp'} pending={len(self._pending)}>"
+
+    def submit(self, wire: bytes) -> int:
+        """Queue a query; return the ID that it and its reply have on this connection."""
+        ident = int.from_bytes(wire[:2], "big")
+        while ident in self._pending:
+            ident = _random.getrandbits(16)
+        query = ident.to_bytes(2, "big") + wire[2:]
+        self._pending[ident] = query
+        self._out += len(query).to_bytes(2, "big") + query
+        return ident
+
+    def withdraw(self, ident: int) -> None:
+        """Stop waiting for a reply; it is discarded when it comes."""
+        self._pending.pop(ident, None)
+
+    def to_send(self) -> bytes:
+        """Return the bytes to send now.
+
+        Raises:
+            ssl.SSLError: TLS failed.
+        """
+        if self._tls is None:
+            data, self._out = bytes(self._out), bytearray()
+            return data
+        if not self._failed and self._tls.handshake() and self._out:
+            self._tls.write(bytes(self._out))
+            self._out.clear()
+        return self._tls.to_send()
+
+    def receive(self, data: bytes) -> dict[int, bytes]:
+        """Process received bytes; return the replies to pending queries by ID.
+
+        Raises:
+            ssl.SSLError: TLS failed, for example because the server's certificate is not valid.
+            ConnectionError: the server has ended the connection.
+        """
+        if self._tls is None:
+            self._in += data
+        else:
+            self._decrypt(self._tls, data)
+        replies = {}
+        while len(self._in) >= 2 and len(self._in) >= 2 + (size := int.from_bytes(self._in[:2], "big")):
+            reply = bytes(self._in[2 : 2 + size])
+            del self._in[: 2 + size]
+            ident = int.from_bytes(reply[:2], "big")
+            query = self._pending.get(ident)
+            if query is None:
+                continue
+            try:
+                parse(query, reply)
+            except MalformedReplyError:
+                continue  # not the reply to this query; its own may still come
+            del self._pending[ident]
+            replies[ident] = reply
+        return replies
+
+    def _decrypt(self, tls: TlsConnection, data: bytes) -> None:
+        tls.receive(data)
+        try:
+            while tls.handshake() and (plain := tls.read()) is not None:
+                if not plain:
+                    raise ConnectionError("the server closed the connection")
+                self._in += plain
+        except ssl.SSLError:
+            self._failed = True
+            raise

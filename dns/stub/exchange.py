@@ -1,0 +1,28 @@
+"""What the blocking and the asyncio exchanges share; no I/O."""
+
+import socket
+from dataclasses import dataclass
+
+from dnsmessage import Message
+from stub.message import parse
+
+Server = tuple[str, int]
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Start time of one resolution, and bytes sent and received so far."""
+
+    began: float
+    sent: int = 0
+    received: int = 0
+
+
+def family(server: Server) -> socket.AddressFamily:
+    """Return the address family of a server's IP address."""
+    return socket.AF_INET6 if ":" in server[0] else socket.AF_INET
+
+
+def reply_to(wire: bytes, reply: bytes) -> Message:
+    """Decode a reply that has another ID than its query *wire*, because a connection chose it."""
+    return parse(wire, wire[:2] + reply[2:])

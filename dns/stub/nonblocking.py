@@ -1,0 +1,133 @@
+"""Exchanges with a server over asyncio."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+from dnsmessage import Message
+from stub.channel import Channel
+from stub.errors import MalformedReplyError
+from stub.exchange import Exchange, Server, reply_to
+from stub.message import parse
+from stub.transport import Transport
+
+
+async def udp(wire: bytes, server: Server, exchange: Exchange) -> Message:
+    """Send a query in a datagram, and return the reply; raise `OSError`."""
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.create_datagram_endpoint(lambda: _Datagrams(wire, exchange), remote_addr=server)
+    try:
+        transport.sendto(wire)
+        exchange.sent += len(wire)
+        return await protocol.reply
+    finally:
+        transport.close()
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    """Receives the datagram that replies to *wire*, and counts received bytes."""
+
+    def __init__(self, wire: bytes, exchange: Exchange) -> None:
+        self.reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._wire, self._exchange = wire, exchange
+
+    def datagram_received(self, data: bytes, addr: tuple[str | None, int]) -> None:  # noqa: ARG002 - asyncio interface
+        self._exchange.received += len(data)
+        if not self.reply.done():
+            with contextlib.suppress(MalformedReplyError):
+                self.reply.set_result(parse(self._wire, data))
+
+    def error_received(self, exc: Exception) -> None:
+        if not self.reply.done():
+            self.reply.set_exception(exc)
+
+
+class Stream(asyncio.Protocol):
+    """A connection to a server, over TCP or TLS, for any number of queries at the same time."""
+
+    def __init__(self, transport: Transport, server: Server) -> None:
+        self._channel = Channel(transport, server[0])
+        self._transport: Any = None
+        self._replies: dict[int, asyncio.Future[bytes]] = {}
+        #: Bytes sent and received on this connection.
+        self.sent = self.received = 0
+        #: Reason for the end of the connection; None while it is open.
+        self.ended: OSError | None = None
+
+    @classmethod
+    async def open(cls, transport: Transport, server: Server) -> "Stream":
+        """Connect; raise `OSError`."""
+        loop = asyncio.get_running_loop()
+        return (await loop.create_connection(lambda: cls(transport, server), *server))[1]
+
+    async def ask(self, wire: bytes, exchange: Exchange) -> Message:
+        """Send a query, and return the reply.
+
+        Bytes that other queries send and receive at the same time count for each of them.
+
+        Raises:
+            OSError: the connection failed or ended (`ConnectionError`), or TLS failed (`ssl.SSLError`).
+        """
+        if self.ended is not None:
+            raise self.ended
+        sent, received = self.sent, self.received
+        if not received:
+            sent = 0  # the handshake belongs to the first query
+        ident = self._channel.submit(wire)
+        future = self._replies[ident] = asyncio.get_running_loop().create_future()
+        try:
+            self._flush()
+            return reply_to(wire, await future)
+        finally:
+            del self._replies[ident]
+            self._channel.withdraw(ident)
+            exchange.sent += self.sent - sent
+            exchange.received += self.received - received
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._transport is not None:
+            self._transport.close()
+
+    # --- asyncio ------------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin the TLS handshake."""
+        self._transport = transport
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Pass replies to those who wait for them."""
+        self.received += len(data)
+        try:
+            for ident, reply in self._channel.receive(data).items():
+                if ident in self._replies and not self._replies[ident].done():
+                    self._replies[ident].set_result(reply)
+        except OSError as error:
+            self._flush()  # the TLS alert
+            self._end(error)
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail the queries without a reply."""
+        self._end(exc if isinstance(exc, OSError) else ConnectionError("the server closed the connection"))
+
+    def _end(self, reason: OSError) -> None:
+        if self.ended is None:
+            self.ended = reason
+        for future in self._replies.values():
+            if not future.done():
+                future.set_exception(self.ended)
+        self.close()
+
+    def _flush(self) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        try:
+            data = self._channel.to_send()
+        except OSError as error:
+            self._end(error)
+            return
+        if data:
+            self.sent += len(data)
+            self._transport.write(data)

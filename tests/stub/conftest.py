@@ -1,0 +1,3 @@
+from tests.peers import papers
+
+__all__ = ["papers"]
