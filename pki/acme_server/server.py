@@ -34,7 +34,7 @@ from authority import (
     read_csr,
 )
 from stub import AsyncStub
-from telemetry import Telemetry, log
+from telemetry import AdminError, Request, Telemetry, log
 
 logger = log.get("acme_server")
 
@@ -126,6 +126,7 @@ class AcmeServer:
         self._requests = metrics.counter(
             "firstbyte_acme_requests_total", "Requests by resource and status", "resource", "status"
         )
+        telemetry.route("POST", "/admin/revoke/{serial}", self._revoke_by_operator)
         telemetry.faults.declare("acme_503", "Answer 503 with Retry-After", retry_after=1)
         telemetry.faults.declare("acme_slow", "Answer this many milliseconds late", ms=1000.0)
         telemetry.faults.declare("acme_hang", "Take requests and never answer them")
@@ -412,11 +413,31 @@ class AcmeServer:
         upgrade = by_key and reason == KEY_COMPROMISE != found.reason  # the holder of the key proves its compromise
         if found.revoked is not None and not upgrade:
             raise problems.already_revoked("this certificate was revoked before")
-        for each in [found] if reason != KEY_COMPROMISE else self._of_key(found, now):
-            self.store.revoke(each.serial, now, reason, _fingerprint(found) if reason == KEY_COMPROMISE else "")
+        self._revoke_all(found, now, reason)
+        return web.Response()
+
+    def _revoke_by_operator(self, request: Request) -> dict[str, Any]:
+        """Revoke a certificate by its serial number (``POST /admin/revoke/SERIAL {"reason": 1}``)."""
+        body = request.json()
+        reason = body.get("reason", 0) if isinstance(body, dict) else None
+        if isinstance(reason, bool) or reason not in REASONS:
+            raise AdminError(400, f'expected {{"reason": 0, 1, 3, 4, 5 or 9}}, got {body!r}'[:200])
+        found = self.store.certificate(request.params["serial"])
+        if found is None:
+            raise AdminError(
+                404, f"expected the serial number of a certificate, got {request.params['serial']!r}"[:200]
+            )
+        return {"revoked": self._revoke_all(found, self.telemetry.clock.time(), reason)}
+
+    def _revoke_all(self, found: Certificate, now: float, reason: int) -> list[str]:
+        """Revoke a certificate, and all others of its key if that is compromised; return their serial numbers."""
+        compromised = reason == KEY_COMPROMISE
+        revoked = self._of_key(found, now) if compromised else [found]
+        for each in revoked:
+            self.store.revoke(each.serial, now, reason, _fingerprint(found) if compromised else "")
             logger.info("certificate_revoked", serial=each.serial, reason=reason)
         self.crl.changed()
-        return web.Response()
+        return [each.serial for each in revoked]
 
     def _of_key(self, certificate: Certificate, now: float) -> list[Certificate]:
         """Return *certificate* and the unexpired certificates of the same key, which a compromise affects as well."""

@@ -9,6 +9,7 @@ from renewal.client import AcmeClient
 from renewal.credentials import Credentials, Reload
 from renewal.errors import AccountError, AcmeError, PairError, RenewalError
 from renewal.rehearsal import RehearsalAgent
+from renewal.revocation import Revocations
 from renewal.schedule import renewal_time, retry_delay
 from renewal.settings import Settings, add_arguments, additional, from_args
 
@@ -22,6 +23,7 @@ __all__ = [
     "RehearsalAgent",
     "Reload",
     "RenewalError",
+    "Revocations",
     "Settings",
     "add_arguments",
     "additional",

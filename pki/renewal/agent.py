@@ -7,14 +7,17 @@ import ssl
 from dataclasses import replace
 from typing import Any, Self
 
-from renewal import health
+from cryptography import x509
+
+from renewal import health, revocation
 from renewal.account import account_key
 from renewal.challenges import Challenges
 from renewal.client import AcmeClient
 from renewal.credentials import Credentials
-from renewal.errors import AcmeError, PairError
+from renewal.errors import AcmeError, PairError, RenewalError
 from renewal.lifecycle import Lifecycle, Validity
 from renewal.material import Pair, new_key, new_pair_pem
+from renewal.revocation import ListSource, NoListError, Revocations
 from renewal.schedule import Rule, tolerated_skew
 from renewal.settings import Settings
 from stub import AsyncStub
@@ -64,6 +67,8 @@ class Agent:
         self.credentials = self._make_credentials()
         self.lifecycle = Lifecycle(Rule(settings.renew_at), random.Random())
         self.renewals = self.failures = 0
+        #: The CA's revocation list; None unless `check_revocations` was called.
+        self.revocations: Revocations | None = None
         self._client: AcmeClient | None = None
         self._lock = asyncio.Lock()
         self._wakeup = asyncio.Event()
@@ -210,6 +215,8 @@ class Agent:
     def start(self) -> None:
         """Start the task that renews by schedule and polls the CA's renewal information."""
         self._begin(self._run() if self.renews else self._follow_file())
+        if self.revocations is not None:
+            self._begin(self._follow_revocations(self.revocations))
 
     async def stop(self) -> None:
         """Cancel the tasks started by `start`."""
@@ -248,6 +255,36 @@ class Agent:
             else:
                 lifecycle.polling()
                 self._begin(self._poll())  # at the same time, because a slow poll must not delay a renewal
+
+    def check_revocations(self) -> Revocations:
+        """Follow the CA's revocation list from `start` on; return it, empty until it has been fetched."""
+        if self.revocations is None:
+            self.revocations = Revocations()
+        return self.revocations
+
+    async def _follow_revocations(self, revocations: Revocations) -> None:
+        """Fetch the list again and again; without a current one, the health check ``revocation`` fails."""
+        source, checks = ListSource(self.stub), self.telemetry.health
+        while True:
+            failure = ""
+            try:
+                leaf, issuer, *_ = x509.load_pem_x509_certificates(self.credentials.pair.pem)
+                der = await source.fetch(leaf)
+                if der is not None:
+                    revocations.take(der, issuer, self.telemetry.clock.time())
+                    logger.info("revocations", number=revocations.number, entries=len(revocations))
+            except NoListError as error:
+                checks.set("revocation", ok=True, detail=f"not checked: {error}")
+                await asyncio.sleep(revocation.INTERVAL)  # until the next certificate may name one
+                continue
+            except (RenewalError, ValueError) as error:
+                source.forget()
+                failure = str(error)
+                logger.warning("revocations_not_current", error=failure)
+            left = revocations.next_update - self.telemetry.clock.time()
+            detail = f"{left:.0f} s to nextUpdate of list {revocations.number}" if revocations.number else "no list yet"
+            checks.set("revocation", left > 0, f"{detail}; {failure}" if failure else detail)
+            await asyncio.sleep(revocation.INTERVAL)  # until the next request
 
     async def _renew_by_schedule(self) -> None:
         with contextlib.suppress(Exception):  # `renew` counts, logs and reschedules failures

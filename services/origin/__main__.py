@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,8 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, agent: Agent | No
     sites, requests = Sites(telemetry, args.keepalive), request_counter(telemetry)
     database = Database(args.database) if args.kind == "catalog" else None
     notes = Notes(database, Keyring(args.note_keys)) if database is not None else None
-    parts = Parts(database, before_reply=_crash_switch(telemetry), notes=notes, tap=Tap(telemetry))
+    revoked: Container[int] = agent.check_revocations() if agent is not None and args.mtls else frozenset()
+    parts = Parts(database, before_reply=_crash_switch(telemetry), notes=notes, tap=Tap(telemetry), revoked=revoked)
     async with telemetry.serving(args):
         try:
             if database is not None and notes is not None:

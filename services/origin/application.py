@@ -5,13 +5,13 @@ All paths also work below ``/news`` and ``/far``, because the edge forwards path
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from origin.conditions import ETag, Validators
-from origin.connection import client_names, describe
+from origin.connection import client_names, client_serial, describe
 from origin.content import ARTICLES, listing
 from origin.database import BusyError, Database, DatabaseError, FullError
 from origin.items import Items
@@ -60,11 +60,26 @@ class Parts:
     notes: Notes | None = None
     #: Records what this origin receives, after TLS.
     tap: Tap | None = None
+    #: Serial numbers of client certificates that the CA has revoked.
+    revoked: Container[int] = frozenset()
 
 
 def request_counter(telemetry: Telemetry) -> Counter:
     """Declare the request counter that all listeners of an origin share."""
     return telemetry.metrics.counter("firstbyte_origin_requests_total", "Requests by path and status", "path", "status")
+
+
+def _refusal(request: web.Request, options: Options, parts: Parts) -> str:
+    """Return why the client's certificate is refused; empty if it is accepted.
+
+    This is checked for each request, so that it holds for resumed sessions and for connections that are already open.
+    """
+    names = client_names(request) if options.client_names else []
+    if options.client_names and not set(names) & set(options.client_names):
+        return f"expected a client certificate for {' or '.join(options.client_names)}; got {names or 'none'}"
+    if (serial := client_serial(request)) in parts.revoked:
+        return f"expected a client certificate that is not revoked; got serial number {serial:x}"
+    return ""
 
 
 def build(options: Options, requests: Counter, *, mutual: bool, parts: Parts | None = None) -> web.Application:
@@ -74,12 +89,10 @@ def build(options: Options, requests: Counter, *, mutual: bool, parts: Parts | N
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         status = 500
+        refusal = _refusal(request, options, parts) if mutual else ""
         try:
-            if mutual and options.client_names:
-                names = client_names(request)
-                if not set(names) & set(options.client_names):
-                    expected = " or ".join(options.client_names)
-                    raise Problem(403, f"expected a client certificate for {expected}; got {names or 'none'}")
+            if refusal:
+                raise Problem(403, refusal)
             if parts.tap is not None and parts.tap.on and 0 < (request.content_length or 0) <= MAX_BODY:
                 parts.tap.record(f"{request.method} {request.path}", await request.read())
             response = await handler(request)
@@ -87,6 +100,8 @@ def build(options: Options, requests: Counter, *, mutual: bool, parts: Parts | N
         except (Problem, DatabaseError, KeyringError, web.HTTPException) as error:
             failed = _answer(error, request)
             status = failed.status
+            if refusal:
+                failed.force_close()  # no request on this connection can be answered
             return failed
         finally:
             requests.inc(path=_path_class(request), status=str(status))

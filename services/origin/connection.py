@@ -43,6 +43,12 @@ def client_names(request: web.Request) -> list[str]:
     return [value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind == "DNS"]
 
 
+def client_serial(request: web.Request) -> int:
+    """Return the serial number of the client's certificate; 0 without one."""
+    certificate = request.get_extra_info("peercert")
+    return int((certificate or {}).get("serialNumber", "0"), 16)
+
+
 def _tcp(sock: socket.socket | None) -> dict[str, Any] | None:
     """Return the kernel's view of the connection (TCP_INFO)."""
     if sock is None:

@@ -1,11 +1,13 @@
 """Tests for the CA's revocation list over HTTP: what it names, how it is cached, and when it is renewed."""
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from acme_server.jws import encode
 from acme_server.revocation_list import LIFETIME
+from telemetry import AdminError, Request
 from tests.acme_server.browser import Browser, csr
 from tests.acme_server.conftest import Lab
 
@@ -74,3 +76,23 @@ async def test_an_expired_certificate_is_on_one_more_list(lab: Lab, browser: Bro
     lab.server.store.revoke(f"{leaf.serial_number:x}", end - 10, 4)
     for at, listed in ((end + 1, 1), (end + LIFETIME + 1, 0)):
         assert len(lab.server.store.revoked(at - LIFETIME)) == listed
+
+
+async def test_an_operator_revokes_by_serial_number(lab: Lab, browser: Browser) -> None:
+    await browser.register()
+    leaf = await leaf_of(browser)
+    serial = f"{leaf.serial_number:x}"
+
+    def ask(serial: str, body: bytes) -> Request:
+        return Request("POST", f"/admin/revoke/{serial}", params={"serial": serial}, body=body)
+
+    for refused in (
+        ask("0a", b"{}"),
+        ask(serial, b'{"reason": 7}'),
+        ask(serial, b'{"reason": true}'),
+        ask(serial, b"1"),
+    ):
+        with pytest.raises(AdminError, match="expected"):
+            lab.server._revoke_by_operator(refused)
+    assert lab.server._revoke_by_operator(ask(serial, b'{"reason": 1}')) == {"revoked": [serial]}
+    assert lab.server.crl.renew_if_due(lab.server.telemetry.clock.time())

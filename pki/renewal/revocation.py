@@ -1,0 +1,134 @@
+"""Which certificates the CA has revoked: its revocation list (RFC 5280 section 5), fetched from where a leaf says.
+
+TLS libraries check revocation only in full handshakes.  A service that looks into `Revocations` for each request also
+refuses clients on connections that were open before the revocation, and on resumed sessions.
+"""
+
+from dataclasses import dataclass
+
+import aiohttp
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from renewal.client import StubResolver
+from renewal.errors import RenewalError
+from stub import AsyncStub
+
+#: Interval between requests for the list, in seconds; most are answered with 304.
+INTERVAL = 5.0
+#: Maximum size of a list, in bytes: 200,000 entries.
+MAX_LIST = 8 * 1024 * 1024
+#: Time-out of a request for the list, in seconds.
+TIMEOUT = 10.0
+
+
+class RevocationError(RenewalError):
+    """The revocation list cannot be fetched or used; the one before stays in use."""
+
+
+class NoListError(RevocationError):
+    """The certificate does not name a revocation list that can be fetched over HTTP."""
+
+
+@dataclass(slots=True)
+class Revocations:
+    """The newest usable revocation list of one issuer."""
+
+    #: Number of the list; 0 before the first one.
+    number: int = 0
+    #: Time of nextUpdate, in seconds since the epoch.
+    next_update: float = 0.0
+    _serials: frozenset[int] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"<Revocations number={self.number} entries={len(self._serials)}>"
+
+    def __len__(self) -> int:
+        return len(self._serials)
+
+    def __contains__(self, serial: object) -> bool:
+        return serial in self._serials
+
+    def take(self, der: bytes, issuer: x509.Certificate, now: float) -> None:
+        """Use a list.
+
+        Args:
+            der: the list in DER.
+            issuer: the CA certificate whose key must have signed it.
+            now: current time, in seconds since the epoch.
+
+        Raises:
+            RevocationError: the list is malformed, of another issuer, out of date, or older than the one in use.
+        """
+        try:
+            crl = x509.load_der_x509_crl(der)
+            number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+            signed = crl.issuer == issuer.subject and crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # CA keys are of the types that it takes
+            end = crl.next_update_utc
+            serials = frozenset(each.serial_number for each in crl)
+        except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+            raise RevocationError(f"expected a revocation list with a number, in DER: {error}") from None
+        if not signed:
+            raise RevocationError(f"expected a list signed by {issuer.subject.rfc4514_string()}")
+        if end is None or end.timestamp() <= now:
+            raise RevocationError(f"expected a list that is in date, got one until {end}")
+        if number < self.number:
+            raise RevocationError(f"expected list {self.number} or a later one, got {number}")
+        self.number, self.next_update, self._serials = number, end.timestamp(), serials
+
+
+class ListSource:
+    """Fetches a list again and again, and transfers it only when it has changed (RFC 9110 section 13.1.2)."""
+
+    def __init__(self, stub: AsyncStub) -> None:
+        """Create a source; *stub* resolves host names."""
+        self._stub = stub
+        self._known = ("", "")
+
+    async def fetch(self, leaf: x509.Certificate) -> bytes | None:
+        """Return the list that *leaf* names, in DER; None if it has not changed since the last call.
+
+        Raises:
+            RevocationError: *leaf* names no list, or it cannot be fetched.
+        """
+        url = list_url(leaf)
+        tag = self._known[1] if self._known[0] == url else ""
+        connector = aiohttp.TCPConnector(resolver=StubResolver(self._stub))
+        headers = {"If-None-Match": tag} if tag else {}
+        try:
+            async with (
+                aiohttp.ClientSession(
+                    connector=connector, timeout=aiohttp.ClientTimeout(total=TIMEOUT), auto_decompress=False
+                ) as http,
+                http.get(url, headers=headers, allow_redirects=False) as response,
+            ):
+                if response.status == 304 and tag:
+                    return None
+                if response.status != 200:
+                    raise RevocationError(f"{url}: expected status 200, got {response.status}")
+                body = bytearray()
+                while data := await response.content.readany():
+                    body += data
+                    if len(body) > MAX_LIST:
+                        raise RevocationError(f"{url}: expected at most {MAX_LIST} bytes")
+        except (aiohttp.ClientError, OSError) as error:
+            raise RevocationError(f"{url}: {str(error) or type(error).__name__}") from None
+        self._known = (url, response.headers.get("ETag", ""))
+        return bytes(body)
+
+    def forget(self) -> None:
+        """Fetch the whole list next time, because it could not be used."""
+        self._known = ("", "")
+
+
+def list_url(leaf: x509.Certificate) -> str:
+    """Return the first HTTP URL of a revocation list in *leaf*; raise `NoListError` if there is none."""
+    try:
+        points = leaf.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    except x509.ExtensionNotFound:
+        points = x509.CRLDistributionPoints([])
+    for point in points:
+        for name in point.full_name or ():
+            if isinstance(name, x509.UniformResourceIdentifier) and name.value.startswith("http://"):
+                return name.value
+    raise NoListError("expected a certificate that names a revocation list over HTTP")
