@@ -18,6 +18,10 @@ _Batch = tuple[float, list[bytes], bytes]
 _STORED = 12 + 255 + 4
 
 
+#: Opcodes that are shown in place of the record type.
+_OPCODES = {4: "NOTIFY", 5: "UPDATE"}
+
+
 class QueryLog:
     """The most recent queries: at least the last *size*, more when the oldest entry is a batch."""
 
@@ -83,8 +87,9 @@ def _weight(entry: _Single | _Batch) -> int:
 
 def _single(at: float, transport: str, rcode: int, wire: bytes, client: str) -> dict[str, Any]:
     try:
-        query = decode_query(wire[:4] + b"\0\1\0\0\0\0\0\0" + wire[12:])
-        qname, qtype = str(Name(query.qname.key)), rdtypes.to_text(query.qtype)
+        query = decode_query(wire[:2] + b"\0\0\0\1\0\0\0\0\0\0" + wire[12:])
+        qtype = _OPCODES.get(wire[2] >> 3 & 0xF) or rdtypes.to_text(query.qtype)
+        qname = str(Name(query.qname.key))
     except RemoteError:
         qname, qtype = "?", "?"
     return _row(at, client, transport, qname, qtype, rcode)

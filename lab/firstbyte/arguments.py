@@ -87,6 +87,24 @@ def repeats(text: str) -> int:
     return int(text)
 
 
+def ttl(text: str) -> int:
+    """Parse the TTL of a record in seconds."""
+    if not (text.isascii() and text.isdecimal()) or int(text) > 2**31 - 1:
+        raise ArgumentTypeError(f"expected seconds from 0 to {2**31 - 1}, got {text!r}")
+    return int(text)
+
+
+def wait(text: str) -> float:
+    """Parse a time to wait, in seconds, at most an hour."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 3600:
+        raise ArgumentTypeError(f"expected seconds from 0 to 3600, got {text!r}")
+    return value
+
+
 def experiment_name(text: str) -> str:
     """Validate the name of a new experiment, which is used in a file name, a results folder and a console URL."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", text):

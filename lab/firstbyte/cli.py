@@ -103,7 +103,7 @@ def parser() -> Parser:
     root.add_argument("--version", action="version", version=f"firstbyte {version('firstbyte')}")
     _everywhere(root)
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_lab, _hosts, _links, _trace, _experiments, _plan, _results, _own):
+    for add in (_lab, _hosts, _links, _dns, _trace, _experiments, _plan, _results, _own):
         add(lambda *words, **options: _command(commands, *words, **options))
     # Default command of the Compose service `lab`; without a help text, argparse omits it from the list of commands.
     idle = commands.add_parser("idle", description="Wait for SIGTERM (the default command of the service lab).")
@@ -246,6 +246,47 @@ def _trace(add: Add) -> None:
         as_json="what each place has, as one JSON object",
     )
     seen.add_argument("text", nargs="?", default="meet me at noon", help="what to send (default: meet me at noon)")
+
+
+def _dns(add: Add) -> None:
+    dns = add(
+        "dns",
+        "change and show records and zones, and follow queries",
+        "dns set mine.example.com A 30 198.19.20.80",
+        "dns delete mine.example.com",
+        "dns show example.com",
+        "dns zone reload example.com",
+        "dns log --follow",
+    )
+    actions = dns.add_subparsers(dest="action", required=True, metavar="set|delete|show|zone|log")
+
+    def action(name: str, about: str) -> argparse.ArgumentParser:
+        made = actions.add_parser(name, help=about, description=about[:1].upper() + about[1:] + ".")
+        made.set_defaults(parser=made)
+        made.add_argument("--json", action="store_true", help="as JSON")
+        return made
+
+    put = action("set", "replace the records of one name and type, and wait until all secondaries have them")
+    put.add_argument("name", metavar="NAME")
+    put.add_argument("type", metavar="TYPE", help="A, MX, TXT, TYPE65280, …")
+    put.add_argument("ttl", type=arguments.ttl, metavar="TTL", help="seconds")
+    put.add_argument("data", nargs="+", metavar="DATA", help="one record each: 198.19.20.80, '10 mail', 'a text'")
+    delete = action("delete", "delete the records of a name, and wait until all secondaries have done so")
+    delete.add_argument("name", metavar="NAME")
+    delete.add_argument("type", nargs="?", metavar="TYPE", help="default: every type")
+    show = action("show", "show all zones and their servers, a zone, or the records of a name")
+    show.add_argument("name", nargs="?", metavar="NAME", help="a zone or a name; default: all zones and their servers")
+    zone = action("zone", "read the file of a zone again, which drops other changes")
+    zone.add_argument("verb", choices=["reload"])
+    zone.add_argument("zone", metavar="ZONE")
+    log = action("log", "show the latest queries of the name servers")
+    log.add_argument("server", nargs="*", metavar="SERVER", help="default: all name servers")
+    log.add_argument("--follow", "-f", action="store_true", help="go on until Ctrl-C")
+    log.add_argument("--limit", type=arguments.repeats, default=20, metavar="N", help="the latest N queries (20)")
+    for each in (put, delete, zone):
+        each.add_argument(
+            "--wait", type=arguments.wait, default=10.0, metavar="SECONDS", help="at most so long for secondaries (10)"
+        )
 
 
 def _experiments(add: Add) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from experiments import BusyError, ParameterError
 from firstbyte import (
     completion,
+    dns,
     doctor,
     encryption,
     experiment,
@@ -35,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     **dict.fromkeys(("stop", "start", "kill", "pause", "unpause"), lifecycle.host_verb),
     "restart": lifecycle.restart,
     "link": link.link,
+    "dns": dns.dns,
     "trace": trace.trace,
     "encryption": encryption.encryption,
     **dict.fromkeys(("run", "drill"), experiment.run),

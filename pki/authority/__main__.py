@@ -36,6 +36,9 @@ def main(argv: list[str] | None = None) -> int:
         ("--token-dir", "the admin token"),
     ):
         ceremony.add_argument(flag, type=Path, required=True, metavar="DIR", help=what)
+    ceremony.add_argument(
+        "--tsig-dir", type=Path, metavar="DIR", help="the name servers' TSIG key (default: none is made)"
+    )
     show = commands.add_parser("show", help="show the issuing CA and the certificates that it issued")
     show.add_argument("--ca", type=Path, required=True, metavar="DIR")
     show.add_argument("--json", action="store_true")
@@ -47,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
             return _show(args)
         if args.command == "transcript":
             return _transcript(args)
-        for line in Ceremony(args.root, args.ca, args.trust, args.passphrase_dir, args.token_dir).run(time.time()):
+        folders = (args.root, args.ca, args.trust, args.passphrase_dir, args.token_dir, args.tsig_dir)
+        for line in Ceremony(*folders).run(time.time()):
             print(line, flush=True)
     except AuthorityError as error:
         print(f"authority: error: {error}", file=sys.stderr)

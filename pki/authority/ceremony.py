@@ -1,11 +1,12 @@
-"""The key ceremony, which creates the root, the issuing CA, their passphrases and the lab's admin token.
+"""The key ceremony, which creates the root, the issuing CA, their passphrases, the admin token and the TSIG key.
 
 It is all or nothing.  A first ceremony writes every file; if it is cut off, the next one removes what it wrote and
-begins again.  A later ceremony checks that everything fits together, and restores at most two files: the trust anchor,
-which is a copy of the root certificate, and the admin token.  Whatever else is missing or does not fit is refused, and
-nothing is written.
+begins again.  A later ceremony checks that everything fits together, and restores at most three files: the trust
+anchor, which is a copy of the root certificate, the admin token, and the TSIG key of the name servers.  Whatever else
+is missing or does not fit is refused, and nothing is written.
 """
 
+import base64
 import hashlib
 import secrets
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from hostfiles.atomic import atomic_write
 PRIVATE, PUBLIC = 0o600, 0o644
 #: Name of the transcript in the root's folder.
 TRANSCRIPT = "transcript.jsonl"
+#: The TSIG key of the lab's name servers, as `tsig-keygen` writes it and `nsupdate -k` reads it.
+TSIG_KEY = 'key "lab." {{ algorithm hmac-sha256; secret "{secret}"; }};\n'
 #: Advice in refusals: a lab whose volumes do not fit together cannot be repaired, and holds nothing of value.
 REMEDY = "remove the volumes of the earlier lab (`docker compose --profile '*' down -v --remove-orphans`)"
 
@@ -51,7 +54,7 @@ class _File:
 
 @dataclass(slots=True)
 class Ceremony:
-    """One run of the key ceremony, with the five folders that it writes to.
+    """One run of the key ceremony, with the folders that it writes to.
 
     In the lab each folder is a separate volume, so that each host can mount only the files that it needs.
     """
@@ -61,6 +64,8 @@ class Ceremony:
     trust: Path
     passphrase: Path
     token: Path
+    #: Folder of the TSIG key; None: there is none.
+    tsig: Path | None = None
     #: One line for each file, which says whether it was made or kept.
     log: list[str] = field(default_factory=list, init=False)
 
@@ -72,7 +77,8 @@ class Ceremony:
             KeyFileError: a file is malformed, or its passphrase is wrong.
             TranscriptError: the transcript was changed.
         """
-        for folder in (self.root, self.ca, self.trust, self.passphrase, self.token):
+        optional = () if self.tsig is None else (self.tsig,)
+        for folder in (self.root, self.ca, self.trust, self.passphrase, self.token, *optional):
             if not folder.is_dir():
                 raise CeremonyError(f"{folder}: expected a folder")
         transcript = Transcript(self.root / TRANSCRIPT)
@@ -88,6 +94,7 @@ class Ceremony:
         """Return all files, in the order in which they are written; others see the last one, the trust anchor."""
         return (
             _File("admin token", self.token / "admin.token"),
+            *(() if self.tsig is None else (_File("TSIG key", self.tsig / "lab.key"),)),
             _File("root passphrase", self.root / "passphrase"),
             _File("root key", self.root / "root.key.pem"),
             _File("root", self.root / "root.pem", PUBLIC),
@@ -99,13 +106,14 @@ class Ceremony:
 
     def _make(self, now: float) -> dict[Path, bytes]:
         """Return the content of all files for a new lab, by path."""
-        token, root_words, issuing_words = (secrets.token_urlsafe(32).encode() for _ in range(3))
+        root_words, issuing_words = (secrets.token_urlsafe(32).encode() for _ in range(2))
         root_key, issuing_key = new_key(), new_key()
         root = issue_root(root_key, "firstbyte lab root", now)
         parent = Issuer(root, root_key, ())
         issuing = issue_intermediate(parent, issuing_key.public_key(), "firstbyte lab issuing CA 1", now)
         contents = (
-            token + b"\n",
+            _token(),
+            *(() if self.tsig is None else (_tsig_key(),)),
             root_words + b"\n",
             private_key_pem(root_key, root_words),
             root.public_bytes(Encoding.PEM),
@@ -119,6 +127,7 @@ class Ceremony:
     def _restore(self, there: list[_File]) -> dict[Path, bytes]:
         """Check the files of an earlier ceremony; return the content of those to restore, by path."""
         token, *needed, anchor = self._files()
+        tsig = None if self.tsig is None else needed.pop(0)
         if missing := [each for each in needed if each not in there]:
             names = ", ".join(str(each.path) for each in missing)
             raise CeremonyError(f"expected all files of an earlier ceremony, {names} is missing: {REMEDY}")
@@ -132,7 +141,9 @@ class Ceremony:
             raise CeremonyError(f"{anchor.path}: expected {self.root / 'root.pem'} among the trust anchors: {REMEDY}")
         new = {}
         if token not in there:
-            new[token.path] = secrets.token_urlsafe(32).encode() + b"\n"
+            new[token.path] = _token()
+        if tsig is not None and tsig not in there:
+            new[tsig.path] = _tsig_key()
         if anchor not in there:
             new[anchor.path] = root.public_bytes(Encoding.PEM)
         return new
@@ -187,3 +198,11 @@ def _certificates(path: Path) -> list[x509.Certificate]:
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _token() -> bytes:
+    return secrets.token_urlsafe(32).encode() + b"\n"
+
+
+def _tsig_key() -> bytes:
+    return TSIG_KEY.format(secret=base64.b64encode(secrets.token_bytes(32)).decode()).encode()

@@ -12,6 +12,7 @@ import pytest
 from authority import AuthorityError, Ceremony, CeremonyError, TranscriptError
 from authority.__main__ import main
 from authority.transcript import Transcript
+from dnsmessage.keyfile import load_keys
 from tests.authority.test_authority import NOW, folders
 
 #: The private files of a ceremony; the others are certificates.
@@ -183,3 +184,22 @@ def test_a_changed_transcript_is_refused(lab: Path, change: Callable[[list[str]]
         ceremony(lab)
     with pytest.raises(CeremonyError, match="expected a folder"):
         Ceremony(*(lab / name for name in ("root", "ca", "trust", "passphrase", "none"))).run(NOW)
+
+
+def test_the_tsig_key_is_made_once_and_restored_if_it_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "tsig").mkdir()
+    path = tmp_path / "tsig" / "lab.key"
+
+    def log() -> list[str]:
+        made = Ceremony(*folders(tmp_path))
+        made.tsig = path.parent
+        return [line for line in made.run(NOW) if line.startswith("TSIG")]
+
+    assert log() == ["TSIG key: made"]
+    (key,) = load_keys(path).values()
+    assert (str(key.name), str(key.algorithm), len(key.secret)) == ("lab.", "hmac-sha256.", 32)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert log() == ["TSIG key: kept"]
+    path.unlink()
+    assert log() == ["TSIG key: made"]
+    assert load_keys(path)[key.name].secret != key.secret

@@ -69,8 +69,8 @@ def test_a_record_is_added_and_removed(shell: Shell) -> None:
     for words, _ in commands("A zone", "records"):
         answer = shell.firstbyte(*words)
         assert answer.code == 0, answer.err
-        listed = shell.on("ns1", "python", "-m", "telemetry.call", "GET", "/admin/zones/example.com./records").out
-        assert ('"mine.example.com."' in listed) == ("PUT" in words)
+        listed = shell.on("ns2", "python", "-m", "telemetry.call", "GET", "/admin/zones/example.com./records").out
+        assert ('"mine.example.com."' in listed) == ("set" in words)
 
 
 def test_a_host_and_a_zone_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: Shell) -> None:
@@ -84,6 +84,8 @@ def test_a_host_and_a_zone_of_ones_own(tmp_path: Path, monkeypatch: pytest.Monke
     compose = compose.replace("services:\n", "services:\n" + blocks("A host", "yaml")[0], 1)
     added = blocks("A zone", "command")[0].strip()
     compose = compose.replace("--zone, example.com.=", f"{added} --zone, example.com.=", 1)
+    added = blocks("A zone", "secondary")[0].strip()
+    compose = compose.replace("--secondary, ", f"{added} --secondary, ", 1)
     (tmp_path / "docker-compose.yml").write_text(compose, encoding="utf-8")
     (tmp_path / "dns/zones/books.example.com.zone").write_text(blocks("A zone", "zone")[0], encoding="utf-8")
     with (tmp_path / "dns/zones/example.com.zone").open("a", encoding="utf-8") as parent:

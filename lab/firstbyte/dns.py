@@ -1,0 +1,343 @@
+"""``firstbyte dns``: change records and zones in the lab's name servers, show them, and follow their queries."""
+
+import argparse
+import json
+import time
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from firstbyte import terminal, where
+from firstbyte.where import Way
+from hostfiles.layout import HOSTS_FILE
+from runtime import InsideLab, LabDownError, LabError, RefusedError, UnknownHostError, find_project
+
+#: Interval in seconds at which secondaries are asked for their serial, and name servers for new queries.
+POLL, FOLLOW = 0.1, 0.5
+#: Seconds to wait for a name server that is asked for its zones: one that is paused must not hold up the command.
+TIMEOUT = 3.0
+#: Maximum number of queries that one request of `dns log` reads from a server.
+BATCH = 500
+#: A number after that of every query: asking for later ones returns only the number of the next query.
+NEWEST = 2**62
+
+
+class NotPropagatedError(LabError):
+    """A secondary does not have the new serial in time."""
+
+    exit_code = 1
+
+
+class UnknownZoneError(RefusedError):
+    """No name server of the lab serves the zone, or a zone that holds the name."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(f"expected a name in one of the zones {', '.join(known)}; got {name!r}")
+        self.name, self.known = name, known
+
+
+@dataclass(frozen=True, slots=True)
+class Zones:
+    """What each name server says about its zones."""
+
+    #: The answer of ``GET /admin/zones``, by host.
+    by_host: dict[str, list[dict[str, Any]]]
+    #: Why a name server did not answer, by host.
+    silent: dict[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        """All zones."""
+        return sorted({each["zone"] for zones in self.by_host.values() for each in zones})
+
+    def zone_of(self, name: str) -> str:
+        """Return the closest zone that *name*, with its final dot, is in.
+
+        In the root zone are only the root and top-level names: deeper ones are misspelt, or outside of the lab.
+
+        Raises:
+            UnknownZoneError: there is none.
+        """
+        found = [zone for zone in self.names if zone == name or (zone != "." and name.endswith(f".{zone}"))]
+        if not found and "." in self.names and name.count(".") == 1:
+            return "."
+        if not found:
+            raise UnknownZoneError(name, self.names)
+        return max(found, key=len)
+
+    def of(self, zone: str) -> dict[str, dict[str, Any]]:
+        """Return what each of its servers says about *zone*, primaries first."""
+        every = [(host, each) for host, zones in self.by_host.items() for each in zones if each["zone"] == zone]
+        return dict(sorted(every, key=lambda pair: "secondary" in pair[1]))
+
+    def primaries(self, zone: str) -> list[str]:
+        """Return the hosts on which *zone* is changed.
+
+        Raises:
+            LabDownError: none of them answers.
+        """
+        found = [host for host, each in self.of(zone).items() if "secondary" not in each]
+        if not found:
+            silent = "; ".join(f"{host}: {why}" for host, why in self.silent.items())
+            raise LabDownError(f"no primary of {zone} answers ({silent or 'there is none'})")
+        return found
+
+
+def dns(args: argparse.Namespace) -> int:
+    """Run one of the subcommands."""
+    commands: dict[str, Callable[[Way, argparse.Namespace], int]] = {
+        "set": _set, "delete": _delete, "show": _show, "zone": _zone, "log": _log,
+    }  # fmt: skip
+    with where.lab() as lab:
+        return commands[args.action](lab, args)
+
+
+def name_servers() -> dict[str, str]:
+    """Return the hosts that are authoritative name servers, with their domain names."""
+    path = HOSTS_FILE if InsideLab.is_here() else find_project() / "lab/etc/hosts.toml"
+    document = tomllib.loads(path.read_text(encoding="utf-8"))
+    return {host["name"]: f"{host['fqdn']}." for host in document["host"] if host["role"] == "nameserver"}
+
+
+# --- changes ----------------------------------------------------------------------------------------------------------
+
+
+def _set(lab: Way, args: argparse.Namespace) -> int:
+    zones, name = _read(lab), _absolute(args.name)
+    zone = zones.zone_of(name)
+    body = {"name": name, "type": args.type.upper(), "ttl": args.ttl, "rdata": args.data}
+    written = {host: lab.call(host, "PUT", _records(zone), body)["serial"] for host in zones.primaries(zone)}
+    return _propagated(
+        lab, args, zones, zone, written, [f"{name} {args.ttl} {body['type']} {each}" for each in args.data]
+    )
+
+
+def _delete(lab: Way, args: argparse.Namespace) -> int:
+    zones, name = _read(lab), _absolute(args.name)
+    zone = zones.zone_of(name)
+    primaries = zones.primaries(zone)
+    types = [args.type.upper()] if args.type else [each["type"] for each in _at(lab, primaries[0], zone, name)]
+    if not types:
+        raise RefusedError(f"there is no record at {name}")
+    if name == zone and not args.type:
+        raise RefusedError(
+            f"expected a type, because {name} is the apex of a zone, which keeps its SOA and NS; got none"
+        )
+    written = {}
+    for host in primaries:
+        for each in types:
+            path = f"{_records(zone)}?{urlencode({'name': name, 'type': each})}"
+            written[host] = lab.call(host, "DELETE", path)["serial"]
+    return _propagated(lab, args, zones, zone, written, [f"{name} {each} deleted" for each in types])
+
+
+def _zone(lab: Way, args: argparse.Namespace) -> int:
+    zones, zone = _read(lab), _absolute(args.zone)
+    if zone not in zones.names:
+        raise UnknownZoneError(zone, zones.names)
+    path = f"/admin/zones/{quote(zone)}/reload"
+    written = {host: lab.call(host, "POST", path)["serial"] for host in zones.primaries(zone)}
+    return _propagated(lab, args, zones, zone, written, [f"{zone} reloaded"])
+
+
+def _propagated(
+    lab: Way, args: argparse.Namespace, zones: Zones, zone: str, written: dict[str, int], lines: Sequence[str]
+) -> int:
+    """Wait until all secondaries have the new serial, then print when each server had it.
+
+    Raises:
+        NotPropagatedError: a secondary does not have it after ``args.wait`` seconds.
+    """
+    serial, before = max(written.values()), zones.of(zone)
+    named = {
+        each
+        for host in written
+        for rrset in _at(lab, host, zone, zone)
+        if rrset["type"] == "NS"
+        for each in rrset["rdata"]
+    }
+    # A server that does not answer counts as a secondary too if the zone names it.
+    missing = [
+        host for host, fqdn in name_servers().items() if host not in written and (host in before or fqdn in named)
+    ]
+    end = time.monotonic() + args.wait
+    hosts = [*written, *missing]
+    while True:
+        found = _read(lab, hosts)
+        rows = {host: each for host, each in found.of(zone).items() if each["serial"] is not None}
+        late = [h for h in missing if h not in rows or _older(rows[h]["serial"], serial)]
+        if not late or time.monotonic() >= end:
+            break
+        time.sleep(POLL)  # the interval at which secondaries are asked
+    began = min((rows[host]["published"] for host in written if host in rows), default=0.0)
+    unchanged = all(before[host]["serial"] == written[host] for host in written)
+    servers: list[dict[str, Any]] = [
+        {
+            "server": host,
+            "serial": rows[host]["serial"] if host in rows else None,
+            "role": "primary" if host in written else "secondary",
+            "after_ms": round(1000 * (rows[host]["published"] - began), 1)
+            if host in rows and host not in late
+            else None,
+        }
+        for host in hosts
+    ]
+    if args.json:
+        print(json.dumps({"zone": zone, "records": list(lines), "servers": servers}, indent=2))
+    else:
+        print("\n".join(lines))
+        table = terminal.table("server", "serial", "", numbers=("serial",))
+        for each in servers:
+            after = each["after_ms"]
+            when = f"not within {args.wait:g} s" if after is None else f"after {after:.0f} ms"
+            note = [each["role"], *(["unchanged"] if unchanged else [when] if each["role"] == "secondary" else [])]
+            table.add_row(each["server"], str(each["serial"] or "–"), ", ".join(note))
+        terminal.console().print(table)
+    if late:
+        raise NotPropagatedError(
+            f"{', '.join(late)} does not have serial {serial} of {zone} within {args.wait:g} s; "
+            f"`firstbyte dns show` says what it has, `firstbyte logs {late[0]}` why"
+        )
+    return 0
+
+
+def _older(serial: int, than: int) -> bool:
+    """Return whether *serial* comes before *than* (RFC 1982)."""
+    return 0 < (than - serial) % 2**32 < 2**31
+
+
+# --- what is there ----------------------------------------------------------------------------------------------------
+
+
+def _show(lab: Way, args: argparse.Namespace) -> int:
+    zones = _read(lab)
+    if args.name is None:
+        return _show_zones(zones, as_json=args.json)
+    name = _absolute(args.name)
+    zone = zones.zone_of(name)
+    servers = zones.of(zone)
+    if not servers:
+        raise LabDownError(f"no name server of {zone} answers")
+    host = next(iter(servers))
+    records = lab.call(host, "GET", _records(zone)) if name == zone else _at(lab, host, zone, name)
+    if not records:
+        raise RefusedError(f"there is no record at {name} in {zone}")
+    if args.json:
+        print(json.dumps(records, indent=2))
+        return 0
+    for each in records:
+        for data in each["rdata"]:
+            print(f"{each['name']}\t{each['ttl']}\tIN\t{each['type']}\t{data}")
+    return 0
+
+
+def _show_zones(zones: Zones, *, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"servers": zones.by_host, "silent": zones.silent}, indent=2))
+        return 0
+    table = terminal.table("zone", "server", "serial", "RRsets", "", numbers=("serial", "RRsets"), keys=("zone",))
+    for zone in zones.names:
+        for host, each in zones.of(zone).items():
+            table.add_row(zone, host, str(each["serial"] or "–"), str(each["rrsets"]), _role(each))
+    for host, why in zones.silent.items():
+        table.add_row("?", host, "–", "–", why)
+    terminal.console().print(table)
+    return 0
+
+
+def _role(zone: dict[str, Any]) -> str:
+    secondary = zone.get("secondary")
+    if secondary is None:
+        return f"primary, {zone['file']}"
+    words = f"secondary of {', '.join(secondary['primaries'])}"
+    if secondary["expired"]:
+        words += ", expired"
+    return f"{words}; {secondary['trouble']}" if secondary["trouble"] else words
+
+
+# --- queries ----------------------------------------------------------------------------------------------------------
+
+
+def _log(lab: Way, args: argparse.Namespace) -> int:
+    known = list(name_servers())
+    hosts = args.server or known
+    if unknown := [host for host in hosts if host not in known]:
+        raise UnknownHostError(unknown[0], known)
+    ends = _since(lab, dict.fromkeys(hosts, NEWEST))
+    if not ends:
+        raise LabDownError(f"{', '.join(hosts)}: no answer; is the lab up?")
+    cursors = {host: max(0, answer["next"] - args.limit) for host, answer in ends.items()}
+    limit: int | None = args.limit
+    try:
+        while True:
+            found = _since(lab, cursors)
+            cursors |= {host: answer["next"] for host, answer in found.items()}
+            _print_queries({host: answer["queries"] for host, answer in found.items()}, limit, as_json=args.json)
+            limit = None
+            if not args.follow:
+                return 0
+            time.sleep(FOLLOW)  # the interval at which the servers are asked
+    except KeyboardInterrupt:
+        return 0
+
+
+def _since(lab: Way, cursors: dict[str, int]) -> dict[str, Any]:
+    """Return what each server logged since its cursor."""
+    return _each(
+        list(cursors), lambda host: lab.call(host, "GET", f"/admin/queries?limit={BATCH}&after={cursors[host]}")
+    )[0]
+
+
+def _print_queries(queries: dict[str, list[dict[str, Any]]], limit: int | None, *, as_json: bool) -> None:
+    rows = sorted(({"server": host, **row} for host, each in queries.items() for row in each), key=lambda r: r["time"])
+    for row in rows if limit is None else rows[-limit:]:
+        print(json.dumps(row) if as_json else _line(row), flush=True)
+
+
+def _line(row: dict[str, Any]) -> str:
+    at = time.strftime("%H:%M:%S", time.localtime(row["time"])) + f"{row['time'] % 1:.3f}"[1:]
+    return (
+        f"{at} {row['server']:8} {row['client']:15} {row['transport']} {row['rcode']:8} {row['qname']} {row['qtype']}"
+    )
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+def _read(lab: Way, hosts: Iterable[str] | None = None) -> Zones:
+    """Return the zones of all name servers, or of *hosts*; raise `LabDownError` if none answers."""
+    found, silent = _each(
+        list(name_servers() if hosts is None else hosts), lambda h: lab.call(h, "GET", "/admin/zones", timeout=TIMEOUT)
+    )
+    if not found:
+        raise LabDownError(next(iter(silent.values()), "there is no name server"))
+    return Zones(found, silent)
+
+
+def _each(hosts: Sequence[str], ask: Callable[[str], Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Ask all *hosts* at once; return the answers and the errors by host."""
+
+    def one(host: str) -> tuple[str, Any, str]:
+        try:
+            return host, ask(host), ""
+        except LabDownError as error:
+            return host, None, str(error)
+
+    with ThreadPoolExecutor(max_workers=max(1, len(hosts))) as pool:
+        every = list(pool.map(one, hosts))
+    return {h: answer for h, answer, why in every if not why}, {h: why for h, _, why in every if why}
+
+
+def _at(lab: Way, host: str, zone: str, name: str) -> list[dict[str, Any]]:
+    return [each for each in lab.call(host, "GET", _records(zone)) if each["name"].lower() == name]
+
+
+def _records(zone: str) -> str:
+    return f"/admin/zones/{quote(zone)}/records"
+
+
+def _absolute(name: str) -> str:
+    return name.lower().removesuffix(".") + "."

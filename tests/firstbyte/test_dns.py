@@ -1,0 +1,156 @@
+"""Tests for ``firstbyte dns`` with a primary and a secondary that run as processes."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from firstbyte import dns
+from firstbyte.cli import main
+from runtime import LabDownError, RefusedError
+from telemetry.call import CallError, call
+from tests.nameserver.daemons import free_port
+
+ZONE = "$TTL 60\n@ IN SOA ns1 hm 1 60 1 600 10\n@ IN NS ns1\n@ IN NS ns2\nns1 IN A 127.0.0.1\nns2 IN A 127.0.0.1\n"
+
+
+class TwoServers:
+    """A lab of two name servers: ns1 has the zone, ns2 is its secondary."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.token = folder, "token"
+        (folder / "token").write_text(self.token)
+        (folder / "zone").write_text(ZONE)
+        port = {name: free_port() for name in ("ns1", "ns2")}
+        self.admin = {name: free_port() for name in port}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._start("ns1", port["ns1"], "--zone", f"example.={folder}/zone", "--allow-transfer", "127.0.0.0/8",
+                    "--also-notify", f"127.0.0.1:{port['ns2']}")  # fmt: skip
+        self._start("ns2", port["ns2"], "--secondary", f"example.=127.0.0.1:{port['ns1']}")
+        end = time.monotonic() + 20
+        while not self._healthy():
+            assert time.monotonic() < end
+            time.sleep(0.05)  # until both servers have the zone
+
+    def _start(self, name: str, port: int, *arguments: str) -> None:
+        command = [
+            sys.executable, "-m", "nameserver", "--listen", f"127.0.0.1:{port}", "--token-file", f"{self.folder}/token",
+            "--admin", f"127.0.0.1:{self.admin[name]}", *arguments,
+        ]  # fmt: skip
+        self.processes[name] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def _healthy(self) -> bool:
+        try:
+            return all(self.call(name, "GET", "/health")["status"] == "ok" for name in self.processes)
+        except (LabDownError, RefusedError):
+            return False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def call(self, host: str, method: str, path: str, body: Any = None, *, timeout: float = 5.0) -> Any:
+        try:
+            url = f"http://127.0.0.1:{self.admin[host]}"
+            return call(url, method, path, body, token=self.token, timeout=timeout)
+        except CallError as error:
+            raise (RefusedError if error.status else LabDownError)(f"{host}: {error.message}") from None
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoServers]:
+    made = TwoServers(tmp_path_factory.mktemp("servers"))
+    yield made
+    for process in made.processes.values():
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def lab(servers: TwoServers, monkeypatch: pytest.MonkeyPatch) -> TwoServers:
+    monkeypatch.setattr("firstbyte.where.lab", lambda: servers)
+    monkeypatch.setattr(dns, "name_servers", lambda: {"ns1": "ns1.example.", "ns2": "ns2.example."})
+    return servers
+
+
+def test_a_record_is_set_and_deleted_on_all_servers(lab: TwoServers, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dns", "set", "W.example", "a", "30", "192.0.2.7", "192.0.2.8", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["records"] == ["w.example. 30 A 192.0.2.7", "w.example. 30 A 192.0.2.8"]
+    primary, secondary = answer["servers"]
+    assert (primary["server"], primary["role"], primary["after_ms"]) == ("ns1", "primary", 0.0)
+    assert (secondary["server"], secondary["role"]) == ("ns2", "secondary")
+    assert primary["serial"] == secondary["serial"]
+    assert 0 < secondary["after_ms"] < 5000
+    assert main(["dns", "set", "w.example", "TXT", "30", "a text"]) == 0
+    capsys.readouterr()
+    assert main(["dns", "show", "w.example."]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "w.example.\t30\tIN\tA\t192.0.2.7", "w.example.\t30\tIN\tA\t192.0.2.8", 'w.example.\t30\tIN\tTXT\t"a text"',
+    ]  # fmt: skip
+    assert main(["dns", "delete", "w.example"]) == 0
+    assert "w.example. A deleted\nw.example. TXT deleted" in capsys.readouterr().out
+    records = lab.call("ns2", "GET", "/admin/zones/example./records")
+    assert not any(each["name"] == "w.example." for each in records)
+
+
+def test_the_zones_and_their_servers_are_shown(lab: TwoServers, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dns", "show", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert set(shown["servers"]) == {"ns1", "ns2"}
+    assert main(["dns", "show"]) == 0
+    assert "secondary of 127.0.0.1" in capsys.readouterr().out
+
+
+def test_a_zone_is_read_from_its_file_again(lab: TwoServers, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dns", "set", "w.example", "A", "30", "192.0.2.7"]) == 0
+    assert main(["dns", "zone", "reload", "example"]) == 0
+    assert main(["dns", "show", "w.example"]) == 2
+    assert "there is no record at w.example. in example." in capsys.readouterr().err
+
+
+def test_the_latest_queries_are_shown(lab: TwoServers, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dns", "set", "w.example", "A", "30", "192.0.2.9"]) == 0
+    capsys.readouterr()
+    assert main(["dns", "log", "--limit", "2", "--json"]) == 0
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["server"], first["qname"], first["qtype"]) == ("ns2", "example.", "NOTIFY")
+    assert (second["server"], second["qname"], second["qtype"]) == ("ns1", "example.", "IXFR")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "error"),
+    [
+        (["set", "w.example", "A", "30", "x"], 2, "expected an IPv4 address, got 'x'"),
+        (["set", "w.example.org", "A", "30", "192.0.2.7"], 2, "expected a name in one of the zones example."),
+        (["set", "w.example", "NOSUCH", "30", "x"], 2, "expected a record type"),
+        (["set", "w.example", "A", "-1", "x"], 2, "expected seconds from 0"),
+        (["delete", "nosuch.example"], 2, "there is no record at nosuch.example."),
+        (["delete", "example"], 2, "expected a type, because example. is the apex"),
+        (["zone", "reload", "exmple"], 2, "did you mean 'example.'?"),
+        (["log", "ns3"], 2, "ns3"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    lab: TwoServers, capsys: pytest.CaptureFixture[str], words: list[str], code: int, error: str
+) -> None:
+    assert main(["dns", *words]) == code
+    err = capsys.readouterr().err
+    assert error in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_secondary_that_does_not_follow_is_exit_code_1(lab: TwoServers, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.processes["ns2"].kill()
+    lab.processes["ns2"].wait()
+    assert main(["dns", "set", "w.example", "A", "30", "192.0.2.7", "--wait", "0.2"]) == 1
+    out, err = capsys.readouterr()
+    assert "not within 0.2 s" in out
+    assert "ns2 does not have serial" in err
