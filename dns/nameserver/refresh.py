@@ -24,6 +24,7 @@ from nameserver.inbound import Changes, Inbound, TransferError, UpToDate, Whole,
 from nameserver.secondary import AskSerial, Expire, Primary, Secondary, Transfer, Wait
 from nameserver.zone import Zone
 from telemetry import Telemetry, log
+from telemetry.metrics import Counter
 
 logger = log.get("nameserver")
 
@@ -55,15 +56,15 @@ class Server(Protocol):
 class Refresher:
     """Keeps one secondary zone fresh, as its core says."""
 
-    def __init__(self, core: Secondary, server: Server, keys: Mapping[Name, Key], folder: Path | None) -> None:
-        """Serve the copy of the zone in *folder* if there is one that has not expired."""
+    def __init__(
+        self, core: Secondary, server: Server, keys: Mapping[Name, Key], folder: Path | None, transfers: Counter
+    ) -> None:
+        """Keep copies in *folder*, unless it is None; count *transfers*."""
         self.core = core
         self._server, self._keys, self._clock = server, keys, server.telemetry.clock
         self._path = None if folder is None else copies.path_of(folder, core.apex)
         self._wake, self._dirty = asyncio.Event(), asyncio.Event()
-        self._transfers = server.telemetry.metrics.counter(
-            "firstbyte_nameserver_transfers_total", "Transfers of secondary zones", "kind", "outcome"
-        )
+        self._transfers = transfers
         #: The failure that was logged last, and the serial of the copy on disk.
         self._warned = ""
         self._saved: int | None = None
@@ -295,8 +296,11 @@ class Secondaries:
     def __init__(
         self, server: Server, zones: Mapping[Name, Iterable[Primary]], keys: Mapping[Name, Key], folder: Path | None
     ) -> None:
+        transfers = server.telemetry.metrics.counter(
+            "firstbyte_nameserver_transfers_total", "Transfers of secondary zones", "kind", "outcome"
+        )
         self.zones = {
-            apex: Refresher(Secondary(apex, tuple(primaries), random.SystemRandom()), server, keys, folder)
+            apex: Refresher(Secondary(apex, tuple(primaries), random.SystemRandom()), server, keys, folder, transfers)
             for apex, primaries in zones.items()
         }
         self._tasks: list[asyncio.Task[None]] = []

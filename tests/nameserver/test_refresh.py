@@ -151,6 +151,12 @@ async def test_a_copy_that_expired_during_an_outage_is_not_served(tmp_path: Path
         assert rcode(server) == 2
 
 
+def test_a_server_may_have_several_secondary_zones() -> None:
+    zones = {APEX: [GONE], Name.from_text("other."): [GONE]}
+    server = Server(Telemetry("nameserver"), {}, None, None, zones)
+    assert [each["zone"] for each in server.admin._zones(Request("GET", ""))] == ["example.", "other."]
+
+
 @pytest.mark.parametrize("damage", [b"", b"w 60 IN A 192.0.2.9\n"], ids=["empty", "changed"])
 async def test_a_damaged_copy_is_a_log_line_and_not_an_outage(
     tmp_path: Path, damage: bytes, capsys: pytest.CaptureFixture[str]
