@@ -292,7 +292,7 @@ class Ttl(Experiment[Parameters]):
         }
         got = f"{self.lost} of {total}"
         found.gate("queries without an answer", "<= 0.5 %", got, self.lost <= 0.005 * total)
-        slowest = max(self.arrivals)
+        slowest = max(self.arrivals, default=math.inf)
         got = f"{slowest:.2f} s" if slowest < ARRIVES else "not in time"
         found.gate(f"changes at {SECONDARY}", f"within {ARRIVES:g} s of {PRIMARY}", got, slowest < ARRIVES)
         found.gate("generator", "not starved", "; ".join(self.starved) or "not starved", not self.starved)
