@@ -1,6 +1,7 @@
 """TLS over memory buffers, based on OpenSSL (RFC 8446, RFC 5246): the caller transports the bytes."""
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 #: Maximum plaintext in one record, and therefore in one `read`, in bytes (RFC 8446 section 5.1).
@@ -43,6 +44,10 @@ class TlsConnection:
             session: earlier session of a client with the same context, to be resumed.
         """
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        #: Return the bytes to send to the peer, and clear the buffer.
+        self.to_send: Callable[[], bytes] = self._outgoing.read
+        #: Store bytes received from the peer.
+        self.receive: Callable[[bytes], object] = self._incoming.write
         self.object = context.wrap_bio(
             self._incoming,
             self._outgoing,
@@ -69,17 +74,9 @@ class TlsConnection:
             return None
         return session
 
-    def receive(self, data: bytes) -> None:
-        """Store bytes received from the peer."""
-        self._incoming.write(data)
-
     def end(self) -> None:
         """Record that the peer has closed the transport connection."""
         self._incoming.write_eof()
-
-    def to_send(self) -> bytes:
-        """Return the bytes to send to the peer, and clear the buffer."""
-        return self._outgoing.read()
 
     def handshake(self) -> bool:
         """Advance the handshake; return whether it is complete."""

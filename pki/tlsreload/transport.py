@@ -14,6 +14,8 @@ from wireformat.tls import TlsConnection
 
 #: Maximum plaintext read in one call, in bytes: the largest TLS record.
 _RECORD = 16384
+#: Reader of a connection before its handshake is complete.
+_NO_READER = asyncio.Protocol()
 
 
 class Client(Protocol):
@@ -61,7 +63,7 @@ class TlsTransport(asyncio.Protocol):
         self._tls = TlsConnection(context, None)
         self._client = client
         #: Protocol that receives the plaintext, once the handshake is complete.
-        self._reader = asyncio.Protocol()
+        self._reader = _NO_READER
         self._on_failure, self._on_end = on_failure, on_end
         self._raw: Any = None
         self._connected = self._closing = self._paused = self._last = False
@@ -181,8 +183,9 @@ class TlsTransport(asyncio.Protocol):
         """Send pending data and close_notify, then close without waiting for the peer's (RFC 8446 section 6.1)."""
         if not self._closing:
             self._closing = True
-            self._tls.close()  # does nothing if `write_last` has already sent close_notify
-            self._flush()
+            if not self._last:  # `write_last` has already sent close_notify
+                self._tls.close()
+                self._flush()
             if self._raw is not None:
                 self._raw.close()
 
