@@ -2,27 +2,21 @@
 
 import argparse
 import asyncio
-import base64
 import os
-import signal
-import sqlite3
 import sys
-import time
-from collections.abc import Callable, Container
+from collections.abc import Container
 from pathlib import Path
-from typing import Any
 
 import uvloop
 from aiohttp import web
 
-from origin import catalog, idempotency, mailbox
-from origin import notes as notes_
 from origin.application import Options, Parts, answer_challenges, build, request_counter
 from origin.database import Database, DatabaseError
 from origin.keyring import Keyring, KeyringError
 from origin.notes import Notes
+from origin.operating import crash_switch, export, open_
 from renewal import Agent, RehearsalAgent, add_arguments, from_args
-from telemetry import AdminError, Request, Telemetry, endpoint, log
+from telemetry import Telemetry, endpoint, log
 from telemetry import add_arguments as add_telemetry_arguments
 from telemetry.metrics import Counter
 from telemetry.tap import Tap
@@ -98,13 +92,12 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, agent: Agent | No
     database = Database(args.database) if args.kind == "catalog" else None
     notes = Notes(database, Keyring(args.note_keys)) if database is not None else None
     revoked: Container[int] = agent.check_revocations() if agent is not None and args.mtls else frozenset()
-    parts = Parts(database, before_reply=_crash_switch(telemetry), notes=notes, tap=Tap(telemetry), revoked=revoked)
+    parts = Parts(database, before_reply=crash_switch(telemetry), notes=notes, tap=Tap(telemetry), revoked=revoked)
     async with telemetry.serving(args):
         try:
             if database is not None and notes is not None:
-                await database.open(prepare)
-                await database.write(lambda _: notes.keyring.create())  # in turn with other processes
-                _export(telemetry, database, notes)
+                await open_(database, notes)
+                export(telemetry, database, notes)
             if args.plain:
                 await sites.start("plain", build(options, requests, mutual=False, parts=parts), args.plain)
             if agent is not None:
@@ -138,65 +131,6 @@ async def _secure(
         parts.groups.watch(context)
         await sites.start("https", build(options, requests, mutual=False, parts=parts), args.https, context)
     agent.start()
-
-
-def prepare(db: sqlite3.Connection) -> None:
-    """Create the tables, and insert the sample items if the database is new."""
-    new = db.execute("PRAGMA user_version").fetchone()[0] == 0
-    for statement in "".join(each.SCHEMA for each in (catalog, idempotency, notes_, mailbox)).split(";"):
-        db.execute(statement)
-    if new:
-        catalog.stock(db, time.time())
-        db.execute("PRAGMA user_version = 1")
-
-
-def _crash_switch(telemetry: Telemetry) -> Callable[[], None]:
-    """Declare the fault `crash_before_reply`, and return the function that acts on it."""
-    telemetry.faults.declare("crash_before_reply", "Die by SIGKILL when a write is on disk, before it is acknowledged")
-
-    def act() -> None:
-        if telemetry.faults.any_on and telemetry.faults.hit("crash_before_reply"):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return act
-
-
-def _export(telemetry: Telemetry, database: Database, notes: Notes) -> None:
-    size = telemetry.metrics.gauge("firstbyte_origin_database_bytes", "Size of the database file")
-    waiting = telemetry.metrics.gauge("firstbyte_origin_database_waiting", "Jobs in a queue of the database", "queue")
-    telemetry.health.set("database", ok=True, detail=str(database.path or "in memory"))
-
-    def refresh() -> None:
-        size.set(database.path.stat().st_size if database.path is not None and database.path.exists() else 0)
-        for queue, jobs in database.waiting().items():
-            waiting.set(jobs, queue=queue)
-
-    telemetry.metrics.before_render(refresh)
-
-    async def dump(_: Request) -> dict[str, str]:
-        return {"base64": base64.b64encode(await database.dump()).decode()}
-
-    def keys(_: Request) -> dict[str, Any]:
-        notes.keyring.refresh()
-        return {"current": notes.keyring.current, "keys": notes.keyring.ids}
-
-    async def stored(request: Request) -> dict[str, str]:
-        key = request.params["id"]
-        sealed = await database.read(lambda db: notes_.load(db, key))
-        if sealed is None:
-            raise AdminError(404, f"there is no note {key!r}")
-        return {"key_id": sealed.key_id, "nonce": sealed.nonce.hex(), "sealed": sealed.data.hex()}
-
-    async def rotate(_: Request) -> dict[str, Any]:
-        try:
-            return await notes.rotate()
-        except (DatabaseError, KeyringError, OSError) as error:
-            raise AdminError(503, f"the keys were not rotated: {error}") from None
-
-    telemetry.route("GET", "/admin/database", dump)
-    telemetry.route("GET", "/admin/notes/{id}", stored)
-    telemetry.route("GET", "/admin/keys", keys)
-    telemetry.route("POST", "/admin/keys/rotate", rotate)
 
 
 class Sites:

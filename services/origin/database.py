@@ -8,7 +8,7 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -52,6 +52,9 @@ class Database:
         self.path, self._max_bytes, self._lock_timeout = path, max_bytes, lock_timeout
         self._writer = _Worker("writer")
         self._reader = _Worker("reader") if path is not None else self._writer
+        #: Called with a reason when the file turns out to be broken, and with "" when a job succeeds again.
+        self.on_health: Callable[[str], None] = lambda _: None
+        self._broken = ""
 
     def __repr__(self) -> str:
         return f"<Database {self.path or 'in memory'} writing={self._writer.waiting} reading={self._reader.waiting}>"
@@ -82,7 +85,7 @@ class Database:
         Raises:
             DatabaseError: it could not be run.
         """
-        return await self._reader.run(lambda db: _transaction(db, "BEGIN", work))
+        return await self._watched(self._reader.run(lambda db: _transaction(db, "BEGIN", work)))
 
     async def write(self, work: Work[T]) -> T:
         """Run *work* in a transaction; when this returns, its changes are on disk.
@@ -90,7 +93,7 @@ class Database:
         Raises:
             DatabaseError: it could not be run; nothing was changed.
         """
-        return await self._writer.run(lambda db: _transaction(db, "BEGIN IMMEDIATE", work))
+        return await self._watched(self._writer.run(lambda db: _transaction(db, "BEGIN IMMEDIATE", work)))
 
     def waiting(self) -> dict[str, int]:
         """Return the number of jobs in each queue, those being run included."""
@@ -108,6 +111,21 @@ class Database:
         await self._writer.close()
         if self._reader is not self._writer:
             await self._reader.close()
+
+    async def _watched(self, job: Awaitable[T]) -> T:
+        broken = ""
+        try:
+            return await job
+        except BrokenError as error:
+            broken = str(error)
+            raise
+        except DatabaseError:
+            broken = self._broken  # a lock or a full disk says nothing about the file
+            raise
+        finally:
+            if broken != self._broken:
+                self._broken = broken
+                self.on_health(broken)
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path or ":memory:", isolation_level=None, timeout=self._lock_timeout)

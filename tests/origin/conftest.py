@@ -11,11 +11,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from origin.__main__ import prepare
 from origin.application import Options, Parts, build, request_counter
 from origin.database import Database
 from origin.keyring import Keyring
 from origin.notes import Notes
+from origin.operating import open_
 from telemetry import Telemetry
 from tests.acme_server.conftest import site
 
@@ -62,9 +62,8 @@ async def catalog(path: Path | None, **limits: Any) -> AsyncIterator[int]:
 async def opened(path: Path | None, **limits: Any) -> AsyncIterator[tuple[int, Notes]]:
     """Serve a catalog with its database in *path*; yield the port and its notes."""
     database = Database(path, **limits)
-    await database.open(prepare)
     notes = Notes(database, Keyring(None if path is None else path.with_name("keys.json")))
-    await database.write(lambda _: notes.keyring.create())
+    await open_(database, notes)
     try:
         options, counter = Options("catalog-1.example.com", "catalog"), request_counter(Telemetry("origin"))
         async with site(build(options, counter, mutual=False, parts=Parts(database, notes=notes))) as port:

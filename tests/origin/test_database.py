@@ -14,8 +14,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from origin.__main__ import main, prepare
-from origin.database import MAX_WAITING, Database
+from origin.__main__ import main
+from origin.database import MAX_WAITING, BrokenError, Database
+from origin.operating import prepare
 from tests.origin.conftest import Client, opened, talking
 from tests.origin.processes import running
 from tests.waiting import until
@@ -157,6 +158,19 @@ async def test_an_error_in_a_transaction_changes_nothing(tmp_path: Path) -> None
     with pytest.raises(KeyError):
         await database.write(half)
     assert await database.read(lambda db: db.execute("SELECT count(*) FROM item").fetchone()[0]) == 6
+    await database.close()
+
+
+async def test_a_broken_database_is_reported_until_it_works_again(tmp_path: Path) -> None:
+    said: list[str] = []
+    database = Database(tmp_path / "a.sqlite")
+    await database.open(prepare)
+    database.on_health = said.append
+    for _ in range(2):
+        with pytest.raises(BrokenError):
+            await database.read(lambda db: db.execute("SELECT * FROM lost"))
+    await database.read(lambda db: db.execute("SELECT 1").fetchone())
+    assert said == ["OperationalError: no such table: lost", ""]
     await database.close()
 
 
