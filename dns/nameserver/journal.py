@@ -59,8 +59,8 @@ class Journal:
         self._size = self._base = 0
         #: Serial at the end of the journal; None if there is no usable file, so that the next change makes one.
         self.serial: int | None = None
-        #: `digest` of the zone in the master file when it was last read.
-        self.file = b""
+        #: `digest` of the zone in the master file, as of the end of the journal.
+        self._file = b""
 
     def __repr__(self) -> str:
         return f"<Journal {self.path.name} serial={self.serial} size={self._size}>"
@@ -82,7 +82,7 @@ class Journal:
         stored.cut = len(data) - self._size
         if stored.cut:
             self._truncate()
-        self.serial, self.file = stored.zone.serial, stored.file
+        self.serial, self._file = stored.zone.serial, stored.file
         return stored
 
     def close(self) -> None:
@@ -91,19 +91,20 @@ class Journal:
             os.close(self._fd)
             self._fd = -1
 
-    def append(self, old: Zone, change: Change, file: bytes | None = None) -> None:
+    def append(self, old: Zone, change: Change, file_before: bytes, file: bytes) -> None:
         """Store *change* of the zone *old*; return when it is on disk.
 
-        *file* is the `digest` of the master file, if the change comes from there.
+        *file_before* and *file* are the `digest` of the zone in the master file, before and after the change.
 
         Raises:
             JournalError: it cannot be stored; the journal is as before.
         """
         if self.serial is None:
+            self._file = file_before
             self.replace(old, ())
         if self.serial != change.old:
             raise JournalError(f"{self.path}: expected a change from serial {self.serial}, got {change.old}")
-        data = _entry(_CHANGE, _encode(change)) + (b"" if file is None else _entry(_FILE, file))
+        data = _entry(_CHANGE, _encode(change)) + (_entry(_FILE, file) if file != self._file else b"")
         try:
             view = memoryview(data)
             while view:
@@ -113,7 +114,7 @@ class Journal:
             self._truncate()
             raise JournalError(f"{self.path}: cannot be written: {error.strerror}") from None
         self._size += len(data)
-        self.serial, self.file = change.new, self.file if file is None else file
+        self.serial, self._file = change.new, file
 
     @property
     def outgrown(self) -> bool:
@@ -127,7 +128,7 @@ class Journal:
             JournalError: it cannot be written; the journal is as before.
         """
         parts = [MAGIC, *(_entry(_OLD, _encode(each)) for each in changes)]
-        parts += [_entry(_ZONE, _encode_zone(zone)), _entry(_FILE, self.file)]
+        parts += [_entry(_ZONE, _encode_zone(zone)), _entry(_FILE, self._file)]
         data = b"".join(parts)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from nameserver.admin import Admin
 from nameserver.announce import Announcer
 from nameserver.compiled import Compiled, compile_zone
 from nameserver.errors import ZoneError
-from nameserver.journal import JournalError, digest
+from nameserver.journal import JournalError
 from nameserver.master_file import load
 from nameserver.query_log import QueryLog
 from nameserver.refresh import Secondaries
@@ -72,7 +72,6 @@ class Server:
         access = access or Access()
         self.store = Store(access.state)
         zones = {apex: load(str(apex), path) for apex, path in self.files.items()}
-        self._digests = {apex: digest(zone) for apex, zone in zones.items()}
         self.responder = Responder({apex: self.store.restore(zone) for apex, zone in zones.items()})
         self.queries = QueryLog(QUERY_LOG)
         #: When each zone that has changed since the start was last published, in seconds since 1970.
@@ -197,7 +196,7 @@ class Server:
 
         def make() -> Loaded:
             file, old = load(str(apex), self.files[apex]), self.zone(apex)
-            if old is None or (changed_only and digest(file) == self._digests[apex]):
+            if old is None or (changed_only and not self.store.is_new(file, old)):
                 return Loaded(old or file, file)
             return Loaded(reloaded(old, file), file)
 
@@ -247,8 +246,6 @@ class Server:
                 change = None if old is None else old.diff(new)
                 if old is not None and change is not None and change.old != change.new:
                     self.store.record(old, change, file)
-            if file is not None:
-                self._digests[new.apex] = digest(file)
             return new, done
 
         async with self._changing:

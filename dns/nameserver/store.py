@@ -23,6 +23,8 @@ class Store:
         """Keep journals in *folder*; with None, changes are lost at the end of the process."""
         self._folder = folder
         self._journals: dict[Name, Journal] = {}
+        #: Digest of the zone in each master file when it was last read; none while that zone is in service.
+        self._files: dict[Name, bytes] = {}
         self.histories: dict[Name, History] = {}
 
     def restore(self, file: Zone) -> Zone:
@@ -38,8 +40,8 @@ class Store:
         journal = self._journals[apex] = Journal(self._folder, apex)
         stored = journal.open()
         if stored is None:
-            journal.file = digest(file)
             return file
+        self._files[apex] = digest(file)
         if stored.cut:
             logger.warning("journal_cut", zone=str(apex), bytes=stored.cut, serial=stored.zone.serial)
         for change in stored.changes:
@@ -50,7 +52,7 @@ class Store:
             logger.info("zone_file_newer", **fields)
             self.record(stored.zone, stored.zone.diff(file), file)
             return file
-        if digest(file) != stored.file:
+        if self._files[apex] != stored.file:
             wanted = f"a serial newer than {stored.zone.serial} in the file, or POST /admin/zones/{apex}/reload"
             logger.warning("zone_file_ignored", **fields, wanted=wanted)
         return stored.zone
@@ -61,10 +63,18 @@ class Store:
         Raises:
             JournalError: the change cannot be stored, so it must not be served.
         """
-        journal = self._journals.get(change.apex)
+        apex = change.apex
+        known = self._files.get(apex) or digest(old)
+        now = known if file is None else digest(file)
+        journal = self._journals.get(apex)
         if journal is not None:
-            journal.append(old, change, None if file is None else digest(file))
-        self.histories.setdefault(change.apex, History()).add(change)
+            journal.append(old, change, known, now)
+        self._files[apex] = now
+        self.histories.setdefault(apex, History()).add(change)
+
+    def is_new(self, file: Zone, served: Zone) -> bool:
+        """Return whether the zone in the master file is another one than when the file was last read."""
+        return digest(file) != (self._files.get(file.apex) or digest(served))
 
     def tidy(self, zone: Zone) -> None:
         """Replace the journal of *zone* if its changes have outgrown it; a failure is logged, the journal goes on."""

@@ -160,7 +160,7 @@ def test_any_bytes_in_a_journal_are_read_or_refused(tmp_path_factory, data: byte
     old = SERVED
     for _ in range(2):
         new = old.replace(Name.from_text("w.example."), 1, 5, [b"\xc0\0\2\1"])
-        first.append(old, old.diff(new))
+        first.append(old, old.diff(new), b"", b"")
         old = new
     first.close()
     content = first.path.read_bytes()
