@@ -7,12 +7,13 @@ question's name; `Tail` adjusts them. Wildcard CNAMEs, DNAME, ANY and truncated 
 """
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from dnsmessage import Name, rdtypes, suffixes
 from dnsmessage.message import AA, HEADER, NOERROR, NXDOMAIN, QR
 from nameserver.answer import Answer, answer, count, negative, write
-from nameserver.zone import Zone
+from nameserver.zone import Zone, kind
 from serving import Answers
 
 #: Maximum size of a `Tail` body, in bytes. Pointers in a larger body could exceed their 14 bits.
@@ -23,6 +24,9 @@ _BY_LADDER = rdtypes.COMPRESSIBLE | {rdtypes.SRV, rdtypes.DS}
 #: Record types compiled for every CNAME, even if its target has no records of the type.
 COMMON = (rdtypes.A, rdtypes.AAAA)
 _HEAD = struct.Struct("!HIH")
+_CNAME, _LADDER_KINDS = kind(rdtypes.CNAME), frozenset(map(kind, _BY_LADDER))
+#: Bytes of unused bodies that changes may leave behind, in addition to the size of a zone, until all is compiled again.
+SLACK = 1 << 20
 
 
 @dataclass(slots=True)
@@ -68,6 +72,8 @@ class Compiled:
     #: to handle the question.
     referrals: dict[bytes, Tail | None] = field(default_factory=dict)
     wildcards: dict[bytes, dict[int, Tail] | None] = field(default_factory=dict)
+    #: Size of all bodies when the whole zone was last compiled, in bytes.
+    full: int = 0
 
     def find(self, qname: bytes, qtype: int) -> Tail | None:
         """Return the `Tail` for a question that has no finished answer of its own.
@@ -100,22 +106,55 @@ class Compiled:
 
 def compile_zone(zone: Zone) -> Compiled:
     """Return *zone* with all its RRsets, zone cuts, wildcards and negative answers compiled."""
+    compiled = _framed(zone, Answers(QR | AA))
+    _add(compiled, zone.rrsets)
+    compiled.full = compiled.answers.size
+    return compiled
+
+
+def recompile_zone(old: Compiled, zone: Zone) -> Compiled:
+    """Return *zone* compiled, reusing the answers of its earlier version *old* that the difference cannot affect.
+
+    An answer depends on records at other names only if it has addresses of targets, follows aliases, or comes from a
+    wildcard or a cut: all of these are compiled again, as is everything at the names that differ.
+    """
+    if zone.cuts is not old.zone.cuts or zone.dnames is not old.zone.dnames or old.answers.size > 2 * old.full + SLACK:
+        return compile_zone(zone)
+    compiled = _framed(zone, old.answers.copy())
+    compiled.full = old.full
+    kinds, answers = zone.kinds(COMMON), compiled.answers
+    owners = {question[:-4] for question in old.zone.differences(zone)}
+    owners.update(q[:-4] for each in (zone, old.zone) for q in each.rrsets if q[-4:] == _CNAME or q[:2] == b"\x01*")
+    for owner in owners:
+        for each in kinds:
+            answers.drop(owner + each)
+    _add(compiled, (q for q in zone.rrsets if q[-4:] in _LADDER_KINDS or q[:-4] in owners))
+    return compiled
+
+
+def _framed(zone: Zone, answers: Answers) -> Compiled:
+    """Return a zone with its negative answers and referrals, and with *answers* as they are."""
     soa = (negative(zone),)
     nodata, nxdomain = (Answer(rcode, True, zone.apex, (), soa) for rcode in (NOERROR, NXDOMAIN))
-    compiled = Compiled(zone, Answers(QR | AA), _some(nodata), _some(nxdomain))
-    below = _Below(zone)
+    compiled = Compiled(zone, answers, _some(nodata), _some(nxdomain))
     for cut in zone.cuts:
         compiled.referrals[cut] = _tail(answer(zone, _stranger(zone, Name(cut)), rdtypes.A))
     compiled.wildcards.update({key[2:]: {} for key in zone.empty if key[:2] == b"\x01*"})
-    for question, packed in zone.rrsets.items():
+    return compiled
+
+
+def _add(compiled: Compiled, questions: Iterable[bytes]) -> None:
+    """Compile the RRsets of *questions*."""
+    zone = compiled.zone
+    below = _Below(zone)
+    for question in questions:
         if zone.cuts and below(question):
             continue
         if question[:2] == b"\x01*":
             encloser = Name(question[2:-4])
             if encloser.key not in compiled.wildcards:
                 compiled.wildcards[encloser.key] = _wildcard(zone, encloser)
-        _exact(compiled, question, packed)
-    return compiled
+        _exact(compiled, question, zone.rrsets[question])
 
 
 def _exact(compiled: Compiled, question: bytes, packed: bytes) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dnsmessage import Name, Query, RemoteError, decode_query, encode_opt, error_response, rdtypes, suffixes
 from dnsmessage.message import AA, BADVERS, CD, HEADER, MAX_TCP, PAYLOAD, PLAIN_UDP, QR, RD, REFUSED, SERVFAIL
 from nameserver.answer import Answer, answer, encode
-from nameserver.compiled import Compiled, compile_zone
+from nameserver.compiled import Compiled, compile_zone, recompile_zone
 from nameserver.zone import Zone
 from serving import COUNTS, Answers
 
@@ -40,9 +40,14 @@ class Responder:
         """The zones being served, by apex."""
         return {each.zone.apex: each.zone for each in self._compiled.values()}
 
+    def compile(self, zone: Zone) -> Compiled:
+        """Return *zone* compiled; cheaply if it differs little from the version that is served."""
+        old = self._compiled.get(zone.apex.key)
+        return compile_zone(zone) if old is None else recompile_zone(old, zone)
+
     def put(self, zone: Zone) -> None:
         """Compile and serve *zone*, replacing any zone with the same apex."""
-        self.put_compiled(compile_zone(zone))
+        self.put_compiled(self.compile(zone))
 
     def put_compiled(self, compiled: Compiled) -> None:
         """Serve a zone that `compile_zone` has already compiled."""

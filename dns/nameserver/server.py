@@ -15,7 +15,7 @@ from dnsmessage.tsig import Key
 from nameserver.access import Access
 from nameserver.admin import Admin
 from nameserver.announce import Announcer
-from nameserver.compiled import Compiled, compile_zone
+from nameserver.compiled import Compiled
 from nameserver.errors import ZoneError
 from nameserver.journal import JournalError
 from nameserver.master_file import load
@@ -242,7 +242,7 @@ class Server:
             old = self.zone(new.apex)
             done = None
             if old is not new:
-                done = compile_zone(new)
+                done = self.responder.compile(new)
                 change = None if old is None else old.diff(new)
                 if old is not None and change is not None and change.old != change.new:
                     self.store.record(old, change, file)

@@ -5,8 +5,9 @@ packed bytes, keyed by question (lower-case name, type and class in wire form), 
 objects would. Callers receive `RRset` objects.
 """
 
+import copy
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from dnsmessage import Name, Record, rdtypes
@@ -110,6 +111,10 @@ class Zone:
         found = self._at(name)
         return found if found or name.key in self.empty else None
 
+    def kinds(self, also: Iterable[int] = ()) -> tuple[bytes, ...]:
+        """Return the record types in this zone or an earlier version, and *also*, each as returned by `kind`."""
+        return tuple(dict.fromkeys((*self._kinds, *map(kind, also))))
+
     def exists(self, key: bytes) -> bool:
         """Return whether the lower-case name *key*, or any name below it, has records."""
         return key in self.empty or any(key + each in self.rrsets for each in self._kinds)
@@ -161,18 +166,23 @@ class Zone:
             rrsets.pop(name.key + kind(rdtype), None)
         soa = with_serial(self.soa.rdata[0], next_serial(self.serial))
         rrsets[self.apex.key + _SOA] = pack(rdtypes.SOA, self.soa.ttl, (soa,))
-        return Zone(self.apex, rrsets)
+        return self._revised(rrsets, [name.key + kind(rdtype)])
+
+    def differences(self, newer: "Zone") -> list[bytes]:
+        """Return the questions whose RRsets differ between this version of the zone and *newer*."""
+        before, after = self.rrsets, newer.rrsets
+        found = [question for question, packed in after.items() if before.get(question) != packed]
+        return found + [question for question in before if question not in after]
 
     def diff(self, newer: "Zone") -> Change:
         """Return the change that turns this version of the zone into *newer*."""
         deleted: list[Record] = []
         added: list[Record] = []
         soa = self.apex.key + _SOA
-        for question in dict.fromkeys((*self.rrsets, *newer.rrsets)):
-            old, new = self.rrsets.get(question), newer.rrsets.get(question)
-            if old == new or question == soa:
+        for question in self.differences(newer):
+            if question == soa:
                 continue
-            before, after = (_records(question, packed) for packed in (old, new))
+            before, after = (_records(question, each.rrsets.get(question)) for each in (self, newer))
             deleted += [record for record in before if record not in after]
             added += [record for record in after if record not in before]
         return Change(
@@ -209,7 +219,50 @@ class Zone:
                 rrsets[question] = pack(int.from_bytes(question[-4:-2], "big"), ttl, tuple(records.values()))
         soa = change.new_soa
         rrsets[self.apex.key + _SOA] = pack(rdtypes.SOA, soa.ttl, (soa.rdata,))
-        return Zone(self.apex, rrsets)
+        return self._revised(rrsets, edited)
+
+    def _revised(self, rrsets: dict[bytes, bytes], questions: Collection[bytes]) -> "Zone":
+        """Return the version with *rrsets*, which differ from this one's at *questions* and in the SOA record.
+
+        It shares the sets of cuts and DNAMEs with this version if they cannot have changed. Only the names in
+        *questions* are checked then, which is what makes a change to a large zone cheap.
+        """
+        if self.dnames or any(question[-4:] in {_NS, _DNAME} for question in questions):
+            return Zone(self.apex, rrsets)
+        new = copy.copy(self)
+        new.rrsets, new.encoded, new.empty = rrsets, (), set(self.empty)
+        new._revise(questions)  # noqa: SLF001 - same class
+        return new
+
+    def _revise(self, questions: Collection[bytes]) -> None:
+        """Check the names in *questions*, and bring the empty non-terminals up to date."""
+        self._kinds = tuple(dict.fromkeys((*self._kinds, *(question[-4:] for question in questions))))
+        for owner in {question[:-4] for question in questions}:
+            self._check_alias(owner, _CNAME)
+            self._settle(owner)
+
+    def _settle(self, owner: bytes) -> None:
+        """Bring the empty non-terminals at and above *owner* up to date after a change there."""
+        least = len(self.apex.key)
+        while len(owner) > least:
+            if any(owner + each in self.rrsets for each in self._kinds):
+                self.empty.discard(owner)
+            elif self._has_descendants(owner):
+                if owner in self.empty:
+                    return
+                self.empty.add(owner)
+            else:
+                self.empty.discard(owner)
+            owner = owner[1 + owner[0] :]
+
+    def _has_descendants(self, owner: bytes) -> bool:
+        """Return whether any name below *owner* has records."""
+        size, name = len(owner) + 4, Name(owner)
+        return any(
+            len(question) > size and Name(question[:-4]).is_below(name)
+            for question in self.rrsets
+            if question[-size:-4] == owner
+        )
 
     def _at(self, name: Name) -> dict[int, RRset]:
         found = (unpack(name, self.rrsets[name.key + each]) for each in self._kinds if name.key + each in self.rrsets)
@@ -226,13 +279,20 @@ class Zone:
         for question in self._owning(_SOA):
             if question != apex.key:
                 raise ZoneError(f"expected SOA at {apex} only, got one at {Name(question)}")
-        for end, mnemonic in ((_CNAME, "CNAME"), (_DNAME, "DNAME")):
+        for end in (_CNAME, _DNAME):
             for owner in self._owning(end):
-                types = self._at(Name(owner))
-                crowd = len(types) > 1 if end == _CNAME else rdtypes.CNAME in types
-                if crowd or unpack(apex, rrsets[owner + end]).count > 1:
-                    others = ", ".join(sorted(map(rdtypes.to_text, types))) if crowd else f"two {mnemonic} records"
-                    raise ZoneError(f"expected nothing next to the {mnemonic} at {Name(owner)}, got {others}")
+                self._check_alias(owner, end)
+
+    def _check_alias(self, owner: bytes, end: bytes) -> None:
+        """Check the rules for a CNAME or DNAME at *owner*; *end* is that type as returned by `kind`."""
+        packed = self.rrsets.get(owner + end)
+        if packed is None:
+            return
+        mnemonic, types = "CNAME" if end == _CNAME else "DNAME", self._at(Name(owner))
+        crowd = len(types) > 1 if end == _CNAME else rdtypes.CNAME in types
+        if crowd or unpack(self.apex, packed).count > 1:
+            others = ", ".join(sorted(map(rdtypes.to_text, types))) if crowd else f"two {mnemonic} records"
+            raise ZoneError(f"expected nothing next to the {mnemonic} at {Name(owner)}, got {others}")
 
     def _owning(self, end: bytes) -> list[bytes]:
         """Return the names, in wire form, that have an RRset of one type; *end* is that type as returned by `kind`."""

@@ -50,6 +50,8 @@ class Answers:
         self._lent: dict[bytes, ctypes.Array[ctypes.c_char]] = {}
         self._view = memoryview(b"")
         self._address = self._used = 0
+        #: Bytes of all bodies that were ever added, including those that are no longer used.
+        self.size = 0
 
     def __len__(self) -> int:
         return len(self.entries) + len(self.others)
@@ -72,6 +74,7 @@ class Answers:
             self._view = memoryview(self._chunks[-1]).cast("B")
         at = self._used
         self._view[at : at + size] = body
+        self.size += size
         self._used = at + size
         small = size + len(question) + OVERHEAD <= PLAIN_UDP and not _has_letter(question[-4:])
         (self.entries if small else self.others)[question] = _entry(self._address + at, size, counts)
@@ -125,6 +128,19 @@ class Answers:
             return None
         address, size = ENTRY.unpack_from(entry)
         return entry[16:], ctypes.string_at(address, size)
+
+    def copy(self) -> "Answers":
+        """Return a copy that shares the bodies; afterwards only the copy may be added to."""
+        copy = Answers(self.flags)
+        copy.entries, copy.others, copy.size = dict(self.entries), dict(self.others), self.size
+        copy._chunks, copy._view = list(self._chunks), self._view
+        copy._address, copy._used = self._address, self._used
+        return copy
+
+    def drop(self, question: bytes) -> None:
+        """Remove an answer if there is one; its body stays in memory."""
+        self.entries.pop(question, None)
+        self.others.pop(question, None)
 
     def merge(self, other: "Answers") -> None:
         """Add the answers of *other* to this table; *other* must not change afterwards."""
