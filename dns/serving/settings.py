@@ -49,6 +49,7 @@ def _number(text: str) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a policy to the command line of a server."""
+    parser.set_defaults(cookie_secret=os.urandom(SECRET))  # once, for all workers
     group = parser.add_argument_group("policy")
     group.add_argument(
         "--allow",
@@ -96,4 +97,5 @@ def from_arguments(args: argparse.Namespace) -> Settings:
         require_cookies=args.require_cookies,
         rate=args.rate_limit,
         slip=args.rate_slip,
+        cookie_secret=args.cookie_secret,
     )

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dns.edns
 import dns.message
 import dns.query
+import dns.rcode
 import pytest
 
 import nameserver.__main__
@@ -48,9 +50,9 @@ class Running:
         except CallError:
             return False
 
-    def ask(self, count: int, qname: str = "localhost.", qtype: str = "A") -> list[dns.message.Message]:
+    def ask(self, count: int, qname: str = "localhost.", qtype: str = "A", **options: Any) -> list[dns.message.Message]:
         """Return the answers to *count* queries, each from another port, so that every worker gets some."""
-        query = dns.message.make_query(qname, qtype)
+        query = dns.message.make_query(qname, qtype, **options)
         return [dns.query.udp(query, "127.0.0.1", 5, self.port) for _ in range(count)]
 
 
@@ -124,6 +126,18 @@ def test_workers_share_the_resolvers_port_and_each_has_a_cache(tmp_path: Path) -
         assert server.call("GET", "/admin/cache")["hits"] == 40
         assert len(server.call("GET", "/admin/resolutions")) == WORKERS
         assert server.call("POST", "/admin/cache/flush", {"all": True}) == {"flushed": 0}
+
+
+@pytest.mark.parametrize("module", ["nameserver", "resolver"])
+def test_a_cookie_of_one_worker_is_good_for_all(module: str, tmp_path: Path) -> None:
+    (tmp_path / "zone").write_text(ZONE.format(1))
+    (tmp_path / "hints").write_text(". 60 NS a.root.\na.root. 60 A 127.0.1.9\n")
+    given = {"nameserver": ["--zone", f"localhost.={tmp_path}/zone"], "resolver": ["--hints", f"{tmp_path}/hints"]}
+    with running(module, tmp_path, "--require-cookies", *given[module]) as server:
+        (first,) = server.ask(1, options=[dns.edns.CookieOption(b"12345678", b"")])
+        (cookie,) = first.options
+        assert first.rcode() == dns.rcode.BADCOOKIE
+        assert {message.rcode() for message in server.ask(20, options=[cookie])} == {dns.rcode.NOERROR}
 
 
 @pytest.mark.parametrize("arguments", [["--state", "/tmp"], ["--also-notify", "192.0.2.1"]], ids=["state", "notify"])

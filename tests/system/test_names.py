@@ -103,7 +103,7 @@ def test_unbound_resolves_from_the_same_hints_and_agrees(shell: Shell) -> None:
     config = (
         'server:\n  use-syslog: no\n  chroot: ""\n  username: ""\n  directory: /tmp\n'
         '  interface: 127.0.0.1@5301\n  pidfile: ""\n  access-control: 127.0.0.0/8 allow\n'
-        "  root-hints: /srv/zones/root.hints\n  do-ip6: no\n  qname-minimisation: no\n"
+        "  root-hints: /srv/zones/root.hints\n  do-ip6: no\n  qname-minimisation: yes\n  use-caps-for-id: yes\n"
         '  domain-insecure: "."\n  module-config: "iterator"\n  local-zone: "test." nodefault\n'
         "remote-control:\n  control-enable: no\n"
     )
@@ -126,6 +126,40 @@ def test_unbound_resolves_from_the_same_hints_and_agrees(shell: Shell) -> None:
         else:
             current.add(line)
     assert theirs == {(name, qtype): expected for name, qtype, expected in ANSWERS}, answer.err
+
+
+@pytest.mark.parametrize(
+    ("server", "identity"),
+    [(RESOLVER, "resolver.example.com"), (NS1, "ns1.example.com"), (ROOT_A, "a.root-servers.test")],
+)
+def test_a_server_says_who_it_is_and_makes_cookies(shell: Shell, server: str, identity: str) -> None:
+    out = shell.on("lab", "dig", "+nsid", "+cookie", "+norec", f"@{server}", "www.example.com").out
+    assert f'("{identity}")' in out
+    assert re.search(r"COOKIE: [0-9a-f]{48} \(good\)", out)
+    chaos = shell.on("lab", "dig", "+short", f"@{server}", "id.server", "CH", "TXT")
+    assert answers(chaos) == [f'"{identity}"']
+
+
+def test_name_servers_see_only_the_labels_that_they_need(shell: Shell) -> None:
+    shell.lab.call("resolver", "POST", "/admin/cache/flush", {"all": True})
+    name = "private.news.example.com"
+    assert "status: NXDOMAIN" in shell.on("lab", "dig", f"@{RESOLVER}", name).out
+    seen = {
+        server: {query["qname"] for query in shell.lab.call(server, "GET", "/admin/queries?limit=200")}
+        for server in ("root-a", "root-b", "tld-com", "ns1", "ns2", "ns-news")
+    }
+    assert {server for server, names in seen.items() if f"{name}." in names} == {"ns-news"}
+    assert "com." in seen["root-a"] | seen["root-b"]
+    assert "example.com." in seen["tld-com"]
+    (resolution,) = shell.lab.call("resolver", "GET", f"/admin/resolutions?qname={name}&limit=1")
+    asked = {hop["server"] for hop in resolution["hops"]}
+    rows = [row for row in shell.lab.call("resolver", "GET", "/admin/servers") if row["address"] in asked]
+    assert [(row["mixed_case"], row["cookies"]) for row in rows] == [(True, True)] * 4
+
+
+def test_delv_resolves_through_the_lab(shell: Shell) -> None:
+    out = shell.on("lab", "delv", "-i", f"@{RESOLVER}", "www.example.com", "A").out
+    assert re.search(r"^www\.example\.com\.\s+\d+\s+IN\s+A\s+198\.19\.20\.10$", out, re.MULTILINE)
 
 
 def test_a_reader_reaches_the_resolver_through_the_published_port(shell: Shell) -> None:
