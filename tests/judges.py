@@ -65,7 +65,6 @@ JUDGES = (
     Judge("tshark", "tshark", "captures, and TLS decrypted with the key log"),
     Judge("tcpdump", "tcpdump", "captures in the old format"),
     Judge("chromium", "chromium", "the console's page", also=("google-chrome",), extra=("fonts-dejavu-core",)),
-    Judge("nginx", "nginx", "settings of a plan", daemon=True),
     Judge("haproxy", "haproxy", "settings of a plan, and PROXY headers that the edge reads", daemon=True),
     Judge("promtool", "promtool", "alert rules", optional=True),
 )

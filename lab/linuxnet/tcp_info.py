@@ -13,7 +13,7 @@ STATES = (
 _FIELDS = {
     "rtt_us": (68, "=I"), "rttvar_us": (72, "=I"), "ssthresh": (76, "=I"), "cwnd": (80, "=I"), "retrans": (100, "=I"),
     "bytes_acked": (120, "=Q"), "bytes_received": (128, "=Q"), "busy_us": (168, "=Q"), "rwnd_limited_us": (176, "=Q"),
-    "bytes_sent": (200, "=Q"), "bytes_retrans": (208, "=Q"),
+    "bytes_sent": (200, "=Q"), "bytes_retrans": (208, "=Q"), "snd_wnd": (228, "=I"),
 }  # fmt: skip
 _SIZE = 256
 

@@ -6,6 +6,7 @@ Each scenario is an `experiments.Experiment` in its own file; ``firstbyte run NA
 from typing import Any
 
 from experiments import Experiment
+from scenarios.flow_control import FlowControl
 from scenarios.geography import Geography
 from scenarios.handshake import Handshake
 from scenarios.integrity import Integrity
@@ -18,7 +19,7 @@ from scenarios.ttl import Ttl
 
 #: All scenarios in reading order: names, connections, identity, the rest.
 SCENARIOS: tuple[type[Experiment[Any]], ...] = (
-    Resolution, Ttl, Handshake, Geography, SlowStart, TimeWait, Pool, KeepaliveRace, Integrity,
+    Resolution, Ttl, Handshake, Geography, SlowStart, FlowControl, TimeWait, Pool, KeepaliveRace, Integrity,
 )  # fmt: skip
 
 __all__ = ["SCENARIOS"]

@@ -129,13 +129,14 @@ class Connection:
             data = self._receive()
         raise ConnectionError(f"{self.to.host}: the connection ended before the response was complete")
 
-    def arrivals(self, path: str, *, last: bool = False) -> Iterator[tuple[float, bytes]]:
+    def arrivals(self, path: str, *, last: bool = False, wait: float = 0.0) -> Iterator[tuple[float, bytes]]:
         """Send a GET request and yield each piece of the response as (milliseconds since the request, bytes).
 
         Args:
             path: request path.
             last: whether to ask the server to close afterwards.  The response then ends at the end of the stream and is
                 not parsed, so that it may be corrupt.
+            wait: seconds after the request before anything is read.
 
         Raises:
             OSError: the connection ended early, or the response is not valid HTTP; all earlier pieces have been
@@ -145,6 +146,7 @@ class Connection:
         response = ResponseReader()
         began = time.perf_counter()
         self._send(get(self.to.host, path, AGENT, *(["Connection: close"] if last else [])))
+        time.sleep(wait)  # the reader's pause that the caller asked for
         while data := self._receive():
             yield (time.perf_counter() - began) * 1000, data
             if not last and self._complete(response, data):
