@@ -6,7 +6,8 @@ One client reads whole transfers over loopback, one after the other, on one core
 Rounds alternate between the two servers, and the median is reported. The figure is the number of records per second of
 the server's CPU time. Our server encodes a zone when it is first transferred, so the first transfer is reported by
 itself. While our transfers are under way, a second client asks one question after the other: the longest time to an
-answer is the delay that they cause. Requires nsd.
+answer is the delay that they cause. At the end both servers start as secondaries of NSD: the time until they serve the
+zone includes their start. Requires nsd.
 """
 
 import argparse
@@ -27,8 +28,8 @@ from dns_queries import NSD, BenchError, Server, free_port, nameserver, running,
 
 #: Targets: minimum ratio of our records per CPU-second to NSD's, and maximum time to an answer meanwhile, in seconds.
 RATIO, DELAY = 0.25, 0.05
-#: Transfers per round; CPU time is counted in steps of 10 ms, and one transfer takes only a few of them.
-TRANSFERS = 5
+#: Transfers per round; CPU time is counted in steps of 10 ms, and one transfer takes about one of them.
+TRANSFERS = 40
 LOAD_CPU = 1
 QUESTION = b"\3big\4test\0"
 
@@ -91,6 +92,35 @@ def delays(port: int, records: int) -> list[float]:
     return sorted(times)
 
 
+def secondary(command: list[str], port: int) -> float:
+    """Start a secondary; return the time until it serves the zone, in seconds."""
+    began = time.monotonic()
+    with running(command, port), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.connect(("127.0.0.1", port))
+        while time.monotonic() < began + 60:
+            sock.send(query(6))
+            if sock.recv(4096)[3] & 15 == 0:
+                return time.monotonic() - began
+            time.sleep(0.01)  # until the transfer is done
+    raise BenchError(f"expected {command[0]} to transfer the zone within 60 s, it did not")
+
+
+def into(folder: Path, primary: int, repeat: int) -> dict[str, float]:
+    """Return the median times until our server and NSD serve a zone that they transfer from *primary*, in seconds."""
+    times: dict[str, list[float]] = {"ours": [], "peer": []}
+    for number in range(repeat):
+        here, port = folder / f"secondary{number}", free_port()
+        here.mkdir()
+        stanza = f"zone:\n  name: big.test\n  zonefile: copy\n  request-xfr: AXFR 127.0.0.1@{primary} NOKEY\n"
+        (here / "nsd.conf").write_text(NSD.format(port=port, folder=here) + stanza)
+        times["peer"].append(secondary(["nsd", "-d", "-c", str(here / "nsd.conf")], port))
+        port = free_port()
+        ours = [sys.executable, "-m", "nameserver", "--listen", f"127.0.0.1:{port}"]
+        times["ours"].append(secondary([*ours, "--secondary", f"big.test.=127.0.0.1:{primary}"], port))
+    return {who: round(statistics.median(each), 2) for who, each in times.items()}
+
+
 def bench(names: int, repeat: int) -> dict[str, Any]:
     if shutil.which("nsd") is None:
         raise BenchError("expected nsd on PATH; install it (apt-get install nsd)")
@@ -110,6 +140,7 @@ def bench(names: int, repeat: int) -> dict[str, Any]:
             transfer(theirs, records)
             rounds = [(measure(server, records), measure(peer, records)) for _ in range(repeat)]
             waits = delays(mine, records)
+            secondaries = into(folder, theirs, repeat)
     medians = [{key: round(statistics.median(r[i][key] for r in rounds)) for key in rounds[0][i]} for i in (0, 1)]
     ratio = statistics.median(one["per_cpu_s"] / other["per_cpu_s"] for one, other in rounds)
     delay = {"queries": len(waits), "median_ms": 1000 * statistics.median(waits), "max_ms": 1000 * waits[-1]}
@@ -117,7 +148,7 @@ def bench(names: int, repeat: int) -> dict[str, Any]:
     machine = {"cpus": os.cpu_count(), "python": sys.version.split()[0], "kernel": os.uname().release}
     return {"bench": "dns_transfer", "names": names, "repeat": repeat, "ours": medians[0], "peer": medians[1],
             "ratio": round(ratio, 3), "first_cpu_s": round(first, 3),
-            "delay": {key: round(value, 2) for key, value in delay.items()},
+            "secondary_s": secondaries, "delay": {key: round(value, 2) for key, value in delay.items()},
             "promise": {"ratio": RATIO, "delay_s": DELAY}, "kept": kept, "load_average": os.getloadavg()[0],
             "machine": machine}  # fmt: skip
 
@@ -137,6 +168,8 @@ def table(report: dict[str, Any]) -> str:
         f"  answers during our transfers: median {delay['median_ms']:g} ms, longest {delay['max_ms']:g} ms of "
         f"{delay['queries']:,} (promise {1000 * DELAY:g} ms)  {verdict('delay')}"
     )
+    times = report["secondary_s"]
+    lines.append(f"  a secondary serves the zone {times['ours']:g} s after its start, NSD {times['peer']:g} s")
     lines.append(f"load average {report['load_average']:.1f}; {report['machine']}")
     return "\n".join(lines)
 
