@@ -28,7 +28,9 @@ def udp(wire: bytes, server: Server, timeout: float, exchange: Exchange) -> Mess
             received = sock.recv(_CHUNK)
             exchange.received += len(received)
             with contextlib.suppress(MalformedReplyError):
-                return parse(wire, received)
+                reply = parse(wire, received)
+                exchange.round_trips += 1
+                return reply
     raise TimeoutError
 
 
@@ -38,6 +40,7 @@ class Stream:
     def __init__(self, transport: Transport, server: Server, timeout: float) -> None:
         """Connect; raise `OSError`."""
         self._channel = Channel(transport, server[0])
+        self._is_new = True
         self._sock = socket.create_connection(server, timeout)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -73,6 +76,8 @@ class Stream:
                     self._flush(exchange)  # the TLS alert
                 raise
             if ident in replies:
+                exchange.round_trips += 1 + self._is_new * self._channel.setup_round_trips
+                self._is_new = False
                 return reply_to(wire, replies[ident])
         self._channel.withdraw(ident)
         raise TimeoutError

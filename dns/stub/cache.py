@@ -35,7 +35,9 @@ class Cache:
         self.hits += 1
         expires, outcome = entry
         if isinstance(outcome, Answer):
-            return replace(outcome, ttl_s=expires - now, cached=True, rtt_ms=0.0, bytes_sent=0, bytes_received=0)
+            return replace(
+                outcome, ttl_s=expires - now, cached=True, rtt_ms=0.0, bytes_sent=0, bytes_received=0, round_trips=0
+            )
         return outcome
 
     def put(self, name: str, rdtype: str, outcome: Answer | StubError, ttl: float, now: float) -> None:

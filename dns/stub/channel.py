@@ -31,6 +31,13 @@ class Channel:
     def __repr__(self) -> str:
         return f"<Channel {'tls' if self._tls else 'tcp'} pending={len(self._pending)}>"
 
+    @property
+    def setup_round_trips(self) -> int:
+        """Round trips before the first query could be sent: TCP's handshake, and TLS's (RFC 8446 section 2)."""
+        if self._tls is None:
+            return 1
+        return 2 if self._tls.object.version() == "TLSv1.3" else 3
+
     def submit(self, wire: bytes) -> int:
         """Queue a query; return the ID that it and its reply have on this connection."""
         ident = int.from_bytes(wire[:2], "big")

@@ -11,11 +11,12 @@ Server = tuple[str, int]
 
 @dataclass(slots=True)
 class Exchange:
-    """Start time of one resolution, and bytes sent and received so far."""
+    """Start time of one resolution, and bytes and round trips so far."""
 
     began: float
     sent: int = 0
     received: int = 0
+    round_trips: int = 0
 
 
 def family(server: Server) -> socket.AddressFamily:

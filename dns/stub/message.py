@@ -44,6 +44,8 @@ class Answer:
     canonical_name: str = ""
     #: ``udp``, ``tcp`` or ``tls``; empty for IP address literals.
     transport: str = ""
+    #: Round trips between client and server that the answer took, with the handshakes of a new connection; 0 if cached.
+    round_trips: int = 0
 
 
 def query(ident: int, name: str, rdtype: str, block: int = 0) -> bytes:

@@ -19,7 +19,9 @@ async def udp(wire: bytes, server: Server, exchange: Exchange) -> Message:
     try:
         transport.sendto(wire)
         exchange.sent += len(wire)
-        return await protocol.reply
+        reply = await protocol.reply
+        exchange.round_trips += 1
+        return reply
     finally:
         transport.close()
 
@@ -71,13 +73,16 @@ class Stream(asyncio.Protocol):
         if self.ended is not None:
             raise self.ended
         sent, received = self.sent, self.received
-        if not received:
+        is_new = not received
+        if is_new:
             sent = 0  # the handshake belongs to the first query
         ident = self._channel.submit(wire)
         future = self._replies[ident] = asyncio.get_running_loop().create_future()
         try:
             self._flush()
-            return reply_to(wire, await future)
+            reply = await future
+            exchange.round_trips += 1 + is_new * self._channel.setup_round_trips
+            return reply_to(wire, reply)
         finally:
             del self._replies[ident]
             self._channel.withdraw(ident)

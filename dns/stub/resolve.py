@@ -131,6 +131,7 @@ class _Base:
             exchange.received,
             canonical,
             self._transport(server).kind,
+            exchange.round_trips,
         )
         self.cache.put(name, rdtype, answer, ttl, now)
         return answer

@@ -233,6 +233,9 @@ def _trace(add: Add) -> None:
     )
     trace.add_argument("url")
     trace.add_argument("--tls", choices=["1.2", "1.3"], help="allow only this version of TLS")
+    trace.add_argument(
+        "--dns", choices=["udp", "tcp", "tls"], default="udp", help="how to ask the resolver (default udp)"
+    )
     trace.add_argument("--cold", action="store_true", help="do not repeat the request with warm caches")
     trace.add_argument("--no-resume", action="store_true", help="full TLS handshakes only, also when warm")
     trace.add_argument("--packets", action="store_true", help="every segment with its Ethernet, IP and TCP headers")

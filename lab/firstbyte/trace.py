@@ -35,7 +35,8 @@ def trace(args: argparse.Namespace) -> int:
         check(args.pcap, args.keylog)
     except WaterfallError as error:
         raise UsageError(str(error)) from None
-    body = {"url": args.url, "tls": args.tls, "warm": not args.cold, "resume": not args.no_resume, **evidence.as_json()}
+    body = {"url": args.url, "tls": args.tls, "dns": args.dns, "warm": not args.cold, "resume": not args.no_resume}
+    body |= evidence.as_json()
     with where.lab() as lab:
         try:
             found = lab.call("client", "POST", "/admin/trace", body, timeout=TIMEOUT)

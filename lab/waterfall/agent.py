@@ -1,7 +1,8 @@
 """``python -m waterfall.agent``: tracing agent, a service that traces requests from its own host, normally `client`.
 
-``POST /admin/trace {"url": …, "tls": "1.2"|"1.3"|null, "warm": true, "resume": true}`` returns a trace.  With
-``"packets"``, ``"pcap"`` or ``"keylog": true``, the trace includes decoded packets, a capture or TLS secrets.
+``POST /admin/trace {"url": …, "tls": "1.2"|"1.3"|null, "dns": "udp"|"tcp"|"tls", "warm": true, "resume": true}``
+returns a trace.  With ``"packets"``, ``"pcap"`` or ``"keylog": true``, the trace includes decoded packets, a capture or
+TLS secrets.
 
 ``POST /admin/churn {"address": …, "port": 80, "rate": 96, "seconds": 12, "ports": [33000, 33023], "sources": 2}``
 opens and closes connections.  It returns the outcome of each connection and this host's TIME-WAIT settings.
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hostfiles.layout import TRUST_ANCHOR
+from stub.transport import PORTS
 from telemetry import AdminError, Request, Telemetry, add_arguments, log
 from waterfall import lab
 from waterfall.churn import Churn, churn
@@ -57,13 +59,17 @@ class Agent:
         for name, value in flags.items():
             if not isinstance(value, bool):
                 raise AdminError(400, f"expected {name} to be true or false, got {value!r}")
-        session = new_session(self.trust, tls, resume=flags["resume"])
+        dns = body.get("dns", "udp")
+        if dns not in PORTS:
+            raise AdminError(400, f"expected dns to be one of {', '.join(PORTS)}; got {dns!r}")
+        session = new_session(self.trust, tls, resume=flags["resume"], dns=dns)
         evidence = Evidence(flags["packets"], flags["pcap"], flags["keylog"])
         async with self._lock:
             try:
-                found = await asyncio.to_thread(
-                    trace, body["url"], session, warm=flags["warm"], wan=self.wan, evidence=evidence
-                )
+                with session.stub:
+                    found = await asyncio.to_thread(
+                        trace, body["url"], session, warm=flags["warm"], wan=self.wan, evidence=evidence
+                    )
             except WaterfallError as error:
                 self._count.inc(outcome=error.phase)
                 # 422: the admin request is valid, but tracing its URL failed.

@@ -9,6 +9,8 @@ from telemetry.call import CallError, call
 
 WAN = f"http://{lab_address('0.254')}:{ADMIN_PORT}"
 TIMEOUT = 3.0
+#: Name of the lab's resolver, which its certificate proves.
+RESOLVER_NAME = "resolver.example.com"
 
 
 @dataclass(frozen=True, slots=True)

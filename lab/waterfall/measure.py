@@ -66,8 +66,9 @@ class Session:
         return self.tickets.get((host, port)) if self.resume else None
 
     def reset(self) -> None:
-        """Discard cached names and TLS sessions."""
+        """Discard cached names, connections to the resolver, and TLS sessions."""
         self.stub.flush()
+        self.stub.close()
         self.tickets.clear()
 
 
@@ -170,7 +171,7 @@ def _resolve(clock: _Clock, session: Session, host: str, server: tuple[str, int]
         raise NameLookupError(str(error)) from None
     clock.end(
         "dns",
-        round_trips=0 if answer.cached else 1,
+        round_trips=answer.round_trips,
         bytes_sent=answer.bytes_sent,
         bytes_received=answer.bytes_received,
         detail={
@@ -179,6 +180,7 @@ def _resolve(clock: _Clock, session: Session, host: str, server: tuple[str, int]
             "ttl_s": None if answer.ttl_s == float("inf") else round(answer.ttl_s, 1),
             "cached": answer.cached,
             "resolver": answer.server,
+            "transport": answer.transport,
             "hops": [],
         },
     )

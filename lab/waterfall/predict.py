@@ -51,8 +51,11 @@ def predict(
     if dns.detail.get("cached"):
         dns.predicted_ms = 0.0
     elif to_resolver is not None and None not in hop_rtts:
-        dns.predicted_ms = resolution.cold_ms(to_resolver, [x for x in hop_rtts if x is not None])
-        dns.round_trips = 1 + len(hops)
+        # Over TCP and TLS, the handshakes of a new connection come before the query.
+        dns.round_trips = max(1, dns.round_trips)
+        setup = (dns.round_trips - 1) * to_resolver
+        dns.predicted_ms = setup + resolution.cold_ms(to_resolver, [x for x in hop_rtts if x is not None])
+        dns.round_trips += len(hops)
     if rtt is None:
         return
     connect.predicted_ms = handshake.connect_ms(rtt)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from stub import Stub, StubError
+from stub import TCP, Stub, StubError, strict
+from stub.transport import PORTS, Kind
 from waterfall import lab
 from waterfall.capture import Frames, client_pcap, frames_of
 from waterfall.errors import WaterfallError
@@ -205,7 +206,18 @@ def _addresses(session: Session, names: list[str]) -> list[str]:
 
 
 def new_session(
-    trust: Path | None, tls: str | None, servers: list[tuple[str, int]] | None = None, *, resume: bool = True
+    trust: Path | None,
+    tls: str | None,
+    servers: list[tuple[str, int]] | None = None,
+    *,
+    resume: bool = True,
+    dns: Kind = "udp",
 ) -> Session:
     """Return a client session with nothing cached."""
-    return Session(Stub(servers), trust, tls, resume)
+    stub = Stub(servers)
+    if dns == "tcp":
+        stub.transport = TCP
+    elif dns == "tls":
+        stub.transport = strict(lab.RESOLVER_NAME, trust)
+        stub.servers = [(host, PORTS["tls"]) for host, _ in stub.servers]
+    return Session(stub, trust, tls, resume)

@@ -87,6 +87,8 @@ async def test_one_connection_carries_all_queries(site: Site, transport: Transpo
                 answer = stub.resolve(f"h{i}.example")
                 assert (answer.rdata, answer.transport) == ((f"192.0.2.{i}",), transport.kind)
                 sizes.append(answer.bytes_sent)
+                setup = {"tcp": 1, "tls": 2}[transport.kind] if i == 0 else 0
+                assert answer.round_trips == 1 + setup
             assert (sizes[0] > 3 * sizes[1]) == (transport.kind == "tls")  # with the handshake
 
     await asyncio.to_thread(blocking)

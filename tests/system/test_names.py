@@ -199,3 +199,12 @@ def test_curl_finds_the_edge_over_https_only(shell: Shell) -> None:
         "lab", "curl", "-sS", "-o", "/dev/null", "-w", "%{remote_ip}", *where, "https://www.example.com/"
     ).out
     assert "198.19.20.10" in out
+
+
+def test_a_trace_over_tls_pays_for_two_handshakes_before_the_query(shell: Shell) -> None:
+    traced = json.loads(shell.firstbyte("trace", "https://www.example.com/", "--dns", "tls", "--cold", "--json").out)
+    names = traced["cold"]["phases"][0]
+    assert names["detail"]["transport"] == "tls"
+    assert names["round_trips"] == 3 + len(names["detail"]["hops"])
+    assert names["predicted_ms"] >= 3 * 4 + 10 * len(names["detail"]["hops"])
+    assert names["bytes_received"] > 1000  # with the certificates
