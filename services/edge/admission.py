@@ -10,7 +10,7 @@ No I/O. Time is an argument, in seconds.
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 #: Default limit on client connections. As idle TLS connections they use 66 MiB (measured) of a host's 256 MiB.
 MAX_CLIENTS = 2048
@@ -42,6 +42,10 @@ class Admit(Generic[C]):
     evict: tuple[C, ...] = ()
 
 
+#: The usual decision, made once.
+_ADMIT: Admit[Any] = Admit()
+
+
 @dataclass(frozen=True, slots=True)
 class Reject:
     """Send a 503 response with the reason, and close."""
@@ -68,7 +72,7 @@ class Admission:
         """Decide on a new connection and count it; *candidates* is iterated only if the limit is reached."""
         if self.served < self.limit:
             self.served += 1
-            return Admit()
+            return _ADMIT
         if now >= self._search_from:
             quiet = (
                 (since, each) for each in candidates if (since := each.quiet_since) is not None and since + QUIET <= now
