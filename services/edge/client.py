@@ -6,15 +6,15 @@ buffer and responses keep their order. When the buffer is full, the edge stops r
 
 import asyncio
 import time
-from email.utils import formatdate
 from enum import Enum
 from typing import Any
 
 from edge.bodies import Body, BodyError, request_body
 from edge.body_rate import BodyRate
 from edge.connection_info import describe
-from edge.errors import REASONS, BadRequestError, EdgeError
+from edge.errors import BadRequestError, EdgeError
 from edge.heads import RequestHead, ResponseHead, early_refusal, request_head
+from edge.http1_responses import framed, own
 from edge.interfaces import Handshake, Service, Work
 from edge.remembered import Remembered
 from edge.upstream import HIGH_WATER
@@ -182,27 +182,12 @@ class Client(asyncio.Protocol):
 
     def begin_response(self, head: ResponseHead, fields: bytes, payload: bytes, *, bodiless: bool, whole: bool) -> None:
         """Send the head, additional *fields* and the first *payload* in one write; *whole* completes the response."""
-        length = head.framing.length
         if self.state is State.BODY:
             self.close_after = True  # the rest of the request body is not read, so the connection cannot be reused
-        parts = [head.forward, fields, self.more]
-        if length is not None:
-            parts.append(b"content-length: %d\r\n" % length)
-        elif not bodiless:
-            if self._modern:
-                self._chunked = not whole
-                parts.append(b"transfer-encoding: chunked\r\n")
-                payload = (b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b"") + (
-                    b"0\r\n\r\n" if whole else b""
-                )
-            else:
-                self.close_after = True
-        if self.close_after:
-            parts.append(b"connection: close\r\n")
-        elif not self._modern:
-            parts.append(b"connection: keep-alive\r\n")
-        parts += (b"\r\n", payload)
-        self._write(b"".join(parts), last=whole)
+        data, self._chunked, self.close_after = framed(
+            head, fields + self.more, payload, bodiless, whole, self._modern, self.close_after
+        )
+        self._write(data, last=whole)
 
     def interim(self, head: ResponseHead) -> None:
         """Send an interim response, except to HTTP/1.0 clients, for which none is defined."""
@@ -265,16 +250,8 @@ class Client(asyncio.Protocol):
 
     def respond(self, status: int, body: bytes, kind: bytes, *, more: bytes = b"", head_only: bool = False) -> None:
         """Send a response that the edge itself generates."""
-        if status == 503:
-            more += b"retry-after: 1\r\n"
-        if self.close_after:
-            more += b"connection: close\r\n"
-        reason = REASONS.get(status, "OK").encode()
-        more += self.more + b"date: %b\r\n" % formatdate(usegmt=True).encode()
-        head = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n" % (
-            status, reason, kind, len(body), more,
-        )  # fmt: skip
-        self._write(head if head_only else head + body)
+        more += self.more
+        self._write(own(status, body, kind, more, time.time(), head_only=head_only, closes=self.close_after))
 
     def switch(self, head: ResponseHead, data: bytes) -> None:
         """Send a 101 response and *data*, then forward all further bytes unchanged."""
