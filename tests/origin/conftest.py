@@ -17,6 +17,7 @@ from origin.keyring import Keyring
 from origin.notes import Notes
 from origin.operating import open_
 from telemetry import Telemetry
+from telemetry.tap import Tap
 from tests.acme_server.conftest import site
 
 
@@ -65,8 +66,10 @@ async def opened(path: Path | None, **limits: Any) -> AsyncIterator[tuple[int, N
     notes = Notes(database, Keyring(None if path is None else path.with_name("keys.json")))
     await open_(database, notes)
     try:
-        options, counter = Options("catalog-1.example.com", "catalog"), request_counter(Telemetry("origin"))
-        async with site(build(options, counter, mutual=False, parts=Parts(database, notes=notes))) as port:
+        telemetry = Telemetry("origin")
+        options, counter = Options("catalog-1.example.com", "catalog"), request_counter(telemetry)
+        parts = Parts(database, notes=notes, tap=Tap(telemetry))
+        async with site(build(options, counter, mutual=False, parts=parts)) as port:
             yield port, notes
     finally:
         await database.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.client
 import json
 import sqlite3
 import stat
@@ -157,6 +158,27 @@ async def test_notes_have_preconditions_ranges_and_a_limit(ask: Client) -> None:
 def pair(tmp_path: Path) -> Iterator[tuple[Process, Process]]:
     with running(tmp_path, "one") as one, running(tmp_path, "two") as two:
         yield one, two
+
+
+def test_the_tap_shows_what_the_origin_receives_in_clear_and_what_not(pair) -> None:
+    one, _ = pair
+    server = Server(f"http://127.0.0.1:{one.port}", None)
+    put_note(one, "before", SECRET)
+    one.call("POST", "/admin/tap", {"seconds": 30})
+    put_note(one, "during", SECRET)
+    _, sealed, _ = send(server, "bob", publish(server, "bob", BOB), SECRET.encode())
+    link = http.client.HTTPConnection("127.0.0.1", one.port, timeout=5)
+    link.request("PUT", "/notes/chunked", iter([b"in two", b" chunks"]), encode_chunked=True)
+    assert link.getresponse().status == 201
+    link.close()
+    report = one.call("DELETE", "/admin/tap")
+    put_note(one, "after", SECRET)
+    taken = {each["where"].split("/")[-1]: bytes.fromhex(each["hex"]) for each in report["records"]}
+    assert taken.pop("key") == BOB.public_key().public_bytes_raw()
+    assert taken.pop("during") == SECRET.encode()
+    assert taken.pop("chunked") == b"in two chunks"
+    assert list(taken.values()) == [sealed]
+    assert one.call("GET", "/admin/tap")["records"] == report["records"]
 
 
 def put_note(origin: Process, name: str, text: str) -> None:

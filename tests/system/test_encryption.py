@@ -2,7 +2,11 @@
 
 import json
 
+import pytest
+
 from tests.system.conftest import Shell
+
+pytestmark = pytest.mark.system
 
 
 def test_the_file_on_the_host_holds_notes_and_letters_encrypted(shell: Shell) -> None:
