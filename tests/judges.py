@@ -55,6 +55,8 @@ JUDGES = (
     Judge("tini", "tini", "nothing: it is the init of a host", runtime=True),
     Judge("dig", "bind9-dnsutils", "answers of the name servers and the resolver", in_image=True),
     Judge("delv", "bind9-dnsutils", "answers over TCP", in_image=True),
+    Judge("nsupdate", "bind9-dnsutils", "updates by key", in_image=True),
+    Judge("knsupdate", "knot-dnsutils", "updates by key", in_image=True),
     Judge("kdig", "knot-dnsutils", "DNS over TCP, TLS and HTTPS", in_image=True),
     Judge("drill", "ldnsutils", "long answers over TCP"),
     Judge("unbound", "unbound", "the hierarchy, resolved by a second resolver", in_image=True, daemon=True),
