@@ -87,13 +87,13 @@ async def _run(
         else:
             watching = asyncio.create_task(certificate.watch())
             stack.callback(watching.cancel)
-        guarded = resolver.policy.guard(resolver.handle)
+        handler = resolver.handler()
         if args.tls:
-            over_tls = await serving.start_tls(args.tls, guarded, _context(certificate, ALPN), idle=IDLE)
+            over_tls = await serving.start_tls(args.tls, handler, _context(certificate, ALPN), idle=IDLE)
             await _announce(stack, telemetry, "tls", over_tls)
         if args.https:
             over_https = await serving.start_tls(
-                args.https, guarded, _context(certificate, "h2"), make=Http2, transport="https", idle=IDLE
+                args.https, handler, _context(certificate, "h2"), make=Http2, transport="https", idle=IDLE
             )
             await _announce(stack, telemetry, "https", over_https)
         await telemetry.until_stopped()

@@ -77,8 +77,8 @@ async def _run(
         if worker.announces:
             print(f"listening on {serving.show(listener.address)} (udp, tcp)", flush=True)
         logger.info("serving", hints={str(name): address for name, address in hints.items()})
-        guarded = server.policy.guard(server.handle)
-        async with tls.listening(args.tls, certificates, guarded, telemetry, shared=shared, announce=worker.announces):
+        handler = server.handler()
+        async with tls.listening(args.tls, certificates, handler, telemetry, shared=shared, announce=worker.announces):
             await telemetry.until_stopped()
         await listener.close()
 

@@ -8,12 +8,12 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import serving
 from dnsmessage import Name, NameSyntaxError, Query, RemoteError, decode_query, error_response, rcode_to_text, rdtypes
 from dnsmessage import rdata as rdatas
-from dnsmessage.message import BADVERS, NOERROR, NXDOMAIN, QR, RA, RD, REFUSED, SERVFAIL
+from dnsmessage.message import BADVERS, HEADER, NOERROR, NXDOMAIN, QR, RA, RD, REFUSED, SERVFAIL
 from dnsmessage.options import ExtendedError
 from resolver.cache import NO_NAME, Cache, Entry
 from resolver.local_names import local
@@ -114,7 +114,7 @@ class Server:
         self._hot = serving.Answers(QR | RA)
         self._due: list[tuple[float, bytes, int, Encoded]] = []
         #: Number of answers sent from `_hot` but not yet added to the metrics.
-        self._finished = 0
+        self._finished: dict[serving.Transport, int] = dict.fromkeys(get_args(serving.Transport), 0)
         self._rng = random.Random()
         metrics = telemetry.metrics
         self._queries = metrics.counter(
@@ -144,9 +144,27 @@ class Server:
     async def start(self, endpoint: tuple[str, int], *, shared: bool = False) -> serving.Listener:
         """Listen on *endpoint*; raise `OSError` if the address is in use. *shared* enables SO_REUSEPORT."""
         finished = None if self.policy.per_query else self
-        listener = await serving.start(endpoint, self.policy.guard(self.handle), finished=finished, shared=shared)
+        listener = await serving.start(endpoint, self.handler(), finished=finished, shared=shared)
         self.telemetry.health.set("listener", ok=True, detail=f"{listener.address[0]}:{listener.address[1]}")
         return listener
+
+    def handler(self) -> serving.Handler:
+        """Return the handler for all transports: finished answers if they are valid, the policy and `handle` if not."""
+        guarded = self.policy.guard(self.handle)
+        if self.policy.per_query:
+            return guarded
+
+        def handle(
+            wire: bytes, client: tuple[str, int], transport: serving.Transport
+        ) -> serving.Reply | Awaitable[serving.Reply]:
+            answers = self.answers()
+            reply = None if answers is None or len(wire) < HEADER.size else answers.respond(wire)
+            if reply is None:
+                return guarded(wire, client, transport)
+            self._finished[transport] += 1
+            return reply
+
+        return handle
 
     def handle(
         self, wire: bytes, client: tuple[str, int], transport: serving.Transport
@@ -198,12 +216,14 @@ class Server:
 
     def answered(self, questions: list[bytes], clients: bytes) -> None:  # noqa: ARG002 - required by the protocol
         """Count a batch of answers that the listener sent by itself."""
-        self._finished += len(questions)
+        self._finished["udp"] += len(questions)
 
     def _count_finished(self) -> None:
-        self._hits.inc(self._finished)
-        self._queries.inc(self._finished, transport="udp", rcode="NOERROR")
-        self._finished = 0
+        for transport, count in self._finished.items():
+            self._hits.inc(count)
+            if count:
+                self._queries.inc(count, transport=transport, rcode="NOERROR")
+            self._finished[transport] = 0
 
     def _lend(self, query: Query, encoded: Encoded) -> None:
         """Let the listener answer later queries for the same question without calling `handle`."""

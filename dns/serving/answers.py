@@ -7,7 +7,7 @@ import ctypes
 import struct
 
 from dnsmessage import encode_opt
-from dnsmessage.message import HEADER, PLAIN_UDP
+from dnsmessage.message import CD, HEADER, PLAIN_UDP, RD
 
 #: Size of one memory chunk for answer bodies, in bytes.
 CHUNK = 1 << 20
@@ -23,9 +23,12 @@ COUNTS = struct.Struct("!4H")
 PREPARED = struct.Struct("=6Q")
 #: Maximum number of prepared responses, at about 500 bytes each. They are dropped all at once.
 MAX_PREPARED = 4096
-#: The two OPT records of responses, without and with the DO flag, at a fixed address.
-_OPTS = ctypes.create_string_buffer(encode_opt() + encode_opt(dnssec_ok=True))
-OPT_SIZE = len(encode_opt())
+#: The four header counts of a query without and with an OPT record.
+PLAIN_COUNTS, EDNS_COUNTS = bytes((0, 1, 0, 0, 0, 0, 0, 0)), bytes((0, 1, 0, 0, 0, 0, 0, 1))
+#: The two OPT records of responses, without and with the DO flag, also at a fixed address.
+PLAIN_OPT, DO_OPT = encode_opt(), encode_opt(dnssec_ok=True)
+_OPTS = ctypes.create_string_buffer(PLAIN_OPT + DO_OPT)
+OPT_SIZE = len(PLAIN_OPT)
 OPT_ADDRESS = ctypes.addressof(_OPTS)
 
 Counts = tuple[int, int, int]
@@ -141,6 +144,29 @@ class Answers:
         """Remove an answer if there is one; its body stays in memory."""
         self.entries.pop(question, None)
         self.others.pop(question, None)
+
+    def respond(self, wire: bytes) -> bytes | None:
+        """Return the response to a plain query with a small finished answer; None if the handler has to answer.
+
+        A plain query has no flags but RD and CD, and nothing after its question but an OPT record without options.
+        """
+        counts, end, opt = wire[4:12], len(wire), b""
+        if counts == EDNS_COUNTS:
+            end -= len(PLAIN_OPT)
+            opt = wire[end:]
+            if opt[:3] != PLAIN_OPT[:3] or opt[5:7] != b"\0\0" or opt[7:8] not in {b"\0", b"\x80"} or any(opt[8:]):
+                return None
+        elif counts != PLAIN_COUNTS:
+            return None
+        entry = self.entries.get(wire[12:end].lower())
+        if entry is None or wire[2] & 0xFE:
+            return None
+        address, size = ENTRY.unpack_from(entry)
+        flags = self.flags | int.from_bytes(wire[2:4], "big") & (RD | CD)
+        records = entry[16:20] + (entry[22:24] if opt else entry[20:22])
+        tail = (DO_OPT if opt[7] else PLAIN_OPT) if opt else b""
+        head = b"".join((wire[:2], flags.to_bytes(2, "big"), b"\0\1", records))
+        return b"".join((head, wire[12:end], ctypes.string_at(address, size), tail))
 
     def merge(self, other: "Answers") -> None:
         """Add the answers of *other* to this table; *other* must not change afterwards."""

@@ -118,6 +118,18 @@ async def test_replies_are_what_the_reference_says(calls: str, wires: list[bytes
         assert len(site.handled) + len(site.finished) == 3 * len(wires)
 
 
+@pytest.mark.parametrize("wires", [*UNIFORM.values(), *MIXED.values()], ids=[*UNIFORM, *MIXED])
+def test_a_finished_answer_to_one_query_is_what_the_reference_says(wires: list[bytes]) -> None:
+    site = Site()
+    found = 0
+    for wire in wires:
+        reply = site.responder.answers.respond(wire)
+        if reply is not None:
+            found += 1
+            assert reply == site.responder._decoded(wire, udp=True).wire
+    assert found > 0 or wires not in UNIFORM.values()
+
+
 @pytest.mark.skipif(not batch.available(), reason="this system has no recvmmsg")
 async def test_a_prepared_response_is_for_one_query_byte_for_byte() -> None:
     site = Site()
