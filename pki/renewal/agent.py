@@ -15,7 +15,7 @@ from renewal.challenges import Challenges
 from renewal.client import AcmeClient
 from renewal.credentials import Credentials
 from renewal.errors import AcmeError, PairError, RenewalError
-from renewal.lifecycle import Lifecycle, Validity
+from renewal.lifecycle import Lifecycle, RenewalInfo, Validity
 from renewal.material import Pair, new_key, new_pair_pem
 from renewal.revocation import ListSource, NoListError, Revocations
 from renewal.schedule import Rule, tolerated_skew
@@ -31,6 +31,10 @@ MAX_SLEEP = 30.0
 FOLLOW = 0.5
 #: Difference between wall clock and monotonic clock that counts as a step of the wall clock, in seconds.
 STEP = 1.0
+
+
+#: The window of a certificate that the CA has revoked.
+AT_ONCE = RenewalInfo(0.0, 1.0)
 
 
 class Agent:
@@ -257,7 +261,10 @@ class Agent:
                 self._begin(self._poll())  # at the same time, because a slow poll must not delay a renewal
 
     def check_revocations(self) -> Revocations:
-        """Follow the CA's revocation list from `start` on; return it, empty until it has been fetched."""
+        """Follow the CA's revocation list from `start` on; return it, empty until it has been fetched.
+
+        If the agent's own certificate is on it, the agent renews at once, without waiting for renewal information.
+        """
         if self.revocations is None:
             self.revocations = Revocations()
         return self.revocations
@@ -273,6 +280,9 @@ class Agent:
                 if der is not None:
                     revocations.take(der, issuer, self.telemetry.clock.time())
                     logger.info("revocations", number=revocations.number, entries=len(revocations))
+                if leaf.serial_number in revocations and self.lifecycle.informed(AT_ONCE, self.credentials.serial):
+                    logger.warning("own_certificate_revoked", serial=self.credentials.serial)
+                    self.wake()
             except NoListError as error:
                 checks.set("revocation", ok=True, detail=f"not checked: {error}")
                 await asyncio.sleep(revocation.INTERVAL)  # until the next certificate may name one

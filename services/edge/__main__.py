@@ -219,6 +219,7 @@ async def _run(
         watching = asyncio.create_task(_watch(static, telemetry)) if static is not None else None
         if agent is not None:
             agent.credentials.on_change(proxy.certificate_changed)
+            agent.check_revocations()
             agent.start()
         others = [agent.additional(*each) for each in args.additional_cert] if agent is not None else []
         joining = asyncio.gather(*(_join(each) for each in others))

@@ -172,3 +172,18 @@ async def test_a_list_that_cannot_be_fetched_is_an_alarm_and_refuses_no_one(lab:
         assert 1 not in (agent.revocations or {})
     finally:
         await agent.stop()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_service_renews_as_soon_as_its_own_certificate_is_on_the_list(lab: Lab) -> None:
+    agent = agent_for(lab)
+    await agent.obtain()
+    first, revocations = agent.credentials.serial, agent.check_revocations()
+    agent.start()
+    try:
+        await until(lambda: revocations.number)
+        revoke(lab, first)
+        await until(lambda: agent.credentials.serial != first, 3)  # renewal info is polled after 5 s
+        assert (agent.renewals, agent.failures) == (2, 0)
+    finally:
+        await agent.stop()
