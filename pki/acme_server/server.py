@@ -10,22 +10,20 @@ from typing import Any
 
 from aiohttp import web
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_server import problems
-from acme_server.jws import SignedRequest, decode, public_jwk, read_jwk, read_jws, thumbprint
+from acme_server.jws import SignedRequest, decode, public_jwk, read_jws, thumbprint
 from acme_server.leaves import Leaves
 from acme_server.orders import Orders, check_names, check_ready
 from acme_server.problems import Problem
 from acme_server.redirects import Ports
+from acme_server.revocation import Revocation
 from acme_server.revocation_list import RevocationList
 from acme_server.validations import Validations
 from authority import (
-    UNREADABLE,
     Account,
     Authorization,
     BadCSRError,
-    Certificate,
     Issuer,
     Order,
     Store,
@@ -34,7 +32,7 @@ from authority import (
     read_csr,
 )
 from stub import AsyncStub
-from telemetry import AdminError, Request, Telemetry, log
+from telemetry import Telemetry, log
 
 logger = log.get("acme_server")
 
@@ -50,9 +48,6 @@ HANG_TICK = 0.1
 SUGGESTED = (2 / 3, 2 / 3 + 0.04)
 #: Minimum Retry-After in responses with renewal information, in seconds.
 MIN_ASK_AGAIN = 5
-#: Revocation reason codes accepted from clients: RFC 5280 section 5.3.1 without the codes for CAs and certificateHold.
-REASONS = (0, 1, 3, 4, 5, 9)
-KEY_COMPROMISE = 1
 #: Retry-After in responses while the store is busy or its disk is full, in seconds.
 STORE_RETRY_AFTER = 1
 #: Identifiers in URLs, as the server makes them.
@@ -117,6 +112,7 @@ class AcmeServer:
         ports = Ports(settings.http01_port, settings.https_port)
         self.validations = Validations(telemetry, self.orders, stub, issuer, ports, settings.caa)
         self.crl = RevocationList(telemetry, issuer, store)
+        self.revocation = Revocation(telemetry, self.orders, self.crl)
         urls = None if settings.http_base is None else self.crl.urls(settings.http_base)
         self.leaves = Leaves(telemetry, issuer, store, settings.lifetime, urls)
         identifier = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
@@ -126,7 +122,6 @@ class AcmeServer:
         self._requests = metrics.counter(
             "firstbyte_acme_requests_total", "Requests by resource and status", "resource", "status"
         )
-        telemetry.route("POST", "/admin/revoke/{serial}", self._revoke_by_operator)
         telemetry.faults.declare("acme_503", "Answer 503 with Retry-After", retry_after=1)
         telemetry.faults.declare("acme_slow", "Answer this many milliseconds late", ms=1000.0)
         telemetry.faults.declare("acme_hang", "Take requests and never answer them")
@@ -387,63 +382,8 @@ class AcmeServer:
         return web.Response(text=found.pem, content_type="application/pem-certificate-chain")
 
     async def _revoke(self, request: web.Request) -> web.Response:
-        """Revoke a certificate for an authorized account or the holder of its private key (RFC 8555 section 7.6)."""
-        jws = await self._read(request)
-        body = jws.json()
-        try:
-            certificate = x509.load_der_x509_certificate(decode(body.get("certificate", "")))
-            certificate.public_key()
-        except UNREADABLE:
-            raise problems.malformed("expected a certificate in base64url DER") from None
-        found = self.store.certificate(f"{certificate.serial_number:x}")
-        if found is None or not found.pem.startswith(certificate.public_bytes(Encoding.PEM).decode()):
-            raise problems.not_found("this CA did not issue that certificate")
-        by_key = jws.jwk is not None and read_jwk(jws.jwk)[0] == certificate.public_key()
-        now = self.telemetry.clock.time()
-        if jws.jwk is not None:
-            jws.verify(jws.jwk)
-            if not by_key:
-                raise problems.unauthorized("expected the certificate's own key")
-        elif not self.orders.may_revoke(self._authenticate(jws), found, now):
-            detail = "expected the account that ordered this certificate, or authorizations for all of its names"
-            raise problems.unauthorized(detail)
-        reason = body.get("reason", 0)
-        if isinstance(reason, bool) or not isinstance(reason, int) or reason not in REASONS:
-            raise problems.bad_revocation_reason(f"expected reason 0, 1, 3, 4, 5 or 9; got {reason!r}")
-        upgrade = by_key and reason == KEY_COMPROMISE != found.reason  # the holder of the key proves its compromise
-        if found.revoked is not None and not upgrade:
-            raise problems.already_revoked("this certificate was revoked before")
-        self._revoke_all(found, now, reason)
+        self.revocation.request(await self._read(request), self._authenticate)
         return web.Response()
-
-    def _revoke_by_operator(self, request: Request) -> dict[str, Any]:
-        """Revoke a certificate by its serial number (``POST /admin/revoke/SERIAL {"reason": 1}``)."""
-        body = request.json()
-        reason = body.get("reason", 0) if isinstance(body, dict) else None
-        if isinstance(reason, bool) or reason not in REASONS:
-            raise AdminError(400, f'expected {{"reason": 0, 1, 3, 4, 5 or 9}}, got {body!r}'[:200])
-        found = self.store.certificate(request.params["serial"])
-        if found is None:
-            raise AdminError(
-                404, f"expected the serial number of a certificate, got {request.params['serial']!r}"[:200]
-            )
-        return {"revoked": self._revoke_all(found, self.telemetry.clock.time(), reason)}
-
-    def _revoke_all(self, found: Certificate, now: float, reason: int) -> list[str]:
-        """Revoke a certificate, and all others of its key if that is compromised; return their serial numbers."""
-        compromised = reason == KEY_COMPROMISE
-        revoked = self._of_key(found, now) if compromised else [found]
-        for each in revoked:
-            self.store.revoke(each.serial, now, reason, _fingerprint(found) if compromised else "")
-            logger.info("certificate_revoked", serial=each.serial, reason=reason)
-        self.crl.changed()
-        return [each.serial for each in revoked]
-
-    def _of_key(self, certificate: Certificate, now: float) -> list[Certificate]:
-        """Return *certificate* and the unexpired certificates of the same key, which a compromise affects as well."""
-        print_ = _fingerprint(certificate)
-        others = [each for each in self.store.certificates(now) if each.serial != certificate.serial]
-        return [certificate, *(each for each in others if _fingerprint(each) == print_)]
 
     async def _renewal_info(self, request: web.Request) -> web.Response:
         """Reply with the suggested renewal window (RFC 9773): at two thirds of the lifetime, immediately if revoked."""
@@ -468,11 +408,6 @@ def _problem(problem: Problem) -> web.Response:
     response = web.json_response(problem.document(), status=problem.status, headers=problem.headers)
     response.content_type = "application/problem+json"
     return response
-
-
-def _fingerprint(certificate: Certificate) -> str:
-    key: Any = x509.load_pem_x509_certificate(certificate.pem.encode()).public_key()
-    return fingerprint(key)
 
 
 def _rfc3339(at: float) -> str:

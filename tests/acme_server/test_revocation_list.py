@@ -93,6 +93,6 @@ async def test_an_operator_revokes_by_serial_number(lab: Lab, browser: Browser) 
         ask(serial, b"1"),
     ):
         with pytest.raises(AdminError, match="expected"):
-            lab.server._revoke_by_operator(refused)
-    assert lab.server._revoke_by_operator(ask(serial, b'{"reason": 1}')) == {"revoked": [serial]}
+            lab.server.revocation.by_operator(refused)
+    assert lab.server.revocation.by_operator(ask(serial, b'{"reason": 1}')) == {"revoked": [serial]}
     assert lab.server.crl.renew_if_due(lab.server.telemetry.clock.time())
