@@ -183,8 +183,7 @@ class Journal:
         if stored is None:
             raise JournalError(f"{self.path}: expected the zone {self.apex}, got {size} valid bytes without it")
         try:
-            for change in pending:
-                stored.zone = stored.zone.apply(change)
+            stored.zone = stored.zone.apply(*pending)
         except NameServerError as error:
             raise JournalError(f"{self.path}: {error}") from None
         stored.changes, stored.file = older + pending, file

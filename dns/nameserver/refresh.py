@@ -237,9 +237,7 @@ class Refresher:
             else:
                 assert isinstance(result, Changes)  # noqa: S101 - the other results have been handled
                 assert base is not None  # noqa: S101 - changes are asked for only if there is a zone to change
-                zone = base
-                for change in result.changes:
-                    zone = zone.apply(change)
+                zone = base.apply(*result.changes)
             if serial is not None and not expired and not is_newer(zone.serial, serial):
                 raise TransferError(f"expected a serial newer than {serial}, got {zone.serial}")
             return zone

@@ -16,6 +16,9 @@ from nameserver.changes import Change, next_serial, serial_of, with_serial
 from nameserver.errors import ZoneError
 
 _HEAD = struct.Struct("!HIH")
+#: Maximum number of RRsets in a change that is checked by itself. Each of them may cost a look at every name, to find
+#: out whether any is left below it; beyond this number it is cheaper to check the whole zone.
+MAX_REVISED = 16
 
 
 def kind(rdtype: int) -> bytes:
@@ -189,16 +192,24 @@ class Zone:
             _records(soa, self.rrsets[soa])[0], _records(soa, newer.rrsets[soa])[0], tuple(deleted), tuple(added)
         )
 
-    def apply(self, change: Change) -> "Zone":
-        """Return the version that *change* makes of this one.
+    def apply(self, *changes: Change) -> "Zone":
+        """Return the version that *changes*, oldest first, make of this one.
 
         Raises:
-            ZoneError: the change starts from another serial, deletes a record that is not here or adds one that is, or
-                its result is not a valid zone.
+            ZoneError: a change starts from another serial, deletes a record that is not there or adds one that is, or
+                the result of all is not a valid zone.
         """
-        if change.apex != self.apex or change.old != self.serial:
-            raise ZoneError(f"expected a change of {self.apex} {self.serial}, got {change.apex} {change.old}")
-        rrsets = dict(self.rrsets)
+        rrsets, serial, questions = dict(self.rrsets), self.serial, dict[bytes, None]()
+        for change in changes:
+            if change.apex != self.apex or change.old != serial:
+                raise ZoneError(f"expected a change of {self.apex} {serial}, got {change.apex} {change.old}")
+            questions.update(dict.fromkeys(self._edit(rrsets, change)))
+            soa, serial = change.new_soa, change.new
+            rrsets[self.apex.key + _SOA] = pack(rdtypes.SOA, soa.ttl, (soa.rdata,))
+        return self._revised(rrsets, questions)
+
+    def _edit(self, rrsets: dict[bytes, bytes], change: Change) -> Iterable[bytes]:
+        """Perform *change* in *rrsets*, except for the SOA record; return the questions that it touches."""
         edited: dict[bytes, tuple[int, dict[bytes, bytes]]] = {}
         for record, adding in (*((each, False) for each in change.deleted), *((each, True) for each in change.added)):
             question = record.name.key + kind(record.rdtype)
@@ -217,17 +228,15 @@ class Zone:
         for question, (ttl, records) in edited.items():
             if records:
                 rrsets[question] = pack(int.from_bytes(question[-4:-2], "big"), ttl, tuple(records.values()))
-        soa = change.new_soa
-        rrsets[self.apex.key + _SOA] = pack(rdtypes.SOA, soa.ttl, (soa.rdata,))
-        return self._revised(rrsets, edited)
+        return edited
 
     def _revised(self, rrsets: dict[bytes, bytes], questions: Collection[bytes]) -> "Zone":
         """Return the version with *rrsets*, which differ from this one's at *questions* and in the SOA record.
 
-        It shares the sets of cuts and DNAMEs with this version if they cannot have changed. Only the names in
-        *questions* are checked then, which is what makes a change to a large zone cheap.
+        It shares the sets of cuts and DNAMEs with this version if there are few questions, and none can change these
+        sets. Only the names in *questions* are checked then, which is what makes a change to a large zone cheap.
         """
-        if self.dnames or any(question[-4:] in {_NS, _DNAME} for question in questions):
+        if self.dnames or len(questions) > MAX_REVISED or any(question[-4:] in {_NS, _DNAME} for question in questions):
             return Zone(self.apex, rrsets)
         new = copy.copy(self)
         new.rrsets, new.encoded, new.empty = rrsets, (), set(self.empty)

@@ -1,5 +1,6 @@
 """Tests for differences between versions of a zone, and for serial numbers."""
 
+import itertools
 import random
 
 import pytest
@@ -84,3 +85,13 @@ def test_serials_are_compared_on_a_circle(serial: int, than: int, newer: bool) -
 def test_the_serial_after_the_last_is_one() -> None:
     assert next_serial(2**32 - 1) == 1
     assert next_serial(1) == 2
+
+
+def test_several_changes_are_applied_at_once_if_they_follow_each_other() -> None:
+    versions = [zone("".join(f"h{i} A 192.0.2.{n}\n" for i in range(n % 5 * 6)), n) for n in range(1, 9)]
+    changes = [old.diff(new) for old, new in itertools.pairwise(versions)]
+    made = versions[0].apply(*changes)
+    assert content(made) == content(versions[-1])
+    assert made.empty == versions[-1].empty
+    with pytest.raises(ZoneError, match=r"expected a change of example\. 2, got example\. 3"):
+        versions[0].apply(changes[0], changes[2])
