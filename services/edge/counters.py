@@ -53,12 +53,11 @@ class Counters:
         """Count a completed TLS handshake by version and resumption."""
         self._shaken[session] += 1
 
-    def request(self, listener: str, status: int | str) -> None:
-        """Count a finished request."""
+    def request(self, listener: str, status: int | str, seconds: float | None = None) -> None:
+        """Count a finished request; *seconds* is the latency of a forwarded one."""
         self._counted[listener, status] += 1
-
-    def took(self, listener: str, seconds: float) -> None:
-        """Record the latency of a forwarded request."""
+        if seconds is None:
+            return
         latencies = self._latencies.get(listener)
         if latencies is None:
             latencies = self._latencies[listener] = [0] * (len(BUCKETS) + 1) + [0.0]

@@ -7,6 +7,8 @@ from edge.interfaces import Responder
 
 #: Path prefix of the CA's http-01 validation requests (RFC 8555 section 8.3).
 CHALLENGE = "/.well-known/acme-challenge/"
+#: Methods of requests that may be for the edge itself; over plain HTTP, those of any method may be.
+METHODS = frozenset({b"TRACE", b"OPTIONS"})
 #: Prefixes of header fields that a TRACE response leaves out, because they may hold secrets (RFC 9110 section 9.3.8).
 _SENSITIVE = (b"authorization:", b"cookie:", b"proxy-", b"x-forwarded-")
 _ALLOW = b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE\r\n"
@@ -32,7 +34,7 @@ def answer(
         host = head.host.partition(b":")[0] if not head.host.startswith(b"[") else head.host
         client.respond(308, b"", b"text/plain", more=b"location: https://%b%b\r\n" % (host, head.target))
         return 308
-    if (head.hops == 0 or head.target == b"*") and head.method in {b"TRACE", b"OPTIONS"}:  # RFC 9110 section 7.6.2
+    if (head.hops == 0 or head.target == b"*") and head.method in METHODS:  # RFC 9110 section 7.6.2
         if head.method == b"OPTIONS":
             client.respond(200, b"", b"text/plain", more=_ALLOW)
         else:

@@ -298,9 +298,11 @@ class Proxy:
         Raises:
             BadRequestError: no route matches the path (404), or the body is larger than the route allows (413).
         """
-        if (status := own_answers.answer(client, head, self.challenge, redirect=self.settings.redirect)) is not None:
-            self.done(client, None, status)
-            return None
+        if client.scheme == "http" or head.method in own_answers.METHODS:
+            status = own_answers.answer(client, head, self.challenge, redirect=self.settings.redirect)
+            if status is not None:
+                self.done(client, None, status)
+                return None
         delay, faults = 0.0, self.telemetry.faults
         if faults.any_on and faults.hit("upstream_delay"):
             delay = float((faults.get("upstream_delay") or {}).get("ms", 0)) / 1000
@@ -316,14 +318,13 @@ class Proxy:
 
     def done(self, client: Responder, work: Work | None, status: int | str) -> None:
         """Count a finished request, record its latency and log it."""
-        listener = client.listener
-        self.counters.request(listener, status)
         if self.settings.log_sample is not None:
             access_log.write(client, work, status, self.settings.log_sample)
-        if not isinstance(work, Exchange):
-            return
-        self._exchanges.discard(work)
-        self.counters.took(listener, time.perf_counter() - work.began)
+        if isinstance(work, Exchange):
+            self._exchanges.discard(work)
+            self.counters.request(client.listener, status, time.perf_counter() - work.began)
+        else:
+            self.counters.request(client.listener, status)
 
     def _find(self, path: str) -> RoutePool:
         route = find(tuple(self.pools), path)
