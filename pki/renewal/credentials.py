@@ -23,6 +23,9 @@ logger = log.get("renewal")
 #: Permissions of the file with the private key.
 MODE = 0o600
 
+#: Cipher suites for TLS 1.2: those with forward secrecy and authenticated encryption (RFC 9325 section 4.2).
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
 
 @dataclass(frozen=True, slots=True)
 class Reload:
@@ -281,6 +284,7 @@ def _server_context(kind: Kind) -> ssl.SSLContext:
     client_ca, alpn = kind
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
     context.set_alpn_protocols(list(alpn))
     if client_ca is not None:
         # Client verification is not switched with the context in the SNI callback, so the outer context needs it, too.

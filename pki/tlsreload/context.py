@@ -20,6 +20,8 @@ from typing import Any
 
 #: Interval between checks for changed files, in seconds.
 INTERVAL = 5.0
+#: Cipher suites for TLS 1.2: those with forward secrecy and authenticated encryption (RFC 9325 section 4.2).
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 #: Maximum number of flights in the in-memory test handshake; TLS 1.2 and TLS 1.3 both need two.
 _FLIGHTS = 4
 #: X509_V_FLAG_NO_CHECK_TIME: the validity period is checked here, because the error then names it.
@@ -194,6 +196,7 @@ class ReloadingContext:
     def _empty(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2 if self._resumption else ssl.TLSVersion.TLSv1_3
+        context.set_ciphers(CIPHERS)
         context.set_alpn_protocols(self._alpn)
         if not self._resumption:
             context.num_tickets = 0
