@@ -26,6 +26,7 @@ from edge.settings import Settings
 from stub import AsyncStub
 from telemetry import Telemetry
 from tests.peers import NAME, Papers, papers
+from tests.waiting import until
 
 __all__ = ["papers"]
 
@@ -74,7 +75,7 @@ class Relay:
                 writer.transport.abort()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream, onward = await asyncio.open_connection("127.0.0.1", self._origin)
+        upstream, onward = await asyncio.open_connection(OLD, self._origin)
         self._writers |= {writer, onward}
         await asyncio.gather(self._pipe(reader, onward, 0.0), self._pipe(upstream, writer, None))
         self._writers -= {writer, onward}
@@ -156,7 +157,7 @@ async def lost_during(
     fault: str, papers: Papers, folder: Path
 ) -> tuple[list[generator.Request], generator.Load, Proxy]:
     """Run a load during which the first of two origins fails; return the requests that were lost."""
-    async with contextlib.AsyncExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack, asyncio.timeout(60):
         lab = Lab(folder, stack)
         await lab.start()
         first = lab.relayed if fault in {"reset", "slow"} else lab.target
@@ -169,11 +170,14 @@ async def lost_during(
         load = generator.Load(target, RATE, kinds=["pooled"], timeout=TIMEOUT)
         stop = asyncio.Event()
         working = asyncio.create_task(load.run(stop))
-        await asyncio.sleep(BEFORE)  # both origins serve
-        await getattr(lab, fault)()
-        await asyncio.sleep(AFTER)  # the fault lasts while requests keep coming
-        stop.set()
-        await working
+        try:
+            await asyncio.sleep(BEFORE)  # the load runs
+            await until(lambda: all(row["opened"] and row["reused"] for row in proxy._rows()), 20)
+            await getattr(lab, fault)()
+            await asyncio.sleep(AFTER)  # the fault lasts while requests keep coming
+        finally:
+            stop.set()
+            await working
     return [each for each in load.requests if each.error or not 200 <= each.status < 300], load, proxy
 
 
@@ -184,5 +188,4 @@ def test_no_request_is_lost_while_another_origin_can_serve(papers: Papers, tmp_p
     assert not lost
     assert len(load.requests) > 0.8 * RATE * (BEFORE + AFTER)
     first, second = proxy._rows()
-    assert first["opened"], "the origin served before it failed"
     assert second["reused"] > first["reused"]
