@@ -1,9 +1,6 @@
 """Tests for the connection pool's decisions, without sockets or clocks."""
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edge import Limits, Open, Outcome, Pool, Refuse, Target, Use, Wait
 from edge.pool import LEAD
@@ -167,91 +164,3 @@ def test_retries_are_a_share_of_requests(requests: int, retries: int) -> None:
         budget.request()
     assert sum(budget.spend(0.0) for _ in range(1000)) == retries
     assert sum(budget.spend(1.0) for _ in range(1000)) == 10
-
-
-class Life(RuleBasedStateMachine):
-    """State machine test: in any order of events, counts and limits hold, and the queue stays in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.limits = Limits(per_target=3, idle=2, idle_s=5, age_s=20, failures=2, waiting=4)
-        self.pool = Pool([A, B], self.limits)
-        self.now = 0.0
-        self.busy: list = []
-        self.idle: list = []
-        self.queue: list[int] = []
-        self.number = 0
-
-    @rule(seconds=st.floats(0, 8))
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
-
-    def perform(self, decision, works: bool) -> None:
-        if isinstance(decision, Use):
-            assert decision.connection in self.idle
-            self.idle.remove(decision.connection)
-            self.busy.append(decision.connection)
-        elif works:
-            self.busy.append(self.pool.opened(decision.target, self.now))
-        else:
-            self.pool.failed(decision.target, self.now)
-
-    @rule(works=st.booleans(), fresh=st.booleans(), avoid=st.sets(st.sampled_from([A, B])))
-    def request(self, works: bool, fresh: bool, avoid: set[Target]) -> None:
-        self.number += 1
-        decision = self.pool.take(self.number, self.now, frozenset(avoid), fresh=fresh)
-        if isinstance(decision, Wait):
-            self.queue.append(self.number)
-        elif isinstance(decision, Refuse):
-            assert len(self.queue) == self.limits.waiting
-        else:
-            assert not self.queue, "nobody overtakes"
-            self.perform(decision, works)
-
-    @precondition(lambda self: self.queue)
-    @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
-        assert self.pool.leave(self.queue.pop(data.draw(st.integers(0, len(self.queue) - 1))))
-
-    @rule(works=st.booleans())
-    def serve(self, works: bool) -> None:
-        if (found := self.pool.next_waiter(self.now)) is not None:
-            self.queue.remove(found[0])
-            self.perform(found[1], works)
-
-    @precondition(lambda self: self.busy)
-    @rule(data=st.data(), reusable=st.booleans(), outcome=st.sampled_from(Outcome))
-    def finish(self, data: st.DataObject, reusable: bool, outcome: Outcome) -> None:
-        connection = self.busy.pop(data.draw(st.integers(0, len(self.busy) - 1)))
-        if self.pool.give_back(connection, self.now, outcome, reusable=reusable):
-            self.idle.append(connection)
-
-    @rule()
-    def expire(self) -> None:
-        for connection in self.pool.expire(self.now):
-            self.idle.remove(connection)
-
-    @rule()
-    def retire(self) -> None:
-        for connection in self.pool.retire():
-            self.idle.remove(connection)
-
-    @invariant()
-    def counts_are_true(self) -> None:
-        rows = self.pool.describe(self.now)
-        assert sum(row["active"] for row in rows) == len(self.busy)
-        assert sum(row["idle"] for row in rows) <= len(self.idle)
-        assert all(row["active"] + row["idle"] <= 3 for row in rows)
-        assert self.pool.waiting == len(self.queue)
-
-    @invariant()
-    def an_unused_pool_serves(self) -> None:
-        if not self.busy:
-            pool = self.pool
-            assert not self.queue or pool.waiting
-            free = [s for s in pool._states.values() if s.total < self.limits.per_target or s.idle]
-            assert free
-
-
-Life.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
-TestLife = Life.TestCase
