@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             at = ("127.0.0.1" if args.listen[0] in {"0.0.0.0", "::"} else args.listen[0], args.listen[1])
             certificate = Agent(renewal.from_args(parser, args), telemetry, AsyncStub([at], clock=telemetry.clock))
-        asyncio.run(_run(args, telemetry, load_hints(args.hints), certificate))
+        asyncio.run(_run(args, telemetry, load_hints(args.hints, ipv6=args.ipv6), certificate))
     except (HintsError, ReloadError) as problem:
         print(f"encrypted: error: {problem}", file=sys.stderr)
         return 2

@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
     try:
-        hints = load_hints(args.hints)
+        hints = load_hints(args.hints, ipv6=args.ipv6)
         if args.workers > 1:
             args.listen = serving.reserve(args.listen)
             args.tls = args.tls and serving.reserve(args.tls)

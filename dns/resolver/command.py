@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="send names in their own case, not in a random case that a reply has to repeat (0x20)",
     )
+    parser.add_argument("--ipv6", action="store_true", help="also query name servers over IPv6 (default: IPv4 only)")
     settings.add_arguments(parser)
 
 
@@ -51,5 +52,6 @@ def server(args: argparse.Namespace, telemetry: Telemetry, hints: dict[Name, str
         stale=args.serve_stale,
         minimise=args.minimise,
         mixed_case=args.mixed_case,
+        ipv6=args.ipv6,
         policy=settings.from_arguments(args),
     )

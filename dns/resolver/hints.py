@@ -10,11 +10,15 @@ class HintsError(Exception):
     """The file is not a valid list of root servers; most messages read ``FILE:LINE: expected …, got …``."""
 
 
-def load_hints(path: Path) -> dict[Name, str]:
-    """Return the IPv4 address of each root server by name, in file order.
+def load_hints(path: Path, *, ipv6: bool = False) -> dict[Name, str]:
+    """Return the address of each root server by name, in file order.
+
+    Args:
+        path: master file.
+        ipv6: whether servers without an IPv4 address are returned with their IPv6 address.
 
     Raises:
-        HintsError: the file is unreadable or malformed, or no root server in it has an IPv4 address.
+        HintsError: the file is unreadable or malformed, or no root server in it has an address.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -35,15 +39,19 @@ def load_hints(path: Path) -> dict[Name, str]:
             if owner != ".":
                 raise HintsError(f"{path}:{number}: expected NS records of the root, got {owner!r}")
             servers.append(value)
-        elif rdtype == "A":
+        elif rdtype == "A" or ipv6:
             try:
-                addresses[owner] = str(ipaddress.IPv4Address(value))
+                address = ipaddress.IPv4Address(value) if rdtype == "A" else ipaddress.IPv6Address(value)
             except ValueError:
-                raise HintsError(f"{path}:{number}: expected an IPv4 address, got {value!r}") from None
+                family = "IPv4" if rdtype == "A" else "IPv6"
+                raise HintsError(f"{path}:{number}: expected an {family} address, got {value!r}") from None
+            if rdtype == "A" or owner not in addresses:
+                addresses[owner] = str(address)
     try:
         found = {Name.from_text(server): addresses[server] for server in servers if server in addresses}
     except NameSyntaxError as error:
         raise HintsError(f"{path}: {error}") from None
     if not found:
-        raise HintsError(f"{path}: expected at least one root server with an IPv4 address, got none")
+        family = "" if ipv6 else "IPv4 "
+        raise HintsError(f"{path}: expected at least one root server with an {family}address, got none")
     return found

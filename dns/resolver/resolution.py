@@ -7,6 +7,7 @@ Nothing here opens a socket, reads a clock or sleeps. `Resolution.step` returns 
 (`resolver.server`) reports the result through `receive`, `unusable` or `fail`.
 """
 
+import ipaddress
 import random
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -137,10 +138,11 @@ class Resolution:
         qname: the name to resolve.
         qtype: the record type, as a number.
         cache: the source of known records; everything learned is stored in it.
-        hints: root servers' IPv4 addresses by name.
+        hints: root servers' addresses by name.
         servers: statistics of name servers; responsive servers are queried first, the nearest before the others.
         rng: breaks ties between servers that were never queried.
         minimise: whether servers see no more of the name than they need.
+        ipv6: whether servers are also queried at the IPv6 addresses in glue.
     """
 
     def __init__(
@@ -153,6 +155,7 @@ class Resolution:
         rng: random.Random | None = None,
         *,
         minimise: bool = True,
+        ipv6: bool = False,
     ) -> None:
         self.qname, self.qtype = qname, qtype
         self.asks = 0
@@ -160,6 +163,7 @@ class Resolution:
         self._servers = servers if servers is not None else Servers()
         self._rng = rng or random.Random(0)
         self._minimise = minimise
+        self._address_types = (rdtypes.A, rdtypes.AAAA) if ipv6 else (rdtypes.A,)
         self._frames = [_Frame(qname, qtype)]
 
     def __repr__(self) -> str:
@@ -302,10 +306,9 @@ class Resolution:
         return True
 
     def _addresses(self, name: Name, now: float) -> list[str]:
-        entry = self._cache.get(name, rdtypes.A, now, Rank.GLUE)
-        if entry is not None and entry.records:
-            return [_address(record) for record in entry.records]
-        return [self._hints[name]] if name in self._hints else []
+        entries = (self._cache.get(name, rdtype, now, Rank.GLUE) for rdtype in self._address_types)
+        found = [_address(record) for entry in entries if entry is not None for record in entry.records]
+        return found or ([self._hints[name]] if name in self._hints else [])
 
     # --- QNAME minimisation
     # -----------------------------------------------------------------------------------------------
@@ -467,15 +470,17 @@ class Resolution:
         records = [r for r in authority if r.rdtype == rdtypes.NS and r.name == cut]
         self._cache.put(records, Rank.REFERRAL, now)
         names = [Name(r.rdata) for r in records]
-        glue: dict[Name, list[Record]] = {name: [] for name in names}
+        glue: dict[tuple[Name, int], list[Record]] = {(n, rdtype): [] for rdtype in self._address_types for n in names}
         for record in additional:
-            if record.rdtype == rdtypes.A and record.name in glue:
-                glue[record.name].append(record)
-        for group in glue.values():
+            if (record.name, record.rdtype) in glue:
+                glue[record.name, record.rdtype].append(record)
+        frame.zone, frame.cached_cut, frame.servers = cut, False, {name: [] for name in names}
+        for (name, _), group in glue.items():
             if group:
                 self._cache.put(group, Rank.GLUE, now)
-        frame.zone, frame.cached_cut = cut, False
-        frame.servers = {name: [_address(r) for r in glue[name]] or self._addresses(name, now) for name in names}
+                frame.servers[name] += map(_address, group)
+        for name, addresses in frame.servers.items():
+            frame.servers[name] = addresses or self._addresses(name, now)
         frame.tried, frame.useless, frame.lookups = {}, {}, 0
         frame.whole, frame.below_cut = False, 0
         frame.referrals += 1
@@ -502,4 +507,4 @@ def _negative_ttl(soa: Record) -> int:
 
 
 def _address(record: Record) -> str:
-    return ".".join(map(str, record.rdata))
+    return str(ipaddress.ip_address(record.rdata))

@@ -82,6 +82,7 @@ class Server:
         stale: float = 0.0,
         minimise: bool = True,
         mixed_case: bool = True,
+        ipv6: bool = False,
         policy: serving.Settings | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -89,17 +90,18 @@ class Server:
 
         Args:
             telemetry: counters, fault switches and admin port.
-            hints: root servers' IPv4 addresses by name.
+            hints: root servers' addresses by name.
             port: destination port for all name servers; differs from 53 only on loopback.
             stale: how long an expired answer may still be returned if no server replies, in seconds (RFC 8767); 0:
                 never.
             minimise: whether name servers see no more of a name than they need (QNAME minimisation, RFC 9156).
             mixed_case: whether names are sent to name servers in random case, which a reply must repeat (0x20).
+            ipv6: whether name servers are also queried at their IPv6 addresses.
             policy: who may ask, how often, and what the resolver says about itself.
             now: returns the monotonic time in seconds, used for expiry.
         """
         self.telemetry, self.hints, self._now = telemetry, hints, now
-        self._minimise = minimise
+        self._minimise, self._ipv6 = minimise, ipv6
         self.policy = serving.Policy(policy or serving.Settings(), telemetry, RA, now)
         self.cache = Cache(stale=stale)
         self.upstream = Upstream(port, now, mixed_case=mixed_case)
@@ -261,7 +263,14 @@ class Server:
 
     def _resolution(self, qname: Name, qtype: int) -> Resolution:
         return Resolution(
-            qname, qtype, self.cache, self.hints, self.upstream.servers, self._rng, minimise=self._minimise
+            qname,
+            qtype,
+            self.cache,
+            self.hints,
+            self.upstream.servers,
+            self._rng,
+            minimise=self._minimise,
+            ipv6=self._ipv6,
         )
 
     async def _later(self, query: Query, transport: serving.Transport, client: tuple[str, int]) -> bytes:

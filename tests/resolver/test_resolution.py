@@ -7,9 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import serving
 from dnsmessage import Message, Name, Record, rdtypes
 from dnsmessage.message import AA
+from nameserver import Responder, parse
 from resolver import Ask, Cache, HintsError, Outcome, Rank, Resolution, Resolved, load_hints
+from resolver.server import Server
+from telemetry import Telemetry
 
 HINTS = {Name.from_text("a.root."): "192.0.2.1", Name.from_text("b.root."): "192.0.2.2"}
 ZONES = Path(__file__).parents[2] / "dns" / "zones"
@@ -108,3 +112,48 @@ def test_errors_in_hints_name_file_and_line(tmp_path: Path, text: str, message: 
     with pytest.raises(HintsError) as error:
         load_hints(path)
     assert message in str(error.value)
+
+
+def test_hints_have_ipv6_addresses_if_they_are_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "hints"
+    path.write_text(". 60 NS a.\n. 60 NS b.\na. 60 A 192.0.2.1\na. 60 AAAA 2001:db8::1\nb. 60 AAAA 2001:DB8:0::2\n")
+    a, b = Name.from_text("a."), Name.from_text("b.")
+    assert load_hints(path) == {a: "192.0.2.1"}
+    assert load_hints(path, ipv6=True) == {a: "192.0.2.1", b: "2001:db8::2"}
+    path.write_text(". 60 NS a.\na. 60 AAAA 192.0.2.1\n")
+    with pytest.raises(HintsError, match=":2: expected an IPv6 address"):
+        load_hints(path, ipv6=True)
+
+
+@pytest.mark.parametrize(("ipv6", "asked"), [(False, {"192.0.2.53"}), (True, {"192.0.2.53", "2001:db8::53"})])
+def test_ipv6_addresses_in_glue_are_asked_if_they_are_wanted(ipv6: bool, asked: set[str]) -> None:
+    glue = (record("ns.com. 60 A 192.0.2.53"), record("ns.com. 60 AAAA 2001:db8::53"))
+    referral = Message(0, 0, (), (record("com. 60 NS ns.com."),), glue)
+    cache, seen = Cache(), set()
+    for _ in range(2):  # the second resolution finds the glue in the cache
+        resolution = Resolution(WWW, 1, cache, dict(HINTS), ipv6=ipv6)
+        while isinstance(step := resolution.step(0.0), Ask):
+            if step.address in HINTS.values():
+                resolution.receive(referral, step, 0.0)
+            else:
+                seen.add(step.address)
+                resolution.fail(step)
+    assert seen == asked
+
+
+async def test_name_servers_are_asked_over_ipv6() -> None:
+    zone = parse(".", "$TTL 60\n@ IN SOA ns hm 1 2 3 4 5\n@ IN NS ns\nns IN AAAA ::1\nwww IN A 192.0.2.7\n")
+    responder = Responder({zone.apex: zone})
+
+    def handle(wire: bytes, _client: object, transport: str) -> bytes | None:
+        response = responder.respond(wire, udp=transport == "udp")
+        return None if response is None else response.wire
+
+    listener = await serving.start(("::1", 0), handle)
+    try:
+        server = Server(Telemetry("resolver"), {Name.from_text("ns."): "::1"}, port=listener.address[1], ipv6=True)
+        outcome = await server.resolve(Name.from_text("www."), rdtypes.A)
+        assert isinstance(outcome, Resolved)
+        assert [r.rdata for entry in outcome.answer for r in entry.records] == [bytes([192, 0, 2, 7])]
+    finally:
+        await listener.close()
