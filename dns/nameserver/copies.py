@@ -12,7 +12,7 @@ from dnsmessage import Name, rdtypes
 from hostfiles.atomic import atomic_write
 from nameserver.errors import NameServerError
 from nameserver.master_file import parse
-from nameserver.zone import Zone
+from nameserver.zone import Zone, unpack
 
 _HEAD = b"; SHA-256 of the following lines: "
 
@@ -32,9 +32,11 @@ def write(path: Path, zone: Zone, confirmed: float) -> None:
     Raises:
         OSError: the file cannot be written; an older copy stays as it is.
     """
+    # In the order of the dict: to sort the names of a large zone would hold the interpreter, and so delay queries.
     lines = [
         f"{rrset.name} {rrset.ttl} IN {rdtypes.to_text(rrset.rdtype)} {text}\n"
-        for rrset in zone
+        for question, packed in zone.rrsets.items()
+        for rrset in (unpack(Name(question[:-4]), packed),)
         for text in rrset.text()
     ]
     body = "".join(lines).encode()

@@ -1,7 +1,8 @@
 """Keep secondary zones fresh: the sockets, clocks, files and tasks for `nameserver.secondary`.
 
-Each zone has one task, which performs what its core asks for. Queries for the serial go over UDP, transfers over TCP. A
-zone is built and compiled in a thread, so it delays no query, and it is copied to disk after it is served.
+Each zone has one task, which performs what its core asks for. Queries for the serial go over UDP, transfers over TCP.
+Records are read, and a zone is built and compiled, in threads, so that they delay no query. A zone is copied to disk
+after it is served.
 """
 
 import asyncio
@@ -220,7 +221,9 @@ class Refresher:
                 async with asyncio.timeout(IDLE_TIMEOUT):
                     (length,) = struct.unpack("!H", await reader.readexactly(2))
                     message = await reader.readexactly(length)
-                done = inbound.feed(message if verifier is None else verifier.verify(message, int(self._clock.time())))
+                if verifier is not None:
+                    message = verifier.verify(message, int(self._clock.time()))
+                done = await asyncio.to_thread(inbound.feed, message)  # thousands of records: queries do not wait
             if verifier is not None:
                 verifier.finish()
         finally:
