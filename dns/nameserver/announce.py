@@ -5,7 +5,7 @@ import contextlib
 import random
 import socket
 
-from dnsmessage import Record, RemoteError, rcode_to_text, rdtypes
+from dnsmessage import Name, Record, RemoteError, rcode_to_text, rdtypes
 from dnsmessage.tsig import Verifier, sign
 from nameserver.access import Access, Target
 from nameserver.notify import Notice, Notifier, targets
@@ -28,7 +28,7 @@ class Announcer:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         #: Verifiers of the answers to the latest signed messages.
-        self._verifiers: dict[Target, Verifier] = {}
+        self._verifiers: dict[tuple[Name, Target], Verifier] = {}
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._socket.bind((address, 0))
@@ -64,7 +64,7 @@ class Announcer:
             wire, key = notice.wire, notice.target.key
             if key is not None:
                 wire, mac = sign(wire, self._access.keys[key], int(self._clock.time()))
-                self._verifiers[notice.target] = Verifier(self._access.keys[key], mac)
+                self._verifiers[notice.apex, notice.target] = Verifier(self._access.keys[key], mac)
             with contextlib.suppress(OSError):  # unreachable or the buffer is full: it is sent again
                 self._socket.sendto(wire, (notice.target.address, notice.target.port))
         self._schedule()
@@ -79,7 +79,7 @@ class Announcer:
             return
         try:
             if notice.target.key is not None:
-                self._verifiers.pop(notice.target).verify(wire, int(self._clock.time()))
+                self._verifiers.pop((notice.apex, notice.target)).verify(wire, int(self._clock.time()))
         except RemoteError as error:
             logger.warning("notify_answer_rejected", server=source[0], error=str(error))
         self._log("answered", notice, rcode=rcode_to_text(wire[3] & 0xF))

@@ -1,6 +1,9 @@
 """Tests for NOTIFY: what is sent when, to whom, and as dnspython and our own server read it."""
 
+import asyncio
+import logging
 import random
+from pathlib import Path
 
 import dns.flags
 import dns.message
@@ -11,6 +14,8 @@ from dnsmessage import Name, Record, rdtypes
 from nameserver import Zone, access, parse
 from nameserver.access import Access, Target
 from nameserver.notify import DELAY, RETRIES, Notifier, targets
+from nameserver.server import Server
+from telemetry import Telemetry
 from tests.nameserver.test_transfer import KEYS
 
 TEXT = """$TTL 60
@@ -114,3 +119,32 @@ def test_the_apex_may_be_the_name_server() -> None:
     served = parse("example.", TEXT.format(serial=1).replace("SOA NS1", "SOA @"))
     assert len(targets(served, Access(readers=READERS), "0.0.0.0", primary=True)) == 4
     assert served.apex == Name.from_text("example.")
+
+
+async def test_two_zones_are_announced_to_one_server_with_one_key(tmp_path: Path, caplog) -> None:
+    caplog.set_level(logging.INFO, "nameserver")
+    received: list[tuple[str, int | None]] = []
+    receiver = Server(Telemetry("nameserver"), {}, Access(KEYS))
+
+    def notified(apex: Name, _client: str, serial: int | None) -> int:
+        received.append((str(apex), serial))
+        return 0
+
+    receiver.requests.notified = notified
+    listener = await receiver.start(("127.0.0.1", 0))
+    names = ("example.", "test.")
+    for number, name in enumerate(names):
+        (tmp_path / name).write_text(TEXT.format(serial=number + 7))
+    rights = Access(KEYS, targets=(access.target(f"127.0.0.1:{listener.address[1]}#transfer"),))
+    sender = Server(Telemetry("nameserver"), {name: tmp_path / name for name in names}, rights)
+    other = await sender.start(("127.0.0.1", 0))
+    try:
+        async with asyncio.timeout(10):
+            while sum(record.message == "notify_answered" for record in caplog.records) < 2:  # noqa: ASYNC110 - logs
+                await asyncio.sleep(0.01)  # until both are announced and answered
+    finally:
+        for each, server in ((listener, receiver), (other, sender)):
+            await each.close()
+            server.close()
+    assert sorted(received) == [("example.", 7), ("test.", 8)]
+    assert "notify_answer_rejected" not in [record.message for record in caplog.records]
