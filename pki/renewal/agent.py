@@ -14,7 +14,7 @@ from renewal.account import account_key
 from renewal.challenges import Challenges
 from renewal.client import AcmeClient
 from renewal.credentials import Credentials
-from renewal.errors import AcmeError, PairError, RenewalError
+from renewal.errors import UNREADABLE, AcmeError, PairError, RenewalError
 from renewal.lifecycle import Lifecycle, RenewalInfo, Validity
 from renewal.material import Pair, new_key, new_pair_pem
 from renewal.revocation import ListSource, NoListError, Revocations
@@ -287,7 +287,7 @@ class Agent:
                 checks.set("revocation", ok=True, detail=f"not checked: {error}")
                 await asyncio.sleep(revocation.INTERVAL)  # until the next certificate may name one
                 continue
-            except (RenewalError, ValueError) as error:
+            except (RenewalError, *UNREADABLE) as error:
                 source.forget()
                 failure = str(error)
                 logger.warning("revocations_not_current", error=failure)

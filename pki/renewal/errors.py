@@ -1,4 +1,17 @@
-"""Exceptions of the `renewal` package."""
+"""Exceptions of the `renewal` package, and those that ``cryptography`` raises for malformed input."""
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+
+#: What cryptography raises for malformed certificates, keys and lists; not all of it derives from ValueError.
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 class RenewalError(Exception):

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from renewal.errors import PairError
+from renewal.errors import UNREADABLE, PairError
 
 #: Supported types of certificate keys; the first is the default.
 KEYS = ("ecdsa-p256", "rsa-2048")
@@ -66,7 +65,7 @@ def read_pair(pem: bytes, names: Sequence[str], now: float, anchors: Sequence[x5
         leaf = chain[0]
         own = leaf.public_key()
         covered = _names(leaf)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension) as error:
+    except UNREADABLE as error:
         raise PairError(f"expected a private key and a chain in PEM: {error}") from None
     if key.public_key() != own:
         raise PairError("expected the key of the certificate, got another")

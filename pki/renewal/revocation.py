@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import aiohttp
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 
 from renewal.client import StubResolver
-from renewal.errors import RenewalError
+from renewal.errors import UNREADABLE, RenewalError
 from stub import AsyncStub
 
 #: Interval between requests for the list, in seconds; most are answered with 304.
@@ -66,7 +65,7 @@ class Revocations:
             signed = crl.issuer == issuer.subject and crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # CA keys are of the types that it takes
             end = crl.next_update_utc
             serials = frozenset(each.serial_number for each in crl)
-        except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+        except (*UNREADABLE, x509.ExtensionNotFound) as error:
             raise RevocationError(f"expected a revocation list with a number, in DER: {error}") from None
         if not signed:
             raise RevocationError(f"expected a list signed by {issuer.subject.rfc4514_string()}")

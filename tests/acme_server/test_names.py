@@ -3,6 +3,8 @@
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from acme_server import Problem
 from acme_server.names import read_name
@@ -96,6 +98,17 @@ def test_redirects_that_are_refused(location: str, kind: str) -> None:
     with pytest.raises(Problem) as refused:
         next_target(START, location, ISSUER, Ports())
     assert refused.value.kind == kind
+
+
+@given(st.one_of(st.text(max_size=40), st.text("htps:/@.?#[]%0127exampl.com-\\", max_size=60)))
+def test_no_location_leads_to_another_port_or_name(location: str) -> None:
+    try:
+        target = next_target(START, location, ISSUER, Ports())
+    except Problem:
+        return
+    assert target.port == (443 if target.tls else 80)
+    assert ISSUER.permits(target.name)
+    assert all("!" <= each <= "~" for each in target.path)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1"])

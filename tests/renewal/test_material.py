@@ -1,14 +1,17 @@
 """Tests for the validation of new keys and chains: invalid ones are rejected, and the old ones stay in use."""
 
+import base64
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
 
 from authority import Issuer, issue_leaf, issue_root, new_key
 from renewal import Agent, PairError
-from renewal.material import new_pair_pem
+from renewal.material import new_pair_pem, read_pair
 from tests.acme_server.conftest import Lab
 from tests.renewal.conftest import agent_for
 
@@ -73,3 +76,20 @@ async def test_a_chain_that_leads_elsewhere_is_refused(lab: Lab, tmp_path: Path)
     chain = b"".join(each.public_bytes(Encoding.PEM) for each in (leaf, root)).decode()
     with pytest.raises(PairError, match="leads to our trust anchor"):
         agent.credentials.replace(new_pair_pem(leaf_key, chain), ["www.example.com"], now)
+
+
+PAPERS_KEY, ROOT_KEY = new_key(), new_key()
+ROOT = issue_root(ROOT_KEY, "root", 1e9)
+LEAF = issue_leaf(Issuer(ROOT, ROOT_KEY, ()), PAPERS_KEY.public_key(), ["www.example.com"], 1e9, 3600.0)
+DER = LEAF.public_bytes(Encoding.DER)
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")  # the pair is refused for another reason
+@given(st.integers(0, len(DER) - 1), st.binary(min_size=1, max_size=4))
+def test_no_damaged_certificate_breaks_the_validation(at: int, change: bytes) -> None:
+    damaged = DER[:at] + change + DER[at + len(change) :]
+    text = f"-----BEGIN CERTIFICATE-----\n{base64.encodebytes(damaged).decode()}-----END CERTIFICATE-----\n"
+    pair = new_pair_pem(PAPERS_KEY, text + ROOT.public_bytes(Encoding.PEM).decode())
+    if damaged != DER:
+        with pytest.raises(PairError):
+            read_pair(pair, ["www.example.com"], 1e9, [ROOT])

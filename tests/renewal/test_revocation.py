@@ -10,6 +10,8 @@ import aiohttp
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
 
 from authority import Issuer, Revoked, Urls, issue_crl, issue_intermediate, issue_leaf, issue_root, new_key
 from origin.application import Options, Parts, build, request_counter
@@ -34,6 +36,10 @@ ISSUER = issuer(KEY)
 def crl(number: int, *serials: int, by: Issuer = ISSUER, lifetime: float = 600.0) -> bytes:
     entries = [Revoked(each, NOW - 9, 1) for each in serials]
     return issue_crl(by, entries, number, NOW, lifetime, 60.0).public_bytes(Encoding.DER)
+
+
+#: A valid list, which a test damages.
+LIST = crl(7, 5, 6)
 
 
 def test_each_newer_list_replaces_the_one_before() -> None:
@@ -63,6 +69,15 @@ def test_a_list_that_must_not_be_used_leaves_the_one_before(der: bytes, reason: 
     with pytest.raises(RevocationError, match=reason):
         revocations.take(der, ISSUER.certificate, NOW)
     assert (revocations.number, 5 in revocations) == (7, True)
+
+
+@given(st.binary(max_size=40), st.integers(0, 400), st.binary(min_size=1, max_size=4))
+def test_no_bytes_break_the_reading_of_a_list(noise: bytes, at: int, change: bytes) -> None:
+    damaged = LIST[:at] + change + LIST[at + len(change) :]
+    for der in (noise, damaged, LIST[:at] + noise):
+        if der != LIST:
+            with pytest.raises(RevocationError):
+                Revocations().take(der, ISSUER.certificate, NOW)
 
 
 @pytest.mark.parametrize("url", ["ldap://ca.example.com/crl", None], ids=["ldap", "none"])
