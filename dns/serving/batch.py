@@ -180,8 +180,9 @@ class Batch:
 
     def _prepared(self, count: int, lengths: list[int], answers: Answers, finished: Finished) -> bool:
         """Send the prepared responses and return True, if every query of the batch has one."""
-        found = list(map(answers.prepared.get, self._queries[count](self._rx.view, _SHIFT)))
-        if None in found:
+        try:
+            found = list(map(answers.prepared.__getitem__, self._queries[count](self._rx.view, _SHIFT)))
+        except KeyError:
             self._trust -= self._trust > 0
             return False
         areas, questions, sizes = zip(*found, strict=True)
