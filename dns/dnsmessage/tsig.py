@@ -111,7 +111,7 @@ class TsigError(RemoteError):
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A request without its signature."""
+    """A request without its signature, with the ID that it arrived with: a forwarder may have changed it."""
 
     wire: bytes
     #: The key that signed it; None for an unsigned request.
@@ -140,7 +140,7 @@ def verify(wire: bytes, keys: Mapping[Name, Key], now: int) -> Verified:
     if key is None or key.algorithm != tsig.algorithm:
         raise TsigError(f"expected a known key, got {tsig.name} with {tsig.algorithm}", BADKEY, tsig)
     _check(plain + tsig.variables(), tsig, key, now)
-    return Verified(plain, key, tsig.mac)
+    return Verified(wire[:2] + plain[2:], key, tsig.mac)
 
 
 def refusal(wire: bytes, error: TsigError, now: int) -> bytes:
@@ -151,16 +151,8 @@ def refusal(wire: bytes, error: TsigError, now: int) -> bytes:
         return response
     late = error.error == BADTIME
     other = struct.pack("!HI", now >> 32, now & 0xFFFFFFFF) if late else b""
-    tsig = Tsig(
-        asked.name,
-        asked.algorithm,
-        asked.time if late else now,
-        asked.fudge,
-        b"",
-        asked.original_id,
-        error.error,
-        other,
-    )
+    time, ident = asked.time if late else now, int.from_bytes(wire[:2], "big")
+    tsig = Tsig(asked.name, asked.algorithm, time, asked.fudge, b"", ident, error.error, other)
     if error.key is None or error.error not in {BADTIME, BADTRUNC}:
         return tsig.append(response)
     return _signed(response, error.key, tsig, _prefixed(asked.mac) + response + tsig.variables())[0]
@@ -215,7 +207,7 @@ class Verifier:
             raise TsigError(f"the server reports {ERRORS.get(tsig.error, tsig.error)}", tsig.error, tsig, self.key)
         self._mac, self._first = tsig.mac, False
         self._unsigned.clear()
-        return plain
+        return wire[:2] + plain[2:]
 
     def finish(self) -> None:
         """Raise `TsigError` unless the last response was signed (section 5.3.1)."""
@@ -224,7 +216,7 @@ class Verifier:
 
 
 def split(wire: bytes) -> tuple[bytes, Tsig | None]:
-    """Return a message as it was before it was signed, and its TSIG record; None if it has none.
+    """Return a message as it was before it was signed, with its original ID, and its TSIG record; None if it has none.
 
     Raises:
         RemoteError: FORMERR; the message is cut short, or a TSIG record is malformed or not the last record.

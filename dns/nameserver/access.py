@@ -214,7 +214,7 @@ def _name(text: str) -> Name:
 
 def _network(text: str) -> Network | None:
     try:
-        return ipaddress.ip_network(text)
+        return ipaddress.ip_network(text, strict=False)
     except ValueError:
         return None
 

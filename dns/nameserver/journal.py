@@ -52,7 +52,7 @@ class Journal:
     """The journal of one zone.  It is locked while it is open, because two processes must not write to it."""
 
     def __init__(self, folder: Path, apex: Name) -> None:
-        self.path = folder / f"{str(apex).replace('/', '%2F')}journal"
+        self.path = folder / f"{str(Name(apex.key)).replace('/', '%2F')}journal"
         self.apex = apex
         self._fd = -1
         #: Size of the valid part of the file, and size right after it was last replaced, in bytes.

@@ -8,7 +8,7 @@ by its first transfer and kept with the zone, because they are the same for ever
 import struct
 from collections.abc import Iterable, Iterator
 
-from dnsmessage import Name, Record, rdtypes
+from dnsmessage import Name, Record, RemoteError, rdtypes
 from dnsmessage.message import AA, HEADER, MAX_TCP, QR, RD
 from dnsmessage.request import Request
 from nameserver.changes import Change, History, is_newer, serial_of
@@ -40,8 +40,13 @@ def incremental(request: Request, zone: Zone, history: History, *, udp_limit: in
     The answer is a single SOA record if the client is up to date, and the whole zone if *history* does not reach back
     to its serial or would need more records than the zone has. Over UDP, an answer larger than *udp_limit* bytes is
     replaced by the SOA record, after which the client asks over TCP (RFC 1995 section 2).
+
+    Raises:
+        RemoteError: FORMERR; the request does not name a serial.
     """
-    serial = next((serial_of(e.rdata) for e in request.authority if e.rdtype == rdtypes.SOA), zone.serial)
+    serial = next((serial_of(e.rdata) for e in request.authority if e.rdtype == rdtypes.SOA), None)
+    if serial is None:
+        raise RemoteError("expected an SOA record with the client's serial (RFC 1995 section 3)")
     soa = _record(_soa(zone), len(zone.apex.wire))
     changes = history.since(serial)
     if not is_newer(zone.serial, serial):

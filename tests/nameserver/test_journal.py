@@ -63,6 +63,7 @@ def test_a_restart_serves_the_changes_and_knows_their_history(tmp_path: Path) ->
     written(tmp_path)
     store = Store(tmp_path)
     assert (found := store.restore(zone(1))).serial == 4
+    assert Journal(tmp_path, Name.from_text("EXAMPLE.")).path.exists()
     assert found.rrsets == zone(4, "w A 192.0.2.4\n").rrsets
     assert [change.new for change in store.histories[APEX].since(1) or ()] == [2, 3, 4]
     store.close()

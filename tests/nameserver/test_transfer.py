@@ -190,6 +190,12 @@ async def test_a_transfer_needs_permission(tmp_path: Path, rights: str, signed: 
     assert "WARNING: T" not in whole + with_key
 
 
+async def test_a_request_for_changes_without_a_serial_is_malformed(tmp_path: Path) -> None:
+    async with primary(tmp_path, text(1)) as (server, _):
+        reply = server.handle(encode_query(7, Name.from_text("example."), 251), ("127.0.0.1", 9), "tcp")
+        assert dns.message.from_wire(reply).rcode() == 1
+
+
 async def test_a_whole_zone_is_never_sent_over_udp(tmp_path: Path) -> None:
     async with primary(tmp_path, text(1)) as (server, _):
         reply = server.handle(encode_query(7, Name.from_text("example."), 252), ("127.0.0.1", 9), "udp")
