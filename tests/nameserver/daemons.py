@@ -1,6 +1,5 @@
 """BIND, NSD and Knot on loopback ports, as peers for transfers."""
 
-import shutil
 import socket
 import subprocess
 import time
@@ -13,6 +12,8 @@ import dns.exception
 import dns.message
 import dns.query
 import pytest
+
+from tests import judges
 
 SECRET = "dGhlIHNlY3JldCBvZiB0aGUgdGVzdHMsIDMyIGJ5dGU="
 #: A key file for our server, `nsupdate -k` and BIND.
@@ -30,12 +31,6 @@ class Daemon:
     def write(self, zone: str, text: str) -> None:
         """Replace the master file of *zone*."""
         (self.folder / f"{zone}zone").write_text(f"$ORIGIN {zone}\n{text}")
-
-
-def require(program: str) -> None:
-    """Skip the running test if *program* is not installed."""
-    if shutil.which(program, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") is None:
-        pytest.skip(f"{program} is not installed")
 
 
 def free_port() -> int:
@@ -101,7 +96,7 @@ def daemon(
         text: the zone's records; empty for a secondary.
         port: where it listens; 0 selects a free port.
     """
-    require(name)
+    judges.require(name)
     folder.mkdir(exist_ok=True)
     made = Daemon(name, folder, port or free_port())
     if text:

@@ -1,7 +1,6 @@
 """Tests that compare our answers with NSD's for random zones and questions; skipped if NSD is not installed."""
 
 import random
-import shutil
 import socket
 import subprocess
 import time
@@ -13,10 +12,10 @@ import dns.flags
 import dns.message
 import dns.query
 import dns.rcode
-import pytest
 from dns_queries import NSD
 
 from nameserver import Responder, parse
+from tests import judges
 from tests.nameserver.daemons import free_port
 
 QUESTIONS, ZONES = 10_000, 20
@@ -64,7 +63,7 @@ def nsd(folder: Path, zones: dict[str, str]) -> Iterator[tuple[str, int]]:
         (folder / origin).write_text(f"$ORIGIN {origin}\n{text}")
         config += f"zone:\n  name: {origin}\n  zonefile: {origin}\n"
     (folder / "nsd.conf").write_text(config)
-    with running(["nsd", "-d", "-c", str(folder / "nsd.conf")], folder, port, next(iter(zones))):
+    with running([*judges.command("nsd"), "-d", "-c", str(folder / "nsd.conf")], folder, port, next(iter(zones))):
         yield "127.0.0.1", port
 
 
@@ -97,8 +96,8 @@ def said(message: dns.message.Message) -> tuple[str, bool, list[str], list[str]]
     return dns.rcode.to_text(message.rcode()), bool(message.flags & dns.flags.AA), sections[0], sections[1]
 
 
-@pytest.mark.skipif(shutil.which("nsd") is None, reason="nsd is not installed (apt-get install nsd)")
 def test_ten_thousand_answers_are_those_of_nsd(tmp_path: Path) -> None:
+    judges.require("nsd")
     rng = random.Random(20261128)
     texts = {f"zone{i}.test.": make_zone(rng) for i in range(ZONES)}
     zones = {origin: parse(origin, text) for origin, text in texts.items()}

@@ -19,7 +19,8 @@ from dnsmessage.request import decode_request
 from nameserver import Zone, access, parse
 from nameserver.access import Access
 from nameserver.update import UpdateError, changed
-from tests.nameserver.daemons import KEY, SECRET, daemon, require
+from tests import judges
+from tests.nameserver.daemons import KEY, SECRET, daemon
 from tests.nameserver.test_transfer import DIG_KEY, KEYS, primary
 
 ZONE = """$TTL 60
@@ -234,7 +235,7 @@ async def run(*command: str, text: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("client", ["nsupdate", "knsupdate"])
 async def test_nsupdate_changes_a_zone_with_the_right_key_only(tmp_path: Path, client: str) -> None:
-    require(client)
+    judges.require(client)
     (tmp_path / "key").write_text(KEY)
     good = ["-k", str(tmp_path / "key")] if client == "nsupdate" else ["-y", DIG_KEY]  # Knot reads no BIND key files
     wrong = ["-y", DIG_KEY.replace("dGhl", "AAAA")]

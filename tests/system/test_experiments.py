@@ -22,6 +22,7 @@ PASSING = [
     (("run", "time-wait"), None),
     (("drill", "broken-material"), "docker"),
     (("drill", "leaf-expiry"), "netns"),
+    (("run", "flow-control"), "netns"),
 ]
 CONTROLS = [("run", "time-wait")]
 
