@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ import h2.connection
 import h2.events
 import pytest
 from h2.settings import SettingCodes
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import serving
 from dnsmessage import Name, encode_query, error_response
@@ -265,3 +268,43 @@ async def test_junk_ends_its_connection_only(site: Site, junk: bytes) -> None:
         async with asyncio.timeout(3):
             await client.reader.read()
     assert (await (await site.connect()).response(get()))[0][":status"] == "200"
+
+
+FRAMES = st.builds(
+    lambda kind, flags, stream, payload: (
+        len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+    ),
+    st.integers(0, 12),
+    st.integers(0, 255),
+    st.sampled_from([0, 1, 2, 3, 5, 2**31 - 1]),
+    st.one_of(st.binary(max_size=60), st.just(b"\x82\x87\x84"), st.just(b"\x83\x87\x04\x0a/dns-query")),
+)
+
+
+@settings(max_examples=100)
+@given(st.lists(st.one_of(FRAMES, st.binary(max_size=40)), max_size=12), st.integers(1, 300))
+def test_no_frames_cause_an_error_outside_their_connection(frames: list[bytes], step: int) -> None:
+    def make(service: serving.Connections) -> Http2:
+        connection = Http2(service)
+        connection.negotiated("h2")
+        return connection
+
+    async def run() -> None:
+        errors: list[dict[str, Any]] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: errors.append(context))
+        service = serving.Connections(make, lambda query, _client, _transport: error_response(query, 3), "https")
+        ours, theirs = socket.socketpair()
+        await loop.connect_accepted_socket(service._accept, ours)
+        reader, writer = await asyncio.open_connection(sock=theirs)
+        data = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0" + b"".join(frames)
+        for at in range(0, len(data), step):
+            writer.write(data[at : at + step])
+            await asyncio.sleep(0)  # the server gets its turn
+        await service.close()
+        with contextlib.suppress(OSError):
+            await reader.read()
+        await _closed(writer)
+        assert errors == []
+
+    asyncio.run(run())
