@@ -135,8 +135,9 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.idle)
     @rule(data=st.data())
     def origin_closes(self, data: st.DataObject) -> None:
-        connection = self.idle.pop(data.draw(st.integers(0, len(self.idle) - 1)))
-        self.pool.lost(connection)
+        connection = data.draw(st.sampled_from(self.idle))
+        if self.pool.lost(connection):  # if not, the pool has dropped it and returns it for closing
+            self.idle.remove(connection)
 
     @rule(origin=TARGETS, healthy=st.booleans())
     def check(self, origin: Target, healthy: bool) -> None:
