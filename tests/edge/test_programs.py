@@ -8,8 +8,10 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import urllib.request
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
@@ -50,15 +52,15 @@ class Site:
 
 
 @contextlib.contextmanager
-def running(*argv: str, listeners: int = 1) -> Iterator[list[int]]:
-    """Run ``python -m ARGV``; yield the ports of its listeners, in the order in which it prints them."""
+def running(*argv: str, listeners: int = 1) -> Iterator[tuple[int, ...]]:
+    """Run ``python -m ARGV``; yield the ports of its listeners in the order in which it prints them, then its PID."""
     process = subprocess.Popen(
         [sys.executable, "-m", *argv], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     try:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(listeners)]
-        yield [int(line.split()[2].rpartition(":")[2]) for line in lines]
+        yield *(int(line.split()[2].rpartition(":")[2]) for line in lines), process.pid
     finally:
         process.terminate()
         process.communicate(timeout=20)
@@ -73,11 +75,11 @@ def site(papers: Papers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     here, any_port = ("--cert", pair, "--key", pair), "127.0.0.1:0"
     with contextlib.ExitStack() as stack:
         start = stack.enter_context
-        (origin,) = start(running("origin", "--name", "test", "--kind", "catalog", "--plain", any_port))
+        origin, _ = start(running("origin", "--name", "test", "--kind", "catalog", "--plain", any_port))
         upstream = ("--upstream", f"/=http://127.0.0.1:{origin}")
-        http, https = start(running("edge", *here, "--http", any_port, "--https", any_port, *upstream, listeners=2))
+        http, https, _ = start(running("edge", *here, "--http", any_port, "--https", any_port, *upstream, listeners=2))
         patience = ("--settings", str(settings), "--admin", any_port, "--token-file", str(settings))
-        admin, hasty = start(running("edge", *patience, "--http", any_port, *upstream, listeners=2))
+        admin, hasty, _ = start(running("edge", *patience, "--http", any_port, *upstream, listeners=2))
         scan = None
         if judges.find("testssl"):
             options = ["--quiet", "--warnings", "off", "--nodns", "none", "--ip", "127.0.0.1", *TESTSSL]
@@ -241,6 +243,29 @@ def test_h2load_loses_no_request(site: Site, options: Sequence[str], path: str) 
     count = options[options.index("-n") + 1]
     told = ask("h2load", *options, f"https://127.0.0.1:{site.https}{path}")
     assert f"{count} succeeded, 0 failed, 0 errored, 0 timeout" in told
+
+
+def test_ten_reloads_of_settings_and_certificate_lose_no_request(site: Site, papers: Papers, tmp_path: Path) -> None:
+    settings, pair = tmp_path / "edge.toml", tmp_path / "live.pem"
+    pairs = [papers.pair(NAME).read_bytes() for _ in range(2)]
+    pair.write_bytes(pairs[0])
+    route = '[[route]]\nprefix = "/"\ntargets = ["http://127.0.0.1:{}"]\npool = {{per_target = {}}}\n'
+    settings.write_text(route.format(site.http, 8))
+    argv = ("--settings", str(settings), "--cert", str(pair), "--key", str(pair))
+    with running("edge", "--https", "127.0.0.1:0", *argv) as (https, pid):
+        options = ["--h1", "-n", "4000", "-c", "10", "--rps", "200", f"https://127.0.0.1:{https}/bytes/100"]
+        command = judges.command("h2load", *options)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
+            for number in range(10):
+                time.sleep(0.15)  # requests go on between two reloads
+                settings.write_text(route.format(site.http, 9 + number))
+                fresh = pair.with_suffix(".new")
+                fresh.write_bytes(pairs[number % 2])
+                fresh.replace(pair)
+                assert load.poll() is None, "the load lasts as long as the reloads"
+                os.kill(pid, signal.SIGHUP)
+            told = load.communicate(timeout=30)[0]
+    assert "4000 succeeded, 0 failed, 0 errored, 0 timeout" in told
 
 
 def test_slow_clients_are_cut_off_and_take_no_one_elses_place(site: Site) -> None:
