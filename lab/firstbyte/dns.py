@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -152,13 +153,8 @@ def _propagated(
         NotPropagatedError: a secondary does not have it after ``args.wait`` seconds.
     """
     serial, before = max(written.values()), zones.of(zone)
-    named = {
-        each
-        for host in written
-        for rrset in _at(lab, host, zone, zone)
-        if rrset["type"] == "NS"
-        for each in rrset["rdata"]
-    }
+    apex = _at(lab, next(iter(written)), zone, zone) if zones.silent else []
+    named = {server for rrset in apex if rrset["type"] == "NS" for server in rrset["rdata"]}
     # A server that does not answer counts as a secondary too if the zone names it.
     missing = [
         host for host, fqdn in name_servers().items() if host not in written and (host in before or fqdn in named)
@@ -251,7 +247,7 @@ def _show_zones(zones: Zones, *, as_json: bool) -> int:
 def _role(zone: dict[str, Any]) -> str:
     secondary = zone.get("secondary")
     if secondary is None:
-        return f"primary, {zone['file']}"
+        return f"primary, {PurePosixPath(zone['file']).name}"
     words = f"secondary of {', '.join(secondary['primaries'])}"
     if secondary["expired"]:
         words += ", expired"

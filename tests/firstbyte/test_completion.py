@@ -40,6 +40,8 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("trace --tls ", {"1.2", "1.3"}),
         ("--runtime net", {"netns"}),
         ("pki l", {"list"}),
+        ("dns s", {"set", "show"}),
+        ("dns log ns", {"ns1", "ns2", "ns-news"}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
