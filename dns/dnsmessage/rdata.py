@@ -30,8 +30,10 @@ _FORMS = {
 }  # fmt: skip
 #: Field kinds that consume all remaining words.
 _REST = frozenset({"str+", "hex", "base64", "bitmap", "svcparams", "apl", "loc"})
-#: Field kinds in `_REST` that must not be empty.
-_NEEDED = frozenset({"hex", "base64"})
+#: Field kinds that must not be empty.
+_NEEDED = frozenset({"hex", "base64", "base32"})
+#: Service parameters that need a value: all registered ones but no-default-alpn.
+_SVC_VALUED = frozenset({0, 1, 3, 4, 5, 6})
 
 _B32 = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789ABCDEFGHIJKLMNOPQRSTUV")
 _B32_BACK = bytes.maketrans(b"0123456789ABCDEFGHIJKLMNOPQRSTUV", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
@@ -80,7 +82,7 @@ def to_text(rdtype: int, wire: bytes) -> str:
         at, words = 0, []
         for kind in rdtypes.FIELDS[rdtype]:
             text, at = _WRITE[kind](wire, at)
-            if not text and kind in _NEEDED:
+            if text in {"", "-"} and kind in _NEEDED:
                 raise ValueError("an empty field")
             words.append(text)
         if at == len(wire):
@@ -449,8 +451,12 @@ def _write_type(wire: bytes, at: int) -> tuple[str, int]:
 
 def _write_bitmap(wire: bytes, at: int) -> tuple[str, int]:
     words = []
+    previous = -1
     while at < len(wire):
         window, bits = wire[at], _take(wire, at + 2, wire[at + 1])
+        if window <= previous or not 1 <= len(bits) <= 32 or not bits[-1]:
+            raise ValueError("not a type bitmap (RFC 4034 section 4.1.2)")
+        previous = window
         words += [
             rdtypes.to_text(window << 8 | place << 3 | bit)
             for place, byte in enumerate(bits)
@@ -472,9 +478,9 @@ def _write_counted(render: Callable[[bytes], str]) -> Callable[[bytes, int], tup
 
 def _write_tag(wire: bytes, at: int) -> tuple[str, int]:
     tag = _take(wire, at + 1, wire[at])
-    if not tag.isalnum():
+    if not tag.isalnum() or not tag.isascii():
         raise ValueError("not a property tag")
-    return tag.decode(), at + 1 + len(tag)
+    return tag.decode().lower(), at + 1 + len(tag)
 
 
 def _write_apl(wire: bytes, at: int) -> tuple[str, int]:
@@ -482,6 +488,8 @@ def _write_apl(wire: bytes, at: int) -> tuple[str, int]:
     while at < len(wire):
         family, prefix, flags = struct.unpack_from("!HBB", wire, at)
         size = {1: 4, 2: 16}[family]
+        if prefix > 8 * size:
+            raise ValueError("not an address prefix (RFC 3123 section 4)")
         packed = _take(wire, at + 4, flags & 0x7F).ljust(size, b"\0")
         text = socket.inet_ntop(socket.AF_INET if family == 1 else socket.AF_INET6, packed)
         words.append(f"{'!' if flags & 0x80 else ''}{family}:{text}/{prefix}")
@@ -491,8 +499,12 @@ def _write_apl(wire: bytes, at: int) -> tuple[str, int]:
 
 def _write_svcparams(wire: bytes, at: int) -> tuple[str, int]:
     words = []
+    previous = -1
     while at < len(wire):
         number, size = struct.unpack_from("!HH", wire, at)
+        if number <= previous or (not size and number in _SVC_VALUED):
+            raise ValueError("not service parameters (RFC 9460 section 2.2)")
+        previous = number
         value = _take(wire, at + 4, size)
         at += 4 + size
         key = _SVC_KEYS[number] if number < len(_SVC_KEYS) else f"key{number}"
@@ -501,7 +513,7 @@ def _write_svcparams(wire: bytes, at: int) -> tuple[str, int]:
 
 
 def _svc_text(number: int, value: bytes) -> str:
-    if number == 0:
+    if number == 0 and value:
         keys = struct.unpack(f"!{len(value) // 2}H", value)
         return ",".join(_SVC_KEYS[key] if key < len(_SVC_KEYS) else f"key{key}" for key in keys)
     if number == 1:
@@ -523,8 +535,10 @@ def _write_loc(wire: bytes, at: int) -> tuple[str, int]:
     if version:
         raise ValueError("not version 0 of LOC")
 
-    def angle(value: int, plus: str, minus: str) -> str:
+    def angle(value: int, plus: str, minus: str, limit: int) -> str:
         off = abs(value - 2**31)
+        if off > limit * 3_600_000:
+            raise ValueError("not an angle of LOC")
         degrees, rest = divmod(off, 3_600_000)
         minutes, milliseconds = divmod(rest, 60_000)
         return f"{degrees} {minutes} {milliseconds / 1000:.3f} {plus if value >= 2**31 else minus}"
@@ -533,7 +547,12 @@ def _write_loc(wire: bytes, at: int) -> tuple[str, int]:
         return f"{(value >> 4) * 10 ** (value & 15) / 100:.2f}m"
 
     height = f"{(altitude - 10_000_000) / 100:.2f}m"
-    words = [angle(latitude, "N", "S"), angle(longitude, "E", "W"), height, *map(metres, (size, horizontal, vertical))]
+    words = [
+        angle(latitude, "N", "S", 90),
+        angle(longitude, "E", "W", 180),
+        height,
+        *map(metres, (size, horizontal, vertical)),
+    ]
     return " ".join(words), at + 16
 
 
