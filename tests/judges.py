@@ -225,7 +225,7 @@ def _install(judges: Sequence[Judge]) -> str:
 
 
 def _packages(judges: Iterable[Judge]) -> list[str]:
-    return [package for judge in judges for package in (judge.package, *judge.extra)]
+    return list(dict.fromkeys(package for judge in judges for package in (judge.package, *judge.extra)))
 
 
 if __name__ == "__main__":
