@@ -32,6 +32,9 @@ class TomlFile:
         except tomllib.TOMLDecodeError as error:
             at = re.search(r"line (\d+)", str(error))
             raise self.error(f"{name}:{at[1] if at else self.end}: expected TOML, got: {error}") from None
+        except (ValueError, RecursionError) as error:  # a number with thousands of digits, or too many nested arrays
+            longest = max(range(len(self.lines)), key=lambda index: len(self.lines[index]))
+            raise self.error(f"{name}:{longest + 1}: expected TOML, got: {error}") from None
         for table in self.tables:
             if table not in self.known:
                 self.refuse(self.line(table), f"one of {', '.join(self.known)}", table)

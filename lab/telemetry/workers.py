@@ -7,8 +7,8 @@ The supervisor forks after the service has imported its modules and loaded its d
 memory.  It runs no event loop and opens no connection, and can therefore fork again at any time: a worker that ends is
 started again after a pause.  It passes SIGHUP on to the workers, and on SIGTERM waits until they have drained.
 
-A worker that is started again begins with what the supervisor loaded, which may be older than the last SIGHUP; the
-service must read it again (`Worker.again`).
+A worker that is started again begins with what the supervisor loaded, at its start or on the last SIGHUP (*reload*).
+Files may have changed since, so the service must read them again (`Worker.again`).
 """
 
 import argparse
@@ -77,7 +77,12 @@ def reserve(endpoint: tuple[str, int], kind: int = socket.SOCK_STREAM) -> tuple[
         return address
 
 
-def run(args: argparse.Namespace, work: Callable[[Worker], int], rules: Rules | None = None) -> int:
+def run(
+    args: argparse.Namespace,
+    work: Callable[[Worker], int],
+    rules: Rules | None = None,
+    reload: Callable[[], None] | None = None,
+) -> int:
     """Run ``args.workers`` processes of a service until SIGTERM; return the exit code.
 
     Call it before an event loop or a thread is started.  With one worker, it only calls *work*.
@@ -86,13 +91,15 @@ def run(args: argparse.Namespace, work: Callable[[Worker], int], rules: Rules | 
         args: command line with the arguments of `telemetry.command`; ``admin`` is changed in the workers.
         work: runs the service in a worker until it is stopped, and returns the exit code.
         rules: how admin requests reach workers.
+        reload: called in the supervisor on SIGHUP, so that a worker that is started again begins with valid new files;
+            it must not raise.
 
     Raises:
         OSError: the admin port is in use.
     """
     if args.workers == 1:
         return work(Worker())
-    return _Supervisor(args, work, rules or Rules()).run()
+    return _Supervisor(args, work, rules or Rules(), reload or (lambda: None)).run()
 
 
 @dataclass(slots=True, eq=False)
@@ -111,8 +118,10 @@ class _Child:
 
 
 class _Supervisor:
-    def __init__(self, args: argparse.Namespace, work: Callable[[Worker], int], rules: Rules) -> None:
-        self._args, self._work = args, work
+    def __init__(
+        self, args: argparse.Namespace, work: Callable[[Worker], int], rules: Rules, reload: Callable[[], None]
+    ) -> None:
+        self._args, self._work, self._reload = args, work, reload
         self._stopping = False
         self._code = 0
         self._workers = [_Child(f"worker {number}", number) for number in range(1, args.workers + 1)]
@@ -152,6 +161,7 @@ class _Supervisor:
             return
         if received.si_signo == signal.SIGHUP:
             self._pass_on(signal.SIGHUP)
+            self._reload()
         elif not self._stopping:
             self._stop()
 

@@ -9,6 +9,7 @@ import signal
 import ssl
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +74,14 @@ def main(argv: list[str] | None = None) -> int:
             return _failed(error)
         return 0
 
+    def reload() -> None:  # workers report what cannot be used
+        nonlocal settings
+        with suppress(SettingsError):
+            settings = _reloaded(args)
+        if static is not None:
+            with suppress(ReloadError):
+                static.reload()
+
     try:
         static = _static(args) if args.cert else None
         context = static.context if static is not None else None
@@ -84,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
             for name in ("https", "https_fresh", "http"):
                 if (address := getattr(args, name)) is not None:
                     setattr(args, name, _reserved(address))
-        return workers.run(args, work, RULES)
+        return workers.run(args, work, RULES, reload)
     except (OSError, ssl.SSLError, ReloadError) as error:
         return _failed(error)
 
@@ -236,13 +245,23 @@ async def _run(
         await proxy.close()
 
 
+def _reloaded(args: argparse.Namespace) -> Settings:
+    """Return the settings from the file and the command line as they are now.
+
+    Raises:
+        SettingsError: the file is invalid, or there is no route.
+    """
+    settings = _settings(args)
+    if not settings.routes:
+        raise SettingsError(f"{args.settings}: expected a [[route]], got none")
+    return settings
+
+
 def _reload(args: argparse.Namespace, proxy: Proxy, static: ReloadingContext | None) -> None:
     """Reload settings and certificates; invalid ones are ignored and reported in /health."""
     health = proxy.telemetry.health
     try:
-        settings = _settings(args)
-        if not settings.routes:
-            raise SettingsError(f"{args.settings}: expected a [[route]], got none")
+        settings = _reloaded(args)
     except SettingsError as error:
         logger.error("settings_refused", reason=str(error))
         health.set("settings", ok=False, detail=str(error))

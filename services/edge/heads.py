@@ -234,7 +234,7 @@ def normal_path(target: bytes) -> str:
     if "%" not in path and "//" not in path and "/." not in path:
         return path
     if path.count("%") != len(_ESCAPE.findall(path)) or "%00" in path:
-        raise BadRequestError(400, f"expected %XX escapes in the path, got {path[:80]!r}")
+        raise BadRequestError(400, f"expected %XX escapes other than %00 in the path, got {path[:80]!r}")
     decoded = _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), path)
     segments: list[str] = []
     for segment in decoded.split("/")[1:]:

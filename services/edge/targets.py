@@ -1,7 +1,11 @@
 """Address of one origin server, as routes specify it."""
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
+
+#: A host name or an IPv4 address.
+_HOST = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,6 @@ def parse_target(text: str) -> Target:
         ValueError: *text* has another form, or the port is out of range.
     """
     host, colon, port = text.removeprefix("http://").rpartition(":")
-    if not colon or not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+    if not colon or not _HOST.fullmatch(host) or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
         raise ValueError(f"expected HOST:PORT or http://HOST:PORT, got {text!r}")
     return Target(host, int(port), not text.startswith("http://"))

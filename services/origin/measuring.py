@@ -149,7 +149,7 @@ class Measuring:
 
     async def echo(self, request: web.Request) -> web.StreamResponse:
         """Send each WebSocket message back (RFC 6455)."""
-        socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE, compress=False)
+        socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE + 1, compress=False)
         try:
             if not socket.can_prepare(request):
                 raise Problem(426, "expected a WebSocket handshake (RFC 6455 section 4.1)", upgrade="websocket")

@@ -85,6 +85,17 @@ max_body = 0
         ('[[route]]\nprefix = "news"\ntargets = ["a:1"]\n', 2, 'expected a prefix such as "/news"'),
         ('[[route]]\nprefix = "/"\n', 1, "expected targets"),
         ('[[route]]\nprefix = "/"\ntargets = ["a"]\n', 3, "expected HOST:PORT or http://HOST:PORT, got 'a'"),
+        (
+            '[[route]]\nprefix = "/"\ntargets = ["ftp://a:1"]\n',
+            3,
+            "expected HOST:PORT or http://HOST:PORT, got 'ftp://a:1'",
+        ),
+        ('[[route]]\nprefix = "/"\ntargets = ["a b:1"]\n', 3, "expected HOST:PORT or http://HOST:PORT, got 'a b:1'"),
+        (
+            '[[route]]\nprefix = "/"\ntargets = ["a\\r\\n:1"]\n',
+            3,
+            "expected HOST:PORT or http://HOST:PORT, got 'a\\r\\n:1'",
+        ),
         ('[[route]]\nprefix = "/"\ntargets = [{address = "a:1", weight = 0}]\n', 3, "expected a weight from 1 to 1000"),
         ('[[route]]\nprefix = "/"\ntargets = ["a:1", "a:1"]\n', 3, "expected each target once"),
         (ROUTE + ROUTE, 5, "expected each prefix once, got '/'"),

@@ -10,13 +10,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from telemetry.call import CallError, call
+from telemetry.call import call
 from tests.peers import NAME, Papers
 from tests.waiting import comes_true
 
@@ -69,11 +71,10 @@ class Edge:
         self.settings.write_text(f'[[route]]\nprefix = "{prefix}"\ntargets = ["{target}"]\n')
 
     def health(self) -> dict[str, Any]:
-        try:
-            found: dict[str, Any] = call(self.url, "GET", "/health")
-        except CallError as error:
-            return {"status": str(error), "checks": {}}
-        return found
+        connection = HTTPConnection("127.0.0.1", int(self.url.rpartition(":")[2]), timeout=10)
+        with closing(connection):
+            connection.request("GET", "/health")
+            return {"checks": {}, **json.load(connection.getresponse())}
 
     def get(
         self, context: ssl.SSLContext, session: ssl.SSLSession | None = None
@@ -133,15 +134,20 @@ def test_sighup_changes_certificate_and_routes_in_every_worker(edge: Edge) -> No
     assert edge.papers.serial != before
 
 
-def test_a_worker_that_is_started_again_reads_the_files_again(edge: Edge) -> None:
+@pytest.mark.parametrize("broken", [False, True], ids=["valid", "broken-since"])
+def test_a_worker_that_is_started_again_has_the_last_valid_settings(edge: Edge, broken: bool) -> None:
     edge.route("/else")
     os.kill(edge.process.pid, signal.SIGHUP)
     assert comes_true(lambda: "settings" in edge.health()["checks"])
+    if broken:
+        edge.settings.write_text("[[route]]\n")
+        os.kill(edge.process.pid, signal.SIGHUP)
+        assert comes_true(lambda: not edge.health()["checks"]["settings"]["ok"])
     children = Path(f"/proc/{edge.process.pid}/task/{edge.process.pid}/children").read_text().split()
     for pid in children[:2]:
         os.kill(int(pid), signal.SIGKILL)
     assert comes_true(lambda: sum(v for k, v in edge.samples().items() if "worker_restarts" in k) == 2)
-    assert comes_true(lambda: edge.health()["status"] == "ok")
+    assert comes_true(lambda: edge.health()["checks"].get("https", {"ok": False})["ok"])
     assert {edge.get(edge.papers.client())[0] for _ in range(20)} == {404}
 
 

@@ -47,6 +47,8 @@ def test_the_line_of_a_key_is_found(table: str, index: int, key: str, line: int)
         pytest.param("\n[film.cast]\n", "f:2: expected one of default, book, got 'film'", id="unknown-table"),
         pytest.param('a = "\n', "f:1: expected TOML, got: ", id="cut-off"),
         pytest.param("a = [", "f:1: expected TOML, got: ", id="cut-off-at-the-end"),
+        pytest.param("\na = 1" + "0" * 5000, "f:2: expected TOML, got: ", id="number-of-5001-digits"),
+        pytest.param("\na = " + "[" * 5000, "f:2: expected TOML, got: ", id="nested-5000-times"),
     ],
 )
 def test_a_malformed_file_is_refused_with_its_line(text: str, message: str) -> None:

@@ -89,7 +89,9 @@ async def test_events_are_numbered_and_end(ask: Client) -> None:
 async def test_echo_wants_a_handshake_and_closes_on_large_messages(ask: Client) -> None:
     answer = await ask("GET", "/echo")
     assert (answer.status, answer.fields["upgrade"]) == (426, "websocket")
-    async with ask.http.ws_connect(f"{ask.base}/echo") as socket:
+    async with ask.http.ws_connect(f"{ask.base}/echo", max_msg_size=0) as socket:
+        await socket.send_bytes(bytes(1 << 20))
+        assert len((await socket.receive()).data) == 1 << 20
         await socket.send_bytes(bytes((1 << 20) + 1))
         assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
         assert socket.close_code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
