@@ -22,7 +22,7 @@ from telemetry import AdminError, Request, Telemetry, add_arguments, endpoint, l
 from telemetry.admin import AdminServer, Response
 from tlsreload import CertificateFiles, ReloadError, ReloadingContext
 
-#: Seconds after which an idle connection is closed: long enough for a browser to use it again.
+#: Seconds after which an idle connection is closed; a browser can reuse its connection while a user reads a page.
 IDLE = 30.0
 
 
@@ -78,7 +78,7 @@ async def _run(
         print(f"listening on {serving.show(listener.address)} (udp, tcp)", flush=True)
         logger.info("serving", hints={str(name): address for name, address in hints.items()})
         if isinstance(certificate, Agent):
-            if args.http:  # the CA validates over it before a certificate exists
+            if args.http:  # needed before the first certificate: the CA validates over HTTP
                 stack.push_async_callback((await _challenges(args.http, certificate.challenges.answer)).close)
             if not await certificate.enrol():
                 return
@@ -133,7 +133,7 @@ async def _challenges(at: tuple[str, int], answer: Callable[[str], str | None]) 
 
 
 class Files:
-    """A certificate in a file, which is read again when it changes."""
+    """A certificate file that is reloaded when it changes."""
 
     def __init__(self, pem: Path, telemetry: Telemetry) -> None:
         """Use the chain and key in *pem*; raise `ReloadError` if they cannot be used."""
@@ -145,7 +145,7 @@ class Files:
         return self._contexts[alpn].context
 
     async def watch(self) -> None:
-        """Look for changes until the task is cancelled."""
+        """Reload the certificate when the file changes, until the task is cancelled."""
 
         def refused(error: ReloadError) -> None:
             self._telemetry.health.set("certificate", ok=False, detail=f"still using the old one: {error}")

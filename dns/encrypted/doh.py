@@ -1,4 +1,4 @@
-"""DNS over HTTPS: what a request asks, and what the response says about its lifetime (RFC 8484); sans-IO."""
+"""DNS over HTTPS (RFC 8484): the DNS query in a request, and the cache lifetime of a response; sans-IO."""
 
 import base64
 import binascii
@@ -9,18 +9,18 @@ from urllib.parse import unquote
 from dnsmessage import RemoteError, decode_reply, rdtypes
 from dnsmessage.message import NOERROR, NXDOMAIN
 
-#: Path of the resource; a client's URI template is ``https://resolver.example.com/dns-query{?dns}``.
+#: Path of the resource; in the lab, the URI template is ``https://resolver.example.com/dns-query{?dns}``.
 PATH = "/dns-query"
 MEDIA_TYPE = "application/dns-message"
-#: Maximum size of a query, in bytes, and of a request's target, which is base64 of it.
+#: Maximum size of a query, and of a request target, which contains the query in base64; both in bytes.
 MAX_QUERY, MAX_TARGET = 4096, 6144
-#: Minimum size of a query: its header, in bytes.
+#: Minimum size of a query in bytes: the header.
 _HEADER = 12
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 
 
 class DohError(Exception):
-    """A request that is not answered with a DNS message: *status* is HTTP's, the message says what was expected."""
+    """A request without a usable DNS query; *status* is the HTTP status, the message says what was expected."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class DohError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The parts of a request's head that matter here."""
+    """The relevant parts of a request's head."""
 
     method: str
     #: Path and query string.
@@ -38,7 +38,7 @@ class Head:
 
     @property
     def has_query_in_body(self) -> bool:
-        """Whether the DNS query is the request's body."""
+        """Whether the body of the request is the DNS query."""
         return self.method == "POST"
 
 
@@ -60,7 +60,7 @@ def check(head: Head) -> None:
 
 
 def query_of(head: Head, body: bytes) -> bytes:
-    """Return the DNS query in a request whose head was checked.
+    """Return the DNS query in a request whose head has passed `check`.
 
     Raises:
         DohError: 400 or 413.
@@ -92,10 +92,10 @@ def _decoded(value: str) -> bytes:
 
 
 def max_age(query: bytes, reply: bytes | bytearray) -> int:
-    """Return for how many seconds an HTTP cache may use *reply* (RFC 8484 section 5.1).
+    """Return the number of seconds for which an HTTP cache may use *reply* (RFC 8484 section 5.1).
 
-    That is the smallest TTL of its answer; for a negative answer the lifetime of the negative answer (RFC 2308 section
-    5), and 0 for an error or an answer without records.
+    This is the lowest TTL in the answer section, or the lifetime of a negative answer (RFC 2308 section 5). It is 0 for
+    an error, and for a negative answer without an SOA record.
     """
     try:
         message = decode_reply(query, bytes(reply))

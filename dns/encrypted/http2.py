@@ -1,7 +1,7 @@
 """DNS over HTTPS on HTTP/2 (RFC 8484, RFC 9113), based on the h2 library.
 
-A client that resets many streams (rapid reset, CVE-2023-44487), or sends many frames that ask for nothing, is sent
-away. Older versions of HTTP are answered with 505.
+A connection on which the client resets many streams (rapid reset, CVE-2023-44487) or sends many frames without a
+request is closed with the error ENHANCE_YOUR_CALM. Older versions of HTTP get the status 505.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ from wireformat.http2 import FrameHeaders
 
 #: Maximum number of concurrent streams per connection, equal to the defaults of nginx and Envoy.
 MAX_STREAMS = 128
-#: Maximum size of a request's fields, in bytes.
+#: Maximum size of a request's header fields, in bytes.
 MAX_FIELDS = 16 * 1024
-#: Maximum number of resets and of other frames without a request, per time window in seconds.
+#: Maximum number of stream resets and of other frames without a request per time window, and the window in seconds.
 MAX_RESETS, MAX_CONTROL, WINDOW = 200, 1000, 10.0
 #: Maximum number of bytes of one connection that are processed before other connections get their turn.
 TURN = 16 * 1024
@@ -45,11 +45,11 @@ _TOO_OLD = b"HTTP/1.1 505 HTTP Version Not Supported\r\nConnection: close\r\nCon
 
 @dataclass(slots=True)
 class _Stream:
-    """One request, and the part of its response that waits for the client's window."""
+    """One request, and the unsent part of its response."""
 
     head: Head
     body: bytearray = field(default_factory=bytearray)
-    #: Whether the whole request has been received, and whether its response has begun.
+    #: Whether the whole request has been received, and whether the response has been started.
     ended: bool = False
     answered: bool = False
     unsent: bytes = b""
@@ -65,11 +65,11 @@ class Http2(Connection):
         self._streams: dict[int, _Stream] = {}
         self._window, self._resets, self._control = self._loop.time(), 0, 0
         self._speaks_http2 = False
-        #: Received bytes that wait until other connections have had their turn, or the client has read its replies.
+        #: Received bytes that are processed in a later turn, or once the client has read its responses.
         self._received = bytearray()
 
     def negotiated(self, protocol: str | None, /) -> asyncio.Protocol:
-        """Note whether the client speaks HTTP/2 (ALPN, RFC 7301)."""
+        """Record whether the client speaks HTTP/2 (ALPN, RFC 7301)."""
         self._speaks_http2 = protocol == "h2"
         return self
 
@@ -88,7 +88,7 @@ class Http2(Connection):
         self._flush()
 
     def data_received(self, data: bytes) -> None:
-        """Process the frames in *data*, now or when it is this connection's turn."""
+        """Process the frames in *data*, after all bytes received earlier."""
         if not self._received:
             self._received += data
             self.proceed()
@@ -101,7 +101,7 @@ class Http2(Connection):
         self._transport.pause_reading()
 
     def proceed(self) -> None:
-        """Process received bytes: at most `TURN` of them, then other connections and timers get their turn."""
+        """Process at most `TURN` received bytes, then let other connections and timers run."""
         if self._ending or not self._writable.is_set():
             return
         part = bytes(self._received[:TURN])
@@ -128,7 +128,7 @@ class Http2(Connection):
         self._flush()
 
     def close(self) -> None:
-        """Send GOAWAY, and close the connection after what is already buffered."""
+        """Send GOAWAY and the buffered data, then close the connection."""
         if not self._ending and self._speaks_http2:
             with contextlib.suppress(H2Error):
                 self._h2.close_connection()
@@ -202,7 +202,7 @@ class Http2(Connection):
             self._refuse(number, stream, DohError(413, f"expected a query of at most {MAX_QUERY} bytes"))
 
     def _ask(self, number: int, stream: _Stream) -> None:
-        """Pass a complete request to the handler."""
+        """Pass the query in a complete request to the handler."""
         self.used = self._loop.time()
         service = self._service
         try:
@@ -256,7 +256,7 @@ class Http2(Connection):
         self._send(number)
 
     def _send(self, number: int) -> None:
-        """Send as much of a response as the client's flow-control windows allow; then forget the stream."""
+        """Send as much of a response as the client's flow-control windows allow; at its end, remove the stream."""
         stream = self._streams[number]
         if not stream.answered:
             return
@@ -267,7 +267,7 @@ class Http2(Connection):
                     return
                 part, stream.unsent = stream.unsent[:room], stream.unsent[room:]
                 self._h2.send_data(number, part, end_stream=not stream.unsent)
-            if not stream.ended:  # the rest of the request is not wanted (RFC 9113 section 8.1)
+            if not stream.ended:  # the client need not send the rest of the request (RFC 9113 section 8.1)
                 self._h2.reset_stream(number, ErrorCodes.NO_ERROR)
         del self._streams[number]
 

@@ -1,6 +1,6 @@
-"""An iterative, caching resolver (RFC 1034 section 5.3.3): it resolves names from the root servers down.
+"""An iterative, caching resolver (RFC 1034 section 5.3.3), which starts at the root servers.
 
-It does not validate DNSSEC and does not forward queries; it reaches name servers over IPv4 only.
+It does not validate DNSSEC and does not forward queries.
 """
 
 from resolver.cache import Cache, Negative, Rank

@@ -15,7 +15,7 @@ from telemetry.front import Rules
 from telemetry.workers import Worker
 from tlsreload import ReloadingContext
 
-#: Admin requests with several workers, each of which has its own cache.
+#: Rules for admin requests to several workers, each of which has its own cache.
 RULES = Rules(
     merges={
         "/admin/cache/flush": merging.flushed,

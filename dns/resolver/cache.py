@@ -1,6 +1,6 @@
 """The resolver's cache: RRsets and negative answers with expiry and trust rank (RFC 2181 section 5.4.1, RFC 2308).
 
-The caller passes the time as an argument. The number of entries is bounded: the least recently used one is evicted.
+The caller passes the time as an argument. The number of entries is bounded; the least recently used entry is evicted.
 """
 
 import math
@@ -13,8 +13,7 @@ from dnsmessage import Name, Record
 
 #: Maximum number of cache entries (RRsets and negative answers).
 MAX_ENTRIES = 100_000
-#: Maximum lifetime of an entry in seconds (one week), even if its TTL is longer (RFC 8767 section 4 discusses such
-#: caps).
+#: Maximum lifetime of an entry in seconds (one week), even if its TTL is longer (RFC 8767 section 4).
 MAX_TTL = 604_800
 #: Maximum lifetime of a negative answer in seconds (RFC 2308 section 5 recommends one to three hours).
 MAX_NEGATIVE_TTL = 10_800
@@ -64,12 +63,12 @@ class Entry:
     def left(self, now: float) -> int:
         """Return the remaining TTL in seconds, rounded to the nearest second.
 
-        With this rounding, client caches keep the record as long as this cache does, on average.
+        On average, clients then keep the record exactly as long as this cache does.
         """
         return max(0, self.ttl - math.floor(now - self.since + 0.5))
 
     def until(self, now: float) -> float:
-        """Return the time at which `left` next decreases or the entry expires."""
+        """Return the time when `left` next decreases or the entry expires."""
         return self.since + min(self.ttl, math.floor(now - self.since + 0.5) + 0.5)
 
 

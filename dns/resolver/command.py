@@ -1,4 +1,4 @@
-"""Command-line arguments of a resolver, for every program that contains one."""
+"""Command-line arguments of a resolver, shared by the programs `resolver` and `encrypted`."""
 
 import argparse
 from pathlib import Path
@@ -18,7 +18,7 @@ def _seconds(text: str) -> float:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--listen``, ``--hints``, and how to resolve and whom to answer."""
+    """Add ``--listen``, ``--hints``, and the options for resolution and policy."""
     parser.add_argument("--listen", type=endpoint, required=True, metavar="HOST:PORT", help="UDP and TCP address")
     parser.add_argument("--hints", type=Path, required=True, metavar="FILE", help="root servers, as a master file")
     parser.add_argument(
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def server(args: argparse.Namespace, telemetry: Telemetry, hints: dict[Name, str]) -> Server:
-    """Return the resolver that *args* describe, which does not listen yet."""
+    """Return the resolver that *args* describe; call its `start` to listen."""
     return Server(
         telemetry,
         hints,

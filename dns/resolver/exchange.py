@@ -1,8 +1,9 @@
-"""One query to a name server, and the tests that its reply must pass against forgery (RFC 5452). It uses no sockets.
+"""One query to a name server, and the checks that detect a forged reply (RFC 5452); sans-IO.
 
-A reply must repeat ID and question, including the random case of its letters (0x20), and the client cookie (RFC 7873).
-If only the case or an expected cookie is missing, the reply is forged, or the server does not support this; `Sent.read`
-raises `SuspectError`, and the question must be sent again over TCP, which cannot be forged from outside the path.
+A reply must repeat the ID, the question with the random case of its letters (0x20), and the client cookie (RFC 7873).
+If only the case differs or an expected cookie is missing, the reply is forged, or the server does not support the
+feature. `Sent.read` then raises `SuspectError`, and the caller sends the query again over TCP, where an attacker
+outside the path cannot forge a reply.
 """
 
 import random
@@ -16,12 +17,12 @@ _random = random.SystemRandom()
 
 
 class SuspectError(RemoteError):
-    """ID and question of a reply match, but not the case of its letters, or it lacks an expected cookie."""
+    """A reply has the right ID and question, but the case differs or an expected cookie is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A reply that passed the tests."""
+    """A reply that passed the checks."""
 
     message: Message
     #: Whether the server repeated the case of the question.
@@ -32,7 +33,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A query: as sent, with the question in its original case, and with the cookie that its reply must carry."""
+    """A query as sent, its question in the original case, and the cookie that the reply must contain."""
 
     wire: bytes
     plain: bytes
@@ -45,10 +46,10 @@ class Sent:
 
         Args:
             received: the datagram, or the message received over TCP.
-            trusted: whether the reply came over TCP, so that case and cookie need not match.
+            trusted: whether the reply came over TCP, so that another case or a missing cookie is accepted.
 
         Raises:
-            MismatchError: not a reply to this query, or its cookie is wrong; keep waiting.
+            MismatchError: this is not the reply to the query, or its cookie is wrong; keep waiting.
             SuspectError: the reply may be forged; ask again over TCP.
             RemoteError: the reply is malformed.
         """
@@ -56,12 +57,12 @@ class Sent:
         copied = received[12:end] == self.wire[12:end]
         if copied:
             received = received[:12] + self.plain[12:end] + received[end:]
-        copied = copied or len(received) == 12  # servers without EDNS may send an error without a question
+        copied = copied or len(received) == 12  # an error without a question, as some servers without EDNS send
         message = decode_reply(self.plain, received)
         options = message.edns.options if message.edns is not None else ()
         cookie = next((data for code, data in options if code == COOKIE), b"")
         if cookie == self.client_cookie:
-            cookie = b""  # a server that does not know cookies may repeat the option
+            cookie = b""  # some servers without cookie support repeat the query's option
         elif cookie and (cookie[:CLIENT_COOKIE] != self.client_cookie or not MIN_COOKIE <= len(cookie) <= MAX_COOKIE):
             raise MismatchError("a reply with another cookie")
         if not trusted and (not copied or (self.expects_cookie and not cookie)):
@@ -75,7 +76,7 @@ def query(qname: Name, qtype: int, known: Known, *, edns: bool, mixed_case: bool
     Args:
         qname: the name.
         qtype: the record type.
-        known: what is known about the server; a client cookie is created in it for the first query.
+        known: statistics of the server; the first query stores a new client cookie in them.
         edns: whether to send an OPT record, with a cookie.
         mixed_case: whether to randomise the case of the name, unless the server does not repeat it.
     """
@@ -92,6 +93,6 @@ def query(qname: Name, qtype: int, known: Known, *, edns: bool, mixed_case: bool
 
 
 def _mixed(wire: bytes) -> bytes:
-    """Return a name in wire form in random case; a length byte (at most 63) is never a letter."""
+    """Return the name in random case, in wire form; length bytes (at most 63) are not letters and do not change."""
     bits = _random.getrandbits(len(wire))
     return bytes(byte ^ (bits >> at & 1) << 5 if 0x41 <= byte & 0xDF <= 0x5A else byte for at, byte in enumerate(wire))

@@ -15,7 +15,7 @@ def load_hints(path: Path, *, ipv6: bool = False) -> dict[Name, str]:
 
     Args:
         path: master file.
-        ipv6: whether servers without an IPv4 address are returned with their IPv6 address.
+        ipv6: whether servers that have only an IPv6 address are included.
 
     Raises:
         HintsError: the file is unreadable or malformed, or no root server in it has an address.

@@ -1,6 +1,6 @@
 """Special-use names that the resolver answers locally, without asking the root (RFC 6761, 6303, 7686, 8375).
 
-``test.`` is not one of them, because the lab serves it as an ordinary zone.
+The list does not contain ``test.``, because the lab serves it as an ordinary zone.
 """
 
 from dnsmessage import ROOT, Name, Record, rdtypes

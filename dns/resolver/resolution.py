@@ -1,9 +1,9 @@
 """Iterative resolution of one question (RFC 1034 section 5.3.3), starting at the closest known zone cut.
 
-A server sees no more of the name than it needs (QNAME minimisation, RFC 9156): the servers of ``com.`` are asked for
+Each server is sent only the labels that it needs (QNAME minimisation, RFC 9156): the servers of ``com.`` are asked for
 ``example.com. A``, not for ``www.example.com. MX``.
 
-Nothing here opens a socket, reads a clock or sleeps. `Resolution.step` returns the next query to send; the caller
+The module does not open sockets, read a clock or sleep. `Resolution.step` returns the next query to send; the caller
 (`resolver.server`) reports the result through `receive`, `unusable` or `fail`.
 """
 
@@ -33,13 +33,13 @@ MAX_ASKS = 40
 MAX_SERVER_LOOKUPS = 5
 #: Maximum number of queries that may time out per zone and question: two servers, three rounds.
 MAX_TRIES = 6
-#: Maximum number of queries for one name, and how many of these show a single label more (RFC 9156 section 2.3). The
-#: others share the remaining labels, so a name of 127 labels takes ten queries, not 127.
+#: Maximum number of minimised queries for one name, and number of the first ones that each add a single label (RFC 9156
+#: section 2.3). The others add several labels each, so a name of 127 labels takes ten queries, not 127.
 MAX_MINIMISED, MINIMISE_ONE_LABEL = 10, 4
-#: Number of minimised queries below a zone cut in the lookup of a name server's address: with `MAX_SERVER_LOOKUPS`, a
-#: malicious referral cannot send more than ten queries to the victim's servers (NXNSAttack).
+#: Maximum number of minimised queries below a zone cut in the lookup of a name server's address. Together with
+#: `MAX_SERVER_LOOKUPS`, it limits a malicious referral to ten queries to the victim's servers (NXNSAttack).
 MAX_MINIMISED_SERVER = 1
-#: Number of time-outs per zone after which the whole name is sent: some servers do not answer minimised queries.
+#: Number of time-outs per zone after which the whole name is sent, because some servers ignore minimised queries.
 MINIMISED_TIMEOUTS = 3
 
 
@@ -51,7 +51,7 @@ class Outcome(StrEnum):
     NXDOMAIN = "nxdomain"
     NODATA = "nodata"
     REFERRAL = "referral"
-    #: A minimised name exists in this zone, so there is no zone cut; the next query shows more of the name.
+    #: The minimised name exists in this zone, so there is no zone cut; the next query contains more labels.
     NO_CUT = "no_cut"
     #: The server does not serve the zone, returned an error, or sent a malformed reply.
     LAME = "lame"
@@ -95,36 +95,36 @@ class Resolved:
 class Failed:
     """The resolution failed; the client normally receives SERVFAIL."""
 
-    #: In words, for the client, with what each server did.
+    #: Explanation for the client, with the failure of each server.
     reason: str
     code: ExtendedError = ExtendedError.NO_REACHABLE_AUTHORITY
 
 
 @dataclass(slots=True)
 class _Frame:
-    """State of one lookup: the client's question, or the address of a name server that is needed for it."""
+    """State of one lookup: of the client's question, or of the address of a name server that the question needs."""
 
     qname: Name
     qtype: int
     chain: list[Entry] = field(default_factory=list)
     zone: Name | None = None
-    #: Name servers of `zone`: addresses by name; the list is empty if the address is unknown.
+    #: Addresses of the name servers of `zone`, by server name; the list is empty if no address is known.
     servers: dict[Name, list[str]] = field(default_factory=dict)
     #: Number of time-outs by server address.
     tried: dict[str, int] = field(default_factory=dict)
-    #: Addresses that are not tried again for this question, with the reason; and server names without an address.
+    #: Server addresses, and names of servers without an address, that are not tried again, with the reason.
     useless: dict[str | Name, str] = field(default_factory=dict)
     referrals: int = 0
     #: Number of name server address lookups for the current delegation.
     lookups: int = 0
-    #: Whether `zone` comes from the cache; and the zones whose cached delegation was dropped because no server in it
-    #: was usable.
+    #: Whether `zone` comes from the cache, and the zones whose cached delegation was dropped because none of its
+    #: servers was usable.
     cached_cut: bool = False
     dropped: set[Name] = field(default_factory=set)
     #: The result from the last reply, kept here because records with a TTL of 0 are not cached.
     result: Resolved | None = None
-    #: The longest ancestor of the name that is known to exist in `zone`, the number of minimised queries sent, the
-    #: number of them since the last zone cut, and whether the whole name is sent from now on.
+    #: Longest ancestor of the name that is known to exist in `zone`, number of minimised queries sent, number of
+    #: minimised queries since the last zone cut, and whether all further queries contain the whole name.
     shown: Name = ROOT
     minimised: int = 0
     below_cut: int = 0
@@ -139,9 +139,9 @@ class Resolution:
         qtype: the record type, as a number.
         cache: the source of known records; everything learned is stored in it.
         hints: root servers' addresses by name.
-        servers: statistics of name servers; responsive servers are queried first, the nearest before the others.
+        servers: statistics of name servers; responsive servers are queried first, in order of round-trip time.
         rng: breaks ties between servers that were never queried.
-        minimise: whether servers see no more of the name than they need.
+        minimise: whether each server is sent only the labels that it needs (QNAME minimisation).
         ipv6: whether servers are also queried at the IPv6 addresses in glue.
     """
 
@@ -237,7 +237,7 @@ class Resolution:
         return self.unusable(ask, "neither an answer nor a referral")
 
     def unusable(self, ask: Ask, reason: str) -> Outcome:
-        """Record that the server gave no usable reply: send it the whole name if it has not seen it, or give it up."""
+        """Record an unusable reply: after a minimised query, send the whole name; otherwise stop using the server."""
         frame = self._frames[-1]
         if ask.minimised:
             frame.whole = True
@@ -252,8 +252,7 @@ class Resolution:
         if sum(frame.tried.values()) >= MINIMISED_TIMEOUTS:
             frame.whole = True
 
-    # --- cache lookups
-    # ----------------------------------------------------------------------------------------------------
+    # --- cache lookups ----------------------------------------------------------------------------------------------
 
     def _from_cache(self, frame: _Frame, now: float) -> Resolved | None:
         """Return the result if the cache holds it, following cached CNAMEs; None if a server must be queried."""
@@ -310,11 +309,10 @@ class Resolution:
         found = [_address(record) for entry in entries if entry is not None for record in entry.records]
         return found or ([self._hints[name]] if name in self._hints else [])
 
-    # --- QNAME minimisation
-    # -----------------------------------------------------------------------------------------------
+    # --- QNAME minimisation -----------------------------------------------------------------------------------------
 
     def _minimised(self, frame: _Frame, now: float) -> Name | None:
-        """Return the ancestor of the name to send instead of it (RFC 9156 section 2.3); None to send the whole name."""
+        """Return the ancestor of the name to send next (RFC 9156 section 2.3); None to send the whole name."""
         zone = frame.zone or ROOT
         while self._minimise and not frame.whole:
             shown = frame.shown if frame.shown.is_below(zone) else zone
@@ -328,11 +326,11 @@ class Resolution:
                 return None
             name = Name.from_labels(labels[left - step :])
             if name.labels[0].startswith(b"_"):
-                return None  # zone cuts at such names are rare
+                return None  # names such as _tcp are rarely zone cuts
             known = self._cache.get(name, rdtypes.A, now) or self._cache.get(name, rdtypes.CNAME, now)
             if known is None:
                 return name
-            frame.shown = name  # the cache knows that there is no zone cut
+            frame.shown = name  # cached, so this name is not a zone cut
         return None
 
     def _receive_minimised(
@@ -343,11 +341,11 @@ class Resolution:
         rank: Rank,
         now: float,
     ) -> Outcome:
-        """Process the reply to a minimised query: a referral, or the news that the name exists in this zone.
+        """Process the reply to a minimised query: a referral, or a reply which shows that there is no zone cut.
 
-        After an error, the same servers are sent the whole name, also after NXDOMAIN: some servers deny empty
-        non-terminals, although this means that nothing exists below them (RFC 8020). In the lookup of a name server's
-        address, NXDOMAIN is final (see `MAX_MINIMISED_SERVER`).
+        After an error, the same servers are sent the whole name. This includes NXDOMAIN, because some servers wrongly
+        send it for empty non-terminals (RFC 8020). In the lookup of a name server's address, NXDOMAIN is final (see
+        `MAX_MINIMISED_SERVER`).
         """
         frame, (answer, authority, additional) = self._frames[-1], sections
         frame.minimised += 1
@@ -368,22 +366,21 @@ class Resolution:
         elif soa is not None and not answer:
             self._cache.put_negative(ask.qname, rdtypes.A, Negative(NOERROR, soa), _negative_ttl(soa), now)
         else:
-            frame.whole = True  # a DNAME, or nothing at all
+            frame.whole = True  # the reply contains a DNAME, or no records
         frame.shown, frame.below_cut = ask.qname, frame.below_cut + 1
         return Outcome.NO_CUT
 
-    # --- server selection
-    # -------------------------------------------------------------------------------------------------
+    # --- server selection -------------------------------------------------------------------------------------------
 
     def _choose(self, frame: _Frame, now: float) -> str | None:
-        """Return the address to query: fewest time-outs first, then by server statistics; None if none is left."""
+        """Return the address to query: fewest time-outs first, then by server statistics; None if all have failed."""
         addresses = [a for group in frame.servers.values() for a in group if a not in frame.useless]
         if not addresses or sum(frame.tried.values()) >= MAX_TRIES:
             return None
         return min(addresses, key=lambda a: (frame.tried.get(a, 0), self._servers.rank(a, now, self._rng)))
 
     def _descend(self, frame: _Frame, now: float) -> bool:
-        """Start the lookup of a name server address that the referral lacked; return False if none is left."""
+        """Start the lookup of a name server's missing address; return False if there is no server left to look up."""
         if len(self._frames) > MAX_DEPTH or frame.lookups >= MAX_SERVER_LOOKUPS:
             return False
         busy = {each.qname for each in self._frames}
@@ -410,11 +407,10 @@ class Resolution:
         else:
             frame.useless[name] = "no address"
 
-    # --- reply processing
-    # -------------------------------------------------------------------------------------------------
+    # --- reply processing -------------------------------------------------------------------------------------------
 
     def _follow(self, frame: _Frame, answer: list[Record], rank: Rank, now: float) -> Outcome | None:
-        """Process the requested RRset, or a CNAME and the records it points to; return None if there is neither."""
+        """Process the requested RRset, or a CNAME and the records at its target; return None without either."""
         outcome = None
         for _ in range(MAX_ALIASES):
             found = tuple(r for r in answer if r.name == frame.qname and r.rdtype == frame.qtype)
@@ -453,7 +449,7 @@ class Resolution:
         return Outcome.NXDOMAIN if rcode == NXDOMAIN else Outcome.NODATA
 
     def _refer(self, frame: _Frame, asked: Name, authority: list[Record], additional: list[Record], now: float) -> bool:
-        """Process a referral to a zone closer to the name *asked*; return False if the reply contains none."""
+        """Process a referral to a zone closer to the name *asked*; return False if the reply is not a referral."""
         zone = frame.zone or ROOT
         cuts = {
             r.name
@@ -495,7 +491,7 @@ def _resolved(frame: _Frame, last: Entry) -> Resolved:
 
 
 def _complaints(frame: _Frame) -> str:
-    """Return what each server did instead of answering."""
+    """Return the failure of each server, as text."""
     said = [f"{who}: {reason}" for who, reason in frame.useless.items()]
     said += [f"{address}: no reply" for address in frame.tried if address not in frame.useless]
     return f" ({', '.join(said)})" if said else ""

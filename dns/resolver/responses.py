@@ -1,6 +1,6 @@
 """Responses to clients: results encoded once, with the offsets of their TTLs (RFC 1035 section 4.1).
 
-To send a stored response again, only the remaining TTLs are written into it. The caller passes the time.
+Before a stored response is sent again, only its TTLs are updated. The caller passes the time.
 """
 
 import struct
@@ -81,7 +81,7 @@ def respond(query: Query, encoded: Encoded, *, udp: bool, stale: Failed | None =
 
 
 def failure(query: Query, failed: Failed, rcode: int = SERVFAIL) -> bytes:
-    """Return an error response to *query*; if the client supports EDNS, it includes the reason (RFC 8914)."""
+    """Return an error response to *query*, with the reason if the client supports EDNS (RFC 8914)."""
     opt = _opt(query, failed)
     flags = QR | RA | query.flags & (RD | CD) | rcode
     return HEADER.pack(query.ident, flags, 1, 0, 0, bool(opt)) + query.question + opt

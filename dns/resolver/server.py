@@ -26,16 +26,16 @@ logger = log.get("resolver")
 
 #: Maximum time for resolving one question, in seconds; clients give up after five.
 DEADLINE = 8.0
-#: Lifetime of a cached failure, in seconds. It prevents a flood of queries for a popular name whose servers are down
-#: (RFC 9520: at least 1 s).
+#: Lifetime of a cached failure, in seconds (RFC 9520: at least 1 s). Caching failures prevents a flood of queries for a
+#: popular name whose servers are down.
 FAILURE_TTL = 1.0
-#: Number of resolutions kept for ``GET /admin/resolutions``.
+#: Number of resolutions stored for ``GET /admin/resolutions``.
 REMEMBERED = 512
-#: Maximum number of encoded answers kept, and maximum size of each in bytes; larger ones are rare and are encoded for
-#: every query.
+#: Maximum number of cached encoded answers, and maximum size of each in bytes; larger answers are rare and are encoded
+#: for every query.
 MAX_ENCODED, MAX_ENCODED_SIZE = 20_000, 1232
-#: Maximum number of answers that the listener may send by itself, and number of TTL updates after which such an answer
-#: is removed until it is queried again.
+#: Maximum number of answers that the listener sends by itself, and number of TTL updates after which such an answer is
+#: removed until the next query for it.
 MAX_HOT, MAX_COUNTDOWNS = 4096, 30
 
 
@@ -94,10 +94,10 @@ class Server:
             port: destination port for all name servers; differs from 53 only on loopback.
             stale: how long an expired answer may still be returned if no server replies, in seconds (RFC 8767); 0:
                 never.
-            minimise: whether name servers see no more of a name than they need (QNAME minimisation, RFC 9156).
+            minimise: whether each name server is sent only the labels that it needs (QNAME minimisation, RFC 9156).
             mixed_case: whether names are sent to name servers in random case, which a reply must repeat (0x20).
             ipv6: whether name servers are also queried at their IPv6 addresses.
-            policy: who may ask, how often, and what the resolver says about itself.
+            policy: access control, rate limit, cookies and identity.
             now: returns the monotonic time in seconds, used for expiry.
         """
         self.telemetry, self.hints, self._now = telemetry, hints, now
@@ -107,11 +107,11 @@ class Server:
         self.upstream = Upstream(port, now, mixed_case=mixed_case)
         self.trails: deque[Trail] = deque(maxlen=REMEMBERED)
         self._in_flight: dict[tuple[Name, int], asyncio.Task[Resolved | Failed]] = {}
-        #: Recent failures, and the time until which each is returned again.
+        #: Cached failures by question, with the time when each expires.
         self._failures: dict[tuple[Name, int], tuple[float, Failed]] = {}
         #: Encoded answers by name and type.
         self._encoded: dict[tuple[bytes, int], Encoded] = {}
-        #: Answers that the listener sends without calling `handle`; and a heap of (time of the next TTL update,
+        #: Answers that the listener sends without calling `handle`, and a heap of (time of the next TTL update,
         #: question, number of updates so far, answer).
         self._hot = serving.Answers(QR | RA)
         self._due: list[tuple[float, bytes, int, Encoded]] = []
@@ -151,7 +151,7 @@ class Server:
         return listener
 
     def handler(self) -> serving.Handler:
-        """Return the handler for all transports: finished answers if they are valid, the policy and `handle` if not."""
+        """Return the handler for all transports: it sends a finished answer or calls the policy and `handle`."""
         guarded = self.policy.guard(self.handle)
         if self.policy.per_query:
             return guarded
@@ -198,14 +198,14 @@ class Server:
             self._hits.inc()
             self._lend(query, encoded)
             return self._respond(query, transport, encoded)
-        if not query.flags & RD:  # without RD only the cache may be used, and it has no answer
+        if not query.flags & RD:  # the answer is not cached, and without RD no name server may be queried
             reason = "not in the cache, and recursion was not asked for"
             return self._fail(query, transport, Failed(reason, ExtendedError.NOT_AUTHORITATIVE), REFUSED)
         self._misses.inc()
         return self._later(query, transport, client)
 
     def answers(self) -> serving.Answers | None:
-        """Return the answers that the listener may send by itself, with current TTLs; None while a fault is on."""
+        """Return the answers that the listener may send by itself, with current TTLs; None while a fault is active."""
         now, due = self._now(), self._due
         while due and due[0][0] <= now:
             _, question, count, encoded = heapq.heappop(due)
@@ -228,7 +228,7 @@ class Server:
             self._finished[transport] = 0
 
     def _lend(self, query: Query, encoded: Encoded) -> None:
-        """Let the listener answer later queries for the same question without calling `handle`."""
+        """Let the listener answer further queries for the same question without calling `handle`."""
         question = query.qname.key + query.question[-4:]
         if encoded.rcode or encoded.until <= self._now() or question in self._hot.entries or len(self._due) >= MAX_HOT:
             return
@@ -294,7 +294,7 @@ class Server:
         return self._fail(query, transport, outcome)
 
     def _stale(self, qname: Name, qtype: int, now: float) -> Resolved | None:
-        """Return an expired answer, following expired CNAMEs; None if there is none or stale answers are disabled."""
+        """Return an expired answer, following expired CNAMEs; None if it is too old or stale answers are disabled."""
         chain: list[Entry] = []
         while len(chain) <= MAX_ALIASES:
             entry = self.cache.get_stale(qname, qtype, now) or self.cache.get_stale(qname, NO_NAME, now)

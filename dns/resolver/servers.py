@@ -1,4 +1,4 @@
-"""What is known about name servers: round-trip time, unresponsiveness, and what they support.
+"""Statistics of name servers: round-trip time, time-outs, and supported features.
 
 The module uses no sockets; the caller passes the time in seconds.
 """
@@ -14,8 +14,8 @@ COOLDOWN = 60.0
 #: Weight of the newest sample in the smoothed round-trip time. RFC 6298 uses 1/8 for a continuous stream of samples,
 #: but a name server is queried only rarely.
 SRTT_WEIGHT = 0.3
-#: Maximum number of servers stored, at about 200 bytes each, because referrals can name any number of addresses. The
-#: oldest is removed first.
+#: Maximum number of servers stored, at about 200 bytes each, because malicious referrals could name any number. The
+#: oldest entry is removed first.
 MAX_SERVERS = 4096
 
 
@@ -33,9 +33,9 @@ class Known:
     #: False after the server rejected a query with EDNS (FORMERR, NOTIMP or BADVERS) and answered the same query
     #: without EDNS (RFC 6891 section 7).
     edns: bool = True
-    #: False after the server replied over TCP with the question in another case.
+    #: False after the server changed the case of the question in a reply over TCP.
     copies_case: bool = True
-    #: Our cookie for this server, and the last cookie that it sent (RFC 7873); empty: none yet.
+    #: Client cookie for this server, and its last server cookie (RFC 7873); empty: none yet.
     client_cookie: bytes = b""
     server_cookie: bytes = b""
 
@@ -51,7 +51,7 @@ class Servers:
         return f"<Servers known={len(self.known)} unresponsive={unresponsive}>"
 
     def srtt_ms(self, address: str) -> float | None:
-        """Return the smoothed round-trip time in milliseconds; None if it was never measured."""
+        """Return the smoothed round-trip time in milliseconds; None before the first measurement."""
         known = self.known.get(address)
         return None if known is None else known.srtt_ms
 
@@ -65,14 +65,14 @@ class Servers:
         self.get(address).edns = False
 
     def answered(self, address: str, rtt_ms: float) -> None:
-        """Record a reply that took *rtt_ms* milliseconds; it ends the server's ejection."""
+        """Record a reply that took *rtt_ms* milliseconds, and end the server's ejection."""
         known = self.get(address)
         old = known.srtt_ms
         known.srtt_ms = rtt_ms if old is None else old + SRTT_WEIGHT * (rtt_ms - old)
         known.timeouts, known.ejected_until = 0, 0.0
 
     def timed_out(self, address: str, now: float) -> bool:
-        """Record a time-out; return whether it ejected a server that was not already ejected."""
+        """Record a time-out; return whether the server has just been ejected."""
         known = self.get(address)
         fresh = known.ejected_until <= now
         known.timeouts += 1
@@ -84,7 +84,8 @@ class Servers:
     def rank(self, address: str, now: float, rng: random.Random) -> tuple[bool, float]:
         """Return a sort key: responsive servers before ejected ones, then by round-trip time.
 
-        A server without a measured round-trip time sorts as near, so that every server is measured eventually.
+        A server without a measurement sorts as if its round-trip time were below 1 ms, so that every server is measured
+        eventually.
         """
         known = self.known.get(address)
         if known is None:
@@ -98,7 +99,7 @@ class Servers:
             known.copies_case, known.client_cookie, known.server_cookie = True, b"", b""
 
     def get(self, address: str) -> Known:
-        """Return what is known about a server; a new entry if nothing is."""
+        """Return the statistics of a server, creating them if necessary."""
         known = self.known.get(address)
         if known is None:
             if len(self.known) >= MAX_SERVERS:

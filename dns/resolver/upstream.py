@@ -1,7 +1,4 @@
-"""Queries to name servers: a new socket and port for each, and TCP if the reply is truncated or may be forged.
-
-RFC 5452, RFC 7766.
-"""
+"""Queries to name servers, each from a new socket and port (RFC 5452); with TCP after a truncated or suspect reply."""
 
 import asyncio
 import contextlib
@@ -28,7 +25,7 @@ MIN_TIMEOUT, MAX_TIMEOUT = 0.3, 3.0
 RTT_FACTOR = 4.0
 #: Errors that concern the server or the path to it; others, such as EMFILE, concern only this host.
 UNREACHABLE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
-#: Errors that mean the system is out of descriptors or buffers, and the delay before a retry, in seconds.
+#: Errors for a lack of descriptors or buffers, and the delay before a retry, in seconds.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EAGAIN})
 EXHAUSTED_RETRY = 0.02
 
@@ -61,7 +58,7 @@ class Upstream:
         self._in_flight: dict[tuple[str, Name, int], asyncio.Task[Reply]] = {}
 
     def timeout(self, address: str, tries: int) -> float:
-        """Return the time-out for a query to *address*, in seconds; it doubles with each earlier time-out (*tries*)."""
+        """Return the time-out for a query to *address*, in seconds; it doubles with each of *tries* time-outs."""
         known = self.servers.srtt_ms(address)
         base = FIRST_TIMEOUT if known is None else max(MIN_TIMEOUT, RTT_FACTOR * known / 1000)
         return min(MAX_TIMEOUT, base * float(2**tries))
@@ -84,7 +81,7 @@ class Upstream:
     def _done(self, key: tuple[str, Name, int], task: asyncio.Task[Reply]) -> None:
         del self._in_flight[key]
         if not task.cancelled():
-            task.exception()  # mark the exception as retrieved: all waiting tasks may be cancelled
+            task.exception()  # mark the exception as retrieved, even if all waiting tasks were cancelled
 
     async def _ask(self, address: str, qname: Name, qtype: int, tries: int) -> Reply:
         def made(*, edns: bool) -> Sent:
@@ -92,7 +89,7 @@ class Upstream:
 
         edns = self.servers.speaks_edns(address)
         reply = await self._exchange(address, made(edns=edns), tries)
-        for tcp in (False, True):  # the reply brought the cookie that the server wants (RFC 7873 section 5.3)
+        for tcp in (False, True):  # retry with the new cookie, then over TCP (RFC 7873 section 5.3)
             if reply.message.rcode == BADCOOKIE:
                 reply = await self._exchange(address, made(edns=edns), tries, tcp=tcp)
         if not edns or reply.message.rcode not in {FORMERR, NOTIMP, BADVERS}:
@@ -103,7 +100,7 @@ class Upstream:
         return plain
 
     async def _exchange(self, address: str, sent: Sent, tries: int, *, tcp: bool = False) -> Reply:
-        """Send one query over UDP, and again over TCP if *tcp*, or if the reply is truncated or may be forged."""
+        """Send a query over UDP, and again over TCP after a truncated or suspect reply; only over TCP if *tcp*."""
         began, size, received = time.perf_counter(), len(sent.wire), 0
         if not tcp:
             try:
@@ -193,7 +190,7 @@ class _Datagrams(asyncio.DatagramProtocol):
             self.reply.set_result((self._sent.read(data), len(data)))
         except MismatchError:
             return
-        except RemoteError as error:  # ID and question match, so this is the server's own reply
+        except RemoteError as error:  # ID and question match, so the malformed reply is from the server
             self.reply.set_exception(error)
 
     def error_received(self, exc: Exception) -> None:

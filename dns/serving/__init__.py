@@ -2,7 +2,7 @@
 
 `start` returns a listener for UDP and TCP on the same port, `start_tls` one for TLS. A handler receives each query and
 returns the reply. For common questions, `Answers` holds finished answers that are sent without calling the handler.
-`Policy` wraps a handler: access, rate limit, cookies, identity.
+`Policy` adds access control, rate limiting, cookies and identity to a handler.
 """
 
 from serving.answers import COUNTS, Answers

@@ -18,10 +18,10 @@ OVERHEAD = HEADER.size + 11
 ENTRY = struct.Struct("=QQ")
 COUNTS = struct.Struct("!4H")
 
-#: Value for a prepared response: address and length of its header (without the ID) and question, its body, and its OPT
+#: Memory areas of a prepared response (address and length of each): header without the ID and question; body; OPT
 #: record.
 PREPARED = struct.Struct("=6Q")
-#: Maximum number of prepared responses, at about 500 bytes each. They are dropped all at once.
+#: Maximum number of prepared responses, at about 500 bytes each. When it is reached, all are dropped.
 MAX_PREPARED = 4096
 #: The four header counts of a query without and with an OPT record.
 PLAIN_COUNTS, EDNS_COUNTS = bytes((0, 1, 0, 0, 0, 0, 0, 0)), bytes((0, 1, 0, 0, 0, 0, 0, 1))
@@ -45,15 +45,15 @@ class Answers:
         self.entries: dict[bytes, bytes] = {}
         #: Larger answers, and answers for the record types that `entries` excludes.
         self.others: dict[bytes, bytes] = {}
-        #: Prepared responses by query, as passed to `prepare`: `PREPARED`, the lower-case question, size of the query.
+        #: Prepared responses by query, as passed to `prepare`: `PREPARED`, lower-case question, size of the query.
         self.prepared: dict[bytes, tuple[bytes, bytes, int]] = {}
-        #: For each question, the queries in `prepared` with the memory of their headers.
+        #: Queries in `prepared`, by lower-case question, each with the header that keeps its memory allocated.
         self._spellings: dict[bytes, list[tuple[bytes, bytes]]] = {}
         self._chunks: list[ctypes.Array[ctypes.c_char]] = []
         self._lent: dict[bytes, ctypes.Array[ctypes.c_char]] = {}
         self._view = memoryview(b"")
         self._address = self._used = 0
-        #: Bytes of all bodies that were ever added, including those that are no longer used.
+        #: Total size in bytes of all bodies added so far, including removed ones.
         self.size = 0
 
     def __len__(self) -> int:
@@ -104,13 +104,13 @@ class Answers:
         self._lent.pop(question, None)
 
     def prepare(self, query: bytes, size: int, question: bytes, flags: bytes, dnssec_ok: bool | None) -> None:
-        """Prepare the whole response to the next query that equals *query*, except for its ID.
+        """Store the whole response to *query*, so that an identical query (except for the ID) takes one look-up.
 
         Args:
             query: the query without its ID, padded with zeros.
             size: size of the query in bytes, with its ID.
-            question: its question in lower case, a key of `entries`.
-            flags: the two bytes of flags and rcode of the response.
+            question: the query's question in lower case, a key of `entries`.
+            flags: flags and rcode of the response, two bytes.
             dnssec_ok: the DO flag of the response; None if the query has no OPT record.
         """
         if len(self.prepared) >= MAX_PREPARED:
@@ -125,7 +125,7 @@ class Answers:
         self._spellings.setdefault(question, []).append((query, head))
 
     def get(self, question: bytes) -> tuple[bytes, bytes] | None:
-        """Return the counts (packed as `COUNTS`) and the body for a lower-case question; None if it is unknown."""
+        """Return the counts (packed as `COUNTS`) and the body for a lower-case question; None without an answer."""
         entry = self.others.get(question) or (None if _has_letter(question[-4:]) else self.entries.get(question))
         if entry is None:
             return None
@@ -133,7 +133,7 @@ class Answers:
         return entry[16:], ctypes.string_at(address, size)
 
     def copy(self) -> "Answers":
-        """Return a copy that shares the bodies; afterwards only the copy may be added to."""
+        """Return a copy that shares the bodies; afterwards, add answers only to the copy."""
         copy = Answers(self.flags)
         copy.entries, copy.others, copy.size = dict(self.entries), dict(self.others), self.size
         copy._chunks, copy._view = list(self._chunks), self._view
@@ -172,7 +172,7 @@ class Answers:
         """Add the answers of *other* to this table; *other* must not change afterwards."""
         self.entries.update(other.entries)
         self.others.update(other.others)
-        self._chunks = other._chunks + self._chunks  # noqa: SLF001 - keeps their memory allocated
+        self._chunks = other._chunks + self._chunks  # noqa: SLF001 - keeps *other*'s memory
 
 
 def _entry(address: int, size: int, counts: Counts) -> bytes:

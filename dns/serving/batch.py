@@ -1,9 +1,9 @@
 """Batched UDP: one `recvmmsg` and one `sendmmsg` per batch, and no Python code per query with a finished answer.
 
-If every query of a batch is known byte for byte, except for its ID, each response is the ID from the receive buffer and
-the rest as it was prepared for an earlier query (`Answers.prepare`): one look-up per query.
+If every query of a batch is identical to an earlier one, except for its ID, each response consists of the ID in the
+receive buffer and the response prepared for the earlier query (`Answers.prepare`). This takes one look-up per query.
 
-If not, and all queries in a batch have the same header flags, counts and OPT record, a few calls into C look up all
+Otherwise, if all queries in a batch have the same header flags, counts and OPT record, a few calls into C look up all
 answers. Each response is sent from three memory areas without copying: the receive buffer (header and question), the
 compiled zone (body), and a constant OPT record. All other queries go to the handler one by one; each reply is copied to
 a buffer slot.
@@ -24,7 +24,7 @@ from dnsmessage.message import CD, RD
 from serving.answers import OPT_ADDRESS, OPT_SIZE, Answers
 
 #: Maximum number of queries per system call: large enough to spread the cost of the call, small enough for queries and
-#: responses to stay in the processor's first cache.
+#: responses to fit into the processor's L1 cache.
 BATCH = 32
 #: Size of a receive slot, and maximum size of a query, in bytes. The part of a query that exceeds its slot goes to an
 #: overflow buffer. Names in real queries rarely fill half a slot, and small slots stay in the processor's cache.
@@ -37,20 +37,20 @@ _SHIFT = 4
 _CONTROL = 32
 #: Control messages with the local address of a datagram (ip(7), ipv6(7)).
 IP_PKTINFO, IPV6_PKTINFO = 8, 50
-#: Socket option and value that set the Don't Fragment flag and ignore what ICMP says about the path (ip(7)): a forged
-#: ICMP message cannot make replies fragment, and they are small enough for every common path (RFC 9715 section 3.1).
+#: Socket option and value that set the Don't Fragment flag and ignore path MTU messages of ICMP (ip(7)): a forged
+#: message cannot cause fragmentation, and replies fit into the MTU of every common path (RFC 9715 section 3.1).
 IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3
 #: The four header counts of a query without and with an OPT record.
 _PLAIN, _EDNS = bytes((0, 1, 0, 0, 0, 0, 0, 0)), bytes((0, 1, 0, 0, 0, 0, 0, 1))
 _OPT = OPT_SIZE
-#: Number of batches in a row with an unknown query after which prepared responses are tried in one of `PROBE` batches
-#: only: with random case, for example, no query ever returns.
+#: Number of consecutive batches with a new query after which prepared responses are looked up in only one of `PROBE`
+#: batches: queries in random case, for example, are never repeated.
 TRUST, PROBE = 32, 64
 #: Table entry that marks a query without a finished answer.
 _MISS = bytes(24)
 
 Client = tuple[str, int]
-#: ``handler(query, client, local)`` returns the reply, or None if it sends no reply or sends it later. *local* is the
+#: ``handle(query, client, local)`` returns the reply, or None if there is no reply or it is sent later. *local* is the
 #: address information that `send_later` needs.
 Handle = Callable[[bytes, Client, bytes], bytes | bytearray | None]
 
@@ -126,7 +126,7 @@ class Batch:
             ):
                 header[8 * i : 8 * i + 6] = array("Q", [name, 16, vector, count, control if wildcard else 0, size])
             siov[6 * i] = slot
-        # Views over all slots, each of the same field in every slot.
+        # Strided views; each covers one field of every slot.
         words = self._rx.view.cast("H")[_SHIFT // 2 :]
         row = SLOT // 2
         self._flags, self._an, self._ns, self._ar = (words[at::row][:BATCH] for at in (1, 3, 4, 5))
@@ -144,10 +144,10 @@ class Batch:
         self._bases = range(0, BATCH * SLOT, SLOT)
         #: Position of the question in the receive buffer, by slot and by query size without OPT.
         self._questions = [[slice(at + 12, at + size) for size in range(SLOT + 1)] for at in self._bases]
-        #: Read the queries of a batch of each size, without their IDs and padded with zeros, from the receive buffer.
+        #: Functions, by batch size, that read the queries from the receive buffer, without IDs and padded with zeros.
         self._queries = [struct.Struct(f"2x{SLOT - 2}s" * count).unpack_from for count in range(BATCH + 1)]
         self._zeros, self._used = memoryview(bytes(BATCH * SLOT)), 0
-        #: The first memory area of each response, the ID.
+        #: First memory area of each prepared response: the ID in the receive buffer.
         self._ids = [struct.pack("=QQ", self._rx.address + _SHIFT + at, 2) for at in self._bases]
         self._trust, self._turns = TRUST, 0
 
@@ -179,14 +179,14 @@ class Batch:
         return count
 
     def _prepared(self, count: int, lengths: list[int], answers: Answers, finished: Finished) -> bool:
-        """Send the prepared responses and return True, if every query of the batch has one."""
+        """Send the prepared responses if every query of the batch has one; return whether they were sent."""
         try:
             found = list(map(answers.prepared.__getitem__, self._queries[count](self._rx.view, _SHIFT)))
         except KeyError:
             self._trust -= self._trust > 0
             return False
         areas, questions, sizes = zip(*found, strict=True)
-        if list(sizes) != lengths:  # zeros after a query that is known
+        if list(sizes) != lengths:  # a query equals a known one plus zero bytes, like the padding
             return False
         self._trust = TRUST
         self._prepared_iov[: 64 * count] = b"".join(chain.from_iterable(zip(self._ids, areas, strict=False)))
@@ -197,9 +197,9 @@ class Batch:
     def _finished(
         self, blob: bytes, count: int, lengths: list[int], answers: Answers, finished: Finished, *, learn: bool
     ) -> Sequence[int]:
-        """Prepare the replies that have finished answers; return the indexes of the other queries.
+        """Fill in the replies to queries with a finished answer; return the indexes of all other queries.
 
-        If *learn*, the whole responses are prepared for the next queries that are equal.
+        With *learn*, also store these replies with `Answers.prepare`, for later identical queries.
         """
         counts, flags = self._counts[:count].tobytes(), self._flags[:count].tobytes()
         edns = counts[:8] == _EDNS
@@ -293,7 +293,7 @@ class Batch:
                 if sent <= 0:
                     if ctypes.get_errno() == errno.EINTR:
                         continue
-                    self.dropped += 1  # send buffer full or client unreachable: UDP may lose the reply
+                    self.dropped += 1  # send buffer full or client unreachable
                     sent = 1
                 start += sent
             start = end + 1

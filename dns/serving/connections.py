@@ -1,7 +1,7 @@
-"""Connections of a DNS server, whatever they carry: their number, time-outs, TLS, and the end.
+"""Connections of a DNS server, for any protocol on top of TCP: limit, time-outs, TLS, closing.
 
-A connection is closed after a time without queries and pending replies. At the limit of connections the one that has
-been idle longest makes room for a new one; one with a pending reply is never closed for that.
+A connection without queries and pending replies is closed after a time-out. At the limit of connections, a new
+connection evicts the one that has been idle longest; connections with a pending reply are never evicted.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ logger = log.get("serving")
 
 Client = tuple[str, int]
 Transport = Literal["udp", "tcp", "tls", "https"]
-#: Over a connection, an iterator sends several messages in reply to one query, as a zone transfer does.
+#: A reply; over a connection also several messages, as for a zone transfer; None for no reply.
 Reply = bytes | bytearray | Iterator[bytes] | None
 #: ``handler(query, client, transport)`` returns the reply or an awaitable of it. None drops the query; over TCP and TLS
 #: it also closes the connection.
 Handler = Callable[[bytes, Client, Transport], Reply | Awaitable[Reply]]
 
-#: Maximum number of open connections; at the limit, the one that has been idle longest is closed.
+#: Maximum number of open connections; at the limit, the connection that has been idle longest is evicted.
 MAX_CONNECTIONS = 512
-#: Amount of unsent replies at which a connection is not read further, in bytes.
+#: Size of unsent replies at which the server stops reading from a connection, in bytes.
 HIGH_WATER = 1 << 16
-#: Time at shutdown for pending replies, and then for buffered data, in seconds.
+#: Maximum time at shutdown to wait for pending replies, and again for buffered data, in seconds.
 DRAIN = 1.0
 
 
@@ -55,7 +55,7 @@ class Connections:
         self.handler, self.transport, self.idle, self.context = handler, transport, idle, context
         self._make = make
         self.address: tuple[str, int] = ("", 0)
-        #: Number of connections that were closed to make room, and of those rejected because none was idle.
+        #: Number of evicted connections, and number of connections rejected because no other was idle.
         self.evicted = self.rejected = 0
         #: Number of failed TLS handshakes.
         self.failed_handshakes = 0
@@ -109,7 +109,7 @@ class Connections:
         return connection.behind(TlsTransport(self.context, connection, self._handshake_failed, lambda _: None))
 
     def _evict(self) -> bool:
-        """Close the connection that has been idle longest; return whether there was one."""
+        """Close the connection that has been idle longest; return False if all connections have pending replies."""
         idle = (connection for connection in self._open if not connection.pending)
         victim = min(idle, key=lambda connection: connection.used, default=None)
         if victim is None:
@@ -149,22 +149,22 @@ class Connection(asyncio.Protocol):
     # --- TLS ----------------------------------------------------------------------------------------------------------
 
     def behind(self, handshake: TlsTransport) -> TlsTransport:
-        """Use *handshake* as transport from the start, so that a connection can be closed during its handshake."""
+        """Set *handshake* as the transport, so that the connection can be closed during its handshake."""
         self._transport = handshake
         return handshake
 
     def negotiated(self, protocol: str | None, /) -> asyncio.Protocol:  # noqa: ARG002 - for subclasses
-        """Return this object: ALPN has no choice to offer (RFC 7858 section 3.1)."""
+        """Return this object: it is the protocol whatever ALPN selects (RFC 7858 section 3.1)."""
         return self
 
     def never_connected(self) -> None:
-        """Handle the end of the connection before its TLS handshake was complete."""
+        """Handle a connection that ended during its TLS handshake."""
         self.connection_lost(None)
 
     # --- the transport's protocol -------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to read, or close the connection if there is no room for it."""
+        """Prepare the connection, or abort it if it was rejected."""
         self._transport = transport
         if self.rejected:
             self._transport.abort()
@@ -173,7 +173,7 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(HIGH_WATER)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio interface
-        """Cancel the pending replies."""
+        """Cancel the pending replies and remove the connection from the service."""
         self._timer.cancel()
         self._ending = True
         self._service.forget(self)
@@ -183,19 +183,19 @@ class Connection(asyncio.Protocol):
             self.ended.set_result(None)
 
     def pause_writing(self) -> None:
-        """Read no further queries until the client has read its replies."""
+        """Answer no further queries until the client has read its replies."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """Continue with what had to wait."""
+        """Continue suspended work."""
         self._writable.set()
         self.proceed()
 
     def proceed(self) -> None:
-        """Do what had to wait for a reply to be sent."""
+        """Continue suspended work; called when a pending reply has been sent or writing may resume."""
 
     def later(self, reply: Coroutine[Any, Any, None]) -> None:
-        """Run *reply*, which sends one, as a task that belongs to this connection."""
+        """Run *reply*, a coroutine that sends a reply, as a task that is cancelled with this connection."""
         task = self._loop.create_task(reply)
         self.pending.add(task)
         task.add_done_callback(self._answered)
@@ -205,17 +205,17 @@ class Connection(asyncio.Protocol):
         self.proceed()
 
     def failed(self, error: Exception) -> None:
-        """Log an error of the handler."""
+        """Log an exception of the handler."""
         transport = self._service.transport
         logger.error("handler_failed", client=self._client[0], transport=transport, error=repr(error))
 
-    # --- the end ------------------------------------------------------------------------------------------------------
+    # --- closing ------------------------------------------------------------------------------------------------------
 
     def _check(self) -> None:
-        """Close the connection if it has been idle for the whole time-out; otherwise look again later."""
+        """Close the connection if it has been idle for the whole time-out; otherwise check again later."""
         left = self.used + self._service.idle - self._loop.time()
         if self.pending and self._writable.is_set():
-            left = self._service.idle  # waiting for the handler is not idleness
+            left = self._service.idle  # a connection that waits for the handler is not idle
         if left > 0:
             self._timer = self._loop.call_later(left, self._check)
         elif self._writable.is_set():
@@ -224,7 +224,7 @@ class Connection(asyncio.Protocol):
             self.abort()  # the client does not read, so buffered replies would keep the connection open
 
     def close(self) -> None:
-        """Close the connection after the replies that are already buffered."""
+        """Send the buffered replies, then close the connection."""
         self._ending = True
         if self._transport is not None:
             with contextlib.suppress(OSError):

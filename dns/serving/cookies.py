@@ -1,4 +1,4 @@
-"""Server cookies that a client returns to prove its address (RFC 7873, in the form of RFC 9018), without any state.
+"""Stateless server cookies, by which a client shows that its source address is real (RFC 7873, RFC 9018).
 
 The caller passes the time, in seconds since 1970.
 """
@@ -9,8 +9,8 @@ import struct
 
 from dnsmessage.options import CLIENT_COOKIE
 
-#: Age from which a valid cookie is replaced, age up to which it is valid, and tolerated difference of the clocks of
-#: several servers, in seconds (RFC 9018 section 4.3).
+#: Age at which a cookie is replaced, maximum age, and maximum clock difference between servers, in seconds (RFC 9018
+#: section 4.3).
 RENEW, LIFETIME, SKEW = 1800, 3600, 300
 #: Size of a secret, in bytes.
 SECRET = 16
@@ -19,18 +19,18 @@ _VERSION = b"\1\0\0\0"
 
 
 def server_cookie(client_cookie: bytes, client: str, secret: bytes, now: float) -> bytes:
-    """Return the cookie of *client* (an IP address): version, time, and a hash of both with the client cookie."""
+    """Return a server cookie for *client* (an IP address): version, time, and a hash over both cookies and client."""
     head = _VERSION + struct.pack("!I", int(now) & 0xFFFFFFFF)
     return head + siphash(secret, client_cookie + head + ipaddress.ip_address(client).packed)
 
 
 def is_valid(cookie: bytes, client: str, secret: bytes, now: float) -> bool:
-    """Return whether *cookie*, client and server part, was made for *client* and has not expired."""
+    """Return whether *cookie* (client and server part) was issued to *client* and has not expired."""
     return _age(cookie, now) <= LIFETIME and _authentic(cookie, client, secret)
 
 
 def renewed(cookie: bytes, client: str, secret: bytes, now: float) -> bytes:
-    """Return the whole cookie for a response: the client's own if it is valid and young, or a new one."""
+    """Return client and server cookie for a response: *cookie* if it is valid and recent, otherwise with a new part."""
     if _age(cookie, now) <= RENEW and _authentic(cookie, client, secret):
         return cookie
     client_cookie = cookie[:CLIENT_COOKIE]
@@ -38,7 +38,7 @@ def renewed(cookie: bytes, client: str, secret: bytes, now: float) -> bytes:
 
 
 def _age(cookie: bytes, now: float) -> float:
-    """Return the age in seconds; infinite if the cookie has another form or is from the future."""
+    """Return the age in seconds; infinite if the cookie has another format or is from the future."""
     if len(cookie) != CLIENT_COOKIE + 16 or cookie[8:9] != _VERSION[:1]:
         return float("inf")
     age = (int(now) - int.from_bytes(cookie[12:16], "big") + 2**31) % 2**32 - 2**31  # serial arithmetic (RFC 1982)

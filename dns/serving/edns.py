@@ -1,6 +1,6 @@
 """EDNS options that depend on the transport: time-outs of TCP connections (RFC 7828) and padding (RFC 7830, RFC 8467).
 
-The handler does not know them: they are added to a finished reply, and only if the query has the option.
+They are added to the handler's reply, and only if the query contains the option.
 """
 
 from dnsmessage.message import MAX_TCP, find_opt
@@ -15,7 +15,7 @@ def adapt(query: bytes, reply: bytes | bytearray, *, idle: float, encrypted: boo
 
     Args:
         query: the client's message.
-        reply: the handler's message; it stays as it is unless its OPT record is its last record.
+        reply: the handler's reply; returned unchanged unless its last record is the OPT record.
         idle: seconds after which an idle connection is closed; 0 on a transport for which RFC 7828 is not defined.
         encrypted: whether the transport encrypts the reply; padding is useless otherwise.
     """

@@ -1,7 +1,8 @@
 """Listener for one address over UDP and TCP (RFC 1035 section 4.2, RFC 7766), or over TLS (RFC 7858).
 
-The handler takes a query as bytes and returns the reply as bytes, so decoding, policy and truncation are up to the
-handler. UDP queries with a finished answer do not reach it. Connections are in `serving.connections`.
+The handler takes a query as bytes and returns the reply as bytes, so decoding, policy and truncation are the
+handler's task. The listener answers UDP queries with a finished answer itself. Connections are in
+`serving.connections`.
 """
 
 import asyncio
@@ -84,7 +85,7 @@ class Listener:
         assert self._batch is not None  # noqa: S101 - the reader is registered only with a batch
         left = MAX_TURN
         while left > 0 and (count := self._batch.turn(self._handle, self._finished)):
-            left -= count  # more queries have arrived meanwhile: asking again is cheaper than a turn of the event loop
+            left -= count  # read again: newer queries are waiting, and an event loop turn costs more
 
     def _readable(self) -> None:
         """Answer the waiting UDP queries one at a time, on systems without the batched calls."""
@@ -108,7 +109,7 @@ class Listener:
         if reply is None or isinstance(reply, (bytes, bytearray)):
             return reply
         if isinstance(reply, Iterator):
-            return None  # several messages are for streams only
+            return None  # several messages need a stream
         if len(self._pending) < MAX_PENDING:
             task = self._loop.create_task(self._answer(reply, client, local))
             self._pending.add(task)
@@ -120,7 +121,7 @@ class Listener:
         return None
 
     def _send(self, reply: bytes | bytearray, client: Client, local: bytes) -> None:
-        with contextlib.suppress(OSError):  # send buffer full or client unreachable: UDP may lose the reply
+        with contextlib.suppress(OSError):  # send buffer full or client unreachable
             send_later(self._udp, reply, client, local)
 
     async def _answer(self, reply: Awaitable[Reply], client: Client, local: bytes) -> None:
@@ -140,7 +141,7 @@ def show(address: tuple[str, int]) -> str:
 
 
 def _local(ancillary: list[tuple[int, int, bytes]]) -> bytes:
-    """Return the address that received a datagram as `send_later` needs it; empty if the kernel did not say."""
+    """Return the address that received a datagram, as `send_later` needs it; empty if the kernel did not report it."""
     for level, kind, data in ancillary:
         if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):
             return bytes(4) + data[4:]
@@ -191,7 +192,7 @@ async def start_tls(
     Args:
         endpoint: IP address and port; port 0 selects a free port.
         handler: called on the event loop for each query; may return an awaitable.
-        context: server-side TLS context, for example of `tlsreload.ReloadingContext`.
+        context: server-side TLS context, for example from `tlsreload.ReloadingContext`.
         make: creates the protocol of a new connection.
         transport: passed to the handler.
         idle: seconds after which an idle connection is closed.
@@ -213,7 +214,7 @@ async def start_tls(
 
 
 def _socket(host: str, kind: socket.SocketKind, *, shared: bool) -> socket.socket:
-    """Return a socket of the address family of *host*; one for IPv6 takes no IPv4 clients."""
+    """Return a socket of the address family of *host*; an IPv6 socket does not accept IPv4 clients."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, kind)
     sock.setblocking(False)
@@ -227,9 +228,9 @@ def _socket(host: str, kind: socket.SocketKind, *, shared: bool) -> socket.socke
 
 
 def reserve(endpoint: tuple[str, int]) -> tuple[str, int]:
-    """Return *endpoint* with a free port in place of port 0, after checking that no other program listens there.
+    """Return *endpoint* with port 0 replaced by a free port, for several processes that share the port.
 
-    Several processes then share it; without the check, they would take a share of another server's queries.
+    Checks that no other program listens there, because they would receive a part of its queries.
 
     Raises:
         OSError: the address is in use or does not belong to this host.

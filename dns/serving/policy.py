@@ -1,4 +1,4 @@
-"""What both servers do around every query: who may ask, how often, cookies, and which server this is.
+"""Policy of both servers for every query: access control, rate limit, cookies, and the server's identity.
 
 `Policy.guard` wraps a server's handler. It refuses clients outside ``--allow`` (with the reason, RFC 8914), answers
 ``version.bind`` and ``id.server`` in class CHAOS (RFC 4892), adds cookies (RFC 7873) and the server's name (NSID, RFC
@@ -44,21 +44,21 @@ from serving.settings import Settings
 from telemetry import Telemetry
 
 CHAOS = 3
-#: Names in class CHAOS under which a server says who it is (RFC 4892) and what it runs.
+#: Names in class CHAOS for the server's identity (RFC 4892) and for its software version.
 _IDENTITY, _VERSION = (b"\2id\6server\0", b"\x08hostname\4bind\0"), (b"\7version\4bind\0", b"\7version\6server\0")
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What a policy needs to know of a query."""
+    """Properties of a query that the policy uses."""
 
-    #: Offset after the question; 0 if the query has none.
+    #: Offset of the first byte after the question; 0 if the query has no question.
     end: int
     #: Maximum size of a response over UDP, in bytes.
     limit: int = PLAIN_UDP
     cookie: bytes | None = None
     nsid: bool = False
-    #: Whether the client has proved its address with a cookie.
+    #: Whether the query has a valid server cookie, so that its source address is real.
     proved: bool = False
 
 
@@ -71,8 +71,8 @@ class Policy:
         """Create a policy.
 
         Args:
-            settings: what to do.
-            telemetry: counters, fault switches and the clock of cookies.
+            settings: access list, rate limit, cookies and identity.
+            telemetry: counters, fault switches, and the clock for cookies.
             flags: header flags of every response of this server.
             now: returns the monotonic time in seconds, for rate limiting.
         """
@@ -85,11 +85,11 @@ class Policy:
 
     @property
     def per_query(self) -> bool:
-        """Whether each query has to be judged, so that the listener must not send finished answers."""
+        """Whether the policy must see every query, so that the listener must not send finished answers."""
         return bool(self.settings.allow or self._limit)
 
     def guard(self, handler: Handler) -> Handler:
-        """Return *handler* with this policy around it."""
+        """Return a handler that applies this policy and calls *handler*."""
 
         def handle(wire: bytes, client: Client, transport: Transport) -> Reply | Awaitable[Reply]:
             if len(wire) < HEADER.size or wire[2] & 0x80:
@@ -154,7 +154,7 @@ class Policy:
         faults = self._telemetry.faults
         text = self._texts.get(wire[12 : end - 4].lower(), "")
         if not text or wire[end - 4 : end - 2] not in {b"\0\x10", b"\0\xff"} or wire[2] & 0x78:
-            return None  # also for another opcode than QUERY
+            return None  # also for opcodes other than QUERY
         if faults.any_on and faults.hit("drop_answers"):
             return b""
         self._count.inc(action="chaos")
@@ -170,7 +170,7 @@ class Policy:
         return self._finish(await reply, wire, seen, client, transport)
 
     def _finish(self, reply: Reply, wire: bytes, seen: _Seen, client: str, transport: Transport) -> Reply:
-        """Return the reply with the options that the client asked for, or what the rate limit leaves of it."""
+        """Return the reply with the requested options; truncated or None if the rate limit applies."""
         if not reply:
             return None
         if not isinstance(reply, (bytes, bytearray)):
@@ -193,7 +193,7 @@ class Policy:
 
 
 def _kind(reply: bytes | bytearray, question: bytes) -> bytes:
-    """Return what counts as an equal response: errors and denials of any name are equal, answers are not."""
+    """Return the rate-limit key of a response: the question for answers, otherwise the kind of failure."""
     rcode = reply[3] & 0xF
     if rcode:
         return b"nxdomain" if rcode == NXDOMAIN else b"error"
@@ -210,7 +210,7 @@ def _opt_at(reply: bytes | bytearray) -> int:
 
 
 def _with_options(reply: bytes | bytearray, options: bytes, limit: int, end: int) -> bytes | bytearray:
-    """Return *reply* with more EDNS options, truncated if it gets too large; unchanged without an OPT record."""
+    """Return *reply* with more EDNS options, truncated if it exceeds *limit*; unchanged without an OPT record."""
     at = _opt_at(reply)
     if at == len(reply):
         return reply
@@ -220,7 +220,7 @@ def _with_options(reply: bytes | bytearray, options: bytes, limit: int, end: int
 
 
 def _truncated(reply: bytes | bytearray, end: int) -> bytes:
-    """Return *reply* with the TC flag and nothing but header, question and OPT record."""
+    """Return header, question and OPT record of *reply*, with the TC flag set."""
     opt = bytes(reply[_opt_at(reply) :])
     flags = int.from_bytes(reply[2:4], "big") | TC
     return HEADER.pack(int.from_bytes(reply[:2], "big"), flags, bool(end), 0, 0, bool(opt)) + bytes(reply[12:end]) + opt

@@ -1,18 +1,18 @@
-"""Response rate limiting (RRL): few equal responses per second to one network, so that a server is no amplifier.
+"""Response rate limiting (RRL): limits identical responses to one network, so that amplification attacks fail.
 
-Somebody who sends queries with a forged source address gets the responses sent to a victim. A real client that is
-limited receives a truncated response now and then, and asks again over TCP. The caller passes the time.
+In such an attack, queries have a forged source address, and the responses go to the victim. Some responses above the
+limit are sent truncated, so that a real client retries over TCP. The caller passes the time.
 """
 
 import ipaddress
 from collections import OrderedDict
 from enum import Enum
 
-#: Prefix lengths by which clients count as one network.
+#: Prefix lengths of a network; its clients share one limit.
 IPV4_PREFIX, IPV6_PREFIX = 24, 56
-#: Seconds for which a network that was sent too many responses has to be silent at most before it is served again.
+#: Maximum time without queries after which a limited network receives responses again, in seconds.
 WINDOW = 15.0
-#: Maximum number of counted pairs of network and response, at about 200 bytes each.
+#: Maximum number of token buckets, at about 200 bytes each. The least recently used one is evicted.
 MAX_BUCKETS = 50_000
 
 
@@ -25,23 +25,23 @@ class Verdict(Enum):
 
 
 class RateLimit:
-    """Token buckets by network and kind of response.
+    """Token buckets, one for each network and kind of response.
 
     Args:
-        rate: equal responses per second to one network.
-        slip: every how many limited responses one is truncated and sent; 0 drops all.
+        rate: maximum number of identical responses per second to one network.
+        slip: of the responses above the limit, every *slip*-th is sent truncated; 0: all are dropped.
     """
 
     def __init__(self, rate: int, slip: int) -> None:
         self.rate, self.slip = rate, slip
-        #: Balance, time of the last response, and number of limited responses, least recently used first.
+        #: Tokens left, time of the last response, and consecutive limited responses; least recently used bucket first.
         self._buckets: OrderedDict[tuple[bytes, bytes], tuple[float, float, int]] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<RateLimit rate={self.rate} buckets={len(self._buckets)}>"
 
     def judge(self, client: str, kind: bytes, now: float) -> Verdict:
-        """Count a response of *kind* to *client* (an IP address) and return what to do with it."""
+        """Count a response of *kind* to *client* (an IP address) and return whether to send, truncate or drop it."""
         packed = ipaddress.ip_address(client).packed
         key = (packed[: (IPV4_PREFIX if len(packed) == 4 else IPV6_PREFIX) // 8], kind)
         balance, last, limited = self._buckets.pop(key, (float(self.rate), now, 0))

@@ -12,7 +12,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings of a policy; the default lets everybody ask, and says nothing about the server."""
+    """Settings of a policy; by default, all clients are answered and the server's identity is not disclosed."""
 
     #: Networks whose queries are answered; empty: all.
     allow: tuple[Network, ...] = ()
@@ -20,9 +20,10 @@ class Settings:
     identity: str = ""
     #: Answer to ``version.bind`` and ``version.server``; empty: not disclosed.
     version: str = ""
-    #: Whether a UDP query with a cookie needs this server's own cookie (BADCOOKIE otherwise).
+    #: Whether a UDP query with a cookie but without a valid server cookie is answered with BADCOOKIE.
     require_cookies: bool = False
-    #: Equal responses per second to one network; 0: no limit. Every *slip*-th response above it is sent truncated.
+    #: Maximum number of identical responses per second to one network (0: no limit); of the responses above the limit,
+    #: every *slip*-th is sent truncated (0: none).
     rate: int = 0
     slip: int = 2
     cookie_secret: bytes = field(default_factory=lambda: os.urandom(SECRET), repr=False)
@@ -49,7 +50,7 @@ def _number(text: str) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a policy to the command line of a server."""
-    parser.set_defaults(cookie_secret=os.urandom(SECRET))  # once, for all workers
+    parser.set_defaults(cookie_secret=os.urandom(SECRET))  # chosen once, so that all workers share it
     group = parser.add_argument_group("policy")
     group.add_argument(
         "--allow",
@@ -89,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def from_arguments(args: argparse.Namespace) -> Settings:
-    """Return the settings on a command line."""
+    """Return the settings given on the command line."""
     return Settings(
         allow=tuple(args.allow),
         identity=args.identity or "",

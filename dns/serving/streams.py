@@ -1,7 +1,7 @@
 """DNS over streams: framed queries and replies, over TCP or TLS (RFC 7766, RFC 7858).
 
-Each message has a two-byte length in front of it. Queries may be pipelined; a reply that takes time is sent when it is
-ready, so replies may be out of order (RFC 7766 section 7).
+Each message is preceded by its length in two bytes. Queries may be pipelined; a reply that takes time is sent when it
+is ready, so replies may be out of order (RFC 7766 section 7).
 """
 
 import asyncio
@@ -11,23 +11,23 @@ from collections.abc import Awaitable, Iterator
 from serving.connections import Connection, Connections, Reply
 from serving.edns import adapt
 
-#: Maximum number of pending replies per connection; at the limit, the next query is read when one of them is sent.
+#: Maximum number of pending replies per connection; at the limit, the next query waits until a reply is sent.
 MAX_PIPELINED = 100
 #: Maximum number of queries of one connection that are answered before other connections and timers get their turn.
 TURN = 64
 
 
 class Stream(Connection):
-    """One connection that carries framed messages."""
+    """A connection with framed messages."""
 
     def __init__(self, service: Connections) -> None:
         super().__init__(service)
-        #: Received bytes of a message that is not complete, and their number when it will be.
+        #: Received bytes of an incomplete message, and the number of bytes needed to continue with it.
         self._buffer, self._needed = bytearray(), 2
         self._waiting = False
 
     def data_received(self, data: bytes) -> None:
-        """Answer the queries that are complete."""
+        """Answer all complete queries."""
         if self._buffer or self._waiting:
             self._buffer += data
             if self._waiting or len(self._buffer) < self._needed:
@@ -37,12 +37,12 @@ class Stream(Connection):
         self._answer(data)
 
     def eof_received(self) -> bool:
-        """Close the connection when all replies to a client that has half-closed it are sent."""
+        """Close the connection once all replies are sent; the client has half-closed it."""
         self._ending = True
         return bool(self.pending or self._waiting)
 
     def _answer(self, data: bytes) -> None:
-        """Answer the queries in *data*; keep what is incomplete or has to wait."""
+        """Answer the queries in *data*; keep incomplete queries, and queries above the limits, for later."""
         at, count, size, replies = 0, 0, len(data), list[bytes]()
         open_ = True
         while open_ and size - at >= 2:
@@ -102,7 +102,7 @@ class Stream(Connection):
             self.close()
 
     def _framed(self, query: bytes, reply: bytes | bytearray) -> bytes:
-        if query[10:12] != b"\0\0":  # it may have EDNS options
+        if query[10:12] != b"\0\0":  # an additional section may contain EDNS options
             reply = adapt(query, reply, idle=self._service.idle, encrypted=self._service.context is not None)
         return len(reply).to_bytes(2, "big") + reply
 
@@ -112,14 +112,14 @@ class Stream(Connection):
             self._transport.write(data)
 
     def _wait(self, *, busy: bool) -> None:
-        """Stop reading; *busy* means that only other connections have to get their turn first."""
+        """Stop reading; if *busy*, continue after one turn of the event loop."""
         self._waiting = True
         self._transport.pause_reading()
         if busy:
             self._loop.call_soon(self.proceed)
 
     def proceed(self) -> None:
-        """Answer the queries that had to wait; close a connection that the client has ended, once all is sent."""
+        """Answer the queries that were kept for later; close a half-closed connection once all replies are sent."""
         if self._transport.is_closing():
             return
         if self._waiting and self._writable.is_set() and len(self.pending) < MAX_PIPELINED:

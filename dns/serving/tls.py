@@ -1,4 +1,4 @@
-"""DNS over TLS on the command line of a server: flags, certificate files, and their reload (RFC 7858)."""
+"""DNS over TLS as a server option: flags, and certificate files with reload (RFC 7858)."""
 
 import argparse
 import asyncio
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def context_of(args: argparse.Namespace, parser: argparse.ArgumentParser) -> ReloadingContext | None:
-    """Return the TLS context for ``--tls``; None without it. Exit with a usage error if the files cannot be used."""
+    """Return the TLS context; None without ``--tls``. Exit with a usage error if a file is unusable."""
     if args.tls is None and args.cert is None and args.key is None:
         return None
     if args.tls is None or args.cert is None:
@@ -47,9 +47,18 @@ async def listening(
     shared: bool = False,
     announce: bool = True,
 ) -> AsyncIterator[None]:
-    """Answer over TLS at the address *at*, and reload the certificate files when they change; raise `OSError`.
+    """Answer over TLS at the address *at*, and reload the certificate files when they change.
 
-    Without *certificates* nothing happens. *announce* prints the address.
+    Args:
+        at: IP address and port.
+        certificates: the TLS context; None to do nothing.
+        handler: called on the event loop for each query.
+        telemetry: health page, which shows the certificate.
+        shared: whether other processes may listen on the same port (SO_REUSEPORT).
+        announce: whether to print the address.
+
+    Raises:
+        OSError: the address is in use or does not belong to this host.
     """
     if certificates is None:
         yield

@@ -20,17 +20,18 @@ from planner.quantities import Range
 from scenarios.instruments.memory_handshake import KEYS, NAME, Ends
 from wireformat.tls import TlsConnection
 
-#: Batches per measurement, and handshakes per batch.  The interval of a cost is that of the batches' medians.
+#: Batches per measurement, and handshakes per batch.  The interval of a cost spans the medians of all batches.
 BATCHES, HANDSHAKES = 5, 20
 #: Bytes that are encrypted in each batch.
 BYTES = 1 << 22
-#: TIME-WAIT on Linux, in seconds: 60 s, rounded up by the kernel's timers (`theory.time_wait.timer_step`).
+#: Duration of TIME-WAIT on Linux, in seconds: the kernel's timer wheel adds up to 4 s to the nominal 60 s
+#: (`theory.time_wait.timer_step`).
 WAIT = Range(60.0, 64.0)
 _KEYS: dict[Key, str] = {"ecdsa": KEYS[0], "rsa": KEYS[1]}
 
 
 class CalibrationError(Exception):
-    """The cached costs cannot be read, or new ones cannot be stored."""
+    """The measured costs cannot be cached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Measured costs with their intervals, and where and when they were measured."""
+    """Measured costs with their intervals, and the machine and time of the measurement."""
 
     machine: str
     measured: str
@@ -73,7 +74,7 @@ class Calibration:
         """Parse what `to_json` returned.
 
         Raises:
-            ValueError: *text* is something else.
+            ValueError: *text* is not a calibration.
         """
         try:
             fields = json.loads(text)
@@ -86,7 +87,7 @@ class Calibration:
 
 
 def machine() -> str:
-    """Return what the costs depend on: processor, Python and OpenSSL."""
+    """Return the names of processor, Python and OpenSSL, on which the costs depend."""
     return f"{_processor()}, Python {platform.python_version()}, {ssl.OPENSSL_VERSION}"
 
 
@@ -96,7 +97,7 @@ def calibrate() -> Calibration:
     ends = {f"{tls} {key}": Ends(name, f"TLSv{tls}") for tls in versions for key, name in _KEYS.items()}
     batches: dict[str, list[float]] = {}
     bytes_: list[float] = []
-    for _ in range(BATCHES):  # in turn, because the speed of a shared core changes within seconds
+    for _ in range(BATCHES):  # measure all kinds in turn, because the speed of a shared core changes within seconds
         for name, pair in ends.items():
             for kind in ("full", "resumed"):
                 cost = pair.cost(HANDSHAKES, resumed=kind == "resumed")
@@ -108,7 +109,7 @@ def calibrate() -> Calibration:
 
 
 def load_or_calibrate(path: Path | None = None, *, anew: bool = False) -> tuple[Calibration, bool]:
-    """Return the cached calibration of this machine, or measure and cache it; also whether it was measured now.
+    """Return the calibration of this machine, measured and cached if necessary, and whether it was measured now.
 
     Raises:
         CalibrationError: the new calibration cannot be stored.
@@ -117,7 +118,7 @@ def load_or_calibrate(path: Path | None = None, *, anew: bool = False) -> tuple[
     if not anew:
         try:
             found = Calibration.from_json(path.read_text())
-        except (OSError, ValueError):  # none yet, or unreadable: measure again
+        except (OSError, ValueError):  # missing or unreadable: measure again
             pass
         else:
             if found.machine == machine():

@@ -1,4 +1,4 @@
-"""The numbers that a plan starts from, with units and bounds."""
+"""Inputs of a plan, with units and bounds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ Key = Literal["ecdsa", "rsa"]
 
 
 class InputsError(Exception):
-    """A number is not valid, or two numbers contradict each other; the message says which and why."""
+    """An input is invalid, or two inputs contradict each other; the message says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One number that the user may give."""
+    """Description of one numeric input."""
 
     name: str
     kind: Kind
     default: str
-    #: Smallest and largest value that make sense.
+    #: Smallest and largest accepted value.
     low: float
     high: float
     about: str
 
 
-#: Every numeric input.  Option names are these names with hyphens.
+#: All numeric inputs.  The name of the command-line option has hyphens in place of underscores.
 INPUTS = (
     Input("rps", "rate", "1000", 0.001, 1e9, "requests per second to the service"),
     Input("clients", "count", "100k", 1, 1e10, "clients that send them, each at the same mean rate"),
@@ -88,7 +88,7 @@ class Inputs:
 
     @property
     def protocol(self) -> Protocol:
-        """The protocol by the name that `theory.handshake` uses."""
+        """Name of the protocol in `theory.handshake`."""
         return "plain" if self.tls == "none" else "TLSv1.3" if self.tls == "1.3" else "TLSv1.2"
 
     @property
@@ -103,10 +103,10 @@ class Inputs:
 
 
 def read(given: Mapping[str, str]) -> dict[str, Range]:
-    """Parse the *given* texts by input name and add the defaults.
+    """Parse the *given* texts, which are keyed by input name, and add the defaults.
 
     Raises:
-        InputsError: a text is not a quantity of its kind, or outside its bounds.
+        InputsError: a text is not a quantity of the expected kind, or a value is out of bounds.
     """
     found = {}
     for each in INPUTS:
@@ -124,11 +124,11 @@ def read(given: Mapping[str, str]) -> dict[str, Range]:
 
 
 def contradiction(inputs: Inputs, given: Mapping[str, object]) -> str | None:
-    """Return in one sentence why *inputs* contradict each other, or None.
+    """Return one sentence that explains how *inputs* contradict each other, or None.
 
     Args:
         inputs: one value for each input.
-        given: the names of inputs that the user set; only those are blamed.
+        given: names of the inputs that the user set; the sentence mentions only these.
     """
     if inputs.tls == "none":
         for name in ("key", "resumed"):

@@ -1,4 +1,4 @@
-"""A plan: every row's interval over the ranges of all inputs and costs."""
+"""A plan: the interval of every row over the ranges of all inputs and costs."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ from planner.inputs import Inputs, InputsError, Key, Tls, contradiction, read
 from planner.quantities import Range, duration, significant
 from planner.rows import TOPICS, Row, Topic
 
-#: Maximum number of inputs given as ranges: every combination of their ends and middles is computed.
+#: Maximum number of inputs given as ranges, because every combination of their ends and middles is computed.
 MAX_RANGES = 4
 #: Half-width of a 95 % interval, in standard deviations.
 Z = 1.96
@@ -19,17 +19,17 @@ Z = 1.96
 
 @dataclass(frozen=True, slots=True)
 class PlannedRow:
-    """One row of a plan with its value."""
+    """A row and its value."""
 
     topic: Topic
     row: Row
-    #: Interval of the value; None if there is no value anywhere in the ranges.
+    #: Interval of the value; None if the row has no value anywhere in the ranges.
     value: Range | None
-    #: Whether there is no value (for example: ports never run out) in a part of the ranges.
+    #: Whether the row has no value in a part of the ranges (for example, because ports never run out there).
     partly_none: bool
 
     def text(self) -> str:
-        """Return the value for people."""
+        """Return the value as text with its unit."""
         if self.value is None:
             return self.row.none
         low, high = self.value.low, self.value.high
@@ -59,7 +59,7 @@ class Plan:
     high: Inputs
 
     def row(self, key: str) -> PlannedRow:
-        """Return the row called *key*."""
+        """Return the row with the key *key*."""
         return next(each for each in self.rows if each.row.key == key)
 
     def as_json(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def plan(
 
 
 def verify_command(topic: Topic) -> str:
-    """Return the command that checks the models of *topic* in the lab."""
+    """Return the command that checks the models of *topic* against the lab."""
     return f"firstbyte {' '.join(topic.verify)} --quick"
 
 
@@ -126,12 +126,12 @@ def _planned(topic: Topic, row: Row, points: list[Inputs], corners: list[Costs])
 
 
 def _samples(value: Range) -> tuple[float, ...]:
-    """Return the ends of a range and its middle, because a few models have their maximum inside."""
+    """Return both ends and the middle of a range; the middle, because a few models have their maximum inside."""
     return value.ends if value.low == value.high else (value.low, (value.low + value.high) / 2, value.high)
 
 
 def _interval(low: float, high: float, unit: str) -> str:
-    """Format both ends of an interval, with their unit once if it is the same."""
+    """Format an interval; if both ends have the same unit, it is written only once."""
     first, second = _format(low, unit), _format(high, unit)
     number, _, its_unit = first.partition(" ")
     if first == second:

@@ -1,4 +1,4 @@
-"""Quantities as people write them (``30ms``, ``10M``, ``90%``, ``50kB``), alone or as a range (``20ms..40ms``)."""
+"""Quantities with units (``30ms``, ``10M``, ``90%``, ``50kB``) and ranges of them (``20ms..40ms``)."""
 
 import math
 import re
@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)([A-Za-z%]*)", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """All values from *low* to *high*, both included."""
+    """All values from *low* to *high*, inclusive."""
 
     low: float
     high: float
@@ -71,7 +71,7 @@ def _value(text: str, kind: Kind, whole: str) -> float:
 
 
 def duration(seconds: float) -> str:
-    """Format a duration for people: ``1.5 ms``, ``47 d``."""
+    """Format a duration with a suitable unit, such as ``1.5 ms`` or ``47 d``."""
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms")):
         if seconds >= 2 * size or (size <= 1 and seconds >= size):
             return f"{significant(seconds / size)} {unit}"

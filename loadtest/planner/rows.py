@@ -1,6 +1,6 @@
 """The rows of a plan: each applies one model of `theory` to the inputs.
 
-A row names its formula; its topic names the assumptions and the command that checks them in the lab at small scale.
+A row contains its formula; its topic contains the assumptions and the command that checks them in the lab.
 """
 
 import functools
@@ -24,9 +24,9 @@ class Row:
     #: Unit of the value: ``duration`` (seconds), ``share``, ``bit/s``, or a word that follows the number.
     unit: str
     formula: str
-    #: Returns the value; None if there is none (``never``, ``no limit``).
+    #: Computes the value; None if the model has no value for these inputs (``never``, ``no limit``).
     value: Callable[[Inputs, Costs], float | None]
-    #: Shown instead of a value if there is none.
+    #: Text to show in place of a missing value.
     none: str = "never"
     #: Whether the value is a count of independent events, which varies from moment to moment like a Poisson variable.
     poisson: bool = False
@@ -34,10 +34,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """Rows that share their assumptions and the experiment that checks them."""
+    """Rows with common assumptions, and the experiment that checks them."""
 
     name: str
-    #: The symbols of the formulas and what they mean.
+    #: Meaning of the symbols in the formulas.
     symbols: str
     assumes: str
     #: Arguments of ``firstbyte`` that check the models in the lab.
@@ -65,7 +65,7 @@ def _quantile_size(i: Inputs) -> float:
 
 
 def safe_idle(i: Inputs) -> float:
-    """Return the idle time after which the edge has to close a connection, to lose no keep-alive race."""
+    """Return the longest idle time-out of the edge with which no request loses the keep-alive race."""
     return keepalive.safe_client_timeout(i.idle_timeout, i.backhaul)
 
 

@@ -1,6 +1,6 @@
 """A plan as configuration of nginx, HAProxy, Envoy, or the Linux kernel.
 
-Each line that follows from the plan says why.  Where the plan has intervals, the safe end is used.
+Each line that follows from the plan has a comment with the reason.  Intervals are replaced by their safe end.
 """
 
 import math
@@ -33,7 +33,7 @@ def _pool(plan: Plan) -> int:
 
 
 def _idle(inputs: Inputs) -> int:
-    """Return the idle time-out towards origins, in whole seconds, at least a second below theirs."""
+    """Return the idle time-out for connections to origins, in whole seconds: at least one less than the origins'."""
     return max(1, math.floor(safe_idle(inputs)) - 1)
 
 

@@ -1,5 +1,5 @@
 """Simulations of up to 10⁹ independent clients, vectorised with numpy.
 
-A closed form of `theory` says what to expect; a simulation follows every client through the events from which the
-formula was derived, and does not use the formula.
+A simulation follows every client through the events from which a closed form in `theory` was derived, without using
+the closed form, so that each can be checked against the other.
 """

@@ -1,4 +1,4 @@
-"""Caches with Poisson lookups, before and after a change of the record (Jung, Berger, Balakrishnan 2003)."""
+"""DNS caches with Poisson lookups, before and after a record changes (Jung, Berger, Balakrishnan 2003)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from simulation import chunks
 
-#: Cache cycles (a lifetime of the record and the pause until the next lookup) before the change.
+#: Number of simulated cache cycles before the change; a cycle is a TTL and the pause until the next lookup.
 WARM_UP = 6
-#: Resolution of the time after the change.
+#: Number of points in time after the change.
 BINS = 400
 
 Floats = NDArray[np.float32]
@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Fading:
-    """Share of caches that hold the old record, over time."""
+    """Share of caches that hold the old record, as a function of time."""
 
     #: Seconds since the change.
     times: tuple[float, ...]
@@ -26,16 +26,17 @@ class Fading:
     share: tuple[float, ...]
 
     def at(self, seconds: float) -> float:
-        """Return the share *seconds* after the change, interpolated between two times."""
+        """Return the share *seconds* after the change, by linear interpolation."""
         return float(np.interp(seconds, self.times, self.share))
 
 
 def fading(
     caches: int, rate: float, ttl: float, *, lag: float = 0.0, secondary_share: float = 0.0, seed: int = 1
 ) -> Fading:
-    """Simulate the lookups of every cache through a change of the record at time 0.
+    """Simulate a change of the record at time 0, and return the share of caches that hold the old record.
 
-    During an outage of all name servers that begins at time 0, the same share of lookups is still answered.
+    The result also describes an outage of all name servers that begins at time 0: it is the share of lookups that
+    caches can still answer.
 
     Args:
         caches: number of caches, 10³ to 10⁹.
@@ -43,7 +44,7 @@ def fading(
         ttl: TTL of the record in seconds, above 0.
         lag: seconds after the change during which a secondary still serves the old record.
         secondary_share: share of lookups that go to that secondary.
-        seed: of the random numbers.
+        seed: seed for the random number generator.
     """
     horizon = ttl + lag
     width = horizon / (BINS - 1)
@@ -52,7 +53,7 @@ def fading(
         ends, lookups = _until_the_change(rng, size, rate, ttl)
         ends = ends[ends > 0]
         begun, ended = np.zeros(BINS, np.int64), chunks.histogram(ends, width, BINS)
-        while lag and lookups.size:  # lookups at a secondary that does not have the change yet
+        while lag and lookups.size:  # lookups while the secondary still serves the old record
             lookups = lookups[lookups < lag]
             lookups = lookups[rng.random(lookups.size, np.float32) < secondary_share]
             begun += chunks.histogram(lookups, width, BINS)
@@ -61,13 +62,13 @@ def fading(
         return np.array([ends.size]), begun, ended
 
     initial, begun, ended = chunks.run(simulate, caches, seed)
-    # What began or ended within a bin counts from the bin's right edge, which is the left edge of the next one.
+    # A lifetime that begins or ends within a bin is counted from the bin's right edge, the left edge of the next bin.
     holding = initial + np.concatenate(([0], np.cumsum(begun - ended)[:-1]))
     return Fading(tuple(map(float, width * np.arange(BINS))), tuple(map(float, holding / caches)))
 
 
 def _until_the_change(rng: np.random.Generator, size: int, rate: float, ttl: float) -> tuple[Floats, Floats]:
-    """Return when each cache's record of before the change expires, and when its next lookup after it happens."""
+    """Return, for each cache, when the record from before the change expires, and the time of the next lookup."""
     cycle = ttl + 1 / rate
     ends = np.float32(-cycle) * (np.float32(WARM_UP) + rng.random(size, np.float32))
     finished_ends: list[Floats] = []
@@ -82,5 +83,5 @@ def _until_the_change(rng: np.random.Generator, size: int, rate: float, ttl: flo
 
 
 def _pauses(rng: np.random.Generator, size: int, rate: float) -> Floats:
-    """Return exponential pauses between the end of a record and the next lookup, in seconds."""
+    """Return exponentially distributed pauses between the expiry of a record and the next lookup, in seconds."""
     return rng.standard_exponential(size, np.float32) * np.float32(1 / rate)

@@ -1,4 +1,4 @@
-"""Run a simulation of many independent clients in chunks, on all cores, with a result that depends on the seed only."""
+"""Runs a simulation of many independent clients in chunks on all cores; the result depends only on the seed."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-#: Clients per chunk: its arrays fit into a processor's cache, and memory does not grow with the number of clients.
+#: Clients per chunk, few enough for the arrays to fit into a processor's cache.
 CHUNK = 1 << 18
 
 Counts = NDArray[np.int64]
@@ -21,7 +21,7 @@ def run(simulate: Chunk, clients: int, seed: int) -> list[Counts]:
         simulate: called with a random generator and a number of clients, in several threads at the same time (numpy
             releases the interpreter lock).
         clients: total number of clients.
-        seed: the same seed gives the same result, whatever the number of cores.
+        seed: seed for the random number generators; the result does not depend on the number of cores.
     """
     sizes = [CHUNK] * (clients // CHUNK) + ([clients % CHUNK] if clients % CHUNK else [])
 
@@ -40,6 +40,6 @@ def run(simulate: Chunk, clients: int, seed: int) -> list[Counts]:
 
 
 def histogram(values: NDArray[np.float32], width: float, bins: int) -> Counts:
-    """Count *values* (0 or more) in bins of *width*; the last bin also counts everything beyond."""
+    """Count *values* (0 or more) in bins of *width*; the last bin also counts all larger values."""
     numbers = np.minimum(values * np.float32(1 / width), np.float32(bins - 1)).astype(np.int32)
     return np.bincount(numbers, minlength=bins)

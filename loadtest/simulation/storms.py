@@ -1,4 +1,4 @@
-"""Certificate renewals through an outage of the CA: the orders that meet it when it is back, and what has expired."""
+"""Certificate renewals during and after an outage of the CA: rate of orders, and share of expired certificates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ import numpy as np
 
 from simulation import chunks
 
-#: Resolution of the time.
+#: Number of intervals into which the simulated time is divided.
 BINS = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Storm:
-    """Orders over time, and certificates that expired before they were renewed."""
+    """Orders as a function of time, and the share of certificates that expired before their renewal."""
 
     #: Start of each interval, in seconds since the outage began, and orders per second in it.
     times: tuple[float, ...]
@@ -28,18 +28,19 @@ class Storm:
 
 
 def storm(certificates: int, lifetime: float, cycle: float, outage: float, spread: float, *, seed: int = 1) -> Storm:
-    """Simulate every certificate through an outage of the CA that begins at time 0.
+    """Simulate an outage of the CA that begins at time 0, and return the orders and expired certificates.
 
     Args:
         certificates: number of certificates, issued at random times.
         lifetime: lifetime of a certificate in seconds.
         cycle: seconds after which a certificate is renewed, at most *lifetime*.
         outage: duration of the outage in seconds.
-        spread: each client that could not renew orders within this many seconds after the outage, at a random time.
-        seed: of the random numbers.
+        spread: seconds after the outage within which each client that could not renew sends its order, at a random
+            time.
+        seed: seed for the random number generator.
     """
     horizon = max(outage + 2 * spread, 1.0)
-    width = horizon / (BINS - 1)  # the last bin counts what happens later
+    width = horizon / (BINS - 1)  # the last bin counts all later orders
 
     def simulate(rng: np.random.Generator, size: int) -> Sequence[chunks.Counts]:
         due = rng.random(size, np.float32) * np.float32(cycle)
