@@ -12,7 +12,7 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from dnsmessage import rdtypes
 from dnsmessage.errors import LocalError, NameSyntaxError, RdataSyntaxError, RemoteError
@@ -317,13 +317,25 @@ def _svcparams(words: Sequence[bytes]) -> bytes:
     return b"".join(struct.pack("!HH", number, len(value)) + value for number, value in sorted(found.items()))
 
 
+def _protocols(value: bytes) -> Iterator[bytes]:
+    """Yield a comma-separated list whose escapes are below those of a character string (RFC 9460 appendix A.1)."""
+    data = _string_bytes(value)
+    if not re.fullmatch(rb"(?:[^,\\]|\\.)+(?:,(?:[^,\\]|\\.)+)*", data, re.DOTALL):
+        raise RdataSyntaxError(f"expected protocols such as alpn=h2,h3, got {_short(value)!r}")
+    for part in re.findall(rb"(?:[^,\\]|\\.)+", data, re.DOTALL):
+        protocol = re.sub(rb"\\(.)", rb"\1", part, flags=re.DOTALL)
+        if len(protocol) > 255:
+            raise RdataSyntaxError(f"expected protocols of at most 255 bytes, got one of {len(protocol)}")
+        yield bytes([len(protocol)]) + protocol
+
+
 def _svc_value(number: int, value: bytes, given: bool) -> bytes:
     parts = value.split(b",")
     if number == 0:
         keys = [_SVC_KEYS.index(shown(p)) if shown(p) in _SVC_KEYS else _number(p[3:], 65_535) for p in parts]
         return b"".join(struct.pack("!H", key) for key in sorted(keys))
     if number == 1:
-        return b"".join(_string(part) for part in parts)
+        return b"".join(_protocols(value))
     if number == 2:
         if given:
             raise RdataSyntaxError("expected no-default-alpn without a value (RFC 9460 section 7.1)")

@@ -172,10 +172,10 @@ def _owner(zone: Zone, fields: dict[str, Any]) -> tuple[Name, int]:
 
 
 def _rdata(rdtype: int, value: str, origin: Name) -> bytes:
-    """Parse one record's RDATA: a TXT value is used as one literal string, other types in master file syntax."""
-    if rdtype == rdtypes.TXT:
+    """Parse one record's RDATA in master file syntax; a TXT value that does not begin with a quote is literal text."""
+    if rdtype == rdtypes.TXT and value[:1] != '"':
         return rdatas.from_text(rdtype, [value.replace("\\", "\\\\").encode()], origin)
-    return rdatas.from_text(rdtype, words(value), origin)
+    return rdatas.from_text(rdtype, words(value, rdtype), origin)
 
 
 def _admin_name(text: str, origin: Name | None = None) -> Name:

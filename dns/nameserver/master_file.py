@@ -27,6 +27,12 @@ MAX_INCLUDES, MAX_GENERATED = 8, 65_536
 #: Characters that `bytes.split` cannot handle; lines that contain one go through the tokenizer.
 _SPECIAL = re.compile(rb'["();\\]')
 _TOKEN = re.compile(rb'"((?:[^"\\\n]|\\.)*)"|([()])|;[^\n]*|((?:[^\s"();\\]|\\.)+)|(["\\])', re.DOTALL)
+#: Service parameters may have a quoted value next to their name, as in ``alpn="h2,h3"`` (RFC 9460 section 2.1).
+_SERVICE = re.compile(rb"\s(?:SVCB|HTTPS|TYPE6[45])\s", re.IGNORECASE)
+_PARAMETER = re.compile(
+    rb'"((?:[^"\\\n]|\\.)*)"|([()])|;[^\n]*|((?:[^\s"();\\]|\\.)+(?:(?<==)"(?:[^"\\\n]|\\.)*")?)|(["\\])', re.DOTALL
+)
+_SERVICE_TYPES = (64, 65)
 _RANGE = re.compile(rb"([0-9]{1,9})-([0-9]{1,9})(?:/([0-9]{1,9}))?")
 _DOLLAR = re.compile(rb"\\\$|\$\$|\$\{(-?[0-9]{1,9})(?:,([0-9]{1,3})(?:,([doxX]))?)?\}|\$")
 _OTHER_CLASSES = frozenset({b"CH", b"HS", b"CS"})
@@ -62,11 +68,11 @@ def parse(origin: str, text: str, source: str = "<text>") -> Zone:
     return _Reader(origin, source, None).read(io.BytesIO(text.encode()))
 
 
-def words(text: str) -> list[bytes]:
+def words(text: str, rdtype: int = 0) -> list[bytes]:
     """Split RDATA in presentation format into words, with quotes removed and escapes kept; raise `ZoneError`."""
     found: list[bytes] = []
     try:
-        depth = _tokens(text.encode(), found, 0, 1)
+        depth = _tokens(text.encode(), found, 0, 1, _PARAMETER if rdtype in _SERVICE_TYPES else _TOKEN)
     except _AtLineError as error:
         raise ZoneError(str(error)) from None
     if depth:
@@ -151,6 +157,9 @@ class _Reader:
             raise ZoneError(
                 f"expected $GENERATE FROM-TO[/STEP] of at most {MAX_GENERATED} records, got {shown(words[1])}"
             )
+        # BIND takes all RDATA as one quoted word: `$GENERATE 1-9 h$ MX "10 mail$"`.
+        if len(words) > 4 and b" " in words[-1] and words[-2].upper() not in {b"TXT", b"SPF", b"HINFO"}:
+            words[-1:] = words[-1].split()
         for number in range(first, last + 1, step):
             self._record(indented=False, words=[_numbered(word, number) for word in words[2:]])
 
@@ -221,6 +230,8 @@ def _numbered(word: bytes, number: int) -> bytes:
     def place(match: re.Match[bytes]) -> bytes:
         if match[0] in {b"\\$", b"$$"}:
             return b"$"
+        if match[0] == b"$" and word[match.end() : match.end() + 1] == b"{":
+            raise ZoneError(f"expected ${{OFFSET[,WIDTH[,d|o|x|X]]}} after $, got {shown(word)!r}")
         value = number + int(match[1] or 0)
         base = (match[3] or b"d").decode()
         return f"{value:0{int(match[2] or 0)}{base}}".encode()
@@ -242,8 +253,9 @@ def _entries(file: BinaryIO) -> Iterator[Entry]:
             continue
         start, depth, words = number, 0, list[bytes]()
         text = line
+        pattern = _PARAMETER if _SERVICE.search(line) else _TOKEN
         while True:
-            depth = _tokens(text, words, depth, number)
+            depth = _tokens(text, words, depth, number, pattern)
             if depth == 0:
                 break
             text = next(lines, b"")
@@ -255,9 +267,9 @@ def _entries(file: BinaryIO) -> Iterator[Entry]:
             yield entry
 
 
-def _tokens(text: bytes, words: list[bytes], depth: int, number: int) -> int:
+def _tokens(text: bytes, words: list[bytes], depth: int, number: int, pattern: re.Pattern[bytes]) -> int:
     """Append the words of one physical line to *words*; return the number of parentheses still open."""
-    for match in _TOKEN.finditer(text):
+    for match in pattern.finditer(text):
         quoted, bracket, word, wrong = match.groups()
         if wrong is not None:
             raise _AtLineError(

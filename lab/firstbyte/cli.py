@@ -273,7 +273,12 @@ def _dns(add: Add) -> None:
     put.add_argument("name", metavar="NAME")
     put.add_argument("type", metavar="TYPE", help="A, MX, TXT, TYPE65280, …")
     put.add_argument("ttl", type=arguments.ttl, metavar="TTL", help="seconds")
-    put.add_argument("data", nargs="+", metavar="DATA", help="one record each: 198.19.20.80, '10 mail', 'a text'")
+    put.add_argument(
+        "data",
+        nargs="+",
+        metavar="DATA",
+        help="one record each: 198.19.20.80, '10 mail', 'a text', '\"two\" \"texts\"'",
+    )
     delete = action("delete", "delete the records of a name, and wait until all secondaries have done so")
     delete.add_argument("name", metavar="NAME")
     delete.add_argument("type", nargs="?", metavar="TYPE", help="default: every type")

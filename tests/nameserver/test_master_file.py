@@ -57,6 +57,11 @@ t       TXT "a; b" c "say \\"hi\\""
             HEAD + "$GENERATE 1-99999 h$ A 10.0.0.1\n", 5, "expected $GENERATE FROM-TO[/STEP] of at most 65536 records",
             id="generate",
         ),
+        pytest.param(
+            HEAD + "$GENERATE 0-1 h${0,8,n} A 10.0.0.1\n", 5, "expected ${OFFSET[,WIDTH[,d|o|x|X]]}", id="base",
+        ),
+        pytest.param(HEAD + 'x IN HTTPS 1 . alpn="h2,"\n', 5, "expected protocols such as alpn=h2,h3", id="alpn"),
+        pytest.param(HEAD + 'x IN HTTPS 1 . alpn=h2"\n', 5, 'expected a closing "', id="open-parameter"),
         pytest.param(HEAD + "x IN AAAA fe80::1%eth0\n", 5, "expected an IPv6 address, got 'fe80::1%eth0'", id="scope"),
         pytest.param(HEAD + "x " + "9" * 5000 + " IN A 192.0.2.1\n", 5, "expected a TTL as a number", id="endless-ttl"),
         pytest.param(
@@ -118,6 +123,16 @@ def records(zone) -> list[str]:
         pytest.param("a IN TYPE1 \\# 4 C0000205\n", ["a.example. 60 A 192.0.2.5"], id="a-by-number"),
         pytest.param("d IN DNAME other.test.\n", ["d.example. 60 DNAME other.test."], id="dname"),
         pytest.param("w IN HTTPS 1 . alpn=h2,h3\n", ['w.example. 60 HTTPS 1 . alpn="h2,h3"'], id="https"),
+        pytest.param(
+            'w IN HTTPS 1 . alpn="h2,h3" key65000="a ;b" port="443"\n',
+            ['w.example. 60 HTTPS 1 . alpn="h2,h3" port=443 key65000="a ;b"'], id="https-quoted",
+        ),
+        pytest.param(
+            'w IN TYPE64 1 s (\n alpn="f\\\\\\\\oo\\\\,bar,h2" ; (\n key667="" )\n',
+            ['w.example. 60 SVCB 1 s.example. alpn="f\\\\\\\\oo\\\\,bar,h2" key667'], id="svcb-escaped",
+        ),
+        pytest.param('w IN TXT v="a b"\n', ['w.example. 60 TXT "v=" "a b"'], id="quote-ends-word"),
+        pytest.param('$GENERATE 1-1 m$ MX "10 h$"\n', ["m1.example. 60 MX 10 h1.example."], id="generate-quoted"),
         pytest.param("w IN A 192.0.2.1\nw IN A 192.0.2.1\n", ["w.example. 60 A 192.0.2.1"], id="duplicate"),
         pytest.param(
             "w 50 IN A 192.0.2.1\nw 40 IN A 192.0.2.2\n", ["w.example. 40 A 192.0.2.1", "w.example. 40 A 192.0.2.2"],

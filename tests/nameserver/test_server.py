@@ -1,12 +1,14 @@
 """Tests for the name server process: admin API, zone reload, fault switches and query log."""
 
 import asyncio
+import json
 import struct
 import time
 from pathlib import Path
 
 import pytest
 
+from dnsmessage import rdtypes
 from nameserver.__main__ import main
 from nameserver.query_log import QueryLog
 from nameserver.server import Server
@@ -39,6 +41,22 @@ async def test_a_put_record_is_served_with_the_next_serial_and_gone_after_delete
     deleted = await server.admin._delete(request("DELETE", "example", {"name": "w", "type": "A"}))
     assert deleted["serial"] == 3
     assert rcode(server.handle(QUERY, ("192.0.2.9", 1), "udp")) == 3
+
+
+@pytest.mark.parametrize(
+    ("rdtype", "text", "shown"),
+    [
+        ("HTTPS", '1 . alpn="h2,h3"', '1 . alpn="h2,h3"'),
+        ("TXT", 'a "text"', '"a \\"text\\""'),
+        ("TXT", '"two" "texts"', '"two" "texts"'),
+    ],
+)
+async def test_data_may_be_put_as_it_is_shown(server: Server, rdtype: str, text: str, shown: str) -> None:
+    body = json.dumps({"name": "w", "type": rdtype, "ttl": 1, "rdata": [text]}).encode()
+    await server.admin._put(request("PUT", "example.", body=body))
+    (zone,) = server.responder.zones.values()
+    number = rdtypes.from_text(rdtype)
+    assert [each.text() for each in zone if each.rdtype == number] == [[shown]]
 
 
 @pytest.mark.parametrize(
