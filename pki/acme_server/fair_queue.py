@@ -1,4 +1,4 @@
-"""A queue in which accounts take turns, so that one account with many validations delays no other."""
+"""A queue in which accounts take turns, so that an account with many validations does not delay other accounts."""
 
 from collections import Counter, deque
 from typing import Generic, TypeVar
@@ -7,15 +7,15 @@ T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """Items that wait, first in, first out per account; the caller reports the end of each item that it has taken."""
+    """A fair queue: FIFO per account, round robin between accounts; the caller calls `done` after each item it took."""
 
     def __init__(self, at_once: int, at_once_per_account: int, waiting_per_account: int) -> None:
         """Create an empty queue.
 
         Args:
-            at_once: maximum number of items in progress.
-            at_once_per_account: maximum number of one account's items in progress.
-            waiting_per_account: maximum number of one account's items that wait.
+            at_once: maximum number of items in progress, in total.
+            at_once_per_account: maximum number of items in progress per account.
+            waiting_per_account: maximum number of waiting items per account.
         """
         self._at_once, self._per_account, self._max_waiting = at_once, at_once_per_account, waiting_per_account
         self._waiting: dict[str, deque[T]] = {}
@@ -28,7 +28,7 @@ class FairQueue(Generic[T]):
         return f"<FairQueue waiting={len(self)} of {len(self._waiting)} accounts, running={self._running.total()}>"
 
     def full(self, account: str) -> bool:
-        """Return whether *account* has as many waiting items as it may have."""
+        """Return whether *account* has the maximum number of waiting items."""
         return len(self._waiting.get(account, ())) >= self._max_waiting
 
     def put(self, account: str, item: T) -> None:
@@ -36,7 +36,7 @@ class FairQueue(Generic[T]):
         self._waiting.setdefault(account, deque()).append(item)
 
     def take(self) -> tuple[str, T] | None:
-        """Return the next item and its account; None if there is none, or if too many items are in progress."""
+        """Return the next item and its account, or None if no item may start now."""
         if self._running.total() >= self._at_once:
             return None
         account = next((each for each in self._waiting if self._running[each] < self._per_account), None)
@@ -45,12 +45,12 @@ class FairQueue(Generic[T]):
         items = self._waiting.pop(account)
         item = items.popleft()
         if items:
-            self._waiting[account] = items  # at the end: the other accounts come first
+            self._waiting[account] = items  # at the end, after all other accounts
         self._running[account] += 1
         return account, item
 
     def done(self, account: str) -> None:
-        """Report that an item of *account*, which `take` returned, is no longer in progress."""
+        """Record that an item of *account* is no longer in progress; call this once per item returned by `take`."""
         self._running[account] -= 1
         if not self._running[account]:
             del self._running[account]

@@ -1,13 +1,13 @@
-"""Health checks of the CA: its own certificate, the issuing certificate and the store.
+"""Health checks of the CA: its own certificate, the issuing certificate, the store and the revocation list.
 
 Pure functions: all times, including the current time, are arguments in seconds since the epoch.
 """
 
 from dataclasses import dataclass
 
-#: Share of its lifetime by which the renewal of the server's own certificate may be late without an alarm.
+#: Maximum delay of the renewal of the server's own certificate without an alarm, as a fraction of its lifetime.
 GRACE = 0.1
-#: The issuing certificate must remain valid for this many lifetimes of a leaf: leaves never outlive it.
+#: Minimum remaining validity of the issuing certificate, in leaf lifetimes: leaves must expire before it does.
 RESERVE = 2.0
 
 
@@ -21,7 +21,7 @@ class Finding:
 
 
 def own_certificate(now: float, issued: float, renew_at: float, not_after: float, failure: str) -> Finding:
-    """Judge the ACME server's own certificate; *failure* is the error of the last renewal, empty if it succeeded."""
+    """Check the ACME server's own certificate; *failure* is the error of the last renewal, empty if it succeeded."""
     left, why = not_after - now, f"; {failure}" if failure else ""
     if left <= 0:
         return Finding("own certificate", ok=False, detail=f"expired {-left:.0f} s ago{why}")
@@ -31,7 +31,7 @@ def own_certificate(now: float, issued: float, renew_at: float, not_after: float
 
 
 def issuing_certificate(now: float, not_before: float, not_after: float, leaf_lifetime: float) -> Finding:
-    """Judge the issuing certificate, by the *leaf_lifetime* in seconds."""
+    """Check the issuing certificate; *leaf_lifetime* is the lifetime of the leaves that it signs, in seconds."""
     left = not_after - now
     if not not_before <= now < not_after:
         return Finding("issuing certificate", ok=False, detail="it is not valid now: no leaf of it is accepted")
@@ -41,11 +41,11 @@ def issuing_certificate(now: float, not_before: float, not_after: float, leaf_li
 
 
 def store(failure: str) -> Finding:
-    """Judge the store; *failure* is the error of the last write, empty if it succeeded."""
+    """Check the store; *failure* is the error of the last write, empty if it succeeded."""
     return Finding("store", not failure, failure or "written")
 
 
 def revocation_list(now: float, next_update: float) -> Finding:
-    """Judge the revocation list by its nextUpdate: clients that require a current one refuse everyone after it."""
+    """Check the revocation list: after its nextUpdate, clients that require a current list reject every certificate."""
     left = next_update - now
     return Finding("crl", left > 0, f"{left:.0f} s to nextUpdate" if left > 0 else f"ended {-left:.0f} s ago")

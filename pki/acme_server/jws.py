@@ -25,8 +25,8 @@ _CURVES: dict[str, tuple[ec.EllipticCurve, str, hashes.HashAlgorithm, int]] = {
     "P-256": (ec.SECP256R1(), "ES256", hashes.SHA256(), 32),
     "P-384": (ec.SECP384R1(), "ES384", hashes.SHA384(), 48),
 }
-#: The field of Curve25519, and the y coordinates of points of small order: with one of these as public key, signatures
-#: are valid for messages that no one signed.
+#: The prime of Curve25519's field, and the y coordinates of its points of small order.  Signatures can be forged if the
+#: public key is such a point.
 _P25519 = 2**255 - 19
 _SMALL_ORDER = {
     0,
@@ -102,7 +102,7 @@ def read_jws(body: bytes, *, nested: bool = False) -> SignedRequest:
 
 
 def read_object(text: bytes, expected: str) -> dict[str, Any]:
-    """Parse a JSON object; raise `Problem` with the detail *expected* if *text* is none, or nested too deeply."""
+    """Parse a JSON object; raise `Problem` with the detail *expected* if *text* is invalid or nested too deeply."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -115,7 +115,7 @@ def read_object(text: bytes, expected: str) -> dict[str, Any]:
 def read_jwk(jwk: dict[str, Any]) -> tuple[PublicKey, str]:
     """Return the public key in *jwk* and its signature algorithm; raise `Problem` if *jwk* is malformed.
 
-    Each key has exactly one accepted spelling, so that each key has one thumbprint and one account.
+    Only one encoding of each key is accepted, so that a key has one thumbprint and one account.
     """
     try:
         key, algorithm = _read_jwk(jwk)
@@ -147,7 +147,7 @@ def _read_jwk(jwk: dict[str, Any]) -> tuple[PublicKey, str]:
 
 
 def public_jwk(key: object) -> dict[str, Any] | None:
-    """Return *key* as a JWK, or None if accounts cannot have a key of this type."""
+    """Return *key* as a JWK, or None if its type is not supported for account keys."""
     if isinstance(key, ec.EllipticCurvePublicKey):
         for name, (curve, _, _, size) in _CURVES.items():
             if curve.name == key.curve.name:

@@ -29,9 +29,9 @@ class Leaves:
         Args:
             telemetry: clock, faults and admin port of the service.
             issuer: signs the leaves.
-            store: keeps them.
+            store: the CA's database, which stores the leaves.
             lifetime: default lifetime of leaves, in seconds.
-            urls: of the issuer's revocation list and certificate; None if they are not served.
+            urls: URLs of the issuer's revocation list and certificate; None if they are not served.
         """
         self._urls = urls
         self._telemetry, self._issuer, self._store, self._lifetime = telemetry, issuer, store, lifetime

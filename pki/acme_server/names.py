@@ -1,4 +1,4 @@
-"""Which DNS names the CA certifies: host names (RFC 1123, RFC 5890) within the issuer's name constraints."""
+"""Validation of the DNS names in orders: host names (RFC 1123, RFC 5890) within the issuer's name constraints."""
 
 import re
 
@@ -23,7 +23,7 @@ def read_name(value: object, issuer: Issuer) -> str:
 
 
 def _is_a_label(label: str) -> bool:
-    """Return whether *label*, which has hyphens in its third and fourth place, encodes a valid Unicode label."""
+    """Return whether *label*, which has hyphens in its third and fourth position, is a valid A-label (RFC 5890)."""
     try:
         return idna.alabel(idna.ulabel(label)) == label.encode()
     except (idna.IDNAError, UnicodeError):

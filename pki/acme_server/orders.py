@@ -1,6 +1,6 @@
 """State machine for accounts, orders and authorizations (RFC 8555 section 7), without HTTP or a clock.
 
-Every method reads a record again before it changes it, and changes a status only along the arrows of section 7.1.6:
+Every method reads the current record before it writes a change.  The status changes as section 7.1.6 specifies:
 
     order          pending ──all authorizations valid──▶ ready ──finalize──▶ valid
                    pending or ready ──one authorization not valid, or expired──▶ invalid
@@ -36,7 +36,7 @@ class Orders:
 
         Args:
             store: the CA's database.
-            issuer: orders may name only what its name constraints permit.
+            issuer: its name constraints limit the names in orders.
         """
         self.store, self._issuer = store, issuer
 
@@ -118,7 +118,7 @@ class Orders:
         return order
 
     def unfinished(self, now: float) -> list[tuple[Authorization, Account]]:
-        """Return the validations interrupted by the server's last stop, as authorizations with their accounts."""
+        """Return the authorizations whose validation was interrupted when the server stopped, with their accounts."""
         begun = ((each, self.store.account(each.account)) for each in self.store.processing(now))
         return [(each, account) for each, account in begun if account is not None]
 
@@ -162,7 +162,7 @@ class Orders:
         """Record the result of a validation; *problem* is None if it succeeded.
 
         Returns:
-            The authorization as it is stored, which is unchanged if it left the state ``processing`` in the meantime.
+            The stored authorization; it is unchanged if its status is no longer ``processing``.
         """
         change = {"status": "valid", "validated": now} if problem is None else {"error": problem.document()}
         return self._move(authorization, {"processing"}, **{"status": "invalid", **change})
@@ -183,7 +183,7 @@ class Orders:
         return done
 
     def _move(self, authorization: Authorization, start: set[str], **change: Any) -> Authorization:
-        """Apply *change* to the stored authorization if its status is in *start*; return it as it is stored then."""
+        """Apply *change* to the stored authorization if its status is in *start*; return the stored authorization."""
         found = self.store.authorization(authorization.id)
         order = self.store.order(authorization.order)
         if found is None or order is None:

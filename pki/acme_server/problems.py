@@ -1,6 +1,6 @@
 """ACME errors (RFC 8555 section 6.7): one constructor per problem type, with its HTTP status code.
 
-Types that RFC 8555 does not define have a name of their own in logs and metrics, and a standard type on the wire.
+Types that RFC 8555 does not define have their own name in logs and metrics; clients receive a standard type.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class ProblemType:
     name: str
     #: HTTP status code of responses.
     status: int = 400
-    #: The type that clients see if RFC 8555 does not define *name*.
+    #: Standard type that clients receive instead of *name*; empty if RFC 8555 defines *name*.
     standard: str = ""
 
     def __call__(

@@ -1,7 +1,7 @@
 """Redirects that http-01 validation follows (RFC 8555 section 8.3, Baseline Requirements 3.2.2.4.19).
 
-A web server must not be able to make the CA connect to any other service than a web server of a name that the CA may
-certify; `next_target` and `check_address` decide, and connect to nothing.
+These checks prevent server-side request forgery: the CA connects only to web servers of names that it may certify.
+Nothing here opens a connection.
 """
 
 import ipaddress
@@ -22,7 +22,7 @@ MAX_URL = 2000
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """TCP ports of web servers; only tests use others than the default ones."""
+    """TCP ports of web servers; only tests use ports other than the defaults."""
 
     http: int = 80
     https: int = 443
@@ -30,7 +30,7 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What validation requests next."""
+    """The server and path of the next validation request."""
 
     tls: bool
     name: str
@@ -58,7 +58,7 @@ def next_target(target: Target, location: str, issuer: Issuer, ports: Ports) -> 
         f"{target}: expected a redirect to http port {ports.http} or https port {ports.https} of a host name, "
         f"got {location!r}"[:300]
     )
-    # urlsplit removes control characters, so a check after it would come too late.
+    # Check before urlsplit, because urlsplit removes control characters.
     if not location or len(location) > MAX_URL or not all("!" <= each <= "~" for each in location):
         raise refusal
     try:
@@ -74,7 +74,9 @@ def next_target(target: Target, location: str, issuer: Issuer, ports: Ports) -> 
 
 
 def check_address(address: str, first: str) -> None:
-    """Raise `Problem` if a redirect leads to the CA's own host or link, unless validation began there.
+    """Raise `Problem` if a redirect's address is loopback, link-local, multicast or unspecified.
+
+    Loopback is permitted if *first* is a loopback address too, as in tests.
 
     Args:
         address: IPv4 address of the redirect's target.

@@ -1,4 +1,4 @@
-"""Revocation by a certificate's account, by the holder of its key, and by an operator (RFC 8555 section 7.6)."""
+"""Revocation by an account, with the certificate's own key, or by an operator (RFC 8555 section 7.6)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,10 +21,10 @@ KEY_COMPROMISE = 1
 
 
 class Revocation:
-    """Decides who may revoke what, and revokes it."""
+    """Authorizes and performs revocations."""
 
     def __init__(self, telemetry: Telemetry, orders: Orders, crl: RevocationList) -> None:
-        """Declare the admin route; each revocation makes a new *crl* due."""
+        """Declare the admin route; each revocation triggers a new *crl*."""
         self._clock, self._orders, self._store, self._crl = telemetry.clock, orders, orders.store, crl
         telemetry.route("POST", "/admin/revoke/{serial}", self.by_operator)
 
@@ -58,7 +58,7 @@ class Revocation:
         reason = body.get("reason", 0)
         if isinstance(reason, bool) or not isinstance(reason, int) or reason not in REASONS:
             raise problems.bad_revocation_reason(f"expected reason 0, 1, 3, 4, 5 or 9; got {reason!r}"[:200])
-        # The holder of the key proves its compromise, which replaces another reason.
+        # A request signed with the certificate's own key proves a key compromise, which replaces another reason.
         upgrade = jws.jwk is not None and reason == KEY_COMPROMISE != found.reason
         if found.revoked is not None and not upgrade:
             raise problems.already_revoked("this certificate was revoked before")
@@ -77,7 +77,7 @@ class Revocation:
         return {"revoked": self._revoke(found, self._clock.time(), reason)}
 
     def _revoke(self, found: Certificate, now: float, reason: int) -> list[str]:
-        """Revoke a certificate, and all others of its key if that is compromised; return their serial numbers."""
+        """Revoke a certificate, or after a key compromise all certificates with its key; return the serial numbers."""
         compromised = reason == KEY_COMPROMISE
         revoked = self._of_key(found, now) if compromised else [found]
         for each in revoked:
@@ -87,7 +87,7 @@ class Revocation:
         return [each.serial for each in revoked]
 
     def _of_key(self, certificate: Certificate, now: float) -> list[Certificate]:
-        """Return *certificate* and the unexpired certificates of the same key, which a compromise affects as well."""
+        """Return *certificate* and all unexpired certificates with the same key."""
         print_ = _fingerprint(certificate)
         others = [each for each in self._store.certificates(now) if each.serial != certificate.serial]
         return [certificate, *(each for each in others if _fingerprint(each) == print_)]

@@ -17,8 +17,8 @@ logger = log.get("acme_server")
 
 #: Lifetime of a list, in seconds.
 LIFETIME = 3600.0
-#: Time for which clients may use a list without asking again, in seconds.  It is short, so that a revocation takes
-#: effect within seconds; public CAs use hours.
+#: Time for which clients may cache a list (``Cache-Control: max-age``), in seconds.  It is short, so that a revocation
+#: takes effect within seconds; public CAs use hours.
 MAX_AGE = 5
 
 
@@ -37,15 +37,15 @@ class RevocationList:
         self._size = telemetry.metrics.gauge("firstbyte_ca_revoked_certificates", "Entries of the newest CRL")
 
     def urls(self, base: str) -> Urls:
-        """Return the URLs for certificates; *base* is the scheme and host, for example ``http://ca.example.com``."""
+        """Return the URLs to put into leaves; *base* is the scheme and host, for example ``http://ca.example.com``."""
         return Urls(f"{base}/crl/{self._name}.crl", f"{base}/issuer/{self._name}.cer")
 
     def changed(self) -> None:
-        """Report a revocation: the list is due."""
+        """Record that a certificate was revoked, so that a new list is due."""
         self._changed = True
 
     def renew_if_due(self, now: float) -> bool:
-        """Issue and store a new list if one is due, or if *now* is before the issuance of the newest one.
+        """Issue and store a new list if one is due, or if *now* is before the issuance of the newest list.
 
         Returns:
             Whether a list was issued.
@@ -55,7 +55,9 @@ class RevocationList:
         """
         if not self._changed and self.issued <= now < (self.issued + self.next_update) / 2:
             return False
-        revoked = self._store.revoked(now - LIFETIME)  # an expired certificate is on one more list (section 3.3)
+        revoked = self._store.revoked(
+            now - LIFETIME
+        )  # expired certificates stay for one more list (RFC 5280 section 3.3)
         number = self._store.next_crl_number()
         crl = issue_crl(self._issuer, revoked, number, now, LIFETIME, BACKDATE)
         self._der = crl.public_bytes(Encoding.DER)

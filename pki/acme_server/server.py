@@ -36,7 +36,7 @@ from telemetry import Telemetry, log
 
 logger = log.get("acme_server")
 
-#: Maximum request body, in bytes; a request with a CSR for fifty names and an RSA key is smaller than 20 kB.
+#: Maximum request body, in bytes; a request with an RSA key and a CSR for fifty names has less than 20 kB.
 MAX_BODY = 64 * 1024
 #: Maximum number of unused nonces.  Above this limit the oldest nonce is discarded; a client that uses it receives
 #: badNonce and retries.
@@ -50,7 +50,7 @@ SUGGESTED = (2 / 3, 2 / 3 + 0.04)
 MIN_ASK_AGAIN = 5
 #: Retry-After in responses while the store is busy or its disk is full, in seconds.
 STORE_RETRY_AFTER = 1
-#: Identifiers in URLs, as the server makes them.
+#: URL pattern of the identifiers that the server generates.
 ID = "{id:[A-Za-z0-9_-]{1,64}}"
 Handler = Callable[["_Call"], Awaitable[web.Response]]
 
@@ -69,7 +69,7 @@ class Settings:
     caa: str | None = None
     #: TCP port of HTTPS servers to which http-01 may be redirected; only tests use a port other than 443.
     https_port: int = 443
-    #: Scheme and host (and port) at which the revocation list is served; None if it is not, and leaves do not name it.
+    #: Scheme and host (and port) of the revocation list's URL in leaves; None if the list is not served.
     http_base: str | None = None
 
 
@@ -169,7 +169,7 @@ class AcmeServer:
                     slow_ms = float((faults.get("acme_slow") or {}).get("ms", 1000))
                     await asyncio.sleep(slow_ms / 1000)  # delay the response, as the fault requests
                 if faults.hit("acme_hang"):
-                    while faults.get("acme_hang") is not None:  # noqa: ASYNC110 - a fault has no event to wait for
+                    while faults.get("acme_hang") is not None:  # noqa: ASYNC110 - polls: no event signals a change of a fault
                         await asyncio.sleep(HANG_TICK)  # poll until the fault is switched off
             response = await handler(request)
         except Problem as problem:
@@ -192,7 +192,7 @@ class AcmeServer:
         response.headers["Replay-Nonce"] = self._nonces.new()
         response.headers.add("Link", f'<{self.settings.base}/directory>;rel="index"')
         response.headers.setdefault("Cache-Control", "no-store")
-        # Use the service's clock, which drills can set wrong; clients detect clock skew with this header.
+        # Use the service's clock, which drills can skew; clients detect clock skew with this header.
         response.headers["Date"] = formatdate(self.telemetry.clock.time(), usegmt=True)
         resource = request.path.split("/")[2] if request.path.startswith("/acme/") else request.path.strip("/")
         self._requests.inc(resource=resource if response.status != 404 else "other", status=str(response.status))
@@ -386,7 +386,7 @@ class AcmeServer:
         return web.Response()
 
     async def _renewal_info(self, request: web.Request) -> web.Response:
-        """Reply with the suggested renewal window (RFC 9773): at two thirds of the lifetime, immediately if revoked."""
+        """Reply with the suggested renewal window (RFC 9773): at two thirds of the lifetime, or now if revoked."""
         identifier, _, serial = request.match_info["id"].partition(".")
         try:
             found = self.store.certificate(f"{int.from_bytes(decode(serial)):x}") if serial else None

@@ -16,7 +16,7 @@ from wireformat.http1_reader import ResponseReader
 
 #: Time-out of one http-01 validation with all redirects, in seconds.
 TIMEOUT = 5.0
-#: Response body size at which the http-01 client stops reading, in bytes; a key authorization has about 90.
+#: Response body size at which the http-01 client stops reading, in bytes; a key authorization has about 90 bytes.
 MAX_ANSWER = 4096
 #: Maximum number of names whose CAA records are looked up: the name itself and its parents (RFC 8659 section 3).
 MAX_LABELS = 10
@@ -119,11 +119,11 @@ async def _get(address: str, target: Target) -> tuple[ResponseReader, bytes]:
                 response.end()
         return response, b"".join(body)
     finally:
-        writer.transport.abort()  # the response is complete, or none is wanted any more; wait for nothing
+        writer.transport.abort()  # do not wait for TLS or TCP to close; no more data is needed
 
 
 def _unverified() -> ssl.SSLContext:
-    """Return a TLS context that accepts every certificate: the one that the order replaces may have expired."""
+    """Return a TLS context that accepts every certificate: the server's current certificate may have expired."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context

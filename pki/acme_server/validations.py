@@ -1,4 +1,4 @@
-"""The validations of challenges that are waiting or in progress; each result is kept until it is stored."""
+"""Queue and tasks of http-01 validations; storing a result is retried until it succeeds."""
 
 import asyncio
 
@@ -13,21 +13,21 @@ from telemetry import Telemetry, log
 
 logger = log.get("acme_server")
 
-#: Maximum number of validations in progress: of all accounts, and of one account.  Each has a connection.
+#: Maximum number of validations in progress, in total and per account.  Each validation uses one connection.
 MAX_AT_ONCE, MAX_PER_ACCOUNT = 64, 32
-#: Maximum number of validations of one account that wait.
+#: Maximum number of waiting validations per account.
 MAX_WAITING = 1000
 #: Interval between attempts to store the result of a validation, in seconds.
 STORE_RETRY = 0.5
 
 
 class Validations:
-    """Runs validations in the order of `FairQueue`."""
+    """Runs validations, with a fair share for each account."""
 
     def __init__(
         self, telemetry: Telemetry, orders: Orders, stub: AsyncStub, issuer: Issuer, ports: Ports, caa: str | None
     ) -> None:
-        """Declare metrics and the fault ``validation_fails``; *caa* is our name in CAA records, None: no check."""
+        """Declare metrics and the fault ``validation_fails``; *caa* is the CA's name in CAA records, or None."""
         self._telemetry, self._orders, self._stub = telemetry, orders, stub
         self._issuer, self._ports, self._caa = issuer, ports, caa
         self._queue: FairQueue[tuple[Authorization, Account]] = FairQueue(MAX_AT_ONCE, MAX_PER_ACCOUNT, MAX_WAITING)
@@ -54,11 +54,11 @@ class Validations:
         return len(unfinished)
 
     def begin(self, authorization: Authorization, account: Account) -> Authorization:
-        """Store that *authorization* is processing, and validate it when it is its account's turn.
+        """Set the status of *authorization* to processing, and queue its validation.
 
         Raises:
-            Problem: the account has too many validations that wait.
-            StoreError: nothing has begun.
+            Problem: the account has too many waiting validations.
+            StoreError: the status cannot be stored; no validation is queued.
         """
         if self._queue.full(account.id):
             raise problems.rate_limited(f"{MAX_WAITING} validations of this account wait", retry_after=1)
@@ -102,7 +102,7 @@ class Validations:
                 break
             except StoreError as error:
                 logger.error("validation_not_stored", name=authorization.name, error=str(error))
-                await asyncio.sleep(STORE_RETRY)  # until the next attempt; the client polls meanwhile
+                await asyncio.sleep(STORE_RETRY)  # wait before the next attempt; the client keeps polling
         self._outcomes.inc(outcome="valid" if problem is None else problem.kind)
         reason = problem.detail if problem else ""
         logger.info("validated", name=authorization.name, status=settled.status, reason=reason)

@@ -1,4 +1,4 @@
-"""The task that keeps the CA able to serve: it renews its own certificate and the CRL, and records the CA's health.
+"""The CA's maintenance task: it renews the server's own certificate and the CRL, and records the health checks.
 
 It also stops listening while the fault ``acme_refuse`` is on.
 """
@@ -21,7 +21,7 @@ STORE_INTERVAL, RETRY = 1.0, 1.0
 
 
 class Watch:
-    """Health and own certificate of one server."""
+    """Maintenance of one ACME server."""
 
     def __init__(
         self,
@@ -30,18 +30,18 @@ class Watch:
         site: web.TCPSite | None,
         listen: Callable[[], Awaitable[web.TCPSite]],
     ) -> None:
-        """Watch *server*, whose listener is *site*; *listen* opens it again after the fault ``acme_refuse``."""
+        """Maintain *server* with the listener *site*; *listen* opens a new listener after the fault ``acme_refuse``."""
         self._server, self._own, self._listen = server, own, listen
         self._site = site
         self._failure = ""
-        #: Times of the monotonic clock from which the next test write, and the next renewal, is due.
+        #: Due times of the next test write and of the next renewal, on the monotonic clock, in seconds.
         self._next_write = self._next_renewal = 0.0
 
     async def run(self) -> None:
         """Check all conditions at each `INTERVAL` until the task is cancelled."""
         while True:
             self.check()
-            await asyncio.sleep(INTERVAL)  # until the next check
+            await asyncio.sleep(INTERVAL)  # wait until the next check
             try:
                 await self._refuse()
             except OSError as error:
@@ -63,7 +63,7 @@ class Watch:
                 self._own.renew_if_due(now)
                 self._server.crl.renew_if_due(now)
                 self._failure = ""
-            except Exception as error:  # whatever it is: without a next attempt the CA ends with its certificate
+            except Exception as error:  # any error: renewal must be retried, or the certificate expires
                 self._failure, self._next_renewal = str(error) or type(error).__name__, at + RETRY
                 logger.error("certificate_or_crl_not_renewed", error=self._failure)
         issuing = self._server.issuer.certificate

@@ -1,6 +1,6 @@
 """The certificate authority: keys, certificate profiles, issuance, chains and the store (RFC 5280).
 
-This package issues every certificate that its caller requests; `acme_server` checks that a client controls the names.
+This package issues every requested certificate; `acme_server` checks that the client controls the names.
 """
 
 from authority.ceremony import Ceremony, CeremonyError

@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _transcript(args: argparse.Namespace) -> int:
-    """Print the entries of the transcript, whose hashes have been verified."""
+    """Verify the hashes of the transcript and print its entries."""
     for entry in Transcript(args.root / TRANSCRIPT).entries:
         print(f"{dt.datetime.fromtimestamp(entry.at, dt.UTC):%Y-%m-%d %H:%M:%S} {entry.event}")
         for facts in entry.facts.values():

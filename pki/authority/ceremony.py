@@ -1,9 +1,9 @@
 """The key ceremony, which creates the root, the issuing CA, their passphrases, the admin token and the TSIG key.
 
-It is all or nothing.  A first ceremony writes every file; if it is cut off, the next one removes what it wrote and
-begins again.  A later ceremony checks that everything fits together, and restores at most three files: the trust
-anchor, which is a copy of the root certificate, the admin token, and the TSIG key of the name servers.  Whatever else
-is missing or does not fit is refused, and nothing is written.
+The ceremony is atomic.  The first run writes all files; if it is interrupted, the next run removes its files and starts
+again.  A later run checks that all files are consistent, and restores at most three of them: the trust anchor (a copy
+of the root certificate), the admin token, and the TSIG key of the name servers.  If any other file is missing or
+inconsistent, the ceremony fails and writes nothing.
 """
 
 import base64
@@ -31,16 +31,16 @@ from authority.transcript import Transcript
 from hostfiles.atomic import atomic_write
 
 PRIVATE, PUBLIC = 0o600, 0o644
-#: Name of the transcript in the root's folder.
+#: File name of the transcript, in the folder of the root key.
 TRANSCRIPT = "transcript.jsonl"
 #: The TSIG key of the lab's name servers, as `tsig-keygen` writes it and `nsupdate -k` reads it.
 TSIG_KEY = 'key "lab." {{ algorithm hmac-sha256; secret "{secret}"; }};\n'
-#: Advice in refusals: a lab whose volumes do not fit together cannot be repaired, and holds nothing of value.
+#: Advice in error messages: inconsistent volumes cannot be repaired, and a lab contains nothing of value.
 REMEDY = "remove the volumes of the earlier lab (`docker compose --profile '*' down -v --remove-orphans`)"
 
 
 class CeremonyError(AuthorityError):
-    """The existing files are inconsistent or incomplete; none of them is changed."""
+    """The existing files are inconsistent or incomplete; no file is changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +64,16 @@ class Ceremony:
     trust: Path
     passphrase: Path
     token: Path
-    #: Folder of the TSIG key; None: there is none.
+    #: Folder of the TSIG key; None: no key is created.
     tsig: Path | None = None
-    #: One line for each file, which says whether it was made or kept.
+    #: One line per file, which states whether it was made or kept.
     log: list[str] = field(default_factory=list, init=False)
 
     def run(self, now: float) -> list[str]:
         """Create or check all files; return `log`, one line for each file.
 
         Raises:
-            CeremonyError: a folder or file is missing, can be read by others, or does not fit to the rest.
+            CeremonyError: a folder or file is missing, can be read by others, or is inconsistent with the rest.
             KeyFileError: a file is malformed, or its passphrase is wrong.
             TranscriptError: the transcript was changed.
         """
@@ -91,7 +91,7 @@ class Ceremony:
         return self.log
 
     def _files(self) -> tuple[_File, ...]:
-        """Return all files, in the order in which they are written; others see the last one, the trust anchor."""
+        """Return all files in the order of writing; the trust anchor, which other hosts read, is last."""
         return (
             _File("admin token", self.token / "admin.token"),
             *(() if self.tsig is None else (_File("TSIG key", self.tsig / "lab.key"),)),
@@ -164,7 +164,7 @@ class Ceremony:
             raise CeremonyError(f"{file} was not issued by {self.root / 'root.pem'}: {REMEDY}") from None
 
     def _write(self, new: dict[Path, bytes], transcript: Transcript, now: float) -> None:
-        """Write the files *new*, after the transcript has their hashes; if that fails, remove them again."""
+        """Write the hashes of the files *new* to the transcript, then the files; remove them if an error occurs."""
         certificates = [load_certificate(each.path) for each in self._files() if each.mode == PUBLIC and not new]
         certificates += [x509.load_pem_x509_certificate(pem) for pem in new.values() if b"BEGIN CERT" in pem]
         subjects = {f"{each.serial_number:x}": each.subject.rfc4514_string() for each in certificates}
@@ -180,7 +180,7 @@ class Ceremony:
             raise CeremonyError(f"expected to write all files, got {error}; those written were removed") from None
 
     def _undo_unfinished(self, transcript: Transcript, now: float) -> None:
-        """Remove the files that a ceremony wrote which was cut off before its end."""
+        """Remove the files of an interrupted ceremony."""
         if not transcript.entries or transcript.entries[-1].event != "begin":
             return
         for path, digest in transcript.entries[-1].facts["files"].items():

@@ -10,7 +10,7 @@ class BadCSRError(AuthorityError):
 
 
 class WeakKeyError(AuthorityError):
-    """A public key has a type, size or weakness that forbids its use."""
+    """A public key has an unsupported type or size, or a known weakness."""
 
 
 class StoreError(AuthorityError):

@@ -24,7 +24,7 @@ BACKDATE = 60.0
 #: Lifetimes of root and intermediate certificates, in seconds; both are longer than any lab runs.
 ROOT_LIFETIME = 10 * 365 * 86400.0
 INTERMEDIATE_LIFETIME = 3 * 365 * 86400.0
-#: What cryptography raises for malformed requests and certificates; not all of it derives from ValueError.
+#: Exceptions that cryptography raises for malformed requests and certificates; not all derive from ValueError.
 UNREADABLE = (
     ValueError,
     TypeError,
@@ -60,13 +60,13 @@ class Issuer:
             [each.value for each in subtrees or () if isinstance(each, x509.DNSName)]
             for subtrees in (constraints.permitted_subtrees, constraints.excluded_subtrees)
         )
-        within = lambda domain: name == domain or name.endswith(f".{domain}")  # noqa: E731 - used twice, here only
+        within = lambda domain: name == domain or name.endswith(f".{domain}")  # noqa: E731 - a one-line function that is used only here
         return (not permitted or any(map(within, permitted))) and not any(map(within, excluded))
 
 
 @dataclass(frozen=True, slots=True)
 class Urls:
-    """Where clients find an issuer's revocation list and its certificate; both are plain HTTP, and signed."""
+    """URLs of an issuer's revocation list and certificate; plain HTTP is sufficient, because both are signed."""
 
     crl: str
     issuer: str
@@ -207,8 +207,8 @@ def _as_ca(
 
 
 def authority_key_identifier(key: CertificatePublicKeyTypes) -> x509.AuthorityKeyIdentifier:
-    """Return the extension that names the key of the issuer."""
-    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)  # type: ignore[arg-type]  # declared too narrow
+    """Return the extension that identifies the issuer's key."""
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)  # type: ignore[arg-type]  # the declared type is too narrow
 
 
 def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:
@@ -235,7 +235,7 @@ def _name(common_name: str) -> x509.Name:
 
 
 def hash_for(key: CertificateIssuerPrivateKeyTypes) -> hashes.SHA256 | hashes.SHA384 | None:
-    """Return the hash function for signatures with *key*; None for keys that have their own."""
+    """Return the hash function for signatures with *key*; None if the algorithm has a built-in hash (Ed25519)."""
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return None
     wide = isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.key_size > 256

@@ -1,4 +1,4 @@
-"""Which public keys a CA may certify (CA/Browser Forum Baseline Requirements 6.1.1.3, 6.1.5 and 6.1.6).
+"""Checks of public keys before a CA certifies them (CA/Browser Forum Baseline Requirements 6.1.1.3, 6.1.5 and 6.1.6).
 
 Not checked: lists of known keys, such as those that Debian's OpenSSL generated in 2006 to 2008.
 """
@@ -21,8 +21,8 @@ CURVES = ("secp256r1", "secp384r1", "secp521r1")
 #: Primes up to 751: BR 6.1.6 forbids smaller factors of the modulus.
 _PRIMES = [n for n in range(2, 752) if all(n % d for d in range(2, math.isqrt(n) + 1))]
 _SMALL_FACTORS = math.prod(_PRIMES)
-#: Odd primes whose product divides that of every ROCA key (CVE-2017-15361), and the residues of such a modulus: the
-#: powers of 65537.  A random modulus passes all of these tests with a probability below 2⁻²⁷.
+#: Fingerprint of ROCA keys (CVE-2017-15361): odd primes, each with the possible residues of such a key's modulus, which
+#: are the powers of 65537.  A random modulus matches for all primes with a probability below 2⁻²⁷.
 _ROCA = [(prime, {pow(65537, power, prime) for power in range(prime)}) for prime in _PRIMES[1:39]]
 
 

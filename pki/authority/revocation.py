@@ -1,6 +1,6 @@
 """Certificate revocation lists (RFC 5280 section 5).
 
-Nothing here reads a clock or a file: the time and the signing keys are arguments.
+These functions do not read clocks or files: the time and the signing keys are arguments.
 """
 
 import datetime as dt
@@ -11,7 +11,7 @@ from cryptography import x509
 
 from authority.issuance import Issuer, authority_key_identifier, hash_for
 
-#: Reasons by their code in RFC 5280 section 5.3.1; an entry with reason 0, unspecified, has no reason extension.
+#: Revocation reasons by code (RFC 5280 section 5.3.1); an entry with reason 0 (unspecified) has no reason extension.
 _REASONS = {
     1: x509.ReasonFlags.key_compromise,
     3: x509.ReasonFlags.affiliation_changed,
@@ -23,30 +23,30 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """An entry of a list."""
+    """An entry of a revocation list."""
 
     #: Serial number of the certificate.
     serial: int
     #: Time of revocation, in seconds since the epoch.
     at: float
-    #: Code of the reason.
+    #: Reason code (RFC 5280 section 5.3.1).
     reason: int
 
 
 def issue_crl(
     issuer: Issuer, revoked: Iterable[Revoked], number: int, now: float, lifetime: float, backdate: float = 0.0
 ) -> x509.CertificateRevocationList:
-    """Return the complete list of *issuer*.
+    """Return a signed, complete revocation list of *issuer*.
 
     Args:
         issuer: the CA that issued the certificates and signs the list.
         revoked: all entries.
-        number: larger than that of each earlier list.
+        number: CRL number, larger than the number of every earlier list.
         now: time of issuance, in seconds since the epoch.
         lifetime: seconds from *now* to nextUpdate.
         backdate: seconds from thisUpdate to *now*, for clients whose clock is slow.
     """
-    # The builder's method for one entry copies all earlier ones, so that it would take quadratic time.
+    # `add_revoked_certificate` copies all earlier entries, so calling it once per entry would take quadratic time.
     builder = x509.CertificateRevocationListBuilder(revoked_certificates=[_entry(each) for each in revoked])
     return (
         builder.issuer_name(issuer.certificate.subject)

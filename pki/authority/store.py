@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from authority.errors import StoreError
 from authority.revocation import Revoked
 
-#: Time to wait for another process that writes to the database, in seconds: when it is opened, and later.  The server
-#: answers no requests while it waits.
+#: Time-out for the database lock while another process writes, in seconds: when opening the database, and later.  The
+#: server answers no requests while it waits.
 OPEN_TIMEOUT, BUSY_TIMEOUT = 5.0, 0.2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS account (
@@ -136,7 +136,7 @@ class Store:
         self._db.close()
 
     def check(self) -> None:
-        """Write a few bytes to the database, to find out whether it can be written."""
+        """Test whether the database can be written, by writing a few bytes; set `failure`."""
         self._checks += 1
         with self._transaction():
             self._db.execute(f"PRAGMA user_version = {self._checks % 1000}")
@@ -258,8 +258,8 @@ class Store:
         Args:
             serial: serial number of the certificate, in lower-case hexadecimal.
             now: time of revocation, in seconds since the epoch.
-            reason: RFC 5280 section 5.3.1.
-            compromised: fingerprint of the certificate's key if it must never be certified again.
+            reason: reason code (RFC 5280 section 5.3.1).
+            compromised: fingerprint of the certificate's key if it is compromised, otherwise empty.
 
         Returns:
             The record before the change, or None if the serial number is unknown.
@@ -285,7 +285,7 @@ class Store:
         return [Revoked(int(serial, 16), at, reason) for serial, at, reason in rows]
 
     def next_crl_number(self) -> int:
-        """Return a number for a new revocation list, larger than each earlier one (RFC 5280 section 5.2.3)."""
+        """Return a number for a new revocation list, larger than all earlier numbers (RFC 5280 section 5.2.3)."""
         with self._transaction():
             (number,) = self._db.execute("SELECT coalesce(max(number), 0) + 1 FROM crl").fetchone()
             self._db.execute("DELETE FROM crl")
@@ -293,7 +293,7 @@ class Store:
         return int(number)
 
     def compromised(self, fingerprint: str) -> bool:
-        """Return whether a certificate with the key of this fingerprint was revoked because of a key compromise."""
+        """Return whether the key with this fingerprint (see `public_keys.fingerprint`) is known to be compromised."""
         with _errors("the CA's store"):
             query = "SELECT 1 FROM compromised_key WHERE fingerprint = ?"
             return self._db.execute(query, (fingerprint,)).fetchone() is not None
@@ -301,7 +301,7 @@ class Store:
 
 @contextlib.contextmanager
 def _errors(what: str) -> Iterator[None]:
-    """Convert the errors of SQLite to `StoreError`."""
+    """Convert SQLite errors inside the block to `StoreError`; *what* begins the message."""
     try:
         yield
     except sqlite3.Error as error:

@@ -1,6 +1,7 @@
-"""Transcript of the key ceremony: JSON lines that an auditor can read, each with the hash of the line before.
+"""Transcript of the key ceremony for auditors: JSON lines in a hash chain.
 
-A changed, removed or inserted line breaks the chain.  The transcript names files, certificates and hashes, no secrets.
+Each line contains the hash of the previous line, so that changed, removed or inserted lines are detected.  The
+transcript contains file names, hashes and the subjects of certificates, but no secrets.
 """
 
 import hashlib
@@ -12,12 +13,12 @@ from typing import Any
 from authority.errors import AuthorityError
 from hostfiles.atomic import atomic_write
 
-#: The hash in the first line.
+#: Value of the previous hash in the first line.
 START = "0" * 64
 
 
 class TranscriptError(AuthorityError):
-    """The transcript is damaged: a line is malformed, or does not have the hash of the line before."""
+    """The transcript is damaged: a line is malformed, or does not contain the hash of the previous line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +28,13 @@ class Entry:
     #: Time, in seconds since the epoch.
     at: float
     event: str
-    #: What the event is about; hashes of files by path, a certificate's subject and serial number, and so on.
+    #: Details of the event, such as hashes of files by path, or a certificate's subject and serial number.
     facts: dict[str, Any]
-    #: SHA-256 of the line before, in hexadecimal.
+    #: SHA-256 of the previous line, in hexadecimal.
     previous: str
 
     def line(self) -> str:
-        """Return the entry as JSON, without the line's end."""
+        """Return the entry as one line of JSON, without a newline."""
         body = {"at": self.at, "event": self.event, **self.facts, "previous": self.previous}
         return json.dumps(body, ensure_ascii=False)
 
@@ -67,7 +68,7 @@ class Transcript:
         return f"<Transcript entries={len(self.entries)} {self._hash[:8]}>"
 
     def append(self, at: float, event: str, **facts: Any) -> None:
-        """Add an entry, which is on disk when the method returns."""
+        """Append an entry; it is on disk when the method returns."""
         entry = Entry(at, event, facts, self._hash)
         text = "".join(f"{each.line()}\n" for each in (*self.entries, entry))
         atomic_write(self.path, text.encode())

@@ -9,11 +9,11 @@ from drills.lifetimes import renew, renewal_when_undone
 from drills.rehearsal import HOST, Rehearsal
 from experiments import Control, Lane, Panel, Quantity, Run, Span, parameter
 
-#: Kinds of broken material: corrupted between the CA and the server, or issued wrongly by the CA.
+#: Kinds of broken material: corrupted between the CA and the server, or mis-issued by the CA.
 CORRUPTED = ("key-mismatch", "truncated", "half-written", "unreadable")
 MISISSUED = ("wrong-san", "expired", "not-yet-valid", "no-chain")
 KINDS = (*CORRUPTED, *MISISSUED)
-#: Time after each renewal in which clients connect, before the next case, in seconds.
+#: Duration of the load between a renewal and the next case, in seconds.
 PAUSE = 0.8
 #: Number of failed renewals per case, after which the alarm must be active.
 TRIES = 2
@@ -110,14 +110,14 @@ class BrokenMaterial(Drill[Parameters]):
                     case.refused.append(str(error))
                 else:
                     case.taken += 1
-                await asyncio.sleep(PAUSE / 2)  # so that load meets each injection
+                await asyncio.sleep(PAUSE / 2)  # send load while the fault is on
             body = await stage.watch.look(HOST)
             case.kept = body["serial"] == before and case.taken == 0
             case.alarmed = any(text.startswith("renewal:") for text in body["alarms"])
         case.end = run.now()
         await renew(run, HOST)  # the fault is off, so this renewal must succeed
         await stage.watch.look(HOST)
-        await asyncio.sleep(PAUSE)  # so that load meets the renewed pair
+        await asyncio.sleep(PAUSE)  # send load to the renewed certificate
 
     def judge(self, run: Run, stage: Rehearsal) -> None:
         """Check that every renewal was rejected with an alarm, and that no client was affected."""

@@ -155,7 +155,7 @@ class CaOutage(Drill[Parameters]):
                 text = ""
             found = re.findall(r"^firstbyte_acme_requests_total\{[^}]*\} ([\d.e+]+)$", text, re.MULTILINE)
             self.answered.append((run.now(), sum(map(float, found))))
-            await asyncio.sleep(1.0)  # between two scrapes
+            await asyncio.sleep(1.0)  # interval between two scrapes
 
     def judge(self, run: Run, stage: Rehearsal) -> None:
         """Check lost requests, back-off, alarms and recovery for each outage."""

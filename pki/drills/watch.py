@@ -94,8 +94,8 @@ class Watch:
             TimeoutError: the host still uses the certificate *serial* after *timeout* seconds.
         """
         async with asyncio.timeout(timeout):
-            while (await self.look(host)).get("serial") == serial:  # noqa: ASYNC110 - a host has no events to wait for
-                await asyncio.sleep(EVERY)  # between two looks
+            while (await self.look(host)).get("serial") == serial:  # noqa: ASYNC110 - polls: no event signals a change on a host
+                await asyncio.sleep(EVERY)  # wait until the next poll
         return self.run.now()
 
     def of(self, host: str) -> list[Held]:

@@ -1,4 +1,4 @@
-"""The private key of a service's ACME account, which is stored in a file (RFC 8555 section 7.3)."""
+"""The private key of a service's ACME account, stored in a file (RFC 8555 section 7.3)."""
 
 from pathlib import Path
 
@@ -18,12 +18,12 @@ logger = log.get("renewal")
 
 
 def account_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Load the account key from *path*; create and store a new P-256 key if there is no file.
+    """Load the account key from *path*; create and store a new P-256 key if the file is missing.
 
-    If the disk is full, the new key is not stored, and the next start of the service opens another account.
+    If the new key cannot be stored, the service uses it until it stops, and creates another account at its next start.
 
     Raises:
-        AccountError: the file does not contain a P-256 key; it is not changed, because it may be the key of an account.
+        AccountError: the file cannot be read or does not contain a P-256 key.  It is never overwritten.
     """
     try:
         key = load_pem_private_key(path.read_bytes(), None)

@@ -1,4 +1,4 @@
-"""The renewal agent of a service, which performs what the `renewal.lifecycle` of its certificate says."""
+"""The renewal agent of a service: performs the I/O for the state machine in `renewal.lifecycle`."""
 
 import asyncio
 import contextlib
@@ -25,15 +25,15 @@ from telemetry import AdminError, Request, Telemetry, log
 
 logger = log.get("renewal")
 
-#: Maximum time that the agent sleeps, in seconds: then it looks whether the trusted roots have changed, or the clock.
+#: Maximum time between checks for changes of the trusted roots and for steps of the clock, in seconds.
 MAX_SLEEP = 30.0
-#: Interval at which a process that does not renew itself looks for a new certificate on disk, in seconds.
+#: Polling interval of processes that load certificates written by another process, in seconds.
 FOLLOW = 0.5
-#: Difference between wall clock and monotonic clock that counts as a step of the wall clock, in seconds.
+#: Minimum change of the offset between wall clock and monotonic clock that counts as a clock step, in seconds.
 STEP = 1.0
 
 
-#: The window of a certificate that the CA has revoked.
+#: Renewal window for a revoked certificate: it lies in the past, so that the renewal is due at once.
 AT_ONCE = RenewalInfo(0.0, 1.0)
 
 
@@ -59,7 +59,7 @@ class Agent:
                 the challenges and counters of the first; their health checks and admin paths end with their name.
             shared: whether several processes of the service use the same folder; all but one set `renews` to False.
         """
-        #: Whether this process orders certificates; otherwise it uses those that another process writes to the folder.
+        #: Whether this process orders certificates; if False, it loads those that another process writes to disk.
         self.renews: bool = True if first is None else first.renews
         self.settings, self.telemetry = settings, telemetry
         self.stub = stub if stub is not None else AsyncStub(clock=telemetry.clock)
@@ -84,7 +84,7 @@ class Agent:
                 "firstbyte_certificate_not_after_seconds", "End of the certificate in use, epoch", "name", across="min"
             )
         else:
-            self._counter, self._end = first._counter, first._end  # noqa: SLF001 - same class
+            self._counter, self._end = first._counter, first._end  # noqa: SLF001 - private attributes of another instance of this class
         metrics.before_render(self._refresh)
         telemetry.health.before_report(self.check_health)
         telemetry.clock.on_step(self.wake)
@@ -138,7 +138,7 @@ class Agent:
         if self._load():
             return
         while not self.renews:
-            await asyncio.sleep(FOLLOW)  # until another process has obtained the certificate
+            await asyncio.sleep(FOLLOW)  # poll until another process has obtained the certificate
             if self._load():
                 return
         while not self.credentials.ready:
@@ -146,7 +146,9 @@ class Agent:
                 await self.renew()
             except Exception as error:  # already logged by `renew`; keep trying
                 self.telemetry.health.set(self._check("certificate"), ok=False, detail=f"none yet: {error}")
-                await asyncio.sleep(self.lifecycle.first_attempt_delay(_retry_after(error)))  # until the next attempt
+                await asyncio.sleep(
+                    self.lifecycle.first_attempt_delay(_retry_after(error))
+                )  # wait before the next attempt
 
     def _load(self) -> bool:
         """Use the certificate on disk and schedule its renewal; return False if it is missing or invalid."""
@@ -165,7 +167,7 @@ class Agent:
         """Obtain a new key and certificate and use them; return the certificate's serial number.
 
         Args:
-            deliberate: whether a person asked for it, who then knows that it may end earlier than the one before.
+            deliberate: whether an operator requested the renewal; then an earlier notAfter raises no alarm.
 
         Raises:
             RenewalError, OSError: the renewal failed; the old certificate stays in use.
@@ -206,7 +208,7 @@ class Agent:
         self.check_health()
 
     def _acme_client(self) -> AcmeClient:
-        """Return the client, which verifies the CA with the trusted roots as they are on disk now."""
+        """Return the ACME client, updated to verify the CA with the current trusted roots."""
         trust = ssl.create_default_context(cafile=self.settings.trust)
         if self._client is None:
             key = account_key(self.settings.tls_dir / "account.pem")
@@ -229,11 +231,11 @@ class Agent:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def wake(self) -> None:
-        """Make the agent look at its lifecycle again, because the clock or something else has changed."""
+        """Make the agent re-evaluate its next step, for example after a change of the clock or the schedule."""
         self._wakeup.set()
 
     async def until_woken(self, seconds: float | None) -> None:
-        """Wait for a call of `wake`, at most *seconds*."""
+        """Wait for a call of `wake`, for at most *seconds* (None: no limit)."""
         self._wakeup.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -258,19 +260,19 @@ class Agent:
                 await self._renew_by_schedule()
             else:
                 lifecycle.polling()
-                self._begin(self._poll())  # at the same time, because a slow poll must not delay a renewal
+                self._begin(self._poll())  # in a separate task: a slow poll must not delay a renewal
 
     def check_revocations(self) -> Revocations:
-        """Follow the CA's revocation list from `start` on; return it, empty until it has been fetched.
+        """Enable fetching of the CA's revocation list after `start`; return the list, which is empty at first.
 
-        If the agent's own certificate is on it, the agent renews at once, without waiting for renewal information.
+        If the list contains the agent's own certificate, the agent renews it at once.
         """
         if self.revocations is None:
             self.revocations = Revocations()
         return self.revocations
 
     async def _follow_revocations(self, revocations: Revocations) -> None:
-        """Fetch the list again and again; without a current one, the health check ``revocation`` fails."""
+        """Fetch the revocation list periodically; the health check ``revocation`` fails if the list is out of date."""
         source, checks = ListSource(self.stub), self.telemetry.health
         while True:
             failure = ""
@@ -285,7 +287,7 @@ class Agent:
                     self.wake()
             except NoListError as error:
                 checks.set("revocation", ok=True, detail=f"not checked: {error}")
-                await asyncio.sleep(revocation.INTERVAL)  # until the next certificate may name one
+                await asyncio.sleep(revocation.INTERVAL)  # the next certificate may have the URL of a list
                 continue
             except (RenewalError, *UNREADABLE) as error:
                 source.forget()
@@ -294,7 +296,7 @@ class Agent:
             left = revocations.next_update - self.telemetry.clock.time()
             detail = f"{left:.0f} s to nextUpdate of list {revocations.number}" if revocations.number else "no list yet"
             checks.set("revocation", left > 0, f"{detail}; {failure}" if failure else detail)
-            await asyncio.sleep(revocation.INTERVAL)  # until the next request
+            await asyncio.sleep(revocation.INTERVAL)  # wait until the next request
 
     async def _renew_by_schedule(self) -> None:
         with contextlib.suppress(Exception):  # `renew` counts, logs and reschedules failures
@@ -318,10 +320,10 @@ class Agent:
         self.wake()
 
     async def _follow_file(self) -> None:
-        """Use each new certificate that another process of the service writes."""
+        """Load each new certificate that another process of the service writes to disk."""
         seen = self.credentials.stamp()
         while True:
-            await asyncio.sleep(FOLLOW)  # until the next look at the file
+            await asyncio.sleep(FOLLOW)  # polls: no event signals a change of the file
             self.credentials.follow_trust()
             if (stamp := self.credentials.stamp()) != seen:
                 seen = stamp
@@ -345,7 +347,7 @@ class Agent:
         return self.telemetry.clock.time() - (said + self.telemetry.clock.monotonic() - heard)
 
     def _ahead(self, pair: Pair) -> float:
-        """Return the skew, or 0 if it is unknown or as small as its measurement is coarse."""
+        """Return the clock skew in seconds; 0 if it is unknown or within the tolerance."""
         skew = self.skew() or 0.0
         return skew if abs(skew) > tolerated_skew(pair.not_after - pair.not_before) else 0.0
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hostfiles.atomic import atomic_write
 
-#: A token as CAs make them: unpadded base64url (RFC 8555 section 8.1).  Nothing else becomes a file name.
+#: Valid tokens: unpadded base64url (RFC 8555 section 8.1).  Tokens become file names, so all others are rejected.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -13,7 +13,7 @@ class Challenges:
     """The http-01 response bodies (key authorizations) that a service must currently serve, by token."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Create an empty set; with *folder*, several processes of one service serve the same challenges."""
+        """Create an empty set; *folder*, if given, shares the responses between several processes of one service."""
         self._folder = folder
         self._answers: dict[str, str] = {}
 

@@ -1,6 +1,6 @@
 """An ACME client (RFC 8555) based on aiohttp: account, order, http-01, finalize, download.
 
-Each call of `AcmeClient.obtain` obtains one certificate.  Files and schedules are the responsibility of the caller.
+Each call of `AcmeClient.obtain` obtains one certificate.  The caller manages files and schedules.
 """
 
 import asyncio
@@ -157,7 +157,7 @@ class AcmeClient:
             ):
                 yield http
         except AcmeError:
-            self._directory = {}  # whatever failed may have moved: read the directory again in the next session
+            self._directory = {}  # a URL may have changed: read the directory again in the next session
             raise
         except TimeoutError:
             self._directory = {}

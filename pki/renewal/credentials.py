@@ -2,7 +2,7 @@
 
 A *pair* is a private key with its certificate chain.  A listener's context never changes: its SNI callback gives each
 new handshake the newest inner context.  (`load_cert_chain` on a live context is not atomic, and a mismatched pair
-breaks the server.)  A new pair is validated and proved by handshakes in memory before it is used.
+breaks the server.)  A new pair is validated and tested with handshakes in memory before it is used.
 """
 
 import ssl
@@ -63,7 +63,7 @@ class Credentials:
             as_client: whether the service also presents the certificate to servers that require one.
         """
         self.file, self.trust, self._as_client = file, trust, as_client
-        #: The reason why the pair in use is not in `file`; empty if it is.
+        #: Error of the last attempt to write the pair in use to `file`; empty if it succeeded.
         self.unsaved = ""
         self._pair: Pair | None = None
         self._listeners: list[Listener] = []
@@ -109,7 +109,7 @@ class Credentials:
         return self.pair.not_after
 
     def load(self, names: Sequence[str], now: float) -> float:
-        """Load the key and chain from `file`, whose permissions are corrected if others may read it.
+        """Load the key and chain from `file`; correct its permissions if others may read it.
 
         Args:
             names: DNS names that the certificate must have.
@@ -133,7 +133,7 @@ class Credentials:
         return status.st_mtime
 
     def stamp(self) -> tuple[int, int] | None:
-        """Return modification time and inode of the file, which change with each certificate; None without a file."""
+        """Return modification time and inode of the file, which identify its version; None if the file is missing."""
         try:
             status = self.file.stat()
         except OSError:
@@ -141,9 +141,9 @@ class Credentials:
         return status.st_mtime_ns, status.st_ino
 
     def replace(self, pem: bytes, names: Sequence[str], now: float, reload: Reload | None = None) -> Pair:
-        """Validate and prove *pem*, write it to `file`, and use it for every new handshake.
+        """Validate *pem*, test it with handshakes in memory, write it to `file`, and use it for every new handshake.
 
-        If the disk is full, the pair is used all the same, from memory, and `unsaved` says why.
+        If writing fails, the pair is used from memory, and `unsaved` states the error.
 
         Args:
             pem: private key and chain, in PEM.
@@ -160,7 +160,7 @@ class Credentials:
         return pair
 
     def save(self) -> bool:
-        """Write the pair in use to `file`; return whether that succeeded, and set `unsaved` if not."""
+        """Write the pair in use to `file` and set `unsaved`; return whether writing succeeded."""
         try:
             atomic_write(self.file, self.pair.pem, MODE)
         except OSError as error:
@@ -171,10 +171,10 @@ class Credentials:
         return True
 
     def server_context(self, client_ca: Path | None = None, alpn: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLContext:
-        """Return a TLS context for a listener, which always presents the newest certificate.
+        """Return a TLS context for a listener that always presents the newest certificate.
 
-        It may be created before the first certificate, and before a process forks: the processes then resume each
-        other's sessions, because they encrypt tickets with the same key.
+        The context may be created before the first certificate exists.  Processes forked after its creation share its
+        ticket key, so that they can resume each other's sessions.
 
         Args:
             client_ca: PEM file with roots; if given, clients must present a certificate that chains to one of them.
@@ -194,7 +194,7 @@ class Credentials:
         return listener.outer
 
     def choose(self, listener: Listener, name: str | None) -> ssl.SSLContext | None:
-        """Return the context for a client of *listener* whose SNI is *name*; None: the listener's own."""
+        """Return the context for a client of *listener* whose SNI is *name*; None means the listener's own context."""
         return self.owner(name).newest(listener.kind)
 
     def owner(self, name: str | None) -> "Credentials":
@@ -202,7 +202,7 @@ class Credentials:
         return next((each for each in self._others if each.ready and name in each.names), self)
 
     def newest(self, kind: Kind) -> ssl.SSLContext:
-        """Return the inner context of *kind* with the pair in use."""
+        """Return the (cached) inner context of *kind* with the pair in use."""
         if kind not in self._inner:
             self._inner[kind] = self.context(self.pair.pem, kind)
         return self._inner[kind]
@@ -235,9 +235,9 @@ class Credentials:
         self._callbacks.append(callback)
 
     def follow_trust(self) -> bool:
-        """Use the trusted roots again if their file has changed; return whether it has.
+        """Load the trusted roots again if their file has changed; return whether new roots are in use.
 
-        A file that cannot be used is ignored: the roots in use stay.
+        If the file is invalid, the old roots stay in use.
         """
         roots = self._read_roots()
         if roots == self._roots or not self.ready:

@@ -3,7 +3,7 @@
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
-#: What cryptography raises for malformed certificates, keys and lists; not all of it derives from ValueError.
+#: Exceptions that cryptography raises for malformed certificates, keys and lists; not all derive from ValueError.
 UNREADABLE = (
     ValueError,
     TypeError,
@@ -23,7 +23,7 @@ class PairError(RenewalError):
 
 
 class AccountError(RenewalError):
-    """The file with the account key contains something else."""
+    """The account key file cannot be read or does not contain an unencrypted P-256 key."""
 
 
 class AcmeError(RenewalError):

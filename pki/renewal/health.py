@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from renewal.lifecycle import Lifecycle, Validity
 from renewal.schedule import overdue, tolerated_skew
 
-#: Names of the checks: remaining lifetime of the certificate, failed renewals, skew of the local clock, and the file.
+#: Names of the health checks: certificate expiry, failed renewals, clock skew, and whether the certificate is on disk.
 CHECKS = ("certificate", "renewal", "clock", "file")
 #: Consecutive failed renewals that make the check ``renewal`` fail, regardless of the remaining lifetime.  A single
 #: failure may be transient.
@@ -23,7 +23,7 @@ class Condition:
     lifecycle: Lifecycle
     #: How far the local clock is ahead of the CA's, in seconds; None if the CA's time is not known yet.
     skew: float | None = None
-    #: The reason why the certificate is only in memory; empty if it is on disk.
+    #: Error of the last attempt to write the certificate to disk; empty if it is on disk.
     unsaved: str = ""
 
 

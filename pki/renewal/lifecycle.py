@@ -1,7 +1,7 @@
-"""Lifecycle of one certificate: what its agent does next, and when (RFC 9773 section 4, RFC 8555 section 6.6).
+"""State machine of one certificate's renewal: next step and its time (RFC 9773 section 4, RFC 8555 section 6.6).
 
-Nothing here reads a clock, a file or a socket: results go in (`loaded`, `succeeded`, `failed`, `informed`, `polled`),
-and `next` says what comes next.  All times are in seconds since the epoch.
+It does no I/O and reads no clock: the agent reports results (`loaded`, `succeeded`, `failed`, `informed`, `polled`),
+and `next` returns the next step.  All times are in seconds since the epoch.
 """
 
 import random
@@ -13,15 +13,16 @@ from renewal.schedule import MAX_RETRY_AFTER, MIN_GAP, MIN_RETRY, Rule, renewal_
 #: Interval between polls of the CA's renewal information if it does not send Retry-After, in seconds (RFC 9773 section
 #: 4.3.3: 6 h).
 POLL_INTERVAL = 6 * 3600.0
-#: First and maximum delay between attempts to obtain the first certificate, in seconds: nothing is served before it.
+#: First and maximum delay between attempts to obtain the first certificate, in seconds; they are short, because the
+#: service cannot serve without a certificate.
 FIRST_ATTEMPT, LAST_ATTEMPT = 0.25, 2.0
-#: How much earlier than its predecessor a certificate may end without an alarm, in seconds: notAfter is truncated.
+#: Tolerance when the notAfter of a new certificate is compared with the old one, in seconds: notAfter is truncated.
 TRUNCATION = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """The times of a certificate in use."""
+    """Serial number and times of a certificate in use."""
 
     #: Serial number, in lower-case hexadecimal.
     serial: str
@@ -43,7 +44,7 @@ class RenewalInfo:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to do at the time *at*: order a new certificate, or poll the renewal information of the one in use."""
+    """The next step and its time *at*: order a new certificate, or poll the renewal information of the current one."""
 
     at: float
     action: Literal["renew", "poll"]
@@ -60,12 +61,12 @@ class Lifecycle:
         self.failures, self.last_error = 0, ""
         #: Time of the scheduled renewal, and of the next attempt, which is later after a failure.
         self.due = self.next_renewal = 0.0
-        #: By how many seconds the certificate in use ends earlier than the one that a renewal by schedule replaced.
+        #: Seconds by which the last scheduled renewal moved notAfter to an earlier time; 0 if it did not.
         self.shortened = 0.0
         self._next_poll = float("inf")
-        #: The last renewal window that was processed: a window is drawn from only once.
+        #: The last processed renewal window: serial number, start and end.  Each window is processed only once.
         self._window: tuple[str, float, float] | None = None
-        #: Whether the scheduled renewal was moved by renewal information, and the time before which the next is not.
+        #: Whether renewal information moved the scheduled renewal, and the earliest time to which it may move the next.
         self._moved, self._movable_from = False, float("-inf")
 
     def __repr__(self) -> str:
@@ -73,7 +74,7 @@ class Lifecycle:
         return f"<Lifecycle {held} due={self.due:.0f} next={self.next_renewal:.0f} failures={self.failures}>"
 
     def next(self, now: float) -> Step:
-        """Return the next step; it is in the past if it is overdue.  A renewal that is due comes before a poll."""
+        """Return the next step; its time is in the past if the step is overdue.  A due renewal precedes a due poll."""
         renew, poll = Step(self.next_renewal, "renew"), Step(self._next_poll, "poll")
         return renew if renew.at <= max(now, poll.at) else poll
 
@@ -89,7 +90,7 @@ class Lifecycle:
         Args:
             held: the new certificate.
             ahead: how far the local clock is ahead of the CA's, in seconds.
-            deliberate: whether a person ordered it, who then knows that it may end earlier than the one before.
+            deliberate: whether an operator requested the renewal; then an earlier notAfter raises no alarm.
         """
         before, self.held = self.held, held
         earlier = 0.0 if before is None or deliberate else before.not_after - held.not_after
@@ -100,7 +101,7 @@ class Lifecycle:
         if self._moved:
             self._movable_from = held.issued + gap
         if before is None:
-            self._next_poll = held.issued  # later polls follow each other as the CA says, whatever is renewed
+            self._next_poll = held.issued  # first poll at once; renewals do not change the interval of later polls
         self.schedule()
         self.next_renewal = max(self.next_renewal, held.issued + gap)
 
@@ -116,30 +117,30 @@ class Lifecycle:
         lifetime = self.held.not_after - self.held.issued if self.held else 60.0
         pause = max(retry_delay(self.failures, max(lifetime, 0.0), self._rng), _bounded(retry_after))
         self.next_renewal = now + pause
-        self._next_poll = max(self._next_poll, now + _bounded(retry_after))  # the CA asks for silence, not for polls
+        self._next_poll = max(self._next_poll, now + _bounded(retry_after))  # Retry-After applies to polls, too
         return pause
 
     def first_attempt_delay(self, retry_after: float | None = None) -> float:
-        """Return the delay until the next attempt, in seconds, while there is no certificate at all."""
+        """Return the delay until the next attempt to obtain the first certificate, in seconds."""
         return max(min(LAST_ATTEMPT, FIRST_ATTEMPT * 2.0 ** min(self.failures, 8)), _bounded(retry_after))
 
     def informed(self, info: RenewalInfo, serial: str, ahead: float = 0.0) -> bool:
         """Schedule the renewal at a random time in the CA's suggested window, if that is before the scheduled time.
 
         A window in the past means an immediate renewal, for example of a revoked certificate.  A later window is
-        ignored to keep the safety margin of the agent's own rule.  If the CA asks for an early renewal of the
-        certificate that came from one, it waits for the minimum interval between renewals.
+        ignored to keep the safety margin of the agent's own rule.  If the CA requests two early renewals in succession,
+        the second one waits for the minimum interval between renewals.
 
         Args:
             info: the window.
-            serial: the certificate that it is for; a window for one that is no longer in use is ignored.
-            ahead: how far the local clock is ahead of the CA's, which the window refers to, in seconds.
+            serial: serial number of the certificate; if it is no longer in use, the window is ignored.
+            ahead: how far the local clock is ahead of the CA's, in seconds; the window uses the CA's clock.
 
         Returns:
             Whether the renewal was moved.
         """
         if self.held is None or serial != self.held.serial or self._window == (serial, info.start, info.end):
-            return False  # drawing again and again would converge on the start of the window
+            return False  # drawing a new time at each poll would converge on the start of the window
         self._window = (serial, info.start, info.end)
         at = max(self._rng.uniform(info.start, info.end) + ahead, self._movable_from)
         if at >= self.next_renewal or self.failures:
@@ -157,19 +158,19 @@ class Lifecycle:
         self._next_poll = now + min(max(retry_after or POLL_INTERVAL, MIN_RETRY), MAX_RETRY_AFTER)
 
     def clock_stepped(self, by: float) -> None:
-        """Report that the local clock jumped *by* seconds, so that delays keep their length; due times are absolute."""
+        """Report a clock step *by* seconds: shift retries and polls by it; the scheduled renewal does not move."""
         if self.failures:
             self.next_renewal += by
         self._next_poll += by
 
     def change(self, rule: Rule, rng: random.Random | None = None) -> None:
-        """Follow another *rule*, with jitter from *rng*; reschedule the renewal."""
+        """Apply a new *rule*, with jitter from *rng* (None: the current generator); reschedule the renewal."""
         self.rule, self._rng = rule, rng or self._rng
         if self.held is not None:
             self.schedule()
 
     def schedule(self) -> None:
-        """Schedule the renewal of the certificate in use by the rule."""
+        """Schedule the renewal of the current certificate according to the rule."""
         if self.held is not None:
             self._moved = False
             self.due = self.next_renewal = renewal_time(

@@ -48,7 +48,7 @@ class Pair:
 
 
 def read_pair(pem: bytes, names: Sequence[str], now: float, anchors: Sequence[x509.Certificate]) -> Pair:
-    """Parse a private key and chain, and validate them as strictly as the strictest client.
+    """Parse a private key and chain, and validate key, names, dates and chain.
 
     Args:
         pem: private key, leaf and intermediates, in PEM.

@@ -1,7 +1,7 @@
-"""Proof that a key and chain work: a strict TLS handshake in memory before a service uses them.
+"""Test of a key and chain before a service uses them: strict TLS handshakes in memory.
 
-The strictest peers decide: RFC 5280 to the letter (Python's default since 3.13), OpenSSL's limit on the size of
-a chain, and the purposes of the certificate.  Dates are checked in `renewal.material` instead, by the service's clock.
+The peers apply RFC 5280 strictly (Python's default since 3.13), limit the size of the chain as OpenSSL does, and check
+the purposes of the certificate.  `renewal.material` checks the dates, because it can use the service's clock.
 """
 
 import os
@@ -10,9 +10,9 @@ import ssl
 from renewal.errors import PairError
 from wireformat.tls import TlsConnection
 
-#: OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python's `ssl` does not name.
+#: OpenSSL's X509_V_FLAG_NO_CHECK_TIME; Python's `ssl` has no constant for it.
 NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
-#: Maximum number of exchanges; TLS 1.3 needs two.
+#: Maximum number of rounds in which the two peers exchange messages; TLS 1.3 needs two.
 EXCHANGES = 6
 
 
@@ -21,7 +21,7 @@ def prove(pem: bytes, name: str, anchors: str, *, as_client: bool) -> None:
 
     Args:
         pem: private key and chain, in PEM.
-        name: DNS name that clients ask for.
+        name: DNS name that the client requests (SNI).
         anchors: trusted root certificates, in PEM.
         as_client: whether servers that require a client certificate must accept the pair as well.
     """
@@ -49,10 +49,10 @@ def prove(pem: bytes, name: str, anchors: str, *, as_client: bool) -> None:
 
 
 def load_pair(context: ssl.SSLContext, pem: bytes) -> None:
-    """Load a key and chain into *context*; the key does not touch the disk.
+    """Load a key and chain into *context* without writing the key to disk.
 
     Raises:
-        PairError: OpenSSL does not accept them.
+        PairError: OpenSSL rejects the key or the chain.
     """
     file = os.memfd_create("pair", os.MFD_CLOEXEC)  # OpenSSL loads keys and chains from files only
     try:

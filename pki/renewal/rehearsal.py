@@ -1,6 +1,6 @@
-"""The renewal agent of a service that takes part in drills: it can be made to do what an agent must never do.
+"""Renewal agent with fault injection, for services that take part in drills.
 
-Every fault is off by default; without one, these classes behave like `Agent` and `Credentials`.
+All faults are off by default; these classes then behave like `Agent` and `Credentials`.
 """
 
 import ssl
@@ -20,7 +20,7 @@ from telemetry import Faults
 
 
 class RehearsalAgent(Agent):
-    """An agent with the faults of the drills."""
+    """An agent with fault injection."""
 
     _switches: Faults
 
@@ -40,7 +40,7 @@ class RehearsalAgent(Agent):
             await super()._renew_by_schedule()
             return
         self._switches.hit("renewal_off")
-        await self.until_woken(None)  # until a fault or the clock changes, or a renewal by hand succeeds
+        await self.until_woken(None)  # until a fault or the clock changes, or an operator renews the certificate
 
     def _take(self, pem: bytes, now: float) -> Pair:
         faults, names = self._switches, self.settings.names
@@ -61,7 +61,7 @@ class RehearsalAgent(Agent):
             self.lifecycle.next_renewal = self.telemetry.clock.time()
 
     def check_health(self) -> None:
-        """Record the health checks, or that all is well while the fault ``alarm_off`` is on."""
+        """Record the health checks; while the fault ``alarm_off`` is on, record all of them as passed."""
         super().check_health()
         if self.credentials.ready and self._switches.any_on and self._switches.hit("alarm_off"):
             for check in health.CHECKS:
@@ -69,16 +69,16 @@ class RehearsalAgent(Agent):
 
 
 class RehearsalCredentials(Credentials):
-    """Credentials with long chains for chosen clients, and a reload without any precaution."""
+    """Credentials with the faults ``long_chain`` and ``naive_reload``."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
-        """Create credentials like `Credentials`; the third argument is the service's faults."""
+        """Create credentials; the arguments are those of `Credentials`, and the service's faults as the third one."""
         *rest, self._switches = args
         super().__init__(*rest, **keywords)
         self._padded: dict[tuple[Kind, int, str], ssl.SSLContext] = {}
 
     def choose(self, listener: Listener, name: str | None) -> ssl.SSLContext | None:
-        """Return the context for a client, with a padded chain or the naively loaded one if a fault is on."""
+        """Return the context for a client; faults select a context with a padded chain or an unvalidated pair."""
         faults: Faults = self._switches
         if listener.live:
             if faults.get("naive_reload") is not None:
@@ -95,14 +95,16 @@ class RehearsalCredentials(Credentials):
     def replace_naively(self, pem: bytes, names: Sequence[str], now: float) -> Pair:
         """Overwrite `file` with *pem* and load it into the live contexts, without validation (negative control).
 
-        The listeners use *pem* while the fault is on; after that they use the last valid key and chain again.
+        Listeners use *pem* while the fault is on, and the last valid key and chain afterwards.
 
         Raises:
             PairError: OpenSSL failed to load *pem*; the listeners' contexts may be left in an inconsistent state.
         """
         for each in self._listeners:
             if not each.live and self.ready:
-                load_pair(each.outer, self.pair.pem)  # begin like a naive server: with the pair in the live context
+                load_pair(
+                    each.outer, self.pair.pem
+                )  # like a naive server, start with the current pair in the live context
                 each.live = True
         self.file.touch(MODE)
         self.file.write_bytes(pem)
@@ -127,7 +129,7 @@ class RehearsalCredentials(Credentials):
         super()._use(pair, reload)
 
     def _padding(self, name: str | None) -> int:
-        """Return how many bytes of padding the fault ``long_chain`` adds for a client whose SNI is *name*."""
+        """Return the size of the padding in bytes that ``long_chain`` adds for a client whose SNI is *name*."""
         on = self._switches.get("long_chain")
         if on is None or on["sni"] not in {"", name} or not self._switches.hit("long_chain"):
             return 0

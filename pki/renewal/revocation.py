@@ -1,7 +1,7 @@
-"""Which certificates the CA has revoked: its revocation list (RFC 5280 section 5), fetched from where a leaf says.
+"""The CA's revocation list (RFC 5280 section 5), fetched from the URL in a leaf certificate.
 
-TLS libraries check revocation only in full handshakes.  A service that looks into `Revocations` for each request also
-refuses clients on connections that were open before the revocation, and on resumed sessions.
+TLS libraries check revocation only in full handshakes.  A service that checks `Revocations` for each request also
+rejects revoked clients on connections opened before the revocation and on resumed sessions.
 """
 
 from dataclasses import dataclass
@@ -13,27 +13,27 @@ from renewal.client import StubResolver
 from renewal.errors import UNREADABLE, RenewalError
 from stub import AsyncStub
 
-#: Interval between requests for the list, in seconds; most are answered with 304.
+#: Interval between requests for the list, in seconds; the response to most requests is 304 (Not Modified).
 INTERVAL = 5.0
-#: Maximum size of a list, in bytes: 200,000 entries.
+#: Maximum size of a list, in bytes; sufficient for 200,000 entries.
 MAX_LIST = 8 * 1024 * 1024
 #: Time-out of a request for the list, in seconds.
 TIMEOUT = 10.0
 
 
 class RevocationError(RenewalError):
-    """The revocation list cannot be fetched or used; the one before stays in use."""
+    """The revocation list cannot be fetched or is invalid; the previous list stays in use."""
 
 
 class NoListError(RevocationError):
-    """The certificate does not name a revocation list that can be fetched over HTTP."""
+    """The certificate does not contain an HTTP URL of a revocation list."""
 
 
 @dataclass(slots=True)
 class Revocations:
-    """The newest usable revocation list of one issuer."""
+    """The newest valid revocation list of one issuer."""
 
-    #: Number of the list; 0 before the first one.
+    #: CRL number of the list; 0 before the first list.
     number: int = 0
     #: Time of nextUpdate, in seconds since the epoch.
     next_update: float = 0.0
@@ -49,7 +49,7 @@ class Revocations:
         return serial in self._serials
 
     def take(self, der: bytes, issuer: x509.Certificate, now: float) -> None:
-        """Use a list.
+        """Validate a list and replace the current one with it.
 
         Args:
             der: the list in DER.
@@ -62,7 +62,7 @@ class Revocations:
         try:
             crl = x509.load_der_x509_crl(der)
             number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-            signed = crl.issuer == issuer.subject and crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # CA keys are of the types that it takes
+            signed = crl.issuer == issuer.subject and crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # CA keys have types that the method accepts
             end = crl.next_update_utc
             serials = frozenset(each.serial_number for each in crl)
         except (*UNREADABLE, x509.ExtensionNotFound) as error:
@@ -77,7 +77,7 @@ class Revocations:
 
 
 class ListSource:
-    """Fetches a list again and again, and transfers it only when it has changed (RFC 9110 section 13.1.2)."""
+    """Fetches a revocation list, with conditional requests for repeated fetches (RFC 9110 section 13.1.2)."""
 
     def __init__(self, stub: AsyncStub) -> None:
         """Create a source; *stub* resolves host names."""
@@ -85,10 +85,10 @@ class ListSource:
         self._known = ("", "")
 
     async def fetch(self, leaf: x509.Certificate) -> bytes | None:
-        """Return the list that *leaf* names, in DER; None if it has not changed since the last call.
+        """Return the revocation list from the URL in *leaf*, in DER; None if it has not changed since the last call.
 
         Raises:
-            RevocationError: *leaf* names no list, or it cannot be fetched.
+            RevocationError: *leaf* has no URL of a list, or the list cannot be fetched.
         """
         url = list_url(leaf)
         tag = self._known[1] if self._known[0] == url else ""
@@ -116,7 +116,7 @@ class ListSource:
         return bytes(body)
 
     def forget(self) -> None:
-        """Fetch the whole list next time, because it could not be used."""
+        """Make the next fetch unconditional, because the last list was invalid."""
         self._known = ("", "")
 
 

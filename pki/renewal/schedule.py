@@ -1,7 +1,7 @@
 """Schedule of renewals and retries (Let's Encrypt's integration guide; RFC 9773 section 4).
 
-Pure functions: times are in seconds since the epoch, and the random generator is an argument.  Rules in days apply to
-the *nominal* lifetime: if a drill scales 47 nominal days to 12 s, the certificate is renewed by the rule for 47 days.
+Pure functions: times are in seconds since the epoch, and the random number generator is an argument.  Rules in days
+apply to the *nominal* lifetime: if a drill scales 47 nominal days to 12 s, the rule for 47 days applies.
 """
 
 import random
@@ -18,18 +18,18 @@ RETRIES = (60.0, 600.0, 6000.0, 86400.0)
 NOMINAL = 90 * 86400.0
 #: Minimum delay between retries, in seconds, even for short lifetimes, so that retries do not overload a failing CA.
 MIN_RETRY = 1.0
-#: Maximum number of times that the delay doubles; an outage of hours has thousands of failures.
+#: Maximum number of doublings of the delay, which prevents overflow: an outage of hours causes thousands of failures.
 MAX_DOUBLINGS = 10
 #: Maximum Retry-After that is honoured, in seconds (the same limit as in RFC 9773 section 4.3.2).
 MAX_RETRY_AFTER = 86400.0
-#: Delay from the scheduled renewal to the alarm, as a fraction of the lifetime, which allows several retries; and its
-#: minimum in seconds, the time for an order over a slow link.
+#: Delay from the scheduled renewal to the alarm: a fraction of the lifetime, which allows several retries, and its
+#: minimum in seconds, which allows an order over a slow link.
 GRACE, MIN_GRACE = 0.05, 1.5
-#: Minimum time between two successful renewals, as a fraction of the lifetime that was left when the certificate came,
-#: even if the clock is wrong or the CA asks for more.
+#: Minimum time between two successful renewals, as a fraction of the certificate's lifetime.  It prevents renewal loops
+#: if the clock is wrong or the CA always suggests an early renewal.
 MIN_GAP = 0.1
 #: Tolerated clock skew between the host and the CA: a fraction of the lifetime, and its minimum and maximum in seconds.
-#: The minimum exceeds the 1 s resolution of HTTP dates; the maximum of five minutes is the one that Kerberos tolerates.
+#: The minimum exceeds the 1 s resolution of HTTP dates; the maximum is five minutes, as in Kerberos.
 SKEW_SHARE, MIN_SKEW, MAX_SKEW = 0.01, 1.5, 300.0
 
 
@@ -52,7 +52,7 @@ class Rule:
         """Apply the parsed JSON *body* of an admin request to this rule.
 
         Returns:
-            The changed rule, and the seed for the jitter or None.
+            The changed rule, and the seed for the random number generator, or None.
 
         Raises:
             ValueError: *body* has an unknown member or a value out of range.

@@ -15,7 +15,7 @@ from acme_server.jws import encode, public_jwk, thumbprint
 from authority import new_key
 from tests.waiting import until
 
-if TYPE_CHECKING:  # conftest imports this module for its fixture
+if TYPE_CHECKING:  # a circular import: conftest imports this module
     from tests.acme_server.conftest import Lab
 
 

@@ -50,13 +50,13 @@ class Lab:
     trust: Path
     #: http-01 responses of the test's web server, by token.
     answers: dict[str, str]
-    #: Folder from which that web server also serves http-01 responses, in one file per token.
+    #: Folder from which the test's web server also serves http-01 responses, in one file per token.
     webroot: Path
-    #: The web server replies while this event is set, and delays its response while it is cleared.
+    #: The test's web server replies while this event is set, and delays its responses while it is cleared.
     answering: asyncio.Event
-    #: Set when the web server receives its first http-01 request.
+    #: Set when the test's web server receives its first http-01 request.
     challenged: asyncio.Event
-    #: If not empty, its function makes the response of the test's web server to every request.
+    #: If not empty, its function creates every response of the test's web server.
     misbehaviour: list[Callable[[web.Request], web.Response]]
 
     def context(self) -> ssl.SSLContext:
@@ -162,7 +162,7 @@ async def browser(lab: Lab) -> AsyncIterator[Browser]:
 
 
 def self_signed(folder: Path) -> ssl.SSLContext:
-    """Return the TLS context of a web server whose certificate no client accepts."""
+    """Return the TLS context of a web server with a self-signed certificate."""
     key, file = new_key(), folder / "self-signed.pem"
     certificate = issue_root(key, "a web server that has no certificate yet", 0.0)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

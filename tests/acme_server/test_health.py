@@ -1,4 +1,4 @@
-"""Tests for the health of the CA: its own certificate, the issuing certificate, and a store that is busy."""
+"""Tests for the CA's health checks: its own certificate, the issuing certificate, and the store."""
 
 import sqlite3
 from collections.abc import Iterator

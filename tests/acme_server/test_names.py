@@ -114,6 +114,6 @@ def test_no_location_leads_to_another_port_or_name(location: str) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1"])
 def test_a_redirect_does_not_lead_to_the_cas_own_host(address: str) -> None:
     check_address("198.19.20.10", "198.19.30.10")
-    check_address("127.0.0.2", "127.0.0.1")  # a lab on loopback
+    check_address("127.0.0.2", "127.0.0.1")  # both addresses are loopback, as in tests
     with pytest.raises(Problem, match="another host"):
         check_address(address, "198.19.20.10")

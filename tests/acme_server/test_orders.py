@@ -1,4 +1,4 @@
-"""Tests for orders that go wrong: refused CSRs and keys, states that change meanwhile, a store that is busy."""
+"""Tests for failing orders: rejected CSRs and keys, concurrent changes of state, and a busy store."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Tests for the CA's revocation list over HTTP: what it names, how it is cached, and when it is renewed."""
+"""Tests for the CA's revocation list over HTTP: content, caching and renewal."""
 
 import pytest
 from cryptography import x509
@@ -22,7 +22,7 @@ async def leaf_of(browser: Browser) -> x509.Certificate:
 
 
 def named_in(leaf: x509.Certificate) -> tuple[str, str]:
-    """Return the URLs of the revocation list and of the issuer that *leaf* names."""
+    """Return the URLs of the revocation list and of the issuer's certificate in *leaf*."""
     (point,) = leaf.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
     (access,) = leaf.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
     assert access.access_method == AuthorityInformationAccessOID.CA_ISSUERS
@@ -52,7 +52,7 @@ async def test_a_revocation_is_in_the_list_that_the_certificate_names(lab: Lab, 
     assert (await browser.post("/acme/revoke-cert", body))[0] == 200
     assert lab.server.crl.renew_if_due(lab.server.telemetry.clock.time())
     after, other = await fetch()
-    assert after.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # declared without the common base
+    assert after.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # the declared type is too narrow
     entry = after.get_revoked_certificate_by_serial_number(leaf.serial_number)
     assert entry is not None
     assert entry.extensions.get_extension_for_class(x509.CRLReason).value.reason == x509.ReasonFlags.superseded

@@ -124,7 +124,7 @@ def csr(key, *names: x509.GeneralName) -> bytes:
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
-#: A valid request, which a test damages.
+#: A valid CSR; a test changes its bytes.
 REQUEST = csr(new_key(), x509.DNSName("a.example.com"))
 
 

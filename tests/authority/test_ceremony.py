@@ -1,4 +1,4 @@
-"""Tests for the key ceremony: all files or none, refusals that change nothing, and a transcript that shows changes."""
+"""Tests for the key ceremony: atomic writes, errors that change no files, and a tamper-evident transcript."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from tests.authority.test_authority import NOW, folders
 
 #: The private files of a ceremony; the others are certificates.
 PRIVATE = ("root/passphrase", "root/root.key.pem", "passphrase/passphrase", "ca/issuing.key.pem", "token/admin.token")
-#: The files that cannot be made again.
+#: The files that a ceremony cannot restore.
 NEEDED = (*PRIVATE[:-1], "root/root.pem", "ca/issuing.pem")
 
 
@@ -55,7 +55,7 @@ def open_to_all(name: str) -> Callable[[Path], None]:
 
 
 def swap(*names: str) -> Callable[[Path], None]:
-    """Return a function that takes files of another ceremony."""
+    """Return a function that replaces the files *names* with those of another ceremony."""
 
     def change(base: Path) -> None:
         other = base.parent / "other"
@@ -127,7 +127,7 @@ def test_a_bundle_with_more_anchors_is_kept(lab: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kept", range(9))
 def test_a_ceremony_that_is_cut_off_leaves_nothing_to_the_next(lab: Path, kept: int) -> None:
-    """The files are written in this order after the transcript says ``begin``, so this is what a kill -9 leaves."""
+    """The first *kept* files exist, and the transcript has only its first entry, as after SIGKILL during a ceremony."""
     old = content(lab)
     order = [f"{Path(each).parent.name}/{Path(each).name}" for each in Transcript(
         lab / "root/transcript.jsonl").entries[0].facts["files"]]  # fmt: skip
@@ -142,10 +142,10 @@ def test_a_ceremony_that_is_cut_off_leaves_nothing_to_the_next(lab: Path, kept: 
 
 
 def test_a_full_disk_leaves_no_files(lab: Path, tmp_path: Path) -> None:
-    base = tmp_path / "bal"  # as long as the lab's name, so that the transcripts have the same size
+    base = tmp_path / "bal"  # a name of the same length as the lab's, so that the transcripts have the same size
     base.mkdir()
     first, last = (lab / "root/transcript.jsonl").read_bytes().splitlines()
-    size = len(first) + len(last) // 2  # every file can be written, but not the transcript's last entry
+    size = len(first) + len(last) // 2  # all files fit, but not the transcript's last entry
     command = ["prlimit", f"--fsize={size}", sys.executable, "-m", "authority", "ceremony", *flags(base)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr

@@ -1,4 +1,4 @@
-"""Tests for the public keys that the CA refuses; the weak keys are made here, as the weaknesses are described."""
+"""Tests for the public keys that the CA rejects; the tests generate keys with each known weakness."""
 
 import math
 import secrets
@@ -28,7 +28,7 @@ def roca() -> int:
 
 
 def neighbours() -> int:
-    """Return the product of two primes that are next to each other."""
+    """Return the product of two consecutive primes."""
     first = prime(secrets.randbits(1024) | 3 << 1022 | 1, 2)
     return first * prime(first + 2, 2)
 

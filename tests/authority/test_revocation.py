@@ -1,4 +1,4 @@
-"""Tests for revocation lists, judged by OpenSSL, pkilint and ``cryptography``."""
+"""Tests for revocation lists, verified with OpenSSL, pkilint and ``cryptography``."""
 
 import subprocess
 import time

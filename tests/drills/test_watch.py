@@ -78,7 +78,7 @@ async def test_an_alarm_that_comes_back_is_a_new_alarm(run: Run, hosts: Hosts) -
 async def test_waiting_for_a_renewal_ends_with_it_or_times_out(run: Run, hosts: Hosts) -> None:
     watch = Watch(run, ["edge"])
     waiting = asyncio.create_task(watch.until_renewed("edge", "0", 5.0))
-    await asyncio.sleep(0.05)  # time for one poll before the renewal
+    await asyncio.sleep(0.05)  # time for at least one poll before the renewal
     hosts.serials["edge"] = 1
     assert await waiting <= run.now()
     with pytest.raises(TimeoutError):

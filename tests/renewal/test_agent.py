@@ -29,7 +29,7 @@ def pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, passphrase: bytes =
 
 
 def idle(agent: Agent) -> bool:
-    """Return whether *agent* neither renews nor polls, and waits for its next step."""
+    """Return whether *agent* is waiting for its next step, without a renewal or poll in progress."""
     return not agent._lock.locked() and agent.telemetry.clock.time() < agent.lifecycle._next_poll < float("inf")
 
 
@@ -172,12 +172,12 @@ async def test_one_timer_wakes_for_the_renewal_and_for_nothing_else(lab: Lab) ->
         waits.append(seconds)
         await wait(seconds)
 
-    agent.until_woken = counted  # type: ignore[method-assign]  # counts how often the agent goes to sleep
+    agent.until_woken = counted  # type: ignore[method-assign]  # record each wait
     agent.start()
     try:
         await until(lambda: idle(agent))
         asleep = len(waits)
-        await asyncio.sleep(0.3)  # the time in which something that polls would wake up
+        await asyncio.sleep(0.3)  # an agent that polled would wake up several times in this interval
         assert len(waits) == asleep <= 3
         assert isinstance(waits[-1], float)
         assert 1 < waits[-1] <= 30
@@ -195,7 +195,7 @@ async def test_with_a_full_disk_the_new_pair_serves_from_memory_and_is_stored_la
     parts[0].write_text("no folder, so that writing fails even for root")
     second = await agent.renew()
     assert agent.credentials.serial == second != first
-    assert len(lab.server.store.certificates()) == 3  # two for the agent, and the CA's own
+    assert len(lab.server.store.certificates()) == 3  # two of the agent, and the CA's own certificate
     assert [alarm.partition(":")[0] for alarm in agent.describe()["alarms"]] == ["file"]
     parts[0].unlink()
     parts[1].rename(parts[0])
@@ -211,7 +211,7 @@ async def test_a_private_key_that_others_can_read_does_not_stay_so(lab: Lab, mod
     await agent.obtain()
     file = agent.credentials.file
     file.chmod(mode)
-    stale = file.with_name(f".{file.name}.{os.getpid()}")  # what a write that was cut off leaves behind
+    stale = file.with_name(f".{file.name}.{os.getpid()}")  # temporary file of an interrupted write
     stale.write_bytes(b"")
     stale.chmod(0o666)
     again = agent_for(lab)
@@ -267,7 +267,7 @@ async def test_a_second_root_is_trusted_while_the_agent_runs(lab: Lab, monkeypat
 
 async def test_at_boot_the_agent_never_gives_up(lab: Lab) -> None:
     agent = agent_for(lab)
-    agent.lifecycle.failures = 5000  # an outage of hours
+    agent.lifecycle.failures = 5000  # as many as in an outage of several hours
     lab.server.telemetry.faults.switch_on("acme_503", {"retry_after": 0})
     obtaining = asyncio.create_task(agent.obtain())
     await until(lambda: agent.failures)

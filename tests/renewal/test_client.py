@@ -113,7 +113,7 @@ async def test_a_programming_error_is_not_blamed_on_the_ca(odd: tuple[OddCa, Acm
         raise AssertionError(token)
 
     with pytest.raises(TypeError, match="one_argument_too_few"):
-        await client.obtain(["www.example.com"], LEAF_KEY, one_argument_too_few)  # type: ignore[arg-type]  # on purpose
+        await client.obtain(["www.example.com"], LEAF_KEY, one_argument_too_few)  # type: ignore[arg-type]  # deliberate programming error
     ca.answers["authorization"] = {"status": "valid"}
     ca.answers["newOrder"] = {"status": "ready", "authorizations": []}
     with pytest.raises(ValueError, match="A-label"):

@@ -84,7 +84,7 @@ LEAF = issue_leaf(Issuer(ROOT, ROOT_KEY, ()), PAPERS_KEY.public_key(), ["www.exa
 DER = LEAF.public_bytes(Encoding.DER)
 
 
-@pytest.mark.filterwarnings("ignore:Parsed a serial number")  # the pair is refused for another reason
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")  # cryptography warns about invalid serial numbers
 @given(st.integers(0, len(DER) - 1), st.binary(min_size=1, max_size=4))
 def test_no_damaged_certificate_breaks_the_validation(at: int, change: bytes) -> None:
     damaged = DER[:at] + change + DER[at + len(change) :]

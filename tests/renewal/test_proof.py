@@ -1,4 +1,4 @@
-"""Tests for the proof of a new pair: what a strict TLS peer refuses never comes into use."""
+"""Tests for the handshakes that test a new pair: a pair that a strict TLS peer rejects is never used."""
 
 import time
 from collections.abc import Callable

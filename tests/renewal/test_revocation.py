@@ -1,4 +1,4 @@
-"""Tests for revocation as a service sees it: which lists it takes, and when a client's certificate is refused."""
+"""Tests for revocation checks in a service: validation of lists, and rejection of revoked clients."""
 
 import asyncio
 import socket
@@ -38,7 +38,7 @@ def crl(number: int, *serials: int, by: Issuer = ISSUER, lifetime: float = 600.0
     return issue_crl(by, entries, number, NOW, lifetime, 60.0).public_bytes(Encoding.DER)
 
 
-#: A valid list, which a test damages.
+#: A valid revocation list; a test changes its bytes.
 LIST = crl(7, 5, 6)
 
 
@@ -156,7 +156,7 @@ async def test_a_revoked_client_is_refused_on_new_pooled_and_resumed_connections
 
 
 async def resumed(port: int, context: ssl.SSLContext) -> list[bytes]:
-    """Send a request on a new connection and on one that resumes its session; return the status lines."""
+    """Send a request on a new connection, and on a connection that resumes its TLS session; return the status lines."""
 
     def run() -> list[bytes]:
         lines, session = [], None
@@ -178,7 +178,7 @@ async def test_a_list_that_cannot_be_fetched_is_an_alarm_and_refuses_no_one(lab:
     await agent.obtain()
     agent.check_revocations()
     agent.start()
-    checks: Callable[[], dict] = lambda: agent.telemetry.health.as_dict()["checks"]["revocation"]  # noqa: E731 - read twice
+    checks: Callable[[], dict] = lambda: agent.telemetry.health.as_dict()["checks"]["revocation"]  # noqa: E731 - a one-line function that is used only here
     try:
         await until(lambda: agent.revocations is not None and agent.revocations.number)
         assert checks()["ok"]
@@ -198,7 +198,7 @@ async def test_a_service_renews_as_soon_as_its_own_certificate_is_on_the_list(la
     try:
         await until(lambda: revocations.number)
         revoke(lab, first)
-        await until(lambda: agent.credentials.serial != first, 3)  # renewal info is polled after 5 s
+        await until(lambda: agent.credentials.serial != first, 3)  # the first poll for renewal information is after 5 s
         assert (agent.renewals, agent.failures) == (2, 0)
     finally:
         await agent.stop()
