@@ -1,4 +1,4 @@
-"""What every lab host has: standard paths, atomic writes, TOML errors with line numbers, the health probe.
+"""Support for every lab host: standard paths, atomic writes, TOML errors with line numbers, the health probe.
 
 Standard library only.
 """

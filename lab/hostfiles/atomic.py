@@ -16,7 +16,7 @@ def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
         OSError: the directory is not writable or the disk is full; *path* is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)  # an earlier write that was cut off may have left it, with other permissions
+    temporary.unlink(missing_ok=True)  # may remain from an interrupted write, with other permissions
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:

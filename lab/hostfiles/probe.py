@@ -1,6 +1,6 @@
-"""Container health probe: requests the service's /health.
+"""Container health probe: requests /health of the service.
 
-It imports neither an HTTP client nor asyncio, and so takes 20 ms, most of which is the interpreter's start.
+The probe imports neither an HTTP client nor asyncio, and therefore takes only 20 ms, mostly to start the interpreter.
 """
 
 import socket

@@ -91,5 +91,5 @@ class TomlFile:
         return [number for number, text in enumerate(self.lines, 1) if re.match(pattern, text)]
 
     def refuse(self, line: int, expected: str, got: object = None, *, words: str = "") -> NoReturn:
-        """Raise `error`; *got* is the invalid value, or *words* describe the problem if it is not a single value."""
+        """Raise `error`; *got* is the invalid value, or *words* describe a problem that involves several values."""
         raise self.error(f"{self.name}:{line}: expected {expected}, got {words or repr(got)}") from None

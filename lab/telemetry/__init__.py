@@ -1,6 +1,6 @@
-"""Telemetry that every service has: metrics, health, faults, a clock, JSON logs and the admin port.
+"""Telemetry of every service: metrics, health, faults, a clock, JSON logs and the admin port.
 
-It uses only the standard library, because every import costs start-up time and memory in twenty processes.
+The package uses only the standard library, because every import costs start-up time and memory in twenty processes.
 """
 
 from telemetry import log

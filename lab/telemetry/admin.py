@@ -1,7 +1,7 @@
 """Admin port: a small HTTP/1.1 server on asyncio streams for /metrics, /health and /admin/….
 
-It handles one request per connection, with a body of up to 1 MiB and without TLS.  It listens only inside the lab's
-network, and requires a bearer token for /admin.  It is not intended as a web server for users.
+The server handles one request per connection, with a body of up to 1 MiB and without TLS.  It listens only inside the
+lab's network, and requires a bearer token for /admin.  It is not intended as a web server for users.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Command-line arguments that all services share."""
+"""Command-line arguments that all services have."""
 
 import argparse
 import ipaddress
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from telemetry.log import LEVELS
 
-#: Maximum number of worker processes: more than cores help no one.
+#: Maximum number of worker processes, far above the number of useful ones: one per CPU core.
 MAX_WORKERS = 64
 
 

@@ -1,7 +1,7 @@
-"""The admin port of a service with several worker processes: asks the workers, and merges their answers into one.
+"""Admin port of a service with several worker processes: forwards requests to the workers and merges their responses.
 
-Reads of host-wide facts go to one worker, everything that changes a worker goes to all of them.  The workers check the
-bearer token.
+Requests for host-wide values go to one worker; requests that change a worker's state go to all of them.  The workers
+check the bearer token.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from telemetry import merging
 from telemetry.admin import AdminError, AdminServer, Request, Response
 from wireformat.http1 import encode_head
 
-#: Time that a worker may take for an answer, in seconds: a certificate order takes several.
+#: Time-out for a worker's response, in seconds; a certificate order takes several seconds.
 ANSWER_TIMEOUT = 60.0
-#: The same for /metrics and /health, which no worker computes for long.
+#: Time-out for a worker's response to /metrics and /health, in seconds; both are computed quickly.
 PROBE_TIMEOUT = 2.0
-#: Paths that are the same in every worker, or that only one must serve: kernel counters and their recorder.
+#: Paths that only the first worker serves, because kernel counters and their recorder belong to the whole host.
 HOST_WIDE = ("/admin/kernel", "/admin/sockets", "/admin/recorder")
 
 Merge = Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
@@ -30,11 +30,11 @@ Merge = Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How admin requests reach workers, by path prefix; the default is: reads go to one worker, the rest to all."""
+    """Routing of admin requests to workers, by path prefix; by default, a GET goes to one, any other request to all."""
 
     #: Path prefixes that only the first worker serves.
     first: tuple[str, ...] = ()
-    #: Path prefixes whose answers are merged, with the function that merges the JSON bodies.
+    #: Path prefixes whose requests go to all workers, each with the function that merges the JSON responses.
     merges: Mapping[str, Merge] = field(default_factory=dict)
 
 
@@ -46,8 +46,8 @@ class Front(AdminServer):
 
         Args:
             addresses: address of each worker's Unix socket.
-            board: process ID (0 while it is down) and number of restarts of each worker, alternating.
-            rules: which requests reach which workers.
+            board: for each worker, its process ID (0 while the worker is down) and its number of restarts.
+            rules: routing of admin requests to workers.
         """
         super().__init__()
         self._addresses, self._board = list(addresses), board
@@ -55,10 +55,10 @@ class Front(AdminServer):
         self._merges = {"/admin/faults": merging.faults, **rules.merges}
 
     async def dispatch(self, request: Request) -> Response:
-        """Return the merged answer of the workers.
+        """Return the merged response of the workers.
 
         Raises:
-            AdminError: 502 or 503, a worker that must answer does not.
+            AdminError: a worker is down (503) or does not respond (502).
         """
         if request.path == "/metrics":
             return await self._metrics()
@@ -107,17 +107,17 @@ class Front(AdminServer):
         return _json(body, 200 if body["status"] == "ok" else 503)
 
     async def _probe(self, number: int, request: Request) -> Response | str:
-        """Return the worker's answer, or the reason why there is none."""
+        """Return the worker's response, or the reason for the failure."""
         try:
             return await self._ask(number, request, PROBE_TIMEOUT)
         except AdminError as error:
             return error.message
 
     async def _ask(self, number: int, request: Request, timeout: float = ANSWER_TIMEOUT) -> Response:
-        """Return the answer of one worker; its number counts from 0.
+        """Return the response of the worker with the index *number*, which starts at 0.
 
         Raises:
-            AdminError: 503 while it is down, 502 if it does not answer.
+            AdminError: the worker is down (503) or does not respond (502).
         """
         if not self._board[2 * number]:
             raise AdminError(503, f"worker {number + 1} has ended and is started again soon")

@@ -47,7 +47,7 @@ def get(name: str) -> EventLogger:
 
 
 class _JsonLines(logging.Formatter):
-    #: Fields of every line of this process, after the service's name.
+    #: Fields that every log line of this process contains, after the service's name.
     common: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, service: str) -> None:
@@ -79,5 +79,5 @@ def configure(service: str, level: str = "INFO", stream: TextIO | None = None) -
 
 
 def label(**fields: Any) -> None:
-    """Add *fields* to every line of this process from now on."""
+    """Add *fields* to every further log line of this process."""
     _JsonLines.common.update(fields)

@@ -1,6 +1,6 @@
-"""One page out of the pages of several worker processes: metrics, health and fault switches.
+"""Merge the admin responses of several worker processes: metrics, health and fault switches.
 
-Nothing here does I/O: `telemetry.front` asks the workers and passes in what they answered, by worker number.
+No I/O: `telemetry.front` requests the responses from the workers and passes them in, by worker number.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from telemetry.metrics import Part
 
 
 def metrics(pages: Mapping[int, Sequence[Part]]) -> str:
-    """Return the text of ``GET /metrics`` for all workers: counters and histograms are summed, gauges as declared."""
+    """Return the text of ``GET /metrics`` for all workers; the `across` of each metric selects how it is merged."""
     table: dict[str, dict[str, float]] = {}
     for worker, page in pages.items():
         for part in page:
@@ -37,10 +37,10 @@ def _labelled(series: str, worker: int) -> str:
 
 
 def health(answers: Mapping[int, dict[str, Any] | str]) -> dict[str, Any]:
-    """Return the body of ``GET /health`` for all workers: a check passes if it passes in each of them.
+    """Return the body of ``GET /health`` for all workers; a check passes if it passes in every worker that reports it.
 
     Args:
-        answers: body of each worker's ``GET /health``, or the reason why it has none.
+        answers: by worker number, the body of its ``GET /health``, or the reason why the worker did not respond.
     """
     checks: dict[str, dict[str, Any]] = {}
     faults: list[str] = []
@@ -68,7 +68,7 @@ def health(answers: Mapping[int, dict[str, Any] | str]) -> dict[str, Any]:
 
 
 def faults(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the body of ``GET /admin/faults`` for all workers: on if it is on in one of them, with the sum of hits."""
+    """Return the body of ``GET /admin/faults`` for all workers: a fault is on if any worker has it on; hits add up."""
     merged: dict[str, Any] = {}
     for answer in answers:
         for name, fault in answer.items():

@@ -11,7 +11,7 @@ from typing import Literal, TypedDict, TypeVar
 LATENCY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 LabelValues = tuple[str, ...]
-#: How the values of one series in several worker processes become one page: a ``worker`` label keeps them apart.
+#: How the values of one series from several worker processes are merged; "worker" keeps every value and adds a label.
 Across = Literal["sum", "max", "min", "worker"]
 
 
@@ -175,7 +175,7 @@ class Metrics:
     def gauge(self, name: str, help_text: str, *labels: str, across: Across = "sum") -> Gauge:
         """Register and return a gauge; by convention its name ends in its unit.
 
-        *across* says how the values of several worker processes are merged.
+        *across* selects how the values of several worker processes are merged.
         """
         gauge = self._add(Gauge(name, help_text, labels))
         gauge.across = across
@@ -192,7 +192,7 @@ class Metrics:
         self._before.append(callback)
 
     def parts(self) -> list[Part]:
-        """Return all metrics as they are now, in the order of their registration."""
+        """Return the current values of all metrics, in the order of registration."""
         for callback in self._before:
             callback()
         return [metric.part() for metric in self._metrics.values()]

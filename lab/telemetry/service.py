@@ -23,7 +23,7 @@ logger = log.get("telemetry.service")
 
 
 class Telemetry:
-    """Everything that operators can observe on a service, and that drills can change."""
+    """Metrics, health, faults, clock and admin port of one service."""
 
     def __init__(self, service: str) -> None:
         self.service = service
@@ -60,7 +60,8 @@ class Telemetry:
     async def serving(self, args: argparse.Namespace) -> AsyncIterator[None]:
         """Serve the admin port, if ``--admin`` is given, and handle SIGTERM and SIGINT, which end `until_stopped`.
 
-        A service with a handler for SIGHUP sets it before, because signals reach a worker process from here on.
+        A service that handles SIGHUP must set its handler first, because this method unblocks the signals of a worker
+        process.
         """
         self.admin.token_file = args.token_file
         loop = asyncio.get_running_loop()
@@ -109,7 +110,7 @@ class Telemetry:
 
     def _routes(self) -> None:
         def metrics(request: Request) -> Response | list[Part]:
-            if "parts" in request.query:  # for the process that merges the pages of several workers
+            if "parts" in request.query:  # requested by the front, which merges the metrics of several workers
                 return self.metrics.parts()
             return Response(self.metrics.render().encode(), "text/plain; version=0.0.4; charset=utf-8")
 

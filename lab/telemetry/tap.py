@@ -1,7 +1,7 @@
-"""Admin API for a tap: what passes through a service in clear, recorded for a few seconds when an operator asks.
+"""Admin API for a tap, which records the plaintext that passes through a service, on request and for a few seconds.
 
-A service calls `record` where it holds decrypted bytes.  A tap is off by default, bounded in time and bytes, and shown
-in /health while it is on.  It shows what the service itself has, and whoever controls the service could take.
+A service calls `record` with decrypted bytes.  A tap is off by default, limited in time and size, and listed in /health
+while it is on.  It reveals nothing that an operator with control of the service could not obtain in another way.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Any
 from telemetry.admin import AdminError, Request
 from telemetry.service import Telemetry
 
-#: Maximum duration in seconds, and maximum size in bytes of what is recorded.
+#: Maximum duration of a recording in seconds, and its maximum size in bytes.
 MAX_SECONDS, MAX_BYTES = 120.0, 256 * 1024
 _NAME = "tap"
 
@@ -35,7 +35,7 @@ class Tap:
         return self._until > 0
 
     def record(self, where: str, data: bytes) -> None:
-        """Record *data*, if the tap is on; *where* says between whom it passed."""
+        """Record *data* if the tap is on; *where* labels it, for example with the receiving origin."""
         if not self.on or not data:
             return
         if self._size + len(data) > MAX_BYTES:

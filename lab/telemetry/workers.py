@@ -1,14 +1,15 @@
 """Several processes of one service that share its ports (``--workers N``).
 
     supervisor ─┬─ worker 1 … worker N     each listens on the service's ports with SO_REUSEPORT
-                └─ front                   admin port: asks the workers, merges their answers (`telemetry.front`)
+                └─ front                   admin port: merges the responses of the workers (`telemetry.front`)
 
 The supervisor forks after the service has imported its modules and loaded its data, so that the processes share that
-memory.  It runs no event loop and opens no connection, and can therefore fork again at any time: a worker that ends is
-started again after a pause.  It passes SIGHUP on to the workers, and on SIGTERM waits until they have drained.
+memory.  The supervisor runs no event loop and opens no connection, and can therefore fork again at any time: when a
+worker ends, it is restarted after a pause.  The supervisor forwards SIGHUP to the workers; on SIGTERM, it waits until
+they have drained.
 
-A worker that is started again begins with what the supervisor loaded, at its start or on the last SIGHUP (*reload*).
-Files may have changed since, so the service must read them again (`Worker.again`).
+A restarted worker inherits the data that the supervisor loaded at its own start or on the last SIGHUP (*reload*).  The
+files may have changed since then, so the service must reload them if `Worker.again` is true.
 """
 
 import argparse
@@ -28,10 +29,10 @@ from typing import Any
 from telemetry import log
 from telemetry.front import Front, Rules, serve
 
-#: Pause before a process is started again, maximum pause (each start doubles it), and uptime that resets the pause, in
-#: seconds.
+#: Pause before the first restart of a process, maximum pause (each restart doubles the pause), and uptime that resets
+#: the pause, all in seconds.
 FIRST_PAUSE, MAX_PAUSE, SETTLED = 0.1, 30.0, 10.0
-#: Exit code of a usage error, which a new start does not cure.
+#: Exit code of a usage error; restarting does not help.
 USAGE = 2
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
@@ -45,12 +46,12 @@ class Worker:
 
     #: Number of the worker, from 1.
     number: int = 1
-    #: Whether an earlier process with this number has ended.
+    #: Whether this process replaces an earlier one with the same number.
     again: bool = False
 
     @property
     def first(self) -> bool:
-        """Whether this worker does what one process must do alone, such as renewing the certificate."""
+        """Whether this worker runs the tasks that only one process may run, such as renewing the certificate."""
         return self.number == 1
 
     @property
@@ -60,9 +61,9 @@ class Worker:
 
 
 def reserve(endpoint: tuple[str, int], kind: int = socket.SOCK_STREAM) -> tuple[str, int]:
-    """Return *endpoint* with a free port in place of port 0, after checking that no other program listens there.
+    """Return *endpoint* with port 0 replaced by a free port, after checking that no other program listens there.
 
-    With SO_REUSEPORT alone, a second copy of a service would silently take over a share of the connections.
+    With SO_REUSEPORT alone, a second instance of a service would silently receive part of the connections.
 
     Raises:
         OSError: the address is in use or not local.
@@ -85,14 +86,14 @@ def run(
 ) -> int:
     """Run ``args.workers`` processes of a service until SIGTERM; return the exit code.
 
-    Call it before an event loop or a thread is started.  With one worker, it only calls *work*.
+    Must be called before an event loop or a thread is started.  With one worker, it only calls *work*.
 
     Args:
-        args: command line with the arguments of `telemetry.command`; ``admin`` is changed in the workers.
-        work: runs the service in a worker until it is stopped, and returns the exit code.
-        rules: how admin requests reach workers.
-        reload: called in the supervisor on SIGHUP, so that a worker that is started again begins with valid new files;
-            it must not raise.
+        args: parsed arguments of `telemetry.command`; in the workers, ``admin`` is replaced by a Unix socket.
+        work: function that runs the service in a worker until SIGTERM, and returns the exit code.
+        rules: routing of admin requests to workers.
+        reload: function that reloads files; called in the supervisor on SIGHUP, so that restarted workers inherit the
+            new data. It must not raise an exception.
 
     Raises:
         OSError: the admin port is in use.
@@ -104,7 +105,7 @@ def run(
 
 @dataclass(slots=True, eq=False)
 class _Child:
-    """A process, or the place of one that has ended."""
+    """A worker or the front; also while its process has ended and waits for a restart."""
 
     name: str
     #: Number of the worker; 0 is the front.
@@ -137,7 +138,7 @@ class _Supervisor:
 
     def run(self) -> int:
         gc.collect()
-        gc.freeze()  # what the processes share is not written by a collection, which would copy its pages
+        gc.freeze()  # garbage collection would write to shared memory pages, and so copy them
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         while not self._stopping or any(child.pid for child in self._workers):
             now = time.monotonic()
@@ -150,7 +151,7 @@ class _Supervisor:
             else:
                 self._heed(signal.sigwaitinfo(_SIGNALS))
             self._reap(time.monotonic())
-        for child in self._children:  # the front is left: the admin port answers until the workers have drained
+        for child in self._children:  # the front ends last: the admin port serves until all workers have drained
             if child.pid:
                 os.kill(child.pid, signal.SIGTERM)
                 os.waitpid(child.pid, 0)
@@ -187,7 +188,7 @@ class _Supervisor:
         """Run *child* in the process that was just forked for it; return its exit code."""
         try:
             supervisor = os.getppid()
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a killed supervisor leaves no process behind
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # if the supervisor dies, this process is killed
             if os.getppid() != supervisor:
                 return 1
             # SIGHUP, SIGTERM and SIGINT stay blocked until the service has set its handlers (`Telemetry.serving`).
@@ -204,7 +205,7 @@ class _Supervisor:
             return serve(self._admin, self._front)
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else int(end.code is not None)
-        except BaseException:  # a worker's error must end in its own process, not in the code that forked it
+        except BaseException:  # an exception in a child must not continue in the supervisor's code
             traceback.print_exc()
             return 1
         finally:
@@ -239,7 +240,7 @@ class _Supervisor:
 
 
 def _unix_socket() -> socket.socket:
-    """Return a listening Unix socket with an abstract address, which needs no writable directory."""
+    """Return a listening Unix socket with an abstract address, so that no writable directory is needed."""
     listening = socket.socket(socket.AF_UNIX)
     listening.bind("")
     listening.listen(16)

@@ -1,18 +1,18 @@
-"""Checks on HTTP/2 frames that the library h2 does not make (RFC 9113), for servers."""
+"""Checks of HTTP/2 frames for servers that the library h2 does not make (RFC 9113)."""
 
 from h2.errors import ErrorCodes
 
 #: Maximum frame payload in bytes: the smallest limit that a server may set (RFC 9113 section 4.2).
 MAX_FRAME = 16_384
-#: Type of SETTINGS, and its flag ACK (RFC 9113 section 6.5).
+#: Frame type SETTINGS, and the ACK flag of SETTINGS frames (RFC 9113 section 6.5).
 _SETTINGS, _ACK = 0x4, 0x1
 
 
 class FrameHeaders:
     """Check of frame headers before h2 parses the frames.
 
-    h2 buffers an oversized frame before it rejects it, accepts a preface without SETTINGS, and reports a SETTINGS
-    acknowledgement with a payload under another error code than RFC 9113 section 6.5 demands.
+    h2 buffers an oversized frame before it rejects the frame, accepts a connection preface without SETTINGS, and
+    reports a wrong error code for a SETTINGS acknowledgement with a payload (RFC 9113 section 6.5).
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class FrameHeaders:
         self._first = True
 
     def check(self, data: bytes) -> ErrorCodes | None:
-        """Return the error that a frame header in *data* causes, or None; *data* is the next part of the stream."""
+        """Check the next received bytes; return the error code for the first invalid frame header in them, or None."""
         at = 0
         while at < len(data):
             if self._left:

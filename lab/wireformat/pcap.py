@@ -26,7 +26,7 @@ def record(time_ns: int, data: bytes) -> bytes:
 
 
 def packets(data: bytes) -> Iterator[bytes]:
-    """Yield the packets of a file that was written by this module, up to a truncated one."""
+    """Yield the packets of a file that this module has written; stop at a truncated packet."""
     at, header = 24, struct.Struct("=IIII")
     while at + header.size <= len(data):
         size = header.unpack_from(data, at)[2]

@@ -105,7 +105,7 @@ class TlsConnection:
         """Send close_notify once, without waiting for the peer's (RFC 8446 section 6.1)."""
         if self.established and not self._closed:
             self._closed = True
-            try:  # noqa: SIM105 - `suppress` would cost a microsecond of each connection
+            try:  # noqa: SIM105 - contextlib.suppress takes 1 µs more per connection
                 self.object.unwrap()
             except ssl.SSLError:
-                pass  # OpenSSL raises an error while the peer's close_notify is missing
+                pass  # raised because the peer has not sent its close_notify yet

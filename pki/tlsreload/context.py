@@ -24,12 +24,12 @@ INTERVAL = 5.0
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 #: Maximum number of flights in the in-memory test handshake; TLS 1.2 and TLS 1.3 both need two.
 _FLIGHTS = 4
-#: X509_V_FLAG_NO_CHECK_TIME: the validity period is checked here, because the error then names it.
+#: X509_V_FLAG_NO_CHECK_TIME; this module checks the validity period itself, for a more specific error message.
 _NO_CHECK_TIME = 0x200000
 
 
 class ReloadError(Exception):
-    """A file cannot be used; the message names it, what was expected and what was found. The old files stay in use."""
+    """A file cannot be used; the old files stay in use. The message names the file, and what was expected and found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class ReloadingContext:
         """
         refused: object = None
         while True:
-            await asyncio.sleep(interval)  # between two looks at the files
+            await asyncio.sleep(interval)  # interval between checks of the files
             stamps = self._stat()
             if stamps in (self._stamps, refused):
                 continue
@@ -201,7 +201,8 @@ class ReloadingContext:
         if not self._resumption:
             context.num_tickets = 0
         if self._client_ca is not None:
-            # Switching to an inner context does not change the verification mode, so the outer context needs it, too.
+            # Switching to an inner context does not change the verification mode, so the outer context must require
+            # client certificates, too.
             context.verify_mode = ssl.CERT_REQUIRED
             try:
                 context.load_verify_locations(self._client_ca)
@@ -227,8 +228,8 @@ def _moment(seconds: float) -> str:
 
 
 def _shown_by(context: ssl.SSLContext, chain: Path) -> dict[str, Any]:
-    """Return the server certificate's fields after an in-memory handshake, which proves that the key matches."""
-    # Python decodes only a certificate that it has verified, so the client trusts exactly this one.
+    """Return the fields of the server certificate; an in-memory handshake checks that the key matches."""
+    # Python decodes only verified certificates, so the client trusts exactly this certificate.
     client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client_context.check_hostname = False
     client_context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
@@ -256,7 +257,7 @@ def _shown_by(context: ssl.SSLContext, chain: Path) -> dict[str, Any]:
 
 
 def _first_certificate(chain: Path) -> str:
-    """Return the first certificate in a file (PEM): the one of the server."""
+    """Return the first certificate in a file (PEM), which is the server certificate."""
     text = chain.read_text(encoding="ascii", errors="replace")
     begin = text.find("-----BEGIN CERTIFICATE-----")
     end = text.find("-----END CERTIFICATE-----", begin)

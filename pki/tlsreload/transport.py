@@ -2,7 +2,7 @@
 
 asyncio's TLS does not report failed handshakes and sends no alert for them (cpython#98078), and uvloop's TLS allocates
 a read buffer of 256 KiB per connection. This transport sends OpenSSL's alert, reports why the handshake failed, and
-allocates no buffers besides those of OpenSSL.
+allocates no buffers in addition to OpenSSL's.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ _NO_READER = asyncio.Protocol()
 
 
 class Client(Protocol):
-    """The user of a TLS connection, from before its handshake."""
+    """User of a TLS connection; exists before the handshake begins."""
 
     def negotiated(self, protocol: str | None, /) -> asyncio.Protocol:
-        """Return the protocol for the plaintext, now that the handshake is complete; *protocol* is ALPN's choice."""
+        """Return the protocol for the plaintext; called after the handshake, with the ALPN result *protocol*."""
 
     def never_connected(self) -> None:
         """Handle the end of the connection before its handshake was complete."""
@@ -222,7 +222,7 @@ class TlsTransport(asyncio.Protocol):
         self._connected = True
         self._on_end(self)
         self._reader = self._client.negotiated(self._tls.object.selected_alpn_protocol())
-        self._reader.connection_made(self)  # type: ignore[arg-type]  # has the methods that a client uses
+        self._reader.connection_made(self)  # type: ignore[arg-type]  # has all transport methods that clients call
         return bool(self._tls.pending)
 
     def _deliver(self, plain: bytes, *, end: bool = False) -> None:

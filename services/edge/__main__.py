@@ -29,16 +29,16 @@ from telemetry.tap import merged as merged_taps
 from telemetry.workers import Worker
 from tlsreload import CertificateFiles, ReloadError, ReloadingContext
 
-#: File descriptors needed besides one per client: origin connections, listeners and logs.
+#: File descriptors needed in addition to one per client: origin connections, listeners and logs.
 OTHER_FILES = 1024
 #: ALPN protocols offered to clients, in order of preference.
 ALPN = ("h2", "http/1.1")
 #: Session tickets that a TLS 1.3 client gets with a full handshake. OpenSSL's default of two costs 14 µs of CPU and 270
-#: bytes more; a client that opens several connections at once resumes one of them.
+#: bytes more. With one ticket, a client that opens several connections at once can resume its session on one of them.
 TICKETS = 1
 #: Minimum remaining lifetime of a certificate, as a share of its total; below it, /health reports a failure.
 LEFT = 0.1
-#: Admin requests with several workers: one of them has the certificate's renewal; pools are summed.
+#: Routing of admin requests with several workers: the first worker renews the certificate; pool counts are summed.
 RULES = Rules(
     first=("/admin/renew", "/admin/certificate", "/admin/schedule"),
     merges={"/admin/pool/purge": merged_purges, "/admin/pool": merged_pools, "/admin/tap": merged_taps},
@@ -213,10 +213,10 @@ async def _run(
     challenge = agent.challenges.answer if agent is not None else lambda _: None
     proxy = Proxy(telemetry, settings, stub, client_context, challenge, shared=args.workers > 1)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, args, proxy, static)
-    if worker.again:  # the files may have changed since the supervisor read them
+    if worker.again:  # the files may have changed since the supervisor loaded them
         _reload(args, proxy, static)
     async with telemetry.serving(args):
-        if args.http:  # start HTTP first: the CA validates over it before a certificate exists
+        if args.http:  # start HTTP first: the CA validates over HTTP before a certificate exists
             await _listen(proxy, args.http, "http", worker)
         if agent is not None and not await agent.enrol():
             await proxy.close()
@@ -308,7 +308,7 @@ def _certificate_refused(telemetry: Telemetry, error: ReloadError) -> None:
 
 
 async def _join(agent: Agent) -> None:
-    """Obtain an additional certificate and renew it from then on."""
+    """Obtain an additional certificate, then keep it renewed."""
     if await agent.enrol():
         agent.start()
 

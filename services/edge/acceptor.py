@@ -22,7 +22,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Acceptor:
-    """Listening socket of the edge."""
+    """Listening socket of the edge and its connections in handshake."""
 
     def __init__(
         self,
@@ -37,8 +37,8 @@ class Acceptor:
             context: TLS context; None for plain TCP.
             admit: returns the client object for a new connection, or None to reset the connection.
             on_failed_handshake: called with a one-word reason when a TLS handshake or a PROXY header fails.
-            proxied: returns a function that says by the peer's address whether a PROXY header comes first; None if it
-                never does.
+            proxied: returns a predicate on the peer's address, which says whether the connection begins with a PROXY
+                header; returns None if no connection does.
         """
         self._context, self._admit = context, admit
         self._on_failed_handshake, self._proxied = on_failed_handshake, proxied
@@ -50,7 +50,7 @@ class Acceptor:
         return f"<Acceptor {self.address[0]}:{self.address[1]} handshakes={len(self._handshakes)}>"
 
     async def listen(self, endpoint: tuple[str, int], *, shared: bool = False) -> None:
-        """Listen on *endpoint*, which other processes may do too if *shared*; `address` is the bound address.
+        """Listen on *endpoint* and set `address`; if *shared*, other processes may listen on the same port.
 
         Raises:
             OSError: the endpoint is in use or not local.
@@ -72,7 +72,7 @@ class Acceptor:
             handshake.abort()
 
     def _protocol(self) -> asyncio.Protocol:
-        """Return the protocol for a new connection: the client itself, what comes in front of it, or `_Reset`."""
+        """Return the first protocol of a new connection: for the PROXY header, TLS or plain HTTP, or `_Reset`."""
         client = self._admit()
         if client is None:
             return _Reset()
@@ -86,7 +86,7 @@ class Acceptor:
         return proxied
 
     def _secured(self, client: Client) -> asyncio.Protocol:
-        """Return the client itself, or TLS in front of it."""
+        """Return a TLS transport for *client*, or *client* itself if the listener has no TLS."""
         if self._context is None:
             return client
         handshake = TlsTransport(self._context, client, self._on_failed_handshake, self._handshakes.discard)
@@ -96,7 +96,7 @@ class Acceptor:
 
 
 class _Reset(asyncio.Protocol):
-    """Protocol of a connection that is reset, because there is no room for it."""
+    """Protocol of a connection that is reset, because the edge is full."""
 
     def connection_made(self, transport: Any) -> None:
         """Reset the connection, so that the client does not wait."""

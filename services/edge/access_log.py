@@ -1,4 +1,4 @@
-"""The access log: one line per failed request, and for a random sample of the others."""
+"""Access log: one line per failed request, and one for each request in a random sample of the others."""
 
 import random
 import time
@@ -12,7 +12,7 @@ logger = log.get("edge.access")
 
 
 def new_request_id() -> bytes:
-    """Return the header line with a new request ID, for requests that have none."""
+    """Return an X-Request-ID header line with a new ID, for requests without one."""
     return b"x-request-id: %016x\r\n" % random.getrandbits(64)
 
 

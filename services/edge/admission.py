@@ -19,8 +19,8 @@ MAX_REJECTED = 64
 #: Minimum time without a request, in seconds, before a connection may be evicted. It also protects new connections
 #: whose TLS handshake is unfinished: 1 s allows four round trips of 250 ms.
 QUIET = 1.0
-#: Maximum number of connections evicted at a time, and the minimum interval in seconds after a search that found none,
-#: because a search visits every connection.
+#: Maximum number of connections evicted at a time, and minimum time in seconds from an unsuccessful search to the next
+#: search; a search visits every connection.
 EVICTED_AT_ONCE, SEARCH_EVERY = 32, 0.1
 
 
@@ -42,7 +42,7 @@ class Admit(Generic[C]):
     evict: tuple[C, ...] = ()
 
 
-#: The usual decision, made once.
+#: The most frequent decision, cached.
 _ADMIT: Admit[Any] = Admit()
 
 

@@ -16,7 +16,7 @@ _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
 
 
 class BodyError(ValueError):
-    """The body does not match the framing that its head announced."""
+    """The body does not match the framing in its message head."""
 
 
 class Body(Protocol):

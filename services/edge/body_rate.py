@@ -1,4 +1,4 @@
-"""How fast a client sends a request body: the longest silence, and the average rate over a window.
+"""Limits on slow request bodies: maximum time without data, and minimum average rate over a time window.
 
 No I/O. Time is an argument, in seconds on a monotonic clock.
 """
@@ -7,15 +7,16 @@ from edge.timeouts import Timeouts
 
 
 class BodyRate:
-    """Limits on one body; a body that the edge does not read, because the origin is slow, is not held against it."""
+    """Arrival rate of one request body; while the edge does not read, because the origin is slow, no limit applies."""
 
     __slots__ = ("_bytes", "_heard", "_limits", "_window")
 
     def __init__(self, limits: Timeouts, now: float) -> None:
-        """Begin to measure at *now*."""
+        """Start measuring at *now*; *limits* are the time-outs and the minimum rate."""
         self._limits = limits
-        #: Time of the last bytes; start of the window, and bytes received in it.
+        #: Time at which data was last received, and start of the rate window.
         self._heard = self._window = now
+        #: Bytes received in the rate window.
         self._bytes = 0
 
     @property
@@ -29,11 +30,11 @@ class BodyRate:
         self._bytes += count
 
     def resumed(self, now: float) -> None:
-        """Record that the edge reads again."""
+        """Record that the edge has resumed reading the body."""
         self._heard = now
 
     def stalls(self, now: float, *, reading: bool) -> str:
-        """Return why the body arrives too slowly, or an empty string; *reading* says whether the edge reads it."""
+        """Return why the body is too slow, or an empty string; *reading* is false while the edge has paused reading."""
         limits = self._limits
         if not reading:
             self._window, self._bytes, self._heard = now, 0, now

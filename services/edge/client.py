@@ -54,7 +54,7 @@ class State(Enum):
 class Client(asyncio.Protocol):
     """Client connection that speaks HTTP/1.x."""
 
-    # Initial values that most connections never change stand here, which saves a microsecond per connection.
+    # Initial values that most connections never change are class attributes, which saves 1 µs per connection.
 
     #: Whether the client's X-Forwarded-For is discarded.
     distrusted = False
@@ -67,19 +67,19 @@ class Client(asyncio.Protocol):
     paused = False
     transport: Any = None
     address = ""
-    #: The client's address as a PROXY header announced it; empty without a header.
+    #: The client's address from the PROXY header; empty without a header.
     announced = ""
     #: Header lines that complete `RequestHead.forward`: the client's address and connection parameters.
     suffix = b""
     #: TLS version and whether the session was resumed; None without TLS.
     session: tuple[str, bool] | None = None
-    #: The TLS handshake or PROXY header in progress; None without them and afterwards.
+    #: Object that handles the TLS handshake or PROXY header in progress; None at any other time.
     handshake: Handshake | None = None
     _buffer = b""
     _reading = True
     _advancing = False
     _body: Body | None = None
-    #: How fast the request body arrives; None if there is none.
+    #: Arrival rate of the current request body; None if there is no body.
     _rate: BodyRate | None = None
     _work: Work | None = None
     _expects = _chunked = False
@@ -99,7 +99,7 @@ class Client(asyncio.Protocol):
             scheme: URI scheme of the requests, ``http`` or ``https``.
             pooled: whether requests use pooled origin connections.
             rejected: whether the connection is accepted only to send a 503 response, because the edge is full.
-            mutual: whether the client presents a certificate, whose names origins receive.
+            mutual: whether the client presents a certificate; the names in it are forwarded to origins.
         """
         self.service, self.scheme, self.pooled, self.rejected, self.mutual = service, scheme, pooled, rejected, mutual
         #: Value of the ``listener`` label in metrics.
@@ -448,7 +448,7 @@ class Client(asyncio.Protocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Delay the close, or a reset could destroy the response before the client reads it (RFC 9112 section 9.6)."""
+        """Close after a delay, because an immediate close could destroy the response (RFC 9112 section 9.6)."""
         self.state, self._buffer = State.CLOSING, b""
         self._cancel_closer()
         if self.transport is None or self.transport.is_closing():

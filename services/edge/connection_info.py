@@ -1,4 +1,4 @@
-"""Header lines that tell origins about a client's connection: its address, TLS parameters and certificate."""
+"""Header lines that describe a client's connection to origins: client address, TLS parameters and certificate."""
 
 import asyncio
 import re
@@ -12,7 +12,7 @@ _NAME = re.compile(r"[A-Za-z0-9.*_-]{1,253}")
 def describe(
     transport: asyncio.BaseTransport, address: str, scheme: str, *, mutual: bool
 ) -> tuple[bytes, tuple[str, bool] | None]:
-    """Return the header lines that tell origins about the connection, and its TLS version and resumption."""
+    """Return the header lines that describe the connection, and a pair: TLS version, and whether TLS was resumed."""
     suffix = b"%b\r\nx-forwarded-proto: %b\r\n" % (address.encode(), scheme.encode())
     tls = transport.get_extra_info("ssl_object")
     if tls is None:

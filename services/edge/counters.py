@@ -42,10 +42,11 @@ class Counters:
         self.rejected = counter(
             "firstbyte_edge_clients_rejected_total", "Client connections for which there was no room", "answer"
         )
-        #: Counts since the last scrape: handshakes by TLS version and resumption, requests by listener and status, and
-        #: request latencies by listener: a count per bucket, then the sum.
+        #: TLS handshakes since the last scrape, by version and resumption.
         self._shaken: Counter[tuple[str, bool]] = Counter()
+        #: Requests since the last scrape, by listener and status.
         self._counted: Counter[tuple[str, int | str]] = Counter()
+        #: Request latencies since the last scrape, by listener: the count per bucket, then the sum in seconds.
         self._latencies: dict[str, list[float]] = {}
         metrics.before_render(self._add)
 
@@ -54,7 +55,7 @@ class Counters:
         self._shaken[session] += 1
 
     def request(self, listener: str, status: int | str, seconds: float | None = None) -> None:
-        """Count a finished request; *seconds* is the latency of a forwarded one."""
+        """Count a finished request; *seconds* is its latency, or None if the request was not forwarded."""
         self._counted[listener, status] += 1
         if seconds is None:
             return

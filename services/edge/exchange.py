@@ -1,8 +1,8 @@
 """Exchange: forwards one request to an origin and streams the response back to the client.
 
-It is event-driven and needs no task: if an idle connection is available, the request is sent to the origin in the same
-call chain that received its last byte from the client. Request bodies are buffered up to a limit before a connection is
-acquired, so that a slow sender does not occupy a connection.
+An exchange is event-driven and needs no task: if an idle connection is available, the request is sent to the origin in
+the same call chain that received its last byte from the client. Request bodies are buffered up to a limit before a
+connection is acquired, so that a slow sender does not occupy a connection.
 """
 
 import asyncio
@@ -40,16 +40,16 @@ class Exchange:
     _origin: Target | None = None
     _timing = _NO_TIMING
     _failure: UpstreamError | None = None
-    #: Targets whose reused connection was lost, which may only have been idle for too long; and targets that failed on
-    #: a new connection, or did not respond in time.
+    #: Targets that failed on a reused connection, which may merely have been idle for too long.
     _stale: frozenset[Target] = frozenset()
+    #: Targets that failed on a new connection or did not respond in time.
     _failed: frozenset[Target] = frozenset()
     _waited = _sent_at = 0.0
     _buffered = _tries = 0
     #: Whether `_body` holds the complete body received so far, so that a retry can send it again.
     _kept = True
     _body_sent = _delayed = _origin_paused = _reused = _ended = _tunnel = False
-    #: Unsent response bytes at the last check, and bytes that the client has read since the rate window began.
+    #: Unsent response bytes at the last check, and response bytes that the client has read in the current rate window.
     _unsent = _taken = 0
 
     def __init__(self, client: Downstream, head: RequestHead, pool: RoutePool, delay: float = 0.0) -> None:
@@ -358,16 +358,16 @@ class Exchange:
         return self._origin if self._upstream is not None and not self._upstream.began else None
 
     def origin_failed(self, reason: str) -> None:
-        """Abort an attempt whose origin fails its health checks, and retry at once instead of after the time-out."""
+        """Abort the current attempt and retry at once, because its origin is unhealthy or has not responded in time."""
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abort()
             self._fail(upstream, UpstreamError(504, reason, str(self._origin), upstream.address), began=upstream.began)
 
     def tick(self, now: float) -> None:
-        """Check for an origin or client that has timed out; *now* is on the `time.perf_counter` clock.
+        """Handle a time-out of the origin or the client, if any; *now* is on the `time.perf_counter` clock.
 
-        The origin's time-out does not run while the edge waits for the client to send or read.
+        The time-out of the origin is suspended while the edge waits for the client to send or read.
         """
         upstream, pool = self._upstream, self._pool
         if upstream is None or self._tunnel:

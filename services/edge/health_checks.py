@@ -1,6 +1,6 @@
-"""Active health checks: asks one origin at intervals, on a connection that is kept from one check to the next.
+"""Active health checks: periodic requests to one origin over a persistent connection.
 
-Keeping it means that a check costs no handshake, and that the number of opened connections says what requests cost.
+Reusing the connection avoids a handshake per check, and keeps checks out of the count of opened connections.
 """
 
 import asyncio
@@ -17,33 +17,33 @@ Opener = Callable[[Target, float], Awaitable[tuple[Upstream, Timing]]]
 
 
 class HealthChecker:
-    """Checks one target until `run` is cancelled."""
+    """Health checker of one target; checks until `run` is cancelled."""
 
     def __init__(self, target: Target, check: HealthCheck, opener: Opener, report: Callable[[str], None]) -> None:
-        """Create a checker; *report* receives each result: the reason of a failure, or an empty string."""
+        """Create a checker that calls *report* with each result: the reason for a failure, or an empty string."""
         self._target, self._check, self._opener, self._report = target, check, opener, report
         self._upstream: Upstream | None = None
-        #: Whether the connection in use must not be kept.
+        #: Whether `retire` was called during the check in progress, so that its connection must be closed.
         self._retired = False
 
     async def run(self) -> None:
-        """Check at the interval."""
+        """Check the target periodically."""
         try:
             while True:
                 self._report(await self._ask())
-                await asyncio.sleep(self._check.interval)  # between two checks
+                await asyncio.sleep(self._check.interval)  # interval between checks
         finally:
             self.retire()
 
     def retire(self) -> None:
-        """Open a new connection for the next check, because the client certificate has changed."""
+        """Close the connection, so that the next check opens a new one with the current client certificate."""
         self._retired = True
         if self._upstream is not None:
             self._upstream.abort()
             self._upstream = None
 
     async def _ask(self) -> str:
-        """Send one request; return the reason of a failure, or an empty string."""
+        """Send one request; return the reason for a failure, or an empty string."""
         check = self._check
         try:
             async with asyncio.timeout(check.timeout):
@@ -82,12 +82,12 @@ class _Answer:
         self.ended = asyncio.Event()
         #: Why the check failed; empty if it passed.
         self.reason = ""
-        #: Whether the connection was lost before the response, as it may be when the origin closes an idle connection.
+        #: Whether the connection was lost before the response, possibly because of the origin's keep-alive time-out.
         self.lost = False
         self.reusable = False
 
     def response_begins(
-        self, head: ResponseHead, payload: bytes, *, bodiless: bool, whole: bool  # noqa: ARG002 - as in `Receiver`
+        self, head: ResponseHead, payload: bytes, *, bodiless: bool, whole: bool  # noqa: ARG002 - signature of `Receiver`
     ) -> None:  # fmt: skip
         if not 200 <= head.status < 400:
             self.reason = f"expected 2xx or 3xx, got {head.status}"

@@ -1,4 +1,4 @@
-"""Responses as HTTP/1.x clients receive them (RFC 9112 section 6): framing, and those of the edge itself; sans-IO."""
+"""Encoding of HTTP/1.x responses to clients (RFC 9112 section 6): forwarded and generated ones; sans-IO."""
 
 from email.utils import formatdate
 
@@ -9,16 +9,16 @@ from edge.heads import ResponseHead
 def framed(
     head: ResponseHead, fields: bytes, payload: bytes, bodiless: bool, whole: bool, modern: bool, closes: bool
 ) -> tuple[bytes, bool, bool]:
-    """Return the beginning of an origin's response, whether chunks follow, and whether the connection must close.
+    """Return the encoded start of a response, whether chunks follow, and whether the connection must close.
 
     Args:
-        head: the origin's head.
-        fields: header lines of the edge.
-        payload: the first part of the body.
-        bodiless: whether the response has no body, whatever its head says.
+        head: response head from the origin.
+        fields: header lines that the edge adds.
+        payload: first part of the body.
+        bodiless: whether the response has no body, even if its head declares a length.
         whole: whether *payload* is the whole body.
         modern: whether the client speaks HTTP/1.1 rather than 1.0.
-        closes: whether the connection closes after the response in any case.
+        closes: whether the connection must close after the response for another reason than its framing.
     """
     length, chunked = head.framing.length, False
     parts = [head.forward, fields]
@@ -44,9 +44,9 @@ def own(status: int, body: bytes, kind: bytes, more: bytes, now: float, *, head_
 
     Args:
         status: status code.
-        body: the body.
-        kind: its media type.
-        more: further header lines.
+        body: response body.
+        kind: media type of the body.
+        more: additional header lines.
         now: wall-clock time, in seconds since the epoch.
         head_only: whether the request was HEAD.
         closes: whether the connection closes after the response.

@@ -50,8 +50,8 @@ MAX_STREAMS = 128
 STREAM_WINDOW, CONNECTION_WINDOW = 256 * 1024, 1024 * 1024
 #: Maximum stream resets and maximum control frames per time window, and the length of that window in seconds.
 MAX_RESETS, MAX_CONTROL, WINDOW = 200, 1000, 10.0
-#: Control frames that each HEADERS or DATA frame sent to the client permits in addition, because a client acknowledges
-#: data with WINDOW_UPDATE, on the stream and on the connection. Envoy's limit is the same.
+#: Additional control frames allowed per HEADERS or DATA frame sent to the client, because the client acknowledges data
+#: with WINDOW_UPDATE on the stream and on the connection. Envoy has the same limit.
 CONTROL_PER_FRAME = 10
 #: Interval between checks for stalled streams of a connection, in seconds.
 LOOK = 1.0
@@ -316,7 +316,7 @@ class Http2Client(asyncio.Protocol):
     def _close_when_done(self) -> None:
         if not self._closing:
             self._closing = True
-            # Not through h2: after its own GOAWAY, h2 would not send data on the streams that are still open.
+            # Bypass h2, which after its own GOAWAY would not send data on the streams that are still open.
             if self.transport is not None and not self.transport.is_closing():
                 self.transport.write(GoAwayFrame(0, last_stream_id=self.h2.highest_inbound_stream_id).serialize())
         if not self._streams:

@@ -1,4 +1,4 @@
-"""Requests that arrive over HTTP/2, for the reader of HTTP/1.1 heads (RFC 9113); sans-IO."""
+"""Conversion of HTTP/2 requests to HTTP/1.1 heads, which `edge.heads` parses (RFC 9113); sans-IO."""
 
 import re
 from collections.abc import Iterable

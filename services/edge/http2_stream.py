@@ -20,7 +20,7 @@ _HTTP_1_ONLY = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"
 
 
 class Connection(Protocol):
-    """The connection, as its streams see it (`edge.http2.Http2Client`)."""
+    """Interface that a connection (`edge.http2.Http2Client`) offers to its streams."""
 
     service: Service
     h2: H2Connection
@@ -69,7 +69,7 @@ class Stream:
         self.moved = time.monotonic()
         self._rate = BodyRate(connection.service.timeouts, self.moved)
         self._reading = True
-        #: Received bytes for which no WINDOW_UPDATE has been sent yet, because the origin is slower than the client.
+        #: Received bytes for which WINDOW_UPDATE has not been sent yet, because the origin is slower than the client.
         self._unacknowledged = 0
         self._pending = bytearray()
         self._ends = False
@@ -78,7 +78,7 @@ class Stream:
     # --- the request --------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, flow: int) -> None:
-        """Process part of the request body; *flow* is its size for flow control in bytes, padding included."""
+        """Process part of the request body; *flow* is its size for flow control: bytes including padding."""
         if self._reading:
             self._connection.acknowledge(self.number, flow)
         else:
@@ -89,7 +89,7 @@ class Stream:
                 self.work.receive_body(data)
 
     def body_stalls(self, now: float) -> str:
-        """Return why the request body arrives too slowly, or an empty string if it does not."""
+        """Return why the request body is too slow, or an empty string if its rate is acceptable."""
         return self._rate.stalls(now, reading=self._reading)
 
     def receive_end(self) -> None:
@@ -103,7 +103,7 @@ class Stream:
         self._reading = False
 
     def resume_reading(self) -> None:
-        """Send the WINDOW_UPDATE that was held back."""
+        """Send the deferred WINDOW_UPDATE."""
         self._reading = True
         self._rate.resumed(time.monotonic())
         flow, self._unacknowledged = self._unacknowledged, 0
@@ -113,7 +113,7 @@ class Stream:
     # --- the response -------------------------------------------------------------------------------------------------
 
     def begin_response(self, head: ResponseHead, fields: bytes, payload: bytes, *, bodiless: bool, whole: bool) -> None:
-        """Send the head and the first *payload* of the body; *whole* means that the response is then complete."""
+        """Send the head and the first *payload* of the body; *whole* means that the response is complete."""
         lines = head.forward.partition(b"\r\n")[2] + fields + self._connection.more
         if head.framing.length is not None:
             lines += b"content-length: %d\r\n" % head.framing.length
@@ -175,7 +175,7 @@ class Stream:
             self.body(body)
 
     def switch(self, head: ResponseHead, data: bytes) -> None:
-        """Fail, because this is never called: HTTP/2 has no 101, and Upgrade is not forwarded."""
+        """Raise an error: this must not be called, since HTTP/2 has no status 101 and Upgrade is not forwarded."""
         raise AssertionError((head.status, len(data)))
 
     def _send_head(self, status: int, lines: bytes, *, end: bool) -> None:

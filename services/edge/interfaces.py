@@ -1,4 +1,4 @@
-"""What the parts of the edge expect of each other, as protocols: none of them imports the others for it.
+"""Interfaces between clients, exchanges and the proxy, as typing protocols, so that they do not import each other.
 
 Client (Peer, Downstream, Responder)  ◀──▶  Proxy (Service)  ──▶  Exchange (Work)
 """
@@ -52,7 +52,7 @@ class Downstream(Protocol):
 
 
 class Responder(Downstream, Protocol):
-    """Client side of a request, as the service sees it."""
+    """Client side of a request, as used by the service."""
 
     #: URI scheme of the request: ``http`` or ``https``.
     scheme: str
@@ -66,7 +66,7 @@ class Responder(Downstream, Protocol):
 
 
 class Work(Protocol):
-    """Request that is being served, as seen by its client connection."""
+    """Request in progress, as used by its client connection."""
 
     began: float
     status: int
@@ -130,7 +130,7 @@ class Peer(Protocol):
 
 
 class Service(Protocol):
-    """Interface of the object that serves client requests (`Proxy`)."""
+    """Server of client requests (implemented by `Proxy`)."""
 
     timeouts: Timeouts
 
@@ -148,10 +148,10 @@ class Service(Protocol):
         """Unregister a client whose connection has ended."""
 
     def http2(self, client: Any) -> asyncio.Protocol:
-        """Return the protocol that replaces *client* (`edge.client.Client`) after ALPN has selected HTTP/2."""
+        """Return the protocol that replaces *client* (an `edge.client.Client`) after ALPN has selected HTTP/2."""
 
     def done(self, client: Responder, work: Work | None, status: int | str) -> None:
-        """Record a finished request with its status code, or with a word such as ``aborted`` if it was cut short."""
+        """Record a finished request with its status code, or a word such as ``aborted`` if it is incomplete."""
 
     def keep_alive_limit(self) -> float | None:
         """Return the idle time-out in seconds that the fault `short_keep_alive` sets; None while the fault is off."""

@@ -1,4 +1,4 @@
-"""Follows the DNS addresses of origins, so that connections to addresses that have left the answer are drained."""
+"""Tracks the DNS addresses of origins; when an address is removed from DNS, connections to it are drained."""
 
 import asyncio
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ logger = log.get("edge.names")
 
 
 class NameFollower:
-    """Looks the names of targets in use up again as their answers expire."""
+    """Repeats the look-ups of target names when their cached answers expire."""
 
     def __init__(self, stub: AsyncStub) -> None:
         """Create a follower that uses the cache of *stub*."""
@@ -20,7 +20,7 @@ class NameFollower:
         self._resolving: dict[Target, asyncio.Task[None]] = {}
 
     def follow(self, pools: Iterable[RoutePool]) -> None:
-        """Pass the current addresses of each target to its pool, and look up those that have expired."""
+        """Pass the cached addresses of each target to its pool; start a look-up if they have expired."""
         for pool in pools:
             for target in pool.route.targets:
                 if target in self._resolving or not pool.core.in_use(target):

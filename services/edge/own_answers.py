@@ -1,4 +1,4 @@
-"""Requests that the edge answers itself: http-01 challenges, redirects to HTTPS, and TRACE and OPTIONS for itself."""
+"""Requests that the edge answers itself: http-01 challenges, redirects to HTTPS, and its own TRACE and OPTIONS."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from edge.interfaces import Responder
 
 #: Path prefix of the CA's http-01 validation requests (RFC 8555 section 8.3).
 CHALLENGE = "/.well-known/acme-challenge/"
-#: Methods of requests that may be for the edge itself; over plain HTTP, those of any method may be.
+#: Methods of requests that the edge may answer itself; over plain HTTP, any method can be redirected.
 METHODS = frozenset({b"TRACE", b"OPTIONS"})
 #: Prefixes of header fields that a TRACE response leaves out, because they may hold secrets (RFC 9110 section 9.3.8).
 _SENSITIVE = (b"authorization:", b"cookie:", b"proxy-", b"x-forwarded-")
@@ -17,11 +17,11 @@ _ALLOW = b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE\r\n"
 def answer(
     client: Responder, head: RequestHead, challenge: Callable[[str], str | None], *, redirect: bool
 ) -> int | None:
-    """Answer a request that is not for an origin; return the status, or None if it is for an origin.
+    """Answer a request that the edge handles itself; return the status, or None if the request must be forwarded.
 
     Args:
-        client: receives the response.
-        head: the request.
+        client: client that receives the response.
+        head: request head.
         challenge: returns the response to an http-01 token, or None if the token is unknown.
         redirect: whether plain HTTP is redirected to HTTPS.
     """

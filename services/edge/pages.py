@@ -1,14 +1,14 @@
-"""Admin pages of an edge with several worker processes."""
+"""Merge functions for the admin responses of an edge with several worker processes."""
 
 from collections.abc import Sequence
 from typing import Any
 
-#: Fields of a row that are counts, and are summed over the workers.
+#: Fields of a pool row that are summed over all workers.
 COUNTS = ("idle", "active", "opened", "reused", "failed", "waiting")
 
 
 def merged_pools(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return ``GET /admin/pool`` for all workers: a target is ejected if it is in one of them."""
+    """Merge responses of ``GET /admin/pool``; a target is shown as ejected if any worker has ejected it."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for answer in answers:
         for row in answer["upstreams"]:
@@ -21,5 +21,5 @@ def merged_pools(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def merged_purges(answers: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Return ``POST /admin/pool/purge`` for all workers."""
+    """Merge responses of ``POST /admin/pool/purge``."""
     return {"closed": sum(answer["closed"] for answer in answers)}

@@ -38,9 +38,9 @@ class Limits:
     age_s: float = 300.0
     #: Maximum number of queued requests.
     waiting: int = 1024
-    #: Consecutive failures after which a target is ejected; duration of its first and of its longest ejection, in
-    #: seconds.
+    #: Number of consecutive failures after which a target is ejected.
     failures: int = 3
+    #: Duration of the first ejection, and maximum duration of an ejection, in seconds.
     ejected_s: float = 1.0
     ejected_max_s: float = 30.0
 
@@ -62,7 +62,7 @@ class Connection:
 
     target: Target
     opened: float
-    #: Generation of the client certificate it was opened with; connections of an older generation are not reused.
+    #: Generation of the client certificate used for this connection; an older generation prevents reuse.
     generation: int
     #: Remote IP address.
     address: str = ""
@@ -110,7 +110,7 @@ class _TargetState:
     turns: float = 0.0
     failures: int = 0
     ejected_until: float = 0.0
-    #: Result of the last health check; None if there was none.
+    #: Result of the last health check; None before the first check.
     healthy: bool | None = None
     #: Whether a request that probes the ejected target is in flight.
     probing: bool = False
@@ -134,7 +134,7 @@ class _Wish:
 
 
 class Pool:
-    """Connections of one route, and the queue of requests that wait for one."""
+    """Connections of one route, and the queue of requests that wait for a connection."""
 
     def __init__(self, targets: Sequence[Target], limits: Limits | None = None, weights: Sequence[int] = ()) -> None:
         """Create an empty pool that distributes requests over *targets* in proportion to *weights* (empty: equally)."""
@@ -167,7 +167,7 @@ class Pool:
             waiter: identifies the request in the queue.
             now: current time in seconds.
             avoid: targets that have already failed this request; used only if there is no other target.
-            fresh: whether the request needs a new connection, because a reused one has already failed it.
+            fresh: whether the request needs a new connection, because it has already failed on a reused one.
         """
         if not self._queue:
             decision = self._choose(now, avoid, fresh=fresh)
@@ -245,7 +245,7 @@ class Pool:
         return changed
 
     def has_alternative(self, target: Target) -> bool:
-        """Return whether any target other than *target* is not ejected."""
+        """Return whether at least one other target than *target* is not ejected."""
         return any(state.failures < self.limits.failures for state in self._list if state.target != target)
 
     def resolved(self, target: Target, addresses: frozenset[str]) -> None:
@@ -296,7 +296,7 @@ class Pool:
         ]
 
     def _choose(self, now: float, avoid: frozenset[Target], *, fresh: bool) -> Use | Open | None:
-        """Choose the least busy target, relative to its weight, that has room; equally busy ones take turns.
+        """Choose the least busy target with room, relative to its weight; equally busy targets take turns.
 
         Ejected targets are used only if all targets are ejected, and targets in *avoid* only if there is no other.
         """

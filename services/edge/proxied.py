@@ -1,4 +1,4 @@
-"""A connection from a load balancer: reads the PROXY header, then hands the transport to TLS or the client."""
+"""Connection from a load balancer: reads the PROXY header, then passes the transport to the TLS or HTTP protocol."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from edge.proxy_protocol import ProxyHeaderError, read_header
 
 
 class ProxiedConnection(asyncio.Protocol):
-    """The first protocol of a connection's transport, until the header is complete."""
+    """Protocol of a new connection until its PROXY header is complete."""
 
     def __init__(
         self,
@@ -22,10 +22,10 @@ class ProxiedConnection(asyncio.Protocol):
         """Create a protocol that waits for its transport.
 
         Args:
-            client: receives the address from the header.
-            expects: returns whether connections from an address begin with a header.
-            follow: returns the protocol that takes over.
-            on_failure: called with a one-word reason if the header is invalid or does not come.
+            client: client object that receives the address from the header.
+            expects: returns whether connections from a peer address begin with a header.
+            follow: returns the next protocol of the connection, which reads TLS or HTTP.
+            on_failure: called with a one-word reason if the header is invalid or incomplete.
             on_end: called when this protocol has ended, whether or not it succeeded.
         """
         self._client, self._expects, self._follow = client, expects, follow
@@ -34,13 +34,13 @@ class ProxiedConnection(asyncio.Protocol):
         self._data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Hand over at once if no header comes from this address."""
+        """Switch to the next protocol at once if connections from this address have no header."""
         self._transport = transport
         if not self._expects((transport.get_extra_info("peername") or ("",))[0]):
             self._hand_over(b"")
 
     def data_received(self, data: bytes) -> None:
-        """Parse the header; hand over as soon as it is complete."""
+        """Buffer and parse the header; once it is complete, switch to the next protocol."""
         self._data += data
         try:
             header = read_header(self._data)
@@ -52,7 +52,7 @@ class ProxiedConnection(asyncio.Protocol):
             self._hand_over(self._data[header.length :])
 
     def eof_received(self) -> bool:
-        """Report a client that has closed before the end of the header."""
+        """Report that the connection was closed before the header was complete."""
         self.fail("closed_by_client")
         return False
 

@@ -76,8 +76,8 @@ class Proxy:
             telemetry: metrics, fault switches and the admin port.
             settings: routes, time-outs and client limits.
             stub: resolves the origins' names.
-            client_context: returns the TLS context for connections to origins, a new one after each certificate
-                renewal.
+            client_context: returns the TLS context for connections to origins; the context is a new one after each
+                certificate renewal.
             challenge: returns the response to an http-01 token, or None if the token is unknown.
             admission: limits the number of client connections; None creates one from `settings`.
             shared: whether other processes listen on the same ports (SO_REUSEPORT).
@@ -211,7 +211,7 @@ class Proxy:
         for client in list(self._clients):
             client.drain()
         deadline = time.monotonic() + self.timeouts.drain
-        while self._clients and time.monotonic() < deadline:  # noqa: ASYNC110 - clients share no event
+        while self._clients and time.monotonic() < deadline:  # noqa: ASYNC110 - polls: no event signals the end of the last client
             await asyncio.sleep(0.05)  # interval between checks for remaining clients
         for client in list(self._clients):
             client.abort()
@@ -230,7 +230,7 @@ class Proxy:
         await asyncio.sleep(0)  # asyncio closes transports in the next loop iteration
 
     def certificate_changed(self, reload: Reload) -> None:
-        """Drain pooled connections that use the old certificate; simulate a restart if *reload* asks for one."""
+        """Drain pooled connections that use the old certificate; if *reload* requests a restart, simulate one."""
         for pool in self.pools.values():
             pool.retire()
         if reload.restart:
@@ -355,7 +355,7 @@ class Proxy:
         self.counters.connects.inc(upstream=str(target), result="ok")
         upstream = found[0]
         if self.tap.on and upstream.transport is not None:
-            upstream.transport = TappedTransport(upstream.transport, self.tap, str(target))  # type: ignore[assignment]  # has every method
+            upstream.transport = TappedTransport(upstream.transport, self.tap, str(target))  # type: ignore[assignment]  # forwards all other methods
         return found
 
     def _lost(self, upstream: Upstream) -> None:

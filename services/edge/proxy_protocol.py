@@ -1,8 +1,8 @@
-"""PROXY protocol headers, versions 1 and 2: the client's address, as a load balancer in front of the edge reports it.
+"""PROXY protocol headers, versions 1 and 2, in which a load balancer sends the client's address to the edge.
 
 Specification: "The PROXY protocol, versions 1 & 2" (HAProxy, 2020).  No I/O.  A receiver must not guess whether a
-header comes, so the caller decides that by the load balancer's address.  Additional fields (TLVs) are checked for their
-lengths and skipped; that includes the checksum of type CRC32C.
+connection begins with a header, so the caller decides by the peer's address.  Of additional fields (TLVs), only the
+lengths are checked; the values, including CRC32C checksums, are ignored.
 """
 
 import re
@@ -11,31 +11,33 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
-#: Maximum length of a header in bytes: of version 1 by its specification, of version 2 as a limit of this reader.
-#: HAProxy's TLVs need some hundred bytes without certificates.
+#: Maximum length of a header in bytes. Version 1: limit of the specification. Version 2: limit of this parser; TLVs
+#: from HAProxy need a few hundred bytes without certificates.
 MAX_V1, MAX_V2 = 107, 4096
 _V1 = re.compile(
     rb"PROXY (TCP4|TCP6) ([0-9A-Fa-f:.]{2,45}) ([0-9A-Fa-f:.]{2,45}) (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4})"
 )
 _V1_UNKNOWN = re.compile(rb"PROXY UNKNOWN(?: [\x20-\x7e]*)?")
-#: Address family and protocol of version 2, with the length of its address block: only TCP reaches the edge.
+#: Values of the address family and protocol byte in version 2; UDP and Unix sockets are not supported.
 _UNSPECIFIED, _TCP4, _TCP6 = 0x00, 0x11, 0x21
+#: Length of the address block in bytes, by address family and protocol.
 _ADDRESSES = {_UNSPECIFIED: 0, _TCP4: 12, _TCP6: 36}
 _LOCAL, _PROXY = 0x20, 0x21
 
 
 class ProxyHeaderError(ValueError):
-    """The bytes are no valid header; the connection must be closed."""
+    """The data is not a valid PROXY header; the connection must be closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyHeader:
-    """A complete header."""
+    """Parsed PROXY header."""
 
-    #: The client's address and port; empty if the load balancer speaks for itself, as in a health check.
+    #: The client's address; empty if the load balancer opened the connection on its own behalf, as for a health check.
     address: str
+    #: The client's port; 0 if the address is empty.
     port: int
-    #: Length of the header in bytes; the client's own bytes follow.
+    #: Length of the header in bytes; data from the client follows.
     length: int
 
 
@@ -85,7 +87,7 @@ def _read_v2(data: bytes) -> ProxyHeader | None:
     if len(data) < 16 + length:
         return None
     block = data[16 : 16 + length]
-    if command == _LOCAL:  # the specification has the receiver ignore the family and the addresses
+    if command == _LOCAL:  # for LOCAL, the receiver must ignore the family and the addresses
         return ProxyHeader("", 0, 16 + length)
     if len(block) < _ADDRESSES[family]:
         raise ProxyHeaderError(f"expected {_ADDRESSES[family]} bytes of addresses, got {len(block)}")
@@ -99,7 +101,7 @@ def _read_v2(data: bytes) -> ProxyHeader | None:
 
 
 def _check_fields(data: bytes) -> None:
-    """Check that *data* is a sequence of whole type-length-value fields."""
+    """Raise an error unless *data* is a sequence of complete type-length-value fields."""
     at = 0
     while at < len(data):
         if at + 3 > len(data):

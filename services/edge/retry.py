@@ -1,4 +1,4 @@
-"""Retry budget: limits retries to a share of all requests, so that they cannot multiply an overload.
+"""Retry budget: limits retries to a share of all requests, so that retries cannot amplify an overload.
 
 Envoy and Finagle use the same name and idea. Time is an argument, in seconds.
 """

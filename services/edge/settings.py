@@ -6,7 +6,7 @@ idle = 75.0
 [clients]
 max = 2048                       # client connections
 per_address = 256                # connections per client address
-trusted = ["198.19.0.0/16"]      # proxies whose X-Forwarded-For is trusted; without this key, every client's is
+trusted = ["198.19.0.0/16"]      # proxies whose X-Forwarded-For is trusted; without this key, all clients are trusted
 proxy_protocol = ["10.0.0.0/24"] # load balancers whose connections begin with a PROXY header
 max_body = 10_000_000            # size of a request body in bytes
 
@@ -15,7 +15,7 @@ redirect = true                  # redirect plain HTTP to https:// with status 3
 hsts = 31536000                  # max-age of Strict-Transport-Security in seconds; 0 sends none
 
 [access_log]
-sample = 0.01                    # share of successful requests that are logged; failed ones always are
+sample = 0.01                    # share of successful requests that are logged; failed requests are always logged
 
 [[route]]
 prefix = "/"
@@ -59,7 +59,7 @@ class Clients:
     max: int = MAX_CLIENTS
     #: Maximum number of connections from one address; None for no limit.
     per_address: int | None = None
-    #: Networks of the proxies whose X-Forwarded-For is trusted; None trusts every client's.
+    #: Networks of the proxies whose X-Forwarded-For is trusted; None trusts all clients.
     trusted: tuple[Network, ...] | None = None
     #: Networks of the load balancers whose connections begin with a PROXY protocol header.
     proxy_protocol: tuple[Network, ...] = ()
@@ -74,10 +74,10 @@ class Settings:
     clients: Clients = field(default_factory=Clients)
     #: Whether plain HTTP is redirected to HTTPS.
     redirect: bool = False
-    #: max-age of Strict-Transport-Security in seconds; 0 sends no such field.
+    #: max-age of Strict-Transport-Security in seconds; 0 omits the field.
     hsts: int = 0
-    #: Share of successful requests that are logged, 0 to 1; failed ones are always logged. None turns the access log
-    #: off.
+    #: Share of successful requests that are logged, 0 to 1; failed requests are always logged. None turns the access
+    #: log off.
     log_sample: float | None = None
     #: Path of the settings file; None without a file.
     path: Path | None = field(default=None, compare=False)
@@ -129,7 +129,7 @@ class _SettingsFile(TomlFile):
         )
 
     def table(self, name: str, *keys: str) -> dict[str, Any]:
-        """Return a table after checking that all its keys are among *keys*; without *keys*, any are allowed."""
+        """Return a table after checking that all its keys are among *keys*; without *keys*, all keys are allowed."""
         table = self.tables.get(name, {})
         if not isinstance(table, dict):
             self.refuse(self.line(name), f"a table [{name}]", table)

@@ -1,6 +1,6 @@
-"""A transport to an origin that shows the edge's tap what is written to it (`telemetry.tap`).
+"""Transport wrapper that records data written to an origin in the edge's tap (`telemetry.tap`).
 
-Only connections that open while the tap is on have one, so that all others cost nothing.
+Only connections that are opened while the tap is on have the wrapper, so other connections have no overhead.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from telemetry.tap import Tap
 
 
 class TappedTransport:
-    """Passes everything on to a transport; the bytes that the edge writes are recorded first."""
+    """Wrapper that forwards all calls to a transport, and records data before it is written."""
 
     def __init__(self, transport: asyncio.Transport, tap: Tap, where: str) -> None:
         self._transport, self._tap, self._where = transport, tap, where

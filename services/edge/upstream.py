@@ -326,7 +326,7 @@ async def _connect_to(
     if target.tls:
         try:
             secured = await loop.start_tls(
-                transport, protocol, context, server_hostname=target.host  # type: ignore[arg-type]  # stubs too narrow
+                transport, protocol, context, server_hostname=target.host  # type: ignore[arg-type]  # typeshed declares too narrow a type
             )  # fmt: skip
             if secured is None:
                 raise ConnectionResetError("closed by the origin")

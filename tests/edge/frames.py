@@ -1,6 +1,6 @@
-"""Raw HTTP/2 for tests: frames as bytes, and a client that sends any of them and reports what the edge answers.
+"""Raw HTTP/2 for tests: functions that encode frames, and a client that sends raw bytes and records the responses.
 
-Unlike a client library, nothing here prevents frames that RFC 9113 forbids.
+Unlike a client library, this module can also produce frames that RFC 9113 forbids.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ POST = [(":method", "POST"), *GET[1:]]
 
 
 def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"", *, length: int | None = None) -> bytes:
-    """Return one frame; *length* overrides the length that its header declares, and nothing is checked."""
+    """Return one encoded frame, without validation; *length* overrides the length in the frame header."""
     size = len(payload) if length is None else length
     return size.to_bytes(3, "big") + bytes((kind, flags)) + struct.pack(">I", stream) + payload
 
 
 def block(fields: Iterable[tuple[str, str]]) -> bytes:
-    """Return a field block (RFC 7541) that leaves the dynamic table empty, whatever the fields are."""
+    """Return *fields* as a field block that adds nothing to the dynamic table (RFC 7541)."""
     lines = b""
     for name, value in fields:
         for text in (name, value):
@@ -50,7 +50,7 @@ def block(fields: Iterable[tuple[str, str]]) -> bytes:
 
 
 def _rest(value: int) -> bytes:
-    """Return what follows the first byte of an integer whose prefix is full (RFC 7541 section 5.1)."""
+    """Return the bytes after the prefix of an integer that does not fit into the prefix (RFC 7541 section 5.1)."""
     octets = bytearray()
     while value >= 128:
         octets.append(value % 128 | 128)
@@ -73,11 +73,13 @@ class Wire:
         self._reader, self._writer, self._decoder = reader, writer, Decoder()
         self._buffer = b""
         self.frames: list[Frame] = []
-        #: Status of the response on each stream, and error code of each stream that the edge has reset.
+        #: Response status by stream number.
         self.statuses: dict[int, str] = {}
+        #: Error code by stream number, for streams that the edge has reset.
         self.resets: dict[int, ErrorCodes] = {}
+        #: Number of response body bytes by stream number.
         self.bodies: dict[int, int] = {}
-        #: Error code of GOAWAY.
+        #: Error code of the GOAWAY frame; None if none was received.
         self.goaway: ErrorCodes | None = None
         #: Payloads of PING acknowledgements.
         self.pongs: list[bytes] = []
@@ -115,7 +117,7 @@ class Wire:
                     self._note(read)
 
     async def alive(self) -> bool:
-        """Return whether the edge still answers PING."""
+        """Return whether the edge still answers a PING."""
         before = len(self.pongs)
         self.send(frame(PING, 0, 0, b"whatever"))
         await self.read(lambda: len(self.pongs) > before)

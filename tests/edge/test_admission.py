@@ -21,7 +21,7 @@ KEPT = GET.replace(b"Connection: close\r\n", b"")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Connection with a given start of its idle time, in seconds; None means busy."""
+    """Connection that has been idle since the given time in seconds; None means busy."""
 
     quiet_since: float | None
 
@@ -164,7 +164,7 @@ async def test_a_connection_that_is_being_rejected_is_never_evicted(
     _, busy = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="www.example.com")
     busy.write(GET[:10])  # an incomplete request head keeps the connection busy
     await until(lambda: all(client.quiet_since is None for client in proxy._clients))
-    _, stalled = await asyncio.open_connection("127.0.0.1", port)  # is rejected with 503 only after its TLS handshake
+    _, stalled = await asyncio.open_connection("127.0.0.1", port)  # gets its 503 only after a TLS handshake
     await until(lambda: proxy.admission.rejected == 1)
     status, _, _ = parts(await talk(port, GET, context))
     assert status == 503

@@ -13,7 +13,7 @@ async def test_stopping_finishes_what_is_under_way(bench: Bench) -> None:
     async def slow(reader, writer) -> None:
         await read_request(reader)
         asked.set()
-        await asyncio.sleep(0.05)  # the edge is told to stop during this time
+        await asyncio.sleep(0.05)  # the edge begins to stop during this time
         writer.write(OK)
         await writer.drain()
 

@@ -141,7 +141,7 @@ async def test_a_slow_client_slows_the_origin_down(bench: Bench) -> None:
     held = -1
     while held != sent:  # wait until the origin cannot send any more
         held = sent
-        await asyncio.sleep(0.2)  # interval between two readings of the byte count
+        await asyncio.sleep(0.2)  # interval between two reads of the byte count
     assert 1_000_000 < held < 25_000_000
     received = 0
     while chunk := await reader.read(1 << 20):

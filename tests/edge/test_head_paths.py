@@ -1,8 +1,8 @@
-"""Both ways of reading a head have the same outcome: one anchored expression, and a reading byte by byte.
+"""Differential tests of the head parser: `edge.heads` against a byte-by-byte reference parser, and against llhttp.
 
-The expression of `edge.heads` is fast and decides alone; the reading here follows the grammar of RFC 9112 step by step
-and serves as the reference.  Inputs are vectors of request smuggling and mutations of them.  llhttp, the parser of
-Node, is the third opinion on what an origin would be sent.
+`edge.heads` parses a head with one regular expression; the reference parser in this file follows the grammar of
+RFC 9112 step by step.  Inputs are request smuggling vectors and mutations of them.  llhttp, the parser of Node, must
+read the forwarded heads as the edge does.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ Head = tuple[bytes, bytes, bytes, list[tuple[bytes, bytes]]]
 
 
 def lines_of(head: bytes) -> list[bytes] | None:
-    """Return the lines of *head* without the empty one that ends it; None if it does not end with its first one."""
+    """Return the lines of *head* before the empty line at its end; None if the first empty line is not at the end."""
     lines: list[bytes] = []
     line = b""
     for place, octet in enumerate(head):
@@ -37,7 +37,7 @@ def lines_of(head: bytes) -> list[bytes] | None:
 
 
 def fields_of(lines: list[bytes]) -> list[tuple[bytes, bytes]] | None:
-    """Return names and values (RFC 9112 section 5); None if a line is no field."""
+    """Return field names and values (RFC 9112 section 5); None if a line is not a valid field line."""
     fields = []
     for line in lines:
         name, colon, value = line.partition(b":")
@@ -48,7 +48,7 @@ def fields_of(lines: list[bytes]) -> list[tuple[bytes, bytes]] | None:
 
 
 def request_by_hand(head: bytes) -> Head | None:
-    """Read a request head (RFC 9112 section 3); None if it is malformed."""
+    """Parse a request head (RFC 9112 section 3); return None if it is malformed."""
     lines = lines_of(head)
     words = lines[0].split(b" ") if lines else []
     if lines is None or len(words) != 3 or words[2] not in {b"HTTP/1.0", b"HTTP/1.1"}:
@@ -62,7 +62,7 @@ def request_by_hand(head: bytes) -> Head | None:
 
 
 def response_by_hand(head: bytes) -> Head | None:
-    """Read a response head (RFC 9112 section 4); None if it is malformed."""
+    """Parse a response head (RFC 9112 section 4); return None if it is malformed."""
     lines = lines_of(head)
     if not lines:
         return None
@@ -113,7 +113,7 @@ def outcome(function: Any, head: bytes) -> object:
 
 
 class Seen:
-    """Collects what llhttp reads."""
+    """Callbacks that record what llhttp parses."""
 
     def __init__(self) -> None:
         self.complete = 0
@@ -132,7 +132,7 @@ def test_what_is_forwarded_is_one_request_for_llhttp_too(head: bytes) -> None:
         read = heads.request_head(head)
     except EdgeError:
         return
-    if read.method not in {b"GET", b"POST", b"OPTIONS"}:  # llhttp knows a list of methods only
+    if read.method not in {b"GET", b"POST", b"OPTIONS"}:  # llhttp accepts only the methods in its list
         return
     chunked, length = read.framing.chunked, min(read.framing.length or 0, 1 << 16)
     sent = read.forward + b"198.19.1.10\r\n" + (b"transfer-encoding: chunked\r\n" if chunked else b"") + b"\r\n"

@@ -296,7 +296,7 @@ async def test_stopping_answers_what_is_under_way(bench: Bench) -> None:
     async def slow(reader, writer) -> None:
         await read_request(reader)
         asked.set()
-        await asyncio.sleep(0.05)  # the edge is told to stop during this time
+        await asyncio.sleep(0.05)  # the edge begins to stop during this time
         writer.write(OK)
 
     proxy, peer = await behind(bench, slow, timeouts=Timeouts(drain=5))

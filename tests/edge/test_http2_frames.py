@@ -1,7 +1,7 @@
-"""Tests that send raw frames to the HTTP/2 front, and compare the answer with RFC 9113 and RFC 7541.
+"""Tests that send raw HTTP/2 frames to the edge and check its reaction against RFC 9113 and RFC 7541.
 
-The cases follow the sections of the RFCs, as the program h2spec does.  Stream errors may be treated as connection
-errors (RFC 9113 section 5.4.2), and malformed requests may be answered with 400 (section 8.1.1).
+Cases are ordered by RFC section, as in the program h2spec.  A server may treat a stream error as a connection error
+(RFC 9113 section 5.4.2), and answer a malformed request with status 400 (section 8.1.1).
 """
 
 from dataclasses import dataclass
@@ -43,10 +43,10 @@ from tests.waiting import until
 
 PROTOCOL, FLOW, SIZE = ErrorCodes.PROTOCOL_ERROR, ErrorCodes.FLOW_CONTROL_ERROR, ErrorCodes.FRAME_SIZE_ERROR
 CLOSED, REFUSED, COMPRESSION = ErrorCodes.STREAM_CLOSED, ErrorCodes.REFUSED_STREAM, ErrorCodes.COMPRESSION_ERROR
-#: Body of a response that needs more WINDOW_UPDATE frames than a client may send in idleness.
+#: Stream window and response size in bytes; the response takes more WINDOW_UPDATE frames than an idle client may send.
 WINDOW, LARGE = 2048, 2 * MAX_CONTROL * 2048
 START = PREFACE + settings()
-HALF = END_HEADERS  # flags of HEADERS that a body follows
+HALF = END_HEADERS  # flags of a HEADERS frame when a body follows
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Connection:
 
 @dataclass(frozen=True)
 class Stream:
-    """The edge resets stream *number* with one of *codes*, or treats the error as one of the connection."""
+    """The edge resets stream *number* with one of *codes*, or treats the error as a connection error."""
 
     codes: frozenset[ErrorCodes]
     number: int = 1
@@ -103,7 +103,7 @@ def slow(number: int) -> bytes:
 
 
 PING_8 = frame(PING, 0, 0, b"whatever")
-REST = (  # name, bytes after the preface and SETTINGS, what must follow
+REST = (  # id, bytes sent after the preface and SETTINGS, expected reaction
     # --- 4: frames ---
     ("4.1-unknown-type", [frame(0x16, 0, 0, b"abc"), get()], Served()),
     ("4.1-unknown-flags", [frame(PING, 0xFE, 0, b"whatever"), get()], Served()),
@@ -116,7 +116,7 @@ REST = (  # name, bytes after the preface and SETTINGS, what must follow
     ("4.3-ping-within", [headers(flags=END_STREAM), PING_8], connection(PROTOCOL)),
     ("4.3-other-stream-within", [headers(flags=END_STREAM), get(), headers(stream=3)], connection(PROTOCOL)),
     ("5.5-unknown-type-within", [headers(flags=END_STREAM), frame(0x16, 0, 0, b"abc")], connection(PROTOCOL)),
-    # --- 5.1: states of a stream ---
+    # --- 5.1: stream states ---
     ("5.1-idle-data", [frame(DATA, END_STREAM, 1, b"x")], connection(PROTOCOL)),
     ("5.1-idle-rst-stream", [frame(RST_STREAM, 0, 1, bytes(4))], connection(PROTOCOL)),
     ("5.1-idle-window-update", [frame(WINDOW_UPDATE, 0, 1, b"\0\0\0\1")], connection(PROTOCOL)),
@@ -143,7 +143,7 @@ REST = (  # name, bytes after the preface and SETTINGS, what must follow
      [frame(HEADERS, END_STREAM | END_HEADERS | PRIORITISED, 1, b"\0\0\0\1\0" + block(GET))], stream(PROTOCOL)),
     ("5.3-with-priority",
      [frame(HEADERS, END_STREAM | END_HEADERS | PRIORITISED, 1, b"\0\0\0\0\7" + block(GET))], Served()),
-    # --- 6: each type of frame ---
+    # --- 6: frame types ---
     ("6.1-stream-0", [frame(DATA, END_STREAM, 0, b"x")], connection(PROTOCOL)),
     ("6.1-padding", [headers(POST, flags=HALF), frame(DATA, END_STREAM | PADDED, 1, b"\3x" + bytes(3))], Served()),
     ("6.1-padding-too-long", [headers(POST, flags=HALF), frame(DATA, END_STREAM | PADDED, 1, b"\x09x")],
@@ -276,7 +276,7 @@ HASTY = Timeouts(linger=0.02, drain=0.02)
 
 
 async def connect(bench: Bench, timeouts: Timeouts = HASTY) -> tuple[Proxy, Wire]:
-    """Start an edge in front of `origin`, and connect to it without sending anything."""
+    """Start an edge in front of `origin`; return the edge and a connection on which nothing has been sent yet."""
     proxy, port = await bench.edge(plain(await bench.start(origin)), tls=True, alpn=("h2",), timeouts=timeouts)
     return proxy, await Wire.connect(bench, port)
 
@@ -346,7 +346,7 @@ FLOODS = {
     ],
     "continuation": [headers(flags=0), *[frame(CONTINUATION, 0, 1, block([("x", "y" * 100)]))] * 1000],
     "empty-continuation": [headers(flags=0), *[frame(CONTINUATION, 0, 1)] * 1000],
-    # 4 KB in the dynamic table, and 4,000 references to it: 16 MB of fields in one frame.
+    # One field of 4 kB in the dynamic table and 4,000 references to it: 16 MB of decoded fields from one frame.
     "field-bomb": [
         frame(HEADERS, END_STREAM | END_HEADERS, 1, block(GET) + b"\x40\x01x\x7f\xa1\x1e" + b"y" * 4000
               + b"\xbe" * 4000)
@@ -388,7 +388,7 @@ async def test_a_window_of_one_byte_is_respected(bench: Bench) -> None:
     wire.send(PREFACE, settings((4, 1)), headers())
     await wire.read(lambda: wire.bodies.get(1))
     assert wire.bodies[1] == 1
-    wire.send(settings((4, 0)), frame(WINDOW_UPDATE, 0, 1, b"\0\0\0\1"))  # the window is -1, then 0
+    wire.send(settings((4, 0)), frame(WINDOW_UPDATE, 0, 1, b"\0\0\0\1"))  # the window becomes -1, then 0
     assert await wire.alive()
     assert wire.bodies[1] == 1
     wire.send(settings((4, 1)))

@@ -1,9 +1,10 @@
-"""No request is lost while one of two origins is killed, paused, reset, moved in DNS, or slow.
+"""Fault injection tests: no request is lost while one of two origins is killed, paused, reset, moved in DNS, or slow.
 
-A request is lost if its client does not get a whole 2xx response within five seconds.  The load is open-loop: 200
-idempotent requests per second over kept-alive TLS connections, about twenty in flight.  Origins and name server are
-processes of their own.  The edge has its default settings, and a health check where the origin is paused: without one,
-requests wait for the time-out `response` before they are retried.  A response that has begun is never retried.
+A request is lost if its client does not get a complete 2xx response within five seconds.  The load is open-loop: 200
+idempotent requests per second over keep-alive TLS connections, about twenty in flight.  Origins and name server run in
+separate processes.  The edge has default settings, except that the route has a health check when the origin is paused:
+without a health check, requests would wait for the time-out `response` before a retry.  A request whose response has
+begun is never retried.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ from tests.waiting import until
 __all__ = ["papers"]
 
 RATE, TIMEOUT = 200.0, 5.0
-#: Time under load before the fault, and time that the fault lasts under load, in seconds.
+#: Duration of the load before and after the start of the fault, in seconds.
 BEFORE, AFTER = 0.5, 1.5
 OLD, NEW = "127.0.0.2", "127.0.0.3"
 ZONE = """$ORIGIN origins.test.
@@ -45,29 +46,29 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Relay:
-    """TCP relay in front of an origin that can reset every connection, or delay what the origin sends."""
+    """TCP relay in front of an origin; can reset all connections or delay responses."""
 
     def __init__(self, origin: int) -> None:
         self._origin = origin
         self._writers: set[asyncio.StreamWriter] = set()
-        #: Seconds by which each part of a response is delayed.
+        #: Delay of each part of a response, in seconds.
         self.delay = 0.0
         #: Whether a connection is reset as soon as data arrives on it.
         self.resets = False
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[int]:
-        """Yield the port; close every connection at the end."""
+        """Listen and yield the port; at the end, close the listener and all connections."""
         server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
         yield server.sockets[0].getsockname()[1]
         server.close()
         for writer in tuple(self._writers):
             writer.transport.abort()
-        while self._writers:  # noqa: ASYNC110 - connections end without an event
-            await asyncio.sleep(0.01)  # between two looks
+        while self._writers:  # noqa: ASYNC110 - polls: no event signals the end of the last connection
+            await asyncio.sleep(0.01)  # interval between checks for remaining connections
 
     def reset_all(self) -> None:
-        """Reset every connection, and from now on each new one as soon as data arrives."""
+        """Reset all open connections; afterwards, reset every new connection when data arrives on it."""
         self.resets = True
         for writer in self._writers:
             if not writer.is_closing():
@@ -85,7 +86,7 @@ class Relay:
             while data := await reader.read(65536):
                 if self.resets:
                     self.reset_all()
-                await asyncio.sleep(self.delay if delay is None else delay)  # the delay that was asked for
+                await asyncio.sleep(self.delay if delay is None else delay)  # injected delay
                 writer.write(data)
         writer.close()
         with contextlib.suppress(OSError):
@@ -93,7 +94,7 @@ class Relay:
 
 
 class Lab:
-    """Two origins, of which the first may fail, and a name server that knows the first by name."""
+    """Two origins and a name server; each fault is injected into the first origin, or into its DNS record."""
 
     def __init__(self, folder: Path, stack: contextlib.AsyncExitStack) -> None:
         self._zone, self._stack = folder / "zone", stack
@@ -109,7 +110,7 @@ class Lab:
         self.relayed = Target("127.0.0.1", await self._stack.enter_async_context(self.relay.listening()), tls=False)
 
     async def _process(self, *argv: str) -> tuple[asyncio.subprocess.Process, int]:
-        """Start ``python -m ARGV``; return it with the port of its first listener."""
+        """Start ``python -m ARGV``; return the process and the port of its first listener."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
         )
@@ -141,7 +142,7 @@ class Lab:
         self.relay.delay = 1.0
 
     async def move(self) -> None:
-        """Start the origin at another address, announce that one, and stop the origin at the old address."""
+        """Start an origin at a new address, publish that address in DNS, and kill the origin at the old address."""
         await self._origin(NEW, self.target.port)
         self._announce(NEW, 2)
         self._names.send_signal(signal.SIGHUP)
@@ -156,7 +157,7 @@ def _kill(process: asyncio.subprocess.Process) -> None:
 async def lost_during(
     fault: str, papers: Papers, folder: Path
 ) -> tuple[list[generator.Request], generator.Load, Proxy]:
-    """Run a load during which the first of two origins fails; return the requests that were lost."""
+    """Generate load, inject *fault* into the first origin, and return the lost requests, the load and the edge."""
     async with contextlib.AsyncExitStack() as stack, asyncio.timeout(60):
         lab = Lab(folder, stack)
         await lab.start()
@@ -171,10 +172,10 @@ async def lost_during(
         stop = asyncio.Event()
         working = asyncio.create_task(load.run(stop))
         try:
-            await asyncio.sleep(BEFORE)  # the load runs
+            await asyncio.sleep(BEFORE)  # load before the fault
             await until(lambda: all(row["opened"] and row["reused"] for row in proxy._rows()), 20)
             await getattr(lab, fault)()
-            await asyncio.sleep(AFTER)  # the fault lasts while requests keep coming
+            await asyncio.sleep(AFTER)  # load during the fault
         finally:
             stop.set()
             await working

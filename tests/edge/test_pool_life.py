@@ -1,4 +1,4 @@
-"""State machine test of the pool: in any order of events, limits, queue order, ejection and retry budget hold."""
+"""Stateful property test of the pool: limits, queue order, ejection and retry budget hold after any events."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ RATIO, PER_SECOND = 0.2, 1.0
 
 
 class Life(RuleBasedStateMachine):
-    """Requests, connections and health checks of one pool; the rules do what `edge.route_pool` would do."""
+    """Hypothesis state machine that drives one `Pool`; each rule is an event that `edge.route_pool` would report."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,10 +30,10 @@ class Life(RuleBasedStateMachine):
         self.number = 0
         self.budget, self.requests, self.retries = RetryBudget(RATIO, PER_SECOND), 0, 0
 
-    # --- what must hold for a decision --------------------------------------------------------------------------------
+    # --- assertions on decisions --------------------------------------------------------------------------------------
 
     def sound(self, avoid: frozenset[Target]) -> list[Target]:
-        """Return the targets that have room, have not failed too often, and are not avoided."""
+        """Return the targets that have room, have not reached the failure limit, and are not in *avoid*."""
         states = self.pool._list
         return [
             s.target for s in states
@@ -136,7 +136,7 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data())
     def origin_closes(self, data: st.DataObject) -> None:
         connection = data.draw(st.sampled_from(self.idle))
-        if self.pool.lost(connection):  # if not, the pool has dropped it and returns it for closing
+        if self.pool.lost(connection):  # otherwise the next `expire` returns the connection for closing
             self.idle.remove(connection)
 
     @rule(origin=TARGETS, healthy=st.booleans())
@@ -157,7 +157,7 @@ class Life(RuleBasedStateMachine):
             self.idle.remove(connection)
         assert how == "expire" or not self.idle
 
-    # --- what always holds --------------------------------------------------------------------------------------------
+    # --- invariants ---------------------------------------------------------------------------------------------------
 
     @invariant()
     def counts_are_true(self) -> None:

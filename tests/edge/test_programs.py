@@ -1,7 +1,7 @@
-"""Independent clients and scanners in front of a running edge: curl, OpenSSL, GnuTLS, Node, h2load, slowhttptest.
+"""Tests of a running edge with independent clients and scanners: curl, OpenSSL, GnuTLS, Node, h2load, slowhttptest.
 
-Edge and origin are processes of their own.  `tests/judges.py` lists the programs and their packages; a test whose
-program is missing is skipped.
+Edge and origin run in separate processes.  `tests/judges.py` lists the programs and their packages; a test is skipped
+if its program is not installed.
 """
 
 import contextlib
@@ -25,24 +25,24 @@ from tests.peers import NAME, Papers, papers
 
 __all__ = ["papers"]
 
-#: Settings of an edge that loses patience fast, for clients that are slow on purpose.
+#: Settings with short time-outs, for tests with deliberately slow clients.
 HASTY = "[timeouts]\nhead = 1.0\nbody = 1.0\nsend = 1.0\nrate_window = 1.0\nlinger = 0.2\nidle = 1.0\n"
 SLOW_CLIENTS = 30
-#: Checks of testssl: protocols, cipher categories, Heartbleed.  Others take a time-out of five seconds or more each.
+#: Options of testssl: protocols, cipher categories, Heartbleed.  Each other check takes five seconds or more.
 TESTSSL = ("-p", "-s", "-H")
 
 
 @dataclass(frozen=True)
 class Site:
-    """An edge with its origin, on loopback."""
+    """Two edges in front of one origin, on loopback: one with default settings, one with short time-outs."""
 
     https: int
     http: int
-    #: Ports of the edge that loses patience fast, and of its metrics.
+    #: Ports of the edge with short time-outs: for HTTP, and for its metrics.
     hasty: int
     admin: int
     trust: Path
-    #: testssl, which takes longest and therefore runs next to the other tests, and the file with its findings.
+    #: Process of testssl, which runs in the background because it takes longest, and the file with its findings.
     testssl: subprocess.Popen[str] | None
     findings: Path
 
@@ -53,7 +53,7 @@ class Site:
 
 @contextlib.contextmanager
 def running(*argv: str, listeners: int = 1) -> Iterator[tuple[int, ...]]:
-    """Run ``python -m ARGV``; yield the ports of its listeners in the order in which it prints them, then its PID."""
+    """Run ``python -m ARGV``; yield the ports of its listeners in the order of its output, then its process ID."""
     process = subprocess.Popen(
         [sys.executable, "-m", *argv], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -91,9 +91,9 @@ def site(papers: Papers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 
 def ask(program: str, *arguments: str, text: str = "", code: int = 0, **environment: str) -> str:
-    """Run a judge; return what it prints on standard output.
+    """Run an independent program (a judge); return its standard output.
 
-    Standard input holds *text* and stays open, because a client that closes its side counts as one that has left.
+    Standard input contains *text* and stays open, because the edge treats a half-closed connection as disconnected.
     """
     reading, writing = os.pipe()
     try:
@@ -162,9 +162,9 @@ def test_curl_reuses_one_connection_for_many_requests(site: Site) -> None:
         assert sum(int(line.split()[1]) for line in told) == 1
 
 
-# --- TLS by other libraries -------------------------------------------------------------------------------------------
+# --- other TLS libraries ----------------------------------------------------------------------------------------------
 
-# The test CA issues names below example.com only, which no resolver knows here.
+# The test CA issues certificates only for names below example.com, which cannot be resolved on the test host.
 HERE = ("--sni-hostname", NAME, "--verify-hostname", NAME, "127.0.0.1")
 REQUEST = "GET /bytes/3 HTTP/1.1\r\nHost: www.example.com\r\nConnection: close\r\n\r\n"
 
@@ -257,7 +257,7 @@ def test_ten_reloads_of_settings_and_certificate_lose_no_request(site: Site, pap
         command = judges.command("h2load", *options)
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
             for number in range(10):
-                time.sleep(0.15)  # requests go on between two reloads
+                time.sleep(0.15)  # requests continue between two reloads
                 settings.write_text(route.format(site.http, 9 + number))
                 fresh = pair.with_suffix(".new")
                 fresh.write_bytes(pairs[number % 2])
@@ -283,7 +283,7 @@ def test_slow_clients_are_cut_off_and_take_no_one_elses_place(site: Site) -> Non
         assert not re.search(r"service available:\s+NO", told[mode])
     for mode in ("-H", "-B", "-R"):
         assert "No open connections left" in told[mode]
-    # slowhttptest notices a reset only after it has read its buffer, so ask the edge what became of the slow readers.
+    # slowhttptest notices a reset only after it has read its buffer, so check slow readers in the metrics of the edge.
     with urllib.request.urlopen(f"http://127.0.0.1:{site.admin}/metrics") as answer:
         metrics = answer.read().decode()
     assert f'status="truncated"}} {SLOW_CLIENTS}\n' in metrics
@@ -295,7 +295,7 @@ def test_slow_clients_are_cut_off_and_take_no_one_elses_place(site: Site) -> Non
 
 def test_sslscan(site: Site) -> None:
     report = ask("sslscan", "--xml=-", f"--sni-name={NAME}", f"127.0.0.1:{site.https}")
-    told = ET.fromstring(report)  # noqa: S314 - a judge wrote it
+    told = ET.fromstring(report)  # noqa: S314 - trusted input: the XML report of sslscan
     offered = {each.get("version") for each in told.iter("protocol") if each.get("enabled") == "1"}
     assert offered == {"1.2", "1.3"}
     ciphers = {str(each.get("cipher")) for each in told.iter("cipher")}

@@ -241,7 +241,7 @@ async def test_haproxy_in_front_announces_the_client(
                     unused_tcp_port, GET.replace(b"HTTP/1.1\r\n", b"HTTP/1.1\r\nX-Forwarded-For: spoof\r\n")
                 )
                 break
-            await asyncio.sleep(0.02)  # until HAProxy listens
+            await asyncio.sleep(0.02)  # interval between attempts to connect to HAProxy
         configured(proxy, clients=Clients(proxy_protocol=(ip_network("127.0.0.0/8"),), trusted=()))
         trusting = await talk(unused_tcp_port, GET)
     assert parts(answer)[2] == b"spoof, 127.0.0.1"

@@ -1,4 +1,4 @@
-"""Tests for partial origin failures: repeatable requests are retried on another origin or a new connection."""
+"""Tests for partial origin failures: idempotent requests are retried on another origin or a new connection."""
 
 import asyncio
 import time

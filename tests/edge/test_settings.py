@@ -118,7 +118,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def configured(proxy: Proxy, **changes) -> None:
-    """Change the edge's settings; those whose name begins with ``route_`` are changed in every route."""
+    """Change settings of the edge; arguments with the prefix ``route_`` change a setting of every route."""
     routes = {name.removeprefix("route_"): value for name, value in changes.items() if name.startswith("route_")}
     rest = {name: value for name, value in changes.items() if not name.startswith("route_")}
     proxy.reconfigure(

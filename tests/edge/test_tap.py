@@ -1,4 +1,4 @@
-"""Tests for the edge's tap: it shows what the edge has after TLS, on connections that open while it is on."""
+"""Tests for the edge's tap, which records decrypted requests on connections that are opened while the tap is on."""
 
 from telemetry.admin import Request
 from tests.edge.conftest import Bench, parts, plain, talk

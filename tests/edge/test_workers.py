@@ -1,4 +1,4 @@
-"""Tests for an edge with several processes: sessions, certificates and limits across them, and its end."""
+"""Tests for an edge with two worker processes: shared TLS sessions, certificates and settings, and shutdown."""
 
 import json
 import os
@@ -39,7 +39,7 @@ class _Origin(BaseHTTPRequestHandler):
 
 
 class Edge:
-    """An edge with two workers and a certificate of its own, in front of a plain HTTP origin."""
+    """Edge with two workers and a certificate file, in front of a plain HTTP origin."""
 
     def __init__(self, papers: Papers, folder: Path) -> None:
         self.papers = papers
@@ -60,13 +60,13 @@ class Edge:
         self.port, self.url = ports["https"], f"http://127.0.0.1:{ports['admin']}"
 
     def renew(self) -> None:
-        """Write a new certificate to the file that the edge uses."""
+        """Replace the certificate file of the edge."""
         new = self.papers.pair(NAME).read_bytes()
         self.pem.with_suffix(".new").write_bytes(new)
         self.pem.with_suffix(".new").rename(self.pem)
 
     def route(self, prefix: str) -> None:
-        """Write settings with one route."""
+        """Write a settings file with a single route for *prefix*."""
         target = f"http://127.0.0.1:{self.origin.server_port}"
         self.settings.write_text(f'[[route]]\nprefix = "{prefix}"\ntargets = ["{target}"]\n')
 
@@ -79,7 +79,7 @@ class Edge:
     def get(
         self, context: ssl.SSLContext, session: ssl.SSLSession | None = None
     ) -> tuple[int, ssl.SSLSession, bool, str]:
-        """Return status, session, whether it was resumed, and the serial of the certificate."""
+        """Send a request; return status, TLS session, whether it was resumed, and certificate serial number."""
         with (
             socket.create_connection(("127.0.0.1", self.port), 5) as raw,
             context.wrap_socket(raw, server_hostname=NAME, session=session) as sock,

@@ -1,4 +1,4 @@
-"""Heads that parsers have disagreed about, and a strategy that changes them byte by byte."""
+"""Message heads that parsers are known to interpret differently, and a Hypothesis strategy that mutates them."""
 
 from hypothesis import strategies as st
 
@@ -23,7 +23,7 @@ RESPONSES = (
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n",
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
 )
-#: What mutations insert: separators, bytes that some parser skips, and fields that change what follows.
+#: Byte strings for mutations: separators, bytes that some parsers skip, and fields that change the body length.
 _PIECES = st.sampled_from(
     [b"\r", b"\n", b"\r\n", b"\t", b" ", b":", b",", b";", b"\0", b"\x0b", b"\x0c", b"\x1f", b"\x7f", b"\x80", b"\xa0",
      b"\xff", b"chunked", b"0", b"%", b"#", b"//", b"\r\n\r\n", b"Content-Length: 1\r\n",
@@ -35,7 +35,7 @@ _CHANGES = st.lists(
 
 
 def mutated(vectors: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
-    """Return one of *vectors* after up to four changes at any place."""
+    """Return a strategy for one of *vectors* with up to four mutations at random positions."""
     return st.builds(_change, st.sampled_from(vectors), _CHANGES)
 
 

@@ -1,4 +1,4 @@
-"""Tests for line numbers of tables and keys in TOML files; errors of real files are tested with hosts and links."""
+"""Tests for line numbers of tables and keys in TOML files; other tests cover the error messages of real files."""
 
 import pytest
 

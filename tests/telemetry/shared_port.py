@@ -1,4 +1,6 @@
-"""A service for tests: each connection is answered with the worker's number; ``die`` ends the worker, ``hit`` counts.
+"""Test service with several workers: answers each connection with the worker's number.
+
+The client sends one line: ``die`` ends the worker, ``hit`` increments a counter.
 
 python -m tests.telemetry.shared_port --workers 2 --listen 127.0.0.1:0 --admin 127.0.0.1:0 [--broken]
 """

@@ -28,7 +28,7 @@ async def service(tmp_path: Path):
         yield telemetry
 
 
-async def ask(telemetry: Telemetry, method: str, path: str, body=None, token: str | None = "secret"):  # noqa: S107
+async def ask(telemetry: Telemetry, method: str, path: str, body=None, token: str | None = "secret"):  # noqa: S107 - the token of the test service
     assert telemetry.admin_address is not None
     url = "http://{}:{}".format(*telemetry.admin_address)
     return await asyncio.to_thread(call, url, method, path, body, token=token or "")
@@ -78,7 +78,7 @@ async def test_a_connection_just_accepted_is_closed_with_the_server(rounds: int)
 async def test_an_unreadable_token_is_reported(
     service: Telemetry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("telemetry.call.ADMIN_TOKEN", tmp_path)  # a folder, so that reading it fails even for root
+    monkeypatch.setattr("telemetry.call.ADMIN_TOKEN", tmp_path)  # a directory cannot be read as a file, even by root
     assert service.admin_address is not None
     with pytest.raises(CallError, match=r"Is a directory; .*firstbyte exec HOST") as refused:
         await asyncio.to_thread(call, "http://{}:{}".format(*service.admin_address), "GET", "/metrics")

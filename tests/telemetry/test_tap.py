@@ -1,4 +1,4 @@
-"""Tests for taps: off by default, bounded, visible while on."""
+"""Tests for taps: off by default, limited in time and size, listed in /health while on."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests for services with several processes, with a real service (`shared_port`) whose workers are killed and asked."""
+"""Tests for services with several worker processes, using the real service `tests.telemetry.shared_port`."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ TOKEN = "secret"
 
 
 class Service:
-    """A running `shared_port` with two workers."""
+    """Running `shared_port` service with two workers."""
 
     def __init__(self, folder: Path, *more: str) -> None:
         (folder / "token").write_text(TOKEN)
