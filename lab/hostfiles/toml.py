@@ -32,7 +32,10 @@ class TomlFile:
         except tomllib.TOMLDecodeError as error:
             at = re.search(r"line (\d+)", str(error))
             raise self.error(f"{name}:{at[1] if at else self.end}: expected TOML, got: {error}") from None
-        except (ValueError, RecursionError) as error:  # a number with thousands of digits, or too many nested arrays
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # for example a number with thousands of digits, or too many nested arrays
             longest = max(range(len(self.lines)), key=lambda index: len(self.lines[index]))
             raise self.error(f"{name}:{longest + 1}: expected TOML, got: {error}") from None
         for table in self.tables:

@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
             return _failed(error)
         return 0
 
-    def reload() -> None:  # workers report what cannot be used
+    def reload() -> None:  # ignores invalid files, because the workers report them
         nonlocal settings
         with suppress(SettingsError):
             settings = _reloaded(args)
@@ -168,7 +168,7 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Setting
 
 
 def _settings(args: argparse.Namespace) -> Settings:
-    """Return the settings from the file and the command line.
+    """Load the settings file and return its settings, combined with the command line.
 
     Raises:
         SettingsError: the file cannot be read or is invalid.
@@ -246,7 +246,7 @@ async def _run(
 
 
 def _reloaded(args: argparse.Namespace) -> Settings:
-    """Return the settings from the file and the command line as they are now.
+    """Reload the settings file and return its settings, combined with the command line.
 
     Raises:
         SettingsError: the file is invalid, or there is no route.
