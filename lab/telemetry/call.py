@@ -25,7 +25,7 @@ class CallError(Exception):
 def call(
     base_url: str, method: str, path: str, body: Any = None, *, token: str | None = None, timeout: float = 10.0
 ) -> Any:
-    """Send one admin request and return the response: parsed JSON, else text or bytes.
+    """Send one admin request and return the response: parsed JSON, or text or bytes for other types.
 
     Args:
         base_url: URL of the admin port, for example ``http://198.19.0.254:9900``.

@@ -30,7 +30,7 @@ class Frame:
 
     #: Capture time in nanoseconds since the epoch.
     time_ns: int
-    #: True if the frame was sent to a host, False if it came from one.
+    #: True if the frame was sent to a host, False if it came from a host.
     outbound: bool
     data: bytes
 

@@ -1,4 +1,4 @@
-"""Client connection for HTTP/1.x: parses requests one after the other and has each one served (RFC 9112).
+"""Client connection for HTTP/1.x: parses requests in order and passes each to the service (RFC 9112).
 
 The next request is parsed only after the response to the current one has been sent, so pipelined requests stay in the
 buffer and responses keep their order. When the buffer is full, the edge stops reading from the client.

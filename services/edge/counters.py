@@ -1,7 +1,7 @@
 """Metrics of an edge.
 
 Requests and handshakes are counted in plain dictionaries and added to the metrics at each scrape: labelled counters
-would cost as much as the rest of a request's bookkeeping.
+would take as much CPU time as all other bookkeeping of a request.
 """
 
 from bisect import bisect_left

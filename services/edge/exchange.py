@@ -144,7 +144,7 @@ class Exchange:
         self.asked_at = self.asked_at or time.perf_counter()
         if self._client.pooled and not self._wants_tunnel:
             tried = self._stale | self._failed
-            # After one attempt on each target, use new connections, because all idle ones may be dead.
+            # After one attempt on each target, use new connections, because all idle connections may be dead.
             fresh = len(tried) >= len(pool.route.targets)
             pool.acquire(self, self._failed if fresh else tried, fresh=fresh)
         else:

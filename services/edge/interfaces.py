@@ -151,7 +151,7 @@ class Service(Protocol):
         """Return the protocol that replaces *client* (an `edge.client.Client`) after ALPN has selected HTTP/2."""
 
     def done(self, client: Responder, work: Work | None, status: int | str) -> None:
-        """Record a finished request with its status code, or a word such as ``aborted`` if it is incomplete."""
+        """Record a finished request with its status code, or a word such as ``aborted`` for an incomplete response."""
 
     def keep_alive_limit(self) -> float | None:
         """Return the idle time-out in seconds that the fault `short_keep_alive` sets; None while the fault is off."""

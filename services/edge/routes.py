@@ -26,7 +26,7 @@ class Route:
     targets: tuple[Target, ...]
     #: Relative share of requests for each target; empty for equal shares.
     weights: tuple[int, ...] = ()
-    #: Time-outs for this route; None uses those of the edge.
+    #: Time-outs for this route; None uses the edge's time-outs.
     timeouts: Timeouts | None = None
     limits: Limits | None = None
     #: Maximum size of a request body in bytes; None for no limit.

@@ -12,7 +12,7 @@ max_body = 10_000_000            # size of a request body in bytes
 
 [https]
 redirect = true                  # redirect plain HTTP to https:// with status 308
-hsts = 31536000                  # max-age of Strict-Transport-Security in seconds; 0 sends none
+hsts = 31536000                  # max-age of Strict-Transport-Security in seconds; 0 omits the field
 
 [access_log]
 sample = 0.01                    # share of successful requests that are logged; failed requests are always logged

@@ -1,6 +1,6 @@
 """Transport wrapper that records data written to an origin in the edge's tap (`telemetry.tap`).
 
-Only connections that are opened while the tap is on have the wrapper, so other connections have no overhead.
+Only connections that are opened while the tap is on have the wrapper, so all others have no overhead.
 """
 
 import asyncio

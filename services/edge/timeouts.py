@@ -17,7 +17,7 @@ class Timeouts:
     idle: float = 75.0
     #: Maximum time that a client may read nothing while response data is waiting for it.
     send: float = 30.0
-    #: The same limit while other requests are queued for the origin connection that the slow client occupies.
+    #: Stricter value of `send` while other requests are queued for the origin connection that the slow client occupies.
     send_contended: float = 2.0
     #: Time for which a refused client that is still sending may read the error response before its connection is reset.
     linger: float = 2.0

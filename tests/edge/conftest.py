@@ -34,7 +34,7 @@ class Bench(Peers):
         alpn: tuple[str, ...] = (),
         **more: Any,
     ) -> tuple[Proxy, int]:
-        """Start an edge with one route to *targets*; return it and its port."""
+        """Start an edge with one route to *targets*; return the edge and its port."""
         client = self.papers.client("www.example.com") if any(t.tls for t in targets) else None
         stub = AsyncStub([("127.0.0.1", 9)], timeout=0.1, attempts=1)
         settings = Settings((Route("/", targets, limits=limits),), timeouts or Timeouts(drain=0.3))

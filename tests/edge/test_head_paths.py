@@ -21,7 +21,7 @@ Head = tuple[bytes, bytes, bytes, list[tuple[bytes, bytes]]]
 
 
 def lines_of(head: bytes) -> list[bytes] | None:
-    """Return the lines of *head* before the empty line at its end; None if the first empty line is not at the end."""
+    """Return the lines of *head* before the empty line at its end; None unless the first empty line is at the end."""
     lines: list[bytes] = []
     line = b""
     for place, octet in enumerate(head):
