@@ -72,7 +72,7 @@ class Front(AdminServer):
         answers = await asyncio.gather(*(self._ask(n, request) for n in self._numbers), return_exceptions=True)
         for answer in answers:
             if isinstance(answer, AdminError):
-                raise AdminError(answer.status, f"{answer.message}; the other workers may have taken the request")
+                raise AdminError(answer.status, f"{answer.message}; other workers may have applied the request")
             if isinstance(answer, BaseException):
                 raise answer
             if answer.status >= 300:
@@ -92,7 +92,7 @@ class Front(AdminServer):
         pages = {n: json.loads(answer.body) for n, answer in enumerate(answers, 1) if isinstance(answer, Response)}
         up = "# HELP firstbyte_worker_up 1 while this worker process answers\n# TYPE firstbyte_worker_up gauge\n"
         up += "".join(f'firstbyte_worker_up{{worker="{n + 1}"}} {int(n + 1 in pages)}\n' for n in self._numbers)
-        up += "# HELP firstbyte_worker_restarts_total Worker processes that ended and were started again\n"
+        up += "# HELP firstbyte_worker_restarts_total Number of restarts of this worker process\n"
         up += "# TYPE firstbyte_worker_restarts_total counter\n"
         up += "".join(
             f'firstbyte_worker_restarts_total{{worker="{n + 1}"}} {self._board[2 * n + 1]}\n' for n in self._numbers
@@ -120,7 +120,7 @@ class Front(AdminServer):
             AdminError: the worker is down (503) or does not respond (502).
         """
         if not self._board[2 * number]:
-            raise AdminError(503, f"worker {number + 1} has ended and is started again soon")
+            raise AdminError(503, f"worker {number + 1} has ended and will be restarted")
         query = f"?{urlencode(request.query)}" if request.query else ""
         fields = [(b"Host", b"worker"), (b"Content-Length", b"%d" % len(request.body))]
         if token := request.headers.get("authorization"):

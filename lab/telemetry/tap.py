@@ -51,7 +51,7 @@ class Tap:
             raise AdminError(400, f'expected {{"seconds": N}} with N up to {MAX_SECONDS:g}, got {request.body[:80]!r}')
         self._records, self._size, self._dropped = [], 0, 0
         self._until = self._telemetry.clock.monotonic() + seconds
-        self._telemetry.altered[_NAME] = "records what passes"
+        self._telemetry.altered[_NAME] = "records plaintext"
         return self._report()
 
     def _stop(self, _: Request) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class BodyRate:
         if not reading:
             self._window, self._bytes, self._heard = now, 0, now
         if now - self._heard >= limits.body:
-            return f"no whole request body: nothing came for {limits.body:g} s"
+            return f"expected more of the request body, got no data for {limits.body:g} s"
         if now - self._window >= limits.rate_window:
             rate = self._bytes / (now - self._window)
             self._window, self._bytes = now, 0

@@ -306,7 +306,7 @@ class Client(asyncio.Protocol):
                 return
             self._close()
         elif self.state is State.HEAD:
-            self.refuse(BadRequestError(408, f"no whole request head within {limits.head:g} s"))
+            self.refuse(BadRequestError(408, f"no complete request head within {limits.head:g} s"))
         elif self.state is State.BODY:
             self._check_body(now)
         elif self.state is State.CLOSING and not self._drains(now, limits.send):

@@ -35,12 +35,12 @@ class Counters:
         self.connects = counter("firstbyte_edge_upstream_connects_total", "Connections opened", "upstream", "result")
         self.pool = gauge("firstbyte_edge_pool_connections", "Pooled connections", "upstream", "state")
         self.clients = gauge("firstbyte_edge_clients", "Client connections that are open or in their TLS handshake")
-        self.limit = gauge("firstbyte_edge_clients_max", "Client connections that are served at one time")
+        self.limit = gauge("firstbyte_edge_clients_max", "Maximum number of client connections")
         self.evicted = counter(
             "firstbyte_edge_clients_evicted_total", "Idle client connections that were closed for a new one"
         )
         self.rejected = counter(
-            "firstbyte_edge_clients_rejected_total", "Client connections for which there was no room", "answer"
+            "firstbyte_edge_clients_rejected_total", "Client connections rejected because the edge was full", "answer"
         )
         #: TLS handshakes since the last scrape, by version and resumption.
         self._shaken: Counter[tuple[str, bool]] = Counter()

@@ -105,7 +105,7 @@ def _check_fields(data: bytes) -> None:
     at = 0
     while at < len(data):
         if at + 3 > len(data):
-            raise ProxyHeaderError("expected whole fields after the addresses, got an incomplete one")
+            raise ProxyHeaderError("expected complete fields (TLVs) after the addresses, got a truncated one")
         at += 3 + int.from_bytes(data[at + 1 : at + 3], "big")
     if at > len(data):
-        raise ProxyHeaderError("expected whole fields after the addresses, got one that is too long")
+        raise ProxyHeaderError("expected complete fields (TLVs) after the addresses, got one that exceeds the header")

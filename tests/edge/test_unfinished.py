@@ -31,7 +31,7 @@ async def test_a_chunk_that_is_none_ends_the_request_it_belongs_to(bench: Bench)
 async def test_a_body_that_stops_coming_is_a_408(bench: Bench) -> None:
     proxy, port = await bench.edge(plain(await bench.start(swallow)), timeouts=Timeouts(body=0.05))
     status, _, body = parts(await talk(port, CHUNKED + b"3\r\nabc\r\n"))
-    assert (status, json.loads(body)["reason"]) == (408, "no whole request body: nothing came for 0.05 s")
+    assert (status, json.loads(body)["reason"]) == (408, "expected more of the request body, got no data for 0.05 s")
     await until_idle(proxy)
 
 

@@ -23,7 +23,7 @@ def test_nothing_is_recorded_until_it_is_switched_on(telemetry: Telemetry) -> No
     ask(tap, b'{"seconds": 5}')
     tap.record("a", b"x")
     assert tap._report()["records"] == [{"where": "a", "hex": "78"}]
-    assert telemetry._unusual() == ["tap records what passes"]
+    assert telemetry._unusual() == ["tap records plaintext"]
     tap._stop(Request("DELETE", "/admin/tap"))
     tap.record("a", b"y")
     assert tap._report() == {"on": False, "records": [{"where": "a", "hex": "78"}], "dropped": 0}
