@@ -42,16 +42,23 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--listen", type=endpoint, required=True, metavar="HOST:PORT", help="HTTPS address")
     parser.add_argument("--ca", type=Path, required=True, metavar="DIR", help="issuing key, certificate and store")
-    parser.add_argument("--passphrase-file", type=Path, required=True, metavar="FILE", help="opens the issuing key")
+    parser.add_argument(
+        "--passphrase-file", type=Path, required=True, metavar="FILE", help="passphrase of the issuing key"
+    )
     parser.add_argument("--trust", type=Path, required=True, metavar="FILE", help="root certificate, checked at start")
     parser.add_argument("--name", required=True, help="our own host name")
     parser.add_argument(
-        "--resolver", type=endpoint, required=True, metavar="HOST:PORT", help="validates names through it"
+        "--resolver", type=endpoint, required=True, metavar="HOST:PORT", help="resolver for validations"
     )
-    parser.add_argument("--lifetime", type=lifetime, default=3600.0, metavar="SECONDS", help="of leaves (default 3600)")
+    parser.add_argument(
+        "--lifetime", type=lifetime, default=3600.0, metavar="SECONDS", help="leaf lifetime (default 3600)"
+    )
     parser.add_argument("--http01-port", type=int, default=80, metavar="PORT")
     parser.add_argument(
-        "--http", type=endpoint, metavar="HOST:PORT", help="HTTP address for the revocation list; leaves name it"
+        "--http",
+        type=endpoint,
+        metavar="HOST:PORT",
+        help="HTTP address for the revocation list; leaves contain its URL",
     )
     parser.add_argument("--caa", metavar="NAME", help="check CAA records for this issuer name")
     add_arguments(parser)

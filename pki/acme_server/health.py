@@ -34,7 +34,7 @@ def issuing_certificate(now: float, not_before: float, not_after: float, leaf_li
     """Check the issuing certificate; *leaf_lifetime* is the lifetime of the leaves that it signs, in seconds."""
     left = not_after - now
     if not not_before <= now < not_after:
-        return Finding("issuing certificate", ok=False, detail="it is not valid now: no leaf of it is accepted")
+        return Finding("issuing certificate", ok=False, detail="it is not valid now: clients reject all of its leaves")
     ok = left >= RESERVE * leaf_lifetime
     short = "" if ok else f", less than {RESERVE:g} lifetimes of a leaf: replace it"
     return Finding("issuing certificate", ok, f"{left / 86400:.1f} days left{short}")

@@ -106,7 +106,7 @@ class Orders:
         """Create an order with one authorization per name (section 7.4)."""
         names = self._identifiers(body)
         if "notBefore" in body or "notAfter" in body:
-            raise problems.malformed("notBefore and notAfter are not supported: the CA decides how long")
+            raise problems.malformed("notBefore and notAfter are not supported: the CA sets the validity period")
         order = Order(_identifier(), account.id, "pending", names, now + ORDER_LIFETIME)
         opened = [
             Authorization(

@@ -98,7 +98,7 @@ class _Nonces:
 
     def use(self, nonce: str) -> None:
         if nonce not in self.good:
-            raise problems.bad_nonce("this nonce is not known, or was used: take the one in this answer")
+            raise problems.bad_nonce("this nonce is unknown or already used: retry with the nonce in this response")
         del self.good[nonce]
 
 
@@ -124,7 +124,7 @@ class AcmeServer:
         )
         telemetry.faults.declare("acme_503", "Answer 503 with Retry-After", retry_after=1)
         telemetry.faults.declare("acme_slow", "Answer this many milliseconds late", ms=1000.0)
-        telemetry.faults.declare("acme_hang", "Take requests and never answer them")
+        telemetry.faults.declare("acme_hang", "Accept requests and never answer them")
         telemetry.faults.declare("acme_refuse", "Do not listen: connections are refused")
         self.application = self._build()
 
@@ -360,9 +360,9 @@ class AcmeServer:
         check_names(order, names)
         key: Any = csr.public_key()  # an EC or RSA key, as `read_csr` has checked
         if self._is_account_key(key):
-            raise problems.bad_csr("expected a key of the certificate's own, got an account's (section 11.1)")
+            raise problems.bad_csr("expected a key that is not an account key (RFC 8555 section 11.1)")
         if self.store.compromised(fingerprint(key)):
-            raise problems.bad_csr("expected a new key: a certificate of this key was revoked for its compromise")
+            raise problems.bad_csr("expected a new key: a certificate with this key was revoked for key compromise")
         certificate = self.leaves.issue(key, order.names, call.now, call.account.id)
         order = self.orders.finalize(order, certificate, call.now)
         took_ms = round((self.telemetry.clock.time() - call.now) * 1000, 1)

@@ -90,7 +90,7 @@ def judge_caa(name: str, records: Sequence[str], issuer: str) -> None:
         if tag == "issue":
             permitted.append(value.strip().strip('"').partition(";")[0].strip().rstrip(".").lower())
         elif tag not in KNOWN_TAGS and flags.isdecimal() and int(flags) & CRITICAL:
-            raise problems.caa(f"{name}: expected CAA tags that we know, got the critical {tag!r}")
+            raise problems.caa(f"{name}: expected known CAA tags, got the critical tag {tag!r}")
     if permitted and issuer.rstrip(".").lower() not in permitted:
         raise problems.caa(f"{name}: CAA permits {', '.join(filter(None, permitted)) or 'no CA'}; this is {issuer}")
 

@@ -35,7 +35,7 @@ class Validations:
         self._outcomes = telemetry.metrics.counter(
             "firstbyte_acme_validations_total", "Validations by outcome", "outcome"
         )
-        waiting = telemetry.metrics.gauge("firstbyte_acme_validations_waiting", "Validations that wait for their turn")
+        waiting = telemetry.metrics.gauge("firstbyte_acme_validations_waiting", "Validations in the queue")
         telemetry.metrics.before_render(lambda: waiting.set(len(self._queue)))
         telemetry.faults.declare("validation_fails", "Let validations fail")
 

@@ -52,7 +52,7 @@ class Rehearsal:
     async def under_load(self) -> AsyncIterator[None]:
         """Run the load, the prober and the monitoring during an ``async with`` block; then store the requests."""
         if not Prober.available():
-            self.run.skip("no openssl to look from outside with")
+            self.run.skip("openssl is not installed: the outside prober needs it")
         self.epoch = time.time() - self.run.now()
         load, stop = Load(Target(self.name, 443, "/items", TRUST_ANCHOR), self.rate), asyncio.Event()
         began = self.run.now()

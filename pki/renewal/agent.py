@@ -79,9 +79,12 @@ class Agent:
         self._tasks: set[asyncio.Task[None]] = set()
         metrics = telemetry.metrics
         if first is None:
-            self._counter = metrics.counter("firstbyte_renewals_total", "Certificates asked for, by result", "result")
+            self._counter = metrics.counter("firstbyte_renewals_total", "Renewal attempts by result", "result")
             self._end = metrics.gauge(
-                "firstbyte_certificate_not_after_seconds", "End of the certificate in use, epoch", "name", across="min"
+                "firstbyte_certificate_not_after_seconds",
+                "End of the certificate in use, in seconds since the epoch",
+                "name",
+                across="min",
             )
         else:
             self._counter, self._end = first._counter, first._end  # noqa: SLF001 - private attributes of another instance of this class

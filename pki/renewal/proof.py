@@ -60,7 +60,7 @@ def load_pair(context: ssl.SSLContext, pem: bytes) -> None:
             writer.write(pem)
         context.load_cert_chain(f"/proc/self/fd/{file}", password=b"")
     except (ssl.SSLError, ValueError) as error:
-        raise PairError(f"OpenSSL does not take this pair: {error}") from None
+        raise PairError(f"OpenSSL rejects this pair: {error}") from None
     finally:
         os.close(file)
 

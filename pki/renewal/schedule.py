@@ -61,7 +61,7 @@ class Rule:
             raise ValueError(f"expected scale, renew_at and seed at most, got {body!r}"[:200])
         scale, share = body.get("scale", self.scale), body.get("renew_at", self.renew_at)
         if not _number(scale) or not 1 <= scale <= 1e8:
-            raise ValueError(f"expected scale (nominal seconds in one) from 1 to 1e8, got {scale!r}")
+            raise ValueError(f"expected scale (nominal seconds per second) from 1 to 1e8, got {scale!r}")
         if share is not None and (not _number(share) or not 0.1 <= share <= 0.99):
             raise ValueError(f"expected renew_at (share of life) from 0.1 to 0.99, or null; got {share!r}")
         if "seed" in body and not isinstance(body["seed"], int):
