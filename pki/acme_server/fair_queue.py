@@ -1,4 +1,4 @@
-"""A queue in which accounts take turns, so that an account with many validations does not delay other accounts."""
+"""Fair queue: an account with many validations does not delay the validations of other accounts."""
 
 from collections import Counter, deque
 from typing import Generic, TypeVar

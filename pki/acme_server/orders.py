@@ -224,7 +224,7 @@ def check_ready(order: Order) -> None:
 
 
 def check_names(order: Order, asked: Sequence[str]) -> None:
-    """Raise `Problem` unless the names in a CSR, *asked*, are exactly the order's names."""
+    """Raise `Problem` unless the CSR's names *asked* are exactly the order's names."""
     if sorted(asked) != sorted(order.names):
         raise problems.bad_csr(f"expected exactly {', '.join(sorted(order.names))}; got {', '.join(sorted(asked))}")
 

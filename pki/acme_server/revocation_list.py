@@ -23,7 +23,7 @@ MAX_AGE = 5
 
 
 class RevocationList:
-    """The newest list of one issuer."""
+    """The newest revocation list of one issuer."""
 
     def __init__(self, telemetry: Telemetry, issuer: Issuer, store: Store) -> None:
         """Create the object without a list; call `renew_if_due` before the first request is served."""
@@ -55,9 +55,8 @@ class RevocationList:
         """
         if not self._changed and self.issued <= now < (self.issued + self.next_update) / 2:
             return False
-        revoked = self._store.revoked(
-            now - LIFETIME
-        )  # expired certificates stay for one more list (RFC 5280 section 3.3)
+        # An expired certificate stays on one more list (RFC 5280 section 3.3).
+        revoked = self._store.revoked(now - LIFETIME)
         number = self._store.next_crl_number()
         crl = issue_crl(self._issuer, revoked, number, now, LIFETIME, BACKDATE)
         self._der = crl.public_bytes(Encoding.DER)

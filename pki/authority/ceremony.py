@@ -54,7 +54,7 @@ class _File:
 
 @dataclass(slots=True)
 class Ceremony:
-    """One run of the key ceremony, with the folders that it writes to.
+    """One run of the key ceremony, and the folders for its files.
 
     In the lab each folder is a separate volume, so that each host can mount only the files that it needs.
     """

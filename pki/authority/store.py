@@ -1,6 +1,6 @@
 """The CA's database: accounts, orders, authorizations and certificates, in SQLite (WAL, synchronous=FULL).
 
-Every method runs in one transaction, which is on disk when the method returns, so acknowledged changes survive a crash.
+Each method runs one transaction, which is on disk when it returns, so that acknowledged changes survive a crash.
 """
 
 import contextlib

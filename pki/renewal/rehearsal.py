@@ -72,7 +72,7 @@ class RehearsalCredentials(Credentials):
     """Credentials with the faults ``long_chain`` and ``naive_reload``."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
-        """Create credentials; the arguments are those of `Credentials`, and the service's faults as the third one."""
+        """Create credentials with the arguments of `Credentials`; the third positional one is the service's faults."""
         *rest, self._switches = args
         super().__init__(*rest, **keywords)
         self._padded: dict[tuple[Kind, int, str], ssl.SSLContext] = {}
@@ -102,9 +102,8 @@ class RehearsalCredentials(Credentials):
         """
         for each in self._listeners:
             if not each.live and self.ready:
-                load_pair(
-                    each.outer, self.pair.pem
-                )  # like a naive server, start with the current pair in the live context
+                # Like a naive server, start with the current pair in the live context.
+                load_pair(each.outer, self.pair.pem)
                 each.live = True
         self.file.touch(MODE)
         self.file.write_bytes(pem)

@@ -57,7 +57,7 @@ class Revocations:
             now: current time, in seconds since the epoch.
 
         Raises:
-            RevocationError: the list is malformed, of another issuer, out of date, or older than the one in use.
+            RevocationError: the list is malformed, of another issuer, out of date, or older than the current list.
         """
         try:
             crl = x509.load_der_x509_crl(der)

@@ -1,4 +1,4 @@
-"""Tests for the queue of validations, in which accounts take turns."""
+"""Tests for fair queueing of validations between accounts."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -35,9 +35,8 @@ async def test_a_additional_certificate_is_for_who_asks_for_its_name(lab: Lab) -
     await agent.obtain()
     context, trust = agent.credentials.server_context(), lab.context()
     other = agent.additional("far.example.com", "rsa-2048")
-    with pytest.raises(
-        ssl.SSLCertVerificationError
-    ):  # the additional certificate does not exist yet, so the server presents its first one
+    # Without the additional certificate, the server presents its first certificate.
+    with pytest.raises(ssl.SSLCertVerificationError):
         shown(context, trust, "far.example.com")
     await other.obtain()
     assert isinstance(shown(context, trust, "far.example.com").public_key(), rsa.RSAPublicKey)
