@@ -140,10 +140,13 @@ def test_ports_are_published_on_loopback_only() -> None:
     assert {str(p).split(":")[1] for p in published} == {"8080", "8089", "8443", "5300"}
 
 
-def test_another_prefix_changes_every_address_of_the_compose_file() -> None:
-    text = yaml.safe_dump(compose.document(ROOT / "docker-compose.yml", {"FIRSTBYTE_PREFIX": "10.77"}))
+@pytest.mark.parametrize("prefix", ["10.77", "10.90"])  # as a number, 10.90 would become 10.9
+def test_another_prefix_changes_every_address_of_the_compose_file(prefix: str) -> None:
+    filled = compose.document(ROOT / "docker-compose.yml", {"FIRSTBYTE_PREFIX": prefix})
+    assert filled["services"]["wan"]["environment"]["FIRSTBYTE_PREFIX"] == prefix
+    text = yaml.safe_dump(filled)
     assert DEFAULT_PREFIX not in text
-    assert text.count("10.77.") == yaml.safe_dump(COMPOSE).count(f"{DEFAULT_PREFIX}.") >= 30
+    assert text.count(f"{prefix}.") == yaml.safe_dump(COMPOSE).count(f"{DEFAULT_PREFIX}.") >= 30
 
 
 def test_the_prefix_occurs_in_configuration_files_as_an_address_only(
