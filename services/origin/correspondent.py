@@ -158,7 +158,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(args)
     except (CorrespondentError, SealError, OSError, ValueError) as error:
-        print(f"correspondent: error: {error}", file=sys.stderr)
+        named = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        print(f"correspondent: error: {named}", file=sys.stderr)
         return 1
 
 

@@ -325,6 +325,7 @@ def test_the_command_line_sends_and_receives(tmp_path: Path, capsys, monkeypatch
         known = capsys.readouterr().out.strip()
         assert stat.S_IMODE(Path(key).stat().st_mode) == 0o600
         assert correspondent.main(["keygen", "--key", key]) == 1, "a key is not overwritten"
+        assert capsys.readouterr().err == f"correspondent: error: {key}: File exists\n"
         assert correspondent.main(["publish", "bob", "--key", key, *common]) == 0
         capsys.readouterr()
         with Path(__file__).open(encoding="utf-8") as text:
