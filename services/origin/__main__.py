@@ -102,8 +102,8 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, agent: Agent | No
                 await sites.start("plain", build(options, requests, mutual=False, parts=parts), args.plain)
             if agent is not None:
                 if args.http:  # start HTTP first: the CA validates over it before a certificate exists
-                    # Like the edge, serve the pages of --https on plain HTTP, too. Those of --mtls require a client
-                    # certificate.
+                    # Like the edge, serve the pages of --https over plain HTTP as well. The pages of --mtls require a
+                    # client certificate.
                     public = build(options, requests, mutual=False, parts=parts) if args.https else web.Application()
                     await sites.start("http", answer_challenges(public, agent.challenges.answer), args.http)
                 if not await agent.enrol():
@@ -161,7 +161,7 @@ class Sites:
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else error.strerror
             raise OSError(f"cannot listen on {at[0]}:{at[1]}: {reason}") from None
-        port = runner.addresses[0][1]  # another than requested if that was 0
+        port = runner.addresses[0][1]  # the port that the kernel assigned if 0 was requested
         print(f"listening on {at[0]}:{port} ({name})", flush=True)
         self._telemetry.health.set(name, ok=True, detail=f"{at[0]}:{at[1]}")
 

@@ -1,4 +1,4 @@
-"""The origin as an aiohttp application: what it serves to whom, and how errors look.
+"""The origin as an aiohttp application: routes, access control by client certificate, and error responses.
 
 All paths also work below ``/news`` and ``/far``, because the edge forwards paths unchanged.
 """
@@ -27,9 +27,9 @@ from telemetry.metrics import Counter
 from telemetry.tap import Tap
 
 PREFIXES = ("", "/news", "/far")
-#: Maximum size of a request's body in bytes; slow reads are not limited by it.
+#: Maximum size of a request body in bytes; ``/slow-read`` has no limit.
 MAX_BODY = 1 << 20
-#: Seconds after which a client may try again when the database has no time, and when it has no room.
+#: Retry-After in seconds for a busy database and for a full one.
 RETRY_BUSY, RETRY_FULL = "1", "60"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -49,16 +49,16 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the listeners of one origin share."""
+    """State shared by all listeners of an origin."""
 
     #: The database of a catalog; None for a newsroom.
     database: Database | None = None
     groups: Groups = field(default_factory=Groups)
-    #: Called after a write is on disk and before it is acknowledged.
+    #: Function that is called after a write is on disk and before the write is acknowledged.
     before_reply: Callable[[], None] = lambda: None
     #: The notes of a catalog.
     notes: Notes | None = None
-    #: Records what this origin receives, after TLS.
+    #: Recorder of the request bodies that this origin receives, after TLS.
     tap: Tap | None = None
     #: Serial numbers of client certificates that the CA has revoked.
     revoked: Container[int] = frozenset()
@@ -72,7 +72,7 @@ def request_counter(telemetry: Telemetry) -> Counter:
 def _refusal(request: web.Request, options: Options, parts: Parts) -> str:
     """Return why the client's certificate is refused; empty if it is accepted.
 
-    This is checked for each request, so that it holds for resumed sessions and for connections that are already open.
+    Check the certificate on each request, so that a revocation also applies to resumed sessions and open connections.
     """
     names = client_names(request) if options.client_names else []
     if options.client_names and not set(names) & set(options.client_names):
@@ -101,7 +101,7 @@ def build(options: Options, requests: Counter, *, mutual: bool, parts: Parts | N
             failed = _answer(error, request)
             status = failed.status
             if refusal:
-                failed.force_close()  # no request on this connection can be answered
+                failed.force_close()  # all requests on this connection would be refused
             return failed
         finally:
             requests.inc(path=_path_class(request), status=str(status))
@@ -154,7 +154,7 @@ def answer_challenges(application: web.Application, answer: Callable[[str], str 
 
 
 def _page(content: object) -> Handler:
-    """Return a handler for a page that never changes."""
+    """Return a handler that responds with the constant *content*."""
     body = json.dumps(content).encode()
     tag = ETag(f'"{hashlib.sha256(body).hexdigest()[:20]}"')
     what = Representation.of(body, "application/json; charset=utf-8", Validators(tag))
@@ -166,7 +166,7 @@ def _page(content: object) -> Handler:
 
 
 def _answer(error: Problem | DatabaseError | KeyringError | web.HTTPException, request: web.Request) -> web.Response:
-    """Return the problem document for *error*: the one place where errors become responses."""
+    """Return the problem document for *error*; errors are mapped to responses only here."""
     where = request.path_qs[:200]
     match error:
         case Problem():

@@ -1,6 +1,6 @@
 """The catalog's items: validation, representation, and the SQL that reads and changes them.
 
-Every function that takes a connection runs in a transaction that its caller opened.
+Functions that take a connection require a transaction, which the caller has opened.
 """
 
 import hashlib
@@ -17,11 +17,11 @@ from origin.idempotency import Reply
 from origin.problems import Problem
 from origin.representations import validator_headers
 
-#: What clients may choose as the last part of a path.
+#: Pattern for an id that a client chooses, which is the last segment of the item's path.
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,63}")
 #: Length limits of the fields, in characters.
 MAX_NAME, MAX_TEXT = 100, 10_000
-#: Items on a page: without `limit`, and at most.
+#: Default and maximum number of items on a page.
 PAGE, MAX_PAGE = 50, 200
 MEDIA_TYPE = "application/json"
 SCHEMA = """
@@ -46,13 +46,13 @@ class Item:
 
     @property
     def body(self) -> bytes:
-        """The representation in JSON, the same on every server."""
+        """The JSON representation, identical on every server."""
         fields = {"id": self.id, "name": self.name, "price_rtt": self.price_rtt, "text": self.text}
         return json.dumps(fields).encode() + b"\n"
 
     @property
     def validators(self) -> Validators:
-        """A strong entity tag, which is a digest of the representation, and the time of the last change."""
+        """The strong entity tag (a digest of the representation) and the time of the last change."""
         return Validators(ETag(f'"{hashlib.sha256(self.body).hexdigest()[:20]}"'), self.modified)
 
 
@@ -69,7 +69,7 @@ def put(db: sqlite3.Connection, item: Item) -> None:
 
 
 def get(db: sqlite3.Connection, key: str) -> Item | None:
-    """Return an item, or None."""
+    """Return the item with the id *key*, or None."""
     row = db.execute("SELECT * FROM item WHERE id = ?", (key,)).fetchone()
     return None if row is None else Item(*row)
 
@@ -77,7 +77,7 @@ def get(db: sqlite3.Connection, key: str) -> Item | None:
 def page(db: sqlite3.Connection, after: str, limit: int) -> tuple[list[Item], bool]:
     """Return at most *limit* items whose id follows *after*, and whether there are more.
 
-    The id of the last item is the cursor, so that inserted or deleted items shift no page.
+    The cursor is the id of the last item, so inserting or deleting items does not shift later pages.
     """
     rows = db.execute("SELECT * FROM item WHERE id > ? ORDER BY id LIMIT ?", (after, limit + 1)).fetchall()
     return [Item(*row) for row in rows[:limit]], len(rows) > limit
@@ -129,10 +129,10 @@ def delete(db: sqlite3.Connection, key: str, fields: Mapping[str, str]) -> Reply
 
 
 def require(method: str, fields: Mapping[str, str], current: Validators | None) -> None:
-    """Check the preconditions of a write against the validators of the current representation, None if there is none.
+    """Check the preconditions of a write against *current*, the validators of the item (None: the item does not exist).
 
     Raises:
-        Problem: 412, they do not hold; 400, they are malformed.
+        Problem: 412, a precondition failed; 400, a precondition is malformed.
     """
     try:
         decision = decide(method, fields, current)
@@ -152,7 +152,7 @@ def parse(raw: bytes) -> dict[str, Any]:
     """Parse a JSON object.
 
     Raises:
-        Problem: 400, *raw* is something else.
+        Problem: 400, *raw* is not a JSON object.
     """
     try:
         given = json.loads(raw)

@@ -1,6 +1,7 @@
-"""Conditional requests (RFC 9110 section 13): may this request proceed, given the current representation?
+"""Conditional requests (RFC 9110 section 13): evaluate a request's preconditions.
 
-Sans-IO: header fields and validators go in, a decision comes out.  Ranges (`origin.ranges`) are decided afterwards.
+Sans-IO: the input is header fields and validators, the output is a decision.  Ranges are evaluated afterwards
+(`origin.ranges`).
 """
 
 import datetime as dt
@@ -9,20 +10,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-#: Methods for which a false If-None-Match or If-Modified-Since means 304 and not 412 (section 13.1.2).
+#: Methods for which a false If-None-Match or If-Modified-Since results in 304 instead of 412 (section 13.1.2).
 SAFE = frozenset({"GET", "HEAD"})
 _ETAG = re.compile(r'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 #: The three date formats that a recipient must accept (section 5.6.7): IMF-fixdate, RFC 850, asctime.  A year of two
-#: digits is one from 1969 to 2068.
+#: digits stands for a year from 1969 to 2068.
 _DATES = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
 
 
 class MalformedError(ValueError):
-    """A conditional field does not follow its grammar."""
+    """The value of a conditional header field is malformed."""
 
 
 class Decision(enum.Enum):
-    """What a server does with a conditional request."""
+    """Result of evaluating a conditional request."""
 
     PROCEED = "proceed"
     NOT_MODIFIED = "304"
@@ -57,13 +58,13 @@ def decide(method: str, fields: Mapping[str, str], current: Validators | None) -
     """Evaluate the preconditions of a request in the order of section 13.2.2.
 
     Args:
-        method: request method; for one other than GET and HEAD, If-Modified-Since is ignored.
+        method: request method; If-Modified-Since is ignored unless it is GET or HEAD.
         fields: header fields with lower-case names; repeated lines are joined with commas.
-        current: validators of the current representation; None if there is none.
+        current: validators of the current representation; None if the resource does not exist.
 
     Raises:
-        MalformedError: an If-Match or If-None-Match of an unsafe method is malformed, so that the client's intention is
-            unknown.  A safe request with such a field is treated as one without it.
+        MalformedError: the method is unsafe and If-Match or If-None-Match is malformed, so the client's intention is
+            unknown.  For a safe method, a malformed field is ignored.
     """
     if "if-match" in fields:
         if not _listed(fields["if-match"], current, strong=True, lenient=method in SAFE, otherwise=True):
@@ -87,7 +88,7 @@ def decide(method: str, fields: Mapping[str, str], current: Validators | None) -
 
 
 def range_applies(condition: str | None, current: Validators, now: float) -> bool:
-    """Evaluate If-Range (section 13.1.5): whether the Range field of a GET counts.
+    """Evaluate If-Range (section 13.1.5): return whether the Range field of a GET applies.
 
     A date is a strong validator only if the representation was modified at least a second before *now* (seconds since
     the epoch; section 8.8.2.2).
@@ -101,7 +102,7 @@ def range_applies(condition: str | None, current: Validators, now: float) -> boo
 
 
 def parse_date(text: str | None) -> int | None:
-    """Return an HTTP date as seconds since the epoch, or None if *text* is none."""
+    """Return an HTTP date as seconds since the epoch, or None if *text* is not a valid date."""
     if text is None or not text.isascii():
         return None
     for form in _DATES:
@@ -122,10 +123,10 @@ def format_date(seconds: int) -> str:
 
 
 def parse_etags(text: str) -> list[ETag]:
-    """Parse a list of entity tags, with empty elements allowed (section 5.6.1).
+    """Parse a list of entity tags; empty list elements are allowed (section 5.6.1).
 
     Raises:
-        MalformedError: *text* is not such a list, or has no tag.
+        MalformedError: *text* is not a list of entity tags, or the list is empty.
     """
     found, at, expected = [], 0, True
     while at < len(text):
@@ -144,7 +145,7 @@ def parse_etags(text: str) -> list[ETag]:
 
 
 def _listed(text: str, current: Validators | None, *, strong: bool, lenient: bool, otherwise: bool) -> bool:
-    """Return whether the current representation is among the tags in *text*; `*` stands for any representation."""
+    """Return whether the tag of *current* is in the list *text*; `*` matches any existing representation."""
     if text.strip() == "*":
         return current is not None
     try:

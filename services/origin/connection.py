@@ -1,4 +1,4 @@
-"""``/whoami``: what this server knows of the connection that a request came on."""
+"""``/whoami``: a description of the connection on which the request arrived, as the server sees it."""
 
 import socket
 import ssl
@@ -11,7 +11,7 @@ from origin.key_exchange import Groups
 
 
 def describe(request: web.Request, name: str, groups: Groups) -> dict[str, Any]:
-    """Return addresses, TCP state, TLS parameters and identities of a request and its connection."""
+    """Return the addresses, TCP state, TLS parameters and client identity of a request's connection."""
     tls: ssl.SSLObject | None = request.get_extra_info("ssl_object")
     peer, local = request.get_extra_info("peername"), request.get_extra_info("sockname")
     fields = {field.lower(): value for field, value in request.headers.items()}
@@ -44,13 +44,13 @@ def client_names(request: web.Request) -> list[str]:
 
 
 def client_serial(request: web.Request) -> int:
-    """Return the serial number of the client's certificate; 0 without one."""
+    """Return the serial number of the client's certificate, or 0 if the client has no certificate."""
     certificate = request.get_extra_info("peercert")
     return int((certificate or {}).get("serialNumber", "0"), 16)
 
 
 def _tcp(sock: socket.socket | None) -> dict[str, Any] | None:
-    """Return the kernel's view of the connection (TCP_INFO)."""
+    """Return the kernel's data on the connection (TCP_INFO)."""
     if sock is None:
         return None
     info = tcp_info(sock)

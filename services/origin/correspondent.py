@@ -1,7 +1,7 @@
-"""Client of the mailbox, ``python -m origin.correspondent``: keys, and letters that no server can read.
+"""Mailbox client, ``python -m origin.correspondent``: publishes keys, and sends and receives encrypted letters.
 
-``views`` sends one text in four ways, for `firstbyte encryption`: as an item over plain HTTP and over HTTPS, as a note,
-and as a letter.  It reports how each reached its recipient, and what only the two ends know.
+For `firstbyte encryption`, ``views`` sends one text in four ways: as an item over plain HTTP and over HTTPS, as a note,
+and as a letter.  It reports the message sent and the text received in each way.
 """
 
 import argparse
@@ -27,29 +27,29 @@ OCTETS = "application/octet-stream"
 
 
 class CorrespondentError(Exception):
-    """The server refused a request, or could not be reached."""
+    """The server refused a request or did not respond."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response, and the client's port of the connection that it came on."""
+    """A response, and the client's port of its connection."""
 
     body: bytes
     port: int
 
 
 class Server:
-    """The mailbox server, reached through the edge; each request has a connection of its own."""
+    """The mailbox server behind the edge; each request opens a new connection."""
 
     def __init__(self, url: str, trust: Path | None) -> None:
         """Create a client.
 
         Args:
             url: ``https://HOST`` or ``http://HOST``, with an optional port.
-            trust: root certificates (PEM); None for the system's.
+            trust: PEM file with root certificates; None uses the system's trust store.
 
         Raises:
-            CorrespondentError: the URL or the file cannot be used.
+            CorrespondentError: the URL is invalid or the file cannot be read.
         """
         self._parts = urlsplit(url)
         if self._parts.scheme not in {"http", "https"} or not self._parts.hostname:
@@ -87,10 +87,10 @@ class Server:
 
 
 def send(server: Server, mailbox: str, expected: str, text: bytes) -> tuple[str, bytes, Answer]:
-    """Encrypt *text* for the owner of *mailbox*, and send it.
+    """Encrypt *text* for the owner of *mailbox*, and send the letter.
 
     Returns:
-        The letter's id, its ciphertext, and the answer.
+        The letter's id, its ciphertext, and the server's response.
 
     Raises:
         SealError: the published key does not have the fingerprint *expected*; nothing was sent.
@@ -102,7 +102,7 @@ def send(server: Server, mailbox: str, expected: str, text: bytes) -> tuple[str,
 
 
 def publish(server: Server, mailbox: str, private: X25519PrivateKey) -> str:
-    """Publish the public key of *private* for *mailbox*; return its fingerprint, to be told to senders."""
+    """Publish the public key of *private* for *mailbox*; return the key's fingerprint, which senders compare."""
     public = private.public_key().public_bytes_raw()
     server.ask("PUT", f"/mailbox/{mailbox}/key", public)
     return fingerprint(public)
@@ -112,7 +112,7 @@ def receive(server: Server, mailbox: str, private: X25519PrivateKey) -> dict[str
     """Return the decrypted letters of *mailbox* by their ids.
 
     Raises:
-        SealError: a letter cannot be opened.
+        SealError: a letter cannot be decrypted.
     """
     names = json.loads(server.ask("GET", f"/mailbox/{mailbox}/letters").body)["letters"]
     letters = {name: server.ask("GET", f"/mailbox/{mailbox}/letters/{name}").body for name in names}
@@ -120,11 +120,11 @@ def receive(server: Server, mailbox: str, private: X25519PrivateKey) -> dict[str
 
 
 def views(host: str, trust: Path | None, text: str) -> dict[str, Any]:
-    """Send *text* in four ways, each time with the way's name added, so that the four can be told apart.
+    """Send *text* in four ways; the way's name is appended each time, so that the four messages differ.
 
     Returns:
-        ``{"fingerprint", "ways": [{"way", "text", "path", "port", "sent", "reads"}]}``: what was sent and what the
-        recipient reads in hexadecimal, and the client's port of the connection.
+        ``{"fingerprint", "ways": [{"way", "text", "path", "port", "sent", "reads"}]}``: the bytes
+        sent and the bytes that the recipient decrypted, in hexadecimal, and the client's port of the connection.
     """
     plain, secure, name = Server(f"http://{host}", None), Server(f"https://{host}", trust), f"v-{secrets.token_hex(4)}"
     private = X25519PrivateKey.generate()
@@ -153,7 +153,7 @@ def views(host: str, trust: Path | None, text: str) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; return 0, or 1 with one line on standard error."""
+    """Run one command; return the exit code: 0, or 1 after printing a one-line error."""
     args = _parser().parse_args(argv)
     try:
         return _run(args)

@@ -1,7 +1,8 @@
-"""SQLite behind an event loop: one thread writes, one reads, and each has a bounded queue.
+"""SQLite for asyncio: one thread for writes and one for reads, each with a bounded queue.
 
-Write-ahead log and synchronous=FULL: a committed transaction survives SIGKILL and power cuts, readers never wait for a
-writer, and processes that share the file take turns.  No SQL here: callers pass functions that get a connection.
+With a write-ahead log and synchronous=FULL, a committed transaction survives SIGKILL and power cuts, readers never wait
+for a writer, and only one process writes at a time.  Callers pass functions that take a connection; this module
+defines no tables.
 """
 
 import asyncio
@@ -13,16 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-#: Size limit of the database file in bytes: a lab must not fill its disk, nor a dump its host's 128 MiB of memory.
+#: Maximum size of the database file in bytes, so that the lab does not fill the disk and a dump fits in the host's
+#: memory limit of 128 MiB.
 MAX_BYTES = 4 << 20
-#: Jobs that may wait for each thread.  At a millisecond per commit a full queue is served within a tenth of a second.
+#: Maximum number of jobs in a queue.  At 1 ms per commit, a full queue takes less than 0.1 s.
 MAX_WAITING = 64
-#: Seconds to wait for a lock that another process holds.
+#: Time-out for a lock that another process holds, in seconds.
 LOCK_TIMEOUT = 2.0
-#: Seconds in which the file must open: two processes that start together create it together.
+#: Time-out for opening the file, in seconds; another process may be creating the file at the same time.
 OPEN_TIMEOUT = 10.0
 _PAGE = 4096
-#: The log is truncated to this size after a checkpoint, in bytes.
+#: Size to which the write-ahead log is truncated after a checkpoint, in bytes.
 _LOG = 4 << 20
 
 T = TypeVar("T")
@@ -30,7 +32,7 @@ Work = Callable[[sqlite3.Connection], T]
 
 
 class DatabaseError(Exception):
-    """A job was not done, and nothing was changed."""
+    """A job failed; the database is unchanged."""
 
 
 class BusyError(DatabaseError):
@@ -42,17 +44,17 @@ class FullError(DatabaseError):
 
 
 class BrokenError(DatabaseError):
-    """The file cannot be read or written, or is no database."""
+    """The file cannot be read or written, or is not a database."""
 
 
 class Database:
-    """A database file; without a path, one in memory that ends with the process."""
+    """A database in a file or, without a path, in memory."""
 
     def __init__(self, path: Path | None, *, max_bytes: int = MAX_BYTES, lock_timeout: float = LOCK_TIMEOUT) -> None:
         self.path, self._max_bytes, self._lock_timeout = path, max_bytes, lock_timeout
         self._writer = _Worker("writer")
         self._reader = _Worker("reader") if path is not None else self._writer
-        #: Called with a reason when the file turns out to be broken, and with "" when a job succeeds again.
+        #: Called with the reason when a job finds that the file is broken, and with "" when a later job succeeds.
         self.on_health: Callable[[str], None] = lambda _: None
         self._broken = ""
 
@@ -75,15 +77,15 @@ class Database:
             except BusyError:
                 if time.monotonic() > deadline:
                     raise
-                await asyncio.sleep(0.05)  # the other process that creates the file is about to finish
+                await asyncio.sleep(0.05)  # polls: another process may still be creating the file
             else:
                 return
 
     async def read(self, work: Work[T]) -> T:
-        """Run *work* on a consistent state of the database, which it must not change.
+        """Run *work* on a snapshot of the database and return its result; *work* must not write.
 
         Raises:
-            DatabaseError: it could not be run.
+            DatabaseError: *work* could not be run.
         """
         return await self._watched(self._reader.run(lambda db: _transaction(db, "BEGIN", work)))
 
@@ -91,16 +93,16 @@ class Database:
         """Run *work* in a transaction; when this returns, its changes are on disk.
 
         Raises:
-            DatabaseError: it could not be run; nothing was changed.
+            DatabaseError: *work* could not be run; the database is unchanged.
         """
         return await self._watched(self._writer.run(lambda db: _transaction(db, "BEGIN IMMEDIATE", work)))
 
     def waiting(self) -> dict[str, int]:
-        """Return the number of jobs in each queue, those being run included."""
+        """Return the number of jobs in each queue, including the running job."""
         return {"write": self._writer.waiting, "read": self._reader.waiting}
 
     async def dump(self) -> bytes:
-        """Return the bytes of the database file and of its log, as a thief of the disk would get them."""
+        """Return the bytes of the database file and its write-ahead log, as they are on disk."""
         if self.path is None:
             return await self._reader.run(lambda db: db.serialize())
         files = (self.path, self.path.with_name(self.path.name + "-wal"))
@@ -120,7 +122,7 @@ class Database:
             broken = str(error)
             raise
         except DatabaseError:
-            broken = self._broken  # a lock or a full disk says nothing about the file
+            broken = self._broken  # a lock or a full disk does not mean that the file is broken
             raise
         finally:
             if broken != self._broken:
@@ -149,7 +151,7 @@ class _Worker:
         self._executor = ThreadPoolExecutor(1, f"sqlite-{name}")
         self._db: sqlite3.Connection | None = None
         self._lock = threading.Lock()
-        #: Jobs in the queue or being run.
+        #: Number of jobs that are queued or running.
         self.waiting = 0
 
     async def connect(self, connect: Callable[[], sqlite3.Connection]) -> None:
@@ -160,7 +162,7 @@ class _Worker:
         await self._submit(work)
 
     async def run(self, work: Work[T]) -> T:
-        return await self._submit(lambda: work(self._db))  # type: ignore[arg-type]  # connected before it is used
+        return await self._submit(lambda: work(self._db))  # type: ignore[arg-type]  # `_db` is set before the first job
 
     async def close(self) -> None:
         def work() -> None:
@@ -185,7 +187,7 @@ class _Worker:
                 with self._lock:
                     self.waiting -= 1
 
-        # A client that leaves must not take its job, or the count of waiting jobs, with it.
+        # If the request is cancelled, the job still runs, and the count of waiting jobs stays correct.
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._executor, counted))
 
 
@@ -195,7 +197,7 @@ def _transaction(db: sqlite3.Connection, begin: str, work: Work[T]) -> T:
         result = work(db)
         db.execute("COMMIT")
     except BaseException:
-        if db.in_transaction:  # SQLite itself rolls back after some errors, among them a full disk
+        if db.in_transaction:  # after some errors, such as a full disk, SQLite has already rolled back
             db.execute("ROLLBACK")
         raise
     return result

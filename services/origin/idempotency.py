@@ -1,8 +1,8 @@
-"""Idempotency keys (draft-ietf-httpapi-idempotency-key-header-07): a write that is sent twice happens once.
+"""Idempotency keys (draft-ietf-httpapi-idempotency-key-header-07): a write that is retried is executed once.
 
-The response is stored in the transaction of the write itself, so a crash leaves both or neither.  A repetition that
-arrives while the first is in flight waits for the database's writer, then receives the stored response; the draft would
-answer it with 409.
+The response is stored in the same transaction as the write, so after a crash either both exist or neither.  A retry
+that arrives while the first request is in flight waits for the database's writer and then receives the stored response;
+the draft recommends 409 instead.
 """
 
 import hashlib
@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 from origin.problems import Problem
 
-#: Seconds for which a response is stored; a client that retries later than this writes again.
+#: Time for which a response is stored, in seconds; a later retry is executed as a new write.
 LIFETIME = 24 * 3600.0
-#: A quoted string as the draft requires, or the bare token that most clients send.
+#: Pattern for a key: a quoted string, as the draft requires, or a bare token, which most clients send.
 _KEY = re.compile(r'"([\x20\x21\x23-\x5b\x5d-\x7e]{1,255})"|([A-Za-z0-9!#$%&\'*+.^_`|~:/=-]{1,255})')
 MISMATCH = "urn:firstbyte:idempotency-key-reused"
 SCHEMA = """
@@ -51,7 +51,7 @@ def parse_key(text: str | None) -> str | None:
 
 
 def fingerprint(method: str, target: str, media_type: str, body: bytes) -> bytes:
-    """Return a digest of everything that makes two requests the same."""
+    """Return a digest of a request, which is equal for a retry of the same request."""
     parts = (method.encode(), target.encode(), media_type.encode(), body)
     return hashlib.sha256(b"".join(len(each).to_bytes(8, "big") + each for each in parts)).digest()
 
@@ -63,10 +63,10 @@ def perform(
 
     Args:
         db: connection with an open transaction.
-        key: the request's key; without one, *write* is executed.
+        key: the request's idempotency key; if None, *write* is always executed.
         print_: fingerprint of the request.
         now: seconds since the epoch.
-        write: makes the changes; what it raises is not stored, because the transaction is rolled back.
+        write: makes the changes; if it raises an exception, the transaction is rolled back and no response is stored.
 
     Returns:
         The response, and whether it is a replay.

@@ -14,10 +14,11 @@ from origin.idempotency import Reply
 from origin.problems import Problem
 from origin.representations import Representation, fields_of, send
 
-#: Media types that a write may have.
+#: Media types accepted for the body of a write.
 JSON = frozenset({"application/json", "application/merge-patch+json"})
 
-#: Gets a connection with an open transaction and the time, makes the changes, returns the response.
+#: Function that gets a connection with an open transaction and the time (seconds since the epoch), makes the changes,
+#: and returns the response.
 Write = Callable[[sqlite3.Connection, float], Reply]
 
 
@@ -28,9 +29,9 @@ class Items:
         """Create the handlers.
 
         Args:
-            database: where the items are.
-            name: of this server, for the header ``X-Origin``.
-            before_reply: called after a write is on disk and before it is acknowledged.
+            database: the database that holds the items.
+            name: name of this server, for the header ``X-Origin``.
+            before_reply: function that is called after a write is on disk and before the write is acknowledged.
         """
         self._database, self._name, self._before_reply = database, name, before_reply
 
@@ -46,7 +47,7 @@ class Items:
         one.add_route("DELETE", self.delete)
 
     async def list(self, request: web.Request) -> web.Response:
-        """Return one page of items, with the path of the next one (RFC 8288)."""
+        """Return one page of items, with a link to the next page (RFC 8288)."""
         limit_text = request.query.get("limit", str(catalog.PAGE))
         if not (limit_text.isascii() and limit_text.isdigit()) or not 1 <= int(limit_text[:6]) <= catalog.MAX_PAGE:
             raise Problem(400, f"expected limit from 1 to {catalog.MAX_PAGE}, got {limit_text[:40]!r}")
@@ -111,14 +112,14 @@ async def perform(
     name: str,
     before_reply: Callable[[], None] = lambda: None,
 ) -> web.Response:
-    """Execute a write once per idempotency key, and return its response when it is on disk.
+    """Execute a write once per idempotency key, and return its response when the write is on disk.
 
     Args:
-        database: where to write.
-        request: the request, whose body has been read or will be.
-        write: gets the connection and the time, makes the changes, returns the response.
-        name: of this server, for the header ``X-Origin``.
-        before_reply: called when the write is on disk.
+        database: the database to change.
+        request: the client's request.
+        write: function that makes the changes and returns the response (`Write`).
+        name: name of this server, for the header ``X-Origin``.
+        before_reply: function that is called when the write is on disk.
     """
     key = idempotency.parse_key(request.headers.get("Idempotency-Key"))
     print_ = idempotency.fingerprint(request.method, request.path_qs, request.content_type, await request.read())

@@ -1,7 +1,8 @@
-"""The key-exchange group of a TLS server's connection, read from the handshake message that selects it.
+"""Key-exchange group of a TLS server's connection, read from the server's handshake message.
 
-OpenSSL knows the group, but `ssl` reports it only from Python 3.15.  Before, OpenSSL shows each handshake message to a
-callback of the context, and ServerHello (RFC 8446 section 4.1.3) or ServerKeyExchange (RFC 8422 section 5.4) names it.
+The `ssl` module reports the group only from Python 3.15 on.  In earlier versions, OpenSSL passes each handshake message
+to a callback of the context; ServerHello (RFC 8446 section 4.1.3) or ServerKeyExchange (RFC 8422 section 5.4) contains
+the group.
 """
 
 import _ssl
@@ -19,7 +20,7 @@ _KEY_SHARE, _NAMED_CURVE = 51, 3
 
 
 def group_in(message: bytes) -> int | None:
-    """Return the number of the group that a handshake message of a server selects; None if it selects none."""
+    """Return the number of the group that a server's handshake message selects, or None if it selects no group."""
     body = memoryview(message)[4:]
     try:
         if message[0] == SERVER_KEY_EXCHANGE:
@@ -37,13 +38,13 @@ def group_in(message: bytes) -> int | None:
 
 
 class Groups:
-    """Remembers the group of each open connection of the contexts that it watches."""
+    """Key-exchange groups of all open connections of the watched TLS contexts."""
 
     def __init__(self) -> None:
         self._groups: weakref.WeakKeyDictionary[ssl.SSLObject, int] = weakref.WeakKeyDictionary()
 
     def watch(self, context: ssl.SSLContext) -> None:
-        """Watch *context*, and those to which its SNI callback switches a connection."""
+        """Watch *context*, and all contexts to which its SNI callback switches connections."""
         if hasattr(ssl.SSLObject, "group"):
             return
         self._observe(context)
@@ -54,13 +55,13 @@ class Groups:
         def and_watch(connection: Any, name: str | None, outer: ssl.SSLContext) -> int | None:
             result: int | None = switch(connection, name, outer)
             self._observe(connection.context)
-            connection.context = connection.context  # assigning a context is what installs its callback
+            connection.context = connection.context  # assigning the context installs its message callback
             return result
 
         context.sni_callback = and_watch
 
     def of(self, connection: ssl.SSLObject) -> str | None:
-        """Return the name of the group of *connection*; None for a resumed TLS 1.2 session, which has none."""
+        """Return the name of the group of *connection*; None for a resumed TLS 1.2 session (no key exchange)."""
         official: Any = getattr(connection, "group", None)
         if official is not None:
             name: str | None = official()
@@ -69,9 +70,9 @@ class Groups:
         return None if number is None else NAMES.get(number, str(number))
 
     def _observe(self, context: ssl.SSLContext) -> None:
-        # The setter of `ssl` wraps the callback in conversions that cost microseconds per record; its base class takes
-        # the callback as it is.
-        _ssl._SSLContext._msg_callback.__set__(context, self._message)  # type: ignore[attr-defined]  # noqa: SLF001 - private, since Python 3.8
+        # Call the setter of the base class: the setter in `ssl` wraps the callback in conversions that take
+        # microseconds per record.
+        _ssl._SSLContext._msg_callback.__set__(context, self._message)  # type: ignore[attr-defined]  # noqa: SLF001 - exists since Python 3.8
 
     def _message(
         self, connection: ssl.SSLObject, direction: str, _version: int, kind: int, message: int, data: bytes

@@ -1,7 +1,7 @@
 """Keys for encryption at rest (AES-256-GCM), in a file that the database never sees.
 
-A key's id is a digest of it, so that a wrong key cannot be taken for another.  Whoever shares the file, or rotates it,
-holds the database's write lock meanwhile; this module locks nothing.
+A key's id is a digest of the key, so a wrong key cannot be used by mistake.  This module takes no locks: callers hold
+the database's write lock while they create, rotate or delete keys.
 """
 
 import base64
@@ -16,18 +16,18 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from hostfiles.atomic import atomic_write
 
-#: Bytes of a key, and of a nonce.  Nonces are random: below 2^32 of them per key, a repetition is negligible
-#: (NIST SP 800-38D section 8.3).
+#: Sizes of a key and of a nonce, in bytes.  Nonces are random; with fewer than 2^32 per key, the probability of a
+#: repetition is negligible (NIST SP 800-38D section 8.3).
 KEY, NONCE = 32, 12
 _PURPOSE = b"firstbyte note v1"
 
 
 class KeyringError(Exception):
-    """The key file cannot be used; the message names it."""
+    """The key file is unreadable or malformed; the message contains its path."""
 
 
 class TamperedError(Exception):
-    """A ciphertext does not belong to this identity, or was changed, or its key is gone."""
+    """A ciphertext belongs to another identity or was changed, or its key was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,13 @@ class Sealed:
 
 
 class Keyring:
-    """The keys in a file; without a path, one key in memory."""
+    """The keys in a file or, without a path, one key in memory."""
 
     def __init__(self, path: Path | None) -> None:
-        """Read the file; `create` makes it.
+        """Read the file if it exists; `create` creates it.
 
         Raises:
-            KeyringError: the file exists and cannot be used.
+            KeyringError: the file is unreadable or malformed.
         """
         self.path = path
         self.current = ""
@@ -67,7 +67,7 @@ class Keyring:
         return list(self._raw)
 
     def create(self) -> None:
-        """Make the first key, unless there is one."""
+        """Create the first key if there is no key yet."""
         self.refresh()
         if not self._raw:
             self.rotate()
@@ -76,7 +76,7 @@ class Keyring:
         """Read the file again if another process has replaced it.
 
         Raises:
-            KeyringError: it cannot be used; the keys known so far are kept.
+            KeyringError: the file cannot be used; the keys in memory are kept.
         """
         if self.path is None or not self.path.exists():
             return
@@ -94,28 +94,28 @@ class Keyring:
         self._keys = {name: AESGCM(key) for name, key in raw.items()}
 
     def rotate(self) -> str:
-        """Make a new key, which encrypts from now on; the others still decrypt.  Return its id."""
+        """Create a new key for all further encryption; return its id.  The old keys can still decrypt."""
         key = secrets.token_bytes(KEY)
         self._save({**self._raw, _id(key): key}, _id(key))
         return self.current
 
     def retire(self, used: set[str]) -> list[str]:
-        """Forget the keys that are neither current nor *used*; return their ids."""
+        """Delete the keys that are neither current nor in *used*; return their ids."""
         gone = [name for name in self._raw if name != self.current and name not in used]
         if gone:
             self._save({name: key for name, key in self._raw.items() if name not in gone}, self.current)
         return gone
 
     def seal(self, plaintext: bytes, identity: str) -> Sealed:
-        """Encrypt *plaintext* so that it can only be opened under *identity*."""
+        """Encrypt *plaintext* with *identity* as associated data: decryption requires the same identity."""
         nonce, name = secrets.token_bytes(NONCE), self.current
         return Sealed(name, nonce, self._keys[name].encrypt(nonce, plaintext, _bound(name, identity)))
 
     def open(self, sealed: Sealed, identity: str) -> bytes:
-        """Decrypt what was sealed under *identity*.
+        """Decrypt a value that was encrypted for *identity*.
 
         Raises:
-            TamperedError: it was sealed under another, or changed, or its key is gone.
+            TamperedError: the value belongs to another identity or was changed, or its key was deleted.
         """
         key = self._keys.get(sealed.key_id)
         if key is None:
@@ -141,5 +141,5 @@ def _id(key: bytes) -> str:
 
 
 def _bound(key_id: str, identity: str) -> bytes:
-    """Return the associated data: neither a key id nor an identity contains a zero byte."""
+    """Return the associated data; unambiguous because neither a key id nor an identity contains a zero byte."""
     return b"\0".join((_PURPOSE, key_id.encode(), identity.encode()))

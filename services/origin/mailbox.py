@@ -1,7 +1,7 @@
 """``/mailbox/NAME``: public keys, and letters that only the owner of the private key can read (end-to-end encryption).
 
-The server stores bytes.  It can delete a letter or withhold it, and publish a false key, which a sender notices who
-compares the fingerprint; it can neither read a letter nor move one to another mailbox (`origin.sealing`).
+The server can neither read letters nor move them to another mailbox (`origin.sealing`).  It can delete or withhold
+letters.  It can also publish a false key, which senders detect by comparing the fingerprint.
 """
 
 import sqlite3
@@ -14,7 +14,7 @@ from origin.database import Database
 from origin.problems import Problem
 from origin.representations import Representation, send
 
-#: Bytes of a public key, and of the largest letter.
+#: Size of a public key and maximum size of a letter, in bytes.
 KEY, MAX_LETTER = 32, 64 * 1024
 MEDIA_TYPE = "application/octet-stream"
 SCHEMA = """
@@ -70,7 +70,7 @@ class Mailbox:
         return web.json_response({"letters": [row[0] for row in rows]})
 
     async def put_letter(self, request: web.Request) -> web.Response:
-        """Store a letter under an id that its sender chose; sending it twice stores it once."""
+        """Store a letter under an id chosen by its sender; a retry does not store the letter again."""
         (name, key), sealed = _names(request, "name", "id"), await request.read()
         if len(sealed) > MAX_LETTER:
             raise Problem(413, f"expected a letter of at most {MAX_LETTER} bytes, got {len(sealed)}")
@@ -88,7 +88,7 @@ class Mailbox:
         return web.Response(status=201 if await self._database.write(write) else 204)
 
     async def get_letter(self, request: web.Request) -> web.StreamResponse:
-        """Return a letter as it was sent."""
+        """Return a letter, unchanged."""
         name, key = _names(request, "name", "id")
         sealed = await self._one("SELECT sealed FROM letter WHERE mailbox = ? AND id = ?", name, key)
         return await send(request, Representation.of(sealed, MEDIA_TYPE, Validators()))

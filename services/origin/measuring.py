@@ -21,21 +21,21 @@ from origin.representations import CHUNK, Representation, send
 MAX_BYTES = 1 << 30
 #: Maximum delay that a request may ask for, in milliseconds.
 MAX_DELAY = 60_000
-#: Maximum CPU time of one request in milliseconds, and requests that may wait for it.
+#: Maximum CPU time of one request in milliseconds, and maximum number of requests waiting for the CPU thread.
 MAX_CPU, CPU_WAITING = 1_000, 8
-#: Slowest and fastest rate of a slow transfer, in bytes per second, and its longest duration in seconds.
+#: Minimum and maximum rate of a slow transfer in bytes per second, and maximum duration in seconds.
 RATES, MAX_SLOW = (1, 10 << 20), 120.0
 #: Maximum number of events in one stream.
 MAX_EVENTS = 1_000
 #: Maximum size of a WebSocket message in bytes.
 MAX_MESSAGE = 1 << 20
-#: Seconds between the steps of a slow transfer.
+#: Interval between two steps of a slow transfer, in seconds.
 _STEP = 0.05
 _PATTERN = bytes(range(256)) * (CHUNK // 256 + 1)
 
 
 class Measuring:
-    """Handlers; nothing is shared between requests but the generator of delays and the thread that burns CPU."""
+    """Handlers; requests share only the random generator for delays and the CPU thread."""
 
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(seed)
@@ -59,7 +59,7 @@ class Measuring:
         router.add_post(f"{prefix}/slow-read/{{rate}}", self.slow_read)
 
     async def stop(self, _: web.Application) -> None:
-        """End event streams and WebSockets, which would otherwise last as long as their clients want."""
+        """End event streams and WebSockets, which otherwise stay open until their clients close them."""
         self._stopping.set()
         for each in set(self._sockets):
             await each.close(code=WSCloseCode.GOING_AWAY)
@@ -72,19 +72,19 @@ class Measuring:
         return await send(request, what)
 
     async def delay(self, request: web.Request) -> web.Response:
-        """Answer after a delay."""
+        """Respond after a delay."""
         return await _after(number(request, "ms", MAX_DELAY) / 1000)
 
     async def exponential(self, request: web.Request) -> web.Response:
-        """Answer after an exponentially distributed delay."""
+        """Respond after an exponentially distributed delay."""
         mean = number(request, "ms", MAX_DELAY) / 1000
         return await _after(min(self._rng.expovariate(1 / mean), MAX_DELAY / 1000) if mean else 0.0)
 
     async def cpu(self, request: web.Request) -> web.Response:
-        """Use CPU time in one thread, one request after the other; other requests are served meanwhile.
+        """Use CPU time in a separate thread, for one request at a time; requests to other paths are not delayed.
 
         Raises:
-            Problem: 503, too many requests wait.
+            Problem: 503, too many requests are waiting.
         """
         asked = number(request, "ms", MAX_CPU)
         if self._burning >= CPU_WAITING:
@@ -99,18 +99,18 @@ class Measuring:
         return web.json_response({"asked_ms": asked, "burned_ms": round(burned * 1000, 3), "took_ms": round(took, 3)})
 
     async def slow_read(self, request: web.Request) -> web.Response:
-        """Read the request's body at a given rate, so that TCP's flow control slows the client down."""
+        """Read the request body at the given rate, so that TCP flow control slows the client down."""
         rate, began, read = _rate(request), time.perf_counter(), 0
         while chunk := await request.content.read(max(1, int(rate * _STEP))):
             read += len(chunk)
             elapsed = time.perf_counter() - began
             if elapsed > MAX_SLOW:
                 raise Problem(413, f"expected a body that takes at most {MAX_SLOW:g} s at {rate} bytes/s")
-            await asyncio.sleep(max(0.0, read / rate - elapsed))  # the rate that the client asked for
+            await asyncio.sleep(max(0.0, read / rate - elapsed))  # keeps the rate that the client requested
         return web.json_response({"read": read, "took_ms": round((time.perf_counter() - began) * 1000, 3)})
 
     async def slow_write(self, request: web.Request) -> web.StreamResponse:
-        """Send a body of a given size at a given rate."""
+        """Send a body of the given size at the given rate."""
         rate, size = _rate(request), number(request, "size", MAX_BYTES)
         if size > rate * MAX_SLOW:
             raise Problem(400, f"expected a body that takes at most {MAX_SLOW:g} s, got {size / rate:.0f} s")
@@ -122,7 +122,7 @@ class Measuring:
             for chunk in _pattern(ByteRange(sent, min(sent + step, size) - 1)):
                 await response.write(chunk)
                 sent += len(chunk)
-            # the rate that the client asked for
+            # keeps the rate that the client requested
             await asyncio.sleep(max(0.0, sent / rate - (time.perf_counter() - began)))
         return response
 
@@ -154,7 +154,7 @@ class Measuring:
             if not socket.can_prepare(request):
                 raise Problem(426, "expected a WebSocket handshake (RFC 6455 section 4.1)", upgrade="websocket")
             await socket.prepare(request)
-        except UnicodeEncodeError:  # aiohttp cannot quote a field that is not UTF-8 in its own error
+        except UnicodeEncodeError:  # aiohttp fails to build its error message if a header field is not UTF-8
             raise Problem(400, "expected the fields of a WebSocket handshake in UTF-8") from None
         self._sockets.add(socket)
         async for message in socket:
@@ -166,10 +166,10 @@ class Measuring:
 
 
 def number(request: web.Request, name: str, maximum: int) -> int:
-    """Return the part *name* of the path as a number from 0 to *maximum*.
+    """Return the path parameter *name* as a number from 0 to *maximum*.
 
     Raises:
-        Problem: 400, it is none.
+        Problem: 400, the parameter is not such a number.
     """
     return _parsed(request.match_info[name], name, 0, maximum)
 
@@ -189,7 +189,7 @@ def _parsed(text: str, name: str, minimum: int, maximum: int) -> int:
 
 
 def _pattern(part: ByteRange) -> Iterator[bytes]:
-    """Yield the bytes *part* of the pattern in which byte i is i mod 256."""
+    """Yield the range *part* of the byte pattern in which byte i is i mod 256."""
     for at in itertools.count(part.first, CHUNK):
         if at > part.last:
             return
@@ -205,7 +205,7 @@ async def _after(seconds: float) -> web.Response:
 
 
 def _burn(seconds: float) -> float:
-    """Use *seconds* of this thread's CPU time, without holding the interpreter's lock; return what was used."""
+    """Use *seconds* of CPU time in this thread without holding the GIL; return the CPU time used."""
     began, block = time.thread_time(), bytes(CHUNK)
     while time.thread_time() - began < seconds:
         hashlib.sha256(block)

@@ -1,7 +1,7 @@
-"""``/notes/ID``: texts that the database holds encrypted (encryption at rest).
+"""``/notes/ID``: texts that are stored encrypted (encryption at rest).
 
-A note is decrypted by the origin for whoever asks: at rest means against a stolen disk, not against the server.  Notes
-take no idempotency key, because the digest of a request's body must not lie next to its ciphertext.
+The origin decrypts a note for every client: encryption at rest protects against a stolen disk, not against the server.
+Idempotency keys are not supported, because the database would then hold a digest of the plaintext.
 """
 
 import sqlite3
@@ -28,7 +28,7 @@ logger = log.get("origin.notes")
 
 
 def load(db: sqlite3.Connection, key: str) -> Sealed | None:
-    """Return a note as it is stored, or None."""
+    """Return the encrypted note with the id *key*, or None."""
     row = db.execute("SELECT key_id, nonce, sealed FROM note WHERE id = ?", (key,)).fetchone()
     return None if row is None else Sealed(*row)
 
@@ -39,7 +39,7 @@ def store(db: sqlite3.Connection, key: str, sealed: Sealed) -> None:
 
 
 class Notes:
-    """Handlers for the notes in a database, and their keys."""
+    """Handlers for the notes in a database, and the encryption keys."""
 
     def __init__(self, database: Database, keyring: Keyring) -> None:
         self.database, self.keyring = database, keyring
@@ -51,7 +51,7 @@ class Notes:
             one.add_route(method, handler)
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        """Return a note, decrypted."""
+        """Return a decrypted note."""
         key = request.match_info["id"]
         sealed = await self.database.read(lambda db: load(db, key))
         if sealed is None:
@@ -66,7 +66,7 @@ class Notes:
         return await send(request, Representation.of(text, MEDIA_TYPE, _validators(sealed)))
 
     async def put(self, request: web.Request) -> web.Response:
-        """Encrypt and store a note, if the preconditions hold."""
+        """Encrypt and store a note if the preconditions hold."""
         key, fields = _id(request), fields_of(request)
         text = await request.read()
         if len(text) > MAX_NOTE:
@@ -84,7 +84,7 @@ class Notes:
         return web.Response(status=201 if new else 204, headers=validator_headers(_validators(sealed)))
 
     async def delete(self, request: web.Request) -> web.Response:
-        """Delete a note, if the preconditions hold."""
+        """Delete a note if the preconditions hold."""
         key, fields = _id(request), fields_of(request)
 
         def write(db: sqlite3.Connection) -> None:
@@ -98,7 +98,7 @@ class Notes:
         return web.Response(status=204)
 
     async def rotate(self) -> dict[str, Any]:
-        """Make a new key, encrypt every note with it, and forget the keys that no note uses."""
+        """Create a new key, re-encrypt every note with it, and delete the keys that no note uses."""
 
         def change(db: sqlite3.Connection) -> int:
             self.keyring.refresh()
@@ -109,7 +109,7 @@ class Notes:
                 if sealed is not None:
                     try:
                         store(db, key, self.keyring.seal(self.keyring.open(sealed, key), key))
-                    except TamperedError as error:  # it stays as it is, and so does its key
+                    except TamperedError as error:  # keep the note and its key unchanged
                         logger.error("note_tampered", note=key, reason=str(error))
             return len(rows)
 
@@ -121,7 +121,7 @@ class Notes:
 
 
 def _validators(sealed: Sealed) -> Validators:
-    """Return the nonce as entity tag: each encryption has its own, and it says nothing about the text."""
+    """Return the nonce as the entity tag: it is unique per encryption and reveals nothing about the text."""
     return Validators(ETag(f'"{sealed.nonce.hex()}"'))
 
 

@@ -1,4 +1,4 @@
-"""What an operator of a catalog has: start of the database, metrics, health, the admin API, and a fault."""
+"""Operation of a catalog: start of the database, metrics, health, the admin API, and a fault for fault injection."""
 
 import base64
 import os
@@ -17,7 +17,7 @@ from telemetry import AdminError, Request, Telemetry
 
 
 async def open_(database: Database, notes: Notes) -> None:
-    """Open the database and the keyring, and create what is missing, in turn with other processes.
+    """Open the database and the keyring, creating missing files; only one process does this at a time.
 
     Raises:
         DatabaseError, KeyringError, OSError: a file cannot be used.
@@ -37,7 +37,7 @@ def prepare(db: sqlite3.Connection) -> None:
 
 
 def crash_switch(telemetry: Telemetry) -> Callable[[], None]:
-    """Declare the fault `crash_before_reply`, and return the function that acts on it."""
+    """Declare the fault `crash_before_reply`; return the function that kills this process if the fault is active."""
     telemetry.faults.declare("crash_before_reply", "Die by SIGKILL when a write is on disk, before it is acknowledged")
 
     def act() -> None:
@@ -48,7 +48,7 @@ def crash_switch(telemetry: Telemetry) -> Callable[[], None]:
 
 
 def export(telemetry: Telemetry, database: Database, notes: Notes) -> None:
-    """Register the metrics, the health and the admin requests of a catalog."""
+    """Register the metrics, the health check and the admin requests of a catalog."""
     size = telemetry.metrics.gauge("firstbyte_origin_database_bytes", "Size of the database file")
     waiting = telemetry.metrics.gauge("firstbyte_origin_database_waiting", "Jobs in a queue of the database", "queue")
 

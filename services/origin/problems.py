@@ -1,4 +1,4 @@
-"""Errors that a client can see, as problem documents (RFC 9457), and where each comes from."""
+"""Error responses as problem documents (RFC 9457)."""
 
 import json
 from http import HTTPStatus
@@ -10,7 +10,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
-    """An error response; *detail* says what was expected, what came, and what to do."""
+    """An error response; *detail* says what was expected, what was received, and what to do."""
 
     def __init__(self, status: int, detail: str, *, kind: str = "about:blank", **headers: str) -> None:
         """Create a problem; a header ``retry_after="1"`` becomes ``Retry-After: 1``."""

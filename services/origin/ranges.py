@@ -1,13 +1,13 @@
-"""Range requests (RFC 9110 section 14): which bytes of a representation does a client want?
+"""Range requests (RFC 9110 section 14): the parts of a representation that a client requests.
 
-Sans-IO.  A field that is malformed, uses another unit, or asks for more than the whole is ignored, as section 14.2
-allows: many small or overlapping ranges would cost the server more than they save the client.
+Sans-IO.  A Range field is ignored, as section 14.2 allows, if it is malformed, uses another unit, or requests more
+bytes than the whole representation: many small or overlapping ranges cost the server more than they save the client.
 """
 
 import re
 from dataclasses import dataclass
 
-#: Ranges in one request; more are answered with the whole representation.
+#: Maximum number of ranges in a request; a request with more ranges gets the whole representation.
 MAX_RANGES = 16
 _SPEC = re.compile(r"(\d*)-(\d*)", re.ASCII)
 _MAX_DIGITS = 19
@@ -37,13 +37,13 @@ def parse(text: str, length: int) -> tuple[ByteRange, ...]:
 
     Args:
         text: value of the field.
-        length: bytes of the selected representation.
+        length: size of the selected representation in bytes.
 
     Returns:
-        The ranges; none if the field is to be ignored.
+        The ranges; empty if the field must be ignored.
 
     Raises:
-        UnsatisfiableError: the field is valid, but every range lies outside.
+        UnsatisfiableError: the field is valid, but no range overlaps the representation.
     """
     unit, equals, rest = text.partition("=")
     if not equals or unit.strip().lower() != "bytes":
@@ -66,7 +66,7 @@ def parse(text: str, length: int) -> tuple[ByteRange, ...]:
             continue
         else:
             one = ByteRange(max(0, length - int(last)), length - 1)
-            if length == 0:  # a suffix of an empty representation is the whole, which no Content-Range can express
+            if length == 0:  # a suffix of an empty representation is satisfiable, but Content-Range cannot express it
                 return ()
         if one.first < length:
             found.append(one)

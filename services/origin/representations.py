@@ -1,4 +1,4 @@
-"""Sends a representation: conditional requests, HEAD, ranges and multipart/byteranges (RFC 9110 sections 13 and 14)."""
+"""Responses with a representation: conditional requests, HEAD and (multipart) ranges (RFC 9110 sections 13 and 14)."""
 
 import secrets
 import time
@@ -17,12 +17,12 @@ CHUNK = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Representation:
-    """The current state of a resource, in bytes that can be produced from any position."""
+    """The current representation of a resource, whose bytes can be produced from any position."""
 
     length: int
     media_type: str
     validators: Validators
-    #: Returns the bytes of a range in chunks.
+    #: Function that yields the bytes of a range in chunks.
     chunks: Callable[[ByteRange], Iterator[bytes]]
 
     @classmethod
@@ -49,7 +49,7 @@ def validator_headers(validators: Validators) -> dict[str, str]:
 
 
 async def send(request: web.Request, what: Representation, **more: str) -> web.StreamResponse:
-    """Answer a GET or HEAD with *what*, or the part of it that the client wants.
+    """Respond to a GET or HEAD with *what*, or with the parts of it that the client requests.
 
     Raises:
         Problem: 412, a precondition failed; 416, no range overlaps the representation.

@@ -1,7 +1,7 @@
-"""Letters that only their recipient can read: HPKE in base mode (RFC 9180), with X25519, HKDF-SHA256 and AES-128-GCM.
+"""Encryption of letters for their recipient: HPKE in base mode (RFC 9180), with X25519, HKDF-SHA256 and AES-128-GCM.
 
-Sans-IO.  Base mode proves nothing about the sender: whoever knows the public key can write.  Each letter has its own
-ephemeral key, but the recipient's key is long-lived: whoever obtains it later can read every letter ever sent to it.
+Sans-IO.  Base mode does not authenticate the sender: anyone with the public key can encrypt a letter.  There is no
+forward secrecy: each letter has an ephemeral key, but the recipient's long-lived private key decrypts all letters.
 """
 
 import hashlib
@@ -11,26 +11,26 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_128_GCM)
-#: Bytes of a public key; a letter begins with an ephemeral one.
+#: Size of a public key in bytes; a letter begins with the sender's ephemeral public key.
 KEY = 32
 _PURPOSE = b"firstbyte letter v1"
 
 
 class SealError(Exception):
-    """A letter cannot be opened, or a public key is not the expected one."""
+    """A letter cannot be decrypted, or a public key does not have the expected fingerprint."""
 
 
 def fingerprint(public: bytes) -> str:
-    """Return a digest of a public key for people to compare: 128 bits in groups of four hexadecimal digits."""
+    """Return a public key's fingerprint for comparison by people: 128 bits in groups of four hexadecimal digits."""
     digest = hashlib.sha256(b"firstbyte mailbox key" + public).hexdigest()[:32]
     return " ".join(digest[at : at + 4] for at in range(0, 32, 4))
 
 
 def trusted(public: bytes, expected: str) -> X25519PublicKey:
-    """Return the public key if it has the fingerprint that the recipient told the sender in another way.
+    """Return the public key if it has the fingerprint *expected*, which the sender got from the recipient directly.
 
     Raises:
-        SealError: it has another, so that whoever published it could read the letter.
+        SealError: the fingerprint differs, so the key may belong to someone who wants to read the letter.
     """
     if len(public) != KEY:
         raise SealError(f"expected a public key of {KEY} bytes, got {len(public)}")
@@ -40,7 +40,7 @@ def trusted(public: bytes, expected: str) -> X25519PublicKey:
 
 
 def seal(text: bytes, recipient: X25519PublicKey, mailbox: str, letter: str) -> bytes:
-    """Encrypt *text* for *recipient*, bound to the names of the mailbox and of the letter."""
+    """Encrypt *text* for *recipient*; decryption requires the same *mailbox* and *letter*."""
     return SUITE.encrypt(text, recipient, info=_bound(mailbox, letter))
 
 
@@ -48,7 +48,7 @@ def open_(sealed: bytes, private: X25519PrivateKey, mailbox: str, letter: str) -
     """Decrypt a letter.
 
     Raises:
-        SealError: it was changed, or sealed for another key, mailbox or letter.
+        SealError: the letter was changed, or was encrypted for another key, mailbox or letter id.
     """
     try:
         return SUITE.decrypt(sealed, private, info=_bound(mailbox, letter))

@@ -35,13 +35,13 @@ class Answer:
 
 
 class Client:
-    """Sends requests to one server, without changing them."""
+    """Client of one server that sends requests unmodified."""
 
     def __init__(self, http: aiohttp.ClientSession, base: str, notes: Notes) -> None:
         self.http, self.base, self.notes, self.database = http, base, notes, notes.database
 
     async def __call__(self, method: str, path: str, given: Any = None, **fields: str) -> Answer:
-        """Send a request; a field ``if_match="…"`` becomes ``If-Match: …``, and *given* is sent as JSON."""
+        """Send a request with *given* as a JSON body; a field ``if_match="…"`` becomes ``If-Match: …``."""
         headers = {name.replace("_", "-").title(): value for name, value in fields.items()}
         data = None
         if given is not None:
@@ -77,7 +77,7 @@ async def opened(path: Path | None, **limits: Any) -> AsyncIterator[tuple[int, N
 
 @contextlib.asynccontextmanager
 async def talking(path: Path | None, **limits: Any) -> AsyncIterator[Client]:
-    """Serve a catalog, and yield a client of it."""
+    """Serve a catalog with its database in *path*; yield a client."""
     async with opened(path, **limits) as (port, notes), aiohttp.ClientSession() as http:
         yield Client(http, f"http://127.0.0.1:{port}", notes)
 

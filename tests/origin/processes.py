@@ -1,4 +1,4 @@
-"""Origins as processes of their own, which a test can kill."""
+"""Origins in separate processes, so that tests can kill them."""
 
 import contextlib
 import os
@@ -15,13 +15,13 @@ TOKEN = "token-of-this-test"
 
 
 class Process:
-    """A running origin."""
+    """An origin in a separate process."""
 
     def __init__(self, process: subprocess.Popen[str], port: int, admin: int) -> None:
         self.process, self.port, self.admin = process, port, admin
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Send a request to its admin port."""
+        """Send a request to the origin's admin port; return the response's JSON."""
         return call(f"http://127.0.0.1:{self.admin}", method, path, body, token=TOKEN)
 
 

@@ -1,4 +1,4 @@
-"""Tests for conditional requests and ranges: the table of RFC 9110, and nginx as a second opinion."""
+"""Tests for conditional requests and ranges: the rules of RFC 9110 as a table, and a comparison with nginx."""
 
 import asyncio
 import contextlib
@@ -171,12 +171,12 @@ def test_any_range_lies_within_the_representation(text: str, length: int) -> Non
             assert sum(map(len, found)) <= length
 
 
-# --- a second opinion -------------------------------------------------------------------------------------------------
+# --- comparison with nginx --------------------------------------------------------------------------------------------
 
 BODY = b"0123456789abcdefghijklmnopqrstuvwxyz"
 MODIFIED = 1_700_000_000
 SINCE = [format_date(MODIFIED + seconds) for seconds in (-100, -1, 0, 1, 100)] + ["no date"]
-#: nginx derives the tag from time and size.
+#: Entity tag in nginx's format: modification time and size.
 TAG = f'"{MODIFIED:x}-{len(BODY):x}"'
 TAGS = st.sampled_from([TAG, f"W/{TAG}", '"other"', "*", f'"a", {TAG}', f'"a",  W/{TAG}'])
 POSITION = st.integers(0, 50)
@@ -189,9 +189,9 @@ SPECS = st.one_of(
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[str, dict[str, str]]:
-    """Return a method and fields, without those where nginx departs from RFC 9110.
+    """Return a method and header fields, except combinations for which nginx deviates from RFC 9110.
 
-    Of two fields of which one overrides the other, it evaluates both, and it answers HEAD with a range.
+    nginx evaluates both of two fields even if one overrides the other, and applies Range to HEAD.
     """
     fields: dict[str, str] = {}
     for names, values in (
@@ -216,7 +216,7 @@ def listens(port: int) -> bool:
 
 @pytest.fixture(scope="module")
 def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Serve `BODY` by nginx; yield the port."""
+    """Serve `BODY` with nginx; yield the port."""
     judges.require("nginx")
     program = judges.find("nginx")
     folder = tmp_path_factory.mktemp("nginx")
@@ -240,7 +240,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def ours() -> Iterator[int]:
-    """Serve the same representation by the origin's code, in a thread with a loop of its own; yield the port."""
+    """Serve `BODY` with the origin's code, in a thread with its own event loop; yield the port."""
 
     async def handler(request: web.Request) -> web.StreamResponse:
         try:
@@ -270,7 +270,7 @@ def ours() -> Iterator[int]:
 
 
 def parts(response: http.client.HTTPResponse, body: bytes) -> object:
-    """Return what a client learns from a response, without the boundary that each server chooses."""
+    """Return the parts of a response that both servers must agree on; excludes the multipart boundary."""
     kind = response.getheader("Content-Type", "")
     if not kind.startswith("multipart/byteranges"):
         known = response.status in {200, 206, 304}

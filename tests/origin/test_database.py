@@ -1,4 +1,4 @@
-"""Tests for the database: crashes, a full disk, locks and queues, all of them real."""
+"""Tests for the database with real crashes, a full disk, locks and full queues."""
 
 import asyncio
 import contextlib
@@ -57,7 +57,7 @@ async def test_a_full_database_refuses_writes_and_serves_reads(tmp_path: Path) -
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """Yield a folder that is a disk of 512 KiB; skip the test if the user cannot mount one."""
+    """Yield the mount point of a 512 KiB tmpfs; skip the test if the user is not permitted to mount."""
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]

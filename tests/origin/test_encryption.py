@@ -1,4 +1,4 @@
-"""Tests for encryption at rest (notes) and end to end (letters): what is stored, and what tampering achieves."""
+"""Tests for encryption at rest (notes) and end to end (letters): stored bytes, and detection of tampering."""
 
 import asyncio
 import contextlib
@@ -220,7 +220,7 @@ def test_notes_written_while_keys_rotate_stay_readable(pair) -> None:
 
 # --- letters ----------------------------------------------------------------------------------------------------------
 
-#: RFC 9180 appendix A.1.1: the suite that we use, base mode, sequence number 0.
+#: Test vector of RFC 9180 appendix A.1.1 for our cipher suite: base mode, sequence number 0.
 RFC_PRIVATE = "4612c550263fc8ad58375df3f557aac531d26850903e55a9f23f21d8534e8ac8"
 RFC_ENC = "37fda3567bdbd628e88668c3c8d7e97d1d1253b6d4ea6d44c150f741f1bf4431"
 RFC_CT = "f938558b5d72f1a23810b4be2ab4f84331acc02fc97babc53a52ae8218a355a96d8770ac83d07bea87e13c512a"
@@ -228,7 +228,7 @@ RFC_CT = "f938558b5d72f1a23810b4be2ab4f84331acc02fc97babc53a52ae8218a355a96d8770
 
 def test_the_test_vector_of_rfc_9180_opens() -> None:
     private = X25519PrivateKey.from_private_bytes(bytes.fromhex(RFC_PRIVATE))
-    # The vector has associated data, which the public one-shot API leaves out (RFC 9180 section 8.1).
+    # The vector has associated data, which the library's public one-shot API does not accept.
     text = openssl.hpke._decrypt_with_aad(
         SUITE, bytes.fromhex(RFC_ENC + RFC_CT), private, b"Ode on a Grecian Urn", b"Count-0"
     )

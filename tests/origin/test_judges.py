@@ -1,4 +1,4 @@
-"""Tests of the origin by independent clients: curl resumes and revalidates, websocket-client gets its echo."""
+"""Tests of the origin with independent clients: curl for ranges and revalidation, websocket-client for the echo."""
 
 import asyncio
 import subprocess

@@ -1,4 +1,4 @@
-"""Tests for resources of known cost, and for what `/whoami` knows of a connection."""
+"""Tests for resources of known cost, and for the connection data in `/whoami`."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ async def test_a_range_of_bytes_is_the_same_as_in_the_whole(ask: Client) -> None
 
 async def test_cpu_time_is_used_while_other_requests_are_served(ask: Client) -> None:
     burning = asyncio.create_task(ask("GET", "/cpu/300"))
-    await asyncio.sleep(0.02)  # the burning begins
+    await asyncio.sleep(0.02)  # until the first request uses the CPU
     began = time.perf_counter()
     assert (await ask("GET", "/items/syn")).status == 200
     assert time.perf_counter() - began < 0.25
@@ -136,11 +136,11 @@ async def test_whoami_knows_the_group_that_the_server_was_restricted_to(
     if switched:
         outer.sni_callback = lambda connection, _name, _context: setattr(connection, "context", inner)
     async with watched(outer) as url, aiohttp.ClientSession() as http:
-        for _ in range(2):  # the second connection must not find the first one's group
+        for _ in range(2):  # the second connection must not get the group of the first
             async with http.get(url, ssl=papers.client(), server_hostname="localhost.test") as response:
                 body = await response.json()
     assert body["tls"]["version"] == version.name.replace("_", ".")
-    # OpenSSL uses the groups of the outer context, whatever context the callback switches to.
+    # OpenSSL uses the groups of the original context, even if the SNI callback switches to another context.
     assert body["tls"]["group"] == "secp384r1"
     assert body["tcp"]["state"] == "ESTABLISHED"
     assert body["tcp"]["congestion_window"] >= 1

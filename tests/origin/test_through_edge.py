@@ -1,4 +1,4 @@
-"""Tests for writes through the edge while origins die between the commit and the response."""
+"""Tests for writes through the edge when an origin is killed between the commit and the response."""
 
 import contextlib
 import json

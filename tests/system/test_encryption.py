@@ -1,4 +1,4 @@
-"""Tests that what `firstbyte encryption` reports of the database is what the file on the host holds."""
+"""Tests that `firstbyte encryption` reports the same database bytes as the file on the host."""
 
 import json
 
@@ -20,7 +20,7 @@ def test_the_file_on_the_host_holds_notes_and_letters_encrypted(shell: Shell) ->
     held = {way: views["recipient", way]["text"].encode() in file for way in ("http", "https", "note", "letter")}
     assert held == {"http": True, "https": True, "note": False, "letter": False}
     assert all(bytes.fromhex(views["database", way]["hex"]) in file for way in held)
-    # The key of the notes is on the same host, in another volume, and not in this file.
+    # The notes' key must not be in the database file; it is in another volume on the same host.
     code, keys, err = shell.lab.capture("catalog-2", ["cat", "/srv/keys/notes.json"])
     assert code == 0, err
     assert all(key.encode() not in file for key in json.loads(keys)["keys"].values())
