@@ -95,7 +95,7 @@ def ttl(text: str) -> int:
 
 
 def wait(text: str) -> float:
-    """Parse a time to wait, in seconds, at most an hour."""
+    """Parse a waiting time; return seconds, at most one hour."""
     try:
         value = float(text)
     except ValueError:

@@ -54,7 +54,7 @@ def script(shell: str) -> str:
 def _subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, Any]]:
     """Yield the name and parser of each command, and of each of its subcommands."""
     for action in parser._actions:  # noqa: SLF001 - argparse offers no other way
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - the same
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - argparse offers no other way
             for name, command in action.choices.items():
                 yield name, command
                 yield from _subcommands(command)

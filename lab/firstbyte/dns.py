@@ -1,4 +1,4 @@
-"""``firstbyte dns``: change records and zones in the lab's name servers, show them, and follow their queries."""
+"""``firstbyte dns``: change and show records and zones of the lab's name servers, and follow the query log."""
 
 import argparse
 import json
@@ -16,24 +16,24 @@ from firstbyte.where import Way
 from hostfiles.layout import HOSTS_FILE
 from runtime import InsideLab, LabDownError, LabError, RefusedError, UnknownHostError, find_project
 
-#: Interval in seconds at which secondaries are asked for their serial, and name servers for new queries.
+#: Interval between two requests for the secondaries' serial numbers, and for new queries, in seconds.
 POLL, FOLLOW = 0.1, 0.5
-#: Seconds to wait for a name server that is asked for its zones: one that is paused must not hold up the command.
+#: Time-out of a request for a name server's zones, in seconds; short, because a name server may be paused.
 TIMEOUT = 3.0
-#: Maximum number of queries that one request of `dns log` reads from a server.
+#: Maximum number of queries that `dns log` reads from a server per request.
 BATCH = 500
-#: A number after that of every query: asking for later ones returns only the number of the next query.
+#: Number greater than every query number: a request from here on returns no queries, only the next query's number.
 NEWEST = 2**62
 
 
 class NotPropagatedError(LabError):
-    """A secondary does not have the new serial in time."""
+    """A secondary did not get the new serial number in time."""
 
     exit_code = 1
 
 
 class UnknownZoneError(RefusedError):
-    """No name server of the lab serves the zone, or a zone that holds the name."""
+    """No name server of the lab serves the zone, or a zone that contains the name."""
 
     def __init__(self, name: str, known: list[str]) -> None:
         super().__init__(f"expected a name in one of the zones {', '.join(known)}; got {name!r}")
@@ -42,25 +42,26 @@ class UnknownZoneError(RefusedError):
 
 @dataclass(frozen=True, slots=True)
 class Zones:
-    """What each name server says about its zones."""
+    """The zones of every name server, as reported by the servers."""
 
-    #: The answer of ``GET /admin/zones``, by host.
+    #: Response to ``GET /admin/zones``, by host.
     by_host: dict[str, list[dict[str, Any]]]
-    #: Why a name server did not answer, by host.
+    #: Error message, by host that did not respond.
     silent: dict[str, str]
 
     @property
     def names(self) -> list[str]:
-        """All zones."""
+        """The names of all zones."""
         return sorted({each["zone"] for zones in self.by_host.values() for each in zones})
 
     def zone_of(self, name: str) -> str:
-        """Return the closest zone that *name*, with its final dot, is in.
+        """Return the closest enclosing zone of *name* (with the final dot).
 
-        In the root zone are only the root and top-level names: deeper ones are misspelt, or outside of the lab.
+        The root zone is returned only for the root and top-level names, because deeper names without a zone of their
+        own are misspelt or outside the lab.
 
         Raises:
-            UnknownZoneError: there is none.
+            UnknownZoneError: the lab serves no zone for *name*.
         """
         found = [zone for zone in self.names if zone == name or (zone != "." and name.endswith(f".{zone}"))]
         if not found and "." in self.names and name.count(".") == 1:
@@ -70,15 +71,15 @@ class Zones:
         return max(found, key=len)
 
     def of(self, zone: str) -> dict[str, dict[str, Any]]:
-        """Return what each of its servers says about *zone*, primaries first."""
+        """Return the entry for *zone* from each of its servers, by host, primaries first."""
         every = [(host, each) for host, zones in self.by_host.items() for each in zones if each["zone"] == zone]
         return dict(sorted(every, key=lambda pair: "secondary" in pair[1]))
 
     def primaries(self, zone: str) -> list[str]:
-        """Return the hosts on which *zone* is changed.
+        """Return the primaries of *zone*, which accept changes.
 
         Raises:
-            LabDownError: none of them answers.
+            LabDownError: no primary responds.
         """
         found = [host for host, each in self.of(zone).items() if "secondary" not in each]
         if not found:
@@ -88,7 +89,7 @@ class Zones:
 
 
 def dns(args: argparse.Namespace) -> int:
-    """Run one of the subcommands."""
+    """Run a subcommand of ``firstbyte dns``; return the exit code."""
     commands: dict[str, Callable[[Way, argparse.Namespace], int]] = {
         "set": _set, "delete": _delete, "show": _show, "zone": _zone, "log": _log,
     }  # fmt: skip
@@ -97,7 +98,7 @@ def dns(args: argparse.Namespace) -> int:
 
 
 def name_servers() -> dict[str, str]:
-    """Return the hosts that are authoritative name servers, with their domain names."""
+    """Return the domain names of the authoritative name servers, by host."""
     path = HOSTS_FILE if InsideLab.is_here() else find_project() / "lab/etc/hosts.toml"
     document = tomllib.loads(path.read_text(encoding="utf-8"))
     return {host["name"]: f"{host['fqdn']}." for host in document["host"] if host["role"] == "nameserver"}
@@ -147,15 +148,15 @@ def _zone(lab: Way, args: argparse.Namespace) -> int:
 def _propagated(
     lab: Way, args: argparse.Namespace, zones: Zones, zone: str, written: dict[str, int], lines: Sequence[str]
 ) -> int:
-    """Wait until all secondaries have the new serial, then print when each server had it.
+    """Wait until all secondaries have the new serial number, then print the delay of each server.
 
     Raises:
-        NotPropagatedError: a secondary does not have it after ``args.wait`` seconds.
+        NotPropagatedError: a secondary does not have the new serial number after ``args.wait`` seconds.
     """
     serial, before = max(written.values()), zones.of(zone)
     apex = _at(lab, next(iter(written)), zone, zone) if zones.silent else []
     named = {server for rrset in apex if rrset["type"] == "NS" for server in rrset["rdata"]}
-    # A server that does not answer counts as a secondary too if the zone names it.
+    # A server that does not respond also counts as a secondary if the zone's NS records name it.
     missing = [
         host for host, fqdn in name_servers().items() if host not in written and (host in before or fqdn in named)
     ]
@@ -167,7 +168,7 @@ def _propagated(
         late = [h for h in missing if h not in rows or _older(rows[h]["serial"], serial)]
         if not late or time.monotonic() >= end:
             break
-        time.sleep(POLL)  # the interval at which secondaries are asked
+        time.sleep(POLL)  # polls: the secondaries do not report a transfer
     began = min((rows[host]["published"] for host in written if host in rows), default=0.0)
     unchanged = all(before[host]["serial"] == written[host] for host in written)
     servers: list[dict[str, Any]] = [
@@ -201,11 +202,11 @@ def _propagated(
 
 
 def _older(serial: int, than: int) -> bool:
-    """Return whether *serial* comes before *than* (RFC 1982)."""
+    """Return whether *serial* precedes *than* in serial number arithmetic (RFC 1982)."""
     return 0 < (than - serial) % 2**32 < 2**31
 
 
-# --- what is there ----------------------------------------------------------------------------------------------------
+# --- listings ---------------------------------------------------------------------------------------------------------
 
 
 def _show(lab: Way, args: argparse.Namespace) -> int:
@@ -275,13 +276,13 @@ def _log(lab: Way, args: argparse.Namespace) -> int:
             limit = None
             if not args.follow:
                 return 0
-            time.sleep(FOLLOW)  # the interval at which the servers are asked
+            time.sleep(FOLLOW)  # polls: the servers do not report new queries
     except KeyboardInterrupt:
         return 0
 
 
 def _since(lab: Way, cursors: dict[str, int]) -> dict[str, Any]:
-    """Return what each server logged since its cursor."""
+    """Return the queries that each server has logged since its cursor in *cursors*."""
     return _each(
         list(cursors), lambda host: lab.call(host, "GET", f"/admin/queries?limit={BATCH}&after={cursors[host]}")
     )[0]
@@ -304,7 +305,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _read(lab: Way, hosts: Iterable[str] | None = None) -> Zones:
-    """Return the zones of all name servers, or of *hosts*; raise `LabDownError` if none answers."""
+    """Return the zones of all name servers, or of *hosts*; raise `LabDownError` if no server responds."""
     found, silent = _each(
         list(name_servers() if hosts is None else hosts), lambda h: lab.call(h, "GET", "/admin/zones", timeout=TIMEOUT)
     )
@@ -314,7 +315,7 @@ def _read(lab: Way, hosts: Iterable[str] | None = None) -> Zones:
 
 
 def _each(hosts: Sequence[str], ask: Callable[[str], Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Ask all *hosts* at once; return the answers and the errors by host."""
+    """Call *ask* for all *hosts* concurrently; return the results and the error messages, by host."""
 
     def one(host: str) -> tuple[str, Any, str]:
         try:

@@ -1,7 +1,7 @@
-"""``firstbyte encryption``: one text, sent in four ways, as it looks from five places.
+"""``firstbyte encryption``: send one text in four ways, and show which of five places can read it.
 
-The bytes are those that each place has: packets as they pass `wan`, what the edge and the origins hold after they end
-TLS (their taps), the database file, and what the recipient gets.  A place *reads* the text if the text is among them.
+The places are the packets at `wan`, the edge and the origin after they decrypt TLS (recorded by their taps), the
+database file, and the recipient.  A place *reads* the text if the text occurs in the bytes recorded at this place.
 """
 
 import argparse
@@ -26,7 +26,7 @@ ORIGINS = ("catalog-1", "catalog-2")
 HOST = "www.example.com"
 #: Maximum duration of the recordings in seconds; they are stopped when the text has arrived.
 SECONDS = 30.0
-#: Ways of sending, and what each adds.
+#: Ways of sending, each with its description.
 WAYS = {
     "http": "an item over HTTP: not encrypted",
     "https": "an item over HTTPS: encrypted in transit",
@@ -40,7 +40,7 @@ PLACES = {
     "database": "database file",
     "recipient": "recipient",
 }
-#: Which places read the text, by way: what each kind of encryption promises.
+#: Places that must read the text, by way; no other place may read it.
 READS = {
     "http": {"network", "edge", "origin", "database", "recipient"},
     "https": {"edge", "origin", "database", "recipient"},
@@ -49,45 +49,46 @@ READS = {
 }
 #: Ports of the edge on which clients send the text.
 EDGE_PORTS = (80, 443)
-#: Bytes shown of each view.
+#: Number of bytes shown per view.
 SHOWN = 24
 
 
 class LeakError(LabError):
-    """A place reads what it must not, or does not have the bytes that it must have."""
+    """A place reads a text that it must not read, or does not have the message."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one place has of the text that was sent in one way."""
+    """The message of one way, as recorded at one place."""
 
     place: str
     way: str
-    #: The text, in the variant of this way.
+    #: The text as sent in this way, with the way's name appended.
     text: str
-    #: The message as this place has it; empty if it was not found.
+    #: The message as recorded at this place; empty if it was not found.
     data: bytes
-    #: Whether the text occurs anywhere in everything that was recorded at this place.
+    #: Whether the text occurs in any bytes recorded at this place.
     reads: bool
 
     @property
     def right(self) -> bool:
-        """Whether the place has the message, and reads it exactly if it should."""
+        """Whether the place has the message, and reads it if and only if `READS` says so."""
         return bool(self.data) and self.reads == (self.place in READS[self.way])
 
     @property
     def shown(self) -> str:
-        """The text if it is readable, else the last bytes in hexadecimal: those before are headers."""
+        """The text if it is readable, else the last bytes in hexadecimal, because headers come first."""
         return self.text if self.reads else self.data[-SHOWN:].hex(" ")
 
 
 def encryption(args: argparse.Namespace) -> int:
-    """Show one text as it looks from five places; return 1 if a place reads what it must not.
+    """Send a text in four ways, and show which places read it.
 
     Raises:
-        UsageError: the text cannot be used.
+        LeakError: a place reads a text that it must not read, or does not have the message.
+        UsageError: the text is empty or too long, or contains characters that are not allowed.
         LabError: the lab is not up, or the text did not arrive.
     """
     text = _text(args.text)
@@ -103,10 +104,10 @@ def encryption(args: argparse.Namespace) -> int:
 
 
 def judge(found: list[View]) -> None:
-    """Check what each place reads against what each kind of encryption promises.
+    """Compare the places that read the text with `READS`.
 
     Raises:
-        LeakError: a place reads what it must not, or does not have the message.
+        LeakError: a place reads a text that it must not read, or does not have the message.
     """
     for each in found:
         if not each.right:
@@ -115,7 +116,7 @@ def judge(found: list[View]) -> None:
 
 
 def _text(given: str) -> str:
-    """Return the text with a random end, so that no earlier one is taken for it."""
+    """Return the text with a random suffix, so that it differs from every earlier text."""
     if not re.fullmatch(r"[ !#-\[\]-~]{1,200}", given):
         raise UsageError(f'expected 1 to 200 printable ASCII characters without " and \\, got {given[:60]!r}')
     return f"{given} #{secrets.token_hex(3)}"
@@ -128,11 +129,11 @@ def _text(given: str) -> str:
 class Evidence:
     """Everything that was recorded while the text was sent."""
 
-    #: What the correspondents report (`origin.correspondent.views`).
+    #: Report of the mailbox client (`origin.correspondent.views`).
     sent: dict[str, Any]
     #: IPv4 packets at the router.
     packets: tuple[bytes, ...]
-    #: Bytes that passed the edge to origins, and bodies that origins received, by path.
+    #: Bytes that the edge sent to origins, and request bodies that the origins received, by path.
     edge: bytes
     bodies: dict[str, bytes]
     database: bytes
@@ -146,7 +147,7 @@ def _collect(lab: where.Way, text: str) -> Evidence:
         stack.enter_context(_recording(lab, "wan", "/admin/pcap", {"filter": {"host": edge, "protocol": "tcp"}}))
         for host in ("edge", *ORIGINS):
             stack.enter_context(_recording(lab, host, "/admin/tap", {}))
-        lab.call("edge", "POST", "/admin/pool/purge")  # the tap is on connections that open after it
+        lab.call("edge", "POST", "/admin/pool/purge")  # the tap records only connections opened after it starts
         sent = _send(lab, text)
     path = next(each["path"] for each in sent["ways"] if each["way"] == "note")
     taken = [record for host in ORIGINS for record in lab.call(host, "GET", "/admin/tap")["records"]]
@@ -170,7 +171,7 @@ def _recording(lab: where.Way, host: str, path: str, more: dict[str, Any]) -> It
 
 
 def _send(lab: where.Way, text: str) -> dict[str, Any]:
-    """Let the correspondents run on the host `client`, or here if this is a host of the lab."""
+    """Run the mailbox client on the host `client`, or on this host inside the lab; return its report."""
     if isinstance(lab, InsideLab):
         try:
             return views(HOST, TRUST_ANCHOR, text)
@@ -187,7 +188,7 @@ def _send(lab: where.Way, text: str) -> dict[str, Any]:
 
 
 def views_of(evidence: Evidence) -> Iterator[View]:
-    """Yield what each place has of each message."""
+    """Yield one view per way and place."""
     streams = _streams(evidence.packets)
     everywhere = {
         "network": b"\n".join(streams.values()),
@@ -210,7 +211,7 @@ def views_of(evidence: Evidence) -> Iterator[View]:
 
 
 def _streams(packets: tuple[bytes, ...]) -> dict[tuple[int, bool], bytes]:
-    """Return what each client's port sent (True) and received (False), in order and without repetitions."""
+    """Return the reassembled TCP streams by client port and direction (True: sent by the client)."""
     segments: dict[tuple[int, bool], dict[int, bytes]] = {}
     for data in packets:
         packet = ip.decode(data)

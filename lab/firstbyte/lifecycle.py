@@ -152,7 +152,7 @@ def _wait_until_healthy(lab: Lab, name: str) -> None:
             raise LabDownError(
                 f"{name} is {found.health or found.state}, expected healthy: see `firstbyte logs {name} --tail 20`"
             )
-        time.sleep(0.05)  # between two looks at the state
+        time.sleep(0.05)  # polls the state of the hosts
 
 
 def idle(_: argparse.Namespace) -> int:

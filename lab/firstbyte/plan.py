@@ -1,4 +1,4 @@
-"""``firstbyte plan``: the models' predictions for the user's own numbers; ``--verify`` checks the models in the lab."""
+"""``firstbyte plan``: predictions of the models for the user's input; ``--verify`` checks the models in the lab."""
 
 import argparse
 import json
@@ -21,12 +21,12 @@ from planner.rows import TOPICS
 from planner.settings import render_settings
 from runtime import LabError, UsageError
 
-#: Words for the exit codes of experiments.
+#: Descriptions of the exit codes of experiments.
 VERDICTS = {0: "pass", 1: "fail", 2: "wrong command line", 3: "the lab is not up", 4: "invalid"}
 
 
 class NotStoredError(LabError):
-    """The calibration cannot be stored."""
+    """The calibration file cannot be written."""
 
     exit_code = 1
 
@@ -35,8 +35,8 @@ def plan(args: argparse.Namespace) -> int:
     """Print a plan; with ``--verify``, run the experiments that check its models and return the worst exit code.
 
     Raises:
-        InputsError: an input is not valid, or inputs contradict each other.
-        NotStoredError: the calibration cannot be stored.
+        InputsError: an input is invalid, or two inputs contradict each other.
+        NotStoredError: the calibration file cannot be written.
     """
     given = {each.name: text for each in INPUTS if (text := getattr(args, each.name)) is not None}
     try:
@@ -108,7 +108,7 @@ def _verify() -> dict[str, int]:
         print(f"firstbyte {' '.join(command)}", file=sys.stderr, flush=True)
         done = subprocess.run([sys.executable, "-m", "firstbyte", *command], check=False, stdout=sys.stderr)
         codes[f"firstbyte {' '.join(command)}"] = done.returncode
-        if done.returncode == LabError.exit_code:  # no lab: the others would fail in the same way
+        if done.returncode == LabError.exit_code:  # without a lab, all other experiments fail, too
             break
     return codes
 

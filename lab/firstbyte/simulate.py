@@ -1,4 +1,4 @@
-"""``firstbyte plan --simulate``: simulated clients next to the closed forms and to what the lab measured."""
+"""``firstbyte plan --simulate``: simulation of clients, compared with closed forms and with measurements of the lab."""
 
 import json
 import math
@@ -21,24 +21,24 @@ from runtime import InsideLab, UsageError
 from simulation import caches, storms
 from theory import ttl as theory
 
-#: Times at which the table shows the share of caches with the old record, as shares of the TTL.
+#: Times of the table's rows, as fractions of the TTL.
 STEPS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
-#: Dots of the lab: the time after its change is divided into so many intervals.
+#: Number of intervals after the change, each shown as one dot for the lab's measurement.
 DOTS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a run of the scenario `ttl` measured after its change."""
+    """Measurement of the scenario `ttl` after its change of the record."""
 
     run: str
-    #: Time as a share of the TTL, and the share of old answers divided by its value at the change.
+    #: (time as a fraction of the TTL, fraction of old answers relative to the fraction at the time of the change).
     dots: list[tuple[float, Estimate]]
 
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """Simulations of a plan's clients and certificates."""
+    """Results of simulating a plan's clients and certificates."""
 
     fading: caches.Fading
     storm: storms.Storm
@@ -49,7 +49,7 @@ class Simulated:
     seconds: float
 
     def rows(self) -> list[tuple[float, float, float]]:
-        """Return (seconds since the change, share by the closed form, share in the simulation)."""
+        """Return rows of (seconds since the change, fraction by the closed form, simulated fraction)."""
         times = [step * self.ttl for step in STEPS]
         return [(at, theory.stale_share(self.rate, self.ttl, at), self.fading.at(at)) for at in times]
 
@@ -102,7 +102,7 @@ def show(found: Simulated) -> None:
 
 
 def draw(found: Simulated, path: Path) -> None:
-    """Write the share of caches with the old record over time to *path*, as SVG.
+    """Write an SVG of the fraction of caches with the old record over time to *path*.
 
     Raises:
         UsageError: the file cannot be written.
@@ -133,7 +133,7 @@ def draw(found: Simulated, path: Path) -> None:
 
 
 def _measured() -> Measured | None:
-    """Return what the latest run of the scenario `ttl` measured, or None if there is none."""
+    """Return the measurement of the latest run of the scenario `ttl`, or None if there is no run."""
     folder = RESULTS if InsideLab.is_here() else COPIED
     for run in sorted(archive.runs(folder), key=lambda each: each.time, reverse=True):
         if run.name == "ttl" and run.verdict == "pass" and not run.control:
@@ -141,13 +141,13 @@ def _measured() -> Measured | None:
                 answers = json.loads((run.folder / "raw.json").read_text())["answers after the change"]
                 rate = float(run.body["parameters"]["rate"])
                 return Measured(os.fspath(run.folder), _dots(answers, rate))
-            except (OSError, ValueError, KeyError, TypeError, IndexError):  # written by another version: no dots
+            except (OSError, ValueError, KeyError, TypeError, IndexError):  # ignore runs stored by another version
                 continue
     return None
 
 
 def _dots(answers: dict[str, list[tuple[float, bool]]], rate: float) -> list[tuple[float, Estimate]]:
-    """Return the share of old answers over time for the longest TTL (keys are ``T = 4 s``)."""
+    """Return the fraction of old answers over time for the longest TTL; keys of *answers* have the form ``T = 4 s``."""
     by_ttl = {float(name.split()[2]): values for name, values in answers.items()}
     ttl = max(by_ttl)
     occupied = theory.hit_rate(rate, ttl)

@@ -1,4 +1,4 @@
-"""Tests for ``firstbyte dns`` with a primary and a secondary that run as processes."""
+"""Tests for ``firstbyte dns`` with a primary and a secondary in separate processes."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ ZONE = "$TTL 60\n@ IN SOA ns1 hm 1 60 1 600 10\n@ IN NS ns1\n@ IN NS ns2\nns1 IN
 
 
 class TwoServers:
-    """A lab of two name servers: ns1 has the zone, ns2 is its secondary."""
+    """A lab with two name servers: ns1 is the zone's primary, ns2 its secondary."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.token = folder, "token"
@@ -35,7 +35,7 @@ class TwoServers:
         end = time.monotonic() + 20
         while not self._healthy():
             assert time.monotonic() < end
-            time.sleep(0.05)  # until both servers have the zone
+            time.sleep(0.05)  # polls until both servers have the zone
 
     def _start(self, name: str, port: int, *arguments: str) -> None:
         command = [

@@ -1,4 +1,4 @@
-"""Tests for `firstbyte encryption`: what counts as reading, and that a leak fails the command."""
+"""Tests for `firstbyte encryption`: which recorded bytes count as reading, and that a leak makes the command fail."""
 
 import pytest
 
@@ -10,7 +10,7 @@ WAYS = ("http", "https", "note", "letter")
 
 
 def evidence(*, wire: bytes = b"", edge: bytes = b"", database: bytes = b"") -> Evidence:
-    """Return what a lab without leaks records, with *wire*, *edge* and *database* added."""
+    """Return the evidence of a lab without leaks, with *wire*, *edge* and *database* added to the recordings."""
     sent = {way: f"hello ({way})".encode() for way in ("http", "https", "note")} | {"letter": b"sealed letter"}
     ways = [
         {"way": way, "text": f"hello ({way})", "path": f"/{way}", "port": 40_000 + number,

@@ -1,4 +1,4 @@
-"""Tests for ``firstbyte plan``: outputs, exit codes, and the simulation's picture."""
+"""Tests for ``firstbyte plan``: output, exit codes, and the picture of the simulation."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from firstbyte.cli import main
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the calibration in a folder of its own, and look for results there."""
+    """Use a temporary folder for the calibration and the results."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
 
