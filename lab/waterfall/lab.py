@@ -9,7 +9,7 @@ from telemetry.call import CallError, call
 
 WAN = f"http://{lab_address('0.254')}:{ADMIN_PORT}"
 TIMEOUT = 3.0
-#: Name of the lab's resolver, which its certificate proves.
+#: Name of the lab's resolver, verified against its certificate for DNS over TLS.
 RESOLVER_NAME = "resolver.example.com"
 
 

@@ -26,7 +26,7 @@ from wireformat.tls import client_context
 TIMEOUT = 10.0
 #: Timeout for the server to close its side of the connection, in seconds.
 CLOSE_TIMEOUT = 2.0
-#: Interval between two looks at a connection in CLOSING, in seconds; small compared with any round trip of the lab.
+#: Polling interval while a connection is in CLOSING, in seconds; short compared with the lab's round-trip times.
 CLOSING_POLL = 0.001
 #: Maximum size of a response body, in bytes.
 MAX_BODY = 1 << 30
@@ -312,14 +312,14 @@ def _close(clock: _Clock, trace: Trace, sock: socket.socket, channel: TlsSocket 
 
 
 def _leave_closing(local: tuple[str, int], remote: tuple[str, int]) -> None:
-    """Wait until the server has acknowledged the client's FIN, if it has not yet.
+    """Wait until the connection has left the state CLOSING.
 
-    A server that closes when it receives close_notify sends its FIN before it receives the client's.  The client is
-    then in CLOSING until the acknowledgement of its own FIN arrives, up to one round trip later (RFC 9293 section 3.6).
+    A server that closes on close_notify sends its FIN before it receives the client's FIN.  The client is then in
+    CLOSING until the acknowledgement of its own FIN arrives, up to one round trip later (RFC 9293 section 3.6).
     """
     deadline = time.monotonic() + CLOSE_TIMEOUT
     while _state_of(local, remote) == "CLOSING" and time.monotonic() < deadline:
-        time.sleep(CLOSING_POLL)  # the kernel reports no change of a socket that is already closed
+        time.sleep(CLOSING_POLL)  # polls: no event signals a state change of a closed socket
 
 
 def _state_of(local: tuple[str, int], remote: tuple[str, int]) -> str:

@@ -51,7 +51,7 @@ def predict(
     if dns.detail.get("cached"):
         dns.predicted_ms = 0.0
     elif to_resolver is not None and None not in hop_rtts:
-        # Over TCP and TLS, the handshakes of a new connection come before the query.
+        # With TCP or TLS, a new connection adds the round trips of its handshakes.
         dns.round_trips = max(1, dns.round_trips)
         setup = (dns.round_trips - 1) * to_resolver
         dns.predicted_ms = setup + resolution.cold_ms(to_resolver, [x for x in hop_rtts if x is not None])
