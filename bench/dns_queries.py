@@ -99,7 +99,7 @@ class Server:
 
 
 def free_port() -> int:
-    """Return a port that is free over UDP and TCP."""
+    """Return a port number that is free for both UDP and TCP."""
     while True:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
             udp.bind(("127.0.0.1", 0))
@@ -185,7 +185,7 @@ def compare(ours: Server, peer: Server, queries: Path, seconds: float, repeat: i
 
 
 def summary(rounds: Sequence[tuple[dict[str, float], ...]]) -> dict[str, Any]:
-    """Return the medians of both servers' rounds, and the median ratio of answers per CPU-second."""
+    """Return the median of each server's rounds, and the median ratio of answers per CPU-second."""
     medians = [{key: round(statistics.median(r[i][key] for r in rounds), 1) for key in rounds[0][i]} for i in (0, 1)]
     ratio = statistics.median(mine["per_cpu_s"] / theirs["per_cpu_s"] for mine, theirs in rounds)
     return {"ours": medians[0], "peer": medians[1], "ratio": round(ratio, 3)}
@@ -207,7 +207,7 @@ def authoritative(folder: Path, count: int, seconds: float, repeat: int, *, any_
 
 
 def hot_names(folder: Path) -> tuple[Path, Path]:
-    """Write a root zone ("root") that holds a thousand names; return the root hints and the queries."""
+    """Write a root zone (file ``root``) with a thousand names; return the paths of the root hints and the queries."""
     zone = zone_file(folder / "root", 1000, "host{}.bench")
     zone.write_text(zone.read_text().replace("ns1", "ns1.bench"))
     hints = folder / "hints"
@@ -217,7 +217,7 @@ def hot_names(folder: Path) -> tuple[Path, Path]:
 
 
 def resolving(folder: Path, seconds: float, repeat: int) -> dict[str, Any]:
-    """Compare answers from the cache; both resolvers use the same root server, which holds all names."""
+    """Compare the rates of cached answers; both resolvers use the same root server, which serves all names."""
     hints, queries = hot_names(folder)
     zone = folder / "root"
     mine, theirs = free_port(), free_port()

@@ -2,9 +2,9 @@
 
     python bench/dns_streams.py [--seconds 3] [--repeat 5] [--json]
 
-dnsperf runs on one core and asks for a thousand names in the resolver's cache, 20 per connection, so that each
-connection's full handshake is part of the cost; and on connections that stay open, for comparison. Rounds alternate
-between the two servers, and the median ratio is reported. Requires unbound, dnsperf, openssl, and root (for a root name
+dnsperf runs on one core and queries a thousand cached names, with 20 queries per connection, so the figure includes the
+cost of full handshakes. A second measurement uses persistent connections. Rounds alternate between the two servers, and
+the median ratio is reported. Requires unbound, dnsperf, openssl, and root (for a root name
 server on 127.0.1.10 port 53, which both resolvers use).
 """
 
@@ -24,9 +24,9 @@ from typing import Any
 import dns_queries
 from dns_queries import LOAD_CPU, ROOT, UNBOUND, BenchError, Server, free_port, nameserver, running
 
-#: Target: minimum ratio of our answers per CPU-second to Unbound's, with this number of queries per connection.
+#: Target: minimum ratio of our answers per CPU-second to Unbound's; and the number of queries per connection.
 RATIO, PER_CONNECTION = 0.5, 20
-#: dnsperf's clients: it opens few connections per second with each.
+#: Number of dnsperf clients; each client opens only a few connections per second.
 CLIENTS = 50
 UNBOUND_TLS = """server:
   interface: 127.0.0.1@{tls}
@@ -102,7 +102,7 @@ def bench(seconds: float, repeat: int) -> dict[str, Any]:
 
 
 def certificate(folder: Path) -> Path:
-    """Return a file with a self-signed certificate and its P-256 key, which both servers use."""
+    """Create a self-signed certificate with a P-256 key for both servers; return the file with both."""
     pem = folder / "pair.pem"
     command = [
         "openssl",

@@ -2,12 +2,12 @@
 
     python bench/dns_transfer.py [--names 100000] [--repeat 5] [--json]
 
-One client reads whole transfers over loopback, one after the other, on one core; the server runs on another core.
-Rounds alternate between the two servers, and the median is reported. The figure is the number of records per second of
-the server's CPU time. Our server encodes a zone when it is first transferred, so the first transfer is reported by
-itself. While our transfers are under way, a second client asks one question after the other: the longest time to an
-answer is the delay that they cause. At the end both servers start as secondaries of NSD: the time until they serve the
-zone includes their start. Requires nsd.
+A client on one core reads complete transfers over loopback, one at a time; the server runs on another core. Rounds
+alternate between the two servers, and the median is reported. The figure is the number of records per second of the
+server's CPU time. Our server encodes a zone during its first transfer, which is therefore reported separately. During
+our transfers, a second client sends queries one at a time; the maximum response time shows how much transfers delay
+queries. Finally, both servers start as secondaries of NSD, and the time from the start until each serves the zone is
+reported. Requires nsd.
 """
 
 import argparse
@@ -26,9 +26,9 @@ from typing import Any
 
 from dns_queries import NSD, BenchError, Server, free_port, nameserver, running, zone_file
 
-#: Targets: minimum ratio of our records per CPU-second to NSD's, and maximum time to an answer meanwhile, in seconds.
+#: Targets: minimum ratio of our records per CPU-second to NSD's, and maximum response time during transfers in seconds.
 RATIO, DELAY = 0.25, 0.05
-#: Transfers per round; CPU time is counted in steps of 10 ms, and one transfer takes about one of them.
+#: Transfers per round; one transfer takes about 10 ms of CPU time, which is also the resolution of the clock.
 TRANSFERS = 40
 LOAD_CPU = 1
 QUESTION = b"\3big\4test\0"
@@ -39,7 +39,7 @@ def query(qtype: int) -> bytes:
 
 
 def transfer(port: int, records: int) -> int:
-    """Read one whole transfer of *records* records; return its size in bytes."""
+    """Read one complete transfer of *records* records; return its size in bytes."""
     with socket.create_connection(("127.0.0.1", port), 10) as sock:
         message = query(252)
         sock.sendall(len(message).to_bytes(2, "big") + message)
@@ -56,7 +56,7 @@ def transfer(port: int, records: int) -> int:
 
 
 def measure(server: Server, records: int) -> dict[str, float]:
-    """Run several transfers; return records per CPU-second, records per second, and bytes of one transfer."""
+    """Run `TRANSFERS` transfers; return records per CPU-second, records per second, and bytes per transfer."""
     before, began = server.cpu(), time.monotonic()
     sizes = [transfer(server.port, records) for _ in range(TRANSFERS)]
     took, used = time.monotonic() - began, server.cpu() - before
@@ -68,7 +68,7 @@ def measure(server: Server, records: int) -> dict[str, float]:
 
 
 def delays(port: int, records: int) -> list[float]:
-    """Return the times to the answers of queries that are asked during transfers, in seconds, sorted."""
+    """Return the response times of queries sent during transfers, in seconds, sorted."""
     done, times = threading.Event(), list[float]()
 
     def ask() -> None:
@@ -93,7 +93,7 @@ def delays(port: int, records: int) -> list[float]:
 
 
 def secondary(command: list[str], port: int) -> float:
-    """Start a secondary; return the time until it serves the zone, in seconds."""
+    """Start a secondary; return the time from its start until it serves the zone, in seconds."""
     began = time.monotonic()
     with running(command, port), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)
@@ -102,12 +102,12 @@ def secondary(command: list[str], port: int) -> float:
             sock.send(query(6))
             if sock.recv(4096)[3] & 15 == 0:
                 return time.monotonic() - began
-            time.sleep(0.01)  # until the transfer is done
+            time.sleep(0.01)  # polls until the secondary serves the zone
     raise BenchError(f"expected {command[0]} to transfer the zone within 60 s, it did not")
 
 
 def into(folder: Path, primary: int, repeat: int) -> dict[str, float]:
-    """Return the median times until our server and NSD serve a zone that they transfer from *primary*, in seconds."""
+    """Return the median time until our server and NSD, as secondaries of *primary*, serve the zone; in seconds."""
     times: dict[str, list[float]] = {"ours": [], "peer": []}
     for number in range(repeat):
         here, port = folder / f"secondary{number}", free_port()

@@ -2,10 +2,10 @@
 
     python bench/edge_clients.py [--rounds 5] [--connections 10000] [--json]
 
-Latency: half of the edge's highest request rate is sent through both proxies in alternating rounds, and the medians of
-their 99th percentiles are compared. h2load measures a request from the moment it is sent, over so many connections that
-few requests wait for one. Memory: resident memory per idle TLS connection, while all of them are held. Requires nginx,
-wrk and h2load.
+Latency: both proxies get half of the edge's maximum request rate in alternating rounds, and the medians of the 99th
+percentiles are compared. h2load measures latency from the time a request is sent; with enough connections, few requests
+have to wait for a free connection. Memory: resident memory per idle TLS connection while all connections are open.
+Requires nginx, wrk and h2load.
 """
 
 import argparse
@@ -22,16 +22,16 @@ from pathlib import Path
 from edge_proxy import by_wrk
 from edge_rig import NAME, missing, processes, rig
 
-#: Largest ratio of the edge's 99th percentile to nginx's, and KiB per idle connection.
+#: Targets: maximum ratio of the edge's 99th percentile to nginx's, and maximum KiB per idle connection.
 BAR_P99, BAR_KIB = 2.0, 24.0
-#: Connections over which a rate is sent, and seconds of each measurement.
+#: Number of connections for the latency measurement, and duration of each measurement in seconds.
 CONNECTIONS, SECONDS = 64, 3
-#: Fewest requests of a measurement as a share of those intended; below it, the machine was too busy for the rate.
+#: Minimum ratio of requests sent to requests scheduled; below it, the machine was too busy and the run is invalid.
 KEPT = 0.9
 
 
 class InvalidError(Exception):
-    """The rate was not kept, so the latency says nothing."""
+    """The load generator did not reach the requested rate, so the measured latency is invalid."""
 
 
 def p99_ms(port: int, rate: float, folder: Path) -> float:
@@ -49,7 +49,7 @@ def p99_ms(port: int, rate: float, folder: Path) -> float:
 
 
 def idle_kib(pid: int, port: int, folder: Path, connections: int) -> float:
-    """Return the resident memory of a proxy per idle TLS connection, in KiB, while *connections* are held."""
+    """Return a proxy's resident memory per idle TLS connection in KiB, with *connections* connections open."""
     context = ssl.create_default_context(cafile=str(folder / "root.pem"))
     before = _resident_kib(pid)
     with contextlib.ExitStack() as held:
@@ -62,7 +62,7 @@ def idle_kib(pid: int, port: int, folder: Path, connections: int) -> float:
                 pass
             sockets.append(tls)
         took = (_resident_kib(pid) - before) / connections
-        for tls in sockets[::100]:  # they are still open
+        for tls in sockets[::100]:  # check that the connections are still open
             tls.sendall(f"GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode())
             if not tls.recv(65536).startswith(b"HTTP/1.1 200"):
                 raise RuntimeError("expected that every idle connection is held, got one that was closed")
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             for _ in range(args.rounds):
                 for name, _pid, port in both.both:
-                    time.sleep(0.2)  # let the last round's connections close
+                    time.sleep(0.2)  # wait until the connections of the last round are closed
                     found[name].append(p99_ms(port, highest / 2, both.folder))
         except InvalidError as error:
             print(f"invalid: {error}: run it on an idle machine")

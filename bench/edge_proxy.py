@@ -42,7 +42,7 @@ FIELDS = (
     "Pragma: no-cache",
     "Priority: u=0, i",
 )
-#: Connections that a load program keeps open, and streams on each over HTTP/2.
+#: Number of connections that a load generator keeps open, and number of HTTP/2 streams per connection.
 CONNECTIONS, STREAMS = 16, 8
 
 

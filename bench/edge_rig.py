@@ -1,4 +1,4 @@
-"""nginx as an origin, nginx as a proxy and our edge, next to each other on loopback, for the benchmarks of the edge."""
+"""Test rig for benchmarks of the edge: nginx as an origin, and nginx and our edge as proxies, all on loopback."""
 
 import contextlib
 import os
@@ -90,19 +90,19 @@ def running(command: list[str], port: int) -> Iterator[int]:
 
 
 def processes(pid: int) -> list[int]:
-    """Return a process and its children (nginx's worker is a child)."""
+    """Return the IDs of a process and its children (nginx's worker is a child)."""
     return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU seconds used by a process and its children, to the nanosecond."""
+    """Return the CPU time of a process and its children in seconds, with nanosecond resolution."""
     threads = (path for each in processes(pid) for path in Path(f"/proc/{each}/task").glob("*/schedstat"))
     return sum(int(path.read_text().split()[0]) for path in threads) / 1e9
 
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """Both proxies in front of one origin; each is a process ID and a port."""
+    """Process ID and port of each of the two proxies in front of one origin."""
 
     folder: Path
     ours: tuple[int, int]
@@ -139,6 +139,6 @@ def rig() -> Iterator[Rig]:
 
 
 def missing(*programs: str) -> str:
-    """Return the line that reports which of *programs* are not installed; empty if all are."""
+    """Return an error line that names the *programs* that are not installed; empty if all are installed."""
     lacking = [name for name in programs if shutil.which(name) is None]
     return f"skipped: {' and '.join(lacking)} not found" if lacking else ""
