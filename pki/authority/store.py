@@ -168,7 +168,7 @@ class Store:
                 updates = ", ".join(f"{column} = excluded.{column}" for column in changing)
                 conflict = f"ON CONFLICT (id) DO UPDATE SET {updates}" if changing else ""
                 self._db.execute(
-                    f"INSERT INTO {table} VALUES ({','.join('?' * len(values))}) {conflict}",  # noqa: S608 - constants
+                    f"INSERT INTO {table} VALUES ({','.join('?' * len(values))}) {conflict}",  # noqa: S608 - only constants; values are parameters
                     values,
                 )
 
@@ -176,7 +176,7 @@ class Store:
         """Return the records of class *kind* that match an SQL *condition*, which may end with ORDER BY."""
         with _errors("the CA's store"):
             found = self._db.execute(
-                f"SELECT * FROM {_TABLES[kind][0]} WHERE {condition}",  # noqa: S608 - constants only
+                f"SELECT * FROM {_TABLES[kind][0]} WHERE {condition}",  # noqa: S608 - only constants; values are parameters
                 values,
             ).fetchall()
         names = [each.name for each in fields(kind)]
