@@ -1,4 +1,4 @@
-"""Scenarios: each tests one claim of the textbook against a prediction and has a negative control that must fail.
+"""Scenarios: each tests a claim of the textbook against a prediction, and has a negative control that must fail.
 
 Each scenario is an `experiments.Experiment` in its own file; ``firstbyte run NAME`` runs it.
 """

@@ -16,22 +16,23 @@ from theory.slow_start import MSS
 
 HOST = "www.example.com"
 PORT = 80
-#: Receive buffer of a reader that pauses, in bytes (SO_RCVBUF).  The kernel doubles it and announces 50 to 85 % of
-#: that: more than 70 segments and fewer than 150, so the sender fills it in its fourth round trip, whatever the kernel.
+#: Receive buffer of a reader that pauses, in bytes (SO_RCVBUF).  The kernel doubles it and announces 50 to 85 % of the
+#: result: 70 to 150 segments, so that with every kernel the sender fills the buffer in round trip `ROUNDS`.
 BUFFER = 128 << 10
 ROUNDS = 4
-#: Delay of an acknowledgement on Linux while the application does not read, in seconds (TCP_DELACK_MIN): the window
-#: that it would announce has not grown (RFC 9293 section 3.8.6.3).
+#: Delay of an acknowledgement while the application does not read and the window does not grow, in seconds (Linux:
+#: TCP_DELACK_MIN; RFC 9293 section 3.8.6.3).
 DELAYED_ACK = 0.04
-#: Size of a response to a reader that pauses: more than the buffer holds, less than twice as much.
+#: Size of a response to a reader that pauses, in bytes: one to two times what the buffer holds.
 LONG = 240_000
-#: Response and reading time of a reader that never pauses; the sender's slow start is over after the first share.
+#: For a reader that never pauses: response size in bytes, reading time in seconds, and share of this time after which
+#: the sender's slow start is over.
 ENDLESS, READING, STEADY = 16 << 20, 2.5, 0.3
-#: Rate of the slow link, and the receive buffer that more than fills it: about twice its bandwidth-delay product.
+#: Rate of the slow link in bit/s, and a receive buffer in bytes of about twice the bandwidth-delay product.
 SLOW_BPS, SLOW_BUFFER = 8_000_000, 128 << 10
 #: Share of the link's bits that carry data: each packet has 52 bytes of IP and TCP headers.
 PAYLOAD = MSS / (MSS + 52)
-#: Largest error of a throughput, and of the time for which the sender was limited, as a share of the prediction.
+#: Largest relative error of a throughput, and of the time for which the sender was limited.
 EXACT = 0.05
 #: Seconds for which a connection stays open after its response, so that the sender's final state is read.
 LINGER = 1.3
@@ -54,20 +55,20 @@ class Parameters:
 
 @dataclass(slots=True)
 class Transfer:
-    """One response: when its bytes arrived at the client, and what the sender's kernel reported meanwhile."""
+    """One response: arrival times of its bytes at the client, and readings of the sender's kernel."""
 
-    #: (milliseconds since the request, bytes so far).
+    #: Pairs of (milliseconds since the request, total bytes received).
     arrivals: list[tuple[float, int]]
-    #: The client's address and port, by which the sender's readings are found.
+    #: The client's address and port, the key of the sender's readings.
     client: str
-    #: When the request was sent, in seconds since the run began.
+    #: Time of the request, in seconds since the start of the run.
     began: float
-    #: (seconds since the request, TCP_INFO fields of the sender's socket).
+    #: Pairs of (seconds since the request, TCP_INFO fields of the sender's socket).
     readings: list[tuple[float, dict[str, int]]] = field(default_factory=list)
 
     @property
     def limited(self) -> float:
-        """Seconds for which a receive window stopped the sender."""
+        """Seconds for which the receive window stopped the sender."""
         return max((info.get("rwnd_limited_us", 0) for _, info in self.readings), default=0) / 1e6
 
     @property
@@ -85,7 +86,7 @@ class Transfer:
 
 
 class FlowControl(Experiment[Parameters]):
-    """Readers that pause, readers with small buffers, and a slow link, all over plain TCP."""
+    """Transfers over plain TCP to readers that pause, to readers with small buffers, and over a slow link."""
 
     name = "flow-control"
     claim = "A receiver that does not read stops the sender for as long; otherwise min(bandwidth, window / RTT) flows."
@@ -120,7 +121,7 @@ class FlowControl(Experiment[Parameters]):
         return 3 + self.p.repeats * (steady + sum(each + LINGER + 5 * self.rtt for each in self.p.pauses_s))
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict for how long the sender is limited, and the throughput."""
+        """Predict the time for which the sender is limited, and the throughput."""
         return {
             **{_limited(pause): Quantity(self._limited(pause), "s") for pause in self.p.pauses_s},
             "sender limited / (pause - time to fill)": Quantity(1.0),
@@ -129,7 +130,7 @@ class FlowControl(Experiment[Parameters]):
         }
 
     def _limited(self, pause: float) -> float:
-        """Return the seconds for which the window stops the sender, for a reader that pauses *pause* seconds.
+        """Return the seconds for which the window stops the sender if the reader pauses for *pause* seconds.
 
         The sender fills the buffer in slow start: it sends the last segments that fit (`ROUNDS` - 1) round trips after
         the first ones, and one delayed acknowledgement later.  The announcement of the open window reaches it half a
@@ -138,7 +139,7 @@ class FlowControl(Experiment[Parameters]):
         return pause - (ROUNDS - 1) * self.rtt - DELAYED_ACK
 
     async def measure(self, run: Run) -> None:
-        """Fetch responses with readers that pause, with small buffers, and over a slow link."""
+        """Fetch responses with pausing readers, with small buffers, and over a slow link."""
         address = (await run.blocking(Stub().resolve, HOST)).rdata[0]
         to = Address(HOST, address, PORT)
         await run.lab.link("access", "near", rtt_ms=self.p.rtt_ms)
@@ -159,7 +160,7 @@ class FlowControl(Experiment[Parameters]):
     # --- conclusions ------------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Compare the sender's own account, the throughput, and the kernels' counters with the prediction."""
+        """Compare the sender's readings, the throughput, and the counters of both kernels with the prediction."""
         self._attach_readings(run)
         found = run.findings
         run.raw["limited, s"] = {f"{pause:g}": [t.limited for t in each] for pause, each in self.paused.items()}
@@ -178,7 +179,7 @@ class FlowControl(Experiment[Parameters]):
         found.chart(self._rates())
 
     def _attach_readings(self, run: Run) -> None:
-        """Give each transfer the readings of its socket at the edge."""
+        """Store with each transfer the readings of its socket at the edge."""
         series = run.recorders.series.get("edge")
         by_client: dict[str, list[tuple[float, dict[str, int]]]] = defaultdict(list)
         for at, name, info in series.sockets if series else ():
@@ -190,7 +191,7 @@ class FlowControl(Experiment[Parameters]):
         run.findings.gate("transfers without a reading at the sender", "0", str(without), without == 0)
 
     def _counters(self, run: Run) -> None:
-        """Check that both kernels saw the window close once per pause, and that the sender probed it."""
+        """Check that both kernels counted one closed window per pause, and that the sender sent window probes."""
         pauses = sum(map(len, self.paused.values()))
         for host, name, what in (
             (HERE, "TcpExt.TCPToZeroWindowAdv", "windows that the client closed"),
@@ -270,7 +271,7 @@ class FlowControl(Experiment[Parameters]):
 
 
 def _fastest(values: Sequence[float]) -> Estimate:
-    """Return the largest of *values*, because a busy machine only ever slows a transfer, with all as the interval."""
+    """Return the largest of *values*, because a busy machine only slows transfers; the interval spans all values."""
     return Estimate(max(values), min(values), max(values), len(values))
 
 
@@ -288,10 +289,10 @@ def _fetch(to: Address, began: float, buffer: int, size: int, pause: float | Non
 
     Args:
         to: server.
-        began: seconds since the run began.
+        began: start of the run on the monotonic clock, in seconds.
         buffer: the client's receive buffer in bytes.
         size: bytes of the body.
-        pause: seconds before the first byte is read; None to read for `READING` seconds and give up the rest.
+        pause: seconds before the first byte is read; None to read for `READING` seconds without a pause, then stop.
     """
     opened = time.monotonic()
     with Connection(to, None, receive_buffer=buffer, timeout=(pause or 0.0) + 10) as connection:

@@ -1,4 +1,4 @@
-"""Scenario `geography`: latency by distance to the server or edge, and the latency that a nearby edge saves."""
+"""Scenario `geography`: latency by distance to the server or edge, and latency saved by a nearby edge."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from stub import Stub
 from theory import geography, handshake
 from wireformat.tls import client_context
 
-#: Largest relative difference between the latency that the edge saves and its predicted round trips to the origin.
+#: Largest relative error of the latency saved by the edge.
 TOLERANCE = 0.1
-#: Round-trip times of the links that are not varied, in milliseconds (links.toml).
+#: Round-trip times of links at their default delay, in milliseconds (links.toml).
 NEAR_MS, FAR_MS, BACKHAUL_MS = 20.0, 120.0, 100.0
 
 
@@ -115,7 +115,7 @@ class Geography(Experiment[Parameters]):
         return 4 + self.p.repeats * (spent + 2 * _COLD * FAR_MS) / 1000
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict the slope of each placement, and the milliseconds that the edge saves."""
+        """Predict the slope of each placement, and the milliseconds saved by the edge."""
         through = geography.through_edge_ms(NEAR_MS, BACKHAUL_MS)
         return {
             **{f"round trips, {place.name}": Quantity(place.round_trips) for place in PLACEMENTS},
@@ -204,7 +204,7 @@ class _Client:
         if place.warm:
             self._kept(place).ask(place.path)
         else:
-            for _ in range(2):  # the route / has two origins, which are used in turn
+            for _ in range(2):  # once for each of the two origins of the route /, which the edge uses in turn
                 self.ask(place)
 
     def ask(self, place: Placement) -> float:

@@ -17,7 +17,7 @@ from wireformat.tls import client_context
 
 #: Server names with an ECDSA and with an RSA certificate; all other names of the edge have ECDSA certificates.
 ECDSA_NAME, RSA_NAME = "www.example.com", "rsa.example.com"
-#: Server name whose certificate chain is padded; no other program requests this name.
+#: Server name with the padded certificate chain; no other program requests this name.
 PADDED_NAME = "example.com"
 #: Round-trip time of the path on which padded chains are sent, in milliseconds.
 PADDED_RTT_MS = 40.0
@@ -27,7 +27,7 @@ MAX_PADDED_HANDSHAKES = 5
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to connect: protocol, key type, and the session or connection that it reuses."""
+    """One way to connect: protocol, key type, and whether a session or connection is reused."""
 
     name: str
     protocol: handshake.Protocol
@@ -196,7 +196,7 @@ class Handshake(Experiment[Parameters]):
 
     def _conclude_padded(self, run: Run) -> None:
         """Compare the additional round trips caused by padding with the prediction of slow start."""
-        base = min(self.padded[0])  # one round trip, as the fitted slopes show
+        base = min(self.padded[0])  # the unpadded handshake takes one round trip, as the fitted slopes show
         trips = {
             size: [1 + (each - base) / PADDED_RTT_MS for each in taken] for size, taken in sorted(self.padded.items())
         }
@@ -285,7 +285,7 @@ class _Client:
         self._kept: Connection | None = None
 
     def prepare(self) -> None:
-        """Fetch a session ticket for each TLS version, and open the connection that is kept open."""
+        """Fetch a session ticket for each TLS version, and open the persistent connection."""
         versions: Sequence[handshake.Protocol] = ("TLSv1.2", "TLSv1.3")
         for version in versions:
             with self._open(Arm("", version)) as connection:
@@ -306,7 +306,7 @@ class _Client:
             return times.ttfb, connection.resumed
 
     def close(self) -> None:
-        """Close the connection that was kept open."""
+        """Close the persistent connection."""
         if self._kept is not None:
             self._kept.close()
 

@@ -18,14 +18,14 @@ from theory import integrity, slow_start
 from wireformat.tls import client_context
 
 HOST = "www.example.com"
-#: Seconds without data after which the client abandons a response.  If the length of a TLS record was corrupted, the
-#: remaining bytes never arrive.
+#: Seconds without data after which the client abandons a response.  After corruption of a TLS record's length, the
+#: client waits for bytes that never arrive.
 PATIENCE = 4.0
-#: Round-trip time of the link in milliseconds.  It is short because packets are counted, not timed.
+#: Round-trip time of the link in milliseconds; short, because the scenario does not measure time.
 RTT_MS = 6.0
 #: Segments of a TLS connection that carry no response body: server flight, session tickets, head, close_notify.
 OTHER_SEGMENTS = 6
-#: Minimum number of corrupted packets per kind and protection; with fewer, a share is not meaningful.
+#: Minimum number of corrupted packets per kind and protection for a meaningful share.
 ENOUGH = 8
 KINDS: dict[integrity.Damage, str] = {
     "swap16": "words swapped",
@@ -35,7 +35,7 @@ KINDS: dict[integrity.Damage, str] = {
 }
 #: Kinds of corruption that keep the checksum valid.
 PASSING = [kind for kind in KINDS if integrity.passes(kind, "checksum") == 1.0]
-#: Protection of the response: port 80, port 80 with a CRC-32 of the body checked by the application, port 443.
+#: Protection of the response: none (port 80), a CRC-32 of the body (port 80), or TLS (port 443).
 ARMS = ("TCP", "TCP + CRC", "TLS")
 
 
@@ -94,7 +94,7 @@ class Integrity(Experiment[Parameters]):
         self.lasting: dict[int, list[Fetch]] = defaultdict(list)
 
     def duration(self) -> float:
-        """Return the expected seconds: each connection takes a few round trips, and some wait for a retransmission."""
+        """Return the expected seconds: a few round trips for each connection, and some retransmissions."""
         return 3 + 0.07 * self.p.answers * len(KINDS) * len(ARMS) + 0.06 * self.p.connections * len(self.p.lengths)
 
     def predict(self) -> Mapping[str, Quantity]:
@@ -119,7 +119,7 @@ class Integrity(Experiment[Parameters]):
         return predicted
 
     async def measure(self, run: Run) -> None:
-        """Corrupt packets that the edge sends, one kind at a time, and send repeated requests."""
+        """Corrupt packets from the edge, one kind at a time, and send requests meanwhile."""
         address = (await run.blocking(Stub().resolve, HOST)).rdata[0]
         await run.lab.link("access", "near", rtt_ms=RTT_MS)
         client = _Client(run, address, tls=not self.negative)
@@ -141,7 +141,7 @@ class Integrity(Experiment[Parameters]):
         await run.lab.link("near", "access", one_way=True, **settings, corrupt_k=K)
 
     def conclude(self, run: Run) -> None:
-        """Compare the number of corrupted packets delivered with the number that `wan` corrupted."""
+        """Compare the number of corrupted packets that were delivered with the number that `wan` corrupted."""
         run.raw["fetches"] = {f"{kind}, {arm}": [str(f) for f in found] for (kind, arm), found in self.fetches.items()}
         for (kind, arm), found in self.fetches.items():
             count = total(found, "corrupted")
@@ -196,7 +196,7 @@ class Integrity(Experiment[Parameters]):
         wrong, received = total(every, "wrong"), total(every, "received")
         row = run.findings.row("wrong bytes over TLS", wrong)
         run.findings.check(row.name, "0", f"{wrong:,} of {received:,}", wrong == 0)
-        # Only corruption that passes the checksum ends a TLS connection; TCP retransmits all other corrupted segments.
+        # Only corruption that passes the checksum reaches TLS and ends the connection; TCP retransmits the rest.
         passing = [*(each for kind in PASSING for each in self.fetches[kind, "TLS"]), *lasting]
         hit = [each for each in passing if each.corrupted and not each.duplicates]
         ended = sum(each.ended for each in hit)
@@ -237,7 +237,7 @@ class _Client:
         self._head = b""
 
     def prepare(self) -> None:
-        """Fetch an uncorrupted head.  The edge keeps its connections to the origins open afterwards."""
+        """Fetch an uncorrupted head, and make the edge open its connections to the origins."""
         for _ in range(4):
             stream, _ = self._read(self._plain, None, 1000)
             self._head = stream[:-1000]

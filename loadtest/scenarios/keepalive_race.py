@@ -13,19 +13,19 @@ from scenarios.instruments.keepalive_clients import HOST, Arm, Clients, Gap, Out
 from stub import Stub
 from theory import keepalive
 
-#: Start and end of the sweep relative to the moment at which the server closes, in round-trip times.
+#: Start of the sweep before, and its end after, the server closes the connection; in round-trip times.
 BEFORE, AFTER = 2.0, 0.25
-#: Additional safety margin of the careful client for inaccurate timers and delays, in round-trip times.
+#: Additional safety margin of the client that closes first, for inaccurate timers and delays, in round-trip times.
 MARGIN = 0.5
 #: Largest error of the start or end of the race window, as a share of the RTT.
 EXACT = 0.05
-#: Largest delay of a request behind its schedule at the 99th percentile, as a share of the RTT. Delays do not move the
-#: ends of the race window, because actual silences are compared; they only change the distribution of silences.
+#: Largest delay of a request behind its schedule at the 99th percentile, as a share of the RTT. Delays change the
+#: distribution of silences, but not the ends of the race window, because actual silences are compared.
 MAX_LAG = 0.2
-#: Standard errors by which a measured share may deviate by chance.
+#: Largest accepted deviation of a measured share, in standard errors.
 SIGMAS = 3.3
-#: Minimum number of silences in the sweep, so that a check does not fail by chance.  With 355 races, the mean time
-#: until a race is noticed has a standard error of 3 %, a third of the tolerance.
+#: Minimum number of silences in the sweep, so that a check does not fail by chance: with about 355 races, the mean time
+#: until a race is detected has a standard error of 3 %, a third of the tolerance.
 SILENCES = 800
 
 
@@ -46,7 +46,7 @@ class Parameters:
 
 
 class KeepaliveRace(Experiment[Parameters]):
-    """Requests after silences near the server's timeout, after random silences, and from a client that closes first."""
+    """Requests after silences near the server's time-out, after random ones, and from a client that closes first."""
 
     name = "keepalive-race"
     claim = (
@@ -80,7 +80,7 @@ class KeepaliveRace(Experiment[Parameters]):
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.rtt = parameters.rtt_ms / 1000
-        #: Requests per second on each connection: on average one per server timeout.
+        #: Requests per second on each connection: on average, one per server time-out.
         self.rate = 1 / parameters.timeout_s
         self.safe = keepalive.safe_client_timeout(parameters.timeout_s, (1 + MARGIN) * self.rtt)
         careless = self.safe if negative else math.inf
@@ -196,7 +196,7 @@ class KeepaliveRace(Experiment[Parameters]):
             for row in (raced, run.findings.row(f"connections opened per gap, {arm.name}", opens)):
                 share, got = row.predicted or 0.0, row.measured.value
                 room = SIGMAS * math.sqrt(share * (100 - share) / max(1, len(arm.gaps)))
-                # If no deviation is allowed, the share must be exactly 0 in every run, not only in the median.
+                # A predicted share of 0 allows no deviation; without bounds, the check must pass in every run.
                 bounds = {"value": got, "low": share - room, "high": share + room} if room else {}
                 expected = f"{share:.3g} % ± {room:.2g}, {len(arm.gaps)} gaps"
                 run.findings.check(row.name, expected, f"{got:.3g} %", abs(got - share) <= room, **bounds)
@@ -284,10 +284,10 @@ class KeepaliveRace(Experiment[Parameters]):
 
 
 def edge(below: Sequence[float], above: Sequence[float]) -> float:
-    """Return the boundary between two sets of values that misplaces the fewest of them.
+    """Return the boundary between two sets of values with the fewest values on the wrong side.
 
-    *below* should lie below the boundary and *above* above it.  The result is the midpoint of the two neighbouring
-    values; NaN if either sequence is empty.
+    Values in *below* belong below the boundary, values in *above* above it.  The result is the midpoint of the two
+    neighbouring values; NaN if either sequence is empty.
     """
     marked = sorted([(value, -1) for value in below] + [(value, 1) for value in above])
     if not below or not above:

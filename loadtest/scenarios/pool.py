@@ -1,4 +1,4 @@
-"""Scenario `pool`: the latency that a connection pool saves, and the time that requests wait if the pool is small."""
+"""Scenario `pool`: latency saved by a connection pool, and waiting time of requests if the pool is small."""
 
 import asyncio
 import math
@@ -19,26 +19,27 @@ from theory import handshake, pool, queueing
 HOST = "www.example.com"
 #: Distributions of the connection holding time, and the queueing model for each.
 KINDS = {"exponential": "M/M/c", "constant": "M/D/c"}
-#: Seconds at the start that are excluded while connections are opened and the queue fills.
+#: Seconds at the start that are excluded, because connections are opened and the queue fills.
 WARM_UP = 2.0
 #: Parameters of the cold-start measurement: seconds per part, requests per second, and the origin's processing time in
 #: ms.
 COLD_SECONDS, COLD_RATE, COLD_MS = 3.0, 10.0, 10
 #: Pause in seconds before and after opened connections are counted; counters are sampled ten times a second.
 PAUSE = 0.25
-#: Limit for the start delay of requests, and for the time that edge and origin add, as a share of the holding time.
-#: Delays this short hardly change the queue, and constant holding times stay nearly constant.
+#: Largest start delay of requests, and largest time added by edge and origin, as a share of the holding time.  Within
+#: this limit, delays hardly change the queue, and constant holding times stay nearly constant.
 MAX_LAG = 0.1
-#: Standard errors of a run's mean that the long-run check allows; 1 % of correct runs exceed them.
+#: Largest accepted deviation in the long-run check, in standard errors; 1 % of correct runs exceed it.
 STANDARD_ERRORS = 2.6
-#: Largest useful tolerance of the long-run check, as a share of the mean: the two models differ by a factor of two.
+#: Largest tolerance of the long-run check, as a share of the mean.  The models differ by a factor of two, so a wider
+#: tolerance would accept both.
 WIDEST = 0.5
-#: Round trips by which the measured saving may differ from a whole number, because the handshake also takes CPU time.
+#: Largest deviation of the saved round trips from a whole number; the handshake also takes CPU time.
 OFF_ROUND_TRIPS = 0.3
 #: Largest relative error of the connections in use (edge, origin and links add time), and of the number of opened
-#: connections (other programs open some).
+#: connections (other programs open a few).
 TOLERANCE_IN_USE, TOLERANCE_OPENS = 0.1, 0.1
-#: Largest utilisation for which a long-run mean is predicted.  Closer to 1, even a run of several hours is too short.
+#: Largest utilisation with a long-run prediction.  Above it, even a run of several hours is too short.
 BUSIEST = 0.95
 
 
@@ -67,12 +68,12 @@ class Parameters:
 
 @dataclass(slots=True)
 class Arm:
-    """One pool with its schedule and holding times, drawn in advance, and its measured requests."""
+    """One pool: schedule and holding times, drawn in advance, and the measured requests."""
 
     kind: str
     size: int
     schedule: Schedule
-    #: Delay in whole milliseconds that each request asks the origin to add; the origin accepts only integers.
+    #: Delay that each request asks the origin to add, in whole milliseconds, because the origin accepts only integers.
     asked: Sequence[int]
     requests: list[Request] = field(default_factory=list)
 
@@ -121,18 +122,18 @@ class Pool(Experiment[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: Requests over a long link on fresh and on pooled connections, and start and end of each part in the run's
-        #: seconds.
+        #: Requests over a long link on fresh and on pooled connections, and start and end of each part in seconds since
+        #: the start of the run.
         self.cold: dict[str, list[Request]] = {}
         self.spans: dict[str, tuple[float, float]] = {}
 
     def duration(self) -> float:
-        """Return the expected seconds for fresh requests, then pooled requests, then all pools at the same time."""
+        """Return the expected seconds for requests on fresh connections, on pooled connections, and in all pools."""
         return 2 * (COLD_SECONDS + 2 * PAUSE) + self.p.seconds + 3
 
     @cached_property
     def arms(self) -> list[Arm]:
-        """Return every pool with its arrival times and holding times, which the seed determines."""
+        """Return all pools, with arrival and holding times from the run's random number generator."""
         made = []
         for number, kind in enumerate(KINDS):
             for size in self.p.sizes:
@@ -168,7 +169,7 @@ class Pool(Experiment[Parameters]):
         return predicted
 
     def _expected(self, kind: str) -> str:
-        """Return the distribution that predictions assume; the negative control assumes the wrong one."""
+        """Return the distribution that predictions assume; in the negative control, it is the wrong one."""
         return _other(kind) if self.negative else kind
 
     def _wait(self, arm: Arm, kind: str) -> float:
@@ -205,17 +206,17 @@ class Pool(Experiment[Parameters]):
         return Target(HOST, 443, f"/delay/{ms}", TRUST_ANCHOR)
 
     async def _drive(self, run: Run, name: str, *loads: Load) -> None:
-        """Run *loads* concurrently, with a pause before and after, so that counters of other parts are not included."""
-        await asyncio.sleep(PAUSE)  # so that other parts' counters are not included
+        """Run *loads* concurrently, with pauses before and after, which separate their counters from other parts."""
+        await asyncio.sleep(PAUSE)  # separates the counters from those of other parts
         began = run.now()
         await asyncio.gather(*(load.run() for load in loads))
         self.spans[name] = (began, run.now())
-        await asyncio.sleep(PAUSE)  # so that other parts' counters are not included
+        await asyncio.sleep(PAUSE)  # separates the counters from those of other parts
 
     # --- conclusion -----------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Check the latency that a pool saves, then compare each pool's waits with both models."""
+        """Check the latency saved by a pool, then compare the waits in each pool with both models."""
         every = [r for requests in (*self.cold.values(), *(arm.requests for arm in self.arms)) for r in requests]
         failed = [request.error for request in every if request.error]
         run.findings.gate("requests that failed", "0", f"{len(failed)} {failed[:1] or ''}".strip(), not failed)
@@ -237,7 +238,7 @@ class Pool(Experiment[Parameters]):
         run.findings.chart(self._picture(run, dots))
 
     def _conclude_cold_start(self, run: Run) -> None:
-        """Check the round trips of connection set-up, and the number of connections that the kernel opened."""
+        """Check the round trips for opening a connection, and the number of connections opened by the kernel."""
         took = {kind: Estimate.of(r.service_time * 1000 for r in requests) for kind, requests in self.cold.items()}
         for kind, estimate in took.items():
             run.findings.row(f"a {kind} request", estimate)
@@ -301,7 +302,7 @@ class Pool(Experiment[Parameters]):
         )
         row = run.findings.row(_long_run(arm), measured)
         within = max(self.p.tolerance, STANDARD_ERRORS * scatter)
-        if within <= WIDEST:  # a wider tolerance means that the run is too short for this check
+        if within <= WIDEST:  # with a wider tolerance, the run is too short for this check
             run.findings.check_near(row, within)
 
     def _picture(self, run: Run, dots: dict[str, list[tuple[float, float, float, float]]]) -> Chart:
@@ -355,7 +356,7 @@ def _mean_wait(kind: str, rate: float, hold: float, size: int) -> float:
 
 
 def _late(arm: Arm) -> float:
-    """Return the 99th percentile of the start delay of requests in ms, counted when all connections are open."""
+    """Return the 99th percentile of the start delay of requests in ms, after all connections have been opened."""
     lags = sorted(request.lag for request, _ in arm.counted)
     return lags[int(0.99 * len(lags))] * 1000 if lags else math.inf
 

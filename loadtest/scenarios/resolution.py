@@ -1,4 +1,4 @@
-"""Scenario `resolution`: an uncached name costs one round trip per name server asked; each cache saves some of them."""
+"""Scenario `resolution`: resolving an uncached name takes one round trip per name server; caches save round trips."""
 
 import time
 from collections import defaultdict
@@ -13,9 +13,9 @@ from theory import resolution
 from waterfall.lab import WAN, Links, links
 
 RESOLVER = "resolver"
-#: Milliseconds that each hop may add to its round-trip time, because several processes wake up for it.
+#: Largest time that a hop adds to its round-trip time, in milliseconds; several processes have to wake up.
 PER_HOP_MS = 3.0
-#: Addresses of the name servers whose query logs are read (a test compares them with the compose file).
+#: Name servers whose query logs are read, by address (a test compares them with the compose file).
 SERVERS = {
     "root-a": lab_address("10.53"),
     "root-b": lab_address("11.53"),
@@ -27,8 +27,8 @@ SERVERS = {
 #: Round-trip time in ms between the resolver and the nearest server of each zone, from the root to the deepest zone
 #: (links.toml).
 CHAIN = {".": 10.0, "com.": 20.0, "example.com.": 16.0, "news.example.com.": 16.0}
-#: Share of queries that may find the caches in another state than prepared, because all hosts of the lab share the
-#: resolver.
+#: Largest share of queries that find the caches in another state than prepared, because all hosts of the lab share
+#: the resolver.
 STRAY = 0.1
 
 
@@ -81,18 +81,18 @@ class Answered:
     took: float
     #: Sum of the configured round-trip times to the client's resolver and to the servers queried, in milliseconds.
     predicted: float
-    #: Servers that the resolver queried and the names that it sent them, as it reports them. Servers above the zone see
-    #: only the labels that they need (QNAME minimisation, RFC 9156).
+    #: Pairs of (server, name) that the resolver reports to have queried. Servers above the zone are sent only the
+    #: labels that they need (QNAME minimisation, RFC 9156).
     asked: tuple[tuple[str, str], ...]
-    #: Epoch seconds of the query and of its response.
+    #: Times of the query and of its response, in epoch seconds.
     since: float
     until: float
 
     def logged(self, logs: Iterable[tuple[float, str, str]]) -> tuple[tuple[str, str], ...]:
         """Return the servers and names of this query in *logs*, a list of (epoch second, server, qname).
 
-        An ancestor of the name counts only at a server that the resolver reports to have sent it to: other hosts' names
-        have the same ancestors.
+        An ancestor of the name counts only if the resolver reports that it was sent to this server, because names that
+        other hosts query have the same ancestors.
         """
         mine = {(server, qname) for at, server, qname in logs if self.since <= at <= self.until}
         return tuple(sorted(each for each in mine if each[1] == self.state.qname or each in self.asked))
@@ -147,12 +147,12 @@ class Resolution(Experiment[Parameters]):
         self.logs: list[tuple[float, str, str]] = []
 
     def duration(self) -> float:
-        """Return the expected seconds: the path of each query, and about a dozen admin requests before and after it."""
+        """Return the expected seconds: for each query, its path and about a dozen admin requests."""
         per_repeat = sum(each.hops for each in STATES) * 0.025 + len(STATES) * 0.12
         return 3 + len(self.p.isp_ms) * self.p.repeats * per_repeat
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict hops, and times on the shortest path according to links.toml, for each cache state."""
+        """Predict hops, and times on the shortest path in links.toml, for each cache state."""
         predicted = {f"servers asked, {each.name}": Quantity(each.hops, "servers") for each in STATES}
         for each in STATES:
             ms = 0.0 if each.client else resolution.cold_ms(self.p.isp_ms[0], each.shortest)
@@ -160,7 +160,7 @@ class Resolution(Experiment[Parameters]):
         return predicted
 
     async def measure(self, run: Run) -> None:
-        """Prepare the caches, send the queries, and read which servers the resolver asked."""
+        """Prepare the caches, send the queries, and record the servers that the resolver queried."""
         configured = await run.blocking(links, WAN)
         if configured is None:
             run.skip("wan does not report how its links are configured")
@@ -176,7 +176,7 @@ class Resolution(Experiment[Parameters]):
         self.logs = await run.blocking(client.logs)
 
     def conclude(self, run: Run) -> None:
-        """Compare times with predicted paths, and the servers that the resolver reports with the servers' own logs."""
+        """Compare times with predicted paths, and the resolver's reports with the query logs of the servers."""
         found = run.findings
         run.raw["answered"] = {
             f"{state.name} at {rtt:g} ms": [(a.took, a.predicted, a.asked) for a in every]
@@ -199,7 +199,7 @@ class Resolution(Experiment[Parameters]):
         found.chart(self._by_layer())
 
     def _time(self, run: Run, state: State) -> None:
-        """Add a row for the first round-trip time, and check all queries against the paths that they took."""
+        """Add a row for the first round-trip time, and check every query against its own path."""
         shown = self.answered[state, self.p.isp_ms[0]]
         run.findings.row(f"time, {state.name}", Estimate.of([a.took for a in shown]))
         # A busy machine can only add time, so the shortest of the repeats is used.
@@ -253,7 +253,7 @@ class Resolution(Experiment[Parameters]):
 
 
 class _Client:
-    """Blocking client that prepares the caches and then queries as an ordinary client does."""
+    """Blocking client that prepares the caches and then sends ordinary queries."""
 
     def __init__(self, run: Run, configured: Links, *, forgets: bool) -> None:
         self._admin, self._links, self._forgets = run.lab.admin, configured, forgets
@@ -270,7 +270,7 @@ class _Client:
                 self._stub.resolve(state.qname)
 
     def ask(self, state: State, rtt: float) -> Answered:
-        """Prepare the caches, send one query, and read which servers the resolver asked."""
+        """Prepare the caches, send one query, and return its result with the servers that the resolver queried."""
         self._prepare(state)
         since, began = time.time(), time.perf_counter()
         answer = self._stub.resolve(state.qname)
@@ -296,7 +296,7 @@ class _Client:
         self._admin.call(RESOLVER, "POST", "/admin/cache/flush", what)
 
     def _asked(self, state: State, since: float) -> list[tuple[str, str]]:
-        """Return the addresses and names that the resolver queried for our last query; empty if it was cached."""
+        """Return the (address, name) pairs that the resolver queried for our last query; empty if it was cached."""
         found = self._admin.call(RESOLVER, "GET", f"/admin/resolutions?qname={state.qname}&limit=1")
         if not found or found[0]["time"] < since:
             return []

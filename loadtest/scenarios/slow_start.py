@@ -1,4 +1,4 @@
-"""Scenario `slow-start`: exact number of bytes delivered in each round trip of a new and of a warm TCP connection."""
+"""Scenario `slow-start`: exact number of bytes delivered in each round trip on new and warm TCP connections."""
 
 import time
 from collections import Counter, defaultdict
@@ -12,13 +12,13 @@ from theory import slow_start
 from theory.slow_start import MSS
 
 HOST = "www.example.com"
-#: Number of round trips that are checked; in later ones, a receive buffer of 256 KiB could be the limit.
+#: Number of round trips that are checked; later, a receive buffer of 256 KiB could be the limit.
 ROUNDS = 4
-#: Body size of each long response in bytes.  It takes a fifth round trip, so that the fourth is always a full window.
+#: Body size of each long response in bytes; it takes five round trips, so that the fourth is a full window.
 LONG = 300_000
 #: Approximate size of a response's head in bytes; the body follows in the same segment.
 HEAD = 330
-#: The client's receive buffer in bytes, so large that only the congestion window limits the sender.
+#: The client's receive buffer in bytes, large enough that only the congestion window limits the sender.
 BUFFER = 4 << 20
 #: The negative control's receive buffer in bytes, smaller than the first congestion windows.
 SMALL_BUFFER = 16 << 10
@@ -57,7 +57,7 @@ class Round:
 
 
 class SlowStart(Experiment[Parameters]):
-    """Responses over plain TCP, divided into round trips at the client; the sender's window is read as well."""
+    """Responses over plain TCP, divided into round trips at the client, and readings of the sender's window."""
 
     name = "slow-start"
     claim = (
@@ -95,7 +95,7 @@ class SlowStart(Experiment[Parameters]):
         self.warm: list[list[Round]] = []
         self.idle: list[list[Round]] = []
         self.by_size: dict[int, list[list[Round]]] = defaultdict(list)
-        #: Readings at the sender: (bytes acknowledged, congestion window in segments).
+        #: Readings at the sender: pairs of (bytes acknowledged, congestion window in segments).
         self.windows: set[tuple[int, int]] = set()
         #: Longest time for which the receive window stopped the sender, in milliseconds.
         self.limited = 0.0
@@ -164,9 +164,9 @@ class SlowStart(Experiment[Parameters]):
             for name in ("TcpExt.TCPHystartTrainDetect", "TcpExt.TCPHystartDelayDetect"):
                 risen = int(edge.rise(name))
                 found.gate(f"{name} at the edge", "0", str(risen), risen == 0)
-            # The host that reads the edge's counters is so near that an acknowledgement a few milliseconds late
-            # triggers a loss probe (RFC 8985 section 7.2), so probes are subtracted.  On the measured connections a
-            # probe needs a round trip of silence, and a real loss would be visible in their round trips.
+            # Loss probes are subtracted: on the connection that reads the edge's counters, the round-trip time is so
+            # short that a slightly late acknowledgement triggers a probe (RFC 8985 section 7.2).  On a measured
+            # connection, a probe needs a round trip of silence, and a real loss would be visible in the round trips.
             again = int(edge.rise("Tcp.RetransSegs")) - int(edge.rise("TcpExt.TCPLossProbes"))
             found.gate("retransmissions at the edge, except loss probes", "0", str(max(0, again)), again <= 0)
         found.chart(self._staircase())
@@ -270,7 +270,7 @@ class _Client:
         """Return the arrivals of three requests on one connection; the third follows after *idle* seconds."""
         with Connection(self._to, None, receive_buffer=self._buffer) as connection:
             first, second = self._arrivals(connection, size), self._arrivals(connection, size)
-            time.sleep(idle)  # the idle period that the scenario studies
+            time.sleep(idle)  # the idle period under test
             return first, second, self._arrivals(connection, size)
 
     @staticmethod
@@ -311,7 +311,7 @@ def _steps(size: float) -> list[tuple[float, float]]:
 
 
 def _most_common(values: Sequence[int]) -> Estimate:
-    """Return the most common value, with the smallest and largest as its range."""
+    """Return the most common value; the interval spans all values."""
     if not values:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
     value, _ = Counter(values).most_common(1)[0]

@@ -1,4 +1,4 @@
-"""Scenario `time-wait`: the side that closes first keeps the port for a minute, so short connections exhaust ports.
+"""Scenario `time-wait`: the side that closes first keeps its port for a minute, so short connections exhaust ports.
 
 Module `instruments.port_windows` makes the connections; `instruments.time_wait_charts` draws the charts.
 """
@@ -18,26 +18,25 @@ from theory import time_wait
 from theory.time_wait import WAIT, cure_factor
 from waterfall.churn import NO_PORT, Attempt
 
-#: First port of the first window and last port of the last window, within the usual range, because the kernel ignores
-#: ports outside it.
+#: First port of the first window and last port of the last window, within Linux's default range of ephemeral ports,
+#: because the kernel ignores ports outside it.
 FIRST_PORT, LAST_PORT = 33_000, 60_900
-#: Longest expected TIME-WAIT in seconds: Linux's TCP_TIMEWAIT_LEN (60 s), to which the timer wheel may add up to a
-#: sixteenth.
+#: Longest expected TIME-WAIT in seconds: Linux's TCP_TIMEWAIT_LEN (60 s) and up to a sixteenth for the timer wheel.
 LONGEST_WAIT = 64.5
 #: Tick rates of usual Linux builds (CONFIG_HZ), which determine the granularity of the kernel's timer wheel.
 TICKS = (100, 250, 300, 1000)
 #: Largest start delay of an attempt at the 99th percentile, in seconds and as a share of the time until ports run out.
 MAX_LAG, MAX_LAG_SHARE = 0.1, 0.05
-#: Smallest window with which a check does not fail by chance: the time of exhaustion may be off by 5 %.
+#: Smallest window with which a check does not fail by chance; the tolerance is 5 % of the time of exhaustion.
 FEWEST_PORTS = 128
-#: Seconds for which a connection uses its port before TIME-WAIT: one round trip to the edge to connect and one to close
-#: (links.toml).
+#: Seconds for which a connection uses its port before TIME-WAIT: one round trip to the edge (links.toml) to connect,
+#: and one to close.
 BUSY = 2 * 0.020
 #: Host with ``tcp_tw_reuse`` = 1 and two addresses (docker-compose.yml), and the number of source addresses in each of
 #: its arms.
 REUSER = "client"
 REUSING = {"tcp_tw_reuse": 1, "tcp_tw_reuse, two addresses": 2}
-#: Connection attempts per second and port of `REUSER`, more than it can sustain even with two addresses.
+#: Connection attempts of `REUSER` per second and port, more than it can sustain with two addresses.
 OVERLOAD = 4
 #: Seconds for which `REUSER` makes connections: twelve times its TIME-WAIT of one second.
 REUSE_SECONDS = 12.0
@@ -101,7 +100,7 @@ class TimeWait(Experiment[Parameters]):
         self.multiplied: dict[str, float] = {}
         #: Step and phase of the kernel's timer wheel in seconds; the step is close to zero until it has been measured.
         self._wheel = (1e-3, 0.0)
-        #: Arms whose ports last longer than the base arm's, and arms whose ports do not run out during the run.
+        #: Arms with more ports than the base arm, and arms whose ports do not run out during the run.
         self._spread = ("two destinations", "twice the ports")
         self._spared = (f"{parameters.reuse} requests each", "server closes first", "reset instead")
 
@@ -113,7 +112,7 @@ class TimeWait(Experiment[Parameters]):
         return (self.p.rate / 2, self.p.rate, self.p.rate * 2)
 
     def _exhausted_at(self, rate: float, ports: int) -> float | None:
-        """Return the second in which ports run out, or None if that does not happen well within the run."""
+        """Return the second in which ports run out; None if they last until the final second or longer."""
         moment = time_wait.exhausted_at(rate, ports)
         return moment if moment is not None and moment < self.p.seconds - 1 else None
 
@@ -158,19 +157,18 @@ class TimeWait(Experiment[Parameters]):
             await asyncio.gather(Drive(self.arms, address, self.p.seconds).run(), *elsewhere)
         finally:
             announcing.cancel()
-        # Sockets are selected by port: the edge may also hold TIME-WAIT sockets of an earlier run, which expire
-        # meanwhile.
+        # Sockets are selected by port, because the edge may also hold TIME-WAIT sockets of an earlier run.
         held = await run.lab.call("edge", "GET", f"/admin/sockets?state=TIME-WAIT&local_port={PORT}")
         closed = self.arms["server closes first"]
         self.on_the_edge = sum(int(each["remote"].rpartition(":")[2]) in closed for each in held)
 
     @property
     def reuse_ports(self) -> int:
-        """Ports per window of the host that reuses ports, so few that a TIME-WAIT of a minute would exhaust them."""
+        """Ports per window of `REUSER`, few enough that a TIME-WAIT of a minute would exhaust them."""
         return max(8, round(self.p.rate * 3 / 8))
 
     async def _reuse(self, run: Run, address: str, name: str) -> None:
-        """Make `REUSER` open and close more connections than its few ports can sustain."""
+        """Make `REUSER` attempt more connections than its few ports can sustain."""
         ports, low = self.reuse_ports, FIRST_PORT + list(REUSING).index(name) * self.reuse_ports
         order = {
             "address": address, "port": PORT, "rate": OVERLOAD * ports, "seconds": min(self.p.seconds, REUSE_SECONDS),
@@ -181,7 +179,7 @@ class TimeWait(Experiment[Parameters]):
         self.reuser = answer
 
     def _lay_out(self, run: Run, taken: set[int]) -> None:
-        """Give each arm a port window without *taken* ports, which are still in TIME-WAIT after an earlier run."""
+        """Assign to each arm a port window without *taken* ports, which are in use or in TIME-WAIT."""
         p = self.p
         first = "server" if self.negative else "client"
         wanted = [
@@ -200,7 +198,7 @@ class TimeWait(Experiment[Parameters]):
             if low + ports > LAST_PORT:
                 run.skip("too few ports are free here: sockets of an earlier run still wait; try again in a minute")
             window = (low, low + ports - 1)
-            self.arms[name] = Arm(name, rate, window, **how)  # type: ignore[arg-type]  # from the table above
+            self.arms[name] = Arm(name, rate, window, **how)  # type: ignore[arg-type]  # see the table above
             low += ports
 
     @property
@@ -211,7 +209,7 @@ class TimeWait(Experiment[Parameters]):
     # --- conclusions ------------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Check the growth of TIME-WAIT sockets, port exhaustion and the square wave; then the remedies."""
+        """Check the growth of TIME-WAIT sockets, port exhaustion, the square wave of successes, and the remedies."""
         for arm in self.arms.values():
             arm.attempts.sort()
         run.raw["attempts"] = {name: arm.attempts for name, arm in self.arms.items()}
@@ -247,7 +245,7 @@ class TimeWait(Experiment[Parameters]):
         run.findings.gate("failures of another kind", "none", got, not other)
 
     def _growth(self, arm: Arm) -> float | None:
-        """Return how many sockets per second enter TIME-WAIT while ports are available and none has expired."""
+        """Return the sockets that enter TIME-WAIT per second, before ports run out and before any TIME-WAIT expires."""
         ends = (time_wait.exhausted_at(arm.rate, arm.ports) or WAIT) if arm.exhausted_at is not None else WAIT
         ends = min(ends, self.p.seconds)
         points = [(at, float(n)) for at, n in arm.waiting if 0.2 * ends < at < 0.95 * ends]
@@ -271,8 +269,8 @@ class TimeWait(Experiment[Parameters]):
             until = min(self.p.seconds, WAIT)
             later = self.base.succeeded(gone, until)
             of = sum(1 for each in self.base.attempts if gone <= each.intended < until)
-            # A few may succeed: a connection that an overloaded server resets has no TIME-WAIT and frees its port at
-            # once.
+            # A few may succeed: if an overloaded server resets a connection, there is no TIME-WAIT, and the port is
+            # available at once.
             name = f"connections after that, until {until:g} s"
             run.findings.check(name, f"<= 1 % of {of}", str(later), later <= 0.01 * of)
 
@@ -293,8 +291,8 @@ class TimeWait(Experiment[Parameters]):
         ok = WAIT <= again <= LONGEST_WAIT
         run.findings.row("the wait", again)
         run.findings.check("the wait", expected, f"{again:.2f} s", ok, value=again, low=WAIT, high=LONGEST_WAIT)
-        # Ports are released when the timer wheel turns.  The first released port shows the phase of the wheel, and the
-        # kernel's tick rate determines the step.
+        # The timer wheel releases ports in steps.  The first released port shows the phase; the kernel's tick rate
+        # determines the step.
         turned = again - 0.5 / self.p.rate
         fits = {hz: self._agreement(time_wait.timer_step(hz), turned) for hz in TICKS}
         hz = max(fits, key=fits.__getitem__)
@@ -307,7 +305,7 @@ class TimeWait(Experiment[Parameters]):
         run.findings.check("attempts that end as the square wave predicts", ">= 97 %", got, fits[hz] >= 0.97)
 
     def _agreement(self, step: float, turned: float) -> float:
-        """Return the share of the base arm's attempts that end as predicted with a timer wheel of *step* seconds."""
+        """Return the share of the base arm's attempts that a timer wheel with steps of *step* seconds predicts."""
         attempts = self.base.attempts
         outcomes = time_wait.on_the_wheel((each.intended for each in attempts), self.p.ports, step, turned)
         right = [found == (not each.error) for (found, _), each in zip(outcomes, attempts, strict=True)]
@@ -347,8 +345,9 @@ class TimeWait(Experiment[Parameters]):
     def _measured_multipliers(self) -> dict[str, float]:
         """Return the measured factor of each remedy over the base arm.
 
-        With more ports, the factor is how much longer they last.  With more requests per connection, it is how many
-        fewer ports are used.  With `tcp_tw_reuse`, it is the sustained rate divided by the sustainable rate without it.
+        With more ports, the factor is the ratio of the times until ports run out.  With several requests per
+        connection, it is the ratio of the growth rates of TIME-WAIT sockets.  With `tcp_tw_reuse`, it is the sustained
+        rate divided by the rate that is sustainable without this setting.
         """
         found = {}
         base, growth = self.base.exhausted_at, self._growth(self.base)
@@ -369,7 +368,7 @@ class TimeWait(Experiment[Parameters]):
 
 
 def sustained(attempts: Sequence[Attempt]) -> float:
-    """Return the successful connections per second, excluding the first second, which uses the free ports."""
+    """Return the successful connections per second, without the first second, in which all ports are available."""
     done, points = 0, []
     for each in attempts:
         done += not each.error

@@ -21,10 +21,10 @@ from stub import AsyncStub, StubError
 from theory import ttl as theory
 
 RESOLVER = (lab_address("2.53"), 53)
-#: Authoritative servers of the zone, its primary first; the resolver may query either of them.
+#: Authoritative servers of the zone, the primary first; the resolver may query either of them.
 PRIMARY, SECONDARY = SERVERS = ("ns1", "ns2")
-#: Seconds within which a change must reach the secondary, and interval at which it is asked. A change takes three and a
-#: half round trips of 100 ms: NOTIFY one way, a TCP connection, and a transfer.
+#: Seconds within which a change must reach the secondary, and polling interval in seconds. A change takes three and a
+#: half round trips of 100 ms: half for NOTIFY, the others for a TCP connection and the transfer.
 ARRIVES, POLL = 5.0, 0.05
 ZONE = "example.com."
 OLD, NEW = lab_address("20.10"), lab_address("30.10")
@@ -33,10 +33,10 @@ LOG_INTERVAL = 2.0
 #: Maximum number of queries for each name within T after the change, and minimum interval in seconds between two
 #: queries, which leaves the resolver time for other work.
 ROUNDS, SPACING = 2, 0.004
-#: Parent of the names that move.  Each client queries its own name below it, so that each has its own record in the
-#: resolver.
+#: Parent of the names that move.  Each client queries its own name below this parent, and so has its own record in the
+#: resolver's cache.
 MOVING = "move"
-#: Seconds over which the starts of the clients are spread.
+#: Seconds within which all clients are started, at even intervals.
 START = 5.0
 #: Largest absolute error of a measured hit rate.
 HITS = 0.03
@@ -72,7 +72,7 @@ class Parameters:
 
 
 class Ttl(Experiment[Parameters]):
-    """Cache hit rates by TTL, then the caches and clients that still use the old address after a change."""
+    """Cache hit rates by TTL, then the share of answers and requests with the old address after a change."""
 
     name = "ttl"
     claim = (
@@ -106,7 +106,7 @@ class Ttl(Experiment[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: Number of queries sent, and of queries that reached the authoritative servers, by TTL, while hits are
+        #: Number of queries sent, and number of queries that reached the authoritative servers, by TTL, while hits are
         #: counted.
         self.asked: Counter[float] = Counter()
         self.upstream: Counter[float] = Counter()
@@ -118,16 +118,16 @@ class Ttl(Experiment[Parameters]):
         self.longest = max(parameters.ttl_s)
         p = parameters
         self.move = Move(self.longest, p.requests, p.clients, p.answer_s, p.connection_s)
-        #: Seconds after which the secondary had each change; infinite: not in time.
+        #: Seconds until the secondary had each change; infinite if it took longer than `ARRIVES`.
         self.arrivals: list[float] = []
         self._seen: set[tuple[str, float, str]] = set()
 
     def duration(self) -> float:
-        """Return the expected seconds to fill the caches, count hits and wait until the last client has moved."""
+        """Return the expected seconds for filling the caches, counting hits, and the move of the last client."""
         return 2 + self.longest + 1 / self.p.rate + self.p.seconds + self.move.gone + REMAIN
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Predict hit rates, the share of old answers, and the servers to which clients connect."""
+        """Predict hit rates, the share of old answers, and the share of requests to the old server."""
         p, predicted = self.p, {}
         for ttl in p.ttl_s:
             hits = theory.hit_rate(p.rate, ttl)
@@ -142,7 +142,7 @@ class Ttl(Experiment[Parameters]):
         return 1 - theory.hit_rate(self.p.rate, ttl) + theory.wrong_share(self.p.rate, ttl, self.p.changes_s)
 
     async def measure(self, run: Run) -> None:
-        """Fill the caches, count hits, then change the records and sample the answers."""
+        """Fill the caches, count hits, change the records, and sample the answers."""
         for ttl in self.p.ttl_s:
             await self._publish(run, f"*.ttl-{ttl:g}", ttl, OLD)
         await self._arrival(run, await self._publish(run, f"*.{MOVING}", self.longest, OLD))
@@ -168,16 +168,15 @@ class Ttl(Experiment[Parameters]):
             await asyncio.gather(*running, *living, return_exceptions=True)
         for ttl, load in loads.items():
             self.lost += load.lost
-            # Queries may be late by a twentieth of the shortest TTL, which is the shortest interval that the
-            # measurement has to resolve.
+            # Queries may be late by a twentieth of the shortest TTL, because the measurement has to resolve this TTL.
             starved = load.starvation(min(self.p.ttl_s)).reasons
             self.starved += [f"T = {ttl:g} s: {reason}" for reason in starved if "CPU" in reason]
 
     async def _fill(self, moving: Sequence[str]) -> None:
         """Query every name once, so that its record has a random age, as in a cache that has run for a long time.
 
-        The queries are spread evenly over the mean time between two fetches of a name, and all end now.  Records that
-        are fetched at the same moment would also expire at the same moment.
+        The queries are spread evenly over the mean time between two fetches of a name.  Otherwise, all records would
+        expire at the same time.
         """
         kinds = [(self._names(ttl), ttl + 1 / self.p.rate) for ttl in self.p.ttl_s]
         kinds.append((list(moving), self.longest + 1 / self.move.others))
@@ -192,12 +191,12 @@ class Ttl(Experiment[Parameters]):
 
     def _queries(self, names: Sequence[str], rate: float, run: Run) -> Queries:
         shape = constant(len(names) * rate, self.duration() + 30)
-        # Every load has its own seed: with the same seed, the random errors of all loads would be equal.
+        # Each load has its own seed, so that the random errors of different loads are independent.
         schedule = Schedule(shape, "exponential", run.rng.getrandbits(32))
         return Queries(RESOLVER, names, schedule, seed=run.rng.getrandbits(32))
 
     async def _publish(self, run: Run, owner: str, ttl: float, address: str) -> int:
-        """Change a record at the primary and return the new serial."""
+        """Change a record at the primary and return the new serial number."""
         path = f"/admin/zones/{ZONE}/records"
         undo = Undo(f"{owner} of {PRIMARY}", PRIMARY, "DELETE", f"{path}?name={quote(owner)}&type=A")
         body = {"name": owner, "type": "A", "ttl": int(ttl), "rdata": [address]}
@@ -206,14 +205,14 @@ class Ttl(Experiment[Parameters]):
         return int(answer["serial"])
 
     async def _arrival(self, run: Run, serial: int) -> None:
-        """Wait until the secondary has *serial*, and note for how long it served the old version."""
+        """Wait until the secondary has *serial*, and record for how long it served the old version."""
         end = run.now() + ARRIVES
         while run.now() < end:
             primary, secondary = [await self._state(run, server) for server in SERVERS]
             if secondary["serial"] == primary["serial"] >= serial:
                 self.arrivals.append(secondary["published"] - primary["published"])
                 return
-            await asyncio.sleep(POLL)  # the interval at which the secondary is asked
+            await asyncio.sleep(POLL)  # polling interval
         self.arrivals.append(math.inf)
 
     @staticmethod
@@ -223,7 +222,7 @@ class Ttl(Experiment[Parameters]):
 
     async def _count(self, run: Run, loads: Mapping[float, Queries]) -> None:
         run.phase(f"counting hits, {sum(load.schedule.shape.rate(1) for load in loads.values()):.0f} queries/s")
-        # All containers use the same clock, so queries are counted over the same interval here and at the servers.
+        # All containers share one clock, so queries are counted over the same interval here and at the servers.
         begin, before = time.time(), {ttl: load.answered for ttl, load in loads.items()}
         end = begin + self.p.seconds
 
@@ -231,10 +230,10 @@ class Ttl(Experiment[Parameters]):
             for ttl, load in loads.items():
                 self.asked[ttl] = load.answered - before[ttl]
 
-        # End the interval with a timer, because reading the logs takes time that must not lengthen it.
+        # A timer ends the interval, because reading the logs takes time and must not lengthen the interval.
         asyncio.get_running_loop().call_later(self.p.seconds, ended)
         while time.time() < end:
-            await asyncio.sleep(LOG_INTERVAL)  # until the query log has new entries
+            await asyncio.sleep(LOG_INTERVAL)  # polling interval
             await self._read_logs(run, begin, end)
 
     async def _read_logs(self, run: Run, begin: float, end: float) -> None:
@@ -263,7 +262,7 @@ class Ttl(Experiment[Parameters]):
     async def _sample(self, run: Run, ttl: float) -> None:
         """Query repeatedly until no cache may return the old answer; a slow answer does not delay other queries.
 
-        Names are queried at even intervals over T; random intervals would increase the scatter by half.
+        Names are queried at even intervals within T; random intervals would increase the scatter by half.
         """
         began, step = run.now(), max(SPACING, ttl / (ROUNDS * self.p.names))
         names = self._names(ttl)
@@ -285,7 +284,7 @@ class Ttl(Experiment[Parameters]):
     # --- conclusions ------------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Check hit rates and the decreasing share of old answers, then the clients."""
+        """Check hit rates, the share of old answers over time, and the clients."""
         found, total = run.findings, sum(self.asked.values())
         run.raw["answers after the change"] = {
             f"T = {ttl:g} s": [(round(at, 3), old) for at, old in answers] for ttl, answers in self.answers.items()
@@ -322,7 +321,7 @@ class Ttl(Experiment[Parameters]):
         return Estimate.share(min(self.upstream[ttl], self.asked[ttl]), self.asked[ttl])
 
     def _old(self, ttl: float) -> Estimate:
-        """Return the share of old answers within T of the change."""
+        """Return the share of old answers in the first T seconds after the change."""
         within = [old for at, old in self.answers[ttl] if at <= ttl]
         return Estimate.share(sum(within), len(within))
 
@@ -384,7 +383,7 @@ class Ttl(Experiment[Parameters]):
 
 async def _resolve(name: str, after: float = 0.0) -> str:
     """Wait *after* seconds, resolve *name* without a cache, and return its address; empty if there is no answer."""
-    await asyncio.sleep(after)  # the delay that was asked for
+    await asyncio.sleep(after)  # the requested delay
     try:
         return (await AsyncStub([RESOLVER]).resolve(name)).rdata[0]
     except StubError:
@@ -395,4 +394,4 @@ async def _flush_repeatedly(run: Run, stop: asyncio.Event) -> None:
     run.note("injection", "the cache is flushed twice a second")
     while not stop.is_set():
         await run.lab.call("resolver", "POST", "/admin/cache/flush", {"all": True})
-        await asyncio.sleep(0.5)  # the period of the flushes
+        await asyncio.sleep(0.5)  # interval between two flushes

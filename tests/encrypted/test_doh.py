@@ -1,4 +1,4 @@
-"""Tests for what a request over HTTPS asks, and how long its response may be cached (RFC 8484)."""
+"""Tests for the DNS query in an HTTPS request, and for the cache lifetime of its response (RFC 8484)."""
 
 import base64
 

@@ -1,4 +1,4 @@
-"""Tests for DNS over HTTPS on HTTP/2, through the h2 library's client side on real TLS connections."""
+"""Tests for DNS over HTTPS on HTTP/2, with the h2 library as the client on real TLS connections."""
 
 import asyncio
 import base64
@@ -34,7 +34,7 @@ POST = [*get(method="POST")[:3], (":path", "/dns-query"), ("content-type", "appl
 
 
 class Client:
-    """An HTTP/2 connection; `responses` has fields and body of each stream, `ended` the streams that are complete."""
+    """An HTTP/2 client connection; `responses` has fields and body by stream, `ended` the complete streams."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -89,7 +89,7 @@ class Client:
 
 
 class Site:
-    """A service of DNS over HTTPS whose handler is `handle`."""
+    """A DNS over HTTPS service with the handler `handle`."""
 
     def __init__(self, stack: contextlib.AsyncExitStack, papers: Papers) -> None:
         self.stack, self.papers = stack, papers
@@ -98,7 +98,7 @@ class Site:
     async def start(self) -> None:
         context = self.papers.server(NAME)
         context.set_alpn_protocols(["h2"])
-        handler: serving.Handler = lambda *query: self.handle(*query)  # noqa: E731, PLW0108 - late bound
+        handler: serving.Handler = lambda *query: self.handle(*query)  # noqa: E731, PLW0108 - looks up `handle` at each call, because tests replace it
         self.service = await serving.start_tls(("127.0.0.1", 0), handler, context, make=Http2, transport="https")
         self.stack.push_async_callback(self.service.close)
 
@@ -242,10 +242,10 @@ async def test_pending_answers_are_sent_when_the_server_stops(site: Site) -> Non
     client = await site.connect()
     number = client.ask(get())
     async with asyncio.timeout(5):
-        while not any(each.pending for each in site.service._open):  # noqa: ASYNC110 - it depends on a socket
-            await asyncio.sleep(0.001)  # until the query has arrived
+        while not any(each.pending for each in site.service._open):  # noqa: ASYNC110 - polls: no event signals that a query has arrived
+            await asyncio.sleep(0.001)  # polling interval
     closing = asyncio.create_task(site.service.close())
-    await asyncio.sleep(0)  # the server stops accepting
+    await asyncio.sleep(0)  # let `close` run until it waits for the pending reply
     gate.set()
     await client.until(lambda: number in client.ended)
     await client.until(lambda: client.closed == 0)
@@ -300,7 +300,7 @@ def test_no_frames_cause_an_error_outside_their_connection(frames: list[bytes], 
         data = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0" + b"".join(frames)
         for at in range(0, len(data), step):
             writer.write(data[at : at + step])
-            await asyncio.sleep(0)  # the server gets its turn
+            await asyncio.sleep(0)  # let the server read
         await service.close()
         with contextlib.suppress(OSError):
             await reader.read()

@@ -1,4 +1,4 @@
-"""Tests of ``python -m encrypted`` as a process, asked by independent clients over HTTPS and TLS."""
+"""Tests for ``python -m encrypted`` as a process, queried by independent clients over HTTPS and TLS."""
 
 import re
 import signal

@@ -1,4 +1,4 @@
-"""Tests for the calibration: measured costs are plausible, cached, and measured again when the cache is of no use."""
+"""Tests for the calibration: costs are plausible, cached, and measured again if the cache is unusable."""
 
 from pathlib import Path
 

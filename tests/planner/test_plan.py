@@ -1,4 +1,4 @@
-"""Tests for plans: values against arithmetic by hand, intervals, contradictions, and the experiments to check them."""
+"""Tests for plans: values computed by hand, intervals, contradictions, and commands that check the models."""
 
 import json
 import math
@@ -24,7 +24,7 @@ COSTS = Calibration(
     {"1.3 ecdsa full": Range(0.0002, 0.0002), "1.3 ecdsa resumed": Range(0.0001, 0.0001)},
     Range(1e-9, 1e-9),
 )
-#: Rows whose value has a maximum inside a range of rates: no finite number of samples bounds them exactly.
+#: Rows whose value may have its maximum inside a range, so that samples do not bound it exactly.
 HUMPED = {"race_share", "races"}
 
 
@@ -35,7 +35,7 @@ def made(**given: str) -> Plan:
 @pytest.mark.parametrize(
     ("key", "low", "high"),
     [
-        # 10 M clients with 0.002 requests/s each ask every 60 + 500 s
+        # 10 M clients with 0.002 requests/s each send a lookup every 60 + 500 s
         ("lookups", 1e7 / 560, 1e7 / 560),
         ("authority", 1000 / (60 + 1000 * 560 / 1e7), 1000 / (60 + 1000 * 560 / 1e7)),
         ("opened", 2000, 2000),
@@ -71,7 +71,7 @@ def test_the_pool_meets_its_wait_in_a_simulated_queue() -> None:
 
 
 def simulated_wait(rate: float, holding: float, servers: int) -> float:
-    """Return the mean wait of 200,000 requests, simulated connection by connection."""
+    """Return the mean wait of 200,000 requests in a simulation of every connection."""
     rng, free, now, waited, count = random.Random(1), [0.0] * servers, 0.0, 0.0, 200_000
     for _ in range(count):
         now += rng.expovariate(rate)
@@ -97,7 +97,7 @@ def test_an_interval_holds_the_values_of_every_point_inside(rps: float, factor: 
         outer = wide.row(row.row.key)
         if row.value is None:
             assert outer.partly_none or outer.value is None
-        elif row.row.key not in HUMPED | {"wait", "exhausted"}:  # `wait` jumps with the size of the pool
+        elif row.row.key not in HUMPED | {"wait", "exhausted"}:  # `wait` is discontinuous in the size of the pool
             assert outer.value is not None
             assert outer.value.low <= row.value.low * 1.001 + 1e-9
             assert row.value.high <= outer.value.high * 1.001 + 1e-9

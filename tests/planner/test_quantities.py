@@ -1,4 +1,4 @@
-"""Tests for quantities with units: what is read, what is refused, and how values are printed."""
+"""Tests for quantities with units: accepted and rejected texts, and formatted values."""
 
 import math
 

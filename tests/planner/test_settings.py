@@ -1,4 +1,4 @@
-"""Tests for plans as configuration: the programs themselves accept it."""
+"""Tests for plans as configuration: nginx and HAProxy accept it, Envoy's is YAML, and the sysctls exist."""
 
 import subprocess
 from pathlib import Path

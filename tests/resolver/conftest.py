@@ -1,4 +1,4 @@
-"""A miniature DNS hierarchy on loopback for the resolver tests: real name servers at 127.0.1.x on one port."""
+"""A small DNS hierarchy on loopback for the resolver tests: real name servers at 127.0.1.x, all on one port."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -37,7 +37,7 @@ ZONES = {
 
 
 class Internet:
-    """The name servers by address; a test may override the replies of each."""
+    """The name servers by address; a test can override the replies of each server."""
 
     def __init__(self) -> None:
         self.port = 0

@@ -1,4 +1,4 @@
-"""Tests for the defences against forged replies: the random case of names (0x20) and cookies (RFC 7873)."""
+"""Tests for the defences against forged replies: names in random case (0x20) and cookies (RFC 7873)."""
 
 import contextlib
 
@@ -21,7 +21,7 @@ COOKIE = bytes(range(16))
 
 
 def sent(*, known: Known | None = None, mixed_case: bool = True) -> Sent:
-    """Return a query whose name has at least one letter in upper case, unless *mixed_case* is False."""
+    """Return a query; with *mixed_case*, its name has at least one upper-case letter."""
     known = known or Known()
     while True:
         made = query(WWW, 1, known, edns=True, mixed_case=mixed_case)
@@ -30,7 +30,7 @@ def sent(*, known: Known | None = None, mixed_case: bool = True) -> Sent:
 
 
 def reply(made: Sent, cookie: bytes | None = None, *, lower: bool = False) -> bytes:
-    """Return a reply to *made* with a CNAME record; *cookie* is the whole option."""
+    """Return a reply to *made* with a CNAME record; *cookie* is the content of the cookie option."""
     wire = made.plain if lower else made.wire
     message = dns.message.make_response(dns.message.from_wire(wire))
     name = message.question[0].name
@@ -112,7 +112,7 @@ def server(internet: Internet) -> Server:
 
 @pytest.fixture
 def lower_case(internet: Internet) -> Internet:
-    """Let the server of example.com. repeat names in lower case only."""
+    """Make the server of example.com. repeat names in lower case."""
     honest = internet.responders[EXAMPLE]
 
     def lower(wire: bytes, transport: str) -> bytes:

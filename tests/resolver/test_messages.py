@@ -37,7 +37,7 @@ def test_no_text_breaks_the_hints(tmp_path_factory: pytest.TempPathFactory, text
 
 
 async def resolved(internet: Internet, qname: dns.name.Name | str, qtype: str = "A") -> dns.message.Message:
-    """Return the reply of a new resolver, over TCP so that it is not truncated."""
+    """Return the reply of a new resolver, over TCP to avoid truncation."""
     return await ask(Server(Telemetry("resolver"), HINTS, port=internet.port), qname, qtype)
 
 
@@ -119,7 +119,7 @@ def record(owner: bytes, rdtype: int, rdata: bytes, ttl: int = 300) -> bytes:
 
 
 def raw(wire: bytes, *records: bytes) -> bytes:
-    """Return a reply to the query *wire* that contains the given encoded records."""
+    """Return a reply to the query *wire* with the given encoded records."""
     end = question_end(wire)
     return wire[:2] + struct.pack("!5H", 0x8400, 1, len(records), 0, 0) + wire[12:end] + b"".join(records)
 
@@ -197,7 +197,7 @@ async def test_a_reply_that_cannot_be_read_is_that_servers_failure_at_once(inter
 
 
 async def test_a_cached_delegation_that_leads_nowhere_is_dropped_and_the_parent_asked(internet: Internet) -> None:
-    """The address of one server has expired and the other's name does not exist; the parent still has the glue."""
+    """One server's address has expired, and the other's name does not exist; the parent still has the glue."""
     clock = 1000.0
     server = Server(Telemetry("resolver"), HINTS, port=internet.port, now=lambda: clock)
 

@@ -1,4 +1,4 @@
-"""Tests for QNAME minimisation (RFC 9156): what each server is asked, and that no server is asked too often."""
+"""Tests for QNAME minimisation (RFC 9156): the queries that each server receives, and their limits."""
 
 import dns.message
 import dns.rcode

@@ -1,4 +1,4 @@
-"""Tests that BIND, NSD and Knot understand our minimised, mixed-case queries with cookies, and we their replies."""
+"""Tests for interoperability with BIND, NSD and Knot: minimised queries in mixed case, with cookies."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ alias.example. IN CNAME www.deep.example.
 *.wild.example. IN MX 10 mail.example.
 big.example. IN TXT {" ".join(f'"{i:03d} {"x" * 200}"' for i in range(12))}
 """
-#: Settings of each server: the root zone, and cookies; BIND insists on its own.
+#: Settings of each server: the root zone, and cookies; BIND requires a valid server cookie.
 CLAUSES = {
     "named": 'view "all" { require-server-cookie yes; zone "." { type primary; file ".zone"; }; };\n',
     "nsd": "server:\n  answer-cookie: yes\nzone:\n  name: .\n  zonefile: {folder}/.zone\n",

@@ -191,7 +191,7 @@ async def test_an_unresponsive_server_is_asked_last_for_a_minute_and_then_probed
     server = Server(
         Telemetry("resolver"), {**HINTS, Name.from_text("b.root."): UNUSED}, port=internet.port, now=lambda: clock
     )
-    server.upstream.servers.answered(UNUSED, 0.001)  # record a short round-trip time, so that this server is preferred
+    server.upstream.servers.answered(UNUSED, 0.001)  # a short round-trip time, so that this server is preferred
 
     async def timeouts() -> int:
         server.cache.flush(None)

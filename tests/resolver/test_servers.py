@@ -1,4 +1,4 @@
-"""Tests for server selection: responsive servers first, then the nearest."""
+"""Tests for server selection: responsive servers first, then in order of round-trip time."""
 
 import random
 

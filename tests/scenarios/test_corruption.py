@@ -1,4 +1,4 @@
-"""Tests for the comparison of responses that the code of `wan` has corrupted with the bytes that were sent."""
+"""Tests for the comparison of corrupted responses with the bytes that were sent; `wan`'s code corrupts them."""
 
 import random
 import zlib
@@ -19,7 +19,7 @@ HEAD = (
 
 
 def corrupt(mode: str, segment: bytes, seed: int) -> bytes:
-    """Return the payload of *segment* after one corruption of the kind *mode*."""
+    """Return the payload of *segment* after one corruption of kind *mode*."""
     packet = tcp(segment)
     damaged = damage.MODES[mode](packet, random.Random(seed), K)
     assert damaged is not None

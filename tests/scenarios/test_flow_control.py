@@ -1,4 +1,4 @@
-"""Tests for `flow-control` with generated transfers: what passes, what each deviation fails, and its control."""
+"""Tests for `flow-control` with generated transfers: each deviation from theory fails its check."""
 
 import pytest
 
@@ -12,7 +12,7 @@ RTT = 0.1
 
 
 def concluded(tmp_path, *, negative=False, limited=1.0, speed=1.0, slow=0.9653, read=True):
-    """Return a run with transfers as predicted, except for the given factors."""
+    """Return a run whose transfers differ from the prediction only by the given factors."""
     experiment = FlowControl(parameters.bind(FlowControl.settings, quick=True), negative=negative)
     run = predicted(experiment, tmp_path)
     sockets: list[tuple[float, str, dict[str, int]]] = []

@@ -1,4 +1,4 @@
-"""Tests for the conclusions of `pool` with generated requests that wait as in the model queue, without a lab."""
+"""Tests for the conclusions of `pool` with generated requests that wait as in the queueing model, without a lab."""
 
 import pytest
 

@@ -20,7 +20,7 @@ def test_the_wait_is_predicted_only_if_ports_run_out(rate, ports, waits):
 
 
 def reused(ports, rate, seconds):
-    """Return the attempts of a host whose ports are free again 1.04 s after they were used."""
+    """Return the attempts of a host whose ports are available again 1.04 s after use."""
     busy: list[float] = []
     attempts = []
     for at in (n / rate for n in range(int(seconds * rate))):

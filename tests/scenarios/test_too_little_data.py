@@ -1,4 +1,4 @@
-"""Tests for parameters with too little data: rejected if a slope is impossible, otherwise the run is invalid."""
+"""Tests for parameters that yield too little data: they are rejected, or the run is invalid."""
 
 import pytest
 
@@ -49,7 +49,7 @@ def test_attempts_that_are_late_against_an_early_exhaustion_make_time_wait_inval
     experiment._lay_out(run, set())
     experiment.base.attempts = [
         Attempt(i / 64, i / 64 + 0.06, "") for i in range(100)
-    ]  # attempts are 60 ms late, and the ports last 1 s in the fastest arm
+    ]  # attempts are 60 ms late; in the fastest arm, ports run out after 1 s
     experiment._gates(run)
     assert run.result.reasons[0].startswith("send lag p99: expected <= 50 ms")
 

@@ -12,7 +12,7 @@ from scenarios.instruments.ttl_move import NEW_ORIGIN
 from scenarios.ttl import OLD, RESOLVER, Ttl
 from tests.scenarios.runs import failed, predicted
 
-#: An origin behind the edge that the name moves away from.
+#: An origin behind the edge that the name points to before the move.
 OLD_ORIGIN = "catalog-1.example.com"
 
 

@@ -1,4 +1,4 @@
-"""Tests for batched UDP: finished answers equal the handler's replies, and all other queries reach the handler."""
+"""Tests for batched UDP: finished answers equal the handler's replies; all other queries reach the handler."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ ZONE = "$TTL 60\n@ IN SOA ns hm 1 2 3 4 5\n@ IN NS ns\nns IN A 192.0.2.1\n" + ""
 
 
 class Site:
-    """A name server's responder behind a listener; records the queries that reach the handler."""
+    """A listener with a name server's responder; it records the queries that reach the handler."""
 
     def __init__(self) -> None:
         zone = parse("example.", ZONE)
@@ -58,7 +58,7 @@ def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 async def exchange(address: tuple[str, int], wires: list[bytes], expected: int) -> dict[bytes, bytes]:
-    """Send all of *wires* before the server can read any; return the replies by ID."""
+    """Send all *wires* before the server reads the first one; return the replies by ID."""
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
@@ -107,7 +107,7 @@ async def test_replies_are_what_the_reference_says(calls: str, wires: list[bytes
     listener = await serving.start(("127.0.0.1", 0), site.handle, finished=site)
     wires = numbered(wires)
     try:
-        for _ in range(3):  # the second and third time, whole responses have been prepared
+        for _ in range(3):  # in the second and third round, prepared responses are sent
             replies = await exchange(listener.address, wires, len(wires))
             for wire in wires:
                 expected = site.responder._decoded(wire, udp=True)
@@ -215,7 +215,7 @@ async def test_a_handler_that_raises_or_answers_late_costs_only_its_query(calls:
     listener = await serving.start(("127.0.0.1", 0), handle)
     try:
         task = asyncio.create_task(exchange(listener.address, [b"00late", b"01ok", b"02bad", b"03ok"], 3))
-        await asyncio.sleep(0.05)  # the other replies overtake the late one
+        await asyncio.sleep(0.05)  # time for the other replies to arrive before the late one
         gate.set()
         assert set(await task) == {b"00", b"01", b"03"}
     finally:

@@ -1,4 +1,4 @@
-"""Tests for server cookies against the examples of RFC 9018 and of SipHash, and for the rate limit."""
+"""Tests for server cookies with the examples of RFC 9018 and SipHash, and for the rate limit."""
 
 import pytest
 from hypothesis import given
@@ -49,7 +49,7 @@ def test_siphash_gives_the_published_values(size: int, expected: int) -> None:
     ],
 )  # fmt: skip
 def test_a_cookie_ages(age: int, valid: bool, kept: bool) -> None:
-    for now in (1_800_000_000, 2**32 + 30):  # the timestamp has 32 bits
+    for now in (1_800_000_000, 2**32 + 30):  # the second time exceeds the cookie's 32-bit timestamp
         whole = CLIENT + server_cookie(CLIENT, "192.0.2.1", OLD, now - age)
         assert is_valid(whole, "192.0.2.1", OLD, now) is valid
         again = renewed(whole, "192.0.2.1", OLD, now)

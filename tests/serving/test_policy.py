@@ -1,4 +1,4 @@
-"""Tests for the policy around both servers: access, cookies, identity and rate limit; also with dig, kdig, drill."""
+"""Tests for the policy of both servers: access, cookies, identity and rate limit; also with dig, kdig and drill."""
 
 import asyncio
 import ipaddress

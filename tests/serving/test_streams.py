@@ -34,12 +34,12 @@ async def read(reader: asyncio.StreamReader) -> bytes:
 
 async def until(fact: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not fact():  # noqa: ASYNC110 - it depends on sockets, which set no event
-            await asyncio.sleep(0.001)  # until the fact is true
+        while not fact():  # noqa: ASYNC110 - polls: no event signals a change of socket state
+            await asyncio.sleep(0.001)  # polling interval
 
 
 class Site:
-    """A service over TCP or TLS, and connections to it, which are closed at the end."""
+    """A service over TCP or TLS, and its client connections; all are closed when the exit stack is closed."""
 
     def __init__(self, stack: contextlib.AsyncExitStack, papers: Papers, transport: str) -> None:
         self.stack, self.papers, self.transport = stack, papers, transport
@@ -109,7 +109,7 @@ async def test_an_iterator_sends_several_messages_and_waits_for_a_slow_reader(si
     await site.start(lambda _query, _client, _transport: transfer())
     reader, writer = await site.connect()
     writer.write(framed(b"axfr"))
-    await asyncio.sleep(0.2)  # the client does not read, so the buffers fill
+    await asyncio.sleep(0.2)  # time for the buffers to fill, because the client does not read
     assert made < 300
     assert [(await read(reader))[:1] for _ in range(300)] == [bytes([i % 256]) for i in range(1, 301)]
 
@@ -126,7 +126,7 @@ async def test_pending_answers_are_sent_when_the_server_stops(site: Site) -> Non
     writer.write(framed(b"late"))
     await until(lambda: any(stream.pending for stream in streams._open))
     closing = asyncio.create_task(streams.close())
-    await asyncio.sleep(0)  # the server stops accepting
+    await asyncio.sleep(0)  # let `close` run until it waits for the pending replies
     gate.set()
     assert await read(reader) == b"late"
     assert await reader.read() == b""
@@ -141,7 +141,7 @@ async def test_bytes_that_complete_no_query_do_not_keep_a_connection_open(site: 
     async with asyncio.timeout(3):
         while not ended.done():
             writer.write(b"\xff")
-            await asyncio.sleep(0.02)  # a slow client, until the server closes
+            await asyncio.sleep(0.02)  # a client that sends one byte every 20 ms until the server closes
     with contextlib.suppress(ConnectionResetError):
         assert await ended == b""
 
@@ -234,7 +234,7 @@ def test_any_division_into_segments_gives_the_same_replies(messages: list[bytes]
             writer.write(data[at : at + cuts[count % len(cuts)]])
             at += cuts[count % len(cuts)]
             count += 1
-            await asyncio.sleep(0)  # the server gets its turn
+            await asyncio.sleep(0)  # let the server read
         assert [await read(reader) for _ in messages] == messages
         await streams.close()
         assert await reader.read() == b""
@@ -265,7 +265,7 @@ async def test_a_certificate_changes_without_a_lost_query(tmp_path: Path, papers
     try:
         asking = [asyncio.create_task(ask(10)) for _ in range(4)]
         for _ in range(5):
-            await asyncio.sleep(0.02)  # while clients connect
+            await asyncio.sleep(0.02)  # time for clients to connect before the next change
             pem.write_bytes(papers.pair(NAME).read_bytes())
             certificates.reload()
         await asyncio.gather(*asking)

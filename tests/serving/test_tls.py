@@ -1,4 +1,4 @@
-"""Tests of ``--tls``: our servers as processes, asked by independent clients over TLS and TCP."""
+"""Tests for ``--tls``: both servers as processes, queried by independent clients over TLS and TCP."""
 
 import re
 import signal
@@ -23,7 +23,7 @@ def run(*command: str) -> str:
 
 
 class Process:
-    """A name server with TLS; its certificate is in `pem`."""
+    """A name server process with TLS; its certificate and key are in the file `pem`."""
 
     def __init__(self, folder: Path, pem: Path) -> None:
         zone = folder / "zone"
@@ -98,13 +98,13 @@ def test_openssl_sees_the_chain_the_protocol_and_a_new_certificate(server: Proce
     out = run(*command)
     assert "Verify return code: 0 (ok)" in out
     assert "ALPN protocol: dot" in out
-    server.pem.write_bytes(b"no certificate")  # must not replace the one in use
+    server.pem.write_bytes(b"no certificate")  # invalid, so the server must keep its certificate
     first = papers.serial
     server.pem.write_bytes(papers.pair(NAME).read_bytes())
     assert papers.serial != first
     deadline = time.monotonic() + 10
     while (serial := served(command)) != papers.serial and time.monotonic() < deadline:
-        time.sleep(0.2)  # until the server has looked at its files
+        time.sleep(0.2)  # time for the server to check its files
     assert serial == papers.serial
 
 

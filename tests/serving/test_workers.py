@@ -1,4 +1,4 @@
-"""Tests for both servers with several processes: one port, one admin page, restarts, and refused settings."""
+"""Tests for both servers with several worker processes: shared ports, restarts, and rejected settings."""
 
 import os
 import re
@@ -32,7 +32,7 @@ class Running:
         self.process, self.port, self.url = process, port, url
 
     def pids(self) -> list[int]:
-        """Return the process IDs of the workers, without the front."""
+        """Return the process IDs of the workers, without the front process."""
         pid = self.process.pid
         children = list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
         inodes = {
@@ -51,15 +51,15 @@ class Running:
             return False
 
     def ask(self, count: int, qname: str = "localhost.", qtype: str = "A", **options: Any) -> list[dns.message.Message]:
-        """Return the answers to *count* queries, each from another port, so that every worker gets some."""
+        """Return the answers to *count* queries, each from a new port, so that every worker receives some."""
         query = dns.message.make_query(qname, qtype, **options)
         return [dns.query.udp(query, "127.0.0.1", 5, self.port) for _ in range(count)]
 
 
 def _open_files(pid: int) -> set[str]:
     try:
-        return {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}  # noqa: PTH115, PTH208 - plain names
-    except OSError:  # the process has just ended
+        return {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}  # noqa: PTH115, PTH208 - link targets such as socket:[1]
+    except OSError:  # the process has exited meanwhile
         return set()
 
 
@@ -85,7 +85,7 @@ def running(module: str, folder: Path, *arguments: str) -> Iterator[Running]:
 
 
 def counted(server: Running, name: str) -> int:
-    """Return the sum of a counter over its labels, on the one page of all workers."""
+    """Return the sum of a counter over all labels, on the merged metrics page of all workers."""
     page = call(server.url, "GET", "/metrics")
     return sum(int(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\d+)$", page, re.MULTILINE))
 

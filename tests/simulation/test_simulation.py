@@ -8,7 +8,7 @@ import pytest
 from simulation import caches, chunks, storms
 from theory import outage, propagation, ttl
 
-#: Clients in most tests: shares of a million clients have a standard deviation of at most 0.0005.
+#: Number of clients in most tests; the standard deviation of a share is then at most 0.0005.
 CLIENTS = 1_000_000
 
 

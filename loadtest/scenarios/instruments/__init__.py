@@ -1,4 +1,4 @@
 """Measuring and plotting code of the scenarios: clients, in-memory handshakes, response analysis and charts.
 
-The scenario's own module keeps its claim, parameters, prediction and conclusion.
+Claim, parameters, prediction and conclusion are in the scenario's own module.
 """

@@ -28,7 +28,7 @@ class Address:
 
 @dataclass(slots=True)
 class Times:
-    """Duration of each phase of a request in milliseconds; 0 for a phase that was not needed."""
+    """Duration of each phase of a request in milliseconds; 0 for a phase that did not take place."""
 
     connect: float = 0.0
     tls: float = 0.0
@@ -42,7 +42,7 @@ class Times:
 
 
 class Connection:
-    """HTTP connection, opened by the constructor; `ask` may be called repeatedly while the server keeps it open."""
+    """HTTP connection, opened by the constructor; call `ask` repeatedly while the server keeps it open."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Connection:
             OSError: connecting or the TLS handshake failed.
         """
         self.to = to
-        #: Durations of connect and TLS handshake, until they are added to the first request's times.
+        #: Durations of connect and TLS handshake, which become part of the first request's times.
         self.opening = Times()
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.channel: TlsSocket | None = None
@@ -134,9 +134,9 @@ class Connection:
 
         Args:
             path: request path.
-            last: whether to ask the server to close afterwards.  The response then ends at the end of the stream and is
-                not parsed, so that it may be corrupt.
-            wait: seconds after the request before anything is read.
+            last: whether to ask the server to close afterwards.  The response then ends with the stream and may be
+                corrupt, because it is not parsed.
+            wait: seconds between the request and the first read.
 
         Raises:
             OSError: the connection ended early, or the response is not valid HTTP; all earlier pieces have been
@@ -146,7 +146,7 @@ class Connection:
         response = ResponseReader()
         began = time.perf_counter()
         self._send(get(self.to.host, path, AGENT, *(["Connection: close"] if last else [])))
-        time.sleep(wait)  # the reader's pause that the caller asked for
+        time.sleep(wait)  # the requested pause of the reader
         while data := self._receive():
             yield (time.perf_counter() - began) * 1000, data
             if not last and self._complete(response, data):

@@ -12,26 +12,26 @@ from dataclasses import dataclass
 
 #: Wrong bytes per corrupted packet, for `swap16` and for `plusminus` with `K`.
 WRONG_PER_PACKET = 4
-#: Amount that `plusminus` adds to one 16-bit word and subtracts from another: 1 in each byte.
+#: Number that `plusminus` adds to one 16-bit word and subtracts from another: 1 for each byte.
 K = 257
 _PERIOD = bytes(range(256))
 _BLOCK = 4096
-#: Parts of a response head that differ between responses: times, and whether the edge's upstream connection was new.
+#: Parts of a head that differ between responses: times, and whether the edge's upstream connection was new.
 _VARIES = re.compile(rb'\d+|desc="\w+"')
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """One response, with the counters of the router and of our kernel for its duration."""
+    """One response, and what the counters of the router and of this host's kernel counted meanwhile."""
 
     #: Number of packets that `wan` corrupted.
     corrupted: int
     #: Number of corrupted packets that TCP delivered to the application.
     delivered: int
-    #: Number of wrong bytes in the body, and number of body bytes received.
+    #: Number of wrong bytes in the body, and number of bytes received of the body.
     wrong: int
     received: int
-    #: Number of segments that our kernel dropped because of a wrong checksum.
+    #: Number of segments that this host's kernel dropped because of a wrong checksum.
     dropped: int
     #: Whether the connection ended before the response was complete, as TLS connections do after corruption.
     ended: bool
@@ -44,12 +44,12 @@ class Fetch:
 
 
 def body(size: int) -> bytes:
-    """Return the body of ``/bytes/N`` as the origin sends it, for *size* bytes."""
+    """Return the body of ``/bytes/N`` as the origin sends it, for N = *size*."""
     return (_PERIOD * (size // 256 + 1))[:size]
 
 
 def wrong_bytes(received: bytes, expected: bytes) -> int:
-    """Return the number of bytes that differ, within the length of *received*."""
+    """Return the number of wrong bytes in *received*."""
     count = 0
     for at in range(0, len(received), _BLOCK):
         ours, theirs = received[at : at + _BLOCK], expected[at : at + _BLOCK]
@@ -59,15 +59,15 @@ def wrong_bytes(received: bytes, expected: bytes) -> int:
 
 
 def same_head(head: bytes, clean: bytes) -> bool:
-    """Return whether two response heads are equal, ignoring the parts that differ between any two responses."""
+    """Return whether two response heads are equal, apart from the parts that differ in every response."""
     return _VARIES.sub(b"#", head) == _VARIES.sub(b"#", clean)
 
 
 def delivered(wrong: int, *, head_is_wrong: bool) -> int:
     """Return the number of corrupted packets that were delivered, inferred from the wrong bytes in body and head.
 
-    If the two corrupted words of one packet lie on different sides of the end of the head, the body has only half of
-    that packet's wrong bytes.
+    If one of a packet's two corrupted words is in the head and the other in the body, the body has only half of that
+    packet's wrong bytes.
     """
     whole, rest = divmod(wrong, WRONG_PER_PACKET)
     return whole + (1 if rest or head_is_wrong else 0)
@@ -76,7 +76,7 @@ def delivered(wrong: int, *, head_is_wrong: bool) -> int:
 def compare(
     stream: bytes, size: int, clean_head: bytes, *, ended: bool, corrupted: int, dropped: int = 0, duplicates: int = 0
 ) -> Fetch:
-    """Compare a received response with the response that was sent.
+    """Compare a received response with the one that was sent.
 
     Args:
         stream: received bytes, head and body.
@@ -84,7 +84,7 @@ def compare(
         clean_head: head of an uncorrupted response.
         ended: whether the connection ended early.
         corrupted: packets that `wan` corrupted during the response.
-        dropped: segments that our kernel dropped during the response.
+        dropped: segments that this host's kernel dropped during the response.
         duplicates: segments that arrived twice.
     """
     # Corruption does not change lengths, so the body of a complete response is its last *size* bytes.  If the

@@ -1,7 +1,4 @@
-"""CPU time, bytes and flights of in-memory TLS handshakes, for every kind that the installed OpenSSL supports.
-
-Used by the scenario `handshake`.
-"""
+"""CPU time, bytes and flights of in-memory TLS handshakes, for every kind that OpenSSL supports."""
 
 import ssl
 from collections.abc import Callable
@@ -15,9 +12,9 @@ from theory import handshake, slow_start
 
 #: First OpenSSL version with ML-DSA certificates and X25519MLKEM768.
 POST_QUANTUM_OPENSSL = (3, 5)
-#: Bytes by which a flight may differ from theory, because an ECDSA signature in DER has 70 to 72 bytes.
+#: Largest deviation of a flight from theory in bytes: an ECDSA signature in DER has 70 to 72 bytes.
 SIGNATURE_VARIES = 4
-#: Number of handshakes per chain length; a few are enough, because their size hardly varies.
+#: Number of handshakes per chain length; a few are enough, because the size hardly varies.
 PER_CHAIN = 21
 
 
@@ -28,7 +25,7 @@ class Kind:
     key: str
     version: handshake.Protocol = "TLSv1.3"
     resumed: bool = False
-    #: Whether the client authenticates with a certificate as well.
+    #: Whether the client also authenticates with a certificate.
     mutual: bool = False
     intermediates: int = 1
     #: The only key exchange group that the server accepts; None for OpenSSL's default.
@@ -54,7 +51,7 @@ class Kind:
         return handshake.tls_round_trips(self.version, resumed=self.resumed, hello_retry=self.wrong_guess)
 
     def ends(self) -> memory_handshake.Ends:
-        """Return a client and a server that perform this kind of handshake."""
+        """Return a client and a server for this kind of handshake."""
         return memory_handshake.Ends(
             self.key, self.version, curve=self.group, intermediates=self.intermediates, mutual=self.mutual
         )
@@ -89,15 +86,15 @@ class HandshakeCosts:
     def __init__(self) -> None:
         self.costs: dict[Kind, memory_handshake.Cost] = {}
         self.chains: dict[Kind, memory_handshake.Cost] = {}
-        #: Server CPU time of an RSA handshake divided by that of an ECDSA handshake: the median over pairs that run a
-        #: few milliseconds apart.
+        #: Server CPU time of an RSA handshake divided by that of an ECDSA handshake: median of pairs that run within a
+        #: few milliseconds.
         self.rsa_ratio = 0.0
         #: DER bytes of each certificate sent, and predicted bytes of the server's first flight.
         self.certificates: dict[Kind, tuple[int, ...]] = {}
         self.predicted: dict[Kind, int] = {}
 
     def predict(self, kind: Kind, certificates: tuple[int, ...]) -> int:
-        """Store and return the predicted bytes of the server's first flight for certificates of these DER sizes."""
+        """Return and store the predicted bytes of the server's first flight for certificates of these DER sizes."""
         # Every OpenSSL version with ML-DSA also has the hybrid group X25519MLKEM768.
         hybrid = kind.group is None and (supports_post_quantum() or kind.key in memory_handshake.POST_QUANTUM_KEYS)
         share = handshake.KEY_SHARE["X25519MLKEM768" if hybrid else "X25519"]
@@ -114,8 +111,8 @@ class HandshakeCosts:
         """
         post_quantum = supports_post_quantum()
         ends_of = {kind: kind.ends() for kind in (*EVERYWHERE, *(POST_QUANTUM if post_quantum else ()))}
-        # Kinds are measured in turn: the speed of a shared core changes within seconds, and the changes should affect
-        # every kind equally.
+        # All kinds are measured in turn, because the speed of a shared core changes within seconds, and should
+        # affect all kinds equally.
         made: dict[Kind, list[memory_handshake.Cost]] = {kind: [] for kind in ends_of}
         for _ in range(times):
             for kind, ends in ends_of.items():
@@ -130,7 +127,7 @@ class HandshakeCosts:
                 ends = kind.ends()
                 predicted(kind.flight_row, self.predict(kind, ends.certificates))
                 self.chains[kind] = ends.cost(PER_CHAIN)
-            else:  # this OpenSSL can create these certificates, but cannot use them in a handshake
+            else:  # OpenSSL can create these certificates, but not use them in a handshake
                 self.predict(kind, memory_handshake.chain_bytes(kind.key, kind.intermediates))
 
     def conclude(self, run: Run) -> None:
@@ -167,8 +164,7 @@ class HandshakeCosts:
         mutual = "a client in mutual TLS sends as much to authenticate"
         self._check_bytes(run, mutual, identity, self.costs[MUTUAL].sent - full.sent)
         if supports_post_quantum():
-            # The ClientHello contains both key shares in either case, so only the server's flight differs between the
-            # groups.
+            # The ClientHello contains both key shares in both cases, so only the server's flight differs.
             more = handshake.KEY_SHARE["X25519MLKEM768"] - handshake.KEY_SHARE["X25519"]
             added = full.flight - self.costs[CLASSIC].flight
             self._check_bytes(run, "X25519MLKEM768 adds its ciphertext", more, added)

@@ -37,7 +37,7 @@ def fates(fetches: Fetches, kinds: Mapping[integrity.Damage, str], arms: Sequenc
 
 
 def survival(by_length: Mapping[int, Sequence[Fetch]], share: float, other_segments: int) -> Chart:
-    """Draw the share of TLS responses that arrive, by body length; *share* is the probability of packet corruption."""
+    """Draw the share of TLS responses that arrive, by body length; packets are corrupted with probability *share*."""
     far = max(by_length, default=1) * 1.05
     lengths = range(0, round(far) + 1, max(1, round(far / 80)))
     curve = [(float(n), 100 * integrity.connection_survives(share, n + other_segments, "swap16")) for n in lengths]

@@ -16,9 +16,9 @@ HOST, PORT = "www.example.com", 80
 #: Seconds without a response after which a request counts as lost.
 TIMEOUT = 10.0
 
-#: How a gap ended. answered: the request succeeded on the open connection. raced: the request was lost because the
-#: server was closing the connection. closed: the server had closed before the request. retired: the client had closed
-#: before the request.
+#: Outcome of a gap. answered: the request succeeded on the open connection. raced: the request was lost because the
+#: server was closing the connection. closed: the server closed before the request was sent. retired: the client closed
+#: before the request was due.
 Outcome = Literal["answered", "raced", "closed", "retired"]
 
 
@@ -28,7 +28,7 @@ class Gap:
 
     #: Idle period drawn from the arm's distribution.
     drawn: float
-    #: Actual idle period, until the request was sent or the connection ended.
+    #: Actual idle period until the request was sent or the connection closed.
     silence: float
     outcome: Outcome
     #: Time from sending the request until its loss was detected.
@@ -38,7 +38,7 @@ class Gap:
 
     @property
     def intended(self) -> float:
-        """Seconds of idle time at which the request was sent, or would have been if the server had not closed first."""
+        """Idle time until the request was sent, or until it was due if the server closed first."""
         return self.drawn if self.outcome == "closed" else self.silence
 
 
@@ -75,8 +75,8 @@ class Clients:
             seconds: duration for which requests are sent.
         """
         self._address, self._timeout, self._rtt = address, timeout_s, rtt
-        #: Latest start of a gap, early enough that every gap ends within the run.  Otherwise long gaps would be cut off
-        #: and missing from the results.
+        #: Latest start of a gap, so that every gap ends within the run.  Otherwise, long gaps would be missing from the
+        #: results.
         self._last = seconds - timeout_s - 4 * rtt
         self._began = time.monotonic()
 
@@ -86,14 +86,14 @@ class Clients:
 
     async def run(self, arm: Arm, silences: Iterator[float], rng: random.Random) -> None:
         """Run one client: send a request, stay idle, repeat; reconnect when the connection has ended."""
-        await asyncio.sleep(rng.uniform(0, min(2.0, self._timeout)))  # so that clients are not in step
+        await asyncio.sleep(rng.uniform(0, min(2.0, self._timeout)))  # desynchronises the clients
         retried: Gap | None = None
         while retried is not None or self.now() < self._last:
             kept = KeptConnection(self.now, self._address)
             since = self.now()
             error = await kept.ask()
             if retried is not None:
-                if not error:  # latency includes the time until a lost request was detected
+                if not error:  # including the time until a lost request was detected
                     lost = retried.noticed if retried.outcome == "raced" else 0.0
                     retried.answer = kept.answered - since + lost
                 retried = None
@@ -110,12 +110,12 @@ class Clients:
     async def _gap(self, arm: Arm, kept: "KeptConnection", drawn: float) -> Gap:
         """Stay idle for *drawn* seconds, or until the client or the server closes; then send a request."""
         since = kept.answered
-        # Idle time counts from the request plus one round trip: if the response was delayed on the way, the server's
-        # idle timer started before the response arrived here.
+        # Idle time starts one round trip after the request: if the response is delayed on the path, the server's idle
+        # timer starts before the response arrives here.
         retire = kept.asked + self._rtt + arm.idle
         if await kept.closed_within(min(since + drawn, retire)):
             return Gap(drawn, self.now() - since, "closed")
-        if self.now() >= retire:  # check again immediately before use, as a pool does, because this task may be late
+        if self.now() >= retire:  # check again before use, as a pool does, because this task may be late
             return Gap(drawn, self.now() - since, "retired")
         sent = self.now()
         error = await kept.ask()
@@ -137,7 +137,7 @@ class KeptConnection:
         self.asked = self.answered = 0.0
 
     async def ask(self) -> str:
-        """Send a request, connecting first if needed; return why it was lost, or an empty string on success."""
+        """Connect if necessary and send a request; return the reason if it was lost, or an empty string on success."""
         self._result = asyncio.get_running_loop().create_future()
         now = self._now()
         request = Request(now, "pooled", now)
@@ -153,7 +153,7 @@ class KeptConnection:
             return "timeout"
 
     async def closed_within(self, until: float) -> bool:
-        """Wait until the time *until*; return True early if the server closes the connection."""
+        """Wait until the time *until*; return True at once if the server closes the connection earlier."""
         try:
             await asyncio.wait_for(self._gone.wait(), max(0.0, until - self._now()))
         except TimeoutError:

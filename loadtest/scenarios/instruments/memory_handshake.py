@@ -23,7 +23,7 @@ from wireformat.tls import TlsConnection
 NAME = "server.test"
 #: Key types that every supported OpenSSL version has; all certificates of a chain have the same key type.
 KEYS = ("ECDSA P-256", "RSA 2048")
-#: Post-quantum key types (FIPS 204), which need OpenSSL 3.5 or later.
+#: Post-quantum key types (FIPS 204); they need OpenSSL 3.5 or later.
 POST_QUANTUM_KEYS = ("ML-DSA-44", "ML-DSA-65")
 #: SSL_OP_NO_TX_CERTIFICATE_COMPRESSION, for which Python's `ssl` has no constant; older OpenSSL versions ignore it.
 _NO_CERTIFICATE_COMPRESSION = 1 << 32
@@ -42,13 +42,13 @@ class Cost:
     received: int
     #: Size of the server's first flight in bytes, which has to fit into the initial congestion window.
     flight: int
-    #: Number of server flights that the client waits for before it can send a request.
+    #: Number of server flights before the client can send a request.
     round_trips: int
     resumed: bool
 
     @classmethod
     def of(cls, costs: "Sequence[Cost]") -> "Cost":
-        """Return the median of *costs*, with the largest number of round trips; resumed only if all were resumed."""
+        """Return the median of *costs*; it has the largest number of round trips, and is resumed only if all are."""
         return cls(
             median(c.client_ms for c in costs),
             median(c.server_ms for c in costs),
@@ -61,7 +61,7 @@ class Cost:
 
 
 class Ends:
-    """A client and a server, with certificates that are created for the measurement."""
+    """A client and a server, with certificates created for the measurement."""
 
     def __init__(
         self, key: str, version: str, *, curve: str | None = None, intermediates: int = 1, mutual: bool = False
@@ -73,7 +73,7 @@ class Ends:
             version: ``TLSv1.2`` or ``TLSv1.3``.
             curve: the only key exchange group that the server accepts; None for OpenSSL's default.
             intermediates: number of certificates between leaf and root, all of which the server sends.
-            mutual: whether the client has to send a certificate chain of the same length as well.
+            mutual: whether the client also sends a certificate chain, of the same length.
         """
         self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -90,7 +90,7 @@ class Ends:
         trust = root.public_bytes(Encoding.PEM).decode()
         self.client.load_verify_locations(cadata=trust)
         if mutual:
-            # OpenSSL 3.2 and later would compress the client's certificates (RFC 8879), but theory counts uncompressed
+            # OpenSSL 3.2 and later can compress the client's certificates (RFC 8879), but theory counts uncompressed
             # bytes.
             self.client.options |= _NO_CERTIFICATE_COMPRESSION
             self.server.verify_mode = ssl.CERT_REQUIRED

@@ -1,7 +1,7 @@
 """Connections at a constant rate, each arm from its own window of source ports (scenario `time-wait`).
 
-A port window per socket (IP_LOCAL_PORT_RANGE, ip(7)) is exhausted within seconds, whereas Linux's 28,232 ports would
-last half a minute.  It also does not use ports that other programs on this host need.
+A window (IP_LOCAL_PORT_RANGE, ip(7)) is exhausted within seconds, whereas Linux's 28,232 default ports would last half
+a minute.  Ports outside the windows remain available to other programs on this host.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class Arm:
     rate: float
     #: First and last source port.
     window: tuple[int, int]
-    #: Which side closes first: ``client``, ``server``, or ``abort`` for a reset by the client.
+    #: The side that closes first: ``client`` or ``server``; ``abort`` if the client sends a reset.
     closes: str = "client"
     #: Destination ports on the server, used in turn.
     to: tuple[int, ...] = (PORT,)
@@ -53,7 +53,7 @@ class Arm:
 
     @property
     def exhausted_at(self) -> float | None:
-        """The second of the first attempt that found no free port; None if all found one."""
+        """The second of the first attempt without a free port; None if there was no such attempt."""
         return next((each.intended for each in self.attempts if each.error == NO_PORT), None)
 
     def succeeded(self, begin: float, end: float) -> int:
@@ -89,7 +89,7 @@ class Drive:
         kept: list[_Kept] = []
         for number in range(int(self._seconds * arm.rate)):
             intended = number / arm.rate
-            await asyncio.sleep(max(0.0, self._began + intended - time.monotonic()))  # until the intended start
+            await asyncio.sleep(max(0.0, self._began + intended - time.monotonic()))  # until the scheduled start
             to = (self._address, arm.to[number % len(arm.to)])
             task = asyncio.create_task(self._attempt(arm, to, intended, kept))
             pending.add(task)
@@ -114,7 +114,7 @@ class Drive:
             ports = Counter(arm.name for port in waiting_ports() for arm in self._arms.values() if port in arm)
             for arm in self._arms.values():
                 arm.waiting.append((now, ports[arm.name]))
-            await asyncio.sleep(COUNTING)  # between two counts
+            await asyncio.sleep(COUNTING)  # interval between two counts
 
 
 def waiting_ports(*states: str) -> Iterable[int]:
@@ -164,7 +164,7 @@ async def _use(arm: Arm, to: tuple[str, int], kept: list[_Kept]) -> None:
 
 
 async def _answer(sock: socket.socket, *, until_closed: bool) -> None:
-    """Read a complete response; with unread bytes, close() would send a reset, which leaves no TIME-WAIT."""
+    """Read a complete response; with unread bytes, close() would send a reset, and there would be no TIME-WAIT."""
     loop = asyncio.get_running_loop()
     response = ResponseReader()
     while until_closed or not response.complete:

@@ -1,4 +1,4 @@
-"""Round trips derived from times: plotted against a link's round-trip time, they form a line with an integer slope."""
+"""Round trips derived from times: the integer slope of a line through the times, plotted against a round-trip time."""
 
 from collections.abc import Sequence
 from statistics import median

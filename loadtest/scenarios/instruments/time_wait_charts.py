@@ -7,7 +7,7 @@ from experiments import Bars, Chart, Curve, Dots, Moment, Panel
 from scenarios.instruments.port_windows import Arm
 from theory import time_wait
 
-#: Largest relative difference of arm totals that are drawn as one line.
+#: Largest relative difference between the totals of arms that are drawn as one line.
 ALIKE = 0.02
 
 
@@ -52,7 +52,7 @@ def square_wave(base: Arm, ports: int, seconds: float, wheel: tuple[float, float
 
 
 def cumulative(base: Arm, others: Sequence[Arm], seconds: float, ports: int) -> Chart:
-    """Draw the cumulative number of served requests over time, with one line per way to close and reuse connections."""
+    """Draw the cumulative number of served requests over time, with one line per way to use connections."""
     # Lines of arms with equal totals would overlap, so these arms share a colour and a legend entry.
     alike: list[tuple[float, list[str], list[Sequence[tuple[float, float]]]]] = []
     for arm in (base, *others):

@@ -1,7 +1,7 @@
-"""Clients that keep using an address for the TTL, longer or for ever, or keep a connection open (scenario `ttl`).
+"""Clients that keep an address for the TTL, for longer or for ever, or keep a connection open (scenario `ttl`).
 
-Class `Client` makes the decisions and is passed the time; `Crowd` sends real requests.  Requests use plain HTTP, since
-only the identity of the responding server matters.
+Class `Client` decides, with the time as an argument; `Crowd` sends the requests.  They use plain HTTP, because only the
+identity of the responding server matters.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from wireformat.http1_reader import ResponseReader
 #: Seconds after which a request counts as lost.
 TIMEOUT = 5.0
 PORT = 80
-#: Request path.  The response names the origin, which shows which edge received the request.
+#: Request path.  The response contains the origin's name, which identifies the edge.
 PATH = "/whoami"
 
 
 @dataclass(frozen=True, slots=True)
 class Habit:
-    """How long one kind of client keeps using a resolved address or an open connection."""
+    """Times for which one kind of client keeps a resolved address and an open connection."""
 
     name: str
     #: Minimum seconds for which the client keeps an answer, regardless of the TTL; 0 if it honours the TTL, infinite if
@@ -56,15 +56,15 @@ class Answered:
 
 
 class Client:
-    """Address that one client has resolved, and the time until which it keeps the address and its connection."""
+    """State of one client: the resolved address, and the times until which it keeps address and connection."""
 
     def __init__(self, habit: Habit, shortened: float = 1.0) -> None:
         """Create a client without an address or a connection.
 
         Args:
             habit: how long the client keeps addresses and connections.
-            shortened: factor for the first hold only, between 0 and 1, so that holds have random ages, as with clients
-                that have run for a long time.
+            shortened: factor between 0 and 1 for the first hold only; with random factors, holds have random ages, as
+                if the clients had run for a long time.
         """
         self.habit = habit
         self.address: str | None = None
@@ -80,7 +80,7 @@ class Client:
         return now < self._connected_until
 
     def knows(self, now: float) -> str | None:
-        """Return the address that the client still keeps; None if it has to query the resolver."""
+        """Return the address that the client has kept; None if it has to query the resolver."""
         return self.address if now < self._until else None
 
     def learn(self, address: str, ttl_s: float, now: float) -> None:
@@ -116,7 +116,7 @@ class Crowd:
         """
         self.habit, self.names, self.rate, self._rng, self._resolver = habit, names, rate, rng, resolver
         self.answered: list[Answered] = []
-        #: Error message of each lost request.
+        #: Error messages of lost requests.
         self.lost: list[str] = []
 
     def __repr__(self) -> str:
@@ -131,14 +131,14 @@ class Crowd:
 
     async def _live(self, number: int, name: str, begins: float) -> None:
         rng, loop = self._rng, asyncio.get_running_loop()
-        # Start in the stationary state: with this probability the client already holds an answer or connection of any
+        # Start in the stationary state: with this probability, the client already has an answer or connection of random
         # age.
         held = 1.0 if math.isinf(self.habit.hold) else ttl.hit_rate(self.rate, self.habit.hold)
         client, connection = Client(self.habit, rng.random()), _Connection(name)
         due = loop.time() + begins + (0.0 if rng.random() < held else rng.expovariate(self.rate))
         try:
             while True:
-                await asyncio.sleep(due - loop.time())  # until the next request is due
+                await asyncio.sleep(due - loop.time())  # until the next request
                 due += rng.expovariate(self.rate)
                 await self._request(number, name, client, connection)
         finally:
@@ -164,7 +164,7 @@ class Crowd:
     async def _address(self, name: str, client: Client, at: float) -> str:
         known = client.knows(at)
         if known is None:
-            # A new stub has no cache, so only the habit determines how long an answer is kept.
+            # A new stub has no cache, so that only the habit determines how long an answer is kept.
             answer = await AsyncStub([self._resolver]).resolve(name)
             known = answer.rdata[0]
             client.learn(known, answer.ttl_s, asyncio.get_running_loop().time())
@@ -172,7 +172,7 @@ class Crowd:
 
 
 class _Connection:
-    """HTTP/1.1 connection to one host; it can be reopened to another address."""
+    """HTTP/1.1 connection to one host; it can be opened again to another address."""
 
     def __init__(self, host: str) -> None:
         self._host = host
@@ -187,7 +187,7 @@ class _Connection:
         self._reader, self._writer = await asyncio.open_connection(address, PORT)
 
     async def ask(self, *, keep: bool) -> str:
-        """Send a request and return the origin's name; if *keep* is false, the server closes the connection."""
+        """Send a request and return the origin's name; unless *keep*, the server closes the connection."""
         if self._reader is None or self._writer is None:
             raise ConnectionError("expected an open connection")
         self._writer.write(get(self._host, PATH, *([] if keep else ["Connection: close"])))
@@ -202,7 +202,7 @@ class _Connection:
             raise ValueError(f"expected status 200, got {response.status}")
         body = json.loads(b"".join(pieces))
         if not keep:
-            with suppress(TimeoutError):  # the server must close first, so that it holds TIME-WAIT
+            with suppress(TimeoutError):  # the server must close first, to have the TIME-WAIT
                 async with asyncio.timeout(1):
                     await self._reader.read(1)
             self.close()

@@ -1,4 +1,4 @@
-"""A name moves to another server: time for which each kind of client keeps using the old address (scenario `ttl`)."""
+"""A name moves to another server: the time for which each kind of client keeps the old address (scenario `ttl`)."""
 
 import math
 import random
@@ -14,15 +14,15 @@ from theory import ttl
 
 #: Origin behind the edge to which the name moves.
 NEW_ORIGIN = "catalog-3.example.com"
-#: Queries per second for each moving name by other clients of the shared resolver.
+#: Queries per second for each moving name from other clients of the shared resolver.
 OTHERS = 1.0
-#: Seconds for which the old server is observed after all clients that ever move have moved.
+#: Seconds for which the old server is observed after the last move of a client.
 REMAIN = 3.0
 #: Seconds after T for which an old answer is tolerated, because TTLs in DNS messages are rounded to whole seconds.
 ROUNDED = 0.5
-#: Largest absolute error of a stale share that is measured with a few hundred answers.
+#: Largest absolute error of a share of old answers, measured with a few hundred answers.
 STALE = 0.10
-#: Standard errors by which a kind of client may deviate from its predicted curve.
+#: Largest accepted deviation from a predicted curve, in standard errors.
 ERRORS = 3.5
 #: Number of intervals in the chart into which the time after the change is divided.
 BINS = 12
@@ -42,7 +42,7 @@ class AfterMove:
 
 
 class Move:
-    """Five kinds of clients, and their requests after the name has moved."""
+    """The move of a name, observed by five kinds of clients."""
 
     def __init__(self, ttl_s: float, requests: float, clients: int, answer_s: float, connection_s: float) -> None:
         """Create the five habits; `populate` creates the clients.
@@ -62,19 +62,18 @@ class Move:
             Habit("keeps its connection", connection_s=math.inf),
             Habit("never asks again", answer_s=math.inf),
         )
-        #: Seconds after the move at which all clients that ever move have moved, and at which the run ends.
+        #: Seconds from the move until every client that ever moves has moved, and until the run ends.
         self.gone = ttl_s + max(answer_s, connection_s) + ROUNDED
         self.end = self.gone + REMAIN
-        #: Queries per second for one moving name: by other clients, and by the one client of each kind that uses this
-        #: name.
+        #: Queries per second for one moving name, from other clients and from one client of each kind.
         asking = (ttl.upstream_rate(requests, each.hold) for each in self.habits if math.isfinite(each.hold))
         self.others = OTHERS + sum(asking)
         self.crowds: list[Crowd] = []
-        #: Time of the move, on the event loop's clock and on the run's clock, in seconds.
+        #: Time of the move in seconds, on the event loop's clock and on the run's clock.
         self.loop_time = self.moved = 0.0
 
     def populate(self, names: Sequence[str], rng: random.Random, resolver: tuple[str, int]) -> None:
-        """Create one crowd per habit; each client has its own name, and therefore its own record in the resolver."""
+        """Create one crowd per habit; each client has its own name, and so its own record in the resolver."""
         self.crowds = [Crowd(habit, names, self.requests, rng, resolver) for habit in self.habits]
 
     def old_share(self, at: float, hold: float) -> float:
@@ -82,7 +81,7 @@ class Move:
         return ttl.old_share(at, self.ttl_s, hold, self.requests, self.others)
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return the mean time on the old address for each kind, and the share of clients that never leave it."""
+        """Return the predicted mean time on the old address for each kind, and the share of clients that never move."""
         predicted = {}
         for habit in self.habits:
             if math.isinf(habit.hold):
@@ -104,7 +103,7 @@ class Move:
         ]
 
     def conclude(self, run: Run) -> None:
-        """Compare each kind with its predicted curve, and the old server's accepted connections with its requests."""
+        """Compare each kind with its predicted curve, and the old server's connections with its requests."""
         found = run.findings
         causes = Counter(cause for crowd in self.crowds for cause in crowd.lost)
         lost, answered = causes.total(), sum(len(crowd.answered) for crowd in self.crowds)
@@ -130,7 +129,7 @@ class Move:
         found.chart(self.chart(run))
 
     def _first(self, after: Iterable[AfterMove]) -> str:
-        """Describe when the first, half, and the last of the clients sent a request to the new address."""
+        """Describe when the first, the median and the last client sent a request to the new address."""
         first: dict[int, float] = {}
         for each in sorted(after, key=lambda each: each.at):
             if not each.old:
@@ -155,7 +154,7 @@ class Move:
     def _standard_error(self, habit: Habit) -> float:
         """Return the standard error of the mean seconds on the old address.
 
-        Clients move independently, and their moves are observed only through their requests.
+        It includes the variation of independent moves, and the error of observing them only through requests.
         """
         steps, end = 400, self.gone
         mean = second = noise = 0.0
@@ -179,10 +178,10 @@ class Move:
         )
         if "edge" not in run.recorders.series or not old:
             return
-        # Accepted connections as counted by the server's kernel; up to two health probes may be included.
+        # Accepted connections, from the server's kernel; they may include up to two health probes.
         opens = self._accepted(run, self.gone, until)
         row = run.findings.row("connections opened per request, old server, at the end", opens / len(old))
-        # Tolerance for the random mix of the two kinds that stay: only one of them opens a connection for each request.
+        # Tolerance for the random mix of the two kinds that never move: only one opens a connection per request.
         room = round(max(STALE, ERRORS * 0.5 / math.sqrt(len(old))), 2)
         run.findings.check_near(row, room, absolute=True)
         every = [each for crowd in self.crowds for each in self.after(crowd) if each.old]
@@ -194,14 +193,14 @@ class Move:
         series = run.recorders.series.get("edge")
         if series is None:
             return math.nan
-        # `rise` includes one sample before and one after the interval; skip the first, so that the length is exact.
+        # `rise` includes one sample before and one after the interval; skip the first for an exact length.
         return series.rise("Tcp.PassiveOpens", self.moved + begin + 1 / HZ, self.moved + end)
 
     def chart(self, run: Run) -> Chart:
         """Draw the share of requests to the old address by kind, above the number of requests to the old server."""
         width = self.end / BINS
         kinds = [(c.habit.name, c.habit.hold, [c]) for c in self.crowds if math.isfinite(c.habit.hold)]
-        # The two kinds that never move share one line, because their separate lines would overlap.
+        # The two kinds that never move share one line, because separate lines would overlap.
         staying = [crowd for crowd in self.crowds if math.isinf(crowd.habit.hold)]
         kinds.append((" or ".join(crowd.habit.name for crowd in staying), math.inf, staying))
         marks: list[Curve | Dots] = []
