@@ -22,7 +22,7 @@ POLL, FOLLOW = 0.1, 0.5
 TIMEOUT = 3.0
 #: Maximum number of queries that `dns log` reads from a server per request.
 BATCH = 500
-#: Number greater than every query number: a request from here on returns no queries, only the next query's number.
+#: Number greater than every query number: a request for later queries returns only the next number.
 NEWEST = 2**62
 
 
@@ -46,7 +46,7 @@ class Zones:
 
     #: Response to ``GET /admin/zones``, by host.
     by_host: dict[str, list[dict[str, Any]]]
-    #: Error message, by host that did not respond.
+    #: Error messages of the hosts that did not respond, by host.
     silent: dict[str, str]
 
     @property

@@ -124,7 +124,7 @@ def views(host: str, trust: Path | None, text: str) -> dict[str, Any]:
 
     Returns:
         ``{"fingerprint", "ways": [{"way", "text", "path", "port", "sent", "reads"}]}``: the bytes
-        sent and the bytes that the recipient decrypted, in hexadecimal, and the client's port of the connection.
+        sent and the bytes that the recipient reads, in hexadecimal, and the client's port of the connection.
     """
     plain, secure, name = Server(f"http://{host}", None), Server(f"https://{host}", trust), f"v-{secrets.token_hex(4)}"
     private = X25519PrivateKey.generate()
