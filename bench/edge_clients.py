@@ -26,7 +26,7 @@ from edge_rig import NAME, missing, processes, rig
 BAR_P99, BAR_KIB = 2.0, 24.0
 #: Number of connections for the latency measurement, and duration of each measurement in seconds.
 CONNECTIONS, SECONDS = 64, 3
-#: Minimum ratio of requests sent to requests scheduled; below it, the machine was too busy and the run is invalid.
+#: Minimum ratio of responses to scheduled requests; below it, the machine was too busy and the run is invalid.
 KEPT = 0.9
 
 
@@ -65,7 +65,7 @@ def idle_kib(pid: int, port: int, folder: Path, connections: int) -> float:
         for tls in sockets[::100]:  # check that the connections are still open
             tls.sendall(f"GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode())
             if not tls.recv(65536).startswith(b"HTTP/1.1 200"):
-                raise RuntimeError("expected that every idle connection is held, got one that was closed")
+                raise RuntimeError("expected all idle connections to stay open, got one that was closed")
     return took
 
 

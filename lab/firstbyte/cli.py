@@ -166,7 +166,7 @@ def _lab(add: Add) -> None:
 def _hosts(add: Add) -> None:
     logs = add("logs", "show logs of hosts", "logs edge --tail 20", "logs --follow ca edge")
     logs.add_argument("host", nargs="*", help="default: all")
-    logs.add_argument("--follow", "-f", action="store_true", help="go on until Ctrl-C")
+    logs.add_argument("--follow", "-f", action="store_true", help="print new entries until Ctrl-C")
     logs.add_argument(
         "--tail", type=arguments.tail, default="all", metavar="N", help="only the last N lines of each host"
     )
@@ -289,11 +289,11 @@ def _dns(add: Add) -> None:
     zone.add_argument("zone", metavar="ZONE")
     log = action("log", "show the latest queries of the name servers")
     log.add_argument("server", nargs="*", metavar="SERVER", help="default: all name servers")
-    log.add_argument("--follow", "-f", action="store_true", help="go on until Ctrl-C")
+    log.add_argument("--follow", "-f", action="store_true", help="print new entries until Ctrl-C")
     log.add_argument("--limit", type=arguments.repeats, default=20, metavar="N", help="the latest N queries (20)")
     for each in (put, delete, zone):
         each.add_argument(
-            "--wait", type=arguments.wait, default=10.0, metavar="SECONDS", help="at most so long for secondaries (10)"
+            "--wait", type=arguments.wait, default=10.0, metavar="SECONDS", help="time-out for the secondaries (10)"
         )
 
 
@@ -368,11 +368,13 @@ def _plan(add: Add) -> None:
     plan.add_argument(
         "--pool", type=arguments.connections, metavar="N", help="connections in the pool; default: planned"
     )
-    plan.add_argument("--calibrate", action="store_true", help="measure the CPU costs of this machine anew (a second)")
+    plan.add_argument(
+        "--calibrate", action="store_true", help="measure the CPU costs of this machine again (takes 1 s)"
+    )
     plan.add_argument("--settings", choices=FORMATS, help="print the plan as configuration of this program")
-    plan.add_argument("--simulate", action="store_true", help="follow every client, up to a billion of them")
-    plan.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw the simulation, with the lab's dots on it")
-    plan.add_argument("--verify", action="store_true", help="check the models in the lab, each by a quick experiment")
+    plan.add_argument("--simulate", action="store_true", help="simulate every client, up to a billion")
+    plan.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw the simulation and the lab's measurements")
+    plan.add_argument("--verify", action="store_true", help="check each model with a quick experiment in the lab")
 
 
 def _results(add: Add) -> None:

@@ -111,7 +111,7 @@ def judge(found: list[View]) -> None:
     """
     for each in found:
         if not each.right:
-            what = "reads it" if each.reads else "does not read it" if each.data else "has nothing of it"
+            what = "reads it" if each.reads else "does not read it" if each.data else "does not have the message"
             raise LeakError(f"{PLACES[each.place]}: {what}, when sent as {WAYS[each.way]}")
 
 

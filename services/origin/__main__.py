@@ -54,9 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--keepalive", type=float, default=KEEPALIVE, metavar="SECONDS", help="idle time-out (default 75)"
     )
-    parser.add_argument(
-        "--database", type=Path, metavar="FILE", help="where a catalog keeps its items; default: in memory"
-    )
+    parser.add_argument("--database", type=Path, metavar="FILE", help="database file of a catalog; default: in memory")
     parser.add_argument(
         "--note-keys", type=Path, metavar="FILE", help="keys of the notes in the database; default: in memory"
     )
