@@ -30,8 +30,8 @@ PLAIN_UDP = 512
 MAX_TCP = 65_535
 #: Maximum number of compression pointers followed in a row. A name has at most 127 labels, so it never needs more.
 MAX_HOPS = 127
-#: Maximum number of records in one message. 65,535 bytes hold 4,095 of the smallest useful records, addresses with a
-#: compressed owner name.
+#: Maximum number of records in one message. The smallest useful record is an A record with a compressed owner name;
+#: 65,535 bytes hold 4,095 of them.
 MAX_RECORDS = 4096
 #: Maximum TTL in seconds; a TTL with the top bit set counts as 0 (RFC 2181 section 8).
 MAX_TTL = 2**31 - 1
@@ -280,7 +280,7 @@ def question_end(wire: bytes) -> int:
 
 
 def find_opt(wire: bytes | bytearray) -> int | None:
-    """Return the offset of the OPT record in the additional section; None without one, or if *wire* is malformed."""
+    """Return the offset of the OPT record in the additional section; None if there is none or *wire* is malformed."""
     try:
         _, _, questions, answers, authorities, additionals = HEADER.unpack_from(wire)
         at = HEADER.size
@@ -313,7 +313,7 @@ def decode_reply(sent: bytes, received: bytes) -> Message:
     _, flags, questions, *counts = HEADER.unpack_from(received)
     rcode = flags & 0xF
     if len(received) == HEADER.size and not questions and rcode:
-        return Message(rcode, flags)  # some servers send such an error without a question when they do not support EDNS
+        return Message(rcode, flags)  # servers without EDNS support may send an error without a question
     end = question_end(sent)
     if (
         questions != 1
@@ -347,7 +347,7 @@ def decode_reply(sent: bytes, received: bytes) -> Message:
 def decode_part(sent: bytes, received: bytes) -> tuple[int, tuple[Record, ...]]:
     """Decode one message of the answer to the zone transfer query *sent*; return its rcode and its answer records.
 
-    Only the first message has to repeat the question (RFC 5936 section 2.2.1); the other sections are ignored.
+    Later messages may omit the question (RFC 5936 section 2.2.1). Sections other than the answer are ignored.
 
     Raises:
         MismatchError: not a reply to this query.
@@ -474,7 +474,7 @@ class Writer:
 
 
 def _suffixes(key: bytes) -> list[bytes]:
-    """Return *key* and its ancestors without the root, which is shorter than a pointer."""
+    """Return *key* and its ancestors except the root; compressing the root would save nothing."""
     found, at = [], 0
     while key[at]:
         found.append(key[at:])

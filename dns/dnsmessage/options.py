@@ -32,5 +32,5 @@ def encode_option(code: int, data: bytes) -> bytes:
 
 
 def extended_error(code: ExtendedError, text: str) -> bytes:
-    """Encode the option of an extended error with its reason in words."""
+    """Encode an extended error option with *text* as its explanation."""
     return encode_option(EDE, struct.pack("!H", code) + text.encode()[:MAX_TEXT])

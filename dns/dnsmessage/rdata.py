@@ -32,7 +32,7 @@ _FORMS = {
 _REST = frozenset({"str+", "hex", "base64", "bitmap", "svcparams", "apl", "loc"})
 #: Field kinds that must not be empty.
 _NEEDED = frozenset({"hex", "base64", "base32"})
-#: Service parameters that need a value: all registered ones but no-default-alpn.
+#: Service parameters that need a value: all registered parameters except no-default-alpn.
 _SVC_VALUED = frozenset({0, 1, 3, 4, 5, 6})
 
 _B32 = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789ABCDEFGHIJKLMNOPQRSTUV")
@@ -108,7 +108,7 @@ def names(rdtype: int, wire: bytes) -> list[Name]:
 
 
 def folded(rdtype: int, wire: bytes) -> bytes:
-    """Return uncompressed RDATA with its names in lower case: equal for two records that differ only in case."""
+    """Return uncompressed RDATA with its names in lower case, for comparing records without regard to case."""
     parts, at = [], 0
     for step in rdtypes.LAYOUTS.get(rdtype, ()):
         end = _name_end(wire, at) if step == "name" else at + (1 + wire[at] if step == "str" else int(step))

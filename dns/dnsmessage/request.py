@@ -1,7 +1,7 @@
-"""Decode requests with more than a question: UPDATE (RFC 2136), NOTIFY (RFC 1996) and IXFR (RFC 1995).
+"""Decode requests that carry records: UPDATE (RFC 2136), NOTIFY (RFC 1996) and IXFR (RFC 1995).
 
-All three have one question, of one zone, and records in the sections that a query leaves empty. Ordinary queries are
-decoded by `dnsmessage.decode_query`, which accepts less.
+Each has one question, which names the zone, and records in sections that are empty in ordinary queries.
+`dnsmessage.decode_query` decodes ordinary queries, with stricter checks.
 """
 
 import struct
@@ -29,7 +29,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A decoded request.  An UPDATE has its prerequisites in *answer* and its updates in *authority*."""
+    """A decoded request.  Prerequisites of an UPDATE are in *answer*, its updates in *authority*."""
 
     ident: int
     flags: int
@@ -49,10 +49,10 @@ class Request:
 
 
 def decode_zone(wire: bytes) -> tuple[Name, int, int]:
-    """Return name, type and class of the question of a request of at least 12 bytes, and read nothing else.
+    """Return name, type and class in the question of a request of at least 12 bytes, without decoding the rest.
 
     Raises:
-        RemoteError: FORMERR; the request has not exactly one question, or a malformed one.
+        RemoteError: FORMERR; the question is malformed, or the number of questions is not one.
     """
     if wire[4:6] != b"\0\1":
         raise RemoteError("expected one question")
@@ -71,7 +71,7 @@ def decode_request(wire: bytes, maximum: int = MAX_RECORDS) -> Request:
     """Decode a request of at least 12 bytes, without its TSIG record.
 
     Raises:
-        RemoteError: FORMERR; the request is malformed, has not exactly one question, or more than *maximum* records.
+        RemoteError: FORMERR; the request is malformed, has more than *maximum* records, or not exactly one question.
     """
     qname, qtype, qclass = decode_zone(wire)
     ident, flags, _, *counts = HEADER.unpack_from(wire)

@@ -1,8 +1,8 @@
 """Transaction signatures: HMACs over whole DNS messages with a shared key (RFC 8945).
 
-A client signs its request with `sign` and checks what comes back with a `Verifier`; a server checks a request with
-`verify` and signs what it sends with a `Signer`. Both also cover transfers of many messages (section 5.3.1). Nothing
-here reads a clock: *now* is always an argument, in seconds since 1970.
+A client signs a request with `sign` and checks the responses with a `Verifier`; a server checks a request with `verify`
+and signs its responses with a `Signer`. Transfers of several messages are supported (section 5.3.1). Nothing here reads
+a clock: *now* is always an argument, in seconds since 1970.
 """
 
 import hmac
@@ -18,11 +18,11 @@ TSIG, _ANY = 250, 255
 BADSIG, BADKEY, BADTIME, BADTRUNC = 16, 17, 18, 22
 #: Error codes in the TSIG record, as names for log lines (section 3).
 ERRORS = {BADSIG: "BADSIG", BADKEY: "BADKEY", BADTIME: "BADTIME", BADTRUNC: "BADTRUNC"}
-#: Seconds by which the clocks of both sides may differ (the value that section 10 recommends).
+#: Maximum clock difference between client and server, in seconds (recommended in section 10).
 FUDGE = 300
 #: Maximum number of unsigned messages between two signed ones in a transfer (section 5.3.1).
 MAX_UNSIGNED = 99
-#: Minimum length of a truncated MAC in bytes, whatever the key allows (section 5.2.2.1).
+#: Minimum length of a truncated MAC in bytes, even if the key allows shorter ones (section 5.2.2.1).
 MIN_MAC = 10
 #: hashlib's name of each algorithm's hash function, by the algorithm's name in the TSIG record (section 6).
 ALGORITHMS = {
@@ -46,22 +46,22 @@ class Key:
     #: A name in `ALGORITHMS`.
     algorithm: Name
     secret: bytes = field(repr=False)
-    #: Length of the MACs that are sent, and minimum length of those that are accepted, in bytes; 0: not truncated.
+    #: Length of sent MACs and minimum length of accepted MACs, in bytes; 0: MACs are not truncated.
     mac_size: int = 0
 
     @property
     def full(self) -> int:
-        """The length of a MAC that is not truncated, in bytes."""
+        """Length of an untruncated MAC, in bytes."""
         return _SIZES[ALGORITHMS[self.algorithm]]
 
     @property
     def overhead(self) -> int:
-        """The number of bytes that a signature adds to a message, including six for the time in BADTIME."""
+        """Maximum size of a signature, in bytes, including the six bytes of server time in a BADTIME error."""
         fixed = _TYPE.size + _TIMES.size + _TAIL.size + 6
         return len(self.name.wire) + len(self.algorithm.wire) + fixed + (self.mac_size or self.full)
 
     def mac(self, data: bytes) -> bytes:
-        """Return the MAC of *data*, not truncated."""
+        """Return the untruncated MAC of *data*."""
         mac: bytes = hmac.digest(self.secret, data, ALGORITHMS[self.algorithm])
         return mac
 
@@ -81,16 +81,16 @@ class Tsig:
     other: bytes = b""
 
     def timers(self) -> bytes:
-        """Return the fields that the MAC of a later message of a transfer covers (section 5.3.1)."""
+        """Return the fields covered by the MAC of the second and later messages of a transfer (section 5.3.1)."""
         return struct.pack("!HIH", self.time >> 32, self.time & 0xFFFFFFFF, self.fudge)
 
     def variables(self) -> bytes:
-        """Return the fields that the MAC of a message covers (section 4.3.3)."""
+        """Return the TSIG fields covered by the MAC of a message (section 4.3.3)."""
         head = self.name.key + struct.pack("!HI", _ANY, 0) + self.algorithm.key
         return head + self.timers() + struct.pack("!HH", self.error, len(self.other)) + self.other
 
     def append(self, wire: bytes) -> bytes:
-        """Return *wire* with this record as its last."""
+        """Return *wire* with this record appended."""
         rdata = self.algorithm.wire + self.timers() + struct.pack("!H", len(self.mac)) + self.mac
         rdata += _TAIL.pack(self.original_id, self.error, len(self.other)) + self.other
         additional = int.from_bytes(wire[10:12], "big")
@@ -99,7 +99,7 @@ class Tsig:
 
 
 class TsigError(RemoteError):
-    """A signature is missing, unknown, wrong, too old or too short; *error* is one of `ERRORS`.
+    """A signature is missing, wrong, too short, from an unknown key or outside the time window; *error*: see `ERRORS`.
 
     A message whose TSIG record cannot be read raises a plain `RemoteError` with FORMERR instead.
     """
@@ -111,10 +111,10 @@ class TsigError(RemoteError):
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A request without its signature, with the ID that it arrived with: a forwarder may have changed it."""
+    """A request without its TSIG record; it keeps the ID as received, which a forwarder may have changed."""
 
     wire: bytes
-    #: The key that signed it; None for an unsigned request.
+    #: Key that signed the request; None for an unsigned request.
     key: Key | None = None
     #: The request's MAC, which the signature of the response covers.
     mac: bytes = b""
@@ -130,7 +130,7 @@ def verify(wire: bytes, keys: Mapping[Name, Key], now: int) -> Verified:
     """Check the signature of a request, if it has one, in the order of section 5.2: key, MAC, time, truncation.
 
     Raises:
-        TsigError: the signature is not valid; `refusal` makes the response.
+        TsigError: the signature is not valid; `refusal` encodes the response.
         RemoteError: the message or its TSIG record is malformed.
     """
     plain, tsig = split(wire)
@@ -144,7 +144,7 @@ def verify(wire: bytes, keys: Mapping[Name, Key], now: int) -> Verified:
 
 
 def refusal(wire: bytes, error: TsigError, now: int) -> bytes:
-    """Return the error response to the request *wire*: signed for BADTIME and BADTRUNC only (section 5.3.2)."""
+    """Return the error response to the request *wire*; only BADTIME and BADTRUNC are signed (section 5.3.2)."""
     response = error_response(wire, error.rcode)
     asked = error.tsig
     if asked is None:
@@ -159,14 +159,14 @@ def refusal(wire: bytes, error: TsigError, now: int) -> bytes:
 
 
 class Signer:
-    """Signs the responses to one request: a single one, or all messages of a transfer."""
+    """Signs the response to one request, which may have several messages (a transfer)."""
 
     def __init__(self, key: Key, request_mac: bytes) -> None:
         self.key = key
         self._mac, self._first = request_mac, True
 
     def sign(self, wire: bytes, now: int) -> bytes:
-        """Return the next response *wire*, signed."""
+        """Return the next message *wire* of the response, signed."""
         tsig = Tsig(self.key.name, self.key.algorithm, now, FUDGE, original_id=int.from_bytes(wire[:2], "big"))
         covered = tsig.variables() if self._first else tsig.timers()
         signed, self._mac = _signed(wire, self.key, tsig, _prefixed(self._mac) + wire + covered)
@@ -175,7 +175,7 @@ class Signer:
 
 
 class Verifier:
-    """Checks the responses to one request: a single one, or all messages of a transfer."""
+    """Verifies the response to one request, which may have several messages (a transfer)."""
 
     def __init__(self, key: Key, request_mac: bytes) -> None:
         self.key = key
@@ -183,12 +183,12 @@ class Verifier:
         self._unsigned: list[bytes] = []
 
     def verify(self, wire: bytes, now: int) -> bytes:
-        """Return the next response without its signature.
+        """Verify the next message and return it without its TSIG record.
 
-        Data of an unsigned message may be used only once a later message is signed, and `finish` has returned.
+        A transfer may contain unsigned messages; these are verified only once `finish` has returned.
 
         Raises:
-            TsigError: the signature is missing or not valid, or the server rejects that of the request.
+            TsigError: the signature is missing or not valid, or the server rejected the signature of the request.
             RemoteError: the message or its TSIG record is malformed.
         """
         plain, tsig = split(wire)
@@ -210,13 +210,13 @@ class Verifier:
         return wire[:2] + plain[2:]
 
     def finish(self) -> None:
-        """Raise `TsigError` unless the last response was signed (section 5.3.1)."""
+        """Raise `TsigError` unless the last message was signed (section 5.3.1)."""
         if self._first or self._unsigned:
             raise TsigError(f"expected the last message to be signed with {self.key.name}", BADSIG)
 
 
 def split(wire: bytes) -> tuple[bytes, Tsig | None]:
-    """Return a message as it was before it was signed, with its original ID, and its TSIG record; None if it has none.
+    """Return a message without its TSIG record and with its original ID, and the TSIG record or None.
 
     Raises:
         RemoteError: FORMERR; the message is cut short, or a TSIG record is malformed or not the last record.
@@ -249,7 +249,7 @@ def _split(wire: bytes) -> tuple[bytes, Tsig | None]:
 
 
 def _read(wire: bytes, start: int, at: int) -> tuple[bytes, Tsig]:
-    """Return the message before *start*, and the TSIG record there, whose RDATA starts at *at* and ends the message."""
+    """Return the message before the TSIG record at *start*, and that record; its RDATA begins at *at*."""
     name, algorithm = (wire[begin : _name_end(wire, begin)] for begin in (start, at))
     if name[-1] or algorithm[-1] or len(name) > 255 or len(algorithm) > 255:
         raise RemoteError("expected TSIG without compressed names", FORMERR)
@@ -268,7 +268,7 @@ def _read(wire: bytes, start: int, at: int) -> tuple[bytes, Tsig]:
 
 
 def _name_end(wire: bytes, at: int) -> int:
-    """Return the offset after the name at *at*, which may end in a compression pointer."""
+    """Return the offset after the name at *at*; the name may end in a compression pointer."""
     while length := wire[at]:
         if length >= 0xC0:
             return at + 2

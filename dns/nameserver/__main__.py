@@ -1,4 +1,4 @@
-"""``python -m nameserver``: serve zones from master files."""
+"""``python -m nameserver``: serve zones from master files and from primaries."""
 
 import argparse
 import asyncio
@@ -20,7 +20,7 @@ from telemetry.front import Rules
 from telemetry.workers import Worker
 from tlsreload import ReloadingContext
 
-#: Admin requests with several workers, each of which has its own query log.
+#: How admin answers of several workers are merged: each worker has its own query log.
 RULES = Rules(merges={"/admin/queries": merging.newest_first})
 
 
@@ -134,7 +134,7 @@ def _work(
 
 
 def _access(args: argparse.Namespace) -> Access:
-    """Return the access settings; raise `NameServerError` if a key is missing or there is nothing to serve."""
+    """Return the access settings; raise `NameServerError` if a key is unknown or no zone is given."""
     found = access.from_arguments(args)
     if not args.zone and not args.secondary:
         raise NameServerError("expected --zone or --secondary, got none")

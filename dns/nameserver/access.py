@@ -30,7 +30,7 @@ class SettingError(NameServerError):
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Clients that may transfer a zone: those that sign with *key* and those in *network*; both, if both are given."""
+    """Permission to transfer a zone, for requests signed with *key*, from *network*, or both if both are set."""
 
     #: None: every zone.
     zone: Name | None
@@ -40,7 +40,7 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """What requests signed with *key* may change."""
+    """Permission of requests signed with *key* to change records by UPDATE."""
 
     #: None: every zone.
     zone: Name | None
@@ -59,7 +59,7 @@ class Target:
     zone: Name | None
     address: str
     port: int = 53
-    #: Key that signs the NOTIFY; None: it is not signed.
+    #: Name of the key that signs the NOTIFY; None: the NOTIFY is not signed.
     key: Name | None = None
 
 
@@ -71,7 +71,7 @@ class Access:
     readers: tuple[Reader, ...] = ()
     writers: tuple[Writer, ...] = ()
     targets: tuple[Target, ...] = ()
-    #: Folder of the journals, and of the copies of secondary zones; None: both are lost at the end of the process.
+    #: Folder for journals and for copies of secondary zones; None: neither is written.
     state: Path | None = None
 
     def check(self) -> None:
@@ -133,10 +133,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def from_arguments(args: argparse.Namespace) -> Access:
-    """Return the settings on the command line, with the keys from its files.
+    """Return the settings on the command line, with the keys from the files given by ``--tsig-key``.
 
     Raises:
-        SettingError: a key file is unreadable or malformed, or a key is unknown or is in two files.
+        SettingError: a key file is unreadable or malformed, a key is in two files, or a setting names an unknown key.
     """
     keys: dict[Name, Key] = {}
     for path in args.tsig_key:
@@ -220,7 +220,7 @@ def _network(text: str) -> Network | None:
 
 
 def _matches(pattern: str, name: Name) -> bool:
-    """Return whether *name* is *pattern*, below it (``*.example.com.``), or begins with its label (``_dmarc.*``)."""
+    """Return whether *name* equals *pattern* or matches its wildcard: ``*.example.com.`` or ``_dmarc.*``."""
     text = str(name).lower()
     if pattern.startswith("*."):
         return text.endswith(pattern[1:])

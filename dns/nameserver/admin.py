@@ -25,7 +25,7 @@ class Admin:
 
     def __init__(self, server: "Server") -> None:
         self._server, self._started = server, server.telemetry.clock.time()
-        #: Whether records may not be changed, because another process serves the same zones.
+        #: Whether changes to records are refused, because another process serves the same zones.
         self.frozen = False
 
     def route(self, telemetry: Telemetry) -> None:
@@ -67,7 +67,7 @@ class Admin:
         return zone
 
     def _primary(self, request: Request) -> Zone:
-        """Return the zone of a request that changes it; raise `AdminError` if it is a secondary zone."""
+        """Return the zone that *request* changes; raise `AdminError` if it is a secondary zone."""
         zone = self._zone(request)
         secondary = self._server.secondaries.zones.get(zone.apex)
         if secondary is not None:
@@ -137,7 +137,7 @@ class Admin:
         return {"zone": str(zone.apex), "serial": zone.serial}
 
     def _queries(self, request: Request) -> list[dict[str, Any]] | dict[str, Any]:
-        """Return the latest queries, newest first; with ``after``, those from that number on, oldest first."""
+        """Return the latest queries, newest first; with ``after``, the queries from that number on, oldest first."""
         numbers = {"limit": "100", "after": "0"} | request.query
         if not all(numbers[each].isascii() and numbers[each].isdigit() for each in ("limit", "after")):
             raise AdminError(400, f"expected limit=NUMBER and after=NUMBER, got {dict(request.query)}")

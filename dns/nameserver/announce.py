@@ -16,10 +16,10 @@ logger = log.get("nameserver")
 
 
 class Announcer:
-    """Tells other servers of changed zones, from a port of its own on the address that this server listens on."""
+    """Sends NOTIFY for changed zones, from a separate port of the address that this server listens on."""
 
     def __init__(self, telemetry: Telemetry, access: Access, address: str) -> None:
-        """Open the socket; raise `OSError` if *address*, in IPv4, is not an address of this host."""
+        """Open the socket on the IPv4 *address*; raise `OSError` if this host does not have that address."""
         self._access, self._address, self._clock = access, address, telemetry.clock
         self._core = Notifier(random.SystemRandom())
         self._count = telemetry.metrics.counter(
@@ -27,7 +27,7 @@ class Announcer:
         )
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        #: Verifiers of the answers to the latest signed messages.
+        #: Verifier for the answer to the latest signed NOTIFY, by zone and target.
         self._verifiers: dict[tuple[Name, Target], Verifier] = {}
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
@@ -38,13 +38,13 @@ class Announcer:
         return f"<Announcer {self._core!r}>"
 
     def changed(self, zone: Zone, *, primary: bool) -> None:
-        """Announce the serial of *zone*; a *primary* also tells the name servers of the zone."""
+        """Announce the serial number of *zone*; if *primary*, also to the name servers in its NS records."""
         soa = Record(zone.apex, rdtypes.SOA, zone.soa.ttl, zone.soa.rdata[0])
         self._core.changed(soa, targets(zone, self._access, self._address, primary=primary), self._clock.monotonic())
         self._schedule()
 
     def close(self) -> None:
-        """Forget what is pending and close the socket."""
+        """Drop pending announcements and close the socket."""
         if self._timer is not None:
             self._timer.cancel()
         self._loop.remove_reader(self._socket.fileno())
@@ -65,7 +65,7 @@ class Announcer:
             if key is not None:
                 wire, mac = sign(wire, self._access.keys[key], int(self._clock.time()))
                 self._verifiers[notice.apex, notice.target] = Verifier(self._access.keys[key], mac)
-            with contextlib.suppress(OSError):  # unreachable or the buffer is full: it is sent again
+            with contextlib.suppress(OSError):  # unreachable, or the buffer is full: `Notifier` retries
                 self._socket.sendto(wire, (notice.target.address, notice.target.port))
         self._schedule()
 

@@ -1,6 +1,6 @@
-"""Differences between two versions of a zone, and the order of serial numbers (RFC 1995, RFC 1982).
+"""Changes from one version of a zone to the next, and the order of serial numbers (RFC 1995, RFC 1982).
 
-`Zone.diff` finds a difference and `Zone.apply` applies it; a journal stores it, and an incremental transfer sends it.
+`Zone.diff` returns a change and `Zone.apply` applies it. Journals store changes; incremental transfers send them.
 """
 
 import struct
@@ -17,12 +17,12 @@ _SERIALS = 1 << 32
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What turns one version of a zone into the next: the records that go, and those that come."""
+    """The difference between two versions of a zone: deleted records and added records."""
 
     #: The SOA records of the old and the new version.
     old_soa: Record
     new_soa: Record
-    #: Records other than the two SOA records.  A record whose TTL changes is in both.
+    #: Deleted and added records other than SOA.  A record whose TTL changes is in both tuples.
     deleted: tuple[Record, ...] = ()
     added: tuple[Record, ...] = ()
 
@@ -56,7 +56,7 @@ class Change:
 
 
 class History:
-    """The latest changes of one zone, each starting from the serial at which the one before it ends."""
+    """The latest changes of one zone; each change starts from the serial number at which the previous change ends."""
 
     def __init__(self) -> None:
         self._changes: deque[Change] = deque()
@@ -70,7 +70,7 @@ class History:
         return iter(self._changes)
 
     def add(self, change: Change) -> None:
-        """Add the next change; the oldest ones go once there are more than `MAX_HISTORY` records."""
+        """Add the next change; drop the oldest changes while there are more than `MAX_HISTORY` records."""
         if self._changes and self._changes[-1].new != change.old:
             self._changes.clear()
             self._records = 0
@@ -80,7 +80,7 @@ class History:
             self._records -= len(self._changes.popleft())
 
     def since(self, serial: int) -> list[Change] | None:
-        """Return the changes from *serial* to now, oldest first; None if they do not reach back to it."""
+        """Return the changes since *serial*, oldest first; None if the history does not reach back to *serial*."""
         found: list[Change] = []
         for change in reversed(self._changes):
             found.append(change)
@@ -100,7 +100,7 @@ def with_serial(soa: bytes, serial: int) -> bytes:
 
 
 def next_serial(serial: int) -> int:
-    """Return the serial after *serial*; 0 is skipped, because some servers take it for "unknown"."""
+    """Return the serial after *serial*; 0 is skipped, because some servers treat 0 as "unknown"."""
     return serial % (_SERIALS - 1) + 1
 
 

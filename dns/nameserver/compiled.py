@@ -25,7 +25,8 @@ _BY_LADDER = rdtypes.COMPRESSIBLE | {rdtypes.SRV, rdtypes.DS}
 COMMON = (rdtypes.A, rdtypes.AAAA)
 _HEAD = struct.Struct("!HIH")
 _CNAME, _LADDER_KINDS = kind(rdtypes.CNAME), frozenset(map(kind, _BY_LADDER))
-#: Bytes of unused bodies that changes may leave behind, in addition to the size of a zone, until all is compiled again.
+#: Bytes of obsolete bodies that changes may leave behind, in addition to the size of the zone, before the whole zone is
+#: recompiled.
 SLACK = 1 << 20
 
 
@@ -113,10 +114,10 @@ def compile_zone(zone: Zone) -> Compiled:
 
 
 def recompile_zone(old: Compiled, zone: Zone) -> Compiled:
-    """Return *zone* compiled, reusing the answers of its earlier version *old* that the difference cannot affect.
+    """Return *zone* compiled, reusing the answers of the previous version *old* that the change cannot affect.
 
-    An answer depends on records at other names only if it has addresses of targets, follows aliases, or comes from a
-    wildcard or a cut: all of these are compiled again, as is everything at the names that differ.
+    Recompiled are all answers at changed names, and all answers that depend on records at other names: those with
+    additional addresses, CNAME chains, wildcard answers and referrals.
     """
     if zone.cuts is not old.zone.cuts or zone.dnames is not old.zone.dnames or old.answers.size > 2 * old.full + SLACK:
         return compile_zone(zone)
@@ -133,7 +134,7 @@ def recompile_zone(old: Compiled, zone: Zone) -> Compiled:
 
 
 def _framed(zone: Zone, answers: Answers) -> Compiled:
-    """Return a zone with its negative answers and referrals, and with *answers* as they are."""
+    """Return *zone* with negative answers and referrals compiled; *answers* are used unchanged."""
     soa = (negative(zone),)
     nodata, nxdomain = (Answer(rcode, True, zone.apex, (), soa) for rcode in (NOERROR, NXDOMAIN))
     compiled = Compiled(zone, answers, _some(nodata), _some(nxdomain))
@@ -144,7 +145,7 @@ def _framed(zone: Zone, answers: Answers) -> Compiled:
 
 
 def _add(compiled: Compiled, questions: Iterable[bytes]) -> None:
-    """Compile the RRsets of *questions*."""
+    """Compile the RRset of each of *questions*."""
     zone = compiled.zone
     below = _Below(zone)
     for question in questions:

@@ -1,7 +1,7 @@
-"""Copies of secondary zones on disk: master files with a checksum, which a restarted server serves at once.
+"""Copies of secondary zones on disk, so that a restarted server can answer before the first transfer.
 
-A copy can be served by any name server, as a primary too. The file's modification time is when a primary last confirmed
-the zone; from it, a restarted server knows when the zone expires.
+A copy is a master file with a checksum; any name server can serve it, also as a primary. The modification time of the
+file is the time at which a primary last confirmed the zone; the expiry time is computed from it.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ class CopyError(NameServerError):
 
 
 def path_of(folder: Path, apex: Name) -> Path:
-    """Return the file of the zone *apex* in *folder*; slashes in names do not lead to other folders."""
+    """Return the path of the copy of the zone *apex* in *folder*; slashes in names are escaped."""
     return folder / f"{str(apex).replace('/', '%2F')}copy"
 
 
@@ -30,9 +30,9 @@ def write(path: Path, zone: Zone, confirmed: float) -> None:
     """Write *zone*, which a primary confirmed at *confirmed* (seconds since 1970).
 
     Raises:
-        OSError: the file cannot be written; an older copy stays as it is.
+        OSError: the file cannot be written; an older copy remains unchanged.
     """
-    # In the order of the dict: to sort the names of a large zone would hold the interpreter, and so delay queries.
+    # The names are not sorted: sorting those of a large zone would hold the interpreter lock and delay queries.
     lines = [
         f"{rrset.name} {rrset.ttl} IN {rdtypes.to_text(rrset.rdtype)} {text}\n"
         for question, packed in zone.rrsets.items()
@@ -45,15 +45,15 @@ def write(path: Path, zone: Zone, confirmed: float) -> None:
 
 
 def confirm(path: Path, confirmed: float) -> None:
-    """Record that a primary confirmed the zone in *path* at *confirmed* (seconds since 1970); raise `OSError`."""
+    """Set the time at which a primary confirmed the copy *path*, in seconds since 1970; raise `OSError`."""
     os.utime(path, (confirmed, confirmed))
 
 
 def read(path: Path, apex: Name) -> tuple[Zone, float] | None:
-    """Return the zone in *path*, and when a primary last confirmed it; None if there is no copy.
+    """Return the zone in *path* and when a primary last confirmed it (seconds since 1970); None if there is no copy.
 
     Raises:
-        CopyError: the file cannot be read, or is not what `write` wrote.
+        CopyError: the file cannot be read, or its checksum is wrong.
     """
     try:
         content, confirmed = path.read_bytes(), path.stat().st_mtime

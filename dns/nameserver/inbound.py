@@ -1,8 +1,8 @@
 """Read the answer to a zone transfer, message by message: AXFR (RFC 5936) and IXFR (RFC 1995).
 
-Nothing here opens a socket or reads a clock. A stream ends in one of three results: the zone is up to date, a whole
-zone, or changes to ours. Everything else is a `TransferError`, and there is no result before the stream is complete.
-Signatures are checked before, by `dnsmessage.tsig`; whether the records form a zone is checked after, by `Zone`.
+Nothing here opens a socket or reads a clock. A complete stream gives one of three results: our zone is up to date, a
+whole zone, or changes to our zone. Any other stream raises `TransferError`. The caller checks signatures before
+(`dnsmessage.tsig`); `Zone` checks afterwards that the records form a valid zone.
 """
 
 import struct
@@ -14,35 +14,35 @@ from nameserver.changes import Change, is_newer, serial_of
 from nameserver.errors import NameServerError
 from nameserver.zone import ZoneBuilder, kind
 
-#: Maximum number of records in one transfer, ten times those of the largest zone that this server is measured with.
+#: Maximum number of records in one transfer: ten times as many as in the largest zone used in benchmarks.
 MAX_RECORDS = 10_000_000
-#: Maximum number of bytes in one transfer, all messages together.
+#: Maximum total size of the messages of one transfer, in bytes.
 MAX_BYTES = 1 << 30
-#: Maximum number of messages without a record in one transfer; a stream of them would never end.
+#: Maximum number of messages without records in one transfer; without a limit, a primary could send them forever.
 MAX_EMPTY = 100
 
 
 class TransferError(NameServerError):
-    """The primary refused the transfer, or its answer is not a valid one. The zone in service is not affected."""
+    """The primary refused the transfer or sent an invalid answer. The zone in service is not affected."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpToDate:
-    """The primary has nothing newer than our serial; *serial* is the primary's."""
+    """The primary has no newer version than ours; *serial* is the primary's serial number."""
 
     serial: int
 
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """All records of the zone."""
+    """The answer contains the whole zone."""
 
     builder: ZoneBuilder
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The changes from our serial to the primary's, oldest first."""
+    """The answer contains the changes from our version to the primary's, oldest first."""
 
     changes: tuple[Change, ...]
 
@@ -63,18 +63,18 @@ class Inbound:
     Args:
         query: the AXFR or IXFR query as sent, without its signature.
         apex: the zone.
-        have: our serial, which the IXFR query carries; None for AXFR.
+        have: our serial number, as sent in the IXFR query; None for AXFR.
     """
 
     def __init__(self, query: bytes, apex: Name, have: int | None) -> None:
         self.result: Result | None = None
         self.messages = self.records = self.bytes = 0
         self._query, self._apex, self._have, self._empty = query, apex, have, 0
-        #: The SOA record that opens the stream and ends it.
+        #: The SOA record that begins the stream; a second copy ends it.
         self._first: Record | None = None
-        #: Collects a whole zone; None before the second record, and in a stream of changes.
+        #: Builder of a whole zone; None until the second record, and if the stream contains changes.
         self._builder: ZoneBuilder | None = None
-        #: The changes that are complete, then the SOA records and data of the one that is being read.
+        #: The completed changes; the four attributes below hold the change that is being read.
         self._changes: list[Change] = []
         self._old: Record | None = None
         self._new: Record | None = None
@@ -112,7 +112,7 @@ class Inbound:
             self._record(record)
         if self.records == 1 and self._first is not None and self._have is not None:
             serial = serial_of(self._first.rdata)
-            # A single SOA record that is not newer than ours is the whole answer; after a newer one, more follows.
+            # If the SOA record is not newer than ours, it is the whole answer; otherwise more records follow.
             if not is_newer(serial, self._have):
                 self.result = UpToDate(serial)
         return self.result is not None
@@ -141,7 +141,7 @@ class Inbound:
             raise TransferError(f"expected serial {serial_of(self._first.rdata)} again, got {serial_of(record.rdata)}")
 
     def _second(self, record: Record, *, soa: bool) -> None:
-        """Tell a whole zone from changes: those begin with our version of the SOA record (RFC 1995 section 4)."""
+        """Detect from the second record whether changes or a whole zone follow (RFC 1995 section 4)."""
         assert self._first is not None  # noqa: S101 - the first record set it
         if not soa or self._have is None or record.rdata == self._first.rdata:
             self._builder = ZoneBuilder(self._apex)

@@ -1,10 +1,11 @@
-"""A zone and its changes on disk, so that a restart loses nothing that was acknowledged.
+"""Journal of a zone on disk, so that a restart loses no acknowledged change.
 
-The file is a list of entries, each with its length and checksum: the zone as it was at some point, then every change
-since. A change is appended and synced before it is served. When changes have outgrown the zone, the file is replaced by
-one with the current zone; the latest changes stay in it as history for incremental transfers.
+The file is a list of entries with length and checksum: one version of the zone, then every later change. A change is
+appended and synced before it is served. When the changes take more space than the zone, the file is replaced: the new
+file contains the current zone, and the latest changes as history for incremental transfers.
 
-What a crash left incomplete at the end of the file is cut off when it is opened: it was never acknowledged.
+A crash may leave an incomplete entry at the end of the file. It is cut off when the journal is opened; its change was
+never acknowledged.
 """
 
 import fcntl
@@ -23,9 +24,9 @@ from nameserver.errors import NameServerError
 from nameserver.zone import Zone
 
 MAGIC = b"firstbyte journal 1\n"
-#: Size up to which a journal is never replaced, in bytes, so that small zones are not rewritten all the time.
+#: Minimum size of a journal to be replaced, in bytes, so that the journals of small zones are not rewritten constantly.
 SMALL = 1 << 20
-#: Kind of an entry, size of its content in bytes, and checksum of both and the content.
+#: Header of an entry: kind, size of the content in bytes, and checksum of kind, size and content.
 _HEAD = struct.Struct("!cII")
 _ZONE, _FILE, _OLD, _CHANGE = b"Z", b"F", b"H", b"C"
 _RECORD = struct.Struct("!HIH")
@@ -37,14 +38,14 @@ class JournalError(NameServerError):
 
 @dataclass(slots=True)
 class Stored:
-    """What a journal holds."""
+    """The contents of a journal."""
 
     zone: Zone
     #: The changes that led to *zone*, oldest first.
     changes: list[Change] = field(default_factory=list)
     #: `digest` of the zone in the master file when it was last read.
     file: bytes = b""
-    #: Number of bytes cut off at the end.
+    #: Number of bytes cut off at the end of the file.
     cut: int = 0
 
 
@@ -55,18 +56,18 @@ class Journal:
         self.path = folder / f"{str(Name(apex.key)).replace('/', '%2F')}journal"
         self.apex = apex
         self._fd = -1
-        #: Size of the valid part of the file, and size right after it was last replaced, in bytes.
+        #: Size of the valid part of the file, and size just after the file was last replaced, in bytes.
         self._size = self._base = 0
-        #: Serial at the end of the journal; None if there is no usable file, so that the next change makes one.
+        #: Serial number after the last change; None if there is no usable file: the next change then creates it.
         self.serial: int | None = None
-        #: `digest` of the zone in the master file, as of the end of the journal.
+        #: `digest` of the zone in the master file, as stored with the last entry.
         self._file = b""
 
     def __repr__(self) -> str:
         return f"<Journal {self.path.name} serial={self.serial} size={self._size}>"
 
     def open(self) -> Stored | None:
-        """Return what the journal holds; None if there is no file.
+        """Open the journal and return its contents; None if there is no file.
 
         Raises:
             JournalError: the file cannot be read, is not a journal of this zone, or is open in another process.
@@ -92,12 +93,12 @@ class Journal:
             self._fd = -1
 
     def append(self, old: Zone, change: Change, file_before: bytes, file: bytes) -> None:
-        """Store *change* of the zone *old*; return when it is on disk.
+        """Append *change* of the zone *old* and sync it to disk.
 
         *file_before* and *file* are the `digest` of the zone in the master file, before and after the change.
 
         Raises:
-            JournalError: it cannot be stored; the journal is as before.
+            JournalError: the change cannot be stored; the journal is unchanged.
         """
         if self.serial is None:
             self._file = file_before
@@ -118,14 +119,14 @@ class Journal:
 
     @property
     def outgrown(self) -> bool:
-        """Whether the file should be replaced, because the changes in it are larger than the zone."""
+        """Whether the file should be replaced, because its changes take more space than the zone."""
         return self._size > max(SMALL, 2 * self._base)
 
     def replace(self, zone: Zone, changes: Iterable[Change]) -> None:
-        """Replace the file by one with *zone* and the latest *changes*, which led to it.
+        """Replace the file by a new one with *zone* and the latest *changes*, whose result is *zone*.
 
         Raises:
-            JournalError: it cannot be written; the journal is as before.
+            JournalError: the new file cannot be written; the journal is unchanged.
         """
         parts = [MAGIC, *(_entry(_OLD, _encode(each)) for each in changes)]
         parts += [_entry(_ZONE, _encode_zone(zone)), _entry(_FILE, self._file)]
@@ -156,7 +157,7 @@ class Journal:
         return data
 
     def _truncate(self) -> None:
-        """Cut off what is left of an incomplete entry; if that fails, the next change replaces the file."""
+        """Cut off an incomplete entry; if that fails, the next change replaces the file."""
         try:
             os.ftruncate(self._fd, self._size)
             os.fsync(self._fd)
@@ -164,7 +165,7 @@ class Journal:
             self.serial = None
 
     def _read(self, data: bytes) -> tuple[Stored, int, int]:
-        """Return the content, the size of its valid part, and the size of what comes before the first change."""
+        """Return the contents, the size of the valid part of *data*, and the size before the first change."""
         if not data.startswith(MAGIC):
             raise JournalError(f"{self.path}: expected a journal, got other content")
         stored: Stored | None = None
@@ -191,7 +192,7 @@ class Journal:
 
 
 def digest(zone: Zone) -> bytes:
-    """Return a hash of the content of *zone*, which depends on the order in which its records were read."""
+    """Return a hash of the records of *zone*; it depends on the order in which they were read."""
     found = hashlib.blake2b(digest_size=16)
     for question, packed in zone.rrsets.items():
         found.update(question + packed)
@@ -203,7 +204,7 @@ def _entry(kind: bytes, content: bytes) -> bytes:
 
 
 def _entries(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
-    """Yield kind, content and end of every entry up to the first that is incomplete or damaged."""
+    """Yield kind, content and end offset of every entry before the first incomplete or damaged one."""
     at = len(MAGIC)
     while at + _HEAD.size <= len(data):
         kind, size, checksum = _HEAD.unpack_from(data, at)

@@ -1,7 +1,7 @@
-"""Which servers still have to learn of which change: NOTIFY (RFC 1996), with retries.
+"""Schedule of NOTIFY messages and their retries (RFC 1996).
 
-Nothing here opens a socket or reads a clock. `Notifier.due` returns what to send now, `acknowledged` takes what came
-back, and `next` says when to look again. Changes that follow each other closely are announced once.
+Nothing here opens a socket or reads a clock. `Notifier.due` returns the messages to send now, `acknowledged` processes
+an answer, and `next` returns when to call `due` again. A burst of changes is announced once.
 """
 
 import struct
@@ -16,10 +16,10 @@ from nameserver.access import Access, Target
 from nameserver.changes import serial_of
 from nameserver.zone import Zone, kind
 
-#: Seconds between a change and its announcement, so that a burst of changes is one announcement.
+#: Delay between a change and its announcement in seconds, so that a burst of changes needs only one announcement.
 DELAY = 0.1
-#: Seconds until an announcement without an answer is repeated; after the last, the server is given up until the next
-#: change: it also asks by itself, at the intervals in the SOA record.
+#: Intervals between retries, in seconds. After the last retry, nothing is sent to that server until the next change; it
+#: still polls at the refresh interval in the SOA record.
 RETRIES = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
@@ -27,7 +27,7 @@ RETRIES = (1.0, 2.0, 4.0, 8.0, 16.0)
 class _Pending:
     target: Target
     soa: Record
-    #: When it is sent next, in seconds on the caller's clock, and how often it has been sent.
+    #: When the announcement is sent next, in seconds on the caller's clock, and how often it has been sent.
     at: float
     sent: int = 0
     ident: int = 0
@@ -35,21 +35,21 @@ class _Pending:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One message to send, not signed."""
+    """One unsigned NOTIFY message to send."""
 
     target: Target
     apex: Name
     serial: int
     wire: bytes
-    #: Whether the server was given up instead: there is nothing to send.
+    #: Whether the retries are exhausted: nothing is to be sent.
     given_up: bool = False
 
 
 class Notifier:
-    """The announcements that are not answered yet."""
+    """Announcements that have not been answered yet."""
 
     def __init__(self, rng: Random) -> None:
-        """Create it; *rng* chooses the IDs of messages, so it should not be predictable."""
+        """Create a notifier; *rng* chooses message IDs, so it should not be predictable."""
         self._rng = rng
         self._pending: dict[tuple[Name, str, int], _Pending] = {}
 
@@ -57,7 +57,7 @@ class Notifier:
         return f"<Notifier {len(self._pending)} unanswered>"
 
     def changed(self, soa: Record, targets: Iterable[Target], now: float) -> None:
-        """Announce that a zone now has the SOA record *soa*; older announcements of it are dropped."""
+        """Schedule announcements of the SOA record *soa*; pending announcements of the same zone are dropped."""
         for target in targets:
             key = soa.name, target.address, target.port
             waiting = self._pending.get(key)
@@ -65,7 +65,7 @@ class Notifier:
             self._pending[key] = _Pending(target, soa, at)
 
     def due(self, now: float) -> list[Notice]:
-        """Return what has to be sent now."""
+        """Return the messages to send now."""
         notices = []
         for key, each in list(self._pending.items()):
             if each.at > now:
@@ -83,7 +83,7 @@ class Notifier:
         return notices
 
     def acknowledged(self, wire: bytes, source: tuple[str, int]) -> Notice | None:
-        """Return what *wire* from *source* answers, with any rcode; None if it answers nothing."""
+        """Return the notice that *wire* from *source* answers, whatever its rcode; None if there is no such notice."""
         if len(wire) < HEADER.size or wire[2] & 0xF8 != 0x80 | NOTIFY << 3:
             return None
         ident = int.from_bytes(wire[:2], "big")
@@ -94,16 +94,16 @@ class Notifier:
         return None
 
     def next(self) -> float | None:
-        """Return when something will be due; None if nothing is pending."""
+        """Return when `due` has to be called next; None if no announcement is pending."""
         return min((each.at for each in self._pending.values()), default=None)
 
 
 def targets(zone: Zone, access: Access, own: str, *, primary: bool) -> list[Target]:
-    """Return the servers that have to learn of a change of *zone*.
+    """Return the servers to notify of a change of *zone*.
 
-    They are those of the command line; and for a *primary* whose zone may be transferred also the name servers of the
-    zone, except the one in its SOA record, at their addresses in the zone (RFC 1996 section 3.3). *own* is the address
-    of this server.
+    These are the targets on the command line. A *primary* whose zone may be transferred also notifies the name servers
+    in the NS records, except the one named in the SOA record, at their addresses in the zone (RFC 1996 section 3.3).
+    *own* is the address of this server, which is left out.
     """
     found = {(each.address, each.port): each for each in access.also_notify(zone.apex)}
     if primary and access.is_transferred(zone.apex):
@@ -117,6 +117,6 @@ def targets(zone: Zone, access: Access, own: str, *, primary: bool) -> list[Targ
 
 
 def _encode(ident: int, soa: Record) -> bytes:
-    """Encode a NOTIFY with the SOA record in its answer section, from which the other server sees the serial."""
+    """Encode a NOTIFY with the SOA record in its answer section, so that it carries the new serial number."""
     head = HEADER.pack(ident, NOTIFY << 11 | AA, 1, 1, 0, 0) + soa.name.wire + kind(rdtypes.SOA)
     return head + b"\xc0\x0c" + kind(rdtypes.SOA) + struct.pack("!IH", soa.ttl, len(soa.rdata)) + soa.rdata

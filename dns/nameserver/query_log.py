@@ -18,7 +18,7 @@ _Batch = tuple[float, list[bytes], bytes]
 _STORED = 12 + 255 + 4
 
 
-#: Opcodes that are shown in place of the record type.
+#: Names of opcodes that are logged in place of the record type.
 _OPCODES = {4: "NOTIFY", 5: "UPDATE"}
 
 
@@ -27,7 +27,7 @@ class QueryLog:
 
     def __init__(self, size: int) -> None:
         self._size, self._count = size, 0
-        #: Number of the next query, counting all since the start.
+        #: Number of the next query, counted from the start of the process.
         self.next = 0
         self._entries: deque[_Single | _Batch] = deque()
 

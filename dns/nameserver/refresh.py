@@ -1,8 +1,8 @@
 """Keep secondary zones fresh: the sockets, clocks, files and tasks for `nameserver.secondary`.
 
-Each zone has one task, which performs what its core asks for. Queries for the serial go over UDP, transfers over TCP.
-Records are read, and a zone is built and compiled, in threads, so that they delay no query. A zone is copied to disk
-after it is served.
+Each zone has one task, which performs the actions returned by the state machine. Queries for the serial number use UDP,
+transfers use TCP. Parsing, building and compiling run in threads so that queries are not delayed. A new version is
+served first and copied to disk afterwards.
 """
 
 import asyncio
@@ -29,18 +29,18 @@ from telemetry.metrics import Counter
 
 logger = log.get("nameserver")
 
-#: Seconds to wait for an answer over UDP, and how often a query is sent.
+#: Time-out of a query over UDP in seconds, and maximum number of attempts.
 UDP_TIMEOUT, UDP_TRIES = 2.0, 2
-#: Seconds to wait for a connection and for each message of a transfer, and for a whole transfer.
+#: Time-outs in seconds: for connecting and for each message of a transfer; for the whole transfer.
 IDLE_TIMEOUT, TRANSFER_TIMEOUT = 10.0, 600.0
-#: Maximum number of transfers at the same time; further zones wait, so that a restart with many zones stays small.
+#: Maximum number of concurrent transfers, so that a restart with many zones does not overload the primaries.
 MAX_TRANSFERS = 10
-#: Writing copies takes at most one part in this many of the time: after a write of 1 s, the next one waits 20 s.
+#: Pause after a copy is written, as a multiple of the time that writing took: 20 s after a write of 1 s.
 COPY_SHARE = 20
 
 
 class Server(Protocol):
-    """What a secondary zone needs from the server that serves it."""
+    """Interface of the server that a secondary zone needs."""
 
     telemetry: Telemetry
 
@@ -55,18 +55,18 @@ class Server(Protocol):
 
 
 class Refresher:
-    """Keeps one secondary zone fresh, as its core says."""
+    """Keeps one secondary zone fresh by performing the actions of its state machine."""
 
     def __init__(
         self, core: Secondary, server: Server, keys: Mapping[Name, Key], folder: Path | None, transfers: Counter
     ) -> None:
-        """Keep copies in *folder*, unless it is None; count *transfers*."""
+        """Create the task state: copies are written to *folder* unless it is None; *transfers* counts transfers."""
         self.core = core
         self._server, self._keys, self._clock = server, keys, server.telemetry.clock
         self._path = None if folder is None else copies.path_of(folder, core.apex)
         self._wake, self._dirty = asyncio.Event(), asyncio.Event()
         self._transfers = transfers
-        #: The failure that was logged last, and the serial of the copy on disk.
+        #: The failure that was logged last, and the serial number of the copy on disk.
         self._warned = ""
         self._saved: int | None = None
 
@@ -74,7 +74,7 @@ class Refresher:
         return f"<Refresher {self.core!r}>"
 
     def restore(self) -> Zone | None:
-        """Return the copy on disk, unless it has expired; the caller serves it."""
+        """Return the zone from its copy on disk, for the caller to serve; None if there is no usable copy."""
         zone = self._restored()
         self._report()
         return zone
@@ -118,7 +118,7 @@ class Refresher:
             saving.cancel()
 
     def notified(self, address: str, serial: int | None) -> bool:
-        """Report a NOTIFY to the core; return whether *address* is one of the primaries."""
+        """Pass a NOTIFY to the state machine; return whether *address* is one of the primaries."""
         accepted = self.core.notified(address, serial, self._clock.monotonic())
         self._wake.set()
         return accepted
@@ -129,7 +129,7 @@ class Refresher:
         self._wake.set()
 
     def describe(self) -> dict[str, Any]:
-        """Return the state for ``GET /admin/zones``; times are seconds from now."""
+        """Return the state of the zone for ``GET /admin/zones``; times are in seconds from now."""
         core, now = self.core, self._clock.monotonic()
         known = core.serial is not None
         return {
@@ -140,10 +140,10 @@ class Refresher:
             "trouble": core.trouble,
         }
 
-    # --- the core's actions ------------------------------------------------------------------------------------------
+    # --- actions of the state machine --------------------------------------------------------------------------------
 
     async def _ask(self, primary: Primary) -> None:
-        """Ask *primary* for its serial, over UDP."""
+        """Query *primary* over UDP for its SOA record."""
         query = encode_query(secrets.randbits(16), self.core.apex, rdtypes.SOA, edns=False)
         try:
             reply = decode_reply(query, await self._exchange(primary, query))
@@ -154,12 +154,12 @@ class Refresher:
             self._failed(_words(error))
             return
         if self._path is not None and self._saved == self.core.serial == serial_of(soa[0]):
-            with contextlib.suppress(OSError):  # someone removed the copy; it is written again with the next change
+            with contextlib.suppress(OSError):  # the copy was removed; the next change writes it again
                 copies.confirm(self._path, self._clock.time())
         self.core.serial_is(serial_of(soa[0]), self._clock.monotonic())
 
     async def _exchange(self, primary: Primary, query: bytes) -> bytes:
-        """Send *query* over UDP and return the verified reply with its ID, ignoring datagrams with another one."""
+        """Send *query* over UDP and return the verified reply; datagrams with another ID are ignored."""
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
@@ -179,7 +179,7 @@ class Refresher:
         raise AssertionError("unreachable: the last try returns or raises")
 
     async def _transfer(self, primary: Primary, *, changes: bool) -> None:
-        """Transfer the zone, or changes to it, from *primary*, and serve the result."""
+        """Transfer the zone from *primary*, or only changes if *changes* is set, and serve the result."""
         kind, began, served = "IXFR" if changes else "AXFR", self._clock.monotonic(), self._server.zone(self.core.apex)
         base = served if changes else None
         reader: Inbound | None = None
@@ -223,7 +223,9 @@ class Refresher:
                     message = await reader.readexactly(length)
                 if verifier is not None:
                     message = verifier.verify(message, int(self._clock.time()))
-                done = await asyncio.to_thread(inbound.feed, message)  # thousands of records: queries do not wait
+                done = await asyncio.to_thread(
+                    inbound.feed, message
+                )  # in a thread: a message may hold thousands of records
             if verifier is not None:
                 verifier.finish()
         finally:
@@ -231,15 +233,15 @@ class Refresher:
         return inbound
 
     def _maker(self, result: Changes | Whole | None, base: Zone | None) -> Callable[[], Zone]:
-        """Return the function that builds the new zone, in a thread."""
+        """Return a function that builds the new zone; it is called in a thread."""
         serial, expired = self.core.serial, self.core.expired
 
         def make() -> Zone:
             if isinstance(result, Whole):
                 zone = result.builder.zone()
             else:
-                assert isinstance(result, Changes)  # noqa: S101 - the other results have been handled
-                assert base is not None  # noqa: S101 - changes are asked for only if there is a zone to change
+                assert isinstance(result, Changes)  # noqa: S101 - only `Changes` is left
+                assert base is not None  # noqa: S101 - changes are requested only if the server has the zone
                 zone = base.apply(*result.changes)
             if serial is not None and not expired and not is_newer(zone.serial, serial):
                 raise TransferError(f"expected a serial newer than {serial}, got {zone.serial}")
@@ -256,7 +258,7 @@ class Refresher:
 
     def _failed(self, why: str, *, answered: bool = False) -> None:
         self.core.failed(why, self._clock.monotonic(), answered=answered)
-        if self.core.trouble != self._warned:  # once for each kind of failure, not in every round
+        if self.core.trouble != self._warned:  # log a repeated failure only once
             self._warned = self.core.trouble
             logger.warning("refresh_failed", zone=str(self.core.apex), serial=self.core.serial, error=self.core.trouble)
 
@@ -274,7 +276,7 @@ class Refresher:
         )
 
     async def _save(self) -> None:
-        """Write a copy of the zone after each change, if there is a folder for copies."""
+        """Write a copy of the zone to disk after each change, unless there is no folder for copies."""
         while self._path is not None:
             await self._dirty.wait()
             self._dirty.clear()
@@ -288,7 +290,9 @@ class Refresher:
                 self._saved = zone.serial
             except OSError as error:
                 logger.error("copy_not_written", zone=str(zone.apex), path=str(self._path), error=str(error))
-            await asyncio.sleep(COPY_SHARE * (self._clock.monotonic() - began))  # keeps the share of writing small
+            await asyncio.sleep(
+                COPY_SHARE * (self._clock.monotonic() - began)
+            )  # limits the share of time spent writing
 
 
 class Secondaries:
@@ -307,11 +311,14 @@ class Secondaries:
         self._tasks: list[asyncio.Task[None]] = []
 
     def restore(self) -> Iterator[tuple[Name, Zone | None]]:
-        """Yield each zone with its copy on disk; None if it has no copy that can be served."""
+        """Yield each apex with the zone from its copy on disk, or with None if there is no usable copy."""
         yield from ((apex, each.restore()) for apex, each in self.zones.items())
 
     def notified(self, apex: Name, address: str, serial: int | None) -> int:
-        """Pass on a NOTIFY from *address*, with the serial that it names, to its zone; return the rcode (RFC 1996)."""
+        """Pass a NOTIFY from *address* to the zone *apex*; return the rcode (RFC 1996).
+
+        *serial* is the serial number in the NOTIFY; None if there is none.
+        """
         zone = self.zones.get(apex)
         if zone is None:
             return NOTAUTH
@@ -321,12 +328,12 @@ class Secondaries:
         return REFUSED
 
     def start(self) -> None:
-        """Start to keep all zones fresh."""
+        """Start the tasks that keep all zones fresh."""
         transfers = asyncio.Semaphore(MAX_TRANSFERS)
         self._tasks = [asyncio.create_task(each.run(transfers)) for each in self.zones.values()]
 
     def close(self) -> None:
-        """Stop all transfers; the zones stay as they are."""
+        """Stop all tasks and transfers; the zones remain in service."""
         for task in self._tasks:
             task.cancel()
 

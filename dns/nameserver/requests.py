@@ -1,6 +1,6 @@
 """Requests other than ordinary queries: signed ones, transfers, UPDATE and NOTIFY.
 
-This module checks signatures and permissions, and chooses who answers. It opens no socket; the time is an argument.
+This module checks signatures and permissions, then dispatches the request. It opens no socket; the time is an argument.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,28 +18,28 @@ from telemetry import log
 
 logger = log.get("nameserver")
 
-#: ``notified(apex, client, serial)`` handles a NOTIFY and returns the rcode; *serial* is None if it names none.
+#: ``notified(apex, client, serial)`` handles a NOTIFY and returns the rcode; *serial* is None without an SOA record.
 Notified = Callable[[Name, str, int | None], int]
 #: ``update(apex, wire, key)`` performs an UPDATE and returns the rcode.
 Update = Callable[[Name, bytes, Key | None], Awaitable[int]]
-#: Maximum number of records in a request for a transfer and in a NOTIFY: an SOA record, and an OPT record.
+#: Maximum number of records in a transfer request or a NOTIFY; they need at most an SOA and an OPT record.
 MAX_FEW = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A reply with its rcode; several messages for a transfer."""
+    """A reply and its rcode; the reply to a transfer consists of several messages."""
 
     wire: bytes | Iterator[bytes]
     rcode: int
 
 
 class Requests:
-    """Answers the requests that have no finished answer."""
+    """Answers requests for which there is no finished answer."""
 
     def __init__(self, responder: Responder, access: Access, histories: dict[Name, History]) -> None:
         self.access = access
-        #: Set by servers that have secondary zones, and by those that have zones to update.
+        #: Handlers of NOTIFY and UPDATE, set by servers that have secondary zones or zones that accept updates.
         self.notified: Notified | None = None
         self.update: Update | None = None
         self._responder, self._histories = responder, histories
@@ -49,7 +49,7 @@ class Requests:
     ) -> Outcome | Awaitable[Outcome] | None:
         """Return the reply to *wire*; None if it is shorter than a header or is not a request.
 
-        *clock* returns the seconds since 1970; each message of a long transfer is signed with the time of its own.
+        *clock* returns the seconds since 1970; each message of a transfer is signed with the time at which it is made.
         """
         if len(wire) < HEADER.size or wire[2] & 0x80:
             return None

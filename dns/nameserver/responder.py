@@ -28,7 +28,7 @@ class Responder:
 
     def __init__(self, zones: dict[Name, Zone] | None = None) -> None:
         self._compiled: dict[bytes, Compiled] = {}
-        #: Apexes of secondary zones that have no data, or whose data has expired: their names get SERVFAIL.
+        #: Apexes of secondary zones without data or with expired data; queries for them get SERVFAIL.
         self._empty: set[bytes] = set()
         self.answers = Answers(QR | AA)
         for zone in (zones or {}).values():
@@ -41,7 +41,7 @@ class Responder:
         return {each.zone.apex: each.zone for each in self._compiled.values()}
 
     def compile(self, zone: Zone) -> Compiled:
-        """Return *zone* compiled; cheaply if it differs little from the version that is served."""
+        """Return *zone* compiled; if an earlier version is being served, recompile only what has changed."""
         old = self._compiled.get(zone.apex.key)
         return compile_zone(zone) if old is None else recompile_zone(old, zone)
 
@@ -56,7 +56,7 @@ class Responder:
         self._merge()
 
     def withdraw(self, apex: Name) -> None:
-        """Stop serving the zone *apex*: its names get SERVFAIL until it is put again."""
+        """Stop serving the zone *apex*; queries for it get SERVFAIL until `put` is called again."""
         self._compiled.pop(apex.key, None)
         self._empty.add(apex.key)
         self._merge()
@@ -70,14 +70,14 @@ class Responder:
         return None if compiled is None else compiled.zone
 
     def zone(self, apex: Name) -> Zone | None:
-        """Return the zone *apex*."""
+        """Return the zone *apex*; None if it is not served."""
         compiled = self._compiled.get(apex.key)
         return None if compiled is None else compiled.zone
 
     def respond(self, wire: bytes, *, udp: bool, reserve: int = 0) -> Response | None:
         """Return the response to *wire*; None if *wire* is shorter than a DNS header or is not a query.
 
-        The response leaves *reserve* bytes of the client's limit for a signature.
+        The response is *reserve* bytes shorter than the client's limit, to leave room for a signature.
         """
         if len(wire) < HEADER.size or wire[2] & 0x80:
             return None
@@ -103,7 +103,7 @@ class Responder:
         return Response(encode(query, content, limit), content.rcode)
 
     def finished(self, wire: bytes, *, udp: bool, reserve: int = 0) -> Response | None:
-        """Return the response to a plain query: opcode 0, one question of class IN, at most an OPT record besides.
+        """Return the response to a plain query: opcode 0, one question of class IN, at most an OPT record.
 
         Returns None for all other queries, and for questions that have no compiled answer.
         """

@@ -1,10 +1,10 @@
-"""When a secondary asks its primaries for news of one zone (RFC 1034 section 4.3.5, NOTIFY RFC 1996).
+"""State machine of a secondary zone: refresh, retry and expiry (RFC 1034 section 4.3.5, NOTIFY RFC 1996).
 
-Nothing here opens a socket or reads a clock. `Secondary.next` says what to do; `nameserver.refresh` does it and
-reports the outcome. A round asks the primaries in order until one has our serial, or its newer zone has arrived. A
-NOTIFY starts a round at once, without a query for the serial if it names a newer one. After an unusable transfer of
-changes, the whole zone is transferred. An expired zone takes any serial, so that it recovers from a primary that lost
-its state.
+Nothing here opens a socket or reads a clock. `Secondary.next` returns an action; `nameserver.refresh` performs it and
+reports the outcome. A round queries the primaries in order until one confirms our serial number or a newer version has
+been transferred. A NOTIFY starts a round at once; if it carries a newer serial number, the round begins with a
+transfer. If an incremental transfer is unusable, the whole zone is transferred. An expired zone accepts any serial
+number, so that it recovers even if the primary has lost its state.
 """
 
 import struct
@@ -16,25 +16,25 @@ from random import Random
 from dnsmessage import Name
 from nameserver.changes import is_newer, serial_of
 
-#: Port of a primary whose address is given without one.
+#: Default port of a primary.
 PORT = 53
-#: Bounds for the timers in the SOA record, in seconds: zeros there must not become a flood of queries, and a zone is
+#: Bounds for the timers in the SOA record, in seconds: zeros must not cause a flood of queries, and every zone is
 #: checked at least every four weeks.
 SHORTEST, LONGEST = 1.0, 28 * 86_400.0
-#: Share by which a refresh or retry may come early, at random, so that many secondaries do not ask all at once.
+#: Maximum fraction by which a refresh or retry is randomly early, so that many secondaries do not query at once.
 JITTER = 0.25
-#: Seconds until the second round of a zone that has no data yet; each further wait is twice as long.
+#: Backoff of a zone without data, in seconds: the first wait, which doubles with every failed round, and its maximum.
 FIRST_RETRY, LAST_RETRY = 0.25, 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Primary:
-    """A server that the zone is transferred from."""
+    """A server from which the zone is transferred."""
 
     #: IPv4 address.
     address: str
     port: int = PORT
-    #: Name of the TSIG key for queries and transfers; None: they are not signed.
+    #: Name of the TSIG key for queries and transfers; None: requests are not signed.
     key: Name | None = None
 
     def __str__(self) -> str:
@@ -43,14 +43,14 @@ class Primary:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Do nothing until the time *until*, or until a NOTIFY arrives."""
+    """Wait until the time *until*, or until a NOTIFY arrives."""
 
     until: float
 
 
 @dataclass(frozen=True, slots=True)
 class AskSerial:
-    """Ask *primary* for its SOA record; then call `serial_is` or `failed`."""
+    """Query *primary* for its SOA record; then call `serial_is` or `failed`."""
 
     primary: Primary
 
@@ -65,7 +65,7 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Expire:
-    """Stop serving the zone: no primary has confirmed it for the time that its SOA record allows."""
+    """Stop serving the zone: no primary has confirmed it within the expiry time in its SOA record."""
 
 
 Action = Wait | AskSerial | Transfer | Expire
@@ -76,27 +76,27 @@ class Secondary:
     """The state of one secondary zone; all times are seconds on one monotonic clock."""
 
     apex: Name
-    #: In the order in which they are asked.
+    #: Primaries in the order in which they are queried.
     primaries: Sequence[Primary]
     rng: Random
-    #: Serial of the zone that we have; None if there is none.
+    #: Serial number of our version of the zone; None if there is no version.
     serial: int | None = field(default=None, init=False)
-    #: When a primary last confirmed our serial, or sent the zone.
+    #: When a primary last confirmed our serial number, or sent the zone.
     confirmed: float = field(default=0.0, init=False)
     expired: bool = field(default=False, init=False)
-    #: Failed rounds since the zone was last confirmed, and the error of the latest failure.
+    #: Number of failed rounds since the zone was last confirmed, and the error message of the latest failure.
     failures: int = field(default=0, init=False)
     trouble: str = field(default="", init=False)
     _due: float = field(default=0.0, init=False)
     _refresh: float = field(default=0.0, init=False)
     _retry: float = field(default=0.0, init=False)
     _expire: float = field(default=0.0, init=False)
-    #: Primaries that this round has still to ask; empty between rounds.
+    #: Primaries that have not been queried in this round; empty between rounds.
     _round: deque[Primary] = field(default_factory=deque, init=False)
-    #: Whether the first primary of the round is to be asked for a transfer instead of its serial, and for a whole zone.
+    #: Whether the first primary in `_round` is asked for a transfer (not its serial number), and for the whole zone.
     _transfer: bool = field(default=False, init=False)
     _whole: bool = field(default=False, init=False)
-    #: The latest NOTIFY that came during a round: its primary, and its serial if it names one.
+    #: The latest NOTIFY that arrived during a round: its primary, and its serial number, or None without an SOA record.
     _again: tuple[Primary, int | None] | None = field(default=None, init=False)
 
     def __repr__(self) -> str:
@@ -105,16 +105,16 @@ class Secondary:
 
     @property
     def expires(self) -> float:
-        """When the zone expires unless a primary confirms it before."""
+        """Time at which the zone expires unless a primary confirms it earlier."""
         return self.confirmed + self._expire
 
     def restored(self, soa: bytes, confirmed: float) -> None:
-        """Start with a zone from an earlier run; *soa* is its SOA RDATA, *confirmed* may be before this run."""
+        """Start with a zone restored from disk: its SOA RDATA, and when a primary last confirmed the zone."""
         self._take(soa, confirmed)
         self._due = confirmed  # due at once: the primary may have changed in the meantime
 
     def next(self, now: float) -> Action:
-        """Return what to do now."""
+        """Return the next action."""
         if self.serial is not None and not self.expired and now >= self.expires:
             self.expired = True
             return Expire()
@@ -132,8 +132,8 @@ class Secondary:
         return AskSerial(primary)
 
     def serial_is(self, serial: int, now: float) -> None:
-        """Record the serial of the primary that was asked, as its answer to a query or to a transfer of changes."""
-        assert self.serial is not None  # noqa: S101 - `next` asks for a serial only if there is one to compare
+        """Record the serial number that the primary returned to a query or an incremental transfer."""
+        assert self.serial is not None  # noqa: S101 - `next` queries the serial number only if we have a zone
         if is_newer(serial, self.serial) and not self._transfer:
             self._transfer = True
         elif serial == self.serial:
@@ -142,12 +142,12 @@ class Secondary:
             self.failed(f"expected serial {self.serial} or a newer one, got {serial}", now)
 
     def transferred(self, soa: bytes, now: float) -> None:
-        """Record that a zone with the SOA RDATA *soa* has arrived and is served."""
+        """Record that a version with the SOA RDATA *soa* has been transferred and is being served."""
         self._take(soa, now)
         self._confirm(now)
 
     def failed(self, why: str, now: float, *, answered: bool = False) -> None:
-        """Record that the action failed; *answered* means that the primary did answer a transfer, but unusably."""
+        """Record that the action failed; *answered*: the primary answered the transfer, but the answer is unusable."""
         self.trouble = f"{self._round[0]}: {why}"
         if answered and self._transfer and not self._whole and self.serial is not None:
             self._whole = True
@@ -161,7 +161,7 @@ class Secondary:
         self._end_round(now + self._early(first if self.serial is None else self._retry))
 
     def notified(self, address: str, serial: int | None, now: float) -> bool:
-        """Record a NOTIFY from *address*, with the serial that it names; return whether it came from a primary."""
+        """Record a NOTIFY from *address* with *serial* (None: without SOA record); return whether it is a primary."""
         primary = next((each for each in self.primaries if each.address == address), None)
         if primary is None:
             return False
@@ -172,7 +172,7 @@ class Secondary:
         return True
 
     def check_now(self, now: float) -> None:
-        """Start a round now, unless one is under way."""
+        """Start a round now, unless a round is in progress."""
         self._due = min(self._due, now)
 
     def _start(self, primary: Primary, serial: int | None, now: float) -> None:

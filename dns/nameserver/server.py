@@ -1,4 +1,4 @@
-"""Name server process: sockets, counters and fault switches, and the path of every change to a zone."""
+"""Name server process: sockets, counters, fault switches, and how changes to zones are stored and published."""
 
 import asyncio
 import sys
@@ -41,7 +41,7 @@ SWITCH_INTERVAL = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A zone to serve, and the one in the master file that it comes from."""
+    """Result of a reload: the zone to serve, and the zone in the master file; their serial numbers may differ."""
 
     zone: Zone
     file: Zone
@@ -60,8 +60,8 @@ class Server:
     ) -> None:
         """Load the zones in *files*, a dict from origin to master file, and the copies of secondary zones.
 
-        *access* says who may transfer or change zones, *policy* who may ask, and what the server says about itself;
-        *secondaries* has the primaries of each secondary zone.
+        *access* holds the permissions for transfers and updates; *policy* holds the query ACL, the rate limit and the
+        identity of the server; *secondaries* maps each secondary zone to its primaries.
 
         Raises:
             ZoneFileError: a file cannot be read or is not a valid zone.
@@ -74,7 +74,7 @@ class Server:
         zones = {apex: load(str(apex), path) for apex, path in self.files.items()}
         self.responder = Responder({apex: self.store.restore(zone) for apex, zone in zones.items()})
         self.queries = QueryLog(QUERY_LOG)
-        #: When each zone that has changed since the start was last published, in seconds since 1970.
+        #: Time of the latest published change by zone, in seconds since 1970; unchanged zones are missing.
         self.published: dict[Name, float] = {}
         self.requests = Requests(self.responder, access, self.store.histories)
         self.requests.update = self._update
@@ -140,7 +140,7 @@ class Server:
         self.responder.withdraw(apex)
 
     def handle(self, wire: bytes, client: tuple[str, int], transport: serving.Transport) -> Any:
-        """Return the reply to one query; an awaitable if it takes time; None if no reply is sent."""
+        """Return the reply to one query, or an awaitable that returns the reply; None if no reply is sent."""
         udp = transport == "udp"
         outcome: Response | Outcome | None = self.responder.finished(wire, udp=udp)
         if outcome is None:
@@ -162,7 +162,7 @@ class Server:
     def _counted(
         self, outcome: Outcome | Response, wire: bytes, client: str, transport: serving.Transport
     ) -> serving.Reply | Awaitable[serving.Reply]:
-        """Count and log a query; return its reply, unless a fault switch changes it."""
+        """Count and log a query; return its reply, which a fault switch may replace."""
         self.queries.add(client, transport, wire, outcome.rcode)
         self._count.inc(transport=transport, rcode=rcode_to_text(outcome.rcode))
         faults = self.telemetry.faults
@@ -177,7 +177,7 @@ class Server:
         return outcome.wire
 
     def answers(self) -> serving.Answers | None:
-        """Return the finished answers; None while a fault switch is on."""
+        """Return the finished answers; None while any fault switch is on."""
         return None if self.telemetry.faults.any_on else self.responder.answers
 
     def answered(self, questions: list[bytes], clients: bytes) -> None:
@@ -188,9 +188,9 @@ class Server:
     async def reload(self, apex: Name, *, changed_only: bool = False) -> Zone:
         """Reload the zone *apex* from its file, in a thread, and return the new zone.
 
-        The file replaces all changes made since it was last read, and the serial always grows. With *changed_only*, a
-        file that is as it was then is left alone. If the file is invalid, the old zone stays in service, the health
-        check of this zone fails, and the error is raised again.
+        The file replaces all changes made since it was last read, and the serial number always increases. With
+        *changed_only*, a file that has not changed is ignored. If the file is invalid, the old zone stays in service,
+        the health check of this zone fails, and the error is raised again.
         """
         check = f"zone {apex}"
 
@@ -221,17 +221,17 @@ class Server:
         self._start(self.reload_all())
 
     def zone(self, apex: Name) -> Zone | None:
-        """Return the zone *apex* as it is being served."""
+        """Return the zone *apex*; None if it is not served."""
         return self.responder.zone(apex)
 
     async def publish(self, make: Callable[[], Zone | Loaded]) -> Zone:
         """Build and compile a zone in a thread so that queries are not delayed, then serve it.
 
-        *make* may start from the zone that is being served, because changes are made one after the other. A change is
-        stored before it is served; both happen even if the caller is cancelled in the meantime.
+        *make* may read the zone that is being served, because changes are serialised. A change is stored before it is
+        served; both happen even if the caller is cancelled.
 
         Raises:
-            NameServerError: *make* failed, or the change cannot be stored; the zone is as it was.
+            NameServerError: *make* failed, or the change cannot be stored; the zone is unchanged.
         """
         return await asyncio.shield(self._start(self._publish(make)))
 
@@ -280,7 +280,7 @@ class Server:
         except JournalError as error:
             logger.error("update_failed", **fields, error=str(error))
             return SERVFAIL
-        except ZoneError as error:  # the result would not be a zone
+        except ZoneError as error:  # the result would not be a valid zone
             logger.info("update_rejected", **fields, detail=str(error))
             return REFUSED
         logger.info("updated", **fields, serial=zone.serial)

@@ -1,7 +1,8 @@
-"""The journals of all zones of a primary server: what a zone is at start, and what happens to a change.
+"""The journals of all zones of a primary server: they restore zones at start and store every change.
 
-At start the journal decides what is served, unless the serial of the master file is newer: then the file was edited by
-hand, and the journal continues from it. A file that was edited without a newer serial is ignored, with a warning.
+At start the zone in the journal is served, unless the master file has a newer serial number: then the file was edited
+by hand, and the difference is added to the journal. A file edited without a newer serial number is ignored with a
+warning.
 """
 
 from dataclasses import replace
@@ -17,13 +18,13 @@ logger = log.get("nameserver")
 
 
 class Store:
-    """Journals and histories of zones."""
+    """Journal and history of each zone."""
 
     def __init__(self, folder: Path | None) -> None:
-        """Keep journals in *folder*; with None, changes are lost at the end of the process."""
+        """Store journals in *folder*; if it is None, changes are lost at the end of the process."""
         self._folder = folder
         self._journals: dict[Name, Journal] = {}
-        #: Digest of the zone in each master file when it was last read; none while that zone is in service.
+        #: Digest of the zone in each master file when the file was last read; missing while that zone itself is served.
         self._files: dict[Name, bytes] = {}
         self.histories: dict[Name, History] = {}
 
@@ -31,7 +32,7 @@ class Store:
         """Return the zone to serve at start; *file* is the zone in the master file.
 
         Raises:
-            JournalError: the zone's journal is unusable; the caller has to decide, because changes may be lost.
+            JournalError: the journal is unusable; serving the master file instead could lose changes.
         """
         apex, history = file.apex, History()
         self.histories[apex] = history
@@ -58,7 +59,7 @@ class Store:
         return stored.zone
 
     def record(self, old: Zone, change: Change, file: Zone | None = None) -> None:
-        """Store a change before it is served; *file* is the zone in the master file, if the change comes from there.
+        """Store a change before it is served; *file* is the zone in the master file if the change is a reload.
 
         Raises:
             JournalError: the change cannot be stored, so it must not be served.
@@ -73,11 +74,11 @@ class Store:
         self.histories.setdefault(apex, History()).add(change)
 
     def is_new(self, file: Zone, served: Zone) -> bool:
-        """Return whether the zone in the master file is another one than when the file was last read."""
+        """Return whether the zone in the master file has changed since the file was last read."""
         return digest(file) != (self._files.get(file.apex) or digest(served))
 
     def tidy(self, zone: Zone) -> None:
-        """Replace the journal of *zone* if its changes have outgrown it; a failure is logged, the journal goes on."""
+        """Replace the journal of *zone* if it has outgrown the zone; if that fails, log it and keep the old journal."""
         journal = self._journals.get(zone.apex)
         if journal is None or not journal.outgrown:
             return
@@ -93,9 +94,9 @@ class Store:
 
 
 def reloaded(old: Zone, file: Zone) -> Zone:
-    """Return the zone to serve when *file* has replaced *old*: its serial always grows, or secondaries would miss it.
+    """Return the zone to serve after a reload: the records of *file* with a serial number newer than that of *old*.
 
-    Returns *old* itself if both have the same records.
+    Without a newer serial number, secondaries would not transfer it. Returns *old* itself if the records are equal.
     """
     if is_newer(file.serial, old.serial):
         return file

@@ -1,8 +1,8 @@
-"""Send zones: AXFR (RFC 5936) and IXFR (RFC 1995) as streams of messages.
+"""Outgoing zone transfers: AXFR (RFC 5936) and IXFR (RFC 1995) as iterators of messages.
 
-Nothing here opens a socket. A stream is an iterator, so its consumer decides when the next message is made. Since a
-zone is immutable, a stream is of one version of it, whatever happens meanwhile. The records of a whole zone are encoded
-by its first transfer and kept with the zone, because they are the same for every client.
+Nothing here opens a socket; the consumer of the iterator decides when the next message is made. Since zones are
+immutable, changes during a transfer do not affect it. The first transfer of a whole zone encodes its records and caches
+them in the zone, because they are identical for every client.
 """
 
 import struct
@@ -14,16 +14,16 @@ from dnsmessage.request import Request
 from nameserver.changes import Change, History, is_newer, serial_of
 from nameserver.zone import Zone, kind
 
-#: Size at which a message ends, in bytes: large enough that headers and signatures cost little, small enough to be made
+#: Target size of a message, in bytes: large enough that headers and signatures cost little, small enough to be encoded
 #: in about a millisecond.
 MESSAGE = 32_768
-#: Owner name of the records at the apex, and the end of all others: a pointer to the name in the question.
+#: Compression pointer to the name in the question, the apex: every owner name is or ends with this pointer.
 _APEX = b"\xc0\x0c"
 _SOA = kind(rdtypes.SOA)
 
 
 def whole(request: Request, zone: Zone) -> Iterator[bytes]:
-    """Yield the messages of the answer with all records of *zone*, its SOA record first and last."""
+    """Yield the messages that transfer all records of *zone*, with the SOA record first and last."""
     if zone.encoded:
         yield from (_message(request, count, records) for count, records in zone.encoded)
         return
@@ -35,14 +35,14 @@ def whole(request: Request, zone: Zone) -> Iterator[bytes]:
 
 
 def incremental(request: Request, zone: Zone, history: History, *, udp_limit: int | None = None) -> Iterator[bytes]:
-    """Yield the messages of the answer to an IXFR request, which names the client's serial.
+    """Yield the messages of the answer to an IXFR request, which contains the client's serial number.
 
-    The answer is a single SOA record if the client is up to date, and the whole zone if *history* does not reach back
-    to its serial or would need more records than the zone has. Over UDP, an answer larger than *udp_limit* bytes is
-    replaced by the SOA record, after which the client asks over TCP (RFC 1995 section 2).
+    The answer is a single SOA record if the client is up to date. It is the whole zone if *history* does not reach back
+    to the client's serial number, or if the changes have more records than the zone. Over UDP, an answer larger than
+    *udp_limit* bytes is replaced by the SOA record; the client then retries over TCP (RFC 1995 section 2).
 
     Raises:
-        RemoteError: FORMERR; the request does not name a serial.
+        RemoteError: FORMERR; the request has no SOA record with a serial number.
     """
     serial = next((serial_of(e.rdata) for e in request.authority if e.rdtype == rdtypes.SOA), None)
     if serial is None:
@@ -66,7 +66,7 @@ def _messages(request: Request, records: Iterable[bytes], limit: int) -> Iterato
 
 
 def _bodies(records: Iterable[bytes], limit: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the number of records and the records of every message, about *limit* bytes each."""
+    """Group encoded records into messages of about *limit* bytes; yield their number and bytes per message."""
     parts, size = list[bytes](), 0
     for record in records:
         if size + len(record) > limit and parts:
@@ -78,13 +78,13 @@ def _bodies(records: Iterable[bytes], limit: int) -> Iterator[tuple[int, bytes]]
 
 
 def _message(request: Request, count: int, records: bytes) -> bytes:
-    """Return one message; it repeats the question, to which the names of its records point."""
+    """Return one message; it repeats the question because owner names are compressed with pointers to it."""
     flags = QR | AA | request.flags & RD
     return HEADER.pack(request.ident, flags, 1, count, 0, 0) + request.question + records
 
 
 def _all(zone: Zone) -> Iterator[bytes]:
-    """Yield every record of the zone, encoded."""
+    """Yield every record of the zone in wire form."""
     least, soa = len(zone.apex.key) + 4, zone.apex.key + _SOA
     last = _record(_soa(zone), least - 4)
     yield last

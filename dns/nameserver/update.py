@@ -1,7 +1,7 @@
 """Dynamic update: prerequisites and changes of one UPDATE request (RFC 2136 section 3).
 
-`changed` is a function of the zone and the request: it returns a `Change`, and the zone stays as it is, so an update
-that fails half-way leaves nothing behind. Signatures are checked before; the caller applies and stores the change.
+`changed` returns a `Change` and does not modify the zone, so a failed update has no effect. The caller checks the
+signature before, and applies and stores the change afterwards.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from nameserver.errors import NameServerError
 from nameserver.zone import Zone
 
 _IN, _NONE, _ANY = rdtypes.IN, rdtypes.NONE, rdtypes.ANY
-#: Types of which a name has one record at most; adding one replaces it.
+#: Singleton types: a name has at most one record of the type, and adding a record replaces it.
 _SINGLE = frozenset({rdtypes.CNAME, rdtypes.DNAME})
 #: Types that cannot be deleted at the apex as a whole (RFC 2136 section 3.4.2.3).
 _KEPT = frozenset({rdtypes.SOA, rdtypes.NS})
@@ -25,7 +25,7 @@ Permitted = Callable[[Name, int], bool]
 
 
 class UpdateError(NameServerError):
-    """An UPDATE that is not performed; *rcode* is the answer to it."""
+    """The UPDATE is rejected; *rcode* is the rcode of the reply."""
 
     def __init__(self, rcode: int, message: str) -> None:
         super().__init__(f"{rcode_to_text(rcode)}: {message}")
@@ -34,22 +34,22 @@ class UpdateError(NameServerError):
 
 @dataclass(slots=True)
 class _Records:
-    """The RRset of one name and type while it is being changed."""
+    """A mutable RRset."""
 
     ttl: int = 0
-    #: RDATA by its form with names in lower case, in which records are compared.
+    #: RDATA, keyed by its form with names in lower case; records are compared by that key.
     data: dict[bytes, bytes] = field(default_factory=dict)
 
 
 class _Draft:
-    """The names of a zone that an update reads or changes."""
+    """Working copy of the names that an update reads or changes."""
 
     def __init__(self, zone: Zone) -> None:
         self.zone, self.soa = zone, zone.soa.rdata[0]
         self._nodes: dict[Name, dict[int, _Records]] = {}
 
     def node(self, name: Name) -> dict[int, _Records]:
-        """Return the RRsets at *name* by type; all have records when they are returned."""
+        """Return the mutable, non-empty RRsets at *name* by type."""
         found = self._nodes.get(name)
         if found is None:
             found = self._nodes[name] = {
@@ -91,7 +91,7 @@ class _Draft:
             del node[entry.rdtype]
 
     def change(self) -> Change | None:
-        """Return the change that this draft makes; None if it makes none (section 3.6)."""
+        """Return the difference between the zone and this draft; None if there is none (section 3.6)."""
         zone, deleted, added = self.zone, list[Record](), list[Record]()
         for name, node in self._nodes.items():
             before = zone.node(name) or {}
@@ -112,7 +112,7 @@ class _Draft:
 
 
 def changed(zone: Zone, request: Request, permitted: Permitted) -> Change | None:
-    """Return what *request* changes in *zone*; None if it changes nothing.
+    """Return the change that *request* makes to *zone*; None if it has no effect.
 
     Raises:
         UpdateError: a prerequisite is not met, the request is malformed, or a change is not permitted.
@@ -158,7 +158,7 @@ def _check_prerequisites(draft: _Draft, entries: tuple[Entry, ...]) -> None:
 
 
 def _check(zone: Zone, entry: Entry) -> None:
-    """Check the form of one update before any is performed (section 3.4.1)."""
+    """Check the syntax of one update; all updates are checked before the first is performed (section 3.4.1)."""
     name, rdtype, rdclass = entry.name, entry.rdtype, entry.rdclass
     shown = f"{name} {rdtypes.to_text(rdtype)}"
     if not name.is_below(zone.apex):
@@ -176,7 +176,7 @@ def _check(zone: Zone, entry: Entry) -> None:
 
 
 def _permit(draft: _Draft, entry: Entry, permitted: Permitted) -> None:
-    """Check the permission for one update; deleting all RRsets of a name needs that for each of them."""
+    """Check the permission for one update; deleting all RRsets of a name needs permission for each of their types."""
     types = [entry.rdtype]
     if entry.rdtype == _ANY:
         types = [each for each in draft.node(entry.name) if not (entry.name == draft.zone.apex and each in _KEPT)]

@@ -1,6 +1,6 @@
 """A zone: the records at and below one name, down to its delegations (RFC 1034 section 4.2).
 
-A zone is immutable: a change returns a new zone, so a query never sees a half-applied change. RRsets are stored as
+A zone is immutable: a change returns a new zone, so a query never sees a partially applied change. RRsets are stored as
 packed bytes, keyed by question (lower-case name, type and class in wire form), which uses a tenth of the memory that
 objects would. Callers receive `RRset` objects.
 """
@@ -16,8 +16,8 @@ from nameserver.changes import Change, next_serial, serial_of, with_serial
 from nameserver.errors import ZoneError
 
 _HEAD = struct.Struct("!HIH")
-#: Maximum number of RRsets in a change that is checked by itself. Each of them may cost a look at every name, to find
-#: out whether any is left below it; beyond this number it is cheaper to check the whole zone.
+#: Maximum number of changed RRsets that are checked individually. Each check may scan all names of the zone for
+#: descendants; for more RRsets, checking the whole zone is cheaper.
 MAX_REVISED = 16
 
 
@@ -77,7 +77,7 @@ class Zone:
         #: Topmost delegations (those not below another delegation), and owners of DNAME records.
         self.cuts: set[bytes] = set()
         self.dnames: set[bytes] = set()
-        #: The records in messages of a transfer, with their number; empty until `nameserver.transfer` encodes them.
+        #: Cache of the first transfer: number of records and encoded records of each message; empty before.
         self.encoded: tuple[tuple[int, bytes], ...] = ()
         self._check()
         self._find_empty()
@@ -193,11 +193,11 @@ class Zone:
         )
 
     def apply(self, *changes: Change) -> "Zone":
-        """Return the version that *changes*, oldest first, make of this one.
+        """Return the version of the zone after *changes*, oldest first.
 
         Raises:
-            ZoneError: a change starts from another serial, deletes a record that is not there or adds one that is, or
-                the result of all is not a valid zone.
+            ZoneError: a change starts from another serial number, deletes a missing record or adds an existing one, or
+                the result is not a valid zone.
         """
         rrsets, serial, questions = dict(self.rrsets), self.serial, dict[bytes, None]()
         for change in changes:
@@ -209,7 +209,7 @@ class Zone:
         return self._revised(rrsets, questions)
 
     def _edit(self, rrsets: dict[bytes, bytes], change: Change) -> Iterable[bytes]:
-        """Perform *change* in *rrsets*, except for the SOA record; return the questions that it touches."""
+        """Apply *change* to *rrsets*, except for the SOA record; return the questions of the changed RRsets."""
         edited: dict[bytes, tuple[int, dict[bytes, bytes]]] = {}
         for record, adding in (*((each, False) for each in change.deleted), *((each, True) for each in change.added)):
             question = record.name.key + kind(record.rdtype)
@@ -231,10 +231,10 @@ class Zone:
         return edited
 
     def _revised(self, rrsets: dict[bytes, bytes], questions: Collection[bytes]) -> "Zone":
-        """Return the version with *rrsets*, which differ from this one's at *questions* and in the SOA record.
+        """Return a version with *rrsets*, which differ from this version only in *questions* and the SOA record.
 
-        It shares the sets of cuts and DNAMEs with this version if there are few questions, and none can change these
-        sets. Only the names in *questions* are checked then, which is what makes a change to a large zone cheap.
+        If there are few questions and none changes a delegation or DNAME, only the names in *questions* are checked,
+        and the sets of cuts and DNAMEs are shared with this version. This makes a change to a large zone cheap.
         """
         if self.dnames or len(questions) > MAX_REVISED or any(question[-4:] in {_NS, _DNAME} for question in questions):
             return Zone(self.apex, rrsets)
@@ -244,14 +244,14 @@ class Zone:
         return new
 
     def _revise(self, questions: Collection[bytes]) -> None:
-        """Check the names in *questions*, and bring the empty non-terminals up to date."""
+        """Check the names in *questions*, and update the empty non-terminals."""
         self._kinds = tuple(dict.fromkeys((*self._kinds, *(question[-4:] for question in questions))))
         for owner in {question[:-4] for question in questions}:
             self._check_alias(owner, _CNAME)
             self._settle(owner)
 
     def _settle(self, owner: bytes) -> None:
-        """Bring the empty non-terminals at and above *owner* up to date after a change there."""
+        """Update the empty non-terminals at and above *owner* after a change at *owner*."""
         least = len(self.apex.key)
         while len(owner) > least:
             if any(owner + each in self.rrsets for each in self._kinds):
@@ -369,18 +369,18 @@ def pack(rdtype: int, ttl: int, rdata: tuple[bytes, ...]) -> bytes:
 
 
 def _records(question: bytes, packed: bytes | None) -> list[Record]:
-    """Return the records of the RRset *packed* under *question*; none if it is None."""
+    """Unpack an RRset into records; *question* is its key. Return an empty list if *packed* is None."""
     rrset = unpack(Name(question[:-4]), packed or _NOTHING)
     return [Record(rrset.name, rrset.rdtype, rrset.ttl, each) for each in rrset.rdata]
 
 
 def unpack_ttl(packed: bytes) -> int:
-    """Return the TTL of a packed RRset."""
+    """Return the TTL of a packed RRset, in seconds."""
     return int.from_bytes(packed[2:6], "big")
 
 
 def unpack(name: Name, packed: bytes) -> RRset:
-    """Return the RRset in *packed*, which `pack` produced, with the owner *name*."""
+    """Return the RRset with the owner *name* from *packed*, as produced by `pack`."""
     rdtype, ttl, count = _HEAD.unpack_from(packed)
     rdata, at = [], _HEAD.size
     for _ in range(count):

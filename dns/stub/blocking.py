@@ -17,7 +17,7 @@ _CHUNK = 65_536
 
 
 def udp(wire: bytes, server: Server, timeout: float, exchange: Exchange) -> Message:
-    """Send a query in a datagram, and return the reply; raise `OSError`."""
+    """Send a query in a datagram and return the reply; raise `OSError`."""
     deadline = time.monotonic() + timeout
     with socket.socket(family(server), socket.SOCK_DGRAM) as sock:
         sock.connect(server)
@@ -55,10 +55,11 @@ class Stream:
         self._sock.close()
 
     def ask(self, wire: bytes, timeout: float, exchange: Exchange) -> Message:
-        """Send a query, and return the reply.
+        """Send a query and return the reply.
 
         Raises:
-            OSError: the connection failed or ended (`ConnectionError`), TLS failed (`ssl.SSLError`), or time is up.
+            OSError: the connection failed or ended (`ConnectionError`), TLS failed (`ssl.SSLError`), or *timeout*
+                seconds have passed.
         """
         deadline = time.monotonic() + timeout
         ident = self._channel.submit(wire)

@@ -1,6 +1,6 @@
 """Queries on one connection, over TCP or TLS: framing, IDs, replies in any order (RFC 7766); sans-IO.
 
-The caller moves the bytes: it sends those of `to_send`, and passes those it receives to `receive`.
+The caller does the I/O: it sends the bytes from `to_send` and passes received bytes to `receive`.
 """
 
 import random
@@ -18,11 +18,11 @@ class Channel:
     """The client's end of one connection."""
 
     def __init__(self, transport: Transport, server: str) -> None:
-        """Create a connection to *server*, an IP address, over which nothing has been sent."""
+        """Create the state of a new connection to *server*, an IP address."""
         self._tls = None
         if transport.context is not None:
             self._tls = TlsConnection(transport.context, transport.name or server)
-        #: Whether TLS has failed, so that only its alert is left to send.
+        #: Whether TLS has failed; then only the TLS alert is still sent.
         self._failed = False
         self._out, self._in = bytearray(), bytearray()
         #: Queries without a reply, by ID.
@@ -33,13 +33,13 @@ class Channel:
 
     @property
     def setup_round_trips(self) -> int:
-        """Round trips before the first query could be sent: TCP's handshake, and TLS's (RFC 8446 section 2)."""
+        """Number of round trips for the TCP and TLS handshakes (RFC 8446 section 2)."""
         if self._tls is None:
             return 1
         return 2 if self._tls.object.version() == "TLSv1.3" else 3
 
     def submit(self, wire: bytes) -> int:
-        """Queue a query; return the ID that it and its reply have on this connection."""
+        """Queue a query; return the ID that identifies the query and its reply on this connection."""
         ident = int.from_bytes(wire[:2], "big")
         while ident in self._pending:
             ident = _random.getrandbits(16)
@@ -49,7 +49,7 @@ class Channel:
         return ident
 
     def withdraw(self, ident: int) -> None:
-        """Stop waiting for a reply; it is discarded when it comes."""
+        """Stop waiting for a reply; if it still arrives, it is discarded."""
         self._pending.pop(ident, None)
 
     def to_send(self) -> bytes:
@@ -88,7 +88,7 @@ class Channel:
             try:
                 parse(query, reply)
             except MalformedReplyError:
-                continue  # not the reply to this query; its own may still come
+                continue  # not the reply to this query; the right reply may still arrive
             del self._pending[ident]
             replies[ident] = reply
         return replies

@@ -1,4 +1,4 @@
-"""What the blocking and the asyncio exchanges share; no I/O."""
+"""Code shared by the blocking and the asyncio exchanges; no I/O."""
 
 import socket
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Server = tuple[str, int]
 
 @dataclass(slots=True)
 class Exchange:
-    """Start time of one resolution, and bytes and round trips so far."""
+    """Statistics of one resolution: start time, and bytes and round trips so far."""
 
     began: float
     sent: int = 0
@@ -25,5 +25,5 @@ def family(server: Server) -> socket.AddressFamily:
 
 
 def reply_to(wire: bytes, reply: bytes) -> Message:
-    """Decode a reply that has another ID than its query *wire*, because a connection chose it."""
+    """Decode the reply to the query *wire*, ignoring the ID, which `Channel` has changed and checked."""
     return parse(wire, wire[:2] + reply[2:])

@@ -44,7 +44,7 @@ class Answer:
     canonical_name: str = ""
     #: ``udp``, ``tcp`` or ``tls``; empty for IP address literals.
     transport: str = ""
-    #: Round trips between client and server that the answer took, with the handshakes of a new connection; 0 if cached.
+    #: Number of round trips until the answer arrived, including the handshakes of a new connection; 0 if cached.
     round_trips: int = 0
 
 

@@ -13,7 +13,7 @@ from stub.transport import Transport
 
 
 async def udp(wire: bytes, server: Server, exchange: Exchange) -> Message:
-    """Send a query in a datagram, and return the reply; raise `OSError`."""
+    """Send a query in a datagram and return the reply; raise `OSError`."""
     loop = asyncio.get_running_loop()
     transport, protocol = await loop.create_datagram_endpoint(lambda: _Datagrams(wire, exchange), remote_addr=server)
     try:
@@ -63,9 +63,9 @@ class Stream(asyncio.Protocol):
         return (await loop.create_connection(lambda: cls(transport, server), *server))[1]
 
     async def ask(self, wire: bytes, exchange: Exchange) -> Message:
-        """Send a query, and return the reply.
+        """Send a query and return the reply.
 
-        Bytes that other queries send and receive at the same time count for each of them.
+        If queries overlap, bytes on the connection are counted for each of them.
 
         Raises:
             OSError: the connection failed or ended (`ConnectionError`), or TLS failed (`ssl.SSLError`).
@@ -75,7 +75,7 @@ class Stream(asyncio.Protocol):
         sent, received = self.sent, self.received
         is_new = not received
         if is_new:
-            sent = 0  # the handshake belongs to the first query
+            sent = 0  # the bytes of the handshake are counted for the first query
         ident = self._channel.submit(wire)
         future = self._replies[ident] = asyncio.get_running_loop().create_future()
         try:
@@ -102,7 +102,7 @@ class Stream(asyncio.Protocol):
         self._flush()
 
     def data_received(self, data: bytes) -> None:
-        """Pass replies to those who wait for them."""
+        """Pass each reply to the task that waits for it."""
         self.received += len(data)
         try:
             for ident, reply in self._channel.receive(data).items():
@@ -114,7 +114,7 @@ class Stream(asyncio.Protocol):
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail the queries without a reply."""
+        """Raise an error in all pending queries."""
         self._end(exc if isinstance(exc, OSError) else ConnectionError("the server closed the connection"))
 
     def _end(self, reason: OSError) -> None:

@@ -1,8 +1,8 @@
 """The stub resolver in two forms: `Stub` blocks, `AsyncStub` runs on asyncio.
 
 Both query the servers in order. Over UDP, each query uses a new connected socket with a port chosen by the kernel, so
-datagrams from other addresses are never received (RFC 5452), and a truncated reply is asked for again over TCP. Over
-TCP and TLS, connections are kept for later queries.
+datagrams from other addresses are never received (RFC 5452), and a truncated reply is retried over TCP. Over TCP and
+TLS, connections are reused for later queries.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from telemetry.clock import Clock
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 DNS_PORT = 53
-#: Time for which a server to which TLS failed is asked over UDP, if the transport falls back, in seconds.
+#: Time for which the stub queries a server over UDP after TLS has failed, if the transport falls back, in seconds.
 PLAIN_FOR = 60.0
 _random = random.SystemRandom()
 
@@ -58,21 +58,21 @@ class _Base:
 
         Args:
             servers: (IP address, port) pairs, queried in this order; None reads /etc/resolv.conf.
-            timeout: seconds to wait for each query, a connection's handshakes included.
+            timeout: seconds to wait for each query, including the handshakes of a new connection.
             attempts: number of rounds over all servers.
             clock: monotonic clock for TTLs; None uses the system clock.
             transport: how to reach the servers: `UDP`, `TCP`, `strict` or `opportunistic` TLS.
         """
         self.servers = list(servers) if servers is not None else system_servers()
         self.timeout, self.attempts, self.transport = timeout, attempts, transport
-        #: Servers to which TLS failed, and until when they are asked over UDP.
+        #: Servers for which TLS has failed; the value is the time until which they are queried over UDP.
         self._plain: dict[Server, float] = {}
         self.cache = Cache()
         self._now: Callable[[], float] = clock.monotonic if clock is not None else time.monotonic
         self._prepare()
 
     def _prepare(self) -> None:
-        """Create the state of a subclass."""
+        """Create the additional state of a subclass."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} servers={self.servers} {self.cache!r}>"
@@ -95,11 +95,11 @@ class _Base:
         return known
 
     def _transport(self, server: Server) -> Transport:
-        """Return how to reach *server* now."""
+        """Return the transport to use for *server* now; UDP for a while after a fallback."""
         return UDP if self._plain.get(server, 0.0) > time.monotonic() else self.transport
 
     def _failed(self, name: str, rdtype: str, server: Server, error: OSError) -> StubError | None:
-        """Note that a server could not be asked; return the error to report if no other server can be."""
+        """Record that *server* could not be queried; return the error to raise if all other servers fail too."""
         if self.transport.falls_back:
             self._plain[server] = time.monotonic() + PLAIN_FOR
         if isinstance(error, ssl.SSLError) and not self.transport.falls_back:
@@ -108,7 +108,7 @@ class _Base:
         return None
 
     def _accept(self, name: str, rdtype: str, reply: Message, server: Server, exchange: Exchange) -> Answer:
-        """Return the answer in *reply*, or raise its negative answer; both are cached."""
+        """Return the answer in *reply* or raise the negative answer; both are cached."""
         now = self._now()
         try:
             rdata, ttl, canonical = interpret(reply, name, rdtype)
@@ -153,7 +153,7 @@ class _Base:
 class Stub(_Base):
     """A blocking stub resolver.  It must not be shared between threads.
 
-    Over TCP and TLS it keeps connections, which `close` closes; it is a context manager.
+    Over TCP and TLS it reuses connections. Use it as a context manager or call `close`.
     """
 
     def _prepare(self) -> None:
@@ -176,7 +176,7 @@ class Stub(_Base):
         Raises:
             NoSuchName: the name does not exist or is not valid.
             NoAddress: the name has no record of this type.
-            ServerFailure: every server failed, and at least one replied with an error or failed to prove its name.
+            ServerFailure: every server failed, and at least one replied with an error or has an invalid certificate.
             Timeout: no server replied in time.
         """
         if (known := self.known(name, rdtype)) is not None:
@@ -225,7 +225,7 @@ class Stub(_Base):
 class AsyncStub(_Base):
     """An asyncio stub resolver; concurrent requests for the same question share one query.
 
-    Over TCP and TLS, concurrent queries share a connection per server; `close` closes them.
+    Over TCP and TLS, concurrent queries share one connection per server; `close` closes all connections.
     """
 
     def _prepare(self) -> None:
@@ -238,7 +238,7 @@ class AsyncStub(_Base):
         for each in await asyncio.gather(*streams.values(), return_exceptions=True):
             if isinstance(each, nonblocking.Stream):
                 each.close()
-        await asyncio.sleep(0)  # the event loop closes the sockets
+        await asyncio.sleep(0)  # lets the event loop close the sockets
 
     async def resolve(self, name: str, rdtype: str = "A") -> Answer:
         """Return the records of *name*; raises the same errors as `Stub.resolve`."""
@@ -299,12 +299,12 @@ class AsyncStub(_Base):
             return await stream.ask(wire, exchange)
 
     async def _stream(self, transport: Transport, server: Server) -> tuple[nonblocking.Stream, bool]:
-        """Return a connection to *server*, and whether it was opened now; concurrent queries wait for the same one."""
+        """Return a connection to *server* and whether it is new; concurrent queries wait for the same connection."""
         task = self._streams.get(server)
         if task is not None and task.done() and (task.cancelled() or task.exception() or task.result().ended):
             task = None
         is_new = task is None
         if task is None:
             task = self._streams[server] = asyncio.create_task(nonblocking.Stream.open(transport, server))
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # mark it as retrieved
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # mark the exception as retrieved
         return await asyncio.shield(task), is_new

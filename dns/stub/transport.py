@@ -1,4 +1,4 @@
-"""How a stub reaches its servers: UDP, TCP or TLS, and what it demands of a server's certificate (RFC 8310)."""
+"""Transports of a stub: UDP, TCP, or TLS with strict or opportunistic authentication (RFC 8310)."""
 
 import ssl
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Literal
 Kind = Literal["udp", "tcp", "tls"]
 #: ALPN identifier of DNS over TLS (RFC 7858 section 6).
 ALPN = "dot"
-#: Usual port of each kind.
+#: Default port of each kind.
 PORTS: dict[Kind, int] = {"udp": 53, "tcp": 53, "tls": 853}
 #: Queries over TLS are padded to a multiple of this size, in bytes (RFC 8467 section 4.1).
 BLOCK = 128
@@ -16,17 +16,17 @@ BLOCK = 128
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """How a stub reaches its servers."""
+    """Transport protocol and TLS settings for a stub's servers."""
 
-    #: Over UDP, a truncated reply is asked for again over TCP.
+    #: Transport protocol; with ``udp``, truncated replies are retried over TCP.
     kind: Kind = "udp"
     #: TLS context.
     context: ssl.SSLContext | None = None
-    #: Name that a server's certificate must have (its authentication domain name), and SNI; empty: none is demanded.
+    #: Authentication domain name: the name required in the server's certificate, also sent as SNI; empty: no check.
     name: str = ""
-    #: Whether a server to which TLS fails is asked over UDP instead.
+    #: Whether to fall back to UDP if TLS fails.
     falls_back: bool = False
-    #: Whether queries are padded.
+    #: Whether queries are padded (RFC 7830).
     pads: bool = False
 
 
@@ -34,7 +34,7 @@ UDP, TCP = Transport("udp"), Transport("tcp")
 
 
 def strict(name: str, trust: Path | None = None, *, pads: bool = True) -> Transport:
-    """Return TLS to a server that proves to be *name*; without proof no query is sent (RFC 8310 section 5).
+    """Return TLS with strict authentication: no query is sent unless the certificate is valid for *name* (RFC 8310).
 
     Args:
         name: host name of the server.
@@ -50,7 +50,7 @@ def strict(name: str, trust: Path | None = None, *, pads: bool = True) -> Transp
 
 
 def opportunistic(*, pads: bool = True) -> Transport:
-    """Return TLS to whoever answers, or UDP if no one does: it protects from listeners only (RFC 8310 section 5)."""
+    """Return opportunistic TLS (RFC 8310 section 5): no authentication, and fallback to UDP if TLS fails."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols([ALPN])
