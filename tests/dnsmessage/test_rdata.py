@@ -1,4 +1,4 @@
-"""Tests for RDATA: every type is parsed and formatted as dnspython does it."""
+"""Tests for RDATA: our parser and formatter agree with dnspython for every type."""
 
 import dns.rdata
 import dns.rdataclass

@@ -1,4 +1,4 @@
-"""Tests for TSIG: dnspython and tsig-keygen as second opinions, and every way a signature can be wrong."""
+"""Tests for TSIG: comparison with dnspython and tsig-keygen, and every kind of invalid signature."""
 
 import contextlib
 import dataclasses
@@ -73,7 +73,7 @@ def test_a_stream_from_us_is_accepted_by_dnspython_and_by_our_verifier() -> None
 
 
 def stream_with_gaps(gaps: list[int]) -> tuple[bytes, list[bytes]]:
-    """Return a request's MAC, and a stream that signs one message after each number of unsigned ones."""
+    """Return a MAC and a transfer: for each number in *gaps*, that many unsigned messages, then a signed one."""
     _, mac = tsig.sign(SENT, KEY, NOW)
     signer, wires = Signer(KEY, mac), []
     wires.append(signer.sign(RESPONSE, NOW))

@@ -73,7 +73,7 @@ def knot_config(folder: Path, port: int, zone: str) -> str:
     )
 
 
-#: For each server: its configuration, and its command line with the place of the configuration file.
+#: For each server: the function that writes its configuration, and its command line.
 CONFIGS = {"named": bind_config, "nsd": nsd_config, "knotd": knot_config}
 COMMANDS = {
     "named": ("named", "-g", "-n", "1", "-c"),
@@ -90,11 +90,11 @@ def daemon(
 
     Args:
         name: ``named``, ``nsd`` or ``knotd``.
-        folder: for its files; its log is the file ``log`` there.
-        zone_clause: the part of its configuration about the zone.
+        folder: folder for the files of the server; the file ``log`` is its log.
+        zone_clause: the part of the configuration that describes the zone.
         zone: the zone's name; its master file is ``{zone}zone`` in *folder*.
         text: the zone's records; empty for a secondary.
-        port: where it listens; 0 selects a free port.
+        port: port to listen on; 0 selects a free port.
     """
     judges.require(name)
     folder.mkdir(exist_ok=True)
@@ -119,7 +119,7 @@ def daemon(
 
 
 def _wait(daemon: Daemon, zone: str, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the server answers any query."""
+    """Wait until the server answers queries."""
     query = dns.message.make_query(zone, "SOA")
     for _ in range(200):
         if process.poll() is not None:
@@ -127,7 +127,7 @@ def _wait(daemon: Daemon, zone: str, process: subprocess.Popen[bytes]) -> None:
         try:
             dns.query.udp(query, "127.0.0.1", 0.2, daemon.port)
         except (OSError, dns.exception.Timeout):
-            time.sleep(0.02)  # until the peer is ready
+            time.sleep(0.02)  # poll interval: the peer does not signal that it is ready
         else:
             return
     pytest.fail(f"{daemon.name} does not answer: {(daemon.folder / 'log').read_text()[-2000:]}")

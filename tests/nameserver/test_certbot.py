@@ -1,4 +1,4 @@
-"""Tests with the dns-rfc2136 plug-in of certbot: how it sets and removes the record of a dns-01 challenge."""
+"""Tests with certbot's dns-rfc2136 plug-in, which adds and removes the TXT record of a dns-01 challenge."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Fuzz tests of transfers, UPDATE, NOTIFY and signatures: no exception, no slow message, no growth."""
+"""Fuzz tests of transfers, UPDATE, NOTIFY and signatures: no exceptions, no slow messages, no memory growth."""
 
 import struct
 import time
@@ -27,7 +27,7 @@ NOW = 1_800_000_000
 APEX = Name.from_text("example.")
 SERVED = parse("example.", ZONE)
 RIGHTS = Access(KEYS, (access.reader("127.0.0.0/8"),), (access.writer("transfer"),))
-#: Maximum time for one message, in seconds of CPU.
+#: Maximum CPU time for one message, in seconds.
 MAX_TIME = 0.005
 
 
@@ -98,7 +98,7 @@ def answered(made: Requests, wire: bytes, udp: bool) -> bytes:
         return b""
     if isinstance(outcome, Coroutine):
         try:
-            outcome.send(None)  # it never waits
+            outcome.send(None)  # the coroutine runs to its end without waiting
         except StopIteration as ended:
             outcome = ended.value
     assert isinstance(outcome, Outcome)
@@ -113,7 +113,7 @@ def test_no_request_raises_takes_long_or_leaves_something_behind(wire: bytes, ed
     if sign and len(wire) >= 12:
         wire = tsig.sign(wire, KEY, NOW)[0]
     reply = b""
-    for _ in range(3):  # a pause of the garbage collector or of this machine is no fault of the message
+    for _ in range(3):  # retry: garbage collection may slow down a single run
         began = time.process_time()
         reply = answered(made, wire, udp)
         if (took := time.process_time() - began) < MAX_TIME:

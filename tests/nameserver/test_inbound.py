@@ -44,7 +44,7 @@ def reading(have: str = OURS) -> Inbound:
 
 
 def result(*messages: bytes, reader: Inbound | None = None) -> Zone | int:
-    """Feed *messages*; return the new zone, or the primary's serial if nothing is newer."""
+    """Feed *messages*; return the new zone, or the primary's serial number if our zone is up to date."""
     reader = reader or reading()
     done = [reader.feed(each) for each in messages]
     assert done == [False] * (len(messages) - 1) + [True]

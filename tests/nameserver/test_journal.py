@@ -1,4 +1,4 @@
-"""Tests for changes on disk: restart, torn and damaged files, a full disk, kill -9, and edits of the master file."""
+"""Tests for journals: restart, truncated and damaged files, a full disk, kill -9, and edits of the master file."""
 
 import asyncio
 import itertools
@@ -39,7 +39,7 @@ def zone(serial: int, extra: str = "") -> Zone:
 
 
 def written(folder: Path) -> tuple[Path, list[int]]:
-    """Write a journal with some changes; return its path and its size after each."""
+    """Write a journal with some changes; return its path and its size after each change."""
     store, old, sizes = Store(folder), zone(1), list[int]()
     store.restore(old)
     for serial in range(2, 5):
@@ -162,7 +162,7 @@ def test_an_unusable_journal_stops_the_start_because_changes_would_be_lost(tmp_p
 
 @contextmanager
 def full_disk(path: Path, room: int) -> Iterator[None]:
-    """Let no file of this process grow beyond the size of *path* and *room* bytes: the kernel refuses to write more."""
+    """Simulate a full disk: limit the size of files to that of *path* plus *room* bytes (RLIMIT_FSIZE)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + room, hard))
     try:
@@ -236,7 +236,7 @@ async def test_reloading_an_edited_file_makes_the_serial_grow(tmp_path: Path) ->
 
 @contextmanager
 def process(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
-    """Run a name server that keeps its changes in *folder*; yield it when it listens."""
+    """Run a name server with its journals in *folder*; yield the process once it listens."""
     command = [sys.executable, "-m", "nameserver", "--listen", f"127.0.0.1:{port}", "--tsig-key", str(folder / "key")]
     command += ["--zone", f"example.={folder / 'zone'}", "--state", str(folder), "--update-policy", "transfer"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
@@ -267,8 +267,8 @@ async def test_kill_in_the_middle_of_updates_loses_none_that_was_acknowledged(tm
         with process(tmp_path, port) as server:
             sender = asyncio.create_task(asyncio.to_thread(send_until_killed, round_))
             before = len(acknowledged)
-            while len(acknowledged) < before + 20 + 7 * round_:  # noqa: ASYNC110 - the sender is a thread
-                await asyncio.sleep(0.01)  # until some updates are acknowledged and more are under way
+            while len(acknowledged) < before + 20 + 7 * round_:  # noqa: ASYNC110 - polls: a thread fills the list
+                await asyncio.sleep(0.01)  # poll interval; kills while updates are in flight
             server.send_signal(signal.SIGKILL)
             await sender
     found = restored(tmp_path)

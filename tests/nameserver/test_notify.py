@@ -1,4 +1,4 @@
-"""Tests for NOTIFY: what is sent when, to whom, and as dnspython and our own server read it."""
+"""Tests for NOTIFY: schedule and targets of the messages, which dnspython and our own server decode."""
 
 import asyncio
 import logging
@@ -140,8 +140,8 @@ async def test_two_zones_are_announced_to_one_server_with_one_key(tmp_path: Path
     other = await sender.start(("127.0.0.1", 0))
     try:
         async with asyncio.timeout(10):
-            while sum(record.message == "notify_answered" for record in caplog.records) < 2:  # noqa: ASYNC110 - logs
-                await asyncio.sleep(0.01)  # until both are announced and answered
+            while sum(record.message == "notify_answered" for record in caplog.records) < 2:  # noqa: ASYNC110 - polls
+                await asyncio.sleep(0.01)  # poll interval: log records signal no event
     finally:
         for each, server in ((listener, receiver), (other, sender)):
             await each.close()

@@ -69,7 +69,7 @@ def nsd(folder: Path, zones: dict[str, str]) -> Iterator[tuple[str, int]]:
 
 @contextmanager
 def running(command: list[str], folder: Path, port: int, origin: str) -> Iterator[None]:
-    """Run a name server until the block ends; begin it when the server answers for *origin*."""
+    """Run a name server until the context ends; enter the context once the server answers for *origin*."""
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
@@ -80,7 +80,7 @@ def running(command: list[str], folder: Path, port: int, origin: str) -> Iterato
                 break
             except (OSError, dns.exception.Timeout):
                 assert process.poll() is None, (folder / "log").read_text()
-                time.sleep(0.05)  # until the peer is ready
+                time.sleep(0.05)  # poll interval: the peer does not signal that it is ready
         yield
     finally:
         process.terminate()

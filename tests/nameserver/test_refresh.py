@@ -27,7 +27,7 @@ from tests.nameserver.test_inbound import HOST, NS, WHOLE, message, soa
 
 APEX = Name.from_text("example.")
 TRANSFER = Name.from_text("transfer.")
-#: A master file; it is refreshed so rarely that only a NOTIFY can bring a change.
+#: Master file with a refresh interval of an hour, so that only a NOTIFY can trigger a transfer during a test.
 ZONE = "$TTL 60\n@ IN SOA ns hm {serial} 3600 1 600 10\n@ IN NS ns\nns IN A 192.0.2.1\n{more}"
 QUERY = b"\0\1\0\0\0\1\0\0\0\0\0\0\1w\7example\0\0\1\0\1"
 
@@ -45,11 +45,11 @@ async def secondary(*primaries: Primary, state: Path | None = None, port: int = 
 
 
 async def until(condition: Callable[[], bool], server: Server, seconds: float = 8.0) -> None:
-    """Wait until *condition* holds, at most *seconds*."""
+    """Wait until *condition* returns True; fail after *seconds*."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, server.telemetry.health.as_dict()
-        await asyncio.sleep(0.02)  # the interval at which the condition is checked
+        await asyncio.sleep(0.02)  # poll interval
 
 
 def serial(server: Server) -> int | None:
@@ -72,13 +72,13 @@ PRIMARIES = {
 
 
 def running(name: str, tmp_path: Path, port: int = 9) -> AbstractContextManager[Daemon]:
-    """Return a context with the primary *name*, which notifies a secondary on *port*."""
+    """Return a context manager that runs the primary *name*, which notifies a secondary on *port*."""
     clause = PRIMARIES[name].format(folder=tmp_path / "peer", port=port)
     return daemon(name, tmp_path / "peer", clause, text=ZONE.format(serial=5, more=""))
 
 
 def change(primary: Daemon, tmp_path: Path) -> None:
-    """Add the record ``w`` at *primary* and give it serial 6."""
+    """Add the record ``w`` to the zone of *primary* and set its serial number to 6."""
     if primary.name == "nsd":
         primary.write("example.", ZONE.format(serial=6, more="w IN A 192.0.2.7\n"))
         os.kill(int((primary.folder / "nsd.pid").read_text()), signal.SIGHUP)
@@ -116,7 +116,7 @@ def health(server: Server) -> tuple[bool, str]:
 
 
 def saved(folder: Path, age: float = 0.0, expire: int = 600) -> Path:
-    """Write a copy with serial 5 into *folder* that a primary confirmed *age* seconds ago."""
+    """Write a copy with serial number 5, confirmed *age* seconds ago, into *folder*; return its path."""
     zone = parse("example.", ZONE.format(serial=5, more="w IN A 192.0.2.7\n").replace("600", str(expire)))
     path = copies.path_of(folder, APEX)
     copies.write(path, zone, time.time() - age)
@@ -205,7 +205,7 @@ async def test_a_transfer_that_a_primary_does_not_allow_says_why(
 
 
 def transferring(*records: str, cut: int = 0) -> Callable[..., Awaitable[None]]:
-    """Return a primary that answers a transfer with *records*, *cut* bytes short, and closes."""
+    """Return a handler that answers a transfer with *records*, without the last *cut* bytes, then closes."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):

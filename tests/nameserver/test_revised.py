@@ -1,4 +1,4 @@
-"""Tests for changes to a zone that is already compiled: the result is that of compiling the new zone as a whole."""
+"""Tests that recompiling a zone after a change gives the same result as compiling the new zone from scratch."""
 
 import random
 
@@ -12,7 +12,7 @@ from tests.nameserver.test_peers import make_zone
 
 
 def some_change(rng: random.Random, old: Zone) -> Change:
-    """Return a part of what turns *old* into another random zone."""
+    """Return a random subset of the difference between *old* and another random zone."""
     whole = old.diff(parse("example.", make_zone(rng)))
     soa = whole.old_soa
     newer = soa._replace(rdata=with_serial(soa.rdata, next_serial(old.serial)))
@@ -30,7 +30,7 @@ def test_a_hundred_changes_give_the_answers_of_the_whole_zone(seed: int) -> None
     for number in range(100):
         try:
             new = zone.apply(some_change(rng, zone))
-        except NameServerError:  # not a zone: data next to a CNAME, or no NS
+        except NameServerError:  # the result is not a valid zone: data next to a CNAME, or no NS
             continue
         fresh = Zone(new.apex, dict(new.rrsets))
         assert (new.empty, new.cuts, new.dnames) == (fresh.empty, fresh.cuts, fresh.dnames)

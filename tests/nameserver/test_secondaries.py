@@ -1,4 +1,4 @@
-"""Tests with NSD, BIND and Knot as secondaries of our primary: TSIG, AXFR at first, then NOTIFY and IXFR."""
+"""Tests with NSD, BIND and Knot as secondaries of our primary: an AXFR with TSIG, then NOTIFY and IXFR."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from nameserver.access import Access
 from tests.nameserver.daemons import daemon, free_port
 from tests.nameserver.test_transfer import KEYS, change, primary, text
 
-#: The clause about the zone, for each server; it is completed with the primary's port and a folder.
+#: Zone clause for each server, a template for the primary's port and a folder.
 CLAUSES = {
     "named": """zone "example." {{ type secondary; file "copy"; masterfile-format text; allow-transfer {{ any; }};
 primaries port {port} {{ 127.0.0.1 key transfer.; }}; }};
@@ -49,15 +49,15 @@ zone:
 
 
 def serial_at(port: int) -> int:
-    """Return the serial of example. at a peer; 0 while it has none."""
+    """Return the serial number of example. at a peer; 0 while the peer does not serve the zone."""
     reply = dns.query.udp(dns.message.make_query("example.", "SOA"), "127.0.0.1", 5, port)
     return reply.answer[0][0].serial if reply.answer else 0
 
 
 async def until_serial(port: int, serial: int) -> None:
     async with asyncio.timeout(20):
-        while await asyncio.to_thread(serial_at, port) != serial:  # noqa: ASYNC110 - the peer is another process
-            await asyncio.sleep(0.02)  # until the transfer is done
+        while await asyncio.to_thread(serial_at, port) != serial:  # noqa: ASYNC110 - polls: another process
+            await asyncio.sleep(0.02)  # poll interval
 
 
 def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[dict]:

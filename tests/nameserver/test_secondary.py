@@ -1,4 +1,4 @@
-"""Tests for the timers and decisions of a secondary zone, with time passed in."""
+"""Tests for the state machine of a secondary zone; the time is an argument."""
 
 import struct
 from random import Random
@@ -16,7 +16,7 @@ def soa(serial: int, refresh: int = 60, retry: int = 30, expire: int = 600) -> b
 
 
 def secondary(*, serial: int | None = None, now: float = 0.0) -> Secondary:
-    """Return a secondary; with *serial*, of a zone that was confirmed *now* and is due at once."""
+    """Return a secondary without data or, if *serial* is given, with a zone that was confirmed at *now*."""
     made = Secondary(Name.from_text("example."), (ONE, TWO), Random(1))
     if serial is not None:
         made.restored(soa(serial), now)
@@ -24,7 +24,7 @@ def secondary(*, serial: int | None = None, now: float = 0.0) -> Secondary:
 
 
 def wait(core: Secondary, now: float) -> float:
-    """Return for how long the core waits."""
+    """Return the wait that the state machine asks for, in seconds."""
     action = core.next(now)
     assert isinstance(action, Wait), action
     return action.until - now

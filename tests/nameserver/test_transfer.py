@@ -1,4 +1,4 @@
-"""Tests for outgoing zone transfers: as dig and dnspython read them, and what the access settings refuse."""
+"""Tests for outgoing zone transfers: dig and dnspython as clients, and access control."""
 
 import asyncio
 import itertools
@@ -139,7 +139,7 @@ async def test_a_large_zone_arrives_in_many_messages_and_other_tasks_run_in_betw
         async def take_turns() -> None:
             while True:
                 turns.append(time.perf_counter())
-                await asyncio.sleep(0)  # one turn of the event loop
+                await asyncio.sleep(0)  # one iteration of the event loop
 
         task = asyncio.create_task(take_turns())
         records = messages = 0

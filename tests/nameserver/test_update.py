@@ -1,4 +1,4 @@
-"""Tests for UPDATE: the rules of RFC 2136 section 3, the same random updates given to BIND, and nsupdate."""
+"""Tests for UPDATE: the rules of RFC 2136 section 3, comparison with BIND on random updates, and nsupdate."""
 
 import asyncio
 import random
@@ -153,14 +153,14 @@ def test_the_serial_of_an_update_is_used_if_it_is_newer() -> None:
 
 
 def test_deleting_a_name_needs_permission_for_each_of_its_types() -> None:
-    only_txt = lambda _name, rdtype: rdtype == rdtypes.TXT  # noqa: E731 - a table's cell, not a function
+    only_txt = lambda _name, rdtype: rdtype == rdtypes.TXT  # noqa: E731 - a one-line predicate
     with pytest.raises(UpdateError, match=r"REFUSED: not permitted: w.example. A"):
         perform(update("delete w"), zone(), only_txt)
     assert perform(update("delete w TXT", "delete nothing"), zone(), only_txt).serial == 6
 
 
-#: Without the name servers' own names: BIND refuses to delete the address of a name server of the zone.
-#: BIND also ignores NS at wildcards, which have no meaning (RFC 4592 section 4.2).
+#: Random updates avoid two differences: BIND refuses to delete the address of a name server of the zone, and it ignores
+#: NS records at wildcards (undefined in RFC 4592 section 4.2).
 BIND = """zone "example." { type primary; file "example.zone"; allow-update { key transfer.; };
 allow-transfer { any; }; check-mx ignore; check-mx-cname ignore; check-integrity no; };
 """

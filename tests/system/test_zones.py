@@ -1,4 +1,4 @@
-"""Tests of zone transfers and updates in the lab, by dig, nsupdate and knsupdate with the lab's key."""
+"""Tests of zone transfers and updates in the lab, made with dig, nsupdate and knsupdate and the lab's key."""
 
 import json
 from collections.abc import Iterator
@@ -11,23 +11,23 @@ from tests.system.conftest import Shell
 pytestmark = pytest.mark.system
 
 NS1, NS2, KEY = "198.19.20.53", "198.19.30.53", "/srv/tsig/lab.key"
-#: How often `until` asks, ten times a second: a change is at both servers after a third of a second on an idle machine.
+#: Maximum number of polls by `until`, at ten per second. On an idle machine, both servers have a change after 0.3 s.
 TRIES = 200
 
 
-#: The same key as an argument of knsupdate, whose key files have another format.
+#: The same key in the format of knsupdate, which cannot read BIND's key files.
 KNOT_KEY = f"""hmac-sha256:lab:$(cut -d '"' -f 4 {KEY})"""
 
 
 @pytest.fixture(autouse=True, scope="module")
 def clean(shell: Shell) -> Iterator[None]:
-    """Read the zone from its file again at the end; each test uses a name of its own."""
+    """Reload the zone from its file after the test; each test uses a different name."""
     yield
     assert shell.firstbyte("dns", "zone", "reload", "example.com").code == 0
 
 
 def until(name: str, address: str, *servers: str) -> str:
-    """Return a shell command that waits until all *servers* (default: both) answer *address* for *name*."""
+    """Return a shell command that waits until all *servers* (default: both) return *address* for *name*."""
     asked = [
         f'"$(dig +short +tries=1 +time=1 @{each} {name}.example.com)" = {address}' for each in servers or (NS1, NS2)
     ]
@@ -41,7 +41,7 @@ def update(name: str, program: str = f"nsupdate -k {KEY}") -> str:
 
 
 def serials(shell: Shell) -> dict[str, int]:
-    """Return the serial of example.com at each of its servers."""
+    """Return the serial number of example.com at each of its servers."""
     servers = json.loads(shell.firstbyte("dns", "show", "--json").out)["servers"]
     return {host: each["serial"] for host, zones in servers.items() for each in zones if each["zone"] == "example.com."}
 
@@ -80,7 +80,7 @@ def test_a_primary_that_is_killed_after_an_update_has_it_when_it_is_back(shell: 
 def test_a_secondary_that_is_killed_during_a_transfer_serves_its_copy_and_catches_up(shell: Shell) -> None:
     record = {"name": "late", "type": "A", "ttl": 5, "rdata": ["192.0.2.8"]}
     before = shell.lab.call("ns1", "PUT", "/admin/zones/example.com./records", record)["serial"] - 1
-    for host in ("ns2", "ns1"):  # at once: the change takes a third of a second to arrive
+    for host in ("ns2", "ns1"):  # without a pause: the transfer of the change takes 0.3 s
         shell.lab.kill(host)
     shell.lab.start("ns2")
     assert shell.on("lab", "sh", "-c", until("client", "198.19.1.10", NS2)).code == 0
