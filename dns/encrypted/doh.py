@@ -20,7 +20,7 @@ _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 
 
 class DohError(Exception):
-    """A request without a usable DNS query; *status* is the HTTP status, the message says what was expected."""
+    """An HTTP error in place of a DNS message; *status* is the HTTP status, the message gives the reason."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

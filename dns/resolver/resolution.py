@@ -33,8 +33,8 @@ MAX_ASKS = 40
 MAX_SERVER_LOOKUPS = 5
 #: Maximum number of queries that may time out per zone and question: two servers, three rounds.
 MAX_TRIES = 6
-#: Maximum number of minimised queries for one name, and number of the first ones that each add a single label (RFC 9156
-#: section 2.3). The others add several labels each, so a name of 127 labels takes ten queries, not 127.
+#: Maximum number of minimised queries for one name, and how many of them add only one label (RFC 9156 section 2.3). The
+#: later ones add several labels each, so a name of 127 labels takes ten queries, not 127.
 MAX_MINIMISED, MINIMISE_ONE_LABEL = 10, 4
 #: Maximum number of minimised queries below a zone cut in the lookup of a name server's address. Together with
 #: `MAX_SERVER_LOOKUPS`, it limits a malicious referral to ten queries to the victim's servers (NXNSAttack).
@@ -341,7 +341,7 @@ class Resolution:
         rank: Rank,
         now: float,
     ) -> Outcome:
-        """Process the reply to a minimised query: a referral, or a reply which shows that there is no zone cut.
+        """Process the reply to a minimised query: a referral, or evidence that the name is not a zone cut.
 
         After an error, the same servers are sent the whole name. This includes NXDOMAIN, because some servers wrongly
         send it for empty non-terminals (RFC 8020). In the lookup of a name server's address, NXDOMAIN is final (see

@@ -47,7 +47,7 @@ class Answers:
         self.others: dict[bytes, bytes] = {}
         #: Prepared responses by query, as passed to `prepare`: `PREPARED`, lower-case question, size of the query.
         self.prepared: dict[bytes, tuple[bytes, bytes, int]] = {}
-        #: Queries in `prepared`, by lower-case question, each with the header that keeps its memory allocated.
+        #: Queries in `prepared` by lower-case question, each with the header that the entry in `prepared` points to.
         self._spellings: dict[bytes, list[tuple[bytes, bytes]]] = {}
         self._chunks: list[ctypes.Array[ctypes.c_char]] = []
         self._lent: dict[bytes, ctypes.Array[ctypes.c_char]] = {}
@@ -148,7 +148,7 @@ class Answers:
     def respond(self, wire: bytes) -> bytes | None:
         """Return the response to a plain query with a small finished answer; None if the handler has to answer.
 
-        A plain query has no flags but RD and CD, and nothing after its question but an OPT record without options.
+        A plain query has no flags except RD and CD, and no record except an OPT record without options.
         """
         counts, end, opt = wire[4:12], len(wire), b""
         if counts == EDNS_COUNTS:
@@ -172,7 +172,7 @@ class Answers:
         """Add the answers of *other* to this table; *other* must not change afterwards."""
         self.entries.update(other.entries)
         self.others.update(other.others)
-        self._chunks = other._chunks + self._chunks  # noqa: SLF001 - keeps *other*'s memory
+        self._chunks = other._chunks + self._chunks  # noqa: SLF001 - same class
 
 
 def _entry(address: int, size: int, counts: Counts) -> bytes:

@@ -186,7 +186,7 @@ class Batch:
             self._trust -= self._trust > 0
             return False
         areas, questions, sizes = zip(*found, strict=True)
-        if list(sizes) != lengths:  # a query equals a known one plus zero bytes, like the padding
+        if list(sizes) != lengths:  # a known query with zero bytes after it looks the same, because of the padding
             return False
         self._trust = TRUST
         self._prepared_iov[: 64 * count] = b"".join(chain.from_iterable(zip(self._ids, areas, strict=False)))

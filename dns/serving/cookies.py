@@ -19,7 +19,7 @@ _VERSION = b"\1\0\0\0"
 
 
 def server_cookie(client_cookie: bytes, client: str, secret: bytes, now: float) -> bytes:
-    """Return a server cookie for *client* (an IP address): version, time, and a hash over both cookies and client."""
+    """Return a new server cookie for *client* (an IP address): version, time, and a keyed hash."""
     head = _VERSION + struct.pack("!I", int(now) & 0xFFFFFFFF)
     return head + siphash(secret, client_cookie + head + ipaddress.ip_address(client).packed)
 
@@ -30,7 +30,7 @@ def is_valid(cookie: bytes, client: str, secret: bytes, now: float) -> bool:
 
 
 def renewed(cookie: bytes, client: str, secret: bytes, now: float) -> bytes:
-    """Return client and server cookie for a response: *cookie* if it is valid and recent, otherwise with a new part."""
+    """Return *cookie* (client and server part) if it is valid and recent, otherwise with a new server part."""
     if _age(cookie, now) <= RENEW and _authentic(cookie, client, secret):
         return cookie
     client_cookie = cookie[:CLIENT_COOKIE]

@@ -230,7 +230,7 @@ def _socket(host: str, kind: socket.SocketKind, *, shared: bool) -> socket.socke
 def reserve(endpoint: tuple[str, int]) -> tuple[str, int]:
     """Return *endpoint* with port 0 replaced by a free port, for several processes that share the port.
 
-    Checks that no other program listens there, because they would receive a part of its queries.
+    The port must not be in use: otherwise, the processes would receive a part of another server's queries.
 
     Raises:
         OSError: the address is in use or does not belong to this host.
