@@ -231,7 +231,7 @@ class Http2(Connection):
 
     def _reply(self, number: int, stream: _Stream, query: bytes, reply: Reply) -> None:
         if not isinstance(reply, (bytes, bytearray)):
-            self._refuse(number, stream, DohError(503, "the resolver gives no answer"))
+            self._refuse(number, stream, DohError(503, "the resolver sent no reply"))
             return
         age = max_age(query, reply)
         body = bytes(adapt(query, reply, idle=0, encrypted=True))

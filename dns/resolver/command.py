@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=0.0,
         metavar="SECONDS",
-        help="when no server answers, give answers that expired at most this long ago (RFC 8767; default: never)",
+        help="if no server answers, return answers that expired at most this long ago (RFC 8767; default: never)",
     )
     parser.add_argument(
         "--no-qname-minimisation",
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-mixed-case",
         dest="mixed_case",
         action="store_false",
-        help="send names in their own case, not in a random case that a reply has to repeat (0x20)",
+        help="send names in their original case, not in random case, which a reply has to repeat (0x20)",
     )
     parser.add_argument("--ipv6", action="store_true", help="also query name servers over IPv6 (default: IPv4 only)")
     settings.add_arguments(parser)

@@ -71,21 +71,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--require-cookies",
         action="store_true",
-        help="answer BADCOOKIE to a UDP query with a cookie that this server did not make (RFC 7873)",
+        help="answer BADCOOKIE to a UDP query with a cookie but without a valid cookie of this server (RFC 7873)",
     )
     group.add_argument(
         "--rate-limit",
         type=_number,
         default=0,
         metavar="N",
-        help="equal responses per second over UDP to one network, /24 or /56 (default 0: no limit)",
+        help="maximum number of identical UDP responses per second to one /24 or /56 network (default 0: no limit)",
     )
     group.add_argument(
         "--rate-slip",
         type=_number,
         default=2,
         metavar="N",
-        help="send every N-th response above the limit truncated, so that a real client turns to TCP; 0: none",
+        help="send every N-th response above the limit truncated, so that a real client retries over TCP; 0: none",
     )
 
 

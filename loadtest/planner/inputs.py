@@ -31,19 +31,19 @@ class Input:
 #: All numeric inputs.  The name of the command-line option has hyphens in place of underscores.
 INPUTS = (
     Input("rps", "rate", "1000", 0.001, 1e9, "requests per second to the service"),
-    Input("clients", "count", "100k", 1, 1e10, "clients that send them, each at the same mean rate"),
+    Input("clients", "count", "100k", 1, 1e10, "clients that send the requests, all at the same mean rate"),
     Input("rtt", "duration", "30ms", 0, 60, "round-trip time between client and edge"),
     Input("ttl", "duration", "60s", 0, 604_800, "time to live of the service's address records"),
     Input("resolvers", "count", "1000", 1, 1e9, "resolvers (shared caches) that the clients use"),
-    Input("change_after", "duration", "30s", 0, 604_800, "time since an address change, for the share on the old one"),
+    Input("change_after", "duration", "30s", 0, 604_800, "time since an address change, for the share of old answers"),
     Input("outage", "duration", "5min", 0, 604_800, "duration of an outage of all name servers of the zone"),
-    Input("keepalive", "share", "0.9", 0, 1, "share of requests on a connection that the client has already open"),
+    Input("keepalive", "share", "0.9", 0, 1, "share of requests on an already open client connection"),
     Input("backhaul", "duration", "1ms", 0, 60, "round-trip time between edge and origin"),
     Input("hold", "duration", "25ms", 1e-6, 3600, "time that an origin takes for a request"),
     Input("pool_wait", "duration", "1ms", 1e-6, 60, "acceptable wait for a pooled connection"),
     Input("idle_timeout", "duration", "60s", 0.1, 86_400, "time after which an origin closes an idle connection"),
     Input("sources", "count", "1", 1, 65_536, "source addresses that the edge connects from"),
-    Input("destinations", "count", "1", 1, 1e6, "origin addresses times ports that it connects to"),
+    Input("destinations", "count", "1", 1, 1e6, "origin addresses times ports that the edge connects to"),
     Input("ports", "count", "28232", 1, 65_535, "source ports per source address (net.ipv4.ip_local_port_range)"),
     Input("resumed", "share", "0.5", 0, 1, "share of new connections that resume a TLS session"),
     Input("response", "bytes", "50kB", 1, 1e12, "mean size of a response"),
@@ -51,7 +51,7 @@ INPUTS = (
     Input("lifetime", "duration", "47d", 60, 3.5e8, "lifetime of a certificate"),
     Input("renew_at", "share", "0.67", 0.01, 1, "share of the lifetime after which a certificate is renewed"),
     Input("ca_outage", "duration", "1d", 0, 3.5e8, "duration of an outage of the CA"),
-    Input("spread", "duration", "1h", 1, 3.5e8, "time over which clients spread their retries after it"),
+    Input("spread", "duration", "1h", 1, 3.5e8, "time over which clients spread their retries after that outage"),
 )
 
 
@@ -147,7 +147,9 @@ def contradiction(inputs: Inputs, given: Mapping[str, object]) -> str | None:
             "the FIN of every response would arrive before the next request could be sent"
         )
     if inputs.ca_outage and inputs.spread > inputs.lifetime:
-        return f"--spread {inputs.spread:g} s: expected less than --lifetime {inputs.lifetime:g} s, or certificates end"
+        return (
+            f"--spread {inputs.spread:g} s: expected less than --lifetime {inputs.lifetime:g} s, or certificates expire"
+        )
     return None
 
 

@@ -44,7 +44,7 @@ def _tickets(plan: Plan) -> str:
 def _nginx(plan: Plan) -> str:
     ttl = max(1, math.floor(plan.low.ttl))
     return f"""\
-# Every worker process has a pool of its own: divide `keepalive` by worker_processes.
+# Every worker process has its own pool: divide `keepalive` by worker_processes.
 upstream origins {{
     server origin.example.com:443;
     # {_pool(plan)} connections carry {plan.high.rps:g} requests/s with an acceptable wait at p99.

@@ -196,7 +196,9 @@ class TimeWait(Experiment[Parameters]):
             while inside := [port for port in taken if low <= port < low + ports]:
                 low = max(inside) + 1
             if low + ports > LAST_PORT:
-                run.skip("too few ports are free here: sockets of an earlier run still wait; try again in a minute")
+                run.skip(
+                    "too few ports are free here: sockets of an earlier run are in TIME-WAIT; try again in a minute"
+                )
             window = (low, low + ports - 1)
             self.arms[name] = Arm(name, rate, window, **how)  # type: ignore[arg-type]  # see the table above
             low += ports
