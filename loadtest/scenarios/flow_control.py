@@ -133,8 +133,8 @@ class FlowControl(Experiment[Parameters]):
         """Return the seconds for which the window stops the sender if the reader pauses for *pause* seconds.
 
         The sender fills the buffer in slow start: it sends the last segments that fit (`ROUNDS` - 1) round trips after
-        the first ones, and one delayed acknowledgement later.  The announcement of the open window reaches it half a
-        round trip after the pause, as the request did.
+        the first ones, and one delayed acknowledgement later.  The announcement of the open window takes half a
+        round trip to the sender, as the request did.
         """
         return pause - (ROUNDS - 1) * self.rtt - DELAYED_ACK
 

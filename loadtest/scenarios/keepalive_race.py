@@ -13,7 +13,7 @@ from scenarios.instruments.keepalive_clients import HOST, Arm, Clients, Gap, Out
 from stub import Stub
 from theory import keepalive
 
-#: Start of the sweep before, and its end after, the server closes the connection; in round-trip times.
+#: Length of the sweep before and after the server's idle time-out, in round-trip times.
 BEFORE, AFTER = 2.0, 0.25
 #: Additional safety margin of the client that closes first, for inaccurate timers and delays, in round-trip times.
 MARGIN = 0.5

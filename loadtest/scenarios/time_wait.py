@@ -200,7 +200,7 @@ class TimeWait(Experiment[Parameters]):
                     "too few ports are free here: sockets of an earlier run are in TIME-WAIT; try again in a minute"
                 )
             window = (low, low + ports - 1)
-            self.arms[name] = Arm(name, rate, window, **how)  # type: ignore[arg-type]  # see the table above
+            self.arms[name] = Arm(name, rate, window, **how)  # type: ignore[arg-type]  # options are those of the table above
             low += ports
 
     @property
