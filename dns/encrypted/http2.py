@@ -256,7 +256,7 @@ class Http2(Connection):
         self._send(number)
 
     def _send(self, number: int) -> None:
-        """Send as much of a response as the client's flow-control windows allow; at its end, remove the stream."""
+        """Send as much of a response as the client's flow-control windows allow; once complete, remove the stream."""
         stream = self._streams[number]
         if not stream.answered:
             return

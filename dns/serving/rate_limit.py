@@ -17,7 +17,7 @@ MAX_BUCKETS = 50_000
 
 
 class Verdict(Enum):
-    """What to do with one response."""
+    """Decision of the rate limit on one response."""
 
     SEND = "send"
     TRUNCATE = "truncate"

@@ -28,7 +28,7 @@ class Row:
     value: Callable[[Inputs, Costs], float | None]
     #: Text to show in place of a missing value.
     none: str = "never"
-    #: Whether the value is a count of independent events, which varies from moment to moment like a Poisson variable.
+    #: Whether the value is a count of independent events, which has a Poisson distribution.
     poisson: bool = False
 
 

@@ -22,13 +22,13 @@ _VARIES = re.compile(rb'\d+|desc="\w+"')
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """One response, and what the counters of the router and of this host's kernel counted meanwhile."""
+    """One response, with the increase of the router's and this host's kernel counters during the response."""
 
     #: Number of packets that `wan` corrupted.
     corrupted: int
     #: Number of corrupted packets that TCP delivered to the application.
     delivered: int
-    #: Number of wrong bytes in the body, and number of bytes received of the body.
+    #: Number of wrong bytes in the body, and number of body bytes received.
     wrong: int
     received: int
     #: Number of segments that this host's kernel dropped because of a wrong checksum.

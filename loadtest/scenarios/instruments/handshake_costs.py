@@ -111,8 +111,7 @@ class HandshakeCosts:
         """
         post_quantum = supports_post_quantum()
         ends_of = {kind: kind.ends() for kind in (*EVERYWHERE, *(POST_QUANTUM if post_quantum else ()))}
-        # All kinds are measured in turn, because the speed of a shared core changes within seconds, and should
-        # affect all kinds equally.
+        # All kinds are measured in turn, so that changes in the speed of a shared core affect all of them equally.
         made: dict[Kind, list[memory_handshake.Cost]] = {kind: [] for kind in ends_of}
         for _ in range(times):
             for kind, ends in ends_of.items():

@@ -38,7 +38,7 @@ class Gap:
 
     @property
     def intended(self) -> float:
-        """Idle time until the request was sent, or until it was due if the server closed first."""
+        """Idle time until the request was sent; if the server closed first, until the request was due."""
         return self.drawn if self.outcome == "closed" else self.silence
 
 

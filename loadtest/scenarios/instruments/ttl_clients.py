@@ -202,7 +202,7 @@ class _Connection:
             raise ValueError(f"expected status 200, got {response.status}")
         body = json.loads(b"".join(pieces))
         if not keep:
-            with suppress(TimeoutError):  # the server must close first, to have the TIME-WAIT
+            with suppress(TimeoutError):  # wait for the server to close first, so that TIME-WAIT is on its side
                 async with asyncio.timeout(1):
                     await self._reader.read(1)
             self.close()
