@@ -386,7 +386,7 @@ def error_response(wire: bytes, rcode: int, flags: int = 0) -> bytes:
     ident, asked = struct.unpack_from("!HH", wire)
     question, opt = b"", b""
     try:
-        end = _Reader(wire)._end(HEADER.size)  # noqa: SLF001 - same module
+        end = _Reader(wire)._end(HEADER.size)  # noqa: SLF001 - a class of the same module
         if wire[4:6] == b"\0\1" and end + 4 <= len(wire) and end - HEADER.size <= MAX_NAME and wire[end - 1] == 0:
             question = wire[HEADER.size : end + 4]
     except (IndexError, RemoteError):

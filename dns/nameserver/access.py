@@ -1,4 +1,4 @@
-"""Who may transfer and change which zone, and who is notified: the command line's settings, and their checks.
+"""Access settings of the command line: permissions for transfers and updates, and servers to notify of changes.
 
     --allow-transfer [ZONE=]KEY, PREFIX or KEY@PREFIX
     --update-policy [ZONE=]KEY[:TYPES[:NAMES]]
@@ -32,7 +32,7 @@ class SettingError(NameServerError):
 class Reader:
     """Permission to transfer a zone, for requests signed with *key*, from *network*, or both if both are set."""
 
-    #: None: every zone.
+    #: Zone to which the setting applies; None: every zone.
     zone: Name | None
     key: Name | None
     network: Network | None
@@ -42,7 +42,7 @@ class Reader:
 class Writer:
     """Permission of requests signed with *key* to change records by UPDATE."""
 
-    #: None: every zone.
+    #: Zone to which the setting applies; None: every zone.
     zone: Name | None
     key: Name
     #: Record types; empty: every type.
@@ -55,7 +55,7 @@ class Writer:
 class Target:
     """A server that is notified of changes (RFC 1996)."""
 
-    #: None: every zone.
+    #: Zone to which the setting applies; None: every zone.
     zone: Name | None
     address: str
     port: int = 53

@@ -142,7 +142,7 @@ class Inbound:
 
     def _second(self, record: Record, *, soa: bool) -> None:
         """Detect from the second record whether changes or a whole zone follow (RFC 1995 section 4)."""
-        assert self._first is not None  # noqa: S101 - the first record set it
+        assert self._first is not None  # noqa: S101 - `feed` set it at the first record
         if not soa or self._have is None or record.rdata == self._first.rdata:
             self._builder = ZoneBuilder(self._apex)
             self._builder.add(self._apex.key + kind(rdtypes.SOA), self._first.ttl, self._first.rdata)
@@ -154,8 +154,8 @@ class Inbound:
 
     def _change(self, record: Record, *, soa: bool) -> None:
         """Read one record of a stream of changes."""
-        assert self._old is not None  # noqa: S101 - `_second` set it
-        assert self._first is not None  # noqa: S101 - the first record set it
+        assert self._old is not None  # noqa: S101 - `_second` has set it
+        assert self._first is not None  # noqa: S101 - `feed` set it at the first record
         if self._new is None:
             if soa:
                 self._new = record

@@ -96,7 +96,7 @@ class Secondary:
     #: Whether the first primary in `_round` is asked for a transfer (not its serial number), and for the whole zone.
     _transfer: bool = field(default=False, init=False)
     _whole: bool = field(default=False, init=False)
-    #: The latest NOTIFY that arrived during a round: its primary, and its serial number, or None without an SOA record.
+    #: The latest NOTIFY that arrived during a round: the primary, and the serial number (None without an SOA record).
     _again: tuple[Primary, int | None] | None = field(default=None, init=False)
 
     def __repr__(self) -> str:

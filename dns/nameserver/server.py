@@ -287,7 +287,7 @@ class Server:
         return 0
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start *work* as a task that is kept until it ends."""
+        """Start *work* as a task, and keep a reference to the task until it ends."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

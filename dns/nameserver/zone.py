@@ -240,7 +240,7 @@ class Zone:
             return Zone(self.apex, rrsets)
         new = copy.copy(self)
         new.rrsets, new.encoded, new.empty = rrsets, (), set(self.empty)
-        new._revise(questions)  # noqa: SLF001 - same class
+        new._revise(questions)  # noqa: SLF001 - a method of the same class
         return new
 
     def _revise(self, questions: Collection[bytes]) -> None:

@@ -74,7 +74,7 @@ class Stream:
                 replies = self._channel.receive(data)
             except OSError:
                 with contextlib.suppress(OSError):
-                    self._flush(exchange)  # the TLS alert
+                    self._flush(exchange)  # sends the TLS alert
                 raise
             if ident in replies:
                 exchange.round_trips += 1 + self._is_new * self._channel.setup_round_trips

@@ -109,7 +109,7 @@ class Stream(asyncio.Protocol):
                 if ident in self._replies and not self._replies[ident].done():
                     self._replies[ident].set_result(reply)
         except OSError as error:
-            self._flush()  # the TLS alert
+            self._flush()  # sends the TLS alert
             self._end(error)
         self._flush()
 

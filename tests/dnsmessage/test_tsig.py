@@ -183,7 +183,7 @@ def test_no_changed_byte_passes_and_only_remote_errors_are_raised(at: int, value
         checked = tsig.verify(changed, KEYS, NOW)
     except RemoteError:
         return
-    # The transaction ID, the TSIG record's own names in another case, and counts that hide the record may differ.
+    # Not covered by the signature: the ID, the case of names in the TSIG record, and counts that hide the record.
     assert checked.key is None or checked.wire[2:] == SENT[2:]
 
 

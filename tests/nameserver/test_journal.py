@@ -205,7 +205,7 @@ async def test_a_change_is_stored_and_served_even_if_its_client_goes_away(tmp_pa
     (tmp_path / "zone").write_text(text(1))
     server = Server(Telemetry("nameserver"), {"example.": tmp_path / "zone"}, Access(state=tmp_path))
     task = asyncio.create_task(server.publish(lambda: zone(2, "w A 192.0.2.7\n")))
-    await asyncio.sleep(0)  # the change has begun
+    await asyncio.sleep(0)  # lets the task begin the change
     task.cancel()
     await asyncio.gather(task, *server._tasks, return_exceptions=True)
     served = server.zone(APEX)
@@ -268,7 +268,7 @@ async def test_kill_in_the_middle_of_updates_loses_none_that_was_acknowledged(tm
             sender = asyncio.create_task(asyncio.to_thread(send_until_killed, round_))
             before = len(acknowledged)
             while len(acknowledged) < before + 20 + 7 * round_:  # noqa: ASYNC110 - polls: a thread fills the list
-                await asyncio.sleep(0.01)  # poll interval; kills while updates are in flight
+                await asyncio.sleep(0.01)  # poll interval; more updates are in flight when the server is killed
             server.send_signal(signal.SIGKILL)
             await sender
     found = restored(tmp_path)
