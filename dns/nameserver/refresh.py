@@ -309,6 +309,7 @@ class Secondaries:
             for apex, primaries in zones.items()
         }
         self._tasks: list[asyncio.Task[None]] = []
+        self._refusals = log.bounded("nameserver")
 
     def restore(self) -> Iterator[tuple[Name, Zone | None]]:
         """Yield each apex with the zone from its copy on disk, or with None if there is no usable copy."""
@@ -324,7 +325,7 @@ class Secondaries:
             return NOTAUTH
         if zone.notified(address, serial):
             return NOERROR
-        logger.warning("notify_refused", zone=str(apex), client=address)
+        self._refusals.warning("notify_refused", zone=str(apex), client=address)
         return REFUSED
 
     def start(self) -> None:

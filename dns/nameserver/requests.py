@@ -43,6 +43,7 @@ class Requests:
         self.notified: Notified | None = None
         self.update: Update | None = None
         self._responder, self._histories = responder, histories
+        self._refusals = log.bounded("nameserver")
 
     def respond(
         self, wire: bytes, client: str, clock: Callable[[], float], *, udp: bool
@@ -56,7 +57,7 @@ class Requests:
         try:
             checked = tsig.verify(wire, self.access.keys, int(clock()))
         except TsigError as error:
-            logger.warning("tsig_rejected", client=client, error=ERRORS[error.error], detail=str(error))
+            self._refusals.warning("tsig_rejected", client=client, error=ERRORS[error.error], detail=str(error))
             return Outcome(tsig.refusal(wire, error, int(clock())), error.rcode)
         except RemoteError as error:
             return Outcome(error_response(wire, error.rcode), error.rcode)
@@ -102,7 +103,9 @@ class Requests:
         zone = self._responder.zone(apex)
         if zone is None or not self.access.may_transfer(apex, key, client):
             rcode = REFUSED if zone is not None or self._responder.find_zone(apex) is None else NOTAUTH
-            logger.info("transfer_refused", zone=str(apex), client=client, key=_shown(key), rcode=rcode_to_text(rcode))
+            self._refusals.info(
+                "transfer_refused", zone=str(apex), client=client, key=_shown(key), rcode=rcode_to_text(rcode)
+            )
             return _empty(wire, rcode)
         if udp and qtype == rdtypes.AXFR:
             return _empty(wire, FORMERR)  # RFC 5936 section 4.2
@@ -129,7 +132,7 @@ class Requests:
         if self.update is None or self._responder.zone(apex) is None:
             return _empty(wire, NOTAUTH)
         if not self.access.may_update(apex, key):
-            logger.warning("update_refused", zone=str(apex), client=client, key=_shown(key))
+            self._refusals.warning("update_refused", zone=str(apex), client=client, key=_shown(key))
             return _empty(wire, REFUSED)
         update = self.update
 

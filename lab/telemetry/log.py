@@ -7,9 +7,12 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, ClassVar, TextIO
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+#: Maximum number of lines per event and second from a logger made by `bounded`.
+MOST = 5
 
 
 class EventLogger:
@@ -44,6 +47,37 @@ class EventLogger:
 def get(name: str) -> EventLogger:
     """Return the logger with the given name, for example ``edge.pool``."""
     return EventLogger(logging.getLogger(name))
+
+
+class BoundedLogger(EventLogger):
+    """Writes at most `MOST` lines per event and second, so that a flood of bad requests cannot fill the disk.
+
+    The next line of the event has the number of lines that were left out, as ``suppressed``.
+    """
+
+    __slots__ = ("_clock", "_events")
+
+    def __init__(self, logger: logging.Logger, clock: Callable[[], float]) -> None:
+        super().__init__(logger)
+        self._clock = clock
+        #: Start of the current second, lines written in it, and lines left out since the last one, by event.
+        self._events: dict[str, tuple[float, int, int]] = {}
+
+    def _log(self, level: int, event: str, fields: dict[str, Any]) -> None:
+        now = self._clock()
+        start, written, suppressed = self._events.get(event, (now, 0, 0))
+        if now - start >= 1:
+            start, written = now, 0
+        if written >= MOST:
+            self._events[event] = start, written, suppressed + 1
+            return
+        self._events[event] = start, written + 1, 0
+        super()._log(level, event, {**fields, "suppressed": suppressed} if suppressed else fields)
+
+
+def bounded(name: str, clock: Callable[[], float] = time.monotonic) -> BoundedLogger:
+    """Return a logger for events that any client can cause; *clock* returns the time in seconds."""
+    return BoundedLogger(logging.getLogger(name), clock)
 
 
 class _JsonLines(logging.Formatter):

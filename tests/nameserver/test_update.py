@@ -259,3 +259,23 @@ async def test_nsupdate_changes_a_zone_with_the_right_key_only(tmp_path: Path, c
             '_acme-challenge.w.example. 5 TXT "token"', '_acme-challenge.w.example. 5 TXT "second"'
         }  # fmt: skip
         assert served.serial == 7
+
+
+async def test_a_flood_of_refused_requests_is_counted_in_full_and_logged_in_a_few_lines(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    query = dns.message.make_query("example.", "AXFR")
+    wires = {"update_refused": update("add x 60 A 192.0.2.9"), "transfer_refused": query.to_wire()}
+    query.use_tsig(dns.tsigkeyring.from_text({"unknown.": SECRET}))
+    wires["tsig_rejected"] = query.to_wire()
+    caplog.set_level("INFO", "nameserver")
+    async with primary(tmp_path, ZONE, Access(KEYS)) as (server, _):
+        for wire in wires.values():
+            for _ in range(500):
+                server.handle(wire, ("192.0.2.99", 4000), "udp")
+        counted = server.telemetry.metrics.render()
+    assert 'firstbyte_nameserver_queries_total{transport="udp",rcode="REFUSED"} 1000' in counted
+    assert 'firstbyte_nameserver_queries_total{transport="udp",rcode="NOTAUTH"} 500' in counted
+    for event in wires:
+        # A busy machine may need more than a second for 500 requests.
+        assert 5 <= sum(record.message == event for record in caplog.records) <= 15
