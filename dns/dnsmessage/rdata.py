@@ -318,7 +318,10 @@ def _svcparams(words: Sequence[bytes]) -> bytes:
 
 
 def _protocols(value: bytes) -> Iterator[bytes]:
-    """Yield a comma-separated list whose escapes are below those of a character string (RFC 9460 appendix A.1)."""
+    """Parse a comma-separated list; yield its items, each with a length byte (RFC 9460 appendix A.1).
+
+    Two levels of escapes are decoded: those of the character string, then those of the list.
+    """
     data = _string_bytes(value)
     if not re.fullmatch(rb"(?:[^,\\]|\\.)+(?:,(?:[^,\\]|\\.)+)*", data, re.DOTALL):
         raise RdataSyntaxError(f"expected protocols such as alpn=h2,h3, got {_short(value)!r}")

@@ -77,7 +77,7 @@ class Responder:
     def respond(self, wire: bytes, *, udp: bool, reserve: int = 0) -> Response | None:
         """Return the response to *wire*; None if *wire* is shorter than a DNS header or is not a query.
 
-        The response is *reserve* bytes shorter than the client's limit, to leave room for a signature.
+        The response leaves room for a signature: it is at least *reserve* bytes shorter than the client's limit.
         """
         if len(wire) < HEADER.size or wire[2] & 0x80:
             return None
