@@ -2,9 +2,9 @@
 
 import random
 import time
-from typing import Any
 
 from edge.exchange import Exchange
+from edge.glimpse import Glimpse
 from edge.interfaces import Responder, Work
 from telemetry import log
 
@@ -16,22 +16,28 @@ def new_request_id() -> bytes:
     return b"x-request-id: %016x\r\n" % random.getrandbits(64)
 
 
-def write(client: Responder, work: Work | None, status: int | str, sample: float) -> None:
-    """Log a finished request if it failed, otherwise with the probability *sample*."""
+def write(client: Responder, work: Work | None, status: int | str, sample: float, reason: str = "") -> None:
+    """Log a finished request if it failed, otherwise with the probability *sample*; see `Service.done` for the rest."""
     failed = isinstance(status, str) or status >= 500
     if not failed and random.random() >= sample:
         return
-    line: dict[str, Any] = {"listener": client.listener, "client": client.address, "status": status}
-    if isinstance(work, Exchange):
-        head = work.head
-        request_id = head.request_id or work.extra.removeprefix(b"x-request-id: ").rstrip()
-        line |= {
-            "method": head.method.decode("latin-1"),
-            "target": head.target.decode("latin-1"),
-            "host": head.host.decode("latin-1"),
-            "took_ms": round((time.perf_counter() - work.began) * 1000, 3),
-            "upstream": work.origin,
-            "request_id": request_id.decode("latin-1"),
-            "trace_id": head.trace_id.decode("latin-1"),
-        }
-    logger.info("request", **line)
+    asked = client.asked or Glimpse()
+    forwarded = work if isinstance(work, Exchange) else None
+    request_id = asked.request_id
+    if forwarded is not None:
+        request_id = request_id or forwarded.extra.removeprefix(b"x-request-id: ").rstrip()
+    took = time.perf_counter() - forwarded.began if forwarded is not None else time.monotonic() - client.began
+    logger.info(
+        "request",
+        listener=client.listener,
+        client=client.address,
+        status=status,
+        reason=reason,
+        method=asked.method.decode("latin-1"),
+        target=asked.target.decode("latin-1"),
+        host=asked.host.decode("latin-1"),
+        took_ms=round(took * 1000, 3),
+        upstream=forwarded.origin if forwarded is not None else "",
+        request_id=request_id.decode("latin-1"),
+        trace_id=asked.trace_id.decode("latin-1"),
+    )

@@ -13,6 +13,7 @@ from edge.bodies import Body, BodyError, request_body
 from edge.body_rate import BodyRate
 from edge.connection_info import describe
 from edge.errors import BadRequestError, EdgeError
+from edge.glimpse import Glimpse, of_bytes
 from edge.heads import RequestHead, ResponseHead, early_refusal, request_head
 from edge.http1_responses import framed, own
 from edge.interfaces import Handshake, Service, Work
@@ -67,6 +68,8 @@ class Client(asyncio.Protocol):
     paused = False
     transport: Any = None
     address = ""
+    #: Head of the current request, or what is known of it; None before the first request.
+    asked: RequestHead | Glimpse | None = None
     #: The client's address from the PROXY header; empty without a header.
     announced = ""
     #: Header lines that complete `RequestHead.forward`: the client's address and connection parameters.
@@ -107,6 +110,8 @@ class Client(asyncio.Protocol):
         self.tls = scheme == "https"
         #: End of the last request, or start of the connection, on the monotonic clock.
         self._since = time.monotonic()
+        #: Time at which the current request began to arrive, on the monotonic clock.
+        self.began = self._since
         self.deadline = self._since + service.timeouts.handshake
 
     def __repr__(self) -> str:
@@ -147,7 +152,8 @@ class Client(asyncio.Protocol):
         state = self.state
         if state is State.IDLE or state is State.NEW:
             self._cancel_closer()
-            self.state, self.deadline = State.HEAD, time.monotonic() + self.service.timeouts.head
+            now = self.began = time.monotonic()
+            self.state, self.deadline = State.HEAD, now + self.service.timeouts.head
             self._buffer = data
             self._advance()
         elif state is State.TUNNEL:
@@ -245,7 +251,7 @@ class Client(asyncio.Protocol):
         if self.state is State.BODY:
             self.close_after = True  # the rest of the request body is not read, so the connection cannot be reused
         self.respond(error.status, error.body(), b"application/json", head_only=head_only)
-        self.service.done(self, work, error.status)
+        self.service.done(self, work, error.status, error.reason)
         self._next()
 
     def respond(self, status: int, body: bytes, kind: bytes, *, more: bytes = b"", head_only: bool = False) -> None:
@@ -358,11 +364,8 @@ class Client(asyncio.Protocol):
             if (refusal := early_refusal(buffer)) is not None:
                 raise refusal
             return False
-        if end == len(buffer):
-            data, self._buffer = buffer, b""
-        else:
-            data, self._buffer = buffer[:end], buffer[end:]
-        head = read_head(data)
+        self.asked = head = read_head(buffer[:end])
+        self._buffer = buffer[end:]
         self.close_after, self._modern = self.close_after or head.close, head.modern
         if head.has_body:
             now = time.monotonic()
@@ -422,6 +425,7 @@ class Client(asyncio.Protocol):
         self.resume_reading()
         now = self._since = time.monotonic()
         if self._buffer:
+            self.began = now
             self.state, self.deadline = State.HEAD, now + self.service.timeouts.head
             self._advance()
             return
@@ -433,6 +437,8 @@ class Client(asyncio.Protocol):
         """Send an error response and close, because the start of the next request is unknown."""
         work, self._work = self._work, None
         self.close_after = True
+        if self.state is State.HEAD:
+            self.asked = of_bytes(self._buffer)
         if work is not None:
             work.abandon()
             if work.answered:  # the response has begun, so an error response is no longer possible
@@ -444,7 +450,7 @@ class Client(asyncio.Protocol):
             return
         self.respond(error.status, error.body(), b"application/json")
         if not self.rejected:
-            self.service.done(self, work, error.status)
+            self.service.done(self, work, error.status, error.reason)
         self._linger()
 
     def _linger(self) -> None:

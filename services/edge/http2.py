@@ -37,6 +37,7 @@ from hyperframe.frame import GoAwayFrame
 from edge.client import Client, read_head
 from edge.connection_info import describe
 from edge.errors import BadRequestError, EdgeError
+from edge.glimpse import of_fields
 from edge.heads import MAX_HEAD
 from edge.http2_input import as_http_1
 from edge.http2_stream import Stream
@@ -200,10 +201,11 @@ class Http2Client(asyncio.Protocol):
             self.reset(stream, ErrorCodes.REFUSED_STREAM)
             return
         try:
-            head = read_head(as_http_1(event.headers or [], ended=ended))
+            stream.asked = head = read_head(as_http_1(event.headers or [], ended=ended))
             stream.work = work = self.service.handle(stream, head)
         except EdgeError as error:
             stream.received = ended
+            stream.asked = stream.asked or of_fields(event.headers or [])
             stream.failed(error)
             return
         stream.received = ended and not head.has_body

@@ -11,7 +11,8 @@ from h2.exceptions import H2Error
 
 from edge.body_rate import BodyRate
 from edge.errors import EdgeError
-from edge.heads import ResponseHead
+from edge.glimpse import Glimpse
+from edge.heads import RequestHead, ResponseHead
 from edge.interfaces import Service, Work
 from edge.upstream import HIGH_WATER
 
@@ -62,11 +63,12 @@ class Stream:
         self.suffix, self.pooled, self.distrusted = connection.suffix, connection.pooled, connection.distrusted
         self.scheme, self.listener, self.address = connection.scheme, connection.listener, connection.address
         self.work: Work | None = None
+        self.asked: RequestHead | Glimpse | None = None
         self.paused = False
         #: Whether the request body has been received completely.
         self.received = False
         #: Time at which response data was last sent, on the monotonic clock.
-        self.moved = time.monotonic()
+        self.moved = self.began = time.monotonic()
         self._rate = BodyRate(connection.service.timeouts, self.moved)
         self._reading = True
         #: Received bytes for which WINDOW_UPDATE has not been sent yet, because the origin is slower than the client.
@@ -150,7 +152,7 @@ class Stream:
         """Send an error response."""
         work, self.work = self.work, None
         self.respond(error.status, error.body(), b"application/json", head_only=work is not None and work.head_only)
-        self._connection.service.done(self, work, error.status)
+        self._connection.service.done(self, work, error.status, error.reason)
 
     def stop(self, error: EdgeError) -> None:
         """Cancel the request; send an error response, or reset the stream if a response has already begun."""

@@ -7,6 +7,7 @@ import asyncio
 from typing import Any, Protocol
 
 from edge.errors import EdgeError
+from edge.glimpse import Glimpse
 from edge.heads import RequestHead, ResponseHead
 from edge.timeouts import Timeouts
 
@@ -60,6 +61,10 @@ class Responder(Downstream, Protocol):
     listener: str
     #: The client's IP address.
     address: str
+    #: Head of the current request, or what is known of it; None if nothing is.
+    asked: RequestHead | Glimpse | None
+    #: Time at which the current request began to arrive, on the `time.monotonic` clock.
+    began: float
 
     def respond(self, status: int, body: bytes, kind: bytes, *, more: bytes = b"", head_only: bool = False) -> None:
         """Send a response that the edge itself generates."""
@@ -150,8 +155,15 @@ class Service(Protocol):
     def http2(self, client: Any) -> asyncio.Protocol:
         """Return the protocol that replaces *client* (an `edge.client.Client`) after ALPN has selected HTTP/2."""
 
-    def done(self, client: Responder, work: Work | None, status: int | str) -> None:
-        """Record a finished request with its status code, or a word such as ``aborted`` for an incomplete response."""
+    def done(self, client: Responder, work: Work | None, status: int | str, reason: str = "") -> None:
+        """Record a finished request.
+
+        Args:
+            client: the client side of the request.
+            work: the forwarded request; None if the edge has answered it alone.
+            status: status code, or a word such as ``aborted`` for an incomplete response.
+            reason: why the edge has sent an error; empty for any other response.
+        """
 
     def keep_alive_limit(self) -> float | None:
         """Return the idle time-out in seconds that the fault `short_keep_alive` sets; None while the fault is off."""

@@ -316,10 +316,10 @@ class Proxy:
         self._exchanges.add(exchange)
         return exchange
 
-    def done(self, client: Responder, work: Work | None, status: int | str) -> None:
+    def done(self, client: Responder, work: Work | None, status: int | str, reason: str = "") -> None:
         """Count a finished request, record its latency and log it."""
         if self.settings.log_sample is not None:
-            access_log.write(client, work, status, self.settings.log_sample)
+            access_log.write(client, work, status, self.settings.log_sample, reason)
         if isinstance(work, Exchange):
             self._exchanges.discard(work)
             self.counters.request(client.listener, status, time.perf_counter() - work.began)

@@ -104,7 +104,7 @@ class Recorder:
     def disconnected(self, client: Any) -> None:
         pass
 
-    def done(self, client: Any, work: Any, status: int | str) -> None:
+    def done(self, client: Any, work: Any, status: int | str, reason: str = "") -> None:
         pass
 
     def keep_alive_limit(self) -> float | None:
