@@ -134,6 +134,11 @@ def test_the_network_gives_dynamic_addresses_to_the_access_region_only() -> None
     assert COMPOSE["networks"]["internet"]["internal"] is True
 
 
+def test_the_primary_notifies_the_secondary_whatever_the_zone_says() -> None:
+    command = COMPOSE["services"]["ns1"]["command"]
+    assert command[command.index("--also-notify") + 1] == ADDRESSES["ns2"]
+
+
 def test_ports_are_published_on_loopback_only() -> None:
     published = [port for service in COMPOSE["services"].values() for port in service.get("ports", ())]
     assert [port for port in published if not str(port).startswith("127.0.0.1:")] == []
