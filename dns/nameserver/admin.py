@@ -8,7 +8,7 @@ from dnsmessage.message import MAX_TTL
 from nameserver.errors import NameServerError
 from nameserver.journal import JournalError
 from nameserver.master_file import words
-from nameserver.zone import Zone
+from nameserver.zone import RRset, Zone
 from telemetry import AdminError, Request, Telemetry, log
 
 if TYPE_CHECKING:
@@ -76,10 +76,7 @@ class Admin:
         return zone
 
     def _records(self, request: Request) -> list[dict[str, Any]]:
-        return [
-            {"name": str(r.name), "type": rdtypes.to_text(r.rdtype), "ttl": r.ttl, "rdata": r.text()}
-            for r in self._zone(request)
-        ]
+        return [_shown(each) for each in self._zone(request)]
 
     async def _put(self, request: Request) -> dict[str, Any]:
         zone, body = self._primary(request), _body(request)
@@ -98,7 +95,8 @@ class Admin:
             data = [_rdata(rdtype, value, zone.apex) for value in values]
         except (LocalError, NameServerError) as error:
             raise AdminError(400, str(error)) from None
-        return await self._change(zone.apex, name, rdtype, ttl, data)
+        answer = await self._change(zone.apex, name, rdtype, ttl, data)
+        return {**answer, "record": _shown(RRset(name, rdtype, ttl, tuple(dict.fromkeys(data))))}
 
     async def _delete(self, request: Request) -> dict[str, Any]:
         zone = self._primary(request)
@@ -146,6 +144,12 @@ class Admin:
             return log.latest(limit)
         queries, following, missed = log.since(int(numbers["after"]), limit)
         return {"next": following, "missed": missed, "queries": queries}
+
+
+def _shown(rrset: RRset) -> dict[str, Any]:
+    return {
+        "name": str(rrset.name), "type": rdtypes.to_text(rrset.rdtype), "ttl": rrset.ttl, "rdata": rrset.text(),
+    }  # fmt: skip
 
 
 def _body(request: Request) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from dnsmessage import Name, NameSyntaxError
 from firstbyte import terminal, where
 from firstbyte.where import Way
 from hostfiles.layout import HOSTS_FILE
@@ -63,8 +64,9 @@ class Zones:
         Raises:
             UnknownZoneError: the lab serves no zone for *name*.
         """
-        found = [zone for zone in self.names if zone == name or (zone != "." and name.endswith(f".{zone}"))]
-        if not found and "." in self.names and name.count(".") == 1:
+        wire = Name.from_text(name)
+        found = [zone for zone in self.names if zone != "." and wire.is_below(Name.from_text(zone))]
+        if not found and "." in self.names and len(wire.labels) < 2:
             return "."
         if not found:
             raise UnknownZoneError(name, self.names)
@@ -111,10 +113,11 @@ def _set(lab: Way, args: argparse.Namespace) -> int:
     zones, name = _read(lab), _absolute(args.name)
     zone = zones.zone_of(name)
     body = {"name": name, "type": args.type.upper(), "ttl": args.ttl, "rdata": args.data}
-    written = {host: lab.call(host, "PUT", _records(zone), body)["serial"] for host in zones.primaries(zone)}
-    return _propagated(
-        lab, args, zones, zone, written, [f"{name} {args.ttl} {body['type']} {each}" for each in args.data]
-    )
+    answers = {host: lab.call(host, "PUT", _records(zone), body) for host in zones.primaries(zone)}
+    written = {host: answer["serial"] for host, answer in answers.items()}
+    stored = next(iter(answers.values()))["record"]
+    lines = [f"{stored['name']} {stored['ttl']} {stored['type']} {each}" for each in stored["rdata"]]
+    return _propagated(lab, args, zones, zone, written, lines)
 
 
 def _delete(lab: Way, args: argparse.Namespace) -> int:
@@ -329,7 +332,7 @@ def _each(hosts: Sequence[str], ask: Callable[[str], Any]) -> tuple[dict[str, An
 
 
 def _at(lab: Way, host: str, zone: str, name: str) -> list[dict[str, Any]]:
-    return [each for each in lab.call(host, "GET", _records(zone)) if each["name"].lower() == name]
+    return [each for each in lab.call(host, "GET", _records(zone)) if _absolute(each["name"]) == name]
 
 
 def _records(zone: str) -> str:
@@ -337,4 +340,8 @@ def _records(zone: str) -> str:
 
 
 def _absolute(name: str) -> str:
-    return name.lower().removesuffix(".") + "."
+    """Return *name* in lower case with a final dot, escaped as the name servers write it."""
+    try:
+        return str(Name(Name.from_text(name.removesuffix(".") + ".").key))
+    except NameSyntaxError as error:
+        raise RefusedError(str(error)) from None

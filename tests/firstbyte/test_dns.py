@@ -101,6 +101,33 @@ def test_a_record_is_set_and_deleted_on_all_servers(lab: TwoServers, capsys: pyt
     assert not any(each["name"] == "w.example." for each in records)
 
 
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [
+        ("ünicode.example", r"\195\188nicode.example."),
+        ("Under_Score.EXAMPLE.", "under_score.example."),
+        (r"a\.b.example", r"a\046b.example."),
+        (r"\065b.example", "ab.example."),
+    ],
+)
+def test_a_name_is_found_however_it_is_written(
+    lab: TwoServers, capsys: pytest.CaptureFixture[str], name: str, stored: str
+) -> None:
+    assert main(["dns", "set", name, "A", "30", "192.0.2.7"]) == 0
+    assert capsys.readouterr().out.startswith(f"{stored} 30 A 192.0.2.7\n")
+    for written in (name, stored):
+        assert main(["dns", "show", written]) == 0
+        assert capsys.readouterr().out == f"{stored}\t30\tIN\tA\t192.0.2.7\n"
+    assert main(["dns", "delete", name]) == 0
+    assert f"{stored} A deleted" in capsys.readouterr().out
+
+
+def test_a_record_is_shown_as_it_is_stored(lab: TwoServers, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dns", "set", "m.example", "type15", "30", "10 mail", "10 mail.example."]) == 0
+    assert capsys.readouterr().out.startswith("m.example. 30 MX 10 mail.example.\nserver")
+    assert main(["dns", "delete", "m.example"]) == 0
+
+
 def test_the_zones_and_their_servers_are_shown(lab: TwoServers, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dns", "show", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -130,6 +157,7 @@ def test_the_latest_queries_are_shown(lab: TwoServers, capsys: pytest.CaptureFix
     [
         (["set", "w.example", "A", "30", "x"], 2, "expected an IPv4 address, got 'x'"),
         (["set", "w.example.org", "A", "30", "192.0.2.7"], 2, "expected a name in one of the zones example."),
+        (["set", "a..example", "A", "30", "192.0.2.7"], 2, "expected labels of 1 to 63 bytes"),
         (["set", "w.example", "NOSUCH", "30", "x"], 2, "expected a record type"),
         (["set", "w.example", "A", "-1", "x"], 2, "expected seconds from 0"),
         (["delete", "nosuch.example"], 2, "there is no record at nosuch.example."),
