@@ -39,6 +39,7 @@ class TlsTransport(asyncio.Protocol):
         "_on_end",
         "_on_failure",
         "_paused",
+        "_peer",
         "_raw",
         "_reader",
         "_timer",
@@ -66,6 +67,8 @@ class TlsTransport(asyncio.Protocol):
         self._reader = _NO_READER
         self._on_failure, self._on_end = on_failure, on_end
         self._raw: Any = None
+        #: The client's socket address, which the socket itself no longer knows once the client has reset it.
+        self._peer: Any = None
         self._connected = self._closing = self._paused = self._last = False
 
     def __repr__(self) -> str:
@@ -74,7 +77,7 @@ class TlsTransport(asyncio.Protocol):
     # --- the socket's protocol ----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._raw = transport
+        self._raw, self._peer = transport, transport.get_extra_info("peername")
         if self._closing:
             self._raw.close()
 
@@ -125,6 +128,8 @@ class TlsTransport(asyncio.Protocol):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return extra information from the socket's transport, or OpenSSL's object for ``ssl_object``."""
+        if name == "peername":
+            return self._peer or default
         return self._tls.object if name == "ssl_object" else self._raw.get_extra_info(name, default)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:

@@ -9,6 +9,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from edge.client import Client
@@ -28,7 +29,7 @@ class Acceptor:
         self,
         context: ssl.SSLContext | None,
         admit: Callable[[], Client | None],
-        on_failed_handshake: Callable[[str], None],
+        on_failed_handshake: Callable[[str, str], None],
         proxied: Callable[[], Callable[[str], bool] | None] = lambda: None,
     ) -> None:
         """Create an acceptor that does not listen yet.
@@ -36,7 +37,8 @@ class Acceptor:
         Args:
             context: TLS context; None for plain TCP.
             admit: returns the client object for a new connection, or None to reset the connection.
-            on_failed_handshake: called with a one-word reason when a TLS handshake or a PROXY header fails.
+            on_failed_handshake: called with the client's address and a one-word reason when a TLS handshake or a PROXY
+                header fails.
             proxied: returns a predicate on the peer's address, which says whether the connection begins with a PROXY
                 header; returns None if no connection does.
         """
@@ -79,7 +81,7 @@ class Acceptor:
         if (expects := self._proxied()) is None:
             return self._secured(client)
         proxied = ProxiedConnection(
-            client, expects, lambda: self._secured(client), self._on_failed_handshake, self._handshakes.discard
+            client, expects, lambda: self._secured(client), partial(self._failed, client), self._handshakes.discard
         )
         self._handshakes.add(proxied)
         client.handshake = proxied
@@ -89,10 +91,15 @@ class Acceptor:
         """Return a TLS transport for *client*, or *client* itself if the listener has no TLS."""
         if self._context is None:
             return client
-        handshake = TlsTransport(self._context, client, self._on_failed_handshake, self._handshakes.discard)
+        handshake = TlsTransport(self._context, client, partial(self._failed, client), self._handshakes.discard)
         self._handshakes.add(handshake)
         client.handshake = handshake
         return handshake
+
+    def _failed(self, client: Client, reason: str) -> None:
+        """Report a failed handshake with the address that the PROXY header announced, or else the peer's."""
+        peer = client.handshake.get_extra_info("peername") if client.handshake is not None else None
+        self._on_failed_handshake(client.announced or (peer or ("",))[0], reason)
 
 
 class _Reset(asyncio.Protocol):

@@ -172,6 +172,9 @@ class Service(Protocol):
 class Handshake(Protocol):
     """TLS handshake or PROXY header in progress."""
 
+    def get_extra_info(self, name: str) -> Any:
+        """Return information about the connection; ``peername`` is the peer's socket address."""
+
     def fail(self, reason: str) -> None:
         """End the handshake and report *reason* as the cause."""
 

@@ -31,12 +31,13 @@ class ProxiedConnection(asyncio.Protocol):
         self._client, self._expects, self._follow = client, expects, follow
         self._on_failure, self._on_end = on_failure, on_end
         self._transport: Any = None
+        self._peer: Any = None
         self._data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Switch to the next protocol at once if connections from this address have no header."""
-        self._transport = transport
-        if not self._expects((transport.get_extra_info("peername") or ("",))[0]):
+        self._transport, self._peer = transport, transport.get_extra_info("peername")
+        if not self._expects((self._peer or ("",))[0]):
             self._hand_over(b"")
 
     def data_received(self, data: bytes) -> None:
@@ -60,6 +61,10 @@ class ProxiedConnection(asyncio.Protocol):
         """Unregister the client."""
         self._on_end(self)
         self._client.never_connected()
+
+    def get_extra_info(self, name: str) -> Any:
+        """Return information about the connection; ``peername`` is the load balancer's address."""
+        return self._peer if name == "peername" else self._transport.get_extra_info(name)
 
     def fail(self, reason: str) -> None:
         """Report *reason* and cut the connection."""

@@ -189,10 +189,10 @@ class Proxy:
         self._clients.add(client)
         return client
 
-    def _handshake_failed(self, reason: str) -> None:
+    def _handshake_failed(self, address: str, reason: str) -> None:
         self.counters.failed_handshakes.inc(reason=reason)
         if self._may_log("handshake_failed"):
-            logger.warning("handshake_failed", reason=reason)
+            logger.warning("handshake_failed", client=address, reason=reason)
 
     def _may_log(self, event: str) -> bool:
         now = time.monotonic()

@@ -128,13 +128,17 @@ async def test_an_idle_connection_is_evicted_for_a_new_client(
     await until_idle(proxy)
 
 
-async def test_a_failed_handshake_frees_its_place(bench: Bench) -> None:
+async def test_a_failed_handshake_frees_its_place_and_is_logged_with_its_client(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     proxy, port = await bench.edge(plain(1), tls=True, admission=Admission(1))
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     await until(lambda: proxy.admission.served == 1)
     writer.write(GET)  # plain HTTP instead of a ClientHello, so the handshake fails
     await until(lambda: proxy.admission.served == 0)
     writer.close()
+    (line,) = [vars(record)["fields"] for record in caplog.records if record.message == "handshake_failed"]
+    assert line == {"client": "127.0.0.1", "reason": "http_request"}
 
 
 async def test_an_unfinished_handshake_is_evicted_for_a_new_client(

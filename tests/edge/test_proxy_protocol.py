@@ -160,6 +160,22 @@ async def test_a_header_that_does_not_come_ends_the_connection(bench: Bench) -> 
     assert 'handshake_failures_total{reason="timeout"} 1' in proxy.telemetry.metrics.render()
 
 
+@pytest.mark.parametrize(
+    ("sent", "client", "reason"),
+    [
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", "127.0.0.1", "proxy_header", id="no-header"),
+        pytest.param(b"PROXY TCP4 192.0.2.7 192.0.2.1 5 443\r\nGET /", "192.0.2.7", "http_request", id="no-tls"),
+    ],
+)
+async def test_a_failed_handshake_is_logged_with_the_best_known_address(
+    bench: Bench, caplog: pytest.LogCaptureFixture, sent: bytes, client: str, reason: str
+) -> None:
+    _, port = await behind(bench, tls=True)
+    await talk(port, sent)
+    (line,) = [vars(record)["fields"] for record in caplog.records if record.message == "handshake_failed"]
+    assert line == {"client": client, "reason": reason}
+
+
 @pytest.mark.parametrize("alpn", ["http/1.1", "h2"])
 async def test_tls_follows_the_header(bench: Bench, alpn: str) -> None:
     _, port = await behind(bench, tls=True, alpn=("h2", "http/1.1"))
