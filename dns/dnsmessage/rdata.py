@@ -12,7 +12,7 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from dnsmessage import rdtypes
 from dnsmessage.errors import LocalError, NameSyntaxError, RdataSyntaxError, RemoteError
@@ -27,6 +27,16 @@ _SVC_KEYS = ("mandatory", "alpn", "no-default-alpn", "port", "ipv4hint", "ech", 
 _FORMS = {
     "ip4": "IPv4-ADDRESS", "ip6": "IPv6-ADDRESS", "str": "TEXT", "str+": "TEXT…", "svcparams": "KEY=VALUE…",
     "loc": "LOCATION…", "apl": "PREFIX…", "bitmap": "TYPE…", "hex": "HEX…", "base64": "BASE64…", "text": "TEXT",
+}  # fmt: skip
+#: Mnemonics of certificate types (RFC 4398 section 2.1) and of DNSSEC algorithms (IANA registry).
+_CERTIFICATES = {
+    b"PKIX": 1, b"SPKI": 2, b"PGP": 3, b"IPKIX": 4, b"ISPKI": 5, b"IPGP": 6, b"ACPKIX": 7, b"IACPKIX": 8, b"URI": 253,
+    b"OID": 254,
+}  # fmt: skip
+_ALGORITHMS = {
+    b"DELETE": 0, b"RSAMD5": 1, b"DH": 2, b"DSA": 3, b"RSASHA1": 5, b"DSA-NSEC3-SHA1": 6, b"RSASHA1-NSEC3-SHA1": 7,
+    b"RSASHA256": 8, b"RSASHA512": 10, b"ECC-GOST": 12, b"ECDSAP256SHA256": 13, b"ECDSAP384SHA384": 14, b"ED25519": 15,
+    b"ED448": 16, b"INDIRECT": 252, b"PRIVATEDNS": 253, b"PRIVATEOID": 254,
 }  # fmt: skip
 #: Field kinds that consume all remaining words.
 _REST = frozenset({"str+", "hex", "base64", "bitmap", "svcparams", "apl", "loc"})
@@ -184,6 +194,15 @@ def _number(word: bytes, maximum: int) -> int:
     if not word.isdigit() or len(word) > 10 or int(word) > maximum:
         raise RdataSyntaxError(f"expected a number from 0 to {maximum}, got {_short(word)!r}")
     return int(word)
+
+
+def _coded(word: bytes, size: int, codes: Mapping[bytes, int]) -> bytes:
+    """Parse a number of *size* bytes, or its mnemonic in any case."""
+    number = codes.get(word.upper())
+    if number is None and not word.isdigit():
+        known = ", ".join(each.decode() for each in codes)
+        raise RdataSyntaxError(f"expected a number or one of {known}; got {_short(word)!r}")
+    return (_number(word, 256**size - 1) if number is None else number).to_bytes(size, "big")
 
 
 def _ip4(word: bytes) -> bytes:
@@ -394,6 +413,8 @@ Reader = Callable[[Sequence[bytes], Name | None], bytes]
 _READ: dict[str, Reader] = {
     "u8": lambda w, _: bytes([_number(w[0], 255)]),
     "u16": lambda w, _: struct.pack("!H", _number(w[0], 65_535)),
+    "algorithm": lambda w, _: _coded(w[0], 1, _ALGORITHMS),
+    "certificate": lambda w, _: _coded(w[0], 2, _CERTIFICATES),
     "u32": lambda w, _: struct.pack("!I", _number(w[0], MAX_U32)),
     "ttl": lambda w, _: struct.pack("!I", seconds(w[0])),
     "name": lambda w, origin: Name.from_text(w[0], origin).wire,
@@ -582,6 +603,8 @@ def _pairs(size: int) -> Callable[[bytes, int], tuple[str, int]]:
 _WRITE: dict[str, Callable[[bytes, int], tuple[str, int]]] = {
     "u8": _unsigned(1),
     "u16": _unsigned(2),
+    "algorithm": _unsigned(1),
+    "certificate": _unsigned(2),
     "u32": _unsigned(4),
     "ttl": _unsigned(4),
     "name": _write_name,

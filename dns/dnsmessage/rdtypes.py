@@ -9,6 +9,8 @@ RDATA of a type that is not in `FIELDS` is treated as opaque bytes (RFC 3597). F
 ``str``               a character string of at most 255 bytes; ``str+``: one or more of them
 ``hex base64``        the rest of the RDATA; ``hex8`` and ``base32`` are preceded by a length byte
 ``type bitmap``       the mnemonic of a type; the type bitmap of NSEC
+``algorithm``         a u8 that may be written as a mnemonic of DNSSEC (RFC 4034 appendix A.1)
+``certificate``       a u16 that may be written as a mnemonic of CERT (RFC 4398 section 2.1)
 ``time``              seconds since 1970, written as ``YYYYMMDDHHMMSS``
 ``tag text``          the property tag of CAA; the rest of the RDATA as one quoted string
 ``svcparams apl loc eui48 eui64 locator``   formats specific to the types that use them
@@ -23,7 +25,8 @@ A, NS, CNAME, SOA, PTR, MX, TXT, AAAA, SRV, DNAME, OPT, DS = 1, 2, 5, 6, 12, 15,
 IXFR, AXFR, ANY = 251, 252, 255
 IN, NONE = 1, 254
 
-_KEY, _DS, _SIG = "u16 u8 u8 base64", "u16 u8 u8 hex", "type u8 u8 ttl time time u16 name base64"
+_KEY, _DS = "u16 u8 algorithm base64", "u16 algorithm u8 hex"
+_SIG = "type algorithm u8 ttl time time u16 name base64"
 _TABLE: dict[int, tuple[str, str]] = {
     1: ("A", "ip4"), 2: ("NS", "name"), 3: ("MD", "name"), 4: ("MF", "name"), 5: ("CNAME", "name"),
     6: ("SOA", "name name u32 ttl ttl ttl ttl"), 7: ("MB", "name"), 8: ("MG", "name"), 9: ("MR", "name"),
@@ -32,7 +35,7 @@ _TABLE: dict[int, tuple[str, str]] = {
     20: ("ISDN", "str+"), 21: ("RT", "u16 name"), 22: ("NSAP", ""), 23: ("NSAP-PTR", "name"), 24: ("SIG", _SIG),
     25: ("KEY", _KEY), 26: ("PX", "u16 name name"), 27: ("GPOS", "str str str"), 28: ("AAAA", "ip6"),
     29: ("LOC", "loc"), 30: ("NXT", "name hex"), 33: ("SRV", "u16 u16 u16 name"),
-    35: ("NAPTR", "u16 u16 str str str name"), 36: ("KX", "u16 name"), 37: ("CERT", "u16 u16 u8 base64"),
+    35: ("NAPTR", "u16 u16 str str str name"), 36: ("KX", "u16 name"), 37: ("CERT", "certificate u16 algorithm base64"),
     38: ("A6", ""), 39: ("DNAME", "name"), 41: ("OPT", ""), 42: ("APL", "apl"), 43: ("DS", _DS),
     44: ("SSHFP", "u8 u8 hex"), 45: ("IPSECKEY", ""), 46: ("RRSIG", _SIG), 47: ("NSEC", "name bitmap"),
     48: ("DNSKEY", _KEY), 49: ("DHCID", "base64"), 50: ("NSEC3", "u8 u8 u16 hex8 base32 bitmap"),
@@ -52,7 +55,7 @@ FIELDS: dict[int, tuple[str, ...]] = {number: tuple(fields.split()) for number, 
 #: Types for queries and transactions, which must not appear in a zone (RFC 6895 section 3.1).
 META = frozenset({OPT, *range(128, 256)}) - {0}
 
-_SIZES = {"u8": 1, "u16": 2, "u32": 4, "ttl": 4, "time": 4, "type": 2, "ip4": 4, "ip6": 16}
+_SIZES = {"u8": 1, "algorithm": 1, "u16": 2, "u32": 4, "ttl": 4, "time": 4, "type": 2, "ip4": 4, "ip6": 16}
 Layout = tuple[int | str, ...]
 
 

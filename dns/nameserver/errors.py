@@ -6,10 +6,13 @@ class NameServerError(Exception):
 
 
 class ZoneFileError(NameServerError):
-    """A master file is unreadable or malformed; the message reads ``FILE:LINE: expected …, got …``."""
+    """A master file is unreadable or malformed; the message reads ``FILE:LINE: expected …, got …``.
+
+    If the error concerns the whole zone, *line* is 0 and the message has no line number.
+    """
 
     def __init__(self, source: str, line: int, message: str) -> None:
-        super().__init__(f"{source}:{line}: {message}")
+        super().__init__(f"{source}:{line}: {message}" if line else f"{source}: {message}")
         self.source, self.line, self.message = source, line, message
 
 

@@ -6,7 +6,9 @@ unchanged. Only class IN is supported.
 """
 
 import io
+import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,11 +58,11 @@ def load(origin: str, path: Path) -> Zone:
     """
     try:
         with path.open("rb") as file:
-            if path.is_file() and path.stat().st_size > MAX_FILE:
-                raise ZoneFileError(str(path), 0, f"expected at most {MAX_FILE} bytes")
-            return _Reader(origin, str(path), path.parent).read(file)
+            return _Reader(origin, str(path), path.parent).read(_bounded(file))
     except OSError as error:
         raise ZoneFileError(str(path), 0, f"cannot be read: {error.strerror}") from None
+    except _TooLargeError as error:
+        raise ZoneFileError(str(path), 0, str(error)) from None
 
 
 def parse(origin: str, text: str, source: str = "<text>") -> Zone:
@@ -140,11 +142,14 @@ class _Reader:
             self.origin = Name.from_text(words[2], self.origin)
         self._depth += 1
         try:
-            if path.stat().st_size > MAX_FILE:
-                raise ZoneError(f"expected at most {MAX_FILE} bytes in {path}")
+            if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe could block for ever
+                raise ZoneError(f"expected a regular file, got {path}")
             with path.open("rb") as file:
+                bounded = _bounded(file)
                 self.source = str(path)
-                self._file(file)
+                self._file(bounded)
+        except _TooLargeError as error:
+            raise ZoneError(f"{error} in {path}") from None
         except OSError as error:
             raise ZoneError(f"{path} cannot be read: {error.strerror}") from None
         self._depth -= 1
@@ -171,11 +176,13 @@ class _Reader:
         if self.owner is None:
             raise ZoneError("expected an owner name on the first record")
         ttl: int | None = None
-        rdtype = 0
+        rdtype: int | None = None
+        has_class = False
         for word in words[at:]:
             at += 1
             upper = word.upper()
-            if upper == b"IN":
+            if upper == b"IN" and not has_class:
+                has_class = True
                 continue
             if ttl is None and word[:1].isdigit():
                 ttl = _ttl(word)
@@ -184,9 +191,9 @@ class _Reader:
                 raise ZoneError(f"expected class IN, got {shown(word)}")
             rdtype = rdtypes.from_text(shown(upper))
             break
-        if not rdtype:
+        if rdtype is None:
             raise ZoneError("expected a record type, got the end of the line")
-        if rdtype in rdtypes.META:
+        if rdtype in rdtypes.META or rdtype == 0:
             raise ZoneError(f"expected a type of data, got {rdtypes.to_text(rdtype)}")
         data = rdatas.from_text(rdtype, words[at:], self.origin)
         if ttl is None:
@@ -210,6 +217,20 @@ class _Reader:
             if not name.is_below(self.apex):
                 raise ZoneError(f"expected names in {self.apex}, got {name}")
         return key
+
+
+class _TooLargeError(NameServerError):
+    pass
+
+
+def _bounded(file: BinaryIO) -> BinaryIO:
+    """Return *file*, or the contents of a device or pipe; raise `_TooLargeError` over `MAX_FILE` bytes."""
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode):
+        file = io.BytesIO(file.read(MAX_FILE + 1))
+    if (file.getbuffer().nbytes if isinstance(file, io.BytesIO) else found.st_size) > MAX_FILE:
+        raise _TooLargeError(f"expected at most {MAX_FILE} bytes")
+    return file
 
 
 class _AtLineError(NameServerError):

@@ -18,7 +18,9 @@ TEXTS = [
     ("ISDN", '"150862028003217" "004"'), ("RT", "2 relay.example."), ("PX", "10 a.example. b.example."),
     ("GPOS", '"-32.6882" "116.8652" "10.0"'), ("SRV", "0 5 5060 sip.example."),
     ("NAPTR", '100 10 "u" "E2U+sip" "!^.*$!sip:info@example.test!" .'), ("KX", "10 kx.example."),
-    ("CERT", "1 12345 8 AQID"), ("DNAME", "other.example."), ("DS", f"12345 13 2 {HEX32}"),
+    ("CERT", "1 12345 8 AQID"), ("CERT", "PKIX 1 RSASHA256 AQID"), ("CERT", "IACPKIX 1 RSASHA1 AQID"),
+    ("CERT", "OID 0 0 AQID"), ("DS", f"12345 ECDSAP256SHA256 2 {HEX32}"), ("DNSKEY", "257 3 ED25519 AQIDBA=="),
+    ("DNAME", "other.example."), ("DS", f"12345 13 2 {HEX32}"),
     ("SSHFP", "1 1 0123456789abcdef0123456789abcdef01234567"),
     ("RRSIG", "A 13 2 3600 20300101000000 20200101000000 12345 example. AQIDBA=="),
     ("NSEC", "b.example. A MX RRSIG TYPE1234"), ("DNSKEY", "257 3 13 AQIDBA=="), ("DHCID", "AQIDBA=="),
@@ -110,6 +112,20 @@ def test_no_words_break_the_reader(number: int, words: list[bytes]) -> None:
     except LocalError:
         return
     assert isinstance(rdata.to_text(number, wire), str)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("PKIX2 1 8 AQID", "expected a number or one of PKIX, SPKI, PGP, IPKIX"),
+        ("PKIX 1 NOPE AQID", "expected a number or one of DELETE, RSAMD5"),
+        ("PKIX 1 256 AQID", "expected a number from 0 to 255, got '256'"),
+        ("65536 1 8 AQID", "expected a number from 0 to 65535, got '65536'"),
+    ],
+)
+def test_an_unknown_mnemonic_of_cert_is_refused(text: str, message: str) -> None:
+    with pytest.raises(LocalError, match=message):
+        rdata.from_text(rdtypes.from_text("CERT"), split(text), None)
 
 
 @pytest.mark.parametrize("text", ["fe80::1%eth0", "1.2.3", "٣.0.2.1", "1.2.3.4.5", "01.2.3.4"])

@@ -1,6 +1,7 @@
 """Tests for the master file parser: valid input and error messages."""
 
 import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -69,6 +70,8 @@ t       TXT "a; b" c "say \\"hi\\""
             "expected RDATA of at most 65535 bytes, got 67770", id="txt-64k",
         ),
         pytest.param(HEAD + "x IN AXFR\n", 5, "expected a type of data, got AXFR", id="meta-type"),
+        pytest.param(HEAD + "x IN TYPE0 \\# 0\n", 5, "expected a type of data, got TYPE0", id="type-0"),
+        pytest.param(HEAD + "x IN IN A 192.0.2.1\n", 5, "expected a record type", id="two-classes"),
         pytest.param(
             HEAD + "x IN DNAME o.\ny.x IN A 192.0.2.1\n", 0,
             "expected nothing below the DNAME at x.example., got y.x.example.", id="below-dname",
@@ -85,7 +88,7 @@ t       TXT "a; b" c "say \\"hi\\""
 def test_errors_name_file_line_and_what_was_expected(text: str, line: int, message: str) -> None:
     with pytest.raises(ZoneFileError) as error:
         parse("example.", text, "example.zone")
-    assert str(error.value).startswith(f"example.zone:{line}: ")
+    assert str(error.value).startswith(f"example.zone:{line}: " if line else "example.zone: expected ")
     assert message in str(error.value)
 
 
@@ -165,6 +168,24 @@ def test_an_included_file_has_its_own_origin_and_errors_name_it(tmp_path: Path) 
     (tmp_path / "more").unlink()
     with pytest.raises(ZoneFileError, match=r"z:6: .*more cannot be read: No such file"):
         load("example.", tmp_path / "z")
+
+
+def test_devices_pipes_and_large_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nameserver.master_file.MAX_FILE", 1 << 20)
+    for included in ("/dev/zero", tmp_path / "pipe", tmp_path):
+        (tmp_path / "z").write_text(f"{HEAD}$INCLUDE {included}\n")
+        if included == tmp_path / "pipe":
+            os.mkfifo(included)
+        with pytest.raises(ZoneFileError, match=f"z:5: expected a regular file, got {included}$"):
+            load("example.", tmp_path / "z")
+    with (tmp_path / "large").open("wb") as large:
+        large.truncate((1 << 20) + 1)
+    (tmp_path / "z").write_text(f"{HEAD}$INCLUDE large\n")
+    with pytest.raises(ZoneFileError, match=r"z:5: expected at most 1048576 bytes in .*large"):
+        load("example.", tmp_path / "z")
+    for path in (tmp_path / "large", Path("/dev/zero")):
+        with pytest.raises(ZoneFileError, match=f"^{path}: expected at most 1048576 bytes$"):
+            load("example.", path)
 
 
 def test_a_hundred_thousand_names_load_in_seconds() -> None:
