@@ -34,6 +34,14 @@ class Counters:
         )
         self.connects = counter("firstbyte_edge_upstream_connects_total", "Connections opened", "upstream", "result")
         self.pool = gauge("firstbyte_edge_pool_connections", "Pooled connections", "upstream", "state")
+        self.healthy = gauge(
+            "firstbyte_edge_target_healthy", "0 if the target fails its health check, else 1",
+            "route", "upstream", across="min",
+        )  # fmt: skip
+        self.ejected = gauge(
+            "firstbyte_edge_target_ejected", "1 while the target is ejected, for failures or a failed check, else 0",
+            "route", "upstream", across="max",
+        )  # fmt: skip
         self.clients = gauge("firstbyte_edge_clients", "Client connections that are open or in their TLS handshake")
         self.limit = gauge("firstbyte_edge_clients_max", "Maximum number of client connections")
         self.evicted = counter(

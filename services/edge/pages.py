@@ -8,7 +8,7 @@ COUNTS = ("idle", "active", "opened", "reused", "failed", "waiting")
 
 
 def merged_pools(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Merge responses of ``GET /admin/pool``; a target is shown as ejected if any worker has ejected it."""
+    """Merge responses of ``GET /admin/pool``; a target is ejected or unhealthy if it is so for any worker."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for answer in answers:
         for row in answer["upstreams"]:
@@ -16,6 +16,7 @@ def merged_pools(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
             for count in COUNTS:
                 before[count] += row[count]
             before["ejected"] = before["ejected"] or row["ejected"]
+            before["healthy"] = before["healthy"] and row["healthy"]
             before["address"] = before["address"] or row["address"]
     return {"upstreams": list(rows.values())}
 

@@ -289,6 +289,7 @@ class Pool:
                 "opened": state.opened,
                 "reused": state.reused,
                 "failed": state.failed,
+                "healthy": state.healthy is not False,
                 "ejected": state.failures >= self.limits.failures
                 and (state.ejected_until > now or state.healthy is False),
             }

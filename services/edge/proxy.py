@@ -387,7 +387,11 @@ class Proxy:
         counters = self.counters
         counters.clients.set(len(self._clients))
         counters.limit.set(self.admission.limit)
+        for gauge in (counters.healthy, counters.ejected):
+            gauge.values.clear()  # targets of earlier settings disappear
         for row in self._rows():
+            counters.healthy.set(float(row["healthy"]), route=row["route"], upstream=row["name"])
+            counters.ejected.set(float(row["ejected"]), route=row["route"], upstream=row["name"])
             for state in ("idle", "active"):
                 counters.pool.set(float(row[state]), upstream=row["name"], state=state)
 

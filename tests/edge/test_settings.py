@@ -241,6 +241,15 @@ async def test_weights_divide_requests(bench: Bench) -> None:
     assert 1.8 < counts[1] / counts[0] < 4.5
 
 
+def gauges(proxy: Proxy) -> list[tuple[float, float]]:
+    """Return the gauges ``healthy`` and ``ejected`` of each target in one scrape, in the order of the settings."""
+    lines = dict(line.rsplit(" ", 1) for line in proxy.telemetry.metrics.render().splitlines())
+    names = [f'{{route="{row["route"]}",upstream="{row["name"]}"}}' for row in proxy._rows()]
+    told = [[float(lines[f"firstbyte_edge_target_{what}{name}"]) for what in ("healthy", "ejected")] for name in names]
+    assert sum("target_healthy{" in line for line in lines) == len(told)
+    return [(healthy, ejected) for healthy, ejected in told]
+
+
 async def test_an_origin_that_fails_its_health_check_gets_no_requests_until_it_is_well(bench: Bench) -> None:
     well = True
     asked: list[str] = []
@@ -260,15 +269,26 @@ async def test_an_origin_that_fails_its_health_check_gets_no_requests_until_it_i
     await talk(port, GET)
     well = False
     await until(lambda: proxy._rows()[0]["ejected"])
+    assert gauges(proxy) == [(0, 1), (1, 0)]
     asked.clear()
     for _ in range(20):
         assert parts(await talk(port, GET))[0] == 200
     assert asked == []
     well = True
     await until(lambda: not proxy._rows()[0]["ejected"])
+    assert gauges(proxy) == [(1, 0), (1, 0)]
     for _ in range(20):
         await talk(port, GET)
     assert asked
+    proxy.reconfigure(replace(proxy.settings, routes=(Route("/", (other,)),)))
+    assert gauges(proxy) == [(1, 0)]
+
+
+async def test_a_target_that_is_ejected_for_failures_is_still_healthy(bench: Bench) -> None:
+    proxy, port = await bench.edge(plain(1), limits=Limits(failures=1, ejected_s=60.0))
+    assert gauges(proxy) == [(1, 0)]
+    await talk(port, GET)
+    assert gauges(proxy) == [(1, 1)]
 
 
 async def test_health_checks_keep_their_connection_and_open_another_when_the_origin_has_closed_it(bench: Bench) -> None:
