@@ -7,6 +7,9 @@ from edge.pool import Limits
 from edge.targets import Target, parse_target
 from edge.timeouts import Timeouts
 
+#: What a prefix must be, for error messages.
+MATCHABLE = 'a prefix such as "/news", without empty segments, "." and "..", as in normalised paths'
+
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
@@ -38,15 +41,23 @@ class Route:
         return path == self.prefix or path.startswith(self.prefix if self.prefix.endswith("/") else self.prefix + "/")
 
 
+def matchable(prefix: str) -> bool:
+    """Return whether *prefix* can cover a normalised path (`edge.heads.normal_path`)."""
+    segments = prefix.removesuffix("/").split("/")[1:]
+    return prefix.startswith("/") and not {"", ".", ".."} & {*segments} and all("\0" < c <= "\xff" for c in prefix)
+
+
 def parse_route(text: str) -> Route:
     """Parse ``PREFIX=[http://]HOST:PORT[,…]``.
 
     Raises:
-        ValueError: *text* has another form.
+        ValueError: *text* has another form, or its prefix can never match.
     """
     prefix, equals, listed = text.partition("=")
     if not equals or not prefix.startswith("/"):
         raise ValueError(f"expected /PREFIX=HOST:PORT,…, for example /=catalog-1.example.com:8443; got {text!r}")
+    if not matchable(prefix):
+        raise ValueError(f"expected {MATCHABLE}, got {prefix!r}")
     return Route(prefix, tuple(map(parse_target, listed.split(","))))
 
 

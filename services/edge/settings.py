@@ -26,6 +26,7 @@ pool = {per_target = 32}
 health = {path = "/health", interval = 2.0, timeout = 1.0}
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -34,7 +35,7 @@ from typing import Any, TypeVar
 
 from edge.admission import MAX_CLIENTS
 from edge.pool import Limits
-from edge.routes import HealthCheck, Route
+from edge.routes import MATCHABLE, HealthCheck, Route, matchable
 from edge.targets import parse_target
 from edge.timeouts import Timeouts
 from hostfiles.toml import TomlFile
@@ -43,6 +44,8 @@ from hostfiles.toml import TomlFile
 OF_ORIGINS = ("connect", "response", "pool", "send", "send_contended")
 #: Default maximum size of a request body, in bytes. nginx's default is 1 MiB; Envoy has no limit.
 MAX_BODY = 1 << 30
+#: Request target of a health check.
+_TARGET = re.compile(r"/[!-~]*")
 
 S = TypeVar("S", Timeouts, Limits)
 Network = IPv4Network | IPv6Network
@@ -192,8 +195,8 @@ class _SettingsFile(TomlFile):
         for index, entry in enumerate(self.entries("route")):
             self.only(entry, ("prefix", "targets", "max_body", "timeouts", "pool", "health"), "route", index)
             prefix = entry.get("prefix")
-            if not isinstance(prefix, str) or not prefix.startswith("/"):
-                self.refuse(self.line("route", index, "prefix"), 'a prefix such as "/news"', prefix)
+            if not isinstance(prefix, str) or not matchable(prefix):
+                self.refuse(self.line("route", index, "prefix"), MATCHABLE, prefix)
             if any(route.prefix == prefix for route in routes):
                 self.refuse(self.line("route", index, "prefix"), "each prefix once", prefix)
             targets, weights = self.targets(entry.get("targets"), index)
@@ -238,8 +241,8 @@ class _SettingsFile(TomlFile):
         if not isinstance(entry, dict) or set(entry) - {"path", "interval", "timeout"}:
             self.refuse(line, "health = {path = …, interval = …, timeout = …}", entry)
         path, interval, timeout = entry.get("path", "/"), entry.get("interval", 5.0), entry.get("timeout", 2.0)
-        if not isinstance(path, str) or not path.startswith("/") or not path.isascii() or " " in path:
-            self.refuse(line, 'a path such as "/health"', path)
+        if not isinstance(path, str) or not _TARGET.fullmatch(path):
+            self.refuse(line, 'a path such as "/health", without spaces, control characters and non-ASCII ones', path)
         for value in (interval, timeout):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 3600:
                 self.refuse(line, "seconds from 0 to 3600", value)

@@ -18,7 +18,7 @@ async def test_challenges_are_answered_on_the_plain_port_only(bench: Bench, pape
     assert parts(await talk(port, path % b"tok", papers.client()))[2] == b"ok"
 
 
-@pytest.mark.parametrize("text", ["x", "/=", "/=host", "/=host:0", "/=host:99999", "news=host:1"])
+@pytest.mark.parametrize("text", ["x", "/=", "/=host", "/=host:0", "/=host:99999", "news=host:1", "/a/../b=host:1"])
 def test_bad_routes_say_what_was_expected(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         parse_route(text)

@@ -1,6 +1,7 @@
 """Tests for the settings file: valid settings, error messages, and reloads that lose no request."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -9,12 +10,17 @@ import sys
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge import Limits, Route, Target, Timeouts
+from edge.errors import BadRequestError
+from edge.heads import normal_path
 from edge.proxy import Proxy
-from edge.routes import HealthCheck
+from edge.routes import HealthCheck, matchable
 from edge.settings import Clients, SettingsError, load, parse
 from tests.edge.conftest import GET, Bench, parts, plain, talk
 from tests.peers import OK, read_request, replying
@@ -101,7 +107,14 @@ max_body = 0
         (ROUTE + ROUTE, 5, "expected each prefix once, got '/'"),
         (ROUTE + "timeouts = {idle = 3}\n", 4, "expected one of connect, response, pool"),
         (ROUTE + "pool = {per_target = 1.5}\n", 4, "expected per_target to be a positive whole number"),
-        (ROUTE + 'health = {path = "x"}\n', 4, 'expected a path such as "/health"'),
+        *(
+            (f'[[route]]\nprefix = "{prefix}"\ntargets = ["a:1"]\n', 2, 'expected a prefix such as "/news"')
+            for prefix in ("", "/a/../b", "/./a", "/a/..", "//", "/a//b", "/a//", "/\\u0000", "/\u65e5\u672c")
+        ),
+        *(
+            (ROUTE + f'health = {{path = "{path}"}}\n', 4, 'expected a path such as "/health", without spaces')
+            for path in ("x", "/a b", "/a\\r\\nX: y", "/a\\t", "/\\u007f", "/\u00e9")
+        ),
         (ROUTE + "retries = 3\n", 4, "expected one of prefix, targets"),
     ],
 )
@@ -110,6 +123,17 @@ def test_each_mistake_names_its_line_and_what_was_expected(text: str, line: int,
         parse(text, "edge.toml")
     assert str(refused.value).startswith(f"edge.toml:{line}: ")
     assert expected in str(refused.value)
+
+
+@given(st.text(st.sampled_from("/.a%"), min_size=1, max_size=8), st.text(st.sampled_from("/.a%"), max_size=8))
+def test_a_prefix_is_refused_if_no_normalised_path_can_match_it(prefix: str, rest: str) -> None:
+    path = "/" + prefix + rest
+    for at in range(1, len(path) + 1):
+        route = Route(path[:at], (Target("a", 1),))
+        with contextlib.suppress(BadRequestError):
+            assert matchable(route.prefix) or not route.matches(normal_path(path.encode()))
+    if matchable("/" + prefix):
+        assert Route("/" + prefix, ()).matches(normal_path(quote("/" + prefix).encode()))
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
