@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Settings:
-    """Return the settings; exit with a usage error if the arguments are inconsistent."""
+    """Return the settings; exit with code 2 if the settings are invalid or the arguments are inconsistent."""
     if not (args.https or args.https_fresh or args.http):
         parser.error("expected at least one of --https, --https-fresh and --http")
     if len(args.cert) != len(args.key) or (args.cert and args.acme):
@@ -156,8 +156,8 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Setting
         parser.error(f"expected --max-clients of at least 1, got {args.max_clients}")
     try:
         settings = _settings(args)
-    except SettingsError as error:
-        parser.error(str(error))
+    except SettingsError as error:  # without the usage text: the mistake is in the file
+        parser.exit(_failed(error))
     if not settings.routes:
         parser.error("expected --upstream, or --settings with a [[route]]")
     if not _allow_files(settings.clients.max + OTHER_FILES):

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge import Limits, Route, Target, Timeouts
+from edge.__main__ import main
 from edge.errors import BadRequestError
 from edge.heads import normal_path
 from edge.proxy import Proxy
@@ -134,6 +135,25 @@ def test_a_prefix_is_refused_if_no_normalised_path_can_match_it(prefix: str, res
             assert matchable(route.prefix) or not route.matches(normal_path(path.encode()))
     if matchable("/" + prefix):
         assert Route("/" + prefix, ()).matches(normal_path(quote("/" + prefix).encode()))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[time]\n", ":1: expected one of timeouts, clients, https, access_log, route, got 'time'"),
+        (None, ": expected a readable settings file, got: No such file or directory"),
+    ],
+)
+def test_a_settings_error_is_one_line_without_the_usage_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, told: str
+) -> None:
+    path = tmp_path / "edge.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SystemExit) as exit_:
+        main(["--http", "127.0.0.1:0", "--settings", str(path)])
+    assert exit_.value.code == 2
+    assert capsys.readouterr() == ("", f"edge: error: {path}{told}\n")
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
