@@ -42,7 +42,7 @@ class Judge:
     also: tuple[str, ...] = ()
     #: Additional Debian packages that the tests need, but that *package* does not depend on.
     extra: tuple[str, ...] = ()
-    #: Whether the package installs a daemon of the same name, which is kept from starting.
+    #: Whether the package contains a daemon of the same name, which must not start on installation.
     daemon: bool = False
     #: Whether the netns runtime itself needs the program to run a lab.
     runtime: bool = False

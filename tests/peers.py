@@ -153,7 +153,7 @@ def replying(reply: bytes, *, delay: float = 0.0, close: bool = False) -> Script
         while True:
             _, fields, _ = await read_request(reader)
             if delay:
-                await asyncio.sleep(delay)  # the delay that was asked for
+                await asyncio.sleep(delay)  # delay before the reply, as the test requested
             writer.write(reply)
             await writer.drain()
             if close or fields.get("connection", "").lower() == "close":

@@ -87,7 +87,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     understood: argparse.ArgumentParser = args.parser
     word = rest[0].partition("=")[0]
     if word.startswith("-"):
-        known = [option for action in understood._actions for option in action.option_strings]  # noqa: SLF001 - private
+        known = [option for action in understood._actions for option in action.option_strings]  # noqa: SLF001 - argparse has no public list of options
         raise MisuseError(understood, f"unknown option {word}{terminal.meant(word, known)}")
     raise MisuseError(understood, f"unexpected word {word!r}; see `{understood.prog} --help`")
 

@@ -41,7 +41,7 @@ def script(shell: str) -> str:
     }
     root = parser()
     for verb, command in _subcommands(root):
-        for action in command._actions:  # noqa: SLF001 - argparse offers no other way
+        for action in command._actions:  # noqa: SLF001 - argparse has no public list of subcommands
             if known := names.get(action.dest) or names.get((verb, action.dest)):
                 action.choices = known
             elif action.dest in FILES:
@@ -53,8 +53,8 @@ def script(shell: str) -> str:
 
 def _subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, Any]]:
     """Yield the name and parser of each command, and of each of its subcommands."""
-    for action in parser._actions:  # noqa: SLF001 - argparse offers no other way
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - argparse offers no other way
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public list of subcommands
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - argparse has no public list of subcommands
             for name, command in action.choices.items():
                 yield name, command
                 yield from _subcommands(command)

@@ -17,7 +17,7 @@ from firstbyte.where import Way
 from hostfiles.layout import HOSTS_FILE
 from runtime import InsideLab, LabDownError, LabError, RefusedError, UnknownHostError, find_project
 
-#: Interval between two requests for the secondaries' serial numbers, and for new queries, in seconds.
+#: Interval between requests for the secondaries' serial numbers (POLL) and for new queries (FOLLOW), in seconds.
 POLL, FOLLOW = 0.1, 0.5
 #: Time-out of a request for a name server's zones, in seconds; short, because a name server may be paused.
 TIMEOUT = 3.0
@@ -171,7 +171,7 @@ def _propagated(
         late = [h for h in missing if h not in rows or _older(rows[h]["serial"], serial)]
         if not late or time.monotonic() >= end:
             break
-        time.sleep(POLL)  # polls: the secondaries do not report a transfer
+        time.sleep(POLL)  # polls: no event signals a completed transfer
     began = min((rows[host]["published"] for host in written if host in rows), default=0.0)
     unchanged = all(before[host]["serial"] == written[host] for host in written)
     servers: list[dict[str, Any]] = [
@@ -279,7 +279,7 @@ def _log(lab: Way, args: argparse.Namespace) -> int:
             limit = None
             if not args.follow:
                 return 0
-            time.sleep(FOLLOW)  # polls: the servers do not report new queries
+            time.sleep(FOLLOW)  # polls: no event signals new queries
     except KeyboardInterrupt:
         return 0
 

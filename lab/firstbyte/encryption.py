@@ -74,7 +74,7 @@ class View:
 
     @property
     def right(self) -> bool:
-        """Whether the place has the message, and reads it if and only if `READS` says so."""
+        """Whether the place has the message, and reads the text if and only if `READS` lists the place."""
         return bool(self.data) and self.reads == (self.place in READS[self.way])
 
     @property
@@ -133,9 +133,11 @@ class Evidence:
     sent: dict[str, Any]
     #: IPv4 packets at the router.
     packets: tuple[bytes, ...]
-    #: Bytes that the edge sent to origins, and request bodies that the origins received, by path.
+    #: Bytes that the edge sent to origins.
     edge: bytes
+    #: Request bodies that the origins received, by path.
     bodies: dict[str, bytes]
+    #: Content of the database's files.
     database: bytes
     #: The note's ciphertext, as the origin stores it.
     note: bytes

@@ -112,12 +112,12 @@ def _inside(args: argparse.Namespace, chosen: Sequence[Kind], source: bytes | No
         raise NotKeptError(f"{RESULTS}: {error.strerror or error}") from None
     if source is not None:
         for folder in (each.folder for each in done if each.folder is not None):
-            with suppress(OSError):  # a full disk is ignored: this copy of the source is optional
+            with suppress(OSError):  # the copy of the source is optional, so a full disk is no error
                 (folder / "experiment.py").write_bytes(source)
     if len(chosen) > 1:
         _summary(args, done)
     if args.control and any(each.verdict is Verdict.PASS for each in done):
-        return 0  # a control that passes is a defect in the check, the worst outcome of a control run
+        return 0  # a passing control, the worst outcome of a control run, means that the check is defective
     return next((code for code in ((4, 1) if args.control else (1, 4)) if code in codes), 0)
 
 

@@ -75,7 +75,7 @@ def status(args: argparse.Namespace) -> int:
         ("memory", "right"),
         ("says", "left"),
     ):
-        table.add_column(title, justify=justify)  # type: ignore[arg-type]  # rich wants a Literal
+        table.add_column(title, justify=justify)  # type: ignore[arg-type]  # rich declares the parameter as a Literal
     for host in rows:
         word = host.health if host.state == "running" and host.health else host.state
         memory = f"{host.memory / 2**20:.0f} MiB" if host.memory is not None else ""
@@ -152,7 +152,7 @@ def _wait_until_healthy(lab: Lab, name: str) -> None:
             raise LabDownError(
                 f"{name} is {found.health or found.state}, expected healthy: see `firstbyte logs {name} --tail 20`"
             )
-        time.sleep(0.05)  # polls the state of the hosts
+        time.sleep(0.05)  # polls: no event signals a change of a host's state
 
 
 def idle(_: argparse.Namespace) -> int:

@@ -67,7 +67,7 @@ def table(*titles: str, numbers: Iterable[str] = (), keys: Iterable[str] = ()) -
     made = Table(box=None, header_style="bold", pad_edge=False)
     for title in titles:
         justify = "right" if title in numbers else "left"
-        made.add_column(title, justify=justify, overflow="fold", no_wrap=title in keys)  # type: ignore[arg-type]
+        made.add_column(title, justify=justify, overflow="fold", no_wrap=title in keys)  # type: ignore[arg-type]  # rich declares the parameter as a Literal
     return made
 
 

@@ -130,4 +130,4 @@ async def _record(recording: Recording, hz: float, seconds: float) -> None:
     while not recording.full and time.monotonic() - began < seconds:
         sample(recording)
         number = max(number + 1, int((time.monotonic() - began) * hz))  # after a stall, skip missed samples
-        await asyncio.sleep(max(0.0, began + number / hz - time.monotonic()))  # until the next sample
+        await asyncio.sleep(max(0.0, began + number / hz - time.monotonic()))  # sleeps until the next sample is due

@@ -41,8 +41,9 @@ class Socket:
     state: str
     local: tuple[str, int]
     remote: tuple[str, int]
-    #: Bytes in the receive queue, and bytes in the send queue (unsent or unacknowledged).
+    #: Number of bytes in the receive queue.
     unread: int
+    #: Number of bytes in the send queue, unsent or unacknowledged.
     unsent: int
     #: Time until the pending timer (retransmission, TIME_WAIT) expires, in milliseconds.
     expires_ms: int

@@ -4,7 +4,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
-#: Socket options from <linux/in.h>. Python defines the first one from 3.14 on, and the second one not at all.
+#: Socket options from <linux/in.h>. Python defines the first option since 3.14, and does not define the second.
 IP_LOCAL_PORT_RANGE, IP_BIND_ADDRESS_NO_PORT = 51, 24
 
 

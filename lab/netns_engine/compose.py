@@ -124,8 +124,9 @@ class Service:
     #: (path, mount options) pairs.
     tmpfs: tuple[tuple[str, str], ...]
     read_only: bool
-    #: Whether the host is on the lab's network, and its IPv4 address; None for any free address of the dynamic range.
+    #: Whether the host is on the lab's network.
     networked: bool
+    #: IPv4 address on the lab's network; None for any free address of the dynamic range.
     address: ipaddress.IPv4Address | None
     ports: tuple[Port, ...]
     sysctls: tuple[tuple[str, str], ...]
@@ -135,15 +136,17 @@ class Service:
     health: HealthCheck | None
     restart: bool
     profiles: tuple[str, ...]
-    #: Maximum memory in bytes and maximum number of processes; None for no limit.
+    #: Maximum memory in bytes; None for no limit.
     memory: int | None
+    #: Maximum number of processes; None for no limit.
     pids: int | None
     #: Grace period between SIGTERM and SIGKILL, in seconds.
     grace: float
     #: Linux capabilities that the entry point keeps, in lower case.
     capabilities: tuple[str, ...]
-    #: Maximum size of one log file in bytes, and maximum number of log files.
+    #: Maximum size of one log file in bytes.
     log_size: int
+    #: Maximum number of log files.
     log_files: int
 
 
@@ -155,8 +158,9 @@ class Compose:
     name: str
     services: tuple[Service, ...]
     volumes: tuple[str, ...]
-    #: IPv4 subnet of the lab's network, and the range for hosts without a fixed address.
+    #: IPv4 subnet of the lab's network.
     subnet: ipaddress.IPv4Network
+    #: Part of the subnet for hosts without a fixed address.
     dynamic: ipaddress.IPv4Network
 
     def service(self, name: str) -> Service:

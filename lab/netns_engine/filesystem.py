@@ -63,7 +63,7 @@ def show_host(service: Service, sources: Sources) -> None:
 
 
 def _cover(path: Path, options: str, kept: Iterable[Path]) -> None:
-    """Mount an empty tmpfs at *path*, but keep the folders of *kept* below it, for example a checkout in /tmp."""
+    """Mount an empty tmpfs at *path*, but keep the folders in *kept* below *path*, for example a checkout in /tmp."""
     below = sorted({Path(os.path.realpath(each)) for each in kept if path in Path(os.path.realpath(each)).parents})
     held = [(each, os.open(each, os.O_PATH | os.O_CLOEXEC)) for each in below]
     namespaces.mount("tmpfs", str(path), "tmpfs", namespaces.NOSUID | namespaces.NODEV, options)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from netns_engine.errors import LabError
 from netns_engine.messages import Protocol
 
-#: Read size in bytes; seconds without a reply after which a UDP client expires; number of UDP clients above which
-#: expired ones are removed.
+#: Read size in bytes (CHUNK); time without a reply after which a UDP client expires, in seconds (IDLE); number of UDP
+#: clients above which expired clients are removed (MAX_CLIENTS).
 CHUNK, IDLE, MAX_CLIENTS = 64 * 1024, 30.0, 512
 
 

@@ -147,8 +147,9 @@ class Failed:
 
     message: str
     kind: Literal["unknown-host", "down", "other"] = "other"
-    #: Only for ``unknown-host``: the requested name, and the existing names.
+    #: Requested host name, only for ``unknown-host``.
     host: str = ""
+    #: Names of the existing hosts, only for ``unknown-host``.
     known: tuple[str, ...] = ()
 
     @classmethod

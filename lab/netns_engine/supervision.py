@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from netns_engine.compose import HealthCheck, Service
 
-#: Pause before the first restart, maximum pause (each restart doubles it), and uptime that resets the pause, in
+#: Pause before the first restart, maximum pause (each restart doubles the pause), and uptime that resets the pause, in
 #: seconds.
 FIRST_PAUSE, MAX_PAUSE, SETTLED = 0.1, 60.0, 10.0
 
@@ -73,9 +73,11 @@ class Member:
     failure: str = ""
     started_at: float = 0.0
     pause: float = FIRST_PAUSE
-    #: Times of the next restart, SIGKILL and health check; None if none is scheduled.
+    #: Time of the next restart; None if no restart is scheduled.
     restart_at: float | None = None
+    #: Time at which SIGKILL is sent; None if no SIGKILL is scheduled.
     kill_at: float | None = None
+    #: Time of the next health check; None if no check is scheduled.
     check_at: float | None = None
     #: Time at which the running health check times out; None if no check is running.
     check_until: float | None = None

@@ -35,8 +35,8 @@ from netns_engine.wires import Switch
 
 #: Grace period of hosts when the whole lab shuts down, and interval between checks of log sizes, in seconds.
 DOWN_GRACE, LOG_INTERVAL = 1.5, 5.0
-#: Health-check command that runs in a fork of the supervisor instead of a new interpreter; and divisor for the interval
-#: of health checks while a host starts, which is possible because forks are cheap.
+#: Health-check command that runs in a fork of the supervisor instead of a new interpreter (PROBE).  Forks are cheap, so
+#: while a host starts, the interval between its health checks is divided by HASTE.
 PROBE, HASTE = ("python", "-m", probe.__name__), 5.0
 #: Signals that a client may forward to the program that runs for it.
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)

@@ -81,8 +81,8 @@ def set_sysctls(sysctls: tuple[tuple[str, str], ...], *, known: bool = False) ->
 
     Args:
         sysctls: (key, value) pairs.
-        known: `DEVICE` already exists.  Keys for the ``default`` device are then written for `DEVICE` instead, because
-            a device copies the defaults only when it is created.
+        known: whether `DEVICE` already exists.  If so, keys for the ``default`` device are written for `DEVICE`
+            instead, because a device copies the defaults only when it is created.
 
     Raises:
         OSError: /proc/sys is read-only, or the kernel does not have the setting.

@@ -43,7 +43,7 @@ class DockerLab:
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
         where = os.environ.get("DOCKER_HOST", DEFAULT_SOCKET)
-        # an explicit version saves a request to the engine
+        # An explicit version saves a request to the engine.
         self._client = docker.DockerClient.from_env(version=API_VERSION)
         try:
             _try_socket(where)
@@ -90,7 +90,8 @@ class DockerLab:
     def _why_not_up(self) -> str:
         """Return why `up` failed; "" if every host is running and healthy by now.
 
-        Compose goes by Docker's last health check, which may be five minutes old; `status` repeats a failed one.
+        Compose uses the result of Docker's last health check, which may be five minutes old; `status` repeats a failed
+        check.
         """
         hosts = [each for each in self.status() if each.state != "absent" and each.name not in self._completed()]
         broken = [f"{each.name} ({each.health or each.state})" for each in hosts if not each.good]
@@ -118,7 +119,7 @@ class DockerLab:
             raise EngineError(f"the image {image} could not be built, see above")
 
     def _obstacles(self) -> str:
-        """Return a sentence about leftover ``docker compose run`` containers, or "" if there are none."""
+        """Return a message about leftover ``docker compose run`` containers, or "" if there are none."""
         names = [each.name for each in self._containers(oneoff=True)]
         if not names:
             return ""

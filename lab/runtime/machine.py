@@ -60,8 +60,9 @@ class Finding:
     grade: Grade
     #: Observed value.
     found: str
-    #: Consequence and remedy; "" if there is no problem.
+    #: Consequence of the problem; "" if there is no problem.
     disables: str = ""
+    #: Remedy for the problem; "" if there is no problem.
     mend: str = ""
 
 
@@ -214,7 +215,7 @@ def cores(count: int, busy: float) -> Finding:
 
 
 def timer(late: list[float]) -> Finding:
-    """Grade timer accuracy; *late* lists by how many seconds each sleep overran."""
+    """Grade timer accuracy; *late* has the lateness of each timed sleep in seconds."""
     ordered = sorted(late)
     median, p99 = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
     found = f"late by {median * 1e3:.2f} ms in the median, {p99 * 1e3:.2f} ms at the 99th percentile"
@@ -329,14 +330,14 @@ def busy_cores(seconds: float) -> float:
         return sum(fields), fields[3] + fields[4]  # total time; idle and iowait time
 
     before = read()
-    time.sleep(seconds)  # the idle time that is measured
+    time.sleep(seconds)  # period of the measurement, in which this process uses no CPU
     after = read()
     passed = after[0] - before[0]
     return (os.cpu_count() or 1) * (1 - (after[1] - before[1]) / passed) if passed else 0.0
 
 
 def timer_lateness(sleeps: int) -> list[float]:
-    """Return by how many seconds each of *sleeps* sleeps of 1 ms overran."""
+    """Sleep *sleeps* times for 1 ms; return the lateness of each sleep in seconds."""
     late = []
     for _ in range(sleeps):
         began = time.perf_counter()

@@ -51,7 +51,7 @@ from runtime.lab import HostStatus, recheck
 from runtime.topology import Topology
 from telemetry.call import CallError, ask
 
-#: Time-outs in seconds: all hosts become healthy, one host starts, the lab shuts down.
+#: Time-outs in seconds for all hosts to become healthy, for one host to start, and for the lab to shut down.
 UP_TIMEOUT, START_TIMEOUT, DOWN_TIMEOUT = 90.0, 10.0, 6.0
 #: Polling interval in seconds, and number of log lines of a failed host in an error message.
 POLL, LAST_LINES = 0.05, 3
@@ -149,7 +149,7 @@ class NetnsLab:
                 print(f"{name:{width}} | {line}")
         while follow:
             sys.stdout.flush()
-            time.sleep(0.2)  # until more may have been logged
+            time.sleep(0.2)  # polls: no event signals new log lines
             for name in names:
                 lines, offsets[name] = self._log(name).read(offsets[name])
                 for line in lines:
@@ -176,7 +176,7 @@ class NetnsLab:
                 raise LabDownError(f"{host} cannot start: {report.failure}")
             if time.monotonic() > deadline:
                 raise LabDownError(f"{host} {report} after {START_TIMEOUT:g} s")
-            time.sleep(POLL)  # until the state may have changed
+            time.sleep(POLL)  # polls: no event signals a change of a host's state
 
     def stop(self, host: str) -> None:
         """Send SIGTERM to *host*, and SIGKILL after its grace period."""
@@ -349,7 +349,7 @@ class NetnsLab:
                 raise EngineError(
                     f"the lab did not come up in {UP_TIMEOUT:g} s: {', '.join(waiting)} still not healthy"
                 )
-            time.sleep(POLL)  # until the state may have changed
+            time.sleep(POLL)  # polls: no event signals a change of a host's state
 
     def _end(self, *, volumes: bool) -> None:
         process = self._state.running()
@@ -358,11 +358,11 @@ class NetnsLab:
                 control.ask(self._state.control, Down(), Done, timeout=DOWN_TIMEOUT)
             deadline = time.monotonic() + 0.5
             while process.alive and time.monotonic() < deadline:
-                time.sleep(0.01)  # polling, because the supervisor is not a child of this process
+                time.sleep(0.01)  # polls: wait() is impossible, because the supervisor is not a child of this process
             if process.alive:
                 os.kill(process.pid, signal.SIGKILL)
                 while process.alive:
-                    time.sleep(0.01)  # SIGKILL takes effect soon
+                    time.sleep(0.01)  # polls until SIGKILL has taken effect
         self._clear(volumes=volumes)
 
     def _clear(self, *, volumes: bool) -> None:

@@ -30,7 +30,10 @@ Merge = Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Routing of admin requests to workers, by path prefix; by default, a GET goes to one, any other request to all."""
+    """How admin requests are distributed to the workers, and how the workers' responses are merged.
+
+    By default, a GET request goes to one worker, and any other request to all workers.
+    """
 
     #: Path prefixes that only the first worker serves.
     first: tuple[str, ...] = ()
@@ -47,7 +50,7 @@ class Front(AdminServer):
         Args:
             addresses: address of each worker's Unix socket.
             board: for each worker, its process ID (0 while the worker is down) and its number of restarts.
-            rules: routing of admin requests to workers.
+            rules: how requests are distributed to the workers and their responses merged.
         """
         super().__init__()
         self._addresses, self._board = list(addresses), board

@@ -52,7 +52,7 @@ def get(name: str) -> EventLogger:
 class BoundedLogger(EventLogger):
     """Writes at most `MOST` lines per event and second, so that a flood of bad requests cannot fill the disk.
 
-    The next line of the event has the number of lines that were left out, as ``suppressed``.
+    The next line for the event has the number of omitted lines in the field ``suppressed``.
     """
 
     __slots__ = ("_clock", "_events")
@@ -60,7 +60,8 @@ class BoundedLogger(EventLogger):
     def __init__(self, logger: logging.Logger, clock: Callable[[], float]) -> None:
         super().__init__(logger)
         self._clock = clock
-        #: Start of the current second, lines written in it, and lines left out since the last one, by event.
+        #: By event: start of the current second, number of lines written in that second, and number of lines omitted
+        #: since the last written line.
         self._events: dict[str, tuple[float, int, int]] = {}
 
     def _log(self, level: int, event: str, fields: dict[str, Any]) -> None:

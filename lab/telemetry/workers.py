@@ -91,7 +91,7 @@ def run(
     Args:
         args: parsed arguments of `telemetry.command`; in the workers, ``admin`` is replaced by a Unix socket.
         work: function that runs the service in a worker until SIGTERM, and returns the exit code.
-        rules: routing of admin requests to workers.
+        rules: how admin requests are distributed to the workers and their responses merged.
         reload: function that reloads files; called in the supervisor on SIGHUP, so that restarted workers inherit the
             new data. It must not raise an exception.
 
@@ -105,7 +105,7 @@ def run(
 
 @dataclass(slots=True, eq=False)
 class _Child:
-    """A worker or the front; also while its process has ended and waits for a restart."""
+    """A worker or the front, whether its process is running or waits for a restart."""
 
     name: str
     #: Number of the worker; 0 is the front.

@@ -14,7 +14,7 @@ from wireformat.pcap import LINKTYPE_ETHERNET, file_header, record
 from wireformat.pcapng import PcapngError, Recording, read
 
 TIMEOUT = 5.0
-#: Maximum duration of a capture in seconds; `wan` ends it by itself if the client does not.
+#: Maximum duration of a capture in seconds; `wan` then ends the capture if the client has not ended it.
 LIMIT = 90.0
 
 

@@ -36,8 +36,9 @@ class Churn:
 
     #: IPv4 address and port of the server.
     to: tuple[str, int]
-    #: Connections per second, and duration in seconds.
+    #: Number of connections per second.
     rate: float
+    #: Duration in seconds.
     seconds: float
     #: First and last source port, both inclusive.
     window: tuple[int, int]
@@ -90,6 +91,6 @@ async def churn(order: Churn) -> list[Attempt]:
     async with asyncio.TaskGroup() as group:
         for number in range(int(order.seconds * order.rate)):
             intended = number / order.rate
-            await asyncio.sleep(max(0.0, began + intended - time.monotonic()))  # until the intended start
+            await asyncio.sleep(max(0.0, began + intended - time.monotonic()))  # sleeps until the intended start
             group.create_task(attempt(intended, sources[number % len(sources)]))
     return sorted(attempts)

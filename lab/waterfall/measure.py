@@ -31,7 +31,7 @@ CLOSING_POLL = 0.001
 #: Maximum size of a response body, in bytes.
 MAX_BODY = 1 << 30
 AGENT = "firstbyte"
-#: Server-Timing entries of the edge whose description is recorded, and the key for it in the result.
+#: Server-Timing entries of the edge whose descriptions are recorded, each with its key in the result.
 DESCRIPTIONS = {"pool": "connection", "upstream": "origin"}
 
 
@@ -155,7 +155,7 @@ def _context(session: Session) -> ssl.SSLContext:
 
 
 def _note_state(trace: Trace, look: Callable[[], str]) -> str:
-    """Return the connection's state in the kernel, and record it for comparison with states implied by segments."""
+    """Return the connection's state in the kernel, and record the state for comparison with the segments."""
     before, state = time.time_ns(), look()
     trace.kernel_states.append((before, time.time_ns(), state))
     return state

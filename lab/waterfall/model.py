@@ -6,7 +6,7 @@ from typing import Any
 
 #: Names of the phases, in chronological order.
 PHASES = ("dns", "connect", "tls", "request", "first_byte", "body", "close")
-#: Phases up to the first byte, grouped by the subject they are reported under.
+#: Phases up to the first byte, by the subject under which reports list them.
 SHARES = {"names": ("dns",), "connections": ("connect",), "identity": ("tls",), "answer": ("request", "first_byte")}
 
 
@@ -36,8 +36,9 @@ class Phase:
     predicted_ms: float | None = None
     #: Number of times that the client sent something and waited for the response.
     round_trips: int = 0
-    #: Bytes sent and received in this phase's protocol (DNS messages, TLS records or HTTP), without TCP and IP headers.
+    #: Bytes sent in this phase's protocol (DNS messages, TLS records or HTTP), without TCP and IP headers.
     bytes_sent: int = 0
+    #: Bytes received in this phase's protocol, without TCP and IP headers.
     bytes_received: int = 0
     #: CPU time of the measuring thread, in milliseconds.
     cpu_ms: float = 0.0

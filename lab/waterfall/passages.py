@@ -34,12 +34,13 @@ class Passage:
 
 @dataclass(slots=True)
 class _Entry:
-    """A frame that entered the network.  With GSO, it is split into several segments before it leaves."""
+    """A frame that entered the network.  With GSO, the frame is split into several segments before it leaves."""
 
     time_ns: int
     frame: EthernetFrame
-    #: Number of payload bytes that have left so far, and whether any frame has been matched with this one.
+    #: Number of payload bytes that have left the network so far.
     out: int = 0
+    #: Whether a frame that left the network has been matched with this frame.
     used: bool = False
 
     def accepts(self, packet: Packet) -> bool:

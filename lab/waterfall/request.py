@@ -64,10 +64,10 @@ def trace(
             edge = _clear_caches(url, session, server, links, resolver)
             traces = [_one(url, session, server, links, resolver, edge)]
             if warm:
-                time.sleep(SETTLE)  # until the edge has returned its connection to the pool
+                time.sleep(SETTLE)  # waits until the edge has returned its connection to the pool
                 traces.append(_one(url, session, server, links, resolver, edge))
             if wanted.frames:
-                time.sleep(LAST + _half_round_trip(traces[-1]))  # until the last segments have been captured
+                time.sleep(LAST + _half_round_trip(traces[-1]))  # waits until the last segments have been captured
         secret = secrets.text() if secrets is not None else ""
     bodies = [each.as_json() for each in traces]
     if wanted.packets:

@@ -57,11 +57,13 @@ class Endpoint:
         self.state = state
         #: All states so far, in chronological order.
         self.history = [state]
-        #: Sequence numbers: after this endpoint's SYN, after its FIN, after the peer's FIN, and the next one expected
-        #: from the peer.
+        #: Sequence number after this endpoint's SYN; None before the SYN.
         self._syn_end: int | None = None
+        #: Sequence number after this endpoint's FIN; None before the FIN.
         self._fin_end: int | None = None
+        #: Sequence number after the peer's FIN; None before the FIN.
         self._peer_fin: int | None = None
+        #: Sequence number that is expected next from the peer; None before the peer's SYN.
         self._next: int | None = None
         self._early: list[tuple[int, int]] = []
 

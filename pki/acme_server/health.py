@@ -1,4 +1,4 @@
-"""Health checks of the CA: its own certificate, the issuing certificate, the store and the revocation list.
+"""Health checks of the CA: its own certificate, the issuing certificate, the store and the CRL.
 
 Pure functions: all times, including the current time, are arguments in seconds since the epoch.
 """
@@ -46,6 +46,6 @@ def store(failure: str) -> Finding:
 
 
 def revocation_list(now: float, next_update: float) -> Finding:
-    """Check the revocation list: after its nextUpdate, clients that require a current list reject every certificate."""
+    """Check the CRL: after its nextUpdate, clients that require a current CRL reject every certificate."""
     left = next_update - now
     return Finding("crl", left > 0, f"{left:.0f} s to nextUpdate" if left > 0 else f"ended {-left:.0f} s ago")

@@ -31,7 +31,7 @@ class Leaves:
             issuer: signs the leaves.
             store: the CA's database, which stores the leaves.
             lifetime: default lifetime of leaves, in seconds.
-            urls: URLs of the issuer's revocation list and certificate; None if they are not served.
+            urls: URLs of the issuer's CRL and certificate; None if they are not served.
         """
         self._urls = urls
         self._telemetry, self._issuer, self._store, self._lifetime = telemetry, issuer, store, lifetime

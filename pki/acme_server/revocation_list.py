@@ -1,6 +1,6 @@
-"""The issuer's revocation list and certificate, over plain HTTP (RFC 5280 sections 4.2.1.13 and 4.2.2.1, RFC 2585).
+"""The issuer's CRL and certificate, over plain HTTP (RFC 5280 sections 4.2.1.13 and 4.2.2.1, RFC 2585).
 
-The list is renewed after each revocation and at half of its lifetime, so that it never reaches its nextUpdate.
+The CRL is renewed after each revocation and at half of its lifetime, so that it never reaches its nextUpdate.
 """
 
 import hashlib
@@ -15,18 +15,18 @@ from telemetry import Telemetry, log
 
 logger = log.get("acme_server")
 
-#: Lifetime of a list, in seconds.
+#: Lifetime of a CRL, in seconds.
 LIFETIME = 3600.0
-#: Time for which clients may cache a list (``Cache-Control: max-age``), in seconds.  It is short, so that a revocation
+#: Time for which clients may cache a CRL (``Cache-Control: max-age``), in seconds.  It is short, so that a revocation
 #: takes effect within seconds; public CAs use hours.
 MAX_AGE = 5
 
 
 class RevocationList:
-    """The newest revocation list of one issuer."""
+    """The newest CRL of one issuer."""
 
     def __init__(self, telemetry: Telemetry, issuer: Issuer, store: Store) -> None:
-        """Create the object without a list; call `renew_if_due` before the first request is served."""
+        """Create the object without a CRL; call `renew_if_due` before the first request is served."""
         self._telemetry, self._issuer, self._store = telemetry, issuer, store
         identifier = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         self._name = identifier.digest.hex()[:16]
@@ -41,21 +41,21 @@ class RevocationList:
         return Urls(f"{base}/crl/{self._name}.crl", f"{base}/issuer/{self._name}.cer")
 
     def changed(self) -> None:
-        """Record that a certificate was revoked, so that a new list is due."""
+        """Record that a certificate was revoked, so that a new CRL is due."""
         self._changed = True
 
     def renew_if_due(self, now: float) -> bool:
-        """Issue and store a new list if one is due, or if *now* is before the issuance of the newest list.
+        """Issue and store a new CRL if it is due, or if *now* is before the issuance of the newest CRL.
 
         Returns:
-            Whether a list was issued.
+            Whether a CRL was issued.
 
         Raises:
-            StoreError: the store cannot be read or written; the list stays due.
+            StoreError: the store cannot be read or written; the CRL stays due.
         """
         if not self._changed and self.issued <= now < (self.issued + self.next_update) / 2:
             return False
-        # An expired certificate stays on one more list (RFC 5280 section 3.3).
+        # An expired certificate stays on one more CRL (RFC 5280 section 3.3).
         revoked = self._store.revoked(now - LIFETIME)
         number = self._store.next_crl_number()
         crl = issue_crl(self._issuer, revoked, number, now, LIFETIME, BACKDATE)
@@ -67,7 +67,7 @@ class RevocationList:
         return True
 
     def application(self) -> web.Application:
-        """Return the HTTP application that serves the list and the issuer's certificate in DER."""
+        """Return the HTTP application that serves the CRL and the issuer's certificate in DER."""
         application = web.Application()
         application.router.add_get(f"/crl/{self._name}.crl", self._crl)
         application.router.add_get(f"/issuer/{self._name}.cer", self._certificate)

@@ -69,7 +69,7 @@ class Settings:
     caa: str | None = None
     #: TCP port of HTTPS servers to which http-01 may be redirected; only tests use a port other than 443.
     https_port: int = 443
-    #: Scheme and host (and port) of the revocation list's URL in leaves; None if the list is not served.
+    #: Scheme and host (and port) of the CRL's URL in leaves; None if the CRL is not served.
     http_base: str | None = None
 
 

@@ -21,8 +21,9 @@ from authority.public_keys import check_public_key
 
 #: Default offset between issuance and notBefore, in seconds, for clients whose clock is slow.
 BACKDATE = 60.0
-#: Lifetimes of root and intermediate certificates, in seconds; both are longer than any lab runs.
+#: Lifetime of root certificates in seconds, longer than any lab runs.
 ROOT_LIFETIME = 10 * 365 * 86400.0
+#: Lifetime of intermediate certificates in seconds, longer than any lab runs.
 INTERMEDIATE_LIFETIME = 3 * 365 * 86400.0
 #: Exceptions that cryptography raises for malformed requests and certificates; not all derive from ValueError.
 UNREADABLE = (
@@ -66,7 +67,7 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True)
 class Urls:
-    """URLs of an issuer's revocation list and certificate; plain HTTP is sufficient, because both are signed."""
+    """URLs of an issuer's CRL and certificate; plain HTTP is sufficient, because both are signed."""
 
     crl: str
     issuer: str

@@ -23,7 +23,7 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """An entry of a revocation list."""
+    """An entry of a CRL."""
 
     #: Serial number of the certificate.
     serial: int
@@ -36,12 +36,12 @@ class Revoked:
 def issue_crl(
     issuer: Issuer, revoked: Iterable[Revoked], number: int, now: float, lifetime: float, backdate: float = 0.0
 ) -> x509.CertificateRevocationList:
-    """Return a signed, complete revocation list of *issuer*.
+    """Return a signed, complete CRL of *issuer*.
 
     Args:
-        issuer: the CA that issued the certificates and signs the list.
+        issuer: the CA that issued the certificates and signs the CRL.
         revoked: all entries.
-        number: CRL number, larger than the number of every earlier list.
+        number: CRL number, larger than the number of every earlier CRL.
         now: time of issuance, in seconds since the epoch.
         lifetime: seconds from *now* to nextUpdate.
         backdate: seconds from thisUpdate to *now*, for clients whose clock is slow.

@@ -78,8 +78,9 @@ class Authorization:
     name: str
     status: str
     token: str
-    #: Expiry, and time of successful validation (None before it), in seconds since the epoch.
+    #: Time of expiry, in seconds since the epoch.
     expires: float
+    #: Time of successful validation, in seconds since the epoch; None before successful validation.
     validated: float | None = None
     #: The reason why validation failed, as an ACME problem document.
     error: dict[str, Any] | None = None
@@ -285,7 +286,7 @@ class Store:
         return [Revoked(int(serial, 16), at, reason) for serial, at, reason in rows]
 
     def next_crl_number(self) -> int:
-        """Return a number for a new revocation list, larger than all earlier numbers (RFC 5280 section 5.2.3)."""
+        """Return a CRL number for a new CRL, larger than all earlier CRL numbers (RFC 5280 section 5.2.3)."""
         with self._transaction():
             (number,) = self._db.execute("SELECT coalesce(max(number), 0) + 1 FROM crl").fetchone()
             self._db.execute("DELETE FROM crl")

@@ -13,8 +13,8 @@ from experiments import Control, Lane, Panel, Quantity, Run, Span, parameter
 #: Clock skews that are tested, in nominal days; "1 life" is one certificate lifetime.
 SKEWS = {"1 h": 1 / 24, "1 d": 1.0, "1 life": NOMINAL_DAYS}
 CLIENT, SERVER, CA = "client", "server", "CA"
-#: Observation time of a case, in seconds, and the number of renewal attempts in it above which the drill reports a
-#: renewal loop.
+#: Observation time of a case, in seconds, and the number of renewal attempts in that time above which the drill reports
+#: a renewal loop.
 WATCHED, TRIES = 2.5, 4
 #: A host must raise an alarm if the skew exceeds `SHARE` of the lifetime and `LEAST` seconds
 #: (`renewal.schedule.tolerated_skew`).  Within `BLUR` seconds of this limit both outcomes are accepted, because an HTTP
@@ -40,8 +40,9 @@ class _Case:
     name: str
     begin: float
     end: float
-    #: Measured and predicted outcome: whether the client accepted the certificate, or the host accepted a new one.
+    #: Measured outcome: whether the client accepted the certificate, or whether the host accepted a new certificate.
     got: bool
+    #: Predicted outcome.
     wanted: bool
     alarm: bool
     tries: int

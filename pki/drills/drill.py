@@ -25,8 +25,9 @@ class Drill(Experiment[P]):
 
     #: Hosts whose certificates and alarms are monitored.
     hosts: ClassVar[Sequence[str]] = (HOST,)
-    #: Duration of the load before and after the injection, in seconds.
+    #: Duration of the load before the injection, in seconds.
     before: ClassVar[float] = 3.0
+    #: Duration of the load after the injection, in seconds.
     after: ClassVar[float] = 1.5
     records: ClassVar[tuple[str, ...]] = (HOST,)
 

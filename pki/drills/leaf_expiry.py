@@ -62,9 +62,10 @@ class LeafExpiry(Drill[Parameters]):
         super().__init__(parameters, negative=negative)
         self.scale = Scale(parameters.life)
         self.ways: Paths | None = None
-        #: Times of five events, in seconds on the run's timeline: certificate received, renewal switched off,
-        #: certificate expired, renewal switched on again, certificate renewed.
+        #: Time at which the edge received its certificate, in seconds on the run's timeline.
         self.issued = 0.0
+        #: Times of four events, in seconds on the run's timeline: renewal switched off, certificate expired, renewal
+        #: switched on again, certificate renewed.
         self.off = self.end = self.allowed = self.renewed = float("inf")
 
     def duration(self) -> float:

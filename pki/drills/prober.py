@@ -30,8 +30,9 @@ class Probe:
     error: str
     #: Serial number of the received certificate, in lower-case hexadecimal; "" if none was received.
     serial: str = ""
-    #: Validity of the received certificate, in seconds since the epoch.
+    #: Start of the received certificate's validity, in seconds since the epoch.
     not_before: float = 0.0
+    #: End of the received certificate's validity, in seconds since the epoch.
     not_after: float = 0.0
 
     @property

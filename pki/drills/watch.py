@@ -88,10 +88,13 @@ class Watch:
         self.held.append(found)
 
     async def until_renewed(self, host: str, serial: str, timeout: float) -> float:
-        """Wait until *host* uses a certificate other than *serial*; return that time in seconds on the run's timeline.
+        """Wait until *host* uses a certificate with another serial number than *serial*.
+
+        Returns:
+            The time at which the new certificate was observed, in seconds on the run's timeline.
 
         Raises:
-            TimeoutError: the host still uses the certificate *serial* after *timeout* seconds.
+            TimeoutError: the host still uses the certificate with this serial number after *timeout* seconds.
         """
         async with asyncio.timeout(timeout):
             while (await self.look(host)).get("serial") == serial:  # noqa: ASYNC110 - polls: no event signals a change on a host

@@ -71,7 +71,7 @@ class Agent:
         self.credentials = self._make_credentials()
         self.lifecycle = Lifecycle(Rule(settings.renew_at), random.Random())
         self.renewals = self.failures = 0
-        #: The CA's revocation list; None unless `check_revocations` was called.
+        #: The CA's CRL; None unless `check_revocations` was called.
         self.revocations: Revocations | None = None
         self._client: AcmeClient | None = None
         self._lock = asyncio.Lock()
@@ -264,16 +264,16 @@ class Agent:
                 self._begin(self._poll())  # in a separate task: a slow poll must not delay a renewal
 
     def check_revocations(self) -> Revocations:
-        """Enable fetching of the CA's revocation list after `start`; return the list, which is empty at first.
+        """Enable fetching of the CA's CRL after `start`; return the CRL, which is empty at first.
 
-        If the list contains the agent's own certificate, the agent renews it at once.
+        If the CRL contains the agent's own certificate, the agent renews it at once.
         """
         if self.revocations is None:
             self.revocations = Revocations()
         return self.revocations
 
     async def _follow_revocations(self, revocations: Revocations) -> None:
-        """Fetch the revocation list periodically; the health check ``revocation`` fails if the list is out of date."""
+        """Fetch the CRL periodically; the health check ``revocation`` fails if the CRL is out of date."""
         source, checks = ListSource(self.stub), self.telemetry.health
         while True:
             failure = ""
@@ -288,7 +288,7 @@ class Agent:
                     self.wake()
             except NoListError as error:
                 checks.set("revocation", ok=True, detail=f"not checked: {error}")
-                await asyncio.sleep(revocation.INTERVAL)  # the next certificate may have the URL of a list
+                await asyncio.sleep(revocation.INTERVAL)  # the next certificate may have the URL of a CRL
                 continue
             except (RenewalError, *UNREADABLE) as error:
                 source.forget()

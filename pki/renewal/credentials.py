@@ -33,6 +33,7 @@ class Reload:
 
     #: Whether listeners close all connections and stop listening for `down_s` seconds, as a restart would.
     restart: bool = False
+    #: Time for which listeners stop listening, in seconds.
     down_s: float = 0.0
 
 
@@ -43,7 +44,7 @@ Kind = tuple[Path | None, tuple[str, ...]]
 
 @dataclass(slots=True, eq=False)
 class Listener:
-    """The TLS context of a listener; its SNI callback switches each handshake to another one."""
+    """The TLS context of a listener; its SNI callback switches each handshake to another context."""
 
     kind: Kind
     outer: ssl.SSLContext

@@ -3,7 +3,7 @@
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
-#: Exceptions that cryptography raises for malformed certificates, keys and lists; not all derive from ValueError.
+#: Exceptions that cryptography raises for malformed certificates, keys and CRLs; not all derive from ValueError.
 UNREADABLE = (
     ValueError,
     TypeError,

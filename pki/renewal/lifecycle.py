@@ -59,14 +59,15 @@ class Lifecycle:
         self.held: Validity | None = None
         #: Number of consecutive failures, and the error of the last one.
         self.failures, self.last_error = 0, ""
-        #: Time of the scheduled renewal, and of the next attempt, which is later after a failure.
+        #: Time of the scheduled renewal, and time of the next attempt; after a failure, the next attempt is later.
         self.due = self.next_renewal = 0.0
-        #: Seconds by which the last scheduled renewal moved notAfter to an earlier time; 0 if it did not.
+        #: Seconds by which the last scheduled renewal moved notAfter to an earlier time; 0 if notAfter is later.
         self.shortened = 0.0
         self._next_poll = float("inf")
         #: The last processed renewal window: serial number, start and end.  Each window is processed only once.
         self._window: tuple[str, float, float] | None = None
-        #: Whether renewal information moved the scheduled renewal, and the earliest time to which it may move the next.
+        #: Whether renewal information has moved the scheduled renewal, and the earliest time to which renewal
+        #: information may move the next renewal.
         self._moved, self._movable_from = False, float("-inf")
 
     def __repr__(self) -> str:
@@ -101,7 +102,9 @@ class Lifecycle:
         if self._moved:
             self._movable_from = held.issued + gap
         if before is None:
-            self._next_poll = held.issued  # first poll at once; renewals do not change the interval of later polls
+            self._next_poll = (
+                held.issued
+            )  # poll at once for the first time; renewals do not change the interval of later polls
         self.schedule()
         self.next_renewal = max(self.next_renewal, held.issued + gap)
 
@@ -129,7 +132,7 @@ class Lifecycle:
 
         A window in the past means an immediate renewal, for example of a revoked certificate.  A later window is
         ignored to keep the safety margin of the agent's own rule.  If the CA requests two early renewals in succession,
-        the second one waits for the minimum interval between renewals.
+        the second renewal waits for the minimum interval between renewals.
 
         Args:
             info: the window.
@@ -154,11 +157,11 @@ class Lifecycle:
         self._next_poll = float("inf")
 
     def polled(self, now: float, retry_after: float | None = None) -> None:
-        """Report the end of a poll, successful or not, and the delay in seconds that the CA requests for the next."""
+        """Report the end of a poll, successful or not, and the delay in seconds that the CA requests."""
         self._next_poll = now + min(max(retry_after or POLL_INTERVAL, MIN_RETRY), MAX_RETRY_AFTER)
 
     def clock_stepped(self, by: float) -> None:
-        """Report a clock step *by* seconds: shift retries and polls by it; the scheduled renewal does not move."""
+        """Report a clock step of *by* seconds: shift retries and polls, but not the scheduled renewal."""
         if self.failures:
             self.next_renewal += by
         self._next_poll += by

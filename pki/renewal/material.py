@@ -34,8 +34,9 @@ class Pair:
     #: Serial number of the leaf, in lower-case hexadecimal.
     serial: str
     issuer: str
-    #: Validity of the leaf, in seconds since the epoch.
+    #: Start of the leaf's validity, in seconds since the epoch.
     not_before: float
+    #: End of the leaf's validity, in seconds since the epoch.
     not_after: float
 
     @property

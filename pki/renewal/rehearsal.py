@@ -40,7 +40,7 @@ class RehearsalAgent(Agent):
             await super()._renew_by_schedule()
             return
         self._switches.hit("renewal_off")
-        await self.until_woken(None)  # until a fault or the clock changes, or an operator renews the certificate
+        await self.until_woken(None)  # waits until a fault or the clock changes, or an operator renews the certificate
 
     def _take(self, pem: bytes, now: float) -> Pair:
         faults, names = self._switches, self.settings.names

@@ -1,4 +1,4 @@
-"""The CA's revocation list (RFC 5280 section 5), fetched from the URL in a leaf certificate.
+"""The CA's CRL (RFC 5280 section 5), fetched from the URL in a leaf certificate.
 
 TLS libraries check revocation only in full handshakes.  A service that checks `Revocations` for each request also
 rejects revoked clients on connections opened before the revocation and on resumed sessions.
@@ -13,27 +13,27 @@ from renewal.client import StubResolver
 from renewal.errors import UNREADABLE, RenewalError
 from stub import AsyncStub
 
-#: Interval between requests for the list, in seconds; the response to most requests is 304 (Not Modified).
+#: Interval between requests for the CRL, in seconds; the response to most requests is 304 (Not Modified).
 INTERVAL = 5.0
-#: Maximum size of a list, in bytes; sufficient for 200,000 entries.
+#: Maximum size of a CRL, in bytes; sufficient for 200,000 entries.
 MAX_LIST = 8 * 1024 * 1024
-#: Time-out of a request for the list, in seconds.
+#: Time-out of a request for the CRL, in seconds.
 TIMEOUT = 10.0
 
 
 class RevocationError(RenewalError):
-    """The revocation list cannot be fetched or is invalid; the previous list stays in use."""
+    """The CRL cannot be fetched or is invalid; the previous CRL stays in use."""
 
 
 class NoListError(RevocationError):
-    """The certificate does not contain an HTTP URL of a revocation list."""
+    """The certificate does not contain an HTTP URL of a CRL."""
 
 
 @dataclass(slots=True)
 class Revocations:
-    """The newest valid revocation list of one issuer."""
+    """The newest valid CRL of one issuer."""
 
-    #: CRL number of the list; 0 before the first list.
+    #: Number of the CRL (RFC 5280 section 5.2.3); 0 before the first CRL.
     number: int = 0
     #: Time of nextUpdate, in seconds since the epoch.
     next_update: float = 0.0
@@ -49,15 +49,15 @@ class Revocations:
         return serial in self._serials
 
     def take(self, der: bytes, issuer: x509.Certificate, now: float) -> None:
-        """Validate a list and replace the current one with it.
+        """Validate a CRL, and replace the current CRL with the new one.
 
         Args:
-            der: the list in DER.
-            issuer: the CA certificate whose key must have signed it.
+            der: the CRL in DER.
+            issuer: the CA certificate whose key must have signed the CRL.
             now: current time, in seconds since the epoch.
 
         Raises:
-            RevocationError: the list is malformed, of another issuer, out of date, or older than the current list.
+            RevocationError: the CRL is malformed, of another issuer, out of date, or older than the current CRL.
         """
         try:
             crl = x509.load_der_x509_crl(der)
@@ -77,7 +77,7 @@ class Revocations:
 
 
 class ListSource:
-    """Fetches a revocation list, with conditional requests for repeated fetches (RFC 9110 section 13.1.2)."""
+    """Fetches a CRL, with conditional requests for repeated fetches (RFC 9110 section 13.1.2)."""
 
     def __init__(self, stub: AsyncStub) -> None:
         """Create a source; *stub* resolves host names."""
@@ -85,10 +85,10 @@ class ListSource:
         self._known = ("", "")
 
     async def fetch(self, leaf: x509.Certificate) -> bytes | None:
-        """Return the revocation list from the URL in *leaf*, in DER; None if it has not changed since the last call.
+        """Return the CRL from the URL in *leaf*, in DER; None if it has not changed since the last call.
 
         Raises:
-            RevocationError: *leaf* has no URL of a list, or the list cannot be fetched.
+            RevocationError: *leaf* has no URL of a CRL, or the CRL cannot be fetched.
         """
         url = list_url(leaf)
         tag = self._known[1] if self._known[0] == url else ""
@@ -116,12 +116,12 @@ class ListSource:
         return bytes(body)
 
     def forget(self) -> None:
-        """Make the next fetch unconditional, because the last list was invalid."""
+        """Make the next fetch unconditional, because the last CRL was invalid."""
         self._known = ("", "")
 
 
 def list_url(leaf: x509.Certificate) -> str:
-    """Return the first HTTP URL of a revocation list in *leaf*; raise `NoListError` if there is none."""
+    """Return the first HTTP URL of a CRL in *leaf*; raise `NoListError` if there is none."""
     try:
         points = leaf.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
     except x509.ExtensionNotFound:

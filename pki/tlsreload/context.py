@@ -50,6 +50,7 @@ class Certificate:
     serial: str
     #: Start of the validity period, in seconds since the epoch.
     not_before: float
+    #: End of the validity period, in seconds since the epoch.
     not_after: float
 
 

@@ -67,7 +67,7 @@ class TlsTransport(asyncio.Protocol):
         self._reader = _NO_READER
         self._on_failure, self._on_end = on_failure, on_end
         self._raw: Any = None
-        #: The client's socket address, which the socket itself no longer knows once the client has reset it.
+        #: The client's address, stored because the socket no longer has it after the client has reset the connection.
         self._peer: Any = None
         self._connected = self._closing = self._paused = self._last = False
 

@@ -145,7 +145,7 @@ def _draw(trace: Mapping[str, Any]) -> None:
 async def _watch_reports(state: State, results: Path) -> None:
     while True:
         state.take_reports(await asyncio.to_thread(reports.latest, results))
-        await asyncio.sleep(REPORTS_EVERY)  # there is no event to wait for, so poll the folder
+        await asyncio.sleep(REPORTS_EVERY)  # polls: no event signals a change of the folder
 
 
 def _seconds(text: str) -> float:

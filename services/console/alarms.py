@@ -1,4 +1,4 @@
-"""Alarms as full sentences.  Sans-IO and stateless: alarms are derived from the lab's current state."""
+"""Alarms with their messages.  Sans-IO and stateless: alarms are derived from the lab's current state."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,11 +14,11 @@ OVERDUE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One alarm, shown as a sentence: *subject* *what* *when* *since*: *why* — *means*."""
+    """One alarm, whose message has the form: *subject* *what* *when* *since*: *why* — *means*."""
 
     #: Severity: "bad" if something does not work; "warn" if it will soon fail, or if the failure is deliberate.
     level: str
-    #: Grammatical subject of the sentence: one or more host names, or a noun phrase.
+    #: Grammatical subject of the message: one or more host names, or a noun phrase.
     subject: str
     what: str
     #: Start of the problem in seconds since the epoch, or None if unknown.
@@ -31,14 +31,14 @@ class Alarm:
 
     @property
     def text(self) -> str:
-        """The alarm as a sentence, with times in UTC."""
+        """The alarm's message, with times in UTC."""
         since = "" if self.since is None else f" {self.when} {time.strftime('%H:%M:%S', time.gmtime(self.since))} UTC"
         why = f": {self.why}" if self.why else ""
         means = f" — {self.means}" if self.means else ""
         return f"{self.subject} {self.what}{since}{why}{means}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the alarm's fields and its sentence as ``text``, in the page's JSON format."""
+        """Return the alarm's fields, plus its message as ``text``, in the page's JSON format."""
         return {**asdict(self), "text": self.text}
 
 
@@ -54,7 +54,7 @@ class Down:
 
 
 def of_hosts(down: Sequence[Down], losses: Iterable[Loss]) -> list[Alarm]:
-    """Return one alarm per host that is down, or one for all hosts that share a `Loss`; larger losses come first."""
+    """Return one alarm per `Loss` whose hosts are all down (larger losses are matched first), and per other host."""
     left = {entry.host.name: entry for entry in down}
     alarms = []
     for loss in sorted(losses, key=lambda loss: -len(loss.of)):

@@ -47,7 +47,7 @@ class Feed:
         self._changed = asyncio.Event()
 
     async def stream(self) -> AsyncGenerator[bytes]:
-        """Yield the event stream for one client, in bytes, until the feed is closed."""
+        """Yield the encoded events for one client until the feed is closed."""
         self.clients += 1
         sent = 0
         try:

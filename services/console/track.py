@@ -74,9 +74,10 @@ class Track:
         self.admin: dict[str, tuple[float, Any]] = {}
         self.refused = ""
         self.time_wait: deque[int] = deque(maxlen=HISTORY)
-        #: Sliding windows: the metrics in `COUNTERS`, the packets that the kernel dropped before the router read them,
-        #: and the sent and lost packets of each link.
+        #: Sliding windows of the metrics in `COUNTERS`, and of the packets that the kernel dropped before the router
+        #: read them.
         self.counters, self.tun_drops = Window(WINDOW), Window(WINDOW)
+        #: Sliding windows of the sent and lost packets, by link.
         self.links: dict[tuple[str, str], Window] = {}
 
     def take(self, sample: Sample) -> None:

@@ -29,7 +29,7 @@ from telemetry.tap import Tap
 PREFIXES = ("", "/news", "/far")
 #: Maximum size of a request body in bytes; ``/slow-read`` has no limit.
 MAX_BODY = 1 << 20
-#: Retry-After in seconds for a busy database and for a full one.
+#: Retry-After in seconds, for a busy database and for a full database.
 RETRY_BUSY, RETRY_FULL = "1", "60"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

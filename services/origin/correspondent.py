@@ -32,7 +32,7 @@ class CorrespondentError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response, and the client's port of its connection."""
+    """A response, and the client's port of the connection."""
 
     body: bytes
     port: int

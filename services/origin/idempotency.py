@@ -51,7 +51,7 @@ def parse_key(text: str | None) -> str | None:
 
 
 def fingerprint(method: str, target: str, media_type: str, body: bytes) -> bytes:
-    """Return a digest of a request, which is equal for a retry of the same request."""
+    """Return a digest of a request; a retry of the request has the same digest."""
     parts = (method.encode(), target.encode(), media_type.encode(), body)
     return hashlib.sha256(b"".join(len(each).to_bytes(8, "big") + each for each in parts)).digest()
 

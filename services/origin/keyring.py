@@ -1,4 +1,4 @@
-"""Keys for encryption at rest (AES-256-GCM), in a file that the database never sees.
+"""Keys for encryption at rest (AES-256-GCM), in a file that is kept outside the database.
 
 A key's id is a digest of the key, so a wrong key cannot be used by mistake.  This module takes no locks: callers hold
 the database's write lock while they create, rotate or delete keys.

@@ -106,7 +106,7 @@ class Measuring:
             elapsed = time.perf_counter() - began
             if elapsed > MAX_SLOW:
                 raise Problem(413, f"expected a body that takes at most {MAX_SLOW:g} s at {rate} bytes/s")
-            await asyncio.sleep(max(0.0, read / rate - elapsed))  # keeps the rate that the client requested
+            await asyncio.sleep(max(0.0, read / rate - elapsed))  # sleeps to keep the rate that the client requested
         return web.json_response({"read": read, "took_ms": round((time.perf_counter() - began) * 1000, 3)})
 
     async def slow_write(self, request: web.Request) -> web.StreamResponse:
@@ -122,7 +122,7 @@ class Measuring:
             for chunk in _pattern(ByteRange(sent, min(sent + step, size) - 1)):
                 await response.write(chunk)
                 sent += len(chunk)
-            # keeps the rate that the client requested
+            # sleeps to keep the rate that the client requested
             await asyncio.sleep(max(0.0, sent / rate - (time.perf_counter() - began)))
         return response
 

@@ -49,7 +49,7 @@ def validator_headers(validators: Validators) -> dict[str, str]:
 
 
 async def send(request: web.Request, what: Representation, **more: str) -> web.StreamResponse:
-    """Respond to a GET or HEAD with *what*, or with the parts of it that the client requests.
+    """Respond to a GET or HEAD with the representation *what*, or with the ranges that the client requests.
 
     Raises:
         Problem: 412, a precondition failed; 416, no range overlaps the representation.

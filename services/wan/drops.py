@@ -24,10 +24,13 @@ MAX_FLOWS = 4096
 class Segment:
     """The TCP segment fields that drop rules compare and record."""
 
-    #: IPv4 addresses in dotted notation, and TCP ports.
+    #: IPv4 address of the sender, in dotted notation.
     source: str
+    #: TCP port of the sender.
     source_port: int
+    #: IPv4 address of the receiver, in dotted notation.
     target: str
+    #: TCP port of the receiver.
     target_port: int
     #: The flags in `FLAGS` that are set, in that order, joined by "+".
     flags: str
@@ -60,8 +63,9 @@ class Segment:
 class Pattern:
     """The segments that a rule drops; a segment must match every field that is set."""
 
-    #: IPv4 addresses of sender and receiver.
+    #: IPv4 address of the sender.
     source: str | None = None
+    #: IPv4 address of the receiver.
     target: str | None = None
     #: Source or destination port.
     port: int | None = None

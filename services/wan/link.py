@@ -97,7 +97,7 @@ class Link:
         return random.Random(f"{self._seed}/{self.source}/{self.target}/{impairment}")
 
     def send(self, packet: bytes, now: int) -> tuple[Departure, ...]:
-        """Return the departures of a packet that enters at time *now* (ns): none if dropped, two if duplicated."""
+        """Return the departures of a packet that enters at time *now* (ns): empty if dropped, two if duplicated."""
         if self.only_delays:
             self.queued += 1
             return ((now + self.delay, packet),)

@@ -22,7 +22,8 @@ from wan.pcap import Capture
 #: Maximum number of packets to read before writing due packets; reading this many takes at most 0.3 ms.
 READ_BATCH = 64
 #: Bounds in nanoseconds of the lead time by which the thread wakes up before a packet is due; the thread polls during
-#: that time.  The lead adapts to the lateness of recent timers: about 20 µs on a busy core, a few hundred if idle.
+#: that time.  The lead adapts to the lateness of recent timers: about 20 µs on a busy core, a few hundred µs on an idle
+#: core.
 MIN_LEAD, MAX_LEAD = 20_000, 500_000
 #: prctl(2) option and value in nanoseconds: maximum lateness of this thread's timers.  The kernel's default is 50 µs.
 PR_SET_TIMERSLACK, SLACK_NS = 29, 1
@@ -107,7 +108,7 @@ class Router:
                     self._perform()
                 wait = self._write_due()
                 if drained and (wait is None or wait > self._lead):
-                    self._sleep(wait)  # until a packet arrives or is due
+                    self._sleep(wait)  # sleeps until a packet arrives or is due
             self._drain()
         except OSError as error:
             logger.error("router_failed", error=str(error))
@@ -178,7 +179,9 @@ class Router:
         while len(self.network) and time.monotonic_ns() < stop_at:
             wait = self._write_due()
             if wait:
-                time.sleep(min(wait, max(0, stop_at - time.monotonic_ns())) / 1e9)  # until the next packet is due
+                time.sleep(
+                    min(wait, max(0, stop_at - time.monotonic_ns())) / 1e9
+                )  # sleeps until the next packet is due
 
     def _not_written(self, error: OSError) -> None:
         self.write_errors += 1

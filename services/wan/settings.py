@@ -40,10 +40,13 @@ class LinkSettings:
     reorder: float = 0.0
     #: Time in milliseconds for which a reordered packet is held back.
     reorder_ms: float = DEFAULT_REORDER_MS
-    #: Probability of each kind of payload corruption (see `damage`).
+    #: Probability that one bit of the payload is flipped (`damage`).
     corrupt_bitflip: float = 0.0
+    #: Probability that two 16-bit words of the payload are swapped.
     corrupt_swap16: float = 0.0
+    #: Probability that `corrupt_k` is added to one 16-bit word of the payload and subtracted from another.
     corrupt_plusminus: float = 0.0
+    #: Probability that consecutive bytes of the payload are overwritten with random bytes.
     corrupt_random: float = 0.0
     #: Amount that the `plusminus` corruption adds to one 16-bit word and subtracts from another.
     corrupt_k: int = 1

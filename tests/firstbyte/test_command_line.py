@@ -212,7 +212,7 @@ def test_without_an_engine_it_is_said_in_one_line(
     [("drill", 4, ["firstbyte drill: interrupted before anything was measured"]), ("status", 130, [])],
 )
 def test_ctrl_c_while_it_starts_is_no_traceback(verb: str, code: int, said: list[str]) -> None:
-    """Send Ctrl-C during imports, which take half a second; ``-X importtime`` prints a line after each import."""
+    """Ctrl-C is sent during imports, which take half a second; ``-X importtime`` prints a line after each import."""
     # A background job of a shell inherits an ignored SIGINT, and so do its child processes; `env` restores the default.
     command = ["env", "--default-signal=INT", sys.executable, "-X", "importtime", "-m", "firstbyte", verb, "all"]
     told = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

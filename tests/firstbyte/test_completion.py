@@ -60,7 +60,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 @pytest.mark.skipif(BASH is None, reason="no bash on this machine")
 def test_the_tab_key_completes_a_link_past_its_colon(script: Path) -> None:
-    """Complete "access:" and the second region, although bash splits words at colons by default."""
+    """The second region of a link is completed, although bash splits words at colons by default."""
     ours, theirs = pty.openpty()
     environment = {"PATH": os.environ["PATH"], "TERM": "dumb", "PS1": "> ", "HISTFILE": ""}
     shell = subprocess.Popen(

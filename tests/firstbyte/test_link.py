@@ -85,7 +85,7 @@ def test_a_link_is_shown_with_its_impairments(lab, capsys) -> None:
 
 
 def test_links_are_listed_by_region_and_those_that_are_alike_once(lab, capsys) -> None:
-    """List every pair of links.toml, with one direction of one pair changed."""
+    """The lab has the links of links.toml, with one direction of one pair changed."""
     file = tomllib.loads((Path(__file__).parents[2] / "lab/etc/links.toml").read_text())
     ways = dict.fromkeys(permutations(file["regions"], 2), file["default"]["rtt_ms"])
     for link in file["link"]:

@@ -117,7 +117,7 @@ def test_a_pipe_gets_no_escape_codes(tmp_path: Path) -> None:
 
 
 def test_only_the_terminal_module_makes_consoles() -> None:
-    """Check that no other module creates a console, which would ignore NO_COLOR."""
+    """No other module creates a console, because such a console would ignore NO_COLOR."""
     found = [
         path.name
         for path in (ROOT / "lab/firstbyte").glob("*.py")

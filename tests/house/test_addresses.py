@@ -157,7 +157,7 @@ def test_another_prefix_changes_every_address_of_the_compose_file(prefix: str) -
 def test_the_prefix_occurs_in_configuration_files_as_an_address_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Check that replacing the prefix as text, which creates the copies for another prefix, changes only addresses."""
+    """Replacing the prefix as text, which creates the copies for another prefix, changes only addresses."""
     monkeypatch.setenv("FIRSTBYTE_PREFIX", "10.77")
     monkeypatch.setenv("FIRSTBYTE_FILES", str(tmp_path))
     write_files(ROOT)
@@ -174,7 +174,7 @@ def test_the_prefix_occurs_in_configuration_files_as_an_address_only(
             assert wrong == [], path
             assert (copy.count("10.77"), "198.19" in copy) == (text.count("10.77") + len(found), False), path
             changed += bool(found)
-    # number of changed files: five zones, root.hints, host.sh, hosts.toml, links.toml, resolv.conf
+    # Number of changed files: five zones, root.hints, host.sh, hosts.toml, links.toml, resolv.conf
     assert changed == 10
     assert lab_address("20.10") == "10.77.20.10"
 

@@ -112,7 +112,7 @@ def test_every_key_is_explained_in_the_readme() -> None:
 
 
 def test_each_image_is_built_by_one_service_and_no_service_lacks_its_builder() -> None:
-    """Check that no two services build the same tag.
+    """No two services build the same tag.
 
     Compose labels an image with the name of the service that built it, so two builders would produce two image IDs for
     one tag.

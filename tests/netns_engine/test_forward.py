@@ -36,7 +36,7 @@ def listener(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
 @pytest.mark.parametrize("listener", [socket.SOCK_STREAM], indirect=True)
 async def test_a_connection_is_carried_both_ways_and_half_closed(listener: socket.socket) -> None:
     async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # reads until end of file, so it replies only after the client has closed its side
+        # Read until end of file, so that the reply is sent only after the client has closed its side.
         writer.write((await reader.read()).upper())
         writer.close()
 
@@ -78,7 +78,7 @@ async def test_each_udp_client_gets_its_own_answer(listener: socket.socket) -> N
 
 @pytest.mark.parametrize("listener", [socket.SOCK_DGRAM], indirect=True)
 async def test_a_udp_client_that_keeps_its_port_reaches_a_host_that_was_started_anew(listener: socket.socket) -> None:
-    """Simulate a host restart with two ports, one per network namespace; nothing listens on the old port any more."""
+    """Two ports, one per network namespace, simulate a host restart, after which nothing listens on the old port."""
     loop = asyncio.get_running_loop()
     before, after = bound(socket.SOCK_DGRAM), bound(socket.SOCK_DGRAM)
     networks = iter([before, after])

@@ -66,7 +66,7 @@ async def test_renewal_happens_at_the_scheduled_point_of_life(lab: Lab) -> None:
         await until(lambda: idle(agent))
         assert agent.renewals == 1
         agent.telemetry.clock.offset = lab.server.telemetry.clock.offset = (
-            32.0  # of a 60 s lifetime: renewal is due at 30 s
+            32.0  # the lifetime is 60 s, so renewal was due at 30 s
         )
         await until(lambda: agent.renewals != 1)
         assert agent.credentials.serial != first
@@ -84,7 +84,7 @@ async def test_a_failed_renewal_leaves_the_old_pair_and_raises_the_alarm_in_time
     assert agent.credentials.serial == serial
     assert agent.describe()["next_renewal"] >= agent.telemetry.clock.time() + 6.9
     assert agent.telemetry.health.ok
-    agent.telemetry.clock.offset = 35.0  # of a 60 s lifetime: later than 30 s plus the grace period
+    agent.telemetry.clock.offset = 35.0  # the lifetime is 60 s: later than 30 s plus the grace period
     agent.check_health()
     assert "renewal was due" in agent.telemetry.health.as_dict()["checks"]["certificate"]["detail"]
     agent.telemetry.clock.offset = 61.0

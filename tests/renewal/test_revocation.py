@@ -1,4 +1,4 @@
-"""Tests for revocation checks in a service: validation of lists, and rejection of revoked clients."""
+"""Tests for revocation checks in a service: validation of CRLs, and rejection of revoked clients."""
 
 import asyncio
 import socket
@@ -38,7 +38,7 @@ def crl(number: int, *serials: int, by: Issuer = ISSUER, lifetime: float = 600.0
     return issue_crl(by, entries, number, NOW, lifetime, 60.0).public_bytes(Encoding.DER)
 
 
-#: A valid revocation list; a test changes its bytes.
+#: A valid CRL; a test changes its bytes.
 LIST = crl(7, 5, 6)
 
 
@@ -140,9 +140,9 @@ async def test_a_revoked_client_is_refused_on_new_pooled_and_resumed_connections
             mine, others = client.credentials.client_context(), other.credentials.client_context()
             async with session(mine) as pooled, session(others) as good:
                 assert [await ask(pooled), await ask(good)] == [200, 200]
-                await until(lambda: server.revocations.number)  # type: ignore[union-attr]  # checked above
+                await until(lambda: server.revocations.number)  # type: ignore[union-attr]  # `revocations` is set before the requests
                 revoke(lab, client.credentials.serial)
-                await until(lambda: int(client.credentials.serial, 16) in server.revocations)  # type: ignore[operator]  # checked above
+                await until(lambda: int(client.credentials.serial, 16) in server.revocations)  # type: ignore[operator]  # `revocations` is set before the requests
                 assert await ask(pooled) == 403
                 async with session(mine) as new:
                     assert await ask(new) == 403

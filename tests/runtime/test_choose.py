@@ -57,5 +57,5 @@ def test_without_an_engine_it_is_netns(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert choose(Topology.load(find_project())).runtime == "netns"
     with pytest.raises(EngineError, match="no Docker engine answers"):
         choose(Topology.load(find_project()), "docker")
-    # collect the socket that the Docker SDK leaks without an engine, so that no later test gets its ResourceWarning
+    # Collect the socket that the Docker SDK leaks without an engine, so that no later test gets the ResourceWarning.
     gc.collect()

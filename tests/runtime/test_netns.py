@@ -117,7 +117,7 @@ def test_a_round_trip_takes_what_the_link_says(small: NetnsLab) -> None:
             times.append((time.perf_counter() - began) * 1000)
         return len(times) >= 5 and min(times) < 16.0
 
-    # the round-trip time between access and root-a is 14 ms, and other load on the machine can only increase it
+    # The round-trip time between access and root-a is 14 ms, and other load on the machine can only increase it.
     assert comes_true(quick, SLOW), times
     assert min(times) >= 14.0, times
 
@@ -251,7 +251,7 @@ def test_a_killed_host_stays_down_until_it_is_started(small: NetnsLab) -> None:
 def test_a_process_that_dies_is_started_again(small: NetnsLab) -> None:
     judges.require("tini")  # without an init, the service is PID 1, which processes of its own namespace cannot kill
     before = started(small, "root-a")
-    # kills every process except PID 1, which exits when its child ends
+    # `kill -9 -1` kills every process except PID 1, which exits when its child ends.
     small.capture("root-a", ["sh", "-c", "kill -9 -1"])
     assert comes_true(lambda: started(small, "root-a") not in {before, None}, SLOW)
     assert comes_true(lambda: health(small, "root-a") == "healthy", SLOW)

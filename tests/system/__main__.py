@@ -7,7 +7,7 @@ import sys
 from runtime import RUNTIMES, Topology, choose, find_project
 from runtime.machine import docker_problem, netns_problem
 
-#: Exit code if no runtime works, the same as that of the command line.
+#: Exit code if no runtime works; the command line `firstbyte` uses the same code.
 NO_RUNTIME = 3
 
 

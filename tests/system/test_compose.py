@@ -76,7 +76,7 @@ def test_up_rebuilds_the_image_of_the_service_lab(shell: Shell) -> None:
 
 @pytest.mark.usefixtures("engine")
 def test_a_second_up_recreates_no_container(shell: Shell) -> None:
-    """Run `up` with several profiles in different orders; it builds the images again, but no container may change."""
+    """Further runs of `up`, with different profiles, build the images again but replace no container."""
     project = compose_of(shell)
 
     def containers() -> set[str]:
@@ -112,7 +112,7 @@ def test_a_container_that_docker_run_starts_from_our_image_is_no_host(shell: She
     assert started.code == 0, started.err
     try:
         assert {s.name: s.state for s in shell.lab.status()} == before
-        # every build carries the label of the same service, although its container has exited
+        # Every build labels the image with the same service, although the container of that service has exited.
         assert builder == "ceremony"
         assert before["ceremony"] == "exited"
     finally:

@@ -142,7 +142,7 @@ def wait_for(what: str, seconds: float, found: Callable[[], T | None]) -> tuple[
     """
     began = time.monotonic()
     while True:
-        # measured before the poll, so that one more poll happens at the deadline
+        # Read the clock before the poll, so that one more poll takes place at the deadline.
         waited, last = time.monotonic() - began, ""
         try:
             if it := found():

@@ -45,9 +45,9 @@ def test_commands_are_translated_for_network_namespaces() -> None:
 
 @pytest.fixture(scope="module")
 def lab_of_a_reader(shell: Shell) -> Iterator[Shell]:
-    """Yield a shell for the lab.
+    """Yield a shell for the lab; afterwards, remove the file and the containers that the README's commands created.
 
-    Afterwards, remove what the commands created: a file and, with Docker, their own container and Locust.
+    Containers exist only with Docker: `mine` and those of Locust.
     """
     yield shell
     (ROOT / "root.pem").unlink(missing_ok=True)

@@ -43,7 +43,7 @@ def test_every_row_names_a_command_and_evidence() -> None:
 
 @pytest.fixture(scope="module")
 def ran() -> dict[tuple[str, ...], Answer]:
-    """Return a dict for the output of each command: several rows name the same one, which runs once."""
+    """Return a cache of outputs by command; several rows name the same command, which then runs only once."""
     return {}
 
 

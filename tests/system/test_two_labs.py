@@ -24,7 +24,7 @@ URL = "https://www.example.com/"
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """Command line for a second lab that shares only the images with the first one."""
+    """Command line for a second lab that shares only the images with the first lab."""
 
     lab: Lab
     variables: dict[str, str]

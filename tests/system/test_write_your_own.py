@@ -74,7 +74,7 @@ def test_a_record_is_added_and_removed(shell: Shell) -> None:
 
 
 def test_a_host_and_a_zone_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: Shell) -> None:
-    """Start a second lab in network namespaces, from a copy of the lab's files plus the files of the guide."""
+    """A second lab in network namespaces starts from a copy of the lab's files plus the files of the guide."""
     if problem := netns_problem(shell.lab.topology):
         pytest.skip(problem)
     for folder in ("lab/etc", "dns/zones", "loadtest"):

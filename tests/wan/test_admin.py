@@ -197,7 +197,7 @@ async def test_stopping_delivers_due_packets_and_returns_how_many_are_left() -> 
     router.start()
     host.send(THERE)
     host.send(BACK)
-    while len(router.network) < 2:  # noqa: ASYNC110 - waits for another thread
+    while len(router.network) < 2:  # noqa: ASYNC110 - polls: no event signals a change in the router's thread
         await asyncio.sleep(0.001)  # short interval, because the first packet is held for only 30 ms
     assert await asyncio.to_thread(router.stop, 0.1) == 1
     assert host.recv(2000) == THERE

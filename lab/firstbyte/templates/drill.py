@@ -34,8 +34,9 @@ class MyDrill(Drill[Parameters]):
 
     name = "my-drill"
     claim = "Renewing a certificate costs no request."
-    #: Source of the theory, and its consequence in production; the report shows both.
+    #: Source of the theory, which the report shows.
     source = "RFC 8555 (ACME)."
+    #: Consequence of the theory in production, which the report shows.
     production = "Load new certificates into the running server, instead of restarting it."
     settings = Parameters
     #: The control removes the safety mechanism; the run must then fail the named check.

@@ -37,14 +37,16 @@ class MyScenario(Experiment[Parameters]):
 
     name = "my-scenario"
     claim = "A new connection costs a request one round trip more than a connection that is kept open."
-    #: Source of the theory, and its consequence in production; the report shows both.
+    #: Source of the theory, which the report shows.
     source = "RFC 9293 section 3.5 (TCP handshake)."
+    #: Consequence of the theory in production, which the report shows.
     production = "Keep connections open between requests."
     settings = Parameters
     #: The control removes connection reuse; the run must then fail the named check.
     control = Control("the client closes every connection", fails=("round trips, kept open",))
-    #: Hosts whose kernel counters are recorded, and hosts whose links are calibrated before the measurement starts.
+    #: Hosts whose kernel counters are recorded.
     records = ("edge",)
+    #: Hosts whose links are calibrated before the measurement starts.
     paths = ("edge",)
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
