@@ -181,7 +181,7 @@ def shared_context(roots: str, version: str) -> ssl.SSLContext:
         version: the only TLS version allowed, ``1.2`` or ``1.3``; ``best`` allows both.
     """
     made = Target("", 0, "", Path(roots), version=None if version == "best" else version).context()
-    assert made is not None  # noqa: S101 - only plain HTTP has no context
+    assert made is not None  # noqa: S101 - the context is None only for plain HTTP
     return made
 
 

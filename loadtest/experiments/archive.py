@@ -1,4 +1,4 @@
-"""The results folder: stores, finds and compares runs, which `reports` renders.
+"""Stores, finds and compares runs in the results folder; `reports` renders them.
 
 Each run has a folder ``NAME/TIME/`` with ``result.json`` and its other files; TIME is in UTC.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 from hostfiles.atomic import atomic_write
 
-#: Maximum size of a result.json that is read, in bytes; the files that we write have a few kilobytes.
+#: Maximum accepted size of a result.json in bytes; the files that firstbyte writes have a few kilobytes.
 MAX_RESULT = 4 << 20
 #: Format of a run folder's name: UTC time, so that sorting the names as text sorts the runs by time.
 TIME = "%Y%m%dT%H%M%SZ"
@@ -43,7 +43,7 @@ class StoredRun:
 
     @property
     def picture(self) -> str:
-        """Return the file name of the most important chart, which is the experiment's first; "" if there is none."""
+        """Return the file name of the first chart, which is the most important one; "" if the run has no chart."""
         found = sorted(self.folder.glob("*.svg"), key=lambda path: (path.stem != self.name, path.stat().st_mtime))
         present = [path.name for path in found]
         ordered = [name for name in self.body.get("pictures", ()) if name in present]
@@ -71,14 +71,14 @@ class StoredRun:
 
 
 def new_folder(parent: Path) -> Path:
-    """Create and return a folder below *parent*, named after the current second or, if taken, the next free one."""
+    """Create a folder below *parent*, named after the current second or the next second without a folder; return it."""
     parent.mkdir(parents=True, exist_ok=True)
     moment = dt.datetime.now(dt.UTC)
     while True:
         folder = parent / moment.strftime(TIME)
         try:
             folder.mkdir()
-        except FileExistsError:  # two runs within a second
+        except FileExistsError:  # another run began in the same second
             moment += dt.timedelta(seconds=1)
         else:
             return folder
@@ -90,10 +90,10 @@ def store(folder: Path, files: Mapping[str, Callable[[], str]], *, what_fits: bo
     Args:
         folder: folder of the run.
         files: for each file name, a function that returns the content.
-        what_fits: omit each file that cannot be written, for example on a full disk, unless it is the first file.
+        what_fits: omit files that cannot be written, for example on a full disk; only the first file is required.
 
     Raises:
-        OSError: the first file could not be written, or without *what_fits* any file.
+        OSError: the first file or, without *what_fits*, any other file could not be written.
     """
     for number, (name, text) in enumerate(files.items()):
         with contextlib.suppress(OSError) if what_fits and number else contextlib.nullcontext():
@@ -122,7 +122,7 @@ def runs(results: Path) -> list[StoredRun]:
 
 
 def find(results: Path, text: str) -> StoredRun:
-    """Return the run that the user named.
+    """Return the run that *text* names.
 
     Args:
         results: results folder.

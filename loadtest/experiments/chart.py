@@ -1,4 +1,4 @@
-"""Charts as data, which `reports.drawing` renders as SVG.
+"""Data model of charts; `reports.drawing` renders them as SVG.
 
 A chart has one or more panels above a common x axis.  Predictions are lines, measurements are dots, and states over
 time are lanes.
@@ -40,7 +40,8 @@ class Bars:
     label: str
     bars: Sequence[tuple[float, float, float]]
     colour: Colour = "good"
-    #: Draw the bars hatched, so that they are distinguishable without colour; bars in the colour bad always are.
+    #: Draw the bars hatched, so that they can be distinguished without colour; bars in the colour "bad" are always
+    #: hatched.
     hatched: bool = False
 
     @property
@@ -61,7 +62,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One row of a panel, which shows the states of one thing over time as coloured spans."""
+    """One row of a panel: the states of one host, service or connection over time, as coloured spans."""
 
     label: str
     spans: Sequence[Span]
@@ -77,14 +78,15 @@ class Panel:
     y: str = ""
     height: int = 240
     log: bool = False
-    #: Lower and upper end of the y axis; None: fit the marks.
+    #: Lower end of the y axis; None: fit the marks.
     low: float | None = 0.0
+    #: Upper end of the y axis; None: fit the marks.
     high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A labelled vertical line through all panels, at x value *at*."""
+    """A labelled vertical line through all panels at the x value `at`."""
 
     at: float
     text: str
@@ -109,7 +111,7 @@ class Chart:
     whole: bool = False
     #: Names to show on the x axis instead of numbers; the first is at x = 0, the second at x = 1, and so on.
     categories: Sequence[str] = ()
-    #: Text from which the file name is made; "": the title.
+    #: Text from which the file name is derived; "": the title.
     name: str = ""
 
     @property

@@ -47,7 +47,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A run that has ended, and its result."""
+    """A completed run, its result and its duration."""
 
     result: Result
     run: Run
@@ -118,10 +118,11 @@ async def clean_up(admin: Admin, results: Path, progress: Callable[[str], None])
     """Undo the injections that a killed run left in the lab.
 
     Returns:
-        A description and the error of each injection that could not be undone; it remains in the undo log.
+        The description and the error of each injection that could not be undone.  These injections remain in the undo
+        log.
 
     Raises:
-        BusyError: that run or another experiment is still running.
+        BusyError: the run that made the injections, or another experiment, is still running.
         OSError: the results folder is not writable.
     """
     with exclusive(results, "clean-up"):
@@ -147,7 +148,7 @@ async def _measure(experiment: Experiment[Any], run: Run, addresses: dict[str, s
         await experiment.measure(run)
     finally:
         spent, window = time.process_time() - cpu, time.monotonic() - wall
-        if window >= 1:  # a shorter measurement spends most of its CPU time on start-up
+        if window >= 1:  # in a shorter measurement, start-up dominates the CPU use
             run.result.validity.append(gate.generator(spent / window))
         run.raw["window"] = (wall - run.timeline.began, run.now())
 
@@ -171,7 +172,7 @@ async def _prove_fit(experiment: Experiment[Any], run: Run, addresses: dict[str,
             continue
         for attempt in range(1 + RETRIES):
             if attempt:
-                await asyncio.sleep(1.0)  # the machine may be busy with another program
+                await asyncio.sleep(1.0)  # wait before the retry: the machine may have been busy with another program
             check = gate.calibration(host, expected, await run.blocking(gate.round_trip_ms, addresses[host]))
             if check.ok:
                 break
@@ -196,7 +197,7 @@ def _ended(task: "asyncio.Future[None]", result: Result) -> None:
     elif error is not None:
         result.interrupted = f"it could not go on: {error or type(error).__name__}"
         if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in FROM_THE_LAB:
-            traceback.print_exception(error, file=sys.stderr)  # a bug in firstbyte or in the experiment
+            traceback.print_exception(error, file=sys.stderr)  # the cause is a bug in firstbyte or in the experiment
 
 
 def _conclude(experiment: Experiment[Any], run: Run, *, cut_off: bool) -> None:

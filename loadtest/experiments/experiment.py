@@ -53,7 +53,8 @@ class Experiment(ABC, Generic[P]):
     control: ClassVar[Control]
     #: Hosts whose kernel counters are recorded, in addition to the load generator's own.
     records: ClassVar[tuple[str, ...]] = ()
-    #: Hosts whose links are calibrated: the run is invalid if a measured round-trip time is not the configured one.
+    #: Hosts whose links are calibrated: the run is invalid if a measured round-trip time differs from the configured
+    #: one.
     paths: ClassVar[tuple[str, ...]] = ()
     #: Counters of `gate.QUIET` that may rise, because the experiment provokes the drops that they count.
     subject: ClassVar[tuple[str, ...]] = ()

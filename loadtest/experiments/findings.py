@@ -72,7 +72,7 @@ class Findings:
         self.result.validity.append(Check(name, expected, got, ok))
 
     def enough(self, what: str, got: int, needed: int) -> None:
-        """Add a gate that requires at least *needed* samples, since with fewer a check could fail by chance.
+        """Add a gate that requires at least *needed* samples, because with fewer samples a check could fail by chance.
 
         Args:
             what: name of the samples, in the plural.

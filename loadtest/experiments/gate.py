@@ -1,4 +1,4 @@
-"""Validity gates: checks that the machine was fit to measure; if one fails, the run is invalid and proves nothing."""
+"""Validity gates: checks that the machine was fit to measure; a run that fails any of them is invalid."""
 
 import socket
 import time
@@ -13,12 +13,13 @@ from hostfiles.layout import ADMIN_PORT
 MAX_CPU = 0.8
 #: Number of connections opened to calibrate one link.
 PROBES = 9
-#: Counters of packets and connections dropped by slow receivers; must not rise unless the experiment studies them.
+#: Counters of packets and connections that slow receivers dropped.  A rise makes the run invalid, unless the experiment
+#: studies these drops.
 QUIET = ("Udp.RcvbufErrors", "TcpExt.ListenOverflows")
 
 
 def round_trip_ms(address: str, port: int = ADMIN_PORT, probes: int = PROBES, timeout: float = 3.0) -> float:
-    """Return the shortest duration of *probes* connect() calls in milliseconds; blocks until all have returned.
+    """Return the shortest duration of *probes* connect() calls in milliseconds; block until all calls have returned.
 
     The shortest is the best estimate of the round-trip time, since a busy machine can only make a call take longer.
 

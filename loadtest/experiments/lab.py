@@ -1,4 +1,4 @@
-"""Admin requests to the lab's hosts, and injections that are undone at the end of the run at the latest."""
+"""Sends admin requests to the lab's hosts, makes injections, and undoes every injection by the end of the run."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from experiments.timeline import Timeline
 from experiments.undo_log import Undo, UndoLog
 
-#: Time-out of an admin request, and of an injection (which may wait for the CA to renew a certificate), in seconds.
+#: Time-outs in seconds of an admin request and of an injection; an injection may have to wait for a certificate
+#: renewal.
 TIMEOUT, INJECTION_TIMEOUT = 15.0, 60.0
 
 
@@ -38,7 +39,7 @@ class Lab:
             method: HTTP method.
             path: request path.
             body: request body, which is encoded as JSON.
-            undo: request that reverses the change, written to the undo log before sending; None: nothing to reverse.
+            undo: request that reverses the change, stored in the undo log before the change is made; None: no reversal.
 
         Raises:
             OSError: the undo log could not be written, so the request was not sent.
@@ -92,8 +93,8 @@ class Lab:
         """Reverse all injections, newest first.
 
         Returns:
-            A description and the error of each injection that could not be undone; it remains in the undo log, so that
-            the next run tries again.
+            The description and the error of each injection that could not be undone.  These injections remain in the
+            undo log, and the next run tries again to undo them.
         """
         failed = []
         for undo in reversed(tuple(self.undo_log.undos)):

@@ -43,7 +43,7 @@ def parameter(
     high: float | None = None,
     least: int = 1,
     choices: tuple[str, ...] = (),
-    help: str,  # noqa: A002 - the name that argparse uses
+    help: str,  # noqa: A002 - argparse uses the same argument name
 ) -> Any:
     """Declare one parameter as a dataclass field.
 
@@ -53,8 +53,9 @@ def parameter(
         unit: unit of the value.
         low: smallest allowed value; for a tuple, of each element.
         high: largest allowed value; for a tuple, of each element.
-        least: minimum number of different elements of a tuple; a linear fit needs three, since two points always fit.
-        choices: allowed values of a string parameter; empty: any.
+        least: minimum number of different elements of a tuple; a linear fit needs three, because a line through two
+            points is always exact.
+        choices: allowed values of a string parameter; empty: any string.
         help: description in a few words.
     """
     about = {"quick": quick, "unit": unit, "low": low, "high": high, "choices": choices, "help": help}

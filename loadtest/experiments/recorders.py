@@ -30,7 +30,7 @@ class Series:
     cost: float = 0.0
 
     def of(self, name: str) -> list[tuple[float, float]]:
-        """Return counter *name* as (seconds since the run began, value); zeros if this kernel does not have it."""
+        """Return counter *name* as (seconds since the run began, value); zeros if this kernel lacks the counter."""
         column = self.columns.get(name, 0)
         values = column if isinstance(column, list) else [column] * len(self.times)
         return list(zip(self.times, values, strict=True))
@@ -60,7 +60,7 @@ class Recorders:
 
         Args:
             hosts: host names; `HERE` is the load generator itself.
-            sockets: sockets whose TCP_INFO is recorded as well; None: none.
+            sockets: sockets whose TCP_INFO is recorded as well; None: no sockets.
         """
         body: dict[str, Any] = {"hz": HZ, "seconds": LONGEST}
         if sockets is not None:

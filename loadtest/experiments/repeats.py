@@ -19,7 +19,7 @@ Named = TypeVar("Named", Row, Check)
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The rows of one name from all runs, in the order of the runs; None for a run without such a row."""
+    """The rows with the same name from all runs, in the order of the runs; None for a run without such a row."""
 
     name: str
     unit: str
@@ -56,7 +56,7 @@ class Judged:
     #: Whether the check passed in each run; None if that run is invalid or lacks the check.
     held: tuple[bool | None, ...]
     ok: bool
-    #: Median of the compared number; None if the check does not compare one number and has to pass in every run.
+    #: Median of the compared number; None if the check compares no number; it then has to pass in every run.
     value: float | None = None
     low: float | None = None
     high: float | None = None
@@ -149,7 +149,7 @@ class Repeats:
 
     @property
     def reasons(self) -> list[str]:
-        """Return one line for each way in which the series is incomplete or its runs differ."""
+        """Return one line for each reason why the series is incomplete or its runs differ."""
         said = []
         if not self.whole:
             cut = next((each.interrupted for each in self.results if each.interrupted), "")
@@ -228,7 +228,8 @@ def _by_name(
 ) -> Iterator[tuple[str, list[Named | None]]]:
     """Yield each name with the row or check of that name in each run, or None for a run without one.
 
-    If a run has several of the same name, the second is matched with the second of the other runs, and so on.
+    If a run has several rows or checks with the same name, the second is matched with the second of the other runs, and
+    so on.
     """
     tables = []
     for result in results:

@@ -1,4 +1,4 @@
-"""The result of a run: predictions, measurements, checks and verdict, and a manifest with which to repeat the run."""
+"""The result of a run: predictions, measurements, checks and verdict, and the manifest needed to repeat the run."""
 
 import datetime as dt
 import math
@@ -67,10 +67,11 @@ class Check:
     expected: str
     got: str
     ok: bool
-    #: The compared number; over several repeats, its median is checked.  None: the check does not compare one number.
+    #: The compared number; over several repeats, its median is checked.  None: the check compares no number.
     value: float | None = None
-    #: Smallest and largest number that passes; None: no bound.
+    #: Smallest number that passes; None: no lower bound.
     low: float | None = None
+    #: Largest number that passes; None: no upper bound.
     high: float | None = None
 
     def as_json(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 Arm = TypeVar("Arm")
 
 
-class Skipped(Exception):  # noqa: N818 - an outcome, not an error
+class Skipped(Exception):  # noqa: N818 - skipping a run is not an error
     """The experiment cannot run on this machine; the message is the reason."""
 
 
@@ -47,7 +47,7 @@ class Run:
         #: Samples and histograms to store with the result, by name.
         self.raw: dict[str, Any] = {}
         self.rng = random.Random()
-        #: Whether the measurement has begun, which requires that the links were calibrated and no fault was on.
+        #: Whether the measurement has begun.  Before it begins, the links are calibrated and all faults must be off.
         self.measured = False
 
     @property
@@ -60,7 +60,7 @@ class Run:
         return self.timeline.now()
 
     async def until(self, moment: float) -> None:
-        """Sleep until *moment*, in seconds since the run began; return at once if it has passed."""
+        """Sleep until *moment*, in seconds since the run began; return at once if *moment* has passed."""
         await self.timeline.until(moment)
 
     def note(self, kind: str, text: str) -> Event:
@@ -85,11 +85,11 @@ class Run:
                 yield repeat, arm
 
     async def blocking(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """Call a blocking function in a thread and return its result; interrupting the run has to wait for it."""
+        """Call a blocking function in a thread and return its result; an interrupt takes effect only after the call."""
         return await asyncio.to_thread(function, *arguments, **named)
 
     def skip(self, why: str) -> None:
-        """End the run with the verdict "skipped"; *why* is the reason why it cannot run on this machine.
+        """End the run with the verdict "skipped"; *why* explains why this machine cannot run the experiment.
 
         Raises:
             Skipped: always.

@@ -7,7 +7,7 @@ from experiments.result import Event
 
 
 class Timeline:
-    """Measures seconds since its creation, when the run begins, and records events with their times."""
+    """Measures the time since the run began, and records events with their times."""
 
     def __init__(self) -> None:
         #: Start of the run on CLOCK_MONOTONIC, the clock of the recorders' time stamps, in seconds.
@@ -19,8 +19,8 @@ class Timeline:
         return time.monotonic() - self.began
 
     async def until(self, moment: float) -> None:
-        """Sleep until *moment*, in seconds since the run began; return at once if it has passed."""
-        await asyncio.sleep(max(0.0, moment - self.now()))  # until *moment*
+        """Sleep until *moment*, in seconds since the run began; return at once if *moment* has passed."""
+        await asyncio.sleep(max(0.0, moment - self.now()))  # wait until *moment*
 
     def note(self, kind: str, text: str) -> Event:
         """Record an event with the current time.

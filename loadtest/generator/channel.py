@@ -124,7 +124,7 @@ class Channel:
         return self._send_request(self.request, now)
 
     def end(self, now: float) -> None:
-        """Process the end of the peer's data, which arrived at *now*.
+        """Process the end of the received stream at the time *now*.
 
         Raises:
             LoadError: the response to the current request is incomplete.

@@ -48,7 +48,7 @@ class Connection:
         self.request: Request | None = None
         self._now, self._done, self._lost, self._gone = now, done, lost, gone
         self._loop = asyncio.get_running_loop()
-        self._sock: Any = None  # a socket while the connection is open
+        self._sock: Any = None  # None while the connection is closed
         self._unsent = b""
         self._text = b""
         self._since = 0.0

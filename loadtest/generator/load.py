@@ -34,7 +34,7 @@ _PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 @dataclass(slots=True, eq=False)
 class _Exchange:
-    """A request in flight, with its connection once it has one."""
+    """A request in flight; `connection` is None until a connection is assigned."""
 
     request: Request
     #: The encoded request.
@@ -135,7 +135,7 @@ class Load:
         return time.monotonic() - self.pacer.began
 
     async def run(self, stop: asyncio.Event | None = None) -> None:
-        """Send requests until *stop* is set or the schedule ends; wait for those in flight; close all connections."""
+        """Send requests until *stop* is set or the schedule ends; await requests in flight; close all connections."""
         self._sweep()
         try:
             await self.pacer.run(stop or asyncio.Event())
@@ -154,7 +154,7 @@ class Load:
                 await self._emptied.wait()
 
     def lag(self) -> Histogram:
-        """Return the send lag of all requests so far."""
+        """Return a histogram of the send lag of all requests so far."""
         return self.pacer.lag
 
     def starvation(self, rtt: float = 0.0) -> Starvation:

@@ -17,10 +17,11 @@ from generator.timer import Timer
 
 #: Maximum number of requests sent before the event loop may read sockets again, when the pacer is behind schedule.
 BURST = 32
-#: Limits for a valid measurement: maximum CPU use, as a share of one core; maximum 99th percentile of the lag, in
-#: seconds or as a share of the round-trip time, whichever is longer.
+#: Maximum CPU use of a valid measurement, as a share of one core.
 MAX_CPU = 0.8
+#: Maximum 99th percentile of the lag of a valid measurement, in seconds.
 MAX_LAG = 0.005
+#: The same limit as a share of the round-trip time; the larger of the two limits applies.
 MAX_LAG_OF_RTT = 0.05
 #: Share of time spent waiting for a CPU above which the lag is attributed to other programs, not to the load.
 MAX_WAITED = 0.05
@@ -40,6 +41,7 @@ class Starvation:
     waited: float = 0.0
     #: Maximum allowed 99th percentile of the lag, in seconds.
     max_lag: float = MAX_LAG
+    #: Maximum allowed CPU use, as a share of one core.
     max_cpu: float = MAX_CPU
 
     @classmethod
@@ -56,7 +58,7 @@ class Starvation:
 
     @property
     def reasons(self) -> list[str]:
-        """One description per limit that was exceeded; empty if there is none."""
+        """One description per exceeded limit; empty if no limit was exceeded."""
         found = []
         if self.lag_p99 > self.max_lag:
             busy = f" (no CPU was free for {self.waited:.0%} of the time)" if self.waited > MAX_WAITED else ""
@@ -98,7 +100,7 @@ class Pacer:
         self.sent = 0
         self._times, self._send = times, send
         self._next = next(times, math.inf)
-        self._timer: Any = None  # a `Timer` while `run` is active
+        self._timer: Any = None  # None unless `run` is active
         self._done = asyncio.Event()
         self._cpu = 0.0
         self._sampled = 0.0

@@ -76,7 +76,7 @@ class Queries:
         #: Queries in flight by ID: (encoded query without its ID, intended start, actual start).
         self._in_flight: dict[int, tuple[bytes, float, float]] = {}
         self._expiries: deque[tuple[float, int, bytes]] = deque()
-        self._sock: Any = None  # a socket while `run` is active
+        self._sock: Any = None  # None unless `run` is active
 
     def __repr__(self) -> str:
         return f"<Queries sent={self.pacer.sent} answered={self.answered} lost={self.lost}>"
@@ -106,7 +106,7 @@ class Queries:
             try:
                 await self.pacer.run(stop or asyncio.Event())
                 while self._in_flight:
-                    await asyncio.sleep(0.01)  # until replies arrive or queries expire
+                    await asyncio.sleep(0.01)  # polling interval: wait until every query has a reply or has expired
                     self._expire(self.pacer.now())
             finally:
                 loop.remove_reader(sock)

@@ -54,7 +54,7 @@ class Target:
 
         Args:
             close: add the header field ``Connection: close``.
-            path: path to request; None: the target's own.
+            path: path to request; None: the target's own path.
         """
         lines = ["User-Agent: firstbyte-load", *(["Connection: close"] if close else [])]
         return get(self.host, path or self.path, *lines)
@@ -78,15 +78,18 @@ class Request:
     #: Serial number of the server's certificate, in hexadecimal.
     serial: str = ""
     status: int = 0
-    #: Whether the TLS session was resumed, and whether the connection had been used before.
+    #: Whether the TLS session was resumed.
     resumed: bool = False
+    #: Whether the connection had been used before.
     reused: bool = False
     version: str = ""
     #: Source port; 0 until the connection is established.
     local_port: int = 0
-    #: TCP payload in each direction, including TLS, and size of the response body, in bytes.
+    #: Number of bytes sent over TCP, including TLS.
     bytes_sent: int = 0
+    #: Number of bytes received over TCP, including TLS.
     bytes_received: int = 0
+    #: Size of the response body in bytes.
     body_bytes: int = 0
     #: Duration of each phase in seconds.
     wait: float | None = None

@@ -20,9 +20,10 @@ from planner.quantities import Range
 from scenarios.instruments.memory_handshake import KEYS, NAME, Ends
 from wireformat.tls import TlsConnection
 
-#: Batches per measurement, and handshakes per batch.  The interval of a cost spans the medians of all batches.
+#: Number of batches per measurement, and number of handshakes per batch.  The interval of a cost spans the medians of
+#: all batches.
 BATCHES, HANDSHAKES = 5, 20
-#: Bytes that are encrypted in each batch.
+#: Number of bytes encrypted in each batch.
 BYTES = 1 << 22
 #: Duration of TIME-WAIT on Linux, in seconds: the kernel's timer wheel adds up to 4 s to the nominal 60 s
 #: (`theory.time_wait.timer_step`).
@@ -38,8 +39,9 @@ class CalibrationError(Exception):
 class Costs:
     """One value for each cost, in seconds."""
 
-    #: CPU time of a server for one full and one resumed handshake.
+    #: CPU time of a server for one full handshake.
     full: float
+    #: CPU time of a server for one resumed handshake.
     resumed: float
     #: CPU time to encrypt one byte.
     per_byte: float
@@ -55,6 +57,7 @@ class Calibration:
     measured: str
     #: CPU seconds of a server by ``VERSION KEY full|resumed``, for example ``1.3 ecdsa full``.
     handshakes: dict[str, Range]
+    #: CPU seconds to encrypt one byte.
     per_byte: Range
 
     def costs(self, tls: Tls, key: Key) -> dict[str, Range]:
@@ -109,7 +112,7 @@ def calibrate() -> Calibration:
 
 
 def load_or_calibrate(path: Path | None = None, *, anew: bool = False) -> tuple[Calibration, bool]:
-    """Return the calibration of this machine, measured and cached if necessary, and whether it was measured now.
+    """Return the calibration of this machine, and whether it was measured now because no usable one was cached.
 
     Raises:
         CalibrationError: the new calibration cannot be stored.

@@ -12,7 +12,7 @@ Key = Literal["ecdsa", "rsa"]
 
 
 class InputsError(Exception):
-    """An input is invalid, or two inputs contradict each other; the message says which and why."""
+    """An input is invalid, or two inputs contradict each other; the message names the inputs and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,9 @@ class Input:
     name: str
     kind: Kind
     default: str
-    #: Smallest and largest accepted value.
+    #: Smallest accepted value.
     low: float
+    #: Largest accepted value.
     high: float
     about: str
 

@@ -1,4 +1,4 @@
-"""A plan: the interval of every row over the ranges of all inputs and costs."""
+"""Computes a plan: the range of values of each row over the ranges of all inputs and costs."""
 
 import itertools
 import math
@@ -19,13 +19,13 @@ Z = 1.96
 
 @dataclass(frozen=True, slots=True)
 class PlannedRow:
-    """A row and its value."""
+    """A row and the range of its values."""
 
     topic: Topic
     row: Row
-    #: Interval of the value; None if the row has no value anywhere in the ranges.
+    #: Range of the row's values over the input ranges; None if the model has no value for any combination of inputs.
     value: Range | None
-    #: Whether the row has no value in a part of the ranges (for example, because ports never run out there).
+    #: Whether the model has no value for some combinations of inputs (for example, because ports never run out).
     partly_none: bool
 
     def text(self) -> str:
@@ -54,8 +54,9 @@ class Plan:
     inputs: dict[str, Range]
     choices: dict[str, Any]
     rows: tuple[PlannedRow, ...]
-    #: Inputs at the lower ends of all ranges, and at the upper ends.
+    #: Inputs at the lower ends of all ranges.
     low: Inputs
+    #: Inputs at the upper ends of all ranges.
     high: Inputs
 
     def row(self, key: str) -> PlannedRow:
@@ -126,7 +127,7 @@ def _planned(topic: Topic, row: Row, points: list[Inputs], corners: list[Costs])
 
 
 def _samples(value: Range) -> tuple[float, ...]:
-    """Return both ends and the middle of a range; the middle, because a few models have their maximum inside."""
+    """Return both ends and the middle of a range; a few models have their maximum inside the range."""
     return value.ends if value.low == value.high else (value.low, (value.low + value.high) / 2, value.high)
 
 

@@ -79,7 +79,7 @@ def duration(seconds: float) -> str:
 
 
 def significant(value: float) -> str:
-    """Format a number with three significant digits and an SI suffix from a million on."""
+    """Format a number with three significant digits, and with an SI suffix from one million."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else "unlimited"
     for size, suffix in ((1e9, "G"), (1e6, "M")):

@@ -1,6 +1,6 @@
 """The rows of a plan: each applies one model of `theory` to the inputs.
 
-A row contains its formula; its topic contains the assumptions and the command that checks them in the lab.
+Each row contains its formula.  Each topic contains the assumptions, and the command that checks the models in the lab.
 """
 
 import functools
@@ -17,7 +17,7 @@ DAY = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure of a plan."""
+    """One quantity of a plan."""
 
     key: str
     what: str
@@ -55,7 +55,7 @@ def _per_resolver(i: Inputs) -> float:
 
 @functools.cache
 def pool_size(i: Inputs) -> int:
-    """Return the number of connections in the pool: as given, or the smallest one with an acceptable mean wait."""
+    """Return the number of connections in the pool: as given, or the smallest number with an acceptable mean wait."""
     return i.pool or queueing.smallest_pool(i.rps, i.backhaul + i.hold, i.pool_wait)
 
 

@@ -1,6 +1,6 @@
 """A plan as configuration of nginx, HAProxy, Envoy, or the Linux kernel.
 
-Each line that follows from the plan has a comment with the reason.  Intervals are replaced by their safe end.
+Each line that follows from the plan has a comment with the reason.  A range is replaced by its end on the safe side.
 """
 
 import math
@@ -33,7 +33,7 @@ def _pool(plan: Plan) -> int:
 
 
 def _idle(inputs: Inputs) -> int:
-    """Return the idle time-out for connections to origins, in whole seconds: at least one less than the origins'."""
+    """Return the idle time-out for connections to origins, in whole seconds: at least 1 s less than the origins'."""
     return max(1, math.floor(safe_idle(inputs)) - 1)
 
 

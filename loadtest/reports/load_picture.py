@@ -11,7 +11,7 @@ from reports.labels import cut
 
 #: Default width of a bar in seconds.
 BIN = 0.25
-#: Number of failure causes that are drawn separately, the most frequent first; all others are drawn as one.
+#: Number of failure causes that are drawn separately, the most frequent first; all other causes are drawn as one group.
 CAUSES = 4
 #: Colour of each type of event that the chart shows; other events appear only in the report's table.
 SHOWN = {"injection": "mark", "undone": "good", "alarm": "bad"}
@@ -39,7 +39,7 @@ def time_line(
         events: events of the run; injections, their reversals and alarms are drawn as vertical lines.
         more: further panels, drawn below with the same time axis.
         caption: explanation of how to read the chart.
-        name: text from which the file name is made; "": the title.
+        name: text from which the file name is derived; "": the title.
         step: width of a bar in seconds.
     """
     return Chart(

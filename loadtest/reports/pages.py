@@ -40,7 +40,7 @@ def run_page(result: Result, kind: Kind, charts: Sequence[Chart], files: Iterabl
             "title": chart.title,
             "caption": chart.caption,
             "wide": Markup(svg(chart)),  # noqa: S704 - our own SVG; `svg` escapes all text
-            "narrow": Markup(svg(chart, width=NARROW)),  # noqa: S704 - as above
+            "narrow": Markup(svg(chart, width=NARROW)),  # noqa: S704 - our own SVG; `svg` escapes all text
         }
         for chart in charts
     ]
@@ -117,7 +117,7 @@ def command(result: Result, kind: Kind) -> str:
 def in_docker(said: str, file: str) -> str:
     """Return the ``docker compose`` command line that is equivalent to *said*, for a machine that has only Docker.
 
-    If *file*, a user's own experiment, is not "", the command reads it from standard input.
+    If *file* (the path of a user's own experiment) is not "", the command reads that file from standard input.
     """
     inside = said.replace("firstbyte ", f"docker compose run --rm {'-T ' if file else ''}lab ", 1)
     return f"{inside.replace(file, '-', 1)} < {file}" if file else inside
@@ -148,7 +148,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )  # fmt: skip
     made.filters |= {"number": number, "percent": lambda share: f"{share:+.1%}", "plain": _plain}
-    made.globals |= {"headline": headline, "tone": tone, "chart_style": Markup(style())}  # noqa: S704 - a constant
+    made.globals |= {"headline": headline, "tone": tone, "chart_style": Markup(style())}  # noqa: S704 - our style sheet
     return made
 
 

@@ -17,7 +17,7 @@ from scenarios.slow_start import SlowStart
 from scenarios.time_wait import TimeWait
 from scenarios.ttl import Ttl
 
-#: All scenarios in reading order: names, connections, identity, the rest.
+#: All scenarios in reading order: names, connections, identity, and other topics.
 SCENARIOS: tuple[type[Experiment[Any]], ...] = (
     Resolution, Ttl, Handshake, Geography, SlowStart, FlowControl, TimeWait, Pool, KeepaliveRace, Integrity,
 )  # fmt: skip

@@ -34,7 +34,7 @@ SLOW_BPS, SLOW_BUFFER = 8_000_000, 128 << 10
 PAYLOAD = MSS / (MSS + 52)
 #: Largest relative error of a throughput, and of the time for which the sender was limited.
 EXACT = 0.05
-#: Seconds for which a connection stays open after its response, so that the sender's final state is read.
+#: Seconds for which a connection stays open after its response, so that the sender's final state can be recorded.
 LINGER = 1.3
 
 
@@ -116,7 +116,7 @@ class FlowControl(Experiment[Parameters]):
         self.slow: list[Transfer] = []
 
     def duration(self) -> float:
-        """Return the expected seconds of all transfers, one after the other."""
+        """Return the expected duration in seconds of all transfers, which run one after the other."""
         steady = (len(self.p.buffers) + 1) * (READING + LINGER)
         return 3 + self.p.repeats * (steady + sum(each + LINGER + 5 * self.rtt for each in self.p.pauses_s))
 
@@ -132,9 +132,9 @@ class FlowControl(Experiment[Parameters]):
     def _limited(self, pause: float) -> float:
         """Return the seconds for which the window stops the sender if the reader pauses for *pause* seconds.
 
-        The sender fills the buffer in slow start: it sends the last segments that fit (`ROUNDS` - 1) round trips after
-        the first ones, and one delayed acknowledgement later.  The announcement of the open window takes half a
-        round trip to the sender, as the request did.
+        The sender fills the buffer in slow start: it sends the last segments that fit (`ROUNDS` - 1) round trips and
+        one delayed acknowledgement after the first segments.  The request and the announcement of the open window each
+        take half a round trip to the sender.
         """
         return pause - (ROUNDS - 1) * self.rtt - DELAYED_ACK
 

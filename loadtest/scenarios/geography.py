@@ -23,9 +23,11 @@ class Placement:
     """Location of the server, and the connections that are open before the request."""
 
     name: str
-    #: Request target of the client: host, port and path.
+    #: Host name that the client connects to.
     host: str
+    #: Port that the client connects to.
     port: int
+    #: Path of the request.
     path: str
     #: Names of the two ends of the link whose delay is varied.
     link: tuple[str, str]
@@ -101,12 +103,11 @@ class Geography(Experiment[Parameters]):
         super().__init__(parameters, negative=negative)
         #: Milliseconds to the first byte, by placement and round-trip time of the varied link.
         self.ttfb: dict[tuple[Placement, float], list[float]] = defaultdict(list)
-        #: Milliseconds to the first byte of consecutive requests: first directly to the far server, then through the
-        #: edge.
+        #: Milliseconds to the first byte of two consecutive requests: directly to the far server, and through the edge.
         self.pairs: list[tuple[float, float]] = []
 
     def duration(self) -> float:
-        """Return the expected seconds for each placement at each round-trip time, then for the pairs of requests."""
+        """Return the expected duration in seconds: placements at each round-trip time, and the pairs of requests."""
         spent = sum(
             place.round_trips * rtt + (_COLD * NEAR_MS if place.link == ("near", "far") else 0.0)
             for place in PLACEMENTS
@@ -192,7 +193,7 @@ class Geography(Experiment[Parameters]):
 
 
 class _Client:
-    """Blocking client that sends each placement's request."""
+    """Blocking client that sends the requests of all placements."""
 
     def __init__(self, addresses: Mapping[str, str], *, pool: bool) -> None:
         self._addresses, self._pool = addresses, pool
@@ -204,7 +205,7 @@ class _Client:
         if place.warm:
             self._kept(place).ask(place.path)
         else:
-            for _ in range(2):  # once for each of the two origins of the route /, which the edge uses in turn
+            for _ in range(2):  # two requests, because the edge uses the two origins of the route / in turn
                 self.ask(place)
 
     def ask(self, place: Placement) -> float:

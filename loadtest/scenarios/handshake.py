@@ -122,13 +122,14 @@ class Handshake(Experiment[Parameters]):
         #: Milliseconds to the first byte, by arm and round-trip time.
         self.ttfb: dict[tuple[Arm, float], list[float]] = defaultdict(list)
         self.reused: dict[Arm, list[bool]] = defaultdict(list)
-        #: Bytes of the server's first flight, and milliseconds of each handshake, by bytes of padding.
+        #: Size of the server's first flight in bytes, by bytes of padding.
         self.flights: dict[int, int] = {}
+        #: Duration of each handshake in milliseconds, by bytes of padding.
         self.padded: dict[int, list[float]] = {}
         self.costs = HandshakeCosts()
 
     def duration(self) -> float:
-        """Return the expected seconds for requests by arm and repeat, padded chains, and in-memory handshakes."""
+        """Return the expected duration in seconds: requests of all arms, padded chains, and in-memory handshakes."""
         trips = sum(arm.round_trips for arm in ARMS) * self.p.repeats + 12
         padded = 3 * PADDED_RTT_MS / 1000 * self._times * (1 + len(self.p.padding))
         return 4 + sum(self.p.rtt_ms) / 1000 * trips + padded + 0.03 * self.p.handshakes
@@ -277,7 +278,7 @@ def _connect(to: Address, tls: ssl.SSLContext) -> tuple[int, float]:
 
 
 class _Client:
-    """Blocking client that sends each arm's request to the edge."""
+    """Blocking client that sends the requests of all arms to the edge."""
 
     def __init__(self, address: str, contexts: Mapping[str, ssl.SSLContext], *, keep_tickets: bool) -> None:
         self._address, self._contexts, self._keep = address, contexts, keep_tickets

@@ -94,7 +94,7 @@ class Integrity(Experiment[Parameters]):
         self.lasting: dict[int, list[Fetch]] = defaultdict(list)
 
     def duration(self) -> float:
-        """Return the expected seconds: a few round trips for each connection, and some retransmissions."""
+        """Return the expected duration in seconds: a few round trips for each connection, and some retransmissions."""
         return 3 + 0.07 * self.p.answers * len(KINDS) * len(ARMS) + 0.06 * self.p.connections * len(self.p.lengths)
 
     def predict(self) -> Mapping[str, Quantity]:
@@ -119,7 +119,7 @@ class Integrity(Experiment[Parameters]):
         return predicted
 
     async def measure(self, run: Run) -> None:
-        """Corrupt packets from the edge, one kind at a time, and send requests meanwhile."""
+        """Corrupt packets from the edge, one kind of corruption at a time, and send requests meanwhile."""
         address = (await run.blocking(Stub().resolve, HOST)).rdata[0]
         await run.lab.link("access", "near", rtt_ms=RTT_MS)
         client = _Client(run, address, tls=not self.negative)

@@ -13,19 +13,19 @@ from scenarios.instruments.keepalive_clients import HOST, Arm, Clients, Gap, Out
 from stub import Stub
 from theory import keepalive
 
-#: Length of the sweep before and after the server's idle time-out, in round-trip times.
+#: The sweep covers idle periods from `BEFORE` round-trip times below the server's time-out to `AFTER` above it.
 BEFORE, AFTER = 2.0, 0.25
 #: Additional safety margin of the client that closes first, for inaccurate timers and delays, in round-trip times.
 MARGIN = 0.5
 #: Largest error of the start or end of the race window, as a share of the RTT.
 EXACT = 0.05
 #: Largest delay of a request behind its schedule at the 99th percentile, as a share of the RTT. Delays change the
-#: distribution of silences, but not the ends of the race window, because actual silences are compared.
+#: distribution of idle periods, but not the ends of the race window, because actual idle periods are compared.
 MAX_LAG = 0.2
 #: Largest accepted deviation of a measured share, in standard errors.
 SIGMAS = 3.3
-#: Minimum number of silences in the sweep, so that a check does not fail by chance: with about 355 races, the mean time
-#: until a race is detected has a standard error of 3 %, a third of the tolerance.
+#: Minimum number of idle periods in the sweep, so that a check does not fail by chance: with about 355 races, the mean
+#: time until a race is detected has a standard error of 3 %, a third of the tolerance.
 SILENCES = 800
 
 
@@ -46,7 +46,7 @@ class Parameters:
 
 
 class KeepaliveRace(Experiment[Parameters]):
-    """Requests after silences near the server's time-out, after random ones, and from a client that closes first."""
+    """Requests after idle periods near the server's time-out and of random length, and a client that closes first."""
 
     name = "keepalive-race"
     claim = (
@@ -90,7 +90,7 @@ class KeepaliveRace(Experiment[Parameters]):
         self.arms = (self.sweep, self.poisson, self.careful)
 
     def duration(self) -> float:
-        """Return the expected seconds; all arms run at the same time."""
+        """Return the expected duration in seconds; all arms run at the same time."""
         return self.p.seconds + 5
 
     def predict(self) -> Mapping[str, Quantity]:
@@ -138,7 +138,7 @@ class KeepaliveRace(Experiment[Parameters]):
     # --- conclusions ------------------------------------------------------------------------------------------------
 
     def conclude(self, run: Run) -> None:
-        """Check start and end of the race window, the delay of a lost request, the shares, and the edge's counters."""
+        """Check the race window, the delay of a lost request, the share of races, and the counters of the edge."""
         run.raw["gaps"] = {
             arm.name: [(g.drawn, g.silence, g.outcome, g.noticed, g.answer) for g in arm.gaps] for arm in self.arms
         }
@@ -159,7 +159,7 @@ class KeepaliveRace(Experiment[Parameters]):
         run.findings.enough("silences in the sweep", len(self.sweep.gaps), SILENCES)
 
     def _window(self, run: Run) -> None:
-        """Check in the sweep where responses end and races begin, and where races end."""
+        """Check where the race window begins and ends in the sweep."""
         found = run.findings
         races = self.sweep.ended("raced")
         if not races:

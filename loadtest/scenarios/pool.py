@@ -122,13 +122,13 @@ class Pool(Experiment[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: Requests over a long link on fresh and on pooled connections, and start and end of each part in seconds since
-        #: the start of the run.
+        #: Requests over a long link, on fresh and on pooled connections.
         self.cold: dict[str, list[Request]] = {}
+        #: Start and end of each part of the measurement, in seconds since the run began.
         self.spans: dict[str, tuple[float, float]] = {}
 
     def duration(self) -> float:
-        """Return the expected seconds for requests on fresh connections, on pooled connections, and in all pools."""
+        """Return the expected duration in seconds: requests on fresh and on pooled connections, and in all pools."""
         return 2 * (COLD_SECONDS + 2 * PAUSE) + self.p.seconds + 3
 
     @cached_property
@@ -169,7 +169,7 @@ class Pool(Experiment[Parameters]):
         return predicted
 
     def _expected(self, kind: str) -> str:
-        """Return the distribution that predictions assume; in the negative control, it is the wrong one."""
+        """Return the distribution that predictions assume, which is the wrong one in the negative control."""
         return _other(kind) if self.negative else kind
 
     def _wait(self, arm: Arm, kind: str) -> float:
@@ -206,12 +206,12 @@ class Pool(Experiment[Parameters]):
         return Target(HOST, 443, f"/delay/{ms}", TRUST_ANCHOR)
 
     async def _drive(self, run: Run, name: str, *loads: Load) -> None:
-        """Run *loads* concurrently, with pauses before and after, which separate their counters from other parts."""
-        await asyncio.sleep(PAUSE)  # separates the counters from those of other parts
+        """Run *loads* concurrently; pause before and after, so that counters can be attributed to these loads."""
+        await asyncio.sleep(PAUSE)  # this pause separates the connections counted for these loads from others
         began = run.now()
         await asyncio.gather(*(load.run() for load in loads))
         self.spans[name] = (began, run.now())
-        await asyncio.sleep(PAUSE)  # separates the counters from those of other parts
+        await asyncio.sleep(PAUSE)  # this pause separates the connections counted for these loads from others
 
     # --- conclusion -----------------------------------------------------------------------------------------------
 
@@ -268,7 +268,7 @@ class Pool(Experiment[Parameters]):
             run.findings.check_near(run.findings.row(f"in use, {kind}", fmean(means)), TOLERANCE_IN_USE)
 
     def _conclude_kind(self, run: Run, kind: str, dots: list[tuple[float, float, float, float]]) -> bool:
-        """Add the rows of one distribution; return whether its waits are closer to its own model."""
+        """Add the rows of one distribution; return whether the waits are closer to its model than to the other."""
         own, other, measured = [], [], []
         model = self._expected(kind)
         for arm in (arm for arm in self.arms if arm.kind == kind):

@@ -13,7 +13,7 @@ from theory import resolution
 from waterfall.lab import WAN, Links, links
 
 RESOLVER = "resolver"
-#: Largest time that a hop adds to its round-trip time, in milliseconds; several processes have to wake up.
+#: Largest time in milliseconds that a hop takes beyond its round-trip time, because several processes have to wake up.
 PER_HOP_MS = 3.0
 #: Name servers whose query logs are read, by address (a test compares them with the compose file).
 SERVERS = {
@@ -27,8 +27,8 @@ SERVERS = {
 #: Round-trip time in ms between the resolver and the nearest server of each zone, from the root to the deepest zone
 #: (links.toml).
 CHAIN = {".": 10.0, "com.": 20.0, "example.com.": 16.0, "news.example.com.": 16.0}
-#: Largest share of queries that find the caches in another state than prepared, because all hosts of the lab share
-#: the resolver.
+#: Largest share of queries that find the caches in a state other than the prepared one, because all hosts of the lab
+#: share the resolver.
 STRAY = 0.1
 
 
@@ -84,8 +84,9 @@ class Answered:
     #: Pairs of (server, name) that the resolver reports to have queried. Servers above the zone are sent only the
     #: labels that they need (QNAME minimisation, RFC 9156).
     asked: tuple[tuple[str, str], ...]
-    #: Times of the query and of its response, in epoch seconds.
+    #: Time of the query, in epoch seconds.
     since: float
+    #: Time of the response, in epoch seconds.
     until: float
 
     def logged(self, logs: Iterable[tuple[float, str, str]]) -> tuple[tuple[str, str], ...]:
@@ -147,7 +148,7 @@ class Resolution(Experiment[Parameters]):
         self.logs: list[tuple[float, str, str]] = []
 
     def duration(self) -> float:
-        """Return the expected seconds: for each query, its path and about a dozen admin requests."""
+        """Return the expected duration in seconds: each query takes its path and about a dozen admin requests."""
         per_repeat = sum(each.hops for each in STATES) * 0.025 + len(STATES) * 0.12
         return 3 + len(self.p.isp_ms) * self.p.repeats * per_repeat
 

@@ -14,7 +14,7 @@ from theory.slow_start import MSS
 HOST = "www.example.com"
 #: Number of round trips that are checked; later, a receive buffer of 256 KiB could be the limit.
 ROUNDS = 4
-#: Body size of each long response in bytes; it takes five round trips, so that the fourth is a full window.
+#: Body size of each long response in bytes; it takes five round trips, so that the fourth carries a full window.
 LONG = 300_000
 #: Approximate size of a response's head in bytes; the body follows in the same segment.
 HEAD = 330
@@ -101,7 +101,7 @@ class SlowStart(Experiment[Parameters]):
         self.limited = 0.0
 
     def duration(self) -> float:
-        """Return the expected seconds: all round trips, and the silence before the last request."""
+        """Return the expected duration in seconds: all round trips, and the silence before the last request."""
         trips = self.p.repeats * (3 * (ROUNDS + 2) + 2 + sum(slow_start.rounds(n) + 2 for n in self.p.sizes))
         return 3 + trips * self.p.rtt_ms / 1000 + self.p.repeats * IDLE
 

@@ -32,9 +32,9 @@ FEWEST_PORTS = 128
 #: Seconds for which a connection uses its port before TIME-WAIT: one round trip to the edge (links.toml) to connect,
 #: and one to close.
 BUSY = 2 * 0.020
-#: Host with ``tcp_tw_reuse`` = 1 and two addresses (docker-compose.yml), and the number of source addresses in each of
-#: its arms.
+#: Host with ``tcp_tw_reuse`` = 1 and two addresses (docker-compose.yml).
 REUSER = "client"
+#: Number of source addresses that `REUSER` uses in each of its arms.
 REUSING = {"tcp_tw_reuse": 1, "tcp_tw_reuse, two addresses": 2}
 #: Connection attempts of `REUSER` per second and port, more than it can sustain with two addresses.
 OVERLOAD = 4
@@ -91,8 +91,9 @@ class TimeWait(Experiment[Parameters]):
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
         self.arms: dict[str, Arm] = {}
-        #: Connection attempts of `REUSER` by arm, and the kernel settings that it reports.
+        #: Connection attempts of `REUSER`, by arm.
         self.reusing: dict[str, list[Attempt]] = {}
+        #: Kernel settings that `REUSER` reports.
         self.reuser: dict[str, Any] = {}
         #: Final number of TIME-WAIT sockets on the edge, for the ports of the arm in which the server closes first.
         self.on_the_edge = 0
@@ -100,19 +101,20 @@ class TimeWait(Experiment[Parameters]):
         self.multiplied: dict[str, float] = {}
         #: Step and phase of the kernel's timer wheel in seconds; the step is close to zero until it has been measured.
         self._wheel = (1e-3, 0.0)
-        #: Arms with more ports than the base arm, and arms whose ports do not run out during the run.
+        #: Arms with more ports than the base arm.
         self._spread = ("two destinations", "twice the ports")
+        #: Arms whose ports do not run out during the run.
         self._spared = (f"{parameters.reuse} requests each", "server closes first", "reset instead")
 
     def duration(self) -> float:
-        """Return the expected seconds; all arms run at the same time."""
+        """Return the expected duration in seconds; all arms run at the same time."""
         return self.p.seconds + 3
 
     def _rates(self) -> tuple[float, ...]:
         return (self.p.rate / 2, self.p.rate, self.p.rate * 2)
 
     def _exhausted_at(self, rate: float, ports: int) -> float | None:
-        """Return the second in which ports run out; None if they last until the final second or longer."""
+        """Return the time in seconds at which ports run out; None if they last until the final second or longer."""
         moment = time_wait.exhausted_at(rate, ports)
         return moment if moment is not None and moment < self.p.seconds - 1 else None
 
@@ -179,7 +181,7 @@ class TimeWait(Experiment[Parameters]):
         self.reuser = answer
 
     def _lay_out(self, run: Run, taken: set[int]) -> None:
-        """Assign to each arm a port window without *taken* ports, which are in use or in TIME-WAIT."""
+        """Assign each arm a port window that contains no *taken* ports (in use or in TIME-WAIT)."""
         p = self.p
         first = "server" if self.negative else "client"
         wanted = [
@@ -200,7 +202,7 @@ class TimeWait(Experiment[Parameters]):
                     "too few ports are free here: sockets of an earlier run are in TIME-WAIT; try again in a minute"
                 )
             window = (low, low + ports - 1)
-            self.arms[name] = Arm(name, rate, window, **how)  # type: ignore[arg-type]  # options are those of the table above
+            self.arms[name] = Arm(name, rate, window, **how)  # type: ignore[arg-type]  # options come from the table
             low += ports
 
     @property
@@ -247,7 +249,7 @@ class TimeWait(Experiment[Parameters]):
         run.findings.gate("failures of another kind", "none", got, not other)
 
     def _growth(self, arm: Arm) -> float | None:
-        """Return the sockets that enter TIME-WAIT per second, before ports run out and before any TIME-WAIT expires."""
+        """Return the rate at which sockets enter TIME-WAIT, per second, before ports run out or a TIME-WAIT expires."""
         ends = (time_wait.exhausted_at(arm.rate, arm.ports) or WAIT) if arm.exhausted_at is not None else WAIT
         ends = min(ends, self.p.seconds)
         points = [(at, float(n)) for at, n in arm.waiting if 0.2 * ends < at < 0.95 * ends]
@@ -370,7 +372,7 @@ class TimeWait(Experiment[Parameters]):
 
 
 def sustained(attempts: Sequence[Attempt]) -> float:
-    """Return the successful connections per second, without the first second, in which all ports are available."""
+    """Return the rate of successful connections, per second, without the first second, when all ports are available."""
     done, points = 0, []
     for each in attempts:
         done += not each.error

@@ -33,8 +33,8 @@ LOG_INTERVAL = 2.0
 #: Maximum number of queries for each name within T after the change, and minimum interval in seconds between two
 #: queries, which leaves the resolver time for other work.
 ROUNDS, SPACING = 2, 0.004
-#: Parent of the names that move.  Each client queries its own name below this parent, and so has its own record in the
-#: resolver's cache.
+#: Parent of the names that `instruments.ttl_move` uses.  Each client queries its own name below this parent, and
+#: therefore has its own record in the resolver's cache.
 MOVING = "move"
 #: Seconds within which all clients are started, at even intervals.
 START = 5.0
@@ -106,24 +106,24 @@ class Ttl(Experiment[Parameters]):
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
-        #: Number of queries sent, and number of queries that reached the authoritative servers, by TTL, while hits are
-        #: counted.
+        #: Number of queries sent while hits were counted, by TTL.
         self.asked: Counter[float] = Counter()
+        #: Number of queries that reached the authoritative servers while hits were counted, by TTL.
         self.upstream: Counter[float] = Counter()
         self.lost = 0
         self.starved: list[str] = []
         #: Answers by TTL: (seconds since the change, whether the answer was the old address).
         self.answers: dict[float, list[tuple[float, bool]]] = defaultdict(list)
-        #: Longest TTL in seconds; the name that moves has the same TTL.
+        #: Longest TTL in seconds; the names of the clients in `move` have the same TTL.
         self.longest = max(parameters.ttl_s)
         p = parameters
         self.move = Move(self.longest, p.requests, p.clients, p.answer_s, p.connection_s)
-        #: Seconds until the secondary had each change; infinite if it took longer than `ARRIVES`.
+        #: Seconds from each change until the secondary had it; infinite if the transfer took longer than `ARRIVES`.
         self.arrivals: list[float] = []
         self._seen: set[tuple[str, float, str]] = set()
 
     def duration(self) -> float:
-        """Return the expected seconds for filling the caches, counting hits, and the move of the last client."""
+        """Return the expected duration in seconds: filling caches, counting hits, and waiting for the last client."""
         return 2 + self.longest + 1 / self.p.rate + self.p.seconds + self.move.gone + REMAIN
 
     def predict(self) -> Mapping[str, Quantity]:
@@ -205,7 +205,7 @@ class Ttl(Experiment[Parameters]):
         return int(answer["serial"])
 
     async def _arrival(self, run: Run, serial: int) -> None:
-        """Wait until the secondary has *serial*, and record for how long it served the old version."""
+        """Wait until the secondary has *serial*, and record how long the secondary served the old version."""
         end = run.now() + ARRIVES
         while run.now() < end:
             primary, secondary = [await self._state(run, server) for server in SERVERS]
@@ -383,7 +383,7 @@ class Ttl(Experiment[Parameters]):
 
 async def _resolve(name: str, after: float = 0.0) -> str:
     """Wait *after* seconds, resolve *name* without a cache, and return its address; empty if there is no answer."""
-    await asyncio.sleep(after)  # the requested delay
+    await asyncio.sleep(after)  # delay given by the caller
     try:
         return (await AsyncStub([RESOLVER]).resolve(name)).rdata[0]
     except StubError:

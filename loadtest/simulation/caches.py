@@ -53,7 +53,7 @@ def fading(
         ends, lookups = _until_the_change(rng, size, rate, ttl)
         ends = ends[ends > 0]
         begun, ended = np.zeros(BINS, np.int64), chunks.histogram(ends, width, BINS)
-        while lag and lookups.size:  # lookups while the secondary still serves the old record
+        while lag and lookups.size:  # process lookups while the secondary still serves the old record
             lookups = lookups[lookups < lag]
             lookups = lookups[rng.random(lookups.size, np.float32) < secondary_share]
             begun += chunks.histogram(lookups, width, BINS)
@@ -68,7 +68,7 @@ def fading(
 
 
 def _until_the_change(rng: np.random.Generator, size: int, rate: float, ttl: float) -> tuple[Floats, Floats]:
-    """Return, for each cache, when the record from before the change expires, and the time of the next lookup."""
+    """Return for each cache the expiry time of the record from before the change, and the time of the next lookup."""
     cycle = ttl + 1 / rate
     ends = np.float32(-cycle) * (np.float32(WARM_UP) + rng.random(size, np.float32))
     finished_ends: list[Floats] = []

@@ -15,8 +15,9 @@ BINS = 400
 class Storm:
     """Orders as a function of time, and the share of certificates that expired before their renewal."""
 
-    #: Start of each interval, in seconds since the outage began, and orders per second in it.
+    #: Start of each interval, in seconds since the outage began.
     times: tuple[float, ...]
+    #: Orders per second in each interval.
     orders: tuple[float, ...]
     #: Share of certificates that expired, from 0 to 1.
     expired: float

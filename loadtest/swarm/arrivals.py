@@ -20,5 +20,5 @@ def arrivals(schedule: Schedule, begin: Callable[[float], None], group: Group) -
     began = time.monotonic()
     for offset in schedule.times():
         intended = began + offset
-        gevent.sleep(max(0.0, intended - time.monotonic()))  # until the intended start
+        gevent.sleep(max(0.0, intended - time.monotonic()))  # wait until the intended start
         group.spawn(begin, intended)

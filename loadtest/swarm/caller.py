@@ -109,9 +109,9 @@ class Caller:
             _leave(self._idle.pop())
 
     def _link(self, request: Request, phase: list[str]) -> _Link | None:
-        """Return an idle or a new connection; None if the kind is tcp, whose request is then complete.
+        """Return an idle or a new connection; None if the kind is tcp, because connecting completes such a request.
 
-        *phase* has one element, the current phase, which is updated.
+        *phase* is a list with one element, the current phase; this method updates it.
         """
         while self.kind == "pooled" and self._idle:
             link = self._idle.pop()

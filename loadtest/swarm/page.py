@@ -108,7 +108,7 @@ def poll(board: Board, runner: Any) -> None:
                 board.see(name, call(f"http://{address}:{ADMIN_PORT}", "GET", "/admin/kernel", timeout=1.0))
             except CallError:
                 board.hosts.pop(name, None)
-        gevent.sleep(POLL)  # between two samples
+        gevent.sleep(POLL)  # interval between two polls
 
 
 def _template(name: str) -> str:

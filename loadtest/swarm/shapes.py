@@ -10,7 +10,7 @@ from generator import Shape, ramp, spike, step
 
 #: Default length of a shape in seconds, if no run time is given.
 LENGTH = 60.0
-#: Default peak, if no number of users is given.
+#: Default number of users at the peak, if no number is given.
 PEAK = 10
 #: Users started or stopped per second; so high that the number of users always follows the shape.
 SPAWN_RATE = 1000.0

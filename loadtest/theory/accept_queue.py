@@ -18,7 +18,7 @@ def overflow(rate: float, stall: float, backlog: int) -> float:
 
 
 def full_at(rate: float, backlog: int) -> float:
-    """Return the seconds from the start of the stall until the queue is full."""
+    """Return the time in seconds from the start of the stall until the queue is full."""
     return (backlog + 1) / rate
 
 

@@ -16,7 +16,7 @@ def handshake_share(size: float, handshake_s: float, per_byte_s: float) -> float
 
 
 def bytes_where_handshake_is(share: float, handshake_s: float, per_byte_s: float) -> float:
-    """Return the bytes per connection for which the handshake takes *share* of the CPU time."""
+    """Return the number of bytes per connection at which the handshake takes *share* of the CPU time."""
     return handshake_s * (1 - share) / (share * per_byte_s)
 
 

@@ -25,7 +25,7 @@ def window_for(bandwidth_bps: float, rtt: float) -> float:
 
 
 def limited_s(pause: float, buffer: int, rate_bps: float) -> float:
-    """Return the seconds for which a closed receive window stops the sender while the application does not read.
+    """Return the time in seconds for which a closed receive window stops the sender while the reader pauses.
 
     Args:
         pause: seconds for which the application does not read.

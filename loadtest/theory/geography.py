@@ -44,7 +44,7 @@ def through_edge_ms(
 
 
 def edge_saves_ms(backhaul_ms: float, protocol: Protocol = "TLSv1.3") -> float:
-    """Return the ms that an edge with pooled connections saves a new client: (1 + h) · backhaul RTT.
+    """Return the time in ms that an edge with pooled connections saves a new client: (1 + h) · backhaul RTT.
 
     Here h is the number of round trips of the TLS handshake.
     """

@@ -39,7 +39,7 @@ VERIFY_DATA = 48
 def tls_round_trips(
     protocol: Protocol, *, resumed: bool = False, hello_retry: bool = False, server_flight: int = 0
 ) -> int:
-    """Return the round trips of the TLS handshake before the client may send its request.
+    """Return the number of round trips of the TLS handshake before the client may send its request.
 
     TLS 1.3 takes one round trip, resumed or not: a PSK saves CPU time and bytes, and 0-RTT is not used here.  TLS 1.2
     takes two, or one if resumed (RFC 5077).
@@ -90,9 +90,10 @@ def _sealed(body: int) -> int:
 
 
 def round_trips(protocol: Protocol, *, resumed: bool = False) -> int:
-    """Return the round trips until the first byte on a new connection: 2 + h, with h for the TLS handshake.
+    """Return the number of round trips until the first byte on a new connection: 2 + h.
 
-    This is the slope of the time to first byte as a function of the round-trip time.
+    The TLS handshake takes h round trips.  The result is the slope of the time to first byte as a function of the
+    round-trip time.
     """
     return 2 + tls_round_trips(protocol, resumed=resumed)
 
@@ -125,5 +126,5 @@ def time_to_first_byte_ms(
 
 
 def close_ms() -> float:
-    """Return the milliseconds for which close() blocks: 0, because the kernel completes the close in the background."""
+    """Return the time in ms for which close() blocks: 0, because the kernel completes the close in the background."""
     return 0.0

@@ -11,7 +11,7 @@ def answered_share(rate: float, ttl: float, seconds: float, *, serve_stale: bool
 
     Args:
         rate: queries per second at one cache.
-        ttl: T, in seconds.  The shorter it is, the sooner the outage affects clients.
+        ttl: T, in seconds.  The shorter the TTL, the sooner the outage affects clients.
         seconds: t, the seconds since the last server failed.
         serve_stale: whether caches return expired records (RFC 8767).  Records that had expired before the outage and
             are still in memory are not counted.

@@ -10,7 +10,7 @@ DATAGRAM = 1232
 
 
 def round_trips(transport: Transport, questions: int = 1) -> float:
-    """Return the mean round trips per query if *questions* consecutive queries share a connection: 1 + s/N.
+    """Return the mean number of round trips per query if *questions* consecutive queries share a connection: 1 + s/N.
 
     Here s is the number of set-up round trips, and N is *questions*.
     """
@@ -18,7 +18,7 @@ def round_trips(transport: Transport, questions: int = 1) -> float:
 
 
 def question_ms(transport: Transport, rtt_ms: float, questions: int = 1, *, size: int = 0) -> float:
-    """Return the mean milliseconds per query.
+    """Return the mean time per query in milliseconds.
 
     Args:
         transport: transport of the query.

@@ -5,7 +5,7 @@ DNS is eventually consistent: secondaries lag behind the primary, and caches lag
 
 
 def transfer_s(rtt: float) -> float:
-    """Return the seconds for a transfer of a zone that fits into one window: SOA over UDP, TCP connect, transfer."""
+    """Return the seconds to transfer a zone that fits into one window: SOA over UDP, TCP connect, transfer."""
     return 3 * rtt
 
 
@@ -17,7 +17,7 @@ def notified_lag(rtt: float) -> float:
 def refresh_lag(rtt: float, refresh: float) -> float:
     """Return the mean lag of a secondary that only polls every *refresh* seconds.
 
-    On average it waits half of *refresh* before it polls; the maximum wait is *refresh*.
+    On average, the secondary waits half of *refresh* before it polls; the maximum wait is *refresh*.
     """
     return refresh / 2 + transfer_s(rtt)
 

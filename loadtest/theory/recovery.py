@@ -23,7 +23,7 @@ def timeout_s(rtt: float, variation: float = 0.0) -> float:
 
 
 def syn_times(linear: int = SYN_LINEAR, retries: int = SYN_RETRIES) -> list[float]:
-    """Return the seconds at which an unanswered SYN is retransmitted: *linear* steps of one second, then doubling.
+    """Return the times in seconds at which a SYN is retransmitted: *linear* steps of one second, then doubling.
 
     Linux adds the linear steps to *retries* (``tcp_write_timeout``).  Without linear steps, the result is the
     exponential back-off of RFC 6298.

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 
 def cold_ms(client_to_resolver_ms: float, hops_ms: Iterable[float]) -> float:
-    """Return the duration in milliseconds of a query that the resolver resolves by asking one server after another.
+    """Return the duration in milliseconds of a query for which the resolver asks one server after another.
 
     Args:
         client_to_resolver_ms: round-trip time between client and resolver.

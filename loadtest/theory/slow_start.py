@@ -12,7 +12,7 @@ INITIAL_WINDOW = 10
 
 
 def rounds(size: int, mss: int = MSS, window: int = INITIAL_WINDOW) -> int:
-    """Return the round trips to deliver *size* bytes: ⌈log2(n / w + 1)⌉ for n segments and a window of w segments.
+    """Return the number of round trips for *size* bytes: ⌈log2(n / w + 1)⌉ for n segments and a window of w segments.
 
     A warm connection, which has carried data before, has a larger *window* and needs fewer round trips.
     """
@@ -31,5 +31,5 @@ def window_after(acknowledged: int, mss: int = MSS, window: int = INITIAL_WINDOW
 
 
 def transfer_ms(size: int, rtt_ms: float) -> float:
-    """Return the milliseconds from the first byte to the last: one round trip for each round except the first."""
+    """Return the time in ms from the first byte to the last: one round trip for each round except the first."""
     return rtt_ms * max(0, rounds(size) - 1)

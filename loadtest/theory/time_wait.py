@@ -34,7 +34,7 @@ def ports_held(rate: float, seconds: float, ports: int = PORTS, wait: float = WA
 
 
 def exhausted_at(rate: float, ports: int = PORTS, wait: float = WAIT) -> float | None:
-    """Return the second in which the ports run out, t* = P/λ; None if they never run out."""
+    """Return the time in seconds at which the ports run out, t* = P/λ; None if they never run out."""
     moment = ports / rate
     return moment if moment < wait else None
 
@@ -103,7 +103,7 @@ def cured_rate(
     server_closes: bool = False,
     busy: float = 0.0,
 ) -> float:
-    """Return the requests per second that a client can sustain with the given remedies against port exhaustion.
+    """Return the rate of requests, per second, that a client can sustain with the given remedies for port exhaustion.
 
     Args:
         ports: source ports per source address and destination.

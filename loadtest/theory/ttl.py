@@ -28,7 +28,7 @@ def hit_rate(rate: float, ttl: float) -> float:
 
 
 def upstream_rate(rate: float, ttl: float) -> float:
-    """Return the queries per second that reach the authoritative server: λ / (1 + λT)."""
+    """Return the rate of queries that reach the authoritative server, per second: λ / (1 + λT)."""
     return rate / (1 + rate * ttl)
 
 
@@ -72,12 +72,12 @@ def old_share(seconds: float, ttl: float, hold: float, rate: float, others: floa
     Two delays add up.  First, the resolver holds the record with probability occ = μT/(1 + μT).  The record then
     remains for another R seconds, uniform between 0 and T, during which all clients that query get the old address.
     Second, a client queries again only at its first request after it has held an answer (or a connection) for H
-    seconds.  At the time of the change it holds one with probability held = λH/(1 + λH), of uniform age and independent
-    of R.
+    seconds.  At the time of the change, the client holds an answer with probability held = λH/(1 + λH); the age of this
+    answer is uniform and independent of R.
 
     A request at time t therefore goes to the old address if t < R, or if the client still holds an answer that it
-    received before R: held · (1 - (t - R)/H)⁺, averaged over R. The last client moves after T + H, not after T. H = 0
-    describes a client that honours the TTL: its cache expires together with the resolver's cache and adds no delay.
+    received before R: held · (1 - (t - R)/H)⁺, averaged over R. The last client switches after T + H, not after T.
+    A client that honours the TTL has H = 0: its cache expires together with the resolver's cache and adds no delay.
 
     Args:
         seconds: t, the seconds since the change.
@@ -106,7 +106,7 @@ def old_share(seconds: float, ttl: float, hold: float, rate: float, others: floa
 
 
 def old_seconds(ttl: float, hold: float, rate: float, others: float) -> float:
-    """Return the mean seconds on the old address, the integral of `old_share`: occ · T/2 + held · H/2."""
+    """Return the mean time on the old address in seconds, the integral of `old_share`: occ · T/2 + held · H/2."""
     return hit_rate(others, ttl) * ttl / 2 + hit_rate(rate, hold) * hold / 2
 
 

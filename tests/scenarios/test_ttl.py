@@ -14,7 +14,7 @@ from scenarios.ttl import Ttl
 
 
 class Servers:
-    """A primary that increases its serial number, and a secondary that has each change after *lag* requests."""
+    """A primary that increases its serial number, and a secondary that receives each change after *lag* requests."""
 
     def __init__(self, lag: int) -> None:
         self.lag, self.serial, self.asked = lag, 7, 0

@@ -12,7 +12,7 @@ from scenarios.instruments.ttl_move import NEW_ORIGIN
 from scenarios.ttl import OLD, RESOLVER, Ttl
 from tests.scenarios.runs import failed, predicted
 
-#: An origin behind the edge that the name points to before the move.
+#: An origin behind the edge that the name points to before the change.
 OLD_ORIGIN = "catalog-1.example.com"
 
 
@@ -56,7 +56,7 @@ def test_only_the_first_hold_of_a_client_is_shortened() -> None:
 
 @pytest.fixture
 def moved(tmp_path):
-    """Return a `Move` whose five crowds follow theory, and its run; each client moves independently."""
+    """Return a `Move` whose five crowds follow theory, and its run; each client switches independently."""
     experiment = Ttl(parameters.bind(Ttl.settings, quick=True))
     run, move = predicted(experiment, tmp_path), experiment.move
     rng, p = random.Random(4), experiment.p
@@ -98,6 +98,6 @@ def test_a_client_that_should_never_move_and_does_fails(moved) -> None:
 
 def test_clients_with_another_hold_than_predicted_deviate_from_their_curve(moved) -> None:
     move, run = moved
-    move.crowds[0].answered = [*move.crowds[2].answered]  # clients that keep answers for at least six seconds
+    move.crowds[0].answered = [*move.crowds[2].answered]  # requests of clients that keep answers for at least 6 s
     move.conclude(run)
     assert "on the old address, mean: honours the TTL" in failed(run)

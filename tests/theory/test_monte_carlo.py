@@ -45,7 +45,7 @@ def test_waiting_ports_make_a_square_wave() -> None:
     "cure", [{}, {"sources": 3}, {"destinations": 2}, {"tw_reuse": True}, {"reused": 0.75}], ids=str
 )
 def test_cures_sustain_the_predicted_rate_and_no_more(cure: dict) -> None:
-    """Check that at twice the sustainable rate, the mean success rate equals the sustainable rate."""
+    """At twice the sustainable rate, the mean success rate equals the sustainable rate."""
     rng, ports, wait = random.Random(5), 50, 10.0
     wanted = 2 * time_wait.cured_rate(ports, wait, **cure)
     window = ports * cure.get("sources", 1) * cure.get("destinations", 1)
@@ -300,7 +300,7 @@ def test_hit_rate_behind_a_cache_that_counts_down(rate: float, others: float) ->
 
 
 def test_the_share_of_stale_caches_and_of_answers_in_an_outage() -> None:
-    """Check that the share of caches with the old record falls linearly after a change or the start of an outage."""
+    """The share of caches with the old record falls linearly after a change or the start of an outage."""
     rng, rate, seconds, caches = random.Random(5), 0.05, 60.0, 6000
     expiries = []
     for _ in range(caches):
@@ -348,7 +348,7 @@ def test_requests_to_the_old_address_follow_from_two_delays(hold: float, rate: f
             now += seconds
 
         def asked(at: float, stays: list[tuple[float, float]] = stays, change: float = change) -> tuple[bool, float]:
-            """Return whether the resolver returns the old address, and the second until which it may be cached."""
+            """Return whether the resolver returns the old address, and the time until which it may be cached."""
             for begin, end in stays:
                 if begin <= at < end:
                     return begin < change, end
@@ -359,7 +359,7 @@ def test_requests_to_the_old_address_follow_from_two_delays(hold: float, rate: f
         while now < change + 15:
             now += rng.expovariate(rate)
             requests.append((now, None))
-        requests += [(change + each, i) for i, each in enumerate(moments)]  # probes without effect on the client
+        requests += [(change + each, i) for i, each in enumerate(moments)]  # these requests do not change the client
         held_old, until = True, math.inf if math.isinf(hold) else 0.0
         for at, looked in sorted(requests, key=lambda each: each[0]):
             if looked is not None:

@@ -134,8 +134,8 @@ class Connection:
 
         Args:
             path: request path.
-            last: whether to ask the server to close afterwards.  The response then ends with the stream and may be
-                corrupt, because it is not parsed.
+            last: whether to ask the server to close the connection after the response.  The response then ends with the
+                stream and may be corrupt, because it is not parsed.
             wait: seconds between the request and the first read.
 
         Raises:
@@ -146,7 +146,7 @@ class Connection:
         response = ResponseReader()
         began = time.perf_counter()
         self._send(get(self.to.host, path, AGENT, *(["Connection: close"] if last else [])))
-        time.sleep(wait)  # the requested pause of the reader
+        time.sleep(wait)  # pause of the reader, given by the caller
         while data := self._receive():
             yield (time.perf_counter() - began) * 1000, data
             if not last and self._complete(response, data):

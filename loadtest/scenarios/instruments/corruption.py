@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 #: Wrong bytes per corrupted packet, for `swap16` and for `plusminus` with `K`.
 WRONG_PER_PACKET = 4
-#: Number that `plusminus` adds to one 16-bit word and subtracts from another: 1 for each byte.
+#: Number that `plusminus` adds to one 16-bit word and subtracts from another; 257 changes both bytes of a word by 1.
 K = 257
 _PERIOD = bytes(range(256))
 _BLOCK = 4096
@@ -28,8 +28,9 @@ class Fetch:
     corrupted: int
     #: Number of corrupted packets that TCP delivered to the application.
     delivered: int
-    #: Number of wrong bytes in the body, and number of body bytes received.
+    #: Number of wrong bytes in the body.
     wrong: int
+    #: Number of body bytes received.
     received: int
     #: Number of segments that this host's kernel dropped because of a wrong checksum.
     dropped: int

@@ -86,11 +86,12 @@ class HandshakeCosts:
     def __init__(self) -> None:
         self.costs: dict[Kind, memory_handshake.Cost] = {}
         self.chains: dict[Kind, memory_handshake.Cost] = {}
-        #: Server CPU time of an RSA handshake divided by that of an ECDSA handshake: median of pairs that run within a
-        #: few milliseconds.
+        #: Server CPU time of an RSA handshake divided by the server CPU time of an ECDSA handshake: median over pairs
+        #: of handshakes that run within a few milliseconds of each other.
         self.rsa_ratio = 0.0
-        #: DER bytes of each certificate sent, and predicted bytes of the server's first flight.
+        #: Size in bytes (DER) of each certificate that the server sends.
         self.certificates: dict[Kind, tuple[int, ...]] = {}
+        #: Predicted size of the server's first flight in bytes.
         self.predicted: dict[Kind, int] = {}
 
     def predict(self, kind: Kind, certificates: tuple[int, ...]) -> int:
@@ -107,7 +108,8 @@ class HandshakeCosts:
 
         Args:
             times: number of handshakes of each kind.
-            predicted: called with a row's name and its predicted bytes before that chain is measured.
+            predicted: called before each certificate chain is measured, with the name of the row and the predicted
+                bytes.
         """
         post_quantum = supports_post_quantum()
         ends_of = {kind: kind.ends() for kind in (*EVERYWHERE, *(POST_QUANTUM if post_quantum else ()))}
@@ -126,7 +128,7 @@ class HandshakeCosts:
                 ends = kind.ends()
                 predicted(kind.flight_row, self.predict(kind, ends.certificates))
                 self.chains[kind] = ends.cost(PER_CHAIN)
-            else:  # OpenSSL can create these certificates, but not use them in a handshake
+            else:  # this OpenSSL version cannot use such certificates in a handshake
                 self.predict(kind, memory_handshake.chain_bytes(kind.key, kind.intermediates))
 
     def conclude(self, run: Run) -> None:

@@ -16,9 +16,11 @@ HOST, PORT = "www.example.com", 80
 #: Seconds without a response after which a request counts as lost.
 TIMEOUT = 10.0
 
-#: Outcome of a gap. answered: the request succeeded on the open connection. raced: the request was lost because the
-#: server was closing the connection. closed: the server closed before the request was sent. retired: the client closed
-#: before the request was due.
+#: Outcome of a gap:
+#: answered: the request succeeded on the open connection;
+#: raced: the request was lost because the server was closing the connection;
+#: closed: the server closed the connection before the request was sent;
+#: retired: the client closed the connection before the request was due.
 Outcome = Literal["answered", "raced", "closed", "retired"]
 
 
@@ -26,7 +28,7 @@ Outcome = Literal["answered", "raced", "closed", "retired"]
 class Gap:
     """One idle period between a response and the next request, and its outcome.  All times are seconds."""
 
-    #: Idle period drawn from the arm's distribution.
+    #: Intended idle period, drawn at random from the arm's distribution.
     drawn: float
     #: Actual idle period until the request was sent or the connection closed.
     silence: float
@@ -86,14 +88,14 @@ class Clients:
 
     async def run(self, arm: Arm, silences: Iterator[float], rng: random.Random) -> None:
         """Run one client: send a request, stay idle, repeat; reconnect when the connection has ended."""
-        await asyncio.sleep(rng.uniform(0, min(2.0, self._timeout)))  # desynchronises the clients
+        await asyncio.sleep(rng.uniform(0, min(2.0, self._timeout)))  # start the clients at different times
         retried: Gap | None = None
         while retried is not None or self.now() < self._last:
             kept = KeptConnection(self.now, self._address)
             since = self.now()
             error = await kept.ask()
             if retried is not None:
-                if not error:  # including the time until a lost request was detected
+                if not error:  # the latency includes the time until the loss was detected
                     lost = retried.noticed if retried.outcome == "raced" else 0.0
                     retried.answer = kept.answered - since + lost
                 retried = None
@@ -108,7 +110,7 @@ class Clients:
             kept.close()
 
     async def _gap(self, arm: Arm, kept: "KeptConnection", drawn: float) -> Gap:
-        """Stay idle for *drawn* seconds, or until the client or the server closes; then send a request."""
+        """Stay idle for *drawn* seconds or until either end closes the connection; then send a request."""
         since = kept.answered
         # Idle time starts one round trip after the request: if the response is delayed on the path, the server's idle
         # timer starts before the response arrives here.
@@ -137,7 +139,7 @@ class KeptConnection:
         self.asked = self.answered = 0.0
 
     async def ask(self) -> str:
-        """Connect if necessary and send a request; return the reason if it was lost, or an empty string on success."""
+        """Connect if necessary and send a request; return the cause if the request was lost, otherwise ""."""
         self._result = asyncio.get_running_loop().create_future()
         now = self._now()
         request = Request(now, "pooled", now)
@@ -153,7 +155,7 @@ class KeptConnection:
             return "timeout"
 
     async def closed_within(self, until: float) -> bool:
-        """Wait until the time *until*; return True at once if the server closes the connection earlier."""
+        """Wait until the time *until*; return True as soon as the server closes the connection, otherwise False."""
         try:
             await asyncio.wait_for(self._gone.wait(), max(0.0, until - self._now()))
         except TimeoutError:

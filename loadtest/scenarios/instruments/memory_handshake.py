@@ -1,6 +1,6 @@
 """TLS handshakes between a client and a server in memory, to measure CPU time, bytes and flights without a network.
 
-Both ends use OpenSSL in one thread, and the thread's CPU clock is read separately for each end.
+Both ends use OpenSSL in one thread; the CPU time of each end is measured separately with the thread's CPU clock.
 """
 
 import datetime as dt
@@ -37,8 +37,9 @@ class Cost:
 
     client_ms: float
     server_ms: float
-    #: Total bytes sent and received by the client, session tickets included.
+    #: Total number of bytes that the client sent.
     sent: int
+    #: Total number of bytes that the client received, session tickets included.
     received: int
     #: Size of the server's first flight in bytes, which has to fit into the initial congestion window.
     flight: int
@@ -48,7 +49,10 @@ class Cost:
 
     @classmethod
     def of(cls, costs: "Sequence[Cost]") -> "Cost":
-        """Return the median of *costs*; it has the largest number of round trips, and is resumed only if all are."""
+        """Return the median cost of several handshakes.
+
+        Times and sizes are medians; `round_trips` is the maximum.  `resumed` is true if every handshake was resumed.
+        """
         return cls(
             median(c.client_ms for c in costs),
             median(c.server_ms for c in costs),
@@ -128,7 +132,7 @@ class Ends:
                 peer.receive(data)
                 if end is server and not client.established:
                     flight, round_trips = flight or len(data), round_trips + 1
-        server.write(b"x")  # a TLS 1.3 server sends its session tickets before the first data
+        server.write(b"x")  # a TLS 1.3 server sends its session tickets before its first application data
         client.receive(server.to_send())
         client.read()
         milliseconds = (1000 * spent[client], 1000 * spent[server])

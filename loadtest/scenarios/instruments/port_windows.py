@@ -53,11 +53,11 @@ class Arm:
 
     @property
     def exhausted_at(self) -> float | None:
-        """The second of the first attempt without a free port; None if there was no such attempt."""
+        """Time in seconds of the first attempt that found no free port; None if every attempt found one."""
         return next((each.intended for each in self.attempts if each.error == NO_PORT), None)
 
     def succeeded(self, begin: float, end: float) -> int:
-        """Count the successful attempts that were scheduled between two seconds."""
+        """Return the number of successful attempts that were scheduled between two times, in seconds."""
         return sum(1 for each in self.attempts if begin <= each.intended < end and not each.error)
 
     def __contains__(self, port: int) -> bool:
@@ -89,7 +89,7 @@ class Drive:
         kept: list[_Kept] = []
         for number in range(int(self._seconds * arm.rate)):
             intended = number / arm.rate
-            await asyncio.sleep(max(0.0, self._began + intended - time.monotonic()))  # until the scheduled start
+            await asyncio.sleep(max(0.0, self._began + intended - time.monotonic()))  # wait until the scheduled start
             to = (self._address, arm.to[number % len(arm.to)])
             task = asyncio.create_task(self._attempt(arm, to, intended, kept))
             pending.add(task)
@@ -114,7 +114,7 @@ class Drive:
             ports = Counter(arm.name for port in waiting_ports() for arm in self._arms.values() if port in arm)
             for arm in self._arms.values():
                 arm.waiting.append((now, ports[arm.name]))
-            await asyncio.sleep(COUNTING)  # interval between two counts
+            await asyncio.sleep(COUNTING)  # polling interval for counting sockets
 
 
 def waiting_ports(*states: str) -> Iterable[int]:

@@ -1,4 +1,4 @@
-"""Round trips derived from times: the integer slope of a line through the times, plotted against a round-trip time."""
+"""Derives numbers of round trips from times: the slope of a line through the times against the round-trip time."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -22,7 +22,7 @@ def check_slope(findings: Findings, name: str, trips: int, samples: Sequence[tup
         samples: (round-trip time, measured times), in milliseconds.
 
     Returns:
-        The median milliseconds in addition to the round trips: the intercept of a line with the slope *trips*.
+        The median time in milliseconds in addition to the round trips: the intercept of a line with the slope *trips*.
     """
     points = [(rtt, min(times)) for rtt, times in samples if times]
     line = Line.through(points)

@@ -52,7 +52,7 @@ def square_wave(base: Arm, ports: int, seconds: float, wheel: tuple[float, float
 
 
 def cumulative(base: Arm, others: Sequence[Arm], seconds: float, ports: int) -> Chart:
-    """Draw the cumulative number of served requests over time, with one line per way to use connections."""
+    """Draw the cumulative number of served requests over time; arms with equal totals share one line."""
     # Lines of arms with equal totals would overlap, so these arms share a colour and a legend entry.
     alike: list[tuple[float, list[str], list[Sequence[tuple[float, float]]]]] = []
     for arm in (base, *others):

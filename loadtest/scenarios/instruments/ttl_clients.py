@@ -1,7 +1,7 @@
 """Clients that keep an address for the TTL, for longer or for ever, or keep a connection open (scenario `ttl`).
 
-Class `Client` decides, with the time as an argument; `Crowd` sends the requests.  They use plain HTTP, because only the
-identity of the responding server matters.
+Class `Client` decides when to query and to connect, given the current time; `Crowd` sends the requests.  Requests use
+plain HTTP, because only the identity of the responding server matters.
 """
 
 import asyncio
@@ -63,8 +63,8 @@ class Client:
 
         Args:
             habit: how long the client keeps addresses and connections.
-            shortened: factor between 0 and 1 for the first hold only; with random factors, holds have random ages, as
-                if the clients had run for a long time.
+            shortened: factor between 0 and 1 that shortens only the first hold; with random factors, holds have random
+                ages, as if the clients had run for a long time.
         """
         self.habit = habit
         self.address: str | None = None
@@ -80,7 +80,7 @@ class Client:
         return now < self._connected_until
 
     def knows(self, now: float) -> str | None:
-        """Return the address that the client has kept; None if it has to query the resolver."""
+        """Return the cached address; None if the client has to query the resolver."""
         return self.address if now < self._until else None
 
     def learn(self, address: str, ttl_s: float, now: float) -> None:
@@ -138,7 +138,7 @@ class Crowd:
         due = loop.time() + begins + (0.0 if rng.random() < held else rng.expovariate(self.rate))
         try:
             while True:
-                await asyncio.sleep(due - loop.time())  # until the next request
+                await asyncio.sleep(due - loop.time())  # wait until the next request is due
                 due += rng.expovariate(self.rate)
                 await self._request(number, name, client, connection)
         finally:
@@ -202,7 +202,7 @@ class _Connection:
             raise ValueError(f"expected status 200, got {response.status}")
         body = json.loads(b"".join(pieces))
         if not keep:
-            with suppress(TimeoutError):  # wait for the server to close first, so that TIME-WAIT is on its side
+            with suppress(TimeoutError):  # wait until the server closes, so that TIME-WAIT is on the server
                 async with asyncio.timeout(1):
                     await self._reader.read(1)
             self.close()

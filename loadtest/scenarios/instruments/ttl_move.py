@@ -1,4 +1,4 @@
-"""A name moves to another server: the time for which each kind of client keeps the old address (scenario `ttl`)."""
+"""Clients of a name whose address changes: how long each kind keeps using the old address (scenario `ttl`)."""
 
 import math
 import random
@@ -12,11 +12,11 @@ from experiments.recorders import HZ
 from scenarios.instruments.ttl_clients import Crowd, Habit
 from theory import ttl
 
-#: Origin behind the edge to which the name moves.
+#: Origin behind the edge that the name points to after the change.
 NEW_ORIGIN = "catalog-3.example.com"
-#: Queries per second for each moving name from other clients of the shared resolver.
+#: Queries per second for each name from other clients of the shared resolver.
 OTHERS = 1.0
-#: Seconds for which the old server is observed after the last move of a client.
+#: Seconds for which the old server is observed after the last client has switched to the new address.
 REMAIN = 3.0
 #: Seconds after T for which an old answer is tolerated, because TTLs in DNS messages are rounded to whole seconds.
 ROUNDED = 0.5
@@ -30,9 +30,9 @@ BINS = 12
 
 @dataclass(frozen=True, slots=True)
 class AfterMove:
-    """One client request after the move."""
+    """One client request after the change of the address."""
 
-    #: Seconds since the move.
+    #: Seconds since the change.
     at: float
     client: int
     #: Whether the old server responded.
@@ -42,13 +42,13 @@ class AfterMove:
 
 
 class Move:
-    """The move of a name, observed by five kinds of clients."""
+    """Five kinds of clients that send requests before and after the address of their names changes."""
 
     def __init__(self, ttl_s: float, requests: float, clients: int, answer_s: float, connection_s: float) -> None:
         """Create the five habits; `populate` creates the clients.
 
         Args:
-            ttl_s: T, the time to live of the moving name in seconds.
+            ttl_s: T, the TTL of the names in seconds.
             requests: requests per second of each client.
             clients: number of clients of each kind.
             answer_s: minimum seconds for which the third kind keeps an answer.
@@ -62,26 +62,27 @@ class Move:
             Habit("keeps its connection", connection_s=math.inf),
             Habit("never asks again", answer_s=math.inf),
         )
-        #: Seconds from the move until every client that ever moves has moved, and until the run ends.
+        #: Seconds from the change until the last client that ever switches uses the new address.
         self.gone = ttl_s + max(answer_s, connection_s) + ROUNDED
+        #: Seconds from the change until the end of the measurement.
         self.end = self.gone + REMAIN
-        #: Queries per second for one moving name, from other clients and from one client of each kind.
+        #: Queries per second for one name, from other clients and from one client of each kind.
         asking = (ttl.upstream_rate(requests, each.hold) for each in self.habits if math.isfinite(each.hold))
         self.others = OTHERS + sum(asking)
         self.crowds: list[Crowd] = []
-        #: Time of the move in seconds, on the event loop's clock and on the run's clock.
+        #: Time of the change in seconds, on the event loop's clock and on the run's clock.
         self.loop_time = self.moved = 0.0
 
     def populate(self, names: Sequence[str], rng: random.Random, resolver: tuple[str, int]) -> None:
-        """Create one crowd per habit; each client has its own name, and so its own record in the resolver."""
+        """Create one crowd per habit; each client has its own name, and so its own record in the resolver's cache."""
         self.crowds = [Crowd(habit, names, self.requests, rng, resolver) for habit in self.habits]
 
     def old_share(self, at: float, hold: float) -> float:
-        """Return the predicted share of requests to the old address *at* seconds after the move."""
+        """Return the predicted share of requests to the old address *at* seconds after the change."""
         return ttl.old_share(at, self.ttl_s, hold, self.requests, self.others)
 
     def predict(self) -> Mapping[str, Quantity]:
-        """Return the predicted mean time on the old address for each kind, and the share of clients that never move."""
+        """Return the predicted mean time on the old address by kind, and the share of clients that never switch."""
         predicted = {}
         for habit in self.habits:
             if math.isinf(habit.hold):
@@ -95,7 +96,7 @@ class Move:
         return predicted
 
     def after(self, crowd: Crowd) -> list[AfterMove]:
-        """Return the requests that a crowd sent after the move."""
+        """Return the requests that a crowd sent after the change."""
         return [
             AfterMove(each.at - self.loop_time, each.client, each.origin != NEW_ORIGIN, each.opened)
             for each in crowd.answered
@@ -103,7 +104,7 @@ class Move:
         ]
 
     def conclude(self, run: Run) -> None:
-        """Compare each kind with its predicted curve, and the old server's connections with its requests."""
+        """Compare each kind of client with its predicted curve; compare connections and requests at the old server."""
         found = run.findings
         causes = Counter(cause for crowd in self.crowds for cause in crowd.lost)
         lost, answered = causes.total(), sum(len(crowd.answered) for crowd in self.crowds)
@@ -141,9 +142,10 @@ class Move:
         return f"{times[0]:.1f} s the first, {half:.1f} s half, {times[-1]:.1f} s the last of {len(times)} clients"
 
     def _mean_seconds(self, after: Iterable[AfterMove]) -> float:
-        """Return the mean seconds on the old address: the area below the measured share of requests to it.
+        """Return the mean time on the old address in seconds.
 
-        Poisson requests sample the time average without bias (PASTA).
+        The result is the area below the measured share of requests to the old address.  Poisson requests sample the
+        time average without bias (PASTA).
         """
         bins: dict[int, list[bool]] = defaultdict(list)
         width = self.end / (2 * BINS)
@@ -152,9 +154,10 @@ class Move:
         return sum(sum(each) / len(each) * width for each in bins.values())
 
     def _standard_error(self, habit: Habit) -> float:
-        """Return the standard error of the mean seconds on the old address.
+        """Return the standard error of the mean time on the old address, in seconds.
 
-        It includes the variation of independent moves, and the error of observing them only through requests.
+        The standard error includes the variation between independent clients, and the error of observing clients only
+        through their requests.
         """
         steps, end = 400, self.gone
         mean = second = noise = 0.0
@@ -167,7 +170,7 @@ class Move:
         return math.sqrt((second - mean * mean + noise / self.requests) / self.clients)
 
     def _sockets(self, run: Run) -> None:
-        """Compare the connections that the old server accepts at the end with the requests that it serves."""
+        """Compare the number of connections that the old server accepts at the end with the number of requests."""
         until = self.end - 0.2
         at_end = [each for crowd in self.crowds for each in self.after(crowd) if self.gone <= each.at < until]
         old = [each for each in at_end if each.old]
@@ -178,10 +181,10 @@ class Move:
         )
         if "edge" not in run.recorders.series or not old:
             return
-        # Accepted connections, from the server's kernel; they may include up to two health probes.
+        # Number of connections that the server's kernel accepted; it may include up to two health probes.
         opens = self._accepted(run, self.gone, until)
         row = run.findings.row("connections opened per request, old server, at the end", opens / len(old))
-        # Tolerance for the random mix of the two kinds that never move: only one opens a connection per request.
+        # Tolerance for the random mix of the two kinds that never switch: one of them opens a connection per request.
         room = round(max(STALE, ERRORS * 0.5 / math.sqrt(len(old))), 2)
         run.findings.check_near(row, room, absolute=True)
         every = [each for crowd in self.crowds for each in self.after(crowd) if each.old]
@@ -200,7 +203,7 @@ class Move:
         """Draw the share of requests to the old address by kind, above the number of requests to the old server."""
         width = self.end / BINS
         kinds = [(c.habit.name, c.habit.hold, [c]) for c in self.crowds if math.isfinite(c.habit.hold)]
-        # The two kinds that never move share one line, because separate lines would overlap.
+        # The two kinds that never switch share one line, because separate lines would overlap.
         staying = [crowd for crowd in self.crowds if math.isinf(crowd.habit.hold)]
         kinds.append((" or ".join(crowd.habit.name for crowd in staying), math.inf, staying))
         marks: list[Curve | Dots] = []
