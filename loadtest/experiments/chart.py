@@ -40,8 +40,7 @@ class Bars:
     label: str
     bars: Sequence[tuple[float, float, float]]
     colour: Colour = "good"
-    #: Draw the bars hatched, so that they can be distinguished without colour; bars in the colour "bad" are always
-    #: hatched.
+    #: Draw the bars hatched, so that they differ even without colour; bars in the colour "bad" are always hatched.
     hatched: bool = False
 
     @property

@@ -53,8 +53,7 @@ class Experiment(ABC, Generic[P]):
     control: ClassVar[Control]
     #: Hosts whose kernel counters are recorded, in addition to the load generator's own.
     records: ClassVar[tuple[str, ...]] = ()
-    #: Hosts whose links are calibrated: the run is invalid if a measured round-trip time differs from the configured
-    #: one.
+    #: Hosts whose links are calibrated: the run is invalid unless the measured round-trip times are as configured.
     paths: ClassVar[tuple[str, ...]] = ()
     #: Counters of `gate.QUIET` that may rise, because the experiment provokes the drops that they count.
     subject: ClassVar[tuple[str, ...]] = ()

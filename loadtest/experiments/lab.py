@@ -8,8 +8,7 @@ from typing import Any, Protocol
 from experiments.timeline import Timeline
 from experiments.undo_log import Undo, UndoLog
 
-#: Time-outs in seconds of an admin request and of an injection; an injection may have to wait for a certificate
-#: renewal.
+#: Time-outs of an admin request and of an injection (which may wait for a certificate renewal), in seconds.
 TIMEOUT, INJECTION_TIMEOUT = 15.0, 60.0
 
 

@@ -112,7 +112,7 @@ def calibrate() -> Calibration:
 
 
 def load_or_calibrate(path: Path | None = None, *, anew: bool = False) -> tuple[Calibration, bool]:
-    """Return the calibration of this machine, and whether it was measured now because no usable one was cached.
+    """Return the calibration of this machine, and whether it was measured now (true) or cached (false).
 
     Raises:
         CalibrationError: the new calibration cannot be stored.

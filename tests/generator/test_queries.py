@@ -19,7 +19,7 @@ class Server(asyncio.DatagramProtocol):
         self.names: list[str] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.DatagramTransport", transport)  # asyncio's class is no subclass
+        self.transport = cast("asyncio.DatagramTransport", transport)  # asyncio's UDP transport lacks this base class
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self.names.append(str(dnslib.DNSRecord.parse(data).q.qname))

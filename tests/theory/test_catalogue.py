@@ -281,7 +281,7 @@ def test_constant_holding_times_wait_between_half_and_all_of_exponential_ones(se
     constant, exponential = queueing.md_c_wait(rate, 1, servers), queueing.mm_c_wait(rate, 1, servers)
     assert 0.5 * exponential <= constant + 1e-9
     assert constant <= exponential + 1e-9
-    if servers == 1:  # by the Pollaczek-Khinchine formula, the wait is exactly half
+    if servers == 1:  # by the Pollaczek-Khinchine formula, exactly half of the M/M/1 wait
         assert constant == pytest.approx(exponential / 2, rel=1e-6)
 
 
