@@ -90,7 +90,7 @@ def _run(command: str) -> tuple[list[tuple[float, bytes]], int]:
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ.update(COLUMNS=str(COLUMNS), LINES=str(ROWS), TERM="xterm-256color")
-        os.execvp(sys.executable, [sys.executable, "-m", *shlex.split(command)])  # noqa: S606 - no shell
+        os.execvp(sys.executable, [sys.executable, "-m", *shlex.split(command)])  # noqa: S606 - no shell is involved
     written = []
     while True:
         select.select([terminal], [], [])

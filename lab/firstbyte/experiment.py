@@ -117,7 +117,7 @@ def _inside(args: argparse.Namespace, chosen: Sequence[Kind], source: bytes | No
     if len(chosen) > 1:
         _summary(args, done)
     if args.control and any(each.verdict is Verdict.PASS for each in done):
-        return 0  # a passing control, the worst outcome of a control run, means that the check is defective
+        return 0  # the worst outcome of a control run: the control passed, so the check is defective
     return next((code for code in ((4, 1) if args.control else (1, 4)) if code in codes), 0)
 
 

@@ -233,7 +233,7 @@ class _File:
                 except ValueError as error:
                     raise ComposeError(self._path, node.start_mark.line + 1, str(error)) from None
                 if node.style is None:  # plain (unquoted) scalar: resolve the type again, from the substituted value
-                    node.tag = self._loader.resolve(  # type: ignore[no-untyped-call]
+                    node.tag = self._loader.resolve(  # type: ignore[no-untyped-call]  # PyYAML has no type hints
                         yaml.ScalarNode, node.value, (True, False)
                     )
             return

@@ -122,7 +122,7 @@ class AdminServer:
         """Stop listening and cancel requests in progress."""
         if self._server:
             for _ in range(ACCEPT_ITERATIONS):
-                await asyncio.sleep(0)  # one iteration of the event loop
+                await asyncio.sleep(0)  # lets the event loop run one iteration
             self._server.close()
         for task in tuple(self._connections):
             task.cancel()

@@ -138,7 +138,7 @@ class _Supervisor:
 
     def run(self) -> int:
         gc.collect()
-        gc.freeze()  # garbage collection would write to shared memory pages, and so copy them
+        gc.freeze()  # otherwise garbage collection writes to shared memory pages, which copies them
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         while not self._stopping or any(child.pid for child in self._workers):
             now = time.monotonic()

@@ -45,7 +45,7 @@ class FairQueue(Generic[T]):
         items = self._waiting.pop(account)
         item = items.popleft()
         if items:
-            self._waiting[account] = items  # appended at the end, after all other accounts
+            self._waiting[account] = items  # moves the account behind all other accounts
         self._running[account] += 1
         return account, item
 

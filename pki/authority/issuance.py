@@ -179,7 +179,7 @@ def _builder(
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(public_key)
-        .serial_number(secrets.randbits(127) | 1 << 126)  # unpredictable (BR 7.1 requires 64 bits), constant length
+        .serial_number(secrets.randbits(127) | 1 << 126)  # random (BR 7.1 requires 64 bits) and of constant length
         .not_valid_before(dt.datetime.fromtimestamp(int(now - backdate), dt.UTC))
         .not_valid_after(dt.datetime.fromtimestamp(int(now + lifetime), dt.UTC))
     )
@@ -209,7 +209,7 @@ def _as_ca(
 
 def authority_key_identifier(key: CertificatePublicKeyTypes) -> x509.AuthorityKeyIdentifier:
     """Return the extension that identifies the issuer's key."""
-    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)  # type: ignore[arg-type]  # the declared type is too narrow
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)  # type: ignore[arg-type]  # cryptography declares too narrow a type for the argument
 
 
 def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:

@@ -169,7 +169,7 @@ class Store:
                 updates = ", ".join(f"{column} = excluded.{column}" for column in changing)
                 conflict = f"ON CONFLICT (id) DO UPDATE SET {updates}" if changing else ""
                 self._db.execute(
-                    f"INSERT INTO {table} VALUES ({','.join('?' * len(values))}) {conflict}",  # noqa: S608 - only constants; values are parameters
+                    f"INSERT INTO {table} VALUES ({','.join('?' * len(values))}) {conflict}",  # noqa: S608 - the SQL has only constants; values are bound parameters
                     values,
                 )
 
@@ -177,7 +177,7 @@ class Store:
         """Return the records of class *kind* that match an SQL *condition*, which may end with ORDER BY."""
         with _errors("the CA's store"):
             found = self._db.execute(
-                f"SELECT * FROM {_TABLES[kind][0]} WHERE {condition}",  # noqa: S608 - only constants; values are parameters
+                f"SELECT * FROM {_TABLES[kind][0]} WHERE {condition}",  # noqa: S608 - the SQL has only constants; values are bound parameters
                 values,
             ).fetchall()
         names = [each.name for each in fields(kind)]

@@ -107,7 +107,7 @@ class CaOutage(Drill[Parameters]):
         """Run all outages one after another, each with a different failure mode."""
         modes = list(MODES)
         run.rng.shuffle(modes)
-        if self.negative:  # waiting for a CA that never replies would slow the retries down
+        if self.negative:  # the control needs fast retries, which an unresponsive CA would delay
             modes.remove("never answers")
         self.began = run.now()
         await shorten(run, self.hosts, self.scale)

@@ -43,7 +43,7 @@ class Drill(Experiment[P]):
         stage = self.stage = Rehearsal(run, self.p.rate, self.hosts)
         async with stage.under_load():
             run.phase("baseline")
-            await asyncio.sleep(self.before)  # baseline load
+            await asyncio.sleep(self.before)  # load before the injection, as a baseline
             await self.inject(run, stage)
             await asyncio.sleep(self.after)  # the load shows whether the service has recovered
 

@@ -149,7 +149,7 @@ class Agent:
                 await self.renew()
             except Exception as error:  # already logged by `renew`; keep trying
                 self.telemetry.health.set(self._check("certificate"), ok=False, detail=f"none yet: {error}")
-                await asyncio.sleep(self.lifecycle.first_attempt_delay(_retry_after(error)))  # before the next attempt
+                await asyncio.sleep(self.lifecycle.first_attempt_delay(_retry_after(error)))  # waits to retry
 
     def _load(self) -> bool:
         """Use the certificate on disk and schedule its renewal; return False if it is missing or invalid."""

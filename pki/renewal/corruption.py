@@ -27,9 +27,9 @@ def corrupt(kind: str, pem: bytes) -> bytes:
     if kind not in CORRUPTIONS:
         raise ValueError(f"expected one of {', '.join(CORRUPTIONS)}; got {kind!r}")
     begin = pem.index(b"-----BEGIN CERTIFICATE-----")
-    if kind == "truncated":  # as when the disk is full: the leaf certificate is incomplete
+    if kind == "truncated":  # the leaf certificate is incomplete, as when the disk is full
         return pem[: begin + 200]
-    if kind == "half-written":  # as when read during a write: the leaf is complete, the chain is not
+    if kind == "half-written":  # only the leaf is complete, as in a file that is read during a write
         return pem[: pem.rindex(b"-----BEGIN CERTIFICATE-----") + 200]
     if kind == "key-mismatch":  # a key that does not belong to the certificate
         stranger = ec.generate_private_key(ec.SECP256R1())

@@ -61,7 +61,7 @@ class Lifecycle:
         self.failures, self.last_error = 0, ""
         #: Time of the scheduled renewal, and time of the next attempt; after a failure, the next attempt is later.
         self.due = self.next_renewal = 0.0
-        #: Seconds by which the last scheduled renewal moved notAfter to an earlier time; 0 if notAfter is later.
+        #: Seconds by which the last scheduled renewal moved notAfter to an earlier time; 0 if notAfter is not earlier.
         self.shortened = 0.0
         self._next_poll = float("inf")
         #: The last processed renewal window: serial number, start and end.  Each window is processed only once.
@@ -102,9 +102,7 @@ class Lifecycle:
         if self._moved:
             self._movable_from = held.issued + gap
         if before is None:
-            self._next_poll = (
-                held.issued
-            )  # poll at once for the first time; renewals do not change the interval of later polls
+            self._next_poll = held.issued  # the first poll is due at once; renewals do not change later polls
         self.schedule()
         self.next_renewal = max(self.next_renewal, held.issued + gap)
 

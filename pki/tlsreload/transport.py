@@ -227,7 +227,7 @@ class TlsTransport(asyncio.Protocol):
         self._connected = True
         self._on_end(self)
         self._reader = self._client.negotiated(self._tls.object.selected_alpn_protocol())
-        self._reader.connection_made(self)  # type: ignore[arg-type]  # has all transport methods that clients call
+        self._reader.connection_made(self)  # type: ignore[arg-type]  # this class has all transport methods that clients call
         return bool(self._tls.pending)
 
     def _deliver(self, plain: bytes, *, end: bool = False) -> None:

@@ -54,7 +54,7 @@ class Down:
 
 
 def of_hosts(down: Sequence[Down], losses: Iterable[Loss]) -> list[Alarm]:
-    """Return one alarm per `Loss` whose hosts are all down (larger losses are matched first), and per other host."""
+    """Return one alarm per `Loss` whose hosts are all down (larger losses first), and one per other host."""
     left = {entry.host.name: entry for entry in down}
     alarms = []
     for loss in sorted(losses, key=lambda loss: -len(loss.of)):

@@ -25,8 +25,8 @@ def group_in(message: bytes) -> int | None:
     try:
         if message[0] == SERVER_KEY_EXCHANGE:
             return int.from_bytes(body[1:3], "big") if body[0] == _NAMED_CURVE else None
-        at = 35 + body[34]  # version, random, length of the session id
-        at += 5  # cipher suite, compression, length of the extensions
+        at = 35 + body[34]  # position after version, random and session id
+        at += 5  # position after cipher suite, compression method and length of the extensions
         while at + 4 <= len(body):
             kind, size = int.from_bytes(body[at : at + 2], "big"), int.from_bytes(body[at + 2 : at + 4], "big")
             if kind == _KEY_SHARE and size >= 2:

@@ -179,9 +179,8 @@ class Router:
         while len(self.network) and time.monotonic_ns() < stop_at:
             wait = self._write_due()
             if wait:
-                time.sleep(
-                    min(wait, max(0, stop_at - time.monotonic_ns())) / 1e9
-                )  # sleeps until the next packet is due
+                # Sleep until the next packet is due.
+                time.sleep(min(wait, max(0, stop_at - time.monotonic_ns())) / 1e9)
 
     def _not_written(self, error: OSError) -> None:
         self.write_errors += 1

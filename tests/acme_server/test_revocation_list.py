@@ -52,7 +52,7 @@ async def test_a_revocation_is_in_the_list_that_the_certificate_names(lab: Lab, 
     assert (await browser.post("/acme/revoke-cert", body))[0] == 200
     assert lab.server.crl.renew_if_due(lab.server.telemetry.clock.time())
     after, other = await fetch()
-    assert after.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # the declared type is too narrow
+    assert after.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # cryptography declares too narrow a type for the argument
     entry = after.get_revoked_certificate_by_serial_number(leaf.serial_number)
     assert entry is not None
     assert entry.extensions.get_extension_for_class(x509.CRLReason).value.reason == x509.ReasonFlags.superseded

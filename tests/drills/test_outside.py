@@ -53,7 +53,7 @@ async def test_each_of_the_three_paths_gets_requests(peers: Peers) -> None:
     ways = Paths("www.example.com", peers.papers.trust, clock, port, "127.0.0.1")
     await asyncio.to_thread(ways.start)
     began = clock()
-    await asyncio.sleep(1.2)  # two requests on each path, half a second apart
+    await asyncio.sleep(1.2)  # time for two requests on each path, half a second apart
     await asyncio.to_thread(ways.stop)
     assert {t.path for t in ways.tried} == set(PATHS)
     assert not [t.error for t in ways.tried if t.error]

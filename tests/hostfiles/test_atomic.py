@@ -19,7 +19,7 @@ def test_a_file_has_its_mode_from_its_creation(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("hostfiles.atomic.os.fsync", fsync)
     atomic_write(tmp_path / "key.pem", b"secret", 0o600)
     assert (tmp_path / "key.pem").read_bytes() == b"secret"
-    assert modes == [0o600, tmp_path.stat().st_mode & 0o777]  # first the file, then its directory
+    assert modes == [0o600, tmp_path.stat().st_mode & 0o777]  # modes of the file and its directory, in fsync order
 
 
 def test_the_old_content_stays_if_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

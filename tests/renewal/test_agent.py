@@ -65,9 +65,8 @@ async def test_renewal_happens_at_the_scheduled_point_of_life(lab: Lab) -> None:
     try:
         await until(lambda: idle(agent))
         assert agent.renewals == 1
-        agent.telemetry.clock.offset = lab.server.telemetry.clock.offset = (
-            32.0  # the lifetime is 60 s, so renewal was due at 30 s
-        )
+        # The lifetime is 60 s, so renewal is due 30 s after issuance.
+        agent.telemetry.clock.offset = lab.server.telemetry.clock.offset = 32.0
         await until(lambda: agent.renewals != 1)
         assert agent.credentials.serial != first
     finally:
@@ -172,7 +171,7 @@ async def test_one_timer_wakes_for_the_renewal_and_for_nothing_else(lab: Lab) ->
         waits.append(seconds)
         await wait(seconds)
 
-    agent.until_woken = counted  # type: ignore[method-assign]  # record each wait
+    agent.until_woken = counted  # type: ignore[method-assign]  # records each wait
     agent.start()
     try:
         await until(lambda: idle(agent))

@@ -76,9 +76,8 @@ async def test_malformed_renewal_info_does_not_stop_renewals(lab: Lab) -> None:
     try:
         await asyncio.wait_for(failed.wait(), 5)
         assert (agent.lifecycle.due, agent.failures) == (due, 0)
-        agent.telemetry.clock.offset = lab.server.telemetry.clock.offset = (
-            35.0  # the lifetime is 60 s, so renewal is due
-        )
+        # The lifetime is 60 s, so renewal is overdue 35 s after issuance.
+        agent.telemetry.clock.offset = lab.server.telemetry.clock.offset = 35.0
         await until(lambda: agent.credentials.serial != first)
     finally:
         await agent.stop()

@@ -56,5 +56,5 @@ def test_other_hosts_are_not(state: tuple[str, str]) -> None:
     lab = Answering(1, b"", b"")
     status = HostStatus("edge", *state, "198.19.20.10")
     assert recheck(lab, status, CHECK) is status  # type: ignore[arg-type]  # only capture() is used
-    assert recheck(lab, UNHEALTHY, ()) is UNHEALTHY  # type: ignore[arg-type]
+    assert recheck(lab, UNHEALTHY, ()) is UNHEALTHY  # type: ignore[arg-type]  # no method of the lab is used
     assert lab.commands == []
