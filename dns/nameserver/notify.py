@@ -41,7 +41,7 @@ class Notice:
     apex: Name
     serial: int
     wire: bytes
-    #: Whether the retries are exhausted: nothing is to be sent.
+    #: Whether all retries went unanswered; no further notification is sent.
     given_up: bool = False
 
 

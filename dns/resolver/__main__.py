@@ -15,7 +15,7 @@ from telemetry.front import Rules
 from telemetry.workers import Worker
 from tlsreload import ReloadingContext
 
-#: Rules for admin requests to several workers, each of which has its own cache.
+#: How admin requests are distributed to the workers and their responses merged; each worker has its own cache.
 RULES = Rules(
     merges={
         "/admin/cache/flush": merging.flushed,

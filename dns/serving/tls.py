@@ -1,4 +1,4 @@
-"""DNS over TLS as a server option: flags, and certificate files with reload (RFC 7858)."""
+"""Server side of DNS over TLS (RFC 7858): command-line options, and certificates that are reloaded from disk."""
 
 import argparse
 import asyncio

@@ -38,7 +38,7 @@ class Stream:
     """A connection to a server, over TCP or TLS."""
 
     def __init__(self, transport: Transport, server: Server, timeout: float) -> None:
-        """Connect; raise `OSError`."""
+        """Connect to the server; raise `OSError` on failure."""
         self._channel = Channel(transport, server[0])
         self._is_new = True
         self._sock = socket.create_connection(server, timeout)

@@ -58,7 +58,7 @@ class Stream(asyncio.Protocol):
 
     @classmethod
     async def open(cls, transport: Transport, server: Server) -> "Stream":
-        """Connect; raise `OSError`."""
+        """Connect to the server; raise `OSError` on failure."""
         loop = asyncio.get_running_loop()
         return (await loop.create_connection(lambda: cls(transport, server), *server))[1]
 

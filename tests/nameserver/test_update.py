@@ -159,8 +159,9 @@ def test_deleting_a_name_needs_permission_for_each_of_its_types() -> None:
     assert perform(update("delete w TXT", "delete nothing"), zone(), only_txt).serial == 6
 
 
-#: Random updates avoid two differences: BIND refuses to delete the address of a name server of the zone, and it ignores
-#: NS records at wildcards (undefined in RFC 4592 section 4.2).
+#: Configuration of BIND, which runs the same updates for comparison. The random updates leave out two cases in which
+#: BIND differs: it refuses to delete the address of a name server of the zone, and it ignores NS records at wildcards
+#: (undefined in RFC 4592 section 4.2).
 BIND = """zone "example." { type primary; file "example.zone"; allow-update { key transfer.; };
 allow-transfer { any; }; check-mx ignore; check-mx-cname ignore; check-integrity no; };
 """

@@ -21,7 +21,7 @@ alias.example. IN CNAME www.deep.example.
 *.wild.example. IN MX 10 mail.example.
 big.example. IN TXT {" ".join(f'"{i:03d} {"x" * 200}"' for i in range(12))}
 """
-#: Settings of each server: the root zone, and cookies; BIND requires a valid server cookie.
+#: Settings of each peer server: it serves the root zone and answers DNS cookies; BIND requires a valid server cookie.
 CLAUSES = {
     "named": 'view "all" { require-server-cookie yes; zone "." { type primary; file ".zone"; }; };\n',
     "nsd": "server:\n  answer-cookie: yes\nzone:\n  name: .\n  zonefile: {folder}/.zone\n",
