@@ -29,7 +29,7 @@ def load_keys(path: Path) -> dict[Name, Key]:
     """Return the keys in the file *path* by name.
 
     Raises:
-        KeyFileError: the file cannot be read, or is not a list of keys.
+        KeyFileError: the file cannot be read or is malformed.
     """
     try:
         if path.stat().st_size > MAX_FILE:
@@ -42,7 +42,7 @@ def load_keys(path: Path) -> dict[Name, Key]:
 
 
 def parse_keys(text: str, source: str = "<text>") -> dict[Name, Key]:
-    """Return the keys in *text* by name; errors show *source* as file name, and raise `KeyFileError`."""
+    """Return the keys in *text* by name; raise `KeyFileError` with *source* as file name if *text* is malformed."""
     text = _COMMENT.sub(lambda match: match[1] or " ", text)
     keys: dict[Name, Key] = {}
     at = 0
@@ -74,7 +74,7 @@ def _key(name: str, body: str, source: str) -> Key:
 
 
 def _algorithm(text: str) -> tuple[Name, int]:
-    """Return the algorithm's name and the length of its MACs; ``hmac-sha256-128`` means 16 bytes of 32."""
+    """Return the algorithm's name and the length of its MACs in bytes; ``hmac-sha256-128`` means 16 bytes."""
     match = re.fullmatch(r"(hmac-[a-z0-9]+)-([0-9]{1,3})", text)
     text, bits = (match[1], int(match[2])) if match else (text, 0)
     algorithm = Name.from_text(_SHORT.get(text, text) + ".")

@@ -184,7 +184,7 @@ class _Reader:
         end = self.at = start + length
         if end > len(wire):
             raise RemoteError("a record is cut short")
-        if rdclass == rdtypes.IN or (rdclass == rdtypes.NONE and length):  # NONE: a record that an UPDATE deletes
+        if rdclass == rdtypes.IN or (rdclass == rdtypes.NONE and length):  # class NONE: UPDATE deletes the record
             if rdtype in _EXACT and length != _EXACT[rdtype]:
                 raise RemoteError(f"expected {_EXACT[rdtype]} bytes of {rdtypes.to_text(rdtype)}, got {length}")
             if rdtype in _LAYOUTS:
@@ -237,7 +237,7 @@ def decode_query(wire: bytes) -> Query:
         if questions != 1 or answers or authorities > 1 or additionals > MAX_RECORDS:
             raise RemoteError("expected one question and nothing else")
         reader = _Reader(wire)
-        end = reader._end(HEADER.size)  # noqa: SLF001 - end of the question name, which is uncompressed
+        end = reader._end(HEADER.size)  # noqa: SLF001 - a class of the same module
         qname = reader.name()
         if len(qname.wire) != end - HEADER.size:
             raise RemoteError("expected a question without compression")
@@ -305,7 +305,7 @@ def decode_reply(sent: bytes, received: bytes) -> Message:
     """Decode the reply to our query *sent*.
 
     Raises:
-        MismatchError: not a reply, or its ID or question differs. It may be forged, so keep waiting (RFC 5452).
+        MismatchError: *received* is not the reply to *sent*. It may be forged, so keep waiting (RFC 5452).
         RemoteError: the ID and question match, but the rest of the reply is malformed.
     """
     if len(received) < HEADER.size or received[:2] != sent[:2] or not received[2] & 0x80:
@@ -350,7 +350,7 @@ def decode_part(sent: bytes, received: bytes) -> tuple[int, tuple[Record, ...]]:
     Later messages may omit the question (RFC 5936 section 2.2.1). Sections other than the answer are ignored.
 
     Raises:
-        MismatchError: not a reply to this query.
+        MismatchError: the message is not a reply to this query.
         RemoteError: the message is malformed, truncated, or has a record of a class other than IN.
     """
     if len(received) < HEADER.size or received[:2] != sent[:2] or not received[2] & 0x80:
@@ -474,7 +474,7 @@ class Writer:
 
 
 def _suffixes(key: bytes) -> list[bytes]:
-    """Return *key* and its ancestors except the root; compressing the root would save nothing."""
+    """Return *key* and its ancestors except the root, because compressing the root saves nothing."""
     found, at = [], 0
     while key[at]:
         found.append(key[at:])

@@ -1,7 +1,7 @@
 r"""Convert RDATA between wire and presentation format (RFC 1035 section 5.1), as described by `rdtypes.FIELDS`.
 
-Types without an entry there are written as ``\# LENGTH HEX`` (RFC 3597 section 5). The parser accepts that form for
-every type.
+Types without an entry in `FIELDS` are written as ``\# LENGTH HEX`` (RFC 3597 section 5). The parser accepts that form
+for every type.
 """
 
 import base64
@@ -23,16 +23,17 @@ MAX_U32 = 2**32 - 1
 _UNITS = {b"s": 1, b"m": 60, b"h": 3600, b"d": 86400, b"w": 604800}
 _DURATION = re.compile(rb"(?:[0-9]{1,10}[smhdw])+", re.IGNORECASE)
 _SVC_KEYS = ("mandatory", "alpn", "no-default-alpn", "port", "ipv4hint", "ech", "ipv6hint", "dohpath", "ohttp")
-#: Field names shown in error messages.
+#: Placeholder for each kind of field in error messages.
 _FORMS = {
     "ip4": "IPv4-ADDRESS", "ip6": "IPv6-ADDRESS", "str": "TEXT", "str+": "TEXT…", "svcparams": "KEY=VALUE…",
     "loc": "LOCATION…", "apl": "PREFIX…", "bitmap": "TYPE…", "hex": "HEX…", "base64": "BASE64…", "text": "TEXT",
 }  # fmt: skip
-#: Mnemonics of certificate types (RFC 4398 section 2.1) and of DNSSEC algorithms (IANA registry).
+#: Numbers of certificate types by mnemonic (RFC 4398 section 2.1).
 _CERTIFICATES = {
     b"PKIX": 1, b"SPKI": 2, b"PGP": 3, b"IPKIX": 4, b"ISPKI": 5, b"IPGP": 6, b"ACPKIX": 7, b"IACPKIX": 8, b"URI": 253,
     b"OID": 254,
 }  # fmt: skip
+#: Numbers of DNSSEC algorithms by mnemonic (IANA registry).
 _ALGORITHMS = {
     b"DELETE": 0, b"RSAMD5": 1, b"DH": 2, b"DSA": 3, b"RSASHA1": 5, b"DSA-NSEC3-SHA1": 6, b"RSASHA1-NSEC3-SHA1": 7,
     b"RSASHA256": 8, b"RSASHA512": 10, b"ECC-GOST": 12, b"ECDSAP256SHA256": 13, b"ECDSAP384SHA384": 14, b"ED25519": 15,

@@ -65,8 +65,8 @@ def _layout(fields: Sequence[str]) -> Layout:
     return tuple(_SIZES.get(field, field) for field in fields[:last])
 
 
-#: Parsing steps that locate the names in RDATA, for each type that contains names: the list in RFC 3597 section 4 and
-#: every later type with a name.
+#: Parsing steps that locate the names in RDATA, for each type that contains names: those listed in RFC 3597 section 4
+#: and all later types with a name.
 LAYOUTS: dict[int, Layout] = {number: _layout(fields) for number, fields in FIELDS.items() if "name" in fields}
 #: Types whose RDATA names may be compressed in a message: only those of RFC 1035 (RFC 3597 section 4).
 COMPRESSIBLE = frozenset({2, 3, 4, 5, 6, 7, 8, 9, 12, 14, 15})

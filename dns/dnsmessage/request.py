@@ -1,6 +1,6 @@
 """Decode requests that carry records: UPDATE (RFC 2136), NOTIFY (RFC 1996) and IXFR (RFC 1995).
 
-Each has one question, which names the zone, and records in sections that are empty in ordinary queries.
+Each request has one question, which names the zone, and records in sections that are empty in ordinary queries.
 `dnsmessage.decode_query` decodes ordinary queries, with stricter checks.
 """
 

@@ -16,7 +16,7 @@ from dnsmessage.name import Name
 
 TSIG, _ANY = 250, 255
 BADSIG, BADKEY, BADTIME, BADTRUNC = 16, 17, 18, 22
-#: Error codes in the TSIG record, as names for log lines (section 3).
+#: Names of the error codes in a TSIG record, for log lines (section 3).
 ERRORS = {BADSIG: "BADSIG", BADKEY: "BADKEY", BADTIME: "BADTIME", BADTRUNC: "BADTRUNC"}
 #: Maximum clock difference between client and server, in seconds (recommended in section 10).
 FUDGE = 300
@@ -111,7 +111,7 @@ class TsigError(RemoteError):
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A request without its TSIG record; it keeps the ID as received, which a forwarder may have changed."""
+    """A request without its TSIG record. Its message ID is the received one, which a forwarder may have changed."""
 
     wire: bytes
     #: Key that signed the request; None for an unsigned request.
@@ -249,7 +249,7 @@ def _split(wire: bytes) -> tuple[bytes, Tsig | None]:
 
 
 def _read(wire: bytes, start: int, at: int) -> tuple[bytes, Tsig]:
-    """Return the message before the TSIG record at *start*, and that record; its RDATA begins at *at*."""
+    """Return the message before the TSIG record at offset *start*, and the record; the RDATA begins at offset *at*."""
     name, algorithm = (wire[begin : _name_end(wire, begin)] for begin in (start, at))
     if name[-1] or algorithm[-1] or len(name) > 255 or len(algorithm) > 255:
         raise RemoteError("expected TSIG without compressed names", FORMERR)

@@ -49,8 +49,9 @@ class _Stream:
 
     head: Head
     body: bytearray = field(default_factory=bytearray)
-    #: Whether the whole request has been received, and whether the response has been started.
+    #: Whether the whole request has been received.
     ended: bool = False
+    #: Whether the response has been started.
     answered: bool = False
     unsent: bytes = b""
 
@@ -122,7 +123,7 @@ class Http2(Connection):
             for event in self._h2.receive_data(data):
                 self._act(event)
         except ProtocolError:
-            self._flush()  # the GOAWAY frame that h2 has prepared
+            self._flush()  # send the GOAWAY frame that h2 has prepared
             super().close()
             return
         self._flush()
@@ -246,7 +247,7 @@ class Http2(Connection):
     def _respond(self, number: int, stream: _Stream, status: int, fields: list[tuple[str, str]], body: bytes) -> None:
         stream.answered = True
         if number not in self._streams:
-            return  # the client has reset it
+            return  # the client has reset the stream
         head = [(":status", str(status)), *fields, ("content-length", str(len(body)))]
         stream.unsent = b"" if stream.head.method == "HEAD" else body
         try:

@@ -20,7 +20,7 @@ from telemetry.front import Rules
 from telemetry.workers import Worker
 from tlsreload import ReloadingContext
 
-#: How admin answers of several workers are merged: each worker has its own query log.
+#: How the workers' responses to admin requests are merged; each worker has its own query log.
 RULES = Rules(merges={"/admin/queries": merging.newest_first})
 
 

@@ -30,7 +30,10 @@ class SettingError(NameServerError):
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Permission to transfer a zone, for requests signed with *key*, from *network*, or both if both are set."""
+    """Permission to transfer a zone.
+
+    If *key* is set, requests must be signed with *key*; if *network* is set, requests must come from *network*.
+    """
 
     #: Zone to which the setting applies; None: every zone.
     zone: Name | None
@@ -91,13 +94,14 @@ class Access:
         )
 
     def is_transferred(self, zone: Name) -> bool:
-        """Return whether anyone may transfer *zone*."""
+        """Return whether any client may transfer *zone*."""
         return any(_for(self.readers, zone))
 
     def may_update(self, zone: Name, key: Key | None, name: Name | None = None, rdtype: int = 0) -> bool:
-        """Return whether *key* may change records of type *rdtype* at *name*; without *name*, any record of *zone*.
+        """Return whether *key* may change records of type *rdtype* at *name*.
 
-        The type ANY stands for all types at once.
+        If *name* is None, return whether *key* may change any record of *zone*. The type ANY stands for all types at
+        once.
         """
         return key is not None and any(
             each.key == key.name
@@ -117,7 +121,7 @@ class Access:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command line that `from_arguments` reads."""
+    """Add the command-line options that `from_arguments` reads."""
     for option, parse, form, text in (
         ("--tsig-key", Path, "FILE", "keys as tsig-keygen writes them"),
         ("--allow-transfer", reader, "[ZONE=]WHO", "KEY, PREFIX or KEY@PREFIX that may transfer zones"),
@@ -163,7 +167,7 @@ def _argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def reader(text: str) -> Reader:
-    """Parse ``[ZONE=]KEY``, ``[ZONE=]PREFIX`` or ``[ZONE=]KEY@PREFIX``; raise `SettingError`."""
+    """Parse ``[ZONE=]KEY``, ``[ZONE=]PREFIX`` or ``[ZONE=]KEY@PREFIX``; raise `SettingError` if *text* is malformed."""
     zone, rest = _zone(text)
     key, at, prefix = rest.rpartition("@")
     network = _network(prefix)
@@ -175,7 +179,7 @@ def reader(text: str) -> Reader:
 
 
 def writer(text: str) -> Writer:
-    """Parse ``[ZONE=]KEY[:TYPES[:NAMES]]``; raise `SettingError`."""
+    """Parse ``[ZONE=]KEY[:TYPES[:NAMES]]``; raise `SettingError` if *text* is malformed."""
     zone, rest = _zone(text)
     key, types, names = (*rest.split(":", 2), "", "")[:3]
     try:
@@ -187,7 +191,7 @@ def writer(text: str) -> Writer:
 
 
 def target(text: str) -> Target:
-    """Parse ``[ZONE=]HOST[:PORT][#KEY]``; raise `SettingError`."""
+    """Parse ``[ZONE=]HOST[:PORT][#KEY]``; raise `SettingError` if *text* is malformed."""
     zone, rest = _zone(text)
     where, _, key = rest.partition("#")
     host, colon, port = where.partition(":")

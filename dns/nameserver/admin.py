@@ -21,7 +21,7 @@ MAX_RECORDS = 100
 
 
 class Admin:
-    """The routes of one server."""
+    """The admin routes of one name server."""
 
     def __init__(self, server: "Server") -> None:
         self._server, self._started = server, server.telemetry.clock.time()

@@ -62,7 +62,7 @@ def answer(zone: Zone, qname: Name, qtype: int) -> Answer:
                 anchor = dname.name if first else anchor
                 wire = name.wire[: len(name.wire) - len(dname.name.wire)] + dname.rdata[0]
                 chain.append(dname)
-                if len(wire) > 255:  # the name is too long (RFC 6672 section 2.2)
+                if len(wire) > 255:  # the name derived from the DNAME is too long (RFC 6672 section 2.2)
                     return Answer(YXDOMAIN, True, anchor, tuple(chain))
                 following = Name(wire)
                 chain.append(RRset(name, rdtypes.CNAME, dname.ttl, (wire,)))

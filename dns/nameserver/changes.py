@@ -19,11 +19,13 @@ _SERIALS = 1 << 32
 class Change:
     """The difference between two versions of a zone: deleted records and added records."""
 
-    #: The SOA records of the old and the new version.
+    #: The SOA record of the old version.
     old_soa: Record
+    #: The SOA record of the new version.
     new_soa: Record
-    #: Deleted and added records other than SOA.  A record whose TTL changes is in both tuples.
+    #: Deleted records other than SOA. A record whose TTL changes is both deleted and added.
     deleted: tuple[Record, ...] = ()
+    #: Added records other than SOA.
     added: tuple[Record, ...] = ()
 
     def __repr__(self) -> str:
@@ -36,12 +38,12 @@ class Change:
 
     @property
     def old(self) -> int:
-        """Serial of the old version."""
+        """Serial number of the old version."""
         return serial_of(self.old_soa.rdata)
 
     @property
     def new(self) -> int:
-        """Serial of the new version."""
+        """Serial number of the new version."""
         return serial_of(self.new_soa.rdata)
 
     def __len__(self) -> int:
@@ -100,7 +102,7 @@ def with_serial(soa: bytes, serial: int) -> bytes:
 
 
 def next_serial(serial: int) -> int:
-    """Return the serial after *serial*; 0 is skipped, because some servers treat 0 as "unknown"."""
+    """Return the serial number after *serial*; 0 is skipped, because some servers treat 0 as "unknown"."""
     return serial % (_SERIALS - 1) + 1
 
 

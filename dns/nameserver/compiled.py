@@ -25,8 +25,8 @@ _BY_LADDER = rdtypes.COMPRESSIBLE | {rdtypes.SRV, rdtypes.DS}
 COMMON = (rdtypes.A, rdtypes.AAAA)
 _HEAD = struct.Struct("!HIH")
 _CNAME, _LADDER_KINDS = kind(rdtypes.CNAME), frozenset(map(kind, _BY_LADDER))
-#: Bytes of obsolete bodies that changes may leave behind, in addition to the size of the zone, before the whole zone is
-#: recompiled.
+#: Changes leave obsolete bodies in memory. The whole zone is recompiled when their total size exceeds the size of the
+#: compiled zone by this many bytes.
 SLACK = 1 << 20
 
 
@@ -66,12 +66,13 @@ class Compiled:
 
     zone: Zone
     answers: Answers
-    #: Negative answers (NODATA and NXDOMAIN), which carry the zone's SOA record.
+    #: The NODATA answer, which carries the zone's SOA record.
     nodata: Tail
+    #: The NXDOMAIN answer, which carries the zone's SOA record.
     nxdomain: Tail
-    #: Referrals by zone cut, and wildcard answers by closest encloser and type. None means that `nameserver.answer` has
-    #: to handle the question.
+    #: Referrals by zone cut; None: `nameserver.answer` has to handle questions below this zone cut.
     referrals: dict[bytes, Tail | None] = field(default_factory=dict)
+    #: Wildcard answers by closest encloser and type; None: `nameserver.answer` has to handle questions below this name.
     wildcards: dict[bytes, dict[int, Tail] | None] = field(default_factory=dict)
     #: Size of all bodies when the whole zone was last compiled, in bytes.
     full: int = 0
@@ -116,7 +117,7 @@ def compile_zone(zone: Zone) -> Compiled:
 def recompile_zone(old: Compiled, zone: Zone) -> Compiled:
     """Return *zone* compiled, reusing the answers of the previous version *old* that the change cannot affect.
 
-    Recompiled are all answers at changed names, and all answers that depend on records at other names: those with
+    All answers at changed names are recompiled. So are all answers that depend on records at other names: those with
     additional addresses, CNAME chains, wildcard answers and referrals.
     """
     if zone.cuts is not old.zone.cuts or zone.dnames is not old.zone.dnames or old.answers.size > 2 * old.full + SLACK:

@@ -1,8 +1,8 @@
 """Read the answer to a zone transfer, message by message: AXFR (RFC 5936) and IXFR (RFC 1995).
 
 Nothing here opens a socket or reads a clock. A complete stream gives one of three results: our zone is up to date, a
-whole zone, or changes to our zone. Any other stream raises `TransferError`. The caller checks signatures before
-(`dnsmessage.tsig`); `Zone` checks afterwards that the records form a valid zone.
+whole zone, or changes to our zone. Any other stream raises `TransferError`. Signatures are checked earlier, by
+the caller (`dnsmessage.tsig`); `Zone` checks later that the records form a valid zone.
 """
 
 import struct
@@ -74,11 +74,15 @@ class Inbound:
         self._first: Record | None = None
         #: Builder of a whole zone; None until the second record, and if the stream contains changes.
         self._builder: ZoneBuilder | None = None
-        #: The completed changes; the four attributes below hold the change that is being read.
+        #: The changes that have been read completely.
         self._changes: list[Change] = []
+        #: The old SOA record of the change that is being read.
         self._old: Record | None = None
+        #: The new SOA record of the change that is being read.
         self._new: Record | None = None
+        #: The deleted records of the change that is being read.
         self._deleted: list[Record] = []
+        #: The added records of the change that is being read.
         self._added: list[Record] = []
 
     def __repr__(self) -> str:

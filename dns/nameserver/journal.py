@@ -4,7 +4,7 @@ The file is a list of entries with length and checksum: one version of the zone,
 appended and synced before it is served. When the changes take more space than the zone, the file is replaced: the new
 file contains the current zone, and the latest changes as history for incremental transfers.
 
-A crash may leave an incomplete entry at the end of the file. It is cut off when the journal is opened; its change was
+A crash may leave an incomplete entry at the end of the file. Opening the journal cuts off this entry, whose change was
 never acknowledged.
 """
 
@@ -24,7 +24,7 @@ from nameserver.errors import NameServerError
 from nameserver.zone import Zone
 
 MAGIC = b"firstbyte journal 1\n"
-#: Minimum size of a journal to be replaced, in bytes, so that the journals of small zones are not rewritten constantly.
+#: Minimum size at which a journal is replaced, in bytes; without it, journals of small zones would be rewritten often.
 SMALL = 1 << 20
 #: Header of an entry: kind, size of the content in bytes, and checksum of kind, size and content.
 _HEAD = struct.Struct("!cII")
@@ -58,7 +58,7 @@ class Journal:
         self._fd = -1
         #: Size of the valid part of the file, and size just after the file was last replaced, in bytes.
         self._size = self._base = 0
-        #: Serial number after the last change; None if there is no usable file: the next change then creates it.
+        #: Serial number after the last change; None if no usable file exists; the next change then creates one.
         self.serial: int | None = None
         #: `digest` of the zone in the master file, as stored with the last entry.
         self._file = b""

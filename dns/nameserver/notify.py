@@ -27,8 +27,9 @@ RETRIES = (1.0, 2.0, 4.0, 8.0, 16.0)
 class _Pending:
     target: Target
     soa: Record
-    #: When the announcement is sent next, in seconds on the caller's clock, and how often it has been sent.
+    #: Time when the announcement is sent next, in seconds on the caller's clock.
     at: float
+    #: Number of times that the announcement has been sent.
     sent: int = 0
     ident: int = 0
 

@@ -7,9 +7,9 @@ from typing import Any
 from dnsmessage import Name, RemoteError, decode_query, rcode_to_text, rdtypes
 from serving import client_of
 
-#: Log entries: (time, transport, rcode, query bytes, client address) for one query; (time, lower-case questions,
-#: clients as consecutive struct sockaddr_in) for a batch.
+#: Log entry for one query: time, transport, rcode, query bytes, client address.
 _Single = tuple[float, str, int, bytes, str]
+#: Log entry for a batch of queries: time, lower-case questions, clients as consecutive struct sockaddr_in.
 _Batch = tuple[float, list[bytes], bytes]
 
 

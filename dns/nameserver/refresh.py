@@ -51,7 +51,7 @@ class Server(Protocol):
         """Build a zone in a thread, then serve it."""
 
     def withdraw(self, apex: Name) -> None:
-        """Answer SERVFAIL for the zone."""
+        """Stop serving the zone *apex*; queries for it get SERVFAIL."""
 
 
 class Refresher:
@@ -60,14 +60,15 @@ class Refresher:
     def __init__(
         self, core: Secondary, server: Server, keys: Mapping[Name, Key], folder: Path | None, transfers: Counter
     ) -> None:
-        """Create the task state: copies are written to *folder* unless it is None; *transfers* counts transfers."""
+        """Create the task state: copies are written to *folder* unless it is None; *transfers* is a counter."""
         self.core = core
         self._server, self._keys, self._clock = server, keys, server.telemetry.clock
         self._path = None if folder is None else copies.path_of(folder, core.apex)
         self._wake, self._dirty = asyncio.Event(), asyncio.Event()
         self._transfers = transfers
-        #: The failure that was logged last, and the serial number of the copy on disk.
+        #: The failure that was logged last.
         self._warned = ""
+        #: Serial number of the copy on disk; None if none has been read or written.
         self._saved: int | None = None
 
     def __repr__(self) -> str:
@@ -124,7 +125,7 @@ class Refresher:
         return accepted
 
     def check_now(self) -> None:
-        """Ask the primaries now."""
+        """Query the primaries for their serial number now."""
         self.core.check_now(self._clock.monotonic())
         self._wake.set()
 
@@ -207,7 +208,7 @@ class Refresher:
         self._dirty.set()
 
     async def _receive(self, primary: Primary, base: Zone | None) -> Inbound:
-        """Send the query for a transfer and read its whole answer."""
+        """Send the query for a transfer and read the whole answer."""
         apex = self.core.apex
         query = encode_transfer_query(secrets.randbits(16), apex, None if base is None else base.soa.rdata[0])
         inbound = Inbound(query, apex, None if base is None else base.serial)
@@ -292,7 +293,7 @@ class Refresher:
                 logger.error("copy_not_written", zone=str(zone.apex), path=str(self._path), error=str(error))
             await asyncio.sleep(
                 COPY_SHARE * (self._clock.monotonic() - began)
-            )  # limits the share of time spent writing
+            )  # the pause limits the share of time spent writing
 
 
 class Secondaries:

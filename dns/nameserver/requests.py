@@ -1,4 +1,4 @@
-"""Requests other than ordinary queries: signed ones, transfers, UPDATE and NOTIFY.
+"""Requests other than ordinary queries: signed queries, transfers, UPDATE and NOTIFY.
 
 This module checks signatures and permissions, then dispatches the request. It opens no socket; the time is an argument.
 """
@@ -18,7 +18,8 @@ from telemetry import log
 
 logger = log.get("nameserver")
 
-#: ``notified(apex, client, serial)`` handles a NOTIFY and returns the rcode; *serial* is None without an SOA record.
+#: ``notified(apex, client, serial)`` handles a NOTIFY and returns the rcode; *serial* is None if the NOTIFY has no SOA
+#: record.
 Notified = Callable[[Name, str, int | None], int]
 #: ``update(apex, wire, key)`` performs an UPDATE and returns the rcode.
 Update = Callable[[Name, bytes, Key | None], Awaitable[int]]
@@ -82,7 +83,7 @@ class Requests:
         try:
             if opcode == QUERY and (self._qtype(wire) not in {rdtypes.AXFR, rdtypes.IXFR} or wire[4:6] != b"\0\1"):
                 response = self._responder.respond(wire, udp=udp, reserve=0 if key is None else key.overhead)
-                assert response is not None  # noqa: S101 - `respond` has checked that it is a request
+                assert response is not None  # noqa: S101 - `respond` has checked that the message is a request
                 return Outcome(response.wire, response.rcode)
             if opcode not in {QUERY, NOTIFY, UPDATE}:
                 return _empty(wire, NOTIMP)

@@ -84,8 +84,9 @@ class Secondary:
     #: When a primary last confirmed our serial number, or sent the zone.
     confirmed: float = field(default=0.0, init=False)
     expired: bool = field(default=False, init=False)
-    #: Number of failed rounds since the zone was last confirmed, and the error message of the latest failure.
+    #: Number of failed rounds since the zone was last confirmed.
     failures: int = field(default=0, init=False)
+    #: Error message of the latest failure.
     trouble: str = field(default="", init=False)
     _due: float = field(default=0.0, init=False)
     _refresh: float = field(default=0.0, init=False)
@@ -93,8 +94,9 @@ class Secondary:
     _expire: float = field(default=0.0, init=False)
     #: Primaries that have not been queried in this round; empty between rounds.
     _round: deque[Primary] = field(default_factory=deque, init=False)
-    #: Whether the first primary in `_round` is asked for a transfer (not its serial number), and for the whole zone.
+    #: Whether the first primary in `_round` is asked for a transfer instead of its serial number.
     _transfer: bool = field(default=False, init=False)
+    #: Whether that transfer is of the whole zone.
     _whole: bool = field(default=False, init=False)
     #: The latest NOTIFY that arrived during a round: the primary, and the serial number (None without an SOA record).
     _again: tuple[Primary, int | None] | None = field(default=None, init=False)

@@ -21,10 +21,11 @@ class Store:
     """Journal and history of each zone."""
 
     def __init__(self, folder: Path | None) -> None:
-        """Store journals in *folder*; if it is None, changes are lost at the end of the process."""
+        """Store journals in *folder*; if *folder* is None, changes are lost at the end of the process."""
         self._folder = folder
         self._journals: dict[Name, Journal] = {}
-        #: Digest of the zone in each master file when the file was last read; missing while that zone itself is served.
+        #: Digest of the zone in each master file when the file was last read. An entry is missing while
+        #: the zone in the file is served unchanged.
         self._files: dict[Name, bytes] = {}
         self.histories: dict[Name, History] = {}
 
@@ -96,7 +97,8 @@ class Store:
 def reloaded(old: Zone, file: Zone) -> Zone:
     """Return the zone to serve after a reload: the records of *file* with a serial number newer than that of *old*.
 
-    Without a newer serial number, secondaries would not transfer it. Returns *old* itself if the records are equal.
+    Without a newer serial number, secondaries would not transfer the new records. Returns *old* itself if the records
+    are equal.
     """
     if is_newer(file.serial, old.serial):
         return file

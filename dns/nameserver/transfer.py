@@ -66,7 +66,7 @@ def _messages(request: Request, records: Iterable[bytes], limit: int) -> Iterato
 
 
 def _bodies(records: Iterable[bytes], limit: int) -> Iterator[tuple[int, bytes]]:
-    """Group encoded records into messages of about *limit* bytes; yield their number and bytes per message."""
+    """Group encoded records into messages of about *limit* bytes; yield each message's record count and bytes."""
     parts, size = list[bytes](), 0
     for record in records:
         if size + len(record) > limit and parts:

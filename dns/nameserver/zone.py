@@ -1,6 +1,6 @@
 """A zone: the records at and below one name, down to its delegations (RFC 1034 section 4.2).
 
-A zone is immutable: a change returns a new zone, so a query never sees a partially applied change. RRsets are stored as
+A zone is immutable: a change returns a new zone, so no answer reflects a partially applied change. RRsets are stored as
 packed bytes, keyed by question (lower-case name, type and class in wire form), which uses a tenth of the memory that
 objects would. Callers receive `RRset` objects.
 """
@@ -74,10 +74,11 @@ class Zone:
         self._kinds = tuple(dict.fromkeys(question[-4:] for question in rrsets))
         #: Names without records that exist only because a name below them has records (empty non-terminals, RFC 8020).
         self.empty: set[bytes] = set()
-        #: Topmost delegations (those not below another delegation), and owners of DNAME records.
+        #: Topmost delegations, which are not below another delegation.
         self.cuts: set[bytes] = set()
+        #: Owners of DNAME records.
         self.dnames: set[bytes] = set()
-        #: Cache of the first transfer: number of records and encoded records of each message; empty before.
+        #: Cache of the first transfer: number of records and encoded records of each message; empty before it.
         self.encoded: tuple[tuple[int, bytes], ...] = ()
         self._check()
         self._find_empty()
@@ -159,7 +160,7 @@ class Zone:
         ]
 
     def replace(self, name: Name, rdtype: int, ttl: int, rdata: Iterable[bytes]) -> "Zone":
-        """Return a copy with one RRset replaced (removed if *rdata* is empty) and the serial incremented."""
+        """Return a copy with one RRset replaced (removed if *rdata* is empty) and the serial number incremented."""
         if rdtype == rdtypes.SOA:
             raise ZoneError("expected any type but SOA: its serial is counted here")
         rrsets, new = dict(self.rrsets), tuple(dict.fromkeys(rdata))
@@ -240,7 +241,7 @@ class Zone:
             return Zone(self.apex, rrsets)
         new = copy.copy(self)
         new.rrsets, new.encoded, new.empty = rrsets, (), set(self.empty)
-        new._revise(questions)  # noqa: SLF001 - a method of the same class
+        new._revise(questions)  # noqa: SLF001 - a method of another instance of this class
         return new
 
     def _revise(self, questions: Collection[bytes]) -> None:

@@ -39,7 +39,7 @@ class Negative:
     """A negative answer: the name does not exist, or has no record of the type."""
 
     rcode: int
-    #: SOA record of the zone that denied the name, passed on for the client's own cache; None if the reply had none.
+    #: SOA record of the zone that denied the name, which clients need for their own cache; None if the reply had none.
     soa: Record | None
 
 

@@ -1,8 +1,8 @@
 """One query to a name server, and the checks that detect a forged reply (RFC 5452); sans-IO.
 
 A reply must repeat the ID, the question with the random case of its letters (0x20), and the client cookie (RFC 7873).
-If only the case differs or an expected cookie is missing, the reply is forged, or the server does not support the
-feature. `Sent.read` then raises `SuspectError`, and the caller sends the query again over TCP, where an attacker
+If only the case differs or an expected cookie is missing, either the reply is forged or the server does not support
+the feature. `Sent.read` then raises `SuspectError`, and the caller sends the query again over TCP, where an attacker
 outside the path cannot forge a reply.
 """
 
@@ -78,7 +78,7 @@ def query(qname: Name, qtype: int, known: Known, *, edns: bool, mixed_case: bool
         qtype: the record type.
         known: statistics of the server; the first query stores a new client cookie in them.
         edns: whether to send an OPT record, with a cookie.
-        mixed_case: whether to randomise the case of the name, unless the server does not repeat it.
+        mixed_case: whether to randomise the case of the name if the server is not known to change it.
     """
     option = b""
     if edns:

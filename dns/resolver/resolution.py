@@ -33,8 +33,8 @@ MAX_ASKS = 40
 MAX_SERVER_LOOKUPS = 5
 #: Maximum number of queries that may time out per zone and question: two servers, three rounds.
 MAX_TRIES = 6
-#: Maximum number of minimised queries for one name, and how many of them add only one label (RFC 9156 section 2.3). The
-#: later ones add several labels each, so a name of 127 labels takes ten queries, not 127.
+#: Maximum number of minimised queries for one name, and how many of them add only one label (RFC 9156 section 2.3).
+#: Later queries add several labels each, so a name of 127 labels takes ten queries, not 127.
 MAX_MINIMISED, MINIMISE_ONE_LABEL = 10, 4
 #: Maximum number of minimised queries below a zone cut in the lookup of a name server's address. Together with
 #: `MAX_SERVER_LOOKUPS`, it limits a malicious referral to ten queries to the victim's servers (NXNSAttack).
@@ -64,12 +64,13 @@ class Ask:
     """Action: send a query for *qname* and *qtype* to *address*, then call `receive`, `unusable` or `fail`."""
 
     address: str
-    #: Name of the server, and the zone for which it is queried.
+    #: Name of the server.
     server: Name
+    #: The zone for which the server is queried.
     zone: Name
     qname: Name
     qtype: int
-    #: Number of queries to this server that have timed out for this question; its time-out grows with each.
+    #: Number of queries to this server that have timed out for this question; the time-out grows with this number.
     tries: int
     #: Whether `qname` is only an ancestor of the name to resolve.
     minimised: bool = False
@@ -117,17 +118,19 @@ class _Frame:
     referrals: int = 0
     #: Number of name server address lookups for the current delegation.
     lookups: int = 0
-    #: Whether `zone` comes from the cache, and the zones whose cached delegation was dropped because none of its
-    #: servers was usable.
+    #: Whether `zone` comes from the cache.
     cached_cut: bool = False
+    #: The zones whose cached delegation was dropped because none of their servers was usable.
     dropped: set[Name] = field(default_factory=set)
     #: The result from the last reply, kept here because records with a TTL of 0 are not cached.
     result: Resolved | None = None
-    #: Longest ancestor of the name that is known to exist in `zone`, number of minimised queries sent, number of
-    #: minimised queries since the last zone cut, and whether all further queries contain the whole name.
+    #: Longest ancestor of the name that is known to exist in `zone`.
     shown: Name = ROOT
+    #: Number of minimised queries sent.
     minimised: int = 0
+    #: Number of minimised queries sent since the last zone cut.
     below_cut: int = 0
+    #: Whether all further queries contain the whole name.
     whole: bool = False
 
 
@@ -410,7 +413,7 @@ class Resolution:
     # --- reply processing -------------------------------------------------------------------------------------------
 
     def _follow(self, frame: _Frame, answer: list[Record], rank: Rank, now: float) -> Outcome | None:
-        """Process the requested RRset, or a CNAME and the records at its target; return None without either."""
+        """Process the requested RRset, or a CNAME and the records at its target; return None if there is neither."""
         outcome = None
         for _ in range(MAX_ALIASES):
             found = tuple(r for r in answer if r.name == frame.qname and r.rdtype == frame.qtype)

@@ -23,8 +23,9 @@ class Encoded:
     body: bytearray
     #: Offset of each TTL in `body`, with the cache entry that determines its value.
     ttls: list[tuple[int, Entry]] = field(default_factory=list)
-    #: Time when the first entry expires, and time of the next TTL update.
+    #: Time when the first entry expires.
     expires: float = float("inf")
+    #: Time of the next TTL update.
     until: float = float("-inf")
 
     def refresh(self, now: float) -> None:

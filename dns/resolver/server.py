@@ -24,7 +24,7 @@ from telemetry import AdminError, Request, Telemetry, log
 
 logger = log.get("resolver")
 
-#: Maximum time for resolving one question, in seconds; clients give up after five.
+#: Maximum time for resolving one question, in seconds; most clients wait for five seconds.
 DEADLINE = 8.0
 #: Lifetime of a cached failure, in seconds (RFC 9520: at least 1 s). Caching failures prevents a flood of queries for a
 #: popular name whose servers are down.
@@ -34,8 +34,8 @@ REMEMBERED = 512
 #: Maximum number of cached encoded answers, and maximum size of each in bytes; larger answers are rare and are encoded
 #: for every query.
 MAX_ENCODED, MAX_ENCODED_SIZE = 20_000, 1232
-#: Maximum number of answers that the listener sends by itself, and number of TTL updates after which such an answer is
-#: removed until the next query for it.
+#: Maximum number of stored answers that the listener sends by itself, and number of TTL updates after which such an
+#: answer is removed. The next query for the same question stores the answer again.
 MAX_HOT, MAX_COUNTDOWNS = 4096, 30
 
 
@@ -111,9 +111,9 @@ class Server:
         self._failures: dict[tuple[Name, int], tuple[float, Failed]] = {}
         #: Encoded answers by name and type.
         self._encoded: dict[tuple[bytes, int], Encoded] = {}
-        #: Answers that the listener sends without calling `handle`, and a heap of (time of the next TTL update,
-        #: question, number of updates so far, answer).
+        #: Answers that the listener sends without calling `handle`.
         self._hot = serving.Answers(QR | RA)
+        #: Heap of the answers in `_hot`: time of the next TTL update, question, number of updates so far, answer.
         self._due: list[tuple[float, bytes, int, Encoded]] = []
         #: Number of answers sent from `_hot` but not yet added to the metrics.
         self._finished: dict[serving.Transport, int] = dict.fromkeys(get_args(serving.Transport), 0)

@@ -14,8 +14,8 @@ COOLDOWN = 60.0
 #: Weight of the newest sample in the smoothed round-trip time. RFC 6298 uses 1/8 for a continuous stream of samples,
 #: but a name server is queried only rarely.
 SRTT_WEIGHT = 0.3
-#: Maximum number of servers stored, at about 200 bytes each, because malicious referrals could name any number. The
-#: oldest entry is removed first.
+#: Maximum number of servers stored, at about 200 bytes each, because malicious referrals could name any number of
+#: servers. The oldest entry is removed first.
 MAX_SERVERS = 4096
 
 
@@ -35,8 +35,9 @@ class Known:
     edns: bool = True
     #: False after the server changed the case of the question in a reply over TCP.
     copies_case: bool = True
-    #: Client cookie for this server, and its last server cookie (RFC 7873); empty: none yet.
+    #: Client cookie for this server (RFC 7873); empty before the first query with EDNS.
     client_cookie: bytes = b""
+    #: Latest cookie from this server (RFC 7873); empty before the first one.
     server_cookie: bytes = b""
 
 

@@ -20,13 +20,15 @@ T = TypeVar("T")
 
 #: Time-out for a server with an unknown round-trip time, in seconds.
 FIRST_TIMEOUT = 0.8
-#: Minimum and maximum time-out in seconds; in between, it is `RTT_FACTOR` times the smoothed round-trip time.
+#: Minimum and maximum time-out, in seconds.
 MIN_TIMEOUT, MAX_TIMEOUT = 0.3, 3.0
+#: Between these bounds, the time-out is the smoothed round-trip time multiplied by this factor.
 RTT_FACTOR = 4.0
 #: Errors that concern the server or the path to it; others, such as EMFILE, concern only this host.
 UNREACHABLE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
-#: Errors for a lack of descriptors or buffers, and the delay before a retry, in seconds.
+#: Errors for a lack of descriptors or buffers.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EAGAIN})
+#: Delay before a retry after such an error, in seconds.
 EXHAUSTED_RETRY = 0.02
 
 
@@ -58,7 +60,7 @@ class Upstream:
         self._in_flight: dict[tuple[str, Name, int], asyncio.Task[Reply]] = {}
 
     def timeout(self, address: str, tries: int) -> float:
-        """Return the time-out for a query to *address*, in seconds; it doubles with each of *tries* time-outs."""
+        """Return the time-out for a query to *address*, in seconds; each of *tries* earlier time-outs doubles it."""
         known = self.servers.srtt_ms(address)
         base = FIRST_TIMEOUT if known is None else max(MIN_TIMEOUT, RTT_FACTOR * known / 1000)
         return min(MAX_TIMEOUT, base * float(2**tries))
@@ -100,7 +102,7 @@ class Upstream:
         return plain
 
     async def _exchange(self, address: str, sent: Sent, tries: int, *, tcp: bool = False) -> Reply:
-        """Send a query over UDP, and again over TCP after a truncated or suspect reply; only over TCP if *tcp*."""
+        """Send a query over UDP, and again over TCP after a truncated or suspect reply; if *tcp*, use only TCP."""
         began, size, received = time.perf_counter(), len(sent.wire), 0
         if not tcp:
             try:
@@ -183,7 +185,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self.reply: asyncio.Future[tuple[Received, int]] = asyncio.get_running_loop().create_future()
         self._sent = sent
 
-    def datagram_received(self, data: bytes, addr: tuple[str | None, int]) -> None:  # noqa: ARG002 - asyncio interface
+    def datagram_received(self, data: bytes, addr: tuple[str | None, int]) -> None:  # noqa: ARG002 - asyncio passes *addr*
         if self.reply.done():
             return
         try:

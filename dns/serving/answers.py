@@ -13,19 +13,19 @@ from dnsmessage.message import CD, HEADER, PLAIN_UDP, RD
 CHUNK = 1 << 20
 #: Maximum size of the header and the OPT record, which every response needs in addition to its body, in bytes.
 OVERHEAD = HEADER.size + 11
-#: Table entry: address and length of the body (a ``struct iovec``), followed by the record counts in network order:
-#: answers, authorities, additionals, and additionals including OPT.
+#: First part of a table entry: address and length of the body (a ``struct iovec``).
 ENTRY = struct.Struct("=QQ")
+#: Second part of a table entry: numbers of answers, authorities, additionals, and additionals including OPT.
 COUNTS = struct.Struct("!4H")
 
 #: Memory areas of a prepared response (address and length of each): header without the ID and question; body; OPT
 #: record.
 PREPARED = struct.Struct("=6Q")
-#: Maximum number of prepared responses, at about 500 bytes each. When it is reached, all are dropped.
+#: Maximum number of prepared responses, at about 500 bytes each. At the limit, all of them are dropped.
 MAX_PREPARED = 4096
 #: The four header counts of a query without and with an OPT record.
 PLAIN_COUNTS, EDNS_COUNTS = bytes((0, 1, 0, 0, 0, 0, 0, 0)), bytes((0, 1, 0, 0, 0, 0, 0, 1))
-#: The two OPT records of responses, without and with the DO flag, also at a fixed address.
+#: The two OPT records of responses, without and with the DO flag; their memory address is fixed.
 PLAIN_OPT, DO_OPT = encode_opt(), encode_opt(dnssec_ok=True)
 _OPTS = ctypes.create_string_buffer(PLAIN_OPT + DO_OPT)
 OPT_SIZE = len(PLAIN_OPT)
@@ -83,7 +83,7 @@ class Answers:
         (self.entries if small else self.others)[question] = _entry(self._address + at, size, counts)
 
     def lend(self, question: bytes, counts: Counts, body: bytearray) -> bool:
-        """Add an answer whose *body* stays in the caller's memory until `discard`; its size must not change.
+        """Add an answer whose *body* stays in the caller's memory until `discard`; the size must not change.
 
         Returns:
             False if the answer was not added because it is too large for `entries` or has a type that `entries`
@@ -125,7 +125,7 @@ class Answers:
         self._spellings.setdefault(question, []).append((query, head))
 
     def get(self, question: bytes) -> tuple[bytes, bytes] | None:
-        """Return the counts (packed as `COUNTS`) and the body for a lower-case question; None without an answer."""
+        """Return the counts (packed as `COUNTS`) and the body for a lower-case question; None if there is no answer."""
         entry = self.others.get(question) or (None if _has_letter(question[-4:]) else self.entries.get(question))
         if entry is None:
             return None
@@ -172,7 +172,7 @@ class Answers:
         """Add the answers of *other* to this table; *other* must not change afterwards."""
         self.entries.update(other.entries)
         self.others.update(other.others)
-        self._chunks = other._chunks + self._chunks  # noqa: SLF001 - same class
+        self._chunks = other._chunks + self._chunks  # noqa: SLF001 - attribute of another instance of this class
 
 
 def _entry(address: int, size: int, counts: Counts) -> bytes:

@@ -35,7 +35,7 @@ MAX_REPLY = 4096
 _SHIFT = 4
 #: Size of one control message with struct in_pktinfo (ip(7)), in bytes.
 _CONTROL = 32
-#: Control messages with the local address of a datagram (ip(7), ipv6(7)).
+#: Types of the control messages that contain the local address of a datagram (ip(7), ipv6(7)).
 IP_PKTINFO, IPV6_PKTINFO = 8, 50
 #: Socket option and value that set the Don't Fragment flag and ignore path MTU messages of ICMP (ip(7)): a forged
 #: message cannot cause fragmentation, and replies fit into the MTU of every common path (RFC 9715 section 3.1).
@@ -43,8 +43,8 @@ IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3
 #: The four header counts of a query without and with an OPT record.
 _PLAIN, _EDNS = bytes((0, 1, 0, 0, 0, 0, 0, 0)), bytes((0, 1, 0, 0, 0, 0, 0, 1))
 _OPT = OPT_SIZE
-#: Number of consecutive batches with a new query after which prepared responses are looked up in only one of `PROBE`
-#: batches: queries in random case, for example, are never repeated.
+#: After `TRUST` consecutive batches that each contain a new query, prepared responses are looked up in only one of
+#: every `PROBE` batches. Queries in random case, for example, are never repeated, so looking them up would waste time.
 TRUST, PROBE = 32, 64
 #: Table entry that marks a query without a finished answer.
 _MISS = bytes(24)
@@ -140,7 +140,7 @@ class Batch:
         self._opt_at, self._opt_sizes = siov[4::6], siov[5::6]
         self._slot_at = siov[0::6]
         self._slots = array("Q", self._slot_at.tolist())
-        self._vectors_now = 2  # iovec entries per reply in the last batch; 0 if they differed
+        self._vectors_now = 2  # number of iovec entries per reply in the last batch; 0 if it differed between replies
         self._bases = range(0, BATCH * SLOT, SLOT)
         #: Position of the question in the receive buffer, by slot and by query size without OPT.
         self._questions = [[slice(at + 12, at + size) for size in range(SLOT + 1)] for at in self._bases]
@@ -186,7 +186,7 @@ class Batch:
             self._trust -= self._trust > 0
             return False
         areas, questions, sizes = zip(*found, strict=True)
-        if list(sizes) != lengths:  # a known query with zero bytes after it looks the same, because of the padding
+        if list(sizes) != lengths:  # zero bytes after a known query look like padding
             return False
         self._trust = TRUST
         self._prepared_iov[: 64 * count] = b"".join(chain.from_iterable(zip(self._ids, areas, strict=False)))
@@ -300,7 +300,7 @@ class Batch:
 
 
 def send_later(sock: socket.socket, reply: bytes | bytearray, client: Client, local: bytes) -> None:
-    """Send one reply, from the source address in *local* unless it is empty; raise `OSError`."""
+    """Send one reply, from the source address in *local* unless it is empty; raise `OSError` on failure."""
     if local:
         ipv4 = sock.family == socket.AF_INET
         kind = (socket.IPPROTO_IP, IP_PKTINFO) if ipv4 else (socket.IPPROTO_IPV6, IPV6_PKTINFO)

@@ -18,7 +18,7 @@ logger = log.get("serving")
 
 Client = tuple[str, int]
 Transport = Literal["udp", "tcp", "tls", "https"]
-#: A reply; over a connection also several messages, as for a zone transfer; None for no reply.
+#: A reply; None if there is no reply. Over a connection, a reply may consist of several messages (a zone transfer).
 Reply = bytes | bytearray | Iterator[bytes] | None
 #: ``handler(query, client, transport)`` returns the reply or an awaitable of it. None drops the query; over TCP and TLS
 #: it also closes the connection.
@@ -28,7 +28,7 @@ Handler = Callable[[bytes, Client, Transport], Reply | Awaitable[Reply]]
 MAX_CONNECTIONS = 512
 #: Size of unsent replies at which the server stops reading from a connection, in bytes.
 HIGH_WATER = 1 << 16
-#: Maximum time at shutdown to wait for pending replies, and again for buffered data, in seconds.
+#: Maximum time to wait at shutdown for pending replies, and then for buffered data to be sent, in seconds each.
 DRAIN = 1.0
 
 
@@ -55,7 +55,7 @@ class Connections:
         self.handler, self.transport, self.idle, self.context = handler, transport, idle, context
         self._make = make
         self.address: tuple[str, int] = ("", 0)
-        #: Number of evicted connections, and number of connections rejected because no other was idle.
+        #: Number of evicted connections, and number of connections rejected because no other connection was idle.
         self.evicted = self.rejected = 0
         #: Number of failed TLS handshakes.
         self.failed_handshakes = 0
@@ -153,8 +153,8 @@ class Connection(asyncio.Protocol):
         self._transport = handshake
         return handshake
 
-    def negotiated(self, protocol: str | None, /) -> asyncio.Protocol:  # noqa: ARG002 - for subclasses
-        """Return this object: it is the protocol whatever ALPN selects (RFC 7858 section 3.1)."""
+    def negotiated(self, protocol: str | None, /) -> asyncio.Protocol:  # noqa: ARG002 - subclasses use *protocol*
+        """Return this connection as the protocol, regardless of the ALPN identifier selected (RFC 7858 section 3.1)."""
         return self
 
     def never_connected(self) -> None:
@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
         self._client = (transport.get_extra_info("peername") or ("", 0))[:2]
         self._transport.set_write_buffer_limits(HIGH_WATER)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio interface
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio passes *exc*
         """Cancel the pending replies and remove the connection from the service."""
         self._timer.cancel()
         self._ending = True

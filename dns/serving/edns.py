@@ -1,6 +1,6 @@
 """EDNS options that depend on the transport: time-outs of TCP connections (RFC 7828) and padding (RFC 7830, RFC 8467).
 
-They are added to the handler's reply, and only if the query contains the option.
+An option is added to the handler's reply only if the query contains the same option.
 """
 
 from dnsmessage.message import MAX_TCP, find_opt

@@ -28,7 +28,8 @@ from telemetry import log
 
 logger = log.get("serving")
 
-#: Number of queries after which timers and TCP get their turn, even if more queries are waiting; about 2 ms.
+#: Number of queries after which timers and TCP get their turn, even if more queries are waiting. Answering
+#: that many queries takes about 2 ms.
 MAX_TURN = 512
 #: Maximum number of pending UDP replies. Further queries are dropped instead of queued, because clients retry.
 MAX_PENDING = 4096
@@ -82,7 +83,7 @@ class Listener:
 
     def _batches(self) -> None:
         """Answer the waiting UDP queries in batches."""
-        assert self._batch is not None  # noqa: S101 - the reader is registered only with a batch
+        assert self._batch is not None  # noqa: S101 - this callback is registered only if there is a batch
         left = MAX_TURN
         while left > 0 and (count := self._batch.turn(self._handle, self._finished)):
             left -= count  # read again: newer queries are waiting, and an event loop turn costs more
@@ -109,7 +110,7 @@ class Listener:
         if reply is None or isinstance(reply, (bytes, bytearray)):
             return reply
         if isinstance(reply, Iterator):
-            return None  # several messages need a stream
+            return None  # a reply of several messages cannot be sent over UDP
         if len(self._pending) < MAX_PENDING:
             task = self._loop.create_task(self._answer(reply, client, local))
             self._pending.add(task)

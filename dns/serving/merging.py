@@ -1,4 +1,4 @@
-"""Admin answers of a DNS server with several worker processes, merged into one (`telemetry.front`)."""
+"""Merge the admin responses of a DNS server's worker processes into one response (`telemetry.front`)."""
 
 from collections.abc import Sequence
 from typing import Any

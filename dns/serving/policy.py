@@ -1,4 +1,4 @@
-"""Policy of both servers for every query: access control, rate limit, cookies, and the server's identity.
+"""Policy that name server and resolver apply to every query: access control, rate limit, cookies, server identity.
 
 `Policy.guard` wraps a server's handler. It refuses clients outside ``--allow`` (with the reason, RFC 8914), answers
 ``version.bind`` and ``id.server`` in class CHAOS (RFC 4892), adds cookies (RFC 7873) and the server's name (NSID, RFC
@@ -58,7 +58,7 @@ class _Seen:
     limit: int = PLAIN_UDP
     cookie: bytes | None = None
     nsid: bool = False
-    #: Whether the query has a valid server cookie, so that its source address is real.
+    #: Whether the query has a valid server cookie, which rules out a forged source address.
     proved: bool = False
 
 
@@ -154,7 +154,7 @@ class Policy:
         faults = self._telemetry.faults
         text = self._texts.get(wire[12 : end - 4].lower(), "")
         if not text or wire[end - 4 : end - 2] not in {b"\0\x10", b"\0\xff"} or wire[2] & 0x78:
-            return None  # also for opcodes other than QUERY
+            return None  # `wire[2] & 0x78` is nonzero for opcodes other than QUERY
         if faults.any_on and faults.hit("drop_answers"):
             return b""
         self._count.inc(action="chaos")
@@ -174,7 +174,7 @@ class Policy:
         if not reply:
             return None
         if not isinstance(reply, (bytes, bytearray)):
-            return reply  # a zone transfer, in several messages
+            return reply  # a zone transfer, which has several messages, is sent unchanged
         options = b""
         if seen.cookie is not None:
             cookie = renewed(seen.cookie, client, self.settings.cookie_secret, self._wall())

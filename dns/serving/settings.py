@@ -22,9 +22,9 @@ class Settings:
     version: str = ""
     #: Whether a UDP query with a cookie but without a valid server cookie is answered with BADCOOKIE.
     require_cookies: bool = False
-    #: Maximum number of identical responses per second to one network (0: no limit); of the responses above the limit,
-    #: every *slip*-th is sent truncated (0: none).
+    #: Maximum number of identical responses per second to one network; 0: no limit.
     rate: int = 0
+    #: Of the responses above the limit, every *slip*-th is sent truncated; the others are dropped; 0: all are dropped.
     slip: int = 2
     cookie_secret: bytes = field(default_factory=lambda: os.urandom(SECRET), repr=False)
 

@@ -1,7 +1,7 @@
 """DNS over streams: framed queries and replies, over TCP or TLS (RFC 7766, RFC 7858).
 
-Each message is preceded by its length in two bytes. Queries may be pipelined; a reply that takes time is sent when it
-is ready, so replies may be out of order (RFC 7766 section 7).
+Each message is preceded by its length in two bytes. Queries may be pipelined; each reply is sent as soon as it is
+ready, so replies may be out of order (RFC 7766 section 7).
 """
 
 import asyncio
@@ -85,7 +85,7 @@ class Stream(Connection):
         return True
 
     async def _late(self, query: bytes, reply: Awaitable[Reply] | Iterator[bytes]) -> None:
-        """Send a reply that takes time, or that consists of several messages."""
+        """Wait for *reply* and send it; an iterator yields the messages of a reply that has several."""
         try:
             content = await reply if inspect.isawaitable(reply) else reply
             if content is None:

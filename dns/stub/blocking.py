@@ -17,7 +17,7 @@ _CHUNK = 65_536
 
 
 def udp(wire: bytes, server: Server, timeout: float, exchange: Exchange) -> Message:
-    """Send a query in a datagram and return the reply; raise `OSError`."""
+    """Send a query in a datagram and return the reply; raise `OSError` on failure or time-out."""
     deadline = time.monotonic() + timeout
     with socket.socket(family(server), socket.SOCK_DGRAM) as sock:
         sock.connect(server)
@@ -74,7 +74,7 @@ class Stream:
                 replies = self._channel.receive(data)
             except OSError:
                 with contextlib.suppress(OSError):
-                    self._flush(exchange)  # sends the TLS alert
+                    self._flush(exchange)  # send the TLS alert
                 raise
             if ident in replies:
                 exchange.round_trips += 1 + self._is_new * self._channel.setup_round_trips

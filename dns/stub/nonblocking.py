@@ -13,7 +13,7 @@ from stub.transport import Transport
 
 
 async def udp(wire: bytes, server: Server, exchange: Exchange) -> Message:
-    """Send a query in a datagram and return the reply; raise `OSError`."""
+    """Send a query in a datagram and return the reply; raise `OSError` on failure."""
     loop = asyncio.get_running_loop()
     transport, protocol = await loop.create_datagram_endpoint(lambda: _Datagrams(wire, exchange), remote_addr=server)
     try:
@@ -33,7 +33,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self.reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._wire, self._exchange = wire, exchange
 
-    def datagram_received(self, data: bytes, addr: tuple[str | None, int]) -> None:  # noqa: ARG002 - asyncio interface
+    def datagram_received(self, data: bytes, addr: tuple[str | None, int]) -> None:  # noqa: ARG002 - asyncio passes *addr*
         self._exchange.received += len(data)
         if not self.reply.done():
             with contextlib.suppress(MalformedReplyError):
@@ -109,7 +109,7 @@ class Stream(asyncio.Protocol):
                 if ident in self._replies and not self._replies[ident].done():
                     self._replies[ident].set_result(reply)
         except OSError as error:
-            self._flush()  # sends the TLS alert
+            self._flush()  # send the TLS alert
             self._end(error)
         self._flush()
 

@@ -238,7 +238,7 @@ class AsyncStub(_Base):
         for each in await asyncio.gather(*streams.values(), return_exceptions=True):
             if isinstance(each, nonblocking.Stream):
                 each.close()
-        await asyncio.sleep(0)  # lets the event loop close the sockets
+        await asyncio.sleep(0)  # let the event loop close the sockets
 
     async def resolve(self, name: str, rdtype: str = "A") -> Answer:
         """Return the records of *name*; raises the same errors as `Stub.resolve`."""

@@ -8,7 +8,7 @@ from typing import Literal
 Kind = Literal["udp", "tcp", "tls"]
 #: ALPN identifier of DNS over TLS (RFC 7858 section 6).
 ALPN = "dot"
-#: Default port of each kind.
+#: Default port of each transport protocol.
 PORTS: dict[Kind, int] = {"udp": 53, "tcp": 53, "tls": 853}
 #: Queries over TLS are padded to a multiple of this size, in bytes (RFC 8467 section 4.1).
 BLOCK = 128
@@ -20,7 +20,7 @@ class Transport:
 
     #: Transport protocol; with ``udp``, truncated replies are retried over TCP.
     kind: Kind = "udp"
-    #: TLS context.
+    #: TLS context; None without TLS.
     context: ssl.SSLContext | None = None
     #: Authentication domain name: the name required in the server's certificate, also sent as SNI; empty: no check.
     name: str = ""

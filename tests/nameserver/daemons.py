@@ -16,7 +16,7 @@ import pytest
 from tests import judges
 
 SECRET = "dGhlIHNlY3JldCBvZiB0aGUgdGVzdHMsIDMyIGJ5dGU="
-#: A key file for our server, `nsupdate -k` and BIND.
+#: Content of a key file that our server, `nsupdate -k` and BIND can read.
 KEY = f'key "transfer." {{ algorithm hmac-sha256; secret "{SECRET}"; }};\n'
 
 
@@ -46,7 +46,7 @@ def free_port() -> int:
 
 
 def bind_config(folder: Path, port: int, zone: str) -> str:
-    """Return named.conf; *zone* is the zone clause."""
+    """Return the content of named.conf; *zone* is the zone clause."""
     return (
         f'options {{ directory "{folder}"; listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};\n'
         f'pid-file "{folder}/named.pid"; session-keyfile none; recursion no; notify-delay 0; }};\n'
@@ -55,7 +55,7 @@ def bind_config(folder: Path, port: int, zone: str) -> str:
 
 
 def nsd_config(folder: Path, port: int, zone: str) -> str:
-    """Return nsd.conf; *zone* is the zone clause."""
+    """Return the content of nsd.conf; *zone* is the zone clause."""
     return (
         f'server:\n  ip-address: 127.0.0.1@{port}\n  server-count: 1\n  username: ""\n  pidfile: "{folder}/nsd.pid"\n'
         f'  zonesdir: "{folder}"\n  xfrdfile: "{folder}/xfrd"\n  zonelistfile: "{folder}/zones"\n  xfrdir: "{folder}"\n'
@@ -65,7 +65,7 @@ def nsd_config(folder: Path, port: int, zone: str) -> str:
 
 
 def knot_config(folder: Path, port: int, zone: str) -> str:
-    """Return knot.conf; *zone* has the sections from ``remote`` on."""
+    """Return the content of knot.conf; *zone* is the part from the section ``remote`` to the end."""
     return (
         f"server:\n  rundir: {folder}\n  listen: 127.0.0.1@{port}\n  udp-workers: 1\n  tcp-workers: 1\n"
         f"database:\n  storage: {folder}\nlog:\n  - target: stderr\n    any: info\n"

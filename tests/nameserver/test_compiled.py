@@ -72,7 +72,7 @@ def queries(qname: Name, qtype: int, rng: random.Random) -> list[bytes]:
 
 
 def check(responder: Responder, qname: Name, qtype: int, rng: random.Random) -> int:
-    """Compare every variant of one query with the reference; return how many had finished answers."""
+    """Compare every variant of one query with the reference; return the number of finished answers."""
     finished = 0
     for wire in queries(qname, qtype, rng):
         query = decode_query(wire)

@@ -205,7 +205,7 @@ async def test_a_change_is_stored_and_served_even_if_its_client_goes_away(tmp_pa
     (tmp_path / "zone").write_text(text(1))
     server = Server(Telemetry("nameserver"), {"example.": tmp_path / "zone"}, Access(state=tmp_path))
     task = asyncio.create_task(server.publish(lambda: zone(2, "w A 192.0.2.7\n")))
-    await asyncio.sleep(0)  # lets the task begin the change
+    await asyncio.sleep(0)  # let the task begin the change
     task.cancel()
     await asyncio.gather(task, *server._tasks, return_exceptions=True)
     served = server.zone(APEX)

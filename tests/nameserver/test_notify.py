@@ -140,8 +140,8 @@ async def test_two_zones_are_announced_to_one_server_with_one_key(tmp_path: Path
     other = await sender.start(("127.0.0.1", 0))
     try:
         async with asyncio.timeout(10):
-            while sum(record.message == "notify_answered" for record in caplog.records) < 2:  # noqa: ASYNC110 - polls
-                await asyncio.sleep(0.01)  # poll interval: log records signal no event
+            while sum(record.message == "notify_answered" for record in caplog.records) < 2:  # noqa: ASYNC110 - polls: log records signal no event
+                await asyncio.sleep(0.01)  # poll interval
     finally:
         for each, server in ((listener, receiver), (other, sender)):
             await each.close()

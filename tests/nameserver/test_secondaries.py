@@ -15,7 +15,7 @@ from nameserver.access import Access
 from tests.nameserver.daemons import daemon, free_port
 from tests.nameserver.test_transfer import KEYS, change, primary, text
 
-#: Zone clause for each server, a template for the primary's port and a folder.
+#: Template of each server's zone clause; the placeholders are the primary's port and the server's folder.
 CLAUSES = {
     "named": """zone "example." {{ type secondary; file "copy"; masterfile-format text; allow-transfer {{ any; }};
 primaries port {port} {{ 127.0.0.1 key transfer.; }}; }};
@@ -56,7 +56,7 @@ def serial_at(port: int) -> int:
 
 async def until_serial(port: int, serial: int) -> None:
     async with asyncio.timeout(20):
-        while await asyncio.to_thread(serial_at, port) != serial:  # noqa: ASYNC110 - polls: another process
+        while await asyncio.to_thread(serial_at, port) != serial:  # noqa: ASYNC110 - polls: the peer is another process and signals no event
             await asyncio.sleep(0.02)  # poll interval
 
 

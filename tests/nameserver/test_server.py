@@ -132,7 +132,7 @@ async def test_answers_go_on_while_a_large_zone_is_read(server: Server) -> None:
     delays = []
     while not task.done():
         began = time.perf_counter()
-        await asyncio.sleep(0)  # lets the event loop run once
+        await asyncio.sleep(0)  # let the event loop run once
         server.handle(QUERY, ("192.0.2.9", 1), "udp")
         delays.append(time.perf_counter() - began)
     assert len(next(iter(server.responder.zones.values()))) == 50_003

@@ -180,7 +180,7 @@ async def test_finished_answers_do_not_reach_the_handler(wires: list[bytes]) -> 
         await exchange(listener.address, numbered(wires), len(wires))
         assert (len(site.handled), len(site.finished)) == (0, len(wires))
         assert site.finished[0] == (wires[0][12:].lower().split(b"\0\0\x29")[0], "127.0.0.1")
-        site.on = False  # simulates an active fault switch
+        site.on = False  # simulate an active fault switch
         await exchange(listener.address, numbered(wires), len(wires))
         assert len(site.handled) == len(wires)
     finally:

@@ -141,7 +141,7 @@ async def test_bytes_that_complete_no_query_do_not_keep_a_connection_open(site: 
     async with asyncio.timeout(3):
         while not ended.done():
             writer.write(b"\xff")
-            await asyncio.sleep(0.02)  # a client that sends one byte every 20 ms until the server closes
+            await asyncio.sleep(0.02)  # the client sends one byte every 20 ms until the server closes the connection
     with contextlib.suppress(ConnectionResetError):
         assert await ended == b""
 

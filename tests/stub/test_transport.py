@@ -89,7 +89,7 @@ async def test_one_connection_carries_all_queries(site: Site, transport: Transpo
                 sizes.append(answer.bytes_sent)
                 setup = {"tcp": 1, "tls": 2}[transport.kind] if i == 0 else 0
                 assert answer.round_trips == 1 + setup
-            assert (sizes[0] > 3 * sizes[1]) == (transport.kind == "tls")  # the first includes the handshake
+            assert (sizes[0] > 3 * sizes[1]) == (transport.kind == "tls")  # the first size includes the handshake
 
     await asyncio.to_thread(blocking)
     stub = AsyncStub(site.at(transport), transport=transport)
