@@ -133,7 +133,7 @@ class Answers:
         return entry[16:], ctypes.string_at(address, size)
 
     def copy(self) -> "Answers":
-        """Return a copy that shares the bodies; afterwards, add answers only to the copy."""
+        """Return a copy that shares the encoded bodies in memory; the original must not change afterwards."""
         copy = Answers(self.flags)
         copy.entries, copy.others, copy.size = dict(self.entries), dict(self.others), self.size
         copy._chunks, copy._view = list(self._chunks), self._view

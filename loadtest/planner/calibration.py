@@ -112,7 +112,7 @@ def calibrate() -> Calibration:
 
 
 def load_or_calibrate(path: Path | None = None, *, anew: bool = False) -> tuple[Calibration, bool]:
-    """Return the calibration of this machine, and whether it was measured now (true) or cached (false).
+    """Return the calibration of this machine, and whether it was newly measured (true) or read from the cache (false).
 
     Raises:
         CalibrationError: the new calibration cannot be stored.

@@ -166,7 +166,7 @@ class TimeWait(Experiment[Parameters]):
 
     @property
     def reuse_ports(self) -> int:
-        """Ports per window of `REUSER`, few enough that a TIME-WAIT of a minute would exhaust them."""
+        """Number of source ports of the arm that reuses ports: too few if each stayed in TIME-WAIT for a minute."""
         return max(8, round(self.p.rate * 3 / 8))
 
     async def _reuse(self, run: Run, address: str, name: str) -> None:

@@ -136,7 +136,8 @@ class Cost:
     upstream_rate: float
     #: Mean response time in milliseconds.
     response_ms: float
-    #: Mean seconds for which a cache returns the old answer after a change: occ · T/2.
+    #: Mean time in seconds for which a cache returns the old answer after a change: half the TTL, times the
+    #: probability that the cache holds the record.
     stale_s: float
     #: Seconds after a change at which the last cache stops returning the old answer.
     stale_at_most_s: float

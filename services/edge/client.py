@@ -24,7 +24,7 @@ from edge.upstream import HIGH_WATER
 READ_AHEAD = 64 * 1024
 _NEVER = float("inf")
 
-#: Cached parser for request heads, since clients repeat the same head often.
+#: Cached parser for request heads; clients often send the same head repeatedly.
 read_head: Remembered[RequestHead] = Remembered(request_head)
 
 

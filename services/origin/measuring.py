@@ -169,7 +169,7 @@ def number(request: web.Request, name: str, maximum: int) -> int:
     """Return the path parameter *name* as a number from 0 to *maximum*.
 
     Raises:
-        Problem: 400, the parameter is not such a number.
+        Problem: 400, the parameter is not a number in that range.
     """
     return _parsed(request.match_info[name], name, 0, maximum)
 
