@@ -249,7 +249,7 @@ def _split(wire: bytes) -> tuple[bytes, Tsig | None]:
 
 
 def _read(wire: bytes, start: int, at: int) -> tuple[bytes, Tsig]:
-    """Split a message at its TSIG record, which begins at *start*, with RDATA at *at*: the bytes before it, the record."""
+    """Split a message at its TSIG record, which begins at offset *start* and whose RDATA begins at *at*."""
     name, algorithm = (wire[begin : _name_end(wire, begin)] for begin in (start, at))
     if name[-1] or algorithm[-1] or len(name) > 255 or len(algorithm) > 255:
         raise RemoteError("expected TSIG without compressed names", FORMERR)
