@@ -107,7 +107,7 @@ def secondary(command: list[str], port: int) -> float:
 
 
 def into(folder: Path, primary: int, repeat: int) -> dict[str, float]:
-    """Return the median time until our server and NSD, as secondaries of *primary*, serve the zone; in seconds."""
+    """Return the median times in seconds in which our server and NSD, as secondaries of *primary*, come to serve it."""
     times: dict[str, list[float]] = {"ours": [], "peer": []}
     for number in range(repeat):
         here, port = folder / f"secondary{number}", free_port()

@@ -216,7 +216,7 @@ def exit_code(status: int) -> int:
 
 
 def _fork(child: Callable[[], None], report: socket.socket, pids: int, home: int) -> int:
-    """Run *child* in a fork in the PID namespace *pids*, or in a new one if *pids* is *home*, the supervisor's own."""
+    """Fork and run *child* in the PID namespace *pids*; if *pids* is the supervisor's own (*home*), in a new one."""
     if pids == home:
         namespaces.unshare(namespaces.NEWPID)
     else:

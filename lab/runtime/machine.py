@@ -48,7 +48,7 @@ class Grade(StrEnum):
     OK = "ok"
     #: A feature is unavailable; tests and experiments that need it are skipped with a message.
     LIMITED = "limited"
-    #: The lab does not run, or its measurements would be wrong.
+    #: The lab cannot run on this machine, or its measurements would be invalid.
     UNFIT = "unfit"
 
 

@@ -23,7 +23,8 @@ class HealthChecker:
         """Create a checker that calls *report* with each result: the reason for a failure, or an empty string."""
         self._target, self._check, self._opener, self._report = target, check, opener, report
         self._upstream: Upstream | None = None
-        #: Whether `retire` was called during the check in progress, so that its connection must be closed.
+        #: Whether `retire` was called while a health check was in progress.  The check then closes its connection when
+        #: it ends.
         self._retired = False
 
     async def run(self) -> None:

@@ -1,4 +1,4 @@
-"""Tests for the bytes and round trips of handshakes, compared with theory, without a lab."""
+"""Tests that compare the sizes and round trips of handshakes with theory, without a lab."""
 
 import asyncio
 from pathlib import Path
