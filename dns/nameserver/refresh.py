@@ -291,9 +291,8 @@ class Refresher:
                 self._saved = zone.serial
             except OSError as error:
                 logger.error("copy_not_written", zone=str(zone.apex), path=str(self._path), error=str(error))
-            await asyncio.sleep(
-                COPY_SHARE * (self._clock.monotonic() - began)
-            )  # the pause limits the share of time spent writing
+            pause = COPY_SHARE * (self._clock.monotonic() - began)
+            await asyncio.sleep(pause)  # limits the share of time spent writing
 
 
 class Secondaries:

@@ -79,8 +79,8 @@ class Poller:
                 except Exception as error:  # an error in one round must not stop the polling
                     logger.error("round_failed", error=repr(error))
                     self.on_failure(repr(error))
-                # Sleep until the next round.
-                await asyncio.sleep(max(0.05, self.interval - (time.monotonic() - began)))
+                pause = max(0.05, self.interval - (time.monotonic() - began))
+                await asyncio.sleep(pause)  # until the next round
 
     async def round(self) -> None:
         """Poll every host once, concurrently."""

@@ -26,8 +26,8 @@ def describe(
 
 @cache
 def _description(version: str, cipher: str, resumed: bool) -> bytes:
-    told = f"version={version}; cipher={cipher}; resumed={'yes' if resumed else 'no'}"
-    return f"x-forwarded-tls: {told}\r\n".encode()
+    described = f"version={version}; cipher={cipher}; resumed={'yes' if resumed else 'no'}"
+    return f"x-forwarded-tls: {described}\r\n".encode()
 
 
 def _identity(tls: ssl.SSLObject) -> bytes:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import ssl
 import sys
 from collections.abc import Container
 from pathlib import Path
@@ -138,7 +139,9 @@ class Sites:
         self._telemetry, self._keepalive = telemetry, keepalive
         self._runners: list[web.AppRunner] = []
 
-    async def start(self, name: str, application: web.Application, at: tuple[str, int], context: object = None) -> None:
+    async def start(
+        self, name: str, application: web.Application, at: tuple[str, int], context: ssl.SSLContext | None = None
+    ) -> None:
         """Serve *application* on the address *at*.
 
         Raises:
@@ -154,8 +157,7 @@ class Sites:
         await runner.setup()
         self._runners.append(runner)
         try:
-            # mypy does not know that `at` has exactly two elements, host and port.
-            await web.TCPSite(runner, *at, ssl_context=context, backlog=1024).start()  # type: ignore[arg-type]
+            await web.TCPSite(runner, at[0], at[1], ssl_context=context, backlog=1024).start()
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else error.strerror
             raise OSError(f"cannot listen on {at[0]}:{at[1]}: {reason}") from None

@@ -122,8 +122,8 @@ class Measuring:
             for chunk in _pattern(ByteRange(sent, min(sent + step, size) - 1)):
                 await response.write(chunk)
                 sent += len(chunk)
-            # sleeps to keep the rate that the client requested
-            await asyncio.sleep(max(0.0, sent / rate - (time.perf_counter() - began)))
+            pause = max(0.0, sent / rate - (time.perf_counter() - began))
+            await asyncio.sleep(pause)  # keeps the rate that the client requested
         return response
 
     async def events(self, request: web.Request) -> web.StreamResponse:

@@ -179,8 +179,8 @@ class Router:
         while len(self.network) and time.monotonic_ns() < stop_at:
             wait = self._write_due()
             if wait:
-                # Sleep until the next packet is due.
-                time.sleep(min(wait, max(0, stop_at - time.monotonic_ns())) / 1e9)
+                pause = min(wait, max(0, stop_at - time.monotonic_ns()))
+                time.sleep(pause / 1e9)  # until the next packet is due
 
     def _not_written(self, error: OSError) -> None:
         self.write_errors += 1

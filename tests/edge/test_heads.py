@@ -147,7 +147,7 @@ def test_routes_see_paths_normalised(target: bytes, path: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "host", "forwarded", "told"),
+    ("target", "host", "forwarded", "expected_host"),
     [
         pytest.param(b"http://www.example.com?x=1", b"a", b"/?x=1", b"www.example.com", id="query-without-path"),
         pytest.param(b"HTTPS://Far.example.com:8443/a", b"a", b"/a", b"Far.example.com:8443", id="port"),
@@ -165,7 +165,7 @@ def test_routes_see_paths_normalised(target: bytes, path: str | None) -> None:
         pytest.param(b"/", b"a:123456", None, b"", id="long-port"),
     ],
 )
-def test_authorities(target: bytes, host: bytes, forwarded: bytes | None, told: bytes) -> None:
+def test_authorities(target: bytes, host: bytes, forwarded: bytes | None, expected_host: bytes) -> None:
     octets = request([(b"Host", host)], b"GET " + target + b" HTTP/1.1")
     if forwarded is None:
         with pytest.raises(BadRequestError) as refused:
@@ -173,8 +173,8 @@ def test_authorities(target: bytes, host: bytes, forwarded: bytes | None, told: 
         assert refused.value.status == 400
     else:
         head = request_head(octets)
-        assert (head.target, head.host) == (forwarded, told)
-        assert head.forward.startswith(b"GET %b HTTP/1.1\r\nhost: %b\r\n" % (forwarded, told))
+        assert (head.target, head.host) == (forwarded, expected_host)
+        assert head.forward.startswith(b"GET %b HTTP/1.1\r\nhost: %b\r\n" % (forwarded, expected_host))
 
 
 @pytest.mark.parametrize("method", [b"GET", b"PROPFIND", b"M-SEARCH", b"PURGE", b"X"])

@@ -157,9 +157,9 @@ def test_curl_reuses_one_connection_for_many_requests(site: Site) -> None:
     for version, parallel in (("--http1.1", ()), ("--http2", ("--parallel",))):
         options = ["-sS", version, *parallel, "--cacert", str(site.trust), "-w", "%{http_code} %{num_connects}\n"]
         options += ["--resolve", f"{NAME}:{site.https}:127.0.0.1"]
-        told = ask("curl", *options, *["-o", os.devnull, f"{site.url}/bytes/9"] * 10).split("\n")[:-1]
-        assert [line.split()[0] for line in told] == ["200"] * 10
-        assert sum(int(line.split()[1]) for line in told) == 1
+        printed = ask("curl", *options, *["-o", os.devnull, f"{site.url}/bytes/9"] * 10).split("\n")[:-1]
+        assert [line.split()[0] for line in printed] == ["200"] * 10
+        assert sum(int(line.split()[1]) for line in printed) == 1
 
 
 # --- other TLS libraries ----------------------------------------------------------------------------------------------
@@ -180,16 +180,16 @@ REQUEST = "GET /bytes/3 HTTP/1.1\r\nHost: www.example.com\r\nConnection: close\r
 )
 def test_gnutls(site: Site, priority: str, expected: str) -> None:
     options = ["--x509cafile", str(site.trust), "--priority", priority, "-p", str(site.https), "--alpn", "http/1.1"]
-    told = ask("gnutls-cli", *options, *HERE, text=REQUEST)
-    assert "The certificate is trusted" in told
-    assert f"{expected})" in told or f"({expected}" in told or f"-({expected})" in told
-    assert "HTTP/1.1 200 OK" in told
+    printed = ask("gnutls-cli", *options, *HERE, text=REQUEST)
+    assert "The certificate is trusted" in printed
+    assert f"{expected})" in printed or f"({expected}" in printed or f"-({expected})" in printed
+    assert "HTTP/1.1 200 OK" in printed
 
 
 def test_gnutls_resumes_a_session(site: Site) -> None:
     options = ["--x509cafile", str(site.trust), "--resume", "-p", str(site.https), "--alpn", "http/1.1"]
-    told = ask("gnutls-cli", *options, *HERE, text=REQUEST)
-    assert "This is a resumed session" in told
+    printed = ask("gnutls-cli", *options, *HERE, text=REQUEST)
+    assert "This is a resumed session" in printed
 
 
 CBC_ONLY = "NORMAL:-VERS-ALL:+VERS-TLS1.2:-AES-128-GCM:-AES-256-GCM:-CHACHA20-POLY1305:-AES-128-CCM:-AES-256-CCM"
@@ -210,17 +210,17 @@ def test_gnutls_is_refused_with_an_alert(site: Site, priority: str) -> None:
 ], ids=["tls-1.3", "tls-1.2", "x25519"])  # fmt: skip
 def test_openssl(site: Site, options: Sequence[str], expected: Sequence[str]) -> None:
     there = ["-connect", f"127.0.0.1:{site.https}", "-servername", NAME, "-verify_hostname", NAME, "-alpn", "http/1.1"]
-    told = ask("openssl", "s_client", *there, "-CAfile", str(site.trust), "-ign_eof", *options, text=REQUEST)
-    assert "Verify return code: 0 (ok)" in told
-    assert "HTTP/1.1 200 OK" in told
+    printed = ask("openssl", "s_client", *there, "-CAfile", str(site.trust), "-ign_eof", *options, text=REQUEST)
+    assert "Verify return code: 0 (ok)" in printed
+    assert "HTTP/1.1 200 OK" in printed
     for each in expected:
-        assert each in told
+        assert each in printed
 
 
 def test_node(site: Site) -> None:
     script = str(Path(__file__).with_name("node_client.mjs"))
-    told = json.loads(ask("node", script, site.url, NODE_EXTRA_CA_CERTS=str(site.trust)))
-    assert told == {
+    printed = json.loads(ask("node", script, site.url, NODE_EXTRA_CA_CERTS=str(site.trust)))
+    assert printed == {
         "fetch": [200, 200, 200, 200_000],
         "https": [[200, False], [200, True], [200, False]],
         "http2": [200] * 50,
@@ -241,8 +241,8 @@ def test_node(site: Site) -> None:
 )
 def test_h2load_loses_no_request(site: Site, options: Sequence[str], path: str) -> None:
     count = options[options.index("-n") + 1]
-    told = ask("h2load", *options, f"https://127.0.0.1:{site.https}{path}")
-    assert f"{count} succeeded, 0 failed, 0 errored, 0 timeout" in told
+    printed = ask("h2load", *options, f"https://127.0.0.1:{site.https}{path}")
+    assert f"{count} succeeded, 0 failed, 0 errored, 0 timeout" in printed
 
 
 def test_ten_reloads_of_settings_and_certificate_lose_no_request(site: Site, papers: Papers, tmp_path: Path) -> None:
@@ -264,8 +264,8 @@ def test_ten_reloads_of_settings_and_certificate_lose_no_request(site: Site, pap
                 fresh.replace(pair)
                 assert load.poll() is None, "the load lasts as long as the reloads"
                 os.kill(pid, signal.SIGHUP)
-            told = load.communicate(timeout=30)[0]
-    assert "4000 succeeded, 0 failed, 0 errored, 0 timeout" in told
+            printed = load.communicate(timeout=30)[0]
+    assert "4000 succeeded, 0 failed, 0 errored, 0 timeout" in printed
 
 
 def test_slow_clients_are_cut_off_and_take_no_one_elses_place(site: Site) -> None:
@@ -277,12 +277,12 @@ def test_slow_clients_are_cut_off_and_take_no_one_elses_place(site: Site) -> Non
         for mode, path in modes.items():
             command = judges.command("slowhttptest", mode, *common, "-u", f"http://127.0.0.1:{site.hasty}{path}")
             attacks[mode] = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        told = {mode: colourless(attack.communicate(timeout=30)[0]) for mode, attack in attacks.items()}
+        printed = {mode: colourless(attack.communicate(timeout=30)[0]) for mode, attack in attacks.items()}
     for mode in modes:
-        assert re.search(r"service available:\s+YES", told[mode])
-        assert not re.search(r"service available:\s+NO", told[mode])
+        assert re.search(r"service available:\s+YES", printed[mode])
+        assert not re.search(r"service available:\s+NO", printed[mode])
     for mode in ("-H", "-B", "-R"):
-        assert "No open connections left" in told[mode]
+        assert "No open connections left" in printed[mode]
     # slowhttptest notices a reset only after it has read its buffer, so check slow readers in the metrics of the edge.
     with urllib.request.urlopen(f"http://127.0.0.1:{site.admin}/metrics") as answer:
         metrics = answer.read().decode()
@@ -295,14 +295,14 @@ def test_slow_clients_are_cut_off_and_take_no_one_elses_place(site: Site) -> Non
 
 def test_sslscan(site: Site) -> None:
     report = ask("sslscan", "--xml=-", f"--sni-name={NAME}", f"127.0.0.1:{site.https}")
-    told = ET.fromstring(report)  # noqa: S314 - trusted input: the XML report of sslscan
-    offered = {each.get("version") for each in told.iter("protocol") if each.get("enabled") == "1"}
+    printed = ET.fromstring(report)  # noqa: S314 - trusted input: the XML report of sslscan
+    offered = {each.get("version") for each in printed.iter("protocol") if each.get("enabled") == "1"}
     assert offered == {"1.2", "1.3"}
-    ciphers = {str(each.get("cipher")) for each in told.iter("cipher")}
+    ciphers = {str(each.get("cipher")) for each in printed.iter("cipher")}
     assert len(ciphers) >= 5
     assert all(re.match(r"TLS_|ECDHE-", each) and re.search("GCM|CHACHA20", each) for each in ciphers)
-    assert {each.get("vulnerable") for each in told.iter("heartbleed")} == {"0"}
-    assert [each.get("supported") for each in told.iter("renegotiation")] == ["0"]
+    assert {each.get("vulnerable") for each in printed.iter("heartbleed")} == {"0"}
+    assert [each.get("supported") for each in printed.iter("renegotiation")] == ["0"]
 
 
 def test_testssl_finds_no_weakness(site: Site) -> None:

@@ -220,7 +220,7 @@ async def test_100_continue_never_lands_in_an_earlier_response(bench: Bench) -> 
 
 
 @pytest.mark.parametrize(
-    ("request_", "status", "told"),
+    ("request_", "status", "reported"),
     [
         pytest.param(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
                      200, True, id="expect-in-1.0"),
@@ -234,7 +234,7 @@ async def test_100_continue_never_lands_in_an_earlier_response(bench: Bench) -> 
                      b"Connection: Upgrade, close\r\nContent-Length: 1\r\n\r\na", 200, True, id="h2c-with-body"),
     ],
 )  # fmt: skip
-async def test_details_of_requests(bench: Bench, request_: bytes, status: int, told: bool) -> None:
+async def test_details_of_requests(bench: Bench, request_: bytes, status: int, reported: bool) -> None:
     seen: list[dict[str, str]] = []
 
     async def script(reader, writer) -> None:
@@ -247,11 +247,11 @@ async def test_details_of_requests(bench: Bench, request_: bytes, status: int, t
     _, port = await bench.edge(origin)
     answer = await talk(port, request_)
     got, fields, body = parts(answer)
-    assert (got, bool(seen)) == (status, told)
+    assert (got, bool(seen)) == (status, reported)
     assert answer.count(b"HTTP/1.1 ") == 1 or b"message/http" in answer
     assert "date" in fields
     assert b"ookie" not in body
-    if told:
+    if reported:
         assert seen[0]["host"] in {"a", f"127.0.0.1:{origin.port}"}
 
 

@@ -138,14 +138,14 @@ def test_a_prefix_is_refused_if_no_normalised_path_can_match_it(prefix: str, res
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("[time]\n", ":1: expected one of timeouts, clients, https, access_log, route, got 'time'"),
         (None, ": expected a readable settings file, got: No such file or directory"),
     ],
 )
 def test_a_settings_error_is_one_line_without_the_usage_text(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, told: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, reported: str
 ) -> None:
     path = tmp_path / "edge.toml"
     if text is not None:
@@ -153,7 +153,7 @@ def test_a_settings_error_is_one_line_without_the_usage_text(
     with pytest.raises(SystemExit) as exit_:
         main(["--http", "127.0.0.1:0", "--settings", str(path)])
     assert exit_.value.code == 2
-    assert capsys.readouterr() == ("", f"edge: error: {path}{told}\n")
+    assert capsys.readouterr() == ("", f"edge: error: {path}{reported}\n")
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -265,9 +265,9 @@ async def test_the_access_log_has_every_failure_and_a_share_of_the_rest(
     assert seen[0]["traceparent"] == trace.decode()
     assert "x-request-id" not in seen[0]
     assert len(seen[2]["x-request-id"]) == 16
-    told = vars(records[0])
-    assert seen[2]["x-request-id"] in str(told)
-    assert "0af7651916cd43dd8448eb211c80319c" in str(told)
+    reported = vars(records[0])
+    assert seen[2]["x-request-id"] in str(reported)
+    assert "0af7651916cd43dd8448eb211c80319c" in str(reported)
     dead, dead_port = await bench.edge(plain(1))
     configured(dead, log_sample=0.0)
     caplog.clear()
@@ -289,9 +289,11 @@ def gauges(proxy: Proxy) -> list[tuple[float, float]]:
     """Return the gauges ``healthy`` and ``ejected`` of each target in one scrape, in the order of the settings."""
     lines = dict(line.rsplit(" ", 1) for line in proxy.telemetry.metrics.render().splitlines())
     names = [f'{{route="{row["route"]}",upstream="{row["name"]}"}}' for row in proxy._rows()]
-    told = [[float(lines[f"firstbyte_edge_target_{what}{name}"]) for what in ("healthy", "ejected")] for name in names]
-    assert sum("target_healthy{" in line for line in lines) == len(told)
-    return [(healthy, ejected) for healthy, ejected in told]
+    reported = [
+        [float(lines[f"firstbyte_edge_target_{what}{name}"]) for what in ("healthy", "ejected")] for name in names
+    ]
+    assert sum("target_healthy{" in line for line in lines) == len(reported)
+    return [(healthy, ejected) for healthy, ejected in reported]
 
 
 async def test_an_origin_that_fails_its_health_check_gets_no_requests_until_it_is_well(bench: Bench) -> None:

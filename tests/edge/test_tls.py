@@ -52,9 +52,9 @@ async def test_both_versions_of_tls_are_spoken_and_an_origin_is_told_which(
     context.minimum_version = context.maximum_version = version
     claimed = GET.replace(b"\r\n\r\n", b"\r\nX-Forwarded-TLS: version=SSLv2\r\n\r\n")
     assert parts(await talk(port, claimed, context))[0] == 200
-    told = seen[0][1]["x-forwarded-tls"]
-    assert told.startswith(f"version={version.name.replace('_', '.')}; cipher=")
-    assert told.endswith("; resumed=no")
+    reported = seen[0][1]["x-forwarded-tls"]
+    assert reported.startswith(f"version={version.name.replace('_', '.')}; cipher=")
+    assert reported.endswith("; resumed=no")
     assert seen[0][1]["x-forwarded-proto"] == "https"
 
 

@@ -215,13 +215,13 @@ def test_ctrl_c_while_it_starts_is_no_traceback(verb: str, code: int, said: list
     """Ctrl-C is sent during imports, which take half a second; ``-X importtime`` prints a line after each import."""
     # A background job of a shell inherits an ignored SIGINT, and so do its child processes; `env` restores the default.
     command = ["env", "--default-signal=INT", sys.executable, "-X", "importtime", "-m", "firstbyte", verb, "all"]
-    told = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    with told:
-        assert told.stderr
-        for line in told.stderr:
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    with process:
+        assert process.stderr
+        for line in process.stderr:
             if line.split("|")[-1].strip() == "argparse":
                 break
-        told.send_signal(signal.SIGINT)
-        lines = [line for line in told.stderr.read().splitlines() if not line.startswith("import time:")]
+        process.send_signal(signal.SIGINT)
+        lines = [line for line in process.stderr.read().splitlines() if not line.startswith("import time:")]
     assert lines == said
-    assert told.returncode == code
+    assert process.returncode == code

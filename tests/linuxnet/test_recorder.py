@@ -95,9 +95,9 @@ def in_proc_net_tcp(*ports):
 )  # fmt: skip
 def test_filters_by_state_and_port_find_those_sockets_and_no_others(sockets, states, side):
     port, _ = sockets
-    told = sorted((s.state, s.local[1], s.remote[1]) for s in sock_diag.sockets(*states, **{side: port}))
+    reported = sorted((s.state, s.local[1], s.remote[1]) for s in sock_diag.sockets(*states, **{side: port}))
     near = {"local_port": 1, "remote_port": 2}[side]
-    assert told == [each for each in in_proc_net_tcp(port) if each[0] in states and each[near] == port]
+    assert reported == [each for each in in_proc_net_tcp(port) if each[0] in states and each[near] == port]
 
 
 def test_the_fixture_has_sockets_for_every_filter(sockets):

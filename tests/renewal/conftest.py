@@ -24,8 +24,7 @@ def agent_for(lab: Lab, folder: str = "tls", *names: str) -> Agent:
         lab.answers.pop(token, None) if text is None else lab.answers.update({token: text})
 
     real_put = agent.challenges.put
-    # The test's web server serves the http-01 responses, in place of a listener on port 80.
-    agent.challenges.put = put  # type: ignore[method-assign, assignment]
+    agent.challenges.put = put  # type: ignore[method-assign, assignment] # the test's web server serves http-01
     return agent
 
 

@@ -42,12 +42,12 @@ async def test_hot_reload_under_load_loses_nothing_and_serves_every_serial(lab: 
 async def test_a_naive_restart_tells_the_service_to_be_deaf_for_a_while(lab: Lab) -> None:
     agent = agent_for(lab)
     await agent.obtain()
-    told: list[Reload] = []
-    agent.credentials.on_change(told.append)
+    reported: list[Reload] = []
+    agent.credentials.on_change(reported.append)
     await agent.renew()
     agent.telemetry.faults.switch_on("naive_reload", {"down_ms": 250})
     await agent.renew()
-    assert told == [Reload(), Reload(restart=True, down_s=0.25)]
+    assert reported == [Reload(), Reload(restart=True, down_s=0.25)]
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)

@@ -40,7 +40,7 @@ def make(kind: str, folder: Path, settings: Settings) -> Server:
     return nameserver.server.Server(Telemetry(kind), {"localhost.": folder / "zone"}, policy=settings)
 
 
-def told(server: Server, wire: bytes, client: str = "127.0.0.1", transport="udp") -> bytes | None:
+def reply_to(server: Server, wire: bytes, client: str = "127.0.0.1", transport="udp") -> bytes | None:
     reply = server.policy.guard(server.handle)(wire, (client, 1), transport)
     assert reply is None or isinstance(reply, (bytes, bytearray))
     return reply if reply is None else bytes(reply)
@@ -49,7 +49,7 @@ def told(server: Server, wire: bytes, client: str = "127.0.0.1", transport="udp"
 def ask(server: Server, qname: str = "localhost.", qtype: str = "A", client: str = "127.0.0.1", **options: Any) -> Any:
     transport = options.pop("transport", "udp")
     query = dns.message.make_query(qname, qtype, **{"use_edns": 0, **options})
-    reply = told(server, query.to_wire(), client, transport)
+    reply = reply_to(server, query.to_wire(), client, transport)
     return None if reply is None else dns.message.from_wire(reply)
 
 
@@ -148,7 +148,7 @@ def test_badcookie_only_over_udp_and_only_to_clients_with_cookies(kind: str, tmp
 def test_a_malformed_cookie_is_formerr(kind: str, tmp_path: Path, size: int) -> None:
     option = dns.edns.GenericOption(dns.edns.OptionType.COOKIE, bytes(size))
     query = dns.message.make_query("localhost.", "A", use_edns=0, options=[option])
-    reply = told(make(kind, tmp_path, NAMED), query.to_wire())
+    reply = reply_to(make(kind, tmp_path, NAMED), query.to_wire())
     assert reply is not None
     assert reply[3] & 0xF == dns.rcode.FORMERR
 
@@ -185,7 +185,7 @@ def test_no_query_breaks_the_policy(tmp_path_factory: pytest.TempPathFactory, ta
     server = make("nameserver", tmp_path_factory.getbasetemp(), strict)
     start = dns.message.make_query("localhost.", "A", use_edns=0).to_wire()
     for wire in (tail, start[:12] + tail, start[:-2] + tail, b"\0\0\0\0\0\1" + tail):
-        told(server, wire)
+        reply_to(server, wire)
 
 
 # --- independent programs ---------------------------------------------------------------------------------------------
