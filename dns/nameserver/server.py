@@ -171,8 +171,8 @@ class Server:
                 self._dropped.inc(reason="fault")
                 return None
             answer = self.responder.servfail(wire) if faults.hit("servfail") else outcome.wire
-            if faults.hit("delay_answers"):
-                return _delayed(answer, float((faults.get("delay_answers") or {})["ms"]) / 1000)
+            if (delay := faults.hit("delay_answers")) is not None:
+                return _delayed(answer, float(delay["ms"]) / 1000)
             return answer
         return outcome.wire
 

@@ -54,11 +54,14 @@ class Faults:
         """Declare a fault with its parameters and their default values, whose types `switch_on` enforces.
 
         A tuple of strings as a default declares a choice, with the first string as the default value.  Every fault also
-        has the parameters ``probability`` and ``seed``.
+        has the parameters ``probability``, ``seed`` and ``count``: the fault switches itself off after *count*
+        injections in this process; 0 means no limit.
         """
         choices = {key: value for key, value in defaults.items() if isinstance(value, tuple)}
         first = {key: value[0] for key, value in choices.items()}
-        self._faults[name] = Fault(name, help, {"probability": 1.0, "seed": 0, **defaults, **first}, choices)
+        self._faults[name] = Fault(
+            name, help, {"probability": 1.0, "seed": 0, "count": 0, **defaults, **first}, choices
+        )
 
     def switch_on(self, name: str, parameters: dict[str, Any]) -> Fault:
         """Switch the fault *name* on with *parameters*, using defaults for the rest.
@@ -81,6 +84,8 @@ class Faults:
         merged = {**fault.defaults, **parameters}
         if not 0 <= merged["probability"] <= 1:
             raise ValueError(f"expected probability between 0 and 1, got {merged['probability']!r}")
+        if merged["count"] < 0:
+            raise ValueError(f"expected count to be 0 or more, got {merged['count']!r}")
         fault.parameters, fault.hits, fault.rng = merged, 0, random.Random(merged["seed"])
         self._changed()
         return fault
@@ -100,13 +105,27 @@ class Faults:
         """Return the parameters of the fault *name* if it is on, else None."""
         return self._named(name).parameters
 
-    def hit(self, name: str) -> bool:
-        """Return whether to inject the fault *name* now, by a random draw, and count the injection."""
+    def hit(self, name: str, **place: str) -> dict[str, Any] | None:
+        """Decide by a random draw whether to inject the fault *name* now, and count the injection.
+
+        Args:
+            name: the declared fault.
+            place: where the caller would inject the fault.  No injection takes place unless the fault's parameter with
+                the same name is ``any`` or has this value.
+
+        Returns:
+            The fault's parameters if it is to be injected, else None.
+        """
         fault = self._named(name)
-        if fault.parameters is None or fault.rng.random() >= fault.parameters["probability"]:
-            return False
+        parameters = fault.parameters
+        if parameters is None or any(parameters[key] not in {"any", value} for key, value in place.items()):
+            return None
+        if fault.rng.random() >= parameters["probability"]:
+            return None
         fault.hits += 1
-        return True
+        if fault.hits == parameters["count"]:
+            self.switch_off(name)
+        return parameters
 
     def _named(self, name: str) -> Fault:
         try:

@@ -7,6 +7,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from acme_server import misissue
 from authority import BACKDATE, Certificate, Issuer, Store, Urls, issue_leaf
 from telemetry import AdminError, Request, Telemetry, log
 
@@ -14,8 +15,6 @@ logger = log.get("acme_server")
 
 #: Bounds of the leaf lifetime, in seconds.
 SHORTEST_LIFETIME, LONGEST_LIFETIME = 5.0, 90 * 86400.0
-#: Defects that the fault ``misissue`` can introduce into issued certificates.
-MISISSUED = ("wrong-san", "expired", "not-yet-valid", "no-chain")
 
 
 class Leaves:
@@ -38,7 +37,7 @@ class Leaves:
         #: Seconds from issuance to notAfter, and from notBefore to issuance; drills change both.
         self.lifetime, self.backdate = lifetime, BACKDATE
         self._issued = telemetry.metrics.counter("firstbyte_ca_certificates_issued_total", "Certificates issued")
-        telemetry.faults.declare("misissue", "Issue certificates that must not be used", kind=MISISSUED)
+        telemetry.faults.declare("misissue", "Issue certificates that must not be used", kind=misissue.KINDS)
         telemetry.route("GET", "/admin/certificates", self._certificates)
         telemetry.route("GET", "/admin/lifetime", lambda _: self._show_lifetime())
         telemetry.route("PUT", "/admin/lifetime", self._set_lifetime)
@@ -46,17 +45,11 @@ class Leaves:
 
     def issue(self, public_key: Any, names: tuple[str, ...], now: float, account: str | None) -> Certificate:
         """Issue a leaf for *account*, with a defect if the fault ``misissue`` is on; the caller stores the record."""
-        chain, begins = self._issuer.chain, now
-        faults = self._telemetry.faults
-        if account is not None and faults.any_on and faults.hit("misissue"):
-            kind = (faults.get("misissue") or {})["kind"]
-            names = ("wrong.example.com",) if kind == "wrong-san" else names
-            chain = () if kind == "no-chain" else chain
-            begins += {
-                "expired": -self.lifetime - self.backdate - 1,
-                "not-yet-valid": self.lifetime + self.backdate,
-            }.get(kind, 0.0)
-        leaf = issue_leaf(self._issuer, public_key, names, begins, self.lifetime, self.backdate, self._urls)
+        leaf = issue_leaf(self._issuer, public_key, names, now, self.lifetime, self.backdate, self._urls)
+        chain, faults = self._issuer.chain, self._telemetry.faults
+        if account is not None and faults.any_on and (wrong := faults.hit("misissue")) is not None:
+            leaf, chain = misissue.misissue(str(wrong["kind"]), leaf, self._issuer, now)
+            names = (misissue.WRONG_NAME,) if wrong["kind"] == "wrong-san" else names
         pem = "".join(each.public_bytes(Encoding.PEM).decode() for each in (leaf, *chain))
         before, after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
         self._issued.inc()

@@ -1,18 +1,17 @@
 """The CA's ACME server over HTTPS (RFC 8555), with one handler per resource and shared request validation."""
 
-import asyncio
 import datetime as dt
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Any
 
 from aiohttp import web
 from cryptography import x509
 
-from acme_server import problems
-from acme_server.jws import SignedRequest, decode, public_jwk, read_jws, thumbprint
+from acme_server import injection, problems
+from acme_server.jws import SignedRequest, decode, encode, public_jwk, read_jws, thumbprint
 from acme_server.leaves import Leaves
 from acme_server.orders import Orders, check_names, check_ready
 from acme_server.problems import Problem
@@ -41,8 +40,6 @@ MAX_BODY = 64 * 1024
 #: Maximum number of unused nonces.  Above this limit the oldest nonce is discarded; a client that uses it receives
 #: badNonce and retries.
 MAX_NONCES = 20_000
-#: Polling interval while the fault ``acme_hang`` is on, in seconds.
-HANG_TICK = 0.1
 #: Suggested renewal window (RFC 9773), as fractions of the lifetime.  It starts when clients renew by default, so that
 #: following the suggestion does not shorten the use of a certificate.
 SUGGESTED = (2 / 3, 2 / 3 + 0.04)
@@ -122,10 +119,7 @@ class AcmeServer:
         self._requests = metrics.counter(
             "firstbyte_acme_requests_total", "Requests by resource and status", "resource", "status"
         )
-        telemetry.faults.declare("acme_503", "Answer 503 with Retry-After", retry_after=1)
-        telemetry.faults.declare("acme_slow", "Answer this many milliseconds late", ms=1000.0)
-        telemetry.faults.declare("acme_hang", "Accept requests and never answer them")
-        telemetry.faults.declare("acme_refuse", "Do not listen: connections are refused")
+        injection.declare(telemetry.faults)
         self.application = self._build()
 
     def _build(self) -> web.Application:
@@ -151,6 +145,11 @@ class AcmeServer:
         )
         return application
 
+    def renewal_id(self, serial: int) -> str:
+        """Return the identifier of a certificate of this CA in renewal information requests (RFC 9773 section 4.1)."""
+        der = serial.to_bytes(serial.bit_length() // 8 + 1)  # as a DER INTEGER, with a sign bit of 0
+        return f"{encode(self._key_identifier)}.{encode(der)}"
+
     # --- request validation and error responses ---------------------------------------------------------------------
 
     @web.middleware
@@ -161,17 +160,10 @@ class AcmeServer:
         faults = self.telemetry.faults
         response: web.StreamResponse
         try:
+            skipped = await injection.before(faults, request) if faults.any_on else None
+            response = await handler(request) if skipped is None else skipped
             if faults.any_on:
-                if faults.hit("acme_503"):
-                    after = int((faults.get("acme_503") or {}).get("retry_after", 1))
-                    raise problems.unavailable("the fault acme_503 is on", retry_after=after)
-                if faults.hit("acme_slow"):
-                    slow_ms = float((faults.get("acme_slow") or {}).get("ms", 1000))
-                    await asyncio.sleep(slow_ms / 1000)  # delay the response, as the fault requests
-                if faults.hit("acme_hang"):
-                    while faults.get("acme_hang") is not None:  # noqa: ASYNC110 - polls: no event signals a change of a fault
-                        await asyncio.sleep(HANG_TICK)  # poll until the fault is switched off
-            response = await handler(request)
+                injection.after(faults, request)
         except Problem as problem:
             response = _problem(problem)
         except StoreError as error:
@@ -194,7 +186,7 @@ class AcmeServer:
         response.headers.setdefault("Cache-Control", "no-store")
         # Use the service's clock, which drills can skew; clients detect clock skew with this header.
         response.headers["Date"] = formatdate(self.telemetry.clock.time(), usegmt=True)
-        resource = request.path.split("/")[2] if request.path.startswith("/acme/") else request.path.strip("/")
+        resource = injection.resource_of(request.path)
         self._requests.inc(resource=resource if response.status != 404 else "other", status=str(response.status))
         return response
 
@@ -296,8 +288,9 @@ class AcmeServer:
 
     def _show_order(self, order: Order, status: int = 200) -> web.Response:
         base = self.settings.base
+        wait = injection.in_progress(self.telemetry.faults, "order") if order.status == "valid" else None
         body: dict[str, Any] = {
-            "status": order.status,
+            "status": order.status if wait is None else "processing",
             "expires": _rfc3339(order.expires),
             "identifiers": [{"type": "dns", "value": name} for name in order.names],
             "authorizations": [f"{base}/acme/authorization/{a.id}" for a in self.store.authorizations(order.id)],
@@ -305,9 +298,10 @@ class AcmeServer:
         }
         if order.error is not None:
             body["error"] = order.error
-        if order.serial is not None:
+        if order.serial is not None and wait is None:
             body["certificate"] = f"{base}/acme/certificate/{order.serial}"
-        return web.json_response(body, status=status, headers={"Location": f"{base}/acme/order/{order.id}"})
+        headers = {"Location": f"{base}/acme/order/{order.id}", **_retry_after(wait)}
+        return web.json_response(body, status=status, headers=headers)
 
     async def _authorization(self, call: _Call) -> web.Response:
         found = self.orders.authorization(call.account, call.http.match_info["id"])
@@ -316,13 +310,17 @@ class AcmeServer:
         return self._show_authorization(found)
 
     def _show_authorization(self, authorization: Authorization) -> web.Response:
+        valid = authorization.status == "valid"
+        wait = injection.in_progress(self.telemetry.faults, "authorization") if valid else None
+        if wait is not None:
+            authorization = replace(authorization, status="processing", validated=None)
         body = {
             "status": "pending" if authorization.status == "processing" else authorization.status,
             "expires": _rfc3339(authorization.expires),
             "identifier": {"type": "dns", "value": authorization.name},
             "challenges": [self._challenge_object(authorization)],
         }
-        return web.json_response(body)
+        return web.json_response(body, headers=_retry_after(wait))
 
     def _challenge_object(self, authorization: Authorization) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -399,15 +397,23 @@ class AcmeServer:
         start, end = (found.issued + share * life for share in SUGGESTED)
         if found.revoked is not None:
             start, end = found.revoked - 1, found.revoked
+        after = _retry_after(max(MIN_ASK_AGAIN, int(life / 20)))
+        bent = injection.renewal_window(self.telemetry.faults, start, end)
+        if isinstance(bent, dict):
+            return web.json_response(bent, headers=after)
+        start, end = bent or (start, end)
         window = {"start": _rfc3339(start), "end": _rfc3339(end)}
-        after = str(max(MIN_ASK_AGAIN, int(life / 20)))
-        return web.json_response({"suggestedWindow": window}, headers={"Retry-After": after})
+        return web.json_response({"suggestedWindow": window}, headers=after)
 
 
 def _problem(problem: Problem) -> web.Response:
     response = web.json_response(problem.document(), status=problem.status, headers=problem.headers)
     response.content_type = "application/problem+json"
     return response
+
+
+def _retry_after(seconds: int | None) -> dict[str, str]:
+    return {} if seconds is None else {"Retry-After": str(seconds)}
 
 
 def _rfc3339(at: float) -> str:

@@ -5,7 +5,17 @@ This package issues every requested certificate; `acme_server` checks that the c
 
 from authority.ceremony import Ceremony, CeremonyError
 from authority.errors import AuthorityError, BadCSRError, KeyFileError, StoreError, WeakKeyError
-from authority.issuance import BACKDATE, UNREADABLE, Issuer, Urls, issue_intermediate, issue_leaf, issue_root, read_csr
+from authority.issuance import (
+    BACKDATE,
+    UNREADABLE,
+    Issuer,
+    Urls,
+    hash_for,
+    issue_intermediate,
+    issue_leaf,
+    issue_root,
+    read_csr,
+)
 from authority.keys import load_issuer, load_private_key, new_key, private_key_pem
 from authority.public_keys import check_public_key, fingerprint
 from authority.revocation import Revoked, issue_crl
@@ -34,6 +44,7 @@ __all__ = [
     "WeakKeyError",
     "check_public_key",
     "fingerprint",
+    "hash_for",
     "issue_crl",
     "issue_intermediate",
     "issue_leaf",

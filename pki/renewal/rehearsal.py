@@ -46,11 +46,10 @@ class RehearsalAgent(Agent):
         faults, names = self._switches, self.settings.names
         if not faults.any_on:
             return super()._take(pem, now)
-        if faults.hit("broken_material"):
-            pem = corrupt(str((faults.get("broken_material") or {})["kind"]), pem)
-        if not faults.hit("naive_reload"):
+        if (broken := faults.hit("broken_material")) is not None:
+            pem = corrupt(str(broken["kind"]), pem)
+        if (naive := faults.hit("naive_reload")) is None:
             return super()._take(pem, now)
-        naive = faults.get("naive_reload") or {}
         if naive["how"] == "live":
             return self._rehearsed.replace_naively(pem, names, now)
         return self._rehearsed.replace(pem, names, now, Reload(restart=True, down_s=float(naive["down_ms"]) / 1000))

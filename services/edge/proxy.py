@@ -288,8 +288,8 @@ class Proxy:
     def keep_alive_limit(self) -> float | None:
         """Return the idle time-out in seconds that the fault `short_keep_alive` sets; None while the fault is off."""
         faults = self.telemetry.faults
-        if faults.any_on and faults.hit("short_keep_alive"):
-            return float((faults.get("short_keep_alive") or {}).get("s", 0))
+        if faults.any_on and (short := faults.hit("short_keep_alive")) is not None:
+            return float(short["s"])
         return None
 
     def handle(self, client: Responder, head: RequestHead) -> Work | None:
@@ -304,8 +304,8 @@ class Proxy:
                 self.done(client, None, status)
                 return None
         delay, faults = 0.0, self.telemetry.faults
-        if faults.any_on and faults.hit("upstream_delay"):
-            delay = float((faults.get("upstream_delay") or {}).get("ms", 0)) / 1000
+        if faults.any_on and (late := faults.hit("upstream_delay")) is not None:
+            delay = float(late["ms"]) / 1000
         pool = self._routed.get(head.path) or self._find(head.path)
         limit, length = pool.route.max_body, head.framing.length
         if limit is not None and length is not None and length > limit:

@@ -51,6 +51,8 @@ async def test_material_that_is_not_good_changes_nothing(lab: Lab, case: str) ->
         ("expired", "expected a certificate that is valid at"),
         ("not-yet-valid", "expected a certificate that is valid at"),
         ("no-chain", "expected the chain after the certificate"),
+        ("wrong-chain", "expected a chain that leads to our trust anchor"),
+        ("no-aki", "missing required extension"),
     ],
 )
 async def test_what_a_ca_gets_wrong_is_refused(lab: Lab, kind: str, reason: str) -> None:

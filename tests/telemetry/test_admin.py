@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry import Telemetry, endpoint
+from telemetry import Faults, Telemetry, endpoint
 from telemetry.admin import MAX_HEADER, AdminServer
 from telemetry.call import CallError, call
 
@@ -125,6 +125,23 @@ async def test_a_fault_is_off_by_default_counted_and_cleared(service: Telemetry)
     assert 'firstbyte_fault_hits{fault="drop_answers"} 1' in await ask(service, "GET", "/metrics")
     await ask(service, "DELETE", "/admin/faults")
     assert not service.faults.hit("drop_answers")
+
+
+def test_a_fault_with_a_count_switches_itself_off(service: Telemetry) -> None:
+    service.faults.switch_on("drop_answers", {"count": 2, "ms": 5.0})
+    found = [service.faults.hit("drop_answers") for _ in range(3)]
+    assert [each and each["ms"] for each in found] == [5.0, 5.0, None]
+    assert not service.faults.any_on
+    assert service.faults.as_dict()["drop_answers"]["hits"] == 2
+
+
+def test_a_fault_for_one_place_spares_the_others() -> None:
+    faults = Faults()
+    faults.declare("late", "Answer late", path=("any", "/a", "/b"))
+    faults.switch_on("late", {"path": "/a"})
+    assert [faults.hit("late", path=each) is not None for each in ("/a", "/b")] == [True, False]
+    faults.switch_on("late", {})
+    assert faults.hit("late", path="/b")
 
 
 async def test_the_wall_clock_can_be_offset(service: Telemetry) -> None:
