@@ -392,13 +392,21 @@ def _results(add: Add) -> None:
         metavar=("A", "B"),
         help="NAME (its latest run), NAME~1 (the one before), NAME/TIME, or a folder",
     )
-    pki = add("pki", "print the trust anchor, or list certificates", "pki root > root.pem", "pki list --json")
-    kinds = pki.add_subparsers(dest="kind", required=True, metavar="root|list")
+    pki = add("pki", "operate the certificate authority", "pki root > root.pem", "pki list --json", "pki verify-log")
+    kinds = pki.add_subparsers(dest="kind", required=True, metavar="root|list|verify-log")
     root = kinds.add_parser("root", help="the trust anchor as PEM on standard output")
     root.set_defaults(parser=root)
     listed = kinds.add_parser("list", help="certificates that are valid now")
     listed.set_defaults(parser=listed)
     listed.add_argument("--json", action="store_true", help="everything that the CA knows of each, as JSON")
+    verify = kinds.add_parser(
+        "verify-log",
+        help="verify the issuance log, and compare the CA's store and TLS servers with it; exit code 1: it names the "
+        "first bad entry, or certificates that are not in the log",
+    )
+    verify.set_defaults(parser=verify)
+    verify.add_argument("server", nargs="*", metavar="HOST:PORT", help="TLS servers to compare (default: both edges)")
+    verify.add_argument("--json", action="store_true", help="entries, damage, serial numbers and servers, as JSON")
 
 
 def _own(add: Add) -> None:

@@ -1,4 +1,4 @@
-"""``firstbyte pki``: print the trust anchor, or list the certificates that the CA has issued."""
+"""``firstbyte pki``: operate the certificate authority."""
 
 import argparse
 import json
@@ -7,12 +7,30 @@ from typing import Any
 
 from firstbyte import terminal, where
 from hostfiles.layout import TRUST_ANCHOR
-from runtime import InsideLab, LabDownError
+from runtime import InsideLab, LabDownError, LabError
+
+#: Folder of the CA's key, store and issuance log, on the host ``ca``.
+CA_FOLDER = "/srv/ca"
+#: TLS servers whose certificates `verify-log` compares with the issuance log by default.
+SERVERS = ("www.example.com:443", "far.example.com:443")
 
 
 def pki(args: argparse.Namespace) -> int:
-    """Print the trust anchor, or list the issued certificates."""
+    """Run the subcommand *args.kind*."""
+    if args.kind == "verify-log":
+        return _verify_log(args)
     return _root() if args.kind == "root" else _list(as_json=args.json)
+
+
+def _verify_log(args: argparse.Namespace) -> int:
+    """Verify the issuance log on the CA's host; return 0, or 1 if it is damaged or lacks a certificate."""
+    command = ["python", "-m", "authority", "verify-log", "--ca", CA_FOLDER, *(["--json"] if args.json else [])]
+    with where.outside("pki verify-log") as lab:
+        code, out, err = lab.capture("ca", [*command, *(args.server or SERVERS)])
+    if code not in {0, 1} or not out:
+        raise LabError(f"ca: {err.decode(errors='replace').strip()}")
+    sys.stdout.write(out.decode())
+    return code
 
 
 def _root() -> int:

@@ -81,6 +81,9 @@ def main(argv: list[str] | None = None) -> int:
     settings = Settings(base, args.lifetime, args.http01_port, args.caa, http_base=http)
     try:
         asyncio.run(_run(args, telemetry, AcmeServer(telemetry, issuer, store, AsyncStub([args.resolver]), settings)))
+    except AuthorityError as error:
+        print(f"acme_server: error: {error}", file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"acme_server: error: cannot listen on {host}:{port}: {error.strerror}", file=sys.stderr)
         return 2

@@ -8,7 +8,8 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_server import misissue
-from authority import BACKDATE, Certificate, Issuer, Store, Urls, issue_leaf
+from authority import BACKDATE, Certificate, IssuanceLog, Issuer, Store, Urls, issue_leaf
+from authority.issuance_log import FILE as LOG_FILE
 from telemetry import AdminError, Request, Telemetry, log
 
 logger = log.get("acme_server")
@@ -21,9 +22,14 @@ class Leaves:
     """Issues leaf certificates."""
 
     def __init__(
-        self, telemetry: Telemetry, issuer: Issuer, store: Store, lifetime: float, urls: Urls | None = None
+        self,
+        telemetry: Telemetry,
+        issuer: Issuer,
+        store: Store,
+        lifetime: float,
+        urls: Urls | None = None,
     ) -> None:
-        """Declare the fault ``misissue`` and the admin routes.
+        """Open the issuance log next to the store's file, declare the fault ``misissue`` and the admin routes.
 
         Args:
             telemetry: clock, faults and admin port of the service.
@@ -31,7 +37,13 @@ class Leaves:
             store: the CA's database, which stores the leaves.
             lifetime: default lifetime of leaves, in seconds.
             urls: URLs of the issuer's CRL and certificate; None if they are not served.
+
+        Raises:
+            ChainError: the issuance log was changed.
+            LogError: the issuance log cannot be read or written.
         """
+        #: The log that contains every leaf before a client receives it.
+        self.log = IssuanceLog(store.path.with_name(LOG_FILE))
         self._urls = urls
         self._telemetry, self._issuer, self._store, self._lifetime = telemetry, issuer, store, lifetime
         #: Seconds from issuance to notAfter, and from notBefore to issuance; drills change both.
@@ -44,12 +56,19 @@ class Leaves:
         telemetry.route("DELETE", "/admin/lifetime", self._reset_lifetime)
 
     def issue(self, public_key: Any, names: tuple[str, ...], now: float, account: str | None) -> Certificate:
-        """Issue a leaf for *account*, with a defect if the fault ``misissue`` is on; the caller stores the record."""
+        """Issue and log a leaf for *account*, with a defect if the fault ``misissue`` is on.
+
+        The caller stores the returned record.
+
+        Raises:
+            LogError: the issuance log cannot be written.
+        """
         leaf = issue_leaf(self._issuer, public_key, names, now, self.lifetime, self.backdate, self._urls)
         chain, faults = self._issuer.chain, self._telemetry.faults
         if account is not None and faults.any_on and (wrong := faults.hit("misissue")) is not None:
             leaf, chain = misissue.misissue(str(wrong["kind"]), leaf, self._issuer, now)
             names = (misissue.WRONG_NAME,) if wrong["kind"] == "wrong-san" else names
+        self.log.append(now, leaf, names, account)
         pem = "".join(each.public_bytes(Encoding.PEM).decode() for each in (leaf, *chain))
         before, after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
         self._issued.inc()

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from acme_server import health
+from acme_server.log_watch import LogWatch
 from acme_server.own_certificate import OwnCertificate
 from acme_server.server import AcmeServer, logger
 from authority import StoreError
@@ -32,6 +33,7 @@ class Watch:
     ) -> None:
         """Maintain *server* with the listener *site*; *listen* opens a new listener after the fault ``acme_refuse``."""
         self._server, self._own, self._listen = server, own, listen
+        self._log = LogWatch(server.telemetry, server.store, server.leaves.log)
         self._site = site
         self._failure = ""
         #: Due times of the next test write and of the next renewal, on the monotonic clock, in seconds.
@@ -58,6 +60,7 @@ class Watch:
                 store.check()
             except StoreError as error:
                 logger.error("store_failed", error=str(error))
+            self._log.check()
         if at >= self._next_renewal:
             try:
                 self._own.renew_if_due(now)

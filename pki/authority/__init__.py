@@ -5,6 +5,7 @@ This package issues every requested certificate; `acme_server` checks that the c
 
 from authority.ceremony import Ceremony, CeremonyError
 from authority.errors import AuthorityError, BadCSRError, KeyFileError, StoreError, WeakKeyError
+from authority.hash_chain import ChainError
 from authority.issuance import (
     BACKDATE,
     UNREADABLE,
@@ -16,11 +17,12 @@ from authority.issuance import (
     issue_root,
     read_csr,
 )
+from authority.issuance_log import IssuanceLog, LogError
 from authority.keys import load_issuer, load_private_key, new_key, private_key_pem
 from authority.public_keys import check_public_key, fingerprint
 from authority.revocation import Revoked, issue_crl
 from authority.store import Account, Authorization, Certificate, Order, Store
-from authority.transcript import Transcript, TranscriptError
+from authority.transcript import Transcript
 
 __all__ = [
     "BACKDATE",
@@ -32,14 +34,16 @@ __all__ = [
     "Ceremony",
     "CeremonyError",
     "Certificate",
+    "ChainError",
+    "IssuanceLog",
     "Issuer",
     "KeyFileError",
+    "LogError",
     "Order",
     "Revoked",
     "Store",
     "StoreError",
     "Transcript",
-    "TranscriptError",
     "Urls",
     "WeakKeyError",
     "check_public_key",

@@ -1,4 +1,4 @@
-"""Command line of the CA, ``python -m authority``: run the key ceremony, or list the issued certificates."""
+"""Command line of the CA, ``python -m authority``: key ceremony, issued certificates and issuance log."""
 
 import argparse
 import datetime as dt
@@ -12,10 +12,11 @@ from authority.errors import AuthorityError
 from authority.keys import ISSUING_CERTIFICATE, load_certificate
 from authority.store import Store
 from authority.transcript import Transcript
+from authority.verify_log import verify_log
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a subcommand (``ceremony``, ``show`` or ``transcript``); return 0 on success and 2 on an error."""
+    """Run a subcommand ; return 0 on success, 1 if ``verify-log`` finds something wrong, and 2 on an error."""
     parser = argparse.ArgumentParser(
         prog="authority",
         description="The lab's certificate authority.",
@@ -44,8 +45,16 @@ def main(argv: list[str] | None = None) -> int:
     show.add_argument("--json", action="store_true")
     transcript = commands.add_parser("transcript", help="verify the ceremony's transcript and show it")
     transcript.add_argument("--root", type=Path, required=True, metavar="DIR")
+    verify = commands.add_parser(
+        "verify-log", help="verify the issuance log, and compare the store and servers with it; 1: something is wrong"
+    )
+    verify.add_argument("--ca", type=Path, required=True, metavar="DIR")
+    verify.add_argument("--json", action="store_true")
+    verify.add_argument("server", nargs="*", type=_server, metavar="HOST:PORT", help="a TLS server")
     args = parser.parse_args(argv)
     try:
+        if args.command == "verify-log":
+            return verify_log(args)
         if args.command == "show":
             return _show(args)
         if args.command == "transcript":
@@ -57,6 +66,14 @@ def main(argv: list[str] | None = None) -> int:
         print(f"authority: error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _server(text: str) -> tuple[str, int]:
+    """Parse HOST:PORT (an argparse type)."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise argparse.ArgumentTypeError(f"expected HOST:PORT, got {text!r}")
+    return host, int(port)
 
 
 def _transcript(args: argparse.Namespace) -> int:

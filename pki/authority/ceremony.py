@@ -75,7 +75,7 @@ class Ceremony:
         Raises:
             CeremonyError: a folder or file is missing, can be read by others, or is inconsistent with the rest.
             KeyFileError: a file is malformed, or its passphrase is wrong.
-            TranscriptError: the transcript was changed.
+            ChainError: the transcript was changed.
         """
         optional = () if self.tsig is None else (self.tsig,)
         for folder in (self.root, self.ca, self.trust, self.passphrase, self.token, *optional):

@@ -121,6 +121,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         """Open or create the database at *path*."""
+        self.path = path
         #: The reason why the last write failed; empty if it succeeded.
         self.failure = ""
         self._checks = 0
@@ -252,6 +253,12 @@ class Store:
     def certificates(self, after: float = 0.0) -> list[Certificate]:
         """Return the certificates that expire after *after* (seconds since the epoch), oldest first."""
         return self._select(Certificate, "not_after > ? ORDER BY issued", after)
+
+    def leaves_after(self, row: int) -> list[tuple[int, str]]:
+        """Return row number and PEM of the certificates stored after row *row*, oldest first."""
+        with _errors("the CA's store"):
+            query = "SELECT rowid, pem FROM certificate WHERE rowid > ? ORDER BY rowid"
+            return self._db.execute(query, (row,)).fetchall()
 
     def revoke(self, serial: str, now: float, reason: int, compromised: str = "") -> Certificate | None:
         """Mark a certificate as revoked; *reason* keyCompromise (1) also replaces another reason.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from authority import AuthorityError, Ceremony, CeremonyError, TranscriptError
+from authority import AuthorityError, Ceremony, CeremonyError, ChainError
 from authority.__main__ import main
 from authority.transcript import Transcript
 from dnsmessage.keyfile import load_keys
@@ -180,7 +180,7 @@ def test_the_transcript_tells_an_auditor_what_was_made(lab: Path, capsys: pytest
 def test_a_changed_transcript_is_refused(lab: Path, change: Callable[[list[str]], list[str]]) -> None:
     file = lab / "root/transcript.jsonl"
     file.write_text("".join(change(file.read_text().splitlines(keepends=True))))
-    with pytest.raises(TranscriptError):
+    with pytest.raises(ChainError):
         ceremony(lab)
     with pytest.raises(CeremonyError, match="expected a folder"):
         Ceremony(*(lab / name for name in ("root", "ca", "trust", "passphrase", "none"))).run(NOW)
