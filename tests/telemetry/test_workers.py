@@ -136,10 +136,12 @@ def test_sighup_reaches_every_worker(service: Service) -> None:
 
 def test_a_killed_supervisor_leaves_no_process_behind(tmp_path: Path) -> None:
     running = Service(tmp_path)
-    children = running.children()
-    assert len(children) == 3
-    running.process.kill()
-    running.process.communicate()
+    try:
+        assert comes_true(lambda: len(running.children()) == 3)
+        children = running.children()
+    finally:
+        running.process.kill()
+        running.process.communicate()
     assert comes_true(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
 
 
