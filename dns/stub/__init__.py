@@ -3,6 +3,7 @@
 `socket.getaddrinfo` neither returns nor honours TTLs, but connection pools, load generators and traces need them.
 """
 
+from stub.authoritative import ask_name_servers, zone_of
 from stub.errors import MalformedReplyError, NoAddress, NoSuchName, ServerFailure, StubError, Timeout
 from stub.message import Answer
 from stub.resolve import AsyncStub, Stub, system_servers
@@ -21,7 +22,9 @@ __all__ = [
     "StubError",
     "Timeout",
     "Transport",
+    "ask_name_servers",
     "opportunistic",
     "strict",
     "system_servers",
+    "zone_of",
 ]

@@ -1,6 +1,6 @@
-"""An ACME server (RFC 8555): directory, nonces, accounts, orders, http-01, finalize, certificate chains, revocation.
+"""An ACME server (RFC 8555): directory, nonces, accounts, orders, validation, finalize, chains, revocation.
 
-Not implemented: External Account Binding, pre-authorization, wildcard names, and the challenges dns-01 and tls-alpn-01.
+Not implemented: External Account Binding, pre-authorization, and the challenge tls-alpn-01.
 """
 
 from acme_server.jws import SignedRequest, read_jws, thumbprint

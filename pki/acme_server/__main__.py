@@ -48,12 +48,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--trust", type=Path, required=True, metavar="FILE", help="root certificate, checked at start")
     parser.add_argument("--name", required=True, help="our own host name")
     parser.add_argument(
-        "--resolver", type=endpoint, required=True, metavar="HOST:PORT", help="resolver for validations"
+        "--resolver",
+        type=endpoint,
+        action="append",
+        required=True,
+        metavar="HOST:PORT",
+        help="resolver for validations (repeatable: validations must succeed through every resolver)",
     )
     parser.add_argument(
         "--lifetime", type=lifetime, default=3600.0, metavar="SECONDS", help="leaf lifetime (default 3600)"
     )
     parser.add_argument("--http01-port", type=int, default=80, metavar="PORT")
+    parser.add_argument("--dns01-port", type=int, default=53, metavar="PORT")
     parser.add_argument(
         "--http",
         type=endpoint,
@@ -78,9 +84,10 @@ def main(argv: list[str] | None = None) -> int:
     http = None
     if args.http is not None:
         http = f"http://{args.name}" + ("" if args.http[1] == 80 else f":{args.http[1]}")
-    settings = Settings(base, args.lifetime, args.http01_port, args.caa, http_base=http)
+    settings = Settings(base, args.lifetime, args.http01_port, args.caa, http_base=http, dns_port=args.dns01_port)
+    stubs = [AsyncStub([each]) for each in args.resolver]
     try:
-        asyncio.run(_run(args, telemetry, AcmeServer(telemetry, issuer, store, AsyncStub([args.resolver]), settings)))
+        asyncio.run(_run(args, telemetry, AcmeServer(telemetry, issuer, store, stubs, settings)))
     except AuthorityError as error:
         print(f"acme_server: error: {error}", file=sys.stderr)
         return 2

@@ -13,13 +13,28 @@ _NAME = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([
 def read_name(value: object, issuer: Issuer) -> str:
     """Return *value* in lower case; raise `Problem` unless it is a host name that *issuer* may certify."""
     if not isinstance(value, str) or not _NAME.fullmatch(name := value.lower()):
-        raise problems.rejected_identifier(f"expected a host name without wildcard, got {value!r}"[:200])
+        raise problems.rejected_identifier(f"expected a host name, got {value!r}"[:200])
     for label in name.split("."):
         if label[2:4] == "--" and not _is_a_label(label):
             raise problems.rejected_identifier(f"expected labels that IDNA 2008 permits (RFC 5891), got {label!r}")
     if not issuer.permits(name):
         raise problems.rejected_identifier(f"{name}: the name constraints of this CA do not permit it")
     return name
+
+
+def read_identifier(value: object, issuer: Issuer) -> str:
+    """Return the DNS identifier *value* of an order in lower case; it may begin with a wildcard label (``*.``).
+
+    Raises:
+        Problem: *value* is not such a name, or *issuer* may not certify it.
+    """
+    wildcard = "*." if isinstance(value, str) and value.startswith("*.") else ""
+    return wildcard + read_name(value.removeprefix("*.") if isinstance(value, str) else value, issuer)
+
+
+def is_wildcard(name: str) -> bool:
+    """Return whether the first label of *name* is a wildcard."""
+    return name.startswith("*.")
 
 
 def _is_a_label(label: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from acme_server import problems
 from acme_server.jws import SignedRequest, read_jwk, thumbprint
-from acme_server.names import read_name
+from acme_server.names import is_wildcard, read_identifier
 from acme_server.problems import Problem
 from authority import Account, Authorization, Certificate, Issuer, Order, Store, fingerprint
 
@@ -167,9 +167,9 @@ class Orders:
         change = {"status": "valid", "validated": now} if problem is None else {"error": problem.document()}
         return self._move(authorization, {"processing"}, **{"status": "invalid", **change})
 
-    def processing(self, authorization: Authorization) -> Authorization:
-        """Record that validation of *authorization* has started, if it is pending."""
-        return self._move(authorization, {"pending"}, status="processing")
+    def processing(self, authorization: Authorization, method: str) -> Authorization:
+        """Record that validation of *authorization* with challenge type *method* has started, if it is pending."""
+        return self._move(authorization, {"pending"}, status="processing", method=method)
 
     def deactivate(self, authorization: Authorization) -> Authorization:
         """Mark an authorization as deactivated unless it is invalid (section 7.5.2)."""
@@ -208,13 +208,18 @@ class Orders:
         for each in listed:
             if not isinstance(each, dict) or each.get("type") != "dns":
                 raise problems.unsupported_identifier(f"expected identifiers of type dns, got {each!r}"[:200])
-            names.append(read_name(each.get("value"), self._issuer))
+            names.append(read_identifier(each.get("value"), self._issuer))
         return tuple(dict.fromkeys(names))
 
 
 def key_authorization(token: str, account: Account) -> str:
     """Return the key authorization, which is the required http-01 response body (RFC 8555 section 8.1)."""
     return f"{token}.{account.thumbprint}"
+
+
+def offered(name: str) -> tuple[str, ...]:
+    """Return the types of challenges with which control of *name* can be validated."""
+    return ("dns-01",) if is_wildcard(name) else ("http-01", "dns-01")
 
 
 def check_ready(order: Order) -> None:

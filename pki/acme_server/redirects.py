@@ -22,10 +22,11 @@ MAX_URL = 2000
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """TCP ports of web servers; only tests use ports other than the defaults."""
+    """Ports of web servers and name servers; only tests use ports other than the defaults."""
 
     http: int = 80
     https: int = 443
+    dns: int = 53
 
 
 @dataclass(frozen=True, slots=True)

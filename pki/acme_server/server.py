@@ -2,7 +2,7 @@
 
 import datetime as dt
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Any
@@ -13,7 +13,8 @@ from cryptography import x509
 from acme_server import injection, problems
 from acme_server.jws import SignedRequest, decode, encode, public_jwk, read_jws, thumbprint
 from acme_server.leaves import Leaves
-from acme_server.orders import Orders, check_names, check_ready
+from acme_server.names import is_wildcard
+from acme_server.orders import Orders, check_names, check_ready, offered
 from acme_server.problems import Problem
 from acme_server.redirects import Ports
 from acme_server.revocation import Revocation
@@ -68,6 +69,8 @@ class Settings:
     https_port: int = 443
     #: Scheme and host (and port) of the CRL's URL in leaves; None if the CRL is not served.
     http_base: str | None = None
+    #: Port of authoritative name servers; only tests use a port other than 53.
+    dns_port: int = 53
 
 
 @dataclass(slots=True)
@@ -102,12 +105,14 @@ class _Nonces:
 class AcmeServer:
     """The CA's ACME server: HTTP handlers, pending validations and faults."""
 
-    def __init__(self, telemetry: Telemetry, issuer: Issuer, store: Store, stub: AsyncStub, settings: Settings) -> None:
-        """Create a server; the caller runs its `application` with an aiohttp runner."""
-        self.telemetry, self.issuer, self.store, self.stub, self.settings = telemetry, issuer, store, stub, settings
+    def __init__(
+        self, telemetry: Telemetry, issuer: Issuer, store: Store, stubs: Sequence[AsyncStub], settings: Settings
+    ) -> None:
+        """Create a server, which validates through all *stubs*; the caller runs its `application` with aiohttp."""
+        self.telemetry, self.issuer, self.store, self.settings = telemetry, issuer, store, settings
         self.orders = Orders(store, issuer)
-        ports = Ports(settings.http01_port, settings.https_port)
-        self.validations = Validations(telemetry, self.orders, stub, issuer, ports, settings.caa)
+        ports = Ports(settings.http01_port, settings.https_port, settings.dns_port)
+        self.validations = Validations(telemetry, self.orders, stubs, issuer, ports, settings.caa)
         self.crl = RevocationList(telemetry, issuer, store)
         self.revocation = Revocation(telemetry, self.orders, self.crl)
         urls = None if settings.http_base is None else self.crl.urls(settings.http_base)
@@ -138,7 +143,7 @@ class AcmeServer:
                 web.post(f"/acme/order/{ID}", self._signed(self._order, as_get=True)),
                 web.post(f"/acme/order/{ID}/finalize", self._signed(self._finalize)),
                 web.post(f"/acme/authorization/{ID}", self._signed(self._authorization)),
-                web.post(f"/acme/challenge/{ID}", self._signed(self._challenge)),
+                web.post(f"/acme/challenge/{ID}/{{method}}", self._signed(self._challenge)),
                 web.post(f"/acme/certificate/{ID}", self._signed(self._certificate, as_get=True)),
                 web.get("/acme/renewal-info/{id}", self._renewal_info),
             ]
@@ -314,18 +319,23 @@ class AcmeServer:
         wait = injection.in_progress(self.telemetry.faults, "authorization") if valid else None
         if wait is not None:
             authorization = replace(authorization, status="processing", validated=None)
-        body = {
+        body: dict[str, Any] = {
             "status": "pending" if authorization.status == "processing" else authorization.status,
             "expires": _rfc3339(authorization.expires),
-            "identifier": {"type": "dns", "value": authorization.name},
-            "challenges": [self._challenge_object(authorization)],
+            "identifier": {"type": "dns", "value": authorization.name.removeprefix("*.")},
+            "challenges": [
+                self._challenge_object(authorization, method)
+                for method in ([authorization.method] if authorization.method else offered(authorization.name))
+            ],
         }
+        if is_wildcard(authorization.name):
+            body["wildcard"] = True
         return web.json_response(body, headers=_retry_after(wait))
 
-    def _challenge_object(self, authorization: Authorization) -> dict[str, Any]:
+    def _challenge_object(self, authorization: Authorization, method: str) -> dict[str, Any]:
         body: dict[str, Any] = {
-            "type": "http-01",
-            "url": f"{self.settings.base}/acme/challenge/{authorization.id}",
+            "type": method,
+            "url": f"{self.settings.base}/acme/challenge/{authorization.id}/{method}",
             "status": authorization.status if authorization.status != "deactivated" else "invalid",
             "token": authorization.token,
         }
@@ -339,11 +349,14 @@ class AcmeServer:
         found = self.orders.authorization(call.account, call.http.match_info["id"])
         if found.expires <= call.now:
             raise problems.malformed("this authorization expired: open a new order")
+        method = call.http.match_info["method"]
+        if method not in ([found.method] if found.method else offered(found.name)):
+            raise problems.not_found("there is no such challenge")
         if call.jws.payload and found.status == "pending":
             call.jws.json()
-            found = self.validations.begin(found, call.account)
+            found = self.validations.begin(found, call.account, method)
         up = f'<{self.settings.base}/acme/authorization/{found.id}>;rel="up"'
-        response = web.json_response(self._challenge_object(found))
+        response = web.json_response(self._challenge_object(found, method))
         response.headers.add("Link", up)
         return response
 

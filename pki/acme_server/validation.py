@@ -1,16 +1,20 @@
-"""Domain validation with http-01 (RFC 8555 section 8.3), and CAA checks (RFC 8659).
+"""Domain validation with http-01 and dns-01 (RFC 8555 sections 8.3 and 8.4), and CAA checks (RFC 8659).
 
-Names are looked up through the lab's own resolver, without cached answers.
+Names are looked up through the lab's own resolvers, without cached answers; the name servers of the zone are asked
+directly for the TXT records of dns-01.
 """
 
 import asyncio
+import hashlib
 import ssl
 from collections.abc import Sequence
 
 from acme_server import problems
+from acme_server.jws import encode
+from acme_server.names import is_wildcard
 from acme_server.redirects import MAX_REDIRECTS, STATUSES, Ports, Target, check_address, next_target
 from authority import Issuer
-from stub import AsyncStub, NoAddress, NoSuchName, StubError
+from stub import Answer, AsyncStub, NoAddress, NoSuchName, StubError, ask_name_servers
 from wireformat.http1 import HttpError, get
 from wireformat.http1_reader import ResponseReader
 
@@ -20,7 +24,9 @@ TIMEOUT = 5.0
 MAX_ANSWER = 4096
 #: Maximum number of names whose CAA records are looked up: the name itself and its parents (RFC 8659 section 3).
 MAX_LABELS = 10
-#: Known CAA property tags (RFC 8659 section 4.1, RFC 9495).  Only ``issue`` restricts names without a wildcard.
+#: Maximum number of a zone's name servers that may fail to answer a dns-01 validation, if it has two or more.
+MAX_SILENT = 1
+#: Known CAA property tags (RFC 8659 section 4.1, RFC 9495).  Only ``issue`` and ``issuewild`` restrict issuance.
 #: A record with an unknown tag and the critical flag forbids issuance.
 KNOWN_TAGS = ("issue", "issuewild", "issuemail", "iodef", "contactemail", "contactphone")
 CRITICAL = 128
@@ -58,9 +64,53 @@ async def validate_http01(stub: AsyncStub, issuer: Issuer, name: str, token: str
         raise problems.incorrect_response(detail)
 
 
+async def validate_dns01(stub: AsyncStub, name: str, expected: str, port: int) -> None:
+    """Ask the name servers of *name* for the TXT record of dns-01.
+
+    Every server that answers must have the record; a single silent server is tolerated if others answer.
+
+    Args:
+        stub: finds the name servers.
+        name: the name to validate, without a wildcard label.
+        expected: the key authorization.
+        port: port of the name servers.
+
+    Raises:
+        Problem: validation failed; the type is dns, unauthorized or incorrectResponse.
+    """
+    digest = encode(hashlib.sha256(expected.encode()).digest())
+    owner = f"_acme-challenge.{name}"
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            answers = await ask_name_servers(stub, owner, "TXT", port)
+    except StubError as error:
+        raise problems.dns(str(error)) from None
+    except TimeoutError:
+        raise problems.dns(f"{owner}: no answer within {TIMEOUT:g} s") from None
+    silent = 0
+    for server, answer in answers.items():
+        if isinstance(answer, Answer):
+            texts = [_joined(each) for each in answer.rdata]
+            if digest not in texts:
+                found = ", ".join(texts)[:100]
+                raise problems.incorrect_response(f"{owner} at {server}: expected a TXT record {digest}, got {found}")
+        elif isinstance(answer, NoSuchName | NoAddress):
+            raise problems.unauthorized(f"{owner} at {server}: expected a TXT record {digest}, got none")
+        else:
+            silent += 1
+    if silent > min(MAX_SILENT, len(answers) - 1):
+        raise problems.dns(f"{owner}: {silent} of {len(answers)} name servers did not answer")
+
+
+def _joined(text: str) -> str:
+    """Return the character strings of a TXT record as one text; *text* is the record in zone file format."""
+    return "".join(each.strip('"') for each in text.split(" "))
+
+
 async def check_caa(stub: AsyncStub, name: str, issuer: str) -> None:
     """Look up the CAA records for *name*; raise `Problem` if they do not permit *issuer* (RFC 8659)."""
-    labels = name.split(".")
+    wildcard = is_wildcard(name)
+    labels = name.removeprefix("*.").split(".")
     for depth in range(min(len(labels), MAX_LABELS)):
         current = ".".join(labels[depth:])
         stub.flush(current)
@@ -70,29 +120,31 @@ async def check_caa(stub: AsyncStub, name: str, issuer: str) -> None:
             continue
         except StubError as error:
             raise problems.caa(f"{current}: CAA cannot be looked up: {error}") from None
-        judge_caa(current, records, issuer)
+        judge_caa(current, records, issuer, wildcard=wildcard)
         return
 
 
-def judge_caa(name: str, records: Sequence[str], issuer: str) -> None:
+def judge_caa(name: str, records: Sequence[str], issuer: str, *, wildcard: bool = False) -> None:
     """Evaluate a CAA RRset (RFC 8659 sections 4.1 to 4.3); raise `Problem` if it forbids issuance.
 
     Args:
         name: owner name of the records.
         records: record data in zone file format, such as ``0 issue "ca.example.com; account=1"``.
         issuer: this CA's issuer name in CAA records.
+        wildcard: whether the certificate is for a wildcard name: then ``issuewild`` replaces ``issue``, if present.
     """
-    permitted = []
+    permitted: dict[str, list[str]] = {"issue": [], "issuewild": []}
     for record in records:
         flags, _, rest = record.partition(" ")
         tag, _, value = rest.partition(" ")
         tag = tag.lower()
-        if tag == "issue":
-            permitted.append(value.strip().strip('"').partition(";")[0].strip().rstrip(".").lower())
+        if tag in permitted:
+            permitted[tag].append(value.strip().strip('"').partition(";")[0].strip().rstrip(".").lower())
         elif tag not in KNOWN_TAGS and flags.isdecimal() and int(flags) & CRITICAL:
             raise problems.caa(f"{name}: expected known CAA tags, got the critical tag {tag!r}")
-    if permitted and issuer.rstrip(".").lower() not in permitted:
-        raise problems.caa(f"{name}: CAA permits {', '.join(filter(None, permitted)) or 'no CA'}; this is {issuer}")
+    issuers = (permitted["issuewild"] if wildcard else []) or permitted["issue"]
+    if issuers and issuer.rstrip(".").lower() not in issuers:
+        raise problems.caa(f"{name}: CAA permits {', '.join(filter(None, issuers)) or 'no CA'}; this is {issuer}")
 
 
 async def _address(stub: AsyncStub, name: str) -> str:

@@ -1,6 +1,7 @@
-"""Queue and tasks of http-01 validations; storing a result is retried until it succeeds."""
+"""Queue and tasks of validations; storing a result is retried until it succeeds."""
 
 import asyncio
+from collections.abc import Sequence
 
 from acme_server import problems, validation
 from acme_server.fair_queue import FairQueue
@@ -25,10 +26,25 @@ class Validations:
     """Runs validations, with a fair share for each account."""
 
     def __init__(
-        self, telemetry: Telemetry, orders: Orders, stub: AsyncStub, issuer: Issuer, ports: Ports, caa: str | None
+        self,
+        telemetry: Telemetry,
+        orders: Orders,
+        stubs: Sequence[AsyncStub],
+        issuer: Issuer,
+        ports: Ports,
+        caa: str | None,
     ) -> None:
-        """Declare metrics and the fault ``validation_fails``; *caa* is the CA's name in CAA records, or None."""
-        self._telemetry, self._orders, self._stub = telemetry, orders, stub
+        """Declare metrics and the fault ``validation_fails``.
+
+        Args:
+            telemetry: clock, faults and metrics of the service.
+            orders: records the results.
+            stubs: one stub resolver for each network perspective; a validation must succeed through all of them.
+            issuer: limits the names to which http-01 may be redirected.
+            ports: ports of web servers and name servers.
+            caa: the CA's name in CAA records; None disables the CAA check.
+        """
+        self._telemetry, self._orders, self._stubs = telemetry, orders, stubs
         self._issuer, self._ports, self._caa = issuer, ports, caa
         self._queue: FairQueue[tuple[Authorization, Account]] = FairQueue(MAX_AT_ONCE, MAX_PER_ACCOUNT, MAX_WAITING)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -53,8 +69,8 @@ class Validations:
         self._start()
         return len(unfinished)
 
-    def begin(self, authorization: Authorization, account: Account) -> Authorization:
-        """Set the status of *authorization* to processing, and queue its validation.
+    def begin(self, authorization: Authorization, account: Account, method: str) -> Authorization:
+        """Set the status of *authorization* to processing, and queue its validation with challenge type *method*.
 
         Raises:
             Problem: the account has too many waiting validations.
@@ -62,7 +78,7 @@ class Validations:
         """
         if self._queue.full(account.id):
             raise problems.rate_limited(f"{MAX_WAITING} validations of this account wait", retry_after=1)
-        begun = self._orders.processing(authorization)
+        begun = self._orders.processing(authorization, method)
         if begun.status == "processing":
             self._queue.put(account.id, (begun, account))
             self._start()
@@ -110,8 +126,21 @@ class Validations:
     async def _validate(self, authorization: Authorization, account: Account) -> None:
         if self._telemetry.faults.any_on and self._telemetry.faults.hit("validation_fails"):
             raise problems.connection("the fault validation_fails is on")
-        name, token = authorization.name, authorization.token
-        expected = key_authorization(token, account)
-        await validation.validate_http01(self._stub, self._issuer, name, token, expected, self._ports)
+        expected = key_authorization(authorization.token, account)
+        results = await asyncio.gather(
+            *(self._through(stub, authorization, expected) for stub in self._stubs), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _through(self, stub: AsyncStub, authorization: Authorization, expected: str) -> None:
+        """Validate *authorization* from the network perspective of *stub*; raise `Problem` if that fails."""
+        name = authorization.name
+        if authorization.method == "dns-01":
+            await validation.validate_dns01(stub, name.removeprefix("*."), expected, self._ports.dns)
+        else:
+            token = authorization.token
+            await validation.validate_http01(stub, self._issuer, name, token, expected, self._ports)
         if self._caa is not None:
-            await validation.check_caa(self._stub, name, self._caa)
+            await validation.check_caa(stub, name, self._caa)

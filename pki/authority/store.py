@@ -26,7 +26,8 @@ CREATE TABLE IF NOT EXISTS ordering (
     expires REAL NOT NULL, serial TEXT, error TEXT) STRICT;
 CREATE TABLE IF NOT EXISTS authorization (
     id TEXT PRIMARY KEY, ordering TEXT NOT NULL REFERENCES ordering, account TEXT NOT NULL, name TEXT NOT NULL,
-    status TEXT NOT NULL, token TEXT NOT NULL, expires REAL NOT NULL, validated REAL, error TEXT) STRICT;
+    status TEXT NOT NULL, token TEXT NOT NULL, expires REAL NOT NULL, validated REAL, error TEXT,
+    method TEXT NOT NULL DEFAULT '') STRICT;
 CREATE INDEX IF NOT EXISTS authorization_of ON authorization (ordering);
 CREATE TABLE IF NOT EXISTS certificate (
     serial TEXT PRIMARY KEY, account TEXT, names TEXT NOT NULL, not_before REAL NOT NULL, not_after REAL NOT NULL,
@@ -36,6 +37,8 @@ CREATE TABLE IF NOT EXISTS compromised_key (fingerprint TEXT PRIMARY KEY, report
 CREATE INDEX IF NOT EXISTS certificate_revoked ON certificate (not_after) WHERE revoked IS NOT NULL;
 CREATE TABLE IF NOT EXISTS crl (number INTEGER PRIMARY KEY) STRICT;
 """
+#: Columns of tables that databases of earlier versions lack.
+ADDED = {"authorization": {"method": "TEXT NOT NULL DEFAULT ''"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """An ACME authorization with its single http-01 challenge (RFC 8555 sections 7.1.4, 8.3)."""
+    """An ACME authorization (RFC 8555 section 7.1.4); its challenges share one token."""
 
     id: str
     order: str
@@ -84,6 +87,8 @@ class Authorization:
     validated: float | None = None
     #: The reason why validation failed, as an ACME problem document.
     error: dict[str, Any] | None = None
+    #: Type of the challenge that the client has chosen, such as ``http-01``; empty before the choice.
+    method: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,7 @@ T = TypeVar("T", Account, Order, Authorization, Certificate)
 _TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
     Account: ("account", ("thumbprint", "jwk", "status", "contact")),
     Order: ("ordering", ("status", "serial", "error")),
-    Authorization: ("authorization", ("status", "validated", "error")),
+    Authorization: ("authorization", ("status", "validated", "error", "method")),
     Certificate: ("certificate", ()),
 }
 #: Fields stored as JSON, with the function that converts the parsed JSON value to the field's type.
@@ -131,6 +136,10 @@ class Store:
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA foreign_keys = ON")
             self._db.executescript(SCHEMA)
+            for table, columns in ADDED.items():
+                present = {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}
+                for column in columns.keys() - present:
+                    self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {columns[column]}")
             self._db.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT * 1000)}")
 
     def close(self) -> None:

@@ -9,11 +9,13 @@ from typing import Any, Self
 
 from cryptography import x509
 
+from dnsmessage.keyfile import KeyFileError, load_keys
 from renewal import health, revocation
 from renewal.account import account_key
 from renewal.challenges import Challenges
 from renewal.client import AcmeClient
 from renewal.credentials import Credentials
+from renewal.dns01 import Dns01
 from renewal.errors import UNREADABLE, AcmeError, PairError, RenewalError
 from renewal.lifecycle import Lifecycle, RenewalInfo, Validity
 from renewal.material import Pair, new_key, new_pair_pem
@@ -185,7 +187,7 @@ class Agent:
     async def _renew(self, *, deliberate: bool) -> str:
         client = self._acme_client()
         key = await asyncio.to_thread(new_key, self.settings.key)  # generating an RSA key must not block the event loop
-        chain = await client.obtain(self.settings.names, key, self.challenges.put)
+        chain = await client.obtain(self.settings.names, key, self.challenges.put, self._dns01())
         now = self.telemetry.clock.time()
         pair = self._take(new_pair_pem(key, chain), now)
         self.renewals += 1
@@ -195,6 +197,17 @@ class Agent:
         self.check_health()
         logger.info("certificate_in_use", serial=pair.serial, names=list(pair.names), not_after=pair.not_after)
         return pair.serial
+
+    def _dns01(self) -> Dns01 | None:
+        """Return the responder for dns-01 with the current TSIG key; None if the settings select http-01."""
+        if self.settings.dns01 is None:
+            return None
+        server, file = self.settings.dns01
+        try:
+            (key,) = load_keys(file).values()
+        except (KeyFileError, ValueError) as error:
+            raise AcmeError(f"{file}: expected one TSIG key: {error}") from None
+        return Dns01(server, key, self.stub)
 
     def _take(self, pem: bytes, now: float) -> Pair:
         """Put a new key and chain into use."""

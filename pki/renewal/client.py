@@ -1,4 +1,4 @@
-"""An ACME client (RFC 8555) based on aiohttp: account, order, http-01, finalize, download.
+"""An ACME client (RFC 8555) based on aiohttp: account, order, http-01 or dns-01, finalize, download.
 
 Each call of `AcmeClient.obtain` obtains one certificate.  The caller manages files and schedules.
 """
@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from renewal.dns01 import Dns01
 from renewal.errors import AcmeError
 from renewal.lifecycle import RenewalInfo
 from renewal.material import PrivateKey
@@ -99,7 +100,13 @@ class AcmeClient:
         #: monotonic time when that response arrived.
         self.ca_time: tuple[float, float] | None = None
 
-    async def obtain(self, names: Sequence[str], key: PrivateKey, answer: Callable[[str, str | None], None]) -> str:
+    async def obtain(
+        self,
+        names: Sequence[str],
+        key: PrivateKey,
+        answer: Callable[[str, str | None], None],
+        dns: Dns01 | None = None,
+    ) -> str:
         """Obtain a certificate for *names* and *key*.
 
         Args:
@@ -107,6 +114,7 @@ class AcmeClient:
             key: the certificate's private key.
             answer: called with each challenge token and its http-01 response body, and at the end with the token and
                 None.
+            dns: responds to dns-01 challenges; None selects http-01.
 
         Returns:
             The certificate chain as PEM, leaf first.
@@ -117,10 +125,12 @@ class AcmeClient:
         tokens: list[str] = []
         try:
             async with self._session() as http:
-                return await self._obtain(http, names, key, answer, tokens)
+                return await self._obtain(http, names, key, answer, tokens, dns)
         finally:
             for token in tokens:
                 answer(token, None)
+            if dns is not None:
+                await dns.remove()
 
     async def renewal_info(self, leaf: x509.Certificate) -> RenewalInfo | None:
         """Fetch the suggested renewal window for *leaf*; return None if the CA does not support RFC 9773.
@@ -182,24 +192,33 @@ class AcmeClient:
         key: PrivateKey,
         answer: Callable[[str, str | None], None],
         tokens: list[str],
+        dns: Dns01 | None,
     ) -> str:
         await self._read_directory(http)
         await self._register(http)
         identifiers = [{"type": "dns", "value": name} for name in names]
         order, order_url, _ = await self._post(http, self._url("newOrder"), {"identifiers": identifiers})
         authorizations = _fields(order, "authorizations", str)
+        kind, chosen = "http-01" if dns is None else "dns-01", []
         for url in authorizations:
             authorization, _, _ = await self._post(http, url, None)
             if _field(authorization, "status", str) == "valid":
                 continue
             challenges = _fields(authorization, "challenges", dict)
-            challenge = next((each for each in challenges if each.get("type") == "http-01"), None)
+            challenge = next((each for each in challenges if each.get("type") == kind), None)
             if challenge is None:
-                raise AcmeError(f"{_name(authorization)}: the CA offers no http-01")
+                raise AcmeError(f"{_name(authorization)}: the CA offers no {kind}")
             token = _field(challenge, "token", str)
-            tokens.append(token)
-            answer(token, f"{token}.{self.thumbprint}")
-            await self._post(http, _field(challenge, "url", str), {})
+            if dns is None:
+                tokens.append(token)
+                answer(token, f"{token}.{self.thumbprint}")
+            else:
+                await dns.add(_name(authorization), f"{token}.{self.thumbprint}")
+            chosen.append(_field(challenge, "url", str))
+        if dns is not None:
+            await dns.propagated()
+        for url in chosen:
+            await self._post(http, url, {})
         for url in authorizations:
             await self._until(http, url, {"valid"}, {"pending", "processing"})
         order = await self._until(http, order_url, {"ready", "valid"}, {"pending"})

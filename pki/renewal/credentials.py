@@ -14,7 +14,7 @@ from cryptography import x509
 
 from hostfiles.atomic import atomic_write
 from renewal.errors import PairError
-from renewal.material import Pair, read_pair
+from renewal.material import Pair, covered_host, read_pair
 from renewal.proof import load_pair, prove
 from telemetry import log
 
@@ -263,7 +263,7 @@ class Credentials:
     def _proved(self, pem: bytes, names: Sequence[str], now: float) -> Pair:
         anchors, text = self._anchors()
         pair = read_pair(pem, names, now, anchors)
-        prove(pem, names[0], text, as_client=self._as_client)
+        prove(pem, covered_host(names[0]), text, as_client=self._as_client)
         return pair
 
     def _anchors(self) -> tuple[list[x509.Certificate], str]:

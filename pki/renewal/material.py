@@ -48,6 +48,11 @@ class Pair:
         return f"<Pair {self.serial[:8]} {','.join(self.names)} {_utc(self.not_before)} to {_utc(self.not_after)}>"
 
 
+def covered_host(name: str) -> str:
+    """Return a host name that a certificate for *name* covers, which may begin with a wildcard label."""
+    return name.replace("*.", "any.", 1) if name.startswith("*.") else name
+
+
 def read_pair(pem: bytes, names: Sequence[str], now: float, anchors: Sequence[x509.Certificate]) -> Pair:
     """Parse a private key and chain, and validate key, names, dates and chain.
 
@@ -81,7 +86,8 @@ def read_pair(pem: bytes, names: Sequence[str], now: float, anchors: Sequence[x5
     if len(chain) < 2:
         raise PairError("expected the chain after the certificate, got the certificate alone")
     moment = dt.datetime.fromtimestamp(now, dt.UTC)
-    verifier = PolicyBuilder().store(Store(list(anchors))).time(moment).build_server_verifier(x509.DNSName(names[0]))
+    host = x509.DNSName(covered_host(names[0]))
+    verifier = PolicyBuilder().store(Store(list(anchors))).time(moment).build_server_verifier(host)
     try:
         verifier.verify(leaf, chain[1:])
     except VerificationError as error:

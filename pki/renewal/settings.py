@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from renewal.material import KEYS
+from telemetry import endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class Settings:
     renew_at: float | None = None
     #: Type of the certificate's key, one of `renewal.material.KEYS`.
     key: str = KEYS[0]
+    #: Primary name server and key file for dns-01; None selects http-01.
+    dns01: tuple[tuple[str, int], Path] | None = None
     #: Whether the service also presents its certificate to servers that require one (mTLS).
     as_client: bool = True
 
@@ -43,6 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--cert-name", action="append", default=[], metavar="NAME", help="DNS name (repeatable)")
     group.add_argument("--cert-key", choices=KEYS, default=KEYS[0], help="type of its key (default %(default)s)")
     group.add_argument(
+        "--dns01", type=endpoint, metavar="HOST:PORT", help="primary name server: validate with dns-01 by UPDATE"
+    )
+    group.add_argument("--dns01-key", type=Path, metavar="FILE", help="TSIG key for --dns01")
+    group.add_argument(
         "--renew-at",
         type=_fraction,
         metavar="SHARE",
@@ -55,7 +62,10 @@ def from_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Sett
     wanted = {"--acme": args.acme, "--tls-dir": args.tls_dir, "--trust": args.trust, "--cert-name": args.cert_name}
     if missing := [flag for flag, value in wanted.items() if not value]:
         parser.error(f"expected {', '.join(missing)}")
-    return Settings(args.acme, args.tls_dir, args.trust, tuple(args.cert_name), args.renew_at, args.cert_key)
+    if (args.dns01 is None) != (args.dns01_key is None):
+        parser.error("expected --dns01 and --dns01-key together")
+    dns01 = None if args.dns01 is None else (args.dns01, args.dns01_key)
+    return Settings(args.acme, args.tls_dir, args.trust, tuple(args.cert_name), args.renew_at, args.cert_key, dns01)
 
 
 def additional(text: str) -> tuple[str, str]:

@@ -13,11 +13,13 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-import serving
 from acme_server.own_certificate import OwnCertificate
 from acme_server.server import AcmeServer, Settings
 from authority import Ceremony, Store, issue_root, load_issuer, new_key
-from nameserver import Responder, parse
+from dnsmessage.keyfile import parse_keys
+from nameserver import access
+from nameserver.access import Access
+from nameserver.server import Server
 from renewal.client import StubResolver
 from stub import AsyncStub
 from telemetry import Telemetry
@@ -36,6 +38,9 @@ forbidden IN CAA 0 issue "another.example.com"
 nowhere IN TXT "no address"
 closed IN A 127.0.0.9
 """
+SECRET = "b25seSBmb3IgdGVzdHMsIG5vdCBhIHNlY3JldA=="
+KEY = f'key "writer" {{ algorithm hmac-sha256; secret "{SECRET}"; }};'
+WRITER = Access(parse_keys(KEY), (), (access.writer("example.com.=writer:TXT:_acme-challenge.*"),))
 
 
 @dataclasses.dataclass
@@ -43,6 +48,8 @@ class Lab:
     """A running CA, and the addresses and files that an ACME client needs to use it."""
 
     folder: Path
+    #: The primary name server of example.com, which accepts updates signed with `KEY`.
+    names: Server
     server: AcmeServer
     own: OwnCertificate
     stub: AsyncStub
@@ -88,18 +95,14 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
         each.mkdir()
     telemetry = Telemetry("acme_server")
     Ceremony(*folders).run(telemetry.clock.time())
-    responder = Responder()
-    responder.put(parse("example.com.", ZONE))
+    (tmp_path / "zone").write_text(ZONE)
+    names = Server(Telemetry("nameserver"), {"example.com.": tmp_path / "zone"}, WRITER)
     answers: dict[str, str] = {}
     webroot = tmp_path / "webroot"
     webroot.mkdir()
     answering, challenged = asyncio.Event(), asyncio.Event()
     misbehaviour: list[Callable[[web.Request], web.Response]] = []
     answering.set()
-
-    def dns(wire: bytes, client: tuple[str, int], transport: str) -> bytes | None:
-        response = responder.respond(wire, udp=transport == "udp")
-        return None if response is None else response.wire
 
     async def challenge(request: web.Request) -> web.Response:
         challenged.set()
@@ -118,7 +121,8 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     https = web.Application()
     https.router.add_get("/moved/{token}", challenge)
     async with contextlib.AsyncExitStack() as stack:
-        listener = await serving.start(("127.0.0.1", 0), dns)
+        stack.callback(names.close)
+        listener = await names.start(("127.0.0.1", 0))
         stack.push_async_callback(listener.close)
         http01 = await stack.enter_async_context(site(http))
         https01 = await stack.enter_async_context(site(https, ssl_context=self_signed(tmp_path)))
@@ -128,9 +132,15 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
         stub = AsyncStub([listener.address])
         port, plain = free_port(), free_port()
         settings = Settings(
-            f"https://ca.example.com:{port}", 60.0, http01, "ca.example.com", https01, f"http://ca.example.com:{plain}"
+            f"https://ca.example.com:{port}",
+            60.0,
+            http01,
+            "ca.example.com",
+            https01,
+            f"http://ca.example.com:{plain}",
+            listener.address[1],
         )
-        server = AcmeServer(telemetry, issuer, store, stub, settings)
+        server = AcmeServer(telemetry, issuer, store, [stub], settings)
         server.crl.renew_if_due(telemetry.clock.time())
         await stack.enter_async_context(site(server.crl.application(), port=plain))
         own = OwnCertificate(server.leaves, "ca.example.com", tmp_path / "ca")
@@ -141,6 +151,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
         await web.TCPSite(runner, "127.0.0.1", port, ssl_context=own.context).start()
         yield Lab(
             tmp_path,
+            names,
             server,
             own,
             stub,

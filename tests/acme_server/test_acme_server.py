@@ -66,7 +66,8 @@ async def test_a_nonce_is_good_once(browser: Browser) -> None:
     [
         ({"identifiers": []}, "malformed"),
         ({"identifiers": [{"type": "ip", "value": "192.0.2.1"}]}, "unsupportedIdentifier"),
-        ({"identifiers": [{"type": "dns", "value": "*.example.com"}]}, "rejectedIdentifier"),
+        ({"identifiers": [{"type": "dns", "value": "a.*.example.com"}]}, "rejectedIdentifier"),
+        ({"identifiers": [{"type": "dns", "value": "*.example.org"}]}, "rejectedIdentifier"),
         ({"identifiers": [{"type": "dns", "value": "a b"}]}, "rejectedIdentifier"),
         ({"identifiers": [{"type": "dns", "value": "a.example.com"}], "notAfter": "2027-01-01T00:00:00Z"}, "malformed"),
     ],
@@ -235,6 +236,22 @@ def test_caa(records: list[str], good: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("records", "good"),
+    [
+        pytest.param(['0 issue "ca.example.com"'], True, id="no-issuewild"),
+        pytest.param(['0 issue ";"', '0 issuewild "ca.example.com"'], True, id="issuewild-replaces-issue"),
+        pytest.param(['0 issue "ca.example.com"', '0 issuewild ";"'], False, id="issuewild-forbids"),
+    ],
+)
+def test_caa_of_wildcard_names(records: list[str], good: bool) -> None:
+    if good:
+        judge_caa("example.com", records, "ca.example.com", wildcard=True)
+    else:
+        with pytest.raises(Problem):
+            judge_caa("example.com", records, "ca.example.com", wildcard=True)
+
+
+@pytest.mark.parametrize(
     ("name", "reply", "problem"),
     [
         ("missing.nowhere.example.com", True, "dns"),
@@ -276,7 +293,7 @@ async def test_a_restart_loses_nothing(lab: Lab, browser: Browser) -> None:
         "/acme/new-order", {"identifiers": [{"type": "dns", "value": "www.example.com"}]}
     )
     store = Store(lab.folder / "ca" / "store.sqlite")
-    again = AcmeServer(Telemetry("acme_server"), lab.server.issuer, store, lab.stub, lab.server.settings)
+    again = AcmeServer(Telemetry("acme_server"), lab.server.issuer, store, [lab.stub], lab.server.settings)
     found = again.orders.store.order(headers["Location"].rpartition("/")[2])
     store.close()
     assert found is not None

@@ -1,12 +1,13 @@
-"""Test of the ACME server with certbot, an independent client: obtain, renew and revoke certificates."""
+"""Tests of the ACME server with certbot, an independent client: obtain, renew and revoke certificates."""
 
 import asyncio
 import sys
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 
-from tests.acme_server.conftest import Lab
+from tests.acme_server.conftest import SECRET, Lab
 
 #: Python program that runs certbot with ca.example.com resolved to 127.0.0.1.
 RUN = """
@@ -58,3 +59,20 @@ async def test_certbot_obtains_renews_and_revokes(lab: Lab, tmp_path: Path) -> N
     assert [each is not None and each.revoked is not None for each in revoked] == [False, True]
     (known,) = {each.account for each in revoked if each is not None}
     assert known is not None
+
+
+async def test_certbot_validates_a_wildcard_by_updating_the_zone(lab: Lab, tmp_path: Path) -> None:
+    pytest.importorskip("certbot_dns_rfc2136")
+    host, port = lab.stub.servers[0]
+    credentials = tmp_path / "rfc2136.ini"
+    credentials.write_text(
+        f"dns_rfc2136_server = {host}\ndns_rfc2136_port = {port}\ndns_rfc2136_name = writer.\n"
+        f"dns_rfc2136_secret = {SECRET}\ndns_rfc2136_algorithm = HMAC-SHA256\n"
+    )
+    credentials.chmod(0o600)
+    plugin = ["--dns-rfc2136", "--dns-rfc2136-credentials", str(credentials), "--dns-rfc2136-propagation-seconds", "0"]
+    names = ["-d", "*.example.com", "-d", "example.com"]
+    await certbot(lab, tmp_path, "certonly", *plugin, *names, "--agree-tos", "--register-unsafely-without-email")
+    pem = (tmp_path / "config" / "live" / "example.com" / "cert.pem").read_bytes()
+    alternatives = x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert sorted(alternatives.value.get_values_for_type(x509.DNSName)) == ["*.example.com", "example.com"]

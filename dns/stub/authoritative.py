@@ -1,0 +1,74 @@
+"""Query the authoritative name servers of a name directly, so that no resolver's cache can give an old answer."""
+
+import asyncio
+
+from stub.errors import NoAddress, NoSuchName, StubError
+from stub.message import Answer
+from stub.resolve import DNS_PORT, AsyncStub
+
+#: Maximum number of CNAMEs followed from one name to the next.
+MAX_ALIASES = 8
+#: Time-out of a query to a name server, in seconds, and the number of attempts.
+TIMEOUT, ATTEMPTS = 1.0, 2
+
+
+async def ask_name_servers(
+    stub: AsyncStub, name: str, rdtype: str, port: int = DNS_PORT
+) -> dict[str, Answer | StubError]:
+    """Ask each name server of the zone that contains *name* for its records of type *rdtype*.
+
+    Args:
+        stub: finds aliases (CNAME) of the name, the zone's name servers and their addresses.
+        name: domain name; an alias is followed, also into another zone.
+        rdtype: record type, for example ``TXT``.
+        port: UDP and TCP port of the name servers; only tests use another port than 53.
+
+    Returns:
+        The answer or the error of each name server, by its IPv4 address.
+
+    Raises:
+        StubError: the name servers cannot be found.
+    """
+    name = await _target(stub, name)
+    addresses = await _addresses(stub, (await zone_of(stub, name))[1], name, rdtype)
+    stubs = [AsyncStub([(address, port)], TIMEOUT, ATTEMPTS) for address in addresses]
+    answers = await asyncio.gather(*(each.resolve(name, rdtype) for each in stubs), return_exceptions=True)
+    found: dict[str, Answer | StubError] = {}
+    for address, answer in zip(addresses, answers, strict=True):
+        if not isinstance(answer, Answer | StubError):
+            raise answer
+        found[address] = answer
+    return found
+
+
+async def zone_of(stub: AsyncStub, name: str) -> tuple[str, tuple[str, ...]]:
+    """Return the closest zone that contains *name*, and the names of its name servers; raise `StubError` on failure."""
+    labels = name.rstrip(".").lower().split(".")
+    for depth in range(len(labels)):
+        zone = ".".join(labels[depth:])
+        try:
+            answer = await stub.resolve(zone, "NS")
+        except (NoSuchName, NoAddress):
+            continue
+        if answer.canonical_name.rstrip(".").lower() == zone:  # otherwise *zone* is an alias of another name
+            return zone, answer.rdata
+    raise NoSuchName(name, "NS", f"{name}: no zone contains it")
+
+
+async def _target(stub: AsyncStub, name: str) -> str:
+    """Return the name at the end of a chain of CNAME records; raise `StubError` if the chain is too long."""
+    for _ in range(MAX_ALIASES):
+        stub.flush(name)
+        try:
+            name = (await stub.resolve(name, "CNAME")).rdata[0]
+        except (NoSuchName, NoAddress):
+            return name
+    raise NoAddress(name, "CNAME", f"{name}: expected at most {MAX_ALIASES} CNAMEs")
+
+
+async def _addresses(stub: AsyncStub, servers: tuple[str, ...], name: str, rdtype: str) -> list[str]:
+    found = await asyncio.gather(*(stub.resolve(each) for each in servers), return_exceptions=True)
+    addresses = {address for each in found if isinstance(each, Answer) for address in each.rdata}
+    if not addresses:
+        raise NoAddress(name, rdtype, f"{name}: none of {', '.join(servers)} has an address")
+    return sorted(addresses)
