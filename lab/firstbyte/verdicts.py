@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ def described(kind: type[Experiment[Any]]) -> dict[str, Any]:
         "claim": kind.claim,
         "control": kind.control.without,
         "parameters": parameters.describe(kind.settings),
+        "lessons": [asdict(each) for each in kind.lessons],
     }
 
 

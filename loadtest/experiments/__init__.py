@@ -7,7 +7,7 @@ conclusions.  The package `reports` then writes the report.
 from experiments.chart import Bars, Chart, Curve, Dots, Lane, Moment, Panel, Span
 from experiments.conduct import Order, Outcome, clean_up, conduct
 from experiments.estimate import Estimate, Line
-from experiments.experiment import Control, Experiment
+from experiments.experiment import Control, Experiment, Lesson
 from experiments.lab import Admin
 from experiments.parameters import ParameterError, parameter
 from experiments.recorders import HERE, Series
@@ -31,6 +31,7 @@ __all__ = [
     "Event",
     "Experiment",
     "Lane",
+    "Lesson",
     "Line",
     "Moment",
     "Order",

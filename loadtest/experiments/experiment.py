@@ -33,6 +33,20 @@ class Control:
     fails: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A prediction that a student can make before the run, and that the run's measurement then decides."""
+
+    #: What the student is asked for; a complete question that names the conditions.
+    question: str
+    #: Name of the row whose measured value is the answer; present in every run, quick or full.
+    row: str
+    #: Unit of the answer; "" for a plain number.
+    unit: str
+    #: Largest difference to the measured value that counts as right, in *unit*.
+    tolerance: float
+
+
 class Experiment(ABC, Generic[P]):
     """Base class of all experiments; one instance is one run."""
 
@@ -57,6 +71,8 @@ class Experiment(ABC, Generic[P]):
     paths: ClassVar[tuple[str, ...]] = ()
     #: Counters of `gate.QUIET` that may rise, because the experiment provokes the drops that they count.
     subject: ClassVar[tuple[str, ...]] = ()
+    #: Two or three predictions for students.
+    lessons: ClassVar[tuple[Lesson, ...]] = ()
 
     def __init__(self, parameters: P, *, negative: bool = False) -> None:
         self.p = parameters

@@ -6,7 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import linear_regression, median
 
-from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Moment, Panel, Quantity, Run, parameter
+from experiments import (
+    Chart,
+    Control,
+    Curve,
+    Dots,
+    Estimate,
+    Experiment,
+    Lesson,
+    Moment,
+    Panel,
+    Quantity,
+    Run,
+    parameter,
+)
 from experiments.recorders import HERE
 from linuxnet.recorder import Watch
 from scenarios.instruments.connection import Address, Connection
@@ -107,6 +120,17 @@ class FlowControl(Experiment[Parameters]):
     control = Control("no reader pauses: each reads as data arrives", ("sender limited / (pause - time to fill)",))
     records = ("edge",)
     paths = ("edge",)
+    lessons = (
+        Lesson(
+            "A reader with a receive buffer of 128 KiB pauses for 4 s on a path of 100 ms. For how long is the sender "
+            "stopped?",
+            "sender limited, pause of 4 s", "s", 0.2,
+        ),
+        Lesson(
+            "A reader with a large window downloads over a link of 8 Mbit/s. How much of that is data?",
+            "throughput of the slow link", "Mbit/s", 0.2,
+        ),
+    )  # fmt: skip
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)

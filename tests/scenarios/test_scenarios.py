@@ -43,6 +43,17 @@ def test_it_predicts_before_it_measures(kind, negative):
     assert all(isinstance(each, Quantity) for each in prediction.values())
 
 
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("kind", [kind for kind in SCENARIOS if kind.lessons], ids=lambda k: k.name)
+def test_each_lesson_asks_for_a_predicted_row_in_its_unit(kind, quick):
+    prediction = kind(parameters.bind(kind.settings, quick=quick)).predict()
+    assert 2 <= len(kind.lessons) <= 3
+    for each in kind.lessons:
+        assert each.question.endswith("?")
+        assert prediction[each.row].unit == each.unit
+        assert each.tolerance > 0
+
+
 @pytest.mark.parametrize("kind", EVERY, ids=lambda k: k.name)
 def test_every_parameter_has_help_and_bounds(kind):
     for each in parameters.describe(kind.settings):
