@@ -16,6 +16,10 @@ With an open loop of 50 requests per second and user, which start even if earlie
 
     locust … --arrival-rate 50
 
+With thresholds, for CI (exit code 1 if one is broken, 4 if there were too few requests to tell):
+
+    locust … --fail-if 'p99>80ms, errors>0.1%' --junit load.xml
+
 The difference between FreshUser and PooledUser is the cost of opening a connection (`theory.pool`); the difference
 between FreshUser and ResumedUser is the cost of authentication.  Each phase has its own entry in the statistics.  Every
 certificate chain is verified.
@@ -39,6 +43,7 @@ from stub import Stub, system_servers
 from swarm.arrivals import arrivals
 from swarm.board import Report
 from swarm.caller import Caller, Query
+from swarm.judge import Judge
 from swarm.options import add_options
 from swarm.page import extend, poll
 from swarm.recorder import Recorder
@@ -190,8 +195,9 @@ events.init_command_line_parser.add_listener(add_options)
 
 @events.init.add_listener
 def begin(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
-    """Attach the recorder, load shapes, worker reports and web page to Locust; a listener for the event ``init``."""
+    """Attach firstbyte's recorder, thresholds, shapes, reports and web page to Locust; a listener for ``init``."""
     recorder = environment.firstbyte = Recorder(environment)
+    Judge(environment, recorder)
     board = recorder.board
     if environment.parsed_options.shape != "none":
         environment.shape_class = SHAPES[environment.parsed_options.shape]()

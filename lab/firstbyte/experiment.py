@@ -25,12 +25,15 @@ from experiments import (
     ParameterError,
     Repeats,
     Verdict,
+    archive,
     clean_up,
     conduct,
     parameters,
 )
 from firstbyte import own, terminal, verdicts, where
 from firstbyte.verdicts import Done
+from hostfiles import junit
+from hostfiles.junit import Case, Suite
 from hostfiles.layout import RESULTS
 from runtime import InsideLab, Lab, LabError
 from scenarios import SCENARIOS
@@ -75,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
         raise ParameterError("expected --set with one experiment, not with all")
     for kind in chosen:  # reject invalid parameters before any experiment starts
         parameters.bind(kind.settings, quick=args.quick, given=args.set)
+    if args.junit and not Path(args.junit).resolve().parent.is_dir():
+        raise ParameterError(f"--junit: expected a file in a folder that exists, got {args.junit}")
     if InsideLab.is_here():
         return _inside(args, chosen, source)
     return _outside(args, _words(args, "-" if source else args.name), [kind.name for kind in chosen], source)
@@ -116,6 +121,7 @@ def _inside(args: argparse.Namespace, chosen: Sequence[Kind], source: bytes | No
                 (folder / "experiment.py").write_bytes(source)
     if len(chosen) > 1:
         _summary(args, done)
+    _junit(args, RESULTS, [each.folder for each in done if each.folder is not None])
     if args.control and any(each.verdict is Verdict.PASS for each in done):
         return 0  # the worst outcome of a control run: the control passed, so the check is defective
     return next((code for code in ((4, 1) if args.control else (1, 4)) if code in codes), 0)
@@ -243,7 +249,9 @@ def _outside(
             code = 4
         pages = set(COPIED.glob("*.html"))
         try:
-            for folder in lab.fetch_results(COPIED):
+            copied = lab.fetch_results(COPIED)
+            _junit(args, COPIED, [folder for folder in copied if folder.parent.name in names])
+            for folder in copied:
                 if (folder / "report.html").exists() and folder.parent.name in names:
                     print(f"report: {folder / 'report.html'}", file=sys.stderr)
             for page in sorted(set(COPIED.glob("*.html")) - pages):
@@ -252,6 +260,19 @@ def _outside(
         except (LabError, OSError) as error:
             print(f"firstbyte {args.command}: results stay in the lab: {error}", file=sys.stderr)
     return code
+
+
+def _junit(args: argparse.Namespace, results: Path, folders: Sequence[Path]) -> None:
+    """Write the runs in *folders*, below *results*, as JUnit XML if the user asked for it."""
+    if not args.junit or args.undo:
+        return
+    chosen = {folder.resolve() for folder in folders}
+    kept = sorted((run for run in archive.runs(results) if run.folder.resolve() in chosen), key=lambda run: run.time)
+    nothing = Suite(args.name, [Case("run", "error", "no result was kept")], 0.0)
+    try:
+        junit.write(Path(args.junit), [reports.suite(run) for run in kept] or [nothing])
+    except OSError as error:
+        _warn(args, f"--junit {args.junit}: {error.strerror or error}")
 
 
 def _undo_outside(lab: Lab, command: str) -> None:

@@ -1,5 +1,6 @@
 """Reports of runs for human readers: HTML pages, charts, and an index of all runs."""
 
 from reports.site import keep, write_comparison, write_index, write_repeats, write_summary
+from reports.suites import suite
 
-__all__ = ["keep", "write_comparison", "write_index", "write_repeats", "write_summary"]
+__all__ = ["keep", "suite", "write_comparison", "write_index", "write_repeats", "write_summary"]

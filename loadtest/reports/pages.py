@@ -5,6 +5,7 @@ folder.
 """
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
@@ -49,6 +50,7 @@ def run_page(result: Result, kind: Kind, charts: Sequence[Chart], files: Iterabl
         title=f"{result.name}: {headline(result.verdict, control=bool(result.control))}",
         root="../../",
         result=result,
+        sentence=sentence(result),
         kind=kind,
         figures=figures,
         command=command(result, kind),
@@ -121,6 +123,24 @@ def in_docker(said: str, file: str) -> str:
     """
     inside = said.replace("firstbyte ", f"docker compose run --rm {'-T ' if file else ''}lab ", 1)
     return f"{inside.replace(file, '-', 1)} < {file}" if file else inside
+
+
+def sentence(result: Result) -> str:
+    """Return one sentence with the most important number of a run; "" if nothing with a prediction was measured.
+
+    The number is that of the first row that has a check of the same name, else of the first row with a prediction.
+    """
+    checked = {check.name for check in result.checks}
+    rows = [row for row in result.rows if row.predicted is not None and not math.isnan(row.measured.value)]
+    row = next((row for row in rows if row.name in checked), rows[0] if rows else None)
+    if row is None or row.predicted is None:
+        return ""
+    unit = f" {row.unit}" if row.unit else ""
+    off = f" ({(row.measured.value - row.predicted) / row.predicted:+.1%})" if row.predicted else ""
+    said = (
+        f"Theory predicts {number(row.predicted)}{unit}, and this run measured {number(row.measured.value)}{unit}{off}"
+    )
+    return f"{said}: {row.name}."
 
 
 def _spread(row: Spread, repeats: Repeats, bounds: tuple[float | None, float | None]) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Options that the locustfile adds to Locust's command line, ``LOCUST_…`` environment variables and web page."""
 
+import argparse
 import os
 from typing import Any
 
 from hostfiles.layout import TRUST_ANCHOR
+from swarm import thresholds
 from swarm.shapes import SHAPES
 
 #: Path of the PEM file with the lab's root certificate.
@@ -29,5 +31,17 @@ def add_options(parser: Any) -> None:
     add("names", NAMES, "names that DnsUser queries, at the resolver or at the server given by --host dns://ADDRESS")
     add("resolver", "", "name server to use instead of those in /etc/resolv.conf", metavar="ADDRESS:PORT")
     add("trust", TRUST, "file with the root certificates (PEM) against which chains are verified")
+    fail = "exit with code 1 if this holds at the end, such as 'p99>80ms, errors>0.1%%': see loadtest/swarm/README.md"
+    add("fail-if", "", fail, type=_thresholds, metavar="THRESHOLDS", include_in_web_ui=False)
+    add("junit", "", "file for the results of --fail-if as JUnit XML", metavar="FILE", include_in_web_ui=False)
     shape = "number of users over time, up to --users, for --run-time (on the web page: Load Shape)"
     add("shape", shapes[0], shape, choices=shapes, include_in_web_ui=False)
+
+
+def _thresholds(text: str) -> str:
+    """Check the option ``--fail-if``; it stays text, because Locust's master sends all options to its workers."""
+    try:
+        thresholds.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text

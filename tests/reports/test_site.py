@@ -10,7 +10,7 @@ from reports import pages
 from reports.site import rasterise
 from reports.strip import strip
 from tests.experiments.lab import MemoryLab
-from tests.experiments.test_conduct import Some, run
+from tests.experiments.test_conduct import Interrupted, Some, run
 from tests.experiments.test_repeats import repeats, result
 
 
@@ -94,6 +94,39 @@ def test_a_control_that_fails_as_it_must_is_not_shown_as_a_failure(tmp_path):
         assert 'class="verdict pass">control failed as it must<' in page
         assert 'class="verdict fail"' not in page
     assert kept.verdict == "fail"
+
+
+def test_a_report_tells_the_number_and_the_advice_before_the_evidence(tmp_path):
+    class Advising(Some):
+        production = "Keep everything."
+        says = "Things are lost."
+
+        def conclude(self, run):
+            super().conclude(run)
+            run.findings.gate("noise", "0", "0", ok=True)
+
+    text = (reports.keep(run(Advising, MemoryLab(), tmp_path), tmp_path) / "report.html").read_text()
+    order = (
+        "Nothing is lost.", "Theory predicts 0, and this run measured 0: lost.", "Keep everything.", "<figure>",
+        "What was checked", "Predicted and measured", "Was the machine fit", "How to repeat it", "Things are lost.",
+    )  # fmt: skip
+    assert sorted(order, key=text.index) == list(order)
+
+
+def test_runs_are_test_suites_for_ci(tmp_path):
+    for given, negative in ((("lost=0",), False), (("lost=2",), False), ((), True)):
+        reports.keep(run(Some, MemoryLab(), tmp_path, given=given, control=negative), tmp_path)
+    reports.keep(run(Interrupted, MemoryLab(), tmp_path), tmp_path)
+    interrupted, control, lost, kept = map(reports.suite, archive.runs(tmp_path))
+    assert [(case.name, case.outcome) for case in kept.cases] == [("lost", "passed")]
+    assert [(case.outcome, case.message) for case in lost.cases] == [("failure", "expected 0 ± 0, got 2")]
+    assert (control.name, [(case.name, case.outcome) for case in control.cases]) == (
+        "some (control)",
+        [("control fails as it must", "passed")],
+    )
+    assert [(case.name, case.outcome) for case in interrupted.cases] == [("validity", "error")]
+    assert ("lost", "2") in lost.properties
+    assert kept.began.startswith("20")
 
 
 def test_text_from_an_experiment_is_escaped_on_every_page(tmp_path):

@@ -7,6 +7,7 @@ import socket
 import sys
 import urllib.parse
 import urllib.request
+import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,35 @@ async def test_every_class_of_user_reports_its_phases(site: Site, resolver: tupl
     assert opened <= 2 * 2  # two users; each opens one connection, and a second one if the first was closed while idle
     assert {n for m, n in entries if m == "DNS"} == {f"{NAME} NOERROR", "nowhere.example.com NXDOMAIN"}
     assert {m for m, n in entries if n == f"{NAME}:{target.port}"} == {"TCP", "dns", "connect"}
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "code", "outcomes"),
+    [
+        ("p50>60s, errors>0%, requests<10", 0, [[], [], []]),
+        ("p50>60s, pooled first byte p50>0.001ms, tcp p50>1s", 1, [[], ["failure"], ["error"]]),
+    ],
+    ids=["kept", "broken"],
+)
+async def test_thresholds_decide_the_exit_code_and_are_kept_as_junit(
+    site: Site, resolver: tuple[str, int], tmp_path: Path, thresholds: str, code: int, outcomes: list[list[str]]
+) -> None:
+    target = await site.serve(replying(OK), site.papers.server())
+    file = tmp_path / "load.xml"
+    options = ["--headless", "-u", "2", "-r", "100", "-t", "3s", "--fail-if", thresholds, "--junit", str(file)]
+    async with locust(target, resolver, *options, "PooledUser") as process:
+        _, log = await process.communicate()
+    assert process.returncode == code, log.decode()
+    cases = ET.fromstring(file.read_text()).iter("testcase")  # noqa: S314 - a file that the test made
+    assert [[each.tag for each in case] for case in cases] == outcomes
+
+
+async def test_a_threshold_that_is_none_is_a_usage_error(site: Site, resolver: tuple[str, int]) -> None:
+    target = await site.serve(replying(OK), site.papers.server())
+    async with locust(target, resolver, "--headless", "--fail-if", "p99>80") as process:
+        _, log = await process.communicate()
+    assert process.returncode == 2
+    assert "expected the unit us or ms or s for p99, got '' in 'p99>80'" in log.decode()
 
 
 def ask(port: int, path: str, form: dict[str, Any] | None = None) -> str:
