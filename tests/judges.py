@@ -71,6 +71,8 @@ JUDGES = (
     Judge("curl", "curl", "HTTP, and the phases of a request", in_image=True),
     Judge("nginx", "nginx", "conditional requests and ranges", daemon=True),
     Judge("gnutls-cli", "gnutls-bin", "TLS by another library"),
+    Judge("ocsptool", "gnutls-bin", "OCSP responses"),
+    Judge("certtool", "gnutls-bin", "certificate chains by another library"),
     Judge("sslscan", "sslscan", "what TLS a server offers"),
     Judge("testssl", "testssl.sh", "weaknesses of TLS", extra=("procps",)),
     Judge("h2load", "nghttp2-client", "HTTP/1.1 and HTTP/2 under load"),

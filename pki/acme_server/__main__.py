@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         "--http",
         type=endpoint,
         metavar="HOST:PORT",
-        help="HTTP address for the revocation list; leaves contain its URL",
+        help="HTTP address for CRL and OCSP; leaves contain the URLs",
     )
     parser.add_argument("--caa", metavar="NAME", help="check CAA records for this issuer name")
     add_arguments(parser)
@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
 async def _run(args: argparse.Namespace, telemetry: Telemetry, server: AcmeServer) -> None:
     async with telemetry.serving(args):
         own = OwnCertificate(server.leaves, args.name, args.ca)
-        server.crl.renew_if_due(telemetry.clock.time())
+        server.published.renew_if_due(telemetry.clock.time())
         runner = web.AppRunner(server.application, access_log=None, handle_signals=False, shutdown_timeout=5.0)
         await runner.setup()
 
@@ -111,7 +111,9 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, server: AcmeServe
             await site.start()
             return site
 
-        plain = web.AppRunner(server.crl.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        plain = web.AppRunner(
+            server.published.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0
+        )
         await plain.setup()
         if args.http is not None:
             await web.TCPSite(plain, *args.http, reuse_address=True).start()

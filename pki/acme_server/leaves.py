@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_server import misissue
 from authority import BACKDATE, Certificate, IssuanceLog, Issuer, Store, Urls, issue_leaf
-from authority.issuance_log import FILE as LOG_FILE
 from telemetry import AdminError, Request, Telemetry, log
 
 logger = log.get("acme_server")
@@ -27,9 +26,10 @@ class Leaves:
         issuer: Issuer,
         store: Store,
         lifetime: float,
-        urls: Urls | None = None,
+        urls: Urls | None,
+        issued: IssuanceLog,
     ) -> None:
-        """Open the issuance log next to the store's file, declare the fault ``misissue`` and the admin routes.
+        """Declare the fault ``misissue`` and the admin routes.
 
         Args:
             telemetry: clock, faults and admin port of the service.
@@ -37,14 +37,9 @@ class Leaves:
             store: the CA's database, which stores the leaves.
             lifetime: default lifetime of leaves, in seconds.
             urls: URLs of the issuer's CRL and certificate; None if they are not served.
-
-        Raises:
-            ChainError: the issuance log was changed.
-            LogError: the issuance log cannot be read or written.
+            issued: the issuance log, which contains every leaf before a client receives it.
         """
-        #: The log that contains every leaf before a client receives it.
-        self.log = IssuanceLog(store.path.with_name(LOG_FILE))
-        self._urls = urls
+        self._urls, self._log = urls, issued
         self._telemetry, self._issuer, self._store, self._lifetime = telemetry, issuer, store, lifetime
         #: Seconds from issuance to notAfter, and from notBefore to issuance; drills change both.
         self.lifetime, self.backdate = lifetime, BACKDATE
@@ -68,11 +63,12 @@ class Leaves:
         if account is not None and faults.any_on and (wrong := faults.hit("misissue")) is not None:
             leaf, chain = misissue.misissue(str(wrong["kind"]), leaf, self._issuer, now)
             names = (misissue.WRONG_NAME,) if wrong["kind"] == "wrong-san" else names
-        self.log.append(now, leaf, names, account)
+        self._log.append(now, leaf, names, account)
         pem = "".join(each.public_bytes(Encoding.PEM).decode() for each in (leaf, *chain))
         before, after = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
         self._issued.inc()
-        return Certificate(f"{leaf.serial_number:x}", account, names, before, after, now, pem)
+        serial, issuer = f"{leaf.serial_number:x}", self._issuer.key_id.hex()
+        return Certificate(serial, account, names, before, after, now, pem, issuer=issuer)
 
     def issue_own(self, public_key: Any, name: str) -> Certificate:
         """Issue and store the ACME server's own certificate."""

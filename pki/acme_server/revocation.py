@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from acme_server import problems
 from acme_server.jws import SignedRequest, decode, read_jwk
 from acme_server.orders import Orders
-from acme_server.revocation_list import RevocationList
+from acme_server.publication import Publications
 from authority import UNREADABLE, Account, Certificate, fingerprint
 from telemetry import AdminError, Request, Telemetry, log
 
@@ -23,9 +23,9 @@ KEY_COMPROMISE = 1
 class Revocation:
     """Authorizes and performs revocations."""
 
-    def __init__(self, telemetry: Telemetry, orders: Orders, crl: RevocationList) -> None:
-        """Declare the admin route; each revocation triggers a new *crl*."""
-        self._clock, self._orders, self._store, self._crl = telemetry.clock, orders, orders.store, crl
+    def __init__(self, telemetry: Telemetry, orders: Orders, published: Publications) -> None:
+        """Declare the admin route; each revocation triggers a new CRL and a new OCSP response in *published*."""
+        self._clock, self._orders, self._store, self._published = telemetry.clock, orders, orders.store, published
         telemetry.route("POST", "/admin/revoke/{serial}", self.by_operator)
 
     def request(self, jws: SignedRequest, authenticate: Callable[[SignedRequest], Account]) -> None:
@@ -82,8 +82,8 @@ class Revocation:
         revoked = self._of_key(found, now) if compromised else [found]
         for each in revoked:
             self._store.revoke(each.serial, now, reason, _fingerprint(found) if compromised else "")
+            self._published.changed(each.serial)
             logger.info("certificate_revoked", serial=each.serial, reason=reason)
-        self._crl.changed()
         return [each.serial for each in revoked]
 
     def _of_key(self, certificate: Certificate, now: float) -> list[Certificate]:

@@ -8,7 +8,6 @@ from email.utils import formatdate
 from typing import Any
 
 from aiohttp import web
-from cryptography import x509
 
 from acme_server import injection, problems
 from acme_server.jws import SignedRequest, decode, encode, public_jwk, read_jws, thumbprint
@@ -16,14 +15,15 @@ from acme_server.leaves import Leaves
 from acme_server.names import is_wildcard
 from acme_server.orders import Orders, check_names, check_ready, offered
 from acme_server.problems import Problem
+from acme_server.publication import Publications
 from acme_server.redirects import Ports
 from acme_server.revocation import Revocation
-from acme_server.revocation_list import RevocationList
 from acme_server.validations import Validations
 from authority import (
     Account,
     Authorization,
     BadCSRError,
+    IssuanceLog,
     Issuer,
     Order,
     Store,
@@ -31,6 +31,7 @@ from authority import (
     fingerprint,
     read_csr,
 )
+from authority.issuance_log import FILE
 from stub import AsyncStub
 from telemetry import Telemetry, log
 
@@ -108,17 +109,24 @@ class AcmeServer:
     def __init__(
         self, telemetry: Telemetry, issuer: Issuer, store: Store, stubs: Sequence[AsyncStub], settings: Settings
     ) -> None:
-        """Create a server, which validates through all *stubs*; the caller runs its `application` with aiohttp."""
+        """Create a server, which validates through all *stubs*, and open the issuance log next to the store's file.
+
+        The caller runs `application` and, over plain HTTP, `published.application` with an aiohttp runner.
+
+        Raises:
+            ChainError: the issuance log was changed.
+            LogError: the issuance log cannot be read or written.
+        """
         self.telemetry, self.issuer, self.store, self.settings = telemetry, issuer, store, settings
         self.orders = Orders(store, issuer)
         ports = Ports(settings.http01_port, settings.https_port, settings.dns_port)
         self.validations = Validations(telemetry, self.orders, stubs, issuer, ports, settings.caa)
-        self.crl = RevocationList(telemetry, issuer, store)
-        self.revocation = Revocation(telemetry, self.orders, self.crl)
-        urls = None if settings.http_base is None else self.crl.urls(settings.http_base)
-        self.leaves = Leaves(telemetry, issuer, store, settings.lifetime, urls)
-        identifier = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-        self._key_identifier = identifier.value.digest
+        self.log = IssuanceLog(store.path.with_name(FILE))
+        self.published = Publications(telemetry, store, self.log)
+        self.revocation = Revocation(telemetry, self.orders, self.published)
+        published = self.published.add(issuer)
+        urls = None if settings.http_base is None else published.urls(settings.http_base)
+        self.leaves = Leaves(telemetry, issuer, store, settings.lifetime, urls, self.log)
         self._nonces = _Nonces()
         metrics = telemetry.metrics
         self._requests = metrics.counter(
@@ -153,7 +161,7 @@ class AcmeServer:
     def renewal_id(self, serial: int) -> str:
         """Return the identifier of a certificate of this CA in renewal information requests (RFC 9773 section 4.1)."""
         der = serial.to_bytes(serial.bit_length() // 8 + 1)  # as a DER INTEGER, with a sign bit of 0
-        return f"{encode(self._key_identifier)}.{encode(der)}"
+        return f"{encode(self.issuer.key_id)}.{encode(der)}"
 
     # --- request validation and error responses ---------------------------------------------------------------------
 
@@ -401,7 +409,7 @@ class AcmeServer:
         identifier, _, serial = request.match_info["id"].partition(".")
         try:
             found = self.store.certificate(f"{int.from_bytes(decode(serial)):x}") if serial else None
-            ours = decode(identifier) == self._key_identifier
+            ours = decode(identifier) == self.issuer.key_id
         except Problem:
             found, ours = None, False
         if found is None or not ours:

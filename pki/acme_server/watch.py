@@ -33,7 +33,7 @@ class Watch:
     ) -> None:
         """Maintain *server* with the listener *site*; *listen* opens a new listener after the fault ``acme_refuse``."""
         self._server, self._own, self._listen = server, own, listen
-        self._log = LogWatch(server.telemetry, server.store, server.leaves.log)
+        self._log = LogWatch(server.telemetry, server.store, server.log)
         self._site = site
         self._failure = ""
         #: Due times of the next test write and of the next renewal, on the monotonic clock, in seconds.
@@ -64,7 +64,7 @@ class Watch:
         if at >= self._next_renewal:
             try:
                 self._own.renew_if_due(now)
-                self._server.crl.renew_if_due(now)
+                self._server.published.renew_if_due(now)
                 self._failure = ""
             except Exception as error:  # any error: renewal must be retried, or the certificate expires
                 self._failure, self._next_renewal = str(error) or type(error).__name__, at + RETRY
@@ -75,7 +75,7 @@ class Watch:
             health.own_certificate(now, self._own.issued, self._own.renew_at, self._own.not_after, self._failure),
             health.issuing_certificate(now, *valid, self._server.leaves.lifetime),
             health.store(store.failure),
-            health.revocation_list(now, self._server.crl.next_update),
+            health.revocation_list(now, self._server.published.next_update),
         ):
             self._server.telemetry.health.set(finding.check, finding.ok, finding.detail)
 

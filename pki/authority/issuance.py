@@ -51,6 +51,11 @@ class Issuer:
     #: Certificates that a server sends after its leaf: the issuing certificate first, without the root.
     chain: tuple[x509.Certificate, ...]
 
+    @property
+    def key_id(self) -> bytes:
+        """The subject key identifier of the certificate."""
+        return self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+
     def permits(self, name: str) -> bool:
         """Return whether the name constraints of the certificate permit the DNS name *name* (RFC 5280 4.2.1.10)."""
         try:
@@ -67,10 +72,12 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True)
 class Urls:
-    """URLs of an issuer's CRL and certificate; plain HTTP is sufficient, because both are signed."""
+    """URLs of an issuer's CRL, certificate and OCSP responder; plain HTTP is sufficient: all responses are signed."""
 
     crl: str
     issuer: str
+    #: URL of the OCSP responder; empty if there is none.
+    ocsp: str = ""
 
 
 def issue_root(key: CertificateIssuerPrivateKeyTypes, common_name: str, now: float) -> x509.Certificate:
@@ -114,16 +121,15 @@ def issue_leaf(
         urls: for the extensions CRL distribution points and authority information access; None omits them.
     """
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])] if len(names[0]) <= 64 else [])
-    lifetime = min(lifetime, issuer.certificate.not_valid_after_utc.timestamp() - now)
     usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     alternatives = x509.SubjectAlternativeName([x509.DNSName(each) for each in names])
-    builder = _builder(subject, issuer.certificate.subject, public_key, now, lifetime, backdate)
+    builder = new_certificate(subject, issuer, public_key, now, lifetime, backdate)
     if urls is not None:
         builder = _with_urls(builder, urls)
     return (
         builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(alternatives, critical=not list(subject))
-        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(end_entity_usage(), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
         .add_extension(authority_key_identifier(issuer.key.public_key()), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
@@ -166,6 +172,27 @@ def _alternatives(csr: x509.CertificateSigningRequest) -> Iterable[x509.GeneralN
         return ()
 
 
+def new_certificate(
+    subject: x509.Name,
+    issuer: Issuer,
+    public_key: CertificatePublicKeyTypes,
+    now: float,
+    lifetime: float,
+    backdate: float,
+) -> x509.CertificateBuilder:
+    """Return a builder with a random serial number and no extensions, for a certificate that *issuer* will sign.
+
+    The certificate ends *lifetime* seconds after *now*, but no later than the CA certificate.
+    """
+    lifetime = min(lifetime, issuer.certificate.not_valid_after_utc.timestamp() - now)
+    return _builder(subject, issuer.certificate.subject, public_key, now, lifetime, backdate)
+
+
+def end_entity_usage() -> x509.KeyUsage:
+    """Return the key usage of certificates that are not CA certificates: digital signatures."""
+    return _usage(digital_signature=True)
+
+
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
@@ -186,11 +213,13 @@ def _builder(
 
 
 def _with_urls(builder: x509.CertificateBuilder, urls: Urls) -> x509.CertificateBuilder:
-    crl, issuer = (x509.UniformResourceIdentifier(each) for each in (urls.crl, urls.issuer))
-    point = x509.DistributionPoint([crl], None, None, None)
-    access = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, issuer)
+    point = x509.DistributionPoint([x509.UniformResourceIdentifier(urls.crl)], None, None, None)
+    methods = {AuthorityInformationAccessOID.OCSP: urls.ocsp, AuthorityInformationAccessOID.CA_ISSUERS: urls.issuer}
+    access = [
+        x509.AccessDescription(method, x509.UniformResourceIdentifier(url)) for method, url in methods.items() if url
+    ]
     builder = builder.add_extension(x509.CRLDistributionPoints([point]), critical=False)
-    return builder.add_extension(x509.AuthorityInformationAccess([access]), critical=False)
+    return builder.add_extension(x509.AuthorityInformationAccess(access), critical=False)
 
 
 def _as_ca(

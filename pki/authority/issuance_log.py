@@ -20,8 +20,10 @@ from authority.hash_chain import START, ChainError, Entry, line_hash, read_chain
 
 #: Name of the file, in the folder of the CA's key.
 FILE = "issuance.log"
-#: Event of the entries; its facts are issuer, serial, names, not_before, not_after, sha256 (of the DER) and account.
+#: Event of a leaf; its facts are issuer, serial, names, not_before, not_after, sha256 (of the DER) and account.
 ISSUED = "issued"
+#: Event of a certificate that the CA keeps itself, outside its store, such as that of its OCSP responder.
+KEPT = "kept"
 
 
 class LogError(StoreError):
@@ -51,7 +53,14 @@ class IssuanceLog:
     def __len__(self) -> int:
         return self._lines
 
-    def append(self, now: float, certificate: x509.Certificate, names: Iterable[str], account: str | None) -> None:
+    def append(
+        self,
+        now: float,
+        certificate: x509.Certificate,
+        names: Iterable[str],
+        account: str | None,
+        event: str = ISSUED,
+    ) -> None:
         """Append the entry of a signed certificate; it is on disk when the method returns.
 
         Args:
@@ -59,6 +68,7 @@ class IssuanceLog:
             certificate: the signed certificate.
             names: DNS names in the certificate.
             account: the ACME account that ordered the certificate; None for the CA itself.
+            event: `ISSUED` or `KEPT`.
 
         Raises:
             LogError: the entry cannot be written; the log is unchanged, and *certificate* must not be used.
@@ -66,7 +76,7 @@ class IssuanceLog:
         """
         with self._opened() as file:
             self._check(os.fstat(file))
-            entry = Entry(now, ISSUED, {**_facts(certificate), "names": list(names), "account": account}, self._hash)
+            entry = Entry(now, event, {**_facts(certificate), "names": list(names), "account": account}, self._hash)
             line = entry.line()
             data = line.encode() + b"\n"
             try:
@@ -190,15 +200,18 @@ def audit(path: Path, stored: Iterable[tuple[str, str]], seen: Iterable[tuple[st
     except OSError as error:
         raise LogError(f"{path}: {error.strerror or error}") from error
     logged: dict[str, str] = {}
+    kept: set[str] = set()
     entries, damage = 0, ""
     try:
         for entries, (entry, _) in enumerate(read_chain(_lines(whole), path), 1):  # noqa: B007 - counts the intact entries
-            logged[entry.facts.get("serial", "")] = entry.facts.get("sha256", "")
+            serial = entry.facts.get("serial", "")
+            logged[serial] = entry.facts.get("sha256", "")
+            kept |= {serial} if entry.event == KEPT else set()
     except ChainError as error:
         damage = str(error)
     known = dict(stored)
     missing = dict.fromkeys(serial for serial, digest in (*known.items(), *seen) if logged.get(serial) != digest)
-    return Audit(entries, damage, bool(torn), tuple(missing), tuple(each for each in logged if each not in known))
+    return Audit(entries, damage, bool(torn), tuple(missing), tuple(logged.keys() - known.keys() - kept))
 
 
 def _lines(text: bytes) -> list[str]:

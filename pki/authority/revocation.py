@@ -12,7 +12,7 @@ from cryptography import x509
 from authority.issuance import Issuer, authority_key_identifier, hash_for
 
 #: Revocation reasons by code (RFC 5280 section 5.3.1); an entry with reason 0 (unspecified) has no reason extension.
-_REASONS = {
+REASONS = {
     1: x509.ReasonFlags.key_compromise,
     3: x509.ReasonFlags.affiliation_changed,
     4: x509.ReasonFlags.superseded,
@@ -50,8 +50,8 @@ def issue_crl(
     builder = x509.CertificateRevocationListBuilder(revoked_certificates=[_entry(each) for each in revoked])
     return (
         builder.issuer_name(issuer.certificate.subject)
-        .last_update(_time(now - backdate))
-        .next_update(_time(now + lifetime))
+        .last_update(seconds(now - backdate))
+        .next_update(seconds(now + lifetime))
         .add_extension(authority_key_identifier(issuer.key.public_key()), critical=False)
         .add_extension(x509.CRLNumber(number), critical=False)
         .sign(issuer.key, hash_for(issuer.key))
@@ -59,11 +59,12 @@ def issue_crl(
 
 
 def _entry(revoked: Revoked) -> x509.RevokedCertificate:
-    builder = x509.RevokedCertificateBuilder(revoked.serial, _time(revoked.at))
-    if (reason := _REASONS.get(revoked.reason)) is not None:
+    builder = x509.RevokedCertificateBuilder(revoked.serial, seconds(revoked.at))
+    if (reason := REASONS.get(revoked.reason)) is not None:
         builder = builder.add_extension(x509.CRLReason(reason), critical=False)
     return builder.build()
 
 
-def _time(at: float) -> dt.datetime:
+def seconds(at: float) -> dt.datetime:
+    """Return the time *at*, in seconds since the epoch, without a fraction, which these structures cannot express."""
     return dt.datetime.fromtimestamp(int(at), dt.UTC)

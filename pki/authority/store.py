@@ -38,7 +38,10 @@ CREATE INDEX IF NOT EXISTS certificate_revoked ON certificate (not_after) WHERE 
 CREATE TABLE IF NOT EXISTS crl (number INTEGER PRIMARY KEY) STRICT;
 """
 #: Columns of tables that databases of earlier versions lack.
-ADDED = {"authorization": {"method": "TEXT NOT NULL DEFAULT ''"}}
+ADDED = {
+    "authorization": {"method": "TEXT NOT NULL DEFAULT ''"},
+    "certificate": {"issuer": "TEXT NOT NULL DEFAULT ''"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,8 @@ class Certificate:
     revoked: float | None = None
     #: Revocation reason (RFC 5280 section 5.3.1).
     reason: int | None = None
+    #: Key identifier of the issuer, in hexadecimal.
+    issuer: str = ""
 
 
 T = TypeVar("T", Account, Order, Authorization, Certificate)
@@ -251,9 +256,9 @@ class Store:
 
     # --- certificates -----------------------------------------------------------------------------------------------
 
-    def put_certificate(self, certificate: Certificate) -> None:
-        """Insert a certificate that does not belong to an order, such as the ACME server's own certificate."""
-        self._put(certificate)
+    def put_certificate(self, *certificates: Certificate) -> None:
+        """Insert certificates that do not belong to an order, such as the ACME server's own, in one transaction."""
+        self._put(*certificates)
 
     def certificate(self, serial: str) -> Certificate | None:
         """Return the certificate with this serial number (hexadecimal), or None."""
@@ -292,13 +297,19 @@ class Store:
                 self._db.execute("INSERT OR IGNORE INTO compromised_key VALUES (?, ?)", (compromised, now))
         return before
 
-    def revoked(self, after: float) -> list[Revoked]:
-        """Return the revoked certificates that expire after *after* (seconds since the epoch)."""
+    def revoked(self, after: float, issuer: str) -> list[Revoked]:
+        """Return the revoked certificates of one issuer that expire after *after*.
+
+        Args:
+            after: in seconds since the epoch.
+            issuer: key identifier of the issuer, in hexadecimal; rows of earlier versions have none.
+        """
         query = (
-            "SELECT serial, revoked, coalesce(reason, 0) FROM certificate WHERE revoked IS NOT NULL AND not_after > ?"
+            "SELECT serial, revoked, coalesce(reason, 0) FROM certificate"
+            " WHERE revoked IS NOT NULL AND not_after > ? AND issuer IN (?, '')"
         )
         with _errors("the CA's store"):
-            rows = self._db.execute(query, (after,)).fetchall()
+            rows = self._db.execute(query, (after, issuer)).fetchall()
         return [Revoked(int(serial, 16), at, reason) for serial, at, reason in rows]
 
     def next_crl_number(self) -> int:

@@ -141,8 +141,8 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
             listener.address[1],
         )
         server = AcmeServer(telemetry, issuer, store, [stub], settings)
-        server.crl.renew_if_due(telemetry.clock.time())
-        await stack.enter_async_context(site(server.crl.application(), port=plain))
+        server.published.renew_if_due(telemetry.clock.time())
+        await stack.enter_async_context(site(server.published.application(), port=plain))
         own = OwnCertificate(server.leaves, "ca.example.com", tmp_path / "ca")
         runner = web.AppRunner(server.application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()

@@ -16,19 +16,19 @@ from tests.acme_server.test_revocation_list import leaf_of
 async def test_a_stored_certificate_that_was_not_logged_is_named(lab: Lab, browser: Browser) -> None:
     await browser.register()
     leaf, server = await leaf_of(browser), lab.server
-    watch = LogWatch(server.telemetry, server.store, server.leaves.log)
+    watch = LogWatch(server.telemetry, server.store, server.log)
 
     def finding() -> dict[str, object]:
         watch.check()
         return server.telemetry.health.as_dict()["checks"]["issuance log"]
 
-    assert finding() == {"ok": True, "detail": "2 entries"}
+    assert finding() == {"ok": True, "detail": "3 entries"}
     rogue = issue_leaf(server.issuer, leaf.public_key(), ["www.example.com"], server.telemetry.clock.time(), 60.0)
     serial, pem = f"{rogue.serial_number:x}", rogue.public_bytes(Encoding.PEM).decode()
     server.store.put_certificate(Certificate(serial, None, ("www.example.com",), 0, 1, 0, pem))
     assert finding() == finding() == {"ok": False, "detail": f"1 certificates are not in the log: {serial}"}
     assert "firstbyte_ca_unlogged_certificates 1" in server.telemetry.metrics.render()
-    server.leaves.log.path.unlink()
+    server.log.path.unlink()
     assert "No such file" in str(finding()["detail"])
 
 

@@ -24,7 +24,7 @@ async def leaf_of(browser: Browser) -> x509.Certificate:
 def named_in(leaf: x509.Certificate) -> tuple[str, str]:
     """Return the URLs of the revocation list and of the issuer's certificate in *leaf*."""
     (point,) = leaf.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
-    (access,) = leaf.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+    _, access = leaf.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
     assert access.access_method == AuthorityInformationAccessOID.CA_ISSUERS
     assert point.full_name is not None
     return point.full_name[0].value, access.access_location.value
@@ -41,7 +41,8 @@ async def test_a_revocation_is_in_the_list_that_the_certificate_names(lab: Lab, 
 
     async def fetch() -> tuple[x509.CertificateRevocationList, str]:
         async with browser.http.get(crl_url) as response:
-            assert (response.content_type, response.headers["Cache-Control"]) == ("application/pkix-crl", "max-age=5")
+            assert response.content_type == "application/pkix-crl"
+            assert response.headers["Cache-Control"].startswith("max-age=5")
             return x509.load_der_x509_crl(await response.read()), response.headers["ETag"]
 
     before, tag = await fetch()
@@ -50,7 +51,7 @@ async def test_a_revocation_is_in_the_list_that_the_certificate_names(lab: Lab, 
         assert (response.status, await response.read()) == (304, b"")
     body = {"certificate": encode(leaf.public_bytes(Encoding.DER)), "reason": 4}
     assert (await browser.post("/acme/revoke-cert", body))[0] == 200
-    assert lab.server.crl.renew_if_due(lab.server.telemetry.clock.time())
+    lab.server.published.renew_if_due(lab.server.telemetry.clock.time())
     after, other = await fetch()
     assert after.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # cryptography declares too narrow a type for the argument
     entry = after.get_revoked_certificate_by_serial_number(leaf.serial_number)
@@ -60,7 +61,8 @@ async def test_a_revocation_is_in_the_list_that_the_certificate_names(lab: Lab, 
 
 
 async def test_the_list_is_renewed_at_half_of_its_life_and_when_the_clock_steps_back(lab: Lab) -> None:
-    crl = lab.server.crl
+    (published,) = lab.server.published.by_name.values()
+    crl = published.crl
     begin = crl.issued
     assert not crl.renew_if_due(begin + LIFETIME / 2 - 1)
     assert crl.renew_if_due(begin + LIFETIME / 2)
@@ -75,7 +77,7 @@ async def test_an_expired_certificate_is_on_one_more_list(lab: Lab, browser: Bro
     end = leaf.not_valid_after_utc.timestamp()
     lab.server.store.revoke(f"{leaf.serial_number:x}", end - 10, 4)
     for at, listed in ((end + 1, 1), (end + LIFETIME + 1, 0)):
-        assert len(lab.server.store.revoked(at - LIFETIME)) == listed
+        assert len(lab.server.store.revoked(at - LIFETIME, lab.server.issuer.key_id.hex())) == listed
 
 
 async def test_an_operator_revokes_by_serial_number(lab: Lab, browser: Browser) -> None:
@@ -95,4 +97,4 @@ async def test_an_operator_revokes_by_serial_number(lab: Lab, browser: Browser) 
         with pytest.raises(AdminError, match="expected"):
             lab.server.revocation.by_operator(refused)
     assert lab.server.revocation.by_operator(ask(serial, b'{"reason": 1}')) == {"revoked": [serial]}
-    assert lab.server.crl.renew_if_due(lab.server.telemetry.clock.time())
+    lab.server.published.renew_if_due(lab.server.telemetry.clock.time())

@@ -106,8 +106,8 @@ async def test_a_list_is_transferred_only_when_it_has_changed(lab: Lab) -> None:
 
 def revoke(lab: Lab, serial: str) -> None:
     lab.server.store.revoke(serial, time.time(), 1)
-    lab.server.crl.changed()
-    lab.server.crl.renew_if_due(time.time())
+    lab.server.published.changed(serial)
+    lab.server.published.renew_if_due(time.time())
 
 
 @pytest.fixture

@@ -1,0 +1,155 @@
+"""Revocation data and certificates of the CA's issuers over plain HTTP: CRL, OCSP and the issuer's certificate.
+
+Paths contain an identifier of the issuer's key.  Standards: RFC 5280 sections 4.2.1.13 and 4.2.2.1, RFC 2585, RFC 6960
+appendix A, and RFC 5019 for the caching of OCSP responses.
+"""
+
+import base64
+import binascii
+import hashlib
+from email.utils import formatdate
+
+from aiohttp import web
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from acme_server.ocsp_responder import OcspResponder
+from acme_server.revocation_list import LIFETIME, RevocationList
+from authority import IssuanceLog, Issuer, Store, StoreError, Urls
+from authority.ocsp import MALFORMED, UNAUTHORIZED, BadRequestError, read_request
+from telemetry import Telemetry, log
+
+logger = log.get("acme_server")
+
+#: Time for which clients may cache a CRL or an OCSP response (``Cache-Control: max-age``), in seconds.  It is short, so
+#: that a revocation takes effect within seconds; public CAs use hours.
+MAX_AGE = 5
+#: Maximum size of an OCSP request, in bytes.  One for a single certificate has about 80.
+MAX_REQUEST = 4096
+REQUEST_TYPE, RESPONSE_TYPE = "application/ocsp-request", "application/ocsp-response"
+
+
+class Publication:
+    """CRL and OCSP responder of one issuer."""
+
+    def __init__(self, issuer: Issuer, crl: RevocationList, responder: OcspResponder) -> None:
+        """Create the object from its parts."""
+        self.issuer, self.crl, self.ocsp = issuer, crl, responder
+        #: Identifier of the issuer in paths: the start of its subject key identifier, in hexadecimal.
+        self.name = issuer.key_id.hex()[:16]
+
+    def urls(self, base: str) -> Urls:
+        """Return the URLs to put into leaves; *base* is the scheme and host, for example ``http://ca.example.com``."""
+        name = self.name
+        return Urls(f"{base}/crl/{name}.crl", f"{base}/issuer/{name}.cer", f"{base}/ocsp/{name}")
+
+
+class Publications:
+    """What all issuers publish."""
+
+    def __init__(self, telemetry: Telemetry, store: Store, issued: IssuanceLog) -> None:
+        """Declare metrics; then call `add` for each issuer, and `renew_if_due` before the first request.
+
+        Args:
+            telemetry: clock and metrics of the service.
+            store: the CA's database.
+            issued: the issuance log.
+        """
+        self._clock, self._store, self._log = telemetry.clock, store, issued
+        self._sizes = telemetry.metrics.gauge(
+            "firstbyte_ca_revoked_certificates", "Entries of the newest CRL by issuer", "issuer"
+        )
+        self._responses = telemetry.metrics.counter(
+            "firstbyte_ca_ocsp_responses_total", "OCSP responses by status of the certificate", "status"
+        )
+        self.by_name: dict[str, Publication] = {}
+
+    def add(self, issuer: Issuer) -> Publication:
+        """Return the publication of *issuer*, which is created unless it exists."""
+        crl = RevocationList(issuer, self._store, self._sizes)
+        new = Publication(issuer, crl, OcspResponder(issuer, self._store, self._log, self._responses))
+        return self.by_name.setdefault(new.name, new)
+
+    @property
+    def next_update(self) -> float:
+        """The earliest nextUpdate of all CRLs, in seconds since the epoch."""
+        return min(each.crl.next_update for each in self.by_name.values())
+
+    def changed(self, serial: str) -> None:
+        """Record that the certificate with this serial number (hexadecimal) was revoked."""
+        for each in self.by_name.values():
+            each.crl.changed()
+            each.ocsp.changed(int(serial, 16))
+
+    def renew_if_due(self, now: float) -> None:
+        """Renew the CRLs and the certificates of OCSP responders that are due.
+
+        Raises:
+            StoreError: the store or the issuance log cannot be written; what is due stays due.
+        """
+        for each in self.by_name.values():
+            each.ocsp.renew_if_due(now)
+            each.crl.renew_if_due(now)
+
+    def application(self) -> web.Application:
+        """Return the HTTP application that serves everything in DER."""
+        application = web.Application(client_max_size=MAX_REQUEST)
+        issuer = "{issuer:[0-9a-f]{16}}"
+        application.router.add_get(f"/crl/{issuer}.crl", self._crl)
+        application.router.add_get(f"/issuer/{issuer}.cer", self._certificate)
+        application.router.add_get(f"/ocsp/{issuer}/{{request:.*}}", self._get_ocsp)
+        application.router.add_post(f"/ocsp/{issuer}", self._post_ocsp)
+        return application
+
+    def _of(self, request: web.Request) -> Publication:
+        found = self.by_name.get(request.match_info["issuer"])
+        if found is None:
+            raise web.HTTPNotFound
+        return found
+
+    async def _crl(self, request: web.Request) -> web.Response:
+        crl = self._of(request).crl
+        return _cached(request, crl.der, "application/pkix-crl", crl.issued, crl.next_update)
+
+    async def _certificate(self, request: web.Request) -> web.Response:
+        der = self._of(request).issuer.certificate.public_bytes(Encoding.DER)
+        return web.Response(body=der, content_type="application/pkix-cert", headers={"Cache-Control": "max-age=86400"})
+
+    async def _get_ocsp(self, request: web.Request) -> web.Response:
+        """Answer a request in the path, in base64 (RFC 6960 appendix A.1); proxies can cache these responses."""
+        try:
+            der = base64.b64decode(request.match_info["request"], validate=True)
+        except (binascii.Error, ValueError):
+            der = b""
+        return self._ocsp(request, der)
+
+    async def _post_ocsp(self, request: web.Request) -> web.Response:
+        if request.content_type != REQUEST_TYPE:
+            raise web.HTTPUnsupportedMediaType(text=f"expected Content-Type {REQUEST_TYPE}\n")
+        return self._ocsp(request, await request.read())
+
+    def _ocsp(self, request: web.Request, der: bytes) -> web.Response:
+        now = self._clock.time()
+        try:
+            found = self._of(request).ocsp.respond(read_request(der), now)
+        except BadRequestError as error:
+            logger.debug("ocsp_request_refused", error=str(error))
+            return web.Response(body=MALFORMED.public_bytes(Encoding.DER), content_type=RESPONSE_TYPE)
+        except StoreError as error:
+            logger.error("store_failed", path=request.path, error=str(error))
+            raise web.HTTPServiceUnavailable(headers={"Retry-After": "1"}) from None
+        if found is None:
+            return web.Response(body=UNAUTHORIZED.public_bytes(Encoding.DER), content_type=RESPONSE_TYPE)
+        return _cached(request, found.der, RESPONSE_TYPE, found.signed, found.signed + LIFETIME)
+
+
+def _cached(request: web.Request, body: bytes, content_type: str, issued: float, next_update: float) -> web.Response:
+    """Return a response with validator and expiry (RFC 5019 section 6.2), or 304 if the client has this *body*."""
+    etag = hashlib.sha256(body).hexdigest()[:32]
+    response = web.Response(body=body, content_type=content_type)
+    if any(each.value in {etag, "*"} for each in request.if_none_match or ()):
+        response = web.Response(status=304)
+    response.etag = etag
+    response.headers["Cache-Control"] = f"max-age={MAX_AGE}, public, no-transform, must-revalidate"
+    response.headers["Last-Modified"] = formatdate(issued, usegmt=True)
+    response.headers["Expires"] = formatdate(next_update, usegmt=True)
+    return response
