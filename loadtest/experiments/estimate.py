@@ -32,6 +32,15 @@ class Estimate:
         return cls(median(ordered), ordered[k], ordered[n - 1 - k], n)
 
     @classmethod
+    def least(cls, values: Iterable[float]) -> "Estimate":
+        """Return the smallest of *values*, because a busy machine can only add time; the interval ends at the median.
+
+        If *values* is empty, the estimate is NaN.
+        """
+        ordered = sorted(values)
+        return cls(ordered[0], ordered[0], median(ordered), len(ordered)) if ordered else cls.of(())
+
+    @classmethod
     def share(cls, hits: int, of: int) -> "Estimate":
         """Return the share *hits* / *of* with its 95 % Wilson interval (E. B. Wilson, 1927)."""
         if of == 0:

@@ -17,7 +17,7 @@ from statistics import median
 from hostfiles.atomic import atomic_write
 from planner.inputs import Key, Tls
 from planner.quantities import Range
-from scenarios.instruments.memory_handshake import KEYS, NAME, Ends
+from scenarios.instruments.memory_handshake import KEYS, Ends
 from wireformat.tls import TlsConnection
 
 #: Number of batches per measurement, and number of handshakes per batch.  The interval of a cost spans the medians of
@@ -142,13 +142,7 @@ def cache() -> Path:
 
 def _per_byte(ends: Ends) -> float:
     """Return the CPU time in seconds to encrypt one byte in records of 16 KiB."""
-    client, server = TlsConnection(ends.client, NAME), TlsConnection(ends.server, None)
-    while not (client.established and server.established):
-        for end, peer in ((client, server), (server, client)):
-            if not end.established:
-                end.handshake()
-                peer.receive(end.to_send())
-    return median(_encrypting(server))
+    return median(_encrypting(ends.connect()[1]))
 
 
 def _encrypting(server: TlsConnection) -> Iterator[float]:

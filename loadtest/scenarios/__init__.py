@@ -6,6 +6,7 @@ Each scenario is an `experiments.Experiment` in its own file; ``firstbyte run NA
 from typing import Any
 
 from experiments import Experiment
+from scenarios.encryption import Encryption
 from scenarios.flow_control import FlowControl
 from scenarios.geography import Geography
 from scenarios.handshake import Handshake
@@ -20,6 +21,7 @@ from scenarios.ttl import Ttl
 #: All scenarios in reading order: names, connections, identity, and other topics.
 SCENARIOS: tuple[type[Experiment[Any]], ...] = (
     Resolution, Ttl, Handshake, Geography, SlowStart, FlowControl, TimeWait, Pool, KeepaliveRace, Integrity,
+    Encryption,
 )  # fmt: skip
 
 __all__ = ["SCENARIOS"]

@@ -2,8 +2,9 @@
 
 import pytest
 
-from firstbyte.encryption import Evidence, LeakError, View, _text, judge, views_of
+from firstbyte.encryption import LeakError, _text, judge
 from runtime import UsageError
+from scenarios.instruments.vantage_points import Evidence, View, views_of
 from tests.packets import CLIENT, SERVER, tcp
 
 WAYS = ("http", "https", "note", "letter")

@@ -335,6 +335,8 @@ def test_costs_of_encryption_are_consistent() -> None:
     size = encryption.bytes_where_handshake_is(0.01, 5e-4, 2e-9)
     assert encryption.handshake_share(size, 5e-4, 2e-9) == pytest.approx(0.01)
     assert encryption.cores(100, 1e8, 5e-4, 2e-9) == pytest.approx(0.25)
+    assert encryption.per_byte_s(2e-10, 3e-11, 16_384e-11) == pytest.approx(2.4e-10)
+    assert encryption.key_lasts_s(1e-9) == pytest.approx(2**38.5 * 1e-9)
 
 
 def test_the_bandwidth_delay_product_fills_a_path() -> None:

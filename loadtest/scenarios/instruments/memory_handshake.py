@@ -103,6 +103,15 @@ class Ends:
         self.certificates = tuple(len(each.public_bytes(Encoding.DER)) for each in chain)
         self._ticket: ssl.SSLSession | None = None
 
+    def connect(self) -> tuple[TlsConnection, TlsConnection]:
+        """Run a full handshake; return the connected client and server."""
+        client, server = TlsConnection(self.client, NAME), TlsConnection(self.server, None)
+        while not (client.established and server.established):
+            for end, peer in ((client, server), (server, client)):
+                end.handshake()
+                peer.receive(end.to_send())
+        return client, server
+
     def cost(self, times: int, *, resumed: bool = False) -> Cost:
         """Return the median cost of *times* handshakes; if *resumed*, each uses the ticket of an earlier handshake."""
         return Cost.of([self.shake(resumed=resumed) for _ in range(times)])
