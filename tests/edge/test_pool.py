@@ -81,6 +81,22 @@ def test_idle_and_old_connections_are_not_used() -> None:
     assert not give_back(pool, old, 300.0)
 
 
+def test_connections_beyond_the_idle_limit_close_only_after_a_burst() -> None:
+    pool = Pool([A], Limits(idle=1))
+    first, second, third = take(pool), take(pool), take(pool)
+    for connection in (first, second, third):
+        assert give_back(pool, connection, 10.0)
+    assert pool.expire(10.9) == []
+    assert pool.take("r", 10.9) == Use(third)
+    assert give_back(pool, third, 10.9)
+    assert pool.expire(11.0) == [first, second]
+
+
+def test_an_idle_limit_of_0_prevents_reuse() -> None:
+    pool = Pool([A], Limits(idle=0))
+    assert not give_back(pool, take(pool))
+
+
 def test_a_new_certificate_drains_the_connections_of_the_old_one() -> None:
     pool = Pool([A])
     busy, idle = take(pool), take(pool)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edge import Limits, Open, Outcome, Pool, Refuse, Target, Use, Wait
-from edge.pool import Connection
+from edge.pool import SURPLUS_S, Connection
 from edge.retry import RetryBudget
 
 A, B, C = Target("a", 1), Target("b", 2), Target("c", 3)
@@ -156,6 +156,7 @@ class Life(RuleBasedStateMachine):
         for connection in self.pool.expire(self.now) if how == "expire" else getattr(self.pool, how)():
             self.idle.remove(connection)
         assert how == "expire" or not self.idle
+        assert all(sum(self.now - each.idle_since >= SURPLUS_S for each in s.idle) <= 2 for s in self.pool._list)
 
     # --- invariants ---------------------------------------------------------------------------------------------------
 
@@ -164,7 +165,7 @@ class Life(RuleBasedStateMachine):
         rows = self.pool.describe(self.now)
         assert sum(row["active"] for row in rows) == len(self.busy) + len(self.opening)
         assert sum(row["idle"] for row in rows) <= len(self.idle)
-        assert all(row["active"] + row["idle"] <= 3 and row["idle"] <= 2 for row in rows)
+        assert all(row["active"] + row["idle"] <= 3 for row in rows)
         assert self.pool.waiting == len(self.queue) <= self.limits.waiting
 
     @invariant()
