@@ -10,17 +10,28 @@ from drills.ca_outage import CaOutage
 from drills.clock_skew import ClockSkew
 from drills.leaf_expiry import LeafExpiry
 from drills.renewal_under_load import RenewalUnderLoad
+from drills.revoke_client import RevokeClient
 from drills.year import Year
 from experiments import Experiment
 
-#: All drills, in the order of the drill catalogue: D1, D2, D3, D8, D14, and the year.
+#: All drills, in the order of the drill catalogue: D1, D2, D3, D8, D11, D14, and the year.
 DRILLS: tuple[type[Experiment[Any]], ...] = (
     LeafExpiry,
     RenewalUnderLoad,
     BrokenMaterial,
     CaOutage,
+    RevokeClient,
     ClockSkew,
     Year,
 )
 
-__all__ = ["DRILLS", "BrokenMaterial", "CaOutage", "ClockSkew", "LeafExpiry", "RenewalUnderLoad", "Year"]
+__all__ = [
+    "DRILLS",
+    "BrokenMaterial",
+    "CaOutage",
+    "ClockSkew",
+    "LeafExpiry",
+    "RenewalUnderLoad",
+    "RevokeClient",
+    "Year",
+]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from drills.drill import Drill
 from drills.lifetimes import JITTER, Scale, shorten
 from drills.paths import NEW, PATHS, POOLED, RESUMED, Paths
-from drills.rehearsal import HOST, NAME, Rehearsal, by_cause, extend
-from experiments import Control, Lane, Panel, Quantity, Run, Span, parameter
+from drills.rehearsal import HOST, NAME, Rehearsal, by_cause
+from experiments import Control, Panel, Quantity, Run, parameter
 from hostfiles.layout import TRUST_ANCHOR
 
 #: Duration of the load after the recovery, in seconds.
@@ -143,7 +143,7 @@ class LeafExpiry(Drill[Parameters]):
             "A certificate expires under load",
             "Bars: requests by outcome. Below: what OpenSSL saw from outside, and which paths still worked: an open "
             "connection and a resumed session never check the certificate again.",
-            Panel(lanes=[_lane(path, ways) for path in PATHS], y="still accepted"),
+            Panel(lanes=[ways.lane(path) for path in PATHS], y="still accepted"),
         )
 
     def _alarm(self, run: Run, stage: Rehearsal) -> None:
@@ -160,10 +160,3 @@ class LeafExpiry(Drill[Parameters]):
         room = JITTER + UNCERTAIN
         ok = abs(share - self.scale.alarm) <= room
         run.findings.check("alarm before notAfter", f"at {self.scale.alarm:.2f} ± {room:.2f} of life", got, ok)
-
-
-def _lane(path: str, ways: Paths) -> Lane:
-    spans: list[Span] = []
-    for each in (t for t in ways.tried if t.path == path):
-        extend(spans, Span(each.at, each.at + 0.5, each.error or "ok", "bad" if each.error else "good"))
-    return Lane(path, spans)

@@ -1,7 +1,7 @@
 """Measurement of how long an invalid certificate is still accepted, on three connection paths.
 
-The paths are a new handshake, a connection opened earlier, and a resumed TLS session.  Each path receives a request
-twice per second.  Connections use Python's ``ssl`` module directly.
+The paths are a new handshake, a connection opened earlier, and a resumed TLS session.  The certificate is the server's,
+or that of this client if it has a key pair.  Connections use Python's ``ssl`` module directly.
 """
 
 import socket
@@ -12,6 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from drills.rehearsal import extend
+from experiments import Lane, Span
+from renewal.proof import load_pair
 from wireformat.http1 import HttpError, get
 from wireformat.http1_reader import ResponseReader
 
@@ -35,7 +38,17 @@ class Tried:
 class Paths:
     """Sends requests on all paths from a background thread, from `start` until `stop`."""
 
-    def __init__(self, name: str, trust: Path, now: Callable[[], float], port: int = 443, address: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        trust: Path,
+        now: Callable[[], float],
+        port: int = 443,
+        address: str = "",
+        *,
+        pair: bytes = b"",
+        every: float = EVERY,
+    ) -> None:
         """Prepare requests to a server; `start` sends them.
 
         Args:
@@ -44,10 +57,14 @@ class Paths:
             now: returns the time on the run's timeline, in seconds.
             port: TCP port of the server.
             address: IP address of the server; by default the system's resolver looks *name* up.
+            pair: private key and chain of this client, in PEM; empty: connect without a client certificate.
+            every: interval between rounds of requests, in seconds.
         """
         self.name, self.port, self._address, self._now = name, port, address or name, now
-        self.tried: list[Tried] = []
+        self.every, self.tried = every, list[Tried]()
         self._context = ssl.create_default_context(cafile=trust)
+        if pair:
+            load_pair(self._context, pair)
         self._pooled: ssl.SSLSocket | None = None
         self._session: ssl.SSLSession | None = None
         self._stop = threading.Event()
@@ -82,8 +99,15 @@ class Paths:
         good = [each.at for each in self.tried if each.path == path and not each.error and since <= each.at < until]
         return max(good) - since if good else 0.0
 
+    def lane(self, path: str) -> Lane:
+        """Return the chart lane of *path*: green while requests succeed, red while they fail."""
+        spans: list[Span] = []
+        for each in (t for t in self.tried if t.path == path):
+            extend(spans, Span(each.at, each.at + self.every, each.error or "ok", "bad" if each.error else "good"))
+        return Lane(path, spans)
+
     def _run(self) -> None:
-        while not self._stop.wait(EVERY):
+        while not self._stop.wait(self.every):
             for path in PATHS:
                 began = self._now()
                 try:

@@ -292,7 +292,7 @@ class Agent:
             failure = ""
             try:
                 leaf, issuer, *_ = x509.load_pem_x509_certificates(self.credentials.pair.pem)
-                der = await source.fetch(leaf)
+                der = await self._fetch_list(source, leaf)
                 if der is not None:
                     revocations.take(der, issuer, self.telemetry.clock.time())
                     logger.info("revocations", number=revocations.number, entries=len(revocations))
@@ -311,6 +311,9 @@ class Agent:
             detail = f"{left:.0f} s to nextUpdate of list {revocations.number}" if revocations.number else "no list yet"
             checks.set("revocation", left > 0, f"{detail}; {failure}" if failure else detail)
             await asyncio.sleep(revocation.INTERVAL)  # wait until the next request
+
+    async def _fetch_list(self, source: ListSource, leaf: x509.Certificate) -> bytes | None:
+        return await source.fetch(leaf)
 
     async def _renew_by_schedule(self) -> None:
         with contextlib.suppress(Exception):  # `renew` counts, logs and reschedules failures

@@ -16,6 +16,7 @@ from renewal.credentials import MODE, Credentials, Kind, Listener, Reload
 from renewal.errors import PairError
 from renewal.material import Pair, read_pair
 from renewal.proof import load_pair
+from renewal.revocation import ListSource
 from telemetry import Faults
 
 
@@ -41,6 +42,11 @@ class RehearsalAgent(Agent):
             return
         self._switches.hit("renewal_off")
         await self.until_woken(None)  # waits until a fault or the clock changes, or an operator renews the certificate
+
+    async def _fetch_list(self, source: ListSource, leaf: x509.Certificate) -> bytes | None:
+        if self._switches.any_on and self._switches.hit("crl_off"):
+            return None
+        return await super()._fetch_list(source, leaf)
 
     def _take(self, pem: bytes, now: float) -> Pair:
         faults, names = self._switches, self.settings.names
@@ -137,6 +143,7 @@ class RehearsalCredentials(Credentials):
 def _declare(faults: Faults) -> None:
     faults.declare("renewal_off", "Do not renew by schedule")
     faults.declare("eager_retry", "Retry at once after a failure: no back-off, no Retry-After")
+    faults.declare("crl_off", "Do not fetch the CA's CRL: keep the last one, so that new revocations have no effect")
     faults.declare("alarm_off", "Report the certificate as healthy, whatever its state")
     faults.declare(
         "naive_reload",
