@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from dnsmessage import Name, rdtypes, suffixes
 from dnsmessage.message import AA, HEADER, NOERROR, NXDOMAIN, QR
 from nameserver.answer import Answer, answer, count, negative, write
-from nameserver.zone import Zone, kind
+from nameserver.zone import Zone, kind, type_of
 from serving import Answers
 
 #: Maximum size of a `Tail` body, in bytes. Pointers in a larger body could exceed their 14 bits.
@@ -23,7 +23,6 @@ MAX_TAIL = 8192
 _BY_LADDER = rdtypes.COMPRESSIBLE | {rdtypes.SRV, rdtypes.DS}
 #: Record types compiled for every CNAME, even if its target has no records of the type.
 COMMON = (rdtypes.A, rdtypes.AAAA)
-_HEAD = struct.Struct("!HIH")
 _CNAME, _LADDER_KINDS = kind(rdtypes.CNAME), frozenset(map(kind, _BY_LADDER))
 #: Changes leave obsolete bodies in memory. The whole zone is recompiled when their total size exceeds the size of the
 #: compiled zone by this many bytes.
@@ -161,7 +160,7 @@ def _add(compiled: Compiled, questions: Iterable[bytes]) -> None:
 
 def _exact(compiled: Compiled, question: bytes, packed: bytes) -> None:
     """Compile one packed RRset that is not below a zone cut."""
-    rdtype, _, records = _HEAD.unpack_from(packed)
+    rdtype = type_of(question)
     if rdtype == rdtypes.CNAME:
         _alias(compiled, Name(question[:-4]))
     elif rdtype in _BY_LADDER or compiled.zone.cuts:
@@ -169,13 +168,13 @@ def _exact(compiled: Compiled, question: bytes, packed: bytes) -> None:
         if rdtype != rdtypes.DS or len(question) - 4 != len(compiled.zone.apex.key):
             _ladder(compiled, Name(question[:-4]), rdtype)
     else:
-        body, at = b"\xc0\x0c" + question[-4:] + packed[2:6] + packed[8:], 8
-        if records > 1:
-            head, body = body[:10], b""
-            for _ in range(records):
+        body, records = b"\xc0\x0c" + question[-4:] + packed[1:], 1
+        if packed[0]:
+            head, body, records, at = body[:10], b"", 0, 5
+            while at < len(packed):
                 end = at + 2 + int.from_bytes(packed[at : at + 2], "big")
                 body += head + packed[at:end]
-                at = end
+                at, records = end, records + 1
         compiled.answers.add(question, (records, 0, 0), body)
 
 

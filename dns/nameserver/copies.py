@@ -12,7 +12,7 @@ from dnsmessage import Name, rdtypes
 from hostfiles.atomic import atomic_write
 from nameserver.errors import NameServerError
 from nameserver.master_file import parse
-from nameserver.zone import Zone, unpack
+from nameserver.zone import Zone, type_of, unpack
 
 _HEAD = b"; SHA-256 of the following lines: "
 
@@ -36,7 +36,7 @@ def write(path: Path, zone: Zone, confirmed: float) -> None:
     lines = [
         f"{rrset.name} {rrset.ttl} IN {rdtypes.to_text(rrset.rdtype)} {text}\n"
         for question, packed in zone.rrsets.items()
-        for rrset in (unpack(Name(question[:-4]), packed),)
+        for rrset in (unpack(Name(question[:-4]), type_of(question), packed),)
         for text in rrset.text()
     ]
     body = "".join(lines).encode()

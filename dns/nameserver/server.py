@@ -25,6 +25,7 @@ from nameserver.requests import Outcome, Requests
 from nameserver.responder import Responder, Response
 from nameserver.secondary import Primary
 from nameserver.store import Store, reloaded
+from nameserver.transfer import encode
 from nameserver.update import UpdateError, changed
 from nameserver.zone import Zone
 from telemetry import Telemetry, log
@@ -71,8 +72,10 @@ class Server:
         self.files = {Name.from_text(origin): path for origin, path in files.items()}
         access = access or Access()
         self.store = Store(access.state)
-        zones = {apex: load(str(apex), path) for apex, path in self.files.items()}
-        self.responder = Responder({apex: self.store.restore(zone) for apex, zone in zones.items()})
+        zones = [self.store.restore(load(str(apex), path)) for apex, path in self.files.items()]
+        self.responder = Responder({zone.apex: zone for zone in zones})
+        for served in zones if access.readers else ():
+            encode(served)
         self.queries = QueryLog(QUERY_LOG)
         #: Time of the latest published change by zone, in seconds since 1970; unchanged zones are missing.
         self.published: dict[Name, float] = {}
@@ -243,6 +246,8 @@ class Server:
             done = None
             if old is not new:
                 done = self.responder.compile(new)
+                if file is not None and self.requests.access.readers:
+                    encode(new)
                 change = None if old is None else old.diff(new)
                 if old is not None and change is not None and change.old != change.new:
                     self.store.record(old, change, file)

@@ -1,12 +1,13 @@
 """Outgoing zone transfers: AXFR (RFC 5936) and IXFR (RFC 1995) as iterators of messages.
 
 Nothing here opens a socket; the consumer of the iterator decides when the next message is made. Since zones are
-immutable, changes during a transfer do not affect it. The first transfer of a whole zone encodes its records and caches
-them in the zone, because they are identical for every client.
+immutable, changes during a transfer do not affect it. The messages of a whole zone are identical for every client,
+except for the header, and are stored in the zone.
 """
 
 import struct
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from dnsmessage import Name, Record, RemoteError, rdtypes
 from dnsmessage.message import AA, HEADER, MAX_TCP, QR, RD
@@ -17,6 +18,8 @@ from nameserver.zone import Zone, kind
 #: Target size of a message, in bytes: large enough that headers and signatures cost little, small enough to be encoded
 #: in about a millisecond.
 MESSAGE = 32_768
+#: Number of RRsets that are encoded together.
+GROUP = 256
 #: Compression pointer to the name in the question, the apex: every owner name is or ends with this pointer.
 _APEX = b"\xc0\x0c"
 _SOA = kind(rdtypes.SOA)
@@ -24,14 +27,34 @@ _SOA = kind(rdtypes.SOA)
 
 def whole(request: Request, zone: Zone) -> Iterator[bytes]:
     """Yield the messages that transfer all records of *zone*, with the SOA record first and last."""
-    if zone.encoded:
-        yield from (_message(request, count, records) for count, records in zone.encoded)
-        return
-    encoded = []
-    for count, records in _bodies(_all(zone), MESSAGE):
-        yield _message(request, count, records)
-        encoded.append((count, records))
-    zone.encoded = tuple(encoded)
+    return (_message(request, count, records) for count, records in zone.encoded or _encoded(zone))
+
+
+def encode(zone: Zone) -> None:
+    """Encode *zone* for transfers, which otherwise is a part of the first transfer."""
+    for _ in _encoded(zone):
+        pass
+
+
+def _encoded(zone: Zone) -> Iterator[tuple[int, bytes]]:
+    """Yield the record count and the encoded records of each message of *zone*; finally, store them in the zone."""
+    messages, parts, count, size = list[tuple[int, bytes]](), list[bytes](), 0, 0
+    for group in _groups(zone):
+        block = b"".join(group)
+        if size + len(block) > MESSAGE and parts:
+            messages.append((count, b"".join(parts)))
+            yield messages[-1]
+            parts, count, size = [], 0, 0
+        if len(block) > MESSAGE:
+            for message in _bodies(group, MESSAGE):
+                messages.append(message)
+                yield message
+        else:
+            parts.append(block)
+            count, size = count + len(group), size + len(block)
+    messages.append((count, b"".join(parts)))
+    yield messages[-1]
+    zone.encoded = tuple(messages)
 
 
 def incremental(request: Request, zone: Zone, history: History, *, udp_limit: int | None = None) -> Iterator[bytes]:
@@ -83,23 +106,31 @@ def _message(request: Request, count: int, records: bytes) -> bytes:
     return HEADER.pack(request.ident, flags, 1, count, 0, 0) + request.question + records
 
 
-def _all(zone: Zone) -> Iterator[bytes]:
-    """Yield every record of the zone in wire form."""
-    least, soa = len(zone.apex.key) + 4, zone.apex.key + _SOA
-    last = _record(_soa(zone), least - 4)
-    yield last
-    for question, packed in zone.rrsets.items():
-        head = question[:-least] + _APEX + question[-4:] + packed[2:6]
-        if packed[6:8] == b"\0\1":
-            if question != soa:
-                yield head + packed[8:]
-            continue
-        at = 8
-        while at < len(packed):
-            end = at + 2 + int.from_bytes(packed[at : at + 2], "big")
-            yield head + packed[at:end]
-            at = end
-    yield last
+def _groups(zone: Zone) -> Iterator[list[bytes]]:
+    """Yield every record of the zone in wire form, in groups; the SOA record is first and last."""
+    least = len(zone.apex.key) + 4
+    soa = _record(_soa(zone), least - 4)
+    yield [soa]
+    rest, seen = iter(zone.rrsets.items()), False
+    while part := list(islice(rest, GROUP)):
+        # One expression for all records with a name and type of their own: it takes most of the time of a transfer.
+        group = [question[:-least] + _APEX + question[-4:] + packed[1:] for question, packed in part if not packed[0]]
+        if len(group) < len(part):
+            group += [record for question, packed in part if packed[0] for record in _several(question, packed, least)]
+        if not seen and soa in group:
+            group.remove(soa)
+            seen = True
+        yield group
+    yield [soa]
+
+
+def _several(question: bytes, packed: bytes, least: int) -> Iterator[bytes]:
+    """Yield the records of an RRset with several; *least* is the length of the zone's name, type and class."""
+    head, at = question[:-least] + _APEX + question[-4:] + packed[1:5], 5
+    while at < len(packed):
+        end = at + 2 + int.from_bytes(packed[at : at + 2], "big")
+        yield head + packed[at:end]
+        at = end
 
 
 def _changes(zone: Zone, changes: list[Change]) -> Iterator[bytes]:

@@ -15,7 +15,8 @@ from dnsmessage import rdata as rdatas
 from nameserver.changes import Change, next_serial, serial_of, with_serial
 from nameserver.errors import ZoneError
 
-_HEAD = struct.Struct("!HIH")
+#: Start of a packed RRset: whether it has several records, and the TTL.
+_HEAD = struct.Struct("!?I")
 #: Maximum number of changed RRsets that are checked individually. Each check may scan all names of the zone for
 #: descendants; for more RRsets, checking the whole zone is cheaper.
 MAX_REVISED = 16
@@ -26,8 +27,15 @@ def kind(rdtype: int) -> bytes:
     return struct.pack("!HH", rdtype, rdtypes.IN)
 
 
+def type_of(question: bytes) -> int:
+    """Return the record type in a question in wire form, or in its last four bytes."""
+    return int.from_bytes(question[-4:-2], "big")
+
+
+#: `_HEAD` followed by the length of the only RDATA.
+_SINGLE = struct.Struct("!?IH")
 #: A packed RRset without records.
-_NOTHING = _HEAD.pack(0, 0, 0)
+_NOTHING = _HEAD.pack(False, 0)
 _NS, _CNAME, _SOA, _DNAME = map(kind, (rdtypes.NS, rdtypes.CNAME, rdtypes.SOA, rdtypes.DNAME))
 
 
@@ -78,7 +86,7 @@ class Zone:
         self.cuts: set[bytes] = set()
         #: Owners of DNAME records.
         self.dnames: set[bytes] = set()
-        #: Cache of the first transfer: number of records and encoded records of each message; empty before it.
+        #: Messages of a transfer: number of records and encoded records of each; empty until `transfer.encode`.
         self.encoded: tuple[tuple[int, bytes], ...] = ()
         self._check()
         self._find_empty()
@@ -98,7 +106,7 @@ class Zone:
     @property
     def soa(self) -> RRset:
         """The SOA RRset at the apex."""
-        return unpack(self.apex, self.rrsets[self.apex.key + _SOA])
+        return unpack(self.apex, rdtypes.SOA, self.rrsets[self.apex.key + _SOA])
 
     @property
     def serial(self) -> int:
@@ -134,14 +142,14 @@ class Zone:
             if step.key in self.cuts:
                 found = step
             step = step.parent()
-        return None if found is None else unpack(found, self.rrsets[found.key + _NS])
+        return None if found is None else unpack(found, rdtypes.NS, self.rrsets[found.key + _NS])
 
     def find_dname(self, name: Name) -> RRset | None:
         """Return the DNAME RRset of the closest ancestor of *name* that has one (RFC 6672 section 3.2)."""
         while self.dnames and len(name.key) > len(self.apex.key):
             name = name.parent()
             if name.key in self.dnames:
-                return unpack(name, self.rrsets[name.key + _DNAME])
+                return unpack(name, rdtypes.DNAME, self.rrsets[name.key + _DNAME])
         return None
 
     def closest_encloser(self, name: Name) -> Name:
@@ -153,7 +161,7 @@ class Zone:
     def addresses(self, rrset: RRset) -> list[RRset]:
         """Return the A and AAAA RRsets, including glue, of the target names of *rrset* that are in this zone."""
         return [
-            unpack(target, packed)
+            unpack(target, rdtype, packed)
             for target in rrset.names()
             for rdtype in (rdtypes.A, rdtypes.AAAA)
             if (packed := self.rrsets.get(target.key + kind(rdtype))) is not None
@@ -165,11 +173,11 @@ class Zone:
             raise ZoneError("expected any type but SOA: its serial is counted here")
         rrsets, new = dict(self.rrsets), tuple(dict.fromkeys(rdata))
         if new:
-            rrsets[name.key + kind(rdtype)] = pack(rdtype, ttl, new)
+            rrsets[name.key + kind(rdtype)] = pack(ttl, new)
         else:
             rrsets.pop(name.key + kind(rdtype), None)
         soa = with_serial(self.soa.rdata[0], next_serial(self.serial))
-        rrsets[self.apex.key + _SOA] = pack(rdtypes.SOA, self.soa.ttl, (soa,))
+        rrsets[self.apex.key + _SOA] = pack(self.soa.ttl, (soa,))
         return self._revised(rrsets, [name.key + kind(rdtype)])
 
     def differences(self, newer: "Zone") -> list[bytes]:
@@ -206,7 +214,7 @@ class Zone:
                 raise ZoneError(f"expected a change of {self.apex} {serial}, got {change.apex} {change.old}")
             questions.update(dict.fromkeys(self._edit(rrsets, change)))
             soa, serial = change.new_soa, change.new
-            rrsets[self.apex.key + _SOA] = pack(rdtypes.SOA, soa.ttl, (soa.rdata,))
+            rrsets[self.apex.key + _SOA] = pack(soa.ttl, (soa.rdata,))
         return self._revised(rrsets, questions)
 
     def _edit(self, rrsets: dict[bytes, bytes], change: Change) -> Iterable[bytes]:
@@ -215,7 +223,7 @@ class Zone:
         for record, adding in (*((each, False) for each in change.deleted), *((each, True) for each in change.added)):
             question = record.name.key + kind(record.rdtype)
             if question not in edited:
-                old = unpack(record.name, rrsets.pop(question, _NOTHING))
+                old = unpack(record.name, record.rdtype, rrsets.pop(question, _NOTHING))
                 edited[question] = old.ttl, {rdatas.folded(old.rdtype, each): each for each in old.rdata}
             value, records = rdatas.folded(record.rdtype, record.rdata), edited[question][1]
             if (value in records) == adding or not record.name.is_below(self.apex) or record.rdtype == rdtypes.SOA:
@@ -228,7 +236,7 @@ class Zone:
                 del records[value]
         for question, (ttl, records) in edited.items():
             if records:
-                rrsets[question] = pack(int.from_bytes(question[-4:-2], "big"), ttl, tuple(records.values()))
+                rrsets[question] = pack(ttl, tuple(records.values()))
         return edited
 
     def _revised(self, rrsets: dict[bytes, bytes], questions: Collection[bytes]) -> "Zone":
@@ -275,13 +283,13 @@ class Zone:
         )
 
     def _at(self, name: Name) -> dict[int, RRset]:
-        found = (unpack(name, self.rrsets[name.key + each]) for each in self._kinds if name.key + each in self.rrsets)
-        return {rrset.rdtype: rrset for rrset in found}
+        found = ((type_of(each), self.rrsets.get(name.key + each)) for each in self._kinds)
+        return {rdtype: unpack(name, rdtype, packed) for rdtype, packed in found if packed is not None}
 
     def _check(self) -> None:
         apex, rrsets = self.apex, self.rrsets
         soa = rrsets.get(apex.key + _SOA)
-        count = 0 if soa is None else unpack(apex, soa).count
+        count = 0 if soa is None else unpack(apex, rdtypes.SOA, soa).count
         if count != 1:
             raise ZoneError(f"expected one SOA record at {apex}, got {count or 'none'}")
         if apex.key + _NS not in rrsets:
@@ -300,7 +308,7 @@ class Zone:
             return
         mnemonic, types = "CNAME" if end == _CNAME else "DNAME", self._at(Name(owner))
         crowd = len(types) > 1 if end == _CNAME else rdtypes.CNAME in types
-        if crowd or unpack(self.apex, packed).count > 1:
+        if crowd or packed[0]:
             others = ", ".join(sorted(map(rdtypes.to_text, types))) if crowd else f"two {mnemonic} records"
             raise ZoneError(f"expected nothing next to the {mnemonic} at {Name(owner)}, got {others}")
 
@@ -350,42 +358,41 @@ class ZoneBuilder:
         """Add one record at or below the apex; *question* is its owner name in lower case, its type and its class."""
         old = self._rrsets.get(question)
         if old is None:
-            self._rrsets[question] = question[-4:-2] + struct.pack("!IHH", ttl, 1, len(rdata)) + rdata
+            self._rrsets[question] = _SINGLE.pack(False, ttl, len(rdata)) + rdata
             return
-        least, found = self._many.get(question) or (ttl, dict.fromkeys(unpack(self.apex, old).rdata))
+        least, found = self._many.get(question) or (ttl, dict.fromkeys(unpack(self.apex, 0, old).rdata))
         found[rdata] = None
         self._many[question] = min(least, ttl, unpack_ttl(old)), found
 
     def zone(self) -> Zone:
         """Return the finished zone; raise `ZoneError` if the records do not form a valid zone."""
         for question, (ttl, found) in self._many.items():
-            self._rrsets[question] = pack(int.from_bytes(question[-4:-2], "big"), ttl, tuple(found))
+            self._rrsets[question] = pack(ttl, tuple(found))
         self._many.clear()
         return Zone(self.apex, self._rrsets)
 
 
-def pack(rdtype: int, ttl: int, rdata: tuple[bytes, ...]) -> bytes:
-    """Return an RRset as bytes: type, TTL, record count, then each RDATA with a two-byte length prefix."""
-    return _HEAD.pack(rdtype, ttl, len(rdata)) + b"".join(len(each).to_bytes(2, "big") + each for each in rdata)
+def pack(ttl: int, rdata: tuple[bytes, ...]) -> bytes:
+    """Return an RRset as bytes: `_HEAD`, then each RDATA with a two-byte length prefix."""
+    return _HEAD.pack(len(rdata) > 1, ttl) + b"".join(len(each).to_bytes(2, "big") + each for each in rdata)
 
 
 def _records(question: bytes, packed: bytes | None) -> list[Record]:
     """Unpack an RRset into records; *question* is its key. Return an empty list if *packed* is None."""
-    rrset = unpack(Name(question[:-4]), packed or _NOTHING)
+    rrset = unpack(Name(question[:-4]), type_of(question), packed or _NOTHING)
     return [Record(rrset.name, rrset.rdtype, rrset.ttl, each) for each in rrset.rdata]
 
 
 def unpack_ttl(packed: bytes) -> int:
     """Return the TTL of a packed RRset, in seconds."""
-    return int.from_bytes(packed[2:6], "big")
+    return int.from_bytes(packed[1:5], "big")
 
 
-def unpack(name: Name, packed: bytes) -> RRset:
-    """Return the RRset with the owner *name* from *packed*, as produced by `pack`."""
-    rdtype, ttl, count = _HEAD.unpack_from(packed)
+def unpack(name: Name, rdtype: int, packed: bytes) -> RRset:
+    """Return the RRset with the owner *name* and type *rdtype* from *packed*, as produced by `pack`."""
     rdata, at = [], _HEAD.size
-    for _ in range(count):
+    while at < len(packed):
         end = at + 2 + int.from_bytes(packed[at : at + 2], "big")
         rdata.append(packed[at + 2 : end])
         at = end
-    return RRset(name, rdtype, ttl, tuple(rdata))
+    return RRset(name, rdtype, unpack_ttl(packed), tuple(rdata))

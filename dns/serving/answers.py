@@ -45,8 +45,9 @@ class Answers:
         self.entries: dict[bytes, bytes] = {}
         #: Larger answers, and answers for the record types that `entries` excludes.
         self.others: dict[bytes, bytes] = {}
-        #: Prepared responses by query, as passed to `prepare`: `PREPARED`, lower-case question, size of the query.
-        self.prepared: dict[bytes, tuple[bytes, bytes, int]] = {}
+        #: Prepared responses by query, as passed to `prepare`: `PREPARED`, lower-case question, sizes of query and
+        #: response.
+        self.prepared: dict[bytes, tuple[bytes, bytes, int, int]] = {}
         #: Queries in `prepared` by lower-case question, each with the header that the entry in `prepared` points to.
         self._spellings: dict[bytes, list[tuple[bytes, bytes]]] = {}
         self._chunks: list[ctypes.Array[ctypes.c_char]] = []
@@ -121,7 +122,8 @@ class Answers:
         head = b"".join((flags, query[2:4], counts, query[10 : 10 + len(question)]))
         opt = (0, 0) if dnssec_ok is None else (OPT_ADDRESS + OPT_SIZE * dnssec_ok, OPT_SIZE)
         at = ctypes.cast(ctypes.c_char_p(head), ctypes.c_void_p).value or 0
-        self.prepared[query] = PREPARED.pack(at, len(head), *ENTRY.unpack_from(entry), *opt), question, size
+        areas = at, len(head), *ENTRY.unpack_from(entry), *opt
+        self.prepared[query] = PREPARED.pack(*areas), question, size, 2 + sum(areas[1::2])
         self._spellings.setdefault(question, []).append((query, head))
 
     def get(self, question: bytes) -> tuple[bytes, bytes] | None:

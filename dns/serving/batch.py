@@ -10,18 +10,18 @@ a buffer slot.
 """
 
 import ctypes
-import errno
 import socket
 import struct
 import sys
 from array import array
 from collections.abc import Callable, Sequence
-from itertools import chain, repeat
+from itertools import repeat
 from operator import add, getitem, sub
 from typing import Protocol
 
 from dnsmessage.message import CD, RD
 from serving.answers import OPT_ADDRESS, OPT_SIZE, Answers
+from serving.sending import CONTROL, IP_PKTINFO, Block, Sender
 
 #: Maximum number of queries per system call: large enough to spread the cost of the call, small enough for queries and
 #: responses to fit into the processor's L1 cache.
@@ -33,10 +33,6 @@ SLOT, MAX_QUERY = 128, 4096
 MAX_REPLY = 4096
 #: Padding before the first slot, in bytes; it aligns the four counts of each header to an 8-byte boundary.
 _SHIFT = 4
-#: Size of one control message with struct in_pktinfo (ip(7)), in bytes.
-_CONTROL = 32
-#: Types of the control messages that contain the local address of a datagram (ip(7), ipv6(7)).
-IP_PKTINFO, IPV6_PKTINFO = 8, 50
 #: Socket option and value that set the Don't Fragment flag and ignore path MTU messages of ICMP (ip(7)): a forged
 #: message cannot cause fragmentation, and replies fit into the MTU of every common path (RFC 9715 section 3.1).
 IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3
@@ -77,15 +73,6 @@ def client_of(name: bytes) -> Client:
     return socket.inet_ntoa(name[4:8]), int.from_bytes(name[2:4], "big")
 
 
-class _Block:
-    """A memory block at a fixed address."""
-
-    def __init__(self, size: int) -> None:
-        self._buffer = ctypes.create_string_buffer(size)
-        self.address = ctypes.addressof(self._buffer)
-        self.view = memoryview(self._buffer).cast("B")
-
-
 class Batch:
     """Buffers and system calls for batched I/O on one socket."""
 
@@ -96,18 +83,17 @@ class Batch:
         query.
         """
         self._fd, self._wildcard = sock.fileno(), wildcard
-        self.dropped = 0
+        self.sender = Sender(sock, BATCH, wildcard=wildcard)
         sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
         if wildcard:
             sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         libc = ctypes.PyDLL(None, use_errno=True)  # PyDLL keeps the GIL, which is fine because the calls never block
-        self._recvmmsg, self._sendmmsg = libc.recvmmsg, libc.sendmmsg
+        self._recvmmsg = libc.recvmmsg
         self._recvmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
-        self._sendmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
-        self._rx, self._overflow = _Block(BATCH * SLOT + 8), _Block(BATCH * (MAX_QUERY - SLOT))
-        self._tx = _Block(BATCH * MAX_REPLY)
-        self._names, self._control = _Block(BATCH * 16), _Block(BATCH * _CONTROL)
-        self._keep = [_Block(BATCH * size) for size in (32, 48, 64, 64, 64, 64)]
+        self._rx, self._overflow = Block(BATCH * SLOT + 8), Block(BATCH * (MAX_QUERY - SLOT))
+        self._tx = Block(BATCH * MAX_REPLY)
+        self._names, self._control = Block(BATCH * 16), Block(BATCH * CONTROL)
+        self._keep = [Block(BATCH * size) for size in (32, 48, 64, 64, 64, 64)]
         receive_iov, send_iov, prepared_iov, receive_header, send_header, prepared_header = self._keep
         riov, siov, _, rheader, sheader, pheader = (block.view.cast("Q") for block in self._keep)
         self._send_at, self._receive_at = send_header.address, receive_header.address
@@ -117,8 +103,8 @@ class Batch:
             riov[4 * i : 4 * i + 4] = array(
                 "Q", [slot, SLOT, self._overflow.address + i * (MAX_QUERY - SLOT), MAX_QUERY - SLOT]
             )
-            name, control = self._names.address + 16 * i, self._control.address + _CONTROL * i
-            size = _CONTROL if wildcard else 0
+            name, control = self._names.address + 16 * i, self._control.address + CONTROL * i
+            size = CONTROL if wildcard else 0
             for header, vector, count in (
                 (rheader, receive_iov.address + 32 * i, 2),
                 (sheader, send_iov.address + 48 * i, 2),
@@ -135,7 +121,7 @@ class Batch:
         self._control_sizes = rheader[5::8]
         self._interfaces = self._control.view.cast("I")[4::8]
         self._vectors = sheader[3::8]
-        self._siov = siov
+        self._siov, self._replies = siov, send_iov.view
         self._question_sizes, self._body_at, self._body_sizes = siov[1::6], siov[2::6], siov[3::6]
         self._opt_at, self._opt_sizes = siov[4::6], siov[5::6]
         self._slot_at = siov[0::6]
@@ -146,6 +132,13 @@ class Batch:
         self._questions = [[slice(at + 12, at + size) for size in range(SLOT + 1)] for at in self._bases]
         #: Functions, by batch size, that read the queries from the receive buffer, without IDs and padded with zeros.
         self._queries = [struct.Struct(f"2x{SLOT - 2}s" * count).unpack_from for count in range(BATCH + 1)]
+        #: Functions, by batch size, that read the clients' addresses.
+        self._clients = [struct.Struct("16s" * count).unpack_from for count in range(BATCH + 1)]
+        #: Functions, by number of memory areas per reply and by batch size, that read these areas from `_replies`.
+        self._areas = {
+            size: [struct.Struct(f"{16 * size}s{48 - 16 * size}x" * count).unpack_from for count in range(BATCH + 1)]
+            for size in (2, 3)
+        }
         self._zeros, self._used = memoryview(bytes(BATCH * SLOT)), 0
         #: First memory area of each prepared response: the ID in the receive buffer.
         self._ids = [struct.pack("=QQ", self._rx.address + _SHIFT + at, 2) for at in self._bases]
@@ -154,7 +147,7 @@ class Batch:
     def turn(self, handle: Handle, finished: Finished | None) -> int:
         """Receive one batch of queries and send the replies; return the number of queries."""
         if self._wildcard:
-            self._control_sizes[:] = array("Q", [_CONTROL]) * BATCH
+            self._control_sizes[:] = array("Q", [CONTROL]) * BATCH
         self._rx.view[_SHIFT : _SHIFT + self._used] = self._zeros[: self._used]
         count = int(self._recvmmsg(self._fd, self._receive_at, BATCH, socket.MSG_DONTWAIT, None))
         if count <= 0:
@@ -174,8 +167,7 @@ class Batch:
         blob = self._rx.view[_SHIFT : _SHIFT + count * SLOT].tobytes()
         if finished is not None and answers is not None:
             misses = self._finished(blob, count, lengths, answers, finished, learn=trying)
-        silent = self._handled(blob, lengths, misses, handle) if misses else []
-        self._send(self._send_at, count, silent)
+        self._send(count, self._handled(blob, lengths, misses, handle) if misses else [])
         return count
 
     def _prepared(self, count: int, lengths: list[int], answers: Answers, finished: Finished) -> bool:
@@ -185,13 +177,16 @@ class Batch:
         except KeyError:
             self._trust -= self._trust > 0
             return False
-        areas, questions, sizes = zip(*found, strict=True)
-        if list(sizes) != lengths:  # zero bytes after a known query look like padding
+        areas, questions, lengths_known, sizes = zip(*found, strict=True)
+        if list(lengths_known) != lengths:  # zero bytes after a known query look like padding
             return False
         self._trust = TRUST
-        self._prepared_iov[: 64 * count] = b"".join(chain.from_iterable(zip(self._ids, areas, strict=False)))
         finished.answered(list(questions), self._names.view[: 16 * count].tobytes())
-        self._send(self._prepared_at, count, [])
+        areas = tuple(map(add, self._ids, areas))
+        keys = self._keys(count)
+        if not (self.sender.gains(keys) and self.sender.grouped(keys, sizes, areas)):
+            self._prepared_iov[: 64 * count] = b"".join(areas)
+            self.sender.each(self._prepared_at, count)
         return True
 
     def _finished(
@@ -283,27 +278,30 @@ class Batch:
 
     def _local(self, i: int) -> bytes:
         """Return the struct in_pktinfo of a query, which sets the source address of the reply."""
-        return self._control.view[_CONTROL * i + 16 : _CONTROL * i + 28].tobytes() if self._wildcard else b""
+        return self._control.view[CONTROL * i + 16 : CONTROL * i + 28].tobytes() if self._wildcard else b""
 
-    def _send(self, at: int, count: int, silent: list[int]) -> None:
-        start = 0
-        for end in (*silent, count):
-            while start < end:
-                sent = int(self._sendmmsg(self._fd, at + 64 * start, end - start, socket.MSG_DONTWAIT))
-                if sent <= 0:
-                    if ctypes.get_errno() == errno.EINTR:
-                        continue
-                    self.dropped += 1  # send buffer full or client unreachable
-                    sent = 1
-                start += sent
-            start = end + 1
+    def _keys(self, count: int) -> Sequence[bytes]:
+        """Return the client of each query of a batch, on a wildcard socket also the address that it has asked."""
+        keys: tuple[bytes, ...] = self._clients[count](self._names.view)
+        if not self._wildcard:
+            return keys
+        control = self._control.view.tobytes()
+        return [key + control[CONTROL * i : CONTROL * (i + 1)] for i, key in enumerate(keys)]
 
-
-def send_later(sock: socket.socket, reply: bytes | bytearray, client: Client, local: bytes) -> None:
-    """Send one reply, from the source address in *local* unless it is empty; raise `OSError` on failure."""
-    if local:
-        ipv4 = sock.family == socket.AF_INET
-        kind = (socket.IPPROTO_IP, IP_PKTINFO) if ipv4 else (socket.IPPROTO_IPV6, IPV6_PKTINFO)
-        sock.sendmsg([reply], [(*kind, local)], 0, client)
-    else:
-        sock.sendto(reply, client)
+    def _send(self, count: int, silent: list[int]) -> None:
+        """Send the replies of a batch, except for those at the indexes *silent*."""
+        keys = self._keys(count)
+        if self.sender.gains(keys):
+            if self._vectors_now:
+                areas = list(self._areas[self._vectors_now][count](self._replies))
+                sizes = list(map(add, self._question_sizes[:count].tolist(), self._body_sizes[:count].tolist()))
+                if self._vectors_now > 2:
+                    sizes = list(map(add, sizes, repeat(_OPT)))
+            else:
+                which = [i for i in range(count) if i not in silent]
+                keys = [keys[i] for i in which]
+                areas = [self._replies[48 * i : 48 * i + 16 * self._vectors[i]].tobytes() for i in which]
+                sizes = [sum(self._siov[6 * i + 1 : 6 * i + 2 * self._vectors[i] : 2].tolist()) for i in which]
+            if self.sender.grouped(keys, sizes, areas):
+                return
+        self.sender.each(self._send_at, count, silent)

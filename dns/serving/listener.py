@@ -13,16 +13,14 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from serving.batch import (
     BATCH,
-    IP_PKTINFO,
-    IPV6_PKTINFO,
     MAX_QUERY,
     Batch,
     Client,
     Finished,
     available,
-    send_later,
 )
 from serving.connections import Connection, Connections, Handler, Reply, Transport
+from serving.sending import IP_PKTINFO, IPV6_PKTINFO, send_later
 from serving.streams import Stream
 from telemetry import log
 
@@ -67,7 +65,7 @@ class Listener:
     @property
     def dropped(self) -> int:
         """Number of queries without a reply because too many were pending or the socket rejected the reply."""
-        return self._overload + (self._batch.dropped if self._batch is not None else 0)
+        return self._overload + (self._batch.sender.dropped if self._batch is not None else 0)
 
     async def close(self) -> None:
         """Stop listening, wait up to one second for pending replies, and close all connections."""
