@@ -240,6 +240,7 @@ def _trace(add: Add) -> None:
     trace.add_argument("--no-resume", action="store_true", help="full TLS handshakes only, also when warm")
     trace.add_argument("--packets", action="store_true", help="every segment with its Ethernet, IP and TCP headers")
     trace.add_argument("--pcap", type=Path, metavar="FILE", help="write the packets as the client saw them")
+    trace.add_argument("--svg", type=Path, metavar="FILE", help="draw the cold request's packets as a ladder diagram")
     trace.add_argument("--keylog", type=Path, metavar="FILE", help="write the TLS secrets, for Wireshark and tshark")
     seen = add(
         "encryption",

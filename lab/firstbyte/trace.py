@@ -3,7 +3,10 @@
 import argparse
 import json
 import re
+from pathlib import Path
+from typing import Any
 
+import reports
 from firstbyte import terminal, where
 from runtime import LabDownError, LabError, UsageError
 from waterfall import Evidence, EvidenceError, WaterfallError, check, render, save
@@ -29,10 +32,10 @@ def trace(args: argparse.Namespace) -> int:
         UnreachableError: the URL could not be fetched.
         LabError: the lab is not running, or packets should be captured but cannot be.
     """
-    evidence = Evidence(args.packets, args.pcap is not None, args.keylog is not None)
+    evidence = Evidence(args.packets or args.svg is not None, args.pcap is not None, args.keylog is not None)
     try:
         split(args.url)
-        check(args.pcap, args.keylog)
+        check(args.pcap, args.svg, args.keylog)
     except WaterfallError as error:
         raise UsageError(str(error)) from None
     body = {"url": args.url, "tls": args.tls, "dns": args.dns, "warm": not args.cold, "resume": not args.no_resume}
@@ -48,6 +51,8 @@ def trace(args: argparse.Namespace) -> int:
             raise
         try:
             found = save(found, args.pcap, args.keylog)
+            if args.svg is not None:
+                _draw(args.svg, found)
         except EvidenceError as error:
             raise UsageError(str(error)) from None
         _show_on_console(lab, found)
@@ -59,7 +64,30 @@ def trace(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show_on_console(lab: where.Way, found: dict[str, object]) -> None:
+def _draw(path: Path, found: dict[str, Any]) -> None:
+    """Write the ladder diagram of the cold request to *path*.
+
+    Raises:
+        EvidenceError: nothing crossed the router, or the file cannot be written.
+    """
+    cold = found["cold"]
+    packets = cold["packets"]
+    if not packets["packets"]:
+        raise EvidenceError("nothing to draw: no packet of this request crossed wan")
+    predicted = cold.get("ttfb_predicted_ms")
+    caption = (
+        f"First byte after {cold['ttfb_ms']:.1f} ms{'' if predicted is None else f', predicted {predicted:.1f} ms'}; "
+    )
+    caption += (
+        f"{packets['round_trips']} round trips to the server before it. Dots are TCP states. Idle times are shortened."
+    )
+    try:
+        path.write_text(reports.ladder(packets, f"{found['url']}, packet by packet", caption))
+    except OSError as error:
+        raise EvidenceError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _show_on_console(lab: where.Way, found: dict[str, Any]) -> None:
     """Send the trace to the console for display; a console that is not running is ignored."""
     try:
         lab.call("console", "POST", "/admin/traces", found, timeout=3.0)

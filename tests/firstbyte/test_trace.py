@@ -2,8 +2,9 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -48,3 +49,38 @@ def test_a_refusal_is_one_line_and_an_exit_code(
     monkeypatch.setattr("firstbyte.where.lab", lab)
     assert main(["trace", "https://www.example.com/"]) == code
     assert capsys.readouterr().err.splitlines() == [said]
+
+
+def traced(*rows: dict[str, Any]) -> dict[str, Any]:
+    """Return a trace of one request with *rows* as its packets."""
+    ends = {host: {"address": "198.19.1.10", "port": 443} for host in ("client", "server")}
+    packets = {"packets": list(rows), "states": [], "round_trips": 3, **ends}
+    return {"url": "https://www.example.com/", "cold": {"ttfb_ms": 42.0, "ttfb_predicted_ms": 40.0, "packets": packets}}
+
+
+QUERY = {"from": "client", "sent_ms": 0.0, "arrived_ms": 1.0, "what": "query", "ip": {"destination": "198.19.2.53"}}
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "said"),
+    [
+        (traced(QUERY), 0, "First byte after 42.0 ms, predicted 40.0 ms; 3 round trips"),
+        (traced(), 2, "nothing to draw"),
+    ],
+    ids=["drawn", "no packets"],
+)
+def test_the_packets_are_drawn(
+    found: dict[str, Any], code: int, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    asked: list[Any] = []
+
+    def call(*words: Any, **_: object) -> dict[str, Any]:
+        asked.append(words)
+        return found
+
+    monkeypatch.setattr("firstbyte.where.lab", lambda: contextlib.nullcontext(SimpleNamespace(call=call)))
+    file = tmp_path / "ladder.svg"
+    assert main(["trace", "https://www.example.com/", "--json", "--svg", str(file)]) == code
+    assert asked[0][3]["packets"] is True
+    assert said in (file.read_text() if code == 0 else capsys.readouterr().err)
