@@ -40,6 +40,7 @@ KEPT = frozenset(
         "TCPSpuriousRTOs",
         "TCPDSACKRecv",
         "TCPDSACKOldSent",
+        "TCPDSACKOfoSent",
         "TCPHystartTrainDetect",
         "TCPHystartDelayDetect",
         "TCPZeroWindowDrop",

@@ -13,6 +13,7 @@ from scenarios.handshake import Handshake
 from scenarios.integrity import Integrity
 from scenarios.keepalive_race import KeepaliveRace
 from scenarios.pool import Pool
+from scenarios.reliable_stream import ReliableStream
 from scenarios.resolution import Resolution
 from scenarios.slow_start import SlowStart
 from scenarios.time_wait import TimeWait
@@ -20,7 +21,9 @@ from scenarios.ttl import Ttl
 
 #: All scenarios in reading order: names, connections, identity, and other topics.
 SCENARIOS: tuple[type[Experiment[Any]], ...] = (
-    Resolution, Ttl, Handshake, Geography, SlowStart, FlowControl, TimeWait, Pool, KeepaliveRace, Integrity,
+    Resolution, Ttl, Handshake, Geography, SlowStart, FlowControl,
+    ReliableStream,
+    TimeWait, Pool, KeepaliveRace, Integrity,
     Encryption,
 )  # fmt: skip
 

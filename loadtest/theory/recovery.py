@@ -22,6 +22,17 @@ def timeout_s(rtt: float, variation: float = 0.0) -> float:
     return rtt + max(MIN_RTO, 4 * variation)
 
 
+def lost_message_s(rtt: float, interval: float) -> float:
+    """Return the additional delay in seconds of one lost message, if a small message is sent every *interval* seconds.
+
+    The acknowledgement of a later message reveals the loss once that message was sent a quarter of a round trip after
+    the lost one (RACK's reordering window), or once three later messages are acknowledged (RFC 8985 sections 6.2 and
+    7).  If no message follows in time, the retransmission timer or the tail loss probe expires, whichever is first;
+    with a single segment in flight, Linux delays the probe until the timer is due.
+    """
+    return rtt + min(max(interval, min(rtt / 4, 3 * interval)), MIN_RTO)
+
+
 def syn_times(linear: int = SYN_LINEAR, retries: int = SYN_RETRIES) -> list[float]:
     """Return the times in seconds at which a SYN is retransmitted: *linear* steps of one second, then doubling.
 

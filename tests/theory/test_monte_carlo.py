@@ -18,6 +18,7 @@ from theory import (
     outage,
     propagation,
     queueing,
+    recovery,
     slow_start,
     snapshots,
     time_wait,
@@ -139,6 +140,20 @@ def test_a_pausing_reader_stops_the_sender(pause: float, buffer: int, rate: floa
         else:
             filled += rate * step / 8
     assert held == pytest.approx(flow_control.limited_s(pause, buffer, rate), abs=0.002)
+
+
+@pytest.mark.parametrize("interval", [0.002, 0.005, 0.02, 0.1, 0.19, 0.5])
+@pytest.mark.parametrize("rtt", [0.02, 0.06, 0.3])
+def test_a_lost_message_is_repaired_by_the_first_of_three_signals(rtt: float, interval: float) -> None:
+    """Simulate a sender in small time steps: message 0 is lost, and all later messages are acknowledged."""
+    step, now = 0.0005, 0.0
+    while True:
+        acknowledged = [n * interval for n in range(1, 40) if n * interval + rtt <= now + 1e-9]
+        raced = acknowledged and now >= rtt + rtt / 4 - 1e-9  # as old as the newest acknowledged message, and a quarter
+        if len(acknowledged) >= 3 or raced or now >= rtt + 0.2 - 1e-9:
+            break
+        now += step
+    assert now == pytest.approx(recovery.lost_message_s(rtt, interval), abs=2 * step)
 
 
 @pytest.mark.parametrize("loss", [0.001, 0.01])
