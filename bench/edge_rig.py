@@ -40,7 +40,7 @@ http {{
   access_log off; keepalive_requests 100000000; client_body_temp_path {folder}/b{port}; \
 proxy_temp_path {folder}/p{port};
   fastcgi_temp_path {folder}/f{port}; uwsgi_temp_path {folder}/u{port}; scgi_temp_path {folder}/s{port};
-  upstream origin {{ server 127.0.0.1:{origin}; keepalive 32; keepalive_requests 100000000; }}
+  upstream origin {{ server 127.0.0.1:{origin}; keepalive 64; keepalive_requests 100000000; }}
   server {{
     listen 127.0.0.1:{port} ssl http2 backlog=1024;
     ssl_certificate {folder}/chain.pem; ssl_certificate_key {folder}/key.pem;
