@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 import ssl
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
 
@@ -75,6 +76,8 @@ class Agent:
         self.renewals = self.failures = 0
         #: The CA's CRL; None unless `check_revocations` was called.
         self.revocations: Revocations | None = None
+        #: Called after each CRL that revokes more certificates.
+        self.on_revocation: Callable[[], None] = lambda: None
         self._client: AcmeClient | None = None
         self._lock = asyncio.Lock()
         self._wakeup = asyncio.Event()
@@ -294,8 +297,10 @@ class Agent:
                 leaf, issuer, *_ = x509.load_pem_x509_certificates(self.credentials.pair.pem)
                 der = await self._fetch_list(source, leaf)
                 if der is not None:
-                    revocations.take(der, issuer, self.telemetry.clock.time())
+                    more = revocations.take(der, issuer, self.telemetry.clock.time())
                     logger.info("revocations", number=revocations.number, entries=len(revocations))
+                    if more:
+                        self.on_revocation()
                 if leaf.serial_number in revocations and self.lifecycle.informed(AT_ONCE, self.credentials.serial):
                     logger.warning("own_certificate_revoked", serial=self.credentials.serial)
                     self.wake()

@@ -48,8 +48,8 @@ class Revocations:
     def __contains__(self, serial: object) -> bool:
         return serial in self._serials
 
-    def take(self, der: bytes, issuer: x509.Certificate, now: float) -> None:
-        """Validate a CRL, and replace the current CRL with the new one.
+    def take(self, der: bytes, issuer: x509.Certificate, now: float) -> bool:
+        """Validate a CRL, and replace the current CRL with the new one; return whether it revokes more certificates.
 
         Args:
             der: the CRL in DER.
@@ -73,7 +73,9 @@ class Revocations:
             raise RevocationError(f"expected a list that is in date, got one until {end}")
         if number < self.number:
             raise RevocationError(f"expected list {self.number} or a later one, got {number}")
+        more = not serials <= self._serials
         self.number, self.next_update, self._serials = number, end.timestamp(), serials
+        return more
 
 
 class ListSource:

@@ -211,7 +211,8 @@ async def _run(
     plain = ssl.create_default_context(cafile=args.trust) if args.trust and agent is None else None
     client_context = agent.credentials.client_context if agent is not None else lambda: plain
     challenge = agent.challenges.answer if agent is not None else lambda _: None
-    proxy = Proxy(telemetry, settings, stub, client_context, challenge, shared=args.workers > 1)
+    revoked = agent.check_revocations() if agent is not None else frozenset[int]()
+    proxy = Proxy(telemetry, settings, stub, client_context, challenge, shared=args.workers > 1, revoked=revoked)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, args, proxy, static)
     if worker.again:  # the files may have changed since the supervisor loaded them
         _reload(args, proxy, static)
@@ -228,7 +229,7 @@ async def _run(
         watching = asyncio.create_task(_watch(static, telemetry)) if static is not None else None
         if agent is not None:
             agent.credentials.on_change(proxy.certificate_changed)
-            agent.check_revocations()
+            agent.on_revocation = proxy.revocations_changed
             agent.start()
         others = [agent.additional(*each) for each in args.additional_cert] if agent is not None else []
         joining = asyncio.gather(*(_join(each) for each in others))

@@ -76,6 +76,8 @@ class Client(asyncio.Protocol):
     suffix = b""
     #: TLS version and whether the session was resumed; None without TLS.
     session: tuple[str, bool] | None = None
+    #: Serial number of the client's certificate; 0 without one.
+    certificate = 0
     #: Object that handles the TLS handshake or PROXY header in progress; None at any other time.
     handshake: Handshake | None = None
     _buffer = b""
@@ -131,7 +133,7 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport, self.handshake = transport, None
         self.address = self.announced or (transport.get_extra_info("peername") or ("", 0))[0]
-        self.suffix, self.session = describe(transport, self.address, self.scheme, mutual=self.mutual)
+        self.suffix, self.session, self.certificate = describe(transport, self.address, self.scheme, mutual=self.mutual)
         self.transport.set_write_buffer_limits(HIGH_WATER)
         self.deadline = time.monotonic() + self.service.timeouts.head
         self.service.connected(self)

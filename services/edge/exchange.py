@@ -7,6 +7,7 @@ connection is acquired, so that a slow sender does not occupy a connection.
 
 import asyncio
 import time
+from collections.abc import Container
 from email.utils import formatdate
 
 from edge.errors import BadRequestError, UpstreamError
@@ -349,6 +350,13 @@ class Exchange:
     def tunnelled(self, data: bytes) -> None:
         """Forward bytes of the new protocol to the client."""
         self._client.body(data)
+
+    def revoked(self, serials: Container[int]) -> None:
+        """End a tunnel if the certificate of the client or of the origin is in *serials*."""
+        upstream = self._upstream
+        if self._tunnel and upstream and (self._client.certificate in serials or upstream.certificate in serials):
+            upstream.abort()
+            self.response_lost("a certificate is revoked")
 
     # --- time-outs --------------------------------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ class Http2Client(asyncio.Protocol):
         self.scheme, self.pooled, self.rejected, self.tls = client.scheme, client.pooled, client.rejected, client.tls
         self.listener = client.listener
         self.distrusted, self.more = client.distrusted, b""
-        self.address, self.suffix = "", b""
+        self.address, self.suffix, self.certificate = "", b"", 0
         self.session: tuple[str, bool] | None = None
         self._announced, self._mutual = client.announced, client.mutual
         self.transport: Any = None
@@ -97,7 +97,9 @@ class Http2Client(asyncio.Protocol):
         """Send the connection preface with the server's SETTINGS."""
         self.transport = transport
         self.address = self._announced or (transport.get_extra_info("peername") or ("", 0))[0]
-        self.suffix, self.session = describe(transport, self.address, self.scheme, mutual=self._mutual)
+        self.suffix, self.session, self.certificate = describe(
+            transport, self.address, self.scheme, mutual=self._mutual
+        )
         self.transport.set_write_buffer_limits(HIGH_WATER)
         self.h2.local_settings = Settings(
             client=False,

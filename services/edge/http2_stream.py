@@ -29,6 +29,8 @@ class Connection(Protocol):
     listener: str
     address: str
     suffix: bytes
+    #: Serial number of the client's certificate; 0 without one.
+    certificate: int
     #: Header fields that are added to every response.
     more: bytes
     pooled: bool
@@ -62,6 +64,7 @@ class Stream:
         # Attributes that `Downstream` and `Responder` require; they are the same for all streams of a connection.
         self.suffix, self.pooled, self.distrusted = connection.suffix, connection.pooled, connection.distrusted
         self.scheme, self.listener, self.address = connection.scheme, connection.listener, connection.address
+        self.certificate = connection.certificate
         self.work: Work | None = None
         self.asked: RequestHead | Glimpse | None = None
         self.paused = False

@@ -23,6 +23,8 @@ class Downstream(Protocol):
     pooled: bool
     #: Whether the client's X-Forwarded-For is discarded.
     distrusted: bool
+    #: Serial number of the client's certificate; 0 without one.
+    certificate: int
 
     def begin_response(self, head: ResponseHead, fields: bytes, payload: bytes, *, bodiless: bool, whole: bool) -> None:
         """Send the head, additional *fields* and the first *payload*; *whole* means that the response is complete."""

@@ -4,7 +4,7 @@ import asyncio
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address
@@ -69,6 +69,7 @@ class Proxy:
         admission: Admission | None = None,
         *,
         shared: bool = False,
+        revoked: Container[int] = frozenset(),
     ) -> None:
         """Create a proxy that does not listen yet.
 
@@ -81,8 +82,10 @@ class Proxy:
             challenge: returns the response to an http-01 token, or None if the token is unknown.
             admission: limits the number of client connections; None creates one from `settings`.
             shared: whether other processes listen on the same ports (SO_REUSEPORT).
+            revoked: serial numbers of revoked certificates of clients and origins; call `revocations_changed` after
+                each change.
         """
-        self._shared = shared
+        self._shared, self._revoked = shared, revoked
         self.telemetry, self.settings, self.stub = telemetry, settings, stub
         self.client_context, self.challenge = client_context, challenge
         self.timeouts = settings.timeouts
@@ -236,6 +239,16 @@ class Proxy:
         if reload.restart:
             self._restarting = asyncio.get_running_loop().create_task(self._restart(reload.down_s))
 
+    def revocations_changed(self) -> None:
+        """Apply new revocations to open connections: drain pooled ones, and end tunnels of revoked clients or origins.
+
+        Other requests of a client are checked in `handle`, and the origins' certificates in `open`.
+        """
+        for pool in self.pools.values():
+            pool.retire()
+        for exchange in list(self._exchanges):
+            exchange.revoked(self._revoked)
+
     async def _restart(self, down_s: float) -> None:
         """Simulate a process restart: cut every connection and close the listeners for *down_s* seconds."""
         logger.warning("restart_like_a_naive_reload", down_s=down_s, clients=len(self._clients))
@@ -296,8 +309,11 @@ class Proxy:
         """Return the exchange that forwards a request, or None if the edge has already responded itself.
 
         Raises:
-            BadRequestError: no route matches the path (404), or the body is larger than the route allows (413).
+            BadRequestError: the client's certificate is revoked (403), no route matches the path (404), or the body is
+                larger than the route allows (413).
         """
+        if client.certificate and client.certificate in self._revoked:
+            raise BadRequestError(403, f"expected a client certificate that is not revoked; got {client.certificate:x}")
         if client.scheme == "http" or head.method in own_answers.METHODS:
             status = own_answers.answer(client, head, self.challenge, redirect=self.settings.redirect)
             if status is not None:
@@ -348,7 +364,7 @@ class Proxy:
             if faults.any_on and faults.hit("drop_upstream"):
                 raise UpstreamError(502, "the fault drop_upstream is on", str(target))
             context = self.client_context() if target.tls else None
-            found = await connect(target, self.stub, context, self._lost, timeout)
+            found = await connect(target, self.stub, context, self._lost, timeout, self._revoked)
         except UpstreamError:
             self.counters.connects.inc(upstream=str(target), result="failed")
             raise

@@ -7,7 +7,7 @@ import asyncio
 import os
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,6 +76,8 @@ class Upstream(asyncio.Protocol):
         #: The pool's entry for this connection; None if the connection is not pooled.
         self.pooled: Connection | None = None
         self.address = ""
+        #: Serial number of the origin's certificate; 0 without TLS.
+        self.certificate = 0
         self.transport: asyncio.Transport | None = None
         self.receiver: Receiver | None = None
         #: Whether part of the response has been received; if so, the request must not be retried.
@@ -270,8 +272,17 @@ async def connect(
     context: ssl.SSLContext | None,
     on_idle_loss: Callable[[Upstream], None],
     timeout: float,
+    revoked: Container[int] = frozenset(),
 ) -> tuple[Upstream, Timing]:
     """Open a connection to *target* within *timeout* seconds, trying all addresses of its name.
+
+    Args:
+        target: the origin.
+        stub: resolves the target's name.
+        context: TLS context of the connection; None without TLS.
+        on_idle_loss: called when the origin closes the connection while no request uses it.
+        timeout: maximum duration in seconds.
+        revoked: serial numbers of certificates that an origin must not present.
 
     Raises:
         UpstreamError: the connection failed (502) or timed out (504); the reason names the step.
@@ -290,7 +301,9 @@ async def connect(
                 left = (whole.when() or 0) - asyncio.get_running_loop().time()
                 try:
                     async with asyncio.timeout(left / (len(addresses) - number)):
-                        return await _connect_to(address, target, context, on_idle_loss, timing)
+                        found = await _connect_to(address, target, context, on_idle_loss, timing)
+                        _check_certificate(found[0], revoked)
+                        return found
                 except (OSError, TimeoutError):
                     if number + 1 == len(addresses):
                         raise
@@ -340,8 +353,15 @@ async def _connect_to(
             transport.abort()
             raise
         protocol.connection_made(secured)
+        protocol.certificate = int((secured.get_extra_info("peercert") or {}).get("serialNumber", "0"), 16)
         timing.tls = (time.perf_counter() - connected) * 1000
     return protocol, timing
+
+
+def _check_certificate(upstream: Upstream, revoked: Container[int]) -> None:
+    if upstream.certificate in revoked:
+        upstream.abort()
+        raise _HandshakeError(f"certificate: serial number {upstream.certificate:x} is revoked")
 
 
 def _reason(error: OSError) -> str:

@@ -31,6 +31,7 @@ class Bench(Peers):
         timeouts: Timeouts | None = None,
         pooled: bool = True,
         tls: bool = False,
+        mutual: bool = False,
         alpn: tuple[str, ...] = (),
         **more: Any,
     ) -> tuple[Proxy, int]:
@@ -39,7 +40,7 @@ class Bench(Peers):
         stub = AsyncStub([("127.0.0.1", 9)], timeout=0.1, attempts=1)
         settings = Settings((Route("/", targets, limits=limits),), timeouts or Timeouts(drain=0.3))
         proxy = Proxy(Telemetry("edge"), settings, stub, lambda: client, **more)
-        context = self.papers.server("www.example.com") if tls else None
+        context = self.papers.server("www.example.com", mutual=mutual) if tls or mutual else None
         if context is not None and alpn:
             context.set_alpn_protocols(list(alpn))
         _, port = await proxy.listen(("127.0.0.1", 0), "test", context=context, pooled=pooled)

@@ -54,8 +54,8 @@ class Http2Peer:
         self.flush()
 
     @classmethod
-    async def connect(cls, bench: Bench, port: int) -> "Http2Peer":
-        context = bench.papers.client()
+    async def connect(cls, bench: Bench, port: int, name: str | None = None) -> "Http2Peer":
+        context = bench.papers.client(name)
         context.set_alpn_protocols(["h2", "http/1.1"])
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", port, ssl=context, server_hostname="www.example.com"

@@ -194,11 +194,14 @@ async def test_a_service_renews_as_soon_as_its_own_certificate_is_on_the_list(la
     agent = agent_for(lab)
     await agent.obtain()
     first, revocations = agent.credentials.serial, agent.check_revocations()
+    reported: list[bool] = []
+    agent.on_revocation = lambda: reported.append(int(first, 16) in revocations)
     agent.start()
     try:
         await until(lambda: revocations.number)
         revoke(lab, first)
         await until(lambda: agent.credentials.serial != first, 3)  # the first poll for renewal information is after 5 s
         assert (agent.renewals, agent.failures) == (2, 0)
+        assert reported == [True]
     finally:
         await agent.stop()
