@@ -29,6 +29,9 @@ DEADLINE = 8.0
 #: Lifetime of a cached failure, in seconds (RFC 9520: at least 1 s). Caching failures prevents a flood of queries for a
 #: popular name whose servers are down.
 FAILURE_TTL = 1.0
+#: Time after which a client is sent an expired answer while name servers are still being queried, in seconds (RFC 8767
+#: section 5, the client response timer).
+STALE_AFTER = 1.8
 #: Number of resolutions stored for ``GET /admin/resolutions``.
 REMEMBERED = 512
 #: Maximum number of cached encoded answers, and maximum size of each in bytes; larger answers are rare and are encoded
@@ -279,7 +282,10 @@ class Server:
         if task is None:
             task = self._in_flight[key] = asyncio.create_task(self.resolve(*key))
             task.add_done_callback(lambda _: self._in_flight.pop(key, None))
-        outcome = await asyncio.shield(task)
+        # If a stale answer exists, wait only for a while; the resolution continues (RFC 8767 section 5).
+        patience = STALE_AFTER if self._stale(*key, self._now()) is not None else None
+        done, _ = await asyncio.wait({task}, timeout=patience)
+        outcome = task.result() if done else Failed("no server has answered yet", ExtendedError.STALE_ANSWER)
         if isinstance(outcome, Resolved):
             return self._respond(query, transport, encode(query, outcome, self._now()))
         qname, qtype = str(query.qname), rdtypes.to_text(query.qtype)

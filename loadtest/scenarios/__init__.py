@@ -6,6 +6,7 @@ Each scenario is an `experiments.Experiment` in its own file; ``firstbyte run NA
 from typing import Any
 
 from experiments import Experiment
+from scenarios.dns_outage import DnsOutage
 from scenarios.encryption import Encryption
 from scenarios.flow_control import FlowControl
 from scenarios.geography import Geography
@@ -21,7 +22,7 @@ from scenarios.ttl import Ttl
 
 #: All scenarios in reading order: names, connections, identity, and other topics.
 SCENARIOS: tuple[type[Experiment[Any]], ...] = (
-    Resolution, Ttl, Handshake, Geography, SlowStart, FlowControl,
+    Resolution, Ttl, DnsOutage, Handshake, Geography, SlowStart, FlowControl,
     ReliableStream,
     TimeWait, Pool, KeepaliveRace, Integrity,
     Encryption,

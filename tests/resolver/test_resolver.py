@@ -353,3 +353,18 @@ async def test_a_stale_answer_has_an_end(internet: Internet, monkeypatch: pytest
     for seconds, rcode in ((129.0, "NOERROR"), (2.0, "SERVFAIL")):
         clock += seconds
         assert dns.rcode.to_text((await ask(server, "www.example.com.")).rcode()) == rcode
+
+
+async def test_a_stale_answer_is_sent_while_servers_are_still_being_queried(
+    internet: Internet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resolver.server.STALE_AFTER", 0.05)
+    monkeypatch.setattr("resolver.upstream.MIN_TIMEOUT", 30.0)
+    clock = 1000.0
+    server = Server(Telemetry("resolver"), HINTS, port=internet.port, stale=100.0, now=lambda: clock)
+    await ask(server, "www.example.com.")
+    internet.override[EXAMPLE] = lambda wire, transport: None
+    clock += 60
+    async with asyncio.timeout(5):  # less than the eight seconds of a whole resolution
+        message = await ask(server, "www.example.com.", use_edns=0)
+    assert (dns.rcode.to_text(message.rcode()), message.options[0].code) == ("NOERROR", 3)
