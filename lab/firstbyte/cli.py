@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from firstbyte import arguments, terminal
+from monitor import command as monitor
 from planner.inputs import INPUTS, option
+from telemetry import add_arguments
 
 #: Same values as `runtime.RUNTIMES`, repeated here so that start-up does not import that package.
 RUNTIMES = ("docker", "netns")
@@ -394,8 +396,16 @@ def _results(add: Add) -> None:
         metavar=("A", "B"),
         help="NAME (its latest run), NAME~1 (the one before), NAME/TIME, or a folder",
     )
-    pki = add("pki", "operate the certificate authority", "pki root > root.pem", "pki list --json", "pki verify-log")
-    kinds = pki.add_subparsers(dest="kind", required=True, metavar="root|list|verify-log")
+    pki = add(
+        "pki",
+        "operate the certificate authority",
+        "pki root > root.pem",
+        "pki list --json",
+        "pki verify-log",
+        "pki watch --once",
+        "pki watch www.example.org:443 --interval 3600",
+    )
+    kinds = pki.add_subparsers(dest="kind", required=True, metavar="root|list|verify-log|watch")
     root = kinds.add_parser("root", help="the trust anchor as PEM on standard output")
     root.set_defaults(parser=root)
     listed = kinds.add_parser("list", help="certificates that are valid now")
@@ -409,6 +419,15 @@ def _results(add: Add) -> None:
     verify.set_defaults(parser=verify)
     verify.add_argument("server", nargs="*", metavar="HOST:PORT", help="TLS servers to compare (default: both edges)")
     verify.add_argument("--json", action="store_true", help="entries, damage, serial numbers and servers, as JSON")
+    watch = kinds.add_parser(
+        "watch",
+        help="monitor TLS endpoints with two independent probers (default: all of the lab); exit codes: 1 an alarm is "
+        "active, 4 a check could not be made",
+    )
+    watch.set_defaults(parser=watch)
+    monitor.add_flags(watch)
+    watch.add_argument("--lab", action="store_true", help="monitor from inside the lab, with its resolver and roots")
+    add_arguments(watch)
 
 
 def _own(add: Add) -> None:

@@ -1,24 +1,34 @@
 """``firstbyte pki``: operate the certificate authority."""
 
 import argparse
+import asyncio
 import json
 import sys
 from typing import Any
 
 from firstbyte import terminal, where
 from hostfiles.layout import TRUST_ANCHOR
+from monitor import command as monitor
 from runtime import InsideLab, LabDownError, LabError
+from telemetry import log
 
 #: Folder of the CA's key, store and issuance log, on the host ``ca``.
 CA_FOLDER = "/srv/ca"
 #: TLS servers whose certificates `verify-log` compares with the issuance log by default.
 SERVERS = ("www.example.com:443", "far.example.com:443")
+#: All TLS servers of the lab, which `watch` monitors by default.
+ENDPOINTS = (
+    *SERVERS, "rsa.example.com:443", "news.example.com:443", "ca.example.com:443", "resolver.example.com:443",
+    "catalog-1.example.com:8443", "catalog-2.example.com:8443", "catalog-3.example.com:8443",
+)  # fmt: skip
 
 
 def pki(args: argparse.Namespace) -> int:
     """Run the subcommand *args.kind*."""
     if args.kind == "verify-log":
         return _verify_log(args)
+    if args.kind == "watch":
+        return _watch(args)
     return _root() if args.kind == "root" else _list(as_json=args.json)
 
 
@@ -31,6 +41,28 @@ def _verify_log(args: argparse.Namespace) -> int:
         raise LabError(f"ca: {err.decode(errors='replace').strip()}")
     sys.stdout.write(out.decode())
     return code
+
+
+def _watch(args: argparse.Namespace) -> int:
+    """Monitor endpoints from this machine, or from inside the lab with ``--lab`` or without an endpoint."""
+    if args.target and not args.lab:
+        log.configure("monitor", args.log_level)
+        return monitor.run(args)
+    if not InsideLab.is_here():
+        with where.outside("pki watch") as lab:
+            lab.require_up()
+            return lab.run_lab(["pki", "watch", "--lab", *monitor.words(args)])
+    inventory = None if args.inventory or args.target else _certified
+    args.target = args.target or [monitor.target(each) for each in ENDPOINTS]
+    args.trust = args.trust or TRUST_ANCHOR
+    log.configure("monitor", args.log_level)
+    return monitor.run(args, inventory)
+
+
+async def _certified() -> list[tuple[str, str]]:
+    """Return names and serial numbers of all valid certificates of the lab's CA, oldest first."""
+    answer = await asyncio.to_thread(InsideLab().call, "ca", "GET", "/admin/certificates")
+    return monitor.certified(each for each in answer["certificates"] if not each["revoked"])
 
 
 def _root() -> int:

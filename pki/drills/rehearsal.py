@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from drills.prober import Prober
 from drills.watch import Watch
 from experiments import Lane, Panel, Run, Span
 from generator import Histogram, Load, Request, Target
 from hostfiles.layout import TRUST_ANCHOR
+from monitor.openssl import Prober
 from reports.load_picture import time_line
 
 #: Lab host whose certificate the drills affect, and its DNS name for clients.

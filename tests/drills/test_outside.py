@@ -6,7 +6,7 @@ import time
 import pytest
 
 from drills.paths import NEW, PATHS, POOLED, RESUMED, Paths, Tried
-from drills.prober import Prober, read
+from monitor.openssl import Prober, read
 from tests.peers import OK, Papers, Peers, papers, peers, replying
 
 __all__ = ["papers", "peers"]

@@ -15,7 +15,6 @@ from drills.clock_skew import ClockSkew
 from drills.leaf_expiry import LeafExpiry
 from drills.lifetimes import Scale
 from drills.paths import NEW, PATHS, POOLED, RESUMED, Paths, Tried
-from drills.prober import Probe
 from drills.rehearsal import HOST, Rehearsal
 from drills.renewal_under_load import RenewalUnderLoad
 from drills.revoke_client import RevokeClient, Revoked
@@ -24,6 +23,7 @@ from drills.year import Year
 from experiments import Experiment, Result, Run, Verdict, parameters
 from experiments.undo_log import UndoLog
 from generator import Request
+from monitor.openssl import Probe
 from tests.experiments.lab import MemoryLab
 
 #: Start of each synthetic run, in seconds since the epoch.

@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
@@ -34,6 +34,8 @@ class Probe:
     not_before: float = 0.0
     #: End of the received certificate's validity, in seconds since the epoch.
     not_after: float = 0.0
+    #: The received certificates, leaf first.
+    chain: tuple[x509.Certificate, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -44,12 +46,12 @@ class Probe:
 class Prober:
     """Connects to one TLS server with ``openssl s_client``, and records the results."""
 
-    def __init__(self, name: str, trust: Path, port: int = 443, address: str = "") -> None:
+    def __init__(self, name: str, trust: Path | None, port: int = 443, address: str = "") -> None:
         """Prepare probes of a server.
 
         Args:
             name: host name, which the server's certificate must have.
-            trust: PEM file with the trusted roots.
+            trust: PEM file with the trusted roots; None: the system's roots.
             port: TCP port of the server.
             address: IP address of the server; by default the system's resolver looks *name* up.
         """
@@ -69,9 +71,9 @@ class Prober:
             at: time at which the chain is verified, in seconds since the epoch; None means the current time.
         """
         began = now()
+        trust = [] if self.trust is None else ["-CAfile", str(self.trust)]
         command = ["openssl", "s_client", "-connect", f"{self.address}:{self.port}", "-servername", self.name,
-                   "-CAfile", str(self.trust), "-verify_hostname", self.name, "-verify_return_error",
-                   "-showcerts"]  # fmt: skip
+                   *trust, "-verify_hostname", self.name, "-verify_return_error", "-showcerts"]  # fmt: skip
         if at is not None:
             command += ["-attime", str(int(at))]
         process = await asyncio.create_subprocess_exec(
@@ -114,9 +116,8 @@ def read(at: float, code: int, output: bytes) -> Probe:
         error = (found[1] if found else first).decode(errors="replace").strip()[:120]
         if b"Connection refused" in output:
             error = "connection refused"
-    certificate = _PEM.search(output)
-    if certificate is None:
+    chain = tuple(map(x509.load_pem_x509_certificate, _PEM.findall(output)))
+    if not chain:
         return Probe(at, error or "no certificate was received")
-    leaf = x509.load_pem_x509_certificate(certificate[0])
-    begin, end = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
-    return Probe(at, error, f"{leaf.serial_number:x}", begin, end)
+    begin, end = chain[0].not_valid_before_utc.timestamp(), chain[0].not_valid_after_utc.timestamp()
+    return Probe(at, error, f"{chain[0].serial_number:x}", begin, end, chain)

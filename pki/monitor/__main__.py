@@ -1,0 +1,7 @@
+"""``python -m monitor HOST:PORT``: see `monitor.command`."""
+
+import sys
+
+from monitor.command import main
+
+sys.exit(main())
