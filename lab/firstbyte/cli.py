@@ -402,15 +402,28 @@ def _results(add: Add) -> None:
         "pki root > root.pem",
         "pki list --json",
         "pki verify-log",
+        "pki rotate intermediate --all",
         "pki watch --once",
         "pki watch www.example.org:443 --interval 3600",
     )
-    kinds = pki.add_subparsers(dest="kind", required=True, metavar="root|list|verify-log|watch")
+    kinds = pki.add_subparsers(dest="kind", required=True, metavar="root|list|rotate|verify-log|watch")
     root = kinds.add_parser("root", help="the trust anchor as PEM on standard output")
     root.set_defaults(parser=root)
     listed = kinds.add_parser("list", help="certificates that are valid now")
     listed.set_defaults(parser=listed)
     listed.add_argument("--json", action="store_true", help="everything that the CA knows of each, as JSON")
+    rotate = kinds.add_parser(
+        "rotate",
+        help="show the state of a rotation; with a kind: perform its next step, unless a host is not ready for it",
+    )
+    rotate.set_defaults(parser=rotate)
+    rotate.add_argument("what", nargs="?", choices=["intermediate", "root"], help="what to replace")
+    rotate.add_argument("--all", action="store_true", help="perform all steps, one after the other")
+    rotate.add_argument("--force", action="store_true", help="perform the step even if hosts are not ready")
+    rotate.add_argument(
+        "--timeout", type=float, default=60.0, metavar="SECONDS", help="wait for the hosts (default %(default)g)"
+    )
+    rotate.add_argument("--json", action="store_true", help="state, hosts and steps, as JSON")
     verify = kinds.add_parser(
         "verify-log",
         help="verify the issuance log, and compare the CA's store and TLS servers with it; exit code 1: it names the "

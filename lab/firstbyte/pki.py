@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from firstbyte import terminal, where
+from firstbyte.rotate import rotate
 from hostfiles.layout import TRUST_ANCHOR
 from monitor import command as monitor
 from runtime import InsideLab, LabDownError, LabError
@@ -25,6 +26,8 @@ ENDPOINTS = (
 
 def pki(args: argparse.Namespace) -> int:
     """Run the subcommand *args.kind*."""
+    if args.kind == "rotate":
+        return rotate(args)
     if args.kind == "verify-log":
         return _verify_log(args)
     if args.kind == "watch":

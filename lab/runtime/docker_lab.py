@@ -243,6 +243,13 @@ class DockerLab:
         command = ["--profile", "tools", "run", "--rm", "--no-deps", "-T", "lab", *arguments]
         return self._compose(*command, stdin=stdin).returncode
 
+    def run_once(self, service: str, arguments: Sequence[str]) -> tuple[int, bytes, bytes]:
+        """Run *service* once, in a new container, with *arguments* instead of its command."""
+        done = self._compose(
+            "run", "--rm", "--no-deps", "-T", service, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        return done.returncode, done.stdout, done.stderr
+
     def require_up(self) -> None:
         """Raise `LabDownError` unless every host that plain ``up`` starts is running."""
         status = {s.name: s for s in self.status()}
@@ -287,10 +294,12 @@ class DockerLab:
         except APIError as error:
             raise LabDownError(f"{verb} {host}: {_reason(error)}") from None
 
-    def _compose(self, *arguments: str, stdin: Any = None, stdout: Any = None) -> subprocess.CompletedProcess[bytes]:
+    def _compose(
+        self, *arguments: str, stdin: Any = None, stdout: Any = None, stderr: Any = None
+    ) -> subprocess.CompletedProcess[bytes]:
         command = ["docker", "compose", "--project-directory", str(self.topology.project), *arguments]
         try:
-            return subprocess.run(command, check=False, stdin=stdin, stdout=stdout)
+            return subprocess.run(command, check=False, stdin=stdin, stdout=stdout, stderr=stderr)
         except FileNotFoundError:
             raise EngineError("expected the command `docker` with Compose v2, found none") from None
 

@@ -113,6 +113,14 @@ class Lab(Protocol):
         """
         ...
 
+    def run_once(self, service: str, arguments: Sequence[str]) -> tuple[int, bytes, bytes]:
+        """Run *service* of the compose file once, on a new host, with *arguments* instead of its command.
+
+        Returns:
+            Exit code, standard output and standard error.
+        """
+        ...
+
     def fetch_results(self, into: Path) -> list[Path]:
         """Copy the lab's results volume to *into*; return the folders of new runs."""
         ...

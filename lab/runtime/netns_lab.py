@@ -229,11 +229,18 @@ class NetnsLab:
     def capture(self, host: str, command: Sequence[str]) -> tuple[int, bytes, bytes]:
         """Run *command* on *host* as the host's user; return its exit code, standard output and standard error."""
         self.topology.host(host)
+        return self._captured(Exec(host, tuple(command)))
+
+    def run_once(self, service: str, arguments: Sequence[str]) -> tuple[int, bytes, bytes]:
+        """Run *service* once, on a new host, with *arguments* instead of its command."""
+        return self._captured(Run(service, tuple(arguments)))
+
+    def _captured(self, request: Exec | Run) -> tuple[int, bytes, bytes]:
         out_read, out = os.pipe()
         err_read, err = os.pipe()
         try:
             with Path(os.devnull).open("rb") as nothing:
-                connection = self._send(Exec(host, tuple(command)), [nothing.fileno(), out, err])
+                connection = self._send(request, [nothing.fileno(), out, err])
         finally:
             os.close(out)
             os.close(err)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from aiohttp import web
 
+from acme_server.issuing_files import IssuingFiles
 from acme_server.leaves import LONGEST_LIFETIME, SHORTEST_LIFETIME
 from acme_server.own_certificate import OwnCertificate
 from acme_server.server import AcmeServer, Settings, logger
 from acme_server.watch import Watch
-from authority import AuthorityError, Store, load_issuer
+from authority import AuthorityError, Store
 from stub import AsyncStub
 from telemetry import Telemetry, add_arguments, endpoint, log
 
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     log.configure("acme_server", args.log_level)
     try:
-        issuer = load_issuer(args.ca, args.passphrase_file)
+        issuing = IssuingFiles(args.ca, args.passphrase_file)
         if not args.trust.exists():
             raise AuthorityError(f"{args.trust}: expected the root certificate; run the ceremony first")
         store = Store(args.ca / "store.sqlite")
@@ -87,7 +88,8 @@ def main(argv: list[str] | None = None) -> int:
     settings = Settings(base, args.lifetime, args.http01_port, args.caa, http_base=http, dns_port=args.dns01_port)
     stubs = [AsyncStub([each]) for each in args.resolver]
     try:
-        asyncio.run(_run(args, telemetry, AcmeServer(telemetry, issuer, store, stubs, settings)))
+        server = AcmeServer(telemetry, issuing.signing, store, stubs, settings)
+        asyncio.run(_run(args, telemetry, server, issuing))
     except AuthorityError as error:
         print(f"acme_server: error: {error}", file=sys.stderr)
         return 2
@@ -99,8 +101,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-async def _run(args: argparse.Namespace, telemetry: Telemetry, server: AcmeServer) -> None:
+async def _run(args: argparse.Namespace, telemetry: Telemetry, server: AcmeServer, issuing: IssuingFiles) -> None:
     async with telemetry.serving(args):
+        server.published.keep(issuing.issuers.values())
         own = OwnCertificate(server.leaves, args.name, args.ca)
         server.published.renew_if_due(telemetry.clock.time())
         runner = web.AppRunner(server.application, access_log=None, handle_signals=False, shutdown_timeout=5.0)
@@ -118,7 +121,7 @@ async def _run(args: argparse.Namespace, telemetry: Telemetry, server: AcmeServe
         if args.http is not None:
             await web.TCPSite(plain, *args.http, reuse_address=True).start()
             print(f"listening on {args.http[0]}:{args.http[1]} (http)", flush=True)
-        watch = Watch(server, own, await listen(), listen)
+        watch = Watch(server, own, await listen(), listen, issuing)
         print(f"listening on {args.listen[0]}:{args.listen[1]} (https)", flush=True)
         telemetry.health.set("listener", ok=True, detail=server.settings.base)
         resumed = server.validations.resume()

@@ -76,6 +76,10 @@ class Leaves:
         self._store.put_certificate(certificate)
         return certificate
 
+    def use(self, issuer: Issuer, urls: Urls | None) -> None:
+        """Sign all further leaves with *issuer*, whose CRL, certificate and OCSP responder are at *urls*."""
+        self._issuer, self._urls = issuer, urls
+
     # --- admin ------------------------------------------------------------------------------------------------------
 
     def _certificates(self, request: Request) -> dict[str, Any]:

@@ -40,9 +40,13 @@ class OwnCertificate:
         """
         if self.issued <= now < self.renew_at:
             return False
+        self.renew()
+        return True
+
+    def renew(self) -> None:
+        """Renew the certificate now, for example because another CA signs new leaves."""
         self._inner = self._issue()
         logger.info("own_certificate_renewed", name=self._name)
-        return True
 
     def _switch(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = self._inner

@@ -7,6 +7,7 @@ appendix A, and RFC 5019 for the caching of OCSP responses.
 import base64
 import binascii
 import hashlib
+from collections.abc import Iterable
 from email.utils import formatdate
 
 from aiohttp import web
@@ -64,10 +65,21 @@ class Publications:
         self.by_name: dict[str, Publication] = {}
 
     def add(self, issuer: Issuer) -> Publication:
-        """Return the publication of *issuer*, which is created unless it exists."""
+        """Return the publication of *issuer*; create it, or update its issuer, whose chain may have changed."""
         crl = RevocationList(issuer, self._store, self._sizes)
         new = Publication(issuer, crl, OcspResponder(issuer, self._store, self._log, self._responses))
-        return self.by_name.setdefault(new.name, new)
+        found = self.by_name.setdefault(new.name, new)
+        found.issuer = issuer
+        return found
+
+    def issuer(self, key_id: str) -> Issuer | None:
+        """Return the issuer with this key identifier (hexadecimal), or None."""
+        return next((each.issuer for each in self.by_name.values() if each.issuer.key_id.hex() == key_id), None)
+
+    def keep(self, issuers: Iterable[Issuer]) -> None:
+        """Add the new ones among *issuers*, and stop to publish for all others, whose keys were deleted."""
+        names = {self.add(each).name for each in issuers}
+        self.by_name = {name: each for name, each in self.by_name.items() if name in names}
 
     @property
     def next_update(self) -> float:

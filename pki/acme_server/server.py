@@ -2,12 +2,14 @@
 
 import datetime as dt
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Any
 
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_server import injection, problems
 from acme_server.jws import SignedRequest, decode, encode, public_jwk, read_jws, thumbprint
@@ -28,6 +30,7 @@ from authority import (
     Order,
     Store,
     StoreError,
+    Urls,
     fingerprint,
     read_csr,
 )
@@ -45,6 +48,8 @@ MAX_NONCES = 20_000
 #: Suggested renewal window (RFC 9773), as fractions of the lifetime.  It starts when clients renew by default, so that
 #: following the suggestion does not shorten the use of a certificate.
 SUGGESTED = (2 / 3, 2 / 3 + 0.04)
+#: Length of the suggested window after a change of the issuing CA, as a fraction of the lifetime.
+MOVING = 0.1
 #: Minimum Retry-After in responses with renewal information, in seconds.
 MIN_ASK_AGAIN = 5
 #: Retry-After in responses while the store is busy or its disk is full, in seconds.
@@ -124,9 +129,9 @@ class AcmeServer:
         self.log = IssuanceLog(store.path.with_name(FILE))
         self.published = Publications(telemetry, store, self.log)
         self.revocation = Revocation(telemetry, self.orders, self.published)
-        published = self.published.add(issuer)
-        urls = None if settings.http_base is None else published.urls(settings.http_base)
-        self.leaves = Leaves(telemetry, issuer, store, settings.lifetime, urls, self.log)
+        self.leaves = Leaves(telemetry, issuer, store, settings.lifetime, self._urls(issuer), self.log)
+        #: Time at which another issuing CA began to sign leaves, in seconds since the epoch; 0 if none did.
+        self._switched = 0.0
         self._nonces = _Nonces()
         metrics = telemetry.metrics
         self._requests = metrics.counter(
@@ -134,6 +139,20 @@ class AcmeServer:
         )
         injection.declare(telemetry.faults)
         self.application = self._build()
+
+    def _urls(self, issuer: Issuer) -> Urls | None:
+        base = self.settings.http_base
+        published = self.published.add(issuer)
+        return None if base is None else published.urls(base)
+
+    def use(self, signing: Issuer, issuers: Iterable[Issuer]) -> None:
+        """Sign further leaves with the CA *signing*, and publish revocation data of all *issuers*."""
+        self.published.keep(issuers)
+        if signing.key_id != self.issuer.key_id:
+            self._switched = self.telemetry.clock.time()
+            logger.warning("issuer_in_use", issuer=signing.certificate.subject.rfc4514_string())
+        self.issuer = signing
+        self.leaves.use(signing, self._urls(signing))
 
     def _build(self) -> web.Application:
         application = web.Application(client_max_size=MAX_BODY, middlewares=[self._guard])
@@ -153,6 +172,7 @@ class AcmeServer:
                 web.post(f"/acme/authorization/{ID}", self._signed(self._authorization)),
                 web.post(f"/acme/challenge/{ID}/{{method}}", self._signed(self._challenge)),
                 web.post(f"/acme/certificate/{ID}", self._signed(self._certificate, as_get=True)),
+                web.post(f"/acme/certificate/{ID}/{{chain:[1-9]}}", self._signed(self._certificate, as_get=True)),
                 web.get("/acme/renewal-info/{id}", self._renewal_info),
             ]
         )
@@ -398,24 +418,43 @@ class AcmeServer:
             raise problems.not_found("there is no such certificate")
         if found.account != call.account.id:
             raise problems.unauthorized("this certificate belongs to another account")
-        return web.Response(text=found.pem, content_type="application/pem-certificate-chain")
+        issuer = self.published.issuer(found.issuer)
+        alternates = () if issuer is None else issuer.alternates
+        number, pem = int(call.http.match_info.get("chain", 0)), found.pem
+        if number > len(alternates):
+            raise problems.not_found("there is no such alternate chain")
+        if number:
+            leaf = x509.load_pem_x509_certificate(pem.encode())
+            pem = "".join(each.public_bytes(Encoding.PEM).decode() for each in (leaf, *alternates[number - 1]))
+        response = web.Response(text=pem, content_type="application/pem-certificate-chain")
+        for other in range(1, len(alternates) + 1):
+            url = f"{self.settings.base}/acme/certificate/{found.serial}/{other}"
+            response.headers.add("Link", f'<{url}>;rel="alternate"')
+        return response
 
     async def _revoke(self, request: web.Request) -> web.Response:
         self.revocation.request(await self._read(request), self._authenticate)
         return web.Response()
 
     async def _renewal_info(self, request: web.Request) -> web.Response:
-        """Reply with the suggested renewal window (RFC 9773): at two thirds of the lifetime, or now if revoked."""
+        """Reply with the suggested renewal window (RFC 9773).
+
+        It is at two thirds of the lifetime; in the past for a revoked certificate; and begins with the change of the
+        issuing CA for a certificate of the one before.
+        """
         identifier, _, serial = request.match_info["id"].partition(".")
         try:
             found = self.store.certificate(f"{int.from_bytes(decode(serial)):x}") if serial else None
-            ours = decode(identifier) == self.issuer.key_id
+            issuer = decode(identifier).hex()
+            ours = found is not None and issuer in {found.issuer, self.issuer.key_id.hex()}
         except Problem:
             found, ours = None, False
         if found is None or not ours:
             raise problems.not_found("expected AUTHORITY-KEY-ID.SERIAL of a certificate of this CA, in base64url")
         life = found.not_after - found.issued
         start, end = (found.issued + share * life for share in SUGGESTED)
+        if found.issuer not in {"", self.issuer.key_id.hex()} and self._switched:
+            start, end = self._switched, self._switched + MOVING * life
         if found.revoked is not None:
             start, end = found.revoked - 1, found.revoked
         after = _retry_after(max(MIN_ASK_AGAIN, int(life / 20)))

@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from acme_server import health
+from acme_server.issuing_files import IssuingFiles
 from acme_server.log_watch import LogWatch
 from acme_server.own_certificate import OwnCertificate
 from acme_server.server import AcmeServer, logger
-from authority import StoreError
+from authority import AuthorityError, StoreError
 
 #: Interval between checks, in seconds.  It is short because drills change the clock and the faults at any time.
 INTERVAL = 0.1
@@ -30,9 +31,18 @@ class Watch:
         own: OwnCertificate,
         site: web.TCPSite | None,
         listen: Callable[[], Awaitable[web.TCPSite]],
+        issuing: IssuingFiles | None = None,
     ) -> None:
-        """Maintain *server* with the listener *site*; *listen* opens a new listener after the fault ``acme_refuse``."""
-        self._server, self._own, self._listen = server, own, listen
+        """Create the task's object; then call `run`.
+
+        Args:
+            server: the server to maintain.
+            own: its own certificate.
+            site: its listener; None if it does not listen.
+            listen: opens a new listener after the fault ``acme_refuse``.
+            issuing: the issuing CAs' files, which a rotation changes; None if they do not change.
+        """
+        self._server, self._own, self._listen, self._issuing = server, own, listen, issuing
         self._log = LogWatch(server.telemetry, server.store, server.log)
         self._site = site
         self._failure = ""
@@ -61,6 +71,7 @@ class Watch:
             except StoreError as error:
                 logger.error("store_failed", error=str(error))
             self._log.check()
+            self.follow_issuing()
         if at >= self._next_renewal:
             try:
                 self._own.renew_if_due(now)
@@ -78,6 +89,20 @@ class Watch:
             health.revocation_list(now, self._server.published.next_update),
         ):
             self._server.telemetry.health.set(finding.check, finding.ok, finding.detail)
+
+    def follow_issuing(self) -> None:
+        """Use the issuing CAs' files if they changed; the server's own certificate is renewed by the new CA."""
+        try:
+            if self._issuing is None or not self._issuing.reload():
+                return
+            before = self._server.issuer.key_id
+            self._server.use(self._issuing.signing, self._issuing.issuers.values())
+            if self._server.issuer.key_id != before:
+                self._own.renew()
+        except AuthorityError as error:
+            self._server.telemetry.health.set("issuing files", ok=False, detail=str(error))
+        else:
+            self._server.telemetry.health.set("issuing files", ok=True)
 
     async def _refuse(self) -> None:
         faults = self._server.telemetry.faults

@@ -1,15 +1,17 @@
 """Command line of the CA, ``python -m authority``: key ceremony, issued certificates and issuance log."""
 
 import argparse
+import dataclasses
 import datetime as dt
 import json
 import sys
 import time
 from pathlib import Path
 
-from authority.ceremony import TRANSCRIPT, Ceremony
+from authority.ceremony import Ceremony
 from authority.errors import AuthorityError
-from authority.keys import ISSUING_CERTIFICATE, load_certificate
+from authority.keys import active_number, issuing_files, load_certificate
+from authority.rotation import STEPS, TRANSCRIPT, Rotation, read_state
 from authority.store import Store
 from authority.transcript import Transcript
 from authority.verify_log import verify_log
@@ -43,6 +45,13 @@ def main(argv: list[str] | None = None) -> int:
     show = commands.add_parser("show", help="show the issuing CA and the certificates that it issued")
     show.add_argument("--ca", type=Path, required=True, metavar="DIR")
     show.add_argument("--json", action="store_true")
+    rotate = commands.add_parser(
+        "rotate", help="perform a step of the replacement of the root or the issuing CA; without a step: show the state"
+    )
+    for flag in ("--root", "--ca", "--trust", "--passphrase-dir"):
+        rotate.add_argument(flag, type=Path, required=True, metavar="DIR", help="as for the ceremony")
+    rotate.add_argument("kind", nargs="?", choices=sorted(STEPS))
+    rotate.add_argument("step", nargs="?", choices=STEPS["root"])
     transcript = commands.add_parser("transcript", help="verify the ceremony's transcript and show it")
     transcript.add_argument("--root", type=Path, required=True, metavar="DIR")
     verify = commands.add_parser(
@@ -55,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.command == "verify-log":
             return verify_log(args)
+        if args.command == "rotate":
+            return _rotate(args)
         if args.command == "show":
             return _show(args)
         if args.command == "transcript":
@@ -65,6 +76,21 @@ def main(argv: list[str] | None = None) -> int:
     except AuthorityError as error:
         print(f"authority: error: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def _rotate(args: argparse.Namespace) -> int:
+    """Perform the step *args.step*, if there is one; print the state as JSON."""
+    rotation = Rotation(args.root, args.ca, args.trust, args.passphrase_dir)
+    try:
+        state = rotation.advance(args.kind, args.step, time.time()) if args.step else read_state(args.root)
+    except OSError as error:
+        print(f"authority: error: {error}; the step can be repeated", file=sys.stderr)
+        return 2
+    kinds = [state.kind] if state.kind else sorted(STEPS)
+    signing = load_certificate(issuing_files(args.ca, active_number(args.ca))[0]).subject.rfc4514_string()
+    next_steps = {kind: state.next(kind) for kind in kinds}
+    print(json.dumps({**dataclasses.asdict(state), "signs": signing, "next": next_steps}))
     return 0
 
 
@@ -87,7 +113,7 @@ def _transcript(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    issuing = load_certificate(args.ca / ISSUING_CERTIFICATE)
+    issuing = load_certificate(issuing_files(args.ca, active_number(args.ca))[0])
     store = Store(args.ca / "store.sqlite")
     try:
         issued = store.certificates()

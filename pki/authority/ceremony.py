@@ -19,20 +19,18 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from authority.errors import AuthorityError, KeyFileError
 from authority.issuance import Issuer, issue_intermediate, issue_root
 from authority.keys import (
-    ISSUING_CERTIFICATE,
-    ISSUING_KEY,
+    issuing_files,
     load_certificate,
     load_issuer,
     load_private_key,
     new_key,
     private_key_pem,
 )
+from authority.rotation import TRANSCRIPT, State, read_state, root_files, trust_bundle
 from authority.transcript import Transcript
 from hostfiles.atomic import atomic_write
 
 PRIVATE, PUBLIC = 0o600, 0o644
-#: File name of the transcript, in the folder of the root key.
-TRANSCRIPT = "transcript.jsonl"
 #: The TSIG key of the lab's name servers, as `tsig-keygen` writes it and `nsupdate -k` reads it.
 TSIG_KEY = 'key "lab." {{ algorithm hmac-sha256; secret "{secret}"; }};\n'
 #: Advice in error messages: inconsistent volumes cannot be repaired, and a lab contains nothing of value.
@@ -68,6 +66,8 @@ class Ceremony:
     tsig: Path | None = None
     #: One line per file, which states whether it was made or kept.
     log: list[str] = field(default_factory=list, init=False)
+    #: Numbers of the files in use; rotations change them.
+    _state: State = field(default_factory=State, init=False)
 
     def run(self, now: float) -> list[str]:
         """Create or check all files; return `log`, one line for each file.
@@ -81,6 +81,7 @@ class Ceremony:
         for folder in (self.root, self.ca, self.trust, self.passphrase, self.token, *optional):
             if not folder.is_dir():
                 raise CeremonyError(f"{folder}: expected a folder")
+        self._state = read_state(self.root)
         transcript = Transcript(self.root / TRANSCRIPT)
         self._undo_unfinished(transcript, now)
         there = [each for each in self._files() if each.path.exists()]
@@ -92,15 +93,17 @@ class Ceremony:
 
     def _files(self) -> tuple[_File, ...]:
         """Return all files in the order of writing; the trust anchor, which other hosts read, is last."""
+        root, root_key = root_files(self.root, self._state.root)
+        issuing, issuing_key = issuing_files(self.ca, self._state.issuer)
         return (
             _File("admin token", self.token / "admin.token"),
             *(() if self.tsig is None else (_File("TSIG key", self.tsig / "lab.key"),)),
             _File("root passphrase", self.root / "passphrase"),
-            _File("root key", self.root / "root.key.pem"),
-            _File("root", self.root / "root.pem", PUBLIC),
+            _File("root key", root_key),
+            _File("root", root, PUBLIC),
             _File("issuing passphrase", self.passphrase / "passphrase"),
-            _File("issuing key", self.ca / ISSUING_KEY),
-            _File("issuing CA", self.ca / ISSUING_CERTIFICATE, PUBLIC),
+            _File("issuing key", issuing_key),
+            _File("issuing CA", issuing, PUBLIC),
             _File("trust anchor", self.trust / "root.pem", PUBLIC),
         )
 
@@ -137,31 +140,44 @@ class Ceremony:
                 raise CeremonyError(f"{each.path}: expected mode 600, got {mode}: others may have read it")
         root = self._check_root()
         self._check_issuing(root)
-        if anchor in there and root not in _certificates(anchor.path):
-            raise CeremonyError(f"{anchor.path}: expected {self.root / 'root.pem'} among the trust anchors: {REMEDY}")
+        if anchor in there and not {root, *self._new_root()} & set(_certificates(anchor.path)):
+            path = root_files(self.root, self._state.root)[0]
+            raise CeremonyError(f"{anchor.path}: expected {path} among the trust anchors: {REMEDY}")
         new = {}
         if token not in there:
             new[token.path] = _token()
         if tsig is not None and tsig not in there:
             new[tsig.path] = _tsig_key()
         if anchor not in there:
-            new[anchor.path] = root.public_bytes(Encoding.PEM)
+            new[anchor.path] = self._bundle()
         return new
 
+    def _new_root(self) -> list[x509.Certificate]:
+        """Return the root that a rotation is about to use; its last step may have been interrupted."""
+        file = root_files(self.root, self._state.new.root)[0]
+        return [load_certificate(file)] if self._state.kind == "root" else []
+
+    def _bundle(self) -> bytes:
+        """Return the content of the trust anchor's file; while a root is replaced, it may contain both roots."""
+        both = self._state.kind == "root" and self._state.step in {"trust-both", "sign-new"}
+        numbers = (self._state.root, *((self._state.new.root,) if both else ()))
+        return trust_bundle(self._state.bundle, [load_certificate(root_files(self.root, each)[0]) for each in numbers])
+
     def _check_root(self) -> x509.Certificate:
-        certificate = load_certificate(self.root / "root.pem")
-        key = load_private_key(self.root / "root.key.pem", (self.root / "passphrase").read_bytes().strip())
+        certificate_file, key_file = root_files(self.root, self._state.root)
+        certificate = load_certificate(certificate_file)
+        key = load_private_key(key_file, (self.root / "passphrase").read_bytes().strip())
         if key.public_key() != certificate.public_key():
-            raise CeremonyError(f"{self.root / 'root.key.pem'} is not the key of {self.root / 'root.pem'}")
+            raise CeremonyError(f"{key_file} is not the key of {certificate_file}")
         return certificate
 
     def _check_issuing(self, root: x509.Certificate) -> None:
-        issuing = load_issuer(self.ca, self.passphrase / "passphrase")
+        issuing = load_issuer(self.ca, self.passphrase / "passphrase", self._state.issuer)
         try:
             issuing.certificate.verify_directly_issued_by(root)
         except (ValueError, TypeError, InvalidSignature):
-            file = self.ca / ISSUING_CERTIFICATE
-            raise CeremonyError(f"{file} was not issued by {self.root / 'root.pem'}: {REMEDY}") from None
+            file, parent = issuing_files(self.ca, self._state.issuer)[0], root_files(self.root, self._state.root)[0]
+            raise CeremonyError(f"{file} was not issued by {parent}: {REMEDY}") from None
 
     def _write(self, new: dict[Path, bytes], transcript: Transcript, now: float) -> None:
         """Write the hashes of the files *new* to the transcript, then the files; remove them if an error occurs."""

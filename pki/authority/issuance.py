@@ -52,6 +52,11 @@ class Issuer:
     chain: tuple[x509.Certificate, ...]
 
     @property
+    def alternates(self) -> tuple[tuple[x509.Certificate, ...], ...]:
+        """Other chains, which end at another root: without the cross-certificate, if the chain contains one."""
+        return (self.chain[:1],) if len(self.chain) > 1 else ()
+
+    @property
     def key_id(self) -> bytes:
         """The subject key identifier of the certificate."""
         return self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
@@ -84,7 +89,18 @@ def issue_root(key: CertificateIssuerPrivateKeyTypes, common_name: str, now: flo
     """Return a self-signed root certificate that is valid for `ROOT_LIFETIME` from *now* (seconds since the epoch)."""
     name = _name(common_name)
     builder = _builder(name, name, key.public_key(), now, ROOT_LIFETIME)
-    return _as_ca(builder, key.public_key(), key.public_key(), path_length=1).sign(key, hash_for(key))
+    return _as_ca(builder, key.public_key(), key.public_key(), path_length=None).sign(key, hash_for(key))
+
+
+def issue_cross(issuer: Issuer, root: x509.Certificate, now: float) -> x509.Certificate:
+    """Return a cross-certificate: the name and key of *root*, certified by the older root *issuer*.
+
+    Clients that trust only the older root accept certificates below *root* with it.
+    """
+    key: CertificatePublicKeyTypes = root.public_key()
+    end = min(each.not_valid_after_utc.timestamp() for each in (root, issuer.certificate))
+    builder = _builder(root.subject, issuer.certificate.subject, key, now, min(INTERMEDIATE_LIFETIME, end - now))
+    return _as_ca(builder, key, issuer.key.public_key(), path_length=1).sign(issuer.key, hash_for(issuer.key))
 
 
 def issue_intermediate(
@@ -226,7 +242,7 @@ def _as_ca(
     builder: x509.CertificateBuilder,
     public_key: CertificatePublicKeyTypes,
     authority_key: CertificatePublicKeyTypes,
-    path_length: int,
+    path_length: int | None,
 ) -> x509.CertificateBuilder:
     return (
         builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)

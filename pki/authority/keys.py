@@ -1,5 +1,6 @@
 """Read key and certificate files; private keys are encrypted."""
 
+import re
 from pathlib import Path
 
 from cryptography import x509
@@ -10,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPri
 from authority.errors import KeyFileError
 from authority.issuance import Issuer
 
-ISSUING_KEY, ISSUING_CERTIFICATE = "issuing.key.pem", "issuing.pem"
+#: File with the number of the issuing CA that signs new leaves; without this file it is 1.
+ACTIVE = "active"
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
@@ -51,8 +53,34 @@ def load_certificate(path: Path) -> x509.Certificate:
         raise KeyFileError(f"{path}: expected a PEM certificate") from None
 
 
-def load_issuer(folder: Path, passphrase_file: Path) -> Issuer:
-    """Read the issuing CA's key and certificate from *folder*.
+def issuing_files(folder: Path, number: int) -> tuple[Path, Path]:
+    """Return the paths of certificate chain and key of the issuing CA with this *number*, which counts from 1."""
+    suffix = "" if number == 1 else f"-{number}"
+    return folder / f"issuing{suffix}.pem", folder / f"issuing{suffix}.key.pem"
+
+
+def issuing_numbers(folder: Path) -> list[int]:
+    """Return the numbers of all issuing CAs in *folder*, in ascending order."""
+    found = (re.fullmatch(r"issuing(?:-([2-9]|[1-9][0-9]+))?\.pem", each.name) for each in folder.glob("issuing*.pem"))
+    return sorted(int(match[1] or 1) for match in found if match)
+
+
+def active_number(folder: Path) -> int:
+    """Return the number of the issuing CA that signs new leaves.
+
+    Raises:
+        KeyFileError: the file is malformed.
+    """
+    try:
+        return int((folder / ACTIVE).read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return 1
+    except (OSError, ValueError) as error:
+        raise KeyFileError(f"{folder / ACTIVE}: expected the number of an issuing CA: {error}") from None
+
+
+def load_issuer(folder: Path, passphrase_file: Path, number: int = 1) -> Issuer:
+    """Read key and certificate chain of the issuing CA with this *number* from *folder*.
 
     Raises:
         KeyFileError: a file is missing or malformed, or the key does not match the certificate.
@@ -61,8 +89,10 @@ def load_issuer(folder: Path, passphrase_file: Path) -> Issuer:
         passphrase = passphrase_file.read_bytes().strip()
     except OSError as error:
         raise KeyFileError(f"{passphrase_file}: {error.strerror}") from None
-    certificate = load_certificate(folder / ISSUING_CERTIFICATE)
-    key = load_private_key(folder / ISSUING_KEY, passphrase)
+    certificate_file, key_file = issuing_files(folder, number)
+    certificate = load_certificate(certificate_file)
+    chain = x509.load_pem_x509_certificates(certificate_file.read_bytes())
+    key = load_private_key(key_file, passphrase)
     if key.public_key() != certificate.public_key():
-        raise KeyFileError(f"{folder}: {ISSUING_KEY} is not the key of {ISSUING_CERTIFICATE}")
-    return Issuer(certificate, key, (certificate,))
+        raise KeyFileError(f"{folder}: {key_file.name} is not the key of {certificate_file.name}")
+    return Issuer(certificate, key, tuple(chain))

@@ -29,7 +29,7 @@ from telemetry import AdminError, Request, Telemetry, log
 logger = log.get("renewal")
 
 #: Maximum time between checks for changes of the trusted roots and for steps of the clock, in seconds.
-MAX_SLEEP = 30.0
+MAX_SLEEP = 5.0
 #: Polling interval of processes that load certificates written by another process, in seconds.
 FOLLOW = 0.5
 #: Minimum change of the offset between wall clock and monotonic clock that counts as a clock step, in seconds.
@@ -91,7 +91,11 @@ class Agent:
                 "name",
                 across="min",
             )
+            self._trust = metrics.gauge(
+                "firstbyte_trust_bundle_version", "Version of the trusted roots in use", across="min"
+            )
         else:
+            self._trust = first._trust  # noqa: SLF001 - a private attribute of another instance of this class
             self._counter, self._end = first._counter, first._end  # noqa: SLF001 - private attributes of another instance of this class
         metrics.before_render(self._refresh)
         telemetry.health.before_report(self.check_health)
@@ -389,6 +393,7 @@ class Agent:
     def _refresh(self) -> None:
         if self.credentials.ready:
             self._end.set(self.credentials.not_after, name=self.settings.names[0])
+            self._trust.set(self.credentials.trust_version)
 
     async def _renew_now(self, _: Request) -> dict[str, Any]:
         try:
@@ -446,6 +451,7 @@ class Agent:
             "last_error": state.last_error,
             "alarms": self._alarms(),
             "key": self.settings.key,
+            "trust_bundle": self.credentials.trust_version,
             "additional": [each.settings.names[0] for each in self._others],
         }
         if (skew := self.skew()) is not None:

@@ -5,6 +5,7 @@ new handshake the newest inner context.  (`load_cert_chain` on a live context is
 breaks the server.)  A new pair is validated and tested with handshakes in memory before it is used.
 """
 
+import re
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ logger = log.get("renewal")
 
 #: Permissions of the file with the private key.
 MODE = 0o600
+
+#: First line of a trust bundle after the first version; PEM parsers ignore it.
+TRUST_VERSION = re.compile(rb"# trust bundle (\d{1,9})\n")
 
 #: Cipher suites for TLS 1.2: those with forward secrecy and authenticated encryption (RFC 9325 section 4.2).
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -252,6 +256,12 @@ class Credentials:
         self._roots = roots
         logger.info("trust_changed", path=str(self.trust))
         return True
+
+    @property
+    def trust_version(self) -> int:
+        """Version of the trust bundle in use; a rotation of the root increases it."""
+        header = TRUST_VERSION.match(self._roots or b"")
+        return int(header[1]) if header else 1
 
     def _use(self, pair: Pair, reload: Reload) -> None:
         kinds = {*self._inner, *(listener.kind for listener in self._listeners)}

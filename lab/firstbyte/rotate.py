@@ -1,0 +1,180 @@
+"""``firstbyte pki rotate``: replace the issuing CA or the root step by step, while the lab is running.
+
+A step is refused while a host is not ready for it.  The steps themselves run on the ceremony's host (see
+`authority.rotation`), the only one that has the root's key.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from firstbyte import where
+from runtime import Lab, LabDownError, LabError, RefusedError
+
+#: Arguments of the ceremony's host: the folders of keys and certificates.
+FOLDERS = ("--root", "/srv/root", "--ca", "/srv/ca", "--trust", "/srv/trust", "--passphrase-dir", "/srv/passphrase")
+#: Interval between requests while hosts take up a step, in seconds.
+POLL = 0.5
+#: The step after which hosts must renew their certificates.
+SIGN_NEW = "sign-new"
+
+
+class LaggingError(LabError):
+    """A host is not ready for the next step of a rotation; the step was not performed."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What a host reports about its certificates and trusted roots."""
+
+    host: str
+    #: Version of the trust bundle in use; 0 if the host does not answer.
+    trust_bundle: int
+    #: Issuers of all certificates that the host presents.
+    issuers: tuple[str, ...]
+    #: Reason why the host does not answer; empty if it does.
+    silent: str = ""
+
+
+def laggards(peers: list[Peer], bundle: int, issuer: str) -> dict[str, str]:
+    """Return the hosts that are not ready for the next step, with the reason for each.
+
+    Args:
+        peers: the reports of all hosts.
+        bundle: version of the trust bundle that every host must use.
+        issuer: name of the issuing CA whose certificates every host must present.
+    """
+    reasons = {}
+    for peer in peers:
+        if peer.silent:
+            reasons[peer.host] = peer.silent
+        elif peer.trust_bundle < bundle:
+            reasons[peer.host] = f"trusts bundle {peer.trust_bundle}, expected {bundle}"
+        elif others := sorted({each for each in peer.issuers if each != issuer}):
+            reasons[peer.host] = f"presents a certificate of {', '.join(others)}"
+    return reasons
+
+
+def rotate(args: argparse.Namespace) -> int:
+    """Show the state of the rotation, or with *args.what* perform its next step (*args.all*: all steps).
+
+    Raises:
+        LaggingError: a host is not ready for the step, or did not take it up in time.
+    """
+    with where.outside("pki rotate") as lab:
+        if args.what is None:
+            return _show(lab, as_json=args.json)
+        while True:
+            state = _state(lab)
+            if args.what not in state["next"]:
+                raise LabError(
+                    f"expected to finish the rotation of the {state['kind']} first: it is at {state['step']}"
+                )
+            step = state["next"][args.what]
+            if not args.force:
+                _require_ready(lab, state)
+            state = _ceremony(lab, args.what, step)
+            begin = time.monotonic()
+            if not args.force:
+                _take_up(lab, state, step, args.timeout)
+            took = time.monotonic() - begin
+            if args.json:
+                print(json.dumps({**state, "performed": step, "took_s": round(took, 1)}), flush=True)
+            else:
+                print(f"{step}: trust bundle {state['bundle']}, {state['signs']} signs; {took:.1f} s", flush=True)
+            if not args.all or not state["kind"]:
+                return 0
+
+
+def _state(lab: Lab) -> dict[str, Any]:
+    return _ceremony(lab)
+
+
+def _ceremony(lab: Lab, *step: str) -> dict[str, Any]:
+    """Perform a step on the ceremony's host, or none; return the state."""
+    code, out, err = lab.run_once("ceremony", ["rotate", *FOLDERS, *step])
+    if code:
+        raise LabError((err or out).decode(errors="replace").strip().removeprefix("authority: error: "))
+    state: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return state
+
+
+def _issuer(lab: Lab) -> str:
+    name: str = lab.call("ca", "GET", "/admin/certificates")["issuer"]
+    return name
+
+
+def _peers(lab: Lab) -> list[Peer]:
+    """Ask every host for its certificates; hosts that have none are left out."""
+    found = []
+    for host in lab.topology.always:
+        try:
+            report = lab.call(host.name, "GET", "/admin/certificate", timeout=5.0)
+            others = [lab.call(host.name, "GET", f"/admin/certificate/{name}") for name in report["additional"]]
+        except RefusedError:  # the host has no certificate that it renews
+            continue
+        except LabDownError as error:
+            found.append(Peer(host.name, 0, (), f"does not answer: {error}"))
+            continue
+        issuers = tuple(each.get("issuer", "none yet") for each in (report, *others))
+        found.append(Peer(host.name, report["trust_bundle"], issuers))
+    return found
+
+
+def _require_ready(lab: Lab, state: dict[str, Any]) -> None:
+    """Raise `LaggingError` if a host has not taken up the last step."""
+    if late := laggards(_peers(lab), state["bundle"], state["signs"]):
+        raise LaggingError(f"the next step is refused: {_named(late)}")
+
+
+def _take_up(lab: Lab, state: dict[str, Any], step: str, patience: float) -> None:
+    """Wait until all hosts have taken up *step*; after a change of the issuer, make them renew."""
+    deadline = time.monotonic() + patience
+    while True:
+        peers, issuer = _peers(lab), state["signs"]
+        late = laggards(peers, state["bundle"], issuer)
+        if (signing := _issuer(lab)) != issuer:
+            late["ca"] = f"signs with {signing}"
+        if not late:
+            return
+        if time.monotonic() > deadline:
+            raise LaggingError(f"{step} was performed, but not taken up in {patience:g} s: {_named(late)}")
+        if step == SIGN_NEW and "ca" not in late:
+            _renew(lab, [peer for peer in peers if peer.host in late and not peer.silent], issuer)
+        time.sleep(POLL)  # wait before the next requests; no event signals that a host has taken up a step
+
+
+def _renew(lab: Lab, peers: list[Peer], issuer: str) -> None:
+    """Make hosts renew the certificates of other issuers than *issuer*."""
+    for peer in peers:
+        report = lab.call(peer.host, "GET", "/admin/certificate")
+        for path, own in zip(("", *(f"/{name}" for name in report["additional"])), peer.issuers, strict=True):
+            if own != issuer:
+                try:
+                    lab.call(peer.host, "POST", f"/admin/renew{path}", timeout=30.0)
+                except (RefusedError, LabDownError):  # the next round reports a host that still lags
+                    continue
+
+
+def _show(lab: Lab, *, as_json: bool) -> int:
+    state, peers = _state(lab), _peers(lab)
+    late = laggards(peers, state["bundle"], state["signs"])
+    if as_json:
+        hosts = [{**asdict(peer), "lags": late.get(peer.host, "")} for peer in peers]
+        print(json.dumps({**state, "hosts": hosts}, indent=2))
+        return 0
+    doing = f"replacing the {state['kind']}, {state['step']} is done" if state["kind"] else "no rotation in progress"
+    print(f"{doing}; trust bundle {state['bundle']}; {state['signs']} signs")
+    for kind, step in state["next"].items():
+        print(f"next: {step} (firstbyte pki rotate {kind})")
+    for peer in peers:
+        print(f"  {peer.host:12} {late.get(peer.host) or f'ready: bundle {peer.trust_bundle}'}")
+    return 0
+
+
+def _named(late: dict[str, str]) -> str:
+    return "; ".join(f"{host} {reason}" for host, reason in late.items())

@@ -1,0 +1,48 @@
+"""The CA's issuing certificates and keys on disk; a rotation adds, replaces and deletes them while the CA runs."""
+
+from pathlib import Path
+
+from authority import Issuer, load_issuer
+from authority.keys import ACTIVE, active_number, issuing_numbers
+
+
+class IssuingFiles:
+    """All issuing CAs in a folder, one of which signs new leaves."""
+
+    def __init__(self, folder: Path, passphrase_file: Path) -> None:
+        """Load all issuing CAs.
+
+        Raises:
+            KeyFileError: a file is missing or malformed, or a key does not match its certificate.
+        """
+        self._folder, self._passphrase_file = folder, passphrase_file
+        self._seen: object = None
+        self.issuers: dict[int, Issuer] = {}
+        self.active = 1
+        self.reload()
+
+    @property
+    def signing(self) -> Issuer:
+        """The issuing CA that signs new leaves."""
+        return self.issuers[self.active]
+
+    def reload(self) -> bool:
+        """Load the files again if they changed; return whether they did.
+
+        Raises:
+            KeyFileError: a file is malformed or does not fit; the issuing CAs loaded before stay in use.
+        """
+        seen = self._stamp()
+        if seen == self._seen:
+            return False
+        active = active_number(self._folder)
+        numbers = sorted({*issuing_numbers(self._folder), active})
+        issuers = {number: load_issuer(self._folder, self._passphrase_file, number) for number in numbers}
+        self._seen, self.issuers, self.active = seen, issuers, active
+        return True
+
+    def _stamp(self) -> object:
+        """Return names, modification times and inodes of the files, which identify their versions."""
+        files = [*self._folder.glob("issuing*.pem"), *self._folder.glob(ACTIVE)]
+        states = ((each.name, each.stat()) for each in sorted(files) if each.exists())
+        return [(name, state.st_mtime_ns, state.st_ino) for name, state in states]
