@@ -13,7 +13,7 @@ RDATA of a type that is not in `FIELDS` is treated as opaque bytes (RFC 3597). F
 ``certificate``       a u16 that may be written as a mnemonic of CERT (RFC 4398 section 2.1)
 ``time``              seconds since 1970, written as ``YYYYMMDDHHMMSS``
 ``tag text``          the property tag of CAA; the rest of the RDATA as one quoted string
-``svcparams apl loc eui48 eui64 locator``   formats specific to the types that use them
+``svcparams apl loc wks ipseckey hip eui48 eui64 locator``   formats specific to the types that use them
 ====================  ================================================================================
 """
 
@@ -30,18 +30,19 @@ _SIG = "type algorithm u8 ttl time time u16 name base64"
 _TABLE: dict[int, tuple[str, str]] = {
     1: ("A", "ip4"), 2: ("NS", "name"), 3: ("MD", "name"), 4: ("MF", "name"), 5: ("CNAME", "name"),
     6: ("SOA", "name name u32 ttl ttl ttl ttl"), 7: ("MB", "name"), 8: ("MG", "name"), 9: ("MR", "name"),
-    10: ("NULL", ""), 11: ("WKS", ""), 12: ("PTR", "name"), 13: ("HINFO", "str str"), 14: ("MINFO", "name name"),
+    10: ("NULL", ""), 11: ("WKS", "ip4 wks"), 12: ("PTR", "name"), 13: ("HINFO", "str str"), 14: ("MINFO", "name name"),
     15: ("MX", "u16 name"), 16: ("TXT", "str+"), 17: ("RP", "name name"), 18: ("AFSDB", "u16 name"), 19: ("X25", "str"),
     20: ("ISDN", "str+"), 21: ("RT", "u16 name"), 22: ("NSAP", ""), 23: ("NSAP-PTR", "name"), 24: ("SIG", _SIG),
     25: ("KEY", _KEY), 26: ("PX", "u16 name name"), 27: ("GPOS", "str str str"), 28: ("AAAA", "ip6"),
     29: ("LOC", "loc"), 30: ("NXT", "name hex"), 33: ("SRV", "u16 u16 u16 name"),
     35: ("NAPTR", "u16 u16 str str str name"), 36: ("KX", "u16 name"), 37: ("CERT", "certificate u16 algorithm base64"),
     38: ("A6", ""), 39: ("DNAME", "name"), 41: ("OPT", ""), 42: ("APL", "apl"), 43: ("DS", _DS),
-    44: ("SSHFP", "u8 u8 hex"), 45: ("IPSECKEY", ""), 46: ("RRSIG", _SIG), 47: ("NSEC", "name bitmap"),
+    44: ("SSHFP", "u8 u8 hex"), 45: ("IPSECKEY", "ipseckey"), 46: ("RRSIG", _SIG), 47: ("NSEC", "name bitmap"),
     48: ("DNSKEY", _KEY), 49: ("DHCID", "base64"), 50: ("NSEC3", "u8 u8 u16 hex8 base32 bitmap"),
-    51: ("NSEC3PARAM", "u8 u8 u16 hex8"), 52: ("TLSA", "u8 u8 u8 hex"), 53: ("SMIMEA", "u8 u8 u8 hex"), 55: ("HIP", ""),
-    59: ("CDS", _DS), 60: ("CDNSKEY", _KEY), 61: ("OPENPGPKEY", "base64"), 62: ("CSYNC", "u32 u16 bitmap"),
-    63: ("ZONEMD", "u32 u8 u8 hex"), 64: ("SVCB", "u16 name svcparams"), 65: ("HTTPS", "u16 name svcparams"),
+    51: ("NSEC3PARAM", "u8 u8 u16 hex8"), 52: ("TLSA", "u8 u8 u8 hex"), 53: ("SMIMEA", "u8 u8 u8 hex"),
+    55: ("HIP", "hip"), 59: ("CDS", _DS), 60: ("CDNSKEY", _KEY), 61: ("OPENPGPKEY", "base64"),
+    62: ("CSYNC", "u32 u16 bitmap"), 63: ("ZONEMD", "u32 u8 u8 hex"), 64: ("SVCB", "u16 name svcparams"),
+    65: ("HTTPS", "u16 name svcparams"),
     99: ("SPF", "str+"), 104: ("NID", "u16 locator"), 105: ("L32", "u16 ip4"), 106: ("L64", "u16 locator"),
     107: ("LP", "u16 name"), 108: ("EUI48", "eui48"), 109: ("EUI64", "eui64"), 249: ("TKEY", ""), 250: ("TSIG", ""),
     251: ("IXFR", ""), 252: ("AXFR", ""), 253: ("MAILB", ""), 254: ("MAILA", ""), 255: ("ANY", ""),

@@ -1,5 +1,7 @@
 """Admin API of the name server: zones, records and queries as JSON."""
 
+import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 from dnsmessage import LocalError, Name, rdtypes
@@ -9,7 +11,7 @@ from nameserver.errors import NameServerError
 from nameserver.journal import JournalError
 from nameserver.master_file import words
 from nameserver.zone import RRset, Zone
-from telemetry import AdminError, Request, Telemetry, log
+from telemetry import AdminError, Request, Response, Telemetry, log
 
 if TYPE_CHECKING:
     from nameserver.server import Server
@@ -75,8 +77,12 @@ class Admin:
             raise AdminError(409, f"{zone.apex} is a secondary zone here: change it on its primary, {where}")
         return zone
 
-    def _records(self, request: Request) -> list[dict[str, Any]]:
-        return [_shown(each) for each in self._zone(request)]
+    async def _records(self, request: Request) -> list[dict[str, Any]] | Response:
+        """Return the records of a zone; with ``name``, the records at that name."""
+        zone, name = self._zone(request), request.query.get("name")
+        if name is not None:
+            return [_shown(each) for each in (zone.node(_admin_name(name, zone.apex)) or {}).values()]
+        return Response(await asyncio.to_thread(_listing, zone), "application/json")
 
     async def _put(self, request: Request) -> dict[str, Any]:
         zone, body = self._primary(request), _body(request)
@@ -144,6 +150,11 @@ class Admin:
             return log.latest(limit)
         queries, following, missed = log.since(int(numbers["after"]), limit)
         return {"next": following, "missed": missed, "queries": queries}
+
+
+def _listing(zone: Zone) -> bytes:
+    """Return all records of *zone* as JSON; each RRset is encoded on its own, so that other threads are not delayed."""
+    return b"[" + b", ".join(json.dumps(_shown(each)).encode() for each in zone) + b"]\n"
 
 
 def _shown(rrset: RRset) -> dict[str, Any]:

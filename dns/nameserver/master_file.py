@@ -36,7 +36,7 @@ _PARAMETER = re.compile(
 )
 _SERVICE_TYPES = (64, 65)
 _RANGE = re.compile(rb"([0-9]{1,9})-([0-9]{1,9})(?:/([0-9]{1,9}))?")
-_DOLLAR = re.compile(rb"\\\$|\$\$|\$\{(-?[0-9]{1,9})(?:,([0-9]{1,3})(?:,([doxX]))?)?\}|\$")
+_DOLLAR = re.compile(rb"\\\$|\$\$|\$\{([-+]?[0-9]{1,9})(?:,([0-9]{1,3})(?:,([doxXnN]))?)?\}|\$")
 _OTHER_CLASSES = frozenset({b"CH", b"HS", b"CS"})
 
 
@@ -246,16 +246,25 @@ def _ttl(word: bytes) -> int:
 
 
 def _numbered(word: bytes, number: int) -> bytes:
-    """Replace each ``$`` and ``${OFFSET,WIDTH,BASE}`` by *number*; ``$$`` and an escaped dollar produce one dollar."""
+    """Replace each ``$`` and ``${OFFSET,WIDTH,BASE}`` by *number*; ``$$`` and an escaped dollar produce one dollar.
+
+    Bases n and N are hexadecimal digits in reverse order, separated by dots, as in the names below ip6.arpa.
+    """
 
     def place(match: re.Match[bytes]) -> bytes:
         if match[0] in {b"\\$", b"$$"}:
             return b"$"
         if match[0] == b"$" and word[match.end() : match.end() + 1] == b"{":
-            raise ZoneError(f"expected ${{OFFSET[,WIDTH[,d|o|x|X]]}} after $, got {shown(word)!r}")
+            raise ZoneError(f"expected ${{OFFSET[,WIDTH[,d|o|x|X|n|N]]}} after $, got {shown(word)!r}")
         value = number + int(match[1] or 0)
-        base = (match[3] or b"d").decode()
-        return f"{value:0{int(match[2] or 0)}{base}}".encode()
+        width, base = int(match[2] or 0), (match[3] or b"d").decode()
+        if value < 0 and base != "d":
+            raise ZoneError(f"expected no negative number with base {base}, got {value} for {shown(word)!r}")
+        if base in "nN":
+            # BIND counts the dots in the width: a final dot fills an even width.
+            digits = f"{value:{'x' if base == 'n' else 'X'}}"[::-1].ljust((width + 1) // 2, "0")
+            return ".".join(digits).ljust(width, ".").encode()
+        return f"{value:0{width}{base}}".encode()
 
     return _DOLLAR.sub(place, word)
 

@@ -77,6 +77,14 @@ class Requests:
 
         return signed(reply) if isinstance(reply, Outcome) else later(reply)
 
+    def resign(self, wire: bytes, reply: bytes, now: int) -> bytes:
+        """Return *reply*, signed with the key of the request *wire*, at *now* in seconds since 1970."""
+        try:
+            checked = tsig.verify(wire, self.access.keys, now)
+        except TsigError as error:
+            return tsig.refusal(wire, error, now)
+        return reply if checked.key is None else Signer(checked.key, checked.mac).sign(reply, now)
+
     def _reply(self, checked: Verified, client: str, udp: bool) -> Outcome | Awaitable[Outcome]:
         wire, key = checked.wire, checked.key
         opcode = wire[2] >> 3 & 0xF

@@ -74,13 +74,14 @@ class Server:
         self.store = Store(access.state)
         zones = [self.store.restore(load(str(apex), path)) for apex, path in self.files.items()]
         self.responder = Responder({zone.apex: zone for zone in zones})
-        for served in zones if access.readers else ():
+        for served in (each for each in zones if access.is_transferred(each.apex)):
             encode(served)
         self.queries = QueryLog(QUERY_LOG)
         #: Time of the latest published change by zone, in seconds since 1970; unchanged zones are missing.
         self.published: dict[Name, float] = {}
         self.requests = Requests(self.responder, access, self.store.histories)
         self.requests.update = self._update
+        self.policy.resign = lambda wire, reply: self.requests.resign(wire, reply, int(telemetry.clock.time()))
         self.secondaries = Secondaries(self, secondaries or {}, access.keys, access.state)
         for apex, zone in self.secondaries.restore():
             if zone is None:
@@ -246,7 +247,7 @@ class Server:
             done = None
             if old is not new:
                 done = self.responder.compile(new)
-                if file is not None and self.requests.access.readers:
+                if file is not None and self.requests.access.is_transferred(new.apex):
                     encode(new)
                 change = None if old is None else old.diff(new)
                 if old is not None and change is not None and change.old != change.new:

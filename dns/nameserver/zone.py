@@ -6,6 +6,7 @@ objects would. Callers receive `RRset` objects.
 """
 
 import copy
+import heapq
 import struct
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ _HEAD = struct.Struct("!?I")
 #: Maximum number of changed RRsets that are checked individually. Each check may scan all names of the zone for
 #: descendants; for more RRsets, checking the whole zone is cheaper.
 MAX_REVISED = 16
+
+#: Number of names that are sorted in one call, which takes a few milliseconds.
+SLICE = 2048
 
 
 def kind(rdtype: int) -> bytes:
@@ -99,9 +103,14 @@ class Zone:
         return len(self.rrsets)
 
     def __iter__(self) -> Iterator[RRset]:
-        """Yield every RRset, in canonical order of owner names."""
-        for key in sorted({question[:-4] for question in self.rrsets}, key=lambda key: Name(key).labels[::-1]):
-            yield from self._at(Name(key)).values()
+        """Yield every RRset, in canonical order of owner names.
+
+        The names are sorted in slices, because one call would keep other threads waiting while it sorts a large zone.
+        """
+        names = [Name(key) for key in {question[:-4] for question in self.rrsets}]
+        slices = (sorted(names[at : at + SLICE], key=_order) for at in range(0, len(names), SLICE))
+        for name in heapq.merge(*slices, key=_order):
+            yield from self._at(name).values()
 
     @property
     def soa(self) -> RRset:
@@ -343,6 +352,11 @@ class Zone:
             name = Name(question[:-4])
             if (found := self.find_dname(name)) is not None:
                 raise ZoneError(f"expected nothing below the DNAME at {found.name}, got {name}")
+
+
+def _order(name: Name) -> tuple[bytes, ...]:
+    """Return the sort key of a name in canonical order (RFC 4034 section 6.1)."""
+    return name.labels[::-1]
 
 
 class ZoneBuilder:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from dnsmessage import encode_opt, error_response, question_end, rdtypes
+from dnsmessage import encode_opt, error_response, question_end, rdtypes, tsig
 from dnsmessage.message import (
     AA,
     BADCOOKIE,
@@ -78,6 +78,8 @@ class Policy:
         """
         self.settings, self._telemetry, self._flags, self._now = settings, telemetry, flags, now
         self._limit = RateLimit(settings.rate, settings.slip) if settings.rate else None
+        #: ``resign(query, reply)`` signs a truncated reply to a query signed with TSIG; None: there are no keys.
+        self.resign: Callable[[bytes, bytes], bytes] | None = None
         self._texts = dict.fromkeys(_IDENTITY, settings.identity) | dict.fromkeys(_VERSION, settings.version)
         self._count = telemetry.metrics.counter(
             f"firstbyte_{telemetry.service}_policy_total", "Queries refused, answered or limited by policy", "action"
@@ -189,7 +191,13 @@ class Policy:
         if verdict is Verdict.SEND:
             return reply
         self._count.inc(action="truncated" if verdict is Verdict.TRUNCATE else "dropped")
-        return _truncated(reply, seen.end) if verdict is Verdict.TRUNCATE else None
+        if verdict is not Verdict.TRUNCATE:
+            return None
+        if self.resign is None:
+            return _truncated(reply, seen.end)
+        plain, signature = tsig.split(bytes(reply))
+        cut = _truncated(plain, seen.end)
+        return cut if signature is None else self.resign(wire, cut)
 
 
 def _kind(reply: bytes | bytearray, question: bytes) -> bytes:

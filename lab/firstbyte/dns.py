@@ -111,7 +111,7 @@ def name_servers() -> dict[str, str]:
 
 def _set(lab: Way, args: argparse.Namespace) -> int:
     zones, name = _read(lab), _absolute(args.name)
-    zone = zones.zone_of(name)
+    zone = _zone_to_change(zones, args.name)
     body = {"name": name, "type": args.type.upper(), "ttl": args.ttl, "rdata": args.data}
     answers = {host: lab.call(host, "PUT", _records(zone), body) for host in zones.primaries(zone)}
     written = {host: answer["serial"] for host, answer in answers.items()}
@@ -122,7 +122,7 @@ def _set(lab: Way, args: argparse.Namespace) -> int:
 
 def _delete(lab: Way, args: argparse.Namespace) -> int:
     zones, name = _read(lab), _absolute(args.name)
-    zone = zones.zone_of(name)
+    zone = _zone_to_change(zones, args.name)
     primaries = zones.primaries(zone)
     types = [args.type.upper()] if args.type else [each["type"] for each in _at(lab, primaries[0], zone, name)]
     if not types:
@@ -137,6 +137,17 @@ def _delete(lab: Way, args: argparse.Namespace) -> int:
             path = f"{_records(zone)}?{urlencode({'name': name, 'type': each})}"
             written[host] = lab.call(host, "DELETE", path)["serial"]
     return _propagated(lab, args, zones, zone, written, [f"{name} {each} deleted" for each in types])
+
+
+def _zone_to_change(zones: Zones, name: str) -> str:
+    """Return the zone of *name*; the root zone only if *name* has its final dot, so that no typing error changes it."""
+    zone = zones.zone_of(_absolute(name))
+    if zone == "." and not name.endswith("."):
+        raise RefusedError(
+            f"expected a name in one of the zones {', '.join(zones.names)}, or {name}. with a final dot "
+            f"for a record of the root zone; got {name!r}"
+        )
+    return zone
 
 
 def _zone(lab: Way, args: argparse.Namespace) -> int:
@@ -332,7 +343,9 @@ def _each(hosts: Sequence[str], ask: Callable[[str], Any]) -> tuple[dict[str, An
 
 
 def _at(lab: Way, host: str, zone: str, name: str) -> list[dict[str, Any]]:
-    return [each for each in lab.call(host, "GET", _records(zone)) if _absolute(each["name"]) == name]
+    """Return the records at *name*."""
+    found: list[dict[str, Any]] = lab.call(host, "GET", f"{_records(zone)}?{urlencode({'name': name})}")
+    return found
 
 
 def _records(zone: str) -> str:

@@ -35,6 +35,11 @@ TEXTS = [
     ("EUI64", "00-00-5e-ef-10-00-00-2a"), ("URI", '10 1 "ftp://ftp.example/public"'),
     ("CAA", '0 issue "ca.example; a=b"'), ("APL", "1:192.168.32.0/21 !1:192.168.38.0/28 2:ff00::/8"),
     ("LOC", "52 22 23.000 N 4 53 32.000 E -2.00m 0.00m 10000.00m 10.00m"), ("LOC", "42 21 54 N 71 6 18 W -24m 30m"),
+    ("WKS", "192.0.2.1 6 21 25 80"), ("WKS", "192.0.2.1 TCP smtp https"), ("WKS", "192.0.2.1 UDP 53"),
+    ("WKS", "192.0.2.1 17"),
+    ("IPSECKEY", "10 0 2 . AQIDBA=="), ("IPSECKEY", "10 1 2 192.0.2.38 AQIDBA=="),
+    ("IPSECKEY", "10 2 2 2001:db8::38 AQIDBA=="), ("IPSECKEY", "10 3 2 gw.example. AQIDBA=="),
+    ("HIP", "2 200100107b1a74df365639cc39f1d578 AwEAAbdx rvs1.example. rvs2.example."), ("HIP", "2 2001 AwEAAbdx"),
     ("TYPE65280", "\\# 4 0a000001"), ("TYPE65280", "\\# 0"), ("A", "\\# 4 c0000205"),
 ]  # fmt: skip
 

@@ -182,3 +182,11 @@ def test_a_secondary_that_does_not_follow_is_exit_code_1(lab: TwoServers, capsys
     out, err = capsys.readouterr()
     assert "not within 0.2 s" in out
     assert "ns2 does not have serial" in err
+
+
+def test_a_name_without_a_dot_does_not_change_the_root_zone() -> None:
+    zones = dns.Zones({"root-a": [{"zone": "."}], "ns1": [{"zone": "example."}]}, {})
+    with pytest.raises(RefusedError, match=r"expected a name in one of the zones \., example\., or t9\. with a final"):
+        dns._zone_to_change(zones, "t9")
+    assert dns._zone_to_change(zones, "t9.") == "."
+    assert dns._zone_to_change(zones, "t9.example") == "example."

@@ -59,7 +59,10 @@ t       TXT "a; b" c "say \\"hi\\""
             id="generate",
         ),
         pytest.param(
-            HEAD + "$GENERATE 0-1 h${0,8,n} A 10.0.0.1\n", 5, "expected ${OFFSET[,WIDTH[,d|o|x|X]]}", id="base",
+            HEAD + "$GENERATE 0-1 h${0,8,y} A 10.0.0.1\n", 5, "expected ${OFFSET[,WIDTH[,d|o|x|X|n|N]]}", id="base",
+        ),
+        pytest.param(
+            HEAD + "$GENERATE 1-2 h${-2,0,n} A 10.0.0.1\n", 5, "expected no negative number with base n", id="nibbles",
         ),
         pytest.param(HEAD + 'x IN HTTPS 1 . alpn="h2,"\n', 5, "expected protocols such as alpn=h2,h3", id="alpn"),
         pytest.param(HEAD + 'x IN HTTPS 1 . alpn=h2"\n', 5, 'expected a closing "', id="open-parameter"),
@@ -119,6 +122,12 @@ def records(zone) -> list[str]:
             "$GENERATE 8-10/2 h${-8,3,x} 30 CNAME n\\$$$\n",
             ["h000.example. 30 CNAME n\\036\\036.example.", "h002.example. 30 CNAME n\\036\\036.example."],
             id="generate-step-offset-width",
+        ),
+        pytest.param(
+            "$GENERATE 1-13/12 h${0,3,n} A 192.0.2.1\n$GENERATE 300-300 h${0,0,n} A 192.0.2.1\n"
+            "$GENERATE 1-1 h${10,7,N} A 192.0.2.1\n$GENERATE 1-1 h${+5,3,d} A 192.0.2.1\n",
+            [f"{n}.example. 60 A 192.0.2.1" for n in ("hb.0.0.0", "h1.0", "hd.0", "hc.2.1", "h006")],
+            id="generate-nibbles-as-bind",
         ),
         pytest.param(
             "u IN TYPE65280 \\# 4 0A000001\n", ["u.example. 60 TYPE65280 \\# 4 0a000001"], id="type-by-number",

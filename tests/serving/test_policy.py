@@ -9,6 +9,7 @@ import dns.edns
 import dns.flags
 import dns.message
 import dns.rcode
+import dns.tsigkeyring
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,10 +17,14 @@ from hypothesis import strategies as st
 import nameserver.server
 import resolver.server
 from dnsmessage import Name
+from dnsmessage.keyfile import parse_keys
+from nameserver.access import Access
 from serving import Settings
 from serving.cookies import server_cookie
 from telemetry import Telemetry
 from tests import judges
+from tests.nameserver.daemons import KEY
+from tests.nameserver.daemons import SECRET as SHARED
 
 SECRET, CLIENT = bytes(range(16)), b"\1\2\3\4\5\6\7\x08"
 NAMED = Settings(identity="ns7.example.com", version="firstbyte 1", cookie_secret=SECRET)
@@ -31,13 +36,13 @@ Server = nameserver.server.Server | resolver.server.Server
 KINDS = ("nameserver", "resolver")
 
 
-def make(kind: str, folder: Path, settings: Settings) -> Server:
+def make(kind: str, folder: Path, settings: Settings, access: Access | None = None) -> Server:
     """Return a server that has an answer for localhost."""
     if kind == "resolver":
         hints = {Name.from_text("a.root."): "127.0.1.9"}
         return resolver.server.Server(Telemetry(kind), hints, policy=settings, now=lambda: 0.0)
     (folder / "zone").write_text(ZONE.replace("@ IN NS", "@ IN A 127.0.0.1\n@ IN NS"))
-    return nameserver.server.Server(Telemetry(kind), {"localhost.": folder / "zone"}, policy=settings)
+    return nameserver.server.Server(Telemetry(kind), {"localhost.": folder / "zone"}, access, settings)
 
 
 def reply_to(server: Server, wire: bytes, client: str = "127.0.0.1", transport="udp") -> bytes | None:
@@ -177,6 +182,22 @@ def test_equal_responses_to_one_network_are_limited(kind: str, tmp_path: Path) -
     assert outcome(ask(server, options=cookie(proof))) == "sent", "the address is no forgery"
     name = f"firstbyte_{kind}_policy_total"
     assert f'{name}{{action="dropped"}} 3' in server.telemetry.metrics.render()
+
+
+def test_a_truncated_response_to_a_signed_query_is_signed(tmp_path: Path) -> None:
+    server = make("nameserver", tmp_path, Settings(rate=1, slip=1), Access(parse_keys(KEY)))
+    server.policy._now = lambda: 0.0
+    keyring = dns.tsigkeyring.from_text({"transfer.": ("hmac-sha256", SHARED)})
+    sizes = []
+    for ident in (7, 8):
+        query = dns.message.make_query("localhost.", "A", use_edns=0, id=ident)
+        query.use_tsig(keyring, "transfer.")
+        wire = reply_to(server, query.to_wire())
+        assert wire is not None
+        reply = dns.message.from_wire(wire, keyring=keyring, request_mac=query.mac)  # raises if the signature is wrong
+        assert (reply.had_tsig, reply.id, reply.edns) == (True, ident, 0)
+        sizes.append((len(reply.answer), bool(reply.flags & dns.flags.TC)))
+    assert sizes == [(1, False), (0, True)]
 
 
 @given(st.binary(max_size=60))
