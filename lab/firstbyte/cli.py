@@ -19,6 +19,11 @@ from telemetry import add_arguments
 #: Same values as `runtime.RUNTIMES`, repeated here so that start-up does not import that package.
 RUNTIMES = ("docker", "netns")
 SHELLS = ("bash", "zsh", "fish")
+#: Same values as `firstbyte.certificates.REASONS`, and as `renewal.material.KEYS`.
+REASONS = (
+    "unspecified", "keyCompromise", "affiliationChanged", "superseded", "cessationOfOperation", "privilegeWithdrawn",
+)  # fmt: skip
+KEYS = ("ecdsa-p256", "rsa-2048")
 #: Same values as `planner.settings.FORMATS`.
 FORMATS = ("nginx", "haproxy", "envoy", "sysctl")
 EXIT_CODES = """\
@@ -401,17 +406,21 @@ def _results(add: Add) -> None:
         "operate the certificate authority",
         "pki root > root.pem",
         "pki list --json",
+        "pki show www.example.com",
+        "pki request test.example.com > pair.pem",
         "pki verify-log",
         "pki rotate intermediate --all",
         "pki watch --once",
         "pki watch www.example.org:443 --interval 3600",
     )
-    kinds = pki.add_subparsers(dest="kind", required=True, metavar="root|list|rotate|verify-log|watch")
+    verbs = "root|list|show|request|renew|revoke|rotate|verify-log|watch"
+    kinds = pki.add_subparsers(dest="kind", required=True, metavar=verbs)
     root = kinds.add_parser("root", help="the trust anchor as PEM on standard output")
     root.set_defaults(parser=root)
     listed = kinds.add_parser("list", help="certificates that are valid now")
     listed.set_defaults(parser=listed)
     listed.add_argument("--json", action="store_true", help="everything that the CA knows of each, as JSON")
+    _certificates(kinds)
     rotate = kinds.add_parser(
         "rotate",
         help="show the state of a rotation; with a kind: perform its next step, unless a host is not ready for it",
@@ -441,6 +450,30 @@ def _results(add: Add) -> None:
     monitor.add_flags(watch)
     watch.add_argument("--lab", action="store_true", help="monitor from inside the lab, with its resolver and roots")
     add_arguments(watch)
+
+
+def _certificates(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the subcommands of ``pki`` for single certificates."""
+    for name, text, words in (
+        ("show", "everything about a certificate", "SERIAL|NAME"),
+        ("revoke", "revoke a certificate", "SERIAL|NAME"),
+    ):
+        verb = kinds.add_parser(name, help=text)
+        verb.add_argument("certificate", metavar=words, help="serial number, its start, or a name in the certificate")
+        if name == "revoke":
+            verb.add_argument("--reason", choices=REASONS, default=REASONS[0], help="default %(default)s")
+        verb.set_defaults(parser=verb)
+        verb.add_argument("--json", action="store_true")
+    renew = kinds.add_parser("renew", help="make hosts renew their certificates now")
+    renew.add_argument("host", nargs="+", metavar="HOST")
+    request = kinds.add_parser(
+        "request", help="obtain a certificate by dns-01, and print its new private key and its chain"
+    )
+    request.add_argument("name", nargs="+", metavar="NAME", help="DNS name in a zone of the lab; *.NAME is a wildcard")
+    request.add_argument("--key", choices=KEYS, default=KEYS[0], help="type of the key (default %(default)s)")
+    for verb in (renew, request):
+        verb.set_defaults(parser=verb)
+        verb.add_argument("--json", action="store_true")
 
 
 def _own(add: Add) -> None:

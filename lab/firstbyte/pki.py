@@ -6,7 +6,7 @@ import json
 import sys
 from typing import Any
 
-from firstbyte import terminal, where
+from firstbyte import certificates, terminal, where
 from firstbyte.rotate import rotate
 from hostfiles.layout import TRUST_ANCHOR
 from monitor import command as monitor
@@ -22,12 +22,20 @@ ENDPOINTS = (
     *SERVERS, "rsa.example.com:443", "news.example.com:443", "ca.example.com:443", "resolver.example.com:443",
     "catalog-1.example.com:8443", "catalog-2.example.com:8443", "catalog-3.example.com:8443",
 )  # fmt: skip
+#: Subcommands in other modules.
+VERBS = {
+    "rotate": rotate,
+    "show": certificates.show,
+    "request": certificates.request,
+    "renew": certificates.renew,
+    "revoke": certificates.revoke,
+}
 
 
 def pki(args: argparse.Namespace) -> int:
     """Run the subcommand *args.kind*."""
-    if args.kind == "rotate":
-        return rotate(args)
+    if args.kind in VERBS:
+        return VERBS[args.kind](args)
     if args.kind == "verify-log":
         return _verify_log(args)
     if args.kind == "watch":

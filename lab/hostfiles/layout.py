@@ -9,6 +9,8 @@ ADMIN_PORT = 9900
 ADMIN_TOKEN = Path("/srv/token/admin.token")
 #: Root certificate of the lab's CA (PEM).
 TRUST_ANCHOR = Path("/srv/trust/root.pem")
+#: TSIG key with which the lab's zones may be changed.
+TSIG_KEY = Path("/srv/tsig/lab.key")
 #: List of all lab hosts with name, region and role.
 HOSTS_FILE = Path("/srv/etc/hosts.toml")
 #: Directory for the results of scenarios and drills.

@@ -3,12 +3,15 @@
 The lifetime can be changed while the server is running.  `acme_server.server` implements the ACME requests.
 """
 
+from dataclasses import asdict
 from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_server import misissue
 from authority import BACKDATE, Certificate, IssuanceLog, Issuer, Store, Urls, issue_leaf
+from authority.issuance_log import fingerprint_of
 from telemetry import AdminError, Request, Telemetry, log
 
 logger = log.get("acme_server")
@@ -46,6 +49,7 @@ class Leaves:
         self._issued = telemetry.metrics.counter("firstbyte_ca_certificates_issued_total", "Certificates issued")
         telemetry.faults.declare("misissue", "Issue certificates that must not be used", kind=misissue.KINDS)
         telemetry.route("GET", "/admin/certificates", self._certificates)
+        telemetry.route("GET", "/admin/certificates/{serial}", self._certificate)
         telemetry.route("GET", "/admin/lifetime", lambda _: self._show_lifetime())
         telemetry.route("PUT", "/admin/lifetime", self._set_lifetime)
         telemetry.route("DELETE", "/admin/lifetime", self._reset_lifetime)
@@ -103,6 +107,14 @@ class Leaves:
             "backdate_s": self.backdate,
             "certificates": rows,
         }
+
+    def _certificate(self, request: Request) -> dict[str, Any]:
+        """Return everything about one certificate, and whether the issuance log has it."""
+        serial = request.params["serial"]
+        if (found := self._store.certificate(serial)) is None:
+            raise AdminError(404, f"expected the serial number of a certificate, got {serial!r}"[:200])
+        logged = not self._log.missing([fingerprint_of(x509.load_pem_x509_certificate(found.pem.encode()))])
+        return {**asdict(found), "logged": logged}
 
     def _show_lifetime(self) -> dict[str, float]:
         return {"seconds": self.lifetime, "backdate": self.backdate}

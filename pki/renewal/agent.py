@@ -10,13 +10,12 @@ from typing import Any, Self
 
 from cryptography import x509
 
-from dnsmessage.keyfile import KeyFileError, load_keys
 from renewal import health, revocation
 from renewal.account import account_key
 from renewal.challenges import Challenges
 from renewal.client import AcmeClient
 from renewal.credentials import Credentials
-from renewal.dns01 import Dns01
+from renewal.dns01 import Dns01, load_key
 from renewal.errors import UNREADABLE, AcmeError, PairError, RenewalError
 from renewal.lifecycle import Lifecycle, RenewalInfo, Validity
 from renewal.material import Pair, new_key, new_pair_pem
@@ -210,11 +209,7 @@ class Agent:
         if self.settings.dns01 is None:
             return None
         server, file = self.settings.dns01
-        try:
-            (key,) = load_keys(file).values()
-        except (KeyFileError, ValueError) as error:
-            raise AcmeError(f"{file}: expected one TSIG key: {error}") from None
-        return Dns01(server, key, self.stub)
+        return Dns01(server, load_key(file), self.stub)
 
     def _take(self, pem: bytes, now: float) -> Pair:
         """Put a new key and chain into use."""

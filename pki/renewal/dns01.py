@@ -10,8 +10,10 @@ import secrets
 import struct
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from dnsmessage import DnsMessageError, Name, rcode_to_text, rdtypes
+from dnsmessage.keyfile import KeyFileError, load_keys
 from dnsmessage.message import HEADER, NOERROR
 from dnsmessage.request import UPDATE
 from dnsmessage.tsig import Key, Verifier, sign
@@ -92,6 +94,15 @@ class Dns01:
             raise AcmeError(f"{where}: {str(error) or type(error).__name__}") from None
         if ident != int.from_bytes(wire[:2]) or flags & 0xF != NOERROR:
             raise AcmeError(f"{where}: expected NOERROR, got {rcode_to_text(flags & 0xF)}")
+
+
+def load_key(file: Path) -> Key:
+    """Read the only TSIG key in *file*; raise `AcmeError` if it cannot be read or has another number of keys."""
+    try:
+        (key,) = load_keys(file).values()
+    except (KeyFileError, ValueError) as error:
+        raise AcmeError(f"{file}: expected one TSIG key: {error}") from None
+    return key
 
 
 def encode_update(ident: int, zone: Name, owner: str, text: str, *, delete: bool) -> bytes:

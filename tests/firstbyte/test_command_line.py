@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from firstbyte import cli
+from firstbyte import certificates, cli
 from firstbyte.cli import main, parse
 from firstbyte.dispatch import COMMANDS
+from renewal.material import KEYS
 from runtime import RUNTIMES
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +77,8 @@ def test_help_lists_every_verb_and_the_exit_codes(capsys: pytest.CaptureFixture[
 
 def test_runtimes_are_those_of_the_lab() -> None:
     assert cli.RUNTIMES == RUNTIMES
+    assert list(cli.REASONS) == list(certificates.REASONS)
+    assert cli.KEYS == KEYS
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
