@@ -38,7 +38,7 @@ class Admin:
             ("PUT", "/admin/zones/{zone}/records", self._put),
             ("DELETE", "/admin/zones/{zone}/records", self._delete),
             ("POST", "/admin/zones/{zone}/reload", self._reload),
-            ("GET", "/admin/queries", self._queries),
+            ("GET", "/admin/queries", self._server.queries.page),
         ):
             telemetry.route(method, path, handler)
 
@@ -139,17 +139,6 @@ class Admin:
         except NameServerError as error:
             raise AdminError(409, str(error)) from None
         return {"zone": str(zone.apex), "serial": zone.serial}
-
-    def _queries(self, request: Request) -> list[dict[str, Any]] | dict[str, Any]:
-        """Return the latest queries, newest first; with ``after``, the queries from that number on, oldest first."""
-        numbers = {"limit": "100", "after": "0"} | request.query
-        if not all(numbers[each].isascii() and numbers[each].isdigit() for each in ("limit", "after")):
-            raise AdminError(400, f"expected limit=NUMBER and after=NUMBER, got {dict(request.query)}")
-        log, limit = self._server.queries, int(numbers["limit"])
-        if "after" not in request.query:
-            return log.latest(limit)
-        queries, following, missed = log.since(int(numbers["after"]), limit)
-        return {"next": following, "missed": missed, "queries": queries}
 
 
 def _listing(zone: Zone) -> bytes:

@@ -19,7 +19,6 @@ from nameserver.compiled import Compiled
 from nameserver.errors import ZoneError
 from nameserver.journal import JournalError
 from nameserver.master_file import load
-from nameserver.query_log import QueryLog
 from nameserver.refresh import Secondaries
 from nameserver.requests import Outcome, Requests
 from nameserver.responder import Responder, Response
@@ -33,8 +32,6 @@ from telemetry import Telemetry, log
 logger = log.get("nameserver")
 T = TypeVar("T")
 
-#: Number of queries kept for ``GET /admin/queries``, about as many as an experiment sends in a few seconds.
-QUERY_LOG = 2000
 #: Interpreter thread-switch interval, in seconds (Python's default is 5 ms). The short interval keeps queries from
 #: waiting while a zone is compiled in a thread.
 SWITCH_INTERVAL = 0.001
@@ -76,7 +73,7 @@ class Server:
         self.responder = Responder({zone.apex: zone for zone in zones})
         for served in (each for each in zones if access.is_transferred(each.apex)):
             encode(served)
-        self.queries = QueryLog(QUERY_LOG)
+        self.queries = serving.QueryLog()
         #: Time of the latest published change by zone, in seconds since 1970; unchanged zones are missing.
         self.published: dict[Name, float] = {}
         self.requests = Requests(self.responder, access, self.store.histories)

@@ -21,6 +21,7 @@ RULES = Rules(
         "/admin/cache/flush": merging.flushed,
         "/admin/cache": merging.caches,
         "/admin/resolutions": merging.newest_first,
+        "/admin/queries": merging.newest_first,
     }
 )
 

@@ -108,6 +108,7 @@ class Server:
         self.policy = serving.Policy(policy or serving.Settings(), telemetry, RA, now)
         self.cache = Cache(stale=stale)
         self.upstream = Upstream(port, now, mixed_case=mixed_case)
+        self.queries = serving.QueryLog(took_ms=0.0, upstream=False)
         self.trails: deque[Trail] = deque(maxlen=REMEMBERED)
         self._in_flight: dict[tuple[Name, int], asyncio.Task[Resolved | Failed]] = {}
         #: Cached failures by question, with the time when each expires.
@@ -142,6 +143,7 @@ class Server:
         telemetry.faults.declare("drop_answers", "Drop answers with this probability", probability=1.0, seed=0)
         telemetry.route("GET", "/admin/cache", self._cache)
         telemetry.route("POST", "/admin/cache/flush", self._flush)
+        telemetry.route("GET", "/admin/queries", self.queries.page)
         telemetry.route("GET", "/admin/resolutions", self._resolutions)
         telemetry.route("GET", "/admin/servers", self._servers)
         telemetry.health.set("hints", ok=True, detail=f"{len(hints)} root servers")
@@ -156,18 +158,41 @@ class Server:
     def handler(self) -> serving.Handler:
         """Return the handler for all transports: it sends a finished answer or calls the policy and `handle`."""
         guarded = self.policy.guard(self.handle)
-        if self.policy.per_query:
-            return guarded
 
         def handle(
             wire: bytes, client: tuple[str, int], transport: serving.Transport
         ) -> serving.Reply | Awaitable[serving.Reply]:
-            answers = self.answers()
+            began, answers = time.perf_counter(), None if self.policy.per_query else self.answers()
+            reply: serving.Reply | Awaitable[serving.Reply]
             reply = None if answers is None or len(wire) < HEADER.size else answers.respond(wire)
             if reply is None:
-                return guarded(wire, client, transport)
-            self._finished[transport] += 1
+                reply = guarded(wire, client, transport)
+            else:
+                self._finished[transport] += 1
+            if isinstance(reply, Awaitable):
+                return later(reply, wire, client[0], transport, began)
+            logged(reply, wire, client[0], transport, began, upstream=False)
             return reply
+
+        async def later(
+            reply: Awaitable[serving.Reply], wire: bytes, client: str, transport: serving.Transport, began: float
+        ) -> serving.Reply:
+            answer = await reply
+            logged(answer, wire, client, transport, began, upstream=True)
+            return answer
+
+        def logged(
+            reply: serving.Reply,
+            wire: bytes,
+            client: str,
+            transport: serving.Transport,
+            began: float,
+            *,
+            upstream: bool,
+        ) -> None:
+            if isinstance(reply, (bytes, bytearray)) and len(reply) >= HEADER.size:
+                took = round(1000 * (time.perf_counter() - began), 3)
+                self.queries.add(client, transport, wire, reply[3] & 0xF, took_ms=took, upstream=upstream)
 
         return handle
 
@@ -219,9 +244,10 @@ class Server:
                 self._hot.discard(question)
         return None if self.telemetry.faults.any_on else self._hot
 
-    def answered(self, questions: list[bytes], clients: bytes) -> None:  # noqa: ARG002 - required by the protocol
-        """Count a batch of answers that the listener sent by itself."""
+    def answered(self, questions: list[bytes], clients: bytes) -> None:
+        """Count and log a batch of answers that the listener sent by itself."""
         self._finished["udp"] += len(questions)
+        self.queries.add_batch(questions, clients)
 
     def _count_finished(self) -> None:
         for transport, count in self._finished.items():

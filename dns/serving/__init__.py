@@ -11,6 +11,7 @@ from serving.connections import Connection, Connections, Handler, Reply, Transpo
 from serving.edns import adapt
 from serving.listener import Listener, reserve, show, start, start_tls
 from serving.policy import Policy
+from serving.query_log import QueryLog
 from serving.settings import Settings
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Handler",
     "Listener",
     "Policy",
+    "QueryLog",
     "Reply",
     "Settings",
     "Transport",

@@ -268,6 +268,7 @@ def _dns(add: Add) -> None:
         "dns show example.com",
         "dns zone reload example.com",
         "dns log --follow",
+        "dns log resolver",
     )
     actions = dns.add_subparsers(dest="action", required=True, metavar="set|delete|show|zone|log")
 
@@ -295,8 +296,8 @@ def _dns(add: Add) -> None:
     zone = action("zone", "read the file of a zone again, which drops other changes")
     zone.add_argument("verb", choices=["reload"])
     zone.add_argument("zone", metavar="ZONE")
-    log = action("log", "show the latest queries of the name servers")
-    log.add_argument("server", nargs="*", metavar="SERVER", help="default: all name servers")
+    log = action("log", "show the latest queries of the name servers, or of the resolver with the time that each took")
+    log.add_argument("server", nargs="*", metavar="SERVER", help="for example resolver; default: all name servers")
     log.add_argument("--follow", "-f", action="store_true", help="print new entries until Ctrl-C")
     log.add_argument("--limit", type=arguments.repeats, default=20, metavar="N", help="the latest N queries (20)")
     for each in (put, delete, zone):

@@ -99,11 +99,11 @@ def dns(args: argparse.Namespace) -> int:
         return commands[args.action](lab, args)
 
 
-def name_servers() -> dict[str, str]:
-    """Return the domain names of the authoritative name servers, by host."""
+def name_servers(role: str = "nameserver") -> dict[str, str]:
+    """Return the domain names of the authoritative name servers, or of the hosts with another *role*, by host."""
     path = HOSTS_FILE if InsideLab.is_here() else find_project() / "lab/etc/hosts.toml"
     document = tomllib.loads(path.read_text(encoding="utf-8"))
-    return {host["name"]: f"{host['fqdn']}." for host in document["host"] if host["role"] == "nameserver"}
+    return {host["name"]: f"{host['fqdn']}." for host in document["host"] if host["role"] == role}
 
 
 # --- changes ----------------------------------------------------------------------------------------------------------
@@ -273,8 +273,8 @@ def _role(zone: dict[str, Any]) -> str:
 
 
 def _log(lab: Way, args: argparse.Namespace) -> int:
-    known = list(name_servers())
-    hosts = args.server or known
+    known = [*name_servers("resolver"), *name_servers()]
+    hosts = args.server or list(name_servers())
     if unknown := [host for host in hosts if host not in known]:
         raise UnknownHostError(unknown[0], known)
     ends = _since(lab, dict.fromkeys(hosts, NEWEST))
@@ -310,9 +310,9 @@ def _print_queries(queries: dict[str, list[dict[str, Any]]], limit: int | None, 
 
 def _line(row: dict[str, Any]) -> str:
     at = time.strftime("%H:%M:%S", time.localtime(row["time"])) + f"{row['time'] % 1:.3f}"[1:]
-    return (
-        f"{at} {row['server']:8} {row['client']:15} {row['transport']} {row['rcode']:8} {row['qname']} {row['qtype']}"
-    )
+    took = "" if "took_ms" not in row else f" {row['took_ms']:.1f} ms" if row["upstream"] else " at once"
+    query = f"{row['qname']} {row['qtype']}"
+    return f"{at} {row['server']:8} {row['client']:15} {row['transport']} {row['rcode']:8} {query}{took}"
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------

@@ -76,7 +76,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoServers]:
 @pytest.fixture
 def lab(servers: TwoServers, monkeypatch: pytest.MonkeyPatch) -> TwoServers:
     monkeypatch.setattr("firstbyte.where.lab", lambda: servers)
-    monkeypatch.setattr(dns, "name_servers", lambda: {"ns1": "ns1.example.", "ns2": "ns2.example."})
+    both = {"ns1": "ns1.example.", "ns2": "ns2.example."}
+    monkeypatch.setattr(dns, "name_servers", lambda role="nameserver": both if role == "nameserver" else {})
     return servers
 
 

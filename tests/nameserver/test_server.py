@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import serving
 from dnsmessage import rdtypes
 from nameserver.__main__ import main
-from nameserver.query_log import QueryLog
 from nameserver.server import Server
 from telemetry import AdminError, Request, Telemetry
 
@@ -144,7 +144,7 @@ async def test_the_query_log_names_who_asked_for_what(server: Server) -> None:
     server.handle(QUERY, ("192.0.2.9", 1), "udp")
     server.handle(QUERY[:12] + b"\1W" + QUERY[14:], ("192.0.2.8", 1), "tcp")
     server.handle(b"\0\1" + bytes(10), ("192.0.2.7", 1), "udp")
-    rows = server.admin._queries(Request("GET", "/admin/queries", {"limit": "2"}, {}, {}, b""))
+    rows = server.queries.page(Request("GET", "/admin/queries", {"limit": "2"}, {}, {}, b""))
     assert isinstance(rows, list)
     assert [(r["client"], r["transport"], r["qname"], r["qtype"], r["rcode"]) for r in rows] == [
         ("192.0.2.7", "udp", "?", "?", "FORMERR"),
@@ -153,7 +153,7 @@ async def test_the_query_log_names_who_asked_for_what(server: Server) -> None:
 
 
 def test_the_query_log_is_bounded_in_entries_and_bytes() -> None:
-    log = QueryLog(100)
+    log = serving.QueryLog(100)
     padded = (
         QUERY[:11] + b"\1" + QUERY[12:] + struct.pack("!BHHIHHH", 0, 41, 1232, 0, 60_004, 12, 60_000) + bytes(60_000)
     )
@@ -172,7 +172,7 @@ def test_the_query_log_is_bounded_in_entries_and_bytes() -> None:
 
 
 def test_the_query_log_can_be_followed_without_missing_or_repeating_a_query() -> None:
-    log, client = QueryLog(50), b"\2\0\0\x35\xc0\0\2\7" + bytes(8)
+    log, client = serving.QueryLog(50), b"\2\0\0\x35\xc0\0\2\7" + bytes(8)
     seen, following, number = list[str](), 0, 0
     for turn in range(30):
         for _ in range(turn % 4):
@@ -196,8 +196,8 @@ def test_the_query_log_can_be_followed_without_missing_or_repeating_a_query() ->
 async def test_the_query_log_over_the_admin_api_has_a_cursor(server: Server) -> None:
     for _ in range(3):
         server.handle(QUERY, ("192.0.2.9", 1), "udp")
-    answer = server.admin._queries(Request("GET", "/admin/queries", {"after": "1", "limit": "1"}, {}, {}, b""))
+    answer = server.queries.page(Request("GET", "/admin/queries", {"after": "1", "limit": "1"}, {}, {}, b""))
     assert isinstance(answer, dict)
     assert (answer["next"], answer["missed"], len(answer["queries"])) == (2, 0, 1)
     with pytest.raises(AdminError, match="expected limit=NUMBER and after=NUMBER"):
-        server.admin._queries(Request("GET", "/admin/queries", {"after": "x"}, {}, {}, b""))
+        server.queries.page(Request("GET", "/admin/queries", {"after": "x"}, {}, {}, b""))

@@ -62,6 +62,26 @@ async def test_a_name_is_resolved_from_the_root_down_and_then_from_the_cache(
     assert server.trails[1].cached
 
 
+async def test_the_query_log_has_the_outcome_and_the_time_of_each_query(server: Server) -> None:
+    listener = await server.start(("127.0.0.1", 0))
+    try:
+        for name, qtype in [("www.example.com.", "A")] * 3 + [("none.example.com.", "A"), ("www.example.com.", "AXFR")]:
+            query = dns.message.make_query(name, qtype)
+            await dns.asyncquery.udp(query, "127.0.0.1", port=listener.address[1], timeout=5)
+    finally:
+        await listener.close()
+    found = server.queries.page(Request("GET", "/admin/queries", {"after": "0"}, {}, {}, b""))
+    assert isinstance(found, dict)
+    rows = found["queries"]
+    assert [(row["qname"], row["qtype"], row["rcode"], row["upstream"]) for row in rows] == [
+        ("www.example.com.", "A", "NOERROR", True), ("www.example.com.", "A", "NOERROR", False),
+        ("www.example.com.", "A", "NOERROR", False), ("none.example.com.", "A", "NXDOMAIN", True),
+        ("www.example.com.", "AXFR", "REFUSED", False),
+    ]  # fmt: skip
+    assert rows[0]["took_ms"] > rows[2]["took_ms"] == 0.0, "the third answer was sent without the handler"
+    assert {row["client"] for row in rows} == {"127.0.0.1"}
+
+
 @pytest.mark.parametrize(
     ("question", "rcode", "answer"),
     [

@@ -5,10 +5,13 @@ from collections import deque
 from typing import Any
 
 from dnsmessage import Name, RemoteError, decode_query, rcode_to_text, rdtypes
-from serving import client_of
+from serving.batch import client_of
+from telemetry import AdminError, Request
 
-#: Log entry for one query: time, transport, rcode, query bytes, client address.
-_Single = tuple[float, str, int, bytes, str]
+#: Number of queries kept for ``GET /admin/queries``, about as many as an experiment sends in a few seconds.
+SIZE = 2000
+#: Log entry for one query: time, transport, rcode, query bytes, client address, further fields.
+_Single = tuple[float, str, int, bytes, str, dict[str, Any]]
 #: Log entry for a batch of queries: time, lower-case questions, clients as consecutive struct sockaddr_in.
 _Batch = tuple[float, list[bytes], bytes]
 
@@ -25,8 +28,9 @@ _OPCODES = {4: "NOTIFY", 5: "UPDATE"}
 class QueryLog:
     """The most recent queries: at least the last *size*, more when the oldest entry is a batch."""
 
-    def __init__(self, size: int) -> None:
-        self._size, self._count = size, 0
+    def __init__(self, size: int = SIZE, **batch: Any) -> None:
+        """Create an empty log; *batch* are further fields of each query that is recorded with `add_batch`."""
+        self._size, self._count, self._fields = size, 0, batch
         #: Number of the next query, counted from the start of the process.
         self.next = 0
         self._entries: deque[_Single | _Batch] = deque()
@@ -34,9 +38,9 @@ class QueryLog:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, client: str, transport: str, wire: bytes, rcode: int) -> None:
-        """Record one query that was answered outside a batch."""
-        self._append((time.time(), transport, rcode, wire[:_STORED], client), 1)
+    def add(self, client: str, transport: str, wire: bytes, rcode: int, **fields: Any) -> None:
+        """Record one query that was answered outside a batch, with further *fields*."""
+        self._append((time.time(), transport, rcode, wire[:_STORED], client, fields), 1)
 
     def add_batch(self, questions: list[bytes], clients: bytes) -> None:
         """Record a batch of UDP queries that received finished answers with rcode NOERROR."""
@@ -48,10 +52,7 @@ class QueryLog:
         for entry in reversed(self._entries):
             if len(found) >= limit:
                 break
-            if len(entry) == 5:
-                found.append(_single(*entry))
-            else:
-                found += reversed(_batch(*entry))
+            found += reversed(self._rows(entry))
         return found[:limit]
 
     def since(self, number: int, limit: int) -> tuple[list[dict[str, Any]], int, int]:
@@ -67,10 +68,28 @@ class QueryLog:
             if at + weight > number:
                 if len(found) >= limit:
                     break
-                rows = [_single(*entry)] if len(entry) == 5 else _batch(*entry)
-                found += rows[max(0, number - at) :]
+                found += self._rows(entry)[max(0, number - at) :]
             at += weight
         return found, at, missed
+
+    def page(self, request: Request) -> list[dict[str, Any]] | dict[str, Any]:
+        """Answer ``GET /admin/queries``: the latest queries; with ``after``, those from a number on, oldest first.
+
+        Raises:
+            AdminError: 400, a parameter is not a number.
+        """
+        numbers = {"limit": "100", "after": "0"} | request.query
+        if not all(numbers[each].isascii() and numbers[each].isdigit() for each in ("limit", "after")):
+            raise AdminError(400, f"expected limit=NUMBER and after=NUMBER, got {dict(request.query)}")
+        if "after" not in request.query:
+            return self.latest(int(numbers["limit"]))
+        queries, following, missed = self.since(int(numbers["after"]), int(numbers["limit"]))
+        return {"next": following, "missed": missed, "queries": queries}
+
+    def _rows(self, entry: _Single | _Batch) -> list[dict[str, Any]]:
+        if len(entry) == 6:
+            return [_single(*entry)]
+        return [{**row, **self._fields} for row in _batch(*entry)]
 
     def _append(self, entry: _Single | _Batch, count: int) -> None:
         self.next += count
@@ -82,17 +101,17 @@ class QueryLog:
 
 
 def _weight(entry: _Single | _Batch) -> int:
-    return 1 if len(entry) == 5 else len(entry[1])
+    return 1 if len(entry) == 6 else len(entry[1])
 
 
-def _single(at: float, transport: str, rcode: int, wire: bytes, client: str) -> dict[str, Any]:
+def _single(at: float, transport: str, rcode: int, wire: bytes, client: str, fields: dict[str, Any]) -> dict[str, Any]:
     try:
         query = decode_query(wire[:2] + b"\0\0\0\1\0\0\0\0\0\0" + wire[12:])
         qtype = _OPCODES.get(wire[2] >> 3 & 0xF) or rdtypes.to_text(query.qtype)
         qname = str(Name(query.qname.key))
     except RemoteError:
         qname, qtype = "?", "?"
-    return _row(at, client, transport, qname, qtype, rcode)
+    return _row(at, client, transport, qname, qtype, rcode) | fields
 
 
 def _batch(at: float, questions: list[bytes], clients: bytes) -> list[dict[str, Any]]:
