@@ -105,13 +105,13 @@ def request(args: argparse.Namespace) -> int:
         LabError: the CA refused the order, or a name server the record.
     """
     if not InsideLab.is_here():
-        words = ["pki", "request", *args.name, "--key", args.key, *(["--json"] if args.json else [])]
+        options = ["--key", args.key, "--profile", args.profile, *(["--json"] if args.json else [])]
         with where.outside("pki request") as lab:
             lab.require_up()
-            return lab.run_lab(words)
+            return lab.run_lab(["pki", "request", *args.name, *options])
     key = new_key(args.key)
     try:
-        chain = asyncio.run(_obtain(args.name, key))
+        chain = asyncio.run(_obtain(args.name, key, args.profile))
     except (RenewalError, OSError) as error:
         raise LabError(f"no certificate for {', '.join(args.name)}: {error}") from None
     pem = new_pair_pem(key, chain).decode()
@@ -124,12 +124,12 @@ def request(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _obtain(names: list[str], key: Any) -> str:
+async def _obtain(names: list[str], key: Any, profile: str) -> str:
     stub = AsyncStub()
     account = ec.generate_private_key(ec.SECP256R1())
     client = AcmeClient(DIRECTORY, account, ssl.create_default_context(cafile=TRUST_ANCHOR), stub)
     responder = Dns01((lab_address(PRIMARY[0]), PRIMARY[1]), load_key(TSIG_KEY), stub)
-    return await client.obtain(names, key, lambda _token, _answer: None, responder)
+    return await client.obtain(names, key, lambda _token, _answer: None, responder, profile)
 
 
 def serial_of(lab: Way, text: str) -> str:

@@ -472,6 +472,7 @@ def _certificates(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     request.add_argument("name", nargs="+", metavar="NAME", help="DNS name in a zone of the lab; *.NAME is a wildcard")
     request.add_argument("--key", choices=KEYS, default=KEYS[0], help="type of the key (default %(default)s)")
+    request.add_argument("--profile", default="", metavar="NAME", help="certificate profile (default: the CA's)")
     for verb in (renew, request):
         verb.set_defaults(parser=verb)
         verb.add_argument("--json", action="store_true")

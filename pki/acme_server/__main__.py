@@ -13,6 +13,7 @@ from acme_server.own_certificate import OwnCertificate
 from acme_server.server import AcmeServer, Settings, logger
 from acme_server.watch import Watch
 from authority import AuthorityError, Store
+from authority.profiles import load_profiles
 from stub import AsyncStub
 from telemetry import Telemetry, add_arguments, endpoint, log
 
@@ -67,11 +68,13 @@ def main(argv: list[str] | None = None) -> int:
         metavar="HOST:PORT",
         help="HTTP address for CRL and OCSP; leaves contain the URLs",
     )
+    parser.add_argument("--profiles", type=Path, metavar="FILE", help="certificate profiles (default: one, peer)")
     parser.add_argument("--caa", metavar="NAME", help="check CAA records for this issuer name")
     add_arguments(parser)
     args = parser.parse_args(argv)
     log.configure("acme_server", args.log_level)
     try:
+        profiles = load_profiles(args.profiles)
         issuing = IssuingFiles(args.ca, args.passphrase_file)
         if not args.trust.exists():
             raise AuthorityError(f"{args.trust}: expected the root certificate; run the ceremony first")
@@ -85,7 +88,15 @@ def main(argv: list[str] | None = None) -> int:
     http = None
     if args.http is not None:
         http = f"http://{args.name}" + ("" if args.http[1] == 80 else f":{args.http[1]}")
-    settings = Settings(base, args.lifetime, args.http01_port, args.caa, http_base=http, dns_port=args.dns01_port)
+    settings = Settings(
+        base,
+        args.lifetime,
+        args.http01_port,
+        args.caa,
+        http_base=http,
+        dns_port=args.dns01_port,
+        profiles=profiles,
+    )
     stubs = [AsyncStub([each]) for each in args.resolver]
     try:
         server = AcmeServer(telemetry, issuing.signing, store, stubs, settings)

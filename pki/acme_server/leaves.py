@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from acme_server import misissue
 from authority import BACKDATE, Certificate, IssuanceLog, Issuer, Store, Urls, issue_leaf
 from authority.issuance_log import fingerprint_of
+from authority.profiles import Profile
 from telemetry import AdminError, Request, Telemetry, log
 
 logger = log.get("acme_server")
@@ -31,6 +32,7 @@ class Leaves:
         lifetime: float,
         urls: Urls | None,
         issued: IssuanceLog,
+        profiles: dict[str, Profile],
     ) -> None:
         """Declare the fault ``misissue`` and the admin routes.
 
@@ -41,8 +43,9 @@ class Leaves:
             lifetime: default lifetime of leaves, in seconds.
             urls: URLs of the issuer's CRL and certificate; None if they are not served.
             issued: the issuance log, which contains every leaf before a client receives it.
+            profiles: certificate profiles by name; the first is the default.
         """
-        self._urls, self._log = urls, issued
+        self._urls, self._log, self._profiles = urls, issued, profiles
         self._telemetry, self._issuer, self._store, self._lifetime = telemetry, issuer, store, lifetime
         #: Seconds from issuance to notAfter, and from notBefore to issuance; drills change both.
         self.lifetime, self.backdate = lifetime, BACKDATE
@@ -54,15 +57,20 @@ class Leaves:
         telemetry.route("PUT", "/admin/lifetime", self._set_lifetime)
         telemetry.route("DELETE", "/admin/lifetime", self._reset_lifetime)
 
-    def issue(self, public_key: Any, names: tuple[str, ...], now: float, account: str | None) -> Certificate:
+    def issue(
+        self, public_key: Any, names: tuple[str, ...], now: float, account: str | None, profile: str = ""
+    ) -> Certificate:
         """Issue and log a leaf for *account*, with a defect if the fault ``misissue`` is on.
 
-        The caller stores the returned record.
+        The caller stores the returned record.  An empty or unknown *profile* selects the default.
 
         Raises:
             LogError: the issuance log cannot be written.
         """
-        leaf = issue_leaf(self._issuer, public_key, names, now, self.lifetime, self.backdate, self._urls)
+        kind = self._profiles.get(profile) or next(iter(self._profiles.values()))
+        lifetime = self.lifetime if kind.lifetime is None else min(kind.lifetime, self.lifetime)
+        urls = self._urls if kind.revocation else None
+        leaf = issue_leaf(self._issuer, public_key, names, now, lifetime, self.backdate, urls, kind.usage_oids)
         chain, faults = self._issuer.chain, self._telemetry.faults
         if account is not None and faults.any_on and (wrong := faults.hit("misissue")) is not None:
             leaf, chain = misissue.misissue(str(wrong["kind"]), leaf, self._issuer, now)

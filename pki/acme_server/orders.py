@@ -10,7 +10,7 @@ Every method reads the current record before it writes a change.  The status cha
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,14 +31,15 @@ _MAILBOX = re.compile(r"mailto:[^@,?\s]{1,64}@[A-Za-z0-9.-]{1,253}")
 class Orders:
     """Operations on the accounts, orders and authorizations in a `Store`."""
 
-    def __init__(self, store: Store, issuer: Issuer) -> None:
+    def __init__(self, store: Store, issuer: Issuer, profiles: Mapping[str, object]) -> None:
         """Use *store*; every method writes its changes to disk before it returns.
 
         Args:
             store: the CA's database.
             issuer: its name constraints limit the names in orders.
+            profiles: certificate profiles by name, from which orders choose; the first is the default.
         """
-        self.store, self._issuer = store, issuer
+        self.store, self._issuer, self._profiles = store, issuer, profiles
 
     # --- accounts ---------------------------------------------------------------------------------------------------
 
@@ -107,7 +108,11 @@ class Orders:
         names = self._identifiers(body)
         if "notBefore" in body or "notAfter" in body:
             raise problems.malformed("notBefore and notAfter are not supported: the CA sets the validity period")
-        order = Order(_identifier(), account.id, "pending", names, now + ORDER_LIFETIME)
+        profile = body.get("profile", next(iter(self._profiles)))
+        if not isinstance(profile, str) or profile not in self._profiles:
+            detail = f"expected a profile of {', '.join(self._profiles)}; got {profile!r}"
+            raise problems.invalid_profile(detail[:300])
+        order = Order(_identifier(), account.id, "pending", names, now + ORDER_LIFETIME, profile=profile)
         opened = [
             Authorization(
                 _identifier(), order.id, account.id, name, "pending", secrets.token_urlsafe(32), order.expires

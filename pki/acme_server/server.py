@@ -35,6 +35,7 @@ from authority import (
     read_csr,
 )
 from authority.issuance_log import FILE
+from authority.profiles import PEER, Profile
 from stub import AsyncStub
 from telemetry import Telemetry, log
 
@@ -77,6 +78,8 @@ class Settings:
     http_base: str | None = None
     #: Port of authoritative name servers; only tests use a port other than 53.
     dns_port: int = 53
+    #: Certificate profiles by name; the first is the default.
+    profiles: dict[str, Profile] = field(default_factory=lambda: {PEER.name: PEER})
 
 
 @dataclass(slots=True)
@@ -123,13 +126,14 @@ class AcmeServer:
             LogError: the issuance log cannot be read or written.
         """
         self.telemetry, self.issuer, self.store, self.settings = telemetry, issuer, store, settings
-        self.orders = Orders(store, issuer)
+        profiles = settings.profiles
+        self.orders = Orders(store, issuer, profiles)
         ports = Ports(settings.http01_port, settings.https_port, settings.dns_port)
         self.validations = Validations(telemetry, self.orders, stubs, issuer, ports, settings.caa)
         self.log = IssuanceLog(store.path.with_name(FILE))
         self.published = Publications(telemetry, store, self.log)
         self.revocation = Revocation(telemetry, self.orders, self.published)
-        self.leaves = Leaves(telemetry, issuer, store, settings.lifetime, self._urls(issuer), self.log)
+        self.leaves = Leaves(telemetry, issuer, store, settings.lifetime, self._urls(issuer), self.log, profiles)
         #: Time at which another issuing CA began to sign leaves, in seconds since the epoch; 0 if none did.
         self._switched = 0.0
         self._nonces = _Nonces()
@@ -273,6 +277,7 @@ class AcmeServer:
         body["meta"] = {
             "caaIdentities": [self.settings.caa] if self.settings.caa else [],
             "website": "https://ca.example.com/",
+            "profiles": {name: each.description for name, each in self.settings.profiles.items()},
         }
         return web.json_response(body)
 
@@ -329,6 +334,8 @@ class AcmeServer:
             "authorizations": [f"{base}/acme/authorization/{a.id}" for a in self.store.authorizations(order.id)],
             "finalize": f"{base}/acme/order/{order.id}/finalize",
         }
+        if order.profile:
+            body["profile"] = order.profile
         if order.error is not None:
             body["error"] = order.error
         if order.serial is not None and wait is None:
@@ -402,7 +409,7 @@ class AcmeServer:
             raise problems.bad_csr("expected a key that is not an account key (RFC 8555 section 11.1)")
         if self.store.compromised(fingerprint(key)):
             raise problems.bad_csr("expected a new key: a certificate with this key was revoked for key compromise")
-        certificate = self.leaves.issue(key, order.names, call.now, call.account.id)
+        certificate = self.leaves.issue(key, order.names, call.now, call.account.id, order.profile)
         order = self.orders.finalize(order, certificate, call.now)
         took_ms = round((self.telemetry.clock.time() - call.now) * 1000, 1)
         logger.info("certificate_issued", serial=certificate.serial, names=list(order.names), took_ms=took_ms)

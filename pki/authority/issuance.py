@@ -124,8 +124,9 @@ def issue_leaf(
     lifetime: float,
     backdate: float = BACKDATE,
     urls: Urls | None = None,
+    usages: Sequence[x509.ObjectIdentifier] = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
 ) -> x509.Certificate:
-    """Return a leaf certificate for TLS servers and mTLS clients.
+    """Return a leaf certificate, by default for TLS servers and mTLS clients.
 
     Args:
         issuer: the CA that signs the leaf.  The leaf expires no later than the CA certificate.
@@ -135,9 +136,9 @@ def issue_leaf(
         lifetime: seconds from *now* to notAfter.
         backdate: seconds from notBefore to *now*.
         urls: for the extensions CRL distribution points and authority information access; None omits them.
+        usages: extended key usages.
     """
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])] if len(names[0]) <= 64 else [])
-    usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     alternatives = x509.SubjectAlternativeName([x509.DNSName(each) for each in names])
     builder = new_certificate(subject, issuer, public_key, now, lifetime, backdate)
     if urls is not None:
@@ -146,7 +147,7 @@ def issue_leaf(
         builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(alternatives, critical=not list(subject))
         .add_extension(end_entity_usage(), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .add_extension(authority_key_identifier(issuer.key.public_key()), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         .sign(issuer.key, hash_for(issuer.key))

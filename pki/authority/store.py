@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS crl (number INTEGER PRIMARY KEY) STRICT;
 ADDED = {
     "authorization": {"method": "TEXT NOT NULL DEFAULT ''"},
     "certificate": {"issuer": "TEXT NOT NULL DEFAULT ''"},
+    "ordering": {"profile": "TEXT NOT NULL DEFAULT ''"},
 }
 
 
@@ -72,6 +73,8 @@ class Order:
     serial: str | None = None
     #: The reason why the order is invalid, as an ACME problem document.
     error: dict[str, Any] | None = None
+    #: Name of the certificate profile; empty in orders of earlier versions.
+    profile: str = ""
 
 
 @dataclass(frozen=True, slots=True)

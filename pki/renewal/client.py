@@ -106,6 +106,7 @@ class AcmeClient:
         key: PrivateKey,
         answer: Callable[[str, str | None], None],
         dns: Dns01 | None = None,
+        profile: str = "",
     ) -> str:
         """Obtain a certificate for *names* and *key*.
 
@@ -115,6 +116,7 @@ class AcmeClient:
             answer: called with each challenge token and its http-01 response body, and at the end with the token and
                 None.
             dns: responds to dns-01 challenges; None selects http-01.
+            profile: one of the CA's certificate profiles (draft-ietf-acme-profiles); empty selects its default.
 
         Returns:
             The certificate chain as PEM, leaf first.
@@ -125,7 +127,7 @@ class AcmeClient:
         tokens: list[str] = []
         try:
             async with self._session() as http:
-                return await self._obtain(http, names, key, answer, tokens, dns)
+                return await self._obtain(http, names, key, answer, tokens, dns, profile)
         finally:
             for token in tokens:
                 answer(token, None)
@@ -193,11 +195,13 @@ class AcmeClient:
         answer: Callable[[str, str | None], None],
         tokens: list[str],
         dns: Dns01 | None,
+        profile: str,
     ) -> str:
         await self._read_directory(http)
         await self._register(http)
         identifiers = [{"type": "dns", "value": name} for name in names]
-        order, order_url, _ = await self._post(http, self._url("newOrder"), {"identifiers": identifiers})
+        wanted = {"identifiers": identifiers, **({"profile": profile} if profile else {})}
+        order, order_url, _ = await self._post(http, self._url("newOrder"), wanted)
         authorizations = _fields(order, "authorizations", str)
         kind, chosen = "http-01" if dns is None else "dns-01", []
         for url in authorizations:
