@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dnsmessage import LocalError, Name, rdtypes
 from dnsmessage import rdata as rdatas
 from dnsmessage.message import MAX_TTL
-from nameserver.errors import NameServerError
+from nameserver.errors import NameServerError, ZoneFileError
 from nameserver.journal import JournalError
 from nameserver.master_file import words
 from nameserver.zone import RRset, Zone
@@ -34,6 +34,7 @@ class Admin:
         """Register all routes on the admin port of *telemetry*."""
         for method, path, handler in (
             ("GET", "/admin/zones", self._zones),
+            ("POST", "/admin/zones", self._add),
             ("GET", "/admin/zones/{zone}/records", self._records),
             ("PUT", "/admin/zones/{zone}/records", self._put),
             ("DELETE", "/admin/zones/{zone}/records", self._delete),
@@ -76,6 +77,32 @@ class Admin:
             where = " or ".join(map(str, secondary.core.primaries))
             raise AdminError(409, f"{zone.apex} is a secondary zone here: change it on its primary, {where}")
         return zone
+
+    async def _add(self, request: Request) -> dict[str, Any]:
+        """Add a zone: a primary zone from ``text``, or a secondary zone of the primaries of the zone ``like``."""
+        body = request.json()
+        if (
+            not isinstance(body, dict)
+            or set(body) - {"source"} not in ({"zone", "text"}, {"zone", "like"})
+            or not all(isinstance(each, str) for each in body.values())
+        ):
+            raise AdminError(400, f'expected {{"zone", "text"}} or {{"zone", "like"}}, got {body!r}'[:200])
+        if self.frozen:
+            raise AdminError(
+                409, "several workers serve this port: give them the zone with --zone and start them again"
+            )
+        apex = Name(_admin_name(body["zone"].removesuffix(".") + ".").key)
+        try:
+            if "like" in body:
+                self._server.add_secondary(apex, _admin_name(body["like"].removesuffix(".") + "."))
+                return {"zone": str(apex), "serial": None}
+            zone = await self._server.add_zone(apex, body["text"], body.get("source", str(apex)))
+        except ZoneFileError as error:
+            raise AdminError(400, str(error)) from None
+        except NameServerError as error:
+            raise AdminError(409, str(error)) from None
+        logger.info("zone_added", zone=str(apex), serial=zone.serial)
+        return {"zone": str(apex), "serial": zone.serial}
 
     async def _records(self, request: Request) -> list[dict[str, Any]] | Response:
         """Return the records of a zone; with ``name``, the records at that name."""

@@ -301,15 +301,24 @@ class Secondaries:
     def __init__(
         self, server: Server, zones: Mapping[Name, Iterable[Primary]], keys: Mapping[Name, Key], folder: Path | None
     ) -> None:
-        transfers = server.telemetry.metrics.counter(
+        self._server, self._keys, self._folder = server, keys, folder
+        self._transfers = server.telemetry.metrics.counter(
             "firstbyte_nameserver_transfers_total", "Transfers of secondary zones", "kind", "outcome"
         )
-        self.zones = {
-            apex: Refresher(Secondary(apex, tuple(primaries), random.SystemRandom()), server, keys, folder, transfers)
-            for apex, primaries in zones.items()
-        }
+        self.zones = {apex: self._refresher(apex, primaries) for apex, primaries in zones.items()}
+        self._limit = asyncio.Semaphore(MAX_TRANSFERS)
         self._tasks: list[asyncio.Task[None]] = []
         self._refusals = log.bounded("nameserver")
+
+    def _refresher(self, apex: Name, primaries: Iterable[Primary]) -> Refresher:
+        core = Secondary(apex, tuple(primaries), random.SystemRandom())
+        return Refresher(core, self._server, self._keys, self._folder, self._transfers)
+
+    def add(self, apex: Name, primaries: Iterable[Primary]) -> None:
+        """Follow a new zone: SERVFAIL until it has been transferred."""
+        self.zones[apex] = self._refresher(apex, primaries)
+        self._server.withdraw(apex)
+        self._tasks.append(asyncio.create_task(self.zones[apex].run(self._limit)))
 
     def restore(self) -> Iterator[tuple[Name, Zone | None]]:
         """Yield each apex with the zone from its copy on disk, or with None if there is no usable copy."""
@@ -330,8 +339,7 @@ class Secondaries:
 
     def start(self) -> None:
         """Start the tasks that keep all zones fresh."""
-        transfers = asyncio.Semaphore(MAX_TRANSFERS)
-        self._tasks = [asyncio.create_task(each.run(transfers)) for each in self.zones.values()]
+        self._tasks = [asyncio.create_task(each.run(self._limit)) for each in self.zones.values()]
 
     def close(self) -> None:
         """Stop all tasks and transfers; the zones remain in service."""

@@ -13,12 +13,13 @@ from dnsmessage.message import REFUSED, SERVFAIL
 from dnsmessage.request import decode_request
 from dnsmessage.tsig import Key
 from nameserver.access import Access
+from nameserver.added import AddedZones
 from nameserver.admin import Admin
 from nameserver.announce import Announcer
 from nameserver.compiled import Compiled
-from nameserver.errors import ZoneError
+from nameserver.errors import NameServerError, ZoneError
 from nameserver.journal import JournalError
-from nameserver.master_file import load
+from nameserver.master_file import load, parse
 from nameserver.refresh import Secondaries
 from nameserver.requests import Outcome, Requests
 from nameserver.responder import Responder, Response
@@ -66,8 +67,9 @@ class Server:
         """
         self.telemetry = telemetry
         self.policy = serving.Policy(policy or serving.Settings(), telemetry)
-        self.files = {Name.from_text(origin): path for origin, path in files.items()}
-        access = access or Access()
+        access, secondaries = access or Access(), dict(secondaries or {})
+        self._added = AddedZones(access.state)
+        self.files = self._added.files() | {Name.from_text(origin): path for origin, path in files.items()}
         self.store = Store(access.state)
         zones = [self.store.restore(load(str(apex), path)) for apex, path in self.files.items()]
         self.responder = Responder({zone.apex: zone for zone in zones})
@@ -79,7 +81,9 @@ class Server:
         self.requests = Requests(self.responder, access, self.store.histories)
         self.requests.update = self._update
         self.policy.resign = lambda wire, reply: self.requests.resign(wire, reply, int(telemetry.clock.time()))
-        self.secondaries = Secondaries(self, secondaries or {}, access.keys, access.state)
+        self.secondaries = Secondaries(
+            self, self._added.secondaries(secondaries) | secondaries, access.keys, access.state
+        )
         for apex, zone in self.secondaries.restore():
             if zone is None:
                 self.responder.withdraw(apex)
@@ -214,8 +218,45 @@ class Server:
 
     async def reload_all(self) -> None:
         """Reload the zones whose files have changed; each failure is logged and reported in the health checks."""
-        for apex in self.files:
+        for apex in list(self.files):
             await asyncio.gather(self.reload(apex, changed_only=True), return_exceptions=True)
+
+    async def add_zone(self, apex: Name, text: str, source: str) -> Zone:
+        """Serve a new primary zone from *text*, the content of the master file *source*; keep it in the state folder.
+
+        Raises:
+            NameServerError: *text* is not a valid zone, the zone is already served, or it cannot be kept.
+        """
+
+        def make() -> Loaded:
+            zone = parse(str(apex), text, source)
+            path = self._added.keep(apex, "zone", text)
+            try:
+                restored = self.store.restore(zone)
+            except NameServerError:
+                path.unlink()
+                raise
+            self.files[apex] = path
+            return Loaded(restored, zone)
+
+        self._check_new(apex)
+        return await self.publish(make)
+
+    def add_secondary(self, apex: Name, like: Name) -> None:
+        """Follow a new secondary zone from the primaries of the secondary zone *like*.
+
+        Raises:
+            NameServerError: *like* is not a secondary zone, the zone is already served, or it cannot be kept.
+        """
+        self._check_new(apex)
+        if like not in self.secondaries.zones:
+            raise ZoneError(f"expected a secondary zone of this server, got {like}")
+        self._added.keep(apex, "secondary", str(like))
+        self.secondaries.add(apex, self.secondaries.zones[like].core.primaries)
+
+    def _check_new(self, apex: Name) -> None:
+        if apex in self.files or apex in self.secondaries.zones:
+            raise ZoneError(f"expected a new zone, but {apex} is already served")
 
     def on_hangup(self) -> None:
         """Start `reload_all` as a background task (SIGHUP handler)."""

@@ -267,6 +267,7 @@ def _dns(add: Add) -> None:
         "dns delete mine.example.com",
         "dns show example.com",
         "dns zone reload example.com",
+        "dns zone add shop.test ./shop.zone",
         "dns log --follow",
         "dns log resolver",
     )
@@ -293,9 +294,11 @@ def _dns(add: Add) -> None:
     delete.add_argument("type", nargs="?", metavar="TYPE", help="default: every type")
     show = action("show", "show all zones and their servers, a zone, or the records of a name")
     show.add_argument("name", nargs="?", metavar="NAME", help="a zone or a name; default: all zones and their servers")
-    zone = action("zone", "read the file of a zone again, which drops other changes")
-    zone.add_argument("verb", choices=["reload"])
+    zone = action("zone", "add a zone, or read the file of a zone again, which drops other changes")
+    zone.add_argument("verb", choices=["add", "reload"])
     zone.add_argument("zone", metavar="ZONE")
+    zone.add_argument("file", nargs="?", type=Path, metavar="FILE", help="with add: the master file")
+    zone.add_argument("--server", default="ns1", metavar="SERVER", help="with add: the primary (ns1)")
     log = action("log", "show the latest queries of the name servers, or of the resolver with the time that each took")
     log.add_argument("server", nargs="*", metavar="SERVER", help="for example resolver; default: all name servers")
     log.add_argument("--follow", "-f", action="store_true", help="print new entries until Ctrl-C")

@@ -1,6 +1,7 @@
 """``firstbyte dns``: change and show records and zones of the lab's name servers, and follow the query log."""
 
 import argparse
+import contextlib
 import json
 import time
 import tomllib
@@ -151,6 +152,10 @@ def _zone_to_change(zones: Zones, name: str) -> str:
 
 
 def _zone(lab: Way, args: argparse.Namespace) -> int:
+    if args.verb == "add":
+        return _add_zone(lab, args)
+    if args.file is not None:
+        args.parser.error("expected no FILE with reload")
     zones, zone = _read(lab), _absolute(args.zone)
     if zone not in zones.names:
         raise UnknownZoneError(zone, zones.names)
@@ -159,8 +164,50 @@ def _zone(lab: Way, args: argparse.Namespace) -> int:
     return _propagated(lab, args, zones, zone, written, [f"{zone} reloaded"])
 
 
+def _add_zone(lab: Way, args: argparse.Namespace) -> int:
+    """Add a zone to one server, and to the secondaries that its NS records name."""
+    if args.file is None:
+        args.parser.error("expected FILE, the master file of the new zone")
+    zones, zone = _read(lab), _absolute(args.zone)
+    try:
+        text = args.file.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise RefusedError(f"{args.file}: cannot be read: {error.strerror}") from None
+    if zone in zones.names:
+        raise RefusedError(f"expected a new zone, but {zone} is served by {', '.join(zones.of(zone))}")
+    body = {"zone": zone, "text": text, "source": str(args.file)}
+    written = {args.server: lab.call(args.server, "POST", "/admin/zones", body)["serial"]}
+    named = _name_servers_of(lab, args.server, zone, zone)
+    lines = [f"{zone} added"]
+    for host, fqdn in name_servers().items():
+        like = [each["zone"] for each in zones.by_host.get(host, []) if "secondary" in each]
+        if fqdn not in named or host == args.server:
+            continue
+        if like:
+            lab.call(host, "POST", "/admin/zones", {"zone": zone, "like": like[0]})
+        else:
+            lines.append(f"{host} is in the NS records, but is no secondary of any zone: not added there")
+    with contextlib.suppress(UnknownZoneError):  # the lab serves no zone above the new zone
+        parent = zones.zone_of(zone)
+        if not _name_servers_of(lab, next(iter(zones.of(parent))), parent, zone):
+            lines.append(f"{parent} does not delegate it; firstbyte dns set {zone} NS 300 {' '.join(sorted(named))}")
+    return _propagated(lab, args, _read(lab), zone, written, lines, new=True)
+
+
+def _name_servers_of(lab: Way, host: str, zone: str, name: str) -> set[str]:
+    """Return the targets of the NS records at *name*, from the server *host* of *zone*."""
+    return {server for rrset in _at(lab, host, zone, name) if rrset["type"] == "NS" for server in rrset["rdata"]}
+
+
 def _propagated(
-    lab: Way, args: argparse.Namespace, zones: Zones, zone: str, written: dict[str, int], lines: Sequence[str]
+    lab: Way,
+    args: argparse.Namespace,
+    zones: Zones,
+    zone: str,
+    written: dict[str, int],
+    lines: Sequence[str],
+    *,
+    new: bool = False,
 ) -> int:
     """Wait until all secondaries have the new serial number, then print the delay of each server.
 
@@ -168,8 +215,7 @@ def _propagated(
         NotPropagatedError: a secondary does not have the new serial number after ``args.wait`` seconds.
     """
     serial, before = max(written.values()), zones.of(zone)
-    apex = _at(lab, next(iter(written)), zone, zone) if zones.silent else []
-    named = {server for rrset in apex if rrset["type"] == "NS" for server in rrset["rdata"]}
+    named = _name_servers_of(lab, next(iter(written)), zone, zone) if zones.silent else set()
     # A server that does not respond also counts as a secondary if the zone's NS records name it.
     missing = [
         host for host, fqdn in name_servers().items() if host not in written and (host in before or fqdn in named)
@@ -184,7 +230,7 @@ def _propagated(
             break
         time.sleep(POLL)  # polls: no event signals a completed transfer
     began = min((rows[host]["published"] for host in written if host in rows), default=0.0)
-    unchanged = all(before[host]["serial"] == written[host] for host in written)
+    unchanged = not new and all(before[host]["serial"] == written[host] for host in written)
     servers: list[dict[str, Any]] = [
         {
             "server": host,

@@ -1,6 +1,7 @@
 """Tests for ``firstbyte dns`` with a primary and a secondary in separate processes."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -29,19 +30,32 @@ class TwoServers:
         port = {name: free_port() for name in ("ns1", "ns2")}
         self.admin = {name: free_port() for name in port}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.commands: dict[str, list[str]] = {}
         self._start("ns1", port["ns1"], "--zone", f"example.={folder}/zone", "--allow-transfer", "127.0.0.0/8",
                     "--also-notify", f"127.0.0.1:{port['ns2']}")  # fmt: skip
         self._start("ns2", port["ns2"], "--secondary", f"example.=127.0.0.1:{port['ns1']}")
+        self.wait()
+
+    def wait(self) -> None:
         end = time.monotonic() + 20
         while not self._healthy():
             assert time.monotonic() < end
             time.sleep(0.05)  # polls until both servers have the zone
 
+    def restart(self, name: str) -> None:
+        self.processes[name].kill()
+        self.processes[name].wait()
+        self.run(name, self.commands[name])
+        self.wait()
+
     def _start(self, name: str, port: int, *arguments: str) -> None:
-        command = [
+        self.commands[name] = command = [
             sys.executable, "-m", "nameserver", "--listen", f"127.0.0.1:{port}", "--token-file", f"{self.folder}/token",
-            "--admin", f"127.0.0.1:{self.admin[name]}", *arguments,
+            "--admin", f"127.0.0.1:{self.admin[name]}", "--state", f"{self.folder}/{name}", *arguments,
         ]  # fmt: skip
+        self.run(name, command)
+
+    def run(self, name: str, command: list[str]) -> None:
         self.processes[name] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def _healthy(self) -> bool:
@@ -142,6 +156,30 @@ def test_a_zone_is_read_from_its_file_again(lab: TwoServers, capsys: pytest.Capt
     assert main(["dns", "zone", "reload", "example"]) == 0
     assert main(["dns", "show", "w.example"]) == 2
     assert "there is no record at w.example. in example." in capsys.readouterr().err
+
+
+def test_a_zone_is_added_to_its_servers_and_kept(
+    lab: TwoServers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "sub.zone"
+    file.write_text("$TTL 60\n@ SOA ns1.example. hm 1 60 1 600 10\n@ NS ns1.example.\n@ NS ns2.example.\nw A 192.0.2\n")
+    assert main(["dns", "zone", "add", "sub.example", str(file)]) == 2
+    assert f"{file}:5: expected an IPv4 address, got '192.0.2'" in capsys.readouterr().err
+    file.write_text(file.read_text().replace("192.0.2\n", "192.0.2.1\n"))
+    assert main(["dns", "zone", "add", "sub.example", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "example. does not delegate it; firstbyte dns set sub.example. NS 300 ns1.example. ns2.example." in out
+    assert re.search(r"^ns2 +1  secondary, after", out, re.MULTILINE)
+    assert main(["dns", "zone", "add", "sub.example", str(file)]) == 2
+    assert "expected a new zone, but sub.example. is served by ns1, ns2" in capsys.readouterr().err
+    assert main(["dns", "set", "v.sub.example", "A", "30", "192.0.2.2"]) == 0
+    for name in ("ns1", "ns2"):
+        lab.restart(name)
+        end = time.monotonic() + 20
+        while not (rows := lab.call(name, "GET", "/admin/zones/sub.example./records?name=v")):
+            assert time.monotonic() < end
+            time.sleep(0.05)  # polls until the secondary has asked its primary
+        assert [row["rdata"] for row in rows] == [["192.0.2.2"]]
 
 
 def test_the_latest_queries_are_shown(lab: TwoServers, capsys: pytest.CaptureFixture[str]) -> None:
