@@ -8,6 +8,7 @@
 #
 #   HOST_ROLE=wan                  this host is the router
 #   HOST_ALSO                      a second address of this host, in its own /24
+#   HOST_CUBIC                     an address towards which this host uses CUBIC, whatever it uses towards others
 #   HOST_CONGESTION_CONTROL        congestion control towards other regions (default reno)
 #   HOST_UID                       another uid; set by the runtime without Docker where uid 1000 cannot read the interpreter
 #   FIRSTBYTE_PREFIX               first half of every address
@@ -46,6 +47,8 @@ else
   ip route del "$wide" dev "$device" 2>/dev/null || true
   ip route replace "$wide" via "$router" dev "$device" src "$address" congctl "$control" ||
     ip route replace "$wide" via "$router" dev "$device" src "$address"
+  # A kernel without CUBIC uses the route above; the scenario `congestion` says so.
+  [ -z "${HOST_CUBIC:-}" ] || ip route replace "$HOST_CUBIC" via "$router" dev "$device" src "$address" congctl cubic || true
 fi
 ip route del default 2>/dev/null || true
 

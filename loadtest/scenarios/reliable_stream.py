@@ -17,6 +17,7 @@ from experiments import (
     Dots,
     Estimate,
     Experiment,
+    Lesson,
     Panel,
     ParameterError,
     Quantity,
@@ -63,7 +64,7 @@ class Parameters:
         2000, quick=400, low=100, high=20_000, help="datagrams, and segments, sent while the link has one kind of fault"
     )
     intervals_ms: tuple[int, ...] = parameter(
-        (10, 20, 50, 100, 150, 300, 600), quick=(20, 100, 400), unit="ms", low=5, high=5000,
+        (10, 20, 50, 100, 150, 300, 600), quick=(20, 100, 300), unit="ms", low=5, high=5000,
         help="interval between the messages of a stream",
     )  # fmt: skip
     losses: int = parameter(9, quick=4, low=3, high=100, help="lost messages for each interval")
@@ -114,6 +115,20 @@ class ReliableStream(Experiment[Parameters]):
         "TCP: the stream of responses is replaced by datagrams", ("faults that the application sees over TCP",)
     )
     paths = ("edge",)
+    lessons = (
+        Lesson(
+            "A server sends a message every 20 ms over a path of 40 ms, and one is lost. How late does it arrive?",
+            "delay of a lost message, one every 20 ms", "ms", 12,
+        ),
+        Lesson(
+            "The same, with one message every 300 ms?", "delay of a lost message, one every 300 ms", "ms", 30,
+        ),
+        Lesson(
+            "A router corrupts, copies, drops and delays dozens of segments of a download. How many of these faults "
+            "does the application see?",
+            "faults that the application sees over TCP", "faults", 0.5,
+        ),
+    )  # fmt: skip
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)

@@ -76,7 +76,9 @@ def test_a_hosts_name_has_its_address_in_every_zone(host: str) -> None:
 
 
 def test_every_address_in_a_zone_belongs_to_a_host() -> None:
-    unknown = {(zone, owner, ip) for zone, owner, ip in addresses_in_zones() if ip not in ADDRESSES.values()}
+    also = {service["environment"].get("HOST_ALSO") for service in COMPOSE["services"].values()}
+    known = {*ADDRESSES.values(), *also}
+    unknown = {(zone, owner, ip) for zone, owner, ip in addresses_in_zones() if ip not in known}
     assert unknown == set()
 
 
@@ -119,6 +121,14 @@ def test_the_client_uses_both_of_its_addresses_as_sources() -> None:
         also,
     ]
     assert also.rpartition(".")[0] == ADDRESSES["client"].rpartition(".")[0]
+    assert also not in ADDRESSES.values()
+
+
+def test_clients_use_cubic_towards_the_second_address_of_news() -> None:
+    also = COMPOSE["services"]["news"]["environment"]["HOST_ALSO"]
+    assert {COMPOSE["services"][host]["environment"]["HOST_CUBIC"] for host in ("client", "lab")} == {also}
+    assert f"cubic                    IN  A    {also}\n" in (ROOT / "dns/zones/news.example.com.zone").read_text()
+    assert also.rpartition(".")[0] == ADDRESSES["news"].rpartition(".")[0]
     assert also not in ADDRESSES.values()
 
 

@@ -69,7 +69,7 @@ def test_faults_that_are_all_accounted_for_pass(tmp_path):
         ),
         pytest.param({"again": 2}, "segments that the server sent again, packets dropped", id="drops-without-repair"),
         pytest.param({"slower_ms": 30.0}, "delay of a lost message, one every 20 ms", id="slower-than-fast-retransmit"),
-        pytest.param({"lost": 20}, "repaired by a timer, one message every 400 ms", id="losses-without-a-timer"),
+        pytest.param({"lost": 20}, "repaired by a timer, one message every 300 ms", id="losses-without-a-timer"),
     ],
 )
 def test_a_deviation_fails_its_check(deviation, check, tmp_path):
