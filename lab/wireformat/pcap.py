@@ -25,13 +25,18 @@ def record(time_ns: int, data: bytes) -> bytes:
     return _RECORD(*divmod(time_ns, 1_000_000_000), len(data), len(data)) + data
 
 
-def packets(data: bytes) -> Iterator[bytes]:
-    """Yield the packets of a file that this module has written; stop at a truncated packet."""
+def records(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (nanoseconds since the epoch, packet) from a file of this module; stop at a truncated packet."""
     at, header = 24, struct.Struct("=IIII")
     while at + header.size <= len(data):
-        size = header.unpack_from(data, at)[2]
+        seconds, nanoseconds, size, _ = header.unpack_from(data, at)
         at += header.size
         if at + size > len(data):
             return
-        yield data[at : at + size]
+        yield seconds * 1_000_000_000 + nanoseconds, data[at : at + size]
         at += size
+
+
+def packets(data: bytes) -> Iterator[bytes]:
+    """Yield the packets of a file that this module has written; stop at a truncated packet."""
+    return (packet for _, packet in records(data))

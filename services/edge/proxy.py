@@ -29,7 +29,7 @@ from edge.targets import Target
 from edge.upstream import Timing, Upstream, connect
 from renewal import Reload
 from stub import AsyncStub, StubError
-from telemetry import Request, Telemetry, log
+from telemetry import Request, Telemetry, log, stall
 from telemetry.tap import Tap
 
 logger = log.get("edge")
@@ -112,6 +112,7 @@ class Proxy:
         telemetry.faults.declare(
             "short_keep_alive", "Close a client's connection after this silence, to the millisecond", s=5.0
         )
+        stall.declare(telemetry)
         self.tap = Tap(telemetry)
         telemetry.route("GET", "/admin/pool", lambda _: {"upstreams": self._rows()})
         telemetry.route("POST", "/admin/pool/purge", self._purge)

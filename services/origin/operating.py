@@ -13,7 +13,7 @@ from origin import notes as notes_
 from origin.database import Database, DatabaseError
 from origin.keyring import KeyringError
 from origin.notes import Notes
-from telemetry import AdminError, Request, Telemetry
+from telemetry import AdminError, Request, Telemetry, stall
 
 
 async def open_(database: Database, notes: Notes) -> None:
@@ -38,6 +38,7 @@ def prepare(db: sqlite3.Connection) -> None:
 
 def crash_switch(telemetry: Telemetry) -> Callable[[], None]:
     """Declare the fault `crash_before_reply`; return the function that kills this process if the fault is active."""
+    stall.declare(telemetry)
     telemetry.faults.declare("crash_before_reply", "Die by SIGKILL when a write is on disk, before it is acknowledged")
 
     def act() -> None:

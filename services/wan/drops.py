@@ -1,4 +1,4 @@
-"""Rules that drop particular TCP segments, such as the last acknowledgement of a close (RFC 9293 section 3.6).
+"""Rules that drop or replay particular TCP segments, such as the last acknowledgement of a close (RFC 9293).
 
 Random loss shows the average cost of packet loss; a drop rule shows the effect of losing one particular segment.  Each
 rule drops the next matching segments, up to a limit, and records them.  Sans-IO: time is an argument in nanoseconds.
@@ -16,6 +16,8 @@ from wireformat.ip import HeaderError, decode
 FLAGS = ("fin", "syn", "rst", "ack")
 #: Maximum number of segments that one rule may drop, because every dropped segment is recorded.  Use `loss` for more.
 MAX_COUNT = 1000
+#: Maximum delay of a replayed segment in milliseconds; twice the maximum segment lifetime of RFC 9293 would be 240 s.
+MAX_REPLAY_MS = 120_000
 #: Maximum number of flows for which a rule remembers the FIN; when the limit is reached, the oldest is discarded.
 MAX_FLOWS = 4096
 
@@ -73,8 +75,10 @@ class Pattern:
     flags: str | None = None
     #: Match only segments that acknowledge the other side's FIN.
     acknowledges_fin: bool = False
-    #: Number of segments to drop.
+    #: Number of segments to drop or replay.
     count: int = 1
+    #: Deliver the segment, and deliver a copy this many milliseconds later, instead of dropping it; 0: drop it.
+    replay_ms: int = 0
 
     @classmethod
     def of(cls, values: Any) -> "Pattern":
@@ -102,11 +106,12 @@ _CHECKS: dict[str, Check] = {
     "flags": _flags,
     "acknowledges_fin": boolean,
     "count": integer(1, MAX_COUNT),
+    "replay_ms": integer(0, MAX_REPLAY_MS),
 }
 
 
 class DropRule:
-    """A pattern, and the segments that matched it and were dropped."""
+    """A pattern, and the segments that matched it and were dropped or replayed."""
 
     def __init__(self, pattern: Pattern) -> None:
         self.pattern = pattern
@@ -121,7 +126,7 @@ class DropRule:
         return len(self.dropped) >= self.pattern.count
 
     def drops(self, packet: bytes, now: int) -> bool:
-        """Return whether to drop *packet*, and record its segment if so."""
+        """Return whether *packet* matches, so that it is to be dropped or replayed, and record its segment if so."""
         segment = None if self.spent else Segment.of(packet)
         if segment is None:
             return False
@@ -151,5 +156,6 @@ class DropRule:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the rule and its dropped segments in the admin API's format."""
-        pattern = {key: value for key, value in asdict(self.pattern).items() if value is not None}
+        values = asdict(self.pattern).items()
+        pattern = {key: value for key, value in values if value is not None and (value or key != "replay_ms")}
         return {**pattern, "spent": self.spent, "dropped": [{"at_ns": at, **asdict(s)} for at, s in self.dropped]}

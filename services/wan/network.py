@@ -13,7 +13,7 @@ from typing import Any
 
 from wan.drops import DropRule
 from wan.errors import UnknownLinkError
-from wan.link import Departure, Link
+from wan.link import NS_PER_MS, Departure, Link
 from wan.settings import LinkSettings
 
 #: Maximum memory for packets in flight on all links together, in bytes.  The host has 128 MiB in total.
@@ -63,9 +63,11 @@ class Network:
                 return None
         link.packets += 1
         link.bytes += len(packet)
-        if self.rules and any(rule.drops(packet, now) for rule in self.rules):
-            link.dropped_rule += 1
-            return None
+        if self.rules and (rule := next((each for each in self.rules if each.drops(packet, now)), None)) is not None:
+            if not rule.pattern.replay_ms:
+                link.dropped_rule += 1
+                return None
+            self._replay(link, packet, now + rule.pattern.replay_ms * NS_PER_MS)
         if link.passthrough:
             return packet
         if self._held_bytes > MAX_HELD:
@@ -89,6 +91,14 @@ class Network:
             queue = deque()
         queue.append(departure)
         heappush(self._heads, (departure[0], self._count(), link, queue))
+
+    def _replay(self, link: Link, packet: bytes, now: int) -> None:
+        """Deliver a copy of *packet* as if it entered *link* at the later time *now* (ns), in a queue of its own."""
+        link.duplicated += 1
+        link.queued += 1
+        self._held_bytes += len(packet) + HELD_OVERHEAD
+        at = now + link.delay
+        heappush(self._heads, (at, self._count(), link, deque([(at, packet)])))
 
     def due(self, now: int) -> list[bytes]:
         """Return the packets that are due at time *now* (ns), in order per link."""

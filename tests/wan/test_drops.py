@@ -98,7 +98,10 @@ def test_no_input_raises_or_is_dropped_by_mistake(data) -> None:
         ({"flags": "urg"}, "expected flags to be some of fin, syn, rst, ack joined by '+', got 'urg'"),
         ({"flags": 16}, "expected flags to be some of fin"),
         ({"acknowledges_fin": 1}, "expected acknowledges_fin to be true or false, got 1"),
-        ({"after": "fin"}, "expected one of source, target, port, flags, acknowledges_fin, count, got 'after'"),
+        (
+            {"after": "fin"},
+            "expected one of source, target, port, flags, acknowledges_fin, count, replay_ms, got 'after'",
+        ),
     ],
     ids=str,
 )

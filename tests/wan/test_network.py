@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.packets import ipv4
+from tests.packets import ipv4, tcp
 from wan import LinkSettings, Network, UnknownLinkError
 from wan import network as network_module
 from wan.drops import DropRule, Pattern
@@ -77,6 +77,21 @@ def test_an_ipv6_packet_that_looks_like_a_known_pair_takes_no_link() -> None:
     net.receive(data, 0)
     assert net.receive(b"\x60" + data[1:], 0) is None
     assert net.not_ipv4 == 1
+
+
+@pytest.mark.parametrize("rtt", [0.0, 20.0], ids=["passthrough", "delayed"])
+def test_a_replayed_segment_is_delivered_now_and_again_later(rtt: float) -> None:
+    net, segment = network({("access", "near"): rtt}), tcp(b"old", 16)
+    net.rules.append(DropRule(Pattern.of({"flags": "ack", "replay_ms": 3000})))
+    arrived = [net.receive(segment, 0), *net.due(round(rtt / 2 * MS))]
+    assert [data for data in arrived if data is not None] == [segment]
+    later = tcp(b"new", 16)
+    arrived = [net.receive(later, 100 * MS), *net.due(100 * MS + round(rtt / 2 * MS))]
+    assert [data for data in arrived if data is not None] == [later]
+    assert net.next_due() == 3000 * MS + round(rtt / 2 * MS)
+    assert net.due(4000 * MS) == [segment]
+    assert (len(net), net.link("access", "near").duplicated) == (0, 1)
+    assert net.rules[0].as_dict()["replay_ms"] == 3000
 
 
 def test_traffic_within_a_region_passes() -> None:
