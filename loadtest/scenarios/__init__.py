@@ -6,6 +6,7 @@ Each scenario is an `experiments.Experiment` in its own file; ``firstbyte run NA
 from typing import Any
 
 from experiments import Experiment
+from scenarios.congestion import Congestion
 from scenarios.dns_outage import DnsOutage
 from scenarios.encryption import Encryption
 from scenarios.flow_control import FlowControl
@@ -13,18 +14,21 @@ from scenarios.geography import Geography
 from scenarios.handshake import Handshake
 from scenarios.integrity import Integrity
 from scenarios.keepalive_race import KeepaliveRace
+from scenarios.omission import Omission
 from scenarios.pool import Pool
 from scenarios.reliable_stream import ReliableStream
 from scenarios.resolution import Resolution
 from scenarios.slow_start import SlowStart
 from scenarios.time_wait import TimeWait
+from scenarios.time_wait_why import TimeWaitWhy
 from scenarios.ttl import Ttl
 
 #: All scenarios in reading order: names, connections, identity, and other topics.
 SCENARIOS: tuple[type[Experiment[Any]], ...] = (
     Resolution, Ttl, DnsOutage, Handshake, Geography, SlowStart, FlowControl,
-    ReliableStream,
-    TimeWait, Pool, KeepaliveRace, Integrity,
+    Congestion, ReliableStream,
+    Omission,
+    TimeWait, TimeWaitWhy, Pool, KeepaliveRace, Integrity,
     Encryption,
 )  # fmt: skip
 

@@ -1,0 +1,290 @@
+"""Scenario `omission`: the same stall of a server, as an open loop, a closed loop and a corrected one report it."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from experiments import (
+    Chart,
+    Control,
+    Curve,
+    Dots,
+    Estimate,
+    Experiment,
+    Lesson,
+    Moment,
+    Panel,
+    ParameterError,
+    Quantity,
+    Run,
+    parameter,
+)  # fmt: skip
+from generator import Histogram, Load, Schedule, Target, constant
+from scenarios.instruments import subject
+from scenarios.instruments.connection import Address, Connection
+from theory import omission
+
+PORT, PATH = 80, "/bytes/100"
+#: Percentiles that are compared.
+PERCENTILES = (90.0, 95.0, 99.0)
+#: Connections of the open loop; further requests wait for one, as behind a pool.
+POOL = 32
+#: Largest difference between a measured and a predicted latency, in seconds and as a share of the stall, which are
+#: added: the server needs time for the requests that have piled up.
+EXACT, EXACT_SHARE = 0.15, 0.1
+#: Largest 99th percentile of the send lag, in seconds, relative to the stall.
+MAX_LAG = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Parameters that the user can vary."""
+
+    host: str = parameter("www.example.com", help="HTTP server under test, with the fault `stall`")
+    window_s: float = parameter(60.0, quick=20.0, unit="s", low=10, high=600, help="duration of the measurement")
+    stall_s: float = parameter(5.0, quick=2.5, unit="s", low=0.5, high=15, help="time for which the server stops")
+    rate: float = parameter(100.0, unit="requests/s", low=20, high=500, help="rate of the open loop")
+    users: int = parameter(4, low=1, high=50, help="users of the closed loop, who together send at the same rate")
+
+    def __post_init__(self) -> None:
+        # The stall begins in the middle; at the highest percentile it must be visible, and at the lowest it must not.
+        if not self.window_s / 50 <= self.stall_s <= self.window_s / 5:
+            raise ParameterError(f"expected a stall of 2 to 20 % of window_s, got {self.stall_s / self.window_s:.0%}")
+
+
+#: One request: seconds since the start at which it was due, and its latency in seconds.
+Sample = tuple[float, float]
+
+
+class Omission(Experiment[Parameters]):
+    """An open and a closed loop at the same rate, at the same time, on a server that stops once."""
+
+    name = "omission"
+    claim = "A closed loop does not send the requests that a stall would delay, so its percentiles hide the stall."
+    says = (
+        "The textbook says that what users experience is measured by percentiles of the response time. In practice "
+        "the percentiles of most load generators leave out the worst: a user of a closed loop waits for each response "
+        "before it sends the next request, so one stall of several seconds is one bad sample among thousands. Real "
+        "users do not wait for each other: they keep arriving, and each of them waits for the rest of the stall."
+    )
+    source = (
+        "G. Tene, “How NOT to Measure Latency” (2013); B. Schroeder et al., “Open Versus Closed: A Cautionary Tale” "
+        "(NSDI 2006)."
+    )
+    production = (
+        "Measure with a fixed arrival rate, and take latency from the moment at which a request was due (wrk2, k6's "
+        "arrival-rate executors, Locust with this lab's --arrival-rate). If you only have a closed loop, correct its "
+        "histogram by the interval between requests, and look at the maximum next to the percentiles. A maximum far "
+        "above the 99.9th percentile is a stall that was omitted."
+    )
+    settings = Parameters
+    control = Control("the open loop: latencies of the closed loop take its place", ("open loop: p99",))
+    paths = ("edge",)
+    lessons = (
+        Lesson(
+            "A server stops for some seconds in the middle of a test, about a tenth of its duration. Users of a closed "
+            "loop wait for each response. Which 99th percentile do they report, above the usual response time?",
+            "closed loop: p99", "s", 0.2,
+        ),
+        Lesson(
+            "An open loop sends evenly during the same test. What is its 99th percentile, as a share of the stall?",
+            "open loop: p99 / stall", "", 0.1,
+        ),
+    )  # fmt: skip
+
+    def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
+        super().__init__(parameters, negative=negative)
+        #: Seconds between two requests of one user of the closed loop, unless the response takes longer.
+        self.interval = parameters.users / parameters.rate
+        self.open: list[Sample] = []
+        self.closed: list[Sample] = []
+        self.failed = 0
+        self.lag = 0.0
+        #: Start of the loads and of the stall, in seconds since the start of the run.
+        self.began = self.stalled = 0.0
+        self.host = ""
+
+    def duration(self) -> float:
+        """Return the expected duration in seconds."""
+        return self.p.window_s + 5
+
+    def predict(self) -> Mapping[str, Quantity]:
+        """Predict the percentiles that each loop reports, without the server's usual response time."""
+        stall, window = self.p.stall_s, self.p.window_s
+        found = {}
+        for percent in PERCENTILES:
+            opened = omission.open_loop_quantile(percent / 100, stall, window)
+            closed = omission.closed_loop_quantile(percent / 100, stall, window, self.interval)
+            found[f"open loop: p{percent:g}"] = Quantity(opened, "s")
+            found[f"closed loop: p{percent:g}"] = Quantity(closed, "s")
+            found[f"closed loop, corrected: p{percent:g}"] = Quantity(opened, "s")
+        found["open loop: p99 / stall"] = Quantity(omission.open_loop_quantile(0.99, stall, window) / stall)
+        missing = self.p.users * omission.omitted(stall, self.interval)
+        return {**found, "requests that the closed loop did not send": Quantity(missing, "requests")}
+
+    async def measure(self, run: Run) -> None:
+        """Run both loops for the same time, and stop the server in the middle."""
+        to = await subject.find(run, self.p.host)
+        if not to.host:
+            run.skip(f"{self.p.host} is no host of the lab, so nothing here can stop it")
+        self.host = to.host
+        await run.recorders.start(to.host)
+        target = Target(to.name, PORT, PATH, None, "http", to.address)
+        schedule = Schedule(constant(self.p.rate, self.p.window_s))
+        load = Load(target, schedule, kinds=("pooled",), pool=POOL, timeout=self.p.stall_s + 10)
+        users = [
+            _User(Address(to.name, to.address, PORT), self.interval, self.p.stall_s + 10) for _ in range(self.p.users)
+        ]
+        run.phase(f"an open loop of {self.p.rate:g} requests/s, and {self.p.users} users of a closed loop")
+        self.began = run.now()
+        for user in users:
+            user.start(self.p.window_s)
+        sending = asyncio.create_task(load.run())
+        await run.until(self.began + self.p.window_s / 2)
+        self.stalled = run.now()
+        await run.lab.fault(to.host, "stall", ms=1000 * self.p.stall_s)
+        await sending
+        for user in users:
+            await run.blocking(user.join)
+        self.open = [(request.intended, request.latency) for request in load.requests if not request.error]
+        self.closed = sorted(sample for user in users for sample in user.samples)
+        self.failed = sum(bool(request.error) for request in load.requests) + sum(user.failed for user in users)
+        self.lag = load.lag().percentile(99)
+
+    # --- conclusions ------------------------------------------------------------------------------------------------
+
+    def conclude(self, run: Run) -> None:
+        """Compare the percentiles of all loops with the prediction, and the stall with the server's own clock."""
+        found, usual = run.findings, _usual(self.closed)
+        found.gate("requests that failed", "0", str(self.failed), self.failed == 0)
+        allowed = MAX_LAG * self.p.stall_s
+        found.gate("send lag p99", f"<= {1000 * allowed:.0f} ms", f"{1000 * self.lag:.1f} ms", self.lag <= allowed)
+        found.fact("usual response time, ms", round(1000 * usual, 1))
+        loops = {
+            "open loop": self.closed if self.negative else self.open,
+            "closed loop": self.closed,
+            "closed loop, corrected": corrected(self.closed, self.interval),
+        }
+        room = EXACT + EXACT_SHARE * self.p.stall_s
+        for name, samples in loops.items():
+            histogram = Histogram(max(0.0, latency - usual) for _, latency in samples)
+            for percent in PERCENTILES:
+                value = histogram.percentile(percent) if samples else float("nan")
+                row = found.row(f"{name}: p{percent:g}", Estimate(value, value, value, len(samples)))
+                found.check_near(row, room, absolute=True)
+                if row.name == "open loop: p99":
+                    found.row("open loop: p99 / stall", value / self.p.stall_s)
+        due = self.p.rate * self.p.window_s
+        row = found.row("requests that the closed loop did not send", due - len(self.closed))
+        # A busy machine delays the users, too: they may miss the requests of one second.
+        found.check_near(row, self.p.rate + 0.15 * (row.predicted or 0.0), absolute=True)
+        self._witness(run)
+        found.chart(self._latencies())
+        found.chart(self._percentiles(loops))
+
+    def _witness(self, run: Run) -> None:
+        """Check that the server's own recorder, which samples ten times a second, stopped for as long."""
+        if (series := run.recorders.series.get(self.host)) is None or len(series.times) < 2:
+            run.findings.leave_out("the server's own samples: it has no recorder")
+            return
+        gap = max(b - a for a, b in pairwise(series.times))
+        low, high = self.p.stall_s - 0.1, 1.1 * self.p.stall_s + 0.3
+        name = "longest pause between the samples of the server's own recorder"
+        run.findings.check(name, f"{low:.1f} to {high:.1f} s", f"{gap:.2f} s", low <= gap <= high)
+
+    def _latencies(self) -> Chart:
+        stop = self.stalled - self.began
+        line = [(stop, self.p.stall_s), (stop + self.p.stall_s, 0.0)]
+        shown = [(at, latency) for at, latency in self.open if stop - 1 <= at <= stop + self.p.stall_s + 1][::4]
+        dots = [(at, y, y, y) for at, y in shown]
+        closed = [(at, y, y, y) for at, y in self.closed if stop - 1 <= at <= stop + self.p.stall_s + 1]
+        return Chart(
+            "One stall: an open loop sees it in every request that was due, a closed loop once per user",
+            [
+                Panel(
+                    [
+                        Curve("theory: the rest of the stall", line, 0),
+                        Dots("open loop, every fourth request", dots, 1),
+                        Dots("closed loop", closed, 2),
+                    ],
+                    y="latency, s",
+                    height=260,
+                )
+            ],
+            x="seconds since the start, when the request was due",
+            caption="The server stops at the marked moment. Requests of the open loop that are due during the stall "
+            "wait for its end. Each user of the closed loop has one such request, and sends no other meanwhile.",
+            moments=[Moment(stop, "the server stops")],
+            name="omission",
+        )
+
+    def _percentiles(self, loops: Mapping[str, Sequence[Sample]]) -> Chart:
+        curves = []
+        for colour, (name, samples) in enumerate(loops.items()):
+            ordered = sorted(latency for _, latency in samples)
+            points = [(q / 10, ordered[min(len(ordered) - 1, q * len(ordered) // 1000)]) for q in range(800, 1000)]
+            curves.append(Curve(name, points if ordered else [], colour, measured=True, dashed="corrected" in name))
+        return Chart(
+            "The percentiles that each loop reports of the same stall",
+            [Panel(curves, y="latency, s", height=230)],
+            x="percentile",
+            caption="The corrected closed loop adds, for each latency longer than the interval between requests, "
+            "those of the requests that were not sent.",
+            name="omission-percentiles",
+        )
+
+
+class _User:
+    """A user of the closed loop: one connection in a thread of its own."""
+
+    def __init__(self, to: Address, interval: float, timeout: float) -> None:
+        self._to, self._interval, self._timeout = to, interval, timeout
+        self._thread: threading.Thread | None = None
+        self.samples: list[Sample] = []
+        self.failed = 0
+
+    def start(self, seconds: float) -> None:
+        """Send a request every `interval` seconds for *seconds*, but none before the last one is answered."""
+        self._thread = threading.Thread(target=self._run, args=(seconds,), daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until the last response has arrived."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, seconds: float) -> None:
+        try:
+            with Connection(self._to, None, timeout=self._timeout) as connection:
+                began, due = time.monotonic(), 0.0
+                while (sent := time.monotonic() - began) < seconds:
+                    connection.ask(PATH)
+                    now = time.monotonic() - began
+                    self.samples.append((sent, now - sent))
+                    due = max(due + self._interval, now)
+                    time.sleep(max(0.0, began + due - time.monotonic()))  # wait until the next request is due
+        except OSError:
+            self.failed += 1
+
+
+def corrected(samples: Sequence[Sample], interval: float) -> list[Sample]:
+    """Return *samples* with those that a closed loop omitted, as HdrHistogram corrects for coordinated omission.
+
+    Args:
+        samples: requests of a closed loop.
+        interval: seconds between the requests of one user.
+    """
+    found = list(samples)
+    for at, latency in samples:
+        missed = int(latency / interval)
+        found += [(at + n * interval, latency - n * interval) for n in range(1, missed + 1)]
+    return found
+
+
+def _usual(samples: Sequence[Sample]) -> float:
+    """Return the median latency in seconds, which a stall of at most a fifth of the time does not change."""
+    ordered = sorted(latency for _, latency in samples)
+    return ordered[len(ordered) // 2] if ordered else float("nan")
