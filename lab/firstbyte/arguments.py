@@ -73,6 +73,24 @@ def corruption(text: str) -> dict[str, float]:
     return settings
 
 
+def limit(text: str) -> float:
+    """Parse a time limit in seconds, from 1 to 600."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1 <= value <= 600:
+        raise ArgumentTypeError(f"expected seconds from 1 to 600, got {text!r}")
+    return value
+
+
+def clients(text: str) -> int:
+    """Parse the number of clients that run at once, from 1 to 64."""
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 64:
+        raise ArgumentTypeError(f"expected a whole number from 1 to 64, got {text!r}")
+    return int(text)
+
+
 def connections(text: str) -> int:
     """Parse the size of a connection pool."""
     if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 1_000_000:

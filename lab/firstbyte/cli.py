@@ -110,7 +110,7 @@ def parser() -> Parser:
     root.add_argument("--version", action="version", version=f"firstbyte {version('firstbyte')}")
     _everywhere(root)
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_lab, _hosts, _links, _dns, _trace, _experiments, _plan, _results, _own):
+    for add in (_lab, _hosts, _links, _dns, _trace, _experiments, _plan, _audit, _results, _own):
         add(lambda *words, **options: _command(commands, *words, **options))
     # Default command of the Compose service `lab`; without a help text, argparse omits it from the list of commands.
     idle = commands.add_parser("idle", description="Wait for SIGTERM (the default command of the service lab).")
@@ -388,6 +388,37 @@ def _plan(add: Add) -> None:
     plan.add_argument("--simulate", action="store_true", help="simulate every client, up to a billion")
     plan.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw the simulation and the lab's measurements")
     plan.add_argument("--verify", action="store_true", help="check each model with a quick experiment in the lab")
+
+
+def _audit(add: Add) -> None:
+    audit = add(
+        "audit",
+        "run an HTTPS client against servers that are wrong in one known way each",
+        "audit --client curl",
+        "audit --client all --limit 5",
+        "audit --only expired wrong-host -- ./my-client --ca {ca} {url}",
+        "audit --baseline before.json --junit audit.xml -- curl -sS {url}",
+        as_json="by client, one object per trap",
+    )
+    audit.add_argument(
+        "words", nargs="*", metavar="COMMAND", help="after --; {url} and {ca} (root certificate) are replaced"
+    )
+    audit.add_argument(
+        "--client", action="append", default=[], metavar="NAME", help="a well-known client, or all; repeatable"
+    )
+    audit.add_argument("--only", nargs="+", default=[], metavar="TRAP", help="these traps, and one control")
+    audit.add_argument(
+        "--limit", type=arguments.limit, default=15.0, metavar="S", help="a client that takes longer hangs (15)"
+    )
+    audit.add_argument("--jobs", type=arguments.clients, default=4, metavar="N", help="clients at once (4)")
+    audit.add_argument(
+        "--baseline", type=Path, metavar="FILE", help="--json of an earlier audit: only reactions that got worse fail"
+    )
+    audit.add_argument("--junit", type=Path, metavar="FILE", help="write the findings to FILE as JUnit XML, for CI")
+    audit.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="write the findings to FILE as a table in Markdown"
+    )
+    add("traps", "list the servers that `audit` uses", "traps", "traps --json", as_json="one object per trap")
 
 
 def _results(add: Add) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from experiments import BusyError, ParameterError
 from firstbyte import (
+    audit,
     completion,
     dns,
     doctor,
@@ -42,6 +43,8 @@ COMMANDS: dict[str, Command] = {
     **dict.fromkeys(("run", "drill"), experiment.run),
     "plan": plan.plan,
     "report": reports.report,
+    "audit": audit.run,
+    "traps": audit.traps,
     "pki": pki.pki,
     "new": new.new,
     "completion": completion.completion,

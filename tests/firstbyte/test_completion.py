@@ -29,7 +29,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("line", "completed"),
     [
-        ("tra", {"trace"}),
+        ("tra", {"trace", "traps"}),
         ("sta", {"status", "start"}),
         ("exec catalog-", {"catalog-1", "catalog-2", "catalog-3"}),
         ("stop ns1 edg", {"edge", "edge-far"}),

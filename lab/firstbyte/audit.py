@@ -1,0 +1,212 @@
+"""``firstbyte audit`` and ``firstbyte traps``: run HTTPS clients against servers that are wrong in one known way each.
+
+The traps run on 127.0.0.1 for the duration of the command; no lab is needed.
+"""
+
+import argparse
+import asyncio
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from firstbyte import terminal
+from hostfiles import junit
+from hostfiles.junit import Case, Suite
+from runtime import LabError, UsageError
+from traps.audit import CLIENTS, AuditError, Finding, audit, check
+from traps.catalogue import TRAPS, Trap
+
+#: Exit codes: a wrong reaction, and a client that does not even fetch a page from a server that is right.
+WRONG, INVALID = 1, 4
+#: Findings by client.
+Findings = Mapping[str, Sequence[Finding]]
+
+
+class NotStartedError(LabError):
+    """The traps cannot be started on this machine."""
+
+    exit_code = INVALID
+
+
+def traps(args: argparse.Namespace) -> int:
+    """Print the catalogue of traps; return 0."""
+    if args.json:
+        fields = ("name", "group", "what", "expected")
+        print(json.dumps([{field: getattr(trap, field) for field in fields} for trap in TRAPS], indent=2))
+        return 0
+    table = terminal.table("trap", "group", "what is special", "right reaction", keys=("trap",))
+    for trap in TRAPS:
+        table.add_row(trap.name, trap.group, escape(trap.what), trap.expected)
+    terminal.console().print(table)
+    return 0
+
+
+def run(args: argparse.Namespace) -> int:
+    """Audit a client, or several well-known ones; return 0 if every reaction is right (see `WRONG` and `INVALID`).
+
+    Raises:
+        UsageError: the client, a trap, the baseline or an output file does not exist.
+        NotStartedError: the traps cannot be started.
+    """
+    commands = _commands(args)
+    chosen = _chosen(args.only)
+    before = _baseline(args.baseline) if args.baseline else None
+    for path in (args.junit, args.markdown):
+        if path is not None and not path.resolve().parent.is_dir():
+            raise UsageError(f"expected a file in a folder that exists, got {path}")
+    findings: dict[str, Sequence[Finding]] = {}
+    began, at = time.monotonic(), time.time()
+    for name, command in commands.items():
+        if not args.json:
+            print(f"  {name}: {len(chosen)} traps, at most {args.limit:g} s each", file=sys.stderr, flush=True)
+        try:
+            findings[name] = asyncio.run(audit(command, chosen, limit=args.limit, jobs=args.jobs))
+        except OSError as error:
+            raise NotStartedError(f"cannot start the traps: {error}") from None
+    if args.json:
+        print(json.dumps({name: [each.as_json() for each in found] for name, found in findings.items()}, indent=2))
+    else:
+        _show(findings)
+    if args.markdown is not None:
+        args.markdown.write_text(_markdown(findings, terminal.date(at)), encoding="utf-8")
+    if args.junit is not None:
+        took = time.monotonic() - began
+        junit.write(args.junit, [_suite(*each, took / len(findings), terminal.iso(at)) for each in findings.items()])
+    return _exit_code(findings, before)
+
+
+def _commands(args: argparse.Namespace) -> dict[str, Sequence[str]]:
+    """Return the commands to audit by name.
+
+    Raises:
+        UsageError: there is neither a command nor a well-known client, or a client is unknown or not installed.
+    """
+    if args.words and args.client:
+        raise UsageError("expected either --client or a command after --, got both")
+    if args.words:
+        try:
+            check(args.words)
+        except AuditError as error:
+            raise UsageError(str(error)) from None
+        return {Path(args.words[0]).name: args.words}
+    names = [name for name in CLIENTS if _installed(name)] if args.client == ["all"] else args.client
+    if not names:
+        raise UsageError("expected a command after --, with {url} in it, or --client NAME")
+    for name in names:
+        if name not in CLIENTS:
+            raise UsageError(
+                f"expected a client ({', '.join(CLIENTS)}), or all; got {name!r}{terminal.meant(name, CLIENTS)}"
+            )
+        if not _installed(name):
+            raise UsageError(f"expected a client that is installed, got {name!r}, which is not")
+    return {name: CLIENTS[name] for name in names}
+
+
+def _installed(client: str) -> bool:
+    """Return whether *client* can run: its program exists and, for a Python library, so does the library."""
+    words = CLIENTS[client]
+    return shutil.which(words[0]) is not None and (words[0] != sys.executable or _importable(client))
+
+
+def _importable(module: str) -> bool:
+    from importlib.util import find_spec  # noqa: PLC0415 - needed only to look for optional libraries
+
+    return module == "urllib" or find_spec(module) is not None
+
+
+def _chosen(only: Sequence[str]) -> list[Trap]:
+    """Return the traps named *only*, or all if it is empty; the first control always runs."""
+    names = [trap.name for trap in TRAPS]
+    for name in only:
+        if name not in names:
+            raise UsageError(f"expected a trap of `firstbyte traps`, got {name!r}{terminal.meant(name, names)}")
+    return [trap for trap in TRAPS if not only or trap.name in only or trap is TRAPS[0]]
+
+
+def _baseline(path: Path) -> dict[tuple[str, str], bool]:
+    """Return whether each reaction was right, by client and trap, from the JSON of an earlier audit."""
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+        return {(client, each["trap"]): each["verdict"] == "right" for client, found in body.items() for each in found}
+    except OSError as error:
+        raise UsageError(f"--baseline {path}: {error.strerror or error}") from None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UsageError(f"--baseline {path}: expected the output of `firstbyte audit --json`") from None
+
+
+def _exit_code(findings: Findings, before: Mapping[tuple[str, str], bool] | None) -> int:
+    """Return the exit code; with a baseline, only reactions that were right before count."""
+    for name, found in findings.items():
+        if all(each.verdict for each in found if each.trap.group == "control"):
+            said = next((each.said for each in found if each.said), "no message")
+            print(
+                f"firstbyte audit: {name} fetched no page, not even from servers that are right: {said}",
+                file=sys.stderr,
+            )
+            return INVALID
+    wrong = [(name, each) for name, found in findings.items() for each in found if each.verdict]
+    if before is not None:
+        wrong = [(name, each) for name, each in wrong if before.get((name, each.trap.name), False)]
+        for name, each in wrong:
+            print(
+                f"firstbyte audit: worse than the baseline: {name}, {each.trap.name}: {each.verdict}", file=sys.stderr
+            )
+    return WRONG if wrong else 0
+
+
+def _show(findings: Findings) -> None:
+    """Print a table: in full for one client, with one column per client for several."""
+    console = terminal.console()
+    if len(findings) == 1:
+        ((name, found),) = findings.items()
+        table = terminal.table("trap", "what is special", "reaction", "verdict", "requests", "s", keys=("trap",))
+        for each in found:
+            style = "red" if each.verdict else "green"
+            table.add_row(
+                each.trap.name,
+                escape(each.trap.what),
+                each.reaction,
+                f"[{style}]{each.verdict or 'right'}[/]",
+                str(each.requests),
+                f"{each.took:.1f}",
+            )
+        console.print(table)
+    else:
+        table = terminal.table("trap", *findings, keys=("trap",))
+        for row in zip(*findings.values(), strict=True):
+            cells = (f"[red]{each.verdict}[/]" if each.verdict else "[green]✓[/]" for each in row)
+            table.add_row(row[0].trap.name, *cells)
+        console.print(table)
+    for name, found in findings.items():
+        wrong = sum(bool(each.verdict) for each in found)
+        console.print(f"{name}: {len(found) - wrong} of {len(found)} reactions are right")
+
+
+def _markdown(findings: Findings, date: str) -> str:
+    """Return the findings as a table in Markdown."""
+    lines = [
+        f"| trap | what is special | {' | '.join(findings)} |",
+        f"|---|---|{'---|' * len(findings)}",
+    ]
+    for row in zip(*findings.values(), strict=True):
+        cells = " | ".join(each.verdict or "✓" for each in row)
+        lines.append(f"| `{row[0].trap.name}` | {row[0].trap.what} | {cells} |")
+    counts = " | ".join(f"{sum(not each.verdict for each in found)} of {len(found)}" for found in findings.values())
+    return "\n".join([f"Measured {date}.", "", *lines, f"| | reactions that are right | {counts} |", ""])
+
+
+def _suite(name: str, found: Sequence[Finding], took: float, began: str) -> Suite:
+    cases = [Case(each.trap.name, "failure" if each.verdict else "passed", _why(each)) for each in found]
+    return Suite(f"audit of {name}", cases, took, began)
+
+
+def _why(finding: Finding) -> str:
+    facts: dict[str, Any] = {"exit code": finding.code, "requests": finding.requests}
+    details = ", ".join(f"{key} {value}" for key, value in facts.items() if value is not None)
+    return f"{finding.trap.what}: {finding.verdict or 'right'} ({details}) {finding.said}".rstrip()

@@ -1,0 +1,75 @@
+"""Tests for ``firstbyte audit``: exit codes, output formats, and wrong command lines."""
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from firstbyte.cli import main
+from traps.catalogue import TRAPS
+
+#: Accepts everything without a request, so it is right about controls only.
+ACCEPTING = ("--", "true", "{url}")
+REFUSING = ("--", "false", "{url}")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--only", "plain", *ACCEPTING], 0, ""),
+        (["--only", "expired", *ACCEPTING], 1, ""),
+        (["--only", "plain", *REFUSING], 4, "false fetched no page, not even from servers that are right"),
+        (["--only", "plan", *ACCEPTING], 2, "got 'plan'; did you mean 'plain'?"),
+        (["--client", "crul"], 2, "got 'crul'; did you mean 'curl'?"),
+        (["--client", "curl", *ACCEPTING], 2, "expected either --client or a command after --, got both"),
+        ([], 2, "expected a command after --, with {url} in it, or --client NAME"),
+        (["--", "true"], 2, "expected {url} in the command"),
+        (["--", "no-such-program", "{url}"], 2, "got 'no-such-program', which does not exist"),
+        (["--limit", "0", *ACCEPTING], 2, "expected seconds from 1 to 600, got '0'"),
+        (["--baseline", "none.json", *ACCEPTING], 2, "--baseline none.json: No such file or directory"),
+        (["--junit", "none/a.xml", *ACCEPTING], 2, "expected a file in a folder that exists, got none/a.xml"),
+    ],
+)
+def test_the_exit_code_tells_how_the_client_did(
+    words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main(["audit", *words]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_findings_are_printed_as_json_junit_and_markdown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    xml, markdown = tmp_path / "audit.xml", tmp_path / "audit.md"
+    files = ["--junit", str(xml), "--markdown", str(markdown)]
+    assert main(["audit", "--json", "--only", "expired", "plain", *files, *ACCEPTING]) == 1
+    found = {each["trap"]: each["verdict"] for each in json.loads(capsys.readouterr().out)["true"]}
+    assert found == {"good": "right", "plain": "right", "expired": "wrongly accepts"}
+    cases = ET.fromstring(xml.read_text()).iter("testcase")  # noqa: S314 - a file that the test made
+    assert {case.get("name"): [each.tag for each in case] for case in cases} == {
+        "good": [],
+        "plain": [],
+        "expired": ["failure"],
+    }
+    assert "| `expired` | expired an hour ago | wrongly accepts |" in markdown.read_text()
+    assert "| 2 of 3 |" in markdown.read_text()
+
+
+def test_with_a_baseline_only_what_got_worse_fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    before = tmp_path / "before.json"
+    body = {"true": [{"trap": "expired", "verdict": "wrongly accepts"}, {"trap": "self-signed", "verdict": "right"}]}
+    before.write_text(json.dumps(body))
+    assert main(["audit", "--baseline", str(before), "--only", "expired", *ACCEPTING]) == 0
+    assert main(["audit", "--baseline", str(before), "--only", "self-signed", *ACCEPTING]) == 1
+    assert "worse than the baseline: true, self-signed: wrongly accepts" in capsys.readouterr().err
+    before.write_text("[]")
+    assert main(["audit", "--baseline", str(before), *ACCEPTING]) == 2
+    assert "expected the output of `firstbyte audit --json`" in capsys.readouterr().err
+
+
+def test_the_catalogue_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["traps", "--json"]) == 0
+    assert [each["name"] for each in json.loads(capsys.readouterr().out)] == [trap.name for trap in TRAPS]
+    assert main(["traps"]) == 0
+    assert "must-staple" in capsys.readouterr().out
