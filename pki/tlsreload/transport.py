@@ -109,10 +109,13 @@ class TlsTransport(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._closing = True
         if self._connected:
+            self._closing = True
             self._reader.connection_lost(exc)
         else:
+            if not self._closing:
+                self._on_failure("reset_by_client")
+                self._closing = True
             self._on_end(self)
             self._client.never_connected()
 

@@ -33,7 +33,7 @@ class Counters:
             "firstbyte_edge_handshake_failures_total", "TLS handshakes and PROXY headers that failed", "reason"
         )
         self.connects = counter("firstbyte_edge_upstream_connects_total", "Connections opened", "upstream", "result")
-        self.pool = gauge("firstbyte_edge_pool_connections", "Pooled connections", "upstream", "state")
+        self.pool = gauge("firstbyte_edge_pool_connections", "Pooled connections", "route", "upstream", "state")
         self.healthy = gauge(
             "firstbyte_edge_target_healthy", "0 if the target fails its health check, else 1",
             "route", "upstream", across="min",

@@ -198,10 +198,11 @@ class Exchange:
 
     def not_connected(self, target: Target | None, error: UpstreamError) -> None:
         """Retry on another origin, or send an error response."""
-        self._failure = error
         if target is None:
+            self._failure = self._failure or error
             self._give_up()
             return
+        self._failure = error
         self._failed |= {target}
         if len(self._failed) < len(self._pool.route.targets):
             self._acquire()
@@ -288,7 +289,8 @@ class Exchange:
         """Retry on another origin if that is safe; *began* says whether part of the response has arrived."""
         pool, origin = self._pool, self._origin
         self._failure = failure
-        pool.release(upstream, Outcome.OK if self.answered else Outcome.FAILED, reusable=False)
+        outcome = Outcome.TIMED_OUT if failure.status == 504 else Outcome.FAILED
+        pool.release(upstream, Outcome.OK if self.answered else outcome, reusable=False)
         if self._ended:
             return
         if self.answered:

@@ -5,6 +5,7 @@ Reusing the connection avoids a handshake per check, and keeps checks out of the
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from edge.errors import UpstreamError
 from edge.heads import ResponseHead
@@ -16,11 +17,18 @@ from edge.upstream import Timing, Upstream
 Opener = Callable[[Target, float], Awaitable[tuple[Upstream, Timing]]]
 
 
+class Report(Protocol):
+    """Callback for the result of a health check."""
+
+    def __call__(self, reason: str, /, *, timed_out: bool) -> None:
+        """Handle a result: *reason* says why the check failed, and is empty if the check passed."""
+
+
 class HealthChecker:
     """Health checker of one target; checks until `run` is cancelled."""
 
-    def __init__(self, target: Target, check: HealthCheck, opener: Opener, report: Callable[[str], None]) -> None:
-        """Create a checker that calls *report* with each result: the reason for a failure, or an empty string."""
+    def __init__(self, target: Target, check: HealthCheck, opener: Opener, report: "Report") -> None:
+        """Create a checker that calls *report* with each result."""
         self._target, self._check, self._opener, self._report = target, check, opener, report
         self._upstream: Upstream | None = None
         #: Whether `retire` was called while a health check was in progress.  The check then closes its connection when
@@ -31,7 +39,8 @@ class HealthChecker:
         """Check the target periodically."""
         try:
             while True:
-                self._report(await self._ask())
+                reason, timed_out = await self._ask()
+                self._report(reason, timed_out=timed_out)
                 await asyncio.sleep(self._check.interval)  # interval between checks
         finally:
             self.retire()
@@ -43,8 +52,8 @@ class HealthChecker:
             self._upstream.abort()
             self._upstream = None
 
-    async def _ask(self) -> str:
-        """Send one request; return the reason for a failure, or an empty string."""
+    async def _ask(self) -> tuple[str, bool]:
+        """Send one request; return the reason for a failure, or an empty string, and whether it is a time-out."""
         check = self._check
         try:
             async with asyncio.timeout(check.timeout):
@@ -52,13 +61,13 @@ class HealthChecker:
                 if upstream is not None and upstream.alive:
                     answer = await self._answer(upstream)
                     if not answer.lost:
-                        return answer.reason
+                        return answer.reason, False
                 upstream, _ = await self._opener(self._target, check.timeout)
-                return (await self._answer(upstream)).reason
+                return (await self._answer(upstream)).reason, False
         except UpstreamError as error:
-            return error.reason
+            return error.reason, error.status == 504
         except TimeoutError:
-            return f"no answer within {check.timeout:g} s"
+            return f"no answer within {check.timeout:g} s", True
 
     async def _answer(self, upstream: Upstream) -> "_Answer":
         answer, self._retired = _Answer(), False

@@ -3,10 +3,12 @@
     take ─┬─ Use      reuse the idle connection that was used most recently, so that the others reach their idle limit
           ├─ Open     open a new connection to the given target
           ├─ Wait     every connection is busy: the request is queued (FIFO); `next_waiter` returns it when it can run
-          └─ Refuse   the queue is full
+          └─ Refuse   the queue is full, or no target responds
 
 A target that fails several times in a row is ejected for a cooldown. After it a single request probes the target; the
-target receives other requests only after the probe has succeeded. Time is an argument, in seconds.
+target receives other requests only after the probe has succeeded. If all targets are ejected, requests still go to
+those that fail quickly; if all of them time out, requests are refused, so that clients need not wait for a time-out.
+Time is an argument, in seconds.
 """
 
 from collections import OrderedDict
@@ -53,8 +55,10 @@ class Outcome(Enum):
 
     #: The target began a response.
     OK = "ok"
-    #: The connection could not be opened, or it was closed or timed out before a response began.
+    #: The connection could not be opened, or it was closed before a response began.
     FAILED = "failed"
+    #: As `FAILED`, but the failure was noticed only after a time-out.
+    TIMED_OUT = "timed out"
     #: The client disconnected or stalled before the target responded; this does not affect the target's health.
     UNKNOWN = "unknown"
 
@@ -96,7 +100,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Reject the request, because the queue is full."""
+    """Reject the request, because the queue is full or no target responds."""
 
     reason: str
 
@@ -113,6 +117,8 @@ class _TargetState:
     turns: float = 0.0
     failures: int = 0
     ejected_until: float = 0.0
+    #: Whether the last failure was a time-out.
+    unresponsive: bool = False
     #: Result of the last health check; None before the first check.
     healthy: bool | None = None
     #: Whether a request that probes the ejected target is in flight.
@@ -185,8 +191,8 @@ class Pool:
         """Remove a request from the queue; return whether it was queued."""
         return self._queue.pop(waiter, None) is not None
 
-    def next_waiter(self, now: float) -> tuple[Any, Use | Open] | None:
-        """Remove the first queued request that can be served now; return it with its action, or None."""
+    def next_waiter(self, now: float) -> tuple[Any, Use | Open | Refuse] | None:
+        """Remove the first queued request that need not wait any longer; return it with its action, or None."""
         for waiter, wish in self._queue.items():
             decision = self._choose(now, wish.avoid, fresh=wish.fresh)
             if decision is not None:
@@ -201,12 +207,12 @@ class Pool:
         self._states[target].opened += 1
         return Connection(target, now, self.generation, address, uses=1)
 
-    def failed(self, target: Target, now: float) -> None:
-        """Record that the connection requested by `Open` could not be established."""
+    def failed(self, target: Target, now: float, outcome: Outcome = Outcome.FAILED) -> None:
+        """Record that the connection requested by `Open` could not be established: `FAILED` or `TIMED_OUT`."""
         state = self._states[target]
         state.busy -= 1
         state.failed += 1
-        self._judge(state, now, Outcome.FAILED)
+        self._judge(state, now, outcome)
 
     def cancelled(self, target: Target, now: float) -> None:
         """Record that the connection requested by `Open` was abandoned before it was established."""
@@ -233,7 +239,7 @@ class Pool:
         state.idle.remove(connection)
         return True
 
-    def checked(self, target: Target, now: float, *, healthy: bool) -> bool:
+    def checked(self, target: Target, now: float, *, healthy: bool, timed_out: bool = False) -> bool:
         """Record the result of a health check; return whether the target's health changed.
 
         A target that fails a check is ejected until a check succeeds.
@@ -243,8 +249,9 @@ class Pool:
         state.healthy = healthy
         if not healthy:
             state.failures, state.ejected_until = max(state.failures, self.limits.failures), now
+            state.unresponsive = timed_out
         elif changed:
-            state.failures, state.ejected_until, state.probing = 0, 0.0, False
+            state.failures, state.ejected_until, state.probing, state.unresponsive = 0, 0.0, False, False
         return changed
 
     def has_alternative(self, target: Target) -> bool:
@@ -303,17 +310,20 @@ class Pool:
             for target, state in self._states.items()
         ]
 
-    def _choose(self, now: float, avoid: frozenset[Target], *, fresh: bool) -> Use | Open | None:
+    def _choose(self, now: float, avoid: frozenset[Target], *, fresh: bool) -> Use | Open | Refuse | None:
         """Choose the least busy target with room, relative to its weight; equally busy targets take turns.
 
         Ejected targets are used only if all targets are ejected, and targets in *avoid* only if there is no other.
+        Return None if the request must wait, and `Refuse` if it would only wait for another time-out.
         """
         states = self._list if not avoid else [s for s in self._list if s.target not in avoid] or self._list
         admitted = (
             [s for s in states if s.failures < self.limits.failures or self._may_probe(s, now)]
             or [s for s in states if s.healthy]
-            or states
+            or [s for s in states if not s.unresponsive]
         )
+        if not admitted:
+            return Refuse("no origin responds")
         best: _TargetState | None = None
         rank: tuple[float, float] = (0, 0)
         for state in admitted:
@@ -353,8 +363,9 @@ class Pool:
         if outcome is not Outcome.UNKNOWN or not state.busy:
             state.probing = False
         if outcome is Outcome.OK:
-            state.failures, state.ejected_until = 0, 0.0
-        elif outcome is Outcome.FAILED:
+            state.failures, state.ejected_until, state.unresponsive = 0, 0.0, False
+        elif outcome is not Outcome.UNKNOWN:
+            state.unresponsive = outcome is Outcome.TIMED_OUT
             state.failures += 1
             if state.failures >= self.limits.failures:
                 over = min(state.failures - self.limits.failures, 16)

@@ -33,6 +33,7 @@ class ProxiedConnection(asyncio.Protocol):
         self._transport: Any = None
         self._peer: Any = None
         self._data = b""
+        self._aborted = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Switch to the next protocol at once if connections from this address have no header."""
@@ -58,7 +59,9 @@ class ProxiedConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - signature of asyncio.Protocol
-        """Unregister the client."""
+        """Unregister the client, and report a connection that was reset before the header was complete."""
+        if not self._aborted:
+            self._on_failure("reset_by_client")
         self._on_end(self)
         self._client.never_connected()
 
@@ -73,6 +76,7 @@ class ProxiedConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Cut the connection."""
+        self._aborted = True
         if self._transport is not None:
             self._transport.abort()
 

@@ -404,13 +404,14 @@ class Proxy:
         counters = self.counters
         counters.clients.set(len(self._clients))
         counters.limit.set(self.admission.limit)
-        for gauge in (counters.healthy, counters.ejected):
+        for gauge in (counters.healthy, counters.ejected, counters.pool):
             gauge.values.clear()  # targets of earlier settings disappear
         for row in self._rows():
-            counters.healthy.set(float(row["healthy"]), route=row["route"], upstream=row["name"])
-            counters.ejected.set(float(row["ejected"]), route=row["route"], upstream=row["name"])
+            labels = {"route": row["route"], "upstream": row["name"]}
+            counters.healthy.set(float(row["healthy"]), **labels)
+            counters.ejected.set(float(row["ejected"]), **labels)
             for state in ("idle", "active"):
-                counters.pool.set(float(row[state]), upstream=row["name"], state=state)
+                counters.pool.set(float(row[state]), **labels, state=state)
 
     def _rows(self) -> list[dict[str, Any]]:
         rows = []

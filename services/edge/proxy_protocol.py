@@ -1,8 +1,8 @@
 """PROXY protocol headers, versions 1 and 2, in which a load balancer sends the client's address to the edge.
 
 Specification: "The PROXY protocol, versions 1 & 2" (HAProxy, 2020).  No I/O.  A receiver must not guess whether a
-connection begins with a header, so the caller decides by the peer's address.  Of additional fields (TLVs), only the
-lengths are checked; the values, including CRC32C checksums, are ignored.
+connection begins with a header, so the caller decides by the peer's address.  Of additional fields (TLVs), the lengths
+and the CRC32C checksum are verified; other values are ignored.
 """
 
 import re
@@ -23,6 +23,10 @@ _UNSPECIFIED, _TCP4, _TCP6 = 0x00, 0x11, 0x21
 #: Length of the address block in bytes, by address family and protocol.
 _ADDRESSES = {_UNSPECIFIED: 0, _TCP4: 12, _TCP6: 36}
 _LOCAL, _PROXY = 0x20, 0x21
+#: Type of the field with the CRC32C checksum of the header (RFC 3720 appendix B.4).
+_CRC32C = 0x03
+#: Generator polynomial of CRC32C, with the bits in reversed order.
+_POLYNOMIAL = 0x82F63B78
 
 
 class ProxyHeaderError(ValueError):
@@ -91,7 +95,7 @@ def _read_v2(data: bytes) -> ProxyHeader | None:
         return ProxyHeader("", 0, 16 + length)
     if len(block) < _ADDRESSES[family]:
         raise ProxyHeaderError(f"expected {_ADDRESSES[family]} bytes of addresses, got {len(block)}")
-    _check_fields(block[_ADDRESSES[family] :])
+    _check_fields(data[: 16 + length], 16 + _ADDRESSES[family])
     if family == _UNSPECIFIED:
         return ProxyHeader("", 0, 16 + length)
     size = 4 if family == _TCP4 else 16
@@ -100,12 +104,32 @@ def _read_v2(data: bytes) -> ProxyHeader | None:
     return ProxyHeader(str(source), port, 16 + length)
 
 
-def _check_fields(data: bytes) -> None:
-    """Raise an error unless *data* is a sequence of complete type-length-value fields."""
-    at = 0
-    while at < len(data):
-        if at + 3 > len(data):
+def _check_fields(header: bytes, at: int) -> None:
+    """Raise an error unless complete fields with a correct checksum, if any, follow in *header* from position *at*."""
+    while at < len(header):
+        if at + 3 > len(header):
             raise ProxyHeaderError("expected complete fields (TLVs) after the addresses, got a truncated one")
-        at += 3 + int.from_bytes(data[at + 1 : at + 3], "big")
-    if at > len(data):
-        raise ProxyHeaderError("expected complete fields (TLVs) after the addresses, got one that exceeds the header")
+        start, at = at + 3, at + 3 + int.from_bytes(header[at + 1 : at + 3], "big")
+        if at > len(header):
+            raise ProxyHeaderError("expected complete fields (TLVs) after the addresses, got one beyond the header")
+        if header[start - 3] == _CRC32C:
+            expected = crc32c(header[:start] + bytes(at - start) + header[at:])  # the checksum itself counts as zeros
+            if header[start:at] != expected.to_bytes(4, "big"):
+                raise ProxyHeaderError(f"expected the CRC32C checksum {expected:08x}, got {header[start:at].hex()}")
+
+
+def crc32c(data: bytes) -> int:
+    """Return the CRC32C checksum of *data*."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 0xFF]
+    return crc ^ 0xFFFFFFFF
+
+
+def _table_entry(crc: int) -> int:
+    for _ in range(8):
+        crc = crc >> 1 ^ (_POLYNOMIAL if crc & 1 else 0)
+    return crc
+
+
+_TABLE = tuple(map(_table_entry, range(256)))

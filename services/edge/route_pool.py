@@ -18,6 +18,10 @@ from telemetry import log
 
 logger = log.get("edge.pool")
 
+#: Time in seconds after which a failed connection attempt counts as a time-out, whatever error the system reported; for
+#: an address without a host, it reports "No route to host" after 3 s.
+SLOW = 1.0
+
 
 class Requester(Protocol):
     """Request that needs a connection; exactly one callback follows, possibly before `RoutePool.acquire` returns."""
@@ -77,8 +81,6 @@ class RoutePool:
         decision = self.core.take(request, now, avoid, fresh=fresh)
         if isinstance(decision, Wait):
             self._since[request] = now
-        elif isinstance(decision, Refuse):
-            request.not_connected(None, UpstreamError(503, decision.reason, self.route.prefix))
         else:
             self._perform(request, decision)
 
@@ -153,11 +155,13 @@ class RoutePool:
             task.cancel()
         await asyncio.gather(*self._checks, return_exceptions=True)
 
-    def _perform(self, request: Requester, decision: Use | Open) -> None:
+    def _perform(self, request: Requester, decision: Use | Open | Refuse) -> None:
         if isinstance(decision, Use):
             request.connected(decision.connection.upstream, Timing(), reused=True)
-        else:
+        elif isinstance(decision, Open):
             self._start(request, decision.target, pooled=True)
+        else:
+            request.not_connected(None, UpstreamError(503, decision.reason, self.route.prefix))
 
     def _start(self, request: Requester, target: Target, *, pooled: bool) -> None:
         task = asyncio.get_running_loop().create_task(self._open(request, target, pooled=pooled))
@@ -172,12 +176,15 @@ class RoutePool:
             self._serve_waiters()
 
     async def _open(self, request: Requester, target: Target, *, pooled: bool) -> None:
+        began = time.monotonic()
         try:
             upstream, timing = await self._opener(target, self.timeouts.connect)
         except UpstreamError as error:
             logger.warning("upstream_failed", upstream=error.upstream, address=error.address, reason=error.reason)
             if pooled:
-                self.core.failed(target, time.monotonic())
+                now = time.monotonic()
+                slow = error.status == 504 or now - began >= SLOW
+                self.core.failed(target, now, Outcome.TIMED_OUT if slow else Outcome.FAILED)
             request.not_connected(target, error)
         else:
             if pooled:
@@ -193,11 +200,10 @@ class RoutePool:
             del self._since[request]
             self._perform(request, decision)
 
-    def _checked(self, target: Target, reason: str) -> None:
-        if self.core.checked(target, time.monotonic(), healthy=not reason):
+    def _checked(self, target: Target, reason: str, *, timed_out: bool) -> None:
+        if self.core.checked(target, time.monotonic(), healthy=not reason, timed_out=timed_out):
             logger.warning("health_changed", upstream=str(target), healthy=not reason, reason=reason)
-            if not reason:
-                self._serve_waiters()
+            self._serve_waiters()
         if reason and self.core.has_alternative(target):
             self._on_unhealthy(target)
 

@@ -7,7 +7,7 @@ from edge.pool import LEAD
 from edge.retry import RetryBudget
 
 A, B = Target("a", 1), Target("b", 2)
-OK, FAILED, UNKNOWN = Outcome.OK, Outcome.FAILED, Outcome.UNKNOWN
+OK, FAILED, TIMED_OUT, UNKNOWN = Outcome.OK, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.UNKNOWN
 
 
 def take(pool: Pool, now: float = 0.0, avoid: frozenset[Target] = frozenset()):
@@ -163,6 +163,41 @@ def test_when_all_are_ejected_they_are_tried_regardless() -> None:
     pool.take("r", 0.0)
     pool.failed(A, 0.0)
     assert pool.take("r", 0.0) == Open(A)
+
+
+def test_when_all_time_out_requests_are_refused_until_a_probe_succeeds() -> None:
+    pool = Pool([A, B], Limits(failures=1, ejected_s=1.0))
+    for _ in (A, B):
+        decision = pool.take("r", 0.0)
+        assert isinstance(decision, Open)
+        pool.failed(decision.target, 0.0, TIMED_OUT)
+    assert pool.take("r", 0.9) == Refuse("no origin responds")
+    probe = pool.take("r", 1.0, frozenset({B}))
+    assert probe == Open(A)
+    assert pool.take("r", 1.0, frozenset({B})) == Refuse("no origin responds"), "one request probes"
+    give_back(pool, pool.opened(A, 1.1), 1.2, OK)
+    assert isinstance(pool.take("r", 1.2, frozenset({B})), Use)
+
+
+@pytest.mark.parametrize(
+    ("timed_out", "decision"), [(True, Refuse("no origin responds")), (False, Open(A))], ids=["silent", "wrong-status"]
+)
+def test_a_health_check_that_times_out_refuses_requests_and_one_with_a_wrong_status_does_not(
+    timed_out: bool, decision: Refuse | Open
+) -> None:
+    pool = Pool([A])
+    pool.checked(A, 0.0, healthy=False, timed_out=timed_out)
+    assert pool.take("r", 60.0) == decision
+    pool.checked(A, 61.0, healthy=True)
+    assert pool.take("r", 61.0) == Open(A)
+
+
+def test_queued_requests_are_refused_when_the_last_target_times_out() -> None:
+    pool = Pool([A], Limits(per_target=1, failures=1))
+    busy = take(pool)
+    assert pool.take("queued", 0.0) == Wait()
+    give_back(pool, busy, 30.0, TIMED_OUT, reusable=False)
+    assert pool.next_waiter(30.0) == ("queued", Refuse("no origin responds"))
 
 
 def test_a_fresh_connection_is_no_idle_one() -> None:

@@ -46,6 +46,11 @@ class Life(RuleBasedStateMachine):
     def probed(self) -> set[Target]:
         return {state.target for state in self.pool._list if state.probing}
 
+    def unresponsive(self, avoid: frozenset[Target]) -> bool:
+        """Return whether the last failure of every target outside *avoid* is a time-out, and none may be probed."""
+        states = [s for s in self.pool._list if s.target not in avoid] or self.pool._list
+        return all(s.failures >= self.limits.failures and s.unresponsive and not s.healthy for s in states)
+
     def perform(self, decision: Use | Open, before: tuple[list[Target], set[Target], set[Target]]) -> None:
         sound, ejected, probed = before
         target = decision.connection.target if isinstance(decision, Use) else decision.target
@@ -84,7 +89,7 @@ class Life(RuleBasedStateMachine):
             assert self.queue or not before[0], "a request waits only if no sound target has room"
             self.queue[self.number] = avoid
         elif isinstance(decision, Refuse):
-            assert len(self.queue) == self.limits.waiting
+            assert len(self.queue) == self.limits.waiting or self.unresponsive(avoid)
         else:
             assert not self.queue, "a newcomer overtakes none that waits"
             self.perform(decision, before)
@@ -109,17 +114,22 @@ class Life(RuleBasedStateMachine):
         waiter, decision = found
         earlier = list(self.queue)[: list(self.queue).index(waiter)]
         assert all(self.queue[each] for each in earlier), "only those that avoid a target are passed over"
-        del self.queue[waiter]
+        avoid = self.queue.pop(waiter)
+        if isinstance(decision, Refuse):
+            assert self.unresponsive(avoid)
+            return
         self.perform(decision, (rooms[waiter], ejected, probed))
 
     @precondition(lambda self: self.opening)
-    @rule(data=st.data(), how=st.sampled_from(["opened", "failed", "cancelled"]), address=ADDRESSES)
+    @rule(data=st.data(), how=st.sampled_from(["opened", "failed", "timed out", "cancelled"]), address=ADDRESSES)
     def open_ends(self, data: st.DataObject, how: str, address: str) -> None:
         target = self.opening.pop(data.draw(st.integers(0, len(self.opening) - 1)))
         if how == "opened":
             self.busy.append(self.pool.opened(target, self.now, address))
+        elif how == "cancelled":
+            self.pool.cancelled(target, self.now)
         else:
-            getattr(self.pool, how)(target, self.now)
+            self.pool.failed(target, self.now, Outcome(how))
 
     @precondition(lambda self: self.busy)
     @rule(data=st.data(), reusable=st.booleans(), outcome=st.sampled_from(Outcome))
@@ -139,11 +149,13 @@ class Life(RuleBasedStateMachine):
         if self.pool.lost(connection):  # otherwise the next `expire` returns the connection for closing
             self.idle.remove(connection)
 
-    @rule(origin=TARGETS, healthy=st.booleans())
-    def check(self, origin: Target, healthy: bool) -> None:
-        changed = self.pool.checked(origin, self.now, healthy=healthy)
+    @rule(origin=TARGETS, healthy=st.booleans(), timed_out=st.booleans())
+    def check(self, origin: Target, healthy: bool, timed_out: bool) -> None:
+        changed = self.pool.checked(origin, self.now, healthy=healthy, timed_out=timed_out)
         assert origin in self.ejected() or healthy
-        assert not self.pool.checked(origin, self.now, healthy=healthy), "the same result changes nothing"
+        assert not self.pool.checked(origin, self.now, healthy=healthy, timed_out=timed_out), (
+            "the same result changes nothing"
+        )
         assert not (changed and healthy and origin in self.ejected())
 
     @rule(origin=TARGETS, addresses=st.frozensets(ADDRESSES, max_size=1))

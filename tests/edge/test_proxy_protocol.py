@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from edge import Timeouts
 from edge.proxy import Proxy
-from edge.proxy_protocol import MAX_V1, MAX_V2, SIGNATURE, ProxyHeader, ProxyHeaderError, read_header
+from edge.proxy_protocol import MAX_V1, MAX_V2, SIGNATURE, ProxyHeader, ProxyHeaderError, crc32c, read_header
 from edge.settings import Clients
 from tests import judges
 from tests.edge.conftest import GET, Bench, parts, plain, talk
@@ -31,6 +32,13 @@ def v2(block: bytes, command: int = 0x21, family: int = 0x11, length: int | None
     return SIGNATURE + struct.pack("!BBH", command, family, len(block) if length is None else length) + block
 
 
+def summed(block: bytes, checksum: bytes | None = None) -> bytes:
+    """Return a version 2 header with a CRC32C field between *block* and another field."""
+    zeros = v2(block + b"\x03\x00\x04" + bytes(4) + b"\x02\x00\x03www")
+    found = checksum if checksum is not None else crc32c(zeros).to_bytes(4, "big")
+    return zeros[: 16 + len(block) + 3] + found + zeros[16 + len(block) + 7 :]
+
+
 ACCEPTED = {
     "v1-tcp4": (b"PROXY TCP4 203.0.113.9 192.0.2.1 56324 443\r\n", "203.0.113.9", 56324),
     "v1-tcp6": (b"PROXY TCP6 2001:db8::9 2001:db8::1 56324 443\r\n", "2001:db8::9", 56324),
@@ -40,6 +48,7 @@ ACCEPTED = {
     "v2-tcp4": (v2(IPV4), "203.0.113.9", 56324),
     "v2-tcp6": (v2(IPV6, family=0x21), "2001:db8::9", 56324),
     "v2-fields": (v2(IPV4 + b"\x02\x00\x03www" + b"\x04\x00\x00"), "203.0.113.9", 56324),
+    "v2-checksum": (summed(IPV4), "203.0.113.9", 56324),
     "v2-local": (v2(b"", command=0x20, family=0), "", 0),
     "v2-local-ignores-addresses": (v2(b"\xff" * 7, command=0x20, family=0x11), "", 0),
     "v2-unspecified": (v2(b"", family=0), "", 0),
@@ -65,6 +74,9 @@ REFUSED = {
     "v2-short-addresses": v2(IPV4[:11]),
     "v2-incomplete-field": v2(IPV4 + b"\x02\x00"),
     "v2-field-beyond-the-end": v2(IPV4 + b"\x02\x00\x04www"),
+    "v2-wrong-checksum": summed(IPV4, bytes(4)),
+    "v2-changed-address": summed(IPV4).replace(IPV4[:4], bytes([203, 0, 113, 8])),
+    "v2-short-checksum": v2(IPV4 + b"\x03\x00\x03" + bytes(3)),
     "v2-too-long": v2(b"", length=MAX_V2),
 }
 
@@ -80,6 +92,15 @@ def test_a_header_is_read_and_what_follows_is_left(data: bytes, address: str, po
 def test_what_is_no_header_is_refused(data: bytes) -> None:
     with pytest.raises(ProxyHeaderError):
         read_header(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "checksum"),
+    [(b"123456789", 0xE3069283), (bytes(32), 0x8A9136AA), (b"\xff" * 32, 0x62A8AB43), (bytes(range(32)), 0x46DD794E)],
+    ids=["check-value", "zeros", "ones", "ascending"],
+)
+def test_crc32c_has_the_values_of_rfc_3720(data: bytes, checksum: int) -> None:
+    assert crc32c(data) == checksum
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", SIGNATURE, SIGNATURE + b"\x21\x11", b"PROXY TCP4 ", b"PROXY "]))
@@ -158,6 +179,28 @@ async def test_a_header_that_does_not_come_ends_the_connection(bench: Bench) -> 
     proxy, port = await behind(bench)
     assert await talk(port, ACCEPTED["v2-tcp4"][0][:20]) == b""
     assert 'handshake_failures_total{reason="timeout"} 1' in proxy.telemetry.metrics.render()
+
+
+@pytest.mark.parametrize(
+    ("networks", "sent"),
+    [
+        pytest.param("127.0.0.0/8", b"PROXY TCP4 192", id="in-the-header"),
+        pytest.param("127.0.0.0/8", ACCEPTED["v1-tcp4"][0], id="after-the-header"),
+        pytest.param("198.19.0.0/16", b"", id="before-the-client-hello"),
+        pytest.param("198.19.0.0/16", b"\x16\x03\x01\x02", id="in-the-client-hello"),
+    ],
+)
+async def test_a_reset_before_the_end_of_the_handshake_is_counted_once(
+    bench: Bench, networks: str, sent: bytes
+) -> None:
+    proxy, port = await behind(bench, tls=True, networks=networks)
+    with socket.create_connection(("127.0.0.1", port)) as raw:
+        raw.sendall(sent)
+        await until(lambda: any(client.handshake is not None for client in proxy._clients))  # type: ignore[attr-defined]  # all are HTTP/1 clients
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close() sends a reset
+    await until(lambda: not proxy._clients)
+    lines = [line for line in proxy.telemetry.metrics.render().splitlines() if "handshake_failures_total{" in line]
+    assert lines == ['firstbyte_edge_handshake_failures_total{reason="reset_by_client"} 1']
 
 
 @pytest.mark.parametrize(

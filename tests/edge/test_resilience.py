@@ -1,6 +1,7 @@
 """Tests for partial origin failures: idempotent requests are retried on another origin or a new connection."""
 
 import asyncio
+import json
 import time
 
 import pytest
@@ -281,3 +282,22 @@ async def test_a_failed_handshake_is_counted_with_its_reason(bench: Bench) -> No
     await talk(port, GET)
     page = proxy.telemetry.metrics.render()
     assert 'firstbyte_edge_handshake_failures_total{reason="http_request"} 1' in page
+
+
+async def test_requests_are_refused_at_once_after_all_origins_have_timed_out(bench: Bench) -> None:
+    async def silent(reader, _writer) -> None:  # accepts connections and never answers a ClientHello
+        await reader.read()
+
+    targets = [Target(f"catalog-{n}.example.com", await bench.start(silent)) for n in (1, 2)]
+    proxy, port = await bench.edge(
+        *targets, limits=Limits(failures=1, ejected_s=60.0, ejected_max_s=60.0), timeouts=Timeouts(connect=0.1)
+    )
+    for target in targets:
+        knows(proxy, target.host, "127.0.0.1")
+    status, _, body = parts(await talk(port, GET))
+    assert (status, json.loads(body)["reason"]) == (504, "TLS handshake: not within 0.1 s")
+    status, fields, body = parts(await talk(port, GET))
+    assert (status, json.loads(body)["reason"], fields["retry-after"]) == (503, "no origin responds", "1")
+    assert [row["failed"] for row in proxy._rows()] == [1, 1]
+    page = proxy.telemetry.metrics.render()
+    assert f'firstbyte_edge_pool_connections{{route="/",upstream="{targets[0]}",state="active"}} 0' in page
