@@ -97,7 +97,7 @@ async def test_a_silent_origin_is_passed_over_after_the_time_out(bench: Bench) -
         await reader.read()
 
     _, port = await bench.edge(
-        plain(await bench.start(silent)), plain(await bench.start(replying(OK))), timeouts=Timeouts(response=0.1)
+        plain(await bench.start(silent)), plain(await bench.start(replying(OK))), timeouts=Timeouts(response=0.5)
     )
     assert [parts(await talk(port, GET))[0] for _ in range(3)] == [200] * 3
 
