@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from acme_server import misissue
 from authority import BACKDATE, Certificate, IssuanceLog, Issuer, Store, Urls, issue_leaf
 from authority.issuance_log import fingerprint_of
+from authority.lint import check_leaf
 from authority.profiles import Profile
 from telemetry import AdminError, Request, Telemetry, log
 
@@ -65,12 +66,14 @@ class Leaves:
         The caller stores the returned record.  An empty or unknown *profile* selects the default.
 
         Raises:
+            LintError: the certificate would have findings; it is not signed.
             LogError: the issuance log cannot be written.
         """
         kind = self._profiles.get(profile) or next(iter(self._profiles.values()))
         lifetime = self.lifetime if kind.lifetime is None else min(kind.lifetime, self.lifetime)
         urls = self._urls if kind.revocation else None
-        leaf = issue_leaf(self._issuer, public_key, names, now, lifetime, self.backdate, urls, kind.usage_oids)
+        asked = (public_key, names, now, lifetime, self.backdate, urls, kind.usage_oids)
+        leaf = issue_leaf(self._issuer, *asked, lint=check_leaf)
         chain, faults = self._issuer.chain, self._telemetry.faults
         if account is not None and faults.any_on and (wrong := faults.hit("misissue")) is not None:
             leaf, chain = misissue.misissue(str(wrong["kind"]), leaf, self._issuer, now)

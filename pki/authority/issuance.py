@@ -6,7 +6,7 @@ These functions do not read clocks or files: the time and the signing keys are a
 import datetime as dt
 import ipaddress
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -40,6 +40,8 @@ PERMITTED = ("example.com", "lab.test", "localhost.test")
 #: Name constraints that forbid certificates for IP addresses (BR 7.1.2.5.2): the constraints on DNS names do not apply
 #: to other name types.
 EXCLUDED = [x509.IPAddress(ipaddress.ip_network(each)) for each in ("0.0.0.0/0", "::/0")]
+#: Key of certificates that are linted before the issuer signs them; no one trusts it.
+_WORTHLESS = ec.generate_private_key(ec.SECP256R1())
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ def issue_leaf(
     backdate: float = BACKDATE,
     urls: Urls | None = None,
     usages: Sequence[x509.ObjectIdentifier] = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
+    lint: Callable[[x509.Certificate, Issuer], None] | None = None,
 ) -> x509.Certificate:
     """Return a leaf certificate, by default for TLS servers and mTLS clients.
 
@@ -137,21 +140,25 @@ def issue_leaf(
         backdate: seconds from notBefore to *now*.
         urls: for the extensions CRL distribution points and authority information access; None omits them.
         usages: extended key usages.
+        lint: called with the complete certificate, signed by a worthless key; it prevents the issuer's signature by
+            raising an exception.
     """
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])] if len(names[0]) <= 64 else [])
     alternatives = x509.SubjectAlternativeName([x509.DNSName(each) for each in names])
     builder = new_certificate(subject, issuer, public_key, now, lifetime, backdate)
     if urls is not None:
         builder = _with_urls(builder, urls)
-    return (
+    builder = (
         builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(alternatives, critical=not list(subject))
         .add_extension(end_entity_usage(), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .add_extension(authority_key_identifier(issuer.key.public_key()), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-        .sign(issuer.key, hash_for(issuer.key))
     )
+    if lint is not None:
+        lint(builder.sign(_WORTHLESS, hash_for(_WORTHLESS)), issuer)
+    return builder.sign(issuer.key, hash_for(issuer.key))
 
 
 def read_csr(der: bytes) -> tuple[x509.CertificateSigningRequest, list[str]]:
