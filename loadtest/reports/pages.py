@@ -137,10 +137,8 @@ def sentence(result: Result) -> str:
         return ""
     unit = f" {row.unit}" if row.unit else ""
     off = f" ({(row.measured.value - row.predicted) / row.predicted:+.1%})" if row.predicted else ""
-    said = (
-        f"Theory predicts {number(row.predicted)}{unit}, and this run measured {number(row.measured.value)}{unit}{off}"
-    )
-    return f"{said}: {row.name}."
+    measured = f"and this run measured {number(row.measured.value)}{unit}{off}"
+    return f"{row.name[:1].upper()}{row.name[1:]}: theory predicts {number(row.predicted)}{unit}, {measured}."
 
 
 def _spread(row: Spread, repeats: Repeats, bounds: tuple[float | None, float | None]) -> dict[str, Any]:

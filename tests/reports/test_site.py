@@ -107,7 +107,7 @@ def test_a_report_tells_the_number_and_the_advice_before_the_evidence(tmp_path):
 
     text = (reports.keep(run(Advising, MemoryLab(), tmp_path), tmp_path) / "report.html").read_text()
     order = (
-        "Nothing is lost.", "Theory predicts 0, and this run measured 0: lost.", "Keep everything.", "<figure>",
+        "Nothing is lost.", "Lost: theory predicts 0, and this run measured 0.", "Keep everything.", "<figure>",
         "What was checked", "Predicted and measured", "Was the machine fit", "How to repeat it", "Things are lost.",
     )  # fmt: skip
     assert sorted(order, key=text.index) == list(order)
