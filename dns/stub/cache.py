@@ -17,6 +17,8 @@ class Cache:
 
     def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
         self._entries: OrderedDict[Key, tuple[float, Answer | StubError]] = OrderedDict()
+        #: Types of all entries so far.
+        self._types: set[str] = set()
         self._max = max_entries
         self.hits = self.misses = 0
 
@@ -45,12 +47,16 @@ class Cache:
         if ttl <= 0:
             return
         self._entries[name.rstrip(".").lower(), rdtype] = (now + ttl, outcome)
+        self._types.add(rdtype)
         while len(self._entries) > self._max:
             self._entries.popitem(last=False)
 
     def flush(self, name: str | None = None) -> int:
         """Remove the entries of *name*, or all entries if it is None; return the number removed."""
-        doomed = [key for key in self._entries if name is None or key[0] == name.rstrip(".").lower()]
-        for key in doomed:
-            del self._entries[key]
-        return len(doomed)
+        before = len(self._entries)
+        if name is None:
+            self._entries.clear()
+        else:
+            for rdtype in self._types:
+                self._entries.pop((name.rstrip(".").lower(), rdtype), None)
+        return before - len(self._entries)

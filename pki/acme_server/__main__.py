@@ -5,6 +5,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+import uvloop
 from aiohttp import web
 
 from acme_server.issuing_files import IssuingFiles
@@ -100,7 +101,8 @@ def main(argv: list[str] | None = None) -> int:
     stubs = [AsyncStub([each]) for each in args.resolver]
     try:
         server = AcmeServer(telemetry, issuing.signing, store, stubs, settings)
-        asyncio.run(_run(args, telemetry, server, issuing))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(args, telemetry, server, issuing))
     except AuthorityError as error:
         print(f"acme_server: error: {error}", file=sys.stderr)
         return 2

@@ -3,8 +3,8 @@
 This module validates syntax and signatures only; `acme_server.server` validates the nonce, URL and account.
 """
 
-import base64
 import binascii
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -35,7 +35,13 @@ _SMALL_ORDER = {
     0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
     0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7,
 }
+#: Number of account keys that are kept after they were parsed and checked.
+MAX_KEYS = 4096
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+
+
+#: Translation tables between the alphabets of base64 and base64url (RFC 4648 section 5).
+_TO_URL, _FROM_URL = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,18 @@ def read_jwk(jwk: dict[str, Any]) -> tuple[PublicKey, str]:
     Only one encoding of each key is accepted, so that a key has one thumbprint and one account.
     """
     try:
+        return _read_known(tuple(sorted(jwk.items())))
+    except TypeError:  # a member is not hashable, or members cannot be sorted
+        return _read_checked(jwk)
+
+
+@functools.lru_cache(maxsize=MAX_KEYS)
+def _read_known(members: tuple[tuple[str, Any], ...]) -> tuple[PublicKey, str]:
+    return _read_checked(dict(members))
+
+
+def _read_checked(jwk: dict[str, Any]) -> tuple[PublicKey, str]:
+    try:
         key, algorithm = _read_jwk(jwk)
         if not isinstance(key, ed25519.Ed25519PublicKey):
             check_public_key(key)
@@ -176,19 +194,20 @@ def thumbprint(jwk: dict[str, Any]) -> str:
 
 def encode(data: bytes) -> str:
     """Encode *data* as base64url without padding (RFC 7515 section 2)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL).rstrip(b"=").decode()
 
 
 def decode(text: str) -> bytes:
     """Decode base64url without padding; raise `Problem` if *text* is malformed."""
     try:
-        if "=" in text or "+" in text or "/" in text:
-            raise ValueError
-        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (ValueError, TypeError, binascii.Error):
+        wire = text.encode("ascii")
+        data = binascii.a2b_base64(wire.translate(_FROM_URL) + b"=" * (-len(wire) % 4), strict_mode=True)
+    except (ValueError, AttributeError):
         raise problems.malformed("expected base64url without padding") from None
     if encode(data) != text:
-        raise problems.malformed("expected base64url without bits after the last byte (RFC 4648 section 3.5)")
+        raise problems.malformed(
+            "expected base64url, without padding and without bits after the last byte (RFC 4648 section 3.5)"
+        )
     return data
 
 

@@ -89,6 +89,7 @@ class Leaves:
         """Issue and store the ACME server's own certificate."""
         certificate = self.issue(public_key, (name,), self._telemetry.clock.time(), None)
         self._store.put_certificate(certificate)
+        self._store.commit()
         return certificate
 
     def use(self, issuer: Issuer, urls: Urls | None) -> None:

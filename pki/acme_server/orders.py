@@ -119,7 +119,7 @@ class Orders:
             )
             for name in names
         ]
-        self.store.put_order(order, *opened)
+        self.store.open_order(order, opened)
         return order
 
     def unfinished(self, now: float) -> list[tuple[Authorization, Account]]:

@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_server import injection, problems
+from acme_server.group_commit import GroupCommit
 from acme_server.jws import SignedRequest, decode, encode, public_jwk, read_jws, thumbprint
 from acme_server.leaves import Leaves
 from acme_server.names import is_wildcard
@@ -127,9 +128,9 @@ class AcmeServer:
         """
         self.telemetry, self.issuer, self.store, self.settings = telemetry, issuer, store, settings
         profiles = settings.profiles
-        self.orders = Orders(store, issuer, profiles)
+        self.orders, self.commits = Orders(store, issuer, profiles), GroupCommit(store)
         ports = Ports(settings.http01_port, settings.https_port, settings.dns_port)
-        self.validations = Validations(telemetry, self.orders, stubs, issuer, ports, settings.caa)
+        self.validations = Validations(telemetry, self.orders, self.commits, stubs, issuer, ports, settings.caa)
         self.log = IssuanceLog(store.path.with_name(FILE))
         self.published = Publications(telemetry, store, self.log)
         self.revocation = Revocation(telemetry, self.orders, self.published)
@@ -199,6 +200,7 @@ class AcmeServer:
         try:
             skipped = await injection.before(faults, request) if faults.any_on else None
             response = await handler(request) if skipped is None else skipped
+            await self.commits.durable()
             if faults.any_on:
                 injection.after(faults, request)
         except Problem as problem:
@@ -347,6 +349,9 @@ class AcmeServer:
         found = self.orders.authorization(call.account, call.http.match_info["id"])
         if call.jws.payload and call.jws.json().get("status") == "deactivated":
             found = self.orders.deactivate(found)
+        elif found.status == "processing":
+            await self.validations.ended(found)
+            found = self.orders.authorization(call.account, found.id)
         return self._show_authorization(found)
 
     def _show_authorization(self, authorization: Authorization) -> web.Response:

@@ -1,10 +1,12 @@
 """Queue and tasks of validations; storing a result is retried until it succeeds."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 from acme_server import problems, validation
 from acme_server.fair_queue import FairQueue
+from acme_server.group_commit import GroupCommit
 from acme_server.orders import Orders, key_authorization
 from acme_server.problems import Problem
 from acme_server.redirects import Ports
@@ -18,6 +20,8 @@ logger = log.get("acme_server")
 MAX_AT_ONCE, MAX_PER_ACCOUNT = 64, 32
 #: Maximum number of waiting validations per account.
 MAX_WAITING = 1000
+#: Maximum time for which the response to a poll is held while the validation is in progress, in seconds.
+HOLD = 0.5
 #: Interval between attempts to store the result of a validation, in seconds.
 STORE_RETRY = 0.5
 
@@ -29,6 +33,7 @@ class Validations:
         self,
         telemetry: Telemetry,
         orders: Orders,
+        commits: GroupCommit,
         stubs: Sequence[AsyncStub],
         issuer: Issuer,
         ports: Ports,
@@ -39,15 +44,18 @@ class Validations:
         Args:
             telemetry: clock, faults and metrics of the service.
             orders: records the results.
+            commits: writes the results to disk.
             stubs: one stub resolver for each network perspective; a validation must succeed through all of them.
             issuer: limits the names to which http-01 may be redirected.
             ports: ports of web servers and name servers.
             caa: the CA's name in CAA records; None disables the CAA check.
         """
-        self._telemetry, self._orders, self._stubs = telemetry, orders, stubs
+        self._telemetry, self._orders, self._commits, self._stubs = telemetry, orders, commits, stubs
         self._issuer, self._ports, self._caa = issuer, ports, caa
         self._queue: FairQueue[tuple[Authorization, Account]] = FairQueue(MAX_AT_ONCE, MAX_PER_ACCOUNT, MAX_WAITING)
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Set when the validation of an authorization has ended, by the authorization's id.
+        self._ends: dict[str, asyncio.Event] = {}
         self._outcomes = telemetry.metrics.counter(
             "firstbyte_acme_validations_total", "Validations by outcome", "outcome"
         )
@@ -74,15 +82,25 @@ class Validations:
 
         Raises:
             Problem: the account has too many waiting validations.
-            StoreError: the status cannot be stored; no validation is queued.
+            StoreError: the store cannot be read; no validation is queued.
         """
         if self._queue.full(account.id):
             raise problems.rate_limited(f"{MAX_WAITING} validations of this account wait", retry_after=1)
         begun = self._orders.processing(authorization, method)
         if begun.status == "processing":
+            self._ends[begun.id] = asyncio.Event()
             self._queue.put(account.id, (begun, account))
             self._start()
         return begun
+
+    async def ended(self, authorization: Authorization) -> None:
+        """Wait until the validation of *authorization* has ended, for at most `HOLD` seconds.
+
+        Responses to polls are held meanwhile: the client learns the result earlier, and with fewer requests.
+        """
+        if (end := self._ends.get(authorization.id)) is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(end.wait(), HOLD)
 
     async def close(self) -> None:
         """Cancel the validations in progress; the next server that uses this store resumes them."""
@@ -115,10 +133,13 @@ class Validations:
         while True:
             try:
                 settled = self._orders.settle(authorization, problem, self._telemetry.clock.time())
+                await self._commits.durable()
                 break
             except StoreError as error:
                 logger.error("validation_not_stored", name=authorization.name, error=str(error))
                 await asyncio.sleep(STORE_RETRY)  # wait before the next attempt; the client keeps polling
+        if (end := self._ends.pop(authorization.id, None)) is not None:
+            end.set()
         self._outcomes.inc(outcome="valid" if problem is None else problem.kind)
         reason = problem.detail if problem else ""
         logger.info("validated", name=authorization.name, status=settled.status, reason=reason)

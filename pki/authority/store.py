@@ -1,18 +1,20 @@
 """The CA's database: accounts, orders, authorizations and certificates, in SQLite (WAL, synchronous=FULL).
 
-Each method runs one transaction, which is on disk when it returns, so that acknowledged changes survive a crash.
+Changes are on disk when a method returns, or, if the store is `deferred`, when `commit` returns: then one transaction
+writes the changes of many requests.  Changes that were acknowledged after that survive a crash.
 """
 
 import contextlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from authority.errors import StoreError
 from authority.revocation import Revoked
+from authority.working_set import Batch, WorkingSet
 
 #: Time-out for the database lock while another process writes, in seconds: when opening the database, and later.  The
 #: server answers no requests while it waits.
@@ -117,16 +119,51 @@ class Certificate:
     issuer: str = ""
 
 
+Record = Account | Order | Authorization | Certificate
 T = TypeVar("T", Account, Order, Authorization, Certificate)
-#: The table of each record class, and the columns that an update changes.  Columns are in the order of the fields.
-_TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
-    Account: ("account", ("thumbprint", "jwk", "status", "contact")),
-    Order: ("ordering", ("status", "serial", "error")),
-    Authorization: ("authorization", ("status", "validated", "error", "method")),
-    Certificate: ("certificate", ()),
-}
 #: Fields stored as JSON, with the function that converts the parsed JSON value to the field's type.
 _JSON: dict[str, Callable[[Any], Any]] = {"jwk": dict, "contact": tuple, "names": tuple, "error": dict}
+
+
+#: Columns that are not named like their field.
+_COLUMNS = {"order": "ordering"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """How the records of one class are stored; columns are in the order of the fields, the first is the primary key."""
+
+    name: str
+    columns: tuple[str, ...]
+    #: Statement that inserts a record, or updates its changing columns.
+    put: str
+    #: Statement that reads all columns; a condition may follow.
+    select: str
+
+    @classmethod
+    def of(cls, kind: type[Record], name: str, changing: Iterable[str]) -> "_Table":
+        columns = tuple(each.name for each in fields(kind))
+        stored = [_COLUMNS.get(each, each) for each in columns]
+        updates = ", ".join(f"{column} = excluded.{column}" for column in changing)
+        conflict = f" ON CONFLICT (id) DO UPDATE SET {updates}" if updates else ""
+        places, listed = ",".join("?" * len(stored)), ",".join(stored)
+        put = f"INSERT INTO {name} ({listed}) VALUES ({places}){conflict}"  # noqa: S608 - the SQL has only constants; values are bound parameters
+        return cls(name, columns, put, f"SELECT {listed} FROM {name} WHERE")  # noqa: S608 - the SQL has only constants; values are bound parameters
+
+    def row(self, record: Record) -> list[Any]:
+        values = ((name, getattr(record, name)) for name in self.columns)
+        return [json.dumps(value) if name in _JSON and value is not None else value for name, value in values]
+
+
+_TABLES: dict[type, _Table] = {
+    kind: _Table.of(kind, name, changing)
+    for kind, name, changing in (
+        (Account, "account", ("thumbprint", "jwk", "status", "contact")),
+        (Order, "ordering", ("status", "serial", "error")),
+        (Authorization, "authorization", ("status", "validated", "error", "method")),
+        (Certificate, "certificate", ()),
+    )
+}
 
 
 class Store:
@@ -137,6 +174,9 @@ class Store:
         self.path = path
         #: The reason why the last write failed; empty if it succeeded.
         self.failure = ""
+        #: Whether changes stay in memory until `commit`.
+        self.deferred = False
+        self._working = WorkingSet()
         self._checks = 0
         with _errors(path.name):
             self._db = sqlite3.connect(path, isolation_level=None, timeout=OPEN_TIMEOUT)
@@ -151,8 +191,11 @@ class Store:
             self._db.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT * 1000)}")
 
     def close(self) -> None:
-        """Checkpoint the write-ahead log and close the database."""
-        self._db.close()
+        """Write all changes, checkpoint the write-ahead log and close the database."""
+        try:
+            self.commit()
+        finally:
+            self._db.close()
 
     def check(self) -> None:
         """Test whether the database can be written, by writing a few bytes; set `failure`."""
@@ -177,50 +220,78 @@ class Store:
             raise
         self.failure = ""
 
-    def _put(self, *records: Account | Order | Authorization | Certificate) -> None:
-        """Insert or update *records* in one transaction; a certificate with a known serial number raises an error."""
-        with self._transaction():
-            for record in records:
-                table, changing = _TABLES[type(record)]
-                row = [(each.name, getattr(record, each.name)) for each in fields(record)]
-                values = [json.dumps(value) if name in _JSON and value is not None else value for name, value in row]
-                updates = ", ".join(f"{column} = excluded.{column}" for column in changing)
-                conflict = f"ON CONFLICT (id) DO UPDATE SET {updates}" if changing else ""
-                self._db.execute(
-                    f"INSERT INTO {table} VALUES ({','.join('?' * len(values))}) {conflict}",  # noqa: S608 - the SQL has only constants; values are bound parameters
-                    values,
-                )
+    @property
+    def batch(self) -> Batch | None:
+        """The changes that `commit` would write; None if there are none."""
+        return self._working.batch
 
-    def _select(self, kind: type[T], condition: str, *values: object) -> list[T]:
-        """Return the records of class *kind* that match an SQL *condition*, which may end with ORDER BY."""
+    def commit(self) -> None:
+        """Write all changes to disk in one transaction; if that fails, all of them are forgotten.
+
+        Raises:
+            StoreError: the changes cannot be written; the batch has the same error.
+        """
+        if (batch := self._working.batch) is None:
+            return
+        try:
+            with self._transaction():
+                for (kind, _), record in batch.records.items():
+                    table = _TABLES[kind]
+                    self._db.execute(table.put, table.row(record))
+        except StoreError as error:
+            self._working.failed(error)
+            raise
+        self._working.written()
+
+    def _put(self, *records: Record) -> None:
+        """Insert or update *records*; a certificate with a known serial number makes the transaction fail."""
+        for record in records:
+            key = record.serial if isinstance(record, Certificate) else record.id
+            self._working.change(key, record)
+        if not self.deferred:
+            self.commit()
+
+    def _read(self, kind: type[T], condition: str, *values: object) -> list[T]:
+        """Return the records on disk of class *kind* that match an SQL *condition*."""
+        table = _TABLES[kind]
         with _errors("the CA's store"):
-            found = self._db.execute(
-                f"SELECT * FROM {_TABLES[kind][0]} WHERE {condition}",  # noqa: S608 - the SQL has only constants; values are bound parameters
-                values,
-            ).fetchall()
-        names = [each.name for each in fields(kind)]
+            found = self._db.execute(f"{table.select} {condition}", values).fetchall()
         return [
             kind(
                 *(
                     _JSON[name](json.loads(value)) if name in _JSON and value is not None else value
-                    for name, value in zip(names, row, strict=True)
+                    for name, value in zip(table.columns, row, strict=True)
                 )
             )
             for row in found
         ]
 
-    def _first(self, kind: type[T], condition: str, *values: object) -> T | None:
-        return next(iter(self._select(kind, condition, *values)), None)
+    def _select(self, kind: type[T], condition: str, *values: object) -> list[T]:
+        """Write all changes, and return the records of class *kind* that match an SQL *condition*."""
+        self.commit()
+        return self._read(kind, condition, *values)
+
+    def _get(self, kind: type[T], key: str) -> T | None:
+        """Return the record of class *kind* with primary key *key*, or None."""
+        found = self._working.get(kind, key)
+        if found is None:
+            name = "serial" if kind is Certificate else "id"
+            found = next(iter(self._read(kind, f"{name} = ?", key)), None)
+            if found is not None:
+                self._working.remember(key, found)
+        return found
 
     # --- accounts ---------------------------------------------------------------------------------------------------
 
     def account(self, account_id: str) -> Account | None:
         """Return the account with this id, or None."""
-        return self._first(Account, "id = ?", account_id)
+        return self._get(Account, account_id)
 
     def account_by_thumbprint(self, thumbprint: str) -> Account | None:
         """Return the account whose key has this thumbprint, or None."""
-        return self._first(Account, "thumbprint = ?", thumbprint)
+        if self._working.changes(Account):
+            self.commit()
+        return next(iter(self._read(Account, "thumbprint = ?", thumbprint)), None)
 
     def put_account(self, account: Account) -> None:
         """Insert or update an account."""
@@ -230,11 +301,16 @@ class Store:
 
     def order(self, order_id: str) -> Order | None:
         """Return the order with this id, or None."""
-        return self._first(Order, "id = ?", order_id)
+        return self._get(Order, order_id)
 
     def orders(self, account_id: str) -> list[str]:
         """Return the ids of an account's orders, oldest first."""
         return [order.id for order in self._select(Order, "account = ? ORDER BY rowid", account_id)]
+
+    def open_order(self, order: Order, authorizations: Sequence[Authorization]) -> None:
+        """Insert a new order with all its *authorizations* in one transaction."""
+        self._working.set_children(order.id, tuple(each.id for each in authorizations))
+        self._put(order, *authorizations)
 
     def put_order(self, order: Order, *authorizations: Authorization, certificate: Certificate | None = None) -> None:
         """Insert or update an order, its *authorizations* and its *certificate* in one transaction."""
@@ -242,11 +318,15 @@ class Store:
 
     def authorization(self, authorization_id: str) -> Authorization | None:
         """Return the authorization with this id, or None."""
-        return self._first(Authorization, "id = ?", authorization_id)
+        return self._get(Authorization, authorization_id)
 
     def authorizations(self, order_id: str) -> list[Authorization]:
         """Return an order's authorizations, in the same sequence as the names in the order."""
-        return self._select(Authorization, "ordering = ? ORDER BY rowid", order_id)
+        if (known := self._working.children(order_id)) is None:
+            found = self._select(Authorization, "ordering = ? ORDER BY rowid", order_id)
+            self._working.set_children(order_id, tuple(each.id for each in found))
+            return found
+        return [each for each in (self._get(Authorization, key) for key in known) if each is not None]
 
     def processing(self, now: float) -> list[Authorization]:
         """Return the authorizations whose validation has started but not finished, except expired authorizations."""
@@ -265,7 +345,7 @@ class Store:
 
     def certificate(self, serial: str) -> Certificate | None:
         """Return the certificate with this serial number (hexadecimal), or None."""
-        return self._first(Certificate, "serial = ?", serial)
+        return self._get(Certificate, serial)
 
     def certificates(self, after: float = 0.0) -> list[Certificate]:
         """Return the certificates that expire after *after* (seconds since the epoch), oldest first."""
@@ -273,6 +353,7 @@ class Store:
 
     def leaves_after(self, row: int) -> list[tuple[int, str]]:
         """Return row number and PEM of the certificates stored after row *row*, oldest first."""
+        self.commit()
         with _errors("the CA's store"):
             query = "SELECT rowid, pem FROM certificate WHERE rowid > ? ORDER BY rowid"
             return self._db.execute(query, (row,)).fetchall()
@@ -289,7 +370,9 @@ class Store:
         Returns:
             The record before the change, or None if the serial number is unknown.
         """
+        self.commit()
         before = self.certificate(serial)
+        self._working.forget(Certificate, serial)
         with self._transaction():
             self._db.execute(
                 "UPDATE certificate SET revoked = coalesce(revoked, ?1), reason = ?2 WHERE serial = ?3 AND"
@@ -311,6 +394,7 @@ class Store:
             "SELECT serial, revoked, coalesce(reason, 0) FROM certificate"
             " WHERE revoked IS NOT NULL AND not_after > ? AND issuer IN (?, '')"
         )
+        self.commit()
         with _errors("the CA's store"):
             rows = self._db.execute(query, (after, issuer)).fetchall()
         return [Revoked(int(serial, 16), at, reason) for serial, at, reason in rows]

@@ -93,7 +93,13 @@ async def test_one_perspective_that_sees_another_internet_prevents_issuance(lab:
     port = lab.stub.servers[0][1]
     nowhere = AsyncStub([("127.0.0.9", 9)], timeout=0.1, attempts=1)
     server.validations = Validations(
-        Telemetry("two perspectives"), server.orders, [lab.stub, nowhere], server.issuer, Ports(dns=port), None
+        Telemetry("two perspectives"),
+        server.orders,
+        server.commits,
+        [lab.stub, nowhere],
+        server.issuer,
+        Ports(dns=port),
+        None,
     )
     with pytest.raises(AcmeError) as error:
         await obtain(lab, "www.example.com")

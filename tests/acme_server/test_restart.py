@@ -1,17 +1,23 @@
-"""Test of crash recovery: the ACME server's process is killed with SIGKILL in the middle of an order."""
+"""Tests of crash recovery: the ACME server's process is killed with SIGKILL in the middle of orders."""
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
+import random
 import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
+
+from cryptography import x509
 
 from acme_server.server import Settings
 from authority import Store, new_key
-from renewal import AcmeClient
+from authority.issuance_log import FILE, IssuanceLog
+from renewal import AcmeClient, AcmeError
 from tests.acme_server.conftest import Lab, free_port
 from tests.waiting import until
 
@@ -85,3 +91,70 @@ async def test_killed_in_the_middle_of_an_order_nothing_acknowledged_is_lost(lab
     assert [e["validations_resumed"] for e in events if e["event"] == "serving"] == [0, 1]
     secrets = [(lab.folder / "passphrase/passphrase").read_text().strip(), "PRIVATE KEY", before.token]
     assert not [secret for secret in secrets if secret in log.read_text()]
+
+
+#: Number of times that the server is killed; more with ``FIRSTBYTE_KILLS=88``.
+KILLS = int(os.environ.get("FIRSTBYTE_KILLS", "3"))
+
+
+class Witness(AcmeClient):
+    """A client that remembers the status of everything that the server acknowledged."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        #: Last status by the URL's last two segments, for example ``order/x``.
+        self.seen: dict[str, str] = {}
+        self.chains: list[str] = []
+
+    async def _post(self, http: Any, url: str, payload: Any) -> tuple[dict[str, Any], str, float | None]:
+        body, location, after = await super()._post(http, url, payload)
+        place = "/".join(location.split("/")[-2:])
+        if place.startswith(("order/", "authorization/")) and "status" in body:
+            self.seen[place] = body["status"]
+        return body, location, after
+
+    async def work(self, answers: dict[str, str]) -> None:
+        """Order certificates until the server is killed."""
+
+        def answer(token: str, text: str | None) -> None:
+            answers.pop(token, None) if text is None else answers.update({token: text})
+
+        with contextlib.suppress(AcmeError):
+            while True:
+                self.chains.append(await self.obtain(["www.example.com"], new_key(), answer))
+
+
+def issued(witnesses: list[Witness], wanted: int) -> bool:
+    return sum(len(each.chains) for each in witnesses) >= wanted
+
+
+async def test_any_number_of_kills_loses_nothing_that_was_acknowledged(lab: Lab, tmp_path: Path) -> None:
+    settings = Settings(f"https://ca.example.com:{free_port()}", 3600.0, lab.server.settings.http01_port)
+    witnesses = [Witness(f"{settings.base}/directory", new_key(), lab.context(), lab.stub) for _ in range(6)]
+    rng = random.Random(7)
+    for _ in range(KILLS):
+        wanted = sum(len(each.chains) for each in witnesses) + 4
+        async with process(lab, settings, tmp_path / "stderr") as server:
+            working = [asyncio.create_task(each.work(lab.answers)) for each in witnesses]
+            await until(functools.partial(issued, witnesses, wanted), 30.0)
+            await asyncio.sleep(rng.uniform(0.0, 0.1))  # a random moment of the orders in progress
+            server.kill()
+            await server.wait()
+            await asyncio.gather(*working)
+    store = Store(lab.folder / "ca" / "store.sqlite")
+    log = IssuanceLog(lab.folder / "ca" / FILE)
+    try:
+        for place, acknowledged in (item for each in witnesses for item in each.seen.items()):
+            kind, key = place.split("/")
+            found = store.order(key) if kind == "order" else store.authorization(key)
+            assert found is not None, place
+            progress = ("pending", "ready", "processing", "valid")
+            assert progress.index(found.status) >= progress.index(acknowledged), place
+        for chain in (each for witness in witnesses for each in witness.chains):
+            serial = f"{x509.load_pem_x509_certificate(chain.encode()).serial_number:x}"
+            known = store.certificate(serial)
+            assert known is not None
+            assert known.pem == chain
+            assert serial in log.certificates
+    finally:
+        store.close()
