@@ -14,6 +14,7 @@ from scenarios.geography import Geography
 from scenarios.handshake import Handshake
 from scenarios.integrity import Integrity
 from scenarios.keepalive_race import KeepaliveRace
+from scenarios.limits import Limits
 from scenarios.omission import Omission
 from scenarios.pool import Pool
 from scenarios.reliable_stream import ReliableStream
@@ -27,7 +28,7 @@ from scenarios.ttl import Ttl
 SCENARIOS: tuple[type[Experiment[Any]], ...] = (
     Resolution, Ttl, DnsOutage, Handshake, Geography, SlowStart, FlowControl,
     Congestion, ReliableStream,
-    Omission,
+    Omission, Limits,
     TimeWait, TimeWaitWhy, Pool, KeepaliveRace, Integrity,
     Encryption,
 )  # fmt: skip

@@ -1,0 +1,119 @@
+"""Connections that are opened at a fixed rate and stay open, until something runs out (scenario `limits`)."""
+
+import argparse
+import asyncio
+import errno
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from linuxnet import counters
+from linuxnet.source_ports import Source
+from waterfall.churn import connect
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """One attempt to open a connection."""
+
+    #: Start of the attempt and duration of connect(), in seconds; the start is relative to the first attempt.
+    at: float
+    took: float
+    #: Name of the error, such as EMFILE; "" if the connection was opened.
+    error: str = ""
+
+
+async def open_all(
+    to: tuple[str, int], rate: float, count: int, source: Source, timeout: float, *, until_error: bool = False
+) -> list[Opening]:
+    """Open connections at a fixed rate, keep them open until the last attempt is complete, then reset them.
+
+    Args:
+        to: IPv4 address and port of the server.
+        rate: attempts per second.
+        count: number of attempts.
+        source: source address and ports.
+        timeout: seconds after which an attempt fails.
+        until_error: whether to stop at the first error.
+    """
+    opened: list[Opening] = []
+    sockets = []
+
+    async def attempt(at: float) -> None:
+        begun = time.monotonic()
+        try:
+            sock = await asyncio.wait_for(connect(to, source), timeout)
+        except OSError as error:
+            name = errno.errorcode.get(error.errno or 0, type(error).__name__)
+            opened.append(Opening(at, time.monotonic() - begun, name))
+        else:
+            opened.append(Opening(at, time.monotonic() - begun))
+            sockets.append(sock)
+
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        for number in range(count):
+            await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))  # keeps the rate
+            group.create_task(attempt(time.monotonic() - began))
+            if until_error and any(each.error for each in opened):
+                break
+    for sock in sockets:
+        sock.close()
+    return sorted(opened, key=lambda each: each.at)
+
+
+def with_descriptors(to: tuple[str, int], rate: float, spare: int, count: int) -> tuple[list[Opening], int]:
+    """Open connections in a process that may open only *spare* more descriptors.
+
+    Returns:
+        The attempts, and the number of connections that the kernel began after the descriptors had run out.
+
+    Raises:
+        OSError: the process failed.
+    """
+    words = [sys.executable, "-m", "scenarios.instruments.openings", *map(str, (*to, rate, spare, count))]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode:
+        raise ChildProcessError(done.stderr.strip().splitlines()[-1] if done.stderr else "the process failed")
+    found = json.loads(done.stdout)
+    return [Opening(**each) for each in found["openings"]], found["begun"]
+
+
+def raise_limit(needed: int) -> int:
+    """Raise this process's limit of descriptors to *needed*, if the hard limit allows it; return the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(soft, needed if hard == resource.RLIM_INFINITY else min(needed, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+async def _limited(to: tuple[str, int], rate: float, spare: int, count: int) -> dict[str, object]:
+    # A listing of the open descriptors includes the one that the listing itself uses.
+    limit = len(os.listdir("/proc/self/fd")) - 1 + spare  # noqa: PTH208 - one descriptor, which is then counted
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    openings = await open_all(to, rate, count, Source(), 10.0, until_error=False)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    begun = counters.protocols().get("Tcp.ActiveOpens", 0)
+    return {"openings": [asdict(each) for each in openings], "begun": begun}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Open connections with few descriptors and print the attempts as JSON; return the exit code."""
+    parser = argparse.ArgumentParser(description="Open connections until the descriptors run out.")
+    for name, kind in (("address", str), ("port", int), ("rate", float), ("spare", int), ("count", int)):
+        parser.add_argument(name, type=kind)
+    args = parser.parse_args(argv)
+    before = counters.protocols().get("Tcp.ActiveOpens", 0)
+    found = asyncio.run(_limited((args.address, args.port), args.rate, args.spare, args.count))
+    begun = int(str(found["begun"])) - before
+    print(json.dumps({**found, "begun": begun}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
