@@ -7,7 +7,7 @@ from stub.authoritative import ask_name_servers, zone_of
 from stub.errors import MalformedReplyError, NoAddress, NoSuchName, ServerFailure, StubError, Timeout
 from stub.message import Answer
 from stub.resolve import AsyncStub, Stub, system_servers
-from stub.transport import TCP, UDP, Transport, opportunistic, strict
+from stub.transport import TCP, UDP, Transport, https, opportunistic, strict
 
 __all__ = [
     "TCP",
@@ -23,6 +23,7 @@ __all__ = [
     "Timeout",
     "Transport",
     "ask_name_servers",
+    "https",
     "opportunistic",
     "strict",
     "system_servers",

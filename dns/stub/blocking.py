@@ -6,7 +6,7 @@ import time
 from typing import Self
 
 from dnsmessage import Message
-from stub.channel import Channel
+from stub.channel import channel
 from stub.errors import MalformedReplyError
 from stub.exchange import Exchange, Server, family, reply_to
 from stub.message import parse
@@ -39,7 +39,7 @@ class Stream:
 
     def __init__(self, transport: Transport, server: Server, timeout: float) -> None:
         """Connect to the server; raise `OSError` on failure."""
-        self._channel = Channel(transport, server[0])
+        self._channel = channel(transport, server[0])
         self._is_new = True
         self._sock = socket.create_connection(server, timeout)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -76,6 +76,7 @@ class Stream:
                 with contextlib.suppress(OSError):
                     self._flush(exchange)  # send the TLS alert
                 raise
+            self._flush(exchange)
             if ident in replies:
                 exchange.round_trips += 1 + self._is_new * self._channel.setup_round_trips
                 self._is_new = False

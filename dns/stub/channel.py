@@ -14,6 +14,15 @@ from wireformat.tls import TlsConnection
 _random = random.SystemRandom()
 
 
+def channel(transport: Transport, server: str) -> "Channel":
+    """Return the state of a new connection to *server*, an IP address."""
+    if transport.kind == "https":
+        from stub.https import HttpsChannel  # noqa: PLC0415 - h2 is imported only where it is used
+
+        return HttpsChannel(transport, server)
+    return Channel(transport, server)
+
+
 class Channel:
     """The client's end of one connection."""
 
@@ -62,6 +71,7 @@ class Channel:
             data, self._out = bytes(self._out), bytearray()
             return data
         if not self._failed and self._tls.handshake() and self._out:
+            self._protocol(self._tls.object.selected_alpn_protocol())
             self._tls.write(bytes(self._out))
             self._out.clear()
         return self._tls.to_send()
@@ -72,11 +82,23 @@ class Channel:
         Raises:
             ssl.SSLError: TLS failed, for example because the server's certificate is not valid.
             ConnectionError: the server has ended the connection.
+            ProtocolError: the server violates the protocol or refuses the request.
         """
         if self._tls is None:
             self._in += data
         else:
             self._decrypt(self._tls, data)
+        return self._replies()
+
+    def _protocol(self, chosen: str | None) -> None:
+        """Check the application protocol that the server has chosen (ALPN); None if it has not chosen one.
+
+        Raises:
+            ProtocolError: the server does not speak the protocol of this channel.
+        """
+
+    def _replies(self) -> dict[int, bytes]:
+        """Return the replies in the received bytes."""
         replies = {}
         while len(self._in) >= 2 and len(self._in) >= 2 + (size := int.from_bytes(self._in[:2], "big")):
             reply = bytes(self._in[2 : 2 + size])

@@ -25,5 +25,9 @@ class Timeout(StubError):  # noqa: N818 - named after the outcome
     """No server replied before the time-out."""
 
 
+class ProtocolError(OSError):
+    """The server does not speak the protocol of the transport, or refuses the request."""
+
+
 class MalformedReplyError(Exception):
     """The received bytes are not a valid reply to the query; the caller keeps waiting."""

@@ -5,7 +5,7 @@ import contextlib
 from typing import Any
 
 from dnsmessage import Message
-from stub.channel import Channel
+from stub.channel import channel
 from stub.errors import MalformedReplyError
 from stub.exchange import Exchange, Server, reply_to
 from stub.message import parse
@@ -48,7 +48,7 @@ class Stream(asyncio.Protocol):
     """A connection to a server, over TCP or TLS, for any number of queries at the same time."""
 
     def __init__(self, transport: Transport, server: Server) -> None:
-        self._channel = Channel(transport, server[0])
+        self._channel = channel(transport, server[0])
         self._transport: Any = None
         self._replies: dict[int, asyncio.Future[bytes]] = {}
         #: Bytes sent and received on this connection.

@@ -18,7 +18,7 @@ from typing import Self
 from dnsmessage import Message
 from stub import blocking, nonblocking
 from stub.cache import Cache
-from stub.errors import MalformedReplyError, NoAddress, NoSuchName, ServerFailure, StubError, Timeout
+from stub.errors import MalformedReplyError, NoAddress, NoSuchName, ProtocolError, ServerFailure, StubError, Timeout
 from stub.exchange import Exchange, Server
 from stub.message import Answer, interpret, negative_ttl, query
 from stub.transport import BLOCK, TCP, UDP, Transport
@@ -61,7 +61,7 @@ class _Base:
             timeout: seconds to wait for each query, including the handshakes of a new connection.
             attempts: number of rounds over all servers.
             clock: monotonic clock for TTLs; None uses the system clock.
-            transport: how to reach the servers: `UDP`, `TCP`, `strict` or `opportunistic` TLS.
+            transport: how to reach the servers: `UDP`, `TCP`, `strict` or `opportunistic` TLS, or `https`.
         """
         self.servers = list(servers) if servers is not None else system_servers()
         self.timeout, self.attempts, self.transport = timeout, attempts, transport
@@ -105,6 +105,8 @@ class _Base:
         if isinstance(error, ssl.SSLError) and not self.transport.falls_back:
             reason = getattr(error, "verify_message", None) or error.reason or error
             return ServerFailure(name, rdtype, f"{name}: TLS to {server[0]}:{server[1]} failed: {reason}")
+        if isinstance(error, ProtocolError):
+            return ServerFailure(name, rdtype, f"{name}: DNS over HTTPS to {server[0]}:{server[1]} failed: {error}")
         return None
 
     def _accept(self, name: str, rdtype: str, reply: Message, server: Server, exchange: Exchange) -> Answer:

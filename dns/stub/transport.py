@@ -1,15 +1,15 @@
-"""Transports of a stub: UDP, TCP, or TLS with strict or opportunistic authentication (RFC 8310)."""
+"""Transports of a stub: UDP, TCP, HTTPS, or TLS with strict or opportunistic authentication (RFC 8310)."""
 
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["udp", "tcp", "tls"]
-#: ALPN identifier of DNS over TLS (RFC 7858 section 6).
-ALPN = "dot"
+Kind = Literal["udp", "tcp", "tls", "https"]
+#: ALPN identifiers of DNS over TLS (RFC 7858 section 6) and of HTTP/2 (RFC 9113 section 3.2).
+ALPN, HTTP2 = "dot", "h2"
 #: Default port of each transport protocol.
-PORTS: dict[Kind, int] = {"udp": 53, "tcp": 53, "tls": 853}
+PORTS: dict[Kind, int] = {"udp": 53, "tcp": 53, "tls": 853, "https": 443}
 #: Queries over TLS are padded to a multiple of this size, in bytes (RFC 8467 section 4.1).
 BLOCK = 128
 
@@ -47,6 +47,16 @@ def strict(name: str, trust: Path | None = None, *, pads: bool = True) -> Transp
     context = ssl.create_default_context(cafile=trust)
     context.set_alpn_protocols([ALPN])
     return Transport("tls", context, name, pads=pads)
+
+
+def https(name: str, trust: Path | None = None, *, pads: bool = True) -> Transport:
+    """Return DNS over HTTPS (RFC 8484), with queries to ``https://NAME/dns-query``.
+
+    Arguments, errors and authentication are those of `strict`.
+    """
+    context = ssl.create_default_context(cafile=trust)
+    context.set_alpn_protocols([HTTP2])
+    return Transport("https", context, name, pads=pads)
 
 
 def opportunistic(*, pads: bool = True) -> Transport:

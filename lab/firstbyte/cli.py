@@ -241,7 +241,7 @@ def _trace(add: Add) -> None:
     trace.add_argument("url")
     trace.add_argument("--tls", choices=["1.2", "1.3"], help="allow only this version of TLS")
     trace.add_argument(
-        "--dns", choices=["udp", "tcp", "tls"], default="udp", help="how to ask the resolver (default udp)"
+        "--dns", choices=["udp", "tcp", "tls", "https"], default="udp", help="how to ask the resolver (default udp)"
     )
     trace.add_argument("--cold", action="store_true", help="do not repeat the request with warm caches")
     trace.add_argument("--no-resume", action="store_true", help="full TLS handshakes only, also when warm")
@@ -303,6 +303,10 @@ def _dns(add: Add) -> None:
     log.add_argument("server", nargs="*", metavar="SERVER", help="for example resolver; default: all name servers")
     log.add_argument("--follow", "-f", action="store_true", help="print new entries until Ctrl-C")
     log.add_argument("--limit", type=arguments.repeats, default=20, metavar="N", help="the latest N queries (20)")
+    for each in (put, delete):
+        each.add_argument(
+            "--zone", metavar="ZONE", help="the zone to change, for example to delegate a name (default: the closest)"
+        )
     for each in (put, delete, zone):
         each.add_argument(
             "--wait", type=arguments.wait, default=10.0, metavar="SECONDS", help="time-out for the secondaries (10)"

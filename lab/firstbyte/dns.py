@@ -112,7 +112,7 @@ def name_servers(role: str = "nameserver") -> dict[str, str]:
 
 def _set(lab: Way, args: argparse.Namespace) -> int:
     zones, name = _read(lab), _absolute(args.name)
-    zone = _zone_to_change(zones, args.name)
+    zone = _zone_to_change(zones, args.name, args.zone)
     body = {"name": name, "type": args.type.upper(), "ttl": args.ttl, "rdata": args.data}
     answers = {host: lab.call(host, "PUT", _records(zone), body) for host in zones.primaries(zone)}
     written = {host: answer["serial"] for host, answer in answers.items()}
@@ -123,7 +123,7 @@ def _set(lab: Way, args: argparse.Namespace) -> int:
 
 def _delete(lab: Way, args: argparse.Namespace) -> int:
     zones, name = _read(lab), _absolute(args.name)
-    zone = _zone_to_change(zones, args.name)
+    zone = _zone_to_change(zones, args.name, args.zone)
     primaries = zones.primaries(zone)
     types = [args.type.upper()] if args.type else [each["type"] for each in _at(lab, primaries[0], zone, name)]
     if not types:
@@ -140,8 +140,15 @@ def _delete(lab: Way, args: argparse.Namespace) -> int:
     return _propagated(lab, args, zones, zone, written, [f"{name} {each} deleted" for each in types])
 
 
-def _zone_to_change(zones: Zones, name: str) -> str:
-    """Return the zone of *name*; the root zone only if *name* has its final dot, so that no typing error changes it."""
+def _zone_to_change(zones: Zones, name: str, zone: str | None) -> str:
+    """Return *zone*, or the zone of *name*.
+
+    The root zone is returned only if *name* has its final dot, so that no typing error changes it.
+    """
+    if zone is not None:
+        if (zone := _absolute(zone)) not in zones.names:
+            raise UnknownZoneError(zone, zones.names)
+        return zone
     zone = zones.zone_of(_absolute(name))
     if zone == "." and not name.endswith("."):
         raise RefusedError(
@@ -190,7 +197,10 @@ def _add_zone(lab: Way, args: argparse.Namespace) -> int:
     with contextlib.suppress(UnknownZoneError):  # the lab serves no zone above the new zone
         parent = zones.zone_of(zone)
         if not _name_servers_of(lab, next(iter(zones.of(parent))), parent, zone):
-            lines.append(f"{parent} does not delegate it; firstbyte dns set {zone} NS 300 {' '.join(sorted(named))}")
+            lines.append(
+                f"{parent} does not delegate it; "
+                f"firstbyte dns set {zone} NS 300 {' '.join(sorted(named))} --zone {parent}"
+            )
     return _propagated(lab, args, _read(lab), zone, written, lines, new=True)
 
 

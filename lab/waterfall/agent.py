@@ -1,6 +1,6 @@
 """``python -m waterfall.agent``: tracing agent, a service that traces requests from its own host, normally `client`.
 
-``POST /admin/trace {"url": …, "tls": "1.2"|"1.3"|null, "dns": "udp"|"tcp"|"tls", "warm": true, "resume": true}``
+``POST /admin/trace {"url": …, "tls": "1.2"|"1.3"|null, "dns": "udp"|"tcp"|"tls"|"https", …}``
 returns a trace.  With ``"packets"``, ``"pcap"`` or ``"keylog": true``, the trace includes decoded packets, a capture or
 TLS secrets.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from stub import TCP, Stub, StubError, strict
+from stub import TCP, Stub, StubError, https, strict
 from stub.transport import PORTS, Kind
 from waterfall import lab
 from waterfall.capture import Frames, client_pcap, frames_of
@@ -217,7 +217,7 @@ def new_session(
     stub = Stub(servers)
     if dns == "tcp":
         stub.transport = TCP
-    elif dns == "tls":
-        stub.transport = strict(lab.RESOLVER_NAME, trust)
-        stub.servers = [(host, PORTS["tls"]) for host, _ in stub.servers]
+    elif dns != "udp":
+        stub.transport = (strict if dns == "tls" else https)(lab.RESOLVER_NAME, trust)
+        stub.servers = [(host, PORTS[dns]) for host, _ in stub.servers]
     return Session(stub, trust, tls, resume)

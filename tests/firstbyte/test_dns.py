@@ -168,10 +168,15 @@ def test_a_zone_is_added_to_its_servers_and_kept(
     file.write_text(file.read_text().replace("192.0.2\n", "192.0.2.1\n"))
     assert main(["dns", "zone", "add", "sub.example", str(file)]) == 0
     out = capsys.readouterr().out
-    assert "example. does not delegate it; firstbyte dns set sub.example. NS 300 ns1.example. ns2.example." in out
+    assert (
+        "example. does not delegate it; firstbyte dns set sub.example. NS 300 ns1.example. ns2.example. --zone example."
+        in out
+    )
     assert re.search(r"^ns2 +1  secondary, after", out, re.MULTILINE)
     assert main(["dns", "zone", "add", "sub.example", str(file)]) == 2
     assert "expected a new zone, but sub.example. is served by ns1, ns2" in capsys.readouterr().err
+    assert main(["dns", "set", "sub.example", "NS", "60", "ns1.example.", "ns2.example.", "--zone", "example"]) == 0
+    assert lab.call("ns2", "GET", "/admin/zones/example./records?name=sub")[0]["type"] == "NS"
     assert main(["dns", "set", "v.sub.example", "A", "30", "192.0.2.2"]) == 0
     for name in ("ns1", "ns2"):
         lab.restart(name)
@@ -226,6 +231,6 @@ def test_a_secondary_that_does_not_follow_is_exit_code_1(lab: TwoServers, capsys
 def test_a_name_without_a_dot_does_not_change_the_root_zone() -> None:
     zones = dns.Zones({"root-a": [{"zone": "."}], "ns1": [{"zone": "example."}]}, {})
     with pytest.raises(RefusedError, match=r"expected a name in one of the zones \., example\., or t9\. with a final"):
-        dns._zone_to_change(zones, "t9")
-    assert dns._zone_to_change(zones, "t9.") == "."
-    assert dns._zone_to_change(zones, "t9.example") == "example."
+        dns._zone_to_change(zones, "t9", None)
+    assert dns._zone_to_change(zones, "t9.", None) == "."
+    assert dns._zone_to_change(zones, "t9.example", "example.") == "example."

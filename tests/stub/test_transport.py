@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import serving
+from encrypted.http2 import Http2
 from serving import Connections
-from stub import AsyncStub, ServerFailure, Stub, Timeout, Transport, opportunistic, strict
+from stub import AsyncStub, ServerFailure, Stub, Timeout, Transport, https, opportunistic, strict
 from stub.channel import Channel
 from stub.message import query
 from stub.transport import TCP, UDP
@@ -47,12 +48,21 @@ class Site:
         context = self.papers.server(NAME)
         self.listener = await serving.start(("127.0.0.1", 0), self.handle, tcp_idle=idle)
         self.tls: Connections = await serving.start_tls(("127.0.0.1", 0), self.handle, context, idle=idle)
+        context = self.papers.server(NAME)
+        context.set_alpn_protocols(["h2"])
+        self.https: Connections = await serving.start_tls(
+            ("127.0.0.1", 0), self.handle, context, make=Http2, transport="https", idle=idle
+        )
 
     async def close(self) -> None:
         await self.listener.close()
         await self.tls.close()
+        if hasattr(self, "https"):
+            await self.https.close()
 
     def at(self, transport: Transport) -> list[tuple[str, int]]:
+        if transport.kind == "https":
+            return [self.https.address]
         return [self.tls.address if transport.kind == "tls" else self.listener.address]
 
 
@@ -64,11 +74,13 @@ async def site(papers: Papers) -> AsyncIterator[Site]:
     await made.close()
 
 
-@pytest.fixture(params=["tcp", "strict", "opportunistic"])
+@pytest.fixture(params=["tcp", "strict", "opportunistic", "https"])
 def transport(request: pytest.FixtureRequest, papers: Papers) -> Transport:
-    return {"tcp": lambda: TCP, "strict": lambda: strict(NAME, papers.trust), "opportunistic": opportunistic}[
-        request.param
-    ]()
+    made: dict[str, Callable[[], Transport]] = {
+        "tcp": lambda: TCP, "strict": lambda: strict(NAME, papers.trust), "opportunistic": opportunistic,
+        "https": lambda: https(NAME, papers.trust),
+    }  # fmt: skip
+    return made[request.param]()
 
 
 def stubs(servers: list[tuple[str, int]], **options: Any) -> tuple[AsyncStub, Stub]:
@@ -76,7 +88,7 @@ def stubs(servers: list[tuple[str, int]], **options: Any) -> tuple[AsyncStub, St
 
 
 def open_connections(site: Site) -> int:
-    return len(site.tls) + len(site.listener.streams)
+    return len(site.tls) + len(site.listener.streams) + len(site.https)
 
 
 async def test_one_connection_carries_all_queries(site: Site, transport: Transport) -> None:
@@ -87,14 +99,14 @@ async def test_one_connection_carries_all_queries(site: Site, transport: Transpo
                 answer = stub.resolve(f"h{i}.example")
                 assert (answer.rdata, answer.transport) == ((f"192.0.2.{i}",), transport.kind)
                 sizes.append(answer.bytes_sent)
-                setup = {"tcp": 1, "tls": 2}[transport.kind] if i == 0 else 0
+                setup = {"tcp": 1, "tls": 2, "https": 2}[transport.kind] if i == 0 else 0
                 assert answer.round_trips == 1 + setup
-            assert (sizes[0] > 3 * sizes[1]) == (transport.kind == "tls")  # the first size includes the handshake
+            assert (sizes[0] > 3 * sizes[1]) == (transport.kind != "tcp")  # the first size includes the handshake
 
     await asyncio.to_thread(blocking)
     stub = AsyncStub(site.at(transport), transport=transport)
-    answers = await asyncio.gather(*(stub.resolve(f"h{i}.example") for i in range(50)))
-    assert [answer.rdata[0] for answer in answers] == [f"192.0.2.{i}" for i in range(50)]
+    answers = await asyncio.gather(*(stub.resolve(f"h{i}.example") for i in range(200)))
+    assert [answer.rdata[0] for answer in answers] == [f"192.0.2.{i}" for i in range(200)]
     assert open_connections(site) == 1
     await stub.close()
     assert {name for name, _ in site.asked} == {transport.kind}
@@ -122,7 +134,7 @@ async def test_a_connection_that_the_server_has_closed_is_opened_again(site: Sit
     for i in (1, 2):
         assert (await stub.resolve(f"h{i}.example")).rdata == (f"192.0.2.{i}",)
         assert (await asyncio.to_thread(blocking.resolve, f"h{i}.example")).rdata == (f"192.0.2.{i}",)
-        for connection in (*site.tls._open, *site.listener.streams._open):
+        for connection in (*site.tls._open, *site.listener.streams._open, *site.https._open):
             connection.close()
     await stub.close()
     blocking.close()
@@ -139,6 +151,26 @@ async def test_silence_is_a_time_out(site: Site, transport: Transport) -> None:
     with pytest.raises(Timeout):
         await stub.resolve("h1.example")
     with pytest.raises(Timeout):
+        await asyncio.to_thread(blocking.resolve, "h1.example")
+    await stub.close()
+    blocking.close()
+
+
+@pytest.mark.parametrize("wrong", ["name", "protocol", "answer", "refusal"])
+async def test_a_server_that_does_not_speak_dns_over_https_is_named_with_the_reason(
+    site: Site, papers: Papers, wrong: str
+) -> None:
+    site.answer = lambda wire: None if wrong == "refusal" else honest(query(1, "h2.example", "A"))
+    address = site.tls.address if wrong == "protocol" else site.https.address
+    transport = https("other.example.com" if wrong == "name" else NAME, papers.trust)
+    reason = {
+        "name": "TLS to .* failed: Hostname mismatch", "protocol": "the server does not speak HTTP/2",
+        "answer": "the server sent no reply to the query", "refusal": "the server answered with HTTP status 503",
+    }[wrong]  # fmt: skip
+    stub, blocking = stubs([address], transport=transport)
+    with pytest.raises(ServerFailure, match=reason):
+        await stub.resolve("h1.example")
+    with pytest.raises(ServerFailure, match=reason):
         await asyncio.to_thread(blocking.resolve, "h1.example")
     await stub.close()
     blocking.close()
