@@ -316,3 +316,15 @@ async def test_over_ipv6_udp_tcp_and_tls_answer_from_the_address_that_was_asked(
     finally:
         await listener.close()
         await streams.close()
+
+
+async def test_accepted_connections_send_small_messages_at_once(papers: Papers) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        streams = await Site(stack, papers, "tcp").start(lambda q, _client, _transport: q)
+        reader, writer = await asyncio.open_connection(*streams.address)
+        writer.write(framed(bytes(12)))
+        await read(reader)
+        (connection,) = streams._open
+        accepted = connection._transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        writer.close()
