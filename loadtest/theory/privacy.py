@@ -34,3 +34,17 @@ def question_ms(transport: Transport, rtt_ms: float, questions: int = 1, *, size
 def readable(transport: Transport) -> bool:
     """Return whether an observer on the path can read the queried name."""
     return transport in {"udp", "tcp"}
+
+
+def padded(size: int, block: int) -> int:
+    """Return the size of a DNS message of *size* bytes after it is padded to a multiple of *block* (RFC 8467)."""
+    return -(-size // block) * block
+
+
+def record_bytes(message: int) -> int:
+    """Return the size of the TLS 1.3 record that carries one DNS message of *message* bytes over TLS.
+
+    A length prefix of 2 bytes (RFC 1035 section 4.2.2), a header of 5, the content type, and a tag of 16 bytes (RFC
+    8446 section 5.2).
+    """
+    return 2 + message + 5 + 1 + 16

@@ -3,15 +3,21 @@
 DNS is eventually consistent: secondaries lag behind the primary, and caches lag behind both.  Times are in seconds.
 """
 
+import math
+from collections.abc import Sequence
+
 
 def transfer_s(rtt: float) -> float:
     """Return the seconds to transfer a zone that fits into one window: SOA over UDP, TCP connect, transfer."""
     return 3 * rtt
 
 
-def notified_lag(rtt: float) -> float:
-    """Return the lag of a secondary that receives NOTIFY: half a round trip, then the zone transfer."""
-    return rtt / 2 + transfer_s(rtt)
+def notified_lag(rtt: float, *, with_serial: bool = False) -> float:
+    """Return the lag of a secondary that receives NOTIFY: half a round trip, then the zone transfer.
+
+    If the NOTIFY carries the new serial number (*with_serial*, RFC 1996 section 3.7), the SOA query is not needed.
+    """
+    return rtt / 2 + transfer_s(rtt) - (rtt if with_serial else 0.0)
 
 
 def refresh_lag(rtt: float, refresh: float) -> float:
@@ -60,3 +66,35 @@ def stale_share(seconds: float, ttl: float, lag: float, secondary_share: float =
     first = max(0.0, 1 - seconds / ttl)
     again = max(0.0, min(seconds, lag) - max(0.0, seconds - ttl))
     return first + secondary_share * again / ttl
+
+
+def retried_lag(rtt: float, lost: int, delay: float, retries: Sequence[float]) -> float:
+    """Return the lag of a secondary that misses the first *lost* NOTIFY messages, each with the new serial number.
+
+    Args:
+        rtt: round-trip time between primary and secondary, in seconds.
+        lost: number of NOTIFY messages lost; less than the number of *retries*.
+        delay: seconds between a change and the first NOTIFY.
+        retries: seconds between two NOTIFY messages (RFC 1996 section 3.6).
+    """
+    return delay + sum(retries[:lost]) + notified_lag(rtt, with_serial=True)
+
+
+def without_record_s(expires: float, gone: float, negative_ttl: float) -> float:
+    """Return for how many seconds a busy client is without a record that was deleted and then restored.
+
+    From the moment its cached record expires, a client is given a negative answer, which is cached for *negative_ttl*
+    (RFC 2308 section 5) even if the record has been restored meanwhile.
+
+    Args:
+        expires: when the client's record expires, in seconds since the deletion.
+        gone: seconds between deletion and restoration.
+        negative_ttl: lifetime of a negative answer, in seconds.
+    """
+    return negative_ttl * math.ceil((gone - expires) / negative_ttl) if expires < gone else 0.0
+
+
+def share_without_record(seconds: float, gone: float, ttl: float, negative_ttl: float, steps: int = 1000) -> float:
+    """Return the share of busy clients without the record *seconds* after the deletion; expiries are spread over T."""
+    expiries = [ttl * (i + 0.5) / steps for i in range(steps)]
+    return sum(0 <= seconds - each < without_record_s(each, gone, negative_ttl) for each in expiries) / steps

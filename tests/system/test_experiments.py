@@ -27,6 +27,7 @@ PASSING = [
     (("run", "omission", "--set=window_s=10", "--set=stall_s=1.5"), "netns"),
     (("run", "time-wait-why", "--set=repeats=3"), "netns"),
     (("run", "encryption", "--set", "speeds=2"), "netns"),
+    (("run", "impostor"), "netns"),
 ]
 CONTROLS = [("run", "time-wait")]
 

@@ -464,3 +464,21 @@ def test_ports_held_by_a_server_that_closes_first(rate: float, seconds: float, p
     drawn = round(rate * min(seconds, 60))
     held = statistics.mean(len({rng.randrange(ports) for _ in range(drawn)}) for _ in range(200))
     assert time_wait.ports_held(rate, seconds, ports) == pytest.approx(held, rel=0.01)
+
+
+def test_a_deleted_record_comes_back_when_negative_answers_expire() -> None:
+    """A client that asks continuously is simulated step by step."""
+    rng, gone, seconds, negative = random.Random(3), 12.0, 4.0, 10.0
+    step, lost = 0.01, []
+    for _ in range(200):
+        expires = rng.random() * seconds
+        now, until, cached = expires, 0.0, False
+        while not cached:
+            if now >= until:
+                cached, until = now >= gone, now + negative
+            now += 0 if cached else step
+        lost.append((expires, now))
+        assert now - expires == pytest.approx(propagation.without_record_s(expires, gone, negative), abs=0.05)
+    for at in (1.0, 11.0, 13.0, 15.5, 21.0):
+        share = sum(begin <= at < end for begin, end in lost) / len(lost)
+        assert share == pytest.approx(propagation.share_without_record(at, gone, seconds, negative), abs=0.1)

@@ -54,12 +54,11 @@ class Flow:
             return 0.0
         return 8 * (inside[-1].acked - inside[0].acked) / (inside[-1].at - inside[0].at)
 
-    def limited(self, begin: float) -> float:
-        """Return the share of the time after *begin* for which the receive window stopped the sender."""
-        inside = [each for each in self.readings if each.at >= begin]
-        if len(inside) < 2:
+    def limited(self) -> float:
+        """Return the share of the time for which the receive window stopped the sender."""
+        if len(self.readings) < 2:
             return 0.0
-        first, last = inside[0], inside[-1]
+        first, last = self.readings[0], self.readings[-1]
         return (last.limited - first.limited) / (last.at - first.at)
 
     def decreases(self, begin: float) -> list[float]:

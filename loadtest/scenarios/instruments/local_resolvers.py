@@ -144,7 +144,7 @@ async def running(programs: Sequence[Program]) -> AsyncIterator[list[Resolver]]:
             for number, (program, stale) in enumerate((each, stale) for each in programs for stale in (False, True)):
                 folder = Path(root) / str(number)
                 folder.mkdir()
-                port = _free_port()
+                port = free_port()
                 with (folder / "log").open("wb") as log:
                     command = program.command(folder, port, stale=stale)
                     child = await asyncio.create_subprocess_exec(
@@ -184,7 +184,7 @@ async def _answers(resolver: Resolver, child: asyncio.subprocess.Process, log: P
     raise OSError(f"{resolver.name} did not answer within {STARTS:g} s: {words[0]}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port on 127.0.0.1 that is free for UDP and TCP."""
     while True:
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:

@@ -10,7 +10,13 @@ from experiments.findings import Findings
 TOLERANCE = 0.1
 
 
-def check_slope(findings: Findings, name: str, trips: int, samples: Sequence[tuple[float, Sequence[float]]]) -> float:
+def check_slope(
+    findings: Findings,
+    name: str,
+    trips: int,
+    samples: Sequence[tuple[float, Sequence[float]]],
+    tolerance: float = TOLERANCE,
+) -> float:
     """Fit a line through the shortest times and check that its slope is *trips*.
 
     A busy machine can only add time, so the shortest of the repeats is used.
@@ -20,6 +26,7 @@ def check_slope(findings: Findings, name: str, trips: int, samples: Sequence[tup
         name: name of the row and of the check.
         trips: expected round trips.
         samples: (round-trip time, measured times), in milliseconds.
+        tolerance: largest difference between the slope and *trips*.
 
     Returns:
         The median time in milliseconds in addition to the round trips: the intercept of a line with the slope *trips*.
@@ -27,7 +34,7 @@ def check_slope(findings: Findings, name: str, trips: int, samples: Sequence[tup
     points = [(rtt, min(times)) for rtt, times in samples if times]
     line = Line.through(points)
     row = findings.row(name, Estimate(line.slope, line.slope - line.half, line.slope + line.half, len(points)))
-    findings.check_near(row, TOLERANCE, absolute=True)
+    findings.check_near(row, tolerance, absolute=True)
     return median(time - trips * rtt for rtt, time in points)
 
 
