@@ -36,11 +36,14 @@ PLACEHOLDERS = re.compile(r"[A-Z]{2,}|\[|…|\.\.\.|\|")
 
 
 def shown() -> list[tuple[str, str]]:
-    """Return (document, arguments) for every command line in the documents that has no placeholders."""
+    """Return (document, arguments) for every command line in the documents that has no placeholders.
+
+    Arguments after ``--`` belong to another program.
+    """
     found = []
     for path in DOCUMENTS:
         for arguments in COMMAND.findall(path.read_text(encoding="utf-8")):
-            words = re.split(r"\s{3,}", arguments)[0].strip().rstrip(".,;:)")
+            words = re.split(r"\s{3,}| -- ", arguments)[0].strip().rstrip(".,;:)")
             if " " in words and not PLACEHOLDERS.search(words):  # text often mentions a command by name only
                 found.append((path.relative_to(ROOT).as_posix(), words))
     return sorted(set(found))

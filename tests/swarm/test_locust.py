@@ -19,7 +19,7 @@ from generator import Target
 from stub import Stub
 from swarm.caller import Caller, Query
 from tests.generator.conftest import Site
-from tests.peers import NAME, OK, Papers, replying
+from tests.peers import NAME, OK, Papers, read_request, replying
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,11 +97,26 @@ async def test_every_class_of_user_reports_its_phases(site: Site, resolver: tupl
 async def test_thresholds_decide_the_exit_code_and_are_kept_as_junit(
     site: Site, resolver: tuple[str, int], tmp_path: Path, thresholds: str, code: int, outcomes: list[list[str]]
 ) -> None:
-    target = await site.serve(replying(OK), site.papers.server())
+    enough, seen = asyncio.Event(), 0
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal seen
+        while True:
+            await read_request(reader)
+            writer.write(OK)
+            seen += 1
+            if seen > 20:  # two users, so at least 18 of these requests are complete when the next ones arrive
+                enough.set()
+
+    target = await site.serve(script, site.papers.server())
     file = tmp_path / "load.xml"
-    options = ["--headless", "-u", "2", "-r", "100", "-t", "3s", "--fail-if", thresholds, "--junit", str(file)]
+    options = ["--headless", "-u", "2", "-r", "100", "--fail-if", thresholds, "--junit", str(file)]
     async with locust(target, resolver, *options, "PooledUser") as process:
-        _, log = await process.communicate()
+        ending = asyncio.create_task(process.communicate())
+        async with asyncio.timeout(90):
+            await enough.wait()
+        process.terminate()
+        _, log = await ending
     assert process.returncode == code, log.decode()
     cases = ET.fromstring(file.read_text()).iter("testcase")  # noqa: S314 - a file that the test made
     assert [[each.tag for each in case] for case in cases] == outcomes
