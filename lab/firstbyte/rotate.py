@@ -7,7 +7,9 @@ A step is refused while a host is not ready for it.  The steps themselves run on
 import argparse
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from typing import Any
 
 from firstbyte import where
@@ -17,8 +19,6 @@ from runtime import Lab, LabDownError, LabError, RefusedError
 FOLDERS = ("--root", "/srv/root", "--ca", "/srv/ca", "--trust", "/srv/trust", "--passphrase-dir", "/srv/passphrase")
 #: Interval between requests while hosts take up a step, in seconds.
 POLL = 0.5
-#: The step after which hosts must renew their certificates.
-SIGN_NEW = "sign-new"
 
 
 class LaggingError(LabError):
@@ -132,7 +132,7 @@ def _require_ready(lab: Lab, state: dict[str, Any]) -> None:
 
 
 def _take_up(lab: Lab, state: dict[str, Any], step: str, patience: float) -> None:
-    """Wait until all hosts have taken up *step*; after a change of the issuer, make them renew."""
+    """Make all hosts take up *step*, and wait until they have."""
     deadline = time.monotonic() + patience
     while True:
         peers, issuer = _peers(lab), state["signs"]
@@ -143,21 +143,23 @@ def _take_up(lab: Lab, state: dict[str, Any], step: str, patience: float) -> Non
             return
         if time.monotonic() > deadline:
             raise LaggingError(f"{step} was performed, but not taken up in {patience:g} s: {_named(late)}")
-        if step == SIGN_NEW and "ca" not in late:
-            _renew(lab, [peer for peer in peers if peer.host in late and not peer.silent], issuer)
+        if "ca" not in late:
+            lagging = [peer for peer in peers if peer.host in late and not peer.silent]
+            with ThreadPoolExecutor() as threads:
+                list(threads.map(_hurry, repeat(lab), lagging, repeat(issuer)))
         time.sleep(POLL)  # wait before the next requests; no event signals that a host has taken up a step
 
 
-def _renew(lab: Lab, peers: list[Peer], issuer: str) -> None:
-    """Make hosts renew the certificates of other issuers than *issuer*."""
-    for peer in peers:
+def _hurry(lab: Lab, peer: Peer, issuer: str) -> None:
+    """Make a host load the trust bundle, and renew its certificates of other issuers than *issuer*, now."""
+    try:
         report = lab.call(peer.host, "GET", "/admin/certificate")
         for path, own in zip(("", *(f"/{name}" for name in report["additional"])), peer.issuers, strict=True):
+            lab.call(peer.host, "POST", f"/admin/trust{path}")
             if own != issuer:
-                try:
-                    lab.call(peer.host, "POST", f"/admin/renew{path}", timeout=30.0)
-                except (RefusedError, LabDownError):  # the next round reports a host that still lags
-                    continue
+                lab.call(peer.host, "POST", f"/admin/renew{path}", timeout=30.0)
+    except (RefusedError, LabDownError):  # the next round reports a host that still lags
+        return
 
 
 def _show(lab: Lab, *, as_json: bool) -> int:

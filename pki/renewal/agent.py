@@ -102,6 +102,7 @@ class Agent:
         at = f"/{self._suffix}" if self._suffix else ""
         telemetry.route("POST", f"/admin/renew{at}", self._renew_now)
         telemetry.route("GET", f"/admin/certificate{at}", lambda _: self.describe())
+        telemetry.route("POST", f"/admin/trust{at}", self._follow_trust)
         telemetry.route("GET", f"/admin/schedule{at}", lambda _: self._show_schedule())
         telemetry.route("PUT", f"/admin/schedule{at}", self._set_schedule)
         telemetry.route("DELETE", f"/admin/schedule{at}", self._reset_schedule)
@@ -396,6 +397,11 @@ class Agent:
         except Exception as error:  # report every error in the admin response
             raise AdminError(502, str(error) or type(error).__name__) from None
         return {"serial": serial}
+
+    def _follow_trust(self, _: Request) -> dict[str, int]:
+        """Load the trusted roots now if their file changed; return the version of the trust bundle in use."""
+        self.credentials.follow_trust()
+        return {"trust_bundle": self.credentials.trust_version}
 
     def _show_schedule(self) -> dict[str, Any]:
         """Return the body of ``GET /admin/schedule``."""
