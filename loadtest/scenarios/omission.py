@@ -34,9 +34,9 @@ PERCENTILES = (90.0, 95.0, 99.0)
 POOL = 32
 #: Largest difference between a measured and a predicted latency, in seconds and as a share of the stall, which are
 #: added: the server needs time for the requests that have piled up.
-EXACT, EXACT_SHARE = 0.15, 0.1
+EXACT, EXACT_SHARE = 0.3, 0.1
 #: Largest 99th percentile of the send lag, in seconds, relative to the stall.
-MAX_LAG = 0.05
+MAX_LAG = 0.1
 
 
 @dataclass(frozen=True, slots=True)
