@@ -449,10 +449,11 @@ def _results(add: Add) -> None:
         "pki request test.example.com > pair.pem",
         "pki verify-log",
         "pki rotate intermediate --all",
+        "pki recall --all --spread 30 --url https://ca.example.com/recall",
         "pki watch --once",
         "pki watch www.example.org:443 --interval 3600",
     )
-    verbs = "root|list|show|request|renew|revoke|rotate|verify-log|watch"
+    verbs = "root|list|show|request|renew|revoke|rotate|verify-log|watch|recall"
     kinds = pki.add_subparsers(dest="kind", required=True, metavar=verbs)
     root = kinds.add_parser("root", help="the trust anchor as PEM on standard output")
     root.set_defaults(parser=root)
@@ -460,6 +461,23 @@ def _results(add: Add) -> None:
     listed.set_defaults(parser=listed)
     listed.add_argument("--json", action="store_true", help="everything that the CA knows of each, as JSON")
     _certificates(kinds)
+    recall = kinds.add_parser(
+        "recall", help="ask clients to replace certificates now; without a selection, show recalls"
+    )
+    recall.set_defaults(parser=recall)
+    which = recall.add_mutually_exclusive_group()
+    which.add_argument("serial", nargs="*", default=[], metavar="SERIAL", help="certificates, as `pki list` shows them")
+    which.add_argument("--issuer", metavar="KEY-ID", help="all certificates of this issuing CA")
+    which.add_argument("--all", action="store_true", help="all certificates")
+    which.add_argument("--end", action="store_true", help="end all recalls")
+    recall.add_argument(
+        "--in", dest="start_in", type=arguments.wait, default=0.0, metavar="SECONDS", help="until the window begins (0)"
+    )
+    recall.add_argument(
+        "--spread", type=arguments.wait, default=60.0, metavar="SECONDS", help="width of the window (60)"
+    )
+    recall.add_argument("--url", default="", help="page that explains the recall, sent to clients")
+    recall.add_argument("--json", action="store_true", help="recalls and their progress as JSON")
     rotate = kinds.add_parser(
         "rotate",
         help="show the state of a rotation; with a kind: perform its next step, unless a host is not ready for it",

@@ -40,6 +40,8 @@ def pki(args: argparse.Namespace) -> int:
         return _verify_log(args)
     if args.kind == "watch":
         return _watch(args)
+    if args.kind == "recall":
+        return _recall(args)
     return _root() if args.kind == "root" else _list(as_json=args.json)
 
 
@@ -74,6 +76,30 @@ async def _certified() -> list[tuple[str, str]]:
     """Return names and serial numbers of all valid certificates of the lab's CA, oldest first."""
     answer = await asyncio.to_thread(InsideLab().call, "ca", "GET", "/admin/certificates")
     return monitor.certified(each for each in answer["certificates"] if not each["revoked"])
+
+
+def _recall(args: argparse.Namespace) -> int:
+    """Begin, show or end recalls; print the recalls that are in force."""
+    chosen = {"serials": args.serial} if args.serial else {"issuer": args.issuer} if args.issuer else {}
+    with where.lab() as lab:
+        if args.end:
+            answer = lab.call("ca", "DELETE", "/admin/recall")
+        elif chosen or args.all:
+            wanted = {"in_s": args.start_in, "spread_s": args.spread, "explanation_url": args.url}
+            answer = lab.call("ca", "POST", "/admin/recall", {**chosen, **wanted})
+        else:
+            answer = lab.call("ca", "GET", "/admin/recall")
+    recalls: list[dict[str, Any]] = answer["recalls"]
+    if args.json:
+        print(json.dumps([each | {name: terminal.iso(each[name]) for name in ("start", "end")} for each in recalls]))
+        return 0
+    for each in recalls:
+        whose = ", ".join(each["serials"]) or (f"issuer {each['issuer']}" if each["issuer"] else "all certificates")
+        print(f"{whose}\n  replace from {terminal.date(each['start'])} to {terminal.date(each['end'])}")
+        print(f"  {each['replaced']} of {each['selected']} replaced {each['explanation_url']}".rstrip())
+    if not recalls:
+        print("no recall is in force")
+    return 0
 
 
 def _root() -> int:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from acme_server import problems
-from acme_server.jws import SignedRequest, read_jwk, thumbprint
+from acme_server.jws import SignedRequest, decode, read_jwk, thumbprint
 from acme_server.names import is_wildcard, read_identifier
 from acme_server.problems import Problem
 from authority import Account, Authorization, Certificate, Issuer, Order, Store, fingerprint
@@ -112,7 +112,10 @@ class Orders:
         if not isinstance(profile, str) or profile not in self._profiles:
             detail = f"expected a profile of {', '.join(self._profiles)}; got {profile!r}"
             raise problems.invalid_profile(detail[:300])
-        order = Order(_identifier(), account.id, "pending", names, now + ORDER_LIFETIME, profile=profile)
+        replaces = self._replaced(account, names, body.get("replaces"))
+        order = Order(
+            _identifier(), account.id, "pending", names, now + ORDER_LIFETIME, profile=profile, replaces=replaces
+        )
         opened = [
             Authorization(
                 _identifier(), order.id, account.id, name, "pending", secrets.token_urlsafe(32), order.expires
@@ -121,6 +124,17 @@ class Orders:
         ]
         self.store.open_order(order, opened)
         return order
+
+    def _replaced(self, account: Account, names: tuple[str, ...], replaces: object) -> str | None:
+        """Return the serial number of the certificate that an order *replaces* (RFC 9773 section 5), or None."""
+        if replaces is None:
+            return None
+        found = find_certificate(self.store, replaces) if isinstance(replaces, str) else None
+        if found is None or found.account != account.id or not set(found.names) & set(names):
+            raise problems.malformed("expected replaces to identify a certificate of this account with a common name")
+        if self.store.replaced(found.serial):
+            raise problems.already_replaced("another order replaces this certificate already")
+        return found.serial
 
     def unfinished(self, now: float) -> list[tuple[Authorization, Account]]:
         """Return the authorizations whose validation was interrupted when the server stopped, with their accounts."""
@@ -220,6 +234,16 @@ class Orders:
 def key_authorization(token: str, account: Account) -> str:
     """Return the key authorization, which is the required http-01 response body (RFC 8555 section 8.1)."""
     return f"{token}.{account.thumbprint}"
+
+
+def find_certificate(store: Store, identifier: str) -> Certificate | None:
+    """Return the certificate with this unique identifier (RFC 9773 section 4.1), or None."""
+    issuer, _, serial = identifier.partition(".")
+    try:
+        found = store.certificate(f"{int.from_bytes(decode(serial)):x}") if serial else None
+        return found if found is not None and found.issuer in {"", decode(issuer).hex()} else None
+    except Problem:
+        return None
 
 
 def offered(name: str) -> tuple[str, ...]:

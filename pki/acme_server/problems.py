@@ -58,6 +58,7 @@ class ProblemType:
 
 
 account_does_not_exist = ProblemType("accountDoesNotExist")
+already_replaced = ProblemType("alreadyReplaced", 409)
 already_revoked = ProblemType("alreadyRevoked")
 bad_csr = ProblemType("badCSR")
 bad_nonce = ProblemType("badNonce")

@@ -16,9 +16,10 @@ from acme_server.group_commit import GroupCommit
 from acme_server.jws import SignedRequest, decode, encode, public_jwk, read_jws, thumbprint
 from acme_server.leaves import Leaves
 from acme_server.names import is_wildcard
-from acme_server.orders import Orders, check_names, check_ready, offered
+from acme_server.orders import Orders, check_names, check_ready, find_certificate, offered
 from acme_server.problems import Problem
 from acme_server.publication import Publications
+from acme_server.recall import Recalls
 from acme_server.redirects import Ports
 from acme_server.revocation import Revocation
 from acme_server.validations import Validations
@@ -135,6 +136,7 @@ class AcmeServer:
         self.published = Publications(telemetry, store, self.log)
         self.revocation = Revocation(telemetry, self.orders, self.published)
         self.leaves = Leaves(telemetry, issuer, store, settings.lifetime, self._urls(issuer), self.log, profiles)
+        self.recalls = Recalls(telemetry, store)
         #: Time at which another issuing CA began to sign leaves, in seconds since the epoch; 0 if none did.
         self._switched = 0.0
         self._nonces = _Nonces()
@@ -183,10 +185,15 @@ class AcmeServer:
         )
         return application
 
-    def renewal_id(self, serial: int) -> str:
-        """Return the identifier of a certificate of this CA in renewal information requests (RFC 9773 section 4.1)."""
+    def renewal_id(self, serial: int, issuer: str = "") -> str:
+        """Return the unique identifier of a certificate (RFC 9773 section 4.1).
+
+        Args:
+            serial: serial number of the certificate.
+            issuer: key identifier of its issuer, in hexadecimal; empty means the CA that signs leaves now.
+        """
         der = serial.to_bytes(serial.bit_length() // 8 + 1)  # as a DER INTEGER, with a sign bit of 0
-        return f"{encode(self.issuer.key_id)}.{encode(der)}"
+        return f"{encode(bytes.fromhex(issuer) or self.issuer.key_id)}.{encode(der)}"
 
     # --- request validation and error responses ---------------------------------------------------------------------
 
@@ -340,6 +347,8 @@ class AcmeServer:
             body["profile"] = order.profile
         if order.error is not None:
             body["error"] = order.error
+        if order.replaces is not None and (old := self.store.certificate(order.replaces)) is not None:
+            body["replaces"] = self.renewal_id(int(old.serial, 16), old.issuer)
         if order.serial is not None and wait is None:
             body["certificate"] = f"{base}/acme/certificate/{order.serial}"
         headers = {"Location": f"{base}/acme/order/{order.id}", **_retry_after(wait)}
@@ -452,21 +461,19 @@ class AcmeServer:
         """Reply with the suggested renewal window (RFC 9773).
 
         It is at two thirds of the lifetime; in the past for a revoked certificate; and begins with the change of the
-        issuing CA for a certificate of the one before.
+        issuing CA for a certificate of the one before.  A recall can begin earlier.
         """
-        identifier, _, serial = request.match_info["id"].partition(".")
-        try:
-            found = self.store.certificate(f"{int.from_bytes(decode(serial)):x}") if serial else None
-            issuer = decode(identifier).hex()
-            ours = found is not None and issuer in {found.issuer, self.issuer.key_id.hex()}
-        except Problem:
-            found, ours = None, False
-        if found is None or not ours:
+        found = find_certificate(self.store, request.match_info["id"])
+        if found is None:
             raise problems.not_found("expected AUTHORITY-KEY-ID.SERIAL of a certificate of this CA, in base64url")
         life = found.not_after - found.issued
         start, end = (found.issued + share * life for share in SUGGESTED)
         if found.issuer not in {"", self.issuer.key_id.hex()} and self._switched:
             start, end = self._switched, self._switched + MOVING * life
+        body: dict[str, Any] = {}
+        if (recall := self.recalls.of(found)) is not None and recall.start < start:
+            start, end = recall.start, recall.end
+            body |= {"explanationURL": recall.url} if recall.url else {}
         if found.revoked is not None:
             start, end = found.revoked - 1, found.revoked
         after = _retry_after(max(MIN_ASK_AGAIN, int(life / 20)))
@@ -475,7 +482,7 @@ class AcmeServer:
             return web.json_response(bent, headers=after)
         start, end = bent or (start, end)
         window = {"start": _rfc3339(start), "end": _rfc3339(end)}
-        return web.json_response({"suggestedWindow": window}, headers=after)
+        return web.json_response({"suggestedWindow": window, **body}, headers=after)
 
 
 def _problem(problem: Problem) -> web.Response:

@@ -21,7 +21,7 @@ from authority.issuance_log import IssuanceLog, LogError
 from authority.keys import load_issuer, load_private_key, new_key, private_key_pem
 from authority.public_keys import check_public_key, fingerprint
 from authority.revocation import Revoked, issue_crl
-from authority.store import Account, Authorization, Certificate, Order, Store
+from authority.store import Account, Authorization, Certificate, Order, Recall, Store
 from authority.transcript import Transcript
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "KeyFileError",
     "LogError",
     "Order",
+    "Recall",
     "Revoked",
     "Store",
     "StoreError",

@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS account (
     contact TEXT NOT NULL, created REAL NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS ordering (
     id TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES account, status TEXT NOT NULL, names TEXT NOT NULL,
-    expires REAL NOT NULL, serial TEXT, error TEXT) STRICT;
+    expires REAL NOT NULL, serial TEXT, error TEXT, replaces TEXT) STRICT;
 CREATE TABLE IF NOT EXISTS authorization (
     id TEXT PRIMARY KEY, ordering TEXT NOT NULL REFERENCES ordering, account TEXT NOT NULL, name TEXT NOT NULL,
     status TEXT NOT NULL, token TEXT NOT NULL, expires REAL NOT NULL, validated REAL, error TEXT,
@@ -37,13 +37,16 @@ CREATE TABLE IF NOT EXISTS certificate (
 CREATE INDEX IF NOT EXISTS certificate_end ON certificate (not_after);
 CREATE TABLE IF NOT EXISTS compromised_key (fingerprint TEXT PRIMARY KEY, reported REAL NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS certificate_revoked ON certificate (not_after) WHERE revoked IS NOT NULL;
+CREATE TABLE IF NOT EXISTS recall (
+    created REAL NOT NULL, serials TEXT NOT NULL, issuer TEXT NOT NULL, start REAL NOT NULL, ends REAL NOT NULL,
+    url TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS crl (number INTEGER PRIMARY KEY) STRICT;
 """
 #: Columns of tables that databases of earlier versions lack.
 ADDED = {
     "authorization": {"method": "TEXT NOT NULL DEFAULT ''"},
     "certificate": {"issuer": "TEXT NOT NULL DEFAULT ''"},
-    "ordering": {"profile": "TEXT NOT NULL DEFAULT ''"},
+    "ordering": {"profile": "TEXT NOT NULL DEFAULT ''", "replaces": "TEXT"},
 }
 
 
@@ -77,6 +80,8 @@ class Order:
     error: dict[str, Any] | None = None
     #: Name of the certificate profile; empty in orders of earlier versions.
     profile: str = ""
+    #: Serial number of the certificate that the new one replaces (RFC 9773 section 5), in hexadecimal.
+    replaces: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,30 @@ class Certificate:
 
 
 Record = Account | Order | Authorization | Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """An operator's request to replace certificates; times are in seconds since the epoch."""
+
+    created: float
+    #: Serial numbers in hexadecimal; empty selects all certificates of the issuer.
+    serials: tuple[str, ...]
+    #: Key identifier of the issuer in hexadecimal; empty selects all issuers.
+    issuer: str
+    #: The window in which clients should replace the certificates.
+    start: float
+    end: float
+    #: Page that explains the recall; may be empty.
+    url: str
+
+    def selects(self, certificate: "Certificate") -> bool:
+        """Return whether *certificate* is to be replaced: it was issued before the recall, and matches."""
+        if certificate.issued > self.created or (self.serials and certificate.serial not in self.serials):
+            return False
+        return self.issuer in {"", certificate.issuer}
+
+
 T = TypeVar("T", Account, Order, Authorization, Certificate)
 #: Fields stored as JSON, with the function that converts the parsed JSON value to the field's type.
 _JSON: dict[str, Callable[[Any], Any]] = {"jwk": dict, "contact": tuple, "names": tuple, "error": dict}
@@ -188,6 +217,7 @@ class Store:
                 present = {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}
                 for column in columns.keys() - present:
                     self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {columns[column]}")
+            self._db.execute("CREATE INDEX IF NOT EXISTS ordering_replaces ON ordering (replaces)")
             self._db.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT * 1000)}")
 
     def close(self) -> None:
@@ -398,6 +428,35 @@ class Store:
         with _errors("the CA's store"):
             rows = self._db.execute(query, (after, issuer)).fetchall()
         return [Revoked(int(serial, 16), at, reason) for serial, at, reason in rows]
+
+    # --- recalls ----------------------------------------------------------------------------------------------------
+
+    def recalls(self) -> list[Recall]:
+        """Return all recalls, oldest first."""
+        with _errors("the CA's store"):
+            rows = self._db.execute("SELECT created, serials, issuer, start, ends, url FROM recall").fetchall()
+        return [Recall(at, tuple(json.loads(serials)), *rest) for at, serials, *rest in rows]
+
+    def add_recall(self, recall: Recall) -> None:
+        """Store a recall."""
+        values = (recall.created, json.dumps(recall.serials), recall.issuer, recall.start, recall.end, recall.url)
+        self.commit()
+        with self._transaction():
+            self._db.execute("INSERT INTO recall VALUES (?, ?, ?, ?, ?, ?)", values)
+
+    def end_recalls(self) -> None:
+        """Remove all recalls."""
+        with self._transaction():
+            self._db.execute("DELETE FROM recall")
+
+    def replaced(self, serial: str | None = None) -> set[str]:
+        """Return the serial numbers that orders replace, except invalid orders; only *serial* if it is not None."""
+        self.commit()
+        query = "SELECT replaces FROM ordering WHERE status != 'invalid' AND replaces IS NOT NULL"
+        with _errors("the CA's store"):
+            only = "" if serial is None else " AND replaces = ?"
+            rows = self._db.execute(query + only, () if serial is None else (serial,)).fetchall()
+        return {each for (each,) in rows}
 
     def next_crl_number(self) -> int:
         """Return a CRL number for a new CRL, larger than all earlier CRL numbers (RFC 5280 section 5.2.3)."""

@@ -194,7 +194,9 @@ class Agent:
     async def _renew(self, *, deliberate: bool) -> str:
         client = self._acme_client()
         key = await asyncio.to_thread(new_key, self.settings.key)  # generating an RSA key must not block the event loop
-        chain = await client.obtain(self.settings.names, key, self.challenges.put, self._dns01())
+        old = self.credentials.pair.leaf if self.credentials.ready else None
+        put, dns = self.challenges.put, self._dns01()
+        chain = await client.obtain(self.settings.names, key, put, dns, replaces=old)
         now = self.telemetry.clock.time()
         pair = self._take(new_pair_pem(key, chain), now)
         self.renewals += 1

@@ -107,6 +107,7 @@ class AcmeClient:
         answer: Callable[[str, str | None], None],
         dns: Dns01 | None = None,
         profile: str = "",
+        replaces: x509.Certificate | None = None,
     ) -> str:
         """Obtain a certificate for *names* and *key*.
 
@@ -117,6 +118,7 @@ class AcmeClient:
                 None.
             dns: responds to dns-01 challenges; None selects http-01.
             profile: one of the CA's certificate profiles (draft-ietf-acme-profiles); empty selects its default.
+            replaces: the certificate that the new one replaces (RFC 9773 section 5), or None.
 
         Returns:
             The certificate chain as PEM, leaf first.
@@ -127,7 +129,7 @@ class AcmeClient:
         tokens: list[str] = []
         try:
             async with self._session() as http:
-                return await self._obtain(http, names, key, answer, tokens, dns, profile)
+                return await self._obtain(http, names, key, answer, tokens, dns, profile, replaces)
         finally:
             for token in tokens:
                 answer(token, None)
@@ -140,16 +142,12 @@ class AcmeClient:
         Raises:
             AcmeError: the request failed, or the response is malformed.
         """
-        key = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier or b""
-        serial = leaf.serial_number.to_bytes(
-            leaf.serial_number.bit_length() // 8 + 1
-        )  # as a DER INTEGER, with a sign bit of 0
         async with self._session() as http:
             await self._read_directory(http)
             if "renewalInfo" not in self._directory:
                 return None
             url = _field(self._directory, "renewalInfo", str)
-            async with http.get(f"{url}/{_b64(key)}.{_b64(serial)}") as response:
+            async with http.get(f"{url}/{unique_id(leaf)}") as response:
                 await self._heard(response)
                 window = _field(await _json(response), "suggestedWindow", dict)
                 start, end = _moment(window, "start"), _moment(window, "end")
@@ -196,12 +194,13 @@ class AcmeClient:
         tokens: list[str],
         dns: Dns01 | None,
         profile: str,
+        replaces: x509.Certificate | None,
     ) -> str:
         await self._read_directory(http)
         await self._register(http)
         identifiers = [{"type": "dns", "value": name} for name in names]
         wanted = {"identifiers": identifiers, **({"profile": profile} if profile else {})}
-        order, order_url, _ = await self._post(http, self._url("newOrder"), wanted)
+        order, order_url = await self._order(http, wanted, replaces)
         authorizations = _fields(order, "authorizations", str)
         kind, chosen = "http-01" if dns is None else "dns-01", []
         for url in authorizations:
@@ -230,6 +229,18 @@ class AcmeClient:
         await self._post(http, _field(order, "finalize", str), {"csr": _b64(csr.public_bytes(Encoding.DER))})
         order = await self._until(http, order_url, {"valid"}, {"processing", "ready"})
         return await self._download(http, _field(order, "certificate", str))
+
+    async def _order(
+        self, http: aiohttp.ClientSession, body: dict[str, Any], replaces: x509.Certificate | None
+    ) -> tuple[dict[str, Any], str]:
+        """Open an order; without ``replaces`` if the CA does not accept it.  Return the order and its URL."""
+        if replaces is not None and "renewalInfo" in self._directory:
+            try:
+                return (await self._post(http, self._url("newOrder"), {**body, "replaces": unique_id(replaces)}))[:2]
+            except AcmeError as error:
+                if error.kind not in {"alreadyReplaced", "malformed"}:
+                    raise
+        return (await self._post(http, self._url("newOrder"), body))[:2]
 
     def _url(self, resource: str) -> str:
         return _field(self._directory, resource, str)
@@ -316,6 +327,13 @@ class AcmeClient:
         r, s = decode_dss_signature(der)
         signature = _b64(r.to_bytes(32) + s.to_bytes(32))
         return json.dumps({"protected": protected, "payload": content, "signature": signature}).encode()
+
+
+def unique_id(leaf: x509.Certificate) -> str:
+    """Return the unique identifier of *leaf* in renewal information (RFC 9773 section 4.1)."""
+    key = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier or b""
+    serial = leaf.serial_number.to_bytes(leaf.serial_number.bit_length() // 8 + 1)  # a DER INTEGER, whose sign bit is 0
+    return f"{_b64(key)}.{_b64(serial)}"
 
 
 def retry_after(text: str | None) -> float | None:
