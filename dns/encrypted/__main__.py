@@ -6,6 +6,7 @@ import contextlib
 import ssl
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import renewal
@@ -57,7 +58,8 @@ def main(argv: list[str] | None = None) -> int:
             certificate: Files | Agent = Files(args.cert, telemetry)
         else:
             at = ("127.0.0.1" if args.listen[0] in {"0.0.0.0", "::"} else args.listen[0], args.listen[1])
-            certificate = Agent(renewal.from_args(parser, args), telemetry, AsyncStub([at], clock=telemetry.clock))
+            settings = replace(renewal.from_args(parser, args), as_client=False)  # the resolver never is a TLS client
+            certificate = Agent(settings, telemetry, AsyncStub([at], clock=telemetry.clock))
         asyncio.run(_run(args, telemetry, load_hints(args.hints, ipv6=args.ipv6), certificate))
     except (HintsError, ReloadError) as problem:
         print(f"encrypted: error: {problem}", file=sys.stderr)

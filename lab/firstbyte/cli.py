@@ -428,8 +428,9 @@ def _audit(add: Add) -> None:
 def _results(add: Add) -> None:
     report = add(
         "report",
-        "list runs, or compare two",
+        "list runs, compare two, or verify the evidence of a drill",
         "report",
+        "report --evidence revoke-client",
         "report --compare handshake handshake~1",
         "report --compare handshake/20261124T220000Z results/handshake/20261124T230000Z --json",
         as_json="as JSON",
@@ -439,6 +440,11 @@ def _results(add: Add) -> None:
         nargs=2,
         metavar=("A", "B"),
         help="NAME (its latest run), NAME~1 (the one before), NAME/TIME, or a folder",
+    )
+    report.add_argument(
+        "--evidence",
+        metavar="RUN",
+        help="verify the signed manifest of a drill's run, and list its checks with the requirements that they concern",
     )
     pki = add(
         "pki",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import reports
-from drills import DRILLS
+from drills import DRILLS, evidence
 from experiments import (
     Experiment,
     Order,
@@ -175,9 +175,13 @@ def _finish(args: argparse.Namespace, outcome: Outcome) -> Done:
     folder: Path | None = None
     try:
         folder = reports.keep(outcome, RESULTS)
+        if outcome.kind in DRILLS:
+            evidence.write(folder, RESULTS)
     except OSError as error:
         result.interrupted = f"the result could not be kept: {error.strerror or error}"
         _warn(args, f"{RESULTS}: {result.interrupted}")
+    except evidence.EvidenceError as error:
+        _warn(args, f"no evidence: {error}")
     done = Done(outcome, folder)
     if args.times == 1:
         if args.json:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from drills import evidence
 from experiments import archive
 from experiments.estimate import number as figure
 from experiments.result import headline
@@ -32,6 +33,8 @@ def report(args: argparse.Namespace) -> int:
         except archive.ArchiveError as error:
             raise UsageError(str(error)) from None
         return _compare(results, one, other, as_json=args.json)
+    if args.evidence:
+        return _evidence(results, args.evidence, as_json=args.json)
     found = archive.runs(results)
     if args.json:
         rows = [
@@ -59,6 +62,28 @@ def report(args: argparse.Namespace) -> int:
     console.width = max(console.width, WIDTH)
     console.print(table)
     print(f"report of a run: {results}/RUN/report.html; all runs: {results / 'index.html'}")
+    return 0
+
+
+def _evidence(results: Path, run: str, *, as_json: bool) -> int:
+    """Verify and print the signed manifest of a drill's run; return 1 if it is wrong."""
+    try:
+        body = evidence.verify(archive.find(results, run).folder)
+    except archive.ArchiveError as error:
+        raise UsageError(str(error)) from None
+    except evidence.EvidenceError as error:
+        print(f"firstbyte report: {error}", file=sys.stderr)
+        return 1
+    if as_json:
+        print(json.dumps(body, indent=2))
+        return 0
+    print(f"{body['drill']} {body['time']}: {headline(body['verdict'], control=bool(body['control']))}")
+    print(f"{len(body['files'])} files unchanged, signed with the key {body['public_key']}")
+    for check in body["checks"]:
+        print(f"  {'ok' if check['ok'] else 'FAILED':7}{check['name']}  {', '.join(check['sections'])}".rstrip())
+    print(f"sections of the {body['standard']}:" if body["sections"] else "no check concerns a section of the standard")
+    for number, title in body["sections"].items():
+        print(f"  {number:8}{title}")
     return 0
 
 

@@ -141,8 +141,8 @@ class BrokenMaterial(Drill[Parameters]):
         spans = {kind: [_span(case) for case in self.cases if case.kind == kind] for kind in KINDS}
         stage.picture(
             "Broken material arrives under load",
-            "Each stretch is one kind of broken material in two renewals: green if it was refused and the old "
-            "certificate stayed in service. A good renewal follows each.",
+            "Each span is one kind of broken material, which two renewals deliver: green if both are refused and "
+            "the old certificate stays in use. A valid renewal follows each span.",
             Panel(lanes=[Lane(kind, found) for kind, found in spans.items()], y="what the renewal brought"),
             shown=(),
         )

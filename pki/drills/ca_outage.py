@@ -181,8 +181,8 @@ class CaOutage(Drill[Parameters]):
         expired = [Span(o.expiry, o.renewed, "expired", "mark") for o in self.outages if o.renewed > o.expiry]
         stage.picture(
             "The CA goes away when renewal is due",
-            "An outage shorter than the remaining third of a life costs nothing. A longer one lets certificates "
-            "expire; when the CA is back, hosts renew by themselves.",
+            "An outage that is shorter than the remaining third of the lifetime has no effect. During a longer one "
+            "certificates expire; once the CA is back, the hosts renew by themselves.",
             Panel(lanes=[Lane("CA away", away), Lane("edge expired", expired)], y="outages"),
         )
 

@@ -188,8 +188,8 @@ class ClockSkew(Drill[Parameters]):
         lanes = [Lane(who, [_span(c) for c in self.cases if c.who == who]) for who in (CLIENT, SERVER, CA)]
         stage.picture(
             "Clocks that are wrong, one after the other",
-            "Each stretch is one wrong clock: green if the certificate was accepted, orange if it was refused. "
-            "Neither may cost a request.",
+            "Each span is one case with a wrong clock: green if the certificate was accepted, orange if it was "
+            "refused. No request may be lost in either case.",
             Panel(lanes=lanes, y="whose clock"),
             shown=(),
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from aiohttp import web
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from experiments import Run, Undo
@@ -80,6 +81,11 @@ class Enrolment:
             yield runner.addresses[0][1]
         finally:
             await runner.cleanup()
+
+
+def serial_of(pair: bytes) -> str:
+    """Return the serial number of the leaf in a key and chain in PEM, in lower-case hexadecimal."""
+    return f"{x509.load_pem_x509_certificates(pair)[0].serial_number:x}"
 
 
 def own_address() -> str:

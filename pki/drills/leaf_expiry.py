@@ -35,9 +35,7 @@ class LeafExpiry(Drill[Parameters]):
     """Drill in which the edge does not renew until its certificate has expired, and is then allowed to renew."""
 
     name = "leaf-expiry"
-    claim = (
-        "An expiry is announced in good time, refused by every new handshake, and over once renewal is allowed again."
-    )
+    claim = "An expiry raises an alarm in time, new handshakes fail afterwards, and the next renewal ends the outage."
     says = (
         "December 2018: an expired certificate in Ericsson's core software cut off the data service of 32 million O2 "
         "customers for a day. February 2020: Microsoft Teams was down for three hours. April 2023: Starlink, for the "
@@ -141,8 +139,8 @@ class LeafExpiry(Drill[Parameters]):
         stage.facts(self.off, self.renewed)
         stage.picture(
             "A certificate expires under load",
-            "Bars: requests by outcome. Below: what OpenSSL saw from outside, and which paths still worked: an open "
-            "connection and a resumed session never check the certificate again.",
+            "The bars are requests by outcome. The lanes show what OpenSSL received from outside, and which paths "
+            "still work: an open connection and a resumed session never check the certificate again.",
             Panel(lanes=[ways.lane(path) for path in PATHS], y="still accepted"),
         )
 

@@ -107,8 +107,8 @@ class RenewalUnderLoad(Drill[Parameters]):
         stage.facts(self.began, self.ended)
         stage.picture(
             "Requests while certificates are renewed",
-            "Bars: requests by outcome. Lines: latency of successful requests. Stripes: the certificate that OpenSSL "
-            "received from outside.",
+            "The bars are requests by outcome, the lines are latencies of successful requests. The lanes show the "
+            "certificate that OpenSSL received from outside, and its verdict.",
         )
 
     def _latency(self, run: Run, stage: Rehearsal, renewals: list[float]) -> None:

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from drills.drill import Drill
-from drills.enrolment import Enrolment, publish
+from drills.enrolment import Enrolment, publish, serial_of
 from drills.paths import PATHS, Paths
 from drills.rehearsal import Rehearsal
 from experiments import Control, Lane, Panel, Quantity, Run, parameter
@@ -119,7 +119,7 @@ class RevokeClient(Drill[Parameters]):
     async def _one(self, run: Run, pair: bytes, wait: float) -> Revoked:
         """Send requests with the key and chain *pair*, and revoke the certificate after *wait* seconds."""
         ways = Paths(ORIGIN_NAME, TRUST_ANCHOR, run.now, PORT, pair=pair, every=EVERY)
-        serial = f"{x509.load_pem_x509_certificates(pair)[0].serial_number:x}"
+        serial = serial_of(pair)
         await run.blocking(ways.start)
         try:
             await asyncio.sleep(wait)  # the client is accepted meanwhile

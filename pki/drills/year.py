@@ -112,8 +112,8 @@ class Year(Drill[Parameters]):
         run.findings.chart(self._calendar(stage, held))
         stage.picture(
             "The year under load",
-            "Bars: requests by outcome, in bins of a second. Stripes: the certificate that OpenSSL received from "
-            "outside.",
+            "The bars are requests by outcome, in bins of one second. The lanes show the certificate that OpenSSL "
+            "received from outside, and its verdict.",
         )
 
     def _held(self, stage: Rehearsal) -> dict[str, list[Held]]:
@@ -161,9 +161,9 @@ class Year(Drill[Parameters]):
                 Panel([Bars("", bars, 0)], y="renewals in a week", height=90),
             ],
             x="nominal days",
-            caption=f"Each colour is a certificate; it lives {NOMINAL_DAYS:g} days and is replaced after about "
-            f"{NOMINAL_DAYS * SHARE:.0f}. A day lasted {self.scale.seconds(1) * 1000:.0f} ms, so an order of a second "
-            f"costs {self.scale.days(1):.0f} days of the margin.",
+            caption=f"Each span is a certificate, which is valid for {NOMINAL_DAYS:g} days and replaced after about "
+            f"{NOMINAL_DAYS * SHARE:.0f}. A nominal day lasted {self.scale.seconds(1) * 1000:.0f} ms, so an order that "
+            f"takes a second uses {self.scale.days(1):.0f} days of the margin.",
             moments=[Moment(DAYS_OF_A_MONTH * month, MONTHS[month % 12], 6) for month in months],
             low=0.0,
             high=days,

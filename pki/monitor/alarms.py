@@ -7,6 +7,7 @@ Nothing here opens a socket or reads a clock.  In addition to the checks of endp
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from monitor.judgement import Finding, State
 
@@ -40,7 +41,7 @@ class Change:
     active: bool
     detail: str
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> dict[str, Any]:
         """Return the change as the body of a webhook request."""
         kind = "alarm" if self.active else "cleared"
         subject = self.subject

@@ -41,11 +41,11 @@ class Webhook:
         self.failure = ""
         #: Number of requests that were delivered, and that failed.
         self.delivered = self.failed = 0
-        self._waiting: deque[dict[str, object]] = deque(maxlen=MAX_WAITING)
+        self._waiting: deque[dict[str, Any]] = deque(maxlen=MAX_WAITING)
 
-    def put(self, changes: Sequence[Change]) -> None:
-        """Queue alarms for `flush`."""
-        self._waiting.extend(each.as_json() for each in changes)
+    def put(self, *alarms: dict[str, Any]) -> None:
+        """Queue alarms for `flush`, as bodies of requests."""
+        self._waiting.extend(alarms)
 
     async def flush(self, heartbeat: dict[str, Any] | None = None) -> None:
         """Deliver all queued alarms, and then *heartbeat*; stop at the first failure."""

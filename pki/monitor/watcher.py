@@ -14,10 +14,19 @@ from monitor.alarms import Alarms, Change, unwatched
 from monitor.channels import Webhook, write_log
 from monitor.judgement import ALARM_AT, Finding, Seen, judge, names_of
 from monitor.probers import Collector, Prober, Target
-from telemetry import AdminError, Metrics, Request, Telemetry
+from telemetry import AdminError, Metrics, Request, Telemetry, log
+
+logger = log.get("monitor")
 
 #: Returns names and serial numbers of the certificates that are valid now, oldest first; None if they are not known.
 Inventory = Callable[[], Awaitable[Iterable[tuple[str, str]] | None]]
+
+
+class UnknownMessageError(Exception):
+    """A message to a monitor is neither a heartbeat nor an alarm."""
+
+    def __str__(self) -> str:
+        return 'expected {"kind": "heartbeat", "from": NAME, "interval": SECONDS}, or an alarm'
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +107,24 @@ class Watcher:
             self._send(self.alarms.channel(now, each.url, each.failure))
         await asyncio.gather(*(each.flush() for each in self.webhooks if not each.failure))
 
-    def heard(self, peer: str, interval: float) -> None:
-        """Record the heartbeat of another monitor."""
-        self._send(self.alarms.heard(time.time(), peer, interval))
+    def receive(self, body: Any) -> None:
+        """Take what another monitor sent to its webhook: record a heartbeat, forward an alarm.
+
+        Raises:
+            UnknownMessageError: *body* is neither.
+        """
+        kind = body.get("kind") if isinstance(body, dict) else None
+        if kind in {"alarm", "cleared"}:
+            if not body.get("forwarded"):  # two monitors that guard each other must not forward in circles
+                logger.warning("forwarded", **{key: str(value)[:200] for key, value in body.items()})
+                for each in self.webhooks:
+                    each.put({**body, "forwarded": True})
+            return
+        sender, interval = (body.get("from"), body.get("interval")) if kind == "heartbeat" else (None, None)
+        if not isinstance(sender, str) or not isinstance(interval, (int, float)) or isinstance(interval, bool):
+            raise UnknownMessageError
+
+        self._send(self.alarms.heard(time.time(), sender[:100], float(interval)))
 
     async def _look(self, target: Target) -> list[Look]:
         seen = await asyncio.gather(*(prober.look(target) for prober in self.probers))
@@ -122,7 +146,7 @@ class Watcher:
         self.changes += changes
         write_log(changes)
         for each in self.webhooks:
-            each.put(changes)
+            each.put(*(change.as_json() for change in changes))
 
 
 def _issuer_of(leaf: x509.Certificate | None, certificates: Iterable[x509.Certificate]) -> x509.Certificate | None:
@@ -142,11 +166,10 @@ def export(watcher: Watcher, telemetry: Telemetry) -> None:
         telemetry.health.set("alarms", not failing, "; ".join(f"{name}: {text}" for name, text in failing.items()))
 
     def receive(request: Request) -> dict[str, Any]:
-        body = request.json()
-        sender, interval = (body.get("from"), body.get("interval")) if isinstance(body, dict) else (None, None)
-        if not isinstance(sender, str) or not isinstance(interval, (int, float)) or isinstance(interval, bool):
-            raise AdminError(400, 'expected {"kind": "heartbeat", "from": NAME, "interval": SECONDS}')
-        watcher.heard(sender[:100], float(interval))
+        try:
+            watcher.receive(request.json())
+        except UnknownMessageError as error:
+            raise AdminError(400, str(error)) from None
         return {}
 
     metrics.before_render(refresh)

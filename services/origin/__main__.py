@@ -6,6 +6,7 @@ import os
 import ssl
 import sys
 from collections.abc import Container
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -69,7 +70,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("expected --note-keys with --database: notes cannot be read without the keys that wrote them")
     log.configure("origin", args.log_level)
     telemetry = Telemetry("origin")
-    agent = RehearsalAgent(from_args(parser, args), telemetry) if args.mtls or args.https else None
+    settings = from_args(parser, args) if args.mtls or args.https else None
+    # An origin never is a TLS client, so its certificate does not need the usage clientAuth.
+    agent = RehearsalAgent(replace(settings, as_client=False), telemetry) if settings is not None else None
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(args, telemetry, agent))

@@ -19,7 +19,7 @@ from monitor.alarms import AGREEMENT, CHANNEL, HEARTBEAT, Subject
 from monitor.channels import Webhook
 from monitor.judgement import State
 from monitor.probers import Collector, OpensslProber, Prober, SslProber, Target
-from monitor.watcher import Settings, Watcher, export
+from monitor.watcher import Settings, UnknownMessageError, Watcher, export
 from stub import AsyncStub
 from telemetry import Telemetry
 from tests.peers import OK, Papers, Peers, papers, peers, replying
@@ -155,6 +155,26 @@ async def test_metrics_health_and_heartbeats_of_others_are_on_the_port(peers: Pe
     assert f'firstbyte_monitor_not_after_seconds{{target="localhost:{port}",prober="openssl"}}' in metrics
     assert f'firstbyte_monitor_alarm{{about="localhost:{port}",check="expiry",prober="openssl"}} 1' in metrics
     assert Subject("other", HEARTBEAT) in made.alarms.active
+
+
+async def test_alarms_of_another_monitor_are_forwarded_once(papers: Papers) -> None:
+    received: list[dict[str, Any]] = []
+
+    async def take(request: web.Request) -> web.Response:
+        received.append(await request.json())
+        return web.Response()
+
+    application = web.Application()
+    application.router.add_post("/", take)
+    async with http(application) as url:
+        made = watcher(papers, webhooks=[Webhook(url)])
+        alarm = {"kind": "alarm", "about": "a:443", "check": "expiry"}
+        made.receive(alarm)
+        made.receive({**alarm, "forwarded": True})
+        with pytest.raises(UnknownMessageError):
+            made.receive(["alarm"])
+        await made.round()
+    assert [each for each in received if each["kind"] == "alarm"] == [{**alarm, "forwarded": True}]
 
 
 @pytest.mark.parametrize(
