@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Panel, Quantity, Run, parameter
+from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Lesson, Panel, Quantity, Run, parameter
 from hostfiles.layout import TRUST_ANCHOR
 from scenarios.instruments.connection import Address, Connection
 from scenarios.instruments.round_trips import check_slope, shortest_to_median
@@ -98,6 +98,16 @@ class Geography(Experiment[Parameters]):
     )
     records = ("edge", "edge-far")
     paths = ("edge", "edge-far")
+    lessons = (
+        Lesson(
+            "A server is 120 ms away. How long does a new connection with TLS 1.3 take until the first byte?",
+            "time to first byte, far", "ms", 40,
+        ),
+        Lesson(
+            "How long through an edge 20 ms away, with open connections over the remaining 100 ms?",
+            "time to first byte, through the edge", "ms", 20,
+        ),
+    )  # fmt: skip
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)

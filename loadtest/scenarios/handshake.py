@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from experiments import Chart, Control, Curve, Dots, Experiment, Moment, Panel, Quantity, Run, parameter
+from experiments import Chart, Control, Curve, Dots, Experiment, Lesson, Moment, Panel, Quantity, Run, parameter
 from hostfiles.layout import TRUST_ANCHOR
 from scenarios.instruments.connection import Address, Connection
 from scenarios.instruments.handshake_costs import HandshakeCosts
@@ -116,6 +116,21 @@ class Handshake(Experiment[Parameters]):
     )
     records = ("edge",)
     paths = ("edge",)
+    lessons = (
+        Lesson(
+            "How many round trips does a request over a new connection with TLS 1.3 take, until the first byte of "
+            "the response?",
+            "round trips, TLS 1.3", "", 0.2,
+        ),
+        Lesson(
+            "And with TLS 1.2?",
+            "round trips, TLS 1.2", "", 0.2,
+        ),
+        Lesson(
+            "How many with TLS 1.3 if the session is resumed?",
+            "round trips, TLS 1.3 resumed", "", 0.2,
+        ),
+    )  # fmt: skip
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)

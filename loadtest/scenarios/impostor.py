@@ -103,8 +103,8 @@ class ImpostorScenario(Experiment[Parameters]):
         self.curl: dict[str, tuple[int, str]] = {}
 
     def duration(self) -> float:
-        """Return the expected duration in seconds: each request takes a few round trips, twice with the impostor."""
-        return 3 + 2 * len(KINDS) * self.p.requests * 0.2
+        """Return the expected duration in seconds: each request takes a few round trips."""
+        return 2 + 1.25 * len(KINDS) * self.p.requests * 0.06
 
     def predict(self) -> Mapping[str, Quantity]:
         """Predict which requests the impostor reads, and which are answered."""

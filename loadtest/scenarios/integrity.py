@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
 
-from experiments import Control, Estimate, Experiment, Quantity, Run, parameter
+from experiments import Control, Estimate, Experiment, Lesson, Quantity, Run, parameter
 from hostfiles.layout import TRUST_ANCHOR
 from linuxnet import counters
 from scenarios.instruments import integrity_charts
@@ -86,6 +86,20 @@ class Integrity(Experiment[Parameters]):
     settings = Parameters
     control = Control("TLS is removed: those responses come over port 80 as well", ("wrong bytes over TLS",))
     paths = ("edge",)
+    lessons = (
+        Lesson(
+            "Two 16-bit words of a segment are swapped on the way. Which share of such segments does TCP deliver?",
+            "words swapped: delivered over TCP", "of corrupted packets", 0.05,
+        ),
+        Lesson(
+            "One bit is flipped instead. Which share does TCP deliver?",
+            "bit flipped: delivered over TCP", "of corrupted packets", 0.05,
+        ),
+        Lesson(
+            "Words are swapped on a TLS connection. How many wrong bytes does the application read?",
+            "wrong bytes over TLS", "bytes", 0.5,
+        ),
+    )  # fmt: skip
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)

@@ -8,7 +8,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from experiments import Bars, Chart, Control, Curve, Dots, Estimate, Experiment, Moment, Panel, Quantity, Run, parameter
+from experiments import (
+    Bars,
+    Chart,
+    Control,
+    Curve,
+    Dots,
+    Estimate,
+    Experiment,
+    Lesson,
+    Moment,
+    Panel,
+    Quantity,
+    Run,
+    parameter,
+)
 from scenarios.instruments.keepalive_clients import HOST, Arm, Clients, Gap, Outcome
 from stub import Stub
 from theory import keepalive
@@ -76,6 +90,18 @@ class KeepaliveRace(Experiment[Parameters]):
     )
     records = ("edge",)
     paths = ("edge",)
+    lessons = (
+        Lesson(
+            "A client that closes idle connections earlier than the server sends requests at random times. Which "
+            "share of its gaps ends in a lost request?",
+            "share of gaps that race, closed by the client", "%", 0.1,
+        ),
+        Lesson(
+            "A server closes idle connections after some time. How wide is the window of gaps between two "
+            "requests in which the second is lost, if the round-trip time is `rtt_ms` of this run?",
+            "width of the window", "ms", 20,
+        ),
+    )  # fmt: skip
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)

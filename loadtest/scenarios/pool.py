@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import zip_longest
 from statistics import fmean, median
 
-from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Panel, Quantity, Run, parameter
+from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Lesson, Panel, Quantity, Run, parameter
 from experiments.recorders import HERE
 from generator import Kind, Load, Request, Schedule, Target, constant
 from hostfiles.layout import TRUST_ANCHOR
@@ -119,6 +119,17 @@ class Pool(Experiment[Parameters]):
     control = Control("each pool is compared with the other model", ("wait follows its own model",))
     records = ("edge",)
     paths = ("edge",)
+    lessons = (
+        Lesson(
+            "Requests take 160 ms on a new connection. A pooled one saves the handshakes of TCP and TLS 1.3, 50 "
+            "ms each. How long does a pooled request take?",
+            "a pooled request", "ms", 15,
+        ),
+        Lesson(
+            "How many round trips does a pool save per request?",
+            "round trips that a pool saves", "", 0.2,
+        ),
+    )  # fmt: skip
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Panel, Quantity, Run, parameter
+from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Lesson, Panel, Quantity, Run, parameter
 from hostfiles.layout import lab_address
 from stub import Stub
 from theory import resolution
@@ -140,6 +140,21 @@ class Resolution(Experiment[Parameters]):
         "the client's cache is disabled: every query goes to the resolver", ("time, answer known to the client",)
     )
     paths = ("resolver",)
+    lessons = (
+        Lesson(
+            "A resolver with empty caches resolves www.example.com. How many name servers does it ask?",
+            "servers asked, cold", "servers", 0.5,
+        ),
+        Lesson(
+            "Its client is 4 ms away, and the servers of the root, com. and example.com. are 10, 20 and 16 ms "
+            "away from the resolver. How long does the client wait?",
+            "time, cold", "ms", 10,
+        ),
+        Lesson(
+            "How long does it wait if the resolver knows the servers of example.com., but not the address?",
+            "time, delegation known", "ms", 6,
+        ),
+    )  # fmt: skip
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Panel, Quantity, Run, parameter
+from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Lesson, Panel, Quantity, Run, parameter
 from scenarios.instruments.connection import Address, Connection
 from stub import Stub
 from theory import slow_start
@@ -88,6 +88,20 @@ class SlowStart(Experiment[Parameters]):
         ("bytes after 3 round trips", "bytes after 4 round trips"),
     )
     paths = ("edge",)
+    lessons = (
+        Lesson(
+            "How many bytes does a new connection deliver in its first round trip, in segments of 1,448 bytes?",
+            "bytes after 1 round trip", "bytes", 1500,
+        ),
+        Lesson(
+            "How many has it delivered after three?",
+            "bytes after 3 round trips", "bytes", 10000,
+        ),
+        Lesson(
+            "How many round trips do 99,000 bytes take?",
+            "round trips for 99,000 bytes", "round trips", 0.5,
+        ),
+    )  # fmt: skip
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments import Control, Experiment, Line, Quantity, Run, parameter
+from experiments import Control, Experiment, Lesson, Line, Quantity, Run, parameter
 from scenarios.instruments import time_wait_charts
 from scenarios.instruments.port_windows import HOST, OTHER_PORT, PORT, Arm, Drive, waiting_ports
 from stub import Stub
@@ -87,6 +87,17 @@ class TimeWait(Experiment[Parameters]):
     control = Control("the server closes first, so that no socket waits at the client", ("ports exhausted",))
     records = ("edge",)
     paths = ("edge",)
+    lessons = (
+        Lesson(
+            "A client sends ten requests over each connection instead of one. By which factor does the sustainable "
+            "rate of requests grow?",
+            "multiplier, 10 requests each", "×", 1,
+        ),
+        Lesson(
+            "The server closes first instead. At which rate do sockets in TIME-WAIT grow at the client?",
+            "growth, server closes first", "per s", 0.5,
+        ),
+    )  # fmt: skip
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)

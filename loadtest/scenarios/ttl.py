@@ -12,7 +12,21 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from experiments import Chart, Control, Curve, Dots, Estimate, Experiment, Moment, Panel, Quantity, Run, Undo, parameter
+from experiments import (
+    Chart,
+    Control,
+    Curve,
+    Dots,
+    Estimate,
+    Experiment,
+    Lesson,
+    Moment,
+    Panel,
+    Quantity,
+    Run,
+    Undo,
+    parameter,
+)
 from experiments.estimate import trials
 from generator import Queries, Schedule, constant
 from hostfiles.layout import lab_address
@@ -103,6 +117,17 @@ class Ttl(Experiment[Parameters]):
     control = Control("the resolver's cache is flushed twice a second", ("hit rate, T = 4 s", "hit rate, T = 30 s"))
     records = ("resolver", "ns1", "edge", "edge-far")
     paths = ("resolver", "edge", "edge-far")
+    lessons = (
+        Lesson(
+            "A name is queried 0.4 times per second and has a TTL of 1 s. Which share of the queries does the "
+            "cache answer?",
+            "hit rate, T = 1 s", "", 0.05,
+        ),
+        Lesson(
+            "Which share of the answers in the second after a change is old?",
+            "old answers within T of the change, T = 1 s", "", 0.07,
+        ),
+    )  # fmt: skip
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
