@@ -113,4 +113,4 @@ def test_only_dns_over_tls_notices_the_false_name_server(pair):
     with false_names(NAME, "192.0.2.66", pair) as (plain, tls):
         assert Stub([plain]).resolve(NAME).rdata == ("192.0.2.66",)
         with pytest.raises(StubError, match="self-signed"):
-            Stub([tls], attempts=1, transport=strict("resolver.example.com")).resolve(NAME)
+            Stub([tls], 10.0, 1, transport=strict("resolver.example.com")).resolve(NAME)

@@ -130,7 +130,7 @@ def false_names(name: str, address: str, pair: Path) -> Iterator[tuple[tuple[str
     with subprocess.Popen(command, env=environment) as child:
         try:
             end = time.monotonic() + STARTS
-            while not _answers(name, plain):
+            while not (_answers(name, plain) and _accepts(tls)):
                 if child.poll() is not None or time.monotonic() > end:
                     raise OSError(f"the false name server did not answer within {STARTS:g} s")
                 time.sleep(0.1)  # the socket may not exist yet; a refused query returns at once
@@ -144,6 +144,15 @@ def _answers(name: str, server: tuple[str, int]) -> bool:
         return bool(Stub([server], timeout=1.0, attempts=1).resolve(name).rdata)
     except StubError:
         return False
+
+
+def _accepts(server: tuple[str, int]) -> bool:
+    """Return whether *server* accepts a TCP connection; it opens this port after the one without TLS."""
+    try:
+        socket.create_connection(server, 1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def self_signed(name: str) -> bytes:
