@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -269,10 +269,8 @@ def bench(seconds: float, repeat: int) -> dict[str, Any]:
         large = million(folder, rows["10 names"]["ours"]["per_cpu_s"], seconds)
     kept = {case: rows[case]["ratio"] >= ratio for case, ratio in RATIOS.items()}
     kept["1,000,000 names"] = large["loss"] <= MAX_LOSS and large["memory_mib"] <= MAX_MEMORY
-    machine = {"cpus": os.cpu_count(), "python": sys.version.split()[0], "kernel": os.uname().release}
-    return {"bench": "dns_queries", "seconds": seconds, "repeat": repeat, "rows": rows, "million": large,
-            "promise": {**RATIOS, "loss": MAX_LOSS, "memory_mib": MAX_MEMORY}, "kept": kept,
-            "load_average": os.getloadavg()[0], "machine": machine}  # fmt: skip
+    promise = {**RATIOS, "loss": MAX_LOSS, "memory_mib": MAX_MEMORY}
+    return {"bench": "dns_queries", "rows": rows, "million": large, "promise": promise, "kept": kept}
 
 
 def table(report: dict[str, Any]) -> str:
@@ -295,21 +293,36 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each run")
-    parser.add_argument("--repeat", type=int, default=5, help="rounds")
+def run(bench: Callable[..., dict[str, Any]], table: Callable[[dict[str, Any]], str], **options: float) -> int:
+    """Run a benchmark from the command line and print its report; return the exit code.
+
+    Args:
+        bench: measures, with the numbers in *options* as keyword arguments, and returns a report with the key ``kept``.
+        table: formats the report.
+        options: the command-line options with their defaults.
+    """
+    module = sys.modules[bench.__module__]
+    parser = argparse.ArgumentParser(description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in options.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"default: {default:g}")
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args(argv)
+    args = vars(parser.parse_args())
+    as_json = args.pop("json")
     try:
-        report = bench(args.seconds, args.repeat)
+        report = bench(**args)
     except BenchError as error:
-        print(f"dns_queries: error: {error}", file=sys.stderr)
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 4
     except KeyboardInterrupt:
         return 130
-    print(json.dumps(report) if args.json else table(report))
+    machine = {"cpus": os.cpu_count(), "python": sys.version.split()[0], "kernel": os.uname().release}
+    report |= args | {"load_average": os.getloadavg()[0], "machine": machine}
+    print(json.dumps(report) if as_json else table(report))
     return 0 if all(report["kept"].values()) else 1
+
+
+def main() -> int:
+    return run(bench, table, seconds=3.0, repeat=5)
 
 
 if __name__ == "__main__":

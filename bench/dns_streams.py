@@ -8,9 +8,7 @@ the median ratio is reported. Requires unbound, dnsperf, openssl, and root (for 
 server on 127.0.1.10 port 53, which both resolvers use).
 """
 
-import argparse
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -96,9 +94,7 @@ def bench(seconds: float, repeat: int) -> dict[str, Any]:
             ]
             rows[case] = dns_queries.summary(rounds)
     kept = rows[f"{PER_CONNECTION} queries per connection"]["ratio"] >= RATIO
-    machine = {"cpus": os.cpu_count(), "python": sys.version.split()[0], "kernel": os.uname().release}
-    return {"bench": "dns_streams", "seconds": seconds, "repeat": repeat, "rows": rows, "promise": RATIO, "kept": kept,
-            "load_average": os.getloadavg()[0], "machine": machine}  # fmt: skip
+    return {"bench": "dns_streams", "rows": rows, "promise": RATIO, "kept": {"ratio": kept}}
 
 
 def certificate(folder: Path) -> Path:
@@ -136,27 +132,14 @@ def table(report: dict[str, Any]) -> str:
     for case, row in report["rows"].items():
         cells = [f"{each['per_cpu_s']:,.0f} ({each['per_s']:,.0f})" for each in (row["ours"], row["peer"])]
         promised = case.startswith(str(PER_CONNECTION))
-        verdict = f"{RATIO:9.2f}  {'kept' if report['kept'] else 'BROKEN'}" if promised else ""
+        verdict = f"{RATIO:9.2f}  {'kept' if report['kept']['ratio'] else 'BROKEN'}" if promised else ""
         lines.append(f"{case:28}{cells[0]:>20}{cells[1]:>20}{row['ratio']:8.2f}{verdict}")
     lines.append(f"load average {report['load_average']:.1f}; {report['machine']}")
     return "\n".join(lines)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each run")
-    parser.add_argument("--repeat", type=int, default=5, help="rounds")
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args(argv)
-    try:
-        report = bench(args.seconds, args.repeat)
-    except BenchError as error:
-        print(f"dns_streams: error: {error}", file=sys.stderr)
-        return 4
-    except KeyboardInterrupt:
-        return 130
-    print(json.dumps(report) if args.json else table(report))
-    return 0 if report["kept"] else 1
+def main() -> int:
+    return dns_queries.run(bench, table, seconds=3.0, repeat=5)
 
 
 if __name__ == "__main__":

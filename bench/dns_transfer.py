@@ -10,7 +10,6 @@ at a time; the maximum response time shows how much transfers delay queries. Fin
 of NSD, and the time from the start until each serves the zone is reported. Requires nsd.
 """
 
-import argparse
 import http.client
 import json
 import os
@@ -25,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dns_queries import NSD, BenchError, Server, free_port, nameserver, running, zone_file
+from dns_queries import NSD, BenchError, Server, free_port, nameserver, run, running, zone_file
 
 #: Targets: minimum ratio of our records per CPU-second to NSD's, and maximum response time during transfers in seconds.
 RATIO, DELAY = 0.25, 0.05
@@ -172,12 +171,9 @@ def bench(names: int, repeat: int) -> dict[str, Any]:
     }
     kept = {"ratio": ratio >= RATIO, "delay": waits[-1] <= DELAY}
     kept |= {key: each["ratio"] >= RATIO for key, each in firsts.items()}
-    machine = {"cpus": os.cpu_count(), "python": sys.version.split()[0], "kernel": os.uname().release}
-    return {"bench": "dns_transfer", "names": names, "repeat": repeat, "ours": medians[0], "peer": medians[1],
-            "ratio": round(ratio, 3), "first": firsts,
+    return {"bench": "dns_transfer", "ours": medians[0], "peer": medians[1], "ratio": round(ratio, 3), "first": firsts,
             "secondary_s": secondaries, "delay": {key: round(value, 2) for key, value in delay.items()},
-            "promise": {"ratio": RATIO, "delay_s": DELAY}, "kept": kept, "load_average": os.getloadavg()[0],
-            "machine": machine}  # fmt: skip
+            "promise": {"ratio": RATIO, "delay_s": DELAY}, "kept": kept}  # fmt: skip
 
 
 def table(report: dict[str, Any]) -> str:
@@ -203,21 +199,8 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--names", type=int, default=100_000)
-    parser.add_argument("--repeat", type=int, default=5, help="rounds")
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args(argv)
-    try:
-        report = bench(args.names, args.repeat)
-    except BenchError as error:
-        print(f"dns_transfer: error: {error}", file=sys.stderr)
-        return 4
-    except KeyboardInterrupt:
-        return 130
-    print(json.dumps(report) if args.json else table(report))
-    return 0 if all(report["kept"].values()) else 1
+def main() -> int:
+    return run(bench, table, names=100_000, repeat=5)
 
 
 if __name__ == "__main__":

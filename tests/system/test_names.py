@@ -201,10 +201,11 @@ def test_curl_finds_the_edge_over_https_only(shell: Shell) -> None:
     assert "198.19.20.10" in out
 
 
-def test_a_trace_over_tls_pays_for_two_handshakes_before_the_query(shell: Shell) -> None:
-    traced = json.loads(shell.firstbyte("trace", "https://www.example.com/", "--dns", "tls", "--cold", "--json").out)
-    names = traced["cold"]["phases"][0]
-    assert names["detail"]["transport"] == "tls"
+@pytest.mark.parametrize("transport", ["tls", "https"])
+def test_an_encrypted_trace_pays_for_two_handshakes_before_the_query(shell: Shell, transport: str) -> None:
+    traced = shell.firstbyte("trace", "https://www.example.com/", "--dns", transport, "--cold", "--json").out
+    names = json.loads(traced)["cold"]["phases"][0]
+    assert names["detail"]["transport"] == transport
     assert names["round_trips"] == 3 + len(names["detail"]["hops"])
     assert names["predicted_ms"] >= 3 * 4 + 10 * len(names["detail"]["hops"])
     assert names["bytes_received"] > 1000  # the count includes the certificates
