@@ -41,6 +41,9 @@ MAX_ENCODED, MAX_ENCODED_SIZE = 20_000, 1232
 #: answer is removed. The next query for the same question stores the answer again.
 MAX_HOT, MAX_COUNTDOWNS = 4096, 30
 
+#: Fields in the query log of answers that are sent without calling `Server.handle`.
+_AT_ONCE = {"took_ms": 0.0, "upstream": False}
+
 
 @dataclass(frozen=True, slots=True)
 class Hop:
@@ -108,7 +111,7 @@ class Server:
         self.policy = serving.Policy(policy or serving.Settings(), telemetry, RA, now)
         self.cache = Cache(stale=stale)
         self.upstream = Upstream(port, now, mixed_case=mixed_case)
-        self.queries = serving.QueryLog(took_ms=0.0, upstream=False)
+        self.queries = serving.QueryLog(batch=_AT_ONCE)
         self.trails: deque[Trail] = deque(maxlen=REMEMBERED)
         self._in_flight: dict[tuple[Name, int], asyncio.Task[Resolved | Failed]] = {}
         #: Cached failures by question, with the time when each expires.
@@ -162,13 +165,13 @@ class Server:
         def handle(
             wire: bytes, client: tuple[str, int], transport: serving.Transport
         ) -> serving.Reply | Awaitable[serving.Reply]:
-            began, answers = time.perf_counter(), None if self.policy.per_query else self.answers()
-            reply: serving.Reply | Awaitable[serving.Reply]
-            reply = None if answers is None or len(wire) < HEADER.size else answers.respond(wire)
-            if reply is None:
-                reply = guarded(wire, client, transport)
-            else:
+            answers = None if self.policy.per_query or len(wire) < HEADER.size else self.answers()
+            if answers is not None and (finished := answers.respond(wire)) is not None:
                 self._finished[transport] += 1
+                self.queries.add(client[0], transport, wire, NOERROR, _AT_ONCE)
+                return finished
+            began = time.perf_counter()
+            reply = guarded(wire, client, transport)
             if isinstance(reply, Awaitable):
                 return later(reply, wire, client[0], transport, began)
             logged(reply, wire, client[0], transport, began, upstream=False)
@@ -192,7 +195,7 @@ class Server:
         ) -> None:
             if isinstance(reply, (bytes, bytearray)) and len(reply) >= HEADER.size:
                 took = round(1000 * (time.perf_counter() - began), 3)
-                self.queries.add(client, transport, wire, reply[3] & 0xF, took_ms=took, upstream=upstream)
+                self.queries.add(client, transport, wire, reply[3] & 0xF, {"took_ms": took, "upstream": upstream})
 
         return handle
 

@@ -2,6 +2,8 @@
 
 import time
 from collections import deque
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from dnsmessage import Name, RemoteError, decode_query, rcode_to_text, rdtypes
@@ -10,8 +12,9 @@ from telemetry import AdminError, Request
 
 #: Number of queries kept for ``GET /admin/queries``, about as many as an experiment sends in a few seconds.
 SIZE = 2000
+NO_FIELDS: Mapping[str, Any] = MappingProxyType({})
 #: Log entry for one query: time, transport, rcode, query bytes, client address, further fields.
-_Single = tuple[float, str, int, bytes, str, dict[str, Any]]
+_Single = tuple[float, str, int, bytes, str, Mapping[str, Any]]
 #: Log entry for a batch of queries: time, lower-case questions, clients as consecutive struct sockaddr_in.
 _Batch = tuple[float, list[bytes], bytes]
 
@@ -28,7 +31,7 @@ _OPCODES = {4: "NOTIFY", 5: "UPDATE"}
 class QueryLog:
     """The most recent queries: at least the last *size*, more when the oldest entry is a batch."""
 
-    def __init__(self, size: int = SIZE, **batch: Any) -> None:
+    def __init__(self, size: int = SIZE, batch: Mapping[str, Any] = NO_FIELDS) -> None:
         """Create an empty log; *batch* are further fields of each query that is recorded with `add_batch`."""
         self._size, self._count, self._fields = size, 0, batch
         #: Number of the next query, counted from the start of the process.
@@ -38,7 +41,7 @@ class QueryLog:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, client: str, transport: str, wire: bytes, rcode: int, **fields: Any) -> None:
+    def add(self, client: str, transport: str, wire: bytes, rcode: int, fields: Mapping[str, Any] = NO_FIELDS) -> None:
         """Record one query that was answered outside a batch, with further *fields*."""
         self._append((time.time(), transport, rcode, wire[:_STORED], client, fields), 1)
 
@@ -104,14 +107,16 @@ def _weight(entry: _Single | _Batch) -> int:
     return 1 if len(entry) == 6 else len(entry[1])
 
 
-def _single(at: float, transport: str, rcode: int, wire: bytes, client: str, fields: dict[str, Any]) -> dict[str, Any]:
+def _single(
+    at: float, transport: str, rcode: int, wire: bytes, client: str, fields: Mapping[str, Any]
+) -> dict[str, Any]:
     try:
         query = decode_query(wire[:2] + b"\0\0\0\1\0\0\0\0\0\0" + wire[12:])
         qtype = _OPCODES.get(wire[2] >> 3 & 0xF) or rdtypes.to_text(query.qtype)
         qname = str(Name(query.qname.key))
     except RemoteError:
         qname, qtype = "?", "?"
-    return _row(at, client, transport, qname, qtype, rcode) | fields
+    return {**_row(at, client, transport, qname, qtype, rcode), **fields}
 
 
 def _batch(at: float, questions: list[bytes], clients: bytes) -> list[dict[str, Any]]:
