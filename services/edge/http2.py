@@ -31,7 +31,7 @@ from h2.events import (
 )
 from h2.exceptions import DenialOfServiceError, H2Error, ProtocolError
 from h2.settings import SettingCodes, Settings
-from hpack import HPACKError
+from hpack import Encoder, HPACKError
 from hyperframe.frame import GoAwayFrame
 
 from edge.client import Client, read_head
@@ -59,6 +59,14 @@ LOOK = 1.0
 _NEVER = float("inf")
 
 
+class PlainEncoder(Encoder):
+    """HPACK encoder without Huffman coding, which is slow in pure Python."""
+
+    def encode(self, headers: Any, huffman: bool = False) -> bytes:
+        """Return the encoded header block, without Huffman coding by default."""
+        return super().encode(headers, huffman)
+
+
 class Http2Client(asyncio.Protocol):
     """Client connection that speaks HTTP/2."""
 
@@ -74,14 +82,23 @@ class Http2Client(asyncio.Protocol):
         self.transport: Any = None
         self.paused = False
         self.deadline = client.deadline
-        self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+        # Response fields are lower-case and valid, since `edge.heads` has parsed them, so h2 need not check them again.
+        self.h2 = H2Connection(
+            H2Configuration(
+                client_side=False,
+                header_encoding=None,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
+        self.h2.encoder = PlainEncoder()
         self._frames = FrameHeaders()
         self._streams: dict[int, Stream] = {}
         self._since = time.monotonic()
         self._window, self._resets, self._control = time.monotonic(), 0, 0
         #: HEADERS and DATA frames sent in the current window.
         self.frames_sent = 0
-        self._closing = self._sent_away = False
+        self._closing = self._sent_away = self._flushing = False
 
     def __repr__(self) -> str:
         return f"<Http2Client {self.address or '?'} streams={len(self._streams)}{' closing' if self._closing else ''}>"
@@ -111,7 +128,7 @@ class Http2Client(asyncio.Protocol):
         )
         self.h2.initiate_connection()
         self.h2.increment_flow_control_window(CONNECTION_WINDOW - 65_535)
-        self.flush()
+        self._write()
         self.deadline = time.monotonic() + self.service.timeouts.head
         self.service.connected(self)
 
@@ -142,7 +159,7 @@ class Http2Client(asyncio.Protocol):
                 self.h2.close_connection(ErrorCodes.COMPRESSION_ERROR)
             self._send_away()  # also sends the GOAWAY frame that h2 has generated
             return
-        self.flush()
+        self._write()
         if not self._streams:
             self._idle()
 
@@ -267,7 +284,13 @@ class Http2Client(asyncio.Protocol):
         self.flush()
 
     def flush(self) -> None:
-        """Write the frames that h2 has generated to the transport."""
+        """Write the frames that h2 has generated at the end of this iteration of the event loop, in a single write."""
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        self._flushing = False
         data = self.h2.data_to_send()
         if data and self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)
@@ -320,6 +343,7 @@ class Http2Client(asyncio.Protocol):
     def _close_when_done(self) -> None:
         if not self._closing:
             self._closing = True
+            self._write()
             # Bypass h2, which after its own GOAWAY would not send data on the streams that are still open.
             if self.transport is not None and not self.transport.is_closing():
                 self.transport.write(GoAwayFrame(0, last_stream_id=self.h2.highest_inbound_stream_id).serialize())
@@ -329,7 +353,7 @@ class Http2Client(asyncio.Protocol):
     def _send_away(self) -> None:
         """Send GOAWAY and close after `timeouts.linger`; an immediate close could reset the connection first."""
         self._sent_away = True
-        self.flush()
+        self._write()
         streams, self._streams = self._streams, {}
         for stream in streams.values():
             stream.gone()
@@ -339,6 +363,6 @@ class Http2Client(asyncio.Protocol):
     def _close(self) -> None:
         self._closing = True
         self.deadline = time.monotonic() + self.service.timeouts.send
-        self.flush()
+        self._write()
         if self.transport is not None:
             self.transport.close()

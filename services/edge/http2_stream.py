@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import H2Error
+from hpack import NeverIndexedHeaderTuple
 
 from edge.body_rate import BodyRate
 from edge.errors import EdgeError
@@ -18,6 +19,8 @@ from edge.upstream import HIGH_WATER
 
 #: Response fields that are connection-specific in HTTP/1.1 and forbidden in HTTP/2 (RFC 9113 section 8.2.2).
 _HTTP_1_ONLY = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection"})
+#: Response fields whose values do not repeat; in the HPACK table, they would only displace other fields.
+_NOT_INDEXED = frozenset({b"server-timing"})
 
 
 class Connection(Protocol):
@@ -187,8 +190,9 @@ class Stream:
         fields = [(b":status", b"%d" % status)]
         for line in lines.split(b"\r\n")[:-1]:
             name, _, value = line.partition(b": ")
-            if name.lower() not in _HTTP_1_ONLY:
-                fields.append((name.lower(), value))
+            name = name.lower()
+            if name not in _HTTP_1_ONLY:
+                fields.append(NeverIndexedHeaderTuple(name, value) if name in _NOT_INDEXED else (name, value))
         if self._open:
             self._connection.send(lambda h2: h2.send_headers(self.number, fields, end_stream=end))
             self._connection.frames_sent += 1

@@ -121,6 +121,17 @@ async def behind(bench: Bench, script, **more):
     return proxy, await Http2Peer.connect(bench, port)
 
 
+async def test_fields_whose_values_do_not_repeat_stay_out_of_the_hpack_table(bench: Bench) -> None:
+    _, peer = await behind(bench, replying(b"HTTP/1.1 200 OK\r\nX-Kept: a\r\nContent-Length: 2\r\n\r\nok"))
+    number = peer.request()
+    assert await peer.answer(number) == ("200", b"ok")
+    assert "server-timing" in peer.heads[number]
+    names = {name for name, _ in peer.h2.decoder.header_table.dynamic_entries}
+    assert b"x-kept" in names
+    assert b"server-timing" not in names
+    peer.writer.close()
+
+
 async def test_requests_side_by_side_are_answered_each_on_its_stream(bench: Bench) -> None:
     async def script(reader, writer) -> None:
         while True:
