@@ -78,8 +78,10 @@ class Relay:
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream, onward = await asyncio.open_connection(OLD, self._origin)
         self._writers |= {writer, onward}
-        await asyncio.gather(self._pipe(reader, onward, 0.0), self._pipe(upstream, writer, None))
-        self._writers -= {writer, onward}
+        try:
+            await asyncio.gather(self._pipe(reader, onward, 0.0), self._pipe(upstream, writer, None))
+        finally:
+            self._writers -= {writer, onward}
 
     async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float | None) -> None:
         with contextlib.suppress(OSError):
