@@ -65,7 +65,7 @@ experiments: venv ## every scenario and drill, quickly, then every control (a qu
 
 lock: venv ## compile requirements/*.txt anew (hashes, no URLs)
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 pyproject.toml -o requirements/base.txt
-	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra load --extra plan pyproject.toml -o requirements/load.txt
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra load --extra plan --extra quic pyproject.toml -o requirements/load.txt
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --group dev requirements/dev.in pyproject.toml -o requirements/dev.txt
 
 .PHONY: help venv judges runtime up down demo lint test unit experiments bench free-seed fuzz lock

@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import ssl
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +18,7 @@ from resolver.hints import HintsError, load_hints
 from resolver.server import logger
 from serving.tls import ALPN
 from stub import AsyncStub
-from telemetry import AdminError, Request, Telemetry, add_arguments, endpoint, log
-from telemetry.admin import AdminServer, Response
+from telemetry import Telemetry, add_arguments, endpoint, log
 from tlsreload import CertificateFiles, ReloadError, ReloadingContext
 
 #: Seconds after which an idle connection is closed; a browser can reuse its connection while a user reads a page.
@@ -81,7 +79,9 @@ async def _run(
         logger.info("serving", hints={str(name): address for name, address in hints.items()})
         if isinstance(certificate, Agent):
             if args.http:  # needed before the first certificate: the CA validates over HTTP
-                stack.push_async_callback((await _challenges(args.http, certificate.challenges.answer)).close)
+                stack.push_async_callback(
+                    (await renewal.answer_challenges(args.http, certificate.challenges.answer)).close
+                )
             if not await certificate.enrol():
                 return
             certificate.start()
@@ -113,25 +113,6 @@ async def _announce(
     stack.push_async_callback(service.close)
     print(f"listening on {serving.show(service.address)} ({name})", flush=True)
     telemetry.health.set(name, ok=True, detail=serving.show(service.address))
-
-
-async def _challenges(at: tuple[str, int], answer: Callable[[str], str | None]) -> AdminServer:
-    """Answer http-01 challenges (RFC 8555 section 8.3) at the address *at*."""
-
-    def challenge(request: Request) -> Response:
-        found = answer(request.params["token"])
-        if found is None:
-            raise AdminError(404, "no such challenge")
-        return Response(found.encode(), "application/octet-stream")
-
-    server = AdminServer()
-    server.route("GET", "/.well-known/acme-challenge/{token}", challenge)
-    try:
-        address = await server.start(*at)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, serving.show(at)) from None
-    print(f"listening on {serving.show(address)} (http)", flush=True)
-    return server
 
 
 class Files:

@@ -149,6 +149,7 @@ def _everywhere(parser: argparse.ArgumentParser, **default: Any) -> None:
 def _lab(add: Add) -> None:
     up = add("up", "start the lab and wait until it is healthy", "up", "up --runtime netns --no-ports")
     up.add_argument("--load", action="store_true", help="start Locust as well")
+    up.add_argument("--quic", action="store_true", help="start the HTTP/3 server as well")
     up.add_argument("--no-ports", action="store_true", help="publish nothing on 127.0.0.1 (netns only)")
     up.add_argument("--no-build", action="store_true", help="use the Docker image as it is")
     down = add("down", "remove everything that up made", "down", "down --keep-ca")

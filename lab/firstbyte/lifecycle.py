@@ -28,7 +28,7 @@ PROBE = ("python", "-m", "hostfiles.probe")
 def up(args: argparse.Namespace) -> int:
     """Start the lab and wait until it is healthy; fail if the lab is already running."""
     began = time.monotonic()
-    profiles = ["load"] if args.load else []
+    profiles = ["load"] * args.load + ["quic"] * args.quic
     with where.outside("up") as lab:
         always = {h.name for h in lab.topology.always}
         if not profiles and all(s.state == "running" for s in lab.status() if s.name in always):

@@ -20,9 +20,11 @@ from scenarios.limits import Limits
 from scenarios.omission import Omission
 from scenarios.pool import Pool
 from scenarios.propagation import Propagation
+from scenarios.quic import Quic
 from scenarios.reliable_stream import ReliableStream
 from scenarios.resolution import Resolution
 from scenarios.slow_start import SlowStart
+from scenarios.snapshots import Snapshots
 from scenarios.time_wait import TimeWait
 from scenarios.time_wait_why import TimeWaitWhy
 from scenarios.ttl import Ttl
@@ -33,7 +35,8 @@ SCENARIOS: tuple[type[Experiment[Any]], ...] = (
     Congestion, ReliableStream,
     Omission, Limits,
     TimeWait, TimeWaitWhy, Pool, KeepaliveRace, Integrity, ImpostorScenario,
-    Encryption,
+    Encryption, Snapshots,
+    Quic,
 )  # fmt: skip
 
 __all__ = ["SCENARIOS"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
 
-from experiments import Bars, Chart, Control, Curve, Dots, Estimate, Experiment, Panel, Quantity, Run, parameter
+from experiments import Bars, Chart, Control, Curve, Dots, Estimate, Experiment, Lesson, Panel, Quantity, Run, parameter
 from hostfiles.layout import TRUST_ANCHOR
 from origin.correspondent import views
 from scenarios.instruments import vantage_points
@@ -42,6 +42,12 @@ UPDATE = 0.25
 TARGET_SHARE = 0.01
 RATIO_ROW = "CPU per byte, AES-128-GCM without its instructions / with them"
 SIZE_ROW = "handshake's share of a connection of the predicted size"
+
+
+def _readers(way: str) -> str:
+    return (
+        f"places that read {vantage_points.WAYS[way].partition(':')[0]}, {vantage_points.WAYS[way].partition(': ')[2]}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +108,23 @@ class Encryption(Experiment[Parameters]):
     )
     settings = Parameters
     control = Control("the CPU's instructions for AES stay visible", (RATIO_ROW,))
-    records = ()
     paths = ("edge",)
+    lessons = (
+        Lesson(
+            "A text is sent over HTTPS through an edge, and stored. How many of five places can read it: the network, "
+            "the edge, the origin, the database file, the recipient?",
+            _readers("https"), "", 0.5,
+        ),
+        Lesson(
+            "The text is now encrypted end to end. How many of the five places can read it?",
+            _readers("letter"), "", 0.5,
+        ),
+        Lesson(
+            "A client sends a request right after it has announced a new key, on a path of 40 ms. After how many round "
+            "trips does the response begin?",
+            "round trips of a request right after a key update", "", 0.3,
+        ),
+    )  # fmt: skip
 
     def __init__(self, parameters: Parameters, *, negative: bool = False) -> None:
         super().__init__(parameters, negative=negative)
@@ -126,6 +147,7 @@ class Encryption(Experiment[Parameters]):
             SIZE_ROW: Quantity(100 * TARGET_SHARE, "%"),
             "key updates answered by the server": Quantity(self.p.updates),
             "round trips of a request right after a key update": Quantity(1.0),
+            **{_readers(way): Quantity(len(places)) for way, places in vantage_points.READS.items()},
             "places that read exactly what they should": Quantity(
                 len(vantage_points.WAYS) * len(vantage_points.PLACES)
             ),
@@ -187,6 +209,8 @@ class Encryption(Experiment[Parameters]):
             self._shares(run)
         if self.updated is not None:
             self._updates(run, self.updated)
+        for way in vantage_points.WAYS:
+            run.findings.row(_readers(way), sum(view.reads for view in self.read if view.way == way))
         right = sum(view.right for view in self.read)
         run.findings.check_near(run.findings.row("places that read exactly what they should", right), 0.0)
         run.findings.chart(self._cost_chart(theory))

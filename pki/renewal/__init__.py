@@ -5,6 +5,7 @@ health checks and metrics.
 """
 
 from renewal.agent import Agent
+from renewal.challenge_server import answer_challenges
 from renewal.client import AcmeClient
 from renewal.credentials import Credentials, Reload
 from renewal.errors import AccountError, AcmeError, PairError, RenewalError
@@ -27,6 +28,7 @@ __all__ = [
     "Settings",
     "add_arguments",
     "additional",
+    "answer_challenges",
     "from_args",
     "renewal_time",
     "retry_delay",

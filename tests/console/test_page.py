@@ -9,7 +9,7 @@ from tests.console.lab import ScriptedLab, certificate, console, links, trace
 
 #: JavaScript expression that is true if the page does not scroll horizontally.
 FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-WELL = "document.querySelector('#verdict').innerText.includes('All 18 hosts are healthy')"
+WELL = "document.querySelector('#verdict').innerText.includes('All 19 hosts are healthy')"
 #: Minimum contrast ratio of text (WCAG 2.2, 1.4.3, level AA).
 CONTRAST = 4.5
 #: JavaScript expression for the visible texts whose contrast to the nearest opaque background is below `CONTRAST`.
@@ -58,7 +58,7 @@ async def test_the_page_shows_everything(lab: ScriptedLab, page: Page) -> None:
         await page.until(WELL)
         await running.show_trace(trace())
         await page.until("document.querySelectorAll('#trace .fall').length === 2")
-        assert await page.evaluate("document.querySelectorAll('.host.ok').length") == 18
+        assert await page.evaluate("document.querySelectorAll('.host.ok').length") == 19
         assert await page.evaluate("document.querySelectorAll('#map .label').length") >= 9
         assert "40 min left" in await page.text("#certificates")
         assert "edge → catalog-1" in await page.text("#pools")
@@ -93,7 +93,7 @@ async def test_a_host_that_goes_down_is_an_alarm_until_it_is_back(lab: ScriptedL
         assert await page.text(".host.down .name") == "news is down"
         assert "news has been down since" in await page.text("#alarms")
         assert "connection refused — https://www.example.com/news" in await page.text("#alarms")
-        assert await page.text("#verdict") == "✕ 17 of 18 hosts are healthy."
+        assert await page.text("#verdict") == "✕ 18 of 19 hosts are healthy."
         assert await page.evaluate("document.title") == "✕ firstbyte"
         await lab["news"].start()
         await page.until(WELL)
@@ -110,8 +110,8 @@ async def test_while_the_router_is_down_the_page_says_that_it_cannot_see_the_oth
         for name, host in lab.hosts.items():
             if name != "console":
                 await host.stop()
-        await page.until("document.querySelectorAll('.host.unseen').length === 16")
-        assert await page.text("#verdict") == "✕ The router is down: 16 of 18 hosts cannot be seen."
+        await page.until("document.querySelectorAll('.host.unseen').length === 17")
+        assert await page.text("#verdict") == "✕ The router is down: 17 of 19 hosts cannot be seen."
         assert await page.evaluate("document.querySelectorAll('#alarms .alarm').length") == 1
         assert "The router is down" in await page.text("#links")
 

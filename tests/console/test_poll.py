@@ -45,7 +45,7 @@ async def test_every_host_gets_the_requests_of_its_role(lab: ScriptedLab) -> Non
     async with polling(state, lab.token_file) as results:
         await rounds(results, 2)
     snapshot = state.snapshot(1e10)
-    assert repr(state) == "<State ok=18>"
+    assert repr(state) == "<State ok=19>"
     assert len(snapshot["links"]) == 28
     assert [pool["host"] for pool in snapshot["pools"]] == ["edge", "edge-far"]
     assert [entry["host"] for entry in snapshot["certificates"]] == [
@@ -69,7 +69,7 @@ async def test_without_the_token_hosts_are_up_and_refusals_are_an_alarm(lab: Scr
         (alarm,) = state.snapshot(1e10)["alarms"]
         assert alarm["subject"] == "the console"
         assert "401" in alarm["why"] or "403" in alarm["why"]
-        assert repr(state) == "<State ok=18>"
+        assert repr(state) == "<State ok=19>"
 
 
 async def test_a_host_that_refuses_is_down_and_back_when_it_answers(lab: ScriptedLab) -> None:
@@ -83,7 +83,7 @@ async def test_a_host_that_refuses_is_down_and_back_when_it_answers(lab: Scripte
         assert (alarm["subject"], alarm["why"]) == ("news", "connection refused")
         await lab["news"].start()
         await rounds(results, 3)
-    assert repr(state) == "<State ok=18>"
+    assert repr(state) == "<State ok=19>"
 
 
 async def test_polling_leaves_no_socket_in_time_wait(lab: ScriptedLab) -> None:

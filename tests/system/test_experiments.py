@@ -28,6 +28,7 @@ PASSING = [
     (("run", "time-wait-why", "--set=repeats=3"), "netns"),
     (("run", "encryption", "--set", "speeds=2"), "netns"),
     (("run", "impostor"), "netns"),
+    (("run", "snapshots", "--set", "losses=0.01"), "netns"),
 ]
 CONTROLS = [("run", "time-wait")]
 

@@ -1,6 +1,8 @@
 """Tests for every model with reference values and at the limits of its domain."""
 
 import random
+from itertools import accumulate
+from operator import or_
 
 import pytest
 from hypothesis import given
@@ -21,6 +23,7 @@ from theory import (
     privacy,
     propagation,
     queueing,
+    quic,
     recovery,
     resolution,
     slow_start,
@@ -335,6 +338,17 @@ def test_only_unencrypted_transports_are_readable_and_setup_is_shared() -> None:
     assert [name for name in ("udp", "tcp", "dot", "doh") if privacy.readable(name)] == ["udp", "tcp"]
     assert privacy.question_ms("dot", 20, 5) == 28
     assert resolution.mean_ms(0.5, 0.8, 4, [10, 20, 16]) == pytest.approx(0.5 * (4 + 0.2 * 46))
+
+
+def test_streams_of_quic_wait_for_their_own_packets_only() -> None:
+    assert (quic.round_trips(), quic.round_trips(early=True), quic.round_trips(moved=True)) == (2, 1, 1)
+    assert quic.delayed_alone(0.01) == pytest.approx(0.01)
+    assert quic.delayed_pages(0.01, 6) == pytest.approx(0.0585, abs=1e-4)
+    assert quic.delayed_in_order(0.01, 1) == quic.delayed_alone(0.01)
+    # Simulated: each of six responses waits for the losses before it.
+    rng = random.Random(2)
+    late = sum(any_lost for _ in range(20_000) for any_lost in accumulate((rng.random() < 0.03 for _ in range(6)), or_))
+    assert late / 120_000 == pytest.approx(quic.delayed_in_order(0.03, 6), rel=0.05)
 
 
 def test_costs_of_encryption_are_consistent() -> None:

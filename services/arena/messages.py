@@ -1,0 +1,165 @@
+"""Messages between a player and the arena, and the cookies that prove a player's address.
+
+Over UDP, each datagram is one message.  A player first asks for a cookie and then joins with it, as in DTLS (RFC 6347
+section 4.2.1), because a server that streams to an unproven address would amplify attacks.  Over TCP, the player sends
+one `Join`, and each snapshot is preceded by its length in two bytes.
+
+Nothing here opens a socket or reads a clock.
+"""
+
+import hashlib
+import hmac
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+MAGIC = b"FBA1"
+#: Size of a request for a cookie in bytes.  The response is shorter, so that the arena does not amplify.
+HELLO = 64
+#: Bytes of a cookie.
+COOKIE = 16
+#: Seconds for which a cookie is valid, at least; at most twice as long.
+COOKIE_LIFE = 30.0
+#: Bounds of a `Join`: snapshots per second, bytes per snapshot, seconds.
+RATES, SIZES, DURATIONS = (1.0, 120.0), (20, 1200), (0.1, 120.0)
+_KIND = struct.Struct("!4sB")
+_JOIN = struct.Struct("!4sB16sBddH")
+_SNAPSHOT = struct.Struct("!4sBIQ")
+#: Length of a message over TCP.
+LENGTH = struct.Struct("!H")
+
+
+class ArenaError(Exception):
+    """A message is malformed, out of bounds, or has no valid cookie; the message says what was expected."""
+
+
+class Kind(IntEnum):
+    """Kind of a message, its fifth byte."""
+
+    HELLO = 1
+    COOKIE = 2
+    JOIN = 3
+    SNAPSHOT = 4
+    LEAVE = 5
+
+
+class Mode(IntEnum):
+    """Snapshots that the arena sends over TCP."""
+
+    #: Every snapshot.
+    EVERY = 0
+    #: None while earlier data has not left the socket's send buffer.
+    NEWEST = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """A player's request for snapshots."""
+
+    #: Snapshots per second.
+    rate: float
+    #: Bytes of one snapshot.
+    size: int
+    #: Seconds until the snapshots end.
+    duration: float
+    mode: Mode = Mode.EVERY
+    cookie: bytes = bytes(COOKIE)
+
+    def encode(self) -> bytes:
+        """Return the message as bytes."""
+        return _JOIN.pack(MAGIC, Kind.JOIN, self.cookie, self.mode, self.rate, self.duration, self.size)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Join":
+        """Parse a message.
+
+        Raises:
+            ArenaError: it is not a `Join`, or a value is out of bounds.
+        """
+        if len(data) != _JOIN.size or kind_of(data) is not Kind.JOIN:
+            raise ArenaError(f"expected a join of {_JOIN.size} bytes, got {len(data)} bytes")
+        _, _, cookie, mode, rate, duration, size = _JOIN.unpack(data)
+        for name, value, (low, high) in (
+            ("rate", rate, RATES),
+            ("size", size, SIZES),
+            ("duration", duration, DURATIONS),
+        ):
+            if not low <= value <= high:  # NaN fails every comparison, so this also rejects NaN
+                raise ArenaError(f"expected a {name} from {low:g} to {high:g}, got {value:g}")
+        if mode not in set(Mode):
+            raise ArenaError(f"expected a mode of {', '.join(map(str, Mode))}, got {mode}")
+        return cls(rate, size, duration, Mode(mode), cookie)
+
+
+JOIN_SIZE = _JOIN.size
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of the game at one moment."""
+
+    #: Counts from 0 in each session.
+    number: int
+    #: Time of sending on the machine's monotonic clock, in nanoseconds.
+    sent_ns: int
+
+    def encode(self, size: int) -> bytes:
+        """Return the message, padded to *size* bytes."""
+        return _SNAPSHOT.pack(MAGIC, Kind.SNAPSHOT, self.number, self.sent_ns).ljust(size, b"\0")
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Snapshot":
+        """Parse a message; raise `ArenaError` if it is not a snapshot."""
+        if len(data) < _SNAPSHOT.size or kind_of(data) is not Kind.SNAPSHOT:
+            raise ArenaError(f"expected a snapshot of at least {_SNAPSHOT.size} bytes, got {len(data)} bytes")
+        _, _, number, sent_ns = _SNAPSHOT.unpack_from(data)
+        return cls(number, sent_ns)
+
+
+def kind_of(data: bytes) -> Kind:
+    """Return the kind of a message; raise `ArenaError` if it is not one of the arena's."""
+    if len(data) >= _KIND.size and data.startswith(MAGIC) and data[4] in set(Kind):
+        return Kind(data[4])
+    raise ArenaError(f"expected a message that begins with {MAGIC.decode()}, got {data[:8].hex(' ') or 'nothing'}")
+
+
+def hello() -> bytes:
+    """Return a player's request for a cookie."""
+    return _KIND.pack(MAGIC, Kind.HELLO).ljust(HELLO, b"\0")
+
+
+def leave() -> bytes:
+    """Return a player's request to end the snapshots."""
+    return _KIND.pack(MAGIC, Kind.LEAVE)
+
+
+def cookie_message(cookie: bytes) -> bytes:
+    """Return the arena's answer to `hello`."""
+    return _KIND.pack(MAGIC, Kind.COOKIE) + cookie
+
+
+def cookie_of(data: bytes) -> bytes:
+    """Return the cookie in the arena's answer; raise `ArenaError` if *data* is not that answer."""
+    if len(data) != _KIND.size + COOKIE or kind_of(data) is not Kind.COOKIE:
+        raise ArenaError(f"expected a cookie of {COOKIE} bytes, got {len(data)} bytes")
+    return data[_KIND.size :]
+
+
+class Cookies:
+    """Makes and checks cookies without keeping state per player."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def make(self, address: tuple[str, int], now: float) -> bytes:
+        """Return the cookie for a player at *address*; *now* is in seconds."""
+        return self._cookie(address, int(now / COOKIE_LIFE))
+
+    def check(self, address: tuple[str, int], cookie: bytes, now: float) -> bool:
+        """Return whether *cookie* was made for *address* in this period or the one before."""
+        period = int(now / COOKIE_LIFE)
+        return any(hmac.compare_digest(cookie, self._cookie(address, p)) for p in (period, period - 1))
+
+    def _cookie(self, address: tuple[str, int], period: int) -> bytes:
+        text = f"{address[0]} {address[1]} {period}".encode()
+        return hmac.digest(self._secret, text, hashlib.sha256)[:COOKIE]

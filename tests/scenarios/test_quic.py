@@ -1,0 +1,71 @@
+"""Tests for `quic` with generated times: each deviation from theory fails its check."""
+
+import asyncio
+import random
+
+import pytest
+
+from experiments import Verdict, parameters
+from reports.drawing import svg
+from scenarios.instruments.connection import Address
+from scenarios.instruments.http2_client import Http2Connection
+from scenarios.quic import ARMS, RESPONSES, WAYS, Quic
+from tests.peers import NAME, OK, replying
+from tests.scenarios.runs import failed, predicted
+
+
+def concluded(tmp_path, *, trips=0, tcp_order=True, independent=True, busy=0.0, moved=1.0, seen=True, early=True):
+    """Return a run whose times differ from the prediction only as given."""
+    experiment, rng = Quic(parameters.bind(Quic.settings, quick=True, given=["pages=2000"])), random.Random(3)
+    run, rtt = predicted(experiment, tmp_path), experiment.p.page_rtt_ms
+    for arm, number in ARMS.items():
+        for each in experiment.p.rtt_ms:
+            experiment.ttfb[arm, each] = [5.0 + (number + trips) * each + noise for noise in (0.0, 1.0, 4.0)]
+    experiment.early = [early] * 12
+    for loss, pages in ((0.0, 200), (experiment.p.loss, 2000)):
+        for way in WAYS:
+            for _ in range(pages):
+                lost = [rng.random() < max(loss, busy) for _ in range(RESPONSES)]
+                blocking = tcp_order if way == "http2" else not independent
+                waits = [any(lost[: i + 1]) if blocking else lost[i] for i in range(RESPONSES)]
+                experiment.pages[way, loss].append([rtt * (2.1 if wait else 1.05) for wait in waits])
+    experiment.moved = [(moved * 1.02 * rtt, seen)] * experiment.p.moves
+    experiment.conclude(run)
+    return run
+
+
+def test_times_as_predicted_pass(tmp_path):
+    run = concluded(tmp_path)
+    assert failed(run) == []
+    assert all(check.ok for check in run.result.validity)
+    assert [svg(chart).startswith("<svg") for chart in run.findings.charts] == [True] * 2
+
+
+@pytest.mark.parametrize(
+    ("deviation", "check"),
+    [
+        pytest.param({"trips": 1}, "round trips, QUIC", id="the-handshake-takes-another-trip"),
+        pytest.param({"trips": 1}, Quic.control.fails[0], id="nothing-is-sent-early"),
+        pytest.param({"tcp_order": False}, "responses delayed over HTTP/2 / over HTTP/3", id="no-difference"),
+        pytest.param({"independent": False}, f"responses delayed by loss, {WAYS['quic']}", id="streams-block"),
+        pytest.param({"moved": 3.0}, "round trips of a request from a new address", id="a-move-needs-a-handshake"),
+        pytest.param(
+            {"seen": False}, "changes of address that the server saw, without a new connection", id="it-did-not-move"
+        ),
+    ],
+)
+def test_a_deviation_fails_its_check(deviation, check, tmp_path):
+    assert check in failed(concluded(tmp_path, **deviation))
+
+
+@pytest.mark.parametrize("deviation", [{"busy": 0.05}, {"early": False}], ids=["busy-machine", "early-data-refused"])
+def test_a_run_on_an_unfit_machine_or_server_is_invalid(deviation, tmp_path):
+    assert concluded(tmp_path, **deviation).result.verdict is Verdict.INVALID
+
+
+async def test_a_server_without_http2_is_an_error(peers, papers):
+    context = papers.client()
+    context.set_alpn_protocols(["h2"])
+    to = Address(NAME, "127.0.0.1", await peers.start(replying(OK), papers.server()))
+    with pytest.raises(ConnectionError, match="expected HTTP/2, the server selected None"):
+        await asyncio.to_thread(Http2Connection, to, context)
