@@ -11,6 +11,7 @@ from aiohttp import web
 from acme_server.issuing_files import IssuingFiles
 from acme_server.leaves import LONGEST_LIFETIME, SHORTEST_LIFETIME
 from acme_server.own_certificate import OwnCertificate
+from acme_server.rate_limit import RateLimit
 from acme_server.server import AcmeServer, Settings, logger
 from acme_server.watch import Watch
 from authority import AuthorityError, Store
@@ -30,6 +31,14 @@ def lifetime(text: str) -> float:
             f"expected {SHORTEST_LIFETIME:g} to {LONGEST_LIFETIME:g} seconds, got {text!r}"
         )
     return value
+
+
+def order_limit(text: str) -> RateLimit:
+    """Parse N/SECONDS, a limit of new orders per account (an argparse type)."""
+    orders, _, window = text.partition("/")
+    if not (orders.isdecimal() and window.isdecimal() and int(orders) and int(window)):
+        raise argparse.ArgumentTypeError(f"expected N/SECONDS, for example 300/10800; got {text!r}")
+    return RateLimit(int(orders), float(window))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,6 +79,12 @@ def main(argv: list[str] | None = None) -> int:
         help="HTTP address for CRL and OCSP; leaves contain the URLs",
     )
     parser.add_argument("--profiles", type=Path, metavar="FILE", help="certificate profiles (default: one, peer)")
+    parser.add_argument(
+        "--order-limit",
+        type=order_limit,
+        metavar="N/SECONDS",
+        help="maximum of new orders per account",
+    )
     parser.add_argument("--caa", metavar="NAME", help="check CAA records for this issuer name")
     add_arguments(parser)
     args = parser.parse_args(argv)
@@ -97,6 +112,7 @@ def main(argv: list[str] | None = None) -> int:
         http_base=http,
         dns_port=args.dns01_port,
         profiles=profiles,
+        order_limit=args.order_limit,
     )
     stubs = [AsyncStub([each]) for each in args.resolver]
     try:

@@ -19,6 +19,7 @@ from acme_server.names import is_wildcard
 from acme_server.orders import Orders, check_names, check_ready, find_certificate, offered
 from acme_server.problems import Problem
 from acme_server.publication import Publications
+from acme_server.rate_limit import RateLimit
 from acme_server.recall import Recalls
 from acme_server.redirects import Ports
 from acme_server.revocation import Revocation
@@ -55,6 +56,8 @@ SUGGESTED = (2 / 3, 2 / 3 + 0.04)
 MOVING = 0.1
 #: Minimum Retry-After in responses with renewal information, in seconds.
 MIN_ASK_AGAIN = 5
+#: Maximum number of orders in one page of an account's list (RFC 8555 section 7.1.2.1).
+PAGE = 100
 #: Retry-After in responses while the store is busy or its disk is full, in seconds.
 STORE_RETRY_AFTER = 1
 #: URL pattern of the identifiers that the server generates.
@@ -80,6 +83,8 @@ class Settings:
     http_base: str | None = None
     #: Port of authoritative name servers; only tests use a port other than 53.
     dns_port: int = 53
+    #: Limit of new orders per account; None allows any number.
+    order_limit: RateLimit | None = None
     #: Certificate profiles by name; the first is the default.
     profiles: dict[str, Profile] = field(default_factory=lambda: {PEER.name: PEER})
 
@@ -314,9 +319,16 @@ class AcmeServer:
     async def _list(self, call: _Call) -> web.Response:
         if call.http.match_info["id"] != call.account.id:
             raise problems.unauthorized("this is another account")
-        return web.json_response(
-            {"orders": [f"{self.settings.base}/acme/order/{each}" for each in self.store.orders(call.account.id)]}
-        )
+        cursor = call.http.query.get("cursor", "0")
+        if not cursor.isdecimal() or len(cursor) > 9:
+            raise problems.malformed("expected a URL from the Link header of another page")
+        skip, base = int(cursor), self.settings.base
+        found = self.store.orders(call.account.id, skip, PAGE + 1)
+        response = web.json_response({"orders": [f"{base}/acme/order/{each}" for each in found[:PAGE]]})
+        if len(found) > PAGE:
+            url = f"{base}/acme/account/{call.account.id}/orders?cursor={skip + PAGE}"
+            response.headers.add("Link", f'<{url}>;rel="next"')
+        return response
 
     async def _key_change(self, call: _Call) -> web.Response:
         inner = read_jws(call.jws.payload, nested=True)
@@ -326,6 +338,10 @@ class AcmeServer:
         return self._show_account(self.orders.change_key(call.account, inner, url))
 
     async def _new_order(self, call: _Call) -> web.Response:
+        limit = self.settings.order_limit
+        if limit is not None and (wait := limit.take(call.account.id, call.now)) is not None:
+            detail = f"expected at most {limit.orders} orders of an account within {limit.window:g} s"
+            raise problems.rate_limited(detail, retry_after=wait)
         order = self.orders.create(call.account, call.jws.json(), call.now)
         logger.info("order_created", order=order.id, names=list(order.names))
         return self._show_order(order, 201)

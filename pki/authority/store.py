@@ -333,9 +333,10 @@ class Store:
         """Return the order with this id, or None."""
         return self._get(Order, order_id)
 
-    def orders(self, account_id: str) -> list[str]:
-        """Return the ids of an account's orders, oldest first."""
-        return [order.id for order in self._select(Order, "account = ? ORDER BY rowid", account_id)]
+    def orders(self, account_id: str, skip: int = 0, limit: int = -1) -> list[str]:
+        """Return the ids of an account's orders, oldest first; all, or at most *limit* after the first *skip*."""
+        found = self._select(Order, "account = ? ORDER BY rowid LIMIT ? OFFSET ?", account_id, limit, skip)
+        return [order.id for order in found]
 
     def open_order(self, order: Order, authorizations: Sequence[Authorization]) -> None:
         """Insert a new order with all its *authorizations* in one transaction."""
