@@ -5,32 +5,44 @@ Each drill is an `experiments.Experiment`, which ``firstbyte drill NAME`` runs a
 
 from typing import Any
 
+from drills.blind_monitor import BlindMonitor
 from drills.broken_material import BrokenMaterial
 from drills.ca_outage import CaOutage
+from drills.client_auth_gone import ClientAuthGone
 from drills.clock_skew import ClockSkew
+from drills.leaf_compromise import LeafCompromise
 from drills.leaf_expiry import LeafExpiry
+from drills.renewal_storm import RenewalStorm
 from drills.renewal_under_load import RenewalUnderLoad
 from drills.revoke_client import RevokeClient
 from drills.year import Year
 from experiments import Experiment
 
-#: All drills, in the order of the drill catalogue: D1, D2, D3, D8, D11, D14, and the year.
+#: All drills, in the order of the drill catalogue: D1, D2, D3, D8, D9, D11, D12, D14, D16, D18, and the year.
 DRILLS: tuple[type[Experiment[Any]], ...] = (
     LeafExpiry,
     RenewalUnderLoad,
     BrokenMaterial,
     CaOutage,
+    RenewalStorm,
     RevokeClient,
+    LeafCompromise,
     ClockSkew,
+    BlindMonitor,
+    ClientAuthGone,
     Year,
 )
 
 __all__ = [
     "DRILLS",
+    "BlindMonitor",
     "BrokenMaterial",
     "CaOutage",
+    "ClientAuthGone",
     "ClockSkew",
+    "LeafCompromise",
     "LeafExpiry",
+    "RenewalStorm",
     "RenewalUnderLoad",
     "RevokeClient",
     "Year",

@@ -42,6 +42,13 @@ SECTIONS = {
 #: Sections that the checks of each drill concern: by the beginning of the check's name; "" for all other checks.
 REQUIREMENTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "revoke-client": {"exposure": ("4.9.5",), "OpenSSL with the CRL": ("4.9.7", "4.9.9"), "": ("5.7.1",)},
+    "leaf-compromise": {
+        "exposure": ("4.9.1.1", "4.9.5"),
+        "all certificates with the key revoked": ("4.9.1.1", "4.9.12"),
+        "the stolen key is not certified again": ("6.1.1.3",),
+        "": ("5.7.1", "5.7.3"),
+    },
+    "renewal-storm": {"renewed before": ("4.9.1.1",), "": ("5.7.1",)},
     "ca-outage": {"": ("5.7.1",)},
 }
 

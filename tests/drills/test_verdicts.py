@@ -3,19 +3,25 @@
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from drills import DRILLS, broken_material, ca_outage, clock_skew
+from drills import DRILLS, blind_monitor, broken_material, ca_outage, client_auth_gone, clock_skew
+from drills.blind_monitor import BlindMonitor
 from drills.broken_material import BrokenMaterial
 from drills.ca_outage import CaOutage
+from drills.client_auth_gone import ClientAuthGone
 from drills.clock_skew import ClockSkew
+from drills.enrolment import Enrolment
+from drills.leaf_compromise import Incident, LeafCompromise
 from drills.leaf_expiry import LeafExpiry
 from drills.lifetimes import Scale
 from drills.paths import NEW, PATHS, POOLED, RESUMED, Paths, Tried
 from drills.rehearsal import HOST, Rehearsal
+from drills.renewal_storm import RenewalStorm
 from drills.renewal_under_load import RenewalUnderLoad
 from drills.revoke_client import RevokeClient, Revoked
 from drills.watch import Alarm, Held
@@ -25,6 +31,9 @@ from experiments.undo_log import UndoLog
 from generator import Request
 from monitor.openssl import Probe
 from tests.experiments.lab import MemoryLab
+from tests.peers import Papers, papers
+
+__all__ = ["papers"]
 
 #: Start of each synthetic run, in seconds since the epoch.
 EPOCH = time.time()
@@ -354,6 +363,171 @@ def _forget(experiment: Year, host: str, after: int) -> None:
     assert made is not None
     for each in made.watch.of(host)[after + 1 :]:
         made.watch.held.remove(each)
+
+
+# --- D16 blind-monitor ------------------------------------------------------------------------------------------------
+
+
+def alarm(at: float, about: str, check: str, receiver: str = "pager-2") -> blind_monitor.Received:
+    body = {"kind": "alarm", "about": about, "check": check}
+    return blind_monitor.Received(at, receiver, body, at - 0.2)
+
+
+SITE = "site.example.com:443"
+
+
+@pytest.mark.parametrize(
+    ("change", "failed"),
+    [
+        (lambda _: None, set()),
+        (lambda e: break_requests(e.stage, 9, 9.2, "reset"), {"requests lost"}),
+        (lambda e: e.received.pop(0), {"noticed: unlisted certificate"}),
+        (lambda e: e.received.pop(1), {"noticed: no resolver"}),
+        (lambda e: e.received.pop(2), {"noticed: no resolver"}),
+        (lambda e: e.received.append(replace(e.received.pop(), at=29.0)), {"noticed: dead monitor"}),
+        (lambda e: e.received.insert(0, alarm(3.0, SITE, "chain")), {"no alarm before the faults"}),
+    ],
+    ids=["good", "lost", "inventory", "fault-not-named", "overdue-not-named", "too-late", "false-alarm"],
+)
+def test_blind_monitor(tmp_path: Path, change: Callable[[BlindMonitor], object], failed: set[str]) -> None:
+    experiment, run = prepared(BlindMonitor, tmp_path, rate=20)
+    assert isinstance(experiment, BlindMonitor)
+    experiment.stage = stage(run, 32, 20)
+    experiment.began, experiment.ended = 4.0, 30.0
+    experiment.received += [alarm(5.0, "forgotten.example.com", "inventory")]
+    named = {"unlisted certificate": ("forgotten.example.com", "inventory"), "no resolver": (SITE, "connection"),
+             "no channel": ("pager", "channel"), "dead monitor": ("monitor-1", "heartbeat")}  # fmt: skip
+    for number, fault in enumerate(blind_monitor.FAULTS):
+        begin = 4.0 + 6 * number
+        not_after = begin + 5.5 if number else None
+        experiment.faults.append(blind_monitor.Fault(fault, begin, begin + 6.0, named[fault], not_after))
+        if number:
+            experiment.received += [alarm(begin + 1.0, *named[fault]), alarm(begin + 4.0, SITE, "expiry")]
+    change(experiment)
+    assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
+
+
+# --- D18 client-auth-gone ---------------------------------------------------------------------------------------------
+
+
+def accept(experiment: ClientAuthGone) -> None:
+    edge = experiment.renewals[0]
+    edge.errors.clear()
+    edge.kept = False
+
+
+@pytest.mark.parametrize(
+    ("change", "failed"),
+    [
+        (lambda _: None, set()),
+        (lambda e: break_requests(e.stage, 9, 9.2, "status 502"), {"requests lost"}),
+        (accept, {"refused before use", "the old certificate stays in use"}),
+        (lambda e: e.renewals[1].errors.append(e.renewals[1].errors.pop().replace("purpose", "name")),
+            {"refused before use"}),
+        (lambda e: setattr(e.renewals[0], "alarmed", False), {"alarm after 2 failures"}),
+        (lambda e: setattr(e.renewals[2], "kept", True), {"hosts that are servers only renew"}),
+        (lambda e: e.stage.watch.alarms.append(Alarm(12.0, HOST, "renewal: 2 failures")),
+            {"the alarm ends with the fault"}),
+    ],
+    ids=["good", "lost", "accepted", "another-reason", "silent", "server-kept", "still-ringing"],
+)  # fmt: skip
+def test_client_auth_gone(tmp_path: Path, change: Callable[[ClientAuthGone], object], failed: set[str]) -> None:
+    experiment, run = prepared(ClientAuthGone, tmp_path, rate=20)
+    assert isinstance(experiment, ClientAuthGone)
+    experiment.stage = stage(run, 15, 20, ClientAuthGone.hosts)
+    experiment.began, experiment.ended, experiment.usages = 4.0, 13.0, ["serverAuth"]
+    for host in ClientAuthGone.hosts:
+        client = host in client_auth_gone.CLIENTS
+        errors = ["a server says: unsuitable certificate purpose"] * 2 if client else []
+        experiment.renewals.append(client_auth_gone.Renewed(host, 5.0, 6.0, errors, kept=client, alarmed=client))
+    change(experiment)
+    assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
+
+
+def test_a_ca_that_still_issues_client_certificates_makes_the_run_invalid(tmp_path: Path) -> None:
+    experiment, run = prepared(ClientAuthGone, tmp_path, rate=20)
+    assert isinstance(experiment, ClientAuthGone)
+    experiment.stage = stage(run, 15, 20, ClientAuthGone.hosts)
+    experiment.began, experiment.ended, experiment.usages = 4.0, 13.0, ["clientAuth", "serverAuth"]
+    assert verdict(run, experiment)[0] is Verdict.INVALID
+
+
+# --- D9 renewal-storm -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "failed"),
+    [
+        (lambda _: None, set()),
+        (lambda e: break_requests(e.stage, 9, 9.2, "reset"), {"requests lost"}),
+        (lambda e: setattr(e.fleet[7], "renewed", 90.0), {"renewed before the end of the certificate"}),
+        (lambda e: setattr(e.fleet[7], "renewed", float("inf")), {"renewed before the end of the certificate"}),
+        (lambda e: [h.orders.__setitem__(0, 6.5) for h in e.fleet[:40]], {"busiest second"}),
+        (lambda e: [h.orders.extend([6.5] * 2) for h in e.fleet[:40]], {"busiest second"}),
+    ],
+    ids=["good", "lost", "late", "never", "together", "retries-in-a-loop"],
+)
+def test_renewal_storm(
+    tmp_path: Path, papers: Papers, change: Callable[[RenewalStorm], object], failed: set[str]
+) -> None:
+    experiment, run = prepared(RenewalStorm, tmp_path, rate=20)
+    assert isinstance(experiment, RenewalStorm)
+    made = experiment.stage = stage(run, 32, 20)
+    experiment.began, experiment.ended = 4.0, 26.0
+    experiment._create(run, made, Enrolment(trust=papers.trust))
+    experiment.not_after = 60.0
+    for number, host in enumerate(experiment.fleet):
+        host.orders.append(4.0 + number / experiment.p.per_second)
+        host.renewed = host.orders[0] + 0.4
+    change(experiment)
+    assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
+
+
+@pytest.mark.parametrize("negative", [False, True], ids=["jitter", "control"])
+def test_renewals_of_the_fleet_are_due_within_the_window_that_begins_now(
+    tmp_path: Path, papers: Papers, negative: bool
+) -> None:
+    _, run = prepared(RenewalStorm, tmp_path)
+    experiment = RenewalStorm(parameters.bind(RenewalStorm.settings, quick=True), negative=negative)
+    made = stage(run, 1, 20)
+    made.epoch = EPOCH - run.now()
+    experiment._create(run, made, Enrolment(trust=papers.trust))
+    due = [host.lifecycle.next_renewal - EPOCH for host in experiment.fleet]
+    assert -0.5 <= min(due) <= max(due) <= experiment.window + 0.5
+    assert (max(due) - min(due) > 0.8 * experiment.window) is not negative
+
+
+# --- D12 leaf-compromise ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "failed"),
+    [
+        (lambda _: None, set()),
+        (lambda e: break_requests(e.stage, 9, 9.2, "reset"), {"requests lost"}),
+        (lambda e: e.incidents[0].partner[0].tried.append(Tried(9.0, NEW, "status 403")),
+            {"requests of the partner lost"}),
+        (lambda e: e.incidents[0].attacker.tried.append(Tried(15.5, RESUMED, "")),
+            {f"exposure to the attacker, {RESUMED}"}),
+        (lambda e: e.incidents[0].revoked.discard("b"), {"all certificates with the key revoked"}),
+        (lambda e: e.incidents[0].judged.pop(), {"all certificates with the key revoked"}),
+        (lambda e: setattr(e.incidents[0], "refusal", ""), {"the stolen key is not certified again"}),
+    ],
+    ids=["good", "lost", "partner-refused", "attacker-accepted", "second-certificate", "OpenSSL", "certified-again"],
+)  # fmt: skip
+def test_leaf_compromise(tmp_path: Path, change: Callable[[LeafCompromise], object], failed: set[str]) -> None:
+    experiment, run = prepared(LeafCompromise, tmp_path, rate=20)
+    assert isinstance(experiment, LeafCompromise)
+    experiment.stage = stage(run, 20, 20)
+    experiment.began, experiment.ended = 4.0, 18.0
+    attacker, partner = revoked(8.0).ways, _Ways()
+    partner.tried += [Tried(5.0 + n, path, "") for n in range(10) for path in PATHS]
+    refusal = "https://ca.example.com/finalize: 400 badCSR: revoked for key compromise"
+    words = ["certificate revoked"] * 2
+    incident = Incident(attacker, [partner], 8.0, {"a", "b"}, {"a", "b"}, refusal, words)
+    experiment.incidents.append(incident)
+    change(experiment)
+    assert verdict(run, experiment) == (Verdict.FAIL if failed else Verdict.PASS, failed)
 
 
 # --- all drills -------------------------------------------------------------------------------------------------------
