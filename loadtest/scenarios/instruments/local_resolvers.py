@@ -70,7 +70,7 @@ class Program:
     name: str
     #: Name of the executable; "" for firstbyte's own resolver, which is always there.
     executable: str
-    #: Conversion of a TTL to a lifetime, from the source code: Unbound compares whole seconds with `<`, BIND with `<=`.
+    #: Conversion of a TTL to a lifetime: Unbound and BIND compare whole seconds; new versions of Unbound round down.
     rounding: Rounding
 
     @property
