@@ -150,7 +150,8 @@ async def test_any_number_of_kills_loses_nothing_that_was_acknowledged(lab: Lab,
             assert found is not None, place
             # The client withdraws its http-01 response when the server dies, so that a resumed validation may fail.
             may_fail = acknowledged in {"pending", "processing"}
-            progress = ("invalid", "pending", "ready", "processing", "valid")
+            # A client deactivates what it gave up, for example because the server took too long.
+            progress = ("invalid", "pending", "ready", "processing", "valid", "deactivated")
             assert may_fail or progress.index(found.status) >= progress.index(acknowledged), place
         for chain in (each for witness in witnesses for each in witness.chains):
             serial = f"{x509.load_pem_x509_certificate(chain.encode()).serial_number:x}"

@@ -45,7 +45,15 @@ def test_openssl_takes_the_list_at_its_word(
         (tmp_path / f"{name}.pem").write_bytes(each.public_bytes(Encoding.PEM))
     names = ("-CRLfile", "crl.pem", "-CAfile", "root.pem", "-untrusted", "issuing.pem", "leaf.pem")
     files = [str(tmp_path / word) if word.endswith(".pem") else word for word in names]
-    command = [*judges.command("openssl", files=tmp_path), "verify", "-x509_strict", "-crl_check", *files]
+    command = [
+        *judges.command("openssl", files=tmp_path),
+        "verify",
+        "-x509_strict",
+        "-crl_check",
+        "-attime",
+        f"{NOW:.0f}",
+        *files,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert verdict in done.stdout + done.stderr
 

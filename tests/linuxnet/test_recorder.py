@@ -11,6 +11,7 @@ import pytest
 from linuxnet import counters, sock_diag
 from linuxnet.recorder import SEARCH_EVERY, SOCKETS_SHARE, Recorder, Recording, Watch, sample
 from linuxnet.tcp_info import STATES
+from tests.waiting import comes_true
 
 
 @pytest.fixture
@@ -102,8 +103,8 @@ def test_filters_by_state_and_port_find_those_sockets_and_no_others(sockets, sta
 
 def test_the_fixture_has_sockets_for_every_filter(sockets):
     port, _ = sockets
-    states = Counter(state for state, near, _ in in_proc_net_tcp(port) if near == port)
-    assert states == {"LISTEN": 1, "ESTABLISHED": 2, "CLOSE-WAIT": 1, "TIME-WAIT": 3}
+    wanted = {"LISTEN": 1, "ESTABLISHED": 2, "CLOSE-WAIT": 1, "TIME-WAIT": 3}
+    assert comes_true(lambda: Counter(state for state, near, _ in in_proc_net_tcp(port) if near == port) == wanted)
 
 
 def test_refresh_returns_the_current_state(sockets):
